@@ -1,0 +1,47 @@
+# Two commands on a machine with only Python 3.11 and make:  make quickstart   make test
+# Both set up .venv by themselves; the second time that takes no time.
+
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+STAMP := .venv/.ready
+EXTRAS := dev,report,minilm
+
+.DEFAULT_GOAL := help
+.PHONY: help venv quickstart test slow lint check bench clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(STAMP)  ## .venv with the pinned versions of constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer was not found; install it, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt torch==2.13.0
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $(STAMP)
+
+quickstart: venv  ## train a bridge for two minutes, draw with it, measure it
+	$(BIN)/lavi quickstart --out runs/quickstart
+
+test: venv  ## every test but the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: venv  ## the slow tests
+	$(BIN)/python -m pytest -m slow
+
+lint: venv  ## style, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test  ## all that has to hold before a change goes in
+
+bench: venv  ## the benchmarks; results go to benchmarks/results
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+clean:  ## caches and the environment; runs/ stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
