@@ -1,25 +1,30 @@
-"""Connect any pretrained language model to any pretrained image diffusion model.
+"""Connect a pretrained language model to a pretrained image diffusion model, train the connection, and draw.
 
-    prompts --language--> TextFeatures --connector--> Conditioning --vision--> prediction
+    from lavibridge import Bridge
 
-`from lavibridge import Bridge` loads torch only when `Bridge` is asked for, so that the command line starts fast.
+The names below are imported when first used, so that ``import lavibridge`` costs nothing.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lavibridge.bridge import Bridge as Bridge
-    from lavibridge.core.errors import LaviError as LaviError
+    from lavibridge.lora import LoraSettings as LoraSettings
 
-__version__ = "0.1.0"
-__all__ = ["Bridge", "LaviError", "__version__"]
+try:
+    __version__ = version("lavibridge")
+except PackageNotFoundError:  # run from a checkout that was never installed
+    __version__ = "0.0.0"
 
-_HOME = {"Bridge": "lavibridge.bridge", "LaviError": "lavibridge.core.errors"}
+_HOMES = {"Bridge": "lavibridge.bridge", "LoraSettings": "lavibridge.lora"}
+
+__all__ = ["Bridge", "LoraSettings", "__version__"]
 
 
-def __getattr__(name: str) -> Any:
-    """Import the few public names from where they live, when first asked for."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'lavibridge' has no attribute {name!r}; it offers {', '.join(__all__)}")
-    return getattr(import_module(_HOME[name]), name)
+def __getattr__(name: str) -> object:
+    """Import a public name from its room when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lavibridge' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,1 @@
+"""Connectors: text features in, conditioning out; one file is one kind."""

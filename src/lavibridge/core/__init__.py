@@ -1,0 +1,1 @@
+"""What every room stands on: contracts, configuration, the component registry, errors, files, device and log."""

@@ -1,0 +1,68 @@
+"""The base of every configuration: strict, frozen, and with errors that name the key and what was meant."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lavibridge.core.errors import RecipeError
+
+
+class Config(BaseModel):
+    """A configuration. Unknown keys are errors, values never change, field docstrings are descriptions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def did_you_mean(word: str, known: tuple[str, ...]) -> str:
+    """``; did you mean 'steps'?`` where a known word is close, else nothing."""
+    close = get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def validate(model: type[ConfigT], mapping: Mapping[str, Any], where: str) -> ConfigT:
+    """Read a mapping as ``model``; ``where`` is the dotted place of the mapping (may be empty).
+
+    Raises RecipeError naming every wrong key by its dotted path, what was found, and the likely key.
+    """
+    try:
+        return model.model_validate(dict(mapping))
+    except ValidationError as error:
+        lines = [_explain(model, dict(item), where) for item in error.errors(include_url=False)]
+        raise RecipeError("\n".join(lines)) from None
+
+
+def _explain(model: type[BaseModel], item: Mapping[str, Any], where: str) -> str:
+    location = tuple(str(part) for part in item["loc"])
+    path = ".".join(part for part in (where, *location) if part) or "the recipe"
+    if item["type"] == "extra_forbidden":
+        known = _fields_at(model, location[:-1])
+        listed = f" (known keys: {', '.join(known)})" if known else ""
+        return f"{path}: unknown key{did_you_mean(location[-1], known)}{listed}"
+    if item["type"] == "missing":
+        return f"{path}: this key is needed and was not given"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return f"{path}: {message[:1].lower() + message[1:]}, found {item['input']!r}"
+
+
+def _fields_at(model: type[BaseModel], path: tuple[str, ...]) -> tuple[str, ...]:
+    """Field names of the configuration that lies at ``path`` below ``model``."""
+    for part in path:
+        field = model.model_fields.get(part)
+        nested = _nested(field.annotation) if field is not None else None
+        if nested is None:
+            return ()
+        model = nested
+    return tuple(model.model_fields)
+
+
+def _nested(annotation: Any) -> type[BaseModel] | None:
+    """The configuration class in an annotation such as ``Config`` or ``Config | None``."""
+    for option in (annotation, *get_args(annotation)):
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            return option
+    return None

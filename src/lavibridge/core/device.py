@@ -1,0 +1,40 @@
+"""Which device, which number format, how many threads."""
+
+import os
+
+import torch
+
+from lavibridge.core.errors import RecipeError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The named device; ``auto`` takes a CUDA GPU, else Apple's, else the CPU."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise RecipeError(f"device: '{name}' is no device; use auto, cpu, cuda, cuda:1 or mps") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise RecipeError(f"device: '{name}' was asked for, but this machine's torch sees no CUDA GPU; use auto or cpu")
+    return device
+
+
+def pick_dtype(name: str) -> torch.dtype:
+    """The torch type of ``float32``, ``bfloat16`` or ``float16``."""
+    if name not in DTYPES:
+        raise RecipeError(f"dtype: '{name}' is not one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def set_threads() -> int:
+    """Use the cores that this process may run on, or OMP_NUM_THREADS where it is set; returns the number."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    affinity = len(os.sched_getaffinity(0)) if os.name == "posix" and "sched_getaffinity" in dir(os) else 0
+    threads = int(wanted) if wanted.isdigit() and int(wanted) > 0 else affinity or os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    return threads

@@ -1,0 +1,81 @@
+"""Files: atomic writing, JSON, hashes, and where models are found.
+
+A file is written beside its place and renamed into it, so a reader sees the old file or the new one, never half.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from lavibridge.core.config import did_you_mean
+from lavibridge.core.errors import LaviError, ModelError
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a whole file at once, on disk when this returns; folders above it are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as readable JSON, atomically; NaN is refused, as JSON has none."""
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; raises LaviError naming the file where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LaviError(f"{path} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise LaviError(f"{path} is not valid JSON: {error}") from None
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def models_folder() -> Path:
+    """The folder of the miniature models that the package ships."""
+    return Path(__file__).parent.parent / "world" / "models"
+
+
+def shipped_models() -> tuple[str, ...]:
+    """Names of the miniature models that the package ships."""
+    folder = models_folder()
+    return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir())) if folder.is_dir() else ()
+
+
+def resolve_source(source: str) -> str:
+    """Where a model lies: an existing folder, a shipped model's folder, or a hub id, which is returned as it is.
+
+    Raises ModelError for what is none of these: a missing path or an unknown short name.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return str(path)
+    shipped = shipped_models()
+    if source in shipped:
+        return str(models_folder() / source)
+    parts = source.split("/")
+    is_path = source.startswith(("/", ".", "~")) or len(parts) > 2 or not all(parts) or path.exists()
+    if is_path or source.startswith("mini-"):
+        raise ModelError(
+            f"there is no model folder '{source}'{did_you_mean(source, shipped)} "
+            f"(shipped models: {', '.join(shipped) or 'none'}; or give a folder or a hub id such as 't5-large')"
+        )
+    return source

@@ -1,0 +1,78 @@
+"""Components by room and kind: the file name is the kind, so that a new file needs no list to be edited.
+
+    kinds("language")        -> ("bert", "clip", "llama", "t5")      file names; nothing is imported
+    load("language", "t5")   -> the component class of language/t5.py, which is imported now
+    detect("language", path) -> "t5", asking each family whether it reads what lies there
+
+Outside packages add kinds through the entry-point groups ``lavibridge.language``, ``lavibridge.vision`` and
+``lavibridge.connectors``: the name is the kind, the value is the class.
+"""
+
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from inspect import getmembers, isabstract, isclass
+from pathlib import Path
+from typing import Any
+
+from lavibridge.core.config import did_you_mean
+from lavibridge.core.errors import ModelError, RecipeError
+
+_PACKAGE = Path(__file__).parent.parent
+_NOT_KINDS = ("base", "hf")
+
+
+@cache
+def kinds(room: str) -> tuple[str, ...]:
+    """The kinds of a room, sorted."""
+    files = {path.stem for path in (_PACKAGE / room).glob("*.py") if not path.stem.startswith("_")}
+    return tuple(sorted((files - set(_NOT_KINDS)) | set(_outside(room))))
+
+
+def load(room: str, kind: str) -> type[Any]:
+    """The component class of a kind; raises RecipeError where there is no such kind."""
+    known = kinds(room)
+    if kind not in known:
+        raise RecipeError(
+            f"{room}: there is no kind '{kind}'{did_you_mean(kind, known)} (kinds: {', '.join(known)})"
+        )
+    outside = _outside(room)
+    if kind in outside:
+        return outside[kind].load()  # type: ignore[no-any-return]
+    base = import_module(f"lavibridge.{room}.base")
+    module = import_module(f"lavibridge.{room}.{kind}")
+    contracts = tuple(value for _, value in getmembers(base, isclass) if isabstract(value))
+    found = [
+        value
+        for _, value in getmembers(module, isclass)
+        if value.__module__ == module.__name__ and issubclass(value, contracts) and not isabstract(value)
+    ]
+    if len(found) != 1:
+        raise RecipeError(f"{room}/{kind}.py must hold exactly one component, found {len(found)}")
+    return found[0]
+
+
+def kind_of(room: str, component: object) -> str:
+    """The kind of a built component."""
+    for kind, entry in _outside(room).items():
+        if entry.load() is type(component):
+            return kind
+    return type(component).__module__.rpartition(".")[2]
+
+
+def detect(room: str, source: str, revision: str | None = None) -> str:
+    """The kind whose family reads the model at ``source``; no weights are loaded."""
+    fitting = [kind for kind in kinds(room) if load(room, kind).accepts(source, revision)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise ModelError(f"'{source}' is read by several kinds ({', '.join(fitting)}): name one as `kind`")
+    raise ModelError(
+        f"no {room} family reads '{source}': its configuration names a model that is none of "
+        f"{', '.join(kinds(room))}; choose another source, or add a file to {room}/"
+    )
+
+
+@cache
+def _outside(room: str) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=f"lavibridge.{room}")}

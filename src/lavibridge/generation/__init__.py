@@ -1,0 +1,1 @@
+"""From noise to pictures: sampling with Diffusers' schedulers, files and contact sheets."""

@@ -1,0 +1,1 @@
+"""Language models: prompts in, features out; one file is one family."""

@@ -1,0 +1,52 @@
+"""The contract of a language model: prompts in, features of their tokens out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import nn
+
+from lavibridge.core.config import Config as BaseConfig
+from lavibridge.core.contracts import TextFeatures, TextSpec
+
+
+class LanguageModel(nn.Module, ABC):
+    """A frozen language model; ``backbone`` is the network that takes LoRA."""
+
+    class Config(BaseConfig):
+        """Which language model, and how prompts go in."""
+
+        source: str
+        """A folder, a shipped miniature's name, a hub id, or `random` (a toy of the family, offline)."""
+        max_tokens: int = Field(default=77, ge=2)
+        """Prompts are cut to so many tokens, special ones counted."""
+        see_padding: bool = False
+        """Pad every prompt to exactly max_tokens and mask nothing, as the released LaVi-Bridge U-Net weights need."""
+        revision: str | None = None
+        """Branch, tag or commit of a hub id."""
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+        """Number format of the frozen weights; LoRA weights and features are float32."""
+
+    lora_targets: ClassVar[tuple[str, ...]]
+    """Ends of the names of the layers that take LoRA, as published."""
+
+    config: "LanguageModel.Config"
+    spec: TextSpec
+    backbone: nn.Module
+
+    @classmethod
+    @abstractmethod
+    def accepts(cls, source: str, revision: str | None = None) -> bool:
+        """Whether this family reads the model at ``source``; looks at its configuration only."""
+
+    @abstractmethod
+    def encode(self, prompts: Sequence[str], layers: Sequence[int] = (-1,)) -> TextFeatures:
+        """Features of prompts (the empty prompt is allowed). Layer 0 is the embeddings, -1 the normed output.
+
+        Without ``see_padding`` a prompt's features do not depend on the prompts beside it.
+        """
+
+    @abstractmethod
+    def count_tokens(self, prompts: Sequence[str]) -> tuple[list[int], list[int]]:
+        """For each prompt: how many tokens are used, and how many are cut off."""

@@ -1,0 +1,1 @@
+"""Vision models: denoiser, autoencoder and noise schedule; one file is one family."""

@@ -1,0 +1,77 @@
+"""The contract of a vision model: pictures to latents and back, and what the denoiser predicts.
+
+    image  [-1, 1], (3, height, width)
+    latent (image's latent - shift) * scale, both from the autoencoder's own configuration: what the denoiser sees
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from lavibridge.core.config import Config as BaseConfig
+from lavibridge.core.contracts import Conditioning, VisionSpec
+
+
+class VisionModel(nn.Module, ABC):
+    """A frozen diffusion model; ``backbone`` is the denoiser, the network that takes LoRA."""
+
+    class Config(BaseConfig):
+        """Which vision model. What it predicts and its noise schedule are read from its own scheduler."""
+
+        source: str
+        """A folder in Diffusers' layout, a shipped miniature's name, a hub id, or `random` (a toy, offline)."""
+        revision: str | None = None
+        """Branch, tag or commit of a hub id."""
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+        """Number format of the frozen denoiser; LoRA weights, latents and the autoencoder are float32."""
+
+    lora_targets: ClassVar[tuple[str, ...]]
+    """Ends of the names of the layers that take LoRA, as published."""
+
+    config: "VisionModel.Config"
+    spec: VisionSpec
+    backbone: nn.Module
+    scheduler: Any
+    """The Diffusers scheduler of the model's own folder; samplers are made from its configuration."""
+    prediction_type: str
+    """``epsilon``, ``v_prediction`` or ``sample``."""
+    default_size: int
+    """Height and width, in pixels, that the model was made for."""
+    alphas_cumprod: Tensor
+    """The signal's share of the variance at each training timestep, float32."""
+
+    @classmethod
+    @abstractmethod
+    def accepts(cls, source: str, revision: str | None = None) -> bool:
+        """Whether this family reads the model at ``source``; looks at its configuration only."""
+
+    @abstractmethod
+    def encode_moments(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> tuple[Float[Tensor, "batch channel h w"], Float[Tensor, "batch channel h w"]]:
+        """Mean and standard deviation of the scaled latents: cache these, and sampling stays random."""
+
+    @abstractmethod
+    def decode(self, latents: Float[Tensor, "batch channel h w"]) -> Float[Tensor, "batch 3 height width"]:
+        """Pictures of scaled latents, in about [-1, 1]."""
+
+    @abstractmethod
+    def predict(
+        self, noisy: Float[Tensor, "batch channel h w"], t: Int[Tensor, " batch"], conditioning: Conditioning
+    ) -> Float[Tensor, "batch channel h w"]:
+        """What the denoiser says of noisy latents at training timesteps ``t``, in the sense of ``prediction_type``."""
+
+    @abstractmethod
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """Channels, height and width of a picture's latents; refuses sizes that do not divide."""
+
+    def encode(
+        self, images: Float[Tensor, "batch 3 height width"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "batch channel h w"]:
+        """Scaled latents drawn from the autoencoder's distribution."""
+        mean, std = self.encode_moments(images)
+        drawn = torch.randn(mean.shape, generator=generator, device="cpu" if generator is None else generator.device)
+        return mean + std * drawn.to(mean)
