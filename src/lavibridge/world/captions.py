@@ -1,0 +1,234 @@
+"""Prompts of the world: a spec, a scene that keeps it, and a caption that says it.
+
+The order is always spec -> scene -> caption, so a caption is true by construction and is never parsed. The
+categories carry T2I-CompBench's names where they ask the same question (Huang et al. 2023, arXiv 2307.06350).
+
+    one            one thing with every attribute            "a small striped red circle"
+    two            two things with every attribute           "a large red star and a small checkered blue ring"
+    color ...      two things told by one kind of attribute  "a red circle and a blue square"
+    spatial        a direction between two things            "a red circle to the left of a blue square"
+    non-spatial    touching, inside, in front of             "a red circle inside a blue ring"
+    complex        three things, a direction, attributes
+    counting       two to four alike                         "three green stars"
+    negation       what is not there                         "a red circle and no square"
+    long           several sentences
+    unseen-pairs   pairs of colour and shape withheld from every training
+    unseen-words   synonyms and phrasings withheld from every caption (`wording="unseen"`)
+"""
+
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+
+from lavibridge.world.layout import lay_out
+from lavibridge.world.scene import (
+    COLORS,
+    DIRECTIONS,
+    INTERACTIONS,
+    PLACES,
+    SHAPES,
+    TEXTURES,
+    WITHHELD,
+    Group,
+    Relation,
+    Scene,
+    Spec,
+    Thing,
+)
+from lavibridge.world.wording import say
+
+TRAINING_MIX: dict[str, float] = {
+    "one": 0.22,
+    "two": 0.18,
+    "color": 0.08,
+    "shape": 0.04,
+    "texture": 0.05,
+    "spatial": 0.14,
+    "non-spatial": 0.07,
+    "complex": 0.05,
+    "counting": 0.09,
+    "negation": 0.03,
+    "long": 0.05,
+}
+"""Share of each category among training pairs."""
+
+CATEGORIES = (*TRAINING_MIX, "unseen-pairs", "unseen-words")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A caption with a scene that it is true of; `index` and the seed that made it name it again."""
+
+    index: int
+    category: str
+    caption: str
+    spec: Spec
+    scene: Scene
+
+
+def sample_pair(seed: int, index: int, *, category: str | None = None, split: str = "train") -> Pair:
+    """The pair that (seed, index, category, split) names: always the same one.
+
+    Without a category it is drawn by `TRAINING_MIX`. `split` only separates streams: pairs of the split
+    "test" are drawn independently of those of "train".
+    """
+    rng = np.random.default_rng([crc32(f"{split}/{category}".encode()), seed, index])
+    if category is None:
+        category = str(rng.choice(list(TRAINING_MIX), p=list(TRAINING_MIX.values())))
+    while True:
+        spec = _spec(rng, category)
+        scene = _scene(rng, spec)
+        if scene is not None:
+            caption = say(rng, spec, category)
+            return Pair(index=index, category=category, caption=caption, spec=spec, scene=scene)
+
+
+def prompts(category: str, count: int, seed: int = 0) -> tuple[Pair, ...]:
+    """`count` different evaluation prompts of a category, with a scene that keeps each."""
+    if category not in CATEGORIES:
+        raise ValueError(f"no category {category!r} in the world; there are {', '.join(CATEGORIES)}")
+    found: dict[str, Pair] = {}
+    index = 0
+    while len(found) < count:
+        pair = sample_pair(seed, index, category=category, split="test")
+        found.setdefault(pair.caption, pair)
+        index += 1
+        if index > 50 * count + 1000:
+            raise ValueError(f"category {category!r} has only {len(found)} different prompts; {count} were asked for")
+    return tuple(found.values())
+
+
+def _spec(rng: np.random.Generator, category: str) -> Spec:
+    if category == "unseen-words":
+        category = str(rng.choice(["one", "one", "color", "spatial"]))
+    if category == "unseen-pairs":
+        color, shape = WITHHELD[rng.integers(len(WITHHELD))]
+        return Spec(groups=(_group(rng, color=color, shape=shape, place=_place(rng)),))
+    if category == "one":
+        return Spec(groups=(_group(rng, place=_place(rng)),))
+    if category == "two":
+        return Spec(groups=_different(rng, 2, "full"))
+    if category in ("color", "shape", "texture"):
+        return Spec(groups=_different(rng, 2, category))
+    if category == "spatial":
+        detail = "full" if rng.random() < 0.3 else "color"
+        return Spec(groups=_different(rng, 2, detail), relation=_direction(rng))
+    if category == "non-spatial":
+        return _interaction(rng)
+    if category == "complex":
+        return Spec(groups=_different(rng, 3, "some"), relation=_direction(rng))
+    if category == "counting":
+        count = int(rng.integers(2, 5))
+        size = "small" if rng.random() < 0.3 else None
+        return Spec(groups=(_group(rng, texture=None, size=size, count=count),))
+    if category == "negation":
+        return _negation(rng)
+    return Spec(groups=_different(rng, 2, "some"), relation=_direction(rng))  # long
+
+
+def _group(rng: np.random.Generator, **given: object) -> Group:
+    """A group with every attribute drawn at random but for those given (`None` = leave unsaid)."""
+    while True:
+        drawn: dict[str, object] = {
+            "shape": str(rng.choice(SHAPES)),
+            "color": str(rng.choice(list(COLORS))),
+            "texture": _texture(rng),
+            "size": str(rng.choice(["small", "large"])),
+        }
+        group = Group(**{**drawn, **given})  # type: ignore[arg-type]
+        if "color" in given or (group.color, group.shape) not in WITHHELD:
+            return group
+
+
+def _place(rng: np.random.Generator) -> str | None:
+    return str(rng.choice(PLACES)) if rng.random() < 0.15 else None
+
+
+def _texture(rng: np.random.Generator) -> str | None:
+    """Solid is the ordinary case and is mentioned in half of its cases only."""
+    texture = str(rng.choice(TEXTURES, p=[0.5, 0.25, 0.25]))
+    return None if texture == "solid" and rng.random() < 0.5 else texture
+
+
+def _different(rng: np.random.Generator, count: int, detail: str) -> tuple[Group, ...]:
+    """Groups that cannot be mistaken for one another: no two share a colour, nor a shape when only shapes tell."""
+    hidden: dict[str, dict[str, object]] = {
+        "full": {},
+        "color": {"texture": None, "size": None},
+        "shape": {"texture": None, "color": None},
+        "texture": {"color": None, "size": None},
+    }
+    while True:
+        groups = []
+        for _ in range(count):
+            given = dict(hidden[detail]) if detail != "some" else {}
+            if detail == "some":
+                given = {name: None for name in ("texture", "size") if rng.random() < 0.5}
+            if detail == "texture":
+                given["texture"] = str(rng.choice(TEXTURES))
+            groups.append(_group(rng, **given))
+        key = {"shape": "shape", "texture": "texture"}.get(detail, "color")
+        if len({getattr(group, key) for group in groups}) == count and len({g.shape for g in groups}) == count:
+            return tuple(groups)
+
+
+def _direction(rng: np.random.Generator) -> Relation:
+    return Relation(name=str(rng.choice(DIRECTIONS)), subject=0, object=1)
+
+
+def _interaction(rng: np.random.Generator) -> Spec:
+    """Two solid things of different colours; what holds another thing is a ring."""
+    name = str(rng.choice(INTERACTIONS))
+    hidden: dict[str, object] = {"texture": None, "size": None}
+    while True:
+        subject = _group(rng, **hidden)
+        other = _group(rng, **(hidden | {"shape": "ring"} if name == "inside" else hidden))
+        withheld = (other.color, other.shape) in WITHHELD
+        if subject.color != other.color and subject.shape != other.shape and not withheld:
+            return Spec(groups=(subject, other), relation=Relation(name=name, subject=0, object=1))
+
+
+def _negation(rng: np.random.Generator) -> Spec:
+    """One thing, and a shape or a colour that is not there."""
+    group = _group(rng, texture=None, size=None)
+    while True:
+        absent = Group(shape=str(rng.choice(SHAPES))) if rng.random() < 0.6 else Group(color=str(rng.choice(list(COLORS))))
+        if absent.shape != group.shape and absent.color != group.color:
+            return Spec(groups=(group,), absent=(absent,))
+
+
+def _scene(rng: np.random.Generator, spec: Spec) -> Scene | None:
+    """Fill in what the spec leaves open and place everything; None when it does not fit."""
+    things: list[Thing] = []
+    places: list[str | None] = []
+    interaction = spec.relation.name if spec.relation and spec.relation.name in INTERACTIONS else None
+    many = sum(group.count for group in spec.groups)
+    for i, group in enumerate(spec.groups):
+        filled = _fill(rng, group, small=many > 2)
+        if interaction:
+            size = {"inside": ("small", "huge"), "in front of": ("small", "large")}.get(interaction)
+            filled = Group(
+                shape=filled.shape, color=filled.color, texture="solid", size=size[i] if size else filled.size
+            )
+        assert filled.shape and filled.color and filled.texture and filled.size
+        thing = Thing(
+            shape=filled.shape, color=filled.color, texture=filled.texture, size=filled.size, left=0, top=0
+        )
+        things += [thing] * group.count
+        places += [group.place] * group.count
+    return lay_out(rng, things, spec.relation, places)
+
+
+def _fill(rng: np.random.Generator, group: Group, *, small: bool) -> Group:
+    """Every attribute the group leaves unsaid, drawn so that no withheld pair appears."""
+    while True:
+        shape = group.shape or str(rng.choice(SHAPES))
+        color = group.color or str(rng.choice(list(COLORS)))
+        if (color, shape) not in WITHHELD or (group.color, group.shape) in WITHHELD:
+            break
+    texture = group.texture or (
+        "solid" if group.color and rng.random() < 0.8 else str(rng.choice(TEXTURES, p=[0.6, 0.2, 0.2]))
+    )
+    size = group.size or ("small" if small and rng.random() < 0.7 else str(rng.choice(["small", "large"])))
+    return Group(shape=shape, color=color, texture=texture, size=size)

@@ -1,0 +1,123 @@
+"""What the miniature world contains: things with a shape, a colour, a texture, a size and a place.
+
+A *scene* is the truth about a picture; a *spec* is what a prompt promises about it. A spec says less than a
+scene (an attribute that is not mentioned is `None` and may be anything), and the checker asks whether a
+picture keeps every promise.
+
+    Scene = Thing, Thing, ...                    drawn in this order: later things cover earlier ones
+    Spec  = Group, Group, ... + relation + absences
+"""
+
+from dataclasses import dataclass
+
+CANVAS = 64
+"""Side of a picture in pixels."""
+
+GROUND = (136, 139, 146)
+"""The empty ground, a mid grey: far from every hue below and from white."""
+
+WHITE = (250, 249, 246)
+"""The second tone of striped and checkered things; never a thing's own colour."""
+
+COLORS: dict[str, tuple[int, int, int]] = {
+    "red": (214, 44, 50),
+    "orange": (247, 140, 30),
+    "yellow": (252, 220, 64),
+    "green": (38, 158, 74),
+    "cyan": (64, 206, 220),
+    "blue": (40, 78, 208),
+    "purple": (146, 52, 178),
+    "black": (28, 28, 36),
+}
+SHAPES = ("circle", "square", "triangle", "cross", "ring", "star")
+TEXTURES = ("solid", "striped", "checkered")
+SIZES: dict[str, int] = {"small": 18, "large": 28, "huge": 46}
+"""Side of a thing's bounding box in pixels. Only a ring that holds another thing is huge."""
+
+DIRECTIONS = ("left of", "right of", "above", "below")
+INTERACTIONS = ("touching", "inside", "in front of")
+RELATIONS = DIRECTIONS + INTERACTIONS
+PLACES = ("left", "right", "top", "bottom")
+"""The half of the canvas in which a thing's centre lies."""
+
+WITHHELD = (("purple", "triangle"), ("green", "cross"), ("yellow", "ring"), ("cyan", "star"))
+"""Pairs of colour and shape that occur in no training of any kind: the test of unseen combinations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thing:
+    """One drawn thing; `left` and `top` are the corner of its bounding box in pixels."""
+
+    shape: str
+    color: str
+    texture: str
+    size: str
+    left: int
+    top: int
+
+    @property
+    def side(self) -> int:
+        """Side of the bounding box in pixels."""
+        return SIZES[self.size]
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """Centre (x, y) of the bounding box in pixels; y grows downwards."""
+        return self.left + self.side / 2, self.top + self.side / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """The things of a picture in drawing order."""
+
+    things: tuple[Thing, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """What a noun phrase promises: `count` things that share these attributes (`None` = not said)."""
+
+    shape: str | None = None
+    color: str | None = None
+    texture: str | None = None
+    size: str | None = None
+    place: str | None = None
+    count: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relation:
+    """Group `subject` stands in relation `name` to group `object` (indices into `Spec.groups`)."""
+
+    name: str
+    subject: int
+    object: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """All that a prompt promises. The groups name every thing in the picture: nothing else may be there."""
+
+    groups: tuple[Group, ...]
+    relation: Relation | None = None
+    absent: tuple[Group, ...] = ()
+
+
+def matches(thing: Thing, group: Group) -> bool:
+    """Whether a thing has every attribute that the group says (its place included)."""
+    said = (
+        (group.shape, thing.shape),
+        (group.color, thing.color),
+        (group.texture, thing.texture),
+        (group.size, thing.size),
+    )
+    if any(wanted is not None and wanted != found for wanted, found in said):
+        return False
+    return group.place is None or in_place(thing.center, group.place)
+
+
+def in_place(center: tuple[float, float], place: str) -> bool:
+    """Whether a centre lies in the named half of the canvas."""
+    x, y = center
+    middle = CANVAS / 2
+    return {"left": x < middle, "right": x > middle, "top": y < middle, "bottom": y > middle}[place]

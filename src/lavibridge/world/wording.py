@@ -1,0 +1,110 @@
+"""Says a spec in words: plain wordings for captions, other wordings for what captions never say.
+
+Nothing here decides what is true; the spec does. The same spec has many wordings.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from lavibridge.world.scene import Group, Relation, Spec
+from lavibridge.world.words import (
+    LONG_ENDINGS,
+    LONG_OPENINGS,
+    LONG_SECONDS,
+    NUMBER_SYNONYMS,
+    NUMBERS,
+    OPENINGS,
+    PLACE_WORDINGS,
+    PLURALS,
+    RELATION_WORDINGS,
+    SYNONYMS,
+    UNSEEN_RELATION_WORDINGS,
+)
+
+Word = Callable[[str], str]
+
+
+def say(rng: np.random.Generator, spec: Spec, category: str) -> str:
+    """A caption of the spec in the style of its category."""
+    if category == "unseen-words":
+        return say_unseen(rng, spec)
+    if category == "long":
+        return _say_long(rng, spec)
+    return _choose(rng, OPENINGS).format(x=_say_content(rng, spec, _plain, RELATION_WORDINGS))
+
+
+def say_unseen(rng: np.random.Generator, spec: Spec) -> str:
+    """A caption in words that no image caption uses: every attribute by a synonym."""
+    return _say_content(rng, spec, lambda word: synonym(rng, word), UNSEEN_RELATION_WORDINGS)
+
+
+def say_mixed(rng: np.random.Generator, spec: Spec) -> str:
+    """A caption that mixes plain words and synonyms freely, for the language models' own text."""
+
+    def mixed(word: str) -> str:
+        return synonym(rng, word) if rng.random() < 0.5 else word
+
+    wordings = RELATION_WORDINGS if rng.random() < 0.5 else UNSEEN_RELATION_WORDINGS
+    return _say_content(rng, spec, mixed, wordings)
+
+
+def synonym(rng: np.random.Generator, word: str) -> str:
+    """One of the word's synonyms; the word itself when it has none."""
+    return _choose(rng, SYNONYMS.get(word, (word,)))
+
+
+def noun_phrase(rng: np.random.Generator, group: Group, word: Word) -> str:
+    """Article or number, size, texture, colour, shape: `a small striped red circle`, `three red circles`."""
+    attributes = [word(value) for value in (group.size, group.texture, group.color) if value is not None]
+    shape = group.shape or "thing"
+    if group.count > 1:
+        plain = word(shape) == shape
+        number = NUMBERS[group.count] if plain else _choose(rng, NUMBER_SYNONYMS[group.count])
+        return " ".join([number, *attributes, PLURALS[shape]])
+    phrase = with_article(" ".join([*attributes, word(shape)]))
+    return phrase if group.place is None else f"{phrase} {_choose(rng, PLACE_WORDINGS[group.place])}"
+
+
+def with_article(phrase: str) -> str:
+    """The phrase behind `a` or `an`."""
+    vowel = phrase[0] in "aeiou" and not phrase.startswith("uni")
+    return f"{'an' if vowel else 'a'} {phrase}"
+
+
+def relate(rng: np.random.Generator, a: str, b: str, relation: Relation, wordings: dict[str, tuple[str, ...]]) -> str:
+    """Two phrases joined by one of the relation's wordings."""
+    return _choose(rng, wordings[relation.name]).format(a=a, b=b)
+
+
+def _say_content(
+    rng: np.random.Generator, spec: Spec, word: Word, wordings: dict[str, tuple[str, ...]]
+) -> str:
+    phrases = [noun_phrase(rng, group, word) for group in spec.groups]
+    if spec.relation is not None:
+        phrases = [relate(rng, phrases[0], phrases[1], spec.relation, wordings), *phrases[2:]]
+    said = " and ".join(phrases)
+    for group in spec.absent:
+        without = word(group.shape) if group.shape else f"{word(group.color or '')} thing"
+        said += _choose(rng, (f" and no {without}", f" but no {without}", f" without {with_article(without)}"))
+    return said
+
+
+def _say_long(rng: np.random.Generator, spec: Spec) -> str:
+    """Several sentences about a spec of two groups in a direction."""
+    assert spec.relation is not None
+    first, second = (noun_phrase(rng, group, _plain) for group in spec.groups)
+    sentences = [
+        _choose(rng, LONG_OPENINGS).format(x=first),
+        LONG_SECONDS[spec.relation.name].format(b=second),
+        *rng.permutation(LONG_ENDINGS)[: rng.integers(1, 4)],
+    ]
+    return " ".join(sentences)
+
+
+def _plain(word: str) -> str:
+    return word
+
+
+def _choose(rng: np.random.Generator, options: tuple[str, ...]) -> str:
+    return options[rng.integers(len(options))]
