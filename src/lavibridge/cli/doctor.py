@@ -1,0 +1,171 @@
+"""`lavi doctor`: is this machine fit to run lavibridge, and if not, what to do."""
+
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import typer
+
+FLOORS = {
+    "torch": ("2.10", "CVE-2026-24747"),
+    "transformers": ("5.3", "CVE-2026-4372: a model's config.json alone could run code"),
+    "diffusers": ("0.40", "CVE-2026-44513 and what this package is built on"),
+    "pillow": ("12", "safe reading of pictures"),
+}
+"""Oldest versions that are safe to load other people's models with, and why."""
+
+OTHERS = ("peft", "accelerate", "safetensors", "huggingface-hub", "pydantic", "numpy", "pyarrow", "jaxtyping")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing looked at: `state` is ok, note (worth knowing) or bad (has to change)."""
+
+    state: str
+    subject: str
+    found: str
+
+
+def doctor() -> None:
+    """Check that this machine is fit; exit 1 if not.
+
+    \b
+    lavi doctor
+
+    Looks at versions against their security floors, the device, threads, memory, the shipped models and the network.
+    """
+    findings = [*_versions(), _torchvision(), _python(), *_machine(), *_models(), _network()]
+    width = max(len(each.subject) for each in findings)
+    for each in findings:
+        print(f"{each.state:<5} {each.subject:<{width}}  {each.found}")
+    bad = sum(each.state == "bad" for each in findings)
+    print(f"\n{bad} to mend" if bad else "\nAll is well.")
+    raise typer.Exit(1 if bad else 0)
+
+
+def older(found: str, floor: str) -> bool:
+    """Whether version `found` is older than `floor`; build suffixes such as +cpu do not count."""
+    numbers = [tuple(int(part) for part in re.findall(r"\d+", text.split("+")[0])) for text in (found, floor)]
+    return numbers[0] < numbers[1]
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _versions() -> list[Finding]:
+    findings = []
+    for name, (floor, reason) in FLOORS.items():
+        found = _installed(name)
+        if found is None or older(found, floor):
+            advice = (
+                f"{found or 'missing'}; at least {floor} is needed ({reason}): pip install '{name}>={floor}'"
+            )
+            findings.append(Finding(state="bad", subject=name, found=advice))
+        else:
+            findings.append(Finding(state="ok", subject=name, found=f"{found} (at least {floor})"))
+    missing = [name for name in OTHERS if _installed(name) is None]
+    if missing:
+        findings.append(
+            Finding(state="bad", subject="others", found=f"missing: pip install {' '.join(missing)}")
+        )
+    return findings
+
+
+def _torchvision() -> Finding:
+    if find_spec("torchvision") is None:
+        return Finding(state="ok", subject="torchvision", found="absent, as it should be")
+    advice = (
+        "installed, and not used here; with a CPU build of torch it breaks imports: pip uninstall torchvision"
+    )
+    return Finding(state="note", subject="torchvision", found=advice)
+
+
+def _python() -> Finding:
+    found = ".".join(map(str, sys.version_info[:3]))
+    return Finding(state="ok" if sys.version_info >= (3, 11) else "bad", subject="python", found=found)
+
+
+def _machine() -> list[Finding]:
+    import torch
+
+    from lavibridge.core.device import pick_device, set_threads
+
+    threads, device = set_threads(), pick_device("auto")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    tensor = torch.arange(4.0, device=device)
+    works = bool((tensor @ tensor).item() == 14)
+    limit = os.environ.get("OMP_NUM_THREADS")
+    said = f"{threads} of {os.cpu_count()} cores" + (f" (OMP_NUM_THREADS={limit})" if limit else "")
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    memory = _memory()
+    return [
+        Finding(
+            state="ok" if works else "bad",
+            subject="device",
+            found=name if works else f"{name} computes wrongly",
+        ),
+        Finding(state="ok", subject="threads", found=said),
+        Finding(
+            state="ok" if memory is None or memory >= 2 else "note", subject="memory", found=_gib(memory)
+        ),
+        Finding(state="ok" if free >= 2 else "note", subject="disk here", found=f"{_gib(free)} free"),
+    ]
+
+
+def _memory() -> float | None:
+    """Memory of the machine in GiB, or None where the system does not say."""
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+
+
+def _gib(size: float | None) -> str:
+    return "not known" if size is None else f"{size:.1f} GiB"
+
+
+def _models() -> list[Finding]:
+    """Compare every shipped model's files with the hashes that were recorded when it was made."""
+    from lavibridge.core.files import models_folder, read_json, sha256, shipped_models
+
+    names = shipped_models()
+    if not names:
+        return [
+            Finding(
+                state="bad", subject="models", found="the shipped miniature models are missing: reinstall"
+            )
+        ]
+    findings = []
+    for name in names:
+        folder = models_folder() / name
+        hashes = read_json(folder / "hashes.json")
+        wrong = [
+            file
+            for file, kept in hashes.items()
+            if not (folder / file).is_file() or sha256(folder / file) != kept
+        ]
+        found = (
+            f"damaged: {', '.join(wrong)}: reinstall lavibridge"
+            if wrong
+            else f"{len(hashes)} files as shipped"
+        )
+        findings.append(Finding(state="bad" if wrong else "ok", subject=name, found=found))
+    return findings
+
+
+def _network() -> Finding:
+    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+    found = (
+        "offline (HF_HUB_OFFLINE is set): folders and shipped models only"
+        if offline
+        else "hub models may be fetched"
+    )
+    return Finding(state="ok", subject="network", found=found)

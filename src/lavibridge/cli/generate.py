@@ -1,0 +1,67 @@
+"""`lavi generate`: prompts in, PNG files out."""
+
+import re
+from pathlib import Path
+
+import typer
+
+RUN = typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a folder made by save_pretrained.")
+PROMPTS = typer.Argument(metavar="PROMPT...", help="One or more prompts, each in quotes.")
+OUT = typer.Option(Path("pictures"), "--out", "-o", metavar="FOLDER", help="Where the PNG files go.")
+SEED = typer.Option(
+    0, "--seed", min=0, help="Seed of every prompt's noise; the same seed gives the same picture."
+)
+COUNT = typer.Option(1, "--count", min=1, help="Pictures per prompt, from seed, seed + 1, ...")
+STEPS = typer.Option(20, "--steps", min=1, help="Denoising steps.")
+GUIDANCE = typer.Option(None, "--guidance", min=0.0, help="Classifier-free guidance scale; 1 is none.")
+BATCH = typer.Option(
+    16, "--batch", min=1, help="Pictures at a time; changes memory and speed, never a picture."
+)
+
+
+def generate(
+    run: Path = RUN,
+    prompts: list[str] = PROMPTS,
+    out: Path = OUT,
+    seed: int = SEED,
+    count: int = COUNT,
+    steps: int = STEPS,
+    guidance: float | None = GUIDANCE,
+    batch: int = BATCH,
+) -> None:
+    """Draw pictures with a trained bridge.
+
+    \b
+    lavi generate runs/quickstart "a red circle" "a small blue square"
+    lavi generate runs/quickstart "a red circle" --count 4 --seed 10 --out pictures/circles
+    lavi generate runs/quickstart "a red circle" --steps 50 --guidance 5
+
+    The path of each PNG is printed on stdout, one a line. Prompt, seed, steps and guidance are kept inside it.
+    """
+    from lavibridge.bridge import Bridge
+    from lavibridge.generation.sheet import save_png
+
+    bridge = Bridge.from_pretrained(run)
+    wanted = [(prompt, seed + offset) for prompt in prompts for offset in range(count)]
+    settings = {"steps": steps, "batch": batch} | ({} if guidance is None else {"guidance": guidance})
+    pictures = bridge.generate(
+        [prompt for prompt, _ in wanted], seed=[each for _, each in wanted], **settings
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    first = 1 + max((_number(path) for path in out.glob("*.png")), default=0)
+    for number, ((prompt, each), picture) in enumerate(zip(wanted, pictures, strict=True), start=first):
+        path = out / f"{number:04d}-{_slug(prompt)}-seed{each}.png"
+        told = {"prompt": prompt, "seed": str(each), "run": str(run)}
+        told |= {name: str(value) for name, value in settings.items() if name != "batch"}
+        save_png(path, picture, told)
+        print(path)
+
+
+def _slug(prompt: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:48].strip("-") or "picture"
+
+
+def _number(path: Path) -> int:
+    """The number that a picture's name begins with, so that a second call adds pictures and replaces none."""
+    found = re.match(r"\d+", path.name)
+    return int(found.group()) if found else 0

@@ -1,0 +1,82 @@
+"""`lavi`: the verbs gathered, and errors turned into one line and an exit code.
+
+    0 done    1 an error that says what to do    2 wrong usage    130 stopped by Ctrl-C
+
+Data goes to stdout, everything else to stderr. Nothing here or in the verbs' files imports torch at the top: a
+verb imports its work when it is called, so that `lavi --help` answers at once.
+"""
+
+import os
+import sys
+
+import typer
+
+from lavibridge import __version__
+from lavibridge.cli import doctor, evaluate, generate, quickstart, report, show, train, world
+from lavibridge.core.errors import LaviError
+
+app = typer.Typer(
+    name="lavi",
+    help="Connect a language model to an image diffusion model: train the bridge, draw with it, measure it.\n\n"
+    "\b\nStart here:\n"
+    "  lavi quickstart                                   a trained, drawing, measured bridge in minutes\n"
+    "  lavi show                                         what can be combined\n"
+    '  lavi generate runs/quickstart "a red circle"      draw with a trained bridge\n'
+    "  lavi train mini-llama_mini-sd_lavi training.steps=2000 --out runs/first",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def lavi(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
+    ),
+) -> None:
+    """Options of `lavi` itself; every verb has its own `--help`."""
+
+
+app.command("quickstart")(quickstart.quickstart)
+app.command("train")(train.train)
+app.command("generate")(generate.generate)
+app.command("evaluate")(evaluate.evaluate)
+app.command("report")(report.report)
+app.command("show")(show.show)
+app.command("doctor")(doctor.doctor)
+app.add_typer(world.app, name="world")
+
+
+def run() -> None:
+    """Run the command line and leave with its exit code."""
+    try:
+        app()
+    except LaviError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("stopped by Ctrl-C", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our stdout has left
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}", 1)
+
+
+def _fail(text: str, code: int) -> None:
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    run()

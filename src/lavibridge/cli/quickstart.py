@@ -1,0 +1,30 @@
+"""`lavi quickstart`: from nothing to a trained, drawing, measured bridge."""
+
+from pathlib import Path
+
+import typer
+
+LANGUAGE = typer.Option(
+    None,
+    "--language",
+    metavar="FOLDER_OR_HUB_ID",
+    help="Another language model.  [default: mini-llama, shipped]",
+)
+OUT = typer.Option(Path("runs/quickstart"), "--out", "-o", metavar="FOLDER", help="Run folder to make.")
+MINUTES = typer.Option(2.0, "--minutes", min=0.02, help="Longest training time.")
+
+
+def quickstart(language: str | None = LANGUAGE, out: Path = OUT, minutes: float = MINUTES) -> None:
+    """Train a small bridge, draw with it, measure it.
+
+    \b
+    lavi quickstart
+    lavi quickstart --minutes 5 --out runs/longer
+    lavi quickstart --language sentence-transformers/all-MiniLM-L6-v2 --out runs/minilm
+
+    The bridge goes from a small Llama into a small Stable Diffusion. Everything it needs is in the package; no network, no GPU. It ends with a contact sheet, results.json and
+    report.html in the run folder, and with the commands to go on.
+    """
+    from lavibridge.quickstart import run_quickstart
+
+    print(run_quickstart(out, minutes=minutes, language=language))

@@ -1,0 +1,92 @@
+"""`lavi show`: what can be combined, and what every setting means."""
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+ROOMS = ("language", "vision", "connectors", "data")
+
+WHAT = typer.Argument(
+    None,
+    metavar="[WHAT]",
+    help="A recipe (name or file), or ROOM.KIND such as connector.lavi.  [default: everything]",
+)
+
+
+def show(what: str | None = WHAT) -> None:
+    """Show what can be combined and what settings mean.
+
+    \b
+    lavi show                              what can be combined
+    lavi show mini-llama_mini-sd_lavi      a recipe, every field with its meaning
+    lavi show connector.lavi               the settings of a component
+    """
+    if what is None:
+        _everything()
+        return
+    room, _, kind = what.partition(".")
+    rooms = {name.removesuffix("s"): name for name in ROOMS} | {name: name for name in ROOMS}
+    if kind and room in rooms:
+        from lavibridge.core.registry import load
+
+        component = load(rooms[room], kind)
+        print(f"{what}: {first_line(component.__doc__)}\n")
+        print("\n".join(fields(component.Config)))
+        return
+    from lavibridge.recipes.recipe import load_recipe
+
+    print("\n".join(documented(load_recipe(what, []))))
+
+
+def _everything() -> None:
+    from lavibridge.core.files import shipped_models
+    from lavibridge.core.registry import kinds
+    from lavibridge.recipes.recipe import shipped_recipes
+
+    for room in ROOMS:
+        print(f"{room:<11} {'  '.join(kinds(room))}")
+    print(
+        f"{'models':<11} {'  '.join(shipped_models())}   (shipped; any folder or hub id of the kinds above will do)"
+    )
+    print(f"{'recipes':<11} " + f"\n{'':<11} ".join(shipped_recipes()))
+    print("\nMore: lavi show connector.lavi, lavi show language.llama, lavi show RECIPE")
+
+
+def first_line(text: str | None) -> str:
+    """The first sentence of a docstring."""
+    return (text or "").strip().partition("\n")[0]
+
+
+def fields(config: "type[BaseModel]", indent: str = "") -> list[str]:
+    """One entry per field of a config: name, default and meaning."""
+    lines = []
+    for name, field in config.model_fields.items():
+        default = "needed" if field.is_required() else repr(field.get_default(call_default_factory=True))
+        lines.append(f"{indent}{name}: {_type(field.annotation)} = {default}")
+        lines += [f"{indent}    {line}" for line in (field.description or "").splitlines()]
+    return lines
+
+
+def _type(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+
+
+def documented(config: "BaseModel", indent: str = "") -> list[str]:
+    """A config as YAML that can be used as a recipe, with each field's meaning as a comment above it."""
+    import json
+
+    from pydantic import BaseModel
+
+    lines = []
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        lines += [f"{indent}# {line}" for line in (field.description or "").splitlines()]
+        if isinstance(value, BaseModel):
+            lines += [f"{indent}{name}:", *documented(value, indent + "  ")]
+        else:
+            plain = config.model_dump(mode="json", include={name})[name]
+            lines.append(f"{indent}{name}: {json.dumps(plain, ensure_ascii=False)}")
+    return lines
