@@ -1,0 +1,1 @@
+"""Image-caption pairs, each kind in a file of its own name: `tsv`, `folder`, `world`."""

@@ -1,0 +1,78 @@
+"""What every kind of data promises: samples by index, pictures by index, and nothing random.
+
+    dataset.sample(i)   name and captions: cheap, read at every visit
+    dataset.picture(i)  the pixels: decoded or drawn when asked for, the same each time
+
+Which sample is visited when is decided elsewhere, from (seed, position) alone; so a dataset holds no state,
+and a run that is interrupted meets the same samples in the same order as one that is not.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from lavibridge.core import registry
+from lavibridge.core.config import Config as BaseConfig
+from lavibridge.core.config import validate
+from lavibridge.core.errors import RecipeError
+from lavibridge.data.pictures.rejected import Rejected
+
+Pixels = UInt8[np.ndarray, "height width 3"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One picture's name (a path below the root, or a scene number) and its captions, at least one."""
+
+    name: str
+    captions: tuple[str, ...]
+
+
+class Dataset(ABC):
+    """Image-caption pairs of one kind, made as `cls(config, size, rejected)`."""
+
+    class Config(BaseConfig):
+        """The settings of a kind."""
+
+    @abstractmethod
+    def __init__(self, config: "Dataset.Config", size: tuple[int, int], rejected: Rejected) -> None:
+        """Read the index and check every picture; `size` is (height, width) of the pictures handed out."""
+        self.config = config
+        self.size = size
+        self.rejected = rejected
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many pictures there are, without the rejected ones."""
+
+    @abstractmethod
+    def sample(self, index: int) -> Sample:
+        """Name and captions of one picture."""
+
+    @abstractmethod
+    def picture(self, index: int) -> Pixels:
+        """The pixels of one picture, `size` large."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A short text that changes when the samples or their order change; compared on resume."""
+
+
+def check_settings(settings: Mapping[str, Any], where: str = "data") -> tuple[type[Dataset], Dataset.Config]:
+    """The class and the validated config that a recipe's `data:` section asks for."""
+    if "kind" not in settings:
+        kinds = ", ".join(registry.kinds("data"))
+        raise RecipeError(f"{where}.kind is missing: it says where the pictures come from, one of {kinds}")
+    dataset = registry.load("data", str(settings["kind"]))
+    options = {key: value for key, value in settings.items() if key != "kind"}
+    return dataset, validate(dataset.Config, options, where)
+
+
+def open_dataset(settings: Mapping[str, Any], size: tuple[int, int], rejected: Rejected) -> Dataset:
+    """Open the data of a recipe: the index is read and every picture is checked once, before training."""
+    dataset, config = check_settings(settings)
+    return dataset(config, size, rejected)

@@ -1,0 +1,99 @@
+"""Open a stranger's picture safely and make it one size.
+
+    file -> format on the list -> pixel count -> decode -> EXIF turn -> RGB over white -> crop to size
+
+Only JPEG, PNG and WebP decoders are ever started (Pillow knows some forty others, several with a history),
+a picture's header is read before its pixels, and a header that promises too many pixels is refused unread
+(a "decompression bomb": a few kilobytes that unfold into gigabytes). Source: Pillow's security notes.
+"""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps
+
+from lavibridge.core.errors import DataError
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_PIXELS = 89_478_485
+"""Pixels in one picture, about 9,500 x 9,500: Pillow's own limit, at which it warns."""
+MAX_BYTES = 512 * 2**20
+"""Bytes in one file."""
+
+
+def read_picture(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
+    """Decode a picture, scaled to cover `size` (height, width) and cropped; DataError says why not."""
+    try:
+        length = path.stat().st_size
+        if length == 0:
+            raise DataError("the file is empty (0 bytes)")
+        if length > MAX_BYTES:
+            raise DataError(f"the file has {length:,} bytes; at most {MAX_BYTES:,} are read")
+        image = decode(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError("there is no such file") from error
+    except OSError as error:
+        raise DataError(f"the file cannot be read: {error.strerror or error}") from error
+    return fit(image, size)
+
+
+def decode(data: bytes) -> Image.Image:
+    """An RGB picture from a file's bytes, upright and over white; DataError says what is wrong with it."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise DataError(f"it is {width} x {height}: more than {MAX_PIXELS:,} pixels")
+            image.load()
+            return over_white(upright(image))
+    except DataError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"it promises more than {MAX_PIXELS:,} pixels") from error
+    except Image.UnidentifiedImageError as error:
+        raise DataError("it is not a JPEG, PNG or WebP picture") from error
+    # Decoders answer broken files with almost any exception (struct.error, SyntaxError, zlib.error, ...): the
+    # file is at fault whichever it is, and the picture is turned away with its words.
+    except Exception as error:
+        raise DataError(f"it cannot be decoded: {error}") from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF orientation says; broken EXIF data is left alone."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # the pixels are whole: only a tag about them is not
+        return image
+
+
+def over_white(image: Image.Image) -> Image.Image:
+    """RGB from any mode: 16-bit greys are scaled, transparency lies over white."""
+    if image.mode.startswith("I"):
+        grey = np.clip(np.asarray(image).astype(np.float64) / 257.0, 0, 255).round().astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def fit(image: Image.Image, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
+    """Scale a picture to cover (height, width) and crop its centre."""
+    height, width = size
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    return np.array(image, dtype=np.uint8)
+
+
+def to_unit(pixels: UInt8[np.ndarray, "height width 3"]) -> Float[np.ndarray, "3 height width"]:
+    """Bytes to floats in [-1, 1], channels first: what a vision model's autoencoder reads."""
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32) / 127.5 - 1.0
+
+
+def refuse_bombs() -> None:
+    """Turn Pillow's warning about huge pictures into an error, as its documentation advises."""
+    warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -1,0 +1,46 @@
+"""The pictures that were turned away: counted, named with a reason in `rejected.jsonl`, never touched.
+
+Training goes on while at most `limit` of all pictures are rejected and stops above that, before any weights
+move: a few broken files are normal in a large set, many of them mean a wrong folder or a failed download.
+"""
+
+import json
+from pathlib import Path
+
+from lavibridge.core.errors import DataError
+from lavibridge.core.files import write_atomic
+
+
+class Rejected:
+    """Collects what was rejected; writes it to `path` (one JSON object a line) when there is a path."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self.entries: list[dict[str, str | int]] = []
+
+    def add(self, file: str, reason: str, line: int | None = None) -> None:
+        """Note one rejected picture (and the line of the list that names it)."""
+        entry: dict[str, str | int] = {"file": file, "reason": reason}
+        if line is not None:
+            entry["line"] = line
+        self.entries.append(entry)
+
+    def close(self, total: int, limit: float, where: str) -> None:
+        """Write the list, then raise DataError when more than `limit` of `total` pictures were rejected."""
+        if self.path is not None:
+            lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in self.entries)
+            write_atomic(self.path, "".join(lines))
+        if len(self.entries) > limit * total or len(self.entries) == total:
+            raise DataError(self.summary(total, limit, where))
+
+    def summary(self, total: int, limit: float, where: str) -> str:
+        """What is wrong, with the first three examples and where the rest are listed."""
+        examples = "".join(f"\n  {entry['file']}: {entry['reason']}" for entry in self.entries[:3])
+        listed = f"\nThe full list is {self.path}." if self.path is not None else ""
+        rule = (
+            f"at most {limit:.1%} may be (data.max_rejected)" if len(self.entries) < total else "none is left"
+        )
+        return (
+            f"{where}: {len(self.entries):,} of {total:,} pictures cannot be used; {rule}. The first of them:"
+            f"{examples}{listed}\nRepair or remove them from the data, or raise data.max_rejected."
+        )
