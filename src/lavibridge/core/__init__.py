@@ -1,1 +1,1 @@
-"""What every room stands on: contracts, configuration, the component registry, errors, files, device and log."""
+"""What every room stands on: contracts, configuration, the registry, errors, files, device and log."""

@@ -20,7 +20,7 @@ def pick_device(name: str = "auto") -> torch.device:
     except RuntimeError:
         raise RecipeError(f"device: '{name}' is no device; use auto, cpu, cuda, cuda:1 or mps") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise RecipeError(f"device: '{name}' was asked for, but this machine's torch sees no CUDA GPU; use auto or cpu")
+        raise RecipeError(f"device: '{name}' was asked for, but torch sees no CUDA GPU here; use auto or cpu")
     return device
 
 

@@ -1,6 +1,6 @@
 """Files: atomic writing, JSON, hashes, and where models are found.
 
-A file is written beside its place and renamed into it, so a reader sees the old file or the new one, never half.
+A file is written beside its place and renamed into it, so a reader never sees half a file.
 """
 
 import hashlib
@@ -61,7 +61,7 @@ def shipped_models() -> tuple[str, ...]:
 
 
 def resolve_source(source: str) -> str:
-    """Where a model lies: an existing folder, a shipped model's folder, or a hub id, which is returned as it is.
+    """Where a model lies: a folder that exists, a shipped model's folder, or a hub id, unchanged.
 
     Raises ModelError for what is none of these: a missing path or an unknown short name.
     """
@@ -76,6 +76,6 @@ def resolve_source(source: str) -> str:
     if is_path or source.startswith("mini-"):
         raise ModelError(
             f"there is no model folder '{source}'{did_you_mean(source, shipped)} "
-            f"(shipped models: {', '.join(shipped) or 'none'}; or give a folder or a hub id such as 't5-large')"
+            f"(shipped models: {', '.join(shipped) or 'none'}; or a folder, or a hub id such as 't5-large')"
         )
     return source

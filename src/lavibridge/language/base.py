@@ -22,7 +22,7 @@ class LanguageModel(nn.Module, ABC):
         max_tokens: int = Field(default=77, ge=2)
         """Prompts are cut to so many tokens, special ones counted."""
         see_padding: bool = False
-        """Pad every prompt to exactly max_tokens and mask nothing, as the released LaVi-Bridge U-Net weights need."""
+        """Pad prompts to exactly max_tokens and mask nothing: the released U-Net weights need this."""
         revision: str | None = None
         """Branch, tag or commit of a hub id."""
         dtype: Literal["float32", "bfloat16", "float16"] = "float32"

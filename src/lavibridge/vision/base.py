@@ -1,7 +1,7 @@
 """The contract of a vision model: pictures to latents and back, and what the denoiser predicts.
 
-    image  [-1, 1], (3, height, width)
-    latent (image's latent - shift) * scale, both from the autoencoder's own configuration: what the denoiser sees
+image  [-1, 1], (3, height, width)
+latent (image's latent - shift) * scale, both from the autoencoder's own configuration
 """
 
 from abc import ABC, abstractmethod
@@ -22,7 +22,7 @@ class VisionModel(nn.Module, ABC):
         """Which vision model. What it predicts and its noise schedule are read from its own scheduler."""
 
         source: str
-        """A folder in Diffusers' layout, a shipped miniature's name, a hub id, or `random` (a toy, offline)."""
+        """A folder as Diffusers saves it, a shipped miniature's name, a hub id, or `random` (a toy)."""
         revision: str | None = None
         """Branch, tag or commit of a hub id."""
         dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -62,7 +62,7 @@ class VisionModel(nn.Module, ABC):
     def predict(
         self, noisy: Float[Tensor, "batch channel h w"], t: Int[Tensor, " batch"], conditioning: Conditioning
     ) -> Float[Tensor, "batch channel h w"]:
-        """What the denoiser says of noisy latents at training timesteps ``t``, in the sense of ``prediction_type``."""
+        """The denoiser's ``prediction_type`` of noisy latents at training timesteps ``t``."""
 
     @abstractmethod
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
@@ -73,5 +73,6 @@ class VisionModel(nn.Module, ABC):
     ) -> Float[Tensor, "batch channel h w"]:
         """Scaled latents drawn from the autoencoder's distribution."""
         mean, std = self.encode_moments(images)
-        drawn = torch.randn(mean.shape, generator=generator, device="cpu" if generator is None else generator.device)
+        device = torch.device("cpu") if generator is None else generator.device
+        drawn = torch.randn(mean.shape, generator=generator, device=device)
         return mean + std * drawn.to(mean)

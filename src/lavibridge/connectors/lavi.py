@@ -1,0 +1,74 @@
+"""LaVi-Bridge's adapter: two feed-forward networks, each after a norm, applied to every token by itself.
+
+    y = FF2(norm2(FF1(norm1(x))))
+    FF(x) = W_out dropout(a * gelu(b)),   (a, b) = W_in x, each four times as wide as x
+
+No residual. Names and shapes of the weights are those of the published files.
+
+Zhao et al. 2024, "Bridging Different Language Models and Generative Vision Models for Text-to-Image
+Generation", arXiv 2403.07860.
+"""
+
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lavibridge.connectors.base import Connector
+from lavibridge.core.contracts import Conditioning, TextFeatures, TextSpec, VisionSpec
+
+
+class Gated(nn.Module):
+    """GEGLU (Shazeer 2020, arXiv 2002.05202): the first half is the value, the second the gate."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, 2 * inner)
+
+    def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token inner"]:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * functional.gelu(gate)  # type: ignore[no-any-return]
+
+
+class FeedForward(nn.Module):
+    """Gated projection to four times the width, dropout, projection to the new width."""
+
+    def __init__(self, width: int, new_width: int, dropout: float) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            Gated(width, 4 * width), nn.Dropout(dropout), nn.Linear(4 * width, new_width)
+        )
+
+    def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token new_width"]:
+        return self.net(x)  # type: ignore[no-any-return]
+
+
+class LaviAdapter(Connector):
+    """The published adapter, between any two widths."""
+
+    class Config(Connector.Config):
+        """Options of the adapter; the defaults are the published ones."""
+
+        width: int | None = Field(default=None, ge=1)
+        """Width between the two networks; by default the mean of the widths that it connects."""
+        dropout: float = Field(default=0.1, ge=0, lt=1)
+        """Share of inner features dropped in training."""
+        layer: int = -1
+        """The language model's layer that is read; -1 is its normed output."""
+
+    config: Config
+
+    def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
+        nn.Module.__init__(self)
+        self.config = config
+        self.layers = (config.layer,)
+        width = (text.width + vision.context) // 2 if config.width is None else config.width
+        self.ff1 = FeedForward(text.width, width, config.dropout)
+        self.ff2 = FeedForward(width, vision.context, config.dropout)
+        self.norm1 = nn.LayerNorm(text.width)
+        self.norm2 = nn.LayerNorm(width)
+
+    def forward(self, features: TextFeatures, t: Int[Tensor, " batch"] | None = None) -> Conditioning:
+        """Each token's conditioning; the mask goes through."""
+        tokens = self.ff2(self.norm2(self.ff1(self.norm1(features.hidden[:, -1]))))
+        return Conditioning(tokens=tokens, mask=features.mask)

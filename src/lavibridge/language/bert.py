@@ -1,0 +1,25 @@
+"""BERT encoders, MiniLM sentence encoders among them: bidirectional with learned positions.
+
+Devlin et al. 2019, arXiv 1810.04805; Wang et al. 2020 (MiniLM), arXiv 2002.10957. LoRA on the attention's
+four linears, the analogue of what LaVi-Bridge takes in T5: query, key, value and the output after them.
+"""
+
+from lavibridge.language.hf import TransformersModel
+
+
+class Bert(TransformersModel):
+    """BertModel without its pooling layer, which sentence encoders leave unused."""
+
+    model_class = "BertModel"
+    model_types = ("bert",)
+    lora_targets = ("self.query", "self.key", "self.value", "attention.output.dense")
+    load_options = {"add_pooling_layer": False}  # noqa: RUF012 - a constant of the class
+    limits_positions = True
+    toy_template = "<s> $A </s>"
+    toy = {  # noqa: RUF012 - a constant of the class
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 128,
+    }

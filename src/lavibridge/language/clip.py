@@ -1,0 +1,32 @@
+"""CLIP text encoders; of a Stable Diffusion folder its own text_encoder is read.
+
+Radford et al. 2021, arXiv 2103.00020. LoRA on the attention's four linears, as in LaVi-Bridge.
+"""
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lavibridge.language.hf import TransformersModel
+
+
+class ClipText(TransformersModel):
+    """CLIPTextModel: causal, and pooled at the end token."""
+
+    model_class = "CLIPTextModel"
+    model_types = ("clip_text_model", "clip")
+    lora_targets = ("k_proj", "v_proj", "q_proj", "out_proj")
+    limits_positions = True
+    toy_template = "<s> $A </s>"
+    toy = {  # noqa: RUF012 - a constant of the class
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 128,
+        "projection_dim": 32,
+    }
+
+    def _pooled(self, output: Any) -> Float[Tensor, "batch width"] | None:
+        return output.pooler_output.float()  # type: ignore[no-any-return]

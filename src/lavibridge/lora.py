@@ -1,0 +1,170 @@
+"""LoRA on a frozen network, through PEFT: inject, read, write, merge.
+
+    y = W x + up(down(dropout(x)))        at first down ~ N(0, 1 / rank^2), up = 0: nothing changes
+
+The scale is 1 at every rank, as in LaVi-Bridge. PEFT drops before the down-projection; the published training
+code dropped after the up-projection. With dropout off the two are the same function.
+
+Hu et al. 2021, arXiv 2106.09685. Files are in PEFT's layout: adapter_config.json, adapter_model.safetensors.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import peft
+import torch
+from peft.tuners.lora import LoraLayer
+from pydantic import Field
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lavibridge.core.config import Config
+from lavibridge.core.errors import ModelError
+
+ADAPTER = "default"
+_PREFIX = "base_model.model."
+WEIGHTS = "adapter_model.safetensors"
+
+
+class LoraSettings(Config):
+    """The LoRA of one network."""
+
+    rank: int = Field(default=32, ge=1)
+    """Rank of every pair; no larger than the smallest layer's width."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of a layer's inputs that the LoRA branch does not see in training."""
+    targets: tuple[str, ...] | None = None
+    """Ends of the names of the layers that take LoRA; by default the family's published ones."""
+
+
+def inject(module: nn.Module, settings: LoraSettings, targets: Sequence[str], name: str) -> nn.Module:
+    """Put LoRA into ``module`` in place and return it; ``targets`` are its family's, ``name`` is for errors.
+
+    Only the LoRA weights, in float32, need gradients afterwards. Raises ModelError where a target matches no
+    layer or the rank is larger than a layer.
+    """
+    wanted = targets if settings.targets is None else settings.targets
+    matched = _matching(module, wanted, name)
+    _check_rank(matched, settings.rank, name)
+    config = peft.LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.rank,
+        lora_dropout=settings.dropout,
+        init_lora_weights="gaussian",
+        target_modules=list(wanted),
+        bias="none",
+    )
+    peft.inject_adapter_in_model(config, module, adapter_name=ADAPTER)
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    for parameter in lora_parameters(module).values():
+        parameter.data = parameter.data.float()
+        parameter.requires_grad_(True)
+    return module
+
+
+def lora_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """LoRA weights by their names in PEFT's files, such as ``base_model.model.block.q.lora_A.weight``."""
+    marks = tuple(f"{side}.{ADAPTER}." for side in ("lora_A", "lora_B"))
+    return {
+        _PREFIX + name.replace(f".{ADAPTER}.", "."): parameter
+        for name, parameter in module.named_parameters()
+        if any(mark in name for mark in marks)
+    }
+
+
+def lora_state(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of the LoRA weights, by their names in PEFT's files."""
+    return {name: value.detach().clone() for name, value in lora_parameters(module).items()}
+
+
+def load_lora_state(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Put weights into the injected LoRA; every name and shape must fit."""
+    own = lora_parameters(module)
+    odd = sorted(own.keys() ^ state.keys())
+    if odd:
+        raise ModelError(
+            f"the LoRA of the {name} does not fit: {len(own)} weights here, {len(state)} in the file; "
+            f"the first that differ: {', '.join(odd[:3])}"
+        )
+    for key, parameter in own.items():
+        if parameter.shape != state[key].shape:
+            raise ModelError(
+                f"the LoRA of the {name} does not fit: {key} is {tuple(parameter.shape)} here "
+                f"and {tuple(state[key].shape)} in the file"
+            )
+    with torch.no_grad():
+        for key, parameter in own.items():
+            parameter.copy_(state[key])
+
+
+def save_lora(module: nn.Module, folder: Path) -> None:
+    """Write the LoRA as a folder that PEFT reads."""
+    config: peft.LoraConfig = module.peft_config[ADAPTER]  # type: ignore[union-attr, assignment, index]
+    config.inference_mode = True
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(str(folder))
+    state = {name: value.cpu().contiguous() for name, value in lora_state(module).items()}
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def load_lora(module: nn.Module, folder: Path, name: str) -> None:
+    """Read the LoRA weights of a folder into a module that has LoRA already."""
+    if not (folder / WEIGHTS).is_file():
+        raise ModelError(f"there is no {folder / WEIGHTS} to load the LoRA of the {name} from")
+    load_lora_state(module, load_file(folder / WEIGHTS), name)
+
+
+def merge(module: nn.Module) -> None:
+    """Add the LoRA into the weights below it: the same function in fewer operations, for drawing only."""
+    for layer in _lora_layers(module):
+        layer.merge(adapter_names=[ADAPTER])
+
+
+def unmerge(module: nn.Module) -> None:
+    """Take the LoRA out of the weights again; they come back but for rounding."""
+    for layer in _lora_layers(module):
+        if layer.merged:
+            layer.unmerge()
+
+
+def has_lora(module: nn.Module) -> bool:
+    """Whether LoRA was injected."""
+    return bool(_lora_layers(module))
+
+
+def _lora_layers(module: nn.Module) -> list[LoraLayer]:
+    return [layer for layer in module.modules() if isinstance(layer, LoraLayer)]
+
+
+def _matching(module: nn.Module, targets: Sequence[str], name: str) -> dict[str, nn.Module]:
+    """The layers whose names end, at a dot, in one of the targets."""
+    layers = {key: value for key, value in module.named_modules() if isinstance(value, nn.Linear | nn.Conv2d)}
+    matched: dict[str, nn.Module] = {}
+    for target in targets:
+        found = {key: value for key, value in layers.items() if f".{key}".endswith(f".{target}")}
+        if not found:
+            raise ModelError(
+                f"the LoRA target '{target}' matches no layer of the {name}; layers here: "
+                f"{', '.join(list(layers)[:: max(1, len(layers) // 4)][:4])}"
+            )
+        matched |= found
+    if not matched:
+        raise ModelError(f"the LoRA of the {name} has no targets: name some, or leave `targets` out")
+    return matched
+
+
+def _check_rank(layers: Mapping[str, nn.Module], rank: int, name: str) -> None:
+    widths = {
+        key: min(layer.in_features, layer.out_features)
+        if isinstance(layer, nn.Linear)
+        else min(layer.in_channels, layer.out_channels)
+        for key, layer in layers.items()
+        if isinstance(layer, nn.Linear | nn.Conv2d)
+    }
+    small = [f"{key} ({width})" for key, width in widths.items() if width < rank]
+    if small:
+        raise ModelError(
+            f"LoRA rank {rank} is larger than {len(small)} of {len(widths)} layers of the {name}, such as "
+            f"{', '.join(small[:3])}: use rank {min(widths.values())} or less"
+        )

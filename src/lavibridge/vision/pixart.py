@@ -1,0 +1,62 @@
+"""PixArt-alpha: a diffusion transformer whose tokens pass through its own frozen caption projection.
+
+Chen et al. 2023, arXiv 2310.00426. It also predicts a variance: the first half of its channels counts.
+LoRA as in LaVi-Bridge: all attention linears (224 layers); its feed-forward takes none.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lavibridge.vision.hf import DiffusersModel
+
+
+class PixArt(DiffusersModel):
+    """PixArtTransformer2DModel; old folders call the class Transformer2DModel."""
+
+    denoiser_folder = "transformer"
+    denoiser_class = "PixArtTransformer2DModel"
+    class_names = ("PixArtTransformer2DModel", "Transformer2DModel")
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+    patch = 2
+    toy = {  # noqa: RUF012 - a constant of the class
+        "sample_size": 8,
+        "num_layers": 2,
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+        "cross_attention_dim": 32,
+        "caption_channels": 48,
+        "in_channels": 4,
+        "out_channels": 8,
+        "patch_size": 2,
+    }
+
+    def _call(
+        self,
+        noisy: Float[Tensor, "batch channel h w"],
+        t: Int[Tensor, " batch"],
+        tokens: Float[Tensor, "batch token context"],
+        mask: Tensor | None,
+    ) -> Float[Tensor, "batch channel h w"]:
+        output = self.backbone(
+            noisy,
+            encoder_hidden_states=tokens,
+            timestep=t,
+            added_cond_kwargs=self._size_conditions(noisy),
+            encoder_attention_mask=mask,
+            return_dict=False,
+        )[0]
+        return output[:, : noisy.shape[1]]  # type: ignore[no-any-return]
+
+    def _size_conditions(self, noisy: Float[Tensor, "batch channel h w"]) -> dict[str, Any]:
+        """Picture size and aspect ratio, which the 1024-pixel models are told."""
+        if not self.backbone.use_additional_conditions:
+            return {"resolution": None, "aspect_ratio": None}
+        height, width = noisy.shape[2] * self.factor, noisy.shape[3] * self.factor
+        size = torch.tensor([[float(height), float(width)]]).repeat(len(noisy), 1)
+        return {"resolution": size.to(noisy), "aspect_ratio": (size[:, :1] / size[:, 1:]).to(noisy)}
+
+    def _context_width(self) -> int:
+        return int(self.backbone.config.caption_channels)
