@@ -37,7 +37,8 @@ def doctor() -> None:
     \b
     lavi doctor
 
-    Looks at versions against their security floors, the device, threads, memory, the shipped models and the network.
+    Looks at versions against their security floors, the device, threads, memory, the shipped models and
+    the network.
     """
     findings = [*_versions(), _torchvision(), _python(), *_machine(), *_models(), _network()]
     width = max(len(each.subject) for each in findings)

@@ -16,8 +16,8 @@ def evaluate(run: Path = RUN, suite: str = SUITE, out: Path | None = OUT) -> Non
     lavi evaluate runs/quickstart
     lavi evaluate runs/quickstart --suite world --out runs/quickstart/world
 
-    The scores are printed on stdout, each with its n and its 95 % interval, and written to results.json; records.jsonl
-    has one line a picture. A second call goes on where the first was stopped.
+    The scores are printed on stdout, each with its n and its 95 % interval, and written to results.json;
+    records.jsonl has one line a picture. A second call goes on where the first was stopped.
     """
     from lavibridge.bridge import Bridge
     from lavibridge.evaluation.run import evaluate as evaluate_bridge

@@ -36,7 +36,7 @@ def generate(
     lavi generate runs/quickstart "a red circle" --count 4 --seed 10 --out pictures/circles
     lavi generate runs/quickstart "a red circle" --steps 50 --guidance 5
 
-    The path of each PNG is printed on stdout, one a line. Prompt, seed, steps and guidance are kept inside it.
+    The path of each PNG is printed on stdout, one a line. Prompt, seed, steps and guidance are kept in it.
     """
     from lavibridge.bridge import Bridge
     from lavibridge.generation.sheet import save_png

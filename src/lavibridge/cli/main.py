@@ -2,8 +2,8 @@
 
     0 done    1 an error that says what to do    2 wrong usage    130 stopped by Ctrl-C
 
-Data goes to stdout, everything else to stderr. Nothing here or in the verbs' files imports torch at the top: a
-verb imports its work when it is called, so that `lavi --help` answers at once.
+Data goes to stdout, everything else to stderr. Nothing here or in the verbs' files imports torch at the top:
+a verb imports its work when it is called, so that `lavi --help` answers at once.
 """
 
 import os
@@ -17,7 +17,7 @@ from lavibridge.core.errors import LaviError
 
 app = typer.Typer(
     name="lavi",
-    help="Connect a language model to an image diffusion model: train the bridge, draw with it, measure it.\n\n"
+    help="Connect a language model to an image diffusion model: train it, draw, measure.\n\n"
     "\b\nStart here:\n"
     "  lavi quickstart                                   a trained, drawing, measured bridge in minutes\n"
     "  lavi show                                         what can be combined\n"

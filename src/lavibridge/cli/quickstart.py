@@ -22,8 +22,9 @@ def quickstart(language: str | None = LANGUAGE, out: Path = OUT, minutes: float 
     lavi quickstart --minutes 5 --out runs/longer
     lavi quickstart --language sentence-transformers/all-MiniLM-L6-v2 --out runs/minilm
 
-    The bridge goes from a small Llama into a small Stable Diffusion. Everything it needs is in the package; no network, no GPU. It ends with a contact sheet, results.json and
-    report.html in the run folder, and with the commands to go on.
+    The bridge goes from a small Llama into a small Stable Diffusion. Everything it needs is in the package;
+    no network, no GPU. It ends with a contact sheet, results.json and report.html in the run folder, and with
+    the commands to go on.
     """
     from lavibridge.quickstart import run_quickstart
 

@@ -21,7 +21,8 @@ def report(runs: list[Path] = RUNS, out: Path | None = OUT) -> None:
     lavi report runs/quickstart
     lavi report runs/first runs/second --out comparison.html
 
-    It says what was trained and shows curves, scores and pictures. The page needs no network and no other file. Its path is printed on stdout.
+    It says what was trained and shows curves, scores and pictures. The page needs no network and no other
+    file. Its path is printed on stdout.
     """
     from lavibridge.report.page import write_report
 

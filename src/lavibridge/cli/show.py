@@ -48,9 +48,7 @@ def _everything() -> None:
 
     for room in ROOMS:
         print(f"{room:<11} {'  '.join(kinds(room))}")
-    print(
-        f"{'models':<11} {'  '.join(shipped_models())}   (shipped; any folder or hub id of the kinds above will do)"
-    )
+    print(f"{'models':<11} {'  '.join(shipped_models())}   (shipped; a folder or hub id does as well)")
     print(f"{'recipes':<11} " + f"\n{'':<11} ".join(shipped_recipes()))
     print("\nMore: lavi show connector.lavi, lavi show language.llama, lavi show RECIPE")
 

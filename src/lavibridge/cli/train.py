@@ -25,8 +25,8 @@ def train(
     lavi train mini-llama_mini-sd_lavi training.steps=4000 --out runs/first --resume
     lavi train my_recipe.yaml --out runs/mine
 
-    Ctrl-C writes a checkpoint first. A run folder that exists is never overwritten. The folder's path is printed
-    on stdout; draw with it at any time: lavi generate FOLDER "a prompt".
+    Ctrl-C writes a checkpoint first. A run folder that exists is never overwritten. The folder's path is
+    printed on stdout; draw with it at any time: lavi generate FOLDER "a prompt".
     """
     from lavibridge.recipes.recipe import load_recipe
     from lavibridge.training.train import train as train_bridge

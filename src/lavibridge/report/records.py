@@ -1,0 +1,118 @@
+"""Reads a run folder into one value; what is not there is empty, what is damaged is an error.
+
+RUN/ recipe.yaml  environment.json  log.jsonl  samples/**.png  contact_sheet.png  results.json
+     checkpoints/step-N/
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lavibridge.core.errors import RunError
+from lavibridge.core.files import read_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """All that a report says about a run."""
+
+    name: str
+    folder: Path
+    recipe: dict[str, Any]
+    environment: dict[str, Any]
+    rows: tuple[dict[str, Any], ...]
+    """One mapping per logged step, as in log.jsonl, in order of step."""
+    results: dict[str, Any]
+    sheet: Path | None
+    samples: tuple[Path, ...]
+    rejected: int
+    """Pictures of the user's data that could not be read."""
+    trained: dict[str, int]
+    """Bytes of each saved part of the newest checkpoint: connector, language_lora, vision_lora."""
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read a run folder; raises RunError if it is no run folder or a file in it is damaged."""
+    if not folder.is_dir():
+        raise RunError(f"{folder} is no folder; give the folder that `lavi train` or `lavi quickstart` made")
+    if not (folder / "recipe.yaml").is_file():
+        raise RunError(f"{folder} is no run folder: it has no recipe.yaml")
+    try:
+        recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise RunError(f"{folder / 'recipe.yaml'} is not valid YAML: {error}") from None
+    sheet = folder / "contact_sheet.png"
+    return RunRecord(
+        name=folder.resolve().name,
+        folder=folder,
+        recipe=recipe if isinstance(recipe, dict) else {},
+        environment=_optional_json(folder / "environment.json"),
+        rows=_log(folder / "log.jsonl"),
+        results=_optional_json(folder / "results.json"),
+        sheet=sheet if sheet.is_file() else None,
+        samples=tuple(sorted((folder / "samples").rglob("*.png"), key=_natural)),
+        rejected=len(_lines(folder / "rejected.jsonl")),
+        trained=_sizes(folder / "checkpoints"),
+    )
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise RunError(f"{path} should hold a JSON object, found {type(value).__name__}")
+    return value
+
+
+def _lines(path: Path) -> list[str]:
+    return (
+        [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if path.is_file()
+        else []
+    )
+
+
+def _log(path: Path) -> tuple[dict[str, Any], ...]:
+    """The rows of log.jsonl. A resumed run writes some steps twice: the later row counts.
+
+    A last line that was cut off by a crash is left out; a damaged line before it is an error.
+    """
+    lines = _lines(path)
+    rows: dict[int, dict[str, Any]] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise RunError(f"{path}, line {number} is not valid JSON: {error}") from None
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows[row["step"]] = row
+    return tuple(rows[step] for step in sorted(rows))
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sort step-2 before step-10."""
+    return [
+        (int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", str(path)) if part
+    ]
+
+
+def _sizes(checkpoints: Path) -> dict[str, int]:
+    """Bytes on disk of each part of the newest checkpoint."""
+    steps = sorted(checkpoints.glob("step-*"), key=_natural)
+    if not steps:
+        return {}
+    sizes = {}
+    for part in ("language_lora", "connector", "vision_lora"):
+        size = sum(
+            file.stat().st_size for file in steps[-1].rglob("*") if file.is_file() and part in file.parts
+        )
+        if size:
+            sizes[part] = size
+    return sizes
