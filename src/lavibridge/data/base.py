@@ -8,17 +8,14 @@ and a run that is interrupted meets the same samples in the same order as one th
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from pydantic import Field
 
 from lavibridge.core import registry
 from lavibridge.core.config import Config as BaseConfig
-from lavibridge.core.config import validate
-from lavibridge.core.errors import RecipeError
 from lavibridge.data.pictures.rejected import Rejected
 
 Pixels = UInt8[np.ndarray, "height width 3"]
@@ -37,6 +34,9 @@ class Dataset(ABC):
 
     class Config(BaseConfig):
         """The settings of a kind."""
+
+        size: int | None = Field(default=None, ge=8)
+        """Height and width of the pictures trained on; the vision model's own when not given."""
 
     @abstractmethod
     def __init__(self, config: "Dataset.Config", size: tuple[int, int], rejected: Rejected) -> None:
@@ -62,17 +62,7 @@ class Dataset(ABC):
         """A short text that changes when the samples or their order change; compared on resume."""
 
 
-def check_settings(settings: Mapping[str, Any], where: str = "data") -> tuple[type[Dataset], Dataset.Config]:
-    """The class and the validated config that a recipe's `data:` section asks for."""
-    if "kind" not in settings:
-        kinds = ", ".join(registry.kinds("data"))
-        raise RecipeError(f"{where}.kind is missing: it says where the pictures come from, one of {kinds}")
-    dataset = registry.load("data", str(settings["kind"]))
-    options = {key: value for key, value in settings.items() if key != "kind"}
-    return dataset, validate(dataset.Config, options, where)
-
-
-def open_dataset(settings: Mapping[str, Any], size: tuple[int, int], rejected: Rejected) -> Dataset:
+def open_dataset(kind: str, config: Dataset.Config, size: tuple[int, int], rejected: Rejected) -> Dataset:
     """Open the data of a recipe: the index is read and every picture is checked once, before training."""
-    dataset, config = check_settings(settings)
+    dataset: type[Dataset] = registry.load("data", kind)
     return dataset(config, size, rejected)

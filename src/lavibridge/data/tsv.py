@@ -14,7 +14,7 @@ from pathlib import Path
 from lavibridge.core.errors import DataError
 from lavibridge.core.log import console
 from lavibridge.data.base import Sample
-from lavibridge.data.pictures.files import PictureFiles, check_name
+from lavibridge.data.pictures.files import PictureFiles, Place, check_name
 from lavibridge.data.pictures.rejected import Rejected
 
 HEADERS = frozenset({"image_path", "image", "path", "file", "file_name", "filename", "filepath"})
@@ -26,7 +26,7 @@ class Tsv(PictureFiles):
     class Config(PictureFiles.Config):
         """Settings of `data.kind: tsv`; `path` is the list."""
 
-        root: Path | None = None
+        root: Place | None = None
         """Folder that the paths in the list start from; the list's own folder when not given."""
 
     def __init__(self, config: "Tsv.Config", size: tuple[int, int], rejected: Rejected) -> None:

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from posixpath import normpath
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import UInt8
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from lavibridge.core.errors import DataError
 from lavibridge.core.log import progress
@@ -22,6 +23,8 @@ from lavibridge.data.pictures.read import read_picture, refuse_bombs
 from lavibridge.data.pictures.rejected import Rejected
 
 CHUNK = 1024
+Place = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+"""A path that means the same from any folder: a recipe may be read again from elsewhere."""
 
 
 def check_name(name: str, root: Path) -> None:
@@ -50,7 +53,7 @@ class PictureFiles(Dataset):
     class Config(Dataset.Config):
         """Settings of every kind that reads files."""
 
-        path: Path
+        path: Place
         """Where the data is."""
         max_rejected: float = Field(default=0.05, ge=0, le=1)
         """Share of the pictures that may be unusable before training refuses to start."""

@@ -1,0 +1,1 @@
+"""Recipes: everything that defines a run, in one flat YAML file."""

@@ -1,0 +1,65 @@
+"""A recipe: all that defines a run, checked as a whole before anything is loaded.
+
+    recipe = load_recipe("mini-llama_mini-sd_lavi", ["training.steps=200"])
+
+A recipe is complete in itself: no inheritance, no defaults from elsewhere, and the file that a run writes
+into its folder (`recipe.yaml`) makes the same run again.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import SerializeAsAny
+
+from lavibridge.core.config import Config, validate
+from lavibridge.core.errors import RecipeError
+from lavibridge.recipes.read import change, find_recipe, read_yaml, shipped_recipes
+from lavibridge.recipes.sections import ROOMS, read_section
+from lavibridge.recipes.training import Lora, Preview, Training
+
+__all__ = ["Recipe", "dump_recipe", "load_recipe", "make_recipe", "shipped_recipes"]
+
+
+class Recipe(Config):
+    """Everything that defines a run. A section with a `kind` has that kind's own fields."""
+
+    language: SerializeAsAny[Config]
+    """The language model, which reads the prompts; frozen."""
+    vision: SerializeAsAny[Config]
+    """The vision model, which draws; frozen."""
+    connector: SerializeAsAny[Config]
+    """What is trained between the two."""
+    lora: Lora = Lora()
+    """The small trained changes inside the two frozen models."""
+    data: SerializeAsAny[Config]
+    """The pictures and captions trained on."""
+    training: Training
+    """How long, how fast, how often."""
+    preview: Preview = Preview()
+    """The sample pictures drawn while training."""
+
+
+def make_recipe(mapping: Mapping[str, Any]) -> Recipe:
+    """A recipe from a mapping; RecipeError names every wrong key by its dotted path."""
+    sections = {name: read_section(name, mapping[name]) for name in ROOMS if name in mapping}
+    return validate(Recipe, {**mapping, **sections}, "")
+
+
+def load_recipe(name: str | Path, settings: Sequence[str] = ()) -> Recipe:
+    """The recipe of a shipped name or a path, with `key.path=value` changes made."""
+    path = find_recipe(str(name))
+    try:
+        return make_recipe(change(read_yaml(path), settings))
+    except RecipeError as error:
+        raise RecipeError(f"{path.name}: {error}") from error
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """A recipe as YAML, every field written out, kinds first."""
+    content = recipe.model_dump(mode="json")
+    for section, value in content.items():
+        if "kind" in value:
+            content[section] = {"kind": value["kind"], **value}
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
