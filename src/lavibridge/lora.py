@@ -98,10 +98,11 @@ def load_lora_state(module: nn.Module, state: Mapping[str, Tensor], name: str) -
             parameter.copy_(state[key])
 
 
-def save_lora(module: nn.Module, folder: Path) -> None:
-    """Write the LoRA as a folder that PEFT reads."""
+def save_lora(module: nn.Module, folder: Path, source: str) -> None:
+    """Write the LoRA as a folder that PEFT reads; ``source`` names the frozen model in it."""
     config: peft.LoraConfig = module.peft_config[ADAPTER]  # type: ignore[union-attr, assignment, index]
     config.inference_mode = True
+    config.base_model_name_or_path = source
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(str(folder))
     state = {name: value.cpu().contiguous() for name, value in lora_state(module).items()}
@@ -126,6 +127,15 @@ def unmerge(module: nn.Module) -> None:
     for layer in _lora_layers(module):
         if layer.merged:
             layer.unmerge()
+
+
+def settings_of(module: nn.Module) -> LoraSettings | None:
+    """The settings of the injected LoRA, its targets named; None where there is none."""
+    if not has_lora(module):
+        return None
+    config: peft.LoraConfig = module.peft_config[ADAPTER]  # type: ignore[union-attr, assignment, index]
+    targets = tuple(sorted(config.target_modules))
+    return LoraSettings(rank=config.r, dropout=config.lora_dropout, targets=targets)
 
 
 def has_lora(module: nn.Module) -> bool:

@@ -22,8 +22,7 @@ class Identity(Connector):
         if text.width != vision.context:
             raise ModelError(
                 f"the identity connector joins equal widths, found text features {text.width} wide and a "
-                f"vision model that takes {vision.context}: use the connector 'lavi', or the vision model's own "
-                "text encoder"
+                f"vision model that takes {vision.context}: use the connector 'lavi'"
             )
         self.config = config
 

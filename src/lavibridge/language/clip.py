@@ -29,4 +29,4 @@ class ClipText(TransformersModel):
     }
 
     def _pooled(self, output: Any) -> Float[Tensor, "batch width"] | None:
-        return output.pooler_output.float()  # type: ignore[no-any-return]
+        return output.pooler_output.float()

@@ -47,6 +47,9 @@ class TransformersModel(LanguageModel):
     toy_template: ClassVar[str]
     """How the byte tokenizer frames a prompt, with $A for the prompt."""
 
+    backbone: Any
+    tokenizer: Any
+
     def __init__(self, config: LanguageModel.Config) -> None:
         super().__init__()
         self.config = config

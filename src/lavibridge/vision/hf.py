@@ -49,6 +49,9 @@ class DiffusersModel(VisionModel):
     toy: ClassVar[Mapping[str, Any]]
     """The denoiser's configuration for `source: random`."""
 
+    backbone: Any
+    autoencoder: Any
+
     def __init__(self, config: VisionModel.Config) -> None:
         super().__init__()
         self.config = config
@@ -92,9 +95,7 @@ class DiffusersModel(VisionModel):
         weights = next(self.autoencoder.parameters())
         shift, scale = self._shift_and_scale()
         with torch.no_grad():
-            return self.autoencoder.decode(  # type: ignore[no-any-return]
-                (latents / scale + shift).to(weights), return_dict=False
-            )[0]
+            return self.autoencoder.decode((latents / scale + shift).to(weights), return_dict=False)[0]
 
     def predict(
         self, noisy: Float[Tensor, "batch channel h w"], t: Int[Tensor, " batch"], conditioning: Conditioning
@@ -127,11 +128,8 @@ class DiffusersModel(VisionModel):
 
     def _blocks(self) -> dict[str, int]:
         """Cross-attention layers by name, and the width of what asks in each."""
-        return {
-            name: int(module.to_q.in_features)
-            for name, module in self.backbone.named_modules()
-            if name.endswith("attn2")
-        }
+        modules = self.backbone.named_modules()
+        return {name: int(module.to_q.in_features) for name, module in modules if name.endswith("attn2")}
 
     def _shift_and_scale(self) -> tuple[float, float]:
         settings = self.autoencoder.config
@@ -153,7 +151,7 @@ class DiffusersModel(VisionModel):
         found = self._class_at(source, revision)
         if found not in self.class_names:
             raise ModelError(
-                f"'{source}' has {f'a {found}' if found else 'nothing'} in {self.denoiser_folder}/, here goes "
+                f"'{source}' has {f'a {found}' if found else 'nothing'} in {self.denoiser_folder}/, not "
                 f"{' or '.join(self.class_names)}: leave out `kind`, or name another"
             )
         schedule = read_model_json(source, "scheduler/scheduler_config.json", revision) or {}

@@ -48,7 +48,7 @@ class PixArt(DiffusersModel):
             encoder_attention_mask=mask,
             return_dict=False,
         )[0]
-        return output[:, : noisy.shape[1]]  # type: ignore[no-any-return]
+        return output[:, : noisy.shape[1]]
 
     def _size_conditions(self, noisy: Float[Tensor, "batch channel h w"]) -> dict[str, Any]:
         """Picture size and aspect ratio, which the 1024-pixel models are told."""

@@ -1,6 +1,6 @@
 """Stable Diffusion 1 and 2: a U-Net with cross-attention.
 
-Rombach et al. 2022, arXiv 2112.10752. LoRA as in LaVi-Bridge: all attention linears, the GEGLU projections, the
+Rombach et al. 2022, arXiv 2112.10752. LoRA as in LaVi-Bridge: the attention's linears, GEGLU projections, the
 residual blocks' convolutions and time projections (224 layers of Stable Diffusion 1.4).
 """
 
@@ -47,13 +47,13 @@ class StableDiffusion(DiffusersModel):
         tokens: Float[Tensor, "batch token context"],
         mask: Tensor | None,
     ) -> Float[Tensor, "batch channel h w"]:
-        return self.backbone(noisy, t, tokens, encoder_attention_mask=mask, return_dict=False)[0]  # type: ignore[no-any-return]
+        return self.backbone(noisy, t, tokens, encoder_attention_mask=mask, return_dict=False)[0]
 
     def _context_width(self) -> int:
         settings = self.backbone.config
         if settings.addition_embed_type is not None:
             raise ModelError(
-                f"'{self.config.source}' also takes '{settings.addition_embed_type}', "
-                "as SDXL), which this kind does not give: choose a Stable Diffusion 1 or 2"
+                f"'{self.config.source}' also takes '{settings.addition_embed_type}', as SDXL does, "
+                "which this kind does not give: choose a Stable Diffusion 1 or 2"
             )
         return int(settings.cross_attention_dim)

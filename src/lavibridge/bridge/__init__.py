@@ -1,0 +1,5 @@
+"""The bridge: three parts as one module, and the folder that it is saved in."""
+
+from lavibridge.bridge.module import PARTS, PUBLISHED_LR, Bridge
+
+__all__ = ["PARTS", "PUBLISHED_LR", "Bridge"]

@@ -1,0 +1,124 @@
+"""A bridge on disk. The frozen models are not copied, only named; bridge.json is written last.
+
+    bridge.json        kinds, options, and the SHA-256 of every file beside it
+    connector/         config.json, model.safetensors
+    language_lora/     adapter_config.json, adapter_model.safetensors, as PEFT reads them
+    vision_lora/       the same
+
+A run folder keeps such folders as ``checkpoints/step-N/bridge`` and, averaged over training,
+``checkpoints/step-N/ema``; a checkpoint counts when its manifest.json is there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from lavibridge import lora
+from lavibridge.connectors.base import Connector
+from lavibridge.core import registry
+from lavibridge.core.errors import ModelError, RunError
+from lavibridge.core.files import read_json, sha256, write_json
+from lavibridge.language.base import LanguageModel
+from lavibridge.vision.base import VisionModel
+
+FORMAT = 1
+DESCRIPTION = "bridge.json"
+CONNECTOR_WEIGHTS = "connector/model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """What bridge.json says: the arguments of ``Bridge.compose``, and where the weights lie."""
+
+    folder: Path
+    language: Mapping[str, Any]
+    vision: Mapping[str, Any]
+    connector: Mapping[str, Any]
+    language_lora: Mapping[str, Any] | None
+    vision_lora: Mapping[str, Any] | None
+
+
+def write(folder: Path, language: LanguageModel, connector: Connector, vision: VisionModel) -> None:
+    """Write a bridge's description and its trained weights into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DESCRIPTION).unlink(missing_ok=True)  # until the end, so that a half-written folder is none
+    connector_options = {"kind": registry.kind_of("connectors", connector), **connector.config.model_dump()}
+    write_json(folder / "connector" / "config.json", connector_options)
+    state = {name: value.detach().cpu().contiguous() for name, value in connector.state_dict().items()}
+    save_file(state, folder / CONNECTOR_WEIGHTS, metadata={"format": "pt"})
+    files = ["connector/config.json", CONNECTOR_WEIGHTS]
+    description: dict[str, Any] = {
+        "format": FORMAT,
+        "language": _named("language", language),
+        "vision": _named("vision", vision),
+        "connector": connector_options,
+    }
+    for name, model in (("language_lora", language), ("vision_lora", vision)):
+        settings = lora.settings_of(model.backbone)
+        description[name] = None if settings is None else settings.model_dump()
+        if settings is not None:
+            lora.save_lora(model.backbone, folder / name, model.config.source)
+            files += [f"{name}/adapter_config.json", f"{name}/{lora.WEIGHTS}"]
+    description["files"] = {name: sha256(folder / name) for name in files}
+    write_json(folder / DESCRIPTION, description)
+
+
+def read(folder: Path) -> Stored:
+    """Read the description of a saved bridge, of a checkpoint, or of a run folder's newest checkpoint."""
+    found = find(folder)
+    description = read_json(found / DESCRIPTION)
+    if description.get("format") != FORMAT:
+        raise RunError(
+            f"{found / DESCRIPTION} has format {description.get('format')}, this version reads {FORMAT}: "
+            "use the version of lavibridge that wrote it"
+        )
+    for name, expected in description["files"].items():
+        if not (found / name).is_file():
+            raise RunError(f"{found / name} is missing: the saved bridge is not complete")
+        if sha256(found / name) != expected:
+            raise RunError(f"{found / name} is not what was saved (its SHA-256 differs): take another copy")
+    parts = ("language", "vision", "connector", "language_lora", "vision_lora")
+    return Stored(folder=found, **{part: description[part] for part in parts})
+
+
+def load_weights(stored: Stored, language: LanguageModel, connector: Connector, vision: VisionModel) -> None:
+    """Put the saved weights into the parts of a composed bridge."""
+    try:
+        connector.load_state_dict(load_file(stored.folder / CONNECTOR_WEIGHTS))
+    except RuntimeError as error:
+        raise ModelError(
+            f"the saved connector does not fit between '{language.config.source}' and "
+            f"'{vision.config.source}': were these models replaced? {error}"
+        ) from error
+    if stored.language_lora is not None:
+        lora.load_lora(language.backbone, stored.folder / "language_lora", "language model")
+    if stored.vision_lora is not None:
+        lora.load_lora(vision.backbone, stored.folder / "vision_lora", "vision model")
+
+
+def find(folder: Path) -> Path:
+    """The folder with bridge.json in or below ``folder``."""
+    if not folder.is_dir():
+        raise RunError(f"there is no folder {folder}")
+    newest = sorted(
+        (path.parent for path in folder.glob("checkpoints/step-*/manifest.json")),
+        key=lambda path: int(path.name.removeprefix("step-")),
+    )
+    for place in (folder, *reversed(newest)):
+        for inner in (place, place / "ema", place / "bridge"):
+            if (inner / DESCRIPTION).is_file():
+                return inner
+    raise RunError(
+        f"{folder} holds neither {DESCRIPTION} nor a complete checkpoint: give a run folder or a saved bridge"
+    )
+
+
+def _named(room: str, model: LanguageModel | VisionModel) -> dict[str, Any]:
+    """Kind and options of a frozen model; a folder is named by its full path."""
+    options = model.config.model_dump()
+    if Path(options["source"]).is_dir():
+        options["source"] = str(Path(options["source"]).resolve())
+    return {"kind": registry.kind_of(room, model), **options}

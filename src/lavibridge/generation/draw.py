@@ -1,0 +1,127 @@
+"""Pictures of many prompts in batches: each prompt is encoded once, and guidance is one batch of both halves.
+
+texts --features (once)--> rows --pad, connector--> conditioning of [negative | prompts]
+noise --sample(predict, guided)--> latents --decode--> pictures
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from lavibridge.connectors.base import Connector
+from lavibridge.core.contracts import TextFeatures
+from lavibridge.diffusion.guidance import guide
+from lavibridge.generation.sample import initial_noise, make_scheduler, sample, to_images
+from lavibridge.vision.base import VisionModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is to be drawn."""
+
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    shape: tuple[int, int, int]
+    """Channels, height and width of the latents."""
+    steps: int
+    guidance: float
+    batch: int
+    sampler: str
+    negative_prompt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One text's features without padding."""
+
+    hidden: Float[Tensor, "layer token width"]
+    pooled: Float[Tensor, " width"] | None
+
+
+@torch.inference_mode()
+def draw(
+    order: Order,
+    features: Callable[[Sequence[str]], TextFeatures],
+    connector: Connector,
+    vision: VisionModel,
+    device: torch.device,
+    on_step: Callable[[int, int], None] | None = None,
+) -> list[Image.Image]:
+    """Draw an order; ``on_step`` hears (steps done, steps in all)."""
+    starts = range(0, len(order.prompts), order.batch)
+    total, done = len(starts) * order.steps, 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        if on_step is not None:
+            on_step(done, total)
+
+    rows = encode_once(order, features)
+    images: list[Image.Image] = []
+    for start in starts:
+        prompts = order.prompts[start : start + order.batch]
+        noise = initial_noise(order.shape, order.seeds[start : start + order.batch]).to(device)
+        latents = draw_latents(
+            order, [rows[prompt] for prompt in prompts], rows, connector, vision, noise, tick
+        )
+        images += to_images(vision.decode(latents))
+    return images
+
+
+def draw_latents(
+    order: Order,
+    prompts: Sequence[Row],
+    rows: dict[str, Row],
+    connector: Connector,
+    vision: VisionModel,
+    noise: Float[Tensor, "batch channel h w"],
+    tick: Callable[[], None],
+) -> Float[Tensor, "batch channel h w"]:
+    """The latents of one batch of prompts."""
+    is_guided = order.guidance != 1
+    negative = [rows[order.negative_prompt]] * len(prompts) if is_guided else []
+    together = gather([*negative, *prompts])
+    fixed = None if connector.time_aware else connector(together)
+
+    def predict(noisy: Tensor, t: Tensor) -> Tensor:
+        twice = torch.cat([noisy, noisy]) if is_guided else noisy
+        times = t.long().to(twice.device).expand(len(twice))
+        conditioning = connector(together, times) if fixed is None else fixed
+        prediction = vision.predict(twice, times, conditioning)
+        if not is_guided:
+            return prediction
+        unconditional, conditional = prediction.chunk(2)
+        return guide(unconditional, conditional, order.guidance)
+
+    return sample(predict, make_scheduler(vision.scheduler, order.sampler), noise, order.steps, tick)
+
+
+def encode_once(order: Order, features: Callable[[Sequence[str]], TextFeatures]) -> dict[str, Row]:
+    """Each different text's features, the negative prompt's among them where guidance needs it."""
+    texts = list(dict.fromkeys([*([order.negative_prompt] if order.guidance != 1 else []), *order.prompts]))
+    rows: dict[str, Row] = {}
+    for start in range(0, len(texts), order.batch):
+        part = texts[start : start + order.batch]
+        made = features(part)
+        for index, text in enumerate(part):
+            pooled = None if made.pooled is None else made.pooled[index]
+            rows[text] = Row(hidden=made.hidden[index][:, made.mask[index]], pooled=pooled)
+    return rows
+
+
+def gather(rows: Sequence[Row]) -> TextFeatures:
+    """Rows as one batch, padded on the right with zeros that the mask hides."""
+    longest = max(row.hidden.shape[1] for row in rows)
+    layers, _, width = rows[0].hidden.shape
+    hidden = rows[0].hidden.new_zeros(len(rows), layers, longest, width)
+    mask = torch.zeros(len(rows), longest, dtype=torch.bool, device=hidden.device)
+    for index, row in enumerate(rows):
+        hidden[index, :, : row.hidden.shape[1]] = row.hidden
+        mask[index, : row.hidden.shape[1]] = True
+    pooled = [row.pooled for row in rows if row.pooled is not None]
+    return TextFeatures(hidden=hidden, mask=mask, pooled=torch.stack(pooled) if pooled else None)

@@ -1,0 +1,76 @@
+"""From noise to latents with Diffusers' samplers, and from there to pictures.
+
+    xT ~ N(0, 1), from each picture's own seed;  for t in timesteps: xt <- step(predict(xt, t), t, xt)
+
+The samplers are deterministic, and every picture has its own seed, so the batch size changes no picture.
+
+UniPC: Zhao et al. 2023, arXiv 2302.04867. DDIM: Song et al. 2020, arXiv 2010.02502. DPM-Solver++: Lu et al.
+2022, arXiv 2211.01095.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from lavibridge.core.config import did_you_mean
+from lavibridge.core.errors import RecipeError
+
+SAMPLERS = ("unipc", "ddim", "dpm")
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""(noisy latents, timestep as a scalar tensor) -> the denoiser's prediction, guidance included."""
+
+
+def make_scheduler(scheduler: Any, sampler: str = "unipc") -> Any:
+    """A fresh sampler over the noise schedule of a model's own scheduler."""
+    match sampler:
+        case "unipc":
+            return diffusers.UniPCMultistepScheduler.from_config(scheduler.config)
+        case "ddim":
+            # Clipping is for pixels in [-1, 1]; latents have no such range.
+            return diffusers.DDIMScheduler.from_config(scheduler.config, clip_sample=False)
+        case "dpm":
+            return diffusers.DPMSolverMultistepScheduler.from_config(
+                scheduler.config, algorithm_type="dpmsolver++", thresholding=False
+            )
+    raise RecipeError(
+        f"there is no sampler '{sampler}'{did_you_mean(sampler, SAMPLERS)} (there are {', '.join(SAMPLERS)})"
+    )
+
+
+def initial_noise(shape: tuple[int, int, int], seeds: Sequence[int]) -> Float[Tensor, "batch channel h w"]:
+    """Noise for each seed, made on the CPU so that it is the same on every device."""
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+def sample(
+    predict: Predict,
+    scheduler: Any,
+    noise: Float[Tensor, "batch channel h w"],
+    steps: int,
+    on_step: Callable[[], None] | None = None,
+) -> Float[Tensor, "batch channel h w"]:
+    """Latents after ``steps`` steps from ``noise``; ``on_step`` is called after each.
+
+    A sampler keeps the history of one batch, so it is set anew here and must not be shared between threads.
+    """
+    scheduler.set_timesteps(steps)
+    xt = noise * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        prediction = predict(scheduler.scale_model_input(xt, t), t)
+        xt = scheduler.step(prediction, t, xt, return_dict=False)[0]
+        if on_step is not None:
+            on_step()
+    return xt
+
+
+def to_images(pictures: Float[Tensor, "batch 3 height width"]) -> list[Image.Image]:
+    """RGB pictures of 8 bits from values in [-1, 1]; what lies outside is clipped."""
+    levels = ((pictures.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    arrays = levels.permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(np.ascontiguousarray(array)) for array in arrays]
