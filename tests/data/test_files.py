@@ -23,14 +23,14 @@ def picture(path: Path, shade: int = 90, size: tuple[int, int] = (20, 30)) -> No
     Image.new("RGB", size, (shade, 10, 10)).save(path)
 
 
-def open_dataset(settings: dict[str, Any], size: tuple[int, int], rejected: Rejected) -> Dataset:
+def open_dataset(settings: dict[str, Any], rejected: Rejected) -> Dataset:
     options = {key: value for key, value in settings.items() if key != "kind"}
     config = validate(load("data", settings["kind"]).Config, options, "data")
-    return open_checked(settings["kind"], config, size, rejected)
+    return open_checked(settings["kind"], config, rejected)
 
 
 def open_list(path: Path, rejected: Rejected | None = None, **options: Any) -> Dataset:
-    return open_dataset({"kind": "tsv", "path": path, **options}, SIZE, rejected or Rejected())
+    return open_dataset({"kind": "tsv", "path": path, **options}, rejected or Rejected())
 
 
 def write_list(folder: Path, text: str | bytes, pictures: tuple[str, ...] = ("a.png", "b.png")) -> Path:
@@ -46,8 +46,8 @@ def test_a_list_is_read_and_captions_of_one_picture_are_gathered(tmp_path: Path)
     dataset = open_list(path)
     assert [dataset.sample(i).name for i in range(len(dataset))] == ["a.png", "b.png"]
     assert dataset.sample(0).captions == ("one", "three")
-    assert dataset.picture(1).shape == (16, 16, 3)
-    assert abs(int(dataset.picture(1)[0, 0, 0]) - 120) <= 1
+    assert dataset.picture(1, SIZE).shape == (16, 16, 3)
+    assert abs(int(dataset.picture(1, SIZE)[0, 0, 0]) - 120) <= 1
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,9 @@ def test_a_missing_list_a_folder_and_a_wrong_kind_are_refused(tmp_path: Path) ->
     with pytest.raises(DataError, match="is a folder"):
         open_list(tmp_path)
     with pytest.raises(RecipeError, match="did you mean 'tsv'"):
-        open_dataset({"kind": "tsvv", "path": tmp_path}, SIZE, Rejected())
+        open_dataset({"kind": "tsvv", "path": tmp_path}, Rejected())
     with pytest.raises(RecipeError, match=r"data\.pth.*did you mean 'path'"):
-        open_dataset({"kind": "tsv", "pth": tmp_path}, SIZE, Rejected())
+        open_dataset({"kind": "tsv", "pth": tmp_path}, Rejected())
 
 
 def test_broken_pictures_are_named_and_left_alone_below_the_limit(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_picture_that_vanishes_later_is_an_error_that_names_it(tmp_path: Path)
     dataset = open_list(write_list(tmp_path, "a.png\tone\n"))
     (tmp_path / "a.png").unlink()
     with pytest.raises(DataError, match=r"a\.png was readable at the start"):
-        dataset.picture(0)
+        dataset.picture(0, SIZE)
 
 
 def test_the_fingerprint_follows_captions_and_order(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_folder_is_read_with_its_text_files(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("first\n\nsecond\n")
     (tmp_path / "more" / "a.txt").write_bytes(b"\xef\xbb\xbfthird\r\n")
     rejected = Rejected()
-    dataset = open_dataset({"kind": "folder", "path": tmp_path, "max_rejected": 0.4}, SIZE, rejected)
+    dataset = open_dataset({"kind": "folder", "path": tmp_path, "max_rejected": 0.4}, rejected)
     assert [dataset.sample(i).name for i in range(len(dataset))] == ["b.jpg", "more/a.PNG"]
     assert [dataset.sample(i).captions for i in range(len(dataset))] == [("first", "second"), ("third",)]
     assert [entry["file"] for entry in rejected.entries] == ["alone.webp"]
@@ -187,21 +187,21 @@ def test_a_folder_is_read_with_its_text_files(tmp_path: Path) -> None:
 def test_an_empty_folder_a_file_and_a_missing_folder_are_refused(tmp_path: Path) -> None:
     for path, said in ((tmp_path, "holds no pictures"), (tmp_path / "gone", "there is no folder")):
         with pytest.raises(DataError, match=said):
-            open_dataset({"kind": "folder", "path": path}, SIZE, Rejected())
+            open_dataset({"kind": "folder", "path": path}, Rejected())
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="is a file"):
-        open_dataset({"kind": "folder", "path": tmp_path / "file"}, SIZE, Rejected())
+        open_dataset({"kind": "folder", "path": tmp_path / "file"}, Rejected())
 
 
 def test_the_world_is_the_same_each_time_and_fits_any_size() -> None:
     settings = {"kind": "world", "scenes": 5, "seed": 3}
-    first = open_dataset(settings, (64, 64), Rejected())
-    second = open_dataset(settings, (64, 64), Rejected())
+    first = open_dataset(settings, Rejected())
+    second = open_dataset(settings, Rejected())
     assert len(first) == 5
     assert first.fingerprint() == second.fingerprint()
     for index in (4, 0):
         assert first.sample(index) == second.sample(index)
-        assert np.array_equal(first.picture(index), second.picture(index))
-    assert open_dataset(settings, (16, 24), Rejected()).picture(1).shape == (16, 24, 3)
-    other = open_dataset({**settings, "seed": 4}, (64, 64), Rejected())
+        assert np.array_equal(first.picture(index, (64, 64)), second.picture(index, (64, 64)))
+    assert first.picture(1, (16, 24)).shape == (16, 24, 3)
+    other = open_dataset({**settings, "seed": 4}, Rejected())
     assert other.fingerprint() != first.fingerprint()

@@ -1,7 +1,7 @@
 """What every kind of data promises: samples by index, pictures by index, and nothing random.
 
-    dataset.sample(i)   name and captions: cheap, read at every visit
-    dataset.picture(i)  the pixels: decoded or drawn when asked for, the same each time
+    dataset.sample(i)         name and captions: cheap, read at every visit
+    dataset.picture(i, size)  the pixels: decoded or drawn when asked for, the same each time
 
 Which sample is visited when is decided elsewhere, from (seed, position) alone; so a dataset holds no state,
 and a run that is interrupted meets the same samples in the same order as one that is not.
@@ -30,7 +30,7 @@ class Sample:
 
 
 class Dataset(ABC):
-    """Image-caption pairs of one kind, made as `cls(config, size, rejected)`."""
+    """Image-caption pairs of one kind, made as `cls(config, rejected)`."""
 
     class Config(BaseConfig):
         """The settings of a kind."""
@@ -39,10 +39,9 @@ class Dataset(ABC):
         """Height and width of the pictures trained on; the vision model's own when not given."""
 
     @abstractmethod
-    def __init__(self, config: "Dataset.Config", size: tuple[int, int], rejected: Rejected) -> None:
-        """Read the index and check every picture; `size` is (height, width) of the pictures handed out."""
+    def __init__(self, config: "Dataset.Config", rejected: Rejected) -> None:
+        """Read the index and check every picture; what cannot be used goes to `rejected`."""
         self.config = config
-        self.size = size
         self.rejected = rejected
 
     @abstractmethod
@@ -54,15 +53,15 @@ class Dataset(ABC):
         """Name and captions of one picture."""
 
     @abstractmethod
-    def picture(self, index: int) -> Pixels:
-        """The pixels of one picture, `size` large."""
+    def picture(self, index: int, size: tuple[int, int]) -> Pixels:
+        """The pixels of one picture, scaled and cropped to (height, width)."""
 
     @abstractmethod
     def fingerprint(self) -> str:
         """A short text that changes when the samples or their order change; compared on resume."""
 
 
-def open_dataset(kind: str, config: Dataset.Config, size: tuple[int, int], rejected: Rejected) -> Dataset:
+def open_dataset(kind: str, config: Dataset.Config, rejected: Rejected) -> Dataset:
     """Open the data of a recipe: the index is read and every picture is checked once, before training."""
     dataset: type[Dataset] = registry.load("data", kind)
-    return dataset(config, size, rejected)
+    return dataset(config, rejected)

@@ -20,8 +20,8 @@ class Folder(PictureFiles):
     class Config(PictureFiles.Config):
         """Settings of `data.kind: folder`; `path` is the folder."""
 
-    def __init__(self, config: "Folder.Config", size: tuple[int, int], rejected: Rejected) -> None:
-        super().__init__(config, size, rejected)
+    def __init__(self, config: "Folder.Config", rejected: Rejected) -> None:
+        super().__init__(config, rejected)
         root = config.path
         if root.is_file():
             raise DataError(f"{root} is a file; data.kind: tsv reads a list, data.kind: folder reads folders")

@@ -29,8 +29,8 @@ class Tsv(PictureFiles):
         root: Place | None = None
         """Folder that the paths in the list start from; the list's own folder when not given."""
 
-    def __init__(self, config: "Tsv.Config", size: tuple[int, int], rejected: Rejected) -> None:
-        super().__init__(config, size, rejected)
+    def __init__(self, config: "Tsv.Config", rejected: Rejected) -> None:
+        super().__init__(config, rejected)
         root = config.root or config.path.parent
         captions: dict[str, list[str]] = {}
         for number, name, caption in read_pairs(config.path):

@@ -29,8 +29,8 @@ class World(Dataset):
         seed: int = Field(default=0, ge=0)
         """Which scenes: another seed is another set."""
 
-    def __init__(self, config: "World.Config", size: tuple[int, int], rejected: Rejected) -> None:
-        super().__init__(config, size, rejected)
+    def __init__(self, config: "World.Config", rejected: Rejected) -> None:
+        super().__init__(config, rejected)
         self.scenes = config.scenes
         self.seed = config.seed
         # A batch asks for a scene's caption and its picture one after the other: imagine it once.
@@ -46,8 +46,8 @@ class World(Dataset):
     def sample(self, index: int) -> Sample:
         return Sample(name=f"scene-{index:06d}", captions=(self.pair(index).caption,))
 
-    def picture(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
-        return fit(Image.fromarray(draw(self.pair(index).scene)), self.size)
+    def picture(self, index: int, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
+        return fit(Image.fromarray(draw(self.pair(index).scene)), size)
 
     def fingerprint(self) -> str:
         """Number, seed, and a hash over some captions, which changes when the world's own code does."""

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field
 from lavibridge.core.errors import DataError
 from lavibridge.core.log import progress
 from lavibridge.data.base import Dataset, Sample
-from lavibridge.data.pictures.read import read_picture, refuse_bombs
+from lavibridge.data.pictures.read import fit, read_picture, refuse_bombs
 from lavibridge.data.pictures.rejected import Rejected
 
 CHUNK = 1024
@@ -58,8 +58,8 @@ class PictureFiles(Dataset):
         max_rejected: float = Field(default=0.05, ge=0, le=1)
         """Share of the pictures that may be unusable before training refuses to start."""
 
-    def __init__(self, config: "PictureFiles.Config", size: tuple[int, int], rejected: Rejected) -> None:
-        super().__init__(config, size, rejected)
+    def __init__(self, config: "PictureFiles.Config", rejected: Rejected) -> None:
+        super().__init__(config, rejected)
         refuse_bombs()
         self.samples: list[Sample] = []
 
@@ -85,7 +85,7 @@ class PictureFiles(Dataset):
     def fault(self, sample: Sample) -> str | None:
         """Why a picture cannot be used, or None."""
         try:
-            read_picture(below(self.root, sample.name), self.size)
+            read_picture(below(self.root, sample.name))
         except DataError as error:
             return str(error)
         return None
@@ -96,10 +96,10 @@ class PictureFiles(Dataset):
     def sample(self, index: int) -> Sample:
         return self.samples[index]
 
-    def picture(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
+    def picture(self, index: int, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
         name = self.samples[index].name
         try:
-            return read_picture(below(self.root, name), self.size)
+            return fit(read_picture(below(self.root, name)), size)
         except DataError as error:
             raise DataError(
                 f"{self.root / name} was readable at the start and no longer is: {error}"

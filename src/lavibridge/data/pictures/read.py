@@ -24,20 +24,19 @@ MAX_BYTES = 512 * 2**20
 """Bytes in one file."""
 
 
-def read_picture(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
-    """Decode a picture, scaled to cover `size` (height, width) and cropped; DataError says why not."""
+def read_picture(path: Path) -> Image.Image:
+    """Decode a picture file: upright RGB; DataError says why not."""
     try:
         length = path.stat().st_size
         if length == 0:
             raise DataError("the file is empty (0 bytes)")
         if length > MAX_BYTES:
             raise DataError(f"the file has {length:,} bytes; at most {MAX_BYTES:,} are read")
-        image = decode(path.read_bytes())
+        return decode(path.read_bytes())
     except FileNotFoundError as error:
         raise DataError("there is no such file") from error
     except OSError as error:
         raise DataError(f"the file cannot be read: {error.strerror or error}") from error
-    return fit(image, size)
 
 
 def decode(data: bytes) -> Image.Image:
