@@ -100,7 +100,7 @@ def load_lora_state(module: nn.Module, state: Mapping[str, Tensor], name: str) -
 
 def save_lora(module: nn.Module, folder: Path, source: str) -> None:
     """Write the LoRA as a folder that PEFT reads; ``source`` names the frozen model in it."""
-    config: peft.LoraConfig = module.peft_config[ADAPTER]  # type: ignore[union-attr, assignment, index]
+    config: peft.LoraConfig = module.peft_config[ADAPTER]  # type: ignore[index]
     config.inference_mode = True
     config.base_model_name_or_path = source
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,7 @@ def settings_of(module: nn.Module) -> LoraSettings | None:
     """The settings of the injected LoRA, its targets named; None where there is none."""
     if not has_lora(module):
         return None
-    config: peft.LoraConfig = module.peft_config[ADAPTER]  # type: ignore[union-attr, assignment, index]
+    config: peft.LoraConfig = module.peft_config[ADAPTER]  # type: ignore[index]
     targets = tuple(sorted(config.target_modules))
     return LoraSettings(rank=config.r, dropout=config.lora_dropout, targets=targets)
 

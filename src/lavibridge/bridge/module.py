@@ -153,8 +153,8 @@ class Bridge(nn.Module):
     ) -> list[Image.Image]:
         """Draw one picture for each prompt, RGB.
 
-        ``seed`` is one for all prompts or one for each; the same prompt and seed give the same picture whatever
-        stands beside them. ``guidance`` 1 uses the prompt alone. ``on_step`` hears (steps done, steps in all).
+        ``seed`` is one for all prompts or one for each; the same prompt and seed give the same picture,
+        whatever stands beside them. ``guidance`` 1: the prompt alone. ``on_step`` hears (steps done, steps in all).
         """
         wanted = [prompts] if isinstance(prompts, str) else list(prompts)
         empty = [str(index + 1) for index, prompt in enumerate(wanted) if not prompt.strip()]
@@ -200,7 +200,7 @@ class Bridge(nn.Module):
 
     @staticmethod
     def from_pretrained(folder: str | Path, device: str = "auto") -> "Bridge":
-        """Load a saved bridge, or a run folder's newest complete checkpoint (its averaged weights, if any)."""
+        """Load a saved bridge, or a run folder's newest complete checkpoint, its averaged weights first."""
         stored = store.read(Path(folder))
         bridge = Bridge.compose(
             stored.language, stored.vision, stored.connector, stored.language_lora, stored.vision_lora

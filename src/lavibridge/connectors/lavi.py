@@ -27,7 +27,7 @@ class Gated(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token inner"]:
         value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * functional.gelu(gate)  # type: ignore[no-any-return]
+        return value * functional.gelu(gate)
 
 
 class FeedForward(nn.Module):
@@ -40,7 +40,7 @@ class FeedForward(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token new_width"]:
-        return self.net(x)  # type: ignore[no-any-return]
+        return self.net(x)
 
 
 class LaviAdapter(Connector):

@@ -38,7 +38,7 @@ def load(room: str, kind: str) -> type[Any]:
         )
     outside = _outside(room)
     if kind in outside:
-        return outside[kind].load()  # type: ignore[no-any-return]
+        return outside[kind].load()
     base = import_module(f"lavibridge.{room}.base")
     module = import_module(f"lavibridge.{room}.{kind}")
     contracts = tuple(value for _, value in getmembers(base, isclass) if isabstract(value))

@@ -8,6 +8,7 @@ UniPC: Zhao et al. 2023, arXiv 2302.04867. DDIM: Song et al. 2020, arXiv 2010.02
 2022, arXiv 2211.01095.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -59,7 +60,10 @@ def sample(
 
     A sampler keeps the history of one batch, so it is set anew here and must not be shared between threads.
     """
-    scheduler.set_timesteps(steps)
+    with warnings.catch_warnings():
+        # Diffusers reads torch tensors by a NumPy call that NumPy 2 warns of; nothing here depends on it.
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+        scheduler.set_timesteps(steps)
     xt = noise * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
         prediction = predict(scheduler.scale_model_input(xt, t), t)
