@@ -1,0 +1,264 @@
+"""Judges a picture against what a prompt promised, clause by clause, exactly and without a learned part.
+
+    picture --read--> things + spec --> objects, color, shape, texture, size, count, relation, absence, place,
+                                        binding, clean        all = every clause that applies
+
+A clause that the prompt does not raise is `None`, never true. What each asks:
+
+    objects    as many things as the prompt names: none missing, none besides
+    color ...  every colour (shape, texture, size) named is there as often as named, on whatever thing
+    count      for each plural, so many things of that shape
+    binding    each thing has the attributes of one noun phrase, all at once: an assignment one to one
+    relation   the things so bound stand in the relation; false when nothing binds
+    place      the things so bound lie in the half that was named; false when nothing binds
+    absence    nothing of what was said to be absent is there; false while a part is unreadable
+    clean      there is something, and all of it can be read
+
+After GenEval (Ghosh et al. 2023, arXiv 2310.11513) and T2I-CompBench (Huang et al. 2023, arXiv 2307.06350),
+with the judge replaced by rules.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+from PIL import Image
+
+from lavibridge.world.patches import grow
+from lavibridge.world.reading import Reading, Seen, read
+from lavibridge.world.scene import Group, Relation, Spec, in_place
+
+CLAUSES = (
+    "objects",
+    "color",
+    "shape",
+    "texture",
+    "size",
+    "count",
+    "binding",
+    "relation",
+    "place",
+    "absence",
+    "clean",
+)
+MARGIN = 4.0
+"""Least distance in pixels between two centres along the axis of a direction."""
+TOUCH_SHARE = 0.1
+"""Things that touch share at most this part of the smaller one."""
+HOLE = 0.76
+"""Radius of the hole of a ring that holds something, as a part of the ring's."""
+HOLE_SLACK = 1.5
+
+Bound = tuple[tuple[int, ...], ...]
+"""For each group of the spec, the things assigned to it (indices into the reading)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """One answer and one sentence for every clause that applies."""
+
+    clauses: Mapping[str, bool]
+    reasons: Mapping[str, str]
+    reading: Reading
+
+    def __getitem__(self, clause: str) -> bool | None:
+        """The answer to a clause; None when it does not apply."""
+        if clause not in CLAUSES:
+            raise KeyError(clause)
+        return self.clauses.get(clause)
+
+    @property
+    def all(self) -> bool:
+        """Whether the picture keeps every promise."""
+        return all(self.clauses.values())
+
+    @property
+    def soft(self) -> float:
+        """The share of the clauses that hold, of those that apply."""
+        return sum(self.clauses.values()) / len(self.clauses)
+
+
+def check(picture: Image.Image | UInt8[ndarray, "height width 3"], spec: Spec) -> Verdict:
+    """Read a 64 x 64 picture and judge every clause of the spec. Raises DataError at other sizes."""
+    return judge(read(picture), spec)
+
+
+def judge(reading: Reading, spec: Spec) -> Verdict:
+    """Judge what was read against the spec."""
+    answers: dict[str, tuple[bool, str]] = {"objects": _objects(reading, spec)}
+    for name in ("color", "shape", "texture", "size"):
+        wanted = Counter[str]()
+        for group in spec.groups:
+            if getattr(group, name) is not None:
+                wanted[getattr(group, name)] += group.count
+        if wanted:
+            answers[name] = _attribute(reading, name, wanted)
+    plurals = [group for group in spec.groups if group.count > 1]
+    if plurals:
+        answers["count"] = _count(reading, plurals)
+    answers |= _bound_clauses(reading, spec)
+    if spec.absent:
+        answers["absence"] = _absence(reading, spec)
+    reasons = "; ".join(reading.unreadable) or (
+        "nothing is there" if not reading.things else "all can be read"
+    )
+    answers["clean"] = not reading.unreadable and bool(reading.things), reasons
+    ordered = {name: answers[name] for name in CLAUSES if name in answers}
+    return Verdict(
+        clauses={name: bool(answer) for name, (answer, _) in ordered.items()},
+        reasons={name: reason for name, (_, reason) in ordered.items()},
+        reading=reading,
+    )
+
+
+def _objects(reading: Reading, spec: Spec) -> tuple[bool, str]:
+    wanted = sum(group.count for group in spec.groups)
+    found = len(reading.things) + len(reading.unreadable)
+    unreadable = f", {len(reading.unreadable)} of them unreadable" if reading.unreadable else ""
+    return found == wanted and not reading.unreadable, f"{wanted} wanted, {found} there{unreadable}"
+
+
+def _attribute(reading: Reading, name: str, wanted: Counter[str]) -> tuple[bool, str]:
+    found = Counter[str](getattr(thing, name) for thing in reading.things)
+    missing = wanted - found
+    if not missing:
+        return True, f"every {name} named is there: {', '.join(wanted)}"
+    return False, f"missing: {_list(missing)}; there: {_list(found) or 'nothing'}"
+
+
+def _list(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def _count(reading: Reading, plurals: list[Group]) -> tuple[bool, str]:
+    answers, said = [], []
+    for group in plurals:
+        kind = Group(shape=group.shape) if group.shape else Group(color=group.color)
+        found = sum(_has(thing, kind) for thing in reading.things)
+        answers.append(found == group.count)
+        said.append(f"{group.count} {group.shape or group.color or 'things'} wanted, {found} there")
+    return all(answers), "; ".join(said)
+
+
+def _bound_clauses(reading: Reading, spec: Spec) -> dict[str, tuple[bool, str]]:
+    """Binding, relation and place under the assignment that keeps most of them."""
+    best: dict[str, tuple[bool, str]] = {}
+    for bound in _assignments(reading, spec):
+        found = {"binding": (True, "each thing has its own attributes")}
+        if spec.relation is not None:
+            found["relation"] = _relation(reading, bound, spec.relation)
+        if any(group.place for group in spec.groups):
+            found["place"] = _place(reading, bound, spec)
+        if sum(answer for answer, _ in found.values()) > sum(answer for answer, _ in best.values()):
+            best = found
+        if all(answer for answer, _ in best.values()):
+            break
+    if best:
+        return best
+    seen = "; ".join(f"{t.size} {t.texture} {t.color} {t.shape}" for t in reading.things) or "nothing"
+    best = {"binding": (False, f"no assignment of what is there ({seen})")}
+    if spec.relation is not None:
+        best["relation"] = False, f"'{spec.relation.name}' has nothing to stand between"
+    if any(group.place for group in spec.groups):
+        best["place"] = False, "what was placed is not there"
+    return best
+
+
+def _assignments(reading: Reading, spec: Spec) -> Iterator[Bound]:
+    """Every way to give each group its number of things that have its attributes, no thing twice."""
+    slots = [(i, group) for i, group in enumerate(spec.groups) for _ in range(group.count)]
+    options = [[j for j, thing in enumerate(reading.things) if _has(thing, group)] for _, group in slots]
+
+    def extend(chosen: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        k = len(chosen)
+        if k == len(slots):
+            yield chosen
+            return
+        # Things of one group are alike: taking them in rising order visits each choice once.
+        floor = chosen[-1] if k and slots[k][0] == slots[k - 1][0] else -1
+        for j in options[k]:
+            if j > floor and j not in chosen:
+                yield from extend((*chosen, j))
+
+    for chosen in extend(()):
+        yield tuple(
+            tuple(j for j, (i, _) in zip(chosen, slots, strict=True) if i == g)
+            for g in range(len(spec.groups))
+        )
+
+
+def _has(thing: Seen, group: Group) -> bool:
+    """Whether a thing has every attribute that the group names, its place aside."""
+    names = ("shape", "color", "texture", "size")
+    return all(getattr(group, name) in (None, getattr(thing, name)) for name in names)
+
+
+def _relation(reading: Reading, bound: Bound, relation: Relation) -> tuple[bool, str]:
+    pairs = list(product(bound[relation.subject], bound[relation.object]))
+    holds = all(relates(reading, subject, other, relation.name) for subject, other in pairs)
+    centers = [tuple(round(c) for c in reading.things[j].center) for j in pairs[0]]
+    return (
+        holds,
+        f"'{relation.name}' {'holds' if holds else 'does not hold'}: centres {centers[0]}, {centers[1]}",
+    )
+
+
+def relates(reading: Reading, subject: int, other: int, name: str) -> bool:
+    """Whether one thing of a reading stands in a relation to another (indices into its things)."""
+    a, b = reading.things[subject], reading.things[other]
+    if name == "touching":
+        return _touch(a, b)
+    if name == "inside":
+        return _is_inside(a, b)
+    if name == "in front of":
+        return (subject, other) in reading.covers
+    (x, y), (u, v) = a.center, b.center
+    along, across = {
+        "left of": (u - x, y - v),
+        "right of": (x - u, y - v),
+        "above": (v - y, x - u),
+        "below": (y - v, x - u),
+    }[name]
+    return along >= MARGIN and along >= abs(across)
+
+
+def _touch(a: Seen, b: Seen) -> bool:
+    """Whether the pixels of two things come within two pixels of each other and hardly any are shared."""
+    shared = (a.region & b.region).sum() / min(a.region.sum(), b.region.sum())
+    return bool((grow(a.visible) & grow(b.visible)).any() and shared <= TOUCH_SHARE)
+
+
+def _is_inside(thing: Seen, ring: Seen) -> bool:
+    """Whether all of a thing lies in a ring's hole."""
+    if ring.shape != "ring":
+        return False
+    hole = HOLE if ring.size == "huge" else 0.5
+    rows, columns = np.nonzero(thing.region)
+    x, y = ring.center
+    distance = np.hypot(columns + 0.5 - x, rows + 0.5 - y)
+    return bool(distance.max() <= hole * ring.side / 2 + HOLE_SLACK)
+
+
+def _place(reading: Reading, bound: Bound, spec: Spec) -> tuple[bool, str]:
+    answers, said = [], []
+    for group, things in zip(spec.groups, bound, strict=True):
+        if group.place is None:
+            continue
+        centers = [reading.things[j].center for j in things]
+        answers.append(all(in_place(center, group.place) for center in centers))
+        said.append(f"'{group.place}' wanted, centre at {tuple(round(c) for c in centers[0])}")
+    return all(answers), "; ".join(said)
+
+
+def _absence(reading: Reading, spec: Spec) -> tuple[bool, str]:
+    if reading.unreadable:
+        return False, "cannot be told while a part is unreadable"
+    for group in spec.absent:
+        for thing in reading.things:
+            if _has(thing, group):
+                return False, f"a {thing.color} {thing.shape} is there"
+    return True, "nothing of it is there"

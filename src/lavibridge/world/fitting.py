@@ -1,0 +1,176 @@
+"""Finds the shape, size, place and texture that explain a set of pixels best, by trying them all.
+
+    overlap(T) = |S & T| / |S | T|   over pixels that nothing hides
+
+S are the pixels that were seen, T is a shape of the world at some side and place, drawn by the same code that
+draws the pictures. Sides run a few pixels around the world's sizes, since generated things are never exact.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from jaxtyping import Bool, Float32
+from numpy import ndarray
+from numpy.lib.stride_tricks import sliding_window_view
+
+from lavibridge.world.drawing import mask
+from lavibridge.world.scene import CANVAS, SHAPES, SIZES
+
+SIDES: dict[str, range] = {"small": range(14, 23), "large": range(24, 34), "huge": range(42, 51)}
+"""Sides in pixels that count as each size."""
+SIDE_SLACK = 2
+"""How far the side of a shape may lie from the extent of the pixels that are seen."""
+PLACE_SLACK = 2
+LEAST_VISIBLE = 0.45
+"""Least share of a shape that must be in view: less could be anything."""
+SIDE_PRIOR = 0.003
+"""Overlap taken off for each pixel of distance to the world's own sizes: decides ties only."""
+
+STRIPED, CHECKERED, SOLID = "striped", "checkered", "solid"
+PHASE_SLACK = 2
+"""Pixels that a pattern may be shifted for free; any other shift is allowed at `PHASE_COST`."""
+PHASE_COST = 0.05
+LEAST_AGREEMENT = {SOLID: 0.87, STRIPED: 0.8, CHECKERED: 0.8}
+"""Least share of a thing's pixels that must have the tone its texture says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A shape at a place; `overlap` is its own, `rival` that of the best other shape."""
+
+    shape: str
+    side: int
+    left: int
+    top: int
+    overlap: float
+    rival: float
+
+    @property
+    def size(self) -> str:
+        """The name of the size that the side counts as."""
+        return next(name for name, sides in SIDES.items() if self.side in sides)
+
+    def region(self) -> Bool[ndarray, "64 64"]:
+        """The shape's pixels on the canvas; what sticks out of it is cut."""
+        padded = np.zeros((CANVAS + 2 * PLACE_SLACK,) * 2, dtype=bool)
+        top, left = self.top + PLACE_SLACK, self.left + PLACE_SLACK
+        padded[top : top + self.side, left : left + self.side] = template(self.shape, self.side)
+        return padded[PLACE_SLACK:-PLACE_SLACK, PLACE_SLACK:-PLACE_SLACK]
+
+
+@cache
+def template(shape: str, side: int) -> Bool[ndarray, "side side"]:
+    """A shape as pixels of a box of any side. A ring of huge side has the wide hole."""
+    if side not in SIDES["huge"]:
+        return mask(shape, side)
+    fine = mask(shape, SIZES["huge"] * 8)
+    centers = ((np.arange(side) + 0.5) / side * len(fine)).astype(int)
+    return fine[np.ix_(centers, centers)]
+
+
+@cache
+def _templates(side: int) -> tuple[tuple[str, ...], Float32[ndarray, "pixel shape"]]:
+    shapes = ("ring",) if side in SIDES["huge"] else SHAPES
+    return shapes, np.stack([template(shape, side).ravel() for shape in shapes], axis=1).astype(np.float32)
+
+
+def fit_shape(
+    seen: Bool[ndarray, "64 64"], care: Bool[ndarray, "64 64"], *, hidden: bool = False
+) -> Fit | None:
+    """The shape that overlaps best with the pixels seen, where `care` holds; None when no size can fit.
+
+    `hidden` says that part of the thing may lie where `care` does not hold, so that it may be larger than
+    what is seen of it.
+    """
+    visible = seen & care
+    rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
+    if len(rows) == 0:
+        return None
+    extent = max(int(rows[-1] - rows[0]), int(columns[-1] - columns[0])) + 1
+    most = SIDES["large"].stop - 1 if hidden else extent + SIDE_SLACK
+    sides = [s for sizes in SIDES.values() for s in sizes if extent - SIDE_SLACK <= s <= most]
+    total = float(visible.sum())
+    padded = np.pad(visible, PLACE_SLACK).astype(np.float32), np.pad(care, PLACE_SLACK).astype(np.float32)
+    best: dict[str, tuple[float, float, int, int, int]] = {}
+    for side in sides:
+        shapes, shape_pixels = _templates(side)
+        tops, lefts = _places(rows, side), _places(columns, side)
+        if not tops or not lefts:
+            continue
+        window = (slice(tops.start, tops.stop), slice(lefts.start, lefts.stop))
+        views = [
+            sliding_window_view(plane, (side, side))[window].reshape(-1, side * side) for plane in padded
+        ]
+        shared, in_view = views[0] @ shape_pixels, views[1] @ shape_pixels
+        overlap = shared / (total + in_view - shared)
+        overlap[in_view < LEAST_VISIBLE * shape_pixels.sum(axis=0)] = 0
+        prior = SIDE_PRIOR * min(abs(side - nominal) for nominal in SIZES.values())
+        for i, place in enumerate(overlap.argmax(axis=0)):
+            found = float(overlap[place, i])
+            if found - prior > best.get(shapes[i], (-1.0,))[0]:
+                top, left = tops[int(place) // len(lefts)], lefts[int(place) % len(lefts)]
+                best[shapes[i]] = found - prior, found, side, left - PLACE_SLACK, top - PLACE_SLACK
+    if not best:
+        return None
+    (shape, (_, overlap_best, side, left, top)), *others = sorted(best.items(), key=lambda item: -item[1][0])
+    rival = max((other[1][1] for other in others), default=0.0)
+    return Fit(shape=shape, side=side, left=left, top=top, overlap=overlap_best, rival=rival)
+
+
+def _places(seen: ndarray, side: int) -> range:
+    """Padded coordinates at which a box of the side contains all that is seen, give or take the slack."""
+    first = max(0, int(seen[-1]) + 1 - side)
+    last = min(CANVAS + 2 * PLACE_SLACK - side, int(seen[0]) + 2 * PLACE_SLACK)
+    return range(first, last + 1)
+
+
+@cache
+def _patterns(
+    side: int,
+) -> tuple[tuple[str, ...], Float32[ndarray, "pattern"], Float32[ndarray, "pattern pixel"]]:
+    """Every texture at every shift: its name, what the shift costs, and where it is white."""
+    cell = side / (3 if side in SIDES["small"] else 4)
+    period = round(2 * cell)
+    names, costs, tones = [], [], []
+    position = np.arange(side) + 0.5
+    for down in range(-period // 2, period // 2):
+        rows = np.floor((position - down) / cell)[:, None]
+        for across in range(-period // 2, period // 2):
+            if across == 0:
+                names.append(STRIPED)
+                costs.append(PHASE_COST * (abs(down) > PHASE_SLACK))
+                tones.append(np.broadcast_to(rows % 2 == 1, (side, side)).ravel())
+            columns = np.floor((position - across) / cell)[None]
+            names.append(CHECKERED)
+            costs.append(PHASE_COST * (max(abs(down), abs(across)) > PHASE_SLACK))
+            tones.append(((rows + columns) % 2 == 1).ravel())
+    return tuple(names), np.array(costs, dtype=np.float32), np.stack(tones).astype(np.float32)
+
+
+def fit_texture(
+    white: Bool[ndarray, "64 64"], colored: Bool[ndarray, "64 64"], fit: Fit
+) -> tuple[str, float] | None:
+    """The texture whose arrangement of white agrees best inside the fitted shape, with the share that agrees.
+
+    None when no texture agrees well enough.
+    """
+    region = fit.region()
+    top, left = max(fit.top, 0), max(fit.left, 0)
+    pixels = np.zeros((2, fit.side, fit.side), dtype=np.float32)
+    box = (slice(top, min(fit.top + fit.side, CANVAS)), slice(left, min(fit.left + fit.side, CANVAS)))
+    inside = (slice(top - fit.top, box[0].stop - fit.top), slice(left - fit.left, box[1].stop - fit.left))
+    pixels[0][inside] = (white & region)[box]
+    pixels[1][inside] = ((white | colored) & region)[box]
+    is_white, valid = pixels.reshape(2, -1)
+    count = float(valid.sum())
+    if count == 0:
+        return None
+    names, costs, tones = _patterns(fit.side)
+    agreement = (count - is_white.sum() - tones @ valid + 2 * (tones @ is_white)) / count
+    best = int(np.argmax(agreement - costs))
+    solid = 1 - float(is_white.sum()) / count
+    name, share = (
+        (SOLID, solid) if solid >= agreement[best] - costs[best] else (names[best], float(agreement[best]))
+    )
+    return (name, share) if share >= LEAST_AGREEMENT[name] else None

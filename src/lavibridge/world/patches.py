@@ -1,0 +1,72 @@
+"""Pixels to patches: the nearest colour of each pixel, and connected patches of a mask. Plain numpy."""
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int
+from numpy import ndarray
+
+LEAST_ALIKE = 3
+"""A pixel with fewer neighbours of its own colour takes the colour that most of its neighbours have."""
+
+
+def name_pixels(
+    pixels: Float32[ndarray, "h w 3"], palette: Float32[ndarray, "color 3"]
+) -> Int[ndarray, "h w"]:
+    """The nearest palette entry of each pixel; lone pixels and lines of one pixel follow their neighbours.
+
+    The blend of two colours along an edge may be nearest to a third (red and blue make purple): such lines
+    are one pixel wide and vanish here.
+    """
+    distance = ((pixels[:, :, None] - palette) ** 2).sum(axis=-1)
+    labels = distance.argmin(axis=-1)
+    one_hot = labels == np.arange(len(palette))[:, None, None]
+    padded = np.pad(one_hot.astype(np.int8), ((0, 0), (1, 1), (1, 1)))
+    rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+    counts = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
+    alike = np.take_along_axis(counts, labels[None], axis=0)[0] - 1
+    return np.where(alike < LEAST_ALIKE, counts.argmax(axis=0), labels)
+
+
+def components(mask: Bool[ndarray, "h w"]) -> tuple[Int[ndarray, "h w"], int]:
+    """Number the 8-connected patches of a mask from 1 (0 = outside) and say how many there are.
+
+    Every pixel starts with its own number and takes the least among its neighbours; jumping to the number of
+    that number makes this converge in a few rounds.
+    """
+    height, width = mask.shape
+    nothing = height * width
+    numbers = np.where(mask, np.arange(nothing).reshape(height, width), nothing)
+    padded = np.full((height + 2, width + 2), nothing)
+    while True:
+        padded[1:-1, 1:-1] = numbers
+        rows = np.minimum(np.minimum(padded[:-2], padded[1:-1]), padded[2:])
+        least = np.minimum(np.minimum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
+        least = np.where(mask, least, nothing)
+        flat = np.append(least.ravel(), nothing)
+        least = flat[flat[least]]
+        if np.array_equal(least, numbers):
+            break
+        numbers = least
+    roots, patches = np.unique(numbers, return_inverse=True)
+    shift = 0 if mask.all() else 1
+    result = patches.reshape(height, width)
+    if shift:
+        result = (result + 1) % len(roots)  # the outside sorts last
+    else:
+        result = result + 1
+    return result, len(roots) - shift
+
+
+def core(mask: Bool[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
+    """The pixels of a mask whose eight neighbours all belong to it."""
+    return ~grow(~mask)
+
+
+def grow(mask: Bool[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
+    """A mask and every pixel next to it, diagonals included."""
+    rows = mask.copy()
+    rows[1:] |= mask[:-1]
+    rows[:-1] |= mask[1:]
+    grown = rows.copy()
+    grown[:, 1:] |= rows[:, :-1]
+    grown[:, :-1] |= rows[:, 1:]
+    return grown

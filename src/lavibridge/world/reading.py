@@ -1,0 +1,273 @@
+"""Reads a picture of the world back into things, by classical image analysis; no part of it is learned.
+
+    pixels -> nearest colours of the world -> patches of anything but ground -> in each patch, a mask a hue
+           -> best shape, side and place -> texture by where white lies -> what covers what
+
+What cannot be read is said to be unreadable, with a reason: two things of one colour that run together, half
+a thing, a blotch, noise. Nothing is guessed.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int, UInt8
+from numpy import ndarray
+from PIL import Image
+
+from lavibridge.core.errors import DataError
+from lavibridge.world.fitting import Fit, fit_shape, fit_texture
+from lavibridge.world.patches import components, core, grow, name_pixels
+from lavibridge.world.scene import CANVAS, COLORS, GROUND, WHITE
+
+HUES = tuple(COLORS)
+PALETTE = np.array([GROUND, WHITE, *COLORS.values()], dtype=np.float32)
+GROUND_LABEL, WHITE_LABEL, FIRST_HUE = 0, 1, 2
+
+LEAST_OVERLAP = 0.74
+LEAST_LEAD = 0.02
+"""How much better than any other shape the best one must be."""
+HIDDEN_GAIN = 0.025
+"""How much better a thing must fit as partly hidden before it is read so."""
+LEAST_COVERED = 0.04
+"""Least share of a thing that another covers, to say that the other is in front."""
+MOST_STRETCH = 1.3
+SPECK = 14
+"""Patches of fewer pixels are specks; a few of them are overlooked."""
+MOST_SPECKS = 60
+"""Most pixels in all specks together."""
+LEAST_CORE = 4
+MOST_PIECES = 6
+MOST_UNKNOWN = 0.25
+MOST_FADED = 70.0
+"""Most RGB distance between a thing's mean colour and the colour that it is called by."""
+MOST_DOUBT = 0.7
+"""Most ratio of that distance to the distance to the next colour."""
+GROUND_RANGE = 45.0
+MOST_SOILED = 24
+"""Most pixels of the ground, away from all things, that have no ground colour."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A thing as it was read; `side`, `left` and `top` are those of the shape that fits it best."""
+
+    shape: str
+    color: str
+    texture: str
+    size: str
+    left: int
+    top: int
+    side: int
+    overlap: float
+    region: Bool[ndarray, "64 64"] = field(repr=False, compare=False)
+    """The fitted shape, hidden parts included."""
+    visible: Bool[ndarray, "64 64"] = field(repr=False, compare=False)
+    """The pixels that were seen of it."""
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """Centre (x, y) of the fitted box in pixels; y grows downwards."""
+        return self.left + self.side / 2, self.top + self.side / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """All that was read in a picture."""
+
+    things: tuple[Seen, ...]
+    unreadable: tuple[str, ...]
+    """One reason for each part of the picture that could not be read."""
+    covers: tuple[tuple[int, int], ...] = ()
+    """Pairs (front, back) of indices into `things`: the first is whole and hides part of the second."""
+
+
+@dataclass(kw_only=True)
+class _Part:
+    """Pixels of one hue that may be a thing, with what explains them best."""
+
+    hue: int
+    mask: Bool[ndarray, "64 64"]
+    fit: Fit | None
+    hidden: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        return not self.hidden and _misfit(self) is None
+
+
+def read(picture: Image.Image | UInt8[ndarray, "height width 3"]) -> Reading:
+    """The things in a 64 x 64 picture, and reasons for whatever is not a thing. DataError at other sizes."""
+    pixels = np.asarray(picture.convert("RGB") if isinstance(picture, Image.Image) else picture)
+    if pixels.shape != (CANVAS, CANVAS, 3):
+        raise DataError(f"the checker reads RGB pictures of {CANVAS} x {CANVAS}; this one is {pixels.shape}")
+    floats = pixels.astype(np.float32)
+    labels = name_pixels(floats, PALETTE)
+    patches, count = components((labels != GROUND_LABEL) | _seams(labels))
+    reasons = _soil(floats, labels)
+    things: list[Seen] = []
+    covers: list[tuple[int, int]] = []
+    specks = 0
+    for i in range(1, count + 1):
+        patch = patches == i
+        if patch.sum() <= SPECK:
+            specks += int(patch.sum())
+            continue
+        parts, problems = _split(patch, labels)
+        reasons += problems
+        seen: dict[int, Seen] = {}
+        for j, part in enumerate(parts):
+            named = _name(part, patch, labels, floats)
+            if isinstance(named, str):
+                reasons.append(named)
+            else:
+                seen[j] = named
+        numbers = {j: len(things) + n for n, j in enumerate(seen)}
+        covers += [
+            (numbers[j], numbers[k])
+            for j in seen
+            for k in seen
+            if parts[k].hidden and parts[j].is_whole and _is_covered(seen[k], seen[j], labels == parts[j].hue)
+        ]
+        things += seen.values()
+    if specks > MOST_SPECKS:
+        reasons.append(f"{specks} pixels of specks")
+    return Reading(things=tuple(things), unreadable=tuple(reasons), covers=tuple(covers))
+
+
+def _seams(labels: Int[ndarray, "64 64"]) -> Bool[ndarray, "64 64"]:
+    """Ground pixels between white and a hue: black blends with white into the colour of the ground."""
+    padded = np.pad(labels, 1)
+    up, down, left, right = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
+    seam = np.zeros(labels.shape, dtype=bool)
+    for a, b in ((up, down), (down, up), (left, right), (right, left)):
+        seam |= (a == WHITE_LABEL) & (b >= FIRST_HUE)
+    return seam & (labels == GROUND_LABEL)
+
+
+def _soil(pixels: Float32[ndarray, "64 64 3"], labels: Int[ndarray, "64 64"]) -> list[str]:
+    """A reason when the ground, away from everything on it, has patches of some other grey."""
+    clear = ~grow(grow(labels != GROUND_LABEL))
+    padded = np.pad(pixels, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    rows = padded[:-2] + padded[1:-1] + padded[2:]
+    mean = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9
+    far = np.linalg.norm(mean - PALETTE[GROUND_LABEL], axis=-1) > GROUND_RANGE
+    return ["a patch that is neither ground nor a thing"] if (far & clear).sum() > MOST_SOILED else []
+
+
+def _split(patch: Bool[ndarray, "64 64"], labels: Int[ndarray, "64 64"]) -> tuple[list[_Part], list[str]]:
+    """The parts of a patch, each of one hue and fitted; and a reason when the patch cannot be split."""
+    inside = np.where(patch, labels, GROUND_LABEL)
+    hues = [h for h in range(FIRST_HUE, len(PALETTE)) if core(inside == h).sum() >= LEAST_CORE]
+    if not hues:
+        return [], ["a patch of no hue"]
+    known = patch & np.isin(labels, [WHITE_LABEL, *hues])
+    if known.sum() < (1 - MOST_UNKNOWN) * patch.sum():
+        return [], ["a patch of many colours"]
+    care = known | ~patch
+    if len(hues) == 1:
+        return [_Part(hue=hues[0], mask=known, fit=fit_shape(known, care))], []
+    owner = _share_white(inside, hues)
+    parts: list[_Part] = []
+    for hue in hues:
+        pieces = _pieces(owner == hue)
+        if len(pieces) > MOST_PIECES:
+            return [], ["a patch of many pieces"]
+        found = [_Part(hue=hue, mask=piece, fit=fit_shape(piece, care)) for piece in pieces]
+        if len(found) > 1 and not all(part.is_whole for part in found):
+            whole = np.logical_or.reduce(pieces)
+            found = [_Part(hue=hue, mask=whole, fit=fit_shape(whole, care))]
+        parts += found
+    _hide(parts, care)
+    return parts, []
+
+
+def _pieces(mask: Bool[ndarray, "64 64"]) -> list[Bool[ndarray, "64 64"]]:
+    numbered, count = components(mask)
+    return [numbered == i for i in range(1, count + 1) if (numbered == i).sum() > SPECK]
+
+
+def _share_white(inside: Int[ndarray, "64 64"], hues: list[int]) -> Int[ndarray, "64 64"]:
+    """White patches between several hues go to the hue that they border on most."""
+    owner = inside.copy()
+    numbered, count = components(inside == WHITE_LABEL)
+    for i in range(1, count + 1):
+        rim = grow(numbered == i)
+        owner[numbered == i] = max(hues, key=lambda hue: int((rim & (inside == hue)).sum()))
+    return owner
+
+
+def _hide(parts: list[_Part], care: Bool[ndarray, "64 64"]) -> None:
+    """Fit parts again as lying behind whole ones, where that explains them clearly better."""
+    gains: list[tuple[float, int, Fit]] = []
+    for i, part in enumerate(parts):
+        fronts = [grow(other.mask) for other in parts if other is not part and other.is_whole]
+        if not fronts:
+            continue
+        fit = fit_shape(part.mask, care & ~(np.logical_or.reduce(fronts) & ~part.mask), hidden=True)
+        alone = part.fit.overlap if part.fit is not None else 0.0
+        if fit is not None and fit.overlap > alone + HIDDEN_GAIN:
+            gains.append((fit.overlap - alone, i, fit))
+    for _, i, fit in sorted(gains, key=lambda gain: -gain[0]):
+        if any(other.is_whole for other in parts if other is not parts[i]):
+            parts[i].fit, parts[i].hidden = fit, True
+
+
+def _misfit(part: _Part) -> str | None:
+    """Why the pixels of a part are not one shape of the world; None when they are."""
+    if part.fit is None:
+        return "of no size of the world"
+    if part.fit.overlap < LEAST_OVERLAP:
+        return "of no shape of the world"
+    if part.fit.overlap < part.fit.rival + LEAST_LEAD:
+        return "between two shapes"
+    rows, columns = part.mask.any(axis=1).sum(), part.mask.any(axis=0).sum()
+    if not part.hidden and max(rows, columns) > MOST_STRETCH * min(rows, columns):
+        return "stretched or cut"
+    return None
+
+
+def _name(
+    part: _Part,
+    patch: Bool[ndarray, "64 64"],
+    labels: Int[ndarray, "64 64"],
+    pixels: Float32[ndarray, "64 64 3"],
+) -> Seen | str:
+    """A part as a thing, or the reason why it is unreadable."""
+    color = HUES[part.hue - FIRST_HUE]
+    misfit = _misfit(part)
+    if misfit is not None or part.fit is None:
+        return f"something {color}, {misfit}"
+    colored = part.mask & (labels == part.hue)
+    if not _is_pure(colored, part.hue, pixels):
+        return f"something of a colour between {color} and another"
+    texture = fit_texture(part.mask & (labels == WHITE_LABEL), colored, part.fit)
+    if texture is None:
+        return f"a {color} {part.fit.shape} of no texture of the world"
+    return Seen(
+        shape=part.fit.shape,
+        color=color,
+        texture=texture[0],
+        size=part.fit.size,
+        left=part.fit.left,
+        top=part.fit.top,
+        side=part.fit.side,
+        overlap=part.fit.overlap,
+        region=part.fit.region(),
+        visible=part.mask,
+    )
+
+
+def _is_pure(colored: Bool[ndarray, "64 64"], hue: int, pixels: Float32[ndarray, "64 64 3"]) -> bool:
+    """Whether the mean colour of a part, away from its edges, is its hue beyond doubt."""
+    middle = core(colored)
+    mean = pixels[middle if middle.any() else colored].mean(axis=0)
+    distance = np.linalg.norm(PALETTE - mean, axis=-1)
+    others = np.delete(distance, hue)
+    return bool(distance[hue] <= MOST_FADED and distance[hue] <= MOST_DOUBT * others.min())
+
+
+def _is_covered(back: Seen, front: Seen, in_front: Bool[ndarray, "64 64"]) -> bool:
+    """Whether the front thing hides part of the back one, and shows its own colour there."""
+    shared = back.region & front.region
+    area = int(shared.sum())
+    return bool(area >= LEAST_COVERED * back.region.sum() and (shared & in_front).sum() >= 0.7 * area)
