@@ -27,11 +27,13 @@ RESUME = typer.Option(False, "--resume", help="Go on from the newest checkpoint 
 
 @app.command()
 def draw(category: str | None = CATEGORY, count: int = COUNT, seed: int = SEED, out: Path = OUT) -> None:
-    """Draw scenes; print one line a scene, path and caption with a tab between: a data set to train on.
+    """Draw scenes and print their captions.
 
     \b
     lavi world draw --count 500 --out data > data/pairs.tsv
     lavi world draw --category counting --count 4
+
+    One line a scene goes to stdout, path and caption with a tab between: a data set for `lavi train`.
     """
     from PIL import Image
 
@@ -53,20 +55,35 @@ def draw(category: str | None = CATEGORY, count: int = COUNT, seed: int = SEED, 
 
 @app.command()
 def check(pictures: list[Path] = PICTURES) -> None:
-    """Read pictures back into scenes by image analysis alone; print what stands in each.
+    """Read pictures back into scenes.
 
     \b
     lavi world check pictures/*.png
+
+    Image analysis alone, nothing learned. One line a picture goes to stdout: what stands in it, where (centre
+    in pixels), and what could not be read.
     """
-    from lavibridge.evaluation.worldcheck import read_picture
+    from PIL import Image
+
+    from lavibridge.core.errors import DataError
+    from lavibridge.world.reading import read
 
     for path in pictures:
-        print(f"{path}\t{read_picture(path)}")
+        try:
+            with Image.open(path) as picture:
+                found = read(picture)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read as a picture: {error}") from None
+        things = [
+            f"{each.size} {each.texture} {each.color} {each.shape} at {each.center}" for each in found.things
+        ]
+        doubts = [f"unreadable: {reason}" for reason in found.unreadable]
+        print("\t".join([str(path), "; ".join(things + doubts) or "nothing"]))
 
 
 @app.command()
 def pretrain(name: str = NAME, out: Path | None = MADE, resume: bool = RESUME) -> None:
-    """Make a shipped miniature model again, from the world alone.
+    """Make a shipped miniature model again.
 
     \b
     lavi world pretrain mini-llama

@@ -62,7 +62,7 @@ def _per_step(runs: Sequence[RunRecord], title: str, key: str, label: str, *, sm
     for run in runs:
         values = _values(run, key)
         if values:
-            steps = [row["step"] for row in run.rows]
+            steps = [float(row["step"]) for row in run.rows]
             line = smooth(values, max(len(values) // 20, 1)) if smoothed else values
             series.append(Series(name=run.name, x=steps, y=line, faint=values if len(runs) == 1 else ()))
     return chart(title, "step", label, series)
@@ -100,7 +100,7 @@ def _parts(run: RunRecord) -> list[str]:
 
 def _gradients(run: RunRecord, *, named: bool) -> tuple[str, str, str]:
     series = []
-    steps = [row["step"] for row in run.rows]
+    steps = [float(row["step"]) for row in run.rows]
     for part in _parts(run):
         values = [number((row.get("gradient_norm") or {}).get(part)) for row in run.rows]
         series.append(Series(name=PARTS[part], x=steps, y=smooth(values, max(len(values) // 20, 1))))

@@ -67,4 +67,5 @@ def _score(value: Any) -> Score | None:
     """A score as evaluation writes it, or None where nothing was scored."""
     if not isinstance(value, Mapping) or not value.get("n") or value.get("mean") is None:
         return None
-    return Score(n=value["n"], mean=100 * value["mean"], low=100 * value["low"], high=100 * value["high"])
+    mean, low, high = (100.0 * value[name] for name in ("mean", "low", "high"))
+    return Score(n=value["n"], mean=mean, low=low, high=high)

@@ -1,0 +1,181 @@
+"""The quickstart: train a bridge for two minutes, draw with it, and measure it beside two others.
+
+    untrained bridge | trained bridge | the image model's own text encoder      same prompts, same seeds
+
+The first shows what the connection gives before it has learnt anything, the last what the image model can do
+at best: a bridge can hardly draw what its image model cannot.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lavibridge.bridge import Bridge
+from lavibridge.core.device import set_threads
+from lavibridge.core.errors import RunError
+from lavibridge.core.files import write_json
+from lavibridge.core.log import console
+from lavibridge.evaluation.run import evaluate
+from lavibridge.generation.sheet import contact_sheet, save_png
+from lavibridge.recipes.recipe import Recipe, dump_recipe, load_recipe
+from lavibridge.report.page import write_report
+from lavibridge.training.build import build_bridge
+from lavibridge.training.train import train
+
+SHEET_PROMPTS = (
+    "a red circle",
+    "a small blue square",
+    "a large yellow star",
+    "a striped purple ring",
+    "a checkered green triangle",
+    "a red cross and a blue circle",
+)
+SHEET_SEED = 7
+CATEGORY = "one"
+"""One thing with every attribute: what two minutes are enough for."""
+PROMPTS = 150
+"""Prompts per condition; their intervals are about 8 points to each side at worst."""
+STEPS, GUIDANCE = 20, 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """A bridge to draw and measure under a name."""
+
+    name: str
+    bridge: Bridge
+    folder: Path
+
+
+def run_quickstart(
+    out: Path, *, minutes: float = 2.0, language: str | None = None, prompts: int = PROMPTS
+) -> Path:
+    """Train, draw, measure, report; returns the run folder.
+
+    What an earlier quickstart with the same recipe has done in the folder is kept and gone on from. Raises
+    RunError if the folder holds another run.
+    """
+    set_threads()
+    phases: dict[str, float] = {}
+    recipe = quickstart_recipe(minutes, language)
+    with _phase("training", phases):
+        train(recipe, out, resume=_begun(out, recipe))
+    with _phase("loading", phases):
+        conditions = _conditions(recipe, out)
+    with _phase("drawing the contact sheet", phases):
+        _draw_sheet(conditions, out / "contact_sheet.png")
+    with _phase("measuring", phases):
+        found = [_measure(condition, prompts) for condition in conditions]
+    results = _merged(conditions, found, phases)
+    write_json(out / "results.json", results)
+    page = write_report([out], out / "report.html")
+    _tell(results, out, page)
+    return out
+
+
+def quickstart_recipe(minutes: float, language: str | None) -> Recipe:
+    """The recipe `quickstart`, with another time limit and, if named, another language model."""
+    settings = [f"training.max_minutes={minutes * 0.95:.4g}"]  # the rest is for the last checkpoint
+    if language is not None:
+        settings.append(f"language={json.dumps({'source': language})}")
+    return load_recipe("quickstart", settings)
+
+
+def _begun(out: Path, recipe: Recipe) -> bool:
+    """Whether the folder holds this very run already."""
+    kept = out / "recipe.yaml"
+    if not kept.is_file():
+        return False
+    if kept.read_text(encoding="utf-8") != dump_recipe(recipe):
+        raise RunError(f"{out} holds a run of another recipe: choose another --out, or delete it")
+    console.print(f"{out} exists: going on from it (delete it to begin anew)", markup=False)
+    return True
+
+
+def _conditions(recipe: Recipe, out: Path) -> list[Condition]:
+    source = str(recipe.model_dump()["vision"]["source"])
+    own = Bridge.compose(
+        language={"kind": "clip", "source": source, "see_padding": True},
+        vision=source,
+        connector="identity",
+        language_lora=None,
+        vision_lora=None,
+    )
+    bridges = {
+        "untrained bridge": build_bridge(recipe),
+        "trained bridge": Bridge.from_pretrained(out),
+        "the image model's own text encoder": own,
+    }
+    folders = ("untrained", "trained", "own-encoder")
+    return [
+        Condition(name=name, bridge=bridge.eval(), folder=out / "evaluation" / folder)
+        for (name, bridge), folder in zip(bridges.items(), folders, strict=True)
+    ]
+
+
+def _draw_sheet(conditions: list[Condition], path: Path) -> None:
+    columns = [
+        condition.bridge.generate(SHEET_PROMPTS, seed=SHEET_SEED, steps=STEPS, guidance=GUIDANCE)
+        for condition in conditions
+    ]
+    names = [condition.name for condition in conditions]
+    sheet = contact_sheet([list(row) for row in zip(*columns, strict=True)], SHEET_PROMPTS, names)
+    told = f"Rows: {'; '.join(SHEET_PROMPTS)}. Columns: {'; '.join(names)}. Seed {SHEET_SEED} everywhere."
+    save_png(path, sheet, {"description": told})
+
+
+def _measure(condition: Condition, prompts: int) -> dict[str, Any]:
+    return evaluate(
+        condition.bridge,
+        "world",
+        condition.folder,
+        categories=(CATEGORY,),
+        limit=prompts,
+        steps=STEPS,
+        guidance=GUIDANCE,
+    )
+
+
+def _merged(
+    conditions: list[Condition], found: list[dict[str, Any]], phases: dict[str, float]
+) -> dict[str, Any]:
+    """The trained bridge's results as `lavi evaluate` writes them, with the other two beside them."""
+    by_name = {condition.name: results for condition, results in zip(conditions, found, strict=True)}
+    trained = by_name.pop("trained bridge")
+    return {
+        **trained,
+        "compared": by_name,
+        "seconds": {name: round(value, 2) for name, value in phases.items()},
+    }
+
+
+@contextmanager
+def _phase(name: str, phases: dict[str, float]) -> Iterator[None]:
+    """Say what begins, and keep how long it took."""
+    console.print(f"[bold]{name}[/bold]")
+    start = time.monotonic()
+    yield
+    phases[name] = time.monotonic() - start
+
+
+def _tell(results: dict[str, Any], out: Path, page: Path) -> None:
+    """The scores and the commands to go on, on stderr."""
+    rows = {"trained bridge": results, **results["compared"]}
+    width = max(len(name) for name in rows)
+    console.print("\none thing, every attribute right (n, share, 95 % interval)", markup=False)
+    for name, each in rows.items():
+        score = each["categories"][CATEGORY]
+        told = f"{score['mean']:6.1%}  ({score['low']:.1%} to {score['high']:.1%})"
+        console.print(f"  {name:<{width}}  n {score['n']}  {told}", markup=False)
+    console.print(
+        f"\nReport: {page}\n\nTo go on:\n"
+        f'  lavi generate {out} "a small red circle" "a large blue star" --guidance {GUIDANCE}\n'
+        f"  lavi evaluate {out} --suite world --out {out}/world\n"
+        "  lavi train mini-llama_mini-sd_lavi --out runs/longer\n"
+        "  lavi show",
+        markup=False,
+    )
