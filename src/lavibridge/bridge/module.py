@@ -154,7 +154,7 @@ class Bridge(nn.Module):
         """Draw one picture for each prompt, RGB.
 
         ``seed`` is one for all prompts or one for each; the same prompt and seed give the same picture,
-        whatever stands beside them. ``guidance`` 1: the prompt alone. ``on_step`` hears (steps done, steps in all).
+        whatever stands beside them. With ``guidance`` 1 only the prompt counts. ``on_step`` hears (steps done, all).
         """
         wanted = [prompts] if isinstance(prompts, str) else list(prompts)
         empty = [str(index + 1) for index, prompt in enumerate(wanted) if not prompt.strip()]
