@@ -73,7 +73,8 @@ def read_pairs(path: Path) -> Iterator[tuple[int, str, str]]:
             more_columns += len(columns) > 1
             yield number, name, columns[0].strip()
     if more_columns:
-        console.print(f"{path}: {more_columns:,} lines have more than two columns; the rest is not read")
+        note = f"{path}: {more_columns:,} lines have more than two columns; the rest is not read"
+        console.print(note, markup=False, soft_wrap=True)
 
 
 def decode_line(path: Path, number: int, raw: bytes) -> str:

@@ -15,6 +15,7 @@ from pydantic import SerializeAsAny
 
 from lavibridge.core.config import Config, validate
 from lavibridge.core.errors import RecipeError
+from lavibridge.data.base import Dataset
 from lavibridge.recipes.read import change, find_recipe, read_yaml, shipped_recipes
 from lavibridge.recipes.sections import ROOMS, read_section
 from lavibridge.recipes.training import Lora, Preview, Training
@@ -33,7 +34,7 @@ class Recipe(Config):
     """What is trained between the two."""
     lora: Lora = Lora()
     """The small trained changes inside the two frozen models."""
-    data: SerializeAsAny[Config]
+    data: SerializeAsAny[Dataset.Config]
     """The pictures and captions trained on."""
     training: Training
     """How long, how fast, how often."""

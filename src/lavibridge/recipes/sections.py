@@ -43,6 +43,11 @@ def read_section(section: str, value: Any) -> Config:
     )
 
 
+def kind_of(section: Config) -> str:
+    """The kind that a validated section names."""
+    return str(section.model_dump()["kind"])
+
+
 def _kind(section: str, value: Mapping[str, Any]) -> str:
     """The kind that a section names, or that its source turns out to be."""
     room = ROOMS[section]

@@ -1,0 +1,79 @@
+"""What the loop is fed: for each pass of each step a batch with its noise and its timesteps.
+
+step, pass, process, place in the batch  ->  position  ->  index, caption, noise, t
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lavibridge.core.contracts import Batch
+from lavibridge.data.base import Dataset
+from lavibridge.recipes.training import Training
+from lavibridge.training.latents import Latents
+from lavibridge.training.order import Order, chance
+from lavibridge.vision.base import VisionModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """One pass: the arguments of `Bridge.forward`."""
+
+    batch: Batch
+    t: Int[Tensor, " batch"]
+    noise: Float[Tensor, "batch channel h w"]
+
+
+class Batches:
+    """Batches by step; `process` of `processes` gets its own share of each."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        vision: VisionModel,
+        settings: Training,
+        size: tuple[int, int],
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.dataset = dataset
+        self.settings = settings
+        self.process = process
+        self.processes = processes
+        self.device = vision.alphas_cumprod.device
+        self.times = len(vision.alphas_cumprod)
+        self.order = Order(len(dataset), settings.seed)
+        self.latents = Latents(dataset, vision, self.order, size, settings.batch, settings.latent_cache_gb)
+
+    @property
+    def pictures_per_step(self) -> int:
+        """Over all passes and processes."""
+        return self.settings.batch * self.settings.accumulate * self.processes
+
+    def draw(self, step: int, turn: int) -> Draw:
+        """Pass number `turn` of step number `step`, both counted from 0."""
+        size = self.settings.batch
+        start = ((step * self.settings.accumulate + turn) * self.processes + self.process) * size
+        positions = range(start, start + size)
+        indices = [self.order.index(position) for position in positions]
+        chances = [chance(self.settings.seed, position, self.latents.shape) for position in positions]
+        samples = [self.dataset.sample(index) for index in indices]
+        prompts = [
+            ""
+            if one.drop < self.settings.caption_dropout
+            else sample.captions[int(one.caption * len(sample.captions))]
+            for sample, one in zip(samples, chances, strict=True)
+        ]
+        mean, std = self.latents.moments(indices)
+        drawn = torch.stack([one.latent for one in chances]).to(mean.device)
+        return Draw(
+            batch=Batch(
+                prompts=tuple(prompts),
+                names=tuple(sample.name for sample in samples),
+                latents=(mean + std * drawn).to(self.device),
+            ),
+            t=torch.tensor([int(one.time * self.times) for one in chances], device=self.device),
+            noise=torch.stack([one.noise for one in chances]).to(self.device),
+        )

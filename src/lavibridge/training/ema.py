@@ -1,0 +1,47 @@
+"""A moving average of the trained weights: what draws, while the weights themselves go on learning.
+
+    average <- d * average + (1 - d) * weight        d = min(decay, (1 + step) / (10 + step))
+
+The decay rises from the start, so that the average soon forgets the untrained weights.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+class Ema:
+    """The average of some weights, kept in their order."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
+        self.parameters = list(parameters)
+        self.decay = decay
+        self.average = [parameter.detach().clone() for parameter in self.parameters]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take the weights after step number `step` (counted from 0) into the average."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+
+    def take_over(self) -> None:
+        """Make the average what the weights are now."""
+        self.average = [parameter.detach().clone() for parameter in self.parameters]
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model with the averaged weights; its own come back afterwards."""
+        self.swap()
+        try:
+            yield
+        finally:
+            self.swap()
+
+    def swap(self) -> None:
+        """Exchange weights and average."""
+        for place, parameter in enumerate(self.parameters):
+            kept = parameter.data
+            parameter.data = self.average[place]
+            self.average[place] = kept

@@ -1,0 +1,99 @@
+"""What a step leaves behind: a line in `log.jsonl`, and a line or a moving bar for whoever waits.
+
+{"step", "loss", "loss_by_time": [10 bins of t, null where empty], "gradient_norm": {part}, "lr": {part},
+ "images_per_second", "seconds", "peak_memory_mib"}
+"""
+
+import sys
+from time import perf_counter
+
+import torch
+from jaxtyping import Float, Int
+from rich.progress import Progress
+from torch import Tensor
+
+from lavibridge.core.log import JsonLog, console
+from lavibridge.training.loop import Report, State
+
+BINS = 10
+
+
+class LogSteps:
+    """Event: one line of `log.jsonl` per step."""
+
+    def __init__(self, log: JsonLog, times: int) -> None:
+        self.log = log
+        self.times = times
+
+    def __call__(self, state: State, report: Report) -> None:
+        """Write the step's line."""
+        self.log.write(
+            {
+                "step": report.step,
+                "loss": float(report.losses.mean()),
+                "loss_by_time": loss_by_time(report.losses, report.t, self.times),
+                "gradient_norm": report.gradient_norm,
+                "lr": report.lr,
+                "images_per_second": round(report.pictures / report.seconds, 2),
+                "seconds": round(state.seconds, 3),
+                "peak_memory_mib": round(peak_memory_mib(), 1),
+            }
+        )
+
+
+def loss_by_time(
+    losses: Float[Tensor, " sample"], t: Int[Tensor, " sample"], times: int
+) -> list[float | None]:
+    """Mean loss in ten equal bins of time, from nearly clean to pure noise; None where no sample fell."""
+    place = t * BINS // times
+    sums = torch.zeros(BINS).index_add_(0, place, losses.float())
+    counts = torch.bincount(place, minlength=BINS)
+    return [float(s / n) if n else None for s, n in zip(sums, counts, strict=True)]
+
+
+def peak_memory_mib() -> float:
+    """The most memory used so far: the GPU's where there is one, else the process's."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 2**20 if sys.platform == "darwin" else most / 2**10  # bytes there, KiB here
+
+
+class ShowProgress:
+    """Event: moves a bar on a terminal; elsewhere prints a plain line every few seconds."""
+
+    def __init__(self, bar: Progress, steps: int, begun_at: int, max_minutes: float | None) -> None:
+        self.bar = bar
+        self.steps = steps
+        self.limit = (max_minutes or 0) * 60
+        self.task = bar.add_task("training", total=steps, completed=begun_at, status="")
+        self.loss = 0.0
+        self.speed = 0.0
+        self.seen = 0
+        self.told = perf_counter()
+
+    def __call__(self, state: State, report: Report) -> None:
+        """Show the step."""
+        self.seen += 1
+        share = max(0.05, 1 / self.seen)
+        self.loss += share * (float(report.losses.mean()) - self.loss)
+        self.speed += share * (report.pictures / report.seconds - self.speed)
+        status = f"loss {self.loss:.4f}  {self.speed:.1f} images/s"
+        end = self.expected_end(state)
+        self.bar.update(self.task, completed=report.step, total=end, status=status)
+        now = perf_counter()
+        if not console.is_terminal and (now - self.told >= 10 or report.step == self.steps):
+            self.told = now
+            left = max(0.0, (end - report.step) * report.pictures / self.speed)
+            text = f"step {report.step} of {end}  {status}  {left // 60:.0f}:{left % 60:02.0f} left"
+            console.print(text, markup=False, soft_wrap=True)
+
+    def expected_end(self, state: State) -> int:
+        """The step at which training ends: the last, or the one at which the minutes are used up."""
+        if not self.limit or state.seconds <= 0:
+            return self.steps
+        return max(state.step, min(self.steps, round(state.step * self.limit / state.seconds)))

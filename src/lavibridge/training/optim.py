@@ -1,0 +1,67 @@
+"""The optimiser: AdamW with a group for each trained part, and rates that are a function of the step.
+
+    warm-up   rate * (step + 1) / warmup
+    then      constant: rate      cosine: rate * (1 + cos(pi * done)) / 2, done from 0 to 1
+
+With a limit in minutes, `done` follows whichever is nearer its end, the steps or the clock, so that the
+anneal is finished when training is, on a fast machine and on a slow one.
+
+Loshchilov and Hutter 2017 (AdamW), arXiv 1711.05101.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from lavibridge.bridge import PUBLISHED_LR
+from lavibridge.core.errors import RecipeError
+from lavibridge.recipes.training import LearningRates, Training
+
+Parts = Mapping[str, Mapping[str, nn.Parameter]]
+
+
+def published_rates(kind: str, given: LearningRates) -> dict[str, float]:
+    """The rate of each part: the given one, else the published one for the kind of vision model."""
+    published = PUBLISHED_LR.get(kind, PUBLISHED_LR["sd"])
+    chosen = given.model_dump()
+    return {part: rate if chosen[part] is None else chosen[part] for part, rate in published.items()}
+
+
+def make_optimizer(parts: Parts, rates: Mapping[str, float], weight_decay: float) -> torch.optim.AdamW:
+    """AdamW over the trained parts that are there."""
+    groups: list[dict[str, Any]] = [
+        {"params": list(parameters.values()), "lr": rates[part], "rate": rates[part], "part": part}
+        for part, parameters in parts.items()
+        if parameters
+    ]
+    if not groups:
+        raise RecipeError(
+            "nothing is trained: the connector has no weights and neither model has LoRA; "
+            "set lora.language or lora.vision, or choose another connector"
+        )
+    devices = {parameter.device.type for group in groups for parameter in group["params"]}
+    # One kernel for hundreds of small LoRA matrices, instead of a loop over them in Python.
+    return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=devices <= {"cpu", "cuda"})
+
+
+def set_rates(
+    optimizer: torch.optim.Optimizer, settings: Training, step: int, clock: float
+) -> dict[str, float]:
+    """Set and return each part's rate for a step; `clock` is the share of the minutes that is used up."""
+    share = scale(settings, step, clock)
+    for group in optimizer.param_groups:
+        group["lr"] = group["rate"] * share
+    return {group["part"]: group["lr"] for group in optimizer.param_groups}
+
+
+def scale(settings: Training, step: int, clock: float = 0.0) -> float:
+    """The share of the full rate at a step, counted from 0."""
+    rise = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
+    if settings.schedule == "constant":
+        return rise
+    by_steps = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    done = min(1.0, max(0.0, by_steps, clock))
+    return rise * (1 + math.cos(math.pi * done)) / 2

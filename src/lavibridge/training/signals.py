@@ -1,0 +1,47 @@
+"""Ctrl-C and SIGTERM: the step is finished and a checkpoint written; a second Ctrl-C stops at once."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import current_thread, main_thread
+from types import FrameType
+
+from lavibridge.core.log import console
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted:
+    """Which signal has come, if any."""
+
+    def __init__(self) -> None:
+        self.by: int | None = None
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """The handler: remember the signal, and let the next one act as usual."""
+        self.by = number
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL if each == signal.SIGTERM else signal.default_int_handler)
+        console.print("stopping after this step and writing a checkpoint; once more to stop at once")
+
+    def leave(self) -> None:
+        """End the program as the signal asks: Ctrl-C as KeyboardInterrupt (130), SIGTERM with 143."""
+        if self.by == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.by is not None:
+            raise SystemExit(128 + self.by)
+
+
+@contextmanager
+def watch() -> Iterator[Interrupted]:
+    """Collect the signals while training; the handlers that were there come back afterwards."""
+    interrupted = Interrupted()
+    if current_thread() is not main_thread():  # only the main thread may set handlers
+        yield interrupted
+        return
+    before = {number: signal.signal(number, interrupted.receive) for number in SIGNALS}
+    try:
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
