@@ -13,7 +13,7 @@ SEED = typer.Option(
 )
 COUNT = typer.Option(1, "--count", min=1, help="Pictures per prompt, from seed, seed + 1, ...")
 STEPS = typer.Option(20, "--steps", min=1, help="Denoising steps.")
-GUIDANCE = typer.Option(None, "--guidance", min=0.0, help="Classifier-free guidance scale; 1 is none.")
+GUIDANCE = typer.Option(7.5, "--guidance", min=0.0, help="Classifier-free guidance scale; 1 is none.")
 BATCH = typer.Option(
     16, "--batch", min=1, help="Pictures at a time; changes memory and speed, never a picture."
 )
@@ -26,7 +26,7 @@ def generate(
     seed: int = SEED,
     count: int = COUNT,
     steps: int = STEPS,
-    guidance: float | None = GUIDANCE,
+    guidance: float = GUIDANCE,
     batch: int = BATCH,
 ) -> None:
     """Draw pictures with a trained bridge.
@@ -39,26 +39,32 @@ def generate(
     The path of each PNG is printed on stdout, one a line. Prompt, seed, steps and guidance are kept in it.
     """
     from lavibridge.bridge import Bridge
+    from lavibridge.core.log import progress
     from lavibridge.generation.sheet import save_png
 
     bridge = Bridge.from_pretrained(run)
     wanted = [(prompt, seed + offset) for prompt in prompts for offset in range(count)]
-    settings = {"steps": steps, "batch": batch} | ({} if guidance is None else {"guidance": guidance})
-    pictures = bridge.generate(
-        [prompt for prompt, _ in wanted], seed=[each for _, each in wanted], **settings
-    )
+    with progress("steps") as bar:
+        task = bar.add_task("drawing", total=None, status="")
+        pictures = bridge.generate(
+            [prompt for prompt, _ in wanted],
+            seed=[each for _, each in wanted],
+            steps=steps,
+            guidance=guidance,
+            batch=batch,
+            on_step=lambda done, total: bar.update(task, completed=done, total=total),
+        )
     out.mkdir(parents=True, exist_ok=True)
     first = 1 + max((_number(path) for path in out.glob("*.png")), default=0)
     for number, ((prompt, each), picture) in enumerate(zip(wanted, pictures, strict=True), start=first):
         path = out / f"{number:04d}-{_slug(prompt)}-seed{each}.png"
-        told = {"prompt": prompt, "seed": str(each), "run": str(run)}
-        told |= {name: str(value) for name, value in settings.items() if name != "batch"}
+        told = {"prompt": prompt, "seed": str(each), "steps": str(steps), "guidance": str(guidance)}
         save_png(path, picture, told)
         print(path)
 
 
 def _slug(prompt: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:48].strip("-") or "picture"
+    return re.sub(r"[\W_]+", "-", prompt.lower()).strip("-")[:48].strip("-") or "picture"
 
 
 def _number(path: Path) -> int:

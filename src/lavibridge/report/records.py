@@ -110,9 +110,8 @@ def _sizes(checkpoints: Path) -> dict[str, int]:
         return {}
     sizes = {}
     for part in ("language_lora", "connector", "vision_lora"):
-        size = sum(
-            file.stat().st_size for file in steps[-1].rglob("*") if file.is_file() and part in file.parts
-        )
+        files = (steps[-1] / "bridge" / part).rglob("*")
+        size = sum(file.stat().st_size for file in files if file.is_file())
         if size:
             sizes[part] = size
     return sizes

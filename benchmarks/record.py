@@ -1,0 +1,60 @@
+"""Writes a benchmark's result to benchmarks/results, named for the machine and the commit."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def record(name: str, result: dict[str, Any]) -> Path:
+    """Write and print the result; returns the file."""
+    commit, machine = _commit(), _machine()
+    value = {
+        "benchmark": name,
+        "commit": commit,
+        "machine": machine,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        **result,
+    }
+    text = json.dumps(value, indent=2)
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}_{machine['name']}_{commit}.json"
+    path.write_text(text + "\n", encoding="utf-8")
+    print(text)
+    return path
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=RESULTS.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "no-commit"
+
+
+def _machine() -> dict[str, Any]:
+    """The machine in words: processor, cores that may be used, system, Python; no host name."""
+    processor = platform.processor() or platform.machine()
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), flags=re.M)
+        processor = found.group(1) if found else processor
+    except OSError:
+        pass
+    cores = len(os.sched_getaffinity(0)) if platform.system() == "Linux" else os.cpu_count() or 1
+    short = re.sub(r"[^a-z0-9]+", "-", processor.lower()).strip("-")[:32].strip("-")
+    return {
+        "name": f"{short}-{cores}-cores",
+        "processor": processor,
+        "cores": cores,
+        "system": platform.system(),
+        "python": platform.python_version(),
+    }
