@@ -1,4 +1,4 @@
-"""The published LaVi-Bridge code's own numbers, on small random models: features, predictions, sampling, training.
+"""The published code's own numbers, on small random models: features, predictions, sampling, training.
 
 The fixtures lie beside the checkout; where they are absent these tests are skipped.
 """
@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -175,7 +177,9 @@ def test_three_training_steps(case: Case) -> None:
     )
     everything = [value for part in parts.values() for value in part.values()]
     batch = Batch(
-        prompts=tuple(facts["captions"]), names=("image0.png", "image1.png"), latents=case.tensors["train.latents"]
+        prompts=tuple(facts["captions"]),
+        names=("image0.png", "image1.png"),
+        latents=case.tensors["train.latents"],
     )
     for step, expected in enumerate(facts["train_steps"]):
         noise = case.tensors["train.noise"].roll(step, dims=0)
@@ -184,7 +188,9 @@ def test_three_training_steps(case: Case) -> None:
         assert loss.item() == pytest.approx(expected["loss"], rel=1e-4)
         loss.backward()
         norms = {
-            part: torch.stack([value.grad.norm() for value in values.values() if value.grad is not None]).norm()
+            part: torch.stack(
+                [value.grad.norm() for value in values.values() if value.grad is not None]
+            ).norm()
             for part, values in parts.items()
         }
         assert float(norms["vision_lora"]) == pytest.approx(expected["grad_norm_vis"], rel=1e-3)
@@ -204,9 +210,6 @@ def test_three_training_steps(case: Case) -> None:
 
 
 def test_pictures_become_the_published_latents(case: Case) -> None:
-    import numpy as np
-    from PIL import Image
-
     folder = GOLDEN / case.name
     arrays = [np.asarray(Image.open(folder / f"image{i}.png").convert("RGB"), np.float32) for i in (0, 1)]
     images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) / 127.5 - 1

@@ -1,0 +1,267 @@
+"""The bridge as a whole: what trains, what is drawn, what is saved, and what is refused."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lavibridge import Bridge
+from lavibridge.bridge import PARTS, PUBLISHED_LR
+from lavibridge.core import registry
+from lavibridge.core.contracts import Batch
+from lavibridge.core.errors import ModelError, RecipeError, RunError
+
+PAIRS = [("t5", "sd"), ("llama", "sd"), ("bert", "pixart"), ("clip", "pixart")]
+PROMPTS = ["a red cat", "a much longer prompt: a boat beside a house, and a tree behind it"]
+
+
+def compose(language: str = "t5", vision: str = "sd", **options: object) -> Bridge:
+    small = {"rank": 4}
+    return Bridge.compose(
+        {"kind": language, "source": "random"},
+        {"kind": vision, "source": "random"},
+        **({"language_lora": small, "vision_lora": small} | options),  # type: ignore[arg-type]
+    )
+
+
+def shaken(bridge: Bridge) -> Bridge:
+    """A bridge as if trained: no LoRA is at its start."""
+    generator = torch.Generator().manual_seed(1)
+    for part in ("language_lora", "vision_lora"):
+        for value in bridge.trained_parameters()[part].values():
+            value.data = 0.1 * torch.randn(value.shape, generator=generator)
+    return bridge
+
+
+def batch(with_images: bool = False) -> Batch:
+    generator = torch.Generator().manual_seed(2)
+    if with_images:
+        images = torch.rand(2, 3, 32, 32, generator=generator) * 2 - 1
+        return Batch(prompts=tuple(PROMPTS), names=("a", "b"), images=images)
+    return Batch(
+        prompts=tuple(PROMPTS), names=("a", "b"), latents=torch.randn(2, 4, 8, 8, generator=generator)
+    )
+
+
+def noise() -> torch.Tensor:
+    return torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+
+
+def pixels(bridge: Bridge, prompts: list[str], **options: object) -> np.ndarray:
+    settings = {"steps": 4, "guidance": 3.0} | options
+    return np.stack([np.asarray(image, np.int16) for image in bridge.generate(prompts, **settings)])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("language", "vision"), PAIRS)
+def test_gradient_reaches_exactly_the_trained_parts(language: str, vision: str) -> None:
+    bridge = shaken(compose(language, vision)).train()
+    losses = bridge(batch(), torch.tensor([20, 800]), noise())
+    assert losses.shape == (2,)
+    losses.mean().backward()
+    parts = bridge.trained_parameters()
+    assert tuple(parts) == PARTS
+    trained = {id(value) for part in parts.values() for value in part.values()}
+    reached = {
+        id(value) for value in bridge.parameters() if value.grad is not None and bool(value.grad.any())
+    }
+    assert reached == trained
+    assert {id(value) for value in bridge.parameters() if value.requires_grad} == trained
+    assert set(PUBLISHED_LR[vision]) == set(PARTS)
+
+
+def test_a_step_lowers_the_loss() -> None:
+    bridge = compose().eval()
+    optimizer = torch.optim.AdamW(
+        [value for part in bridge.trained_parameters().values() for value in part.values()], lr=1e-3
+    )
+    losses = []
+    for _ in range(8):
+        loss = bridge(batch(), torch.tensor([20, 800]), noise()).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.01
+
+
+def test_losses_are_per_sample_and_weighted() -> None:
+    bridge = compose().eval()
+    t = torch.tensor([20, 800])
+    both = bridge(batch(), t, noise())
+    whole = batch()
+    assert whole.latents is not None
+    second = Batch(prompts=whole.prompts[1:], names=("b",), latents=whole.latents[1:])
+    torch.testing.assert_close(bridge(second, t[1:], noise()[1:]), both[1:], atol=1e-5, rtol=1e-4)
+    share = bridge.vision.alphas_cumprod[t]
+    snr = share / (1 - share)
+    expected = both * snr.clamp(max=5) / snr
+    torch.testing.assert_close(bridge(batch(), t, noise(), "min_snr", 5.0), expected)
+
+
+def test_pictures_and_their_latents_give_the_same_loss() -> None:
+    bridge, pictures = compose().eval(), batch(with_images=True)
+    assert pictures.images is not None
+    torch.manual_seed(0)
+    from_pictures = bridge(pictures, torch.tensor([20, 800]), noise())
+    torch.manual_seed(0)
+    latents = bridge.vision.encode(pictures.images)
+    known = Batch(prompts=pictures.prompts, names=pictures.names, latents=latents)
+    torch.testing.assert_close(bridge(known, torch.tensor([20, 800]), noise()), from_pictures)
+
+
+def test_without_lora_only_the_connector_trains() -> None:
+    bridge = compose(language_lora=None, vision_lora=None)
+    assert not bridge.features(PROMPTS).hidden.requires_grad
+    parts = bridge.trained_parameters()
+    assert [len(parts[part]) > 0 for part in PARTS] == [False, True, False]
+
+
+@pytest.mark.parametrize(("language", "vision"), PAIRS)
+def test_batches_do_not_change_pictures(language: str, vision: str) -> None:
+    bridge = shaken(compose(language, vision))
+    prompts = [*PROMPTS, "two green stars"]
+    together = pixels(bridge, prompts, seed=[1, 2, 1])
+    assert np.abs(together - pixels(bridge, prompts, seed=[1, 2, 1], batch=1)).max() <= 1
+    assert np.abs(together[2] - pixels(bridge, prompts[2:], seed=1)[0]).max() <= 1
+    assert np.abs(together[0] - together[2]).max() > 1
+
+
+def test_seeds_prompts_and_guidance_change_pictures() -> None:
+    bridge = shaken(compose())
+    first = pixels(bridge, PROMPTS[:1])
+    assert np.array_equal(first, pixels(bridge, PROMPTS[:1], seed=0))
+    for options in ({"seed": 1}, {"guidance": 9.0}, {"negative_prompt": "blue"}, {"sampler": "ddim"}):
+        assert np.abs(first - pixels(bridge, PROMPTS[:1], **options)).max() > 1, options
+
+
+def test_generate_gives_rgb_of_the_size_asked_for_and_reports_steps() -> None:
+    heard: list[tuple[int, int]] = []
+    bridge = compose().train()
+    images = bridge.generate(
+        ["a"] * 3,
+        steps=2,
+        batch=2,
+        height=32,
+        width=64,
+        on_step=lambda done, total: heard.append((done, total)),
+    )
+    assert [(image.mode, image.size) for image in images] == [("RGB", (64, 32))] * 3
+    assert heard == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert bridge.connector.training
+    assert [image.size for image in bridge.generate("a red cat", steps=1)] == [(32, 32)]
+
+
+def test_generate_refuses_what_it_cannot_draw() -> None:
+    bridge = compose()
+    for prompts in ([], [""], ["a cat", "  "]):
+        with pytest.raises(RecipeError, match="give a text"):
+            bridge.generate(prompts)
+    with pytest.raises(RecipeError, match="one seed"):
+        bridge.generate(["a", "b"], seed=[1])
+    with pytest.raises(RecipeError, match="steps must be 1"):
+        bridge.generate(["a"], steps=0)
+    with pytest.raises(ModelError, match="multiples"):
+        bridge.generate(["a"], height=33)
+
+
+def test_long_prompts_are_drawn_and_the_cut_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    bridge = compose()
+    assert len(bridge.generate(["x" * 10_000], steps=1)) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "its first 77 tokens are used" in said
+    assert bridge.cut_notes(["short"]) == []
+
+
+@pytest.mark.parametrize(("language", "vision"), PAIRS)
+def test_saved_bridge_is_the_same(language: str, vision: str, tmp_path: Path) -> None:
+    bridge = shaken(compose(language, vision, connector={"kind": "lavi", "width": 20, "layer": 1})).eval()
+    bridge.save_pretrained(tmp_path)
+    loaded = Bridge.from_pretrained(tmp_path, device="cpu")
+    t = torch.tensor([20, 800])
+    assert torch.equal(loaded(batch(), t, noise()), bridge(batch(), t, noise()))
+    assert np.array_equal(pixels(loaded, PROMPTS), pixels(bridge, PROMPTS))
+    loaded.save_pretrained(tmp_path / "again")
+    first, second = (
+        json.loads((folder / "bridge.json").read_text()) for folder in (tmp_path, tmp_path / "again")
+    )
+    assert first == second
+
+
+def test_merged_bridge_draws_the_same_and_does_not_train() -> None:
+    bridge = shaken(compose()).eval()
+    before = pixels(bridge, PROMPTS)
+    bridge.merge()
+    assert np.abs(pixels(bridge, PROMPTS) - before).max() <= 1
+    with pytest.raises(ModelError, match="unmerge"):
+        bridge(batch(), torch.tensor([20, 800]), noise())
+    bridge.unmerge()
+    assert np.abs(pixels(bridge, PROMPTS) - before).max() <= 1
+
+
+def test_damaged_and_missing_folders(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no folder"):
+        Bridge.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(RunError, match="neither"):
+        Bridge.from_pretrained(tmp_path)
+    compose().save_pretrained(tmp_path)
+    weights = tmp_path / "connector" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(RunError, match="SHA-256"):
+        Bridge.from_pretrained(tmp_path)
+    weights.unlink()
+    with pytest.raises(RunError, match="missing"):
+        Bridge.from_pretrained(tmp_path)
+
+
+def test_run_folder_gives_its_newest_complete_checkpoint(tmp_path: Path) -> None:
+    from lavibridge.bridge.store import find
+
+    for step, parts in (("2", ("bridge",)), ("10", ("bridge", "ema")), ("30", ("bridge",))):
+        for part in parts:
+            folder = tmp_path / "checkpoints" / f"step-{step}" / part
+            folder.mkdir(parents=True)
+            (folder / "bridge.json").write_text("{}")
+        if step != "30":
+            (tmp_path / "checkpoints" / f"step-{step}" / "manifest.json").write_text("{}")
+    assert find(tmp_path) == tmp_path / "checkpoints" / "step-10" / "ema"
+    assert find(tmp_path / "checkpoints" / "step-2") == tmp_path / "checkpoints" / "step-2" / "bridge"
+
+
+def test_wrong_choices_are_named() -> None:
+    toy = {"kind": "sd", "source": "random"}
+    with pytest.raises(RecipeError, match="did you mean 'lavi'"):
+        Bridge.compose({"kind": "t5", "source": "random"}, toy, "lavy")
+    with pytest.raises(RecipeError, match=r"language: there is no kind 'gpt'"):
+        Bridge.compose({"kind": "gpt", "source": "random"}, toy)
+    with pytest.raises(RecipeError, match=r"language\.max_token: unknown key; did you mean 'max_tokens'"):
+        Bridge.compose({"kind": "t5", "source": "random", "max_token": 3}, toy)
+    with pytest.raises(RecipeError, match=r"language\.kind"):
+        Bridge.compose("random", toy)
+    with pytest.raises(RecipeError, match=r"vision\.source"):
+        Bridge.compose({"kind": "t5", "source": "random"}, {"kind": "sd"})
+    with pytest.raises(RecipeError, match=r"vision_lora\.rank"):
+        compose(vision_lora={"rank": 0})
+    with pytest.raises(ModelError, match="32 wide"):
+        compose(connector="identity")
+    with pytest.raises(ModelError, match="rank 64 is larger"):
+        compose(vision_lora={"rank": 64})
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    script = (
+        "import sys, lavibridge; from lavibridge.core import config, errors, files, log, registry, sources; "
+    )
+    script += "assert 'torch' not in sys.modules and registry.kinds('language'), 'torch'; "
+    script += "assert lavibridge.__version__"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_every_kind_is_tested_in_a_pair() -> None:
+    assert {language for language, _ in PAIRS} == set(registry.kinds("language"))
+    assert {vision for _, vision in PAIRS} == set(registry.kinds("vision"))

@@ -1,0 +1,82 @@
+"""Corruption, targets and weights as identities that must hold at every timestep."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lavibridge.core.errors import ModelError, RecipeError
+from lavibridge.diffusion import objective
+from lavibridge.diffusion.guidance import guide
+
+shares = st.floats(min_value=0.01, max_value=0.99)
+
+
+def draws(seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, 3, 4, 4, generator=generator), torch.randn(2, 3, 4, 4, generator=generator)
+
+
+@pytest.mark.parametrize("kind", objective.PREDICTION_TYPES)
+@settings(deadline=None, max_examples=25)
+@given(first=shares, second=shares, seed=st.integers(0, 1000))
+def test_the_target_gives_the_clean_latents_back(kind: str, first: float, second: float, seed: int) -> None:
+    x0, noise = draws(seed)
+    alpha_bar = torch.tensor([first, second])
+    xt = objective.corrupt(x0, noise, alpha_bar)
+    target = objective.target(kind, x0, noise, alpha_bar)
+    torch.testing.assert_close(objective.predict_x0(kind, target, xt, alpha_bar), x0, atol=1e-4, rtol=1e-4)
+
+
+@settings(deadline=None, max_examples=25)
+@given(share=shares, gamma=st.floats(min_value=0.5, max_value=20))
+def test_min_snr_weighs_the_clean_latents_error_alike(share: float, gamma: float) -> None:
+    """An error in x0 costs min(snr, gamma) times its square, whatever is predicted."""
+    x0, noise = draws(0)
+    x0, noise = x0.double(), noise.double()
+    alpha_bar = torch.full((2,), share, dtype=torch.float64)
+    xt = objective.corrupt(x0, noise, alpha_bar)
+    snr = objective.snr(alpha_bar)
+    for kind in objective.PREDICTION_TYPES:
+        target = objective.target(kind, x0, noise, alpha_bar)
+        wrong = target + 0.1
+        error = (wrong - target).square().mean(dim=(1, 2, 3))
+        clean = (objective.predict_x0(kind, wrong, xt, alpha_bar) - x0).square().mean(dim=(1, 2, 3))
+        weighted = objective.weight("min_snr", gamma, snr, kind) * error
+        torch.testing.assert_close(weighted, snr.clamp(max=gamma) * clean)
+
+
+def test_ends_of_the_schedule() -> None:
+    x0, noise = draws(1)
+    assert torch.equal(objective.corrupt(x0, noise, torch.ones(2)), x0)
+    assert torch.equal(objective.corrupt(x0, noise, torch.zeros(2)), noise)
+    assert torch.isfinite(objective.weight("min_snr", 5.0, objective.snr(torch.zeros(2)), "epsilon")).all()
+    assert torch.equal(objective.weight("uniform", 5.0, torch.rand(3), "epsilon"), torch.ones(3))
+
+
+def test_agrees_with_the_library() -> None:
+    import diffusers
+
+    scheduler = diffusers.DDPMScheduler(prediction_type="v_prediction")
+    x0, noise = draws(2)
+    t = torch.tensor([3, 900])
+    alpha_bar = scheduler.alphas_cumprod[t]
+    torch.testing.assert_close(objective.corrupt(x0, noise, alpha_bar), scheduler.add_noise(x0, noise, t))
+    expected = scheduler.get_velocity(x0, noise, t)
+    torch.testing.assert_close(objective.target("v_prediction", x0, noise, alpha_bar), expected)
+
+
+def test_unknown_names() -> None:
+    x0, noise = draws(3)
+    with pytest.raises(ModelError, match="prediction type 'velocity'"):
+        objective.target("velocity", x0, noise, torch.ones(2))
+    with pytest.raises(RecipeError, match="did you mean 'min_snr'"):
+        objective.weight("min-snr", 5.0, torch.ones(2), "epsilon")
+
+
+def test_guidance() -> None:
+    without, given_prompt = draws(4)
+    torch.testing.assert_close(guide(without, given_prompt, 1.0), given_prompt)
+    assert torch.equal(guide(without, given_prompt, 0.0), without)
+    torch.testing.assert_close(guide(without, given_prompt, 3.0) - without, 3 * (given_prompt - without))

