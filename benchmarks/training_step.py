@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, part by part, and the most memory used: the quickstart's own recipe.
+"""Where the time of a training step goes, part by part, and the most memory used: the quickstart's recipe.
 
     python benchmarks/training_step.py
 

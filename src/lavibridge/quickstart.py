@@ -7,6 +7,7 @@ at best: a bridge can hardly draw what its image model cannot.
 """
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,14 +17,14 @@ from typing import Any
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.device import set_threads
-from lavibridge.core.errors import RunError
-from lavibridge.core.files import write_json
+from lavibridge.core.files import read_json, write_json
 from lavibridge.core.log import console
 from lavibridge.evaluation.run import evaluate
 from lavibridge.generation.sheet import contact_sheet, save_png
 from lavibridge.recipes.recipe import Recipe, dump_recipe, load_recipe
 from lavibridge.report.page import write_report
 from lavibridge.training.build import build_bridge
+from lavibridge.training.checkpoint import checkpoints
 from lavibridge.training.train import train
 
 SHEET_PROMPTS = (
@@ -57,13 +58,13 @@ def run_quickstart(
     """Train, draw, measure, report; returns the run folder.
 
     What an earlier quickstart with the same recipe has done in the folder is kept and gone on from. Raises
-    RunError if the folder holds another run.
+    RunError if the folder holds something else.
     """
     set_threads()
     phases: dict[str, float] = {}
     recipe = quickstart_recipe(minutes, language)
     with _phase("training", phases):
-        train(recipe, out, resume=_begun(out, recipe))
+        _train(recipe, out)
     with _phase("loading", phases):
         conditions = _conditions(recipe, out)
     with _phase("drawing the contact sheet", phases):
@@ -85,15 +86,15 @@ def quickstart_recipe(minutes: float, language: str | None) -> Recipe:
     return load_recipe("quickstart", settings)
 
 
-def _begun(out: Path, recipe: Recipe) -> bool:
-    """Whether the folder holds this very run already."""
-    kept = out / "recipe.yaml"
-    if not kept.is_file():
-        return False
-    if kept.read_text(encoding="utf-8") != dump_recipe(recipe):
-        raise RunError(f"{out} holds a run of another recipe: choose another --out, or delete it")
-    console.print(f"{out} exists: going on from it (delete it to begin anew)", markup=False)
-    return True
+def _train(recipe: Recipe, out: Path) -> None:
+    """Train, or go on with what was begun; a run that has had all its time is left as it is."""
+    done = checkpoints(out)
+    if done and dump_recipe(recipe) == (out / "recipe.yaml").read_text(encoding="utf-8"):
+        state, limit = read_json(done[-1] / "state.json"), (recipe.training.max_minutes or math.inf) * 60
+        if state["step"] >= recipe.training.steps or state["seconds"] >= limit:
+            console.print(f"{out} is trained already (delete it to begin anew)", markup=False, soft_wrap=True)
+            return
+    train(recipe, out, resume=(out / "recipe.yaml").is_file())
 
 
 def _conditions(recipe: Recipe, out: Path) -> list[Condition]:

@@ -29,6 +29,10 @@ SHOWN = 12
 """Most training samples shown per run, spread evenly over training."""
 
 
+SHOWN_ENVIRONMENT = ("device", "device_name", "threads", "torch", "lavibridge")
+"""What is shown of the environment at once; the rest is folded away below."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Picture:
     """A picture inside the page."""
@@ -110,7 +114,9 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         facts.append(("pictures that could not be read", f"{run.rejected} (rejected.jsonl)"))
     facts += [(f"saved {part.replace('_', ' ')}", _size(size)) for part, size in run.trained.items()]
     for key, value in run.environment.items():
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
+        if key.startswith("trained_") and isinstance(value, int):
+            facts.append((f"weights in {key.removeprefix('trained_').replace('_', ' ')}", f"{value:,}"))
+        elif key in SHOWN_ENVIRONMENT:
             facts.append((key.replace("_", " "), str(value)))
     return facts
 
