@@ -1,0 +1,152 @@
+"""What a step is fed: the same visits however they are cut into batches, and latents encoded once."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from lavibridge.bridge import Bridge
+from lavibridge.data.base import Dataset, open_dataset
+from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.world import World
+from lavibridge.recipes.recipe import Recipe, make_recipe
+from lavibridge.recipes.sections import kind_of, read_section
+from lavibridge.training.batches import Batches, Draw
+from lavibridge.training.build import build_bridge
+
+SIZE = (16, 16)
+
+
+@pytest.fixture(scope="module")
+def bridge() -> Bridge:
+    return build_bridge(
+        make_recipe(
+            {
+                "language": {"kind": "llama", "source": "random"},
+                "vision": {"kind": "sd", "source": "random"},
+                "connector": "lavi",
+                "lora": {"language": {"rank": 4}, "vision": {"rank": 4}},
+                "data": {"kind": "world"},
+                "training": {"steps": 1},
+            }
+        )
+    )
+
+
+def world(scenes: int = 10) -> Dataset:
+    return World(World.Config(scenes=scenes), Rejected())
+
+
+def batches(
+    bridge: Bridge, recipe: Recipe, dataset: Dataset | None = None, rank: int = 0, of: int = 1
+) -> Batches:
+    return Batches(dataset or world(), bridge.vision, recipe.training, SIZE, rank, of)
+
+
+def joined(draws: list[Draw]) -> tuple[tuple[str, ...], tuple[str, ...], torch.Tensor, torch.Tensor]:
+    names = tuple(name for draw in draws for name in draw.batch.names)
+    prompts = tuple(prompt for draw in draws for prompt in draw.batch.prompts)
+    return names, prompts, torch.cat([d.t for d in draws]), torch.cat([d.noise for d in draws])
+
+
+def test_two_half_batches_meet_what_the_whole_batch_meets(bridge: Bridge, toy: Callable[..., Recipe]) -> None:
+    whole = batches(bridge, toy(training={"batch": 4}))
+    halves = batches(bridge, toy(training={"batch": 2, "accumulate": 2}))
+    ranks = [batches(bridge, toy(training={"batch": 2}), rank=rank, of=2) for rank in range(2)]
+    for step in (0, 3):
+        expected = joined([whole.draw(step, 0)])
+        for found in (
+            joined([halves.draw(step, 0), halves.draw(step, 1)]),
+            joined([rank.draw(step, 0) for rank in ranks]),
+        ):
+            assert found[:2] == expected[:2]
+            assert torch.equal(found[2], expected[2])
+            assert torch.equal(found[3], expected[3])
+    assert whole.pictures_per_step == halves.pictures_per_step == ranks[0].pictures_per_step == 4
+
+
+def test_latents_do_not_depend_on_where_a_run_was_taken_up(
+    bridge: Bridge, toy: Callable[..., Recipe]
+) -> None:
+    recipe = toy(training={"batch": 3})
+    straight = batches(bridge, recipe)
+    expected = [straight.draw(step, 0).batch.latents for step in range(9)]
+    for start in (1, 4, 8):
+        again = batches(bridge, recipe)
+        for step in range(start, 9):
+            latents = again.draw(step, 0).batch.latents
+            assert latents is not None
+            assert torch.equal(latents, expected[step])
+
+
+def test_with_and_without_memory_the_latents_are_the_same(bridge: Bridge, toy: Callable[..., Recipe]) -> None:
+    kept = batches(bridge, toy(training={"batch": 3}))
+    fresh = batches(bridge, toy(training={"batch": 3, "latent_cache_gb": 0.0}))
+    assert kept.latents.is_cached
+    assert not fresh.latents.is_cached
+    for step in range(5):
+        first, second = kept.draw(step, 0).batch.latents, fresh.draw(step, 0).batch.latents
+        assert first is not None
+        assert second is not None
+        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
+
+
+def test_no_picture_is_encoded_before_it_is_needed_and_none_twice(
+    bridge: Bridge, toy: Callable[..., Recipe]
+) -> None:
+    fed = batches(bridge, toy(training={"batch": 3}), world(9))
+    for step in range(3):
+        assert int(fed.latents.known.sum()) == 3 * step
+        fed.draw(step, 0)
+    fed.latents.dataset = world(1)  # too small to be read from again
+    fed.draw(7, 0)
+
+
+def test_the_posterior_is_sampled_anew_at_each_visit(bridge: Bridge, toy: Callable[..., Recipe]) -> None:
+    fed = batches(bridge, toy(training={"batch": 1}), world(1))
+    first, second = fed.draw(0, 0).batch.latents, fed.draw(1, 0).batch.latents
+    assert first is not None
+    assert second is not None
+    assert not torch.equal(first, second)
+
+
+def test_the_latents_are_those_of_the_vision_model(bridge: Bridge, toy: Callable[..., Recipe]) -> None:
+    fed = batches(bridge, toy(training={"batch": 2}))
+    mean, std = fed.latents.moments([4, 2])
+    expected = fed.latents.encode([2])
+    torch.testing.assert_close(mean[1], expected[0][0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(std[1], expected[1][0], rtol=1e-4, atol=1e-5)
+
+
+def test_captions_are_dropped_at_the_asked_rate(bridge: Bridge, toy: Callable[..., Recipe]) -> None:
+    fed = batches(bridge, toy(training={"batch": 50, "caption_dropout": 0.3}))
+    prompts = [prompt for step in range(10) for prompt in fed.draw(step, 0).batch.prompts]
+    assert 0.22 < sum(prompt == "" for prompt in prompts) / 500 < 0.38
+    never = batches(bridge, toy(training={"batch": 50, "caption_dropout": 0.0}))
+    assert all(never.draw(0, 0).batch.prompts)
+
+
+def test_all_captions_of_a_picture_are_met(
+    bridge: Bridge, toy: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    (tmp_path / "pairs.tsv").write_text("a.png\tone\na.png\ttwo\na.png\tthree\n")
+    dataset = open_pairs(tmp_path / "pairs.tsv")
+    fed = batches(bridge, toy(training={"batch": 40, "caption_dropout": 0.0}), dataset)
+    assert set(fed.draw(0, 0).batch.prompts) == {"one", "two", "three"}
+
+
+def open_pairs(path: Path) -> Dataset:
+    section = read_section("data", {"kind": "tsv", "path": path})
+    assert isinstance(section, Dataset.Config)
+    return open_dataset(kind_of(section), section, Rejected())
+
+
+def test_timesteps_cover_the_whole_schedule(bridge: Bridge, toy: Callable[..., Recipe]) -> None:
+    fed = batches(bridge, toy(training={"batch": 400}))
+    t = fed.draw(0, 0).t
+    assert int(t.min()) < 20
+    assert int(t.max()) > 980
+    assert int(t.max()) < fed.times

@@ -1,0 +1,178 @@
+"""One step: the gradient is the batch's, it is clipped and averaged, and nothing that is not finite moves."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from lavibridge.core.errors import NotFiniteError
+from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.world import World
+from lavibridge.recipes.recipe import Recipe
+from lavibridge.training.batches import Batches
+from lavibridge.training.build import build_bridge
+from lavibridge.training.ema import Ema
+from lavibridge.training.events import Every
+from lavibridge.training.loop import Report, State, fit, take_step, training_mode
+from lavibridge.training.metrics import loss_by_time
+from lavibridge.training.optim import make_optimizer, published_rates
+
+Toy = Callable[..., Recipe]
+STILL: dict[str, Any] = {"rank": 4, "dropout": 0.0}
+
+
+def begin(recipe: Recipe) -> tuple[State, Batches]:
+    bridge = build_bridge(recipe)
+    parts = bridge.trained_parameters()
+    weights = [parameter for part in parts.values() for parameter in part.values()]
+    state = State(
+        bridge=bridge,
+        model=bridge,
+        parts=parts,
+        optimizer=make_optimizer(parts, published_rates("sd", recipe.training.lr), 0.01),
+        ema=Ema(weights, 0.9),
+    )
+    dataset = World(World.Config(scenes=10), Rejected())
+    training_mode(bridge)
+    return state, Batches(dataset, bridge.vision, recipe.training, (16, 16))
+
+
+def snapshot(state: State) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in state.bridge.state_dict().items()}
+
+
+def test_only_trained_weights_move_and_all_parts_of_them(toy: Toy) -> None:
+    recipe = toy()
+    state, batches = begin(recipe)
+    before = snapshot(state)
+    for _ in range(2):  # at the first step only LoRA's up-projections have a gradient
+        report = take_step(state, batches, recipe.training, 0.0)
+    moved = {name for name, value in snapshot(state).items() if not torch.equal(value, before[name])}
+    assert all("lora_" in name or name.startswith("connector.") for name in moved)
+    for part, norm in report.gradient_norm.items():
+        assert norm > 0, part
+    assert {"language", "connector", "vision"} == {name.split(".")[0] for name in moved}
+    assert any("lora_A" in name for name in moved)
+    assert any("lora_B" in name for name in moved)
+
+
+def test_accumulated_passes_make_the_same_step_as_one_batch(toy: Toy) -> None:
+    lora = {"language": STILL, "vision": STILL}
+    connector = {"dropout": 0.0}
+    reports = []
+    for training in ({"batch": 4}, {"batch": 2, "accumulate": 2}):
+        recipe = toy(training=training, lora=lora, connector=connector)
+        state, batches = begin(recipe)
+        reports.append(take_step(state, batches, recipe.training, 0.0))
+    torch.testing.assert_close(reports[0].losses, reports[1].losses, rtol=1e-3, atol=1e-4)
+    for part, norm in reports[0].gradient_norm.items():
+        assert reports[1].gradient_norm[part] == pytest.approx(norm, rel=1e-2)
+
+
+def test_dropout_is_on_in_what_is_trained_and_off_in_what_is_frozen(toy: Toy) -> None:
+    state, _ = begin(toy(language={"kind": "t5"}))
+    assert all(module.training for module in state.bridge.connector.modules())
+    on = {n for n, m in state.bridge.named_modules() if m.training and not n.startswith("connector")}
+    assert on
+    assert all("lora_dropout" in name.split(".") for name in on)
+
+
+def test_the_gradient_is_clipped_to_the_asked_length(toy: Toy) -> None:
+    recipe = toy(training={"clip": 1e-4})
+    state, batches = begin(recipe)
+    lengths: list[float] = []
+    step = state.optimizer.step
+
+    def measured(*arguments: Any) -> Any:
+        grads = [p.grad for part in state.parts.values() for p in part.values() if p.grad is not None]
+        lengths.append(float(torch.nn.utils.get_total_norm(grads)))
+        return step(*arguments)
+
+    state.optimizer.step = measured  # type: ignore[method-assign, assignment]
+    report = take_step(state, batches, recipe.training, 0.0)
+    assert lengths == [pytest.approx(1e-4, rel=1e-2)]
+    assert max(report.gradient_norm.values()) > 1e-3  # what is reported is the length before clipping
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_names_its_sample_and_moves_nothing(toy: Toy, value: float) -> None:
+    recipe = toy(training={"batch": 4})
+    state, batches = begin(recipe)
+    expected = batches.draw(0, 0).batch.names
+    bad = batches.order.index(2)
+    batches.latents.mean[bad] = value
+    before = snapshot(state)
+    averages = [each.clone() for each in state.ema.average] if state.ema else []
+    with pytest.raises(NotFiniteError, match=f"step 1: the loss is not finite .*{expected[2]}") as caught:
+        take_step(state, batches, recipe.training, 0.0)
+    assert caught.value.names == (expected[2],)
+    assert all(torch.equal(value, before[name]) for name, value in snapshot(state).items())
+    assert state.ema is not None
+    assert all(torch.equal(a, b) for a, b in zip(averages, state.ema.average, strict=True))
+    assert state.step == 0
+    assert not state.optimizer.state
+
+
+def test_a_gradient_that_is_not_finite_stops_too(toy: Toy) -> None:
+    recipe = toy()
+    state, batches = begin(recipe)
+    weight = next(iter(state.parts["connector"].values()))
+    weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(NotFiniteError, match="the gradient is not finite") as caught:
+        take_step(state, batches, recipe.training, 0.0)
+    assert caught.value.names == batches.draw(0, 0).batch.names
+
+
+def test_events_come_when_they_should_and_can_stop_the_loop(toy: Toy) -> None:
+    recipe = toy(training={"steps": 9})
+    state, batches = begin(recipe)
+    seen: list[int] = []
+    never: list[int] = []
+
+    def stop(state: State, report: Report) -> None:
+        state.stop = "enough" if report.step == 5 else ""
+
+    events = [
+        Every(2, lambda state, report: seen.append(report.step)),
+        Every(0, lambda state, report: never.append(report.step)),
+        stop,
+    ]
+    fit(state, batches, recipe.training, events)
+    assert seen == [2, 4]
+    assert not never
+    assert state.step == 5
+
+
+def test_the_clock_ends_training(toy: Toy) -> None:
+    recipe = toy(training={"steps": 100_000, "max_minutes": 0.005, "schedule": "cosine"})
+    state, batches = begin(recipe)
+    rates: list[float] = []
+    fit(state, batches, recipe.training, [lambda state, report: rates.append(report.lr["connector"])])
+    assert 1 <= state.step < 100_000
+    assert state.stop
+    assert state.seconds >= 0.3
+
+
+def test_loss_falls_on_the_same_samples(toy: Toy) -> None:
+    still = {"language": STILL, "vision": STILL}
+    recipe = toy(
+        training={"steps": 25, "batch": 8, "lr": {"connector": 3e-3, "vision_lora": 3e-3}}, lora=still
+    )
+    state, batches = begin(recipe)
+    draw = batches.draw(0, 0)
+
+    def loss() -> float:
+        state.bridge.eval()
+        with torch.no_grad():
+            return float(state.bridge(draw.batch, draw.t, draw.noise).mean())
+
+    before = loss()
+    fit(state, batches, recipe.training, [])
+    assert loss() < 0.97 * before
+
+
+def test_loss_by_time_has_ten_bins() -> None:
+    bins = loss_by_time(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 99, 999]), 1000)
+    assert bins == [2.0, *[None] * 8, 5.0]
+    assert loss_by_time(torch.tensor([4.0]), torch.tensor([100]), 1000)[1] == 4.0
