@@ -102,6 +102,7 @@ def save_lora(module: nn.Module, folder: Path, source: str) -> None:
     """Write the LoRA as a folder that PEFT reads; ``source`` names the frozen model in it."""
     config: peft.LoraConfig = module.peft_config[ADAPTER]  # type: ignore[index]
     config.inference_mode = True
+    config.target_modules = sorted(config.target_modules)  # a set until now: files should not vary by chance
     config.base_model_name_or_path = source
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(str(folder))

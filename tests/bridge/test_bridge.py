@@ -33,7 +33,7 @@ def shaken(bridge: Bridge) -> Bridge:
     generator = torch.Generator().manual_seed(1)
     for part in ("language_lora", "vision_lora"):
         for value in bridge.trained_parameters()[part].values():
-            value.data = 0.1 * torch.randn(value.shape, generator=generator)
+            value.data = 0.3 * torch.randn(value.shape, generator=generator)
     return bridge
 
 

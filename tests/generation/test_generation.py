@@ -140,7 +140,7 @@ def test_contact_sheet_holds_every_picture() -> None:
     colours = [[(250, 0, 0), (0, 250, 0)], [(0, 0, 250), (250, 250, 0)]]
     grid = [[Image.new("RGB", (16, 16), colour) for colour in line] for line in colours]
     sheet = contact_sheet(grid, ["a red circle " * 20, "two"], ["untrained", "trained"], cell=64)
-    counted = dict((colour, count) for count, colour in sheet.getcolors(1 << 16))
+    counted = {colour: count for count, colour in sheet.getcolors(1 << 16)}
     for line in colours:
         for colour in line:
             assert counted[colour] == 64 * 64

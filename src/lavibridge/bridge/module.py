@@ -153,8 +153,9 @@ class Bridge(nn.Module):
     ) -> list[Image.Image]:
         """Draw one picture for each prompt, RGB.
 
-        ``seed`` is one for all prompts or one for each; the same prompt and seed give the same picture,
-        whatever stands beside them. With ``guidance`` 1 only the prompt counts. ``on_step`` hears (steps done, all).
+        ``seed`` is one for all prompts or one for each. The same prompt and seed give the same picture,
+        whatever stands beside them. With ``guidance`` 1 only the prompt counts. ``on_step`` hears (steps
+        done, steps in all).
         """
         wanted = [prompts] if isinstance(prompts, str) else list(prompts)
         empty = [str(index + 1) for index, prompt in enumerate(wanted) if not prompt.strip()]

@@ -62,7 +62,7 @@ class DiffusersModel(VisionModel):
         for part in (self.backbone, self.autoencoder):
             part.requires_grad_(False)
             part.eval()
-        # Faster on a CPU. The autoencoder keeps the plain order: its large group norms lose digits in this one.
+        # Faster on a CPU. The autoencoder keeps the plain order: its large group norms lose digits in it.
         self.backbone.to(memory_format=torch.channels_last)
         self.prediction_type = str(self.scheduler.config.get("prediction_type", "epsilon"))
         if self.prediction_type not in ("epsilon", "v_prediction", "sample"):

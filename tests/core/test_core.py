@@ -1,0 +1,153 @@
+"""Configuration, registry, files, log, contracts: errors name the place, files are never half-written."""
+
+import json
+from pathlib import Path
+
+import jaxtyping
+import pytest
+import torch
+from pydantic import Field
+
+from lavibridge.core import files, registry, sources
+from lavibridge.core.config import Config, validate
+from lavibridge.core.contracts import Batch, Conditioning, TextFeatures
+from lavibridge.core.device import pick_device, pick_dtype, set_threads
+from lavibridge.core.errors import LaviError, ModelError, NotFiniteError, RecipeError
+from lavibridge.core.log import JsonLog, progress
+
+
+class Inner(Config):
+    """An inner part."""
+
+    steps: int = Field(default=3, ge=1)
+    """How many."""
+
+
+class Outer(Config):
+    """A whole."""
+
+    name: str
+    inner: Inner = Inner()
+    maybe: Inner | None = None
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({"name": "a", "innr": {}}, r"here\.innr: unknown key; did you mean 'inner'"),
+        ({"name": "a", "inner": {"stps": 1}}, r"here\.inner\.stps: unknown key; did you mean 'steps'"),
+        ({"name": "a", "maybe": {"stps": 1}}, r"here\.maybe\.stps: unknown key; did you mean 'steps'"),
+        ({"name": "a", "inner": {"steps": 0}}, r"here\.inner\.steps: .*greater than or equal to 1, found 0"),
+        ({"name": "a", "inner": {"steps": "many"}}, r"here\.inner\.steps: .*integer.*found 'many'"),
+        ({}, r"here\.name: this key is needed"),
+    ],
+)
+def test_wrong_configuration_is_named_by_its_path(mapping: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        validate(Outer, mapping, "here")
+
+
+def test_configuration_is_frozen_and_described() -> None:
+    config = validate(Outer, {"name": "a", "inner": {"steps": 5}}, "")
+    assert config.inner.steps == 5
+    with pytest.raises(ValueError, match="frozen"):
+        config.name = "b"
+    assert Inner.model_fields["steps"].description == "How many."
+
+
+def test_kinds_are_the_files() -> None:
+    assert set(registry.kinds("language")) >= {"clip", "t5", "llama", "bert"}
+    assert set(registry.kinds("vision")) >= {"sd", "pixart"}
+    assert set(registry.kinds("connectors")) >= {"lavi", "identity"}
+    for room in ("language", "vision", "connectors"):
+        for kind in registry.kinds(room):
+            assert issubclass(registry.load(room, kind).Config, Config)
+    with pytest.raises(RecipeError, match="did you mean 'pixart'"):
+        registry.load("vision", "pixartt")
+
+
+def test_atomic_writing_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
+    place = tmp_path / "deep" / "a.json"
+    files.write_json(place, {"word": "naïve", "list": [1, 2]})
+    assert files.read_json(place) == {"word": "naïve", "list": [1, 2]}
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(place, float("nan"))
+    assert files.read_json(place)["list"] == [1, 2]
+    assert [path.name for path in place.parent.iterdir()] == ["a.json"]
+    files.write_atomic(place, b"\x00\x01")
+    assert files.sha256(place) == "b413f47d13ee2fe6c845b2ee141af81de858df4ec549a58b7970bb96645bc8d2"
+    with pytest.raises(LaviError, match="not valid JSON"):
+        files.read_json(place)
+    with pytest.raises(LaviError, match="does not exist"):
+        files.read_json(tmp_path / "b.json")
+
+
+def test_sources(tmp_path: Path) -> None:
+    assert files.resolve_source(str(tmp_path)) == str(tmp_path)
+    assert files.resolve_source("t5-large") == "t5-large"
+    assert files.resolve_source("CompVis/stable-diffusion-v1-4") == "CompVis/stable-diffusion-v1-4"
+    for name in files.shipped_models():
+        assert Path(files.resolve_source(name)).is_dir()
+    for wrong in (str(tmp_path / "no"), "./no", "a/b/c", "mini-nothing"):
+        with pytest.raises(ModelError, match="no model folder"):
+            files.resolve_source(wrong)
+
+
+def test_model_json(tmp_path: Path) -> None:
+    assert sources.read_model_json(str(tmp_path), "config.json") is None
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="not valid JSON"):
+        sources.read_model_json(str(tmp_path), "config.json")
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ModelError, match="found a list"):
+        sources.read_model_json(str(tmp_path), "config.json")
+
+
+def test_log_is_lines_that_grow(tmp_path: Path) -> None:
+    for value in (1.0, float("nan")):
+        log = JsonLog(tmp_path / "log.jsonl")
+        log.write({"loss": value, "bins": [value, {"inner": float("inf")}]})
+        log.close()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert lines == [
+        {"loss": 1.0, "bins": [1.0, {"inner": None}]},
+        {"loss": None, "bins": [None, {"inner": None}]},
+    ]
+
+
+def test_progress_stays_off_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("steps") as bar:
+        task = bar.add_task("working", total=2, status="loss 0.5")
+        bar.advance(task)
+    assert capsys.readouterr().out == ""
+
+
+def test_devices() -> None:
+    assert pick_device("cpu").type == "cpu"
+    assert pick_device("auto").type in ("cpu", "cuda", "mps")
+    with pytest.raises(RecipeError, match="no device"):
+        pick_device("warp")
+    assert pick_dtype("bfloat16") == torch.bfloat16
+    with pytest.raises(RecipeError, match="float8"):
+        pick_dtype("float8")
+    assert set_threads() >= 1
+
+
+def test_contracts_hold_their_shapes() -> None:
+    hidden, mask = torch.zeros(2, 1, 3, 4), torch.ones(2, 3, dtype=torch.bool)
+    TextFeatures(hidden=hidden, mask=mask)
+    with pytest.raises(jaxtyping.TypeCheckError):
+        TextFeatures(hidden=hidden, mask=mask[:, :2])
+    with pytest.raises(jaxtyping.TypeCheckError):
+        Conditioning(tokens=hidden[:, 0], mask=mask.float())
+    with pytest.raises(ValueError, match="images or latents"):
+        Batch(prompts=("a",), names=("a",))
+    with pytest.raises(ValueError, match="2 pictures, 1 prompts"):
+        Batch(prompts=("a",), names=("a",), images=torch.zeros(2, 3, 4, 4))
+
+
+def test_errors_are_of_one_family() -> None:
+    error = NotFiniteError("loss is NaN", ("a.png",))
+    assert isinstance(error, LaviError)
+    assert error.names == ("a.png",)
+    assert str(error) == "loss is NaN"
