@@ -24,8 +24,8 @@ SIDE_SLACK = 2
 PLACE_SLACK = 2
 LEAST_VISIBLE = 0.45
 """Least share of a shape that must be in view: less could be anything."""
-SIDE_PRIOR = 0.003
-"""Overlap taken off for each pixel of distance to the world's own sizes: decides ties only."""
+SIDE_PRIOR = 0.006
+"""Overlap taken off for each pixel of distance to the world's own sizes: decides between near ties."""
 
 STRIPED, CHECKERED, SOLID = "striped", "checkered", "solid"
 PHASE_SLACK = 2
@@ -37,14 +37,14 @@ LEAST_AGREEMENT = {SOLID: 0.87, STRIPED: 0.8, CHECKERED: 0.8}
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """A shape at a place; `overlap` is its own, `rival` that of the best other shape."""
+    """A shape at a place, the overlap it has, and its lead over the best other shape."""
 
     shape: str
     side: int
     left: int
     top: int
     overlap: float
-    rival: float
+    lead: float
 
     @property
     def size(self) -> str:
@@ -70,9 +70,13 @@ def template(shape: str, side: int) -> Bool[ndarray, "side side"]:
 
 
 @cache
-def _templates(side: int) -> tuple[tuple[str, ...], Float32[ndarray, "pixel shape"]]:
+def _templates(
+    side: int,
+) -> tuple[tuple[str, ...], Float32[ndarray, "pixel shape"], Float32[ndarray, "shape"]]:
+    """The shapes that come at a side, their pixels, and the least area of each that must be in view."""
     shapes = ("ring",) if side in SIDES["huge"] else SHAPES
-    return shapes, np.stack([template(shape, side).ravel() for shape in shapes], axis=1).astype(np.float32)
+    pixels = np.stack([template(shape, side).ravel() for shape in shapes], axis=1).astype(np.float32)
+    return shapes, pixels, LEAST_VISIBLE * pixels.sum(axis=0)
 
 
 def fit_shape(
@@ -94,7 +98,7 @@ def fit_shape(
     padded = np.pad(visible, PLACE_SLACK).astype(np.float32), np.pad(care, PLACE_SLACK).astype(np.float32)
     best: dict[str, tuple[float, float, int, int, int]] = {}
     for side in sides:
-        shapes, shape_pixels = _templates(side)
+        shapes, shape_pixels, least = _templates(side)
         tops, lefts = _places(rows, side), _places(columns, side)
         if not tops or not lefts:
             continue
@@ -104,7 +108,7 @@ def fit_shape(
         ]
         shared, in_view = views[0] @ shape_pixels, views[1] @ shape_pixels
         overlap = shared / (total + in_view - shared)
-        overlap[in_view < LEAST_VISIBLE * shape_pixels.sum(axis=0)] = 0
+        overlap[in_view < least] = 0
         prior = SIDE_PRIOR * min(abs(side - nominal) for nominal in SIZES.values())
         for i, place in enumerate(overlap.argmax(axis=0)):
             found = float(overlap[place, i])
@@ -113,9 +117,9 @@ def fit_shape(
                 best[shapes[i]] = found - prior, found, side, left - PLACE_SLACK, top - PLACE_SLACK
     if not best:
         return None
-    (shape, (_, overlap_best, side, left, top)), *others = sorted(best.items(), key=lambda item: -item[1][0])
-    rival = max((other[1][1] for other in others), default=0.0)
-    return Fit(shape=shape, side=side, left=left, top=top, overlap=overlap_best, rival=rival)
+    (shape, (score, overlap_best, side, left, top)), *others = sorted(best.items(), key=lambda it: -it[1][0])
+    lead = score - max((other[1][0] for other in others), default=0.0)
+    return Fit(shape=shape, side=side, left=left, top=top, overlap=overlap_best, lead=lead)
 
 
 def _places(seen: ndarray, side: int) -> range:

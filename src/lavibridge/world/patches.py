@@ -4,26 +4,33 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int
 from numpy import ndarray
 
+GROUND_BIAS = 1.5
+"""Squared distances to the ground count this much more: thin tips, which JPEG fades, stay with things."""
 LEAST_ALIKE = 3
 """A pixel with fewer neighbours of its own colour takes the colour that most of its neighbours have."""
 
 
 def name_pixels(
-    pixels: Float32[ndarray, "h w 3"], palette: Float32[ndarray, "color 3"]
+    pixels: Float32[ndarray, "h w 3"], palette: Float32[ndarray, "color 3"], ground: int
 ) -> Int[ndarray, "h w"]:
-    """The nearest palette entry of each pixel; lone pixels and lines of one pixel follow their neighbours.
+    """The nearest palette entry of each pixel; lone pixels and lines of one pixel follow their
+    neighbours. `ground` is the index of the ground.
 
     The blend of two colours along an edge may be nearest to a third (red and blue make purple): such lines
     are one pixel wide and vanish here.
     """
-    distance = ((pixels[:, :, None] - palette) ** 2).sum(axis=-1)
-    labels = distance.argmin(axis=-1)
-    one_hot = labels == np.arange(len(palette))[:, None, None]
-    padded = np.pad(one_hot.astype(np.int8), ((0, 0), (1, 1), (1, 1)))
+    flat = pixels.reshape(-1, 3)
+    distance = ((flat[:, None] - palette) ** 2).sum(axis=-1)
+    distance[:, ground] *= GROUND_BIAS
+    labels = distance.argmin(axis=-1).reshape(pixels.shape[:2])
+    one_hot = np.eye(len(palette), dtype=np.int8).T[:, labels]
+    padded = np.pad(one_hot, ((0, 0), (1, 1), (1, 1)))
     rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
     counts = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
     alike = np.take_along_axis(counts, labels[None], axis=0)[0] - 1
-    return np.where(alike < LEAST_ALIKE, counts.argmax(axis=0), labels)
+    most = counts.argmax(axis=0)
+    # The tips of a star are thin too: what stands against the ground alone stays, if anything near is alike.
+    return np.where((alike < LEAST_ALIKE) & ((most != ground) | (alike < 1)), most, labels)
 
 
 def components(mask: Bool[ndarray, "h w"]) -> tuple[Int[ndarray, "h w"], int]:

@@ -24,7 +24,7 @@ PALETTE = np.array([GROUND, WHITE, *COLORS.values()], dtype=np.float32)
 GROUND_LABEL, WHITE_LABEL, FIRST_HUE = 0, 1, 2
 
 LEAST_OVERLAP = 0.74
-LEAST_LEAD = 0.02
+LEAST_LEAD = 0.01
 """How much better than any other shape the best one must be."""
 HIDDEN_GAIN = 0.025
 """How much better a thing must fit as partly hidden before it is read so."""
@@ -87,6 +87,7 @@ class _Part:
 
     hue: int
     mask: Bool[ndarray, "64 64"]
+    care: Bool[ndarray, "64 64"]
     fit: Fit | None
     hidden: bool = False
 
@@ -101,7 +102,7 @@ def read(picture: Image.Image | UInt8[ndarray, "height width 3"]) -> Reading:
     if pixels.shape != (CANVAS, CANVAS, 3):
         raise DataError(f"the checker reads RGB pictures of {CANVAS} x {CANVAS}; this one is {pixels.shape}")
     floats = pixels.astype(np.float32)
-    labels = name_pixels(floats, PALETTE)
+    labels = name_pixels(floats, PALETTE, GROUND_LABEL)
     patches, count = components((labels != GROUND_LABEL) | _seams(labels))
     reasons = _soil(floats, labels)
     things: list[Seen] = []
@@ -135,13 +136,15 @@ def read(picture: Image.Image | UInt8[ndarray, "height width 3"]) -> Reading:
 
 
 def _seams(labels: Int[ndarray, "64 64"]) -> Bool[ndarray, "64 64"]:
-    """Ground pixels between white and a hue: black blends with white into the colour of the ground."""
-    padded = np.pad(labels, 1)
-    up, down, left, right = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
-    seam = np.zeros(labels.shape, dtype=bool)
-    for a, b in ((up, down), (down, up), (left, right), (right, left)):
-        seam |= (a == WHITE_LABEL) & (b >= FIRST_HUE)
-    return seam & (labels == GROUND_LABEL)
+    """Ground of up to two pixels between other colours: black and white, or red and cyan, blend into it."""
+    seams = np.zeros(labels.shape, dtype=bool)
+    padded = np.pad(labels, 2)
+    for one, other in ((1, 1), (1, 2), (2, 1)):
+        for axis in (0, 1):
+            before = np.roll(padded, one, axis)[2:-2, 2:-2]
+            after = np.roll(padded, -other, axis)[2:-2, 2:-2]
+            seams |= (before != GROUND_LABEL) & (after != GROUND_LABEL) & (before != after)
+    return seams & (labels == GROUND_LABEL)
 
 
 def _soil(pixels: Float32[ndarray, "64 64 3"], labels: Int[ndarray, "64 64"]) -> list[str]:
@@ -160,25 +163,29 @@ def _split(patch: Bool[ndarray, "64 64"], labels: Int[ndarray, "64 64"]) -> tupl
     hues = [h for h in range(FIRST_HUE, len(PALETTE)) if core(inside == h).sum() >= LEAST_CORE]
     if not hues:
         return [], ["a patch of no hue"]
-    known = patch & np.isin(labels, [WHITE_LABEL, *hues])
-    if known.sum() < (1 - MOST_UNKNOWN) * patch.sum():
+    known = patch & np.isin(np.arange(len(PALETTE)), [WHITE_LABEL, *hues])[labels]
+    if (patch & ~known & (labels != GROUND_LABEL)).sum() > MOST_UNKNOWN * patch.sum():
         return [], ["a patch of many colours"]
     care = known | ~patch
     if len(hues) == 1:
-        return [_Part(hue=hues[0], mask=known, fit=fit_shape(known, care))], []
+        whole = known | (patch & (labels == GROUND_LABEL))  # its seams are its own
+        return [_fitted(hues[0], whole, care | whole)], []
     owner = _share_white(inside, hues)
     parts: list[_Part] = []
     for hue in hues:
         pieces = _pieces(owner == hue)
         if len(pieces) > MOST_PIECES:
             return [], ["a patch of many pieces"]
-        found = [_Part(hue=hue, mask=piece, fit=fit_shape(piece, care)) for piece in pieces]
+        found = [_fitted(hue, piece, care) for piece in pieces]
         if len(found) > 1 and not all(part.is_whole for part in found):
-            whole = np.logical_or.reduce(pieces)
-            found = [_Part(hue=hue, mask=whole, fit=fit_shape(whole, care))]
+            found = [_fitted(hue, np.logical_or.reduce(pieces), care)]
         parts += found
     _hide(parts, care)
     return parts, []
+
+
+def _fitted(hue: int, mask: Bool[ndarray, "64 64"], care: Bool[ndarray, "64 64"]) -> _Part:
+    return _Part(hue=hue, mask=mask, care=care, fit=fit_shape(mask, care))
 
 
 def _pieces(mask: Bool[ndarray, "64 64"]) -> list[Bool[ndarray, "64 64"]]:
@@ -198,18 +205,20 @@ def _share_white(inside: Int[ndarray, "64 64"], hues: list[int]) -> Int[ndarray,
 
 def _hide(parts: list[_Part], care: Bool[ndarray, "64 64"]) -> None:
     """Fit parts again as lying behind whole ones, where that explains them clearly better."""
-    gains: list[tuple[float, int, Fit]] = []
+    gains: list[tuple[float, int, _Part]] = []
     for i, part in enumerate(parts):
         fronts = [grow(other.mask) for other in parts if other is not part and other.is_whole]
         if not fronts:
             continue
-        fit = fit_shape(part.mask, care & ~(np.logical_or.reduce(fronts) & ~part.mask), hidden=True)
+        in_view = care & ~(np.logical_or.reduce(fronts) & ~part.mask)
+        fit = fit_shape(part.mask, in_view, hidden=True)
         alone = part.fit.overlap if part.fit is not None else 0.0
         if fit is not None and fit.overlap > alone + HIDDEN_GAIN:
-            gains.append((fit.overlap - alone, i, fit))
-    for _, i, fit in sorted(gains, key=lambda gain: -gain[0]):
+            behind = _Part(hue=part.hue, mask=part.mask, care=in_view, fit=fit, hidden=True)
+            gains.append((fit.overlap - alone, i, behind))
+    for _, i, behind in sorted(gains, key=lambda gain: -gain[0]):
         if any(other.is_whole for other in parts if other is not parts[i]):
-            parts[i].fit, parts[i].hidden = fit, True
+            parts[i] = behind
 
 
 def _misfit(part: _Part) -> str | None:
@@ -218,8 +227,14 @@ def _misfit(part: _Part) -> str | None:
         return "of no size of the world"
     if part.fit.overlap < LEAST_OVERLAP:
         return "of no shape of the world"
-    if part.fit.overlap < part.fit.rival + LEAST_LEAD:
+    if part.fit.lead < LEAST_LEAD:
         return "between two shapes"
+    region = part.fit.region()
+    if (
+        core(region & part.care & ~part.mask).sum() >= LEAST_CORE
+        or core(part.mask & ~region).sum() >= LEAST_CORE
+    ):
+        return "with a piece missing or added"
     rows, columns = part.mask.any(axis=1).sum(), part.mask.any(axis=0).sum()
     if not part.hidden and max(rows, columns) > MOST_STRETCH * min(rows, columns):
         return "stretched or cut"
@@ -236,13 +251,13 @@ def _name(
     color = HUES[part.hue - FIRST_HUE]
     misfit = _misfit(part)
     if misfit is not None or part.fit is None:
-        return f"something {color}, {misfit}"
+        return f"something {color} {misfit}"
     colored = part.mask & (labels == part.hue)
     if not _is_pure(colored, part.hue, pixels):
         return f"something of a colour between {color} and another"
     texture = fit_texture(part.mask & (labels == WHITE_LABEL), colored, part.fit)
     if texture is None:
-        return f"a {color} {part.fit.shape} of no texture of the world"
+        return f"something {color} ({part.fit.shape}) of no texture of the world"
     return Seen(
         shape=part.fit.shape,
         color=color,
@@ -267,7 +282,8 @@ def _is_pure(colored: Bool[ndarray, "64 64"], hue: int, pixels: Float32[ndarray,
 
 
 def _is_covered(back: Seen, front: Seen, in_front: Bool[ndarray, "64 64"]) -> bool:
-    """Whether the front thing hides part of the back one, and shows its own colour there."""
+    """Whether the front thing hides part of the back one: there its colour shows, the back one's does not."""
     shared = back.region & front.region
     area = int(shared.sum())
-    return bool(area >= LEAST_COVERED * back.region.sum() and (shared & in_front).sum() >= 0.7 * area)
+    shows = (shared & in_front).sum() >= 0.5 * area and (shared & back.visible).sum() <= 0.3 * area
+    return bool(area >= LEAST_COVERED * back.region.sum() and shows)

@@ -1,0 +1,97 @@
+"""Intervals for what is measured. All of them are deterministic.
+
+    Wilson      (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)          yes-or-no scores
+    bootstrap   percentiles of the mean over prompts drawn with replacement        any scores
+    paired      the bootstrap of the mean difference between two systems per prompt
+
+Pictures of one prompt are not independent, so prompts are drawn, never pictures (Wilson 1927, J. Am. Stat.
+Assoc. 22; Efron 1979, Ann. Stat. 7).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Z95 = 1.959963984540054
+"""The 97.5th percentile of the normal distribution."""
+DRAWS = 2000
+SEED = 20240311
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A mean with its 95 % interval; `n` pictures were scored, `unscored` could not be (and do not count)."""
+
+    n: int
+    mean: float
+    low: float
+    high: float
+    unscored: int = 0
+
+    def record(self) -> dict[str, int | float | None]:
+        """The estimate as JSON; null where nothing was scored, `unscored` only where there are any."""
+        values = {"mean": self.mean, "low": self.low, "high": self.high}
+        found: dict[str, int | float | None] = {"n": self.n}
+        found |= {name: value if math.isfinite(value) else None for name, value in values.items()}
+        return found | ({"unscored": self.unscored} if self.unscored else {})
+
+
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """The 95 % Wilson interval of a share; (0, 1) when nothing was counted."""
+    if n == 0:
+        return 0.0, 1.0
+    share = right / n
+    middle = share + Z95**2 / (2 * n)
+    reach = Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n * n))
+    scale = 1 + Z95**2 / n
+    return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
+
+
+def estimate(scores: Mapping[str, Sequence[float]]) -> Estimate:
+    """The mean over pictures of scores given per prompt; NaN = not scored.
+
+    With one yes-or-no score a prompt the interval is Wilson's; otherwise it is bootstrapped over prompts.
+    """
+    kept = {prompt: [s for s in each if not math.isnan(s)] for prompt, each in scores.items()}
+    flat = [score for each in kept.values() for score in each]
+    unscored = sum(map(len, scores.values())) - len(flat)
+    if not flat:
+        return Estimate(n=0, mean=math.nan, low=math.nan, high=math.nan, unscored=unscored)
+    mean = math.fsum(flat) / len(flat)
+    if all(len(each) <= 1 for each in kept.values()) and set(flat) <= {0.0, 1.0}:
+        low, high = wilson(round(math.fsum(flat)), len(flat))
+    else:
+        low, high = bootstrap([each for each in kept.values() if each])
+    return Estimate(n=len(flat), mean=mean, low=low, high=high, unscored=unscored)
+
+
+def bootstrap(clusters: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """The 95 % percentile interval of the mean of all scores, whole clusters drawn with replacement."""
+    sums = np.array([math.fsum(each) for each in clusters])
+    sizes = np.array([len(each) for each in clusters])
+    drawn = np.random.default_rng(SEED).integers(0, len(clusters), size=(DRAWS, len(clusters)))
+    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def paired_difference(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]]) -> Estimate:
+    """How much higher `ours` scores than `theirs`, over the prompts that both were given, prompt by prompt.
+
+    `n` counts prompts. Far narrower than two separate intervals, since hard prompts are hard for both.
+    """
+    differences = []
+    shared = [prompt for prompt in ours if prompt in theirs]
+    for prompt in shared:
+        a = [score for score in ours[prompt] if not math.isnan(score)]
+        b = [score for score in theirs[prompt] if not math.isnan(score)]
+        if a and b:
+            differences.append(math.fsum(a) / len(a) - math.fsum(b) / len(b))
+    unscored = len(shared) - len(differences)
+    if not differences:
+        return Estimate(n=0, mean=math.nan, low=math.nan, high=math.nan, unscored=unscored)
+    low, high = bootstrap([[difference] for difference in differences])
+    mean = math.fsum(differences) / len(differences)
+    return Estimate(n=len(differences), mean=mean, low=low, high=high, unscored=unscored)
