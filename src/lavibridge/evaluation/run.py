@@ -4,7 +4,7 @@
     out/records.jsonl       one line a picture: prompt, category, seed, file, clauses, all, score, detail
     out/results.json        per category n, mean and 95 % interval, and the same for each clause
 
-A second call goes on where the first stopped. Noise is named by the prompt, so the results of two bridges pair
+A second call goes on where the first stopped. Noise is named by the prompt, so results of two bridges pair
 prompt by prompt.
 """
 

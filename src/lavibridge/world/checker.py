@@ -229,7 +229,8 @@ def relates(reading: Reading, subject: int, other: int, name: str) -> bool:
 def _touch(a: Seen, b: Seen) -> bool:
     """Whether the pixels of two things come within two pixels of each other and hardly any are shared."""
     shared = (a.region & b.region).sum() / min(a.region.sum(), b.region.sum())
-    return bool((grow(a.visible) & grow(b.visible)).any() and shared <= TOUCH_SHARE)
+    near = grow(a.visible | a.region) & grow(b.visible | b.region)
+    return bool(near.any() and shared <= TOUCH_SHARE)
 
 
 def _is_inside(thing: Seen, ring: Seen) -> bool:

@@ -17,7 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from lavibridge.world.drawing import mask
 from lavibridge.world.scene import CANVAS, SHAPES, SIZES
 
-SIDES: dict[str, range] = {"small": range(14, 23), "large": range(24, 34), "huge": range(42, 51)}
+SIDES: dict[str, range] = {"small": range(15, 23), "large": range(24, 34), "huge": range(42, 51)}
 """Sides in pixels that count as each size."""
 SIDE_SLACK = 2
 """How far the side of a shape may lie from the extent of the pixels that are seen."""

@@ -23,6 +23,12 @@ HUES = tuple(COLORS)
 PALETTE = np.array([GROUND, WHITE, *COLORS.values()], dtype=np.float32)
 GROUND_LABEL, WHITE_LABEL, FIRST_HUE = 0, 1, 2
 
+_KINDS = np.arange(len(PALETTE))
+JOINED = (_KINDS[:, None] != _KINDS) & (_KINDS[:, None] != GROUND_LABEL) & (_KINDS != GROUND_LABEL)
+"""Pairs of different colours, the ground's aside."""
+BLENDS_TO_GROUND = np.linalg.norm((PALETTE[:, None] + PALETTE) / 2 - PALETTE[GROUND_LABEL], axis=-1) < 25
+"""Pairs of colours such as black and white whose mean is the ground's colour: their edge fakes it."""
+
 LEAST_OVERLAP = 0.74
 LEAST_LEAD = 0.01
 """How much better than any other shape the best one must be."""
@@ -136,14 +142,15 @@ def read(picture: Image.Image | UInt8[ndarray, "height width 3"]) -> Reading:
 
 
 def _seams(labels: Int[ndarray, "64 64"]) -> Bool[ndarray, "64 64"]:
-    """Ground of up to two pixels between other colours: black and white, or red and cyan, blend into it."""
+    """Ground of one pixel between different colours; of two where their blend has the ground's colour."""
     seams = np.zeros(labels.shape, dtype=bool)
     padded = np.pad(labels, 2)
     for one, other in ((1, 1), (1, 2), (2, 1)):
+        joined = JOINED if one == other else JOINED & BLENDS_TO_GROUND
         for axis in (0, 1):
             before = np.roll(padded, one, axis)[2:-2, 2:-2]
             after = np.roll(padded, -other, axis)[2:-2, 2:-2]
-            seams |= (before != GROUND_LABEL) & (after != GROUND_LABEL) & (before != after)
+            seams |= joined[before, after]
     return seams & (labels == GROUND_LABEL)
 
 

@@ -71,9 +71,8 @@ DAMAGES: dict[str, Callable[[Picture, int], Picture]] = {
 def counterfactuals(scene: Scene, spec: Spec) -> Iterator[tuple[str, Scene]]:
     """Scenes that differ from one that keeps the spec by a single fact, such that the spec is broken."""
     things = scene.things
-    if len(spec.groups) == 1 or all(group.count == 1 for group in spec.groups):
-        yield from _changed_things(things, spec)
-    if len(things) == 2 and spec.groups[0].color and spec.groups[1].color:
+    yield from _changed_things(things, spec)
+    if len(things) == len(spec.groups) == 2 and spec.groups[0].color and spec.groups[1].color:
         first, second = things
         swapped = replace(first, color=second.color), replace(second, color=first.color)
         if first.color != second.color and not _could_be(swapped, spec):

@@ -1,0 +1,60 @@
+"""How often the exact checker agrees with the drawer, under each damage, and how often a single change escapes it.
+
+python benchmarks/checker.py [scenes]        writes benchmarks/results/checker.json
+"""
+
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from lavibridge.evaluation.stats import wilson
+from lavibridge.world.captions import CATEGORIES, sample_pair
+from lavibridge.world.checker import check
+from lavibridge.world.drawing import draw
+from lavibridge.world.reading import Reading
+from lavibridge.world.scene import Scene
+from lavibridge.world.trials import DAMAGES, counterfactuals
+
+OUT = Path(__file__).parent / "results" / "checker.json"
+
+
+def main() -> None:
+    """Measure, print and write."""
+    scenes = int(sys.argv[1]) if len(sys.argv) > 1 else 5000
+    pairs = [sample_pair(3, i, category=CATEGORIES[i % len(CATEGORIES)]) for i in range(scenes)]
+    agreement: dict[str, dict[str, float]] = {}
+    start = time.process_time()
+    for name, damage in DAMAGES.items():
+        right = 0
+        for pair in pairs:
+            verdict = check(damage(draw(pair.scene), pair.index), pair.spec)
+            right += verdict.all and _attributes(verdict.reading) == _attributes(pair.scene)
+        agreement[name] = _share(right, scenes)
+        print(f"{name:<8} {agreement[name]}", flush=True)
+    milliseconds = (time.process_time() - start) / (scenes * len(DAMAGES)) * 1000
+    tried: Counter[str] = Counter()
+    accepted: Counter[str] = Counter()
+    for pair in pairs[: scenes // 5]:
+        for name, scene in counterfactuals(pair.scene, pair.spec):
+            tried[name] += 1
+            accepted[name] += check(draw(scene), pair.spec).all
+    escaped = {name: _share(accepted[name], n) for name, n in tried.items()}
+    print(escaped)
+    result = {"agreement": agreement, "accepted counterfactuals": escaped, "cpu milliseconds": milliseconds}
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def _attributes(read: Reading | Scene) -> list[tuple[str, str, str, str]]:
+    return sorted((thing.shape, thing.color, thing.texture, thing.size) for thing in read.things)
+
+
+def _share(count: int, n: int) -> dict[str, float]:
+    low, high = wilson(count, n)
+    return {"n": n, "count": count, "share": count / n, "low": low, "high": high}
+
+
+if __name__ == "__main__":
+    main()
