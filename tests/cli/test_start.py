@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 VERBS = ("quickstart", "train", "generate", "evaluate", "report", "show", "doctor")
-HEAVY = ("torch", "transformers", "diffusers", "peft", "accelerate", "numpy", "PIL", "matplotlib", "pydantic", "yaml")
+HEAVY = (
+    "torch",
+    "transformers",
+    "diffusers",
+    "peft",
+    "accelerate",
+    "numpy",
+    "PIL",
+    "matplotlib",
+    "pydantic",
+    "yaml",
+)
 
 
 def lavi(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -79,7 +79,7 @@ def documented(config: "BaseModel", indent: str = "") -> list[str]:
     from pydantic import BaseModel
 
     lines = []
-    for name, field in type(config).model_fields.items():
+    for name, field in sorted(type(config).model_fields.items(), key=lambda item: item[0] != "kind"):
         value = getattr(config, name)
         lines += [f"{indent}# {line}" for line in (field.description or "").splitlines()]
         if isinstance(value, BaseModel):

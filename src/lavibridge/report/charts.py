@@ -44,6 +44,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": INK,
     "grid.alpha": 0.12,
 }
@@ -91,7 +92,7 @@ def chart(title: str, x_label: str, y_label: str, series: Sequence[Series], *, l
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         if len(series) > 1:
-            axes.legend(frameon=False, fontsize=9)
+            figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9)
         return _svg(figure, title, _told(series))
 
 
@@ -109,7 +110,7 @@ def bars(title: str, x_label: str, y_label: str, names: Sequence[str], groups: S
         axes.set_ylabel(y_label)
         axes.grid(visible=False, axis="x")
         if len(groups) > 1:
-            axes.legend(frameon=False, fontsize=9)
+            figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9)
         return _svg(figure, title, _told(groups))
 
 
