@@ -8,12 +8,13 @@ import torch
 from PIL import Image
 
 from lavibridge.bridge import Bridge
+from lavibridge.core.errors import DataError
 from lavibridge.data.base import Dataset, open_dataset
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.recipes.sections import kind_of, read_section
-from lavibridge.training.batches import Batches, Draw
+from lavibridge.training.batches import Batches, Draw, ReadAhead
 from lavibridge.training.build import build_bridge
 
 SIZE = (16, 16)
@@ -150,3 +151,33 @@ def test_timesteps_cover_the_whole_schedule(bridge: Bridge, toy: Callable[..., R
     assert int(t.min()) < 20
     assert int(t.max()) > 980
     assert int(t.max()) < fed.times
+
+
+def test_reading_ahead_gives_the_same_passes_in_any_order(bridge: Bridge, toy: Callable[..., Recipe]) -> None:
+    recipe = toy(training={"batch": 3, "accumulate": 2})
+    plain = batches(bridge, recipe)
+    ahead = ReadAhead(world(), bridge.vision, recipe.training, SIZE)
+    for step, turn in ((0, 0), (0, 1), (1, 0), (4, 1), (5, 0), (0, 0), (0, 1)):
+        expected, found = plain.draw(step, turn), ahead.draw(step, turn)
+        assert found.batch.prompts == expected.batch.prompts
+        assert found.batch.latents is not None
+        assert expected.batch.latents is not None
+        assert torch.equal(found.batch.latents, expected.batch.latents)
+        assert torch.equal(found.noise, expected.noise)
+    ahead.close()
+
+
+def test_an_error_while_reading_ahead_is_not_lost(
+    bridge: Bridge, toy: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        Image.new("RGB", (20, 20)).save(tmp_path / f"{name}.png")
+    (tmp_path / "pairs.tsv").write_text("a.png\tone\nb.png\ttwo\n")
+    ahead = ReadAhead(
+        open_pairs(tmp_path / "pairs.tsv"), bridge.vision, toy(training={"batch": 1}).training, SIZE
+    )
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.png").unlink()
+    with pytest.raises(DataError, match="no longer is"):
+        ahead.draw(0, 0)
+    ahead.close()

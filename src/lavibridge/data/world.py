@@ -33,18 +33,24 @@ class World(Dataset):
         super().__init__(config, rejected)
         self.scenes = config.scenes
         self.seed = config.seed
-        # A batch asks for a scene's caption and its picture one after the other: imagine it once.
-        self.pair = lru_cache(maxsize=4096)(self.imagine)
+        # Imagining a scene takes longer than drawing it, and a batch asks for caption and picture one after
+        # the other; captions are kept for good, as every later visit needs them and no more.
+        self.pair = lru_cache(maxsize=1024)(self.imagine)
+        self.captions: dict[int, str] = {}
 
     def imagine(self, index: int) -> Pair:
         """Scene and caption number `index` of this set."""
-        return sample_pair(self.seed, index)
+        pair = sample_pair(self.seed, index)
+        self.captions[index] = pair.caption
+        return pair
 
     def __len__(self) -> int:
         return self.scenes
 
     def sample(self, index: int) -> Sample:
-        return Sample(name=f"scene-{index:06d}", captions=(self.pair(index).caption,))
+        if index not in self.captions:
+            self.pair(index)
+        return Sample(name=f"scene-{index:06d}", captions=(self.captions[index],))
 
     def picture(self, index: int, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
         return fit(Image.fromarray(draw(self.pair(index).scene)), size)

@@ -3,6 +3,7 @@
 step, pass, process, place in the batch  ->  position  ->  index, caption, noise, t
 """
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -77,3 +78,34 @@ class Batches:
             t=torch.tensor([int(one.time * self.times) for one in chances], device=self.device),
             noise=torch.stack([one.noise for one in chances]).to(self.device),
         )
+
+
+class ReadAhead(Batches):
+    """Batches whose next pass is made in a thread while the current one is computed; the same ones."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        vision: VisionModel,
+        settings: Training,
+        size: tuple[int, int],
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        super().__init__(dataset, vision, settings, size, process, processes)
+        # One worker: it alone fills the latents, and whatever is asked for out of turn waits in line.
+        self.worker = ThreadPoolExecutor(max_workers=1)
+        self.coming: dict[tuple[int, int], Future[Draw]] = {}
+
+    def draw(self, step: int, turn: int) -> Draw:
+        """The pass asked for, while the one after it is begun."""
+        asked = self.coming.get((step, turn)) or self.worker.submit(super().draw, step, turn)
+        made = asked.result()
+        is_last = turn + 1 == self.settings.accumulate
+        following = (step + 1, 0) if is_last else (step, turn + 1)
+        self.coming = {following: self.worker.submit(super().draw, *following)}
+        return made
+
+    def close(self) -> None:
+        """End the thread."""
+        self.worker.shutdown(cancel_futures=True)

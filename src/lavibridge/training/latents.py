@@ -8,7 +8,9 @@ epoch no picture is encoded before it is needed.
 """
 
 import math
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -40,6 +42,7 @@ class Latents:
         self.order = order
         self.size = size
         self.group = group
+        self.readers = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
         self.shape = vision.latent_shape(*size)
         count = len(dataset)
         self.is_cached = 2 * 4 * count * math.prod(self.shape) <= memory_gb * 1e9
@@ -63,7 +66,11 @@ class Latents:
                 self.known[members] = True
         return self.mean[list(indices)], self.std[list(indices)]
 
+    def read(self, index: int) -> Float[np.ndarray, "3 height width"]:
+        """One picture in [-1, 1]."""
+        return to_unit(self.dataset.picture(index, self.size))
+
     def encode(self, indices: Sequence[int]) -> Moments:
         """Read and encode pictures together."""
-        images = np.stack([to_unit(self.dataset.picture(index, self.size)) for index in indices])
+        images = np.stack(list(self.readers.map(self.read, indices)))
         return self.vision.encode_moments(torch.from_numpy(images).to(self.vision.alphas_cumprod.device))

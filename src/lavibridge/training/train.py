@@ -20,7 +20,7 @@ from lavibridge.data.base import Dataset, open_dataset
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of
-from lavibridge.training.batches import Batches
+from lavibridge.training.batches import Batches, ReadAhead
 from lavibridge.training.build import build_bridge
 from lavibridge.training.checkpoint import checkpoints, load_checkpoint, prune, save_checkpoint
 from lavibridge.training.ema import Ema
@@ -54,7 +54,7 @@ def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
         bridge = build_bridge(recipe).to(device)
         state = make_state(recipe, bridge, accelerator)
         side = recipe.data.size or bridge.vision.default_size
-        batches = Batches(
+        batches = ReadAhead(
             dataset,
             bridge.vision,
             settings,
@@ -74,7 +74,10 @@ def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
             say_trained(trained, published_rates(kind_of(recipe.vision), settings.lr))
             say_cut(bridge, dataset)
         accelerator.wait_for_everyone()
-        run_loop(recipe, run, state, batches, dataset, is_main)
+        try:
+            run_loop(recipe, run, state, batches, dataset, is_main)
+        finally:
+            batches.close()
     return run
 
 
