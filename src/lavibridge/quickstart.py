@@ -52,25 +52,22 @@ class Condition:
     folder: Path
 
 
-def run_quickstart(
-    out: Path, *, minutes: float = 2.0, language: str | None = None, prompts: int = PROMPTS
-) -> Path:
+def run_quickstart(recipe: Recipe, out: Path, *, prompts: int = PROMPTS, steps: int = STEPS) -> Path:
     """Train, draw, measure, report; returns the run folder.
 
-    What an earlier quickstart with the same recipe has done in the folder is kept and gone on from. Raises
-    RunError if the folder holds something else.
+    What an earlier call with the same recipe has done in the folder is kept and gone on from. Raises RunError
+    if the folder holds something else. `prompts` are measured per condition, each drawn in `steps` steps.
     """
     set_threads()
     phases: dict[str, float] = {}
-    recipe = quickstart_recipe(minutes, language)
     with _phase("training", phases):
         _train(recipe, out)
     with _phase("loading", phases):
         conditions = _conditions(recipe, out)
     with _phase("drawing the contact sheet", phases):
-        _draw_sheet(conditions, out / "contact_sheet.png")
+        _draw_sheet(conditions, out / "contact_sheet.png", steps)
     with _phase("measuring", phases):
-        found = [_measure(condition, prompts) for condition in conditions]
+        found = [_measure(condition, prompts, steps) for condition in conditions]
     results = _merged(conditions, found, phases)
     write_json(out / "results.json", results)
     page = write_report([out], out / "report.html")
@@ -78,7 +75,7 @@ def run_quickstart(
     return out
 
 
-def quickstart_recipe(minutes: float, language: str | None) -> Recipe:
+def quickstart_recipe(minutes: float = 2.0, language: str | None = None) -> Recipe:
     """The recipe `quickstart`, with another time limit and, if named, another language model."""
     settings = [f"training.max_minutes={minutes * 0.95:.4g}"]  # the rest is for the last checkpoint
     if language is not None:
@@ -98,10 +95,10 @@ def _train(recipe: Recipe, out: Path) -> None:
 
 
 def _conditions(recipe: Recipe, out: Path) -> list[Condition]:
-    source = str(recipe.model_dump()["vision"]["source"])
+    vision = recipe.vision.model_dump()
     own = Bridge.compose(
-        language={"kind": "clip", "source": source, "see_padding": True},
-        vision=source,
+        language={"kind": "clip", "source": vision["source"], "see_padding": True},
+        vision=vision,
         connector="identity",
         language_lora=None,
         vision_lora=None,
@@ -118,9 +115,9 @@ def _conditions(recipe: Recipe, out: Path) -> list[Condition]:
     ]
 
 
-def _draw_sheet(conditions: list[Condition], path: Path) -> None:
+def _draw_sheet(conditions: list[Condition], path: Path, steps: int) -> None:
     columns = [
-        condition.bridge.generate(SHEET_PROMPTS, seed=SHEET_SEED, steps=STEPS, guidance=GUIDANCE)
+        condition.bridge.generate(SHEET_PROMPTS, seed=SHEET_SEED, steps=steps, guidance=GUIDANCE)
         for condition in conditions
     ]
     names = [condition.name for condition in conditions]
@@ -129,14 +126,14 @@ def _draw_sheet(conditions: list[Condition], path: Path) -> None:
     save_png(path, sheet, {"description": told})
 
 
-def _measure(condition: Condition, prompts: int) -> dict[str, Any]:
+def _measure(condition: Condition, prompts: int, steps: int) -> dict[str, Any]:
     return evaluate(
         condition.bridge,
         "world",
         condition.folder,
         categories=(CATEGORY,),
         limit=prompts,
-        steps=STEPS,
+        steps=steps,
         guidance=GUIDANCE,
     )
 

@@ -147,6 +147,11 @@ def _models() -> list[Finding]:
     findings = []
     for name in names:
         folder = models_folder() / name
+        if not (folder / "hashes.json").is_file():
+            findings.append(
+                Finding(state="bad", subject=name, found="hashes.json is missing: reinstall lavibridge")
+            )
+            continue
         hashes = read_json(folder / "hashes.json")
         wrong = [
             file

@@ -26,6 +26,6 @@ def quickstart(language: str | None = LANGUAGE, out: Path = OUT, minutes: float 
     no network, no GPU. It ends with a contact sheet, results.json and report.html in the run folder, and with
     the commands to go on.
     """
-    from lavibridge.quickstart import run_quickstart
+    from lavibridge.quickstart import quickstart_recipe, run_quickstart
 
-    print(run_quickstart(out, minutes=minutes, language=language))
+    print(run_quickstart(quickstart_recipe(minutes, language), out))

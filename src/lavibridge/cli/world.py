@@ -18,7 +18,9 @@ COUNT = typer.Option(16, "--count", "-n", min=1, help="How many scenes.")
 SEED = typer.Option(0, "--seed", help="The same seed gives the same scenes.")
 OUT = typer.Option(Path("world"), "--out", "-o", metavar="FOLDER", help="Where the PNG files go.")
 PICTURES = typer.Argument(metavar="PICTURE...", help="PNG files of 64 x 64 pixels.")
-NAME = typer.Argument(metavar="NAME", help="A shipped model: mini-clip, mini-sd or mini-llama.")
+NAME = typer.Argument(
+    metavar="NAME", help="mini-vae, mini-clip, mini-llama or mini-sd; mini-sd needs the first two."
+)
 MADE = typer.Option(
     None, "--out", "-o", metavar="FOLDER", help="Model folder to make.  [default: runs/pretrain/NAME]"
 )

@@ -1,0 +1,62 @@
+"""The quickstart, whole, on toy models of the real classes: everything it promises lies in the folder."""
+
+import json
+from pathlib import Path
+
+from PIL import Image
+
+from lavibridge.bridge import Bridge
+from lavibridge.quickstart import SHEET_PROMPTS, quickstart_recipe, run_quickstart
+from lavibridge.recipes.recipe import make_recipe
+
+TOY = {
+    "language": {"kind": "llama", "source": "random"},
+    "vision": {"kind": "sd", "source": "random"},
+    "connector": {"kind": "lavi"},
+    "lora": {"language": {"rank": 2}, "vision": {"rank": 2}},
+    "data": {"kind": "world", "scenes": 8, "size": 64},
+    "training": {
+        "steps": 2,
+        "batch": 2,
+        "warmup": 1,
+        "preview_every": 0,
+        "checkpoint_every": 0,
+        "device": "cpu",
+    },
+}
+
+
+def test_the_quickstart_ends_in_a_sheet_results_and_a_report_and_a_second_call_does_nothing_twice(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "quickstart"
+    assert run_quickstart(make_recipe(TOY), out, prompts=2, steps=1) == out
+    results = json.loads((out / "results.json").read_text())
+    scored = {"trained": results, **results["compared"]}
+    assert len(scored) == 3
+    for each in scored.values():
+        assert each["categories"]["one"]["n"] == 2
+        assert 0 <= each["categories"]["one"]["low"] <= each["categories"]["one"]["high"] <= 1
+    assert {"training", "measuring"} <= set(results["seconds"])
+    with Image.open(out / "contact_sheet.png") as sheet:
+        assert SHEET_PROMPTS[0] in sheet.info["description"]
+    assert "Contact sheet" in (out / "report.html").read_text()
+    assert Bridge.from_pretrained(out).generate(["a red circle"], steps=1)
+
+    log, checkpoints = (out / "log.jsonl").read_text(), sorted((out / "checkpoints").iterdir())
+    run_quickstart(make_recipe(TOY), out, prompts=2, steps=1)
+    assert (out / "log.jsonl").read_text() == log
+    assert sorted((out / "checkpoints").iterdir()) == checkpoints
+
+
+def test_the_recipe_keeps_to_the_time() -> None:
+    recipe = quickstart_recipe(1.0)
+    assert recipe.training.max_minutes is not None
+    assert 0.9 <= recipe.training.max_minutes <= 1.0
+
+
+def test_the_recipe_takes_another_language_model_and_finds_its_family(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    language = quickstart_recipe(1.0, str(tmp_path)).language.model_dump()
+    assert language["kind"] == "bert"
+    assert language["source"] == str(tmp_path)
