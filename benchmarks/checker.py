@@ -1,4 +1,4 @@
-"""How often the exact checker agrees with the drawer, under each damage, and how often a single change escapes it.
+"""How often the exact checker agrees with the drawer under each damage, and how often a change escapes it.
 
 python benchmarks/checker.py [scenes]        writes benchmarks/results/checker.json
 """

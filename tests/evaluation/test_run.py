@@ -14,12 +14,14 @@ from lavibridge.world.drawing import draw
 from lavibridge.world.scene import Scene
 
 
+PAIRS = [pair for category in CATEGORIES for pair in prompts(category, 4)]
+
+
 class Drawer:
     """Draws each prompt's own scene, or (`blind`) an empty ground; stops after `patience` pictures."""
 
     def __init__(self, blind: bool = False, patience: int = 10_000) -> None:
-        pairs = [pair for category in CATEGORIES for pair in prompts(category, 20)]
-        self.scenes = {pair.caption: Scene(things=()) if blind else pair.scene for pair in pairs}
+        self.scenes = {pair.caption: Scene(things=()) if blind else pair.scene for pair in PAIRS}
         self.patience = patience
         self.drawn: list[tuple[str, int]] = []
 
@@ -44,7 +46,9 @@ def test_a_perfect_drawer_is_perfect(tmp_path):
     records = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
     assert all(record["all"] is True for record in records)
     for record in records:
-        assert Image.open(tmp_path / record["file"]).text["prompt"] == record["prompt"]
+        with Image.open(tmp_path / record["file"]) as picture:
+            picture.load()
+            assert picture.info["prompt"] == record["prompt"]
 
 
 def test_a_blind_drawer_scores_nothing(tmp_path):
@@ -59,7 +63,8 @@ def test_goes_on_where_it_stopped(tmp_path):
     first = Drawer(patience=40)
     with pytest.raises(KeyboardInterrupt):
         evaluate(first, "world", tmp_path / "stopped", limit=4)
-    (tmp_path / "stopped" / "records.jsonl").open("a").write('{"prompt": "a re')
+    with (tmp_path / "stopped" / "records.jsonl").open("a") as file:
+        file.write('{"prompt": "a re')
     second = Drawer()
     results = evaluate(second, "world", tmp_path / "stopped", limit=4)
     assert 0 < len(first.drawn) < 4 * len(CATEGORIES)
@@ -92,7 +97,7 @@ def test_noise_is_named_by_the_prompt():
     suite = read_suite("world")
     seeds = {noise_seed(suite, "one", f"prompt {i}", 0, 0) for i in range(100)}
     assert len(seeds) == 100
-    assert noise_seed(suite, "one", "a red circle", 0, 0) == 1013623013
+    assert noise_seed(suite, "one", "a red circle", 0, 0) == 1991530089
 
 
 def test_every_category_has_enough_prompts():

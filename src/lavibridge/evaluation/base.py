@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from zlib import crc32
 
 import yaml
@@ -20,6 +20,7 @@ from lavibridge.core.errors import DataError, RecipeError
 SUITES = Path(__file__).parent / "suites"
 
 
+@runtime_checkable
 class Draws(Protocol):
     """Anything that draws prompts, a bridge above all."""
 

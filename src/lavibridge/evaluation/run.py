@@ -143,7 +143,8 @@ def _check_same(out: Path, first: dict[str, Any], settings: dict[str, Any], brid
         [first["prompt"]], seed=[first["seed"]], steps=settings["steps"], guidance=settings["guidance"]
     )[0]
     try:
-        before = np.asarray(Image.open(out / first["file"]).convert("RGB"), dtype=np.float32)
+        with Image.open(out / first["file"]) as picture:
+            before = np.asarray(picture.convert("RGB"), dtype=np.float32)
     except OSError as error:
         raise RunError(f"{out / first['file']} cannot be read ({error}): {other}") from None
     now = np.asarray(again.convert("RGB"), dtype=np.float32)
