@@ -4,7 +4,7 @@ The order is always spec -> scene -> caption, so a caption is true by constructi
 categories carry T2I-CompBench's names where they ask the same question (Huang et al. 2023, arXiv 2307.06350).
 
     one            one thing with every attribute            "a small striped red circle"
-    two            two things with every attribute           "a large red star and a small checkered blue ring"
+    two            two things with every attribute           "a red star and a small striped blue ring"
     color ...      two things told by one kind of attribute  "a red circle and a blue square"
     spatial        a direction between two things            "a red circle to the left of a blue square"
     non-spatial    touching, inside, in front of             "a red circle inside a blue ring"
@@ -21,6 +21,7 @@ from zlib import crc32
 
 import numpy as np
 
+from lavibridge.world.chance import pick, pick_weighted
 from lavibridge.world.layout import lay_out
 from lavibridge.world.scene import (
     COLORS,
@@ -53,6 +54,10 @@ TRAINING_MIX: dict[str, float] = {
 }
 """Share of each category among training pairs."""
 
+HUES = tuple(COLORS)
+SAID_TEXTURES = {"solid": 0.5, "striped": 0.25, "checkered": 0.25}
+FREE_TEXTURES = {"solid": 0.6, "striped": 0.2, "checkered": 0.2}
+
 CATEGORIES = (*TRAINING_MIX, "unseen-pairs", "unseen-words")
 
 
@@ -75,10 +80,10 @@ def sample_pair(seed: int, index: int, *, category: str | None = None, split: st
     """
     rng = np.random.default_rng([crc32(f"{split}/{category}".encode()), seed, index])
     if category is None:
-        category = str(rng.choice(list(TRAINING_MIX), p=list(TRAINING_MIX.values())))
+        category = pick_weighted(rng, TRAINING_MIX)
     while True:
-        spec = _spec(rng, category)
-        scene = _scene(rng, spec)
+        spec = sample_spec(rng, category)
+        scene = scene_of(rng, spec)
         if scene is not None:
             caption = say(rng, spec, category)
             return Pair(index=index, category=category, caption=caption, spec=spec, scene=scene)
@@ -95,13 +100,16 @@ def prompts(category: str, count: int, seed: int = 0) -> tuple[Pair, ...]:
         found.setdefault(pair.caption, pair)
         index += 1
         if index > 50 * count + 1000:
-            raise ValueError(f"category {category!r} has only {len(found)} different prompts; {count} were asked for")
+            raise ValueError(
+                f"category {category!r} has only {len(found)} different prompts; {count} were asked for"
+            )
     return tuple(found.values())
 
 
-def _spec(rng: np.random.Generator, category: str) -> Spec:
+def sample_spec(rng: np.random.Generator, category: str) -> Spec:
+    """What a prompt of the category promises, drawn at random; no scene is made."""
     if category == "unseen-words":
-        category = str(rng.choice(["one", "one", "color", "spatial"]))
+        category = pick(rng, ["one", "one", "color", "spatial"])
     if category == "unseen-pairs":
         color, shape = WITHHELD[rng.integers(len(WITHHELD))]
         return Spec(groups=(_group(rng, color=color, shape=shape, place=_place(rng)),))
@@ -131,10 +139,10 @@ def _group(rng: np.random.Generator, **given: object) -> Group:
     """A group with every attribute drawn at random but for those given (`None` = leave unsaid)."""
     while True:
         drawn: dict[str, object] = {
-            "shape": str(rng.choice(SHAPES)),
-            "color": str(rng.choice(list(COLORS))),
+            "shape": pick(rng, SHAPES),
+            "color": pick(rng, HUES),
             "texture": _texture(rng),
-            "size": str(rng.choice(["small", "large"])),
+            "size": pick(rng, ["small", "large"]),
         }
         group = Group(**{**drawn, **given})  # type: ignore[arg-type]
         if "color" in given or (group.color, group.shape) not in WITHHELD:
@@ -142,17 +150,17 @@ def _group(rng: np.random.Generator, **given: object) -> Group:
 
 
 def _place(rng: np.random.Generator) -> str | None:
-    return str(rng.choice(PLACES)) if rng.random() < 0.15 else None
+    return pick(rng, PLACES) if rng.random() < 0.15 else None
 
 
 def _texture(rng: np.random.Generator) -> str | None:
     """Solid is the ordinary case and is mentioned in half of its cases only."""
-    texture = str(rng.choice(TEXTURES, p=[0.5, 0.25, 0.25]))
+    texture = pick_weighted(rng, SAID_TEXTURES)
     return None if texture == "solid" and rng.random() < 0.5 else texture
 
 
 def _different(rng: np.random.Generator, count: int, detail: str) -> tuple[Group, ...]:
-    """Groups that cannot be mistaken for one another: no two share a colour, nor a shape when only shapes tell."""
+    """Groups that cannot be mistaken for one another: no two share a shape or what else tells them apart."""
     hidden: dict[str, dict[str, object]] = {
         "full": {},
         "color": {"texture": None, "size": None},
@@ -166,20 +174,23 @@ def _different(rng: np.random.Generator, count: int, detail: str) -> tuple[Group
             if detail == "some":
                 given = {name: None for name in ("texture", "size") if rng.random() < 0.5}
             if detail == "texture":
-                given["texture"] = str(rng.choice(TEXTURES))
+                given["texture"] = pick(rng, TEXTURES)
             groups.append(_group(rng, **given))
         key = {"shape": "shape", "texture": "texture"}.get(detail, "color")
-        if len({getattr(group, key) for group in groups}) == count and len({g.shape for g in groups}) == count:
+        if (
+            len({getattr(group, key) for group in groups}) == count
+            and len({g.shape for g in groups}) == count
+        ):
             return tuple(groups)
 
 
 def _direction(rng: np.random.Generator) -> Relation:
-    return Relation(name=str(rng.choice(DIRECTIONS)), subject=0, object=1)
+    return Relation(name=pick(rng, DIRECTIONS), subject=0, object=1)
 
 
 def _interaction(rng: np.random.Generator) -> Spec:
     """Two solid things of different colours; what holds another thing is a ring."""
-    name = str(rng.choice(INTERACTIONS))
+    name = pick(rng, INTERACTIONS)
     hidden: dict[str, object] = {"texture": None, "size": None}
     while True:
         subject = _group(rng, **hidden)
@@ -193,12 +204,12 @@ def _negation(rng: np.random.Generator) -> Spec:
     """One thing, and a shape or a colour that is not there."""
     group = _group(rng, texture=None, size=None)
     while True:
-        absent = Group(shape=str(rng.choice(SHAPES))) if rng.random() < 0.6 else Group(color=str(rng.choice(list(COLORS))))
+        absent = Group(shape=pick(rng, SHAPES)) if rng.random() < 0.6 else Group(color=pick(rng, HUES))
         if absent.shape != group.shape and absent.color != group.color:
             return Spec(groups=(group,), absent=(absent,))
 
 
-def _scene(rng: np.random.Generator, spec: Spec) -> Scene | None:
+def scene_of(rng: np.random.Generator, spec: Spec) -> Scene | None:
     """Fill in what the spec leaves open and place everything; None when it does not fit."""
     things: list[Thing] = []
     places: list[str | None] = []
@@ -211,11 +222,7 @@ def _scene(rng: np.random.Generator, spec: Spec) -> Scene | None:
             filled = Group(
                 shape=filled.shape, color=filled.color, texture="solid", size=size[i] if size else filled.size
             )
-        assert filled.shape and filled.color and filled.texture and filled.size
-        thing = Thing(
-            shape=filled.shape, color=filled.color, texture=filled.texture, size=filled.size, left=0, top=0
-        )
-        things += [thing] * group.count
+        things += [_unplaced(filled)] * group.count
         places += [group.place] * group.count
     return lay_out(rng, things, spec.relation, places)
 
@@ -223,12 +230,21 @@ def _scene(rng: np.random.Generator, spec: Spec) -> Scene | None:
 def _fill(rng: np.random.Generator, group: Group, *, small: bool) -> Group:
     """Every attribute the group leaves unsaid, drawn so that no withheld pair appears."""
     while True:
-        shape = group.shape or str(rng.choice(SHAPES))
-        color = group.color or str(rng.choice(list(COLORS)))
+        shape = group.shape or pick(rng, SHAPES)
+        color = group.color or pick(rng, HUES)
         if (color, shape) not in WITHHELD or (group.color, group.shape) in WITHHELD:
             break
     texture = group.texture or (
-        "solid" if group.color and rng.random() < 0.8 else str(rng.choice(TEXTURES, p=[0.6, 0.2, 0.2]))
+        "solid" if group.color and rng.random() < 0.8 else pick_weighted(rng, FREE_TEXTURES)
     )
-    size = group.size or ("small" if small and rng.random() < 0.7 else str(rng.choice(["small", "large"])))
+    size = group.size or ("small" if small and rng.random() < 0.7 else pick(rng, ["small", "large"]))
     return Group(shape=shape, color=color, texture=texture, size=size)
+
+
+def _unplaced(group: Group) -> Thing:
+    """A thing with all of a filled group's attributes, not yet anywhere."""
+    assert group.shape is not None
+    assert group.color is not None
+    assert group.texture is not None
+    assert group.size is not None
+    return Thing(shape=group.shape, color=group.color, texture=group.texture, size=group.size, left=0, top=0)

@@ -54,7 +54,9 @@ def draw(scene: Scene) -> UInt8[ndarray, "64 64 3"]:
 def placed_mask(thing: Thing) -> Bool[ndarray, "64 64"]:
     """The thing's hard mask on the canvas, as if nothing covered it."""
     canvas = np.zeros((CANVAS, CANVAS), dtype=bool)
-    canvas[thing.top : thing.top + thing.side, thing.left : thing.left + thing.side] = mask(thing.shape, thing.side)
+    canvas[thing.top : thing.top + thing.side, thing.left : thing.left + thing.side] = mask(
+        thing.shape, thing.side
+    )
     return canvas
 
 
@@ -71,13 +73,15 @@ def _region(shape: str, resolution: int) -> Bool[ndarray, "resolution resolution
     if shape == "cross":
         return (np.abs(x) <= 0.36) | (np.abs(y) <= 0.36)
     if shape == "ring":
-        hole = 0.76 if resolution >= SIZES["huge"] * SAMPLES else 0.5  # a huge ring has room for a thing inside
+        hole = (
+            0.76 if resolution >= SIZES["huge"] * SAMPLES else 0.5
+        )  # a huge ring has room for a thing inside
         return (x**2 + y**2 <= 1) & (x**2 + y**2 >= hole**2)
     return _star(x, y)
 
 
 def _star(x: Float[ndarray, "h w"], y: Float[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
-    """A five-pointed star that fills its box: the boundary radius is linear in x, y between its ten corners."""
+    """A five-pointed star that fills its box: straight edges between its ten corners."""
     y = (y * 0.905) + 0.095  # the points of a star span -1 .. 0.81 vertically and +-0.951 horizontally
     x = x * 0.951
     angle = np.arctan2(x, -y)  # 0 = up

@@ -5,15 +5,19 @@ Placement is rejection sampling: a scene whose truth would be borderline is neve
 """
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
 
 from lavibridge.world.drawing import placed_mask
-from lavibridge.world.scene import CANVAS, DIRECTIONS, PLACES, Relation, Scene, Thing, in_place
+from lavibridge.world.scene import CANVAS, DIRECTIONS, Relation, Scene, Thing
 
 GAP = 3
 DIRECTION_MARGIN = 12.0
 """Least distance in pixels between two centres along the axis of their direction."""
 DOMINANCE = 1.25
 """How many times the distance along the axis of a direction exceeds the one across it, at least."""
+PLACE_MARGIN = 4.0
+"""Least distance in pixels of a centre from the middle line of the half it was promised to lie in."""
 ATTEMPTS = 80
 
 
@@ -26,27 +30,28 @@ def lay_out(
     """
     if relation is not None and relation.name not in DIRECTIONS:
         pair = interact(rng, things[relation.subject], things[relation.object], relation.name)
-        rest = [thing for i, thing in enumerate(things) if i not in (relation.subject, relation.object)]
-        return None if pair is None or rest else Scene(things=pair)
-    for _ in range(ATTEMPTS):
-        placed = [_drop(rng, thing) for thing in things]
-        if relation is not None and not is_clear(placed[relation.subject], placed[relation.object], relation.name):
-            continue
-        if _apart(placed) and all(map(_in_clear_place, placed, places)):
-            return Scene(things=tuple(placed))
-    return None
+        return None if pair is None or len(things) > 2 else Scene(things=pair)
+    sides = np.array([thing.side for thing in things])
+    corners = rng.integers(1, CANVAS - sides[:, None], size=(ATTEMPTS, len(things), 2))  # left, top
+    good = _apart(corners, sides) & _in_clear_places(corners + sides[:, None] / 2, places)
+    if relation is not None:
+        centers = corners + sides[:, None] / 2
+        good &= is_clear(centers[:, relation.subject], centers[:, relation.object], relation.name)
+    if not good.any():
+        return None
+    chosen = corners[int(good.argmax())].tolist()
+    return Scene(things=tuple(_at(thing, *corner) for thing, corner in zip(things, chosen, strict=True)))
 
 
-def is_clear(subject: Thing, other: Thing, direction: str) -> bool:
-    """Whether the direction between two centres is beyond doubt."""
-    (x, y), (u, v) = subject.center, other.center
-    along, across = {
-        "left of": (u - x, y - v),
-        "right of": (x - u, y - v),
-        "above": (v - y, x - u),
-        "below": (y - v, x - u),
-    }[direction]
-    return along >= DIRECTION_MARGIN and along >= DOMINANCE * abs(across)
+def is_clear(
+    subject: Float[ndarray, "*many 2"], other: Float[ndarray, "*many 2"], direction: str
+) -> Bool[ndarray, "*many"]:
+    """Whether the direction between two centres (x, y) is beyond doubt."""
+    dx, dy = np.moveaxis(np.asarray(other) - np.asarray(subject), -1, 0)
+    along, across = {"left of": (dx, dy), "right of": (-dx, dy), "above": (dy, dx), "below": (-dy, dx)}[
+        direction
+    ]
+    return np.asarray((along >= DIRECTION_MARGIN) & (along >= DOMINANCE * np.abs(across)))
 
 
 def interact(rng: np.random.Generator, subject: Thing, other: Thing, name: str) -> tuple[Thing, ...] | None:
@@ -69,23 +74,29 @@ def _at(thing: Thing, left: int, top: int) -> Thing:
     )
 
 
-def _apart(things: list[Thing]) -> bool:
-    for i, a in enumerate(things):
-        for b in things[:i]:
-            clear_x = a.left + a.side + GAP <= b.left or b.left + b.side + GAP <= a.left
-            clear_y = a.top + a.side + GAP <= b.top or b.top + b.side + GAP <= a.top
-            if not (clear_x or clear_y):
-                return False
-    return True
+def _apart(
+    corners: Int[ndarray, "attempt thing 2"], sides: Int[ndarray, " thing"]
+) -> Bool[ndarray, " attempt"]:
+    """Whether all boxes keep their gap, for each attempt."""
+    good = np.ones(len(corners), dtype=bool)
+    for i in range(len(sides)):
+        for j in range(i):
+            after = corners[:, i] >= corners[:, j] + sides[j] + GAP
+            before = corners[:, j] >= corners[:, i] + sides[i] + GAP
+            good &= (after | before).any(axis=1)
+    return good
 
 
-def _in_clear_place(thing: Thing, place: str | None) -> bool:
-    """Whether the centre is at least four pixels inside the half that was promised."""
-    if place is None:
-        return True
-    x, y = thing.center
-    offset = abs((x if place in PLACES[:2] else y) - CANVAS / 2)
-    return in_place(thing.center, place) and offset >= 4
+def _in_clear_places(
+    centers: Float[ndarray, "attempt thing 2"], places: list[str | None]
+) -> Bool[ndarray, " attempt"]:
+    """Whether each thing with a promised half lies at least four pixels inside it, for each attempt."""
+    good = np.ones(len(centers), dtype=bool)
+    for i, place in enumerate(places):
+        if place is not None:
+            offset = centers[:, i, 0 if place in ("left", "right") else 1] - CANVAS / 2
+            good &= (offset <= -PLACE_MARGIN) if place in ("left", "top") else (offset >= PLACE_MARGIN)
+    return good
 
 
 def _fits(thing: Thing) -> bool:
@@ -120,7 +131,11 @@ def _touching(rng: np.random.Generator, subject: Thing, other: Thing) -> tuple[T
         for distance in range(max(still.side, subject.side) + 2, 0, -1):
             step = -distance if first else distance
             along = step + shift
-            left, top = (still.left + shift, still.top + along) if stacked else (still.left + along, still.top + shift)
+            left, top = (
+                (still.left + shift, still.top + along)
+                if stacked
+                else (still.left + along, still.top + shift)
+            )
             moved = _at(subject, left, top)
             if not _fits(moved):
                 continue

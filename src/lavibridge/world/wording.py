@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from lavibridge.world.chance import pick
 from lavibridge.world.scene import Group, Relation, Spec
 from lavibridge.world.words import (
     LONG_ENDINGS,
@@ -23,6 +24,7 @@ from lavibridge.world.words import (
 )
 
 Word = Callable[[str], str]
+Wordings = dict[str, tuple[str, ...]]
 
 
 def say(rng: np.random.Generator, spec: Spec, category: str) -> str:
@@ -31,7 +33,7 @@ def say(rng: np.random.Generator, spec: Spec, category: str) -> str:
         return say_unseen(rng, spec)
     if category == "long":
         return _say_long(rng, spec)
-    return _choose(rng, OPENINGS).format(x=_say_content(rng, spec, _plain, RELATION_WORDINGS))
+    return pick(rng, OPENINGS).format(x=_say_content(rng, spec, _plain, RELATION_WORDINGS))
 
 
 def say_unseen(rng: np.random.Generator, spec: Spec) -> str:
@@ -51,7 +53,7 @@ def say_mixed(rng: np.random.Generator, spec: Spec) -> str:
 
 def synonym(rng: np.random.Generator, word: str) -> str:
     """One of the word's synonyms; the word itself when it has none."""
-    return _choose(rng, SYNONYMS.get(word, (word,)))
+    return pick(rng, SYNONYMS.get(word, (word,)))
 
 
 def noun_phrase(rng: np.random.Generator, group: Group, word: Word) -> str:
@@ -60,10 +62,10 @@ def noun_phrase(rng: np.random.Generator, group: Group, word: Word) -> str:
     shape = group.shape or "thing"
     if group.count > 1:
         plain = word(shape) == shape
-        number = NUMBERS[group.count] if plain else _choose(rng, NUMBER_SYNONYMS[group.count])
+        number = NUMBERS[group.count] if plain else pick(rng, NUMBER_SYNONYMS[group.count])
         return " ".join([number, *attributes, PLURALS[shape]])
     phrase = with_article(" ".join([*attributes, word(shape)]))
-    return phrase if group.place is None else f"{phrase} {_choose(rng, PLACE_WORDINGS[group.place])}"
+    return phrase if group.place is None else f"{phrase} {pick(rng, PLACE_WORDINGS[group.place])}"
 
 
 def with_article(phrase: str) -> str:
@@ -72,21 +74,19 @@ def with_article(phrase: str) -> str:
     return f"{'an' if vowel else 'a'} {phrase}"
 
 
-def relate(rng: np.random.Generator, a: str, b: str, relation: Relation, wordings: dict[str, tuple[str, ...]]) -> str:
+def relate(rng: np.random.Generator, a: str, b: str, relation: Relation, wordings: Wordings) -> str:
     """Two phrases joined by one of the relation's wordings."""
-    return _choose(rng, wordings[relation.name]).format(a=a, b=b)
+    return pick(rng, wordings[relation.name]).format(a=a, b=b)
 
 
-def _say_content(
-    rng: np.random.Generator, spec: Spec, word: Word, wordings: dict[str, tuple[str, ...]]
-) -> str:
+def _say_content(rng: np.random.Generator, spec: Spec, word: Word, wordings: Wordings) -> str:
     phrases = [noun_phrase(rng, group, word) for group in spec.groups]
     if spec.relation is not None:
         phrases = [relate(rng, phrases[0], phrases[1], spec.relation, wordings), *phrases[2:]]
     said = " and ".join(phrases)
     for group in spec.absent:
         without = word(group.shape) if group.shape else f"{word(group.color or '')} thing"
-        said += _choose(rng, (f" and no {without}", f" but no {without}", f" without {with_article(without)}"))
+        said += pick(rng, (f" and no {without}", f" but no {without}", f" without {with_article(without)}"))
     return said
 
 
@@ -95,7 +95,7 @@ def _say_long(rng: np.random.Generator, spec: Spec) -> str:
     assert spec.relation is not None
     first, second = (noun_phrase(rng, group, _plain) for group in spec.groups)
     sentences = [
-        _choose(rng, LONG_OPENINGS).format(x=first),
+        pick(rng, LONG_OPENINGS).format(x=first),
         LONG_SECONDS[spec.relation.name].format(b=second),
         *rng.permutation(LONG_ENDINGS)[: rng.integers(1, 4)],
     ]
@@ -104,7 +104,3 @@ def _say_long(rng: np.random.Generator, spec: Spec) -> str:
 
 def _plain(word: str) -> str:
     return word
-
-
-def _choose(rng: np.random.Generator, options: tuple[str, ...]) -> str:
-    return options[rng.integers(len(options))]

@@ -1,0 +1,20 @@
+"""Drawing from few options, an order of magnitude faster than NumPy's `choice`."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+
+def pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+    """One of the options, each as likely."""
+    return options[int(rng.integers(len(options)))]
+
+
+def pick_weighted(rng: np.random.Generator, shares: Mapping[str, float]) -> str:
+    """One of the keys with the probability that is its value; the values add up to one."""
+    rest = rng.random()
+    for option, share in shares.items():
+        rest -= share
+        if rest < 0:
+            return option
+    return option

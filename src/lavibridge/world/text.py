@@ -1,0 +1,106 @@
+"""The world's own text, for language models: captions in every wording, and knowledge no caption carries.
+
+    caption      a small crimson disc to the left of a box .
+    paraphrase   a red circle above a star . in other words , a star beneath a scarlet disc .
+    definition   crimson is another word for red .
+    question     question : what color is a jade hoop ? answer : green .
+    inversion    if a dot is left of a box , then the box is right of the dot .
+
+Synonyms, definitions and inverted phrasings occur here and in no image caption, so that what a language model
+knows, and nothing else, can carry them into pictures. Withheld pairs of colour and shape do not occur at all.
+"""
+
+from zlib import crc32
+
+import numpy as np
+
+from lavibridge.world.captions import TRAINING_MIX, sample_spec
+from lavibridge.world.chance import pick, pick_weighted
+from lavibridge.world.scene import COLORS, DIRECTIONS, SHAPES, Group
+from lavibridge.world.wording import Word, noun_phrase, say, say_mixed, say_unseen, synonym
+from lavibridge.world.words import NUMBER_SYNONYMS, NUMBERS, SYNONYMS
+
+KINDS: dict[str, float] = {
+    "caption": 0.2,
+    "mixed": 0.25,
+    "paraphrase": 0.3,
+    "definition": 0.1,
+    "question": 0.1,
+    "inversion": 0.05,
+}
+INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+PARAPHRASE_LINKS = ("in other words ,", "that is ,", "or put differently ,", "which means")
+
+
+def document(seed: int, index: int, split: str = "train") -> str:
+    """The short text that (seed, index, split) names: always the same one."""
+    rng = np.random.default_rng([crc32(f"text/{split}".encode()), seed, index])
+    kind = pick_weighted(rng, KINDS)
+    makers = {
+        "definition": _definition,
+        "question": _question,
+        "inversion": _inversion,
+        "paraphrase": _paraphrase,
+    }
+    if kind in makers:
+        return makers[kind](rng)
+    category = pick_weighted(rng, TRAINING_MIX)
+    spec = sample_spec(rng, category)
+    return say(rng, spec, category) if kind == "caption" else f"{say_mixed(rng, spec)} ."
+
+
+def _definition(rng: np.random.Generator) -> str:
+    word = pick(rng, tuple(SYNONYMS))
+    other = synonym(rng, word)
+    if word in COLORS:
+        forms = (
+            "{other} is a kind of {word} .",
+            "a {other} thing is {word} .",
+            "the color {other} is {word} .",
+        )
+    elif word in SHAPES:
+        forms = (
+            "a {other} is a {word} .",
+            "{other} means {word} .",
+            "every {other} has the shape of a {word} .",
+        )
+    else:
+        forms = ("{other} means {word} .", "a {other} thing is {word} .", "{other} is the same as {word} .")
+    if rng.random() < 0.1:
+        number = int(rng.choice(list(NUMBERS)))
+        other, word = NUMBER_SYNONYMS[number][rng.integers(2)], NUMBERS[number]
+        forms = ("{other} means {word} .", "{other} things are {word} things .", "{other} is {word} .")
+    return forms[rng.integers(len(forms))].format(word=word, other=other)
+
+
+def _question(rng: np.random.Generator) -> str:
+    group = sample_spec(rng, "one").groups[0]
+    phrase = noun_phrase(rng, Group(shape=group.shape, color=group.color, size=group.size), _any_word(rng))
+    asked, answer = [
+        ("what color is {x} ?", group.color),
+        ("what shape is {x} ?", group.shape),
+        ("how large is {x} ?", group.size),
+        ("is there a {no} in a picture of only {x} ?", "no"),
+    ][rng.integers(4)]
+    absent = pick(rng, [shape for shape in SHAPES if shape != group.shape])
+    return f"question : {asked.format(x=phrase, no=absent)} answer : {answer} ."
+
+
+def _inversion(rng: np.random.Generator) -> str:
+    a, b = (synonym(rng, str(shape)) for shape in rng.choice(SHAPES, size=2, replace=False))
+    name = pick(rng, DIRECTIONS)
+    return f"if a {a} is {name} a {b} , then the {b} is {INVERSE[name]} the {a} ."
+
+
+def _paraphrase(rng: np.random.Generator) -> str:
+    """The same spec said twice, once in plain words and once in others, in either order."""
+    category = pick(rng, ["one", "one", "two", "color", "spatial", "non-spatial", "counting"])
+    spec = sample_spec(rng, category)
+    said = [say(rng, spec, category), say_unseen(rng, spec)]
+    if rng.random() < 0.5:
+        said.reverse()
+    return f"{said[0]} . {PARAPHRASE_LINKS[rng.integers(len(PARAPHRASE_LINKS))]} {said[1]} ."
+
+
+def _any_word(rng: np.random.Generator) -> Word:
+    return lambda word: synonym(rng, word) if rng.random() < 0.5 else word

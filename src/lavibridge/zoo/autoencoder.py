@@ -1,0 +1,100 @@
+"""`mini-vae`: the autoencoder of the miniature vision models, 64 x 64 x 3 -> 16 x 16 x 4.
+
+    loss = mean |x - decode(z)| + 1/2 mean (x - decode(z))^2 + KL_WEIGHT * KL(q(z | x) || N(0, 1))
+
+The class is Diffusers' `AutoencoderKL`; after training, the scaling factor is set so that latents have unit
+variance, as Rombach et al. 2022 (arXiv 2112.10752) do.
+"""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from lavibridge.world.checker import check
+from lavibridge.world.scene import CANVAS
+from lavibridge.zoo.pool import as_images, make_pairs, pictures
+from lavibridge.zoo.pretraining import Pretraining
+
+KL_WEIGHT = 1e-4
+HELD_OUT_SEED = 7_000
+
+
+def build() -> AutoencoderKL:
+    """The network with fresh weights."""
+    return AutoencoderKL(
+        block_out_channels=(24, 48, 64),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        norm_num_groups=8,
+        latent_channels=4,
+        sample_size=64,
+        mid_block_add_attention=False,
+    )
+
+
+class AutoencoderPretraining(Pretraining):
+    """Reconstruction of drawn scenes."""
+
+    name = "mini-vae"
+    steps = 2000
+    batch = 8
+    lr = 2e-3
+
+    CROPS_UNTIL = 0.8
+    """Share of the run in which three steps of four train on windows; the rest sees whole pictures."""
+
+    def __init__(self, pool: int = 10_000) -> None:
+        torch.manual_seed(self.seed)
+        self.network = build().to(memory_format=torch.channels_last)
+        self.networks = nn.ModuleDict({"vae": self.network})
+        self.pairs = make_pairs(self.seed, pool)
+        self.images = pictures(self.pairs)
+        self.held_out = make_pairs(HELD_OUT_SEED, 500)
+
+    def _whole(self) -> Tensor:
+        chosen = torch.randint(len(self.images), (self.batch,))
+        return as_images(self.images[chosen])
+
+    def _crops(self) -> Tensor:
+        """Twice as many 32 x 32 windows around things: most of a picture is empty ground, which is easy."""
+        windows = []
+        for index in torch.randint(len(self.images), (2 * self.batch,)).tolist():
+            things = self.pairs[index].scene.things
+            x, y = things[int(torch.randint(len(things), ()))].center
+            jitter = torch.randint(-8, 9, (2,)).tolist()
+            left, top = (
+                min(max(int(c) - 16 + j, 0), CANVAS - 32) for c, j in zip((x, y), jitter, strict=True)
+            )
+            windows.append(self.images[index, top : top + 32, left : left + 32])
+        return as_images(torch.stack(windows))
+
+    def loss(self, step: int) -> Tensor:
+        """L1 + L2 reconstruction and a little KL."""
+        x = self._crops() if step % 4 and step < self.CROPS_UNTIL * self.steps else self._whole()
+        posterior = self.network.encode(x).latent_dist
+        error = self.network.decode(posterior.sample()).sample - x
+        kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
+        return error.abs().mean() + 0.5 * error.square().mean() + KL_WEIGHT * kl
+
+    def scores(self) -> dict[str, float]:
+        """Reconstruction error and the share of held-out scenes that still pass the exact checker."""
+        images = as_images(pictures(self.held_out))
+        decoded = torch.cat(
+            [self.network.decode(self.network.encode(x).latent_dist.mode()).sample for x in images.split(50)]
+        )
+        drawn = ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+        passed = [check(picture, pair.spec).all for picture, pair in zip(drawn, self.held_out, strict=True)]
+        return {"mse": float((decoded - images).square().mean()), "all": sum(passed) / len(passed)}
+
+    def export(self, folder: Path) -> None:
+        """An `AutoencoderKL` folder with its scaling factor."""
+        with torch.no_grad():
+            latents = torch.cat([
+                self.network.encode(as_images(x)).latent_dist.sample() for x in self.images[:2000].split(50)
+            ])  # fmt: skip
+        self.network.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
+        self.network.half().save_pretrained(folder)
+        self.network.float()

@@ -1,0 +1,125 @@
+"""`mini-clip`: a text tower and an image tower trained to agree (Radford et al. 2021, arXiv 2103.00020).
+
+    loss = 1/2 [cross-entropy over rows + over columns of  exp(s) <image_i, text_j>]
+
+Half of a batch are partners of the other half: the same scene told with two colours, or the two ends of a
+direction, swapped, and drawn anew. Without them, a bag of words is enough to win the contrast.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
+
+from lavibridge.world.captions import Pair, sample_pair, scene_of
+from lavibridge.world.scene import WITHHELD
+from lavibridge.world.wording import say
+from lavibridge.zoo.pool import as_images, make_pairs, pictures
+from lavibridge.zoo.pretraining import Pretraining
+from lavibridge.zoo.tokenizers import CLIP_LENGTH, clip_tokenizer
+
+HELD_OUT_SEED = 7_100
+
+
+class ClipPretraining(Pretraining):
+    """Contrastive learning with partners that differ in one swap."""
+
+    name = "mini-clip"
+    steps = 500
+    batch = 96
+    lr = 1.5e-3
+
+    def __init__(self, pool: int = 12_000) -> None:
+        self.tokenizer = clip_tokenizer()
+        torch.manual_seed(self.seed)
+        self.network = CLIPModel(_config(self.tokenizer))
+        self.networks = nn.ModuleDict({"clip": self.network})
+        self.pairs = make_pairs(self.seed + 1, pool)
+        self.images = pictures(self.pairs)
+        self.held_out = [
+            sample_pair(HELD_OUT_SEED, i, category=["two", "color", "spatial"][i % 3]) for i in range(300)
+        ]
+
+    def loss(self, step: int) -> Tensor:
+        """Symmetric contrast over pairs and their partners."""
+        chosen = torch.randint(len(self.pairs), (self.batch // 2,)).tolist()
+        rng = np.random.default_rng([self.seed, step])
+        partners = [pair for index in chosen if (pair := partner(rng, self.pairs[index])) is not None]
+        captions = [self.pairs[index].caption for index in chosen] + [pair.caption for pair in partners]
+        images = self.images[chosen]
+        if partners:
+            images = torch.cat([images, pictures(partners)])
+        logits = self._logits(images, captions)
+        truth = torch.arange(len(captions))
+        return (nn.functional.cross_entropy(logits, truth) + nn.functional.cross_entropy(logits.T, truth)) / 2
+
+    def scores(self) -> dict[str, float]:
+        """How often a held-out picture prefers its caption to its swapped one, and to 99 others."""
+        rng = np.random.default_rng(0)
+        swapped = [(pair, other) for pair in self.held_out if (other := partner(rng, pair)) is not None]
+        true = self._logits(pictures([pair for pair, _ in swapped]), [pair.caption for pair, _ in swapped])
+        false = self._logits(pictures([pair for pair, _ in swapped]), [other.caption for _, other in swapped])
+        among = self._logits(pictures(self.held_out[:100]), [pair.caption for pair in self.held_out[:100]])
+        return {
+            "swap": float((true.diagonal() > false.diagonal()).float().mean()),
+            "retrieval": float((among.argmax(1) == torch.arange(100)).float().mean()),
+        }
+
+    def export(self, folder: Path) -> None:
+        """A `CLIPModel` folder with its tokenizer."""
+        self.network.half().save_pretrained(folder)
+        self.network.float()
+        self.tokenizer.save_pretrained(folder)
+
+    def _logits(self, images: Tensor, captions: list[str]) -> Float[Tensor, "images captions"]:
+        ids = self._tokens(captions)
+        pixels = as_images(images)
+        found = self.network(
+            input_ids=ids["input_ids"], attention_mask=ids["attention_mask"], pixel_values=pixels
+        )
+        logits: Tensor = found.logits_per_image
+        return logits
+
+    def _tokens(self, captions: list[str]) -> dict[str, Int[Tensor, "batch token"]]:
+        return dict(self.tokenizer(captions, padding=True, truncation=True, return_tensors="pt"))
+
+
+def partner(rng: np.random.Generator, pair: Pair) -> Pair | None:
+    """The pair with two colours, or the ends of its relation, swapped; None where neither can be."""
+    spec = pair.spec
+    if spec.relation is not None and rng.random() < 0.6:
+        swapped = replace(spec, groups=(spec.groups[1], spec.groups[0], *spec.groups[2:]))
+    elif len(spec.groups) >= 2 and spec.groups[0].color and spec.groups[1].color:
+        first = replace(spec.groups[0], color=spec.groups[1].color)
+        second = replace(spec.groups[1], color=spec.groups[0].color)
+        swapped = replace(spec, groups=(first, second, *spec.groups[2:]))
+    else:
+        return None
+    if any((group.color, group.shape) in WITHHELD for group in swapped.groups):
+        return None
+    if spec.relation is not None and spec.relation.name == "inside" and swapped.groups[1].shape != "ring":
+        return None
+    scene = scene_of(rng, swapped)
+    if scene is None:
+        return None
+    caption = say(rng, swapped, pair.category)
+    return Pair(index=pair.index, category=pair.category, caption=caption, spec=swapped, scene=scene)
+
+
+def _config(tokenizer: CLIPTokenizer) -> CLIPConfig:
+    shared = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4, "projection_dim": 128}
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=CLIP_LENGTH,
+        num_hidden_layers=4,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **shared,
+    )
+    vision = CLIPVisionConfig(image_size=64, patch_size=8, num_hidden_layers=3, **shared)
+    return CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=128)

@@ -1,0 +1,80 @@
+"""`mini-llama`: a causal language model that has read the world's text and has seen no picture.
+
+The class is Transformers' `LlamaForCausalLM`; documents are packed end to end into rows of `LENGTH` tokens.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lavibridge.world.text import document
+from lavibridge.world.words import SYNONYMS
+from lavibridge.zoo.pretraining import Pretraining
+from lavibridge.zoo.tokenizers import byte_level_tokenizer
+
+LENGTH = 128
+HELD_OUT = 400
+
+
+class LlamaPretraining(Pretraining):
+    """Next-token prediction."""
+
+    name = "mini-llama"
+    steps = 1500
+    batch = 16
+    lr = 2e-3
+
+    def __init__(self, documents: int = 60_000) -> None:
+        self.tokenizer = byte_level_tokenizer()
+        torch.manual_seed(self.seed)
+        config = LlamaConfig(
+            vocab_size=len(self.tokenizer),
+            hidden_size=192,
+            intermediate_size=512,
+            num_hidden_layers=6,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            max_position_embeddings=256,
+            bos_token_id=self.tokenizer.bos_token_id,
+            eos_token_id=self.tokenizer.eos_token_id,
+            pad_token_id=self.tokenizer.pad_token_id,
+            tie_word_embeddings=True,
+        )
+        self.network = LlamaForCausalLM(config)
+        self.networks = nn.ModuleDict({"llama": self.network})
+        self.rows = self._pack([document(self.seed, index) for index in range(documents)])
+        self.held_out = self._pack([document(0, index, split="test") for index in range(HELD_OUT)])
+
+    def _pack(self, documents: list[str]) -> Tensor:
+        """Documents with an end token each, in rows of `LENGTH`."""
+        end = self.tokenizer.eos_token_id
+        ids = [token for row in self.tokenizer(documents)["input_ids"] for token in (*row, end)]
+        return torch.tensor(ids[: len(ids) // LENGTH * LENGTH]).view(-1, LENGTH)
+
+    def loss(self, step: int) -> Tensor:
+        """Cross-entropy of the next token."""
+        rows = self.rows[torch.randint(len(self.rows), (self.batch,))]
+        return self.network(input_ids=rows, labels=rows, use_cache=False).loss
+
+    def scores(self) -> dict[str, float]:
+        """Held-out perplexity, and the share of synonyms completed with the right plain word."""
+        losses = [self.network(input_ids=x, labels=x, use_cache=False).loss for x in self.held_out.split(16)]
+        return {"perplexity": float(torch.stack(losses).mean().exp()), "synonyms": self._synonyms_known()}
+
+    def _synonyms_known(self) -> float:
+        """Share of `X means ...` that go on with the right word, over every synonym of the world."""
+        known = []
+        for word, others in SYNONYMS.items():
+            for other in others:
+                start = self.tokenizer(f"{other} means", return_tensors="pt")["input_ids"]
+                wanted = self.tokenizer(word, add_special_tokens=False)["input_ids"][0]
+                known.append(int(self.network(input_ids=start).logits[0, -1].argmax()) == wanted)
+        return sum(known) / len(known)
+
+    def export(self, folder: Path) -> None:
+        """A `LlamaForCausalLM` folder with its tokenizer."""
+        self.network.half().save_pretrained(folder)
+        self.network.float()
+        self.tokenizer.save_pretrained(folder)

@@ -1,0 +1,31 @@
+"""Pools of world pairs, made once with every core and then drawn from."""
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from lavibridge.world.captions import Pair, sample_pair
+from lavibridge.world.drawing import draw
+
+
+def make_pairs(seed: int, count: int) -> list[Pair]:
+    """The pairs 0 .. count - 1 of a seed."""
+    if count < 2000:
+        return [sample_pair(seed, index) for index in range(count)]
+    with ProcessPoolExecutor(os.cpu_count()) as workers:
+        return list(workers.map(partial(sample_pair, seed), range(count), chunksize=500))
+
+
+def pictures(pairs: list[Pair]) -> UInt8[Tensor, "pairs 64 64 3"]:
+    """The drawn scenes of the pairs."""
+    return torch.from_numpy(np.stack([draw(pair.scene) for pair in pairs]))
+
+
+def as_images(stored: UInt8[Tensor, "batch height width 3"]) -> Float[Tensor, "batch 3 height width"]:
+    """Pictures as a network wants them: channels first, in [-1, 1]."""
+    return (stored.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,194 @@
+"""One resumable loop that pretrains any of the miniature models.
+
+Everything random in step k is a function of (seed, k), so a run that is stopped and resumed sees the same
+batches. The learning rate rises for `WARMUP` steps, stays, and falls linearly to zero over the last `DECAY`
+of the steps; what is exported is an exponential moving average of the weights.
+"""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lavibridge.core.device import set_threads
+from lavibridge.core.files import read_json, write_json
+from lavibridge.core.log import JsonLog, console, progress
+
+WARMUP = 100
+DECAY = 0.3
+EMA_HALF_LIFE = 100
+"""Steps after which a past weight counts half in the average."""
+
+
+class Pretraining(ABC):
+    """What a model brings to the loop: its networks, its loss, its scores, its folder."""
+
+    name: str
+    steps: int
+    batch: int
+    lr: float
+    seed: int = 0
+
+    networks: nn.ModuleDict
+    """The trained networks; whatever else the loss needs stays outside."""
+
+    @abstractmethod
+    def loss(self, step: int) -> Tensor:
+        """The scalar loss of the step's batch, a pure function of (weights, seed, step)."""
+
+    @abstractmethod
+    def scores(self) -> dict[str, float]:
+        """A few numbers that say how good the model is by now; called with averaged weights, in eval mode."""
+
+    @abstractmethod
+    def export(self, folder: Path) -> None:
+        """Write the published folder layout in float16; called with averaged weights, in eval mode."""
+
+
+def pretrain(
+    job: Pretraining,
+    work: Path,
+    *,
+    steps: int | None = None,
+    every_minutes: float = 3.0,
+    score_minutes: float = 10.0,
+) -> dict[str, float]:
+    """Run a job to its last step, from its newest checkpoint under `work` if there is one."""
+    set_threads()
+    last = steps or job.steps
+    run = _Run(job, work)
+    log = JsonLog(work / "log.jsonl")
+    saved = scored = time.monotonic()
+    smooth: float | None = None
+    with progress("steps") as bar:
+        task = bar.add_task(f"pretrain {job.name}", total=last, completed=run.step, status="")
+        while run.step < last:
+            value = run.advance(last)
+            smooth = value if smooth is None else 0.98 * smooth + 0.02 * value
+            bar.update(task, completed=run.step, status=f"loss {smooth:.4f}")
+            now = time.monotonic()
+            if run.step % 50 == 0:
+                log.write({"step": run.step, "loss": smooth, "seconds": run.seconds})
+            if now - saved > 60 * every_minutes:
+                run.save()
+                saved = time.monotonic()
+            if now - scored > 60 * score_minutes and run.step < last:
+                found = run.averaged_scores()
+                log.write({"step": run.step, "scores": found})
+                console.print(f"step {run.step}: " + "  ".join(f"{k} {v:.3f}" for k, v in found.items()))
+                scored = time.monotonic()
+    run.save()
+    found = run.averaged_scores()
+    log.write({"step": run.step, "scores": found})
+    log.close()
+    return found
+
+
+def export(job: Pretraining, work: Path, folder: Path) -> None:
+    """Write the averaged weights of the newest checkpoint under `work` as a model folder."""
+    run = _Run(job, work)
+    run.use_average()
+    job.networks.eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    job.export(folder)
+    made = {
+        "name": job.name,
+        "parameters": sum(p.numel() for p in job.networks.parameters()),
+        "steps": run.step,
+        "batch": job.batch,
+        "lr": job.lr,
+        "seed": job.seed,
+        "cpu_hours": round(run.cpu_seconds / 3600, 2),
+    }
+    write_json(folder / "pretraining.json", made)
+
+
+class _Run:
+    """The moving parts of a pretraining: optimiser, average, position."""
+
+    def __init__(self, job: Pretraining, work: Path) -> None:
+        self.job, self.work = job, work
+        self.parameters = [p for p in job.networks.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=job.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+        )
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.step, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
+        work.mkdir(parents=True, exist_ok=True)
+        if (work / "position.json").exists():
+            self._load()
+
+    def advance(self, last: int) -> float:
+        """One optimiser step; returns its loss."""
+        started, cpu = time.monotonic(), time.process_time()
+        torch.manual_seed(self.job.seed * 1_000_003 + self.step)
+        self.job.networks.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.job.lr * _schedule(self.step, last)
+        loss = self.job.loss(self.step)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the loss of {self.job.name} is {value} at step {self.step}")
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        keep = min(0.5 ** (1 / EMA_HALF_LIFE), (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - keep)
+        self.seconds += time.monotonic() - started
+        self.cpu_seconds += time.process_time() - cpu
+        return value
+
+    def use_average(self) -> None:
+        """Put the averaged weights into the networks."""
+        for parameter, average in zip(self.parameters, self.average, strict=True):
+            parameter.data.copy_(average)
+
+    def averaged_scores(self) -> dict[str, float]:
+        """The job's scores with averaged weights; the trained weights are put back afterwards."""
+        trained = [p.detach().clone() for p in self.parameters]
+        self.use_average()
+        self.job.networks.eval()
+        with torch.no_grad():
+            found = self.job.scores()
+        for parameter, value in zip(self.parameters, trained, strict=True):
+            parameter.data.copy_(value)
+        return found
+
+    def save(self) -> None:
+        """Write the state; the position is written last and names the file, so a cut-off save is ignored."""
+        name = f"state-{self.step}.pt"
+        state = {
+            "networks": self.job.networks.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+        }
+        torch.save(state, self.work / name)
+        position = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+            "state": name,
+        }
+        write_json(self.work / "position.json", position)
+        for old in self.work.glob("state-*.pt"):
+            if old.name != name:
+                old.unlink()
+
+    def _load(self) -> None:
+        position = read_json(self.work / "position.json")
+        state = torch.load(self.work / position["state"], weights_only=True)
+        self.job.networks.load_state_dict(state["networks"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for average, value in zip(self.average, state["average"], strict=True):
+            average.copy_(value)
+        self.step, self.seconds = position["step"], position["seconds"]
+        self.cpu_seconds = position["cpu_seconds"]
+
+
+def _schedule(step: int, last: int) -> float:
+    return min(1.0, (step + 1) / WARMUP, max(0.0, (last - step) / (DECAY * last)))

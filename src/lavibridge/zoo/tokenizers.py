@@ -1,0 +1,72 @@
+"""Trains the tokenizers of the miniature language models on the world's own text."""
+
+import json
+from collections.abc import Iterator
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import CLIPTokenizer, PreTrainedTokenizerFast
+
+from lavibridge.world.captions import CATEGORIES, prompts
+from lavibridge.world.text import document
+
+DOCUMENTS = 8_000
+CLIP_LENGTH = 64
+"""Positions of the miniature CLIP; the longest caption of the world takes 52."""
+
+
+def corpus() -> Iterator[str]:
+    """Text that holds every word of the world many times."""
+    yield from (document(0, index) for index in range(DOCUMENTS))
+    for category in CATEGORIES:
+        yield from (pair.caption for pair in prompts(category, 100, seed=1))
+
+
+def byte_level_tokenizer(size: int = 1024) -> PreTrainedTokenizerFast:
+    """A byte-level BPE as Llama 3 has, with begin, end and padding tokens; every text begins with `<s>`."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=True),
+    ])  # fmt: skip
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<s>", "</s>", "<pad>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        corpus(), trainers.BpeTrainer(vocab_size=size, special_tokens=special, initial_alphabet=alphabet)
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        padding_side="right",
+        model_max_length=256,
+    )
+
+
+def clip_tokenizer(size: int = 1024) -> CLIPTokenizer:
+    """A BPE with CLIP's own pre-tokenisation and word endings."""
+    blank = CLIPTokenizer()
+    inner = blank.backend_tokenizer
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = inner.normalizer, inner.pre_tokenizer
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=["<|startoftext|>", "<|endoftext|>"],
+        initial_alphabet=alphabet,
+        end_of_word_suffix="</w>",
+    )
+    tokenizer.train_from_iterator(corpus(), trainer)
+    vocab, merges = _parts(tokenizer)
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CLIP_LENGTH)
+
+
+def _parts(tokenizer: Tokenizer) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges of a trained BPE; letters that never ended a word are added."""
+    model = json.loads(tokenizer.to_str())["model"]
+    vocab: dict[str, int] = model["vocab"]
+    for letter in sorted(pre_tokenizers.ByteLevel.alphabet()):
+        vocab.setdefault(letter + "</w>", len(vocab))
+    return vocab, [tuple(merge) for merge in model["merges"]]

@@ -1,0 +1,96 @@
+"""Prompts of the world: true by construction, always the same, and free of what is withheld."""
+
+import numpy as np
+import pytest
+
+from lavibridge.world.captions import CATEGORIES, TRAINING_MIX, prompts, sample_pair
+from lavibridge.world.drawing import draw, mask, placed_mask
+from lavibridge.world.layout import is_clear
+from lavibridge.world.scene import COLORS, DIRECTIONS, GROUND, SHAPES, SIZES, WHITE, WITHHELD, matches
+from lavibridge.world.words import SYNONYMS
+
+
+def test_the_training_mix_is_a_distribution() -> None:
+    assert sum(TRAINING_MIX.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_a_scene_keeps_its_spec(category: str) -> None:
+    for pair in prompts(category, 40):
+        things = list(pair.scene.things)
+        assert len(things) == sum(group.count for group in pair.spec.groups)
+        for group in pair.spec.groups:
+            assert sum(matches(thing, group) for thing in things) >= group.count
+        for group in pair.spec.absent:
+            assert not any(matches(thing, group) for thing in things)
+
+
+def test_a_pair_is_named_by_seed_and_index() -> None:
+    assert sample_pair(3, 5) == sample_pair(3, 5)
+    assert sample_pair(3, 5) != sample_pair(3, 6)
+    assert sample_pair(3, 5, category="one") != sample_pair(3, 5, category="one", split="test")
+
+
+def test_evaluation_prompts_are_different_from_each_other_and_stable() -> None:
+    found = prompts("two", 100)
+    assert len({pair.caption for pair in found}) == 100
+    assert found[:50] == prompts("two", 50)
+
+
+def test_withheld_pairs_stay_out_of_training() -> None:
+    for index in range(2000):
+        pair = sample_pair(0, index)
+        assert not any((thing.color, thing.shape) in WITHHELD for thing in pair.scene.things)
+    for pair in prompts("unseen-pairs", 50):
+        assert any((thing.color, thing.shape) in WITHHELD for thing in pair.scene.things)
+
+
+def test_synonyms_stay_out_of_captions_and_fill_unseen_words() -> None:
+    synonyms = {other for others in SYNONYMS.values() for other in others} - {"plain"}  # `plain` grey ground
+    for index in range(1000):
+        assert not synonyms & set(sample_pair(0, index).caption.split())
+    plain = set(COLORS) | set(SHAPES)
+    for pair in prompts("unseen-words", 60):
+        assert not plain & set(pair.caption.split())
+
+
+def test_directions_in_scenes_are_beyond_doubt() -> None:
+    for pair in prompts("spatial", 60):
+        relation = pair.spec.relation
+        assert relation is not None
+        assert relation.name in DIRECTIONS
+        first, second = pair.scene.things[relation.subject], pair.scene.things[relation.object]
+        assert is_clear(np.array(first.center), np.array(second.center), relation.name)
+
+
+def test_things_keep_apart_unless_they_interact() -> None:
+    for pair in prompts("complex", 30):
+        total = sum(placed_mask(thing).astype(int) for thing in pair.scene.things)
+        assert int(np.max(total)) == 1
+
+
+def test_drawing_paints_things_and_leaves_the_ground() -> None:
+    for pair in prompts("one", 20):
+        picture = draw(pair.scene)
+        (thing,) = pair.scene.things
+        assert picture.shape == (64, 64, 3)
+        assert (picture[0] == GROUND).all()
+        inside = picture[placed_mask(thing)].astype(int)
+        own, white = (
+            np.abs(inside - np.array(tone)).max(axis=1) < 8 for tone in (COLORS[thing.color], WHITE)
+        )
+        assert (own | white).mean() > 0.7
+        assert own.any()
+
+
+@pytest.mark.parametrize("side", SIZES.values())
+def test_shapes_differ_from_each_other(side: int) -> None:
+    for i, a in enumerate(SHAPES):
+        for b in SHAPES[:i]:
+            joined = (mask(a, side) | mask(b, side)).sum()
+            assert (mask(a, side) & mask(b, side)).sum() / joined < 0.85
+
+
+def test_an_unknown_category_is_named() -> None:
+    with pytest.raises(ValueError, match="no category 'three'"):
+        prompts("three", 1)
