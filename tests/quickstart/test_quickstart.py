@@ -11,10 +11,9 @@ from lavibridge.recipes.recipe import make_recipe
 
 TOY = {
     "language": {"kind": "llama", "source": "random"},
-    "vision": {"kind": "sd", "source": "random"},
     "connector": {"kind": "lavi"},
     "lora": {"language": {"rank": 2}, "vision": {"rank": 2}},
-    "data": {"kind": "world", "scenes": 8, "size": 64},
+    "data": {"kind": "world", "scenes": 8},
     "training": {
         "steps": 2,
         "batch": 2,
@@ -27,10 +26,11 @@ TOY = {
 
 
 def test_the_quickstart_ends_in_a_sheet_results_and_a_report_and_a_second_call_does_nothing_twice(
-    tmp_path: Path,
+    toy_sd: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "quickstart"
-    assert run_quickstart(make_recipe(TOY), out, prompts=2, steps=1) == out
+    recipe = make_recipe({**TOY, "vision": {"source": str(toy_sd)}})
+    assert run_quickstart(recipe, out, prompts=2, steps=1) == out
     results = json.loads((out / "results.json").read_text())
     scored = {"trained": results, **results["compared"]}
     assert len(scored) == 3
@@ -44,7 +44,7 @@ def test_the_quickstart_ends_in_a_sheet_results_and_a_report_and_a_second_call_d
     assert Bridge.from_pretrained(out).generate(["a red circle"], steps=1)
 
     log, checkpoints = (out / "log.jsonl").read_text(), sorted((out / "checkpoints").iterdir())
-    run_quickstart(make_recipe(TOY), out, prompts=2, steps=1)
+    run_quickstart(recipe, out, prompts=2, steps=1)
     assert (out / "log.jsonl").read_text() == log
     assert sorted((out / "checkpoints").iterdir()) == checkpoints
 
