@@ -13,7 +13,6 @@ from lavibridge.world.captions import CATEGORIES, prompts
 from lavibridge.world.drawing import draw
 from lavibridge.world.scene import Scene
 
-
 PAIRS = [pair for category in CATEGORIES for pair in prompts(category, 4)]
 
 

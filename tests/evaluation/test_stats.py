@@ -30,7 +30,7 @@ def test_paired_is_narrower_than_two_intervals():
     rng = np.random.default_rng(1)
     hard = rng.random(200)
     ours = {str(i): [float(rng.random() < p + 0.05)] for i, p in enumerate(hard * 0.9)}
-    theirs = {name: [score * 0.9] for name, score in ours.items()}
+    theirs = {name: [score[0] * 0.9] for name, score in ours.items()}
     paired, alone = paired_difference(ours, theirs), estimate(ours)
     assert paired.n == 200
     assert paired.high - paired.low < alone.high - alone.low
