@@ -45,7 +45,7 @@ def test_a_shown_recipe_is_the_recipe(name: str, tmp_path: Path) -> None:
 def test_every_setting_of_every_component_says_what_it_means(what: str) -> None:
     lines = shown(what).splitlines()[2:]
     for place, line in enumerate(lines):
-        if not line.startswith(" "):
+        if line and not line.startswith(" "):
             assert lines[place + 1].startswith("    "), f"{what}: {line} has no docstring"
 
 

@@ -68,7 +68,11 @@ def test_every_dependency_has_a_pinned_version() -> None:
 
 def test_the_import_contracts_hold() -> None:
     done = subprocess.run(
-        [str(Path(sys.executable).parent / "lint-imports")], cwd=ROOT, capture_output=True, text=True, check=False
+        [str(Path(sys.executable).parent / "lint-imports")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -84,5 +88,5 @@ def test_the_version_is_written_once_and_the_same_everywhere() -> None:
 def test_the_package_names_what_it_does_not_have() -> None:
     import lavibridge
 
-    with pytest.raises(AttributeError, match="Bridge"):
+    with pytest.raises(AttributeError, match="Bride"):
         lavibridge.Bride  # noqa: B018 - the access is the test
