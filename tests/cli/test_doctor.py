@@ -1,11 +1,12 @@
 """`lavi doctor` compares versions as numbers, reads the network setting, and finds a damaged model."""
 
-
 import pytest
 from typer.testing import CliRunner
 
 from lavibridge.cli import doctor
 from lavibridge.cli.main import app
+from lavibridge.core import files
+from lavibridge.zoo.hashes import write_hashes
 
 
 @pytest.mark.parametrize(
@@ -55,3 +56,15 @@ def test_an_old_library_is_bad_and_the_reason_is_given(monkeypatch: pytest.Monke
 def test_the_network_setting_is_read(monkeypatch: pytest.MonkeyPatch, setting: str, said: str) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", setting)
     assert said in CliRunner().invoke(app, ["doctor"]).stdout
+
+
+def test_a_damaged_shipped_model_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mini-toy" / "unet").mkdir(parents=True)
+    weights = tmp_path / "mini-toy" / "unet" / "model.safetensors"
+    weights.write_bytes(b"weights")
+    monkeypatch.setattr(files, "models_folder", lambda: tmp_path)
+    assert "hashes.json is missing" in CliRunner().invoke(app, ["doctor"]).stdout
+    write_hashes(tmp_path / "mini-toy")
+    assert "ok    mini-toy     1 files as shipped" in CliRunner().invoke(app, ["doctor"]).stdout
+    weights.write_bytes(b"weightz")
+    assert "damaged: unet/model.safetensors" in CliRunner().invoke(app, ["doctor"]).stdout

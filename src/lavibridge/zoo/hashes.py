@@ -1,0 +1,24 @@
+"""Notes the SHA-256 of every file of a model folder in its hashes.json, which `lavi doctor` compares with.
+
+python -m lavibridge.zoo.hashes src/lavibridge/world/models/*      after a model has been put there to ship
+"""
+
+import sys
+from pathlib import Path
+
+from lavibridge.core.files import sha256, write_json
+
+FILE = "hashes.json"
+
+
+def write_hashes(folder: Path) -> Path:
+    """Write `folder`/hashes.json: path inside the folder -> SHA-256 of every other file."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / FILE)
+    write_json(folder / FILE, {path.relative_to(folder).as_posix(): sha256(path) for path in files})
+    return folder / FILE
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        if Path(name).is_dir():
+            write_hashes(Path(name))
