@@ -1,5 +1,7 @@
 """`lavi doctor` compares versions as numbers, reads the network setting, and finds a damaged model."""
 
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
