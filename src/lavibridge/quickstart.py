@@ -95,18 +95,10 @@ def _train(recipe: Recipe, out: Path) -> None:
 
 
 def _conditions(recipe: Recipe, out: Path) -> list[Condition]:
-    vision = recipe.vision.model_dump()
-    own = Bridge.compose(
-        language={"kind": "clip", "source": vision["source"], "see_padding": True},
-        vision=vision,
-        connector="identity",
-        language_lora=None,
-        vision_lora=None,
-    )
     bridges = {
         "untrained bridge": build_bridge(recipe),
         "trained bridge": Bridge.from_pretrained(out),
-        "the image model's own text encoder": own,
+        "the image model's own text encoder": Bridge.native(recipe.vision.model_dump()),
     }
     folders = ("untrained", "trained", "own-encoder")
     return [

@@ -9,6 +9,7 @@ import torch
 from lavibridge.core import registry
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.language.base import LanguageModel
+from lavibridge.language.clip import ClipText
 
 KINDS = registry.kinds("language")
 SHORT, LONG = "a red cat", "a much longer prompt: a boat, a house — and a naïve tree"
@@ -60,7 +61,7 @@ def test_empty_prompt_has_a_token(model: LanguageModel) -> None:
 
 
 def test_long_prompts_are_cut_and_counted(model: LanguageModel) -> None:
-    limit = model.config.max_tokens
+    limit = model.max_tokens
     used, cut = model.count_tokens(["x" * 10_000, "hi"])
     assert used[0] == limit
     assert used[0] + cut[0] >= 10_000
@@ -171,3 +172,12 @@ def test_real_minilm_knows_meaning() -> None:
     means = (features.hidden[:, -1] * mask).sum(1) / mask.sum(1)
     one = torch.nn.functional.normalize(means, dim=-1)
     assert one[0] @ one[1] > one[0] @ one[2] + 0.3
+
+
+class ClipOfFewPositions(ClipText):
+    toy = {**ClipText.toy, "max_position_embeddings": 16}  # noqa: RUF012 - a constant of the class
+
+
+def test_the_default_limit_follows_the_positions_of_the_model() -> None:
+    assert toy("t5").max_tokens == 77
+    assert ClipOfFewPositions(LanguageModel.Config(source="random")).max_tokens == 16

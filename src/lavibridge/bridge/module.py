@@ -209,6 +209,26 @@ class Bridge(nn.Module):
         store.load_weights(stored, bridge.language, bridge.connector, bridge.vision)
         return bridge.to(pick_device(device)).eval()
 
+    @staticmethod
+    def native(vision: str | Mapping[str, Any], device: str = "auto") -> "Bridge":
+        """A published pipeline as it is: under its own text encoder, pads in view, nothing trained."""
+        options = {"source": vision} if isinstance(vision, str) else vision
+        where = {name: options[name] for name in ("source", "revision") if name in options}
+        bridge = Bridge.compose(
+            language={**where, "see_padding": True},
+            vision=vision,
+            connector="identity",
+            language_lora=None,
+            vision_lora=None,
+        )
+        return bridge.to(pick_device(device)).eval()
+
+    @staticmethod
+    def open(source: str, device: str = "auto") -> "Bridge":
+        """A saved bridge or run; or an image model (folder, shipped name, hub id) as it was published."""
+        is_model = not Path(source).exists() or (Path(source) / "model_index.json").is_file()
+        return Bridge.native(source, device) if is_model else Bridge.from_pretrained(source, device)
+
     def merge(self) -> "Bridge":
         """Add LoRA into the weights for faster drawing; unmerge before training on."""
         for model in (self.language, self.vision):

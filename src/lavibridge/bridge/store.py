@@ -116,6 +116,13 @@ def find(folder: Path) -> Path:
     )
 
 
+def is_saved(folder: Path) -> bool:
+    """Whether a bridge lies in or below ``folder``, a run that has no checkpoint yet included."""
+    return any(
+        (folder / name).exists() for name in (DESCRIPTION, "checkpoints", "recipe.yaml", "manifest.json")
+    )
+
+
 def _named(room: str, model: LanguageModel | VisionModel) -> dict[str, Any]:
     """Kind and options of a frozen model; a folder is named by its full path."""
     options = model.config.model_dump()

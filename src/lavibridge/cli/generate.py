@@ -5,7 +5,11 @@ from pathlib import Path
 
 import typer
 
-RUN = typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a folder made by save_pretrained.")
+RUN = typer.Argument(
+    metavar="RUN",
+    help="A run folder, a checkpoint, a folder made by save_pretrained; or an image model, shipped (such as "
+    "mini-sd), a folder or a hub id, which then draws with its own text encoder.",
+)
 PROMPTS = typer.Argument(metavar="PROMPT...", help="One or more prompts, each in quotes.")
 OUT = typer.Option(Path("pictures"), "--out", "-o", metavar="FOLDER", help="Where the PNG files go.")
 SEED = typer.Option(
@@ -20,7 +24,7 @@ BATCH = typer.Option(
 
 
 def generate(
-    run: Path = RUN,
+    run: str = RUN,
     prompts: list[str] = PROMPTS,
     out: Path = OUT,
     seed: int = SEED,
@@ -42,7 +46,7 @@ def generate(
     from lavibridge.core.log import progress
     from lavibridge.generation.sheet import save_png
 
-    bridge = Bridge.from_pretrained(run)
+    bridge = Bridge.open(run)
     wanted = [(prompt, seed + offset) for prompt in prompts for offset in range(count)]
     with progress("steps") as bar:
         task = bar.add_task("drawing", total=None, status="")

@@ -19,8 +19,8 @@ class LanguageModel(nn.Module, ABC):
 
         source: str
         """A folder, a shipped miniature's name, a hub id, or `random` (a toy of the family, offline)."""
-        max_tokens: int = Field(default=77, ge=2)
-        """Prompts are cut to so many tokens, special ones counted."""
+        max_tokens: int | None = Field(default=None, ge=2)
+        """Prompts are cut to so many tokens, special ones counted. None: 77, or the positions there are."""
         see_padding: bool = False
         """Pad prompts to exactly max_tokens and mask nothing: the released U-Net weights need this."""
         revision: str | None = None
@@ -32,6 +32,8 @@ class LanguageModel(nn.Module, ABC):
     """Ends of the names of the layers that take LoRA, as published."""
 
     config: "LanguageModel.Config"
+    max_tokens: int
+    """The limit in force: the configured one, or the default for this model."""
     spec: TextSpec
     backbone: nn.Module
 

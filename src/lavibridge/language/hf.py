@@ -25,6 +25,8 @@ from lavibridge.core.sources import RANDOM, read_model_json
 from lavibridge.language.base import LanguageModel
 
 BEGIN, END, PAD = "<s>", "</s>", "<pad>"
+DEFAULT_TOKENS = 77
+"""What the published U-Nets were trained with."""
 TOY_IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 258, "vocab_size": 259}
 """The byte tokenizer's special ids: the end has the highest, which is how old CLIP models find it."""
 
@@ -61,10 +63,12 @@ class TransformersModel(LanguageModel):
         self.backbone.eval()
         settings = self.backbone.config
         self.spec = TextSpec(width=settings.hidden_size, layers=settings.num_hidden_layers + 1)
-        if self.limits_positions and config.max_tokens > settings.max_position_embeddings:
+        most = settings.max_position_embeddings if self.limits_positions else sys.maxsize
+        self.max_tokens = config.max_tokens or min(DEFAULT_TOKENS, most)
+        if self.max_tokens > most:
             raise ModelError(
-                f"max_tokens is {config.max_tokens}, but {config.source} has positions for "
-                f"{settings.max_position_embeddings} tokens: lower max_tokens"
+                f"max_tokens is {self.max_tokens}, but {config.source} has positions for "
+                f"{most} tokens: lower max_tokens"
             )
         choices = (self.tokenizer.pad_token_id, self.tokenizer.unk_token_id, self.tokenizer.eos_token_id, 0)
         self.pad_id = next(int(choice) for choice in choices if choice is not None)
@@ -100,7 +104,7 @@ class TransformersModel(LanguageModel):
     def count_tokens(self, prompts: Sequence[str]) -> tuple[list[int], list[int]]:
         """Tokens used and tokens cut off, for each prompt."""
         lengths = [len(row) for row in self.tokenizer(list(prompts), verbose=False)["input_ids"]]
-        used = [min(length, self.config.max_tokens) for length in lengths]
+        used = [min(length, self.max_tokens) for length in lengths]
         return used, [length - kept for length, kept in zip(lengths, used, strict=True)]
 
     def _pooled(self, output: Any) -> Float[Tensor, "batch width"] | None:
@@ -111,10 +115,10 @@ class TransformersModel(LanguageModel):
         self, prompts: Sequence[str]
     ) -> tuple[Int[Tensor, "batch token"], Bool[Tensor, "batch token"]]:
         """Ids and mask, padded on the right to the longest prompt (or to max_tokens with see_padding)."""
-        cut = self.tokenizer(list(prompts), truncation=True, max_length=self.config.max_tokens)["input_ids"]
+        cut = self.tokenizer(list(prompts), truncation=True, max_length=self.max_tokens)["input_ids"]
         # A tokenizer without special tokens makes nothing of the empty prompt: one pad then stands for it.
         rows = [row or [self.pad_id] for row in cut]
-        width = self.config.max_tokens if self.config.see_padding else max(len(row) for row in rows)
+        width = self.max_tokens if self.config.see_padding else max(len(row) for row in rows)
         ids = torch.full((len(rows), width), self.pad_id)
         mask = torch.zeros(len(rows), width, dtype=torch.bool)
         for index, row in enumerate(rows):

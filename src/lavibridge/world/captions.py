@@ -40,17 +40,17 @@ from lavibridge.world.scene import (
 from lavibridge.world.wording import say
 
 TRAINING_MIX: dict[str, float] = {
-    "one": 0.22,
-    "two": 0.18,
+    "one": 0.30,
+    "two": 0.16,
     "color": 0.08,
-    "shape": 0.04,
+    "shape": 0.03,
     "texture": 0.05,
-    "spatial": 0.14,
-    "non-spatial": 0.07,
-    "complex": 0.05,
-    "counting": 0.09,
-    "negation": 0.03,
-    "long": 0.05,
+    "spatial": 0.13,
+    "non-spatial": 0.05,
+    "complex": 0.04,
+    "counting": 0.08,
+    "negation": 0.04,
+    "long": 0.04,
 }
 """Share of each category among training pairs."""
 

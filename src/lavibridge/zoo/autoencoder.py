@@ -46,13 +46,13 @@ class AutoencoderPretraining(Pretraining):
     CROPS_UNTIL = 0.8
     """Share of the run in which three steps of four train on windows; the rest sees whole pictures."""
 
-    def __init__(self, pool: int = 10_000) -> None:
+    def __init__(self, pool: int = 10_000, held_out: int = 500) -> None:
         torch.manual_seed(self.seed)
         self.network = build().to(memory_format=torch.channels_last)
         self.networks = nn.ModuleDict({"vae": self.network})
         self.pairs = make_pairs(self.seed, pool)
         self.images = pictures(self.pairs)
-        self.held_out = make_pairs(HELD_OUT_SEED, 500)
+        self.held_out = make_pairs(HELD_OUT_SEED, held_out)
 
     def _whole(self) -> Tensor:
         chosen = torch.randint(len(self.images), (self.batch,))

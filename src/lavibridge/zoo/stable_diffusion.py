@@ -47,7 +47,7 @@ def build(width: int = 128) -> UNet2DConditionModel:
         sample_size=16,
         in_channels=4,
         out_channels=4,
-        block_out_channels=(48, 96),
+        block_out_channels=(32, 96),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         layers_per_block=1,
@@ -61,11 +61,11 @@ class StableDiffusionPretraining(Pretraining):
     """Noise prediction on stored latents and stored text features."""
 
     name = "mini-sd"
-    steps = 4000
-    batch = 64
-    lr = 1.5e-3
+    steps = 6000
+    batch = 32
+    lr = 1.2e-3
 
-    def __init__(self, autoencoder: Path | None = None, clip: Path | None = None, pool: int = 40_000) -> None:
+    def __init__(self, autoencoder: Path | None = None, clip: Path | None = None, pool: int = 30_000) -> None:
         torch.manual_seed(self.seed)
         clip_folder = clip or models_folder() / "mini-clip"
         self.vae = (

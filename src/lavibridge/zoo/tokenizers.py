@@ -14,9 +14,9 @@ CLIP_LENGTH = 64
 """Positions of the miniature CLIP; the longest caption of the world takes 52."""
 
 
-def corpus() -> Iterator[str]:
+def corpus(documents: int = DOCUMENTS) -> Iterator[str]:
     """Text that holds every word of the world many times."""
-    yield from (document(0, index) for index in range(DOCUMENTS))
+    yield from (document(0, index) for index in range(documents))
     for category in CATEGORIES:
         yield from (pair.caption for pair in prompts(category, 100, seed=1))
 

@@ -1,0 +1,78 @@
+"""The loop that makes the miniature models: exact resume, averaged weights, ordinary folders at the end."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from lavibridge.core.errors import RecipeError, RunError
+from lavibridge.core.files import read_json
+from lavibridge.zoo.autoencoder import AutoencoderPretraining
+from lavibridge.zoo.pretrain import JOBS, pretrain
+from lavibridge.zoo.pretraining import export
+from lavibridge.zoo.pretraining import pretrain as run
+
+
+def small_job() -> AutoencoderPretraining:
+    """The real autoencoder on very little data."""
+    job = AutoencoderPretraining(pool=24, held_out=4)
+    job.batch = 2
+    return job
+
+
+def weights(job: AutoencoderPretraining) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in job.networks.parameters()])
+
+
+def test_a_resumed_pretraining_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole, first, second = small_job(), small_job(), small_job()
+    run(whole, tmp_path / "whole", steps=4)
+    # The schedule depends on the last step, so the first half must know it too: stop it after two steps.
+    original = first.loss
+
+    def loss_until_stopped(step: int) -> torch.Tensor:
+        if step == 2:
+            raise KeyboardInterrupt
+        return original(step)
+
+    first.loss = loss_until_stopped  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        run(first, tmp_path / "halves", steps=4)
+    assert read_json(tmp_path / "halves" / "position.json")["step"] == 2
+    run(second, tmp_path / "halves", steps=4)
+    assert torch.equal(weights(whole), weights(second))
+
+
+def test_the_exported_folder_is_an_ordinary_model(tmp_path: Path) -> None:
+    job = small_job()
+    scores = run(job, tmp_path / "work", steps=2)
+    assert set(scores) == {"mse", "all"}
+    export(job, tmp_path / "work", tmp_path / "model")
+    loaded = AutoencoderKL.from_pretrained(tmp_path / "model")
+    assert loaded.config.scaling_factor > 0
+    assert read_json(tmp_path / "model" / "pretraining.json")["steps"] == 2
+    assert (tmp_path / "model" / "diffusion_pytorch_model.safetensors").stat().st_size < 10_000_000
+
+
+def test_an_unknown_name_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="did you mean 'mini-llama'"):
+        pretrain("mini-lama", tmp_path)
+
+
+def test_a_begun_pretraining_is_not_overwritten(tmp_path: Path) -> None:
+    run(small_job(), tmp_path / "work", steps=1)
+    with pytest.raises(RunError, match="--resume"):
+        pretrain("mini-vae", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mini-clip", "mini-llama", "mini-sd"])
+def test_every_pretraining_trains(name: str, tmp_path: Path) -> None:
+    job = JOBS[name]()
+    job.batch = 4
+    job.scores = dict  # type: ignore[method-assign]
+    before = [p.detach().clone() for p in job.networks.parameters()]
+    run(job, tmp_path, steps=2)
+    changed = [not torch.equal(a, b) for a, b in zip(before, job.networks.parameters(), strict=True)]
+    assert sum(changed) > 0.9 * len(changed)
