@@ -8,8 +8,9 @@ from lavibridge.core.errors import DataError
 from lavibridge.world.captions import CATEGORIES, Pair, sample_pair
 from lavibridge.world.checker import CLAUSES, check
 from lavibridge.world.drawing import draw
-from lavibridge.world.reading import Reading, read
+from lavibridge.world.reading import read
 from lavibridge.world.scene import GROUND, SHAPES, SIZES, Group, Relation, Scene, Spec, Thing
+from lavibridge.world.seen import Reading
 from lavibridge.world.trials import DAMAGES, counterfactuals
 
 BARS = {"clean": 0.995, "noise": 0.98, "blur": 0.98, "jpeg": 0.98, "shift": 0.98}
@@ -202,3 +203,14 @@ def test_pictures_of_other_sizes_are_refused():
     with pytest.raises(DataError, match="64 x 64"):
         read(np.zeros((32, 32, 3), dtype=np.uint8))
     assert read(Image.fromarray(draw(Scene(things=())))) == Reading(things=(), unreadable=())
+
+
+def test_a_blotch_keeps_its_colour_and_nothing_else() -> None:
+    picture = np.full((64, 64, 3), GROUND, dtype=np.uint8)
+    picture[10:40, 10:20] = picture[30:40, 10:40] = (214, 44, 50)  # an L of red
+    verdict = check(picture, Spec(groups=(Group(shape="circle", color="red"),)))
+    assert verdict["color"] is True
+    assert verdict["shape"] is False
+    assert verdict["clean"] is False
+    assert not verdict.all
+    assert check(picture, Spec(groups=(Group(shape="circle", color="blue"),)))["color"] is False

@@ -6,7 +6,8 @@
 A clause that the prompt does not raise is `None`, never true. What each asks:
 
     objects    as many things as the prompt names: none missing, none besides
-    color ...  every colour (shape, texture, size) named is there as often as named, on whatever thing
+    color ...  every colour (shape, texture, size) named is there as often as named, on whatever thing; a
+               colour also on a part whose shape cannot be read
     count      for each plural, so many things of that shape
     binding    each thing has the attributes of one noun phrase, all at once: an assignment one to one
     relation   the things so bound stand in the relation; false when nothing binds
@@ -29,8 +30,9 @@ from numpy import ndarray
 from PIL import Image
 
 from lavibridge.world.patches import grow
-from lavibridge.world.reading import Reading, Seen, read
+from lavibridge.world.reading import read
 from lavibridge.world.scene import Group, Relation, Spec, in_place
+from lavibridge.world.seen import Reading, Seen
 
 CLAUSES = (
     "objects",
@@ -124,6 +126,8 @@ def _objects(reading: Reading, spec: Spec) -> tuple[bool, str]:
 
 def _attribute(reading: Reading, name: str, wanted: Counter[str]) -> tuple[bool, str]:
     found = Counter[str](getattr(thing, name) for thing in reading.things)
+    if name in ("color", "shape"):  # of a blotch, too, the colour can be right
+        found.update(known for part in reading.partly if (known := getattr(part, name)) is not None)
     missing = wanted - found
     if not missing:
         return True, f"every {name} named is there: {', '.join(wanted)}"

@@ -4,10 +4,10 @@
            -> best shape, side and place -> texture by where white lies -> what covers what
 
 What cannot be read is said to be unreadable, with a reason: two things of one colour that run together, half
-a thing, a blotch, noise. Nothing is guessed.
+a thing, a blotch, noise. Nothing is guessed; what is beyond doubt about such a part, as the colour of a X
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int, UInt8
@@ -18,6 +18,7 @@ from lavibridge.core.errors import DataError
 from lavibridge.world.fitting import Fit, fit_shape, fit_texture
 from lavibridge.world.patches import components, core, grow, name_pixels
 from lavibridge.world.scene import CANVAS, COLORS, GROUND, WHITE
+from lavibridge.world.seen import Reading, Seen, Unread
 
 HUES = tuple(COLORS)
 PALETTE = np.array([GROUND, WHITE, *COLORS.values()], dtype=np.float32)
@@ -53,40 +54,6 @@ MOST_SOILED = 24
 """Most pixels of the ground, away from all things, that have no ground colour."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Seen:
-    """A thing as it was read; `side`, `left` and `top` are those of the shape that fits it best."""
-
-    shape: str
-    color: str
-    texture: str
-    size: str
-    left: int
-    top: int
-    side: int
-    overlap: float
-    region: Bool[ndarray, "64 64"] = field(repr=False, compare=False)
-    """The fitted shape, hidden parts included."""
-    visible: Bool[ndarray, "64 64"] = field(repr=False, compare=False)
-    """The pixels that were seen of it."""
-
-    @property
-    def center(self) -> tuple[float, float]:
-        """Centre (x, y) of the fitted box in pixels; y grows downwards."""
-        return self.left + self.side / 2, self.top + self.side / 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """All that was read in a picture."""
-
-    things: tuple[Seen, ...]
-    unreadable: tuple[str, ...]
-    """One reason for each part of the picture that could not be read."""
-    covers: tuple[tuple[int, int], ...] = ()
-    """Pairs (front, back) of indices into `things`: the first is whole and hides part of the second."""
-
-
 @dataclass(kw_only=True)
 class _Part:
     """Pixels of one hue that may be a thing, with what explains them best."""
@@ -113,6 +80,7 @@ def read(picture: Image.Image | UInt8[ndarray, "height width 3"]) -> Reading:
     reasons = _soil(floats, labels)
     things: list[Seen] = []
     covers: list[tuple[int, int]] = []
+    partly: list[Unread] = []
     specks = 0
     for i in range(1, count + 1):
         patch = patches == i
@@ -124,8 +92,9 @@ def read(picture: Image.Image | UInt8[ndarray, "height width 3"]) -> Reading:
         seen: dict[int, Seen] = {}
         for j, part in enumerate(parts):
             named = _name(part, patch, labels, floats)
-            if isinstance(named, str):
-                reasons.append(named)
+            if isinstance(named, Unread):
+                reasons.append(named.reason)
+                partly.append(named)
             else:
                 seen[j] = named
         numbers = {j: len(things) + n for n, j in enumerate(seen)}
@@ -138,7 +107,9 @@ def read(picture: Image.Image | UInt8[ndarray, "height width 3"]) -> Reading:
         things += seen.values()
     if specks > MOST_SPECKS:
         reasons.append(f"{specks} pixels of specks")
-    return Reading(things=tuple(things), unreadable=tuple(reasons), covers=tuple(covers))
+    return Reading(
+        things=tuple(things), unreadable=tuple(reasons), partly=tuple(partly), covers=tuple(covers)
+    )
 
 
 def _seams(labels: Int[ndarray, "64 64"]) -> Bool[ndarray, "64 64"]:
@@ -253,18 +224,20 @@ def _name(
     patch: Bool[ndarray, "64 64"],
     labels: Int[ndarray, "64 64"],
     pixels: Float32[ndarray, "64 64 3"],
-) -> Seen | str:
-    """A part as a thing, or the reason why it is unreadable."""
+) -> Seen | Unread:
+    """A part as a thing, or why it is unreadable and what is known of it all the same."""
     color = HUES[part.hue - FIRST_HUE]
     misfit = _misfit(part)
-    if misfit is not None or part.fit is None:
-        return f"something {color} {misfit}"
     colored = part.mask & (labels == part.hue)
-    if not _is_pure(colored, part.hue, pixels):
-        return f"something of a colour between {color} and another"
+    is_pure = bool(colored.any()) and _is_pure(colored, part.hue, pixels)
+    if misfit is not None or part.fit is None:
+        return Unread(reason=f"something {color} {misfit}", color=color if is_pure else None)
+    if not is_pure:
+        return Unread(reason=f"something of a colour between {color} and another", shape=part.fit.shape)
     texture = fit_texture(part.mask & (labels == WHITE_LABEL), colored, part.fit)
     if texture is None:
-        return f"something {color} ({part.fit.shape}) of no texture of the world"
+        reason = f"something {color} ({part.fit.shape}) of no texture of the world"
+        return Unread(reason=reason, color=color, shape=part.fit.shape)
     return Seen(
         shape=part.fit.shape,
         color=color,
