@@ -29,10 +29,10 @@ def compose(language: str = "t5", vision: str = "sd", **options: object) -> Brid
 
 
 def shaken(bridge: Bridge) -> Bridge:
-    """A bridge as if trained: no LoRA is at its start."""
+    """A bridge as if trained: no LoRA is at its start, and prompts make a difference that can be seen."""
     generator = torch.Generator().manual_seed(1)
-    for part in ("language_lora", "vision_lora"):
-        for value in bridge.trained_parameters()[part].values():
+    for values in bridge.trained_parameters().values():
+        for value in values.values():
             value.data = 0.3 * torch.randn(value.shape, generator=generator)
     return bridge
 
