@@ -47,6 +47,23 @@ def test_min_snr_weighs_the_clean_latents_error_alike(share: float, gamma: float
         torch.testing.assert_close(weighted, snr.clamp(max=gamma) * clean)
 
 
+@pytest.mark.parametrize("share", [0.06, 0.5, 0.99])
+def test_velocity_weighting_counts_the_error_of_the_velocity(share: float) -> None:
+    x0, noise = draws(2)
+    alpha_bar = torch.full((2,), share)
+    xt = objective.corrupt(x0, noise, alpha_bar)
+    velocity = objective.target("v_prediction", x0, noise, alpha_bar)
+    for kind in objective.PREDICTION_TYPES:
+        wrong = objective.target(kind, x0, noise, alpha_bar) + 0.1
+        clean = objective.predict_x0(kind, wrong, xt, alpha_bar)
+        implied = objective.target(
+            "v_prediction", clean, (xt - share**0.5 * clean) / (1 - share) ** 0.5, alpha_bar
+        )
+        weights = objective.weight("velocity", 0.0, objective.snr(alpha_bar), kind)
+        error = (implied - velocity).square().mean(dim=(1, 2, 3))
+        torch.testing.assert_close(weights * 0.01, error, rtol=1e-3, atol=1e-6)
+
+
 def test_ends_of_the_schedule() -> None:
     x0, noise = draws(1)
     assert torch.equal(objective.corrupt(x0, noise, torch.ones(2)), x0)

@@ -48,8 +48,9 @@ class Training(Config):
     """Largest norm of the gradient over all trained weights; null never clips."""
     caption_dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of the captions replaced by the empty prompt, which is what guidance needs. (Published: none.)"""
-    weighting: Literal["uniform", "min_snr"] = "uniform"
-    """How timesteps are weighted in the loss: all alike, or min-SNR (Hang et al. 2023, arXiv 2303.09556)."""
+    weighting: Literal["uniform", "min_snr", "velocity"] = "uniform"
+    """How timesteps are weighted: all alike; min-SNR (Hang et al. 2023, arXiv 2303.09556); or as if velocity
+    were predicted, which looks more at the noisiest times."""
     ema: float | None = Field(default=0.999, gt=0, lt=1)
     """Decay of the moving average of the trained weights, which is what draws; null keeps none."""
     checkpoint_every: int = Field(default=1000, ge=0)

@@ -56,15 +56,30 @@ def pretrain(
     every_minutes: float = 3.0,
     score_minutes: float = 10.0,
 ) -> dict[str, float]:
-    """Run a job to its last step, from its newest checkpoint under `work` if there is one."""
+    """Run a job to its last step, from its newest checkpoint under `work` if there is one.
+
+    Returns the scores. Whatever ends it early (Ctrl-C, a loss that is not finite), the state is saved first.
+    """
     set_threads()
     last = steps or job.steps
     run = _Run(job, work)
     log = JsonLog(work / "log.jsonl")
+    try:
+        _advance(run, last, log, 60 * every_minutes, 60 * score_minutes)
+        found = run.averaged_scores()
+        log.write({"step": run.step, "scores": found})
+    finally:
+        run.save()
+        log.close()
+    return found
+
+
+def _advance(run: "_Run", last: int, log: JsonLog, save_seconds: float, score_seconds: float) -> None:
+    """Take steps until the last, with checkpoints and scores along the way."""
     saved = scored = time.monotonic()
     smooth: float | None = None
     with progress("steps") as bar:
-        task = bar.add_task(f"pretrain {job.name}", total=last, completed=run.step, status="")
+        task = bar.add_task(f"pretrain {run.job.name}", total=last, completed=run.step, status="")
         while run.step < last:
             value = run.advance(last)
             smooth = value if smooth is None else 0.98 * smooth + 0.02 * value
@@ -72,19 +87,14 @@ def pretrain(
             now = time.monotonic()
             if run.step % 50 == 0:
                 log.write({"step": run.step, "loss": smooth, "seconds": run.seconds})
-            if now - saved > 60 * every_minutes:
+            if now - saved > save_seconds:
                 run.save()
                 saved = time.monotonic()
-            if now - scored > 60 * score_minutes and run.step < last:
+            if now - scored > score_seconds and run.step < last:
                 found = run.averaged_scores()
                 log.write({"step": run.step, "scores": found})
                 console.print(f"step {run.step}: " + "  ".join(f"{k} {v:.3f}" for k, v in found.items()))
                 scored = time.monotonic()
-    run.save()
-    found = run.averaged_scores()
-    log.write({"step": run.step, "scores": found})
-    log.close()
-    return found
 
 
 def export(job: Pretraining, work: Path, folder: Path) -> None:
