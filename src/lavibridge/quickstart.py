@@ -40,7 +40,7 @@ CATEGORY = "one"
 """One thing with every attribute: what two minutes are enough for."""
 PROMPTS = 150
 """Prompts per condition; their intervals are about 8 points to each side at worst."""
-STEPS, GUIDANCE = 20, 3.0
+STEPS, GUIDANCE = 20, 4.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,23 +10,24 @@ Synonyms, definitions and inverted phrasings occur here and in no image caption,
 knows, and nothing else, can carry them into pictures. Withheld pairs of colour and shape do not occur at all.
 """
 
+from dataclasses import replace
 from zlib import crc32
 
 import numpy as np
 
 from lavibridge.world.captions import TRAINING_MIX, sample_spec
 from lavibridge.world.chance import pick, pick_weighted
-from lavibridge.world.scene import COLORS, DIRECTIONS, SHAPES, Group
+from lavibridge.world.scene import COLORS, DIRECTIONS, SHAPES
 from lavibridge.world.wording import Word, noun_phrase, say, say_mixed, say_unseen, synonym
 from lavibridge.world.words import NUMBER_SYNONYMS, NUMBERS, SYNONYMS
 
 KINDS: dict[str, float] = {
-    "caption": 0.2,
-    "mixed": 0.25,
-    "paraphrase": 0.3,
-    "definition": 0.1,
-    "question": 0.1,
-    "inversion": 0.05,
+    "caption": 0.15,
+    "mixed": 0.2,
+    "paraphrase": 0.35,
+    "definition": 0.08,
+    "question": 0.18,
+    "inversion": 0.04,
 }
 INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 PARAPHRASE_LINKS = ("in other words ,", "that is ,", "or put differently ,", "which means")
@@ -74,16 +75,19 @@ def _definition(rng: np.random.Generator) -> str:
 
 
 def _question(rng: np.random.Generator) -> str:
-    group = sample_spec(rng, "one").groups[0]
-    phrase = noun_phrase(rng, Group(shape=group.shape, color=group.color, size=group.size), _any_word(rng))
-    asked, answer = [
-        ("what color is {x} ?", group.color),
-        ("what shape is {x} ?", group.shape),
-        ("how large is {x} ?", group.size),
-        ("is there a {no} in a picture of only {x} ?", "no"),
-    ][rng.integers(4)]
+    """Asks for one attribute of a thing that is told in any words; the answer is the plain word."""
+    group = replace(sample_spec(rng, "one").groups[0], place=None)
+    phrase = noun_phrase(rng, group, _any_word(rng))
     absent = pick(rng, [shape for shape in SHAPES if shape != group.shape])
-    return f"question : {asked.format(x=phrase, no=absent)} answer : {answer} ."
+    questions = {
+        "what color is {x} ?": group.color,
+        "what shape is {x} ?": group.shape,
+        "what texture is on {x} ?": group.texture,
+        "how large is {x} ?": group.size,
+        f"is there a {absent} in a picture of only {{x}} ?": "no",
+    }
+    asked = pick(rng, [question for question, answer in questions.items() if answer is not None])
+    return f"question : {asked.format(x=phrase)} answer : {questions[asked]} ."
 
 
 def _inversion(rng: np.random.Generator) -> str:

@@ -22,7 +22,7 @@ class LlamaPretraining(Pretraining):
     """Next-token prediction."""
 
     name = "mini-llama"
-    steps = 1500
+    steps = 2500
     batch = 16
     lr = 2e-3
 

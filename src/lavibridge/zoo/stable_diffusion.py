@@ -69,9 +69,9 @@ class StableDiffusionPretraining(Pretraining):
     def __init__(self, autoencoder: Path | None = None, clip: Path | None = None, pool: int = 30_000) -> None:
         torch.manual_seed(self.seed)
         clip_folder = clip or models_folder() / "mini-clip"
-        self.vae = (
-            AutoencoderKL.from_pretrained(autoencoder or models_folder() / "mini-sd" / "vae").float().eval()
-        )
+        vae_folder = autoencoder or models_folder() / "mini-sd" / "vae"
+        self.vae = AutoencoderKL.from_pretrained(vae_folder).float().eval()
+        self.vae.register_to_config(_name_or_path="")  # a path of this machine, which exports would carry on
         self.text = CLIPTextModel.from_pretrained(clip_folder).float().eval()
         self.tokenizer = CLIPTokenizer.from_pretrained(clip_folder)
         self.network = build(self.text.config.hidden_size).to(memory_format=torch.channels_last)

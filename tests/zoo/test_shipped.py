@@ -1,0 +1,64 @@
+"""The shipped miniature models: ordinary folders, small, and what the libraries themselves make of them."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline, UniPCMultistepScheduler
+
+from lavibridge import Bridge
+from lavibridge.core.files import models_folder, shipped_models
+from lavibridge.generation.sample import initial_noise
+from lavibridge.language.llama import Llama
+from lavibridge.world.words import SYNONYMS
+
+PROMPT = "a large red circle"
+
+
+def test_the_promised_models_are_there_and_small() -> None:
+    assert set(shipped_models()) == {"mini-clip", "mini-llama", "mini-sd"}
+    sizes = [path.stat().st_size for path in models_folder().rglob("*") if path.is_file()]
+    assert max(sizes) < 10_000_000
+    assert sum(sizes) < 48_000_000
+    for name in shipped_models():
+        assert (models_folder() / name / "README.md").is_file()
+
+
+def test_diffusers_opens_mini_sd_in_a_fresh_process() -> None:
+    code = (
+        "import sys, torch, warnings; warnings.simplefilter('ignore')\n"
+        "from diffusers import DiffusionPipeline\n"
+        "pipeline = DiffusionPipeline.from_pretrained(sys.argv[1], torch_dtype=torch.float32)\n"
+        "print(type(pipeline).__name__, pipeline(sys.argv[2], num_inference_steps=2).images[0].size)\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(models_folder() / "mini-sd"), PROMPT], capture_output=True, text=True
+    )
+    assert found.stdout.strip() == "StableDiffusionPipeline (64, 64)", found.stderr
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_the_native_bridge_draws_what_the_pipeline_of_diffusers_draws() -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(models_folder() / "mini-sd", torch_dtype=torch.float32)
+    pipeline.scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    noise = initial_noise((4, 16, 16), [5])
+    theirs = pipeline(PROMPT, latents=noise, num_inference_steps=5, guidance_scale=4.0).images[0]
+    ours = Bridge.native("mini-sd", "cpu").generate(PROMPT, seed=5, steps=5, guidance=4.0)[0]
+    difference = np.abs(np.asarray(theirs, np.int16) - np.asarray(ours, np.int16))
+    assert difference.max() <= 1
+
+
+def test_mini_llama_reads_synonyms_near_their_plain_words() -> None:
+    """Knowledge of text alone: the features of `crimson` are nearer to `red`'s than to another colour's."""
+    llama = Llama(Llama.Config(source="mini-llama"))
+    colors = [word for word in SYNONYMS if word in ("red", "green", "blue", "yellow", "black")]
+    plain = llama.encode([f"a {word} circle" for word in colors]).hidden[:, -1, 2]
+    right = 0
+    for index, word in enumerate(colors):
+        others = llama.encode([f"a {other} circle" for other in SYNONYMS[word]]).hidden[:, -1, 2]
+        near = torch.cosine_similarity(others[:, None], plain[None], dim=-1).argmax(dim=1)
+        right += int((near == index).sum())
+    assert right >= 6  # of 10; chance is 2
