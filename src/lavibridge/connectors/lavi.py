@@ -25,7 +25,7 @@ class Gated(nn.Module):
         super().__init__()
         self.proj = nn.Linear(width, 2 * inner)
 
-    def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token inner"]:
+    def forward(self, x: Float[Tensor, "*token width"]) -> Float[Tensor, "*token inner"]:
         value, gate = self.proj(x).chunk(2, dim=-1)
         return value * functional.gelu(gate)
 
@@ -39,7 +39,7 @@ class FeedForward(nn.Module):
             Gated(width, 4 * width), nn.Dropout(dropout), nn.Linear(4 * width, new_width)
         )
 
-    def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token new_width"]:
+    def forward(self, x: Float[Tensor, "*token width"]) -> Float[Tensor, "*token new_width"]:
         return self.net(x)
 
 
@@ -69,6 +69,12 @@ class LaviAdapter(Connector):
         self.norm2 = nn.LayerNorm(width)
 
     def forward(self, features: TextFeatures, t: Int[Tensor, " batch"] | None = None) -> Conditioning:
-        """Each token's conditioning; the mask goes through."""
-        tokens = self.ff2(self.norm2(self.ff1(self.norm1(features.hidden[:, -1]))))
+        """Each real token's conditioning, and zeros for the padding, which no mask lets through anyway.
+
+        One long prompt in a batch would otherwise have the adapter work mostly on padding.
+        """
+        real = features.hidden[:, -1][features.mask]
+        adapted = self.ff2(self.norm2(self.ff1(self.norm1(real))))
+        tokens = adapted.new_zeros(*features.mask.shape, adapted.shape[-1])
+        tokens[features.mask] = adapted
         return Conditioning(tokens=tokens, mask=features.mask)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lavibridge.core.device import set_threads
+from lavibridge.core.errors import RunError
 from lavibridge.core.files import read_json, write_json
 from lavibridge.core.log import JsonLog, console, progress
 
@@ -192,7 +193,13 @@ class _Run:
     def _load(self) -> None:
         position = read_json(self.work / "position.json")
         state = torch.load(self.work / position["state"], weights_only=True)
-        self.job.networks.load_state_dict(state["networks"])
+        try:
+            self.job.networks.load_state_dict(state["networks"])
+        except RuntimeError as error:
+            raise RunError(
+                f"{self.work} holds the state of another network, of an earlier version of this job "
+                f"or of the world's text: move it away to begin anew ({str(error).splitlines()[-1].strip()})"
+            ) from None
         self.optimizer.load_state_dict(state["optimizer"])
         for average, value in zip(self.average, state["average"], strict=True):
             average.copy_(value)
