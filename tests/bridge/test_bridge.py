@@ -265,3 +265,9 @@ def test_importing_the_package_imports_no_torch() -> None:
 def test_every_kind_is_tested_in_a_pair() -> None:
     assert {language for language, _ in PAIRS} == set(registry.kinds("language"))
     assert {vision for _, vision in PAIRS} == set(registry.kinds("vision"))
+
+
+def test_open_takes_shipped_models_and_refuses_a_mistyped_run_at_once() -> None:
+    assert Bridge.open("mini-sd", "cpu").generate(["a red circle"], steps=1)[0].size == (64, 64)
+    with pytest.raises(RunError, match="there is no folder"):
+        Bridge.open("runs/no-such-run")

@@ -24,6 +24,7 @@ from lavibridge.core.config import validate
 from lavibridge.core.contracts import Batch, Conditioning, TextFeatures
 from lavibridge.core.device import pick_device
 from lavibridge.core.errors import ModelError, RecipeError
+from lavibridge.core.files import shipped_models
 from lavibridge.core.log import console
 from lavibridge.core.sources import RANDOM
 from lavibridge.diffusion import objective
@@ -225,8 +226,11 @@ class Bridge(nn.Module):
 
     @staticmethod
     def open(source: str, device: str = "auto") -> "Bridge":
-        """A saved bridge or run; or an image model (folder, shipped name, hub id) as it was published."""
-        is_model = not Path(source).exists() or (Path(source) / "model_index.json").is_file()
+        """A saved bridge or run; or an image model, shipped or a folder, as it was published.
+
+        A hub id is not looked up here, as a mistyped run folder looks like one: use ``native`` for it.
+        """
+        is_model = source in shipped_models() or (Path(source) / "model_index.json").is_file()
         return Bridge.native(source, device) if is_model else Bridge.from_pretrained(source, device)
 
     def merge(self) -> "Bridge":

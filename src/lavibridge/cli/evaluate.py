@@ -6,8 +6,8 @@ import typer
 
 RUN = typer.Argument(
     metavar="RUN",
-    help="A run folder, a folder made by save_pretrained; or an image model, shipped (mini-sd), a folder or "
-    "a hub id, which is then measured with its own text encoder.",
+    help="A run folder, a folder made by save_pretrained; or an image model, "
+    "shipped (mini-sd) or a folder, which then is measured with its own text encoder.",
 )
 SUITE = typer.Option("world", "--suite", help="A suite's name or a path to its YAML file.")
 OUT = typer.Option(

@@ -7,8 +7,8 @@ import typer
 
 RUN = typer.Argument(
     metavar="RUN",
-    help="A run folder, a checkpoint, a folder made by save_pretrained; or an image model, shipped (such as "
-    "mini-sd), a folder or a hub id, which then draws with its own text encoder.",
+    help="A run folder, a checkpoint, a folder made by save_pretrained; or an image model, "
+    "shipped (mini-sd) or a folder, which then draws with its own text encoder.",
 )
 PROMPTS = typer.Argument(metavar="PROMPT...", help="One or more prompts, each in quotes.")
 OUT = typer.Option(Path("pictures"), "--out", "-o", metavar="FOLDER", help="Where the PNG files go.")
