@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from lavibridge.core.errors import RecipeError, RunError
 from lavibridge.core.files import read_json
 from lavibridge.zoo.autoencoder import AutoencoderPretraining
-from lavibridge.zoo.pretrain import JOBS, pretrain
+from lavibridge.zoo.pretrain import make, pretrain
 from lavibridge.zoo.pretraining import export
 from lavibridge.zoo.pretraining import pretrain as run
 
@@ -69,7 +69,7 @@ def test_a_begun_pretraining_is_not_overwritten(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mini-clip", "mini-llama", "mini-sd"])
 def test_every_pretraining_trains(name: str, tmp_path: Path) -> None:
-    job = JOBS[name]()
+    job = make(name)
     job.batch = 4
     job.scores = dict  # type: ignore[method-assign]
     before = [p.detach().clone() for p in job.networks.parameters()]

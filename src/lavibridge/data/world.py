@@ -9,12 +9,13 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from lavibridge.core.config import did_you_mean
 from lavibridge.data.base import Dataset, Sample
 from lavibridge.data.pictures.read import fit
 from lavibridge.data.pictures.rejected import Rejected
-from lavibridge.world.captions import Pair, sample_pair
+from lavibridge.world.captions import TRAINING_MIX, Pair, sample_pair
 from lavibridge.world.drawing import draw
 
 
@@ -28,11 +29,33 @@ class World(Dataset):
         """How many different scenes there are; the order of visits is shuffled anew each time round."""
         seed: int = Field(default=0, ge=0)
         """Which scenes: another seed is another set."""
+        mix: dict[str, float] | None = None
+        """Share of each category of prompts, `{one: 0.6, two: 0.4}`; by default the models' own."""
+
+        @field_validator("mix")
+        @classmethod
+        def _is_a_mix(cls, mix: dict[str, float] | None) -> dict[str, float] | None:
+            """Categories that pairs are trained on, with shares above 0."""
+            if mix is None:
+                return None
+            for name in mix:
+                if name not in TRAINING_MIX:
+                    raise ValueError(
+                        f"'{name}' is no category of training scenes"
+                        f"{did_you_mean(name, tuple(TRAINING_MIX))} (there are {', '.join(TRAINING_MIX)})"
+                    )
+            if not mix or min(mix.values()) <= 0:
+                raise ValueError("name at least one category, each with a share above 0")
+            return mix
 
     def __init__(self, config: "World.Config", rejected: Rejected) -> None:
         super().__init__(config, rejected)
         self.scenes = config.scenes
         self.seed = config.seed
+        self.mix = TRAINING_MIX
+        if config.mix is not None:
+            total = sum(config.mix.values())
+            self.mix = {name: share / total for name, share in config.mix.items()}
         # Imagining a scene takes longer than drawing it, and a batch asks for caption and picture one after
         # the other; captions are kept for good, as every later visit needs them and no more.
         self.pair = lru_cache(maxsize=1024)(self.imagine)
@@ -40,7 +63,7 @@ class World(Dataset):
 
     def imagine(self, index: int) -> Pair:
         """Scene and caption number `index` of this set."""
-        pair = sample_pair(self.seed, index)
+        pair = sample_pair(self.seed, index, mix=self.mix)
         self.captions[index] = pair.caption
         return pair
 

@@ -16,6 +16,7 @@ categories carry T2I-CompBench's names where they ask the same question (Huang e
     unseen-words   synonyms and phrasings withheld from every caption (`wording="unseen"`)
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -72,15 +73,22 @@ class Pair:
     scene: Scene
 
 
-def sample_pair(seed: int, index: int, *, category: str | None = None, split: str = "train") -> Pair:
+def sample_pair(
+    seed: int,
+    index: int,
+    *,
+    category: str | None = None,
+    split: str = "train",
+    mix: Mapping[str, float] = TRAINING_MIX,
+) -> Pair:
     """The pair that (seed, index, category, split) names: always the same one.
 
-    Without a category it is drawn by `TRAINING_MIX`. `split` only separates streams: pairs of the split
-    "test" are drawn independently of those of "train".
+    Without a category it is drawn by `mix`, shares by category. `split` only separates streams: pairs of the
+    split "test" are drawn independently of those of "train".
     """
     rng = np.random.default_rng([crc32(f"{split}/{category}".encode()), seed, index])
     if category is None:
-        category = pick_weighted(rng, TRAINING_MIX)
+        category = pick_weighted(rng, mix)
     while True:
         spec = sample_spec(rng, category)
         scene = scene_of(rng, spec)

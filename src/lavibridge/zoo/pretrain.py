@@ -4,7 +4,7 @@ OUT/work/     the run: newest state, position, log.jsonl with the scores along t
 OUT/model/    the model folder, written at the end: copy it to where shipped models lie to ship it
 """
 
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from lavibridge.core.config import did_you_mean
@@ -13,38 +13,30 @@ from lavibridge.core.log import console
 from lavibridge.zoo import pretraining
 from lavibridge.zoo.pretraining import Pretraining
 
-
-def _vae() -> Pretraining:
-    from lavibridge.zoo.autoencoder import AutoencoderPretraining
-
-    return AutoencoderPretraining()
-
-
-def _clip() -> Pretraining:
-    from lavibridge.zoo.clip import ClipPretraining
-
-    return ClipPretraining()
-
-
-def _llama() -> Pretraining:
-    from lavibridge.zoo.llama import LlamaPretraining
-
-    return LlamaPretraining()
-
-
-def _sd() -> Pretraining:
-    from lavibridge.zoo.stable_diffusion import StableDiffusionPretraining
-
-    return StableDiffusionPretraining()
-
-
-JOBS: dict[str, Callable[[], Pretraining]] = {
-    "mini-vae": _vae,
-    "mini-clip": _clip,
-    "mini-llama": _llama,
-    "mini-sd": _sd,
+JOBS: dict[str, tuple[str, str]] = {
+    "mini-vae": ("autoencoder", "AutoencoderPretraining"),
+    "mini-clip": ("clip", "ClipPretraining"),
+    "mini-t5-small": ("t5", "T5SmallPretraining"),
+    "mini-t5-base": ("t5", "T5BasePretraining"),
+    "mini-t5-large": ("t5", "T5LargePretraining"),
+    "mini-bert": ("bert", "BertPretraining"),
+    "mini-llama": ("llama", "LlamaPretraining"),
+    "mini-sd": ("stable_diffusion", "StableDiffusionPretraining"),
+    "mini-ldm": ("ldm", "LatentDiffusionBertPretraining"),
+    "mini-pixart": ("pixart", "PixArtPretraining"),
 }
-"""In the order in which they build on each other: mini-sd reads the shipped mini-sd/vae and mini-clip."""
+"""Module and class of each; the image models read the shipped mini-sd/vae, mini-clip and mini-t5-large."""
+
+
+def make(name: str) -> Pretraining:
+    """The pretraining of that name, with its data made. Raises RecipeError for a name that is none."""
+    if name not in JOBS:
+        raise RecipeError(
+            f"there is no pretraining '{name}'{did_you_mean(name, tuple(JOBS))} (there are {', '.join(JOBS)})"
+        )
+    module, kind = JOBS[name]
+    job: Pretraining = getattr(import_module(f"lavibridge.zoo.{module}"), kind)()
+    return job
 
 
 def pretrain(name: str, out: Path, *, resume: bool = False, steps: int | None = None) -> Path:
@@ -52,14 +44,10 @@ def pretrain(name: str, out: Path, *, resume: bool = False, steps: int | None = 
 
     Raises RecipeError for a name that is none, and RunError when `out` holds a run and `resume` is not set.
     """
-    if name not in JOBS:
-        raise RecipeError(
-            f"there is no pretraining '{name}'{did_you_mean(name, tuple(JOBS))} (there are {', '.join(JOBS)})"
-        )
     work, model = out / "work", out / "model"
     if (work / "position.json").exists() and not resume:
         raise RunError(f"{out} holds a pretraining already: add --resume to go on, or choose another --out")
-    job = JOBS[name]()
+    job = make(name)
     scores = pretraining.pretrain(job, work, steps=steps)
     console.print("  ".join(f"{key} {value:.3f}" for key, value in scores.items()), markup=False)
     pretraining.export(job, work, model)

@@ -1,10 +1,12 @@
 """Trains the tokenizers of the miniature language models on the world's own text."""
 
 import json
+import math
+from collections import Counter
 from collections.abc import Iterator
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import CLIPTokenizer, PreTrainedTokenizerFast
+from transformers import BertTokenizer, CLIPTokenizer, PreTrainedTokenizerFast, T5Tokenizer
 
 from lavibridge.world.captions import CATEGORIES, prompts
 from lavibridge.world.text import document
@@ -12,6 +14,7 @@ from lavibridge.world.text import document
 DOCUMENTS = 8_000
 CLIP_LENGTH = 64
 """Positions of the miniature CLIP; the longest caption of the world takes 52."""
+BERT_LENGTH = 128
 
 
 def corpus(documents: int = DOCUMENTS) -> Iterator[str]:
@@ -61,6 +64,40 @@ def clip_tokenizer(size: int = 1024) -> CLIPTokenizer:
     tokenizer.train_from_iterator(corpus(), trainer)
     vocab, merges = _parts(tokenizer)
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CLIP_LENGTH)
+
+
+def unigram_tokenizer(size: int = 900) -> T5Tokenizer:
+    """A unigram model as T5 has: `</s>` ends a text, 100 sentinels stand for spans.
+
+    Its pieces are those of a BPE, weighed by how often they occur: the unigram trainer of `tokenizers` makes
+    pieces of what two *different* words share, and so cuts up the common words of so small a vocabulary.
+    """
+    special = ["<pad>", "</s>", "<unk>"]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = T5Tokenizer().backend_tokenizer.pre_tokenizer
+    letters = [chr(code) for code in range(33, 127)]
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=special, initial_alphabet=letters)
+    tokenizer.train_from_iterator(corpus(), trainer)
+    counts = Counter(piece for text in corpus() for piece in tokenizer.encode(text).tokens)
+    by_id = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
+    pieces = [(piece, math.log((counts[piece] + 0.1) / counts.total())) for piece in by_id[len(special) :]]
+    sentinels = [(f"<extra_id_{index}>", 0.0) for index in reversed(range(100))]
+    vocab_scores = [*((token, 0.0) for token in special), *pieces, *sentinels]
+    return T5Tokenizer(vocab=vocab_scores, model_max_length=256, padding_side="right")
+
+
+def wordpiece_tokenizer(size: int = 1000) -> BertTokenizer:
+    """A WordPiece with BERT's own normalisation and special tokens."""
+    blank = BertTokenizer().backend_tokenizer
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = blank.normalizer, blank.pre_tokenizer
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = [chr(code) for code in range(33, 127)]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size, special_tokens=special, initial_alphabet=letters, continuing_subword_prefix="##"
+    )
+    tokenizer.train_from_iterator(corpus(), trainer)
+    return BertTokenizer(vocab=tokenizer.get_vocab(), model_max_length=BERT_LENGTH)
 
 
 def _parts(tokenizer: Tokenizer) -> tuple[dict[str, int], list[tuple[str, str]]]:

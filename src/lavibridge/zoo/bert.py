@@ -1,0 +1,95 @@
+"""`mini-bert`: a bidirectional encoder that fills masked words of the world's text (arXiv 1810.04805).
+
+    a small [MASK] circle   ->   red
+
+The class is Transformers' `BertForMaskedLM`. Of 15 % of the tokens, 80 % become `[MASK]`, 10 % another token
+and 10 % stay, as published; there is no next-sentence task (Liu et al. 2019, arXiv 1907.11692: useless).
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig, BertForMaskedLM
+
+from lavibridge.world.text import document
+from lavibridge.world.words import SYNONYMS
+from lavibridge.zoo.pretraining import Pretraining
+from lavibridge.zoo.tokenizers import BERT_LENGTH, wordpiece_tokenizer
+
+MASKED = 0.15
+HELD_OUT = 400
+IGNORED = -100
+
+
+class BertPretraining(Pretraining):
+    """Masked words, one document a row."""
+
+    name = "mini-bert"
+    steps = 3000
+    batch = 48
+    lr = 1.5e-3
+
+    def __init__(self, documents: int = 60_000) -> None:
+        self.tokenizer = wordpiece_tokenizer()
+        torch.manual_seed(self.seed)
+        config = BertConfig(
+            vocab_size=len(self.tokenizer),
+            hidden_size=160,
+            intermediate_size=640,
+            num_hidden_layers=5,
+            num_attention_heads=5,
+            max_position_embeddings=BERT_LENGTH,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+        self.network = BertForMaskedLM(config)
+        self.networks = nn.ModuleDict({"bert": self.network})
+        self.rows = self._rows([document(self.seed, index) for index in range(documents)])
+        self.held_out = self._rows([document(0, index, split="test") for index in range(HELD_OUT)])
+
+    def _rows(self, documents: list[str]) -> list[Tensor]:
+        found = self.tokenizer(documents, truncation=True)["input_ids"]
+        return [torch.tensor(row) for row in found]
+
+    def loss(self, step: int) -> Tensor:
+        """Cross-entropy of the tokens that were masked."""
+        chosen = torch.randint(len(self.rows), (self.batch,)).tolist()
+        return self._loss([self.rows[index] for index in chosen])
+
+    def _loss(self, rows: list[Tensor]) -> Tensor:
+        pad = self.tokenizer.pad_token_id
+        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
+        special = torch.isin(ids, torch.tensor(self.tokenizer.all_special_ids))
+        asked = (torch.rand(ids.shape) < MASKED) & ~special
+        fate = torch.rand(ids.shape)
+        shown = torch.where(asked & (fate < 0.8), self.tokenizer.mask_token_id, ids)
+        shown = torch.where(asked & (fate >= 0.9), torch.randint_like(ids, len(self.tokenizer)), shown)
+        labels = torch.where(asked, ids, IGNORED)
+        found: Tensor = self.network(input_ids=shown, attention_mask=(ids != pad).long(), labels=labels).loss
+        return found
+
+    def scores(self) -> dict[str, float]:
+        """Held-out perplexity of masked tokens, and the share of synonyms filled in right."""
+        torch.manual_seed(0)
+        parts = [self.held_out[start : start + 50] for start in range(0, HELD_OUT, 50)]
+        losses = torch.stack([self._loss(part) for part in parts])
+        return {"perplexity": float(losses.mean().exp()), "synonyms": self._synonyms_known()}
+
+    def _synonyms_known(self) -> float:
+        """Share of `X means [MASK] .` that are filled in right, over every synonym of the world."""
+        known = []
+        for word, others in SYNONYMS.items():
+            wanted = self.tokenizer(word, add_special_tokens=False)["input_ids"][0]
+            for other in others:
+                ids = self.tokenizer(f"{other} means [MASK] .", return_tensors="pt")["input_ids"]
+                place = int((ids[0] == self.tokenizer.mask_token_id).nonzero())
+                known.append(int(self.network(input_ids=ids).logits[0, place].argmax()) == wanted)
+        return sum(known) / len(known)
+
+    def export(self, folder: Path) -> None:
+        """A `BertForMaskedLM` folder with its tokenizer."""
+        self.network.half().save_pretrained(folder)
+        self.network.float()
+        self.tokenizer.save_pretrained(folder)

@@ -1,0 +1,133 @@
+"""What the miniature image models share: stored latents, a loss, and scores by the exact checker.
+
+    x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) e        loss = w(t) |e - e(x_t, t, caption)|^2
+
+A tenth of the captions is empty, as in the published models. The error is weighted as if it were the
+velocity's: on so few latents, what is in the picture is decided while it is almost all noise.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lavibridge.core.files import models_folder
+from lavibridge.core.log import progress
+from lavibridge.diffusion.objective import snr, weight
+from lavibridge.world.captions import prompts
+from lavibridge.world.checker import check
+from lavibridge.zoo.pool import as_images, make_pairs, pictures
+from lavibridge.zoo.pretraining import Pretraining
+
+EMPTY_CAPTIONS = 0.1
+EMPHASIS = 3.0
+"""How many times as often a picture of one thing is drawn: shapes are learnt from it first."""
+STEPS, GUIDANCE = 20, 4.0
+MOST_WEIGHT = 200.0
+"""No time counts for more; on a linear schedule the last ones would outweigh all others together."""
+SCORED = ("one", "two", "spatial")
+
+Latents = Float[Tensor, "batch 4 16 16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noised:
+    """A batch of latents at random times."""
+
+    latents: Latents
+    noise: Latents
+    t: Int[Tensor, " batch"]
+    noisy: Latents
+
+
+class LatentDiffusionPretraining(Pretraining):
+    """Noise prediction under captions; the subclass knows the network and the text."""
+
+    alpha_bar: Float[Tensor, " time"]
+    """Share of the picture's variance that is left at each time, from the model's own schedule."""
+
+    def __init__(self, autoencoder: Path | None = None, pool: int = 30_000) -> None:
+        torch.manual_seed(self.seed)
+        folder = autoencoder or models_folder() / "mini-sd" / "vae"
+        self.vae = AutoencoderKL.from_pretrained(folder).float().eval()
+        self.vae.register_to_config(_name_or_path="")  # a path of this machine, which exports would carry on
+        pairs = make_pairs(self.seed + 2, pool)
+        self.shares = torch.tensor([EMPHASIS if pair.category == "one" else 1.0 for pair in pairs])
+        self.captions = ["", *(pair.caption for pair in pairs)]
+        means, spreads = [], []
+        with torch.no_grad(), progress("batches") as bar:
+            task = bar.add_task("store latents", total=-(-pool // 100), status="")
+            for start in range(0, pool, 100):
+                posterior = self.vae.encode(as_images(pictures(pairs[start : start + 100]))).latent_dist
+                means.append(posterior.mean.half())
+                spreads.append(posterior.std.half())
+                bar.advance(task)
+        self.means, self.spreads = torch.cat(means), torch.cat(spreads)
+
+    @abstractmethod
+    def errors(self, noised: "Noised", captions: list[str]) -> Float[Tensor, " batch"]:
+        """The loss of each picture; `weighted_error` is what it is made of."""
+
+    @abstractmethod
+    def pipeline(self) -> DiffusionPipeline:
+        """Diffusers' own pipeline over the networks, as it is shipped."""
+
+    @abstractmethod
+    def draw(self, captions: list[str], seeds: list[int]) -> Float[np.ndarray, "batch 64 64 3"]:
+        """Pictures in [0, 1] for the captions, in `STEPS` steps with guidance `GUIDANCE`."""
+
+    def loss(self, step: int) -> Tensor:
+        """Weighted squared error of the predicted noise; times are spread evenly over the batch."""
+        chosen = torch.multinomial(self.shares, self.batch)
+        mean, spread = self.means[chosen].float(), self.spreads[chosen].float()
+        latents = (mean + spread * torch.randn_like(mean)) * self.vae.config.scaling_factor
+        noise = torch.randn_like(latents)
+        even = (torch.arange(self.batch) + torch.rand(())) / self.batch
+        t = (even * len(self.alpha_bar)).long().clamp(max=len(self.alpha_bar) - 1)
+        kept = torch.rand(self.batch) >= EMPTY_CAPTIONS
+        captions = [self.captions[row] for row in torch.where(kept, chosen + 1, 0).tolist()]
+        alpha_bar = self.alpha_bar[t][:, None, None, None]
+        noisy = alpha_bar.sqrt() * latents + (1 - alpha_bar).sqrt() * noise
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        return self.errors(Noised(latents=latents, noise=noise, t=t, noisy=noisy), captions).mean()
+
+    def weighted_error(self, noised: "Noised", predicted: Latents) -> Float[Tensor, " batch"]:
+        """Squared error of the predicted noise, as much worth as the velocity's."""
+        weights = weight("velocity", 0.0, snr(self.alpha_bar[noised.t]), "epsilon")
+        return weights.clamp(max=MOST_WEIGHT) * (predicted - noised.noise).square().mean(dim=(1, 2, 3))
+
+    def scores(self, count: int = 60) -> dict[str, float]:
+        """By the exact checker, the share of prompts drawn all right, and of one thing its shape right."""
+        found = {}
+        for category in SCORED:
+            pairs = prompts(category, count)
+            drawn = self.draw([pair.caption for pair in pairs], list(range(count)))
+            pixels = (drawn * 255).round().astype("uint8")
+            verdicts = [check(picture, pair.spec) for picture, pair in zip(pixels, pairs, strict=True)]
+            found[category] = sum(verdict.all for verdict in verdicts) / count
+            if category == "one":
+                found["shape"] = sum(bool(verdict["shape"]) for verdict in verdicts) / count
+        return found
+
+    def export(self, folder: Path) -> None:
+        """A folder with `model_index.json`, in float16."""
+        pipeline = self.pipeline()
+        pipeline.to(torch.float16).save_pretrained(folder)
+        pipeline.to(torch.float32)
+
+
+def generators(seeds: list[int]) -> list[torch.Generator]:
+    """One generator a picture, so that a picture does not depend on its batch."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def quiet(pipeline: DiffusionPipeline) -> Any:  # each class of pipeline is called differently
+    """The pipeline without its progress bar."""
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

@@ -1,0 +1,139 @@
+"""`mini-pixart`: a PixArt-alpha of 64 x 64 pictures, published layout (Chen et al., arXiv 2310.00426).
+
+A transformer over 2 x 2 patches of the latents reads the frozen features of `mini-t5-large` through its
+caption projection; pads are masked. It also learns its variance, as a point between the two bounds of Nichol
+and Dhariwal 2021 (arXiv 2102.09672, section 3.1), from their variational term, which leaves the mean alone:
+
+    log s^2 = v log beta_t + (1 - v) log beta~_t,    v = (output + 1) / 2
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DPMSolverMultistepScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import T5EncoderModel, T5Tokenizer
+
+from lavibridge.core.files import models_folder
+from lavibridge.zoo.latent_diffusion import (
+    GUIDANCE,
+    STEPS,
+    LatentDiffusionPretraining,
+    Latents,
+    Noised,
+    generators,
+    quiet,
+)
+
+SCHEDULE = {
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "num_train_timesteps": 1000,
+}
+"""The noise schedule of PixArt-alpha."""
+
+
+def build(width: int) -> PixArtTransformer2DModel:
+    """The transformer with fresh weights: 8 x 8 patches of 16 x 16 latents."""
+    return PixArtTransformer2DModel(
+        sample_size=16,
+        patch_size=2,
+        in_channels=4,
+        out_channels=8,
+        num_layers=6,
+        num_attention_heads=6,
+        attention_head_dim=32,
+        cross_attention_dim=192,
+        caption_channels=width,
+        interpolation_scale=1,
+    )
+
+
+class PixArtPretraining(LatentDiffusionPretraining):
+    """The transformer under a text encoder that stays frozen."""
+
+    name = "mini-pixart"
+    steps = 12_000
+    batch = 32
+    lr = 1e-3
+
+    def __init__(self, autoencoder: Path | None = None, t5: Path | None = None, pool: int = 30_000) -> None:
+        super().__init__(autoencoder, pool)
+        folder = t5 or models_folder() / "mini-t5-large"
+        self.text = T5EncoderModel.from_pretrained(folder).float().eval()
+        self.tokenizer = T5Tokenizer.from_pretrained(folder)
+        self.transformer = build(self.text.config.d_model)
+        self.networks = nn.ModuleDict({"transformer": self.transformer})
+        self.scheduler = DPMSolverMultistepScheduler(**SCHEDULE)
+        self.alpha_bar = self.scheduler.alphas_cumprod
+        self.log_variances = log_variances(self.scheduler.betas, self.alpha_bar)
+
+    def errors(self, noised: Noised, captions: list[str]) -> Float[Tensor, " batch"]:
+        """The noise's error, from the first half of the channels, and the variance's bound."""
+        ids = self.tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
+        with torch.no_grad():
+            context = self.text(**ids).last_hidden_state
+        output = self.transformer(
+            noised.noisy,
+            encoder_hidden_states=context,
+            timestep=noised.t,
+            encoder_attention_mask=ids["attention_mask"],
+            added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+        ).sample
+        predicted, between = output.chunk(2, dim=1)
+        return self.weighted_error(noised, predicted) + self._bound(noised, predicted.detach(), between)
+
+    def _bound(self, noised: Noised, predicted: Latents, between: Latents) -> Float[Tensor, " batch"]:
+        """KL divergence, in bits a value, of the step back under the network from the step back under x_0.
+
+        At t = 0 the published code takes the likelihood of x_0 instead, for which latents have no natural
+        bins; here it is the divergence there too, with the variance of t = 1, which is what it clips to.
+        """
+        at = (slice(None), None, None, None)
+        alpha_bar, beta = self.alpha_bar[noised.t][at], self.scheduler.betas[noised.t][at]
+        upper, lower = (bound[noised.t][at] for bound in self.log_variances)
+        log_variance = lower + (between + 1) / 2 * (upper - lower)
+        # Both means are linear in the noise, so their difference is the noise's error times this factor.
+        shift = beta / ((1 - beta).sqrt() * (1 - alpha_bar).sqrt()) * (predicted - noised.noise)
+        ratio = lower - log_variance
+        divergence = 0.5 * (ratio.exp() - 1 - ratio + shift.square() * (-log_variance).exp())
+        return divergence.mean(dim=(1, 2, 3)) / math.log(2)
+
+    def draw(self, captions: list[str], seeds: list[int]) -> Float[np.ndarray, "batch 64 64 3"]:
+        """With the published sampler."""
+        drawn: np.ndarray = quiet(self.pipeline())(
+            captions,
+            num_inference_steps=STEPS,
+            guidance_scale=GUIDANCE,
+            height=64,
+            width=64,
+            generator=generators(seeds),
+            clean_caption=False,
+            use_resolution_binning=False,
+            output_type="np",
+        ).images
+        return drawn
+
+    def pipeline(self) -> PixArtAlphaPipeline:
+        """With its sampler, DPM-Solver++."""
+        return PixArtAlphaPipeline(
+            vae=self.vae,
+            text_encoder=self.text,
+            tokenizer=self.tokenizer,
+            transformer=self.transformer,
+            scheduler=self.scheduler,
+        )
+
+
+def log_variances(
+    betas: Float[Tensor, " time"], alpha_bar: Float[Tensor, " time"]
+) -> tuple[Float[Tensor, " time"], Float[Tensor, " time"]]:
+    """The upper and the lower bound of the step back's log variance; the lower one is clipped at t = 0."""
+    before = torch.cat([torch.ones(1), alpha_bar[:-1]])
+    posterior = betas * (1 - before) / (1 - alpha_bar)
+    posterior = torch.cat([posterior[1:2], posterior[1:]])
+    return betas.log(), posterior.log()

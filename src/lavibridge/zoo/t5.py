@@ -1,0 +1,155 @@
+"""`mini-t5-small`, `-base`, `-large`: encoder-decoders that fill gaps in the world's text (1910.10683).
+
+    a <X> circle above a <Y> .   ->   <X> small red <Y> star <Z>
+
+The class is Transformers' `T5ForConditionalGeneration` in the gated form of T5 1.1; the three differ in size
+only. Raffel et al. 2020.
+"""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import T5Config, T5ForConditionalGeneration
+
+from lavibridge.world.text import document
+from lavibridge.world.words import SYNONYMS
+from lavibridge.zoo.pretraining import Pretraining
+from lavibridge.zoo.tokenizers import unigram_tokenizer
+
+NOISE = 0.15
+SPAN = 3.0
+"""Share of tokens that are taken out, and the mean length of a span, as published."""
+HELD_OUT = 400
+IGNORED = -100
+
+
+class T5Pretraining(Pretraining):
+    """Span corruption, one document a row; the subclasses have the sizes."""
+
+    steps = 3000
+    batch = 48
+    lr = 2e-3
+    shape: dict[str, int]
+
+    def __init__(self, documents: int = 60_000) -> None:
+        self.tokenizer = unigram_tokenizer()
+        torch.manual_seed(self.seed)
+        config = T5Config(
+            vocab_size=len(self.tokenizer),
+            num_decoder_layers=self.shape["num_layers"],
+            feed_forward_proj="gated-gelu",
+            dropout_rate=0.0,
+            decoder_start_token_id=self.tokenizer.pad_token_id,
+            tie_word_embeddings=True,
+            **self.shape,
+        )
+        self.network = T5ForConditionalGeneration(config)
+        self.networks = nn.ModuleDict({"t5": self.network})
+        self.sentinels: list[int] = self.tokenizer.convert_tokens_to_ids(
+            [f"<extra_id_{i}>" for i in range(20)]
+        )
+        self.rows = self._rows([document(self.seed, index) for index in range(documents)])
+        self.held_out = self._rows([document(0, index, split="test") for index in range(HELD_OUT)])
+
+    def _rows(self, documents: list[str]) -> list[list[int]]:
+        rows: list[list[int]] = self.tokenizer(documents, add_special_tokens=False)["input_ids"]
+        return rows
+
+    def loss(self, step: int) -> Tensor:
+        """Cross-entropy of what was taken out."""
+        chosen = torch.randint(len(self.rows), (self.batch,)).tolist()
+        return self._loss(np.random.default_rng([self.seed, step]), [self.rows[index] for index in chosen])
+
+    def _loss(self, rng: np.random.Generator, rows: list[list[int]]) -> Tensor:
+        end = [self.tokenizer.eos_token_id]
+        pairs = [corrupt(rng, row, self.sentinels) for row in rows]
+        inputs = _padded([left + end for left, _ in pairs], self.tokenizer.pad_token_id)
+        labels = _padded([right + end for _, right in pairs], IGNORED)
+        mask = (inputs != self.tokenizer.pad_token_id).long()
+        loss: Tensor = self.network(input_ids=inputs, attention_mask=mask, labels=labels).loss
+        return loss
+
+    def scores(self) -> dict[str, float]:
+        """Held-out perplexity of the spans, and the share of synonyms filled with the right plain word."""
+        rng = np.random.default_rng(0)
+        parts = [self.held_out[start : start + 50] for start in range(0, HELD_OUT, 50)]
+        losses = torch.stack([self._loss(rng, part) for part in parts])
+        return {"perplexity": float(losses.mean().exp()), "synonyms": self._synonyms_known()}
+
+    def _synonyms_known(self) -> float:
+        """Share of `X means <blank> .` that are filled in right, over every synonym of the world."""
+        start = torch.tensor([[self.tokenizer.pad_token_id, self.sentinels[0]]])
+        known = []
+        for word, others in SYNONYMS.items():
+            wanted = self.tokenizer(word, add_special_tokens=False)["input_ids"][0]
+            for other in others:
+                ids = self.tokenizer(f"{other} means <extra_id_0> .", return_tensors="pt")["input_ids"]
+                logits = self.network(input_ids=ids, decoder_input_ids=start).logits
+                known.append(int(logits[0, -1].argmax()) == wanted)
+        return sum(known) / len(known)
+
+    def export(self, folder: Path) -> None:
+        """A `T5ForConditionalGeneration` folder with its tokenizer."""
+        self.network.half().save_pretrained(folder)
+        self.network.float()
+        self.tokenizer.save_pretrained(folder)
+
+
+class T5SmallPretraining(T5Pretraining):
+    """0.1 M weights."""
+
+    name = "mini-t5-small"
+    shape = {"d_model": 40, "d_ff": 96, "d_kv": 20, "num_heads": 2, "num_layers": 2}  # noqa: RUF012 - a constant
+
+
+class T5BasePretraining(T5Pretraining):
+    """0.8 M weights."""
+
+    name = "mini-t5-base"
+    shape = {"d_model": 96, "d_ff": 256, "d_kv": 32, "num_heads": 3, "num_layers": 3}  # noqa: RUF012 - a constant
+
+
+class T5LargePretraining(T5Pretraining):
+    """2.8 M weights."""
+
+    name = "mini-t5-large"
+    shape = {"d_model": 160, "d_ff": 384, "d_kv": 32, "num_heads": 5, "num_layers": 4}  # noqa: RUF012 - a constant
+
+
+def corrupt(rng: np.random.Generator, ids: list[int], sentinels: list[int]) -> tuple[list[int], list[int]]:
+    """The ids with spans replaced by a sentinel each, and the spans behind their sentinels, one more closing.
+
+    Spans lie apart and are as long as chance cuts the taken tokens into as many parts as there are spans.
+    """
+    taken = min(max(1, round(NOISE * len(ids))), len(ids) - 1) if len(ids) > 1 else len(ids)
+    spans = min(max(1, round(taken / SPAN)), len(sentinels) - 1, max(1, len(ids) - taken))
+    lengths = _cut(rng, taken, spans)
+    gaps = _cut(rng, len(ids) - taken + 1, spans + 1) if len(ids) > taken else [1] + [0] * spans
+    gaps[0] -= 1  # the text may begin with a span
+    left: list[int] = []
+    right: list[int] = []
+    position = 0
+    for sentinel, gap, length in zip(sentinels, gaps, lengths, strict=False):
+        left += [*ids[position : position + gap], sentinel]
+        position += gap
+        right += [sentinel, *ids[position : position + length]]
+        position += length
+    return left + ids[position:], [*right, sentinels[spans]]
+
+
+def _cut(rng: np.random.Generator, total: int, parts: int) -> list[int]:
+    """`total` as a sum of `parts` numbers of at least 1 (the last may be 0 where there is too little)."""
+    parts_possible = min(parts, total)
+    cuts = np.sort(rng.choice(max(total - 1, 0), size=parts_possible - 1, replace=False)) + 1
+    edges = [0, *cuts.tolist(), total]
+    found = [after - before for before, after in pairwise(edges)]
+    return found + [0] * (parts - len(found))
+
+
+def _padded(rows: list[list[int]], value: int) -> Tensor:
+    return nn.utils.rnn.pad_sequence(
+        [torch.tensor(row) for row in rows], batch_first=True, padding_value=value
+    )
