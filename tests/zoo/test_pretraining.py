@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from lavibridge.core.errors import RecipeError, RunError
 from lavibridge.core.files import read_json
 from lavibridge.zoo.autoencoder import AutoencoderPretraining
-from lavibridge.zoo.pretrain import make, pretrain
+from lavibridge.zoo.pretrain import pretrain
 from lavibridge.zoo.pretraining import export
 from lavibridge.zoo.pretraining import pretrain as run
 
@@ -64,15 +64,3 @@ def test_a_begun_pretraining_is_not_overwritten(tmp_path: Path) -> None:
     run(small_job(), tmp_path / "work", steps=1)
     with pytest.raises(RunError, match="--resume"):
         pretrain("mini-vae", tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["mini-clip", "mini-llama", "mini-sd"])
-def test_every_pretraining_trains(name: str, tmp_path: Path) -> None:
-    job = make(name)
-    job.batch = 4
-    job.scores = dict  # type: ignore[method-assign]
-    before = [p.detach().clone() for p in job.networks.parameters()]
-    run(job, tmp_path, steps=2)
-    changed = [not torch.equal(a, b) for a, b in zip(before, job.networks.parameters(), strict=True)]
-    assert sum(changed) > 0.9 * len(changed)

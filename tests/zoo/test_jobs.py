@@ -1,0 +1,104 @@
+"""Every pretraining learns in a few steps on a little data and leaves a folder that its library opens."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModel, AutoTokenizer
+
+from lavibridge.zoo.bert import BertPretraining
+from lavibridge.zoo.clip import ClipPretraining
+from lavibridge.zoo.latent_diffusion import LatentDiffusionPretraining
+from lavibridge.zoo.ldm import LatentDiffusionBertPretraining
+from lavibridge.zoo.llama import LlamaPretraining
+from lavibridge.zoo.pixart import PixArtPretraining, log_variances
+from lavibridge.zoo.pretraining import Pretraining, export, pretrain
+from lavibridge.zoo.stable_diffusion import StableDiffusionPretraining
+from lavibridge.zoo.t5 import T5SmallPretraining, corrupt
+
+TEXTS = {
+    "mini-clip": lambda: ClipPretraining(pool=40),
+    "mini-t5-small": lambda: T5SmallPretraining(documents=60),
+    "mini-bert": lambda: BertPretraining(documents=60),
+    "mini-llama": lambda: LlamaPretraining(documents=200),
+}
+
+
+def trained(job: Pretraining, work: Path, steps: int = 2) -> float:
+    """The share of the weights' tensors that a few steps change."""
+    job.batch = 4
+    job.scores = dict  # type: ignore[method-assign]
+    before = [p.detach().clone() for p in job.networks.parameters()]
+    pretrain(job, work, steps=steps)
+    pairs = zip(before, job.networks.parameters(), strict=True)
+    return float(np.mean([not torch.equal(was, now) for was, now in pairs]))
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_language_models_train_and_are_ordinary_folders(name: str, tmp_path: Path) -> None:
+    job = TEXTS[name]()
+    assert job.name == name
+    assert trained(job, tmp_path / "work") > 0.9
+    export(job, tmp_path / "work", tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    words = "a red disc to the left of a box"
+    ids = tokenizer(words)["input_ids"]
+    assert len(ids) <= 13, "common words are whole pieces"
+    assert " ".join(tokenizer.decode(ids, skip_special_tokens=True).split()) == words
+    loaded = AutoModel.from_pretrained(tmp_path / "model")
+    text = getattr(loaded, "text_model", loaded)  # CLIP has two towers
+    rows = text.get_input_embeddings().num_embeddings
+    assert len(tokenizer) <= rows
+
+
+def image_job(name: str, tmp_path: Path) -> LatentDiffusionPretraining:
+    if name == "mini-sd":
+        return StableDiffusionPretraining(pool=40)
+    if name == "mini-ldm":
+        return LatentDiffusionBertPretraining(pool=40)
+    text = T5SmallPretraining(documents=60)
+    trained(text, tmp_path / "t5-work")
+    export(text, tmp_path / "t5-work", tmp_path / "t5")
+    return PixArtPretraining(t5=tmp_path / "t5", pool=40)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("name", ["mini-sd", "mini-ldm", "mini-pixart"])
+def test_image_models_train_and_diffusers_opens_them(name: str, tmp_path: Path) -> None:
+    job = image_job(name, tmp_path)
+    assert job.name == name
+    assert trained(job, tmp_path / "work", steps=3) > 0.9
+    export(job, tmp_path / "work", tmp_path / "model")
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "model", torch_dtype=torch.float32)
+    assert type(pipeline) is type(job.pipeline())
+    drawn = job.draw(["a red circle", "a blue ring"], [0, 1])
+    assert drawn.shape == (2, 64, 64, 3)
+    alone = job.draw(["a blue ring"], [1])[0]
+    assert np.allclose(alone, drawn[1], atol=1e-4), "a picture does not depend on its batch"
+
+
+@given(st.integers(1, 60), st.integers(0, 1000))
+def test_corrupted_text_can_be_put_together_again(length: int, seed: int) -> None:
+    ids, sentinels = list(range(100, 100 + length)), list(range(20))
+    left, right = corrupt(np.random.default_rng(seed), ids, sentinels)
+    assert [token for token in left if token < 20] == [token for token in right if token < 20][:-1]
+    spans: dict[int, list[int]] = {}
+    for token in right:
+        if token < 20:
+            spans[token] = []
+            last = token
+        else:
+            spans[last].append(token)
+    rebuilt = [piece for token in left for piece in (spans[token] if token < 20 else [token])]
+    assert rebuilt == ids
+
+
+def test_the_bounds_of_the_variance_are_in_order() -> None:
+    betas = torch.linspace(0.0001, 0.02, 1000)
+    upper, lower = log_variances(betas, torch.cumprod(1 - betas, 0))
+    assert bool((upper[1:] >= lower[1:]).all())
+    assert torch.isfinite(lower).all()
