@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UniPCMultistepScheduler
+from PIL import Image
+from transformers import CLIPModel, CLIPProcessor
 
 from lavibridge import Bridge
 from lavibridge.core.files import models_folder, shipped_models
 from lavibridge.generation.sample import initial_noise
 from lavibridge.language.llama import Llama
+from lavibridge.world.captions import prompts
+from lavibridge.world.drawing import draw
 from lavibridge.world.words import SYNONYMS
 
 PROMPT = "a large red circle"
@@ -49,6 +53,22 @@ def test_the_native_bridge_draws_what_the_pipeline_of_diffusers_draws() -> None:
     ours = Bridge.native("mini-sd", "cpu").generate(PROMPT, seed=5, steps=5, guidance=4.0)[0]
     difference = np.abs(np.asarray(theirs, np.int16) - np.asarray(ours, np.int16))
     assert difference.max() <= 1
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+def test_mini_clip_opens_with_its_processor_and_tells_colors_apart() -> None:
+    model = CLIPModel.from_pretrained(models_folder() / "mini-clip", dtype=torch.float32)
+    processor = CLIPProcessor.from_pretrained(models_folder() / "mini-clip")
+    pairs = [pair for pair in prompts("one", 40) if pair.spec.groups[0].color in ("red", "green", "blue")]
+    inputs = processor(
+        text=[f"a {color} thing" for color in ("red", "green", "blue")],
+        images=[Image.fromarray(draw(pair.scene)) for pair in pairs],
+        return_tensors="pt",
+        padding=True,
+    )
+    chosen = model(**inputs).logits_per_image.argmax(dim=1).tolist()
+    truth = [("red", "green", "blue").index(str(pair.spec.groups[0].color)) for pair in pairs]
+    assert np.mean([one == other for one, other in zip(chosen, truth, strict=True)]) > 0.8
 
 
 def test_mini_llama_reads_synonyms_near_their_plain_words() -> None:

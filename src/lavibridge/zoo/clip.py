@@ -14,7 +14,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+)
 
 from lavibridge.world.captions import Pair, sample_pair, scene_of
 from lavibridge.world.chance import pick
@@ -72,10 +79,14 @@ class ClipPretraining(Pretraining):
         }
 
     def export(self, folder: Path) -> None:
-        """A `CLIPModel` folder with its tokenizer."""
+        """A `CLIPModel` folder with its tokenizer and its image processor."""
         self.network.half().save_pretrained(folder)
         self.network.float()
         self.tokenizer.save_pretrained(folder)
+        side, half = self.network.config.vision_config.image_size, [0.5, 0.5, 0.5]
+        size = {"shortest_edge": side}
+        processor = CLIPImageProcessorPil(size=size, crop_size=side, image_mean=half, image_std=half)
+        processor.save_pretrained(folder)
 
     def _logits(self, images: Tensor, captions: list[str]) -> Float[Tensor, "images captions"]:
         ids = self._tokens(captions)
