@@ -19,11 +19,20 @@ SEED = typer.Option(0, "--seed", help="The same seed gives the same scenes.")
 OUT = typer.Option(Path("world"), "--out", "-o", metavar="FOLDER", help="Where the PNG files go.")
 PICTURES = typer.Argument(metavar="PICTURE...", help="PNG files of 64 x 64 pixels.")
 NAME = typer.Argument(
-    metavar="NAME", help="mini-vae, mini-clip, mini-llama or mini-sd; mini-sd needs the first two."
+    metavar="NAME",
+    help="mini-vae, mini-clip, mini-t5-small, mini-t5-base, mini-t5-large, mini-bert, mini-llama; and, "
+    "on top of shipped ones, mini-sd (mini-vae, mini-clip), mini-ldm (mini-vae), mini-pixart "
+    "(mini-vae, mini-t5-large).",
 )
 MADE = typer.Option(
     None, "--out", "-o", metavar="FOLDER", help="Model folder to make.  [default: runs/pretrain/NAME]"
 )
+MODELS = typer.Argument(
+    None, metavar="[MODEL...]", help="Image models and bridges to draw with.  [default: the shipped ones]"
+)
+CATEGORIES = typer.Option(None, "--category", "-c", help="Only this category; may be given again.")
+EACH = typer.Option(8, "--count", "-n", min=1, help="How many prompts of each category.")
+PAGE = typer.Option(Path("gallery.html"), "--out", "-o", metavar="FILE", help="The page to write.")
 RESUME = typer.Option(False, "--resume", help="Go on from the newest checkpoint in --out.")
 
 
@@ -81,6 +90,35 @@ def check(pictures: list[Path] = PICTURES) -> None:
         ]
         doubts = [f"unreadable: {reason}" for reason in found.unreadable]
         print("\t".join([str(path), "; ".join(things + doubts) or "nothing"]))
+
+
+@app.command()
+def gallery(
+    models: list[str] | None = MODELS,
+    category: list[str] | None = CATEGORIES,
+    count: int = EACH,
+    out: Path = PAGE,
+) -> None:
+    """Draw a page of scenes and of what the models make of their captions.
+
+    \b
+    lavi world gallery
+    lavi world gallery mini-sd runs/quickstart --category two --count 20
+
+    The page is one file that needs no network. The exact checker marks what is right and says what is wrong.
+    """
+    from lavibridge.core.errors import RecipeError
+    from lavibridge.core.files import models_folder, shipped_models
+    from lavibridge.report.gallery import write_gallery
+    from lavibridge.world.captions import CATEGORIES as KNOWN
+
+    unknown = [name for name in category or () if name not in KNOWN]
+    if unknown:
+        raise RecipeError(
+            f"--category: there is no '{unknown[0]}' in the world; there are {', '.join(KNOWN)}"
+        )
+    drawing = [name for name in shipped_models() if (models_folder() / name / "model_index.json").is_file()]
+    print(write_gallery(models or drawing, category or KNOWN, count, out))
 
 
 @app.command()

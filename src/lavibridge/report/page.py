@@ -53,20 +53,28 @@ def write_report(folders: Sequence[Path], page: Path) -> Path:
     return page
 
 
-def render(runs: Sequence[RunRecord]) -> str:
-    """The page as text."""
-    environment = Environment(
+def environment() -> Environment:
+    """The templates of this room; a name that a template lacks is an error."""
+    return Environment(
         loader=PackageLoader("lavibridge.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(
-        title=" and ".join(run.name for run in runs),
-        runs=[_described(run) for run in runs],
-        tables=score_tables(runs),
-        curves=curves(runs),
+
+
+def render(runs: Sequence[RunRecord]) -> str:
+    """The page as text."""
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            title=" and ".join(run.name for run in runs),
+            runs=[_described(run) for run in runs],
+            tables=score_tables(runs),
+            curves=curves(runs),
+        )
     )
 
 

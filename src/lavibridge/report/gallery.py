@@ -1,0 +1,95 @@
+"""The world's gallery: scenes, and what image models draw for their captions, right and wrong marked.
+
+category -> prompts -> the true scene | model | model ...   the exact checker's verdict under each picture
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from lavibridge.bridge import Bridge
+from lavibridge.core.files import write_atomic
+from lavibridge.core.log import progress
+from lavibridge.report.page import environment
+from lavibridge.world.captions import Pair, prompts
+from lavibridge.world.checker import Verdict, check
+from lavibridge.world.drawing import draw
+
+STEPS, GUIDANCE, SEED = 20, 4.0, 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A picture in the page, with its verdict in words."""
+
+    source: str
+    """Data URI."""
+    by: str
+    right: bool
+    reasons: tuple[str, ...]
+    """What is wrong with it; empty when nothing is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A caption, its scene, and the drawings."""
+
+    caption: str
+    shown: tuple[Shown, ...]
+
+
+def write_gallery(models: Sequence[str], categories: Sequence[str], count: int, page: Path) -> Path:
+    """Draw `count` prompts of each category with each model (see `Bridge.open`); returns the page."""
+    bridges = {Path(model).name: Bridge.open(model) for model in models}
+    sections = {}
+    with progress("pictures") as bar:
+        total = count * len(categories) * max(len(bridges), 1)
+        task = bar.add_task("draw the gallery", total=total, status="")
+        for category in categories:
+            pairs = prompts(category, count)
+            columns = [[_shown("the scene", draw_image(pair), pair) for pair in pairs]]
+            for name, bridge in bridges.items():
+                texts = [pair.caption for pair in pairs]
+                drawn = bridge.generate(texts, seed=SEED, steps=STEPS, guidance=GUIDANCE)
+                columns.append([_shown(name, one, pair) for one, pair in zip(drawn, pairs, strict=True)])
+                bar.advance(task, count)
+            rows = zip(pairs, zip(*columns, strict=True), strict=True)
+            sections[category] = [Row(caption=pair.caption, shown=shown) for pair, shown in rows]
+    write_atomic(page, render(sections, tuple(bridges)))
+    return page
+
+
+def render(sections: dict[str, list[Row]], models: Sequence[str]) -> str:
+    """The page as text, with the share of right pictures over each column."""
+    tallies = {
+        category: [
+            (row[0].by, sum(one.right for one in row), len(row))
+            for row in zip(*(each.shown for each in rows), strict=True)
+        ]
+        for category, rows in sections.items()
+    }
+    settings = f"{STEPS} steps, guidance {GUIDANCE:g}, seed {SEED}"
+    template = environment().get_template("gallery.html.j2")
+    return template.render(sections=sections, tallies=tallies, models=models, settings=settings)
+
+
+def draw_image(pair: Pair) -> Image.Image:
+    """The scene of a pair as a picture."""
+    return Image.fromarray(draw(pair.scene))
+
+
+def _shown(by: str, picture: Image.Image, pair: Pair) -> Shown:
+    verdict = check(picture, pair.spec)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Shown(source=source, by=by, right=verdict.all, reasons=_wrong(verdict))
+
+
+def _wrong(verdict: Verdict) -> tuple[str, ...]:
+    """The sentences of the clauses that are broken."""
+    return tuple(verdict.reasons[name] for name, kept in verdict.clauses.items() if not kept)
