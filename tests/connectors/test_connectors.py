@@ -94,3 +94,25 @@ def test_identity_passes_everything_and_trains_nothing() -> None:
     assert not list(wire.parameters())
     with pytest.raises(ModelError, match="6 wide"):
         Identity(Identity.Config(), TextSpec(width=6, layers=3), VisionSpec(context=8))
+
+
+def test_whitening_makes_features_on_a_line_tell_words_apart() -> None:
+    """Features as a causal model's: one large common direction, and what words change a thousandth of it."""
+    generator = torch.Generator().manual_seed(0)
+    words = torch.randn(8, 48, generator=generator)
+    line = torch.randn(48, generator=generator)
+    tokens = 5 * line + 0.02 * words[torch.randint(8, (400,), generator=generator)]
+    tokens = tokens + 0.002 * torch.randn(400, 48, generator=generator)
+    text, vision = TextSpec(width=48, layers=1), VisionSpec(context=32)
+    spread = {}
+    for whiten in (False, True):
+        torch.manual_seed(1)
+        adapter = LaviAdapter(LaviAdapter.Config(whiten=whiten, dropout=0.0), text, vision)
+        keys = set(adapter.state_dict())
+        adapter.calibrate(tokens[:, None])
+        assert set(adapter.state_dict()) == keys
+        shown = (5 * line + 0.02 * words)[None, None]
+        mask = torch.ones(1, 8, dtype=torch.bool)
+        out = adapter(TextFeatures(hidden=shown, mask=mask)).tokens[0].detach()
+        spread[whiten] = float(out.std(0).norm() / out.norm(dim=1).mean())
+    assert spread[True] > 5 * spread[False]

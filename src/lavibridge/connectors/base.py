@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lavibridge.core.config import Config as BaseConfig
@@ -29,6 +29,9 @@ class Connector(nn.Module, ABC):
     def __init__(self, config: "Connector.Config", text: TextSpec, vision: VisionSpec) -> None:
         """Build from the options and the two specs; raises ModelError where they cannot be connected."""
         super().__init__()
+
+    def calibrate(self, tokens: Float[Tensor, "token layer width"]) -> None:
+        """Fit the first weights to real tokens' features, before the first step; nothing by default."""
 
     @abstractmethod
     def forward(self, features: TextFeatures, t: Int[Tensor, " batch"] | None = None) -> Conditioning:

@@ -9,6 +9,7 @@ Zhao et al. 2024, "Bridging Different Language Models and Generative Vision Mode
 Generation", arXiv 2403.07860.
 """
 
+import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
@@ -16,6 +17,10 @@ from torch.nn import functional
 
 from lavibridge.connectors.base import Connector
 from lavibridge.core.contracts import Conditioning, TextFeatures, TextSpec, VisionSpec
+
+SPREAD_FLOOR = 0.02
+VARIANCE_FLOOR = 0.005
+"""Added before dividing, so that directions in which captions hardly differ are not blown up."""
 
 
 class Gated(nn.Module):
@@ -55,6 +60,8 @@ class LaviAdapter(Connector):
         """Share of inner features dropped in training."""
         layer: int = -1
         """The language model's layer that is read; -1 is its normed output."""
+        whiten: bool = False
+        """Begin with first weights to which the captions' features look uncorrelated and equally large."""
 
     config: Config
 
@@ -67,6 +74,26 @@ class LaviAdapter(Connector):
         self.ff2 = FeedForward(width, vision.context, config.dropout)
         self.norm1 = nn.LayerNorm(text.width)
         self.norm2 = nn.LayerNorm(width)
+
+    @torch.no_grad()
+    def calibrate(self, tokens: Float[Tensor, "token layer width"]) -> None:
+        """With `whiten`, centre and scale each feature in norm1, and decorrelate them in FF1's first weights.
+
+        A causal model's features lie almost on a line: what a word changes is a small part of them, and the
+        random first weights of the published adapter pass on the rest. Shapes, names and roles of the weights
+        stay the published ones (after Kessy et al. 2018, arXiv 1512.00809, ZCA-cor whitening).
+        """
+        if not self.config.whiten:
+            return
+        x = functional.layer_norm(tokens[:, -1].float(), self.norm1.normalized_shape)
+        mean, scale = x.mean(0), x.std(0) + SPREAD_FLOOR
+        z = (x - mean) / scale
+        values, directions = torch.linalg.eigh(z.T @ z / len(z))
+        shrunk = (values.clamp(min=0) + VARIANCE_FLOOR).rsqrt()
+        self.norm1.weight.copy_(1 / scale)
+        self.norm1.bias.copy_(-mean / scale)
+        first = self.ff1.get_parameter("net.0.proj.weight")
+        first.copy_(first @ (directions * shrunk) @ directions.T)
 
     def forward(self, features: TextFeatures, t: Int[Tensor, " batch"] | None = None) -> Conditioning:
         """Each real token's conditioning, and zeros for the padding, which no mask lets through anyway.

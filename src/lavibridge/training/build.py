@@ -1,9 +1,15 @@
 """From a recipe to the bridge that training starts from."""
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from lavibridge.bridge import Bridge
+from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe
+
+CALIBRATED_ON = 256
+"""Captions whose features a connector may fit its first weights to."""
 
 
 def build_bridge(recipe: Recipe) -> Bridge:
@@ -17,3 +23,22 @@ def build_bridge(recipe: Recipe) -> Bridge:
             language_lora=recipe.lora.language,
             vision_lora=recipe.lora.vision,
         )
+
+
+@torch.no_grad()
+def calibrate(bridge: Bridge, dataset: Dataset) -> None:
+    """Show the connector the features of the data's first captions, before anything is trained."""
+    samples = [dataset.sample(index) for index in range(min(CALIBRATED_ON, len(dataset)))]
+    captions = [sample.captions[0] for sample in samples]
+    parts = [_tokens(bridge, captions[start : start + 32]) for start in range(0, len(captions), 32)]
+    tokens = torch.cat(parts)
+    if len(tokens) > 1:
+        bridge.connector.calibrate(tokens)
+
+
+def _tokens(bridge: Bridge, captions: list[str]) -> Float[Tensor, "token layer width"]:
+    """Features of the real tokens but the first, which in many models is the same for every prompt."""
+    features = bridge.features(captions)
+    real = features.mask.clone()
+    real[:, 0] = False
+    return features.hidden.transpose(1, 2)[real]

@@ -21,7 +21,7 @@ from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of
 from lavibridge.training.batches import Batches, ReadAhead
-from lavibridge.training.build import build_bridge
+from lavibridge.training.build import build_bridge, calibrate
 from lavibridge.training.checkpoint import checkpoints, load_checkpoint, prune, save_checkpoint
 from lavibridge.training.ema import Ema
 from lavibridge.training.events import Every
@@ -52,6 +52,8 @@ def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
         dataset = open_dataset(kind_of(recipe.data), recipe.data, rejected)
         device = accelerator.device if settings.device == "auto" else pick_device(settings.device)
         bridge = build_bridge(recipe).to(device)
+        if not checkpoints(run):
+            calibrate(bridge, dataset)
         state = make_state(recipe, bridge, accelerator)
         side = recipe.data.size or bridge.vision.default_size
         batches = ReadAhead(
