@@ -77,9 +77,12 @@ def run_quickstart(recipe: Recipe, out: Path, *, prompts: int = PROMPTS, steps: 
 
 def quickstart_recipe(minutes: float = 2.0, language: str | None = None) -> Recipe:
     """The recipe `quickstart`, with another time limit and, if named, another language model."""
-    settings = [f"training.max_minutes={minutes * 0.95:.4g}"]  # the rest is for the last checkpoint
+    settings = [
+        f"training.max_minutes={minutes * 0.95:.4g}",  # the rest is for the last checkpoint
+        f"training.steps={max(1, round(300 * minutes))}",  # more than two cores can do; a GPU ends earlier
+    ]
     if language is not None:
-        settings.append(f"language={json.dumps({'source': language})}")
+        settings += [f"language={json.dumps({'source': language})}", "connector.layer=-1"]
     return load_recipe("quickstart", settings)
 
 
