@@ -30,8 +30,14 @@ class Connector(nn.Module, ABC):
         """Build from the options and the two specs; raises ModelError where they cannot be connected."""
         super().__init__()
 
+    @property
+    def wants_calibration(self) -> bool:
+        """Whether `calibrate` is to be called, on features of the data's captions, before the first step."""
+        return False
+
     def calibrate(self, tokens: Float[Tensor, "token layer width"]) -> None:
-        """Fit the first weights to real tokens' features, before the first step; nothing by default."""
+        """Fit the first weights to real tokens' features."""
+        raise RuntimeError(f"{type(self).__name__} does not calibrate")
 
     @abstractmethod
     def forward(self, features: TextFeatures, t: Int[Tensor, " batch"] | None = None) -> Conditioning:

@@ -75,16 +75,19 @@ class LaviAdapter(Connector):
         self.norm1 = nn.LayerNorm(text.width)
         self.norm2 = nn.LayerNorm(width)
 
+    @property
+    def wants_calibration(self) -> bool:
+        """With `whiten`."""
+        return self.config.whiten
+
     @torch.no_grad()
     def calibrate(self, tokens: Float[Tensor, "token layer width"]) -> None:
-        """With `whiten`, centre and scale each feature in norm1, and decorrelate them in FF1's first weights.
+        """Centre and scale each feature in norm1, and decorrelate them in FF1's first weights.
 
         A causal model's features lie almost on a line: what a word changes is a small part of them, and the
         random first weights of the published adapter pass on the rest. Shapes, names and roles of the weights
         stay the published ones (after Kessy et al. 2018, arXiv 1512.00809, ZCA-cor whitening).
         """
-        if not self.config.whiten:
-            return
         x = functional.layer_norm(tokens[:, -1].float(), self.norm1.normalized_shape)
         mean, scale = x.mean(0), x.std(0) + SPREAD_FLOOR
         z = (x - mean) / scale

@@ -52,7 +52,7 @@ def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
         dataset = open_dataset(kind_of(recipe.data), recipe.data, rejected)
         device = accelerator.device if settings.device == "auto" else pick_device(settings.device)
         bridge = build_bridge(recipe).to(device)
-        if not checkpoints(run):
+        if bridge.connector.wants_calibration and not checkpoints(run):
             calibrate(bridge, dataset)
         state = make_state(recipe, bridge, accelerator)
         side = recipe.data.size or bridge.vision.default_size

@@ -7,9 +7,10 @@ velocity's: on so few latents, what is in the picture is decided while it is alm
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -49,6 +50,8 @@ class Noised:
 class LatentDiffusionPretraining(Pretraining):
     """Noise prediction under captions; the subclass knows the network and the text."""
 
+    draw_options: ClassVar[Mapping[str, Any]] = {}
+    """What the pipeline is called with besides prompts, steps and guidance."""
     alpha_bar: Float[Tensor, " time"]
     """Share of the picture's variance that is left at each time, from the model's own schedule."""
 
@@ -78,9 +81,18 @@ class LatentDiffusionPretraining(Pretraining):
     def pipeline(self) -> DiffusionPipeline:
         """Diffusers' own pipeline over the networks, as it is shipped."""
 
-    @abstractmethod
+    def sampling_pipeline(self) -> DiffusionPipeline:
+        """The pipeline that scores are drawn with, where that is not the shipped one."""
+        return self.pipeline()
+
     def draw(self, captions: list[str], seeds: list[int]) -> Float[np.ndarray, "batch 64 64 3"]:
-        """Pictures in [0, 1] for the captions, in `STEPS` steps with guidance `GUIDANCE`."""
+        """Pictures in [0, 1]; each has a generator of its own, so it does not depend on its batch."""
+        pipeline: Any = self.sampling_pipeline()  # each class of pipeline is called differently
+        pipeline.set_progress_bar_config(disable=True)
+        options = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, **self.draw_options}
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        drawn: np.ndarray = pipeline(captions, generator=generators, output_type="np", **options).images
+        return drawn
 
     def loss(self, step: int) -> Tensor:
         """Weighted squared error of the predicted noise; times are spread evenly over the batch."""
@@ -120,14 +132,3 @@ class LatentDiffusionPretraining(Pretraining):
         pipeline = self.pipeline()
         pipeline.to(torch.float16).save_pretrained(folder)
         pipeline.to(torch.float32)
-
-
-def generators(seeds: list[int]) -> list[torch.Generator]:
-    """One generator a picture, so that a picture does not depend on its batch."""
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
-
-
-def quiet(pipeline: DiffusionPipeline) -> Any:  # each class of pipeline is called differently
-    """The pipeline without its progress bar."""
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline

@@ -7,21 +7,13 @@ latents in size; here it is 4 times, so it draws 64 x 64 when it is asked for 12
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import DDIMScheduler, LDMTextToImagePipeline
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lavibridge.zoo.latent_diffusion import (
-    GUIDANCE,
-    STEPS,
-    LatentDiffusionPretraining,
-    Noised,
-    generators,
-    quiet,
-)
+from lavibridge.zoo.latent_diffusion import STEPS, LatentDiffusionPretraining, Noised
 from lavibridge.zoo.stable_diffusion import SCHEDULE, build
 from lavibridge.zoo.tokenizers import wordpiece_tokenizer
 
@@ -36,6 +28,8 @@ class LatentDiffusionBertPretraining(LatentDiffusionPretraining):
     steps = 12_000
     batch = 32
     lr = 1.5e-3
+    # Every size is told twice as large as it is; DDIM is of first order, so it takes more steps.
+    draw_options = {"height": 128, "width": 128, "num_inference_steps": 2 * STEPS}  # noqa: RUF012 - a constant
 
     def __init__(self, autoencoder: Path | None = None, pool: int = 30_000) -> None:
         super().__init__(autoencoder, pool)
@@ -65,19 +59,6 @@ class LatentDiffusionBertPretraining(LatentDiffusionPretraining):
         context = self.bert(ids["input_ids"])[0]
         predicted = self.unet(noised.noisy, noised.t, encoder_hidden_states=context).sample
         return self.weighted_error(noised, predicted)
-
-    def draw(self, captions: list[str], seeds: list[int]) -> Float[np.ndarray, "batch 64 64 3"]:
-        """With DDIM; every size is told twice as large as it is."""
-        drawn: np.ndarray = quiet(self.pipeline())(
-            captions,
-            height=128,
-            width=128,
-            num_inference_steps=2 * STEPS,  # DDIM is of first order
-            guidance_scale=GUIDANCE,
-            generator=generators(seeds),
-            output_type="np",
-        ).images
-        return drawn
 
     def pipeline(self) -> LDMTextToImagePipeline:
         """With its sampler, DDIM."""

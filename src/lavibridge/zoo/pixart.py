@@ -10,7 +10,6 @@ and Dhariwal 2021 (arXiv 2102.09672, section 3.1), from their variational term, 
 import math
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
 from jaxtyping import Float
@@ -18,15 +17,7 @@ from torch import Tensor, nn
 from transformers import T5EncoderModel, T5Tokenizer
 
 from lavibridge.core.files import models_folder
-from lavibridge.zoo.latent_diffusion import (
-    GUIDANCE,
-    STEPS,
-    LatentDiffusionPretraining,
-    Latents,
-    Noised,
-    generators,
-    quiet,
-)
+from lavibridge.zoo.latent_diffusion import LatentDiffusionPretraining, Latents, Noised
 
 SCHEDULE = {
     "beta_start": 0.0001,
@@ -60,6 +51,12 @@ class PixArtPretraining(LatentDiffusionPretraining):
     steps = 12_000
     batch = 32
     lr = 1e-3
+    draw_options = {  # noqa: RUF012 - a constant
+        "height": 64,
+        "width": 64,
+        "clean_caption": False,
+        "use_resolution_binning": False,
+    }
 
     def __init__(self, autoencoder: Path | None = None, t5: Path | None = None, pool: int = 30_000) -> None:
         super().__init__(autoencoder, pool)
@@ -102,21 +99,6 @@ class PixArtPretraining(LatentDiffusionPretraining):
         ratio = lower - log_variance
         divergence = 0.5 * (ratio.exp() - 1 - ratio + shift.square() * (-log_variance).exp())
         return divergence.mean(dim=(1, 2, 3)) / math.log(2)
-
-    def draw(self, captions: list[str], seeds: list[int]) -> Float[np.ndarray, "batch 64 64 3"]:
-        """With the published sampler."""
-        drawn: np.ndarray = quiet(self.pipeline())(
-            captions,
-            num_inference_steps=STEPS,
-            guidance_scale=GUIDANCE,
-            height=64,
-            width=64,
-            generator=generators(seeds),
-            clean_caption=False,
-            use_resolution_binning=False,
-            output_type="np",
-        ).images
-        return drawn
 
     def pipeline(self) -> PixArtAlphaPipeline:
         """With its sampler, DPM-Solver++."""

@@ -7,7 +7,6 @@ as in the published models.
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import (
     PNDMScheduler,
@@ -20,14 +19,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from lavibridge.core.files import models_folder
-from lavibridge.zoo.latent_diffusion import (
-    GUIDANCE,
-    STEPS,
-    LatentDiffusionPretraining,
-    Noised,
-    generators,
-    quiet,
-)
+from lavibridge.zoo.latent_diffusion import LatentDiffusionPretraining, Noised
 
 SCHEDULE = {
     "beta_start": 0.00085,
@@ -80,18 +72,11 @@ class StableDiffusionPretraining(LatentDiffusionPretraining):
         predicted = self.unet(noised.noisy, noised.t, encoder_hidden_states=context).sample
         return self.weighted_error(noised, predicted)
 
-    def draw(self, captions: list[str], seeds: list[int]) -> Float[np.ndarray, "batch 64 64 3"]:
+    def sampling_pipeline(self) -> StableDiffusionPipeline:
         """With UniPC, which needs fewer steps than the shipped sampler."""
-        pipeline = quiet(self.pipeline())
+        pipeline = self.pipeline()
         pipeline.scheduler = UniPCMultistepScheduler(**SCHEDULE)
-        drawn: np.ndarray = pipeline(
-            captions,
-            num_inference_steps=STEPS,
-            guidance_scale=GUIDANCE,
-            generator=generators(seeds),
-            output_type="np",
-        ).images
-        return drawn
+        return pipeline
 
     def pipeline(self) -> StableDiffusionPipeline:
         """With the published sampler."""
