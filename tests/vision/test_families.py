@@ -53,6 +53,26 @@ def test_prediction_has_the_latents_shape_and_obeys_its_inputs(model: VisionMode
     assert (prediction - model.predict(xt, torch.tensor([10, 300]), given))[1].abs().max() > 1e-4
 
 
+def test_attend_is_what_the_layer_does_inside_the_denoiser(model: VisionModel) -> None:
+    """With a mask, and as the layers get the tokens there: projected, where the family projects them."""
+    given = conditioning(model, 2, 6)
+    given = Conditioning(tokens=given.tokens, mask=torch.tensor([[True] * 6, [True] * 4 + [False] * 2]))
+    assert model.spec.blocks
+    for name, width in model.spec.blocks.items():
+        seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+        def note(module, args, options, output, seen=seen) -> None:  # type: ignore[no-untyped-def]
+            seen.append((args[0] if args else options["hidden_states"], output))
+
+        hook = model.backbone.get_submodule(name).register_forward_hook(note, with_kwargs=True)
+        with torch.no_grad():
+            model.predict(noisy(model), torch.tensor([10, 700]), given)
+        hook.remove()
+        [(asked, answered)] = seen
+        assert asked.shape[-1] == width
+        torch.testing.assert_close(model.attend(name, asked, given), answered)
+
+
 def test_masked_tokens_are_never_seen(model: VisionModel) -> None:
     xt, t = noisy(model), torch.tensor([10, 700])
     short, long = conditioning(model, 2, 5), conditioning(model, 2, 9, seed=3)

@@ -211,9 +211,12 @@ class Bridge(nn.Module):
         return bridge.to(pick_device(device)).eval()
 
     @staticmethod
-    def native(vision: str | Mapping[str, Any], device: str = "auto") -> "Bridge":
+    def native(vision: str | Mapping[str, Any] | VisionModel, device: str = "auto") -> "Bridge":
         """A published pipeline as it is: under its own text encoder, pads in view, nothing trained."""
-        options = {"source": vision} if isinstance(vision, str) else vision
+        if isinstance(vision, VisionModel):
+            options: Mapping[str, Any] = vision.config.model_dump()
+        else:
+            options = {"source": vision} if isinstance(vision, str) else vision
         where = {name: options[name] for name in ("source", "revision") if name in options}
         bridge = Bridge.compose(
             language={**where, "see_padding": True},

@@ -19,6 +19,17 @@ class LearningRates(Config):
     """LoRA of the vision model; published: as the connector."""
 
 
+class Alignment(Config):
+    """Before the first step the connector learns from the image model's own encoder, on captions only."""
+
+    steps: int = Field(default=1000, ge=1)
+    """Steps of it; at most half of `max_minutes` is spent."""
+    batch: int = Field(default=64, ge=2)
+    """Captions per step."""
+    lr: float = Field(default=2e-4, gt=0)
+    """The connector's learning rate; it falls to nothing by a half cosine."""
+
+
 class Training(Config):
     """How the bridge is trained."""
 
@@ -38,6 +49,8 @@ class Training(Config):
     """Number format of the computation; trained weights and their optimiser stay float32."""
     lr: LearningRates = LearningRates()
     """Learning rates."""
+    align: Alignment | None = None
+    """Begin by teaching the connector what the image model's own text encoder says; null begins anew."""
     schedule: Literal["constant", "cosine"] = "constant"
     """What follows the warm-up: the full rate to the end, or a half cosine down to nothing."""
     warmup: int = Field(default=500, ge=0)

@@ -4,9 +4,11 @@ The one place that knows Accelerate (devices, bf16, several processes through `a
 wrong is found from the cheap to the dear: folder, data, models, and only then the first step.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 
 import torch
 from accelerate import Accelerator
@@ -20,6 +22,8 @@ from lavibridge.data.base import Dataset, open_dataset
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of
+from lavibridge.recipes.training import Training
+from lavibridge.training.align import align
 from lavibridge.training.batches import Batches, ReadAhead
 from lavibridge.training.build import build_bridge, calibrate
 from lavibridge.training.checkpoint import checkpoints, load_checkpoint, prune, save_checkpoint
@@ -77,6 +81,8 @@ def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
             say_cut(bridge, dataset)
         accelerator.wait_for_everyone()
         try:
+            if settings.align is not None and not done:
+                begin_aligned(run, state, batches, dataset, settings, is_main)
             run_loop(recipe, run, state, batches, dataset, is_main)
         finally:
             batches.close()
@@ -105,6 +111,26 @@ def make_state(recipe: Recipe, bridge: Bridge, accelerator: Accelerator) -> Stat
         alone=accelerator.no_sync,
         any_process=any_process,
     )
+
+
+def begin_aligned(
+    run: Path, state: State, batches: Batches, dataset: Dataset, settings: Training, is_main: bool
+) -> None:
+    """Align the connector in every process alike, and keep it as the checkpoint of step 0."""
+    assert settings.align is not None
+    begun = perf_counter()
+    log = JsonLog(run / "align.jsonl") if is_main else None
+    limit = math.inf if settings.max_minutes is None else settings.max_minutes * 30  # half of it
+    try:
+        align(state.bridge, dataset, batches, settings.align, log, limit)
+    finally:
+        if log is not None:
+            log.close()
+    if state.ema is not None:
+        state.ema.take_over()
+    state.seconds = perf_counter() - begun
+    if is_main:
+        save_checkpoint(run, state, dataset.fingerprint(), settings.keep_checkpoints)
 
 
 def run_loop(

@@ -65,6 +65,12 @@ class VisionModel(nn.Module, ABC):
         """The denoiser's ``prediction_type`` of noisy latents at training timesteps ``t``."""
 
     @abstractmethod
+    def attend(
+        self, block: str, queries: Float[Tensor, "batch query width"], conditioning: Conditioning
+    ) -> Float[Tensor, "batch query width"]:
+        """What one cross-attention layer, named as in ``spec.blocks``, makes of its input."""
+
+    @abstractmethod
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Channels, height and width of a picture's latents; refuses sizes that do not divide."""
 

@@ -34,6 +34,9 @@ TOY_AUTOENCODER: Mapping[str, Any] = {
     "scaling_factor": 0.3,
 }
 
+HIDDEN = -10_000.0
+"""Added to the scores of tokens that are padding, as the library's denoisers do."""
+
 
 class DiffusersModel(VisionModel):
     """What all families share; the class attributes are what a family says of itself."""
@@ -108,6 +111,19 @@ class DiffusersModel(VisionModel):
         mask = None if bool(conditioning.mask.all()) else conditioning.mask
         return self._call(noisy.to(dtype), t, conditioning.tokens.to(dtype), mask).float()
 
+    def attend(
+        self, block: str, queries: Float[Tensor, "batch query width"], conditioning: Conditioning
+    ) -> Float[Tensor, "batch query width"]:
+        """What one cross-attention layer makes of its input."""
+        dtype = pick_dtype(self.config.dtype)
+        hidden = (1 - conditioning.mask.to(dtype)) * HIDDEN
+        output = self.backbone.get_submodule(block)(
+            queries.to(dtype),
+            encoder_hidden_states=self._context(conditioning.tokens.to(dtype)),
+            attention_mask=hidden[:, None],
+        )
+        return output.float()
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Channels, height and width of the latents of a picture."""
         unit = self.factor * self.patch
@@ -124,6 +140,10 @@ class DiffusersModel(VisionModel):
         mask: Tensor | None,
     ) -> Float[Tensor, "batch channel h w"]:
         """Call the denoiser."""
+
+    def _context(self, tokens: Float[Tensor, "batch token context"]) -> Float[Tensor, "batch token _"]:
+        """The conditioning tokens as the cross-attention layers get them."""
+        return tokens
 
     @abstractmethod
     def _context_width(self) -> int:

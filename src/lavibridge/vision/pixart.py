@@ -58,5 +58,8 @@ class PixArt(DiffusersModel):
         size = torch.tensor([[float(height), float(width)]]).repeat(len(noisy), 1)
         return {"resolution": size.to(noisy), "aspect_ratio": (size[:, :1] / size[:, 1:]).to(noisy)}
 
+    def _context(self, tokens: Float[Tensor, "batch token context"]) -> Float[Tensor, "batch token _"]:
+        return self.backbone.caption_projection(tokens)
+
     def _context_width(self) -> int:
         return int(self.backbone.config.caption_channels)

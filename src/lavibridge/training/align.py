@@ -1,0 +1,178 @@
+"""Alignment: before the first step, the connector learns to be heard as the image model's own text encoder.
+
+    captions --own encoder (frozen)------------------> tokens --\
+                                                                 each cross-attention layer, same queries
+    captions --language model (frozen)--> connector --> tokens --/
+
+    loss = mean over layers of  E|heard - heard from the own encoder|^2 / Var[heard from the own encoder]
+
+It is the share of what the layers hear that is missed: 1 for a connector that says the same to every caption.
+Tokens of the two need not match in number or place, as only what attention makes of them counts. A step
+passes neither through the denoiser nor back through the language model, and no noise hides what is to be
+learnt, so that it teaches more in seconds than the diffusion loss does in minutes (LOG.md, 2026-11-21). What
+the own encoder does not know is left to the training that follows.
+
+The queries are those of noised pictures under the own encoder, made once. To learn text features from the
+encoder that they replace is Qin et al. 2023's (GlueGen, arXiv 2303.10056); to do it in the attention layers
+is ours.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from lavibridge.bridge import Bridge
+from lavibridge.core.errors import LaviError, ModelError, NotFiniteError
+from lavibridge.core.log import JsonLog, progress
+from lavibridge.data.base import Dataset
+from lavibridge.diffusion.objective import corrupt
+from lavibridge.recipes.training import Alignment
+from lavibridge.training.batches import Batches
+from lavibridge.training.order import mix
+
+PICTURES = 256
+"""How many noised pictures the queries come from."""
+QUERIES = 48
+"""Queries kept of each picture and layer."""
+WARMUP = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queries:
+    """What the denoiser's cross-attention layers ask about noised pictures."""
+
+    by_layer: dict[str, Float[Tensor, "picture query _"]]
+    t: Int[Tensor, " picture"]
+
+
+def align(
+    bridge: Bridge,
+    dataset: Dataset,
+    batches: Batches,
+    settings: Alignment,
+    log: JsonLog | None,
+    seconds: float,
+) -> None:
+    """Train the connector for `settings.steps`, or until so many seconds are over.
+
+    Raises ModelError where the image model's own text encoder or its cross-attention layers cannot be used.
+    """
+    bridge.eval()  # no dropout: the loop sets its own mode
+    own = own_encoder(bridge)
+    queries = collect_queries(own, batches)
+    weights = [weight for weight in bridge.connector.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.0)
+    begun = perf_counter()
+    with progress("steps") as bar:
+        task = bar.add_task("aligning", total=settings.steps, status="")
+        for step, captions in enumerate(_captions(dataset, settings, batches.settings.seed)):
+            done = max(step / settings.steps, (perf_counter() - begun) / seconds)
+            if done >= 1:
+                break
+            rate = settings.lr * min(1.0, (step + 1) / WARMUP) * (1 + math.cos(math.pi * done)) / 2
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            chosen = torch.Generator().manual_seed(mix(batches.settings.seed, step))
+            picked = torch.randint(len(queries.t), (len(captions),), generator=chosen)
+            loss = missed(bridge, own, captions, queries, picked)
+            gradients = torch.autograd.grad(loss, weights)  # LoRA learns nothing here
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise NotFiniteError(
+                    f"alignment step {step + 1}: the loss is {value}; lower training.align.lr"
+                )
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight.grad = gradient
+            torch.nn.utils.clip_grad_norm_(weights, 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if log is not None:
+                log.write({"step": step + 1, "missed": value, "lr": rate, "seconds": perf_counter() - begun})
+            bar.update(task, completed=step + 1, status=f"missed {value:.1%}")
+
+
+def own_encoder(bridge: Bridge) -> Bridge:
+    """The image model under its own text encoder; it shares the bridge's denoiser."""
+    if bridge.connector.per_block:
+        raise ModelError(
+            "training.align: this connector speaks to single blocks of the denoiser, its own encoder to none"
+        )
+    if not any(True for _ in bridge.connector.parameters()):
+        raise ModelError("training.align: this connector has no weights to align; leave training.align out")
+    try:
+        return Bridge.native(bridge.vision, str(bridge.device))
+    except LaviError as error:
+        raise ModelError(
+            "training.align needs the image model's own text encoder, and that of "
+            f"'{bridge.vision.config.source}' cannot be used ({error}); leave training.align out"
+        ) from error
+
+
+@torch.no_grad()
+def collect_queries(own: Bridge, batches: Batches) -> Queries:
+    """Noise the run's first pictures and note what each layer asks while the denoiser looks at them."""
+    vision = own.vision
+    asked: dict[str, list[Tensor]] = {name: [] for name in vision.spec.blocks}
+    times: list[Tensor] = []
+    hooks = [
+        vision.backbone.get_submodule(name).register_forward_pre_hook(_noting(noted), with_kwargs=True)
+        for name, noted in asked.items()
+    ]
+    try:
+        step = 0
+        while sum(map(len, times)) < PICTURES:
+            draw = batches.draw(step, 0)
+            noisy = corrupt(own.latents(draw.batch), draw.noise, vision.alphas_cumprod[draw.t])
+            vision.predict(noisy, draw.t, own.condition(draw.batch.prompts))
+            times.append(draw.t)
+            step += 1
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return Queries(by_layer={name: torch.cat(noted) for name, noted in asked.items()}, t=torch.cat(times))
+
+
+def missed(
+    bridge: Bridge, own: Bridge, captions: list[str], queries: Queries, picked: Int[Tensor, " batch"]
+) -> Float[Tensor, ""]:
+    """The loss of captions, each asked the queries of one picked picture."""
+    with torch.no_grad():
+        features = bridge.features(captions)
+        wanted = own.condition(captions)
+    said = bridge.connector(features, queries.t[picked])
+    shares = []
+    for name, asked in queries.by_layer.items():
+        with torch.no_grad():
+            right = bridge.vision.attend(name, asked[picked], wanted)
+        heard = bridge.vision.attend(name, asked[picked], said)
+        variance = (right - right.mean(dim=(0, 1))).square().mean()
+        shares.append((heard - right).square().mean() / variance)
+    return torch.stack(shares).mean()
+
+
+def _noting(noted: list[Tensor]) -> Callable[..., None]:
+    """A hook that keeps some of a layer's queries, evenly spread over the picture."""
+
+    def note(module: nn.Module, args: tuple[Tensor, ...], options: dict[str, Tensor]) -> None:
+        asked = args[0] if args else options["hidden_states"]
+        places = torch.linspace(0, asked.shape[1] - 1, min(QUERIES, asked.shape[1])).round().long()
+        noted.append(asked[:, places])
+
+    return note
+
+
+def _captions(dataset: Dataset, settings: Alignment, seed: int) -> Iterator[list[str]]:
+    """A batch of captions for each step, the same ones every time."""
+    for step in range(settings.steps):
+        chance = torch.Generator().manual_seed(mix(seed, step, 1))
+        samples = [
+            dataset.sample(index).captions
+            for index in torch.randint(len(dataset), (settings.batch,), generator=chance).tolist()
+        ]
+        places = torch.rand(len(samples), generator=chance).tolist()
+        yield [texts[int(place * len(texts))] for texts, place in zip(samples, places, strict=True)]

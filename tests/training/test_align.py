@@ -1,0 +1,106 @@
+"""Alignment: the connector learns from the own encoder, nothing else moves, and a run goes on from it."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lavibridge.bridge import Bridge
+from lavibridge.core.errors import ModelError
+from lavibridge.data.base import open_dataset
+from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.world import World
+from lavibridge.recipes.recipe import Recipe
+from lavibridge.recipes.training import Training
+from lavibridge.training.align import Queries, collect_queries, missed, own_encoder
+from lavibridge.training.batches import Batches
+from lavibridge.training.checkpoint import checkpoints
+from lavibridge.training.train import train
+
+Toy = Callable[..., Recipe]
+SD = {"kind": "sd", "source": "mini-sd"}
+CAPTIONS = ["a red circle", "a small blue star", "a large striped green ring above a yellow cross"]
+ALIGNED = {"align": {"steps": 24, "batch": 8, "lr": 5e-3}}
+
+
+def queries_of(own: Bridge) -> Queries:
+    dataset = open_dataset("world", World.Config(scenes=16, size=64), Rejected(None))
+    settings = Training(steps=1, batch=16)
+    return collect_queries(own, Batches(dataset, own.vision, settings, (64, 64)))
+
+
+def misses(run: Path) -> list[float]:
+    return [json.loads(line)["missed"] for line in (run / "align.jsonl").read_text().splitlines()]
+
+
+def test_the_own_encoder_misses_nothing_of_itself_and_a_deaf_one_everything() -> None:
+    own = Bridge.native("mini-sd", "cpu")
+    queries = queries_of(own)
+    picked = torch.arange(len(CAPTIONS))
+    assert {name: asked.shape[-1] for name, asked in queries.by_layer.items()} == dict(own.vision.spec.blocks)
+    assert float(missed(own, own, CAPTIONS, queries, picked)) == 0
+    assert _said(own, ["", "", ""], queries, picked) > 0.5
+
+
+def _said(own: Bridge, instead: list[str], queries: Queries, picked: torch.Tensor) -> float:
+    """What is missed by a bridge that hears other captions than it is given."""
+
+    class Deaf(Bridge):
+        def features(self, prompts: Any) -> Any:
+            return own.features(instead)
+
+    deaf = Deaf(own.language, own.connector, own.vision)
+    return float(missed(deaf, own, CAPTIONS, queries, picked))
+
+
+def test_only_the_connector_learns_and_it_comes_to_be_heard(toy: Toy, tmp_path: Path) -> None:
+    speaker = {"source": "mini-llama", "max_tokens": 96}
+    training = {"steps": 1, "align": {"steps": 40, "batch": 16, "lr": 2e-3}}
+    run = train(toy(language=speaker, vision=SD, data={"size": 64}, training=training), tmp_path / "run")
+    found = misses(run)
+    assert len(found) == 40
+    assert sum(found[-4:]) < 0.8 * sum(found[:4])
+    first = run / "checkpoints/step-0/bridge"
+    for part in ("language_lora", "vision_lora"):
+        weights = load_file(first / part / "adapter_model.safetensors")
+        assert all(not value.any() for name, value in weights.items() if "lora_B" in name)
+    average = load_file(run / "checkpoints/step-0/ema/connector/model.safetensors")
+    assert all(
+        torch.equal(value, average[name])
+        for name, value in load_file(first / "connector/model.safetensors").items()
+    )
+
+
+def test_a_run_that_stops_after_its_alignment_goes_on_as_if_it_had_not(toy: Toy, tmp_path: Path) -> None:
+    aligned = {**ALIGNED, "checkpoint_every": 1}
+    straight = train(
+        toy(vision=SD, data={"size": 64}, training={"steps": 2, **aligned}), tmp_path / "straight"
+    )
+    broken = tmp_path / "broken"
+    train(toy(vision=SD, data={"size": 64}, training={"steps": 1, **aligned}), broken)
+    shutil.rmtree(broken / "checkpoints/step-1")
+    train(toy(vision=SD, data={"size": 64}, training={"steps": 2, **aligned}), broken, resume=True)
+    assert len(misses(broken)) == 24  # not aligned again
+    ends = [run / "checkpoints/step-2/bridge" for run in (straight, broken)]
+    assert [path.name for path in checkpoints(broken)] == ["step-0", "step-1", "step-2"]
+    for name in ("connector/model.safetensors", "vision_lora/adapter_model.safetensors"):
+        one, other = (load_file(end / name) for end in ends)
+        assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_half_of_the_time_limit_is_the_most_it_takes(toy: Toy, tmp_path: Path) -> None:
+    limited = {"steps": 1, "max_minutes": 0.02, "align": {"steps": 100_000, "batch": 4, "lr": 1e-3}}
+    run = train(toy(vision=SD, data={"size": 64}, training=limited), tmp_path / "run")
+    assert 0 < len(misses(run)) < 1000
+
+
+def test_what_cannot_be_aligned_says_so_before_anything_is_trained(toy: Toy, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"training\.align needs the image model's own text encoder"):
+        train(toy(training=ALIGNED), tmp_path / "run")
+    with pytest.raises(ModelError, match="has no weights to align"):
+        own_encoder(Bridge.native("mini-sd", "cpu"))
