@@ -79,7 +79,9 @@ def quickstart_recipe(minutes: float = 2.0, language: str | None = None) -> Reci
     """The recipe `quickstart`, with another time limit and, if named, another language model."""
     settings = [
         f"training.max_minutes={minutes * 0.95:.4g}",  # the rest is for the last checkpoint
-        f"training.steps={max(1, round(300 * minutes))}",  # more than two cores can do; a GPU ends earlier
+        # More than two cores can do; a GPU ends earlier.
+        f"training.steps={max(1, round(300 * minutes))}",
+        f"training.align.steps={max(1, round(125 * minutes))}",
     ]
     if language is not None:
         settings += [f"language={json.dumps({'source': language})}", "connector.layer=-1"]

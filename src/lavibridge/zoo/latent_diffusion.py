@@ -27,8 +27,9 @@ from lavibridge.zoo.pool import as_images, make_pairs, pictures
 from lavibridge.zoo.pretraining import Pretraining
 
 EMPTY_CAPTIONS = 0.1
-EMPHASIS = 3.0
-"""How many times as often a picture of one thing is drawn: shapes are learnt from it first."""
+FIRST = {"one": 3.0}
+LATER = {"two": 1.5, "spatial": 2.0, "counting": 2.0}
+"""How many times as often a picture of a category is drawn: shapes are learnt from single things first."""
 STEPS, GUIDANCE = 20, 4.0
 MOST_WEIGHT = 200.0
 """No time counts for more; on a linear schedule the last ones would outweigh all others together."""
@@ -52,16 +53,20 @@ class LatentDiffusionPretraining(Pretraining):
 
     draw_options: ClassVar[Mapping[str, Any]] = {}
     """What the pipeline is called with besides prompts, steps and guidance."""
+    singles_until: int = 8_000
+    """The step from which the harder categories are drawn more often."""
     alpha_bar: Float[Tensor, " time"]
     """Share of the picture's variance that is left at each time, from the model's own schedule."""
 
-    def __init__(self, autoencoder: Path | None = None, pool: int = 30_000) -> None:
+    def __init__(self, autoencoder: Path | None = None, pool: int = 50_000) -> None:
         torch.manual_seed(self.seed)
         folder = autoencoder or models_folder() / "mini-sd" / "vae"
         self.vae = AutoencoderKL.from_pretrained(folder).float().eval()
         self.vae.register_to_config(_name_or_path="")  # a path of this machine, which exports would carry on
         pairs = make_pairs(self.seed + 2, pool)
-        self.shares = torch.tensor([EMPHASIS if pair.category == "one" else 1.0 for pair in pairs])
+        self.shares = [
+            torch.tensor([emphasis.get(pair.category, 1.0) for pair in pairs]) for emphasis in (FIRST, LATER)
+        ]
         self.captions = ["", *(pair.caption for pair in pairs)]
         means, spreads = [], []
         with torch.no_grad(), progress("batches") as bar:
@@ -96,7 +101,7 @@ class LatentDiffusionPretraining(Pretraining):
 
     def loss(self, step: int) -> Tensor:
         """Weighted squared error of the predicted noise; times are spread evenly over the batch."""
-        chosen = torch.multinomial(self.shares, self.batch)
+        chosen = torch.multinomial(self.shares[step >= self.singles_until], self.batch)
         mean, spread = self.means[chosen].float(), self.spreads[chosen].float()
         latents = (mean + spread * torch.randn_like(mean)) * self.vae.config.scaling_factor
         noise = torch.randn_like(latents)

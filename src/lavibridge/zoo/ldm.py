@@ -31,7 +31,7 @@ class LatentDiffusionBertPretraining(LatentDiffusionPretraining):
     # Every size is told twice as large as it is; DDIM is of first order, so it takes more steps.
     draw_options = {"height": 128, "width": 128, "num_inference_steps": 2 * STEPS}  # noqa: RUF012 - a constant
 
-    def __init__(self, autoencoder: Path | None = None, pool: int = 30_000) -> None:
+    def __init__(self, autoencoder: Path | None = None, pool: int = 50_000) -> None:
         super().__init__(autoencoder, pool)
         self.tokenizer = wordpiece_tokenizer()
         config = LDMBertConfig(

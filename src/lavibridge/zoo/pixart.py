@@ -58,7 +58,7 @@ class PixArtPretraining(LatentDiffusionPretraining):
         "use_resolution_binning": False,
     }
 
-    def __init__(self, autoencoder: Path | None = None, t5: Path | None = None, pool: int = 30_000) -> None:
+    def __init__(self, autoencoder: Path | None = None, t5: Path | None = None, pool: int = 50_000) -> None:
         super().__init__(autoencoder, pool)
         folder = t5 or models_folder() / "mini-t5-large"
         self.text = T5EncoderModel.from_pretrained(folder).float().eval()

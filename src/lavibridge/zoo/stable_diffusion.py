@@ -52,11 +52,12 @@ class StableDiffusionPretraining(LatentDiffusionPretraining):
     """The U-Net and its text tower, trained together."""
 
     name = "mini-sd"
-    steps = 11_000
+    steps = 26_000
+    singles_until = 11_000
     batch = 32
     lr = 1.5e-3
 
-    def __init__(self, autoencoder: Path | None = None, clip: Path | None = None, pool: int = 30_000) -> None:
+    def __init__(self, autoencoder: Path | None = None, clip: Path | None = None, pool: int = 50_000) -> None:
         super().__init__(autoencoder, pool)
         folder = clip or models_folder() / "mini-clip"
         self.text = CLIPTextModel.from_pretrained(folder).float()
