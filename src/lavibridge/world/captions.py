@@ -4,6 +4,7 @@ The order is always spec -> scene -> caption, so a caption is true by constructi
 categories carry T2I-CompBench's names where they ask the same question (Huang et al. 2023, arXiv 2307.06350).
 
     one            one thing with every attribute            "a small striped red circle"
+    plain          one thing, most of it left open          "a red circle"
     two            two things with every attribute           "a red star and a small striped blue ring"
     color ...      two things told by one kind of attribute  "a red circle and a blue square"
     spatial        a direction between two things            "a red circle to the left of a blue square"
@@ -41,7 +42,8 @@ from lavibridge.world.scene import (
 from lavibridge.world.wording import say
 
 TRAINING_MIX: dict[str, float] = {
-    "one": 0.30,
+    "one": 0.22,
+    "plain": 0.08,
     "two": 0.16,
     "color": 0.08,
     "shape": 0.03,
@@ -123,6 +125,11 @@ def sample_spec(rng: np.random.Generator, category: str) -> Spec:
         return Spec(groups=(_group(rng, color=color, shape=shape, place=_place(rng)),))
     if category == "one":
         return Spec(groups=(_group(rng, place=_place(rng)),))
+    if category == "plain":
+        left_open = {name: None for name in ("texture", "size") if rng.random() < 0.75}
+        if left_open and rng.random() < 0.15:
+            left_open["color"] = None
+        return Spec(groups=(_group(rng, **left_open),))
     if category == "two":
         return Spec(groups=_different(rng, 2, "full"))
     if category in ("color", "shape", "texture"):
