@@ -17,6 +17,8 @@ from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.training import Training
+from lavibridge.report.curves import curves
+from lavibridge.report.records import read_run
 from lavibridge.training.align import Queries, collect_queries, missed, own_encoder
 from lavibridge.training.batches import Batches
 from lavibridge.training.checkpoint import checkpoints
@@ -60,11 +62,12 @@ def _said(own: Bridge, instead: list[str], queries: Queries, picked: torch.Tenso
 
 def test_only_the_connector_learns_and_it_comes_to_be_heard(toy: Toy, tmp_path: Path) -> None:
     speaker = {"source": "mini-llama", "max_tokens": 96}
-    training = {"steps": 1, "align": {"steps": 40, "batch": 16, "lr": 2e-3}}
+    training = {"steps": 2, "align": {"steps": 40, "batch": 16, "lr": 2e-3}}
     run = train(toy(language=speaker, vision=SD, data={"size": 64}, training=training), tmp_path / "run")
     found = misses(run)
     assert len(found) == 40
     assert sum(found[-4:]) < 0.8 * sum(found[:4])
+    assert "Alignment" in [title for title, _, _ in curves([read_run(run)])]
     first = run / "checkpoints/step-0/bridge"
     for part in ("language_lora", "vision_lora"):
         weights = load_file(first / part / "adapter_model.safetensors")

@@ -1,7 +1,8 @@
-"""Which curves a report shows, taken from the rows of log.jsonl.
+"""Which curves a report shows, taken from the rows of log.jsonl and align.jsonl.
 
 loss (smoothed over it raw) | loss by ten bins of diffusion time, first and last tenth of the run
 gradient norm of each part  | images per second
+what is missed of the own text encoder, where the connector was aligned with it first
 """
 
 import math
@@ -38,6 +39,8 @@ def curves(runs: Sequence[RunRecord]) -> list[tuple[str, str, str]]:
     if any(_values(run, "images_per_second") for run in logged):
         title, told = "Speed", "Training pictures per second, moving average."
         found.append((title, told, _per_step(logged, title, "images_per_second", "images/s", smoothed=True)))
+    if any(run.aligned for run in logged):
+        found.append(_alignment([run for run in logged if run.aligned]))
     return found
 
 
@@ -66,6 +69,22 @@ def _per_step(runs: Sequence[RunRecord], title: str, key: str, label: str, *, sm
             line = smooth(values, max(len(values) // 20, 1)) if smoothed else values
             series.append(Series(name=run.name, x=steps, y=line, faint=values if len(runs) == 1 else ()))
     return chart(title, "step", label, series)
+
+
+def _alignment(runs: Sequence[RunRecord]) -> tuple[str, str, str]:
+    told = (
+        "Before the first step: the share of what the cross-attention layers hear from the own text "
+        "encoder that they miss from the connector."
+    )
+    series = [
+        Series(
+            name=run.name,
+            x=[float(row["step"]) for row in run.aligned],
+            y=[number(row.get("missed")) for row in run.aligned],
+        )
+        for run in runs
+    ]
+    return "Alignment", told, chart("Alignment", "step of the alignment", "missed", series)
 
 
 def _titled(title: str, run: RunRecord, named: bool) -> str:

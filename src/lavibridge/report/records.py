@@ -1,6 +1,6 @@
 """Reads a run folder into one value; what is not there is empty, what is damaged is an error.
 
-RUN/ recipe.yaml  environment.json  log.jsonl  samples/**.png  contact_sheet.png  results.json
+RUN/ recipe.yaml  environment.json  align.jsonl  log.jsonl  samples/**.png  contact_sheet.png  results.json
      checkpoints/step-N/
 """
 
@@ -26,6 +26,8 @@ class RunRecord:
     environment: dict[str, Any]
     rows: tuple[dict[str, Any], ...]
     """One mapping per logged step, as in log.jsonl, in order of step."""
+    aligned: tuple[dict[str, Any], ...]
+    """The same of align.jsonl; empty for a run without alignment."""
     results: dict[str, Any]
     sheet: Path | None
     samples: tuple[Path, ...]
@@ -52,6 +54,7 @@ def read_run(folder: Path) -> RunRecord:
         recipe=recipe if isinstance(recipe, dict) else {},
         environment=_optional_json(folder / "environment.json"),
         rows=_log(folder / "log.jsonl"),
+        aligned=_log(folder / "align.jsonl"),
         results=_optional_json(folder / "results.json"),
         sheet=sheet if sheet.is_file() else None,
         samples=tuple(sorted((folder / "samples").rglob("*.png"), key=_natural)),
@@ -78,7 +81,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _log(path: Path) -> tuple[dict[str, Any], ...]:
-    """The rows of log.jsonl. A resumed run writes some steps twice: the later row counts.
+    """The rows of a log by step. A resumed run writes some steps twice: the later row counts.
 
     A last line that was cut off by a crash is left out; a damaged line before it is an error.
     """

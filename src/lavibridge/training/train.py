@@ -13,6 +13,7 @@ from time import perf_counter
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.device import pick_device, set_threads
@@ -126,6 +127,8 @@ def begin_aligned(
     finally:
         if log is not None:
             log.close()
+    for weight in state.bridge.connector.parameters():  # each process has learnt from its own pictures
+        weight.data.copy_(broadcast(weight.data))
     if state.ema is not None:
         state.ema.take_over()
     state.seconds = perf_counter() - begun
