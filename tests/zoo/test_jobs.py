@@ -8,14 +8,18 @@ import torch
 from diffusers import DiffusionPipeline
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoModelForImageClassification, AutoTokenizer
 
+from lavibridge.zoo.autoencoder import AutoencoderPretraining
 from lavibridge.zoo.bert import BertPretraining
+from lavibridge.zoo.classifier import LABELS, ClassifierPretraining, labels_of
 from lavibridge.zoo.clip import ClipPretraining
+from lavibridge.zoo.judges import named
 from lavibridge.zoo.latent_diffusion import LatentDiffusionPretraining
 from lavibridge.zoo.ldm import LatentDiffusionBertPretraining
 from lavibridge.zoo.llama import LlamaPretraining
 from lavibridge.zoo.pixart import PixArtPretraining, log_variances
+from lavibridge.zoo.pool import as_images, make_pairs, pictures
 from lavibridge.zoo.pretraining import Pretraining, export, pretrain
 from lavibridge.zoo.stable_diffusion import StableDiffusionPretraining
 from lavibridge.zoo.t5 import T5SmallPretraining, corrupt
@@ -53,6 +57,36 @@ def test_language_models_train_and_are_ordinary_folders(name: str, tmp_path: Pat
     text = getattr(loaded, "text_model", loaded)  # CLIP has two towers
     rows = text.get_input_embeddings().num_embeddings
     assert len(tokenizer) <= rows
+
+
+def test_the_classifier_trains_and_is_an_ordinary_folder(tmp_path: Path) -> None:
+    job = ClassifierPretraining(pool=60, held_out=20)
+    assert trained(job, tmp_path / "work", steps=3) > 0.9
+    export(job, tmp_path / "work", tmp_path / "model")
+    model = AutoModelForImageClassification.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    pairs = make_pairs(5, 3)
+    for pair in pairs:
+        said = {label for label, true in zip(LABELS, labels_of(pair.scene), strict=True) if true}
+        assert {thing.shape for thing in pair.scene.things} <= said
+        assert f"{len(pair.scene.things)} things" in said
+        assert set(named(pair.spec)) <= said | {"solid"}
+    assert model(pixel_values=as_images(pictures(pairs))).logits.shape == (3, len(LABELS))
+    assert tuple(model.config.id2label[index] for index in range(len(LABELS))) == LABELS
+
+
+def test_the_autoencoder_s_encoder_stays_as_it_is_while_its_decoder_learns_on(tmp_path: Path) -> None:
+    job = AutoencoderPretraining(pool=40, held_out=4)
+    job.batch, job.ENCODER_UNTIL = 2, 1
+    job.scores = dict  # type: ignore[method-assign]
+    pretrain(job, tmp_path / "work", steps=1)
+    before = {name: value.clone() for name, value in job.network.state_dict().items()}
+    pretrain(job, tmp_path / "work", steps=3)
+    changed = {
+        name.split(".")[0]
+        for name, value in job.network.state_dict().items()
+        if not value.equal(before[name])
+    }
+    assert changed == {"decoder", "post_quant_conv"}
 
 
 def image_job(name: str, tmp_path: Path) -> LatentDiffusionPretraining:

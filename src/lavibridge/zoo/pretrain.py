@@ -21,6 +21,7 @@ JOBS: dict[str, tuple[str, str]] = {
     "mini-t5-large": ("t5", "T5LargePretraining"),
     "mini-bert": ("bert", "BertPretraining"),
     "mini-llama": ("llama", "LlamaPretraining"),
+    "mini-resnet": ("classifier", "ClassifierPretraining"),
     "mini-sd": ("stable_diffusion", "StableDiffusionPretraining"),
     "mini-ldm": ("ldm", "LatentDiffusionBertPretraining"),
     "mini-pixart": ("pixart", "PixArtPretraining"),

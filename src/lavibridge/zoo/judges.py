@@ -1,0 +1,88 @@
+"""The world's learned judges: what mini-clip and mini-resnet think of pictures, as such models do elsewhere.
+
+    clip     cosine of the picture's and the caption's embedding            (CLIP score without its factor)
+    resnet   mean log-probability of what the prompt names: shapes, colors, textures, number of things
+
+Neither sees which color belongs to which shape as the exact checker does; how far each agrees with it is
+measured by `benchmarks/judges.py` and written down in docs/judges.md.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional
+from transformers import (
+    AutoTokenizer,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    ResNetForImageClassification,
+)
+
+from lavibridge.core.files import models_folder
+from lavibridge.world.captions import Pair
+from lavibridge.world.drawing import draw
+from lavibridge.world.scene import Spec
+from lavibridge.zoo.clip import partner
+
+BATCH = 100
+Judge = Callable[[Sequence[Image.Image], Sequence[Pair]], list[float]]
+
+
+def clip_judge() -> Judge:
+    """Scores by mini-clip."""
+    folder = models_folder() / "mini-clip"
+    model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    processor = CLIPImageProcessorPil.from_pretrained(folder)
+
+    def judge(pictures: Sequence[Image.Image], pairs: Sequence[Pair]) -> list[float]:
+        found: list[float] = []
+        for start in range(0, len(pairs), BATCH):
+            captions = [pair.caption for pair in pairs[start : start + BATCH]]
+            ids = tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
+            pixels = processor(images=list(pictures[start : start + BATCH]), return_tensors="pt")
+            with torch.no_grad():
+                output = model(**ids, **pixels)
+            found += (functional.cosine_similarity(output.image_embeds, output.text_embeds)).tolist()
+        return found
+
+    return judge
+
+
+def resnet_judge() -> Judge:
+    """Scores by mini-resnet."""
+    folder = models_folder() / "mini-resnet"
+    model = ResNetForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    processor = CLIPImageProcessorPil.from_pretrained(folder)
+    place = {label: index for index, label in model.config.id2label.items()}
+
+    def judge(pictures: Sequence[Image.Image], pairs: Sequence[Pair]) -> list[float]:
+        found: list[float] = []
+        for start in range(0, len(pairs), BATCH):
+            pixels = processor(images=list(pictures[start : start + BATCH]), return_tensors="pt")
+            with torch.no_grad():
+                certain = functional.logsigmoid(model(**pixels).logits)
+            for row, pair in zip(certain, pairs[start : start + BATCH], strict=True):
+                found.append(float(row[[place[label] for label in named(pair.spec)]].mean()))
+        return found
+
+    return judge
+
+
+def named(spec: Spec) -> list[str]:
+    """The labels that a prompt promises."""
+    values = [value for group in spec.groups for value in (group.shape, group.color, group.texture)]
+    count = f"{sum(group.count for group in spec.groups)} things"
+    return [*dict.fromkeys(value for value in values if value is not None), count]
+
+
+def told_apart(judge: Judge, pairs: Sequence[Pair]) -> list[float]:
+    """For true pictures: 1 where the judge prefers the true prompt to its partner (half for a tie)."""
+    rng = np.random.default_rng(0)
+    both = [(pair, other) for pair in pairs if (other := partner(rng, pair)) is not None]
+    pictures = [Image.fromarray(draw(pair.scene)) for pair, _ in both]
+    true = judge(pictures, [pair for pair, _ in both])
+    false = judge(pictures, [other for _, other in both])
+    return [float(a > b) + 0.5 * float(a == b) for a, b in zip(true, false, strict=True)]
