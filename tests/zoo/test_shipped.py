@@ -17,12 +17,13 @@ from lavibridge.language.llama import Llama
 from lavibridge.world.captions import prompts
 from lavibridge.world.drawing import draw
 from lavibridge.world.words import SYNONYMS
+from lavibridge.zoo.judges import clip_judge, resnet_judge, told_apart
 
 PROMPT = "a large red circle"
 
 
 def test_the_promised_models_are_there_and_small() -> None:
-    assert set(shipped_models()) == {"mini-clip", "mini-llama", "mini-sd"}
+    assert set(shipped_models()) == {"mini-clip", "mini-llama", "mini-resnet", "mini-sd"}
     sizes = [path.stat().st_size for path in models_folder().rglob("*") if path.is_file()]
     assert max(sizes) < 10_000_000
     assert sum(sizes) < 48_000_000
@@ -82,3 +83,14 @@ def test_mini_llama_reads_synonyms_near_their_plain_words() -> None:
         near = torch.cosine_similarity(others[:, None], plain[None], dim=-1).argmax(dim=1)
         right += int((near == index).sum())
     assert right >= 6  # of 10; chance is 2
+
+
+def test_the_judges_prefer_the_truth() -> None:
+    """The network that labels pictures, where the change is one of its labels; CLIP, at least more often."""
+    pairs = [pair for category in ("one", "two", "counting") for pair in prompts(category, 40)]
+    assert np.mean(told_apart(clip_judge(), pairs)) > 0.6
+    judge = resnet_judge()
+    pictures = [Image.fromarray(draw(pair.scene)) for pair in pairs]
+    others = [*pairs[1:], pairs[0]]
+    true, false = judge(pictures, pairs), judge(pictures, others)
+    assert np.mean([a > b for a, b in zip(true, false, strict=True)]) > 0.95

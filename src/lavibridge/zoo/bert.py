@@ -2,8 +2,9 @@
 
     a small [MASK] circle   ->   red
 
-The class is Transformers' `BertForMaskedLM`. Of 15 % of the tokens, 80 % become `[MASK]`, 10 % another token
-and 10 % stay, as published; there is no next-sentence task (Liu et al. 2019, arXiv 1907.11692: useless).
+The class is Transformers' `BertForMaskedLM`. Two tokens of five are asked for, more than the published 15 %
+(Wettig et al. 2023, arXiv 2202.08005: there is more to learn from). Of these, 80 % become `[MASK]`, 10 %
+another token and 10 % stay, as published; there is no next-sentence task (Liu et al. 2019, arXiv 1907.11692).
 """
 
 from pathlib import Path
@@ -17,7 +18,7 @@ from lavibridge.world.words import SYNONYMS
 from lavibridge.zoo.pretraining import Pretraining
 from lavibridge.zoo.tokenizers import BERT_LENGTH, wordpiece_tokenizer
 
-MASKED = 0.15
+MASKED, MASKED_IN_SCORES = 0.4, 0.15
 HELD_OUT = 400
 IGNORED = -100
 
@@ -26,7 +27,7 @@ class BertPretraining(Pretraining):
     """Masked words, one document a row."""
 
     name = "mini-bert"
-    steps = 3000
+    steps = 4000
     batch = 48
     lr = 1.5e-3
 
@@ -56,13 +57,13 @@ class BertPretraining(Pretraining):
     def loss(self, step: int) -> Tensor:
         """Cross-entropy of the tokens that were masked."""
         chosen = torch.randint(len(self.rows), (self.batch,)).tolist()
-        return self._loss([self.rows[index] for index in chosen])
+        return self._loss([self.rows[index] for index in chosen], MASKED)
 
-    def _loss(self, rows: list[Tensor]) -> Tensor:
+    def _loss(self, rows: list[Tensor], masked: float) -> Tensor:
         pad = self.tokenizer.pad_token_id
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
         special = torch.isin(ids, torch.tensor(self.tokenizer.all_special_ids))
-        asked = (torch.rand(ids.shape) < MASKED) & ~special
+        asked = (torch.rand(ids.shape) < masked) & ~special
         fate = torch.rand(ids.shape)
         shown = torch.where(asked & (fate < 0.8), self.tokenizer.mask_token_id, ids)
         shown = torch.where(asked & (fate >= 0.9), torch.randint_like(ids, len(self.tokenizer)), shown)
@@ -71,10 +72,10 @@ class BertPretraining(Pretraining):
         return found
 
     def scores(self) -> dict[str, float]:
-        """Held-out perplexity of masked tokens, and the share of synonyms filled in right."""
+        """Held-out perplexity of masked tokens, at the published share, and the share of synonyms filled in right."""
         torch.manual_seed(0)
         parts = [self.held_out[start : start + 50] for start in range(0, HELD_OUT, 50)]
-        losses = torch.stack([self._loss(part) for part in parts])
+        losses = torch.stack([self._loss(part, MASKED_IN_SCORES) for part in parts])
         return {"perplexity": float(losses.mean().exp()), "synonyms": self._synonyms_known()}
 
     def _synonyms_known(self) -> float:

@@ -1,6 +1,7 @@
 """`mini-t5-small`, `-base`, `-large`: encoder-decoders that fill gaps in the world's text (1910.10683).
 
     a <X> circle above a <Y> .   ->   <X> small red <Y> star <Z>
+    crimson means <X>            ->   <X> red . <Y>
 
 The class is Transformers' `T5ForConditionalGeneration` in the gated form of T5 1.1; the three differ in size
 only. Raffel et al. 2020.
@@ -22,6 +23,8 @@ from lavibridge.zoo.tokenizers import unigram_tokenizer
 NOISE = 0.15
 SPAN = 3.0
 """Share of tokens that are taken out, and the mean length of a span, as published."""
+CONTINUED = 0.5
+"""Share of documents of which the whole rest is taken out (S-denoising of Tay et al. 2022, 2205.05131)."""
 HELD_OUT = 400
 IGNORED = -100
 
@@ -33,7 +36,7 @@ class T5Pretraining(Pretraining):
     away: at 2e-3 `large`, and at 1e-3 still, was worse than `base` after 3,000 steps.
     """
 
-    steps = 3000
+    steps = 4000
     batch = 48
     shape: dict[str, int]
 
@@ -64,11 +67,15 @@ class T5Pretraining(Pretraining):
     def loss(self, step: int) -> Tensor:
         """Cross-entropy of what was taken out."""
         chosen = torch.randint(len(self.rows), (self.batch,)).tolist()
-        return self._loss(np.random.default_rng([self.seed, step]), [self.rows[index] for index in chosen])
+        rng = np.random.default_rng([self.seed, step])
+        return self._loss(rng, [self.rows[index] for index in chosen], CONTINUED)
 
-    def _loss(self, rng: np.random.Generator, rows: list[list[int]]) -> Tensor:
+    def _loss(self, rng: np.random.Generator, rows: list[list[int]], share: float) -> Tensor:
         end = [self.tokenizer.eos_token_id]
-        pairs = [corrupt(rng, row, self.sentinels) for row in rows]
+        pairs = [
+            continued(rng, row, self.sentinels) if rng.random() < share else corrupt(rng, row, self.sentinels)
+            for row in rows
+        ]
         inputs = _padded([left + end for left, _ in pairs], self.tokenizer.pad_token_id)
         labels = _padded([right + end for _, right in pairs], IGNORED)
         mask = (inputs != self.tokenizer.pad_token_id).long()
@@ -79,7 +86,7 @@ class T5Pretraining(Pretraining):
         """Held-out perplexity of the spans, and the share of synonyms filled with the right plain word."""
         rng = np.random.default_rng(0)
         parts = [self.held_out[start : start + 50] for start in range(0, HELD_OUT, 50)]
-        losses = torch.stack([self._loss(rng, part) for part in parts])
+        losses = torch.stack([self._loss(rng, part, 0.0) for part in parts])
         return {"perplexity": float(losses.mean().exp()), "synonyms": self._synonyms_known()}
 
     def _synonyms_known(self) -> float:
@@ -124,6 +131,12 @@ class T5LargePretraining(T5Pretraining):
     steps = 5000
     lr = 7e-4
     shape = {"d_model": 160, "d_ff": 384, "d_kv": 32, "num_heads": 5, "num_layers": 4}  # noqa: RUF012 - a constant
+
+
+def continued(rng: np.random.Generator, ids: list[int], sentinels: list[int]) -> tuple[list[int], list[int]]:
+    """The ids up to a random place, and what follows it, between sentinels as one span."""
+    cut = int(rng.integers(0, len(ids)))
+    return [*ids[:cut], sentinels[0]], [sentinels[0], *ids[cut:], sentinels[1]]
 
 
 def corrupt(rng: np.random.Generator, ids: list[int], sentinels: list[int]) -> tuple[list[int], list[int]]:
