@@ -72,7 +72,7 @@ class BertPretraining(Pretraining):
         return found
 
     def scores(self) -> dict[str, float]:
-        """Held-out perplexity of masked tokens, at the published share, and the share of synonyms filled in right."""
+        """Held-out perplexity (masked as published), and the share of synonyms filled in right."""
         torch.manual_seed(0)
         parts = [self.held_out[start : start + 50] for start in range(0, HELD_OUT, 50)]
         losses = torch.stack([self._loss(part, MASKED_IN_SCORES) for part in parts])
