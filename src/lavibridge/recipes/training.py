@@ -27,7 +27,7 @@ class Alignment(Config):
     batch: int = Field(default=64, ge=2)
     """Captions per step."""
     lr: float = Field(default=2e-4, gt=0)
-    """The connector's learning rate; it falls to nothing by a half cosine. (Not yet tried on a large pair.)"""
+    """The connector's learning rate; it falls to nothing by a half cosine. Untried on large pairs."""
 
 
 class Training(Config):
