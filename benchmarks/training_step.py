@@ -48,7 +48,7 @@ def main() -> None:
         parts["autoencoder"] = seconds(lambda: bridge.vision.encode(images))
         latents = bridge.vision.encode(images)
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
-        t = torch.linspace(0, len(bridge.vision.alphas_cumprod) - 1, size).long()
+        t = torch.linspace(0, len(bridge.vision.times) - 1, size).long()
         parts["language model"] = seconds(lambda: bridge.features(prompts))
         features = bridge.features(prompts)
         parts["connector"] = seconds(lambda: bridge.connector(features, t))

@@ -84,7 +84,7 @@ def quickstart_recipe(minutes: float = 2.0, language: str | None = None) -> Reci
         f"training.align.steps={max(1, round(125 * minutes))}",
     ]
     if language is not None:
-        settings += [f"language={json.dumps({'source': language})}", "connector.layer=-1"]
+        settings += [f"language={json.dumps({'source': language})}", "connector.read=last"]
     return load_recipe("quickstart", settings)
 
 

@@ -78,7 +78,7 @@ def test_tokens_are_apart_and_dropout_is_for_training() -> None:
 
 def test_options() -> None:
     assert adapter(6, 10, width=4).norm2.weight.shape == (4,)
-    assert adapter(6, 10, layer=1).layers == (1,)
+    assert adapter(6, 10, read={"layer": 1}).reading.layers == (1,)
     module = adapter(6, 10, dropout=0.0)
     given = features(6)
     assert torch.equal(module(given).tokens, module(given).tokens)
@@ -90,7 +90,11 @@ def test_identity_passes_everything_and_trains_nothing() -> None:
     made = wire(given)
     assert torch.equal(made.tokens, given.hidden[:, 1])
     assert made.mask is given.mask
-    assert made.pooled is given.pooled
+    assert made.pooled is None
+    pooled = Identity(
+        Identity.Config(), TextSpec(width=6, layers=3, pooled=6), VisionSpec(context=6, pooled=6)
+    )
+    assert pooled(given).pooled is given.pooled
     assert not list(wire.parameters())
     with pytest.raises(ModelError, match="6 wide"):
         Identity(Identity.Config(), TextSpec(width=6, layers=3), VisionSpec(context=8))

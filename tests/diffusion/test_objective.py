@@ -9,6 +9,7 @@ from torch import Tensor
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.diffusion import objective
 from lavibridge.diffusion.guidance import guide
+from lavibridge.diffusion.schedule import diffusion_schedule, flow_schedule
 
 shares = st.floats(min_value=0.01, max_value=0.99)
 
@@ -18,15 +19,20 @@ def draws(seed: int) -> tuple[Tensor, Tensor]:
     return torch.randn(2, 3, 4, 4, generator=generator), torch.randn(2, 3, 4, 4, generator=generator)
 
 
+def signal_and_noise(kind: str, share: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha and sigma: shares of the variance for a diffusion, of the path for a flow."""
+    return (share, 1 - share) if kind == "flow" else (share.sqrt(), (1 - share).sqrt())
+
+
 @pytest.mark.parametrize("kind", objective.PREDICTION_TYPES)
 @settings(deadline=None, max_examples=25)
 @given(first=shares, second=shares, seed=st.integers(0, 1000))
 def test_the_target_gives_the_clean_latents_back(kind: str, first: float, second: float, seed: int) -> None:
     x0, noise = draws(seed)
-    alpha_bar = torch.tensor([first, second])
-    xt = objective.corrupt(x0, noise, alpha_bar)
-    target = objective.target(kind, x0, noise, alpha_bar)
-    torch.testing.assert_close(objective.predict_x0(kind, target, xt, alpha_bar), x0, atol=1e-4, rtol=1e-4)
+    shares = signal_and_noise(kind, torch.tensor([first, second]))
+    xt = objective.corrupt(x0, noise, *shares)
+    target = objective.target(kind, x0, noise, *shares)
+    torch.testing.assert_close(objective.predict_x0(kind, target, xt, *shares), x0, atol=1e-4, rtol=1e-4)
 
 
 @settings(deadline=None, max_examples=25)
@@ -35,14 +41,14 @@ def test_min_snr_weighs_the_clean_latents_error_alike(share: float, gamma: float
     """An error in x0 costs min(snr, gamma) times its square, whatever is predicted."""
     x0, noise = draws(0)
     x0, noise = x0.double(), noise.double()
-    alpha_bar = torch.full((2,), share, dtype=torch.float64)
-    xt = objective.corrupt(x0, noise, alpha_bar)
-    snr = objective.snr(alpha_bar)
     for kind in objective.PREDICTION_TYPES:
-        target = objective.target(kind, x0, noise, alpha_bar)
+        shares = signal_and_noise(kind, torch.full((2,), share, dtype=torch.float64))
+        xt = objective.corrupt(x0, noise, *shares)
+        snr = objective.snr(*shares)
+        target = objective.target(kind, x0, noise, *shares)
         wrong = target + 0.1
         error = (wrong - target).square().mean(dim=(1, 2, 3))
-        clean = (objective.predict_x0(kind, wrong, xt, alpha_bar) - x0).square().mean(dim=(1, 2, 3))
+        clean = (objective.predict_x0(kind, wrong, xt, *shares) - x0).square().mean(dim=(1, 2, 3))
         weighted = objective.weight("min_snr", gamma, snr, kind) * error
         torch.testing.assert_close(weighted, snr.clamp(max=gamma) * clean)
 
@@ -50,25 +56,27 @@ def test_min_snr_weighs_the_clean_latents_error_alike(share: float, gamma: float
 @pytest.mark.parametrize("share", [0.06, 0.5, 0.99])
 def test_velocity_weighting_counts_the_error_of_the_velocity(share: float) -> None:
     x0, noise = draws(2)
-    alpha_bar = torch.full((2,), share)
-    xt = objective.corrupt(x0, noise, alpha_bar)
-    velocity = objective.target("v_prediction", x0, noise, alpha_bar)
-    for kind in objective.PREDICTION_TYPES:
-        wrong = objective.target(kind, x0, noise, alpha_bar) + 0.1
-        clean = objective.predict_x0(kind, wrong, xt, alpha_bar)
+    shares = signal_and_noise("epsilon", torch.full((2,), share))
+    xt = objective.corrupt(x0, noise, *shares)
+    velocity = objective.target("v_prediction", x0, noise, *shares)
+    for kind in ("epsilon", "v_prediction", "sample"):
+        wrong = objective.target(kind, x0, noise, *shares) + 0.1
+        clean = objective.predict_x0(kind, wrong, xt, *shares)
         implied = objective.target(
-            "v_prediction", clean, (xt - share**0.5 * clean) / (1 - share) ** 0.5, alpha_bar
+            "v_prediction", clean, (xt - share**0.5 * clean) / (1 - share) ** 0.5, *shares
         )
-        weights = objective.weight("velocity", 0.0, objective.snr(alpha_bar), kind)
+        weights = objective.weight("velocity", 0.0, objective.snr(*shares), kind)
         error = (implied - velocity).square().mean(dim=(1, 2, 3))
         torch.testing.assert_close(weights * 0.01, error, rtol=1e-3, atol=1e-6)
 
 
 def test_ends_of_the_schedule() -> None:
     x0, noise = draws(1)
-    assert torch.equal(objective.corrupt(x0, noise, torch.ones(2)), x0)
-    assert torch.equal(objective.corrupt(x0, noise, torch.zeros(2)), noise)
-    assert torch.isfinite(objective.weight("min_snr", 5.0, objective.snr(torch.zeros(2)), "epsilon")).all()
+    none, all_of_it = torch.zeros(2), torch.ones(2)
+    assert torch.equal(objective.corrupt(x0, noise, all_of_it, none), x0)
+    assert torch.equal(objective.corrupt(x0, noise, none, all_of_it), noise)
+    for kind in ("epsilon", "flow"):
+        assert torch.isfinite(objective.weight("min_snr", 5.0, objective.snr(none, all_of_it), kind)).all()
     assert torch.equal(objective.weight("uniform", 5.0, torch.rand(3), "epsilon"), torch.ones(3))
 
 
@@ -78,16 +86,35 @@ def test_agrees_with_the_library() -> None:
     scheduler = diffusers.DDPMScheduler(prediction_type="v_prediction")
     x0, noise = draws(2)
     t = torch.tensor([3, 900])
-    alpha_bar = scheduler.alphas_cumprod[t]
-    torch.testing.assert_close(objective.corrupt(x0, noise, alpha_bar), scheduler.add_noise(x0, noise, t))
+    schedule = diffusion_schedule(scheduler.alphas_cumprod)
+    shares = schedule.alphas[t], schedule.sigmas[t]
+    torch.testing.assert_close(objective.corrupt(x0, noise, *shares), scheduler.add_noise(x0, noise, t))
     expected = scheduler.get_velocity(x0, noise, t)
-    torch.testing.assert_close(objective.target("v_prediction", x0, noise, alpha_bar), expected)
+    torch.testing.assert_close(objective.target("v_prediction", x0, noise, *shares), expected)
+    assert torch.equal(schedule.times[t], t.float())
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_a_flow_agrees_with_the_library(shift: float) -> None:
+    import diffusers
+
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    schedule = flow_schedule(1000, shift)
+    torch.testing.assert_close(schedule.sigmas.flip(0), scheduler.sigmas, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(schedule.times.flip(0), scheduler.timesteps, atol=1e-3, rtol=1e-6)
+    assert torch.equal(schedule.alphas, 1 - schedule.sigmas)
+    x0, noise = draws(5)
+    t = torch.tensor([3, 900])
+    xt = objective.corrupt(x0, noise, schedule.alphas[t], schedule.sigmas[t])
+    velocity = objective.target("flow", x0, noise, schedule.alphas[t], schedule.sigmas[t])
+    further = objective.corrupt(x0, noise, schedule.alphas[t] - 0.01, schedule.sigmas[t] + 0.01)
+    torch.testing.assert_close((further - xt) / 0.01, velocity, atol=1e-3, rtol=1e-3)
 
 
 def test_unknown_names() -> None:
     x0, noise = draws(3)
     with pytest.raises(ModelError, match="prediction type 'velocity'"):
-        objective.target("velocity", x0, noise, torch.ones(2))
+        objective.target("velocity", x0, noise, torch.ones(2), torch.zeros(2))
     with pytest.raises(RecipeError, match="did you mean 'min_snr'"):
         objective.weight("min-snr", 5.0, torch.ones(2), "epsilon")
 

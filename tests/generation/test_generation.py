@@ -40,8 +40,7 @@ def test_a_perfect_prediction_ends_at_the_clean_latents(sampler: str, vision: Vi
 
     def predict(xt: Tensor, t: Tensor) -> Tensor:
         first.append(int(t))
-        share = vision.alphas_cumprod[t.long()]
-        return (xt - share.sqrt() * x0) / (1 - share).sqrt()
+        return (xt - vision.alphas[t] * x0) / vision.sigmas[t]
 
     found = sample(predict, scheduler, noise, 10)
     assert first == sorted(first, reverse=True)

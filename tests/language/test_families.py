@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lavibridge.core import registry
+from lavibridge.core.contracts import Reading
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.language.base import LanguageModel
 from lavibridge.language.clip import ClipText
@@ -29,7 +30,7 @@ def model(request: pytest.FixtureRequest) -> LanguageModel:
 
 
 def test_prompt_is_the_same_alone_and_beside_longer_ones(model: LanguageModel) -> None:
-    layers = (0, 1, -1)
+    layers = Reading(layers=(0, 1, -1), alone=True)
     alone = model.encode([SHORT], layers)
     beside = model.encode([LONG, SHORT, ""], layers)
     tokens = alone.mask.shape[1]
@@ -41,17 +42,18 @@ def test_prompt_is_the_same_alone_and_beside_longer_ones(model: LanguageModel) -
 
 
 def test_prompts_differ_and_layers_differ(model: LanguageModel) -> None:
-    features = model.encode([SHORT, "a red car"], (0, 1, -1))
+    features = model.encode([SHORT, "a red car"], Reading(layers=(0, 1, -1)))
     assert features.hidden.shape[1:] == (3, features.mask.shape[1], model.spec.width)
     assert (features.hidden[0, 2] - features.hidden[1, 2]).abs().max() > 1e-3
     assert (features.hidden[:, 1] - features.hidden[:, 2]).abs().max() > 1e-3
 
 
 def test_last_layer_has_two_names(model: LanguageModel) -> None:
-    by_end, by_number = (model.encode([SHORT], (layer,)).hidden for layer in (-1, model.spec.layers - 1))
+    last = model.spec.layers - 1
+    by_end, by_number = (model.encode([SHORT], Reading(layers=(layer,))).hidden for layer in (-1, last))
     assert torch.equal(by_end, by_number)
     with pytest.raises(ModelError, match="layers"):
-        model.encode([SHORT], (model.spec.layers,))
+        model.encode([SHORT], Reading(layers=(last + 1,)))
 
 
 def test_empty_prompt_has_a_token(model: LanguageModel) -> None:

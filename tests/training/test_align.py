@@ -44,7 +44,8 @@ def test_the_own_encoder_misses_nothing_of_itself_and_a_deaf_one_everything() ->
     own = Bridge.native("mini-sd", "cpu")
     queries = queries_of(own)
     picked = torch.arange(len(CAPTIONS))
-    assert {name: asked.shape[-1] for name, asked in queries.by_layer.items()} == dict(own.vision.spec.blocks)
+    widths = {name: block.width for name, block in own.vision.spec.blocks.items()}
+    assert {name: asked.shape[-1] for name, asked in queries.by_layer.items()} == widths
     assert float(missed(own, own, CAPTIONS, queries, picked)) == 0
     assert _said(own, ["", "", ""], queries, picked) > 0.5
 

@@ -58,7 +58,7 @@ def test_attend_is_what_the_layer_does_inside_the_denoiser(model: VisionModel) -
     given = conditioning(model, 2, 6)
     given = Conditioning(tokens=given.tokens, mask=torch.tensor([[True] * 6, [True] * 4 + [False] * 2]))
     assert model.spec.blocks
-    for name, width in model.spec.blocks.items():
+    for name, block in model.spec.blocks.items():
         seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
         def note(module, args, options, output, seen=seen) -> None:  # type: ignore[no-untyped-def]
@@ -69,7 +69,7 @@ def test_attend_is_what_the_layer_does_inside_the_denoiser(model: VisionModel) -
             model.predict(noisy(model), torch.tensor([10, 700]), given)
         hook.remove()
         [(asked, answered)] = seen
-        assert asked.shape[-1] == width
+        assert asked.shape[-1] == block.width
         torch.testing.assert_close(model.attend(name, asked, given), answered)
 
 
@@ -120,17 +120,17 @@ def test_sizes(model: VisionModel) -> None:
 
 
 def test_schedule(model: VisionModel) -> None:
-    alphas = model.alphas_cumprod
-    assert alphas.shape == (1000,)
-    assert bool((alphas.diff() < 0).all())
-    assert model.prediction_type == "epsilon"
+    assert model.alphas.shape == model.sigmas.shape == model.times.shape == (1000,)
+    assert bool((model.alphas.diff() < 0).all())
+    assert bool((model.sigmas.diff() > 0).all())
 
 
 def test_spec_names_the_blocks_that_read_tokens(model: VisionModel) -> None:
     modules = dict(model.backbone.named_modules())
     assert model.spec.blocks
-    for name, width in model.spec.blocks.items():
-        assert modules[name].to_q.in_features == width  # type: ignore[union-attr]
+    for name, block in model.spec.blocks.items():
+        asks = modules[name].to_q
+        assert (asks.in_features, asks.out_features) == (block.width, block.inner)  # type: ignore[union-attr]
 
 
 def test_saved_folder_is_detected_and_read(model: VisionModel, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from PIL import Image
 from torch import Tensor, nn
 
@@ -75,6 +75,8 @@ class Bridge(nn.Module):
         speaker = language if isinstance(language, LanguageModel) else _component("language", language)
         painter = vision if isinstance(vision, VisionModel) else _component("vision", vision)
         bridge = Bridge(speaker, connector_class(connector_config, speaker.spec, painter.spec), painter)
+        if bridge.connector.per_block:
+            painter.open_blocks()
         for model, chosen, name in zip((speaker, painter), settings, ("language", "vision"), strict=True):
             if chosen is not None:
                 lora.inject(model.backbone, chosen, model.lora_targets, f"{name} model")
@@ -83,15 +85,17 @@ class Bridge(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the vision model's weights lie."""
-        return self.vision.alphas_cumprod.device
+        return self.vision.alphas.device
 
     def features(self, prompts: Sequence[str]) -> TextFeatures:
         """What the language model makes of prompts; without gradients where it has no LoRA."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and lora.has_lora(self.language.backbone)):
-            return self.language.encode(prompts, self.connector.layers)
+        reading = self.connector.reading
+        is_trained = lora.has_lora(self.language.backbone) or reading.queries is not None
+        with torch.set_grad_enabled(torch.is_grad_enabled() and is_trained):
+            return self.language.encode(prompts, reading)
 
-    def condition(self, prompts: Sequence[str], t: Int[Tensor, " batch"] | None = None) -> Conditioning:
-        """The conditioning of prompts, at timesteps ``t`` where the connector is aware of time."""
+    def condition(self, prompts: Sequence[str], t: Num[Tensor, " batch"] | None = None) -> Conditioning:
+        """The conditioning of prompts, at the vision model's times ``t`` for time-aware connectors."""
         return self.connector(self.features(prompts), t)
 
     def forward(
@@ -102,16 +106,16 @@ class Bridge(nn.Module):
         weighting: str = "uniform",
         gamma: float = 5.0,
     ) -> Float[Tensor, " batch"]:
-        """The weighted loss of each sample at training timesteps ``t``."""
+        """The weighted loss of each sample at the steps ``t`` of the vision model's schedule."""
         if self.is_merged:
             raise ModelError("a merged bridge cannot be trained: call unmerge() first")
         x0 = self.latents(batch)
-        alpha_bar = self.vision.alphas_cumprod[t]
-        xt = objective.corrupt(x0, noise, alpha_bar)
-        prediction = self.vision.predict(xt, t, self.condition(batch.prompts, t))
-        wanted = objective.target(self.vision.prediction_type, x0, noise, alpha_bar)
+        alpha, sigma, times = self.vision.alphas[t], self.vision.sigmas[t], self.vision.times[t]
+        xt = objective.corrupt(x0, noise, alpha, sigma)
+        prediction = self.vision.predict(xt, times, self.condition(batch.prompts, times))
+        wanted = objective.target(self.vision.prediction_type, x0, noise, alpha, sigma)
         error = (prediction.float() - wanted).square().mean(dim=(1, 2, 3))
-        snr = objective.snr(alpha_bar)
+        snr = objective.snr(alpha, sigma)
         return error * objective.weight(weighting, gamma, snr, self.vision.prediction_type)
 
     def latents(self, batch: Batch) -> Float[Tensor, "batch channel h w"]:

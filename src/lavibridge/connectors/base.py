@@ -1,13 +1,27 @@
-"""The contract of a connector: text features in, conditioning out."""
+"""The contract of a connector: text features in, conditioning out.
+
+    features --read--> one feature per token --connect--> tokens --> conditioning
+
+A kind says what `connect` does; the rest is the same for all.
+"""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Num
 from torch import Tensor, nn
 
+from lavibridge.connectors.parts.pool import AttentionPool
+from lavibridge.connectors.parts.read_out import Choice, read_out
 from lavibridge.core.config import Config as BaseConfig
-from lavibridge.core.contracts import Conditioning, TextFeatures, TextSpec, VisionSpec
+from lavibridge.core.contracts import Conditioning, Reading, TextFeatures, TextSpec, VisionSpec
+from lavibridge.core.errors import ModelError
+
+Tokens = Float[Tensor, "batch token width"]
+Mask = Bool[Tensor, "batch token"]
+Times = Num[Tensor, " batch"]
+Connected = tuple[Float[Tensor, "batch _ context"], Mask]
+"""Conditioning tokens and their mask."""
 
 
 class Connector(nn.Module, ABC):
@@ -16,19 +30,36 @@ class Connector(nn.Module, ABC):
     class Config(BaseConfig):
         """The options of a connector."""
 
-    time_aware: ClassVar[bool] = False
+        read: Choice | None = None
+        """Which layers of the language model: last, mean, norm_mean, learned, attention or {layer: K}. None:
+        what suits the model, norm_mean for decoder-only ones and last for others."""
+
+    time_aware: bool = False
     """Whether the conditioning depends on the timestep, so that it is made anew at each step."""
-    per_block: ClassVar[bool] = False
+    per_block: bool = False
     """Whether it speaks to single blocks of the denoiser."""
 
     config: "Connector.Config"
-    layers: tuple[int, ...] = (-1,)
-    """The language model's layers that it reads."""
 
-    @abstractmethod
     def __init__(self, config: "Connector.Config", text: TextSpec, vision: VisionSpec) -> None:
         """Build from the options and the two specs; raises ModelError where they cannot be connected."""
         super().__init__()
+        if text.beside is not None and text.beside != vision.context:
+            raise ModelError(
+                f"what stands beside the language model is {text.beside} wide, the vision model takes tokens "
+                f"{vision.context} wide: keep an encoder of that width beside it"
+            )
+        self.config = config
+        self.text, self.vision = text, vision
+        self.read = read_out(config.read, text)
+        self.pool: AttentionPool | None = None
+        if vision.pooled is not None and vision.pooled != text.pooled:
+            self.pool = AttentionPool(vision.context, vision.pooled)
+
+    @property
+    def reading(self) -> Reading:
+        """What it asks of the language model."""
+        return Reading(layers=self.read.layers)
 
     @property
     def wants_calibration(self) -> bool:
@@ -40,5 +71,24 @@ class Connector(nn.Module, ABC):
         raise RuntimeError(f"{type(self).__name__} does not calibrate")
 
     @abstractmethod
-    def forward(self, features: TextFeatures, t: Int[Tensor, " batch"] | None = None) -> Conditioning:
-        """The conditioning of features; ``t`` are training timesteps, given to time-aware connectors."""
+    def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
+        """Conditioning tokens and their mask, from one feature per token and the model's own time."""
+
+    def forward(self, features: TextFeatures, t: Times | None = None) -> Conditioning:
+        """The conditioning of features; ``t`` is the vision model's own time, for time-aware connectors."""
+        if self.time_aware and t is None:
+            raise ValueError(f"{type(self).__name__} is aware of time: t is needed")
+        tokens, mask = self.connect(self.read(features.hidden), features.mask, t)
+        pooled = self._pooled(features, tokens, mask)
+        if features.beside is not None and features.beside_mask is not None:
+            tokens = torch.cat([features.beside.to(tokens), tokens], dim=1)
+            mask = torch.cat([features.beside_mask, mask], dim=1)
+        return Conditioning(tokens=tokens, mask=mask, pooled=pooled)
+
+    def _pooled(
+        self, features: TextFeatures, tokens: Tensor, mask: Mask
+    ) -> Float[Tensor, "batch pooled"] | None:
+        """The pooled vector: the language model's own where it fits, else out of the conditioning tokens."""
+        if self.vision.pooled is None:
+            return None
+        return features.pooled if self.pool is None else self.pool(tokens, mask)

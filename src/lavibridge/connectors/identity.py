@@ -3,11 +3,8 @@
 y = x
 """
 
-from jaxtyping import Int
-from torch import Tensor, nn
-
-from lavibridge.connectors.base import Connector
-from lavibridge.core.contracts import Conditioning, TextFeatures, TextSpec, VisionSpec
+from lavibridge.connectors.base import Connected, Connector, Mask, Times, Tokens
+from lavibridge.core.contracts import TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError
 
 
@@ -15,17 +12,16 @@ class Identity(Connector):
     """Nothing is trained here; both widths must agree."""
 
     class Config(Connector.Config):
-        """No options."""
+        """No options of its own."""
 
     def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
-        nn.Module.__init__(self)
         if text.width != vision.context:
             raise ModelError(
                 f"the identity connector joins equal widths, found text features {text.width} wide and a "
                 f"vision model that takes {vision.context}: use the connector 'lavi'"
             )
-        self.config = config
+        super().__init__(config, text, vision)
 
-    def forward(self, features: TextFeatures, t: Int[Tensor, " batch"] | None = None) -> Conditioning:
+    def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
         """The features as conditioning."""
-        return Conditioning(tokens=features.hidden[:, -1], mask=features.mask, pooled=features.pooled)
+        return x, mask

@@ -10,13 +10,13 @@ Generation", arXiv 2403.07860.
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lavibridge.connectors.base import Connector
-from lavibridge.core.contracts import Conditioning, TextFeatures, TextSpec, VisionSpec
+from lavibridge.connectors.base import Connected, Connector, Mask, Times, Tokens
+from lavibridge.core.contracts import TextSpec, VisionSpec
 
 SPREAD_FLOOR = 0.02
 VARIANCE_FLOOR = 0.005
@@ -58,17 +58,13 @@ class LaviAdapter(Connector):
         """Width between the two networks; by default the mean of the widths that it connects."""
         dropout: float = Field(default=0.1, ge=0, lt=1)
         """Share of inner features dropped in training."""
-        layer: int = -1
-        """The language model's layer that is read; -1 is its normed output."""
         whiten: bool = False
         """Begin with first weights to which the captions' features look uncorrelated and equally large."""
 
     config: Config
 
     def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
-        nn.Module.__init__(self)
-        self.config = config
-        self.layers = (config.layer,)
+        super().__init__(config, text, vision)
         width = (text.width + vision.context) // 2 if config.width is None else config.width
         self.ff1 = FeedForward(text.width, width, config.dropout)
         self.ff2 = FeedForward(width, vision.context, config.dropout)
@@ -88,7 +84,8 @@ class LaviAdapter(Connector):
         random first weights of the published adapter pass on the rest. Shapes, names and roles of the weights
         stay the published ones (after Kessy et al. 2018, arXiv 1512.00809, ZCA-cor whitening).
         """
-        x = functional.layer_norm(tokens[:, -1].float(), self.norm1.normalized_shape)
+        read = self.read(tokens.transpose(0, 1)[None].float())[0]
+        x = functional.layer_norm(read, self.norm1.normalized_shape)
         mean, scale = x.mean(0), x.std(0) + SPREAD_FLOOR
         z = (x - mean) / scale
         values, directions = torch.linalg.eigh(z.T @ z / len(z))
@@ -98,13 +95,12 @@ class LaviAdapter(Connector):
         first = self.ff1.get_parameter("net.0.proj.weight")
         first.copy_(first @ (directions * shrunk) @ directions.T)
 
-    def forward(self, features: TextFeatures, t: Int[Tensor, " batch"] | None = None) -> Conditioning:
+    def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
         """Each real token's conditioning, and zeros for the padding, which no mask lets through anyway.
 
         One long prompt in a batch would otherwise have the adapter work mostly on padding.
         """
-        real = features.hidden[:, -1][features.mask]
-        adapted = self.ff2(self.norm2(self.ff1(self.norm1(real))))
-        tokens = adapted.new_zeros(*features.mask.shape, adapted.shape[-1])
-        tokens[features.mask] = adapted
-        return Conditioning(tokens=tokens, mask=features.mask)
+        adapted = self.ff2(self.norm2(self.ff1(self.norm1(x[mask]))))
+        tokens = adapted.new_zeros(*mask.shape, adapted.shape[-1])
+        tokens[mask] = adapted
+        return tokens, mask

@@ -5,7 +5,7 @@
 A mask is True where a token is real, whichever side is padded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from jaxtyping import Bool, Float
@@ -20,6 +20,23 @@ class TextSpec:
     """Width of a token's features."""
     layers: int
     """Number of readable layers: the embeddings and the output of every block."""
+    read: str = "last"
+    """The read-out over layers that suits the model; a connector's own `read` goes before it."""
+    pooled: int | None = None
+    """Width of its own pooled vector, where it has one."""
+    beside: int | None = None
+    """Width of the tokens that go past the connector, where the model has such (`pair`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockSpec:
+    """What a per-block connector may know of one cross-attention layer."""
+
+    width: int
+    """Width of what asks in it."""
+    inner: int
+    """Width of its queries, over all heads."""
+    heads: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +47,26 @@ class VisionSpec:
     """Width of the conditioning tokens."""
     pooled: int | None = None
     """Width of the pooled vector, or None where the model takes none."""
-    blocks: Mapping[str, int] = field(default_factory=dict)
-    """Cross-attention blocks by name and the width that each reads (for per-block connectors)."""
+    blocks: Mapping[str, BlockSpec] = field(default_factory=dict)
+    """Cross-attention layers by name; empty where text and picture attend to each other jointly."""
+    rms: float | None = None
+    """Root mean square of the tokens that it was trained with, where that is known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a connector asks of a language model."""
+
+    layers: tuple[int, ...] = (-1,)
+    """Layers, from 0 (the embeddings) or from the end: -1 is the normed output."""
+    alone: bool = False
+    """Also every token's features if it stood alone (`TextFeatures.alone`)."""
+    queries: Float[Tensor, "query width"] | None = None
+    """Vectors put behind each prompt's tokens; the features are then theirs instead of the prompt's."""
+
+
+LAST_LAYER = Reading()
+"""The normed output, as the published bridges read it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +76,16 @@ class TextFeatures:
     hidden: Float[Tensor, "batch layer token width"]
     """The kept layers, float32; the model's last layer comes after its final norm."""
     mask: Bool[Tensor, "batch token"]
-    pooled: Float[Tensor, "batch width"] | None = None
+    pooled: Float[Tensor, "batch _"] | None = None
+    alone: Float[Tensor, "batch layer token width"] | None = None
+    """The same layers with every token seeing itself only."""
+    beside: Float[Tensor, "batch other context"] | None = None
+    """Tokens that go past the connector, to stand before its own in the conditioning."""
+    beside_mask: Bool[Tensor, "batch other"] | None = None
+
+
+Attention = Callable[[Float[Tensor, "batch query width"], Float[Tensor, "batch query inner"]], Tensor]
+"""(what asks, what the layer's own attention answers) -> the answer that is used instead, of its shape."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +95,8 @@ class Conditioning:
     tokens: Float[Tensor, "batch token context"]
     mask: Bool[Tensor, "batch token"]
     pooled: Float[Tensor, "batch pooled"] | None = None
-    blocks: Mapping[str, Float[Tensor, "batch _ _"]] = field(default_factory=dict)
-    """Tokens for single blocks, by block name (per-block connectors)."""
+    blocks: Mapping[str, Attention] = field(default_factory=dict)
+    """What per-block connectors do in single cross-attention layers, by the layer's name."""
 
 
 @dataclass(frozen=True, kw_only=True)

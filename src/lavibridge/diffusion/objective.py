@@ -1,15 +1,15 @@
 """The training objective: how latents are corrupted, what is to be predicted, how losses are weighted.
 
-    xt = alpha x0 + sigma eps,   alpha = sqrt(abar), sigma = sqrt(1 - abar),   snr = alpha^2 / sigma^2
-    target    epsilon: eps      v_prediction: alpha eps - sigma x0      sample: x0
+    xt = alpha x0 + sigma eps        snr = alpha^2 / sigma^2        (alpha, sigma: see diffusion/schedule.py)
+    target    epsilon: eps      v_prediction: alpha eps - sigma x0      sample: x0      flow: eps - x0
     weight    uniform: 1        else, on the error of x0:  min_snr: min(snr, gamma)   velocity: snr + 1
-              divided by snr, by snr + 1, or by 1 for the error of the three targets
+              divided by snr, by snr + 1, by 1 or by 1 / sigma^2 for the error of the four targets
 
 `velocity` counts the error of alpha eps - sigma x0 whatever is predicted. More than `uniform` for epsilon, it
-looks at the noisiest times, where it is decided what is in the picture.
+looks at the noisiest times, where it is decided what is in the picture. A flow has alpha + sigma = 1.
 
 Ho et al. 2020 (epsilon), arXiv 2006.11239; Salimans and Ho 2022 (v), arXiv 2202.00512; Hang et al. 2023
-(min-SNR), arXiv 2303.09556.
+(min-SNR), arXiv 2303.09556; Lipman et al. 2022 (flow), arXiv 2210.02747.
 """
 
 import torch
@@ -19,35 +19,40 @@ from torch import Tensor
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import ModelError, RecipeError
 
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow")
 WEIGHTINGS = ("uniform", "min_snr", "velocity")
 MOST_VELOCITY = 20.0
 """Largest weight that `velocity` gives to an error of epsilon: reached where 5 % of the signal is left."""
+
+Shares = Float[Tensor, " batch"]
+"""alpha or sigma of each sample."""
 
 
 def corrupt(
     x0: Float[Tensor, "batch channel h w"],
     noise: Float[Tensor, "batch channel h w"],
-    alpha_bar: Float[Tensor, " batch"],
+    alpha: Shares,
+    sigma: Shares,
 ) -> Float[Tensor, "batch channel h w"]:
-    """Noisy latents at the signal shares ``alpha_bar`` (0: noise only, 1: signal only)."""
-    alpha, sigma = _alpha_sigma(alpha_bar)
-    return alpha * x0 + sigma * noise
+    """Noisy latents: so much signal, so much noise."""
+    return _wide(alpha) * x0 + _wide(sigma) * noise
 
 
 def target(
     prediction_type: str,
     x0: Float[Tensor, "batch channel h w"],
     noise: Float[Tensor, "batch channel h w"],
-    alpha_bar: Float[Tensor, " batch"],
+    alpha: Shares,
+    sigma: Shares,
 ) -> Float[Tensor, "batch channel h w"]:
     """What the denoiser should predict."""
-    alpha, sigma = _alpha_sigma(alpha_bar)
     match _known(prediction_type):
         case "epsilon":
             return noise
         case "v_prediction":
-            return alpha * noise - sigma * x0
+            return _wide(alpha) * noise - _wide(sigma) * x0
+        case "flow":
+            return noise - x0
         case _:
             return x0
 
@@ -56,15 +61,17 @@ def predict_x0(
     prediction_type: str,
     prediction: Float[Tensor, "batch channel h w"],
     xt: Float[Tensor, "batch channel h w"],
-    alpha_bar: Float[Tensor, " batch"],
+    alpha: Shares,
+    sigma: Shares,
 ) -> Float[Tensor, "batch channel h w"]:
     """The clean latents that a prediction implies."""
-    alpha, sigma = _alpha_sigma(alpha_bar)
     match _known(prediction_type):
         case "epsilon":
-            return (xt - sigma * prediction) / alpha
+            return (xt - _wide(sigma) * prediction) / _wide(alpha)
         case "v_prediction":
-            return alpha * xt - sigma * prediction
+            return _wide(alpha) * xt - _wide(sigma) * prediction
+        case "flow":
+            return xt - _wide(sigma) * prediction
         case _:
             return prediction
 
@@ -85,20 +92,19 @@ def weight(
             return of_x0 / snr
         case "v_prediction":
             return of_x0 / (snr + 1)
+        case "flow":
+            return of_x0 / (1 + snr.sqrt()).square()  # sigma = 1 / (1 + sqrt(snr)) where alpha + sigma = 1
         case _:
             return of_x0
 
 
-def snr(alpha_bar: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+def snr(alpha: Shares, sigma: Shares) -> Shares:
     """Signal-to-noise ratio; kept above zero, so that a schedule that ends in pure noise divides safely."""
-    return (alpha_bar / (1 - alpha_bar)).clamp(min=1e-8)
+    return (alpha / sigma).square().clamp(min=1e-8)
 
 
-def _alpha_sigma(
-    alpha_bar: Float[Tensor, " batch"],
-) -> tuple[Float[Tensor, "batch 1 1 1"], Float[Tensor, "batch 1 1 1"]]:
-    shaped = alpha_bar[:, None, None, None]
-    return shaped.sqrt(), (1 - shaped).sqrt()
+def _wide(share: Shares) -> Float[Tensor, "batch 1 1 1"]:
+    return share[:, None, None, None]
 
 
 def _known(prediction_type: str) -> str:

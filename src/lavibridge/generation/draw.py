@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
@@ -39,7 +39,9 @@ class Row:
     """One text's features without padding."""
 
     hidden: Float[Tensor, "layer token width"]
-    pooled: Float[Tensor, " width"] | None
+    pooled: Float[Tensor, " _"] | None
+    alone: Float[Tensor, "layer token width"] | None
+    beside: Float[Tensor, "other context"] | None
 
 
 @torch.inference_mode()
@@ -90,7 +92,7 @@ def draw_latents(
 
     def predict(noisy: Tensor, t: Tensor) -> Tensor:
         twice = torch.cat([noisy, noisy]) if is_guided else noisy
-        times = t.long().to(twice.device).expand(len(twice))
+        times = t.to(twice.device).expand(len(twice))
         conditioning = connector(together, times) if fixed is None else fixed
         prediction = vision.predict(twice, times, conditioning)
         if not is_guided:
@@ -109,19 +111,43 @@ def encode_once(order: Order, features: Callable[[Sequence[str]], TextFeatures])
         part = texts[start : start + order.batch]
         made = features(part)
         for index, text in enumerate(part):
-            pooled = None if made.pooled is None else made.pooled[index]
-            rows[text] = Row(hidden=made.hidden[index][:, made.mask[index]], pooled=pooled)
+            real = made.mask[index]
+            rows[text] = Row(
+                hidden=made.hidden[index][:, real],
+                pooled=None if made.pooled is None else made.pooled[index],
+                alone=None if made.alone is None else made.alone[index][:, real],
+                beside=None
+                if made.beside is None or made.beside_mask is None
+                else made.beside[index][made.beside_mask[index]],
+            )
     return rows
 
 
 def gather(rows: Sequence[Row]) -> TextFeatures:
     """Rows as one batch, padded on the right with zeros that the mask hides."""
-    longest = max(row.hidden.shape[1] for row in rows)
-    layers, _, width = rows[0].hidden.shape
-    hidden = rows[0].hidden.new_zeros(len(rows), layers, longest, width)
-    mask = torch.zeros(len(rows), longest, dtype=torch.bool, device=hidden.device)
-    for index, row in enumerate(rows):
-        hidden[index, :, : row.hidden.shape[1]] = row.hidden
-        mask[index, : row.hidden.shape[1]] = True
+    hidden, mask = _padded([row.hidden for row in rows])
     pooled = [row.pooled for row in rows if row.pooled is not None]
-    return TextFeatures(hidden=hidden, mask=mask, pooled=torch.stack(pooled) if pooled else None)
+    alone = [row.alone for row in rows if row.alone is not None]
+    beside = [row.beside[None] for row in rows if row.beside is not None]
+    others, others_mask = _padded(beside) if beside else (None, None)
+    return TextFeatures(
+        hidden=hidden,
+        mask=mask,
+        pooled=torch.stack(pooled) if pooled else None,
+        alone=_padded(alone)[0] if alone else None,
+        beside=None if others is None else others[:, 0],
+        beside_mask=others_mask,
+    )
+
+
+def _padded(
+    rows: Sequence[Float[Tensor, "layer _ width"]],
+) -> tuple[Float[Tensor, "batch layer token width"], Bool[Tensor, "batch token"]]:
+    """Rows of different lengths as one tensor, and which of it is real."""
+    longest = max(row.shape[1] for row in rows)
+    together = rows[0].new_zeros(len(rows), len(rows[0]), longest, rows[0].shape[2])
+    mask = torch.zeros(len(rows), longest, dtype=torch.bool, device=together.device)
+    for index, row in enumerate(rows):
+        together[index, :, : row.shape[1]] = row
+        mask[index, : row.shape[1]] = True
+    return together, mask

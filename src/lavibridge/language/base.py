@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from lavibridge.core.config import Config as BaseConfig
-from lavibridge.core.contracts import TextFeatures, TextSpec
+from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpec
 
 
 class LanguageModel(nn.Module, ABC):
@@ -27,6 +27,11 @@ class LanguageModel(nn.Module, ABC):
         """Branch, tag or commit of a hub id."""
         dtype: Literal["float32", "bfloat16", "float16"] = "float32"
         """Number format of the frozen weights; LoRA weights and features are float32."""
+        quantize: Literal["8bit", "4bit"] | None = None
+        """Load the frozen weights in 8 or 4 bits (needs the extra `quantize`); LoRA on top stays float32."""
+        template: str | None = None
+        """Text around every prompt, with {prompt} in it, such as an instruction or a chat template. Features
+        of what stands before the prompt are left out."""
 
     lora_targets: ClassVar[tuple[str, ...]]
     """Ends of the names of the layers that take LoRA, as published."""
@@ -43,10 +48,11 @@ class LanguageModel(nn.Module, ABC):
         """Whether this family reads the model at ``source``; looks at its configuration only."""
 
     @abstractmethod
-    def encode(self, prompts: Sequence[str], layers: Sequence[int] = (-1,)) -> TextFeatures:
-        """Features of prompts (the empty prompt is allowed). Layer 0 is the embeddings, -1 the normed output.
+    def encode(self, prompts: Sequence[str], reading: Reading = LAST_LAYER) -> TextFeatures:
+        """Features of prompts (the empty prompt is allowed), as a connector asks for them.
 
-        Without ``see_padding`` a prompt's features do not depend on the prompts beside it.
+        Without ``see_padding`` a prompt's features do not depend on the prompts beside it. Raises ModelError
+        for what the model cannot be asked.
         """
 
     @abstractmethod

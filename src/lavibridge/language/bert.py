@@ -10,11 +10,11 @@ from lavibridge.language.hf import TransformersModel
 class Bert(TransformersModel):
     """BertModel without its pooling layer, which sentence encoders leave unused."""
 
-    model_class = "BertModel"
-    model_types = ("bert",)
+    models = {"bert": "BertModel"}  # noqa: RUF012 - a constant of the class
     lora_targets = ("self.query", "self.key", "self.value", "attention.output.dense")
     load_options = {"add_pooling_layer": False}  # noqa: RUF012 - a constant of the class
     limits_positions = True
+    learned_positions = True
     toy_template = "<s> $A </s>"
     toy = {  # noqa: RUF012 - a constant of the class
         "hidden_size": 32,

@@ -14,10 +14,11 @@ from lavibridge.language.hf import TransformersModel
 class ClipText(TransformersModel):
     """CLIPTextModel: causal, and pooled at the end token."""
 
-    model_class = "CLIPTextModel"
-    model_types = ("clip_text_model", "clip")
+    models = {"clip_text_model": "CLIPTextModel", "clip": "CLIPTextModel"}  # noqa: RUF012 - a constant
     lora_targets = ("k_proj", "v_proj", "q_proj", "out_proj")
     limits_positions = True
+    learned_positions = True
+    takes_queries = False
     toy_template = "<s> $A </s>"
     toy = {  # noqa: RUF012 - a constant of the class
         "hidden_size": 32,
@@ -30,3 +31,6 @@ class ClipText(TransformersModel):
 
     def _pooled(self, output: Any) -> Float[Tensor, "batch width"] | None:
         return output.pooler_output.float()
+
+    def _pooled_width(self) -> int | None:
+        return int(self.backbone.config.hidden_size)

@@ -2,27 +2,28 @@
 
     prompts -> token ids (cut, padded on the right) -> backbone -> the kept layers, float32
 
-Padding is made here, not by the tokenizer: its side differs between library versions, and with right padding
-a causal model's real tokens never see it. Only safetensors are read, and no code from a folder is ever run.
+Only safetensors are read, and no code from a folder is ever run.
 """
 
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 import transformers
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 
-from lavibridge.core.contracts import TextFeatures, TextSpec
+from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpec
 from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import resolve_source
 from lavibridge.core.sources import RANDOM, read_model_json
 from lavibridge.language.base import LanguageModel
+from lavibridge.language.parts.tokens import PromptTokens, Tokens
 
 BEGIN, END, PAD = "<s>", "</s>", "<pad>"
 DEFAULT_TOKENS = 77
@@ -34,16 +35,23 @@ TOY_IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 258, "vocab_siz
 class TransformersModel(LanguageModel):
     """What all families share; the class attributes are what a family says of itself."""
 
-    model_class: ClassVar[str]
-    """Class in transformers."""
-    model_types: ClassVar[tuple[str, ...]]
-    """Values of `model_type` in config.json that it reads."""
+    models: ClassVar[Mapping[str, str]]
+    """Value of `model_type` in config.json -> class in transformers; the first is the toy's."""
     load_options: ClassVar[Mapping[str, Any]] = {}
     """Fixed arguments of building the model."""
     call_options: ClassVar[Mapping[str, Any]] = {}
     """Fixed arguments of calling it."""
+    read: ClassVar[str] = "last"
+    """The read-out over layers that suits it."""
     limits_positions: ClassVar[bool]
     """Whether a prompt longer than `max_position_embeddings` is impossible."""
+    learned_positions: ClassVar[bool] = False
+    """Whether a token standing alone still depends on where it stood: positions are learned vectors."""
+    takes_queries: ClassVar[bool] = True
+    """Whether vectors can be put in place of tokens."""
+    pads: ClassVar[tuple[str, ...]] = ("pad",)
+    """Special tokens that may stand for padding, by preference. No real token sees them (but with
+    `see_padding`), so which it is matters to weights trained with padding in view only."""
     toy: ClassVar[Mapping[str, Any]]
     """Configuration of `source: random`, besides the token ids."""
     toy_template: ClassVar[str]
@@ -61,91 +69,145 @@ class TransformersModel(LanguageModel):
             self.backbone, self.tokenizer = self._load()
         self.backbone.requires_grad_(False)
         self.backbone.eval()
-        settings = self.backbone.config
-        self.spec = TextSpec(width=settings.hidden_size, layers=settings.num_hidden_layers + 1)
+        settings = self._settings()
+        self.spec = TextSpec(
+            width=settings.hidden_size,
+            layers=settings.num_hidden_layers + 1,
+            read=self.read,
+            pooled=self._pooled_width(),
+        )
         most = settings.max_position_embeddings if self.limits_positions else sys.maxsize
         self.max_tokens = config.max_tokens or min(DEFAULT_TOKENS, most)
-        if self.max_tokens > most:
+        self.tokens = PromptTokens(
+            self.tokenizer, self._pad_id(), self.max_tokens, config.template, config.see_padding
+        )
+        if self.max_tokens + len(self.tokens.before) > most:
+            beside = f" and {len(self.tokens.before)} of the template" if self.tokens.before else ""
             raise ModelError(
-                f"max_tokens is {self.max_tokens}, but {config.source} has positions for "
+                f"max_tokens is {self.max_tokens}{beside}, but {config.source} has positions for "
                 f"{most} tokens: lower max_tokens"
             )
-        choices = (self.tokenizer.pad_token_id, self.tokenizer.unk_token_id, self.tokenizer.eos_token_id, 0)
-        self.pad_id = next(int(choice) for choice in choices if choice is not None)
 
     @classmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:
         """Whether config.json (or a pipeline's text_encoder/config.json) names one of the family's types."""
-        return source != RANDOM and _describe(source, revision)[0].get("model_type") in cls.model_types
+        return source != RANDOM and _describe(source, revision)[0].get("model_type") in cls.models
 
-    def encode(self, prompts: Sequence[str], layers: Sequence[int] = (-1,)) -> TextFeatures:
+    def encode(self, prompts: Sequence[str], reading: Reading = LAST_LAYER) -> TextFeatures:
         """Features of prompts; see the contract."""
+        layers = self._numbered(reading.layers)
+        tokens = self.tokens(prompts)
+        if reading.queries is not None:
+            return self._asked(tokens, layers, reading.queries)
+        device = next(self.backbone.parameters()).device
+        ids, mask, kept = tokens.ids.to(device), tokens.mask.to(device), tokens.kept.to(device)
+        seen = None if self.config.see_padding else mask.long()
+        output = self._run(layers, input_ids=ids, attention_mask=seen)
+        real = mask[:, kept]
+        return TextFeatures(
+            hidden=self._layers(output, layers)[:, :, kept],
+            mask=torch.ones_like(real) if self.config.see_padding else real,
+            pooled=self._pooled(output),
+            alone=self._alone(ids[:, kept], kept, layers) if reading.alone else None,
+        )
+
+    def count_tokens(self, prompts: Sequence[str]) -> tuple[list[int], list[int]]:
+        """Tokens used and tokens cut off, for each prompt."""
+        return self.tokens.count(prompts)
+
+    def _pooled(self, output: Any) -> Float[Tensor, "batch width"] | None:
+        """The pooled vector, in families that have one."""
+        return None
+
+    def _pooled_width(self) -> int | None:
+        return None
+
+    def _settings(self) -> Any:
+        """The part of the configuration that has the sizes."""
+        return self.backbone.config
+
+    def _asked(
+        self, tokens: Tokens, layers: list[int], queries: Float[Tensor, "query width"]
+    ) -> TextFeatures:
+        """Features of vectors put right behind each prompt's real tokens."""
+        if not self.takes_queries or self.config.see_padding:
+            raise ModelError(
+                f"the language model {self.config.source} takes tokens only, the connector asks it with "
+                "vectors: choose a decoder-only model, T5 or BERT, without see_padding"
+            )
+        table = self.backbone.get_input_embeddings()
+        ids, mask = tokens.ids.to(table.weight.device), tokens.mask.to(table.weight.device)
+        count = len(queries)
+        words = table(ids)
+        vectors = torch.cat([words, words.new_zeros(len(ids), count, words.shape[-1])], dim=1)
+        rows = torch.arange(len(ids), device=ids.device)[:, None]
+        places = mask.sum(1, keepdim=True) + torch.arange(count, device=ids.device)
+        vectors = vectors.index_put((rows, places), queries.to(vectors))
+        seen = torch.arange(vectors.shape[1], device=ids.device) < places[:, -1:] + 1
+        output = self._run(layers, inputs_embeds=vectors, attention_mask=seen.long())
+        hidden = self._layers(output, layers).transpose(1, 2)[rows, places].transpose(1, 2)
+        return TextFeatures(hidden=hidden, mask=torch.ones_like(places, dtype=torch.bool))
+
+    def _alone(
+        self, ids: Tensor, kept: Tensor, layers: list[int]
+    ) -> Float[Tensor, "batch layer token width"]:
+        """Every token's features as a sequence of one; equal tokens are computed once."""
+        places = kept.expand_as(ids) if self.learned_positions else torch.zeros_like(ids)
+        pairs, index = torch.stack([ids.flatten(), places.flatten()]).unique(dim=1, return_inverse=True)
+        positions = {"position_ids": pairs[1][:, None]} if self.learned_positions else {}
+        output = self._run(layers, input_ids=pairs[0][:, None], **positions)
+        found = self._layers(output, layers)[:, :, 0]
+        return found[index].unflatten(0, ids.shape).transpose(1, 2)
+
+    def _run(self, layers: list[int], **inputs: Any) -> Any:
+        is_inner = any(layer != self.spec.layers - 1 for layer in layers)
+        return self.backbone(**inputs, output_hidden_states=is_inner, **self.call_options)
+
+    def _layers(self, output: Any, layers: list[int]) -> Float[Tensor, "batch layer token width"]:
+        last = self.spec.layers - 1
+        # In some families the list of hidden states ends before the final norm; last_hidden_state never does.
+        kept = [output.last_hidden_state if one == last else output.hidden_states[one] for one in layers]
+        return torch.stack(kept, dim=1).float()
+
+    def _numbered(self, layers: Sequence[int]) -> list[int]:
         last = self.spec.layers - 1
         wanted = [layer + self.spec.layers if layer < 0 else layer for layer in layers]
         if any(not 0 <= layer <= last for layer in wanted):
             raise ModelError(
                 f"layers {tuple(layers)} were asked for, but {self.config.source} has 0 to {last}"
             )
-        ids, mask = self._tokens(prompts)
-        output = self.backbone(
-            input_ids=ids,
-            attention_mask=None if self.config.see_padding else mask.long(),
-            output_hidden_states=any(layer != last for layer in wanted),
-            **self.call_options,
-        )
-        # In some families the list of hidden states ends before the final norm; last_hidden_state never does.
-        kept = [output.last_hidden_state if one == last else output.hidden_states[one] for one in wanted]
-        return TextFeatures(
-            hidden=torch.stack(kept, dim=1).float(),
-            mask=torch.ones_like(mask) if self.config.see_padding else mask,
-            pooled=self._pooled(output),
-        )
+        return wanted
 
-    def count_tokens(self, prompts: Sequence[str]) -> tuple[list[int], list[int]]:
-        """Tokens used and tokens cut off, for each prompt."""
-        lengths = [len(row) for row in self.tokenizer(list(prompts), verbose=False)["input_ids"]]
-        used = [min(length, self.max_tokens) for length in lengths]
-        return used, [length - kept for length, kept in zip(lengths, used, strict=True)]
-
-    def _pooled(self, output: Any) -> Float[Tensor, "batch width"] | None:
-        """The pooled vector, in families that have one."""
-        return None
-
-    def _tokens(
-        self, prompts: Sequence[str]
-    ) -> tuple[Int[Tensor, "batch token"], Bool[Tensor, "batch token"]]:
-        """Ids and mask, padded on the right to the longest prompt (or to max_tokens with see_padding)."""
-        cut = self.tokenizer(list(prompts), truncation=True, max_length=self.max_tokens)["input_ids"]
-        # A tokenizer without special tokens makes nothing of the empty prompt: one pad then stands for it.
-        rows = [row or [self.pad_id] for row in cut]
-        width = self.max_tokens if self.config.see_padding else max(len(row) for row in rows)
-        ids = torch.full((len(rows), width), self.pad_id)
-        mask = torch.zeros(len(rows), width, dtype=torch.bool)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = torch.tensor(row)
-            mask[index, : len(row)] = True
-        device = next(self.backbone.parameters()).device
-        return ids.to(device), mask.to(device)
+    def _pad_id(self) -> int:
+        found = [getattr(self.tokenizer, f"{name}_token_id") for name in self.pads]
+        known = [int(one) for one in found if one is not None]
+        if not known:
+            raise ModelError(
+                f"the tokenizer of '{self.config.source}' has no {' or '.join(self.pads)} token to pad with: "
+                "name one in its tokenizer_config.json (pad_token)"
+            )
+        return known[0]
 
     def _build_toy(self) -> tuple[Any, Any]:
-        model = getattr(transformers, self.model_class)
+        model = self._class(next(iter(self.models.values())))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            backbone = model(model.config_class(**self.toy, **TOY_IDS), **self.load_options)
+            backbone = self._fresh(model)
         return backbone.to(pick_dtype(self.config.dtype)), byte_tokenizer(self.toy_template)
 
     def _load(self) -> tuple[Any, Any]:
         source, revision = self.config.source, self.config.revision
         description, folder = _describe(source, revision)
-        if description.get("model_type") not in self.model_types:
+        name = self.models.get(str(description.get("model_type")))
+        if name is None:
             raise ModelError(
                 f"'{source}' holds a model of type '{description.get('model_type')}', this kind reads "
-                f"{' or '.join(self.model_types)}: leave `kind` out, or choose the kind that fits"
+                f"{' or '.join(self.models)}: leave `kind` out, or choose the kind that fits"
             )
         root = resolve_source(source)
         _quieten()
         try:
-            backbone, report = getattr(transformers, self.model_class).from_pretrained(
+            backbone, report = self._class(name).from_pretrained(
                 root,
                 subfolder=folder,
                 revision=revision or "main",
@@ -153,6 +215,7 @@ class TransformersModel(LanguageModel):
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                **self._quantized(),
                 **self.load_options,
             )
             tokens = "tokenizer" if folder else ""
@@ -165,6 +228,33 @@ class TransformersModel(LanguageModel):
             missing = ", ".join(sorted(report["missing_keys"])[:3])
             raise ModelError(f"'{source}' lacks {len(report['missing_keys'])} weights, among them {missing}")
         return backbone, tokenizer
+
+    def _fresh(self, model: Any) -> Any:
+        """A toy of the class with new weights."""
+        return model(model.config_class(**self.toy, **TOY_IDS), **self.load_options)
+
+    def _class(self, name: str) -> Any:
+        """The model's class."""
+        return getattr(transformers, name)
+
+    def _quantized(self) -> dict[str, Any]:
+        """Arguments that load the frozen weights in 8 or 4 bits."""
+        bits = self.config.quantize
+        if bits is None:
+            return {}
+        if find_spec("bitsandbytes") is None:
+            raise ModelError(
+                f"language.quantize: {bits} needs bitsandbytes, which is not installed: "
+                "pip install 'lavibridge[quantize]'"
+            )
+        return {
+            "quantization_config": transformers.BitsAndBytesConfig(
+                load_in_8bit=bits == "8bit",
+                load_in_4bit=bits == "4bit",
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_compute_dtype=pick_dtype(self.config.dtype),
+            )
+        }
 
 
 def _quieten() -> None:

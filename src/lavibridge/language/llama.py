@@ -1,16 +1,18 @@
-"""Llama and its like, decoder-only: features are read after the final norm, without the vocabulary head.
+"""Llama and Mistral, decoder-only, without the vocabulary head and without a key-value cache.
 
-Touvron et al. 2023, arXiv 2307.09288. LoRA on q_proj, k_proj, v_proj, o_proj.
+Touvron et al. 2023, arXiv 2307.09288; Zhang et al. 2024 (TinyLlama), arXiv 2401.02385; Jiang et al. 2023
+(Mistral), arXiv 2310.06825. LoRA on q_proj, k_proj, v_proj, o_proj.
 """
 
 from lavibridge.language.hf import TransformersModel
 
 
 class Llama(TransformersModel):
-    """LlamaModel: causal; no key-value cache is kept, as nothing is generated."""
+    """Causal, with rotary positions. The published bridge pads with <unk>, id 0."""
 
-    model_class = "LlamaModel"
-    model_types = ("llama",)
+    models = {"llama": "LlamaModel", "mistral": "MistralModel"}  # noqa: RUF012 - a constant of the class
+    read = "norm_mean"
+    pads = ("unk", "pad", "eos")
     lora_targets = ("q_proj", "k_proj", "v_proj", "o_proj")
     call_options = {"use_cache": False}  # noqa: RUF012 - a constant of the class
     limits_positions = True

@@ -1,16 +1,20 @@
 """T5 encoders, bidirectional with relative positions: of LaVi-Bridge's language models the most used.
 
-Raffel et al. 2020, arXiv 1910.10683. LoRA on SelfAttention's q, k, v, o.
+Flan-T5, mT5 and umT5 are read too. Raffel et al. 2020, arXiv 1910.10683; Xue et al. 2020 (mT5), arXiv
+2010.11934; Chung et al. 2023 (umT5), arXiv 2304.09151. LoRA on SelfAttention's q, k, v, o.
 """
 
 from lavibridge.language.hf import TransformersModel
 
 
 class T5(TransformersModel):
-    """T5EncoderModel: the decoder's weights of a full checkpoint are left aside."""
+    """The encoder alone: the decoder's weights of a full checkpoint are left aside."""
 
-    model_class = "T5EncoderModel"
-    model_types = ("t5",)
+    models = {  # noqa: RUF012 - a constant of the class
+        "t5": "T5EncoderModel",
+        "mt5": "MT5EncoderModel",
+        "umt5": "UMT5EncoderModel",
+    }
     lora_targets = ("SelfAttention.q", "SelfAttention.k", "SelfAttention.v", "SelfAttention.o")
     limits_positions = False
     toy_template = "$A </s>"

@@ -47,7 +47,7 @@ class Queries:
     """What the denoiser's cross-attention layers ask about noised pictures."""
 
     by_layer: dict[str, Float[Tensor, "picture query _"]]
-    t: Int[Tensor, " picture"]
+    t: Float[Tensor, " picture"]
 
 
 def align(
@@ -127,9 +127,10 @@ def collect_queries(own: Bridge, batches: Batches) -> Queries:
         step = 0
         while sum(map(len, times)) < PICTURES:
             draw = batches.draw(step, 0)
-            noisy = corrupt(own.latents(draw.batch), draw.noise, vision.alphas_cumprod[draw.t])
-            vision.predict(noisy, draw.t, own.condition(draw.batch.prompts))
-            times.append(draw.t)
+            alpha, sigma, t = vision.alphas[draw.t], vision.sigmas[draw.t], vision.times[draw.t]
+            noisy = corrupt(own.latents(draw.batch), draw.noise, alpha, sigma)
+            vision.predict(noisy, t, own.condition(draw.batch.prompts))
+            times.append(t)
             step += 1
     finally:
         for hook in hooks:

@@ -43,8 +43,8 @@ class Batches:
         self.settings = settings
         self.process = process
         self.processes = processes
-        self.device = vision.alphas_cumprod.device
-        self.times = len(vision.alphas_cumprod)
+        self.device = vision.alphas.device
+        self.times = len(vision.alphas)
         self.order = Order(len(dataset), settings.seed)
         self.latents = Latents(dataset, vision, self.order, size, settings.batch, settings.latent_cache_gb)
 

@@ -73,4 +73,4 @@ class Latents:
     def encode(self, indices: Sequence[int]) -> Moments:
         """Read and encode pictures together."""
         images = np.stack(list(self.readers.map(self.read, indices)))
-        return self.vision.encode_moments(torch.from_numpy(images).to(self.vision.alphas_cumprod.device))
+        return self.vision.encode_moments(torch.from_numpy(images).to(self.vision.alphas.device))

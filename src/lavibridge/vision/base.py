@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from lavibridge.core.config import Config as BaseConfig
@@ -37,11 +37,19 @@ class VisionModel(nn.Module, ABC):
     scheduler: Any
     """The Diffusers scheduler of the model's own folder; samplers are made from its configuration."""
     prediction_type: str
-    """``epsilon``, ``v_prediction`` or ``sample``."""
+    """``epsilon``, ``v_prediction``, ``sample`` or ``flow``."""
     default_size: int
     """Height and width, in pixels, that the model was made for."""
-    alphas_cumprod: Tensor
-    """The signal's share of the variance at each training timestep, float32."""
+    default_guidance: ClassVar[float] = 7.5
+    """The guidance that its published pipeline draws with."""
+    honours_mask: ClassVar[bool] = True
+    """Whether the denoiser takes a mask of the tokens. Where not, padding is cut off before it is called."""
+    alphas: Float[Tensor, " step"]
+    """The signal at each training step of the schedule, float32; see diffusion/schedule.py."""
+    sigmas: Float[Tensor, " step"]
+    """The noise at each."""
+    times: Float[Tensor, " step"]
+    """The time that the denoiser is told at each."""
 
     @classmethod
     @abstractmethod
@@ -60,15 +68,19 @@ class VisionModel(nn.Module, ABC):
 
     @abstractmethod
     def predict(
-        self, noisy: Float[Tensor, "batch channel h w"], t: Int[Tensor, " batch"], conditioning: Conditioning
+        self, noisy: Float[Tensor, "batch channel h w"], t: Num[Tensor, " batch"], conditioning: Conditioning
     ) -> Float[Tensor, "batch channel h w"]:
-        """The denoiser's ``prediction_type`` of noisy latents at training timesteps ``t``."""
+        """The denoiser's ``prediction_type`` of noisy latents at its own times ``t``."""
 
     @abstractmethod
     def attend(
         self, block: str, queries: Float[Tensor, "batch query width"], conditioning: Conditioning
     ) -> Float[Tensor, "batch query width"]:
         """What one cross-attention layer, named as in ``spec.blocks``, makes of its input."""
+
+    @abstractmethod
+    def open_blocks(self) -> None:
+        """Let `Conditioning.blocks` speak in the cross-attention layers of ``spec.blocks``."""
 
     @abstractmethod
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:

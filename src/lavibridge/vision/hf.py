@@ -13,15 +13,17 @@ from typing import Any, ClassVar
 
 import diffusers
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Num
 from torch import Tensor
 
-from lavibridge.core.contracts import Conditioning, VisionSpec
+from lavibridge.core.contracts import BlockSpec, Conditioning, VisionSpec
 from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import resolve_source
 from lavibridge.core.sources import RANDOM, read_model_json
+from lavibridge.diffusion.schedule import Schedule, diffusion_schedule
 from lavibridge.vision.base import VisionModel
+from lavibridge.vision.parts.opened import OpenedAttention
 
 TOY_AUTOENCODER: Mapping[str, Any] = {
     "block_out_channels": (16, 32, 32),
@@ -47,6 +49,8 @@ class DiffusersModel(VisionModel):
     """Class in diffusers."""
     class_names: ClassVar[tuple[str, ...]]
     """Values of `_class_name` in the denoiser's config.json that it reads."""
+    block_argument: ClassVar[str] = "cross_attention_kwargs"
+    """The denoiser's argument that reaches the attention's processors."""
     patch: ClassVar[int]
     """Heights and widths of latents are multiples of this."""
     toy: ClassVar[Mapping[str, Any]]
@@ -73,7 +77,9 @@ class DiffusersModel(VisionModel):
                 f"'{config.source}' predicts '{self.prediction_type}' by its scheduler's configuration; "
                 "epsilon, v_prediction and sample are known"
             )
-        self.register_buffer("alphas_cumprod", self.scheduler.alphas_cumprod.float(), persistent=False)
+        schedule = self._schedule()
+        for name in ("alphas", "sigmas", "times"):
+            self.register_buffer(name, getattr(schedule, name), persistent=False)
         self.spec = VisionSpec(context=self._context_width(), blocks=self._blocks())
         self.factor = 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
         self.channels = int(self.autoencoder.config.latent_channels)
@@ -103,13 +109,20 @@ class DiffusersModel(VisionModel):
                 (latents / scale + shift).to(weights).contiguous(), return_dict=False
             )[0]
 
+    def open_blocks(self) -> None:
+        """Replace the attention's processors by ones that let a connector speak."""
+        for name, module in self.backbone.named_modules():
+            if name.endswith(("attn1", "attn2")):
+                module.set_processor(OpenedAttention(name))
+
     def predict(
-        self, noisy: Float[Tensor, "batch channel h w"], t: Int[Tensor, " batch"], conditioning: Conditioning
+        self, noisy: Float[Tensor, "batch channel h w"], t: Num[Tensor, " batch"], conditioning: Conditioning
     ) -> Float[Tensor, "batch channel h w"]:
         """What the denoiser predicts; a mask that hides nothing is left out: attention is faster so."""
         dtype = pick_dtype(self.config.dtype)
         mask = None if bool(conditioning.mask.all()) else conditioning.mask
-        return self._call(noisy.to(dtype), t, conditioning.tokens.to(dtype), mask).float()
+        extra = {self.block_argument: {"blocks": conditioning.blocks}} if conditioning.blocks else {}
+        return self._call(noisy.to(dtype), t, conditioning.tokens.to(dtype), mask, extra).float()
 
     def attend(
         self, block: str, queries: Float[Tensor, "batch query width"], conditioning: Conditioning
@@ -135,11 +148,12 @@ class DiffusersModel(VisionModel):
     def _call(
         self,
         noisy: Float[Tensor, "batch channel h w"],
-        t: Int[Tensor, " batch"],
+        t: Num[Tensor, " batch"],
         tokens: Float[Tensor, "batch token context"],
         mask: Tensor | None,
+        extra: Mapping[str, Any],
     ) -> Float[Tensor, "batch channel h w"]:
-        """Call the denoiser."""
+        """Call the denoiser; ``extra`` are arguments to be handed on."""
 
     def _context(self, tokens: Float[Tensor, "batch token context"]) -> Float[Tensor, "batch token _"]:
         """The conditioning tokens as the cross-attention layers get them."""
@@ -149,10 +163,20 @@ class DiffusersModel(VisionModel):
     def _context_width(self) -> int:
         """Width of the conditioning tokens."""
 
-    def _blocks(self) -> dict[str, int]:
-        """Cross-attention layers by name, and the width of what asks in each."""
-        modules = self.backbone.named_modules()
-        return {name: int(module.to_q.in_features) for name, module in modules if name.endswith("attn2")}
+    def _schedule(self) -> Schedule:
+        return diffusion_schedule(self.scheduler.alphas_cumprod)
+
+    def _blocks(self) -> dict[str, BlockSpec]:
+        """Cross-attention layers by name."""
+        return {
+            name: BlockSpec(
+                width=int(module.to_q.in_features),
+                inner=int(module.to_q.out_features),
+                heads=int(module.heads),
+            )
+            for name, module in self.backbone.named_modules()
+            if name.endswith("attn2")
+        }
 
     def _shift_and_scale(self) -> tuple[float, float]:
         settings = self.autoencoder.config

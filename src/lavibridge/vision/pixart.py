@@ -4,10 +4,11 @@ Chen et al. 2023, arXiv 2310.00426. It also predicts a variance: the first half 
 LoRA as in LaVi-Bridge: all attention linears (224 layers); its feed-forward takes none.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from lavibridge.vision.hf import DiffusersModel
@@ -36,9 +37,10 @@ class PixArt(DiffusersModel):
     def _call(
         self,
         noisy: Float[Tensor, "batch channel h w"],
-        t: Int[Tensor, " batch"],
+        t: Num[Tensor, " batch"],
         tokens: Float[Tensor, "batch token context"],
         mask: Tensor | None,
+        extra: Mapping[str, Any],
     ) -> Float[Tensor, "batch channel h w"]:
         output = self.backbone(
             noisy,
@@ -47,6 +49,7 @@ class PixArt(DiffusersModel):
             added_cond_kwargs=self._size_conditions(noisy),
             encoder_attention_mask=mask,
             return_dict=False,
+            **extra,
         )[0]
         return output[:, : noisy.shape[1]]
 

@@ -4,7 +4,10 @@ Rombach et al. 2022, arXiv 2112.10752. LoRA as in LaVi-Bridge: the attention's l
 residual blocks' convolutions and time projections (224 layers of Stable Diffusion 1.4).
 """
 
-from jaxtyping import Float, Int
+from collections.abc import Mapping
+from typing import Any
+
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from lavibridge.core.errors import ModelError
@@ -43,11 +46,12 @@ class StableDiffusion(DiffusersModel):
     def _call(
         self,
         noisy: Float[Tensor, "batch channel h w"],
-        t: Int[Tensor, " batch"],
+        t: Num[Tensor, " batch"],
         tokens: Float[Tensor, "batch token context"],
         mask: Tensor | None,
+        extra: Mapping[str, Any],
     ) -> Float[Tensor, "batch channel h w"]:
-        return self.backbone(noisy, t, tokens, encoder_attention_mask=mask, return_dict=False)[0]
+        return self.backbone(noisy, t, tokens, encoder_attention_mask=mask, return_dict=False, **extra)[0]
 
     def _context_width(self) -> int:
         settings = self.backbone.config

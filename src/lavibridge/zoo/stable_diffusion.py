@@ -33,14 +33,18 @@ SAMPLER = {"set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1}
 
 
 def build(width: int = 128) -> UNet2DConditionModel:
-    """The U-Net with fresh weights: 16 x 16 latents, attention at 8 x 8 only."""
+    """The U-Net with fresh weights: 16 x 16 latents, attention at 8 x 8 and 4 x 4.
+
+    The last level is what tells places apart: at 4 x 4 every position is near an edge, whose zero padding is
+    the only thing a U-Net knows positions by.
+    """
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
         out_channels=4,
-        block_out_channels=(32, 96),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(32, 96, 96),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         layers_per_block=1,
         norm_num_groups=16,
         attention_head_dim=4,  # the number of heads, by a historical misnomer of the class

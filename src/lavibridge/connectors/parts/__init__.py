@@ -1,0 +1,1 @@
+"""What connectors are built of: read-outs over layers, pooling, blocks."""

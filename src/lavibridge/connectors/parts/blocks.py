@@ -1,0 +1,43 @@
+"""Transformer blocks that more than one connector is built of.
+
+TransformerBlock    x + Attention(LN(x)),  then  x + MLP(LN(x))        every token sees every real token
+"""
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+Tokens = Float[Tensor, "batch token width"]
+Mask = Bool[Tensor, "batch token"]
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention in both directions; padding is not seen."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tokens, mask: Mask | None = None) -> Tokens:
+        """``mask`` None: all tokens are real."""
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        seen = None if mask is None else mask[:, None, None, :]
+        answer = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        return self.out(answer.transpose(1, 2).flatten(2))
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm attention and feed-forward, four times as wide inside."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = SelfAttention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tokens, mask: Mask | None = None) -> Tokens:
+        x = x + self.attention(self.norm1(x), mask)
+        return x + self.mlp(self.norm2(x))

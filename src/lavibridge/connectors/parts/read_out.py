@@ -1,0 +1,125 @@
+"""Read-outs: from a language model's layers to one feature per token.
+
+    last        h_L                                      what the model's own head reads
+    layer: k    h_k
+    mean        mean over k = 1..L of h_k
+    norm_mean   mean over k = 1..L of LN(h_k)            LN without weights; no layer outweighs the others
+    learned     sum over k = 1..L of softmax(w)_k LN(h_k)
+    attention   two transformer blocks along the layers of each token, then a learned sum of their outputs
+
+h_0, the embeddings, is not among the L. For a decoder-only model the last layer is the worst choice measured
+and norm_mean the best of those without weights (Wang et al. 2025, arXiv 2506.08210); `attention` is after
+UniFusion (Li et al. 2025, arXiv 2510.12789), whose numbers of blocks and heads are not published.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lavibridge.connectors.parts.blocks import TransformerBlock
+from lavibridge.core.config import Config
+from lavibridge.core.contracts import TextSpec
+from lavibridge.core.errors import ModelError
+
+Name = Literal["last", "mean", "norm_mean", "learned", "attention"]
+HEAD_WIDTH = 64
+
+Layers = Float[Tensor, "batch layer token width"]
+Tokens = Float[Tensor, "batch token width"]
+
+
+class OneLayer(Config):
+    """A single layer."""
+
+    layer: int
+    """0 is the embeddings, -1 the normed output."""
+
+
+Choice = Name | OneLayer
+
+
+class ReadOut(nn.Module, ABC):
+    """One feature per token; ``layers`` are what it wants of the language model."""
+
+    layers: tuple[int, ...]
+
+    @abstractmethod
+    def forward(self, hidden: Layers) -> Tokens:
+        """Of the wanted layers, in their order."""
+
+
+class One(ReadOut):
+    """A single layer as it is."""
+
+    def __init__(self, layer: int) -> None:
+        super().__init__()
+        self.layers = (layer,)
+
+    def forward(self, hidden: Layers) -> Tokens:
+        return hidden[:, -1]
+
+
+class Mean(ReadOut):
+    """The plain mean of all blocks' outputs."""
+
+    def __init__(self, text: TextSpec) -> None:
+        super().__init__()
+        self.layers = tuple(range(1, text.layers))
+
+    def forward(self, hidden: Layers) -> Tokens:
+        return hidden.mean(dim=1)
+
+
+class NormMean(Mean):
+    """The mean of all blocks' outputs, each normed by itself."""
+
+    def forward(self, hidden: Layers) -> Tokens:
+        return functional.layer_norm(hidden, hidden.shape[-1:]).mean(dim=1)
+
+
+class Learned(Mean):
+    """A learned mean; at first it is `norm_mean`."""
+
+    def __init__(self, text: TextSpec) -> None:
+        super().__init__(text)
+        self.weights = nn.Parameter(torch.zeros(len(self.layers)))
+
+    def forward(self, hidden: Layers) -> Tokens:
+        normed = functional.layer_norm(hidden, hidden.shape[-1:])
+        return torch.einsum("l,bltw->btw", self.weights.softmax(0), normed)
+
+
+class LayerAttention(Mean):
+    """Layers of a token attend to each other; at first their mean is what comes out."""
+
+    def __init__(self, text: TextSpec) -> None:
+        super().__init__(text)
+        heads = max(1, text.width // HEAD_WIDTH)
+        self.blocks = nn.ModuleList(TransformerBlock(text.width, heads) for _ in range(2))
+        self.collapse = nn.Parameter(torch.full((len(self.layers),), 1 / len(self.layers)))
+
+    def forward(self, hidden: Layers) -> Tokens:
+        batch, layers, tokens, width = hidden.shape
+        normed = functional.layer_norm(hidden, (width,))
+        x = normed.transpose(1, 2).reshape(batch * tokens, layers, width)
+        for block in self.blocks:
+            x = block(x)
+        return torch.einsum("l,nlw->nw", self.collapse, x).unflatten(0, (batch, tokens))
+
+
+def read_out(choice: Choice | None, text: TextSpec) -> ReadOut:
+    """Build a read-out; None takes the one that suits the language model."""
+    if isinstance(choice, OneLayer):
+        if not -text.layers <= choice.layer < text.layers:
+            raise ModelError(
+                f"connector.read: layer {choice.layer} was asked for, the language model has layers 0 to "
+                f"{text.layers - 1} (or -1 to -{text.layers}, counted from the end)"
+            )
+        return One(choice.layer)
+    kinds = {"mean": Mean, "norm_mean": NormMean, "learned": Learned, "attention": LayerAttention}
+    chosen = text.read if choice is None else choice
+    return One(-1) if chosen == "last" else kinds[chosen](text)

@@ -1,0 +1,37 @@
+"""Noise schedules: how much signal and noise is left at each of a model's training times.
+
+    diffusion    alpha = sqrt(abar_t), sigma = sqrt(1 - abar_t)       time t = 0, 1, ..., T - 1
+    flow         alpha = 1 - sigma, sigma = s u / (1 + (s - 1) u)     time T sigma,  u = 1/T, 2/T, ..., 1
+
+`s` shifts a flow towards noise, the more the larger the picture (Esser et al. 2024, arXiv 2403.03206).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Signal, noise and the time that the model is told, by training step of the schedule, float32."""
+
+    alphas: Float[Tensor, " step"]
+    sigmas: Float[Tensor, " step"]
+    times: Float[Tensor, " step"]
+
+
+def diffusion_schedule(alphas_cumprod: Float[Tensor, " step"]) -> Schedule:
+    """The schedule of a diffusion model, from the signal's share of the variance."""
+    share = alphas_cumprod.float()
+    return Schedule(
+        alphas=share.sqrt(), sigmas=(1 - share).sqrt(), times=torch.arange(len(share), dtype=torch.float32)
+    )
+
+
+def flow_schedule(steps: int, shift: float) -> Schedule:
+    """The schedule of a flow model."""
+    even = torch.arange(1, steps + 1, dtype=torch.float64) / steps
+    sigmas = (shift * even / (1 + (shift - 1) * even)).float()
+    return Schedule(alphas=1 - sigmas, sigmas=sigmas, times=steps * sigmas)

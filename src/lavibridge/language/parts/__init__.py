@@ -1,0 +1,1 @@
+"""What language families are built of: prompts as token ids."""

@@ -1,0 +1,93 @@
+"""From prompts to padded token ids, the same for every tokenizer.
+
+    begin | before | prompt ... | after | end | padding
+    begin, end: the tokenizer's own special tokens       template: "before {prompt} after"
+
+Padding is made here, on the right, not by the tokenizer: its side differs between library versions, and so a
+causal model's real tokens never see it. Of a template what stands before the prompt is left out of the
+features (SANA, Xie et al. 2024, arXiv 2410.10629, keeps the begin token as we do); what follows the prompt
+stays, as in a causal model it has read all of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from lavibridge.core.errors import ModelError, RecipeError
+
+PLACE = "{prompt}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """A batch of prompts; ``kept`` are the columns whose features are the prompt's."""
+
+    ids: Int[Tensor, "batch token"]
+    mask: Bool[Tensor, "batch token"]
+    kept: Int[Tensor, " kept"]
+
+
+class PromptTokens:
+    """Prompts as ids under one tokenizer, template and limit."""
+
+    def __init__(
+        self, tokenizer: Any, pad_id: int, max_tokens: int, template: str | None, see_padding: bool
+    ) -> None:
+        """Raises RecipeError for a template without ``{prompt}``, ModelError where nothing fits beside it."""
+        if template is not None and template.count(PLACE) != 1:
+            raise RecipeError(
+                f"language.template must hold {PLACE} once, where the prompt goes, found {template!r}"
+            )
+        self.tokenizer, self.pad_id = tokenizer, pad_id
+        self.see_padding = see_padding
+        before, after = ("", "") if template is None else template.split(PLACE)
+        self.before, self.after = (self._plain([text])[0] if text else [] for text in (before, after))
+        frame = list(tokenizer("")["input_ids"])
+        starts = {tokenizer.bos_token_id, tokenizer.cls_token_id}
+        self.begin = frame[:1] if frame and frame[0] in starts else []
+        self.end = frame[len(self.begin) :]
+        self.max_tokens = max_tokens
+        self.room = max_tokens - len(self.begin) - len(self.after) - len(self.end)
+        if self.room < 1:
+            raise ModelError(
+                f"max_tokens is {max_tokens}, of which special tokens and what follows the prompt in the "
+                f"template take {max_tokens - self.room}: raise max_tokens, or shorten the template"
+            )
+
+    def __call__(self, prompts: Sequence[str]) -> Tokens:
+        """Ids and mask, padded to the longest prompt (with ``see_padding`` to the limit)."""
+        rows = [
+            [*self.begin, *self.before, *body[: self.room], *self.after, *self.end]
+            # Without special tokens nothing is left of the empty prompt: one pad stands for it.
+            or [self.pad_id]
+            for body in self._plain(prompts)
+        ]
+        cropped = len(self.before)
+        width = self.max_tokens + cropped if self.see_padding else max(len(row) for row in rows)
+        ids = torch.full((len(rows), width), self.pad_id)
+        mask = torch.zeros(len(rows), width, dtype=torch.bool)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = torch.tensor(row)
+            mask[index, : len(row)] = True
+        columns = torch.arange(width)
+        begin = len(self.begin)
+        return Tokens(ids=ids, mask=mask, kept=columns[(columns < begin) | (columns >= begin + cropped)])
+
+    def count(self, prompts: Sequence[str]) -> tuple[list[int], list[int]]:
+        """For each prompt: tokens used, special ones and the template's kept ones counted; tokens cut off."""
+        lengths = [len(body) for body in self._plain(prompts)]
+        own = self.max_tokens - self.room
+        return (
+            [min(length, self.room) + own for length in lengths],
+            [max(0, length - self.room) for length in lengths],
+        )
+
+    def _plain(self, texts: Sequence[str]) -> list[list[int]]:
+        rows: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)[
+            "input_ids"
+        ]
+        return rows

@@ -1,0 +1,27 @@
+"""Qwen 2, 2.5 and 3, decoder-only, without the vocabulary head and without a key-value cache.
+
+Qwen team 2024 (Qwen2.5), arXiv 2412.15115; Yang et al. 2025 (Qwen3), arXiv 2505.09388. The tokenizer puts no
+token before or after a text. LoRA on q_proj, k_proj, v_proj, o_proj.
+"""
+
+from lavibridge.language.hf import TransformersModel
+
+
+class Qwen(TransformersModel):
+    """Causal, with rotary positions."""
+
+    models = {"qwen2": "Qwen2Model", "qwen3": "Qwen3Model"}  # noqa: RUF012 - a constant of the class
+    lora_targets = ("q_proj", "k_proj", "v_proj", "o_proj")
+    call_options = {"use_cache": False}  # noqa: RUF012 - a constant of the class
+    read = "norm_mean"
+    limits_positions = True
+    pads = ("pad", "eos")
+    toy_template = "$A"
+    toy = {  # noqa: RUF012 - a constant of the class
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 128,
+    }

@@ -1,0 +1,33 @@
+"""SigLIP text towers, 1 and 2: bidirectional, trained on 64 tokens with the padding in view.
+
+To read one exactly as it was trained: `max_tokens: 64, see_padding: true`. Its pooled vector is that of the
+last position, which is padding for most prompts, so none is given.
+
+Zhai et al. 2023, arXiv 2303.15343; Tschannen et al. 2025 (SigLIP 2), arXiv 2502.14786.
+LoRA on the attention's four linears.
+"""
+
+from lavibridge.language.hf import TransformersModel
+
+
+class SiglipText(TransformersModel):
+    """Of a whole SigLIP its text tower is read."""
+
+    models = {  # noqa: RUF012 - a constant of the class
+        "siglip_text_model": "SiglipTextModel",
+        "siglip": "SiglipTextModel",
+        "siglip2_text_model": "Siglip2TextModel",
+        "siglip2": "Siglip2TextModel",
+    }
+    lora_targets = ("k_proj", "v_proj", "q_proj", "out_proj")
+    limits_positions = True
+    learned_positions = True
+    takes_queries = False
+    toy_template = "$A </s>"
+    toy = {  # noqa: RUF012 - a constant of the class
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 128,
+    }

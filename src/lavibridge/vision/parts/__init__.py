@@ -1,0 +1,1 @@
+"""What vision families are built of: opened cross-attention layers."""

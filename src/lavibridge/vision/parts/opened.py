@@ -1,0 +1,48 @@
+"""A cross-attention layer that lets a per-block connector answer in its stead.
+
+    q = W_q x,  k = W_k y,  v = W_v y,   answer = softmax(q k^T / sqrt(d)) v      as before
+    W_o attend(x, answer)                                                   `attend` comes with the call
+
+What a connector says reaches the layer as an argument of its call and is kept nowhere, so that layers that
+are recomputed in the backward pass (gradient checkpointing) see it again.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional
+
+from lavibridge.core.contracts import Attention
+
+
+class OpenedAttention:
+    """A processor of the diffusers library's Attention, by the layer's name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        blocks: Mapping[str, Attention] | None = None,
+    ) -> Tensor:
+        """What the layer makes of ``hidden_states`` (batch, query, width)."""
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        if encoder_hidden_states is not None and attn.norm_cross:
+            context = attn.norm_encoder_hidden_states(context)
+        q, k, v = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
+        q = q if attn.norm_q is None else attn.norm_q(q)
+        k = k if attn.norm_k is None else attn.norm_k(k)
+        q, k, v = (part.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for part in (q, k, v))
+        if attention_mask is not None:
+            attention_mask = attn.prepare_attention_mask(attention_mask, context.shape[1], len(context))
+            attention_mask = attention_mask.view(len(context), attn.heads, -1, attention_mask.shape[-1])
+        answer = functional.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask)
+        answer = answer.transpose(1, 2).flatten(2)
+        if blocks is not None and self.name in blocks:
+            answer = blocks[self.name](hidden_states, answer).to(answer)
+        return attn.to_out[1](attn.to_out[0](answer)) / attn.rescale_output_factor
