@@ -6,6 +6,8 @@ A kind says what `connect` does; the rest is the same for all.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Bool, Float, Num
@@ -14,14 +16,15 @@ from torch import Tensor, nn
 from lavibridge.connectors.parts.pool import AttentionPool
 from lavibridge.connectors.parts.read_out import Choice, read_out
 from lavibridge.core.config import Config as BaseConfig
-from lavibridge.core.contracts import Conditioning, Reading, TextFeatures, TextSpec, VisionSpec
+from lavibridge.core.contracts import Attention, Conditioning, Reading, TextFeatures, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError
 
 Tokens = Float[Tensor, "batch token width"]
 Mask = Bool[Tensor, "batch token"]
 Times = Num[Tensor, " batch"]
-Connected = tuple[Float[Tensor, "batch _ context"], Mask]
+Connected = tuple[Float[Tensor, "batch _ context"], Bool[Tensor, "batch _"]]
 """Conditioning tokens and their mask."""
+NOTHING: Mapping[str, Attention] = MappingProxyType({})
 
 
 class Connector(nn.Module, ABC):
@@ -79,11 +82,21 @@ class Connector(nn.Module, ABC):
         if self.time_aware and t is None:
             raise ValueError(f"{type(self).__name__} is aware of time: t is needed")
         tokens, mask = self.connect(self.read(features.hidden), features.mask, t)
+        return self.conditioning(features, tokens, mask)
+
+    def conditioning(
+        self,
+        features: TextFeatures,
+        tokens: Float[Tensor, "batch _ context"],
+        mask: Mask,
+        blocks: Mapping[str, Attention] = NOTHING,
+    ) -> Conditioning:
+        """Connected tokens with the pooled vector, and behind the tokens that go past the connector."""
         pooled = self._pooled(features, tokens, mask)
         if features.beside is not None and features.beside_mask is not None:
             tokens = torch.cat([features.beside.to(tokens), tokens], dim=1)
             mask = torch.cat([features.beside_mask, mask], dim=1)
-        return Conditioning(tokens=tokens, mask=mask, pooled=pooled)
+        return Conditioning(tokens=tokens, mask=mask, pooled=pooled, blocks=blocks)
 
     def _pooled(
         self, features: TextFeatures, tokens: Tensor, mask: Mask

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import nn
@@ -21,8 +21,9 @@ class LanguageModel(nn.Module, ABC):
         """A folder, a shipped miniature's name, a hub id, or `random` (a toy of the family, offline)."""
         max_tokens: int | None = Field(default=None, ge=2)
         """Prompts are cut to so many tokens, special ones counted. None: 77, or the positions there are."""
-        see_padding: bool = False
-        """Pad prompts to exactly max_tokens and mask nothing: the released U-Net weights need this."""
+        see_padding: bool | Literal["connector"] = False
+        """Pad prompts to exactly max_tokens and mask nothing: the released U-Net weights need this. With
+        `connector` the language model is masked and only what follows sees the padding, as published ELLA."""
         revision: str | None = None
         """Branch, tag or commit of a hub id."""
         dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -33,7 +34,7 @@ class LanguageModel(nn.Module, ABC):
         """Text around every prompt, with {prompt} in it, such as an instruction or a chat template. Features
         of what stands before the prompt are left out."""
 
-    lora_targets: ClassVar[tuple[str, ...]]
+    lora_targets: tuple[str, ...]
     """Ends of the names of the layers that take LoRA, as published."""
 
     config: "LanguageModel.Config"

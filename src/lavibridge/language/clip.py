@@ -21,7 +21,7 @@ class ClipText(TransformersModel):
     takes_queries = False
     toy_template = "<s> $A </s>"
     toy = {  # noqa: RUF012 - a constant of the class
-        "hidden_size": 32,
+        "hidden_size": 48,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,

@@ -79,7 +79,7 @@ class TransformersModel(LanguageModel):
         most = settings.max_position_embeddings if self.limits_positions else sys.maxsize
         self.max_tokens = config.max_tokens or min(DEFAULT_TOKENS, most)
         self.tokens = PromptTokens(
-            self.tokenizer, self._pad_id(), self.max_tokens, config.template, config.see_padding
+            self.tokenizer, self._pad_id(), self.max_tokens, config.template, bool(config.see_padding)
         )
         if self.max_tokens + len(self.tokens.before) > most:
             beside = f" and {len(self.tokens.before)} of the template" if self.tokens.before else ""
@@ -101,7 +101,7 @@ class TransformersModel(LanguageModel):
             return self._asked(tokens, layers, reading.queries)
         device = next(self.backbone.parameters()).device
         ids, mask, kept = tokens.ids.to(device), tokens.mask.to(device), tokens.kept.to(device)
-        seen = None if self.config.see_padding else mask.long()
+        seen = None if self.config.see_padding is True else mask.long()
         output = self._run(layers, input_ids=ids, attention_mask=seen)
         real = mask[:, kept]
         return TextFeatures(
@@ -265,8 +265,9 @@ def _quieten() -> None:
 
 
 def _describe(source: str, revision: str | None) -> tuple[dict[str, Any], str]:
-    """A model's config.json and the sub-folder it lies in (``text_encoder`` in a pipeline's folder)."""
-    folder = "text_encoder" if read_model_json(source, "model_index.json", revision) is not None else ""
+    """A model's config.json and the sub-folder it lies in, in a pipeline's folder its text encoder's."""
+    pipeline = read_model_json(source, "model_index.json", revision)
+    folder = "" if pipeline is None else "bert" if "bert" in pipeline else "text_encoder"
     description = read_model_json(source, str(Path(folder) / "config.json"), revision)
     if description is None:
         place = f" in {folder}/" if folder else ""

@@ -2,7 +2,8 @@
 
     x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) e        loss = w(t) |e - e(x_t, t, caption)|^2
 
-A tenth of the captions is empty, as in the published models. The error is weighted as if it were the
+A tenth of the captions is empty, as in the published models. A text tower that learns along also answers what
+its captions tell (zoo/told.py). The error is weighted as if it were the
 velocity's: on so few latents, what is in the picture is decided while it is almost all noise.
 """
 
@@ -25,6 +26,7 @@ from lavibridge.world.captions import Pair, prompts
 from lavibridge.world.checker import check
 from lavibridge.zoo.pool import as_images, make_pairs, pictures
 from lavibridge.zoo.pretraining import Pretraining
+from lavibridge.zoo.told import Questions, told
 
 EMPTY_CAPTIONS = 0.1
 FIRST = {"one": 3.0}
@@ -32,6 +34,8 @@ LATER = {"two": 1.5, "spatial": 3.0, "counting": 2.0}
 """How many times as often a picture of a category is drawn: shapes are learnt from single things first."""
 PLACED = 6.0
 """The same for captions that say where in the picture a thing is; without, places were not learnt at all."""
+ASKED = 0.05
+"""Weight of the questions beside the denoiser's loss."""
 STEPS, GUIDANCE = 20, 4.0
 MOST_WEIGHT = 200.0
 """No time counts for more; on a linear schedule the last ones would outweigh all others together."""
@@ -50,6 +54,14 @@ class Noised:
     noisy: Latents
 
 
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """Captions as the denoiser gets them; without a mask all tokens are seen."""
+
+    tokens: Float[Tensor, "batch token width"]
+    mask: Int[Tensor, "batch token"] | None = None
+
+
 class LatentDiffusionPretraining(Pretraining):
     """Noise prediction under captions; the subclass knows the network and the text."""
 
@@ -57,6 +69,8 @@ class LatentDiffusionPretraining(Pretraining):
     """What the pipeline is called with besides prompts, steps and guidance."""
     singles_until: int = 8_000
     """The step from which the harder categories are drawn more often."""
+    questions: Questions | None = None
+    """For a text tower that learns along."""
     alpha_bar: Float[Tensor, " time"]
     """Share of the picture's variance that is left at each time, from the model's own schedule."""
 
@@ -71,6 +85,7 @@ class LatentDiffusionPretraining(Pretraining):
             for emphasis in (FIRST, LATER)
         ]
         self.captions = ["", *(pair.caption for pair in pairs)]
+        self.told = torch.tensor([told(pair.spec) for pair in pairs])
         means, spreads = [], []
         with torch.no_grad(), progress("batches") as bar:
             task = bar.add_task("store latents", total=-(-pool // 100), status="")
@@ -82,7 +97,11 @@ class LatentDiffusionPretraining(Pretraining):
         self.means, self.spreads = torch.cat(means), torch.cat(spreads)
 
     @abstractmethod
-    def errors(self, noised: "Noised", captions: list[str]) -> Float[Tensor, " batch"]:
+    def read(self, captions: list[str]) -> Text:
+        """What the text model makes of captions."""
+
+    @abstractmethod
+    def errors(self, noised: "Noised", text: Text) -> Float[Tensor, " batch"]:
         """The loss of each picture; `weighted_error` is what it is made of."""
 
     @abstractmethod
@@ -115,7 +134,11 @@ class LatentDiffusionPretraining(Pretraining):
         alpha_bar = self.alpha_bar[t][:, None, None, None]
         noisy = alpha_bar.sqrt() * latents + (1 - alpha_bar).sqrt() * noise
         noisy = noisy.contiguous(memory_format=torch.channels_last)
-        return self.errors(Noised(latents=latents, noise=noise, t=t, noisy=noisy), captions).mean()
+        text = self.read(captions)
+        loss = self.errors(Noised(latents=latents, noise=noise, t=t, noisy=noisy), text).mean()
+        if self.questions is not None:
+            loss = loss + ASKED * self.questions(text.tokens[kept], self.told[chosen[kept]])
+        return loss
 
     def weighted_error(self, noised: "Noised", predicted: Latents) -> Float[Tensor, " batch"]:
         """Squared error of the predicted noise, as much worth as the velocity's."""

@@ -13,9 +13,10 @@ from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBe
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lavibridge.zoo.latent_diffusion import STEPS, LatentDiffusionPretraining, Noised
+from lavibridge.zoo.latent_diffusion import STEPS, LatentDiffusionPretraining, Noised, Text
 from lavibridge.zoo.stable_diffusion import SCHEDULE, build
 from lavibridge.zoo.tokenizers import wordpiece_tokenizer
+from lavibridge.zoo.told import Questions
 
 TOKENS = 77
 """What Diffusers' pipeline pads every prompt to."""
@@ -47,17 +48,21 @@ class LatentDiffusionBertPretraining(LatentDiffusionPretraining):
         )
         self.bert = LDMBertModel(config)
         self.unet = build(config.d_model).to(memory_format=torch.channels_last)
-        self.networks = nn.ModuleDict({"unet": self.unet, "bert": self.bert})
+        self.questions = Questions(config.d_model)
+        self.networks = nn.ModuleDict({"unet": self.unet, "bert": self.bert, "questions": self.questions})
         self.scheduler = DDIMScheduler(**SCHEDULE, clip_sample=False, set_alpha_to_one=False)
         self.alpha_bar = self.scheduler.alphas_cumprod
 
-    def errors(self, noised: Noised, captions: list[str]) -> Float[Tensor, " batch"]:
-        """Of the U-Net's output under the BERT's last layer."""
+    def read(self, captions: list[str]) -> Text:
+        """The BERT's last layer, pads in view."""
         ids = self.tokenizer(
             captions, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
         )
-        context = self.bert(ids["input_ids"])[0]
-        predicted = self.unet(noised.noisy, noised.t, encoder_hidden_states=context).sample
+        return Text(tokens=self.bert(ids["input_ids"])[0])
+
+    def errors(self, noised: Noised, text: Text) -> Float[Tensor, " batch"]:
+        """Of the U-Net's output."""
+        predicted = self.unet(noised.noisy, noised.t, encoder_hidden_states=text.tokens).sample
         return self.weighted_error(noised, predicted)
 
     def pipeline(self) -> LDMTextToImagePipeline:

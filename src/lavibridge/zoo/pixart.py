@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import T5EncoderModel, T5Tokenizer
 
 from lavibridge.core.files import models_folder
-from lavibridge.zoo.latent_diffusion import LatentDiffusionPretraining, Latents, Noised
+from lavibridge.zoo.latent_diffusion import LatentDiffusionPretraining, Latents, Noised, Text
 
 SCHEDULE = {
     "beta_start": 0.0001,
@@ -69,16 +69,19 @@ class PixArtPretraining(LatentDiffusionPretraining):
         self.alpha_bar = self.scheduler.alphas_cumprod
         self.log_variances = log_variances(self.scheduler.betas, self.alpha_bar)
 
-    def errors(self, noised: Noised, captions: list[str]) -> Float[Tensor, " batch"]:
-        """The noise's error, from the first half of the channels, and the variance's bound."""
+    def read(self, captions: list[str]) -> Text:
+        """The frozen encoder's last layer; pads are masked."""
         ids = self.tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
         with torch.no_grad():
-            context = self.text(**ids).last_hidden_state
+            return Text(tokens=self.text(**ids).last_hidden_state, mask=ids["attention_mask"])
+
+    def errors(self, noised: Noised, text: Text) -> Float[Tensor, " batch"]:
+        """The noise's error, from the first half of the channels, and the variance's bound."""
         output = self.transformer(
             noised.noisy,
-            encoder_hidden_states=context,
+            encoder_hidden_states=text.tokens,
             timestep=noised.t,
-            encoder_attention_mask=ids["attention_mask"],
+            encoder_attention_mask=text.mask,
             added_cond_kwargs={"resolution": None, "aspect_ratio": None},
         ).sample
         predicted, between = output.chunk(2, dim=1)

@@ -107,7 +107,9 @@ def export(job: Pretraining, work: Path, folder: Path) -> None:
     job.export(folder)
     made = {
         "name": job.name,
-        "parameters": sum(p.numel() for p in job.networks.parameters()),
+        "parameters": sum(
+            p.numel() for name, p in job.networks.named_parameters() if "questions" not in name
+        ),
         "steps": run.step,
         "batch": job.batch,
         "lr": job.lr,

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from lavibridge.core.files import models_folder
-from lavibridge.zoo.latent_diffusion import LatentDiffusionPretraining, Noised
+from lavibridge.zoo.latent_diffusion import LatentDiffusionPretraining, Noised, Text
+from lavibridge.zoo.told import Questions
 
 SCHEDULE = {
     "beta_start": 0.00085,
@@ -56,7 +57,7 @@ class StableDiffusionPretraining(LatentDiffusionPretraining):
     """The U-Net and its text tower, trained together."""
 
     name = "mini-sd"
-    steps = 26_000
+    steps = 28_000
     singles_until = 11_000
     batch = 32
     lr = 1.5e-3
@@ -67,14 +68,18 @@ class StableDiffusionPretraining(LatentDiffusionPretraining):
         self.text = CLIPTextModel.from_pretrained(folder).float()
         self.tokenizer = CLIPTokenizer.from_pretrained(folder)
         self.unet = build(self.text.config.hidden_size).to(memory_format=torch.channels_last)
-        self.networks = nn.ModuleDict({"unet": self.unet, "text": self.text})
+        self.questions = Questions(self.text.config.hidden_size)
+        self.networks = nn.ModuleDict({"unet": self.unet, "text": self.text, "questions": self.questions})
         self.alpha_bar = PNDMScheduler(**SCHEDULE).alphas_cumprod
 
-    def errors(self, noised: Noised, captions: list[str]) -> Float[Tensor, " batch"]:
-        """Of the U-Net's output under the text tower's last layer."""
+    def read(self, captions: list[str]) -> Text:
+        """The text tower's last layer, pads in view."""
         ids = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
-        context = self.text(input_ids=ids["input_ids"]).last_hidden_state
-        predicted = self.unet(noised.noisy, noised.t, encoder_hidden_states=context).sample
+        return Text(tokens=self.text(input_ids=ids["input_ids"]).last_hidden_state)
+
+    def errors(self, noised: Noised, text: Text) -> Float[Tensor, " batch"]:
+        """Of the U-Net's output."""
+        predicted = self.unet(noised.noisy, noised.t, encoder_hidden_states=text.tokens).sample
         return self.weighted_error(noised, predicted)
 
     def sampling_pipeline(self) -> StableDiffusionPipeline:

@@ -35,7 +35,7 @@ class PromptTokens:
     """Prompts as ids under one tokenizer, template and limit."""
 
     def __init__(
-        self, tokenizer: Any, pad_id: int, max_tokens: int, template: str | None, see_padding: bool
+        self, tokenizer: Any, pad_id: int, max_tokens: int, template: str | None, to_limit: bool
     ) -> None:
         """Raises RecipeError for a template without ``{prompt}``, ModelError where nothing fits beside it."""
         if template is not None and template.count(PLACE) != 1:
@@ -43,7 +43,7 @@ class PromptTokens:
                 f"language.template must hold {PLACE} once, where the prompt goes, found {template!r}"
             )
         self.tokenizer, self.pad_id = tokenizer, pad_id
-        self.see_padding = see_padding
+        self.to_limit = to_limit
         before, after = ("", "") if template is None else template.split(PLACE)
         self.before, self.after = (self._plain([text])[0] if text else [] for text in (before, after))
         frame = list(tokenizer("")["input_ids"])
@@ -59,7 +59,7 @@ class PromptTokens:
             )
 
     def __call__(self, prompts: Sequence[str]) -> Tokens:
-        """Ids and mask, padded to the longest prompt (with ``see_padding`` to the limit)."""
+        """Ids and mask, padded to the longest prompt (or to the limit)."""
         rows = [
             [*self.begin, *self.before, *body[: self.room], *self.after, *self.end]
             # Without special tokens nothing is left of the empty prompt: one pad stands for it.
@@ -67,7 +67,7 @@ class PromptTokens:
             for body in self._plain(prompts)
         ]
         cropped = len(self.before)
-        width = self.max_tokens + cropped if self.see_padding else max(len(row) for row in rows)
+        width = self.max_tokens + cropped if self.to_limit else max(len(row) for row in rows)
         ids = torch.full((len(rows), width), self.pad_id)
         mask = torch.zeros(len(rows), width, dtype=torch.bool)
         for index, row in enumerate(rows):

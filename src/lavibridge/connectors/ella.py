@@ -1,0 +1,80 @@
+"""ELLA's timestep-aware semantic connector: at each time, latents read what of the text matters then.
+
+    e = W_b silu(W_a [cos(t f) ; sin(t f)])             the time
+    L <- latents + W silu(e)                            a fixed number of tokens
+    each block: L attends to [L ; X], then an MLP       with norms that the time shifts and scales
+
+The language model and the denoiser stay frozen, so whatever is made for the denoiser (LoRA, ControlNet, ...)
+keeps working. 66,820,608 weights between T5-XL and Stable Diffusion 1.5; names and shapes are those of the
+published file. The published connector sees the padding of texts of fixed length: `see_padding: connector` of
+the language model does that; by default padding is not seen.
+
+Hu et al. 2024, "ELLA: Equip Diffusion Models with LLM for Enhanced Semantic Alignment", arXiv 2403.05135.
+"""
+
+from collections.abc import Callable
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lavibridge.connectors.base import Connected, Connector, Mask, Times, Tokens
+from lavibridge.connectors.parts.perceiver import PerceiverBlock, TimeEmbedding, learned_latents
+from lavibridge.connectors.resampler import check_heads
+from lavibridge.core.contracts import TextSpec, VisionSpec
+
+
+class Perceiver(nn.Module):
+    """The latents and the blocks that they go through."""
+
+    def __init__(
+        self, text_width: int, width: int, latents: int, time_width: int, blocks: list[PerceiverBlock]
+    ) -> None:
+        super().__init__()
+        self.latents = learned_latents(latents, width)
+        self.time_aware_linear = nn.Linear(time_width, width)
+        self.proj_in = nn.Linear(text_width, width)
+        self.perceiver_blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor, mask: Tensor, time: Tensor) -> Tensor:
+        latents = self.latents + self.time_aware_linear(functional.silu(time))
+        text = self.proj_in(x)
+        for block in self.perceiver_blocks:
+            latents = block(latents, text, mask, time)
+        return latents
+
+
+class Ella(Connector):
+    """As wide as the vision model's tokens."""
+
+    class Config(Connector.Config):
+        """Options of the connector; the defaults are the published ones."""
+
+        latents: int = Field(default=64, ge=1)
+        """Number of tokens that come out."""
+        blocks: int = Field(default=6, ge=1)
+        """Number of blocks."""
+        heads: int = Field(default=8, ge=1)
+        """Heads of the attention; they divide the width of the vision model's tokens."""
+        time_channels: int = Field(default=320, ge=2, multiple_of=2)
+        """Number of cosines and sines that the time is told by."""
+
+    config: Config
+    time_aware = True
+    block: Callable[[int, int, int], PerceiverBlock] = PerceiverBlock
+    """How a block is made, of its width, heads and the width of the time."""
+
+    def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
+        super().__init__(config, text, vision)
+        width = vision.context
+        check_heads(width, config.heads)
+        self.time_embedding = TimeEmbedding(config.time_channels, width)
+        blocks = [type(self).block(width, config.heads, width) for _ in range(config.blocks)]
+        self.connector = Perceiver(text.width, width, config.latents, width, blocks)
+
+    def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
+        """The latents after all blocks, at the times t."""
+        assert t is not None  # forward has seen to it
+        latents = self.connector(x, mask, self.time_embedding(t).to(x))
+        return latents, torch.ones(latents.shape[:2], dtype=torch.bool, device=latents.device)

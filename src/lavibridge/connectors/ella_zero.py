@@ -1,0 +1,18 @@
+"""ELLA's connector with gates that begin at zero: the AdaLN-Zero of its ablations, 73.91 M weights.
+
+    L <- L + g_a(e) attention,   L <- L + g_m(e) MLP       g = W silu(e) + b, zero at first
+
+It was worse than without gates (70.43 against 72.91 on DPG-Bench). The gates' form is reconstructed from the
+published number of weights.
+
+Hu et al. 2024, arXiv 2403.05135, table 6; Peebles and Xie 2022 (AdaLN-Zero), arXiv 2212.09748.
+"""
+
+from lavibridge.connectors.ella import Ella
+from lavibridge.connectors.parts.perceiver import GatedBlock
+
+
+class EllaZero(Ella):
+    """The same options as `ella`."""
+
+    block = GatedBlock

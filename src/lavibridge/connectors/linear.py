@@ -1,0 +1,26 @@
+"""A single linear layer on every token: the plainest connector, and the template for a new one.
+
+    y = W x + b
+
+With LoRA on both sides it is LaVi-Bridge's ablation "without adapter", widths matched by nothing else.
+"""
+
+from torch import nn
+
+from lavibridge.connectors.base import Connected, Connector, Mask, Times, Tokens
+from lavibridge.core.contracts import TextSpec, VisionSpec
+
+
+class Linear(Connector):
+    """From any width to any other."""
+
+    class Config(Connector.Config):
+        """No options of its own."""
+
+    def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
+        super().__init__(config, text, vision)
+        self.proj = nn.Linear(text.width, vision.context)
+
+    def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
+        """Every token by itself."""
+        return self.proj(x), mask

@@ -1,0 +1,29 @@
+"""Two linear layers on every token: the first rung of ELLA's ladder of connectors.
+
+    y = W2 gelu(W1 x + b1) + b2
+
+Between two frozen models it was worse than no bridge at all (Hu et al. 2024, arXiv 2403.05135, table 6: 62.55
+against 63.18 on DPG-Bench). The activation is not given there; GELU is ours. 2,164,224 weights at its size.
+"""
+
+from torch import nn
+
+from lavibridge.connectors.base import Connected, Connector, Mask, Times, Tokens
+from lavibridge.core.contracts import TextSpec, VisionSpec
+
+
+class Mlp(Connector):
+    """As wide inside as the vision model's tokens."""
+
+    class Config(Connector.Config):
+        """No options of its own."""
+
+    def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
+        super().__init__(config, text, vision)
+        self.net = nn.Sequential(
+            nn.Linear(text.width, vision.context), nn.GELU(), nn.Linear(vision.context, vision.context)
+        )
+
+    def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
+        """Every token by itself."""
+        return self.net(x), mask

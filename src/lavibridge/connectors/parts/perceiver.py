@@ -1,0 +1,119 @@
+"""Blocks in which a fixed number of latents reads a text of any length.
+
+    q = N1(L, e),  kv = [q ; N2(X, e)]                 the latents attend to themselves and to the text
+    L <- L + g_a MHA(q, kv, kv)
+    L <- L + g_m MLP(N3(L, e))                         MLP(x) = W2 relu(W1 x)^2, four times as wide inside
+
+N is a layer norm, or one whose shift and scale come from the time e; the gates g are 1 but in `GatedBlock`.
+Names and shapes of the weights are those of ELLA's published file.
+
+Jaegle et al. 2021 (Perceiver), arXiv 2103.03206; Hu et al. 2024 (ELLA), arXiv 2403.05135.
+"""
+
+import math
+from collections import OrderedDict
+
+import torch
+from jaxtyping import Bool, Float, Num
+from torch import Tensor, nn
+from torch.nn import functional
+
+Latents = Float[Tensor, "batch latent width"]
+Text = Float[Tensor, "batch token width"]
+Mask = Bool[Tensor, "batch token"]
+Time = Float[Tensor, "batch 1 time_width"]
+
+
+class SquaredRelu(nn.Module):
+    """relu(x)^2 (So et al. 2021, arXiv 2109.08668)."""
+
+    def forward(self, x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        return functional.relu(x).square()
+
+
+class TimeEmbedding(nn.Module):
+    """Cosines and sines of a time in 0..1000, then two linear layers."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.linear_1 = nn.Linear(channels, width)
+        self.linear_2 = nn.Linear(width, width)
+
+    def forward(self, t: Num[Tensor, " batch"]) -> Time:
+        half = self.channels // 2
+        steps = torch.arange(half, dtype=torch.float32, device=t.device)
+        angles = t.float()[:, None] * torch.exp(-math.log(10_000) * steps / half)
+        waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
+        return self.linear_2(functional.silu(self.linear_1(waves)))[:, None]
+
+
+class Norm(nn.LayerNorm):
+    """A layer norm that does not mind the time."""
+
+    def forward(self, x: Text, time: Time | None) -> Text:  # type: ignore[override]
+        return super().forward(x)
+
+
+class TimeNorm(nn.Module):
+    """A layer norm whose shift and scale come from the time; at first they change nothing."""
+
+    def __init__(self, width: int, time_width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(time_width, 2 * width)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x: Text, time: Time) -> Text:
+        shift, scale = self.linear(functional.silu(time)).chunk(2, dim=-1)
+        return functional.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+
+
+class PerceiverBlock(nn.Module):
+    """Latents attend to themselves and to the text; ``time_width`` None: without time."""
+
+    def __init__(self, width: int, heads: int, time_width: int | None = None) -> None:
+        super().__init__()
+        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.mlp = nn.Sequential(
+            OrderedDict(
+                c_fc=nn.Linear(width, 4 * width), act=SquaredRelu(), c_proj=nn.Linear(4 * width, width)
+            )
+        )
+        self.ln_1, self.ln_2, self.ln_ff = (
+            Norm(width) if time_width is None else TimeNorm(width, time_width) for _ in range(3)
+        )
+
+    def forward(self, latents: Latents, text: Text, mask: Mask, time: Time | None) -> Latents:
+        latents = latents + self.attended(latents, text, mask, time)
+        return latents + self.mlp(self.ln_ff(latents, time))
+
+    def attended(self, latents: Latents, text: Text, mask: Mask, time: Time | None) -> Latents:
+        """What the latents read."""
+        asking = self.ln_1(latents, time)
+        read = torch.cat([asking, self.ln_2(text, time)], dim=1)
+        hidden = None
+        if not bool(mask.all()):
+            hidden = torch.cat([mask.new_zeros(latents.shape[:2]), ~mask], dim=1)
+        return self.attn(asking, read, read, key_padding_mask=hidden, need_weights=False)[0]
+
+
+class GatedBlock(PerceiverBlock):
+    """Both parts count as much as the time says: at first not at all."""
+
+    def __init__(self, width: int, heads: int, time_width: int) -> None:
+        super().__init__(width, heads, time_width)
+        self.gate_attn, self.gate_mlp = (nn.Linear(time_width, width) for _ in range(2))
+        for gate in (self.gate_attn, self.gate_mlp):
+            nn.init.zeros_(gate.weight)
+            nn.init.zeros_(gate.bias)
+
+    def forward(self, latents: Latents, text: Text, mask: Mask, time: Time) -> Latents:  # type: ignore[override]
+        said = functional.silu(time)
+        latents = latents + self.gate_attn(said) * self.attended(latents, text, mask, time)
+        return latents + self.gate_mlp(said) * self.mlp(self.ln_ff(latents, time))
+
+
+def learned_latents(count: int, width: int) -> nn.Parameter:
+    """New latents, N(0, 1 / width)."""
+    return nn.Parameter(torch.randn(count, width) / math.sqrt(width))

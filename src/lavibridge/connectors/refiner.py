@@ -1,0 +1,89 @@
+"""LI-DiT's refiner: blocks that see both ways repair what a causal language model could not look ahead to.
+
+    g = W silu(mean of tokens + W_t time) + b, zero at first, one for each part of each block
+    x <- x + g_a attention(LN(x)),   x <- x + g_m MLP(LN(x))          then any other connector
+
+Two blocks brought a frozen LLaMA3-8B from 66.15 to 77.08 on DPG-Bench, and T5, which looks both ways, almost
+nothing. Ma et al. 2024 (LI-DiT), arXiv 2406.11831.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lavibridge.connectors.base import Connected, Connector, Mask, Times, Tokens
+from lavibridge.connectors.parts.blocks import TransformerBlock
+from lavibridge.connectors.parts.perceiver import TimeEmbedding
+from lavibridge.core import registry
+from lavibridge.core.config import validate
+from lavibridge.core.contracts import Reading, TextFeatures, TextSpec, VisionSpec
+from lavibridge.core.errors import ModelError, RecipeError
+
+HEAD_WIDTH = 64
+TIME_CHANNELS = 256
+
+
+class Refining(TransformerBlock):
+    """A block whose two parts count as much as their gates say."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__(width, heads)
+        self.gates = nn.Linear(width, 2 * width)
+        nn.init.zeros_(self.gates.weight)
+        nn.init.zeros_(self.gates.bias)
+
+    def forward(self, x: Tokens, mask: Mask, told: Float[Tensor, "batch 1 width"]) -> Tokens:  # type: ignore[override]
+        attended, thought = self.gates(functional.silu(told)).chunk(2, dim=-1)
+        x = x + attended * self.attention(self.norm1(x), mask)
+        return x + thought * self.mlp(self.norm2(x))
+
+
+class Refiner(Connector):
+    """Refined tokens, handed to another connector."""
+
+    class Config(Connector.Config):
+        """Options of the refiner."""
+
+        blocks: int = Field(default=2, ge=1)
+        """Number of blocks."""
+        then: str | Mapping[str, Any] = "linear"
+        """The connector that follows: a kind, or a mapping with `kind` and its options."""
+
+    config: Config
+    time_aware = True
+
+    def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
+        super().__init__(config, text, vision)
+        options = {"kind": config.then} if isinstance(config.then, str) else dict(config.then)
+        if "kind" not in options:
+            raise RecipeError(f"connector.then.kind: name one of {', '.join(registry.kinds('connectors'))}")
+        following = registry.load("connectors", options.pop("kind"))
+        refined = TextSpec(width=text.width, layers=1, pooled=text.pooled)
+        self.then: Connector = following(
+            validate(following.Config, options, "connector.then"), refined, vision
+        )
+        if self.then.per_block or self.then.reading != Reading(layers=self.then.read.layers):
+            raise ModelError(
+                f"connector.then: {type(self.then).__name__} asks the language model itself, so that nothing "
+                "can be refined before it: choose another"
+            )
+        self.pool = None  # the following one's is used
+        heads = max(1, text.width // HEAD_WIDTH)
+        self.time = TimeEmbedding(TIME_CHANNELS, text.width)
+        self.refining = nn.ModuleList(Refining(text.width, heads) for _ in range(config.blocks))
+
+    def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
+        """What the following connector makes of the refined tokens."""
+        assert t is not None  # forward has seen to it
+        real = mask[..., None].to(x)
+        told = (x * real).sum(1, keepdim=True) / real.sum(1, keepdim=True) + self.time(t).to(x)
+        for block in self.refining:
+            x = block(x, mask, told)
+        return self.then.connect(self.then.read(x[:, None]), mask, t)
+
+    def _pooled(self, features: TextFeatures, tokens: Tensor, mask: Mask) -> Tensor | None:
+        return self.then._pooled(features, tokens, mask)

@@ -1,0 +1,60 @@
+"""A resampler: a fixed number of latents reads the text, whatever its length; ELLA's ablation without time.
+
+    L <- latents;  X = W x + b;  each block: L attends to [L ; X], then an MLP       y = L
+
+8.71 M weights with one block and 44.16 M with six at the published widths. Hu et al. 2024, arXiv 2403.05135,
+table 6; after Flamingo (Alayrac et al. 2022, arXiv 2204.14198).
+"""
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from lavibridge.connectors.base import Connected, Connector, Mask, Times, Tokens
+from lavibridge.connectors.parts.perceiver import PerceiverBlock, learned_latents
+from lavibridge.core.contracts import TextSpec, VisionSpec
+from lavibridge.core.errors import ModelError
+
+
+class Resampler(Connector):
+    """As wide as the vision model's tokens."""
+
+    class Config(Connector.Config):
+        """Options of the resampler; the defaults are the published ones."""
+
+        latents: int = Field(default=64, ge=1)
+        """Number of tokens that come out."""
+        blocks: int = Field(default=6, ge=1)
+        """Number of blocks."""
+        heads: int = Field(default=8, ge=1)
+        """Heads of the attention; they divide the width of the vision model's tokens."""
+
+    config: Config
+
+    def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
+        super().__init__(config, text, vision)
+        width = vision.context
+        check_heads(width, config.heads)
+        self.latents = learned_latents(config.latents, width)
+        self.proj_in = nn.Linear(text.width, width)
+        self.perceiver_blocks = nn.ModuleList(
+            PerceiverBlock(width, config.heads) for _ in range(config.blocks)
+        )
+
+    def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
+        """The latents after all blocks."""
+        text = self.proj_in(x)
+        latents = self.latents.expand(len(x), -1, -1)
+        for block in self.perceiver_blocks:
+            latents = block(latents, text, mask, None)
+        return latents, torch.ones(latents.shape[:2], dtype=torch.bool, device=latents.device)
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Raises ModelError where heads do not divide the width."""
+    if width % heads:
+        fitting = [count for count in range(1, 17) if width % count == 0]
+        raise ModelError(
+            f"connector.heads is {heads}, which does not divide the width of {width}: "
+            f"choose one of {', '.join(map(str, fitting))}"
+        )

@@ -1,0 +1,33 @@
+"""LDM's own text encoder: a transformer over word pieces that was trained by the denoiser's loss alone.
+
+Rombach et al. 2022, arXiv 2112.10752. It reads word pieces like BERT, and the published pipeline shows it 77
+tokens with the padding in view (`see_padding: true`). LoRA on the attention's four linears.
+"""
+
+from typing import Any
+
+from lavibridge.language.hf import TransformersModel
+
+
+class LdmBert(TransformersModel):
+    """Of a folder of LDM's pipeline its `bert` is read."""
+
+    models = {"ldmbert": "LDMBertModel"}  # noqa: RUF012 - a constant of the class
+    lora_targets = ("q_proj", "k_proj", "v_proj", "out_proj")
+    limits_positions = True
+    learned_positions = True
+    toy_template = "<s> $A </s>"
+    toy = {  # noqa: RUF012 - a constant of the class
+        "d_model": 32,
+        "encoder_layers": 2,
+        "encoder_ffn_dim": 64,
+        "encoder_attention_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 128,
+    }
+
+    def _class(self, name: str) -> Any:
+        # The class lives in the diffusers library, with the pipeline that it belongs to.
+        from diffusers.pipelines.latent_diffusion import pipeline_latent_diffusion
+
+        return getattr(pipeline_latent_diffusion, name)

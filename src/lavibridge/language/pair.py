@@ -1,0 +1,81 @@
+"""Two language models side by side: one goes through the connector, the other's tokens are kept beside it.
+
+    prompts --source--> features --connector--> tokens --\
+    prompts --beside (untouched)--------------> tokens --[beside ; connected]--> vision model
+
+As ELLA is used with CLIP (Hu et al. 2024, arXiv 2403.05135): words that a community model was taught under
+CLIP go on to work. What stands beside must be as wide as the vision model's tokens, as its own encoder is.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from lavibridge.core import registry
+from lavibridge.core.config import validate
+from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures
+from lavibridge.core.errors import RecipeError
+from lavibridge.core.sources import RANDOM
+from lavibridge.language.base import LanguageModel
+
+
+class Pair(LanguageModel):
+    """LoRA, limits and read-outs are those of `source`; the pooled vector is that of `beside`."""
+
+    class Config(LanguageModel.Config):
+        """The options of the model that goes through the connector, and the other one's."""
+
+        of: str | None = None
+        """Kind of `source`; found out where it is not given."""
+        beside: str | Mapping[str, Any] = RANDOM
+        """The model beside it: a source, or a mapping of its options. It is padded in view by default, as
+        pipelines read their own encoder."""
+
+    config: Config
+    lora_targets = ()
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        inner = LanguageModel.Config.model_validate(config.model_dump(exclude={"of", "beside"}))
+        kind = config.of or (
+            "llama" if config.source == RANDOM else registry.detect("language", config.source)
+        )
+        self.inner: LanguageModel = registry.load("language", kind)(inner)
+        self.other = _beside(config.beside)
+        self.lora_targets = self.inner.lora_targets
+        self.backbone = self.inner.backbone
+        self.max_tokens = self.inner.max_tokens
+        self.spec = replace(self.inner.spec, pooled=self.other.spec.pooled, beside=self.other.spec.width)
+
+    @classmethod
+    def accepts(cls, source: str, revision: str | None = None) -> bool:
+        """Never: a pair is asked for by name."""
+        return False
+
+    def encode(self, prompts: Sequence[str], reading: Reading = LAST_LAYER) -> TextFeatures:
+        """Features of the one, with the normed output of the other beside them."""
+        kept = self.other.encode(prompts)
+        return replace(
+            self.inner.encode(prompts, reading),
+            pooled=kept.pooled,
+            beside=kept.hidden[:, -1],
+            beside_mask=kept.mask,
+        )
+
+    def count_tokens(self, prompts: Sequence[str]) -> tuple[list[int], list[int]]:
+        """Of the model that goes through the connector."""
+        return self.inner.count_tokens(prompts)
+
+
+def _beside(choice: str | Mapping[str, Any]) -> LanguageModel:
+    options = {"source": choice} if isinstance(choice, str) else dict(choice)
+    source = options.get("source")
+    if not isinstance(source, str):
+        raise RecipeError("language.beside.source: give a folder, a shipped model's name or a hub id")
+    kind = options.pop("kind", None) or (
+        "clip" if source == RANDOM else registry.detect("language", source, options.get("revision"))
+    )
+    family = registry.load("language", kind)
+    made: LanguageModel = family(validate(family.Config, {"see_padding": True, **options}, "language.beside"))
+    return made
