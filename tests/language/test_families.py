@@ -103,9 +103,11 @@ def test_toys_are_always_the_same(model: LanguageModel) -> None:
 
 
 def test_saved_folder_is_detected_and_read(model: LanguageModel, tmp_path: Path) -> None:
+    kind = registry.kind_of("language", model)
+    if kind == "pair":
+        pytest.skip("a pair is two folders and is asked for by name")
     model.backbone.save_pretrained(tmp_path)  # type: ignore[operator]
     model.tokenizer.save_pretrained(tmp_path)  # type: ignore[operator, union-attr]
-    kind = registry.kind_of("language", model)
     assert registry.detect("language", str(tmp_path)) == kind
     family = registry.load("language", kind)
     loaded = family(family.Config(source=str(tmp_path)))
@@ -183,3 +185,132 @@ class ClipOfFewPositions(ClipText):
 def test_the_default_limit_follows_the_positions_of_the_model() -> None:
     assert toy("t5").max_tokens == 77
     assert ClipOfFewPositions(LanguageModel.Config(source="random")).max_tokens == 16
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_template_s_instruction_is_read_but_not_kept(kind: str) -> None:
+    template = "Describe: {prompt} as a picture"
+    if kind == "pair":
+        pytest.skip("a pair's templates are those of its two models")
+    plain, framed = toy(kind), toy(kind, template=template)
+    instructed, whole = framed.encode([SHORT, LONG]), plain.encode([template.replace("{prompt}", SHORT)])
+    begin = len(framed.tokens.begin)  # type: ignore[operator, union-attr, arg-type]
+    before = len("Describe: ")
+    expected = torch.cat([whole.hidden[0, :, :begin], whole.hidden[0, :, begin + before :]], dim=1)
+    real = instructed.mask[0]
+    torch.testing.assert_close(instructed.hidden[0][:, real], expected, atol=1e-5, rtol=1e-5)
+    used, _ = framed.count_tokens([SHORT])
+    assert used == [int(real.sum())]
+
+
+def test_templates_that_cannot_be_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"must hold \{prompt\} once"):
+        toy("llama", template="Describe the picture")
+    with pytest.raises(ModelError, match="shorten the template"):
+        toy("llama", template="{prompt} and so on", max_tokens=5)
+    with pytest.raises(ModelError, match="100 of the template"):
+        toy("llama", template="x" * 100 + "{prompt}", max_tokens=60)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "pair"])
+def test_tokens_are_the_tokenizer_s_own(kind: str) -> None:
+    model = toy(kind)
+    own = model.tokenizer(SHORT)["input_ids"]  # type: ignore[operator, union-attr]
+    made = model.tokens([SHORT, LONG])  # type: ignore[operator, union-attr]
+    assert made.ids[0][made.mask[0]].tolist() == own
+    cut = toy(kind, max_tokens=8).tokens([LONG])  # type: ignore[operator, union-attr]
+    expected = model.tokenizer(LONG, truncation=True, max_length=8)["input_ids"]  # type: ignore[operator, union-attr]
+    assert cut.ids[0].tolist() == expected
+
+
+def test_queries_stand_behind_each_prompt(model: LanguageModel) -> None:
+    vectors = torch.randn(3, model.spec.width, requires_grad=True)
+    reading = Reading(layers=(1, -1), queries=vectors)
+    if registry.kind_of("language", model) in ("clip", "siglip"):
+        with pytest.raises(ModelError, match="takes tokens only"):
+            model.encode([SHORT], reading)
+        return
+    both = model.encode([SHORT, LONG], reading)
+    assert both.hidden.shape == (2, 2, 3, model.spec.width)
+    assert bool(both.mask.all())
+    torch.testing.assert_close(model.encode([SHORT], reading).hidden[0], both.hidden[0], atol=1e-5, rtol=1e-4)
+    assert (both.hidden[0] - both.hidden[1]).abs().max() > 1e-3
+    both.hidden.sum().backward()
+    assert vectors.grad is not None
+    assert bool(vectors.grad.any(dim=1).all())
+
+
+def test_a_token_alone_is_its_prompt_of_one_token() -> None:
+    """In a causal model the first token stands alone anyway, and later ones do not."""
+    model = toy("llama")
+    features = model.encode([SHORT], Reading(layers=(0, 1, -1), alone=True))
+    assert features.alone is not None
+    torch.testing.assert_close(features.alone[:, :, 0], features.hidden[:, :, 0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(features.alone[:, 0], features.hidden[:, 0])
+    assert (features.alone[:, 2, 1:] - features.hidden[:, 2, 1:]).abs().max() > 1e-3
+
+
+def test_the_connector_alone_may_see_padding() -> None:
+    masked = toy("t5", see_padding="connector", max_tokens=30)
+    features, plain = masked.encode([SHORT]), toy("t5").encode([SHORT])
+    assert bool(features.mask.all())
+    assert features.mask.shape == (1, 30)
+    torch.testing.assert_close(features.hidden[:, :, : plain.mask.shape[1]], plain.hidden)
+
+
+def test_a_pair_keeps_the_other_model_s_tokens_beside() -> None:
+    pair = toy("pair", of="t5", beside={"kind": "clip", "source": "random", "max_tokens": 20})
+    inner, other = toy("t5"), toy("clip", see_padding=True, max_tokens=20)
+    features, kept = pair.encode([SHORT, LONG]), other.encode([SHORT, LONG])
+    torch.testing.assert_close(features.hidden, inner.encode([SHORT, LONG]).hidden)
+    assert features.beside is not None
+    torch.testing.assert_close(features.beside, kept.hidden[:, -1])
+    assert torch.equal(features.beside_mask, kept.mask)  # type: ignore[arg-type]
+    torch.testing.assert_close(features.pooled, kept.pooled)
+    assert pair.spec.beside == other.spec.width
+    assert pair.backbone.config.model_type == "t5"  # type: ignore[union-attr]
+    with pytest.raises(RecipeError, match=r"language\.beside\.sauce"):
+        toy("pair", beside={"kind": "clip", "source": "random", "sauce": 1})
+
+
+def test_a_tokenizer_without_a_pad_is_named(tmp_path: Path) -> None:
+    model = toy("t5")
+    model.backbone.save_pretrained(tmp_path)  # type: ignore[operator]
+    model.tokenizer.save_pretrained(tmp_path)  # type: ignore[operator, union-attr]
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        place = tmp_path / name
+        if place.exists():
+            settings = json.loads(place.read_text())
+            settings.pop("pad_token", None)
+            place.write_text(json.dumps(settings))
+    family = registry.load("language", "t5")
+    with pytest.raises(ModelError, match="no pad token to pad with"):
+        family(family.Config(source=str(tmp_path)))
+
+
+def test_a_damaged_or_pickled_model_is_refused(tmp_path: Path) -> None:
+    model, family = toy("t5"), registry.load("language", "t5")
+    model.backbone.save_pretrained(tmp_path)  # type: ignore[operator]
+    model.tokenizer.save_pretrained(tmp_path)  # type: ignore[operator, union-attr]
+    weights = tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"\xff" * 8 + whole[8:], whole[:20] + b"}" + whole[21:]):
+        weights.write_bytes(damaged)
+        with pytest.raises(ModelError, match="cannot be loaded"):
+            family(family.Config(source=str(tmp_path)))
+    weights.unlink()
+    torch.save(model.backbone.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        family(family.Config(source=str(tmp_path)))
+    (tmp_path / "pytorch_model.bin").unlink()
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        family(family.Config(source=str(tmp_path)))
+
+
+def test_quantized_weights_need_their_library() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("bitsandbytes") is not None:
+        pytest.skip("bitsandbytes is installed here")
+    with pytest.raises(ModelError, match=r"lavibridge\[quantize\]"):
+        toy("t5", quantize="4bit")

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 import transformers
 from jaxtyping import Float
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 
@@ -63,10 +64,11 @@ class TransformersModel(LanguageModel):
     def __init__(self, config: LanguageModel.Config) -> None:
         super().__init__()
         self.config = config
+        quantized = self._quantized()
         if config.source == RANDOM:
             self.backbone, self.tokenizer = self._build_toy()
         else:
-            self.backbone, self.tokenizer = self._load()
+            self.backbone, self.tokenizer = self._load(quantized)
         self.backbone.requires_grad_(False)
         self.backbone.eval()
         settings = self._settings()
@@ -195,7 +197,7 @@ class TransformersModel(LanguageModel):
             backbone = self._fresh(model)
         return backbone.to(pick_dtype(self.config.dtype)), byte_tokenizer(self.toy_template)
 
-    def _load(self) -> tuple[Any, Any]:
+    def _load(self, quantized: Mapping[str, Any]) -> tuple[Any, Any]:
         source, revision = self.config.source, self.config.revision
         description, folder = _describe(source, revision)
         name = self.models.get(str(description.get("model_type")))
@@ -215,14 +217,14 @@ class TransformersModel(LanguageModel):
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
-                **self._quantized(),
+                **quantized,
                 **self.load_options,
             )
             tokens = "tokenizer" if folder else ""
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 root, subfolder=tokens, revision=revision or "main", trust_remote_code=False
             )
-        except (OSError, ValueError, ImportError) as error:
+        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"the language model '{source}' cannot be loaded: {error}") from error
         if report["missing_keys"]:
             missing = ", ".join(sorted(report["missing_keys"])[:3])
