@@ -11,6 +11,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lavibridge.bridge import Bridge as Bridge
+    from lavibridge.interop.export import export as export
+    from lavibridge.interop.hook import connect as connect
+    from lavibridge.interop.lora_files import read_lora_file as read_lora_file
+    from lavibridge.interop.pipelines import prompt_inputs as prompt_inputs
+    from lavibridge.interop.pipelines import to_diffusers as to_diffusers
+    from lavibridge.interop.released import import_released as import_released
     from lavibridge.lora import LoraSettings as LoraSettings
 
 try:
@@ -18,9 +24,28 @@ try:
 except PackageNotFoundError:  # run from a checkout that was never installed
     __version__ = "0.0.0"
 
-_HOMES = {"Bridge": "lavibridge.bridge", "LoraSettings": "lavibridge.lora"}
+_HOMES = {
+    "Bridge": "lavibridge.bridge",
+    "LoraSettings": "lavibridge.lora",
+    "connect": "lavibridge.interop.hook",
+    "export": "lavibridge.interop.export",
+    "import_released": "lavibridge.interop.released",
+    "prompt_inputs": "lavibridge.interop.pipelines",
+    "read_lora_file": "lavibridge.interop.lora_files",
+    "to_diffusers": "lavibridge.interop.pipelines",
+}
 
-__all__ = ["Bridge", "LoraSettings", "__version__"]
+__all__ = [
+    "Bridge",
+    "LoraSettings",
+    "__version__",
+    "connect",
+    "export",
+    "import_released",
+    "prompt_inputs",
+    "read_lora_file",
+    "to_diffusers",
+]
 
 
 def __getattr__(name: str) -> object:

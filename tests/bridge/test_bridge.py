@@ -11,7 +11,6 @@ import torch
 
 from lavibridge import Bridge
 from lavibridge.bridge import PARTS, PUBLISHED_LR
-from lavibridge.core import registry
 from lavibridge.core.contracts import Batch
 from lavibridge.core.errors import ModelError, RecipeError, RunError
 
@@ -172,7 +171,8 @@ def test_long_prompts_are_drawn_and_the_cut_is_said(capsys: pytest.CaptureFixtur
     assert len(bridge.generate(["x" * 10_000], steps=1)) == 1
     said = " ".join(capsys.readouterr().err.split())
     assert "its first 77 tokens are used" in said
-    assert bridge.cut_notes(["short"]) == []
+    assert bridge.read_prompts(["a (short:1.2) one"]) == ["a short one"]
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("language", "vision"), PAIRS)

@@ -52,3 +52,10 @@ def test_every_setting_of_every_component_says_what_it_means(what: str) -> None:
 def test_an_unknown_kind_is_answered_with_the_likely_one() -> None:
     with pytest.raises(RecipeError, match="did you mean 'lavi'"):
         shown("connector.lavy")
+
+
+@pytest.mark.parametrize("pool", ["languages", "visions", "connectors", "data"])
+def test_a_pool_is_shown_kind_by_kind(pool: str) -> None:
+    room = pool if pool in ("connectors", "data") else pool.removesuffix("s")
+    first_words = {line.split(" ")[0] for line in shown(pool).splitlines()}
+    assert set(kinds(room)) <= first_words

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-VERBS = ("quickstart", "train", "generate", "evaluate", "report", "show", "doctor")
+VERBS = ("quickstart", "train", "generate", "evaluate", "report", "import", "export", "show", "doctor")
 HEAVY = (
     "torch",
     "transformers",
@@ -69,6 +69,18 @@ def test_an_error_is_one_line_on_stderr_and_exits_with_1(tmp_path: Path) -> None
         ["train", "no-such-recipe", "--out", str(tmp_path / "run")],
         ["generate", str(tmp_path / "nothing"), "a red circle"],
         ["show", "connector.lavy"],
+        [
+            "import",
+            "lavi-bridge",
+            str(tmp_path),
+            "--language",
+            "a",
+            "--vision",
+            "b",
+            "--out",
+            str(tmp_path / "x"),
+        ],
+        ["export", str(tmp_path), "--format", "peft", "--out", str(tmp_path / "y")],
         ["world", "draw", "--category", "nonsense", "--out", str(tmp_path / "drawn")],
     ):
         done = lavi(*arguments)

@@ -2,15 +2,19 @@
 
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from PIL import Image
 from torch import Tensor
 
+from lavibridge import Bridge
 from lavibridge.connectors.lavi import LaviAdapter
 from lavibridge.core import registry
 from lavibridge.core.errors import RecipeError
+from lavibridge.diffusion.objective import target
 from lavibridge.generation.draw import Order, draw_latents, encode_once, gather
 from lavibridge.generation.sample import SAMPLERS, initial_noise, make_scheduler, sample, to_images
 from lavibridge.generation.sheet import contact_sheet, save_png
@@ -30,22 +34,84 @@ def language() -> LanguageModel:
     return family(family.Config(source="random"))  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_perfect_prediction_ends_at_the_clean_latents(sampler: str, vision: VisionModel) -> None:
-    """With the true noise predicted at every step, each sampler walks back to x0."""
-    x0 = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    noise = initial_noise((4, 8, 8), (1, 2))
-    scheduler = make_scheduler(vision.scheduler, sampler)
-    first = []
+def toy(kind: str) -> VisionModel:
+    family = registry.load("vision", kind)
+    return family(family.Config(source="random"))  # type: ignore[no-any-return]
+
+
+FLOWS = ("flux", "sana", "sd3")
+PAIRS = [
+    (kind, sampler)
+    for kind in registry.kinds("vision")
+    for sampler in SAMPLERS
+    if not (kind in FLOWS and sampler == "ddim")
+]
+
+
+@pytest.mark.parametrize(("kind", "sampler"), PAIRS)
+def test_a_perfect_prediction_ends_at_the_clean_latents(kind: str, sampler: str) -> None:
+    """With what is true predicted at every step, each sampler walks back to x0."""
+    model = toy(kind)
+    shape = model.latent_shape(32, 32)
+    x0 = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    noise = initial_noise(shape, (1, 2))
+    scheduler = make_scheduler(model.scheduler, sampler, model.flow_shift(shape))
+    times = []
 
     def predict(xt: Tensor, t: Tensor) -> Tensor:
-        first.append(int(t))
-        return (xt - vision.alphas[t] * x0) / vision.sigmas[t]
+        times.append(float(t))
+        alpha, sigma = (
+            float(np.interp(float(t), model.times, each)) for each in (model.alphas, model.sigmas)
+        )
+        eps = (xt - alpha * x0) / sigma
+        return target(model.prediction_type, x0, eps, *torch.tensor([[alpha] * 2, [sigma] * 2]))
 
     found = sample(predict, scheduler, noise, 10)
-    assert first == sorted(first, reverse=True)
-    assert len(first) == 10
+    assert times == sorted(times, reverse=True)
+    assert len(times) == 10
     assert (found - x0).abs().max() < 0.05
+
+
+def test_a_flow_is_sampled_as_a_flow(vision: VisionModel) -> None:
+    flow = toy("sd3")
+    shift = flow.flow_shift((16, 8, 8))
+    with pytest.raises(RecipeError, match="unipc, dpm or euler"):
+        make_scheduler(flow.scheduler, "ddim", shift)
+    with pytest.raises(ValueError, match="flow_shift"):
+        make_scheduler(flow.scheduler)
+    with pytest.raises(ValueError, match="flow_shift"):
+        make_scheduler(vision.scheduler, shift=3.0)
+
+
+def test_euler_walks_the_steps_of_the_published_pipelines() -> None:
+    """Those of Stable Diffusion 3 and of FLUX, the latter at two sizes."""
+    sd3 = toy("sd3")
+    made = make_scheduler(sd3.scheduler, "euler", sd3.flow_shift((16, 8, 8)))
+    made.set_timesteps(7)
+    own = diffusers.FlowMatchEulerDiscreteScheduler.from_config(sd3.scheduler.config)
+    own.set_timesteps(7)
+    torch.testing.assert_close(made.sigmas, own.sigmas)
+    flux = toy("flux")
+    for side in (8, 64):
+        made = make_scheduler(flux.scheduler, "euler", flux.flow_shift((16, side, side)))
+        made.set_timesteps(7)
+        own = diffusers.FlowMatchEulerDiscreteScheduler.from_config(flux.scheduler.config)
+        own.set_timesteps(sigmas=np.linspace(1, 1 / 7, 7), mu=calculate_shift((side // 2) ** 2))
+        torch.testing.assert_close(made.sigmas, own.sigmas)
+        torch.testing.assert_close(made.timesteps, own.timesteps)
+
+
+@pytest.mark.parametrize("kind", registry.kinds("vision"))
+def test_every_family_draws(kind: str, language: LanguageModel) -> None:
+    """With its own guidance by default, and alone as in company."""
+    spoken = {"kind": "t5", "source": "random"}
+    bridge = Bridge.compose(spoken, {"kind": kind, "source": "random"}, "lavi", None, None)
+    prompts = ["a cat", "a much longer prompt with a boat in it"]
+    drawn = bridge.generate(prompts, seed=[3, 4], steps=2)
+    own = bridge.generate(prompts[1], seed=4, steps=2, guidance=bridge.vision.default_guidance)
+    assert np.abs(np.asarray(drawn[1], int) - np.asarray(own[0], int)).max() <= 1
+    other = bridge.generate(prompts[1], seed=4, steps=2, guidance=12.0)
+    assert not np.array_equal(np.asarray(own[0]), np.asarray(other[0]))
 
 
 def test_unknown_sampler(vision: VisionModel) -> None:
@@ -83,7 +149,7 @@ def test_latents_are_the_same_alone_and_in_company(
     @torch.no_grad()
     def latents(chosen: list[int]) -> Tensor:
         wanted = order(tuple(prompts[index] for index in chosen), guidance=guidance)
-        rows = encode_once(wanted, language.encode)
+        rows = encode_once(wanted, language.encode, language.spans)
         noise = initial_noise(wanted.shape, chosen)
         texts = [rows[prompt] for prompt in wanted.prompts]
         return draw_latents(wanted, texts, rows, adapter, vision, noise, lambda: None)
@@ -100,17 +166,17 @@ def test_each_text_is_encoded_once(language: LanguageModel) -> None:
         asked.extend(texts)
         return language.encode(texts)
 
-    rows = encode_once(order(("a", "b", "a", "c"), batch=2), features)  # type: ignore[arg-type]
+    rows = encode_once(order(("a", "b", "a", "c"), batch=2), features, language.spans)  # type: ignore[arg-type]
     assert asked == ["", "a", "b", "c"]
     asked.clear()
-    encode_once(order(("a", "a"), guidance=1.0), features)  # type: ignore[arg-type]
+    encode_once(order(("a", "a"), guidance=1.0), features, language.spans)  # type: ignore[arg-type]
     assert asked == ["a"]
     assert set(rows) == {"", "a", "b", "c"}
 
 
 def test_gathering_undoes_the_parting(language: LanguageModel) -> None:
     texts = ("a cat", "", "a longer one")
-    rows = encode_once(order(texts, guidance=1.0, batch=1), language.encode)
+    rows = encode_once(order(texts, guidance=1.0, batch=1), language.encode, language.spans)
     expected = language.encode(texts)
     found = gather([rows[text] for text in texts])
     assert torch.equal(found.mask, expected.mask)

@@ -16,15 +16,15 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lavibridge import Bridge, lora
+from lavibridge import Bridge, import_released, lora
 from lavibridge.core.contracts import Batch, Conditioning
 from lavibridge.diffusion.guidance import guide
 from lavibridge.generation.sample import sample
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 COMBINATIONS = {
-    "t5_unet": ("stable-diffusion-v1-4", "sd"),
-    "t5_transformer": ("PixArt-XL-2-512x512", "pixart"),
+    "t5_unet": "stable-diffusion-v1-4",
+    "t5_transformer": "PixArt-XL-2-512x512",
 }
 pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"the published numbers are not at {GOLDEN}")
 
@@ -37,49 +37,37 @@ class Case:
     tensors: dict[str, Tensor]
     sees_padding: bool
 
-    def lora(self, file: str) -> dict[str, tuple[Tensor, Tensor]]:
-        """Module name -> (up, down), from the published nameless list."""
+    def first_layer(self, file: str) -> str:
+        """The layer of the first pair of a published nameless list."""
         folder = GOLDEN / self.name / "ckpt"
-        names = json.loads((folder / "ckpt.json").read_text())[file]["modules"]
-        values = torch.load(folder / file, weights_only=True)
-        assert len(values) == 2 * len(names)
-        return {name: (values[2 * i].float(), values[2 * i + 1].float()) for i, name in enumerate(names)}
-
-
-def peft_state(pairs: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-    state = {}
-    for name, (up, down) in pairs.items():
-        state[f"base_model.model.{name}.lora_A.weight"] = down
-        state[f"base_model.model.{name}.lora_B.weight"] = up
-    return state
+        return str(json.loads((folder / "ckpt.json").read_text())[file]["modules"][0])
 
 
 @pytest.fixture(params=sorted(COMBINATIONS))
 def case(request: pytest.FixtureRequest) -> Case:
+    """The published files as `import_released` reads them; dropout off, as the numbers were made."""
     name = request.param
-    folder, kind = COMBINATIONS[name]
+    bridge = import_released(
+        "lavi-bridge",
+        GOLDEN / name / "ckpt",
+        language=str(GOLDEN / "models" / "t5-large"),
+        vision=str(GOLDEN / "models" / COMBINATIONS[name]),
+        device="cpu",
+    )
     facts = json.loads((GOLDEN / name / "golden.json").read_text())
-    settings = {"rank": facts["config"]["r"], "dropout": 0.0}
-    sees_padding = not facts["config"]["mask"]
-    bridge = Bridge.compose(
-        {
-            "source": str(GOLDEN / "models" / "t5-large"),
-            "max_tokens": facts["config"]["max_length"],
-            "see_padding": sees_padding,
-        },
-        {"kind": kind, "source": str(GOLDEN / "models" / folder)},
-        {"kind": "lavi", "dropout": 0.0},
-        settings,
-        settings,
-    )
     tensors = load_file(GOLDEN / name / "golden.safetensors")
-    case = Case(name, bridge.eval(), facts, tensors, sees_padding)
-    bridge.connector.load_state_dict(
-        load_file(GOLDEN / name / "ckpt" / "adapter" / "diffusion_pytorch_model.safetensors")
-    )
-    for file, model in (("lora_text.pt", bridge.language), ("lora_vis.pt", bridge.vision)):
-        lora.load_lora_state(model.backbone, peft_state(case.lora(file)), file)
-    return case
+    return Case(name, bridge, facts, tensors, not facts["config"]["mask"])
+
+
+def test_settings_are_those_of_the_published_training(case: Case) -> None:
+    language, published = case.bridge.language, case.facts["config"]
+    assert language.config.see_padding is case.sees_padding
+    assert language.max_tokens == published["max_length"]
+    assert case.bridge.connector.config.read == "last"
+    for model in (language, case.bridge.vision):
+        settings = lora.settings_of(model.backbone)
+        assert settings is not None
+        assert (settings.rank, settings.dropout) == (published["r"], 0.1)
 
 
 def assert_close(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
@@ -200,7 +188,7 @@ def test_three_training_steps(case: Case) -> None:
         assert float(total) == pytest.approx(expected["total_norm_before_clip"], rel=1e-3)
         optimizer.step()
         optimizer.zero_grad()
-    first_text, first_vision = (next(iter(case.lora(name))) for name in ("lora_text.pt", "lora_vis.pt"))
+    first_text, first_vision = map(case.first_layer, ("lora_text.pt", "lora_vis.pt"))
     for found, name in (
         (parts["connector"]["ff2.net.2.weight"], "adapter.ff2.net.2.weight"),
         (parts["language_lora"][f"base_model.model.{first_text}.lora_B.weight"], "text_up0"),

@@ -80,10 +80,13 @@ def step(bridge: Bridge) -> None:
     assert without == []
     assert {value for value in bridge.parameters() if value.grad is not None} == trained
     bridge.eval()
+    bridge.zero_grad(set_to_none=True)
+    before = bridge(batch, t, noise).mean()
+    before.backward()
+    heard = [value for value in trained if value.grad is not None]
+    size = torch.stack([value.grad.norm() for value in heard if value.grad is not None]).norm()
     with torch.no_grad():
-        before = bridge(batch, t, noise).mean()
-        size = torch.stack([value.grad.norm() for value in trained]).norm()  # type: ignore[union-attr]
-        for value in trained:
+        for value in heard:
             value -= 1e-3 * value.grad / size  # type: ignore[operator]
         assert bridge(batch, t, noise).mean() < before
 

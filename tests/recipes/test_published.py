@@ -1,4 +1,4 @@
-"""The shipped recipes of published bridges: toys of them train, at full size they have the published weights."""
+"""The shipped recipes of published bridges: toys of them train, and full ones have the published weights."""
 
 from typing import Any
 

@@ -258,3 +258,18 @@ def test_without_lora_or_average(toy: Toy, tmp_path: Path, changed: dict[str, An
     run = train(toy(**sections), tmp_path / "run")
     assert Bridge.from_pretrained(run, device="cpu")
     assert (run / "checkpoints/step-2/ema").is_dir() == (changed.get("training") is None)
+
+
+def test_a_scale_far_from_the_vision_model_s_is_said() -> None:
+    from lavibridge import Bridge
+    from lavibridge.training.build import scale_note
+
+    bridge = Bridge.compose(
+        {"kind": "llama", "source": "random"}, {"kind": "sd", "source": "random"}, "linear"
+    )
+    assert scale_note(bridge, ["a red circle", "a blue square"]) is None
+    for parameter in bridge.connector.parameters():
+        parameter.data *= 1000
+    note = scale_note(bridge, ["a red circle", "a blue square"])
+    assert note is not None
+    assert "was trained with about 1:" in note

@@ -9,7 +9,7 @@ Zhao et al. 2024 (LaVi-Bridge), arXiv 2403.07860.
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Num
@@ -17,20 +17,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lavibridge import lora
-from lavibridge.bridge import store
+from lavibridge.bridge import choices, store
+from lavibridge.bridge.choices import LoraChoice
 from lavibridge.connectors.base import Connector
-from lavibridge.core import registry
-from lavibridge.core.config import validate
 from lavibridge.core.contracts import Batch, Conditioning, TextFeatures
 from lavibridge.core.device import pick_device
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.core.files import shipped_models
 from lavibridge.core.log import console
-from lavibridge.core.sources import RANDOM
 from lavibridge.diffusion import objective
 from lavibridge.generation.draw import Order, draw
+from lavibridge.generation.emphasis import parse
 from lavibridge.language.base import LanguageModel
-from lavibridge.lora import LoraSettings
 from lavibridge.vision.base import VisionModel
 
 PARTS = ("language_lora", "connector", "vision_lora")
@@ -40,7 +38,6 @@ PUBLISHED_LR: Mapping[str, Mapping[str, float]] = {
     "pixart": {"language_lora": 5e-6, "connector": 2e-5, "vision_lora": 2e-5},
 }
 """The published learning rates, by kind of vision model and trained part."""
-LoraChoice = LoraSettings | Mapping[str, Any] | Literal["default"] | None
 
 
 class Bridge(nn.Module):
@@ -67,13 +64,13 @@ class Bridge(nn.Module):
         model. ``connector`` is a kind or a mapping with ``kind``. LoRA is the published one by default; None
         leaves a model as it is. Raises RecipeError or ModelError, before weights are loaded where it can.
         """
-        connector_class, connector_config = _connector(connector)
+        connector_class, connector_config = choices.connector(connector)
         settings = [
-            _lora_settings(language_lora, "language_lora"),
-            _lora_settings(vision_lora, "vision_lora"),
+            choices.lora_settings(language_lora, "language_lora"),
+            choices.lora_settings(vision_lora, "vision_lora"),
         ]
-        speaker = language if isinstance(language, LanguageModel) else _component("language", language)
-        painter = vision if isinstance(vision, VisionModel) else _component("vision", vision)
+        speaker = language if isinstance(language, LanguageModel) else choices.component("language", language)
+        painter = vision if isinstance(vision, VisionModel) else choices.component("vision", vision)
         bridge = Bridge(speaker, connector_class(connector_config, speaker.spec, painter.spec), painter)
         if bridge.connector.per_block:
             painter.open_blocks()
@@ -133,22 +130,32 @@ class Bridge(nn.Module):
             "vision_lora": lora.lora_parameters(self.vision.backbone),
         }
 
-    def cut_notes(self, prompts: Sequence[str]) -> list[str]:
-        """A sentence for each prompt that is too long, saying what of it is cut off."""
-        used, cut = self.language.count_tokens(prompts)
-        return [
-            f"prompt {index + 1} ('{prompt[:40]}...') is too long: its first {kept} tokens are used, "
-            f"the last {lost} are cut off"
-            for index, (prompt, kept, lost) in enumerate(zip(prompts, used, cut, strict=True))
-            if lost
-        ]
+    def read_prompts(self, prompts: Sequence[str]) -> list[str]:
+        """Prompts without the signs of their weights; of each that is too long it is said what is cut off."""
+        parsed = [parse(prompt) for prompt in prompts]
+        if self.connector.reading.queries is not None and not all(each.is_plain for each in parsed):
+            raise RecipeError(
+                "this connector asks the language model instead of reading its tokens, so that weights such "
+                "as (word:1.2) have nothing to act on: leave them out"
+            )
+        texts = [each.text for each in parsed]
+        for index, (text, kept, lost) in enumerate(
+            zip(texts, *self.language.count_tokens(texts), strict=True), start=1
+        ):
+            if lost:
+                console.print(
+                    f"note: prompt {index} ('{text[:40]}...') is too long: its first {kept} tokens are used, "
+                    f"the last {lost} are cut off",
+                    markup=False,
+                )
+        return texts
 
     def generate(
         self,
         prompts: str | Sequence[str],
         seed: int | Sequence[int] = 0,
         steps: int = 20,
-        guidance: float = 7.5,
+        guidance: float | None = None,
         height: int | None = None,
         width: int | None = None,
         batch: int = 16,
@@ -159,35 +166,19 @@ class Bridge(nn.Module):
         """Draw one picture for each prompt, RGB.
 
         ``seed`` is one for all prompts or one for each. The same prompt and seed give the same picture,
-        whatever stands beside them. With ``guidance`` 1 only the prompt counts. ``on_step`` hears (steps
-        done, steps in all).
+        whatever stands beside them. ``guidance`` is the vision family's own by default; with 1 only the
+        prompt counts. ``on_step`` hears (steps done, steps in all).
         """
-        wanted = [prompts] if isinstance(prompts, str) else list(prompts)
-        empty = [str(index + 1) for index, prompt in enumerate(wanted) if not prompt.strip()]
-        if not wanted or empty:
-            found = f"prompt {', '.join(empty)} is empty" if empty else "there are no prompts"
-            raise RecipeError(
-                f"{found}: give a text to draw (the empty prompt is what guidance leads away from, and is "
-                "used for that by itself)"
-            )
-        seeds = [seed] * len(wanted) if isinstance(seed, int) else list(seed)
-        if len(seeds) != len(wanted):
-            raise RecipeError(
-                f"give one seed, or one for each prompt: {len(seeds)} seeds, {len(wanted)} prompts"
-            )
-        for name, number in (("steps", steps), ("batch", batch)):
-            if number < 1:
-                raise RecipeError(f"{name} must be 1 or more, found {number}")
-        for note in self.cut_notes(wanted):
-            console.print(f"note: {note}", markup=False)
+        wanted, seeds = _asked_for(prompts, seed, steps, batch)
+        self.read_prompts(wanted)
         size = (height or self.vision.default_size, width or self.vision.default_size)
         shape = self.vision.latent_shape(*size)
         order = Order(
-            prompts=tuple(wanted),
-            seeds=tuple(seeds),
+            prompts=wanted,
+            seeds=seeds,
             shape=shape,
             steps=steps,
-            guidance=guidance,
+            guidance=self.vision.default_guidance if guidance is None else guidance,
             batch=batch,
             sampler=sampler,
             negative_prompt=negative_prompt,
@@ -195,7 +186,9 @@ class Bridge(nn.Module):
         was_training = {module: module.training for module in self.modules()}
         self.eval()
         try:
-            return draw(order, self.features, self.connector, self.vision, self.device, on_step)
+            return draw(
+                order, self.features, self.language.spans, self.connector, self.vision, self.device, on_step
+            )
         finally:
             for module, mode in was_training.items():
                 module.training = mode
@@ -255,32 +248,22 @@ class Bridge(nn.Module):
         return self
 
 
-def _component(room: str, choice: str | Mapping[str, Any]) -> Any:
-    """Build a model from its source or its options; its kind is found out where none is named."""
-    options = {"source": choice} if isinstance(choice, str) else dict(choice)
-    kind = options.pop("kind", None)
-    source = options.get("source")
-    if not isinstance(source, str):
-        raise RecipeError(f"{room}.source: give a folder, a shipped model's name, a hub id or 'random'")
-    if kind is None and source == RANDOM:
+def _asked_for(
+    prompts: str | Sequence[str], seed: int | Sequence[int], steps: int, batch: int
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Prompts and a seed for each; raises RecipeError for what cannot be drawn."""
+    wanted = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+    empty = [str(index + 1) for index, prompt in enumerate(wanted) if not prompt.strip()]
+    if not wanted or empty:
+        found = f"prompt {', '.join(empty)} is empty" if empty else "there are no prompts"
         raise RecipeError(
-            f"{room}.kind: a random toy needs its kind named, one of {', '.join(registry.kinds(room))}"
+            f"{found}: give a text to draw (the empty prompt is what guidance leads away from, and is "
+            "used for that by itself)"
         )
-    chosen = registry.load(
-        room, registry.detect(room, source, options.get("revision")) if kind is None else kind
-    )
-    return chosen(validate(chosen.Config, options, room))
-
-
-def _connector(choice: str | Mapping[str, Any]) -> tuple[type[Connector], Connector.Config]:
-    options = {"kind": choice} if isinstance(choice, str) else dict(choice)
-    if "kind" not in options:
-        raise RecipeError(f"connector.kind: name one of {', '.join(registry.kinds('connectors'))}")
-    chosen = registry.load("connectors", options.pop("kind"))
-    return chosen, validate(chosen.Config, options, "connector")
-
-
-def _lora_settings(choice: LoraChoice, where: str) -> LoraSettings | None:
-    if isinstance(choice, Mapping):
-        return validate(LoraSettings, choice, where)
-    return LoraSettings() if choice == "default" else choice
+    seeds = (seed,) * len(wanted) if isinstance(seed, int) else tuple(seed)
+    if len(seeds) != len(wanted):
+        raise RecipeError(f"give one seed, or one for each prompt: {len(seeds)} seeds, {len(wanted)} prompts")
+    for name, number in (("steps", steps), ("batch", batch)):
+        if number < 1:
+            raise RecipeError(f"{name} must be 1 or more, found {number}")
+    return wanted, seeds

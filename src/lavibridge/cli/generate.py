@@ -17,7 +17,12 @@ SEED = typer.Option(
 )
 COUNT = typer.Option(1, "--count", min=1, help="Pictures per prompt, from seed, seed + 1, ...")
 STEPS = typer.Option(20, "--steps", min=1, help="Denoising steps.")
-GUIDANCE = typer.Option(7.5, "--guidance", min=0.0, help="Classifier-free guidance scale; 1 is none.")
+GUIDANCE = typer.Option(
+    None,
+    "--guidance",
+    min=0.0,
+    help="Classifier-free guidance scale; 1 is none.  [default: the image model's own]",
+)
 BATCH = typer.Option(
     16, "--batch", min=1, help="Pictures at a time; changes memory and speed, never a picture."
 )
@@ -30,7 +35,7 @@ def generate(
     seed: int = SEED,
     count: int = COUNT,
     steps: int = STEPS,
-    guidance: float = GUIDANCE,
+    guidance: float | None = GUIDANCE,
     batch: int = BATCH,
 ) -> None:
     """Draw pictures with a trained bridge.
@@ -47,6 +52,7 @@ def generate(
     from lavibridge.generation.sheet import save_png
 
     bridge = Bridge.open(run)
+    scale = bridge.vision.default_guidance if guidance is None else guidance
     wanted = [(prompt, seed + offset) for prompt in prompts for offset in range(count)]
     with progress("steps") as bar:
         task = bar.add_task("drawing", total=None, status="")
@@ -54,7 +60,7 @@ def generate(
             [prompt for prompt, _ in wanted],
             seed=[each for _, each in wanted],
             steps=steps,
-            guidance=guidance,
+            guidance=scale,
             batch=batch,
             on_step=lambda done, total: bar.update(task, completed=done, total=total),
         )
@@ -62,7 +68,7 @@ def generate(
     first = 1 + max((_number(path) for path in out.glob("*.png")), default=0)
     for number, ((prompt, each), picture) in enumerate(zip(wanted, pictures, strict=True), start=first):
         path = out / f"{number:04d}-{_slug(prompt)}-seed{each}.png"
-        told = {"prompt": prompt, "seed": str(each), "steps": str(steps), "guidance": str(guidance)}
+        told = {"prompt": prompt, "seed": str(each), "steps": str(steps), "guidance": str(scale)}
         save_png(path, picture, told)
         print(path)
 

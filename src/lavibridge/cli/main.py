@@ -12,7 +12,18 @@ import sys
 import typer
 
 from lavibridge import __version__
-from lavibridge.cli import doctor, evaluate, generate, quickstart, report, show, train, world
+from lavibridge.cli import (
+    doctor,
+    evaluate,
+    export,
+    generate,
+    import_released,
+    quickstart,
+    report,
+    show,
+    train,
+    world,
+)
 from lavibridge.core.errors import LaviError
 
 app = typer.Typer(
@@ -52,6 +63,8 @@ app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
+app.command("import")(import_released.import_released)
+app.command("export")(export.export)
 app.command("show")(show.show)
 app.command("doctor")(doctor.doctor)
 app.add_typer(world.app, name="world")

@@ -12,7 +12,8 @@ ROOMS = ("language", "vision", "connectors", "data")
 WHAT = typer.Argument(
     None,
     metavar="[WHAT]",
-    help="A recipe (name or file), or ROOM.KIND such as connector.lavi.  [default: everything]",
+    help="A pool (languages, visions, connectors, data), a recipe (name or file), or ROOM.KIND such as "
+    "connector.lavi.  [default: everything]",
 )
 
 
@@ -21,6 +22,7 @@ def show(what: str | None = WHAT) -> None:
 
     \b
     lavi show                              what can be combined
+    lavi show languages                    a pool, kind by kind
     lavi show mini-llama_mini-sd_lavi      a recipe, every field with its meaning
     lavi show connector.lavi               the settings of a component
     """
@@ -29,6 +31,10 @@ def show(what: str | None = WHAT) -> None:
         return
     room, _, kind = what.partition(".")
     rooms = {name.removesuffix("s"): name for name in ROOMS} | {name: name for name in ROOMS}
+    pools = rooms | {f"{name}s": name for name in ROOMS}
+    if what in pools:
+        _pool(pools[what])
+        return
     if kind and room in rooms:
         from lavibridge.core.registry import load
 
@@ -50,7 +56,38 @@ def _everything() -> None:
         print(f"{room:<11} {'  '.join(kinds(room))}")
     print(f"{'models':<11} {'  '.join(shipped_models())}   (shipped; a folder or hub id does as well)")
     print(f"{'recipes':<11} " + f"\n{'':<11} ".join(shipped_recipes()))
-    print("\nMore: lavi show connector.lavi, lavi show language.llama, lavi show RECIPE")
+    print("\nMore: lavi show languages, lavi show connector.lavi, lavi show language.llama, lavi show RECIPE")
+
+
+def _pool(room: str) -> None:
+    """Every kind of a room: what it is, and what it says of itself."""
+    import inspect
+
+    from lavibridge.core.registry import kinds, load
+
+    for kind in kinds(room):
+        component = load(room, kind)
+        print(f"{kind:<10} {first_line(inspect.getmodule(component).__doc__)}")
+        for line in _said(room, component):
+            print(f"{'':<10} {line}")
+    print(f"\nMore: lavi show {room.removesuffix('s')}.{kinds(room)[0]}")
+
+
+def _said(room: str, component: Any) -> list[str]:
+    """What a kind's class attributes say, in words."""
+    if room == "language":
+        models = getattr(component, "models", {})
+        return [f"reads {', '.join(models)}; read-out {component.read}"] if models else []
+    if room == "vision":
+        padding = "masked" if component.honours_mask else "cut off, as the denoiser takes no mask"
+        return [f"padding is {padding}; guidance {component.default_guidance:g} by default"]
+    if room == "connectors":
+        notes = [
+            "made anew at each step" if component.time_aware else "made once per prompt",
+            *(["speaks to single layers"] if component.per_block else []),
+        ]
+        return ["; ".join(notes)]
+    return []
 
 
 def first_line(text: str | None) -> str:

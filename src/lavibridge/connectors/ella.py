@@ -59,6 +59,8 @@ class Ella(Connector):
         """Heads of the attention; they divide the width of the vision model's tokens."""
         time_channels: int = Field(default=320, ge=2, multiple_of=2)
         """Number of cosines and sines that the time is told by."""
+        time_width: int | None = Field(default=None, ge=1)
+        """Width of the embedded time; by default that of the tokens."""
 
     config: Config
     time_aware = True
@@ -69,9 +71,10 @@ class Ella(Connector):
         super().__init__(config, text, vision)
         width = vision.context
         check_heads(width, config.heads)
-        self.time_embedding = TimeEmbedding(config.time_channels, width)
-        blocks = [type(self).block(width, config.heads, width) for _ in range(config.blocks)]
-        self.connector = Perceiver(text.width, width, config.latents, width, blocks)
+        time_width = config.time_width or width
+        self.time_embedding = TimeEmbedding(config.time_channels, time_width)
+        blocks = [type(self).block(width, config.heads, time_width) for _ in range(config.blocks)]
+        self.connector = Perceiver(text.width, width, config.latents, time_width, blocks)
 
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
         """The latents after all blocks, at the times t."""

@@ -3,7 +3,8 @@
     diffusion    alpha = sqrt(abar_t), sigma = sqrt(1 - abar_t)       time t = 0, 1, ..., T - 1
     flow         alpha = 1 - sigma, sigma = s u / (1 + (s - 1) u)     time T sigma,  u = 1/T, 2/T, ..., 1
 
-`s` shifts a flow towards noise, the more the larger the picture (Esser et al. 2024, arXiv 2403.03206).
+`s` shifts a flow towards noise, the more the larger the picture (Esser et al. 2024, arXiv 2403.03206). Where
+it depends on the picture, s or log s is linear in the number of patches.
 """
 
 from dataclasses import dataclass
@@ -35,3 +36,8 @@ def flow_schedule(steps: int, shift: float) -> Schedule:
     even = torch.arange(1, steps + 1, dtype=torch.float64) / steps
     sigmas = (shift * even / (1 + (shift - 1) * even)).float()
     return Schedule(alphas=1 - sigmas, sigmas=sigmas, times=steps * sigmas)
+
+
+def dynamic_shift(patches: int, at: tuple[int, int], shifts: tuple[float, float]) -> float:
+    """What a picture of so many patches has on the line through ``shifts`` at two numbers of patches."""
+    return shifts[0] + (shifts[1] - shifts[0]) / (at[1] - at[0]) * (patches - at[0])

@@ -5,7 +5,7 @@ noise --sample(predict, guided)--> latents --decode--> pictures
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,8 +15,12 @@ from torch import Tensor
 from lavibridge.connectors.base import Connector
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.diffusion.guidance import guide
+from lavibridge.generation.emphasis import parse, token_weights, weigh
 from lavibridge.generation.sample import initial_noise, make_scheduler, sample, to_images
 from lavibridge.vision.base import VisionModel
+
+Spans = Callable[[str], list[tuple[int, int]]]
+"""A prompt -> the characters that each of its tokens stands for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,7 @@ class Row:
 def draw(
     order: Order,
     features: Callable[[Sequence[str]], TextFeatures],
+    spans: Spans,
     connector: Connector,
     vision: VisionModel,
     device: torch.device,
@@ -63,7 +68,7 @@ def draw(
         if on_step is not None:
             on_step(done, total)
 
-    rows = encode_once(order, features)
+    rows = encode_once(order, features, spans)
     images: list[Image.Image] = []
     for start in starts:
         prompts = order.prompts[start : start + order.batch]
@@ -100,26 +105,49 @@ def draw_latents(
         unconditional, conditional = prediction.chunk(2)
         return guide(unconditional, conditional, order.guidance)
 
-    return sample(predict, make_scheduler(vision.scheduler, order.sampler), noise, order.steps, tick)
+    sampler = make_scheduler(vision.scheduler, order.sampler, vision.flow_shift(order.shape))
+    return sample(predict, sampler, noise, order.steps, tick)
 
 
-def encode_once(order: Order, features: Callable[[Sequence[str]], TextFeatures]) -> dict[str, Row]:
+def encode_once(
+    order: Order, features: Callable[[Sequence[str]], TextFeatures], spans: Spans
+) -> dict[str, Row]:
     """Each different text's features, the negative prompt's among them where guidance needs it."""
     texts = list(dict.fromkeys([*([order.negative_prompt] if order.guidance != 1 else []), *order.prompts]))
+    weighted = {text: parse(text) for text in texts}
+    emphasised = [text for text in texts if not weighted[text].is_plain]
+    plain = list(dict.fromkeys([*(each.text for each in weighted.values()), *([""] if emphasised else [])]))
     rows: dict[str, Row] = {}
-    for start in range(0, len(texts), order.batch):
-        part = texts[start : start + order.batch]
-        made = features(part)
-        for index, text in enumerate(part):
-            real = made.mask[index]
-            rows[text] = Row(
+    for start in range(0, len(plain), order.batch):
+        part = plain[start : start + order.batch]
+        rows |= zip(part, _rows(features(part)), strict=True)
+    found = {text: rows[weighted[text].text] for text in texts}
+    for text in emphasised:
+        weights = token_weights(weighted[text], spans(weighted[text].text))
+        row, empty = found[text], rows[""]
+        found[text] = replace(
+            row,
+            hidden=weigh(row.hidden, empty.hidden, weights),
+            alone=None
+            if row.alone is None or empty.alone is None
+            else weigh(row.alone, empty.alone, weights),
+        )
+    return found
+
+
+def _rows(made: TextFeatures) -> list[Row]:
+    """A batch of features taken apart, without padding."""
+    rows = []
+    for index, real in enumerate(made.mask):
+        beside, others = made.beside, made.beside_mask
+        rows.append(
+            Row(
                 hidden=made.hidden[index][:, real],
                 pooled=None if made.pooled is None else made.pooled[index],
                 alone=None if made.alone is None else made.alone[index][:, real],
-                beside=None
-                if made.beside is None or made.beside_mask is None
-                else made.beside[index][made.beside_mask[index]],
+                beside=None if beside is None or others is None else beside[index][others[index]],
             )
+        )
     return rows
 
 

@@ -3,9 +3,11 @@
     xT ~ N(0, 1), from each picture's own seed;  for t in timesteps: xt <- step(predict(xt, t), t, xt)
 
 The samplers are deterministic, and every picture has its own seed, so the batch size changes no picture.
+Flow models are sampled over sigmas that are shifted towards noise (diffusion/schedule.py), and never by DDIM.
 
 UniPC: Zhao et al. 2023, arXiv 2302.04867. DDIM: Song et al. 2020, arXiv 2010.02502. DPM-Solver++: Lu et al.
-2022, arXiv 2211.01095.
+2022, arXiv 2211.01095. Euler: Karras et al. 2022, arXiv 2206.00364; of flows, Esser et al. 2024, arXiv
+2403.03206.
 """
 
 import warnings
@@ -21,26 +23,84 @@ from torch import Tensor
 
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import RecipeError
+from lavibridge.vision.parts.schedules import is_flow
 
-SAMPLERS = ("unipc", "ddim", "dpm")
+SAMPLERS = ("unipc", "ddim", "dpm", "euler")
 Predict = Callable[[Tensor, Tensor], Tensor]
 """(noisy latents, timestep as a scalar tensor) -> the denoiser's prediction, guidance included."""
 
 
-def make_scheduler(scheduler: Any, sampler: str = "unipc") -> Any:
-    """A fresh sampler over the noise schedule of a model's own scheduler."""
+class FlowEuler(diffusers.FlowMatchEulerDiscreteScheduler):
+    """Euler steps of a flow, with what `sample` asks of every sampler."""
+
+    init_noise_sigma = 1.0
+
+    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """The latents as they are."""
+        return sample
+
+
+class EvenFlowEuler(FlowEuler):
+    """Euler steps that are even before they are shifted, as models with a dynamic shift are sampled."""
+
+    def set_timesteps(self, steps: int) -> None:
+        """From pure noise in ``steps`` steps."""
+        super().set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps))
+
+
+def make_scheduler(scheduler: Any, sampler: str = "unipc", shift: float | None = None) -> Any:
+    """A fresh sampler over the noise schedule of a model's own scheduler.
+
+    ``shift`` is that of a flow model for the picture's size (`VisionModel.flow_shift`), None for a diffusion
+    model. Raises RecipeError for a sampler that is unknown, or does not go with a flow.
+    """
+    if sampler not in SAMPLERS:
+        raise RecipeError(
+            f"there is no sampler '{sampler}'{did_you_mean(sampler, SAMPLERS)} "
+            f"(there are {', '.join(SAMPLERS)})"
+        )
+    if is_flow(scheduler) != (shift is not None):
+        raise ValueError("a flow is sampled with its shift, a diffusion model with none: give flow_shift()")
+    if shift is None:
+        return _of_diffusion(scheduler.config, sampler)
+    return _of_flow(scheduler.config, sampler, shift)
+
+
+def _of_diffusion(settings: Any, sampler: str) -> Any:
     match sampler:
         case "unipc":
-            return diffusers.UniPCMultistepScheduler.from_config(scheduler.config)
+            return diffusers.UniPCMultistepScheduler.from_config(settings)
         case "ddim":
             # Clipping is for pixels in [-1, 1]; latents have no such range.
-            return diffusers.DDIMScheduler.from_config(scheduler.config, clip_sample=False)
+            return diffusers.DDIMScheduler.from_config(settings, clip_sample=False)
+        case "euler":
+            return diffusers.EulerDiscreteScheduler.from_config(settings)
+        case _:
+            return diffusers.DPMSolverMultistepScheduler.from_config(
+                settings, algorithm_type="dpmsolver++", thresholding=False
+            )
+
+
+def _of_flow(settings: Any, sampler: str, shift: float) -> Any:
+    flow = {
+        "prediction_type": "flow_prediction",
+        "use_flow_sigmas": True,
+        "flow_shift": shift,
+        "use_dynamic_shifting": False,
+    }
+    match sampler:
+        case "unipc":
+            return diffusers.UniPCMultistepScheduler.from_config(settings, **flow)
         case "dpm":
             return diffusers.DPMSolverMultistepScheduler.from_config(
-                scheduler.config, algorithm_type="dpmsolver++", thresholding=False
+                settings, **flow, algorithm_type="dpmsolver++", thresholding=False
             )
+        case "euler":
+            chosen = EvenFlowEuler if settings.get("use_dynamic_shifting", False) else FlowEuler
+            return chosen.from_config(settings, shift=shift, use_dynamic_shifting=False)
     raise RecipeError(
-        f"there is no sampler '{sampler}'{did_you_mean(sampler, SAMPLERS)} (there are {', '.join(SAMPLERS)})"
+        f"the sampler '{sampler}' is for diffusion models, and this model is a flow: choose unipc, dpm or "
+        "euler"
     )
 
 

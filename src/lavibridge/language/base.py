@@ -57,5 +57,12 @@ class LanguageModel(nn.Module, ABC):
         """
 
     @abstractmethod
+    def spans(self, prompt: str) -> list[tuple[int, int]]:
+        """For each token whose features `encode` gives: the characters of the prompt that it stands for.
+
+        A token that is not the prompt's own has none: (0, 0).
+        """
+
+    @abstractmethod
     def count_tokens(self, prompts: Sequence[str]) -> tuple[list[int], list[int]]:
         """For each prompt: how many tokens are used, and how many are cut off."""

@@ -117,6 +117,10 @@ class TransformersModel(LanguageModel):
         """Tokens used and tokens cut off, for each prompt."""
         return self.tokens.count(prompts)
 
+    def spans(self, prompt: str) -> list[tuple[int, int]]:
+        """Characters of the prompt, by token."""
+        return self.tokens.spans(prompt)
+
     def _pooled(self, output: Any) -> Float[Tensor, "batch width"] | None:
         """The pooled vector, in families that have one."""
         return None

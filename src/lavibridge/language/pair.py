@@ -63,6 +63,10 @@ class Pair(LanguageModel):
             beside_mask=kept.mask,
         )
 
+    def spans(self, prompt: str) -> list[tuple[int, int]]:
+        """Of the model that goes through the connector: what stands beside it is not weighted."""
+        return self.inner.spans(prompt)
+
     def count_tokens(self, prompts: Sequence[str]) -> tuple[list[int], list[int]]:
         """Of the model that goes through the connector."""
         return self.inner.count_tokens(prompts)

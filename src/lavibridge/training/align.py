@@ -102,6 +102,11 @@ def own_encoder(bridge: Bridge) -> Bridge:
         raise ModelError(
             "training.align: this connector speaks to single blocks of the denoiser, its own encoder to none"
         )
+    if not bridge.vision.spec.blocks:
+        raise ModelError(
+            "training.align speaks to cross-attention layers, and this image model has none (text and "
+            "picture attend to each other jointly); leave training.align out"
+        )
     if not any(True for _ in bridge.connector.parameters()):
         raise ModelError("training.align: this connector has no weights to align; leave training.align out")
     try:

@@ -1,5 +1,7 @@
 """From a recipe to the bridge that training starts from."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -10,6 +12,8 @@ from lavibridge.recipes.recipe import Recipe
 
 CALIBRATED_ON = 256
 """Captions whose features a connector may fit its first weights to."""
+FAR = 20.0
+"""Conditioning so many times larger or smaller than what the vision model knows is worth a word."""
 
 
 def build_bridge(recipe: Recipe) -> Bridge:
@@ -34,6 +38,28 @@ def calibrate(bridge: Bridge, dataset: Dataset) -> None:
     tokens = torch.cat(parts)
     if len(tokens) > 1:
         bridge.connector.calibrate(tokens)
+
+
+@torch.no_grad()
+def scale_note(bridge: Bridge, captions: Sequence[str]) -> str | None:
+    """A sentence where the conditioning of captions is far from the scale that the vision model knows.
+
+    Features of a decoder-only model straight into cross-attention made a loss NaN (SANA, Xie et al. 2024,
+    arXiv 2410.10629).
+    """
+    known = bridge.vision.spec.rms
+    if known is None:
+        return None
+    middle = bridge.vision.times[len(bridge.vision.times) // 2].expand(len(captions))
+    made = bridge.condition(captions, middle)
+    size = float(made.tokens[made.mask].float().square().mean().sqrt())
+    if known / FAR <= size <= known * FAR:
+        return None
+    return (
+        f"note: the conditioning tokens' root mean square is {size:.3g}, the vision model was trained with "
+        f"about {known:.3g}: training may diverge or begin slowly; connector.read=norm_mean gives features "
+        "of a known scale, and the connectors 'lavi' and 'query' norm them"
+    )
 
 
 def _tokens(bridge: Bridge, captions: list[str]) -> Float[Tensor, "token layer width"]:

@@ -26,7 +26,7 @@ from lavibridge.recipes.sections import kind_of
 from lavibridge.recipes.training import Training
 from lavibridge.training.align import align
 from lavibridge.training.batches import Batches, ReadAhead
-from lavibridge.training.build import build_bridge, calibrate
+from lavibridge.training.build import build_bridge, calibrate, scale_note
 from lavibridge.training.checkpoint import checkpoints, load_checkpoint, prune, save_checkpoint
 from lavibridge.training.ema import Ema
 from lavibridge.training.events import Every
@@ -38,6 +38,7 @@ from lavibridge.training.run import check_run, note_run, say_trained
 from lavibridge.training.signals import Interrupted, watch
 
 CAPTIONS_LOOKED_AT = 1000
+CAPTIONS_SCALED = 16
 
 
 def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
@@ -79,7 +80,7 @@ def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
             }
             note_run(run, recipe, device, trained)
             say_trained(trained, published_rates(kind_of(recipe.vision), settings.lr))
-            say_cut(bridge, dataset)
+            say_captions(bridge, dataset)
         accelerator.wait_for_everyone()
         try:
             if settings.align is not None and not done:
@@ -189,10 +190,13 @@ def stop_on_signal(state: State, interrupted: Interrupted) -> None:
         state.stop = "interrupted"
 
 
-def say_cut(bridge: Bridge, dataset: Dataset) -> None:
-    """Say how many captions are longer than the language model is given."""
+def say_captions(bridge: Bridge, dataset: Dataset) -> None:
+    """Say how many captions are longer than the language model is given, and whether their scale fits."""
     looked_at = min(CAPTIONS_LOOKED_AT, len(dataset))
     captions = [caption for index in range(looked_at) for caption in dataset.sample(index).captions]
+    note = scale_note(bridge, captions[:CAPTIONS_SCALED])
+    if note is not None:
+        console.print(note, markup=False, soft_wrap=True)
     cut = sum(lost > 0 for lost in bridge.language.count_tokens(captions)[1])
     if cut:
         console.print(

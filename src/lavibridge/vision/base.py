@@ -28,7 +28,7 @@ class VisionModel(nn.Module, ABC):
         dtype: Literal["float32", "bfloat16", "float16"] = "float32"
         """Number format of the frozen denoiser; LoRA weights, latents and the autoencoder are float32."""
 
-    lora_targets: ClassVar[tuple[str, ...]]
+    lora_targets: tuple[str, ...]
     """Ends of the names of the layers that take LoRA, as published."""
 
     config: "VisionModel.Config"
@@ -85,6 +85,10 @@ class VisionModel(nn.Module, ABC):
     @abstractmethod
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Channels, height and width of a picture's latents; refuses sizes that do not divide."""
+
+    @abstractmethod
+    def flow_shift(self, shape: tuple[int, int, int]) -> float | None:
+        """How far sampling latents of ``shape`` is shifted towards noise; None where it is no flow."""
 
     def encode(
         self, images: Float[Tensor, "batch 3 height width"], generator: torch.Generator | None = None

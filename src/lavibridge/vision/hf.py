@@ -3,12 +3,14 @@
     noisy, t, conditioning -> denoiser -> prediction, float32
     image -> autoencoder -> (mean - shift) * scale, std * scale        with its own shift and scale
 
-Folders are as Diffusers saves them: the denoiser, ``vae/`` and ``scheduler/``. Only safetensors are read.
+Folders are as Diffusers saves them: the denoiser, the autoencoder and ``scheduler/``. Only safetensors are
+read. What a model predicts, its noise schedule and all sizes are read from its own configuration.
 """
 
 import sys
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import diffusers
@@ -16,28 +18,16 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from lavibridge.core.contracts import BlockSpec, Conditioning, VisionSpec
+from lavibridge.core.contracts import Conditioning, VisionSpec
 from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import resolve_source
 from lavibridge.core.sources import RANDOM, read_model_json
-from lavibridge.diffusion.schedule import Schedule, diffusion_schedule
 from lavibridge.vision.base import VisionModel
-from lavibridge.vision.parts.opened import OpenedAttention
-
-TOY_AUTOENCODER: Mapping[str, Any] = {
-    "block_out_channels": (16, 32, 32),
-    "down_block_types": ("DownEncoderBlock2D",) * 3,
-    "up_block_types": ("UpDecoderBlock2D",) * 3,
-    "layers_per_block": 1,
-    "norm_num_groups": 8,
-    "latent_channels": 4,
-    "sample_size": 32,
-    "scaling_factor": 0.3,
-}
-
-HIDDEN = -10_000.0
-"""Added to the scores of tokens that are padding, as the library's denoisers do."""
+from lavibridge.vision.parts.opened import OpenedAttention, cross_attention_layers
+from lavibridge.vision.parts.padding import scores, without_padding
+from lavibridge.vision.parts.schedules import prediction_type, sampling_shift, training_schedule
+from lavibridge.vision.parts.toys import TOY_AUTOENCODER, TOY_DIFFUSION
 
 
 class DiffusersModel(VisionModel):
@@ -49,46 +39,79 @@ class DiffusersModel(VisionModel):
     """Class in diffusers."""
     class_names: ClassVar[tuple[str, ...]]
     """Values of `_class_name` in the denoiser's config.json that it reads."""
-    block_argument: ClassVar[str] = "cross_attention_kwargs"
-    """The denoiser's argument that reaches the attention's processors."""
-    patch: ClassVar[int]
-    """Heights and widths of latents are multiples of this."""
+    autoencoder_folder: ClassVar[str] = "vae"
+    """Sub-folder of the autoencoder."""
+    autoencoder_class: ClassVar[str] = "AutoencoderKL"
+    """Class in diffusers, and its `_class_name`."""
+    pipeline_class: ClassVar[str | None] = None
+    """Class in diffusers of the pipeline that the denoiser goes into, where one takes our tokens."""
+    rms: ClassVar[float | None] = None
+    """Root mean square of the tokens that it was trained with, where that is known."""
+    block_argument: ClassVar[str | None] = "cross_attention_kwargs"
+    """The denoiser's argument that reaches the attention's processors, where it has one that does."""
+    opened: ClassVar[tuple[str, ...]] = ("attn1", "attn2")
+    """Ends of the names of the layers that `open_blocks` replaces: all that hear connectors."""
     toy: ClassVar[Mapping[str, Any]]
     """The denoiser's configuration for `source: random`."""
+    toy_autoencoder: ClassVar[Mapping[str, Any]] = TOY_AUTOENCODER
+    """The autoencoder's."""
+    toy_scheduler: ClassVar[Mapping[str, Any]] = TOY_DIFFUSION
+    """The scheduler's, and its class."""
 
     backbone: Any
     autoencoder: Any
 
     def __init__(self, config: VisionModel.Config) -> None:
         super().__init__()
+        _quieten()
         self.config = config
-        if config.source == RANDOM:
-            self.backbone, self.autoencoder, self.scheduler = self._build_toy()
-        else:
-            self.backbone, self.autoencoder, self.scheduler = self._load()
+        is_toy = config.source == RANDOM
+        self.scheduler = self._toy_scheduler() if is_toy else self._load_scheduler()
+        self.prediction_type = prediction_type(self.scheduler, config.source)
+        schedule = training_schedule(self.scheduler)
+        for name in ("alphas", "sigmas", "times"):
+            self.register_buffer(name, getattr(schedule, name), persistent=False)
+        self.backbone, self.autoencoder = self._toy_models() if is_toy else self._load_models()
         for part in (self.backbone, self.autoencoder):
             part.requires_grad_(False)
             part.eval()
         # Faster on a CPU. The autoencoder keeps the plain order: its large group norms lose digits in it.
         self.backbone.to(memory_format=torch.channels_last)
-        self.prediction_type = str(self.scheduler.config.get("prediction_type", "epsilon"))
-        if self.prediction_type not in ("epsilon", "v_prediction", "sample"):
-            raise ModelError(
-                f"'{config.source}' predicts '{self.prediction_type}' by its scheduler's configuration; "
-                "epsilon, v_prediction and sample are known"
-            )
-        schedule = self._schedule()
-        for name in ("alphas", "sigmas", "times"):
-            self.register_buffer(name, getattr(schedule, name), persistent=False)
-        self.spec = VisionSpec(context=self._context_width(), blocks=self._blocks())
-        self.factor = 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
+        self.spec = VisionSpec(
+            context=self._context_width(),
+            pooled=self._pooled_width(),
+            blocks=cross_attention_layers(self.backbone),
+            rms=self.rms,
+        )
+        self.factor = 2 ** (self._depth() - 1)
+        self.patch = self._patch()
         self.channels = int(self.autoencoder.config.latent_channels)
-        self.default_size = int(self.backbone.config.sample_size) * self.factor
+        self.default_size = self._default_size()
+        self.is_open = False
 
     @classmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:
-        """Whether the denoiser's config.json names one of the family's classes."""
-        return source != RANDOM and cls._class_at(source, revision) in cls.class_names
+        """Whether the folder's configuration names the family's classes."""
+        return source != RANDOM and cls.refusal(source, revision) is None
+
+    @classmethod
+    def refusal(cls, source: str, revision: str | None = None) -> str | None:
+        """What ``source`` has instead of what the family reads, or None where it has that."""
+        denoiser, autoencoder = cls.settings_at(source, revision)
+        for settings, folder, names in (
+            (denoiser, cls.denoiser_folder, cls.class_names),
+            (autoencoder, cls.autoencoder_folder, (cls.autoencoder_class,)),
+        ):
+            found = str(settings.get("_class_name", ""))
+            if found not in names:
+                return f"{f'a {found}' if found else 'nothing'} in {folder}/, not {' or '.join(names)}"
+        return None
+
+    @classmethod
+    def settings_at(cls, source: str, revision: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The configurations of denoiser and autoencoder; empty where there are none."""
+        denoiser = read_model_json(source, f"{cls.denoiser_folder}/config.json", revision) or {}
+        return denoiser, read_model_json(source, f"{cls.autoencoder_folder}/config.json", revision) or {}
 
     def encode_moments(
         self, images: Float[Tensor, "batch 3 height width"]
@@ -96,9 +119,9 @@ class DiffusersModel(VisionModel):
         """Mean and standard deviation of the scaled latents."""
         weights = next(self.autoencoder.parameters())
         with torch.no_grad():
-            latents = self.autoencoder.encode(images.to(weights).contiguous()).latent_dist
+            mean, std = self._encoded(images.to(weights).contiguous())
         shift, scale = self._shift_and_scale()
-        return (latents.mean - shift) * scale, latents.std * scale
+        return (mean - shift) * scale, std * scale
 
     def decode(self, latents: Float[Tensor, "batch channel h w"]) -> Float[Tensor, "batch 3 height width"]:
         """Pictures of scaled latents."""
@@ -111,29 +134,40 @@ class DiffusersModel(VisionModel):
 
     def open_blocks(self) -> None:
         """Replace the attention's processors by ones that let a connector speak."""
+        self._need_blocks()
         for name, module in self.backbone.named_modules():
-            if name.endswith(("attn1", "attn2")):
+            if name.endswith(self.opened):
                 module.set_processor(OpenedAttention(name))
+        self.is_open = True
 
     def predict(
         self, noisy: Float[Tensor, "batch channel h w"], t: Num[Tensor, " batch"], conditioning: Conditioning
     ) -> Float[Tensor, "batch channel h w"]:
-        """What the denoiser predicts; a mask that hides nothing is left out: attention is faster so."""
+        """What the denoiser predicts."""
+        if self.spec.pooled is not None and conditioning.pooled is None:
+            raise ModelError(
+                f"'{self.config.source}' takes a pooled vector {self.spec.pooled} wide beside the tokens, "
+                "found none: use a connector that pools"
+            )
+        if conditioning.blocks and not self.is_open:
+            raise ModelError("the denoiser's blocks are closed to connectors: call open_blocks() first")
         dtype = pick_dtype(self.config.dtype)
-        mask = None if bool(conditioning.mask.all()) else conditioning.mask
-        extra = {self.block_argument: {"blocks": conditioning.blocks}} if conditioning.blocks else {}
-        return self._call(noisy.to(dtype), t, conditioning.tokens.to(dtype), mask, extra).float()
+        pooled = None if conditioning.pooled is None else conditioning.pooled.to(dtype)
+        given = replace(conditioning, tokens=conditioning.tokens.to(dtype), pooled=pooled)
+        if self.honours_mask:
+            return self._call(noisy.to(dtype), t, given).float()
+        return without_padding(self._call, noisy.to(dtype), t, given).float()
 
     def attend(
         self, block: str, queries: Float[Tensor, "batch query width"], conditioning: Conditioning
     ) -> Float[Tensor, "batch query width"]:
         """What one cross-attention layer makes of its input."""
+        self._need_blocks()
         dtype = pick_dtype(self.config.dtype)
-        hidden = (1 - conditioning.mask.to(dtype)) * HIDDEN
         output = self.backbone.get_submodule(block)(
             queries.to(dtype),
             encoder_hidden_states=self._context(conditioning.tokens.to(dtype)),
-            attention_mask=hidden[:, None],
+            attention_mask=scores(conditioning.mask, dtype),
         )
         return output.float()
 
@@ -144,94 +178,118 @@ class DiffusersModel(VisionModel):
             raise ModelError(f"sides must be multiples of {unit} pixels, found {height}x{width}")
         return self.channels, height // self.factor, width // self.factor
 
+    def flow_shift(self, shape: tuple[int, int, int]) -> float | None:
+        """How far sampling is shifted towards noise, by the model's own scheduler."""
+        if self.prediction_type != "flow":
+            return None
+        return sampling_shift(self.scheduler, (shape[1] // self.patch) * (shape[2] // self.patch))
+
     @abstractmethod
     def _call(
         self,
         noisy: Float[Tensor, "batch channel h w"],
         t: Num[Tensor, " batch"],
-        tokens: Float[Tensor, "batch token context"],
-        mask: Tensor | None,
-        extra: Mapping[str, Any],
+        given: Conditioning,
     ) -> Float[Tensor, "batch channel h w"]:
-        """Call the denoiser; ``extra`` are arguments to be handed on."""
-
-    def _context(self, tokens: Float[Tensor, "batch token context"]) -> Float[Tensor, "batch token _"]:
-        """The conditioning tokens as the cross-attention layers get them."""
-        return tokens
+        """Call the denoiser."""
 
     @abstractmethod
     def _context_width(self) -> int:
         """Width of the conditioning tokens."""
 
-    def _schedule(self) -> Schedule:
-        return diffusion_schedule(self.scheduler.alphas_cumprod)
+    def _pooled_width(self) -> int | None:
+        """Width of the pooled vector, or None where the denoiser takes none."""
+        return None
 
-    def _blocks(self) -> dict[str, BlockSpec]:
-        """Cross-attention layers by name."""
-        return {
-            name: BlockSpec(
-                width=int(module.to_q.in_features),
-                inner=int(module.to_q.out_features),
-                heads=int(module.heads),
+    def _spoken(self, given: Conditioning) -> dict[str, Any]:
+        """What connectors say in the blocks, as an argument of the denoiser's call."""
+        return {self.block_argument: {"blocks": given.blocks}} if self.block_argument and given.blocks else {}
+
+    def _context(self, tokens: Float[Tensor, "batch token context"]) -> Float[Tensor, "batch token _"]:
+        """The conditioning tokens as the cross-attention layers get them."""
+        return tokens
+
+    def _need_blocks(self) -> None:
+        if not self.spec.blocks:
+            raise ModelError(
+                f"'{self.config.source}' has no cross-attention layers: text and picture attend to each "
+                "other jointly in it; use a connector that makes tokens only, and leave training.align out"
             )
-            for name, module in self.backbone.named_modules()
-            if name.endswith("attn2")
-        }
+
+    def _depth(self) -> int:
+        """Resolutions of the autoencoder."""
+        return len(self.autoencoder.config.block_out_channels)
+
+    def _patch(self) -> int:
+        """Heights and widths of latents are multiples of this."""
+        return int(self.backbone.config.get("patch_size", 1))
+
+    def _default_size(self) -> int:
+        return int(self.backbone.config.sample_size) * self.factor
+
+    def _encoded(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> tuple[Float[Tensor, "batch channel h w"], Float[Tensor, "batch channel h w"]]:
+        """Mean and standard deviation of the autoencoder's latents, before they are scaled."""
+        latents = self.autoencoder.encode(images).latent_dist
+        return latents.mean, latents.std
 
     def _shift_and_scale(self) -> tuple[float, float]:
         settings = self.autoencoder.config
         return float(settings.get("shift_factor") or 0.0), float(settings.scaling_factor)
 
-    def _build_toy(self) -> tuple[Any, Any, Any]:
-        _quieten()
+    def _check(self, denoiser: Mapping[str, Any], autoencoder: Mapping[str, Any]) -> None:
+        """Raise ModelError where the two do not fit each other, by their configurations."""
+        read, made = denoiser.get("in_channels"), autoencoder.get("latent_channels")
+        if read != made and None not in (read, made):
+            raise ModelError(
+                f"'{self.config.source}' reads {read} channels, and its latents have {made}: it is shown "
+                "pictures beside the noise; choose a model that takes text only"
+            )
+
+    def _toy_scheduler(self) -> Any:
+        options = dict(self.toy_scheduler)
+        return getattr(diffusers, options.pop("_class_name"))(**options)
+
+    def _toy_models(self) -> tuple[Any, Any]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             denoiser = getattr(diffusers, self.denoiser_class)(**self.toy)
-            autoencoder = diffusers.AutoencoderKL(**TOY_AUTOENCODER)
-        scheduler = diffusers.DDIMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False
-        )
-        return denoiser.to(pick_dtype(self.config.dtype)), autoencoder, scheduler
+            autoencoder = getattr(diffusers, self.autoencoder_class)(**self.toy_autoencoder)
+        return denoiser.to(pick_dtype(self.config.dtype)), autoencoder
 
-    def _load(self) -> tuple[Any, Any, Any]:
+    def _load_scheduler(self) -> Any:
+        """The model's own scheduler, after all that is to be known of it without its weights."""
         source, revision = self.config.source, self.config.revision
-        found = self._class_at(source, revision)
-        if found not in self.class_names:
-            raise ModelError(
-                f"'{source}' has {f'a {found}' if found else 'nothing'} in {self.denoiser_folder}/, not "
-                f"{' or '.join(self.class_names)}: leave out `kind`, or name another"
-            )
-        schedule = read_model_json(source, "scheduler/scheduler_config.json", revision) or {}
-        scheduler_class = getattr(diffusers, str(schedule.get("_class_name", "")), None)
-        if scheduler_class is None:
+        unread = self.refusal(source, revision)
+        if unread is not None:
+            raise ModelError(f"'{source}' has {unread}: leave out `kind`, or name another")
+        self._check(*self.settings_at(source, revision))
+        settings = read_model_json(source, "scheduler/scheduler_config.json", revision) or {}
+        found = getattr(diffusers, str(settings.get("_class_name", "")), None)
+        if found is None:
             raise ModelError(f"'{source}' has no scheduler/scheduler_config.json naming a Diffusers class")
-        root = resolve_source(source)
-        _quieten()
-        try:
-            scheduler = scheduler_class.from_pretrained(root, subfolder="scheduler", revision=revision)
-            if "alphas_cumprod" not in vars(scheduler):
-                raise ModelError(
-                    f"'{source}' has the schedule of a flow model ({schedule['_class_name']}), which this "
-                    "family does not know: choose a model with a diffusion schedule"
-                )
-            denoiser = getattr(diffusers, self.denoiser_class).from_pretrained(
-                root,
-                subfolder=self.denoiser_folder,
-                revision=revision,
-                torch_dtype=pick_dtype(self.config.dtype),
-                use_safetensors=True,
-            )
-            autoencoder = diffusers.AutoencoderKL.from_pretrained(
-                root, subfolder="vae", revision=revision, torch_dtype=torch.float32, use_safetensors=True
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ModelError(f"the vision model '{source}' cannot be loaded: {error}") from error
-        return denoiser, autoencoder, scheduler
+        return found.from_config(settings)
 
-    @classmethod
-    def _class_at(cls, source: str, revision: str | None) -> str:
-        description = read_model_json(source, f"{cls.denoiser_folder}/config.json", revision) or {}
-        return str(description.get("_class_name", ""))
+    def _load_models(self) -> tuple[Any, Any]:
+        source, revision = self.config.source, self.config.revision
+        found = []
+        for name, folder, dtype in (
+            (self.denoiser_class, self.denoiser_folder, pick_dtype(self.config.dtype)),
+            (self.autoencoder_class, self.autoencoder_folder, torch.float32),
+        ):
+            try:
+                model = getattr(diffusers, name).from_pretrained(
+                    resolve_source(source),
+                    subfolder=folder,
+                    revision=revision,
+                    torch_dtype=dtype,
+                    use_safetensors=True,
+                )
+            except (OSError, ValueError, RuntimeError) as error:
+                raise ModelError(f"the vision model '{source}' cannot be loaded: {error}") from error
+            found.append(model)
+        return found[0], found[1]
 
 
 def _quieten() -> None:

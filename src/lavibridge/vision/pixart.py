@@ -1,27 +1,30 @@
-"""PixArt-alpha: a diffusion transformer whose tokens pass through its own frozen caption projection.
+"""PixArt-alpha and -Sigma: diffusion transformers whose tokens pass through their own caption projection.
 
-Chen et al. 2023, arXiv 2310.00426. It also predicts a variance: the first half of its channels counts.
-LoRA as in LaVi-Bridge: all attention linears (224 layers); its feed-forward takes none.
+Chen et al. 2023, arXiv 2310.00426; Chen et al. 2024, arXiv 2403.04692. They also predict a variance: the
+first half of the channels counts. LoRA as in LaVi-Bridge: all attention linears (224 layers), none of the
+feed-forward.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from lavibridge.core.contracts import Conditioning
 from lavibridge.vision.hf import DiffusersModel
+from lavibridge.vision.parts.padding import hiding
 
 
 class PixArt(DiffusersModel):
     """PixArtTransformer2DModel; old folders call the class Transformer2DModel."""
 
+    pipeline_class = "PixArtAlphaPipeline"
     denoiser_folder = "transformer"
     denoiser_class = "PixArtTransformer2DModel"
     class_names = ("PixArtTransformer2DModel", "Transformer2DModel")
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
-    patch = 2
+    default_guidance = 4.5
     toy = {  # noqa: RUF012 - a constant of the class
         "sample_size": 8,
         "num_layers": 2,
@@ -38,23 +41,21 @@ class PixArt(DiffusersModel):
         self,
         noisy: Float[Tensor, "batch channel h w"],
         t: Num[Tensor, " batch"],
-        tokens: Float[Tensor, "batch token context"],
-        mask: Tensor | None,
-        extra: Mapping[str, Any],
+        given: Conditioning,
     ) -> Float[Tensor, "batch channel h w"]:
         output = self.backbone(
             noisy,
-            encoder_hidden_states=tokens,
+            encoder_hidden_states=given.tokens,
             timestep=t,
             added_cond_kwargs=self._size_conditions(noisy),
-            encoder_attention_mask=mask,
+            encoder_attention_mask=hiding(given.mask),
             return_dict=False,
-            **extra,
+            **self._spoken(given),
         )[0]
         return output[:, : noisy.shape[1]]
 
     def _size_conditions(self, noisy: Float[Tensor, "batch channel h w"]) -> dict[str, Any]:
-        """Picture size and aspect ratio, which the 1024-pixel models are told."""
+        """Picture size and aspect ratio, which PixArt-alpha's 1024-pixel models are told."""
         if not self.backbone.use_additional_conditions:
             return {"resolution": None, "aspect_ratio": None}
         height, width = noisy.shape[2] * self.factor, noisy.shape[3] * self.factor

@@ -34,7 +34,7 @@ LATER = {"two": 1.5, "spatial": 3.0, "counting": 2.0}
 """How many times as often a picture of a category is drawn: shapes are learnt from single things first."""
 PLACED = 6.0
 """The same for captions that say where in the picture a thing is; without, places were not learnt at all."""
-ASKED = 0.05
+ASKED = 0.5
 """Weight of the questions beside the denoiser's loss."""
 STEPS, GUIDANCE = 20, 4.0
 MOST_WEIGHT = 200.0

@@ -77,6 +77,20 @@ class PromptTokens:
         begin = len(self.begin)
         return Tokens(ids=ids, mask=mask, kept=columns[(columns < begin) | (columns >= begin + cropped)])
 
+    def spans(self, prompt: str) -> list[tuple[int, int]]:
+        """For each kept token: the characters of the prompt that it stands for, (0, 0) for others'."""
+        if not self.tokenizer.is_fast:
+            raise ModelError(
+                "weights such as (word:1.2) need to know where a token stands in the prompt, which this "
+                "model's tokenizer does not tell: give it a tokenizer.json, or leave the weights out"
+            )
+        made = self.tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        body = [tuple(place) for place in made["offset_mapping"]][: self.room]
+        none = (0, 0)
+        around = [none] * len(self.begin), [none] * (len(self.after) + len(self.end))
+        found = [*around[0], *body, *around[1]] or [none]
+        return found + [none] * (self.max_tokens - len(found) if self.to_limit else 0)
+
     def count(self, prompts: Sequence[str]) -> tuple[list[int], list[int]]:
         """For each prompt: tokens used, special ones and the template's kept ones counted; tokens cut off."""
         lengths = [len(body) for body in self._plain(prompts)]

@@ -8,12 +8,40 @@ are recomputed in the backward pass (gradient checkpointing) see it again.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from lavibridge.core.contracts import Attention
+from lavibridge.core.contracts import Attention, BlockSpec
+
+
+def cross_attention_layers(backbone: nn.Module) -> dict[str, BlockSpec]:
+    """The denoiser's cross-attention layers by name; an `attn2` may also be a second self-attention."""
+    named: dict[str, Any] = {
+        name: module for name, module in backbone.named_modules() if name.endswith("attn2")
+    }
+    return {
+        name: BlockSpec(
+            width=int(module.to_q.in_features),
+            inner=int(module.to_q.out_features),
+            heads=int(module.heads),
+        )
+        for name, module in named.items()
+        if module.is_cross_attention
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskWithBlocks:
+    """A mask that carries what connectors say, for denoisers that hand only that to their layers."""
+
+    mask: Tensor | None
+    """What is added to the scores (batch, 1, token)."""
+    blocks: Mapping[str, Attention]
+    ndim: int = 3
+    """For the denoiser, which makes scores out of masks of two dimensions and hands on those of three."""
 
 
 class OpenedAttention:
@@ -27,10 +55,13 @@ class OpenedAttention:
         attn: Any,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | MaskWithBlocks | None = None,
         blocks: Mapping[str, Attention] | None = None,
     ) -> Tensor:
         """What the layer makes of ``hidden_states`` (batch, query, width)."""
+        added: Any = attention_mask
+        if isinstance(added, MaskWithBlocks):
+            added, blocks = added.mask, added.blocks
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         if encoder_hidden_states is not None and attn.norm_cross:
             context = attn.norm_encoder_hidden_states(context)
@@ -38,10 +69,10 @@ class OpenedAttention:
         q = q if attn.norm_q is None else attn.norm_q(q)
         k = k if attn.norm_k is None else attn.norm_k(k)
         q, k, v = (part.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for part in (q, k, v))
-        if attention_mask is not None:
-            attention_mask = attn.prepare_attention_mask(attention_mask, context.shape[1], len(context))
-            attention_mask = attention_mask.view(len(context), attn.heads, -1, attention_mask.shape[-1])
-        answer = functional.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask)
+        if added is not None:
+            added = attn.prepare_attention_mask(added, context.shape[1], len(context))
+            added = added.view(len(context), attn.heads, -1, added.shape[-1])
+        answer = functional.scaled_dot_product_attention(q, k, v, attn_mask=added)
         answer = answer.transpose(1, 2).flatten(2)
         if blocks is not None and self.name in blocks:
             answer = blocks[self.name](hidden_states, answer).to(answer)

@@ -1,0 +1,34 @@
+"""`lavi export`: a trained bridge in the formats of other tools."""
+
+from pathlib import Path
+
+import typer
+
+RUN = typer.Argument(metavar="RUN", help="A run folder, a checkpoint, or a folder made by save_pretrained.")
+FORMAT = typer.Option(..., "--format", "-f", metavar="FORMAT", help="peft, diffusers, comfyui or kohya.")
+OUT = typer.Option(..., "--out", "-o", metavar="FOLDER", help="Where the files go; new or empty.")
+
+
+def export(run: Path = RUN, format: str = FORMAT, out: Path = OUT) -> None:
+    """Write a bridge for other tools.
+
+    \b
+    lavi export runs/quickstart --format peft --out exported/peft
+    lavi export runs/quickstart --format diffusers --out exported/pipeline
+    lavi export runs/quickstart --format comfyui --out exported/comfyui
+
+    \b
+    peft       both LoRAs in PEFT's layout, and the connector
+    diffusers  a folder for DiffusionPipeline.from_pretrained, LoRA merged into the denoiser
+    comfyui    the denoiser's LoRA as one file under ComfyUI's names
+    kohya      the same under the names of kohya's scripts; U-Nets only
+
+    Prompts still go through the bridge, whose language model and connector no other tool knows: see the
+    README.md of the diffusers format. The folder's path is printed on stdout.
+    """
+    from lavibridge.bridge import Bridge
+    from lavibridge.interop.export import export as export_bridge
+    from lavibridge.interop.export import place_for
+
+    place_for(format, out)  # early: before models are loaded
+    print(export_bridge(Bridge.from_pretrained(run, "cpu"), format, out))

@@ -1,0 +1,72 @@
+"""ELLA's released file: the connector alone, as the models on both sides stay as they are.
+
+    ella-sd1.5-tsc-t5xl.safetensors     93 tensors, 66,820,608 weights
+
+Every size is read from the tensors; the number of heads shows in none of them and is 8, as published, if
+``connector`` does not say otherwise. With texts of fixed length, as it was trained, ELLA sees the padding of
+128 tokens though T5 does not; give ``see_padding: false`` for the published code's flexible length. Its
+authors ran T5 in float16.
+
+Hu et al. 2024, arXiv 2403.05135.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lavibridge.bridge import Bridge
+from lavibridge.core.errors import ModelError
+from lavibridge.interop.fit import check_widths, load_exactly
+from lavibridge.interop.weights import read_named
+from lavibridge.vision.base import VisionModel
+
+PUBLISHED: Mapping[str, Any] = {"max_tokens": 128, "see_padding": "connector"}
+HEADS = 8
+BLOCKS = "connector.perceiver_blocks."
+
+
+def import_ella(
+    path: Path,
+    language: Mapping[str, Any],
+    vision: Mapping[str, Any] | VisionModel,
+    connector: Mapping[str, Any],
+) -> Bridge:
+    """The bridge of a released connector, between the two models that it was trained with."""
+    weights = read_named(path)
+    config, text_width, context = read_sizes(weights, path)
+    bridge = Bridge.compose(
+        language={**PUBLISHED, **language},
+        vision=vision,
+        connector={**config, **connector},
+        language_lora=None,
+        vision_lora=None,
+    )
+    check_widths(bridge, text_width, context, path)
+    load_exactly(bridge.connector, weights, path)
+    return bridge
+
+
+def read_sizes(weights: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Any], int, int]:
+    """The connector's options, the width of the text features and that of the conditioning."""
+    needed = ("connector.latents", "connector.proj_in.weight", "time_embedding.linear_1.weight")
+    missing = [name for name in needed if name not in weights or weights[name].ndim != 2]
+    if missing:
+        raise ModelError(
+            f"{path} holds no ELLA: {', '.join(missing)} should be there, found {len(weights)} tensors "
+            f"such as {', '.join(sorted(weights)[:3])}"
+        )
+    latents, width = weights["connector.latents"].shape
+    time_width, channels = weights["time_embedding.linear_1.weight"].shape
+    blocks = {name.removeprefix(BLOCKS).partition(".")[0] for name in weights if name.startswith(BLOCKS)}
+    config = {
+        "kind": "ella",
+        "read": "last",
+        "latents": latents,
+        "blocks": max(1, len(blocks)),
+        "heads": HEADS,
+        "time_channels": channels,
+        "time_width": time_width,
+    }
+    return config, weights["connector.proj_in.weight"].shape[1], width

@@ -1,0 +1,114 @@
+"""What stands in front of a pipeline's denoiser and hands it what the pipeline has no argument for.
+
+    connector asked once            [mask | tokens]  --hook-->                tokens, mask
+    asked at each step (ELLA), or   [features]       --hook, connector, t-->  tokens, mask, pooled,
+    speaking in blocks (LLMDiff)                                              what is said in blocks
+
+Stable Diffusion's pipelines know no mask, and none knows the time at which a connector is asked; so prompt
+embeddings carry it, in columns of their own.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lavibridge.bridge import Bridge
+from lavibridge.core.contracts import Conditioning
+from lavibridge.core.errors import ModelError
+from lavibridge.interop.packing import columns, unpack
+from lavibridge.vision.hf import DiffusersModel
+from lavibridge.vision.parts.padding import hiding
+
+
+def painter(bridge: Bridge) -> DiffusersModel:
+    """The bridge's vision model, if it is one of Diffusers; raises ModelError otherwise."""
+    if not isinstance(bridge.vision, DiffusersModel):
+        raise ModelError(
+            f"'{bridge.vision.config.source}' is no model of Diffusers: it has no pipeline there"
+        )
+    return bridge.vision
+
+
+def asks_at_each_step(bridge: Bridge) -> bool:
+    """Whether the connector has to be asked by the denoiser itself."""
+    return bridge.connector.time_aware or bridge.connector.per_block
+
+
+def needs_hook(bridge: Bridge, pipeline: type[Any]) -> bool:
+    """Whether prompt embeddings of a pipeline carry more than the conditioning's tokens."""
+    takes_mask = "prompt_attention_mask" in inspect.signature(pipeline.__call__).parameters
+    return asks_at_each_step(bridge) or (bridge.vision.honours_mask and not takes_mask)
+
+
+def connect(pipe: Any, bridge: Bridge) -> None:
+    """Have a pipeline's denoiser understand the bridge's prompt embeddings, and no others from then on.
+
+    In the pipelines of ``to_diffusers`` this is done; one opened from a folder exported as `diffusers` needs
+    it. Raises ModelError where the connector speaks in blocks that this denoiser has not opened.
+    """
+    denoiser = getattr(pipe, painter(bridge).denoiser_folder)
+    if not needs_hook(bridge, type(pipe)):
+        return
+    if bridge.connector.per_block:
+        name, weight = next(denoiser.named_parameters())
+        is_shared = weight is dict(bridge.vision.backbone.named_parameters()).get(name)
+        speaks = "cross_attention_kwargs" in inspect.signature(denoiser.forward).parameters
+        if not speaks or not is_shared:
+            raise ModelError(
+                "the connector speaks in the denoiser's blocks, which this pipeline has closed: use "
+                "bridge.generate, or to_diffusers(bridge) with a U-Net or PixArt"
+            )
+    width = _columns(bridge)
+
+    def before(denoiser: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        embeddings = named["encoder_hidden_states"]
+        if embeddings.shape[-1] != width:
+            raise ModelError(
+                f"the prompt embeddings are {embeddings.shape[-1]} wide, {width} were expected: make them "
+                "with prompt_inputs(bridge, prompts)"
+            )
+        t = torch.as_tensor(named["timestep"] if "timestep" in named else given[1])
+        t = t / denoiser.config.get("timestep_scale", 1.0)
+        return given, named | _arguments(_conditioning(bridge, embeddings, t), named, embeddings.dtype)
+
+    denoiser.register_forward_pre_hook(before, with_kwargs=True)
+
+
+def _conditioning(bridge: Bridge, embeddings: Float[Tensor, "batch token column"], t: Tensor) -> Conditioning:
+    if not asks_at_each_step(bridge):
+        return Conditioning(tokens=embeddings[..., 1:], mask=embeddings[..., 0] > 0.5)
+    features = unpack(embeddings.float(), bridge.connector.reading, bridge.language.spec)
+    made = bridge.connector(features, t.to(embeddings.device).expand(len(embeddings)))
+    if not bridge.vision.honours_mask and not bool(made.mask.all()):
+        raise ModelError(
+            "this pipeline takes no mask and the prompts differ in length: set see_padding in the language "
+            "model, or use bridge.generate"
+        )
+    return made
+
+
+def _arguments(made: Conditioning, named: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """The denoiser's arguments that a conditioning replaces."""
+    changed: dict[str, Any] = {"encoder_hidden_states": made.tokens.to(dtype)}
+    mask = hiding(made.mask)
+    if mask is not None or "encoder_attention_mask" in named:
+        changed["encoder_attention_mask"] = mask
+    if made.blocks:
+        changed["cross_attention_kwargs"] = {
+            **(named.get("cross_attention_kwargs") or {}),
+            "blocks": made.blocks,
+        }
+    if made.pooled is not None and "pooled_projections" in named:
+        changed["pooled_projections"] = made.pooled.to(dtype)
+    if made.pooled is not None and "text_embeds" in (named.get("added_cond_kwargs") or {}):
+        changed["added_cond_kwargs"] = {**named["added_cond_kwargs"], "text_embeds": made.pooled.to(dtype)}
+    return changed
+
+
+def _columns(bridge: Bridge) -> int:
+    if asks_at_each_step(bridge):
+        return columns(bridge.connector.reading, bridge.language.spec)
+    return 1 + bridge.vision.spec.context

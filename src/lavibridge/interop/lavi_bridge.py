@@ -1,0 +1,174 @@
+"""LaVi-Bridge's released files: two nameless lists of LoRA weights, and the adapter's folder.
+
+    lora_vis.pt, lora_text.pt     pickled lists  up, down, up, down, ...   in the order of `order.py`
+    adapter/                      config.json, diffusion_pytorch_model.safetensors (or .bin)
+
+Nothing in the lists says which layer a pair belongs to, and the published code checks nothing. Here the count
+and every shape must fit, or the files are refused. The settings of the published training come along:
+
+    U-Net (with T5 or Llama-2)    77 tokens, padding seen
+    PixArt (with T5)              120 tokens, masks
+
+Zhao et al. 2024, arXiv 2403.07860.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from lavibridge import lora
+from lavibridge.bridge import Bridge
+from lavibridge.core.errors import ModelError
+from lavibridge.core.files import read_json
+from lavibridge.interop.fit import check_widths, load_exactly
+from lavibridge.interop.order import pair_shapes, published_order
+from lavibridge.interop.weights import read_list, read_named
+from lavibridge.lora import LoraSettings
+from lavibridge.vision.base import VisionModel
+
+LISTS = {"language": "lora_text.pt", "vision": "lora_vis.pt"}
+ADAPTER_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+U_NET: Mapping[str, Any] = {"max_tokens": 77, "see_padding": True}
+TRANSFORMER: Mapping[str, Any] = {"max_tokens": 120, "see_padding": False}
+DROPOUT = 0.1
+PREFIX = "base_model.model."
+"""Of LoRA weights' names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """One list: the (up, down) of each layer, all of one rank."""
+
+    path: Path
+    pairs: tuple[tuple[Tensor, Tensor], ...]
+    rank: int
+
+    @property
+    def has_convolutions(self) -> bool:
+        """Whether it belongs to a U-Net: nothing else has convolutions that take LoRA."""
+        return any(up.ndim == 4 for up, _ in self.pairs)
+
+
+def import_lavi_bridge(
+    folder: Path,
+    language: Mapping[str, Any],
+    vision: Mapping[str, Any] | VisionModel,
+    connector: Mapping[str, Any],
+) -> Bridge:
+    """The bridge that a released folder holds, between the two models that it was trained with.
+
+    Options in ``language`` and ``connector`` go before those of the published training. Raises ModelError,
+    for damaged files before any model is loaded.
+    """
+    _check_complete(folder)
+    lists = {room: read_pairs(folder / name) for room, name in LISTS.items()}
+    sizes = _sizes(folder / "adapter")
+    weights = _adapter_weights(folder / "adapter")
+    published = U_NET if lists["vision"].has_convolutions else TRANSFORMER
+    bridge = Bridge.compose(
+        language={**published, **language},
+        vision=vision,
+        connector={
+            "kind": "lavi",
+            "width": sizes["int_dim"],
+            "dropout": DROPOUT,
+            "read": "last",
+            **connector,
+        },
+        language_lora=None,
+        vision_lora=None,
+    )
+    check_widths(bridge, sizes["in_dim"], sizes["out_dim"], folder)
+    load_exactly(bridge.connector, weights, folder / "adapter")
+    backbones = {"language": bridge.language.backbone, "vision": bridge.vision.backbone}
+    counts = {room: len(published_order(backbone)) for room, backbone in backbones.items()}
+    for room, model in (("language", bridge.language), ("vision", bridge.vision)):
+        _check_count(lists[room], room, counts)
+        state = named_state(model.backbone, lists[room], f"{room} model")
+        settings = LoraSettings(rank=lists[room].rank, dropout=DROPOUT)
+        lora.inject(model.backbone, settings, model.lora_targets, f"{room} model")
+        lora.load_lora_state(model.backbone, state, f"{room} model")
+    return bridge
+
+
+def read_pairs(path: Path) -> Pairs:
+    """Read a list and check what can be checked without a model."""
+    values = read_list(path)
+    if not values or len(values) % 2:
+        raise ModelError(f"{path} should hold pairs of up and down, found {len(values)} tensors")
+    pairs = tuple(zip(values[::2], values[1::2], strict=True))
+    for index, (up, down) in enumerate(pairs):
+        if up.ndim not in (2, 4) or up.ndim != down.ndim or up.shape[1] != down.shape[0]:
+            raise ModelError(
+                f"{path}: pair {index} is no LoRA, up is {tuple(up.shape)} and down is {tuple(down.shape)}"
+            )
+    ranks = sorted({up.shape[1] for up, _ in pairs})
+    if len(ranks) > 1:
+        raise ModelError(f"{path} should hold pairs of one rank, found ranks {', '.join(map(str, ranks))}")
+    return Pairs(path=path, pairs=pairs, rank=ranks[0])
+
+
+def named_state(network: nn.Module, given: Pairs, name: str) -> dict[str, Tensor]:
+    """The list under the names of PEFT's files; every shape must fit the layer at its place."""
+    state: dict[str, Tensor] = {}
+    wanted = published_order(network)
+    for (layer_name, layer), (up, down) in zip(wanted.items(), given.pairs, strict=True):
+        for tensor, shape, side in zip(
+            (up, down), pair_shapes(layer, given.rank), ("up", "down"), strict=True
+        ):
+            if tuple(tensor.shape) != shape:
+                raise ModelError(
+                    f"{given.path} was trained with another {name}: at {layer_name}, {side} is "
+                    f"{tuple(tensor.shape)} in the file and has to be {shape} here"
+                )
+        state[f"{PREFIX}{layer_name}.lora_A.weight"] = down
+        state[f"{PREFIX}{layer_name}.lora_B.weight"] = up
+    return state
+
+
+def _check_complete(folder: Path) -> None:
+    needed = (*LISTS.values(), "adapter/config.json")
+    missing = [name for name in needed if not (folder / name).is_file()]
+    if missing:
+        here = ", ".join(sorted(each.name for each in folder.iterdir())) if folder.is_dir() else "no folder"
+        raise ModelError(
+            f"{folder} lacks {', '.join(missing)}, found {here or 'nothing'}; the training code writes "
+            "s1000_lora_vis.pt, s1000_lora_text.pt and s1000_adapter/: rename them"
+        )
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Widths of the adapter by their published names."""
+    config = read_json(folder / "config.json")
+    sizes: dict[str, int] = {}
+    for name in ("in_dim", "int_dim", "out_dim"):
+        found = config.get(name) if isinstance(config, dict) else None
+        if not isinstance(found, int):
+            raise ModelError(f"{folder / 'config.json'} should give {name} as a whole number, found {found}")
+        sizes[name] = found
+    return sizes
+
+
+def _adapter_weights(folder: Path) -> dict[str, Tensor]:
+    for name in ADAPTER_WEIGHTS:
+        if (folder / name).is_file():
+            return read_named(folder / name)
+    raise ModelError(f"{folder} holds neither {' nor '.join(ADAPTER_WEIGHTS)}")
+
+
+def _check_count(given: Pairs, room: str, counts: Mapping[str, int]) -> None:
+    if len(given.pairs) == counts[room]:
+        return
+    (other,) = counts.keys() - {room}
+    if not counts[room]:
+        advice = "no layer of it is of a kind that LaVi-Bridge trains: give one of the models that it names"
+    elif len(given.pairs) == counts[other]:
+        advice = f"it fits the {other} model: were {LISTS[room]} and {LISTS[other]} exchanged?"
+    else:
+        advice = "give the model that it was trained with"
+    raise ModelError(
+        f"{given.path} holds {len(given.pairs)} pairs, the {room} model takes {counts[room]}: {advice}"
+    )

@@ -1,0 +1,30 @@
+"""A network's weights with its LoRA added in, under the names that it has without LoRA.
+
+linear        W + up down
+convolution   W + up down, the kernels of down flattened
+"""
+
+import torch
+from torch import Tensor, nn
+
+from lavibridge.interop.lora_files import lora_pairs
+from lavibridge.interop.order import plain_name
+
+
+@torch.no_grad()
+def merged_state(network: nn.Module, is_merged: bool) -> dict[str, Tensor]:
+    """Copies of the weights on the CPU; ``is_merged`` says that LoRA is in them already."""
+    pairs = {} if is_merged else lora_pairs(network)
+    state: dict[str, Tensor] = {}
+    for name, value in network.state_dict().items():
+        plain = plain_name(name)
+        if plain is None:
+            continue
+        weight = value.detach().clone()
+        layer = plain.removesuffix(".weight")
+        if layer in pairs and plain.endswith(".weight"):
+            up, down = pairs[layer]
+            added = (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
+            weight = (weight.float() + added.to(weight.device)).to(weight.dtype)
+        state[plain] = weight.cpu().contiguous()
+    return state

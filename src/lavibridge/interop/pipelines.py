@@ -1,0 +1,150 @@
+"""A bridge's parts as a Diffusers pipeline: image to image, inpainting, ControlNet and whatever else it has.
+
+    pipe = to_diffusers(bridge)
+    image = pipe(**prompt_inputs(bridge, ["a red circle"])).images[0]
+
+No text encoder is inside: prompts become embeddings here. The denoiser's weights are the bridge's own, not
+copies; the hook in front of it (`hook.py`) is the pipeline's.
+"""
+
+import copy
+import inspect
+import warnings
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import diffusers
+import torch
+
+from lavibridge.bridge import Bridge
+from lavibridge.core import registry
+from lavibridge.core.config import did_you_mean
+from lavibridge.core.contracts import TextFeatures
+from lavibridge.core.errors import ModelError, RecipeError
+from lavibridge.generation.draw import Order, encode_once, gather
+from lavibridge.generation.sample import make_scheduler
+from lavibridge.interop.hook import asks_at_each_step, connect, needs_hook, painter
+from lavibridge.interop.packing import pack
+
+TASKS = {
+    "text-to-image": None,
+    "image-to-image": "AutoPipelineForImage2Image",
+    "inpainting": "AutoPipelineForInpainting",
+}
+"""Task -> what turns the family's pipeline into one for it."""
+
+
+def to_diffusers(bridge: Bridge, task: str = "text-to-image") -> Any:
+    """A pipeline of the vision model's family, with UniPC as its sampler; call it with `prompt_inputs`.
+
+    The bridge is put into evaluation mode, and what changes the pipeline's weights changes the bridge's.
+    Raises RecipeError for an unknown task, ModelError where Diffusers has no such pipeline for the family.
+    """
+    if task not in TASKS:
+        known = tuple(TASKS)
+        raise RecipeError(f"there is no task '{task}'{did_you_mean(task, known)} (tasks: {', '.join(known)})")
+    vision, pipeline = painter(bridge), pipeline_class(bridge)
+    bridge.eval()
+    shape = vision.latent_shape(vision.default_size, vision.default_size)
+    own = {
+        vision.denoiser_folder: _with_own_hooks(vision.backbone),
+        "vae": vision.autoencoder,
+        "scheduler": make_scheduler(vision.scheduler, shift=vision.flow_shift(shape)),
+        "requires_safety_checker": False,
+        "force_zeros_for_empty_prompt": False,
+        "add_watermarker": False,
+    }
+    converted = TASKS[task]
+    with warnings.catch_warnings():
+        # Settings of old schedulers are changed with a warning; the scheduler that counts comes in below.
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        pipe = pipeline(**{name: own.get(name) for name in inspect.signature(pipeline).parameters})
+        if converted is not None:
+            try:
+                pipe = getattr(diffusers, converted).from_pipe(pipe)
+            except ValueError as error:
+                raise ModelError(
+                    f"Diffusers has no {task} pipeline beside its {pipeline.__name__}: use text-to-image"
+                ) from error
+    pipe.scheduler = make_scheduler(vision.scheduler, shift=vision.flow_shift(shape))
+    connect(pipe, bridge)
+    return pipe
+
+
+@torch.no_grad()
+def prompt_inputs(
+    bridge: Bridge, prompts: str | Sequence[str], negative_prompts: str | Sequence[str] = ""
+) -> dict[str, Any]:
+    """Arguments of the pipeline's call: embeddings of prompts and of what to lead away from, masks, pooled.
+
+    One negative prompt does for all. Give steps, guidance, size, images and the rest yourself. Raises
+    ModelError where prompts differ in length and the pipeline has no way to be told.
+    """
+    wanted = [prompts] if isinstance(prompts, str) else list(prompts)
+    away = [negative_prompts] * len(wanted) if isinstance(negative_prompts, str) else list(negative_prompts)
+    if not wanted or len(away) != len(wanted):
+        raise RecipeError(
+            f"give prompts, and one negative prompt or one for each: found {len(wanted)} and {len(away)}"
+        )
+    pipeline = pipeline_class(bridge)
+    features = _features(bridge, [*away, *wanted])
+    if asks_at_each_step(bridge):
+        embeddings, width = pack(features), bridge.vision.spec.pooled
+        mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
+        pooled = None if width is None else embeddings.new_zeros(len(embeddings), width)
+    else:
+        made = bridge.connector(features)
+        embeddings, mask, pooled = made.tokens, made.mask, made.pooled
+        if needs_hook(bridge, pipeline):
+            embeddings = torch.cat([mask[..., None].to(embeddings), embeddings], dim=-1)
+        elif not bridge.vision.honours_mask and not bool(mask.all()):
+            raise ModelError(
+                "this pipeline takes no mask and the prompts differ in length (the negative one is counted): "
+                "set see_padding in the language model, or use bridge.generate"
+            )
+    taken = inspect.signature(pipeline.__call__).parameters
+    # Some pipelines have "" for the negative prompt, and a plan of their own for the picture's size.
+    fixed = {"negative_prompt": None, "use_resolution_binning": False}
+    inputs: dict[str, Any] = {name: value for name, value in fixed.items() if name in taken}
+    values = {"prompt_embeds": embeddings, "prompt_attention_mask": mask, "pooled_prompt_embeds": pooled}
+    for name, value in values.items():
+        if name in taken and value is not None:
+            inputs[f"negative_{name}"], inputs[name] = value.chunk(2)
+    return inputs
+
+
+def pipeline_class(bridge: Bridge) -> Any:
+    """The pipeline that the vision model's denoiser goes into; raises ModelError where none is known."""
+    name = painter(bridge).pipeline_class
+    if name is None:
+        kind = registry.kind_of("vision", bridge.vision)
+        raise ModelError(
+            f"the family '{kind}' names no Diffusers pipeline for its denoiser: use bridge.generate"
+        )
+    return getattr(diffusers, name)
+
+
+def _features(bridge: Bridge, texts: Sequence[str]) -> TextFeatures:
+    """The texts' features as `Bridge.generate` has them, with the weights of words."""
+    bridge.read_prompts(texts)
+    order = Order(
+        prompts=tuple(texts),
+        seeds=(),
+        shape=(1, 1, 1),
+        steps=1,
+        guidance=1.0,
+        batch=len(texts),
+        sampler="unipc",
+        negative_prompt="",
+    )
+    rows = encode_once(order, bridge.features, bridge.language.spans)
+    return gather([rows[text] for text in texts])
+
+
+def _with_own_hooks(denoiser: Any) -> Any:
+    """The same module with the same weights, but for the hooks in front of it."""
+    twin = copy.copy(denoiser)
+    for name in ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"):
+        vars(twin)[name] = OrderedDict()
+    return twin

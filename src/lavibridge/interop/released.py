@@ -1,0 +1,50 @@
+"""Released weights of other projects, as bridges.
+
+import_released("lavi-bridge", "t5_unet/", language="t5-large", vision="stable-diffusion-v1-4/")
+import_released("ella", "ella-sd1.5-tsc-t5xl.safetensors", language="flan-t5-xl/", vision="sd-1.5/")
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from lavibridge.bridge import Bridge
+from lavibridge.core.config import did_you_mean
+from lavibridge.core.device import pick_device
+from lavibridge.core.errors import ModelError, RecipeError
+from lavibridge.interop.ella import import_ella
+from lavibridge.interop.lavi_bridge import import_lavi_bridge
+from lavibridge.vision.base import VisionModel
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+FORMATS = {"lavi-bridge": import_lavi_bridge, "ella": import_ella}
+
+
+def import_released(
+    format: str,
+    path: str | Path,
+    language: str | Mapping[str, Any],
+    vision: str | Mapping[str, Any] | VisionModel,
+    connector: Mapping[str, Any] = NOTHING,
+    device: str = "auto",
+) -> Bridge:
+    """A bridge with released weights, between the two models that they were trained with.
+
+    ``language`` and ``vision`` are sources or mappings of options, as in ``Bridge.compose``. The settings of
+    the published training (tokens, padding, read-out, dropout) are set; what ``language`` and
+    ``connector`` say goes before them. Raises RecipeError for an unknown format and ModelError for files that
+    do not fit.
+    """
+    if format not in FORMATS:
+        known = tuple(FORMATS)
+        raise RecipeError(
+            f"there is no format '{format}' of released weights{did_you_mean(format, known)} "
+            f"(formats: {', '.join(known)})"
+        )
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise ModelError(f"there is nothing at {place}: give the released folder or file")
+    options = {"source": language} if isinstance(language, str) else dict(language)
+    painter: Mapping[str, Any] | VisionModel = {"source": vision} if isinstance(vision, str) else vision
+    return FORMATS[format](place, options, painter, connector).to(pick_device(device)).eval()

@@ -1,0 +1,74 @@
+"""Stable Diffusion 3 and 3.5: a flow transformer in which text and picture attend to each other jointly.
+
+Esser et al. 2024, arXiv 2403.03206. It takes no mask, so padding is cut off. LoRA as in the Diffusers
+library's training scripts: the attention's linears, of the picture and of the text, but for the queries of
+the last block's text, whose answers are thrown away.
+"""
+
+from jaxtyping import Float, Num
+from torch import Tensor
+
+from lavibridge.core.contracts import Conditioning
+from lavibridge.vision.hf import DiffusersModel
+from lavibridge.vision.parts.toys import TOY_FLOW, TOY_WIDE_AUTOENCODER
+
+
+class StableDiffusion3(DiffusersModel):
+    """SD3Transformer2DModel."""
+
+    pipeline_class = "StableDiffusion3Pipeline"
+    denoiser_folder = "transformer"
+    denoiser_class = "SD3Transformer2DModel"
+    class_names = ("SD3Transformer2DModel",)
+    default_guidance = 7.0
+    honours_mask = False
+    lora_targets: tuple[str, ...] = (
+        "attn.to_q",
+        "attn.to_k",
+        "attn.to_v",
+        "attn.to_out.0",
+        "attn.add_k_proj",
+        "attn.add_v_proj",
+        "attn.to_add_out",
+    )
+    toy_autoencoder = TOY_WIDE_AUTOENCODER
+    toy_scheduler = TOY_FLOW
+    toy = {  # noqa: RUF012 - a constant of the class
+        "sample_size": 8,
+        "patch_size": 2,
+        "in_channels": 16,
+        "out_channels": 16,
+        "num_layers": 2,
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+        "joint_attention_dim": 48,
+        "caption_projection_dim": 32,
+        "pooled_projection_dim": 24,
+        "pos_embed_max_size": 16,
+    }
+
+    def __init__(self, config: DiffusersModel.Config) -> None:
+        super().__init__(config)
+        heard = range(len(self.backbone.transformer_blocks) - 1)
+        queries = tuple(f"transformer_blocks.{index}.attn.add_q_proj" for index in heard)
+        self.lora_targets = (*type(self).lora_targets, *queries)
+
+    def _call(
+        self,
+        noisy: Float[Tensor, "batch channel h w"],
+        t: Num[Tensor, " batch"],
+        given: Conditioning,
+    ) -> Float[Tensor, "batch channel h w"]:
+        return self.backbone(
+            noisy,
+            encoder_hidden_states=given.tokens,
+            pooled_projections=given.pooled,
+            timestep=t,
+            return_dict=False,
+        )[0]
+
+    def _context_width(self) -> int:
+        return int(self.backbone.config.joint_attention_dim)
+
+    def _pooled_width(self) -> int:
+        return int(self.backbone.config.pooled_projection_dim)

@@ -1,0 +1,163 @@
+"""Pipelines of Diffusers draw what the bridge draws, and are told what they have no argument for."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lavibridge import Bridge, connect, prompt_inputs, to_diffusers
+from lavibridge.core.errors import ModelError, RecipeError
+from lavibridge.generation.sample import initial_noise
+
+# Diffusers reads torch tensors by a NumPy call that NumPy 2 warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+PROMPTS = ["a (red:1.4) cat", "a much longer prompt: a boat beside a house"]
+SEEDS = (4, 5)
+
+
+def compose(vision: str, connector: str | dict[str, Any], **language: Any) -> Bridge:
+    """A toy bridge as if trained."""
+    small = {"rank": 4, "dropout": 0.0}
+    bridge = Bridge.compose(
+        {"kind": "llama", "source": "random", **language},
+        {"kind": vision, "source": "random"},
+        connector,
+        language_lora=small,
+        vision_lora=small,
+    )
+    generator = torch.Generator().manual_seed(1)
+    for values in bridge.trained_parameters().values():
+        for value in values.values():
+            value.data += 0.2 * torch.randn(value.shape, generator=generator)
+    return bridge.eval()
+
+
+def drawn(bridge: Bridge, guidance: float, negative: str) -> Tensor:
+    """The latents that `Bridge.generate` decodes."""
+    seen: list[Tensor] = []
+    decode = bridge.vision.decode
+
+    def listening(latents: Tensor) -> Tensor:
+        seen.append(latents.clone())
+        return decode(latents)
+
+    bridge.vision.decode = listening  # type: ignore[method-assign]
+    bridge.generate(PROMPTS, list(SEEDS), steps=3, guidance=guidance, negative_prompt=negative)
+    del bridge.vision.decode
+    (latents,) = seen
+    return latents
+
+
+def piped(bridge: Bridge, pipe: Any, guidance: float, negative: str) -> Tensor:
+    vision = bridge.vision
+    shape = vision.latent_shape(vision.default_size, vision.default_size)
+    pipe.set_progress_bar_config(disable=True)
+    output = pipe(
+        **prompt_inputs(bridge, PROMPTS, negative),
+        latents=initial_noise(shape, SEEDS),
+        num_inference_steps=3,
+        guidance_scale=guidance,
+        height=vision.default_size,
+        width=vision.default_size,
+        output_type="latent",
+    )
+    return output.images
+
+
+ELLA = {"kind": "ella", "latents": 5, "blocks": 2, "heads": 4, "time_channels": 16}
+CASES: list[tuple[str, str | dict[str, Any], dict[str, Any]]] = [
+    ("sd", "lavi", {}),
+    ("sd", "lavi", {"see_padding": True, "max_tokens": 60}),
+    ("sd", ELLA, {}),
+    ("sd", "llmdiff", {}),
+    ("ldm", "lavi", {}),
+    ("sdxl", "lavi", {}),
+    ("sdxl", ELLA, {}),
+    ("pixart", "lavi", {}),
+    ("pixart", ELLA, {}),
+    ("pixart", "llmdiff", {}),
+    ("sana", "lavi", {}),
+    ("sana", ELLA, {}),
+    ("sd3", "lavi", {"see_padding": True, "max_tokens": 60}),
+    ("sd3", ELLA, {}),
+    ("sd", {"kind": "refiner", "read": "attention"}, {}),
+]
+
+
+@pytest.mark.parametrize(("vision", "connector", "language"), CASES)
+@pytest.mark.parametrize(("guidance", "negative"), [(3.0, "blue and green"), (1.0, "")])
+def test_a_pipeline_draws_what_the_bridge_draws(
+    vision: str, connector: Any, language: dict[str, Any], guidance: float, negative: str
+) -> None:
+    bridge = compose(vision, connector, **language)
+    expected = drawn(bridge, guidance, negative)
+    found = piped(bridge, to_diffusers(bridge), guidance, negative)
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+    assert torch.equal(drawn(bridge, guidance, negative), expected), "the bridge's own denoiser has no hook"
+
+
+def test_prompts_make_a_difference_in_a_pipeline() -> None:
+    bridge = compose("sd", ELLA)
+    first = piped(bridge, to_diffusers(bridge), 3.0, "")
+    other = piped(bridge, to_diffusers(bridge), 3.0, "blue")
+    assert (first - other).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("task", ["image-to-image", "inpainting"])
+@pytest.mark.parametrize("connector", ["lavi", ELLA])
+def test_pictures_are_changed_and_filled_in(task: str, connector: Any) -> None:
+    bridge = compose("sd", connector)
+    pipe = to_diffusers(bridge, task)
+    pipe.set_progress_bar_config(disable=True)
+    size = bridge.vision.default_size
+    given: dict[str, Any] = {"image": Image.new("RGB", (size, size), (200, 30, 30))}
+    if task == "inpainting":
+        given["mask_image"] = Image.fromarray(np.tri(size, dtype=np.uint8) * 255)
+    pictures = [
+        np.asarray(
+            pipe(
+                **prompt_inputs(bridge, prompt),
+                **given,
+                height=size,
+                width=size,
+                strength=0.9,
+                num_inference_steps=4,
+                guidance_scale=3.0,
+                generator=torch.Generator().manual_seed(0),
+            ).images[0],
+            np.int16,
+        )
+        for prompt in PROMPTS
+    ]
+    assert pictures[0].shape == (size, size, 3)
+    assert np.abs(pictures[0] - pictures[1]).max() > 1
+
+
+def test_what_a_pipeline_cannot_do_is_said() -> None:
+    with pytest.raises(RecipeError, match="nothing to act on"):
+        prompt_inputs(compose("pixart", "query"), PROMPTS)
+    bridge = compose("pixart", "lavi")
+    with pytest.raises(RecipeError, match=r"did you mean 'inpainting'"):
+        to_diffusers(bridge, "inpaint")
+    with pytest.raises(ModelError, match="no image-to-image pipeline"):
+        to_diffusers(bridge, "image-to-image")
+    with pytest.raises(RecipeError, match="one negative prompt or one for each"):
+        prompt_inputs(bridge, PROMPTS, ["a", "b", "c"])
+    with pytest.raises(ModelError, match="names no Diffusers pipeline for the kind 'flux'"):
+        to_diffusers(compose("flux", "lavi"))
+    with pytest.raises(ModelError, match="differ in length"):
+        prompt_inputs(compose("sd3", "lavi"), PROMPTS)
+    bridge = compose("sd", "lavi")
+    pipe = to_diffusers(bridge)
+    inputs = prompt_inputs(bridge, PROMPTS)
+    with pytest.raises(ModelError, match="48 wide, 49 were expected"):
+        pipe(
+            prompt_embeds=inputs["prompt_embeds"][..., 1:],
+            negative_prompt_embeds=inputs["negative_prompt_embeds"][..., 1:],
+            num_inference_steps=1,
+        )
+    with pytest.raises(ModelError, match="in the denoiser's blocks"):
+        connect(pipe, compose("sd", "llmdiff"))
