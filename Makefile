@@ -26,7 +26,7 @@ quickstart: venv  ## train a bridge for two minutes, draw with it, measure it
 	$(BIN)/lavi quickstart --out runs/quickstart
 
 test: venv  ## every test but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadgroup
 
 slow: venv  ## the slow tests
 	$(BIN)/python -m pytest -m slow

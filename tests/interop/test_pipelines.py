@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -9,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from lavibridge import Bridge, connect, prompt_inputs, to_diffusers
+from lavibridge.core import registry
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.generation.sample import initial_noise
 
@@ -146,7 +148,7 @@ def test_what_a_pipeline_cannot_do_is_said() -> None:
         to_diffusers(bridge, "image-to-image")
     with pytest.raises(RecipeError, match="one negative prompt or one for each"):
         prompt_inputs(bridge, PROMPTS, ["a", "b", "c"])
-    with pytest.raises(ModelError, match="names no Diffusers pipeline for the kind 'flux'"):
+    with pytest.raises(ModelError, match="'flux' names no Diffusers pipeline"):
         to_diffusers(compose("flux", "lavi"))
     with pytest.raises(ModelError, match="differ in length"):
         prompt_inputs(compose("sd3", "lavi"), PROMPTS)
@@ -161,3 +163,37 @@ def test_what_a_pipeline_cannot_do_is_said() -> None:
         )
     with pytest.raises(ModelError, match="in the denoiser's blocks"):
         connect(pipe, compose("sd", "llmdiff"))
+
+
+def test_a_controlnet_hears_the_bridge() -> None:
+    bridge = compose("sd", {"kind": "ella", "latents": 3, "blocks": 1, "heads": 4})
+    family = registry.load("vision", "sd")
+    plain = family(family.Config(source="random")).backbone
+    control = diffusers.ControlNetModel.from_unet(plain, conditioning_embedding_out_channels=(8, 16, 16))
+    torch.manual_seed(0)
+    for value in control.parameters():
+        value.data = 0.1 * torch.randn(value.shape)
+    pipe = to_diffusers(bridge, controlnet=control)
+    assert isinstance(pipe, diffusers.StableDiffusionControlNetPipeline)
+    pipe.set_progress_bar_config(disable=True)
+
+    def drawn(level: float, prompt: str = PROMPTS[0]) -> torch.Tensor:
+        picture = torch.full((1, 3, 32, 32), level)
+        noise = torch.Generator().manual_seed(0)
+        options = prompt_inputs(bridge, prompt)
+        found: torch.Tensor = pipe(
+            image=picture, num_inference_steps=2, generator=noise, output_type="latent", **options
+        ).images
+        return found
+
+    assert (drawn(0.0) - drawn(1.0)).abs().max() > 1e-3
+    assert (drawn(0.0) - drawn(0.0, PROMPTS[1])).abs().max() > 1e-4
+    assert not control._forward_pre_hooks
+    masked = compose("sd", "lavi")
+    pipe = to_diffusers(masked, controlnet=control)
+    with pytest.raises(ModelError, match="a ControlNet takes no mask"):
+        pipe(
+            image=torch.zeros(1, 3, 32, 32), num_inference_steps=1, **prompt_inputs(masked, "a longer prompt")
+        )
+    with pytest.raises(ModelError, match="with a ControlNet"):
+        to_diffusers(compose("sana", "lavi"), "image-to-image", controlnet=control)

@@ -1,6 +1,7 @@
 """What every language family promises, on the real class at toy size."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -308,9 +309,17 @@ def test_a_damaged_or_pickled_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_quantized_weights_need_their_library() -> None:
-    from importlib.util import find_spec
-
     if find_spec("bitsandbytes") is not None:
         pytest.skip("bitsandbytes is installed here")
     with pytest.raises(ModelError, match=r"lavibridge\[quantize\]"):
         toy("t5", quantize="4bit")
+
+
+def test_features_of_four_bits_are_near_the_whole_ones() -> None:
+    pytest.importorskip("bitsandbytes", reason="needs the extra [quantize]")
+    family = registry.load("language", "llama")
+    whole, four = (
+        family(family.Config(source="mini-llama", quantize=bits)).encode([SHORT, LONG]).hidden
+        for bits in (None, "4bit")
+    )
+    assert (four - whole).norm() < 0.1 * whole.norm()

@@ -9,6 +9,7 @@ embeddings carry it, in columns of their own.
 """
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -75,6 +76,24 @@ def connect(pipe: Any, bridge: Bridge) -> None:
         return given, named | _arguments(_conditioning(bridge, embeddings, t), named, embeddings.dtype)
 
     denoiser.register_forward_pre_hook(before, with_kwargs=True)
+    control = getattr(pipe, "controlnet", None)
+    if control is not None:
+        control.register_forward_pre_hook(_before_control(bridge), with_kwargs=True)
+
+
+def _before_control(bridge: Bridge) -> Callable[..., tuple[Any, dict[str, Any]]]:
+    """A hook that gives a ControlNet the tokens that the denoiser gets."""
+
+    def before(control: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        made = _conditioning(bridge, named["encoder_hidden_states"], torch.as_tensor(given[1]))
+        if not bool(made.mask.all()):
+            raise ModelError(
+                "a ControlNet takes no mask and the prompts differ in length (the negative one is counted): "
+                "use a connector with a fixed number of tokens, such as 'ella', or see_padding"
+            )
+        return given, named | {"encoder_hidden_states": made.tokens.to(named["encoder_hidden_states"].dtype)}
+
+    return before
 
 
 def _conditioning(bridge: Bridge, embeddings: Float[Tensor, "batch token column"], t: Tensor) -> Conditioning:

@@ -35,9 +35,10 @@ TASKS = {
 """Task -> what turns the family's pipeline into one for it."""
 
 
-def to_diffusers(bridge: Bridge, task: str = "text-to-image") -> Any:
+def to_diffusers(bridge: Bridge, task: str = "text-to-image", controlnet: Any | None = None) -> Any:
     """A pipeline of the vision model's family, with UniPC as its sampler; call it with `prompt_inputs`.
 
+    With a ``controlnet`` of Diffusers, made for the same denoiser, it is the family's ControlNet pipeline.
     The bridge is put into evaluation mode, and what changes the pipeline's weights changes the bridge's.
     Raises RecipeError for an unknown task, ModelError where Diffusers has no such pipeline for the family.
     """
@@ -55,17 +56,19 @@ def to_diffusers(bridge: Bridge, task: str = "text-to-image") -> Any:
         "force_zeros_for_empty_prompt": False,
         "add_watermarker": False,
     }
-    converted = TASKS[task]
+    converted = TASKS[task] if controlnet is None else TASKS[task] or "AutoPipelineForText2Image"
+    control = {} if controlnet is None else {"controlnet": _with_own_hooks(controlnet)}
     with warnings.catch_warnings():
         # Settings of old schedulers are changed with a warning; the scheduler that counts comes in below.
         warnings.filterwarnings("ignore", category=FutureWarning)
         pipe = pipeline(**{name: own.get(name) for name in inspect.signature(pipeline).parameters})
         if converted is not None:
             try:
-                pipe = getattr(diffusers, converted).from_pipe(pipe)
+                pipe = getattr(diffusers, converted).from_pipe(pipe, **control)
             except ValueError as error:
+                asked = f"{task} pipeline{' with a ControlNet' if control else ''}"
                 raise ModelError(
-                    f"Diffusers has no {task} pipeline beside its {pipeline.__name__}: use text-to-image"
+                    f"Diffusers has no {asked} beside its {pipeline.__name__}: use text-to-image without one"
                 ) from error
     pipe.scheduler = make_scheduler(vision.scheduler, shift=vision.flow_shift(shape))
     connect(pipe, bridge)

@@ -57,7 +57,7 @@ class StableDiffusionPretraining(LatentDiffusionPretraining):
     """The U-Net and its text tower, trained together."""
 
     name = "mini-sd"
-    steps = 28_000
+    steps = 36_000
     singles_until = 11_000
     batch = 32
     lr = 1.5e-3
