@@ -8,9 +8,10 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UniPCMultistepScheduler
 from PIL import Image
-from transformers import CLIPModel, CLIPProcessor
+from transformers import AutoTokenizer, CLIPModel, CLIPProcessor, T5ForConditionalGeneration
 
 from lavibridge import Bridge
+from lavibridge.core import registry
 from lavibridge.core.files import models_folder, shipped_models
 from lavibridge.generation.sample import initial_noise
 from lavibridge.language.llama import Llama
@@ -23,7 +24,8 @@ PROMPT = "a large red circle"
 
 
 def test_the_promised_models_are_there_and_small() -> None:
-    assert set(shipped_models()) == {"mini-clip", "mini-llama", "mini-resnet", "mini-sd"}
+    texts = {"mini-bert", "mini-llama", "mini-t5-base", "mini-t5-large", "mini-t5-small"}
+    assert set(shipped_models()) == texts | {"mini-clip", "mini-resnet", "mini-sd"}
     sizes = [path.stat().st_size for path in models_folder().rglob("*") if path.is_file()]
     assert max(sizes) < 10_000_000
     assert sum(sizes) < 48_000_000
@@ -94,3 +96,31 @@ def test_the_judges_prefer_the_truth() -> None:
     others = [*pairs[1:], pairs[0]]
     true, false = judge(pictures, pairs), judge(pictures, others)
     assert np.mean([a > b for a, b in zip(true, false, strict=True)]) > 0.95
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("mini-bert", "bert"), ("mini-t5-small", "t5"), ("mini-t5-base", "t5"), ("mini-t5-large", "t5")],
+)
+def test_language_models_are_read_by_their_families(name: str, kind: str) -> None:
+    assert registry.detect("language", name) == kind
+    family = registry.load("language", kind)
+    features = family(family.Config(source=name)).encode(["a red circle", "a blue circle"])
+    one, other = features.hidden[:, -1]
+    assert (one - other).norm() > 0.05 * one.norm()
+
+
+@pytest.mark.parametrize(("size", "known"), [("small", 0.6), ("base", 0.8), ("large", 0.75)])
+def test_t5_fills_in_what_synonyms_mean(size: str, known: float) -> None:
+    folder = models_folder() / f"mini-t5-{size}"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = T5ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    pairs = [(word, other) for word, others in SYNONYMS.items() for other in others]
+    texts = [f"{other} means <extra_id_0> ." for _, other in pairs]
+    given = tokenizer(texts, padding=True, return_tensors="pt")
+    start = torch.tensor([[tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids("<extra_id_0>")]])
+    with torch.no_grad():
+        logits = model(**given, decoder_input_ids=start.expand(len(texts), -1)).logits[:, -1]
+    wanted = [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word, _ in pairs]
+    right = [int(row.argmax()) == token for row, token in zip(logits, wanted, strict=True)]
+    assert np.mean(right) > known

@@ -37,8 +37,9 @@ PLACED = 6.0
 ASKED = 0.5
 """Weight of the questions beside the denoiser's loss."""
 STEPS, GUIDANCE = 20, 4.0
-MOST_WEIGHT = 200.0
-"""No time counts for more; on a linear schedule the last ones would outweigh all others together."""
+MOST_WEIGHT = 2_000.0
+"""Reached at a signal of 1 in 2,000: what lies beyond is noise to anybody, and would take most of a linear
+schedule's times."""
 SCORED = ("one", "two", "spatial")
 
 Latents = Float[Tensor, "batch 4 16 16"]

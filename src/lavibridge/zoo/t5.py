@@ -83,11 +83,18 @@ class T5Pretraining(Pretraining):
         return loss
 
     def scores(self) -> dict[str, float]:
-        """Held-out perplexity of the spans, and the share of synonyms filled with the right plain word."""
-        rng = np.random.default_rng(0)
+        """Held-out perplexities of spans and of what follows, and the share of synonyms that are known."""
         parts = [self.held_out[start : start + 50] for start in range(0, HELD_OUT, 50)]
-        losses = torch.stack([self._loss(rng, part, 0.0) for part in parts])
-        return {"perplexity": float(losses.mean().exp()), "synonyms": self._synonyms_known()}
+
+        def perplexity(share: float) -> float:
+            rng = np.random.default_rng(0)
+            return float(torch.stack([self._loss(rng, part, share) for part in parts]).mean().exp())
+
+        return {
+            "spans": perplexity(0.0),
+            "continued": perplexity(1.0),
+            "synonyms": self._synonyms_known(),
+        }
 
     def _synonyms_known(self) -> float:
         """Share of `X means <blank> .` that are filled in right, over every synonym of the world."""
