@@ -15,11 +15,12 @@ import peft
 import torch
 from peft.tuners.lora import LoraLayer
 from pydantic import Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lavibridge.core.config import Config
 from lavibridge.core.errors import ModelError
+from lavibridge.core.tensors import save_tensors
 
 ADAPTER = "default"
 _PREFIX = "base_model.model."
@@ -106,8 +107,7 @@ def save_lora(module: nn.Module, folder: Path, source: str) -> None:
     config.base_model_name_or_path = source
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(str(folder))
-    state = {name: value.cpu().contiguous() for name, value in lora_state(module).items()}
-    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(lora_state(module), folder / WEIGHTS)
 
 
 def load_lora(module: nn.Module, folder: Path, name: str) -> None:

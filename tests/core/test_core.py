@@ -151,3 +151,19 @@ def test_errors_are_of_one_family() -> None:
     assert isinstance(error, LaviError)
     assert error.names == ("a.png",)
     assert str(error) == "loss is NaN"
+
+
+def test_tensors_are_written_whole_and_for_everybody(tmp_path: Path) -> None:
+    import torch
+    from safetensors import safe_open
+
+    from lavibridge.core.tensors import save_tensors
+
+    plain, path = tmp_path / "plain", tmp_path / "deep" / "a.safetensors"
+    plain.write_text("")
+    save_tensors({"a": torch.arange(6).view(2, 3).T}, path, {"made_by": "a test"})
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == {"format": "pt", "made_by": "a test"}
+        assert file.get_tensor("a").tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert path.stat().st_mode == plain.stat().st_mode
+    assert [each.name for each in path.parent.iterdir()] == ["a.safetensors"]

@@ -220,7 +220,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_whole(
     def full(*arguments: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint, "save_tensors", full)
     with pytest.raises(RunError, match="No space left"):
         train(toy(training={"steps": 2}), run, resume=True)
     monkeypatch.undo()

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from lavibridge import lora
 from lavibridge.connectors.base import Connector
 from lavibridge.core import registry
 from lavibridge.core.errors import ModelError, RunError
 from lavibridge.core.files import read_json, sha256, write_json
+from lavibridge.core.tensors import save_tensors
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 
@@ -47,8 +48,7 @@ def write(folder: Path, language: LanguageModel, connector: Connector, vision: V
     (folder / DESCRIPTION).unlink(missing_ok=True)  # until the end, so that a half-written folder is none
     connector_options = {"kind": registry.kind_of("connectors", connector), **connector.config.model_dump()}
     write_json(folder / "connector" / "config.json", connector_options)
-    state = {name: value.detach().cpu().contiguous() for name, value in connector.state_dict().items()}
-    save_file(state, folder / CONNECTOR_WEIGHTS, metadata={"format": "pt"})
+    save_tensors(connector.state_dict(), folder / CONNECTOR_WEIGHTS)
     files = ["connector/config.json", CONNECTOR_WEIGHTS]
     description: dict[str, Any] = {
         "format": FORMAT,

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-from safetensors.torch import save_file
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import resolve_source, write_atomic, write_json
 from lavibridge.core.sources import RANDOM, read_model_json
+from lavibridge.core.tensors import save_tensors
 from lavibridge.interop.hook import painter
 from lavibridge.interop.merged import merged_state
 
@@ -73,7 +73,7 @@ def write_diffusers(bridge: Bridge, folder: Path) -> None:
     index |= {name: [None, None] for name in index if _is_part(index[name]) and name not in parts}
     denoiser = folder / vision.denoiser_folder
     vision.backbone.save_config(denoiser)
-    save_file(merged_state(vision.backbone, bridge.is_merged), denoiser / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(merged_state(vision.backbone, bridge.is_merged), denoiser / WEIGHTS)
     index[vision.denoiser_folder] = ["diffusers", type(vision.backbone).__name__]
     write_json(folder / "model_index.json", index)
     bridge.save_pretrained(folder / "bridge")

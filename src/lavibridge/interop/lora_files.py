@@ -16,12 +16,12 @@ from pathlib import Path
 
 import diffusers
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lavibridge import lora
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import ModelError
+from lavibridge.core.tensors import save_tensors
 from lavibridge.interop.order import layers, pair_shapes
 from lavibridge.interop.weights import read_named
 from lavibridge.lora import LoraSettings
@@ -147,12 +147,12 @@ def _write(folder: Path, pairs: Mapping[str, tuple[Tensor, Tensor]], sides: tupl
     rank = next(iter(pairs.values()))[0].shape[1]
     state: dict[str, Tensor] = {}
     for name, (up, down) in pairs.items():
-        state[name + sides[0]] = up.cpu().contiguous()
-        state[name + sides[1]] = down.cpu().contiguous()
+        state[name + sides[0]] = up
+        state[name + sides[1]] = down
         state[f"{name}.alpha"] = torch.tensor(float(rank))
     folder.mkdir(parents=True, exist_ok=True)
     told = {"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": str(rank)}
-    save_file(state, folder / FILE, metadata={"format": "pt", **told})
+    save_tensors(state, folder / FILE, told)
 
 
 def _placed(key: str, known: Mapping[str, str]) -> tuple[str | None, str]:

@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from lavibridge.bridge import store
 from lavibridge.core.errors import RunError
 from lavibridge.core.files import read_json, sha256, write_json
+from lavibridge.core.tensors import save_tensors
 from lavibridge.training.loop import State
 from lavibridge.training.optim import Parts
 
@@ -42,7 +43,7 @@ def save_checkpoint(run: Path, state: State, data: str, keep: int | None) -> Pat
         if state.ema is not None:
             with state.ema.applied():
                 state.bridge.save_pretrained(partial / "ema")
-        save_file(moments(state.optimizer, state.parts), partial / "optimizer.safetensors")
+        save_tensors(moments(state.optimizer, state.parts), partial / "optimizer.safetensors")
         write_json(
             partial / "state.json", {"step": state.step, "seconds": round(state.seconds, 3), "data": data}
         )
