@@ -249,6 +249,12 @@ def test_the_golden_ella_says_what_the_official_code_said(golden_ella: Bridge) -
     assert_close(norms, "out.grad_norms")
 
 
+def test_bridge_has_it_by_name(ella: Path) -> None:
+    bridge = Bridge.import_released("ella", ella, language=T5, vision=SD, device="cpu")
+    assert isinstance(bridge.connector, Ella)
+    assert isinstance(bridge.to_diffusers(), diffusers.StableDiffusionPipeline)
+
+
 @needs_golden
 def test_the_golden_ella_draws_and_is_saved(golden_ella: Bridge, tmp_path: Path) -> None:
     picture = golden_ella.generate("a red circle", steps=2)[0]

@@ -8,6 +8,7 @@ Zhao et al. 2024 (LaVi-Bridge), arXiv 2403.07860.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,16 @@ class Bridge(nn.Module):
         )
         store.load_weights(stored, bridge.language, bridge.connector, bridge.vision)
         return bridge.to(pick_device(device)).eval()
+
+    @staticmethod
+    def import_released(format: str, path: str | Path, **models: Any) -> "Bridge":
+        """A bridge of released weights: `lavibridge.import_released`, whose arguments these are."""
+        made: Bridge = import_module("lavibridge.interop.released").import_released(format, path, **models)
+        return made
+
+    def to_diffusers(self, task: str = "text-to-image", controlnet: Any | None = None) -> Any:
+        """The bridge as a Diffusers pipeline: `lavibridge.to_diffusers`."""
+        return import_module("lavibridge.interop.pipelines").to_diffusers(self, task, controlnet)
 
     @staticmethod
     def native(vision: str | Mapping[str, Any] | VisionModel, device: str = "auto") -> "Bridge":
