@@ -32,8 +32,10 @@ EMPTY_CAPTIONS = 0.1
 FIRST = {"one": 3.0}
 LATER = {"two": 1.5, "spatial": 3.0, "counting": 2.0}
 """How many times as often a picture of a category is drawn: shapes are learnt from single things first."""
-PLACED = 6.0
+PLACED = 20.0
 """The same for captions that say where in the picture a thing is; without, places were not learnt at all."""
+LATE, LATE_EVERY = 0.8, 3
+"""Every third time is one of the last fifth, when it is decided where things lie (LOG.md, 2026-11-21)."""
 ASKED = 0.5
 """Weight of the questions beside the denoiser's loss."""
 STEPS, GUIDANCE = 20, 4.0
@@ -123,12 +125,13 @@ class LatentDiffusionPretraining(Pretraining):
         return drawn
 
     def loss(self, step: int) -> Tensor:
-        """Weighted squared error of the predicted noise; times are spread evenly over the batch."""
+        """Weighted squared error of the predicted noise; times are spread over the batch, more over late ones."""
         chosen = torch.multinomial(self.shares[step >= self.singles_until], self.batch)
         mean, spread = self.means[chosen].float(), self.spreads[chosen].float()
         latents = (mean + spread * torch.randn_like(mean)) * self.vae.config.scaling_factor
         noise = torch.randn_like(latents)
         even = (torch.arange(self.batch) + torch.rand(())) / self.batch
+        even = torch.where(torch.arange(self.batch) % LATE_EVERY == 0, LATE + (1 - LATE) * even, even)
         t = (even * len(self.alpha_bar)).long().clamp(max=len(self.alpha_bar) - 1)
         kept = torch.rand(self.batch) >= EMPTY_CAPTIONS
         captions = [self.captions[row] for row in torch.where(kept, chosen + 1, 0).tolist()]
