@@ -125,7 +125,7 @@ class LatentDiffusionPretraining(Pretraining):
         return drawn
 
     def loss(self, step: int) -> Tensor:
-        """Weighted squared error of the predicted noise; times are spread over the batch, more of them late."""
+        """Weighted squared error of the predicted noise; times are spread, more of them late."""
         chosen = torch.multinomial(self.shares[step >= self.singles_until], self.batch)
         mean, spread = self.means[chosen].float(), self.spreads[chosen].float()
         latents = (mean + spread * torch.randn_like(mean)) * self.vae.config.scaling_factor
