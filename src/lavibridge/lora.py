@@ -20,10 +20,12 @@ from torch import Tensor, nn
 
 from lavibridge.core.config import Config
 from lavibridge.core.errors import ModelError
-from lavibridge.core.tensors import save_tensors
+from lavibridge.core.tensors import check_fit, save_tensors
 
 ADAPTER = "default"
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
+"""What names begin with in PEFT's files."""
+_UP, _DOWN = ".lora_B.weight", ".lora_A.weight"
 WEIGHTS = "adapter_model.safetensors"
 
 
@@ -68,7 +70,7 @@ def lora_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """LoRA weights by their names in PEFT's files, such as ``base_model.model.block.q.lora_A.weight``."""
     marks = tuple(f"{side}.{ADAPTER}." for side in ("lora_A", "lora_B"))
     return {
-        _PREFIX + name.replace(f".{ADAPTER}.", "."): parameter
+        PREFIX + name.replace(f".{ADAPTER}.", "."): parameter
         for name, parameter in module.named_parameters()
         if any(mark in name for mark in marks)
     }
@@ -79,21 +81,25 @@ def lora_state(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in lora_parameters(module).items()}
 
 
+def lora_pairs(module: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    """Copies of (up, down) of each layer with LoRA, by the layer's name."""
+    state = lora_state(module)
+    names = [name.removesuffix(_DOWN) for name in state if name.endswith(_DOWN)]
+    return {name.removeprefix(PREFIX): (state[name + _UP], state[name + _DOWN]) for name in names}
+
+
+def named_pairs(pairs: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """(up, down) of layers by the names of PEFT's files."""
+    state: dict[str, Tensor] = {}
+    for name, (up, down) in pairs.items():
+        state |= {f"{PREFIX}{name}{_DOWN}": down, f"{PREFIX}{name}{_UP}": up}
+    return state
+
+
 def load_lora_state(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     """Put weights into the injected LoRA; every name and shape must fit."""
     own = lora_parameters(module)
-    odd = sorted(own.keys() ^ state.keys())
-    if odd:
-        raise ModelError(
-            f"the LoRA of the {name} does not fit: {len(own)} weights here, {len(state)} in the file; "
-            f"the first that differ: {', '.join(odd[:3])}"
-        )
-    for key, parameter in own.items():
-        if parameter.shape != state[key].shape:
-            raise ModelError(
-                f"the LoRA of the {name} does not fit: {key} is {tuple(parameter.shape)} here "
-                f"and {tuple(state[key].shape)} in the file"
-            )
+    check_fit(own, state, f"the LoRA of the {name}")
     with torch.no_grad():
         for key, parameter in own.items():
             parameter.copy_(state[key])

@@ -27,10 +27,9 @@ def import_released(
     training (tokens, padding, read-out) are set. The models are not copied, only named. The folder's path is
     printed on stdout; draw with it: lavi generate FOLDER "a prompt".
     """
-    from lavibridge.core.errors import RunError
+    from lavibridge.core.files import new_folder
     from lavibridge.interop.released import import_released as import_bridge
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out} exists already: name a new folder")
-    import_bridge(format, path, language, vision, device="cpu").save_pretrained(out)
-    print(out)
+    folder = new_folder(out)
+    import_bridge(format, path, language, vision, device="cpu").save_pretrained(folder)
+    print(folder)

@@ -92,13 +92,13 @@ class Connector(nn.Module, ABC):
         blocks: Mapping[str, Attention] = NOTHING,
     ) -> Conditioning:
         """Connected tokens with the pooled vector, and behind the tokens that go past the connector."""
-        pooled = self._pooled(features, tokens, mask)
+        pooled = self.pooled(features, tokens, mask)
         if features.beside is not None and features.beside_mask is not None:
             tokens = torch.cat([features.beside.to(tokens), tokens], dim=1)
             mask = torch.cat([features.beside_mask, mask], dim=1)
         return Conditioning(tokens=tokens, mask=mask, pooled=pooled, blocks=blocks)
 
-    def _pooled(
+    def pooled(
         self, features: TextFeatures, tokens: Tensor, mask: Mask
     ) -> Float[Tensor, "batch pooled"] | None:
         """The pooled vector: the language model's own where it fits, else out of the conditioning tokens."""

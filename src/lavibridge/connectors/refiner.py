@@ -85,5 +85,6 @@ class Refiner(Connector):
             x = block(x, mask, told)
         return self.then.connect(self.then.read(x[:, None]), mask, t)
 
-    def _pooled(self, features: TextFeatures, tokens: Tensor, mask: Mask) -> Tensor | None:
-        return self.then._pooled(features, tokens, mask)
+    def pooled(self, features: TextFeatures, tokens: Tensor, mask: Mask) -> Tensor | None:
+        """The following connector's."""
+        return self.then.pooled(features, tokens, mask)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import LaviError, ModelError
+from lavibridge.core.errors import LaviError, ModelError, RunError
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -26,6 +26,14 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def new_folder(path: str | Path) -> Path:
+    """A folder to be written, new or empty; raises RunError where something is there."""
+    folder = Path(path).expanduser()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} exists already: name a new folder")
+    return folder
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor
 
+from lavibridge.core.errors import ModelError
 from lavibridge.core.files import write_atomic
 
 
@@ -16,3 +17,19 @@ def save_tensors(state: Mapping[str, Tensor], path: Path, told: Mapping[str, str
     """
     whole = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     write_atomic(path, save(whole, metadata={"format": "pt", **(told or {})}))
+
+
+def check_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], what: str) -> None:
+    """Raise ModelError where the ``given`` tensors have not exactly our names and shapes."""
+    odd = sorted(own.keys() ^ given.keys())
+    if odd:
+        raise ModelError(
+            f"{what} does not fit: {len(own)} weights are needed, {len(given)} found; the first that differ: "
+            f"{', '.join(odd[:3])}"
+        )
+    for name, value in own.items():
+        if value.shape != given[name].shape:
+            raise ModelError(
+                f"{what} does not fit: {name} is {tuple(given[name].shape)} in the file and has to be "
+                f"{tuple(value.shape)} here"
+            )

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import RecipeError, RunError
+from lavibridge.core.errors import RecipeError
+from lavibridge.core.files import new_folder
 from lavibridge.interop.folder import write_diffusers
 from lavibridge.interop.lora_files import write_comfyui, write_kohya
 
@@ -43,7 +44,4 @@ def place_for(format: str, out: str | Path) -> Path:
             f"there is no format '{format}' to export{did_you_mean(format, known)} (formats: "
             f"{', '.join(known)})"
         )
-    folder = Path(out).expanduser()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} exists already: name a new folder")
-    return folder
+    return new_folder(out)

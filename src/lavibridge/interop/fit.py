@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import ModelError
+from lavibridge.core.tensors import check_fit
 
 
 def check_widths(bridge: Bridge, text_width: int, context: int, path: Path) -> None:
@@ -22,17 +23,5 @@ def check_widths(bridge: Bridge, text_width: int, context: int, path: Path) -> N
 
 def load_exactly(connector: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Load weights whose names and shapes must all be the connector's."""
-    own = connector.state_dict()
-    odd = sorted(own.keys() ^ weights.keys())
-    if odd:
-        raise ModelError(
-            f"{path} does not hold this connector: {len(own)} weights are needed, {len(weights)} found; the "
-            f"first that differ: {', '.join(odd[:3])}"
-        )
-    for name, value in own.items():
-        if value.shape != weights[name].shape:
-            raise ModelError(
-                f"{path} does not fit between these models: {name} is {tuple(weights[name].shape)} in the "
-                f"file and has to be {tuple(value.shape)} here"
-            )
+    check_fit(connector.state_dict(), weights, f"the connector in {path}")
     connector.load_state_dict({name: value.float() for name, value in weights.items()})

@@ -34,8 +34,6 @@ ADAPTER_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_mod
 U_NET: Mapping[str, Any] = {"max_tokens": 77, "see_padding": True}
 TRANSFORMER: Mapping[str, Any] = {"max_tokens": 120, "see_padding": False}
 DROPOUT = 0.1
-PREFIX = "base_model.model."
-"""Of LoRA weights' names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +111,6 @@ def read_pairs(path: Path) -> Pairs:
 
 def named_state(network: nn.Module, given: Pairs, name: str) -> dict[str, Tensor]:
     """The list under the names of PEFT's files; every shape must fit the layer at its place."""
-    state: dict[str, Tensor] = {}
     wanted = published_order(network)
     for (layer_name, layer), (up, down) in zip(wanted.items(), given.pairs, strict=True):
         for tensor, shape, side in zip(
@@ -124,9 +121,7 @@ def named_state(network: nn.Module, given: Pairs, name: str) -> dict[str, Tensor
                     f"{given.path} was trained with another {name}: at {layer_name}, {side} is "
                     f"{tuple(tensor.shape)} in the file and has to be {shape} here"
                 )
-        state[f"{PREFIX}{layer_name}.lora_A.weight"] = down
-        state[f"{PREFIX}{layer_name}.lora_B.weight"] = up
-    return state
+    return lora.named_pairs(dict(zip(wanted, given.pairs, strict=True)))
 
 
 def _check_complete(folder: Path) -> None:

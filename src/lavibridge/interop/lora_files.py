@@ -30,8 +30,7 @@ FILE = "vision_lora.safetensors"
 KOHYA_SIDES = (".lora_up.weight", ".lora_down.weight")
 PEFT_SIDES = (".lora_B.weight", ".lora_A.weight")
 """Up and down."""
-PEFT_PREFIX = "base_model.model."
-PREFIXES = ("lora_unet_", PEFT_PREFIX, "unet.", "transformer.")
+PREFIXES = ("lora_unet_", lora.PREFIX, "unet.", "transformer.")
 SIDES = {
     ".lora_down.weight": "down",
     ".lora_up.weight": "up",
@@ -55,14 +54,6 @@ class LoraReport:
     """Keys for which there is no layer."""
     untouched: tuple[str, ...]
     """Layers that have LoRA of which the file says nothing; they keep it."""
-
-
-def lora_pairs(network: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
-    """(up, down) of each layer with LoRA, by the layer's name."""
-    state = {name.removeprefix(PEFT_PREFIX): value for name, value in lora.lora_state(network).items()}
-    up, down = PEFT_SIDES
-    names = [name.removesuffix(down) for name in state if name.endswith(down)]
-    return {name: (state[name + up], state[name + down]) for name in names}
 
 
 def write_kohya(bridge: Bridge, folder: Path) -> None:
@@ -97,7 +88,7 @@ def read_lora_file(bridge: Bridge, path: str | Path) -> LoraReport:
     """
     network = bridge.vision.backbone
     found = read_named(Path(path))
-    own = lora_pairs(network)
+    own = lora.lora_pairs(network)
     known = {name.replace(".", "_"): name for name in (own or layers(network))}
     by_layer: dict[str, dict[str, str]] = {}
     unmatched = []
@@ -121,10 +112,7 @@ def read_lora_file(bridge: Bridge, path: str | Path) -> LoraReport:
         network.train(network.training)  # what was injected begins in training mode
     elif rank != (there := next(iter(own.values()))[0].shape[1]):
         raise ModelError(f"{path} has rank {rank}, the bridge's vision LoRA has rank {there}")
-    state = lora.lora_state(network)
-    for name, (up, down) in pairs.items():
-        state[f"{PEFT_PREFIX}{name}.lora_A.weight"] = down
-        state[f"{PEFT_PREFIX}{name}.lora_B.weight"] = up
+    state = lora.lora_state(network) | lora.named_pairs(pairs)
     lora.load_lora_state(network, state, "vision model")
     return LoraReport(
         matched=tuple(sorted(key for sides in by_layer.values() for key in sides.values())),
@@ -134,7 +122,7 @@ def read_lora_file(bridge: Bridge, path: str | Path) -> LoraReport:
 
 
 def _vision_pairs(bridge: Bridge) -> dict[str, tuple[Tensor, Tensor]]:
-    pairs = lora_pairs(bridge.vision.backbone)
+    pairs = lora.lora_pairs(bridge.vision.backbone)
     if not pairs:
         raise ModelError(
             "the bridge has no vision LoRA, so there is nothing to write in this format: use the vision "

@@ -7,8 +7,8 @@ convolution   W + up down, the kernels of down flattened
 import torch
 from torch import Tensor, nn
 
-from lavibridge.interop.lora_files import lora_pairs
 from lavibridge.interop.order import plain_name
+from lavibridge.lora import lora_pairs
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ four linears, the analogue of what LaVi-Bridge takes in T5: query, key, value an
 """
 
 from lavibridge.language.hf import TransformersModel
+from lavibridge.language.parts.toys import TOY
 
 
 class Bert(TransformersModel):
@@ -16,10 +17,4 @@ class Bert(TransformersModel):
     limits_positions = True
     learned_positions = True
     toy_template = "<s> $A </s>"
-    toy = {  # noqa: RUF012 - a constant of the class
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 128,
-    }
+    toy = TOY

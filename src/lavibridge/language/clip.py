@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lavibridge.language.hf import TransformersModel
+from lavibridge.language.parts.toys import TOY
 
 
 class ClipText(TransformersModel):
@@ -20,14 +21,7 @@ class ClipText(TransformersModel):
     learned_positions = True
     takes_queries = False
     toy_template = "<s> $A </s>"
-    toy = {  # noqa: RUF012 - a constant of the class
-        "hidden_size": 48,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 128,
-        "projection_dim": 32,
-    }
+    toy = {**TOY, "hidden_size": 48, "projection_dim": 32}  # noqa: RUF012 - a constant of the class
 
     def _pooled(self, output: Any) -> Float[Tensor, "batch width"] | None:
         return output.pooler_output.float()

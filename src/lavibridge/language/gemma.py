@@ -6,6 +6,7 @@ LoRA on q_proj, k_proj, v_proj, o_proj.
 """
 
 from lavibridge.language.hf import TransformersModel
+from lavibridge.language.parts.toys import TOY_DECODER
 
 
 class Gemma(TransformersModel):
@@ -17,12 +18,4 @@ class Gemma(TransformersModel):
     read = "norm_mean"
     limits_positions = True
     toy_template = "<s> $A"
-    toy = {  # noqa: RUF012 - a constant of the class
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "max_position_embeddings": 128,
-    }
+    toy = {**TOY_DECODER, "head_dim": 16}  # noqa: RUF012 - a constant of the class

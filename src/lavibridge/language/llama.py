@@ -5,6 +5,7 @@ Touvron et al. 2023, arXiv 2307.09288; Zhang et al. 2024 (TinyLlama), arXiv 2401
 """
 
 from lavibridge.language.hf import TransformersModel
+from lavibridge.language.parts.toys import TOY_DECODER
 
 
 class Llama(TransformersModel):
@@ -17,11 +18,4 @@ class Llama(TransformersModel):
     call_options = {"use_cache": False}  # noqa: RUF012 - a constant of the class
     limits_positions = True
     toy_template = "<s> $A"
-    toy = {  # noqa: RUF012 - a constant of the class
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 128,
-    }
+    toy = TOY_DECODER

@@ -5,6 +5,7 @@ token before or after a text. LoRA on q_proj, k_proj, v_proj, o_proj.
 """
 
 from lavibridge.language.hf import TransformersModel
+from lavibridge.language.parts.toys import TOY_DECODER
 
 
 class Qwen(TransformersModel):
@@ -17,11 +18,4 @@ class Qwen(TransformersModel):
     limits_positions = True
     pads = ("pad", "eos")
     toy_template = "$A"
-    toy = {  # noqa: RUF012 - a constant of the class
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "max_position_embeddings": 128,
-    }
+    toy = TOY_DECODER

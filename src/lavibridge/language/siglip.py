@@ -8,6 +8,7 @@ LoRA on the attention's four linears.
 """
 
 from lavibridge.language.hf import TransformersModel
+from lavibridge.language.parts.toys import TOY
 
 
 class SiglipText(TransformersModel):
@@ -24,10 +25,4 @@ class SiglipText(TransformersModel):
     learned_positions = True
     takes_queries = False
     toy_template = "$A </s>"
-    toy = {  # noqa: RUF012 - a constant of the class
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 128,
-    }
+    toy = TOY

@@ -6,6 +6,7 @@ Zhang et al. 2025, arXiv 2504.06225. The decoder's weights are left aside. LoRA 
 from typing import Any
 
 from lavibridge.language.hf import TOY_IDS, TransformersModel
+from lavibridge.language.parts.toys import TOY_DECODER
 
 
 class T5Gemma(TransformersModel):
@@ -16,15 +17,7 @@ class T5Gemma(TransformersModel):
     load_options = {"is_encoder_decoder": False}  # noqa: RUF012 - a constant of the class
     limits_positions = True
     toy_template = "<s> $A"
-    toy = {  # noqa: RUF012 - a constant of the class
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "max_position_embeddings": 128,
-    }
+    toy = {**TOY_DECODER, "head_dim": 16}  # noqa: RUF012 - a constant of the class
 
     def _fresh(self, model: Any) -> Any:
         part = {**self.toy, **TOY_IDS}

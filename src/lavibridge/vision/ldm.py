@@ -3,10 +3,6 @@
 Rombach et al. 2022, arXiv 2112.10752. LoRA as in LaVi-Bridge.
 """
 
-from jaxtyping import Float
-from torch import Tensor
-
-from lavibridge.core.contracts import Conditioning
 from lavibridge.vision.parts.unet import UNet
 
 
@@ -16,6 +12,3 @@ class LatentDiffusion(UNet):
     pipeline_class = "StableDiffusionPipeline"
     autoencoder_folder = "vqvae"
     default_guidance = 6.0  # of its model card; the pipeline itself has 1, which is none
-
-    def _additions(self, noisy: Float[Tensor, "batch channel h w"], given: Conditioning) -> None:
-        return None

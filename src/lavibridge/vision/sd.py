@@ -4,10 +4,6 @@ Rombach et al. 2022, arXiv 2112.10752. The scale of its tokens is MetaQuery's (P
 2504.06256).
 """
 
-from jaxtyping import Float
-from torch import Tensor
-
-from lavibridge.core.contracts import Conditioning
 from lavibridge.vision.parts.unet import UNet
 
 
@@ -17,6 +13,3 @@ class StableDiffusion(UNet):
     pipeline_class = "StableDiffusionPipeline"
     rms = 1.0
     default_guidance = 7.5
-
-    def _additions(self, noisy: Float[Tensor, "batch channel h w"], given: Conditioning) -> None:
-        return None

@@ -4,7 +4,6 @@ LoRA as in LaVi-Bridge: the attention's linears, GEGLU projections, the residual
 projections (224 layers of Stable Diffusion 1.4).
 """
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -73,11 +72,11 @@ class UNet(DiffusersModel):
             **self._spoken(given),
         )[0]
 
-    @abstractmethod
     def _additions(
         self, noisy: Float[Tensor, "batch channel h w"], given: Conditioning
     ) -> Mapping[str, Any] | None:
-        """What the U-Net takes beside tokens."""
+        """What the U-Net takes beside tokens; nothing, if the family does not say otherwise."""
+        return None
 
     def _context_width(self) -> int:
         return int(self.backbone.config.cross_attention_dim)
