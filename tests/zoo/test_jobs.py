@@ -93,7 +93,9 @@ def image_job(name: str, tmp_path: Path) -> LatentDiffusionPretraining:
     if name == "mini-sd":
         return StableDiffusionPretraining(pool=40)
     if name == "mini-ldm":
-        return LatentDiffusionBertPretraining(pool=40)
+        ldm = LatentDiffusionBertPretraining(pool=40)
+        ldm.taught_until = 1
+        return ldm
     text = T5SmallPretraining(documents=60)
     trained(text, tmp_path / "t5-work")
     export(text, tmp_path / "t5-work", tmp_path / "t5")

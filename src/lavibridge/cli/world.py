@@ -21,7 +21,7 @@ PICTURES = typer.Argument(metavar="PICTURE...", help="PNG files of 64 x 64 pixel
 NAME = typer.Argument(
     metavar="NAME",
     help="mini-vae, mini-clip, mini-t5-small, mini-t5-base, mini-t5-large, mini-bert, mini-llama; and, "
-    "on top of shipped ones, mini-sd (mini-vae, mini-clip), mini-ldm (mini-vae), mini-pixart "
+    "on top of shipped ones, mini-sd (mini-vae, mini-clip), mini-ldm (mini-sd), mini-pixart "
     "(mini-vae, mini-t5-large).",
 )
 MADE = typer.Option(

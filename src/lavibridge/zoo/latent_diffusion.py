@@ -33,9 +33,12 @@ FIRST = {"one": 3.0}
 LATER = {"two": 1.5, "spatial": 3.0, "counting": 2.0}
 """How many times as often a picture of a category is drawn: shapes are learnt from single things first."""
 PLACED = 20.0
-"""The same for captions that say where in the picture a thing is; without, places were not learnt at all."""
+"""The same for captions that say where in the picture a thing is."""
+PLACING, PLACING_PLACED = {"spatial": 20.0}, 60.0
+"""The same while places and directions are learnt: five sixths of the pictures are of such captions."""
 LATE, LATE_EVERY = 0.8, 3
-"""Every third time is one of the last fifth, when it is decided where things lie (LOG.md, 2026-11-21)."""
+"""Every third time is one of the last fifth, when it is decided where things lie; while places are learnt,
+every time is (LOG.md, 2026-11-21)."""
 ASKED = 0.5
 """Weight of the questions beside the denoiser's loss."""
 STEPS, GUIDANCE = 20, 4.0
@@ -72,6 +75,9 @@ class LatentDiffusionPretraining(Pretraining):
     """What the pipeline is called with besides prompts, steps and guidance."""
     singles_until: int = 8_000
     """The step from which the harder categories are drawn more often."""
+    placing: range = range(4_000, 6_500)
+    """The steps in which places and directions are learnt: among all other pictures and times they never
+    were, by themselves they were after 1,800 steps."""
     questions: Questions | None = None
     """For a text tower that learns along."""
     alpha_bar: Float[Tensor, " time"]
@@ -83,10 +89,12 @@ class LatentDiffusionPretraining(Pretraining):
         self.vae = AutoencoderKL.from_pretrained(folder).float().eval()
         self.vae.register_to_config(_name_or_path="")  # a path of this machine, which exports would carry on
         pairs = make_pairs(self.seed + 2, pool)
-        self.shares = [
-            torch.tensor([emphasis.get(pair.category, 1.0) * _placed(pair) for pair in pairs])
-            for emphasis in (FIRST, LATER)
-        ]
+        self.first, self.later, self.places = (
+            torch.tensor(
+                [emphasis.get(pair.category, 1.0) * (placed if _is_placed(pair) else 1.0) for pair in pairs]
+            )
+            for emphasis, placed in ((FIRST, PLACED), (LATER, PLACED), (PLACING, PLACING_PLACED))
+        )
         self.captions = ["", *(pair.caption for pair in pairs)]
         self.told = torch.tensor([told(pair.spec) for pair in pairs])
         means, spreads = [], []
@@ -126,12 +134,15 @@ class LatentDiffusionPretraining(Pretraining):
 
     def loss(self, step: int) -> Tensor:
         """Weighted squared error of the predicted noise; times are spread, more of them late."""
-        chosen = torch.multinomial(self.shares[step >= self.singles_until], self.batch)
+        is_placing = step in self.placing
+        emphasis = self.later if step >= self.singles_until else self.first
+        chosen = torch.multinomial(self.places if is_placing else emphasis, self.batch)
         mean, spread = self.means[chosen].float(), self.spreads[chosen].float()
         latents = (mean + spread * torch.randn_like(mean)) * self.vae.config.scaling_factor
         noise = torch.randn_like(latents)
         even = (torch.arange(self.batch) + torch.rand(())) / self.batch
-        even = torch.where(torch.arange(self.batch) % LATE_EVERY == 0, LATE + (1 - LATE) * even, even)
+        is_late = torch.arange(self.batch) % (1 if is_placing else LATE_EVERY) == 0
+        even = torch.where(is_late, LATE + (1 - LATE) * even, even)
         t = (even * len(self.alpha_bar)).long().clamp(max=len(self.alpha_bar) - 1)
         kept = torch.rand(self.batch) >= EMPTY_CAPTIONS
         captions = [self.captions[row] for row in torch.where(kept, chosen + 1, 0).tolist()]
@@ -170,5 +181,5 @@ class LatentDiffusionPretraining(Pretraining):
         pipeline.to(torch.float32)
 
 
-def _placed(pair: Pair) -> float:
-    return PLACED if any(group.place is not None for group in pair.spec.groups) else 1.0
+def _is_placed(pair: Pair) -> bool:
+    return any(group.place is not None for group in pair.spec.groups)
