@@ -76,14 +76,14 @@ def test_a_caption_keeps_unusual_line_separators(tmp_path: Path) -> None:
         ("", "holds no pairs"),
         ("image_path\tcaption\n", "holds no pairs"),
         ("a.png\tone\nb.png two\n", r"line 2: no tab in 'b.png two'"),
-        ("\tone\n", "line 1: the image path before the tab is empty"),
+        ("\tone\n", "line 1: the path of the picture is empty"),
         ("/etc/passwd\tone\n", "line 1: .*absolute"),
         ("C:\\pictures\\a.png\tone\n", "line 1: .*absolute"),
         ("\\\\server\\a.png\tone\n", "line 1: .*absolute"),
         ("a.png\tone\n../a.png\ttwo\n", "line 2: .*outside"),
         ("x/../../a.png\tone\n", "line 1: .*outside"),
         ("a\0.png\tone\n", "line 1: .*NUL"),
-        (b"a.png\t\xff\xfe\n", "line 1: not UTF-8"),
+        (b"a.png\t\xff\xfe\n", "line 1: the line is not UTF-8"),
     ],
 )
 def test_a_wrong_list_is_refused_by_line(tmp_path: Path, text: str | bytes, said: str) -> None:
@@ -121,7 +121,7 @@ def test_above_the_limit_training_stops_and_the_list_is_still_written(tmp_path: 
     path = write_list(tmp_path, "".join(f"{n}\tx\n" for n in (*good, "one.png", "two.png")), good)
     report = tmp_path / "rejected.jsonl"
     with pytest.raises(
-        DataError, match=r"2 of 10 pictures cannot be used.*\n  one.png: there is no such file"
+        DataError, match=r"2 of 10 pictures cannot be used.*\n  one.png, line 9: there is no such file"
     ):
         open_list(path, Rejected(report), max_rejected=0.19)
     assert len(report.read_text().splitlines()) == 2
@@ -160,7 +160,7 @@ def test_root_says_where_paths_start(tmp_path: Path) -> None:
 def test_a_picture_that_vanishes_later_is_an_error_that_names_it(tmp_path: Path) -> None:
     dataset = open_list(write_list(tmp_path, "a.png\tone\n"))
     (tmp_path / "a.png").unlink()
-    with pytest.raises(DataError, match=r"a\.png was readable at the start"):
+    with pytest.raises(DataError, match=r"a\.png was readable when it was checked"):
         dataset.picture(0, SIZE)
 
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lavibridge.training.order import Order, chance, mix
+from lavibridge.training.order import Shuffled, chance, mix
 
 SHAPE = (4, 2, 2)
 
@@ -12,22 +12,22 @@ SHAPE = (4, 2, 2)
 @settings(deadline=None)
 @given(count=st.integers(1, 50), seed=st.integers(0, 2**31), epoch=st.integers(0, 5))
 def test_an_epoch_visits_everything_once(count: int, seed: int, epoch: int) -> None:
-    order = Order(count, seed)
+    order = Shuffled(count, seed)
     visited = [order.index(epoch * count + place) for place in range(count)]
     assert sorted(visited) == list(range(count))
 
 
 def test_any_position_can_be_asked_for_at_any_time() -> None:
-    forward, backward = Order(7, 3), Order(7, 3)
+    forward, backward = Shuffled(7, 3), Shuffled(7, 3)
     positions = range(40)
     assert [forward.index(p) for p in positions] == [backward.index(p) for p in reversed(positions)][::-1]
 
 
 def test_epochs_and_seeds_differ() -> None:
-    order = Order(100, 0)
+    order = Shuffled(100, 0)
     first = [order.index(p) for p in range(100)]
     assert first != [order.index(p) for p in range(100, 200)]
-    assert first != [Order(100, 1).index(p) for p in range(100)]
+    assert first != [Shuffled(100, 1).index(p) for p in range(100)]
 
 
 def test_a_chance_belongs_to_its_position_alone() -> None:

@@ -8,10 +8,12 @@ and a run that is interrupted meets the same samples in the same order as one th
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from pydantic import Field
 
 from lavibridge.core import registry
@@ -29,6 +31,14 @@ class Sample:
     captions: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Some of a dataset's pictures, one after the other, and how often they are met beside other parts."""
+
+    count: int
+    weight: float
+
+
 class Dataset(ABC):
     """Image-caption pairs of one kind, made as `cls(config, rejected)`."""
 
@@ -37,6 +47,11 @@ class Dataset(ABC):
 
         size: int | None = Field(default=None, ge=8)
         """Height and width of the pictures trained on; the vision model's own when not given."""
+        buckets: bool | Annotated[int, Field(strict=True, ge=2, le=99)] = False
+        """Keep the pictures' proportions, from 1:2 to 2:1, at about size x size pixels: true for nine shapes,
+        a number for so many; false crops every picture to a square."""
+        flip: bool = False
+        """Mirror half of the visits, but never a picture with a caption that says left or right."""
 
     @abstractmethod
     def __init__(self, config: "Dataset.Config", rejected: Rejected) -> None:
@@ -52,9 +67,25 @@ class Dataset(ABC):
     def sample(self, index: int) -> Sample:
         """Name and captions of one picture."""
 
+    def names(self) -> Iterator[str]:
+        """Every picture's name, in order."""
+        return (self.sample(index).name for index in range(len(self)))
+
     @abstractmethod
     def picture(self, index: int, size: tuple[int, int]) -> Pixels:
         """The pixels of one picture, scaled and cropped to (height, width)."""
+
+    @abstractmethod
+    def sizes(self) -> Int[np.ndarray, "picture 2"]:
+        """Height and width of every picture before it is scaled and cropped."""
+
+    @abstractmethod
+    def content(self, index: int) -> bytes:
+        """What one picture is made from, to the last bit: a file's bytes. Its hash names the picture."""
+
+    def parts(self) -> tuple[Part, ...]:
+        """The parts that weights are given to, in the order of their pictures; one, if there are none."""
+        return (Part(count=len(self), weight=1.0),)
 
     @abstractmethod
     def fingerprint(self) -> str:

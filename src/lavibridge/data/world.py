@@ -7,7 +7,7 @@ import hashlib
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image
 from pydantic import Field, field_validator
 
@@ -17,6 +17,7 @@ from lavibridge.data.pictures.read import fit
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.world.captions import TRAINING_MIX, Pair, sample_pair
 from lavibridge.world.drawing import draw
+from lavibridge.world.scene import CANVAS
 
 
 class World(Dataset):
@@ -77,6 +78,12 @@ class World(Dataset):
 
     def picture(self, index: int, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
         return fit(Image.fromarray(draw(self.pair(index).scene)), size)
+
+    def sizes(self) -> Int[np.ndarray, "picture 2"]:
+        return np.full((len(self), 2), CANVAS)
+
+    def content(self, index: int) -> bytes:
+        return draw(self.pair(index).scene).tobytes()
 
     def fingerprint(self) -> str:
         """Number, seed, and a hash over some captions, which changes when the world's own code does."""

@@ -3,17 +3,27 @@
     position p = 0, 1, 2, ...     epoch = p // n     index = permutation(seed, epoch)[p % n]
 
 No state is kept, so a run can begin at any position: k steps, a break, and the rest give the same samples
-with the same noise as all steps at once, and two half batches meet what the whole batch would have met.
+with the same noise as all steps at once, and two half batches meet what the whole batch would have met. Where
+pictures are grouped by shape or parts of the data have weights, `bucketed.py` and `weighted.py` take the
+place of the one permutation.
 """
 
 import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
+
+from lavibridge.training.permutation import Permutation
+
+LARGEST_TABLE = 2**20
+"""Samples up to which a permutation is written down as a table, 8 bytes each; above, it is computed."""
 
 
 def mix(*numbers: int) -> int:
@@ -22,22 +32,43 @@ def mix(*numbers: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-class Order:
-    """The order of visits to `count` samples."""
+class Order(ABC):
+    """Which of `count` samples is met at a position."""
+
+    count: int
+
+    @abstractmethod
+    def indices(self, positions: Int64[np.ndarray, " position"]) -> Int64[np.ndarray, " position"]:
+        """The samples at some positions."""
+
+    def index(self, position: int) -> int:
+        """The sample at one position."""
+        return int(self.indices(np.array([position]))[0])
+
+
+@final
+class Shuffled(Order):
+    """Every sample once in each epoch, in an order of the epoch's own."""
 
     def __init__(self, count: int, seed: int) -> None:
         self.count = count
         self.seed = seed
-        # The two epochs that a batch can touch, and the first, by which latents are grouped.
-        self.epoch = lru_cache(maxsize=4)(self._epoch)
+        # The two epochs that a batch can touch.
+        self.epoch = lru_cache(maxsize=2)(self._epoch)
 
-    def _epoch(self, number: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, number]).permutation(self.count)
+    def _epoch(self, number: int) -> "Callable[[Int64[np.ndarray, ' place']], Int64[np.ndarray, ' place']]":
+        """What stands at the places of an epoch."""
+        if self.count > LARGEST_TABLE:
+            return Permutation(self.count, mix(self.seed, number)).at
+        return np.random.default_rng([self.seed, number]).permutation(self.count).__getitem__
 
-    def index(self, position: int) -> int:
-        """The sample at a position."""
-        number, place = divmod(position, self.count)
-        return int(self.epoch(number)[place])
+    def indices(self, positions: Int64[np.ndarray, " position"]) -> Int64[np.ndarray, " position"]:
+        epochs, places = np.divmod(positions, self.count)
+        found = np.empty_like(places)
+        for number in np.unique(epochs).tolist():
+            here = epochs == number
+            found[here] = self.epoch(number)(places[here])
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

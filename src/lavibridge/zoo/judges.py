@@ -13,14 +13,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional
-from transformers import (
-    AutoTokenizer,
-    CLIPImageProcessorPil,
-    CLIPModel,
-    ResNetForImageClassification,
-)
+from transformers import CLIPImageProcessorPil, ResNetForImageClassification
 
 from lavibridge.core.files import models_folder
+from lavibridge.evaluation.networks import Network
+from lavibridge.evaluation.pairing import Pairing
 from lavibridge.world.captions import Pair
 from lavibridge.world.drawing import draw
 from lavibridge.world.scene import Spec
@@ -32,20 +29,14 @@ Judge = Callable[[Sequence[Image.Image], Sequence[Pair]], list[float]]
 
 def clip_judge() -> Judge:
     """Scores by mini-clip."""
-    folder = models_folder() / "mini-clip"
-    model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    processor = CLIPImageProcessorPil.from_pretrained(folder)
+    pairing = Pairing(Network("mini-clip"))
 
     def judge(pictures: Sequence[Image.Image], pairs: Sequence[Pair]) -> list[float]:
         found: list[float] = []
         for start in range(0, len(pairs), BATCH):
             captions = [pair.caption for pair in pairs[start : start + BATCH]]
-            ids = tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
-            pixels = processor(images=list(pictures[start : start + BATCH]), return_tensors="pt")
-            with torch.no_grad():
-                output = model(**ids, **pixels)
-            found += (functional.cosine_similarity(output.image_embeds, output.text_embeds)).tolist()
+            matches = pairing.matches(pictures[start : start + BATCH], captions, "cut")
+            found += [match.cosine for match in matches]
         return found
 
     return judge

@@ -8,6 +8,7 @@ a picture's header is read before its pixels, and a header that promises too man
 """
 
 import io
+import stat
 import warnings
 from pathlib import Path
 
@@ -26,17 +27,29 @@ MAX_BYTES = 512 * 2**20
 
 def read_picture(path: Path) -> Image.Image:
     """Decode a picture file: upright RGB; DataError says why not."""
+    return decode(read_file(path))
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a picture file; DataError says why not."""
     try:
-        length = path.stat().st_size
-        if length == 0:
-            raise DataError("the file is empty (0 bytes)")
-        if length > MAX_BYTES:
-            raise DataError(f"the file has {length:,} bytes; at most {MAX_BYTES:,} are read")
-        return decode(path.read_bytes())
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # to open a pipe would wait for its other end
+            raise DataError("it is no regular file")
+        check_length(found.st_size)
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise DataError("there is no such file") from error
     except OSError as error:
         raise DataError(f"the file cannot be read: {error.strerror or error}") from error
+
+
+def check_length(length: int) -> None:
+    """DataError for a picture of no bytes, or of too many."""
+    if length == 0:
+        raise DataError("the file is empty (0 bytes)")
+    if length > MAX_BYTES:
+        raise DataError(f"the file has {length:,} bytes; at most {MAX_BYTES:,} are read")
 
 
 def decode(data: bytes) -> Image.Image:

@@ -5,10 +5,13 @@ move: a few broken files are normal in a large set, many of them mean a wrong fo
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from lavibridge.core.errors import DataError
 from lavibridge.core.files import write_atomic
+
+Rejection = dict[str, str | int]
 
 
 class Rejected:
@@ -16,11 +19,13 @@ class Rejected:
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
-        self.entries: list[dict[str, str | int]] = []
+        self.index_list: Path | None = None
+        """The list beside the data's index, for messages where `path` is not given."""
+        self.entries: list[Rejection] = []
 
     def add(self, file: str, reason: str, line: int | None = None) -> None:
         """Note one rejected picture (and the line of the list that names it)."""
-        entry: dict[str, str | int] = {"file": file, "reason": reason}
+        entry: Rejection = {"file": file, "reason": reason}
         if line is not None:
             entry["line"] = line
         self.entries.append(entry)
@@ -28,15 +33,15 @@ class Rejected:
     def close(self, total: int, limit: float, where: str) -> None:
         """Write the list, then raise DataError when more than `limit` of `total` pictures were rejected."""
         if self.path is not None:
-            lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in self.entries)
-            write_atomic(self.path, "".join(lines))
+            write_rejections(self.path, self.entries)
         if len(self.entries) > limit * total or len(self.entries) == total:
             raise DataError(self.summary(total, limit, where))
 
     def summary(self, total: int, limit: float, where: str) -> str:
         """What is wrong, with the first three examples and where the rest are listed."""
-        examples = "".join(f"\n  {entry['file']}: {entry['reason']}" for entry in self.entries[:3])
-        listed = f"\nThe full list is {self.path}." if self.path is not None else ""
+        examples = "".join(f"\n  {_told(entry)}" for entry in self.entries[:3])
+        path = self.path or self.index_list
+        listed = f"\nThe full list is {path}." if path is not None else ""
         rule = (
             f"at most {limit:.1%} may be (data.max_rejected)" if len(self.entries) < total else "none is left"
         )
@@ -44,3 +49,24 @@ class Rejected:
             f"{where}: {len(self.entries):,} of {total:,} pictures cannot be used; {rule}. The first of them:"
             f"{examples}{listed}\nRepair or remove them from the data, or raise data.max_rejected."
         )
+
+
+def write_rejections(path: Path, entries: Sequence[Rejection]) -> None:
+    """Write a list, one JSON object a line."""
+    write_atomic(path, "".join(_line(entry) + "\n" for entry in entries))
+
+
+def _line(entry: Rejection) -> str:
+    """One rejection as JSON; escaped where a name holds half a character, which UTF-8 has no bytes for."""
+    try:
+        line = json.dumps(entry, ensure_ascii=False)
+        line.encode()
+    except UnicodeEncodeError:
+        return json.dumps(entry)
+    return line
+
+
+def _told(entry: Rejection) -> str:
+    """One rejection in a line of at most some hundred signs."""
+    line = f", line {entry['line']}" if "line" in entry else ""
+    return f"{str(entry['file'])[:120]}{line}: {str(entry['reason'])[:200]}"

@@ -1,0 +1,53 @@
+"""`lavi data`: look at training data before anything is spent on it."""
+
+import typer
+
+app = typer.Typer(
+    help="Training data: check every picture once, before a run.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+RECIPE = typer.Argument(metavar="RECIPE", help="A recipe's name (see `lavi show`) or a path to a YAML file.")
+SETTINGS = typer.Argument(None, metavar="[key.path=value]...", help="Fields of the recipe to change.")
+
+
+@app.callback()
+def data() -> None:
+    """Training data."""
+
+
+@app.command()
+def check(recipe: str = RECIPE, settings: list[str] | None = SETTINGS) -> None:
+    """Read every picture of a recipe's data once and remember what was found.
+
+    \b
+    lavi data check mini-llama_mini-sd_lavi data.kind=folder data.path=pictures
+    lavi data check my_recipe.yaml
+
+    Training then opens the data at once and uses only what passed. At the next check only files that have
+    changed are read; a check that was broken off goes on where it stopped. What cannot be used is listed with
+    its reason in rejected.jsonl, and the exit code is 1 where that is too much to train.
+    """
+    from lavibridge.data.base import Dataset
+    from lavibridge.data.mixture import Mixture, kinds_in
+    from lavibridge.data.pictures.checking import check_again
+    from lavibridge.data.pictures.indexed import Indexed
+    from lavibridge.recipes.recipe import load_recipe
+    from lavibridge.recipes.sections import kind_of
+
+    section = load_recipe(recipe, settings or []).data
+    assert isinstance(section, Dataset.Config)
+    parts = [(kind_of(section), section)]
+    if isinstance(section, Mixture.Config):
+        parts = kinds_in(section.parts)
+    for kind, config in parts:
+        dataset = check_again(kind, config)
+        if not isinstance(dataset, Indexed):
+            print(f"{kind}: {len(dataset):,} pictures, drawn when they are asked for: nothing to check")
+            continue
+        turned_away = len(dataset.rejected.entries)
+        print(f"{dataset.where}: {len(dataset):,} pictures can be used, {turned_away:,} are rejected")
+        print(f"index: {dataset.index.folder}")
+        if turned_away:
+            print(f"rejected: {dataset.index.rejected}")

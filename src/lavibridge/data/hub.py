@@ -1,0 +1,110 @@
+"""Pairs from a data set of the Hugging Face hub, or of a folder that `datasets` has saved.
+
+    data: {kind: hub, path: lambdalabs/naruto-blip-captions, split: train}
+
+It needs the extra: pip install 'lavibridge[hub]'. The library downloads the data set and maps it into memory;
+pictures are decoded here, from their bytes, with the same care as any others.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lavibridge.core.errors import DataError
+from lavibridge.data.pictures.columns import CAPTION, PICTURE, choose, texts
+from lavibridge.data.pictures.indexed import Indexed
+from lavibridge.data.pictures.read import check_length
+from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.table import Entry
+
+ROWS = 1000
+
+
+class Hub(Indexed):
+    """Pictures and captions of a data set that the library `datasets` reads."""
+
+    class Config(Indexed.Config):
+        """Settings of `data.kind: hub`."""
+
+        path: str
+        """The data set's id on the hub, or a folder that `save_to_disk` has made."""
+        name: str | None = None
+        """Its configuration, where it has several."""
+        revision: str | None = None
+        """Branch, tag or commit; name a commit where a run has to be made again exactly."""
+        split: str = "train"
+        """Which of its parts."""
+        image: str | None = None
+        """Column of the pictures; found by its usual names (image, jpg, ...) when not given."""
+        caption: str | None = None
+        """Column of the captions; found by its usual names (caption, text, ...) when not given."""
+
+    config: "Hub.Config"
+
+    def __init__(self, config: "Hub.Config", rejected: Rejected) -> None:
+        rows = load(config)
+        columns = list(rows.column_names)
+        self.image = choose(config.image, columns, PICTURE, "image", config.path)
+        self.caption = choose(config.caption, columns, CAPTION, "caption", config.path)
+        self.rows = undecoded(rows, self.image, config.path)
+        super().__init__(config, rejected)
+
+    def describe(self) -> str:
+        return f"{self.config.path} ({self.config.split})"
+
+    def stamps(self) -> dict[str, Any]:
+        """The library's own fingerprint of the rows, and how many there are."""
+        return {"fingerprint": str(self.rows._fingerprint), "rows": len(self.rows)}
+
+    def listing(self, rejected: Rejected) -> list[Entry]:
+        found = []
+        captions = self.rows.select_columns([self.caption])
+        for start in range(0, len(captions), ROWS):
+            for number, cell in enumerate(captions[start : start + ROWS][self.caption], start=start):
+                try:
+                    found.append(Entry(name=f"row {number}", captions=tuple(texts(cell)), first=number))
+                except DataError as error:
+                    rejected.add(f"row {number}", str(error))
+        return found
+
+    def stamp(self, entry: Entry) -> tuple[int, int]:
+        """Which rows they are; `stamps` says whether they are the same."""
+        return int(str(self.rows._fingerprint), 16) >> 1, len(self.rows)
+
+    def read(self, entry: Entry) -> bytes:
+        cell = self.rows[entry.first][self.image]
+        data = cell["bytes"] if cell is not None else None
+        if data is None:
+            raise DataError("its cell holds no picture")
+        check_length(len(data))
+        return bytes(data)
+
+
+def load(config: "Hub.Config") -> Any:
+    """The rows; DataError where the library or the data set is missing."""
+    if find_spec("datasets") is None:
+        raise DataError("data.kind: hub reads by the library `datasets`: pip install 'lavibridge[hub]'")
+    import datasets
+
+    datasets.disable_progress_bars()
+    folder = Path(config.path).expanduser()
+    try:
+        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+            found = datasets.load_from_disk(str(folder.absolute()))
+            return found[config.split] if isinstance(found, dict) else found
+        return datasets.load_dataset(config.path, config.name, revision=config.revision, split=config.split)
+    # The library raises what its many readers raise; the words are its own, the place is named here.
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise DataError(
+            f"the data set '{config.path}' (split {config.split}) cannot be had: {reason}"
+        ) from error
+
+
+def undecoded(rows: Any, column: str, where: str) -> Any:
+    """The rows with pictures as bytes, decoded by nobody yet."""
+    import datasets
+
+    if not isinstance(rows.features[column], datasets.Image):
+        raise DataError(f"{where}: the column '{column}' holds {rows.features[column]}, not pictures")
+    return rows.cast_column(column, datasets.Image(decode=False))

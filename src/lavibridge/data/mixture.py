@@ -1,0 +1,138 @@
+"""Several data sets as one, each met as often as its weight says.
+
+    data:
+      kind: mixture
+      parts:
+        - {kind: tsv, path: coco.tsv, weight: 0.6}
+        - {kind: webdataset, path: others/, weight: 0.4}
+
+A weight is a share of the visits, whatever the number of pictures: a small part comes round more often. With
+no weights every picture counts alike. The published LaVi-Bridge was trained on 600k pictures of COCO and 400k
+others (Zhao et al. 2024, arXiv 2403.07860).
+"""
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, UInt8
+from pydantic import Field, field_validator
+
+from lavibridge.core import registry
+from lavibridge.core.config import validate
+from lavibridge.core.errors import RecipeError
+from lavibridge.data.base import Dataset, Part, Sample, open_dataset
+from lavibridge.data.pictures.rejected import Rejected
+
+WHOLE = ("size", "buckets", "flip")
+"""What is said of the mixture and not of a part."""
+
+
+class Mixture(Dataset):
+    """Parts of other kinds, one after the other in the numbering of pictures."""
+
+    class Config(Dataset.Config):
+        """Settings of `data.kind: mixture`."""
+
+        parts: tuple[dict[str, Any], ...] = Field(min_length=1)
+        """Data sets: each a `data` section with its kind, and a `weight` above 0 (all have one, or none)."""
+
+        @field_validator("parts", mode="before")
+        @classmethod
+        def _are_sections(cls, parts: Any) -> Any:
+            """Each part checked by its kind, every field written out."""
+            if not isinstance(parts, list | tuple) or not all(isinstance(part, Mapping) for part in parts):
+                raise ValueError("should be a list of sections, each with its kind")
+            found = [written_out(part, f"data.parts.{number}") for number, part in enumerate(parts)]
+            if len({part["weight"] is None for part in found}) > 1:
+                raise ValueError("give every part a weight, or none")
+            return found
+
+    config: "Mixture.Config"
+
+    def __init__(self, config: "Mixture.Config", rejected: Rejected) -> None:
+        super().__init__(config, rejected)
+        self.datasets: list[Dataset] = []
+        for number, part in enumerate(config.parts):
+            own = Rejected()
+            self.datasets.append(open_dataset(part["kind"], section(part, f"data.parts.{number}"), own))
+            for entry in own.entries:
+                rejected.entries.append({**entry, "file": f"{number}:{entry['file']}"})
+        rejected.close(
+            len(self) + len(rejected.entries), 1.0, "the mixture"
+        )  # each part had a limit of its own
+
+    def __len__(self) -> int:
+        return sum(map(len, self.datasets))
+
+    def parts(self) -> tuple[Part, ...]:
+        if self.config.parts[0]["weight"] is None:
+            return super().parts()
+        return tuple(
+            Part(count=len(dataset), weight=float(part["weight"]))
+            for dataset, part in zip(self.datasets, self.config.parts, strict=True)
+        )
+
+    def sample(self, index: int) -> Sample:
+        number, inside = self._locate(index)
+        sample = self.datasets[number].sample(inside)
+        return Sample(name=f"{number}:{sample.name}", captions=sample.captions)
+
+    def picture(self, index: int, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
+        number, inside = self._locate(index)
+        return self.datasets[number].picture(inside, size)
+
+    def content(self, index: int) -> bytes:
+        number, inside = self._locate(index)
+        return self.datasets[number].content(inside)
+
+    def sizes(self) -> Int[np.ndarray, "picture 2"]:
+        return np.concatenate([dataset.sizes() for dataset in self.datasets])
+
+    def fingerprint(self) -> str:
+        """Number and hash of the parts' own fingerprints; weights are the recipe's."""
+        text = "\n".join(dataset.fingerprint() for dataset in self.datasets)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return f"{len(self)} pictures of {len(self.datasets)} parts, {digest}"
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        """Number of the part and place in it."""
+        ends = list(accumulate(map(len, self.datasets)))
+        number = bisect_right(ends, index)
+        return number, index - (ends[number] - len(self.datasets[number]))
+
+
+def section(part: Mapping[str, Any], where: str) -> Dataset.Config:
+    """The settings of a part."""
+    kind = part.get("kind")
+    if not isinstance(kind, str):
+        raise RecipeError(f"{where}.kind is missing (kinds: {', '.join(registry.kinds('data'))})")
+    for name in WHOLE:
+        if part.get(name):
+            raise RecipeError(f"{where}.{name}: say it of the whole mixture, as data.{name}")
+    fields = {name: value for name, value in part.items() if name not in ("kind", "weight", *WHOLE)}
+    model: type[Dataset.Config] = registry.load("data", kind).Config
+    return validate(model, fields, where)
+
+
+def written_out(part: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A part with every field that it has, as a recipe's file holds it."""
+    weight = part.get("weight")
+    if weight is not None and (
+        isinstance(weight, bool) or not isinstance(weight, int | float) or weight <= 0
+    ):
+        raise RecipeError(f"{where}.weight: should be a number above 0, found {weight!r}")
+    fields = section(part, where).model_dump(mode="json", exclude=set(WHOLE))
+    return {"kind": part["kind"], "weight": weight, **fields}
+
+
+def kinds_in(parts: Sequence[Mapping[str, Any]]) -> list[tuple[str, Dataset.Config]]:
+    """Kind and settings of every part, mixtures within mixtures taken apart."""
+    found: list[tuple[str, Dataset.Config]] = []
+    for number, part in enumerate(parts):
+        config = section(part, f"data.parts.{number}")
+        found += kinds_in(config.parts) if isinstance(config, Mixture.Config) else [(part["kind"], config)]
+    return found

@@ -1,0 +1,14 @@
+"""Check data from the ground: every file compared with the index, the changed ones read again."""
+
+from lavibridge.core import registry
+from lavibridge.data.base import Dataset, open_dataset
+from lavibridge.data.pictures.indexed import Indexed, index_of
+from lavibridge.data.pictures.rejected import Rejected
+
+
+def check_again(kind: str, config: Dataset.Config) -> Dataset:
+    """Open data with nothing taken as fresh; DataError where too many of its pictures cannot be used."""
+    component = registry.load("data", kind)
+    if issubclass(component, Indexed) and isinstance(config, Indexed.Config):
+        index_of(component, config).forget_freshness()
+    return open_dataset(kind, config, Rejected())

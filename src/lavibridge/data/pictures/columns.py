@@ -1,0 +1,40 @@
+"""Which column of a table holds the picture and which the caption, where nobody has said so."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lavibridge.core.config import did_you_mean
+from lavibridge.core.errors import DataError
+
+PICTURE = ("image_path", "image", "path", "file", "file_name", "filename", "filepath", "img", "jpg", "png")
+CAPTION = ("caption", "captions", "text", "texts", "prompt", "description", "txt")
+
+
+def choose(wanted: str | None, known: Sequence[str], usual: Sequence[str], what: str, where: str) -> str:
+    """The column that is named, or the one that has a usual name; DataError where that is unclear."""
+    if wanted is not None:
+        if wanted not in known:
+            raise DataError(
+                f"{where} has no column '{wanted}'{did_you_mean(wanted, tuple(known))} "
+                f"(data.{what}; columns: {', '.join(known)})"
+            )
+        return wanted
+    found = [name for name in known if name.lower() in usual]
+    if len(found) != 1:
+        said = (
+            f"several could be the {what} ({', '.join(found)})" if found else f"none is called a usual {what}"
+        )
+        raise DataError(f"{where} has the columns {', '.join(known)}: {said}; name it as data.{what}")
+    return found[0]
+
+
+def texts(value: Any) -> list[str]:
+    """The captions in one cell: a text, or a list of texts; DataError for anything else."""
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
+        raise DataError("its caption is missing" if value is None else "its caption is no text")
+    found = [text.strip() for text in value if text.strip()]
+    if not found:
+        raise DataError("its caption is empty")
+    return found

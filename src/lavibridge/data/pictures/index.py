@@ -1,0 +1,95 @@
+"""The index of a data set: what `lavi data check` found, kept so that no picture is checked twice.
+
+    INDEX/index.json            what was checked: settings, the lists' sizes and times, counts; written last
+    INDEX/pictures-HASH.arrow   the pictures that can be used, with the size, time and hash of their files
+    INDEX/rejected.jsonl        the others: file, line of the list, reason
+    INDEX/journal-*.arrows      verdicts of a check that has not come to its end
+
+INDEX is `data.index`, or a folder of the user's cache ($LAVIBRIDGE_CACHE, $XDG_CACHE_HOME/lavibridge,
+~/.cache/lavibridge), as data often lies where nothing can be written. Every index belongs to one `data.path`
+and the settings that say how it is read.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lavibridge.core.files import cache_folder, write_json
+from lavibridge.data.pictures.rejected import Rejection
+from lavibridge.data.pictures.table import Table, open_journal, open_table
+
+VERSION = 1
+"""Of the checks and of the files; indexes of another version are made anew."""
+MANIFEST = "index.json"
+
+
+class Index:
+    """One folder of an index; `settings` say which data it is of."""
+
+    def __init__(self, settings: Mapping[str, Any], folder: Path | None) -> None:
+        text = json.dumps(settings, sort_keys=True)
+        self.settings = json.loads(text)
+        name = Path(str(settings.get("path", "data"))).name
+        key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.folder = folder or cache_folder() / "data" / f"{name}-{key}"
+        self.rejected = self.folder / "rejected.jsonl"
+
+    def manifest(self) -> dict[str, Any] | None:
+        """What was checked, if it was to its end, for these settings and by this version."""
+        try:
+            found = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+            fits = found["version"] == VERSION and found["settings"] == self.settings
+            whole = (self.folder / found["table"]).stat().st_size == found[
+                "bytes"
+            ] and self.rejected.is_file()
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # none yet, or damaged: it is made anew
+        return found if fits and whole else None
+
+    def table(self, manifest: Mapping[str, Any]) -> Table:
+        """The pictures that can be used."""
+        return open_table(self.folder / manifest["table"])
+
+    def rejections(self) -> list[Rejection]:
+        """The others."""
+        return [json.loads(line) for line in self.rejected.read_text(encoding="utf-8").splitlines()]
+
+    def known(self) -> list[Table]:
+        """Earlier verdicts, newest last: a whole index, even one whose lists have changed, and journals."""
+        tables = []
+        manifest = self.manifest()
+        if manifest is not None:
+            with suppress(OSError, ValueError):
+                tables.append(self.table(manifest))
+        return tables + [open_journal(path) for path in self.journals()]
+
+    def journals(self) -> list[Path]:
+        """Files of verdicts that a check left when it was broken off."""
+        return sorted(self.folder.glob("journal-*.arrows"))
+
+    def finish(self, table: Path, stamps: Mapping[str, Any], count: int, fingerprint: str) -> None:
+        """Name a table, whole and on disk, as the index; what came before it goes."""
+        write_json(
+            self.folder / MANIFEST,
+            {
+                "version": VERSION,
+                "settings": self.settings,
+                "stamps": stamps,
+                "pictures": count,
+                "table": table.name,
+                "bytes": table.stat().st_size,
+                "fingerprint": fingerprint,
+            },
+        )
+        for old in (*self.journals(), *self.folder.glob("pictures-*.arrow")):
+            if old != table:
+                old.unlink(missing_ok=True)
+
+    def forget_freshness(self) -> None:
+        """Have everything compared again at the next opening; verdicts on files that are the same stay."""
+        manifest = self.manifest()
+        if manifest is not None:
+            write_json(self.folder / MANIFEST, {**manifest, "stamps": {}})

@@ -1,0 +1,188 @@
+"""What the kinds share whose pictures are stored somewhere: a subclass lists them, this class does the rest.
+
+    fresh index?  yes: mapped into memory, in a moment however many there are     no: every picture is checked
+    a visit       row -> bytes -> are they those that were checked? -> picture
+
+Every picture is decoded before training begins, so that a truncated download is found in the first minutes
+and not after a night, and so that which samples exist (and with them the whole order of training) is settled.
+An index is fresh while the lists, folders or archives have the same sizes and times of change; up to
+`COMPARED` pictures each file is compared as well. In any case a picture that is read must have the hash
+that it was checked with: nothing that was not checked is trained on.
+"""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from jaxtyping import Int, UInt8
+from pydantic import Field
+
+from lavibridge.core.errors import DataError
+from lavibridge.core.log import console
+from lavibridge.data.base import Dataset, Sample
+from lavibridge.data.pictures.check import check
+from lavibridge.data.pictures.index import Index
+from lavibridge.data.pictures.paths import Place
+from lavibridge.data.pictures.read import decode, fit, refuse_bombs
+from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.table import Entry, Table
+
+COMPARED = 100_000
+"""Pictures up to which each one's file is compared with the index at every start."""
+NOT_OF_INDEX = frozenset({"size", "buckets", "flip", "max_rejected", "index"})
+"""Settings that do not change which pictures there are."""
+
+
+class Indexed(Dataset):
+    """Base of the kinds whose pictures are checked once and then read by their index."""
+
+    class Config(Dataset.Config):
+        """Settings of every kind that reads stored pictures."""
+
+        max_rejected: float = Field(default=0.05, ge=0, le=1)
+        """Share of the pictures that may be unusable before training refuses to start."""
+        index: Place | None = None
+        """Folder of the index that `lavi data check` writes, not below a folder that is read; a folder of the
+        user's cache when not given."""
+
+    def __init__(self, config: "Indexed.Config", rejected: Rejected) -> None:
+        super().__init__(config, rejected)
+        refuse_bombs()
+        self.where = self.describe()
+        self.index = index_of(type(self), config)
+        manifest, self.table = self._open(rejected)
+        self._fingerprint = str(manifest["fingerprint"])
+        rejected.entries[:] = self.index.rejections()
+        rejected.index_list = self.index.rejected
+        rejected.close(len(self.table) + len(rejected.entries), config.max_rejected, self.where)
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Which data it is, for messages."""
+
+    @abstractmethod
+    def stamps(self) -> dict[str, Any]:
+        """What changes when the listing does (as JSON holds it), found without listing anew."""
+
+    @abstractmethod
+    def listing(self, rejected: Rejected) -> list[Entry]:
+        """Every picture that there should be, unread; what is no picture at all goes to `rejected`."""
+
+    @abstractmethod
+    def stamp(self, entry: Entry) -> tuple[int, int]:
+        """Bytes and time of change of the file that a picture lies in; DataError where it is gone."""
+
+    @abstractmethod
+    def read(self, entry: Entry) -> bytes:
+        """The bytes of a picture; DataError says why not."""
+
+    def changed(self, table: Table) -> bool:
+        """Whether files that `stamps` do not speak of differ from the table's; quick, a stat for each."""
+        return False
+
+    def _open(self, rejected: Rejected) -> tuple[dict[str, Any], Table]:
+        """The index, made first where there is no fresh one."""
+        fresh = self._fresh()
+        if fresh is not None:
+            return fresh
+        with self._alone():
+            fresh = self._fresh()  # another process may have made it while this one waited
+            if fresh is not None:
+                return fresh
+            stamps = self.stamps()
+            entries = self.listing(rejected)
+            if not entries and not rejected.entries:
+                raise DataError(f"{self.where} holds no pictures")
+            try:
+                check(self.index, entries, stamps, self.stamp, self.read, rejected)
+            except OSError as error:
+                raise self._unwritable(error) from error
+        manifest = self.index.manifest()
+        if manifest is None:
+            raise DataError(f"{self.index.folder} was changed while it was written; check the data again")
+        return manifest, self.index.table(manifest)
+
+    def _alone(self) -> FileLock:
+        """The right to write the index, waited for if need be; a context."""
+        lock = FileLock(self.index.folder / ".lock")
+        try:
+            self.index.folder.mkdir(parents=True, exist_ok=True)
+            with lock.acquire(timeout=0):
+                return lock
+        except Timeout:
+            note = f"another process is checking {self.where}; waiting for it"
+            console.print(note, markup=False, soft_wrap=True)
+            return lock
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> DataError:
+        return DataError(
+            f"the index of {self.where} cannot be written to {self.index.folder}: {error.strerror or error}; "
+            "name another folder as data.index, or set LAVIBRIDGE_CACHE"
+        )
+
+    def _fresh(self) -> tuple[dict[str, Any], Table] | None:
+        """The index, if it is of exactly these files."""
+        manifest = self.index.manifest()
+        if manifest is None or manifest["stamps"] != self.stamps():
+            return None
+        try:
+            table = self.index.table(manifest)
+        except (OSError, ValueError):  # damaged: made anew
+            return None
+        if len(table) <= COMPARED and self.changed(table):
+            return None
+        return manifest, table
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def sample(self, index: int) -> Sample:
+        return self.table.sample(index)
+
+    def names(self) -> Iterator[str]:
+        return self.table.names()
+
+    def sizes(self) -> Int[np.ndarray, "picture 2"]:
+        return self._sizes
+
+    @cached_property
+    def _sizes(self) -> Int[np.ndarray, "picture 2"]:
+        return self.table.sizes()
+
+    def content(self, index: int) -> bytes:
+        entry = self.table.entry(index)
+        try:
+            data = self.read(entry)
+        except DataError as error:
+            raise DataError(
+                f"{entry.name} was readable when it was checked and no longer is: {error}"
+            ) from error
+        if hashlib.sha256(data).digest() != self.table.verdict(index).digest:
+            raise DataError(
+                f"{entry.name} has changed since it was checked: run lavi data check, then train anew"
+            )
+        return data
+
+    def picture(self, index: int, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
+        return fit(decode(self.content(index)), size)
+
+    def fingerprint(self) -> str:
+        """How many pictures, and a hash of their names, captions and bytes in their order."""
+        return self._fingerprint
+
+
+def index_of(kind: type[Indexed], config: Indexed.Config) -> Index:
+    """The index of a kind's settings."""
+    settings = {
+        name: value
+        for name, value in config.model_dump(mode="json").items()
+        if name not in NOT_OF_INDEX and name != "kind"
+    }
+    # A path that is not absolute would mean another folder elsewhere; `Place` has made it absolute.
+    return Index({"kind": kind.__module__, **settings}, config.index)
