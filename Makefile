@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 STAMP := .venv/.ready
-EXTRAS := dev,report,minilm
+EXTRAS := dev,report,serve,hub,minilm
 
 .DEFAULT_GOAL := help
 .PHONY: help venv quickstart test slow lint check bench clean
@@ -40,7 +40,7 @@ lint: venv  ## style, types, import contracts
 check: lint test  ## all that has to hold before a change goes in
 
 bench: venv  ## the benchmarks; results go to benchmarks/results
-	@set -e; for script in startup training_step quickstart; do echo "== $$script"; $(BIN)/python benchmarks/$$script.py; done
+	@set -e; for script in startup train_step quickstart; do echo "== $$script"; $(BIN)/python benchmarks/$$script.py; done
 
 clean:  ## caches and the environment; runs/ stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

@@ -58,8 +58,9 @@ def row(category: str, records: list[dict], folder: Path, judges: dict[str, Judg
     by_caption = {pair.caption: pair for pair in prompts(category, len(records))}
     pairs = [by_caption[record["prompt"]] for record in records]
     pictures = [Image.open(folder / record["file"]).convert("RGB") for record in records]
-    right = [float(record["all"]) for record in records]
-    kept = [sum(record["clauses"].values()) / len(record["clauses"]) for record in records]
+    right = [record["scores"]["world"] for record in records]
+    clauses = [record["clauses"]["world"].values() for record in records]
+    kept = [sum(each) / len(each) for each in clauses]
     real = [sample_pair(7, index, category=category) for index in range(len(records))]
     cells = [category, str(len(records)), f"{sum(right) / len(right):.0%}"]
     for judge in judges.values():

@@ -29,6 +29,6 @@ if __name__ == "__main__":
             "seconds": {"all": wall, **results["seconds"]},
             "steps": rows[-1]["step"],
             "peak memory MiB": rows[-1]["peak_memory_mib"],
-            "scores": {name: each["categories"] for name, each in conditions.items()},
+            "scores": {name: each["metrics"]["world"]["categories"] for name, each in conditions.items()},
         },
     )

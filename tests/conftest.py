@@ -1,6 +1,19 @@
-"""A file of tests runs in one process, where what they share is made once; the matrix by vision family."""
+"""A file of tests runs in one process, where what they share is made once; the matrix by vision family.
+
+Tests that begin processes of their own (`sessions`) run in one too, and share what these are forked from.
+"""
+
+from collections.abc import Iterator
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing of the user's cache is read or written, by the tests or by the programs that they start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAVIBRIDGE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -9,4 +22,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         call = getattr(item, "callspec", None)
         part = f"-{call.params['vision']}" if item.path.parent.name == "matrix" and call else ""
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.name}{part}"))
+        group = "sessions" if "sessions" in getattr(item, "fixturenames", ()) else f"{item.path.name}{part}"
+        item.add_marker(pytest.mark.xdist_group(group))

@@ -1,8 +1,10 @@
-"""What a step is fed: the same visits however they are cut into batches, and latents encoded once."""
+"""What a step is fed: the same visits however they are cut into batches, and always the same latents."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -10,12 +12,15 @@ from PIL import Image
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import DataError
 from lavibridge.data.base import Dataset, open_dataset
+from lavibridge.data.pictures.read import to_unit
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.recipes.sections import kind_of, read_section
 from lavibridge.training.batches import Batches, Draw, ReadAhead
 from lavibridge.training.build import build_bridge
+from lavibridge.training.cache.keeper import Memory
+from lavibridge.training.visits import Visit
 
 SIZE = (16, 16)
 
@@ -44,6 +49,11 @@ def batches(
     bridge: Bridge, recipe: Recipe, dataset: Dataset | None = None, rank: int = 0, of: int = 1
 ) -> Batches:
     return Batches(dataset or world(), bridge.vision, recipe.training, SIZE, rank, of)
+
+
+def latents_of(draw: Draw) -> torch.Tensor:
+    assert draw.batch.latents is not None
+    return draw.batch.latents
 
 
 def joined(draws: list[Draw]) -> tuple[tuple[str, ...], tuple[str, ...], torch.Tensor, torch.Tensor]:
@@ -82,16 +92,18 @@ def test_latents_do_not_depend_on_where_a_run_was_taken_up(
             assert torch.equal(latents, expected[step])
 
 
-def test_with_and_without_memory_the_latents_are_the_same(bridge: Bridge, toy: Callable[..., Recipe]) -> None:
-    kept = batches(bridge, toy(training={"batch": 3}))
-    fresh = batches(bridge, toy(training={"batch": 3, "latent_cache_gb": 0.0}))
-    assert kept.latents.is_cached
-    assert not fresh.latents.is_cached
-    for step in range(5):
-        first, second = kept.draw(step, 0).batch.latents, fresh.draw(step, 0).batch.latents
-        assert first is not None
-        assert second is not None
-        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
+def test_latents_are_the_same_bits_with_much_little_and_no_memory_and_in_any_batch(
+    bridge: Bridge, toy: Callable[..., Recipe]
+) -> None:
+    two = 2 * 2 * 4 * math.prod(bridge.vision.latent_shape(*SIZE)) / 1e9  # gigabytes of two pictures
+    straight = batches(bridge, toy(training={"batch": 3}))
+    expected = torch.cat([latents_of(straight.draw(step, 0)) for step in range(5)])
+    for memory, batch, kept in ((two, 3, 2), (0.0, 3, 0), (2.0, 5, 10)):
+        fed = batches(bridge, toy(training={"batch": batch, "latent_cache_gb": memory}))
+        found = torch.cat([latents_of(fed.draw(step, 0)) for step in range(15 // batch)])
+        assert torch.equal(found, expected)
+        assert isinstance(fed.caches.latents.keeper, Memory)
+        assert len(fed.caches.latents.keeper.entries) == kept
 
 
 def test_no_picture_is_encoded_before_it_is_needed_and_none_twice(
@@ -99,9 +111,10 @@ def test_no_picture_is_encoded_before_it_is_needed_and_none_twice(
 ) -> None:
     fed = batches(bridge, toy(training={"batch": 3}), world(9))
     for step in range(3):
-        assert int(fed.latents.known.sum()) == 3 * step
+        assert isinstance(fed.caches.latents.keeper, Memory)
+        assert len(fed.caches.latents.keeper.entries) == 3 * step
         fed.draw(step, 0)
-    fed.latents.dataset = world(1)  # too small to be read from again
+    fed.caches.latents.dataset = world(1)  # too small to be read from again
     fed.draw(7, 0)
 
 
@@ -115,10 +128,11 @@ def test_the_posterior_is_sampled_anew_at_each_visit(bridge: Bridge, toy: Callab
 
 def test_the_latents_are_those_of_the_vision_model(bridge: Bridge, toy: Callable[..., Recipe]) -> None:
     fed = batches(bridge, toy(training={"batch": 2}))
-    mean, std = fed.latents.moments([4, 2])
-    expected = fed.latents.encode([2])
-    torch.testing.assert_close(mean[1], expected[0][0], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(std[1], expected[1][0], rtol=1e-4, atol=1e-5)
+    mean, std = fed.caches.latents.moments([Visit(index=4, size=SIZE), Visit(index=2, size=SIZE)])
+    images = np.stack([to_unit(fed.dataset.picture(index, SIZE)) for index in (4, 2)])
+    expected = bridge.vision.encode_moments(torch.from_numpy(images))
+    torch.testing.assert_close(mean, expected[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(std, expected[1], rtol=1e-4, atol=1e-5)
 
 
 def test_captions_are_dropped_at_the_asked_rate(bridge: Bridge, toy: Callable[..., Recipe]) -> None:

@@ -14,9 +14,10 @@ from lavibridge.training.batches import Batches
 from lavibridge.training.build import build_bridge
 from lavibridge.training.ema import Ema
 from lavibridge.training.events import Every
+from lavibridge.training.guards import culprits
 from lavibridge.training.loop import Report, State, fit, take_step, training_mode
 from lavibridge.training.metrics import loss_by_time
-from lavibridge.training.optim import make_optimizer, published_rates
+from lavibridge.training.optim import make_optimizer, optimizer_tensors, published_rates
 
 Toy = Callable[..., Recipe]
 STILL: dict[str, Any] = {"rank": 4, "dropout": 0.0}
@@ -97,14 +98,17 @@ def test_the_gradient_is_clipped_to_the_asked_length(toy: Toy) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_names_its_sample_and_moves_nothing(toy: Toy, value: float) -> None:
-    recipe = toy(training={"batch": 4})
+    recipe = toy(training={"batch": 4, "max_skips": 0})
     state, batches = begin(recipe)
     expected = batches.draw(0, 0).batch.names
-    bad = batches.order.index(2)
-    batches.latents.mean[bad] = value
+    bad, _ = batches.visits.at(range(2, 3))[0]
+    latents = batches.caches.latents
+    entry = latents.keeper.get(latents.names(bad))
+    assert entry is not None
+    entry["moments"].fill_(value)
     before = snapshot(state)
     averages = [each.clone() for each in state.ema.average] if state.ema else []
-    with pytest.raises(NotFiniteError, match=f"step 1: the loss is not finite .*{expected[2]}") as caught:
+    with pytest.raises(NotFiniteError, match=f"step 1: the loss or .* not finite .*{expected[2]}") as caught:
         take_step(state, batches, recipe.training, 0.0)
     assert caught.value.names == (expected[2],)
     assert all(torch.equal(value, before[name]) for name, value in snapshot(state).items())
@@ -115,13 +119,79 @@ def test_a_loss_that_is_not_finite_names_its_sample_and_moves_nothing(toy: Toy, 
 
 
 def test_a_gradient_that_is_not_finite_stops_too(toy: Toy) -> None:
-    recipe = toy()
+    recipe = toy(training={"max_skips": 0})
     state, batches = begin(recipe)
     weight = next(iter(state.parts["connector"].values()))
     weight.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(NotFiniteError, match="the gradient is not finite") as caught:
         take_step(state, batches, recipe.training, 0.0)
     assert caught.value.names == batches.draw(0, 0).batch.names
+
+
+def spoil(state: State, steps: set[int]) -> None:
+    """Have the gradient be NaN at some steps, counted from 0."""
+    weight = next(iter(state.parts["connector"].values()))
+    weight.register_hook(lambda grad: grad * float("nan") if state.step in steps else grad)
+
+
+def test_a_skipped_step_is_counted_and_moves_nothing(toy: Toy) -> None:
+    recipe = toy()
+    state, batches = begin(recipe)
+    spoil(state, {1})
+    take_step(state, batches, recipe.training, 0.0)
+    before = snapshot(state)
+    kept = optimizer_tensors(state.optimizer, state.parts)
+    assert state.ema is not None
+    averages = [each.clone() for each in state.ema.average]
+    report = take_step(state, batches, recipe.training, 0.0)
+    names = batches.draw(1, 0).batch.names
+    assert report.skipped == names
+    assert state.skips.samples == {2: names}
+    assert (report.step, state.step) == (2, 2)
+    assert all(torch.equal(value, before[name]) for name, value in snapshot(state).items())
+    assert all(torch.equal(a, b) for a, b in zip(averages, state.ema.average, strict=True))
+    again = optimizer_tensors(state.optimizer, state.parts)
+    assert all(torch.equal(value, kept[name]) for name, value in again.items())
+    after = take_step(state, batches, recipe.training, 0.0)
+    assert not after.skipped
+    assert any(not torch.equal(value, before[name]) for name, value in snapshot(state).items())
+
+
+@pytest.mark.parametrize(
+    ("most", "spoilt", "end", "why"),
+    [(10, {1, 3, 4, 5, 6}, 6, "as were the 2 before it"), (2, {0, 2, 4}, 5, "2 may be skipped in a run")],
+)
+def test_too_many_skips_end_the_run_and_name_all_samples(
+    toy: Toy, most: int, spoilt: set[int], end: int, why: str
+) -> None:
+    recipe = toy(training={"steps": 9, "max_skips": most})
+    state, batches = begin(recipe)
+    spoil(state, spoilt)
+    with pytest.raises(NotFiniteError, match=f"step {end}: .*{why}") as caught:
+        fit(state, batches, recipe.training, [])
+    assert state.step == end - 1
+    met = {name for step in spoilt if step < end for name in batches.draw(step, 0).batch.names}
+    assert set(caught.value.names) == met
+
+
+def test_samples_to_blame_are_found_in_every_process_and_pass(toy: Toy) -> None:
+    """Of two processes with two passes each, one has a sample that the other cannot see."""
+    recipe = toy(training={"batch": 2, "accumulate": 2})
+    state, _ = begin(recipe)
+    dataset = World(World.Config(scenes=30), Rejected())
+    both = [Batches(dataset, state.bridge.vision, recipe.training, (16, 16), rank, 2) for rank in range(2)]
+    losses = [torch.ones(4), torch.tensor([1.0, 1.0, float("nan"), 1.0])]
+    expected = both[1].draw(3, 1).batch.names[0]
+    for own, batches in zip(losses, both, strict=True):
+        found = culprits(
+            own,
+            torch.tensor(float("nan")),
+            3,
+            batches,
+            any_process=lambda value: True,
+            gather=lambda flags: torch.isfinite(torch.cat(losses)),
+        )
+        assert found == (expected,)
 
 
 def test_events_come_when_they_should_and_can_stop_the_loop(toy: Toy) -> None:

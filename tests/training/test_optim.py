@@ -1,16 +1,27 @@
 """Learning rates by part and step, and the moving average."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from lavibridge.core.errors import RecipeError
+from lavibridge.core.tensors import save_tensors
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.training import LearningRates, Training
+from lavibridge.training import optim
 from lavibridge.training.ema import Ema
-from lavibridge.training.optim import make_optimizer, published_rates, scale, set_rates
+from lavibridge.training.optim import (
+    load_optimizer_tensors,
+    make_optimizer,
+    optimizer_tensors,
+    published_rates,
+    scale,
+    set_rates,
+)
 
 
 def test_warm_up_is_real_and_then_constant() -> None:
@@ -49,6 +60,51 @@ def test_every_part_gets_its_own_rate() -> None:
     rates = set_rates(optimizer, Training(steps=8, warmup=2), 0, 0.0)
     assert rates == {"connector": 0.5, "vision_lora": 0.05}
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.05]
+
+
+def steps(optimizer: torch.optim.Optimizer, weights: list[nn.Parameter], count: int) -> None:
+    for number in range(count):
+        generator = torch.Generator().manual_seed(number)
+        for weight in weights:
+            weight.grad = torch.randn(weight.shape, generator=generator)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adamw8bit"])
+def test_what_an_optimiser_remembers_can_be_kept_by_name(kind: str, tmp_path: Path) -> None:
+    """Four steps, a break, and two more equal six; the parts come back in another order."""
+    if kind == "adamw8bit":
+        pytest.importorskip("bitsandbytes", reason="8-bit optimisers need the extra `quantize`")
+
+    def begin(order: tuple[str, ...]) -> tuple[dict[str, dict[str, nn.Parameter]], torch.optim.Optimizer]:
+        parts = {
+            name: {"large": nn.Parameter(torch.ones(80, 80)), "b": nn.Parameter(torch.ones(3))}
+            for name in order
+        }
+        return parts, make_optimizer(parts, {"connector": 0.1, "vision_lora": 0.2}, 0.01, kind)
+
+    parts, optimizer = begin(("connector", "vision_lora"))
+    weights = [weight for name in ("connector", "vision_lora") for weight in parts[name].values()]
+    steps(optimizer, weights, 4)
+    save_tensors(optimizer_tensors(optimizer, parts), tmp_path / "kept.safetensors")
+    later, fresh = begin(("vision_lora", "connector"))
+    again = [weight for name in ("connector", "vision_lora") for weight in later[name].values()]
+    for weight, other in zip(again, weights, strict=True):
+        weight.data.copy_(other.data)
+    load_optimizer_tensors(fresh, later, load_file(tmp_path / "kept.safetensors"))
+    steps(optimizer, weights, 2)
+    steps(fresh, again, 2)
+    for weight, other in zip(again, weights, strict=True):
+        assert torch.equal(weight, other)
+        assert not torch.equal(weight, torch.ones_like(weight))
+
+
+def test_an_optimiser_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optim, "find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match=r"bitsandbytes.*pip install 'lavibridge\[quantize\]'"):
+        make_optimizer(
+            {"connector": {"w": nn.Parameter(torch.ones(2))}}, {"connector": 1.0}, 0.0, "adamw8bit"
+        )
 
 
 def test_training_nothing_is_an_error() -> None:

@@ -85,12 +85,15 @@ class Bridge(nn.Module):
         """Where the vision model's weights lie."""
         return self.vision.alphas.device
 
+    @property
+    def learns_through_language(self) -> bool:
+        """Whether gradients pass through the language model: to its LoRA, or to vectors that it is asked."""
+        return lora.has_lora(self.language.backbone) or self.connector.reading.queries is not None
+
     def features(self, prompts: Sequence[str]) -> TextFeatures:
         """What the language model makes of prompts; without gradients where it has no LoRA."""
-        reading = self.connector.reading
-        is_trained = lora.has_lora(self.language.backbone) or reading.queries is not None
-        with torch.set_grad_enabled(torch.is_grad_enabled() and is_trained):
-            return self.language.encode(prompts, reading)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.learns_through_language):
+            return self.language.encode(prompts, self.connector.reading)
 
     def condition(self, prompts: Sequence[str], t: Num[Tensor, " batch"] | None = None) -> Conditioning:
         """The conditioning of prompts, at the vision model's times ``t`` for time-aware connectors."""
@@ -110,7 +113,8 @@ class Bridge(nn.Module):
         x0 = self.latents(batch)
         alpha, sigma, times = self.vision.alphas[t], self.vision.sigmas[t], self.vision.times[t]
         xt = objective.corrupt(x0, noise, alpha, sigma)
-        prediction = self.vision.predict(xt, times, self.condition(batch.prompts, times))
+        features = self.features(batch.prompts) if batch.features is None else batch.features
+        prediction = self.vision.predict(xt, times, self.connector(features, times))
         wanted = objective.target(self.vision.prediction_type, x0, noise, alpha, sigma)
         error = (prediction.float() - wanted).square().mean(dim=(1, 2, 3))
         snr = objective.snr(alpha, sigma)

@@ -1,6 +1,7 @@
 """`lavi evaluate`: a run in, scores with intervals out."""
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -15,10 +16,33 @@ OUT = typer.Option(
     "--out",
     "-o",
     metavar="FOLDER",
-    help="Where results go.  [default: the run folder; for an image model runs/evaluation/NAME]",
+    help="Where results go.  [default: evaluation/SUITE in the run folder; for an image model "
+    "runs/evaluation/NAME/SUITE]",
 )
 CATEGORY = typer.Option(None, "--category", "-c", help="Only this category; may be given again.")
 LIMIT = typer.Option(None, "--limit", "-n", min=1, help="At most so many prompts of each category.")
+PROMPTS = typer.Option(
+    None,
+    "--prompts",
+    metavar="PATH",
+    help="The suite's prompt file or folder, or hf://datasets/OWNER/NAME/FILE.",
+)
+METRIC = typer.Option(
+    None,
+    "--metric",
+    "-m",
+    metavar="METRIC",
+    help="One more metric: a kind, or its options as '{kind: clip_score, model: mini-clip}'; it replaces the "
+    "suite's of the same name. May be given again.",
+)
+STEPS = typer.Option(None, "--steps", min=1, help="Denoising steps.  [default: the suite's]")
+GUIDANCE = typer.Option(None, "--guidance", min=1.0, help="Guidance scale.  [default: the suite's]")
+DRAWN = typer.Option(
+    False,
+    "--drawn",
+    help="RUN is a folder of pictures drawn elsewhere, one for each prompt in the suite's order.",
+)
+SEED = typer.Option(0, "--seed", min=0, help="Another set of noises; only equal ones are compared.")
 
 
 def evaluate(
@@ -27,26 +51,98 @@ def evaluate(
     out: Path | None = OUT,
     category: list[str] | None = CATEGORY,
     limit: int | None = LIMIT,
+    prompts: str | None = PROMPTS,
+    metric: list[str] | None = METRIC,
+    steps: int | None = STEPS,
+    guidance: float | None = GUIDANCE,
+    seed: int = SEED,
+    drawn: bool = DRAWN,
 ) -> None:
-    """Draw a suite's prompts and judge every picture.
+    """Draw a suite's prompts and let its metrics judge every picture.
 
     \b
     lavi evaluate runs/quickstart
-    lavi evaluate runs/quickstart --suite world --out runs/quickstart/world
-    lavi evaluate mini-sd --category one
+    lavi evaluate mini-sd --category one --metric "{kind: clip_score, model: mini-clip}"
+    lavi evaluate runs/mine --suite parti --prompts PartiPrompts.tsv
+    lavi evaluate pictures-of-another-tool --drawn --suite parti
+    RANK=0 WORLD_SIZE=4 lavi evaluate runs/mine      (and RANK=1, 2, 3: each takes a part)
 
     The scores are printed on stdout, each with its n and its 95 % interval, and written to results.json;
-    records.jsonl has one line a picture. A second call goes on where the first was stopped.
+    records.jsonl has one line a picture. A second call goes on where the first was stopped, and a metric that
+    is added later judges the pictures that are there. `lavi show metric.KIND` has a metric's options.
     """
     from lavibridge.bridge import Bridge
     from lavibridge.bridge.store import is_saved
     from lavibridge.evaluation.run import evaluate as evaluate_bridge
+    from lavibridge.evaluation.run import part_of_environment
 
-    folder = Path(run) if is_saved(Path(run)) else Path("runs/evaluation") / Path(run).name
+    part = part_of_environment()
+    folder = Path(run) if is_saved(Path(run)) else Path("runs") / "evaluation" / Path(run).name
+    where = folder / "evaluation" if is_saved(Path(run)) else folder
     results = evaluate_bridge(
-        Bridge.open(run), suite, out or folder, categories=category or None, limit=limit
+        Path(run) if drawn else Bridge.open(run, _own_device()),
+        suite,
+        out or where / Path(suite).stem,
+        categories=category or None,
+        limit=limit,
+        prompts=prompts,
+        metrics=[_metric(each) for each in metric or ()],
+        steps=steps,
+        guidance=guidance,
+        seed=seed,
+        part=part,
     )
-    width = max(len(name) for name in results["categories"])
-    for name, score in results["categories"].items():
-        shown = "{mean:6.1%}   {low:.1%} to {high:.1%}".format(**score) if score["n"] else "not scored"
-        print(f"{name:<{width}}  n {score['n']:>5}  {shown}")
+    for line in _lines(results.get("metrics", {})):
+        print(line)
+
+
+def _metric(text: str) -> str | dict[str, Any]:
+    """A kind, or options in YAML's short form."""
+    import yaml
+
+    from lavibridge.core.errors import RecipeError
+
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--metric: {text!r} is not valid YAML: {error}") from None
+    if not isinstance(found, str | dict):
+        raise RecipeError(f"--metric: {text!r} is neither a kind nor options such as {{kind: clip_score}}")
+    return found
+
+
+def _own_device() -> str:
+    """The GPU of this process, where a launcher gives each its own (LOCAL_RANK)."""
+    import os
+
+    import torch
+
+    local = os.environ.get("LOCAL_RANK", "")
+    if not local.isdigit() or not torch.cuda.is_available():
+        return "auto"
+    torch.cuda.set_device(int(local))
+    return f"cuda:{local}"
+
+
+def _lines(metrics: dict[str, Any]) -> list[str]:
+    """A line for each figure: metric, category, n, value and interval."""
+    rows = []
+    for name, found in metrics.items():
+        figures = {**found.get("categories", {}), **found.get("totals", {})}
+        if len(found.get("categories", {})) > 1:
+            figures["all"] = found["all"]
+        for title, each in figures.items():
+            rows.append((name if title == name else f"{name} {title}", each, found["unit"]))
+    width = max((len(title) for title, _, _ in rows), default=0)
+    return [f"{title:<{width}}  n {each['n']:>5}  {_said(each, unit)}" for title, each, unit in rows]
+
+
+def _said(each: dict[str, Any], unit: str) -> str:
+    if not each["n"]:
+        return "not scored"
+    form = "{:.1%}" if unit == "share" else "{:.4g}"
+    mean, low, high = (
+        "unknown" if each[key] is None else form.format(each[key]) for key in ("mean", "low", "high")
+    )
+    missing = f"   ({each['unscored']} not scored)" if each.get("unscored") else ""
+    return f"{mean:>8}   {low} to {high}{missing}"

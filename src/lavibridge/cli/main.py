@@ -13,13 +13,19 @@ import typer
 
 from lavibridge import __version__
 from lavibridge.cli import (
+    cache,
+    compare,
+    data,
     doctor,
     evaluate,
     export,
     generate,
     import_released,
+    plan,
+    prompts,
     quickstart,
     report,
+    serve,
     show,
     train,
     world,
@@ -59,14 +65,20 @@ def lavi(
 
 
 app.command("quickstart")(quickstart.quickstart)
+app.command("plan")(plan.plan)
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("report")(report.report)
+app.command("serve")(serve.serve)
 app.command("import")(import_released.import_released)
 app.command("export")(export.export)
 app.command("show")(show.show)
 app.command("doctor")(doctor.doctor)
+app.add_typer(cache.app, name="cache")
+app.add_typer(data.app, name="data")
+app.add_typer(prompts.app, name="prompts")
 app.add_typer(world.app, name="world")
 
 

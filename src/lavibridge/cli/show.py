@@ -7,13 +7,21 @@ import typer
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-ROOMS = ("language", "vision", "connectors", "data")
+ROOMS = {
+    "language": "language",
+    "vision": "vision",
+    "connectors": "connectors",
+    "data": "data",
+    "metrics": "evaluation.metrics",
+    "prompts": "evaluation.prompts",
+}
+"""What a room is called here, and the package that it is."""
 
 WHAT = typer.Argument(
     None,
     metavar="[WHAT]",
-    help="A pool (languages, visions, connectors, data), a recipe (name or file), or ROOM.KIND such as "
-    "connector.lavi.  [default: everything]",
+    help="A pool (languages, visions, connectors, data, metrics, prompts), a recipe (name or file), or "
+    "ROOM.KIND such as connector.lavi.  [default: everything]",
 )
 
 
@@ -30,8 +38,8 @@ def show(what: str | None = WHAT) -> None:
         _everything()
         return
     room, _, kind = what.partition(".")
-    rooms = {name.removesuffix("s"): name for name in ROOMS} | {name: name for name in ROOMS}
-    pools = rooms | {f"{name}s": name for name in ROOMS}
+    rooms = {name.removesuffix("s"): room for name, room in ROOMS.items()} | ROOMS
+    pools = rooms | {f"{name}s": room for name, room in ROOMS.items()}
     if what in pools:
         _pool(pools[what])
         return
@@ -50,10 +58,12 @@ def show(what: str | None = WHAT) -> None:
 def _everything() -> None:
     from lavibridge.core.files import shipped_models
     from lavibridge.core.registry import kinds
+    from lavibridge.evaluation.shipped import shipped_suites
     from lavibridge.recipes.recipe import shipped_recipes
 
-    for room in ROOMS:
-        print(f"{room:<11} {'  '.join(kinds(room))}")
+    for name, room in ROOMS.items():
+        print(f"{name:<11} {'  '.join(kinds(room))}")
+    print(f"{'suites':<11} {'  '.join(shipped_suites())}")
     print(f"{'models':<11} {'  '.join(shipped_models())}   (shipped; a folder or hub id does as well)")
     print(f"{'recipes':<11} " + f"\n{'':<11} ".join(shipped_recipes()))
     print("\nMore: lavi show languages, lavi show connector.lavi, lavi show language.llama, lavi show RECIPE")
@@ -65,12 +75,13 @@ def _pool(room: str) -> None:
 
     from lavibridge.core.registry import kinds, load
 
+    width = max(10, *map(len, kinds(room)))
     for kind in kinds(room):
         component = load(room, kind)
-        print(f"{kind:<10} {first_line(inspect.getmodule(component).__doc__)}")
+        print(f"{kind:<{width}} {first_line(inspect.getmodule(component).__doc__)}")
         for line in _said(room, component):
-            print(f"{'':<10} {line}")
-    print(f"\nMore: lavi show {room.removesuffix('s')}.{kinds(room)[0]}")
+            print(f"{'':<{width}} {line}")
+    print(f"\nMore: lavi show {room.rpartition('.')[2].removesuffix('s')}.{kinds(room)[0]}")
 
 
 def _said(room: str, component: Any) -> list[str]:

@@ -1,5 +1,6 @@
 """`lavi train`: a recipe in, a run folder out."""
 
+import os
 from pathlib import Path
 
 import typer
@@ -33,4 +34,6 @@ def train(
 
     loaded = load_recipe(recipe, settings or [])
     folder = out or Path("runs") / Path(recipe).stem
-    print(train_bridge(loaded, folder, resume=resume))
+    run = train_bridge(loaded, folder, resume=resume)
+    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+        print(run)

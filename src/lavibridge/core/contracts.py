@@ -109,6 +109,8 @@ class Batch:
     """RGB in [-1, 1]."""
     latents: Float[Tensor, "batch channel latent_height latent_width"] | None = None
     """Latents in the scale that the denoiser works in."""
+    features: TextFeatures | None = None
+    """What the language model makes of the prompts, where that is known already."""
 
     def __post_init__(self) -> None:
         given = self.latents if self.latents is not None else self.images

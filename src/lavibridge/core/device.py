@@ -38,3 +38,8 @@ def set_threads() -> int:
     threads = int(wanted) if wanted.isdigit() and int(wanted) > 0 else affinity or os.cpu_count() or 1
     torch.set_num_threads(threads)
     return threads
+
+
+def is_meta() -> bool:
+    """Whether tensors are now made on the meta device, so that models are built without their weights."""
+    return torch.get_default_device().type == "meta"

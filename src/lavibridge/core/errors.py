@@ -21,6 +21,10 @@ class RunError(LaviError):
     """A run folder cannot be used: it exists already, holds no complete checkpoint, or is damaged."""
 
 
+class CacheError(LaviError):
+    """A cache cannot be used: a shard is damaged or gone, or its folder cannot be written to."""
+
+
 class NotFiniteError(LaviError):
     """A loss or gradient is NaN or infinite; ``names`` are the samples of the step that was not taken."""
 

@@ -57,6 +57,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $LAVIBRIDGE_CACHE, or lavibridge/ in the user's cache."""
+    given = os.environ.get("LAVIBRIDGE_CACHE")
+    if given:
+        return Path(given).expanduser().absolute()
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "lavibridge"
+
+
 def models_folder() -> Path:
     """The folder of the miniature models that the package ships."""
     return Path(__file__).parent.parent / "world" / "models"

@@ -3,6 +3,7 @@
     kinds("language")        -> ("bert", "clip", "llama", "t5")      file names; nothing is imported
     load("language", "t5")   -> the component class of language/t5.py, which is imported now
     detect("language", path) -> "t5", asking each family whether it reads what lies there
+    kinds("evaluation.metrics")                                      a room within a room
 
 Outside packages add kinds through the entry-point groups ``lavibridge.language``, ``lavibridge.vision`` and
 ``lavibridge.connectors``: the name is the kind, the value is the class.
@@ -20,12 +21,15 @@ from lavibridge.core.errors import ModelError, RecipeError
 
 _PACKAGE = Path(__file__).parent.parent
 _NOT_KINDS = ("base", "hf")
+MADE_BY = ("abc", "torch")
+"""Where classes come from that are made at run time, for a module whose weights are shared out (FSDP2)."""
 
 
 @cache
 def kinds(room: str) -> tuple[str, ...]:
     """The kinds of a room, sorted."""
-    files = {path.stem for path in (_PACKAGE / room).glob("*.py") if not path.stem.startswith("_")}
+    folder = _PACKAGE.joinpath(*room.split("."))
+    files = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")}
     return tuple(sorted((files - set(_NOT_KINDS)) | set(_outside(room))))
 
 
@@ -54,10 +58,11 @@ def load(room: str, kind: str) -> type[Any]:
 
 def kind_of(room: str, component: object) -> str:
     """The kind of a built component."""
+    own = next(one for one in type(component).__mro__ if one.__module__.partition(".")[0] not in MADE_BY)
     for kind, entry in _outside(room).items():
-        if entry.load() is type(component):
+        if entry.load() is own:
             return kind
-    return type(component).__module__.rpartition(".")[2]
+    return own.__module__.rpartition(".")[2]
 
 
 def detect(room: str, source: str, revision: str | None = None) -> str:

@@ -16,9 +16,8 @@ def read_model_json(source: str, name: str, revision: str | None = None) -> dict
 
     Raises ModelError where the source is not to be found at all.
     """
-    root = resolve_source(source)
-    path = Path(root) / name if Path(root).is_dir() else _from_hub(root, name, revision)
-    if path is None or not path.is_file():
+    path = find_model_file(source, name, revision)
+    if path is None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -27,6 +26,16 @@ def read_model_json(source: str, name: str, revision: str | None = None) -> dict
     if not isinstance(content, dict):
         raise ModelError(f"{path} should hold a JSON object, found a {type(content).__name__}")
     return content
+
+
+def find_model_file(source: str, name: str, revision: str | None = None) -> Path | None:
+    """Where the file ``name`` of a model lies here, or None where the model has no such file.
+
+    Raises ModelError where the source is not to be found at all.
+    """
+    root = resolve_source(source)
+    path = Path(root) / name if Path(root).is_dir() else _from_hub(root, name, revision)
+    return path if path is not None and path.is_file() else None
 
 
 def _from_hub(repository: str, name: str, revision: str | None) -> Path | None:

@@ -1,10 +1,12 @@
 """Tensors on disk: safetensors, written as a whole or not at all, and readable to whom other files are."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import write_atomic
@@ -33,3 +35,12 @@ def check_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], what: str)
                 f"{what} does not fit: {name} is {tuple(given[name].shape)} in the file and has to be "
                 f"{tuple(value.shape)} here"
             )
+
+
+def weights_hash(module: nn.Module) -> str:
+    """The SHA-256 over a network's weights in memory, names, shapes and number formats included."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -48,7 +48,7 @@ class Row:
     beside: Float[Tensor, "other context"] | None
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: in it, weights in parts (FSDP2) would be gathered for drawing only
 def draw(
     order: Order,
     features: Callable[[Sequence[str]], TextFeatures],

@@ -11,7 +11,7 @@ UniPC: Zhao et al. 2023, arXiv 2302.04867. DDIM: Song et al. 2020, arXiv 2010.02
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import diffusers
@@ -120,16 +120,33 @@ def sample(
 
     A sampler keeps the history of one batch, so it is set anew here and must not be shared between threads.
     """
+    going = sampling(scheduler, noise, steps)
+    noisy, t = next(going)
+    while True:
+        try:
+            asked = going.send(predict(noisy, t))
+        except StopIteration as end:
+            asked = None
+            latents: Tensor = end.value
+        if on_step is not None:
+            on_step()
+        if asked is None:
+            return latents
+        noisy, t = asked
+
+
+def sampling(
+    scheduler: Any, noise: Float[Tensor, "batch channel h w"], steps: int
+) -> Generator[tuple[Tensor, Tensor], Tensor, Tensor]:
+    """The same a step at a time: yields (noisy latents, t), is sent the prediction, returns the latents."""
     with warnings.catch_warnings():
         # Diffusers reads torch tensors by a NumPy call that NumPy 2 warns of; nothing here depends on it.
         warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
         scheduler.set_timesteps(steps)
     xt = noise * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
-        prediction = predict(scheduler.scale_model_input(xt, t), t)
+        prediction = yield scheduler.scale_model_input(xt, t), t
         xt = scheduler.step(prediction, t, xt, return_dict=False)[0]
-        if on_step is not None:
-            on_step()
     return xt
 
 

@@ -21,12 +21,17 @@ _GAP, _LABEL, _TEXT = 8, 220, 13
 
 def save_png(path: Path, image: Image.Image, text: Mapping[str, str] | None = None) -> None:
     """Write a picture, whole or not at all, with named texts (prompt, seed, ...) that stay with the file."""
+    write_atomic(path, encode_png(image, text))
+
+
+def encode_png(image: Image.Image, text: Mapping[str, str] | None = None) -> bytes:
+    """A picture as the bytes of a PNG, with named texts in it."""
     notes = PngInfo()
     for key, value in (text or {}).items():
         notes.add_itxt(key, value)
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", pnginfo=notes)
-    write_atomic(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def contact_sheet(

@@ -1,5 +1,6 @@
 """The contract of a language model: prompts in, features of their tokens out."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Literal
@@ -9,6 +10,9 @@ from torch import nn
 
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpec
+from lavibridge.core.identity import source_identity
+from lavibridge.core.sources import RANDOM
+from lavibridge.core.tensors import weights_hash
 
 
 class LanguageModel(nn.Module, ABC):
@@ -57,6 +61,21 @@ class LanguageModel(nn.Module, ABC):
         """
 
     @abstractmethod
+    def recompute(self) -> None:
+        """From now on compute the blocks once more in the backward pass, instead of keeping what they gave.
+
+        The gradients stay the same. Raises ModelError where the model has no such blocks.
+        """
+
+    @abstractmethod
+    def compile_blocks(self, backend: str) -> None:
+        """Have `torch.compile` make faster code of the repeated blocks, when they are first called."""
+
+    @abstractmethod
+    def attend_by(self, kernel: str) -> None:
+        """Compute attention by `sdpa`, `eager` or `flash`; ModelError where the model cannot."""
+
+    @abstractmethod
     def spans(self, prompt: str) -> list[tuple[int, int]]:
         """For each token whose features `encode` gives: the characters of the prompt that it stands for.
 
@@ -66,3 +85,11 @@ class LanguageModel(nn.Module, ABC):
     @abstractmethod
     def count_tokens(self, prompts: Sequence[str]) -> tuple[list[int], list[int]]:
         """For each prompt: how many tokens are used, and how many are cut off."""
+
+    def identity(self) -> str:
+        """What its features depend on beside the prompt: files and options, not where they lie."""
+        config = self.config
+        is_toy = config.source == RANDOM
+        files = weights_hash(self) if is_toy else source_identity(config.source, config.revision)
+        options = config.model_dump(mode="json", exclude={"source", "revision"})
+        return json.dumps([type(self).__name__, files, options], sort_keys=True)

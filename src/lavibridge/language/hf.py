@@ -8,29 +8,28 @@ Only safetensors are read, and no code from a folder is ever run.
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 import transformers
 from jaxtyping import Float
 from safetensors import SafetensorError
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from torch import Tensor
+from torch import Tensor, nn
 
 from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpec
-from lavibridge.core.device import pick_dtype
+from lavibridge.core.device import is_meta, pick_dtype
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import resolve_source
-from lavibridge.core.sources import RANDOM, read_model_json
+from lavibridge.core.sources import RANDOM
 from lavibridge.language.base import LanguageModel
+from lavibridge.language.parts import speed
+from lavibridge.language.parts.byte_tokens import BEGIN, END, PAD, TOY_IDS, byte_tokens
+from lavibridge.language.parts.description import describe
+from lavibridge.language.parts.outline import outline
 from lavibridge.language.parts.tokens import PromptTokens, Tokens
 
-BEGIN, END, PAD = "<s>", "</s>", "<pad>"
 DEFAULT_TOKENS = 77
 """What the published U-Nets were trained with."""
-TOY_IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 258, "vocab_size": 259}
-"""The byte tokenizer's special ids: the end has the highest, which is how old CLIP models find it."""
 
 
 class TransformersModel(LanguageModel):
@@ -71,6 +70,7 @@ class TransformersModel(LanguageModel):
             self.backbone, self.tokenizer = self._load(quantized)
         self.backbone.requires_grad_(False)
         self.backbone.eval()
+        self.recomputed: list[nn.Module] = []
         settings = self._settings()
         self.spec = TextSpec(
             width=settings.hidden_size,
@@ -93,7 +93,7 @@ class TransformersModel(LanguageModel):
     @classmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:
         """Whether config.json (or a pipeline's text_encoder/config.json) names one of the family's types."""
-        return source != RANDOM and _describe(source, revision)[0].get("model_type") in cls.models
+        return source != RANDOM and describe(source, revision)[0].get("model_type") in cls.models
 
     def encode(self, prompts: Sequence[str], reading: Reading = LAST_LAYER) -> TextFeatures:
         """Features of prompts; see the contract."""
@@ -112,6 +112,19 @@ class TransformersModel(LanguageModel):
             pooled=self._pooled(output),
             alone=self._alone(ids[:, kept], kept, layers) if reading.alone else None,
         )
+
+    def recompute(self) -> None:
+        """Recompute the blocks in the backward pass."""
+        self.recomputed = speed.recomputing(self.backbone, self.config.source)
+
+    def compile_blocks(self, backend: str) -> None:
+        """Compile the blocks, each when it is first called."""
+        for block in speed.repeated(self.backbone, self.config.source):
+            block.compile(backend=backend)
+
+    def attend_by(self, kernel: str) -> None:
+        """Choose the kernel of attention."""
+        speed.choose_kernel(self.backbone, kernel, self.config.source)
 
     def count_tokens(self, prompts: Sequence[str]) -> tuple[list[int], list[int]]:
         """Tokens used and tokens cut off, for each prompt."""
@@ -166,6 +179,8 @@ class TransformersModel(LanguageModel):
         return found[index].unflatten(0, ids.shape).transpose(1, 2)
 
     def _run(self, layers: list[int], **inputs: Any) -> Any:
+        for block in self.recomputed:
+            block.training = torch.is_grad_enabled()  # else the library keeps what it computed
         is_inner = any(layer != self.spec.layers - 1 for layer in layers)
         return self.backbone(**inputs, output_hidden_states=is_inner, **self.call_options)
 
@@ -203,7 +218,7 @@ class TransformersModel(LanguageModel):
 
     def _load(self, quantized: Mapping[str, Any]) -> tuple[Any, Any]:
         source, revision = self.config.source, self.config.revision
-        description, folder = _describe(source, revision)
+        description, folder = describe(source, revision)
         name = self.models.get(str(description.get("model_type")))
         if name is None:
             raise ModelError(
@@ -212,6 +227,9 @@ class TransformersModel(LanguageModel):
             )
         root = resolve_source(source)
         _quieten()
+        if is_meta():
+            made = outline(self._class(name), description, self.load_options, pick_dtype(self.config.dtype))
+            return made, byte_tokenizer(self.toy_template)
         try:
             backbone, report = self._class(name).from_pretrained(
                 root,
@@ -270,25 +288,8 @@ def _quieten() -> None:
         transformers.utils.logging.disable_progress_bar()
 
 
-def _describe(source: str, revision: str | None) -> tuple[dict[str, Any], str]:
-    """A model's config.json and the sub-folder it lies in, in a pipeline's folder its text encoder's."""
-    pipeline = read_model_json(source, "model_index.json", revision)
-    folder = "" if pipeline is None else "bert" if "bert" in pipeline else "text_encoder"
-    description = read_model_json(source, str(Path(folder) / "config.json"), revision)
-    if description is None:
-        place = f" in {folder}/" if folder else ""
-        raise ModelError(f"'{source}' has no config.json{place}: it is no model folder of transformers")
-    return description, folder
-
-
 def byte_tokenizer(template: str) -> Any:
     """A tokenizer of the 256 bytes: no files, any text; ``template`` frames it, as in ``<s> $A``."""
-    tokens = [PAD, BEGIN, *sorted(pre_tokenizers.ByteLevel.alphabet()), END]
-    vocabulary = {token: index for index, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    special = [(token, vocabulary[token]) for token in (BEGIN, END)]
-    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, bos_token=BEGIN, eos_token=END
+        tokenizer_object=byte_tokens(template), pad_token=PAD, bos_token=BEGIN, eos_token=END
     )

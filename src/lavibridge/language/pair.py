@@ -63,6 +63,20 @@ class Pair(LanguageModel):
             beside_mask=kept.mask,
         )
 
+    def recompute(self) -> None:
+        """Of the model that goes through the connector: nothing is learnt through the other."""
+        self.inner.recompute()
+
+    def compile_blocks(self, backend: str) -> None:
+        """Of both."""
+        self.inner.compile_blocks(backend)
+        self.other.compile_blocks(backend)
+
+    def attend_by(self, kernel: str) -> None:
+        """Of both."""
+        self.inner.attend_by(kernel)
+        self.other.attend_by(kernel)
+
     def spans(self, prompt: str) -> list[tuple[int, int]]:
         """Of the model that goes through the connector: what stands beside it is not weighted."""
         return self.inner.spans(prompt)
@@ -70,6 +84,10 @@ class Pair(LanguageModel):
     def count_tokens(self, prompts: Sequence[str]) -> tuple[list[int], list[int]]:
         """Of the model that goes through the connector."""
         return self.inner.count_tokens(prompts)
+
+    def identity(self) -> str:
+        """Of both."""
+        return f"{self.inner.identity()} beside {self.other.identity()}"
 
 
 def _beside(choice: str | Mapping[str, Any]) -> LanguageModel:

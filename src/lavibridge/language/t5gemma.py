@@ -5,7 +5,8 @@ Zhang et al. 2025, arXiv 2504.06225. The decoder's weights are left aside. LoRA 
 
 from typing import Any
 
-from lavibridge.language.hf import TOY_IDS, TransformersModel
+from lavibridge.language.hf import TransformersModel
+from lavibridge.language.parts.byte_tokens import TOY_IDS
 from lavibridge.language.parts.toys import TOY_DECODER
 
 

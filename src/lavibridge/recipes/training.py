@@ -1,8 +1,9 @@
 """The `training:` and `preview:` sections of a recipe: how long, how fast, how often."""
 
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from lavibridge.core.config import Config
 from lavibridge.lora import LoraSettings
@@ -30,6 +31,32 @@ class Alignment(Config):
     """The connector's learning rate; it falls to nothing by a half cosine. Untried on large pairs."""
 
 
+class Validation(Config):
+    """Pictures that are never trained on, and how the loss is measured on them."""
+
+    every: int = Field(default=500, ge=1)
+    """Steps between two measurements; there is one before the first step."""
+    share: float = Field(default=0.02, gt=0, lt=1)
+    """Share of the data that is held out. A picture's name decides, so that none ever changes sides."""
+    pictures: int = Field(default=64, ge=1)
+    """How many of those held out are measured on, at most."""
+    times: int = Field(default=8, ge=1)
+    """At how many times of the schedule, evenly spread, each of them is."""
+    seed: int = Field(default=0, ge=0)
+    """Decides the noise, which is the same at every measurement."""
+
+
+class Cache(Config):
+    """A folder in which encoded pictures and language features stay from run to run."""
+
+    folder: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+    """Where; several runs and processes may use one folder at the same time. `lavi cache` fills it ahead."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format on disk; bfloat16 takes half the room and rounds to 3 digits."""
+    features: bool = True
+    """Keep language features too, where the language model has no LoRA."""
+
+
 class Training(Config):
     """How the bridge is trained."""
 
@@ -45,8 +72,24 @@ class Training(Config):
     """Decides the order of the pictures, the noise, the timesteps and every dropout."""
     device: str = "auto"
     """`auto` (a CUDA GPU, else Apple's, else the CPU), or `cpu`, `cuda`, `cuda:1`, `mps`."""
+    sharding: Literal["fsdp2"] | None = None
+    """`fsdp2` shares out the frozen weights over all processes, which hold one part of them each and borrow
+    the rest; null keeps both models whole in every process. Checkpoints are the same."""
+    workers: int = Field(default=8, ge=0)
+    """Threads that read pictures, while another makes the next batch; 0 does all of it between the steps."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the computation; trained weights and their optimiser stay float32."""
+    checkpointing: bool = False
+    """Compute the models' blocks once more in the backward pass instead of keeping what they computed: less
+    memory, about a third more time, the same gradients."""
+    compile: Literal["inductor", "aot_eager"] | None = None
+    """Compile the models' repeated blocks with `torch.compile` (needs a C++ compiler or a GPU); `aot_eager`
+    compiles nothing and shows whether it would work."""
+    attention: Literal["auto", "sdpa", "eager", "flash"] = "auto"
+    """How attention is computed: as each model likes it best; by torch's own kernels; by plain products,
+    which is slow, where a device's kernels are faulty; or by the package `flash-attn`."""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """AdamW, or the same with its two averages in 8 bits (needs the extra `quantize`)."""
     lr: LearningRates = LearningRates()
     """Learning rates."""
     align: Alignment | None = None
@@ -64,6 +107,17 @@ class Training(Config):
     weighting: Literal["uniform", "min_snr", "velocity"] = "uniform"
     """How timesteps are weighted: all alike; min-SNR (Hang et al. 2023, arXiv 2303.09556); or as if velocity
     were predicted, which looks more at the noisiest times."""
+    times: Literal["uniform", "logit_normal"] = "uniform"
+    """Which times are trained on: all alike; or those in the middle more often, as Stable Diffusion 3 (Esser
+    et al. 2024, arXiv 2403.03206, eq. 19), which is made for flows. On other models it does the same to the
+    place in their schedule, and nobody has published what comes of it."""
+    times_location: float = 0.0
+    """Of logit_normal: above 0, noisier times come more often."""
+    times_scale: float = Field(default=1.0, gt=0)
+    """Of logit_normal: how widely the times spread."""
+    max_skips: int = Field(default=10, ge=0)
+    """Steps of a run that may be left out because a loss or the gradient is not finite; three on end stop it
+    in any case, and 0 stops at the first."""
     ema: float | None = Field(default=0.999, gt=0, lt=1)
     """Decay of the moving average of the trained weights, which is what draws; null keeps none."""
     checkpoint_every: int = Field(default=1000, ge=0)
@@ -72,8 +126,17 @@ class Training(Config):
     """How many of the newest checkpoints stay; null keeps all."""
     preview_every: int = Field(default=500, ge=0)
     """Steps between sheets of sample pictures; 0 draws none."""
+    validation: Validation | None = None
+    """The loss on pictures that are never trained on; null holds none out."""
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Where the numbers of `log.jsonl` also go (needs the extra `track`)."""
     latent_cache_gb: float = Field(default=2.0, ge=0)
-    """Memory for encoded pictures: when all fit, each is encoded only once."""
+    """Memory for encoded pictures, which are kept as long as they fit, so that each is encoded only once."""
+    feature_cache_gb: float = Field(default=0.0, ge=0)
+    """Memory for what a language model without LoRA makes of captions. They are then computed one by one when
+    first met, which is slower on a GPU, and pays from the second or third time round."""
+    cache: Cache | None = None
+    """Keep both in a folder instead, for later runs; null keeps them in memory."""
 
 
 class Preview(Config):

@@ -166,7 +166,9 @@ def _noting(noted: list[Tensor]) -> Callable[..., None]:
 
     def note(module: nn.Module, args: tuple[Tensor, ...], options: dict[str, Tensor]) -> None:
         asked = args[0] if args else options["hidden_states"]
-        places = torch.linspace(0, asked.shape[1] - 1, min(QUERIES, asked.shape[1])).round().long()
+        # Pictures of other shapes (data.buckets) have other numbers of places; as many are kept of each.
+        count = noted[0].shape[1] if noted else min(QUERIES, asked.shape[1])
+        places = torch.linspace(0, asked.shape[1] - 1, count).round().long()
         noted.append(asked[:, places])
 
     return note

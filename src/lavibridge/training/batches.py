@@ -13,8 +13,11 @@ from torch import Tensor
 from lavibridge.core.contracts import Batch
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.training import Training
-from lavibridge.training.latents import Latents
-from lavibridge.training.order import Order, chance
+from lavibridge.training.cache.caches import Caches, remembered
+from lavibridge.training.order import chance
+from lavibridge.training.spent import FEATURES
+from lavibridge.training.times import timestep
+from lavibridge.training.visits import Visits
 from lavibridge.vision.base import VisionModel
 
 
@@ -38,15 +41,23 @@ class Batches:
         size: tuple[int, int],
         process: int = 0,
         processes: int = 1,
+        caches: Caches | None = None,
     ) -> None:
         self.dataset = dataset
+        self.vision = vision
         self.settings = settings
         self.process = process
         self.processes = processes
         self.device = vision.alphas.device
         self.times = len(vision.alphas)
-        self.order = Order(len(dataset), settings.seed)
-        self.latents = Latents(dataset, vision, self.order, size, settings.batch, settings.latent_cache_gb)
+        self.visits = Visits(dataset, settings.seed, size, vision.unit, settings.batch * processes)
+        # Without a bridge's caches, latents are kept in memory and features not at all.
+        self.caches = caches or Caches(latents=remembered(dataset, vision, settings))
+        self.spent = self.caches.latents.spent
+
+    def close(self) -> None:
+        """End what was begun, and write what the caches hold."""
+        self.caches.close()
 
     @property
     def pictures_per_step(self) -> int:
@@ -58,24 +69,31 @@ class Batches:
         size = self.settings.batch
         start = ((step * self.settings.accumulate + turn) * self.processes + self.process) * size
         positions = range(start, start + size)
-        indices = [self.order.index(position) for position in positions]
-        chances = [chance(self.settings.seed, position, self.latents.shape) for position in positions]
-        samples = [self.dataset.sample(index) for index in indices]
+        visits, samples = zip(*self.visits.at(positions), strict=True)
+        shape = self.vision.latent_shape(*visits[0].size)
+        chances = [chance(self.settings.seed, position, shape) for position in positions]
         prompts = [
             ""
             if one.drop < self.settings.caption_dropout
             else sample.captions[int(one.caption * len(sample.captions))]
             for sample, one in zip(samples, chances, strict=True)
         ]
-        mean, std = self.latents.moments(indices)
+        mean, std = self.caches.latents.moments(visits)
         drawn = torch.stack([one.latent for one in chances]).to(mean.device)
+        features = None
+        if self.caches.features is not None:
+            with self.spent.on(FEATURES):
+                features = self.caches.features.of(prompts, self.device)
         return Draw(
             batch=Batch(
                 prompts=tuple(prompts),
                 names=tuple(sample.name for sample in samples),
                 latents=(mean + std * drawn).to(self.device),
+                features=features,
             ),
-            t=torch.tensor([int(one.time * self.times) for one in chances], device=self.device),
+            t=torch.tensor(
+                [timestep(one.time, self.times, self.settings) for one in chances], device=self.device
+            ),
             noise=torch.stack([one.noise for one in chances]).to(self.device),
         )
 
@@ -91,9 +109,10 @@ class ReadAhead(Batches):
         size: tuple[int, int],
         process: int = 0,
         processes: int = 1,
+        caches: Caches | None = None,
     ) -> None:
-        super().__init__(dataset, vision, settings, size, process, processes)
-        # One worker: it alone fills the latents, and whatever is asked for out of turn waits in line.
+        super().__init__(dataset, vision, settings, size, process, processes, caches)
+        # One worker: it alone fills the caches, and whatever is asked for out of turn waits in line.
         self.worker = ThreadPoolExecutor(max_workers=1)
         self.coming: dict[tuple[int, int], Future[Draw]] = {}
 
@@ -107,5 +126,6 @@ class ReadAhead(Batches):
         return made
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread, and write what the caches hold."""
         self.worker.shutdown(cancel_futures=True)
+        super().close()

@@ -17,16 +17,27 @@ FAR = 20.0
 
 
 def build_bridge(recipe: Recipe) -> Bridge:
-    """The untrained bridge: the same weights every time, from `training.seed`."""
+    """The untrained bridge, computed as asked: the same weights every time, from `training.seed`."""
+    settings = recipe.training
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.training.seed)
-        return Bridge.compose(
+        torch.manual_seed(settings.seed)
+        bridge = Bridge.compose(
             language=recipe.language.model_dump(),
             vision=recipe.vision.model_dump(),
             connector=recipe.connector.model_dump(),
             language_lora=recipe.lora.language,
             vision_lora=recipe.lora.vision,
         )
+    models = (bridge.language, bridge.vision)
+    for model in models:
+        if settings.attention != "auto":
+            model.attend_by(settings.attention)
+        if settings.compile is not None:
+            model.compile_blocks(settings.compile)
+    if settings.checkpointing:
+        for model in models if bridge.learns_through_language else models[1:]:
+            model.recompute()
+    return bridge
 
 
 @torch.no_grad()

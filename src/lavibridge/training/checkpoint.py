@@ -2,37 +2,44 @@
 
     checkpoints/step-N/  bridge/                 the trained weights, as `Bridge.save_pretrained` writes them
                          ema/                    their moving average, in the same form
-                         optimizer.safetensors   AdamW's two moments by part and name
-                         state.json              step, seconds, fingerprint of the data
+                         optimizer.safetensors   the optimiser's tensors by part and name
+                         state.json              step, seconds, skips, and what the run stands on (basis.py)
                          manifest.json           size and SHA-256 of every file; written last
 
 All is written into a hidden folder beside, put on disk, and given its name in one rename: a run killed at any
 moment leaves the checkpoints before it as they were. No file is a pickle.
+
+No generator's state is kept, as there is none: order, flips, captions, noise, times and latents are functions
+of (seed, position), and dropout's generator is seeded anew for each pass from (seed, step, pass, process).
+The schedule is a function of the step. So weights, average, moments and the step are all that a run is.
 """
 
+import hashlib
+import json
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
 
 from lavibridge.bridge import store
-from lavibridge.core.errors import RunError
+from lavibridge.core.errors import LaviError, RunError
 from lavibridge.core.files import read_json, sha256, write_json
 from lavibridge.core.tensors import save_tensors
+from lavibridge.training.basis import Basis
 from lavibridge.training.loop import State
-from lavibridge.training.optim import Parts
+from lavibridge.training.optim import load_optimizer_tensors, optimizer_tensors
 
 MANIFEST = "manifest.json"
-FORMAT = 1
-MOMENTS = ("exp_avg", "exp_avg_sq")
+STATE = "state.json"
+FORMAT = 2
 
 
-def save_checkpoint(run: Path, state: State, data: str, keep: int | None) -> Path:
+def save_checkpoint(run: Path, state: State, basis: Basis, keep: int | None) -> Path:
     """Write `checkpoints/step-N`, then remove all but the newest `keep`; returns its folder."""
     folder = run / "checkpoints"
     final = folder / f"step-{state.step}"
@@ -43,22 +50,23 @@ def save_checkpoint(run: Path, state: State, data: str, keep: int | None) -> Pat
         if state.ema is not None:
             with state.ema.applied():
                 state.bridge.save_pretrained(partial / "ema")
-        save_tensors(moments(state.optimizer, state.parts), partial / "optimizer.safetensors")
+        save_tensors(optimizer_tensors(state.optimizer, state.parts), partial / "optimizer.safetensors")
         write_json(
-            partial / "state.json", {"step": state.step, "seconds": round(state.seconds, 3), "data": data}
+            partial / STATE,
+            {
+                "step": state.step,
+                "seconds": round(state.seconds, 3),
+                "skipped": state.skips.samples,
+                "basis": asdict(basis),
+            },
         )
-        files = sorted(path for path in partial.rglob("*") if path.is_file())
-        described = {
-            path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
-            for path in files
-        }
-        for path in files:
-            sync(path)
-        write_json(partial / MANIFEST, {"format": FORMAT, "step": state.step, "files": described})
-        if final.exists():  # the same step once more, or the ruin of a copy: the new one takes its place
+        files = described(partial)
+        write_json(partial / MANIFEST, {"format": FORMAT, "files": files, "seal": seal(files)})
+        if final.exists():  # the ruin of a copy, which did not count: the new one takes its place
             os.replace(final, folder / f".step-{state.step}.old")
         os.replace(partial, final)
         sync(folder)
+        sync(run)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise RunError(
@@ -82,19 +90,20 @@ def prune(run: Path, keep: int | None) -> None:
         shutil.rmtree(path, ignore_errors=True)
     if keep is not None:
         for path in checkpoints(run)[:-keep]:
-            (path / MANIFEST).unlink()  # first: a half-removed checkpoint must not count as one
-            shutil.rmtree(path)
+            hidden = path.with_name(f".{path.name}.old")  # first: half of a checkpoint must not count as one
+            os.replace(path, hidden)
+            shutil.rmtree(hidden, ignore_errors=True)
 
 
-def load_checkpoint(folder: Path, state: State, data: str) -> None:
-    """Put a checkpoint into a state that was just built; RunError when it is damaged or of other data."""
+def read_state(folder: Path) -> dict[str, Any]:
+    """Step, seconds and basis of a checkpoint; RunError where one of its files is not as it was written."""
     check_files(folder)
-    kept: dict[str, Any] = read_json(folder / "state.json")
-    if kept["data"] != data:
-        raise RunError(
-            f"the data is not what {folder.name} was trained on (then: {kept['data']}; now: {data}). "
-            "Bring the data back, or start a new run"
-        )
+    kept: dict[str, Any] = read_json(folder / STATE)
+    return kept
+
+
+def load_checkpoint(folder: Path, state: State, kept: Mapping[str, Any]) -> None:
+    """Put a checkpoint, of which `read_state` has given `kept`, into a state that was just built."""
     has_ema = (folder / "ema").is_dir()
     if has_ema != (state.ema is not None):
         raise RunError(
@@ -105,7 +114,8 @@ def load_checkpoint(folder: Path, state: State, data: str) -> None:
         load_weights(folder / "ema", state)
         state.ema.take_over()
     load_weights(folder / "bridge", state)
-    load_moments(state.optimizer, state.parts, load_file(folder / "optimizer.safetensors"), kept["step"])
+    load_optimizer_tensors(state.optimizer, state.parts, load_file(folder / "optimizer.safetensors"))
+    state.skips.samples = {int(step): tuple(names) for step, names in kept["skipped"].items()}
     state.step = int(kept["step"])
     state.seconds = float(kept["seconds"])
 
@@ -116,44 +126,44 @@ def load_weights(folder: Path, state: State) -> None:
     store.load_weights(store.read(folder), bridge.language, bridge.connector, bridge.vision)
 
 
-def check_files(folder: Path) -> None:
-    """Compare every file with the manifest."""
-    manifest = read_json(folder / MANIFEST)
-    if manifest.get("format") != FORMAT:
-        raise RunError(
-            f"{folder / MANIFEST} has format {manifest.get('format')!r}; this version reads {FORMAT}"
-        )
-    for name, expected in manifest["files"].items():
-        path = folder / name
-        size = path.stat().st_size if path.is_file() else -1
-        if size != expected["bytes"] or sha256(path) != expected["sha256"]:
-            raise RunError(
-                f"{path} is {'missing' if size < 0 else 'damaged'}. "
-                f"Delete {folder} to go on from the checkpoint before it, if there is one"
-            )
-
-
-def moments(optimizer: torch.optim.Optimizer, parts: Parts) -> dict[str, Tensor]:
-    """AdamW's moments by `part/name/moment`."""
+def described(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of every file in a folder that is on disk, names included, when this returns."""
+    paths = sorted(folder.rglob("*"))
+    for path in (*paths, folder):
+        sync(path)
     return {
-        f"{part}/{name}/{moment}": optimizer.state[parameter][moment].detach().cpu().contiguous()
-        for part, parameters in parts.items()
-        for name, parameter in parameters.items()
-        for moment in MOMENTS
-        if optimizer.state.get(parameter)
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in paths
+        if path.is_file()
     }
 
 
-def load_moments(optimizer: torch.optim.Optimizer, parts: Parts, kept: dict[str, Tensor], step: int) -> None:
-    """Put the moments back by name, so that no order of weights is relied upon."""
-    for part, parameters in parts.items():
-        for name, parameter in parameters.items():
-            if f"{part}/{name}/{MOMENTS[0]}" not in kept:
-                continue
-            state: dict[str, Tensor] = {"step": torch.tensor(float(step), device=parameter.device)}
-            for moment in MOMENTS:
-                state[moment] = kept[f"{part}/{name}/{moment}"].to(parameter.device)
-            optimizer.state[parameter] = state
+def seal(files: Mapping[str, Any]) -> str:
+    """The manifest's hash over what it says, so that its own damage is not laid upon a file."""
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def check_files(folder: Path) -> None:
+    """Compare every file with the manifest; RunError names the first that is not as it was written."""
+    remedy = f"Delete {folder} to go on from the checkpoint before it, if there is one"
+    try:
+        manifest = read_json(folder / MANIFEST)
+        version, files = manifest["format"], manifest["files"]
+        is_whole = version != FORMAT or manifest["seal"] == seal(files)
+    except (LaviError, KeyError, TypeError):
+        is_whole = False
+    if not is_whole:
+        raise RunError(f"{folder / MANIFEST} is damaged. {remedy}")
+    if version != FORMAT:
+        raise RunError(
+            f"{folder / MANIFEST} has format {version!r}; this version goes on from {FORMAT}. Go on with the "
+            "version of lavibridge that wrote it (its environment.json says which), or begin a new run"
+        )
+    for name, expected in files.items():
+        path = folder / name
+        size = path.stat().st_size if path.is_file() else -1
+        if size != expected["bytes"] or sha256(path) != expected["sha256"]:
+            raise RunError(f"{path} is {'missing' if size < 0 else 'damaged'}. {remedy}")
 
 
 def sync(path: Path) -> None:

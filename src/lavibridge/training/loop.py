@@ -1,25 +1,26 @@
 """The loop and nothing else; whatever happens once in a while is an event.
 
-    for each step:   losses of every pass -> gradient -> finite? -> clip -> AdamW -> average -> events
+    for each step:   losses of every pass -> gradient -> finite? -> clip -> optimiser -> average -> events
 
-Loss and gradient are looked at before the optimiser moves anything: a step that is not finite is not taken,
-and the weights stay as good as they were.
+Loss and gradient are looked at before the optimiser moves anything. A step that is not finite is skipped:
+weights, optimiser and average stay as good as they were, the step is counted, and the run goes on with the
+next pictures, until there have been too many such steps (training/guards.py).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lavibridge.bridge import Bridge
-from lavibridge.core.errors import NotFiniteError
 from lavibridge.recipes.training import Training
 from lavibridge.training.batches import Batches
 from lavibridge.training.ema import Ema
+from lavibridge.training.guards import Skips, culprits
 from lavibridge.training.optim import Parts, set_rates
 from lavibridge.training.order import mix
 
@@ -35,7 +36,11 @@ class State:
     optimizer: torch.optim.Optimizer
     ema: Ema | None
     step: int = 0
-    """Steps taken."""
+    """Steps taken, skipped ones included."""
+    skips: Skips = field(default_factory=Skips)
+    """The steps that were skipped."""
+    validation: float | None = None
+    """The last loss on held-out pictures, of the average where there is one."""
     seconds: float = 0.0
     """Time spent in the loop, earlier sessions of the run included."""
     stop: str = ""
@@ -45,6 +50,8 @@ class State:
     """A pass whose gradients are not yet shared between processes."""
     any_process: Callable[[bool], bool] = field(default=lambda value: value)
     """Whether it is so in any process: all of them must decide alike."""
+    gather: Callable[[Tensor], Tensor] = field(default=lambda values: values)
+    """The values of all processes, one after the other; equally many from each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +62,18 @@ class Report:
     losses: Float[Tensor, " sample"]
     t: Int[Tensor, " sample"]
     gradient_norm: dict[str, float]
+    has_gradient: Mapping[str, Bool[Tensor, " parameter"]]
+    """By part, for each trained weight in its order: whether its gradient had anything but zeros."""
     lr: dict[str, float]
     pictures: int
     seconds: float
     """Of this step."""
+    data_wait: float
+    """Seconds of these in which the next pass was not there yet."""
+    spent: Mapping[str, float]
+    """Seconds that making this step's passes took, ahead of time or not, by what was done."""
+    skipped: tuple[str, ...] = ()
+    """Where the step was not taken: the samples that are to blame, or all, where only the gradient is."""
 
 
 Event = Callable[[State, Report], None]
@@ -90,14 +105,16 @@ def training_mode(bridge: Bridge) -> None:
 
 
 def take_step(state: State, batches: Batches, settings: Training, clock: float) -> Report:
-    """One optimiser step; NotFiniteError, before anything moves, when loss or gradient is not finite."""
+    """One optimiser step, skipped when loss or gradient is not finite; NotFiniteError after too many."""
     begun = perf_counter()
+    waited = 0.0
     rates = set_rates(state.optimizer, settings, state.step, clock)
     losses: list[Tensor] = []
     times: list[Tensor] = []
-    names: list[str] = []
     for turn in range(settings.accumulate):
+        asked = perf_counter()
         draw = batches.draw(state.step, turn)
+        waited += perf_counter() - asked
         # Dropout draws from torch's global generator: seeded here, it too depends on the step alone.
         torch.manual_seed(mix(settings.seed, state.step, turn, batches.process))
         is_last = turn + 1 == settings.accumulate
@@ -106,53 +123,47 @@ def take_step(state: State, batches: Batches, settings: Training, clock: float) 
             state.backward(loss.mean() / settings.accumulate)
         losses.append(loss.detach())
         times.append(draw.t)
-        names += draw.batch.names
     all_losses = torch.cat(losses)
-    norms, total = gradient_norms(state.parts)
-    require_finite(state, all_losses, total, names)
+    gradients = {part: gradient_norms(weights) for part, weights in state.parts.items() if weights}
+    norms = {part: torch.linalg.vector_norm(each) for part, each in gradients.items()}
+    total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
+    skipped = culprits(all_losses, total, state.step, batches, state.any_process, state.gather)
+    if skipped:
+        state.optimizer.zero_grad(set_to_none=True)
+        state.skips.add(state.step + 1, skipped, settings.max_skips)
+    else:
+        move(state, settings, total)
+    state.step += 1
+    return Report(
+        step=state.step,
+        losses=state.gather(all_losses).cpu(),
+        t=state.gather(torch.cat(times)).cpu(),
+        gradient_norm={part: float(norm) for part, norm in norms.items()},
+        has_gradient={part: each > 0 for part, each in gradients.items()},
+        lr=rates,
+        pictures=batches.pictures_per_step,
+        seconds=perf_counter() - begun,
+        data_wait=waited,
+        spent=batches.spent.take(),
+        skipped=skipped,
+    )
+
+
+def move(state: State, settings: Training, norm: Float[Tensor, ""]) -> None:
+    """Clip the gradient, whose length is `norm`, and let the optimiser and the average act on it."""
     if settings.clip is not None:
         weights = [parameter for part in state.parts.values() for parameter in part.values()]
-        torch.nn.utils.clip_grads_with_norm_(weights, settings.clip, total)
+        torch.nn.utils.clip_grads_with_norm_(weights, settings.clip, norm)
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     if state.ema is not None:
         state.ema.update(state.step)
-    state.step += 1
-    return Report(
-        step=state.step,
-        losses=all_losses.cpu(),
-        t=torch.cat(times).cpu(),
-        gradient_norm={part: float(norm) for part, norm in norms.items()},
-        lr=rates,
-        pictures=batches.pictures_per_step,
-        seconds=perf_counter() - begun,
-    )
 
 
-def gradient_norms(parts: Parts) -> tuple[dict[str, Tensor], Tensor]:
-    """The length of each part's gradient, and of all together."""
-    norms = {
-        part: torch.nn.utils.get_total_norm([p.grad for p in weights.values() if p.grad is not None])
-        for part, weights in parts.items()
-        if weights
-    }
-    return norms, torch.linalg.vector_norm(torch.stack(list(norms.values())))
-
-
-def require_finite(
-    state: State, losses: Float[Tensor, " sample"], norm: Float[Tensor, ""], names: Sequence[str]
-) -> None:
-    """Raise NotFiniteError, in every process alike, when a loss or the gradient is NaN or infinite."""
-    fine = torch.isfinite(losses)
-    if not state.any_process(not bool(fine.all() & torch.isfinite(norm))):
-        return
-    state.optimizer.zero_grad(set_to_none=True)
-    bad = tuple(name for name, good in zip(names, fine.tolist(), strict=True) if not good)
-    what = "the loss" if bad else "the gradient"
-    found = bad or tuple(names)
-    shown = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
-    raise NotFiniteError(
-        f"step {state.step + 1}: {what} is not finite (samples: {shown}). The step was not taken and the "
-        "weights are as before it. Look at these samples; else lower training.lr, or use precision float32",
-        found,
-    )
+def gradient_norms(weights: Mapping[str, nn.Parameter]) -> Float[Tensor, " parameter"]:
+    """The length of each weight's gradient, in their order; 0 where there is none."""
+    first = next(iter(weights.values()))
+    none = torch.zeros((), device=first.device)
+    found = [parameter.grad for parameter in weights.values() if parameter.grad is not None]
+    lengths = iter(torch._foreach_norm(found) if found else ())
+    return torch.stack([none if p.grad is None else next(lengths) for p in weights.values()])

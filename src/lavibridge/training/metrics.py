@@ -1,7 +1,10 @@
 """What a step leaves behind: a line in `log.jsonl`, and a line or a moving bar for whoever waits.
 
 {"step", "loss", "loss_by_time": [10 bins of t, null where empty], "gradient_norm": {part}, "lr": {part},
- "images_per_second", "seconds", "peak_memory_mib"}
+ "images_per_second", "data_wait", "seconds", "peak_memory_mib"}
+{"step", ..., "skipped": [names]}      a step that was not taken (training/guards.py)
+
+`data_wait` is the share of the step's time in which the loop waited for its next pass.
 """
 
 import sys
@@ -12,22 +15,24 @@ from jaxtyping import Float, Int
 from rich.progress import Progress
 from torch import Tensor
 
-from lavibridge.core.log import JsonLog, console
+from lavibridge.core.log import console
 from lavibridge.training.loop import Report, State
+from lavibridge.training.trackers import Journal
 
 BINS = 10
 
 
 class LogSteps:
-    """Event: one line of `log.jsonl` per step."""
+    """Event: one record per step."""
 
-    def __init__(self, log: JsonLog, times: int) -> None:
-        self.log = log
+    def __init__(self, journal: Journal, times: int) -> None:
+        self.journal = journal
         self.times = times
 
     def __call__(self, state: State, report: Report) -> None:
-        """Write the step's line."""
-        self.log.write(
+        """Write the step's record."""
+        skipped = {"skipped": report.skipped} if report.skipped else {}
+        self.journal.write(
             {
                 "step": report.step,
                 "loss": float(report.losses.mean()),
@@ -35,8 +40,10 @@ class LogSteps:
                 "gradient_norm": report.gradient_norm,
                 "lr": report.lr,
                 "images_per_second": round(report.pictures / report.seconds, 2),
+                "data_wait": round(report.data_wait / report.seconds, 4),
                 "seconds": round(state.seconds, 3),
                 "peak_memory_mib": round(peak_memory_mib(), 1),
+                **skipped,
             }
         )
 
@@ -80,9 +87,11 @@ class ShowProgress:
         """Show the step."""
         self.seen += 1
         share = max(0.05, 1 / self.seen)
-        self.loss += share * (float(report.losses.mean()) - self.loss)
+        if not report.skipped:
+            self.loss += share * (float(report.losses.mean()) - self.loss)
         self.speed += share * (report.pictures / report.seconds - self.speed)
-        status = f"loss {self.loss:.4f}  {self.speed:.1f} images/s"
+        held_out = "" if state.validation is None else f"  held out {state.validation:.4f}"
+        status = f"loss {self.loss:.4f}{held_out}  {self.speed:.1f} images/s"
         end = self.expected_end(state)
         self.bar.update(self.task, completed=report.step, total=end, status=status)
         now = perf_counter()

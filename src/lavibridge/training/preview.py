@@ -20,13 +20,17 @@ def preview_prompts(settings: Preview, dataset: Dataset) -> tuple[str, ...]:
     return tuple(dict.fromkeys(caption for caption in captions if caption.strip()))
 
 
-def draw_preview(state: State, settings: Preview, prompts: tuple[str, ...], run: Path) -> Path:
-    """Write `samples/step-N.png`: one row per prompt, drawn with the averaged weights where there are any."""
+def draw_preview(state: State, settings: Preview, prompts: tuple[str, ...], run: Path | None) -> None:
+    """Write `samples/step-N.png`: one row per prompt, drawn with the averaged weights where there are any.
+
+    Without a folder it is drawn only: processes that share out the weights have to draw together.
+    """
     with state.ema.applied() if state.ema is not None else nullcontext():
         images = state.bridge.generate(
             prompts, seed=settings.seed, steps=settings.steps, guidance=settings.guidance
         )
+    if run is None:
+        return
     sheet = contact_sheet([[image] for image in images], prompts, [f"step {state.step}"])
     path = run / "samples" / f"step-{state.step}.png"
     save_png(path, sheet, {"description": f"step {state.step}, seed {settings.seed}: {'; '.join(prompts)}"})
-    return path

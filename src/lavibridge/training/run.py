@@ -3,8 +3,9 @@
 recipe.yaml  environment.json  log.jsonl  rejected.jsonl  samples/  checkpoints/step-N/
 """
 
+import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,65 +14,139 @@ import torch
 
 from lavibridge.core.errors import RunError
 from lavibridge.core.files import write_atomic, write_json
-from lavibridge.core.log import console
 from lavibridge.recipes.read import read_yaml
 from lavibridge.recipes.recipe import Recipe, dump_recipe, make_recipe
 
 RECIPE = "recipe.yaml"
-FIXED = (
-    "language.",
-    "vision.",
-    "connector.",
-    "lora.",
-    "data.",
-    "training.seed",
-    "training.batch",
+STARTED = ("rejected.jsonl", "environment.json")
+FREE = (
+    "data.index",
+    "data.max_rejected",
+    "data.path",
+    "data.root",
+    "language.revision",
+    "language.source",
+    "preview",
     "training.accumulate",
-    "training.ema",
+    "training.align",
+    "training.attention",
+    "training.batch",
+    "training.cache",
+    "training.caption_dropout",
+    "training.checkpoint_every",
+    "training.checkpointing",
+    "training.clip",
+    "training.compile",
+    "training.device",
+    "training.feature_cache_gb",
+    "training.keep_checkpoints",
+    "training.latent_cache_gb",
+    "training.lr",
+    "training.max_minutes",
+    "training.max_skips",
+    "training.precision",
+    "training.preview_every",
+    "training.schedule",
+    "training.sharding",
+    "training.steps",
+    "training.times",
+    "training.times_location",
+    "training.times_scale",
+    "training.trackers",
+    "training.validation.every",
+    "training.validation.pictures",
+    "training.validation.seed",
+    "training.validation.times",
+    "training.warmup",
+    "training.weight_decay",
+    "training.weighting",
+    "training.workers",
+    "vision.revision",
+    "vision.source",
 )
-"""What decides which weights there are and which samples they meet; the rest may change between sessions."""
+"""What may change between the sessions of a run; all else decides which weights there are and what they meet.
+Files may lie elsewhere and a step may be cut up otherwise: that it is the same data, the same models and as
+many pictures is seen from themselves (basis.py)."""
 LIBRARIES = ("lavibridge", "torch", "transformers", "diffusers", "peft", "accelerate", "numpy", "pillow")
 
 
-def check_run(run: Path, recipe: Recipe, resume: bool) -> None:
-    """RunError where a run would be overwritten, or gone on with under another recipe."""
+def check_run(run: Path, recipe: Recipe, resume: bool) -> list[str]:
+    """What has changed since the run's last session and may change.
+
+    Raises RunError where a run would be overwritten, or gone on with under another recipe.
+    """
     if not (run / RECIPE).is_file():
         check_empty(run)
         if resume:
             raise RunError(f"{run} holds no run to go on with: leave --resume out, or give the run's folder")
-        return
+        return []
     if not resume:
         raise RunError(f"{run} holds a run already: add --resume to go on with it, or choose another --out")
     kept = flat(make_recipe(read_yaml(run / RECIPE)).model_dump(mode="json"))
     now = flat(recipe.model_dump(mode="json"))
-    changed = [
-        f"{key} was {kept.get(key)!r}, is {now.get(key)!r}"
+    changed = {
+        key: f"{key} was {kept.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(kept.keys() | now.keys())
-        if kept.get(key) != now.get(key) and key.startswith(FIXED)
-    ]
+        if kept.get(key) != now.get(key)
+    }
+    refuse_changes(run, [text for key, text in changed.items() if not is_free(key)])
+    return [text for key, text in changed.items() if is_free(key)]
+
+
+def refuse_changes(run: Path, changed: Sequence[str]) -> None:
+    """RunError naming all of them, where there are any."""
     if changed:
+        listed = "".join(f"\n  {text}" for text in changed)
         raise RunError(
-            f"{run} cannot be gone on with under another recipe: {'; '.join(changed[:4])}. "
+            f"{run} cannot be gone on with as something else:{listed}\n"
             "Change it back, or choose another --out"
         )
+
+
+def is_free(key: str) -> bool:
+    """Whether a field of the recipe may change between sessions."""
+    return any(key == free or key.startswith(f"{free}.") for free in FREE)
 
 
 def check_empty(run: Path) -> None:
     """RunError where something else is in the place of a new run."""
     if run.exists() and not run.is_dir():
         raise RunError(f"{run} is a file: choose another --out")
-    # rejected.jsonl is all that a start which failed on its data leaves behind.
-    foreign = [path.name for path in run.glob("*") if path.name != "rejected.jsonl"]
+    # All that a start leaves behind which failed on its data, or was killed while it wrote.
+    foreign = [
+        path.name for path in run.glob("*") if path.name not in STARTED and not path.name.endswith(".partial")
+    ]
     if foreign:
         raise RunError(f"{run} exists and is not a run ({foreign[0]} is in it): choose another --out")
 
 
 def note_run(run: Path, recipe: Recipe, device: torch.device, trained: Mapping[str, int]) -> None:
-    """Write the resolved recipe and the environment."""
-    write_atomic(run / RECIPE, dump_recipe(recipe))
+    """Write the environment and the resolved recipe, which makes the folder a run's."""
     write_json(
         run / "environment.json", environment(device) | {f"trained_{k}": v for k, v in trained.items()}
     )
+    write_atomic(run / RECIPE, dump_recipe(recipe))
+
+
+def rewind(log: Path, step: int) -> None:
+    """Take out of a log what a session that was killed wrote after its last checkpoint: it is done again.
+
+    At step 0 that is all of it, what was measured before the first step included.
+    """
+    if not log.is_file():
+        return
+    if step == 0:
+        log.unlink()
+        return
+    kept = []
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            is_past = json.loads(line)["step"] <= step
+        except (ValueError, KeyError, TypeError):
+            is_past = False  # the torn end of the last line
+        if is_past and line.endswith("\n"):
+            kept.append(line)
+    write_atomic(log, "".join(kept))
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -85,15 +160,6 @@ def environment(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         **{library: _version(library) for library in LIBRARIES},
     }
-
-
-def say_trained(parts: Mapping[str, int], rates: Mapping[str, float]) -> None:
-    """Say what will be trained, on stderr."""
-    for part, count in parts.items():
-        if count:
-            console.print(
-                f"trained: {part}, {count:,} weights, lr {rates[part]:g}", markup=False, soft_wrap=True
-            )
 
 
 def flat(mapping: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM: the step is finished and a checkpoint written; a second Ctrl-C stops at once."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import current_thread, main_thread
 from types import FrameType
@@ -23,6 +23,13 @@ class Interrupted:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL if each == signal.SIGTERM else signal.default_int_handler)
         console.print("stopping after this step and writing a checkpoint; once more to stop at once")
+
+    def share(self, largest: Callable[[int], int]) -> bool:
+        """Whether any process has a signal; all take it for their own, and so leave together and alike."""
+        found = largest(self.by or 0)
+        if found:
+            self.by = found
+        return bool(found)
 
     def leave(self) -> None:
         """End the program as the signal asks: Ctrl-C as KeyboardInterrupt (130), SIGTERM with 143."""

@@ -34,10 +34,14 @@ class VisionModel(nn.Module, ABC):
     config: "VisionModel.Config"
     spec: VisionSpec
     backbone: nn.Module
+    autoencoder: Any
+    """The frozen network between pictures and latents; its `config` has their scale and shift."""
     scheduler: Any
     """The Diffusers scheduler of the model's own folder; samplers are made from its configuration."""
     prediction_type: str
     """``epsilon``, ``v_prediction``, ``sample`` or ``flow``."""
+    unit: int
+    """Sides of pictures are multiples of so many pixels."""
     default_size: int
     """Height and width, in pixels, that the model was made for."""
     default_guidance: ClassVar[float] = 7.5
@@ -81,6 +85,19 @@ class VisionModel(nn.Module, ABC):
     @abstractmethod
     def open_blocks(self) -> None:
         """Let `Conditioning.blocks` speak in the cross-attention layers of ``spec.blocks``."""
+
+    @abstractmethod
+    def recompute(self) -> None:
+        """From now on compute the denoiser's blocks once more in the backward pass, instead of keeping what
+        they gave. The gradients stay the same. Raises ModelError where the denoiser cannot."""
+
+    @abstractmethod
+    def compile_blocks(self, backend: str) -> None:
+        """Have `torch.compile` make faster code of the repeated blocks, when they are first called."""
+
+    @abstractmethod
+    def attend_by(self, kernel: str) -> None:
+        """Compute attention by `sdpa`, `eager` or `flash`; ModelError where the denoiser cannot."""
 
     @abstractmethod
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:

@@ -21,9 +21,10 @@ from torch import Tensor
 from lavibridge.core.contracts import Conditioning, VisionSpec
 from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
-from lavibridge.core.files import resolve_source
 from lavibridge.core.sources import RANDOM, read_model_json
 from lavibridge.vision.base import VisionModel
+from lavibridge.vision.parts import speed
+from lavibridge.vision.parts.loading import load_part
 from lavibridge.vision.parts.opened import OpenedAttention, cross_attention_layers
 from lavibridge.vision.parts.padding import scores, without_padding
 from lavibridge.vision.parts.schedules import prediction_type, sampling_shift, training_schedule
@@ -66,7 +67,8 @@ class DiffusersModel(VisionModel):
         _quieten()
         self.config = config
         is_toy = config.source == RANDOM
-        self.scheduler = self._toy_scheduler() if is_toy else self._load_scheduler()
+        with torch.device("cpu"):  # a scheduler computes at once, so that the meta device is not for it
+            self.scheduler = self._toy_scheduler() if is_toy else self._load_scheduler()
         self.prediction_type = prediction_type(self.scheduler, config.source)
         schedule = training_schedule(self.scheduler)
         for name in ("alphas", "sigmas", "times"):
@@ -85,6 +87,7 @@ class DiffusersModel(VisionModel):
         )
         self.factor = 2 ** (self._depth() - 1)
         self.patch = self._patch()
+        self.unit = self.factor * self.patch
         self.channels = int(self.autoencoder.config.latent_channels)
         self.default_size = self._default_size()
         self.is_open = False
@@ -128,16 +131,14 @@ class DiffusersModel(VisionModel):
         weights = next(self.autoencoder.parameters())
         shift, scale = self._shift_and_scale()
         with torch.no_grad():
-            return self.autoencoder.decode(
-                (latents / scale + shift).to(weights).contiguous(), return_dict=False
-            )[0]
+            scaled = (latents / scale + shift).to(weights).contiguous()
+            return self.autoencoder.decode(scaled, return_dict=False)[0]
 
     def open_blocks(self) -> None:
         """Replace the attention's processors by ones that let a connector speak."""
         self._need_blocks()
-        for name, module in self.backbone.named_modules():
-            if name.endswith(self.opened):
-                module.set_processor(OpenedAttention(name))
+        for name in [name for name, _ in self.backbone.named_modules() if name.endswith(self.opened)]:
+            self.backbone.get_submodule(name).set_processor(OpenedAttention(name))
         self.is_open = True
 
     def predict(
@@ -171,11 +172,20 @@ class DiffusersModel(VisionModel):
         )
         return output.float()
 
+    def recompute(self) -> None:
+        speed.recompute(self.backbone, self.config.source)
+
+    def compile_blocks(self, backend: str) -> None:
+        speed.compile_repeated(self.backbone, backend)
+
+    def attend_by(self, kernel: str) -> None:
+        plain = diffusers.models.attention_processor.AttnProcessor
+        speed.choose_kernel(self.backbone, kernel, plain, self.config.source)
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Channels, height and width of the latents of a picture."""
-        unit = self.factor * self.patch
-        if height < unit or width < unit or height % unit or width % unit:
-            raise ModelError(f"sides must be multiples of {unit} pixels, found {height}x{width}")
+        if height < self.unit or width < self.unit or height % self.unit or width % self.unit:
+            raise ModelError(f"sides must be multiples of {self.unit} pixels, found {height}x{width}")
         return self.channels, height // self.factor, width // self.factor
 
     def flow_shift(self, shape: tuple[int, int, int]) -> float | None:
@@ -273,23 +283,14 @@ class DiffusersModel(VisionModel):
 
     def _load_models(self) -> tuple[Any, Any]:
         source, revision = self.config.source, self.config.revision
-        found = []
-        for name, folder, dtype in (
-            (self.denoiser_class, self.denoiser_folder, pick_dtype(self.config.dtype)),
-            (self.autoencoder_class, self.autoencoder_folder, torch.float32),
-        ):
-            try:
-                model = getattr(diffusers, name).from_pretrained(
-                    resolve_source(source),
-                    subfolder=folder,
-                    revision=revision,
-                    torch_dtype=dtype,
-                    use_safetensors=True,
-                )
-            except (OSError, ValueError, RuntimeError) as error:
-                raise ModelError(f"the vision model '{source}' cannot be loaded: {error}") from error
-            found.append(model)
-        return found[0], found[1]
+        denoiser, autoencoder = (
+            load_part(getattr(diffusers, name), source, revision, folder, dtype)
+            for name, folder, dtype in (
+                (self.denoiser_class, self.denoiser_folder, pick_dtype(self.config.dtype)),
+                (self.autoencoder_class, self.autoencoder_folder, torch.float32),
+            )
+        )
+        return denoiser, autoencoder
 
 
 def _quieten() -> None:

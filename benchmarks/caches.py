@@ -1,0 +1,88 @@
+"""What the caches save of a training step, in CPU time, all ways interleaved in one run.
+
+    python benchmarks/caches.py [--repeats 9] [--batch 8]
+
+A step is a pass forwards and backwards of a miniature bridge whose language model has no LoRA. Each way is
+timed on the same visits: pictures encoded or latents read from disk, captions computed in the step or
+features read from disk. CPU time is counted, not the clock, so that other work on the machine does not count.
+"""
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+from time import process_time
+
+import torch
+
+from lavibridge.bridge import Bridge
+from lavibridge.data.base import Dataset, open_dataset
+from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.recipes.recipe import Recipe, load_recipe
+from lavibridge.recipes.sections import kind_of
+from lavibridge.training.batches import Batches
+from lavibridge.training.build import build_bridge
+from lavibridge.training.cache.caches import open_caches
+from lavibridge.training.loop import training_mode
+
+SIDE = (64, 64)
+
+
+def recipe(batch: int, *settings: str) -> Recipe:
+    """The miniature recipe with a language model that stays as it is."""
+    frozen = "lora={language: null, vision: {rank: 16, dropout: 0.0}}"
+    common = [frozen, "training.align=null", f"training.batch={batch}", "training.latent_cache_gb=0"]
+    return load_recipe("mini-llama_mini-sd_lavi", [*common, *settings])
+
+
+def seconds(bridge: Bridge, batches: Batches, step: int) -> float:
+    """CPU time of the drawing, forward pass and backward pass of one step."""
+    begun = process_time()
+    draw = batches.draw(step, 0)
+    bridge(draw.batch, draw.t, draw.noise).mean().backward()
+    return process_time() - begun
+
+
+def fed(bridge: Bridge, dataset: Dataset, chosen: Recipe) -> Batches:
+    """Batches with the caches that a recipe asks for."""
+    caches = open_caches(bridge, dataset, chosen.training)
+    return Batches(dataset, bridge.vision, chosen.training, SIDE, caches=caches)
+
+
+def main() -> None:
+    """Print the median CPU time of each way, and its ratio to the one without caches, with quartiles."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--batch", type=int, default=8)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    plain = recipe(given.batch)
+    dataset = open_dataset(kind_of(plain.data), plain.data, Rejected())
+    bridge = build_bridge(plain)
+    training_mode(bridge)
+    with tempfile.TemporaryDirectory() as folder:
+        where = f"training.cache.folder={Path(folder)}"
+        ways = {
+            "no cache": plain,
+            "latents": recipe(given.batch, where, "training.cache.features=false"),
+            "latents and features": recipe(given.batch, where),
+        }
+        feeds = {name: fed(bridge, dataset, chosen) for name, chosen in ways.items()}
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        for step in range(given.repeats + 1):
+            for name, batches in feeds.items():
+                if name != "no cache":
+                    batches.draw(step, 0)  # fills
+                    batches.caches.latents.keeper.close()  # to the disk
+                spent = seconds(bridge, batches, step)
+                if step:
+                    times[name].append(spent)
+        for name, found in times.items():
+            ratios = [a / b for a, b in zip(found, times["no cache"], strict=True)]
+            low, middle, high = statistics.quantiles(ratios, n=4)
+            middles = f"{statistics.median(found):.3f} s  x {middle:.3f}"
+            print(f"{name:24} {middles} ({low:.3f} to {high:.3f}), n = {len(ratios)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""`lavi cache`: encode a recipe's pictures and captions before training, and check what was kept."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    import torch
+
+    from lavibridge.training.cache.fill import Filled
+
+RECIPE = typer.Argument(metavar="RECIPE", help="A recipe's name (see `lavi show`) or a path to a YAML file.")
+SETTINGS = typer.Argument(
+    None, metavar="[key.path=value]...", help="Fields of the recipe to change, as for `lavi train`."
+)
+FOLDER = typer.Argument(metavar="FOLDER", help="What training.cache.folder names.")
+REPAIR = typer.Option(False, "--repair", help="Remove what is damaged or half-written; what is whole stays.")
+
+
+class FillByDefault(TyperGroup):
+    """`lavi cache RECIPE` is short for `lavi cache fill RECIPE`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first word names, or `fill`."""
+        return super().resolve_command(ctx, args if args[0] in self.commands else ["fill", *args])
+
+
+app = typer.Typer(
+    cls=FillByDefault,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Encode a recipe's pictures and captions once, for all runs.\n\n"
+    "\b\n"
+    "lavi cache my_recipe.yaml training.cache.folder=/data/cache\n"
+    "torchrun --nproc_per_node 8 -m lavibridge cache my_recipe.yaml\n"
+    "lavi cache verify /data/cache\n\n"
+    "`lavi cache RECIPE` is short for `lavi cache fill RECIPE`.",
+)
+
+
+@app.command()
+def fill(recipe: str = RECIPE, settings: list[str] | None = SETTINGS) -> None:
+    """Fill the folder that training.cache.folder names.
+
+    Latents of all pictures, and features of all captions where the language model has no LoRA. What is there
+    already is left as it is: the same command goes on where it was broken off. Under torchrun or `accelerate
+    launch` every process does its part. The folders are printed on stdout.
+
+    \b
+    lavi cache fill mini-llama_mini-sd_lavi training.cache.folder=/data/cache
+    """
+    import os
+
+    from lavibridge.core.device import set_threads
+    from lavibridge.core.errors import RecipeError
+    from lavibridge.core.log import console
+    from lavibridge.data.base import open_dataset
+    from lavibridge.data.pictures.rejected import Rejected
+    from lavibridge.recipes.recipe import load_recipe
+    from lavibridge.recipes.sections import kind_of
+    from lavibridge.training.build import build_bridge
+    from lavibridge.training.cache.features import refusal
+    from lavibridge.training.cache.fill import Share, fill_features, fill_latents
+
+    loaded = load_recipe(recipe, settings or [])
+    cache = loaded.training.cache
+    if cache is None:
+        raise RecipeError(
+            f"the recipe names no folder to fill: lavi cache {recipe} training.cache.folder=FOLDER, and then "
+            "train with the same setting"
+        )
+    share = Share(process=int(os.environ.get("RANK", "0")), processes=int(os.environ.get("WORLD_SIZE", "1")))
+    console.quiet = share.process > 0
+    set_threads()
+    dataset = open_dataset(kind_of(loaded.data), loaded.data, Rejected())
+    bridge = build_bridge(loaded).to(_device(loaded.training.device)).eval()
+    side = loaded.data.size or bridge.vision.default_size
+    _tell(fill_latents(bridge, dataset, loaded.training, cache, (side, side), share), "latents")
+    reason = refusal(bridge)
+    if cache.features and reason is None:
+        _tell(fill_features(bridge, dataset, loaded.training, cache, share), "features")
+    elif cache.features:
+        console.print(f"language features are not kept: {reason}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def verify(folder: Path = FOLDER, repair: bool = REPAIR) -> None:
+    """Read a cache folder from end to end and compare every entry with its checksum.
+
+    Each shard is a line on stdout: whole or damaged, its entries, its path. Exits with 1 where something is
+    damaged and not repaired. Training passes over damaged entries by itself and makes them anew.
+
+    \b
+    lavi cache verify /data/cache
+    lavi cache verify /data/cache --repair
+    """
+    from lavibridge.core.errors import CacheError
+    from lavibridge.core.log import console
+    from lavibridge.training.cache.verify import repair as clear
+    from lavibridge.training.cache.verify import verify as read
+
+    findings = read(folder.expanduser())
+    bad = [finding for finding in findings if finding.fault is not None]
+    for finding in findings:
+        verdict = "whole" if finding.fault is None else "damaged"
+        print(f"{verdict}\t{finding.entries - finding.damaged}\t{finding.path}")
+    for finding in bad:
+        console.print(f"{finding.path}: {finding.fault}", markup=False, soft_wrap=True)
+        if repair:
+            console.print(
+                f"repaired: {clear(finding):,} entries kept, {finding.damaged:,} lost", markup=False
+            )
+    if bad and not repair:
+        raise CacheError(
+            f"{len(bad)} of {len(findings)} files in {folder} are not whole: --repair clears them away"
+        )
+
+
+def _device(name: str) -> "torch.device":
+    """The device of this process: under a launcher, each its own GPU."""
+    import os
+
+    from lavibridge.core.device import pick_device
+
+    own = os.environ.get("LOCAL_RANK", "0")
+    device = pick_device(name)
+    return pick_device(f"cuda:{own}") if device.type == "cuda" and device.index is None else device
+
+
+def _tell(filled: "Filled", what: str) -> None:
+    """Say what a folder holds, and print where it is."""
+    from lavibridge.core.log import console
+
+    console.print(
+        f"{what}: {filled.entries:,} kept, {filled.bytes / 1e6:,.1f} MB on disk, {filled.made:,} of them new",
+        markup=False,
+        soft_wrap=True,
+    )
+    if not console.quiet:
+        print(filled.folder)

@@ -1,0 +1,18 @@
+"""A tokenizer of the 256 bytes, for toys: it needs no files and reads any text."""
+
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+BEGIN, END, PAD = "<s>", "</s>", "<pad>"
+TOY_IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 258, "vocab_size": 259}
+"""Its special ids: the end has the highest, which is how old CLIP models find it."""
+
+
+def byte_tokens(template: str) -> Tokenizer:
+    """The tokenizer; ``template`` frames a text, as in ``<s> $A``."""
+    tokens = [PAD, BEGIN, *sorted(pre_tokenizers.ByteLevel.alphabet()), END]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = [(token, vocabulary[token]) for token in (BEGIN, END)]
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
+    return tokenizer

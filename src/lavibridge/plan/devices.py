@@ -1,0 +1,130 @@
+"""What a device can do: a small table from the makers' data sheets, and this machine, measured.
+
+    time of a pass = max(sum over operations of max(flops / rate, bytes / bandwidth), operations * launch)
+
+Dense rates, without sparsity. Of a data sheet's rates programs reach a part: `REACHED` is our assumption,
+checked on no GPU yet. What is measured here is taken as it is.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from lavibridge.core.config import did_you_mean
+from lavibridge.core.device import pick_device, set_threads
+from lavibridge.core.errors import RecipeError
+
+REACHED = {"arithmetic": 0.5, "bandwidth": 0.8}
+"""Share of the data sheet's figures, assumed."""
+LAUNCH = 8e-6
+"""Seconds that Python and PyTorch need to launch one kernel of an uncompiled model, assumed."""
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """What counts of a device."""
+
+    name: str
+    memory: int
+    """Bytes."""
+    half: float
+    """Operations per second in bfloat16, that programs reach."""
+    single: float
+    """In float32."""
+    bandwidth: float
+    """Bytes per second to its memory, that programs reach."""
+    launch: float
+    """Seconds per operation at least."""
+    type: str = "cuda"
+    is_measured: bool = False
+
+
+def _card(name: str, gib: int, half: float, single: float, bandwidth: float) -> Device:
+    """A GPU by its data sheet: memory in GiB, rates in TFLOP/s, bandwidth in GB/s."""
+    return Device(
+        name=name,
+        memory=gib * GIB,
+        half=half * 1e12 * REACHED["arithmetic"],
+        single=single * 1e12 * REACHED["arithmetic"],
+        bandwidth=bandwidth * 1e9 * REACHED["bandwidth"],
+        launch=LAUNCH,
+    )
+
+
+CARDS = {
+    card.name: card
+    for card in (
+        _card("h200", 141, 989.0, 67.0, 4800.0),
+        _card("h100", 80, 989.0, 67.0, 3350.0),
+        _card("a100-80gb", 80, 312.0, 19.5, 2039.0),
+        _card("a100", 40, 312.0, 19.5, 1555.0),
+        _card("l40s", 48, 362.0, 91.6, 864.0),
+        _card("a10g", 24, 70.0, 31.5, 600.0),
+        _card("l4", 24, 121.0, 30.3, 300.0),
+        _card("rtx4090", 24, 165.0, 82.6, 1008.0),
+        _card("rtx3090", 24, 71.0, 35.6, 936.0),
+    )
+}
+"""NVIDIA's data sheets and architecture papers; half is bfloat16 with float32 sums."""
+HERE = "here"
+
+
+def find_device(name: str) -> Device:
+    """The device of that name; `here` measures this machine, which takes a few seconds."""
+    if name == HERE:
+        return measure()
+    if name not in CARDS:
+        known = (HERE, *CARDS)
+        raise RecipeError(
+            f"--device: '{name}' is not known{did_you_mean(name, known)} (known: {', '.join(known)}); for "
+            "another, take the nearest and give its memory with --gb"
+        )
+    return CARDS[name]
+
+
+def measure() -> Device:
+    """What this machine reaches: matrix products of 1024, additions of 64 MiB, additions of one number."""
+    set_threads()
+    device = pick_device("auto")
+    rates = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a = torch.randn(1024, 1024, device=device).to(dtype)
+        rates[dtype] = 2 * 1024**3 / _seconds(lambda a=a: a @ a)  # type: ignore[misc]
+    large, small = torch.zeros(2**24, device=device), torch.zeros(1, device=device)
+    sums = torch.empty_like(large)
+    return Device(
+        name=HERE,
+        memory=_memory(device),
+        half=rates[torch.bfloat16],
+        single=rates[torch.float32],
+        bandwidth=3 * 4 * large.numel() / _seconds(lambda: torch.add(large, large, out=sums)),
+        launch=_seconds(lambda: [small + small for _ in range(1000)]) / 1000,
+        type=device.type,
+        is_measured=True,
+    )
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """The shortest of several runs, for at least a fifth of a second."""
+    best, begun = float("inf"), time.perf_counter()
+    while time.perf_counter() - begun < 0.2 or best == float("inf"):
+        start = time.perf_counter()
+        work()
+        _wait()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _wait() -> None:
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+
+
+def _memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,115 @@
+"""From a recipe to figures: what the run holds in memory, how much it computes, how long that takes.
+
+    memory = weights + gradients + optimiser + average + what a pass holds + encoding pictures beside it
+    step   = accumulate * pass + optimiser
+
+Pictures are encoded beside the step, in another thread, unless `training.cache` names a folder of latents.
+"""
+
+from dataclasses import dataclass
+
+from lavibridge.bridge import Bridge
+from lavibridge.plan.devices import Device
+from lavibridge.plan.outline import Part, parts
+from lavibridge.plan.passes import (
+    Work,
+    caption_tokens,
+    encoding_pass,
+    feature_numbers,
+    latent_numbers,
+    training_pass,
+)
+from lavibridge.recipes.recipe import Recipe
+
+STATE = {"adamw": 8.0, "adamw8bit": 2.03}
+"""Bytes of an optimiser's state per trained weight: two moments, in 8 bits with a scale for each 256."""
+UPDATE = 52
+"""Bytes moved per trained weight: norm 4, clipping 8, AdamW 28, average 12."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes on the device at the worst moment of a step."""
+
+    weights: int
+    gradients: int
+    optimiser: int
+    average: int
+    activations: int
+    """What a pass holds beside all that, temporary tensors included."""
+    encoding: int
+    """What the autoencoder holds while it encodes the next pictures beside the step; 0 from a cache."""
+
+    @property
+    def total(self) -> int:
+        """All together."""
+        return (
+            self.weights + self.gradients + self.optimiser + self.average + self.activations + self.encoding
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """One recipe at one batch on one kind of device."""
+
+    parts: tuple[Part, ...]
+    memory: Memory
+    training: Work
+    encoding: Work
+    tokens: int
+    """Of a caption, special ones counted."""
+    latent_numbers: int
+    """Numbers in the latent of a picture."""
+    feature_numbers: int
+    """Numbers in the features of a caption."""
+
+    def seconds_of(self, work: Work, device: Device) -> float:
+        """Time of a pass: the slower of computing and launching."""
+        return max(_computing(work, device), _launching(work, device))
+
+    def is_launching(self, device: Device) -> bool:
+        """Whether a pass waits for Python to launch kernels rather than for the kernels."""
+        return _launching(self.training, device) > _computing(self.training, device)
+
+    def step_seconds(self, recipe: Recipe, device: Device) -> float:
+        """Time of an optimiser step with latents at hand."""
+        trained = sum(part.trained for part in self.parts)
+        passes = recipe.training.accumulate * self.seconds_of(self.training, device)
+        return passes + UPDATE * trained / device.bandwidth
+
+
+def costs(recipe: Recipe, bridge: Bridge, batch: int, tokens: int | None, type: str) -> Costs:
+    """Meter the passes of a recipe at ``batch`` on a device of ``type``; ``bridge`` is its outline."""
+    training = training_pass(bridge, recipe, batch, tokens, type)
+    encoding = encoding_pass(bridge, recipe, batch)
+    every = parts(bridge, recipe.language.model_dump().get("quantize"))
+    trained = sum(part.trained for part in every)
+    settings = recipe.training
+    gradients = 4 * trained
+    return Costs(
+        parts=every,
+        memory=Memory(
+            weights=sum(part.bytes for part in every),
+            gradients=gradients,
+            optimiser=int(STATE[settings.optimizer] * trained),
+            average=0 if settings.ema is None else 4 * trained,
+            activations=max(0, training.peak - gradients),
+            encoding=encoding.peak if recipe.training.cache is None else 0,
+        ),
+        training=training,
+        encoding=encoding,
+        tokens=caption_tokens(bridge, tokens),
+        latent_numbers=latent_numbers(bridge, recipe),
+        feature_numbers=feature_numbers(bridge, tokens),
+    )
+
+
+def _computing(work: Work, device: Device) -> float:
+    return sum(
+        max(each.flops / (device.half if each.is_half else device.single), each.traffic / device.bandwidth)
+        for each in work.operations
+    )
+
+
+def _launching(work: Work, device: Device) -> float:
+    return len(work.operations) * device.launch

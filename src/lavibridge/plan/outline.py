@@ -1,0 +1,84 @@
+"""The bridge of a recipe on torch's meta device: every weight's shape and type, none of its values.
+
+Only configurations are read (of a hub id: its JSON files), so that a 7-billion-weight model costs no memory
+and no download. Quantised weights are counted afterwards, as their library builds none without a GPU. What
+depends on the machine (`training.compile`, `training.attention`) is left out.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from lavibridge.bridge import Bridge
+from lavibridge.recipes.recipe import Recipe, make_recipe
+from lavibridge.training.build import build_bridge
+from lavibridge.training.loop import training_mode
+
+BITS: Mapping[str | None, float] = {"8bit": 8.0, "4bit": 4.5}
+"""Bits per weight of a linear layer: in 4 bits, each 64 weights share a 32-bit scale (bitsandbytes)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A part of the bridge."""
+
+    name: str
+    trained: int
+    """Weights that are trained, in float32."""
+    frozen: int
+    """Weights that are not."""
+    bytes: int
+    """All of its weights in memory."""
+
+
+def outline(recipe: Recipe) -> Bridge:
+    """The recipe's bridge without weights, as it is when training begins."""
+    plain: dict[str, dict[str, Any]] = {
+        "language": {"quantize": None},
+        "training": {"compile": None, "attention": "auto"},
+    }
+    with torch.device("meta"):
+        bridge = build_bridge(changed(recipe, plain))
+    bridge.to("meta")
+    training_mode(bridge)
+    return bridge
+
+
+def changed(recipe: Recipe, changes: Mapping[str, Mapping[str, Any]]) -> Recipe:
+    """The recipe with some fields of some sections set, checked again."""
+    content = recipe.model_dump()
+    return make_recipe(content | {name: content[name] | dict(fields) for name, fields in changes.items()})
+
+
+def parts(bridge: Bridge, quantize: str | None) -> tuple[Part, ...]:
+    """What the bridge consists of, the language model in the bits of ``language.quantize``."""
+    vision = bridge.vision.get_submodule("backbone")
+    rest = [value for name, value in bridge.vision.named_parameters() if not name.startswith("backbone.")]
+    return (
+        _part("language model", bridge.language.parameters(), _saved(bridge.language, quantize)),
+        _part("connector", bridge.connector.parameters()),
+        _part("denoiser", vision.parameters()),
+        _part("autoencoder", rest),
+    )
+
+
+def _part(name: str, weights: Iterable[nn.Parameter], saved: int = 0) -> Part:
+    every = list(weights)
+    return Part(
+        name=name,
+        trained=sum(weight.numel() for weight in every if weight.requires_grad),
+        frozen=sum(weight.numel() for weight in every if not weight.requires_grad),
+        bytes=sum(weight.numel() * weight.element_size() for weight in every) - saved,
+    )
+
+
+def _saved(module: nn.Module, quantize: str | None) -> int:
+    """Bytes that quantising saves: linear layers lose bits, embeddings and norms stay."""
+    if quantize is None:
+        return 0
+    linears = [layer.weight for layer in module.modules() if isinstance(layer, nn.Linear)]
+    linears = [weight for weight in linears if not weight.requires_grad]  # LoRA is not quantised
+    return sum(int(weight.numel() * (weight.element_size() - BITS[quantize] / 8)) for weight in linears)

@@ -1,0 +1,66 @@
+"""The parts of a session, made from a recipe in each process: bridge, state, batches, what is measured on."""
+
+from lavibridge.bridge import Bridge
+from lavibridge.data.base import Dataset
+from lavibridge.recipes.recipe import Recipe
+from lavibridge.recipes.sections import kind_of
+from lavibridge.training.batches import Batches, ReadAhead
+from lavibridge.training.build import build_bridge
+from lavibridge.training.cache.caches import open_caches
+from lavibridge.training.ema import Ema
+from lavibridge.training.loop import State
+from lavibridge.training.notes import say
+from lavibridge.training.optim import make_optimizer, published_rates
+from lavibridge.training.processes import Processes
+from lavibridge.training.sharding import shard
+from lavibridge.training.validation import Validator
+
+
+def place_bridge(recipe: Recipe, processes: Processes) -> Bridge:
+    """The untrained bridge on this process's device; frozen weights are shared out where that is asked."""
+    bridge = build_bridge(recipe)
+    if recipe.training.sharding is not None:
+        if processes.count > 1:
+            shard(bridge, processes.device, processes.count)
+        else:
+            say("note: training.sharding has no effect on one process; see docs/guides/scale.md for several")
+    return bridge.to(processes.device)
+
+
+def make_state(recipe: Recipe, bridge: Bridge, processes: Processes) -> State:
+    """Optimiser, average and the bridge as it is called, at step 0."""
+    settings = recipe.training
+    parts = bridge.trained_parameters()
+    rates = published_rates(kind_of(recipe.vision), settings.lr)
+    weights = [parameter for part in parts.values() for parameter in part.values()]
+    return State(
+        bridge=bridge,
+        model=processes.wrap(bridge),
+        parts=parts,
+        optimizer=make_optimizer(parts, rates, settings.weight_decay, settings.optimizer),
+        ema=None if settings.ema is None else Ema(weights, settings.ema),
+        backward=processes.backward,
+        alone=processes.alone,
+        any_process=processes.any,
+        gather=processes.gather,
+    )
+
+
+def make_batches(recipe: Recipe, bridge: Bridge, dataset: Dataset, processes: Processes) -> Batches:
+    """What feeds the loop: read ahead of it, or, without workers, in between the steps."""
+    side = recipe.data.size or bridge.vision.default_size
+    kind = ReadAhead if recipe.training.workers else Batches
+    caches = open_caches(bridge, dataset, recipe.training)
+    place = (processes.index, processes.count)
+    return kind(dataset, bridge.vision, recipe.training, (side, side), *place, caches)
+
+
+def make_validator(
+    recipe: Recipe, bridge: Bridge, held_out: Dataset | None, processes: Processes
+) -> Validator | None:
+    """What measures on the pictures that are held out, where some are."""
+    if held_out is None:
+        return None
+    side = recipe.data.size or bridge.vision.default_size
+    place = (processes.index, processes.count)
+    return Validator(held_out, bridge.vision, recipe.training, (side, side), *place)

@@ -1,0 +1,86 @@
+"""The caches of a run: what a recipe asks to be kept, opened between a bridge and its data.
+
+    training.cache: null        latents and features in memory, within latent_cache_gb and feature_cache_gb
+    training.cache.folder: F    F/latents-ID/ and F/features-ID/ on disk, shared by all runs that name F
+
+ID is a hash of the model: what belongs to a model that is not used any longer can be seen and removed.
+"""
+
+from dataclasses import dataclass
+
+from lavibridge.bridge import Bridge
+from lavibridge.core.device import pick_dtype
+from lavibridge.core.errors import RecipeError
+from lavibridge.data.base import Dataset
+from lavibridge.recipes.training import Cache, Training
+from lavibridge.training.cache.features import Features, refusal
+from lavibridge.training.cache.keeper import Keeper, Memory, OnDisk
+from lavibridge.training.cache.keys import feature_maker, latent_maker
+from lavibridge.training.cache.latents import Contents, Latents, Names
+from lavibridge.training.cache.store import Store
+from lavibridge.training.spent import Spent
+from lavibridge.vision.base import VisionModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caches:
+    """What is kept of the pictures, and of the captions where that is asked for and possible."""
+
+    latents: Latents
+    features: Features | None = None
+
+    def close(self) -> None:
+        """Write what is waiting."""
+        self.latents.close()
+        if self.features is not None:
+            self.features.keeper.close()
+
+
+def open_caches(bridge: Bridge, dataset: Dataset, settings: Training) -> Caches:
+    """The caches that a recipe asks for."""
+    features = _features(bridge, settings)  # first: it may refuse
+    if settings.cache is None:
+        return Caches(latents=remembered(dataset, bridge.vision, settings), features=features)
+    store, maker = latent_store(bridge, settings.cache)
+    names = Contents(dataset, maker)
+    latents = Latents(dataset, bridge.vision, OnDisk(store), names, settings.workers, Spent())
+    return Caches(latents=latents, features=features)
+
+
+def remembered(dataset: Dataset, vision: VisionModel, settings: Training) -> Latents:
+    """Latents in memory."""
+    memory = Memory(settings.latent_cache_gb)
+    return Latents(dataset, vision, memory, Names(), settings.workers, Spent())
+
+
+def latent_store(bridge: Bridge, cache: Cache) -> tuple[Store, bytes]:
+    """The folder of the latents, and what its keys begin with."""
+    dtype = pick_dtype(cache.dtype)
+    maker = latent_maker(bridge.vision, dtype)
+    return Store(cache.folder / f"latents-{maker.hex()[:12]}", dtype), maker
+
+
+def feature_store(bridge: Bridge, cache: Cache) -> tuple[Store, bytes]:
+    """The folder of the features, and what its keys begin with."""
+    dtype = pick_dtype(cache.dtype)
+    maker = feature_maker(bridge.language, bridge.connector.reading, dtype)
+    return Store(cache.folder / f"features-{maker.hex()[:12]}", dtype), maker
+
+
+def _features(bridge: Bridge, settings: Training) -> Features | None:
+    """Kept features, or None where they are computed within the step."""
+    on_disk = settings.cache is not None and settings.cache.features
+    if refusal(bridge) is not None or not (on_disk or settings.feature_cache_gb > 0):
+        return None
+    if settings.sharding is not None:
+        raise RecipeError(
+            "training.sharding with kept language features: each process computes those that it meets first, "
+            "and shared-out weights can only be used by all processes at once; leave training.sharding out, "
+            "or set training.cache.features=false and training.feature_cache_gb=0"
+        )
+    keeper: Keeper = Memory(settings.feature_cache_gb)
+    maker = b""
+    if settings.cache is not None and settings.cache.features:
+        store, maker = feature_store(bridge, settings.cache)
+        keeper = OnDisk(store)
+    return Features(bridge.language, bridge.connector.reading, keeper, maker)

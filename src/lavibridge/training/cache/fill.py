@@ -1,0 +1,146 @@
+"""Filling a cache folder before training, by any number of processes, each its part.
+
+    pictures    process i of N takes pictures i, i + N, ... in every form in which they can be met
+    captions    a caption is whose its key says, so that none is computed twice; many at a time, by length
+
+What is there already is left as it is, so that a filling that was broken off is gone on with by the same
+command. Captions computed together differ in the last bits from those that training computes one by one;
+once kept they are what every run reads.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lavibridge.bridge import Bridge
+from lavibridge.core.log import progress
+from lavibridge.data.base import Dataset
+from lavibridge.recipes.training import Cache, Training
+from lavibridge.training.cache.caches import feature_store, latent_store
+from lavibridge.training.cache.features import Features
+from lavibridge.training.cache.keeper import OnDisk
+from lavibridge.training.cache.latents import Contents, Latents
+from lavibridge.training.cache.store import Store
+from lavibridge.training.spent import Spent
+from lavibridge.training.visits import Visit, Visits, says_a_side
+
+CHUNK = 64
+"""Pictures whose keys are looked up together."""
+WINDOW = 1024
+"""Captions that are sorted by length together."""
+TOGETHER = 32
+"""Captions that are computed together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filled:
+    """What a folder holds when a process has done its part."""
+
+    folder: Path
+    made: int
+    """Entries that this process has made."""
+    entries: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """The part of the work that a process does."""
+
+    process: int = 0
+    processes: int = 1
+
+
+def fill_latents(
+    bridge: Bridge, dataset: Dataset, settings: Training, cache: Cache, size: tuple[int, int], share: Share
+) -> Filled:
+    """Encode this process's pictures; CacheError where they cannot be written."""
+    store, maker = latent_store(bridge, cache)
+    names = Contents(dataset, maker)
+    latents = Latents(dataset, bridge.vision, OnDisk(store), names, settings.workers, Spent())
+    visits = Visits(dataset, settings.seed, size, bridge.vision.unit, settings.batch)
+    indices = range(share.process, len(dataset), share.processes)
+    made = 0
+    try:
+        with progress("pictures") as bar:
+            task = bar.add_task("encoding", total=len(indices), status="")
+            for start in range(0, len(indices), CHUNK):
+                chunk = indices[start : start + CHUNK]
+                forms = [form for index in chunk for form in forms_of(visits, index)]
+                keyed = zip(latents.keys(forms), forms, strict=True)
+                missing = {key: form for key, form in keyed if key not in store}
+                for key, entry in latents.entries(missing):
+                    store.put(key, entry)
+                    made += 1
+                    bar.advance(task, len(chunk) / len(missing))
+                    bar.update(task, status=f"{made:,} new")
+                bar.update(task, completed=start + len(chunk))
+                if store.is_due:
+                    store.flush()
+        return _written(store, made)
+    finally:
+        latents.close()
+
+
+def forms_of(visits: Visits, index: int) -> list[Visit]:
+    """Every form in which a picture can be met: as it is, and mirrored where it may be."""
+    plain = Visit(index=index, size=visits.size_of(index))
+    if not visits.flip or says_a_side(visits.dataset.sample(index).captions):
+        return [plain]
+    return [plain, Visit(index=index, size=plain.size, flipped=True)]
+
+
+def fill_features(bridge: Bridge, dataset: Dataset, settings: Training, cache: Cache, share: Share) -> Filled:
+    """Compute this process's captions, the empty one included; CacheError where they cannot be written."""
+    store, maker = feature_store(bridge, cache)
+    features = Features(bridge.language, bridge.connector.reading, OnDisk(store), maker)
+    made = 0
+    try:
+        with progress("pictures") as bar:
+            task = bar.add_task("reading captions", total=len(dataset), status="")
+            for window in _windows(features, dataset, settings, share):
+                missing = {caption: key for caption, key in window.captions.items() if key not in store}
+                ordered = sorted(missing, key=len)
+                for start in range(0, len(ordered), TOGETHER):
+                    together = ordered[start : start + TOGETHER]
+                    for caption, entry in zip(together, features.compute(together), strict=True):
+                        store.put(missing[caption], entry)
+                    made += len(together)
+                    bar.update(task, status=f"{made:,} new")
+                    if store.is_due:
+                        store.flush()
+                bar.update(task, completed=window.until)
+        return _written(store, made)
+    finally:
+        features.keeper.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Window:
+    """Captions of one process out of some pictures in a row, and where these end."""
+
+    captions: dict[str, bytes]
+    until: int
+
+
+def _windows(features: Features, dataset: Dataset, settings: Training, share: Share) -> Iterator[_Window]:
+    captions: dict[str, bytes] = {}
+
+    def take(texts: Sequence[str]) -> None:
+        for text in texts:
+            key = features.key(text)
+            if int.from_bytes(key, "big") % share.processes == share.process:
+                captions[text] = key
+
+    if settings.caption_dropout > 0:
+        take([""])
+    for index in range(len(dataset)):
+        take(dataset.sample(index).captions)
+        if len(captions) >= WINDOW or index + 1 == len(dataset):
+            yield _Window(captions=captions, until=index + 1)
+            captions = {}
+
+
+def _written(store: Store, made: int) -> Filled:
+    store.flush()
+    return Filled(folder=store.folder, made=made, entries=len(store), bytes=store.bytes())

@@ -1,0 +1,59 @@
+"""What an entry is called: a hash of everything that it depends on, so that none can be out of date.
+
+    latents    version, number format, autoencoder (weights, settings), bytes of the picture, size, mirrored
+    features   version, number format, language model (files, tokenizer and options), layers read, text
+
+Change any of these and the name is another one: the old entry is not found, and a new one is made.
+"""
+
+import hashlib
+import json
+
+import torch
+
+from lavibridge.core.contracts import Reading
+from lavibridge.core.tensors import weights_hash
+from lavibridge.language.base import LanguageModel
+from lavibridge.training.cache.shard import KEY_BYTES
+from lavibridge.training.visits import Visit
+from lavibridge.vision.base import VisionModel
+
+VERSION = 1
+"""To be raised where our code changes what is kept: cropping, scaling, encoding, templates, read layers."""
+
+
+def digest(*parts: bytes | str) -> bytes:
+    """16 bytes out of parts; where one part ends and the next begins matters."""
+    made = hashlib.blake2b(digest_size=KEY_BYTES)
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        made.update(len(data).to_bytes(8, "big"))
+        made.update(data)
+    return made.digest()
+
+
+def picture_key(maker: bytes, content: bytes, visit: Visit) -> bytes:
+    """The key of one visit's latents; ``content`` is the hash of what the picture is made from."""
+    return digest(maker, content, json.dumps([visit.size, visit.flipped]))
+
+
+def caption_key(maker: bytes, caption: str) -> bytes:
+    """The key of a caption's features."""
+    return digest(maker, caption)
+
+
+def latent_maker(vision: VisionModel, dtype: torch.dtype) -> bytes:
+    """What makes latents: the autoencoder as it was loaded, to the last bit of its weights."""
+    settings = {name: value for name, value in vision.autoencoder.config.items() if name[0] != "_"}
+    return digest(
+        f"latents {VERSION} {dtype}",
+        type(vision).__name__,
+        json.dumps(settings, sort_keys=True, default=str),
+        weights_hash(vision.autoencoder),
+    )
+
+
+def feature_maker(language: LanguageModel, reading: Reading, dtype: torch.dtype) -> bytes:
+    """What makes features: the language model and what is read of it."""
+    layers = json.dumps([reading.layers, reading.alone])
+    return digest(f"features {VERSION} {dtype}", language.identity(), layers)

@@ -1,0 +1,127 @@
+"""One shard of a cache: a safetensors file that is its own index.
+
+    key          16 bytes an entry, in sorted order
+    sum          CRC-32 of an entry's values
+    NAME         the values called NAME of all entries, one behind the other
+    NAME.shape   their shapes
+
+A shard is written whole, put on disk and given its name in one rename, so that there is no half one. The
+header holds a hash of keys, sums and shapes, and every entry is compared with its sum when it is read: a bit
+that has turned is noticed before it teaches anything.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lavibridge.core.errors import CacheError
+from lavibridge.core.tensors import save_tensors
+
+FORMAT = "1"
+KEY_BYTES = 16
+SUFFIX = ".safetensors"
+
+Entry = Mapping[str, Tensor]
+"""What is kept of one sample: arrays by name, the same names in all entries of a folder."""
+
+
+def write_shard(path: Path, entries: Mapping[bytes, Entry]) -> None:
+    """Write entries, at least one; OSError leaves nothing behind."""
+    keys = sorted(entries)
+    names = sorted(entries[keys[0]])
+    index: dict[str, Tensor] = {
+        "key": torch.from_numpy(np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES).copy()),
+        "sum": torch.tensor([checksum(entries[key]) for key in keys]),
+    }
+    for name in names:
+        sizes = [tuple(entries[key][name].shape) for key in keys]
+        index[f"{name}.shape"] = torch.tensor(sizes, dtype=torch.int32)
+    values = {name: torch.cat([entries[key][name].flatten() for key in keys]) for name in names}
+    save_tensors({**index, **values}, path, {"cache": FORMAT, "index": _index_hash(index)})
+
+
+def checksum(entry: Entry) -> int:
+    """CRC-32 over the values of an entry, in the order of their names."""
+    found = 0
+    for name in sorted(entry):
+        found = zlib.crc32(entry[name].contiguous().flatten().view(torch.uint8).numpy().data, found)
+    return found
+
+
+class Shard:
+    """A shard that is read; CacheError where it is not what was written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.file = safe_open(str(path), "pt")
+            told = self.file.metadata() or {}
+            if told.get("cache") != FORMAT:
+                raise CacheError(
+                    f"{path} is no shard of format {FORMAT}, which this version reads: clear its folder"
+                )
+            present = self.file.keys()
+            self.names = sorted(name for name in present if f"{name}.shape" in present)
+            self.index = {
+                name: self.file.get_tensor(name)
+                for name in ("key", "sum", *(f"{name}.shape" for name in self.names))
+            }
+        except FileNotFoundError:
+            raise CacheError(f"{path} is gone") from None
+        except (SafetensorError, OSError) as error:
+            raise CacheError(f"{path} is damaged: {error}") from None
+        if told.get("index") != _index_hash(self.index):
+            raise CacheError(f"{path} is damaged: its index is not what was written")
+
+    @property
+    def keys(self) -> UInt8[np.ndarray, "entry 16"]:
+        """The keys of all entries, sorted."""
+        keys: UInt8[np.ndarray, "entry 16"] = self.index["key"].numpy()
+        return keys
+
+    @cached_property
+    def ends(self) -> dict[str, Int64[np.ndarray, " entry"]]:
+        """Where each entry's values end, by name."""
+        return {
+            name: self.index[f"{name}.shape"].numpy().astype(np.int64).prod(axis=1).cumsum()
+            for name in self.names
+        }
+
+    def read(self, row: int) -> Entry:
+        """One entry; CacheError where it is damaged."""
+        entry: dict[str, Tensor] = {}
+        try:
+            for name in self.names:
+                end = int(self.ends[name][row])
+                begin = int(self.ends[name][row - 1]) if row else 0
+                shape: Sequence[int] = self.index[f"{name}.shape"][row].tolist()
+                entry[name] = self.file.get_slice(name)[begin:end].reshape(*shape)
+        except (SafetensorError, OSError) as error:
+            raise CacheError(f"{self.path} is damaged: {error}") from None
+        if checksum(entry) != int(self.index["sum"][row]):
+            raise CacheError(f"{self.path} is damaged: entry {row} is not what was written")
+        return entry
+
+    def whole(self) -> Iterator[tuple[bytes, Entry | None]]:
+        """Every entry with its key; None in the place of a damaged one."""
+        for row, key in enumerate(self.keys):
+            try:
+                yield key.tobytes(), self.read(row)
+            except CacheError:
+                yield key.tobytes(), None
+
+
+def _index_hash(index: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(index):
+        digest.update(name.encode() + b"\0")
+        digest.update(index[name].contiguous().numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,82 @@
+"""A cache folder read again from end to end: what is whole, what is damaged, what was left half-written.
+
+Repair never makes anything: it moves the whole entries of a damaged shard into a new one and removes the old.
+What is gone is made anew when it is next needed.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lavibridge.core.errors import CacheError
+from lavibridge.core.log import progress
+from lavibridge.training.cache.shard import SUFFIX, Entry, Shard, write_shard
+
+ABANDONED_SECONDS = 3600.0
+"""A file that is half-written and was not touched for so long belongs to a process that was killed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One file of a cache folder."""
+
+    path: Path
+    entries: int = 0
+    damaged: int = 0
+    fault: str | None = None
+    """What is wrong, in words; None where all is well."""
+
+
+def verify(folder: Path) -> list[Finding]:
+    """Read every shard below a folder; CacheError where there are none."""
+    if not folder.is_dir():
+        raise CacheError(f"there is no folder {folder}: give what training.cache.folder names")
+    shards = sorted(folder.rglob(f"*{SUFFIX}"))
+    findings = [
+        Finding(path=path, fault="left half-written by a process that was killed")
+        for path in abandoned(folder)
+    ]
+    if not shards and not findings:
+        raise CacheError(f"{folder} holds no shards: it is no cache, or `lavi cache` has not filled it yet")
+    with progress("MB") as bar:
+        task = bar.add_task("reading", total=sum(_megabytes(path) for path in shards), status="")
+        for path in shards:
+            findings.append(look_at(path))
+            bar.advance(task, _megabytes(path))
+    return findings
+
+
+def look_at(path: Path) -> Finding:
+    """Read one shard whole."""
+    try:
+        entries = list(_sound(Shard(path)))
+    except CacheError as error:
+        return Finding(path=path, fault=str(error))
+    damaged = sum(not is_sound for is_sound in entries)
+    fault = f"{path} is damaged: {damaged:,} of {len(entries):,} entries are not what was written"
+    return Finding(path=path, entries=len(entries), damaged=damaged, fault=fault if damaged else None)
+
+
+def repair(finding: Finding) -> int:
+    """Clear away what a finding is about; returns how many of its entries were saved."""
+    kept: dict[bytes, Entry] = {}
+    if finding.entries > finding.damaged:
+        kept = {key: entry for key, entry in Shard(finding.path).whole() if entry is not None}
+        write_shard(finding.path.with_name(f"{finding.path.stem}r{SUFFIX}"), kept)
+    finding.path.unlink()
+    return len(kept)
+
+
+def abandoned(folder: Path) -> list[Path]:
+    """Files that killed processes left half-written."""
+    before = time.time() - ABANDONED_SECONDS
+    return sorted(path for path in folder.rglob(f".*{SUFFIX}.*.partial") if path.stat().st_mtime < before)
+
+
+def _sound(shard: Shard) -> Iterator[bool]:
+    return (entry is not None for _, entry in shard.whole())
+
+
+def _megabytes(path: Path) -> int:
+    return max(1, round(path.stat().st_size / 1e6))

@@ -1,0 +1,76 @@
+"""What happens when a loss or a gradient is not finite: the step is skipped, a bounded number of times.
+
+    loss of every sample, length of the gradient -> not finite, in any process -> samples to blame, by name
+    three such steps on end, or more than `training.max_skips` in a run  ->  NotFiniteError names them all
+
+One bad sample in a million pairs should not end a run of weeks, and a run that has gone wrong should not go
+on in silence.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lavibridge.core.errors import NotFiniteError
+from lavibridge.training.batches import Batches
+from lavibridge.training.notes import say
+
+ON_END = 3
+"""So many skipped steps, one right after the other, end a run."""
+SHOWN = 8
+"""Names in a message; the log has them all."""
+
+
+@dataclass
+class Skips:
+    """The steps that were skipped, each with the samples to blame; part of a checkpoint."""
+
+    samples: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    """By the step's number, counted from 1."""
+
+    def add(self, step: int, names: Sequence[str], most: int) -> None:
+        """Note one more; NotFiniteError, with the names of all, where that is one too many."""
+        here = {**self.samples, step: tuple(names)}
+        in_a_row = all(earlier in here for earlier in range(step - ON_END + 1, step + 1))
+        if len(here) > most or in_a_row:
+            found = tuple(dict.fromkeys(name for each in here.values() for name in each))
+            why = f"as were the {ON_END - 1} before it" if in_a_row else f"and {most} may be skipped in a run"
+            raise NotFiniteError(
+                f"step {step}: the loss or the gradient is not finite (samples: {shorten(names)}), {why}. "
+                "The weights are as before it. Look at these samples; else lower training.lr, or use "
+                f"precision float32. The samples of all such steps: {shorten(found)}",
+                found,
+            )
+        self.samples = here
+        say(
+            f"step {step} is skipped: its loss or gradient is not finite (samples: {shorten(names)}); "
+            f"{len(here)} of at most {most} in a run"
+        )
+
+
+def culprits(
+    losses: Float[Tensor, " sample"],
+    norm: Float[Tensor, ""],
+    step: int,
+    batches: Batches,
+    any_process: Callable[[bool], bool],
+    gather: Callable[[Tensor], Tensor],
+) -> tuple[str, ...]:
+    """Whose loss is not finite, in any process, by name; all where only the gradient is not; else none."""
+    fine = torch.isfinite(losses)
+    if not any_process(not bool(fine.all() & torch.isfinite(norm))):
+        return ()
+    # Which sample stands where is a function of its position, so that flags say enough of other processes.
+    settings = batches.settings
+    flags = gather(fine).reshape(batches.processes, settings.accumulate, settings.batch).transpose(0, 1)
+    begin = step * batches.pictures_per_step
+    bad = (~flags.flatten()).nonzero().flatten().tolist() or range(batches.pictures_per_step)
+    return tuple(batches.visits.at(range(begin + place, begin + place + 1))[0][1].name for place in bad)
+
+
+def shorten(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -1,0 +1,150 @@
+"""The processes of a run and what they do together; the one place that knows Accelerate.
+
+    lavi train RECIPE                                                one process
+    accelerate launch --num_processes 8 -m lavibridge train RECIPE   eight, each with its share of every batch
+    torchrun --nproc_per_node 8 -m lavibridge train RECIPE           the same
+
+Each process computes the losses of its own pictures; the gradients of the trained weights are averaged (DDP),
+so that all processes take the same step. Frozen weights are neither sent nor compared: every process reads
+them from the same files, which `agree` makes sure of.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import final
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, broadcast
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lavibridge.bridge import Bridge
+from lavibridge.core.device import pick_device
+from lavibridge.core.errors import RecipeError, RunError
+from lavibridge.core.log import console
+from lavibridge.recipes.training import Training
+
+
+@final
+class Processes:
+    """This process among all of the run."""
+
+    def __init__(self, accelerator: Accelerator, device: torch.device) -> None:
+        self.accelerator = accelerator
+        self.device = device
+        self.index: int = accelerator.process_index
+        self.count: int = accelerator.num_processes
+
+    @property
+    def is_main(self) -> bool:
+        """Whether it is the one that writes and speaks."""
+        return self.index == 0
+
+    def wait(self) -> None:
+        """Until every process has come to this line."""
+        self.accelerator.wait_for_everyone()
+
+    def wrap(self, bridge: Bridge) -> nn.Module:
+        """The bridge as it is called in training: its gradients are averaged over the processes."""
+        if self.count > 1:
+            frozen = [name for name, weight in bridge.named_parameters() if not weight.requires_grad]
+            buffers = [name for name, _ in bridge.named_buffers()]
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(bridge, frozen + buffers)
+            # LoRA above the layers that the connector reads gets no gradient, which DDP has to be told.
+            unused = bridge.language.spec.layers - 1 not in numbered(bridge)
+            self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused)
+        model: nn.Module = self.accelerator.prepare_model(bridge, device_placement=False)
+        return model
+
+    def backward(self, loss: Float[Tensor, ""]) -> None:
+        """Gradients of a loss."""
+        self.accelerator.backward(loss)
+
+    def alone(self, model: nn.Module) -> AbstractContextManager[object]:
+        """A pass whose gradients are not yet averaged."""
+        context: AbstractContextManager[object] = self.accelerator.no_sync(model)
+        return context
+
+    def gather(self, values: Tensor) -> Tensor:
+        """The values of all processes, one after the other; equally many from each."""
+        gathered: Tensor = self.accelerator.gather(values)
+        return gathered
+
+    def largest(self, value: int) -> int:
+        """The largest of the processes' values."""
+        if self.count == 1:
+            return value
+        return int(self.gather(torch.tensor([value], device=self.device)).max())
+
+    def any(self, value: bool) -> bool:
+        """Whether it is so in any process."""
+        return self.largest(int(value)) > 0
+
+    def take_from_main(self, weights: list[nn.Parameter]) -> None:
+        """Give weights the values that they have in the main process."""
+        for weight in weights:
+            weight.data.copy_(broadcast(weight.data))
+
+    def agree(self, what: str, found: str) -> None:
+        """RunError where processes have found different things, which would train something else in each."""
+        number = int.from_bytes(hashlib.sha256(found.encode()).digest()[:7], "big")
+        if self.any(self.largest(number) != number):
+            raise RunError(
+                f"the processes of this run do not see the same {what}; process {self.index} found: {found}. "
+                "Give every machine the same files"
+            )
+
+
+def numbered(bridge: Bridge) -> set[int]:
+    """The language model's layers that the connector reads, counted from 0."""
+    layers = bridge.language.spec.layers
+    return {layer % layers for layer in bridge.connector.reading.layers}
+
+
+@contextmanager
+def begin_processes(settings: Training) -> Iterator[Processes]:
+    """The processes that the launcher has started, this one alone where there was none.
+
+    Leaves nothing behind: a program's next run may choose another precision.
+    """
+    precision = "bf16" if settings.precision == "bfloat16" else "no"
+    try:
+        accelerator = Accelerator(mixed_precision=precision, cpu=settings.device == "cpu")
+        refuse_plugins(accelerator)
+        accelerator.gradient_accumulation_steps = 1  # whatever Accelerate was told: the loop counts
+        processes = Processes(accelerator, own_device(settings.device, accelerator))
+        was_quiet, console.quiet = console.quiet, console.quiet or not processes.is_main
+        try:
+            yield processes
+        finally:
+            console.quiet = was_quiet
+        accelerator.end_training()
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def refuse_plugins(accelerator: Accelerator) -> None:
+    """RecipeError where Accelerate's configuration asks for its own way of sharing out a model."""
+    kind = accelerator.distributed_type
+    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        raise RecipeError(
+            f"Accelerate is configured for {kind.value}, which training does not use: choose several GPUs "
+            "without it (`accelerate config`), and set training.sharding=fsdp2 in the recipe"
+        )
+
+
+def own_device(name: str, accelerator: Accelerator) -> torch.device:
+    """The device of this process; RecipeError where several processes would share a named one."""
+    if name == "auto" or (name == "cuda" and accelerator.num_processes > 1):
+        device: torch.device = accelerator.device
+        return device
+    found = pick_device(name)
+    if accelerator.num_processes > 1 and found.type != "cpu":
+        raise RecipeError(
+            f"training.device is {name}, but {accelerator.num_processes} processes need one each: use auto"
+        )
+    return found

@@ -1,0 +1,77 @@
+"""One session of a run: all that the loop and its events need, and what they do with it once in a while."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import final
+
+from lavibridge.core.errors import RunError
+from lavibridge.data.base import Dataset
+from lavibridge.recipes.recipe import Recipe
+from lavibridge.training.basis import Basis
+from lavibridge.training.batches import Batches
+from lavibridge.training.checkpoint import checkpoints, save_checkpoint
+from lavibridge.training.loop import State
+from lavibridge.training.notes import say
+from lavibridge.training.preview import draw_preview, preview_prompts
+from lavibridge.training.processes import Processes
+from lavibridge.training.trackers import Journal
+from lavibridge.training.validation import Validator
+
+
+@final
+@dataclass(kw_only=True)
+class Session:
+    """A run at work in this process; what writes and draws is called in all processes at once."""
+
+    run: Path
+    recipe: Recipe
+    processes: Processes
+    dataset: Dataset
+    basis: Basis
+    state: State
+    batches: Batches
+    validator: Validator | None
+    journal: Journal | None = None
+    """Where records go while the loop runs, in the main process."""
+    saved_at: int = field(init=False)
+    """The step of the newest checkpoint; -1 without any."""
+
+    def __post_init__(self) -> None:
+        self.saved_at = self.state.step if checkpoints(self.run) else -1
+        self.prompts = preview_prompts(self.recipe.preview, self.dataset)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether using the model takes all processes."""
+        return self.recipe.training.sharding is not None
+
+    def save(self) -> None:
+        """Write a checkpoint, if there is none of this step.
+
+        No process goes on, or ends, before it is whole, and all of them fail where it fails.
+        """
+        if self.saved_at == self.state.step:
+            return
+        failed: RunError | None = None
+        if self.processes.is_main:
+            try:
+                keep = self.recipe.training.keep_checkpoints
+                say(f"checkpoint: {save_checkpoint(self.run, self.state, self.basis, keep)}")
+            except RunError as error:
+                failed = error
+        if self.processes.any(failed is not None):
+            raise failed or RunError("the main process could not write the checkpoint; it says why")
+        self.saved_at = self.state.step
+
+    def preview(self) -> None:
+        """Draw sample pictures."""
+        if self.processes.is_main or self.is_shared:
+            folder = self.run if self.processes.is_main else None
+            draw_preview(self.state, self.recipe.preview, self.prompts, folder)
+
+    def validate(self) -> None:
+        """Measure on held-out pictures, where some are."""
+        if self.validator is not None:
+            measured = self.validator.measure(self.state)
+            if self.journal is not None:
+                self.journal.write(measured)

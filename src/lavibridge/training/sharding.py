@@ -1,0 +1,67 @@
+"""Frozen weights shared out over N processes (FSDP2): each holds one part, and borrows the rest by block.
+
+    block i:   gather its weights from all processes -> compute -> keep only one's own part
+    trained weights (LoRA, connector): whole in each process, their gradients averaged by DDP as ever
+
+What is frozen is what is large. As trained weights and their optimiser stay whole, a checkpoint is the same
+file as without sharing out, and any number of processes reads it. A block is an element of an outermost
+`ModuleList`: a layer of a transformer, a stage of a U-Net.
+
+Zhao et al. 2023 (FSDP), arXiv 2304.11277; the second version is `torch.distributed.fsdp.fully_shard`.
+"""
+
+import warnings
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+from lavibridge.bridge import Bridge
+from lavibridge.core.errors import RecipeError
+from lavibridge.recipes.recipe import Recipe
+
+
+def check_sharding(recipe: Recipe) -> None:
+    """RecipeError where the recipe asks for what cannot be done with weights in parts."""
+    if recipe.training.sharding is None:
+        return
+    if recipe.training.align is not None:
+        raise RecipeError(
+            "training.sharding with training.align: alignment calls single attention layers, whose weights "
+            "are whole only within their block; leave one of the two out"
+        )
+    if recipe.language.model_dump().get("quantize") is not None:
+        raise RecipeError(
+            "training.sharding with language.quantize: quantised weights cannot be parted; leave one out "
+            "(in 4 bits a model of 7 billion weights needs 4 GB)"
+        )
+
+
+def shard(bridge: Bridge, device: torch.device, count: int) -> None:
+    """Share out the frozen weights of both models over `count` processes; each keeps its part on `device`."""
+    # Of denoisers that predict more than is asked for, a part is taken; nobody changes it in place.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+    mesh = init_device_mesh(device.type, (count,))
+    language, vision = bridge.language, bridge.vision
+    frozen = [*language.parameters(), *vision.backbone.parameters()]
+    shared = {weight for weight in frozen if not weight.requires_grad}
+    whole = set(bridge.parameters()) - shared
+    for part, inner, method in ((language, language, "encode"), (vision, vision.backbone, "predict")):
+        for weight in inner.parameters():  # FSDP2 takes no other order than the plain one
+            weight.data = weight.data.contiguous()
+        for block in dict.fromkeys(blocks(inner)):  # a model may be reached by two names
+            if not shared.isdisjoint(block.parameters()):
+                fully_shard(block, mesh=mesh, ignored_params=whole)
+        fully_shard(part, mesh=mesh, ignored_params=whole)
+        register_fsdp_forward_method(part, method)
+
+
+def blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The elements of the outermost lists of modules."""
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            yield from child
+        else:
+            yield from blocks(child)

@@ -1,0 +1,126 @@
+"""Validation: the loss on pictures that are never trained on, at fixed times and with fixed noise.
+
+    held-out picture i, time j  ->  its own noise, always the same  ->  loss(i, j)       unweighted
+    loss by time = mean over i       loss = mean over both       of the weights and of their average
+
+Nothing is drawn anew, neither noise nor captions nor latents (their mean is taken), so that the difference
+between two measurements is that of the weights. The training loss cannot say as much: its noise hides what
+changes from one thousand steps to the next.
+"""
+
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any, final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lavibridge.core.contracts import Batch
+from lavibridge.data.base import Dataset
+from lavibridge.data.pictures.read import to_unit
+from lavibridge.recipes.training import Training
+from lavibridge.training.held_out import place
+from lavibridge.training.loop import State, training_mode
+from lavibridge.training.order import mix
+from lavibridge.vision.base import VisionModel
+
+
+@final
+class Validator:
+    """Measures a run on the first of the held-out pictures; each of several processes computes its share."""
+
+    def __init__(
+        self,
+        held_out: Dataset,
+        vision: VisionModel,
+        settings: Training,
+        size: tuple[int, int],
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        wanted = settings.validation
+        assert wanted is not None  # else nothing is held out
+        self.every = wanted.every
+        self.held_out = held_out
+        self.vision = vision
+        self.batch = settings.batch
+        self.seed = wanted.seed
+        self.size = size
+        self.process = process
+        self.processes = processes
+        self.pictures = min(wanted.pictures, len(held_out))
+        steps = len(vision.alphas)
+        self.steps = [int((number + 0.5) / wanted.times * steps) for number in range(wanted.times)]
+        self.latents: dict[int, Float[Tensor, "channel h w"]] = {}
+
+    def measure(self, state: State) -> Mapping[str, Any]:
+        """A record for the log; the run goes on as if nothing had been."""
+        begun = perf_counter()
+        state.bridge.eval()
+        measured: dict[str, Any] = summary(self.losses(state))
+        state.validation = measured["loss"]
+        if state.ema is not None:
+            with state.ema.applied():
+                measured["ema"] = summary(self.losses(state))
+            state.validation = measured["ema"]["loss"]
+        training_mode(state.bridge)
+        measured |= {"pictures": self.pictures, "seconds": round(perf_counter() - begun, 3)}
+        return {"step": state.step, "validation": measured}
+
+    @torch.no_grad()
+    def losses(self, state: State) -> Float[Tensor, "picture time"]:
+        """The loss of every picture at every time, in every process."""
+        count, times = self.pictures * len(self.steps), len(self.steps)
+        rounds = -(-count // (self.batch * self.processes))
+        found = []
+        for turn in range(rounds):
+            start = (turn * self.processes + self.process) * self.batch
+            # Beyond the last, the first ones again: all processes call the model equally often.
+            pairs = [divmod(number % count, times) for number in range(start, start + self.batch)]
+            found.append(self.losses_of(state, pairs))
+        gathered = state.gather(torch.stack(found))
+        in_order = gathered.reshape(self.processes, rounds, self.batch).transpose(0, 1).flatten()
+        return in_order[:count].reshape(self.pictures, times).float().cpu()
+
+    def losses_of(self, state: State, pairs: list[tuple[int, int]]) -> Float[Tensor, " pair"]:
+        """The losses of some (picture, time)."""
+        samples = [self.held_out.sample(picture) for picture, _ in pairs]
+        latents = torch.stack([self.latent(picture) for picture, _ in pairs])
+        noise = torch.stack(
+            [self.noise(sample.name, time) for sample, (_, time) in zip(samples, pairs, strict=True)]
+        )
+        device = self.vision.alphas.device
+        batch = Batch(
+            prompts=tuple(sample.captions[0] for sample in samples),
+            names=tuple(sample.name for sample in samples),
+            latents=latents.to(device),
+        )
+        t = torch.tensor([self.steps[time] for _, time in pairs], device=device)
+        losses: Float[Tensor, " pair"] = state.model(batch, t, noise.to(device), "uniform")
+        return losses
+
+    def latent(self, picture: int) -> Float[Tensor, "channel h w"]:
+        """The mean of a picture's latents, encoded once."""
+        if picture not in self.latents:
+            pixels = torch.from_numpy(np.stack([to_unit(self.held_out.picture(picture, self.size))]))
+            mean, _ = self.vision.encode_moments(pixels.to(self.vision.alphas.device))
+            self.latents[picture] = mean[0].cpu()
+        return self.latents[picture]
+
+    def noise(self, name: str, time: int) -> Float[Tensor, "channel h w"]:
+        """The noise of a picture at one of the times: a function of its name."""
+        generator = torch.Generator().manual_seed(mix(self.seed, int(place(name) * 2**56), time))
+        return torch.randn(self.vision.latent_shape(*self.size), generator=generator)
+
+
+def summary(losses: Float[Tensor, "picture time"]) -> dict[str, Any]:
+    """The mean, its standard error over the pictures, and the means by time."""
+    by_picture = losses.mean(dim=1)
+    error = by_picture.std() / len(by_picture) ** 0.5 if len(by_picture) > 1 else torch.tensor(float("nan"))
+    return {
+        "loss": float(losses.mean()),
+        "standard_error": float(error),
+        "loss_by_time": losses.mean(dim=0).tolist(),
+    }

@@ -1,0 +1,29 @@
+"""One model of a Diffusers folder: with its weights, or on torch's meta device with its sizes only."""
+
+from typing import Any
+
+import torch
+
+from lavibridge.core.device import is_meta
+from lavibridge.core.errors import ModelError
+from lavibridge.core.files import resolve_source
+from lavibridge.core.sources import read_model_json
+
+
+def load_part(model: Any, source: str, revision: str | None, folder: str, dtype: torch.dtype) -> Any:
+    """The class ``model`` of the diffusers library from the sub-folder ``folder`` of ``source``.
+
+    Only safetensors are read. Raises ModelError where it cannot be loaded.
+    """
+    if is_meta():
+        return model.from_config(read_model_json(source, f"{folder}/config.json", revision)).to(dtype)
+    try:
+        return model.from_pretrained(
+            resolve_source(source),
+            subfolder=folder,
+            revision=revision,
+            torch_dtype=dtype,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"the vision model '{source}' cannot be loaded: {error}") from error

@@ -1,0 +1,84 @@
+"""What is said once: weights without a gradient, and waiting for data; and nothing where all is well."""
+
+from collections.abc import Callable, Mapping
+
+import pytest
+import torch
+
+from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.world import World
+from lavibridge.recipes.recipe import Recipe
+from lavibridge.training.alerts import LOOKED_AT, WAITED_OVER, Unmoved, Waiting
+from lavibridge.training.batches import Batches
+from lavibridge.training.build import build_bridge
+from lavibridge.training.loop import Report, State, fit
+from lavibridge.training.optim import make_optimizer, published_rates
+
+Toy = Callable[..., Recipe]
+
+
+def run(recipe: Recipe) -> None:
+    bridge = build_bridge(recipe)
+    parts = bridge.trained_parameters()
+    optimizer = make_optimizer(parts, published_rates("sd", recipe.training.lr), 0.01)
+    state = State(bridge=bridge, model=bridge, parts=parts, optimizer=optimizer, ema=None)
+    dataset = World(World.Config(scenes=4), Rejected())
+    fit(state, Batches(dataset, bridge.vision, recipe.training, (16, 16)), recipe.training, [Unmoved(parts)])
+
+
+def test_lora_above_the_layer_that_is_read_is_named_and_what_learns_is_not(
+    toy: Toy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Read below its last block, a language model passes no gradient to the LoRA there."""
+    run(
+        toy(training={"steps": LOOKED_AT + 3, "batch": 1}, connector={"kind": "linear", "read": {"layer": 1}})
+    )
+    said = capsys.readouterr().err
+    assert said.count("have had no gradient") == 1
+    assert "weights of language_lora" in said
+    assert "layers.1." in said
+    assert "layers.0." not in said
+
+
+def test_a_healthy_run_is_told_nothing(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    run(toy(training={"steps": LOOKED_AT, "batch": 1}))
+    assert "gradient" not in capsys.readouterr().err
+
+
+def report(waited: float, spent: Mapping[str, float]) -> Report:
+    return Report(
+        step=1,
+        losses=torch.ones(1),
+        t=torch.zeros(1, dtype=torch.long),
+        gradient_norm={},
+        has_gradient={},
+        lr={},
+        pictures=1,
+        seconds=1.0,
+        data_wait=waited,
+        spent=spent,
+    )
+
+
+@pytest.mark.parametrize(
+    ("waited", "cause", "told"),
+    [
+        (0.04, "reading pictures", 0),
+        (0.3, "reading pictures", 1),
+        (0.3, "encoding pictures", 1),
+        (0.3, "language features", 1),
+    ],
+)
+def test_waiting_for_data_is_said_once_with_its_cause(
+    toy: Toy, capsys: pytest.CaptureFixture[str], waited: float, cause: str, told: int
+) -> None:
+    waiting = Waiting()
+    bridge = build_bridge(toy(lora={"language": None, "vision": None}))
+    parts = bridge.trained_parameters()
+    optimizer = make_optimizer(parts, {"connector": 1.0}, 0.0)
+    state = State(bridge=bridge, model=bridge, parts=parts, optimizer=optimizer, ema=None)
+    for _ in range(3 * WAITED_OVER):
+        waiting(state, report(waited, {"reading pictures": 0.2} | {cause: 0.5}))
+    said = capsys.readouterr().err
+    assert said.count("waiting for data") == told
+    assert (f"longest is {cause}" in said) == bool(told)

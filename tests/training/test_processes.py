@@ -1,0 +1,105 @@
+"""Several processes: the same run as one with a larger batch, with whole weights and with shared ones."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lavibridge.training.checkpoint import checkpoints
+
+STILL = ("lora.language.dropout=0", "lora.vision.dropout=0", "connector.dropout=0")
+"""Dropout is drawn by process: with it, two processes are as good as one, but not equal to it."""
+SHARED = "training.sharding=fsdp2"
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def losses(run: Path) -> list[float]:
+    return [row["loss"] for row in rows(run)]
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return {
+        f"{path.relative_to(folder)}:{name}": value
+        for path in sorted(folder.rglob("*.safetensors"))
+        for name, value in load_file(path).items()
+    }
+
+
+def same(first: Path, second: Path) -> bool:
+    a, b = tensors(first), tensors(second)
+    return a.keys() == b.keys() and bool(a) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def alone(sessions: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One process with a batch of four."""
+    out: Path = sessions.trained("training.batch=4", *STILL, out=tmp_path_factory.mktemp("alone") / "run")
+    return out
+
+
+def test_two_processes_take_the_steps_of_one_with_twice_the_batch(
+    sessions: Any, alone: Path, tmp_path: Path
+) -> None:
+    children = sessions.train(*STILL, "training.preview_every=2", out=tmp_path / "two", processes=2)
+    assert sessions.end(children) == [0, 0], sessions.said(children[0])
+    assert losses(tmp_path / "two") == pytest.approx(losses(alone), rel=1e-6)
+    one, two = (tensors(run / "checkpoints/step-4") for run in (alone, tmp_path / "two"))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        if "optimizer" not in name:
+            torch.testing.assert_close(two[name], value, rtol=1e-3, atol=5e-5)  # Adam magnifies roundings
+    assert sorted(path.name for path in (tmp_path / "two/samples").iterdir()) == [
+        f"step-{step}.png" for step in (0, 2, 4)
+    ]
+    assert str(tmp_path / "two") in sessions.said(children[0])
+    assert sessions.said(children[1]) == ""  # one of them speaks
+
+
+def test_shared_weights_give_the_same_losses_and_a_checkpoint_for_any_number_of_processes(
+    sessions: Any, alone: Path, tmp_path: Path
+) -> None:
+    shared = sessions.trained(
+        *STILL, SHARED, "training.preview_every=2", "training.steps=3", out=tmp_path / "run", processes=2
+    )
+    assert losses(shared) == pytest.approx(losses(alone)[:3], rel=1e-5)
+    assert (shared / "samples/step-2.png").is_file()
+    sessions.trained(*STILL, "training.batch=4", out=shared, resume=True)  # one process reads it
+    assert losses(shared) == pytest.approx(losses(alone), rel=1e-5)
+    kept = json.loads((shared / "checkpoints/step-3/bridge/bridge.json").read_text())
+    assert (kept["language"]["kind"], kept["vision"]["kind"]) == ("llama", "sd")
+
+
+def test_two_processes_go_on_bit_for_bit(sessions: Any, tmp_path: Path) -> None:
+    settings = ("training.accumulate=2", "training.schedule=cosine", "training.workers=2")
+    straight = sessions.trained(*settings, out=tmp_path / "straight", processes=2)
+    broken = sessions.trained(*settings, "training.checkpoint_every=1", out=tmp_path / "broken", processes=2)
+    for folder in checkpoints(broken)[1:]:
+        remove(folder)
+    sessions.trained(*settings, "training.workers=0", out=broken, resume=True, processes=2)
+    assert losses(straight) == losses(broken)
+    assert same(straight / "checkpoints/step-4", broken / "checkpoints/step-4")
+
+
+def test_another_number_of_processes_needs_the_same_number_of_pictures(
+    sessions: Any, alone: Path, tmp_path: Path
+) -> None:
+    run = sessions.trained(*STILL, "training.steps=1", "training.batch=4", out=tmp_path / "run")
+    (refused,) = sessions.train(*STILL, out=run, resume=True)
+    assert sessions.end([refused]) == [1]
+    assert "x processes = 4 x 1 x 1 = 4 pictures, is 2 x 1 x 1 = 2" in " ".join(
+        sessions.said(refused).split()
+    )
+    sessions.trained(*STILL, out=run, resume=True, processes=2)
+    assert losses(run) == pytest.approx(losses(alone), rel=1e-6)
+
+
+def remove(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    folder.rmdir()
