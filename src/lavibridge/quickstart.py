@@ -107,7 +107,7 @@ def _conditions(recipe: Recipe, out: Path) -> list[Condition]:
     }
     folders = ("untrained", "trained", "own-encoder")
     return [
-        Condition(name=name, bridge=bridge.eval(), folder=out / "evaluation" / folder)
+        Condition(name=name, bridge=bridge.eval(), folder=out / "conditions" / folder)
         for (name, bridge), folder in zip(bridges.items(), folders, strict=True)
     ]
 
@@ -163,14 +163,16 @@ def _tell(results: dict[str, Any], out: Path, page: Path) -> None:
     width = max(len(name) for name in rows)
     console.print("\none thing, every attribute right (n, share, 95 % interval)", markup=False)
     for name, each in rows.items():
-        score = each["categories"][CATEGORY]
+        score = each["metrics"]["world"]["categories"][CATEGORY]
         told = f"{score['mean']:6.1%}  ({score['low']:.1%} to {score['high']:.1%})"
         console.print(f"  {name:<{width}}  n {score['n']}  {told}", markup=False)
     console.print(
         f"\nReport: {page}\n\nTo go on:\n"
         f'  lavi generate {out} "a small red circle" "a large blue star" --guidance {GUIDANCE}\n'
-        f"  lavi evaluate {out} --suite world --out {out}/world\n"
+        f"  lavi evaluate {out} --suite world\n"
         "  lavi train mini-llama_mini-sd_lavi --out runs/longer\n"
-        "  lavi show",
+        "  lavi show\n\n"
+        "Draw with it on a page in the browser:\n"
+        f"  lavi serve {out}",
         markup=False,
     )

@@ -6,8 +6,10 @@ import pytest
 from typer.testing import CliRunner
 
 from lavibridge.cli.main import app
+from lavibridge.cli.show import ROOMS
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.registry import kinds
+from lavibridge.evaluation.shipped import shipped_suites
 from lavibridge.recipes.recipe import load_recipe, shipped_recipes
 
 
@@ -21,8 +23,10 @@ def shown(*arguments: str) -> str:
 
 def test_everything_that_can_be_combined_is_listed() -> None:
     text = shown()
-    for room in ("language", "vision", "connectors", "data"):
+    for room in ROOMS.values():
         assert "  ".join(kinds(room)) in text
+    for name in shipped_suites():
+        assert name in text
     for name in shipped_recipes():
         assert name in text
 
@@ -36,11 +40,7 @@ def test_a_shown_recipe_is_the_recipe(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "what",
-    [
-        f"{room.removesuffix('s')}.{kind}"
-        for room in ("language", "vision", "connectors", "data")
-        for kind in kinds(room)
-    ],
+    [f"{name.removesuffix('s')}.{kind}" for name, room in ROOMS.items() for kind in kinds(room)],
 )
 def test_every_setting_of_every_component_says_what_it_means(what: str) -> None:
     lines = shown(what).splitlines()[2:]
@@ -54,8 +54,8 @@ def test_an_unknown_kind_is_answered_with_the_likely_one() -> None:
         shown("connector.lavy")
 
 
-@pytest.mark.parametrize("pool", ["languages", "visions", "connectors", "data"])
+@pytest.mark.parametrize("pool", ["languages", "visions", "connectors", "data", "metrics", "prompts"])
 def test_a_pool_is_shown_kind_by_kind(pool: str) -> None:
-    room = pool if pool in ("connectors", "data") else pool.removesuffix("s")
+    room = ROOMS[pool] if pool in ROOMS else pool.removesuffix("s")
     first_words = {line.split(" ")[0] for line in shown(pool).splitlines()}
     assert set(kinds(room)) <= first_words

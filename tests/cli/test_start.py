@@ -48,7 +48,9 @@ def test_help_names_every_verb() -> None:
         assert f"\n  {verb} " in done.stdout
 
 
-@pytest.mark.parametrize("verb", [*VERBS, "world draw", "world check", "world pretrain"])
+@pytest.mark.parametrize(
+    "verb", [*VERBS, "world draw", "world check", "world pretrain", "cache", "cache fill", "cache verify"]
+)
 def test_the_help_of_a_verb_teaches_with_an_example(verb: str) -> None:
     done = lavi(*verb.split(), "--help")
     assert done.returncode == 0

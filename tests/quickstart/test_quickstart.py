@@ -27,17 +27,19 @@ TOY = {
 
 
 def test_the_quickstart_ends_in_a_sheet_results_and_a_report_and_a_second_call_does_nothing_twice(
-    toy_sd: Path, tmp_path: Path
+    toy_sd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "quickstart"
     recipe = make_recipe({**TOY, "vision": {"source": str(toy_sd)}})
     assert run_quickstart(recipe, out, prompts=2, steps=1) == out
+    assert "".join(capsys.readouterr().err.split()).endswith(f"laviserve{out}"), "ends in a page"
     results = json.loads((out / "results.json").read_text())
     scored = {"trained": results, **results["compared"]}
     assert len(scored) == 3
     for each in scored.values():
-        assert each["categories"]["one"]["n"] == 2
-        assert 0 <= each["categories"]["one"]["low"] <= each["categories"]["one"]["high"] <= 1
+        score = each["metrics"]["world"]["categories"]["one"]
+        assert score["n"] == 2
+        assert 0 <= score["low"] <= score["high"] <= 1
     assert {"training", "measuring"} <= set(results["seconds"])
     with Image.open(out / "contact_sheet.png") as sheet:
         assert SHEET_PROMPTS[0] in sheet.info["description"]
@@ -72,7 +74,7 @@ def test_a_real_language_model_goes_into_the_shipped_image_model(tmp_path: Path)
         recipe.model_copy(update={"training": short}), tmp_path / "minilm", prompts=2, steps=2
     )
     results = json.loads((out / "results.json").read_text())
-    assert results["categories"]["one"]["n"] == 2
+    assert results["metrics"]["world"]["categories"]["one"]["n"] == 2
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in log] == [1, 2, 3]
     assert all(norm > 0 for norm in log[-1]["gradient_norm"].values())

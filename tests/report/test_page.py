@@ -46,22 +46,32 @@ def category(mean: float, n: int) -> dict[str, Any]:
     return {**clause, "clauses": {"color": clause}}
 
 
+def of_world(categories: dict[str, Any]) -> dict[str, Any]:
+    """Results of the world's checker, as `lavi evaluate` writes them."""
+    world = {"unit": "share", "all": category(0.5, 300), "categories": categories}
+    return {"suite": "world", "version": 1, "n": 300, "metrics": {"world": world}}
+
+
 @pytest.fixture
 def scored(run: Path, tmp_path: Path) -> Path:
     """The toy run with results as `lavi quickstart` writes them."""
     folder = tmp_path / "scored"
     shutil.copytree(run, folder)
+    nothing = {"n": 0, "mean": None, "low": None, "high": None}
     results = {
-        "suite": "world",
-        "version": 1,
-        "n": 300,
-        "categories": {
-            "one": category(0.7125, 160),
-            "two": {"n": 0, "mean": None, "low": None, "high": None},
-        },
-        "compared": {"untrained bridge": {"categories": {"one": category(0.0, 160)}}},
+        **of_world({"one": category(0.7125, 160), "two": nothing}),
+        "compared": {"untrained bridge": of_world({"one": category(0.0, 160)})},
     }
     (folder / "results.json").write_text(json.dumps(results))
+    cosine = {"n": 50, "mean": 0.31017, "low": 0.30761, "high": 0.31284}
+    fid = {"n": 50, "mean": 21.804, "low": None, "high": None}
+    metrics = {
+        "clip_score": {"unit": "", "all": cosine, "categories": {"coco": {**cosine, "clauses": {}}}},
+        "fid": {"unit": "", "totals": {"fid": fid}},
+    }
+    (folder / "evaluation" / "lavi-short").mkdir(parents=True)
+    other = folder / "evaluation" / "lavi-short" / "results.json"
+    other.write_text(json.dumps({"suite": "lavi-short", "version": 1, "n": 50, "metrics": metrics}))
     return folder
 
 
@@ -71,6 +81,8 @@ def test_the_page_says_what_was_trained_and_measured(scored: Path) -> None:
     for said in ("random", "6 of 6", "Loss by diffusion time", "Gradient norm", "images/s", "language LoRA"):
         assert said in text
     assert re.search(r"71\.2 % \(35\.6 to 85\.6\), n&nbsp;160", text)
+    assert "0.3102 (0.3076 to 0.3128), n&nbsp;50" in text
+    assert "21.8, n&nbsp;50" in text
     assert "untrained bridge" in text
     assert "not scored" in text
 
@@ -128,6 +140,11 @@ def test_two_runs_stand_side_by_side(run: Path, scored: Path, tmp_path: Path) ->
     assert Page(text).open == []
     tables = score_tables([read_run(scored), read_run(scored)])
     assert tables[0].columns == ("scored", "untrained bridge, scored")
+    assert [table.title for table in tables if not table.is_detail] == [
+        "world, suite world",
+        "clip_score, suite lavi-short",
+        "fid, suite lavi-short",
+    ]
 
 
 def test_a_run_that_was_only_begun_has_a_page_too(run: Path, tmp_path: Path) -> None:

@@ -3,21 +3,25 @@
     Wilson      (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)          yes-or-no scores
     bootstrap   percentiles of the mean over prompts drawn with replacement        any scores
     paired      the bootstrap of the mean difference between two systems per prompt
+    sign flips  p = share of random signs under which the mean difference is as far from 0: none is better
 
 Pictures of one prompt are not independent, so prompts are drawn, never pictures (Wilson 1927, J. Am. Stat.
-Assoc. 22; Efron 1979, Ann. Stat. 7).
+Assoc. 22; Efron 1979, Ann. Stat. 7; Fisher 1935, The Design of Experiments, section 21).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 Z95 = 1.959963984540054
 """The 97.5th percentile of the normal distribution."""
 DRAWS = 2000
+FLIPS = 10_000
 SEED = 20240311
+Cluster = TypeVar("Cluster")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,45 @@ def bootstrap(clusters: Sequence[Sequence[float]]) -> tuple[float, float]:
     means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
+
+
+def interval_of(
+    clusters: Sequence[Cluster], statistic: Callable[[Sequence[Cluster]], float], draws: int = 1000
+) -> tuple[float, float]:
+    """The 95 % percentile interval of any statistic, prompts drawn with replacement; a cluster is a prompt's.
+
+    Draws for which the statistic is NaN are left out; NaN, NaN where none is left.
+    """
+    rng = np.random.default_rng(SEED)
+    found = [
+        statistic([clusters[place] for place in places])
+        for places in rng.integers(0, len(clusters), size=(draws, len(clusters)))
+    ]
+    defined = [value for value in found if math.isfinite(value)]
+    if not defined:
+        return math.nan, math.nan
+    low, high = np.quantile(defined, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def sign_flip_p(differences: Sequence[float]) -> float:
+    """Two-sided p of no difference, from differences of prompts; exact for up to 13 of them.
+
+    Otherwise from FLIPS random signs, the observed ones counted among them, so that p is never 0.
+    """
+    values = np.array(differences, dtype=float)
+    if not len(values):
+        return math.nan
+    if 2 ** len(values) <= FLIPS:
+        bits = np.arange(2 ** len(values))[:, None] >> np.arange(len(values))
+        signs, extra = 1.0 - 2.0 * (bits & 1), 0
+        sums = np.abs(signs @ values)
+    else:
+        rng = np.random.default_rng(SEED)
+        drawn = (rng.choice([-1.0, 1.0], size=(FLIPS // 20, len(values))) @ values for _ in range(20))
+        sums, extra = np.abs(np.concatenate(list(drawn))), 1
+    as_far = int((sums >= abs(float(values.sum())) * (1 - 1e-12)).sum())
+    return (as_far + extra) / (len(sums) + extra)
 
 
 def paired_difference(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]]) -> Estimate:

@@ -2,7 +2,7 @@
 
 loss (smoothed over it raw) | loss by ten bins of diffusion time, first and last tenth of the run
 gradient norm of each part  | images per second
-what is missed of the own text encoder, where the connector was aligned with it first
+loss on held-out pictures, where some are | what is missed of the own text encoder, where it was aligned to
 """
 
 import math
@@ -39,6 +39,8 @@ def curves(runs: Sequence[RunRecord]) -> list[tuple[str, str, str]]:
     if any(_values(run, "images_per_second") for run in logged):
         title, told = "Speed", "Training pictures per second, moving average."
         found.append((title, told, _per_step(logged, title, "images_per_second", "images/s", smoothed=True)))
+    if any(run.validations for run in logged):
+        found.append(_held_out([run for run in logged if run.validations]))
     if any(run.aligned for run in logged):
         found.append(_alignment([run for run in logged if run.aligned]))
     return found
@@ -69,6 +71,25 @@ def _per_step(runs: Sequence[RunRecord], title: str, key: str, label: str, *, sm
             line = smooth(values, max(len(values) // 20, 1)) if smoothed else values
             series.append(Series(name=run.name, x=steps, y=line, faint=values if len(runs) == 1 else ()))
     return chart(title, "step", label, series)
+
+
+def _held_out(runs: Sequence[RunRecord]) -> tuple[str, str, str]:
+    told = (
+        "Loss on pictures that were never trained on, always at the same times with the same noise: of the "
+        "weights, and of their moving average where one is kept."
+    )
+    series = []
+    for run in runs:
+        measured = [(float(row["step"]), row["validation"]) for row in run.validations]
+        for whose, values in (
+            ("weights", measured),
+            ("average", [(step, each["ema"]) for step, each in measured if each.get("ema")]),
+        ):
+            if values:
+                name = whose if len(runs) == 1 else f"{run.name}, {whose}"
+                losses = [number(each.get("loss")) for _, each in values]
+                series.append(Series(name=name, x=[step for step, _ in values], y=losses))
+    return "Held-out loss", told, chart("Held-out loss", "step", "loss", series)
 
 
 def _alignment(runs: Sequence[RunRecord]) -> tuple[str, str, str]:

@@ -1,7 +1,7 @@
 """Reads a run folder into one value; what is not there is empty, what is damaged is an error.
 
 RUN/ recipe.yaml  environment.json  align.jsonl  log.jsonl  samples/**.png  contact_sheet.png  results.json
-     checkpoints/step-N/
+     evaluation/SUITE/results.json  checkpoints/step-N/
 """
 
 import json
@@ -26,9 +26,14 @@ class RunRecord:
     environment: dict[str, Any]
     rows: tuple[dict[str, Any], ...]
     """One mapping per logged step, as in log.jsonl, in order of step."""
+    validations: tuple[dict[str, Any], ...]
+    """The rows of log.jsonl that were measured on held-out pictures."""
     aligned: tuple[dict[str, Any], ...]
     """The same of align.jsonl; empty for a run without alignment."""
     results: dict[str, Any]
+    """What `lavi quickstart` measured."""
+    evaluations: tuple[dict[str, Any], ...]
+    """What `lavi evaluate` measured, suite by suite."""
     sheet: Path | None
     samples: tuple[Path, ...]
     rejected: int
@@ -53,9 +58,13 @@ def read_run(folder: Path) -> RunRecord:
         folder=folder,
         recipe=recipe if isinstance(recipe, dict) else {},
         environment=_optional_json(folder / "environment.json"),
-        rows=_log(folder / "log.jsonl"),
-        aligned=_log(folder / "align.jsonl"),
+        rows=_log(folder / "log.jsonl", "loss"),
+        validations=_log(folder / "log.jsonl", "validation"),
+        aligned=_log(folder / "align.jsonl", "missed"),
         results=_optional_json(folder / "results.json"),
+        evaluations=tuple(
+            _optional_json(path) for path in sorted((folder / "evaluation").glob("*/results.json"))
+        ),
         sheet=sheet if sheet.is_file() else None,
         samples=tuple(sorted((folder / "samples").rglob("*.png"), key=_natural)),
         rejected=len(_lines(folder / "rejected.jsonl")),
@@ -80,8 +89,8 @@ def _lines(path: Path) -> list[str]:
     )
 
 
-def _log(path: Path) -> tuple[dict[str, Any], ...]:
-    """The rows of a log by step. A resumed run writes some steps twice: the later row counts.
+def _log(path: Path, key: str) -> tuple[dict[str, Any], ...]:
+    """A log's rows that have a key, by step. A resumed run writes some steps twice: the later row counts.
 
     A last line that was cut off by a crash is left out; a damaged line before it is an error.
     """
@@ -94,7 +103,7 @@ def _log(path: Path) -> tuple[dict[str, Any], ...]:
             if number == len(lines):
                 break
             raise RunError(f"{path}, line {number} is not valid JSON: {error}") from None
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
+        if isinstance(row, dict) and isinstance(row.get("step"), int) and key in row:
             rows[row["step"]] = row
     return tuple(rows[step] for step in sorted(rows))
 

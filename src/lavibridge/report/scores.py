@@ -6,20 +6,28 @@ from typing import Any
 
 from lavibridge.report.records import RunRecord
 
+Cells = Mapping[str, Mapping[str, Any]]
+"""Figures by the name of their row."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """A rate with its 95 % interval, all in per cent."""
+    """A figure with its 95 % interval; shares are in per cent."""
 
     n: int
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    is_share: bool
 
     @property
     def text(self) -> str:
-        """Such as `71.3 % (65.9 to 76.2)`."""
-        return f"{self.mean:.1f} % ({self.low:.1f} to {self.high:.1f})"
+        """Such as `71.3 % (65.9 to 76.2)` or `0.3102 (0.3076 to 0.3128)`."""
+        form, mark = ("{:.1f}", " %") if self.is_share else ("{:.4g}", "")
+        value = form.format(self.mean) + mark
+        if self.low is None or self.high is None:
+            return value
+        return f"{value} ({form.format(self.low)} to {form.format(self.high)})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,27 +38,49 @@ class ScoreTable:
     columns: tuple[str, ...]
     rows: tuple[str, ...]
     cells: tuple[tuple[Score | None, ...], ...]
+    is_detail: bool = False
+    """Whether it shows parts of another table's scores."""
 
 
 def score_tables(runs: Sequence[RunRecord]) -> list[ScoreTable]:
-    """A table of whole prompts kept, then one of clauses per category."""
-    conditions: dict[str, Mapping[str, Any]] = {}
+    """A table for each suite and metric, then one of clauses for each of their categories."""
+    found: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
     for run in runs:
-        if "categories" not in run.results:
-            continue
-        conditions[run.name if len(runs) > 1 else "this bridge"] = run.results["categories"]
-        for label, other in (run.results.get("compared") or {}).items():
-            conditions[f"{label}, {run.name}" if len(runs) > 1 else label] = other["categories"]
-    if not conditions:
-        return []
-    categories = _union(list(conditions.values()))
-    tables = [_table("Prompts kept whole", conditions, categories)]
-    for category in categories:
-        clauses = {label: found.get(category, {}).get("clauses") or {} for label, found in conditions.items()}
-        names = _union(list(clauses.values()))
-        if names:
-            tables.append(_table(f"{category}: promise by promise", clauses, names))
-    return tables
+        for label, results in _conditions(run, alone=len(runs) == 1):
+            for metric, each in results["metrics"].items():
+                found.setdefault((results["suite"], metric), {})[label] = each
+    tables, details = [], []
+    for (suite, metric), by_condition in found.items():
+        title = f"{metric}, suite {suite}"
+        tables.append(
+            _table(title, {label: _rows(each) for label, each in by_condition.items()}, by_condition)
+        )
+        for category in _union([each.get("categories") or {} for each in by_condition.values()]):
+            clauses = {
+                label: (each.get("categories") or {}).get(category, {}).get("clauses") or {}
+                for label, each in by_condition.items()
+            }
+            if any(clauses.values()):
+                details.append(_table(f"{title}, {category}: part by part", clauses, by_condition, True))
+    return tables + details
+
+
+def _conditions(run: RunRecord, alone: bool) -> list[tuple[str, Mapping[str, Any]]]:
+    """The results of a run by a name for each: its own, those that they were compared with, other suites'."""
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for results in (run.results, *run.evaluations):
+        if "metrics" in results:
+            found.append(("this bridge" if alone else run.name, results))
+            compared = results.get("compared") or {}
+            found += [(name if alone else f"{name}, {run.name}", other) for name, other in compared.items()]
+    return found
+
+
+def _rows(entry: Mapping[str, Any]) -> Cells:
+    """The figures of a metric: by category, over all of them, and its totals."""
+    categories = entry.get("categories") or {}
+    whole = {"all": entry["all"]} if len(categories) > 1 else {}
+    return {**categories, **whole, **(entry.get("totals") or {})}
 
 
 def _union(found: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -58,14 +88,27 @@ def _union(found: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for each in found for name in each))
 
 
-def _table(title: str, conditions: Mapping[str, Mapping[str, Any]], rows: tuple[str, ...]) -> ScoreTable:
-    cells = tuple(tuple(_score(found.get(row)) for found in conditions.values()) for row in rows)
-    return ScoreTable(title=title, columns=tuple(conditions), rows=rows, cells=cells)
+def _table(
+    title: str,
+    conditions: Mapping[str, Cells],
+    entries: Mapping[str, Mapping[str, Any]],
+    is_detail: bool = False,
+) -> ScoreTable:
+    rows = _union(list(conditions.values()))
+    cells = tuple(
+        tuple(
+            _score(found.get(row), entries[label].get("unit") == "share")
+            for label, found in conditions.items()
+        )
+        for row in rows
+    )
+    return ScoreTable(title=title, columns=tuple(conditions), rows=rows, cells=cells, is_detail=is_detail)
 
 
-def _score(value: Any) -> Score | None:
-    """A score as evaluation writes it, or None where nothing was scored."""
+def _score(value: Any, is_share: bool) -> Score | None:
+    """A figure as evaluation writes it, or None where nothing was scored."""
     if not isinstance(value, Mapping) or not value.get("n") or value.get("mean") is None:
         return None
-    mean, low, high = (100.0 * value[name] for name in ("mean", "low", "high"))
-    return Score(n=value["n"], mean=mean, low=low, high=high)
+    scale = 100.0 if is_share else 1.0
+    low, high = (None if value[name] is None else scale * value[name] for name in ("low", "high"))
+    return Score(n=value["n"], mean=scale * value["mean"], low=low, high=high, is_share=is_share)

@@ -1,33 +1,41 @@
 """The exact checker as a metric: a picture scores 1 when it keeps every promise of its prompt, else 0."""
 
+from collections.abc import Sequence
+
 from PIL import Image
 
 from lavibridge.core.errors import DataError
-from lavibridge.evaluation.base import Metric, Score
-from lavibridge.world.captions import prompts
+from lavibridge.evaluation.base import Score, Task, unscored
+from lavibridge.evaluation.metrics.base import PictureMetric
 from lavibridge.world.checker import check
 from lavibridge.world.scene import CANVAS, Spec
 
 
-class WorldMetric(Metric):
+class WorldMetric(PictureMetric):
     """Judges pictures of the miniature world; larger or smaller ones are brought to 64 x 64 first."""
 
-    def tasks(self, category: str, count: int) -> list[tuple[str, object]]:
-        """Prompts of a category of the world with their specs; raises DataError where it has too few."""
-        try:
-            return [(pair.caption, pair.spec) for pair in prompts(category, count)]
-        except ValueError as error:
-            raise DataError(str(error)) from None
+    unit = "share"
 
-    def score(self, picture: Image.Image, truth: object) -> Score:
-        """The verdict of the checker, clause by clause."""
-        if not isinstance(truth, Spec):
-            raise DataError(f"the world's checker judges specs, not {type(truth).__name__}")
-        if picture.size != (CANVAS, CANVAS):
-            picture = picture.resize((CANVAS, CANVAS), Image.Resampling.BOX)
-        verdict = check(picture, truth)
-        wrong = {name: verdict.reasons[name] for name, holds in verdict.clauses.items() if not holds}
-        return Score(value=float(verdict.all), clauses=dict(verdict.clauses), detail=wrong)
+    def check(self, tasks: Sequence[Task]) -> None:
+        """Every prompt has to carry its spec; DataError where one does not."""
+        for task in tasks:
+            if not isinstance(task.truth, Spec):
+                raise DataError(
+                    f"the world's checker judges prompts of the world alone, not '{task.prompt[:60]}'; "
+                    "take `prompts: world`, or leave the metric `world` out"
+                )
+
+    def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
+        """The verdict of the checker on each, clause by clause."""
+        return [_judge(picture, task.truth) for picture, task in zip(pictures, tasks, strict=True)]
 
 
-METRIC = WorldMetric
+def _judge(picture: Image.Image, truth: object) -> Score:
+    if not isinstance(truth, Spec):
+        return unscored("the prompt has no spec of the world")
+    if picture.size != (CANVAS, CANVAS):
+        picture = picture.resize((CANVAS, CANVAS), Image.Resampling.BOX)
+    verdict = check(picture, truth)
+    wrong = {name: verdict.reasons[name] for name, holds in verdict.clauses.items() if not holds}
+    clauses = {name: float(holds) for name, holds in verdict.clauses.items()}
+    return Score(value=float(verdict.all), clauses=clauses, detail=wrong)

@@ -1,0 +1,1 @@
+"""Published compositional benchmarks: their rules, and the detectors and answerers that they ask."""

@@ -1,0 +1,43 @@
+"""GenEval's colours of things: the colour whose texts lie nearest to the cut-out, as a CLIP sees both.
+
+    text(colour, name) = unit(mean over the templates of unit(CLIP(template)))
+
+Where a detector tells a thing's pixels, all around them is grey. Ghosh et al. 2023, arXiv 2310.11513.
+"""
+
+from collections.abc import Sequence
+
+from PIL import Image
+from torch.nn.functional import normalize
+
+from lavibridge.evaluation.benchmarks.boxes import Box
+from lavibridge.evaluation.benchmarks.geneval import COLORS
+from lavibridge.evaluation.pairing import Pairing
+
+TEMPLATES = (
+    "a photo of a {color} {name}",
+    "a photo of a {color}-colored {name}",
+    "a photo of a {color} object",
+)
+GREY = (153, 153, 153)
+
+
+def colors(clip: Pairing, picture: Image.Image, boxes: Sequence[Box], name: str) -> list[str]:
+    """The colour of each thing of a name in a picture."""
+    if not boxes:
+        return []
+    texts = [form.format(color=color, name=name) for color in COLORS for form in TEMPLATES]
+    named = normalize(clip.texts(texts).unflatten(0, (len(COLORS), -1)).mean(1), dim=-1)
+    nearest = (clip.pictures([cut_out(picture, box) for box in boxes]) @ named.T).argmax(-1)
+    return [COLORS[number] for number in nearest.tolist()]
+
+
+def cut_out(picture: Image.Image, box: Box) -> Image.Image:
+    """What is in a box, at least a pixel; with its mask, on grey."""
+    if box.mask is not None:
+        grey = Image.new("RGB", picture.size, GREY)
+        picture = Image.composite(picture, grey, Image.fromarray(box.mask))
+    left = min(max(round(box.left), 0), picture.width - 1)
+    top = min(max(round(box.top), 0), picture.height - 1)
+    right, bottom = min(round(box.right), picture.width), min(round(box.bottom), picture.height)
+    return picture.crop((left, top, max(right, left + 1), max(bottom, top + 1)))

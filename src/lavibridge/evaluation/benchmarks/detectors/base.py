@@ -1,0 +1,71 @@
+"""What every detector promises: boxes around the things that it is asked for.
+
+    find_detector("google/owlv2-base-patch16-ensemble")     of the kind that reads this model; no weights yet
+        .detect(pictures, names, threshold)     boxes per picture, each called by the name asked for
+
+Which kind reads a model is told by its config.json.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+
+from lavibridge.core import registry
+from lavibridge.core.sources import read_model_json
+from lavibridge.evaluation.benchmarks.boxes import Box
+from lavibridge.evaluation.networks import Network
+
+ROOM = "evaluation.benchmarks.detectors"
+
+
+class Detector(ABC):
+    """A network that finds things."""
+
+    model_class: ClassVar[str]
+    """What transformers calls such networks."""
+
+    def __init__(self, source: str, revision: str | None = None) -> None:
+        """Find the model; weights are loaded when first used."""
+        self.network = Network(source, self.model_class, revision)
+
+    @classmethod
+    @abstractmethod
+    def reads(cls, config: Mapping[str, Any]) -> bool:
+        """Whether a model with this config.json is of this kind."""
+
+    @classmethod
+    def accepts(cls, source: str, revision: str | None = None) -> bool:
+        """Whether the model at `source` is of this kind."""
+        return cls.reads(read_model_json(source, "config.json", revision) or {})
+
+    def unknown(self, names: Sequence[str]) -> list[str]:
+        """Those of the names that it cannot find, whatever is in the picture."""
+        return []
+
+    @torch.inference_mode()
+    def detect(
+        self, pictures: Sequence[Image.Image], names: Sequence[Sequence[str]], threshold: float
+    ) -> list[list[Box]]:
+        """The boxes surer than `threshold` of the things asked for, per picture, in its pixels."""
+        asked = [list(dict.fromkeys(each)) for each in names]
+        pairs = zip(pictures, asked, strict=True)
+        return [self._find(picture, each, threshold) if each else [] for picture, each in pairs]
+
+    @abstractmethod
+    def _find(self, picture: Image.Image, names: list[str], threshold: float) -> list[Box]:
+        """The boxes in one picture."""
+
+
+def find_detector(source: str) -> Detector:
+    """The detector at `source`; ModelError where there is none, or it is of no kind that is known here."""
+    found: Detector = registry.load(ROOM, registry.detect(ROOM, source))(source)
+    return found
+
+
+def box_of(name: str, score: float, corners: Sequence[float]) -> Box:
+    """A box from its left, top, right and bottom."""
+    left, top, right, bottom = corners
+    return Box(name=name, score=score, left=left, top=top, right=right, bottom=bottom)

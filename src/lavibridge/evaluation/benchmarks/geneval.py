@@ -1,0 +1,130 @@
+"""GenEval's rules: the things there, as many as asked, in their colours and places, and no more than asked.
+
+    there     at least n boxes of a name; the n surest ones go on
+    colour    as many of these n have the colour, as a classifier of cut-outs says
+    place     every one of them lies so to every one of the things that it is placed by
+    excluded  fewer than m boxes of a name (so "three cups" excludes four)
+    correct   all of these
+
+    place of a by b: o = centre(a) - centre(b), shortened by a tenth of both sizes in each direction,
+    divided by the length of o as it was: left x < -0.5, right x > 0.5, above y < -0.5, below y > 0.5
+
+Ghosh, Hajishirzi and Schmidt 2023, GenEval, arXiv 2310.11513. The published detector is Mask2Former with
+boxes surer than 0.3, than 0.9 where things are counted, and at most 16 of a name.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lavibridge.evaluation.benchmarks.boxes import Box, by_score
+
+COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
+PLACES = ("left of", "right of", "above", "below")
+MOST = 16
+DEAD_ZONE = 0.1
+
+Classify = Callable[[Sequence[Box], str], Sequence[str]]
+"""The colours of boxes of things of a name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thing:
+    """What a prompt asks for, or rules out."""
+
+    name: str
+    count: int
+    color: str | None = None
+    place: str | None = None
+    """How it lies to the thing number `target` of the prompt."""
+    target: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requirements:
+    """All that a prompt asks for and rules out."""
+
+    include: tuple[Thing, ...]
+    exclude: tuple[Thing, ...] = ()
+    is_counting: bool = False
+    """Whether boxes must be as sure as for counting."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The things to look for, each once."""
+        return tuple(dict.fromkeys(thing.name for thing in (*self.include, *self.exclude)))
+
+
+def read_requirements(record: Mapping[str, Any]) -> Requirements:
+    """A line of the benchmark's `evaluation_metadata.jsonl`; ValueError says what is wrong with it."""
+    include = tuple(_read_thing(each, number) for number, each in enumerate(record["include"]))
+    exclude = tuple(_read_thing(each, 0) for each in record.get("exclude", ()))
+    if not include:
+        raise ValueError("`include` names nothing")
+    return Requirements(include=include, exclude=exclude, is_counting=record["tag"] == "counting")
+
+
+def verdicts(
+    required: Requirements, boxes: Sequence[Box], classify: Classify
+) -> tuple[dict[str, bool], list[str]]:
+    """Whether each kind of clause holds, where the prompt has one, and what is wrong in words."""
+    holds: dict[str, bool] = {}
+    wrong: list[str] = []
+    groups: list[list[Box]] = []
+    for thing in required.include:
+        found = by_score(boxes, thing.name)[: min(thing.count, MOST)]
+        faults = _faults(thing, found, groups, classify)
+        for clause, fault in faults.items():
+            holds[clause] = holds.get(clause, True) and not fault
+        wrong += [fault for fault in faults.values() if fault]
+        groups.append([] if any(faults.values()) else found)
+    for thing in required.exclude:
+        number = len(by_score(boxes, thing.name)[:MOST])
+        holds["excluded"] = holds.get("excluded", True) and number < thing.count
+        if number >= thing.count:
+            wrong.append(f"expected fewer than {thing.count} {thing.name}, found {number}")
+    return holds, wrong
+
+
+def places(a: Box, b: Box) -> set[str]:
+    """How `a` lies to `b`: none, one or two of left of, right of, above and below."""
+    offset = [a.centre[i] - b.centre[i] for i in (0, 1)]
+    lengths = [max(abs(offset[i]) - DEAD_ZONE * (a.size[i] + b.size[i]), 0.0) for i in (0, 1)]
+    shortened = [math.copysign(lengths[i], offset[i]) for i in (0, 1)]
+    if all(abs(each) < 1e-3 for each in shortened):
+        return set()
+    x, y = (each / math.hypot(*offset) for each in shortened)
+    holds = {"left of": x < -0.5, "right of": x > 0.5, "above": y < -0.5, "below": y > 0.5}
+    return {place for place, is_so in holds.items() if is_so}
+
+
+def _faults(thing: Thing, found: list[Box], groups: list[list[Box]], classify: Classify) -> dict[str, str]:
+    """What is wrong by clause; an empty text where it holds. A thing that fails is no target for others."""
+    few = len(found) < thing.count
+    faults = {"there": f"expected {thing.count} {thing.name}, found {len(found)}" if few else ""}
+    if thing.color is not None:
+        colors = [] if few else list(classify(found, thing.name))
+        right = colors.count(thing.color)
+        fault = f"expected {thing.count} {thing.color} {thing.name}, found {', '.join(colors) or 'none'}"
+        faults["color"] = fault if right < thing.count else ""
+    if thing.place is not None and thing.target is not None:
+        targets = groups[thing.target]
+        lie = bool(targets) and not any(faults.values())
+        lie = lie and all(thing.place in places(a, b) for a in found for b in targets)
+        faults["place"] = "" if lie else f"expected {thing.name} {thing.place} its target"
+    return faults
+
+
+def _read_thing(record: Mapping[str, Any], number: int) -> Thing:
+    name, count, color = record["class"], record["count"], record.get("color")
+    place, target = record.get("position") or (None, None)
+    if not isinstance(name, str) or not name or not isinstance(count, int) or count < 1:
+        raise ValueError(f"a thing has a `class` and a `count` of at least 1, found {dict(record)}")
+    if color is not None and color not in COLORS:
+        raise ValueError(f"`color` is one of {', '.join(COLORS)}, found '{color}'")
+    if place is not None and (place not in PLACES or not isinstance(target, int) or not 0 <= target < number):
+        raise ValueError(
+            f"`position` is [one of {', '.join(PLACES)}, an earlier thing], found {place}, {target}"
+        )
+    return Thing(name=name, count=count, color=color, place=place, target=target)

@@ -1,0 +1,25 @@
+"""Benchmarks' files of JSON lines."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lavibridge.core.errors import DataError
+from lavibridge.evaluation.files import read_lines
+
+
+def read_objects(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The objects of a file, a line each; DataError names the line that is none or lacks one of the keys."""
+    found: list[dict[str, Any]] = []
+    for number, line in enumerate(read_lines(path), 1):
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}: line {number} is not valid JSON: {error}") from None
+        lacking = [key for key in keys if not isinstance(value, dict) or key not in value]
+        if lacking:
+            raise DataError(
+                f"{path}: line {number} should be an object with {', '.join(keys)}: no {lacking[0]}"
+            )
+        found.append(value)
+    return found

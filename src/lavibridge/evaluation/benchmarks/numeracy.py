@@ -1,0 +1,72 @@
+"""T2I-CompBench++'s rule for "three cats and a dog": each thing there, and each as often as it should be.
+
+    score = mean over the things of (1/2 found + 1/2 found exactly n times)
+
+Boxes of one name that show the same thing are counted once (boxes.py). The things that are counted, with
+their plurals, are listed in the benchmark's own file `new_objects.txt`: "knife - knives".
+
+Huang et al. 2025, T2I-CompBench++, arXiv 2307.06350v3.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lavibridge.evaluation.benchmarks.boxes import Box, without_duplicates
+
+NUMBERS = {
+    "a": 1,
+    "an": 1,
+    "one": 1,
+    "two": 2,
+    "three": 3,
+    "four": 4,
+    "five": 5,
+    "six": 6,
+    "seven": 7,
+    "eight": 8,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How often each thing of a prompt should be there, by its name in the singular."""
+
+    things: Mapping[str, int]
+
+
+def read_things(text: str) -> dict[str, str]:
+    """Lines "knife - knives" as singular by plural and by itself; ValueError names a line that is not."""
+    things: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        singular, dash, plural = (part.strip().lower() for part in line.partition(" - "))
+        if not dash or not singular or not plural:
+            raise ValueError(f"line {number} should read 'knife - knives', found '{line}'")
+        things.setdefault(plural, singular)
+        things[singular] = singular
+    return things
+
+
+def read_counts(prompt: str, things: Mapping[str, str]) -> Counts:
+    """The things that stand right after a number in a prompt; one named twice is counted together."""
+    counts: dict[str, int] = {}
+    words = re.findall(r"[^\W\d_]+|\S", prompt.lower())
+    for i, word in enumerate(words):
+        if word not in NUMBERS:
+            continue
+        for length in (2, 1):
+            named = " ".join(words[i + 1 : i + 1 + length])
+            if named in things:
+                counts[things[named]] = counts.get(things[named], 0) + NUMBERS[word]
+                break
+    return Counts(things=counts)
+
+
+def numeracy_score(counts: Counts, boxes: Sequence[Box]) -> tuple[float, dict[str, int]]:
+    """The score of a picture, 0 to 1, and how often each thing was found. There must be things to count."""
+    kept = without_duplicates(boxes)
+    found = {name: sum(box.name == name for box in kept) for name in counts.things}
+    parts = [(found[name] > 0) / 2 + (found[name] == n) / 2 for name, n in counts.things.items()]
+    return sum(parts) / len(parts), found

@@ -1,0 +1,61 @@
+"""Soft-TIFA: how sure a model that sees is of the right answer to each question about a picture.
+
+    s(i) = the probability of the right answer to question i, summed over the ways to write it
+    AM   = mean of s            what share of the parts is right; read per skill
+    GM   = (product of s)^(1/n) whether the whole is right: one part that is surely wrong makes 0
+
+Kamath et al. 2025, GenEval 2, arXiv 2512.16853.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+DIGITS = {
+    "zero": "0",
+    "one": "1",
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "five": "5",
+    "six": "6",
+    "seven": "7",
+    "eight": "8",
+    "nine": "9",
+    "ten": "10",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Atom:
+    """One question about a picture, its right answer, and what it asks about."""
+
+    question: str
+    answer: str
+    skill: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Atoms:
+    """The questions of a prompt."""
+
+    atoms: tuple[Atom, ...]
+
+
+def spellings(answer: str) -> tuple[str, ...]:
+    """The ways to begin an answer with this word: small or capital, after a blank or not, in digits too."""
+    word = answer.strip().lower()
+    forms = [word, word.capitalize(), *([DIGITS[word]] if word in DIGITS else [])]
+    return tuple(blank + form for form in forms for blank in ("", " "))
+
+
+def arithmetic_mean(values: Sequence[float]) -> float:
+    """The mean of at least one value."""
+    return math.fsum(values) / len(values)
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """The n-th root of the product of n values, 0 where one is 0; at least one value."""
+    if min(values) <= 0:
+        return 0.0
+    return math.exp(math.fsum(math.log(value) for value in values) / len(values))

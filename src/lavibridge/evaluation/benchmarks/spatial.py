@@ -1,0 +1,89 @@
+"""T2I-CompBench's rule for "a cat on the left of a sofa": both things found, and the one beside the other.
+
+    score = confidence(a) / 4 + confidence(b) / 4 + relation(a, b) / 2        0 where that is below 0.5
+    a or b not found: confidence / 4, which is below 0.5 and so 0
+
+    left     the centre of b lies further right, and more to the side than up or down: 1, or 0.1 / IoU
+             where the boxes share more than a tenth (IoU > 0.1); right, top and bottom alike
+    near     1 within 150 pixels sideways or upright, else 150 / the larger of the two distances
+
+Pixels are those of the published detector's input: short side 479, long side at most 480.
+
+Huang et al. 2023, T2I-CompBench, arXiv 2307.06350. Two things differ from the published script, which finds
+"on top of" in a prompt and has no rule for it (such pictures score 0 there), and which lets one cat stand
+for both in "a cat next to a cat". Its detector is UniDet: other detectors' scores are not comparable to it.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lavibridge.evaluation.benchmarks.boxes import Box, by_score, intersection_over_union, scaled
+from lavibridge.evaluation.benchmarks.phrases import head, noun_phrases
+
+Where = Literal["near", "left", "right", "top", "bottom"]
+
+IOU = 0.1
+DISTANCE = 150.0
+SHORT, LONG = 479.0, 480.0
+FLOOR = 0.5
+
+_RELATIONS: tuple[tuple[Where, str], ...] = (
+    ("near", r"on (?:the )?side of"),
+    ("near", r"next to"),
+    ("near", r"near"),
+    ("left", r"(?:on|to) the left(?: side)? of"),
+    ("right", r"(?:on|to) the right(?: side)? of"),
+    ("bottom", r"(?:on|at) (?:the )?bottom of"),
+    ("top", r"(?:on|at) (?:the )?top of"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relation:
+    """What a prompt says of two things."""
+
+    first: str
+    where: Where
+    second: str
+
+
+def read_relation(prompt: str) -> Relation | None:
+    """The first relation that a prompt states, with the things before and after it; None without one."""
+    found = [(match, where) for where, words in _RELATIONS if (match := re.search(rf"\b{words}\b", prompt))]
+    if not found:
+        return None
+    match, where = min(found, key=lambda pair: pair[0].start())
+    before, after = noun_phrases(prompt[: match.start()]), noun_phrases(prompt[match.end() :])
+    if not before or not after:
+        return None
+    return Relation(first=head(before[-1]), where=where, second=head(after[0]))
+
+
+def relation_score(where: Where, a: Box, b: Box) -> float:
+    """How well `a` lies where it should beside `b`, 0 to 1; boxes in pixels of the published input size."""
+    dx, dy = b.centre[0] - a.centre[0], b.centre[1] - a.centre[1]
+    if where == "near":
+        close = abs(dx) < DISTANCE or abs(dy) < DISTANCE
+        return 1.0 if close else DISTANCE / max(abs(dx), abs(dy))
+    ahead, aside = {"left": (dx, dy), "right": (-dx, dy), "top": (dy, dx), "bottom": (-dy, dx)}[where]
+    if ahead <= abs(aside):
+        return 0.0
+    shared = intersection_over_union(a, b)
+    return 1.0 if shared < IOU else IOU / shared
+
+
+def spatial_score(relation: Relation, boxes: Sequence[Box], width: int, height: int) -> float:
+    """The score of a picture of `width` x `height` pixels, 0 to 1."""
+    factor = min(SHORT / min(width, height), LONG / max(width, height))
+    found = [scaled(box, factor) for box in boxes]
+    first, second = by_score(found, relation.first), by_score(found, relation.second)
+    if relation.first == relation.second:
+        second = second[1:]
+    if not first or not second:
+        return 0.0
+    a, b = first[0], second[0]
+    score = a.score / 4 + b.score / 4 + relation_score(relation.where, a, b) / 2
+    return 0.0 if score < FLOOR and not math.isclose(score, FLOOR) else score

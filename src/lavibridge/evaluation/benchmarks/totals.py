@@ -1,0 +1,53 @@
+"""Totals of benchmarks that are no plain means over pictures, each with its 95 % interval over prompts."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from lavibridge.evaluation.base import Scored
+from lavibridge.evaluation.stats import Estimate, estimate, interval_of
+
+_Cluster = tuple[str, tuple[float, ...]]
+"""A prompt's category, and the scores of its pictures."""
+
+
+def mean_of_categories(scored: Sequence[Scored]) -> Estimate:
+    """The mean of the means of the categories, however many prompts each has."""
+    clusters: dict[tuple[str, str], list[float]] = {}
+    unscored = 0
+    for each in scored:
+        if math.isnan(each.score.value):
+            unscored += 1
+        else:
+            clusters.setdefault((each.category, each.prompt), []).append(each.score.value)
+    kept: list[_Cluster] = [(category, tuple(found)) for (category, _), found in clusters.items()]
+    if not kept:
+        return Estimate(n=0, mean=math.nan, low=math.nan, high=math.nan, unscored=unscored)
+    low, high = interval_of(kept, _mean_of_means)
+    n = sum(len(found) for _, found in kept)
+    return Estimate(n=n, mean=_mean_of_means(kept), low=low, high=high, unscored=unscored)
+
+
+def any_picture(scored: Sequence[Scored]) -> Estimate:
+    """The share of prompts of which one picture at least scores 1; those without any score do not count."""
+    best: dict[str, float] = {}
+    for each in scored:
+        key = f"{each.category}/{each.prompt}"
+        before, now = best.get(key, math.nan), each.score.value
+        best[key] = now if math.isnan(before) else before if math.isnan(now) else max(before, now)
+    return estimate({key: [value if math.isnan(value) else float(value == 1)] for key, value in best.items()})
+
+
+def means_by_part(parts: Sequence[tuple[Scored, Mapping[str, Sequence[float]]]]) -> dict[str, Estimate]:
+    """The mean of all values of each part, given by picture; pictures without a score have no values."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for each, values in parts:
+        for name, numbers in values.items():
+            found.setdefault(name, {}).setdefault(f"{each.category}/{each.prompt}", []).extend(numbers)
+    return {name: estimate(found[name]) for name in sorted(found)}
+
+
+def _mean_of_means(clusters: Sequence[_Cluster]) -> float:
+    values: dict[str, list[float]] = {}
+    for category, found in clusters:
+        values.setdefault(category, []).extend(found)
+    return math.fsum(math.fsum(each) / len(each) for each in values.values()) / len(values)

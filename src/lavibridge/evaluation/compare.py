@@ -1,0 +1,92 @@
+"""Compares two evaluations picture by picture: the same prompts, from the same noises.
+
+    difference = mean over prompts of (ours - theirs), each the mean of the prompt's pictures that both have
+
+The interval is the bootstrap over prompts, p that of random signs. Numbers that do not mean the same are
+never put beside each other: another suite or version, other prompts, other noises or another card of a metric
+is an error.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lavibridge.core.errors import RunError
+from lavibridge.core.files import read_json
+from lavibridge.evaluation.records import Record, read_records
+from lavibridge.evaluation.stats import paired_difference, sign_flip_p
+
+MUST_AGREE = ("suite", "version", "seed", "prompts")
+"""What two evaluations have to share; steps and guidance may be what is compared."""
+
+
+def compare(ours: Path, theirs: Path) -> dict[str, Any]:
+    """The differences between two folders of `evaluate`, by metric and category, as JSON.
+
+    RunError where a folder holds no results or the two cannot be compared.
+    """
+    a, b = _results(ours), _results(theirs)
+    for name in MUST_AGREE:
+        if a.get(name) != b.get(name):
+            raise RunError(
+                f"{ours} and {theirs} cannot be compared: {name} is {a.get(name)} in the first and "
+                f"{b.get(name)} in the second; evaluate one of them anew"
+            )
+    shared = [name for name in a["metrics"] if name in b["metrics"] and "all" in a["metrics"][name]]
+    if not shared:
+        raise RunError(f"{ours} and {theirs} share no metric of single pictures")
+    for name in shared:
+        if a["metrics"][name]["card"] != b["metrics"][name]["card"]:
+            raise RunError(
+                f"'{name}' is not the same metric in {ours} and {theirs}: their cards differ; evaluate anew"
+            )
+    mine, others = read_records(ours), read_records(theirs)
+    pairs = [(mine[key], others[key]) for key in mine if key in others]
+    if not pairs:
+        raise RunError(f"{ours} and {theirs} share no prompt and noise")
+    return {
+        **{name: a[name] for name in MUST_AGREE},
+        "pictures": len(pairs),
+        "left_out": {"first": len(mine) - len(pairs), "second": len(others) - len(pairs)},
+        "metrics": {name: _by_category(name, pairs) for name in shared},
+    }
+
+
+def _by_category(metric: str, pairs: list[tuple[Record, Record]]) -> dict[str, Any]:
+    judged = [(a, b) for a, b in pairs if metric in a.scores and metric in b.scores]
+    found = {"all": _difference(metric, judged)}
+    categories = dict.fromkeys(a.category for a, _ in judged)
+    if len(categories) > 1:
+        for category in categories:
+            found[category] = _difference(metric, [(a, b) for a, b in judged if a.category == category])
+    return found
+
+
+def _difference(metric: str, pairs: list[tuple[Record, Record]]) -> dict[str, Any]:
+    """n counts prompts; pictures that one of the two could not score are left out and counted."""
+    ours: dict[str, list[float]] = {}
+    theirs: dict[str, list[float]] = {}
+    unscored = 0
+    for a, b in pairs:
+        first, second = a.scores[metric], b.scores[metric]
+        if first is None or second is None:
+            unscored += 1
+            continue
+        prompt = f"{a.category}/{a.prompt}"
+        ours.setdefault(prompt, []).append(first)
+        theirs.setdefault(prompt, []).append(second)
+    differences = [math.fsum(ours[p]) / len(ours[p]) - math.fsum(theirs[p]) / len(theirs[p]) for p in ours]
+    found: dict[str, Any] = paired_difference(ours, theirs).record()
+    p = sign_flip_p(differences)
+    return {**found, "p": None if math.isnan(p) else p, **({"unscored": unscored} if unscored else {})}
+
+
+def _results(folder: Path) -> Mapping[str, Any]:
+    path = folder / "results.json"
+    if not path.is_file():
+        raise RunError(f"{folder} holds no results.json: name the folder that `lavi evaluate` wrote to")
+    found = read_json(path)
+    if not isinstance(found, dict) or "metrics" not in found:
+        raise RunError(f"{path} is of an older version: evaluate anew")
+    return found

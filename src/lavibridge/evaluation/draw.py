@@ -1,0 +1,112 @@
+"""Draws what a suite asks for and is not there yet; a picture that is missing or damaged is drawn again."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lavibridge.core.errors import DataError, RunError
+from lavibridge.core.log import JsonLog, console, progress
+from lavibridge.data.pictures.read import read_picture
+from lavibridge.evaluation.base import Draws, Task
+from lavibridge.evaluation.records import Key, Record, drawn_line
+from lavibridge.generation.sheet import save_png
+
+CHUNK = 32
+"""Pictures drawn between two writes."""
+END = b"IEND\xaeB`\x82"
+"""How every whole PNG ends."""
+SAME_PICTURE = 1.0
+"""Mean difference of 255 up to which two drawings are the same picture: rounding on another batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a process has to draw."""
+
+    missing: tuple[Task, ...]
+    damaged: tuple[Task, ...]
+    """Recorded, but their files are not there or not whole."""
+    drawings: Mapping[Key, int]
+    """How often these have been drawn again already."""
+    whole: Task | None
+    """One whose picture is there, if any is."""
+
+
+def plan_drawing(out: Path, tasks: Sequence[Task], records: Mapping[Key, Record]) -> Plan:
+    """Look which of the tasks' pictures are there, and whole."""
+    recorded = [task for task in tasks if task.key in records]
+    damaged = [task for task in recorded if not _is_whole(out / records[task.key].file)]
+    lost = {task.key for task in damaged}
+    return Plan(
+        missing=tuple(task for task in tasks if task.key not in records),
+        damaged=tuple(damaged),
+        drawings={task.key: records[task.key].drawing for task in damaged},
+        whole=next((task for task in recorded if task.key not in lost), None),
+    )
+
+
+def draw_missing(bridge: Draws, plan: Plan, settings: Mapping[str, Any], out: Path, log: JsonLog) -> None:
+    """Draw, save and record; RunError where the bridge gives another number of pictures than asked for."""
+    if plan.damaged:
+        names = ", ".join(task.file for task in plan.damaged[:3])
+        console.print(
+            f"{len(plan.damaged)} pictures are missing or damaged and are drawn again, among them {names}",
+            markup=False,
+            soft_wrap=True,
+        )
+    todo = [*plan.damaged, *plan.missing]
+    if not todo:
+        return
+    with progress("pictures") as bar:
+        shown = bar.add_task("drawing", total=len(todo), status="")
+        for start in range(0, len(todo), CHUNK):
+            chunk = todo[start : start + CHUNK]
+            for task, picture in zip(chunk, _draw(bridge, chunk, settings), strict=True):
+                save_png(out / task.file, picture, {"prompt": task.prompt, "seed": str(task.seed)})
+                log.write(drawn_line(task, plan.drawings.get(task.key, -1) + 1))
+            bar.update(shown, advance=len(chunk), status=chunk[-1].category)
+
+
+def read_drawn(out: Path, task: Task) -> Image.Image:
+    """The picture of a task; DataError where its file is damaged."""
+    try:
+        return read_picture(out / task.file)
+    except DataError as error:
+        raise DataError(f"{out / task.file}: {error}; delete it, and it is drawn again") from None
+
+
+def check_same(bridge: Draws, task: Task, settings: Mapping[str, Any], out: Path, advice: str) -> None:
+    """Draw one picture again: RunError where the folder's is of another bridge."""
+    before = np.asarray(read_drawn(out, task), dtype=np.float32)
+    now = np.asarray(_draw(bridge, [task], settings)[0].convert("RGB"), dtype=np.float32)
+    if before.shape != now.shape or float(np.abs(before - now).mean()) > SAME_PICTURE:
+        raise RunError(
+            f"{out} holds pictures of another bridge, or of this one before more training: {advice}"
+        )
+
+
+def _draw(bridge: Draws, tasks: Sequence[Task], settings: Mapping[str, Any]) -> list[Image.Image]:
+    pictures = bridge.generate(
+        [task.prompt for task in tasks],
+        seed=[task.seed for task in tasks],
+        steps=settings["steps"],
+        guidance=settings["guidance"],
+    )
+    if len(pictures) != len(tasks):
+        raise RunError(f"{len(tasks)} pictures were asked for and {len(pictures)} drawn: nothing is left out")
+    return pictures
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a PNG is there up to its last chunk; to decode thousands would take minutes."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(-len(END), os.SEEK_END)
+            return file.read() == END
+    except OSError:
+        return False

@@ -1,0 +1,124 @@
+"""Makes long prompts of short ones with a causal language model: what the suite `lavi-long` draws.
+
+    instruction + prompt -> greedy decoding -> its first paragraph, as one line
+
+Greedy, so that the same model makes the same prompts. LaVi-Bridge expanded its short prompts with Llama 2 and
+does not say with which words (Zhao et al. 2024, arXiv 2403.07860); ours are below.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lavibridge.core.errors import DataError, ModelError
+from lavibridge.core.files import read_json, sha256, write_atomic, write_json
+from lavibridge.core.log import progress
+from lavibridge.evaluation.files import read_lines, read_text
+from lavibridge.evaluation.networks import Network
+
+INSTRUCTION = (
+    "Rewrite the caption as a detailed description of the same picture, in two or three sentences of one "
+    "paragraph. Keep everything that the caption says, and add nothing that contradicts it.\n\n"
+    "Caption: {prompt}\nDescription:"
+)
+BATCH = 8
+Told = Callable[[Sequence[str]], None]
+
+
+class Expander:
+    """A causal language model that writes descriptions."""
+
+    def __init__(self, model: str, tokens: int = 120, instruction: str = INSTRUCTION) -> None:
+        """`tokens` is the most that a description has. ModelError where there is no such model."""
+        if "{prompt}" not in instruction:
+            raise DataError("the instruction has to hold {prompt}, where the short prompt goes")
+        self.network = Network(model, "AutoModelForCausalLM")
+        self.tokens, self.instruction = tokens, instruction
+
+    def card(self) -> dict[str, Any]:
+        """Who writes, and how it is asked."""
+        return {**self.network.card(), "tokens": self.tokens, "instruction": self.instruction}
+
+    def expand(self, prompts: Sequence[str], on_batch: Told = lambda done: None) -> list[str]:
+        """A long prompt for each, in their order; `on_batch` hears each batch as it is done.
+
+        DataError names the prompt for which the model writes nothing.
+        """
+        found: list[str] = []
+        for start in range(0, len(prompts), BATCH):
+            batch = prompts[start : start + BATCH]
+            written = [_paragraph(text) for text in self._write(batch)]
+            for prompt, text in zip(batch, written, strict=True):
+                if not text:
+                    raise DataError(
+                        f"'{self.network.source}' writes nothing for '{prompt[:80]}': take another model"
+                    )
+            on_batch(written)
+            found += written
+        return found
+
+    def _write(self, prompts: Sequence[str]) -> list[str]:
+        tokenizer, model = self.network.tokenizer, self.network.model
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        if pad is None:
+            raise ModelError(f"'{self.network.source}': its tokenizer has neither padding nor an end")
+        rows = [self._ids(tokenizer, prompt) for prompt in prompts]
+        longest = max(map(len, rows))
+        # On the left: what is written goes on directly behind each prompt.
+        ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows])
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+        with torch.no_grad():
+            written = model.generate(
+                input_ids=ids.to(model.device),
+                attention_mask=mask.to(model.device),
+                max_new_tokens=self.tokens,
+                do_sample=False,
+                pad_token_id=pad,
+            )
+        return list(tokenizer.batch_decode(written[:, longest:], skip_special_tokens=True))
+
+    def _ids(self, tokenizer: Any, prompt: str) -> list[int]:
+        """The instruction as the model was taught to read one, where it was."""
+        text = self.instruction.replace("{prompt}", prompt)
+        if tokenizer.chat_template is None:
+            return list(tokenizer(text)["input_ids"])
+        said = [{"role": "user", "content": text}]
+        framed = tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
+        return list(tokenizer(framed, add_special_tokens=False)["input_ids"])
+
+
+def expand_file(short: Path, expander: Expander, out: Path) -> None:
+    """Write a file of long prompts for a file of short ones, line by line, or go on with one.
+
+    `out` with .json behind it says who wrote it. DataError where there is no short file, or where `out` was
+    written by another model, in other words, or for other prompts.
+    """
+    if not short.is_file():
+        raise DataError(f"there is no file '{short}'; it holds the short prompts, one a line")
+    prompts = read_lines(short)
+    told = out.with_name(f"{out.name}.json")
+    card = {**expander.card(), "short": sha256(short)}
+    written = read_text(out) if out.is_file() else ""
+    if written and (not told.is_file() or read_json(told) != card):
+        raise DataError(f"{out} was not written by this model for these prompts: name another --out")
+    whole = written[: written.rfind("\n") + 1]  # a line that was cut short is written anew
+    write_json(told, card)
+    write_atomic(out, whole)
+    done = whole.count("\n")
+    with open(out, "a", encoding="utf-8") as file, progress("prompts") as bar:
+        shown = bar.add_task("expanding", total=len(prompts), completed=done, status="")
+
+        def keep(batch: Sequence[str]) -> None:
+            file.write("".join(f"{line}\n" for line in batch))
+            file.flush()
+            bar.update(shown, advance=len(batch))
+
+        expander.expand(prompts[done:], keep)
+
+
+def _paragraph(text: str) -> str:
+    """The first paragraph that holds anything, as one line."""
+    paragraphs = (" ".join(part.split()) for part in text.strip().split("\n\n"))
+    return next((part for part in paragraphs if part), "")

@@ -1,0 +1,50 @@
+"""Lets a metric judge the pictures that it has not judged yet, read from their files."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lavibridge.core.errors import RunError
+from lavibridge.core.log import JsonLog, progress
+from lavibridge.evaluation.base import Task
+from lavibridge.evaluation.draw import read_drawn
+from lavibridge.evaluation.metrics.base import Metric, PictureMetric
+from lavibridge.evaluation.records import Key, Record, score_line
+
+
+def short_hash(metric: Metric) -> str:
+    """Twelve figures that name the metric's card: another card, another hash."""
+    card = json.dumps(metric.card(), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(card.encode()).hexdigest()[:12]
+
+
+def unjudged(metric: PictureMetric, tasks: Sequence[Task], records: Mapping[Key, Record]) -> list[Task]:
+    """The tasks that the metric is to judge and, as it is set up now, has not."""
+    by = short_hash(metric)
+    return [
+        task
+        for task in tasks
+        if metric.judges(task.category)
+        and not (task.key in records and records[task.key].is_scored(metric.name, by))
+    ]
+
+
+def judge(
+    metric: PictureMetric, tasks: Sequence[Task], records: Mapping[Key, Record], out: Path, log: JsonLog
+) -> None:
+    """Score the tasks' pictures in batches, and append each score to the log."""
+    if not tasks:
+        return
+    by = short_hash(metric)
+    with progress("pictures") as bar:
+        shown = bar.add_task(f"scoring {metric.name}", total=len(tasks), status="")
+        for start in range(0, len(tasks), metric.batch):
+            batch = tasks[start : start + metric.batch]
+            scores = metric.score([read_drawn(out, task) for task in batch], batch)
+            if len(scores) != len(batch):
+                raise RunError(f"metric '{metric.name}' scored {len(scores)} of {len(batch)} pictures")
+            for task, score in zip(batch, scores, strict=True):
+                log.write(score_line(task, records[task.key].drawing, metric.name, by, score))
+            bar.update(shown, advance=len(batch), status=batch[-1].category)
+    metric.free()

@@ -1,0 +1,99 @@
+"""The LAION aesthetic predictor, version 2: how beautiful people would find a picture, from 1 to 10.
+
+    score = w . e + b,     e = CLIP ViT-L/14's embedding of the picture, at length 1
+
+The published head has five linear layers (768, 1024, 128, 64, 16, 1) with nothing but dropout between them:
+one affine map, to which it is folded here, w = W5 W4 W3 W2 W1. Schuhmann 2022,
+github.com/christophschuhmann/improved-aesthetic-predictor; the prompt is not read.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lavibridge.core.errors import ModelError
+from lavibridge.core.identity import file_hash
+from lavibridge.evaluation.base import Score, Task
+from lavibridge.evaluation.pairing import PairingMetric
+
+Affine = tuple[Float[Tensor, " width"], float]
+
+
+class Aesthetics(PairingMetric):
+    """The affine head on CLIP's embedding."""
+
+    class Config(PairingMetric.Config):
+        """The options of the aesthetic predictor."""
+
+        head: str = "sac+logos+ava1-l14-linearMSE.safetensors"
+        """The head's weights as a .safetensors file, its names as published (`layers.0.weight`, ...)."""
+        model: str = "openai/clip-vit-large-patch14"
+        """The CLIP that the head was fitted to: a folder or a hub id."""
+
+    config: "Aesthetics.Config"
+
+    def __init__(self, config: "Aesthetics.Config") -> None:
+        """Find the model and the head; ModelError where one is absent."""
+        self.path = Path(config.head).expanduser()
+        if not self.path.is_file():
+            raise ModelError(
+                f"there is no '{config.head}', the head of the aesthetic predictor: load sac+logos+ava1-l14-"
+                "linearMSE.pth of christophschuhmann/improved-aesthetic-predictor with torch.load(..., "
+                "weights_only=True), write it with safetensors.torch.save_file, and name the file as `head`"
+            )
+        super().__init__(config)
+
+    def card(self) -> dict[str, Any]:
+        """Model and head, by their hashes."""
+        card = super().card()
+        options = {key: value for key, value in card["options"].items() if key != "head"}
+        return {**card, "options": options, "head": file_hash(self.path)}
+
+    @cached_property
+    def affine(self) -> Affine:
+        """The head as one map."""
+        return fold(self.path)
+
+    def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
+        """Affine maps of embeddings."""
+        weight, bias = self.affine
+        embedded = self.pairing.pictures(pictures).cpu()
+        if embedded.shape[1] != len(weight):
+            raise ModelError(
+                f"the head reads embeddings {len(weight)} wide, those of '{self.config.model}' are "
+                f"{embedded.shape[1]} wide: it was fitted to another CLIP"
+            )
+        return [Score(value=float(value)) for value in embedded @ weight + bias]
+
+
+def fold(path: Path) -> Affine:
+    """The layers of a head one behind the other as a weight and a bias; ModelError where they do not fit."""
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} cannot be read as safetensors: {error}") from None
+    numbers = sorted(
+        int(found[1]) for name in state if (found := re.fullmatch(r"layers\.(\d+)\.weight", name))
+    )
+    wanted = {f"layers.{number}.{part}" for number in numbers for part in ("weight", "bias")}
+    if not numbers or set(state) != wanted:
+        raise ModelError(f"{path} is no head of linear layers: it holds {', '.join(sorted(state)[:4])}, ...")
+    first = state[f"layers.{numbers[0]}.weight"]
+    weight, bias = torch.eye(first.shape[1], dtype=torch.float64), torch.zeros(first.shape[1]).double()
+    for number in numbers:
+        matrix, shift = (state[f"layers.{number}.{part}"].double() for part in ("weight", "bias"))
+        if matrix.shape[1] != weight.shape[0] or shift.shape != matrix.shape[:1]:
+            raise ModelError(f"{path}: layers.{number} does not fit the layer before it")
+        weight, bias = matrix @ weight, matrix @ bias + shift
+    if weight.shape[0] != 1:
+        raise ModelError(f"{path} ends in {weight.shape[0]} numbers; one is needed")
+    return weight[0].float(), float(bias[0])

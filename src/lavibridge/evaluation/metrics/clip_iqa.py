@@ -1,0 +1,43 @@
+"""CLIP-IQA: how good a picture is, by which of two opposite texts CLIP finds nearer; the prompt is not read.
+
+    score = softmax(100 cos(picture, "Good photo."), 100 cos(picture, "Bad photo."))[0]
+
+Wang, Chan and Loy 2023 (arXiv 2207.12396) use CLIP's ResNet-50 without its positional embedding, which
+transformers has not: numbers of a ViT are not the paper's, and the card says which it was.
+"""
+
+from collections.abc import Sequence
+
+from PIL import Image
+from pydantic import Field
+
+from lavibridge.evaluation.base import Score, Task
+from lavibridge.evaluation.pairing import PairingMetric
+
+SHARPNESS = 100.0
+
+
+class CLIPIQA(PairingMetric):
+    """The share of the good text; with several pairs their mean, each pair a clause."""
+
+    class Config(PairingMetric.Config):
+        """The options of CLIP-IQA."""
+
+        model: str = "openai/clip-vit-base-patch16"
+        """A CLIP: a folder, a shipped one (`mini-clip`) or a hub id."""
+        pairs: tuple[tuple[str, str], ...] = Field(default=(("Good photo.", "Bad photo."),), min_length=1)
+        """Opposite texts, the better one first."""
+
+    config: "CLIPIQA.Config"
+
+    def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
+        """Shares of the good texts."""
+        texts = self.pairing.texts([text for pair in self.config.pairs for text in pair])
+        cosines = self.pairing.pictures(pictures) @ texts.T
+        shares = (SHARPNESS * cosines).unflatten(1, (-1, 2)).softmax(dim=-1)[:, :, 0].tolist()
+        names = [good for good, _ in self.config.pairs]
+        found = []
+        for row in shares:
+            clauses = dict(zip(names, row, strict=True)) if len(row) > 1 else {}
+            found.append(Score(value=sum(row) / len(row), clauses=clauses))
+        return found

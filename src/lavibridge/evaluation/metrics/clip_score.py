@@ -1,0 +1,33 @@
+"""CLIP score: the cosine between the embeddings of a picture and its prompt, raw.
+
+    score = cos(picture, prompt)          SD 1.x on COCO: about 0.31 with ViT-B/32, 0.26 with ViT-L/14
+
+Others print 100 times this, or 2.5 max(cos, 0) behind "A photo depicts" (Hessel et al. 2021, arXiv
+2104.08718). CLIP reads 77 tokens: which share of each prompt it was not shown is the clause `cut`.
+"""
+
+from collections.abc import Sequence
+
+from PIL import Image
+
+from lavibridge.evaluation.base import Score, Task
+from lavibridge.evaluation.pairing import Long, PairingMetric
+
+
+class CLIPScore(PairingMetric):
+    """How well a picture fits its prompt, as a CLIP sees it."""
+
+    class Config(PairingMetric.Config):
+        """The options of the CLIP score."""
+
+        model: str = "openai/clip-vit-base-patch32"
+        """A CLIP: a folder, a shipped one (`mini-clip`) or a hub id. The papers' numbers are of ViT-B/32."""
+        long: Long = "cut"
+        """What becomes of prompts over the limit: `cut`, as published, or the mean over `segments`."""
+
+    config: "CLIPScore.Config"
+
+    def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
+        """Cosines."""
+        found = self.pairing.matches(pictures, [task.prompt for task in tasks], self.config.long)
+        return [Score(value=match.cosine, clauses={"cut": match.cut}) for match in found]

@@ -1,0 +1,28 @@
+"""CMMD: a kernel distance between CLIP's embeddings of drawn and real pictures.
+
+ViT-L/14 at 336 pixels, the middle square of the picture. Jayasumana et al. 2024 (arXiv 2401.09603).
+"""
+
+from collections.abc import Callable
+
+from lavibridge.evaluation.metrics.base import SetMetric
+from lavibridge.evaluation.sets.encoders import Resize
+from lavibridge.evaluation.sets.features import Features, Reference
+from lavibridge.evaluation.sets.kernels import cmmd_to
+
+
+class CMMD(SetMetric):
+    """As published, times 1000."""
+
+    class Config(SetMetric.Config):
+        """The options, as published by default."""
+
+        features: str = "openai/clip-vit-large-patch14-336"
+        """The CLIP model."""
+        resize: Resize | None = "centre"
+        """How pictures are brought to its size."""
+
+    def against(self, reference: Reference) -> Callable[[Features], dict[str, float]]:
+        """The distance to the reference's embeddings."""
+        measure = cmmd_to(reference.all_features("CMMD"))
+        return lambda drawn: {"cmmd": measure(drawn)}

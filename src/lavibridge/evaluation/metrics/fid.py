@@ -1,0 +1,16 @@
+"""FID: the Frechet distance between the features of drawn and real pictures."""
+
+from collections.abc import Callable
+
+from lavibridge.evaluation.metrics.base import SetMetric
+from lavibridge.evaluation.sets.features import Features, Reference
+from lavibridge.evaluation.sets.frechet import frechet_to
+
+
+class FID(SetMetric):
+    """Published numbers want the 2015 Inception as `features`, and the resize rule of their time."""
+
+    def against(self, reference: Reference) -> Callable[[Features], dict[str, float]]:
+        """The distance to the reference's normal distribution."""
+        fixed = frechet_to(reference.all_moments())
+        return lambda drawn: {"fid": fixed.distance(drawn)}

@@ -1,0 +1,53 @@
+"""SigLIP score: how well a picture fits its prompt, by a model trained to say yes or no for each pair.
+
+    cosine     cos(picture, prompt)
+    logit      exp(scale) cos + bias              scale and bias as learnt
+    sigmoid    1 / (1 + exp(-logit))              near 0 for hard prompts: the logit's mean is steadier
+
+Texts are padded to the limit, as in its training. Zhai et al. 2023 (arXiv 2303.15343); SigLIP 2 reads lower
+case: Tschannen et al. 2025 (arXiv 2502.14786).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from PIL import Image
+
+from lavibridge.evaluation.base import Score, Task
+from lavibridge.evaluation.pairing import Long, Pairing, PairingMetric
+
+
+class SigLIPScore(PairingMetric):
+    """The match of a picture and its prompt under SigLIP."""
+
+    class Config(PairingMetric.Config):
+        """The options of the SigLIP score."""
+
+        model: str = "google/siglip-so400m-patch14-384"
+        """A SigLIP or SigLIP 2: a folder or a hub id."""
+        mode: Literal["cosine", "logit", "sigmoid"] = "cosine"
+        """Which of the three numbers."""
+        lower: bool = False
+        """Whether prompts are put into lower case first; SigLIP 2 wants it."""
+        long: Long = "cut"
+        """What becomes of prompts over the limit: `cut`, or the mean cosine over `segments`."""
+
+    config: "SigLIPScore.Config"
+
+    def __init__(self, config: "SigLIPScore.Config") -> None:
+        """Find the model; ModelError where there is none."""
+        super().__init__(config)
+        self.pairing = Pairing(self.network, to_limit=True, lower=config.lower)
+
+    def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
+        """Cosines, logits or probabilities."""
+        found = self.pairing.matches(pictures, [task.prompt for task in tasks], self.config.long)
+        return [Score(value=self._value(match.cosine), clauses={"cut": match.cut}) for match in found]
+
+    def _value(self, cosine: float) -> float:
+        if self.config.mode == "cosine":
+            return cosine
+        model = self.network.model
+        logit = math.exp(float(model.logit_scale)) * cosine + float(model.logit_bias)
+        return logit if self.config.mode == "logit" else 1 / (1 + math.exp(-logit))

@@ -1,0 +1,51 @@
+"""Soft-TIFA: how sure an image-text model is of the right answer to each question about a picture.
+
+    score            the geometric mean over a prompt's questions: whether the whole is right
+    arithmetic mean  what share of the parts is right; and by skill: object, count, attribute, position, verb
+
+GenEval 2's score; published as a percentage. Kamath et al. 2025, arXiv 2512.16853.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from PIL import Image
+
+from lavibridge.evaluation.base import Score, Scored, Task
+from lavibridge.evaluation.benchmarks.judges import AskingMetric
+from lavibridge.evaluation.benchmarks.soft_tifa import Atoms, arithmetic_mean, geometric_mean, spellings
+from lavibridge.evaluation.benchmarks.totals import means_by_part
+from lavibridge.evaluation.benchmarks.truth import truth_of
+from lavibridge.evaluation.stats import Estimate
+
+
+class SoftTifa(AskingMetric):
+    """Judges a picture by questions with known answers."""
+
+    def check(self, tasks: Sequence[Task]) -> None:
+        """Every prompt must have questions with answers."""
+        for task in tasks:
+            truth_of(task, Atoms, "geneval2")
+
+    def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
+        """The geometric mean for each picture; `detail` has the probabilities by skill."""
+        return [
+            self._score(picture, truth_of(task, Atoms, "geneval2"))
+            for picture, task in zip(pictures, tasks, strict=True)
+        ]
+
+    def totals(self, scored: Sequence[Scored]) -> Mapping[str, Estimate]:
+        """The mean probability of the right answer by skill."""
+        return means_by_part([(each, each.score.detail.get("sure", {})) for each in scored])
+
+    def _score(self, picture: Image.Image, truth: Atoms) -> Score:
+        atoms = truth.atoms
+        sure = self.chat.chances(
+            picture,
+            [f"{atom.question} Answer in one word." for atom in atoms],
+            [spellings(atom.answer) for atom in atoms],
+        )
+        by_skill: dict[str, list[float]] = {}
+        for atom, value in zip(atoms, sure, strict=True):
+            by_skill.setdefault(atom.skill, []).append(value)
+        clauses = {"arithmetic mean": arithmetic_mean(sure)}
+        return Score(value=geometric_mean(sure), clauses=clauses, detail={"sure": by_skill})

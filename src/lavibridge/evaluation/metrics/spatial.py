@@ -1,0 +1,41 @@
+"""T2I-CompBench's spatial score: are both things there, and the one beside the other as the prompt has it?
+
+The rule is in benchmarks/spatial.py. The published detector, UniDet, is in no library that is kept; any
+detector of transformers takes its place, and scores compare with each other, not with published ones.
+"""
+
+from collections.abc import Sequence
+
+from PIL import Image
+
+from lavibridge.evaluation.base import Score, Task, unscored
+from lavibridge.evaluation.benchmarks.detectors.base import Detector
+from lavibridge.evaluation.benchmarks.judges import DetectingMetric, find_all
+from lavibridge.evaluation.benchmarks.spatial import Relation, spatial_score
+from lavibridge.evaluation.benchmarks.truth import truth_of
+
+
+class Spatial(DetectingMetric):
+    """Judges where two things lie."""
+
+    def check(self, tasks: Sequence[Task]) -> None:
+        """Every prompt must state a relation."""
+        for task in tasks:
+            truth_of(task, Relation, "compbench")
+
+    def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
+        """The score of each picture; `detail` has the boxes."""
+        relations = [truth_of(task, Relation, "compbench") for task in tasks]
+        return [
+            relation_score(self.detector, picture, relation, self.config.threshold)
+            for picture, relation in zip(pictures, relations, strict=True)
+        ]
+
+
+def relation_score(detector: Detector, picture: Image.Image, relation: Relation, threshold: float) -> Score:
+    """The score of a picture, or why a detector that does not know the things has none."""
+    boxes = find_all(detector, picture, (relation.first, relation.second), threshold)
+    if isinstance(boxes, str):
+        return unscored(boxes)
+    value = spatial_score(relation, boxes, *picture.size)
+    return Score(value=value, detail={"boxes": [box.record() for box in boxes]})

@@ -1,0 +1,94 @@
+"""T2I-CompBench's 3-in-1 for complex prompts: the mean of those of three scores that a prompt is about.
+
+    attributes   B-VQA                                              always
+    spatial      the spatial score, 0 for a relation unknown to it  prompts listed as spatial, or as neither
+    action       CLIP's cosine with the prompt without adjectives   prompts listed as action, or as neither
+
+Huang et al. 2023, arXiv 2307.06350.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from PIL import Image
+from pydantic import Field
+
+from lavibridge.evaluation.base import Score, Task
+from lavibridge.evaluation.benchmarks.blip import RESIZE, Blip
+from lavibridge.evaluation.benchmarks.cards import with_networks
+from lavibridge.evaluation.benchmarks.detectors.base import find_detector
+from lavibridge.evaluation.benchmarks.truth import Complex, truth_of
+from lavibridge.evaluation.metrics.b_vqa import phrases_score
+from lavibridge.evaluation.metrics.base import PictureMetric
+from lavibridge.evaluation.metrics.spatial import relation_score
+from lavibridge.evaluation.networks import Network
+from lavibridge.evaluation.pairing import Pairing
+
+
+class ThreeInOne(PictureMetric):
+    """Judges attributes, places and what goes on, each where the prompt is about it."""
+
+    class Config(PictureMetric.Config):
+        """The options of 3-in-1."""
+
+        model: str = "Salesforce/blip-vqa-capfilt-large"
+        """The BLIP of B-VQA: a folder or a hub id."""
+        detector: str = "google/owlv2-base-patch16-ensemble"
+        """What finds things: a folder or a hub id."""
+        threshold: float = Field(default=0.2, ge=0, lt=1)
+        """How sure the detector must be."""
+        clip: str = "openai/clip-vit-base-patch32"
+        """The CLIP whose cosine stands for actions: a folder or a hub id."""
+
+    config: "ThreeInOne.Config"
+
+    def __init__(self, config: "ThreeInOne.Config") -> None:
+        """Find the three models; ModelError where one is absent."""
+        super().__init__(config)
+        self.blip, self.clip = Blip(config.model), Pairing(Network(config.clip))
+        self.detector = find_detector(config.detector)
+        self._networks = {
+            "model": self.blip.network,
+            "detector": self.detector.network,
+            "clip": self.clip.network,
+        }
+
+    def card(self) -> dict[str, Any]:
+        """Its options and its models."""
+        resize = f"BLIP: {RESIZE}; detector and CLIP: their own"
+        return {**with_networks(super().card(), self._networks), "resize": resize}
+
+    def check(self, tasks: Sequence[Task]) -> None:
+        """Every prompt must be one of the complex category."""
+        for task in tasks:
+            truth_of(task, Complex, "compbench")
+
+    def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
+        """The mean for each picture; the clauses are its parts."""
+        truths = [truth_of(task, Complex, "compbench") for task in tasks]
+        return [self._score(picture, truth) for picture, truth in zip(pictures, truths, strict=True)]
+
+    def free(self) -> None:
+        """Let go of the three models."""
+        for network in self._networks.values():
+            network.free()
+
+    def _score(self, picture: Image.Image, truth: Complex) -> Score:
+        parts = {"attributes": phrases_score(self.blip, picture, truth.phrases)}
+        if truth.is_spatial:
+            parts["spatial"] = Score(value=0.0)
+            if truth.relation is not None:
+                parts["spatial"] = relation_score(
+                    self.detector, picture, truth.relation, self.config.threshold
+                )
+        if truth.is_action:
+            match = self.clip.matches([picture], [truth.bare], "cut")[0]
+            parts["action"] = Score(value=match.cosine)
+        detail = {name: dict(part.detail) for name, part in parts.items() if part.detail}
+        lost = next((part for part in parts.values() if part.reason), None)
+        if lost is not None:
+            return replace(lost, detail=detail)
+        values = {name: part.value for name, part in parts.items()}
+        return Score(value=math.fsum(values.values()) / len(values), clauses=values, detail=detail)

@@ -1,0 +1,1 @@
+"""Where prompts come from, a file each."""

@@ -1,0 +1,109 @@
+"""T2I-CompBench's prompts: the lines of its `color_val.txt` and so on, with what each promises."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from lavibridge.core.errors import DataError
+from lavibridge.core.identity import file_hash
+from lavibridge.evaluation.base import Prompt
+from lavibridge.evaluation.benchmarks import reading
+from lavibridge.evaluation.benchmarks.numeracy import read_things
+from lavibridge.evaluation.files import find_file, read_lines
+from lavibridge.evaluation.prompts.base import PromptSource
+
+WHERE = "github.com/Karine-Huang/T2I-CompBench, examples/dataset"
+Category = Literal["color", "shape", "texture", "spatial", "numeracy", "non-spatial", "complex"]
+PARTS = ("spatial", "action")
+ALL: tuple[Category, ...] = ("color", "shape", "texture", "spatial", "numeracy", "non-spatial", "complex")
+
+
+class CompBenchPrompts(PromptSource):
+    """300 prompts in each of seven categories."""
+
+    class Config(PromptSource.Config):
+        """The options of T2I-CompBench's prompts."""
+
+        path: str | None = None
+        """The folder with `color_val.txt`, `complex_val_spatial.txt`, `new_objects.txt` and so on."""
+        categories: tuple[Category, ...] = Field(default=ALL, min_length=1)
+        """Which of them; the files of others may be absent."""
+        readings: str | None = None
+        """A JSON file with phrases, objects and words without adjectives (benchmarks/reading.py), for prompts
+        that should not be read by their words alone."""
+
+    config: "CompBenchPrompts.Config"
+
+    def __init__(self, config: "CompBenchPrompts.Config") -> None:
+        """Read the files; DataError names the line that promises nothing that can be judged."""
+        super().__init__(config)
+        self.folder = find_file(config.path, "T2I-CompBench's folder of prompts", WHERE)
+        self._files: list[Path] = []
+        self._readings: dict[str, reading.Reading] = {}
+        if config.readings is not None:
+            path = find_file(
+                config.readings, "the readings of T2I-CompBench's prompts", "a parser such as spaCy"
+            )
+            self._readings = reading.load_readings(path)
+            self._files.append(path)
+        self._prompts = {str(category): self._read(category) for category in config.categories}
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The categories asked for."""
+        return self.config.categories
+
+    def prompts(self, category: str, limit: int | None = None) -> Sequence[Prompt]:
+        """The prompts of a category, each with what it promises."""
+        return self._prompts[category][:limit]
+
+    def card(self) -> dict[str, Any]:
+        """The files' hashes."""
+        return {**super().card(), "sha256": {path.name: file_hash(path) for path in self._files}}
+
+    def _read(self, category: Category) -> list[Prompt]:
+        name = f"{category.replace('-', '_')}_val.txt"
+        lines, truth = self._lines(name), self._reader(category)
+        found: list[Prompt] = []
+        for number, line in enumerate(lines):
+            try:
+                found.append(Prompt(category=category, text=line, truth=truth(line), name=f"{number:06d}"))
+            except ValueError as error:
+                raise DataError(f"{self.folder / name}: line {number + 1}: '{line[:80]}' {error}") from None
+        return found
+
+    def _reader(self, category: Category) -> Callable[[str], object]:
+        """What reads a category's prompts; it raises ValueError for one that promises nothing."""
+        if category == "non-spatial":
+            return lambda prompt: None
+        if category == "spatial":
+            return lambda prompt: reading.require_relation(prompt, self._reading(prompt))
+        if category == "numeracy":
+            things = self._things()
+            return lambda prompt: reading.require_counts(prompt, things)
+        if category == "complex":
+            lists = [{reading.key(line) for line in self._lines(f"complex_val_{part}.txt")} for part in PARTS]
+            return lambda prompt: reading.read_complex(prompt, self._reading(prompt), *lists)
+        return lambda prompt: reading.read_phrases(prompt, self._reading(prompt))
+
+    def _reading(self, prompt: str) -> reading.Reading:
+        return self._readings.get(prompt, reading.Reading())
+
+    def _things(self) -> dict[str, str]:
+        path = self._file("new_objects.txt")
+        try:
+            return read_things("\n".join(read_lines(path)))
+        except ValueError as error:
+            raise DataError(f"{path}: {error}") from None
+
+    def _lines(self, name: str) -> list[str]:
+        return read_lines(self._file(name))
+
+    def _file(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            raise DataError(f"there is no {name} in {self.folder}; it comes from {WHERE}")
+        self._files.append(path)
+        return path

@@ -1,0 +1,105 @@
+"""DPG-Bench's prompts with their questions: the lines of its `dpg_bench.csv`, a question each."""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lavibridge.core.errors import DataError
+from lavibridge.core.identity import file_hash
+from lavibridge.evaluation.base import Prompt
+from lavibridge.evaluation.benchmarks.dsg import Question, Questions
+from lavibridge.evaluation.files import find_file
+from lavibridge.evaluation.prompts.base import PromptSource
+
+WHERE = "github.com/TencentQQGYLab/ELLA, dpg_bench/dpg_bench.csv"
+COLUMNS = ("item_id", "text", "proposition_id", "dependency", "tuple", "question_natural_language")
+CATEGORY = "dense"
+
+
+class DpgPrompts(PromptSource):
+    """1065 long prompts; questions ask about entities, attributes, relations, the whole and other things."""
+
+    class Config(PromptSource.Config):
+        """The options of DPG-Bench's prompts."""
+
+        path: str | None = None
+        """The file `dpg_bench.csv`, or the folder that it is in."""
+
+    config: "DpgPrompts.Config"
+
+    def __init__(self, config: "DpgPrompts.Config") -> None:
+        """Read the file; DataError names what is wrong with it."""
+        super().__init__(config)
+        found = find_file(config.path, "DPG-Bench's file of prompts and questions", WHERE)
+        self.file = found / "dpg_bench.csv" if found.is_dir() else found
+        if not self.file.is_file():
+            raise DataError(f"there is no dpg_bench.csv in {found}; it comes from {WHERE}")
+        texts: dict[str, str] = {}
+        questions: dict[str, list[Question]] = {}
+        for line, row in _rows(self.file):
+            name = row["item_id"]
+            if texts.setdefault(name, row["text"]) != (row["text"] or texts[name]) or not texts[name]:
+                raise DataError(
+                    f"{self.file}: line {line}: item '{name}' has another text than before, or none"
+                )
+            questions.setdefault(name, []).append(_question(row, self.file, line))
+        self._prompts = [
+            Prompt(
+                category=CATEGORY,
+                text=text,
+                truth=Questions(questions=tuple(questions[name]), opens_file=place == 0),
+                name=name,
+            )
+            for place, (name, text) in enumerate(texts.items())
+        ]
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """One for all: what questions ask about is told apart by the metric."""
+        return (CATEGORY,)
+
+    def prompts(self, category: str, limit: int | None = None) -> Sequence[Prompt]:
+        """The prompts with their questions."""
+        return self._prompts[:limit]
+
+    def card(self) -> dict[str, Any]:
+        """The file's hash."""
+        return {**super().card(), "sha256": file_hash(self.file)}
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """The rows of the file with the number of the line where each ends."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        try:
+            lacking = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+            if lacking:
+                raise DataError(f"{path} has no column {', '.join(lacking)}; it should come from {WHERE}")
+            for row in reader:
+                if any(not row[column] for column in COLUMNS if column != "text"):
+                    raise DataError(f"{path}: line {reader.line_num} has an empty column")
+                yield reader.line_num, row
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"{path} is no table: {error}") from None
+    if reader.line_num < 2:
+        raise DataError(f"{path} holds no questions")
+
+
+def _question(row: Mapping[str, str], path: Path, line: int) -> Question:
+    """A question; what it asks about stands first in its tuple: "entity - whole (car)"."""
+    try:
+        number = int(row["proposition_id"])
+        parents = tuple(int(parent) for parent in row["dependency"].split(","))
+    except ValueError:
+        raise DataError(
+            f"{path}: line {line}: `proposition_id` is a number and `dependency` numbers with commas, "
+            f"found '{row['proposition_id']}' and '{row['dependency']}'"
+        ) from None
+    category = row["tuple"].split("(")[0].split("-")[0].strip()
+    return Question(
+        number=number,
+        text=row["question_natural_language"],
+        category=category,
+        parents=tuple(parent for parent in parents if parent != 0),
+    )

@@ -1,0 +1,71 @@
+"""Prompts of the miniature world, with the specs that they keep: as they are, or said at length.
+
+    short    a red circle to the left of a blue square
+    long     there is a red circle here. to the right of it is a blue square. ...
+
+Both are said from the same spec, so that the long ones are exact too.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+from zlib import crc32
+
+import numpy as np
+from pydantic import Field
+
+from lavibridge.core.errors import DataError
+from lavibridge.evaluation.base import Prompt
+from lavibridge.evaluation.prompts.base import PromptSource
+from lavibridge.world import captions
+from lavibridge.world.captions import CATEGORIES, Pair
+from lavibridge.world.wording import say
+
+
+class WorldPrompts(PromptSource):
+    """Always the same prompts; fewer of a category are the first of more."""
+
+    class Config(PromptSource.Config):
+        """The options of the world's prompts."""
+
+        categories: dict[str, int] = Field(min_length=1)
+        """Prompts per category."""
+        said: Literal["short", "long"] = "short"
+        """How: `long` says two things in a direction (`spatial`) in several sentences, for the same specs."""
+
+    config: "WorldPrompts.Config"
+
+    def __init__(self, config: "WorldPrompts.Config") -> None:
+        """Check the categories' names; DataError for one that the world has not."""
+        super().__init__(config)
+        if config.said == "long" and set(config.categories) != {"spatial"}:
+            raise DataError("prompts.world: only the category spatial is said at length")
+        for name, count in config.categories.items():
+            if name not in CATEGORIES or count < 1:
+                raise DataError(
+                    f"prompts.world.categories: '{name}: {count}' is no number of prompts of one of "
+                    f"{', '.join(CATEGORIES)}"
+                )
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The categories asked for."""
+        return tuple(self.config.categories)
+
+    def prompts(self, category: str, limit: int | None = None) -> Sequence[Prompt]:
+        """Prompts with their specs; DataError where the category has too few."""
+        count = self.config.categories[category]
+        try:
+            pairs = captions.prompts(category, count if limit is None else min(limit, count))
+        except ValueError as error:
+            raise DataError(str(error)) from None
+        return [Prompt(category=category, text=self._said(pair), truth=pair.spec) for pair in pairs]
+
+    def card(self) -> dict[str, Any]:
+        """How they are said, where that is at length."""
+        long = {"said": "long"} if self.config.said == "long" else {}
+        return {**super().card(), **long}
+
+    def _said(self, pair: Pair) -> str:
+        if self.config.said == "short":
+            return pair.caption
+        return say(np.random.default_rng(crc32(pair.caption.encode())), pair.spec, "long")

@@ -1,0 +1,173 @@
+"""The Inception-v3 that FID is defined by: the 2015 TensorFlow graph, with its oddities.
+
+    299 x 299 -> stem 192 x 35 x 35 -> A A A -> B 768 x 17 x 17 -> C C C C -> D 1280 x 8 x 8 -> E E -> 2048
+
+Averages beside the branches leave the border out of their count, and the last block takes a maximum there
+instead (Szegedy et al. 2015, arXiv 1512.00567; Heusel et al. 2017, arXiv 1706.08500). Names are those of the
+checkpoint `pt_inception-2015-12-05-6726825d.pth` that pytorch-fid publishes; its classifier `fc` is not used.
+"""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lavibridge.core.errors import ModelError
+from lavibridge.core.tensors import check_fit
+
+SIDE = 299
+WIDTH = 2048
+Maps = Float[Tensor, "batch channel height width"]
+Made = Float[Tensor, "batch _ _ _"]
+Kernel = int | tuple[int, int]
+Step = tuple[int, Kernel] | tuple[int, Kernel, int]
+"""Channels after it, its kernel, and its stride where that is not 1."""
+WIDE, HIGH, BOTH = (1, 7), (7, 1), (0, 0)
+"""BOTH stands for (1, 3) and (3, 1) beside each other, named `a` and `b`."""
+
+
+class Conv(nn.Module):
+    """Convolution, batch norm, ReLU; height and width are kept by padding where `pads`."""
+
+    def __init__(self, before: int, after: int, kernel: Kernel, stride: int = 1, pads: bool = True) -> None:
+        super().__init__()
+        sides = (kernel, kernel) if isinstance(kernel, int) else kernel
+        padding = (sides[0] // 2, sides[1] // 2) if pads else (0, 0)
+        self.conv = nn.Conv2d(before, after, sides, stride=stride, padding=padding, bias=False)
+        self.bn = nn.BatchNorm2d(after, eps=0.001)
+
+    def forward(self, x: Maps) -> Made:
+        """Maps to maps."""
+        return functional.relu(self.bn(self.conv(x)))
+
+
+class Mixed(nn.Module):
+    """Branches beside each other, and a pool; what they give is stacked."""
+
+    def __init__(
+        self, before: int, branches: dict[str, list[Step]], pooled: int | None, highest: bool = False
+    ) -> None:
+        """A branch of one step has the branch's name, more are numbered; without `pooled` the pool halves."""
+        super().__init__()
+        self.chains = [self._chain(name, before, steps) for name, steps in branches.items()]
+        self.pooled, self.highest = pooled, highest
+        if pooled is not None:
+            self.branch_pool = Conv(before, pooled, 1)
+
+    def forward(self, x: Maps) -> Made:
+        """Maps to maps."""
+        found = []
+        for chain in self.chains:
+            y = x
+            for names in chain:
+                y = torch.cat([self.get_submodule(name)(y) for name in names], dim=1)
+            found.append(y)
+        return torch.cat([*found, self._pool(x)], dim=1)
+
+    def _pool(self, x: Maps) -> Made:
+        if self.pooled is None:
+            return functional.max_pool2d(x, 3, stride=2)
+        if self.highest:
+            return self.branch_pool(functional.max_pool2d(x, 3, stride=1, padding=1))
+        return self.branch_pool(functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False))
+
+    def _chain(self, branch: str, before: int, steps: list[Step]) -> list[tuple[str, ...]]:
+        """Add a branch's convolutions; returns their names, two where they stand beside each other."""
+        chain: list[tuple[str, ...]] = []
+        for number, (after, kernel, *rest) in enumerate(steps, start=1):
+            stride = rest[0] if rest else 1
+            name = branch if len(steps) == 1 else f"{branch}_{number}"
+            if kernel == BOTH:
+                self.add_module(f"{name}a", Conv(before, after, (1, 3)))
+                self.add_module(f"{name}b", Conv(before, after, (3, 1)))
+                chain.append((f"{name}a", f"{name}b"))
+            else:
+                self.add_module(name, Conv(before, after, kernel, stride, pads=stride == 1))
+                chain.append((name,))
+            before = after
+        return chain
+
+
+def block_a(before: int, pooled: int) -> Mixed:
+    """35 x 35."""
+    branches: dict[str, list[Step]] = {
+        "branch1x1": [(64, 1)],
+        "branch5x5": [(48, 1), (64, 5)],
+        "branch3x3dbl": [(64, 1), (96, 3), (96, 3)],
+    }
+    return Mixed(before, branches, pooled)
+
+
+def block_c(width: int) -> Mixed:
+    """17 x 17."""
+    branches: dict[str, list[Step]] = {
+        "branch1x1": [(192, 1)],
+        "branch7x7": [(width, 1), (width, WIDE), (192, HIGH)],
+        "branch7x7dbl": [(width, 1), (width, HIGH), (width, WIDE), (width, HIGH), (192, WIDE)],
+    }
+    return Mixed(768, branches, 192)
+
+
+def block_e(before: int, highest: bool) -> Mixed:
+    """8 x 8."""
+    branches: dict[str, list[Step]] = {
+        "branch1x1": [(320, 1)],
+        "branch3x3": [(384, 1), (384, BOTH)],
+        "branch3x3dbl": [(448, 1), (384, 3), (384, BOTH)],
+    }
+    return Mixed(before, branches, 192, highest)
+
+
+class InceptionV3(nn.Module):
+    """Pictures in [-1, 1], 299 x 299, to 2048 features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.Conv2d_1a_3x3 = Conv(3, 32, 3, stride=2, pads=False)
+        self.Conv2d_2a_3x3 = Conv(32, 32, 3, pads=False)
+        self.Conv2d_2b_3x3 = Conv(32, 64, 3)
+        self.Conv2d_3b_1x1 = Conv(64, 80, 1)
+        self.Conv2d_4a_3x3 = Conv(80, 192, 3, pads=False)
+        self.Mixed_5b, self.Mixed_5c, self.Mixed_5d = block_a(192, 32), block_a(256, 64), block_a(288, 64)
+        self.Mixed_6a = Mixed(
+            288, {"branch3x3": [(384, 3, 2)], "branch3x3dbl": [(64, 1), (96, 3), (96, 3, 2)]}, None
+        )
+        self.Mixed_6b, self.Mixed_6c = block_c(128), block_c(160)
+        self.Mixed_6d, self.Mixed_6e = block_c(160), block_c(192)
+        halving: dict[str, list[Step]] = {
+            "branch3x3": [(192, 1), (320, 3, 2)],
+            "branch7x7x3": [(192, 1), (192, WIDE), (192, HIGH), (192, 3, 2)],
+        }
+        self.Mixed_7a = Mixed(768, halving, None)
+        self.Mixed_7b, self.Mixed_7c = block_e(1280, highest=False), block_e(2048, highest=True)
+
+    def forward(self, pictures: Float[Tensor, "batch 3 299 299"]) -> Float[Tensor, "batch 2048"]:
+        """The mean over places of the last block."""
+        x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(pictures)))
+        x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(functional.max_pool2d(x, 3, stride=2)))
+        x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(functional.max_pool2d(x, 3, stride=2))))
+        x = self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x)))))
+        return self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x))).mean(dim=(2, 3))
+
+
+def load_inception(path: Path) -> InceptionV3:
+    """The network with weights from a safetensors file; ModelError where they do not fit."""
+    try:
+        given = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} cannot be read as safetensors: {error}") from None
+    with torch.device("meta"):
+        network = InceptionV3()
+    own = {name: value for name, value in network.state_dict().items() if "num_batches" not in name}
+    given = {name: value.float() for name, value in given.items() if name in own or not _is_unused(name)}
+    check_fit(own, given, str(path))
+    network.load_state_dict(given, strict=False, assign=True)
+    return network.requires_grad_(False).eval()
+
+
+def _is_unused(name: str) -> bool:
+    return name.startswith(("fc.", "AuxLogits.")) or name.endswith("num_batches_tracked")

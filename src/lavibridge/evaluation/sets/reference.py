@@ -1,0 +1,145 @@
+"""Where a reference set comes from: a folder of pictures, a file of statistics, or the world itself.
+
+    FOLDER                 every JPEG, PNG and WebP below it; features are kept in the cache folder
+    FILE.npz, .safetensors `features` (picture x width), or `mu` and `sigma` as other tools name them
+    world                  new scenes of the drawn pictures' categories, in the same proportions
+
+What it was (hash and number of pictures) goes into the card of every number made with it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from lavibridge.core.errors import DataError
+from lavibridge.core.files import cache_folder, write_atomic
+from lavibridge.core.identity import file_hash
+from lavibridge.core.log import progress
+from lavibridge.data.pictures.read import read_picture
+from lavibridge.evaluation.base import Task
+from lavibridge.evaluation.sets.features import Extractor, Features, Moments, Reference
+from lavibridge.world.captions import CATEGORIES, sample_pair
+from lavibridge.world.drawing import draw
+
+WORLD = "world"
+SCENES = 2000
+"""Scenes that the world is represented by, or more where more is drawn: few of them bias distances."""
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def check_reference(source: str, tasks: Sequence[Task]) -> None:
+    """Raise DataError where there is no such reference, before anything is drawn."""
+    if source == WORLD:
+        odd = next((task.category for task in tasks if task.category not in CATEGORIES), None)
+        if odd is not None:
+            raise DataError(f"reference: world has no scenes of '{odd}'; give a folder of real pictures")
+        return
+    path = Path(source).expanduser()
+    if path.suffix in (".npz", ".safetensors") and path.is_file():
+        return
+    if not path.is_dir():
+        raise DataError(
+            f"reference: there is no '{source}'; give a folder of pictures, a .npz or .safetensors file of "
+            "features or of mu and sigma, or `world`"
+        )
+    if not _files(path):
+        raise DataError(f"reference: '{source}' holds no JPEG, PNG or WebP pictures")
+
+
+def open_reference(source: str, extractor: Extractor, tasks: Sequence[Task]) -> Reference:
+    """The reference set of drawn tasks, with features by the extractor."""
+    if source == WORLD:
+        count = max(SCENES, len(tasks))
+        features = extract(extractor, _scenes(tasks, count), count, "scenes")
+        return Reference(features=features, card={"reference": WORLD, "n": count})
+    path = Path(source).expanduser()
+    return _of_folder(path, extractor) if path.is_dir() else _of_file(path)
+
+
+def extract(extractor: Extractor, pictures: Iterator[Image.Image], count: int, what: str) -> Features:
+    """Features of pictures, a batch at a time."""
+    rows, batch = [], []
+    with progress("pictures") as bar:
+        shown = bar.add_task(f"features, {what}", total=count, status="")
+        for number, picture in enumerate(pictures, start=1):
+            batch.append(picture)
+            if len(batch) == extractor.batch or number == count:
+                rows.append(extractor.features(batch))
+                bar.update(shown, advance=len(batch))
+                batch = []
+    return np.concatenate(rows)
+
+
+def _scenes(tasks: Sequence[Task], count: int) -> Iterator[Image.Image]:
+    for index in range(count):
+        category = tasks[index % len(tasks)].category
+        pair = sample_pair(0, index, category=category, split="reference")
+        yield Image.fromarray(draw(pair.scene))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def _of_folder(folder: Path, extractor: Extractor) -> Reference:
+    """Features of a folder's pictures, from the cache where neither they nor the extractor have changed."""
+    files = _files(folder)
+    digest = _hash(folder, files)
+    maker = json.dumps(extractor.card(), sort_keys=True)
+    name = hashlib.sha256(f"{digest}\n{maker}".encode()).hexdigest()[:32]
+    kept = cache_folder() / "features" / f"{name}.safetensors"
+    card = {"reference": digest, "n": len(files)}
+    if kept.is_file():
+        return Reference(features=load_file(kept)["features"], card=card)
+    features = extract(extractor, (_read(path) for path in files), len(files), folder.name)
+    with suppress(OSError):  # a home that cannot be written to: it is only slower
+        write_atomic(kept, save({"features": features}))
+    return Reference(features=features, card=card)
+
+
+def _hash(folder: Path, files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    with progress("files") as bar:
+        shown = bar.add_task(f"hashing {folder.name}", total=len(files), status="", visible=len(files) > 500)
+        for path in files:
+            digest.update(f"{path.relative_to(folder).as_posix()}\0{file_hash(path)}\n".encode())
+            bar.advance(shown)
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> Image.Image:
+    try:
+        return read_picture(path)
+    except DataError as error:
+        raise DataError(f"reference: {path}: {error}; mend or remove it") from None
+
+
+def _of_file(path: Path) -> Reference:
+    """Features or moments; no pickle is ever read."""
+    try:
+        found: dict[str, Any] = (
+            dict(np.load(path, allow_pickle=False)) if path.suffix == ".npz" else load_file(path)
+        )
+    except (ValueError, OSError, BadZipFile, SafetensorError) as error:
+        raise DataError(f"reference: {path} cannot be read: {error}") from None
+    card = {"reference": file_hash(path)}
+    if "features" in found:
+        features = np.asarray(found["features"], dtype=np.float64)
+        if features.ndim == 2 and len(features) > 1:
+            return Reference(features=features, card={**card, "n": len(features)})
+    mean, covariance = (np.asarray(found.get(key, ()), dtype=np.float64) for key in ("mu", "sigma"))
+    if mean.ndim == 1 and mean.size and covariance.shape == (mean.size, mean.size):
+        return Reference(moments=Moments(mean=mean, covariance=covariance), card=card)
+    raise DataError(
+        f"reference: {path} holds {', '.join(sorted(found)) or 'nothing'}; needed are `features` "
+        "(picture x width), or `mu` (width) and `sigma` (width x width)"
+    )

@@ -1,0 +1,71 @@
+"""The pictures that a suite asks for: every prompt, `seeds` times, each from a noise that it names itself.
+
+    seed = crc32("suite/category/prompt/number/seed")      the same for all systems, so that results pair
+    file = images/CC-category/PPPPP-N.png                  category and prompt by their places
+
+A file is never named by a prompt, which may hold slashes, line ends and ten thousand characters.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from zlib import crc32
+
+from lavibridge.core.config import did_you_mean
+from lavibridge.core.errors import DataError
+from lavibridge.evaluation.base import Task
+from lavibridge.evaluation.prompts.base import PromptSource
+from lavibridge.evaluation.suite import Suite
+
+
+def noise_seed(suite: str, category: str, prompt: str, number: int, seed: int) -> int:
+    """The seed of a picture's noise: a function of the prompt, so that all systems begin from the same."""
+    return crc32(f"{suite}/{category}/{prompt}/{number}/{seed}".encode())
+
+
+def pick(suite: str, known: tuple[str, ...], categories: Sequence[str] | None) -> tuple[str, ...]:
+    """The categories to evaluate, all by default; raises DataError for one that the suite has not."""
+    for name in categories or ():
+        if name not in known:
+            raise DataError(
+                f"suite '{suite}' has no category '{name}'{did_you_mean(name, known)} "
+                f"(there are {', '.join(known)})"
+            )
+    return tuple(dict.fromkeys(categories)) if categories else known
+
+
+def make_tasks(
+    suite: Suite, source: PromptSource, categories: Sequence[str] | None, limit: int | None, seed: int
+) -> list[Task]:
+    """All pictures of the chosen categories, at most `limit` prompts of each; DataError for an empty one."""
+    tasks: list[Task] = []
+    for category in pick(suite.name, source.categories, categories):
+        found = list(_of_category(suite, source, category, limit, seed))
+        if not found:
+            raise DataError(f"suite '{suite.name}': category '{category}' has no prompts")
+        tasks += found
+    return tasks
+
+
+def _of_category(
+    suite: Suite, source: PromptSource, category: str, limit: int | None, seed: int
+) -> Iterator[Task]:
+    """A prompt that comes twice goes on counting its noises, so that it is drawn twice and not once."""
+    place = source.categories.index(category)
+    folder = f"images/{place:02d}-{_slug(category)}"
+    taken: dict[str, int] = {}
+    for index, prompt in enumerate(source.prompts(category, limit)):
+        first = taken.get(prompt.text, 0)
+        taken[prompt.text] = first + suite.seeds
+        for number in range(first, first + suite.seeds):
+            yield Task(
+                category=category,
+                prompt=prompt.text,
+                seed=noise_seed(suite.name, category, prompt.text, number, seed),
+                truth=prompt.truth,
+                name=prompt.name,
+                file=f"{folder}/{index:05d}-{number - first}.png",
+            )
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower())[:32].strip("-") or "category"
