@@ -8,7 +8,7 @@ import pytest
 import torch
 from pydantic import Field
 
-from lavibridge.core import files, registry, sources
+from lavibridge.core import files, log, registry, sources
 from lavibridge.core.config import Config, validate
 from lavibridge.core.contracts import Batch, Conditioning, TextFeatures
 from lavibridge.core.device import pick_device, pick_dtype, set_threads
@@ -120,6 +120,24 @@ def test_progress_stays_off_stdout(capsys: pytest.CaptureFixture[str]) -> None:
         task = bar.add_task("working", total=2, status="loss 0.5")
         bar.advance(task)
     assert capsys.readouterr().out == ""
+
+
+def test_progress_without_a_terminal_is_a_plain_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lines(patience: float) -> list[str]:
+        monkeypatch.setattr(log, "PLAIN_EVERY", patience)
+        with progress("files") as bar:
+            task = bar.add_task("reading", total=3, status="")
+            bar.advance(task)
+            bar.update(task, completed=2, status="loss 0.5")
+        return [line.rstrip() for line in capsys.readouterr().err.splitlines() if " of " in line]
+
+    assert [line.split("  ")[:2] for line in lines(0.0)] == [
+        ["reading 1 of 3"],
+        ["reading 2 of 3", "loss 0.5"],
+    ]
+    assert lines(60.0) == []
 
 
 def test_devices() -> None:

@@ -86,6 +86,8 @@ def test_connectors_that_ask_take_no_weights() -> None:
         {"kind": "llama", "source": "random"},
         {"kind": "sd", "source": "random"},
         {"kind": "query", "queries": 2, "blocks": 1},
+        None,
+        None,
     )
     with pytest.raises(RecipeError, match="leave them out"):
         bridge.generate("a (red:2) cat", steps=1)

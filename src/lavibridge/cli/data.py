@@ -47,7 +47,7 @@ def check(recipe: str = RECIPE, settings: list[str] | None = SETTINGS) -> None:
             print(f"{kind}: {len(dataset):,} pictures, drawn when they are asked for: nothing to check")
             continue
         turned_away = len(dataset.rejected.entries)
-        print(f"{dataset.where}: {len(dataset):,} pictures can be used, {turned_away:,} are rejected")
+        print(f"{dataset.where}: {len(dataset):,} pictures can be used, {turned_away:,} rejected")
         print(f"index: {dataset.index.folder}")
         if turned_away:
             print(f"rejected: {dataset.index.rejected}")

@@ -3,7 +3,9 @@
 import json
 import math
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from rich.console import Console
@@ -13,14 +15,17 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 console = Console(stderr=True, highlight=False)
 """Everything but data is said here: stdout stays clean for pipes."""
+PLAIN_EVERY = 10.0
+"""Seconds between two lines of progress where there is no terminal."""
 
 
 class RateColumn(ProgressColumn):
@@ -34,23 +39,55 @@ class RateColumn(ProgressColumn):
         return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each")
 
 
+class PatientProgress(Progress):
+    """A moving bar on a terminal; elsewhere (a file, a CI log) a plain line every ten seconds."""
+
+    told = 0.0
+
+    def start(self) -> None:
+        """Begin; the first line is due ten seconds later."""
+        self.told = monotonic()
+        super().start()
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """Change a task."""
+        super().update(task_id, **changes)
+        self.tell(task_id)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """Move a task on."""
+        super().advance(task_id, advance)
+        self.tell(task_id)
+
+    def tell(self, task_id: TaskID) -> None:
+        """Say how far a task is, where nobody sees the bar and it was not said a moment ago."""
+        if console.is_terminal or monotonic() - self.told < PLAIN_EVERY:
+            return
+        self.told = monotonic()
+        task = self.tasks[task_id]
+        done = f"{task.description} {task.completed:,.0f} of {task.total or 0:,.0f}"
+        left = "" if task.time_remaining is None else f"{timedelta(seconds=round(task.time_remaining))} left"
+        said = (done, task.fields["status"], left)
+        console.print("  ".join(filter(None, said)), markup=False, soft_wrap=True)
+
+
 def progress(unit: str = "") -> Progress:
-    """A bar with counts, rate, time passed and time left; ``status`` is a free text field of each task.
+    """A bar with counts, rate and time left; ``status`` is a free text field of each task.
 
     ``with progress() as bar: task = bar.add_task("training", total=100, status="")``
     """
-    return Progress(
+    return PatientProgress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn(unit),
-        RateColumn(),
-        TimeElapsedColumn(),
+        RateColumn(table_column=Column(no_wrap=True, min_width=6)),
         TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[status]}"),
+        TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+        TextColumn("{task.fields[status]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         console=console,
         refresh_per_second=4,
+        expand=True,  # what does not fit is cut from the status, at the end
     )
 
 

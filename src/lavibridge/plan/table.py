@@ -55,7 +55,7 @@ def _run(plan: Plan) -> list[str]:
         _row("encoding a picture", f"{plan.encoding_seconds:.2g} s"),
         _row(f"all {plan.steps:,} steps", f"{plan.hours:.3g} h")
         + ("" if plan.cost is None else f"   costs {plan.cost:,.2f}")
-        + ("" if plan.epochs is None else f"   {plan.epochs:.3g} epochs"),
+        + ("" if plan.epochs is None else f"   {plan.epochs:,.{0 if plan.epochs >= 10 else 2}f} epochs"),
     ]
     if plan.devices > 1:
         rows.append(_row("exchanged per step", gib(plan.gradient_bytes)) + "   of gradients, by every device")

@@ -8,14 +8,12 @@
 """
 
 import sys
-from time import perf_counter
 
 import torch
 from jaxtyping import Float, Int
 from rich.progress import Progress
 from torch import Tensor
 
-from lavibridge.core.log import console
 from lavibridge.training.loop import Report, State
 from lavibridge.training.trackers import Journal
 
@@ -71,7 +69,7 @@ def peak_memory_mib() -> float:
 
 
 class ShowProgress:
-    """Event: moves a bar on a terminal; elsewhere prints a plain line every few seconds."""
+    """Event: moves the bar, with a smoothed loss and rate."""
 
     def __init__(self, bar: Progress, steps: int, begun_at: int, max_minutes: float | None) -> None:
         self.bar = bar
@@ -81,7 +79,6 @@ class ShowProgress:
         self.loss = 0.0
         self.speed = 0.0
         self.seen = 0
-        self.told = perf_counter()
 
     def __call__(self, state: State, report: Report) -> None:
         """Show the step."""
@@ -94,12 +91,6 @@ class ShowProgress:
         status = f"loss {self.loss:.4f}{held_out}  {self.speed:.1f} images/s"
         end = self.expected_end(state)
         self.bar.update(self.task, completed=report.step, total=end, status=status)
-        now = perf_counter()
-        if not console.is_terminal and (now - self.told >= 10 or report.step == self.steps):
-            self.told = now
-            left = max(0.0, (end - report.step) * report.pictures / self.speed)
-            text = f"step {report.step} of {end}  {status}  {left // 60:.0f}:{left % 60:02.0f} left"
-            console.print(text, markup=False, soft_wrap=True)
 
     def expected_end(self, state: State) -> int:
         """The step at which training ends: the last, or the one at which the minutes are used up."""

@@ -1,0 +1,216 @@
+"""What serving gives: pictures a second together and one at a time, and a thousand clients at once.
+
+python benchmarks/serve.py                 both, written to benchmarks/results
+python benchmarks/serve.py load            a thousand clients only, as JSON on stdout; or: throughput
+
+throughput    mini-sd, 10 steps, guidance; 8 pictures eight at a time, one at a time, and by Bridge.generate
+              one at a time; all in one process, in turns, median of the rounds; by the clock, and by
+              processor time, which other programs on the machine do not disturb (one thread)
+load          a toy bridge behind `lavi serve` in a process of its own, 1,000 requests at once from here
+"""
+
+import asyncio
+import base64
+import hashlib
+import io
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+from PIL import Image
+from record import record
+
+PICTURES, STEPS, ROUNDS = 8, 10, 3
+CLIENTS, QUEUE = 1000, 64
+PROMPT = "a red circle to the left of a blue square"
+
+
+def throughput() -> dict[str, Any]:
+    """Pictures a second in three ways, and whether the bits are the same."""
+    import torch
+
+    from lavibridge.bridge import Bridge
+    from lavibridge.core.device import set_threads
+    from lavibridge.serve.engine.canvas import Canvas, advance
+    from lavibridge.serve.engine.painter import Painter
+    from lavibridge.serve.engine.wish import Wish
+
+    threads = set_threads()
+    bridge = Bridge.native("mini-sd", "cpu")
+    painter = Painter("mini-sd", bridge, 8)
+
+    @torch.inference_mode()
+    def serve(at_once: int) -> list[str]:
+        found = []
+        for start in range(0, PICTURES, at_once):
+            canvases = [
+                Canvas(
+                    Wish(
+                        model="mini-sd",
+                        prompt=PROMPT,
+                        negative_prompt="",
+                        seed=seed,
+                        steps=STEPS,
+                        guidance=4.0,
+                        width=64,
+                        height=64,
+                    ),
+                    painter,
+                )
+                for seed in range(start, start + at_once)
+            ]
+            for _ in range(STEPS):
+                advance(canvases)
+            found += [hashlib.sha256(canvas.picture().tobytes()).hexdigest() for canvas in canvases]
+        return found
+
+    def generate() -> list[str]:
+        pictures = [
+            bridge.generate([PROMPT], seed=seed, steps=STEPS, guidance=4.0, batch=1)[0]
+            for seed in range(PICTURES)
+        ]
+        return [hashlib.sha256(picture.tobytes()).hexdigest() for picture in pictures]
+
+    ways: dict[str, Callable[[], list[str]]] = {
+        "eight at a time": lambda: serve(8),
+        "one at a time": lambda: serve(1),
+        "Bridge.generate, one at a time": generate,
+    }
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    costs: dict[str, list[float]] = {name: [] for name in ways}
+    hashes = {}
+    for _ in range(ROUNDS):
+        for name, way in ways.items():
+            start, spent = time.perf_counter(), time.process_time()
+            hashes[name] = way()
+            rates[name].append(PICTURES / (time.perf_counter() - start))
+            costs[name].append((time.process_time() - spent) / PICTURES)
+    medians = {name: statistics.median(each) for name, each in rates.items()}
+    cost = {name: statistics.median(each) for name, each in costs.items()}
+    together = medians["eight at a time"]
+    return {
+        "threads": threads,
+        "load average": os.getloadavg()[0],
+        "least rows": painter.least,
+        "pictures": PICTURES,
+        "steps": STEPS,
+        "pictures a second": medians,
+        "rounds": rates,
+        "processor seconds a picture": cost,
+        "rounds of processor seconds": costs,
+        "eight at a time against one at a time": {
+            "by the clock": together / medians["one at a time"],
+            "by processor time": cost["one at a time"] / cost["eight at a time"],
+        },
+        "eight at a time against Bridge.generate": {
+            "by the clock": together / medians["Bridge.generate, one at a time"],
+            "by processor time": cost["Bridge.generate, one at a time"] / cost["eight at a time"],
+        },
+        "same bits together and alone": hashes["eight at a time"] == hashes["one at a time"],
+    }
+
+
+def load() -> dict[str, Any]:
+    """A thousand clients at once: who got what, and what it cost the server."""
+    from lavibridge.bridge import Bridge
+
+    with tempfile.TemporaryDirectory() as folder:
+        toy = {"source": "random"}
+        Bridge.compose({"kind": "t5", **toy}, {"kind": "pixart", **toy}).save_pretrained(f"{folder}/toy")
+        command = [str(Path(sys.executable).parent / "lavi"), "serve", f"{folder}/toy", "--port", "0"]
+        server = subprocess.Popen(
+            [*command, "--no-open", "--queue", str(QUEUE), "--max-steps", "1000"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert server.stdout is not None
+        try:
+            url = server.stdout.readline().strip()
+            found = asyncio.run(_waves(url))
+            found["kill -9"] = _killed(url)
+        finally:
+            server.send_signal(signal.SIGTERM)
+            code = server.wait(120)
+        return {**found, "server left with": code}
+
+
+async def _waves(url: str) -> dict[str, Any]:
+    limits = httpx.Limits(max_connections=CLIENTS, max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as client:
+        memory, answers, seconds = [], Counter[str](), []
+        for wave in range(3):
+            start = time.perf_counter()
+            found = await asyncio.gather(*(_ask(client, wave * CLIENTS + i) for i in range(CLIENTS)))
+            seconds.append(time.perf_counter() - start)
+            answers.update(found)
+            memory.append((await _metrics(client))["process_resident_memory_bytes"] / 2**20)
+        state = await _metrics(client)
+    return {
+        "clients at once": CLIENTS,
+        "waves": len(seconds),
+        "answers": dict(answers),
+        "pictures drawn": int(state["lavi_pictures_total"]),
+        "left in the queue": int(state["lavi_pictures_waiting"] + state["lavi_pictures_drawing"]),
+        "seconds per wave": seconds,
+        "server's MiB after each wave": memory,
+    }
+
+
+async def _ask(client: httpx.AsyncClient, seed: int) -> str:
+    """One request; what came of it in a word."""
+    body = {"prompt": "a red circle", "seed": seed, "num_inference_steps": 2, "size": "16x16"}
+    try:
+        answer = await client.post("/v1/images/generations", json=body)
+    except httpx.HTTPError as error:
+        return f"lost: {type(error).__name__}"
+    if answer.status_code != 200:
+        return str(answer.status_code)
+    (data,) = answer.json()["data"]
+    with Image.open(io.BytesIO(base64.b64decode(data["b64_json"]))) as picture:
+        recipe = json.loads(str(picture.info["lavibridge"]))
+    return "picture" if recipe["seed"] == seed else "another's picture"
+
+
+async def _metrics(client: httpx.AsyncClient) -> dict[str, float]:
+    return _read((await client.get("/metrics")).text)
+
+
+def _read(text: str) -> dict[str, float]:
+    lines = [line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#")]
+    return {name: float(value) for name, value in lines}
+
+
+def _killed(url: str) -> dict[str, float]:
+    """Kill a client in mid-request: seconds and steps until its place is free."""
+    body = {"prompt": "a red circle", "num_inference_steps": 1000, "size": "16x16"}
+    program = f"import httpx; httpx.post('{url}v1/images/generations', json={body!r}, timeout=300)"
+    client = subprocess.Popen([sys.executable, "-c", program])
+    state = _read(httpx.get(f"{url}metrics").text)
+    while not state["lavi_pictures_drawing"]:
+        state = _read(httpx.get(f"{url}metrics").text)
+    client.kill()
+    steps, start = state["lavi_steps_total"], time.perf_counter()
+    while state["lavi_pictures_drawing"]:
+        state = _read(httpx.get(f"{url}metrics").text)
+    client.wait()
+    return {"seconds": time.perf_counter() - start, "steps": state["lavi_steps_total"] - steps}
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["load"]:
+        print(json.dumps(load()))
+    elif sys.argv[1:] == ["throughput"]:
+        print(json.dumps(throughput()))
+    else:
+        record("serve", {"throughput": throughput(), "load": load()})

@@ -1,0 +1,75 @@
+"""`lavi serve`: bridges on a page in the browser, and behind an API that other tools speak."""
+
+from pathlib import Path
+
+import typer
+
+RUNS = typer.Argument(
+    metavar="RUN...",
+    help="Run folders, checkpoints, folders made by save_pretrained; or image models, shipped (mini-sd) or "
+    "folders, which then draw with their own text encoder. Several stand side by side on the page.",
+)
+HOST = typer.Option("127.0.0.1", "--host", help="Address to bind; another than this machine's needs a token.")
+PORT = typer.Option(8765, "--port", min=0, max=65535, help="Port; 0 takes any that is free.")
+TOKEN = typer.Option(
+    None,
+    "--token",
+    envvar="LAVI_TOKEN",
+    help="Secret that every request must bring; better in $LAVI_TOKEN, where other users do not see it.",
+)
+SHOWN = typer.Option(
+    Path("runs"), "--runs", metavar="FOLDER", help="Folder whose runs the page shows, read-only."
+)
+DEVICE = typer.Option("auto", "--device", help="auto, cpu, cuda, cuda:1 or mps.")
+BATCH = typer.Option(8, "--batch", min=1, max=64, help="Pictures drawn together; changes no picture.")
+QUEUE = typer.Option(64, "--queue", min=1, help="Pictures that may wait; beyond that clients get 429.")
+MOST_STEPS = typer.Option(100, "--max-steps", min=1, max=1000, help="Most denoising steps of a picture.")
+MOST_SIDE = typer.Option(1024, "--max-side", min=8, help="Most pixels of a side.")
+MOST_COUNT = typer.Option(10, "--max-count", min=1, max=64, help="Most pictures of one request.")
+OPEN = typer.Option(True, "--open/--no-open", help="Open the page in a browser, where there is one.")
+LOG_PROMPTS = typer.Option(False, "--log-prompts", help="Write prompts into the log; else they stay out.")
+
+
+def serve(
+    runs: list[str] = RUNS,
+    host: str = HOST,
+    port: int = PORT,
+    token: str | None = TOKEN,
+    shown: Path = SHOWN,
+    device: str = DEVICE,
+    batch: int = BATCH,
+    queue: int = QUEUE,
+    max_steps: int = MOST_STEPS,
+    max_side: int = MOST_SIDE,
+    max_count: int = MOST_COUNT,
+    opens: bool = OPEN,
+    log_prompts: bool = LOG_PROMPTS,
+) -> None:
+    """Serve bridges: a page to draw with, and an API.
+
+    \b
+    lavi serve runs/quickstart
+    lavi serve runs/quickstart runs/minilm mini-sd         side by side, on the same seeds
+    LAVI_TOKEN=... lavi serve runs/quickstart --host 0.0.0.0
+
+    The API is OpenAI's for images (POST /v1/images/generations), with jobs and progress beside it; its schema
+    is at /openapi.json. The page's URL is printed on stdout. Ctrl-C finishes what is being drawn.
+    """
+    try:
+        from lavibridge.serve.web.address import Address, bind, check_address, url_of
+    except ImportError as error:
+        from lavibridge.core.errors import RunError
+
+        if error.name not in ("fastapi", "starlette", "uvicorn"):
+            raise
+        raise RunError(f"serving needs {error.name}: pip install 'lavibridge[serve]'") from None
+    address = Address(host=host, port=port, token=token or None)
+    check_address(address)
+    with bind(address) as bound:
+        from lavibridge.serve.limits import Limits
+        from lavibridge.serve.web import server
+
+        limits = Limits(queue=queue, batch=batch, count=max_count, steps=max_steps, side=max_side)
+        house = server.make_house(server.load_painters(runs, device, batch), limits, shown, log_prompts)
+        print(url_of(address, bound), flush=True)
+        server.serve(house, address, bound, opens)

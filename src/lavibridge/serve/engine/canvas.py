@@ -1,0 +1,148 @@
+"""A canvas: one picture on its way from noise, with a sampler and a seed of its own.
+
+    canvases --rows of all--> denoiser, once --> guidance, and one step of each one's own sampler
+
+Canvases in one call may be at different steps, of different lengths, and under different guidance.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import accumulate
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from lavibridge.diffusion.guidance import guide
+from lavibridge.diffusion.objective import predict_x0
+from lavibridge.generation.draw import gather
+from lavibridge.generation.emphasis import parse
+from lavibridge.generation.sample import initial_noise, make_scheduler, sampling, to_images
+from lavibridge.serve.engine.painter import Painter
+from lavibridge.serve.engine.rows import Row, predict_rows
+from lavibridge.serve.engine.why import Attended
+from lavibridge.serve.engine.wish import Wish
+
+SAMPLER = "unipc"
+
+
+class Canvas:
+    """A picture being drawn."""
+
+    def __init__(self, wish: Wish, painter: Painter) -> None:
+        """Reads the prompt and makes the noise."""
+        self.wish, self.painter = wish, painter
+        vision = painter.bridge.vision
+        self.prompts = [painter.read(wish.prompt)]
+        if wish.guidance != 1:
+            self.prompts.insert(0, painter.read(wish.negative_prompt))
+        shape = vision.latent_shape(wish.height, wish.width)
+        noise = initial_noise(shape, [wish.seed]).to(painter.bridge.device)
+        scheduler = make_scheduler(vision.scheduler, SAMPLER, vision.flow_shift(shape))
+        self._sampling = sampling(scheduler, noise, wish.steps)
+        self.noisy, self.t = next(self._sampling)
+        self.latents: Float[Tensor, "1 channel h w"] | None = None
+        """The finished latents."""
+        self.attended = Attended(vision, shape) if wish.is_explained else None
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every step is taken."""
+        return self.latents is not None
+
+    def rows(self) -> list[Row]:
+        """What the denoiser is to be shown: under the negative prompt, if guided, and under the prompt."""
+        t = self.t.to(self.noisy.device).float()
+        said = [self.painter.condition(read, t) for read in self.prompts]
+        return [
+            Row(
+                noisy=self.noisy[0],
+                t=t,
+                tokens=each.tokens[0][each.mask[0]],
+                pooled=None if each.pooled is None else each.pooled[0],
+            )
+            for each in said
+        ]
+
+    def take(self, predictions: Sequence[Float[Tensor, "channel h w"]]) -> None:
+        """One step, by what the denoiser predicts for `rows`."""
+        found = [each[None] for each in predictions]
+        together = found[0] if len(found) == 1 else guide(found[0], found[1], self.wish.guidance)
+        self._last = (self.noisy, self.t, together)
+        try:
+            self.noisy, self.t = self._sampling.send(together)
+        except StopIteration as end:
+            self.latents = end.value
+
+    def preview(self) -> Image.Image:
+        """The picture that the last prediction leads to, if it were the end."""
+        assert self._last is not None  # a step is taken before
+        vision = self.painter.bridge.vision
+        noisy, t, prediction = self._last
+        nearest = int((vision.times.float() - t.to(vision.times)).abs().argmin())
+        alpha, sigma = vision.alphas[nearest : nearest + 1], vision.sigmas[nearest : nearest + 1]
+        return self._decoded(predict_x0(vision.prediction_type, prediction, noisy, alpha, sigma))
+
+    def picture(self) -> Image.Image:
+        """The finished picture."""
+        assert self.latents is not None  # is_finished is asked before
+        return self._decoded(self.latents)
+
+    def explain(self) -> dict[str, Any] | None:
+        """Which words each region attended to; None where that was not asked for, or cannot be said."""
+        if self.attended is None or not self.attended.is_known:
+            return None
+        painter, prompt = self.painter, parse(self.wish.prompt).text
+        if not painter.keeps_tokens:
+            return self.attended.by_token()
+        with painter.lock:
+            spans = painter.bridge.language.spans(prompt)
+        return self.attended.by_word(prompt, spans)
+
+    def _decoded(self, latents: Float[Tensor, "1 channel h w"]) -> Image.Image:
+        return to_images(self.painter.bridge.vision.decode(latents))[0]
+
+
+@torch.inference_mode()
+def advance(canvases: Sequence[Canvas]) -> None:
+    """One step of every canvas; all are one painter's and of one shape."""
+    painter = canvases[0].painter
+    if painter.bridge.connector.per_block:
+        for canvas in canvases:
+            with _watched([(canvas, len(canvas.prompts) - 1)]):
+                predictions = _through_blocks(canvas)
+            canvas.take(predictions)
+        return
+    groups = [canvases] if painter.least is not None else [[canvas] for canvas in canvases]
+    for group in groups:
+        rows = [canvas.rows() for canvas in group]
+        flat = [row for each in rows for row in each]
+        ends = list(accumulate(len(each) for each in rows))
+        with _watched([(canvas, end - 1) for canvas, end in zip(group, ends, strict=True)]):
+            predictions = predict_rows(painter.bridge.vision, flat, painter.width, painter.least or 1)
+        for canvas, end in zip(group, ends, strict=True):
+            canvas.take(predictions[end - len(canvas.prompts) : end])
+
+
+def _through_blocks(canvas: Canvas) -> list[Float[Tensor, "channel h w"]]:
+    """Predictions for a connector that speaks to single layers: it has to see the whole call."""
+    painter = canvas.painter
+    t = canvas.t.to(canvas.noisy.device).float().expand(len(canvas.prompts))
+    together = gather([read.row for read in canvas.prompts])
+    conditioning = painter.bridge.connector(together, t)
+    noisy = canvas.noisy.expand(len(canvas.prompts), -1, -1, -1).contiguous()
+    return list(painter.bridge.vision.predict(noisy, t, conditioning))
+
+
+@contextmanager
+def _watched(rows: Sequence[tuple[Canvas, int]]) -> Iterator[None]:
+    """Note the attention of those canvases that ask for it; each with the place of its prompt's row."""
+    with ExitStack() as stack:
+        for canvas, row in rows:
+            if canvas.attended is not None:
+                tokens = canvas.rows()[-1].tokens
+                stack.enter_context(canvas.attended.watching(row, len(tokens)))
+        yield

@@ -1,0 +1,158 @@
+"""What a prompt in the words of the miniature world promises, so that the exact checker can judge a picture.
+
+    prompt = [opening] phrase [relation phrase] [and phrase ...] [and no ... ...]   -> Spec, or None
+    phrase = a | an | number,  size,  texture,  colour,  shape,  [place]
+
+Synonyms are read as the words they stand for. A prompt with any word that is not understood has no verdict:
+nothing is guessed.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from PIL import Image
+
+from lavibridge.world.checker import check
+from lavibridge.world.scene import CANVAS, COLORS, SHAPES, SIZES, TEXTURES, Group, Relation, Spec
+from lavibridge.world.words import (
+    LONG_ENDINGS,
+    LONG_OPENINGS,
+    LONG_SECONDS,
+    NUMBER_SYNONYMS,
+    NUMBERS,
+    OPENINGS,
+    PLACE_WORDINGS,
+    PLURALS,
+    RELATION_WORDINGS,
+    SYNONYMS,
+    UNSEEN_RELATION_WORDINGS,
+)
+
+BOX = Image.Resampling.BOX
+ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
+    "size": tuple(SIZES),
+    "texture": TEXTURES,
+    "color": tuple(COLORS),
+    "shape": SHAPES,
+}
+WORDS = {
+    said: (name, value)
+    for name, values in ATTRIBUTES.items()
+    for value in values
+    for said in (value, *SYNONYMS.get(value, ()))
+} | {plural: ("shape", shape) for shape, plural in PLURALS.items()}
+COUNTS = {NUMBERS[n]: n for n in NUMBERS} | {said: n for n, all_ in NUMBER_SYNONYMS.items() for said in all_}
+
+
+def judge(prompt: str, picture: Image.Image) -> dict[str, dict[str, bool | str]] | None:
+    """The checker's verdict: for each clause whether it holds, and why; None where the prompt is not read."""
+    spec = read_prompt(prompt)
+    if spec is None:
+        return None
+    sized = picture if picture.size == (CANVAS, CANVAS) else picture.resize((CANVAS, CANVAS), BOX)
+    verdict = check(sized, spec)
+    return {
+        name: {"holds": holds, "reason": verdict.reasons[name]} for name, holds in verdict.clauses.items()
+    }
+
+
+def read_prompt(prompt: str) -> Spec | None:
+    """What a prompt promises, or None where it has a word that is not understood."""
+    text = _one_sentence(" ".join(prompt.lower().replace(",", " ").split()))
+    for opening in sorted({each for each in OPENINGS if each != "{x}"}, key=len):
+        before, after = opening.split("{x}")
+        if text.startswith(before) and text.endswith(after):
+            text = text[len(before) : len(text) - len(after)]
+    absent: list[Group] = []
+    while found := _last_absence(text):
+        text, group = found
+        absent.insert(0, group)
+    for first, relation, second in (*_related(text), (text, None, None)):
+        groups = [_group(phrase) for phrase in _split(first)]
+        others = [] if second is None else [_group(phrase) for phrase in _split(second)]
+        known = [group for group in (*groups, *others) if group is not None]
+        if len(known) != len(groups) + len(others) or not known:
+            continue
+        if relation is None:
+            return Spec(groups=tuple(known), absent=tuple(absent))
+        if len(groups) == 1:
+            return Spec(
+                groups=tuple(known),
+                relation=Relation(name=relation, subject=0, object=1),
+                absent=tuple(absent),
+            )
+    return None
+
+
+def _one_sentence(text: str) -> str:
+    """Several sentences of the world as one: `... {x} . {b} is below it .` is `{x} above {b}`."""
+    for ending in LONG_ENDINGS:
+        text = text.replace(f" {ending}", "")
+    text = text.rstrip(" .")
+    first, stop, second = text.partition(" . ")
+    for opening in LONG_OPENINGS:
+        first = first.removeprefix(opening.split("{x}")[0])
+    if not stop:
+        return first
+    for name, form in LONG_SECONDS.items():
+        end = form.replace("{b}", "").rstrip(" .")
+        if second.endswith(end):
+            return RELATION_WORDINGS[name][0].format(a=first, b=second.removesuffix(end))
+    return text
+
+
+def _related(text: str) -> Iterator[tuple[str, str, str]]:
+    """Every way to read a relation into a text: (subject, its name, object and what follows)."""
+    for wordings in (RELATION_WORDINGS, UNSEEN_RELATION_WORDINGS):
+        for name, forms in wordings.items():
+            for form in forms:
+                pattern = re.escape(form).replace(r"\{a\}", "(?P<a>.+?)").replace(r"\{b\}", "(?P<b>.+?)")
+                found = re.fullmatch(f"{pattern}(?P<rest>(?: and .+)?)", text)
+                if found:
+                    yield found["a"], name, found["b"] + found["rest"]
+
+
+def _split(text: str) -> list[str]:
+    return text.split(" and ")
+
+
+def _last_absence(text: str) -> tuple[str, Group] | None:
+    """The text before the last ``and no ...``, and what is said to be absent."""
+    for found in reversed(list(re.finditer(r" (?:(?:and|but) no|without an?) ", text))):
+        group = _group(f"a {text[found.end() :]}")
+        if group is not None and group.count == 1:
+            return text[: found.start()], group
+    return None
+
+
+def _group(phrase: str) -> Group | None:
+    """What a noun phrase promises."""
+    place = None
+    for name, forms in PLACE_WORDINGS.items():
+        for form in forms:
+            if phrase.endswith(f" {form}"):
+                place, phrase = name, phrase.removesuffix(f" {form}")
+    count, rest = _counted(phrase)
+    attributes: dict[str, str] = {}
+    while rest:
+        said = next((word for word in _BY_LENGTH if rest == word or rest.startswith(f"{word} ")), None)
+        if said is None:
+            is_last = rest in ("thing", "things")
+            return Group(**attributes, place=place, count=count) if is_last and attributes else None
+        name, value = WORDS[said]
+        if name in attributes:
+            return None
+        attributes[name] = value
+        rest = rest[len(said) :].lstrip()
+    return Group(**attributes, place=place, count=count) if "shape" in attributes else None
+
+
+def _counted(phrase: str) -> tuple[int, str]:
+    """How many, and the words after that."""
+    for said, count in COUNTS.items():
+        if phrase.startswith(f"{said} "):
+            return count, phrase.removeprefix(f"{said} ")
+    return 1, re.sub(r"^(?:an?|the|one) ", "", phrase)
+
+
+_BY_LENGTH = sorted(WORDS, key=len, reverse=True)

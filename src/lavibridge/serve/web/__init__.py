@@ -1,0 +1,1 @@
+"""The HTTP side: routes, what is let in, and what is said about it."""

@@ -1,0 +1,50 @@
+"""The application: every route, in one place to be read.
+
+GET  /  /page/...                 the page                    POST /v1/images/generations  as OpenAI's
+GET  /health  /metrics            state                       GET  /v1/models              the bridges
+POST /v1/jobs                     draw, with progress         POST /v1/tokens              tokens of a prompt
+GET  /v1/jobs/ID[/events|/pictures/N]    DELETE /v1/jobs/ID   GET  /v1/runs[/NAME[/...]]   runs, read-only
+"""
+
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+
+from lavibridge import __version__
+from lavibridge.serve.web import problems, routes_images, routes_jobs, routes_state
+from lavibridge.serve.web.house import House
+from lavibridge.serve.web.requests import JobRequest
+
+PAGE = Path(__file__).parent.parent / "page"
+TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+
+def make_app(house: House) -> FastAPI:
+    """The application, without its guard."""
+    app = FastAPI(
+        title="lavibridge",
+        version=__version__,
+        description="Draws with bridges between language models and image models.",
+        docs_url=None,  # these pages fetch scripts from elsewhere
+        redoc_url=None,
+        responses={**problems.ANSWERS},
+    )
+    problems.install(app, tuple(JobRequest.model_fields))
+    for room in (routes_images, routes_jobs, routes_state):
+        app.include_router(room.make_router(house))
+    _add_page(app)
+    return app
+
+
+def _add_page(app: FastAPI) -> None:
+    files = {path.name: path for path in PAGE.iterdir() if path.suffix in TYPES}
+    _add_file(app, "/", files["index.html"])
+    for name, path in files.items():
+        _add_file(app, f"/page/{name}", path)
+
+
+def _add_file(app: FastAPI, route: str, path: Path) -> None:
+    @app.get(route, include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(path, media_type=TYPES[path.suffix])

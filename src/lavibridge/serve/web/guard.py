@@ -1,0 +1,132 @@
+"""Who is let in, and with what: asked before any route is reached.
+
+    Host, Origin      a page of another site cannot talk to a server on this machine (DNS rebinding, CSRF)
+    token             compared in constant time; needed everywhere but for the page's files and /health
+    JSON only, size   a body is JSON, and is not read beyond the limit
+
+What a route may not do without a token is no list: only what is open is listed.
+"""
+
+import hmac
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.exceptions import HTTPException
+
+from lavibridge.serve.web.problems import problem
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+OPEN = ("/", "/health")
+OPEN_BELOW = "/page/"
+"""Static files; everything else needs the token, if there is one."""
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+
+class Guard:
+    """An ASGI application around another."""
+
+    def __init__(self, app: App, *, host: str, token: str | None, body_bytes: int) -> None:
+        self.app, self.token, self.body_bytes = app, token, body_bytes
+        self.hosts = {*LOOPBACK, host} if token is None else None
+        """Names under which the server may be asked; None: any, as a token is asked for."""
+        self.answered: dict[tuple[str, str, int], int] = {}
+        """Answers so far, by method, route and status."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or answer it here."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        status = 0
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                own = {name for name, _ in message["headers"]}
+                message["headers"] = [
+                    *message["headers"],
+                    *((k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in own),
+                ]
+            await send(message)
+
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        refusal = self._refusal(scope, headers)
+        try:
+            answer = self.app if refusal is None else problem(*refusal)
+            await answer(scope, self._bounded(receive), noting)
+        finally:
+            route = scope.get("route")
+            key = (scope["method"], "other" if route is None else str(route.path), status)
+            if len(self.answered) < 1000 or key in self.answered:
+                self.answered[key] = self.answered.get(key, 0) + 1
+
+    def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
+        """Status and message for a request that is not let in."""
+        host = headers.get("host", "")
+        if self.hosts is not None and _name(host) not in self.hosts:
+            return 403, "this server answers under 127.0.0.1 and localhost only: ask it by one of these names"
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            return 403, "requests from pages of other sites are not answered"
+        if self.token is not None and not _is_open(scope["path"]) and not self._is_known(headers):
+            return 401, "a token is needed: send the header 'Authorization: Bearer TOKEN'"
+        if scope["method"] in ("POST", "PUT", "PATCH"):
+            if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+                return 415, "send JSON, with the header 'Content-Type: application/json'"
+            length = headers.get("content-length", "0")
+            if not length.isascii() or not length.isdigit() or int(length) > self.body_bytes:
+                return 413, self._too_large()
+        return None
+
+    def _is_known(self, headers: dict[str, str]) -> bool:
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        expected = (self.token or "").encode()
+        return hmac.compare_digest(given.strip().encode(), expected) and scheme.lower() == "bearer"
+
+    def _bounded(self, receive: Receive) -> Receive:
+        """The same body, which raises when it is too long."""
+        length = 0
+
+        async def bounded() -> Message:
+            nonlocal length
+            message = await receive()
+            length += len(message.get("body", b""))
+            if length > self.body_bytes:
+                raise HTTPException(413, self._too_large())
+            return message
+
+        return bounded
+
+    def _too_large(self) -> str:
+        return f"the body is longer than {self.body_bytes} bytes"
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN or path.startswith(OPEN_BELOW)
+
+
+def _name(host: str) -> str:
+    """A Host header without its port."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""

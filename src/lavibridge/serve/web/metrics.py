@@ -1,0 +1,50 @@
+"""What a monitoring system reads: counts and states, in Prometheus' text format."""
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+from lavibridge.serve.engine.desk import Desk
+from lavibridge.serve.engine.worker import Worker
+from lavibridge.serve.web.guard import Guard
+
+TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def exposition(desk: Desk, worker: Worker, guard: Guard) -> str:
+    """All metrics as text."""
+    return "\n".join([*_lines(desk, worker, guard), ""])
+
+
+def _lines(desk: Desk, worker: Worker, guard: Guard) -> Iterator[str]:
+    waiting, drawing = desk.counts()
+    yield from _one("lavi_pictures_waiting", "gauge", "Pictures in the queue.", waiting)
+    yield from _one("lavi_pictures_drawing", "gauge", "Pictures being drawn.", drawing)
+    yield from _one("lavi_queue_limit", "gauge", "Pictures that may wait or be drawn.", desk.limits.queue)
+    yield from _one("lavi_pictures_total", "counter", "Pictures drawn.", desk.drawn)
+    yield from _one("lavi_steps_total", "counter", "Steps, of however many pictures at a time.", worker.steps)
+    yield from _one("lavi_picture_steps_total", "counter", "Steps of single pictures.", worker.rows)
+    yield from _one("lavi_seconds_per_picture", "gauge", "Lately, while there was work.", round(desk.pace, 4))
+    memory = _memory()
+    if memory is not None:
+        yield from _one("process_resident_memory_bytes", "gauge", "Memory in use.", memory)
+    yield "# HELP lavi_http_requests_total Answers by method, route and status."
+    yield "# TYPE lavi_http_requests_total counter"
+    for (method, route, status), count in sorted(guard.answered.items()):
+        method = method if method.isalpha() else "other"
+        yield f'lavi_http_requests_total{{method="{method}",route="{route}",status="{status}"}} {count}'
+
+
+def _one(name: str, kind: str, told: str, value: int | float) -> Iterator[str]:
+    yield f"# HELP {name} {told}"
+    yield f"# TYPE {name} {kind}"
+    yield f"{name} {value}"
+
+
+def _memory() -> int | None:
+    """Resident bytes; None where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * mmap.PAGESIZE
+    except OSError:
+        return None

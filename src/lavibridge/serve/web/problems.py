@@ -1,0 +1,92 @@
+"""Errors as OpenAI's clients read them: what was wrong and what to do, and never a traceback.
+
+{"error": {"message": ..., "type": ..., "param": null, "code": ...}}
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from lavibridge.core.config import did_you_mean
+from lavibridge.core.errors import LaviError
+from lavibridge.serve.engine.desk import Closing, Full
+
+TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+class Detail(BaseModel):
+    """What is wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Problem(BaseModel):
+    """The body of every answer that is no success."""
+
+    error: Detail
+
+
+ANSWERS: Mapping[int | str, dict[str, Any]] = {
+    "4XX": {"model": Problem, "description": "The request cannot be met; the message says what to do."},
+    503: {"model": Problem, "description": "The server is stopping."},
+}
+"""Declared of every route."""
+
+
+def problem(
+    status: int, message: str, code: str | None = None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """An error's answer."""
+    kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    told = message.encode("utf-8", "replace").decode()  # a key may hold half of a surrogate pair
+    body = {"error": {"message": told, "type": kind, "param": None, "code": code}}
+    return JSONResponse(body, status, headers=dict(headers or {}))
+
+
+def install(app: FastAPI, known: Sequence[str]) -> None:
+    """Answer every error of ``app`` in this form; ``known`` are the keys that a request may have."""
+
+    @app.exception_handler(Full)
+    def _full(request: Request, error: Full) -> JSONResponse:
+        return problem(429, str(error), "queue_full", {"Retry-After": str(error.seconds)})
+
+    @app.exception_handler(Closing)
+    def _closing(request: Request, error: Closing) -> JSONResponse:
+        return problem(503, str(error), "closing", {"Retry-After": "30"})
+
+    @app.exception_handler(LaviError)
+    def _refused(request: Request, error: LaviError) -> JSONResponse:
+        return problem(400, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return problem(400, "; ".join(_explain(each, tuple(known)) for each in error.errors()[:5]))
+
+    @app.exception_handler(HTTPException)
+    def _other(request: Request, error: HTTPException) -> JSONResponse:
+        return problem(error.status_code, str(error.detail), None, error.headers)
+
+    @app.exception_handler(Exception)
+    def _unexpected(request: Request, error: Exception) -> JSONResponse:
+        return problem(500, "something went wrong on the server; its log says what", "internal")
+
+
+def _explain(error: Mapping[str, Any], known: tuple[str, ...]) -> str:
+    """One thing that is wrong with a request; what was sent is not sent back."""
+    place = [str(part) for part in error["loc"] if part not in ("body", "path", "query")]
+    name = ".".join(place) or "the body"
+    if error["type"] == "extra_forbidden":
+        return f"{name[:60]}: unknown key{did_you_mean(name, known)} (known keys: {', '.join(known)})"
+    if error["type"] == "json_invalid":
+        return "the body is not valid JSON"
+    if error["type"] == "missing":
+        return f"{name}: this key is needed and was not given"
+    return f"{name[:60]}: {error['msg']}"

@@ -1,0 +1,132 @@
+"""What a client may ask for, and how it becomes wishes that the engine draws."""
+
+import secrets
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from lavibridge.core.config import Config, did_you_mean
+from lavibridge.core.errors import RecipeError
+from lavibridge.serve.engine.painter import Painter
+from lavibridge.serve.engine.wish import Wish
+from lavibridge.serve.limits import MOST_SEED, Limits
+
+
+class PictureRequest(Config):
+    """What is to be drawn."""
+
+    prompt: str
+    """What to draw; `(word:1.3)` has more of a word."""
+    model: str | None = None
+    """Name of a bridge, as `/v1/models` lists them. None: the first."""
+    n: int = Field(default=1, ge=1)
+    """Pictures, from seed, seed + 1, ..."""
+    size: str | None = None
+    """`WIDTHxHEIGHT`. None or `auto`: what the image model was made for."""
+    negative_prompt: str = ""
+    """What guidance leads away from."""
+    seed: int | None = Field(default=None, ge=0, le=MOST_SEED)
+    """Seed of the first picture's noise. None: by chance."""
+    num_inference_steps: int = Field(default=20, ge=1)
+    """Denoising steps."""
+    guidance_scale: float | None = Field(default=None, ge=0, le=100)
+    """Classifier-free guidance; 1 is none. None: the image model's own."""
+    embed_recipe: bool = True
+    """Write the recipe into the PNG, so that the picture can be drawn again from its file."""
+
+
+class ImageRequest(PictureRequest):
+    """A request in the form of OpenAI's images endpoint."""
+
+    response_format: Literal["b64_json", "url"] = "b64_json"
+    """The PNG itself in base 64, or where to fetch it."""
+    user: str | None = Field(default=None, max_length=256)
+    """Taken, as OpenAI's clients may send it, and not used."""
+    quality: str | None = Field(default=None, max_length=64)
+    """Taken and not used: steps decide."""
+    style: str | None = Field(default=None, max_length=64)
+    """Taken and not used: the prompt decides."""
+
+
+class JobRequest(PictureRequest):
+    """A job, whose progress is told."""
+
+    explain: bool = False
+    """Also say which words each region of the picture attended to."""
+
+
+class TokensRequest(Config):
+    """A prompt to be counted."""
+
+    prompt: str
+    """The prompt."""
+
+
+def wishes(
+    asked: PictureRequest, painters: Mapping[str, Painter], limits: Limits, is_explained: bool = False
+) -> list[Wish]:
+    """The pictures of a request; RecipeError says what cannot be had."""
+    name = asked.model if asked.model is not None else next(iter(painters))
+    if name not in painters:
+        raise RecipeError(
+            f"model: there is no bridge of that name here{did_you_mean(name, tuple(painters))} "
+            f"(there are {', '.join(painters)})"
+        )
+    painter = painters[name]
+    check_prompt(asked.prompt, limits, "prompt")
+    check_prompt(asked.negative_prompt, limits, "negative_prompt")
+    if not asked.prompt.strip():
+        raise RecipeError("prompt: give a text to draw, it is empty")
+    for key, found, most in (
+        ("n", asked.n, limits.count),
+        ("num_inference_steps", asked.num_inference_steps, limits.steps),
+    ):
+        if found > most:
+            raise RecipeError(f"{key}: this server gives {most} at most, {found} were asked for")
+    vision = painter.bridge.vision
+    width, height = _size(asked.size, vision.default_size, limits.side)
+    for prompt in (asked.prompt, asked.negative_prompt):
+        painter.check(prompt, height, width)
+    seed = secrets.randbelow(2**32) if asked.seed is None else asked.seed
+    guidance = vision.default_guidance if asked.guidance_scale is None else asked.guidance_scale
+    return [
+        Wish(
+            model=name,
+            prompt=asked.prompt,
+            negative_prompt=asked.negative_prompt,
+            seed=(seed + number) % (MOST_SEED + 1),
+            steps=asked.num_inference_steps,
+            guidance=guidance,
+            width=width,
+            height=height,
+            is_explained=is_explained,
+        )
+        for number in range(asked.n)
+    ]
+
+
+def check_prompt(prompt: str, limits: Limits, key: str) -> None:
+    """RecipeError for a prompt that is too long, or no text."""
+    try:
+        length = len(prompt.encode("utf-8"))
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold
+        raise RecipeError(f"{key}: this is not valid Unicode") from None
+    if length > limits.prompt_bytes:
+        raise RecipeError(f"{key}: at most {limits.prompt_bytes} bytes of UTF-8 are taken: shorten it")
+
+
+def _size(size: str | None, default: int, most: int) -> tuple[int, int]:
+    """Width and height in pixels."""
+    if size is None or size == "auto":
+        return default, default
+    width, cross, height = size.partition("x")
+    if not (cross and _is_number(width) and _is_number(height)):
+        raise RecipeError("size: write it as WIDTHxHEIGHT, such as 64x64, or auto")
+    if max(int(width), int(height)) > most:
+        raise RecipeError(f"size: this server draws {most} pixels a side at most")
+    return int(width), int(height)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5

@@ -1,0 +1,85 @@
+"""The server's own state, and runs from the runs folder, read-only."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import PlainTextResponse, Response
+from pydantic import BaseModel
+
+from lavibridge import __version__
+from lavibridge.serve.web import metrics, runs
+from lavibridge.serve.web.house import House
+
+REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
+"""A report is one file with its styles and pictures inside; no script of it runs."""
+
+
+class Health(BaseModel):
+    """Whether the server takes jobs."""
+
+    status: Literal["ok", "closing"]
+    version: str
+    needs_token: bool
+
+
+def make_router(house: House) -> APIRouter:
+    """The routes."""
+    router = APIRouter()
+
+    @router.get("/health", tags=["state"])
+    async def health(request: Request) -> Health:
+        """Whether the server takes jobs."""
+        closing = house.desk.is_closing
+        guard = request.app.state.guard
+        return Health(
+            status="closing" if closing else "ok",
+            version=__version__,
+            needs_token=guard.token is not None,
+        )
+
+    @router.get("/metrics", tags=["state"], response_class=PlainTextResponse)
+    async def read_metrics(request: Request) -> Response:
+        """Prometheus metrics."""
+        text = metrics.exposition(house.desk, house.worker, request.app.state.guard)
+        return Response(text, media_type=metrics.TYPE)
+
+    @router.get("/v1/runs", tags=["runs"])
+    def list_runs() -> list[dict[str, Any]]:
+        """Runs in the runs folder, the latest first."""
+        return [runs.summary(folder) for folder in _runs(house).values()]
+
+    @router.get("/v1/runs/{name}", tags=["runs"])
+    def run(name: str) -> dict[str, Any]:
+        """A run with its loss curve and scores."""
+        return runs.details(_run(house, name))
+
+    @router.get("/v1/runs/{name}/samples/{sample}", tags=["runs"], response_class=Response)
+    def sample(name: str, sample: str) -> Response:
+        """A preview picture of a run."""
+        found = runs.sample(_run(house, name), sample)
+        if found is None:
+            raise HTTPException(404, "the run has no such sample")
+        return Response(found, media_type="image/png")
+
+    @router.get("/v1/runs/{name}/report", tags=["runs"], response_class=Response)
+    def report(name: str) -> Response:
+        """The report of a finished run."""
+        page = _run(house, name) / "report.html"
+        if not page.is_file():
+            raise HTTPException(404, "the run has no report yet: lavi report writes it")
+        headers = {"content-security-policy": REPORT_POLICY}
+        return Response(page.read_bytes(), media_type="text/html", headers=headers)
+
+    return router
+
+
+def _runs(house: House) -> dict[str, Path]:
+    return {} if house.runs is None else runs.list_runs(house.runs)
+
+
+def _run(house: House, name: str) -> Path:
+    found = _runs(house).get(name)
+    if found is None:
+        raise HTTPException(404, "there is no such run in the runs folder")
+    return found

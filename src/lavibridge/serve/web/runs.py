@@ -1,0 +1,86 @@
+"""Runs in training and finished ones, read-only: what the page's second tab shows.
+
+A name from a client is looked up among the folders that are there; no path is ever made of it.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from lavibridge.core.errors import RunError
+from lavibridge.report.records import RunRecord, read_run
+
+MOST_POINTS = 400
+"""Points of a curve."""
+LIVE = 120.0
+"""Seconds since the last line of the log up to which a run counts as in training."""
+SHOWN = ("step", "loss", "seconds")
+
+
+def list_runs(root: Path) -> dict[str, Path]:
+    """Run folders below a folder, by name, the latest first."""
+    found = [path for path in root.glob("*") if (path / "recipe.yaml").is_file()] if root.is_dir() else []
+    return {path.name: path for path in sorted(found, key=_changed, reverse=True)}
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """A run in a line; a damaged one says what is wrong."""
+    try:
+        run = read_run(folder)
+    except RunError as error:
+        return {
+            "name": folder.name,
+            "state": "damaged",
+            "error": str(error).replace(str(folder), folder.name),
+        }
+    last = run.rows[-1] if run.rows else {}
+    training = run.recipe.get("training") or {}
+    return {
+        "name": run.name,
+        "state": _state(run),
+        "step": last.get("step"),
+        "steps": training.get("steps"),
+        "loss": last.get("loss"),
+        "parts": {part: _source(run.recipe.get(part)) for part in ("language", "connector", "vision")},
+        "has_report": (folder / "report.html").is_file(),
+        "samples": [path.stem for path in run.samples],
+    }
+
+
+def details(folder: Path) -> dict[str, Any]:
+    """A run with its curve and scores."""
+    run = read_run(folder)
+    stride = max(1, -(-len(run.rows) // MOST_POINTS))
+    rows = [*run.rows[::stride], *([run.rows[-1]] if run.rows and (len(run.rows) - 1) % stride else [])]
+    scores = {
+        name: {key: each.get(key) for key in ("n", "mean", "low", "high")}
+        for name, each in (run.results.get("categories") or {}).items()
+    }
+    return summary(folder) | {
+        "curve": [{key: row.get(key) for key in SHOWN} for row in rows],
+        "scores": scores,
+    }
+
+
+def sample(folder: Path, name: str) -> bytes | None:
+    """A preview picture of a run by its name."""
+    found = {path.stem: path for path in read_run(folder).samples}
+    return found[name].read_bytes() if name in found else None
+
+
+def _state(run: RunRecord) -> str:
+    log = run.folder / "log.jsonl"
+    if log.is_file() and time.time() - log.stat().st_mtime < LIVE and not run.results:
+        return "training"
+    return "finished" if run.results or run.trained else "begun"
+
+
+def _changed(folder: Path) -> float:
+    log = folder / "log.jsonl"
+    return (log if log.is_file() else folder).stat().st_mtime
+
+
+def _source(part: Any) -> str:
+    if not isinstance(part, dict):
+        return str(part or "")
+    return Path(str(part.get("source") or part.get("kind", ""))).name

@@ -1,0 +1,82 @@
+"""Waiting for a job without holding a thread, and noticing when whoever waits has gone."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.requests import Request
+
+from lavibridge.serve.engine.desk import Desk
+from lavibridge.serve.engine.job import Job
+
+STILL_HERE = 15.0
+"""Seconds of silence after which a comment is sent, so that broken connections are found out."""
+
+
+@asynccontextmanager
+async def listening(desk: Desk, job: Job) -> AsyncIterator[asyncio.Event]:
+    """An event that is set whenever the job changes; leaving cancels a job that is not over."""
+    changed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def wake() -> None:
+        loop.call_soon_threadsafe(changed.set)
+
+    desk.listen(job, wake)
+    try:
+        yield changed
+    finally:
+        desk.leave(job, wake)
+
+
+async def until_over(desk: Desk, job: Job, request: Request) -> None:
+    """Wait for the end of a job; if the client goes away, that is the end."""
+    async with listening(desk, job) as changed:
+        gone = asyncio.create_task(_gone(request))
+        try:
+            while not job.is_over and not gone.done():
+                waiting = asyncio.create_task(changed.wait())
+                await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+                changed.clear()
+        finally:
+            gone.cancel()
+
+
+async def events(desk: Desk, job: Job) -> AsyncIterator[str]:
+    """A job as server-sent events, `event: job`: its state now and after each change.
+
+    A slow reader gets the latest state, never a backlog. Pictures and previews are sent once, when new.
+    """
+    sent: dict[int, bytes] = {}
+    async with listening(desk, job) as changed:
+        while True:
+            changed.clear()
+            is_over = job.is_over
+            yield f"event: job\ndata: {json.dumps(_with_pictures(job, sent))}\n\n"
+            if is_over:
+                return
+            while not changed.is_set():
+                try:
+                    await asyncio.wait_for(changed.wait(), STILL_HERE)
+                except TimeoutError:
+                    yield ": still here\n\n"
+
+
+def _with_pictures(job: Job, sent: dict[int, bytes]) -> dict[str, Any]:
+    described = job.describe()
+    for number, picture in enumerate(job.pictures):
+        png = picture.png or picture.preview
+        if png is not None and sent.get(number) is not png:
+            sent[number] = png
+            key = "b64_json" if picture.png is not None else "preview"
+            described["pictures"][number][key] = base64.b64encode(png).decode()
+    return described
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,110 @@
+"""Toy bridges of the real classes, and a real server around them on a port of its own."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+
+from lavibridge.bridge import Bridge
+from lavibridge.serve.engine.painter import Painter
+from lavibridge.serve.limits import Limits
+from lavibridge.serve.web.address import Address, bind, url_of
+from lavibridge.serve.web.house import House
+from lavibridge.serve.web.server import Server, guarded, make_house
+
+
+def _compose(language: str, vision: str, connector: str = "lavi") -> Bridge:
+    named = [{"kind": kind, "source": "random"} for kind in (language, vision)]
+    return Bridge.compose(*named, connector, language_lora={"rank": 2}, vision_lora={"rank": 2}).eval()
+
+
+def _eventually(holds: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it never came to be"
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def compose() -> Callable[..., Bridge]:
+    """Makes a toy bridge of a language model, a vision model and a connector."""
+    return _compose
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., None]:
+    """Waits until something holds."""
+    return _eventually
+
+
+@pytest.fixture(scope="session")
+def painters() -> dict[str, Painter]:
+    """Two toy bridges: one of an encoder, one of a decoder."""
+    return {
+        "first": Painter("first", _compose("t5", "pixart"), 8),
+        "second": Painter("second", _compose("llama", "pixart"), 8),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A server that runs."""
+
+    url: str
+    house: House
+    client: httpx.Client
+    server: Server
+
+
+@contextmanager
+def _running(house: House, token: str | None = None) -> Iterator[Running]:
+    """Serve a house from a thread."""
+    address = Address(port=0, token=token)
+    bound: socket.socket = bind(address)
+    config = uvicorn.Config(
+        guarded(house, address), log_level="warning", access_log=False, lifespan="off", ws="none"
+    )
+    server = Server(config, house.desk)
+    thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
+    thread.start()
+    url = url_of(address, bound).partition("#")[0].rstrip("/")
+    with httpx.Client(base_url=url, timeout=60) as client:
+        _eventually(lambda: server.started)
+        yield Running(url=url, house=house, client=client, server=server)
+    server.should_exit = True
+    house.desk.close()
+    thread.join(20)
+    house.worker.join(20.0)
+    bound.close()
+    assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def running() -> Callable[..., AbstractContextManager[Running]]:
+    """Serves a house from a thread."""
+    return _running
+
+
+@pytest.fixture(scope="module")
+def served(painters: dict[str, Painter], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server of both bridges."""
+    limits = Limits(queue=12, steps=1000, count=4, side=64)
+    with _running(make_house(painters, limits, tmp_path_factory.mktemp("runs"), False)) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """The browser that the tests drive."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        for folder in ("/usr/bin", "/usr/local/bin", "/snap/bin"):
+            if (Path(folder) / name).is_file():
+                return Path(folder) / name
+    pytest.skip("no Chromium here: install it (Debian: apt-get install chromium), then run again")

@@ -1,0 +1,285 @@
+"""The API over real sockets: OpenAI's own client, jobs with progress, limits, and clients that go away."""
+
+import base64
+import io
+import json
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from PIL import Image
+
+from lavibridge.serve.engine.painter import Painter
+from lavibridge.serve.limits import Limits
+from lavibridge.serve.web.server import make_house
+
+Running = Any
+Serve = Callable[..., AbstractContextManager[Running]]
+LONG = {"prompt": "a red circle", "num_inference_steps": 1000, "size": "16x16", "model": "first"}
+SHORT = {"prompt": "a red circle", "num_inference_steps": 1, "size": "16x16"}
+
+
+def events(client: httpx.Client, job: str) -> list[dict[str, Any]]:
+    with client.stream("GET", f"/v1/jobs/{job}/events") as answer:
+        lines = [line for line in answer.iter_lines() if line.startswith("data: ")]
+    return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+
+def is_idle(served: Running) -> bool:
+    return served.house.desk.counts() == (0, 0)
+
+
+def test_the_openai_client_draws(served: Running) -> None:
+    client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0)
+    assert [model.id for model in client.models.list()] == ["first", "second"]
+    made = client.images.generate(
+        model="second",
+        prompt="a red circle",
+        n=2,
+        size="16x16",  # type: ignore[arg-type]
+        response_format="b64_json",
+        extra_body={"seed": 3, "num_inference_steps": 2, "guidance_scale": 2.0, "negative_prompt": "blue"},
+    )
+    assert made.data is not None
+    assert len(made.data) == 2
+    with Image.open(io.BytesIO(base64.b64decode(made.data[0].b64_json or ""))) as picture:
+        assert picture.size == (16, 16)
+        recipe = json.loads(picture.text["lavibridge"])  # type: ignore[attr-defined]
+    assert recipe["seed"] == 3
+    assert recipe["model"] == "second"
+    linked = client.images.generate(prompt="a red circle", size="16x16", response_format="url")  # type: ignore[call-overload]
+    assert httpx.get(linked.data[0].url).content.startswith(b"\x89PNG")
+    with pytest.raises(openai.BadRequestError, match="no bridge of that name"):
+        client.images.generate(model="third", prompt="a red circle")
+
+
+def test_the_python_of_the_guide_runs(served: Running) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "serve.md").read_text(encoding="utf-8")
+    code = guide.split("```python\n")[1].split("```")[0]
+    assert "http://127.0.0.1:8765" in code
+    assert 'model="quickstart"' in code
+    names: dict[str, Any] = {}
+    exec(code.replace("http://127.0.0.1:8765", served.url).replace('"quickstart"', '"first"'), names)
+    assert len(names["made"].data) == 2
+
+
+def test_the_same_request_gives_the_same_bytes(served: Running) -> None:
+    pictures = {
+        served.client.post("/v1/images/generations", json={**SHORT, "seed": 5}).json()["data"][0]["b64_json"]
+        for _ in range(2)
+    }
+    assert len(pictures) == 1
+
+
+def test_a_job_tells_its_progress_and_ends_with_pictures(served: Running) -> None:
+    made = served.client.post("/v1/jobs", json={**SHORT, "num_inference_steps": 12, "n": 2, "explain": True})
+    assert made.status_code == 201
+    told = events(served.client, made.json()["id"])
+    steps = [each["pictures"][0]["step"] for each in told]
+    assert steps == sorted(steps)
+    last = told[-1]
+    assert last["status"] == "done"
+    assert last["tokens_used"] > 0
+    assert last["pictures"][1]["recipe"]["seed"] == last["pictures"][0]["recipe"]["seed"] + 1
+    assert last["pictures"][0]["why"]["maps"]
+    assert any("preview" in picture for each in told for picture in each["pictures"])
+    sent = [picture["b64_json"] for each in told for picture in each["pictures"] if "b64_json" in picture]
+    assert len(sent) == 2
+    path = f"/v1/jobs/{last['id']}"
+    assert served.client.get(f"{path}/pictures/0").content == base64.b64decode(sent[0])
+    assert served.client.get(path).json()["status"] == "done"
+    assert served.client.get(f"{path}/pictures/7").status_code == 404
+    assert served.client.get("/v1/jobs/nothing").status_code == 404
+
+
+def test_a_job_is_cancelled_at_once(served: Running, eventually: Callable[..., None]) -> None:
+    job = served.client.post("/v1/jobs", json=LONG).json()["id"]
+    eventually(lambda: served.client.get(f"/v1/jobs/{job}").json()["pictures"][0]["step"] > 0)
+    assert served.client.delete(f"/v1/jobs/{job}").json()["status"] == "cancelled"
+    eventually(lambda: is_idle(served))
+    assert events(served.client, job)[-1]["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("path", ["/v1/images/generations", "events"])
+def test_a_client_that_goes_away_frees_its_place(
+    served: Running, eventually: Callable[..., None], path: str
+) -> None:
+    if path == "events":
+        path = f"/v1/jobs/{served.client.post('/v1/jobs', json=LONG).json()['id']}/events"
+        asked = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    else:
+        body = json.dumps(LONG)
+        asked = (
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n{body}"
+        )
+    with socket.create_connection(("127.0.0.1", int(served.url.rpartition(":")[2]))) as connection:
+        connection.sendall(asked.encode())
+        eventually(lambda: served.house.desk.counts()[1] == 1)
+        job = served.house.desk.jobs()[-1]
+        assert job.pictures[0].step < 1000
+    eventually(lambda: is_idle(served))
+    assert job.state == "cancelled"
+
+
+def test_a_full_queue_says_when_to_come_again(served: Running, eventually: Callable[..., None]) -> None:
+    jobs = [served.client.post("/v1/jobs", json={**LONG, "n": 4}).json()["id"] for _ in range(3)]
+    refused = served.client.post("/v1/images/generations", json=SHORT)
+    assert refused.status_code == 429
+    assert int(refused.headers["retry-after"]) >= 1
+    assert refused.json()["error"]["code"] == "queue_full"
+    for job in jobs:
+        served.client.delete(f"/v1/jobs/{job}")
+    eventually(lambda: is_idle(served))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"prompt": " "}, "it is empty"),
+        ({"prompt": "a" * 5000}, "at most 4096 bytes"),
+        ({"negative_prompt": "é" * 2100}, "at most 4096 bytes"),
+        ({"prompt": "a (red:99) circle"}, "above 10"),
+        ({"prompt": None}, "prompt"),
+        ({"n": 5}, "4 at most"),
+        ({"n": 0}, "n: "),
+        ({"num_inference_steps": 1001}, "1000 at most"),
+        ({"size": "4096x16"}, "64 pixels"),
+        ({"size": "17x17"}, "multiples"),
+        ({"size": "big"}, "WIDTHxHEIGHT"),
+        ({"size": "1" * 30 + "x16"}, "WIDTHxHEIGHT"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**60}, "seed"),
+        ({"model": "../../etc/passwd"}, "no bridge of that name"),
+        ({"guidance_scale": "NaN"}, "guidance_scale"),
+        ({"gidance_scale": 3}, "did you mean 'guidance_scale'"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_with_a_reason(
+    served: Running, change: dict[str, Any], told: str
+) -> None:
+    answer = served.client.post("/v1/images/generations", json={**SHORT, **change})
+    assert answer.status_code == 400
+    assert told in answer.json()["error"]["message"]
+    assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b'{"prompt": "\\ud800"}',
+        b'{"prompt": "a", "\\ud800": 1}',
+        b'"text"',
+        b"null",
+    ],
+)
+def test_broken_bodies_are_refused(served: Running, content: bytes) -> None:
+    answer = served.client.post("/v1/jobs", content=content, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"]
+
+
+def test_long_bodies_are_not_read(served: Running) -> None:
+    json_type = {"content-type": "application/json"}
+    assert served.client.post("/v1/jobs", content=b" " * 70_000, headers=json_type).status_code == 413
+
+    def drops() -> Any:
+        yield from (b" " * 1000 for _ in range(100))
+
+    assert served.client.post("/v1/jobs", content=drops(), headers=json_type).status_code == 413
+    assert served.client.post("/v1/jobs", content=b"{}").status_code == 415
+    assert served.client.post("/v1/jobs", data={"prompt": "a"}).status_code == 415
+
+
+def test_other_sites_and_names_are_turned_away(served: Running) -> None:
+    for headers in (
+        {"Host": "evil.example"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"Host": ""},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+    ):
+        assert served.client.get("/v1/models", headers=headers).status_code == 403, headers
+    assert served.client.get("/v1/models", headers={"Origin": served.url}).status_code == 200
+
+
+def test_every_answer_carries_the_policy(served: Running) -> None:
+    for path in ("/", "/page/main.js", "/v1/models", "/nothing", "/health"):
+        headers = served.client.get(path).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "access-control-allow-origin" not in headers
+    for path in ("/page/../app.py", "/page/%2e%2e/app.py", "/page/nothing.js", "/page//etc/passwd"):
+        assert served.client.get(path).status_code == 404
+
+
+def test_metrics_and_tokens(served: Running) -> None:
+    served.client.post("/v1/images/generations", json=SHORT)
+    lines = served.client.get("/metrics").text.splitlines()
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    assert int(values["lavi_pictures_total"]) >= 1
+    assert int(values["process_resident_memory_bytes"]) > 2**20
+    drawn = [name for name in values if "/v1/images/generations" in name and 'status="200"' in name]
+    assert len(drawn) == 1
+    counts = served.client.post("/v1/tokens", json={"prompt": "a red circle " * 20}).json()
+    assert counts["first"]["cut"] > 0
+    assert counts["first"]["used"] == counts["first"]["max_tokens"]
+
+
+def test_without_the_token_nothing_but_the_page_is_had(
+    painters: dict[str, Painter], running: Serve, tmp_path: Path
+) -> None:
+    token = "a-token-of-some-length"
+    with running(make_house(painters, Limits(), tmp_path, False), token) as served:
+        routes = (
+            served.house
+            and served.client.get("/openapi.json", headers={"Authorization": f"Bearer {token}"}).json()[
+                "paths"
+            ]
+        )
+        opened = []
+        for path, methods in {**routes, "/openapi.json": {"get": {}}, "/": {"get": {}}}.items():
+            for method in methods:
+                for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {token}"}):
+                    answer = served.client.request(
+                        method, path.replace("{", "").replace("}", ""), headers=headers
+                    )
+                    if answer.status_code != 401:
+                        opened.append(path)
+        assert set(opened) == {"/", "/health"}
+        assert served.client.get("/health").json()["needs_token"] is True
+        allowed = served.client.get("/v1/models", headers={"Authorization": f"Bearer {token}"})
+        assert allowed.status_code == 200
+
+
+def test_stopping_answers_everybody(
+    painters: dict[str, Painter], running: Serve, tmp_path: Path, eventually: Callable[..., None]
+) -> None:
+    with running(make_house(painters, Limits(batch=1), tmp_path, False)) as served:
+        answers: list[httpx.Response] = []
+
+        def ask() -> None:
+            body = {**LONG, "num_inference_steps": 60}
+            answers.append(httpx.post(f"{served.url}/v1/images/generations", json=body, timeout=60))
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: served.house.desk.counts() == (2, 1))
+        served.server.handle_exit(signal.SIGTERM, None)
+        for thread in threads:
+            thread.join(60)
+    assert sorted(answer.status_code for answer in answers) == [200, 503, 503]
+    told = next(answer for answer in answers if answer.status_code == 503)
+    assert "stopping" in told.json()["error"]["message"]
