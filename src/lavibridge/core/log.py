@@ -54,7 +54,7 @@ class PatientProgress(Progress):
         super().update(task_id, **changes)
         self.tell(task_id)
 
-    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+    def advance(self, task_id: TaskID, advance: float | int = 1) -> None:
         """Move a task on."""
         super().advance(task_id, advance)
         self.tell(task_id)
