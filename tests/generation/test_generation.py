@@ -149,7 +149,7 @@ def test_latents_are_the_same_alone_and_in_company(
     @torch.no_grad()
     def latents(chosen: list[int]) -> Tensor:
         wanted = order(tuple(prompts[index] for index in chosen), guidance=guidance)
-        rows = encode_once(wanted, language.encode, language.spans)
+        rows = encode_once(wanted.texts, wanted.batch, language.encode, language.spans)
         noise = initial_noise(wanted.shape, chosen)
         texts = [rows[prompt] for prompt in wanted.prompts]
         return draw_latents(wanted, texts, rows, adapter, vision, noise, lambda: None)
@@ -166,17 +166,17 @@ def test_each_text_is_encoded_once(language: LanguageModel) -> None:
         asked.extend(texts)
         return language.encode(texts)
 
-    rows = encode_once(order(("a", "b", "a", "c"), batch=2), features, language.spans)  # type: ignore[arg-type]
+    rows = encode_once(order(("a", "b", "a", "c")).texts, 2, features, language.spans)  # type: ignore[arg-type]
     assert asked == ["", "a", "b", "c"]
     asked.clear()
-    encode_once(order(("a", "a"), guidance=1.0), features, language.spans)  # type: ignore[arg-type]
+    encode_once(order(("a", "a"), guidance=1.0).texts, 2, features, language.spans)  # type: ignore[arg-type]
     assert asked == ["a"]
     assert set(rows) == {"", "a", "b", "c"}
 
 
 def test_gathering_undoes_the_parting(language: LanguageModel) -> None:
     texts = ("a cat", "", "a longer one")
-    rows = encode_once(order(texts, guidance=1.0, batch=1), language.encode, language.spans)
+    rows = encode_once(texts, 1, language.encode, language.spans)
     expected = language.encode(texts)
     found = gather([rows[text] for text in texts])
     assert torch.equal(found.mask, expected.mask)

@@ -11,7 +11,6 @@ of which the last few stay in memory. As visits jump about, row groups should be
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,8 +18,8 @@ import pyarrow.parquet as pq
 
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.columns import CAPTION, PICTURE, choose, texts
-from lavibridge.data.pictures.indexed import Indexed
-from lavibridge.data.pictures.paths import Place, below, files_at, stamp
+from lavibridge.data.pictures.held import Held
+from lavibridge.data.pictures.paths import Place, below
 from lavibridge.data.pictures.read import check_length, read_file
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.pictures.table import Entry
@@ -29,10 +28,10 @@ GROUPS_KEPT = 4
 ROWS = 1024
 
 
-class Parquet(Indexed):
+class Parquet(Held):
     """Pictures and captions in one Parquet table or a folder of them."""
 
-    class Config(Indexed.Config):
+    class Config(Held.Config):
         """Settings of `data.kind: parquet`."""
 
         path: Place
@@ -45,23 +44,13 @@ class Parquet(Indexed):
         """Folder that paths in the table start from; the table's own folder when not given."""
 
     config: "Parquet.Config"
+    suffix = ".parquet"
+    holders = "Parquet tables"
 
     def __init__(self, config: "Parquet.Config", rejected: Rejected) -> None:
         self.groups: OrderedDict[tuple[str, int], Any] = OrderedDict()
         self.turn = threading.Lock()
         super().__init__(config, rejected)
-
-    def describe(self) -> str:
-        return str(self.config.path)
-
-    @property
-    def folder(self) -> Path:
-        """Where names of tables start."""
-        return self.config.path if self.config.path.is_dir() else self.config.path.parent
-
-    def stamps(self) -> dict[str, Any]:
-        tables = files_at(self.config.path, frozenset({".parquet"}), "Parquet tables")
-        return {path.relative_to(self.folder).as_posix(): list(stamp(path)) for path in tables}
 
     def listing(self, rejected: Rejected) -> list[Entry]:
         found: list[Entry] = []
@@ -100,9 +89,6 @@ class Parquet(Indexed):
 
     def _picture_column(self, name: str, table: Any) -> str:
         return choose(self.config.image, table.schema_arrow.names, PICTURE, "image", name)
-
-    def stamp(self, entry: Entry) -> tuple[int, int]:
-        return stamp(self.folder / entry.holder)
 
     def read(self, entry: Entry) -> bytes:
         with self.turn:

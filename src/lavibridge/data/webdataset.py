@@ -17,8 +17,8 @@ from typing import Any
 
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.columns import CAPTION, choose, texts
-from lavibridge.data.pictures.indexed import Indexed
-from lavibridge.data.pictures.paths import SUFFIXES, Place, check_name, files_at, stamp
+from lavibridge.data.pictures.held import Held
+from lavibridge.data.pictures.paths import SUFFIXES, Place, check_name
 from lavibridge.data.pictures.read import check_length
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.pictures.table import Entry
@@ -36,10 +36,10 @@ class Group:
     fault: str | None = None
 
 
-class WebDataset(Indexed):
+class WebDataset(Held):
     """Pictures and captions in one tar archive or a folder of them."""
 
-    class Config(Indexed.Config):
+    class Config(Held.Config):
         """Settings of `data.kind: webdataset`."""
 
         path: Place
@@ -48,18 +48,8 @@ class WebDataset(Indexed):
         """Key of the caption in .json members; found by its usual names (caption, text) when not given."""
 
     config: "WebDataset.Config"
-
-    def describe(self) -> str:
-        return str(self.config.path)
-
-    @property
-    def folder(self) -> Path:
-        """Where names of archives start."""
-        return self.config.path if self.config.path.is_dir() else self.config.path.parent
-
-    def stamps(self) -> dict[str, Any]:
-        archives = files_at(self.config.path, frozenset({".tar"}), "archives")
-        return {path.relative_to(self.folder).as_posix(): list(stamp(path)) for path in archives}
+    suffix = ".tar"
+    holders = "archives"
 
     def listing(self, rejected: Rejected) -> list[Entry]:
         found: list[Entry] = []
@@ -142,9 +132,6 @@ class WebDataset(Indexed):
                 first=group.picture.offset_data,
                 second=group.picture.size,
             )
-
-    def stamp(self, entry: Entry) -> tuple[int, int]:
-        return stamp(self.folder / entry.holder)
 
     def read(self, entry: Entry) -> bytes:
         check_length(entry.second)

@@ -37,6 +37,11 @@ class Order:
     sampler: str
     negative_prompt: str
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All that has to be read: the negative prompt too, where guidance needs it."""
+        return self.prompts if self.guidance == 1 else (self.negative_prompt, *self.prompts)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -68,7 +73,7 @@ def draw(
         if on_step is not None:
             on_step(done, total)
 
-    rows = encode_once(order, features, spans)
+    rows = encode_once(order.texts, order.batch, features, spans)
     images: list[Image.Image] = []
     for start in starts:
         prompts = order.prompts[start : start + order.batch]
@@ -110,16 +115,16 @@ def draw_latents(
 
 
 def encode_once(
-    order: Order, features: Callable[[Sequence[str]], TextFeatures], spans: Spans
+    texts: Sequence[str], batch: int, features: Callable[[Sequence[str]], TextFeatures], spans: Spans
 ) -> dict[str, Row]:
-    """Each different text's features, the negative prompt's among them where guidance needs it."""
-    texts = list(dict.fromkeys([*([order.negative_prompt] if order.guidance != 1 else []), *order.prompts]))
+    """Each different text's features, ``batch`` texts at a time."""
+    texts = list(dict.fromkeys(texts))
     weighted = {text: parse(text) for text in texts}
     emphasised = [text for text in texts if not weighted[text].is_plain]
     plain = list(dict.fromkeys([*(each.text for each in weighted.values()), *([""] if emphasised else [])]))
     rows: dict[str, Row] = {}
-    for start in range(0, len(plain), order.batch):
-        part = plain[start : start + order.batch]
+    for start in range(0, len(plain), batch):
+        part = plain[start : start + batch]
         rows |= zip(part, _rows(features(part)), strict=True)
     found = {text: rows[weighted[text].text] for text in texts}
     for text in emphasised:

@@ -22,7 +22,7 @@ from lavibridge.core import registry
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError, RecipeError
-from lavibridge.generation.draw import Order, encode_once, gather
+from lavibridge.generation.draw import encode_once, gather
 from lavibridge.generation.sample import make_scheduler
 from lavibridge.interop.hook import asks_at_each_step, connect, needs_hook, painter
 from lavibridge.interop.packing import pack
@@ -131,17 +131,7 @@ def pipeline_class(bridge: Bridge) -> Any:
 def _features(bridge: Bridge, texts: Sequence[str]) -> TextFeatures:
     """The texts' features as `Bridge.generate` has them, with the weights of words."""
     bridge.read_prompts(texts)
-    order = Order(
-        prompts=tuple(texts),
-        seeds=(),
-        shape=(1, 1, 1),
-        steps=1,
-        guidance=1.0,
-        batch=len(texts),
-        sampler="unipc",
-        negative_prompt="",
-    )
-    rows = encode_once(order, bridge.features, bridge.language.spans)
+    rows = encode_once(texts, len(texts), bridge.features, bridge.language.spans)
     return gather([rows[text] for text in texts])
 
 

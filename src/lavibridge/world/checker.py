@@ -31,7 +31,7 @@ from PIL import Image
 
 from lavibridge.world.patches import grow
 from lavibridge.world.reading import read
-from lavibridge.world.scene import Group, Relation, Spec, in_place
+from lavibridge.world.scene import CANVAS, Group, Relation, Spec, in_place
 from lavibridge.world.seen import Reading, Seen
 
 CLAUSES = (
@@ -87,6 +87,13 @@ class Verdict:
 def check(picture: Image.Image | UInt8[ndarray, "height width 3"], spec: Spec) -> Verdict:
     """Read a 64 x 64 picture and judge every clause of the spec. Raises DataError at other sizes."""
     return judge(read(picture), spec)
+
+
+def to_canvas(picture: Image.Image) -> Image.Image:
+    """A picture of any size at the size that is read."""
+    if picture.size == (CANVAS, CANVAS):
+        return picture
+    return picture.resize((CANVAS, CANVAS), Image.Resampling.BOX)
 
 
 def judge(reading: Reading, spec: Spec) -> Verdict:

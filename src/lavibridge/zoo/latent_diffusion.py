@@ -77,7 +77,7 @@ class LatentDiffusionPretraining(Pretraining):
     """The step from which the harder categories are drawn more often."""
     placing: range = range(4_000, 6_500)
     """The steps in which places and directions are learnt: among all other pictures and times they never
-    were, by themselves they were after 1,800 steps."""
+    were, by themselves they were after 1,600 steps."""
     questions: Questions | None = None
     """For a text tower that learns along."""
     alpha_bar: Float[Tensor, " time"]

@@ -20,7 +20,7 @@ from lavibridge.core import registry
 from lavibridge.core.contracts import Conditioning
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.core.files import models_folder, resolve_source
-from lavibridge.generation.draw import Order, Row, encode_once, gather
+from lavibridge.generation.draw import Row, encode_once, gather
 from lavibridge.generation.emphasis import parse
 from lavibridge.serve.engine.rows import least_rows
 
@@ -118,18 +118,8 @@ class Painter:
     @torch.inference_mode()
     def _read_anew(self, prompt: str) -> Read:
         bridge = self.bridge
-        order = Order(
-            prompts=(prompt,),
-            seeds=(0,),
-            shape=(1, 1, 1),
-            steps=1,
-            guidance=1.0,
-            batch=1,
-            sampler="unipc",
-            negative_prompt="",
-        )
         with self.lock:
-            row = encode_once(order, bridge.features, bridge.language.spans)[prompt]
+            row = encode_once([prompt], 1, bridge.features, bridge.language.spans)[prompt]
         return Read(row=row, fixed=bridge.connector(gather([row])) if self.is_fixed else None)
 
     def _tokens(self, read: Read) -> Conditioning:

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 
 from PIL import Image
 
-from lavibridge.world.checker import check
-from lavibridge.world.scene import CANVAS, COLORS, SHAPES, SIZES, TEXTURES, Group, Relation, Spec
+from lavibridge.world.checker import check, to_canvas
+from lavibridge.world.scene import COLORS, SHAPES, SIZES, TEXTURES, Group, Relation, Spec
 from lavibridge.world.words import (
     LONG_ENDINGS,
     LONG_OPENINGS,
@@ -28,7 +28,6 @@ from lavibridge.world.words import (
     UNSEEN_RELATION_WORDINGS,
 )
 
-BOX = Image.Resampling.BOX
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "size": tuple(SIZES),
     "texture": TEXTURES,
@@ -49,8 +48,7 @@ def judge(prompt: str, picture: Image.Image) -> dict[str, dict[str, bool | str]]
     spec = read_prompt(prompt)
     if spec is None:
         return None
-    sized = picture if picture.size == (CANVAS, CANVAS) else picture.resize((CANVAS, CANVAS), BOX)
-    verdict = check(sized, spec)
+    verdict = check(to_canvas(picture), spec)
     return {
         name: {"holds": holds, "reason": verdict.reasons[name]} for name, holds in verdict.clauses.items()
     }

@@ -3,9 +3,9 @@
 import pytest
 from PIL import Image
 
-from lavibridge.serve.engine.promises import judge, read_prompt
 from lavibridge.world.captions import CATEGORIES, sample_pair
 from lavibridge.world.drawing import draw
+from lavibridge.world.promises import judge, read_prompt
 from lavibridge.world.scene import Group, Relation, Spec
 
 
