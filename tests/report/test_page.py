@@ -1,8 +1,9 @@
-"""A report of really trained toy runs: complete, self-contained, the same every time, safe with any text."""
+"""A report of really trained and evaluated toy runs: complete, self-contained, the same every time."""
 
 import json
 import re
 import shutil
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,96 +12,123 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from lavibridge.core.errors import LaviError, RunError
-from lavibridge.report.page import SHOWN, render, write_report
-from lavibridge.report.records import read_run
-from lavibridge.report.scores import score_tables
+from lavibridge.report.contents import SHOWN
+from lavibridge.report.page import render, write_report
+from lavibridge.report.wording import fact
 
 VOID = {"meta", "img", "link", "br", "hr", "input"}
+NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
+Runs = tuple[Path, Path]
 
 
 class Page(HTMLParser):
-    """Tags of a page in order, and whether each is closed where it should be."""
+    """Tags of a page in order, whether each is closed, and the text of what points into report.json."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
+        self.open: list[tuple[str, str | None]] = []
+        self.shown: list[tuple[str, list[str]]] = []
+        self.loose: list[str] = []
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.found.append((tag, dict(attributes)))
         if tag not in VOID:
-            self.open.append(tag)
+            at = dict(attributes).get("data-at")
+            if at is not None:
+                self.shown.append((at, []))
+            self.open.append((tag, at))
 
     def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.found.append((tag, dict(attributes)))
 
     def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data: str) -> None:
+        places = [at for _, at in self.open if at is not None]
+        if places:
+            next(each for each in reversed(self.shown) if each[0] == places[-1])[1].append(data)
+        elif any(tag == "td" for tag, _ in self.open):
+            self.loose.append(data)
 
 
-def category(mean: float, n: int) -> dict[str, Any]:
-    clause = {"n": n, "mean": mean, "low": mean / 2, "high": (1 + mean) / 2}
-    return {**clause, "clauses": {"color": clause}}
+@pytest.fixture(scope="module")
+def both(evaluated: Runs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of both runs."""
+    return write_report(evaluated, tmp_path_factory.mktemp("report") / "both.html")
 
 
-def of_world(categories: dict[str, Any]) -> dict[str, Any]:
-    """Results of the world's checker, as `lavi evaluate` writes them."""
-    world = {"unit": "share", "all": category(0.5, 300), "categories": categories}
-    return {"suite": "world", "version": 1, "n": 300, "metrics": {"world": world}}
+@pytest.fixture(scope="module")
+def text(both: Path) -> str:
+    return both.read_text(encoding="utf-8")
 
 
-@pytest.fixture
-def scored(run: Path, tmp_path: Path) -> Path:
-    """The toy run with results as `lavi quickstart` writes them."""
-    folder = tmp_path / "scored"
-    shutil.copytree(run, folder)
-    nothing = {"n": 0, "mean": None, "low": None, "high": None}
-    results = {
-        **of_world({"one": category(0.7125, 160), "two": nothing}),
-        "compared": {"untrained bridge": of_world({"one": category(0.0, 160)})},
-    }
-    (folder / "results.json").write_text(json.dumps(results))
-    cosine = {"n": 50, "mean": 0.31017, "low": 0.30761, "high": 0.31284}
-    fid = {"n": 50, "mean": 21.804, "low": None, "high": None}
-    metrics = {
-        "clip_score": {"unit": "", "all": cosine, "categories": {"coco": {**cosine, "clauses": {}}}},
-        "fid": {"unit": "", "totals": {"fid": fid}},
-    }
-    (folder / "evaluation" / "lavi-short").mkdir(parents=True)
-    other = folder / "evaluation" / "lavi-short" / "results.json"
-    other.write_text(json.dumps({"suite": "lavi-short", "version": 1, "n": 50, "metrics": metrics}))
-    return folder
+@pytest.fixture(scope="module")
+def told(both: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(both.with_suffix(".json").read_text(encoding="utf-8"))
+    return found
 
 
-def test_the_page_says_what_was_trained_and_measured(scored: Path) -> None:
-    page = write_report([scored], scored / "report.html")
-    text = page.read_text(encoding="utf-8")
-    for said in ("random", "6 of 6", "Loss by diffusion time", "Gradient norm", "images/s", "language LoRA"):
-        assert said in text
-    assert re.search(r"71\.2 % \(35\.6 to 85\.6\), n&nbsp;160", text)
-    assert "0.3102 (0.3076 to 0.3128), n&nbsp;50" in text
-    assert "21.8, n&nbsp;50" in text
-    assert "untrained bridge" in text
-    assert "not scored" in text
+def test_the_page_says_what_was_trained_and_measured(text: str) -> None:
+    for said in (
+        "<h1>first and second</h1>",
+        "Loss by diffusion time",
+        "Held-out loss by diffusion time",
+        "Gradient norm",
+        "images/s",
+        "language LoRA",
+        "first minus second: world, suite world",
+        "Side by side",
+        "Worst of first: world",
+        "Best of second: clip_score",
+        "the model&#39;s own",
+        "mini-clip",
+        "Model card of second",
+    ):
+        assert said in text, said
+    assert re.search(r"0\.0 % \(0\.0 to 39\.0\), n&nbsp;6", text)
+    assert re.search(r"✗ objects: \d wanted, ", text)
+    assert "FILL IN: see its own model card" in text, "a licence is never guessed"
 
 
-def test_the_page_is_whole_and_needs_nothing_else(scored: Path) -> None:
-    page = Page(render([read_run(scored)]))
+def test_every_number_of_a_table_is_that_of_the_json(text: str, told: dict[str, Any]) -> None:
+    page = Page(text)
+    assert not [
+        each for each in page.loose if re.search(r"\d", each) and not each.startswith(("first", "sec"))
+    ]
+    assert len(page.shown) > 100
+    for pointer, pieces in page.shown:
+        check(pointer, " ".join(pieces).strip(), told)
+
+
+def test_the_page_is_made_of_the_json_and_the_pictures_alone(
+    evaluated: Runs, copied: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    folders = [copied(folder) for folder in evaluated]
+    for folder in folders:
+        (folder / "log.jsonl").unlink()  # charts take time: that they are always the same is tested elsewhere
+    page = write_report(folders, tmp_path / "report.html")
+    told = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
+    assert render(told, folders) == page.read_text(encoding="utf-8")
+
+
+def test_the_page_is_whole_and_needs_nothing_else(text: str) -> None:
+    page = Page(text)
     assert page.open == []
     for tag, attributes in page.found:
-        for name in ("src", "href", "srcset"):
-            assert (attributes.get(name) or "data:").startswith("data:"), f"{tag} asks for another file"
+        for name in ("src", "href", "srcset", "xlink:href"):
+            assert (attributes.get(name) or "data:").startswith(("data:", "#")), (
+                f"{tag} asks for another file"
+            )
         assert tag not in {"script", "link", "iframe"}
-    text = render([read_run(scored)])
     assert "http" not in text.replace("http://www.w3.org", "")
     assert "@import" not in text
 
 
-def test_the_page_can_be_read_without_eyes_on_a_phone_in_the_dark_and_on_paper(scored: Path) -> None:
-    text = render([read_run(scored)])
+def test_the_page_can_be_read_without_eyes_on_a_phone_in_the_dark_and_on_paper(text: str) -> None:
     page = Page(text)
     tags = [tag for tag, _ in page.found]
     assert [each for each in tags if each == "h1"] == ["h1"]
@@ -111,86 +139,81 @@ def test_the_page_can_be_read_without_eyes_on_a_phone_in_the_dark_and_on_paper(s
         if tag == "svg":
             assert attributes["role"] == "img"
             assert attributes["aria-label"]
+        if tag == "th":
+            assert attributes["scope"] in {"row", "col"}
     assert dict(page.found)["html"]["lang"] == "en"
-    for needed in (
-        "width=device-width",
-        "prefers-color-scheme: dark",
-        "@media print",
-        'scope="row"',
-        "<caption>",
-    ):
+    for needed in ("width=device-width", "prefers-color-scheme: dark", "@media print", "<caption>"):
         assert needed in text
-    ids = [attributes["id"] for _, attributes in page.found if "id" in attributes]
+    ids = [str(attributes["id"]) for _, attributes in page.found if "id" in attributes]
     assert len(ids) == len(set(ids))
+    links = [str(attributes["href"]) for tag, attributes in page.found if tag == "a"]
+    assert {each.removeprefix("#") for each in links} <= set(ids)
 
 
-def test_the_same_folders_give_the_same_page(scored: Path) -> None:
-    assert render([read_run(scored)]) == render([read_run(scored)])
-
-
-def test_prompts_become_the_pictures_alternative_text_and_stay_text(run: Path) -> None:
-    text = render([read_run(run)])
+def test_prompts_become_the_pictures_alternative_text_and_stay_text(text: str) -> None:
     assert "<blue>" not in text
     assert "&lt;blue&gt;" in text
-
-
-def test_two_runs_stand_side_by_side(run: Path, scored: Path, tmp_path: Path) -> None:
-    text = write_report([run, scored], tmp_path / "both.html").read_text(encoding="utf-8")
-    assert "toy-run and scored" in text
-    assert Page(text).open == []
-    tables = score_tables([read_run(scored), read_run(scored)])
-    assert tables[0].columns == ("scored", "untrained bridge, scored")
-    assert [table.title for table in tables if not table.is_detail] == [
-        "world, suite world",
-        "clip_score, suite lavi-short",
-        "fid, suite lavi-short",
-    ]
+    assert 'alt="Drawn by second for: ' in text
 
 
 def test_a_run_that_was_only_begun_has_a_page_too(run: Path, tmp_path: Path) -> None:
-    shutil.copy(run / "recipe.yaml", tmp_path / "recipe.yaml")
-    assert Page(render([read_run(tmp_path)])).open == []
+    folder = tmp_path / "begun"
+    folder.mkdir()
+    shutil.copy(run / "recipe.yaml", folder / "recipe.yaml")
+    text = write_report([folder], folder / "report.html").read_text(encoding="utf-8")
+    assert Page(text).open == []
+    assert "begun is not begun: no step is logged" in text
+    assert "Not evaluated." in text
 
 
 def test_many_samples_are_thinned_and_the_rest_is_counted(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "log.jsonl").unlink()  # charts take time, and are none of this
     picture = tmp_path / "run" / "samples" / "step-0.png"
     for step in range(10, 10 + 2 * SHOWN):
         shutil.copy(picture, picture.with_name(f"step-{step}.png"))
-    text = render([read_run(tmp_path / "run")])
+    text = write_report([tmp_path / "run"], tmp_path / "report.html").read_text(encoding="utf-8")
     assert text.count("<img") == SHOWN
-    assert f"{2 * SHOWN + 3 - SHOWN} more in the run folder" in text
+    assert f">{2 * SHOWN + 3}</span> previews" in text
     assert f"step {9 + 2 * SHOWN}</figcaption>" in text
 
 
-def test_a_resumed_log_counts_each_step_once_and_a_cut_last_line_is_left_out(
-    run: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(run, tmp_path / "run")
-    with open(tmp_path / "run" / "log.jsonl", "a") as log:
-        log.write('{"step": 5, "loss": 0.125}\n{"step": 7, "lo')
-    rows = read_run(tmp_path / "run").rows
-    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    assert rows[4]["loss"] == 0.125
+def check(pointer: str, said: str, told: dict[str, Any]) -> None:
+    """Every number that is said is there where the pointer points, rounded as it is shown."""
+    value = resolve(told, pointer)
+    if "/facts/" in pointer:
+        unit = resolve(told, pointer.removesuffix("/value"))["unit"]
+        assert said == fact(value, unit)
+        return
+    if isinstance(value, str):
+        assert not value or said in value
+        return
+    known = list(leaves(value))
+    for token in NUMBER.findall(said):
+        digits = token.replace(",", "")
+        mantissa, _, exponent = digits.partition("e")
+        half = 0.5001 * 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
+        shown = float(digits)
+        assert any(abs(shown - scale * each) <= half for each in known for scale in (1.0, 100.0)), (
+            f"{pointer}: {token} in '{said}' is not in {value}"
+        )
 
 
-def test_errors_name_the_file(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"no run folder.*recipe\.yaml"):
-        read_run(tmp_path)
-    with pytest.raises(RunError, match="is no folder"):
-        read_run(tmp_path / "nothing")
-    for name, content in (
-        ("results.json", "{"),
-        ("results.json", "[]"),
-        ("log.jsonl", "{\n{}\n"),
-        ("recipe.yaml", "a: ["),
-    ):
-        folder = tmp_path / f"{name}-{len(content)}"
-        shutil.copytree(run, folder)
-        (folder / name).write_text(content)
-        with pytest.raises(LaviError, match=name.replace(".", r"\.")):
-            read_run(folder)
-    shutil.copytree(run, tmp_path / "picture")
-    (tmp_path / "picture" / "samples" / "step-0.png").write_bytes(b"no picture")
-    with pytest.raises(RunError, match=r"step-0\.png"):
-        render([read_run(tmp_path / "picture")])
+def resolve(value: Any, pointer: str) -> Any:
+    for part in pointer.split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        value = value[int(key)] if isinstance(value, list) else value[key]
+    return value
+
+
+def leaves(value: Any) -> Any:
+    """All numbers of a value, those in its strings included."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from leaves(each)
+    elif isinstance(value, str):
+        yield from (float(each.replace(",", "")) for each in NUMBER.findall(value))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield float(value)

@@ -10,11 +10,14 @@ import pytest
 from PIL import Image
 
 from lavibridge.core.errors import RunError
+from lavibridge.evaluation.run import evaluate
 from lavibridge.serve.engine.painter import Painter
 from lavibridge.serve.limits import Limits
 from lavibridge.serve.web import runs
 from lavibridge.serve.web.address import Address, check_address
 from lavibridge.serve.web.server import make_house
+from lavibridge.world.captions import prompts
+from lavibridge.world.drawing import draw
 
 Serve = Callable[..., AbstractContextManager[Any]]
 
@@ -49,6 +52,17 @@ def test_a_run_is_summed_up_and_its_curve_thinned(root: Path) -> None:
     damaged = runs.summary(root / "damaged")
     assert damaged["state"] == "damaged"
     assert str(root) not in damaged["error"]
+
+
+def test_a_run_s_evaluation_is_told_by_category(root: Path) -> None:
+    pictures = root.parent / "pictures"
+    pictures.mkdir()
+    for number, pair in enumerate(prompts("one", 3)):
+        Image.fromarray(draw(pair.scene)).save(pictures / f"{number}.png")
+    evaluate(pictures, "world", root / "good" / "evaluation" / "world", categories=("one",), limit=3)
+    scores = runs.details(root / "good")["scores"]
+    assert set(scores) == {"world: all", "world: one"}
+    assert (scores["world: one"]["n"], scores["world: one"]["mean"]) == (3, 1.0)
 
 
 def test_runs_over_http(root: Path, painters: dict[str, Painter], running: Serve) -> None:

@@ -4,13 +4,16 @@ from pathlib import Path
 
 import typer
 
-RUNS = typer.Argument(metavar="RUN...", help="One or more run folders.")
+RUNS = typer.Argument(
+    metavar="RUN...", help="One or more run folders; the first is compared with the others."
+)
 OUT = typer.Option(
     None,
     "--out",
     "-o",
     metavar="FILE",
-    help="The page.  [default: RUN/report.html, or report.html for several]",
+    help="The page; its numbers go beside it, as .json.  "
+    "[default: RUN/report.html, or report.html for several]",
 )
 
 
@@ -21,8 +24,11 @@ def report(runs: list[Path] = RUNS, out: Path | None = OUT) -> None:
     lavi report runs/quickstart
     lavi report runs/first runs/second --out comparison.html
 
-    It says what was trained and shows curves, scores and pictures. The page needs no network and no other
-    file. Its path is printed on stdout.
+    It says what was trained, what it scores with intervals and paired differences, shows the same prompts
+    side by side, the worst and the best pictures with the judges' verdicts, curves, what each number depends
+    on, and the text of a model card. The page needs no network and no other file; report.json beside it has
+    every number that it shows. A run may still be in training. The page's path is printed on stdout, and
+    what could not be shown is said on stderr.
     """
     from lavibridge.report.page import write_report
 

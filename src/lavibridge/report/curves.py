@@ -1,55 +1,38 @@
 """Which curves a report shows, taken from the rows of log.jsonl and align.jsonl.
 
-loss (smoothed over it raw) | loss by ten bins of diffusion time, first and last tenth of the run
-gradient norm of each part  | images per second
-loss on held-out pictures, where some are | what is missed of the own text encoder, where it was aligned to
+loss, raw and smoothed     | loss by ten bins of diffusion time: a run's start and end, or several runs' ends
+held-out loss, and by time | gradient norm of each part | speed | what is missed of the own text encoder
+
+    chart = {title, told, kind: lines or bars, x_label, y_label, log_y, series: [{name, x, y, faint}], table}
+
+`x` of bars are names. The table says in numbers what the chart draws; the points are thinned, and have six
+figures.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
-from lavibridge.report.charts import Series, bars, chart, smooth
 from lavibridge.report.records import RunRecord
+from lavibridge.report.series import bins_table, lines_table, rounded, smooth, thin
+from lavibridge.report.trained import PARTS
 
-PARTS = {"language_lora": "language LoRA", "connector": "connector", "vision_lora": "vision LoRA"}
-
-BINS = tuple(f"{low / 10:.1f}" for low in range(10))
-
-
-def curves(runs: Sequence[RunRecord]) -> list[tuple[str, str, str]]:
-    """(title, what it shows, SVG) of every chart that the runs have values for."""
-    logged = [run for run in runs if len(run.rows) > 1]
-    if not logged:
-        return []
-    found = [
-        (
-            "Loss",
-            "Mean squared error of the denoiser's prediction at each step, faint, and its moving average.",
-            _per_step(logged, "Loss", "loss", "loss", smoothed=True),
-        )
-    ]
-    found += [
-        _by_time(run, named=len(logged) > 1)
-        for run in logged
-        if any(run_row_has_bins(row) for row in run.rows)
-    ]
-    found += [_gradients(run, named=len(logged) > 1) for run in logged if _parts(run)]
-    if any(_values(run, "images_per_second") for run in logged):
-        title, told = "Speed", "Training pictures per second, moving average."
-        found.append((title, told, _per_step(logged, title, "images_per_second", "images/s", smoothed=True)))
-    if any(run.validations for run in logged):
-        found.append(_held_out([run for run in logged if run.validations]))
-    if any(run.aligned for run in logged):
-        found.append(_alignment([run for run in logged if run.aligned]))
-    return found
+BINS = tuple(f"{low / 10:.1f} to {(low + 1) / 10:.1f}" for low in range(10))
 
 
-def run_row_has_bins(row: dict[str, Any]) -> bool:
-    """Whether a row of the log has a loss in at least one bin of time."""
-    bins = row.get("loss_by_time")
-    return isinstance(bins, list) and any(value is not None for value in bins)
+def curves(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """Every chart that the runs have values for."""
+    makers: tuple[Callable[[Sequence[RunRecord]], Iterable[dict[str, Any]]], ...] = (
+        _loss,
+        _by_time,
+        _held_out,
+        _held_out_by_time,
+        _gradients,
+        _speed,
+        _alignment,
+    )
+    return [chart for make in makers for chart in make(runs) if chart["series"]]
 
 
 def number(value: Any) -> float:
@@ -57,23 +40,36 @@ def number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
-def _values(run: RunRecord, key: str) -> list[float]:
-    values = [number(row.get(key)) for row in run.rows]
-    return values if any(math.isfinite(value) for value in values) else []
+def _loss(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
+    told = "Mean squared error of the denoiser's prediction at each step, and its moving average."
+    series = [_smoothed(run, "loss", run.name, faint=len(runs) == 1) for run in runs if len(run.rows) > 1]
+    yield _lines("Loss", told, "loss", series)
 
 
-def _per_step(runs: Sequence[RunRecord], title: str, key: str, label: str, *, smoothed: bool) -> str:
+def _speed(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
+    series = [
+        _smoothed(run, "images_per_second", run.name)
+        for run in runs
+        if len(run.rows) > 1 and any("images_per_second" in row for row in run.rows)
+    ]
+    yield _lines("Speed", "Training pictures per second, moving average.", "images/s", series)
+
+
+def _by_time(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
+    """Where the bridge has learnt: one run's start and end, or the ends of several."""
+    logged = [run for run in runs if any(_has_bins(row) for row in run.rows)]
     series = []
-    for run in runs:
-        values = _values(run, key)
-        if values:
-            steps = [float(row["step"]) for row in run.rows]
-            line = smooth(values, max(len(values) // 20, 1)) if smoothed else values
-            series.append(Series(name=run.name, x=steps, y=line, faint=values if len(runs) == 1 else ()))
-    return chart(title, "step", label, series)
+    for run in logged:
+        span = max(len(run.rows) // 10, 1)
+        if len(runs) == 1 and len(run.rows) > 1:
+            series.append(_bars(_span("first", span), _mean_bins(run.rows[:span])))
+        last = _span("last", span)
+        series.append(_bars(last if len(runs) == 1 else f"{run.name}, {last}", _mean_bins(run.rows[-span:])))
+    told = "Mean loss in ten bins of diffusion time, from 0 (nearly clean) to 1 (pure noise)."
+    yield _bins("Loss by diffusion time", told, series)
 
 
-def _held_out(runs: Sequence[RunRecord]) -> tuple[str, str, str]:
+def _held_out(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
     told = (
         "Loss on pictures that were never trained on, always at the same times with the same noise: of the "
         "weights, and of their moving average where one is kept."
@@ -81,69 +77,94 @@ def _held_out(runs: Sequence[RunRecord]) -> tuple[str, str, str]:
     series = []
     for run in runs:
         measured = [(float(row["step"]), row["validation"]) for row in run.validations]
-        for whose, values in (
-            ("weights", measured),
-            ("average", [(step, each["ema"]) for step, each in measured if each.get("ema")]),
-        ):
-            if values:
+        averages = [(step, each["ema"]) for step, each in measured if each.get("ema")]
+        for whose, found in (("weights", measured), ("average", averages)):
+            if found:
                 name = whose if len(runs) == 1 else f"{run.name}, {whose}"
-                losses = [number(each.get("loss")) for _, each in values]
-                series.append(Series(name=name, x=[step for step, _ in values], y=losses))
-    return "Held-out loss", told, chart("Held-out loss", "step", "loss", series)
+                steps = [step for step, _ in found]
+                series.append(_line(name, steps, [number(each.get("loss")) for _, each in found]))
+    yield _lines("Held-out loss", told, "loss", series)
 
 
-def _alignment(runs: Sequence[RunRecord]) -> tuple[str, str, str]:
+def _held_out_by_time(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
+    measured = [run for run in runs if run.validations]
+    series = []
+    lengths = set()
+    for run in measured:
+        whole = run.validations[-1]["validation"]
+        values = (whole.get("ema") or whole).get("loss_by_time") or []
+        lengths.add(len(values))
+        places = [f"{(place + 0.5) / len(values):.2f}" for place in range(len(values))]
+        name = run.name if len(runs) > 1 else "last measurement"
+        series.append({**_bars(name, [number(value) for value in values]), "x": places})
+    told = "The last measurement on held-out pictures, at each of its times from 0 (nearly clean) to 1."
+    if len(lengths) == 1 and lengths != {0}:  # runs that measure at other times cannot share bars
+        yield _bins("Held-out loss by diffusion time", told, series)
+
+
+def _gradients(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
+    told = "Length of each part's gradient before clipping, moving average, logarithmic scale."
+    for run in runs:
+        seen = {name for row in run.rows for name in row.get("gradient_norm") or {}}
+        steps = [float(row["step"]) for row in run.rows]
+        series = []
+        for part in (name for name in PARTS if name in seen and len(run.rows) > 1):
+            values = [number((row.get("gradient_norm") or {}).get(part)) for row in run.rows]
+            series.append(_line(PARTS[part], steps, smooth(values, max(len(values) // 20, 1))))
+        title = "Gradient norm" if len(runs) == 1 else f"Gradient norm, {run.name}"
+        yield _lines(title, told, "gradient norm", series) | {"log_y": True}
+
+
+def _alignment(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
     told = (
         "Before the first step: the share of what the cross-attention layers hear from the own text "
         "encoder that they miss from the connector."
     )
-    series = [
-        Series(
-            name=run.name,
-            x=[float(row["step"]) for row in run.aligned],
-            y=[number(row.get("missed")) for row in run.aligned],
-        )
-        for run in runs
-    ]
-    return "Alignment", told, chart("Alignment", "step of the alignment", "missed", series)
+    series = []
+    for run in (run for run in runs if run.aligned):
+        steps = [float(row["step"]) for row in run.aligned]
+        series.append(_line(run.name, steps, [number(row.get("missed")) for row in run.aligned]))
+    yield _lines("Alignment", told, "missed", series) | {"x_label": "step of the alignment"}
 
 
-def _titled(title: str, run: RunRecord, named: bool) -> str:
-    return f"{title}, {run.name}" if named else title
+def _span(which: str, count: int) -> str:
+    return f"{which} {count} steps" if count > 1 else f"{which} step"
 
 
-def _by_time(run: RunRecord, *, named: bool) -> tuple[str, str, str]:
-    """Loss against diffusion time at the start and at the end: where the bridge has learnt."""
-    span = max(len(run.rows) // 10, 1)
-    groups = [
-        Series(name=f"first {span} steps", x=(), y=_mean_bins(run.rows[:span])),
-        Series(name=f"last {span} steps", x=(), y=_mean_bins(run.rows[-span:])),
-    ]
-    title = _titled("Loss by diffusion time", run, named)
-    told = "Mean loss in ten bins of diffusion time, from 0 (nearly clean) to 1 (pure noise)."
-    return title, told, bars(title, "diffusion time, from", "loss", BINS, groups)
+def _has_bins(row: dict[str, Any]) -> bool:
+    bins = row.get("loss_by_time")
+    return isinstance(bins, list) and any(value is not None for value in bins)
 
 
 def _mean_bins(rows: Sequence[dict[str, Any]]) -> list[float]:
     means = []
     for place in range(len(BINS)):
-        values = [number(row["loss_by_time"][place]) for row in rows if run_row_has_bins(row)]
+        values = [number(row["loss_by_time"][place]) for row in rows if _has_bins(row)]
         finite = [value for value in values if math.isfinite(value)]
         means.append(fmean(finite) if finite else math.nan)
     return means
 
 
-def _parts(run: RunRecord) -> list[str]:
-    seen = {name for row in run.rows for name in row.get("gradient_norm") or {}}
-    return [name for name in PARTS if name in seen]
-
-
-def _gradients(run: RunRecord, *, named: bool) -> tuple[str, str, str]:
-    series = []
+def _smoothed(run: RunRecord, key: str, name: str, *, faint: bool = False) -> dict[str, Any]:
+    values = [number(row.get(key)) for row in run.rows]
     steps = [float(row["step"]) for row in run.rows]
-    for part in _parts(run):
-        values = [number((row.get("gradient_norm") or {}).get(part)) for row in run.rows]
-        series.append(Series(name=PARTS[part], x=steps, y=smooth(values, max(len(values) // 20, 1))))
-    title = _titled("Gradient norm", run, named)
-    told = "Length of each part's gradient before clipping, moving average, logarithmic scale."
-    return title, told, chart(title, "step", "gradient norm", series, log_y=True)
+    made = _line(name, steps, smooth(values, max(len(values) // 20, 1)))
+    return made | ({"faint": rounded(thin(values))} if faint else {})
+
+
+def _line(name: str, x: Sequence[float], y: Sequence[float]) -> dict[str, Any]:
+    return {"name": name, "x": rounded(thin(x)), "y": rounded(thin(y)), "faint": []}
+
+
+def _bars(name: str, y: Sequence[float]) -> dict[str, Any]:
+    return {"name": name, "x": list(BINS), "y": rounded(y), "faint": []}
+
+
+def _lines(title: str, told: str, y_label: str, series: list[dict[str, Any]]) -> dict[str, Any]:
+    named = {"title": title, "told": told, "kind": "lines", "x_label": "step", "y_label": y_label}
+    return {**named, "log_y": False, "series": series, "table": lines_table(series)}
+
+
+def _bins(title: str, told: str, series: list[dict[str, Any]]) -> dict[str, Any]:
+    named = {"title": title, "told": told, "kind": "bars", "x_label": "diffusion time", "y_label": "loss"}
+    return {**named, "log_y": False, "series": series, "table": bins_table(series)}

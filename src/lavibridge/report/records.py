@@ -1,7 +1,7 @@
 """Reads a run folder into one value; what is not there is empty, what is damaged is an error.
 
 RUN/ recipe.yaml  environment.json  align.jsonl  log.jsonl  samples/**.png  contact_sheet.png  results.json
-     evaluation/SUITE/results.json  checkpoints/step-N/
+     checkpoints/step-N/          evaluation/SUITE/ and conditions/NAME/ are read by report/evaluations.py
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from lavibridge.core.errors import RunError
+from lavibridge.core.errors import LaviError, RunError
 from lavibridge.core.files import read_json
 
 
@@ -32,50 +32,53 @@ class RunRecord:
     """The same of align.jsonl; empty for a run without alignment."""
     results: dict[str, Any]
     """What `lavi quickstart` measured."""
-    evaluations: tuple[dict[str, Any], ...]
-    """What `lavi evaluate` measured, suite by suite."""
     sheet: Path | None
     samples: tuple[Path, ...]
     rejected: int
     """Pictures of the user's data that could not be read."""
     trained: dict[str, int]
     """Bytes of each saved part of the newest checkpoint: connector, language_lora, vision_lora."""
+    basis: dict[str, Any]
+    """What the newest checkpoint says that the run stands on: data and base models by their hashes."""
 
 
 def read_run(folder: Path) -> RunRecord:
-    """Read a run folder; raises RunError if it is no run folder or a file in it is damaged."""
+    """Read a run folder, in training or finished; RunError if it is none or a file in it is damaged."""
     if not folder.is_dir():
         raise RunError(f"{folder} is no folder; give the folder that `lavi train` or `lavi quickstart` made")
     if not (folder / "recipe.yaml").is_file():
         raise RunError(f"{folder} is no run folder: it has no recipe.yaml")
     try:
         recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RunError(f"{folder / 'recipe.yaml'} is not valid YAML: {error}") from None
     sheet = folder / "contact_sheet.png"
+    newest = _newest(folder / "checkpoints")
     return RunRecord(
         name=folder.resolve().name,
         folder=folder,
         recipe=recipe if isinstance(recipe, dict) else {},
-        environment=_optional_json(folder / "environment.json"),
+        environment=optional_json(folder / "environment.json"),
         rows=_log(folder / "log.jsonl", "loss"),
         validations=_log(folder / "log.jsonl", "validation"),
         aligned=_log(folder / "align.jsonl", "missed"),
-        results=_optional_json(folder / "results.json"),
-        evaluations=tuple(
-            _optional_json(path) for path in sorted((folder / "evaluation").glob("*/results.json"))
-        ),
+        results=optional_json(folder / "results.json"),
         sheet=sheet if sheet.is_file() else None,
         samples=tuple(sorted((folder / "samples").rglob("*.png"), key=_natural)),
         rejected=len(_lines(folder / "rejected.jsonl")),
-        trained=_sizes(folder / "checkpoints"),
+        trained=_sizes(newest) if newest else {},
+        basis=optional_json(newest / "state.json").get("basis") or {} if newest else {},
     )
 
 
-def _optional_json(path: Path) -> dict[str, Any]:
+def optional_json(path: Path) -> dict[str, Any]:
+    """The object in a file of JSON, empty without a file; RunError where it is damaged or something else."""
     if not path.is_file():
         return {}
-    value = read_json(path)
+    try:
+        value = read_json(path)
+    except LaviError as error:
+        raise RunError(str(error)) from None
     if not isinstance(value, dict):
         raise RunError(f"{path} should hold a JSON object, found {type(value).__name__}")
     return value
@@ -115,14 +118,16 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     ]
 
 
-def _sizes(checkpoints: Path) -> dict[str, int]:
-    """Bytes on disk of each part of the newest checkpoint."""
+def _newest(checkpoints: Path) -> Path | None:
     steps = sorted(checkpoints.glob("step-*"), key=_natural)
-    if not steps:
-        return {}
+    return steps[-1] if steps else None
+
+
+def _sizes(checkpoint: Path) -> dict[str, int]:
+    """Bytes on disk of each part of a checkpoint."""
     sizes = {}
     for part in ("language_lora", "connector", "vision_lora"):
-        files = (steps[-1] / "bridge" / part).rglob("*")
+        files = (checkpoint / "bridge" / part).rglob("*")
         size = sum(file.stat().st_size for file in files if file.is_file())
         if size:
             sizes[part] = size

@@ -1,114 +1,132 @@
-"""Score tables from results.json: categories down, conditions across, each number with n and interval."""
+"""Score tables: categories down, evaluations across, each figure with its n and interval; then paired ones.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+    table        {suite, version, metric, card, unit, columns: [{label, run, is_own}],
+                  rows: [{name, cells: [estimate or null]}], unscored, details}
+    difference   {suite, version, metric, unit, first, second, rows: [{name, n, mean, low, high, p}]}
+
+Scores of another card of a metric make another table. Differences are those of `lavi compare`: prompt by
+prompt, from the same noises.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lavibridge.report.records import RunRecord
+from lavibridge.core.errors import RunError
+from lavibridge.evaluation.compare import compare
+from lavibridge.report.cards import short_hash
+from lavibridge.report.evaluations import Evaluation, Group
 
 Cells = Mapping[str, Mapping[str, Any]]
 """Figures by the name of their row."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """A figure with its 95 % interval; shares are in per cent."""
-
-    n: int
-    mean: float
-    low: float | None
-    high: float | None
-    is_share: bool
-
-    @property
-    def text(self) -> str:
-        """Such as `71.3 % (65.9 to 76.2)` or `0.3102 (0.3076 to 0.3128)`."""
-        form, mark = ("{:.1f}", " %") if self.is_share else ("{:.4g}", "")
-        value = form.format(self.mean) + mark
-        if self.low is None or self.high is None:
-            return value
-        return f"{value} ({form.format(self.low)} to {form.format(self.high)})"
+def score_tables(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """A table for each suite, metric and card, its parts (`details`) with it."""
+    return [
+        _table(group, metric, by_label) for group in groups for metric, by_label in _by_card(group.columns)
+    ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScoreTable:
-    """One table: `cells[row][column]`, None where a condition was not scored."""
+def differences(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Paired differences: the first run's evaluation against the other runs', each against what is beside it.
 
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[str, ...]
-    cells: tuple[tuple[Score | None, ...], ...]
-    is_detail: bool = False
-    """Whether it shows parts of another table's scores."""
+    With notes on those that cannot be paired.
+    """
+    found: list[dict[str, Any]] = []
+    notes: list[str] = []
+    for group in groups:
+        for first, second in pairs(group):
+            assert first.folder is not None  # else there are no pairs
+            assert second.folder is not None
+            try:
+                compared = compare(first.folder, second.folder)
+            except RunError as error:
+                told = str(error).replace(str(first.folder), first.label)
+                notes.append(f"no paired difference: {told.replace(str(second.folder), second.label)}")
+                continue
+            for metric, rows in compared["metrics"].items():
+                found.append(
+                    {
+                        "suite": group.suite,
+                        "version": group.version,
+                        "metric": metric,
+                        "unit": first.results["metrics"][metric].get("unit", ""),
+                        "first": first.label,
+                        "second": second.label,
+                        "pictures": compared["pictures"],
+                        "rows": [{"name": name, **row} for name, row in rows.items()],
+                    }
+                )
+    return found, notes
 
 
-def score_tables(runs: Sequence[RunRecord]) -> list[ScoreTable]:
-    """A table for each suite and metric, then one of clauses for each of their categories."""
+def pairs(group: Group) -> Iterator[tuple[Evaluation, Evaluation]]:
+    """Which evaluations of a group are compared picture by picture."""
+    columns = [each for each in group.columns if each.folder is not None]
+    own = [each for each in columns if each.is_own]
+    for second in columns:
+        first = own[0] if second.is_own and own else next((o for o in own if o.run == second.run), None)
+        if first is not None and first is not second:
+            yield first, second
+
+
+def _by_card(columns: Sequence[Evaluation]) -> Iterator[tuple[str, dict[str, Mapping[str, Any]]]]:
+    """(metric, its entry by column) for every metric and card."""
     found: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
-    for run in runs:
-        for label, results in _conditions(run, alone=len(runs) == 1):
-            for metric, each in results["metrics"].items():
-                found.setdefault((results["suite"], metric), {})[label] = each
-    tables, details = [], []
-    for (suite, metric), by_condition in found.items():
-        title = f"{metric}, suite {suite}"
-        tables.append(
-            _table(title, {label: _rows(each) for label, each in by_condition.items()}, by_condition)
-        )
-        for category in _union([each.get("categories") or {} for each in by_condition.values()]):
-            clauses = {
-                label: (each.get("categories") or {}).get(category, {}).get("clauses") or {}
-                for label, each in by_condition.items()
-            }
-            if any(clauses.values()):
-                details.append(_table(f"{title}, {category}: part by part", clauses, by_condition, True))
-    return tables + details
+    for column in columns:
+        for metric, entry in column.results["metrics"].items():
+            found.setdefault((metric, short_hash(entry.get("card"))), {})[column.label] = entry
+    for (metric, _), entries in found.items():
+        yield metric, entries
 
 
-def _conditions(run: RunRecord, alone: bool) -> list[tuple[str, Mapping[str, Any]]]:
-    """The results of a run by a name for each: its own, those that they were compared with, other suites'."""
-    found: list[tuple[str, Mapping[str, Any]]] = []
-    for results in (run.results, *run.evaluations):
-        if "metrics" in results:
-            found.append(("this bridge" if alone else run.name, results))
-            compared = results.get("compared") or {}
-            found += [(name if alone else f"{name}, {run.name}", other) for name, other in compared.items()]
-    return found
+def _table(group: Group, metric: str, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    parts = []
+    for category in _union([each.get("categories") or {} for each in entries.values()]):
+        clauses = {
+            label: (each.get("categories") or {}).get(category, {}).get("clauses") or {}
+            for label, each in entries.items()
+        }
+        if any(clauses.values()):
+            parts.append({"category": category, "rows": _rows(clauses)})
+    one = next(iter(entries.values()))
+    return {
+        "suite": group.suite,
+        "version": group.version,
+        "metric": metric,
+        "card": short_hash(one.get("card")),
+        "unit": one.get("unit", ""),
+        "columns": [
+            {"label": each.label, "run": each.run, "is_own": each.is_own}
+            for each in group.columns
+            if each.label in entries
+        ],
+        "rows": _rows({label: _figures(each) for label, each in entries.items()}),
+        "unscored": {label: each["unscored"] for label, each in entries.items() if each.get("unscored")},
+        "details": parts,
+    }
 
 
-def _rows(entry: Mapping[str, Any]) -> Cells:
-    """The figures of a metric: by category, over all of them, and its totals."""
+def _figures(entry: Mapping[str, Any]) -> Cells:
+    """The figures of a metric: over all categories, by category, and its totals."""
     categories = entry.get("categories") or {}
-    whole = {"all": entry["all"]} if len(categories) > 1 else {}
-    return {**categories, **whole, **(entry.get("totals") or {})}
+    whole = {"all": entry["all"]} if len(categories) > 1 and "all" in entry else {}
+    bare = {name: {k: v for k, v in each.items() if k != "clauses"} for name, each in categories.items()}
+    return {**whole, **bare, **(entry.get("totals") or {})}
 
 
-def _union(found: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Keys of all mappings in order of first appearance."""
-    return tuple(dict.fromkeys(name for each in found for name in each))
+def _rows(columns: Mapping[str, Cells]) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "cells": [_scored(cells.get(name)) for cells in columns.values()]}
+        for name in _union(list(columns.values()))
+    ]
 
 
-def _table(
-    title: str,
-    conditions: Mapping[str, Cells],
-    entries: Mapping[str, Mapping[str, Any]],
-    is_detail: bool = False,
-) -> ScoreTable:
-    rows = _union(list(conditions.values()))
-    cells = tuple(
-        tuple(
-            _score(found.get(row), entries[label].get("unit") == "share")
-            for label, found in conditions.items()
-        )
-        for row in rows
-    )
-    return ScoreTable(title=title, columns=tuple(conditions), rows=rows, cells=cells, is_detail=is_detail)
-
-
-def _score(value: Any, is_share: bool) -> Score | None:
+def _scored(value: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """A figure as evaluation writes it, or None where nothing was scored."""
-    if not isinstance(value, Mapping) or not value.get("n") or value.get("mean") is None:
-        return None
-    scale = 100.0 if is_share else 1.0
-    low, high = (None if value[name] is None else scale * value[name] for name in ("low", "high"))
-    return Score(n=value["n"], mean=scale * value["mean"], low=low, high=high, is_share=is_share)
+    return dict(value) if value and value.get("n") and value.get("mean") is not None else None
+
+
+def _union(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys of all mappings in order of first appearance."""
+    return list(dict.fromkeys(name for each in found for name in each))

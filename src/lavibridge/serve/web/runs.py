@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import RunError
+from lavibridge.report.evaluations import find_evaluations
 from lavibridge.report.records import RunRecord, read_run
 
 MOST_POINTS = 400
@@ -52,13 +53,9 @@ def details(folder: Path) -> dict[str, Any]:
     run = read_run(folder)
     stride = max(1, -(-len(run.rows) // MOST_POINTS))
     rows = [*run.rows[::stride], *([run.rows[-1]] if run.rows and (len(run.rows) - 1) % stride else [])]
-    scores = {
-        name: {key: each.get(key) for key in ("n", "mean", "low", "high")}
-        for name, each in (run.results.get("categories") or {}).items()
-    }
     return summary(folder) | {
         "curve": [{key: row.get(key) for key in SHOWN} for row in rows],
-        "scores": scores,
+        "scores": _scores(run),
     }
 
 
@@ -66,6 +63,19 @@ def sample(folder: Path, name: str) -> bytes | None:
     """A preview picture of a run by its name."""
     found = {path.stem: path for path in read_run(folder).samples}
     return found[name].read_bytes() if name in found else None
+
+
+def _scores(run: RunRecord) -> dict[str, dict[str, Any]]:
+    """What the run's own evaluations found, of metrics that are shares of pictures, by category."""
+    scores = {}
+    for evaluation in find_evaluations([run])[0]:
+        suite = evaluation.results["suite"]
+        for metric, told in evaluation.results["metrics"].items() if evaluation.is_own else ():
+            where = suite if suite == metric else f"{suite}, {metric}"
+            found = {"all": told["all"], **told["categories"]} if told.get("unit") == "share" else {}
+            for category, each in found.items():
+                scores[f"{where}: {category}"] = {key: each.get(key) for key in ("n", "mean", "low", "high")}
+    return scores
 
 
 def _state(run: RunRecord) -> str:

@@ -1,0 +1,115 @@
+"""Everything that a report says, as one value: report.json. The page (report/page.py) only shows it.
+
+{format, title, notes, runs, recipe_differences, tables, differences, side_by_side, extremes, disputed,
+ curves, samples, cards}
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lavibridge.core.errors import RunError
+from lavibridge.report.cards import metric_cards, recipe_differences
+from lavibridge.report.cases import disputed, extremes, side_by_side
+from lavibridge.report.curves import curves
+from lavibridge.report.evaluations import find_evaluations, groups
+from lavibridge.report.model_card import model_card
+from lavibridge.report.records import RunRecord, read_run
+from lavibridge.report.scores import differences, score_tables
+from lavibridge.report.trained import described
+from lavibridge.report.wording import joined
+
+FORMAT = 1
+"""Raised whenever a reader of an earlier report.json would misread it."""
+
+SHOWN = 12
+"""Most previews shown per run, spread evenly over training."""
+
+
+def read_runs(folders: Sequence[Path]) -> list[RunRecord]:
+    """The runs, each under a name of its own; RunError for none, for one named twice, for what is no run."""
+    if not folders:
+        raise RunError("a report needs at least one run folder")
+    resolved = [folder.resolve() for folder in folders]
+    for place, folder in enumerate(resolved):
+        if folder in resolved[:place]:
+            raise RunError(f"{folders[place]} is named twice: a run is not compared with itself")
+    runs = [read_run(folder) for folder in folders]
+    return [replace(run, name=name) for run, name in zip(runs, _names(resolved), strict=True)]
+
+
+def contents(runs: Sequence[RunRecord]) -> dict[str, Any]:
+    """The value of report.json; RunError names a damaged file."""
+    evaluations, notes = find_evaluations(runs)
+    found, apart = groups(evaluations)
+    tables = score_tables(found)
+    paired, unpaired = differences(found)
+    pictures = {
+        "side_by_side": side_by_side(found),
+        "extremes": extremes(found),
+        "disputed": disputed(found),
+    }
+    told = [described(run) for run in runs]
+    for number, run in enumerate(told):
+        run["model_card"] = model_card(run, number, tables)
+    return {
+        "format": FORMAT,
+        "title": joined([run.name for run in runs]),
+        "notes": [*_unfinished(told), *notes, *apart, *unpaired, *_missing(pictures)],
+        "runs": told,
+        "recipe_differences": recipe_differences(runs) if len(runs) > 1 else [],
+        "tables": tables,
+        "differences": paired,
+        **pictures,
+        "curves": curves(runs),
+        "samples": [_samples(run) for run in runs],
+        "cards": metric_cards(found),
+    }
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders' names, with as much of what is above them as tells them apart."""
+    for depth in range(1, max(len(folder.parts) for folder in folders) + 1):
+        names = ["/".join(folder.parts[-depth:]) for folder in folders]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _unfinished(runs: Sequence[dict[str, Any]]) -> list[str]:
+    return [f"{run['name']} is {run['state']}" for run in runs if not run["is_finished"]]
+
+
+def _samples(run: RunRecord) -> dict[str, Any]:
+    """Which previews are shown, and the sheet."""
+    count = len(run.samples)
+    places: Sequence[int] = range(count)
+    if count > SHOWN:
+        places = [round(place * (count - 1) / (SHOWN - 1)) for place in range(SHOWN)]
+    return {
+        "sheet": run.sheet.relative_to(run.folder).as_posix() if run.sheet else None,
+        "shown": [run.samples[place].relative_to(run.folder).as_posix() for place in places],
+        "of": count,
+    }
+
+
+def _missing(pictures: dict[str, list[dict[str, Any]]]) -> list[str]:
+    cases = [
+        case
+        for kind, names in (
+            ("side_by_side", ("rows",)),
+            ("extremes", ("worst", "best")),
+            ("disputed", ("first_ahead", "second_ahead")),
+        )
+        for each in pictures[kind]
+        for name in names
+        for case in each[name]
+    ]
+    gone = sorted({(one["run"], one["file"]) for case in cases for one in case["shown"] if one["missing"]})
+    if not gone:
+        return []
+    return [
+        f"{len(gone)} of the pictures to be shown are not there, among them {gone[0][1]}: the scores are "
+        "those of the records, and the same evaluation draws them again"
+    ]

@@ -1,0 +1,152 @@
+"""The evaluations of runs, and which of them may stand side by side.
+
+    RUN/evaluation/SUITE/    made by `lavi evaluate`
+    RUN/conditions/NAME/     made by `lavi quickstart`: the trained bridge beside what it is measured against
+    RUN/results.json         what is left of the latter where the folders are gone: no pictures, no pairs
+
+Numbers that do not mean the same are never put beside each other: a group shares suite, version, prompts and
+noises, and a table (report/scores.py) the metric's card as well.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lavibridge.evaluation.compare import MUST_AGREE
+from lavibridge.evaluation.records import Key, Record, read_records
+from lavibridge.report.records import RunRecord, optional_json
+
+ALONE = "this bridge"
+"""What the only run of a report is called."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What one system scored on one suite."""
+
+    label: str
+    """What its column is called."""
+    run: int
+    """Number of its run."""
+    folder: Path | None
+    """Where its records and pictures lie."""
+    place: str
+    """That folder as seen from the run folder."""
+    is_own: bool
+    """Whether it is the run's bridge, not something that it is measured against."""
+    results: Mapping[str, Any]
+
+    @cached_property
+    def records(self) -> Mapping[Key, Record]:
+        """What is known of each picture, in the suite's order."""
+        found = read_records(self.folder).values() if self.folder else ()
+        return {record.key: record for record in sorted(found, key=lambda record: record.file)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Evaluations whose numbers may stand side by side; the first is the run's that was named first."""
+
+    suite: str
+    version: int
+    columns: tuple[Evaluation, ...]
+
+
+def find_evaluations(runs: Sequence[RunRecord]) -> tuple[list[Evaluation], list[str]]:
+    """All evaluations, and notes on what cannot be shown; RunError for a damaged results.json."""
+    found: list[Evaluation] = []
+    notes: list[str] = []
+    for number, run in enumerate(runs):
+        own = run.name if len(runs) > 1 else ALONE
+        mine: list[Evaluation] = []
+        for folder in sorted([*run.folder.glob("evaluation/*/"), *run.folder.glob("conditions/*/")]):
+            place = folder.relative_to(run.folder).as_posix()
+            results = optional_json(folder / "results.json")
+            if not results or (place.startswith("conditions/") and "compared" not in run.results):
+                notes += _unfinished(run.name, folder, place)
+            elif "metrics" not in results:
+                notes.append(f"{run.name}: {place} is of an older version of lavibridge: evaluate anew")
+            else:
+                beside = _beside(run, results) if place.startswith("conditions/") else None
+                mine.append(_evaluation(own, beside, number, folder, place, results))
+        mine.sort(key=lambda each: not each.is_own)
+        mine = mine or _without_folders(run, number, own)
+        if not mine:
+            notes.append(f"{run.name} has no evaluation to show: `lavi evaluate` makes one")
+        found += mine
+    return found, notes
+
+
+def groups(evaluations: Sequence[Evaluation]) -> tuple[list[Group], list[str]]:
+    """What may stand side by side, and notes on suites whose evaluations may not."""
+    found: dict[str, list[Evaluation]] = {}
+    for each in evaluations:
+        shared = [each.results.get(name) for name in MUST_AGREE]
+        found.setdefault(json.dumps([each.place.split("/")[0], *shared], sort_keys=True), []).append(each)
+    notes = []
+    first: dict[tuple[str, str], Evaluation] = {}
+    for columns in found.values():
+        one = columns[0]
+        other = first.setdefault((one.place.split("/")[0], str(one.results["suite"])), one)
+        if other is not one:
+            notes.append(_apart(other, one))
+    return [_group(columns) for columns in found.values()], notes
+
+
+def _group(columns: Sequence[Evaluation]) -> Group:
+    """Columns with labels that tell them apart: of two evaluations of one run, each says where it lies."""
+    labels = [each.label for each in columns]
+    return Group(
+        suite=str(columns[0].results["suite"]),
+        version=int(columns[0].results["version"]),
+        columns=tuple(
+            replace(each, label=f"{each.label} ({each.place})") if labels.count(each.label) > 1 else each
+            for each in columns
+        ),
+    )
+
+
+def _evaluation(
+    own: str, beside: str | None, run: int, folder: Path | None, place: str, results: Mapping[str, Any]
+) -> Evaluation:
+    label = own if beside is None else beside if own == ALONE else f"{own}: {beside}"
+    return Evaluation(
+        label=label, run=run, folder=folder, place=place, is_own=beside is None, results=results
+    )
+
+
+def _beside(run: RunRecord, results: Mapping[str, Any]) -> str | None:
+    """What `lavi quickstart` calls these results; None where they are the bridge's own."""
+    compared: Mapping[str, Any] = run.results.get("compared") or {}
+    return next((name for name, other in compared.items() if other == results), None)
+
+
+def _without_folders(run: RunRecord, number: int, own: str) -> list[Evaluation]:
+    """The figures of results.json alone."""
+    if "metrics" not in run.results:
+        return []
+    compared: Mapping[str, Any] = run.results.get("compared") or {}
+    systems = [(None, run.results), *compared.items()]
+    return [_evaluation(own, name, number, None, "results.json", results) for name, results in systems]
+
+
+def _unfinished(name: str, folder: Path, place: str) -> list[str]:
+    if not any(folder.glob("records*.jsonl")):
+        return []
+    drawn = len(read_records(folder))
+    return [
+        f"{name}: {place} is unfinished ({drawn:,} pictures are drawn) and not shown: the same "
+        "command goes on with it"
+    ]
+
+
+def _apart(first: Evaluation, second: Evaluation) -> str:
+    name = next(name for name in MUST_AGREE if first.results.get(name) != second.results.get(name))
+    return (
+        f"suite {first.results['suite']}: {first.label} and {second.label} are not put side by side, as "
+        f"{name} is {first.results.get(name)} in the first and {second.results.get(name)} in the second: "
+        "evaluate one of them anew"
+    )

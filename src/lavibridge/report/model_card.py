@@ -1,0 +1,127 @@
+"""The text of a model card, in Markdown: what a bridge is, how it was made, what it scores, where it ends.
+
+What the run folder does not know is marked `FILL IN` and never guessed: licences above all. A bridge is
+bound by the licences of all its parts. Headings after Mitchell et al. 2019 (arXiv 1810.03993).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from lavibridge.core.files import shipped_models
+from lavibridge.report.wording import SHARE, estimate, fact, figure, joined
+
+FEW = 100
+"""Pictures below which a figure is called uncertain."""
+
+
+Figures = Sequence[tuple[Mapping[str, Any], str, Mapping[str, Any]]]
+"""(table, row, figure)"""
+
+
+def model_card(run: Mapping[str, Any], number: int, tables: Sequence[Mapping[str, Any]]) -> str:
+    """The card of one run of report.json, with the figures of its own columns."""
+    own = list(_own(tables, number))
+    parts = [_what(run), _made(run), _figures(own), _limits(run, own), _licences(run)]
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+
+def _what(run: Mapping[str, Any]) -> list[str]:
+    parts, recipe = run["parts"], run["recipe"]
+    connector = (recipe.get("connector") or {}).get("kind", parts["connector"])
+    return [
+        f"# {run['name']}",
+        "",
+        f"A lavibridge bridge: the language model `{parts['language']}` tells the image model "
+        f"`{parts['vision']}` what to draw, through a trained `{connector}` connector. Both models are "
+        "frozen; the connector, and LoRA where the recipe has it, are what this is. Neither model's weights "
+        "are included.",
+        "",
+        f'    lavi generate {run["name"]} "a red circle"',
+    ]
+
+
+def _made(run: Mapping[str, Any]) -> list[str]:
+    lines = ["## Training", "", "| | |", "| --- | --- |"]
+    lines += [f"| {each['name']} | {fact(each['value'], each['unit'])} |" for each in run["facts"]]
+    for name in ("language", "vision", "data"):
+        if run["basis"].get(name):
+            lines.append(f"| {name}, as hashed | `{run['basis'][name]}` |")
+    return lines
+
+
+def _figures(own: Figures) -> list[str]:
+    if not own:
+        return ["## Figures", "", "Not evaluated."]
+    lines = ["## Figures", "", "| suite | metric | category | n | mean (95 % interval) |", "| --- " * 5 + "|"]
+    for table, name, cell in own:
+        suite, said = f"{table['suite']} {table['version']}", estimate(cell, table["unit"])
+        lines.append(f"| {suite} | {table['metric']} | {name} | {cell['n']} | {said} |")
+    return lines
+
+
+def _limits(run: Mapping[str, Any], own: Figures) -> list[str]:
+    found = [
+        "What the image model cannot draw, and what the language model does not know, the bridge cannot "
+        "either. Biases of both are its own."
+    ]
+    if not run["is_finished"]:
+        found.append(f"Training has not come to its end ({run['state']}).")
+    if _is_world(run):
+        found.append(
+            "Trained on the miniature world alone (drawn shapes of 64 x 64 pixels): what else it draws is "
+            "unknown."
+        )
+    found += _weakest(own)
+    if any(cell["n"] < FEW for _, _, cell in own):
+        found.append(f"Figures with n below {FEW} are uncertain: read their intervals.")
+    if not own:
+        found.append("Nothing has been measured yet.")
+    return ["## Limitations", "", *(f"- {each}" for each in found)]
+
+
+def _weakest(own: Figures) -> Iterator[str]:
+    """For each suite and metric of shares, the categories with the lowest mean."""
+    for (suite, metric), figures in groupby(own, lambda each: (each[0]["suite"], each[0]["metric"])):
+        means = [
+            (name, cell["mean"]) for table, name, cell in figures if table["unit"] == SHARE and name != "all"
+        ]
+        lowest = min((mean for _, mean in means), default=None)
+        names = [name for name, mean in means if mean == lowest]
+        if lowest is not None and len(names) < len(means):
+            told = f"{figure(lowest, SHARE)} by {metric} (suite {suite}) in {joined(names)}"
+            yield f"Weakest where measured: {told}."
+
+
+def _licences(run: Mapping[str, Any]) -> list[str]:
+    data = "drawn by lavibridge, Apache-2.0" if _is_world(run) else "FILL IN: that of pictures and captions"
+    return [
+        "## Licences",
+        "",
+        f"- language model `{run['parts']['language']}`: {_licence(run['parts']['language'])}",
+        f"- image model `{run['parts']['vision']}`: {_licence(run['parts']['vision'])}",
+        f"- data: {data}",
+        "- these weights: FILL IN: a licence that those of all parts allow",
+    ]
+
+
+def _licence(name: str) -> str:
+    if name in shipped_models():
+        return "shipped with lavibridge, Apache-2.0"
+    return "FILL IN: see its own model card"
+
+
+def _is_world(run: Mapping[str, Any]) -> bool:
+    return bool((run["recipe"].get("data") or {}).get("kind") == "world")
+
+
+def _own(
+    tables: Sequence[Mapping[str, Any]], number: int
+) -> Iterator[tuple[Mapping[str, Any], str, Mapping[str, Any]]]:
+    """What the run itself scored."""
+    for table in tables:
+        for place, column in enumerate(table["columns"]):
+            if column["run"] == number and column["is_own"]:
+                for row in table["rows"]:
+                    if row["cells"][place] is not None:
+                        yield table, row["name"], row["cells"][place]

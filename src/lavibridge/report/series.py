@@ -1,0 +1,49 @@
+"""Rows of numbers on their way into a chart: smoothed, thinned, rounded, and summed up in a table."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+POINTS = 300
+"""Most points of a line: more than the chart is wide would only make the page heavy."""
+
+
+def smooth(values: Sequence[float], span: int) -> list[float]:
+    """Exponential moving average over about `span` values, corrected for its start; NaN is passed over."""
+    keep, total, weight, smoothed = 1 - 1 / max(span, 1), 0.0, 0.0, []
+    for value in values:
+        if math.isfinite(value):
+            total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
+        smoothed.append(total / weight if weight else math.nan)
+    return smoothed
+
+
+def thin(values: Sequence[float]) -> list[float]:
+    """At most POINTS values, evenly spread, the first and the last among them."""
+    if len(values) <= POINTS:
+        return list(values)
+    return [values[round(place * (len(values) - 1) / (POINTS - 1))] for place in range(POINTS)]
+
+
+def rounded(values: Sequence[float]) -> list[float | None]:
+    """Six figures of each, as JSON: what is not finite is null."""
+    return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
+
+
+def lines_table(series: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The first, lowest, highest and last value of each line."""
+    rows = []
+    for each in series:
+        values = [value for value in each["y"] if value is not None]
+        if values:
+            rows.append({"name": each["name"], "values": [values[0], min(values), max(values), values[-1]]})
+    return {"columns": ["first", "lowest", "highest", "last"], "rows": rows}
+
+
+def bins_table(series: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The value of each bar."""
+    names = series[0]["x"] if series else []
+    rows = [
+        {"name": name, "values": [each["y"][place] for each in series]} for place, name in enumerate(names)
+    ]
+    return {"columns": [each["name"] for each in series], "rows": rows}
