@@ -4,6 +4,7 @@ Tests that begin processes of their own (`sessions`) run in one too, and share w
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAVIBRIDGE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """The browser that the tests drive."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        for folder in ("/usr/bin", "/usr/local/bin", "/snap/bin"):
+            if (Path(folder) / name).is_file():
+                return Path(folder) / name
+    pytest.skip("no Chromium here: install it (Debian: apt-get install chromium), then run again")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import pytest
@@ -98,13 +97,3 @@ def served(painters: dict[str, Painter], tmp_path_factory: pytest.TempPathFactor
     limits = Limits(queue=12, steps=1000, count=4, side=64)
     with _running(make_house(painters, limits, tmp_path_factory.mktemp("runs"), False)) as found:
         yield found
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Path:
-    """The browser that the tests drive."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        for folder in ("/usr/bin", "/usr/local/bin", "/snap/bin"):
-            if (Path(folder) / name).is_file():
-                return Path(folder) / name
-    pytest.skip("no Chromium here: install it (Debian: apt-get install chromium), then run again")

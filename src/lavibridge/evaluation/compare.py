@@ -26,13 +26,7 @@ def compare(ours: Path, theirs: Path) -> dict[str, Any]:
 
     RunError where a folder holds no results or the two cannot be compared.
     """
-    a, b = _results(ours), _results(theirs)
-    for name in MUST_AGREE:
-        if a.get(name) != b.get(name):
-            raise RunError(
-                f"{ours} and {theirs} cannot be compared: {name} is {a.get(name)} in the first and "
-                f"{b.get(name)} in the second; evaluate one of them anew"
-            )
+    a, b = read_comparable(ours, theirs)
     shared = [name for name in a["metrics"] if name in b["metrics"] and "all" in a["metrics"][name]]
     if not shared:
         raise RunError(f"{ours} and {theirs} share no metric of single pictures")
@@ -51,6 +45,18 @@ def compare(ours: Path, theirs: Path) -> dict[str, Any]:
         "left_out": {"first": len(mine) - len(pairs), "second": len(others) - len(pairs)},
         "metrics": {name: _by_category(name, pairs) for name in shared},
     }
+
+
+def read_comparable(ours: Path, theirs: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The results of two folders; RunError where one holds none, or they are not of the same pictures."""
+    a, b = _results(ours), _results(theirs)
+    for name in MUST_AGREE:
+        if a.get(name) != b.get(name):
+            raise RunError(
+                f"{ours} and {theirs} cannot be compared: {name} is {a.get(name)} in the first and "
+                f"{b.get(name)} in the second; evaluate one of them anew"
+            )
+    return a, b
 
 
 def _by_category(metric: str, pairs: list[tuple[Record, Record]]) -> dict[str, Any]:

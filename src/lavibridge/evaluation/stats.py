@@ -42,8 +42,8 @@ class Estimate:
         return found | ({"unscored": self.unscored} if self.unscored else {})
 
 
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """The 95 % Wilson interval of a share; (0, 1) when nothing was counted."""
+def wilson(right: int | float, n: int) -> tuple[float, float]:
+    """The 95 % Wilson interval of a share; (0, 1) when nothing was counted. A tie counts as half."""
     if n == 0:
         return 0.0, 1.0
     share = right / n

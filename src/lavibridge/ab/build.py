@@ -1,0 +1,130 @@
+"""Evaluated runs -> a page for raters and a key for the organiser.
+
+The page tells which picture is whose to nobody, not in its source either: it holds pictures of one kind,
+without anything written into them, in an order by chance. What it all means is in the key alone.
+"""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lavibridge.ab.design import Comparison, Design, design
+from lavibridge.ab.entrants import Evaluated, read_evaluated, shared_keys
+from lavibridge.ab.key import FORM, QUESTIONS, Entrant, Item, Key
+from lavibridge.ab.page import render
+from lavibridge.ab.picture import data_uri
+from lavibridge.core.errors import RunError
+from lavibridge.core.files import write_atomic, write_json
+from lavibridge.core.log import console, progress
+
+SIDE = 768
+"""Most pixels of a picture's longer side in the page."""
+
+
+def build(
+    runs: Sequence[Path],
+    suite: str,
+    page: Path,
+    *,
+    prompts: int | None = None,
+    per_prompt: int = 1,
+    repeats: int | None = None,
+    side: int = SIDE,
+    send_to: str = "",
+    seed: int | None = None,
+) -> tuple[Path, Path]:
+    """Write the page, and its key beside it; returns both paths.
+
+    Without a `seed` it is one that nobody can guess, so that no rater can draw the sides again. RunError,
+    and nothing is written, where runs cannot be compared, a picture is missing or damaged, or one of the
+    two files is there already.
+    """
+    key_path = page.with_suffix(".key.json")
+    for path in (page, key_path):
+        if path.exists():
+            raise RunError(
+                f"{path} is there already, and votes may have been cast with it: name another --out"
+            )
+    evaluated, name = read_evaluated(runs, suite)
+    draw = secrets.randbits(64) if seed is None else seed
+    rng = np.random.default_rng(draw)
+    parts = design(
+        shared_keys(evaluated), len(evaluated), rng, prompts=prompts, per_prompt=per_prompt, repeats=repeats
+    )
+    shown = _shown(parts, evaluated, side, rng)
+    study = hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:12]
+    about = {"study": study, "form": FORM, "questions": QUESTIONS, "sendTo": send_to}
+    key = Key(
+        study=study,
+        form=FORM,
+        suite=name,
+        draw=draw,
+        runs=tuple(Entrant(name=each.name, folder=each.folder.as_posix()) for each in evaluated),
+        items=tuple(_item(each, evaluated) for part in parts for each in part),
+    )
+    text = render({**about, **shown})
+    write_json(key_path, key.model_dump(mode="json"))
+    try:
+        write_atomic(page, text)
+    except OSError:
+        key_path.unlink()
+        raise
+    again = sum(item.repeat_of is not None for item in key.items)
+    console.print(
+        f"{len(key.items) - again} comparisons and {again} repeats in a page of {len(text) / 1e6:.2g} MB; "
+        "the key is for you alone",
+        markup=False,
+        soft_wrap=True,
+    )
+    return page, key_path
+
+
+def _shown(
+    parts: Design, evaluated: Sequence[Evaluated], side: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    """What the page holds of the comparisons: words, and pictures by their places in a shuffled list."""
+    every = [each for part in parts for each in part]
+    wanted = list(dict.fromkeys((run, each.key) for each in every for run in (each.first, each.second)))
+    wanted = [wanted[place] for place in rng.permutation(len(wanted))]
+    pictures = []
+    with progress("pictures") as bar:
+        task = bar.add_task("putting into the page", total=len(wanted), status="")
+        for run, key in wanted:
+            pictures.append(data_uri(evaluated[run].picture(key), side))
+            bar.advance(task)
+    places = {each: place for place, each in enumerate(wanted)}
+    return {
+        "parts": [
+            [
+                {
+                    "item": each.name,
+                    "prompt": each.key[1],
+                    "first": places[each.first, each.key],
+                    "second": places[each.second, each.key],
+                }
+                for each in part
+            ]
+            for part in parts
+        ],
+        "pictures": pictures,
+    }
+
+
+def _item(each: Comparison, evaluated: Sequence[Evaluated]) -> Item:
+    first, second = (evaluated[run].records[each.key].scores for run in (each.first, each.second))
+    category, prompt, seed = each.key
+    return Item(
+        item=each.name,
+        category=category,
+        prompt=prompt,
+        seed=seed,
+        first=each.first,
+        second=each.second,
+        repeat_of=each.repeat_of,
+        scores={metric: (first[metric], second[metric]) for metric in first if metric in second},
+    )

@@ -1,0 +1,152 @@
+"""Which pictures stand beside each other: prompts, pairs of runs, sides, repeats, and parts of the order.
+
+    prompts   as many of each category as there are, drawn at random
+    pairs     dealt to the prompts in turn: each pair of runs equally often (+-1), also within a category
+    sides     of a pair's comparisons each run is first in half of them (+-1)
+    parts     quarters; a rater's page shuffles within each. Repeats of comparisons in the first two, with
+              their sides swapped, come in the last: a quarter of the study lies between
+
+Everything is drawn from one seed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TypeVar
+
+import numpy as np
+
+from lavibridge.core.errors import RunError
+from lavibridge.evaluation.records import Key
+
+Thing = TypeVar("Thing")
+PARTS = 4
+USUAL = 40
+"""Prompts that are asked about unless said otherwise; fewer if there are fewer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two runs' pictures of one prompt and noise."""
+
+    name: str
+    """Tells nothing."""
+    key: Key
+    first: int
+    second: int
+    repeat_of: str | None = None
+
+
+Design = tuple[tuple[Comparison, ...], ...]
+"""The parts."""
+
+
+def design(
+    keys: Sequence[Key],
+    runs: int,
+    rng: np.random.Generator,
+    *,
+    prompts: int | None = None,
+    per_prompt: int = 1,
+    repeats: int | None = None,
+) -> Design:
+    """The parts of a study of `prompts` prompts, each asked about with `per_prompt` pairs of runs.
+
+    By default USUAL prompts and one repeat for ten comparisons. RunError where there are fewer prompts or
+    pairs, or comparisons to repeat, than asked for.
+    """
+    pairs = list(combinations(range(runs), 2))
+    if per_prompt > len(pairs):
+        raise RunError(f"{runs} runs make {len(pairs)} pairs, and {per_prompt} per prompt were asked for")
+    chosen = _choose(keys, prompts, rng)
+    order = [pairs[place] for place in rng.permutation(len(pairs))]
+    dealt = [
+        (key, order[(place * per_prompt + step) % len(order)])
+        for place, key in enumerate(chosen)
+        for step in range(per_prompt)
+    ]
+    count = len(dealt) // 10 if repeats is None else repeats
+    most = len(dealt) // PARTS
+    if count > most:
+        raise RunError(
+            f"of {len(dealt)} comparisons at most {most} can be repeated, and {count} were asked for: give "
+            "fewer --repeats or more --prompts"
+        )
+    names = _names(len(dealt) + count, rng)
+    parts = _parts(_sided(dealt, names, rng), rng)
+    early = _mixed([*parts[0], *parts[1]], rng)
+    again = [
+        replace(each, name=name, first=each.second, second=each.first, repeat_of=each.name)
+        for each, name in zip(early[:count], names[len(dealt) :], strict=True)
+    ]
+    return (*(tuple(part) for part in parts[:-1]), tuple(_shuffled([*parts[-1], *again], rng)))
+
+
+def _choose(keys: Sequence[Key], prompts: int | None, rng: np.random.Generator) -> list[Key]:
+    """One noise of each chosen prompt, category by category."""
+    by_category: dict[str, dict[str, list[Key]]] = {}
+    for key in keys:
+        by_category.setdefault(key[0], {}).setdefault(key[1], []).append(key)
+    there = sum(map(len, by_category.values()))
+    if prompts is not None and prompts > there:
+        raise RunError(f"the runs share {there} prompts, and {prompts} were asked for: give fewer --prompts")
+    left = min(prompts or USUAL, there)
+    shares = _shares({name: len(each) for name, each in by_category.items()}, left, rng)
+    chosen = []
+    for name, share in shares.items():
+        noises = list(by_category[name].values())
+        for place in rng.permutation(len(noises))[:share]:
+            chosen.append(noises[place][int(rng.integers(len(noises[place])))])
+    return chosen
+
+
+def _shares(sizes: Mapping[str, int], total: int, rng: np.random.Generator) -> dict[str, int]:
+    """How many of each category: equally many, as far as there are so many; the rest by chance."""
+    shares = dict.fromkeys(sizes, 0)
+    while sum(shares.values()) < total:
+        open_ones = [name for name in shares if shares[name] < sizes[name]]
+        for name in _shuffled(open_ones, rng)[: total - sum(shares.values())]:
+            shares[name] += 1
+    return shares
+
+
+def _sided(
+    dealt: Sequence[tuple[Key, tuple[int, int]]], names: Sequence[str], rng: np.random.Generator
+) -> list[Comparison]:
+    """Comparisons with their sides, those of a pair together."""
+    found = []
+    for pair in sorted({pair for _, pair in dealt}):
+        mine = [place for place, (_, each) in enumerate(dealt) if each == pair]
+        turn = int(rng.integers(2))
+        for number, place in enumerate(_shuffled(mine, rng)):
+            first, second = pair if (number + turn) % 2 else pair[::-1]
+            found.append(Comparison(name=names[place], key=dealt[place][0], first=first, second=second))
+    return found
+
+
+def _parts(comparisons: Sequence[Comparison], rng: np.random.Generator) -> list[list[Comparison]]:
+    """Dealt in turn, so that each part has its share of every pair."""
+    return [_shuffled(comparisons[part::PARTS], rng) for part in range(PARTS)]
+
+
+def _mixed(comparisons: Sequence[Comparison], rng: np.random.Generator) -> list[Comparison]:
+    """In an order that takes one of each pair of runs, then the next of each."""
+    seen: dict[frozenset[int], int] = {}
+    turns = []
+    for each in _shuffled(comparisons, rng):
+        pair = frozenset((each.first, each.second))
+        seen[pair] = seen.get(pair, 0) + 1
+        turns.append((seen[pair], each))
+    return [each for _, each in sorted(turns, key=lambda turn: turn[0])]
+
+
+def _names(count: int, rng: np.random.Generator) -> list[str]:
+    """Different names that tell nothing."""
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found[rng.bytes(4).hex()] = None
+    return list(found)
+
+
+def _shuffled(things: Sequence[Thing], rng: np.random.Generator) -> list[Thing]:
+    return [things[place] for place in rng.permutation(len(things))]

@@ -1,0 +1,90 @@
+"""The runs that take part: their evaluations of one suite, and the pictures that all of them have.
+
+RUN/evaluation/SUITE/records.jsonl, images/...      the same prompts from the same noises
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from lavibridge.core.errors import DataError, RunError
+from lavibridge.data.pictures.read import read_picture
+from lavibridge.evaluation.compare import read_comparable
+from lavibridge.evaluation.records import Key, Record, read_records
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """A run with the records of its evaluation."""
+
+    name: str
+    folder: Path
+    records: dict[Key, Record]
+
+    def picture(self, key: Key) -> Image.Image:
+        """The picture of a prompt and noise; RunError names the file that is missing or damaged."""
+        path = self.folder / self.records[key].file
+        try:
+            return read_picture(path)
+        except DataError as error:
+            raise RunError(
+                f"{path}: {error}; `lavi evaluate` draws what is missing or damaged again"
+            ) from None
+
+
+def read_evaluated(runs: Sequence[Path], suite: str) -> tuple[list[Evaluated], str]:
+    """The evaluations, and the suite's name.
+
+    RunError where there are fewer than two, one is named twice, one was not evaluated on the suite, or they
+    are not of the same prompts and noises.
+    """
+    if len(runs) < 2:
+        raise RunError("a study compares two runs or more: name another")
+    folders = [_evaluation(run, suite) for run in runs]
+    for place, folder in enumerate(folders):
+        if folder.resolve() in {each.resolve() for each in folders[:place]}:
+            raise RunError(f"{runs[place]} is named twice: pictures would be compared with themselves")
+    results = [read_comparable(folders[0], folder)[1] for folder in folders]
+    names = [_name(folder) for folder in folders]
+    if len(set(names)) < len(names):
+        names = [folder.as_posix() for folder in folders]
+    found = [
+        Evaluated(name=name, folder=folder, records=read_records(folder))
+        for name, folder in zip(names, folders, strict=True)
+    ]
+    return found, str(results[0]["suite"])
+
+
+def shared_keys(evaluated: Sequence[Evaluated]) -> list[Key]:
+    """The prompts and noises that all of them drew, in the first one's order; RunError for none."""
+    found = [key for key in evaluated[0].records if all(key in each.records for each in evaluated)]
+    if not found:
+        names = ", ".join(each.name for each in evaluated)
+        raise RunError(
+            f"{names} share no prompt and noise: evaluate them with the same --category and --limit"
+        )
+    return found
+
+
+def _evaluation(run: Path, suite: str) -> Path:
+    """Where a run's evaluation lies, or the folder itself if it is one."""
+    below = run / "evaluation" / Path(suite).stem
+    if below.is_dir():
+        return below
+    if (run / "records.jsonl").is_file():
+        return run
+    if not run.is_dir():
+        raise RunError(f"there is no folder '{run}'")
+    known = sorted(path.name for path in (run / "evaluation").glob("*") if path.is_dir())
+    there = f" (there is {', '.join(known)}: name it with --suite)" if known else ""
+    raise RunError(
+        f"{run} was not evaluated on the suite '{suite}'{there}: lavi evaluate {run} --suite {suite}"
+    )
+
+
+def _name(folder: Path) -> str:
+    """The run's own name, where the folder is one that `lavi evaluate` chose."""
+    full = folder.absolute()
+    return full.parent.parent.name if full.parent.name == "evaluation" else folder.as_posix()

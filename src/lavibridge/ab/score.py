@@ -1,0 +1,162 @@
+"""All that the votes of a study say, as one record.
+
+    questions.QUESTION.pairs       each pair of runs: win rate, sign tests, Davidson's preference; by category
+    questions.QUESTION.strengths   each run in Elo's points, 0 = the mean; null where they have no bound
+    questions.QUESTION.agreement   between raters: Fleiss' kappa, Krippendorff's alpha
+    questions.QUESTION.metrics     how often a metric sided with the people
+    raters                         each with votes, seconds, ties, sides, and the same answer to repeats
+
+Repeats count for test-retest alone. Where people voted, metrics are not counted among them.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from lavibridge.ab.key import QUESTIONS, Key
+from lavibridge.ab.raters import describe, retest
+from lavibridge.ab.reliability import Table, either_way, fleiss, krippendorff
+from lavibridge.ab.strength import FIRST, POINTS, SECOND, TIE, Ballots, Strengths, fit
+from lavibridge.ab.tally import tally
+from lavibridge.ab.votes import Cast, Read
+from lavibridge.evaluation.stats import Estimate, estimate, interval_of
+
+DRAWS = 500
+"""Of prompts, for the intervals of agreement."""
+
+
+def score(key: Key, read: Read) -> dict[str, Any]:
+    """The record of a study."""
+    people = [cast for cast in read.cast if cast.vote.metric is None]
+    metrics = [cast for cast in read.cast if cast.vote.metric is not None]
+    counted = people or metrics
+    firsts = [cast for cast in counted if cast.item.repeat_of is None]
+    return {
+        "study": key.study,
+        "suite": key.suite,
+        "runs": [run.name for run in key.runs],
+        "comparisons": sum(item.repeat_of is None for item in key.items),
+        "votes": len(firsts),
+        "votes_on_repeats": len(counted) - len(firsts),
+        "of_people": bool(people),
+        "dropped": [vars(each) for each in read.dropped],
+        "replaced": read.replaced,
+        "raters": describe(counted),
+        "retest": retest(counted),
+        "questions": {
+            question: _question(
+                [cast for cast in firsts if cast.question == question],
+                [cast for cast in metrics if cast.question == question] if people else [],
+                [run.name for run in key.runs],
+            )
+            for question in QUESTIONS
+            if any(cast.question == question for cast in firsts)
+        },
+    }
+
+
+def _question(votes: Sequence[Cast], metrics: Sequence[Cast], names: Sequence[str]) -> dict[str, Any]:
+    strengths = fit(_ballots(votes), len(names))
+    return {
+        "votes": len(votes),
+        "raters": len({vote.rater for vote in votes}),
+        "prompts": len({vote.prompt for vote in votes}),
+        "pairs": [
+            {"run": names[a], "other": names[b], **_pair(votes, a, b, strengths, len(names))}
+            for a, b in combinations(range(len(names)), 2)
+        ],
+        "strengths": None if strengths is None else _strengths(strengths, names),
+        "agreement": _agreement(votes),
+        "metrics": {
+            name: _sides(votes, [cast for cast in metrics if cast.vote.metric == name])
+            for name in dict.fromkeys(cast.vote.metric for cast in metrics)
+        },
+    }
+
+
+def _pair(votes: Sequence[Cast], a: int, b: int, strengths: Strengths | None, runs: int) -> dict[str, Any]:
+    """The counts of a pair; `preference` is the chance that a is chosen if the rater sees a difference."""
+    found = tally(votes, a, b).record()
+    found["preference"] = None
+    if strengths is not None:
+        contrast = [float(run == a) - float(run == b) for run in range(runs)]
+        mean, low, high = (1 / (1 + math.exp(-each)) for each in strengths.interval(contrast))
+        found["preference"] = {"mean": mean, "low": low, "high": high}
+    categories = dict.fromkeys(vote.item.category for vote in votes)
+    if len(categories) > 1:
+        found["categories"] = {
+            name: tally([vote for vote in votes if vote.item.category == name], a, b).record()
+            for name in categories
+        }
+    return found
+
+
+def _strengths(strengths: Strengths, names: Sequence[str]) -> dict[str, Any]:
+    runs = len(names)
+    points = {}
+    for place, name in enumerate(names):
+        contrast = [float(run == place) - 1 / runs for run in range(runs)]
+        mean, low, high = (POINTS * each for each in strengths.interval(contrast))
+        points[name] = {"mean": mean, "low": low, "high": high}
+    return {"points": points, "nu": strengths.nu}
+
+
+def _ballots(votes: Sequence[Cast]) -> Ballots:
+    prompts = {prompt: place for place, prompt in enumerate(dict.fromkeys(vote.prompt for vote in votes))}
+    raters = {rater: place for place, rater in enumerate(dict.fromkeys(vote.rater for vote in votes))}
+    outcomes = [
+        TIE if vote.winner is None else FIRST if vote.winner == vote.first else SECOND for vote in votes
+    ]
+    return Ballots(
+        first=np.array([vote.first for vote in votes]),
+        second=np.array([vote.second for vote in votes]),
+        outcome=np.array(outcomes),
+        prompt=np.array([prompts[vote.prompt] for vote in votes]),
+        rater=np.array([raters[vote.rater] for vote in votes]),
+    )
+
+
+def _agreement(votes: Sequence[Cast]) -> dict[str, Any]:
+    """Over comparisons that two raters or more answered; intervals over prompts."""
+    rows: dict[str, list[float]] = {}
+    prompts: dict[tuple[str, str], list[str]] = {}
+    for vote in votes:
+        name = vote.item.item
+        if name not in rows:
+            rows[name] = [0.0, 0.0, 0.0]
+            prompts.setdefault(vote.prompt, []).append(name)
+        rows[name][{"first": 0, "tie": 1, "second": 2}[vote.vote.choice]] += 1
+    shared = {name for name, row in rows.items() if sum(row) >= 2}
+    clusters = [np.array([rows[name] for name in names if name in shared]) for names in prompts.values()]
+    clusters = [either_way(cluster) for cluster in clusters if len(cluster)]
+    measures: dict[str, Callable[[Table], float]] = {
+        "fleiss_kappa": fleiss,
+        "krippendorff_alpha": krippendorff,
+        "krippendorff_alpha_ordinal": lambda table: krippendorff(table, "ordinal"),
+    }
+    return {name: _over_prompts(clusters, measure, len(shared)) for name, measure in measures.items()}
+
+
+def _over_prompts(clusters: Sequence[Table], measure: Callable[[Table], float], n: int) -> dict[str, Any]:
+    def statistic(chosen: Sequence[Table]) -> float:
+        return measure(np.concatenate(chosen))
+
+    if not clusters:
+        return Estimate(n=n, mean=math.nan, low=math.nan, high=math.nan).record()
+    low, high = interval_of(clusters, statistic, DRAWS)
+    return Estimate(n=n, mean=statistic(clusters), low=low, high=high).record()
+
+
+def _sides(votes: Sequence[Cast], metric: Sequence[Cast]) -> dict[str, Any]:
+    """The share of people's votes for a picture in which the metric chose it too; its tie is half."""
+    chosen = {cast.item.item: cast.winner for cast in metric}
+    scores: dict[str, list[float]] = {}
+    for vote in votes:
+        if vote.winner is not None and vote.item.item in chosen:
+            theirs = chosen[vote.item.item]
+            said = 0.5 if theirs is None else float(theirs == vote.winner)
+            scores.setdefault("/".join(vote.prompt), []).append(said)
+    return estimate(scores).record()

@@ -1,0 +1,80 @@
+"""Votes on one pair of runs counted: win rate, its interval, and whether it could be chance.
+
+    win rate    (wins + ties / 2) / votes, with Wilson's interval
+    sign test   p = min(1, 2 sum over k <= min(wins, losses) of C(n, k) / 2^n), n = wins + losses: two-sided
+
+Both take votes as independent, which several votes on a prompt are not: the sign test is therefore made over
+prompts too, each with one sign, that of its majority (Dixon and Mood 1946, J. Am. Stat. Assoc. 41).
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lavibridge.ab.votes import Cast
+from lavibridge.evaluation.stats import wilson
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """How one run did against another."""
+
+    wins: int
+    losses: int
+    ties: int
+    prompts: int
+    """Different prompts that were voted on."""
+    p: float
+    """Sign test over votes."""
+    p_prompts: float
+    """Sign test over prompts."""
+
+    @property
+    def votes(self) -> int:
+        """All votes."""
+        return self.wins + self.losses + self.ties
+
+    def record(self) -> dict[str, Any]:
+        """The tally as JSON."""
+        score = self.wins + self.ties / 2
+        low, high = wilson(score, self.votes)
+        rate = {"mean": score / self.votes, "low": low, "high": high} if self.votes else None
+        return {
+            "n": self.votes,
+            "prompts": self.prompts,
+            "wins": self.wins,
+            "ties": self.ties,
+            "losses": self.losses,
+            "win_rate": rate,
+            "p_votes": self.p,
+            "p_prompts": self.p_prompts,
+        }
+
+
+def tally(votes: Sequence[Cast], run: int, other: int) -> Tally:
+    """Count the votes on a pair of runs, as `run` sees them; votes on other pairs are passed over."""
+    mine = [vote for vote in votes if {vote.first, vote.second} == {run, other}]
+    signs: Counter[tuple[str, str]] = Counter()
+    counts: Counter[str] = Counter()
+    for vote in mine:
+        counts["tie" if vote.winner is None else "win" if vote.winner == run else "loss"] += 1
+        signs[vote.prompt] += 0 if vote.winner is None else 1 if vote.winner == run else -1
+    return Tally(
+        wins=counts["win"],
+        losses=counts["loss"],
+        ties=counts["tie"],
+        prompts=len(signs),
+        p=sign_test(counts["win"], counts["loss"]),
+        p_prompts=sign_test(
+            sum(each > 0 for each in signs.values()), sum(each < 0 for each in signs.values())
+        ),
+    )
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """The exact two-sided p of two runs that are equally good; 1 without any win or loss."""
+    n = wins + losses
+    tail = sum(math.comb(n, k) for k in range(min(wins, losses) + 1))
+    return min(1.0, 2 * tail / 2**n)

@@ -1,0 +1,133 @@
+"""`lavi ab`: a blind user study, from evaluated runs to what people prefer."""
+
+from pathlib import Path
+
+import typer
+
+app = typer.Typer(
+    help="Blind user studies: build a page, collect votes, score them.\n\n"
+    "\b\n"
+    "  lavi ab build runs/a runs/b --out ab.html     a page for raters, and its key\n"
+    "  lavi ab score ab.key.json votes-*.jsonl       what they prefer, with intervals",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+RUNS = typer.Argument(
+    metavar="RUN RUN...", help="Run folders that were evaluated, or folders that `lavi evaluate` wrote to."
+)
+SUITE = typer.Option("world", "--suite", help="Which of a run folder's evaluations.")
+OUT = typer.Option(..., "--out", "-o", metavar="FILE", help="The page; its key goes beside it.")
+PROMPTS = typer.Option(None, "--prompts", min=1, help="Prompts to ask about.  [default: 40, or all]")
+PER_PROMPT = typer.Option(1, "--per-prompt", min=1, help="Pairs of runs that each prompt is shown for.")
+REPEATS = typer.Option(
+    None, "--repeats", min=0, help="Comparisons shown twice, sides swapped.  [default: one in ten]"
+)
+SIDE = typer.Option(768, "--side", min=32, help="Larger pictures are made as small, in pixels.")
+SEND_TO = typer.Option(
+    "", "--send-to", metavar="TEXT", help="Where raters send their votes; the page says it."
+)
+SEED = typer.Option(
+    None, "--seed", min=0, help="Draws the same page again; tell no rater.  [default: by chance]"
+)
+KEY = typer.Argument(metavar="KEY", help="The .key.json that `lavi ab build` wrote.")
+VOTES = typer.Argument(metavar="VOTES...", help="Files of votes.")
+JSON = typer.Option(None, "--json", metavar="FILE", help="Write all figures as JSON.")
+METRIC = typer.Option("world", "--metric", "-m", help="A metric of the runs' evaluations.")
+QUESTION = typer.Option("follows", "--question", help="Which question it answers: follows, looks.")
+
+
+@app.command()
+def build(
+    runs: list[Path] = RUNS,
+    out: Path = OUT,
+    suite: str = SUITE,
+    prompts: int | None = PROMPTS,
+    per_prompt: int = PER_PROMPT,
+    repeats: int | None = REPEATS,
+    side: int = SIDE,
+    send_to: str = SEND_TO,
+    seed: int | None = SEED,
+) -> None:
+    """Put runs' pictures of the same prompts and noises side by side, in a page for raters.
+
+    \b
+    lavi ab build runs/a runs/b --out ab.html
+    lavi ab build runs/a runs/b runs/c --suite parti --prompts 60 --per-prompt 3 --out ab.html
+
+    The page is one file that needs no network: send it, or put it on any web server. It does not tell whose a
+    picture is, not in its source either: keep the key to yourself. Raters answer two questions about each
+    pair and send back a file of votes. Both paths are printed on stdout.
+    """
+    from lavibridge.ab.build import build as build_study
+
+    page, key = build_study(
+        runs,
+        suite,
+        out,
+        prompts=prompts,
+        per_prompt=per_prompt,
+        repeats=repeats,
+        side=side,
+        send_to=send_to,
+        seed=seed,
+    )
+    print(page)
+    print(key)
+
+
+@app.command()
+def score(key: Path = KEY, votes: list[Path] = VOTES, json: Path | None = JSON) -> None:
+    """Say what the votes say: who wins, how surely, and how far raters agree.
+
+    \b
+    lavi ab score ab.key.json votes-*.jsonl
+    lavi ab score ab.key.json votes-*.jsonl --json scores.json
+
+    Win rates count a tie as half and have Wilson's interval; p is the two-sided sign test, over votes and
+    over prompts. Three runs or more have strengths in Elo's points (Davidson's model), with intervals over
+    prompts and raters. Lines that are no votes are named on stderr and counted; votes of another study are
+    an error.
+    """
+    import sys
+
+    from rich.console import Console
+
+    from lavibridge.ab.key import read_key
+    from lavibridge.ab.score import score as score_votes
+    from lavibridge.ab.table import tables
+    from lavibridge.ab.votes import read_votes
+    from lavibridge.core.files import write_json
+    from lavibridge.core.log import console
+
+    found = read_key(key)
+    read = read_votes(found, votes)
+    scored = score_votes(found, read)
+    if json is not None:
+        write_json(json, scored)
+    for each in read.dropped:
+        console.print(f"left out, {each.file}, line {each.line}: {each.why}", markup=False, soft_wrap=True)
+    if read.dropped:
+        console.print(f"{len(read.dropped)} lines were left out: they are no votes", markup=False)
+    # Into a file or a pipe nothing has to be folded.
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    for part in tables(scored):
+        out.print(part, markup=False, soft_wrap=isinstance(part, str))
+
+
+@app.command()
+def vote(key: Path = KEY, metric: str = METRIC, question: str = QUESTION) -> None:
+    """Let a metric vote as a person would: for the picture that it scored higher.
+
+    \b
+    lavi ab vote ab.key.json > votes-checker.jsonl
+    lavi ab vote ab.key.json --metric aesthetics --question looks > votes-aesthetics.jsonl
+
+    By default it is the exact checker of the miniature world. The votes are printed on stdout. Scored beside
+    people's, they are not counted among them, but say how often the metric sided with people.
+    """
+    from lavibridge.ab.key import read_key
+    from lavibridge.ab.metric import metric_votes
+
+    for each in list(metric_votes(read_key(key), metric, question)):
+        print(each.model_dump_json())
