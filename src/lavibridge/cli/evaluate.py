@@ -80,7 +80,7 @@ def evaluate(
     folder = Path(run) if is_saved(Path(run)) else Path("runs") / "evaluation" / Path(run).name
     where = folder / "evaluation" if is_saved(Path(run)) else folder
     results = evaluate_bridge(
-        Path(run) if drawn else Bridge.open(run, _own_device()),
+        Path(run) if drawn else Bridge.open(run, own_device()),
         suite,
         out or where / Path(suite).stem,
         categories=category or None,
@@ -111,7 +111,7 @@ def _metric(text: str) -> str | dict[str, Any]:
     return found
 
 
-def _own_device() -> str:
+def own_device() -> str:
     """The GPU of this process, where a launcher gives each its own (LOCAL_RANK)."""
     import os
 

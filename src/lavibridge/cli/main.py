@@ -13,6 +13,7 @@ import typer
 
 from lavibridge import __version__
 from lavibridge.cli import (
+    ab,
     cache,
     compare,
     data,
@@ -27,6 +28,7 @@ from lavibridge.cli import (
     report,
     serve,
     show,
+    study,
     train,
     world,
 )
@@ -71,11 +73,13 @@ app.command("generate")(generate.generate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
+app.command("study")(study.study)
 app.command("serve")(serve.serve)
 app.command("import")(import_released.import_released)
 app.command("export")(export.export)
 app.command("show")(show.show)
 app.command("doctor")(doctor.doctor)
+app.add_typer(ab.app, name="ab")
 app.add_typer(cache.app, name="cache")
 app.add_typer(data.app, name="data")
 app.add_typer(prompts.app, name="prompts")

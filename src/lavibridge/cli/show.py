@@ -20,8 +20,8 @@ ROOMS = {
 WHAT = typer.Argument(
     None,
     metavar="[WHAT]",
-    help="A pool (languages, visions, connectors, data, metrics, prompts), a recipe (name or file), or "
-    "ROOM.KIND such as connector.lavi.  [default: everything]",
+    help="A pool (languages, visions, connectors, data, metrics, prompts, studies), a recipe (name or file), "
+    "or ROOM.KIND such as connector.lavi or study.ablation.  [default: everything]",
 )
 
 
@@ -34,10 +34,18 @@ def show(what: str | None = WHAT) -> None:
     lavi show mini-llama_mini-sd_lavi      a recipe, every field with its meaning
     lavi show connector.lavi               the settings of a component
     """
+    from lavibridge.study.shipped import shipped_studies
+
     if what is None:
         _everything()
         return
+    if what == "studies":
+        _studies()
+        return
     room, _, kind = what.partition(".")
+    if room == "study" and kind in shipped_studies():
+        print(shipped_studies()[kind].read_text(encoding="utf-8"), end="")
+        return
     rooms = {name.removesuffix("s"): room for name, room in ROOMS.items()} | ROOMS
     pools = rooms | {f"{name}s": room for name, room in ROOMS.items()}
     if what in pools:
@@ -60,13 +68,28 @@ def _everything() -> None:
     from lavibridge.core.registry import kinds
     from lavibridge.evaluation.shipped import shipped_suites
     from lavibridge.recipes.recipe import shipped_recipes
+    from lavibridge.study.shipped import shipped_studies
 
     for name, room in ROOMS.items():
         print(f"{name:<11} {'  '.join(kinds(room))}")
     print(f"{'suites':<11} {'  '.join(shipped_suites())}")
     print(f"{'models':<11} {'  '.join(shipped_models())}   (shipped; a folder or hub id does as well)")
+    print(f"{'studies':<11} {'  '.join(shipped_studies())}")
     print(f"{'recipes':<11} " + f"\n{'':<11} ".join(shipped_recipes()))
     print("\nMore: lavi show languages, lavi show connector.lavi, lavi show language.llama, lavi show RECIPE")
+
+
+def _studies() -> None:
+    """Every shipped study: what it asks, and of how many cells."""
+    from lavibridge.study.cells import load_study
+    from lavibridge.study.shipped import shipped_studies
+
+    width = max(map(len, shipped_studies()))
+    for name in shipped_studies():
+        study = load_study(name)
+        cells = f"{len(study.grid())} conditions x {len(study.seeds)} seed{'s' * (len(study.seeds) > 1)}"
+        print(f"{name:<{width}} {study.question} ({cells})")
+    print("\nMore: lavi show study.world-read-outs, lavi study world-read-outs --dry-run")
 
 
 def _pool(room: str) -> None:

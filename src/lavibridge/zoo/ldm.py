@@ -34,13 +34,13 @@ class LatentDiffusionBertPretraining(LatentDiffusionPretraining):
     """The U-Net, begun as mini-sd's, and its BERT, begun at random."""
 
     name = "mini-ldm"
-    steps = 6_000
+    steps = 3_500
     taught_until = 1_500
     """Steps on captions alone."""
     singles_until = 0
     placing = range(0)
     batch = 32
-    lr = 1e-3
+    lr = 7e-4
     # Every size is told twice as large as it is; DDIM is of first order, so it takes more steps.
     draw_options = {"height": 128, "width": 128, "num_inference_steps": 2 * STEPS}  # noqa: RUF012 - a constant
 

@@ -1,0 +1,103 @@
+"""`lavi study`: a grid of recipes, trained, measured, and put into one table."""
+
+from pathlib import Path
+
+import typer
+
+STUDY = typer.Argument(
+    metavar="STUDY", help="A study's name (see `lavi show studies`) or a path to a YAML file."
+)
+OUT = typer.Option(None, "--out", "-o", metavar="FOLDER", help="Where its cells lie.  [default: runs/STUDY]")
+ONLY = typer.Option(
+    None,
+    "--only",
+    metavar="CELL",
+    help="Only these cells: CONDITION, CONDITION/seed-S, or with *; may be repeated.",
+)
+SOURCE = typer.Option(
+    None,
+    "--source",
+    metavar="NAME=FOLDER",
+    help="Read the model that the study calls NAME from FOLDER; may be repeated.",
+)
+DRY = typer.Option(
+    False, "--dry-run", help="Print every cell with its memory and time (`lavi plan`), and stop."
+)
+DEVICE = typer.Option(
+    "here", "--device", metavar="NAME", help="For --dry-run: a device such as h100, or `here`."
+)
+COMMANDS = typer.Option(False, "--commands", help="Print one command for each cell, and stop.")
+TABLE = typer.Option(False, "--table", help="Make nothing; put what is finished into the table.")
+
+
+def study(
+    name: str = STUDY,
+    out: Path | None = OUT,
+    only: list[str] | None = ONLY,
+    source: list[str] | None = SOURCE,
+    dry_run: bool = DRY,
+    device: str = DEVICE,
+    commands: bool = COMMANDS,
+    table: bool = TABLE,
+) -> None:
+    """Answer a question with many trainings: make every cell of a grid, and one table of all.
+
+    \b
+    lavi study world-read-outs --dry-run              what it takes
+    lavi study world-read-outs                        make it; the same line goes on after a stop
+    lavi study world-read-outs --commands | parallel -j 4
+    lavi study world-read-outs --table                the table of what is finished so far
+    lavi study my_study.yaml --only "t5-*" --out runs/mine
+
+    A cell is a condition with a seed. It is trained as by `lavi train`, measured as by `lavi evaluate`, and
+    skipped when it is done. One that fails does not stop the others; it is named at the end (exit code 1).
+
+    table.md, table.json, table.csv, contact_sheet.png and study.html go to the study's folder; the table is
+    also printed. Every figure has an interval over prompts and seeds, every difference is paired.
+
+    Without a network, HF_HUB_OFFLINE=1 keeps it from waiting for the hub.
+    """
+    if sum((dry_run, commands, table)) > 1:
+        raise typer.BadParameter("--dry-run, --commands and --table are three different things: give one")
+    from lavibridge.study.cells import choose, expand, load_study
+
+    loaded = load_study(name)
+    folder = out or Path("runs") / loaded.name
+    sources = _sources(source or [])
+    every = expand(loaded, folder, sources)
+    cells = choose(every, only or [])
+    if commands:
+        from lavibridge.study.commands import commands as commands_of
+
+        print("\n".join(commands_of(name, cells, folder, sources)))
+    elif dry_run:
+        from lavibridge.plan.devices import find_device
+        from lavibridge.study.costs import find_costs, lines
+
+        found = find_device(device)
+        print("\n".join(lines(find_costs(loaded, cells, folder, found), found)))
+    else:
+        from lavibridge.cli.evaluate import own_device
+        from lavibridge.evaluation.run import part_of_environment
+        from lavibridge.study.finish import finish
+        from lavibridge.study.run import failed, run_cells
+
+        part = part_of_environment()
+        failures = [] if table else run_cells(loaded, cells, folder, part, own_device())
+        # Of cells that are made one by one, each leaves the table to the call that asks for it.
+        if table or (not only and part.of == 1):
+            print(finish(loaded, every, folder), end="")
+        if failures:
+            raise failed(failures, len(cells))
+
+
+def _sources(given: list[str]) -> dict[str, str]:
+    from lavibridge.core.errors import RecipeError
+
+    found = {}
+    for each in given:
+        name, equals, folder = each.partition("=")
+        if not (name and equals and Path(folder).expanduser().is_dir()):
+            raise RecipeError(f"--source: '{each}' is no NAME=FOLDER with a folder that exists")
+        found[name] = str(Path(folder).expanduser().absolute())
+    return found

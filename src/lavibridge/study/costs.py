@@ -1,0 +1,84 @@
+"""What a study will take, cell by cell, before anything is loaded: memory and time of `lavi plan`.
+
+Only training is counted, not the alignment before it, and not the drawing and judging of pictures after it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lavibridge.core.errors import LaviError
+from lavibridge.core.log import progress
+from lavibridge.plan.devices import Device
+from lavibridge.plan.plan import Plan, Terms, make_plan
+from lavibridge.plan.table import gib
+from lavibridge.study.cells import Cell
+from lavibridge.study.run import is_done
+from lavibridge.study.study import Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a cell takes."""
+
+    cell: str
+    is_done: bool
+    plan: Plan | None
+    """None where nothing is trained, or where it cannot be planned."""
+    reason: str = ""
+    """Why there is no plan."""
+
+    @property
+    def hours(self) -> float:
+        """Of training that is still to come, as far as it is known."""
+        return 0.0 if self.is_done or self.plan is None else self.plan.hours
+
+
+def find_costs(study: Study, cells: Sequence[Cell], out: Path, device: Device) -> list[Cost]:
+    """The cost of every cell; a condition is planned once for all its seeds."""
+    planned: dict[str, tuple[Plan | None, str]] = {}
+    found = []
+    with progress("conditions") as bar:
+        task = bar.add_task("planning", total=len({cell.condition for cell in cells}), status="")
+        for cell in cells:
+            if cell.condition not in planned:
+                planned[cell.condition] = _planned(cell, device)
+                bar.advance(task)
+            plan, reason = planned[cell.condition]
+            found.append(Cost(cell=cell.name, is_done=is_done(study, cell, out), plan=plan, reason=reason))
+    return found
+
+
+def lines(costs: Sequence[Cost], device: Device) -> Iterator[str]:
+    """One line a cell, and the sum."""
+    width = max(len(cost.cell) for cost in costs)
+    yield f"{'':<{width}}  {'memory':>10}  {'training':>10}"
+    for cost in costs:
+        if cost.plan is None:
+            yield f"{cost.cell:<{width}}  {cost.reason}" + ("  (done)" if cost.is_done else "")
+            continue
+        fits = "" if cost.plan.fits else "  does NOT fit"
+        done = "  (done)" if cost.is_done else ""
+        figures = f"{gib(cost.plan.memory_total):>10}  {duration(cost.plan.hours):>10}"
+        yield f"{cost.cell:<{width}}  {figures}{fits}{done}"
+    left = [cost for cost in costs if not cost.is_done]
+    unknown = sum(cost.plan is None and cost.reason.startswith("cannot") for cost in left)
+    where = "a machine like this" if device.is_measured else f"one {device.name}"
+    rest = f", and {unknown} that cannot be planned" if unknown else ""
+    hours = duration(sum((cost.hours for cost in left), start=0.0))
+    yield f"{len(costs)} cells, {len(left)} to make: {hours} of training on {where}{rest}"
+    yield "not counted: alignment (training.align), drawing and judging"
+
+
+def duration(hours: float) -> str:
+    """Hours, or minutes where it is few."""
+    return f"{hours:,.1f} h" if hours >= 2 else f"{60 * hours:.1f} min"
+
+
+def _planned(cell: Cell, device: Device) -> tuple[Plan | None, str]:
+    if cell.native:
+        return None, "nothing is trained"
+    try:
+        return make_plan(cell.recipe, device, Terms()), ""
+    except LaviError as error:
+        return None, f"cannot be planned: {error}"

@@ -1,0 +1,51 @@
+"""A study as one self-contained page: question, table, plots, differences, claims, pictures side by side.
+
+OUT/study.html        needs no network and no other file; the same results give the same bytes
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lavibridge.core.errors import RunError
+from lavibridge.core.files import write_atomic
+from lavibridge.study import texts
+from lavibridge.study.knowledge import Ceiling
+from lavibridge.study.plots import plots
+from lavibridge.study.sheet import SheetRow
+from lavibridge.study.table import Table
+from lavibridge.study.write import CEILING_NOTE, CEILINGS
+
+try:
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+except ImportError:
+    raise RunError(
+        "a study's page is written with Jinja2, which is missing: pip install 'lavibridge[report]'"
+    ) from None
+
+
+def write_page(table: Table, ceilings: Mapping[str, Ceiling], rows: Sequence[SheetRow], page: Path) -> Path:
+    """Write the page; returns its path."""
+    write_atomic(page, render(table, ceilings, rows))
+    return page
+
+
+def render(table: Table, ceilings: Mapping[str, Ceiling], rows: Sequence[SheetRow]) -> str:
+    """The page as text."""
+    environment = Environment(
+        # The style sheet is the reports'.
+        loader=ChoiceLoader([PackageLoader("lavibridge.study"), PackageLoader("lavibridge.report")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("study.html.j2").render(
+        table=table,
+        study=table.study,
+        texts=texts,
+        ceilings=ceilings,
+        ceiling_titles=CEILINGS,
+        ceiling_note=CEILING_NOTE,
+        plots=list(plots(table)),
+        rows=rows,
+    )

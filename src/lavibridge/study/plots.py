@@ -1,0 +1,69 @@
+"""Dots with their intervals, a small chart for each row: drawn as SVG in the page's own ink.
+
+t5-small   |---o---|
+t5-base        |----o----|          dashed: the baseline's mean
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from html import escape
+
+from lavibridge.study import texts
+from lavibridge.study.table import Line, Table
+
+WIDTH, LEFT, RIGHT, LINE, TOP, BOTTOM = 340, 120, 22, 22, 8, 26
+LONGEST = 17
+"""Letters of a label that fit beside a chart."""
+
+
+def plots(table: Table) -> Iterator[tuple[str, str]]:
+    """(row, SVG) for each row that somebody has a figure in."""
+    for line in table.lines:
+        if any(not math.isnan(entry.value.mean) for entry in line.entries.values()):
+            yield line.row.name, plot(line, table.labels, table.baseline)
+
+
+def plot(line: Line, labels: Mapping[str, str], baseline: str) -> str:
+    """One chart with an accessible name that says all that it shows."""
+    known = {name: each.value for name, each in line.entries.items() if not math.isnan(each.value.mean)}
+    ends = [end for each in known.values() for end in (each.low, each.mean, each.high) if not math.isnan(end)]
+    low, high = (0.0, 1.0) if line.unit == "share" else _padded(min(ends), max(ends))
+    height = TOP + LINE * len(known) + BOTTOM
+
+    def x(value: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * (value - low) / (high - low)
+
+    parts = []
+    for tick in (low, (low + high) / 2, high):
+        said = f"{100 * tick:.0f} %" if line.unit == "share" else f"{tick:.3g}"
+        parts.append(_upright(x(tick), height, 'stroke-opacity=".15"'))
+        parts.append(f'<text x="{x(tick):.1f}" y="{height - 9}" text-anchor="middle">{said}</text>')
+    if baseline in known:
+        parts.append(_upright(x(known[baseline].mean), height, 'stroke-dasharray="4 3" stroke-opacity=".6"'))
+    for number, (name, found) in enumerate(known.items()):
+        y = TOP + LINE * (number + 0.5)
+        label = escape(_short(labels[name]))
+        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
+        if not math.isnan(found.low):
+            ends_at = f'x1="{x(found.low):.1f}" x2="{x(found.high):.1f}" y1="{y:.1f}" y2="{y:.1f}"'
+            parts.append(f'<line {ends_at} class="reach"/>')
+        parts.append(f'<circle cx="{x(found.mean):.1f}" cy="{y:.1f}" r="4" class="dot"/>')
+    told = "; ".join(f"{labels[name]} {texts.value(found, line.unit)}" for name, found in known.items())
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
+        f'aria-label="{escape(f"{line.row.name}: {told}")}">{"".join(parts)}</svg>'
+    )
+
+
+def _upright(x: float, height: int, style: str) -> str:
+    ends = f'x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{height - BOTTOM}"'
+    return f'<line {ends} stroke="currentColor" {style}/>'
+
+
+def _padded(low: float, high: float) -> tuple[float, float]:
+    room = 0.05 * (high - low) or abs(high) * 0.05 or 1.0
+    return low - room, high + room
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…"

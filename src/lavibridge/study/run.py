@@ -1,0 +1,116 @@
+"""Runs a study: each cell is trained, then measured; what is done is skipped, what was stopped goes on.
+
+A cell that fails is noted and the others go on. Ctrl-C stops all; the next call goes on from there.
+"""
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lavibridge.bridge import Bridge
+from lavibridge.core.errors import LaviError, RunError
+from lavibridge.core.log import console
+from lavibridge.evaluation.run import ALONE, Part, evaluate
+from lavibridge.study.cells import Cell
+from lavibridge.study.folder import (
+    begin_cell,
+    check_cell,
+    evaluation,
+    is_measured,
+    is_trained,
+    note_measured,
+)
+from lavibridge.study.study import Study
+from lavibridge.training.run import RECIPE
+from lavibridge.training.train import train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A cell that could not be made."""
+
+    cell: str
+    reason: str
+
+
+def run_cells(
+    study: Study, cells: Sequence[Cell], out: Path, part: Part = ALONE, device: str = "auto"
+) -> list[Failure]:
+    """Make every cell that is not done; returns those that failed, with why.
+
+    One of several processes (`part`) trains with the others and measures its part; each has to be given the
+    same single cell, and draws on its own `device`. RunError, before anything is made, where a folder is that
+    of another recipe.
+    """
+    if part.of > 1 and len(cells) != 1:
+        raise RunError(
+            f"several processes (WORLD_SIZE={part.of}) make one cell together, and {len(cells)} are asked "
+            "for: name one with --only CONDITION/seed-S"
+        )
+    for cell in cells:
+        check_cell(out / cell.name, cell)
+    failures = []
+    for number, cell in enumerate(cells, start=1):
+        if is_done(study, cell, out):
+            _say(f"[{number}/{len(cells)}] {cell.name}: done already")
+            continue
+        _say(f"[{number}/{len(cells)}] {cell.name}")
+        try:
+            run_cell(study, cell, out, part, device)
+        except LaviError as error:
+            failures.append(Failure(cell=cell.name, reason=str(error)))
+        except Exception as error:  # memory that runs out in one cell says nothing of the next
+            console.print(traceback.format_exc(), markup=False)
+            failures.append(Failure(cell=cell.name, reason=f"{type(error).__name__}: {error}"))
+        if failures and failures[-1].cell == cell.name:
+            _say(f"{cell.name} failed: {failures[-1].reason}")
+    return failures
+
+
+def is_done(study: Study, cell: Cell, out: Path) -> bool:
+    """Whether nothing is left to do for a cell."""
+    folder = out / cell.name
+    is_made = cell.native or is_trained(folder, cell.recipe)
+    return is_made and all(is_measured(folder, key, use) for key, use in study.suites.items())
+
+
+def run_cell(study: Study, cell: Cell, out: Path, part: Part, device: str) -> None:
+    """Train what is not trained, measure what is not measured."""
+    folder = out / cell.name
+    if cell.native:
+        begin_cell(folder, cell, study.name)
+        bridge = Bridge.native(cell.recipe.vision.model_dump(), device)
+    else:
+        if not is_trained(folder, cell.recipe):
+            train(cell.recipe, folder, resume=(folder / RECIPE).is_file())
+        begin_cell(folder, cell, study.name)
+        bridge = Bridge.from_pretrained(folder, device)
+    for key, use in study.suites.items():
+        if is_measured(folder, key, use):
+            continue
+        found = evaluate(
+            bridge,
+            use.suite,
+            evaluation(folder, key),
+            categories=use.categories,
+            limit=use.limit,
+            seed=cell.seed,
+            steps=use.steps,
+            guidance=use.guidance,
+            prompts=use.prompts,
+            metrics=use.metrics,
+            part=part,
+        )
+        if "waiting" not in found:
+            note_measured(folder, key, use)
+
+
+def failed(failures: Sequence[Failure], count: int) -> RunError:
+    """All failures as one error."""
+    listed = "".join(f"\n  {each.cell}: {each.reason}" for each in failures)
+    return RunError(f"{len(failures)} of {count} cells failed; the same command tries them again:{listed}")
+
+
+def _say(text: str) -> None:
+    console.print(text, markup=False, soft_wrap=True)

@@ -1,0 +1,143 @@
+"""Reads what the finished cells scored: for each row and condition, a number for each seed and prompt.
+
+Only pictures that the study asks for count, so that a folder in which more was measured changes nothing, and
+two conditions always stand on the same prompts.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lavibridge.core.errors import RunError
+from lavibridge.core.files import read_json
+from lavibridge.evaluation.base import Task
+from lavibridge.evaluation.records import Key, Record, read_records
+from lavibridge.evaluation.suite import open_prompts, read_suite
+from lavibridge.evaluation.tasks import make_tasks
+from lavibridge.study.cells import Cell
+from lavibridge.study.folder import check_cell, evaluation, is_measured
+from lavibridge.study.intervals import Scores
+from lavibridge.study.study import Row, Study, SuiteUse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What one cell says in one suite."""
+
+    results: Mapping[str, Any]
+    records: Mapping[Key, Record]
+    tasks: tuple[Task, ...]
+
+    def metric(self, row: Row) -> Mapping[str, Any]:
+        """What results.json holds of the row's metric; RunError where it was not asked."""
+        found: Mapping[str, Any] = self.results["metrics"]
+        if row.metric not in found:
+            raise RunError(
+                f"row '{row.name}': the suite '{row.suite}' has no metric '{row.metric}' (it has "
+                f"{', '.join(found)}); name it in the study's `metrics`, or change the row"
+            )
+        return dict(found[row.metric])
+
+
+Finished = Mapping[tuple[str, int], Mapping[str, Measured]]
+"""By condition and seed, then by suite."""
+
+
+def read_finished(study: Study, cells: Sequence[Cell], out: Path) -> Finished:
+    """The suites that are done, of all cells; RunError where a folder is that of another recipe."""
+    tasks = {
+        (key, seed): _tasks(use, seed)
+        for key, use in study.suites.items()
+        for seed in study.seeds
+        if any(is_measured(out / cell.name, key, use) for cell in cells if cell.seed == seed)
+    }
+    found = {}
+    for cell in cells:
+        check_cell(out / cell.name, cell)
+        found[cell.condition, cell.seed] = {
+            key: _read(evaluation(out / cell.name, key), tasks[key, cell.seed])
+            for key, use in study.suites.items()
+            if is_measured(out / cell.name, key, use)
+        }
+    return found
+
+
+def scores_of(row: Row, condition: str, seeds: Sequence[int], finished: Finished) -> Scores | None:
+    """A row's score for each seed and prompt; NaN for a seed that is not finished, None where none is, or
+    where the metric judges sets of pictures only."""
+    by_seed: list[dict[tuple[str, str], float]] = []
+    for seed in seeds:
+        measured = finished.get((condition, seed), {}).get(row.suite)
+        is_of_pictures = measured is not None and "all" in measured.metric(row)
+        by_seed.append(_by_prompt(row, measured) if measured is not None and is_of_pictures else {})
+    if not any(by_seed):
+        return None
+    prompts = list(dict.fromkeys(prompt for each in by_seed for prompt in each))
+    return np.array([[each.get(prompt, math.nan) for prompt in prompts] for each in by_seed])
+
+
+def figures_of(
+    row: Row, condition: str, seeds: Sequence[int], finished: Finished
+) -> dict[int, Mapping[str, Any]]:
+    """The figure of a metric of sets, such as FID, for each finished seed."""
+    found = {}
+    for seed in seeds:
+        measured = finished.get((condition, seed), {}).get(row.suite)
+        totals = {} if measured is None else measured.metric(row).get("totals") or {}
+        if totals:
+            found[seed] = totals.get(row.clause or row.metric) or next(iter(totals.values()))
+    return found
+
+
+def unit_of(row: Row, finished: Finished) -> str:
+    """`share`, or nothing."""
+    for by_suite in finished.values():
+        if row.suite in by_suite:
+            return str(by_suite[row.suite].metric(row)["unit"])
+    return ""
+
+
+def _tasks(use: SuiteUse, seed: int) -> tuple[Task, ...]:
+    plan = read_suite(use.suite)
+    source = open_prompts(plan.prompts, use.prompts)
+    return tuple(make_tasks(plan, source, use.categories, use.limit, seed))
+
+
+def _read(folder: Path, tasks: tuple[Task, ...]) -> Measured:
+    records = read_records(folder)
+    lost = sum(task.key not in records for task in tasks)
+    if lost:
+        raise RunError(
+            f"{folder} lacks {lost} of {len(tasks)} pictures that it is said to have: delete cell.json above "
+            "it, and the suite is measured again"
+        )
+    return Measured(results=read_json(folder / "results.json"), records=records, tasks=tasks)
+
+
+def _by_prompt(row: Row, measured: Measured) -> dict[tuple[str, str], float]:
+    """The mean of each prompt's scored pictures; NaN where none was scored."""
+    kept: dict[tuple[str, str], list[float]] = {}
+    for task in measured.tasks:
+        if row.categories is not None and task.category not in row.categories:
+            continue
+        record = measured.records[task.key]
+        if row.metric in record.scores:
+            values = _values(row, record)
+            if values is not None:
+                kept.setdefault((task.category, task.prompt), []).extend(values)
+    return {
+        prompt: math.fsum(values) / len(values) if values else math.nan for prompt, values in kept.items()
+    }
+
+
+def _values(row: Row, record: Record) -> list[float] | None:
+    """What the row takes of a picture: nothing ([]) where it was not scored, None where it does not apply."""
+    if row.clause is not None:
+        value = record.clauses[row.metric].get(row.clause)
+        return None if value is None else list(value) if isinstance(value, list) else [float(value)]
+    score = record.scores[row.metric]
+    return [] if score is None else [float(score)]

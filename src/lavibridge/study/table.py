@@ -1,0 +1,206 @@
+"""The table of a study as a value: rows down, conditions across, differences from the baseline, claims.
+
+entry = mean with interval over prompts and seeds; difference from the baseline, paired by both; p by Holm
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
+from typing import Any
+
+from lavibridge.study.intervals import Difference, Interval, Scores, difference, holm, interval
+from lavibridge.study.scores import Finished, figures_of, scores_of, unit_of
+from lavibridge.study.study import Row, Study
+
+T975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+"""The 97.5th percentile of Student's t by degrees of freedom."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What one condition has in one row."""
+
+    value: Interval
+    difference: Difference | None = None
+    """From the baseline; None for the baseline itself, and where there is nothing to pair."""
+    p_holm: float = math.nan
+    """Of the difference, for as many comparisons as the table has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A row with its entries by condition; a condition without one is not finished."""
+
+    row: Row
+    unit: str
+    entries: Mapping[str, Entry]
+
+    def best(self) -> str | None:
+        """The condition with the best mean, where one is better than all others."""
+        sign = 1 if self.row.better == "higher" else -1
+        known = {name: sign * each.value.mean for name, each in self.entries.items() if each.value.seeds}
+        first = [name for name, mean in known.items() if mean == max(known.values())]
+        return first[0] if len(first) == 1 < len(known) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the study says of a claim in one row."""
+
+    row: str
+    verdict: str
+    """`confirmed`, `contradicted`, `cannot tell`; `not compared`: no score, or FID of one seed."""
+    difference: Difference | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """All that a study found."""
+
+    study: Study
+    labels: Mapping[str, str]
+    """What each condition is called, in order."""
+    lines: tuple[Line, ...]
+    verdicts: tuple[tuple[Verdict, ...], ...]
+    """For each claim, by its rows."""
+    missing: tuple[str, ...]
+    """Cells that are not finished."""
+
+    @property
+    def baseline(self) -> str:
+        """The condition that the others are compared with."""
+        return self.study.reference()
+
+    def unit(self, row: str) -> str:
+        """Of a row, by its name."""
+        return next(line.unit for line in self.lines if line.row.name == row)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a row has under one condition: scores of single pictures, or figures of sets by seed."""
+
+    scores: Scores | None
+    figures: Mapping[int, Mapping[str, Any]]
+
+    def value(self) -> Interval | None:
+        """Its mean; None where nothing is finished."""
+        if self.scores is not None:
+            return interval(self.scores)
+        return _over_seeds(self.figures) if self.figures else None
+
+    def less(self, other: "Found") -> Difference | None:
+        """How much higher it is than another condition's; None where they cannot be paired."""
+        if self.scores is not None and other.scores is not None:
+            return difference(self.scores, other.scores)
+        return _between_seeds(self.figures, other.figures)
+
+
+def make_table(study: Study, finished: Finished) -> Table:
+    """All rows from the cells that are finished."""
+    labels = {each.name: each.label or each.name for each in study.grid()}
+    found = {
+        (row.name, name): Found(
+            scores=scores_of(row, name, study.seeds, finished),
+            figures=figures_of(row, name, study.seeds, finished),
+        )
+        for row in study.rows
+        for name in labels
+    }
+    lines = [
+        Line(
+            row=row,
+            unit=unit_of(row, finished),
+            entries={
+                name: Entry(value=value, difference=None if name == study.reference() else change)
+                for name in labels
+                if (value := found[row.name, name].value()) is not None
+                for change in [found[row.name, name].less(found[row.name, study.reference()])]
+            },
+        )
+        for row in study.rows
+    ]
+    missing = [
+        f"{condition}/seed-{seed}"
+        for (condition, seed), by_suite in finished.items()
+        if by_suite.keys() != study.suites.keys()
+    ]
+    return Table(
+        study=study,
+        labels=labels,
+        lines=tuple(_corrected(lines)),
+        verdicts=tuple(
+            tuple(
+                _verdict(row, found[row.name, claim.better].less(found[row.name, claim.than]))
+                for row in study.rows
+                if row.name in claim.rows
+            )
+            for claim in study.claims
+        ),
+        missing=tuple(missing),
+    )
+
+
+def _over_seeds(figures: Mapping[int, Mapping[str, Any]]) -> Interval:
+    """A measure of sets: Student's interval over the seeds; of one seed, the metric's own over prompts."""
+    first = next(iter(figures.values()))
+    mean, reach = _student([each["mean"] for each in figures.values()])
+    low, high = mean - reach, mean + reach
+    if len(figures) == 1:
+        low, high = (math.nan if first[end] is None else first[end] for end in ("low", "high"))
+    return Interval(mean=mean, low=low, high=high, seeds=len(figures), prompts=int(first["n"]))
+
+
+def _between_seeds(
+    ours: Mapping[int, Mapping[str, Any]], theirs: Mapping[int, Mapping[str, Any]]
+) -> Difference | None:
+    """Measures of sets, paired by seed; there is no p, and nothing from fewer than two seeds."""
+    shared = [seed for seed in ours if seed in theirs]
+    if len(shared) < 2:
+        return None
+    mean, reach = _student([ours[seed]["mean"] - theirs[seed]["mean"] for seed in shared])
+    prompts = int(ours[shared[0]]["n"])
+    return Difference(
+        mean=mean, low=mean - reach, high=mean + reach, p=math.nan, seeds=len(shared), prompts=prompts
+    )
+
+
+def _student(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and reach of its 95 % interval; no reach from a single value."""
+    count = len(values)
+    if count == 1:
+        return values[0], math.nan
+    return fmean(values), T975.get(count - 1, 2.262) * stdev(values) / math.sqrt(count)
+
+
+def _corrected(lines: Sequence[Line]) -> list[Line]:
+    """With p-values for as many comparisons as the whole table has."""
+    tested = [
+        (number, name, entry.difference.p)
+        for number, line in enumerate(lines)
+        for name, entry in line.entries.items()
+        if entry.difference is not None
+    ]
+    places = [(number, name) for number, name, _ in tested]
+    adjusted = dict(zip(places, holm([p for _, _, p in tested]), strict=True))
+    return [
+        replace(
+            line,
+            entries={
+                name: replace(entry, p_holm=adjusted.get((number, name), math.nan))
+                for name, entry in line.entries.items()
+            },
+        )
+        for number, line in enumerate(lines)
+    ]
+
+
+def _verdict(row: Row, found: Difference | None) -> Verdict:
+    """Decided where the interval of the paired difference leaves out zero."""
+    if found is None or not found.seeds:
+        return Verdict(row=row.name, verdict="not compared", difference=None)
+    sign = 1 if row.better == "higher" else -1
+    low, high = sorted((sign * found.low, sign * found.high))
+    verdict = "confirmed" if low > 0 else "contradicted" if high < 0 else "cannot tell"
+    return Verdict(row=row.name, verdict=verdict, difference=found)

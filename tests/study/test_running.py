@@ -1,0 +1,193 @@
+"""A study is made, stopped, gone on with, refused, and made again cell by cell: nothing is done twice."""
+
+import json
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner, Result
+
+from lavibridge.cli.main import app
+from lavibridge.core.errors import LaviError, RunError
+from lavibridge.study import run
+from lavibridge.study.cells import choose, expand, load_study
+from lavibridge.study.folder import CELL
+from lavibridge.training.checkpoint import checkpoints
+
+Write = Callable[..., Path]
+Lavi = Callable[..., Result]
+CELLS = ("llama/seed-0", "llama/seed-1", "bert/seed-0", "bert/seed-1")
+NATIVE = [{"name": "own", "native": True, "set": {"vision.source": "mini-sd"}}]
+
+
+def times(out: Path) -> dict[str, int]:
+    """When each file of the cells was written."""
+    return {str(path): path.stat().st_mtime_ns for cell in CELLS for path in (out / cell).rglob("*.*")}
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(checkpoints(run)[-1] / "bridge" / "connector" / "model.safetensors")
+
+
+def copied(made: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(made, folder / "out"))
+
+
+def test_everything_lies_where_it_is_said_and_a_second_call_makes_nothing_anew(
+    made: Path, toy: Path, lavi: Lavi
+) -> None:
+    before = times(made)
+    for cell in CELLS:
+        assert len(checkpoints(made / cell)) == 2
+        assert len((made / cell / "evaluation/world/records.jsonl").read_text().splitlines()) == 4
+    again = lavi(toy, "--out", made)
+    assert again.stdout == (made / "table.md").read_text()
+    assert times(made) == before
+
+
+def test_commands_print_one_for_each_cell_and_each_makes_its_own(
+    toy: Path, lavi: Lavi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "with a space"
+    lines = lavi(toy, "--commands", "--out", out).stdout.splitlines()
+    assert len(lines) == len(CELLS)
+    for line, cell in zip(lines, CELLS, strict=True):
+        verb, *arguments = shlex.split(line)
+        assert verb == "lavi"
+        assert arguments == ["study", str(toy), "--only", cell, "--out", str(out)]
+    monkeypatch.chdir(tmp_path)  # from any folder
+    done = CliRunner().invoke(app, shlex.split(lines[2])[1:])
+    assert (done.exit_code, done.stdout) == (0, ""), "the table is left to --table"
+    assert [path.parent.relative_to(out).as_posix() for path in out.rglob(CELL)] == ["bert/seed-0"]
+    text = lavi(toy, "--table", "--out", out).stdout
+    assert "Not finished: llama/seed-0, llama/seed-1, bert/seed-1." in text
+    assert "2 x 1 seed" in text
+
+
+def test_a_cell_that_was_stopped_goes_on_to_the_same_weights(
+    made: Path, toy: Path, lavi: Lavi, tmp_path: Path
+) -> None:
+    out = copied(made, tmp_path)
+    cell = out / "llama/seed-0"
+    wanted = weights(cell)
+    shutil.rmtree(checkpoints(cell)[-1])  # as if killed after the first step, nothing measured yet
+    shutil.rmtree(cell / "evaluation")
+    (cell / CELL).unlink()
+    assert lavi(toy, "--out", out).exit_code == 0
+    assert len(checkpoints(cell)) == 2
+    assert all(torch.equal(value, wanted[name]) for name, value in weights(cell).items())
+    assert (out / "table.json").read_text() == (made / "table.json").read_text()
+
+
+def test_a_folder_with_another_recipe_is_refused_with_every_difference_and_nothing_is_made(
+    made: Path, write_study: Write, lavi: Lavi, tmp_path: Path
+) -> None:
+    out = copied(made, tmp_path)
+    other = write_study(tmp_path, set={"training.batch": 1, "training.warmup": 2, "training.workers": 2})
+    for arguments in ([], ["--table"]):
+        with pytest.raises(RunError) as found:
+            lavi(other, "--out", out, *arguments)
+        assert "llama/seed-0 cannot be gone on with as something else" in str(found.value)
+        assert "training.batch was 2, is 1" in str(found.value)
+        assert "training.warmup was 1, is 2" in str(found.value)
+        assert "workers" not in str(found.value), "how fast it is made is no matter"
+    (out / "llama/seed-0" / CELL).unlink()  # a run of `lavi train` in its place
+    with pytest.raises(RunError, match=r"training\.batch was 2, is 1"):
+        lavi(other, "--out", out)
+
+
+def test_a_cell_that_fails_stops_nobody_and_is_named_at_the_end(
+    made: Path, write_study: Write, lavi: Lavi, tmp_path: Path
+) -> None:
+    out = copied(made, tmp_path)
+    shutil.rmtree(out / "llama")
+    broken = {"name": "llama", "set": {"vision.source": "mini-nothing"}}
+    bert = {"name": "bert", "set": {"language.kind": "bert", "language.source": "random"}}
+    path = write_study(tmp_path, axes={"language": [broken, bert]}, seeds=[0])
+    with pytest.raises(RunError) as found:
+        lavi(path, "--out", out)
+    assert str(found.value).startswith("1 of 2 cells failed")
+    assert "llama/seed-0: there is no model folder 'mini-nothing'" in str(found.value)
+    assert "| – |" in (out / "table.md").read_text(), "the table is made all the same"
+    dry = lavi(path, "--dry-run", "--device", "h100", "--only", "llama", "--out", out).stdout
+    assert "llama/seed-0  cannot be planned: there is no model folder 'mini-nothing'" in dry
+    assert "1 cells, 1 to make: 0.0 min of training on one h100, and 1 that cannot be planned" in dry
+
+
+@pytest.mark.slow
+def test_a_dry_run_says_what_each_cell_takes_and_what_is_done(made: Path, toy: Path, lavi: Lavi) -> None:
+    done = lavi(toy, "--dry-run", "--device", "h100", "--out", made).stdout.splitlines()
+    assert [line.split()[0] for line in done[1:5]] == list(CELLS)
+    assert all("MiB" in line and "min" in line and line.endswith("(done)") for line in done[1:5])
+    assert done[5].startswith("4 cells, 0 to make: 0.0 min")
+    to_make = lavi(toy, "--dry-run", "--device", "h100", "--out", made / "new").stdout.splitlines()
+    assert to_make[5].startswith("4 cells, 4 to make: 0.")
+
+
+def test_an_error_that_nobody_foresaw_stops_nobody_either(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(run, "run_cell", fails)
+    study = load_study(str(toy))
+    failures = run.run_cells(study, expand(study, tmp_path), tmp_path)
+    assert [each.cell for each in failures] == list(CELLS)
+    assert failures[0].reason == "MemoryError: no room"
+
+
+def test_more_prompts_are_drawn_on_top_of_those_that_are_there(
+    made: Path, write_study: Write, lavi: Lavi, tmp_path: Path
+) -> None:
+    out = copied(made, tmp_path)
+    suite = {"suite": "world", "categories": ["one", "unseen-words"], "limit": 3, "steps": 1}
+    path = write_study(tmp_path, suites={"world": suite})
+    before = times(out)
+    assert lavi(path, "--only", "bert/seed-0", "--out", out).exit_code == 0
+    after = times(out)
+    assert len(list((out / "bert/seed-0").rglob("*.png"))) == 6
+    assert all(after[name] == before[name] for name in before if name.endswith(".png"))
+    fewer = lavi(write_study(tmp_path), "--table", "--out", out).stdout
+    assert "Not finished: bert/seed-0." in fewer, "it was measured otherwise"
+
+
+def test_what_nobody_trains_is_measured_by_several_processes(
+    write_study: Write, lavi: Lavi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_study(tmp_path, axes={}, conditions=NATIVE, claims=[], ceiling=False)
+    out = tmp_path / "out"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RunError, match="2 are asked for"):
+        lavi(path, "--out", out)
+    for rank, suites in ((0, {}), (1, {"world"})):
+        monkeypatch.setenv("RANK", str(rank))
+        lavi(path, "--only", "own/seed-0", "--out", out)
+        cell = json.loads((out / "own/seed-0" / CELL).read_text())
+        assert set(cell["suites"]) == set(suites)
+    assert cell["native"]
+    assert not list(out.rglob("checkpoints"))
+
+
+def test_models_may_lie_elsewhere(write_study: Write, lavi: Lavi, tmp_path: Path) -> None:
+    named = {"name": "a", "set": {"language.kind": "llama", "language.source": "somebody/mini"}}
+    path = write_study(tmp_path, axes={}, conditions=[named], claims=[])
+    study = load_study(str(path))
+    (cell, _) = expand(study, tmp_path, {"somebody/mini": "/models/mini"})
+    assert cell.recipe.language.model_dump()["source"] == "/models/mini"
+    assert dict(cell.said) == {"language.source": "somebody/mini"}
+    moved = f"somebody/mini={tmp_path}"
+    assert shlex.quote(moved) in lavi(path, "--commands", "--source", moved).stdout
+    with pytest.raises(LaviError, match="is no NAME=FOLDER"):
+        lavi(path, "--commands", "--source", "somebody/mini=/nowhere")
+    assert choose(expand(study, tmp_path), ["a/seed-1"])[0].seed == 1
+
+
+def test_nothing_is_not_put_into_a_table(toy: Path, lavi: Lavi, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds no finished cell"):
+        lavi(toy, "--table", "--out", tmp_path)
+    assert lavi(toy, "--table", "--dry-run", "--out", tmp_path).exit_code == 2
