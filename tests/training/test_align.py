@@ -30,6 +30,12 @@ CAPTIONS = ["a red circle", "a small blue star", "a large striped green ring abo
 ALIGNED = {"align": {"steps": 24, "batch": 8, "lr": 5e-3}}
 
 
+@pytest.fixture(autouse=True)
+def few_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of 32 pictures say as much here as those of 256, sooner."""
+    monkeypatch.setattr("lavibridge.training.align.PICTURES", 32)
+
+
 def queries_of(own: Bridge) -> Queries:
     dataset = open_dataset("world", World.Config(scenes=16, size=64), Rejected(None))
     settings = Training(steps=1, batch=16)

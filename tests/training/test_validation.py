@@ -149,7 +149,7 @@ def test_a_run_measures_before_between_and_never_trains_on_what_it_measures(
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]
     record = read_run(run)
     assert [row["step"] for row in record.rows] == [1, 2, 3, 4]
-    assert "Held-out loss" in [title for title, _, _ in curves([record])]
+    assert "Held-out loss" in [chart["title"] for chart in curves([record])]
     assert met
     held = {name for name in names(world(10)) if place(name) < 0.3}
     assert held
