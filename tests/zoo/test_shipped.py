@@ -25,7 +25,7 @@ PROMPT = "a large red circle"
 
 def test_the_promised_models_are_there_and_small() -> None:
     texts = {"mini-bert", "mini-llama", "mini-t5-base", "mini-t5-large", "mini-t5-small"}
-    assert set(shipped_models()) == texts | {"mini-clip", "mini-resnet", "mini-sd"}
+    assert set(shipped_models()) == texts | {"mini-clip", "mini-ldm", "mini-resnet", "mini-sd"}
     sizes = [path.stat().st_size for path in models_folder().rglob("*") if path.is_file()]
     assert max(sizes) < 10_000_000
     assert sum(sizes) < 48_000_000
@@ -33,17 +33,29 @@ def test_the_promised_models_are_there_and_small() -> None:
         assert (models_folder() / name / "README.md").is_file()
 
 
-def test_diffusers_opens_mini_sd_in_a_fresh_process() -> None:
+IMAGE_MODELS = {
+    "mini-sd": ("StableDiffusionPipeline", 64),
+    "mini-ldm": ("LDMTextToImagePipeline", 128),  # its pipeline takes latents for an eighth of the picture
+}
+
+
+@pytest.mark.parametrize("name", IMAGE_MODELS)
+def test_diffusers_opens_image_models_in_a_fresh_process(name: str) -> None:
+    pipeline, size = IMAGE_MODELS[name]
     code = (
         "import sys, torch, warnings; warnings.simplefilter('ignore')\n"
         "from diffusers import DiffusionPipeline\n"
         "pipeline = DiffusionPipeline.from_pretrained(sys.argv[1], torch_dtype=torch.float32)\n"
-        "print(type(pipeline).__name__, pipeline(sys.argv[2], num_inference_steps=2).images[0].size)\n"
+        "size = int(sys.argv[3])\n"
+        "images = pipeline([sys.argv[2]], height=size, width=size, num_inference_steps=2).images\n"
+        "print(type(pipeline).__name__, images[0].size)\n"
     )
     found = subprocess.run(
-        [sys.executable, "-c", code, str(models_folder() / "mini-sd"), PROMPT], capture_output=True, text=True
+        [sys.executable, "-c", code, str(models_folder() / name), PROMPT, str(size)],
+        capture_output=True,
+        text=True,
     )
-    assert found.stdout.strip() == "StableDiffusionPipeline (64, 64)", found.stderr
+    assert found.stdout.strip() == f"{pipeline} (64, 64)", found.stderr
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")

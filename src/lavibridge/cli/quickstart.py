@@ -11,7 +11,7 @@ LANGUAGE = typer.Option(
     help="Another language model.  [default: mini-llama, shipped]",
 )
 OUT = typer.Option(Path("runs/quickstart"), "--out", "-o", metavar="FOLDER", help="Run folder to make.")
-MINUTES = typer.Option(2.0, "--minutes", min=0.02, help="Longest training time.")
+MINUTES = typer.Option(4.0, "--minutes", min=0.02, help="Longest training time.")
 
 
 def quickstart(language: str | None = LANGUAGE, out: Path = OUT, minutes: float = MINUTES) -> None:
@@ -19,7 +19,7 @@ def quickstart(language: str | None = LANGUAGE, out: Path = OUT, minutes: float 
 
     \b
     lavi quickstart
-    lavi quickstart --minutes 5 --out runs/longer
+    lavi quickstart --minutes 10 --out runs/longer
     lavi quickstart --language sentence-transformers/all-MiniLM-L6-v2 --out runs/minilm
 
     The bridge goes from a small Llama into a small Stable Diffusion. Everything it needs is in the package;
