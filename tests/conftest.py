@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,9 +18,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def chromium() -> Path:
-    """The browser that the tests drive."""
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The machine's Chromium, without a window."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=_chromium(), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def _chromium() -> Path:
     for name in ("chromium", "chromium-browser", "google-chrome"):
         for folder in ("/usr/bin", "/usr/local/bin", "/snap/bin"):
             if (Path(folder) / name).is_file():

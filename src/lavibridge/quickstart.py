@@ -7,7 +7,6 @@ at best: a bridge can hardly draw what its image model cannot.
 """
 
 import json
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,14 +16,14 @@ from typing import Any
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.device import set_threads
-from lavibridge.core.files import read_json, write_json
+from lavibridge.core.files import write_json
 from lavibridge.core.log import console
 from lavibridge.evaluation.run import evaluate
 from lavibridge.generation.sheet import contact_sheet, save_png
 from lavibridge.recipes.recipe import Recipe, dump_recipe, load_recipe
 from lavibridge.report.page import write_report
 from lavibridge.training.build import build_bridge
-from lavibridge.training.checkpoint import checkpoints
+from lavibridge.training.checkpoint import is_trained
 from lavibridge.training.train import train
 
 SHEET_PROMPTS = (
@@ -90,13 +89,12 @@ def quickstart_recipe(minutes: float = 4.0, language: str | None = None) -> Reci
 
 def _train(recipe: Recipe, out: Path) -> None:
     """Train, or go on with what was begun; a run that has had all its time is left as it is."""
-    done = checkpoints(out)
-    if done and dump_recipe(recipe) == (out / "recipe.yaml").read_text(encoding="utf-8"):
-        state, limit = read_json(done[-1] / "state.json"), (recipe.training.max_minutes or math.inf) * 60
-        if state["step"] >= recipe.training.steps or state["seconds"] >= limit:
-            console.print(f"{out} is trained already (delete it to begin anew)", markup=False, soft_wrap=True)
-            return
-    train(recipe, out, resume=(out / "recipe.yaml").is_file())
+    kept = out / "recipe.yaml"
+    is_same = kept.is_file() and kept.read_text(encoding="utf-8") == dump_recipe(recipe)
+    if is_same and is_trained(out, recipe.training):
+        console.print(f"{out} is trained already (delete it to begin anew)", markup=False, soft_wrap=True)
+        return
+    train(recipe, out, resume=kept.is_file())
 
 
 def _conditions(recipe: Recipe, out: Path) -> list[Condition]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from lavibridge.bridge import Bridge
 from lavibridge.serve.engine.painter import Painter
@@ -20,15 +20,6 @@ Serve = Callable[..., AbstractContextManager[Any]]
 TOKEN = "a-token-of-some-length"
 PATIENCE = 60_000
 """Milliseconds that a busy machine is given."""
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: Path) -> Iterator[Browser]:
-    """Debian's Chromium, without a window."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@
 A suite counts as measured when cell.json says so, with the options that the study has now.
 """
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from lavibridge.recipes.read import read_yaml
 from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.study.cells import Cell
 from lavibridge.study.study import SuiteUse
-from lavibridge.training.checkpoint import checkpoints
 from lavibridge.training.run import RECIPE, flat, refuse_changes
 
 CELL = "cell.json"
@@ -74,16 +72,6 @@ def begin_cell(folder: Path, cell: Cell, study: str) -> None:
                 "suites": {},
             },
         )
-
-
-def is_trained(folder: Path, recipe: Recipe) -> bool:
-    """Whether the run has taken all its steps, or all its time."""
-    done = checkpoints(folder)
-    if not done:
-        return False
-    state, settings = read_json(done[-1] / "state.json"), recipe.training
-    limit = math.inf if settings.max_minutes is None else settings.max_minutes * 60
-    return bool(state["step"] >= settings.steps or state["seconds"] >= limit)
 
 
 def is_measured(folder: Path, key: str, use: SuiteUse) -> bool:

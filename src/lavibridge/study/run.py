@@ -18,10 +18,10 @@ from lavibridge.study.folder import (
     check_cell,
     evaluation,
     is_measured,
-    is_trained,
     note_measured,
 )
 from lavibridge.study.study import Study
+from lavibridge.training.checkpoint import is_trained
 from lavibridge.training.run import RECIPE
 from lavibridge.training.train import train
 
@@ -71,7 +71,7 @@ def run_cells(
 def is_done(study: Study, cell: Cell, out: Path) -> bool:
     """Whether nothing is left to do for a cell."""
     folder = out / cell.name
-    is_made = cell.native or is_trained(folder, cell.recipe)
+    is_made = cell.native or is_trained(folder, cell.recipe.training)
     return is_made and all(is_measured(folder, key, use) for key, use in study.suites.items())
 
 
@@ -82,7 +82,7 @@ def run_cell(study: Study, cell: Cell, out: Path, part: Part, device: str) -> No
         begin_cell(folder, cell, study.name)
         bridge = Bridge.native(cell.recipe.vision.model_dump(), device)
     else:
-        if not is_trained(folder, cell.recipe):
+        if not is_trained(folder, cell.recipe.training):
             train(cell.recipe, folder, resume=(folder / RECIPE).is_file())
         begin_cell(folder, cell, study.name)
         bridge = Bridge.from_pretrained(folder, device)

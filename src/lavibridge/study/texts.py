@@ -2,6 +2,7 @@
 
 import math
 
+from lavibridge.report import wording
 from lavibridge.study.intervals import Difference, Interval
 from lavibridge.study.knowledge import Share
 
@@ -14,24 +15,14 @@ HOW = (
 
 def value(found: Interval | Share, unit: str) -> str:
     """Such as `71.3 % (65.9 to 76.2)` or `0.3102 (0.3076 to 0.3128)`."""
-    if math.isnan(found.mean):
-        return NOTHING
-    form, scale, mark = _form(unit)
-    text = form.format(scale * found.mean) + mark
-    if math.isnan(found.low) or math.isnan(found.high):
-        return text
-    return f"{text} ({form.format(scale * found.low)} to {form.format(scale * found.high)})"
+    return NOTHING if math.isnan(found.mean) else wording.estimate(_record(found), unit)
 
 
 def change(found: Difference, unit: str, p: float) -> str:
-    """Such as `+3.1 (0.2 to 6.0), p 0.032`; shares in percentage points."""
+    """Such as `+3.1 points (+0.2 to +6.0), p 0.032`."""
     if math.isnan(found.mean):
         return NOTHING
-    form, scale, _ = _form(unit)
-    ends = f"{form.format(scale * found.low)} to {form.format(scale * found.high)}"
-    sign = "" if found.mean < 0 else "+"
-    tail = "" if math.isnan(p) else f", {chance(p)}"
-    return f"{sign}{form.format(scale * found.mean)} ({ends}){tail}"
+    return wording.difference(_record(found), unit) + ("" if math.isnan(p) else f", {chance(p)}")
 
 
 def chance(p: float) -> str:
@@ -46,5 +37,6 @@ def size(found: Interval) -> str:
     return f"{found.prompts} x {seeds}{lost}"
 
 
-def _form(unit: str) -> tuple[str, float, str]:
-    return ("{:.1f}", 100.0, " %") if unit == "share" else ("{:.4g}", 1.0, "")
+def _record(found: Interval | Share) -> dict[str, float | None]:
+    ends = {"mean": found.mean, "low": found.low, "high": found.high}
+    return {name: None if math.isnan(each) else each for name, each in ends.items()}

@@ -16,6 +16,7 @@ The schedule is a function of the step. So weights, average, moments and the ste
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from lavibridge.bridge import store
 from lavibridge.core.errors import LaviError, RunError
 from lavibridge.core.files import read_json, sha256, write_json
 from lavibridge.core.tensors import save_tensors
+from lavibridge.recipes.training import Training
 from lavibridge.training.basis import Basis
 from lavibridge.training.loop import State
 from lavibridge.training.optim import load_optimizer_tensors, optimizer_tensors
@@ -82,6 +84,16 @@ def checkpoints(run: Path) -> list[Path]:
     found = (run / "checkpoints").glob(f"step-*/{MANIFEST}")
     named = [path.parent for path in found if path.parent.name.removeprefix("step-").isdigit()]
     return sorted(named, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def is_trained(run: Path, settings: Training) -> bool:
+    """Whether a run has taken all its steps, or had all its time."""
+    done = checkpoints(run)
+    if not done:
+        return False
+    state = read_json(done[-1] / STATE)
+    limit = math.inf if settings.max_minutes is None else settings.max_minutes * 60
+    return bool(state["step"] >= settings.steps or state["seconds"] >= limit)
 
 
 def prune(run: Path, keep: int | None) -> None:
