@@ -73,7 +73,7 @@ class Sessions:
         """The same, to its end; it has to go well."""
         children = self.train(*settings, out=out, resume=resume, processes=processes)
         codes = self.end(children)
-        assert codes == [0] * processes, self.said(children[0])
+        assert codes == [0] * processes, "\n\n".join(self.said(child) for child in children)
         return out
 
     def begin(self, arguments: Sequence[str], environment: dict[str, str]) -> int:

@@ -3,11 +3,14 @@
 Reads JSON lines on stdin and answers each with a number on stdout:
 
     {"begin": [...], "environment": {...}, "output": path}   forks a child that runs `lavi ...`: its id
-    {"end": id, "seconds": n}                                its exit code, below 0 for a signal; killed late
+    {"end": id, "seconds": n}                                its exit code, below 0 for a signal
+
+One that has not ended by then writes where each of its threads stands to its output, and is killed.
 
 A session is thus a process with its own signals, limits and exit code, without seconds of imports.
 """
 
+import faulthandler
 import json
 import os
 import signal
@@ -32,6 +35,7 @@ def begin(arguments: list[str], environment: dict[str, str], output: str) -> int
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(file, 1)
     os.dup2(file, 2)
+    faulthandler.register(signal.SIGUSR2, all_threads=True)
     sys.argv = ["lavi", *arguments]
     code = 1
     try:
@@ -55,6 +59,8 @@ def end(child: int, seconds: float) -> int:
         if found:
             return os.waitstatus_to_exitcode(status)
         if time.monotonic() > late:
+            os.kill(child, signal.SIGUSR2)
+            time.sleep(1)
             os.kill(child, signal.SIGKILL)
         time.sleep(0.01)
 

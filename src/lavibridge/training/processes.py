@@ -28,6 +28,11 @@ from lavibridge.core.errors import RecipeError, RunError
 from lavibridge.core.log import console
 from lavibridge.recipes.training import Training
 
+ENDED: list[object] = []
+"""Process groups that are done with, kept to the end of the program. A thread of gloo's lets go of a tensor a
+moment after the last exchange, and waits for the interpreter's lock to do so; freeing the group waits for the
+thread, with that lock held."""
+
 
 @final
 class Processes:
@@ -122,6 +127,8 @@ def begin_processes(settings: Training) -> Iterator[Processes]:
             yield processes
         finally:
             console.quiet = was_quiet
+        if processes.count > 1:
+            ENDED.append(torch.distributed.group.WORLD)
         accelerator.end_training()
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)

@@ -36,9 +36,11 @@ PLACED = 20.0
 """The same for captions that say where in the picture a thing is."""
 PLACING, PLACING_PLACED = {"spatial": 20.0}, 60.0
 """The same while places and directions are learnt: five sixths of the pictures are of such captions."""
+NUMBERS = {"counting": 30.0}
+"""The same while numbers are learnt."""
 LATE, LATE_EVERY = 0.8, 3
-"""Every third time is one of the last fifth, when it is decided where things lie; while places are learnt,
-every time is (LOG.md, 2026-11-21)."""
+"""Every third time is one of the last fifth, when it is decided what lies where; while places or numbers are
+learnt, every time is (LOG.md, 2026-11-21)."""
 ASKED = 0.5
 """Weight of the questions beside the denoiser's loss."""
 STEPS, GUIDANCE = 20, 4.0
@@ -78,6 +80,8 @@ class LatentDiffusionPretraining(Pretraining):
     placing: range = range(4_000, 6_500)
     """The steps in which places and directions are learnt: among all other pictures and times they never
     were, by themselves they were after 1,600 steps."""
+    numbers: range = range(0)
+    """The steps in which numbers are learnt."""
     questions: Questions | None = None
     """For a text tower that learns along."""
     alpha_bar: Float[Tensor, " time"]
@@ -89,11 +93,16 @@ class LatentDiffusionPretraining(Pretraining):
         self.vae = AutoencoderKL.from_pretrained(folder).float().eval()
         self.vae.register_to_config(_name_or_path="")  # a path of this machine, which exports would carry on
         pairs = make_pairs(self.seed + 2, pool)
-        self.first, self.later, self.places = (
+        self.first, self.later, self.of_places, self.of_numbers = (
             torch.tensor(
                 [emphasis.get(pair.category, 1.0) * (placed if _is_placed(pair) else 1.0) for pair in pairs]
             )
-            for emphasis, placed in ((FIRST, PLACED), (LATER, PLACED), (PLACING, PLACING_PLACED))
+            for emphasis, placed in (
+                (FIRST, PLACED),
+                (LATER, PLACED),
+                (PLACING, PLACING_PLACED),
+                (NUMBERS, 1.0),
+            )
         )
         self.captions = ["", *(pair.caption for pair in pairs)]
         self.told = torch.tensor([told(pair.spec) for pair in pairs])
@@ -134,14 +143,13 @@ class LatentDiffusionPretraining(Pretraining):
 
     def loss(self, step: int) -> Tensor:
         """Weighted squared error of the predicted noise; times are spread, more of them late."""
-        is_placing = step in self.placing
-        emphasis = self.later if step >= self.singles_until else self.first
-        chosen = torch.multinomial(self.places if is_placing else emphasis, self.batch)
+        emphasis, late_every = self._lesson(step)
+        chosen = torch.multinomial(emphasis, self.batch)
         mean, spread = self.means[chosen].float(), self.spreads[chosen].float()
         latents = (mean + spread * torch.randn_like(mean)) * self.vae.config.scaling_factor
         noise = torch.randn_like(latents)
         even = (torch.arange(self.batch) + torch.rand(())) / self.batch
-        is_late = torch.arange(self.batch) % (1 if is_placing else LATE_EVERY) == 0
+        is_late = torch.arange(self.batch) % late_every == 0
         even = torch.where(is_late, LATE + (1 - LATE) * even, even)
         t = (even * len(self.alpha_bar)).long().clamp(max=len(self.alpha_bar) - 1)
         kept = torch.rand(self.batch) >= EMPTY_CAPTIONS
@@ -154,6 +162,14 @@ class LatentDiffusionPretraining(Pretraining):
         if self.questions is not None:
             loss = loss + ASKED * self.questions(text.tokens[kept], self.told[chosen[kept]])
         return loss
+
+    def _lesson(self, step: int) -> tuple[Float[Tensor, " pair"], int]:
+        """How often each picture is drawn in a step, and which of its times are late: every which one."""
+        if step in self.placing:
+            return self.of_places, 1
+        if step in self.numbers:
+            return self.of_numbers, 1
+        return (self.later if step >= self.singles_until else self.first), LATE_EVERY
 
     def weighted_error(self, noised: "Noised", predicted: Latents) -> Float[Tensor, " batch"]:
         """Squared error of the predicted noise, as much worth as the velocity's."""

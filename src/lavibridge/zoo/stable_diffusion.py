@@ -60,6 +60,7 @@ class StableDiffusionPretraining(LatentDiffusionPretraining):
     name = "mini-sd"
     steps = 36_000
     singles_until = 11_000
+    numbers = range(33_500, 34_400)
     batch = 32
     lr = 1.5e-3
 
