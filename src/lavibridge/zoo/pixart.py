@@ -36,9 +36,9 @@ def build(width: int) -> PixArtTransformer2DModel:
         in_channels=4,
         out_channels=8,
         num_layers=6,
-        num_attention_heads=6,
-        attention_head_dim=32,
-        cross_attention_dim=192,
+        num_attention_heads=4,
+        attention_head_dim=36,
+        cross_attention_dim=144,
         caption_channels=width,
         interpolation_scale=1,
     )
@@ -49,8 +49,11 @@ class PixArtPretraining(LatentDiffusionPretraining):
 
     name = "mini-pixart"
     steps = 12_000
+    singles_until = 5_000
+    placing = range(0)
     batch = 32
     lr = 1e-3
+    muon_lr = 1e-2  # took half of the steps that AdamW alone took (LOG.md, 2026-11-21)
     draw_options = {  # noqa: RUF012 - a constant
         "height": 64,
         "width": 64,
@@ -68,6 +71,12 @@ class PixArtPretraining(LatentDiffusionPretraining):
         self.scheduler = DPMSolverMultistepScheduler(**SCHEDULE)
         self.alpha_bar = self.scheduler.alphas_cumprod
         self.log_variances = log_variances(self.scheduler.betas, self.alpha_bar)
+
+    def matrices(self) -> list[nn.Parameter]:
+        """Of the transformer's blocks."""
+        blocks = self.transformer.transformer_blocks
+        linear = [module for module in blocks.modules() if isinstance(module, nn.Linear)]
+        return [weight for module in linear for weight in module.parameters() if weight.ndim == 2]
 
     def read(self, captions: list[str]) -> Text:
         """The frozen encoder's last layer; pads are masked."""

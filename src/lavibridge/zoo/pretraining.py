@@ -17,6 +17,7 @@ from lavibridge.core.device import set_threads
 from lavibridge.core.errors import RunError
 from lavibridge.core.files import read_json, write_json
 from lavibridge.core.log import JsonLog, console, progress
+from lavibridge.zoo.muon import Muon
 
 WARMUP = 100
 DECAY = 0.3
@@ -35,6 +36,12 @@ class Pretraining(ABC):
 
     networks: nn.ModuleDict
     """The trained networks; whatever else the loss needs stays outside."""
+    muon_lr: float = 0.0
+    """Learning rate of `matrices`."""
+
+    def matrices(self) -> list[nn.Parameter]:
+        """Weight matrices that Muon trains; AdamW trains the rest, and by default all."""
+        return []
 
     @abstractmethod
     def loss(self, step: int) -> Tensor:
@@ -125,9 +132,16 @@ class _Run:
     def __init__(self, job: Pretraining, work: Path) -> None:
         self.job, self.work = job, work
         self.parameters = [p for p in job.networks.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=job.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True
-        )
+        matrices = job.matrices()
+        rest = [p for p in self.parameters if all(p is not matrix for matrix in matrices)]
+        self.optimizers: dict[str, tuple[torch.optim.Optimizer, float]] = {
+            "optimizer": (
+                torch.optim.AdamW(rest, lr=job.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
+                job.lr,
+            )
+        }
+        if matrices:
+            self.optimizers["muon"] = (Muon(matrices, lr=job.muon_lr), job.muon_lr)
         self.average = [p.detach().clone() for p in self.parameters]
         self.step, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
         work.mkdir(parents=True, exist_ok=True)
@@ -139,16 +153,17 @@ class _Run:
         started, cpu = time.monotonic(), time.process_time()
         torch.manual_seed(self.job.seed * 1_000_003 + self.step)
         self.job.networks.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.job.lr * _schedule(self.step, last)
         loss = self.job.loss(self.step)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise FloatingPointError(f"the loss of {self.job.name} is {value} at step {self.step}")
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer, lr in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = lr * _schedule(self.step, last)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.step += 1
         keep = min(0.5 ** (1 / EMA_HALF_LIFE), (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - keep)
@@ -177,7 +192,7 @@ class _Run:
         name = f"state-{self.step}.pt"
         state = {
             "networks": self.job.networks.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            **{name: optimizer.state_dict() for name, (optimizer, _) in self.optimizers.items()},
             "average": self.average,
         }
         torch.save(state, self.work / name)
@@ -202,7 +217,8 @@ class _Run:
                 f"{self.work} holds the state of another network, of an earlier version of this job "
                 f"or of the world's text: move it away to begin anew ({str(error).splitlines()[-1].strip()})"
             ) from None
-        self.optimizer.load_state_dict(state["optimizer"])
+        for name, (optimizer, _) in self.optimizers.items():
+            optimizer.load_state_dict(state[name])
         for average, value in zip(self.average, state["average"], strict=True):
             average.copy_(value)
         self.step, self.seconds = position["step"], position["seconds"]
