@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -21,6 +21,8 @@ PAIRS = [pair for category in CATEGORIES for pair in prompts(category, LIMIT)]
 
 class Sometimes:
     """Draws the right scene for a share of the prompts."""
+
+    origin: ClassVar[dict[str, str]] = {"model": "drawn"}
 
     def __init__(self, share: float, seed: int) -> None:
         rng = np.random.default_rng(seed)

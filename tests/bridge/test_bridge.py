@@ -13,6 +13,7 @@ from lavibridge import Bridge
 from lavibridge.bridge import PARTS, PUBLISHED_LR
 from lavibridge.core.contracts import Batch
 from lavibridge.core.errors import ModelError, RecipeError, RunError
+from lavibridge.core.files import sha256
 
 PAIRS = [("t5", "sd"), ("llama", "sd"), ("bert", "pixart"), ("clip", "pixart")]
 PROMPTS = ["a red cat", "a much longer prompt: a boat beside a house, and a tree behind it"]
@@ -181,6 +182,7 @@ def test_saved_bridge_is_the_same(language: str, vision: str, tmp_path: Path) ->
     bridge = shaken(compose(language, vision, connector=connector)).eval()
     bridge.save_pretrained(tmp_path)
     loaded = Bridge.from_pretrained(tmp_path, device="cpu")
+    assert loaded.origin == {"folder": tmp_path.as_posix(), "sha256": sha256(tmp_path / "bridge.json")}
     t = torch.tensor([20, 800])
     assert torch.equal(loaded(batch(), t, noise()), bridge(batch(), t, noise()))
     assert np.array_equal(pixels(loaded, PROMPTS), pixels(bridge, PROMPTS))

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -27,6 +27,8 @@ PAIRS = [pair for category in ("one", "two") for pair in prompts(category, 12)]
 
 class Sometimes:
     """Draws a prompt's scene for a share of the prompts, else an empty ground."""
+
+    origin: ClassVar[dict[str, str]] = {"model": "drawn"}
 
     def __init__(self, share: float) -> None:
         rng = np.random.default_rng(0)

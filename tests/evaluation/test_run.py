@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -23,6 +23,8 @@ MINI_CLIP = {"kind": "clip_score", "model": "mini-clip"}
 
 class Drawer:
     """Draws each prompt's own scene, or (`blind`) an empty ground; stops after `patience` pictures."""
+
+    origin: ClassVar[dict[str, str]] = {"model": "drawn"}
 
     def __init__(self, blind: bool = False, patience: int = 10_000) -> None:
         self.scenes = {pair.caption: Scene(things=()) if blind else pair.scene for pair in PAIRS}
@@ -50,6 +52,7 @@ def test_a_perfect_drawer_is_perfect(tmp_path):
     results = evaluate(Drawer(), "world", tmp_path, limit=2)
     assert set(world(results)) == set(CATEGORIES)
     assert results["n"] == results["metrics"]["world"]["all"]["n"] == 2 * len(CATEGORIES)
+    assert results["bridge"] == Drawer.origin
     for score in world(results).values():
         assert score["mean"] == 1
         assert score["low"] < 1
@@ -114,6 +117,12 @@ def test_another_number_of_processes_goes_on(tmp_path):
     results = evaluate(Drawer(), "world", tmp_path, part=Part(rank=1, of=2), metrics=[other], **asked)
     assert results["n"] == results["metrics"]["clip_score"]["all"]["n"] == 12
     assert len({record["by"]["clip_score"] for record in read_lines(tmp_path / "records.jsonl")}) == 1
+
+
+def test_a_metric_of_other_categories_is_not_asked(tmp_path):
+    absent = {"kind": "clip_score", "model": "mini-clip", "categories": ["two"]}
+    results = evaluate(Drawer(), "world", tmp_path, categories=("one",), limit=2, metrics=[absent])
+    assert set(results["metrics"]) == {"world"}
 
 
 def test_a_metric_that_comes_later_draws_nothing(tmp_path):

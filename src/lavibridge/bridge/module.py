@@ -50,6 +50,8 @@ class Bridge(nn.Module):
         self.connector = connector
         self.vision = vision
         self.is_merged = False
+        self.origin: dict[str, str] = {}
+        """Where it was read from: the folder and the SHA-256 of its bridge.json, or the image model."""
 
     @staticmethod
     def compose(
@@ -210,6 +212,7 @@ class Bridge(nn.Module):
             stored.language, stored.vision, stored.connector, stored.language_lora, stored.vision_lora
         )
         store.load_weights(stored, bridge.language, bridge.connector, bridge.vision)
+        bridge.origin = {"folder": stored.folder.as_posix(), "sha256": stored.sha256}
         return bridge.to(pick_device(device)).eval()
 
     @staticmethod
@@ -237,6 +240,7 @@ class Bridge(nn.Module):
             language_lora=None,
             vision_lora=None,
         )
+        bridge.origin = {"model": str(where.get("source", ""))}
         return bridge.to(pick_device(device)).eval()
 
     @staticmethod

@@ -35,6 +35,8 @@ class Stored:
     """What bridge.json says: the arguments of ``Bridge.compose``, and where the weights lie."""
 
     folder: Path
+    sha256: str
+    """Of bridge.json, which holds those of all other files."""
     language: Mapping[str, Any]
     vision: Mapping[str, Any]
     connector: Mapping[str, Any]
@@ -81,7 +83,9 @@ def read(folder: Path) -> Stored:
         if sha256(found / name) != expected:
             raise RunError(f"{found / name} is not what was saved (its SHA-256 differs): take another copy")
     parts = ("language", "vision", "connector", "language_lora", "vision_lora")
-    return Stored(folder=found, **{part: description[part] for part in parts})
+    return Stored(
+        folder=found, sha256=sha256(found / DESCRIPTION), **{part: description[part] for part in parts}
+    )
 
 
 def load_weights(stored: Stored, language: LanguageModel, connector: Connector, vision: VisionModel) -> None:

@@ -18,6 +18,9 @@ from PIL import Image
 class Draws(Protocol):
     """Anything that draws prompts, a bridge above all."""
 
+    origin: dict[str, str]
+    """What it is, for the results: the folder that it was read from and its hash."""
+
     def generate(
         self, prompts: Sequence[str], seed: Sequence[int], steps: int, guidance: float | None
     ) -> list[Image.Image]:

@@ -84,6 +84,7 @@ def evaluate(
     source = open_prompts(plan.prompts, prompts)
     judges = open_metrics(plan.metrics, metrics, source.categories)
     tasks = make_tasks(plan, source, categories, limit, seed)
+    judges = [metric for metric in judges if any(metric.judges(task.category) for task in tasks)]
     for metric in judges:
         metric.check([task for task in tasks if metric.judges(task.category)])
     if isinstance(bridge, Path):
@@ -103,7 +104,7 @@ def evaluate(
         "prompts": source.card(),
     }
     _work(bridge, tasks[part.rank :: part.of], judges, settings, out, part)
-    return _put_together(tasks, judges, settings, out)
+    return _put_together(tasks, judges, {**settings, "bridge": bridge.origin}, out)
 
 
 def _work(

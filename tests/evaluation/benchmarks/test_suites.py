@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -28,6 +29,8 @@ TOYS = {
 
 class Noise:
     """Draws each prompt as the noise of its seed."""
+
+    origin: ClassVar[dict[str, str]] = {"model": "drawn"}
 
     def generate(
         self, prompts: Sequence[str], seed: Sequence[int], steps: int, guidance: float | None
