@@ -221,7 +221,7 @@ def test_closing_finishes_what_runs_and_rejects_the_rest(
     eventually: Eventually, painters: dict[str, Painter]
 ) -> None:
     desk = Desk(Limits(batch=1))
-    worker = Worker(desk, painters)
+    worker = Worker(desk, painters, 1)
     running, waiting = desk.submit(job(wish(steps=50))), desk.submit(job(wish()))
     worker.start()
     eventually(lambda: running.pictures[0].step > 0)
@@ -237,7 +237,7 @@ def test_a_failing_picture_takes_nobody_along(
     eventually: Eventually, painters: dict[str, Painter], capsys: pytest.CaptureFixture[str]
 ) -> None:
     desk = Desk(Limits())
-    worker = Worker(desk, painters)
+    worker = Worker(desk, painters, 1)
     unknown, fine = desk.submit(job(wish(model="nobody"))), desk.submit(job(wish()))
     worker.start()
     eventually(lambda: unknown.is_over and fine.is_over)
@@ -251,7 +251,7 @@ def test_a_failing_picture_takes_nobody_along(
 
 def test_the_recipe_is_in_the_png_or_not(eventually: Eventually, painters: dict[str, Painter]) -> None:
     desk = Desk(Limits())
-    worker = Worker(desk, painters)
+    worker = Worker(desk, painters, 1)
     signed, plain = job(wish(7)), job(wish(7))
     plain.is_signed = False
     for each in (signed, plain):

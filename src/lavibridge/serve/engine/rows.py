@@ -12,6 +12,7 @@ That batching changes what is computed, and what it takes to forbid it: He 2025 
 "Defeating Nondeterminism in LLM Inference".
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,9 @@ from lavibridge.vision.base import VisionModel
 
 CANDIDATES = (2, 4, 8)
 """Least rows of a call that are tried, the cheapest first."""
+SLOW = 1.0
+"""Seconds of one row from which on nothing is tried: so large a denoiser gains nothing by sharing calls on a
+CPU, and a server should start within seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +81,17 @@ def condition(rows: Sequence[Row], width: int) -> Conditioning:
 def least_rows(vision: VisionModel, width: int, most: int) -> int | None:
     """The least rows of a call from which on, up to ``most``, no row's bits depend on the others.
 
-    None where there is no such number: then each picture has to be drawn by itself. Only a CPU is asked; of
-    a GPU no such thing is promised, and the answer is 1.
+    None where there is no such number, or one row alone is SLOW: then each picture has to be drawn by itself.
+    Only a CPU is asked; of a GPU no such thing is promised, and the answer is 1.
     """
     device = vision.alphas.device
     if device.type != "cpu":
         return 1
-    rows = _trial_rows(vision, width, most)
+    rows = trial_rows(vision, width, most)
+    begun = time.perf_counter()
+    _predict(vision, rows[:1], width, 1)
+    if time.perf_counter() - begun > SLOW:
+        return None
     for least in (each for each in CANDIDATES if each <= most):
         alone = torch.cat([_predict(vision, rows[i : i + 1], width, least) for i in range(len(rows))])
         counts = sorted({least + 1, 2 * least - 1, (least + most) // 2, most} & set(range(most + 1)))
@@ -102,7 +110,7 @@ def _predict(
     return torch.stack(predict_rows(vision, rows, width, least))
 
 
-def _trial_rows(vision: VisionModel, width: int, most: int) -> list[Row]:
+def trial_rows(vision: VisionModel, width: int, most: int) -> list[Row]:
     """Noise under noise, with all numbers of tokens."""
     chance = torch.Generator().manual_seed(0)
     shape = vision.latent_shape(vision.default_size, vision.default_size)

@@ -13,7 +13,6 @@ from threading import Thread
 
 import torch
 
-from lavibridge.core.device import set_threads
 from lavibridge.core.errors import LaviError
 from lavibridge.core.log import console
 from lavibridge.generation.sheet import encode_png
@@ -34,8 +33,8 @@ PREVIEW_SHARE = 5.0
 class Worker:
     """Draws what waits at a desk, until the desk closes."""
 
-    def __init__(self, desk: Desk, painters: Mapping[str, Painter]) -> None:
-        self.desk, self.painters = desk, painters
+    def __init__(self, desk: Desk, painters: Mapping[str, Painter], threads: int) -> None:
+        self.desk, self.painters, self.threads = desk, painters, threads
         self.steps = 0
         """Calls of `advance` so far."""
         self.rows = 0
@@ -56,7 +55,7 @@ class Worker:
 
     @torch.inference_mode()
     def _run(self) -> None:
-        set_threads()
+        torch.set_num_threads(self.threads)
         while places := self.desk.take():
             self._forget_others(places)
             ready = [place for place in places if self._is_begun(*place)]

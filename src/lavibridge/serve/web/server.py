@@ -17,10 +17,10 @@ from types import FrameType
 import uvicorn
 
 from lavibridge.bridge import Bridge
-from lavibridge.core.device import set_threads
 from lavibridge.core.log import console
 from lavibridge.serve.engine.desk import Desk
 from lavibridge.serve.engine.painter import Painter
+from lavibridge.serve.engine.threads import choose_threads
 from lavibridge.serve.engine.worker import Worker
 from lavibridge.serve.limits import Limits
 from lavibridge.serve.web.address import Address, url_of
@@ -60,23 +60,25 @@ def load_painters(sources: Sequence[str], device: str, batch: int) -> dict[str, 
         numbered = (f"{stem}-{number}" for number in count(2))
         name = next(each for each in chain([stem], numbered) if each not in painters)
         console.print(f"loading {name}", markup=False, soft_wrap=True)
-        painter = painters[name] = Painter(name, Bridge.open(source, device), batch)
-        if painter.least is None and not painter.bridge.connector.per_block:
-            console.print(
-                f"note: on this machine batching would change pictures of {name} by rounding: they are drawn "
-                "one at a time",
-                markup=False,
-            )
+        painters[name] = Painter(name, Bridge.open(source, device), batch)
     return painters
 
 
 def make_house(painters: dict[str, Painter], limits: Limits, runs: Path | None, logs_prompts: bool) -> House:
     """Desk and worker for loaded bridges; the worker is started."""
+    threads = choose_threads(list(painters.values()), limits.batch)
+    for name, painter in painters.items():
+        if painter.least is None and not painter.bridge.connector.per_block:
+            console.print(
+                f"note: pictures of {name} are drawn one at a time: on this machine batching would change "
+                "them by rounding, or gain nothing",
+                markup=False,
+            )
     desk = Desk(limits)
     house = House(
         painters=painters,
         desk=desk,
-        worker=Worker(desk, painters),
+        worker=Worker(desk, painters, threads),
         limits=limits,
         runs=runs,
         logs_prompts=logs_prompts,
@@ -95,7 +97,6 @@ def guarded(house: House, address: Address) -> App:
 
 def serve(house: House, address: Address, bound: socket.socket, opens: bool) -> None:
     """Serve until a signal comes."""
-    set_threads()
     _raise_file_limit()
     config = uvicorn.Config(
         guarded(house, address),
