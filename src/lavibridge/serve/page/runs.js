@@ -42,7 +42,7 @@ async function card(run, before, isFirst) {
   }
   const { language, connector, vision } = run.parts;
   const steps = run.step == null ? "no step yet" : `step ${run.step} of ${run.steps}, loss ${run.loss?.toFixed(4) ?? "none"}`;
-  made.append(make("p", { className: "soft" }, `${language} → ${connector} → ${vision} · ${steps}`));
+  made.append(make("p", { className: "soft" }, `${[language, connector, vision].filter(Boolean).join(" → ")} · ${steps}`));
   const inside = make("div");
   const details = make("details", { open: Boolean(wasOpen) }, make("summary", {}, "Loss, pictures, scores"), inside);
   let isFilled = false;
