@@ -124,9 +124,13 @@ def load_lora(module: nn.Module, folder: Path, name: str) -> None:
 
 
 def merge(module: nn.Module) -> None:
-    """Add the LoRA into the weights below it: the same function in fewer operations, for drawing only."""
+    """Add the LoRA into the weights below it: the same function in fewer operations, for drawing only.
+
+    Quantised weights stay as they are, with the LoRA beside them: there are too few bits to take it in.
+    """
     for layer in _lora_layers(module):
-        layer.merge(adapter_names=[ADAPTER])
+        if layer.get_base_layer().weight.is_floating_point():
+            layer.merge(adapter_names=[ADAPTER])
 
 
 def unmerge(module: nn.Module) -> None:

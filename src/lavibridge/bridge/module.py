@@ -245,12 +245,13 @@ class Bridge(nn.Module):
 
     @staticmethod
     def open(source: str, device: str = "auto") -> "Bridge":
-        """A saved bridge or run; or an image model, shipped or a folder, as it was published.
+        """A saved bridge or run, to draw with: LoRA is merged; or an image model, shipped or a folder.
 
+        An image model is as it was published, under its own text encoder.
         A hub id is not looked up here, as a mistyped run folder looks like one: use ``native`` for it.
         """
         is_model = source in shipped_models() or (Path(source) / "model_index.json").is_file()
-        return Bridge.native(source, device) if is_model else Bridge.from_pretrained(source, device)
+        return Bridge.native(source, device) if is_model else Bridge.from_pretrained(source, device).merge()
 
     def merge(self) -> "Bridge":
         """Add LoRA into the weights for faster drawing; unmerge before training on."""
