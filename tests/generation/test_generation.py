@@ -132,6 +132,7 @@ def order(prompts: tuple[str, ...], **changes: object) -> Order:
         "shape": (4, 8, 8),
         "steps": 6,
         "guidance": 3.0,
+        "guidance_interval": (0.0, 1.0),
         "batch": 8,
         "sampler": "unipc",
         "negative_prompt": "",
@@ -157,6 +158,37 @@ def test_latents_are_the_same_alone_and_in_company(
     together = latents([0, 1, 2])
     for index in range(3):
         torch.testing.assert_close(latents([index])[0], together[index], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("connector", ["lavi", "ella"])
+def test_guidance_in_some_of_the_steps_alone(connector: str) -> None:
+    """Half of the rows outside; at its ends, the same as with guidance everywhere and without any."""
+    small = {"kind": "ella", "latents": 3, "blocks": 1, "heads": 4, "time_channels": 8}
+    bridge = Bridge.compose(
+        {"kind": "t5", "source": "random"},
+        {"kind": "sd", "source": "random"},
+        small if connector == "ella" else connector,
+        None,
+        None,
+    )
+    rows: list[int] = []
+    bridge.vision.backbone.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+
+    def drawn(guidance: float, *interval: float) -> tuple[list[int], np.ndarray]:
+        rows.clear()
+        options = {"guidance_interval": interval} if interval else {}
+        found = bridge.generate(["a cat", "a red boat"], seed=1, steps=4, guidance=guidance, **options)  # type: ignore[arg-type]
+        return list(rows), np.stack([np.asarray(each, int) for each in found])
+
+    everywhere, part, without = drawn(9.0), drawn(9.0, 0.25, 0.75), drawn(1.0)
+    assert [everywhere[0], part[0], without[0]] == [[4] * 4, [2, 4, 4, 2], [2] * 4]
+    assert np.array_equal(drawn(9.0, 0.0, 1.0)[1], everywhere[1])
+    late = drawn(9.0, 0.9, 1.0)  # of four steps the last begins at three quarters
+    assert late[0] == without[0]
+    assert np.array_equal(late[1], without[1])
+    assert not np.array_equal(part[1], everywhere[1])
+    with pytest.raises(RecipeError, match=r"found 0\.8 and 0\.2"):
+        drawn(9.0, 0.8, 0.2)
 
 
 def test_each_text_is_encoded_once(language: LanguageModel) -> None:

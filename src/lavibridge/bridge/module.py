@@ -27,6 +27,7 @@ from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.core.files import shipped_models
 from lavibridge.core.log import console
 from lavibridge.diffusion import objective
+from lavibridge.diffusion.guidance import EVERYWHERE, Interval, check_interval
 from lavibridge.generation.draw import Order, draw
 from lavibridge.generation.emphasis import parse
 from lavibridge.language.base import LanguageModel
@@ -163,6 +164,7 @@ class Bridge(nn.Module):
         seed: int | Sequence[int] = 0,
         steps: int = 20,
         guidance: float | None = None,
+        guidance_interval: Interval = EVERYWHERE,
         height: int | None = None,
         width: int | None = None,
         batch: int = 16,
@@ -174,9 +176,11 @@ class Bridge(nn.Module):
 
         ``seed`` is one for all prompts or one for each. The same prompt and seed give the same picture,
         whatever stands beside them. ``guidance`` is the vision family's own by default; with 1 only the
-        prompt counts. ``on_step`` hears (steps done, steps in all).
+        prompt counts, and so outside of ``guidance_interval``, start and stop as shares of the steps, where
+        a step costs half. ``on_step`` hears (steps done, steps in all).
         """
         wanted, seeds = _asked_for(prompts, seed, steps, batch)
+        check_interval(guidance_interval)
         self.read_prompts(wanted)
         size = (height or self.vision.default_size, width or self.vision.default_size)
         shape = self.vision.latent_shape(*size)
@@ -186,6 +190,7 @@ class Bridge(nn.Module):
             shape=shape,
             steps=steps,
             guidance=self.vision.default_guidance if guidance is None else guidance,
+            guidance_interval=guidance_interval,
             batch=batch,
             sampler=sampler,
             negative_prompt=negative_prompt,

@@ -23,6 +23,12 @@ GUIDANCE = typer.Option(
     min=0.0,
     help="Classifier-free guidance scale; 1 is none.  [default: the image model's own]",
 )
+INTERVAL = typer.Option(
+    (0.0, 1.0),
+    "--guidance-interval",
+    metavar="START STOP",
+    help="Guidance in these steps only, as shares of all; a step outside costs half.",
+)
 BATCH = typer.Option(
     16, "--batch", min=1, help="Pictures at a time; changes memory and speed, never a picture."
 )
@@ -36,6 +42,7 @@ def generate(
     count: int = COUNT,
     steps: int = STEPS,
     guidance: float | None = GUIDANCE,
+    guidance_interval: tuple[float, float] = INTERVAL,
     batch: int = BATCH,
 ) -> None:
     """Draw pictures with a trained bridge.
@@ -43,7 +50,7 @@ def generate(
     \b
     lavi generate runs/quickstart "a red circle" "a small blue square"
     lavi generate runs/quickstart "a red circle" --count 4 --seed 10 --out pictures/circles
-    lavi generate runs/quickstart "a red circle" --steps 50 --guidance 5
+    lavi generate runs/quickstart "a red circle" --steps 50 --guidance 5 --guidance-interval 0.1 0.8
 
     The path of each PNG is printed on stdout, one a line. Prompt, seed, steps and guidance are kept in it.
     """
@@ -61,6 +68,7 @@ def generate(
             seed=[each for _, each in wanted],
             steps=steps,
             guidance=scale,
+            guidance_interval=guidance_interval,
             batch=batch,
             on_step=lambda done, total: bar.update(task, completed=done, total=total),
         )
@@ -69,6 +77,8 @@ def generate(
     for number, ((prompt, each), picture) in enumerate(zip(wanted, pictures, strict=True), start=first):
         path = out / f"{number:04d}-{_slug(prompt)}-seed{each}.png"
         told = {"prompt": prompt, "seed": str(each), "steps": str(steps), "guidance": str(scale)}
+        if guidance_interval != (0.0, 1.0):
+            told["guidance_interval"] = " ".join(str(each) for each in guidance_interval)
         save_png(path, picture, told)
         print(path)
 

@@ -2,11 +2,18 @@
 
     guided = unconditional + scale (conditional - unconditional)        scale 1: the prompt alone
 
-Ho and Salimans 2022, arXiv 2207.12598.
+Ho and Salimans 2022, arXiv 2207.12598. In an interval of the steps alone, which costs less and can look
+better: Kynkäänniemi et al. 2024, arXiv 2404.07724.
 """
 
 from jaxtyping import Float
 from torch import Tensor
+
+from lavibridge.core.errors import RecipeError
+
+Interval = tuple[float, float]
+"""Start and stop of guidance as shares of the steps: (0, 1) is all of them."""
+EVERYWHERE: Interval = (0.0, 1.0)
 
 
 def guide(
@@ -16,3 +23,19 @@ def guide(
 ) -> Float[Tensor, "batch channel h w"]:
     """The guided prediction."""
     return unconditional + scale * (conditional - unconditional)
+
+
+def check_interval(interval: Interval) -> None:
+    """RecipeError where start and stop are no part of the steps."""
+    start, stop = interval
+    if not 0 <= start < stop <= 1:
+        raise RecipeError(
+            "guidance_interval is start and stop as shares of the steps, 0 <= start < stop <= 1, found "
+            f"{start} and {stop}; for no guidance at all, set guidance to 1"
+        )
+
+
+def is_guided(step: int, steps: int, scale: float, interval: Interval) -> bool:
+    """Whether the step with this number, from 0, is guided."""
+    start, stop = interval
+    return scale != 1 and start <= step / steps < stop

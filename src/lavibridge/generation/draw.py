@@ -6,6 +6,7 @@ noise --sample(predict, guided)--> latents --decode--> pictures
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from lavibridge.connectors.base import Connector
 from lavibridge.core.contracts import TextFeatures
-from lavibridge.diffusion.guidance import guide
+from lavibridge.diffusion.guidance import Interval, guide, is_guided
 from lavibridge.generation.emphasis import parse, token_weights, weigh
 from lavibridge.generation.sample import initial_noise, make_scheduler, sample, to_images
 from lavibridge.vision.base import VisionModel
@@ -33,6 +34,7 @@ class Order:
     """Channels, height and width of the latents."""
     steps: int
     guidance: float
+    guidance_interval: Interval
     batch: int
     sampler: str
     negative_prompt: str
@@ -40,7 +42,12 @@ class Order:
     @property
     def texts(self) -> tuple[str, ...]:
         """All that has to be read: the negative prompt too, where guidance needs it."""
-        return self.prompts if self.guidance == 1 else (self.negative_prompt, *self.prompts)
+        is_any_guided = any(self.is_guided(step) for step in range(self.steps))
+        return (self.negative_prompt, *self.prompts) if is_any_guided else self.prompts
+
+    def is_guided(self, step: int) -> bool:
+        """Whether the step with this number, from 0, leads away from the negative prompt."""
+        return is_guided(step, self.steps, self.guidance, self.guidance_interval)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,17 +102,22 @@ def draw_latents(
     tick: Callable[[], None],
 ) -> Float[Tensor, "batch channel h w"]:
     """The latents of one batch of prompts."""
-    is_guided = order.guidance != 1
-    negative = [rows[order.negative_prompt]] * len(prompts) if is_guided else []
-    together = gather([*negative, *prompts])
-    fixed = None if connector.time_aware else connector(together)
+    texts = {
+        guided: gather([*[rows[order.negative_prompt] for _ in prompts if guided], *prompts])
+        for guided in {order.is_guided(step) for step in range(order.steps)}
+    }
+    fixed = {guided: None if connector.time_aware else connector(each) for guided, each in texts.items()}
+    steps = count()
 
     def predict(noisy: Tensor, t: Tensor) -> Tensor:
-        twice = torch.cat([noisy, noisy]) if is_guided else noisy
-        times = t.to(twice.device).expand(len(twice))
-        conditioning = connector(together, times) if fixed is None else fixed
-        prediction = vision.predict(twice, times, conditioning)
-        if not is_guided:
+        guided = order.is_guided(next(steps))
+        together = torch.cat([noisy, noisy]) if guided else noisy
+        times = t.to(together.device).expand(len(together))
+        conditioning = fixed[guided]
+        if conditioning is None:
+            conditioning = connector(texts[guided], times)
+        prediction = vision.predict(together, times, conditioning)
+        if not guided:
             return prediction
         unconditional, conditional = prediction.chunk(2)
         return guide(unconditional, conditional, order.guidance)
