@@ -1,16 +1,14 @@
 """Threads of a server on a CPU: one where pictures can then share calls and are drawn faster for it."""
 
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
 from lavibridge.bridge import Bridge
-from lavibridge.serve.engine import threads
+from lavibridge.serve.engine import rows, threads
 from lavibridge.serve.engine.painter import Painter
-from lavibridge.serve.engine.rows import SLOW
-from lavibridge.serve.engine.threads import choose_threads
+from lavibridge.serve.engine.threads import ROUNDS, choose_threads, seconds_a_step
 
 Compose = Callable[..., Bridge]
 
@@ -24,33 +22,35 @@ def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def painter(compose: Compose, seconds: float) -> Painter:
-    """Bits depend on the batch on several threads; a call takes so long."""
+def painter(compose: Compose) -> Painter:
+    """On several threads its bits depend on the batch, on one they do not."""
     bridge = compose("t5", "pixart")
 
     def leaks(module: object, args: object, output: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        is_split = torch.get_num_threads() > 1
-        time.sleep(seconds)
-        return (output[0] + 1e-3 * output[0].mean(0),) if is_split else output
+        return (output[0] + 1e-3 * output[0].mean(0),) if torch.get_num_threads() > 1 else output
 
     bridge.vision.backbone.register_forward_hook(leaks)
     return Painter("first", bridge, 4)
 
 
-def test_one_thread_where_shared_calls_are_faster(compose: Compose) -> None:
-    found = painter(compose, seconds=0.15)
-    assert found.least is None
-    assert choose_threads([found], 4) == torch.get_num_threads() == 1
-    assert found.least is not None
-
-
-def test_all_threads_where_they_are_faster_one_picture_at_a_time(
-    compose: Compose, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("together", "alone", "chosen"), [(0.8, 1.0, 1), (1.0, 0.8, 2)])
+def test_one_thread_where_shared_calls_are_faster(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, together: float, alone: float, chosen: int
 ) -> None:
-    found = painter(compose, seconds=0.0)
-    monkeypatch.setattr(threads, "seconds_a_step", lambda painter, least, batch: 1.0 if least else 0.9)
-    assert choose_threads([found], 4) == torch.get_num_threads() == 2
+    found = painter(compose)
     assert found.least is None
+    monkeypatch.setattr(threads, "seconds_a_step", lambda painter, least, batch: together if least else alone)
+    assert choose_threads([found], 4) == torch.get_num_threads() == chosen
+    assert (found.least is not None) == (chosen == 1)
+
+
+def test_time_is_measured_for_a_picture(compose: Compose) -> None:
+    found = Painter("first", compose("t5", "pixart"), 4)
+    calls: list[int] = []
+    found.bridge.vision.backbone.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
+    assert seconds_a_step(found, 2, 4) > 0
+    assert seconds_a_step(found, None, 4) > 0
+    assert calls == [8] * ROUNDS + [2] * ROUNDS
 
 
 def test_all_threads_where_calls_can_be_shared_anyway(compose: Compose) -> None:
@@ -59,9 +59,12 @@ def test_all_threads_where_calls_can_be_shared_anyway(compose: Compose) -> None:
     assert choose_threads([found], 4) == torch.get_num_threads() == 2
 
 
-def test_a_slow_denoiser_is_not_tried(compose: Compose) -> None:
-    begun = time.perf_counter()
-    found = painter(compose, seconds=1.1 * SLOW)
+def test_a_slow_denoiser_is_not_tried(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "SLOW", 0.0)
+    monkeypatch.setattr(threads, "SLOW", 0.0)
+    bridge, calls = compose("t5", "pixart"), list[int]()
+    bridge.vision.backbone.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
+    found = Painter("first", bridge, 4)
     assert found.least is None
     assert choose_threads([found], 4) == 2
-    assert time.perf_counter() - begun < 6 * SLOW
+    assert calls == [1, 2]  # a row, and a picture with guidance
