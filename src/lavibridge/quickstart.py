@@ -100,7 +100,7 @@ def _train(recipe: Recipe, out: Path) -> None:
 def _conditions(recipe: Recipe, out: Path) -> list[Condition]:
     bridges = {
         "untrained bridge": build_bridge(recipe),
-        "trained bridge": Bridge.from_pretrained(out),
+        "trained bridge": Bridge.open(str(out)),
         "the image model's own text encoder": Bridge.native(recipe.vision.model_dump()),
     }
     folders = ("untrained", "trained", "own-encoder")

@@ -24,10 +24,10 @@ GUIDANCE = typer.Option(
     help="Classifier-free guidance scale; 1 is none.  [default: the image model's own]",
 )
 INTERVAL = typer.Option(
-    (0.0, 1.0),
+    None,
     "--guidance-interval",
     metavar="START STOP",
-    help="Guidance in these steps only, as shares of all; a step outside costs half.",
+    help="Guidance in these steps only, as shares of all; a step outside costs half.  [default: 0 1]",
 )
 BATCH = typer.Option(
     16, "--batch", min=1, help="Pictures at a time; changes memory and speed, never a picture."
@@ -42,7 +42,7 @@ def generate(
     count: int = COUNT,
     steps: int = STEPS,
     guidance: float | None = GUIDANCE,
-    guidance_interval: tuple[float, float] = INTERVAL,
+    guidance_interval: tuple[float, float] | None = INTERVAL,
     batch: int = BATCH,
 ) -> None:
     """Draw pictures with a trained bridge.
@@ -56,6 +56,7 @@ def generate(
     """
     from lavibridge.bridge import Bridge
     from lavibridge.core.log import progress
+    from lavibridge.diffusion.guidance import EVERYWHERE
     from lavibridge.generation.sheet import save_png
 
     bridge = Bridge.open(run)
@@ -68,7 +69,7 @@ def generate(
             seed=[each for _, each in wanted],
             steps=steps,
             guidance=scale,
-            guidance_interval=guidance_interval,
+            guidance_interval=guidance_interval or EVERYWHERE,
             batch=batch,
             on_step=lambda done, total: bar.update(task, completed=done, total=total),
         )
@@ -77,7 +78,7 @@ def generate(
     for number, ((prompt, each), picture) in enumerate(zip(wanted, pictures, strict=True), start=first):
         path = out / f"{number:04d}-{_slug(prompt)}-seed{each}.png"
         told = {"prompt": prompt, "seed": str(each), "steps": str(steps), "guidance": str(scale)}
-        if guidance_interval != (0.0, 1.0):
+        if guidance_interval is not None:
             told["guidance_interval"] = " ".join(str(each) for each in guidance_interval)
         save_png(path, picture, told)
         print(path)

@@ -85,7 +85,7 @@ def run_cell(study: Study, cell: Cell, out: Path, part: Part, device: str) -> No
         if not is_trained(folder, cell.recipe.training):
             train(cell.recipe, folder, resume=(folder / RECIPE).is_file())
         begin_cell(folder, cell, study.name)
-        bridge = Bridge.from_pretrained(folder, device).merge()
+        bridge = Bridge.open(str(folder), device)
     for key, use in study.suites.items():
         if is_measured(folder, key, use):
             continue
