@@ -12,13 +12,17 @@ passes neither through the denoiser nor back through the language model, and no 
 learnt, so that it teaches more in seconds than the diffusion loss does in minutes (LOG.md, 2026-11-21). What
 the own encoder does not know is left to the training that follows.
 
+Both text models are frozen meanwhile, so that each caption is read once; LoRA, which adds nothing yet, is
+left out.
+
 The queries are those of noised pictures under the own encoder, made once. To learn text features from the
 encoder that they replace is Qin et al. 2023's (GlueGen, arXiv 2303.10056); to do it in the attention layers
 is ours.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -26,13 +30,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from lavibridge import lora
 from lavibridge.bridge import Bridge
+from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import LaviError, ModelError, NotFiniteError
 from lavibridge.core.log import JsonLog, progress
 from lavibridge.data.base import Dataset
 from lavibridge.diffusion.objective import corrupt
 from lavibridge.recipes.training import Alignment
 from lavibridge.training.batches import Batches
+from lavibridge.training.cache.features import Features
+from lavibridge.training.cache.keeper import Memory
 from lavibridge.training.order import mix
 
 PICTURES = 256
@@ -40,6 +48,8 @@ PICTURES = 256
 QUERIES = 48
 """Queries kept of each picture and layer."""
 WARMUP = 20
+GIGABYTES = 1.0
+"""Memory for what each of the two language models makes of captions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +74,15 @@ def align(
     """
     bridge.eval()  # no dropout: the loop sets its own mode
     own = own_encoder(bridge)
-    queries = collect_queries(own, batches)
+    read, read_own = _reader(bridge), _reader(own)
     weights = [weight for weight in bridge.connector.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.0)
-    begun = perf_counter()
-    with progress("steps") as bar:
+    with ExitStack() as during:
+        for model in (bridge.language, bridge.vision):
+            during.enter_context(lora.left_out(model.backbone))
+        queries = collect_queries(own, batches)
+        begun = perf_counter()
+        bar = during.enter_context(progress("steps"))
         task = bar.add_task("aligning", total=settings.steps, status="")
         for step, captions in enumerate(_captions(dataset, settings, batches.settings.seed)):
             done = max(step / settings.steps, (perf_counter() - begun) / seconds)
@@ -79,7 +93,7 @@ def align(
                 group["lr"] = rate
             chosen = torch.Generator().manual_seed(mix(batches.settings.seed, step))
             picked = torch.randint(len(queries.t), (len(captions),), generator=chosen)
-            loss = missed(bridge, own, captions, queries, picked)
+            loss = missed(bridge, own, read(captions), read_own(captions), queries, picked)
             gradients = torch.autograd.grad(loss, weights)  # LoRA learns nothing here
             value = float(loss.detach())
             if not math.isfinite(value):
@@ -144,12 +158,16 @@ def collect_queries(own: Bridge, batches: Batches) -> Queries:
 
 
 def missed(
-    bridge: Bridge, own: Bridge, captions: list[str], queries: Queries, picked: Int[Tensor, " batch"]
+    bridge: Bridge,
+    own: Bridge,
+    features: TextFeatures,
+    own_features: TextFeatures,
+    queries: Queries,
+    picked: Int[Tensor, " batch"],
 ) -> Float[Tensor, ""]:
-    """The loss of captions, each asked the queries of one picked picture."""
+    """The loss of captions as both sides read them, each asked the queries of one picked picture."""
     with torch.no_grad():
-        features = bridge.features(captions)
-        wanted = own.condition(captions)
+        wanted = own.connector(own_features)
     said = bridge.connector(features, queries.t[picked])
     shares = []
     for name, asked in queries.by_layer.items():
@@ -159,6 +177,19 @@ def missed(
         variance = (right - right.mean(dim=(0, 1))).square().mean()
         shares.append((heard - right).square().mean() / variance)
     return torch.stack(shares).mean()
+
+
+def _reader(bridge: Bridge) -> Callable[[Sequence[str]], TextFeatures]:
+    """What a frozen language model makes of captions, kept where that can be done."""
+    anew = torch.no_grad()(bridge.features)
+    if bridge.connector.reading.queries is not None:
+        return anew
+    kept = Features(bridge.language, bridge.connector.reading, Memory(GIGABYTES), b"")
+    try:
+        kept.compute(("", "a caption of more tokens"))
+    except ModelError:  # padding that does not stand on the right
+        return anew
+    return lambda captions: kept.together(captions, bridge.device)
 
 
 def _noting(noted: list[Tensor]) -> Callable[..., None]:

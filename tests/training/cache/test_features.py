@@ -80,6 +80,21 @@ def test_one_by_one_the_features_are_the_same_but_for_rounding(
     torch.testing.assert_close(half.of(PROMPTS, CPU).hidden, first.hidden, rtol=2**-8, atol=1e-6)
 
 
+def test_captions_that_are_new_are_read_in_one_call_and_never_again(
+    composed: Callable[..., Bridge], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge = composed("t5")
+    kept = Features(bridge.language, bridge.connector.reading, Memory(1.0), b"")
+    calls, compute = list[int](), kept.compute
+    monkeypatch.setattr(kept, "compute", lambda new: (calls.append(len(new)), compute(new))[1])
+    for captions in (PROMPTS, PROMPTS, (*PROMPTS, "new", "new")):
+        made, expected = kept.together(captions, CPU), bridge.features(captions)
+        assert torch.equal(made.mask, expected.mask)
+        real = made.mask[:, None, :, None]
+        torch.testing.assert_close(made.hidden * real, expected.hidden * real)
+    assert calls == [len(PROMPTS), 1]
+
+
 def test_what_changes_in_training_is_not_kept(composed: Callable[..., Bridge]) -> None:
     assert refusal(composed()) is None
     small = ({"kind": "llama", "source": "random"}, {"kind": "sd", "source": "random"})
