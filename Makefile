@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $(STAMP)
 
-quickstart: venv  ## train a bridge for four minutes, draw with it, measure it
+quickstart: venv  ## train a bridge for two minutes, draw with it, measure it
 	$(BIN)/lavi quickstart --out runs/quickstart
 
 test: venv  ## every test but the slow ones

@@ -1,4 +1,4 @@
-"""The quickstart: train a bridge for four minutes, draw with it, and measure it beside two others.
+"""The quickstart: train a bridge for two minutes, draw with it, and measure it beside two others.
 
     untrained bridge | trained bridge | the image model's own text encoder      same prompts, same seeds
 
@@ -36,7 +36,7 @@ SHEET_PROMPTS = (
 )
 SHEET_SEED = 7
 CATEGORY = "one"
-"""One thing with every attribute: what four minutes are enough for."""
+"""One thing with every attribute: what two minutes are enough for."""
 PROMPTS = 150
 """Prompts per condition; their intervals are about 8 points to each side at worst."""
 STEPS, GUIDANCE = 20, 4.0
@@ -74,13 +74,13 @@ def run_quickstart(recipe: Recipe, out: Path, *, prompts: int = PROMPTS, steps: 
     return out
 
 
-def quickstart_recipe(minutes: float = 4.0, language: str | None = None) -> Recipe:
+def quickstart_recipe(minutes: float = 2.0, language: str | None = None) -> Recipe:
     """The recipe `quickstart`, with another time limit and, if named, another language model."""
     settings = [
         f"training.max_minutes={minutes * 0.95:.4g}",  # the rest is for the last checkpoint
         # More than two cores can do; a GPU ends earlier.
         f"training.steps={max(1, round(300 * minutes))}",
-        f"training.align.steps={max(1, round(125 * minutes))}",
+        f"training.align.steps={max(1, round(300 * minutes))}",
     ]
     if language is not None:
         settings += [f"language={json.dumps({'source': language})}", "connector.read=last"]

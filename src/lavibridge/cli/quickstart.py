@@ -11,7 +11,7 @@ LANGUAGE = typer.Option(
     help="Another language model.  [default: mini-llama, shipped]",
 )
 OUT = typer.Option(Path("runs/quickstart"), "--out", "-o", metavar="FOLDER", help="Run folder to make.")
-MINUTES = typer.Option(4.0, "--minutes", min=0.02, help="Longest training time.")
+MINUTES = typer.Option(2.0, "--minutes", min=0.02, help="Longest training time.")
 
 
 def quickstart(language: str | None = LANGUAGE, out: Path = OUT, minutes: float = MINUTES) -> None:

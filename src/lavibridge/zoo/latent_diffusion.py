@@ -8,7 +8,7 @@ velocity's: on so few latents, what is in the picture is decided while it is alm
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -80,7 +80,7 @@ class LatentDiffusionPretraining(Pretraining):
     placing: range = range(4_000, 6_500)
     """The steps in which places and directions are learnt: among all other pictures and times they never
     were, by themselves they were after 1,600 steps."""
-    numbers: range = range(0)
+    numbers: Container[int] = ()
     """The steps in which numbers are learnt."""
     questions: Questions | None = None
     """For a text tower that learns along."""
