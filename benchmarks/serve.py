@@ -64,6 +64,7 @@ def throughput() -> dict[str, Any]:
                         seed=seed,
                         steps=STEPS,
                         guidance=4.0,
+                        quality="exact",
                         width=64,
                         height=64,
                     ),

@@ -37,7 +37,7 @@ class Sometimes:
         }
 
     def generate(
-        self, prompts: Sequence[str], seed: Sequence[int], steps: int, guidance: float | None
+        self, prompts: Sequence[str], seed: Sequence[int], steps: int, guidance: float | None, quality: str
     ) -> list[Image.Image]:
         return [Image.fromarray(draw(self.scenes[prompt])) for prompt in prompts]
 

@@ -32,7 +32,7 @@ class Drawer:
         self.drawn: list[tuple[str, int]] = []
 
     def generate(
-        self, prompts: Sequence[str], seed: Sequence[int], steps: int, guidance: float | None
+        self, prompts: Sequence[str], seed: Sequence[int], steps: int, guidance: float | None, quality: str
     ) -> list[Image.Image]:
         if len(self.drawn) + len(prompts) > self.patience:
             raise KeyboardInterrupt
@@ -178,9 +178,14 @@ def test_pictures_of_another_bridge_or_setting_are_refused(tmp_path):
 def test_a_drawer_that_draws_too_few_is_refused(tmp_path):
     class Lazy(Drawer):
         def generate(
-            self, prompts: Sequence[str], seed: Sequence[int], steps: int, guidance: float | None
+            self,
+            prompts: Sequence[str],
+            seed: Sequence[int],
+            steps: int,
+            guidance: float | None,
+            quality: str,
         ) -> list[Image.Image]:
-            return super().generate(prompts, seed, steps, guidance)[1:]
+            return super().generate(prompts, seed, steps, guidance, quality)[1:]
 
     with pytest.raises(RunError, match="nothing is left out"):
         evaluate(Lazy(), "world", tmp_path, limit=1)

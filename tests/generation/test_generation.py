@@ -1,6 +1,7 @@
 """Sampling that a batch does not change, and pictures on disk."""
 
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -16,6 +17,7 @@ from lavibridge.core import registry
 from lavibridge.core.errors import RecipeError
 from lavibridge.diffusion.objective import target
 from lavibridge.generation.draw import Order, draw_latents, encode_once, gather
+from lavibridge.generation.quality import QUALITIES
 from lavibridge.generation.sample import SAMPLERS, initial_noise, make_scheduler, sample, to_images
 from lavibridge.generation.sheet import contact_sheet, save_png
 from lavibridge.language.base import LanguageModel
@@ -133,6 +135,7 @@ def order(prompts: tuple[str, ...], **changes: object) -> Order:
         "steps": 6,
         "guidance": 3.0,
         "guidance_interval": (0.0, 1.0),
+        "bfloat16": False,
         "batch": 8,
         "sampler": "unipc",
         "negative_prompt": "",
@@ -189,6 +192,31 @@ def test_guidance_in_some_of_the_steps_alone(connector: str) -> None:
     assert not np.array_equal(part[1], everywhere[1])
     with pytest.raises(RecipeError, match=r"found 0\.8 and 0\.2"):
         drawn(9.0, 0.8, 0.2)
+
+
+def test_a_quality_decides_what_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    bridge = Bridge.compose(
+        {"kind": "t5", "source": "random"}, {"kind": "sd", "source": "random"}, "lavi", None, None
+    )
+    rows: list[int] = []
+    bridge.vision.backbone.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+
+    def drawn(**options: Any) -> tuple[list[int], np.ndarray]:
+        rows.clear()
+        (picture,) = bridge.generate("a cat", guidance=3.0, **options)
+        return list(rows), np.asarray(picture, int)
+
+    exact, high, fast = (drawn(quality=name) for name in QUALITIES)
+    assert exact[0] == drawn()[0] == [2] * 20
+    assert high[0] == [2] * 10 + [1] * 10
+    assert fast[0] == [2] * 5 + [1] * 5
+    assert drawn(quality="fast", steps=4, guidance_interval=(0.0, 1.0))[0] == [2] * 4
+    monkeypatch.setattr("lavibridge.generation.draw.computes_bfloat16", lambda device: True)
+    assert np.array_equal(drawn()[1], exact[1])
+    rounded = drawn(quality="high")[1]
+    assert 0 < np.abs(rounded - high[1]).mean() < 0.015 * 255
+    with pytest.raises(RecipeError, match="did you mean 'fast'"):
+        drawn(quality="fsat")
 
 
 def test_each_text_is_encoded_once(language: LanguageModel) -> None:

@@ -70,6 +70,17 @@ def test_the_python_of_the_guide_runs(served: Running) -> None:
     assert len(names["made"].data) == 2
 
 
+@pytest.mark.parametrize(
+    ("asked", "quality", "steps"), [("fast", "fast", 10), ("low", "fast", 10), ("hd", "exact", 20)]
+)
+def test_a_quality_brings_its_own_steps(served: Running, asked: str, quality: str, steps: int) -> None:
+    request = {"prompt": "a red circle", "size": "16x16", "quality": asked}
+    made = served.client.post("/v1/images/generations", json=request).json()["data"][0]["b64_json"]
+    with Image.open(io.BytesIO(base64.b64decode(made))) as picture:
+        recipe = json.loads(picture.text["lavibridge"])  # type: ignore[attr-defined]
+    assert (recipe["quality"], recipe["num_inference_steps"]) == (quality, steps)
+
+
 def test_the_same_request_gives_the_same_bytes(served: Running) -> None:
     pictures = {
         served.client.post("/v1/images/generations", json={**SHORT, "seed": 5}).json()["data"][0]["b64_json"]
@@ -151,6 +162,7 @@ def test_a_full_queue_says_when_to_come_again(served: Running, eventually: Calla
         ({"n": 5}, "4 at most"),
         ({"n": 0}, "n: "),
         ({"num_inference_steps": 1001}, "1000 at most"),
+        ({"quality": "best"}, "quality: "),
         ({"size": "4096x16"}, "64 pixels"),
         ({"size": "17x17"}, "multiples"),
         ({"size": "big"}, "WIDTHxHEIGHT"),

@@ -34,6 +34,7 @@ def wish(number: int = 0, **changes: object) -> Wish:
         "seed": number,
         "steps": 2,
         "guidance": 4.0,
+        "quality": "exact",
         "width": 16,
         "height": 16,
     }
@@ -65,6 +66,7 @@ def mixed(count: int) -> list[Wish]:
             negative_prompt=chance.choice(["", "green"]),
             steps=chance.randint(1, 3),
             guidance=chance.choice([1.0, 3.0, 7.5]),
+            quality=chance.choice(["exact", "fast"]),
         )
         for number in range(count)
     ]
@@ -111,11 +113,14 @@ def test_other_kinds_of_bridges_keep_their_bits_too(
     assert draw(painter, wishes, 4) == draw(painter, wishes, 1)
 
 
-def test_what_is_drawn_is_what_the_bridge_draws(compose: Compose) -> None:
+@pytest.mark.parametrize("quality", ["exact", "high", "fast"])
+def test_what_is_drawn_is_what_the_bridge_draws(compose: Compose, quality: str) -> None:
     bridge = compose("t5", "sd")
     painter = Painter("first", bridge, 4)
-    (picture,) = bridge.generate(["a red circle"], seed=3, steps=3, guidance=4.0, height=16, width=16)
-    canvas = Canvas(wish(3, steps=3), painter)
+    (picture,) = bridge.generate(
+        ["a red circle"], seed=3, steps=3, guidance=4.0, quality=quality, height=16, width=16
+    )
+    canvas = Canvas(wish(3, steps=3, quality=quality), painter)
     with torch.inference_mode():
         while not canvas.is_finished:
             advance([canvas])

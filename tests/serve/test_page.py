@@ -77,6 +77,7 @@ def test_two_bridges_are_compared_and_the_history_survives_a_reload(page: Page, 
     assert "token" not in page.url
     fill(page, prompt="a red circle", seed="3", count="1", steps="4", guidance="4")
     expect(page.locator("#tokens")).to_contain_text("of 64 tokens", timeout=PATIENCE)
+    page.select_option("#quality", "fast")
     page.keyboard.press("Control+Enter")
     expect(page.locator("#status")).to_contain_text("Done: 2 pictures from seed 3", timeout=PATIENCE)
     expect(page.locator(".side img:visible")).to_have_count(2)
@@ -103,9 +104,11 @@ def test_two_bridges_are_compared_and_the_history_survives_a_reload(page: Page, 
     expect(page.locator("#picture")).to_be_hidden()
 
     fill(page, prompt="something else", seed="9")
+    page.select_option("#quality", "exact")
     page.set_input_files("#file", file)
     expect(page.locator("#prompt")).to_have_value("a red circle")
     expect(page.locator("#seed")).to_have_value("3")
+    expect(page.locator("#quality")).to_have_value("fast")
     expect(page.locator("[value=toy]")).not_to_be_checked()
     expect(page.locator("[value=mini-sd]")).to_be_checked()
 

@@ -27,9 +27,10 @@ from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.core.files import shipped_models
 from lavibridge.core.log import console
 from lavibridge.diffusion import objective
-from lavibridge.diffusion.guidance import EVERYWHERE, Interval, check_interval
+from lavibridge.diffusion.guidance import Interval, check_interval
 from lavibridge.generation.draw import Order, draw
 from lavibridge.generation.emphasis import parse
+from lavibridge.generation.quality import EXACT, read_quality
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 
@@ -162,9 +163,10 @@ class Bridge(nn.Module):
         self,
         prompts: str | Sequence[str],
         seed: int | Sequence[int] = 0,
-        steps: int = 20,
+        steps: int | None = None,
         guidance: float | None = None,
-        guidance_interval: Interval = EVERYWHERE,
+        quality: str = EXACT,
+        guidance_interval: Interval | None = None,
         height: int | None = None,
         width: int | None = None,
         batch: int = 16,
@@ -177,10 +179,14 @@ class Bridge(nn.Module):
         ``seed`` is one for all prompts or one for each. The same prompt and seed give the same picture,
         whatever stands beside them. ``guidance`` is the vision family's own by default; with 1 only the
         prompt counts, and so outside of ``guidance_interval``, start and stop as shares of the steps, where
-        a step costs half. ``on_step`` hears (steps done, steps in all).
+        a step costs half. ``quality`` is exact, high or fast (`generation/quality.py`) and decides what
+        is not given: 20 steps, all of them guided, where it is exact. ``on_step`` hears (steps done, all).
         """
+        worth = read_quality(quality)
+        steps = worth.steps if steps is None else steps
+        interval = worth.guidance_interval if guidance_interval is None else guidance_interval
         wanted, seeds = _asked_for(prompts, seed, steps, batch)
-        check_interval(guidance_interval)
+        check_interval(interval)
         self.read_prompts(wanted)
         size = (height or self.vision.default_size, width or self.vision.default_size)
         shape = self.vision.latent_shape(*size)
@@ -190,7 +196,8 @@ class Bridge(nn.Module):
             shape=shape,
             steps=steps,
             guidance=self.vision.default_guidance if guidance is None else guidance,
-            guidance_interval=guidance_interval,
+            guidance_interval=interval,
+            bfloat16=worth.bfloat16,
             batch=batch,
             sampler=sampler,
             negative_prompt=negative_prompt,

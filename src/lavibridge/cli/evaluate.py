@@ -37,6 +37,12 @@ METRIC = typer.Option(
 )
 STEPS = typer.Option(None, "--steps", min=1, help="Denoising steps.  [default: the suite's]")
 GUIDANCE = typer.Option(None, "--guidance", min=1.0, help="Guidance scale.  [default: the suite's]")
+QUALITY = typer.Option(
+    "exact",
+    "--quality",
+    metavar="exact|high|fast",
+    help="How much work a picture is worth; fast brings its own number of steps.",
+)
 DRAWN = typer.Option(
     False,
     "--drawn",
@@ -55,6 +61,7 @@ def evaluate(
     metric: list[str] | None = METRIC,
     steps: int | None = STEPS,
     guidance: float | None = GUIDANCE,
+    quality: str = QUALITY,
     seed: int = SEED,
     drawn: bool = DRAWN,
 ) -> None:
@@ -89,6 +96,7 @@ def evaluate(
         metrics=[_metric(each) for each in metric or ()],
         steps=steps,
         guidance=guidance,
+        quality=quality,
         seed=seed,
         part=part,
     )

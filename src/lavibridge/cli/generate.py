@@ -16,7 +16,12 @@ SEED = typer.Option(
     0, "--seed", min=0, help="Seed of every prompt's noise; the same seed gives the same picture."
 )
 COUNT = typer.Option(1, "--count", min=1, help="Pictures per prompt, from seed, seed + 1, ...")
-STEPS = typer.Option(20, "--steps", min=1, help="Denoising steps.")
+QUALITY = typer.Option(
+    "exact", "--quality", metavar="exact|high|fast", help="How much work a picture is worth."
+)
+STEPS = typer.Option(
+    None, "--steps", min=1, help="Denoising steps.  [default: the quality's own, 20 if exact]"
+)
 GUIDANCE = typer.Option(
     None,
     "--guidance",
@@ -27,7 +32,8 @@ INTERVAL = typer.Option(
     None,
     "--guidance-interval",
     metavar="START STOP",
-    help="Guidance in these steps only, as shares of all; a step outside costs half.  [default: 0 1]",
+    help="Guidance in these steps only, as shares of all; a step outside costs half.  [default: the "
+    "quality's own]",
 )
 BATCH = typer.Option(
     16, "--batch", min=1, help="Pictures at a time; changes memory and speed, never a picture."
@@ -40,7 +46,8 @@ def generate(
     out: Path = OUT,
     seed: int = SEED,
     count: int = COUNT,
-    steps: int = STEPS,
+    quality: str = QUALITY,
+    steps: int | None = STEPS,
     guidance: float | None = GUIDANCE,
     guidance_interval: tuple[float, float] | None = INTERVAL,
     batch: int = BATCH,
@@ -50,6 +57,7 @@ def generate(
     \b
     lavi generate runs/quickstart "a red circle" "a small blue square"
     lavi generate runs/quickstart "a red circle" --count 4 --seed 10 --out pictures/circles
+    lavi generate runs/quickstart "a red circle" --quality fast
     lavi generate runs/quickstart "a red circle" --steps 50 --guidance 5 --guidance-interval 0.1 0.8
 
     The path of each PNG is printed on stdout, one a line. Prompt, seed, steps and guidance are kept in it.
@@ -57,8 +65,12 @@ def generate(
     from lavibridge.bridge import Bridge
     from lavibridge.core.log import progress
     from lavibridge.diffusion.guidance import EVERYWHERE
+    from lavibridge.generation.quality import read_quality
     from lavibridge.generation.sheet import save_png
 
+    worth = read_quality(quality)
+    steps = worth.steps if steps is None else steps
+    interval = guidance_interval or worth.guidance_interval
     bridge = Bridge.open(run)
     scale = bridge.vision.default_guidance if guidance is None else guidance
     wanted = [(prompt, seed + offset) for prompt in prompts for offset in range(count)]
@@ -69,8 +81,9 @@ def generate(
             seed=[each for _, each in wanted],
             steps=steps,
             guidance=scale,
-            guidance_interval=guidance_interval or EVERYWHERE,
+            guidance_interval=interval,
             batch=batch,
+            quality=quality,
             on_step=lambda done, total: bar.update(task, completed=done, total=total),
         )
     out.mkdir(parents=True, exist_ok=True)
@@ -78,8 +91,8 @@ def generate(
     for number, ((prompt, each), picture) in enumerate(zip(wanted, pictures, strict=True), start=first):
         path = out / f"{number:04d}-{_slug(prompt)}-seed{each}.png"
         told = {"prompt": prompt, "seed": str(each), "steps": str(steps), "guidance": str(scale)}
-        if guidance_interval is not None:
-            told["guidance_interval"] = " ".join(str(each) for each in guidance_interval)
+        if interval != EVERYWHERE:
+            told["guidance_interval"] = " ".join(str(each) for each in interval)
         save_png(path, picture, told)
         print(path)
 

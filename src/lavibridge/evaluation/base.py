@@ -22,7 +22,7 @@ class Draws(Protocol):
     """What it is, for the results: the folder that it was read from and its hash."""
 
     def generate(
-        self, prompts: Sequence[str], seed: Sequence[int], steps: int, guidance: float | None
+        self, prompts: Sequence[str], seed: Sequence[int], steps: int, guidance: float | None, quality: str
     ) -> list[Image.Image]:
         """One picture for each prompt, each from its own seed; without guidance at the model's own."""
 

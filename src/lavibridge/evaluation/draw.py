@@ -14,6 +14,7 @@ from lavibridge.core.log import JsonLog, console, progress
 from lavibridge.data.pictures.read import read_picture
 from lavibridge.evaluation.base import Draws, Task
 from lavibridge.evaluation.records import Key, Record, drawn_line
+from lavibridge.generation.quality import EXACT
 from lavibridge.generation.sheet import save_png
 
 CHUNK = 32
@@ -96,6 +97,7 @@ def _draw(bridge: Draws, tasks: Sequence[Task], settings: Mapping[str, Any]) -> 
         seed=[task.seed for task in tasks],
         steps=settings["steps"],
         guidance=settings["guidance"],
+        quality=settings.get("quality", EXACT),
     )
     if len(pictures) != len(tasks):
         raise RunError(f"{len(tasks)} pictures were asked for and {len(pictures)} drawn: nothing is left out")

@@ -35,7 +35,12 @@ class GivenPictures:
         self.files = {(task.prompt, task.seed): path for task, path in zip(tasks, files, strict=True)}
 
     def generate(
-        self, prompts: Sequence[str], seed: Sequence[int], steps: int | None, guidance: float | None
+        self,
+        prompts: Sequence[str],
+        seed: Sequence[int],
+        steps: int | None,
+        guidance: float | None,
+        quality: str,
     ) -> list[Image.Image]:
         """The pictures of these prompts; DataError names one that cannot be read."""
         found = []

@@ -29,6 +29,7 @@ from lavibridge.evaluation.sets.measure import DrawnSet
 from lavibridge.evaluation.suite import Named, open_metrics, open_prompts, read_suite
 from lavibridge.evaluation.summary import summarize
 from lavibridge.evaluation.tasks import make_tasks
+from lavibridge.generation.quality import EXACT, read_quality
 
 ADVICE = "give another --out, or delete images and records*.jsonl there to draw anew"
 
@@ -62,6 +63,7 @@ def evaluate(
     seed: int = 0,
     steps: int | None = None,
     guidance: float | None = None,
+    quality: str = EXACT,
     prompts: str | None = None,
     metrics: Sequence[Named] = (),
     part: Part = ALONE,
@@ -70,7 +72,8 @@ def evaluate(
 
     `bridge` draws, or is a folder of pictures that were drawn elsewhere; `suite` is a shipped name or a path;
     `categories` a choice of its categories; `limit` the most prompts of each; `seed` another set of noises;
-    `steps` and `guidance` replace the suite's; `prompts` is the path of the prompt files; `metrics` are added
+    `steps` and `guidance` replace the suite's, and so do the steps of a `quality` (`generation/quality.py`)
+    that is not exact; `prompts` is the path of the prompt files; `metrics` are added
     to the suite's, or replace those of the same name. One of several processes (`part`) returns {"waiting":
     pictures that others have not done}, until the last one is done.
 
@@ -91,10 +94,13 @@ def evaluate(
         drawn: dict[str, Any] = {"steps": None, "guidance": None}
         bridge = GivenPictures(bridge, tasks)
     else:
+        own = read_quality(quality).steps
         drawn = {
-            "steps": plan.steps if steps is None else steps,
+            "steps": steps or (plan.steps if quality == EXACT else own),
             "guidance": plan.guidance if guidance is None else guidance,
         }
+        if quality != EXACT:
+            drawn["quality"] = quality
     settings = {
         "suite": plan.name,
         "version": plan.version,

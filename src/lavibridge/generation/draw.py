@@ -17,6 +17,7 @@ from lavibridge.connectors.base import Connector
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.diffusion.guidance import Interval, guide, is_guided
 from lavibridge.generation.emphasis import parse, token_weights, weigh
+from lavibridge.generation.quality import computes_bfloat16
 from lavibridge.generation.sample import initial_noise, make_scheduler, sample, to_images
 from lavibridge.vision.base import VisionModel
 
@@ -35,6 +36,8 @@ class Order:
     steps: int
     guidance: float
     guidance_interval: Interval
+    bfloat16: bool
+    """Whether the denoiser computes in it, where the device does so itself."""
     batch: int
     sampler: str
     negative_prompt: str
@@ -108,6 +111,8 @@ def draw_latents(
     }
     fixed = {guided: None if connector.time_aware else connector(each) for guided, each in texts.items()}
     steps = count()
+    is_rounded = order.bfloat16 and computes_bfloat16(noise.device)
+    rounded = torch.autocast(noise.device.type, torch.bfloat16, enabled=is_rounded)
 
     def predict(noisy: Tensor, t: Tensor) -> Tensor:
         guided = order.is_guided(next(steps))
@@ -116,7 +121,8 @@ def draw_latents(
         conditioning = fixed[guided]
         if conditioning is None:
             conditioning = connector(texts[guided], times)
-        prediction = vision.predict(together, times, conditioning)
+        with rounded:
+            prediction = vision.predict(together, times, conditioning)
         if not guided:
             return prediction
         unconditional, conditional = prediction.chunk(2)

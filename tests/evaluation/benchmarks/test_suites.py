@@ -33,7 +33,7 @@ class Noise:
     origin: ClassVar[dict[str, str]] = {"model": "drawn"}
 
     def generate(
-        self, prompts: Sequence[str], seed: Sequence[int], steps: int, guidance: float | None
+        self, prompts: Sequence[str], seed: Sequence[int], steps: int, guidance: float | None, quality: str
     ) -> list[Image.Image]:
         return [
             Image.fromarray(np.random.default_rng(each).integers(0, 256, (64, 64, 3), dtype=np.uint8))

@@ -15,12 +15,13 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from lavibridge.diffusion.guidance import guide
+from lavibridge.diffusion.guidance import guide, is_guided
 from lavibridge.diffusion.objective import predict_x0
 from lavibridge.generation.draw import gather
 from lavibridge.generation.emphasis import parse
+from lavibridge.generation.quality import computes_bfloat16, read_quality
 from lavibridge.generation.sample import initial_noise, make_scheduler, sampling, to_images
-from lavibridge.serve.engine.painter import Painter
+from lavibridge.serve.engine.painter import Painter, Read
 from lavibridge.serve.engine.rows import Row, predict_rows
 from lavibridge.serve.engine.why import Attended
 from lavibridge.serve.engine.wish import Wish
@@ -35,9 +36,14 @@ class Canvas:
         """Reads the prompt and makes the noise."""
         self.wish, self.painter = wish, painter
         vision = painter.bridge.vision
-        self.prompts = [painter.read(wish.prompt)]
-        if wish.guidance != 1:
-            self.prompts.insert(0, painter.read(wish.negative_prompt))
+        worth = read_quality(wish.quality)
+        self.is_rounded = worth.bfloat16 and computes_bfloat16(painter.bridge.device)
+        self.guided = [
+            is_guided(step, wish.steps, wish.guidance, worth.guidance_interval) for step in range(wish.steps)
+        ]
+        self._prompt = painter.read(wish.prompt)
+        self._negative = painter.read(wish.negative_prompt) if any(self.guided) else None
+        self._step = 0
         shape = vision.latent_shape(wish.height, wish.width)
         noise = initial_noise(shape, [wish.seed]).to(painter.bridge.device)
         scheduler = make_scheduler(vision.scheduler, SAMPLER, vision.flow_shift(shape))
@@ -49,12 +55,17 @@ class Canvas:
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
 
     @property
+    def prompts(self) -> list[Read]:
+        """What the denoiser hears in this step: the negative prompt, if it is guided, and the prompt."""
+        return [*([self._negative] if self._negative and self.guided[self._step] else []), self._prompt]
+
+    @property
     def is_finished(self) -> bool:
         """Whether every step is taken."""
         return self.latents is not None
 
     def rows(self) -> list[Row]:
-        """What the denoiser is to be shown: under the negative prompt, if guided, and under the prompt."""
+        """What the denoiser is to be shown."""
         t = self.t.to(self.noisy.device).float()
         said = [self.painter.condition(read, t) for read in self.prompts]
         return [
@@ -72,6 +83,7 @@ class Canvas:
         found = [each[None] for each in predictions]
         together = found[0] if len(found) == 1 else guide(found[0], found[1], self.wish.guidance)
         self._last = (self.noisy, self.t, together)
+        self._step += 1
         try:
             self.noisy, self.t = self._sampling.send(together)
         except StopIteration as end:
@@ -108,8 +120,13 @@ class Canvas:
 
 @torch.inference_mode()
 def advance(canvases: Sequence[Canvas]) -> None:
-    """One step of every canvas; all are one painter's and of one shape."""
-    painter = canvases[0].painter
+    """One step of every canvas; all are one painter's, of one shape and of one number format."""
+    painter, device = canvases[0].painter, canvases[0].painter.bridge.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=canvases[0].is_rounded):
+        _advance(canvases, painter)
+
+
+def _advance(canvases: Sequence[Canvas], painter: Painter) -> None:
     if painter.bridge.connector.per_block:
         for canvas in canvases:
             with _watched([(canvas, len(canvas.prompts) - 1)]):

@@ -16,6 +16,8 @@ class Wish:
     seed: int
     steps: int
     guidance: float
+    quality: str
+    """A name of `generation/quality.py`; `steps` are its own or others."""
     width: int
     height: int
     is_explained: bool = False
@@ -35,6 +37,7 @@ class Wish:
             "seed": self.seed,
             "num_inference_steps": self.steps,
             "guidance_scale": self.guidance,
+            "quality": self.quality,
             "size": f"{self.width}x{self.height}",
             "lavibridge": __version__,
         }

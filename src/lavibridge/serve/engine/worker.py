@@ -91,7 +91,8 @@ class Worker:
         """What can be drawn together."""
         groups: dict[object, list[Place]] = {}
         for job, picture in places:
-            groups.setdefault((picture.wish.model, picture.wish.shape), []).append((job, picture))
+            alike = (picture.wish.model, picture.wish.shape, self._canvases[picture].is_rounded)
+            groups.setdefault(alike, []).append((job, picture))
         return list(groups.values())
 
     def _step(self, group: list[Place]) -> None:

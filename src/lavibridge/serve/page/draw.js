@@ -3,7 +3,7 @@
 import { ask, askJson, listen, pngBlob, Refused } from "./api.js";
 import { find, kept, make, showBlob } from "./elements.js";
 
-const FIELDS = ["prompt", "count", "seed", "steps", "guidance", "negative", "size"];
+const FIELDS = ["prompt", "count", "seed", "quality", "steps", "guidance", "negative", "size"];
 const MEMORY = "lavi-form";
 let running = null;
 
@@ -36,7 +36,7 @@ export function setUp(models, { finished, opens }) {
 export function restore(recipe) {
   const values = {
     prompt: recipe.prompt, seed: recipe.seed, steps: recipe.num_inference_steps, guidance: recipe.guidance_scale,
-    negative: recipe.negative_prompt, size: recipe.size, count: 1,
+    quality: recipe.quality ?? "exact", negative: recipe.negative_prompt, size: recipe.size, count: 1,
   };
   for (const [name, value] of Object.entries(values)) find(name).value = value ?? "";
   const boxes = [...document.querySelectorAll("[name=bridge]")];
@@ -64,7 +64,8 @@ async function begin(finished, opens) {
   remember();
   const seed = number("seed") ?? bychance();
   const request = {
-    prompt: find("prompt").value, n: number("count") ?? 1, seed, num_inference_steps: number("steps"),
+    prompt: find("prompt").value, n: number("count") ?? 1, seed, quality: find("quality").value,
+    num_inference_steps: number("steps"),
     guidance_scale: number("guidance"), negative_prompt: find("negative").value, size: find("size").value || undefined,
     embed_recipe: find("embed").checked,
   };

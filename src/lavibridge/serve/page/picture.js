@@ -5,7 +5,7 @@ import { find, kept, make, showBlob } from "./elements.js";
 
 const NAMES = {
   model: "Bridge", prompt: "Prompt", negative_prompt: "Negative prompt", seed: "Seed", num_inference_steps: "Steps",
-  guidance_scale: "Guidance", size: "Size", lavibridge: "Version",
+  guidance_scale: "Guidance", quality: "Quality", size: "Size", lavibridge: "Version",
 };
 let current = null;
 

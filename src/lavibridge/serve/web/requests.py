@@ -8,6 +8,7 @@ from pydantic import Field
 
 from lavibridge.core.config import Config, did_you_mean
 from lavibridge.core.errors import RecipeError
+from lavibridge.generation.quality import EXACT, QUALITIES, read_quality
 from lavibridge.serve.engine.painter import Painter
 from lavibridge.serve.engine.wish import Wish
 from lavibridge.serve.limits import MOST_SEED, Limits
@@ -28,8 +29,11 @@ class PictureRequest(Config):
     """What guidance leads away from."""
     seed: int | None = Field(default=None, ge=0, le=MOST_SEED)
     """Seed of the first picture's noise. None: by chance."""
-    num_inference_steps: int = Field(default=20, ge=1)
-    """Denoising steps."""
+    quality: Literal["exact", "high", "fast", "low", "medium", "standard", "hd", "auto"] = "exact"
+    """How much work a picture is worth: `exact`, `high` or `fast`. Of OpenAI's other names `low` is
+    `fast`, and the rest are `exact`."""
+    num_inference_steps: int | None = Field(default=None, ge=1)
+    """Denoising steps. None: the quality's own, 20 where it is exact."""
     guidance_scale: float | None = Field(default=None, ge=0, le=100)
     """Classifier-free guidance; 1 is none. None: the image model's own."""
     embed_recipe: bool = True
@@ -43,8 +47,6 @@ class ImageRequest(PictureRequest):
     """The PNG itself in base 64, or where to fetch it."""
     user: str | None = Field(default=None, max_length=256)
     """Taken, as OpenAI's clients may send it, and not used."""
-    quality: str | None = Field(default=None, max_length=64)
-    """Taken and not used: steps decide."""
     style: str | None = Field(default=None, max_length=64)
     """Taken and not used: the prompt decides."""
 
@@ -78,10 +80,9 @@ def wishes(
     check_prompt(asked.negative_prompt, limits, "negative_prompt")
     if not asked.prompt.strip():
         raise RecipeError("prompt: give a text to draw, it is empty")
-    for key, found, most in (
-        ("n", asked.n, limits.count),
-        ("num_inference_steps", asked.num_inference_steps, limits.steps),
-    ):
+    quality = {"low": "fast"}.get(asked.quality, asked.quality if asked.quality in QUALITIES else EXACT)
+    steps = asked.num_inference_steps or read_quality(quality).steps
+    for key, found, most in (("n", asked.n, limits.count), ("num_inference_steps", steps, limits.steps)):
         if found > most:
             raise RecipeError(f"{key}: this server gives {most} at most, {found} were asked for")
     vision = painter.bridge.vision
@@ -96,8 +97,9 @@ def wishes(
             prompt=asked.prompt,
             negative_prompt=asked.negative_prompt,
             seed=(seed + number) % (MOST_SEED + 1),
-            steps=asked.num_inference_steps,
+            steps=steps,
             guidance=guidance,
+            quality=quality,
             width=width,
             height=height,
             is_explained=is_explained,

@@ -1,0 +1,50 @@
+"""How much work a picture is worth: `exact`, `high` or `fast`.
+
+    exact   every step guided, in the model's own number format
+    high    as many steps, guided where it decides the picture; bfloat16 where the device computes in it
+    fast    half of the steps, guided where it decides the picture; bfloat16 likewise
+
+What is asked for by name (steps, guidance_interval) goes before a quality's own. What `high` and `fast` cost
+in right pictures is measured in docs/performance.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from lavibridge.core.config import did_you_mean
+from lavibridge.core.errors import RecipeError
+from lavibridge.diffusion.guidance import EVERYWHERE, Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """What is done for a picture."""
+
+    steps: int = 20
+    guidance_interval: Interval = EVERYWHERE
+    bfloat16: bool = False
+
+
+EXACT = "exact"
+QUALITIES: Mapping[str, Quality] = {
+    EXACT: Quality(),
+    "high": Quality(guidance_interval=(0.0, 0.5), bfloat16=True),
+    "fast": Quality(steps=10, guidance_interval=(0.0, 0.5), bfloat16=True),
+}
+
+
+def read_quality(name: str) -> Quality:
+    """The quality of that name; RecipeError where there is none."""
+    if name not in QUALITIES:
+        raise RecipeError(
+            f"quality: there is no '{name}'{did_you_mean(name, tuple(QUALITIES))} "
+            f"(there are {', '.join(QUALITIES)})"
+        )
+    return QUALITIES[name]
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies in bfloat16 itself; no CPU is believed to, as torch cannot say so."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
