@@ -14,17 +14,17 @@ RESULTS = Path(__file__).parent / "results"
 
 def record(name: str, result: dict[str, Any]) -> Path:
     """Write and print the result; returns the file."""
-    commit, machine = _commit(), _machine()
+    commit, found = _commit(), machine()
     value = {
         "benchmark": name,
         "commit": commit,
-        "machine": machine,
+        "machine": found,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         **result,
     }
     text = json.dumps(value, indent=2)
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}_{machine['name']}_{commit}.json"
+    path = RESULTS / f"{name}_{found['name']}_{commit}.json"
     path.write_text(text + "\n", encoding="utf-8")
     print(text)
     return path
@@ -41,7 +41,7 @@ def _commit() -> str:
     return done.stdout.strip() or "no-commit"
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     """The machine in words: processor, cores that may be used, system, Python; no host name."""
     processor = platform.processor() or platform.machine()
     try:

@@ -71,7 +71,7 @@ def test_the_python_of_the_guide_runs(served: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "quality", "steps"), [("fast", "fast", 10), ("low", "fast", 10), ("hd", "exact", 20)]
+    ("asked", "quality", "steps"), [("fast", "fast", 12), ("low", "fast", 12), ("hd", "exact", 20)]
 )
 def test_a_quality_brings_its_own_steps(served: Running, asked: str, quality: str, steps: int) -> None:
     request = {"prompt": "a red circle", "size": "16x16", "quality": asked}

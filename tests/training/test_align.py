@@ -18,7 +18,7 @@ from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.training import Training
 from lavibridge.report.curves import curves
 from lavibridge.report.records import read_run
-from lavibridge.training.align import Queries, collect_queries, missed, own_encoder
+from lavibridge.training.align import Queries, check_alignable, collect_queries, missed
 from lavibridge.training.batches import Batches
 from lavibridge.training.checkpoint import checkpoints
 from lavibridge.training.train import train
@@ -102,4 +102,4 @@ def test_what_cannot_be_aligned_says_so_before_anything_is_trained(toy: Toy, tmp
     with pytest.raises(ModelError, match=r"training\.align needs the image model's own text encoder"):
         train(toy(training=ALIGNED), tmp_path / "run")
     with pytest.raises(ModelError, match="has no weights to align"):
-        own_encoder(Bridge.native("mini-sd", "cpu"))
+        check_alignable(Bridge.native("mini-sd", "cpu"))

@@ -54,6 +54,8 @@ class Bridge(nn.Module):
         self.is_merged = False
         self.origin: dict[str, str] = {}
         """Where it was read from: the folder and the SHA-256 of its bridge.json, or the image model."""
+        self.learnt_guidance: float | None = None
+        """The guidance under which a teacher taught it, which it so draws without; None: none."""
 
     @staticmethod
     def compose(
@@ -83,6 +85,11 @@ class Bridge(nn.Module):
             if chosen is not None:
                 lora.inject(model.backbone, chosen, model.lora_targets, f"{name} model")
         return bridge
+
+    @property
+    def default_guidance(self) -> float:
+        """The scale to draw with: the image model's own, or none where the bridge has learnt it."""
+        return self.vision.default_guidance if self.learnt_guidance is None else 1.0
 
     @property
     def device(self) -> torch.device:
@@ -119,7 +126,9 @@ class Bridge(nn.Module):
         xt = objective.corrupt(x0, noise, alpha, sigma)
         features = self.features(batch.prompts) if batch.features is None else batch.features
         prediction = self.vision.predict(xt, times, self.connector(features, times))
-        wanted = objective.target(self.vision.prediction_type, x0, noise, alpha, sigma)
+        wanted = batch.wanted
+        if wanted is None:
+            wanted = objective.target(self.vision.prediction_type, x0, noise, alpha, sigma)
         error = (prediction.float() - wanted).square().mean(dim=(1, 2, 3))
         snr = objective.snr(alpha, sigma)
         return error * objective.weight(weighting, gamma, snr, self.vision.prediction_type)
@@ -170,14 +179,14 @@ class Bridge(nn.Module):
         height: int | None = None,
         width: int | None = None,
         batch: int = 16,
-        sampler: str = "unipc",
+        sampler: str | None = None,
         negative_prompt: str = "",
         on_step: Callable[[int, int], None] | None = None,
     ) -> list[Image.Image]:
         """Draw one picture for each prompt, RGB.
 
         ``seed`` is one for all prompts or one for each. The same prompt and seed give the same picture,
-        whatever stands beside them. ``guidance`` is the vision family's own by default; with 1 only the
+        whatever stands beside them. ``guidance`` is `default_guidance` where it is not given; with 1 only the
         prompt counts, and so outside of ``guidance_interval``, start and stop as shares of the steps, where
         a step costs half. ``quality`` is exact, high or fast (`generation/quality.py`) and decides what
         is not given: 20 steps, all of them guided, where it is exact. ``on_step`` hears (steps done, all).
@@ -195,11 +204,11 @@ class Bridge(nn.Module):
             seeds=seeds,
             shape=shape,
             steps=steps,
-            guidance=self.vision.default_guidance if guidance is None else guidance,
+            guidance=self.default_guidance if guidance is None else guidance,
             guidance_interval=interval,
             bfloat16=worth.bfloat16,
             batch=batch,
-            sampler=sampler,
+            sampler=worth.sampler if sampler is None else sampler,
             negative_prompt=negative_prompt,
         )
         was_training = {module: module.training for module in self.modules()}
@@ -214,7 +223,7 @@ class Bridge(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write bridge.json, the connector and LoRA in PEFT's layout; the frozen models are only named."""
-        store.write(Path(folder), self.language, self.connector, self.vision)
+        store.write(Path(folder), self.language, self.connector, self.vision, self.learnt_guidance)
 
     @staticmethod
     def from_pretrained(folder: str | Path, device: str = "auto") -> "Bridge":
@@ -224,6 +233,7 @@ class Bridge(nn.Module):
             stored.language, stored.vision, stored.connector, stored.language_lora, stored.vision_lora
         )
         store.load_weights(stored, bridge.language, bridge.connector, bridge.vision)
+        bridge.learnt_guidance = stored.learnt_guidance
         bridge.origin = {"folder": stored.folder.as_posix(), "sha256": stored.sha256}
         return bridge.to(pick_device(device)).eval()
 

@@ -42,9 +42,16 @@ class Stored:
     connector: Mapping[str, Any]
     language_lora: Mapping[str, Any] | None
     vision_lora: Mapping[str, Any] | None
+    learnt_guidance: float | None
 
 
-def write(folder: Path, language: LanguageModel, connector: Connector, vision: VisionModel) -> None:
+def write(
+    folder: Path,
+    language: LanguageModel,
+    connector: Connector,
+    vision: VisionModel,
+    learnt_guidance: float | None,
+) -> None:
     """Write a bridge's description and its trained weights into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DESCRIPTION).unlink(missing_ok=True)  # until the end, so that a half-written folder is none
@@ -57,6 +64,7 @@ def write(folder: Path, language: LanguageModel, connector: Connector, vision: V
         "language": _named("language", language),
         "vision": _named("vision", vision),
         "connector": connector_options,
+        "learnt_guidance": learnt_guidance,
     }
     for name, model in (("language_lora", language), ("vision_lora", vision)):
         settings = lora.settings_of(model.backbone)
@@ -84,7 +92,10 @@ def read(folder: Path) -> Stored:
             raise RunError(f"{found / name} is not what was saved (its SHA-256 differs): take another copy")
     parts = ("language", "vision", "connector", "language_lora", "vision_lora")
     return Stored(
-        folder=found, sha256=sha256(found / DESCRIPTION), **{part: description[part] for part in parts}
+        folder=found,
+        sha256=sha256(found / DESCRIPTION),
+        learnt_guidance=description.get("learnt_guidance"),  # bridges saved before there was any have none
+        **{part: description[part] for part in parts},
     )
 
 

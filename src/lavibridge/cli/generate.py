@@ -72,7 +72,7 @@ def generate(
     steps = worth.steps if steps is None else steps
     interval = guidance_interval or worth.guidance_interval
     bridge = Bridge.open(run)
-    scale = bridge.vision.default_guidance if guidance is None else guidance
+    scale = bridge.default_guidance if guidance is None else guidance
     wanted = [(prompt, seed + offset) for prompt in prompts for offset in range(count)]
     with progress("steps") as bar:
         task = bar.add_task("drawing", total=None, status="")

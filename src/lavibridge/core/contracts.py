@@ -111,6 +111,8 @@ class Batch:
     """Latents in the scale that the denoiser works in."""
     features: TextFeatures | None = None
     """What the language model makes of the prompts, where that is known already."""
+    wanted: Float[Tensor, "batch channel latent_height latent_width"] | None = None
+    """What should be predicted, where a teacher says so; else it follows from noise and picture."""
 
     def __post_init__(self) -> None:
         given = self.latents if self.latents is not None else self.images

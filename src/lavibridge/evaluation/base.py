@@ -21,6 +21,9 @@ class Draws(Protocol):
     origin: dict[str, str]
     """What it is, for the results: the folder that it was read from and its hash."""
 
+    learnt_guidance: float | None
+    """The guidance that it draws under without being guided; None: none, so that a suite's is used."""
+
     def generate(
         self, prompts: Sequence[str], seed: Sequence[int], steps: int, guidance: float | None, quality: str
     ) -> list[Image.Image]:

@@ -31,6 +31,7 @@ class GivenPictures:
                 f"{folder} has {len(files)} pictures and the suite asks for {len(tasks)}: one for each "
                 "prompt is needed, in its order; --category and --limit ask for fewer"
             )
+        self.learnt_guidance: float | None = None
         self.origin = {"pictures": folder.as_posix()}
         self.files = {(task.prompt, task.seed): path for task, path in zip(tasks, files, strict=True)}
 

@@ -72,10 +72,11 @@ def evaluate(
 
     `bridge` draws, or is a folder of pictures that were drawn elsewhere; `suite` is a shipped name or a path;
     `categories` a choice of its categories; `limit` the most prompts of each; `seed` another set of noises;
-    `steps` and `guidance` replace the suite's, and so do the steps of a `quality` (`generation/quality.py`)
-    that is not exact; `prompts` is the path of the prompt files; `metrics` are added
-    to the suite's, or replace those of the same name. One of several processes (`part`) returns {"waiting":
-    pictures that others have not done}, until the last one is done.
+    `steps` and `guidance` replace the suite's, and so do the steps of a `quality`
+    (`generation/quality.py`) that is not exact, and where a bridge has learnt guidance there is none by
+    default; `prompts` is the path of the prompt files; `metrics` are added to the suite's, or replace
+    those of the same name. One of several processes (`part`) returns {"waiting": pictures that others
+    have not done}, until the last one is done.
 
     Raises RecipeError for an unknown suite or option, DataError for an unknown category or an absent prompt
     file, ModelError for a judge that is not there, RunError when `out` holds pictures of another bridge or
@@ -95,9 +96,10 @@ def evaluate(
         bridge = GivenPictures(bridge, tasks)
     else:
         own = read_quality(quality).steps
+        by_suite = plan.guidance if bridge.learnt_guidance is None else 1.0
         drawn = {
             "steps": steps or (plan.steps if quality == EXACT else own),
-            "guidance": plan.guidance if guidance is None else guidance,
+            "guidance": by_suite if guidance is None else guidance,
         }
         if quality != EXACT:
             drawn["quality"] = quality

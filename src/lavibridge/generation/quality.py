@@ -23,6 +23,7 @@ class Quality:
     """What is done for a picture."""
 
     steps: int = 20
+    sampler: str = "unipc"
     guidance_interval: Interval = EVERYWHERE
     bfloat16: bool = False
 
@@ -31,7 +32,7 @@ EXACT = "exact"
 QUALITIES: Mapping[str, Quality] = {
     EXACT: Quality(),
     "high": Quality(guidance_interval=(0.0, 0.5), bfloat16=True),
-    "fast": Quality(steps=10, guidance_interval=(0.0, 0.5), bfloat16=True),
+    "fast": Quality(steps=12, sampler="unipc_trailing", guidance_interval=(0.0, 0.5), bfloat16=True),
 }
 
 

@@ -5,9 +5,10 @@
 The samplers are deterministic, and every picture has its own seed, so the batch size changes no picture.
 Flow models are sampled over sigmas that are shifted towards noise (diffusion/schedule.py), and never by DDIM.
 
-UniPC: Zhao et al. 2023, arXiv 2302.04867. DDIM: Song et al. 2020, arXiv 2010.02502. DPM-Solver++: Lu et al.
-2022, arXiv 2211.01095. Euler: Karras et al. 2022, arXiv 2206.00364; of flows, Esser et al. 2024, arXiv
-2403.03206.
+UniPC: Zhao et al. 2023, arXiv 2302.04867; trailing, its steps are spread evenly from the last time on, and
+few of them go further (Lin et al. 2023, arXiv 2305.08891). DDIM: Song et al. 2020, arXiv 2010.02502. DPM-
+Solver++: Lu et al. 2022, arXiv 2211.01095. Euler: Karras et al. 2022, arXiv 2206.00364; of flows, Esser et
+al. 2024, arXiv 2403.03206.
 """
 
 import warnings
@@ -25,7 +26,7 @@ from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import RecipeError
 from lavibridge.vision.parts.schedules import is_flow
 
-SAMPLERS = ("unipc", "ddim", "dpm", "euler")
+SAMPLERS = ("unipc", "unipc_trailing", "ddim", "dpm", "euler")
 Predict = Callable[[Tensor, Tensor], Tensor]
 """(noisy latents, timestep as a scalar tensor) -> the denoiser's prediction, guidance included."""
 
@@ -70,6 +71,8 @@ def _of_diffusion(settings: Any, sampler: str) -> Any:
     match sampler:
         case "unipc":
             return diffusers.UniPCMultistepScheduler.from_config(settings)
+        case "unipc_trailing":
+            return diffusers.UniPCMultistepScheduler.from_config(settings, timestep_spacing="trailing")
         case "ddim":
             # Clipping is for pixels in [-1, 1]; latents have no such range.
             return diffusers.DDIMScheduler.from_config(settings, clip_sample=False)
@@ -89,7 +92,7 @@ def _of_flow(settings: Any, sampler: str, shift: float) -> Any:
         "use_dynamic_shifting": False,
     }
     match sampler:
-        case "unipc":
+        case "unipc" | "unipc_trailing":  # a flow's steps are spaced by its shift
             return diffusers.UniPCMultistepScheduler.from_config(settings, **flow)
         case "dpm":
             return diffusers.DPMSolverMultistepScheduler.from_config(

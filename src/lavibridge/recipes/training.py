@@ -31,6 +31,13 @@ class Alignment(Config):
     """The connector's learning rate; it falls to nothing by a half cosine. Untried on large pairs."""
 
 
+class Teaching(Config):
+    """The bridge learns what the image model predicts under its own text encoder."""
+
+    guidance: float = Field(default=1.0, ge=0)
+    """Guidance under which it predicts. Other than 1, the bridge then draws in one pass, without guidance."""
+
+
 class Validation(Config):
     """Pictures that are never trained on, and how the loss is measured on them."""
 
@@ -94,6 +101,8 @@ class Training(Config):
     """Learning rates."""
     align: Alignment | None = None
     """Begin by teaching the connector what the image model's own text encoder says; null begins anew."""
+    teacher: Teaching | None = None
+    """Learn what the image model predicts under its own text encoder, not the noise of the pictures."""
     schedule: Literal["constant", "cosine"] = "constant"
     """What follows the warm-up: the full rate to the end, or a half cosine down to nothing."""
     warmup: int = Field(default=500, ge=0)

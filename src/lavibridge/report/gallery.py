@@ -54,7 +54,8 @@ def write_gallery(models: Sequence[str], categories: Sequence[str], count: int, 
             columns = [[_shown("the scene", draw_image(pair), pair) for pair in pairs]]
             for name, bridge in bridges.items():
                 texts = [pair.caption for pair in pairs]
-                drawn = bridge.generate(texts, seed=SEED, steps=STEPS, guidance=GUIDANCE)
+                scale = GUIDANCE if bridge.learnt_guidance is None else None
+                drawn = bridge.generate(texts, seed=SEED, steps=STEPS, guidance=scale)
                 columns.append([_shown(name, one, pair) for one, pair in zip(drawn, pairs, strict=True)])
                 bar.advance(task, count)
             rows = zip(pairs, zip(*columns, strict=True), strict=True)

@@ -21,7 +21,7 @@ is ours.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from time import perf_counter
@@ -33,23 +33,20 @@ from torch import Tensor, nn
 from lavibridge import lora
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import TextFeatures
-from lavibridge.core.errors import LaviError, ModelError, NotFiniteError
+from lavibridge.core.errors import ModelError, NotFiniteError
 from lavibridge.core.log import JsonLog, progress
 from lavibridge.data.base import Dataset
 from lavibridge.diffusion.objective import corrupt
 from lavibridge.recipes.training import Alignment
 from lavibridge.training.batches import Batches
-from lavibridge.training.cache.features import Features
-from lavibridge.training.cache.keeper import Memory
 from lavibridge.training.order import mix
+from lavibridge.training.own import own_encoder, reader
 
 PICTURES = 256
 """How many noised pictures the queries come from."""
 QUERIES = 48
 """Queries kept of each picture and layer."""
 WARMUP = 20
-GIGABYTES = 1.0
-"""Memory for what each of the two language models makes of captions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +70,9 @@ def align(
     Raises ModelError where the image model's own text encoder or its cross-attention layers cannot be used.
     """
     bridge.eval()  # no dropout: the loop sets its own mode
-    own = own_encoder(bridge)
-    read, read_own = _reader(bridge), _reader(own)
+    check_alignable(bridge)
+    own = own_encoder(bridge, "training.align")
+    read, read_own = reader(bridge), reader(own)
     weights = [weight for weight in bridge.connector.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.0)
     with ExitStack() as during:
@@ -110,8 +108,8 @@ def align(
             bar.update(task, completed=step + 1, status=f"missed {value:.1%}")
 
 
-def own_encoder(bridge: Bridge) -> Bridge:
-    """The image model under its own text encoder; it shares the bridge's denoiser."""
+def check_alignable(bridge: Bridge) -> None:
+    """Raise ModelError for a connector or an image model that cannot be aligned."""
     if bridge.connector.per_block:
         raise ModelError(
             "training.align: this connector speaks to single blocks of the denoiser, its own encoder to none"
@@ -123,13 +121,6 @@ def own_encoder(bridge: Bridge) -> Bridge:
         )
     if not any(True for _ in bridge.connector.parameters()):
         raise ModelError("training.align: this connector has no weights to align; leave training.align out")
-    try:
-        return Bridge.native(bridge.vision, str(bridge.device))
-    except LaviError as error:
-        raise ModelError(
-            "training.align needs the image model's own text encoder, and that of "
-            f"'{bridge.vision.config.source}' cannot be used ({error}); leave training.align out"
-        ) from error
 
 
 @torch.no_grad()
@@ -177,19 +168,6 @@ def missed(
         variance = (right - right.mean(dim=(0, 1))).square().mean()
         shares.append((heard - right).square().mean() / variance)
     return torch.stack(shares).mean()
-
-
-def _reader(bridge: Bridge) -> Callable[[Sequence[str]], TextFeatures]:
-    """What a frozen language model makes of captions, kept where that can be done."""
-    anew = torch.no_grad()(bridge.features)
-    if bridge.connector.reading.queries is not None:
-        return anew
-    kept = Features(bridge.language, bridge.connector.reading, Memory(GIGABYTES), b"")
-    try:
-        kept.compute(("", "a caption of more tokens"))
-    except ModelError:  # padding that does not stand on the right
-        return anew
-    return lambda captions: kept.together(captions, bridge.device)
 
 
 def _noting(noted: list[Tensor]) -> Callable[..., None]:

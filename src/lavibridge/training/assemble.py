@@ -13,12 +13,15 @@ from lavibridge.training.notes import say
 from lavibridge.training.optim import make_optimizer, published_rates
 from lavibridge.training.processes import Processes
 from lavibridge.training.sharding import shard
+from lavibridge.training.teacher import Teacher
 from lavibridge.training.validation import Validator
 
 
 def place_bridge(recipe: Recipe, processes: Processes) -> Bridge:
     """The untrained bridge on this process's device; frozen weights are shared out where that is asked."""
     bridge = build_bridge(recipe)
+    teacher = recipe.training.teacher
+    bridge.learnt_guidance = teacher.guidance if teacher is not None and teacher.guidance != 1 else None
     if recipe.training.sharding is not None:
         if processes.count > 1:
             shard(bridge, processes.device, processes.count)
@@ -39,6 +42,7 @@ def make_state(recipe: Recipe, bridge: Bridge, processes: Processes) -> State:
         parts=parts,
         optimizer=make_optimizer(parts, rates, settings.weight_decay, settings.optimizer),
         ema=None if settings.ema is None else Ema(weights, settings.ema),
+        teacher=None if settings.teacher is None else Teacher(bridge, settings.teacher.guidance),
         backward=processes.backward,
         alone=processes.alone,
         any_process=processes.any,

@@ -23,6 +23,7 @@ from lavibridge.training.ema import Ema
 from lavibridge.training.guards import Skips, culprits
 from lavibridge.training.optim import Parts, set_rates
 from lavibridge.training.order import mix
+from lavibridge.training.teacher import Teacher, taught
 
 
 @dataclass(kw_only=True)
@@ -35,6 +36,8 @@ class State:
     parts: Parts
     optimizer: torch.optim.Optimizer
     ema: Ema | None
+    teacher: Teacher | None = None
+    """Who says what is to be predicted; None: noise and picture."""
     step: int = 0
     """Steps taken, skipped ones included."""
     skips: Skips = field(default_factory=Skips)
@@ -119,7 +122,7 @@ def take_step(state: State, batches: Batches, settings: Training, clock: float) 
         torch.manual_seed(mix(settings.seed, state.step, turn, batches.process))
         is_last = turn + 1 == settings.accumulate
         with nullcontext() if is_last else state.alone(state.model):
-            loss = state.model(draw.batch, draw.t, draw.noise, settings.weighting)
+            loss = state.model(taught(state.teacher, draw), draw.t, draw.noise, settings.weighting)
             state.backward(loss.mean() / settings.accumulate)
         losses.append(loss.detach())
         times.append(draw.t)

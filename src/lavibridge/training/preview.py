@@ -25,10 +25,9 @@ def draw_preview(state: State, settings: Preview, prompts: tuple[str, ...], run:
 
     Without a folder it is drawn only: processes that share out the weights have to draw together.
     """
+    guidance = settings.guidance if state.bridge.learnt_guidance is None else None
     with state.ema.applied() if state.ema is not None else nullcontext():
-        images = state.bridge.generate(
-            prompts, seed=settings.seed, steps=settings.steps, guidance=settings.guidance
-        )
+        images = state.bridge.generate(prompts, settings.seed, settings.steps, guidance)
     if run is None:
         return
     sheet = contact_sheet([[image] for image in images], prompts, [f"step {state.step}"])

@@ -26,8 +26,6 @@ from lavibridge.serve.engine.rows import Row, predict_rows
 from lavibridge.serve.engine.why import Attended
 from lavibridge.serve.engine.wish import Wish
 
-SAMPLER = "unipc"
-
 
 class Canvas:
     """A picture being drawn."""
@@ -46,7 +44,7 @@ class Canvas:
         self._step = 0
         shape = vision.latent_shape(wish.height, wish.width)
         noise = initial_noise(shape, [wish.seed]).to(painter.bridge.device)
-        scheduler = make_scheduler(vision.scheduler, SAMPLER, vision.flow_shift(shape))
+        scheduler = make_scheduler(vision.scheduler, worth.sampler, vision.flow_shift(shape))
         self._sampling = sampling(scheduler, noise, wish.steps)
         self.noisy, self.t = next(self._sampling)
         self.latents: Float[Tensor, "1 channel h w"] | None = None

@@ -108,7 +108,7 @@ class Painter:
             "connector": registry.kind_of("connectors", self.bridge.connector),
             "vision": f"{registry.kind_of('vision', vision)} {Path(vision.config.source).name}",
             "default_size": f"{vision.default_size}x{vision.default_size}",
-            "default_guidance": vision.default_guidance,
+            "default_guidance": self.bridge.default_guidance,
             "max_tokens": language.max_tokens,
             "explains": bool(vision.spec.blocks),
             "judges": self.is_of_the_world,

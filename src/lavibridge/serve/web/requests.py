@@ -90,7 +90,7 @@ def wishes(
     for prompt in (asked.prompt, asked.negative_prompt):
         painter.check(prompt, height, width)
     seed = secrets.randbelow(2**32) if asked.seed is None else asked.seed
-    guidance = vision.default_guidance if asked.guidance_scale is None else asked.guidance_scale
+    guidance = painter.bridge.default_guidance if asked.guidance_scale is None else asked.guidance_scale
     return [
         Wish(
             model=name,

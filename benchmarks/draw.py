@@ -1,0 +1,179 @@
+"""What a picture costs, drawn as it was published and as it is drawn here; and what the cheap ways lose.
+
+    python benchmarks/draw.py [RUN]           both; RUN is a bridge of the miniature world (runs/quickstart)
+    python benchmarks/draw.py [RUN] time      or: score
+
+time     the published way (Zhao et al. 2024, arXiv 2403.07860: float32, LoRA apart, UniPC, 50 steps, guidance
+         in all of them, one prompt after the other) against each quality, eight pictures; the bridge of RUN,
+         and a U-Net with random weights at Stable Diffusion's proportions; and a plain image model against
+         Diffusers' own pipeline with channels_last, at equal steps. All ways take turns, round by round; a
+         ratio is the median of the rounds' ratios with a 95 % bootstrap interval, by processor time.
+score    right pictures by the exact checker, the same prompts and noises, as paired differences
+"""
+
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any
+
+import torch
+from published import pair
+from record import record
+from train_step import SMALL, interval
+
+from lavibridge import Bridge
+from lavibridge.core.device import set_threads
+from lavibridge.core.files import models_folder
+from lavibridge.evaluation.compare import compare
+from lavibridge.evaluation.run import evaluate
+from lavibridge.generation.quality import QUALITIES
+from lavibridge.lora import LoraSettings
+
+Way = Callable[[], Any]
+PUBLISHED_STEPS, STEPS, GUIDANCE = 50, 20, 4.0
+PICTURES, ROUNDS, PROMPTS = 8, 5, 100
+PROMPT = "a red circle to the left of a blue square"
+CATEGORIES = ("one", "two", "spatial")
+LATENTS: list[torch.Tensor] = []
+"""What was decoded last."""
+
+
+def as_published(bridge: Bridge) -> Bridge:
+    """LoRA apart, and the denoiser's weights in the plain order."""
+    bridge.vision.backbone.to(memory_format=torch.contiguous_format)
+    return bridge
+
+
+def drawing(bridge: Bridge, **options: Any) -> Way:
+    """Eight pictures at a time, the latents kept; or one at a time."""
+    at_once = options.pop("at_once", PICTURES)
+    decode = bridge.vision.decode
+
+    def keep(latents: torch.Tensor) -> torch.Tensor:
+        LATENTS[:] = [latents]
+        return decode(latents)
+
+    def draw() -> None:
+        bridge.vision.decode = keep  # type: ignore[method-assign]
+        for start in range(0, PICTURES, at_once):
+            bridge.generate(
+                [PROMPT] * at_once, list(range(start, start + at_once)), guidance=GUIDANCE, **options
+            )
+
+    return draw
+
+
+def pipeline(at_once: int) -> Way:
+    """Diffusers' own, of mini-sd, as its documentation has it for a CPU."""
+    from diffusers import DiffusionPipeline, UniPCMultistepScheduler
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipe = DiffusionPipeline.from_pretrained(models_folder() / "mini-sd", torch_dtype=torch.float32)
+    pipe.scheduler = UniPCMultistepScheduler.from_config(pipe.scheduler.config)
+    pipe.unet.to(memory_format=torch.channels_last)
+    pipe.set_progress_bar_config(disable=True)
+
+    def draw() -> None:
+        for start in range(0, PICTURES, at_once):
+            seeds = [torch.Generator().manual_seed(seed) for seed in range(start, start + at_once)]
+            pipe([PROMPT] * at_once, num_inference_steps=STEPS, guidance_scale=GUIDANCE, generator=seeds)
+
+    return draw
+
+
+def timed(ways: Mapping[str, Way], rounds: int = ROUNDS) -> dict[str, Any]:
+    """Seconds of each way, and how many times faster than the first it is."""
+    for way in ways.values():
+        way()
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for number in range(rounds):
+        for name, way in ways.items():
+            begun = (perf_counter(), process_time())
+            way()
+            spent[name].append((perf_counter() - begun[0], process_time() - begun[1]))
+        print(f"round {number + 1} of {rounds}", file=sys.stderr)
+    first = spent[next(iter(ways))]
+    return {
+        clock: {
+            "seconds": {name: interval([each[place] for each in laps]) for name, laps in spent.items()},
+            "times faster": {
+                name: interval([a[place] / b[place] for a, b in zip(first, laps, strict=True)])
+                for name, laps in spent.items()
+            },
+        }
+        for place, clock in enumerate(("by the clock", "processor time"))
+    }
+
+
+def against_published(open_bridge: Callable[[], Bridge], **size: Any) -> dict[str, Any]:
+    """The published way against every quality, and how far apart the latents end."""
+    published, merged = as_published(open_bridge()), open_bridge().merge()
+    slow = drawing(published, steps=PUBLISHED_STEPS, at_once=1, **size)
+    ways = {"published, one at a time": slow}
+    ways["published"] = drawing(published, steps=PUBLISHED_STEPS, **size)
+    ways["exact, as many steps"] = drawing(merged, steps=PUBLISHED_STEPS, **size)
+    ways |= {name: drawing(merged, quality=name, **size) for name in QUALITIES}
+    ways["published"]()
+    expected = LATENTS[0]
+    ways["exact, as many steps"]()
+    error = float((LATENTS[0] - expected).norm() / expected.norm())
+    return {"relative error of the latents": error, "pictures": PICTURES, **timed(ways)}
+
+
+def proportioned() -> Bridge:
+    """A pair with random weights at the published proportions, LoRA of rank 32 as published."""
+    torch.manual_seed(0)
+    lora = LoraSettings(rank=32, dropout=0.0)
+    return Bridge.compose(*pair("t5", "sd", SMALL, {"max_tokens": 77}), "lavi", lora, lora).eval()
+
+
+def against_diffusers() -> dict[str, Any]:
+    """mini-sd under its own encoder, by its pipeline and by each quality."""
+    bridge = Bridge.native("mini-sd", "cpu")
+    found = {}
+    for at_once in (1, PICTURES):
+        ways = {"Diffusers' pipeline": pipeline(at_once)}
+        ways["exact, as many steps"] = drawing(bridge, steps=STEPS, at_once=at_once)
+        ways |= {name: drawing(bridge, quality=name, at_once=at_once) for name in ("high", "fast")}
+        found[f"{at_once} at a time"] = timed(ways)
+    return found
+
+
+def scores(run: str) -> dict[str, Any]:
+    """What each quality loses against the published 50 steps, by the exact checker."""
+    bridge = Bridge.open(run, "cpu")
+    ways: dict[str, dict[str, Any]] = {"published": {"steps": PUBLISHED_STEPS}}
+    ways |= {name: {"quality": name} for name in QUALITIES}
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, options in ways.items():
+            out = Path(folder) / name
+            results = evaluate(bridge, "world", out, categories=CATEGORIES, limit=PROMPTS, **options)
+            found[name] = {"right": results["metrics"]["world"]["all"]}
+            if name != "published":
+                found[name]["difference"] = compare(out, Path(folder) / "published")
+    return found
+
+
+def main() -> None:
+    """Measure and record."""
+    parts = [each for each in sys.argv[1:] if each in ("time", "score")]
+    run = next((each for each in sys.argv[1:] if each not in parts), "runs/quickstart")
+    result: dict[str, Any] = {"threads": set_threads(), "run": Path(run).name}
+    if parts in ([], ["time"]):
+        result["the bridge of the miniature world"] = against_published(
+            lambda: Bridge.from_pretrained(run, "cpu")
+        )
+        result["published proportions"] = against_published(proportioned, height=128, width=128)
+        result["Diffusers"] = against_diffusers()
+    if parts in ([], ["score"]):
+        result["scores"] = scores(run)
+    record("draw", result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""The ratios of all benchmarks in one table, each beside what the same machine gave before.
+
+python benchmarks/table.py        newest results against those before them; exits 1 where one is 10 % worse
+
+A ratio compares two ways that took turns in one run, so that it means the same on a busy machine and on an
+idle one; seconds do not, and are left out.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from record import RESULTS, machine
+
+WORSE = 0.9
+"""Share of the former ratio below which a new one is a regression."""
+SPENT = "processor time"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A figure that should not fall: the benchmark, where its result has it, and what it is called."""
+
+    benchmark: str
+    path: tuple[str, ...]
+    said: str
+
+
+def _faster(benchmark: str, where: tuple[str, ...], way: str, said: str) -> Ratio:
+    return Ratio(benchmark, (*where, "times faster", way), said)
+
+
+WORLD, TRUE, OWN = "the bridge of the miniature world", "published proportions", "Diffusers"
+RATIOS = (
+    _faster(
+        "train_step", ("processor seconds",), "channels last", "training step, against the published one"
+    ),
+    *(
+        _faster("draw", (where, SPENT), way, f"drawing, {where}: {way}, against the published way")
+        for where in (WORLD, TRUE)
+        for way in ("exact, as many steps", "high", "fast")
+    ),
+    *(
+        _faster(
+            "draw", (OWN, f"{count} at a time", SPENT), way, f"{way}, {count} at a time, against Diffusers"
+        )
+        for count in (1, 8)
+        for way in ("exact, as many steps", "high", "fast")
+    ),
+    *(
+        Ratio("serve", ("throughput", f"eight at a time against {other}", "by processor time"), said)
+        for other, said in (
+            ("one at a time", "serving eight at a time, against one"),
+            ("Bridge.generate", "serving eight at a time, against Bridge.generate"),
+        )
+    ),
+)
+
+
+def results(benchmark: str) -> list[Mapping[str, Any]]:
+    """This machine's results of a benchmark, the newest last."""
+    files = RESULTS.glob(f"{benchmark}_{machine()['name']}_*.json")
+    return sorted(
+        (json.loads(file.read_text(encoding="utf-8")) for file in files), key=lambda each: each["time"]
+    )
+
+
+def figure(result: Mapping[str, Any], path: tuple[str, ...]) -> tuple[float, str] | None:
+    """A ratio and its interval in words; None where the result has none."""
+    value: Any = result
+    for key in path:
+        if not isinstance(value, Mapping) or key not in value:
+            return None
+        value = value[key]
+    if isinstance(value, Mapping):
+        return value["median"], f"{value['low']:.2f} to {value['high']:.2f}, n {value['n']}"
+    return float(value), ""
+
+
+def main() -> int:
+    """Print the table; 1 where something has become worse."""
+    lines, worse = [], []
+    for ratio in RATIOS:
+        found = [(each, figure(each, ratio.path)) for each in results(ratio.benchmark)]
+        known = [(each["commit"], value) for each, value in found if value is not None]
+        if not known:
+            lines.append((ratio.said, "not measured", "", ""))
+            continue
+        (commit, (value, interval)), before = known[-1], [each[1][0] for each in known[:-1]]
+        change = f"{value / before[-1] - 1:+.0%}" if before else "first"
+        lines.append((ratio.said, f"{value:.2f}", interval, f"{change} ({commit})"))
+        if before and value < WORSE * before[-1]:
+            worse.append(f"{ratio.said}: {value:.2f} times, {before[-1]:.2f} before")
+    print("| times faster | median | 95 % interval | since the last result |\n| --- | --- | --- | --- |")
+    for line in lines:
+        print(f"| {' | '.join(line)} |")
+    for each in worse:
+        print(f"worse: {each}", file=sys.stderr)
+    return 1 if worse else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

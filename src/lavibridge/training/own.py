@@ -1,0 +1,41 @@
+"""The image model's own text encoder, from which a bridge can learn, and what it makes of captions."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from lavibridge.bridge import Bridge
+from lavibridge.core.contracts import TextFeatures
+from lavibridge.core.errors import LaviError, ModelError
+from lavibridge.training.cache.features import Features
+from lavibridge.training.cache.keeper import Memory
+
+GIGABYTES = 1.0
+"""Memory for what a language model makes of captions."""
+
+
+def own_encoder(bridge: Bridge, asked: str) -> Bridge:
+    """The image model under its own text encoder; it shares the bridge's denoiser.
+
+    ``asked`` is the setting that needs it. Raises ModelError where it cannot be used.
+    """
+    try:
+        return Bridge.native(bridge.vision, str(bridge.device))
+    except LaviError as error:
+        raise ModelError(
+            f"{asked} needs the image model's own text encoder, and that of "
+            f"'{bridge.vision.config.source}' cannot be used ({error}); leave {asked} out"
+        ) from error
+
+
+def reader(bridge: Bridge) -> Callable[[Sequence[str]], TextFeatures]:
+    """What a frozen language model makes of captions, kept where that can be done."""
+    anew = torch.no_grad()(bridge.features)
+    if bridge.connector.reading.queries is not None:
+        return anew
+    kept = Features(bridge.language, bridge.connector.reading, Memory(GIGABYTES), b"")
+    try:
+        kept.compute(("", "a caption of more tokens"))
+    except ModelError:  # padding that does not stand on the right
+        return anew
+    return lambda captions: kept.together(captions, bridge.device)

@@ -1,0 +1,94 @@
+"""The teacher: what the image model predicts under its own text encoder is what the bridge learns."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lavibridge import lora
+from lavibridge.bridge import Bridge
+from lavibridge.core.contracts import Batch
+from lavibridge.core.errors import ModelError
+from lavibridge.lora import LoraSettings
+from lavibridge.recipes.recipe import Recipe
+from lavibridge.training.batches import Draw
+from lavibridge.training.teacher import Teacher, taught
+from lavibridge.training.train import train
+
+Toy = Callable[..., Recipe]
+SD = {"kind": "sd", "source": "mini-sd"}
+CAPTIONS = ("a red circle", "", "a large striped green ring above a yellow cross")
+
+
+def draw_of(bridge: Bridge) -> Draw:
+    shape = bridge.vision.latent_shape(64, 64)
+    latents, noise = torch.randn(2, len(CAPTIONS), *shape, generator=torch.Generator().manual_seed(0))
+    batch = Batch(prompts=CAPTIONS, names=CAPTIONS, latents=latents)
+    return Draw(batch=batch, t=torch.tensor([100, 500, 900]), noise=noise)
+
+
+@torch.no_grad()
+def test_of_itself_there_is_nothing_to_learn() -> None:
+    own = Bridge.native("mini-sd", "cpu")
+    draw = draw_of(own)
+    batch = taught(Teacher(own, 1.0), draw)
+    assert float(own(batch, draw.t, draw.noise).max()) < 1e-9
+    assert float(own(taught(None, draw), draw.t, draw.noise).max()) > 1e-3
+
+
+@torch.no_grad()
+def test_under_guidance_it_says_what_two_passes_would() -> None:
+    own = Bridge.native("mini-sd", "cpu")
+    draw = draw_of(own)
+    plain, guided = (Teacher(own, scale).wanted(draw) for scale in (1.0, 3.0))
+    noisy = draw.batch.latents, draw.noise
+    assert noisy[0] is not None
+    alpha, sigma = own.vision.alphas[draw.t], own.vision.sigmas[draw.t]
+    xt = alpha[:, None, None, None] * noisy[0] + sigma[:, None, None, None] * noisy[1]
+    empty = own.vision.predict(xt, own.vision.times[draw.t], own.condition(("", "", "")))
+    torch.testing.assert_close(guided, empty + 3 * (plain - empty), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(guided[1], plain[1], atol=1e-4, rtol=1e-4)  # of the empty caption
+
+
+@torch.no_grad()
+def test_what_the_bridge_has_learnt_does_not_change_its_teacher() -> None:
+    bridge = Bridge.compose({"source": "mini-llama"}, SD, "lavi", None, LoraSettings(rank=4, dropout=0.0))
+    teacher, draw = Teacher(bridge, 2.0), draw_of(bridge)
+    before = teacher.wanted(draw)
+    for weight in lora.lora_parameters(bridge.vision.backbone).values():
+        weight += 0.1
+    assert torch.equal(teacher.wanted(draw), before)
+    assert all(weight.requires_grad for weight in lora.lora_parameters(bridge.vision.backbone).values())
+
+
+def test_a_taught_run_goes_on_exactly(toy: Toy, tmp_path: Path) -> None:
+    settings = {"teacher": {"guidance": 2.0}, "checkpoint_every": 1}
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    train(toy(vision=SD, data={"size": 64}, training={"steps": 2, **settings}), straight)
+    train(toy(vision=SD, data={"size": 64}, training={"steps": 1, **settings}), broken)
+    train(toy(vision=SD, data={"size": 64}, training={"steps": 2, **settings}), broken, resume=True)
+    for name in ("connector/model.safetensors", "vision_lora/adapter_model.safetensors"):
+        one, other = (load_file(run / "checkpoints/step-2/bridge" / name) for run in (straight, broken))
+        assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_a_bridge_that_has_learnt_guidance_draws_without(toy: Toy, tmp_path: Path) -> None:
+    rows: list[int] = []
+    for scale, expected in ((1.0, [2, 2]), (2.0, [1, 1])):
+        run = tmp_path / str(scale)
+        train(toy(vision=SD, data={"size": 64}, training={"steps": 1, "teacher": {"guidance": scale}}), run)
+        bridge = Bridge.open(str(run), "cpu")
+        rows.clear()
+        bridge.vision.backbone.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+        bridge.generate("a red circle", steps=2)
+        assert rows == expected
+        rows.clear()
+        bridge.generate("a red circle", steps=2, guidance=3.0)
+        assert rows == [2, 2]
+
+
+def test_without_an_own_encoder_there_is_no_teacher(toy: Toy, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"training\.teacher needs the image model's own text encoder"):
+        train(toy(training={"teacher": {}}), tmp_path / "run")
