@@ -4,7 +4,7 @@
     python benchmarks/draw.py [RUN] time      or: score
 
 time     the published way (Zhao et al. 2024, arXiv 2403.07860: float32, LoRA apart, UniPC, 50 steps, guidance
-         in all of them, one prompt after the other) against each quality, eight pictures; the bridge of RUN,
+         in all of them, one prompt after the other) against each quality, four pictures; the bridge of RUN,
          and a U-Net with random weights at Stable Diffusion's proportions; and a plain image model against
          Diffusers' own pipeline with channels_last, at equal steps. All ways take turns, round by round; a
          ratio is the median of the rounds' ratios with a 95 % bootstrap interval, by processor time.
@@ -34,7 +34,7 @@ from lavibridge.lora import LoraSettings
 
 Way = Callable[[], Any]
 PUBLISHED_STEPS, STEPS, GUIDANCE = 50, 20, 4.0
-PICTURES, ROUNDS, PROMPTS = 8, 5, 100
+PICTURES, ROUNDS, PROMPTS = 4, 5, 100
 PROMPT = "a red circle to the left of a blue square"
 CATEGORIES = ("one", "two", "spatial")
 LATENTS: list[torch.Tensor] = []
@@ -48,7 +48,7 @@ def as_published(bridge: Bridge) -> Bridge:
 
 
 def drawing(bridge: Bridge, **options: Any) -> Way:
-    """Eight pictures at a time, the latents kept; or one at a time."""
+    """Four pictures at a time, the latents kept; or one at a time."""
     at_once = options.pop("at_once", PICTURES)
     decode = bridge.vision.decode
 

@@ -46,7 +46,7 @@ RATIOS = (
         _faster(
             "draw", (OWN, f"{count} at a time", SPENT), way, f"{way}, {count} at a time, against Diffusers"
         )
-        for count in (1, 8)
+        for count in (1, 4)
         for way in ("exact, as many steps", "high", "fast")
     ),
     *(

@@ -102,7 +102,8 @@ class Training(Config):
     align: Alignment | None = None
     """Begin by teaching the connector what the image model's own text encoder says; null begins anew."""
     teacher: Teaching | None = None
-    """Learn what the image model predicts under its own text encoder, not the noise of the pictures."""
+    """Learn what the image model predicts under its own text encoder, not the noise of the pictures. What the
+    own encoder does not understand is not learnt. `lavi plan` does not count the teacher's passes."""
     schedule: Literal["constant", "cosine"] = "constant"
     """What follows the warm-up: the full rate to the end, or a half cosine down to nothing."""
     warmup: int = Field(default=500, ge=0)

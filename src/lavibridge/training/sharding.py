@@ -32,6 +32,11 @@ def check_sharding(recipe: Recipe) -> None:
             "training.sharding with training.align: alignment calls single attention layers, whose weights "
             "are whole only within their block; leave one of the two out"
         )
+    if recipe.training.teacher is not None:
+        raise RecipeError(
+            "training.sharding with training.teacher: LoRA comes and goes in every step, which has not been "
+            "tried with weights in parts; leave one of the two out"
+        )
     if recipe.language.model_dump().get("quantize") is not None:
         raise RecipeError(
             "training.sharding with language.quantize: quantised weights cannot be parted; leave one out "

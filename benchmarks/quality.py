@@ -1,0 +1,118 @@
+"""How soon a recipe is good: right pictures against steps and minutes, for each idea by itself.
+
+    python benchmarks/quality.py [FOLDER]        runs go to FOLDER (runs/quality) and are gone on with there
+    python benchmarks/quality.py [FOLDER] NAME   only this recipe
+
+Every recipe bridges mini-llama into mini-sd; all see the same scenes, one picture of each of PROMPTS
+prompts of one thing judges each checkpoint's average (12 steps, quality `fast`), and the exact checker
+judges the pictures. A recipe's steps and minutes to a score are those of its first checkpoint that has it;
+alignment counts with its steps and time. `published` is the published recipe: its connector as it was first
+made, the last layer, dropout, its rates, every timestep alike, nothing aligned or taught; `tuned` is the
+same at the rates that are best for this pair.
+"""
+
+import json
+import statistics
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from record import record
+
+from lavibridge import Bridge
+from lavibridge.core.device import set_threads
+from lavibridge.core.files import read_json
+from lavibridge.evaluation.run import evaluate
+from lavibridge.recipes.recipe import load_recipe
+from lavibridge.training.checkpoint import checkpoints, is_trained
+from lavibridge.training.train import train
+
+SEEDS, PROMPTS, EVERY, STEPS, SHARE = 3, 100, 50, 1000, 0.9
+COMMON = (
+    "data.scenes=4000",
+    "data.mix={one: 1.0}",
+    "training.batch=32",
+    "training.checkpoint_every=50",
+    "training.keep_checkpoints=null",
+    "training.preview_every=0",
+)
+PUBLISHED = (
+    "connector.read=last",
+    "connector.whiten=false",
+    "connector.dropout=0.1",
+    "lora.language={rank: 32, dropout: 0.1}",
+    "lora.vision={rank: 32, dropout: 0.1}",
+    "training.align=null",
+    "training.caption_dropout=0",
+    "training.weighting=uniform",
+    "training.schedule=constant",
+    "training.lr={language_lora: 5.0e-6, connector: 1.0e-4, vision_lora: 1.0e-4}",
+)
+TUNED = (*PUBLISHED, "training.lr={language_lora: 1.0e-4, connector: 2.0e-3, vision_lora: 2.0e-3}")
+ALIGNED = ("training.align={steps: 600, batch: 32, lr: 2.0e-3}",)
+RECIPES: Mapping[str, tuple[str, ...]] = {
+    "published": (*PUBLISHED, f"training.steps={3 * STEPS}"),
+    "tuned": (*TUNED, f"training.steps={STEPS}"),
+    "tuned, teacher": (*TUNED, "training.teacher={guidance: 4.0}", f"training.steps={STEPS}"),
+    "aligned": (*ALIGNED, "training.steps=200"),
+    "aligned, teacher": (*ALIGNED, "training.teacher={guidance: 4.0}", "training.steps=200"),
+}
+
+
+def curve(name: str, seed: int, folder: Path) -> list[dict[str, float]]:
+    """The recipe's checkpoints: steps, minutes and the share of right pictures, in order."""
+    run = folder / f"{name.replace(', ', '-')}-{seed}"
+    settings = (*COMMON, *RECIPES[name], f"training.seed={seed}")
+    recipe = load_recipe("mini-llama_mini-sd_lavi", settings)
+    if not is_trained(run, recipe.training):
+        train(recipe, run, resume=(run / "recipe.yaml").is_file())
+    before = len((run / "align.jsonl").read_text().splitlines()) if recipe.training.align else 0
+    points = []
+    for checkpoint in checkpoints(run):
+        state = read_json(checkpoint / "state.json")
+        if state["step"] % EVERY and state["step"] != recipe.training.steps:
+            continue
+        bridge = Bridge.open(str(checkpoint), "cpu")
+        out = run / "judged" / str(state["step"])
+        found = evaluate(bridge, "world", out, categories=["one"], limit=PROMPTS, quality="fast")
+        right = found["metrics"]["world"]["all"]
+        points.append(
+            {"step": before + state["step"], "minutes": state["seconds"] / 60, "right": right["mean"]}
+        )
+    (run / "curve.json").write_text(json.dumps(points, indent=1) + "\n", encoding="utf-8")
+    return points
+
+
+def reached(points: list[dict[str, float]], score: float) -> dict[str, float] | None:
+    """The first point with at least this score."""
+    return next((point for point in points if point["right"] >= score), None)
+
+
+def summary(curves: Mapping[str, list[list[dict[str, float]]]]) -> dict[str, Any]:
+    """By recipe: the last score of each seed, and steps and minutes to the published recipe's, mostly."""
+    goals = {
+        goal: SHARE * statistics.mean(points[-1]["right"] for points in curves[goal])
+        for goal in ("published", "tuned")
+        if goal in curves
+    }
+    found: dict[str, Any] = {"goals": goals}
+    for name, seeds in curves.items():
+        found[name] = {"last": [points[-1] for points in seeds]}
+        for goal, score in goals.items():
+            found[name][f"to {SHARE:.0%} of {goal}"] = [reached(points, score) for points in seeds]
+    return found
+
+
+def main() -> None:
+    """Train, judge and record."""
+    given = sys.argv[1:]
+    only = [each for each in given if each in RECIPES]
+    folder = Path(next((each for each in given if each not in RECIPES), "runs/quality"))
+    result: dict[str, Any] = {"threads": set_threads(), "prompts": PROMPTS, "seeds": SEEDS}
+    curves = {name: [curve(name, seed, folder) for seed in range(SEEDS)] for name in only or RECIPES}
+    record("quality", {**result, **summary(curves), "curves": curves})
+
+
+if __name__ == "__main__":
+    main()
