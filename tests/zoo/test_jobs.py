@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModel, AutoModelForImageClassification, AutoTokenizer
 
+from lavibridge.core.files import models_folder
 from lavibridge.zoo.autoencoder import AutoencoderPretraining
 from lavibridge.zoo.bert import BertPretraining
 from lavibridge.zoo.classifier import LABELS, ClassifierPretraining, labels_of
@@ -89,23 +90,20 @@ def test_the_autoencoder_s_encoder_stays_as_it_is_while_its_decoder_learns_on(tm
     assert changed == {"decoder", "post_quant_conv"}
 
 
-def image_job(name: str, tmp_path: Path) -> LatentDiffusionPretraining:
+def image_job(name: str) -> LatentDiffusionPretraining:
     if name == "mini-sd":
         return StableDiffusionPretraining(pool=40)
     if name == "mini-ldm":
         ldm = LatentDiffusionBertPretraining(pool=40)
         ldm.taught_until = 1
         return ldm
-    text = T5SmallPretraining(documents=60)
-    trained(text, tmp_path / "t5-work")
-    export(text, tmp_path / "t5-work", tmp_path / "t5")
-    return PixArtPretraining(t5=tmp_path / "t5", pool=40)
+    return PixArtPretraining(t5=models_folder() / "mini-t5-small", pool=40)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("name", ["mini-sd", "mini-ldm", "mini-pixart"])
 def test_image_models_train_and_diffusers_opens_them(name: str, tmp_path: Path) -> None:
-    job = image_job(name, tmp_path)
+    job = image_job(name)
     assert job.name == name
     assert trained(job, tmp_path / "work", steps=3) > 0.9
     export(job, tmp_path / "work", tmp_path / "model")

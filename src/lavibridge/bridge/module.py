@@ -28,7 +28,7 @@ from lavibridge.core.files import shipped_models
 from lavibridge.core.log import console
 from lavibridge.diffusion import objective
 from lavibridge.diffusion.guidance import Interval, check_interval
-from lavibridge.generation.draw import Order, draw
+from lavibridge.generation.draw import Order, asked_for, draw
 from lavibridge.generation.emphasis import parse
 from lavibridge.generation.quality import EXACT, read_quality
 from lavibridge.language.base import LanguageModel
@@ -194,7 +194,7 @@ class Bridge(nn.Module):
         worth = read_quality(quality)
         steps = worth.steps if steps is None else steps
         interval = worth.guidance_interval if guidance_interval is None else guidance_interval
-        wanted, seeds = _asked_for(prompts, seed, steps, batch)
+        wanted, seeds = asked_for(prompts, seed, steps, batch)
         check_interval(interval)
         self.read_prompts(wanted)
         size = (height or self.vision.default_size, width or self.vision.default_size)
@@ -288,24 +288,3 @@ class Bridge(nn.Module):
             lora.unmerge(model.backbone)
         self.is_merged = False
         return self
-
-
-def _asked_for(
-    prompts: str | Sequence[str], seed: int | Sequence[int], steps: int, batch: int
-) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Prompts and a seed for each; raises RecipeError for what cannot be drawn."""
-    wanted = (prompts,) if isinstance(prompts, str) else tuple(prompts)
-    empty = [str(index + 1) for index, prompt in enumerate(wanted) if not prompt.strip()]
-    if not wanted or empty:
-        found = f"prompt {', '.join(empty)} is empty" if empty else "there are no prompts"
-        raise RecipeError(
-            f"{found}: give a text to draw (the empty prompt is what guidance leads away from, and is "
-            "used for that by itself)"
-        )
-    seeds = (seed,) * len(wanted) if isinstance(seed, int) else tuple(seed)
-    if len(seeds) != len(wanted):
-        raise RecipeError(f"give one seed, or one for each prompt: {len(seeds)} seeds, {len(wanted)} prompts")
-    for name, number in (("steps", steps), ("batch", batch)):
-        if number < 1:
-            raise RecipeError(f"{name} must be 1 or more, found {number}")
-    return wanted, seeds

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lavibridge.connectors.base import Connector
 from lavibridge.core.contracts import TextFeatures
+from lavibridge.core.errors import RecipeError
 from lavibridge.diffusion.guidance import Interval, guide, is_guided
 from lavibridge.generation.emphasis import parse, token_weights, weigh
 from lavibridge.generation.quality import computes_bfloat16
@@ -51,6 +52,27 @@ class Order:
     def is_guided(self, step: int) -> bool:
         """Whether the step with this number, from 0, leads away from the negative prompt."""
         return is_guided(step, self.steps, self.guidance, self.guidance_interval)
+
+
+def asked_for(
+    prompts: str | Sequence[str], seed: int | Sequence[int], steps: int, batch: int
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Prompts and a seed for each; raises RecipeError for what cannot be drawn."""
+    wanted = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+    empty = [str(index + 1) for index, prompt in enumerate(wanted) if not prompt.strip()]
+    if not wanted or empty:
+        found = f"prompt {', '.join(empty)} is empty" if empty else "there are no prompts"
+        raise RecipeError(
+            f"{found}: give a text to draw (the empty prompt is what guidance leads away from, and is "
+            "used for that by itself)"
+        )
+    seeds = (seed,) * len(wanted) if isinstance(seed, int) else tuple(seed)
+    if len(seeds) != len(wanted):
+        raise RecipeError(f"give one seed, or one for each prompt: {len(seeds)} seeds, {len(wanted)} prompts")
+    for name, number in (("steps", steps), ("batch", batch)):
+        if number < 1:
+            raise RecipeError(f"{name} must be 1 or more, found {number}")
+    return wanted, seeds
 
 
 @dataclass(frozen=True, kw_only=True)

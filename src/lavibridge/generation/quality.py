@@ -2,7 +2,7 @@
 
     exact   every step guided, in the model's own number format
     high    as many steps, guided where it decides the picture; bfloat16 where the device computes in it
-    fast    half of the steps, guided where it decides the picture; bfloat16 likewise
+    fast    twelve steps, guided where it decides the picture; bfloat16 likewise
 
 What is asked for by name (steps, guidance_interval) goes before a quality's own. What `high` and `fast` cost
 in right pictures is measured in docs/performance.md.

@@ -42,7 +42,9 @@ def make_state(recipe: Recipe, bridge: Bridge, processes: Processes) -> State:
         parts=parts,
         optimizer=make_optimizer(parts, rates, settings.weight_decay, settings.optimizer),
         ema=None if settings.ema is None else Ema(weights, settings.ema),
-        teacher=None if settings.teacher is None else Teacher(bridge, settings.teacher.guidance),
+        teacher=None
+        if settings.teacher is None
+        else Teacher(bridge, settings.teacher.guidance, settings.precision == "bfloat16"),
         backward=processes.backward,
         alone=processes.alone,
         any_process=processes.any,

@@ -31,9 +31,10 @@ from lavibridge.training.own import own_encoder, reader
 class Teacher:
     """The image model as it was published, which shares the bridge's denoiser."""
 
-    def __init__(self, bridge: Bridge, guidance: float) -> None:
+    def __init__(self, bridge: Bridge, guidance: float, bfloat16: bool = False) -> None:
         self.own = own_encoder(bridge, "training.teacher")
         self.guidance = guidance
+        self.rounded = torch.autocast(bridge.device.type, torch.bfloat16, enabled=bfloat16)
         self._read = reader(self.own)
 
     @torch.no_grad()
@@ -46,7 +47,7 @@ class Teacher:
         is_guided = self.guidance != 1
         texts = [""] * len(prompts) + prompts if is_guided else prompts
         twice = torch.cat([noisy, noisy]) if is_guided else noisy
-        with lora.left_out(vision.backbone):
+        with self.rounded, lora.left_out(vision.backbone):
             found = vision.predict(
                 twice, times.repeat(2) if is_guided else times, own.connector(self._read(texts))
             )
