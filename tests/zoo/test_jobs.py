@@ -33,6 +33,12 @@ TEXTS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def little_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the text makes tokenizers soon, and common words are whole pieces in them too."""
+    monkeypatch.setattr("lavibridge.zoo.tokenizers.DOCUMENTS", 800)
+
+
 def trained(job: Pretraining, work: Path, steps: int = 2) -> float:
     """The share of the weights' tensors that a few steps change."""
     job.batch = 4

@@ -17,9 +17,9 @@ CLIP_LENGTH = 64
 BERT_LENGTH = 128
 
 
-def corpus(documents: int = DOCUMENTS) -> Iterator[str]:
+def corpus() -> Iterator[str]:
     """Text that holds every word of the world many times."""
-    yield from (document(0, index) for index in range(documents))
+    yield from (document(0, index) for index in range(DOCUMENTS))
     for category in CATEGORIES:
         yield from (pair.caption for pair in prompts(category, 100, seed=1))
 
