@@ -98,6 +98,7 @@ def run_cell(study: Study, cell: Cell, out: Path, part: Part, device: str) -> No
             seed=cell.seed,
             steps=use.steps,
             guidance=use.guidance,
+            quality=use.quality,
             prompts=use.prompts,
             metrics=use.metrics,
             part=part,

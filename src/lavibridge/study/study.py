@@ -69,6 +69,8 @@ class SuiteUse(Config):
     """Denoising steps; the suite's by default."""
     guidance: float | None = Field(default=None, ge=1)
     """Guidance scale; the suite's by default."""
+    quality: Literal["exact", "high", "fast"] = "exact"
+    """How much work a picture is worth; `fast` brings its own number of steps."""
 
 
 class Row(Config):
