@@ -26,7 +26,8 @@ GUIDANCE = typer.Option(
     None,
     "--guidance",
     min=0.0,
-    help="Classifier-free guidance scale; 1 is none.  [default: the image model's own]",
+    help="Classifier-free guidance scale; 1 is none.  [default: the image model's own, or none where "
+    "the bridge has learnt it]",
 )
 INTERVAL = typer.Option(
     None,
@@ -65,7 +66,7 @@ def generate(
     from lavibridge.bridge import Bridge
     from lavibridge.core.log import progress
     from lavibridge.diffusion.guidance import EVERYWHERE
-    from lavibridge.generation.quality import read_quality
+    from lavibridge.generation.quality import EXACT, read_quality
     from lavibridge.generation.sheet import save_png
 
     worth = read_quality(quality)
@@ -91,6 +92,8 @@ def generate(
     for number, ((prompt, each), picture) in enumerate(zip(wanted, pictures, strict=True), start=first):
         path = out / f"{number:04d}-{_slug(prompt)}-seed{each}.png"
         told = {"prompt": prompt, "seed": str(each), "steps": str(steps), "guidance": str(scale)}
+        if quality != EXACT:
+            told["quality"] = quality
         if interval != EVERYWHERE:
             told["guidance_interval"] = " ".join(str(each) for each in interval)
         save_png(path, picture, told)

@@ -1,0 +1,43 @@
+"""`lavi generate` writes into each PNG what drew it, and draws as it is asked."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lavibridge.bridge import Bridge
+from lavibridge.cli.main import app
+from lavibridge.core.errors import RecipeError
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bridge")
+    toy = {"source": "random"}
+    Bridge.compose({"kind": "t5", **toy}, {"kind": "sd", **toy}).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("asked", "more"),
+    [
+        ("--steps 2", {"steps": "2"}),
+        ("--quality fast", {"steps": "12", "quality": "fast", "guidance_interval": "0.0 0.5"}),
+        ("--steps 2 --guidance-interval 0 0.6", {"steps": "2", "guidance_interval": "0.0 0.6"}),
+    ],
+)
+def test_a_picture_says_how_it_was_drawn(
+    saved: Path, tmp_path: Path, asked: str, more: dict[str, str]
+) -> None:
+    app(
+        ["generate", str(saved), "a cat", "--out", str(tmp_path), "--guidance", "3", *asked.split()],
+        standalone_mode=False,
+    )
+    with Image.open(tmp_path / "0001-a-cat-seed0.png") as picture:
+        told = picture.text  # type: ignore[attr-defined]
+    assert told == {"prompt": "a cat", "seed": "0", "guidance": "3.0", **more}
+
+
+def test_an_unknown_quality_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="did you mean 'fast'"):
+        app(["generate", str(tmp_path), "a cat", "--quality", "fats"], standalone_mode=False)
