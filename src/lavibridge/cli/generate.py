@@ -59,7 +59,7 @@ def generate(
     lavi generate runs/quickstart "a red circle" "a small blue square"
     lavi generate runs/quickstart "a red circle" --count 4 --seed 10 --out pictures/circles
     lavi generate runs/quickstart "a red circle" --quality fast
-    lavi generate runs/quickstart "a red circle" --steps 50 --guidance 5 --guidance-interval 0.1 0.8
+    lavi generate runs/quickstart "a red circle" --steps 50 --guidance 5 --guidance-interval 0 0.6
 
     The path of each PNG is printed on stdout, one a line. Prompt, seed, steps and guidance are kept in it.
     """
