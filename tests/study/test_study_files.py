@@ -76,7 +76,7 @@ def test_expansion_is_the_same_every_time_and_seeds_and_conditions_are_what_diff
     assert {cell.recipe.training.batch for cell in cells} == {4}
     assert [cell.recipe.training.steps for cell in cells] == [600, 600, 7, 7]
     # A new kind empties its section: the study's dropout was the other connector's.
-    assert cells[2].recipe.connector.model_dump() == {"kind": "mlp", "read": None}
+    assert cells[2].recipe.connector.model_dump() == {"kind": "mlp", "read": None, "whiten": False}
     assert cells[0].recipe.connector.model_dump()["dropout"] == 0.5
 
 

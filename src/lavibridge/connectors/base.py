@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lavibridge.connectors.parts.pool import AttentionPool
 from lavibridge.connectors.parts.read_out import Choice, read_out
+from lavibridge.connectors.parts.whitening import fold, whitening
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import Attention, Conditioning, Reading, TextFeatures, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError
@@ -36,6 +37,8 @@ class Connector(nn.Module, ABC):
         read: Choice | None = None
         """Which layers of the language model: last, mean, norm_mean, learned, attention or {layer: K}. None:
         what suits the model, norm_mean for decoder-only ones and last for others."""
+        whiten: bool = False
+        """Begin with first weights to which the captions' features look uncorrelated and equally large."""
 
     time_aware: bool = False
     """Whether the conditioning depends on the timestep, so that it is made anew at each step."""
@@ -65,13 +68,31 @@ class Connector(nn.Module, ABC):
         return Reading(layers=self.read.layers)
 
     @property
+    def first(self) -> nn.Linear | None:
+        """The layer that each token's feature goes into; None where it goes elsewhere first."""
+        return None
+
+    @property
     def wants_calibration(self) -> bool:
-        """Whether `calibrate` is to be called, on features of the data's captions, before the first step."""
-        return False
+        """Whether `calibrate` is to be called, on features of the data's captions, before the first step.
+
+        ModelError where that is asked of a connector that cannot.
+        """
+        if self.config.whiten and self.first is None:
+            raise ModelError(
+                f"connector.whiten: {type(self).__name__} has no linear layer that reads the features, so "
+                "there are no first weights to begin elsewhere: leave it out, or take the connector 'lavi'"
+            )
+        return self.config.whiten
 
     def calibrate(self, tokens: Float[Tensor, "token layer width"]) -> None:
         """Fit the first weights to real tokens' features."""
-        raise RuntimeError(f"{type(self).__name__} does not calibrate")
+        assert self.first is not None  # wants_calibration has seen to it
+        fold(self.first, whitening(self.features_of(tokens)))
+
+    def features_of(self, tokens: Float[Tensor, "token layer width"]) -> Float[Tensor, "token width"]:
+        """One feature for each token, as the read-out makes it."""
+        return self.read(tokens.transpose(0, 1)[None].float())[0]
 
     @abstractmethod
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:

@@ -76,6 +76,11 @@ class Ella(Connector):
         blocks = [type(self).block(width, config.heads, time_width) for _ in range(config.blocks)]
         self.connector = Perceiver(text.width, width, config.latents, time_width, blocks)
 
+    @property
+    def first(self) -> nn.Linear:
+        """The one that the text goes through."""
+        return self.connector.proj_in
+
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
         """The latents after all blocks, at the times t."""
         assert t is not None  # forward has seen to it

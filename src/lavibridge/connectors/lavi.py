@@ -16,11 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lavibridge.connectors.base import Connected, Connector, Mask, Times, Tokens
+from lavibridge.connectors.parts.whitening import whitening
 from lavibridge.core.contracts import TextSpec, VisionSpec
-
-SPREAD_FLOOR = 0.02
-VARIANCE_FLOOR = 0.005
-"""Added before dividing, so that directions in which captions hardly differ are not blown up."""
 
 
 class Gated(nn.Module):
@@ -58,8 +55,6 @@ class LaviAdapter(Connector):
         """Width between the two networks; by default the mean of the widths that it connects."""
         dropout: float = Field(default=0.1, ge=0, lt=1)
         """Share of inner features dropped in training."""
-        whiten: bool = False
-        """Begin with first weights to which the captions' features look uncorrelated and equally large."""
 
     config: Config
 
@@ -72,28 +67,22 @@ class LaviAdapter(Connector):
         self.norm2 = nn.LayerNorm(width)
 
     @property
-    def wants_calibration(self) -> bool:
-        """With `whiten`."""
-        return self.config.whiten
+    def first(self) -> nn.Linear:
+        """FF1's."""
+        layer = self.ff1.get_submodule("net.0.proj")
+        assert isinstance(layer, nn.Linear)
+        return layer
 
     @torch.no_grad()
     def calibrate(self, tokens: Float[Tensor, "token layer width"]) -> None:
         """Centre and scale each feature in norm1, and decorrelate them in FF1's first weights.
 
-        A causal model's features lie almost on a line: what a word changes is a small part of them, and the
-        random first weights of the published adapter pass on the rest. Shapes, names and roles of the weights
-        stay the published ones (after Kessy et al. 2018, arXiv 1512.00809, ZCA-cor whitening).
+        Shapes, names and roles of the weights stay the published ones.
         """
-        read = self.read(tokens.transpose(0, 1)[None].float())[0]
-        x = functional.layer_norm(read, self.norm1.normalized_shape)
-        mean, scale = x.mean(0), x.std(0) + SPREAD_FLOOR
-        z = (x - mean) / scale
-        values, directions = torch.linalg.eigh(z.T @ z / len(z))
-        shrunk = (values.clamp(min=0) + VARIANCE_FLOOR).rsqrt()
-        self.norm1.weight.copy_(1 / scale)
-        self.norm1.bias.copy_(-mean / scale)
-        first = self.ff1.get_parameter("net.0.proj.weight")
-        first.copy_(first @ (directions * shrunk) @ directions.T)
+        found = whitening(functional.layer_norm(self.features_of(tokens), self.norm1.normalized_shape))
+        self.norm1.weight.copy_(1 / found.spread)
+        self.norm1.bias.copy_(-found.mean / found.spread)
+        self.first.weight.copy_(self.first.weight @ found.matrix)
 
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
         """Each real token's conditioning, and zeros for the padding, which no mask lets through anyway.

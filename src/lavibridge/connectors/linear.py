@@ -21,6 +21,11 @@ class Linear(Connector):
         super().__init__(config, text, vision)
         self.proj = nn.Linear(text.width, vision.context)
 
+    @property
+    def first(self) -> nn.Linear:
+        """The only one."""
+        return self.proj
+
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
         """Every token by itself."""
         return self.proj(x), mask

@@ -24,6 +24,13 @@ class Mlp(Connector):
             nn.Linear(text.width, vision.context), nn.GELU(), nn.Linear(vision.context, vision.context)
         )
 
+    @property
+    def first(self) -> nn.Linear:
+        """The first of the two."""
+        layer = self.net[0]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
         """Every token by itself."""
         return self.net(x), mask

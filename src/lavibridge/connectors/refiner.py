@@ -76,6 +76,15 @@ class Refiner(Connector):
         self.time = TimeEmbedding(TIME_CHANNELS, text.width)
         self.refining = nn.ModuleList(Refining(text.width, heads) for _ in range(config.blocks))
 
+    @property
+    def wants_calibration(self) -> bool:
+        """The following connector's wish; at first nothing is refined, so that it sees what is read here."""
+        return super().wants_calibration or self.then.wants_calibration
+
+    def calibrate(self, tokens: Float[Tensor, "token layer width"]) -> None:
+        """Of the following connector."""
+        self.then.calibrate(self.features_of(tokens)[:, None])
+
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
         """What the following connector makes of the refined tokens."""
         assert t is not None  # forward has seen to it

@@ -41,6 +41,11 @@ class Resampler(Connector):
             PerceiverBlock(width, config.heads) for _ in range(config.blocks)
         )
 
+    @property
+    def first(self) -> nn.Linear:
+        """The one that the text goes through."""
+        return self.proj_in
+
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
         """The latents after all blocks."""
         text = self.proj_in(x)
