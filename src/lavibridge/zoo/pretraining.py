@@ -17,7 +17,7 @@ from lavibridge.core.device import set_threads
 from lavibridge.core.errors import RunError
 from lavibridge.core.files import read_json, write_json
 from lavibridge.core.log import JsonLog, console, progress
-from lavibridge.zoo.muon import Muon
+from lavibridge.core.muon import Muon
 
 WARMUP = 100
 DECAY = 0.3
