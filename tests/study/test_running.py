@@ -191,3 +191,26 @@ def test_nothing_is_not_put_into_a_table(toy: Path, lavi: Lavi, tmp_path: Path) 
     with pytest.raises(RunError, match="holds no finished cell"):
         lavi(toy, "--table", "--out", tmp_path)
     assert lavi(toy, "--table", "--dry-run", "--out", tmp_path).exit_code == 2
+
+
+def test_a_cell_of_the_same_recipe_is_taken_over_from_another_study(
+    made: Path, toy: Path, lavi: Lavi, tmp_path: Path, write_study: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conditions = [{"name": "causal"}, {"name": "wider", "set": {"lora.vision.rank": 4}}]
+    renamed = {"seeds": [0], "axes": {}, "conditions": conditions, "claims": []}
+    other = write_study(tmp_path, **{**renamed, "name": "other"})
+    out = tmp_path / "out"
+    with pytest.raises(RunError, match="holds no cell of a study"):
+        lavi(other, "--out", out, "--reuse", tmp_path)
+    monkeypatch.setattr(run, "train", lambda *_: pytest.fail("it was trained already"))
+    done = lavi(other, "--out", out, "--only", "causal", "--reuse", made)
+    assert done.exit_code == 0
+    assert all(
+        torch.equal(weight, weights(out / "causal/seed-0")[name])
+        for name, weight in weights(made / "llama/seed-0").items()
+    )
+    kept = json.loads((out / "causal/seed-0" / CELL).read_text())
+    assert (kept["study"], kept["condition"]) == ("other", "causal")
+    assert set(kept["suites"]) == {"world"}
+    lavi(other, "--table", "--out", out, "--reuse", made)
+    assert not (out / "wider").exists(), "another rank is another recipe"

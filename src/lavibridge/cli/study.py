@@ -27,6 +27,12 @@ DEVICE = typer.Option(
     "here", "--device", metavar="NAME", help="For --dry-run: a device such as h100, or `here`."
 )
 COMMANDS = typer.Option(False, "--commands", help="Print one command for each cell, and stop.")
+REUSE = typer.Option(
+    None,
+    "--reuse",
+    metavar="FOLDER",
+    help="Take over cells of the same recipe from another study's folder; may be repeated.",
+)
 TABLE = typer.Option(False, "--table", help="Make nothing; put what is finished into the table.")
 
 
@@ -35,6 +41,7 @@ def study(
     out: Path | None = OUT,
     only: list[str] | None = ONLY,
     source: list[str] | None = SOURCE,
+    reuse: list[Path] | None = REUSE,
     dry_run: bool = DRY,
     device: str = DEVICE,
     commands: bool = COMMANDS,
@@ -48,6 +55,7 @@ def study(
     lavi study world-read-outs --commands | parallel -j 4
     lavi study world-read-outs --table                the table of what is finished so far
     lavi study my_study.yaml --only "t5-*" --out runs/mine
+    lavi study world-ablation --reuse runs/world-language-models
 
     A cell is a condition with a seed. It is trained as by `lavi train`, measured as by `lavi evaluate`, and
     skipped when it is done. One that fails does not stop the others; it is named at the end (exit code 1).
@@ -83,6 +91,12 @@ def study(
         from lavibridge.study.run import failed, run_cells
 
         part = part_of_environment()
+        if reuse:
+            from lavibridge.study.reuse import take_over
+
+            if part.of > 1:
+                raise typer.BadParameter("--reuse: take cells over with one process first, with --table")
+            take_over(cells, folder, reuse, loaded.name)
         failures = [] if table else run_cells(loaded, cells, folder, part, own_device())
         # Of cells that are made one by one, each leaves the table to the call that asks for it.
         if table or (not only and part.of == 1):

@@ -43,18 +43,20 @@ NO_MATTER = (
 
 def check_cell(folder: Path, cell: Cell) -> None:
     """RunError with every difference where the folder holds another recipe than the study's cell."""
+    refuse_changes(folder, differences(folder, cell))
+
+
+def differences(folder: Path, cell: Cell) -> list[str]:
+    """How the recipe that a folder holds differs from a cell's, as sentences; none where it holds none."""
     kept = _kept(folder, cell)
     if kept is None:
-        return
+        return []
     now = _said(cell)
-    refuse_changes(
-        folder,
-        [
-            f"{key} was {kept.get(key)!r}, is {now.get(key)!r}"
-            for key in sorted(kept.keys() | now.keys())
-            if kept.get(key) != now.get(key) and not key.startswith(NO_MATTER)
-        ],
-    )
+    return [
+        f"{key} was {kept.get(key)!r}, is {now.get(key)!r}"
+        for key in sorted(kept.keys() | now.keys())
+        if kept.get(key) != now.get(key) and not key.startswith(NO_MATTER)
+    ]
 
 
 def begin_cell(folder: Path, cell: Cell, study: str) -> None:

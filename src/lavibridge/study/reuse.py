@@ -1,0 +1,45 @@
+"""Cells that another study has made: of the same recipe, so that they need not be trained again.
+
+    FOLDER/CONDITION/seed-S  with the same recipe, trained  --copy-->  OUT/CONDITION'/seed-S
+
+What the other study has measured counts where this one asks for it alike; the rest is measured anew.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from lavibridge.core.errors import RunError
+from lavibridge.core.files import read_json, write_json
+from lavibridge.core.log import console
+from lavibridge.study.cells import Cell
+from lavibridge.study.folder import CELL, differences
+from lavibridge.training.checkpoint import is_trained
+
+
+def take_over(cells: Sequence[Cell], out: Path, folders: Sequence[Path], study: str) -> None:
+    """Copy each cell that is not begun from the first folder of a study that has it trained.
+
+    RunError, before anything is copied, where a folder holds no cell of any study.
+    """
+    found = [(folder, sorted(path.parent for path in folder.glob(f"*/seed-*/{CELL}"))) for folder in folders]
+    for folder, made in found:
+        if not made:
+            raise RunError(f"--reuse: {folder} holds no cell of a study (CONDITION/seed-S/{CELL})")
+    for cell in cells:
+        place = out / cell.name
+        same = next((other for _, made in found for other in made if _is_same(cell, other)), None)
+        if same is None or place.exists():
+            continue
+        partial = place.with_name(f".{place.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(same, partial)
+        kept = read_json(partial / CELL)
+        write_json(partial / CELL, {**kept, "study": study, "condition": cell.condition})
+        os.replace(partial, place)
+        console.print(f"{cell.name}: taken over from {same}", markup=False, soft_wrap=True)
+
+
+def _is_same(cell: Cell, folder: Path) -> bool:
+    return not differences(folder, cell) and (cell.native or is_trained(folder, cell.recipe.training))
