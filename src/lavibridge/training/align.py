@@ -112,7 +112,7 @@ def align(
 
 
 def _optimizers(weights: list[nn.Parameter], lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices, as AdamW took more than twice the steps to miss as little (LOG.md, 2026-11-22);
+    """Muon for the matrices, as AdamW took twice the steps to miss as little (LOG.md, 2026-11-22);
     AdamW for the rest."""
     matrices = [weight for weight in weights if weight.ndim == 2]
     rest = [weight for weight in weights if weight.ndim != 2]
