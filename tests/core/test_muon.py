@@ -62,3 +62,19 @@ def test_a_matrix_without_gradient_stays() -> None:
     matrix = nn.Parameter(torch.ones(2, 3))
     Muon([matrix], lr=0.1).step()
     assert torch.equal(matrix, torch.ones(2, 3))
+
+
+def test_what_is_no_matrix_is_trained_as_by_adamw() -> None:
+    torch.manual_seed(0)
+    ours, theirs = nn.Parameter(torch.randn(7)), nn.Parameter(torch.zeros(7))
+    theirs.data.copy_(ours.data)
+    optimizers = (
+        Muon([ours], lr=0.1, weight_decay=0.03),
+        torch.optim.AdamW([theirs], lr=0.1, betas=(0.9, 0.98), weight_decay=0.03),
+    )
+    for _ in range(20):
+        ours.grad = torch.randn(7)
+        theirs.grad = ours.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs)

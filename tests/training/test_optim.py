@@ -70,7 +70,7 @@ def steps(optimizer: torch.optim.Optimizer, weights: list[nn.Parameter], count: 
         optimizer.step()
 
 
-@pytest.mark.parametrize("kind", ["adamw", "adamw8bit"])
+@pytest.mark.parametrize("kind", ["adamw", "adamw8bit", "muon"])
 def test_what_an_optimiser_remembers_can_be_kept_by_name(kind: str, tmp_path: Path) -> None:
     """Four steps, a break, and two more equal six; the parts come back in another order."""
     if kind == "adamw8bit":

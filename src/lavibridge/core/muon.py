@@ -1,13 +1,15 @@
 """Muon (Jordan et al. 2024): momentum with all its singular values made about one, for weight matrices.
 
     m = 0.95 m + 0.05 g        u = orthogonal(0.95 m + 0.05 g)
-    W = (1 - 0.05 lr) W - 0.2 lr sqrt(max(rows, columns)) u
+    W = (1 - decay lr) W - 0.2 lr sqrt(max(rows, columns)) u
 
 The factor gives an update the usual size of AdamW's (Liu et al. 2025, arXiv 2502.16982), whose rates it can
-so share. `torch.optim.Muon` iterates in bfloat16, which takes 15 to 30 times as long on a CPU without it.
+so share. What is no matrix (gains, biases, learned tokens) is trained by AdamW, at the same rate.
+`torch.optim.Muon` iterates in bfloat16, which takes 15 to 30 times as long on a CPU without it, and takes
+matrices only.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -16,35 +18,53 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 MOMENTUM, DECAY = 0.95, 0.05
+FIRST, SECOND, FLOOR = 0.9, 0.98, 1e-8
+"""AdamW's, for what is no matrix."""
 ITERATIONS = 5
 LINEAR, CUBIC, QUINTIC = 3.4445, -4.7750, 2.0315
 """Of the odd polynomial that takes singular values in (0, 1] to about one when it is applied five times."""
 
 
 class Muon(Optimizer):
-    """For matrices alone; everything else of a network needs another optimiser."""
+    """For all weights of a network; the groups are as those of any optimiser of PyTorch."""
 
-    def __init__(self, matrices: Iterable[nn.Parameter], lr: float) -> None:
-        super().__init__(list(matrices), {"lr": lr})
+    def __init__(
+        self,
+        weights: Iterable[nn.Parameter] | Iterable[Mapping[str, Any]],
+        lr: float = 1e-3,
+        weight_decay: float = DECAY,
+    ) -> None:
+        super().__init__(list(weights), {"lr": lr, "weight_decay": weight_decay})  # type: ignore[arg-type]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One update of every matrix that has a gradient."""
+        """One update of every weight that has a gradient."""
         assert closure is None
         for group in self.param_groups:
-            for matrix in group["params"]:
-                if matrix.grad is not None:
-                    self._update(matrix, group["lr"], self.state[matrix])
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    weight.mul_(1 - group["lr"] * group["weight_decay"])
+                    update = self._turned if weight.ndim == 2 else self._scaled
+                    weight.add_(update(weight.grad, self.state[weight]), alpha=-group["lr"])
 
-    def _update(self, matrix: nn.Parameter, lr: float, state: dict[str, Any]) -> None:
-        assert matrix.grad is not None
+    def _turned(self, gradient: Tensor, state: dict[str, Any]) -> Tensor:
+        """Muon's update of a matrix."""
         if not state:
-            state["momentum"] = torch.zeros_like(matrix)
+            state["momentum"] = torch.zeros_like(gradient)
         momentum: Tensor = state["momentum"]
-        momentum.lerp_(matrix.grad, 1 - MOMENTUM)
-        size = 0.2 * max(matrix.shape) ** 0.5
-        matrix.mul_(1 - lr * DECAY)
-        matrix.add_(orthogonal(matrix.grad.lerp(momentum, MOMENTUM)), alpha=-lr * size)
+        momentum.lerp_(gradient, 1 - MOMENTUM)
+        return orthogonal(gradient.lerp(momentum, MOMENTUM)) * (0.2 * max(gradient.shape) ** 0.5)
+
+    def _scaled(self, gradient: Tensor, state: dict[str, Any]) -> Tensor:
+        """AdamW's update of anything else."""
+        if not state:
+            state.update(mean=torch.zeros_like(gradient), square=torch.zeros_like(gradient), step=0)
+        state["step"] += 1
+        state["mean"].lerp_(gradient, 1 - FIRST)
+        state["square"].lerp_(gradient.square(), 1 - SECOND)
+        mean = state["mean"] / (1 - FIRST ** state["step"])
+        square = state["square"] / (1 - SECOND ** state["step"])
+        return mean / (square.sqrt() + FLOOR)
 
 
 def orthogonal(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:

@@ -21,8 +21,9 @@ from lavibridge.plan.passes import (
 )
 from lavibridge.recipes.recipe import Recipe
 
-STATE = {"adamw": 8.0, "adamw8bit": 2.03}
-"""Bytes of an optimiser's state per trained weight: two moments, in 8 bits with a scale for each 256."""
+STATE = {"adamw": 8.0, "adamw8bit": 2.03, "muon": 4.0}
+"""Bytes of an optimiser's state per trained weight: two moments, in 8 bits with a scale for each 256; of a
+matrix under Muon one."""
 UPDATE = 52
 """Bytes moved per trained weight: norm 4, clipping 8, AdamW 28, average 12."""
 

@@ -95,8 +95,9 @@ class Training(Config):
     attention: Literal["auto", "sdpa", "eager", "flash"] = "auto"
     """How attention is computed: as each model likes it best; by torch's own kernels; by plain products,
     which is slow, where a device's kernels are faulty; or by the package `flash-attn`."""
-    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
-    """AdamW, or the same with its two averages in 8 bits (needs the extra `quantize`)."""
+    optimizer: Literal["adamw", "adamw8bit", "muon"] = "adamw"
+    """AdamW; the same with its two averages in 8 bits (needs the extra `quantize`); or Muon, whose updates of
+    matrices have all singular values about one, for about twice the rates."""
     lr: LearningRates = LearningRates()
     """Learning rates."""
     align: Alignment | None = None

@@ -75,7 +75,8 @@ def align(
     own = own_encoder(bridge, "training.align")
     read, read_own = reader(bridge), reader(own)
     weights = [weight for weight in bridge.connector.parameters() if weight.requires_grad]
-    optimizers = _optimizers(weights, settings.lr)
+    # AdamW took twice the steps to miss as little (LOG.md, 2026-11-22).
+    optimizer = Muon(weights, settings.lr, weight_decay=0.0)
     with ExitStack() as during:
         for model in (bridge.language, bridge.vision):
             during.enter_context(lora.left_out(model.backbone))
@@ -88,9 +89,8 @@ def align(
             if done >= 1:
                 break
             rate = settings.lr * min(1.0, (step + 1) / WARMUP) * (1 + math.cos(math.pi * done)) / 2
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
+            for group in optimizer.param_groups:
+                group["lr"] = rate
             chosen = torch.Generator().manual_seed(mix(batches.settings.seed, step))
             picked = torch.randint(len(queries.t), (len(captions),), generator=chosen)
             loss = missed(bridge, own, read(captions), read_own(captions), queries, picked)
@@ -103,22 +103,11 @@ def align(
             for weight, gradient in zip(weights, gradients, strict=True):
                 weight.grad = gradient
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
             if log is not None:
                 log.write({"step": step + 1, "missed": value, "lr": rate, "seconds": perf_counter() - begun})
             bar.update(task, completed=step + 1, status=f"missed {value:.1%}")
-
-
-def _optimizers(weights: list[nn.Parameter], lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices, as AdamW took twice the steps to miss as little (LOG.md, 2026-11-22);
-    AdamW for the rest."""
-    matrices = [weight for weight in weights if weight.ndim == 2]
-    rest = [weight for weight in weights if weight.ndim != 2]
-    adamw = torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0) if rest else None
-    muon = Muon(matrices, lr) if matrices else None
-    return [optimizer for optimizer in (muon, adamw) if optimizer is not None]
 
 
 def check_alignable(bridge: Bridge) -> None:

@@ -6,7 +6,8 @@
 With a limit in minutes, `done` follows whichever is nearer its end, the steps or the clock, so that the
 anneal is finished when training is, on a fast machine and on a slow one.
 
-Loshchilov and Hutter 2017 (AdamW), arXiv 1711.05101; Dettmers et al. 2021 (8 bits), arXiv 2110.02861.
+Loshchilov and Hutter 2017 (AdamW), arXiv 1711.05101; Dettmers et al. 2021 (8 bits), arXiv 2110.02861; Jordan
+et al. 2024 (Muon, core/muon.py).
 """
 
 import math
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from lavibridge.bridge import PUBLISHED_LR
 from lavibridge.core.errors import RecipeError
+from lavibridge.core.muon import Muon
 from lavibridge.recipes.training import LearningRates, Training
 
 NUMBER = "number"
@@ -51,6 +53,8 @@ def make_optimizer(
         )
     if kind == "adamw8bit":
         return _eight_bits(groups, weight_decay)
+    if kind == "muon":
+        return Muon(groups, weight_decay=weight_decay)
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
     # One kernel for hundreds of small LoRA matrices, instead of a loop over them in Python.
     return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=devices <= {"cpu", "cuda"})
