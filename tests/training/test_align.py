@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from lavibridge.bridge import Bridge
+from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError
 from lavibridge.data.base import open_dataset
 from lavibridge.data.pictures.rejected import Rejected
@@ -18,7 +19,7 @@ from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.training import Training
 from lavibridge.report.curves import curves
 from lavibridge.report.records import read_run
-from lavibridge.training.align import Queries, check_alignable, collect_queries, missed
+from lavibridge.training.align import Queries, check_alignable, collect_queries, missed, with_noise
 from lavibridge.training.batches import Batches
 from lavibridge.training.checkpoint import checkpoints
 from lavibridge.training.train import train
@@ -54,6 +55,19 @@ def test_the_own_encoder_misses_nothing_of_itself_and_a_deaf_one_everything() ->
     read, nothing = own.features(CAPTIONS), own.features(["", "", ""])
     assert float(missed(own, own, read, read, queries, picked)) == 0
     assert float(missed(own, own, nothing, read, queries, picked)) > 0.5
+
+
+def test_noise_is_as_large_as_it_is_said_to_be_and_the_same_every_time() -> None:
+    hidden = torch.randn(64, 2, 50, 6) * torch.tensor([0.1, 1, 1, 3, 10, 1])
+    features = TextFeatures(hidden=hidden, mask=torch.rand(64, 50) < 0.5)
+    features.hidden.masked_fill_(~features.mask[:, None, :, None], 1e6)  # padding tells nothing of the spread
+    assert with_noise(features, 0.0, torch.Generator()) is features
+    drawn = [with_noise(features, 0.5, torch.Generator().manual_seed(3)).hidden for _ in range(2)]
+    assert torch.equal(*drawn)
+    real = features.mask[:, None, :, None].expand(-1, 2, -1, 6)
+    noise = (drawn[0] - features.hidden)[real].reshape(-1, 6)
+    ratio = noise.std(0) / features.hidden[real].reshape(-1, 6).std(0)
+    assert ratio.sub(0.5).abs().max() < 0.05
 
 
 def test_only_the_connector_learns_and_it_comes_to_be_heard(toy: Toy, tmp_path: Path) -> None:

@@ -29,6 +29,10 @@ class Alignment(Config):
     """Captions per step."""
     lr: float = Field(default=2e-4, gt=0)
     """The connector's learning rate; it falls to nothing by a half cosine. Untried on large pairs."""
+    noise: float = Field(default=0.0, ge=0)
+    """Noise on the language model's features, in units of their own spread over the captions' tokens. A
+    connector that hears through noise takes a word for its neighbours, also those that no caption has, but is
+    slower to learn what goes with what (LOG.md, 2026-11-22)."""
 
 
 class Teaching(Config):
