@@ -15,7 +15,7 @@ from lavibridge.cli.main import app
 from lavibridge.core.errors import LaviError, RunError
 from lavibridge.study import run
 from lavibridge.study.cells import choose, expand, load_study
-from lavibridge.study.folder import CELL
+from lavibridge.study.folder import CELL, differences
 from lavibridge.training.checkpoint import checkpoints
 
 Write = Callable[..., Path]
@@ -214,3 +214,17 @@ def test_a_cell_of_the_same_recipe_is_taken_over_from_another_study(
     assert set(kept["suites"]) == {"world"}
     lavi(other, "--table", "--out", out, "--reuse", made)
     assert not (out / "wider").exists(), "another rank is another recipe"
+
+
+def test_a_cell_of_an_earlier_version_has_the_defaults_of_what_there_was_not(
+    made: Path, toy: Path, tmp_path: Path
+) -> None:
+    out = copied(made, tmp_path)
+    cell = expand(load_study(str(toy)), out)[0]
+    kept = json.loads((out / cell.name / CELL).read_text())
+    assert kept["recipe"].pop("training.optimizer") == "adamw"
+    (out / cell.name / CELL).write_text(json.dumps(kept))
+    assert differences(out / cell.name, cell) == []
+    kept["recipe"]["training.gone"] = 3
+    (out / cell.name / CELL).write_text(json.dumps(kept))
+    assert "training.gone was 3, is None" in differences(out / cell.name, cell)

@@ -10,7 +10,7 @@ A suite counts as measured when cell.json says so, with the options that the stu
 from pathlib import Path
 from typing import Any
 
-from lavibridge.core.errors import RunError
+from lavibridge.core.errors import RecipeError, RunError
 from lavibridge.core.files import read_json, write_json
 from lavibridge.recipes.read import read_yaml
 from lavibridge.recipes.recipe import Recipe, make_recipe
@@ -103,10 +103,26 @@ def _kept(folder: Path, cell: Cell) -> dict[str, Any] | None:
         found = read_json(folder / CELL)
         if not isinstance(found, dict) or not isinstance(found.get("recipe"), dict):
             raise RunError(f"{folder / CELL} is damaged: delete the folder, and the cell is made again")
-        return dict(found["recipe"])
+        return _completed(found["recipe"])
     if (folder / RECIPE).is_file():
         return {**_flat(make_recipe(read_yaml(folder / RECIPE))), **cell.said}
     return None
+
+
+def _completed(kept: dict[str, Any]) -> dict[str, Any]:
+    """A recipe of an earlier version with the defaults of what there was not then."""
+    nested: dict[str, Any] = {}
+    for path, value in kept.items():
+        *above, key = path.split(".")
+        place = nested
+        for name in above:
+            place = place.setdefault(name, {})
+        place[key] = value
+    native = nested.pop("native", False)
+    try:
+        return {**_flat(make_recipe(nested)), "native": native}
+    except RecipeError:  # of what there is no more; the differences say which
+        return kept
 
 
 def _said(cell: Cell) -> dict[str, Any]:
