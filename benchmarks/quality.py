@@ -49,12 +49,20 @@ PUBLISHED = (
     "training.lr={language_lora: 5.0e-6, connector: 1.0e-4, vision_lora: 1.0e-4}",
 )
 TUNED = (*PUBLISHED, "training.lr={language_lora: 1.0e-4, connector: 2.0e-3, vision_lora: 2.0e-3}")
-ALIGNED = ("training.align={steps: 600, batch: 32, lr: 2.0e-3}",)
+ALIGNED = ("training.align={steps: 600, batch: 32, lr: 5.0e-3}",)
+RESAMPLER = (
+    "connector.kind=resampler",
+    "connector.blocks=1",
+    "connector.latents=32",
+    "connector.read={layer: 3}",
+    "connector.whiten=true",
+)
 RECIPES: Mapping[str, tuple[str, ...]] = {
     "published": (*PUBLISHED, f"training.steps={3 * STEPS}"),
     "tuned": (*TUNED, f"training.steps={STEPS}"),
     "tuned, teacher": (*TUNED, "training.teacher={guidance: 4.0}", f"training.steps={STEPS}"),
     "aligned": (*ALIGNED, "training.steps=200"),
+    "aligned, resampler": (*ALIGNED, *RESAMPLER, "training.steps=200"),
     "aligned, teacher": (*ALIGNED, "training.teacher={guidance: 4.0}", "training.steps=200"),
 }
 
