@@ -1,8 +1,14 @@
 """`lavi study`: a grid of recipes, trained, measured, and put into one table."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from lavibridge.study.cells import Cell
+    from lavibridge.study.study import Study
 
 STUDY = typer.Argument(
     metavar="STUDY", help="A study's name (see `lavi show studies`) or a path to a YAML file."
@@ -85,24 +91,36 @@ def study(
         found = find_device(device)
         print("\n".join(lines(find_costs(loaded, cells, folder, found), found)))
     else:
-        from lavibridge.cli.evaluate import own_device
-        from lavibridge.evaluation.run import part_of_environment
-        from lavibridge.study.finish import finish
-        from lavibridge.study.run import failed, run_cells
+        _make(loaded, every, cells, folder, reuse or [], is_whole=not only, only_table=table)
 
-        part = part_of_environment()
-        if reuse:
-            from lavibridge.study.reuse import take_over
 
-            if part.of > 1:
-                raise typer.BadParameter("--reuse: take cells over with one process first, with --table")
-            take_over(cells, folder, reuse, loaded.name)
-        failures = [] if table else run_cells(loaded, cells, folder, part, own_device())
-        # Of cells that are made one by one, each leaves the table to the call that asks for it.
-        if table or (not only and part.of == 1):
-            print(finish(loaded, every, folder), end="")
-        if failures:
-            raise failed(failures, len(cells))
+def _make(
+    loaded: "Study",
+    every: "Sequence[Cell]",
+    cells: "Sequence[Cell]",
+    folder: Path,
+    reuse: list[Path],
+    *,
+    is_whole: bool,
+    only_table: bool,
+) -> None:
+    """Make the cells, and the table where it is not left to a later call."""
+    from lavibridge.cli.evaluate import own_device
+    from lavibridge.evaluation.run import part_of_environment
+    from lavibridge.study.finish import finish
+    from lavibridge.study.reuse import take_over
+    from lavibridge.study.run import failed, run_cells
+
+    part = part_of_environment()
+    if reuse and part.of > 1:
+        raise typer.BadParameter("--reuse: take cells over with one process first, with --table")
+    take_over(cells, folder, reuse, loaded.name)
+    failures = [] if only_table else run_cells(loaded, cells, folder, part, own_device())
+    # Of cells that are made one by one, each leaves the table to the call that asks for it.
+    if only_table or (is_whole and part.of == 1):
+        print(finish(loaded, every, folder), end="")
+    if failures:
+        raise failed(failures, len(cells))
 
 
 def _sources(given: list[str]) -> dict[str, str]:
