@@ -101,7 +101,7 @@ class Training(Config):
     which is slow, where a device's kernels are faulty; or by the package `flash-attn`."""
     optimizer: Literal["adamw", "adamw8bit", "muon"] = "adamw"
     """AdamW; the same with its two averages in 8 bits (needs the extra `quantize`); or Muon, whose updates of
-    matrices have all singular values about one, for about twice the rates."""
+    matrices have all singular values about one (no gain in short runs so far, LOG.md, 2026-11-22)."""
     lr: LearningRates = LearningRates()
     """Learning rates."""
     align: Alignment | None = None
