@@ -56,6 +56,8 @@ Latents = Float[Tensor, "batch 4 16 16"]
 class Noised:
     """A batch of latents at random times."""
 
+    rows: Int[Tensor, " batch"]
+    """Which pairs of the pool they are."""
     latents: Latents
     noise: Latents
     t: Int[Tensor, " batch"]
@@ -92,7 +94,7 @@ class LatentDiffusionPretraining(Pretraining):
         folder = autoencoder or models_folder() / "mini-sd" / "vae"
         self.vae = AutoencoderKL.from_pretrained(folder).float().eval()
         self.vae.register_to_config(_name_or_path="")  # a path of this machine, which exports would carry on
-        pairs = make_pairs(self.seed + 2, pool)
+        self.pairs = pairs = make_pairs(self.seed + 2, pool)
         self.first, self.later, self.of_places, self.of_numbers = (
             torch.tensor(
                 [emphasis.get(pair.category, 1.0) * (placed if _is_placed(pair) else 1.0) for pair in pairs]
@@ -158,7 +160,8 @@ class LatentDiffusionPretraining(Pretraining):
         noisy = alpha_bar.sqrt() * latents + (1 - alpha_bar).sqrt() * noise
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         text = self.read(captions)
-        loss = self.errors(Noised(latents=latents, noise=noise, t=t, noisy=noisy), text).mean()
+        noised = Noised(rows=chosen, latents=latents, noise=noise, t=t, noisy=noisy)
+        loss = self.errors(noised, text).mean()
         if self.questions is not None:
             loss = loss + ASKED * self.questions(text.tokens[kept], self.told[chosen[kept]])
         return loss

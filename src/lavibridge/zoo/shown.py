@@ -1,0 +1,91 @@
+"""What a picture shows, patch by patch, as labels: beside the denoising, a transformer's inner tokens answer.
+
+    loss = cross-entropy(shape, colour, texture) + |centre and size of the thing - answered|
+
+The squared error of the noise says little of shapes: a circle and a square of the same size differ in a few
+corner pixels. A label says at once what a patch is to become a part of. After representation alignment (Yu
+et al. 2024, arXiv 2410.06940), which asks inner tokens for another network's features.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lavibridge.world.captions import Pair
+from lavibridge.world.drawing import placed_mask
+from lavibridge.world.scene import CANVAS, COLORS, SHAPES, TEXTURES, Thing
+
+SIDE = 8
+"""Patches to a side of the picture."""
+ANSWERS = (len(SHAPES), len(COLORS), len(TEXTURES))
+"""Possible answers to each question, besides 0: nothing lies here."""
+COVERED = 4
+"""Pixels of a patch from which a thing counts as lying there."""
+GROUND_WEIGHT = 0.15
+"""What an empty patch counts, of which most pictures are made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """The labels of pictures."""
+
+    kinds: Int[Tensor, "picture patch 3"]
+    """Shape, colour and texture of the thing that lies there, from 1; 0 on the ground."""
+    boxes: Float[Tensor, "picture patch 3"]
+    """Its centre from the patch's (x, y) and its side, in pixels over 16; 0 on the ground."""
+
+    def __getitem__(self, rows: Int[Tensor, " row"]) -> "Shown":
+        return Shown(kinds=self.kinds[rows], boxes=self.boxes[rows])
+
+
+def shown(pairs: Sequence[Pair]) -> Shown:
+    """The labels of the pairs' scenes; a patch belongs to the last drawn of the things that lie there."""
+    kinds = np.zeros((len(pairs), SIDE**2, 3), dtype=np.int64)
+    boxes = np.zeros((len(pairs), SIDE**2, 3), dtype=np.float32)
+    patch = CANVAS // SIDE
+    centers = np.stack(np.meshgrid(*(np.arange(SIDE) * patch + patch / 2,) * 2), axis=-1).reshape(-1, 2)
+    for row, pair in enumerate(pairs):
+        for thing in pair.scene.things:
+            here = placed_mask(thing).reshape(SIDE, patch, SIDE, patch).sum(axis=(1, 3)).ravel() >= COVERED
+            kinds[row, here] = _kind(thing)
+            boxes[row, here, :2] = (np.asarray(thing.center) - centers[here]) / 16
+            boxes[row, here, 2] = thing.side / 16
+    return Shown(kinds=torch.from_numpy(kinds), boxes=torch.from_numpy(boxes))
+
+
+class PatchQuestions(nn.Module):
+    """One linear layer for every patch; it is not part of the exported model."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.answers = nn.Linear(width, sum(1 + count for count in ANSWERS) + 3)
+
+    def forward(self, tokens: Float[Tensor, "batch patch width"], true: Shown) -> Float[Tensor, " batch"]:
+        """The loss of each picture's tokens."""
+        *kinds, boxes = self.answers(self.norm(tokens)).split([*(1 + count for count in ANSWERS), 3], dim=-1)
+        covered = (true.kinds[..., 0] > 0).float()
+        weights = GROUND_WEIGHT + (1 - GROUND_WEIGHT) * covered
+        told = torch.stack(
+            [
+                functional.cross_entropy(each.transpose(1, 2), true.kinds[..., index], reduction="none")
+                for index, each in enumerate(kinds)
+            ]
+        ).sum(dim=0)
+        beside = (boxes - true.boxes).abs().sum(dim=-1) * covered
+        return (told * weights).sum(dim=1) / weights.sum(dim=1) + beside.sum(dim=1) / covered.sum(
+            dim=1
+        ).clamp(min=1)
+
+
+def _kind(thing: Thing) -> tuple[int, int, int]:
+    return (
+        1 + SHAPES.index(thing.shape),
+        1 + tuple(COLORS).index(thing.color),
+        1 + TEXTURES.index(thing.texture),
+    )
