@@ -40,7 +40,7 @@ lint: venv  ## style, types, import contracts
 check: lint test  ## all that has to hold before a change goes in
 
 bench: quickstart  ## the benchmarks, which take long; a ratio that has fallen by 10 % is an error
-	@set -e; for script in startup train_step serve draw quickstart; do echo "== $$script"; $(BIN)/python benchmarks/$$script.py; done
+	@set -e; for script in startup train_step serve draw growth quickstart; do echo "== $$script"; $(BIN)/python benchmarks/$$script.py; done
 	$(BIN)/python benchmarks/table.py
 
 clean:  ## caches and the environment; runs/ stays
