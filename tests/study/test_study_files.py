@@ -68,16 +68,16 @@ def test_a_value_of_a_study_reaches_the_recipe_as_it_is(value: Any) -> None:
 
 def test_expansion_is_the_same_every_time_and_seeds_and_conditions_are_what_differs(tmp_path: Path) -> None:
     two = [{"name": "a"}, {"name": "b", "set": {"connector.kind": "mlp", "training.steps": 7}}]
-    asked = study(conditions=two, seeds=[3, 1], set={"training.batch": 4, "connector.dropout": 0.5})
+    asked = study(conditions=two, seeds=[3, 1], set={"training.batch": 4, "connector.latents": 16})
     cells = expand(asked, tmp_path)
     assert [cell.name for cell in cells] == ["a/seed-3", "a/seed-1", "b/seed-3", "b/seed-1"]
     assert cells == expand(asked, tmp_path)
     assert [cell.recipe.training.seed for cell in cells] == [3, 1, 3, 1]
     assert {cell.recipe.training.batch for cell in cells} == {4}
     assert [cell.recipe.training.steps for cell in cells] == [600, 600, 7, 7]
-    # A new kind empties its section: the study's dropout was the other connector's.
+    # A new kind empties its section: the study's latents were the other connector's.
     assert cells[2].recipe.connector.model_dump() == {"kind": "mlp", "read": None, "whiten": False}
-    assert cells[0].recipe.connector.model_dump()["dropout"] == 0.5
+    assert cells[0].recipe.connector.model_dump()["latents"] == 16
 
 
 def test_cells_are_chosen_by_condition_cell_or_pattern(tmp_path: Path) -> None:
