@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from run_folder import tensors
 
 from lavibridge.core.errors import RunError
 from lavibridge.data.pictures.files import Listed
@@ -41,14 +41,6 @@ FILES = (
     "optimizer.safetensors",
     "state.json",
 )
-
-
-def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    return {
-        f"{path.relative_to(folder)}:{name}": value
-        for path in sorted(folder.rglob("*.safetensors"))
-        for name, value in load_file(path).items()
-    }
 
 
 def make_toy(toy: Toy, **training: Any) -> Recipe:

@@ -11,20 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from run_folder import tensors
 
 from lavibridge.training.checkpoint import check_files, checkpoints
 
 STEPS = 12
 OFTEN = (f"training.steps={STEPS}", "training.checkpoint_every=2", "training.keep_checkpoints=2")
-
-
-def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    return {
-        f"{path.relative_to(folder)}:{name}": value
-        for path in sorted(folder.rglob("*.safetensors"))
-        for name, value in load_file(path).items()
-    }
 
 
 def newest(run: Path) -> int:

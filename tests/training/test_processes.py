@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from run_folder import rows, same, tensors
 
 from lavibridge.training.checkpoint import checkpoints
 
@@ -15,25 +15,8 @@ STILL = ("lora.language.dropout=0", "lora.vision.dropout=0", "connector.dropout=
 SHARED = "training.sharding=fsdp2"
 
 
-def rows(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-
-
 def losses(run: Path) -> list[float]:
     return [row["loss"] for row in rows(run)]
-
-
-def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    return {
-        f"{path.relative_to(folder)}:{name}": value
-        for path in sorted(folder.rglob("*.safetensors"))
-        for name, value in load_file(path).items()
-    }
-
-
-def same(first: Path, second: Path) -> bool:
-    a, b = tensors(first), tensors(second)
-    return a.keys() == b.keys() and bool(a) and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from run_folder import rows, same, tensors
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import DataError, NotFiniteError, RunError
@@ -24,23 +24,6 @@ from lavibridge.training.checkpoint import checkpoints
 from lavibridge.training.train import train
 
 Toy = Callable[..., Recipe]
-
-
-def rows(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-
-
-def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    return {
-        f"{path.relative_to(folder)}:{name}": value
-        for path in sorted(folder.rglob("*.safetensors"))
-        for name, value in load_file(path).items()
-    }
-
-
-def same(first: Path, second: Path) -> bool:
-    a, b = tensors(first), tensors(second)
-    return a.keys() == b.keys() and bool(a) and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize(
