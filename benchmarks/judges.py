@@ -1,6 +1,6 @@
 """How far the world's learned judges agree with its exact checker, on the pictures of an evaluation.
 
-lavi evaluate mini-sd --suite world --out FOLDER
+lavi evaluate mini-sd --suite world --limit 100 --out FOLDER
 python benchmarks/judges.py FOLDER        writes docs/judges.md
 """
 
@@ -19,8 +19,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "judges.md"
 HEAD = """# The learned judges of the miniature world
 
 How far what learned judges say agrees with what is true. Made by `python benchmarks/judges.py FOLDER` from
-the pictures of `lavi evaluate mini-sd --suite world --out FOLDER`; 95 % intervals in brackets, by the
-bootstrap over pictures (Wilson's for shares).
+the pictures of `lavi evaluate mini-sd --suite world --limit 100 --out FOLDER`; 95 % intervals in brackets,
+by the bootstrap over pictures (Wilson's for shares).
 
 - **AUROC**: the chance that a picture which keeps all promises is scored above one that does not; 0.5 knows
   nothing. Empty where (nearly) all pictures are of one kind.
