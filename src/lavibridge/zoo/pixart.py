@@ -6,8 +6,8 @@ and Dhariwal 2021 (arXiv 2102.09672, section 3.1), from their variational term, 
 
     log s^2 = v log beta_t + (1 - v) log beta~_t,    v = (output + 1) / 2
 
-Its inner tokens also answer what their patch is to show (zoo/shown.py): left to the noise's error alone, it
-drew blobs after 10,000 steps.
+Its inner tokens also answer what their patch is to show (zoo/shown.py), which doubled what a caption is worth
+to it after as many steps (LOG.md, 2026-11-22).
 """
 
 import math

@@ -18,12 +18,15 @@ from torch.nn import functional
 
 from lavibridge.world.captions import Pair
 from lavibridge.world.drawing import placed_mask
-from lavibridge.world.scene import CANVAS, COLORS, SHAPES, TEXTURES, Thing
+from lavibridge.world.scene import CANVAS
+from lavibridge.zoo.told import OF_A_GROUP
 
 SIDE = 8
 """Patches to a side of the picture."""
-ANSWERS = (len(SHAPES), len(COLORS), len(TEXTURES))
-"""Possible answers to each question, besides 0: nothing lies here."""
+KINDS = {name: OF_A_GROUP[name] for name in ("shape", "color", "texture")}
+"""What is asked of a patch, and the possible answers besides 0: nothing lies here."""
+OUTPUTS = [*(1 + len(answers) for answers in KINDS.values()), 3]
+"""Numbers that a token answers with: one for each answer, and the box."""
 COVERED = 4
 """Pixels of a patch from which a thing counts as lying there."""
 GROUND_WEIGHT = 0.15
@@ -52,7 +55,7 @@ def shown(pairs: Sequence[Pair]) -> Shown:
     for row, pair in enumerate(pairs):
         for thing in pair.scene.things:
             here = placed_mask(thing).reshape(SIDE, patch, SIDE, patch).sum(axis=(1, 3)).ravel() >= COVERED
-            kinds[row, here] = _kind(thing)
+            kinds[row, here] = [1 + kind.index(getattr(thing, name)) for name, kind in KINDS.items()]
             boxes[row, here, :2] = (np.asarray(thing.center) - centers[here]) / 16
             boxes[row, here, 2] = thing.side / 16
     return Shown(kinds=torch.from_numpy(kinds), boxes=torch.from_numpy(boxes))
@@ -64,11 +67,11 @@ class PatchQuestions(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.answers = nn.Linear(width, sum(1 + count for count in ANSWERS) + 3)
+        self.answers = nn.Linear(width, sum(OUTPUTS))
 
     def forward(self, tokens: Float[Tensor, "batch patch width"], true: Shown) -> Float[Tensor, " batch"]:
         """The loss of each picture's tokens."""
-        *kinds, boxes = self.answers(self.norm(tokens)).split([*(1 + count for count in ANSWERS), 3], dim=-1)
+        *kinds, boxes = self.answers(self.norm(tokens)).split(OUTPUTS, dim=-1)
         covered = (true.kinds[..., 0] > 0).float()
         weights = GROUND_WEIGHT + (1 - GROUND_WEIGHT) * covered
         told = torch.stack(
@@ -78,14 +81,5 @@ class PatchQuestions(nn.Module):
             ]
         ).sum(dim=0)
         beside = (boxes - true.boxes).abs().sum(dim=-1) * covered
-        return (told * weights).sum(dim=1) / weights.sum(dim=1) + beside.sum(dim=1) / covered.sum(
-            dim=1
-        ).clamp(min=1)
-
-
-def _kind(thing: Thing) -> tuple[int, int, int]:
-    return (
-        1 + SHAPES.index(thing.shape),
-        1 + tuple(COLORS).index(thing.color),
-        1 + TEXTURES.index(thing.texture),
-    )
+        things = covered.sum(dim=1).clamp(min=1)
+        return (told * weights).sum(dim=1) / weights.sum(dim=1) + beside.sum(dim=1) / things
