@@ -31,9 +31,9 @@ from lavibridge.training.train import train
 
 SEEDS, PROMPTS, SHARE = 3, 100, 0.9
 COMMON = (
-    "data.scenes=4000",
+    "data.scenes=2000",
     "data.mix={one: 1.0}",
-    "training.batch=32",
+    "training.batch=16",
     "training.keep_checkpoints=null",
     "training.preview_every=0",
 )

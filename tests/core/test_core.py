@@ -11,7 +11,7 @@ from pydantic import Field
 from lavibridge.core import files, log, registry, sources
 from lavibridge.core.config import Config, validate
 from lavibridge.core.contracts import Batch, Conditioning, TextFeatures
-from lavibridge.core.device import pick_device, pick_dtype, set_threads
+from lavibridge.core.device import cpu_computes_bfloat16, pick_device, pick_dtype, set_threads
 from lavibridge.core.errors import LaviError, ModelError, NotFiniteError, RecipeError
 from lavibridge.core.log import JsonLog, progress
 
@@ -140,7 +140,7 @@ def test_progress_without_a_terminal_is_a_plain_line_now_and_then(
     assert lines(60.0) == []
 
 
-def test_devices() -> None:
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pick_device("cpu").type == "cpu"
     assert pick_device("auto").type in ("cpu", "cuda", "mps")
     with pytest.raises(RecipeError, match="no device"):
@@ -149,6 +149,9 @@ def test_devices() -> None:
     with pytest.raises(RecipeError, match="float8"):
         pick_dtype("float8")
     assert set_threads() >= 1
+    # A torch that cannot say what its CPU computes in is taken to say no.
+    monkeypatch.delattr("torch.cpu.get_capabilities", raising=False)
+    assert not cpu_computes_bfloat16()
 
 
 def test_contracts_hold_their_shapes() -> None:

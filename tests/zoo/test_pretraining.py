@@ -44,6 +44,20 @@ def test_a_resumed_pretraining_equals_an_uninterrupted_one(tmp_path: Path) -> No
     assert torch.equal(weights(whole), weights(second))
 
 
+def test_rounded_steps_lie_near_exact_ones_and_weights_stay_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lavibridge.zoo.pretraining.cpu_computes_bfloat16", lambda: True)
+    exact, rounded = small_job(), small_job()
+    rounded.bfloat16 = True
+    before = weights(exact)
+    run(exact, tmp_path / "exact", steps=2)
+    run(rounded, tmp_path / "rounded", steps=2)
+    assert weights(rounded).dtype == torch.float32
+    moved = (weights(exact) - before).norm()
+    assert 0 < (weights(rounded) - weights(exact)).norm() < moved
+
+
 def test_the_exported_folder_is_an_ordinary_model(tmp_path: Path) -> None:
     job = small_job()
     scores = run(job, tmp_path / "work", steps=2)

@@ -1,6 +1,8 @@
 """Which device, which number format, how many threads."""
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -29,6 +31,16 @@ def pick_dtype(name: str) -> torch.dtype:
     if name not in DTYPES:
         raise RecipeError(f"dtype: '{name}' is not one of {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def cpu_computes_bfloat16() -> bool:
+    """Whether this CPU multiplies in bfloat16 itself; before torch 2.11 it cannot be asked.
+
+    Products of large matrices then take half the time; a U-Net of a few million weights gains almost nothing
+    (docs/performance.md).
+    """
+    able: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def set_threads() -> int:

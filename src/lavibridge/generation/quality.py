@@ -47,5 +47,6 @@ def read_quality(name: str) -> Quality:
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Whether a device multiplies in bfloat16 itself; no CPU is believed to, as torch cannot say so."""
+    """Whether a device multiplies in bfloat16 itself; no CPU is believed to: one that did gained
+    nothing at these sizes (docs/performance.md)."""
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -38,9 +38,8 @@ PLACING, PLACING_PLACED = {"spatial": 20.0}, 60.0
 """The same while places and directions are learnt: five sixths of the pictures are of such captions."""
 NUMBERS = {"counting": 30.0}
 """The same while numbers are learnt."""
-LATE, LATE_EVERY = 0.8, 3
-"""Every third time is one of the last fifth, when it is decided what lies where; while places or numbers are
-learnt, every time is (LOG.md, 2026-11-21)."""
+LATE = 0.8
+"""Where late times begin, as a share of the schedule: there it is decided what lies where."""
 ASKED = 0.5
 """Weight of the questions beside the denoiser's loss."""
 STEPS, GUIDANCE = 20, 4.0
@@ -82,6 +81,8 @@ class LatentDiffusionPretraining(Pretraining):
     placing: range = range(4_000, 6_500)
     """The steps in which places and directions are learnt: among all other pictures and times they never
     were, by themselves they were after 1,600 steps."""
+    late_every: int = 3
+    """Every which time is a late one; while places or numbers are learnt, all are (LOG.md, 2026-11-21)."""
     numbers: Container[int] = ()
     """The steps in which numbers are learnt."""
     questions: Questions | None = None
@@ -143,6 +144,10 @@ class LatentDiffusionPretraining(Pretraining):
         drawn: np.ndarray = pipeline(captions, generator=generators, output_type="np", **options).images
         return drawn
 
+    def times(self, even: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Times that are not late, as shares of the schedule, from evenly spread ones."""
+        return even
+
     def loss(self, step: int) -> Tensor:
         """Weighted squared error of the predicted noise; times are spread, more of them late."""
         emphasis, late_every = self._lesson(step)
@@ -152,7 +157,7 @@ class LatentDiffusionPretraining(Pretraining):
         noise = torch.randn_like(latents)
         even = (torch.arange(self.batch) + torch.rand(())) / self.batch
         is_late = torch.arange(self.batch) % late_every == 0
-        even = torch.where(is_late, LATE + (1 - LATE) * even, even)
+        even = torch.where(is_late, LATE + (1 - LATE) * even, self.times(even))
         t = (even * len(self.alpha_bar)).long().clamp(max=len(self.alpha_bar) - 1)
         kept = torch.rand(self.batch) >= EMPTY_CAPTIONS
         captions = [self.captions[row] for row in torch.where(kept, chosen + 1, 0).tolist()]
@@ -172,7 +177,7 @@ class LatentDiffusionPretraining(Pretraining):
             return self.of_places, 1
         if step in self.numbers:
             return self.of_numbers, 1
-        return (self.later if step >= self.singles_until else self.first), LATE_EVERY
+        return (self.later if step >= self.singles_until else self.first), self.late_every
 
     def weighted_error(self, noised: "Noised", predicted: Latents) -> Float[Tensor, " batch"]:
         """Squared error of the predicted noise, as much worth as the velocity's."""
