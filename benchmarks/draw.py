@@ -26,7 +26,7 @@ from record import record
 from train_step import SMALL, interval
 
 from lavibridge import Bridge
-from lavibridge.core.device import set_threads
+from lavibridge.core.device import cpu_computes_bfloat16, set_threads
 from lavibridge.core.files import models_folder
 from lavibridge.evaluation.compare import compare
 from lavibridge.evaluation.run import evaluate
@@ -110,18 +110,28 @@ def timed(ways: Mapping[str, Way], rounds: int = ROUNDS) -> dict[str, Any]:
     }
 
 
+def rounded(bridge: Bridge) -> Bridge:
+    """The bridge as one whose recipe says `vision.dtype: bfloat16`."""
+    bridge.vision.backbone.to(torch.bfloat16)
+    bridge.vision.config = bridge.vision.config.model_copy(update={"dtype": "bfloat16"})
+    return bridge
+
+
 def against_published(open_bridge: Callable[[], Bridge], steps: int, **size: Any) -> dict[str, Any]:
     """The published way against `exact`, and how far apart the latents end; at 50 steps all qualities."""
     published, merged = as_published(open_bridge()), open_bridge().merge()
     ways = {"published": drawing(published, steps=steps, **size)}
     ways["exact, as many steps"] = drawing(merged, steps=steps, **size)
+    if cpu_computes_bfloat16():
+        ways["exact, as many steps, bfloat16"] = drawing(rounded(open_bridge().merge()), steps=steps, **size)
+    ways["published"]()
+    expected, errors = LATENTS[0], {}
+    for name, way in ways.items():
+        way()
+        errors[name] = float((LATENTS[0] - expected).norm() / expected.norm())
     if steps == PUBLISHED_STEPS:
         ways |= {name: drawing(merged, quality=name, **size) for name in QUALITIES}
-    ways["published"]()
-    expected = LATENTS[0]
-    ways["exact, as many steps"]()
-    error = float((LATENTS[0] - expected).norm() / expected.norm())
-    return {"relative error of the latents": error, "pictures": PICTURES, **timed(ways)}
+    return {"relative error of the latents": errors, "pictures": PICTURES, **timed(ways)}
 
 
 def proportioned() -> Bridge:

@@ -35,7 +35,7 @@ TRAINING: Mapping[str, Sequence[int]] = {
     "side": (64, 128, 192, 256),
     "tokens": (8, 16, 32, 64),
     "width": (128, 256, 512, 1024),
-    "rank": (2, 8, 32, 128),
+    "rank": (2, 8, 32, 64),
 }
 SAID = {
     "batch": "pictures in a batch",

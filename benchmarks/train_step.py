@@ -27,7 +27,7 @@ from record import record
 
 from lavibridge import Bridge
 from lavibridge.core.contracts import Batch
-from lavibridge.core.device import set_threads
+from lavibridge.core.device import cpu_computes_bfloat16, set_threads
 from lavibridge.lora import LoraSettings
 from lavibridge.plan.passes import encoding_pass, training_pass
 from lavibridge.recipes.recipe import load_recipe
@@ -77,6 +77,7 @@ LADDER = {
     "masks, cut to the longest": Way(is_fused=False, channels_last=False),
     "fused AdamW": Way(channels_last=False),
     "channels last": Way(),
+    **({"bfloat16": Way(bfloat16=True)} if cpu_computes_bfloat16() else {}),
 }
 
 

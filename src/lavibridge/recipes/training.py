@@ -24,7 +24,7 @@ class Alignment(Config):
     """Before the first step the connector learns from the image model's own encoder, on captions only."""
 
     steps: int = Field(default=1000, ge=1)
-    """Steps of it; at most half of `max_minutes` is spent."""
+    """Steps of it; at most three quarters of `max_minutes` are spent."""
     batch: int = Field(default=64, ge=2)
     """Captions per step."""
     lr: float = Field(default=2e-4, gt=0)

@@ -34,6 +34,9 @@ from lavibridge.training.sharding import check_sharding
 from lavibridge.training.signals import Interrupted, watch
 from lavibridge.training.trackers import check_trackers, open_journal
 
+ALIGNING = 0.75
+"""Share of `max_minutes` that alignment may take: it teaches more in a minute than pictures do."""
+
 
 def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
     """Train, or go on training, and return the run folder.
@@ -120,7 +123,7 @@ def begin_aligned(session: Session) -> None:
     assert settings.align is not None
     begun = perf_counter()
     log = JsonLog(session.run / "align.jsonl") if session.processes.is_main else None
-    limit = math.inf if settings.max_minutes is None else settings.max_minutes * 30  # half of it
+    limit = math.inf if settings.max_minutes is None else settings.max_minutes * 60 * ALIGNING
     try:
         align(state.bridge, session.dataset, session.batches, settings.align, log, limit)
     finally:
