@@ -157,7 +157,9 @@ def save_curves(curves: Mapping[str, list[Point]]) -> None:
         memory = [point["MiB"] / base["MiB"] for point in points]
         panel.plot(at, memory, marker="s", linestyle=":", label="memory")
         panel.plot(at, [each / base["at"] for each in at], color="0.6", linestyle="--", label="in proportion")
-        panel.set(xscale="log", yscale="log", xlabel=SAID[name.split(", ")[-1]], title=name)
+        panel.set(xscale="log", xlabel=SAID[name.split(", ")[-1]], title=name)
+        panel.set_yscale("log", base=2)
+        panel.yaxis.set_major_formatter("{x:g}")
         panel.set_xticks(at, [str(each) for each in at])
         panel.minorticks_off()
     for panel in panels.flat[len(curves) :]:

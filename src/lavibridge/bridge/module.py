@@ -249,15 +249,16 @@ class Bridge(nn.Module):
 
     @staticmethod
     def native(vision: str | Mapping[str, Any] | VisionModel, device: str = "auto") -> "Bridge":
-        """A published pipeline as it is: under its own text encoder, pads in view, nothing trained."""
-        if isinstance(vision, VisionModel):
-            options: Mapping[str, Any] = vision.config.model_dump()
-        else:
-            options = {"source": vision} if isinstance(vision, str) else vision
-        where = {name: options[name] for name in ("source", "revision") if name in options}
+        """A published pipeline as it is: under its own text encoder, nothing trained.
+
+        Pads are in view where the pipeline shows them (`VisionModel.shows_padding`).
+        """
+        painter = vision if isinstance(vision, VisionModel) else choices.component("vision", vision)
+        options = painter.config.model_dump()
+        where = {name: options[name] for name in ("source", "revision") if options.get(name) is not None}
         bridge = Bridge.compose(
-            language={**where, "see_padding": True},
-            vision=vision,
+            language={**where, "see_padding": painter.shows_padding},
+            vision=painter,
             connector="identity",
             language_lora=None,
             vision_lora=None,

@@ -46,6 +46,8 @@ class VisionModel(nn.Module, ABC):
     """Height and width, in pixels, that the model was made for."""
     default_guidance: ClassVar[float] = 7.5
     """The guidance that its published pipeline draws with."""
+    shows_padding: ClassVar[bool] = True
+    """Whether its published pipeline lets text encoder and denoiser see the padding of prompts."""
     honours_mask: ClassVar[bool] = True
     """Whether the denoiser takes a mask of the tokens. Where not, padding is cut off before it is called."""
     alphas: Float[Tensor, " step"]
