@@ -47,6 +47,6 @@ def read_quality(name: str) -> Quality:
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Whether a device multiplies in bfloat16 itself; no CPU is believed to: one that did gained
-    nothing at these sizes (docs/performance.md)."""
+    """Whether a device multiplies in bfloat16 itself; CPUs are left out: one that does
+    gained little with it (docs/performance.md)."""
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -178,8 +178,8 @@ class _Run:
         return value
 
     def _rounded(self) -> ExitStack:
-        """In bfloat16, if asked for. Attention then goes without its fused kernel, which takes six times as
-        long in bfloat16 where a head's width is no multiple of 32."""
+        """In bfloat16, if asked for. Attention then goes without its fused kernel, whose backward pass took
+        six times as long in bfloat16 with heads 36 wide (LOG.md, 2026-11-22)."""
         stack = ExitStack()
         if self.job.bfloat16 and cpu_computes_bfloat16():
             stack.enter_context(torch.autocast("cpu", torch.bfloat16))
