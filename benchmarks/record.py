@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -42,7 +44,7 @@ def _commit() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """The machine in words: processor, cores that may be used, system, Python; no host name."""
+    """The machine in words: processor, its vector instructions, cores that may be used; no host name."""
     processor = platform.processor() or platform.machine()
     try:
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), flags=re.M)
@@ -51,9 +53,11 @@ def machine() -> dict[str, Any]:
         pass
     cores = len(os.sched_getaffinity(0)) if platform.system() == "Linux" else os.cpu_count() or 1
     short = re.sub(r"[^a-z0-9]+", "-", processor.lower()).strip("-")[:32].strip("-")
+    vectors = torch.backends.cpu.get_cpu_capability()  # one processor's name can stand for several
     return {
-        "name": f"{short}-{cores}-cores",
+        "name": f"{short}-{vectors.lower()}-{cores}-cores",
         "processor": processor,
+        "vectors": vectors,
         "cores": cores,
         "system": platform.system(),
         "python": platform.python_version(),
