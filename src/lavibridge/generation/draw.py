@@ -18,7 +18,7 @@ from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import RecipeError
 from lavibridge.diffusion.guidance import Interval, guide, is_guided
 from lavibridge.generation.emphasis import parse, token_weights, weigh
-from lavibridge.generation.quality import computes_bfloat16
+from lavibridge.generation.quality import gains_by_bfloat16
 from lavibridge.generation.sample import initial_noise, make_scheduler, sample, to_images
 from lavibridge.vision.base import VisionModel
 
@@ -38,7 +38,7 @@ class Order:
     guidance: float
     guidance_interval: Interval
     bfloat16: bool
-    """Whether the denoiser computes in it, where the device does so itself."""
+    """Whether the denoiser computes in it, where the device gains by that."""
     batch: int
     sampler: str
     negative_prompt: str
@@ -133,7 +133,7 @@ def draw_latents(
     }
     fixed = {guided: None if connector.time_aware else connector(each) for guided, each in texts.items()}
     steps = count()
-    is_rounded = order.bfloat16 and computes_bfloat16(noise.device)
+    is_rounded = order.bfloat16 and gains_by_bfloat16(noise.device)
     rounded = torch.autocast(noise.device.type, torch.bfloat16, enabled=is_rounded)
 
     def predict(noisy: Tensor, t: Tensor) -> Tensor:

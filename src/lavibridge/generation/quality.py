@@ -1,7 +1,7 @@
 """How much work a picture is worth: `exact`, `high` or `fast`.
 
     exact   every step guided, in the model's own number format
-    high    as many steps, guided where it decides the picture; bfloat16 where the device computes in it
+    high    as many steps, guided where it decides the picture; bfloat16 where the device gains by it
     fast    twelve steps, guided where it decides the picture; bfloat16 likewise
 
 What is asked for by name (steps, guidance_interval) goes before a quality's own. What `high` and `fast` cost
@@ -46,7 +46,7 @@ def read_quality(name: str) -> Quality:
     return QUALITIES[name]
 
 
-def computes_bfloat16(device: torch.device) -> bool:
-    """Whether a device multiplies in bfloat16 itself; CPUs are left out: one that does
-    gained little with it (docs/performance.md)."""
+def gains_by_bfloat16(device: torch.device) -> bool:
+    """Whether drawing is faster in bfloat16 there: on GPUs that multiply in it themselves. CPUs that do
+    gained little (docs/performance.md)."""
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -19,7 +19,7 @@ from lavibridge.diffusion.guidance import guide, is_guided
 from lavibridge.diffusion.objective import predict_x0
 from lavibridge.generation.draw import gather
 from lavibridge.generation.emphasis import parse
-from lavibridge.generation.quality import computes_bfloat16, read_quality
+from lavibridge.generation.quality import gains_by_bfloat16, read_quality
 from lavibridge.generation.sample import initial_noise, make_scheduler, sampling, to_images
 from lavibridge.serve.engine.painter import Painter, Read
 from lavibridge.serve.engine.rows import Row, predict_rows
@@ -35,7 +35,7 @@ class Canvas:
         self.wish, self.painter = wish, painter
         vision = painter.bridge.vision
         worth = read_quality(wish.quality)
-        self.is_rounded = worth.bfloat16 and computes_bfloat16(painter.bridge.device)
+        self.is_rounded = worth.bfloat16 and gains_by_bfloat16(painter.bridge.device)
         self.guided = [
             is_guided(step, wish.steps, wish.guidance, worth.guidance_interval) for step in range(wish.steps)
         ]
