@@ -54,7 +54,7 @@ class PixArtPretraining(LatentDiffusionPretraining):
     """The transformer under a text encoder that stays frozen."""
 
     name = "mini-pixart"
-    steps = 30_000  # not yet run to its end: one thing right in 75 % after 18,000 (LOG.md, 2026-11-22)
+    steps = 31_000
     singles_until = 4_000
     placing = range(0)
     late_every = 6
@@ -67,6 +67,7 @@ class PixArtPretraining(LatentDiffusionPretraining):
         "width": 64,
         "clean_caption": False,
         "use_resolution_binning": False,
+        "guidance_scale": 2.0,  # at 4 shapes fray: 87 % right where 2 has 91 (LOG.md, 2026-11-22)
     }
 
     def __init__(self, autoencoder: Path | None = None, t5: Path | None = None, pool: int = 50_000) -> None:
