@@ -11,10 +11,11 @@ from lavibridge.world.captions import prompts
 
 def test_scenes_are_right_and_every_drawing_is_judged(tmp_path: Path) -> None:
     page = tmp_path / "gallery.html"
-    chosen = ["--category", "one", "--category", "counting"]
+    chosen = ["--category", "one", "--category", "counting", "--guidance", "3"]
     result = CliRunner().invoke(app, ["world", "gallery", "mini-sd", *chosen, "-n", "2", "-o", str(page)])
     assert result.exit_code == 0, result.output
     text = page.read_text(encoding="utf-8")
+    assert "guidance 3" in text
     for category in ("one", "counting"):
         for pair in prompts(category, 2):
             assert pair.caption in text

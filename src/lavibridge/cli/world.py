@@ -32,6 +32,9 @@ MODELS = typer.Argument(
 )
 CATEGORIES = typer.Option(None, "--category", "-c", help="Only this category; may be given again.")
 EACH = typer.Option(8, "--count", "-n", min=1, help="How many prompts of each category.")
+SCALE = typer.Option(
+    4.0, "--guidance", min=1.0, help="Guidance scale; a bridge that has learnt its own has none."
+)
 PAGE = typer.Option(Path("gallery.html"), "--out", "-o", metavar="FILE", help="The page to write.")
 RESUME = typer.Option(False, "--resume", help="Go on from the newest checkpoint in --out.")
 
@@ -97,6 +100,7 @@ def gallery(
     models: list[str] | None = MODELS,
     category: list[str] | None = CATEGORIES,
     count: int = EACH,
+    guidance: float = SCALE,
     out: Path = PAGE,
 ) -> None:
     """Draw a page of scenes and of what the models make of their captions.
@@ -104,6 +108,7 @@ def gallery(
     \b
     lavi world gallery
     lavi world gallery mini-sd runs/quickstart --category two --count 20
+    lavi world gallery mini-pixart --guidance 2
 
     The page is one file that needs no network. The exact checker marks what is right and says what is wrong.
     """
@@ -118,7 +123,7 @@ def gallery(
             f"--category: there is no '{unknown[0]}' in the world; there are {', '.join(KNOWN)}"
         )
     drawing = [name for name in shipped_models() if (models_folder() / name / "model_index.json").is_file()]
-    print(write_gallery(models or drawing, category or KNOWN, count, out))
+    print(write_gallery(models or drawing, category or KNOWN, count, guidance, out))
 
 
 @app.command()

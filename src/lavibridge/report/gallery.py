@@ -19,7 +19,7 @@ from lavibridge.world.captions import Pair, prompts
 from lavibridge.world.checker import Verdict, check
 from lavibridge.world.drawing import draw
 
-STEPS, GUIDANCE, SEED = 20, 4.0, 0
+STEPS, SEED = 20, 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,9 @@ class Row:
     shown: tuple[Shown, ...]
 
 
-def write_gallery(models: Sequence[str], categories: Sequence[str], count: int, page: Path) -> Path:
+def write_gallery(
+    models: Sequence[str], categories: Sequence[str], count: int, guidance: float, page: Path
+) -> Path:
     """Draw `count` prompts of each category with each model (see `Bridge.open`); returns the page."""
     bridges = {Path(model).name: Bridge.open(model) for model in models}
     sections = {}
@@ -54,17 +56,17 @@ def write_gallery(models: Sequence[str], categories: Sequence[str], count: int, 
             columns = [[_shown("the scene", draw_image(pair), pair) for pair in pairs]]
             for name, bridge in bridges.items():
                 texts = [pair.caption for pair in pairs]
-                scale = GUIDANCE if bridge.learnt_guidance is None else None
+                scale = guidance if bridge.learnt_guidance is None else None
                 drawn = bridge.generate(texts, seed=SEED, steps=STEPS, guidance=scale)
                 columns.append([_shown(name, one, pair) for one, pair in zip(drawn, pairs, strict=True)])
                 bar.advance(task, count)
             rows = zip(pairs, zip(*columns, strict=True), strict=True)
             sections[category] = [Row(caption=pair.caption, shown=shown) for pair, shown in rows]
-    write_atomic(page, render(sections, tuple(bridges)))
+    write_atomic(page, render(sections, tuple(bridges), guidance))
     return page
 
 
-def render(sections: dict[str, list[Row]], models: Sequence[str]) -> str:
+def render(sections: dict[str, list[Row]], models: Sequence[str], guidance: float) -> str:
     """The page as text, with the share of right pictures over each column."""
     tallies = {
         category: [
@@ -73,7 +75,7 @@ def render(sections: dict[str, list[Row]], models: Sequence[str]) -> str:
         ]
         for category, rows in sections.items()
     }
-    settings = f"{STEPS} steps, guidance {GUIDANCE:g}, seed {SEED}"
+    settings = f"{STEPS} steps, guidance {guidance:g}, seed {SEED}"
     template = environment().get_template("gallery.html.j2")
     return template.render(sections=sections, tallies=tallies, models=models, settings=settings)
 
