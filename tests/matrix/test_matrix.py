@@ -3,7 +3,6 @@
 New files are found by themselves. A triple either works as a whole or is refused when it is put together.
 """
 
-from collections.abc import Iterator
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -30,6 +29,8 @@ OPTIONS = {
 }
 """Small where the published sizes are large."""
 NO_QUERIES = ("clip", "siglip")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 """Text towers whose own forward reads nothing but tokens."""
 
 
@@ -54,15 +55,6 @@ def refusal(language: str, vision: str, connector: str) -> str | None:
     if connector == "query" and language in NO_QUERIES:
         return "takes tokens only"
     return None
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Models this small are slower on several."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def compose(language: str, vision: str, connector: str) -> Bridge:

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -88,16 +88,7 @@ def draw(painter: Painter, wishes: list[Wish], at_once: int) -> list[str]:
     return [found[number] for number in range(len(wishes))]
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Products are split by rows over several threads, so that bits depend on the batch there."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("one_thread")
+@pytest.mark.usefixtures("one_thread")  # on several, bits depend on the batch
 def test_fifty_mixed_pictures_have_the_same_bits_alone_and_together(compose: Compose) -> None:
     painter = Painter("first", compose("t5", "sd"), 8)
     assert painter.least is not None

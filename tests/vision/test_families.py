@@ -1,7 +1,6 @@
 """What every vision family promises, on the real classes at toy size."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from time import process_time
@@ -20,14 +19,7 @@ WITH_BLOCKS = ("ldm", "pixart", "sana", "sd", "sdxl")
 JOINT = ("flux", "sd3")
 _BUILT: dict[str, DiffusersModel] = {}
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Models this small are slower on several."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def toy(kind: str, **options: object) -> DiffusersModel:

@@ -67,7 +67,7 @@ class PixArtPretraining(LatentDiffusionPretraining):
         "width": 64,
         "clean_caption": False,
         "use_resolution_binning": False,
-        "guidance_scale": 2.0,  # at 4 shapes fray: 87 % right where 2 has 91 (LOG.md, 2026-11-22)
+        "guidance_scale": 2.0,  # at 7 shapes fray (LOG.md, 2026-11-22)
     }
 
     def __init__(self, autoencoder: Path | None = None, t5: Path | None = None, pool: int = 50_000) -> None:
