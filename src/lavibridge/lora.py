@@ -41,14 +41,30 @@ class LoraSettings(Config):
     """Ends of the names of the layers that take LoRA; by default the family's published ones."""
 
 
-def inject(module: nn.Module, settings: LoraSettings, targets: Sequence[str], name: str) -> nn.Module:
+def inject(
+    module: nn.Module,
+    settings: LoraSettings,
+    targets: Sequence[str],
+    name: str,
+    unused: Sequence[nn.Module] = (),
+) -> nn.Module:
     """Put LoRA into ``module`` in place and return it; ``targets`` are its family's, ``name`` is for errors.
 
-    Only the LoRA weights, in float32, need gradients afterwards. Raises ModelError where a target matches no
-    layer or the rank is larger than a layer.
+    The family's targets inside of ``unused``, parts whose output nobody reads, are left out; targets that the
+    settings name are not. Only the LoRA weights, in float32, need gradients afterwards. Raises ModelError
+    where a target matches no layer or the rank is larger than a layer.
     """
     wanted = targets if settings.targets is None else settings.targets
     matched = _matching(module, wanted, name)
+    if settings.targets is None and unused:
+        idle = {id(part) for block in unused for part in block.modules()}
+        matched = {key: layer for key, layer in matched.items() if id(layer) not in idle}
+        if not matched:
+            raise ModelError(
+                f"LoRA would change nothing that the connector reads of the {name}, whose blocks all come "
+                "after it: read a higher layer, or leave its LoRA out (null in a recipe, None in Python)"
+            )
+        wanted = list(matched)
     _check_rank(matched, settings.rank, name)
     config = peft.LoraConfig(
         r=settings.rank,

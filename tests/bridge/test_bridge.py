@@ -119,6 +119,36 @@ def test_without_lora_only_the_connector_trains() -> None:
     assert [len(parts[part]) > 0 for part in PARTS] == [False, True, False]
 
 
+INNER = {"kind": "linear", "read": {"layer": 1}}
+
+
+@pytest.mark.parametrize("language", ["bert", "clip", "gemma", "llama", "qwen", "siglip", "t5", "t5gemma"])
+def test_lora_goes_where_the_connector_reads(language: str) -> None:
+    """Above the layer that is read it would learn nothing; targets that are named are taken as they are."""
+    bridge = shaken(compose(language, connector=INNER)).train()
+    bridge(batch(), torch.tensor([20, 800]), noise()).mean().backward()
+    weights = bridge.trained_parameters()["language_lora"]
+    assert all(value.grad is not None and bool(value.grad.any()) for value in weights.values())
+    everywhere = compose(language).trained_parameters()["language_lora"]
+    assert len(everywhere) == 2 * len(weights)
+    assert set(weights) < set(everywhere)
+    named = {"rank": 4, "targets": list(bridge.language.lora_targets)}
+    as_asked = compose(language, connector=INNER, language_lora=named)
+    assert set(as_asked.trained_parameters()["language_lora"]) == set(everywhere)
+
+
+def test_inner_lora_is_saved_and_read(tmp_path: Path) -> None:
+    bridge = shaken(compose("llama", connector=INNER))
+    bridge.save_pretrained(tmp_path / "bridge")
+    again = Bridge.from_pretrained(tmp_path / "bridge")
+    assert np.array_equal(pixels(bridge, PROMPTS), pixels(again, PROMPTS))
+
+
+def test_lora_below_which_nothing_lies() -> None:
+    with pytest.raises(ModelError, match="read a higher layer, or leave its LoRA out"):
+        compose("llama", connector={"kind": "linear", "read": {"layer": 0}})
+
+
 @pytest.mark.parametrize(("language", "vision"), PAIRS)
 def test_batches_do_not_change_pictures(language: str, vision: str) -> None:
     bridge = shaken(compose(language, vision))

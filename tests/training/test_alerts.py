@@ -31,7 +31,11 @@ def test_lora_above_the_layer_that_is_read_is_named_and_what_learns_is_not(
 ) -> None:
     """Read below its last block, a language model passes no gradient to the LoRA there."""
     run(
-        toy(training={"steps": LOOKED_AT + 3, "batch": 1}, connector={"kind": "linear", "read": {"layer": 1}})
+        toy(
+            training={"steps": LOOKED_AT + 3, "batch": 1},
+            connector={"kind": "linear", "read": {"layer": 1}},
+            lora={"language": {"rank": 4, "targets": ["q_proj"]}},
+        )
     )
     said = capsys.readouterr().err
     assert said.count("have had no gradient") == 1
@@ -40,8 +44,9 @@ def test_lora_above_the_layer_that_is_read_is_named_and_what_learns_is_not(
     assert "layers.0." not in said
 
 
-def test_a_healthy_run_is_told_nothing(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
-    run(toy(training={"steps": LOOKED_AT, "batch": 1}))
+@pytest.mark.parametrize("read", ["last", {"layer": 1}])
+def test_a_healthy_run_is_told_nothing(read: object, toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    run(toy(training={"steps": LOOKED_AT, "batch": 1}, connector={"kind": "linear", "read": read}))
     assert "gradient" not in capsys.readouterr().err
 
 

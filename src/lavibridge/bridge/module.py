@@ -81,9 +81,13 @@ class Bridge(nn.Module):
         bridge = Bridge(speaker, connector_class(connector_config, speaker.spec, painter.spec), painter)
         if bridge.connector.per_block:
             painter.open_blocks()
-        for model, chosen, name in zip((speaker, painter), settings, ("language", "vision"), strict=True):
+        unread = speaker.unread(bridge.connector.reading)
+        for model, chosen, name, unused in (
+            (speaker, settings[0], "language model", unread),
+            (painter, settings[1], "vision model", []),
+        ):
             if chosen is not None:
-                lora.inject(model.backbone, chosen, model.lora_targets, f"{name} model")
+                lora.inject(model.backbone, chosen, model.lora_targets, name, unused)
         return bridge
 
     @property

@@ -60,6 +60,10 @@ class LanguageModel(nn.Module, ABC):
         for what the model cannot be asked.
         """
 
+    def unread(self, reading: Reading) -> list[nn.Module]:
+        """Parts of the backbone on which what is read does not depend, as far as the model knows them."""
+        return []
+
     @abstractmethod
     def recompute(self) -> None:
         """From now on compute the blocks once more in the backward pass, instead of keeping what they gave.

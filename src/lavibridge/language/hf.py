@@ -117,6 +117,12 @@ class TransformersModel(LanguageModel):
         """Recompute the blocks in the backward pass."""
         self.recomputed = speed.recomputing(self.backbone, self.config.source)
 
+    def unread(self, reading: Reading) -> list[nn.Module]:
+        """The blocks above the highest layer that is read."""
+        blocks = speed.blocks(self.backbone)
+        is_known = len(blocks) == self.spec.layers - 1
+        return blocks[max(self._numbered(reading.layers)) :] if is_known else []
+
     def compile_blocks(self, backend: str) -> None:
         """Compile the blocks, each when it is first called."""
         for block in speed.repeated(self.backbone, self.config.source):

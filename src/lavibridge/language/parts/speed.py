@@ -17,13 +17,18 @@ BLOCK = "GradientCheckpointingLayer"
 """The library's class of what is repeated."""
 
 
-def repeated(backbone: nn.Module, source: str) -> list[nn.Module]:
-    """The blocks, which are all alike; ModelError where there are none."""
-    found = [
+def blocks(backbone: nn.Module) -> list[nn.Module]:
+    """What is repeated, in the order of computation; none where the network is not made of the library's."""
+    return [
         module
         for module in backbone.modules()
         if any(ancestor.__name__ == BLOCK for ancestor in type(module).__mro__)
     ]
+
+
+def repeated(backbone: nn.Module, source: str) -> list[nn.Module]:
+    """The blocks, which are all alike; ModelError where there are none."""
+    found = blocks(backbone)
     if not found:
         raise ModelError(
             f"the language model '{source}' is a {type(backbone).__name__}, whose blocks can be neither "
