@@ -69,6 +69,8 @@ class Text:
 
     tokens: Float[Tensor, "batch token width"]
     mask: Int[Tensor, "batch token"] | None = None
+    belongs: Int[Tensor, "batch token kind"] | None = None
+    """Where words are asked what they belong to: the answers (zoo/belongs.py)."""
 
 
 class LatentDiffusionPretraining(Pretraining):
@@ -78,6 +80,10 @@ class LatentDiffusionPretraining(Pretraining):
     """What the pipeline is called with besides prompts, steps and guidance."""
     singles_until: int = 8_000
     """The step from which the harder categories are drawn more often."""
+    later_emphasis: ClassVar[Mapping[str, float]] = LATER
+    """How many times as often a category is drawn from then on."""
+    later_placed: float = PLACED
+    """The same for captions that say where a thing is."""
     placing: range = range(4_000, 6_500)
     """The steps in which places and directions are learnt: among all other pictures and times they never
     were, by themselves they were after 1,600 steps."""
@@ -102,7 +108,7 @@ class LatentDiffusionPretraining(Pretraining):
             )
             for emphasis, placed in (
                 (FIRST, PLACED),
-                (LATER, PLACED),
+                (self.later_emphasis, self.later_placed),
                 (PLACING, PLACING_PLACED),
                 (NUMBERS, 1.0),
             )

@@ -1,25 +1,32 @@
 """`mini-pixart`: a PixArt-alpha of 64 x 64 pictures, published layout (Chen et al., arXiv 2310.00426).
 
-A transformer over 2 x 2 patches of the latents reads the frozen features of `mini-t5-large` through its
+A transformer over 2 x 2 patches of the latents reads the frozen features of `mini-t5-base` through its
 caption projection; pads are masked. It also learns its variance, as a point between the two bounds of Nichol
 and Dhariwal 2021 (arXiv 2102.09672, section 3.1), from their variational term, which leaves the mean alone:
 
     log s^2 = v log beta_t + (1 - v) log beta~_t,    v = (output + 1) / 2
 
 Its inner tokens also answer what their patch is to show (zoo/shown.py), which doubled what a caption is worth
-to it after as many steps (LOG.md, 2026-11-22).
+to it after as many steps, and its captions' words what they belong to (zoo/belongs.py), without which it did
+not learn which colour is which shape's. Nor did it from mini-t5-large, whose last layer hardly says so
+(LOG.md, 2026-11-22, docs/decisions/0018).
 """
 
 import math
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from diffusers import DPMSolverMultistepScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import T5EncoderModel, T5Tokenizer
 
 from lavibridge.core.files import models_folder
+from lavibridge.zoo.belongs import NOT_ASKED, WordQuestions, belongs
 from lavibridge.zoo.latent_diffusion import LatentDiffusionPretraining, Latents, Noised, Text
 from lavibridge.zoo.shown import PatchQuestions, shown
 
@@ -30,8 +37,12 @@ SCHEDULE = {
     "num_train_timesteps": 1000,
 }
 """The noise schedule of PixArt-alpha."""
-ASKED, ASKED_AFTER = 0.15, 4
-"""Weight of the questions beside the noise's error, and the blocks after which they are asked."""
+ASKED, ASKED_AFTER = 0.3, 4
+"""Weight of the patches' questions beside the noise's error, and the blocks after which they are asked."""
+WORD_BEGINS = "\u2581"
+"""What SentencePiece puts before a piece that begins a word."""
+WORDS_ASKED = 0.5
+"""Weight of the words' questions."""
 
 
 def build(width: int) -> PixArtTransformer2DModel:
@@ -56,6 +67,14 @@ class PixArtPretraining(LatentDiffusionPretraining):
     name = "mini-pixart"
     steps = 31_000
     singles_until = 4_000
+    later_emphasis: ClassVar[Mapping[str, float]] = {
+        "two": 4.0,
+        "spatial": 3.0,
+        "color": 3.0,
+        "texture": 3.0,
+        "shape": 3.0,
+    }
+    later_placed = 2.0
     placing = range(0)
     late_every = 6
     batch = 32
@@ -72,17 +91,27 @@ class PixArtPretraining(LatentDiffusionPretraining):
 
     def __init__(self, autoencoder: Path | None = None, t5: Path | None = None, pool: int = 50_000) -> None:
         super().__init__(autoencoder, pool)
-        folder = t5 or models_folder() / "mini-t5-large"
+        folder = t5 or models_folder() / "mini-t5-base"
         self.text = T5EncoderModel.from_pretrained(folder).float().eval()
         self.tokenizer = T5Tokenizer.from_pretrained(folder)
         self.transformer = build(self.text.config.d_model)
         config = self.transformer.config
         width = config.num_attention_heads * config.attention_head_dim
-        self.networks = nn.ModuleDict({"transformer": self.transformer, "questions": PatchQuestions(width)})
+        self.networks = nn.ModuleDict(
+            {
+                "transformer": self.transformer,
+                "questions": PatchQuestions(width),
+                "word_questions": WordQuestions(width),
+            }
+        )
         self.shown = shown(self.pairs)
-        self._inner = torch.empty(0)
-        asked = self.transformer.transformer_blocks[ASKED_AFTER - 1]
-        asked.register_forward_hook(lambda _block, _given, tokens: setattr(self, "_inner", tokens))
+        self.belongs = cache(self._belongs)
+        self._inner: dict[str, Tensor] = {}
+        for name, module in (
+            ("patches", self.transformer.transformer_blocks[ASKED_AFTER - 1]),
+            ("words", self.transformer.caption_projection),
+        ):
+            module.register_forward_hook(lambda _module, _in, out, name=name: self._inner.update({name: out}))
         self.scheduler = DPMSolverMultistepScheduler(**SCHEDULE)
         self.alpha_bar = self.scheduler.alphas_cumprod
         self.log_variances = log_variances(self.scheduler.betas, self.alpha_bar)
@@ -101,7 +130,15 @@ class PixArtPretraining(LatentDiffusionPretraining):
         """The frozen encoder's last layer; pads are masked."""
         ids = self.tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
         with torch.no_grad():
-            return Text(tokens=self.text(**ids).last_hidden_state, mask=ids["attention_mask"])
+            return Text(
+                tokens=self.text(**ids).last_hidden_state,
+                mask=ids["attention_mask"],
+                belongs=pad_sequence([self.belongs(one) for one in captions], True, NOT_ASKED),
+            )
+
+    def _belongs(self, caption: str) -> Int[Tensor, "token kind"]:
+        pieces = self.tokenizer.convert_ids_to_tokens(self.tokenizer(caption, truncation=True)["input_ids"])
+        return belongs([piece.removeprefix(WORD_BEGINS) for piece in pieces])
 
     def errors(self, noised: Noised, text: Text) -> Float[Tensor, " batch"]:
         """The noise's error, from the first half of the channels, the variance's bound, and the questions."""
@@ -113,9 +150,10 @@ class PixArtPretraining(LatentDiffusionPretraining):
             added_cond_kwargs={"resolution": None, "aspect_ratio": None},
         ).sample
         predicted, between = output.chunk(2, dim=1)
-        told = self.networks["questions"](self._inner, self.shown[noised.rows])
+        told = self.networks["questions"](self._inner["patches"], self.shown[noised.rows])
+        said = self.networks["word_questions"](self._inner["words"], text.belongs)
         bound = self._bound(noised, predicted.detach(), between)
-        return self.weighted_error(noised, predicted) + bound + ASKED * told
+        return self.weighted_error(noised, predicted) + bound + ASKED * told + WORDS_ASKED * said
 
     def _bound(self, noised: Noised, predicted: Latents, between: Latents) -> Float[Tensor, " batch"]:
         """KL divergence, in bits a value, of the step back under the network from the step back under x_0.

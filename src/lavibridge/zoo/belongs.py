@@ -1,0 +1,75 @@
+"""What a word of a caption belongs to, as labels: beside a denoiser, the tokens that it reads answer.
+
+    "a small striped red circle and a blue star"
+       small, striped, red, circle -> small, striped, red, circle
+       blue, star                  -> (nothing said), (nothing said), blue, star
+
+A denoiser that reads frozen features learns first which words there are and from then on paints them onto any
+thing: what belongs to what changes little of the noise's error, and every layer between would have to change
+at once. Asked of the tokens that its attention reads, it lies there ready (LOG.md, 2026-11-22).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lavibridge.world.scene import COLORS, SHAPES, TEXTURES
+from lavibridge.world.words import PLURALS
+
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "size": ("small", "large"),
+    "texture": TEXTURES,
+    "color": tuple(COLORS),
+    "shape": SHAPES,
+}
+"""What is asked of a word, and the possible answers besides 0: nothing is said."""
+NOT_ASKED = -1
+_MEANT = {word: (kind, 1 + place) for kind, words in KINDS.items() for place, word in enumerate(words)}
+_MEANT |= {many: _MEANT[one] for one, many in PLURALS.items()}
+_LAST = list(KINDS).index("shape")
+
+
+def belongs(words: Sequence[str]) -> Int[Tensor, "word kind"]:
+    """The answers of each word; words that say nothing of a thing are not asked.
+
+    In captions of the world a thing's words stand before its shape's word, in sentences of their own or after
+    one another.
+    """
+    found = torch.full((len(words), len(KINDS)), NOT_ASKED)
+    open_words: list[int] = []
+    answer = torch.zeros(len(KINDS), dtype=torch.long)
+    for place, word in enumerate(words):
+        if word not in _MEANT:
+            continue
+        kind, meant = _MEANT[word]
+        index = list(KINDS).index(kind)
+        answer[index] = meant
+        open_words.append(place)
+        if index == _LAST:
+            found[open_words] = answer
+            open_words, answer = [], torch.zeros_like(answer)
+    return found
+
+
+class WordQuestions(nn.Module):
+    """One linear layer for every token; it is not part of the exported model."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.answers = nn.Linear(width, sum(1 + len(answers) for answers in KINDS.values()))
+
+    def forward(
+        self, tokens: Float[Tensor, "batch token width"], true: Int[Tensor, "batch token kind"]
+    ) -> Float[Tensor, ""]:
+        """The loss of the tokens that are asked; 0 where none is."""
+        asked = true[..., 0] != NOT_ASKED
+        kinds = self.answers(self.norm(tokens[asked])).split([1 + len(a) for a in KINDS.values()], dim=-1)
+        losses = [
+            functional.cross_entropy(each, true[asked][:, index], reduction="sum")
+            for index, each in enumerate(kinds)
+        ]
+        return torch.stack(losses).sum() / (len(losses) * asked.sum().clamp(min=1))
