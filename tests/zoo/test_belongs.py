@@ -28,14 +28,14 @@ def test_words_of_two_things_belong_to_their_own_and_say_what_the_caption_says()
 
 
 def test_plurals_are_words_and_what_no_shape_follows_is_not_asked() -> None:
-    assert belongs("three small red circles".split())[1:].tolist() == [[1, 0, 1, 1]] * 3
-    assert belongs("a circle and no orange thing".split())[:, 0].tolist() == [-1, 0, -1, -1, -1, -1]
+    assert belongs(["three", "small", "red", "circles"])[1:].tolist() == [[1, 0, 1, 1]] * 3
+    assert belongs(["a", "circle", "and", "no", "orange", "thing"])[:, 0].tolist() == [-1, 0, -1, -1, -1, -1]
     assert belongs([]).shape == (0, 4)
 
 
 def test_tokens_can_learn_the_answers() -> None:
     torch.manual_seed(0)
-    true = torch.stack([belongs("a small red circle and a blue star".split())] * 2)
+    true = torch.stack([belongs(["a", "small", "red", "circle", "and", "a", "blue", "star"])] * 2)
     questions = WordQuestions(24)
     tokens = torch.randn(2, true.shape[1], 24, requires_grad=True)
     optimizer = torch.optim.Adam([tokens, *questions.parameters()], lr=0.05)

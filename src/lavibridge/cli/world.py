@@ -22,7 +22,7 @@ NAME = typer.Argument(
     metavar="NAME",
     help="mini-vae, mini-clip, mini-t5-small, mini-t5-base, mini-t5-large, mini-bert, mini-llama; and, "
     "on top of shipped ones, mini-sd (mini-vae, mini-clip), mini-ldm (mini-sd), mini-pixart "
-    "(mini-vae, mini-t5-large).",
+    "(mini-vae, mini-t5-base).",
 )
 MADE = typer.Option(
     None, "--out", "-o", metavar="FOLDER", help="Model folder to make.  [default: runs/pretrain/NAME]"

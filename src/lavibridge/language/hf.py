@@ -119,9 +119,7 @@ class TransformersModel(LanguageModel):
 
     def unread(self, reading: Reading) -> list[nn.Module]:
         """The blocks above the highest layer that is read."""
-        blocks = speed.blocks(self.backbone)
-        is_known = len(blocks) == self.spec.layers - 1
-        return blocks[max(self._numbered(reading.layers)) :] if is_known else []
+        return speed.blocks(self.backbone, self.spec.layers - 1)[max(self._numbered(reading.layers)) :]
 
     def compile_blocks(self, backend: str) -> None:
         """Compile the blocks, each when it is first called."""

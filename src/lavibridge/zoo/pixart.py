@@ -65,7 +65,7 @@ class PixArtPretraining(LatentDiffusionPretraining):
     """The transformer under a text encoder that stays frozen."""
 
     name = "mini-pixart"
-    steps = 31_000
+    steps = 41_000
     singles_until = 4_000
     later_emphasis: ClassVar[Mapping[str, float]] = {
         "two": 4.0,

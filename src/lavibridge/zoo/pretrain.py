@@ -26,7 +26,7 @@ JOBS: dict[str, tuple[str, str]] = {
     "mini-ldm": ("ldm", "LatentDiffusionBertPretraining"),
     "mini-pixart": ("pixart", "PixArtPretraining"),
 }
-"""Module and class of each; the image models read the shipped mini-sd/vae, mini-clip and mini-t5-large."""
+"""Module and class of each; the image models read the shipped mini-sd/vae, mini-clip and mini-t5-base."""
 
 
 def make(name: str) -> Pretraining:

@@ -17,18 +17,15 @@ BLOCK = "GradientCheckpointingLayer"
 """The library's class of what is repeated."""
 
 
-def blocks(backbone: nn.Module) -> list[nn.Module]:
-    """What is repeated, in the order of computation; none where the network is not made of the library's."""
-    return [
-        module
-        for module in backbone.modules()
-        if any(ancestor.__name__ == BLOCK for ancestor in type(module).__mro__)
-    ]
+def blocks(backbone: nn.Module, count: int) -> list[nn.Module]:
+    """What is repeated, from the first computed to the last; none where it is not ``count`` library blocks."""
+    found = _library_blocks(backbone)
+    return found if len(found) == count else []
 
 
 def repeated(backbone: nn.Module, source: str) -> list[nn.Module]:
     """The blocks, which are all alike; ModelError where there are none."""
-    found = blocks(backbone)
+    found = _library_blocks(backbone)
     if not found:
         raise ModelError(
             f"the language model '{source}' is a {type(backbone).__name__}, whose blocks can be neither "
@@ -63,3 +60,11 @@ def choose_kernel(backbone: Any, kernel: str, source: str) -> None:
         raise ModelError(
             f"training.attention is {kernel}, but the language model '{source}' knows only one way: use auto"
         )
+
+
+def _library_blocks(backbone: nn.Module) -> list[nn.Module]:
+    return [
+        module
+        for module in backbone.modules()
+        if any(ancestor.__name__ == BLOCK for ancestor in type(module).__mro__)
+    ]
