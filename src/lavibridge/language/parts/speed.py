@@ -18,7 +18,7 @@ BLOCK = "GradientCheckpointingLayer"
 
 
 def blocks(backbone: nn.Module, count: int) -> list[nn.Module]:
-    """What is repeated, from the first computed to the last; none where it is not ``count`` library blocks."""
+    """What is repeated, from the first computed on; none where it is not ``count`` blocks of the library."""
     found = _library_blocks(backbone)
     return found if len(found) == count else []
 
