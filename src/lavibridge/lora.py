@@ -38,7 +38,8 @@ class LoraSettings(Config):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of a layer's inputs that the LoRA branch does not see in training."""
     targets: tuple[str, ...] | None = None
-    """Ends of the names of the layers that take LoRA; by default the family's published ones."""
+    """Ends of the names of the layers that take LoRA; by default the family's published ones,
+    in a language model below the layer that the connector reads."""
 
 
 def inject(
