@@ -9,22 +9,17 @@ thing: what belongs to what changes little of the noise's error, and every layer
 at once. Asked of the tokens that its attention reads, it lies there ready (LOG.md, 2026-11-22).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lavibridge.world.scene import COLORS, SHAPES, TEXTURES
 from lavibridge.world.words import PLURALS
+from lavibridge.zoo.told import OF_A_GROUP
 
-KINDS: Mapping[str, tuple[str, ...]] = {
-    "size": ("small", "large"),
-    "texture": TEXTURES,
-    "color": tuple(COLORS),
-    "shape": SHAPES,
-}
+KINDS = {name: OF_A_GROUP[name] for name in ("size", "texture", "color", "shape")}
 """What is asked of a word, and the possible answers besides 0: nothing is said."""
 NOT_ASKED = -1
 _MEANT = {word: (kind, 1 + place) for kind, words in KINDS.items() for place, word in enumerate(words)}
