@@ -9,9 +9,11 @@ proportions  the published way against `exact`, a U-Net with random weights at S
 diffusers    mini-sd against Diffusers' own pipeline with channels_last, at equal steps
 scores       right pictures by the exact checker, the same prompts and noises, as paired differences
 
-All ways take turns, round by round; a ratio is the median of the rounds' with a 95 % bootstrap interval.
+All ways take turns, round by round, in several processes one after the other. A ratio is the median of its
+processes' with a 95 % bootstrap interval over them, and a process's is the median of its rounds'.
 """
 
+import statistics
 import sys
 import tempfile
 import warnings
@@ -23,7 +25,8 @@ from typing import Any
 import torch
 from published import pair
 from record import record
-from train_step import SMALL, interval
+from spread import PROCESSES, across, fresh
+from train_step import SMALL
 
 from lavibridge import Bridge
 from lavibridge.core.device import cpu_computes_bfloat16, set_threads
@@ -35,7 +38,7 @@ from lavibridge.lora import LoraSettings
 
 Way = Callable[[], Any]
 PUBLISHED_STEPS, STEPS, GUIDANCE = 50, 20, 4.0
-PICTURES, ROUNDS, PROMPTS = 4, 3, 100
+PICTURES, ROUNDS, PROMPTS = 4, 2, 100
 PROMPT = "a red circle to the left of a blue square"
 CATEGORIES = ("one", "two", "spatial")
 LATENTS: list[torch.Tensor] = []
@@ -87,7 +90,7 @@ def pipeline(at_once: int) -> Way:
 
 
 def timed(ways: Mapping[str, Way], rounds: int = ROUNDS) -> dict[str, Any]:
-    """Seconds of each way, and how many times faster than the first it is."""
+    """Seconds of each way, and how many times faster than the first it is; medians of the rounds."""
     for way in ways.values():
         way()
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
@@ -100,9 +103,11 @@ def timed(ways: Mapping[str, Way], rounds: int = ROUNDS) -> dict[str, Any]:
     first = spent[next(iter(ways))]
     return {
         clock: {
-            "seconds": {name: interval([each[place] for each in laps]) for name, laps in spent.items()},
+            "seconds": {
+                name: statistics.median(each[place] for each in laps) for name, laps in spent.items()
+            },
             "times faster": {
-                name: interval([a[place] / b[place] for a, b in zip(first, laps, strict=True)])
+                name: statistics.median(a[place] / b[place] for a, b in zip(first, laps, strict=True))
                 for name, laps in spent.items()
             },
         }
@@ -169,20 +174,31 @@ def scores(run: str) -> dict[str, Any]:
     return found
 
 
-PARTS: Mapping[str, Callable[[str], dict[str, Any]]] = {
+TIMED: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "world": lambda run: against_published(lambda: Bridge.from_pretrained(run, "cpu"), PUBLISHED_STEPS),
     "proportions": lambda run: against_published(proportioned, 4, height=128, width=128),
     "diffusers": lambda run: against_diffusers(),
-    "scores": scores,
 }
+"""Parts that take the time."""
+PARTS = (*TIMED, "scores")
+
+
+def measure(part: str, run: str) -> dict[str, Any]:
+    """One process's part."""
+    return {"threads": set_threads(), **TIMED[part](run)}
 
 
 def main() -> None:
     """Measure and record, part by part."""
     run = next((each for each in sys.argv[1:] if each not in PARTS), "runs/quickstart")
-    settings = {"threads": set_threads(), "run": Path(run).name}
-    for part in [each for each in sys.argv[1:] if each in PARTS] or PARTS:
-        record(f"draw-{part}", {**settings, **PARTS[part](run)})
+    chosen = [each for each in sys.argv[1:] if each in PARTS] or PARTS
+    settings = {"run": Path(run).name}
+    turns = [{part: fresh(measure, part, run) for part in chosen if part in TIMED} for _ in range(PROCESSES)]
+    for part in turns[0]:
+        record(f"draw-{part}", {**settings, **across([turn[part] for turn in turns])})
+    if "scores" in chosen:
+        set_threads()
+        record("draw-scores", {**settings, **scores(run)})
 
 
 if __name__ == "__main__":

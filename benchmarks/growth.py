@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from published import pair
 from record import record
+from spread import interval
 from torch.profiler import ProfilerActivity, profile
-from train_step import SMALL, interval
+from train_step import SMALL
 
 from lavibridge import Bridge
 from lavibridge.cli.cache import fill

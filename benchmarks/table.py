@@ -2,8 +2,10 @@
 
 python benchmarks/table.py        newest results against those before them; exits 1 where one is 10 % worse
 
-A ratio compares two ways that took turns in one run, so that it means the same on a busy machine and on an
-idle one; seconds do not, and are left out.
+A ratio compares two ways that took turns, so that it means the same on a busy machine and on an idle one;
+seconds do not, and are left out. Processes differ by more than their rounds do, so that only results over
+several processes are compared: worse is a median that has fallen by a tenth while the intervals have nothing
+in common.
 """
 
 import json
@@ -65,16 +67,19 @@ def results(benchmark: str) -> list[Mapping[str, Any]]:
     )
 
 
-def figure(result: Mapping[str, Any], path: tuple[str, ...]) -> tuple[float, str] | None:
-    """A ratio and its interval in words; None where the result has none."""
+def figure(result: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any] | None:
+    """A ratio's median and interval over processes; None where the result has none."""
     value: Any = result
     for key in path:
         if not isinstance(value, Mapping) or key not in value:
             return None
         value = value[key]
-    if isinstance(value, Mapping):
-        return value["median"], f"{value['low']:.2f} to {value['high']:.2f}, n {value['n']}"
-    return float(value), ""
+    return value if isinstance(value, Mapping) and "processes" in value else None
+
+
+def is_worse(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Whether a ratio has fallen by a tenth, and by more than its processes differ."""
+    return bool(now["median"] < WORSE * before["median"] and now["high"] < before["low"])
 
 
 def main() -> int:
@@ -86,11 +91,12 @@ def main() -> int:
         if not known:
             lines.append((ratio.said, "not measured", "", ""))
             continue
-        (commit, (value, interval)), before = known[-1], [each[1][0] for each in known[:-1]]
-        change = f"{value / before[-1] - 1:+.0%}" if before else "first"
-        lines.append((ratio.said, f"{value:.2f}", interval, f"{change} ({commit})"))
-        if before and value < WORSE * before[-1]:
-            worse.append(f"{ratio.said}: {value:.2f} times, {before[-1]:.2f} before")
+        (commit, now), before = known[-1], known[-2][1] if len(known) > 1 else None
+        change = f"{now['median'] / before['median'] - 1:+.0%}" if before else "first"
+        interval = f"{now['low']:.2f} to {now['high']:.2f}, n {now['n']}"
+        lines.append((ratio.said, f"{now['median']:.2f}", interval, f"{change} ({commit})"))
+        if before and is_worse(now, before):
+            worse.append(f"{ratio.said}: {now['median']:.2f} times, {before['median']:.2f} before")
     print("| times faster | median | 95 % interval | since the last result |\n| --- | --- | --- | --- |")
     for line in lines:
         print(f"| {' | '.join(line)} |")

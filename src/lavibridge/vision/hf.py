@@ -78,7 +78,7 @@ class DiffusersModel(VisionModel):
             part.requires_grad_(False)
             part.eval()
         # Faster on a CPU. The autoencoder keeps the plain order: its large group norms lose digits in it.
-        self.backbone.to(memory_format=torch.channels_last)
+        speed.reorder_norms(self.backbone.to(memory_format=torch.channels_last))
         self.spec = VisionSpec(
             context=self._context_width(),
             pooled=self._pooled_width(),
