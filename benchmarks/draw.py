@@ -1,13 +1,14 @@
 """What a picture costs, drawn as it was published and as it is drawn here; and what the cheap ways lose.
 
     python benchmarks/draw.py [RUN]           all; RUN is a bridge of the miniature world (runs/quickstart)
-    python benchmarks/draw.py [RUN] world     or: proportions, diffusers, scores
+    python benchmarks/draw.py [RUN] world     or: proportions, diffusers, scores, step-cache
 
 world        the published way (Zhao et al. 2024, arXiv 2403.07860: float32, LoRA apart, UniPC, 50 steps,
              guidance in all of them) against each quality, four pictures by the bridge of RUN
 proportions  the published way against `exact`, a U-Net with random weights at Stable Diffusion's proportions
 diffusers    mini-sd against Diffusers' own pipeline with channels_last, at equal steps
 scores       right pictures by the exact checker, the same prompts and noises, as paired differences
+step-cache   mini-pixart with steps that reuse the one before: right pictures likewise, and processor time
 
 All ways take turns, round by round, in several processes one after the other. A ratio is the median of its
 processes' with a 95 % bootstrap interval over them, and a process's is the median of its rounds'.
@@ -17,12 +18,13 @@ import statistics
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
 import torch
+from PIL import Image
 from published import pair
 from record import record
 from spread import PROCESSES, across, fresh
@@ -40,6 +42,9 @@ Way = Callable[[], Any]
 PUBLISHED_STEPS, STEPS, GUIDANCE = 50, 20, 4.0
 PICTURES, ROUNDS, PROMPTS = 4, 2, 100
 PROMPT = "a red circle to the left of a blue square"
+PIXART_GUIDANCE = 2.0
+"""By mini-pixart's card."""
+THRESHOLDS = (0.05, 0.1, 0.2)
 CATEGORIES = ("one", "two", "spatial")
 LATENTS: list[torch.Tensor] = []
 """What was decoded last."""
@@ -174,13 +179,53 @@ def scores(run: str) -> dict[str, Any]:
     return found
 
 
+class Drawing:
+    """A bridge that draws with options that `evaluate` has not."""
+
+    def __init__(self, bridge: Bridge, **options: Any) -> None:
+        self.bridge, self.options = bridge, options
+        self.learnt_guidance, self.origin = bridge.learnt_guidance, bridge.origin
+
+    def generate(self, prompts: Sequence[str], **options: Any) -> list[Image.Image]:
+        """Pictures for prompts."""
+        return self.bridge.generate(prompts, **options, **self.options)
+
+
+def step_cache() -> dict[str, Any]:
+    """What steps that reuse the one before gain and lose, at 50 and at 20 steps."""
+    bridge, found = Bridge.native("mini-pixart", "cpu"), dict[str, Any]()
+    with tempfile.TemporaryDirectory() as folder:
+        for steps in (PUBLISHED_STEPS, STEPS):
+            for threshold in (None, *THRESHOLDS):
+                out, begun = Path(folder) / f"{steps}-{threshold}", process_time()
+                results = evaluate(
+                    Drawing(bridge, step_cache=threshold),
+                    "world",
+                    out,
+                    categories=CATEGORIES,
+                    limit=PROMPTS,
+                    steps=steps,
+                    guidance=PIXART_GUIDANCE,
+                )
+                found[f"{steps} steps, {threshold or 'none'}"] = {
+                    "right": results["metrics"]["world"]["all"],
+                    "difference": compare(out, Path(folder) / f"{PUBLISHED_STEPS}-None")["metrics"],
+                    "processor seconds, judging too": process_time() - begun,
+                }
+    return found
+
+
 TIMED: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "world": lambda run: against_published(lambda: Bridge.from_pretrained(run, "cpu"), PUBLISHED_STEPS),
     "proportions": lambda run: against_published(proportioned, 4, height=128, width=128),
     "diffusers": lambda run: against_diffusers(),
 }
 """Parts that take the time."""
-PARTS = (*TIMED, "scores")
+JUDGED: Mapping[str, Callable[[str], dict[str, Any]]] = {
+    "scores": scores,
+    "step-cache": lambda run: step_cache(),
+}
+PARTS = (*TIMED, *JUDGED)
 
 
 def measure(part: str, run: str) -> dict[str, Any]:
@@ -196,9 +241,9 @@ def main() -> None:
     turns = [{part: fresh(measure, part, run) for part in chosen if part in TIMED} for _ in range(PROCESSES)]
     for part in turns[0]:
         record(f"draw-{part}", {**settings, **across([turn[part] for turn in turns])})
-    if "scores" in chosen:
-        set_threads()
-        record("draw-scores", {**settings, **scores(run)})
+    set_threads()
+    for part in [each for each in chosen if each in JUDGED]:
+        record(f"draw-{part}", {**settings, **JUDGED[part](run)})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from lavibridge.core.errors import RecipeError
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bridge")
     toy = {"source": "random"}
-    Bridge.compose({"kind": "t5", **toy}, {"kind": "sd", **toy}).save_pretrained(folder)
+    Bridge.compose({"kind": "t5", **toy}, {"kind": "pixart", **toy}).save_pretrained(folder)
     return folder
 
 
@@ -24,6 +24,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("--steps 2", {"steps": "2"}),
         ("--quality fast", {"steps": "12", "quality": "fast", "guidance_interval": "0.0 0.5"}),
         ("--steps 2 --guidance-interval 0 0.6", {"steps": "2", "guidance_interval": "0.0 0.6"}),
+        ("--steps 2 --step-cache 0.1", {"steps": "2", "step_cache": "0.1"}),
     ],
 )
 def test_a_picture_says_how_it_was_drawn(
@@ -38,6 +39,10 @@ def test_a_picture_says_how_it_was_drawn(
     assert told == {"prompt": "a cat", "seed": "0", "guidance": "3.0", **more}
 
 
-def test_an_unknown_quality_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="did you mean 'fast'"):
-        app(["generate", str(tmp_path), "a cat", "--quality", "fats"], standalone_mode=False)
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [("--quality fats", "did you mean 'fast'"), ("--step-cache 2", "above 0 and below 1")],
+)
+def test_what_cannot_be_is_refused_before_anything_is_loaded(tmp_path: Path, asked: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        app(["generate", str(tmp_path), "a cat", *asked.split()], standalone_mode=False)

@@ -28,7 +28,7 @@ from lavibridge.core.files import shipped_models
 from lavibridge.core.log import console
 from lavibridge.diffusion import objective
 from lavibridge.diffusion.guidance import Interval, check_interval
-from lavibridge.generation.draw import Order, asked_for, draw
+from lavibridge.generation.draw import Order, asked_for, check_step_cache, draw
 from lavibridge.generation.emphasis import parse
 from lavibridge.generation.quality import EXACT, read_quality
 from lavibridge.language.base import LanguageModel
@@ -185,6 +185,7 @@ class Bridge(nn.Module):
         batch: int = 16,
         sampler: str | None = None,
         negative_prompt: str = "",
+        step_cache: float | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> list[Image.Image]:
         """Draw one picture for each prompt, RGB.
@@ -193,13 +194,16 @@ class Bridge(nn.Module):
         whatever stands beside them. ``guidance`` is `default_guidance` where it is not given; with 1 only the
         prompt counts, and so outside of ``guidance_interval``, start and stop as shares of the steps, where
         a step costs half. ``quality`` is exact, high or fast (`generation/quality.py`) and decides what
-        is not given: 20 steps, all of them guided, where it is exact. ``on_step`` hears (steps done, all).
+        is not given: 20 steps, all of them guided, where it is exact. ``step_cache``, such as 0.1, lets steps
+        of some transformers reuse the one before, and pictures then depend a little on those of their batch
+        (`vision/parts/step_cache.py`). ``on_step`` hears (steps done, all).
         """
         worth = read_quality(quality)
         steps = worth.steps if steps is None else steps
         interval = worth.guidance_interval if guidance_interval is None else guidance_interval
         wanted, seeds = asked_for(prompts, seed, steps, batch)
         check_interval(interval)
+        check_step_cache(step_cache)
         self.read_prompts(wanted)
         size = (height or self.vision.default_size, width or self.vision.default_size)
         shape = self.vision.latent_shape(*size)
@@ -214,6 +218,7 @@ class Bridge(nn.Module):
             batch=batch,
             sampler=worth.sampler if sampler is None else sampler,
             negative_prompt=negative_prompt,
+            step_cache=step_cache,
         )
         was_training = {module: module.training for module in self.modules()}
         self.eval()

@@ -36,6 +36,13 @@ INTERVAL = typer.Option(
     help="Guidance in these steps only, as shares of all; a step outside costs half.  [default: the "
     "quality's own]",
 )
+STEP_CACHE = typer.Option(
+    None,
+    "--step-cache",
+    metavar="THRESHOLD",
+    help="Let steps that change less than this (0.1) reuse blocks of the step before; PixArt and FLUX only. "
+    "A picture then depends a little on those of its batch.  [default: none does]",
+)
 BATCH = typer.Option(
     16, "--batch", min=1, help="Pictures at a time; changes memory and speed, never a picture."
 )
@@ -51,6 +58,7 @@ def generate(
     steps: int | None = STEPS,
     guidance: float | None = GUIDANCE,
     guidance_interval: tuple[float, float] | None = INTERVAL,
+    step_cache: float | None = STEP_CACHE,
     batch: int = BATCH,
 ) -> None:
     """Draw pictures with a trained bridge.
@@ -60,15 +68,18 @@ def generate(
     lavi generate runs/quickstart "a red circle" --count 4 --seed 10 --out pictures/circles
     lavi generate runs/quickstart "a red circle" --quality fast
     lavi generate runs/quickstart "a red circle" --steps 50 --guidance 5 --guidance-interval 0 0.6
+    lavi generate mini-pixart "a red circle" --steps 50 --step-cache 0.1
 
     The path of each PNG is printed on stdout, one a line. Prompt, seed, steps and guidance are kept in it.
     """
     from lavibridge.bridge import Bridge
     from lavibridge.core.log import progress
     from lavibridge.diffusion.guidance import EVERYWHERE
+    from lavibridge.generation.draw import check_step_cache
     from lavibridge.generation.quality import EXACT, read_quality
     from lavibridge.generation.sheet import save_png
 
+    check_step_cache(step_cache)
     worth = read_quality(quality)
     steps = worth.steps if steps is None else steps
     interval = guidance_interval or worth.guidance_interval
@@ -83,6 +94,7 @@ def generate(
             steps=steps,
             guidance=scale,
             guidance_interval=interval,
+            step_cache=step_cache,
             batch=batch,
             quality=quality,
             on_step=lambda done, total: bar.update(task, completed=done, total=total),
@@ -96,6 +108,8 @@ def generate(
             told["quality"] = quality
         if interval != EVERYWHERE:
             told["guidance_interval"] = " ".join(str(each) for each in interval)
+        if step_cache is not None:
+            told["step_cache"] = str(step_cache)
         save_png(path, picture, told)
         print(path)
 

@@ -5,6 +5,7 @@ noise --sample(predict, guided)--> latents --decode--> pictures
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -42,6 +43,8 @@ class Order:
     batch: int
     sampler: str
     negative_prompt: str
+    step_cache: float | None = None
+    """How little a step may change for the denoiser to reuse the one before; None: every step is computed."""
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -73,6 +76,15 @@ def asked_for(
         if number < 1:
             raise RecipeError(f"{name} must be 1 or more, found {number}")
     return wanted, seeds
+
+
+def check_step_cache(threshold: float | None) -> None:
+    """RecipeError for what is no threshold."""
+    if threshold is not None and not 0 < threshold < 1:
+        raise RecipeError(
+            "step_cache is the relative change up to which a step reuses the one before, above 0 and below "
+            f"1, such as 0.1; found {threshold}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +163,8 @@ def draw_latents(
         return guide(unconditional, conditional, order.guidance)
 
     sampler = make_scheduler(vision.scheduler, order.sampler, vision.flow_shift(order.shape))
-    return sample(predict, sampler, noise, order.steps, tick)
+    with nullcontext() if order.step_cache is None else vision.reusing(order.step_cache):
+        return sample(predict, sampler, noise, order.steps, tick)
 
 
 def encode_once(

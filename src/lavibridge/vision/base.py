@@ -5,6 +5,7 @@ latent (image's latent - shift) * scale, both from the autoencoder's own configu
 """
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -100,6 +101,11 @@ class VisionModel(nn.Module, ABC):
     @abstractmethod
     def attend_by(self, kernel: str) -> None:
         """Compute attention by `sdpa`, `eager` or `flash`; ModelError where the denoiser cannot."""
+
+    @abstractmethod
+    def reusing(self, threshold: float) -> AbstractContextManager[None]:
+        """While it lasts, a step whose first block changes by less than ``threshold``, relative, takes over
+        what the other blocks did before. ModelError where the denoiser cannot."""
 
     @abstractmethod
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:

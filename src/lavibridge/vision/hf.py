@@ -7,9 +7,9 @@ Folders are as Diffusers saves them: the denoiser, the autoencoder and ``schedul
 read. What a model predicts, its noise schedule and all sizes are read from its own configuration.
 """
 
-import sys
 from abc import abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -23,8 +23,8 @@ from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
 from lavibridge.core.sources import RANDOM, read_model_json
 from lavibridge.vision.base import VisionModel
-from lavibridge.vision.parts import speed
-from lavibridge.vision.parts.loading import load_part
+from lavibridge.vision.parts import speed, step_cache
+from lavibridge.vision.parts.loading import load_part, quieten
 from lavibridge.vision.parts.opened import OpenedAttention, cross_attention_layers
 from lavibridge.vision.parts.padding import scores, without_padding
 from lavibridge.vision.parts.schedules import prediction_type, sampling_shift, training_schedule
@@ -64,7 +64,7 @@ class DiffusersModel(VisionModel):
 
     def __init__(self, config: VisionModel.Config) -> None:
         super().__init__()
-        _quieten()
+        quieten()
         self.config = config
         is_toy = config.source == RANDOM
         with torch.device("cpu"):  # a scheduler computes at once, so that the meta device is not for it
@@ -182,6 +182,9 @@ class DiffusersModel(VisionModel):
         plain = diffusers.models.attention_processor.AttnProcessor
         speed.choose_kernel(self.backbone, kernel, plain, self.config.source)
 
+    def reusing(self, threshold: float) -> AbstractContextManager[None]:
+        return step_cache.reusing(self.backbone, threshold, self.config.source)
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Channels, height and width of the latents of a picture."""
         if height < self.unit or width < self.unit or height % self.unit or width % self.unit:
@@ -291,10 +294,3 @@ class DiffusersModel(VisionModel):
             )
         )
         return denoiser, autoencoder
-
-
-def _quieten() -> None:
-    """Keep the library's loading notes to itself, and its bar where nobody watches."""
-    diffusers.utils.logging.set_verbosity_error()
-    if not sys.stderr.isatty():
-        diffusers.utils.logging.disable_progress_bar()

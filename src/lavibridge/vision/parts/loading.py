@@ -1,7 +1,9 @@
 """One model of a Diffusers folder: with its weights, or on torch's meta device with its sizes only."""
 
+import sys
 from typing import Any
 
+import diffusers
 import torch
 
 from lavibridge.core.device import is_meta
@@ -27,3 +29,10 @@ def load_part(model: Any, source: str, revision: str | None, folder: str, dtype:
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"the vision model '{source}' cannot be loaded: {error}") from error
+
+
+def quieten() -> None:
+    """Keep the library's loading notes to itself, and its bar where nobody watches."""
+    diffusers.utils.logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        diffusers.utils.logging.disable_progress_bar()

@@ -1,0 +1,80 @@
+"""How many steps a picture needs, by sampler: right pictures of mini-sd, and a curve of them.
+
+    python benchmarks/steps.py [FOLDER]        pictures go to FOLDER (runs/steps), which is gone on with
+
+Guided in every step, under mini-sd's own text encoder; 100 prompts each of one thing and of two, the same
+prompts and noises for all. The curve goes to docs/steps.png.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from draw import GUIDANCE, PROMPTS, Drawing
+from record import record
+
+from lavibridge import Bridge
+from lavibridge.core.device import set_threads
+from lavibridge.evaluation.compare import compare
+from lavibridge.evaluation.run import evaluate
+
+SAMPLERS = ("unipc", "unipc_trailing", "dpm", "ddim")
+STEPS = (6, 8, 10, 12, 16, 20, 30, 50)
+CATEGORIES = ("one", "two")
+CHART = Path(__file__).parents[1] / "docs" / "steps.png"
+
+
+def measure(folder: Path) -> dict[str, dict[int, Any]]:
+    """By sampler and steps: the share of right pictures, and its difference to the published way's."""
+    bridge, found = Bridge.native("mini-sd", "cpu"), {sampler: dict[int, Any]() for sampler in SAMPLERS}
+    published = folder / f"{SAMPLERS[0]}-{STEPS[-1]}"
+    for steps in reversed(STEPS):
+        for sampler in SAMPLERS:
+            out = folder / f"{sampler}-{steps}"
+            results = evaluate(
+                Drawing(bridge, sampler=sampler),
+                "world",
+                out,
+                categories=CATEGORIES,
+                limit=PROMPTS,
+                steps=steps,
+                guidance=GUIDANCE,
+            )
+            found[sampler][steps] = {
+                "right": results["metrics"]["world"]["all"],
+                "difference": compare(out, published)["metrics"]["world"],
+            }
+    return found
+
+
+def draw(found: Mapping[str, Mapping[int, Any]]) -> None:
+    """The shares against the steps."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6.4, 3.6), dpi=110)
+    for marker, (sampler, points) in zip("os^D", found.items(), strict=True):
+        steps = sorted(points)
+        shares = [100 * points[step]["right"]["mean"] for step in steps]
+        axes.plot(range(len(steps)), shares, marker=marker, label=sampler.replace("_", ", "))
+    axes.set_xticks(range(len(STEPS)), [str(each) for each in STEPS])
+    axes.set(xlabel="steps", ylabel="pictures right, %", ylim=(0, 100))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="lower right")
+    figure.tight_layout()
+    figure.savefig(CHART, metadata={"Software": None})
+
+
+def main() -> None:
+    """Draw, judge and record."""
+    threads = set_threads()
+    found = measure(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/steps"))
+    draw(found)
+    record("steps", {"threads": threads, "prompts": PROMPTS, "samplers": found})
+
+
+if __name__ == "__main__":
+    main()
