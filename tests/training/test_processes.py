@@ -44,6 +44,14 @@ def test_two_processes_take_the_steps_of_one_with_twice_the_batch(
     assert sessions.said(children[1]) == ""  # one of them speaks
 
 
+@pytest.mark.parametrize("targets", ["null", "[q_proj]"])
+def test_two_processes_train_what_reads_an_inner_layer(sessions: Any, tmp_path: Path, targets: str) -> None:
+    """Named targets also put LoRA above the layer, where no gradient comes from."""
+    inner = ("connector.read={layer: 1}", f"lora.language.targets={targets}", "training.steps=3")
+    run = sessions.trained(*STILL, *inner, out=tmp_path / "run", processes=2)
+    assert len(losses(run)) == 3
+
+
 def test_shared_weights_give_the_same_losses_and_a_checkpoint_for_any_number_of_processes(
     sessions: Any, alone: Path, tmp_path: Path
 ) -> None:

@@ -59,8 +59,9 @@ class Processes:
             frozen = [name for name, weight in bridge.named_parameters() if not weight.requires_grad]
             buffers = [name for name, _ in bridge.named_buffers()]
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(bridge, frozen + buffers)
-            # LoRA above the layers that the connector reads gets no gradient, which DDP has to be told.
-            unused = bridge.language.spec.layers - 1 not in numbered(bridge)
+            # LoRA that targets put above the layers that the connector reads gets no gradient.
+            unread = bridge.language.unread(bridge.connector.reading)
+            unused = any(weight.requires_grad for block in unread for weight in block.parameters())
             self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused)
         model: nn.Module = self.accelerator.prepare_model(bridge, device_placement=False)
         return model
@@ -102,12 +103,6 @@ class Processes:
                 f"the processes of this run do not see the same {what}; process {self.index} found: {found}. "
                 "Give every machine the same files"
             )
-
-
-def numbered(bridge: Bridge) -> set[int]:
-    """The language model's layers that the connector reads, counted from 0."""
-    layers = bridge.language.spec.layers
-    return {layer % layers for layer in bridge.connector.reading.layers}
 
 
 @contextmanager
