@@ -47,6 +47,6 @@ def read_quality(name: str) -> Quality:
 
 
 def gains_by_bfloat16(device: torch.device) -> bool:
-    """Whether drawing is faster in bfloat16 there: on GPUs that multiply in it themselves. CPUs that do
-    gained little (docs/performance.md)."""
+    """Whether drawing is faster in bfloat16 there: on GPUs that multiply in it themselves. On CPUs
+    that do, converting the weights in every call takes most of the gain (docs/performance.md)."""
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
