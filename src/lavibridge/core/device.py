@@ -36,8 +36,8 @@ def pick_dtype(name: str) -> torch.dtype:
 def cpu_computes_bfloat16() -> bool:
     """Whether this CPU multiplies in bfloat16 itself; before torch 2.11 it cannot be asked.
 
-    Products of large matrices then take half the time; a U-Net of a few million weights gains a tenth to a fifth
-    (docs/performance.md).
+    Products of large matrices then take half the time; a U-Net of a few million weights gains a tenth to
+    a fifth (docs/performance.md).
     """
     able: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
