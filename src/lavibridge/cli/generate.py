@@ -74,9 +74,8 @@ def generate(
     """
     from lavibridge.bridge import Bridge
     from lavibridge.core.log import progress
-    from lavibridge.diffusion.guidance import EVERYWHERE
     from lavibridge.generation.draw import check_step_cache
-    from lavibridge.generation.quality import EXACT, read_quality
+    from lavibridge.generation.quality import read_quality
     from lavibridge.generation.sheet import save_png
 
     check_step_cache(step_cache)
@@ -104,14 +103,19 @@ def generate(
     for number, ((prompt, each), picture) in enumerate(zip(wanted, pictures, strict=True), start=first):
         path = out / f"{number:04d}-{_slug(prompt)}-seed{each}.png"
         told = {"prompt": prompt, "seed": str(each), "steps": str(steps), "guidance": str(scale)}
-        if quality != EXACT:
-            told["quality"] = quality
-        if interval != EVERYWHERE:
-            told["guidance_interval"] = " ".join(str(each) for each in interval)
-        if step_cache is not None:
-            told["step_cache"] = str(step_cache)
-        save_png(path, picture, told)
+        save_png(path, picture, told | _rest(quality, interval, step_cache))
         print(path)
+
+
+def _rest(quality: str, interval: tuple[float, float], step_cache: float | None) -> dict[str, str]:
+    """What else is kept in a picture: only what is not as usual."""
+    from lavibridge.diffusion.guidance import EVERYWHERE
+    from lavibridge.generation.quality import EXACT
+
+    found = {} if quality == EXACT else {"quality": quality}
+    if interval != EVERYWHERE:
+        found["guidance_interval"] = " ".join(str(each) for each in interval)
+    return found if step_cache is None else {**found, "step_cache": str(step_cache)}
 
 
 def _slug(prompt: str) -> str:
