@@ -56,12 +56,19 @@ def draw(found: Mapping[str, Mapping[int, Any]]) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6.4, 3.6), dpi=110)
-    for marker, (sampler, points) in zip("os^D", found.items(), strict=True):
-        steps = sorted(points)
-        shares = [100 * points[step]["right"]["mean"] for step in steps]
-        axes.plot(range(len(steps)), shares, marker=marker, label=sampler.replace("_", ", "))
+    for place, (sampler, points) in enumerate(found.items()):
+        rights = [points[step]["right"] for step in STEPS]
+        shares = [100 * right["mean"] for right in rights]
+        reach = [
+            [abs(100 * right[end] - share) for right, share in zip(rights, shares, strict=True)]
+            for end in ("low", "high")
+        ]
+        at = [index + 0.08 * (place - 1.5) for index in range(len(STEPS))]
+        axes.errorbar(
+            at, shares, reach, marker="os^D"[place], elinewidth=0.8, label=sampler.replace("_", ", ")
+        )
     axes.set_xticks(range(len(STEPS)), [str(each) for each in STEPS])
-    axes.set(xlabel="steps", ylabel="pictures right, %", ylim=(0, 100))
+    axes.set(xlabel="steps", ylabel="pictures right, %", ylim=(50, 100))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="lower right")
     figure.tight_layout()

@@ -12,9 +12,11 @@ from lavibridge.core.errors import ModelError
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe
+from lavibridge.training.assemble import place_bridge
 from lavibridge.training.batches import Batches
 from lavibridge.training.build import build_bridge
 from lavibridge.training.loop import training_mode
+from lavibridge.training.processes import begin_processes
 
 Toy = Callable[..., Recipe]
 LORA = {"rank": 4, "dropout": 0.2}
@@ -129,3 +131,14 @@ def test_plain_attention_gives_the_same_gradients(toy: Toy, language: str, visio
 def test_attention_that_cannot_be_had_is_refused(toy: Toy, language: str, vision: str) -> None:
     with pytest.raises(ModelError, match=r"training\.attention is flash"):
         build_bridge(pair(toy, language, vision, "linear", attention="flash"))
+
+
+def test_a_cpu_trains_in_the_plain_order_and_draws_in_channels_last(toy: Toy) -> None:
+    """LoRA's small convolutions are slow in channels last there, and merged they are gone."""
+    recipe = toy(training={"device": "cpu"})
+    with begin_processes(recipe.training) as processes:
+        bridge = place_bridge(recipe, processes)
+    trained, drawn = bridge.vision.backbone, build_bridge(recipe).vision.backbone
+    assert trained.conv_out.weight.is_contiguous()
+    assert not drawn.conv_out.weight.is_contiguous()
+    assert drawn.conv_out.weight.is_contiguous(memory_format=torch.channels_last)

@@ -1,5 +1,7 @@
 """The parts of a session, made from a recipe in each process: bridge, state, batches, what is measured on."""
 
+import torch
+
 from lavibridge.bridge import Bridge
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe
@@ -27,6 +29,8 @@ def place_bridge(recipe: Recipe, processes: Processes) -> Bridge:
             shard(bridge, processes.device, processes.count)
         else:
             say("note: training.sharding has no effect on one process; see docs/guides/scale.md for several")
+    if processes.device.type == "cpu":  # LoRA's small convolutions are slow in channels last there
+        bridge.vision.backbone.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return bridge.to(processes.device)
 
 
