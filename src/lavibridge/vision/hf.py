@@ -77,7 +77,7 @@ class DiffusersModel(VisionModel):
         for part in (self.backbone, self.autoencoder):
             part.requires_grad_(False)
             part.eval()
-        # Faster on a CPU. The autoencoder keeps the plain order: its large group norms lose digits in it.
+        # Faster on some CPUs. The autoencoder keeps the plain order: its large group norms lose digits in it.
         speed.reorder_norms(self.backbone.to(memory_format=torch.channels_last))
         self.spec = VisionSpec(
             context=self._context_width(),

@@ -20,7 +20,7 @@ SMALL_MAP = 1024
 
 
 def reorder_norms(denoiser: nn.Module) -> None:
-    """Have small maps in bfloat16 normalised in the plain order on a CPU, some four to twenty times faster.
+    """Have small maps in bfloat16 normalised in the plain order on a CPU, 4 to 17 times faster (LOG.md).
 
     In float32 the way back costs what the norm gains (docs/performance.md).
     """
