@@ -81,7 +81,7 @@ class Worker:
         try:
             painter = self.painters[picture.wish.model]
             self._canvases[picture] = Canvas(picture.wish, painter)
-            job.tokens_used, job.tokens_cut = painter.count_tokens(picture.wish.prompt)
+            job.tokens_used, job.tokens_cut = painter.count_tokens(picture.wish.read_prompt)
         except Exception as error:
             self._fail([(job, picture)], error)
             return False
@@ -126,7 +126,7 @@ class Worker:
     def _finish(self, job: Job, picture: Picture, canvas: Canvas) -> None:
         image = canvas.picture()
         if canvas.painter.is_of_the_world:
-            picture.verdict = judge(picture.wish.prompt, image)
+            picture.verdict = judge(picture.wish.read_prompt.text, image)
         picture.why = canvas.explain()
         note = {TEXT_CHUNK: json.dumps(picture.wish.record())} if job.is_signed else {}
         png = encode_png(image, note)

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from lavibridge.core.config import Config, did_you_mean
 from lavibridge.core.errors import RecipeError
+from lavibridge.generation.emphasis import read
 from lavibridge.generation.quality import EXACT, QUALITIES, read_quality
 from lavibridge.serve.engine.painter import Painter
 from lavibridge.serve.engine.wish import Wish
@@ -18,7 +19,7 @@ class PictureRequest(Config):
     """What is to be drawn."""
 
     prompt: str
-    """What to draw; `(word:1.3)` has more of a word."""
+    """What to draw."""
     model: str | None = None
     """Name of a bridge, as `/v1/models` lists them. None: the first."""
     n: int = Field(default=1, ge=1)
@@ -27,6 +28,8 @@ class PictureRequest(Config):
     """`WIDTHxHEIGHT`. None or `auto`: what the image model was made for."""
     negative_prompt: str = ""
     """What guidance leads away from."""
+    weights: bool = False
+    """Whether `(word:1.3)` in both prompts has more of a word; else brackets are text."""
     seed: int | None = Field(default=None, ge=0, le=MOST_SEED)
     """Seed of the first picture's noise. None: by chance."""
     quality: Literal["exact", "high", "fast", "low", "medium", "standard", "hd", "auto"] = "exact"
@@ -63,6 +66,8 @@ class TokensRequest(Config):
 
     prompt: str
     """The prompt."""
+    weights: bool = False
+    """Whether `(word:1.3)` in it is a weight, which no token is used for."""
 
 
 def wishes(
@@ -78,8 +83,6 @@ def wishes(
     painter = painters[name]
     check_prompt(asked.prompt, limits, "prompt")
     check_prompt(asked.negative_prompt, limits, "negative_prompt")
-    if not asked.prompt.strip():
-        raise RecipeError("prompt: give a text to draw, it is empty")
     quality = {"low": "fast"}.get(asked.quality, asked.quality if asked.quality in QUALITIES else EXACT)
     steps = asked.num_inference_steps or read_quality(quality).steps
     for key, found, most in (("n", asked.n, limits.count), ("num_inference_steps", steps, limits.steps)):
@@ -87,8 +90,10 @@ def wishes(
             raise RecipeError(f"{key}: this server gives {most} at most, {found} were asked for")
     vision = painter.bridge.vision
     width, height = _size(asked.size, vision.default_size, limits.side)
-    for prompt in (asked.prompt, asked.negative_prompt):
-        painter.check(prompt, height, width)
+    prompts = [read(prompt, asked.weights) for prompt in (asked.prompt, asked.negative_prompt)]
+    if not prompts[0].text.strip():
+        raise RecipeError("prompt: give a text to draw, it is empty")
+    painter.check(prompts, height, width)
     seed = secrets.randbelow(2**32) if asked.seed is None else asked.seed
     guidance = painter.bridge.default_guidance if asked.guidance_scale is None else asked.guidance_scale
     return [
@@ -96,6 +101,7 @@ def wishes(
             model=name,
             prompt=asked.prompt,
             negative_prompt=asked.negative_prompt,
+            weights=asked.weights,
             seed=(seed + number) % (MOST_SEED + 1),
             steps=steps,
             guidance=guidance,

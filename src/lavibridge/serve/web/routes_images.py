@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from lavibridge.core.log import console
+from lavibridge.generation.emphasis import read
 from lavibridge.serve.engine.job import Job, Picture
 from lavibridge.serve.web.house import House
 from lavibridge.serve.web.problems import problem
@@ -117,7 +118,8 @@ def make_router(house: House) -> APIRouter:
     async def tokens(asked: TokensRequest) -> dict[str, Tokens]:
         """How many of a prompt's tokens each bridge uses, and how many it cuts off."""
         check_prompt(asked.prompt, house.limits, "prompt")
-        counts = {name: painter.count_tokens(asked.prompt) for name, painter in house.painters.items()}
+        prompt = read(asked.prompt, asked.weights)
+        counts = {name: painter.count_tokens(prompt) for name, painter in house.painters.items()}
         return {
             name: Tokens(used=used, cut=cut, max_tokens=house.painters[name].bridge.language.max_tokens)
             for name, (used, cut) in counts.items()
