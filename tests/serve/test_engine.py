@@ -268,7 +268,7 @@ def test_the_recipe_is_in_the_png_or_not(eventually: Eventually, painters: dict[
     desk.close()
     texts = []
     for each in (signed, plain):
-        png = each.pictures[0].png
+        png = each.pictures[0].file
         assert png is not None
         with Image.open(io.BytesIO(png)) as image:
             texts.append(image.text)  # type: ignore[attr-defined]

@@ -2,20 +2,32 @@
 
 import secrets
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lavibridge.core.config import Config, did_you_mean
 from lavibridge.core.errors import RecipeError
 from lavibridge.generation.emphasis import read
 from lavibridge.generation.quality import EXACT, QUALITIES, read_quality
+from lavibridge.generation.sheet import Format
 from lavibridge.serve.engine.painter import Painter
 from lavibridge.serve.engine.wish import Wish
 from lavibridge.serve.limits import MOST_SEED, Limits
 
 
-class PictureRequest(Config):
+class ClientRequest(Config):
+    """A request's body. A key that is null is one that is not given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_nulls(cls, body: Any) -> Any:
+        if not isinstance(body, Mapping):
+            return body
+        return {key: value for key, value in body.items() if value is not None}
+
+
+class PictureRequest(ClientRequest):
     """What is to be drawn."""
 
     prompt: str
@@ -32,7 +44,9 @@ class PictureRequest(Config):
     """Whether `(word:1.3)` in both prompts has more of a word; else brackets are text."""
     seed: int | None = Field(default=None, ge=0, le=MOST_SEED)
     """Seed of the first picture's noise. None: by chance."""
-    quality: Literal["exact", "high", "fast", "low", "medium", "standard", "hd", "auto"] = "exact"
+    quality: Literal["exact", "high", "fast", "low", "medium", "standard", "hd", "xhigh", "max", "auto"] = (
+        "exact"
+    )
     """How much work a picture is worth: `exact`, `high` or `fast`. Of OpenAI's other names `low` is
     `fast`, and the rest are `exact`."""
     num_inference_steps: int | None = Field(default=None, ge=1)
@@ -40,16 +54,30 @@ class PictureRequest(Config):
     guidance_scale: float | None = Field(default=None, ge=0, le=100)
     """Classifier-free guidance; 1 is none. None: the image model's own."""
     embed_recipe: bool = True
-    """Write the recipe into the PNG, so that the picture can be drawn again from its file."""
+    """Write the recipe into the file, so that the picture can be drawn again from it."""
 
 
 class ImageRequest(PictureRequest):
     """A request in the form of OpenAI's images endpoint."""
 
     response_format: Literal["b64_json", "url"] = "b64_json"
-    """The PNG itself in base 64, or where to fetch it."""
+    """The file itself in base 64, or where to fetch it."""
+    output_format: Format = "png"
+    """The format of the file."""
+    output_compression: int = Field(default=100, ge=0, le=100)
+    """Of JPEG and WebP: from 0, the smallest files, to 100, the best."""
+    background: Literal["auto", "opaque"] = "auto"
+    """Pictures are opaque."""
+    moderation: Literal["auto", "low"] = "auto"
+    """Nothing is moderated, whichever it is."""
+    stream: Literal[False] = False
+    """Answers come whole; `/v1/jobs` tells progress."""
+    partial_images: Literal[0] = 0
+    """None are sent; `/v1/jobs` sends previews."""
     user: str | None = Field(default=None, max_length=256)
     """Taken, as OpenAI's clients may send it, and not used."""
+    safety_identifier: str | None = Field(default=None, max_length=256)
+    """Taken and not used, as `user`."""
     style: str | None = Field(default=None, max_length=64)
     """Taken and not used: the prompt decides."""
 
@@ -61,7 +89,7 @@ class JobRequest(PictureRequest):
     """Also say which words each region of the picture attended to."""
 
 
-class TokensRequest(Config):
+class TokensRequest(ClientRequest):
     """A prompt to be counted."""
 
     prompt: str
