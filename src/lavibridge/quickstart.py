@@ -92,7 +92,7 @@ def _train(recipe: Recipe, out: Path) -> None:
     kept = out / "recipe.yaml"
     is_same = kept.is_file() and kept.read_text(encoding="utf-8") == dump_recipe(recipe)
     if is_same and is_trained(out, recipe.training):
-        console.print(f"{out} is trained already (delete it to begin anew)", markup=False, soft_wrap=True)
+        console.print(f"{out} is trained already (delete it to begin anew)", soft_wrap=True)
         return
     train(recipe, out, resume=kept.is_file())
 
@@ -149,7 +149,7 @@ def _merged(
 @contextmanager
 def _phase(name: str, phases: dict[str, float]) -> Iterator[None]:
     """Say what begins, and keep how long it took."""
-    console.print(f"[bold]{name}[/bold]")
+    console.print(name, style="bold")
     start = time.monotonic()
     yield
     phases[name] = time.monotonic() - start
@@ -159,11 +159,11 @@ def _tell(results: dict[str, Any], out: Path, page: Path) -> None:
     """The scores and the commands to go on, on stderr."""
     rows = {"trained bridge": results, **results["compared"]}
     width = max(len(name) for name in rows)
-    console.print("\none thing, every attribute right (n, share, 95 % interval)", markup=False)
+    console.print("\none thing, every attribute right (n, share, 95 % interval)")
     for name, each in rows.items():
         score = each["metrics"]["world"]["categories"][CATEGORY]
         told = f"{score['mean']:6.1%}  ({score['low']:.1%} to {score['high']:.1%})"
-        console.print(f"  {name:<{width}}  n {score['n']}  {told}", markup=False)
+        console.print(f"  {name:<{width}}  n {score['n']}  {told}")
     console.print(
         f"\nReport: {page}\n\nTo go on:\n"
         f'  lavi generate {out} "a small red circle" "a large blue star" --guidance {GUIDANCE}\n'
@@ -172,5 +172,4 @@ def _tell(results: dict[str, Any], out: Path, page: Path) -> None:
         "  lavi show\n\n"
         "Draw with it on a page in the browser:\n"
         f"  lavi serve {out}",
-        markup=False,
     )

@@ -78,7 +78,6 @@ def build(
     console.print(
         f"{len(key.items) - again} comparisons and {again} repeats in a page of {len(text) / 1e6:.2g} MB; "
         "the key is for you alone",
-        markup=False,
         soft_wrap=True,
     )
     return page, key_path

@@ -82,7 +82,7 @@ def fill(recipe: str = RECIPE, settings: list[str] | None = SETTINGS) -> None:
     if cache.features and reason is None:
         _tell(fill_features(bridge, dataset, loaded.training, cache, share), "features")
     elif cache.features:
-        console.print(f"language features are not kept: {reason}", markup=False, soft_wrap=True)
+        console.print(f"language features are not kept: {reason}", soft_wrap=True)
 
 
 @app.command()
@@ -107,11 +107,9 @@ def verify(folder: Path = FOLDER, repair: bool = REPAIR) -> None:
         verdict = "whole" if finding.fault is None else "damaged"
         print(f"{verdict}\t{finding.entries - finding.damaged}\t{finding.path}")
     for finding in bad:
-        console.print(f"{finding.path}: {finding.fault}", markup=False, soft_wrap=True)
+        console.print(f"{finding.path}: {finding.fault}", soft_wrap=True)
         if repair:
-            console.print(
-                f"repaired: {clear(finding):,} entries kept, {finding.damaged:,} lost", markup=False
-            )
+            console.print(f"repaired: {clear(finding):,} entries kept, {finding.damaged:,} lost")
     if bad and not repair:
         raise CacheError(
             f"{len(bad)} of {len(findings)} files in {folder} are not whole: --repair clears them away"
@@ -135,7 +133,6 @@ def _tell(filled: "Filled", what: str) -> None:
 
     console.print(
         f"{what}: {filled.entries:,} kept, {filled.bytes / 1e6:,.1f} MB on disk, {filled.made:,} of them new",
-        markup=False,
         soft_wrap=True,
     )
     if not console.quiet:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import typer
 
+from lavibridge.core.seeds import MOST_SEED
+
 RUN = typer.Argument(
     metavar="RUN",
     help="A run folder, a checkpoint, a folder made by save_pretrained; or an image model, "
@@ -15,7 +17,11 @@ RUN = typer.Argument(
 PROMPTS = typer.Argument(metavar="PROMPT...", help="One or more prompts, each in quotes.")
 OUT = typer.Option(Path("pictures"), "--out", "-o", metavar="FOLDER", help="Where the PNG files go.")
 SEED = typer.Option(
-    0, "--seed", min=0, help="Seed of every prompt's noise; the same seed gives the same picture."
+    0,
+    "--seed",
+    min=0,
+    max=MOST_SEED,
+    help="Seed of every prompt's noise; the same seed gives the same picture.",
 )
 COUNT = typer.Option(1, "--count", min=1, help="Pictures per prompt, from seed, seed + 1, ...")
 QUALITY = typer.Option(

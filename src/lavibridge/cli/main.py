@@ -8,8 +8,10 @@ a verb imports its work when it is called, so that `lavi --help` answers at once
 
 import os
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from lavibridge import __version__
 from lavibridge.cli import (
@@ -33,9 +35,23 @@ from lavibridge.cli import (
     world,
 )
 from lavibridge.core.errors import LaviError
+from lavibridge.core.text import is_unicode
+
+
+class Words(TyperGroup):
+    """The group of all verbs; it takes text only, as recipes, PNG files and tokenizers do."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse; a usage error for an argument that is not UTF-8."""
+        for arg in args:
+            if not is_unicode(arg):
+                raise typer.BadParameter(f"{arg!r} is not UTF-8: write it anew, or rename the file")
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(
     name="lavi",
+    cls=Words,
     help="Connect a language model to an image diffusion model: train it, draw, measure.\n\n"
     "\b\nStart here:\n"
     "  lavi quickstart                                   a trained, drawing, measured bridge in minutes\n"

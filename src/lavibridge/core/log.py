@@ -22,8 +22,8 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-console = Console(stderr=True, highlight=False)
-"""Everything but data is said here: stdout stays clean for pipes."""
+console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+"""Everything but data is said here: stdout stays clean for pipes. Brackets are text."""
 PLAIN_EVERY = 10.0
 """Seconds between two lines of progress where there is no terminal."""
 
@@ -68,7 +68,7 @@ class PatientProgress(Progress):
         done = f"{task.description} {task.completed:,.0f} of {task.total or 0:,.0f}"
         left = "" if task.time_remaining is None else f"{timedelta(seconds=round(task.time_remaining))} left"
         said = (done, task.fields["status"], left)
-        console.print("  ".join(filter(None, said)), markup=False, soft_wrap=True)
+        console.print("  ".join(filter(None, said)), soft_wrap=True)
 
 
 def progress(unit: str = "") -> Progress:
@@ -77,14 +77,18 @@ def progress(unit: str = "") -> Progress:
     ``with progress() as bar: task = bar.add_task("training", total=100, status="")``
     """
     return PatientProgress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=16),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn(unit),
         RateColumn(table_column=Column(no_wrap=True, min_width=6)),
         TextColumn("left"),
         TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
-        TextColumn("{task.fields[status]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+        TextColumn(
+            "{task.fields[status]}",
+            markup=False,
+            table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+        ),
         console=console,
         refresh_per_second=4,
         expand=True,  # what does not fit is cut from the status, at the end

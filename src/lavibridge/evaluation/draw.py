@@ -57,7 +57,6 @@ def draw_missing(bridge: Draws, plan: Plan, settings: Mapping[str, Any], out: Pa
         names = ", ".join(task.file for task in plan.damaged[:3])
         console.print(
             f"{len(plan.damaged)} pictures are missing or damaged and are drawn again, among them {names}",
-            markup=False,
             soft_wrap=True,
         )
     todo = [*plan.damaged, *plan.missing]

@@ -5,31 +5,16 @@ language={source: mini-llama}   a whole section, as YAML
 data.kind=tsv                   another kind has other fields: the section starts empty, later changes fill it
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import RecipeError
+from lavibridge.core.yaml_text import parse_yaml, read_yaml_file
 
 FOLDER = Path(__file__).parent
 SUFFIXES = (".yaml", ".yml")
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader; by itself it lets a second key of the same name replace the first in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key.value}' is written twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
 
 
 def shipped_recipes() -> tuple[str, ...]:
@@ -52,24 +37,13 @@ def find_recipe(name: str) -> Path:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file as a mapping; RecipeError names file and line of what is wrong."""
-    try:
-        return parse_yaml(path.read_text(encoding="utf-8-sig"), str(path))
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path} is not UTF-8 text: {error.reason}") from error
-
-
-def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """YAML text as a mapping of words to values."""
-    try:
-        content = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{where} is not valid YAML: {error}") from error
+    """A YAML file as a mapping of words to values; RecipeError names file and line of what is wrong."""
+    content = read_yaml_file(path)
     if content is None:
-        raise RecipeError(f"{where} is empty; `lavi show quickstart` prints a recipe to start from")
+        raise RecipeError(f"{path} is empty; `lavi show quickstart` prints a recipe to start from")
     if not isinstance(content, dict):
         raise RecipeError(
-            f"{where} should hold sections such as `training:`, found a {type(content).__name__}"
+            f"{path} should hold sections such as `training:`, found a {type(content).__name__}"
         )
     return {str(key): value for key, value in content.items()}
 
@@ -104,10 +78,7 @@ def _split(setting: str) -> tuple[list[str], Any]:
         raise RecipeError(
             f"'{setting}' is no change to a recipe; write key.path=value, as in training.steps=200"
         )
-    try:
-        return path, yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{key}: '{text}' is not valid YAML: {error}") from error
+    return path, parse_yaml(text, f"{key}: '{text}'")
 
 
 def _copy(value: Any) -> Any:

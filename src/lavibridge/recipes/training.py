@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from lavibridge.core.config import Config
+from lavibridge.core.config import Config, Seed
 from lavibridge.lora import LoraSettings
 
 
@@ -54,7 +54,7 @@ class Validation(Config):
     """How many of those held out are measured on, at most."""
     times: int = Field(default=8, ge=1)
     """At how many times of the schedule, evenly spread, each of them is."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Decides the noise, which is the same at every measurement."""
 
 
@@ -80,7 +80,7 @@ class Training(Config):
     """Passes whose gradients are added up before a step of batch x accumulate x devices pictures."""
     max_minutes: float | None = Field(default=None, gt=0)
     """End cleanly, with a checkpoint, after so many minutes of training, whatever `steps` says."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Decides the order of the pictures, the noise, the timesteps and every dropout."""
     device: str = "auto"
     """`auto` (a CUDA GPU, else Apple's, else the CPU), or `cpu`, `cuda`, `cuda:1`, `mps`."""
@@ -160,7 +160,7 @@ class Preview(Config):
 
     prompts: tuple[str, ...] = ()
     """What is drawn, brackets as text; the first captions of the data when none are given."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of the noise, the same at every preview."""
     steps: int = Field(default=20, ge=1)
     """Sampling steps."""

@@ -46,7 +46,7 @@ def write_report(folders: Sequence[Path], page: Path) -> Path:
     write_json(numbers, told)
     write_atomic(page, text)
     for note in told["notes"]:
-        console.print(f"note: {note}", markup=False, soft_wrap=True)
+        console.print(f"note: {note}", soft_wrap=True)
     return page
 
 

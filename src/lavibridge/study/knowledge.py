@@ -55,7 +55,7 @@ def find_ceilings(cells: Sequence[Cell], out: Path, *, ask: bool = True) -> dict
                 try:
                     kept[key] = _ask(options)
                 except LaviError as error:
-                    console.print(f"no ceiling of {options['language']['source']}: {error}", markup=False)
+                    console.print(f"no ceiling of {options['language']['source']}: {error}")
                 bar.advance(task)
         write_json(path, kept)
     return {name: _read(kept[_key(options)]) for name, options in conditions.items() if _key(options) in kept}

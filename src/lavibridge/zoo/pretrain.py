@@ -50,6 +50,6 @@ def pretrain(name: str, out: Path, *, resume: bool = False, steps: int | None = 
         raise RunError(f"{out} holds a pretraining already: add --resume to go on, or choose another --out")
     job = make(name)
     scores = pretraining.pretrain(job, work, steps=steps)
-    console.print("  ".join(f"{key} {value:.3f}" for key, value in scores.items()), markup=False)
+    console.print("  ".join(f"{key} {value:.3f}" for key, value in scores.items()))
     pretraining.export(job, work, model)
     return model

@@ -115,7 +115,7 @@ class Indexed(Dataset):
                 return lock
         except Timeout:
             note = f"another process is checking {self.where}; waiting for it"
-            console.print(note, markup=False, soft_wrap=True)
+            console.print(note, soft_wrap=True)
             return lock
         except OSError as error:
             raise self._unwritable(error) from error

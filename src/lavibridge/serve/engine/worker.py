@@ -138,7 +138,7 @@ class Worker:
         """End jobs with an error: the client is told only what is meant for it, the console everything."""
         is_own_fault = isinstance(error, LaviError)
         if not is_own_fault:
-            console.print("".join(traceback.format_exception(error)), markup=False, soft_wrap=True)
+            console.print("".join(traceback.format_exception(error)), soft_wrap=True)
         told = str(error) if is_own_fault else "the picture could not be drawn; the server's log says why"
         for job, _ in group:
             self.desk.end(job, "failed", told, is_own_fault)
