@@ -24,8 +24,7 @@ END = b"IEND\xaeB`\x82"
 """How every whole PNG ends."""
 REMEDY = "delete it, and it is drawn again"
 SAME_PICTURE = 1.0
-"""Mean difference of 255 up to which two drawings may be the same picture: rounding on another batch. Whose
-picture it is, is known by content (kept.py); this only finds a machine or code that draws otherwise."""
+"""Mean difference of 255 up to which two drawings by what is no bridge are taken for the same picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +98,7 @@ def check_drawn(out: Path, record: Record) -> None:
 def check_same(
     bridge: Draws, task: Task, record: Record, settings: Mapping[str, Any], out: Path, advice: str
 ) -> None:
-    """Draw one picture again: RunError where what draws says that it is the same, and is another."""
+    """Draw one picture again, of what says by name alone what it is: RunError where it draws otherwise."""
     before = np.asarray(read_drawn(out, record), dtype=np.float32)
     now = np.asarray(_draw(bridge, [task], settings)[0].convert("RGB"), dtype=np.float32)
     if before.shape != now.shape or float(np.abs(before - now).mean()) > SAME_PICTURE:

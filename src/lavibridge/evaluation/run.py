@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lavibridge.bridge import Bridge
 from lavibridge.core.errors import RecipeError, RunError
 from lavibridge.core.files import write_json
 from lavibridge.core.identity import card_hash
@@ -130,7 +131,7 @@ def _work(
     records = read_records(out, cards)
     drawing = plan_drawing(out, tasks, records)
     settings = settle(out, settings, records, not (drawing.missing or drawing.damaged))
-    if drawing.whole is not None:
+    if drawing.whole is not None and not isinstance(bridge, Bridge):  # a bridge is known by its content
         check_same(bridge, drawing.whole, records[drawing.whole.key], settings, out, ADVICE)
     log = open_log(out, part.rank)
     try:
