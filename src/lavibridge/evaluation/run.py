@@ -90,9 +90,7 @@ def evaluate(
     source = open_prompts(plan.prompts, prompts)
     judges = open_metrics(plan.metrics, metrics, source.categories)
     tasks = make_tasks(plan, source, categories, limit, seed)
-    judges = [metric for metric in judges if any(metric.judges(task.category) for task in tasks)]
-    for metric in judges:
-        metric.check([task for task in tasks if metric.judges(task.category)])
+    judges = _asked(judges, tasks)
     if isinstance(bridge, Path):
         drawn: dict[str, Any] = {"steps": None, "guidance": None}
         bridge = GivenPictures(bridge, tasks)
@@ -116,6 +114,14 @@ def evaluate(
     }
     settings = _work(bridge, tasks[part.rank :: part.of], judges, settings, out, part)
     return _put_together(tasks, judges, settings, bridge.origin, out)
+
+
+def _asked(judges: Sequence[Metric], tasks: Sequence[Task]) -> list[Metric]:
+    """The metrics that judge any of the tasks; each has checked that it can."""
+    asked = [metric for metric in judges if any(metric.judges(task.category) for task in tasks)]
+    for metric in asked:
+        metric.check([task for task in tasks if metric.judges(task.category)])
+    return asked
 
 
 def _work(
