@@ -11,6 +11,7 @@ Hu et al. 2021, arXiv 2106.09685. Files are in PEFT's layout: adapter_config.jso
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import peft
 import torch
@@ -169,6 +170,18 @@ def left_out(module: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.enable_adapters(True)
+
+
+def in_force(module: nn.Module) -> dict[str, list[Any]]:
+    """For each layer with LoRA: the scales of its adapters that speak, and those that are merged."""
+    return {
+        name: [
+            {adapter: layer.scaling[adapter] for adapter in layer.active_adapters},
+            list(layer.merged_adapters),
+        ]
+        for name, layer in module.named_modules()
+        if isinstance(layer, LoraLayer) and not layer.disable_adapters
+    }
 
 
 def settings_of(module: nn.Module) -> LoraSettings | None:

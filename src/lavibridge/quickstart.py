@@ -7,6 +7,7 @@ at best: a bridge can hardly draw what its image model cannot.
 """
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,12 +19,15 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.device import set_threads
 from lavibridge.core.files import write_json
 from lavibridge.core.log import console
+from lavibridge.evaluation.kept import is_of_another
 from lavibridge.evaluation.run import evaluate
 from lavibridge.generation.sheet import contact_sheet, save_png
 from lavibridge.recipes.recipe import Recipe, dump_recipe, load_recipe
 from lavibridge.report.page import write_report
 from lavibridge.training.build import build_bridge
 from lavibridge.training.checkpoint import is_trained
+from lavibridge.training.run import refuse_changes
+from lavibridge.training.standing import moved
 from lavibridge.training.train import train
 
 SHEET_PROMPTS = (
@@ -92,6 +96,7 @@ def _train(recipe: Recipe, out: Path) -> None:
     kept = out / "recipe.yaml"
     is_same = kept.is_file() and kept.read_text(encoding="utf-8") == dump_recipe(recipe)
     if is_same and is_trained(out, recipe.training):
+        refuse_changes(out, moved(out, recipe))
         console.print(f"{out} is trained already (delete it to begin anew)", markup=False, soft_wrap=True)
         return
     train(recipe, out, resume=kept.is_file())
@@ -122,6 +127,10 @@ def _draw_sheet(conditions: list[Condition], path: Path, steps: int) -> None:
 
 
 def _measure(condition: Condition, prompts: int, steps: int) -> dict[str, Any]:
+    """Measure a condition; pictures of its bridge before more training give way to new ones."""
+    if is_of_another(condition.folder, condition.bridge):
+        console.print(f"{condition.folder} is of another bridge: drawn anew", markup=False, soft_wrap=True)
+        shutil.rmtree(condition.folder)
     return evaluate(
         condition.bridge,
         "world",

@@ -190,13 +190,13 @@ class Bridge(nn.Module):
     ) -> list[Image.Image]:
         """Draw one picture for each prompt, RGB.
 
-        ``seed`` is one for all prompts or one for each. The same prompt and seed give the same picture,
-        whatever stands beside them. ``guidance`` is `default_guidance` where it is not given; with 1 only the
-        prompt counts, and so outside of ``guidance_interval``, start and stop as shares of the steps, where
-        a step costs half. ``quality`` is exact, high or fast (`generation/quality.py`) and decides what
-        is not given: 20 steps, all of them guided, where it is exact. ``step_cache``, such as 0.1, lets steps
-        of some transformers reuse the one before, and pictures then depend a little on those of their batch
-        (`vision/parts/step_cache.py`). ``on_step`` hears (steps done, all).
+        ``seed`` is one for all prompts or one for each. The same prompt and seed give the same picture, but
+        for rounding where others stand beside them (`generation/sample.py`). ``guidance`` is
+        `default_guidance` where it is not given; with 1 only the prompt counts, and so outside of
+        ``guidance_interval``, start and stop as shares of the steps, where a step costs half. ``quality``
+        is exact, high or fast (`generation/quality.py`) and decides what is not given. ``step_cache``, such
+        as 0.1, lets steps of some transformers reuse the one before, and pictures then depend a little on
+        those of their batch (`vision/parts/step_cache.py`). ``on_step`` hears (steps done, all).
         """
         worth = read_quality(quality)
         steps = worth.steps if steps is None else steps

@@ -131,6 +131,14 @@ def find(folder: Path) -> Path:
     )
 
 
+def saved_as(folder: Path) -> str | None:
+    """The SHA-256 that tells the bridge in or below ``folder`` from any other; None where there is none."""
+    try:
+        return sha256(find(folder) / DESCRIPTION)
+    except RunError:
+        return None
+
+
 def is_saved(folder: Path) -> bool:
     """Whether a bridge lies in or below ``folder``, a run that has no checkpoint yet included."""
     return any(

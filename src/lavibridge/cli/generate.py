@@ -41,10 +41,14 @@ STEP_CACHE = typer.Option(
     "--step-cache",
     metavar="THRESHOLD",
     help="Let steps that change less than this (0.1) reuse blocks of the step before; PixArt and FLUX only. "
-    "A picture then depends a little on those of its batch.  [default: none does]",
+    "A picture then depends a little on those of its batch.  [default: by rounding only]",
 )
 BATCH = typer.Option(
-    16, "--batch", min=1, help="Pictures at a time; changes memory and speed, never a picture."
+    16,
+    "--batch",
+    min=1,
+    help="Pictures at a time; changes memory, speed, and a picture by rounding only: up to one grey level "
+    "in float32, a few in bfloat16.",
 )
 
 

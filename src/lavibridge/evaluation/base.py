@@ -19,7 +19,8 @@ class Draws(Protocol):
     """Anything that draws prompts, a bridge above all."""
 
     origin: dict[str, str]
-    """What it is, for the results: the folder that it was read from and its hash."""
+    """What it is, for the results: the folder that it was read from and its hash. Of what is no bridge, this
+    is also what its pictures are known by."""
 
     learnt_guidance: float | None
     """The guidance that it draws under without being guided; None: none, so that a suite's is used."""

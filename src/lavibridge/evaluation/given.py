@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from lavibridge.core.errors import DataError
+from lavibridge.core.identity import card_hash, file_hash
 from lavibridge.data.pictures.read import read_picture
 from lavibridge.evaluation.base import Task
 
@@ -32,7 +33,8 @@ class GivenPictures:
                 "prompt is needed, in its order; --category and --limit ask for fewer"
             )
         self.learnt_guidance: float | None = None
-        self.origin = {"pictures": folder.as_posix()}
+        shown = [file_hash(path) for path in files]
+        self.origin = {"pictures": folder.as_posix(), "sha256": card_hash(shown)}
         self.files = {(task.prompt, task.seed): path for task, path in zip(tasks, files, strict=True)}
 
     def generate(

@@ -1,11 +1,10 @@
 """Lets a metric judge the pictures that it has not judged yet, read from their files."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lavibridge.core.errors import RunError
+from lavibridge.core.identity import card_hash
 from lavibridge.core.log import JsonLog, progress
 from lavibridge.evaluation.base import Task
 from lavibridge.evaluation.draw import read_drawn
@@ -15,8 +14,7 @@ from lavibridge.evaluation.records import Key, Record, score_line
 
 def short_hash(metric: Metric) -> str:
     """Twelve figures that name the metric's card: another card, another hash."""
-    card = json.dumps(metric.card(), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(card.encode()).hexdigest()[:12]
+    return card_hash(metric.card())
 
 
 def unjudged(metric: PictureMetric, tasks: Sequence[Task], records: Mapping[Key, Record]) -> list[Task]:
@@ -41,7 +39,7 @@ def judge(
         shown = bar.add_task(f"scoring {metric.name}", total=len(tasks), status="")
         for start in range(0, len(tasks), metric.batch):
             batch = tasks[start : start + metric.batch]
-            scores = metric.score([read_drawn(out, task) for task in batch], batch)
+            scores = metric.score([read_drawn(out, records[task.key]) for task in batch], batch)
             if len(scores) != len(batch):
                 raise RunError(f"metric '{metric.name}' scored {len(scores)} of {len(batch)} pictures")
             for task, score in zip(batch, scores, strict=True):

@@ -3,11 +3,12 @@
     out/images/**.png       the pictures, with their prompt and seed in them
     out/records.jsonl       one line a picture: prompt, category, seed, file, scores and clauses by metric
     out/results.json        per metric its card, and n, mean and 95 % interval overall, by category and clause
-    out/settings.json       what was drawn
+    out/settings.json       what was drawn, and by which bridge
 
 A second call goes on where the first stopped, and a metric that is added later judges the pictures that are
-there. Several processes (RANK, WORLD_SIZE) each take a part; the last one puts all together. Noise is named
-by the prompt, so results of two bridges pair prompt by prompt (`compare`).
+there; pictures of another bridge, or of this one before more training, are refused (kept.py). Several
+processes (RANK, WORLD_SIZE) each take a part; the last one puts all together. Noise is named by the prompt,
+so results of two bridges pair prompt by prompt (`compare`).
 """
 
 import os
@@ -16,13 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lavibridge.bridge import Bridge
 from lavibridge.core.errors import RecipeError, RunError
-from lavibridge.core.files import read_json, write_json
+from lavibridge.core.files import write_json
+from lavibridge.core.identity import card_hash
 from lavibridge.core.log import console
 from lavibridge.evaluation.base import Draws, Task
 from lavibridge.evaluation.draw import check_same, draw_missing, plan_drawing
 from lavibridge.evaluation.given import GivenPictures
 from lavibridge.evaluation.judge import judge, short_hash, unjudged
+from lavibridge.evaluation.kept import ADVICE, RESULTS, check_one, made_by, settle
 from lavibridge.evaluation.metrics.base import Metric, PictureMetric, SetMetric
 from lavibridge.evaluation.records import open_log, read_records, write_records
 from lavibridge.evaluation.sets.measure import DrawnSet
@@ -30,8 +34,6 @@ from lavibridge.evaluation.suite import Named, open_metrics, open_prompts, read_
 from lavibridge.evaluation.summary import summarize
 from lavibridge.evaluation.tasks import make_tasks
 from lavibridge.generation.quality import EXACT, read_quality
-
-ADVICE = "give another --out, or delete images and records*.jsonl there to draw anew"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +90,7 @@ def evaluate(
     source = open_prompts(plan.prompts, prompts)
     judges = open_metrics(plan.metrics, metrics, source.categories)
     tasks = make_tasks(plan, source, categories, limit, seed)
-    judges = [metric for metric in judges if any(metric.judges(task.category) for task in tasks)]
-    for metric in judges:
-        metric.check([task for task in tasks if metric.judges(task.category)])
+    judges = _asked(judges, tasks)
     if isinstance(bridge, Path):
         drawn: dict[str, Any] = {"steps": None, "guidance": None}
         bridge = GivenPictures(bridge, tasks)
@@ -110,9 +110,18 @@ def evaluate(
         "seed": seed,
         "seeds": plan.seeds,
         "prompts": source.card(),
+        **made_by(bridge),
     }
-    _work(bridge, tasks[part.rank :: part.of], judges, settings, out, part)
-    return _put_together(tasks, judges, {**settings, "bridge": bridge.origin}, out)
+    settings = _work(bridge, tasks[part.rank :: part.of], judges, settings, out, part)
+    return _put_together(tasks, judges, settings, bridge.origin, out)
+
+
+def _asked(judges: Sequence[Metric], tasks: Sequence[Task]) -> list[Metric]:
+    """The metrics that judge any of the tasks; each has checked that it can."""
+    asked = [metric for metric in judges if any(metric.judges(task.category) for task in tasks)]
+    for metric in asked:
+        metric.check([task for task in tasks if metric.judges(task.category)])
+    return asked
 
 
 def _work(
@@ -122,39 +131,37 @@ def _work(
     settings: dict[str, Any],
     out: Path,
     part: Part,
-) -> None:
-    """Draw and judge one process's part."""
+) -> dict[str, Any]:
+    """Draw and judge one process's part; returns what the folder's pictures are drawn with."""
     cards = {metric.name: short_hash(metric) for metric in judges}
     records = read_records(out, cards)
-    _check_settings(out, settings, bool(records))
     drawing = plan_drawing(out, tasks, records)
-    if drawing.whole is not None:
-        check_same(bridge, drawing.whole, settings, out, ADVICE)
+    settings = settle(out, settings, records, not (drawing.missing or drawing.damaged))
+    if drawing.whole is not None and not isinstance(bridge, Bridge):  # a bridge is known by its content
+        check_same(bridge, drawing.whole, records[drawing.whole.key], settings, out, ADVICE)
     log = open_log(out, part.rank)
     try:
-        draw_missing(bridge, drawing, settings, out, log)
+        draw_missing(bridge, drawing, settings, out, log, card_hash(settings))
         records = read_records(out, cards)
         for metric in judges:
             if isinstance(metric, PictureMetric):
                 judge(metric, unjudged(metric, tasks, records), records, out, log)
     finally:
         log.close()
-
-
-def _check_settings(out: Path, settings: dict[str, Any], is_begun: bool) -> None:
-    """Note what is drawn; refuse to go on with the pictures of other settings."""
-    path = out / "settings.json"
-    before = read_json(path) if path.is_file() else None
-    if is_begun and before != settings:
-        raise RunError(f"{out} holds pictures drawn with {before}, not {settings}: {ADVICE}")
-    write_json(path, settings)
+    return settings
 
 
 def _put_together(
-    tasks: Sequence[Task], judges: Sequence[Metric], settings: Mapping[str, Any], out: Path
+    tasks: Sequence[Task],
+    judges: Sequence[Metric],
+    settings: Mapping[str, Any],
+    origin: Mapping[str, str],
+    out: Path,
 ) -> dict[str, Any]:
     """One file of records and one of results, once all processes are done."""
     records = read_records(out, {metric.name: short_hash(metric) for metric in judges})
+    drawn_with = card_hash(settings)
+    check_one(out, records, drawn_with)  # another process may have been given another bridge
     left = {task.key for task in tasks if task.key not in records}
     for metric in judges:
         if isinstance(metric, PictureMetric):
@@ -164,12 +171,13 @@ def _put_together(
         return {"waiting": len(left)}
     write_records(out, list(records.values()))
     mine = [records[task.key] for task in tasks]
-    drawn, found = DrawnSet(tasks, out), dict[str, Any]()
+    drawn, found = DrawnSet(tasks, records, out), dict[str, Any]()
     for metric in judges:
         if isinstance(metric, PictureMetric):
             found[metric.name] = summarize(metric, mine)
         elif isinstance(metric, SetMetric):
             found[metric.name] = drawn.measure(metric)
-    results = {**settings, "n": len(mine), "metrics": found}
-    write_json(out / "results.json", results)
+    told = {**settings, "bridge": dict(origin), "drawn_with": drawn_with}
+    results = {**told, "n": len(mine), "metrics": found}
+    write_json(out / RESULTS, results)
     return results

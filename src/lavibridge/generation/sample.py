@@ -2,7 +2,9 @@
 
     xT ~ N(0, 1), from each picture's own seed;  for t in timesteps: xt <- step(predict(xt, t), t, xt)
 
-The samplers are deterministic, and every picture has its own seed, so the batch size changes no picture.
+The samplers are deterministic, and every picture has its own seed, so that the batch changes a picture by
+rounding only: by up to one grey level in float32. In bfloat16 it is a few grey levels, and more where a
+model is unsteady (docs/decisions/0019). Pictures of the server keep their bits (0011).
 Flow models are sampled over sigmas that are shifted towards noise (diffusion/schedule.py), and never by DDIM.
 
 UniPC: Zhao et al. 2023, arXiv 2302.04867; trailing, its steps are spread evenly from the last time on, and

@@ -1,6 +1,5 @@
 """The contract of a language model: prompts in, features of their tokens out."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Literal
@@ -10,9 +9,7 @@ from torch import nn
 
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpec
-from lavibridge.core.identity import source_identity
-from lavibridge.core.sources import RANDOM
-from lavibridge.core.tensors import weights_hash
+from lavibridge.core.identity import model_identity
 
 
 class LanguageModel(nn.Module, ABC):
@@ -92,8 +89,4 @@ class LanguageModel(nn.Module, ABC):
 
     def identity(self) -> str:
         """What its features depend on beside the prompt: files and options, not where they lie."""
-        config = self.config
-        is_toy = config.source == RANDOM
-        files = weights_hash(self) if is_toy else source_identity(config.source, config.revision)
-        options = config.model_dump(mode="json", exclude={"source", "revision"})
-        return json.dumps([type(self).__name__, files, options], sort_keys=True)
+        return model_identity(self, self.config)

@@ -1,4 +1,4 @@
-"""Cells that another study has made: of the same recipe, so that they need not be trained again.
+"""Cells that another study has made: of the same recipe, data and models, so that none is trained again.
 
     FOLDER/CONDITION/seed-S  with the same recipe, trained  --copy-->  OUT/CONDITION'/seed-S
 
@@ -14,7 +14,7 @@ from lavibridge.core.errors import RunError
 from lavibridge.core.files import read_json, write_json
 from lavibridge.core.log import console
 from lavibridge.study.cells import Cell
-from lavibridge.study.folder import CELL, differences
+from lavibridge.study.folder import CELL, differences, moved_from
 from lavibridge.training.checkpoint import is_trained
 
 
@@ -42,4 +42,5 @@ def take_over(cells: Sequence[Cell], out: Path, folders: Sequence[Path], study: 
 
 
 def _is_same(cell: Cell, folder: Path) -> bool:
-    return not differences(folder, cell) and (cell.native or is_trained(folder, cell.recipe.training))
+    is_made = cell.native or is_trained(folder, cell.recipe.training)
+    return is_made and not differences(folder, cell) and not moved_from(folder, cell)

@@ -18,11 +18,13 @@ from lavibridge.study.folder import (
     check_cell,
     evaluation,
     is_measured,
+    moved_from,
     note_measured,
+    outdated,
 )
 from lavibridge.study.study import Study
 from lavibridge.training.checkpoint import is_trained
-from lavibridge.training.run import RECIPE
+from lavibridge.training.run import RECIPE, refuse_changes
 from lavibridge.training.train import train
 
 
@@ -52,11 +54,12 @@ def run_cells(
         check_cell(out / cell.name, cell)
     failures = []
     for number, cell in enumerate(cells, start=1):
-        if is_done(study, cell, out):
-            _say(f"[{number}/{len(cells)}] {cell.name}: done already")
-            continue
-        _say(f"[{number}/{len(cells)}] {cell.name}")
         try:
+            refuse_changes(out / cell.name, moved_from(out / cell.name, cell))
+            if is_done(study, cell, out) and not is_outdated(study, cell, out):
+                _say(f"[{number}/{len(cells)}] {cell.name}: done already")
+                continue
+            _say(f"[{number}/{len(cells)}] {cell.name}")
             run_cell(study, cell, out, part, device)
         except LaviError as error:
             failures.append(Failure(cell=cell.name, reason=str(error)))
@@ -75,6 +78,11 @@ def is_done(study: Study, cell: Cell, out: Path) -> bool:
     return is_made and all(is_measured(folder, key, use) for key, use in study.suites.items())
 
 
+def is_outdated(study: Study, cell: Cell, out: Path) -> bool:
+    """Whether a done cell was measured with other prompts or metrics than there are now."""
+    return any(outdated(out / cell.name, key, use) for key, use in study.suites.items())
+
+
 def run_cell(study: Study, cell: Cell, out: Path, part: Part, device: str) -> None:
     """Train what is not trained, measure what is not measured."""
     folder = out / cell.name
@@ -87,7 +95,7 @@ def run_cell(study: Study, cell: Cell, out: Path, part: Part, device: str) -> No
         begin_cell(folder, cell, study.name)
         bridge = Bridge.open(str(folder), device)
     for key, use in study.suites.items():
-        if is_measured(folder, key, use):
+        if is_measured(folder, key, use) and not outdated(folder, key, use):
             continue
         found = evaluate(
             bridge,

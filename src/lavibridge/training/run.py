@@ -6,7 +6,6 @@ recipe.yaml  environment.json  log.jsonl  rejected.jsonl  samples/  checkpoints/
 import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 
 from lavibridge.core.errors import RunError
 from lavibridge.core.files import write_atomic, write_json
+from lavibridge.core.identity import versions
 from lavibridge.recipes.read import read_yaml
 from lavibridge.recipes.recipe import Recipe, dump_recipe, make_recipe
 
@@ -158,7 +158,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "device_name": name,
         "threads": torch.get_num_threads(),
-        **{library: _version(library) for library in LIBRARIES},
+        **versions(*LIBRARIES),
     }
 
 
@@ -173,10 +173,3 @@ def _flat(mapping: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", value
-
-
-def _version(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return "not installed"

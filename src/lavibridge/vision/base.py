@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import Conditioning, VisionSpec
+from lavibridge.core.identity import model_identity
 
 
 class VisionModel(nn.Module, ABC):
@@ -114,6 +115,10 @@ class VisionModel(nn.Module, ABC):
     @abstractmethod
     def flow_shift(self, shape: tuple[int, int, int]) -> float | None:
         """How far sampling latents of ``shape`` is shifted towards noise; None where it is no flow."""
+
+    def identity(self) -> str:
+        """What its pictures depend on beside its inputs: files and options, not where they lie."""
+        return model_identity(self, self.config)
 
     def encode(
         self, images: Float[Tensor, "batch 3 height width"], generator: torch.Generator | None = None

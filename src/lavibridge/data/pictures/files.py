@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import DataError
+from lavibridge.core.identity import file_hash
 from lavibridge.data.pictures.check import gather
 from lavibridge.data.pictures.indexed import Indexed
 from lavibridge.data.pictures.paths import Place, below, check_name, stamp
@@ -83,7 +84,7 @@ class Listed(PictureFiles):
             )
         if not path.is_file():
             raise DataError(f"there is no file {path} (data.path)")
-        return {"list": list(stamp(path))}
+        return {"list": file_hash(path)}
 
     def listing(self, rejected: Rejected) -> list[Entry]:
         found = gather(self._sound(rejected))

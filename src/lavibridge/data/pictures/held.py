@@ -36,7 +36,12 @@ class Held(Indexed):
 
     def stamps(self) -> dict[str, Any]:
         found = files_at(self.config.path, frozenset({self.suffix}), self.holders)
-        return {path.relative_to(self.folder).as_posix(): list(stamp(path)) for path in found}
+        return {path.relative_to(self.folder).as_posix(): list(self._stamp(path)) for path in found}
 
     def stamp(self, entry: Entry) -> tuple[int, int]:
-        return stamp(self.folder / entry.holder)
+        return self._stamp(self.folder / entry.holder)
+
+    def _stamp(self, path: Path) -> tuple[int, int]:
+        """Also by the system's own time: captions inside have no hash that would tell at every visit."""
+        size, changed = stamp(path)
+        return size, max(changed, path.stat().st_ctime_ns)

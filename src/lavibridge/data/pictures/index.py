@@ -1,6 +1,6 @@
 """The index of a data set: what `lavi data check` found, kept so that no picture is checked twice.
 
-    INDEX/index.json            what was checked: settings, the lists' sizes and times, counts; written last
+    INDEX/index.json            what was checked: settings, the lists' hashes or times, counts; written last
     INDEX/pictures-HASH.arrow   the pictures that can be used, with the size, time and hash of their files
     INDEX/rejected.jsonl        the others: file, line of the list, reason
     INDEX/journal-*.arrows      verdicts of a check that has not come to its end

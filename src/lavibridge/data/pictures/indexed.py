@@ -5,9 +5,9 @@
 
 Every picture is decoded before training begins, so that a truncated download is found in the first minutes
 and not after a night, and so that which samples exist (and with them the whole order of training) is settled.
-An index is fresh while the lists, folders or archives have the same sizes and times of change; up to
-`COMPARED` pictures each file is compared as well. In any case a picture that is read must have the hash
-that it was checked with: nothing that was not checked is trained on.
+An index is fresh while lists hold the same bytes, and folders or archives have the same sizes and times of
+change; up to `COMPARED` pictures each file is compared as well. In any case a picture that is read must have
+the hash that it was checked with: nothing that was not checked is trained on.
 """
 
 import hashlib
@@ -165,7 +165,8 @@ class Indexed(Dataset):
             ) from error
         if hashlib.sha256(data).digest() != self.table.verdict(index).digest:
             raise DataError(
-                f"{entry.name} has changed since it was checked: run lavi data check, then train anew"
+                f"{entry.name} has changed since it was checked: run lavi data check, then train anew; where "
+                f"its size and time are as they were, delete {self.index.folder} before"
             )
         return data
 

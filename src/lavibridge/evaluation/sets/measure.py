@@ -9,7 +9,7 @@ take that for a lack of variety. The interval is that of the drawn set; the refe
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from lavibridge.core.log import progress
 from lavibridge.evaluation.base import Task
 from lavibridge.evaluation.draw import read_drawn
 from lavibridge.evaluation.metrics.base import SetMetric
+from lavibridge.evaluation.records import Key, Record
 from lavibridge.evaluation.sets.features import Features, Reference
 from lavibridge.evaluation.sets.reference import extract, open_reference
 from lavibridge.evaluation.stats import Estimate
@@ -34,8 +35,8 @@ T95 = 2.093024054408263
 class DrawnSet:
     """The drawn pictures of an evaluation, whose features metrics with one extractor share."""
 
-    def __init__(self, tasks: Sequence[Task], out: Path) -> None:
-        self.tasks, self.out = tasks, out
+    def __init__(self, tasks: Sequence[Task], records: Mapping[Key, Record], out: Path) -> None:
+        self.tasks, self.records, self.out = tasks, records, out
         self._made: dict[str, tuple[Features, Reference]] = {}
 
     def measure(self, metric: SetMetric) -> dict[str, Any]:
@@ -53,7 +54,7 @@ class DrawnSet:
         key = json.dumps([extractor.card(), source, metric.config.categories], sort_keys=True)
         if key not in self._made:
             reference = open_reference(source, extractor, tasks)
-            pictures: Iterator[Image.Image] = (read_drawn(self.out, task) for task in tasks)
+            pictures: Iterator[Image.Image] = (read_drawn(self.out, self.records[task.key]) for task in tasks)
             drawn = extract(extractor, pictures, len(tasks), "drawn")
             metric.free()
             _check_width(metric.name, drawn, reference)
