@@ -56,7 +56,7 @@ class Indexed(Dataset):
         self.index = index_of(type(self), config)
         manifest, self.table = self._open(rejected)
         self._fingerprint = str(manifest["fingerprint"])
-        rejected.entries[:] = self.index.rejections()
+        rejected.take(self.index.rejections())
         rejected.index_list = self.index.rejected
         rejected.close(len(self.table) + len(rejected.entries), config.max_rejected, self.where)
 
