@@ -12,12 +12,13 @@ from typing import Any
 
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.files import PictureFiles
+from lavibridge.data.pictures.indexed import index_of
 from lavibridge.data.pictures.paths import SUFFIXES, UNREAD, below
 from lavibridge.data.pictures.read import read_file
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.pictures.table import Entry, Table
 from lavibridge.data.pictures.text import captions_in
-from lavibridge.data.pictures.walk import Below, walk
+from lavibridge.data.pictures.walk import Below, is_hidden, walk
 
 CAPTIONS = (".txt", ".TXT")
 """Ends of the names of caption files; of two, the first is read."""
@@ -28,6 +29,15 @@ class Folder(PictureFiles):
 
     class Config(PictureFiles.Config):
         """Settings of `data.kind: folder`; `path` is the folder."""
+
+    def __init__(self, config: "Folder.Config", rejected: Rejected) -> None:
+        """DataError where the index would lie among the pictures and change their folder with each check."""
+        index, root = index_of(type(self), config).folder.resolve(), config.path.resolve()
+        if index.is_relative_to(root) and not is_hidden(index.relative_to(root).as_posix()):
+            raise DataError(
+                f"the index {index} would lie in the folder of pictures {root}: name another data.index"
+            )
+        super().__init__(config, rejected)
 
     def stamps(self) -> dict[str, Any]:
         """The times of all folders: a file that comes, goes or is renamed changes that of its folder."""

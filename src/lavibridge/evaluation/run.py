@@ -11,12 +11,13 @@ by the prompt, so results of two bridges pair prompt by prompt (`compare`).
 """
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lavibridge.core.errors import RecipeError, RunError
+from lavibridge.core.errors import LaviError, RecipeError, RunError
 from lavibridge.core.files import read_json, write_json
 from lavibridge.core.log import console
 from lavibridge.evaluation.base import Draws, Task
@@ -111,7 +112,13 @@ def evaluate(
         "seeds": plan.seeds,
         "prompts": source.card(),
     }
-    _work(bridge, tasks[part.rank :: part.of], judges, settings, out, part)
+    is_new = not out.exists()
+    try:
+        _work(bridge, tasks[part.rank :: part.of], judges, settings, out, part)
+    except LaviError:
+        if is_new and part == ALONE and not any(out.glob("images")):  # refused before the first picture
+            shutil.rmtree(out, ignore_errors=True)
+        raise
     return _put_together(tasks, judges, {**settings, "bridge": bridge.origin}, out)
 
 
