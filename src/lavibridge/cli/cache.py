@@ -63,6 +63,7 @@ def fill(recipe: str = RECIPE, settings: list[str] | None = SETTINGS) -> None:
     from lavibridge.training.build import build_bridge
     from lavibridge.training.cache.features import refusal
     from lavibridge.training.cache.fill import Share, fill_features, fill_latents
+    from lavibridge.training.start import check_start
 
     loaded = load_recipe(recipe, settings or [])
     cache = loaded.training.cache
@@ -71,12 +72,14 @@ def fill(recipe: str = RECIPE, settings: list[str] | None = SETTINGS) -> None:
             f"the recipe names no folder to fill: lavi cache {recipe} training.cache.folder=FOLDER, and then "
             "train with the same setting"
         )
+    check_start(loaded, None)
     share = Share(process=int(os.environ.get("RANK", "0")), processes=int(os.environ.get("WORLD_SIZE", "1")))
     console.quiet = share.process > 0
     set_threads()
     dataset = open_dataset(kind_of(loaded.data), loaded.data, Rejected())
     bridge = build_bridge(loaded).to(_device(loaded.training.device)).eval()
     side = loaded.data.size or bridge.vision.default_size
+    bridge.vision.latent_shape(side, side)
     _tell(fill_latents(bridge, dataset, loaded.training, cache, (side, side), share), "latents")
     reason = refusal(bridge)
     if cache.features and reason is None:

@@ -81,8 +81,10 @@ def generate(
     from lavibridge.generation.draw import check_step_cache
     from lavibridge.generation.quality import read_quality
     from lavibridge.generation.sheet import save_png
+    from lavibridge.recipes.places import inputs_of, refuse_inside
 
     check_step_cache(step_cache)
+    refuse_inside(out, "--out", inputs_of(run))
     worth = read_quality(quality)
     steps = worth.steps if steps is None else steps
     interval = guidance_interval or worth.guidance_interval

@@ -8,6 +8,7 @@ import torch
 
 from lavibridge.core.errors import RecipeError
 
+KINDS = {"cpu": "CPU", "cuda": "CUDA GPU", "mps": "Apple GPU"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -21,8 +22,14 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise RecipeError(f"device: '{name}' is no device; use auto, cpu, cuda, cuda:1 or mps") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise RecipeError(f"device: '{name}' was asked for, but torch sees no CUDA GPU here; use auto or cpu")
+    if device.type not in KINDS:
+        raise RecipeError(
+            f"device: '{name}' is none that this package runs on; use {', '.join(KINDS)} or auto"
+        )
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= there[device.type]:
+        seen = f"{there[device.type] or 'no'} {KINDS[device.type]}"
+        raise RecipeError(f"device: '{name}' was asked for, but torch sees {seen} here; use auto or cpu")
     return device
 
 

@@ -6,6 +6,9 @@ A file is written beside its place and renamed into it, so a reader never sees h
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,21 @@ def new_folder(path: str | Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} exists already: name a new folder")
     return folder
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[None]:
+    """A new or empty folder that a block writes: nothing of it stays where the block fails."""
+    was_there = folder.exists()
+    try:
+        yield
+    except BaseException:
+        if was_there:
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -14,9 +14,8 @@ from PIL import Image
 from lavibridge.core.errors import DataError
 from lavibridge.core.identity import card_hash, file_hash
 from lavibridge.data.pictures.read import read_picture
+from lavibridge.data.pictures.walk import pictures_below
 from lavibridge.evaluation.base import Task
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 class GivenPictures:
@@ -26,7 +25,7 @@ class GivenPictures:
         """DataError where the folder has fewer or more pictures than the suite asks for."""
         if not folder.is_dir():
             raise DataError(f"there is no folder '{folder}' of pictures")
-        files = sorted((path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES), key=_natural)
+        files = sorted(pictures_below(folder), key=_natural)
         if len(files) != len(tasks):
             raise DataError(
                 f"{folder} has {len(files)} pictures and the suite asks for {len(tasks)}: one for each "

@@ -12,13 +12,14 @@ so results of two bridges pair prompt by prompt (`compare`).
 """
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lavibridge.bridge import Bridge
-from lavibridge.core.errors import RecipeError, RunError
+from lavibridge.core.errors import LaviError, RecipeError, RunError
 from lavibridge.core.files import write_json
 from lavibridge.core.identity import card_hash
 from lavibridge.core.log import console
@@ -112,7 +113,13 @@ def evaluate(
         "prompts": source.card(),
         **made_by(bridge),
     }
-    settings = _work(bridge, tasks[part.rank :: part.of], judges, settings, out, part)
+    is_new = not out.exists()
+    try:
+        settings = _work(bridge, tasks[part.rank :: part.of], judges, settings, out, part)
+    except LaviError:
+        if is_new and part == ALONE and not any(out.glob("images")):  # refused before the first picture
+            shutil.rmtree(out, ignore_errors=True)
+        raise
     return _put_together(tasks, judges, settings, bridge.origin, out)
 
 

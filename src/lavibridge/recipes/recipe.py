@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import SerializeAsAny
+from pydantic import BaseModel, SerializeAsAny
 
 from lavibridge.core.config import Config, validate
 from lavibridge.core.errors import RecipeError
 from lavibridge.data.base import Dataset
-from lavibridge.recipes.read import change, find_recipe, read_yaml, shipped_recipes
-from lavibridge.recipes.sections import ROOMS, read_section
+from lavibridge.recipes.read import alternatives, change, find_recipe, read_yaml, shipped_recipes
+from lavibridge.recipes.sections import ROOMS, read_section, section_type
 from lavibridge.recipes.training import Lora, Preview, Training
 
 __all__ = ["Recipe", "dump_recipe", "load_recipe", "make_recipe", "shipped_recipes"]
@@ -48,11 +48,28 @@ def make_recipe(mapping: Mapping[str, Any]) -> Recipe:
     return validate(Recipe, {**mapping, **sections}, "")
 
 
+def field_type(recipe: Mapping[str, Any], path: Sequence[str]) -> Any:
+    """The type of the field at a path, by the kinds that the mapping names; None where there is none."""
+    model: type[BaseModel] | None = Recipe
+    for depth, key in enumerate(path):
+        if depth == 1 and path[0] in ROOMS:
+            model = section_type(path[0], recipe.get(path[0]))
+        field = model.model_fields.get(key) if model is not None else None
+        if field is None:
+            return None
+        found = field.annotation
+        model = next(
+            (each for each in alternatives(found) if isinstance(each, type) and issubclass(each, BaseModel)),
+            None,
+        )
+    return found
+
+
 def load_recipe(name: str | Path, settings: Sequence[str] = ()) -> Recipe:
     """The recipe of a shipped name or a path, with `key.path=value` changes made."""
     path = find_recipe(str(name))
     try:
-        return make_recipe(change(read_yaml(path), settings))
+        return make_recipe(change(read_yaml(path), settings, field_type))
     except RecipeError as error:
         raise RecipeError(f"{path.name}: {error}") from error
 

@@ -12,6 +12,7 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.errors import LaviError, RunError
 from lavibridge.core.log import console
 from lavibridge.evaluation.run import ALONE, Part, evaluate
+from lavibridge.evaluation.suite import read_suite
 from lavibridge.study.cells import Cell
 from lavibridge.study.folder import (
     begin_cell,
@@ -25,6 +26,7 @@ from lavibridge.study.folder import (
 from lavibridge.study.study import Study
 from lavibridge.training.checkpoint import is_trained
 from lavibridge.training.run import RECIPE, refuse_changes
+from lavibridge.training.start import check_start
 from lavibridge.training.train import train
 
 
@@ -51,7 +53,11 @@ def run_cells(
             "for: name one with --only CONDITION/seed-S"
         )
     for cell in cells:
+        if not cell.native:
+            check_start(cell.recipe, out / cell.name)
         check_cell(out / cell.name, cell)
+    for use in study.suites.values():
+        read_suite(use.suite)
     failures = []
     for number, cell in enumerate(cells, start=1):
         try:

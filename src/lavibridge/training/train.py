@@ -8,10 +8,10 @@ from pathlib import Path
 from time import perf_counter
 
 from lavibridge.core.device import set_threads
-from lavibridge.core.errors import NotFiniteError
+from lavibridge.core.errors import DataError, NotFiniteError
 from lavibridge.core.log import JsonLog, progress
 from lavibridge.data.base import Dataset, open_dataset
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import Rejected, write_rejections
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of
 from lavibridge.training.alerts import Unmoved, Waiting
@@ -26,13 +26,14 @@ from lavibridge.training.loop import Event, State, fit
 from lavibridge.training.metrics import LogSteps, ShowProgress
 from lavibridge.training.notes import say, say_captions, say_clock, say_trained
 from lavibridge.training.optim import published_rates
+from lavibridge.training.preview import preview_prompts
 from lavibridge.training.processes import Processes, begin_processes
 from lavibridge.training.room import check_room
 from lavibridge.training.run import check_run, note_run, refuse_changes, rewind
 from lavibridge.training.session import Session
-from lavibridge.training.sharding import check_sharding
 from lavibridge.training.signals import Interrupted, watch
-from lavibridge.training.trackers import check_trackers, open_journal
+from lavibridge.training.start import check_bridge, check_start
+from lavibridge.training.trackers import open_journal
 
 ALIGNING = 0.75
 """Share of `max_minutes` that alignment may take: it teaches more in a minute than pictures do."""
@@ -45,8 +46,7 @@ def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
     finite end it with a checkpoint of the weights before the last of them, and NotFiniteError.
     """
     run = Path(out)
-    check_sharding(recipe)
-    check_trackers(recipe.training.trackers)
+    check_start(recipe, run)
     changed = check_run(run, recipe, resume)
     set_threads()
     with begin_processes(recipe.training) as processes:
@@ -64,8 +64,7 @@ def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
 def open_session(recipe: Recipe, run: Path, processes: Processes, changed: list[str]) -> Session:
     """Everything that a session needs, at the step that the newest checkpoint has reached."""
     settings = recipe.training
-    rejected = Rejected(run / "rejected.jsonl" if processes.is_main else None)
-    pictures = open_dataset(kind_of(recipe.data), recipe.data, rejected)
+    pictures = open_data(recipe, run, processes)
     dataset, held_out = hold_out(pictures, settings.validation)
     standing = basis(recipe, dataset, processes.count)
     processes.agree("data and models", f"{standing.data}; {standing.language}; {standing.vision}")
@@ -80,7 +79,14 @@ def open_session(recipe: Recipe, run: Path, processes: Processes, changed: list[
     if kept is not None:
         load_checkpoint(done[-1], state, kept)
     check_room(run, state, settings)
-    begin_folder(run, recipe, state, dataset, processes, changed)
+    check_bridge(recipe, bridge, preview_prompts(recipe.preview, dataset), kept is None)
+    batches = make_batches(recipe, bridge, dataset, processes)
+    try:
+        validator = make_validator(recipe, bridge, held_out, processes)
+        begin_folder(run, recipe, state, dataset, processes, changed)
+    except BaseException:
+        batches.close()
+        raise
     return Session(
         run=run,
         recipe=recipe,
@@ -88,9 +94,20 @@ def open_session(recipe: Recipe, run: Path, processes: Processes, changed: list[
         dataset=dataset,
         basis=standing,
         state=state,
-        batches=make_batches(recipe, bridge, dataset, processes),
-        validator=make_validator(recipe, bridge, held_out, processes),
+        batches=batches,
+        validator=validator,
     )
+
+
+def open_data(recipe: Recipe, run: Path, processes: Processes) -> Dataset:
+    """The data; where too much of it is rejected, the list is all that a start leaves behind."""
+    rejected = Rejected()
+    try:
+        return open_dataset(kind_of(recipe.data), recipe.data, rejected)
+    except DataError:
+        if processes.is_main and rejected.entries:
+            write_rejections(run / "rejected.jsonl", rejected.all)
+        raise
 
 
 def begin_folder(
@@ -101,6 +118,7 @@ def begin_folder(
     if processes.is_main:
         trained = {part: sum(p.numel() for p in weights.values()) for part, weights in state.parts.items()}
         note_run(run, recipe, processes.device, trained)
+        write_rejections(run / "rejected.jsonl", dataset.rejected.all)
         prune(run, None)
         rewind(run / "log.jsonl", state.step)
         done = checkpoints(run)

@@ -14,6 +14,7 @@ from lavibridge.data.pictures.paths import Place, below, check_name, stamp
 from lavibridge.data.pictures.read import read_file
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.pictures.table import Entry, Table
+from lavibridge.data.pictures.walk import refuse_hidden
 
 
 class PictureFiles(Indexed):
@@ -101,6 +102,7 @@ class Listed(PictureFiles):
             texts = [caption.strip() for caption in captions if caption.strip()]
             try:
                 check_name(name, self.root)
+                refuse_hidden(name)
                 if not texts:
                     raise DataError("its caption is empty")
             except DataError as error:

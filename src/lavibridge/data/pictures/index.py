@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.files import cache_folder, write_json
+from lavibridge.data.pictures.read import VERSION as PIXELS
 from lavibridge.data.pictures.rejected import Rejection
 from lavibridge.data.pictures.table import Table, open_journal, open_table
 
-VERSION = 1
+VERSION = f"2, pixels {PIXELS}"
 """Of the checks and of the files; indexes of another version are made anew."""
 MANIFEST = "index.json"
+LOCK = ".lock"
 
 
 class Index:
@@ -54,7 +56,7 @@ class Index:
         return open_table(self.folder / manifest["table"])
 
     def rejections(self) -> list[Rejection]:
-        """The others."""
+        """The others, and what was noted."""
         return [json.loads(line) for line in self.rejected.read_text(encoding="utf-8").splitlines()]
 
     def known(self) -> list[Table]:
@@ -87,6 +89,13 @@ class Index:
         for old in (*self.journals(), *self.folder.glob("pictures-*.arrow")):
             if old != table:
                 old.unlink(missing_ok=True)
+
+    def leave(self) -> None:
+        """Take away a folder in which nothing but the lock has come to be."""
+        with suppress(OSError):
+            if [path.name for path in self.folder.iterdir()] == [LOCK]:
+                (self.folder / LOCK).unlink()
+                self.folder.rmdir()
 
     def forget_freshness(self) -> None:
         """Have everything compared again at the next opening; verdicts on files that are the same stay."""

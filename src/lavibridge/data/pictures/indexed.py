@@ -25,7 +25,7 @@ from lavibridge.core.errors import DataError
 from lavibridge.core.log import console
 from lavibridge.data.base import Dataset, Sample
 from lavibridge.data.pictures.check import check
-from lavibridge.data.pictures.index import Index
+from lavibridge.data.pictures.index import LOCK, Index
 from lavibridge.data.pictures.paths import Place
 from lavibridge.data.pictures.read import decode, fit, refuse_bombs
 from lavibridge.data.pictures.rejected import Rejected
@@ -56,7 +56,7 @@ class Indexed(Dataset):
         self.index = index_of(type(self), config)
         manifest, self.table = self._open(rejected)
         self._fingerprint = str(manifest["fingerprint"])
-        rejected.entries[:] = self.index.rejections()
+        rejected.take(self.index.rejections())
         rejected.index_list = self.index.rejected
         rejected.close(len(self.table) + len(rejected.entries), config.max_rejected, self.where)
 
@@ -89,14 +89,19 @@ class Indexed(Dataset):
         fresh = self._fresh()
         if fresh is not None:
             return fresh
+        self.stamps()  # before anything is written: where there is no data there is no index
         with self._alone():
             fresh = self._fresh()  # another process may have made it while this one waited
             if fresh is not None:
                 return fresh
             stamps = self.stamps()
-            entries = self.listing(rejected)
-            if not entries and not rejected.entries:
-                raise DataError(f"{self.where} holds no pictures")
+            try:
+                entries = self.listing(rejected)
+                if not entries and not rejected.entries:
+                    raise DataError(f"{self.where} holds no pictures")
+            except DataError:
+                self.index.leave()
+                raise
             try:
                 check(self.index, entries, stamps, self.stamp, self.read, rejected)
             except OSError as error:
@@ -108,7 +113,7 @@ class Indexed(Dataset):
 
     def _alone(self) -> FileLock:
         """The right to write the index, waited for if need be; a context."""
-        lock = FileLock(self.index.folder / ".lock")
+        lock = FileLock(self.index.folder / LOCK)
         try:
             self.index.folder.mkdir(parents=True, exist_ok=True)
             with lock.acquire(timeout=0):

@@ -1,6 +1,6 @@
 """Where a reference set comes from: a folder of pictures, a file of statistics, or the world itself.
 
-    FOLDER                 every JPEG, PNG and WebP below it; features are kept in the cache folder, by the
+    FOLDER                 every picture below it that is not hidden; the cache folder keeps features, by the
                            pictures' bytes, the extractor's card and the libraries
     FILE.npz, .safetensors `features` (picture x width), or `mu` and `sigma` as other tools name them
     world                  new scenes of the drawn pictures' categories, in the same proportions
@@ -25,7 +25,9 @@ from lavibridge.core.errors import DataError
 from lavibridge.core.files import cache_folder, write_atomic
 from lavibridge.core.identity import file_hash, versions
 from lavibridge.core.log import progress
+from lavibridge.data.pictures.read import VERSION as PIXELS
 from lavibridge.data.pictures.read import read_picture
+from lavibridge.data.pictures.walk import pictures_below
 from lavibridge.evaluation.base import Task
 from lavibridge.evaluation.sets.features import Extractor, Features, Moments, Reference
 from lavibridge.world.captions import CATEGORIES, sample_pair
@@ -36,7 +38,6 @@ SCENES = 2000
 """Scenes that the world is represented by, or more where more is drawn: few of them bias distances."""
 LIBRARIES = ("torch", "transformers", "pillow", "numpy")
 """Whose versions may change features."""
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 def check_reference(source: str, tasks: Sequence[Task]) -> None:
@@ -54,7 +55,7 @@ def check_reference(source: str, tasks: Sequence[Task]) -> None:
             f"reference: there is no '{source}'; give a folder of pictures, a .npz or .safetensors file of "
             "features or of mu and sigma, or `world`"
         )
-    if not _files(path):
+    if not pictures_below(path):
         raise DataError(f"reference: '{source}' holds no JPEG, PNG or WebP pictures")
 
 
@@ -89,13 +90,9 @@ def _scenes(tasks: Sequence[Task], count: int) -> Iterator[Image.Image]:
         yield Image.fromarray(draw(pair.scene))
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-
-
 def _of_folder(folder: Path, extractor: Extractor) -> Reference:
     """Features of a folder's pictures, from the cache where neither they nor the extractor have changed."""
-    files = _files(folder)
+    files = pictures_below(folder)
     digest = reference_hash(folder)
     maker = json.dumps([extractor.card(), versions(*LIBRARIES)], sort_keys=True)
     name = hashlib.sha256(f"{digest}\n{maker}".encode()).hexdigest()[:32]
@@ -116,8 +113,8 @@ def reference_hash(source: str | Path) -> str:
     folder = Path(source).expanduser()
     if not folder.is_dir():
         return file_hash(folder)
-    files = _files(folder)
-    digest = hashlib.sha256()
+    files = pictures_below(folder)
+    digest = hashlib.sha256(f"pixels {PIXELS}\n".encode())
     with progress("files") as bar:
         shown = bar.add_task(f"hashing {folder.name}", total=len(files), status="", visible=len(files) > 500)
         for path in files:

@@ -1,6 +1,6 @@
 """What an entry is called: a hash of everything that it depends on, so that none can be out of date.
 
-    latents    version, number format, autoencoder (weights, settings), bytes of the picture, size, mirrored
+    latents    versions, number format, autoencoder (weights, settings), bytes of the picture, size, mirrored
     features   version, number format, language model (files, tokenizer and options), layers read, text
     both       the versions of the libraries that compute them
 
@@ -15,6 +15,7 @@ import torch
 from lavibridge.core.contracts import Reading
 from lavibridge.core.identity import versions
 from lavibridge.core.tensors import weights_hash
+from lavibridge.data.pictures.read import VERSION as PIXELS
 from lavibridge.language.base import LanguageModel
 from lavibridge.training.cache.shard import KEY_BYTES
 from lavibridge.training.visits import Visit
@@ -50,7 +51,7 @@ def latent_maker(vision: VisionModel, dtype: torch.dtype) -> bytes:
     """What makes latents: the autoencoder as it was loaded, to the last bit of its weights."""
     settings = {name: value for name, value in vision.autoencoder.config.items() if name[0] != "_"}
     return digest(
-        f"latents {VERSION} {dtype} {versions(*LATENTS_BY)}",
+        f"latents {VERSION} {dtype}, pixels {PIXELS} {versions(*LATENTS_BY)}",
         type(vision).__name__,
         json.dumps(settings, sort_keys=True, default=str),
         weights_hash(vision.autoencoder),
