@@ -12,7 +12,8 @@ by the prompt, so results of two bridges pair prompt by prompt (`compare`).
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,14 +113,20 @@ def evaluate(
         "seeds": plan.seeds,
         "prompts": source.card(),
     }
-    is_new = not out.exists()
+    _work(bridge, tasks[part.rank :: part.of], judges, settings, out, part)
+    return _put_together(tasks, judges, {**settings, "bridge": bridge.origin}, out)
+
+
+@contextmanager
+def _nothing_left(out: Path, part: Part) -> Iterator[None]:
+    """Take a new folder away again where the work is refused before its first picture."""
+    is_new = not out.exists() and part == ALONE
     try:
-        _work(bridge, tasks[part.rank :: part.of], judges, settings, out, part)
+        yield
     except LaviError:
-        if is_new and part == ALONE and not any(out.glob("images")):  # refused before the first picture
+        if is_new and not (out / "images").exists():
             shutil.rmtree(out, ignore_errors=True)
         raise
-    return _put_together(tasks, judges, {**settings, "bridge": bridge.origin}, out)
 
 
 def _work(
@@ -131,21 +138,22 @@ def _work(
     part: Part,
 ) -> None:
     """Draw and judge one process's part."""
-    cards = {metric.name: short_hash(metric) for metric in judges}
-    records = read_records(out, cards)
-    _check_settings(out, settings, bool(records))
-    drawing = plan_drawing(out, tasks, records)
-    if drawing.whole is not None:
-        check_same(bridge, drawing.whole, settings, out, ADVICE)
-    log = open_log(out, part.rank)
-    try:
-        draw_missing(bridge, drawing, settings, out, log)
+    with _nothing_left(out, part):
+        cards = {metric.name: short_hash(metric) for metric in judges}
         records = read_records(out, cards)
-        for metric in judges:
-            if isinstance(metric, PictureMetric):
-                judge(metric, unjudged(metric, tasks, records), records, out, log)
-    finally:
-        log.close()
+        _check_settings(out, settings, bool(records))
+        drawing = plan_drawing(out, tasks, records)
+        if drawing.whole is not None:
+            check_same(bridge, drawing.whole, settings, out, ADVICE)
+        log = open_log(out, part.rank)
+        try:
+            draw_missing(bridge, drawing, settings, out, log)
+            records = read_records(out, cards)
+            for metric in judges:
+                if isinstance(metric, PictureMetric):
+                    judge(metric, unjudged(metric, tasks, records), records, out, log)
+        finally:
+            log.close()
 
 
 def _check_settings(out: Path, settings: dict[str, Any], is_begun: bool) -> None:
