@@ -13,7 +13,8 @@ so results of two bridges pair prompt by prompt (`compare`).
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,14 +114,20 @@ def evaluate(
         "prompts": source.card(),
         **made_by(bridge),
     }
-    is_new = not out.exists()
+    settings = _work(bridge, tasks[part.rank :: part.of], judges, settings, out, part)
+    return _put_together(tasks, judges, settings, bridge.origin, out)
+
+
+@contextmanager
+def _nothing_left(out: Path, part: Part) -> Iterator[None]:
+    """Take a new folder away again where the work is refused before its first picture."""
+    is_new = not out.exists() and part == ALONE
     try:
-        settings = _work(bridge, tasks[part.rank :: part.of], judges, settings, out, part)
+        yield
     except LaviError:
-        if is_new and part == ALONE and not any(out.glob("images")):  # refused before the first picture
+        if is_new and not (out / "images").exists():
             shutil.rmtree(out, ignore_errors=True)
         raise
-    return _put_together(tasks, judges, settings, bridge.origin, out)
 
 
 def _asked(judges: Sequence[Metric], tasks: Sequence[Task]) -> list[Metric]:
@@ -140,22 +147,23 @@ def _work(
     part: Part,
 ) -> dict[str, Any]:
     """Draw and judge one process's part; returns what the folder's pictures are drawn with."""
-    cards = {metric.name: short_hash(metric) for metric in judges}
-    records = read_records(out, cards)
-    drawing = plan_drawing(out, tasks, records)
-    settings = settle(out, settings, records, not (drawing.missing or drawing.damaged))
-    if drawing.whole is not None and not isinstance(bridge, Bridge):  # a bridge is known by its content
-        check_same(bridge, drawing.whole, records[drawing.whole.key], settings, out, ADVICE)
-    log = open_log(out, part.rank)
-    try:
-        draw_missing(bridge, drawing, settings, out, log, card_hash(settings))
+    with _nothing_left(out, part):
+        cards = {metric.name: short_hash(metric) for metric in judges}
         records = read_records(out, cards)
-        for metric in judges:
-            if isinstance(metric, PictureMetric):
-                judge(metric, unjudged(metric, tasks, records), records, out, log)
-    finally:
-        log.close()
-    return settings
+        drawing = plan_drawing(out, tasks, records)
+        settings = settle(out, settings, records, not (drawing.missing or drawing.damaged))
+        if drawing.whole is not None and not isinstance(bridge, Bridge):  # a bridge is known by its content
+            check_same(bridge, drawing.whole, records[drawing.whole.key], settings, out, ADVICE)
+        log = open_log(out, part.rank)
+        try:
+            draw_missing(bridge, drawing, settings, out, log, card_hash(settings))
+            records = read_records(out, cards)
+            for metric in judges:
+                if isinstance(metric, PictureMetric):
+                    judge(metric, unjudged(metric, tasks, records), records, out, log)
+        finally:
+            log.close()
+        return settings
 
 
 def _put_together(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.indexed import Indexed
-from lavibridge.data.pictures.paths import Place, below, stamp
+from lavibridge.data.pictures.paths import Place, stamp
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.pictures.table import Entry
 from lavibridge.data.pictures.walk import walk
@@ -53,14 +53,10 @@ class Held(Indexed):
             raise DataError(f"there is no file or folder {path} (data.path)")
         found, names = walk(path), []
         for name in found.files:
-            if not name.lower().endswith(self.suffix):
+            if name.lower().endswith(self.suffix):
+                names.append(name)  # a link may lead anywhere: so the hub's library keeps what it has fetched
+            else:
                 rejected.note(name, f"it is none of the {self.holders} ({self.suffix}) that are read here")
-                continue
-            try:
-                below(path, name)
-                names.append(name)
-            except DataError as error:
-                found.refused[name] = str(error)
         found.tell(rejected)
         if not names:
             why = "".join(f"; {name}: {reason}" for name, reason in found.refused.items())
