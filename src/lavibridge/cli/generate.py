@@ -2,8 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 RUN = typer.Argument(
     metavar="RUN",
@@ -70,13 +74,13 @@ def generate(
     lavi generate runs/quickstart "a red circle" --steps 50 --guidance 5 --guidance-interval 0 0.6
     lavi generate mini-pixart "a red circle" --steps 50 --step-cache 0.1
 
-    The path of each PNG is printed on stdout, one a line. Prompt, seed, steps and guidance are kept in it.
+    The path of each PNG is printed on stdout, one a line, as soon as it is written: what is drawn when Ctrl-C
+    comes is kept. Prompt, seed, steps and guidance are kept in it.
     """
     from lavibridge.bridge import Bridge
-    from lavibridge.core.log import progress
+    from lavibridge.core.log import console, progress
     from lavibridge.generation.draw import check_step_cache
     from lavibridge.generation.quality import read_quality
-    from lavibridge.generation.sheet import save_png
 
     check_step_cache(step_cache)
     worth = read_quality(quality)
@@ -85,26 +89,48 @@ def generate(
     bridge = Bridge.open(run)
     scale = bridge.default_guidance if guidance is None else guidance
     wanted = [(prompt, seed + offset) for prompt in prompts for offset in range(count)]
-    with progress("steps") as bar:
-        task = bar.add_task("drawing", total=None, status="")
-        pictures = bridge.generate(
-            [prompt for prompt, _ in wanted],
-            seed=[each for _, each in wanted],
-            steps=steps,
-            guidance=scale,
-            guidance_interval=interval,
-            step_cache=step_cache,
-            batch=batch,
-            quality=quality,
-            on_step=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    first = 1 + max((_number(path) for path in out.glob("*.png")), default=0)
-    for number, ((prompt, each), picture) in enumerate(zip(wanted, pictures, strict=True), start=first):
-        path = out / f"{number:04d}-{_slug(prompt)}-seed{each}.png"
-        told = {"prompt": prompt, "seed": str(each), "steps": str(steps), "guidance": str(scale)}
-        save_png(path, picture, told | _rest(quality, interval, step_cache))
-        print(path)
+    drawn = {"steps": str(steps), "guidance": str(scale)} | _rest(quality, interval, step_cache)
+    written = 0
+
+    def keep(number: int, picture: "Image") -> None:
+        nonlocal written
+        print(_save(out, *wanted[number], picture, drawn), flush=True)
+        written += 1
+
+    try:
+        with progress("steps") as bar:
+            task = bar.add_task("drawing", total=None, status="")
+            bridge.generate(
+                [prompt for prompt, _ in wanted],
+                seed=[each for _, each in wanted],
+                steps=steps,
+                guidance=scale,
+                guidance_interval=interval,
+                step_cache=step_cache,
+                batch=batch,
+                quality=quality,
+                on_step=lambda done, total: bar.update(task, completed=done, total=total),
+                on_picture=keep,
+            )
+    finally:
+        if 0 < written < len(wanted):
+            console.print(
+                f"{written} of {len(wanted)} pictures are drawn and lie in {out}",
+                markup=False,
+                soft_wrap=True,
+            )
+
+
+def _save(out: Path, prompt: str, seed: int, picture: "Image", drawn: dict[str, str]) -> Path:
+    """Write a picture under the next number that is free; another call may write into the folder as well."""
+    from lavibridge.core.lock import hold
+    from lavibridge.generation.sheet import save_png
+
+    with hold(out, waits=f"{out} is being written to"):
+        number = 1 + max((_number(path) for path in out.glob("*.png")), default=0)
+        path = out / f"{number:04d}-{_slug(prompt)}-seed{seed}.png"
+        save_png(path, picture, {"prompt": prompt, "seed": str(seed)} | drawn)
+    return path
 
 
 def _rest(quality: str, interval: tuple[float, float], step_cache: float | None) -> dict[str, str]:

@@ -28,8 +28,10 @@ def import_released(
     printed on stdout; draw with it: lavi generate FOLDER "a prompt".
     """
     from lavibridge.core.files import new_folder
+    from lavibridge.core.lock import hold
     from lavibridge.interop.released import import_released as import_bridge
 
     folder = new_folder(out)
-    import_bridge(format, path, language, vision, device="cpu").save_pretrained(folder)
+    with hold(folder):
+        import_bridge(format, path, language, vision, device="cpu").save_pretrained(folder)
     print(folder)

@@ -1,13 +1,13 @@
 """`lavi`: the verbs gathered, and errors turned into one line and an exit code.
 
-    0 done    1 an error that says what to do    2 wrong usage    130 stopped by Ctrl-C
+    0 done    1 an error that says what to do    2 wrong usage    128 + n stopped by signal n (Ctrl-C: 130)
 
-Data goes to stdout, everything else to stderr. Nothing here or in the verbs' files imports torch at the top:
-a verb imports its work when it is called, so that `lavi --help` answers at once.
+Data goes to stdout, everything else to stderr (core/streams.py). Nothing here or in the verbs' files imports
+torch at the top: a verb imports its work when it is called, so that `lavi --help` answers at once.
 """
 
-import os
 import sys
+from contextlib import suppress
 
 import typer
 
@@ -33,6 +33,13 @@ from lavibridge.cli import (
     world,
 )
 from lavibridge.core.errors import LaviError
+from lavibridge.core.launch import refuse_parts
+from lavibridge.core.signals import leave_in_order
+from lavibridge.core.streams import guard_streams
+
+FOR_SEVERAL = ("train", "evaluate", "cache", "study")
+"""Verbs whose work the processes of a launcher share out."""
+WRITES_NOTHING = ("show", "doctor", "plan", "compare")
 
 app = typer.Typer(
     name="lavi",
@@ -59,11 +66,15 @@ def _print_version(wanted: bool) -> bool:
 
 @app.callback()
 def lavi(
+    context: typer.Context,
     version: bool = typer.Option(
         False, "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
     ),
 ) -> None:
     """Options of `lavi` itself; every verb has its own `--help`."""
+    verb = context.invoked_subcommand
+    if verb is not None and verb not in FOR_SEVERAL + WRITES_NOTHING:
+        refuse_parts(f"`lavi {verb}`")
 
 
 app.command("quickstart")(quickstart.quickstart)
@@ -88,19 +99,31 @@ app.add_typer(world.app, name="world")
 
 def run() -> None:
     """Run the command line and leave with its exit code."""
+    guard_streams()
+    leave_in_order()
     try:
-        app()
+        _attempt()
     except LaviError as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:
         _fail("stopped by Ctrl-C", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our stdout has left
-        sys.exit(1)
     except OSError as error:
         if error.filename is None:
             raise
         _fail(f"{error.filename}: {error.strerror}", 1)
+    finally:
+        with suppress(SystemExit, LaviError):  # what a failed work has found is not worth a second error
+            sys.stdout.flush()
+
+
+def _attempt() -> None:
+    """Run a verb, and bring its results to their reader."""
+    try:
+        app()
+    except SystemExit as end:
+        if not end.code:
+            sys.stdout.flush()
+        raise
 
 
 def _fail(text: str, code: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import LaviError, ModelError, RunError
+from lavibridge.core.lock import is_lock
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -31,7 +32,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 def new_folder(path: str | Path) -> Path:
     """A folder to be written, new or empty; raises RunError where something is there."""
     folder = Path(path).expanduser()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not (folder.is_dir() and all(map(is_lock, folder.iterdir()))):
         raise RunError(f"{folder} exists already: name a new folder")
     return folder
 

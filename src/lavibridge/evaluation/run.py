@@ -6,18 +6,18 @@
     out/settings.json       what was drawn
 
 A second call goes on where the first stopped, and a metric that is added later judges the pictures that are
-there. Several processes (RANK, WORLD_SIZE) each take a part; the last one puts all together. Noise is named
+there. Several processes (core/launch.py) each take a part; the last one puts all together. Noise is named
 by the prompt, so results of two bridges pair prompt by prompt (`compare`).
 """
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import RecipeError, RunError
 from lavibridge.core.files import read_json, write_json
+from lavibridge.core.launch import ALONE, Part
+from lavibridge.core.lock import hold
 from lavibridge.core.log import console
 from lavibridge.evaluation.base import Draws, Task
 from lavibridge.evaluation.draw import check_same, draw_missing, plan_drawing
@@ -32,25 +32,6 @@ from lavibridge.evaluation.tasks import make_tasks
 from lavibridge.generation.quality import EXACT, read_quality
 
 ADVICE = "give another --out, or delete images and records*.jsonl there to draw anew"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """Which of the processes this is: it draws and judges every `of`-th picture from `rank` on."""
-
-    rank: int = 0
-    of: int = 1
-
-
-ALONE = Part()
-
-
-def part_of_environment() -> Part:
-    """The part that RANK and WORLD_SIZE name, as torchrun and others set them; the whole without them."""
-    rank, of = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-    if not (rank.isdigit() and of.isdigit() and int(rank) < int(of)):
-        raise RunError(f"RANK={rank} and WORLD_SIZE={of} name no part: RANK is 0 to WORLD_SIZE - 1")
-    return Part(rank=int(rank), of=int(of))
 
 
 def evaluate(
@@ -80,7 +61,7 @@ def evaluate(
 
     Raises RecipeError for an unknown suite or option, DataError for an unknown category or an absent prompt
     file, ModelError for a judge that is not there, RunError when `out` holds pictures of another bridge or
-    other settings.
+    other settings, or another evaluation writes into it.
     """
     if limit is not None and limit < 1:
         raise RecipeError(f"limit is the most prompts of each category and at least 1, found {limit}")
@@ -111,8 +92,9 @@ def evaluate(
         "seeds": plan.seeds,
         "prompts": source.card(),
     }
-    _work(bridge, tasks[part.rank :: part.of], judges, settings, out, part)
-    return _put_together(tasks, judges, {**settings, "bridge": bridge.origin}, out)
+    with hold(out, part):
+        _work(bridge, tasks[part.rank :: part.of], judges, settings, out, part)
+        return _put_together(tasks, judges, {**settings, "bridge": bridge.origin}, out)
 
 
 def _work(

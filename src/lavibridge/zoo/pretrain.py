@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import RecipeError, RunError
+from lavibridge.core.lock import hold
 from lavibridge.core.log import console
 from lavibridge.zoo import pretraining
 from lavibridge.zoo.pretraining import Pretraining
@@ -43,11 +44,18 @@ def make(name: str) -> Pretraining:
 def pretrain(name: str, out: Path, *, resume: bool = False, steps: int | None = None) -> Path:
     """Make a shipped model again and return its folder.
 
-    Raises RecipeError for a name that is none, and RunError when `out` holds a run and `resume` is not set.
+    Raises RecipeError for a name that is none, and RunError when `out` holds a run and `resume` is not set or
+    another process writes into it.
     """
-    work, model = out / "work", out / "model"
+    with hold(out):
+        return _pretrain(name, out / "work", out / "model", resume, steps)
+
+
+def _pretrain(name: str, work: Path, model: Path, resume: bool, steps: int | None) -> Path:
     if (work / "position.json").exists() and not resume:
-        raise RunError(f"{out} holds a pretraining already: add --resume to go on, or choose another --out")
+        raise RunError(
+            f"{work.parent} holds a pretraining already: add --resume to go on, or choose another --out"
+        )
     job = make(name)
     scores = pretraining.pretrain(job, work, steps=steps)
     console.print("  ".join(f"{key} {value:.3f}" for key, value in scores.items()), markup=False)

@@ -13,16 +13,16 @@ that it was checked with: nothing that was not checked is trained on.
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from jaxtyping import Int, UInt8
 from pydantic import Field
 
 from lavibridge.core.errors import DataError
-from lavibridge.core.log import console
+from lavibridge.core.lock import hold
 from lavibridge.data.base import Dataset, Sample
 from lavibridge.data.pictures.check import check
 from lavibridge.data.pictures.index import Index
@@ -106,19 +106,15 @@ class Indexed(Dataset):
             raise DataError(f"{self.index.folder} was changed while it was written; check the data again")
         return manifest, self.index.table(manifest)
 
-    def _alone(self) -> FileLock:
-        """The right to write the index, waited for if need be; a context."""
-        lock = FileLock(self.index.folder / ".lock")
-        try:
-            self.index.folder.mkdir(parents=True, exist_ok=True)
-            with lock.acquire(timeout=0):
-                return lock
-        except Timeout:
-            note = f"another process is checking {self.where}; waiting for it"
-            console.print(note, markup=False, soft_wrap=True)
-            return lock
-        except OSError as error:
-            raise self._unwritable(error) from error
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """The right to write the index, waited for if need be."""
+        with ExitStack() as held:
+            try:
+                held.enter_context(hold(self.index.folder, waits=f"{self.where} is being checked"))
+            except OSError as error:
+                raise self._unwritable(error) from error
+            yield
 
     def _unwritable(self, error: OSError) -> DataError:
         return DataError(
