@@ -57,7 +57,8 @@ def run_quickstart(recipe: Recipe, out: Path, *, prompts: int = PROMPTS, steps: 
     """Train, draw, measure, report; returns the run folder.
 
     What an earlier call with the same recipe has done in the folder is kept and gone on from. Raises RunError
-    if the folder holds something else or is in use. `prompts` are measured per condition, each drawn in `steps` steps.
+    if the folder holds something else or is in use. `prompts` are measured per condition, each drawn in
+    `steps` steps.
     """
     refuse_parts("a quickstart")
     set_threads()

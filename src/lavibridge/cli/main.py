@@ -8,8 +8,10 @@ torch at the top: a verb imports its work when it is called, so that `lavi --hel
 
 import sys
 from contextlib import suppress
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from lavibridge import __version__
 from lavibridge.cli import (
@@ -40,9 +42,23 @@ from lavibridge.core.streams import guard_streams
 FOR_SEVERAL = ("train", "evaluate", "cache", "study")
 """Verbs whose work the processes of a launcher share out."""
 WRITES_NOTHING = ("show", "doctor", "plan", "compare")
+HELP = frozenset(("-h", "--help"))
+
+
+class Verbs(TyperGroup):
+    """The verbs; one that a single process does is refused where a launcher has started several."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first word names."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and name not in FOR_SEVERAL + WRITES_NOTHING and not HELP.intersection(rest):
+            refuse_parts(f"`lavi {name}`")
+        return name, command, rest
+
 
 app = typer.Typer(
     name="lavi",
+    cls=Verbs,
     help="Connect a language model to an image diffusion model: train it, draw, measure.\n\n"
     "\b\nStart here:\n"
     "  lavi quickstart                                   a trained, drawing, measured bridge in minutes\n"
@@ -66,15 +82,11 @@ def _print_version(wanted: bool) -> bool:
 
 @app.callback()
 def lavi(
-    context: typer.Context,
     version: bool = typer.Option(
         False, "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
     ),
 ) -> None:
     """Options of `lavi` itself; every verb has its own `--help`."""
-    verb = context.invoked_subcommand
-    if verb is not None and verb not in FOR_SEVERAL + WRITES_NOTHING:
-        refuse_parts(f"`lavi {verb}`")
 
 
 app.command("quickstart")(quickstart.quickstart)

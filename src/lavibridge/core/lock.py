@@ -28,6 +28,7 @@ from lavibridge.core.log import console
 NAME = ".lock"
 SHORTLY = 0.5
 """Seconds that a look at another lock, or a holder that is just leaving, may take."""
+FOR_EVER = -1.0
 HAS_NO_LOCKS = (EINVAL, ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP)
 HELD: set[tuple[Path, int]] = set()
 """Locks that threads of this process hold: what a quickstart holds, its training holds as well."""
@@ -90,7 +91,7 @@ def _acquire(path: Path, target: Path, stack: ExitStack, waits: str) -> bool:
         if not waits:
             raise _in_use(path, target)
         console.print(f"{waits} ({_holder(path)}); waiting for it", markup=False, soft_wrap=True)
-        return stack.enter_context(_lock(path, -1))
+        return stack.enter_context(_lock(path, FOR_EVER))
     except OSError as error:
         if error.errno not in HAS_NO_LOCKS:
             raise
