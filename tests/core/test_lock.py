@@ -51,7 +51,8 @@ class Holders:
         for child in self.begun:
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
+            with child:
+                pass
 
 
 @pytest.fixture
@@ -130,9 +131,10 @@ def test_a_folder_that_is_waited_for_comes_free(
     holders: Holders, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = holders.hold(tmp_path)
-    threading.Timer(0.8, lambda: first.communicate("")).start()
+    assert first.stdin is not None
+    threading.Timer(0.8, first.stdin.close).start()
     with hold(tmp_path, waits="it is being checked"):
-        assert first.poll() == 0
+        assert first.stdin.closed
     said = " ".join(capsys.readouterr().err.split())
     assert said.startswith(f"it is being checked (process {first.pid} on ")
     assert said.endswith("waiting for it")
