@@ -78,7 +78,7 @@ def generate(
     comes is kept. Prompt, seed, steps and guidance are kept in it.
     """
     from lavibridge.bridge import Bridge
-    from lavibridge.core.log import console, progress
+    from lavibridge.core.log import progress
     from lavibridge.generation.draw import check_step_cache
     from lavibridge.generation.quality import read_quality
 
@@ -89,48 +89,54 @@ def generate(
     bridge = Bridge.open(run)
     scale = bridge.default_guidance if guidance is None else guidance
     wanted = [(prompt, seed + offset) for prompt in prompts for offset in range(count)]
-    drawn = {"steps": str(steps), "guidance": str(scale)} | _rest(quality, interval, step_cache)
-    written = 0
-
-    def keep(number: int, picture: "Image") -> None:
-        nonlocal written
-        print(_save(out, *wanted[number], picture, drawn), flush=True)
-        written += 1
-
-    try:
-        with progress("steps") as bar:
-            task = bar.add_task("drawing", total=None, status="")
-            bridge.generate(
-                [prompt for prompt, _ in wanted],
-                seed=[each for _, each in wanted],
-                steps=steps,
-                guidance=scale,
-                guidance_interval=interval,
-                step_cache=step_cache,
-                batch=batch,
-                quality=quality,
-                on_step=lambda done, total: bar.update(task, completed=done, total=total),
-                on_picture=keep,
-            )
-    finally:
-        if 0 < written < len(wanted):
-            console.print(
-                f"{written} of {len(wanted)} pictures are drawn and lie in {out}",
-                markup=False,
-                soft_wrap=True,
-            )
+    told = {"steps": str(steps), "guidance": str(scale)} | _rest(quality, interval, step_cache)
+    with Kept(out, wanted, told) as kept, progress("steps") as bar:
+        task = bar.add_task("drawing", total=None, status="")
+        bridge.generate(
+            [prompt for prompt, _ in wanted],
+            seed=[each for _, each in wanted],
+            steps=steps,
+            guidance=scale,
+            guidance_interval=interval,
+            step_cache=step_cache,
+            batch=batch,
+            quality=quality,
+            on_step=lambda done, total: bar.update(task, completed=done, total=total),
+            on_picture=kept.write,
+        )
 
 
-def _save(out: Path, prompt: str, seed: int, picture: "Image", drawn: dict[str, str]) -> Path:
-    """Write a picture under the next number that is free; another call may write into the folder as well."""
-    from lavibridge.core.lock import hold
-    from lavibridge.generation.sheet import save_png
+class Kept:
+    """Pictures that are written as they are drawn; a context, at whose end it is said where not all were."""
 
-    with hold(out, waits=f"{out} is being written to"):
-        number = 1 + max((_number(path) for path in out.glob("*.png")), default=0)
-        path = out / f"{number:04d}-{_slug(prompt)}-seed{seed}.png"
-        save_png(path, picture, {"prompt": prompt, "seed": str(seed)} | drawn)
-    return path
+    def __init__(self, out: Path, wanted: list[tuple[str, int]], told: dict[str, str]) -> None:
+        self.out = out
+        self.wanted = wanted
+        self.told = told
+        self.written = 0
+
+    def write(self, number: int, picture: "Image") -> None:
+        """Write a picture under the next number that is free, and print its path."""
+        from lavibridge.core.lock import hold
+        from lavibridge.generation.sheet import save_png
+
+        prompt, seed = self.wanted[number]
+        with hold(self.out, waits=f"{self.out} is being written to"):  # another call may write there as well
+            first = 1 + max((_number(path) for path in self.out.glob("*.png")), default=0)
+            path = self.out / f"{first:04d}-{_slug(prompt)}-seed{seed}.png"
+            save_png(path, picture, {"prompt": prompt, "seed": str(seed)} | self.told)
+        self.written += 1
+        print(path, flush=True)
+
+    def __enter__(self) -> "Kept":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        from lavibridge.core.log import console
+
+        if 0 < self.written < len(self.wanted):
+            told = f"{self.written} of {len(self.wanted)} pictures are drawn and lie in {self.out}"
+            console.print(told, markup=False, soft_wrap=True)
 
 
 def _rest(quality: str, interval: tuple[float, float], step_cache: float | None) -> dict[str, str]:

@@ -60,8 +60,7 @@ def evaluate(
     have not done}, until the last one is done.
 
     Raises RecipeError for an unknown suite or option, DataError for an unknown category or an absent prompt
-    file, ModelError for a judge that is not there, RunError when `out` holds pictures of another bridge or
-    other settings, or another evaluation writes into it.
+    file, ModelError for a judge that is not there, RunError when `out` is in use, or of other settings.
     """
     if limit is not None and limit < 1:
         raise RecipeError(f"limit is the most prompts of each category and at least 1, found {limit}")

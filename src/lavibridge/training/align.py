@@ -114,11 +114,9 @@ def align(
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            reached.step, reached.seconds = step + 1, perf_counter() - begun
+            reached.pass_step(perf_counter() - begun, bridge.connector, optimizer)
             if log is not None:
                 log.write({"step": step + 1, "missed": value, "lr": rate, "seconds": reached.seconds})
-            if reached.every and reached.step % reached.every == 0:
-                reached.keep(bridge.connector, optimizer)
             bar.update(task, completed=step + 1, status=f"missed {value:.1%}")
     return True
 

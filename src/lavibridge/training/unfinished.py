@@ -71,6 +71,12 @@ class Unfinished:
         connector.load_state_dict(_below(WEIGHTS, kept))
         load_optimizer_tensors(optimizer, _parts(connector), _below(MOMENTS, kept))
 
+    def pass_step(self, seconds: float, connector: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Count a step, after which so many seconds are spent; it is kept once in a while."""
+        self.step, self.seconds = self.step + 1, seconds
+        if self.every and self.step % self.every == 0:
+            self.keep(connector, optimizer)
+
     def keep(self, connector: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Write down how far it is."""
         if not self.is_main or self.step == 0:
