@@ -18,6 +18,8 @@ from typing import Any
 from lavibridge.bridge import Bridge
 from lavibridge.core.device import set_threads
 from lavibridge.core.files import write_json
+from lavibridge.core.launch import refuse_parts
+from lavibridge.core.lock import hold
 from lavibridge.core.log import console
 from lavibridge.evaluation.kept import is_of_another
 from lavibridge.evaluation.run import evaluate
@@ -59,9 +61,16 @@ def run_quickstart(recipe: Recipe, out: Path, *, prompts: int = PROMPTS, steps: 
     """Train, draw, measure, report; returns the run folder.
 
     What an earlier call with the same recipe has done in the folder is kept and gone on from. Raises RunError
-    if the folder holds something else. `prompts` are measured per condition, each drawn in `steps` steps.
+    if the folder holds something else or is in use. `prompts` are measured per condition, each drawn in
+    `steps` steps.
     """
+    refuse_parts("a quickstart")
     set_threads()
+    with hold(out):
+        return _run(recipe, out, prompts, steps)
+
+
+def _run(recipe: Recipe, out: Path, prompts: int, steps: int) -> Path:
     phases: dict[str, float] = {}
     with _phase("training", phases):
         _train(recipe, out)

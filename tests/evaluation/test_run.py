@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from lavibridge.core.errors import DataError, ModelError, RecipeError, RunError
-from lavibridge.evaluation.run import Part, evaluate, part_of_environment
+from lavibridge.core.launch import Part, part_of_environment
+from lavibridge.evaluation.run import evaluate
 from lavibridge.evaluation.suite import open_prompts, read_suite
 from lavibridge.evaluation.tasks import make_tasks, noise_seed
 from lavibridge.world.captions import CATEGORIES, prompts

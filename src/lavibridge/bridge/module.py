@@ -187,6 +187,7 @@ class Bridge(nn.Module):
         negative_prompt: str = "",
         step_cache: float | None = None,
         on_step: Callable[[int, int], None] | None = None,
+        on_picture: Callable[[int, Image.Image], None] | None = None,
     ) -> list[Image.Image]:
         """Draw one picture for each prompt, RGB.
 
@@ -195,8 +196,8 @@ class Bridge(nn.Module):
         `default_guidance` where it is not given; with 1 only the prompt counts, and so outside of
         ``guidance_interval``, start and stop as shares of the steps, where a step costs half. ``quality``
         is exact, high or fast (`generation/quality.py`) and decides what is not given. ``step_cache``, such
-        as 0.1, lets steps of some transformers reuse the one before, and pictures then depend a little on
-        those of their batch (`vision/parts/step_cache.py`). ``on_step`` hears (steps done, all).
+        as 0.1, lets steps of some transformers reuse the one before (`vision/parts/step_cache.py`).
+        ``on_step`` hears (steps done, all), ``on_picture`` (number, picture).
         """
         worth = read_quality(quality)
         steps = worth.steps if steps is None else steps
@@ -223,9 +224,8 @@ class Bridge(nn.Module):
         was_training = {module: module.training for module in self.modules()}
         self.eval()
         try:
-            return draw(
-                order, self.features, self.language.spans, self.connector, self.vision, self.device, on_step
-            )
+            parts = self.features, self.language.spans, self.connector, self.vision
+            return draw(order, *parts, self.device, on_step, on_picture)
         finally:
             for module, mode in was_training.items():
                 module.training = mode

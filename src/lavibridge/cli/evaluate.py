@@ -80,8 +80,8 @@ def evaluate(
     """
     from lavibridge.bridge import Bridge
     from lavibridge.bridge.store import is_saved
+    from lavibridge.core.launch import part_of_environment
     from lavibridge.evaluation.run import evaluate as evaluate_bridge
-    from lavibridge.evaluation.run import part_of_environment
     from lavibridge.evaluation.suite import read_suite
     from lavibridge.generation.quality import read_quality
     from lavibridge.recipes.places import inputs_of, refuse_inside
@@ -129,15 +129,15 @@ def _metric(text: str) -> str | dict[str, Any]:
 
 
 def own_device() -> str:
-    """The GPU of this process, where a launcher gives each its own (LOCAL_RANK)."""
-    import os
-
+    """The GPU of this process, where a launcher gives each its own."""
     import torch
 
-    local = os.environ.get("LOCAL_RANK", "")
-    if not local.isdigit() or not torch.cuda.is_available():
+    from lavibridge.core.launch import local_rank
+
+    local = local_rank()
+    if local is None or not torch.cuda.is_available():
         return "auto"
-    torch.cuda.set_device(int(local))
+    torch.cuda.set_device(local)
     return f"cuda:{local}"
 
 

@@ -28,12 +28,13 @@ def import_released(
     printed on stdout; draw with it: lavi generate FOLDER "a prompt".
     """
     from lavibridge.core.files import new_folder, whole_folder
+    from lavibridge.core.lock import hold
     from lavibridge.interop.released import import_released as import_bridge
     from lavibridge.recipes.places import inputs_of, refuse_inside
 
     folder = new_folder(out)
     for source in (language, vision):
         refuse_inside(folder, "--out", inputs_of(source))
-    with whole_folder(folder):
+    with hold(folder), whole_folder(folder):
         import_bridge(format, path, language, vision, device="cpu").save_pretrained(folder)
     print(folder)

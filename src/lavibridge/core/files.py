@@ -14,6 +14,7 @@ from typing import Any
 
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import LaviError, ModelError, RunError
+from lavibridge.core.lock import is_lock
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -34,7 +35,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 def new_folder(path: str | Path) -> Path:
     """A folder to be written, new or empty; raises RunError where something is there."""
     folder = Path(path).expanduser()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not (folder.is_dir() and all(map(is_lock, folder.iterdir()))):
         raise RunError(f"{folder} exists already: name a new folder")
     return folder
 
@@ -48,7 +49,8 @@ def whole_folder(folder: Path) -> Iterator[None]:
     except BaseException:
         if was_there:
             for path in folder.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if not is_lock(path):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
         else:
             shutil.rmtree(folder, ignore_errors=True)
         raise

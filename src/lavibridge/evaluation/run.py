@@ -7,22 +7,22 @@
 
 A second call goes on where the first stopped, and a metric that is added later judges the pictures that are
 there; pictures of another bridge, or of this one before more training, are refused (kept.py). Several
-processes (RANK, WORLD_SIZE) each take a part; the last one puts all together. Noise is named by the prompt,
+processes (core/launch.py) each take a part; the last one puts all together. Noise is named by the prompt,
 so results of two bridges pair prompt by prompt (`compare`).
 """
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lavibridge.bridge import Bridge
-from lavibridge.core.errors import LaviError, RecipeError, RunError
+from lavibridge.core.errors import LaviError, RecipeError
 from lavibridge.core.files import write_json
 from lavibridge.core.identity import card_hash
+from lavibridge.core.launch import ALONE, Part
+from lavibridge.core.lock import hold, is_lock
 from lavibridge.core.log import console
 from lavibridge.evaluation.base import Draws, Task
 from lavibridge.evaluation.draw import check_same, draw_missing, plan_drawing
@@ -36,25 +36,6 @@ from lavibridge.evaluation.suite import Named, open_metrics, open_prompts, read_
 from lavibridge.evaluation.summary import summarize
 from lavibridge.evaluation.tasks import make_tasks
 from lavibridge.generation.quality import EXACT, read_quality
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """Which of the processes this is: it draws and judges every `of`-th picture from `rank` on."""
-
-    rank: int = 0
-    of: int = 1
-
-
-ALONE = Part()
-
-
-def part_of_environment() -> Part:
-    """The part that RANK and WORLD_SIZE name, as torchrun and others set them; the whole without them."""
-    rank, of = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-    if not (rank.isdigit() and of.isdigit() and int(rank) < int(of)):
-        raise RunError(f"RANK={rank} and WORLD_SIZE={of} name no part: RANK is 0 to WORLD_SIZE - 1")
-    return Part(rank=int(rank), of=int(of))
 
 
 def evaluate(
@@ -83,8 +64,7 @@ def evaluate(
     have not done}, until the last one is done.
 
     Raises RecipeError for an unknown suite or option, DataError for an unknown category or an absent prompt
-    file, ModelError for a judge that is not there, RunError when `out` holds pictures of another bridge or
-    other settings.
+    file, ModelError for a judge that is not there, RunError when `out` is in use, or of other settings.
     """
     if limit is not None and limit < 1:
         raise RecipeError(f"limit is the most prompts of each category and at least 1, found {limit}")
@@ -114,19 +94,22 @@ def evaluate(
         "prompts": source.card(),
         **made_by(bridge),
     }
-    settings = _work(bridge, tasks[part.rank :: part.of], judges, settings, out, part)
-    return _put_together(tasks, judges, settings, bridge.origin, out)
+    with hold(out, part), _nothing_left(out, part):
+        settings = _work(bridge, tasks[part.rank :: part.of], judges, settings, out, part)
+        return _put_together(tasks, judges, settings, bridge.origin, out)
 
 
 @contextmanager
 def _nothing_left(out: Path, part: Part) -> Iterator[None]:
-    """Take a new folder away again where the work is refused before its first picture."""
-    is_new = not out.exists() and part == ALONE
+    """Leave a folder that was empty as it was, where the work is refused before its first picture."""
+    is_new = part == ALONE and all(map(is_lock, out.iterdir()))
     try:
         yield
     except LaviError:
         if is_new and not (out / "images").exists():
-            shutil.rmtree(out, ignore_errors=True)
+            for path in out.iterdir():
+                if not is_lock(path):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
         raise
 
 

@@ -106,8 +106,9 @@ def draw(
     vision: VisionModel,
     device: torch.device,
     on_step: Callable[[int, int], None] | None = None,
+    on_picture: Callable[[int, Image.Image], None] | None = None,
 ) -> list[Image.Image]:
-    """Draw an order; ``on_step`` hears (steps done, steps in all)."""
+    """Draw an order; ``on_step`` hears (steps done, all), ``on_picture`` (number, picture) batch by batch."""
     starts = range(0, len(order.prompts), order.batch)
     total, done = len(starts) * order.steps, 0
 
@@ -125,7 +126,10 @@ def draw(
         latents = draw_latents(
             order, [rows[prompt] for prompt in prompts], rows, connector, vision, noise, tick
         )
-        images += to_images(vision.decode(latents))
+        for number, image in enumerate(to_images(vision.decode(latents)), start):
+            images.append(image)
+            if on_picture is not None:
+                on_picture(number, image)
     return images
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lavibridge.core.errors import RunError
 from lavibridge.core.files import read_json, write_json
+from lavibridge.core.lock import is_lock
 from lavibridge.core.log import console
 from lavibridge.study.cells import Cell
 from lavibridge.study.folder import CELL, differences, moved_from
@@ -34,7 +35,9 @@ def take_over(cells: Sequence[Cell], out: Path, folders: Sequence[Path], study: 
             continue
         partial = place.with_name(f".{place.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(same, partial)
+        shutil.copytree(
+            same, partial, ignore=lambda _, names: [name for name in names if is_lock(Path(name))]
+        )
         kept = read_json(partial / CELL)
         write_json(partial / CELL, {**kept, "study": study, "condition": cell.condition})
         os.replace(partial, place)

@@ -5,13 +5,16 @@ A cell that fails is noted and the others go on. Ctrl-C stops all; the next call
 
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import LaviError, RunError
+from lavibridge.core.launch import ALONE, Part
+from lavibridge.core.lock import hold
 from lavibridge.core.log import console
-from lavibridge.evaluation.run import ALONE, Part, evaluate
+from lavibridge.evaluation.run import evaluate
 from lavibridge.evaluation.suite import read_suite
 from lavibridge.study.cells import Cell
 from lavibridge.study.folder import (
@@ -66,7 +69,8 @@ def run_cells(
                 _say(f"[{number}/{len(cells)}] {cell.name}: done already")
                 continue
             _say(f"[{number}/{len(cells)}] {cell.name}")
-            run_cell(study, cell, out, part, device)
+            with hold(out / cell.name) if part.of == 1 else nullcontext():  # parts hold what they write
+                run_cell(study, cell, out, part, device)
         except LaviError as error:
             failures.append(Failure(cell=cell.name, reason=str(error)))
         except Exception as error:  # memory that runs out in one cell says nothing of the next

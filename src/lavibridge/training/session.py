@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
-from lavibridge.core.errors import RunError
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.training.basis import Basis
@@ -52,15 +51,10 @@ class Session:
         """
         if self.saved_at == self.state.step:
             return
-        failed: RunError | None = None
-        if self.processes.is_main:
-            try:
-                keep = self.recipe.training.keep_checkpoints
-                say(f"checkpoint: {save_checkpoint(self.run, self.state, self.basis, keep)}")
-            except RunError as error:
-                failed = error
-        if self.processes.any(failed is not None):
-            raise failed or RunError("the main process could not write the checkpoint; it says why")
+        keep = self.recipe.training.keep_checkpoints
+        self.processes.by_main(
+            lambda: say(f"checkpoint: {save_checkpoint(self.run, self.state, self.basis, keep)}")
+        )
         self.saved_at = self.state.step
 
     def preview(self) -> None:

@@ -4,11 +4,13 @@ What is wrong is found from the cheap to the dear: folder, data, models, disk, a
 """
 
 import math
+from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
 
 from lavibridge.core.device import set_threads
 from lavibridge.core.errors import DataError, NotFiniteError
+from lavibridge.core.lock import hold
 from lavibridge.core.log import JsonLog, progress
 from lavibridge.data.base import Dataset, open_dataset
 from lavibridge.data.pictures.rejected import Rejected, write_rejections
@@ -34,6 +36,7 @@ from lavibridge.training.session import Session
 from lavibridge.training.signals import Interrupted, watch
 from lavibridge.training.start import check_bridge, check_start
 from lavibridge.training.trackers import open_journal
+from lavibridge.training.unfinished import Unfinished
 
 ALIGNING = 0.75
 """Share of `max_minutes` that alignment may take: it teaches more in a minute than pictures do."""
@@ -43,19 +46,22 @@ def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
     """Train, or go on training, and return the run folder.
 
     Ctrl-C ends the step, writes a checkpoint and raises KeyboardInterrupt. Too many steps whose loss is not
-    finite end it with a checkpoint of the weights before the last of them, and NotFiniteError.
+    finite end it with a checkpoint of the weights before the last of them, and NotFiniteError. RunError where
+    another process writes into the folder.
     """
     run = Path(out)
     check_start(recipe, run)
-    changed = check_run(run, recipe, resume)
     set_threads()
-    with begin_processes(recipe.training) as processes:
+    with begin_processes(recipe.training) as processes, ExitStack() as held:
+        processes.by_main(lambda: held.enter_context(hold(run)))
+        changed = check_run(run, recipe, resume)
         processes.wait()  # no process may find what a faster one has begun
         session = open_session(recipe, run, processes, changed)
         try:
-            if recipe.training.align is not None and session.saved_at < 0:
-                begin_aligned(session)
-            run_loop(session)
+            with watch() as interrupted:
+                if recipe.training.align is not None and session.saved_at < 0:
+                    begin_aligned(session, interrupted)
+                run_loop(session, interrupted)
         finally:
             session.batches.close()
     return run
@@ -124,8 +130,9 @@ def begin_folder(
         done = checkpoints(run)
         if done:
             say(f"going on from {done[-1]}")
-        else:
-            (run / "align.jsonl").unlink(missing_ok=True)
+        elif settings.align is None:
+            for name in ("align.jsonl", "align.safetensors"):
+                (run / name).unlink(missing_ok=True)
         for text in changed:
             say(f"note: {text}")
         say_trained(trained, published_rates(kind_of(recipe.vision), settings.lr))
@@ -135,32 +142,47 @@ def begin_folder(
     processes.wait()
 
 
-def begin_aligned(session: Session) -> None:
+def begin_aligned(session: Session, interrupted: Interrupted) -> None:
     """Align the connector in every process alike, and keep it as the checkpoint of step 0."""
-    settings, state = session.recipe.training, session.state
+    settings, state, processes = session.recipe.training, session.state, session.processes
     assert settings.align is not None
-    begun = perf_counter()
-    log = JsonLog(session.run / "align.jsonl") if session.processes.is_main else None
+    reached = Unfinished(
+        run=session.run,
+        basis=session.basis,
+        every=settings.checkpoint_every,
+        stopped=lambda: interrupted.share(processes.largest),
+        any_process=processes.any,
+        is_main=processes.is_main,
+    )
+    if reached.look():
+        say(f"going on with the alignment after its step {reached.step}")
+    begun = perf_counter() - reached.seconds
+    if processes.is_main:
+        rewind(session.run / "align.jsonl", reached.step)
+    log = JsonLog(session.run / "align.jsonl") if processes.is_main else None
     limit = math.inf if settings.max_minutes is None else settings.max_minutes * 60 * ALIGNING
     try:
-        align(state.bridge, session.dataset, session.batches, settings.align, log, limit)
+        if not align(state.bridge, session.dataset, session.batches, settings.align, log, limit, reached):
+            say(f"the alignment is kept after its step {reached.step}: --resume goes on with it")
+            interrupted.leave()
     finally:
         if log is not None:
             log.close()
     # Each process has learnt from its own pictures.
-    session.processes.take_from_main(list(state.bridge.connector.parameters()))
+    processes.take_from_main(list(state.bridge.connector.parameters()))
     if state.ema is not None:
         state.ema.take_over()
     state.seconds = perf_counter() - begun
     session.save()
+    reached.done()
 
 
-def run_loop(session: Session) -> None:
+def run_loop(session: Session, interrupted: Interrupted) -> None:
     """The loop with its events, and the checkpoint at its end, however it ends."""
     settings, state = session.recipe.training, session.state
     if settings.preview_every and state.step == 0:
         session.preview()
-    with watch() as interrupted, progress("steps") as bar:
+    with progress("steps") as bar:
         events: list[Event] = []
         if session.processes.is_main:
             session.journal = open_journal(session.run, session.recipe, state.step)

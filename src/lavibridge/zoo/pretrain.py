@@ -10,6 +10,7 @@ from pathlib import Path
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import RecipeError, RunError
 from lavibridge.core.files import models_folder, read_json, shipped_models
+from lavibridge.core.lock import hold
 from lavibridge.core.log import console
 from lavibridge.zoo import pretraining
 from lavibridge.zoo.pretraining import MADE, Pretraining
@@ -52,11 +53,17 @@ def pretrain(
     of all. A run that has its steps already is exported as it stands.
 
     Raises RecipeError for a name that is none, and RunError when `out` holds a run and `resume` is not set,
-    or when `begin` is no folder to go on from or has its steps already.
+    when another process writes into it, or when `begin` is no folder to go on from or has its steps already.
     """
-    work, model = out / "work", out / "model"
+    with hold(out):
+        return _pretrain(name, out / "work", out / "model", resume, steps, begin)
+
+
+def _pretrain(name: str, work: Path, model: Path, resume: bool, steps: int | None, begin: str | None) -> Path:
     if (work / "position.json").exists() and not resume:
-        raise RunError(f"{out} holds a pretraining already: add --resume to go on, or choose another --out")
+        raise RunError(
+            f"{work.parent} holds a pretraining already: add --resume to go on, or choose another --out"
+        )
     kind = kind_of(name)
     start = None if begin is None else begun_from(begin)
     done, last = 0 if start is None else read_json(start / MADE)["steps"], steps or kind.steps

@@ -25,7 +25,6 @@ from lavibridge.data.pictures.table import Table, open_journal, open_table
 VERSION = f"2, pixels {PIXELS}"
 """Of the checks and of the files; indexes of another version are made anew."""
 MANIFEST = "index.json"
-LOCK = ".lock"
 
 
 class Index:
@@ -89,13 +88,6 @@ class Index:
         for old in (*self.journals(), *self.folder.glob("pictures-*.arrow")):
             if old != table:
                 old.unlink(missing_ok=True)
-
-    def leave(self) -> None:
-        """Take away a folder in which nothing but the lock has come to be."""
-        with suppress(OSError):
-            if [path.name for path in self.folder.iterdir()] == [LOCK]:
-                (self.folder / LOCK).unlink()
-                self.folder.rmdir()
 
     def forget_freshness(self) -> None:
         """Have everything compared again at the next opening; verdicts on files that are the same stay."""

@@ -13,19 +13,19 @@ the hash that it was checked with: nothing that was not checked is trained on.
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from jaxtyping import Int, UInt8
 from pydantic import Field
 
-from lavibridge.core.errors import DataError
-from lavibridge.core.log import console
+from lavibridge.core.errors import DataError, RunError
+from lavibridge.core.lock import hold
 from lavibridge.data.base import Dataset, Sample
 from lavibridge.data.pictures.check import check
-from lavibridge.data.pictures.index import LOCK, Index
+from lavibridge.data.pictures.index import Index
 from lavibridge.data.pictures.paths import Place
 from lavibridge.data.pictures.read import decode, fit, refuse_bombs
 from lavibridge.data.pictures.rejected import Rejected
@@ -95,13 +95,9 @@ class Indexed(Dataset):
             if fresh is not None:
                 return fresh
             stamps = self.stamps()
-            try:
-                entries = self.listing(rejected)
-                if not entries and not rejected.entries:
-                    raise DataError(f"{self.where} holds no pictures")
-            except DataError:
-                self.index.leave()
-                raise
+            entries = self.listing(rejected)
+            if not entries and not rejected.entries:
+                raise DataError(f"{self.where} holds no pictures")
             try:
                 check(self.index, entries, stamps, self.stamp, self.read, rejected)
             except OSError as error:
@@ -111,19 +107,18 @@ class Indexed(Dataset):
             raise DataError(f"{self.index.folder} was changed while it was written; check the data again")
         return manifest, self.index.table(manifest)
 
-    def _alone(self) -> FileLock:
-        """The right to write the index, waited for if need be; a context."""
-        lock = FileLock(self.index.folder / LOCK)
-        try:
-            self.index.folder.mkdir(parents=True, exist_ok=True)
-            with lock.acquire(timeout=0):
-                return lock
-        except Timeout:
-            note = f"another process is checking {self.where}; waiting for it"
-            console.print(note, markup=False, soft_wrap=True)
-            return lock
-        except OSError as error:
-            raise self._unwritable(error) from error
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """The right to write the index, waited for if need be."""
+        with ExitStack() as held:
+            try:
+                held.enter_context(hold(self.index.folder, waits=f"{self.where} is being checked"))
+            except (OSError, RunError) as error:
+                cause = error.__cause__ if isinstance(error, RunError) else error
+                if isinstance(cause, OSError):
+                    raise self._unwritable(cause) from error
+                raise
+            yield
 
     def _unwritable(self, error: OSError) -> DataError:
         return DataError(
