@@ -20,7 +20,7 @@ from lavibridge.core.errors import RecipeError
 from lavibridge.diffusion.guidance import Interval, guide, is_guided
 from lavibridge.generation.emphasis import parse, token_weights, weigh
 from lavibridge.generation.quality import gains_by_bfloat16
-from lavibridge.generation.sample import initial_noise, make_scheduler, sample, to_images
+from lavibridge.generation.sample import check_steps, initial_noise, make_scheduler, sample, to_images
 from lavibridge.vision.base import VisionModel
 
 Spans = Callable[[str], list[tuple[int, int]]]
@@ -58,7 +58,7 @@ class Order:
 
 
 def asked_for(
-    prompts: str | Sequence[str], seed: int | Sequence[int], steps: int, batch: int
+    prompts: str | Sequence[str], seed: int | Sequence[int], batch: int
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Prompts and a seed for each; raises RecipeError for what cannot be drawn."""
     wanted = (prompts,) if isinstance(prompts, str) else tuple(prompts)
@@ -72,9 +72,8 @@ def asked_for(
     seeds = (seed,) * len(wanted) if isinstance(seed, int) else tuple(seed)
     if len(seeds) != len(wanted):
         raise RecipeError(f"give one seed, or one for each prompt: {len(seeds)} seeds, {len(wanted)} prompts")
-    for name, number in (("steps", steps), ("batch", batch)):
-        if number < 1:
-            raise RecipeError(f"{name} must be 1 or more, found {number}")
+    if batch < 1:
+        raise RecipeError(f"batch must be 1 or more, found {batch}")
     return wanted, seeds
 
 
@@ -108,6 +107,7 @@ def draw(
     on_step: Callable[[int, int], None] | None = None,
 ) -> list[Image.Image]:
     """Draw an order; ``on_step`` hears (steps done, steps in all)."""
+    check_steps(order.steps, len(vision.times))
     starts = range(0, len(order.prompts), order.batch)
     total, done = len(starts) * order.steps, 0
 

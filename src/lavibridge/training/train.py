@@ -12,6 +12,7 @@ from lavibridge.core.errors import NotFiniteError
 from lavibridge.core.log import JsonLog, progress
 from lavibridge.data.base import Dataset, open_dataset
 from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.generation.sample import check_steps
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of
 from lavibridge.training.alerts import Unmoved, Waiting
@@ -74,6 +75,7 @@ def open_session(recipe: Recipe, run: Path, processes: Processes, changed: list[
     if kept is not None:
         refuse_changes(run, differences(kept["basis"], standing))
     bridge = place_bridge(recipe, processes)
+    check_steps(recipe.preview.steps, len(bridge.vision.times), "preview.steps")
     if bridge.connector.wants_calibration and kept is None:
         calibrate(bridge, dataset)
     state = make_state(recipe, bridge, processes)
