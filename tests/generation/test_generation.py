@@ -202,7 +202,7 @@ def test_nothing_but_the_noise_schedule_comes_from_a_model(name: str) -> None:
 
 def test_a_noise_schedule_that_samplers_do_not_know() -> None:
     sigmoid = diffusers.DDPMScheduler(beta_schedule="sigmoid")
-    with pytest.raises(ModelError, match="'sigmoid'.*trained_betas"):
+    with pytest.raises(ModelError, match=r"'sigmoid'.*trained_betas"):
         prediction_type(sigmoid, "a model")
     given = diffusers.DDPMScheduler(beta_schedule="sigmoid", trained_betas=sigmoid.betas.tolist())
     assert prediction_type(given, "a model") == "epsilon"
