@@ -143,3 +143,21 @@ def test_yaml_anchors_stay_within_one_file(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("a: &x {b: 1}\nc: *x\n")
     assert read_yaml(path) == {"a": {"b": 1}, "c": {"b": 1}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        (["vision.dtype=float16", "lora.vision=null"], "vision.dtype"),
+        (["language.dtype=float16"], "language.dtype"),
+        (["language.dtype=float16", "lora.language=null", "connector.kind=query"], "language.dtype"),
+    ],
+)
+def test_gradients_do_not_pass_through_float16(settings: list[str], named: str) -> None:
+    with pytest.raises(RecipeError, match=f"{named} is float16.* use bfloat16"):
+        load_recipe("quickstart", settings)
+
+
+def test_what_no_gradient_passes_through_may_be_float16() -> None:
+    recipe = load_recipe("quickstart", ["language.dtype=float16", "lora.language=null"])
+    assert recipe.language.model_dump()["dtype"] == "float16"
