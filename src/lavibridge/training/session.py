@@ -10,6 +10,7 @@ from lavibridge.recipes.recipe import Recipe
 from lavibridge.training.basis import Basis
 from lavibridge.training.batches import Batches
 from lavibridge.training.checkpoint import checkpoints, save_checkpoint
+from lavibridge.training.guards import check_proof, check_weights
 from lavibridge.training.loop import State
 from lavibridge.training.notes import say
 from lavibridge.training.preview import draw_preview, preview_prompts
@@ -48,10 +49,15 @@ class Session:
     def save(self) -> None:
         """Write a checkpoint, if there is none of this step.
 
-        No process goes on, or ends, before it is whole, and all of them fail where it fails.
+        No process goes on, or ends, before it is whole, and all of them fail where it fails. Weights that
+        have diverged are never written: NotFiniteError, and the checkpoints before stay.
         """
         if self.saved_at == self.state.step:
             return
+        state = self.state
+        check_weights(state.parts, state.optimizer, state.step)
+        if state.proof is not None:
+            check_proof(state.proof, state.optimizer, state.step, state.any_process)
         failed: RunError | None = None
         if self.processes.is_main:
             try:
