@@ -34,6 +34,8 @@ class Record:
     name: str = ""
     drawing: int = 0
     """How often it was drawn again."""
+    undrawn: str = ""
+    """Why there is no picture, though it was to be drawn; empty where there is one."""
     scores: dict[str, float | None] = field(default_factory=dict)
     """By metric; None = not scored, and `reasons` says why."""
     clauses: dict[str, dict[str, float | list[float]]] = field(default_factory=dict)
@@ -80,9 +82,10 @@ def open_log(out: Path, rank: int) -> JsonLog:
     return JsonLog(path)
 
 
-def drawn_line(task: Task, drawing: int) -> dict[str, Any]:
-    """The line that says that a picture is there."""
-    return {**_named(task, drawing), "file": task.file, "name": task.name}
+def drawn_line(task: Task, drawing: int, undrawn: str = "") -> dict[str, Any]:
+    """The line that says that a picture is there, or why it could not be drawn."""
+    told = {"undrawn": undrawn} if undrawn else {}
+    return {**_named(task, drawing), "file": task.file, "name": task.name, **told}
 
 
 def score_line(task: Task, drawing: int, metric: str, by: str, score: Score) -> dict[str, Any]:

@@ -11,6 +11,7 @@ by the prompt, so results of two bridges pair prompt by prompt (`compare`).
 """
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,12 +165,15 @@ def _put_together(
         return {"waiting": len(left)}
     write_records(out, list(records.values()))
     mine = [records[task.key] for task in tasks]
-    drawn, found = DrawnSet(tasks, out), dict[str, Any]()
+    undrawn = {record.key: record.undrawn for record in mine if record.undrawn}
+    drawn, found = DrawnSet(tasks, out, undrawn), dict[str, Any]()
     for metric in judges:
         if isinstance(metric, PictureMetric):
             found[metric.name] = summarize(metric, mine)
         elif isinstance(metric, SetMetric):
             found[metric.name] = drawn.measure(metric)
     results = {**settings, "n": len(mine), "metrics": found}
+    if undrawn:
+        results["undrawn"] = dict(Counter(undrawn.values()).most_common())
     write_json(out / "results.json", results)
     return results

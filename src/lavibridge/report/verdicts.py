@@ -1,6 +1,6 @@
 """A prompt with the pictures that were drawn of it, and what each judge says of each picture.
 
-case = {category, prompt, seed, shown: [{by, run, file, missing, verdicts}]}
+case = {category, prompt, seed, shown: [{by, run, file, undrawn, missing, verdicts}]}
 verdict = {metric, unit, score, clauses: {name: value}, wrong: {name: sentence}, reason}
 """
 
@@ -26,7 +26,8 @@ def _shown(evaluation: Evaluation, record: Record) -> dict[str, Any]:
         "by": evaluation.label,
         "run": evaluation.run,
         "file": f"{evaluation.place}/{record.file}",
-        "missing": not (evaluation.folder / record.file).is_file(),
+        "undrawn": record.undrawn,
+        "missing": not record.undrawn and not (evaluation.folder / record.file).is_file(),
         "verdicts": [
             _verdict(record, name, entries[name].get("unit", "")) for name in record.scores if name in entries
         ],

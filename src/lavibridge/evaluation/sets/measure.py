@@ -9,9 +9,11 @@ take that for a lack of variety. The interval is that of the drawn set; the refe
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,12 +23,14 @@ from lavibridge.core.errors import DataError
 from lavibridge.core.log import progress
 from lavibridge.evaluation.base import Task
 from lavibridge.evaluation.draw import read_drawn
-from lavibridge.evaluation.metrics.base import SetMetric
+from lavibridge.evaluation.metrics.base import LEAST, SetMetric
+from lavibridge.evaluation.records import Key
 from lavibridge.evaluation.sets.features import Features, Reference
 from lavibridge.evaluation.sets.reference import extract, open_reference
 from lavibridge.evaluation.stats import Estimate
 
 GROUPS = 20
+NONE: Mapping[Key, str] = MappingProxyType({})
 T95 = 2.093024054408263
 """The 97.5th percentile of Student's t with 19 degrees of freedom."""
 
@@ -34,19 +38,26 @@ T95 = 2.093024054408263
 class DrawnSet:
     """The drawn pictures of an evaluation, whose features metrics with one extractor share."""
 
-    def __init__(self, tasks: Sequence[Task], out: Path) -> None:
-        self.tasks, self.out = tasks, out
+    def __init__(self, tasks: Sequence[Task], out: Path, undrawn: Mapping[Key, str] = NONE) -> None:
+        """`undrawn` says of which tasks there is no picture, and why."""
+        self.tasks, self.out, self.undrawn = tasks, out, undrawn
         self._made: dict[str, tuple[Features, Reference]] = {}
 
     def measure(self, metric: SetMetric) -> dict[str, Any]:
         """The metric's card and figures for the pictures that it judges."""
-        mine = [task for task in self.tasks if metric.judges(task.category)]
+        judged = [task for task in self.tasks if metric.judges(task.category)]
+        mine = [task for task in judged if task.key not in self.undrawn]
+        reasons = Counter(self.undrawn[task.key] for task in judged if task.key in self.undrawn)
+        left_out = {"unscored": {f"not drawn: {reason}": n for reason, n in reasons.most_common()}}
+        if len(mine) < LEAST:
+            return {"card": metric.card(), "unit": metric.unit, "totals": {}, **left_out}
         drawn, reference = self._features(metric, mine)
         prompts = [f"{task.category}/{task.prompt}" for task in mine]
         found = jackknife(metric.against(reference), drawn, prompts, metric.name)
         card = {**metric.card(), **reference.card}
         totals = {name: _within(metric.bounds, value).record() for name, value in found.items()}
-        return {"card": card, "unit": metric.unit, "totals": totals}
+        found_all = {"card": card, "unit": metric.unit, "totals": totals}
+        return {**found_all, **left_out} if reasons else found_all
 
     def _features(self, metric: SetMetric, tasks: Sequence[Task]) -> tuple[Features, Reference]:
         extractor, source = metric.extractor, metric.config.reference
