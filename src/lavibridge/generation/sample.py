@@ -69,7 +69,7 @@ def check_steps(steps: int, times: int, name: str = "steps") -> None:
     """RecipeError where there are no steps, or more than the ``times`` that a model was trained at."""
     if not 1 <= steps <= times:
         raise RecipeError(
-            f"{name} must be from 1 to {times}, as this model was trained at {times} times; found {steps}"
+            f"{name} must be 1 to {times}, as this model was trained at {times} times; found {steps}"
         )
 
 

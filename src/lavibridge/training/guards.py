@@ -3,11 +3,11 @@
     loss of every sample, length of the gradient -> not finite, in any process -> samples to blame, by name
     three such steps on end, or more than `training.max_skips` in a run  ->  NotFiniteError names them all
     weights after an update -> not finite        ->  NotFiniteError names part and rate
-    before a checkpoint: the last good pass once more -> not finite  ->  likewise, and nothing is written
+    before a checkpoint: the last good pass once more -> not finite  ->  the same, and nothing is written
 
 One bad sample in a million pairs should not end a run of weeks, and a run that has gone wrong should not go
 on in silence. Weights may be finite and ruined all the same (a rate of 1000 does that in one step): the pass
-that had a finite loss before the last update tells these from pictures that are to blame.
+that was finite before the last update tells these from pictures that are to blame.
 """
 
 from collections.abc import Callable, Sequence
@@ -83,20 +83,6 @@ def check_weights(parts: Parts, optimizer: torch.optim.Optimizer, step: int) -> 
     if not bool(torch.cat([each.to("cpu") for each in lengths.values()]).isfinite().all()):
         ruined = [part for part, each in lengths.items() if not bool(each.isfinite().all())]
         raise diverged(ruined, optimizer, step, "are not finite, or above 1e19")
-
-
-def check_proof(
-    proof: Callable[[], Float[Tensor, " sample"]],
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    any_process: Callable[[bool], bool],
-) -> None:
-    """NotFiniteError where the last good pass has a finite loss no more, in any process."""
-    with torch.no_grad():
-        is_ruined = not bool(proof().isfinite().all())
-    if any_process(is_ruined):
-        parts = [str(group["part"]) for group in optimizer.param_groups]
-        raise diverged(parts, optimizer, step, "give no finite loss to pictures that had one before")
 
 
 def diverged(parts: Sequence[str], optimizer: torch.optim.Optimizer, step: int, what: str) -> NotFiniteError:

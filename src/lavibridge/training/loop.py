@@ -169,6 +169,18 @@ def move(state: State, settings: Training, norm: Float[Tensor, ""]) -> None:
         state.ema.update(state.step)
 
 
+def is_sound(state: State) -> bool:
+    """Whether the last good pass still has a finite loss and gradient, in every process."""
+    if state.proof is None:
+        return True
+    with state.alone(state.model):
+        losses = state.proof()
+        state.backward(losses.mean())
+    found = [losses.detach(), *(gradient_norms(weights) for weights in state.parts.values() if weights)]
+    state.optimizer.zero_grad(set_to_none=True)
+    return not state.any_process(not all(bool(each.isfinite().all()) for each in found))
+
+
 def gradient_norms(weights: Mapping[str, nn.Parameter]) -> Float[Tensor, " parameter"]:
     """The length of each weight's gradient, in their order; 0 where there is none."""
     first = next(iter(weights.values()))

@@ -10,8 +10,8 @@ from lavibridge.recipes.recipe import Recipe
 from lavibridge.training.basis import Basis
 from lavibridge.training.batches import Batches
 from lavibridge.training.checkpoint import checkpoints, save_checkpoint
-from lavibridge.training.guards import check_proof, check_weights
-from lavibridge.training.loop import State
+from lavibridge.training.guards import check_weights, diverged
+from lavibridge.training.loop import State, is_sound
 from lavibridge.training.notes import say
 from lavibridge.training.preview import draw_preview, preview_prompts
 from lavibridge.training.processes import Processes
@@ -56,8 +56,11 @@ class Session:
             return
         state = self.state
         check_weights(state.parts, state.optimizer, state.step)
-        if state.proof is not None:
-            check_proof(state.proof, state.optimizer, state.step, state.any_process)
+        if not is_sound(state):
+            what = "give no finite loss or gradient to pictures that had one before"
+            raise diverged(
+                [part for part, weights in state.parts.items() if weights], state.optimizer, state.step, what
+            )
         failed: RunError | None = None
         if self.processes.is_main:
             try:
