@@ -139,7 +139,7 @@ def load_lora(module: nn.Module, folder: Path, name: str) -> None:
     """Read the LoRA weights of a folder into a module that has LoRA already."""
     if not (folder / WEIGHTS).is_file():
         raise ModelError(f"there is no {folder / WEIGHTS} to load the LoRA of the {name} from")
-    load_lora_state(module, load_file(folder / WEIGHTS), name)
+    load_lora_state(module, load_file(folder / WEIGHTS), f"{name} in {folder}")
 
 
 def merge(module: nn.Module) -> None:

@@ -209,3 +209,21 @@ def test_a_file_that_yaml_turns_into_something_else_is_told_to_quote_it(written:
             load_recipe(path)
         path.write_text(text.replace(line, f"{line.partition(':')[0]}: '{written}'", 1))
         load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        (["vision.dtype=float16", "lora.vision=null"], "vision.dtype"),
+        (["language.dtype=float16"], "language.dtype"),
+        (["language.dtype=float16", "lora.language=null", "connector.kind=query"], "language.dtype"),
+    ],
+)
+def test_gradients_do_not_pass_through_float16(settings: list[str], named: str) -> None:
+    with pytest.raises(RecipeError, match=f"{named} is float16.* use bfloat16"):
+        load_recipe("quickstart", settings)
+
+
+def test_what_no_gradient_passes_through_may_be_float16() -> None:
+    recipe = load_recipe("quickstart", ["language.dtype=float16", "lora.language=null"])
+    assert recipe.language.model_dump()["dtype"] == "float16"

@@ -99,10 +99,19 @@ def test_who_cannot_meet_the_others_trains_nothing(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("targets", ["null", "[q_proj]"])
-def test_two_processes_train_what_reads_an_inner_layer(sessions: Any, tmp_path: Path, targets: str) -> None:
+@pytest.mark.parametrize(
+    ("language", "targets"), [("llama", "null"), ("llama", "[q_proj]"), ("pair", "null")]
+)
+def test_two_processes_train_what_reads_an_inner_layer(
+    sessions: Any, tmp_path: Path, language: str, targets: str
+) -> None:
     """Named targets also put LoRA above the layer, where no gradient comes from."""
-    inner = ("connector.read={layer: 1}", f"lora.language.targets={targets}", "training.steps=3")
+    inner = (
+        "connector.read={layer: 1}",
+        f"lora.language.targets={targets}",
+        f"language={{kind: {language}, source: random, max_tokens: 24}}",
+        "training.steps=3",
+    )
     run = sessions.trained(*STILL, *inner, out=tmp_path / "run", processes=2)
     assert len(losses(run)) == 3
 

@@ -31,6 +31,11 @@ class Evaluated:
     def picture(self, key: Key) -> Image.Image:
         """The picture of a prompt and noise; RunError names the file that is missing or damaged."""
         path = self.folder / self.records[key].file
+        if self.records[key].undrawn:
+            raise RunError(
+                f"'{self.name}' has no picture of '{key[1][:60]}', as {self.records[key].undrawn}: choose "
+                "other prompts (--category, --limit), or another bridge"
+            )
         try:
             picture = read_picture(path)
             check_drawn(self.folder, self.records[key])

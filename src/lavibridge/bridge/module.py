@@ -202,7 +202,7 @@ class Bridge(nn.Module):
         worth = read_quality(quality)
         steps = worth.steps if steps is None else steps
         interval = worth.guidance_interval if guidance_interval is None else guidance_interval
-        wanted, seeds = asked_for(prompts, seed, steps, batch)
+        wanted, seeds = asked_for(prompts, seed, batch)
         check_interval(interval)
         check_step_cache(step_cache)
         self.read_prompts(wanted)

@@ -21,7 +21,7 @@ from lavibridge.connectors.base import Connector
 from lavibridge.core import registry
 from lavibridge.core.errors import ModelError, RunError
 from lavibridge.core.files import read_json, sha256, write_json
-from lavibridge.core.tensors import save_tensors
+from lavibridge.core.tensors import check_finite, save_tensors
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 
@@ -52,7 +52,10 @@ def write(
     vision: VisionModel,
     learnt_guidance: float | None,
 ) -> None:
-    """Write a bridge's description and its trained weights into ``folder``."""
+    """Write a bridge's description and its trained weights, which have to be finite, into ``folder``."""
+    for model, name in ((language, "language model"), (vision, "vision model")):
+        check_finite(lora.lora_parameters(model.backbone), f"the LoRA of the {name}")
+    check_finite(connector.state_dict(), "the connector")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DESCRIPTION).unlink(missing_ok=True)  # until the end, so that a half-written folder is none
     connector_options = {"kind": registry.kind_of("connectors", connector), **connector.config.model_dump()}
@@ -101,8 +104,10 @@ def read(folder: Path) -> Stored:
 
 def load_weights(stored: Stored, language: LanguageModel, connector: Connector, vision: VisionModel) -> None:
     """Put the saved weights into the parts of a composed bridge."""
+    weights = load_file(stored.folder / CONNECTOR_WEIGHTS)
+    check_finite(weights, f"the connector in {stored.folder}")
     try:
-        connector.load_state_dict(load_file(stored.folder / CONNECTOR_WEIGHTS))
+        connector.load_state_dict(weights)
     except RuntimeError as error:
         raise ModelError(
             f"the saved connector does not fit between '{language.config.source}' and "

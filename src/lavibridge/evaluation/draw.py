@@ -15,6 +15,7 @@ from lavibridge.core.log import JsonLog, console, progress
 from lavibridge.data.pictures.read import read_picture
 from lavibridge.evaluation.base import Draws, Task
 from lavibridge.evaluation.records import Key, Record, drawn_line
+from lavibridge.generation.finite import NotDrawnError
 from lavibridge.generation.quality import EXACT
 from lavibridge.generation.sheet import save_png
 
@@ -43,8 +44,11 @@ class Plan:
 def plan_drawing(out: Path, tasks: Sequence[Task], records: Mapping[Key, Record]) -> Plan:
     """Look which of the tasks' pictures are there, and whole."""
     recorded = [task for task in tasks if task.key in records]
-    damaged = [task for task in recorded if not _is_whole(out / records[task.key].file)]
-    lost = {task.key for task in damaged}
+    undrawn = {task.key for task in recorded if records[task.key].undrawn}
+    damaged = [
+        task for task in recorded if task.key not in undrawn and not _is_whole(out / records[task.key].file)
+    ]
+    lost = {task.key for task in damaged} | undrawn
     return Plan(
         missing=tuple(task for task in tasks if task.key not in records),
         damaged=tuple(damaged),
@@ -71,10 +75,14 @@ def draw_missing(
         shown = bar.add_task("drawing", total=len(todo), status="")
         for start in range(0, len(todo), CHUNK):
             chunk = todo[start : start + CHUNK]
-            for task, picture in zip(chunk, _draw(bridge, chunk, settings), strict=True):
-                save_png(out / task.file, picture, {"prompt": task.prompt, "seed": str(task.seed)})
-                drawing, made = plan.drawings.get(task.key, -1) + 1, sha256(out / task.file)
-                log.write(drawn_line(task, drawing, drawn_with, made))
+            pictures, reasons = _drawn(bridge, chunk, settings)
+            for place, (task, picture) in enumerate(zip(chunk, pictures, strict=True)):
+                made = ""
+                if picture is not None:
+                    save_png(out / task.file, picture, {"prompt": task.prompt, "seed": str(task.seed)})
+                    made = sha256(out / task.file)
+                drawing, reason = plan.drawings.get(task.key, -1) + 1, reasons.get(place, "")
+                log.write(drawn_line(task, drawing, drawn_with, made, reason))
             bar.update(shown, advance=len(chunk), status=chunk[-1].category)
 
 
@@ -105,6 +113,17 @@ def check_same(
         raise RunError(
             f"{out} holds pictures of another bridge, or of this one before more training: {advice}"
         )
+
+
+def _drawn(
+    bridge: Draws, tasks: Sequence[Task], settings: Mapping[str, Any]
+) -> tuple[Sequence[Image.Image | None], Mapping[int, str]]:
+    """The tasks' pictures, and by its place why one could not be drawn."""
+    try:
+        return _draw(bridge, tasks, settings), {}
+    except NotDrawnError as error:
+        console.print(f"note: {error}", markup=False, soft_wrap=True)
+        return error.pictures, error.reasons
 
 
 def _draw(bridge: Draws, tasks: Sequence[Task], settings: Mapping[str, Any]) -> list[Image.Image]:

@@ -12,6 +12,7 @@ so results of two bridges pair prompt by prompt (`compare`).
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -169,6 +170,7 @@ def _put_together(
         return {"waiting": len(left)}
     write_records(out, list(records.values()))
     mine = [records[task.key] for task in tasks]
+    undrawn = {record.key: record.undrawn for record in mine if record.undrawn}
     drawn, found = DrawnSet(tasks, records, out), dict[str, Any]()
     for metric in judges:
         if isinstance(metric, PictureMetric):
@@ -177,5 +179,7 @@ def _put_together(
             found[metric.name] = drawn.measure(metric)
     told = {**settings, "bridge": dict(origin), "drawn_with": drawn_with}
     results = {**told, "n": len(mine), "metrics": found}
+    if undrawn:
+        results["undrawn"] = dict(Counter(undrawn.values()).most_common())
     write_json(out / RESULTS, results)
     return results

@@ -57,9 +57,9 @@ class LanguageModel(nn.Module, ABC):
         for what the model cannot be asked.
         """
 
+    @abstractmethod
     def unread(self, reading: Reading) -> list[nn.Module]:
-        """Parts of the backbone on which what is read does not depend, as far as the model knows them."""
-        return []
+        """Parts of the backbone on which the read layers do not depend, as far as the model knows them."""
 
     @abstractmethod
     def recompute(self) -> None:

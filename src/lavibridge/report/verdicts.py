@@ -1,6 +1,6 @@
 """A prompt with the pictures that were drawn of it, and what each judge says of each picture.
 
-case = {category, prompt, seed, shown: [{by, run, file, missing, verdicts}]}
+case = {category, prompt, seed, shown: [{by, run, file, undrawn, missing, verdicts}]}
 verdict = {metric, unit, score, clauses: {name: value}, wrong: {name: sentence}, reason}
 """
 
@@ -34,7 +34,8 @@ def _shown(evaluation: Evaluation, record: Record) -> dict[str, Any]:
         "by": evaluation.label,
         "run": evaluation.run,
         "file": f"{evaluation.place}/{record.file}",
-        "missing": not is_there,
+        "undrawn": record.undrawn,
+        "missing": not record.undrawn and not is_there,
         "verdicts": [
             _verdict(record, name, entries[name].get("unit", "")) for name in record.scores if name in entries
         ],

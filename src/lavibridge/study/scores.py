@@ -155,6 +155,8 @@ def _by_prompt(row: Row, measured: Measured) -> dict[tuple[str, str], float]:
 
 def _values(row: Row, record: Record) -> list[float] | None:
     """What the row takes of a picture: nothing ([]) where it was not scored, None where it does not apply."""
+    if record.undrawn:
+        return []
     if row.clause is not None:
         value = record.clauses[row.metric].get(row.clause)
         return None if value is None else list(value) if isinstance(value, list) else [float(value)]

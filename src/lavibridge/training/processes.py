@@ -65,10 +65,7 @@ class Processes:
             frozen = [name for name, weight in bridge.named_parameters() if not weight.requires_grad]
             buffers = [name for name, _ in bridge.named_buffers()]
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(bridge, frozen + buffers)
-            # LoRA that targets put above the layers that the connector reads gets no gradient.
-            unread = bridge.language.unread(bridge.connector.reading)
-            unused = any(weight.requires_grad for block in unread for weight in block.parameters())
-            self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused)
+            self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=idles(bridge))
         model: nn.Module = self.accelerator.prepare_model(bridge, device_placement=False)
         return model
 
@@ -120,6 +117,17 @@ class Processes:
                 f"the processes of this run do not see the same {what}; process {self.index} found: {found}. "
                 "Give every machine the same files"
             )
+
+
+def idles(bridge: Bridge) -> bool:
+    """Whether LoRA may stand above the layers that the connector reads, where no gradient comes from."""
+    language, reading = bridge.language, bridge.connector.reading
+    unread = language.unread(reading)
+    if unread:
+        return any(weight.requires_grad for block in unread for weight in block.parameters())
+    # All is read, or the model does not know its own blocks.
+    is_all_read = not {-1, language.spec.layers - 1}.isdisjoint(reading.layers)
+    return bridge.learns_through_language and not is_all_read
 
 
 @contextmanager

@@ -204,7 +204,7 @@ def run_loop(session: Session, interrupted: Interrupted) -> None:
             fit(state, session.batches, settings, events)
         except NotFiniteError:
             if state.step > 0:
-                session.save()
+                session.save()  # which says so where the weights are to blame, not the samples
             raise
         finally:
             if session.journal is not None:

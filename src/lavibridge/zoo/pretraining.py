@@ -21,6 +21,7 @@ from lavibridge.core.errors import RunError
 from lavibridge.core.files import read_json, write_json
 from lavibridge.core.log import JsonLog, console, progress
 from lavibridge.core.muon import Muon
+from lavibridge.core.tensors import check_finite
 
 MADE = "pretraining.json"
 """What an exported folder says of how it was made."""
@@ -219,7 +220,11 @@ class _Run:
         return found
 
     def save(self) -> None:
-        """Write the state; the position is written last and names the file, so a cut-off save is ignored."""
+        """Write the state; the position is written last and names the file, so a cut-off save is ignored.
+
+        ModelError, and the state before stays, where weights are not finite.
+        """
+        check_finite(self.job.networks.state_dict(), f"the networks of {self.job.name} at step {self.step}")
         name = f"state-{self.step}.pt"
         state = {
             "networks": self.job.networks.state_dict(),
@@ -242,6 +247,7 @@ class _Run:
     def _load(self) -> None:
         position = read_json(self.work / "position.json")
         state = torch.load(self.work / position["state"], weights_only=True)
+        check_finite(state["networks"], f"the networks in {self.work / position['state']}")
         try:
             self.job.networks.load_state_dict(state["networks"])
         except RuntimeError as error:

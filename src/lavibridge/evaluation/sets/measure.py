@@ -9,6 +9,7 @@ take that for a lack of variety. The interval is that of the drawn set; the refe
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from lavibridge.core.errors import DataError
 from lavibridge.core.log import progress
 from lavibridge.evaluation.base import Task
 from lavibridge.evaluation.draw import read_drawn
-from lavibridge.evaluation.metrics.base import SetMetric
+from lavibridge.evaluation.metrics.base import LEAST, SetMetric
 from lavibridge.evaluation.records import Key, Record
 from lavibridge.evaluation.sets.features import Features, Reference
 from lavibridge.evaluation.sets.reference import extract, open_reference
@@ -41,13 +42,19 @@ class DrawnSet:
 
     def measure(self, metric: SetMetric) -> dict[str, Any]:
         """The metric's card and figures for the pictures that it judges."""
-        mine = [task for task in self.tasks if metric.judges(task.category)]
+        judged = [task for task in self.tasks if metric.judges(task.category)]
+        mine = [task for task in judged if not self.records[task.key].undrawn]
+        reasons = Counter(reason for task in judged if (reason := self.records[task.key].undrawn))
+        left_out = {"unscored": {f"not drawn: {reason}": n for reason, n in reasons.most_common()}}
+        if len(mine) < LEAST:
+            return {"card": metric.card(), "unit": metric.unit, "totals": {}, **left_out}
         drawn, reference = self._features(metric, mine)
         prompts = [f"{task.category}/{task.prompt}" for task in mine]
         found = jackknife(metric.against(reference), drawn, prompts, metric.name)
         card = {**metric.card(), **reference.card}
         totals = {name: _within(metric.bounds, value).record() for name, value in found.items()}
-        return {"card": card, "unit": metric.unit, "totals": totals}
+        found_all = {"card": card, "unit": metric.unit, "totals": totals}
+        return {**found_all, **left_out} if reasons else found_all
 
     def _features(self, metric: SetMetric, tasks: Sequence[Task]) -> tuple[Features, Reference]:
         extractor, source = metric.extractor, metric.config.reference

@@ -9,6 +9,7 @@ from pydantic import Field
 from lavibridge.core.config import Config, did_you_mean
 from lavibridge.core.errors import RecipeError
 from lavibridge.generation.quality import EXACT, QUALITIES, read_quality
+from lavibridge.generation.sample import check_steps
 from lavibridge.serve.engine.painter import Painter
 from lavibridge.serve.engine.wish import Wish
 from lavibridge.serve.limits import MOST_SEED, Limits
@@ -86,6 +87,7 @@ def wishes(
         if found > most:
             raise RecipeError(f"{key}: this server gives {most} at most, {found} were asked for")
     vision = painter.bridge.vision
+    check_steps(steps, len(vision.times), "num_inference_steps")
     width, height = _size(asked.size, vision.default_size, limits.side)
     for prompt in (asked.prompt, asked.negative_prompt):
         painter.check(prompt, height, width)
