@@ -11,6 +11,7 @@ from torch import nn
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpec
 from lavibridge.core.identity import source_identity
+from lavibridge.core.layers import Folded
 from lavibridge.core.sources import RANDOM
 from lavibridge.core.tensors import weights_hash
 
@@ -46,6 +47,8 @@ class LanguageModel(nn.Module, ABC):
     """The limit in force: the configured one, or the default for this model."""
     spec: TextSpec
     backbone: nn.Module
+    folded: tuple[Folded, ...] = ()
+    """LoRA files that are part of the frozen weights (`read_lora_file`)."""
 
     @classmethod
     @abstractmethod
@@ -96,4 +99,5 @@ class LanguageModel(nn.Module, ABC):
         is_toy = config.source == RANDOM
         files = weights_hash(self) if is_toy else source_identity(config.source, config.revision)
         options = config.model_dump(mode="json", exclude={"source", "revision"})
-        return json.dumps([type(self).__name__, files, options], sort_keys=True)
+        folded = [each.sha256 for each in self.folded]
+        return json.dumps([type(self).__name__, files, options, *folded], sort_keys=True)

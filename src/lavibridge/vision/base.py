@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import Conditioning, VisionSpec
+from lavibridge.core.layers import Folded
 
 
 class VisionModel(nn.Module, ABC):
@@ -35,6 +36,8 @@ class VisionModel(nn.Module, ABC):
     config: "VisionModel.Config"
     spec: VisionSpec
     backbone: nn.Module
+    folded: tuple[Folded, ...] = ()
+    """LoRA files that are part of the frozen weights (`read_lora_file`)."""
     autoencoder: Any
     """The frozen network between pictures and latents; its `config` has their scale and shift."""
     scheduler: Any
