@@ -110,9 +110,8 @@ def test_a_run_that_stops_after_its_alignment_goes_on_as_if_it_had_not(toy: Toy,
         assert all(torch.equal(value, other[key]) for key, value in one.items())
 
 
-@pytest.mark.parametrize("every", [0, 4])
-def test_an_alignment_that_is_stopped_goes_on_bit_for_bit(toy: Toy, tmp_path: Path, every: int) -> None:
-    training = {"steps": 1, "checkpoint_every": every, **ALIGNED}
+def test_an_alignment_that_is_stopped_goes_on_bit_for_bit(toy: Toy, tmp_path: Path) -> None:
+    training = {"steps": 1, "checkpoint_every": 4, **ALIGNED}
     recipe = toy(vision=SD, data={"size": 64}, training=training)
     straight, broken = train(recipe, tmp_path / "straight"), tmp_path / "broken"
     stopped = Thread(target=stop_after, args=(broken / "align.jsonl", 6), daemon=True)

@@ -49,12 +49,15 @@ def source_identity(source: str, revision: str | None = None) -> str:
     raise ModelError(f"'{source}' has neither model_index.json nor config.json: it is no model folder")
 
 
-def model_identity(model: nn.Module, config: Any) -> str:
-    """Class, files and options of a pretrained model: what its numbers depend on, not where it lies."""
+def model_identity(model: nn.Module, config: Any, *folded: str) -> str:
+    """Class, files and options of a pretrained model: what its numbers depend on, not where it lies.
+
+    `folded` are the hashes of what was added into its weights.
+    """
     is_toy = config.source == RANDOM
     files = weights_hash(model) if is_toy else source_identity(config.source, config.revision)
     options = config.model_dump(mode="json", exclude={"source", "revision"})
-    return json.dumps([type(model).__name__, files, options], sort_keys=True)
+    return json.dumps([type(model).__name__, files, options, *folded], sort_keys=True)
 
 
 def card_hash(card: Any) -> str:

@@ -12,6 +12,7 @@ knows its language model and connector.
 from pathlib import Path
 
 from lavibridge.bridge import Bridge
+from lavibridge.bridge.states import need_whole
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.files import new_folder, whole_folder
@@ -33,6 +34,7 @@ def export(bridge: Bridge, format: str, out: str | Path) -> Path:
     Raises what ``place_for`` does, and ModelError where the bridge has nothing that the format can hold.
     """
     folder = place_for(format, out)
+    need_whole(bridge, "export")
     with hold(folder), whole_folder(folder):
         FORMATS[format](bridge, folder)
     return folder

@@ -10,6 +10,7 @@ from torch import nn
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpec
 from lavibridge.core.identity import model_identity
+from lavibridge.core.layers import Folded
 
 
 class LanguageModel(nn.Module, ABC):
@@ -43,6 +44,8 @@ class LanguageModel(nn.Module, ABC):
     """The limit in force: the configured one, or the default for this model."""
     spec: TextSpec
     backbone: nn.Module
+    folded: tuple[Folded, ...] = ()
+    """LoRA files that are part of the frozen weights (`read_lora_file`)."""
 
     @classmethod
     @abstractmethod
@@ -89,4 +92,4 @@ class LanguageModel(nn.Module, ABC):
 
     def identity(self) -> str:
         """What its features depend on beside the prompt: files and options, not where they lie."""
-        return model_identity(self, self.config)
+        return model_identity(self, self.config, *(each.sha256 for each in self.folded))

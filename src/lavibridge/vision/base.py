@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import Conditioning, VisionSpec
 from lavibridge.core.identity import model_identity
+from lavibridge.core.layers import Folded
 
 
 class VisionModel(nn.Module, ABC):
@@ -36,6 +37,8 @@ class VisionModel(nn.Module, ABC):
     config: "VisionModel.Config"
     spec: VisionSpec
     backbone: nn.Module
+    folded: tuple[Folded, ...] = ()
+    """LoRA files that are part of the frozen weights (`read_lora_file`)."""
     autoencoder: Any
     """The frozen network between pictures and latents; its `config` has their scale and shift."""
     scheduler: Any
@@ -118,7 +121,7 @@ class VisionModel(nn.Module, ABC):
 
     def identity(self) -> str:
         """What its pictures depend on beside its inputs: files and options, not where they lie."""
-        return model_identity(self, self.config)
+        return model_identity(self, self.config, *(each.sha256 for each in self.folded))
 
     def encode(
         self, images: Float[Tensor, "batch 3 height width"], generator: torch.Generator | None = None
