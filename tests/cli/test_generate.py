@@ -88,3 +88,32 @@ def test_what_is_drawn_when_ctrl_c_comes_is_kept_and_said(
 def test_what_cannot_be_is_refused_before_anything_is_loaded(tmp_path: Path, asked: str, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         app(["generate", str(tmp_path), "a cat", *asked.split()], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "more", "same_as"),
+    [
+        ("a (red:3) cat", (), ("a (red:3) cat", True)),
+        ("a (red:3) cat", ("--no-weights",), ("a (red:3) cat", False)),
+        ("a clock (showing 10:30)", (), ("a clock (showing 10:30)", False)),
+    ],
+)
+def test_what_is_typed_to_draw_with_may_hold_weights(
+    saved: Path, tmp_path: Path, prompt: str, more: tuple[str, ...], same_as: tuple[str, bool]
+) -> None:
+    app(
+        ["generate", str(saved), prompt, "--out", str(tmp_path), "--steps", "2", *more], standalone_mode=False
+    )
+    (path,) = tmp_path.glob("*.png")
+    (expected,) = Bridge.open(str(saved)).generate(same_as[0], steps=2, weights=same_as[1])
+    with Image.open(path) as picture:
+        assert picture.tobytes() == expected.tobytes()
+        assert picture.text.get("weights") == ("none" if more else None)  # type: ignore[attr-defined]
+
+
+def test_a_file_is_no_prompt(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("prompts.txt").write_text("a cat\n")
+    with pytest.raises(RecipeError, match=r"'prompts.txt' is a file.*tr .*< prompts.txt"):
+        app(["generate", str(saved), "a dog", "prompts.txt"], standalone_mode=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["prompts.txt"]

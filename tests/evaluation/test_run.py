@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from lavibridge.bridge import Bridge
 from lavibridge.core.errors import DataError, ModelError, RecipeError, RunError
 from lavibridge.core.launch import Part, part_of_environment
 from lavibridge.evaluation.compare import compare
@@ -70,6 +72,23 @@ def test_a_perfect_drawer_is_perfect(tmp_path):
         with Image.open(tmp_path / record["file"]) as picture:
             picture.load()
             assert picture.info["prompt"] == record["prompt"]
+
+
+@pytest.mark.parametrize("line", ["a wall clock (showing 10:30)", "(aspect ratio 16:9)", "a (red:3) cat"])
+def test_brackets_in_a_suite_are_text(tmp_path: Path, line: str) -> None:
+    toy = {"source": "random"}
+    bridge = Bridge.compose({"kind": "t5", **toy}, {"kind": "pixart", **toy}, "linear", None, None).eval()
+    (tmp_path / "lines.txt").write_text(f"{line}\n")
+    prompts = {"kind": "lines", "path": "lines.txt"}
+    suite = {"name": "own", "version": 1, "prompts": prompts, "seeds": 1, "steps": 2, "guidance": 3.0}
+    suite["metrics"] = [MINI_CLIP]
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(suite))
+    evaluate(bridge, str(tmp_path / "own.yaml"), tmp_path / "out", prompts=str(tmp_path / "lines.txt"))
+    (record,) = read_lines(tmp_path / "out" / "records.jsonl")
+    escaped = line.replace("(", r"\(").replace(")", r"\)")
+    (expected,) = bridge.generate(escaped, record["seed"], steps=2, guidance=3.0, weights=True)
+    with Image.open(tmp_path / "out" / record["file"]) as drawn:
+        assert drawn.tobytes() == expected.tobytes()
 
 
 def test_a_blind_drawer_scores_nothing(tmp_path):

@@ -1,13 +1,17 @@
 """Weights in prompts: how they are read, and that they do what they say for every language model."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lavibridge import Bridge
 from lavibridge.core import registry
 from lavibridge.core.errors import RecipeError
-from lavibridge.generation.emphasis import parse, token_weights, weigh
+from lavibridge.generation.emphasis import parse, read, token_weights, weigh
 
 KINDS = registry.kinds("language")
 
@@ -23,6 +27,17 @@ KINDS = registry.kinds("language")
         (r"a \(red:1.3\) cat", "a (red:1.3) cat", {}),
         ("at 10:30) (or so", "at 10:30) (or so", {}),
         ("((red:1.1)", "(red", {"red": 1.1}),
+        ("a wall clock (showing 10:30)", "a wall clock (showing 10:30)", {}),
+        ("a clock (at 9:05)", "a clock (at 9:05)", {}),
+        ("(aspect ratio 16:9)", "(aspect ratio 16:9)", {}),
+        ("(16 : 9)", "(16 : 9)", {}),
+        ("(red:11)", "(red:11)", {}),
+        ("(red:1e1)", "(red:1e1)", {}),
+        ("(route 66:1.2)", "route 66", {"route 66": 1.2}),
+        ("((red:4):2) cat", "red cat", {"red": 8}),
+        ("((red:4):4) cat", "(red:4) cat", {"red": 4}),
+        ("(a (red:11) cat:2)", "a (red:11) cat", {"a (red:11) cat": 2}),
+        ("(:2)", "", {}),
     ],
 )
 def test_weights_are_read(prompt: str, text: str, weighted: dict[str, float]) -> None:
@@ -36,9 +51,20 @@ def test_weights_are_read(prompt: str, text: str, weighted: dict[str, float]) ->
     assert found.is_plain == (not weighted)
 
 
-def test_a_weight_beyond_all_measure_is_refused() -> None:
-    with pytest.raises(RecipeError, match="above 10"):
-        parse("(red:11)")
+SIGNS = st.text(alphabet=st.sampled_from("a1 .:()\\\\")) | st.text()
+
+
+@given(SIGNS)
+def test_any_text_can_be_drawn_as_it_stands(text: str) -> None:
+    assert read(text, weights=False) == read(re.sub(r"([()\\\\])", r"\\\1", text), weights=True)
+    assert read(text, weights=False).text == text
+
+
+@given(SIGNS)
+def test_no_weight_leaves_its_range(text: str) -> None:
+    found = parse(text)
+    assert len(found.weights) == len(found.text)
+    assert all(0 <= weight <= 10 for weight in found.weights)
 
 
 def test_a_weight_moves_features_from_the_empty_prompt_s() -> None:
@@ -70,14 +96,17 @@ def test_weights_change_pictures_and_one_is_none() -> None:
         for value in bridge.connector.parameters():
             value *= 3
 
-    def drawn(prompt: str) -> np.ndarray:
-        return np.asarray(bridge.generate(prompt, steps=2)[0], int)
+    def drawn(prompt: str, weights: bool = True) -> np.ndarray:
+        return np.asarray(bridge.generate(prompt, steps=2, weights=weights)[0], int)
 
     plain = drawn("a red cat")
     assert np.array_equal(drawn("a (red:1) cat"), plain)
     assert np.array_equal(drawn("(a red cat:1)"), plain)
     assert np.abs(drawn("a (red:3) cat") - plain).max() > 1
-    both = bridge.generate(["a (red:3) cat", "a (red:3) cat and a boat"], steps=2)[0]
+    text = drawn("a (red:3) cat", weights=False)
+    assert np.array_equal(text, drawn(r"a \(red:3\) cat"))
+    assert not np.array_equal(text, drawn("a (red:3) cat"))
+    both = bridge.generate(["a (red:3) cat", "a (red:3) cat and a boat"], steps=2, weights=True)[0]
     assert np.abs(np.asarray(both, int) - drawn("a (red:3) cat")).max() <= 1
 
 
@@ -89,5 +118,13 @@ def test_connectors_that_ask_take_no_weights() -> None:
         None,
         None,
     )
-    with pytest.raises(RecipeError, match="leave them out"):
-        bridge.generate("a (red:2) cat", steps=1)
+    for prompt, away in (("a (red:2) cat", ""), ("a cat", "(red:2)")):
+        with pytest.raises(RecipeError, match="leave them out"):
+            bridge.generate(prompt, steps=1, negative_prompt=away, weights=True)
+        assert bridge.generate(prompt, steps=1, negative_prompt=away)
+
+
+def test_a_prompt_of_signs_only_is_empty() -> None:
+    bridge = Bridge.compose({"kind": "t5", "source": "random"}, {"kind": "sd", "source": "random"})
+    with pytest.raises(RecipeError, match="prompt 2 is empty"):
+        bridge.generate(["a cat", "( :1.3)"], steps=1, weights=True)

@@ -17,6 +17,7 @@ from lavibridge.core import registry
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.diffusion.objective import target
 from lavibridge.generation.draw import Order, draw_latents, encode_once, gather
+from lavibridge.generation.emphasis import Weighted, read
 from lavibridge.generation.quality import QUALITIES
 from lavibridge.generation.sample import SAMPLERS, initial_noise, make_scheduler, sample, sampling, to_images
 from lavibridge.generation.sheet import contact_sheet, save_png
@@ -280,9 +281,13 @@ def test_noise_belongs_to_its_seed() -> None:
     assert not torch.equal(both[0], both[1])
 
 
+def plain(prompt: str) -> Weighted:
+    return read(prompt, weights=False)
+
+
 def order(prompts: tuple[str, ...], **changes: object) -> Order:
     options: dict[str, object] = {
-        "prompts": prompts,
+        "prompts": tuple(map(plain, prompts)),
         "seeds": tuple(range(len(prompts))),
         "shape": (4, 8, 8),
         "steps": 6,
@@ -291,7 +296,7 @@ def order(prompts: tuple[str, ...], **changes: object) -> Order:
         "bfloat16": False,
         "batch": 8,
         "sampler": "unipc",
-        "negative_prompt": "",
+        "negative_prompt": plain(""),
     }
     return Order(**(options | changes))  # type: ignore[arg-type]
 
@@ -384,14 +389,14 @@ def test_each_text_is_encoded_once(language: LanguageModel) -> None:
     asked.clear()
     encode_once(order(("a", "a"), guidance=1.0).texts, 2, features, language.spans)  # type: ignore[arg-type]
     assert asked == ["a"]
-    assert set(rows) == {"", "a", "b", "c"}
+    assert {prompt.text for prompt in rows} == {"", "a", "b", "c"}
 
 
 def test_gathering_undoes_the_parting(language: LanguageModel) -> None:
     texts = ("a cat", "", "a longer one")
-    rows = encode_once(texts, 1, language.encode, language.spans)
+    rows = encode_once([plain(text) for text in texts], 1, language.encode, language.spans)
     expected = language.encode(texts)
-    found = gather([rows[text] for text in texts])
+    found = gather([rows[plain(text)] for text in texts])
     assert torch.equal(found.mask, expected.mask)
     torch.testing.assert_close(found.hidden[:, 0][found.mask], expected.hidden[:, 0][expected.mask])
 

@@ -47,7 +47,7 @@ def drawn(bridge: Bridge, guidance: float, negative: str) -> Tensor:
         return decode(latents)
 
     bridge.vision.decode = listening  # type: ignore[method-assign]
-    bridge.generate(PROMPTS, list(SEEDS), steps=3, guidance=guidance, negative_prompt=negative)
+    bridge.generate(PROMPTS, list(SEEDS), steps=3, guidance=guidance, negative_prompt=negative, weights=True)
     del bridge.vision.decode
     (latents,) = seen
     return latents
@@ -58,7 +58,7 @@ def piped(bridge: Bridge, pipe: Any, guidance: float, negative: str) -> Tensor:
     shape = vision.latent_shape(vision.default_size, vision.default_size)
     pipe.set_progress_bar_config(disable=True)
     output = pipe(
-        **prompt_inputs(bridge, PROMPTS, negative),
+        **prompt_inputs(bridge, PROMPTS, negative, weights=True),
         latents=initial_noise(shape, SEEDS),
         num_inference_steps=3,
         guidance_scale=guidance,
@@ -140,7 +140,7 @@ def test_pictures_are_changed_and_filled_in(task: str, connector: Any) -> None:
 
 def test_what_a_pipeline_cannot_do_is_said() -> None:
     with pytest.raises(RecipeError, match="nothing to act on"):
-        prompt_inputs(compose("pixart", "query"), PROMPTS)
+        prompt_inputs(compose("pixart", "query"), PROMPTS, weights=True)
     bridge = compose("pixart", "lavi")
     with pytest.raises(RecipeError, match=r"did you mean 'inpainting'"):
         to_diffusers(bridge, "inpaint")

@@ -60,6 +60,68 @@ def test_the_openai_client_draws(served: Running) -> None:
         client.images.generate(model="third", prompt="a red circle")
 
 
+NULLS = ("n", "size", "quality", "response_format", "style", "user", "model", "background", "moderation")
+MORE_NULLS = ("output_format", "output_compression", "stream", "partial_images", "safety_identifier")
+
+
+def test_a_null_is_a_key_that_is_not_given(served: Running) -> None:
+    client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0)
+    more = {"seed": 3, "num_inference_steps": 1}
+    nulls: dict[str, Any] = dict.fromkeys((*NULLS, *MORE_NULLS))
+    found = client.images.generate(prompt="a cat", extra_body=more, **nulls)
+    expected = client.images.generate(prompt="a cat", extra_body=more)
+    ours = dict.fromkeys(("negative_prompt", "guidance_scale", "weights", "embed_recipe"))
+    extended = client.images.generate(prompt="a cat", extra_body={**more, **ours})
+    pictures = {made.data[0].b64_json for made in (found, expected, extended) if made.data}
+    assert len(pictures) == 1
+    assert (found.output_format, found.background, found.size) == ("png", "opaque", "32x32")
+    job = served.client.post("/v1/jobs", json={**SHORT, "explain": None, "n": None})
+    assert job.status_code == 201
+
+
+@pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
+def test_pictures_come_in_the_format_that_is_asked_for(served: Running, format: str) -> None:
+    client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0)
+    asked: Any = {
+        "prompt": "a naïve cat",
+        "output_format": format,
+        "background": "opaque",
+        "moderation": "low",
+        "extra_body": {"seed": 3, "num_inference_steps": 1},
+    }
+    (made,) = client.images.generate(**asked).data or ()
+    file = base64.b64decode(made.b64_json or "")
+    with Image.open(io.BytesIO(file)) as picture:
+        assert picture.format == format.upper()
+        assert picture.size == (32, 32)
+        kept = picture.getexif()[0x010E] if format != "png" else json.dumps(picture.text)  # type: ignore[attr-defined]
+    assert json.loads(json.loads(kept)["lavibridge"])["prompt"] == "a naïve cat"
+    (linked,) = client.images.generate(**asked, response_format="url").data or ()
+    fetched = httpx.get(linked.url or "")
+    assert (fetched.headers["content-type"], fetched.content) == (f"image/{format}", file)
+    if format != "png":
+        (small,) = client.images.generate(**asked, output_compression=5).data or ()
+        assert len(base64.b64decode(small.b64_json or "")) < len(file)
+
+
+@pytest.mark.parametrize(("weights", "is_weighted"), [(None, False), (False, False), (True, True)])
+def test_brackets_are_weights_where_a_request_says_so(
+    served: Running, weights: bool | None, is_weighted: bool
+) -> None:
+    def drawn(prompt: str, weights: bool | None) -> bytes:
+        more = {"seed": 3, "embed_recipe": False, "weights": weights, "num_inference_steps": 4}
+        answer = served.client.post("/v1/images/generations", json={**SHORT, "prompt": prompt, **more})
+        return base64.b64decode(answer.json()["data"][0]["b64_json"])
+
+    text = drawn(r"a \(red:9\) circle", True)
+    assert (drawn("a (red:9) circle", weights) != text) == is_weighted
+    counts = [
+        served.client.post("/v1/tokens", json={"prompt": prompt, "weights": weights}).json()["first"]["used"]
+        for prompt in ("a (red:9) circle", "a red circle")
+    ]
+    assert (counts[0] == counts[1]) == is_weighted
+
+
 def test_the_python_of_the_guide_runs(served: Running) -> None:
     guide = (Path(__file__).parents[2] / "docs" / "guides" / "serve.md").read_text(encoding="utf-8")
     code = guide.split("```python\n")[1].split("```")[0]
@@ -157,7 +219,14 @@ def test_a_full_queue_says_when_to_come_again(served: Running, eventually: Calla
         ({"prompt": " "}, "it is empty"),
         ({"prompt": "a" * 5000}, "at most 4096 bytes"),
         ({"negative_prompt": "é" * 2100}, "at most 4096 bytes"),
-        ({"prompt": "a (red:99) circle"}, "above 10"),
+        ({"prompt": "(:2)", "weights": True}, "it is empty"),
+        ({"explain": True}, "explain: unknown key; it belongs to /v1/jobs (known keys: prompt,"),
+        ({"output_format": "gif"}, "output_format: "),
+        ({"output_compression": 50}, "jpeg or webp"),
+        ({"background": "transparent"}, "background: "),
+        ({"stream": True}, "stream: "),
+        ({"partial_images": 2}, "partial_images: "),
+        ({"frame_count": 3}, "frame_count: unknown key"),
         ({"prompt": None}, "prompt"),
         ({"n": 5}, "4 at most"),
         ({"n": 0}, "n: "),

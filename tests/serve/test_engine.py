@@ -12,6 +12,7 @@ from PIL import Image
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import RecipeError
+from lavibridge.generation.emphasis import read
 from lavibridge.generation.sheet import encode_png
 from lavibridge.serve.engine.canvas import Canvas, advance
 from lavibridge.serve.engine.desk import Closing, Desk, Full
@@ -144,8 +145,8 @@ def test_a_machine_whose_arithmetic_depends_on_the_batch_is_found_out(compose: C
 
 
 def test_why_changes_no_picture_and_its_shares_add_up(painters: dict[str, Painter]) -> None:
-    prompt = "a (red:1.3) circle"
-    plain, watched = wish(5, prompt=prompt), wish(5, prompt=prompt, is_explained=True)
+    asked = {"prompt": "a (red:1.3) circle", "weights": True}
+    plain, watched = wish(5, **asked), wish(5, **asked, is_explained=True)
     canvases = [Canvas(plain, painters["first"]), Canvas(watched, painters["first"])]
     with torch.inference_mode():
         while not canvases[0].is_finished:
@@ -173,10 +174,10 @@ def test_tokens_that_are_no_single_words_are_numbered(compose: Compose) -> None:
 def test_weights_are_refused_where_nothing_reads_them(compose: Compose) -> None:
     painter = Painter("first", compose("llama", "pixart", "query"), 2)
     with pytest.raises(RecipeError, match="leave them out"):
-        painter.check("a (red:1.2) circle", 16, 16)
-    painter.check("a red circle", 16, 16)
+        painter.check([read("a (red:1.2) circle", weights=True)], 16, 16)
+    painter.check([read("a (red:1.2) circle", weights=False)], 16, 16)
     with pytest.raises(RecipeError, match="size: sides must be multiples"):
-        painter.check("a red circle", 17, 16)
+        painter.check([read("a red circle", weights=False)], 17, 16)
 
 
 def job(*wishes: Wish) -> Job:
@@ -281,7 +282,7 @@ def test_the_recipe_is_in_the_png_or_not(eventually: Eventually, painters: dict[
     desk.close()
     texts = []
     for each in (signed, plain):
-        png = each.pictures[0].png
+        png = each.pictures[0].file
         assert png is not None
         with Image.open(io.BytesIO(png)) as image:
             texts.append(image.text)  # type: ignore[attr-defined]
@@ -295,10 +296,11 @@ def test_features_of_a_prompt_are_kept_and_the_empty_one_always(
 ) -> None:
     monkeypatch.setattr("lavibridge.serve.engine.painter.KEPT", 3)
     painter = painters["second"]
-    empty = painter.read("")
-    again = painter.read("first")
-    assert painter.read("first") is again
+    nothing, first = read("", weights=False), read("first", weights=False)
+    empty, again = painter.read(nothing), painter.read(first)
+    assert painter.read(first) is again
+    assert painter.read(read("(first:2)", weights=True)) is not again
     for number in range(5):
-        painter.read(f"prompt {number}")
-    assert painter.read("") is empty
-    assert painter.read("first") is not again
+        painter.read(read(f"prompt {number}", weights=False))
+    assert painter.read(nothing) is empty
+    assert painter.read(first) is not again

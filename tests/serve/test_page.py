@@ -113,6 +113,21 @@ def test_two_bridges_are_compared_and_the_history_survives_a_reload(page: Page, 
     expect(page.locator("[value=mini-sd]")).to_be_checked()
 
 
+@pytest.mark.parametrize("width", [1100, 360])
+def test_the_same_seed_stands_in_the_same_row(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    fill(page, prompt="a red circle", seed="3", count="3", steps="1", size="16x16")
+    page.click("#go")
+    expect(page.locator("#status")).to_contain_text("Done", timeout=PATIENCE)
+    sides = [side.locator(".cell").all() for side in page.locator(".side").all()]
+    rows = [[cell.bounding_box()["y"] for cell in side] for side in sides]  # type: ignore[index]
+    heights = {cell.bounding_box()["height"] for side in sides for cell in side}  # type: ignore[index]
+    assert rows[0] == rows[1]
+    assert rows[0] == sorted(set(rows[0]))
+    assert width == 1100 or len(heights) > 1, "no caption wraps: nothing was tried"
+    shoot(page, f"rows-{width}")
+
+
 def test_a_long_drawing_shows_progress_and_is_cancelled(page: Page, house: Any, eventually: Any) -> None:
     page.click("summary:has-text('More')")
     fill(page, prompt="a blue star", count="1", steps="1000", size="16x16")

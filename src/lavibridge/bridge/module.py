@@ -24,13 +24,13 @@ from lavibridge.bridge.states import need_weights, need_whole
 from lavibridge.connectors.base import Connector
 from lavibridge.core.contracts import Batch, Conditioning, TextFeatures
 from lavibridge.core.device import pick_device
-from lavibridge.core.errors import ModelError, RecipeError
+from lavibridge.core.errors import ModelError
 from lavibridge.core.files import shipped_models
-from lavibridge.core.log import console
 from lavibridge.diffusion import objective
 from lavibridge.diffusion.guidance import Interval, check_interval
-from lavibridge.generation.draw import Order, asked_for, check_step_cache, draw
-from lavibridge.generation.emphasis import parse
+from lavibridge.generation.asked import asked_for, check_step_cache, check_weights, note_cuts
+from lavibridge.generation.draw import Order, draw
+from lavibridge.generation.emphasis import read
 from lavibridge.generation.quality import EXACT, read_quality
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
@@ -152,26 +152,6 @@ class Bridge(nn.Module):
             "vision_lora": lora.lora_parameters(self.vision.backbone),
         }
 
-    def read_prompts(self, prompts: Sequence[str]) -> list[str]:
-        """Prompts without the signs of their weights; of each that is too long it is said what is cut off."""
-        parsed = [parse(prompt) for prompt in prompts]
-        if self.connector.reading.queries is not None and not all(each.is_plain for each in parsed):
-            raise RecipeError(
-                "this connector asks the language model instead of reading its tokens, so that weights such "
-                "as (word:1.2) have nothing to act on: leave them out"
-            )
-        texts = [each.text for each in parsed]
-        for index, (text, kept, lost) in enumerate(
-            zip(texts, *self.language.count_tokens(texts), strict=True), start=1
-        ):
-            if lost:
-                console.print(
-                    f"note: prompt {index} ('{text[:40]}...') is too long: its first {kept} tokens are used, "
-                    f"the last {lost} are cut off",
-                    markup=False,
-                )
-        return texts
-
     def generate(
         self,
         prompts: str | Sequence[str],
@@ -185,6 +165,7 @@ class Bridge(nn.Module):
         batch: int = 16,
         sampler: str | None = None,
         negative_prompt: str = "",
+        weights: bool = False,
         step_cache: float | None = None,
         on_step: Callable[[int, int], None] | None = None,
         on_picture: Callable[[int, Image.Image], None] | None = None,
@@ -195,7 +176,8 @@ class Bridge(nn.Module):
         for rounding where others stand beside them (`generation/sample.py`). ``guidance`` is
         `default_guidance` where it is not given; with 1 only the prompt counts, and so outside of
         ``guidance_interval``, start and stop as shares of the steps, where a step costs half. ``quality``
-        is exact, high or fast (`generation/quality.py`) and decides what is not given. ``step_cache``, such
+        is exact, high or fast (`generation/quality.py`) and decides what is not given. ``weights`` reads
+        brackets such as `(red:1.3)` as weights (`generation/emphasis.py`), not as text. ``step_cache``, such
         as 0.1, lets steps of some transformers reuse the one before (`vision/parts/step_cache.py`).
         ``on_step`` hears (steps done, all), ``on_picture`` (number, picture).
         """
@@ -203,12 +185,14 @@ class Bridge(nn.Module):
         need_weights(self, "draw with")
         steps = worth.steps if steps is None else steps
         interval = worth.guidance_interval if guidance_interval is None else guidance_interval
-        wanted, seeds = asked_for(prompts, seed, batch)
+        wanted, seeds = asked_for(prompts, seed, batch, weights)
+        away = read(negative_prompt, weights)
         check_interval(interval)
         check_step_cache(step_cache)
-        self.read_prompts(wanted)
-        size = (height or self.vision.default_size, width or self.vision.default_size)
-        shape = self.vision.latent_shape(*size)
+        check_weights((*wanted, away), self.connector)
+        note_cuts(wanted, self.language)
+        side = self.vision.default_size
+        shape = self.vision.latent_shape(height or side, width or side)
         order = Order(
             prompts=wanted,
             seeds=seeds,
@@ -219,7 +203,7 @@ class Bridge(nn.Module):
             bfloat16=worth.bfloat16,
             batch=batch,
             sampler=worth.sampler if sampler is None else sampler,
-            negative_prompt=negative_prompt,
+            negative_prompt=away,
             step_cache=step_cache,
         )
         was_training = {module: module.training for module in self.modules()}

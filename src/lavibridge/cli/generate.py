@@ -1,6 +1,8 @@
 """`lavi generate`: prompts in, PNG files out."""
 
+import os
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +49,11 @@ STEP_CACHE = typer.Option(
     help="Let steps that change less than this (0.1) reuse blocks of the step before; PixArt and FLUX only. "
     "A picture then depends a little on those of its batch.  [default: by rounding only]",
 )
+WEIGHTS = typer.Option(
+    True,
+    "--weights/--no-weights",
+    help="Whether brackets such as (red:1.3) weigh words, or are drawn as they stand; \\( is a bracket.",
+)
 BATCH = typer.Option(
     16,
     "--batch",
@@ -67,6 +74,7 @@ def generate(
     guidance: float | None = GUIDANCE,
     guidance_interval: tuple[float, float] | None = INTERVAL,
     step_cache: float | None = STEP_CACHE,
+    weights: bool = WEIGHTS,
     batch: int = BATCH,
 ) -> None:
     """Draw pictures with a trained bridge.
@@ -74,7 +82,7 @@ def generate(
     \b
     lavi generate runs/quickstart "a red circle" "a small blue square"
     lavi generate runs/quickstart "a red circle" --count 4 --seed 10 --out pictures/circles
-    lavi generate runs/quickstart "a red circle" --quality fast
+    lavi generate runs/quickstart "a (red:1.3) circle" --quality fast
     lavi generate runs/quickstart "a red circle" --steps 50 --guidance 5 --guidance-interval 0 0.6
     lavi generate mini-pixart "a red circle" --steps 50 --step-cache 0.1
 
@@ -83,10 +91,11 @@ def generate(
     """
     from lavibridge.bridge import Bridge
     from lavibridge.core.log import progress
-    from lavibridge.generation.draw import check_step_cache
+    from lavibridge.generation.asked import check_step_cache
     from lavibridge.generation.quality import read_quality
     from lavibridge.recipes.places import inputs_of, refuse_inside
 
+    _refuse_files(prompts)
     check_step_cache(step_cache)
     refuse_inside(out, "--out", inputs_of(run))
     worth = read_quality(quality)
@@ -95,7 +104,7 @@ def generate(
     bridge = Bridge.open(run)
     scale = bridge.default_guidance if guidance is None else guidance
     wanted = [(prompt, seed + offset) for prompt in prompts for offset in range(count)]
-    told = {"steps": str(steps), "guidance": str(scale)} | _rest(quality, interval, step_cache)
+    told = {"steps": str(steps), "guidance": str(scale)} | _rest(quality, interval, step_cache, weights)
     with Kept(out, wanted, told) as kept, progress("steps") as bar:
         task = bar.add_task("drawing", total=None, status="")
         bridge.generate(
@@ -104,6 +113,7 @@ def generate(
             steps=steps,
             guidance=scale,
             guidance_interval=interval,
+            weights=weights,
             step_cache=step_cache,
             batch=batch,
             quality=quality,
@@ -148,7 +158,9 @@ class Kept:
             console.print(told, markup=False, soft_wrap=True)
 
 
-def _rest(quality: str, interval: tuple[float, float], step_cache: float | None) -> dict[str, str]:
+def _rest(
+    quality: str, interval: tuple[float, float], step_cache: float | None, weights: bool
+) -> dict[str, str]:
     """What else is kept in a picture: only what is not as usual."""
     from lavibridge.diffusion.guidance import EVERYWHERE
     from lavibridge.generation.quality import EXACT
@@ -156,7 +168,21 @@ def _rest(quality: str, interval: tuple[float, float], step_cache: float | None)
     found = {} if quality == EXACT else {"quality": quality}
     if interval != EVERYWHERE:
         found["guidance_interval"] = " ".join(str(each) for each in interval)
-    return found if step_cache is None else {**found, "step_cache": str(step_cache)}
+    if step_cache is not None:
+        found["step_cache"] = str(step_cache)
+    return found if weights else {**found, "weights": "none"}
+
+
+def _refuse_files(prompts: list[str]) -> None:
+    """RecipeError for a prompt that is the name of a file here: its name would be drawn."""
+    from lavibridge.core.errors import RecipeError
+
+    for prompt in prompts:
+        if ("." in prompt or os.sep in prompt) and os.path.isfile(prompt):
+            raise RecipeError(
+                f"'{prompt}' is a file, and prompts are texts: its name would be drawn. To draw each of its "
+                f"lines: tr '\\n' '\\0' < {shlex.quote(prompt)} | xargs -0 lavi generate RUN"
+            )
 
 
 def _slug(prompt: str) -> str:

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from lavibridge.connectors.base import Connector
 from lavibridge.core.contracts import TextFeatures
-from lavibridge.core.errors import RecipeError
 from lavibridge.diffusion.guidance import Interval, guide, is_guided
-from lavibridge.generation.emphasis import parse, token_weights, weigh
+from lavibridge.generation.emphasis import Weighted, token_weights, weigh
 from lavibridge.generation.finite import NotDrawnError, fault
 from lavibridge.generation.quality import gains_by_bfloat16
 from lavibridge.generation.sample import check_steps, initial_noise, make_scheduler, sample, to_images
@@ -32,7 +31,7 @@ Spans = Callable[[str], list[tuple[int, int]]]
 class Order:
     """What is to be drawn."""
 
-    prompts: tuple[str, ...]
+    prompts: tuple[Weighted, ...]
     seeds: tuple[int, ...]
     shape: tuple[int, int, int]
     """Channels, height and width of the latents."""
@@ -43,12 +42,12 @@ class Order:
     """Whether the denoiser computes in it, where the device gains by that."""
     batch: int
     sampler: str
-    negative_prompt: str
+    negative_prompt: Weighted
     step_cache: float | None = None
     """How little a step may change for the denoiser to reuse the one before; None: every step is computed."""
 
     @property
-    def texts(self) -> tuple[str, ...]:
+    def texts(self) -> tuple[Weighted, ...]:
         """All that has to be read: the negative prompt too, where guidance needs it."""
         is_any_guided = any(self.is_guided(step) for step in range(self.steps))
         return (self.negative_prompt, *self.prompts) if is_any_guided else self.prompts
@@ -56,35 +55,6 @@ class Order:
     def is_guided(self, step: int) -> bool:
         """Whether the step with this number, from 0, leads away from the negative prompt."""
         return is_guided(step, self.steps, self.guidance, self.guidance_interval)
-
-
-def asked_for(
-    prompts: str | Sequence[str], seed: int | Sequence[int], batch: int
-) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Prompts and a seed for each; raises RecipeError for what cannot be drawn."""
-    wanted = (prompts,) if isinstance(prompts, str) else tuple(prompts)
-    empty = [str(index + 1) for index, prompt in enumerate(wanted) if not prompt.strip()]
-    if not wanted or empty:
-        found = f"prompt {', '.join(empty)} is empty" if empty else "there are no prompts"
-        raise RecipeError(
-            f"{found}: give a text to draw (the empty prompt is what guidance leads away from, and is "
-            "used for that by itself)"
-        )
-    seeds = (seed,) * len(wanted) if isinstance(seed, int) else tuple(seed)
-    if len(seeds) != len(wanted):
-        raise RecipeError(f"give one seed, or one for each prompt: {len(seeds)} seeds, {len(wanted)} prompts")
-    if batch < 1:
-        raise RecipeError(f"batch must be 1 or more, found {batch}")
-    return wanted, seeds
-
-
-def check_step_cache(threshold: float | None) -> None:
-    """RecipeError for what is no threshold."""
-    if threshold is not None and not 0 < threshold < 1:
-        raise RecipeError(
-            "step_cache is the relative change up to which a step reuses the one before, above 0 and below "
-            f"1, such as 0.1; found {threshold}"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +111,7 @@ def draw(
                 on_picture(place, image)
     reasons = {place: reason for place, reason in reasons.items() if reason}
     if reasons:
-        raise NotDrawnError(order.prompts, images, reasons)
+        raise NotDrawnError([each.text for each in order.prompts], images, reasons)
     return [image for image in images if image is not None]
 
 
@@ -162,7 +132,7 @@ def why_not(
 def draw_latents(
     order: Order,
     prompts: Sequence[Row],
-    rows: dict[str, Row],
+    rows: dict[Weighted, Row],
     connector: Connector,
     vision: VisionModel,
     noise: Float[Tensor, "batch channel h w"],
@@ -198,22 +168,20 @@ def draw_latents(
 
 
 def encode_once(
-    texts: Sequence[str], batch: int, features: Callable[[Sequence[str]], TextFeatures], spans: Spans
-) -> dict[str, Row]:
-    """Each different text's features, ``batch`` texts at a time."""
-    texts = list(dict.fromkeys(texts))
-    weighted = {text: parse(text) for text in texts}
-    emphasised = [text for text in texts if not weighted[text].is_plain]
-    plain = list(dict.fromkeys([*(each.text for each in weighted.values()), *([""] if emphasised else [])]))
+    prompts: Sequence[Weighted], batch: int, features: Callable[[Sequence[str]], TextFeatures], spans: Spans
+) -> dict[Weighted, Row]:
+    """Each different prompt's features, ``batch`` texts at a time."""
+    emphasised = [prompt for prompt in dict.fromkeys(prompts) if not prompt.is_plain]
+    texts = list(dict.fromkeys([*(each.text for each in prompts), *([""] if emphasised else [])]))
     rows: dict[str, Row] = {}
-    for start in range(0, len(plain), batch):
-        part = plain[start : start + batch]
+    for start in range(0, len(texts), batch):
+        part = texts[start : start + batch]
         rows |= zip(part, _rows(features(part)), strict=True)
-    found = {text: rows[weighted[text].text] for text in texts}
-    for text in emphasised:
-        weights = token_weights(weighted[text], spans(weighted[text].text))
-        row, empty = found[text], rows[""]
-        found[text] = replace(
+    found = {prompt: rows[prompt.text] for prompt in prompts}
+    for prompt in emphasised:
+        weights = token_weights(prompt, spans(prompt.text))
+        row, empty = found[prompt], rows[""]
+        found[prompt] = replace(
             row,
             hidden=weigh(row.hidden, empty.hidden, weights),
             alone=None

@@ -2,9 +2,12 @@
 
     h_i <- e + w (h_i - e)        for each token of the weighted words; e is the empty prompt's mean feature
 
-It is done on the language model's features, before the connector, so that it is the same for every model.
-Weights multiply where they are nested; `\\(` and `\\)` are plain brackets, and so are those without a weight.
+Brackets are weights only where a person types a prompt to draw with and the caller says so; in captions,
+suites and data they are text. A weight is a number from 0 to 10, and so is the product of nested ones; all
+else is text: `(red:11)`, and a whole number behind a digit, as in `(16:9)` and `(at 9:05)`.
+`\\(` and `\\)` are plain brackets in any case.
 
+The features are the language model's, before the connector, so that weights work alike for every model.
 Interpolating from the empty prompt is how ComfyUI weighs words; there each token starts from the empty
 prompt's token at its own place, which prompts of free length do not have.
 """
@@ -17,10 +20,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lavibridge.core.errors import RecipeError
-
-_PART = re.compile(r"\\([()\\])|(\()|:\s*([0-9]*\.?[0-9]+)\s*\)|(\))")
+_WEIGHT = r":\s*([0-9]*\.[0-9]+)\s*\)|(?<![0-9])(?<![0-9]\s):\s*([0-9]+)\s*\)"
+_PART = re.compile(rf"\\([()\\])|(\()|{_WEIGHT}|(\))")
 MOST = 10.0
+"""The largest weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +39,13 @@ class Weighted:
         return all(weight == 1 for weight in self.weights)
 
 
+def read(prompt: str, weights: bool) -> Weighted:
+    """A prompt, its brackets as weights where they are ``weights``, as text where not."""
+    return parse(prompt) if weights else Weighted(text=prompt, weights=(1.0,) * len(prompt))
+
+
 def parse(prompt: str) -> Weighted:
-    """Read a prompt's weights; raises RecipeError for a weight above 10."""
+    """A prompt with its weights read."""
     characters: list[str] = []
     weights: list[float] = []
     opened: list[int] = []
@@ -45,22 +53,21 @@ def parse(prompt: str) -> Weighted:
     for found in _PART.finditer(prompt):
         _add(characters, weights, prompt[place : found.start()])
         place = found.end()
-        escaped, opening, weight, _ = found.groups()
+        escaped, opening, decimal, whole, _ = found.groups()
         if escaped is not None:
             _add(characters, weights, escaped)
         elif opening is not None:
             opened.append(len(characters))
             _add(characters, weights, "(")
-        elif weight is not None and opened:
-            start = opened.pop()
-            if float(weight) > MOST:
-                raise RecipeError(f"the weight {weight} in '{prompt[:60]}' is above {MOST:g}: lower it")
-            del characters[start], weights[start]
-            weights[start:] = [each * float(weight) for each in weights[start:]]
         else:
-            if opened:
-                opened.pop()
-            _add(characters, weights, found.group())
+            start = opened.pop() if opened else len(characters)
+            weight = float(decimal or whole or MOST + 1)
+            inner = [each * weight for each in weights[start + 1 :]]
+            if start < len(characters) and max([weight, *inner]) <= MOST:
+                del characters[start]
+                weights[start:] = inner
+            else:
+                _add(characters, weights, found.group())
     _add(characters, weights, prompt[place:])
     return Weighted(text="".join(characters), weights=tuple(weights))
 

@@ -6,15 +6,18 @@ prompt  picture  picture
 """
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
+from typing import Literal
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import ExifTags, Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from lavibridge.core.files import write_atomic
 
+Format = Literal["png", "jpeg", "webp"]
 _INK, _PAPER = (40, 40, 40), (255, 255, 255)
 _GAP, _LABEL, _TEXT = 8, 220, 13
 
@@ -31,6 +34,20 @@ def encode_png(image: Image.Image, text: Mapping[str, str] | None = None) -> byt
         notes.add_itxt(key, value)
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", pnginfo=notes)
+    return buffer.getvalue()
+
+
+def encode_picture(
+    image: Image.Image, format: Format, compression: int, text: Mapping[str, str] | None = None
+) -> bytes:
+    """A picture as the bytes of a file; of JPEG and WebP, ``compression`` from 0 to 100 is the best."""
+    if format == "png":
+        return encode_png(image, text)
+    notes = Image.Exif()
+    if text:
+        notes[ExifTags.Base.ImageDescription] = json.dumps(dict(text))  # ASCII, as EXIF has it
+    buffer = io.BytesIO()
+    image.save(buffer, format=format.upper(), quality=max(1, compression), exif=notes)
     return buffer.getvalue()
 
 

@@ -23,7 +23,9 @@ from lavibridge.core import registry
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError, RecipeError
+from lavibridge.generation.asked import check_weights, note_cuts
 from lavibridge.generation.draw import encode_once, gather
+from lavibridge.generation.emphasis import Weighted, read
 from lavibridge.generation.sample import make_scheduler
 from lavibridge.interop.hook import asks_at_each_step, connect, needs_hook, painter
 from lavibridge.interop.packing import pack
@@ -79,12 +81,16 @@ def to_diffusers(bridge: Bridge, task: str = "text-to-image", controlnet: Any | 
 
 @torch.no_grad()
 def prompt_inputs(
-    bridge: Bridge, prompts: str | Sequence[str], negative_prompts: str | Sequence[str] = ""
+    bridge: Bridge,
+    prompts: str | Sequence[str],
+    negative_prompts: str | Sequence[str] = "",
+    weights: bool = False,
 ) -> dict[str, Any]:
     """Arguments of the pipeline's call: embeddings of prompts and of what to lead away from, masks, pooled.
 
-    One negative prompt does for all. Give steps, guidance, size, images and the rest yourself. Raises
-    ModelError where prompts differ in length and the pipeline has no way to be told.
+    One negative prompt does for all. With ``weights``, brackets weigh words as in `Bridge.generate`. Give
+    steps, guidance, size, images and the rest yourself. Raises ModelError where prompts differ in length and
+    the pipeline has no way to be told.
     """
     wanted = [prompts] if isinstance(prompts, str) else list(prompts)
     away = [negative_prompts] * len(wanted) if isinstance(negative_prompts, str) else list(negative_prompts)
@@ -93,7 +99,7 @@ def prompt_inputs(
             f"give prompts, and one negative prompt or one for each: found {len(wanted)} and {len(away)}"
         )
     pipeline = pipeline_class(bridge)
-    features = _features(bridge, [*away, *wanted])
+    features = _features(bridge, [read(prompt, weights) for prompt in (*away, *wanted)])
     if asks_at_each_step(bridge):
         embeddings, width = pack(features), bridge.vision.spec.pooled
         mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
@@ -130,11 +136,12 @@ def pipeline_class(bridge: Bridge) -> Any:
     return getattr(diffusers, name)
 
 
-def _features(bridge: Bridge, texts: Sequence[str]) -> TextFeatures:
-    """The texts' features as `Bridge.generate` has them, with the weights of words."""
-    bridge.read_prompts(texts)
-    rows = encode_once(texts, len(texts), bridge.features, bridge.language.spans)
-    return gather([rows[text] for text in texts])
+def _features(bridge: Bridge, prompts: Sequence[Weighted]) -> TextFeatures:
+    """The prompts' features as `Bridge.generate` has them."""
+    check_weights(prompts, bridge.connector)
+    note_cuts(prompts, bridge.language)
+    rows = encode_once(prompts, len(prompts), bridge.features, bridge.language.spans)
+    return gather([rows[prompt] for prompt in prompts])
 
 
 def _with_own_hooks(denoiser: Any) -> Any:

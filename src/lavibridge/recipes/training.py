@@ -159,7 +159,7 @@ class Preview(Config):
     """The sample pictures drawn while training, the untrained bridge's included."""
 
     prompts: tuple[str, ...] = ()
-    """What is drawn; the first captions of the data when none are given."""
+    """What is drawn, brackets as text; the first captions of the data when none are given."""
     seed: int = Field(default=0, ge=0)
     """Seed of the noise, the same at every preview."""
     steps: int = Field(default=20, ge=1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from lavibridge.bridge import Bridge
 from lavibridge.core.device import pick_device
 from lavibridge.core.errors import RecipeError, RunError
-from lavibridge.generation.draw import asked_for
+from lavibridge.generation.asked import asked_for
 from lavibridge.generation.sample import check_steps
 from lavibridge.recipes.places import check_places
 from lavibridge.recipes.recipe import Recipe
@@ -67,6 +67,5 @@ def check_bridge(recipe: Recipe, bridge: Bridge, prompts: tuple[str, ...], begin
         check_alignable(bridge)
         check_own_encoder(bridge, "training.align")
     if recipe.training.preview_every:
-        asked_for(prompts, recipe.preview.seed, 1)
+        asked_for(prompts, recipe.preview.seed, 1, weights=False)
         check_steps(recipe.preview.steps, len(bridge.vision.times), "preview.steps")
-        bridge.read_prompts(prompts)

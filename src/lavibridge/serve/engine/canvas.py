@@ -18,7 +18,6 @@ from torch import Tensor
 from lavibridge.diffusion.guidance import guide, is_guided
 from lavibridge.diffusion.objective import predict_x0
 from lavibridge.generation.draw import gather, why_not
-from lavibridge.generation.emphasis import parse
 from lavibridge.generation.finite import NotDrawnError
 from lavibridge.generation.quality import gains_by_bfloat16, read_quality
 from lavibridge.generation.sample import initial_noise, make_scheduler, sampling, to_images
@@ -40,8 +39,8 @@ class Canvas:
         self.guided = [
             is_guided(step, wish.steps, wish.guidance, worth.guidance_interval) for step in range(wish.steps)
         ]
-        self._prompt = painter.read(wish.prompt)
-        self._negative = painter.read(wish.negative_prompt) if any(self.guided) else None
+        self._prompt = painter.read(wish.read_prompt)
+        self._negative = painter.read(wish.read_negative) if any(self.guided) else None
         self._step = 0
         shape = vision.latent_shape(wish.height, wish.width)
         noise = initial_noise(shape, [wish.seed]).to(painter.bridge.device)
@@ -111,7 +110,7 @@ class Canvas:
         """Which words each region attended to; None where that was not asked for, or cannot be said."""
         if self.attended is None or not self.attended.is_known:
             return None
-        painter, prompt = self.painter, parse(self.wish.prompt).text
+        painter, prompt = self.painter, self.wish.read_prompt.text
         if not painter.keeps_tokens:
             return self.attended.by_token()
         with painter.lock:

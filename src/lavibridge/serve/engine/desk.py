@@ -112,16 +112,16 @@ class Desk:
             picture.preview = preview or picture.preview
             self._tell(job)
 
-    def finished(self, job: Job, picture: Picture, png: bytes, seconds: float) -> None:
+    def finished(self, job: Job, picture: Picture, file: bytes, seconds: float) -> None:
         """The worker's side: a picture is done, so many seconds of work after the one before."""
         with self._changed:
             if job.is_over:
                 return
-            picture.png, picture.preview = png, None
+            picture.file, picture.preview = file, None
             self._drawing = [place for place in self._drawing if place[1] is not picture]
             self.drawn += 1
             self.pace += 0.2 * (seconds - self.pace)
-            if all(each.png is not None for each in job.pictures):
+            if all(each.file is not None for each in job.pictures):
                 self.end(job, "done")
             self._tell(job)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from lavibridge.generation.sheet import Format
 from lavibridge.serve.engine.wish import Wish
 
 State = Literal["waiting", "drawing", "done", "failed", "cancelled", "rejected"]
@@ -21,8 +22,8 @@ class Picture:
 
     wish: Wish
     step: int = 0
-    png: bytes | None = None
-    """The finished picture."""
+    file: bytes | None = None
+    """The finished picture, encoded as the job asks."""
     preview: bytes | None = None
     """What it looks like so far, as a PNG."""
     verdict: dict[str, dict[str, bool | str]] | None = None
@@ -35,7 +36,10 @@ class Job:
 
     pictures: list[Picture]
     is_signed: bool = True
-    """Whether its PNG files carry their recipe."""
+    """Whether its files carry their recipe."""
+    format: Format = "png"
+    compression: int = 100
+    """Of JPEG and WebP: from 0, the smallest files, to 100, the best."""
     id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     state: State = "waiting"
     error: str | None = None
@@ -75,7 +79,7 @@ class Job:
                     "recipe": picture.wish.record(),
                     "step": picture.step,
                     "steps": picture.wish.steps,
-                    "is_finished": picture.png is not None,
+                    "is_finished": picture.file is not None,
                     "verdict": picture.verdict,
                     "why": picture.why,
                 }

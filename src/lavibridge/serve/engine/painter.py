@@ -6,6 +6,7 @@ Each prompt is read by itself, so that what it becomes does not depend on others
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -20,8 +21,10 @@ from lavibridge.core import registry
 from lavibridge.core.contracts import Conditioning
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.core.files import models_folder, resolve_source
+from lavibridge.generation import emphasis
+from lavibridge.generation.asked import check_weights
 from lavibridge.generation.draw import Row, encode_once, gather
-from lavibridge.generation.emphasis import parse
+from lavibridge.generation.emphasis import Weighted
 from lavibridge.serve.engine.rows import least_rows
 
 KEPT = 256
@@ -45,9 +48,10 @@ class Painter:
         self.name = name
         self.bridge = bridge.eval()
         self.lock = Lock()  # tokenizers serve one thread at a time
-        self._read: OrderedDict[str, Read] = OrderedDict()
+        self._read: OrderedDict[Weighted, Read] = OrderedDict()
         self.is_fixed = not (bridge.connector.time_aware or bridge.connector.per_block)
-        longest, empty = self._read_anew("a " * (2 * bridge.language.max_tokens)), self.read("")
+        longest = self._read_anew(emphasis.read("a " * (2 * bridge.language.max_tokens), False))
+        empty = self.read(emphasis.read("", False))
         self.width = 1 + self._tokens(longest).tokens.shape[1]
         self.keeps_tokens = all(
             self._tokens(each).tokens.shape[1] == each.row.hidden.shape[1] for each in (longest, empty)
@@ -57,13 +61,13 @@ class Painter:
         """Rows of a call of the denoiser; None: each picture by itself."""
 
     @torch.inference_mode()
-    def read(self, prompt: str) -> Read:
+    def read(self, prompt: Weighted) -> Read:
         """A prompt's features, read once."""
         if prompt not in self._read:
             self._read[prompt] = self._read_anew(prompt)
         self._read.move_to_end(prompt)
         if len(self._read) > KEPT:
-            self._read.pop(next(text for text in self._read if text))
+            self._read.pop(next(kept for kept in self._read if kept.text))
         return self._read[prompt]
 
     def condition(self, read: Read, t: Float[Tensor, ""]) -> Conditioning:
@@ -73,22 +77,18 @@ class Painter:
         found: Conditioning = self.bridge.connector(gather([read.row]), t.reshape(1).to(self.bridge.device))
         return found
 
-    def check(self, prompt: str, height: int, width: int) -> None:
+    def check(self, prompts: Sequence[Weighted], height: int, width: int) -> None:
         """Raise RecipeError or ModelError for what cannot be drawn."""
         try:
             self.bridge.vision.latent_shape(height, width)
         except ModelError as error:
             raise RecipeError(f"size: {error}") from None
-        if not parse(prompt).is_plain and self.bridge.connector.reading.queries is not None:
-            raise RecipeError(
-                f"'{self.name}' asks its language model instead of reading its tokens, so that weights such "
-                "as (word:1.2) have nothing to act on: leave them out"
-            )
+        check_weights(prompts, self.bridge.connector)
 
-    def count_tokens(self, prompt: str) -> tuple[int, int]:
+    def count_tokens(self, prompt: Weighted) -> tuple[int, int]:
         """Tokens of a prompt that are used, and that are cut off."""
         with self.lock:
-            used, cut = self.bridge.language.count_tokens([parse(prompt).text])
+            used, cut = self.bridge.language.count_tokens([prompt.text])
         return used[0], cut[0]
 
     @property
@@ -116,7 +116,7 @@ class Painter:
         }
 
     @torch.inference_mode()
-    def _read_anew(self, prompt: str) -> Read:
+    def _read_anew(self, prompt: Weighted) -> Read:
         bridge = self.bridge
         with self.lock:
             row = encode_once([prompt], 1, bridge.features, bridge.language.spans)[prompt]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from lavibridge import __version__
+from lavibridge.generation.emphasis import Weighted, read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,6 +13,7 @@ class Wish:
     model: str
     """Name of the bridge on this server."""
     prompt: str
+    """As the client wrote it."""
     negative_prompt: str
     seed: int
     steps: int
@@ -20,6 +22,8 @@ class Wish:
     """A name of `generation/quality.py`; `steps` are its own or others."""
     width: int
     height: int
+    weights: bool = False
+    """Whether brackets in both prompts weigh words, or are text."""
     is_explained: bool = False
     """Whether what its regions attended to is noted down (`why`); that changes no picture."""
 
@@ -28,12 +32,23 @@ class Wish:
         """Height and width: pictures of one shape can be drawn together."""
         return self.height, self.width
 
+    @property
+    def read_prompt(self) -> Weighted:
+        """The prompt, with its weights."""
+        return read(self.prompt, self.weights)
+
+    @property
+    def read_negative(self) -> Weighted:
+        """The negative prompt, with its weights."""
+        return read(self.negative_prompt, self.weights)
+
     def record(self) -> dict[str, str | int | float]:
         """What goes into the picture's file, to draw it again."""
         return {
             "model": self.model,
             "prompt": self.prompt,
             "negative_prompt": self.negative_prompt,
+            "weights": self.weights,
             "seed": self.seed,
             "num_inference_steps": self.steps,
             "guidance_scale": self.guidance,

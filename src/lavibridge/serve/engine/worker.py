@@ -16,7 +16,7 @@ import torch
 from lavibridge.core.errors import LaviError
 from lavibridge.core.log import console
 from lavibridge.generation.finite import NotDrawnError
-from lavibridge.generation.sheet import encode_png
+from lavibridge.generation.sheet import encode_picture, encode_png
 from lavibridge.serve.engine.canvas import Canvas, advance
 from lavibridge.serve.engine.desk import Desk, Place
 from lavibridge.serve.engine.job import Job, Picture
@@ -24,7 +24,7 @@ from lavibridge.serve.engine.painter import Painter
 from lavibridge.world.promises import judge
 
 TEXT_CHUNK = "lavibridge"
-"""Name of the PNG text that holds a picture's recipe."""
+"""Name of the text that holds a picture's recipe."""
 PREVIEW_EVERY = 0.4
 """Least seconds between two previews of a picture."""
 PREVIEW_SHARE = 5.0
@@ -82,7 +82,7 @@ class Worker:
         try:
             painter = self.painters[picture.wish.model]
             self._canvases[picture] = Canvas(picture.wish, painter)
-            job.tokens_used, job.tokens_cut = painter.count_tokens(picture.wish.prompt)
+            job.tokens_used, job.tokens_cut = painter.count_tokens(picture.wish.read_prompt)
         except Exception as error:
             self._fail([(job, picture)], error)
             return False
@@ -127,12 +127,12 @@ class Worker:
     def _finish(self, job: Job, picture: Picture, canvas: Canvas) -> None:
         image = canvas.picture()
         if canvas.painter.is_of_the_world:
-            picture.verdict = judge(picture.wish.prompt, image)
+            picture.verdict = judge(picture.wish.read_prompt.text, image)
         picture.why = canvas.explain()
         note = {TEXT_CHUNK: json.dumps(picture.wish.record())} if job.is_signed else {}
-        png = encode_png(image, note)
+        file = encode_picture(image, job.format, job.compression, note)
         now = time.monotonic()
-        self.desk.finished(job, picture, png, now - self._mark)
+        self.desk.finished(job, picture, file, now - self._mark)
         self._mark = now
 
     def _fail(self, group: list[Place], error: Exception) -> None:

@@ -25,6 +25,7 @@ export function setUp(models, { finished, opens }) {
   find("dice").addEventListener("click", () => {
     find("seed").value = bychance();
   });
+  find("weights").addEventListener("change", count);
   let timer;
   find("prompt").addEventListener("input", () => {
     clearTimeout(timer);
@@ -39,6 +40,7 @@ export function restore(recipe) {
     quality: recipe.quality ?? "exact", negative: recipe.negative_prompt, size: recipe.size, count: 1,
   };
   for (const [name, value] of Object.entries(values)) find(name).value = value ?? "";
+  find("weights").checked = recipe.weights ?? true; // pictures of versions that always read them do not say
   const boxes = [...document.querySelectorAll("[name=bridge]")];
   const known = boxes.some((box) => box.value === recipe.model);
   for (const box of boxes) if (known) box.checked = box.value === recipe.model;
@@ -67,7 +69,7 @@ async function begin(finished, opens) {
     prompt: find("prompt").value, n: number("count") ?? 1, seed, quality: find("quality").value,
     num_inference_steps: number("steps"),
     guidance_scale: number("guidance"), negative_prompt: find("negative").value, size: find("size").value || undefined,
-    embed_recipe: find("embed").checked,
+    weights: find("weights").checked, embed_recipe: find("embed").checked,
   };
   running = { stop: new AbortController(), jobs: [] };
   busy(true);
@@ -163,7 +165,7 @@ async function count() {
   const prompt = find("prompt").value;
   if (!prompt) return find("tokens").replaceChildren();
   try {
-    const counts = await askJson("/v1/tokens", { method: "POST", body: { prompt } });
+    const counts = await askJson("/v1/tokens", { method: "POST", body: { prompt, weights: find("weights").checked } });
     find("tokens").replaceChildren(...Object.entries(counts).map(([model, { used, cut, max_tokens: most }]) =>
       make("span", { className: cut ? "wrong" : "" },
         cut ? `${model}: the last ${cut} tokens are cut off, ${most} fit. ` : `${model}: ${used} of ${most} tokens. `)));

@@ -63,7 +63,7 @@ async function explain(picture) {
   find("why").disabled = true;
   status.textContent = "Drawing it again, to watch its attention";
   try {
-    const { lavibridge, ...request } = picture.recipe;
+    const { lavibridge, ...request } = { weights: true, ...picture.recipe };
     const job = await askJson("/v1/jobs", { method: "POST", body: { ...request, explain: true } });
     let last = job;
     await listen(`/v1/jobs/${job.id}/events`, (now) => { last = now; });

@@ -14,7 +14,6 @@ from fastapi.responses import FileResponse
 from lavibridge import __version__
 from lavibridge.serve.web import problems, routes_images, routes_jobs, routes_state
 from lavibridge.serve.web.house import House
-from lavibridge.serve.web.requests import JobRequest
 
 PAGE = Path(__file__).parent.parent / "page"
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -30,7 +29,7 @@ def make_app(house: House) -> FastAPI:
         redoc_url=None,
         responses={**problems.ANSWERS},
     )
-    problems.install(app, tuple(JobRequest.model_fields))
+    problems.install(app)
     for room in (routes_images, routes_jobs, routes_state):
         app.include_router(room.make_router(house))
     _add_page(app)

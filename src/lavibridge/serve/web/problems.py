@@ -3,7 +3,7 @@
 {"error": {"message": ..., "type": ..., "param": null, "code": ...}}
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -51,8 +51,8 @@ def problem(
     return JSONResponse(body, status, headers=dict(headers or {}))
 
 
-def install(app: FastAPI, known: Sequence[str]) -> None:
-    """Answer every error of ``app`` in this form; ``known`` are the keys that a request may have."""
+def install(app: FastAPI) -> None:
+    """Answer every error of ``app`` in this form."""
 
     @app.exception_handler(Full)
     def _full(request: Request, error: Full) -> JSONResponse:
@@ -68,7 +68,7 @@ def install(app: FastAPI, known: Sequence[str]) -> None:
 
     @app.exception_handler(RequestValidationError)
     def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return problem(400, "; ".join(_explain(each, tuple(known)) for each in error.errors()[:5]))
+        return problem(400, "; ".join(_explain(each, request) for each in error.errors()[:5]))
 
     @app.exception_handler(HTTPException)
     def _other(request: Request, error: HTTPException) -> JSONResponse:
@@ -79,14 +79,29 @@ def install(app: FastAPI, known: Sequence[str]) -> None:
         return problem(500, "something went wrong on the server; its log says what", "internal")
 
 
-def _explain(error: Mapping[str, Any], known: tuple[str, ...]) -> str:
+def _explain(error: Mapping[str, Any], request: Request) -> str:
     """One thing that is wrong with a request; what was sent is not sent back."""
     place = [str(part) for part in error["loc"] if part not in ("body", "path", "query")]
     name = ".".join(place) or "the body"
     if error["type"] == "extra_forbidden":
-        return f"{name[:60]}: unknown key{did_you_mean(name, known)} (known keys: {', '.join(known)})"
+        keys = _keys(request.app)
+        known = keys.get(request.url.path, ())
+        elsewhere = " and ".join(path for path, each in keys.items() if name in each)
+        meant = f"; it belongs to {elsewhere}" if elsewhere else did_you_mean(name, known)
+        return f"{name[:60]}: unknown key{meant} (known keys: {', '.join(known)})"
     if error["type"] == "json_invalid":
         return "the body is not valid JSON"
     if error["type"] == "missing":
         return f"{name}: this key is needed and was not given"
     return f"{name[:60]}: {error['msg']}"
+
+
+def _keys(app: FastAPI) -> dict[str, tuple[str, ...]]:
+    """The keys that a request's body may have, by path."""
+    schema, found = app.openapi(), {}
+    for path, methods in schema["paths"].items():
+        bodies = [method["requestBody"] for method in methods.values() if "requestBody" in method]
+        for body in bodies:
+            name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+            found[path] = tuple(schema["components"]["schemas"][name]["properties"])
+    return found

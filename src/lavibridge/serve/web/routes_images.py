@@ -8,7 +8,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
+from lavibridge.core.errors import RecipeError
 from lavibridge.core.log import console
+from lavibridge.generation.emphasis import read
+from lavibridge.generation.sheet import Format
 from lavibridge.serve.engine.job import Job, Picture
 from lavibridge.serve.web.house import House
 from lavibridge.serve.web.problems import problem
@@ -31,6 +34,9 @@ class Images(BaseModel):
 
     created: int
     data: list[Image]
+    output_format: Format
+    background: Literal["opaque"] = "opaque"
+    size: str
     model: str
     tokens_used: int | None
     tokens_cut: int | None
@@ -79,7 +85,9 @@ def make_router(house: House) -> APIRouter:
     @router.post("/images/generations", response_model=Images)
     async def generate(asked: ImageRequest, request: Request) -> Any:
         """Draw and answer with the pictures. A client that goes away cancels its work."""
-        job = submit(house, asked)
+        if asked.output_format == "png" and asked.output_compression != 100:
+            raise RecipeError("output_compression: PNG loses nothing; set output_format to jpeg or webp")
+        job = submit(house, asked, format=asked.output_format, compression=asked.output_compression)
         await until_over(house.desk, job, request)
         failure = failed(job)
         if failure is not None:
@@ -90,7 +98,7 @@ def make_router(house: House) -> APIRouter:
             house.desk.forget(job)
         data = [
             Image(
-                b64_json=None if by_url else base64.b64encode(picture.png or b"").decode(),
+                b64_json=None if by_url else base64.b64encode(picture.file or b"").decode(),
                 url=str(request.url_for("picture", name=job.id, number=number)) if by_url else None,
                 seed=picture.wish.seed,
                 verdict=picture.verdict,
@@ -100,6 +108,8 @@ def make_router(house: House) -> APIRouter:
         return Images(
             created=int(job.created),
             data=data,
+            output_format=job.format,
+            size=f"{job.pictures[0].wish.width}x{job.pictures[0].wish.height}",
             model=job.pictures[0].wish.model,
             tokens_used=job.tokens_used,
             tokens_cut=job.tokens_cut,
@@ -117,7 +127,8 @@ def make_router(house: House) -> APIRouter:
     async def tokens(asked: TokensRequest) -> dict[str, Tokens]:
         """How many of a prompt's tokens each bridge uses, and how many it cuts off."""
         check_prompt(asked.prompt, house.limits, "prompt")
-        counts = {name: painter.count_tokens(asked.prompt) for name, painter in house.painters.items()}
+        prompt = read(asked.prompt, asked.weights)
+        counts = {name: painter.count_tokens(prompt) for name, painter in house.painters.items()}
         return {
             name: Tokens(used=used, cut=cut, max_tokens=house.painters[name].bridge.language.max_tokens)
             for name, (used, cut) in counts.items()
@@ -126,10 +137,21 @@ def make_router(house: House) -> APIRouter:
     return router
 
 
-def submit(house: House, asked: PictureRequest, is_explained: bool = False) -> Job:
+def submit(
+    house: House,
+    asked: PictureRequest,
+    is_explained: bool = False,
+    format: Format = "png",
+    compression: int = 100,
+) -> Job:
     """Put a request into the queue; raises what the client is told."""
     made = wishes(asked, house.painters, house.limits, is_explained)
-    job = Job(pictures=[Picture(wish=wish) for wish in made], is_signed=asked.embed_recipe)
+    job = Job(
+        pictures=[Picture(wish=wish) for wish in made],
+        is_signed=asked.embed_recipe,
+        format=format,
+        compression=compression,
+    )
     house.desk.submit(job)
     told = f": {asked.prompt!r}" if house.logs_prompts else ""
     stamp = time.strftime("%H:%M:%S")

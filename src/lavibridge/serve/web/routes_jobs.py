@@ -64,11 +64,11 @@ def make_router(house: House) -> APIRouter:
     @router.get("/{name}/pictures/{number}", name="picture", response_class=Response)
     async def picture(name: str, number: int) -> Response:
         """A finished picture."""
-        pictures = _found(house, name).pictures
-        png = pictures[number].png if 0 <= number < len(pictures) else None
-        if png is None:
+        job = _found(house, name)
+        file = job.pictures[number].file if 0 <= number < len(job.pictures) else None
+        if file is None:
             raise HTTPException(404, "there is no such picture, or it is not finished")
-        return Response(png, media_type="image/png")
+        return Response(file, media_type=f"image/{job.format}")
 
     @router.delete("/{name}")
     async def cancel(name: str) -> JobState:

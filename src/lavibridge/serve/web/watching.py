@@ -69,11 +69,11 @@ async def events(desk: Desk, job: Job) -> AsyncIterator[str]:
 def _with_pictures(job: Job, sent: dict[int, bytes]) -> dict[str, Any]:
     described = job.describe()
     for number, picture in enumerate(job.pictures):
-        png = picture.png or picture.preview
-        if png is not None and sent.get(number) is not png:
-            sent[number] = png
-            key = "b64_json" if picture.png is not None else "preview"
-            described["pictures"][number][key] = base64.b64encode(png).decode()
+        found = picture.file or picture.preview
+        if found is not None and sent.get(number) is not found:
+            sent[number] = found
+            key = "b64_json" if picture.file is not None else "preview"
+            described["pictures"][number][key] = base64.b64encode(found).decode()
     return described
 
 
