@@ -185,18 +185,16 @@ class Bridge(nn.Module):
         need_weights(self, "draw with")
         steps = worth.steps if steps is None else steps
         interval = worth.guidance_interval if guidance_interval is None else guidance_interval
-        wanted, seeds = asked_for(prompts, seed, batch, weights)
-        away = read(negative_prompt, weights)
+        (wanted, seeds), away = asked_for(prompts, seed, batch, weights), read(negative_prompt, weights)
         check_interval(interval)
         check_step_cache(step_cache)
         check_weights((*wanted, away), self.connector)
         note_cuts(wanted, self.language)
         side = self.vision.default_size
-        shape = self.vision.latent_shape(height or side, width or side)
         order = Order(
             prompts=wanted,
             seeds=seeds,
-            shape=shape,
+            shape=self.vision.latent_shape(height or side, width or side),
             steps=steps,
             guidance=self.default_guidance if guidance is None else guidance,
             guidance_interval=interval,
