@@ -115,11 +115,10 @@ OPERATIONS: dict[str, Callable[[Bridge, Path, Path], object]] = {
     "export kohya": lambda bridge, file, out: export(bridge, "kohya", out),
     "export comfyui": lambda bridge, file, out: export(bridge, "comfyui", out),
     "pipeline": lambda bridge, file, out: to_diffusers(bridge),
-    "native": lambda bridge, file, out: Bridge.native(bridge.vision, device="cpu"),
 }
-CHANGES = ("read a file", "add LoRA", "leave LoRA out", "native")
-"""What changes the function that is drawn with, or gives another bridge."""
-NEED_NO_WEIGHTS = ("add LoRA", "leave LoRA out", "load LoRA", "native", "train")
+CHANGES = ("read a file", "add LoRA", "leave LoRA out")
+"""What changes the function that is drawn with."""
+NEED_NO_WEIGHTS = ("add LoRA", "leave LoRA out", "load LoRA", "train")
 """What is done to an outline too, as `lavi plan` does."""
 REFUSED = {
     **{
@@ -132,9 +131,7 @@ REFUSED = {
     },
     **{(state, "load LoRA"): r"merged .* replaced.*unmerge\(\)" for state in STATES if "merged" in state},
     **{(state, "add LoRA"): "has LoRA already" for state in STATES[1:]},
-    **{(state, "native"): "not as it was published" for state in STATES[1:]},
     **{(state, "read a file"): "has been read" for state in STATES if "file" in state},
-    ("without LoRA", "native"): "needs its kind named",  # where the bridge is no toy it is done
     **{("without LoRA", f"export {form}"): "no vision LoRA" for form in ("kohya", "comfyui")},
     **{
         ("sharded", name): "shared out over processes"

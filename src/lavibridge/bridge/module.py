@@ -244,8 +244,6 @@ class Bridge(nn.Module):
     def native(vision: str | Mapping[str, Any] | VisionModel, device: str = "auto") -> "Bridge":
         """A published pipeline as it is: its own text encoder and padding, nothing trained."""
         painter = vision if isinstance(vision, VisionModel) else choices.component("vision", vision)
-        if lora.has_lora(painter.backbone) or painter.folded:
-            raise ModelError("the image model has LoRA, so that it is not as it was published: load it anew")
         options = painter.config.model_dump()
         where = {name: options[name] for name in ("source", "revision") if options.get(name) is not None}
         bridge = Bridge.compose(
