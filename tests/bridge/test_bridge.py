@@ -1,6 +1,7 @@
 """The bridge as a whole: what trains, what is drawn, what is saved, and what is refused."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,11 @@ import torch
 
 from lavibridge import Bridge
 from lavibridge.bridge import PARTS, PUBLISHED_LR
+from lavibridge.bridge.store import checkpoints
 from lavibridge.core.contracts import Batch
 from lavibridge.core.errors import ModelError, RecipeError, RunError
 from lavibridge.core.files import sha256
+from lavibridge.report.records import read_run
 
 PAIRS = [("t5", "sd"), ("llama", "sd"), ("bert", "pixart"), ("clip", "pixart")]
 PROMPTS = ["a red cat", "a much longer prompt: a boat beside a house, and a tree behind it"]
@@ -303,3 +306,16 @@ def test_open_takes_shipped_models_and_refuses_a_mistyped_run_at_once() -> None:
     assert Bridge.open("mini-sd", "cpu").generate(["a red circle"], steps=1)[0].size == (64, 64)
     with pytest.raises(RunError, match="there is no folder"):
         Bridge.open("runs/no-such-run")
+
+
+@pytest.mark.parametrize("copy", ["step-9.bak", "step-9 (copy)", "step-", "step-\u00b2", "step-old"])
+def test_a_copied_checkpoint_is_none_of_the_run_s(tmp_path: Path, copy: str) -> None:
+    step = tmp_path / "checkpoints" / "step-7"
+    compose().save_pretrained(step / "bridge")
+    (step / "manifest.json").write_text("{}")
+    shutil.copytree(step, step.with_name(copy))
+    (tmp_path / "recipe.yaml").write_text("training: {steps: 7}\n")
+    assert Bridge.from_pretrained(tmp_path, "cpu").origin["folder"] == (step / "bridge").as_posix()
+    assert checkpoints(tmp_path) == [step]
+    assert read_run(tmp_path).trained.keys() == {"connector", "language_lora", "vision_lora"}
+    assert Bridge.from_pretrained(step.with_name(copy), "cpu")

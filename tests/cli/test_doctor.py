@@ -1,5 +1,11 @@
 """`lavi doctor` compares versions as numbers, reads the network setting, and finds a damaged model."""
 
+import http.server
+import os
+import socket
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,6 +15,19 @@ from lavibridge.cli import doctor
 from lavibridge.cli.main import app
 from lavibridge.core import files
 from lavibridge.zoo.hashes import write_hashes
+
+
+def network_line(**settings: str) -> str:
+    """What a process with these settings says of the network."""
+    code = "from lavibridge.cli.doctor import _network as n; f = n(); print(f.state, f.found)"
+    left = {name: value for name, value in os.environ.items() if "OFFLINE" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**left, "NO_PROXY": "*", **settings},
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout
 
 
 @pytest.mark.parametrize(
@@ -52,12 +71,55 @@ def test_an_old_library_is_bad_and_the_reason_is_given(monkeypatch: pytest.Monke
     assert "a reason" in done.stdout
 
 
+@pytest.mark.parametrize("setting", ["1", "TRUE"])
+def test_offline_nobody_is_asked(setting: str) -> None:
+    line = network_line(HF_HUB_OFFLINE=setting, HF_ENDPOINT="http://127.0.0.1:9")
+    assert line.startswith("ok ")
+    assert "offline (HF_HUB_OFFLINE is set)" in line
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """Answers with the status that its path names."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(int(self.path.strip("/")))
+        self.end_headers()
+
+    def log_message(self, *told: object) -> None:
+        pass
+
+
 @pytest.mark.parametrize(
-    ("setting", "said"), [("1", "offline"), ("0", "may be fetched"), ("", "may be fetched")]
+    ("status", "start", "said"),
+    [
+        (200, "ok ", "answers"),
+        (404, "ok ", "answers"),
+        (403, "note ", "cannot be reached (status 403)"),
+        (503, "note ", "cannot be reached (status 503)"),
+    ],
 )
-def test_the_network_setting_is_read(monkeypatch: pytest.MonkeyPatch, setting: str, said: str) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", setting)
-    assert said in CliRunner().invoke(app, ["doctor"]).stdout
+def test_the_hub_that_is_set_is_asked(status: int, start: str, said: str) -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/{status}"
+        line = network_line(HF_ENDPOINT=address)
+        server.shutdown()
+    assert line.startswith(start)
+    assert address in line
+    assert said in line
+
+
+def test_no_network_is_found_out_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        closed = network_line(HF_ENDPOINT=f"http://127.0.0.1:{mute.getsockname()[1]}")
+        mute.listen()
+        monkeypatch.setattr(doctor, "PATIENCE", 0.2)
+        silent = doctor.unreachable(f"http://127.0.0.1:{mute.getsockname()[1]}")
+    assert closed.startswith("note ")
+    assert "refused" in closed
+    assert silent is not None
+    assert doctor.unreachable("no address") is not None
 
 
 def test_a_damaged_shipped_model_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ A run folder keeps such folders as ``checkpoints/step-N/bridge`` and, averaged o
 ``checkpoints/step-N/ema``; a checkpoint counts when its manifest.json is there.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from lavibridge.vision.base import VisionModel
 FORMAT, FORMAT_WITH_FOLDED = 1, 2
 """What bridge.json says; versions that know nothing of folded LoRA read the first only."""
 DESCRIPTION = "bridge.json"
+MANIFEST = "manifest.json"
+"""Written last into a checkpoint."""
 CONNECTOR_WEIGHTS = "connector/model.safetensors"
 
 
@@ -150,17 +153,20 @@ def find(folder: Path) -> Path:
     """The folder with bridge.json in or below ``folder``."""
     if not folder.is_dir():
         raise RunError(f"there is no folder {folder}")
-    newest = sorted(
-        (path.parent for path in folder.glob("checkpoints/step-*/manifest.json")),
-        key=lambda path: int(path.name.removeprefix("step-")),
-    )
-    for place in (folder, *reversed(newest)):
+    for place in (folder, *reversed(checkpoints(folder))):
         for inner in (place, place / "ema", place / "bridge"):
             if (inner / DESCRIPTION).is_file():
                 return inner
     raise RunError(
         f"{folder} holds neither {DESCRIPTION} nor a complete checkpoint: give a run folder or a saved bridge"
     )
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first; a copy by another name, `step-9.bak`, is none."""
+    found = [path.parent for path in run.glob(f"checkpoints/step-*/{MANIFEST}")]
+    named = [path for path in found if re.fullmatch(r"step-[0-9]+", path.name)]
+    return sorted(named, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def saved_as(folder: Path) -> str | None:
@@ -173,9 +179,7 @@ def saved_as(folder: Path) -> str | None:
 
 def is_saved(folder: Path) -> bool:
     """Whether a bridge lies in or below ``folder``, a run that has no checkpoint yet included."""
-    return any(
-        (folder / name).exists() for name in (DESCRIPTION, "checkpoints", "recipe.yaml", "manifest.json")
-    )
+    return any((folder / name).exists() for name in (DESCRIPTION, "checkpoints", "recipe.yaml", MANIFEST))
 
 
 def _named(room: str, model: LanguageModel | VisionModel) -> dict[str, Any]:

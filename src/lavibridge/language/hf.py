@@ -20,7 +20,7 @@ from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpe
 from lavibridge.core.device import is_meta, pick_dtype
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import resolve_source
-from lavibridge.core.sources import RANDOM
+from lavibridge.core.sources import RANDOM, cannot_load
 from lavibridge.language.base import LanguageModel
 from lavibridge.language.parts import speed
 from lavibridge.language.parts.byte_tokens import BEGIN, END, PAD, TOY_IDS, byte_tokens
@@ -251,7 +251,7 @@ class TransformersModel(LanguageModel):
                 root, subfolder=tokens, revision=revision or "main", trust_remote_code=False
             )
         except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"the language model '{source}' cannot be loaded: {error}") from error
+            raise cannot_load("language model", source, folder, error) from error
         check_vocabulary(tokenizer, len(backbone.get_input_embeddings().weight), source)
         if report["missing_keys"]:
             missing = ", ".join(sorted(report["missing_keys"])[:3])

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from lavibridge.bridge.store import checkpoints
 from lavibridge.core.errors import LaviError, RunError
 from lavibridge.core.files import read_json
 
@@ -53,7 +54,7 @@ def read_run(folder: Path) -> RunRecord:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RunError(f"{folder / 'recipe.yaml'} is not valid YAML: {error}") from None
     sheet = folder / "contact_sheet.png"
-    newest = _newest(folder / "checkpoints")
+    newest = next(reversed(checkpoints(folder)), None)
     return RunRecord(
         name=folder.resolve().name,
         folder=folder,
@@ -116,11 +117,6 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     return [
         (int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", str(path)) if part
     ]
-
-
-def _newest(checkpoints: Path) -> Path | None:
-    steps = sorted(checkpoints.glob("step-*"), key=_natural)
-    return steps[-1] if steps else None
 
 
 def _sizes(checkpoint: Path) -> dict[str, int]:

@@ -28,6 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from lavibridge.bridge import store
+from lavibridge.bridge.store import MANIFEST, checkpoints
 from lavibridge.core.errors import LaviError, RunError
 from lavibridge.core.files import read_json, sha256, write_json
 from lavibridge.core.tensors import check_finite, save_tensors
@@ -36,7 +37,6 @@ from lavibridge.training.basis import Basis
 from lavibridge.training.loop import State
 from lavibridge.training.optim import load_optimizer_tensors, optimizer_tensors
 
-MANIFEST = "manifest.json"
 STATE = "state.json"
 FORMAT = 2
 
@@ -77,13 +77,6 @@ def save_checkpoint(run: Path, state: State, basis: Basis, keep: int | None) -> 
         ) from error
     prune(run, keep)
     return final
-
-
-def checkpoints(run: Path) -> list[Path]:
-    """The complete checkpoints of a run, oldest first."""
-    found = (run / "checkpoints").glob(f"step-*/{MANIFEST}")
-    named = [path.parent for path in found if path.parent.name.removeprefix("step-").isdigit()]
-    return sorted(named, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def is_trained(run: Path, settings: Training) -> bool:

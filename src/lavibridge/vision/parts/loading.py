@@ -5,11 +5,11 @@ from typing import Any
 
 import diffusers
 import torch
+from safetensors import SafetensorError
 
 from lavibridge.core.device import is_meta
-from lavibridge.core.errors import ModelError
 from lavibridge.core.files import resolve_source
-from lavibridge.core.sources import read_model_json
+from lavibridge.core.sources import cannot_load, read_model_json
 
 
 def load_part(model: Any, source: str, revision: str | None, folder: str, dtype: torch.dtype) -> Any:
@@ -27,8 +27,8 @@ def load_part(model: Any, source: str, revision: str | None, folder: str, dtype:
             torch_dtype=dtype,
             use_safetensors=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"the vision model '{source}' cannot be loaded: {error}") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise cannot_load("vision model", source, folder, error) from error
 
 
 def quieten() -> None:
