@@ -46,6 +46,8 @@ def test_a_picture_says_how_it_was_drawn(
 def test_what_is_drawn_when_ctrl_c_comes_is_kept_and_said(
     saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # workers of pytest-xdist ignore it
+
     def stop() -> None:
         while not list(tmp_path.glob("0002-*.png")):
             time.sleep(0.002)
@@ -68,6 +70,7 @@ def test_what_is_drawn_when_ctrl_c_comes_is_kept_and_said(
         ],
         standalone_mode=False,
     )
+    signal.signal(signal.SIGINT, before)
     assert code == 130
     written = sorted(str(path) for path in tmp_path.iterdir())
     assert 2 <= len(written) < 400

@@ -69,10 +69,7 @@ def _hold(path: Path, target: Path, waits: str) -> Iterator[bool]:
     made = [each for each in path.parents if not each.exists()]
     with ExitStack() as stack:
         stack.callback(_remove_empty, made)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{target} cannot be written: {error.strerror}; name another place") from error
+        path.parent.mkdir(parents=True, exist_ok=True)
         if _acquire(path, target, stack, waits):
             with suppress(OSError):  # only a word for others: a full disk is told where it matters
                 path.write_text(_told(), encoding="utf-8")

@@ -4,12 +4,13 @@ What is wrong is found from the cheap to the dear: folder, data, models, disk, a
 """
 
 import math
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import perf_counter
 
 from lavibridge.core.device import set_threads
-from lavibridge.core.errors import DataError, NotFiniteError
+from lavibridge.core.errors import DataError, NotFiniteError, RunError
 from lavibridge.core.lock import hold
 from lavibridge.core.log import JsonLog, progress
 from lavibridge.data.base import Dataset, open_dataset
@@ -53,7 +54,7 @@ def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
     check_start(recipe, run)
     set_threads()
     with begin_processes(recipe.training) as processes, ExitStack() as held:
-        processes.by_main(lambda: held.enter_context(hold(run)))
+        processes.by_main(lambda: held.enter_context(_held(run)))
         changed = check_run(run, recipe, resume)
         processes.wait()  # no process may find what a faster one has begun
         session = open_session(recipe, run, processes, changed)
@@ -65,6 +66,17 @@ def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
         finally:
             session.batches.close()
     return run
+
+
+@contextmanager
+def _held(run: Path) -> Iterator[None]:
+    """Hold the run's folder; RunError where it cannot be written."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(hold(run))
+        except OSError as error:
+            raise RunError(f"{run} cannot be written: {error.strerror}; choose another --out") from error
+        yield
 
 
 def open_session(recipe: Recipe, run: Path, processes: Processes, changed: list[str]) -> Session:

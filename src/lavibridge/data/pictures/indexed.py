@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from pydantic import Field
 
-from lavibridge.core.errors import DataError, RunError
+from lavibridge.core.errors import DataError
 from lavibridge.core.lock import hold
 from lavibridge.data.base import Dataset, Sample
 from lavibridge.data.pictures.check import check
@@ -113,11 +113,8 @@ class Indexed(Dataset):
         with ExitStack() as held:
             try:
                 held.enter_context(hold(self.index.folder, waits=f"{self.where} is being checked"))
-            except (OSError, RunError) as error:
-                cause = error.__cause__ if isinstance(error, RunError) else error
-                if isinstance(cause, OSError):
-                    raise self._unwritable(cause) from error
-                raise
+            except OSError as error:
+                raise self._unwritable(error) from error
             yield
 
     def _unwritable(self, error: OSError) -> DataError:
