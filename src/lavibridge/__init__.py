@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lavibridge.bridge import Bridge as Bridge
     from lavibridge.interop.export import export as export
     from lavibridge.interop.hook import connect as connect
-    from lavibridge.interop.lora_files import read_lora_file as read_lora_file
+    from lavibridge.interop.lora_read import read_lora_file as read_lora_file
     from lavibridge.interop.pipelines import prompt_inputs as prompt_inputs
     from lavibridge.interop.pipelines import to_diffusers as to_diffusers
     from lavibridge.interop.released import import_released as import_released
@@ -31,7 +31,7 @@ _HOMES = {
     "export": "lavibridge.interop.export",
     "import_released": "lavibridge.interop.released",
     "prompt_inputs": "lavibridge.interop.pipelines",
-    "read_lora_file": "lavibridge.interop.lora_files",
+    "read_lora_file": "lavibridge.interop.lora_read",
     "to_diffusers": "lavibridge.interop.pipelines",
 }
 

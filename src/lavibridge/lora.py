@@ -8,19 +8,24 @@ code dropped after the up-projection. With dropout off the two are the same func
 Hu et al. 2021, arXiv 2106.09685. Files are in PEFT's layout: adapter_config.json, adapter_model.safetensors.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import sqrt
 from pathlib import Path
+from typing import Any
 
 import peft
 import torch
 from peft.tuners.lora import LoraLayer
+from peft.utils.other import get_pattern_key
 from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lavibridge.core.config import Config
 from lavibridge.core.errors import ModelError
+from lavibridge.core.layers import Pairs
 from lavibridge.core.tensors import check_fit, save_tensors
 
 ADAPTER = "default"
@@ -53,8 +58,10 @@ def inject(
 
     The family's targets inside of ``unused``, parts whose output nobody reads, are left out; targets that the
     settings name are not. Only the LoRA weights, in float32, need gradients afterwards. Raises ModelError
-    where a target matches no layer or the rank is larger than a layer.
+    where it has LoRA already, a target matches no layer or the rank is larger than a layer.
     """
+    if has_lora(module):
+        raise ModelError(f"the {name} has LoRA already, which new LoRA would replace: load the model anew")
     wanted = targets if settings.targets is None else settings.targets
     matched = _matching(module, wanted, name)
     if settings.targets is None and unused:
@@ -101,12 +108,16 @@ def lora_state(module: nn.Module) -> dict[str, Tensor]:
 
 def lora_pairs(module: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
     """Copies of (up, down) of each layer with LoRA, by the layer's name."""
-    state = lora_state(module)
+    return pairs_of(lora_state(module))
+
+
+def pairs_of(state: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """(up, down) of each layer, by the layer's name, of weights by the names of PEFT's files."""
     names = [name.removesuffix(_DOWN) for name in state if name.endswith(_DOWN)]
     return {name.removeprefix(PREFIX): (state[name + _UP], state[name + _DOWN]) for name in names}
 
 
-def named_pairs(pairs: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+def named_pairs(pairs: Pairs) -> dict[str, Tensor]:
     """(up, down) of layers by the names of PEFT's files."""
     state: dict[str, Tensor] = {}
     for name, (up, down) in pairs.items():
@@ -117,6 +128,7 @@ def named_pairs(pairs: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]
 def load_lora_state(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     """Put weights into the injected LoRA; every name and shape must fit."""
     own = lora_parameters(module)
+    _need_beside(module, "replaced")
     check_fit(own, state, f"the LoRA of the {name}")
     with torch.no_grad():
         for key, parameter in own.items():
@@ -134,20 +146,47 @@ def save_lora(module: nn.Module, folder: Path, source: str) -> None:
     save_tensors(lora_state(module), folder / WEIGHTS)
 
 
+def save_pairs(pairs: Pairs, folder: Path, source: str) -> None:
+    """Write (up, down) of layers, of any ranks, as a folder that PEFT reads."""
+    ranks = {f"^{re.escape(name)}": up.shape[1] for name, (up, _) in pairs.items()}
+    most = max(ranks.values())
+    config = peft.LoraConfig(
+        r=most,
+        lora_alpha=most,
+        rank_pattern=ranks,
+        alpha_pattern=ranks,
+        target_modules="|".join(map(re.escape, sorted(pairs))),  # whole names, where a list means their ends
+        inference_mode=True,
+        base_model_name_or_path=source,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(str(folder))
+    save_tensors(named_pairs(pairs), folder / WEIGHTS)
+
+
+def peft_scale(config: Mapping[str, Any], layer: str) -> tuple[int, float]:
+    """(rank, scale) of a layer by the settings of PEFT's files."""
+    ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
+    rank = int(ranks.get(get_pattern_key(ranks, layer), config["r"]))
+    alpha = float(alphas.get(get_pattern_key(alphas, layer), config["lora_alpha"]))
+    return rank, alpha / (sqrt(rank) if config.get("use_rslora") else rank)
+
+
 def load_lora(module: nn.Module, folder: Path, name: str) -> None:
     """Read the LoRA weights of a folder into a module that has LoRA already."""
     if not (folder / WEIGHTS).is_file():
         raise ModelError(f"there is no {folder / WEIGHTS} to load the LoRA of the {name} from")
-    load_lora_state(module, load_file(folder / WEIGHTS), name)
+    load_lora_state(module, load_file(folder / WEIGHTS), f"{name} in {folder}")
 
 
 def merge(module: nn.Module) -> None:
     """Add the LoRA into the weights below it: the same function in fewer operations, for drawing only.
 
-    Quantised weights stay as they are, with the LoRA beside them: there are too few bits to take it in.
+    Quantised weights stay as they are, with the LoRA beside them: there are too few bits to take it in. What
+    is merged already stays so.
     """
     for layer in _lora_layers(module):
-        if layer.get_base_layer().weight.is_floating_point():
+        if layer.get_base_layer().weight.is_floating_point() and not layer.merged:
             layer.merge(adapter_names=[ADAPTER])
 
 
@@ -162,6 +201,7 @@ def unmerge(module: nn.Module) -> None:
 def left_out(module: nn.Module) -> Iterator[None]:
     """The network without its LoRA: before the first step, when that adds nothing, the same in less time."""
     layers = _lora_layers(module)
+    _need_beside(module, "left out")
     try:
         for layer in layers:
             layer.enable_adapters(False)
@@ -169,6 +209,18 @@ def left_out(module: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.enable_adapters(True)
+
+
+def in_force(module: nn.Module) -> dict[str, list[Any]]:
+    """For each layer with LoRA: the scales of its adapters that speak, and those that are merged."""
+    return {
+        name: [
+            {adapter: layer.scaling[adapter] for adapter in layer.active_adapters},
+            list(layer.merged_adapters),
+        ]
+        for name, layer in module.named_modules()
+        if isinstance(layer, LoraLayer) and not layer.disable_adapters
+    }
 
 
 def settings_of(module: nn.Module) -> LoraSettings | None:
@@ -185,8 +237,18 @@ def has_lora(module: nn.Module) -> bool:
     return bool(_lora_layers(module))
 
 
+def is_merged(module: nn.Module) -> bool:
+    """Whether LoRA is added into the weights below it."""
+    return any(layer.merged for layer in _lora_layers(module))
+
+
 def _lora_layers(module: nn.Module) -> list[LoraLayer]:
     return [layer for layer in module.modules() if isinstance(layer, LoraLayer)]
+
+
+def _need_beside(module: nn.Module, done: str) -> None:
+    if is_merged(module):
+        raise ModelError(f"LoRA that is merged into the weights cannot be {done}: call unmerge() first")
 
 
 def _matching(module: nn.Module, targets: Sequence[str], name: str) -> dict[str, nn.Module]:

@@ -119,12 +119,11 @@ def read(root: str, changes: list[str]) -> None:
 def run(line: list[str]) -> None:
     try:
         app(line, standalone_mode=False)
-    except LaviError as error:
-        assert str(error)
-    except OSError as error:
-        assert error.filename is not None  # said with its file, as `run` does
-    except (ClickException, Exit):
+    except (LaviError, ClickException, Exit):
         pass
+    except OSError as error:
+        if error.filename is None:  # else `lavi` says it with its file
+            raise
     except Exception as error:  # typer's own usage errors
         if not type(error).__module__.startswith("typer"):
             raise

@@ -1,6 +1,10 @@
 """`lavi generate` writes into each PNG what drew it, and draws as it is asked."""
 
+import os
+import signal
+import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from PIL import Image
@@ -37,6 +41,47 @@ def test_a_picture_says_how_it_was_drawn(
     with Image.open(tmp_path / "0001-a-cat-seed0.png") as picture:
         told = picture.text  # type: ignore[attr-defined]
     assert told == {"prompt": "a cat", "seed": "0", "guidance": "3.0", **more}
+
+
+def test_what_is_drawn_when_ctrl_c_comes_is_kept_and_said(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # workers of pytest-xdist ignore it
+
+    def stop() -> None:
+        while not list(tmp_path.glob("0002-*.png")):
+            time.sleep(0.002)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    Thread(target=stop, daemon=True).start()
+    code = app(
+        [
+            "generate",
+            str(saved),
+            "\u00e9",
+            "--count",
+            "400",
+            "--batch",
+            "2",
+            "--steps",
+            "2",
+            "--out",
+            str(tmp_path),
+        ],
+        standalone_mode=False,
+    )
+    signal.signal(signal.SIGINT, before)
+    assert code == 130
+    written = sorted(str(path) for path in tmp_path.iterdir())
+    assert 2 <= len(written) < 400
+    found = capsys.readouterr()
+    assert found.out.splitlines() == written
+    assert f"{len(written)} of 400 pictures are drawn and lie in" in " ".join(found.err.split())
+    seeds = [int(path.rpartition("seed")[2].removesuffix(".png")) for path in written]
+    assert seeds == list(range(len(written)))
+    for path in written:
+        with Image.open(path) as picture:
+            picture.load()
 
 
 @pytest.mark.parametrize(

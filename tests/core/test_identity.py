@@ -2,13 +2,14 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from lavibridge.core import identity as module
 from lavibridge.core.errors import ModelError
-from lavibridge.core.files import cache_folder
+from lavibridge.core.files import cache_folder, sha256
 from lavibridge.core.identity import file_hash, identity, source_identity
 
 
@@ -65,6 +66,18 @@ def test_a_large_file_is_read_once_until_it_changes(model: Path, monkeypatch: py
     assert file_hash(large) == "read again"
     note.write_text(json.dumps([1]))
     assert file_hash(large) == "read again"
+
+
+def test_another_file_under_an_old_time_and_size_is_read_anew(model: Path) -> None:
+    """As archives and `cp --preserve` leave it."""
+    large = model / "unet/weights.safetensors"
+    large.write_bytes(b"w" * module.REMEMBERED_FROM)
+    os.utime(large, (1, 1))
+    first = file_hash(large)
+    time.sleep(0.02)  # the system's clock of files is coarse
+    large.write_bytes(b"v" * module.REMEMBERED_FROM)
+    os.utime(large, (1, 1))
+    assert file_hash(large) == sha256(large) != first
 
 
 def test_a_file_that_was_just_written_is_not_remembered(model: Path) -> None:

@@ -236,3 +236,12 @@ def test_a_million_entries_open_within_two_seconds_and_a_gibibyte(tmp_path: Path
     assert opening < 2
     assert gibibytes < 1
     assert time.perf_counter() - begun < 60
+
+
+def test_a_list_of_the_same_size_and_time_is_read_anew(tmp_path: Path, put: Any, opened: Open) -> None:
+    path = a_list(tmp_path, put, 2)
+    before = path.stat()
+    assert opened("tsv", path=path).sample(0).captions == ("picture 0000.png",)
+    path.write_text(path.read_text().replace("picture", "drawing"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert opened("tsv", path=path).sample(0).captions == ("drawing 0000.png",)

@@ -12,9 +12,12 @@ from PIL import Image
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import DataError, ModelError, RecipeError, RunError
-from lavibridge.evaluation.run import Part, evaluate, part_of_environment
+from lavibridge.core.launch import Part, part_of_environment
+from lavibridge.evaluation.compare import compare
+from lavibridge.evaluation.run import evaluate
 from lavibridge.evaluation.suite import open_prompts, read_suite
 from lavibridge.evaluation.tasks import make_tasks, noise_seed
+from lavibridge.generation.finite import NotDrawnError
 from lavibridge.world.captions import CATEGORIES, prompts
 from lavibridge.world.drawing import draw
 from lavibridge.world.scene import Scene
@@ -94,6 +97,51 @@ def test_a_blind_drawer_scores_nothing(tmp_path):
     assert world(results)["one"]["mean"] == 0
     assert world(results)["one"]["high"] > 0
     assert world(results)["negation"]["clauses"]["absence"]["mean"] == 1
+
+
+class Overflowing(Drawer):
+    """Has no numbers for the prompts that it is told."""
+
+    def __init__(self, lost: set[str]) -> None:
+        super().__init__()
+        self.lost = lost
+
+    def generate(self, prompts: Sequence[str], *rest: Any, **options: Any) -> list[Image.Image]:
+        pictures = super().generate(prompts, *rest, **options)
+        reasons = {place: OVERFLOW for place, prompt in enumerate(prompts) if prompt in self.lost}
+        if reasons:
+            kept = [None if place in reasons else picture for place, picture in enumerate(pictures)]
+            raise NotDrawnError(prompts, kept, reasons)
+        return pictures
+
+
+OVERFLOW = "the latents are not finite"
+
+
+def test_what_cannot_be_drawn_is_null_with_its_reason(tmp_path):
+    """In records, results, sets and comparisons: counted and named, neither 0 nor left out."""
+    lost = {pair.caption for pair in prompts("one", 1)}
+    evaluate(Drawer(), "world", tmp_path / "good", limit=2)
+    kid = {"kind": "kid", "reference": str(tmp_path / "good/images"), "features": "mini-resnet"}
+    drawer = Overflowing(lost)
+    results = evaluate(drawer, "world", tmp_path / "bad", limit=2, metrics=[kid])
+    (record,) = [each for each in read_lines(tmp_path / "bad" / "records.jsonl") if each["prompt"] in lost]
+    assert record["scores"] == {"world": None}
+    assert record["undrawn"] == OVERFLOW
+    assert record["reasons"] == {"world": f"not drawn: {OVERFLOW}"}
+    assert not (tmp_path / "bad" / record["file"]).exists()
+    assert results["undrawn"] == {OVERFLOW: 1}
+    of_world = results["metrics"]["world"]
+    assert (world(results)["one"]["n"], world(results)["one"]["unscored"]) == (1, 1)
+    assert (world(results)["one"]["mean"], of_world["unscored"]) == (1, {f"not drawn: {OVERFLOW}": 1})
+    of_sets = results["metrics"]["kid"]
+    assert of_sets["unscored"] == {f"not drawn: {OVERFLOW}": 1}
+    assert {each["n"] for each in of_sets["totals"].values()} == {2 * len(CATEGORIES) - 1}
+    again = Overflowing(lost)
+    assert evaluate(again, "world", tmp_path / "bad", limit=2, metrics=[kid]) == results
+    assert len(again.drawn) == 1  # to see that it is the same bridge
+    found = compare(tmp_path / "bad", tmp_path / "good")["metrics"]["world"]["one"]
+    assert (found["n"], found["unscored"]) == (1, 1)
 
 
 def test_goes_on_where_it_stopped(tmp_path):

@@ -14,15 +14,16 @@ from torch import Tensor
 from lavibridge import Bridge
 from lavibridge.connectors.lavi import LaviAdapter
 from lavibridge.core import registry
-from lavibridge.core.errors import RecipeError
+from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.diffusion.objective import target
 from lavibridge.generation.draw import Order, draw_latents, encode_once, gather
 from lavibridge.generation.emphasis import Weighted, read
 from lavibridge.generation.quality import QUALITIES
-from lavibridge.generation.sample import SAMPLERS, initial_noise, make_scheduler, sample, to_images
+from lavibridge.generation.sample import SAMPLERS, initial_noise, make_scheduler, sample, sampling, to_images
 from lavibridge.generation.sheet import contact_sheet, save_png
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
+from lavibridge.vision.parts.schedules import prediction_type, training_schedule
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,158 @@ def test_a_perfect_prediction_ends_at_the_clean_latents(kind: str, sampler: str)
     assert times == sorted(times, reverse=True)
     assert len(times) == 10
     assert (found - x0).abs().max() < 0.05
+
+
+SCHEDULES: dict[str, Any] = {
+    "epsilon": ("sd", {}),
+    "v": ("sd", {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}),
+    "flow": ("sana", {}),
+    "published flow": ("sd3", {}),
+    "dynamic flow": ("flux", {}),
+}
+"""A family, and how its toy's scheduler is changed."""
+ODD: dict[str, Any] = {
+    "timestep_spacing": "leading",
+    "steps_offset": 1,
+    "thresholding": True,
+    "clip_sample": True,
+    "solver_order": 3,
+    "lower_order_final": False,
+    "use_karras_sigmas": True,
+    "final_sigmas_type": "sigma_min",
+    "set_alpha_to_one": False,
+    "variance_type": "learned_range",
+    "lambda_min_clipped": -5.1,
+    "stochastic_sampling": True,
+    "shift_terminal": 0.1,
+    "timestep_type": "continuous",
+}
+"""Settings that models are published with, for another class of scheduler."""
+
+
+def scheduled(name: str) -> VisionModel:
+    kind, changes = SCHEDULES[name]
+    model = toy(kind)
+    settings = {**model.scheduler.config, **changes}
+    model.scheduler = type(model.scheduler).from_config(settings)
+    model.prediction_type = prediction_type(model.scheduler, "toy")
+    schedule = training_schedule(model.scheduler)
+    model.alphas, model.sigmas, model.times = schedule.alphas, schedule.sigmas, schedule.times
+    return model
+
+
+def samplers(name: str) -> list[str]:
+    return [sampler for sampler in SAMPLERS if "flow" not in name or sampler != "ddim"]
+
+
+SPREAD = 0.7
+
+
+def drawn_from(model: VisionModel, sampler: str, steps: int) -> tuple[float, list[float]]:
+    """What noise of 1 becomes where pictures are one number, ~ N(0, SPREAD^2), and every prediction is exact.
+
+    The flow is linear then: without errors of the sampler, x0 = SPREAD.
+    """
+    times: list[float] = []
+
+    def predict(xt: Tensor, t: Tensor) -> Tensor:
+        times.append(float(t))
+        at = (np.interp(float(t), model.times, each) for each in (model.alphas, model.sigmas))
+        alpha, sigma = (torch.tensor([float(each)]) for each in at)
+        x0 = alpha * SPREAD**2 * xt / (alpha**2 * SPREAD**2 + sigma**2)
+        return target(model.prediction_type, x0, (xt - alpha * x0) / sigma, alpha, sigma)
+
+    scheduler = make_scheduler(model.scheduler, sampler, model.flow_shift(model.latent_shape(32, 32)))
+    return float(sample(predict, scheduler, torch.ones(1, 1, 1, 1), steps)), times
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_any_number_of_steps_leads_from_noise_to_the_data(name: str) -> None:
+    """The first time told is the last of the schedule, and more steps miss the data's spread by less."""
+    model = scheduled(name)
+    last = float(model.times[-1])
+    for sampler in samplers(name):
+        for steps, most in ((1, 0.71), (2, 0.7), (20, 0.1), (61, 0.03)):
+            found, times = drawn_from(model, sampler, steps)
+            assert len(times) == steps
+            assert last - 1 <= times[0] <= last
+            assert times == sorted(times, reverse=True)
+            assert abs(found - SPREAD) < most
+        for steps in (0, 1001):
+            with pytest.raises(RecipeError, match=f"1 to 1000, .*found {steps}"):
+                drawn_from(model, sampler, steps)
+
+
+@pytest.mark.parametrize("steps", [999, 1000])
+def test_no_step_stands_still(steps: int) -> None:
+    """With as many steps as there are times, or one less, the noise falls in each: none divides by 0."""
+    model = scheduled("epsilon")
+    for sampler in SAMPLERS:
+        scheduler = make_scheduler(model.scheduler, sampler)
+        _, first = next(sampling(scheduler, torch.ones(1, 1, 1, 1), steps))
+        assert first == 999
+        assert (scheduler.sigmas.diff() < 0).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_extremes_stay_on_the_way(name: str) -> None:
+    model = scheduled(name)
+    for sampler in samplers(name):
+        for steps in (500, 600, 999, 1000):
+            found, times = drawn_from(model, sampler, steps)
+            assert len(times) == steps
+            assert abs(found - SPREAD) < 0.006
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_number_of_steps_begins_at_the_last_time(name: str) -> None:
+    model = scheduled(name)
+    last = float(model.times[-1])
+    for sampler in samplers(name):
+        scheduler = make_scheduler(model.scheduler, sampler, model.flow_shift(model.latent_shape(32, 32)))
+        for steps in range(1, 1001):
+            noisy, t = next(sampling(scheduler, torch.ones(1, 1, 1, 1), steps))
+            assert last - 1 <= float(t) <= last
+            assert len(scheduler.timesteps) == steps
+            assert noisy.isfinite().all()
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_nothing_but_the_noise_schedule_comes_from_a_model(name: str) -> None:
+    """Whatever else its scheduler_config.json says, each sampler does the same."""
+    model, odd = scheduled(name), scheduled(name)
+    odd.scheduler.register_to_config(**ODD)
+    for sampler in samplers(name):
+        assert drawn_from(odd, sampler, 7) == drawn_from(model, sampler, 7)
+
+
+def test_a_noise_schedule_that_samplers_do_not_know() -> None:
+    sigmoid = diffusers.DDPMScheduler(beta_schedule="sigmoid")
+    with pytest.raises(ModelError, match=r"'sigmoid'.*trained_betas"):
+        prediction_type(sigmoid, "a model")
+    given = diffusers.DDPMScheduler(beta_schedule="sigmoid", trained_betas=sigmoid.betas.tolist())
+    assert prediction_type(given, "a model") == "epsilon"
+    made = make_scheduler(given)
+    torch.testing.assert_close(made.alphas_cumprod, sigmoid.alphas_cumprod)
+
+
+def test_ddim_is_ddim() -> None:
+    """Diffusers' own, where its steps are even."""
+    model = scheduled("epsilon")
+    own = diffusers.DDIMScheduler.from_config(model.scheduler.config, timestep_spacing="trailing")
+    own.set_timesteps(20)
+    chance = torch.Generator().manual_seed(0)
+    noise, guesses = torch.randn(1, 4, 8, 8, generator=chance), torch.randn(20, 1, 4, 8, 8, generator=chance)
+
+    def predict(xt: Tensor, t: Tensor) -> Tensor:
+        return xt / 2 + guesses[int(t) // 50]
+
+    xt = noise
+    for t in own.timesteps:
+        xt = own.step(predict(xt, t), t, xt, return_dict=False)[0]
+    torch.testing.assert_close(sample(predict, make_scheduler(model.scheduler, "ddim"), noise, 20), xt)
 
 
 def test_a_flow_is_sampled_as_a_flow(vision: VisionModel) -> None:

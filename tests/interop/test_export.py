@@ -96,12 +96,9 @@ def test_a_lora_file_comes_back(form: str, vision: str, tmp_path: Path) -> None:
     again = plain(bridge)
     assert (predicted(again) - predicted(bridge)).abs().max() > 1e-2
     report = read_lora_file(again, path)
-    assert torch.equal(predicted(again), predicted(bridge))
+    assert_close(predicted(again), predicted(bridge))
     assert set(report.matched) == set(load_file(path))
-    assert report.unmatched == report.untouched == ()
-    settings = lora.settings_of(again.vision.backbone)
-    assert settings is not None
-    assert settings.rank == 4
+    assert report.unmatched == ()
 
 
 def test_names_are_those_of_the_tools(tmp_path: Path) -> None:
@@ -142,7 +139,7 @@ def test_a_lora_file_of_peft_and_another_alpha_are_read(tmp_path: Path) -> None:
     bridge.save_pretrained(tmp_path)
     again = plain(bridge)
     read_lora_file(again, tmp_path / "vision_lora" / lora.WEIGHTS)
-    assert torch.equal(predicted(again), predicted(bridge))
+    assert_close(predicted(again), predicted(bridge))
     state = load_file(export(bridge, "comfyui", tmp_path / "out") / FILE)
     halved = {name: value / 2 if name.endswith("alpha") else value for name, value in state.items()}
     halved = {name: value * 2 if "lora_B" in name else value for name, value in halved.items()}
@@ -152,7 +149,7 @@ def test_a_lora_file_of_peft_and_another_alpha_are_read(tmp_path: Path) -> None:
     assert_close(predicted(again), predicted(bridge))
 
 
-def test_a_lora_file_is_reported_on_and_refused(tmp_path: Path) -> None:
+def test_a_lora_file_is_reported_on_and_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bridge, path = compose(), tmp_path / "changed.safetensors"
     state = load_file(export(bridge, "kohya", tmp_path / "out") / FILE)
     names = sorted({name.partition(".")[0] for name in state})
@@ -161,7 +158,7 @@ def test_a_lora_file_is_reported_on_and_refused(tmp_path: Path) -> None:
     report = read_lora_file(bridge, path)
     assert report.unmatched == ("lora_te_text_model.lora_up.weight", "odd")
     assert len(report.matched) == len(some)
-    assert len(report.untouched) == 1
+    assert "2 of " in capsys.readouterr().err
 
     def refused(changed: dict[str, Tensor], match: str, reader: Bridge = bridge) -> None:
         save_file(changed, path)
@@ -170,12 +167,9 @@ def test_a_lora_file_is_reported_on_and_refused(tmp_path: Path) -> None:
 
     refused({"lora_te_a.lora_up.weight": torch.zeros(2, 2)}, "none of its 1 keys, such as lora_te_a")
     refused(state, "none of its", compose("pixart"))
-    up, down = f"{names[0]}.lora_up.weight", f"{names[0]}.lora_down.weight"
+    up = f"{names[0]}.lora_up.weight"
     refused({up: state[up]}, "stands alone")
     refused(state | {up: state[up][:-1].clone()}, "does not fit")
-    refused(state | {down: state[down][:2].clone(), up: state[up][:, :2].clone()}, "has ranks 2, 4")
-    other = compose(vision_lora={"rank": 2})
-    refused(state, "has rank 4, the bridge's vision LoRA has rank 2", other)
     path.write_bytes(b"garbage")
     with pytest.raises(ModelError, match="no whole safetensors file"):
         read_lora_file(bridge, path)

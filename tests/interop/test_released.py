@@ -20,8 +20,9 @@ from lavibridge.connectors.lavi import LaviAdapter
 from lavibridge.core import registry
 from lavibridge.core.contracts import TextFeatures, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError, RecipeError, RunError
+from lavibridge.core.layers import pair_shapes
 from lavibridge.interop.ella import read_sizes
-from lavibridge.interop.order import pair_shapes, published_order
+from lavibridge.interop.order import published_order
 from lavibridge.vision.sd import StableDiffusion
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"

@@ -143,3 +143,87 @@ def test_yaml_anchors_stay_within_one_file(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("a: &x {b: 1}\nc: *x\n")
     assert read_yaml(path) == {"a": {"b": 1}, "c": {"b": 1}}
+
+
+TURNED = "1e5 1.5e+5 2024-01-01 no on Yes 007 0x10 1_000 12:30 null ~ .5 .inf true [a {a #1 *a !a @a %a `a ?"
+
+
+@pytest.mark.parametrize("typed", [*TURNED.split(), "a: b", "- a", "a #1", "&a b", "| a", "> a"])
+def test_text_and_paths_stay_what_was_typed(
+    typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("quickstart", ["data.kind=csv", f"data.path={typed}", f"data.delimiter={typed[0]}"])
+    assert recipe.data.model_dump()["path"] == tmp_path / Path(typed).expanduser()
+    assert recipe.data.model_dump()["delimiter"] == typed[0]
+    recipe = load_recipe("quickstart", ["language={kind: llama, source: x}", f"language.source={typed}"])
+    assert recipe.language.model_dump()["source"] == typed
+    assert load_recipe("quickstart", [f"training.device={typed}"]).training.device == typed
+    folder = load_recipe("quickstart", [f"training.cache.folder={typed}"]).training.cache
+    assert folder is not None
+    assert folder.folder == tmp_path / Path(typed).expanduser()
+    assert make_recipe(yaml.safe_load(dump_recipe(recipe))) == recipe
+
+
+def test_fields_that_may_be_empty_are_emptied_and_quotes_are_taken_off() -> None:
+    before = ["data.kind=hub", "data.path='null'", "data.name=2024"]
+    data = load_recipe("quickstart", [*before, "data.revision=1_000"]).data.model_dump()
+    assert (data["path"], data["name"], data["revision"]) == ("null", "2024", "1_000")
+    for nothing in ("null", "~", ""):
+        assert load_recipe("quickstart", [*before, f"data.name={nothing}"]).data.model_dump()["name"] is None
+    assert load_recipe("quickstart", [*before, "data.name='~'"]).data.model_dump()["name"] == "~"
+    assert load_recipe("quickstart", [*before, r'data.name="a\tb"']).data.model_dump()["name"] == "a\tb"
+    with pytest.raises(RecipeError, match=r"data\.path: "):
+        load_recipe("quickstart", ["data.kind=tsv", "data.path="])
+
+
+def test_other_fields_are_read_as_yaml() -> None:
+    recipe = load_recipe(
+        "quickstart",
+        [
+            "training.steps=1_000",
+            "training.lr.connector=1e-4",
+            "training.checkpointing=on",
+            "preview.prompts=[a, b]",
+        ],
+    )
+    assert (recipe.training.steps, recipe.training.checkpointing) == (1000, True)
+    assert recipe.preview.prompts == ("a", "b")
+    pair = ["language={kind: pair, source: random}", "language.beside={source: random, kind: t5}"]
+    assert load_recipe("quickstart", pair).language.model_dump()["beside"] == {
+        "source": "random",
+        "kind": "t5",
+    }
+    assert (
+        load_recipe("quickstart", [pair[0], "language.beside=007"]).language.model_dump()["beside"] == "007"
+    )
+
+
+@pytest.mark.parametrize("written", ["007", "no", "2024-01-01", "1.5", "1_000", "~"])
+def test_a_file_that_yaml_turns_into_something_else_is_told_to_quote_it(written: str, tmp_path: Path) -> None:
+    text = dump_recipe(make_recipe({**TOY, "data": {"kind": "tsv", "path": "pairs.tsv"}}))
+    path = tmp_path / "recipe.yaml"
+    for line in (next(each for each in text.splitlines() if "  path:" in each), "  source: random"):
+        path.write_text(text.replace(line, f"{line.partition(':')[0]}: {written}", 1))
+        with pytest.raises(RecipeError, match=r"(path|source): .*quote what should stay text"):
+            load_recipe(path)
+        path.write_text(text.replace(line, f"{line.partition(':')[0]}: '{written}'", 1))
+        load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        (["vision.dtype=float16", "lora.vision=null"], "vision.dtype"),
+        (["language.dtype=float16"], "language.dtype"),
+        (["language.dtype=float16", "lora.language=null", "connector.kind=query"], "language.dtype"),
+    ],
+)
+def test_gradients_do_not_pass_through_float16(settings: list[str], named: str) -> None:
+    with pytest.raises(RecipeError, match=f"{named} is float16.* use bfloat16"):
+        load_recipe("quickstart", settings)
+
+
+def test_what_no_gradient_passes_through_may_be_float16() -> None:
+    recipe = load_recipe("quickstart", ["language.dtype=float16", "lora.language=null"])
+    assert recipe.language.model_dump()["dtype"] == "float16"

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("matplotlib")
 
 from PIL import Image
 
+from lavibridge.bridge import Bridge
 from lavibridge.core.errors import RunError
 from lavibridge.evaluation.compare import compare
 from lavibridge.evaluation.records import read_records
@@ -235,3 +237,18 @@ def test_what_is_no_run_is_said(tmp_path: Path) -> None:
         read_run(tmp_path)
     with pytest.raises(RunError, match="is no folder"):
         read_run(tmp_path / "nothing")
+
+
+def test_what_an_earlier_checkpoint_scored_stands_under_its_name(evaluated: Runs, copied: Copy) -> None:
+    folder = copied(evaluated[0])
+    newest = folder / "checkpoints" / "step-6"
+    place = newest / ("ema" if (newest / "ema").is_dir() else "bridge")
+    bridge = Bridge.from_pretrained(place)
+    with torch.no_grad():
+        next(bridge.connector.parameters()).add_(1e-6)
+    bridge.save_pretrained(place)  # as after more training
+    told = told_of(folder)
+    labels = {column["label"] for table in told["tables"] for column in table["columns"]}
+    assert labels == {"another checkpoint (step-6)"}
+    assert not told["extremes"]
+    assert "Not evaluated." in told["runs"][0]["model_card"]

@@ -256,6 +256,20 @@ def test_a_failing_picture_takes_nobody_along(
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_a_picture_without_numbers_is_the_servers_fault(eventually: Eventually, compose: Compose) -> None:
+    bridge = compose("t5", "pixart")
+    bridge.vision.autoencoder.decoder.conv_out.bias.data[0] = float("nan")
+    desk = Desk(Limits())
+    worker = Worker(desk, {"first": Painter("first", bridge, 2)}, 1)
+    asked = desk.submit(job(wish(model="first")))
+    worker.start()
+    eventually(lambda: asked.is_over)
+    desk.close()
+    worker.join(20.0)
+    assert (asked.state, asked.is_own_fault) == ("failed", False)
+    assert "the autoencoder makes of the latents are not finite" in str(asked.error)
+
+
 def test_the_recipe_is_in_the_png_or_not(eventually: Eventually, painters: dict[str, Painter]) -> None:
     desk = Desk(Limits())
     worker = Worker(desk, painters, 1)

@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
+from lavibridge.bridge import Bridge
 from lavibridge.cli.main import app
 from lavibridge.core.errors import LaviError, RunError
+from lavibridge.evaluation.metrics.world import WorldMetric
 from lavibridge.study import run
 from lavibridge.study.cells import choose, expand, load_study
 from lavibridge.study.folder import CELL, differences
@@ -162,6 +164,7 @@ def test_what_nobody_trains_is_measured_by_several_processes(
     path = write_study(tmp_path, axes={}, conditions=NATIVE, claims=[], ceiling=False)
     out = tmp_path / "out"
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
     with pytest.raises(RunError, match="2 are asked for"):
         lavi(path, "--out", out)
     for rank, suites in ((0, {}), (1, {"world"})):
@@ -228,3 +231,47 @@ def test_a_cell_of_an_earlier_version_has_the_defaults_of_what_there_was_not(
     kept["recipe"]["training.gone"] = 3
     (out / cell.name / CELL).write_text(json.dumps(kept))
     assert "training.gone was 3, is None" in differences(out / cell.name, cell)
+
+
+def test_another_checkpoint_in_a_cell_is_not_what_was_measured(
+    made: Path, toy: Path, lavi: Lavi, tmp_path: Path
+) -> None:
+    out = copied(made, tmp_path)
+    newest = checkpoints(out / "llama/seed-0")[-1]
+    bridge = Bridge.from_pretrained(newest)
+    with torch.no_grad():
+        next(bridge.connector.parameters()).add_(1e-6)
+    bridge.save_pretrained(newest / "bridge")
+    assert "Not finished: llama/seed-0." in lavi(toy, "--table", "--out", out).stdout
+    with pytest.raises(RunError, match=r"1 of 4 cells failed.*\n.*another bridge"):
+        lavi(toy, "--out", out)
+
+
+def test_a_cell_of_other_data_or_models_is_neither_left_nor_taken_over(
+    made: Path, toy: Path, lavi: Lavi, tmp_path: Path
+) -> None:
+    out = copied(made, tmp_path)
+    for cell, what in (("llama/seed-0", "language"), ("bert/seed-1", "data")):
+        path = checkpoints(out / cell)[-1] / "state.json"
+        state = json.loads(path.read_text())
+        path.write_text(json.dumps({**state, "basis": {**state["basis"], what: "another"}}))
+    with pytest.raises(RunError) as found:
+        lavi(toy, "--out", out)
+    assert "2 of 4 cells failed" in str(found.value)
+    assert "the language model was another, is random" in str(found.value)
+    assert "the data was another" in str(found.value)
+    lavi(toy, "--out", tmp_path / "new", "--only", "llama", "--reuse", out, "--table")
+    assert [path.parent.name for path in (tmp_path / "new").rglob(CELL)] == ["seed-1"]
+
+
+def test_scores_of_another_version_of_a_metric_stand_in_no_table_with_new_ones(
+    made: Path, toy: Path, lavi: Lavi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = copied(made, tmp_path)
+    drawn = {path: path.stat().st_mtime_ns for path in out.rglob("*.png") if path.parent != out}
+    monkeypatch.setattr(WorldMetric, "version", 2)
+    lavi(toy, "--out", out, "--only", "llama/seed-0")
+    with pytest.raises(RunError, match=r"cannot stand in one table: world of the suite 'world' changed"):
+        lavi(toy, "--out", out, "--table")
+    assert lavi(toy, "--out", out).exit_code == 0, "what is out of date is judged anew"
+    assert all(path.stat().st_mtime_ns == before for path, before in drawn.items()), "and not drawn"

@@ -76,9 +76,9 @@ class Sessions:
         assert codes == [0] * processes, "\n\n".join(self.said(child) for child in children)
         return out
 
-    def begin(self, arguments: Sequence[str], environment: dict[str, str]) -> int:
-        """Begin one process; its id."""
-        output = self.folder / f"output-{len(self.outputs)}.txt"
+    def begin(self, arguments: Sequence[str], environment: dict[str, str], output: Path | None = None) -> int:
+        """Begin one process, which writes to a file or, where it is given, a pipe; its id."""
+        output = output or self.folder / f"output-{len(self.outputs)}.txt"
         child = self.ask({"begin": list(arguments), "environment": environment, "output": str(output)})
         self.outputs[child] = output
         return child

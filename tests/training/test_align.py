@@ -1,9 +1,13 @@
 """Alignment: the connector learns from the own encoder, nothing else moves, and a run goes on from it."""
 
 import json
+import os
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -11,7 +15,7 @@ from safetensors.torch import load_file
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import TextFeatures
-from lavibridge.core.errors import ModelError
+from lavibridge.core.errors import ModelError, RunError
 from lavibridge.data.base import open_dataset
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
@@ -104,6 +108,49 @@ def test_a_run_that_stops_after_its_alignment_goes_on_as_if_it_had_not(toy: Toy,
     for name in ("connector/model.safetensors", "vision_lora/adapter_model.safetensors"):
         one, other = (load_file(end / name) for end in ends)
         assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_an_alignment_that_is_stopped_goes_on_bit_for_bit(toy: Toy, tmp_path: Path) -> None:
+    training = {"steps": 1, "checkpoint_every": 4, **ALIGNED}
+    recipe = toy(vision=SD, data={"size": 64}, training=training)
+    straight, broken = train(recipe, tmp_path / "straight"), tmp_path / "broken"
+    stopped = Thread(target=stop_after, args=(broken / "align.jsonl", 6), daemon=True)
+    stopped.start()
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, broken)
+    stopped.join()
+    done = len(misses(broken))
+    assert 6 <= done < 24
+    assert not checkpoints(broken)
+    assert (broken / "align.safetensors").is_file()
+    with open(broken / "align.jsonl", "a") as log:
+        log.write('{"step": 25, "missed": 1}\n{"st')  # as of a session that was killed later
+    train(recipe, broken, resume=True)
+    assert misses(broken) == misses(straight)
+    assert not (broken / "align.safetensors").exists()
+    for name in ("step-0/bridge/connector/model.safetensors", "step-1/bridge/connector/model.safetensors"):
+        one, other = (load_file(run / "checkpoints" / name) for run in (straight, broken))
+        assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_an_alignment_does_not_go_on_with_other_data_or_from_a_ruin(toy: Toy, tmp_path: Path) -> None:
+    training = {"steps": 1, **ALIGNED}
+    run = tmp_path / "run"
+    Thread(target=stop_after, args=(run / "align.jsonl", 2), daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        train(toy(vision=SD, data={"size": 64}, training=training), run)
+    with pytest.raises(RunError, match=r"a step was training\.batch"):
+        train(toy(vision=SD, data={"size": 64}, training={**training, "batch": 4}), run, resume=True)
+    (run / "align.safetensors").write_bytes(b"ruin")
+    with pytest.raises(RunError, match=r"align\.safetensors is damaged: delete it"):
+        train(toy(vision=SD, data={"size": 64}, training=training), run, resume=True)
+
+
+def stop_after(log: Path, lines: int) -> None:
+    """Press Ctrl-C when a log is so long."""
+    while not log.is_file() or log.read_bytes().count(b"\n") < lines:
+        time.sleep(0.005)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_half_of_the_time_limit_is_the_most_it_takes(toy: Toy, tmp_path: Path) -> None:

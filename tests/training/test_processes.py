@@ -1,6 +1,7 @@
 """Several processes: the same run as one with a larger batch, with whole weights and with shared ones."""
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,12 @@ from lavibridge.training.checkpoint import checkpoints
 STILL = ("lora.language.dropout=0", "lora.vision.dropout=0", "connector.dropout=0")
 """Dropout is drawn by process: with it, two processes are as good as one, but not equal to it."""
 SHARED = "training.sharding=fsdp2"
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 def losses(run: Path) -> list[float]:
@@ -44,10 +51,67 @@ def test_two_processes_take_the_steps_of_one_with_twice_the_batch(
     assert sessions.said(children[1]) == ""  # one of them speaks
 
 
-@pytest.mark.parametrize("targets", ["null", "[q_proj]"])
-def test_two_processes_train_what_reads_an_inner_layer(sessions: Any, tmp_path: Path, targets: str) -> None:
+def test_processes_without_a_gpu_find_each_other_by_themselves(sessions: Any, tmp_path: Path) -> None:
+    """With `training.device=auto`, which each had taken for a run of its own."""
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here, and `auto` takes it")
+    run = sessions.trained("training.device=auto", "training.steps=1", out=tmp_path / "run", processes=2)
+    kept = json.loads((run / "checkpoints/step-1/state.json").read_text())
+    assert kept["basis"]["processes"] == 2
+    assert len(losses(run)) == 1
+
+
+def test_processes_of_another_launcher_train_together(sessions: Any, tmp_path: Path) -> None:
+    """Open MPI's variables, on one machine, with the port that torchrun would say."""
+    arguments = ["train", str(sessions.recipe), "training.device=auto", "training.steps=1"]
+    port = str(free_port())
+    children = [
+        sessions.begin(
+            [*arguments, "--out", str(tmp_path / "run")],
+            {
+                **{f"OMPI_COMM_WORLD_{what}": str(rank) for what in ("RANK", "LOCAL_RANK")},
+                **{f"OMPI_COMM_WORLD_{what}": "2" for what in ("SIZE", "LOCAL_SIZE")},
+                "MASTER_PORT": port,
+            },
+        )
+        for rank in range(2)
+    ]
+    assert sessions.end(children) == [0, 0], sessions.said(children[0])
+    kept = json.loads((tmp_path / "run/checkpoints/step-1/state.json").read_text())
+    assert kept["basis"]["processes"] == 2
+    assert [sessions.said(child).count(str(tmp_path / "run")) > 0 for child in children] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "nothing says where they meet"),
+        ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, "nothing says where they meet"),
+        ({"WORLD_SIZE": "2"}, "name no part"),
+    ],
+)
+def test_who_cannot_meet_the_others_trains_nothing(
+    sessions: Any, tmp_path: Path, environment: dict[str, str], said: str
+) -> None:
+    child = sessions.begin(["train", str(sessions.recipe), "--out", str(tmp_path / "runs/run")], environment)
+    assert sessions.end([child]) == [1]
+    assert said in " ".join(sessions.said(child).split())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("language", "targets"), [("llama", "null"), ("llama", "[q_proj]"), ("pair", "null")]
+)
+def test_two_processes_train_what_reads_an_inner_layer(
+    sessions: Any, tmp_path: Path, language: str, targets: str
+) -> None:
     """Named targets also put LoRA above the layer, where no gradient comes from."""
-    inner = ("connector.read={layer: 1}", f"lora.language.targets={targets}", "training.steps=3")
+    inner = (
+        "connector.read={layer: 1}",
+        f"lora.language.targets={targets}",
+        f"language={{kind: {language}, source: random, max_tokens: 24}}",
+        "training.steps=3",
+    )
     run = sessions.trained(*STILL, *inner, out=tmp_path / "run", processes=2)
     assert len(losses(run)) == 3
 

@@ -30,7 +30,9 @@ def wait_for(sessions: Any, child: int, run: Path, count: int) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
 def test_a_signal_ends_the_step_writes_a_checkpoint_and_is_the_exit_code(
     sessions: Any, tmp_path: Path, number: int, code: int
 ) -> None:
@@ -42,6 +44,31 @@ def test_a_signal_ends_the_step_writes_a_checkpoint_and_is_the_exit_code(
     assert "stopping after this step" in sessions.said(child)
     assert [path.name for path in checkpoints(run)] == [f"step-{steps(run)[-1]}"]
     check_files(checkpoints(run)[-1])
+
+
+def test_what_nohup_has_ignored_stays_ignored(sessions: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = ["train", str(sessions.recipe), *LONG, "--out", str(run)]
+    child = sessions.begin(arguments, {"NOHUP": "1"})
+    wait_for(sessions, child, run, 2)
+    os.kill(child, signal.SIGHUP)
+    wait_for(sessions, child, run, len(steps(run)) + 3)
+    os.kill(child, signal.SIGTERM)
+    assert sessions.end([child]) == [143]
+
+
+def test_whoever_reads_the_messages_may_leave_and_the_run_goes_on(sessions: Any, tmp_path: Path) -> None:
+    """As `lavi train ... 2>&1 | tee log` does when tee is killed, and when Ctrl-C ends both."""
+    run, pipe = tmp_path / "run", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    child = sessions.begin(["train", str(sessions.recipe), *LONG, "--out", str(run)], {}, pipe)
+    wait_for(sessions, child, run, 2)
+    os.close(reader)
+    wait_for(sessions, child, run, len(steps(run)) + 3)
+    os.kill(child, signal.SIGINT)
+    assert sessions.end([child]) == [130]
+    assert [path.name for path in checkpoints(run)] == [f"step-{steps(run)[-1]}"]
 
 
 def test_a_second_ctrl_c_does_not_wait(sessions: Any, tmp_path: Path) -> None:
@@ -78,6 +105,7 @@ def test_the_signal_of_one_process_becomes_that_of_all() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("device", ["cpu", "auto"])
 @pytest.mark.parametrize(
     "launcher",
     [
@@ -85,9 +113,10 @@ def test_the_signal_of_one_process_becomes_that_of_all() -> None:
         ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"),
     ],
 )
-def test_real_launchers(sessions: Any, tmp_path: Path, launcher: tuple[str, ...]) -> None:
+def test_real_launchers(sessions: Any, tmp_path: Path, launcher: tuple[str, ...], device: str) -> None:
     """Both start two processes, and hand a SIGTERM on to them; a launcher's own exit code is its own."""
     command = [sys.executable, "-m", *launcher, "-m", "lavibridge", "train", str(sessions.recipe)]
+    command += [f"training.device={device}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, "--out", str(tmp_path / "run")],

@@ -30,6 +30,7 @@ def begin(arguments: list[str], environment: dict[str, str], output: str) -> int
         return child
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for background jobs
+    signal.signal(signal.SIGHUP, signal.SIG_IGN if "NOHUP" in environment else signal.SIG_DFL)
     os.environ.update(environment)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

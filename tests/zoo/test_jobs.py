@@ -8,10 +8,10 @@ import torch
 from diffusers import DiffusionPipeline
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModel, AutoModelForImageClassification, AutoTokenizer
+from transformers import AutoModel, AutoModelForImageClassification, AutoTokenizer, T5EncoderModel
 
 from lavibridge import Bridge
-from lavibridge.core.files import models_folder
+from lavibridge.core.files import models_folder, read_json
 from lavibridge.zoo.autoencoder import AutoencoderPretraining
 from lavibridge.zoo.bert import BertPretraining
 from lavibridge.zoo.classifier import LABELS, ClassifierPretraining, labels_of
@@ -23,6 +23,7 @@ from lavibridge.zoo.llama import LlamaPretraining
 from lavibridge.zoo.pixart import PixArtPretraining, log_variances
 from lavibridge.zoo.pool import as_images, make_pairs, pictures
 from lavibridge.zoo.pretraining import Pretraining, export, pretrain
+from lavibridge.zoo.sd3 import PLACES_OF_T5, StableDiffusion3Pretraining, widened
 from lavibridge.zoo.stable_diffusion import StableDiffusionPretraining
 from lavibridge.zoo.t5 import T5SmallPretraining, corrupt
 
@@ -40,10 +41,15 @@ def little_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lavibridge.zoo.tokenizers.DOCUMENTS", 800)
 
 
-def trained(job: Pretraining, work: Path, steps: int = 2) -> float:
-    """The share of the weights' tensors that a few steps change."""
+def _small(job: Pretraining) -> Pretraining:
     job.batch = 4
     job.scores = dict  # type: ignore[method-assign]
+    return job
+
+
+def trained(job: Pretraining, work: Path, steps: int = 2) -> float:
+    """The share of the weights' tensors that a few steps change."""
+    _small(job)
     before = [p.detach().clone() for p in job.networks.parameters()]
     pretrain(job, work, steps=steps)
     pairs = zip(before, job.networks.parameters(), strict=True)
@@ -104,11 +110,13 @@ def image_job(name: str) -> LatentDiffusionPretraining:
         ldm = LatentDiffusionBertPretraining(pool=40)
         ldm.taught_until = 1
         return ldm
+    if name == "mini-sd3":
+        return StableDiffusion3Pretraining(pool=40)
     return PixArtPretraining(t5=models_folder() / "mini-t5-small", pool=40)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
-@pytest.mark.parametrize("name", ["mini-sd", "mini-ldm", "mini-pixart"])
+@pytest.mark.parametrize("name", ["mini-sd", "mini-ldm", "mini-pixart", "mini-sd3"])
 def test_image_models_train_and_diffusers_opens_them(name: str, tmp_path: Path) -> None:
     job = image_job(name)
     assert job.name == name
@@ -124,6 +132,44 @@ def test_image_models_train_and_diffusers_opens_them(name: str, tmp_path: Path) 
         tokens, mask, _, _ = pipeline.encode_prompt("a red circle", do_classifier_free_guidance=False)
         ours = Bridge.native(str(tmp_path / "model"), "cpu").condition(["a red circle"])
         assert torch.allclose(ours.tokens[ours.mask], tokens[mask.bool()], atol=1e-4)
+    again = image_job(name)
+    pretrain(_small(again), tmp_path / "again", steps=4, begin=tmp_path / "model")
+    assert read_json(tmp_path / "again" / "position.json")["step"] == 4, "three steps were there already"
+    was, now = (
+        torch.cat(
+            [p.detach().flatten() for part, p in each.networks.named_parameters() if "questions" not in part]
+        )
+        for each in (job, again)
+    )
+    assert (now - was).norm() < 0.05 * was.norm(), (
+        "it begins with the folder's weights; questions are no part"
+    )
+
+
+def test_what_mini_sd3_learns_from_is_what_its_pipeline_shows_the_denoiser(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = StableDiffusion3Pretraining(pool=40)
+    captions = ["a red circle", "a small striped green star above a blue ring"]
+    job.is_padded = job.reads_t5 = True
+    monkeypatch.setattr("lavibridge.zoo.sd3.WITHOUT_T5", 0.0)
+    read = job.read(captions)
+    tokens, _, pooled, _ = job.pipeline().encode_prompt(
+        captions, captions, captions, do_classifier_free_guidance=False
+    )
+    assert tokens.shape[1] == 64 + PLACES_OF_T5
+    torch.testing.assert_close(read.tokens, tokens, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(read.pooled, pooled, atol=1e-5, rtol=1e-5)
+
+
+def test_a_wider_t5_gives_the_same_features_and_zeros_behind() -> None:
+    folder = models_folder() / "mini-t5-small"
+    narrow = T5EncoderModel.from_pretrained(folder).float().eval()
+    ids = AutoTokenizer.from_pretrained(folder)("three small green stars", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        expected, found = narrow(ids).last_hidden_state, widened(narrow, 256)(ids).last_hidden_state
+    torch.testing.assert_close(found[..., : expected.shape[-1]], expected, atol=1e-5, rtol=1e-4)
+    assert not found[..., expected.shape[-1] :].any()
 
 
 @given(st.integers(1, 60), st.integers(0, 1000))

@@ -1,5 +1,7 @@
 """The loop that makes the miniature models: exact resume, averaged weights, ordinary folders at the end."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,9 +9,9 @@ import torch
 from diffusers import AutoencoderKL
 
 from lavibridge.core.errors import RecipeError, RunError
-from lavibridge.core.files import read_json
+from lavibridge.core.files import models_folder, read_json
 from lavibridge.zoo.autoencoder import AutoencoderPretraining
-from lavibridge.zoo.pretrain import pretrain
+from lavibridge.zoo.pretrain import JOBS, pretrain
 from lavibridge.zoo.pretraining import export
 from lavibridge.zoo.pretraining import pretrain as run
 
@@ -78,3 +80,28 @@ def test_a_begun_pretraining_is_not_overwritten(tmp_path: Path) -> None:
     run(small_job(), tmp_path / "work", steps=1)
     with pytest.raises(RunError, match="--resume"):
         pretrain("mini-vae", tmp_path)
+
+
+def test_going_on_wants_a_folder_that_says_its_steps_and_more_steps_than_it_has(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"has no pretraining.json: give a shipped model's name \(mini-bert"):
+        pretrain("mini-sd", tmp_path, begin=str(tmp_path))
+    made = read_json(models_folder() / "mini-sd" / "pretraining.json")["steps"]
+    with pytest.raises(RunError, match=f"{made} steps, and {made} are asked for: ask for more by --steps"):
+        pretrain("mini-sd", tmp_path, begin="mini-sd", steps=made)
+    with pytest.raises(RunError, match="mini-vae does not go on from a folder"):
+        run(small_job(), tmp_path / "work", steps=1, begin=models_folder() / "mini-sd")
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", JOBS)
+def test_the_command_of_each_card_begins_and_goes_on(name: str, tmp_path: Path) -> None:
+    lavi = [sys.executable, "-m", "lavibridge", "world", "pretrain", name, "--out", str(tmp_path / "out")]
+    for steps, more in ((1, []), (2, ["--resume"])):
+        subprocess.run([*lavi, "--steps", str(steps), *more], check=True, capture_output=True)
+        assert read_json(tmp_path / "out" / "model" / "pretraining.json")["steps"] == steps
+    if (models_folder() / name / "model_index.json").is_file():
+        done = read_json(models_folder() / name / "pretraining.json")["steps"]
+        lavi[-1] = str(tmp_path / "on")
+        subprocess.run([*lavi, "--steps", str(done + 1), "--from", name], check=True, capture_output=True)
+        assert read_json(tmp_path / "on" / "model" / "pretraining.json")["steps"] == done + 1

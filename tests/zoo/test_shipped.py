@@ -74,7 +74,9 @@ def test_diffusers_opens_image_models_in_a_fresh_process(name: str) -> None:
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_the_native_bridge_draws_what_the_pipeline_of_diffusers_draws() -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(models_folder() / "mini-sd", torch_dtype=torch.float32)
-    pipeline.scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.config)
+    pipeline.scheduler = UniPCMultistepScheduler.from_config(
+        pipeline.scheduler.config, timestep_spacing="linspace"
+    )
     pipeline.set_progress_bar_config(disable=True)
     noise = initial_noise((4, 16, 16), [5])
     theirs = pipeline(PROMPT, latents=noise, num_inference_steps=5, guidance_scale=4.0).images[0]

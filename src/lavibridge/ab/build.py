@@ -115,7 +115,9 @@ def _shown(
 
 
 def _item(each: Comparison, evaluated: Sequence[Evaluated]) -> Item:
-    first, second = (evaluated[run].records[each.key].scores for run in (each.first, each.second))
+    ours, theirs = evaluated[each.first], evaluated[each.second]
+    first, second = (run.records[each.key].scores for run in (ours, theirs))
+    alike = [name for name in first if name in second and ours.cards.get(name) == theirs.cards.get(name)]
     category, prompt, seed = each.key
     return Item(
         item=each.name,
@@ -125,5 +127,5 @@ def _item(each: Comparison, evaluated: Sequence[Evaluated]) -> Item:
         first=each.first,
         second=each.second,
         repeat_of=each.repeat_of,
-        scores={metric: (first[metric], second[metric]) for metric in first if metric in second},
+        scores={metric: (first[metric], second[metric]) for metric in alike},
     )

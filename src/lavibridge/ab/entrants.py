@@ -3,16 +3,19 @@
 RUN/evaluation/SUITE/records.jsonl, images/...      the same prompts from the same noises
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from lavibridge.core.errors import DataError, RunError
 from lavibridge.data.pictures.read import read_picture
 from lavibridge.evaluation.compare import read_comparable
-from lavibridge.evaluation.records import Key, Record, read_records
+from lavibridge.evaluation.draw import check_drawn
+from lavibridge.evaluation.kept import is_of_run, read_results, records_of
+from lavibridge.evaluation.records import Key, Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,16 +25,25 @@ class Evaluated:
     name: str
     folder: Path
     records: dict[Key, Record]
+    cards: Mapping[str, Any]
+    """By metric, what its scores depend on."""
 
     def picture(self, key: Key) -> Image.Image:
         """The picture of a prompt and noise; RunError names the file that is missing or damaged."""
         path = self.folder / self.records[key].file
+        if self.records[key].undrawn:
+            raise RunError(
+                f"'{self.name}' has no picture of '{key[1][:60]}', as {self.records[key].undrawn}: choose "
+                "other prompts (--category, --limit), or another bridge"
+            )
         try:
-            return read_picture(path)
+            picture = read_picture(path)
+            check_drawn(self.folder, self.records[key])
         except DataError as error:
             raise RunError(
                 f"{path}: {error}; `lavi evaluate` draws what is missing or damaged again"
             ) from None
+        return picture
 
 
 def read_evaluated(runs: Sequence[Path], suite: str) -> tuple[list[Evaluated], str]:
@@ -51,8 +63,13 @@ def read_evaluated(runs: Sequence[Path], suite: str) -> tuple[list[Evaluated], s
     if len(set(names)) < len(names):
         names = [folder.as_posix() for folder in folders]
     found = [
-        Evaluated(name=name, folder=folder, records=read_records(folder))
-        for name, folder in zip(names, folders, strict=True)
+        Evaluated(
+            name=name,
+            folder=folder,
+            records=records_of(folder, each),
+            cards={metric: entry["card"] for metric, entry in each["metrics"].items()},
+        )
+        for name, folder, each in zip(names, folders, results, strict=True)
     ]
     return found, str(results[0]["suite"])
 
@@ -72,6 +89,10 @@ def _evaluation(run: Path, suite: str) -> Path:
     """Where a run's evaluation lies, or the folder itself if it is one."""
     below = run / "evaluation" / Path(suite).stem
     if below.is_dir():
+        if not is_of_run(run, read_results(below)):
+            raise RunError(
+                f"{below} is of {run} before more training: evaluate it anew, or name {below} itself"
+            )
         return below
     if (run / "records.jsonl").is_file():
         return run

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lavibridge import lora
 from lavibridge.bridge import choices, store
 from lavibridge.bridge.choices import LoraChoice
+from lavibridge.bridge.states import need_weights, need_whole
 from lavibridge.connectors.base import Connector
 from lavibridge.core.contracts import Batch, Conditioning, TextFeatures
 from lavibridge.core.device import pick_device
@@ -36,11 +37,6 @@ from lavibridge.vision.base import VisionModel
 
 PARTS = ("language_lora", "connector", "vision_lora")
 """What is trained."""
-PUBLISHED_LR: Mapping[str, Mapping[str, float]] = {
-    "sd": {"language_lora": 5e-6, "connector": 1e-4, "vision_lora": 1e-4},
-    "pixart": {"language_lora": 5e-6, "connector": 2e-5, "vision_lora": 2e-5},
-}
-"""The published learning rates, by kind of vision model and trained part."""
 
 
 class Bridge(nn.Module):
@@ -51,7 +47,6 @@ class Bridge(nn.Module):
         self.language = language
         self.connector = connector
         self.vision = vision
-        self.is_merged = False
         self.origin: dict[str, str] = {}
         """Where it was read from: the folder and the SHA-256 of its bridge.json, or the image model."""
         self.learnt_guidance: float | None = None
@@ -94,6 +89,11 @@ class Bridge(nn.Module):
     def default_guidance(self) -> float:
         """The scale to draw with: the image model's own, or none where the bridge has learnt it."""
         return self.vision.default_guidance if self.learnt_guidance is None else 1.0
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether LoRA is added into the weights of one of the models."""
+        return any(lora.is_merged(model.backbone) for model in (self.language, self.vision))
 
     @property
     def device(self) -> torch.device:
@@ -168,33 +168,33 @@ class Bridge(nn.Module):
         weights: bool = False,
         step_cache: float | None = None,
         on_step: Callable[[int, int], None] | None = None,
+        on_picture: Callable[[int, Image.Image], None] | None = None,
     ) -> list[Image.Image]:
         """Draw one picture for each prompt, RGB.
 
-        ``seed`` is one for all prompts or one for each. The same prompt and seed give the same picture,
-        whatever stands beside them. ``guidance`` is `default_guidance` where it is not given; with 1 only the
-        prompt counts, and so outside of ``guidance_interval``, start and stop as shares of the steps, where
-        a step costs half. ``quality`` is exact, high or fast (`generation/quality.py`) and decides what
-        is not given: 20 steps, all of them guided, where it is exact. ``weights`` reads brackets such as
-        `(red:1.3)` as weights (`generation/emphasis.py`), not as text. ``step_cache``, such as 0.1, lets some
-        transformers' steps reuse the one before, and pictures then depend a little on those of their batch
-        (`vision/parts/step_cache.py`). ``on_step`` hears (steps done, all).
+        ``seed`` is one for all prompts or one for each. The same prompt and seed give the same picture, but
+        for rounding where others stand beside them (`generation/sample.py`). ``guidance`` is
+        `default_guidance` where it is not given; with 1 only the prompt counts, and so outside of
+        ``guidance_interval``, start and stop as shares of the steps, where a step costs half. ``quality``
+        is exact, high or fast (`generation/quality.py`) and decides what is not given. ``weights`` reads
+        brackets such as `(red:1.3)` as weights (`generation/emphasis.py`), not as text. ``step_cache``, such
+        as 0.1, lets steps of some transformers reuse the one before (`vision/parts/step_cache.py`).
+        ``on_step`` hears (steps done, all), ``on_picture`` (number, picture).
         """
         worth = read_quality(quality)
+        need_weights(self, "draw with")
         steps = worth.steps if steps is None else steps
         interval = worth.guidance_interval if guidance_interval is None else guidance_interval
-        wanted, seeds = asked_for(prompts, seed, steps, batch, weights)
-        away = read(negative_prompt, weights)
+        (wanted, seeds), away = asked_for(prompts, seed, batch, weights), read(negative_prompt, weights)
         check_interval(interval)
         check_step_cache(step_cache)
         check_weights((*wanted, away), self.connector)
         note_cuts(wanted, self.language)
         side = self.vision.default_size
-        shape = self.vision.latent_shape(height or side, width or side)
         order = Order(
             prompts=wanted,
             seeds=seeds,
-            shape=shape,
+            shape=self.vision.latent_shape(height or side, width or side),
             steps=steps,
             guidance=self.default_guidance if guidance is None else guidance,
             guidance_interval=interval,
@@ -207,14 +207,15 @@ class Bridge(nn.Module):
         was_training = {module: module.training for module in self.modules()}
         self.eval()
         try:
-            spans = self.language.spans
-            return draw(order, self.features, spans, self.connector, self.vision, self.device, on_step)
+            parts = self.features, self.language.spans, self.connector, self.vision
+            return draw(order, *parts, self.device, on_step, on_picture)
         finally:
             for module, mode in was_training.items():
                 module.training = mode
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write bridge.json, the connector and LoRA in PEFT's layout; the frozen models are only named."""
+        need_weights(self, "save")
         store.write(Path(folder), self.language, self.connector, self.vision, self.learnt_guidance)
 
     @staticmethod
@@ -241,10 +242,7 @@ class Bridge(nn.Module):
 
     @staticmethod
     def native(vision: str | Mapping[str, Any] | VisionModel, device: str = "auto") -> "Bridge":
-        """A published pipeline as it is: under its own text encoder, nothing trained.
-
-        Pads are in view where the pipeline shows them (`VisionModel.shows_padding`).
-        """
+        """A published pipeline as it is: its own text encoder and padding, nothing trained."""
         painter = vision if isinstance(vision, VisionModel) else choices.component("vision", vision)
         options = painter.config.model_dump()
         where = {name: options[name] for name in ("source", "revision") if options.get(name) is not None}
@@ -260,9 +258,8 @@ class Bridge(nn.Module):
 
     @staticmethod
     def open(source: str, device: str = "auto") -> "Bridge":
-        """A saved bridge or run, to draw with: LoRA is merged; or an image model, shipped or a folder.
+        """A saved bridge or run, LoRA merged, to draw with; or an image model, shipped or a folder.
 
-        An image model is as it was published, under its own text encoder.
         A hub id is not looked up here, as a mistyped run folder looks like one: use ``native`` for it.
         """
         is_model = source in shipped_models() or (Path(source) / "model_index.json").is_file()
@@ -270,14 +267,14 @@ class Bridge(nn.Module):
 
     def merge(self) -> "Bridge":
         """Add LoRA into the weights for faster drawing; unmerge before training on."""
+        need_whole(self, "merge")
         for model in (self.language, self.vision):
             lora.merge(model.backbone)
-        self.is_merged = True
         return self
 
     def unmerge(self) -> "Bridge":
         """Undo ``merge``, but for rounding."""
+        need_whole(self, "unmerge")
         for model in (self.language, self.vision):
             lora.unmerge(model.backbone)
-        self.is_merged = False
         return self

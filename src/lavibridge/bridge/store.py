@@ -4,13 +4,14 @@
     connector/         config.json, model.safetensors
     language_lora/     adapter_config.json, adapter_model.safetensors, as PEFT reads them
     vision_lora/       the same
+    vision_folded/0/   the same, of each LoRA file that is part of the frozen weights; language_folded/ too
 
 A run folder keeps such folders as ``checkpoints/step-N/bridge`` and, averaged over training,
 ``checkpoints/step-N/ema``; a checkpoint counts when its manifest.json is there.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,18 @@ from lavibridge.connectors.base import Connector
 from lavibridge.core import registry
 from lavibridge.core.errors import ModelError, RunError
 from lavibridge.core.files import read_json, sha256, write_json
-from lavibridge.core.tensors import save_tensors
+from lavibridge.core.layers import Folded, fold
+from lavibridge.core.tensors import check_finite, save_tensors
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 
-FORMAT = 1
+FORMAT, FORMAT_WITH_FOLDED = 1, 2
+"""What bridge.json says; versions that know nothing of folded LoRA read the first only."""
 DESCRIPTION = "bridge.json"
 MANIFEST = "manifest.json"
 """Written last into a checkpoint."""
 CONNECTOR_WEIGHTS = "connector/model.safetensors"
+PARTS = ("language", "vision", "connector", "language_lora", "vision_lora")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,8 @@ class Stored:
     language_lora: Mapping[str, Any] | None
     vision_lora: Mapping[str, Any] | None
     learnt_guidance: float | None
+    folded: Mapping[str, Sequence[Mapping[str, str]]]
+    """Name and SHA-256 of the LoRA files in the frozen weights, by model."""
 
 
 def write(
@@ -55,7 +61,15 @@ def write(
     vision: VisionModel,
     learnt_guidance: float | None,
 ) -> None:
-    """Write a bridge's description and its trained weights into ``folder``."""
+    """Write a bridge's description and its trained weights, which have to be finite, into ``folder``.
+
+    RunError where that is a file.
+    """
+    for model, name in ((language, "language model"), (vision, "vision model")):
+        check_finite(lora.lora_parameters(model.backbone), f"the LoRA of the {name}")
+    check_finite(connector.state_dict(), "the connector")
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file, where a folder is to be written: name another")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DESCRIPTION).unlink(missing_ok=True)  # until the end, so that a half-written folder is none
     connector_options = {"kind": registry.kind_of("connectors", connector), **connector.config.model_dump()}
@@ -75,6 +89,15 @@ def write(
         if settings is not None:
             lora.save_lora(model.backbone, folder / name, model.config.source)
             files += [f"{name}/adapter_config.json", f"{name}/{lora.WEIGHTS}"]
+    folded: dict[str, list[dict[str, str]]] = {}
+    for room, model in (("language", language), ("vision", vision)):
+        for index, each in enumerate(model.folded):
+            place = f"{room}_folded/{index}"
+            lora.save_pairs(each.pairs, folder / place, model.config.source)
+            files += [f"{place}/adapter_config.json", f"{place}/{lora.WEIGHTS}"]
+            folded.setdefault(room, []).append({"name": each.name, "sha256": each.sha256})
+    if folded:
+        description |= {"format": FORMAT_WITH_FOLDED, "folded": folded}
     description["files"] = {name: sha256(folder / name) for name in files}
     write_json(folder / DESCRIPTION, description)
 
@@ -83,9 +106,11 @@ def read(folder: Path) -> Stored:
     """Read the description of a saved bridge, of a checkpoint, or of a run folder's newest checkpoint."""
     found = find(folder)
     description = read_json(found / DESCRIPTION)
-    if description.get("format") != FORMAT:
+    _check(description, found / DESCRIPTION)
+    if description["format"] not in (FORMAT, FORMAT_WITH_FOLDED):
         raise RunError(
-            f"{found / DESCRIPTION} has format {description.get('format')}, this version reads {FORMAT}: "
+            f"{found / DESCRIPTION} has format {description['format']!r}, this version reads {FORMAT} and "
+            f"{FORMAT_WITH_FOLDED}: "
             "use the version of lavibridge that wrote it"
         )
     for name, expected in description["files"].items():
@@ -93,24 +118,32 @@ def read(folder: Path) -> Stored:
             raise RunError(f"{found / name} is missing: the saved bridge is not complete")
         if sha256(found / name) != expected:
             raise RunError(f"{found / name} is not what was saved (its SHA-256 differs): take another copy")
-    parts = ("language", "vision", "connector", "language_lora", "vision_lora")
     return Stored(
         folder=found,
         sha256=sha256(found / DESCRIPTION),
         learnt_guidance=description.get("learnt_guidance"),  # bridges saved before there was any have none
-        **{part: description[part] for part in parts},
+        folded=description.get("folded", {}),
+        **{part: description[part] for part in PARTS},
     )
 
 
 def load_weights(stored: Stored, language: LanguageModel, connector: Connector, vision: VisionModel) -> None:
     """Put the saved weights into the parts of a composed bridge."""
+    weights = load_file(stored.folder / CONNECTOR_WEIGHTS)
+    check_finite(weights, f"the connector in {stored.folder}")
     try:
-        connector.load_state_dict(load_file(stored.folder / CONNECTOR_WEIGHTS))
+        connector.load_state_dict(weights)
     except RuntimeError as error:
         raise ModelError(
             f"the saved connector does not fit between '{language.config.source}' and "
             f"'{vision.config.source}': were these models replaced? {error}"
         ) from error
+    for room, model in (("language", language), ("vision", vision)):
+        for index, named in enumerate(stored.folded.get(room, ())):
+            state = load_file(stored.folder / f"{room}_folded/{index}" / lora.WEIGHTS)
+            folded = Folded(**named, pairs=lora.pairs_of(state))
+            fold(model.backbone, folded.pairs)
+            model.folded += (folded,)
     if stored.language_lora is not None:
         lora.load_lora(language.backbone, stored.folder / "language_lora", "language model")
     if stored.vision_lora is not None:
@@ -137,9 +170,32 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted(named, key=lambda path: int(path.name.removeprefix("step-")))
 
 
+def saved_as(folder: Path) -> str | None:
+    """The SHA-256 that tells the bridge in or below ``folder`` from any other; None where there is none."""
+    try:
+        return sha256(find(folder) / DESCRIPTION)
+    except RunError:
+        return None
+
+
 def is_saved(folder: Path) -> bool:
     """Whether a bridge lies in or below ``folder``, a run that has no checkpoint yet included."""
     return any((folder / name).exists() for name in (DESCRIPTION, "checkpoints", "recipe.yaml", MANIFEST))
+
+
+def _check(description: Any, path: Path) -> None:
+    """RunError where bridge.json lacks what a format of this version has."""
+    known = description if isinstance(description, dict) else {}
+    wrong = [] if "format" in known else ["format"]
+    if known.get("format") in (FORMAT, FORMAT_WITH_FOLDED):
+        optional = [name for name in PARTS if name.endswith("_lora") and known.get(name, 0) is None]
+        wrong = [
+            name
+            for name in ("files", *PARTS)
+            if name not in optional and not isinstance(known.get(name), dict)
+        ]
+    if wrong:
+        raise RunError(f"{path} is damaged, its '{wrong[0]}' cannot be read: take another copy")
 
 
 def _named(room: str, model: LanguageModel | VisionModel) -> dict[str, Any]:

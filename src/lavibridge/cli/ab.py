@@ -66,18 +66,20 @@ def build(
     pair and send back a file of votes. Both paths are printed on stdout.
     """
     from lavibridge.ab.build import build as build_study
+    from lavibridge.core.lock import hold_file
 
-    page, key = build_study(
-        runs,
-        suite,
-        out,
-        prompts=prompts,
-        per_prompt=per_prompt,
-        repeats=repeats,
-        side=side,
-        send_to=send_to,
-        seed=seed,
-    )
+    with hold_file(out):
+        page, key = build_study(
+            runs,
+            suite,
+            out,
+            prompts=prompts,
+            per_prompt=per_prompt,
+            repeats=repeats,
+            side=side,
+            send_to=send_to,
+            seed=seed,
+        )
     print(page)
     print(key)
 

@@ -51,10 +51,9 @@ def fill(recipe: str = RECIPE, settings: list[str] | None = SETTINGS) -> None:
     \b
     lavi cache fill mini-llama_mini-sd_lavi training.cache.folder=/data/cache
     """
-    import os
-
     from lavibridge.core.device import set_threads
     from lavibridge.core.errors import RecipeError
+    from lavibridge.core.launch import part_of_environment
     from lavibridge.core.log import console
     from lavibridge.data.base import open_dataset
     from lavibridge.data.pictures.rejected import Rejected
@@ -62,7 +61,8 @@ def fill(recipe: str = RECIPE, settings: list[str] | None = SETTINGS) -> None:
     from lavibridge.recipes.sections import kind_of
     from lavibridge.training.build import build_bridge
     from lavibridge.training.cache.features import refusal
-    from lavibridge.training.cache.fill import Share, fill_features, fill_latents
+    from lavibridge.training.cache.fill import fill_features, fill_latents
+    from lavibridge.training.start import check_start
 
     loaded = load_recipe(recipe, settings or [])
     cache = loaded.training.cache
@@ -71,12 +71,14 @@ def fill(recipe: str = RECIPE, settings: list[str] | None = SETTINGS) -> None:
             f"the recipe names no folder to fill: lavi cache {recipe} training.cache.folder=FOLDER, and then "
             "train with the same setting"
         )
-    share = Share(process=int(os.environ.get("RANK", "0")), processes=int(os.environ.get("WORLD_SIZE", "1")))
-    console.quiet = share.process > 0
+    check_start(loaded, None)
+    share = part_of_environment()
+    console.quiet = share.rank > 0
     set_threads()
     dataset = open_dataset(kind_of(loaded.data), loaded.data, Rejected())
     bridge = build_bridge(loaded).to(_device(loaded.training.device)).eval()
     side = loaded.data.size or bridge.vision.default_size
+    bridge.vision.latent_shape(side, side)
     _tell(fill_latents(bridge, dataset, loaded.training, cache, (side, side), share), "latents")
     reason = refusal(bridge)
     if cache.features and reason is None:
@@ -96,12 +98,25 @@ def verify(folder: Path = FOLDER, repair: bool = REPAIR) -> None:
     lavi cache verify /data/cache
     lavi cache verify /data/cache --repair
     """
+    from contextlib import nullcontext
+
+    from lavibridge.core.launch import refuse_parts
+    from lavibridge.core.lock import hold
+
+    refuse_parts("`lavi cache verify`")
+    folder = folder.expanduser()
+    with hold(folder) if repair and folder.is_dir() else nullcontext():
+        _look_through(folder, repair)
+
+
+def _look_through(folder: Path, repair: bool) -> None:
+    """Read a folder, print what was found, and clear it away where that is asked for."""
     from lavibridge.core.errors import CacheError
     from lavibridge.core.log import console
     from lavibridge.training.cache.verify import repair as clear
     from lavibridge.training.cache.verify import verify as read
 
-    findings = read(folder.expanduser())
+    findings = read(folder)
     bad = [finding for finding in findings if finding.fault is not None]
     for finding in findings:
         verdict = "whole" if finding.fault is None else "damaged"
@@ -118,13 +133,13 @@ def verify(folder: Path = FOLDER, repair: bool = REPAIR) -> None:
 
 def _device(name: str) -> "torch.device":
     """The device of this process: under a launcher, each its own GPU."""
-    import os
-
     from lavibridge.core.device import pick_device
+    from lavibridge.core.launch import local_rank
 
-    own = os.environ.get("LOCAL_RANK", "0")
     device = pick_device(name)
-    return pick_device(f"cuda:{own}") if device.type == "cuda" and device.index is None else device
+    return (
+        pick_device(f"cuda:{local_rank() or 0}") if device.type == "cuda" and device.index is None else device
+    )
 
 
 def _tell(filled: "Filled", what: str) -> None:

@@ -49,5 +49,7 @@ def check(recipe: str = RECIPE, settings: list[str] | None = SETTINGS) -> None:
         turned_away = len(dataset.rejected.entries)
         print(f"{dataset.where}: {len(dataset):,} pictures can be used, {turned_away:,} rejected")
         print(f"index: {dataset.index.folder}")
-        if turned_away:
+        if dataset.rejected.notes:
+            print(f"{len(dataset.rejected.notes):,} more files are named in the list and not counted")
+        if dataset.rejected.all:
             print(f"rejected: {dataset.index.rejected}")

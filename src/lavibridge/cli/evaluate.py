@@ -84,20 +84,29 @@ def evaluate(
     """
     from lavibridge.bridge import Bridge
     from lavibridge.bridge.store import is_saved
+    from lavibridge.core.launch import part_of_environment
     from lavibridge.evaluation.run import evaluate as evaluate_bridge
-    from lavibridge.evaluation.run import part_of_environment
+    from lavibridge.evaluation.suite import read_suite
+    from lavibridge.generation.quality import read_quality
+    from lavibridge.recipes.places import inputs_of, refuse_inside
 
     part = part_of_environment()
     folder = Path(run) if is_saved(Path(run)) else Path("runs") / "evaluation" / Path(run).name
     where = folder / "evaluation" if is_saved(Path(run)) else folder
+    place = out or where / Path(suite).stem
+    more = [_metric(each) for each in metric or ()]
+    # From the cheap to the dear: before models are loaded.
+    refuse_inside(place, "--out", {"the pictures": Path(run)} if drawn else inputs_of(run))
+    read_suite(suite)
+    read_quality(quality)
     results = evaluate_bridge(
         Path(run) if drawn else Bridge.open(run, own_device()),
         suite,
-        out or where / Path(suite).stem,
+        place,
         categories=category or None,
         limit=limit,
         prompts=prompts,
-        metrics=[_metric(each) for each in metric or ()],
+        metrics=more,
         steps=steps,
         guidance=guidance,
         quality=quality,
@@ -120,15 +129,15 @@ def _metric(text: str) -> str | dict[str, Any]:
 
 
 def own_device() -> str:
-    """The GPU of this process, where a launcher gives each its own (LOCAL_RANK)."""
-    import os
-
+    """The GPU of this process, where a launcher gives each its own."""
     import torch
 
-    local = os.environ.get("LOCAL_RANK", "")
-    if not local.isdigit() or not torch.cuda.is_available():
+    from lavibridge.core.launch import local_rank
+
+    local = local_rank()
+    if local is None or not torch.cuda.is_available():
         return "auto"
-    torch.cuda.set_device(int(local))
+    torch.cuda.set_device(local)
     return f"cuda:{local}"
 
 

@@ -29,6 +29,8 @@ def export(run: Path = RUN, format: str = FORMAT, out: Path = OUT) -> None:
     from lavibridge.bridge import Bridge
     from lavibridge.interop.export import export as export_bridge
     from lavibridge.interop.export import place_for
+    from lavibridge.recipes.places import inputs_of, refuse_inside
 
     place_for(format, out)  # early: before models are loaded
+    refuse_inside(out, "--out", inputs_of(run))
     print(export_bridge(Bridge.from_pretrained(run, "cpu"), format, out))

@@ -4,10 +4,14 @@ import os
 import re
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from lavibridge.core.seeds import MOST_SEED
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 RUN = typer.Argument(
     metavar="RUN",
@@ -49,7 +53,7 @@ STEP_CACHE = typer.Option(
     "--step-cache",
     metavar="THRESHOLD",
     help="Let steps that change less than this (0.1) reuse blocks of the step before; PixArt and FLUX only. "
-    "A picture then depends a little on those of its batch.  [default: none does]",
+    "A picture then depends a little on those of its batch.  [default: by rounding only]",
 )
 WEIGHTS = typer.Option(
     True,
@@ -57,7 +61,11 @@ WEIGHTS = typer.Option(
     help="Whether brackets such as (red:1.3) weigh words, or are drawn as they stand; \\( is a bracket.",
 )
 BATCH = typer.Option(
-    16, "--batch", min=1, help="Pictures at a time; changes memory and speed, never a picture."
+    16,
+    "--batch",
+    min=1,
+    help="Pictures at a time; changes memory, speed, and a picture by rounding only: up to one grey level "
+    "in float32, a few in bfloat16.",
 )
 
 
@@ -84,25 +92,28 @@ def generate(
     lavi generate runs/quickstart "a red circle" --steps 50 --guidance 5 --guidance-interval 0 0.6
     lavi generate mini-pixart "a red circle" --steps 50 --step-cache 0.1
 
-    The path of each PNG is printed on stdout, one a line. Prompt, seed, steps and guidance are kept in it.
+    The path of each PNG is printed on stdout, one a line, as soon as it is written: what is drawn when Ctrl-C
+    comes is kept. Prompt, seed, steps and guidance are kept in it.
     """
     from lavibridge.bridge import Bridge
     from lavibridge.core.log import progress
     from lavibridge.generation.asked import check_step_cache
     from lavibridge.generation.quality import read_quality
-    from lavibridge.generation.sheet import save_png
+    from lavibridge.recipes.places import inputs_of, refuse_inside
 
     _refuse_files(prompts)
     check_step_cache(step_cache)
+    refuse_inside(out, "--out", inputs_of(run))
     worth = read_quality(quality)
     steps = worth.steps if steps is None else steps
     interval = guidance_interval or worth.guidance_interval
     bridge = Bridge.open(run)
     scale = bridge.default_guidance if guidance is None else guidance
     wanted = [(prompt, seed + offset) for prompt in prompts for offset in range(count)]
-    with progress("steps") as bar:
+    told = {"steps": str(steps), "guidance": str(scale)} | _rest(quality, interval, step_cache, weights)
+    with Kept(out, wanted, told) as kept, progress("steps") as bar:
         task = bar.add_task("drawing", total=None, status="")
-        pictures = bridge.generate(
+        bridge.generate(
             [prompt for prompt, _ in wanted],
             seed=[each for _, each in wanted],
             steps=steps,
@@ -113,14 +124,44 @@ def generate(
             batch=batch,
             quality=quality,
             on_step=lambda done, total: bar.update(task, completed=done, total=total),
+            on_picture=kept.write,
         )
-    out.mkdir(parents=True, exist_ok=True)
-    first = 1 + max((_number(path) for path in out.glob("*.png")), default=0)
-    for number, ((prompt, each), picture) in enumerate(zip(wanted, pictures, strict=True), start=first):
-        path = out / f"{number:04d}-{_slug(prompt)}-seed{each}.png"
-        told = {"prompt": prompt, "seed": str(each), "steps": str(steps), "guidance": str(scale)}
-        save_png(path, picture, told | _rest(quality, interval, step_cache, weights))
-        print(path)
+
+
+class Kept:
+    """Pictures that are written as they are drawn; a context, at whose end it is said where not all were."""
+
+    def __init__(self, out: Path, wanted: list[tuple[str, int]], told: dict[str, str]) -> None:
+        self.out = out
+        self.wanted = wanted
+        self.told = told
+        self.written = 0
+
+    def write(self, number: int, picture: "Image") -> None:
+        """Write a picture under the next number that is free, and print its path."""
+        from lavibridge.core.lock import hold
+        from lavibridge.generation.sheet import save_png
+
+        prompt, seed = self.wanted[number]
+        with hold(self.out, waits=f"{self.out} is being written to"):  # another call may write there as well
+            first = 1 + max((_number(path) for path in self.out.glob("*.png")), default=0)
+            path = self.out / f"{first:04d}-{_slug(prompt)}-seed{seed}.png"
+            try:
+                save_png(path, picture, {"prompt": prompt, "seed": str(seed)} | self.told)
+            finally:  # Ctrl-C may come when the file is there already
+                if path.exists():
+                    self.written += 1
+                    print(path, flush=True)
+
+    def __enter__(self) -> "Kept":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        from lavibridge.core.log import console
+
+        if 0 < self.written < len(self.wanted):
+            told = f"{self.written} of {len(self.wanted)} pictures are drawn and lie in {self.out}"
+            console.print(told, soft_wrap=True)
 
 
 def _rest(

@@ -27,9 +27,14 @@ def import_released(
     training (tokens, padding, read-out) are set. The models are not copied, only named. The folder's path is
     printed on stdout; draw with it: lavi generate FOLDER "a prompt".
     """
-    from lavibridge.core.files import new_folder
+    from lavibridge.core.files import new_folder, whole_folder
+    from lavibridge.core.lock import hold
     from lavibridge.interop.released import import_released as import_bridge
+    from lavibridge.recipes.places import inputs_of, refuse_inside
 
     folder = new_folder(out)
-    import_bridge(format, path, language, vision, device="cpu").save_pretrained(folder)
+    for source in (language, vision):
+        refuse_inside(folder, "--out", inputs_of(source))
+    with hold(folder), whole_folder(folder):
+        import_bridge(format, path, language, vision, device="cpu").save_pretrained(folder)
     print(folder)

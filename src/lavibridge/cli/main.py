@@ -1,13 +1,13 @@
 """`lavi`: the verbs gathered, and errors turned into one line and an exit code.
 
-    0 done    1 an error that says what to do    2 wrong usage    130 stopped by Ctrl-C
+    0 done    1 an error that says what to do    2 wrong usage    128 + n stopped by signal n (Ctrl-C: 130)
 
-Data goes to stdout, everything else to stderr. Nothing here or in the verbs' files imports torch at the top:
-a verb imports its work when it is called, so that `lavi --help` answers at once.
+Data goes to stdout, everything else to stderr (core/streams.py). Nothing here or in the verbs' files imports
+torch at the top: a verb imports its work when it is called, so that `lavi --help` answers at once.
 """
 
-import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 import typer
@@ -35,23 +35,38 @@ from lavibridge.cli import (
     world,
 )
 from lavibridge.core.errors import LaviError
+from lavibridge.core.launch import refuse_parts
+from lavibridge.core.signals import leave_in_order
+from lavibridge.core.streams import guard_streams
 from lavibridge.core.text import is_unicode
 
+FOR_SEVERAL = ("train", "evaluate", "cache", "study")
+"""Verbs whose work the processes of a launcher share out."""
+WRITES_NOTHING = ("show", "doctor", "plan", "compare")
+HELP = frozenset(("-h", "--help"))
 
-class Words(TyperGroup):
-    """The group of all verbs; it takes text only, as recipes, PNG files and tokenizers do."""
+
+class Verbs(TyperGroup):
+    """The verbs; one that a single process does is refused where a launcher has started several."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse; a usage error for an argument that is not UTF-8."""
+        """Parse; a usage error for an argument that is no text, which no recipe, PNG or tokenizer takes."""
         for arg in args:
             if not is_unicode(arg):
                 raise typer.BadParameter(f"{arg!r} is not UTF-8: write it anew, or rename the file")
         return super().parse_args(ctx, args)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first word names."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and name not in FOR_SEVERAL + WRITES_NOTHING and not HELP.intersection(rest):
+            refuse_parts(f"`lavi {name}`")
+        return name, command, rest
+
 
 app = typer.Typer(
     name="lavi",
-    cls=Words,
+    cls=Verbs,
     help="Connect a language model to an image diffusion model: train it, draw, measure.\n\n"
     "\b\nStart here:\n"
     "  lavi quickstart                                   a trained, drawing, measured bridge in minutes\n"
@@ -104,19 +119,31 @@ app.add_typer(world.app, name="world")
 
 def run() -> None:
     """Run the command line and leave with its exit code."""
+    guard_streams()
+    leave_in_order()
     try:
-        app()
+        _attempt()
     except LaviError as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:
         _fail("stopped by Ctrl-C", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our stdout has left
-        sys.exit(1)
     except OSError as error:
         if error.filename is None:
             raise
         _fail(f"{error.filename}: {error.strerror}", 1)
+    finally:
+        with suppress(SystemExit, LaviError):  # what a failed work has found is not worth a second error
+            sys.stdout.flush()
+
+
+def _attempt() -> None:
+    """Run a verb, and bring its results to their reader."""
+    try:
+        app()
+    except SystemExit as end:
+        if not end.code:
+            sys.stdout.flush()
+        raise
 
 
 def _fail(text: str, code: int) -> None:

@@ -67,8 +67,10 @@ def expand(
     on where the first was stopped. Beside the file lies FILE.json, which says who wrote it. The miniature
     world needs no model: its suite `world-long` says the same specs at length.
     """
+    from lavibridge.core.lock import hold_file
     from lavibridge.evaluation.expand import INSTRUCTION as OURS
     from lavibridge.evaluation.expand import Expander, expand_file
 
-    expand_file(file, Expander(model, tokens, instruction or OURS), out)
+    with hold_file(out):
+        expand_file(file, Expander(model, tokens, instruction or OURS), out)
     print(out)

@@ -105,17 +105,22 @@ def _make(
     only_table: bool,
 ) -> None:
     """Make the cells, and the table where it is not left to a later call."""
+    from contextlib import nullcontext
+
     from lavibridge.cli.evaluate import own_device
-    from lavibridge.evaluation.run import part_of_environment
+    from lavibridge.core.launch import part_of_environment, refuse_parts
+    from lavibridge.core.lock import hold
     from lavibridge.study.finish import finish
     from lavibridge.study.reuse import take_over
     from lavibridge.study.run import failed, run_cells
 
     part = part_of_environment()
-    if reuse and part.of > 1:
-        raise typer.BadParameter("--reuse: take cells over with one process first, with --table")
-    take_over(cells, folder, reuse, loaded.name)
-    failures = [] if only_table else run_cells(loaded, cells, folder, part, own_device())
+    if reuse or only_table:
+        refuse_parts("`lavi study` with --reuse or --table")
+    # Cells that are named are held one by one: others may be made beside them.
+    with hold(folder) if is_whole and not only_table and part.of == 1 else nullcontext():
+        take_over(cells, folder, reuse, loaded.name)
+        failures = [] if only_table else run_cells(loaded, cells, folder, part, own_device())
     # Of cells that are made one by one, each leaves the table to the call that asks for it.
     if only_table or (is_whole and part.of == 1):
         print(finish(loaded, every, folder), end="")

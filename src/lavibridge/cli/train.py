@@ -1,6 +1,5 @@
 """`lavi train`: a recipe in, a run folder out."""
 
-import os
 from pathlib import Path
 
 import typer
@@ -29,11 +28,12 @@ def train(
     Ctrl-C writes a checkpoint first. A run folder that exists is never overwritten. The folder's path is
     printed on stdout; draw with it at any time: lavi generate FOLDER "a prompt".
     """
+    from lavibridge.core.launch import part_of_environment
     from lavibridge.recipes.recipe import load_recipe
     from lavibridge.training.train import train as train_bridge
 
     loaded = load_recipe(recipe, settings or [])
     folder = out or Path("runs") / Path(recipe).stem
     run = train_bridge(loaded, folder, resume=resume)
-    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+    if part_of_environment().rank == 0:  # of several processes one speaks
         print(run)

@@ -24,7 +24,7 @@ NAME = typer.Argument(
     metavar="NAME",
     help="mini-vae, mini-clip, mini-t5-small, mini-t5-base, mini-t5-large, mini-bert, mini-llama; and, "
     "on top of shipped ones, mini-sd (mini-vae, mini-clip), mini-ldm (mini-sd), mini-pixart "
-    "(mini-vae, mini-t5-base).",
+    "(mini-vae, mini-t5-base), mini-sd3 (mini-vae, mini-clip, mini-sd's text encoder).",
 )
 MADE = typer.Option(
     None, "--out", "-o", metavar="FOLDER", help="Model folder to make.  [default: runs/pretrain/NAME]"
@@ -39,6 +39,16 @@ SCALE = typer.Option(
 )
 PAGE = typer.Option(Path("gallery.html"), "--out", "-o", metavar="FILE", help="The page to write.")
 RESUME = typer.Option(False, "--resume", help="Go on from the newest checkpoint in --out.")
+BEGIN = typer.Option(
+    None,
+    "--from",
+    metavar="MODEL",
+    help="Go on from an image model that was pretrained before: a shipped one's name, or a folder.  "
+    "[default: random weights]",
+)
+STEPS = typer.Option(
+    None, "--steps", min=1, help="Stop at this step, counted from the very first.  [default: the model's own]"
+)
 
 
 @app.command()
@@ -129,13 +139,20 @@ def gallery(
 
 
 @app.command()
-def pretrain(name: str = NAME, out: Path | None = MADE, resume: bool = RESUME) -> None:
-    """Make a shipped miniature model again.
+def pretrain(
+    name: str = NAME,
+    out: Path | None = MADE,
+    resume: bool = RESUME,
+    begin: str | None = BEGIN,
+    steps: int | None = STEPS,
+) -> None:
+    """Make a shipped miniature model again, or go on with one.
 
     \b
     lavi world pretrain mini-llama
     lavi world pretrain mini-sd --out runs/pretrain/mini-sd --resume
+    lavi world pretrain mini-sd --from mini-sd --steps 90000
     """
     from lavibridge.zoo.pretrain import pretrain as make
 
-    print(make(name, out or Path("runs/pretrain") / name, resume=resume))
+    print(make(name, out or Path("runs/pretrain") / name, resume=resume, begin=begin, steps=steps))

@@ -8,6 +8,7 @@ A kind says what `connect` does; the rest is the same for all.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Num
@@ -42,6 +43,8 @@ class Connector(nn.Module, ABC):
 
     time_aware: bool = False
     """Whether the conditioning depends on the timestep, so that it is made anew at each step."""
+    asks: ClassVar[bool] = False
+    """Whether it learns vectors that go through the language model (`Reading.queries`)."""
     per_block: bool = False
     """Whether it speaks to single blocks of the denoiser."""
 

@@ -36,6 +36,7 @@ class Query(Connector):
         """Number of blocks of the encoder behind the language model."""
 
     config: Config
+    asks = True
 
     def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
         super().__init__(config, text, vision)

@@ -18,6 +18,7 @@ class Config(BaseModel):
 
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 """A seed in a configuration."""
+CONTAINERS = (Mapping, list, tuple)
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
@@ -49,7 +50,9 @@ def _explain(model: type[BaseModel], item: Mapping[str, Any], where: str) -> str
     if item["type"] == "missing":
         return f"{path}: this key is needed and was not given"
     message = str(item["msg"]).removeprefix("Value error, ")
-    return f"{path}: {message[:1].lower() + message[1:]}, found {item['input']!r}"
+    text = f"{path}: {message[:1].lower() + message[1:]}, found {item['input']!r}"
+    is_turned = item["type"] in ("string_type", "path_type") and not isinstance(item["input"], CONTAINERS)
+    return f"{text}; in YAML, quote what should stay text: '...'" if is_turned else text
 
 
 def _fields_at(model: type[BaseModel], path: tuple[str, ...]) -> tuple[str, ...]:

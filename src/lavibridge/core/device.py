@@ -1,7 +1,6 @@
 """Which device, which number format, how many threads."""
 
 import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 
 from lavibridge.core.errors import RecipeError
 
+KINDS = {"cpu": "CPU", "cuda": "CUDA GPU", "mps": "Apple GPU"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -18,17 +18,19 @@ def pick_device(name: str = "auto") -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    found = re.fullmatch(r"(cpu|cuda|mps)(?::([0-9]{1,4}))?", name)
-    if found is None:
-        raise RecipeError(f"device: '{name}' is no device; use auto, cpu, cuda, cuda:1 or mps")
-    kind, index = found.groups()
-    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
-    if not count:
-        what = "CUDA GPU" if kind == "cuda" else "GPU of Apple's"
-        raise RecipeError(f"device: '{name}' was asked for, but torch sees no {what} here; use auto or cpu")
-    if index is not None and int(index) >= count:
-        raise RecipeError(f"device: '{name}' was asked for, but torch sees {count}, from {kind}:0 on")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise RecipeError(f"device: '{name}' is no device; use auto, cpu, cuda, cuda:1 or mps") from None
+    if device.type not in KINDS:
+        raise RecipeError(
+            f"device: '{name}' is none that this package runs on; use {', '.join(KINDS)} or auto"
+        )
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= there[device.type]:
+        seen = f"{there[device.type] or 'no'} {KINDS[device.type]}"
+        raise RecipeError(f"device: '{name}' was asked for, but torch sees {seen} here; use auto or cpu")
+    return device
 
 
 def pick_dtype(name: str) -> torch.dtype:

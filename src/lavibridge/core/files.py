@@ -6,11 +6,15 @@ A file is written beside its place and renamed into it, so a reader never sees h
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import LaviError, ModelError, RunError
+from lavibridge.core.lock import is_lock
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -31,9 +35,25 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 def new_folder(path: str | Path) -> Path:
     """A folder to be written, new or empty; raises RunError where something is there."""
     folder = Path(path).expanduser()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not (folder.is_dir() and all(map(is_lock, folder.iterdir()))):
         raise RunError(f"{folder} exists already: name a new folder")
     return folder
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[None]:
+    """A new or empty folder that a block writes: nothing of it stays where the block fails."""
+    was_there = folder.exists()
+    try:
+        yield
+    except BaseException:
+        if was_there:
+            for path in folder.iterdir():
+                if not is_lock(path):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:

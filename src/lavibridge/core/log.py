@@ -2,11 +2,12 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -22,7 +23,24 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+from lavibridge.core.errors import RunError
+from lavibridge.core.streams import Messages
+
+
+class Speaker(Console):
+    """A console that says what it can: where nobody reads it any more, work goes on."""
+
+    @property
+    def file(self) -> Any:  # IO[str], as rich has it, in all that is used
+        """Where it writes."""
+        return Messages(super().file)
+
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        self._file = new_file
+
+
+console = Speaker(stderr=True, highlight=False, markup=False, emoji=False)
 """Everything but data is said here: stdout stays clean for pipes. Brackets are text."""
 PLAIN_EVERY = 10.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -80,7 +98,7 @@ def progress(unit: str = "") -> Progress:
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=16),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        TextColumn(unit),
+        TextColumn(unit, markup=False),
         RateColumn(table_column=Column(no_wrap=True, min_width=6)),
         TextColumn("left"),
         TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
@@ -104,14 +122,27 @@ class JsonLog:
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the log
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one record; numbers that are not finite become null."""
+        """Append one record; numbers that are not finite become null. RunError where it cannot be written."""
         clean = {key: _finite(value) for key, value in record.items()}
-        self._file.write(json.dumps(clean, ensure_ascii=False, allow_nan=False) + "\n")
-        self._file.flush()
+        with self._told():
+            self._file.write(json.dumps(clean, ensure_ascii=False, allow_nan=False) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with self._told():
+            self._file.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """A log is no message: that it cannot be written is an error."""
+        try:
+            yield
+        except OSError as error:
+            raise RunError(
+                f"{self.path} cannot be written: {error.strerror or error}. What was written before is kept: "
+                "make room, and go on as you would after a stop"
+            ) from error
 
 
 def _finite(value: Any) -> Any:

@@ -21,8 +21,21 @@ def save_tensors(state: Mapping[str, Tensor], path: Path, told: Mapping[str, str
     write_atomic(path, save(whole, metadata={"format": "pt", **(told or {})}))
 
 
+def check_finite(given: Mapping[str, Tensor], what: str) -> None:
+    """Raise ModelError where values of the ``given`` tensors are NaN or infinite."""
+    floating = {name: value for name, value in given.items() if value.is_floating_point()}
+    ruined = {name: value for name, value in floating.items() if not bool(value.isfinite().all())}
+    if ruined:
+        count = sum(int((~value.isfinite()).sum()) for value in ruined.values())
+        raise ModelError(
+            f"{what}: {count:,} of {sum(value.numel() for value in floating.values()):,} values are not "
+            f"finite, among them some of {next(iter(ruined))}: the training that made them diverged. Take an "
+            "earlier checkpoint, and train with a lower rate"
+        )
+
+
 def check_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], what: str) -> None:
-    """Raise ModelError where the ``given`` tensors have not exactly our names and shapes."""
+    """Raise ModelError where the ``given`` tensors have not exactly our names and shapes, or are infinite."""
     odd = sorted(own.keys() ^ given.keys())
     if odd:
         raise ModelError(
@@ -35,6 +48,7 @@ def check_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], what: str)
                 f"{what} does not fit: {name} is {tuple(given[name].shape)} in the file and has to be "
                 f"{tuple(value.shape)} here"
             )
+    check_finite(given, what)
 
 
 def weights_hash(module: nn.Module) -> str:

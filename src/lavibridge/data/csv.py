@@ -11,6 +11,8 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import field_validator
+
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.columns import CAPTION, PICTURE, choose
 from lavibridge.data.pictures.files import Listed, Pair
@@ -30,7 +32,16 @@ class Csv(Listed):
         caption: str | None = None
         """Column of the caption; found by its usual names (caption, text, ...) when not given."""
         delimiter: str = ","
-        """The sign between two columns."""
+        """The sign between two columns, `\\t` for a tab."""
+
+        @field_validator("delimiter")
+        @classmethod
+        def _is_one_sign(cls, delimiter: str) -> str:
+            """One sign that can stand between columns."""
+            sign = {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
+            if len(sign) != 1 or sign in '"\r\n\0' or (not sign.isprintable() and sign != "\t"):
+                raise ValueError("should be one sign, such as ',' or ';', or \\t for a tab")
+            return sign
 
     config: "Csv.Config"
 
@@ -39,11 +50,10 @@ class Csv(Listed):
         # Bytes that are no UTF-8 become half characters, by which their line is known and rejected.
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             rows = csv.reader(file, delimiter=self.config.delimiter, strict=True)
-            columns = [name.strip() for name in next(rows, [])]
-            if not columns:
-                raise DataError(f"{path} is empty; its first line should name the columns")
-            image = columns.index(choose(self.config.image, columns, PICTURE, "image", str(path)))
-            caption = columns.index(choose(self.config.caption, columns, CAPTION, "caption", str(path)))
+            columns = header(path, rows)
+            where = f"{path}, read with data.delimiter={self.config.delimiter!r},"
+            image = place(choose(self.config.image, columns, PICTURE, "image", where), columns, where)
+            caption = place(choose(self.config.caption, columns, CAPTION, "caption", where), columns, where)
             while True:
                 try:
                     row = next(rows)
@@ -59,3 +69,24 @@ class Csv(Listed):
                     rejected.add(path.name, reason, rows.line_num)
                     continue
                 yield rows.line_num, row[image].strip(), [row[caption]]
+
+
+def header(path: Path, rows: Iterator[list[str]]) -> list[str]:
+    """The names of the columns; DataError where the first line is none that names some."""
+    try:
+        columns = [name.strip() for name in next(rows, [])]
+    except csv.Error as error:
+        raise DataError(f"the first line of {path}, which names the columns, is no CSV: {error}") from error
+    if not any(columns):
+        raise DataError(f"the first line of {path} is empty; it should name the columns")
+    text = "".join(columns)
+    if "\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise DataError(f"the first line of {path} is not UTF-8; save the table as UTF-8")
+    return columns
+
+
+def place(name: str, columns: list[str], where: str) -> int:
+    """Where a column stands; DataError where several have its name."""
+    if columns.count(name) > 1:
+        raise DataError(f"{where} has {columns.count(name)} columns '{name}'; give each a name of its own")
+    return columns.index(name)

@@ -1,20 +1,27 @@
 """Pairs from a folder of pictures, each with a text file of the same name beside it.
 
 cat.jpg   cat.txt      the text file holds the captions, one a line; each visit draws one of them
-more/dog.png   more/dog.txt      sub-folders are read too
+more/dog.png   more/dog.txt      sub-folders are read too, hidden ones (.ipynb_checkpoints) are not
+
+What is a picture its bytes decide: any file with a picture's name or with a caption beside it is looked at.
 """
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.files import PictureFiles
-from lavibridge.data.pictures.paths import SUFFIXES, below
+from lavibridge.data.pictures.indexed import index_of
+from lavibridge.data.pictures.paths import SUFFIXES, UNREAD, below
 from lavibridge.data.pictures.read import read_file
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.pictures.table import Entry, Table
 from lavibridge.data.pictures.text import captions_in
+from lavibridge.data.pictures.walk import Below, is_hidden, walk
+
+CAPTIONS = (".txt", ".TXT")
+"""Ends of the names of caption files; of two, the first is read."""
 
 
 class Folder(PictureFiles):
@@ -23,6 +30,15 @@ class Folder(PictureFiles):
     class Config(PictureFiles.Config):
         """Settings of `data.kind: folder`; `path` is the folder."""
 
+    def __init__(self, config: "Folder.Config", rejected: Rejected) -> None:
+        """DataError where the index would lie among the pictures and change their folder with each check."""
+        index, root = index_of(type(self), config).folder.resolve(), config.path.resolve()
+        if index.is_relative_to(root) and not is_hidden(index.relative_to(root).as_posix()):
+            raise DataError(
+                f"the index {index} would lie in the folder of pictures {root}: name another data.index"
+            )
+        super().__init__(config, rejected)
+
     def stamps(self) -> dict[str, Any]:
         """The times of all folders: a file that comes, goes or is renamed changes that of its folder."""
         root = self.config.path
@@ -30,8 +46,10 @@ class Folder(PictureFiles):
             raise DataError(f"{root} is a file; data.kind: tsv reads a list, data.kind: folder reads folders")
         if not root.is_dir():
             raise DataError(f"there is no folder {root} (data.path)")
-        folders = sorted(folder for folder, _, _ in os.walk(root))
-        return {os.path.relpath(folder, root): os.stat(folder).st_mtime_ns for folder in folders}
+        # Names that are no UTF-8 stay apart, in a form that JSON holds.
+        return {
+            os.fsencode(name).decode(errors="backslashreplace"): at for name, at in walk(root).folders.items()
+        }
 
     def changed(self, table: Table) -> bool:
         """Also whether a caption file holds something else."""
@@ -48,28 +66,50 @@ class Folder(PictureFiles):
 
     def listing(self, rejected: Rejected) -> list[Entry]:
         root = self.config.path
+        below_root = walk(root)
+        below_root.tell(rejected)
         found: list[Entry] = []
-        names = [Path(folder, name) for folder, _, files in os.walk(root) for name in files]
-        # Sorted by text: the order must not depend on the file system.
-        for path in sorted(names, key=lambda path: path.relative_to(root).as_posix()):
-            if path.suffix.lower() not in SUFFIXES:
-                continue
-            name = path.relative_to(root).as_posix()
+        for name in pictures_of(below_root, rejected):
             try:
                 found.append(Entry(name=name, captions=self._captions(name)))
             except DataError as error:
                 rejected.add(name, str(error))
         if not found and not rejected.entries:
-            raise DataError(f"{root} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+            raise DataError(f"{root} holds no pictures ({', '.join(sorted(SUFFIXES))}) that are not hidden")
         return found
 
     def _captions(self, name: str) -> tuple[str, ...]:
         """The captions beside a picture; DataError when there are none."""
-        path = Path(name).with_suffix(".txt")
-        if not (self.root / path).exists():
-            raise DataError(f"it has no caption file {path.name}")
+        beside = [Path(name).with_suffix(end) for end in CAPTIONS]
+        path = next((each for each in beside if (self.root / each).exists()), None)
+        if path is None:
+            raise DataError(f"it has no caption file {beside[0].name}")
         try:
             data = read_file(below(self.root, path.as_posix()))
         except DataError as error:
             raise DataError(f"its caption file {path.name} is no use: {error}") from error
         return captions_in(data, path.name)
+
+
+def pictures_of(found: Below, rejected: Rejected) -> list[str]:
+    """The files that are pictures, by name or by a caption beside them; what belongs to none is noted."""
+    ends = {name: PurePosixPath(name).suffix.lower() for name in found.files}
+    stems = {name: str(PurePosixPath(name).with_suffix("")) for name in found.files}
+    named = {name for name, end in ends.items() if end in SUFFIXES | UNREAD}
+    having = {stems[name] for name in named}
+    captions = {name for name in found.files if PurePosixPath(name).suffix in CAPTIONS}
+    said = {stems[name] for name in captions}
+    pictures = []
+    for name in found.files:
+        stem = stems[name]
+        if name in named or (name not in captions and stem in said and stem not in having):
+            pictures.append(name)
+        elif name not in captions and stem not in having:
+            rejected.note(name, "it is no picture by its name and has no caption beside it")
+    having |= {stems[name] for name in pictures}
+    for name in sorted(captions):
+        if stems[name] not in having:
+            rejected.note(name, "there is no picture beside this caption")
+        elif name.endswith(CAPTIONS[1]) and name[: -len(CAPTIONS[1])] + CAPTIONS[0] in captions:
+            rejected.note(name, "it is a second caption file of its name, and not read")
+    return pictures

@@ -59,8 +59,9 @@ class Mixture(Dataset):
         for number, part in enumerate(config.parts):
             own = Rejected()
             self.datasets.append(open_dataset(part["kind"], section(part, f"data.parts.{number}"), own))
-            for entry in own.entries:
-                rejected.entries.append({**entry, "file": f"{number}:{entry['file']}"})
+            rejected.take(
+                [*rejected.all, *({**entry, "file": f"{number}:{entry['file']}"} for entry in own.all)]
+            )
         rejected.close(
             len(self) + len(rejected.entries), 1.0, "the mixture"
         )  # each part had a limit of its own

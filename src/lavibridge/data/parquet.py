@@ -23,6 +23,7 @@ from lavibridge.data.pictures.paths import Place, below
 from lavibridge.data.pictures.read import check_length, read_file
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.pictures.table import Entry
+from lavibridge.data.pictures.walk import refuse_hidden
 
 GROUPS_KEPT = 4
 ROWS = 1024
@@ -54,7 +55,7 @@ class Parquet(Held):
 
     def listing(self, rejected: Rejected) -> list[Entry]:
         found: list[Entry] = []
-        for name in self.stamps():
+        for name in self.files(rejected):
             try:
                 with pq.ParquetFile(self.folder / name) as table:
                     found.extend(self._rows(name, table, rejected))
@@ -96,6 +97,7 @@ class Parquet(Held):
         if isinstance(cell, dict):  # as the hub's `datasets` writes pictures
             cell = cell.get("bytes") if cell.get("bytes") is not None else cell.get("path")
         if isinstance(cell, str):
+            refuse_hidden(cell)
             return read_file(below(self.config.root or self.folder, cell))
         if not isinstance(cell, bytes):
             raise DataError(

@@ -18,11 +18,12 @@ from typing import Any
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.columns import CAPTION, choose, texts
 from lavibridge.data.pictures.held import Held
-from lavibridge.data.pictures.paths import SUFFIXES, Place, check_name
+from lavibridge.data.pictures.paths import SUFFIXES, UNREAD, Place, check_name
 from lavibridge.data.pictures.read import check_length
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.pictures.table import Entry
 from lavibridge.data.pictures.text import captions_in
+from lavibridge.data.pictures.walk import is_hidden
 
 LONGEST_TEXT = 16 * 2**20
 
@@ -32,6 +33,8 @@ class Group:
     """Members of one name: where the picture lies, and what the texts beside it say."""
 
     picture: tarfile.TarInfo | None = None
+    unread: list[tarfile.TarInfo] = field(default_factory=list)
+    """Pictures of kinds that are turned away, unless their bytes are of another."""
     captions: list[str] = field(default_factory=list)
     fault: str | None = None
 
@@ -53,7 +56,7 @@ class WebDataset(Held):
 
     def listing(self, rejected: Rejected) -> list[Entry]:
         found: list[Entry] = []
-        for name in self.stamps():
+        for name in self.files(rejected):
             groups: dict[str, Group] = {}
             for member, file in self._members(name, rejected):
                 stem, suffix = split(member.name)
@@ -69,7 +72,7 @@ class WebDataset(Held):
             with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
                 for member in archive:
                     last = member.name
-                    if member.isdir():
+                    if member.isdir() or is_hidden(member.name):
                         continue
                     try:
                         check_name(member.name, Path(name))
@@ -91,6 +94,8 @@ class WebDataset(Held):
             if group.picture is not None:
                 group.fault = "there are several pictures of this name"
             group.picture = group.picture or member
+        elif suffix in UNREAD:
+            group.unread.append(member)
         elif suffix in (".txt", ".json"):
             try:
                 group.captions += self._texts(member, suffix, file)
@@ -117,6 +122,10 @@ class WebDataset(Held):
     def _entries(self, name: str, groups: dict[str, Group], rejected: Rejected) -> Iterator[Entry]:
         for stem, group in groups.items():
             fault = group.fault
+            if group.picture is None and group.unread:
+                group.picture = group.unread.pop(0)
+            for member in group.unread:
+                rejected.note(f"{name}/{member.name}", "it is another picture of a name that has one")
             if group.picture is None:
                 rejected.add(f"{name}/{stem}", fault or f"it has no picture ({', '.join(sorted(SUFFIXES))})")
                 continue
@@ -148,5 +157,4 @@ class WebDataset(Held):
 def split(name: str) -> tuple[str, str]:
     """A member's name up to the first dot of its last part, and its last suffix in small letters."""
     folder, slash, last = name.rpartition("/")
-    stem = last.partition(".")[0] if not last.startswith(".") else last
-    return f"{folder}{slash}{stem}", Path(last).suffix.lower()
+    return f"{folder}{slash}{last.partition('.')[0]}", Path(last).suffix.lower()

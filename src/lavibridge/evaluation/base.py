@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from PIL import Image
 
 
@@ -19,7 +20,8 @@ class Draws(Protocol):
     """Anything that draws prompts, a bridge above all."""
 
     origin: dict[str, str]
-    """What it is, for the results: the folder that it was read from and its hash."""
+    """What it is, for the results: the folder that it was read from and its hash. Of what is no bridge, this
+    is also what its pictures are known by."""
 
     learnt_guidance: float | None
     """The guidance that it draws under without being guided; None: none, so that a suite's is used."""
@@ -74,8 +76,17 @@ class Score:
     """Why there is no value; empty where there is one."""
 
     def __post_init__(self) -> None:
-        if math.isnan(self.value) != bool(self.reason):
-            raise ValueError(f"a Score is a number or a reason why there is none, found {self}")
+        if self.reason:
+            if not math.isnan(self.value):
+                raise ValueError(f"a Score is a number or a reason why there is none, found {self}")
+            return
+        flat = {"value": self.value, **self.clauses}
+        odd = [name for name, found in flat.items() if not np.isfinite(found).all()]
+        if odd:  # a metric's own arithmetic failed: said, and averaged nowhere
+            named = "value" if odd[0] == "value" else f"clause '{odd[0]}'"
+            for name, empty in (("value", math.nan), ("clauses", {})):
+                object.__setattr__(self, name, empty)
+            object.__setattr__(self, "reason", f"the metric's {named} is not finite")
 
 
 def unscored(reason: str, detail: Mapping[str, Any] | None = None) -> Score:

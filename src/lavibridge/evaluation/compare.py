@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import RunError
-from lavibridge.core.files import read_json
-from lavibridge.evaluation.records import Record, read_records
+from lavibridge.evaluation.kept import read_results, records_of
+from lavibridge.evaluation.records import Record
 from lavibridge.evaluation.stats import paired_difference, sign_flip_p
 
 MUST_AGREE = ("suite", "version", "seed", "prompts")
@@ -35,7 +35,7 @@ def compare(ours: Path, theirs: Path) -> dict[str, Any]:
             raise RunError(
                 f"'{name}' is not the same metric in {ours} and {theirs}: their cards differ; evaluate anew"
             )
-    mine, others = read_records(ours), read_records(theirs)
+    mine, others = records_of(ours, a), records_of(theirs, b)
     pairs = [(mine[key], others[key]) for key in mine if key in others]
     if not pairs:
         raise RunError(f"{ours} and {theirs} share no prompt and noise")
@@ -49,7 +49,7 @@ def compare(ours: Path, theirs: Path) -> dict[str, Any]:
 
 def read_comparable(ours: Path, theirs: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """The results of two folders; RunError where one holds none, or they are not of the same pictures."""
-    a, b = _results(ours), _results(theirs)
+    a, b = read_results(ours), read_results(theirs)
     for name in MUST_AGREE:
         if a.get(name) != b.get(name):
             raise RunError(
@@ -86,13 +86,3 @@ def _difference(metric: str, pairs: list[tuple[Record, Record]]) -> dict[str, An
     found: dict[str, Any] = paired_difference(ours, theirs).record()
     p = sign_flip_p(differences)
     return {**found, "p": None if math.isnan(p) else p, **({"unscored": unscored} if unscored else {})}
-
-
-def _results(folder: Path) -> Mapping[str, Any]:
-    path = folder / "results.json"
-    if not path.is_file():
-        raise RunError(f"{folder} holds no results.json: name the folder that `lavi evaluate` wrote to")
-    found = read_json(path)
-    if not isinstance(found, dict) or "metrics" not in found:
-        raise RunError(f"{path} is of an older version: evaluate anew")
-    return found

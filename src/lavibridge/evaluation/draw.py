@@ -10,10 +10,12 @@ import numpy as np
 from PIL import Image
 
 from lavibridge.core.errors import DataError, RunError
+from lavibridge.core.files import sha256
 from lavibridge.core.log import JsonLog, console, progress
 from lavibridge.data.pictures.read import read_picture
 from lavibridge.evaluation.base import Draws, Task
 from lavibridge.evaluation.records import Key, Record, drawn_line
+from lavibridge.generation.finite import NotDrawnError
 from lavibridge.generation.quality import EXACT
 from lavibridge.generation.sheet import save_png
 
@@ -21,8 +23,9 @@ CHUNK = 32
 """Pictures drawn between two writes."""
 END = b"IEND\xaeB`\x82"
 """How every whole PNG ends."""
+REMEDY = "delete it, and it is drawn again"
 SAME_PICTURE = 1.0
-"""Mean difference of 255 up to which two drawings are the same picture: rounding on another batch."""
+"""Mean difference of 255 up to which two drawings by what is no bridge are taken for the same picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +44,11 @@ class Plan:
 def plan_drawing(out: Path, tasks: Sequence[Task], records: Mapping[Key, Record]) -> Plan:
     """Look which of the tasks' pictures are there, and whole."""
     recorded = [task for task in tasks if task.key in records]
-    damaged = [task for task in recorded if not _is_whole(out / records[task.key].file)]
-    lost = {task.key for task in damaged}
+    undrawn = {task.key for task in recorded if records[task.key].undrawn}
+    damaged = [
+        task for task in recorded if task.key not in undrawn and not _is_whole(out / records[task.key].file)
+    ]
+    lost = {task.key for task in damaged} | undrawn
     return Plan(
         missing=tuple(task for task in tasks if task.key not in records),
         damaged=tuple(damaged),
@@ -51,7 +57,9 @@ def plan_drawing(out: Path, tasks: Sequence[Task], records: Mapping[Key, Record]
     )
 
 
-def draw_missing(bridge: Draws, plan: Plan, settings: Mapping[str, Any], out: Path, log: JsonLog) -> None:
+def draw_missing(
+    bridge: Draws, plan: Plan, settings: Mapping[str, Any], out: Path, log: JsonLog, drawn_with: str
+) -> None:
     """Draw, save and record; RunError where the bridge gives another number of pictures than asked for."""
     if plan.damaged:
         names = ", ".join(task.file for task in plan.damaged[:3])
@@ -66,28 +74,55 @@ def draw_missing(bridge: Draws, plan: Plan, settings: Mapping[str, Any], out: Pa
         shown = bar.add_task("drawing", total=len(todo), status="")
         for start in range(0, len(todo), CHUNK):
             chunk = todo[start : start + CHUNK]
-            for task, picture in zip(chunk, _draw(bridge, chunk, settings), strict=True):
-                save_png(out / task.file, picture, {"prompt": task.prompt, "seed": str(task.seed)})
-                log.write(drawn_line(task, plan.drawings.get(task.key, -1) + 1))
+            pictures, reasons = _drawn(bridge, chunk, settings)
+            for place, (task, picture) in enumerate(zip(chunk, pictures, strict=True)):
+                made = ""
+                if picture is not None:
+                    save_png(out / task.file, picture, {"prompt": task.prompt, "seed": str(task.seed)})
+                    made = sha256(out / task.file)
+                drawing, reason = plan.drawings.get(task.key, -1) + 1, reasons.get(place, "")
+                log.write(drawn_line(task, drawing, drawn_with, made, reason))
             bar.update(shown, advance=len(chunk), status=chunk[-1].category)
 
 
-def read_drawn(out: Path, task: Task) -> Image.Image:
-    """The picture of a task; DataError where its file is damaged."""
+def read_drawn(out: Path, record: Record) -> Image.Image:
+    """The picture of a record; DataError where its file is damaged, or is another than was drawn."""
+    path = out / record.file
     try:
-        return read_picture(out / task.file)
+        picture = read_picture(path)
     except DataError as error:
-        raise DataError(f"{out / task.file}: {error}; delete it, and it is drawn again") from None
+        raise DataError(f"{path}: {error}; {REMEDY}") from None
+    check_drawn(out, record)
+    return picture
 
 
-def check_same(bridge: Draws, task: Task, settings: Mapping[str, Any], out: Path, advice: str) -> None:
-    """Draw one picture again: RunError where the folder's is of another bridge."""
-    before = np.asarray(read_drawn(out, task), dtype=np.float32)
+def check_drawn(out: Path, record: Record) -> None:
+    """DataError where a picture's file, which is there, is not the one that was drawn and scored."""
+    if sha256(out / record.file) != record.sha256:
+        raise DataError(f"{out / record.file}: it is not the picture that was drawn; {REMEDY}")
+
+
+def check_same(
+    bridge: Draws, task: Task, record: Record, settings: Mapping[str, Any], out: Path, advice: str
+) -> None:
+    """Draw one picture again, of what says by name alone what it is: RunError where it draws otherwise."""
+    before = np.asarray(read_drawn(out, record), dtype=np.float32)
     now = np.asarray(_draw(bridge, [task], settings)[0].convert("RGB"), dtype=np.float32)
     if before.shape != now.shape or float(np.abs(before - now).mean()) > SAME_PICTURE:
         raise RunError(
             f"{out} holds pictures of another bridge, or of this one before more training: {advice}"
         )
+
+
+def _drawn(
+    bridge: Draws, tasks: Sequence[Task], settings: Mapping[str, Any]
+) -> tuple[Sequence[Image.Image | None], Mapping[int, str]]:
+    """The tasks' pictures, and by its place why one could not be drawn."""
+    try:
+        return _draw(bridge, tasks, settings), {}
+    except NotDrawnError as error:
+        console.print(f"note: {error}", soft_wrap=True)
+        return error.pictures, error.reasons
 
 
 def _draw(bridge: Draws, tasks: Sequence[Task], settings: Mapping[str, Any]) -> list[Image.Image]:

@@ -14,6 +14,7 @@ import torch
 
 from lavibridge.core.errors import DataError, ModelError
 from lavibridge.core.files import read_json, sha256, write_atomic, write_json
+from lavibridge.core.identity import versions
 from lavibridge.core.log import progress
 from lavibridge.evaluation.files import read_lines, read_text
 from lavibridge.evaluation.networks import Network
@@ -38,8 +39,14 @@ class Expander:
         self.tokens, self.instruction = tokens, instruction
 
     def card(self) -> dict[str, Any]:
-        """Who writes, and how it is asked."""
-        return {**self.network.card(), "tokens": self.tokens, "instruction": self.instruction}
+        """Who writes, how it is asked, and with which libraries."""
+        by = versions("torch", "transformers", "tokenizers")
+        return {
+            **self.network.card(),
+            "tokens": self.tokens,
+            "instruction": self.instruction,
+            "made_with": by,
+        }
 
     def expand(self, prompts: Sequence[str], on_batch: Told = lambda done: None) -> list[str]:
         """A long prompt for each, in their order; `on_batch` hears each batch as it is done.

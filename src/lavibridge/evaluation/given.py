@@ -12,10 +12,10 @@ from pathlib import Path
 from PIL import Image
 
 from lavibridge.core.errors import DataError
+from lavibridge.core.identity import card_hash, file_hash
 from lavibridge.data.pictures.read import read_picture
+from lavibridge.data.pictures.walk import pictures_below
 from lavibridge.evaluation.base import Task
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 class GivenPictures:
@@ -25,14 +25,15 @@ class GivenPictures:
         """DataError where the folder has fewer or more pictures than the suite asks for."""
         if not folder.is_dir():
             raise DataError(f"there is no folder '{folder}' of pictures")
-        files = sorted((path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES), key=_natural)
+        files = sorted(pictures_below(folder), key=_natural)
         if len(files) != len(tasks):
             raise DataError(
                 f"{folder} has {len(files)} pictures and the suite asks for {len(tasks)}: one for each "
                 "prompt is needed, in its order; --category and --limit ask for fewer"
             )
         self.learnt_guidance: float | None = None
-        self.origin = {"pictures": folder.as_posix()}
+        shown = [file_hash(path) for path in files]
+        self.origin = {"pictures": folder.as_posix(), "sha256": card_hash(shown)}
         self.files = {(task.prompt, task.seed): path for task, path in zip(tasks, files, strict=True)}
 
     def generate(

@@ -1,13 +1,12 @@
 """Lets a metric judge the pictures that it has not judged yet, read from their files."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lavibridge.core.errors import RunError
+from lavibridge.core.identity import card_hash
 from lavibridge.core.log import JsonLog, progress
-from lavibridge.evaluation.base import Task
+from lavibridge.evaluation.base import Task, unscored
 from lavibridge.evaluation.draw import read_drawn
 from lavibridge.evaluation.metrics.base import Metric, PictureMetric
 from lavibridge.evaluation.records import Key, Record, score_line
@@ -15,8 +14,7 @@ from lavibridge.evaluation.records import Key, Record, score_line
 
 def short_hash(metric: Metric) -> str:
     """Twelve figures that name the metric's card: another card, another hash."""
-    card = json.dumps(metric.card(), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(card.encode()).hexdigest()[:12]
+    return card_hash(metric.card())
 
 
 def unjudged(metric: PictureMetric, tasks: Sequence[Task], records: Mapping[Key, Record]) -> list[Task]:
@@ -41,10 +39,14 @@ def judge(
         shown = bar.add_task(f"scoring {metric.name}", total=len(tasks), status="")
         for start in range(0, len(tasks), metric.batch):
             batch = tasks[start : start + metric.batch]
-            scores = metric.score([read_drawn(out, task) for task in batch], batch)
-            if len(scores) != len(batch):
-                raise RunError(f"metric '{metric.name}' scored {len(scores)} of {len(batch)} pictures")
-            for task, score in zip(batch, scores, strict=True):
+            drawn = [task for task in batch if not records[task.key].undrawn]
+            pictures = [read_drawn(out, records[task.key]) for task in drawn]
+            scores = metric.score(pictures, drawn) if drawn else []
+            if len(scores) != len(drawn):
+                raise RunError(f"metric '{metric.name}' scored {len(scores)} of {len(drawn)} pictures")
+            found = dict(zip((task.key for task in drawn), scores, strict=True))
+            for task in batch:
+                score = found.get(task.key) or unscored(f"not drawn: {records[task.key].undrawn}")
                 log.write(score_line(task, records[task.key].drawing, metric.name, by, score))
             bar.update(shown, advance=len(batch), status=batch[-1].category)
     metric.free()

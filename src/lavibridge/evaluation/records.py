@@ -34,6 +34,12 @@ class Record:
     name: str = ""
     drawing: int = 0
     """How often it was drawn again."""
+    drawn_with: str = ""
+    """The short hash of the settings, bridge included, that it was drawn with (kept.py)."""
+    sha256: str = ""
+    """Of the picture's file; empty where there is none."""
+    undrawn: str = ""
+    """Why there is no picture, though it was to be drawn; empty where there is one."""
     scores: dict[str, float | None] = field(default_factory=dict)
     """By metric; None = not scored, and `reasons` says why."""
     clauses: dict[str, dict[str, float | list[float]]] = field(default_factory=dict)
@@ -80,9 +86,10 @@ def open_log(out: Path, rank: int) -> JsonLog:
     return JsonLog(path)
 
 
-def drawn_line(task: Task, drawing: int) -> dict[str, Any]:
-    """The line that says that a picture is there."""
-    return {**_named(task, drawing), "file": task.file, "name": task.name}
+def drawn_line(task: Task, drawing: int, drawn_with: str, sha256: str, undrawn: str = "") -> dict[str, Any]:
+    """The line that says that a picture is there, and which, or why it could not be drawn."""
+    told = {"file": task.file, "name": task.name, "drawn_with": drawn_with, "sha256": sha256}
+    return {**_named(task, drawing), **told, **({"undrawn": undrawn} if undrawn else {})}
 
 
 def score_line(task: Task, drawing: int, metric: str, by: str, score: Score) -> dict[str, Any]:

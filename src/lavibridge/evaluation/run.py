@@ -3,26 +3,33 @@
     out/images/**.png       the pictures, with their prompt and seed in them
     out/records.jsonl       one line a picture: prompt, category, seed, file, scores and clauses by metric
     out/results.json        per metric its card, and n, mean and 95 % interval overall, by category and clause
-    out/settings.json       what was drawn
+    out/settings.json       what was drawn, and by which bridge
 
 A second call goes on where the first stopped, and a metric that is added later judges the pictures that are
-there. Several processes (RANK, WORLD_SIZE) each take a part; the last one puts all together. Noise is named
-by the prompt, so results of two bridges pair prompt by prompt (`compare`).
+there; pictures of another bridge, or of this one before more training, are refused (kept.py). Several
+processes (core/launch.py) each take a part; the last one puts all together. Noise is named by the prompt,
+so results of two bridges pair prompt by prompt (`compare`).
 """
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lavibridge.core.errors import RecipeError, RunError
-from lavibridge.core.files import read_json, write_json
+from lavibridge.bridge import Bridge
+from lavibridge.core.errors import LaviError, RecipeError
+from lavibridge.core.files import write_json
+from lavibridge.core.identity import card_hash
+from lavibridge.core.launch import ALONE, Part
+from lavibridge.core.lock import hold, is_lock
 from lavibridge.core.log import console
 from lavibridge.evaluation.base import Draws, Task
 from lavibridge.evaluation.draw import check_same, draw_missing, plan_drawing
 from lavibridge.evaluation.given import GivenPictures
 from lavibridge.evaluation.judge import judge, short_hash, unjudged
+from lavibridge.evaluation.kept import ADVICE, RESULTS, check_one, made_by, settle
 from lavibridge.evaluation.metrics.base import Metric, PictureMetric, SetMetric
 from lavibridge.evaluation.records import open_log, read_records, write_records
 from lavibridge.evaluation.sets.measure import DrawnSet
@@ -30,27 +37,6 @@ from lavibridge.evaluation.suite import Named, open_metrics, open_prompts, read_
 from lavibridge.evaluation.summary import summarize
 from lavibridge.evaluation.tasks import make_tasks
 from lavibridge.generation.quality import EXACT, read_quality
-
-ADVICE = "give another --out, or delete images and records*.jsonl there to draw anew"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """Which of the processes this is: it draws and judges every `of`-th picture from `rank` on."""
-
-    rank: int = 0
-    of: int = 1
-
-
-ALONE = Part()
-
-
-def part_of_environment() -> Part:
-    """The part that RANK and WORLD_SIZE name, as torchrun and others set them; the whole without them."""
-    rank, of = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-    if not (rank.isdigit() and of.isdigit() and int(rank) < int(of)):
-        raise RunError(f"RANK={rank} and WORLD_SIZE={of} name no part: RANK is 0 to WORLD_SIZE - 1")
-    return Part(rank=int(rank), of=int(of))
 
 
 def evaluate(
@@ -79,8 +65,7 @@ def evaluate(
     have not done}, until the last one is done.
 
     Raises RecipeError for an unknown suite or option, DataError for an unknown category or an absent prompt
-    file, ModelError for a judge that is not there, RunError when `out` holds pictures of another bridge or
-    other settings.
+    file, ModelError for a judge that is not there, RunError when `out` is in use, or of other settings.
     """
     if limit is not None and limit < 1:
         raise RecipeError(f"limit is the most prompts of each category and at least 1, found {limit}")
@@ -88,9 +73,7 @@ def evaluate(
     source = open_prompts(plan.prompts, prompts)
     judges = open_metrics(plan.metrics, metrics, source.categories)
     tasks = make_tasks(plan, source, categories, limit, seed)
-    judges = [metric for metric in judges if any(metric.judges(task.category) for task in tasks)]
-    for metric in judges:
-        metric.check([task for task in tasks if metric.judges(task.category)])
+    judges = _asked(judges, tasks)
     if isinstance(bridge, Path):
         drawn: dict[str, Any] = {"steps": None, "guidance": None}
         bridge = GivenPictures(bridge, tasks)
@@ -110,9 +93,33 @@ def evaluate(
         "seed": seed,
         "seeds": plan.seeds,
         "prompts": source.card(),
+        **made_by(bridge),
     }
-    _work(bridge, tasks[part.rank :: part.of], judges, settings, out, part)
-    return _put_together(tasks, judges, {**settings, "bridge": bridge.origin}, out)
+    with hold(out, part), _nothing_left(out, part):
+        settings = _work(bridge, tasks[part.rank :: part.of], judges, settings, out, part)
+        return _put_together(tasks, judges, settings, bridge.origin, out)
+
+
+@contextmanager
+def _nothing_left(out: Path, part: Part) -> Iterator[None]:
+    """Leave a folder that was empty as it was, where the work is refused before its first picture."""
+    is_new = part == ALONE and all(map(is_lock, out.iterdir()))
+    try:
+        yield
+    except LaviError:
+        if is_new and not (out / "images").exists():
+            for path in out.iterdir():
+                if not is_lock(path):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
+
+
+def _asked(judges: Sequence[Metric], tasks: Sequence[Task]) -> list[Metric]:
+    """The metrics that judge any of the tasks; each has checked that it can."""
+    asked = [metric for metric in judges if any(metric.judges(task.category) for task in tasks)]
+    for metric in asked:
+        metric.check([task for task in tasks if metric.judges(task.category)])
+    return asked
 
 
 def _work(
@@ -122,39 +129,38 @@ def _work(
     settings: dict[str, Any],
     out: Path,
     part: Part,
-) -> None:
-    """Draw and judge one process's part."""
-    cards = {metric.name: short_hash(metric) for metric in judges}
-    records = read_records(out, cards)
-    _check_settings(out, settings, bool(records))
-    drawing = plan_drawing(out, tasks, records)
-    if drawing.whole is not None:
-        check_same(bridge, drawing.whole, settings, out, ADVICE)
-    log = open_log(out, part.rank)
-    try:
-        draw_missing(bridge, drawing, settings, out, log)
+) -> dict[str, Any]:
+    """Draw and judge one process's part; returns what the folder's pictures are drawn with."""
+    with _nothing_left(out, part):
+        cards = {metric.name: short_hash(metric) for metric in judges}
         records = read_records(out, cards)
-        for metric in judges:
-            if isinstance(metric, PictureMetric):
-                judge(metric, unjudged(metric, tasks, records), records, out, log)
-    finally:
-        log.close()
-
-
-def _check_settings(out: Path, settings: dict[str, Any], is_begun: bool) -> None:
-    """Note what is drawn; refuse to go on with the pictures of other settings."""
-    path = out / "settings.json"
-    before = read_json(path) if path.is_file() else None
-    if is_begun and before != settings:
-        raise RunError(f"{out} holds pictures drawn with {before}, not {settings}: {ADVICE}")
-    write_json(path, settings)
+        drawing = plan_drawing(out, tasks, records)
+        settings = settle(out, settings, records, not (drawing.missing or drawing.damaged))
+        if drawing.whole is not None and not isinstance(bridge, Bridge):  # a bridge is known by its content
+            check_same(bridge, drawing.whole, records[drawing.whole.key], settings, out, ADVICE)
+        log = open_log(out, part.rank)
+        try:
+            draw_missing(bridge, drawing, settings, out, log, card_hash(settings))
+            records = read_records(out, cards)
+            for metric in judges:
+                if isinstance(metric, PictureMetric):
+                    judge(metric, unjudged(metric, tasks, records), records, out, log)
+        finally:
+            log.close()
+        return settings
 
 
 def _put_together(
-    tasks: Sequence[Task], judges: Sequence[Metric], settings: Mapping[str, Any], out: Path
+    tasks: Sequence[Task],
+    judges: Sequence[Metric],
+    settings: Mapping[str, Any],
+    origin: Mapping[str, str],
+    out: Path,
 ) -> dict[str, Any]:
     """One file of records and one of results, once all processes are done."""
     records = read_records(out, {metric.name: short_hash(metric) for metric in judges})
+    drawn_with = card_hash(settings)
+    check_one(out, records, drawn_with)  # another process may have been given another bridge
     left = {task.key for task in tasks if task.key not in records}
     for metric in judges:
         if isinstance(metric, PictureMetric):
@@ -164,12 +170,16 @@ def _put_together(
         return {"waiting": len(left)}
     write_records(out, list(records.values()))
     mine = [records[task.key] for task in tasks]
-    drawn, found = DrawnSet(tasks, out), dict[str, Any]()
+    undrawn = {record.key: record.undrawn for record in mine if record.undrawn}
+    drawn, found = DrawnSet(tasks, records, out), dict[str, Any]()
     for metric in judges:
         if isinstance(metric, PictureMetric):
             found[metric.name] = summarize(metric, mine)
         elif isinstance(metric, SetMetric):
             found[metric.name] = drawn.measure(metric)
-    results = {**settings, "n": len(mine), "metrics": found}
-    write_json(out / "results.json", results)
+    told = {**settings, "bridge": dict(origin), "drawn_with": drawn_with}
+    results = {**told, "n": len(mine), "metrics": found}
+    if undrawn:
+        results["undrawn"] = dict(Counter(undrawn.values()).most_common())
+    write_json(out / RESULTS, results)
     return results

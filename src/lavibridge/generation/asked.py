@@ -6,13 +6,12 @@ from lavibridge.connectors.base import Connector
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.log import console
 from lavibridge.core.seeds import MOST_SEED
-from lavibridge.core.text import is_unicode
 from lavibridge.generation.emphasis import Weighted, read
 from lavibridge.language.base import LanguageModel
 
 
 def asked_for(
-    prompts: str | Sequence[str], seed: int | Sequence[int], steps: int, batch: int, weights: bool
+    prompts: str | Sequence[str], seed: int | Sequence[int], batch: int, weights: bool
 ) -> tuple[tuple[Weighted, ...], tuple[int, ...]]:
     """Prompts, with their weights read or as they stand, and a seed for each.
 
@@ -27,18 +26,14 @@ def asked_for(
             f"{found}: give a text to draw (the empty prompt is what guidance leads away from, and is "
             "used for that by itself)"
         )
-    unwritten = [str(index + 1) for index, prompt in enumerate(wanted) if not is_unicode(prompt.text)]
-    if unwritten:
-        raise RecipeError(f"prompt {', '.join(unwritten)} is not valid Unicode: write it anew")
     seeds = (seed,) * len(wanted) if isinstance(seed, int) else tuple(seed)
     if len(seeds) != len(wanted):
         raise RecipeError(f"give one seed, or one for each prompt: {len(seeds)} seeds, {len(wanted)} prompts")
     outside = [each for each in seeds if not 0 <= each <= MOST_SEED]
     if outside:
         raise RecipeError(f"seeds are whole numbers from 0 to 2^64 - 1, found {outside[0]}")
-    for name, number in (("steps", steps), ("batch", batch)):
-        if number < 1:
-            raise RecipeError(f"{name} must be 1 or more, found {number}")
+    if batch < 1:
+        raise RecipeError(f"batch must be 1 or more, found {batch}")
     return wanted, seeds
 
 

@@ -4,7 +4,7 @@ texts --features (once)--> rows --pad, connector--> conditioning of [negative | 
 noise --sample(predict, guided)--> latents --decode--> pictures
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import count
@@ -18,8 +18,9 @@ from lavibridge.connectors.base import Connector
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.diffusion.guidance import Interval, guide, is_guided
 from lavibridge.generation.emphasis import Weighted, token_weights, weigh
+from lavibridge.generation.finite import NotDrawnError, fault
 from lavibridge.generation.quality import gains_by_bfloat16
-from lavibridge.generation.sample import initial_noise, make_scheduler, sample, to_images
+from lavibridge.generation.sample import check_steps, initial_noise, make_scheduler, sample, to_images
 from lavibridge.vision.base import VisionModel
 
 Spans = Callable[[str], list[tuple[int, int]]]
@@ -75,8 +76,13 @@ def draw(
     vision: VisionModel,
     device: torch.device,
     on_step: Callable[[int, int], None] | None = None,
+    on_picture: Callable[[int, Image.Image], None] | None = None,
 ) -> list[Image.Image]:
-    """Draw an order; ``on_step`` hears (steps done, steps in all)."""
+    """Draw an order; ``on_step`` hears (steps done, all), ``on_picture`` (number, picture) batch by batch.
+
+    NotDrawnError, with the other pictures, where some have numbers that are not finite.
+    """
+    check_steps(order.steps, len(vision.times))
     starts = range(0, len(order.prompts), order.batch)
     total, done = len(starts) * order.steps, 0
 
@@ -87,15 +93,40 @@ def draw(
             on_step(done, total)
 
     rows = encode_once(order.texts, order.batch, features, spans)
-    images: list[Image.Image] = []
+    images: list[Image.Image | None] = []
+    reasons: dict[int, str] = {}
     for start in starts:
         prompts = order.prompts[start : start + order.batch]
         noise = initial_noise(order.shape, order.seeds[start : start + order.batch]).to(device)
         latents = draw_latents(
             order, [rows[prompt] for prompt in prompts], rows, connector, vision, noise, tick
         )
-        images += to_images(vision.decode(latents))
-    return images
+        decoded = vision.decode(latents)
+        read = [[rows[text] for text in {*order.texts[: -len(order.prompts)], prompt}] for prompt in prompts]
+        for place, (own, latent, picture) in enumerate(zip(read, latents, decoded, strict=True), start=start):
+            reasons[place] = why_not(own, latent, picture)
+        for place, image in enumerate(to_images(decoded), start=start):
+            images.append(None if reasons[place] else image)
+            if on_picture is not None and not reasons[place]:
+                on_picture(place, image)
+    reasons = {place: reason for place, reason in reasons.items() if reason}
+    if reasons:
+        raise NotDrawnError([each.text for each in order.prompts], images, reasons)
+    return [image for image in images if image is not None]
+
+
+def why_not(
+    rows: Iterable[Row], latents: Float[Tensor, "channel h w"], picture: Float[Tensor, "3 height width"]
+) -> str:
+    """Why there is no picture, of the rows that were read for it; empty where there is one."""
+    features = [part for row in rows for part in (row.hidden, row.pooled, row.alone, row.beside)]
+    return fault(
+        {
+            "the language model's features": features,
+            "the latents that connector and denoiser lead to": (latents,),
+            "the values that the autoencoder makes of the latents": (picture,),
+        }
+    )
 
 
 def draw_latents(

@@ -2,15 +2,23 @@
 
     xT ~ N(0, 1), from each picture's own seed;  for t in timesteps: xt <- step(predict(xt, t), t, xt)
 
-The samplers are deterministic, and every picture has its own seed, so the batch size changes no picture.
+The samplers are deterministic, and every picture has its own seed, so that the batch changes a picture by
+rounding only: by up to one grey level in float32. In bfloat16 it is a few grey levels, and more where a
+model is unsteady (docs/decisions/0019). Pictures of the server keep their bits (0011).
+Every sampler begins at the model's last time, where there is nothing but noise, and takes even steps in time.
 Flow models are sampled over sigmas that are shifted towards noise (diffusion/schedule.py), and never by DDIM.
 
-UniPC: Zhao et al. 2023, arXiv 2302.04867; trailing, its steps are spread evenly from the last time on, and
-few of them go further (Lin et al. 2023, arXiv 2305.08891). DDIM: Song et al. 2020, arXiv 2010.02502. DPM-
-Solver++: Lu et al. 2022, arXiv 2211.01095. Euler: Karras et al. 2022, arXiv 2206.00364; of flows, Esser et
-al. 2024, arXiv 2403.03206.
+A sampler takes the noise schedule and what is predicted from the model's scheduler_config.json, and nothing
+else: the other settings there (spacing, offset, thresholding, clipping, final sigma, solver order, Karras
+sigmas) belong to the scheduler that the model was published with, and mean other things to another class.
+
+UniPC: Zhao et al. 2023, arXiv 2302.04867; trailing, its last step begins a full step before the end (Lin et
+al. 2023, arXiv 2305.08891). DDIM: Song et al. 2020, arXiv 2010.02502. DPM-Solver++, whose first order is
+DDIM: Lu et al. 2022, arXiv 2211.01095. Euler: Karras et al. 2022, arXiv 2206.00364; of flows, Esser et al.
+2024, arXiv 2403.03206.
 """
 
+import inspect
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
@@ -27,6 +35,16 @@ from lavibridge.core.errors import RecipeError
 from lavibridge.vision.parts.schedules import is_flow
 
 SAMPLERS = ("unipc", "unipc_trailing", "ddim", "dpm", "euler")
+NOISE = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    "prediction_type",
+)
+"""The settings of a diffusion model's scheduler that say how it was trained."""
 Predict = Callable[[Tensor, Tensor], Tensor]
 """(noisy latents, timestep as a scalar tensor) -> the denoiser's prediction, guidance included."""
 
@@ -49,6 +67,14 @@ class EvenFlowEuler(FlowEuler):
         super().set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps))
 
 
+def check_steps(steps: int, times: int, name: str = "steps") -> None:
+    """RecipeError where there are no steps, or more than the ``times`` that a model was trained at."""
+    if not 1 <= steps <= times:
+        raise RecipeError(
+            f"{name} must be 1 to {times}, as this model was trained at {times} times; found {steps}"
+        )
+
+
 def make_scheduler(scheduler: Any, sampler: str = "unipc", shift: float | None = None) -> Any:
     """A fresh sampler over the noise schedule of a model's own scheduler.
 
@@ -62,45 +88,38 @@ def make_scheduler(scheduler: Any, sampler: str = "unipc", shift: float | None =
         )
     if is_flow(scheduler) != (shift is not None):
         raise ValueError("a flow is sampled with its shift, a diffusion model with none: give flow_shift()")
-    if shift is None:
-        return _of_diffusion(scheduler.config, sampler)
-    return _of_flow(scheduler.config, sampler, shift)
+    return _of_diffusion(scheduler, sampler) if shift is None else _of_flow(scheduler, sampler, shift)
 
 
-def _of_diffusion(settings: Any, sampler: str) -> Any:
+def _of_diffusion(scheduler: Any, sampler: str) -> Any:
+    known = inspect.signature(type(scheduler)).parameters
+    noise = {name: scheduler.config[name] for name in NOISE if name in known}
     match sampler:
         case "unipc":
-            return diffusers.UniPCMultistepScheduler.from_config(settings)
+            return diffusers.UniPCMultistepScheduler(**noise, timestep_spacing="linspace")
         case "unipc_trailing":
-            return diffusers.UniPCMultistepScheduler.from_config(settings, timestep_spacing="trailing")
+            return diffusers.UniPCMultistepScheduler(**noise, timestep_spacing="trailing")
         case "ddim":
-            # Clipping is for pixels in [-1, 1]; latents have no such range.
-            return diffusers.DDIMScheduler.from_config(settings, clip_sample=False)
+            # Diffusers' own DDIM steps down by T // steps, wherever the next time lies.
+            return diffusers.DPMSolverMultistepScheduler(**noise, solver_order=1, timestep_spacing="trailing")
         case "euler":
-            return diffusers.EulerDiscreteScheduler.from_config(settings)
+            return diffusers.EulerDiscreteScheduler(**noise, timestep_spacing="trailing")
         case _:
-            return diffusers.DPMSolverMultistepScheduler.from_config(
-                settings, algorithm_type="dpmsolver++", thresholding=False
-            )
+            return diffusers.DPMSolverMultistepScheduler(**noise, timestep_spacing="linspace")
 
 
-def _of_flow(settings: Any, sampler: str, shift: float) -> Any:
-    flow = {
-        "prediction_type": "flow_prediction",
-        "use_flow_sigmas": True,
-        "flow_shift": shift,
-        "use_dynamic_shifting": False,
-    }
+def _of_flow(scheduler: Any, sampler: str, shift: float) -> Any:
+    settings = scheduler.config
+    times = {"num_train_timesteps": settings.num_train_timesteps}
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift, **times}
     match sampler:
         case "unipc" | "unipc_trailing":  # a flow's steps are spaced by its shift
-            return diffusers.UniPCMultistepScheduler.from_config(settings, **flow)
+            return diffusers.UniPCMultistepScheduler(**flow)
         case "dpm":
-            return diffusers.DPMSolverMultistepScheduler.from_config(
-                settings, **flow, algorithm_type="dpmsolver++", thresholding=False
-            )
+            return diffusers.DPMSolverMultistepScheduler(**flow)
         case "euler":
             chosen = EvenFlowEuler if settings.get("use_dynamic_shifting", False) else FlowEuler
-            return chosen.from_config(settings, shift=shift, use_dynamic_shifting=False)
+            return chosen(shift=shift, **times)
     raise RecipeError(
         f"the sampler '{sampler}' is for diffusion models, and this model is a flow: choose unipc, dpm or "
         "euler"
@@ -142,15 +161,29 @@ def sampling(
     scheduler: Any, noise: Float[Tensor, "batch channel h w"], steps: int
 ) -> Generator[tuple[Tensor, Tensor], Tensor, Tensor]:
     """The same a step at a time: yields (noisy latents, t), is sent the prediction, returns the latents."""
-    with warnings.catch_warnings():
-        # Diffusers reads torch tensors by a NumPy call that NumPy 2 warns of; nothing here depends on it.
-        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
-        scheduler.set_timesteps(steps)
+    _spread(scheduler, steps)
     xt = noise * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
         prediction = yield scheduler.scale_model_input(xt, t), t
         xt = scheduler.step(prediction, t, xt, return_dict=False)[0]
     return xt
+
+
+def _spread(scheduler: Any, steps: int) -> None:
+    """Set the times of the steps; RecipeError where there are more steps than times."""
+    times = int(scheduler.config.num_train_timesteps)
+    check_steps(steps, times)
+    if steps == times and "timestep_spacing" in scheduler.config:  # every time once; linspace has some twice
+        scheduler.register_to_config(timestep_spacing="trailing")
+    with warnings.catch_warnings():
+        # Diffusers reads torch tensors by a NumPy call that NumPy 2 warns of; nothing here depends on it.
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+        scheduler.set_timesteps(steps)
+    if len(scheduler.timesteps) > steps:  # trailing: T / steps was rounded, and one step is left at time -1
+        scheduler.timesteps = scheduler.timesteps[:steps]
+        scheduler.sigmas = torch.cat([scheduler.sigmas[:steps], scheduler.sigmas[-1:]])
+        scheduler.num_inference_steps = steps
+    scheduler.set_begin_index(0)  # times of many steps of a flow round alike, and are not to be looked up
 
 
 def to_images(pictures: Float[Tensor, "batch 3 height width"]) -> list[Image.Image]:

@@ -12,9 +12,11 @@ knows its language model and connector.
 from pathlib import Path
 
 from lavibridge.bridge import Bridge
+from lavibridge.bridge.states import need_whole
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import RecipeError
-from lavibridge.core.files import new_folder
+from lavibridge.core.files import new_folder, whole_folder
+from lavibridge.core.lock import hold
 from lavibridge.interop.folder import write_diffusers
 from lavibridge.interop.lora_files import write_comfyui, write_kohya
 
@@ -32,7 +34,9 @@ def export(bridge: Bridge, format: str, out: str | Path) -> Path:
     Raises what ``place_for`` does, and ModelError where the bridge has nothing that the format can hold.
     """
     folder = place_for(format, out)
-    FORMATS[format](bridge, folder)
+    need_whole(bridge, "export")
+    with hold(folder), whole_folder(folder):
+        FORMATS[format](bridge, folder)
     return folder
 
 

@@ -23,8 +23,9 @@ from lavibridge import lora
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import read_json
+from lavibridge.core.layers import pair_shapes
 from lavibridge.interop.fit import check_widths, load_exactly
-from lavibridge.interop.order import pair_shapes, published_order
+from lavibridge.interop.order import published_order
 from lavibridge.interop.weights import read_list, read_named
 from lavibridge.lora import LoraSettings
 from lavibridge.vision.base import VisionModel

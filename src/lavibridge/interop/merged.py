@@ -1,13 +1,9 @@
-"""A network's weights with its LoRA added in, under the names that it has without LoRA.
-
-linear        W + up down
-convolution   W + up down, the kernels of down flattened
-"""
+"""A network's weights with its LoRA added in, under the names that it has without LoRA."""
 
 import torch
 from torch import Tensor, nn
 
-from lavibridge.interop.order import plain_name
+from lavibridge.core.layers import added, plain_name
 from lavibridge.lora import lora_pairs
 
 
@@ -23,8 +19,6 @@ def merged_state(network: nn.Module, is_merged: bool) -> dict[str, Tensor]:
         weight = value.detach().clone()
         layer = plain.removesuffix(".weight")
         if layer in pairs and plain.endswith(".weight"):
-            up, down = pairs[layer]
-            added = (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
-            weight = (weight.float() + added.to(weight.device)).to(weight.dtype)
+            weight = added(weight, *pairs[layer])
         state[plain] = weight.cpu().contiguous()
     return state

@@ -12,6 +12,8 @@ Zhao et al. 2024 (LaVi-Bridge), arXiv 2403.07860.
 
 from torch import nn
 
+from lavibridge.core.layers import Layer, layers
+
 ANCESTORS = frozenset(
     {
         "ResnetBlock2D",
@@ -24,25 +26,6 @@ ANCESTORS = frozenset(
     }
 )
 """Classes under which every linear and convolution takes LoRA; no network has those of another family."""
-Layer = nn.Linear | nn.Conv2d
-
-
-def plain_name(name: str) -> str | None:
-    """A layer's (or weight's) name as without LoRA; None for what belongs to LoRA itself."""
-    parts = name.split(".")
-    if "lora_A" in parts or "lora_B" in parts:
-        return None
-    return ".".join(part for part in parts if part != "base_layer")
-
-
-def layers(network: nn.Module) -> dict[str, Layer]:
-    """All linears and convolutions by name, LoRA or not."""
-    found: dict[str, Layer] = {}
-    for name, module in network.named_modules():
-        plain = plain_name(name)
-        if plain is not None and isinstance(module, Layer):
-            found[plain] = module
-    return found
 
 
 def published_order(network: nn.Module) -> dict[str, Layer]:
@@ -53,11 +36,3 @@ def published_order(network: nn.Module) -> dict[str, Layer]:
             for name, layer in layers(ancestor).items():
                 found.setdefault(f"{above}.{name}" if above else name, layer)
     return found
-
-
-def pair_shapes(layer: Layer, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of up and down for a layer: a convolution's down has its kernel, up is 1 x 1."""
-    if isinstance(layer, nn.Linear):
-        return (layer.out_features, rank), (rank, layer.in_features)
-    kernel = tuple(layer.kernel_size)
-    return (layer.out_channels, rank, 1, 1), (rank, layer.in_channels // layer.groups, *kernel)

@@ -18,6 +18,7 @@ import diffusers
 import torch
 
 from lavibridge.bridge import Bridge
+from lavibridge.bridge.states import need_whole
 from lavibridge.core import registry
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.contracts import TextFeatures
@@ -48,6 +49,7 @@ def to_diffusers(bridge: Bridge, task: str = "text-to-image", controlnet: Any | 
         known = tuple(TASKS)
         raise RecipeError(f"there is no task '{task}'{did_you_mean(task, known)} (tasks: {', '.join(known)})")
     vision, pipeline = painter(bridge), pipeline_class(bridge)
+    need_whole(bridge, "make a pipeline of")
     bridge.eval()
     shape = vision.latent_shape(vision.default_size, vision.default_size)
     own = {

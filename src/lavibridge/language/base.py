@@ -1,6 +1,5 @@
 """The contract of a language model: prompts in, features of their tokens out."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Literal
@@ -10,9 +9,8 @@ from torch import nn
 
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpec
-from lavibridge.core.identity import source_identity
-from lavibridge.core.sources import RANDOM
-from lavibridge.core.tensors import weights_hash
+from lavibridge.core.identity import model_identity
+from lavibridge.core.layers import Folded
 
 
 class LanguageModel(nn.Module, ABC):
@@ -46,6 +44,8 @@ class LanguageModel(nn.Module, ABC):
     """The limit in force: the configured one, or the default for this model."""
     spec: TextSpec
     backbone: nn.Module
+    folded: tuple[Folded, ...] = ()
+    """LoRA files that are part of the frozen weights (`read_lora_file`)."""
 
     @classmethod
     @abstractmethod
@@ -60,9 +60,9 @@ class LanguageModel(nn.Module, ABC):
         for what the model cannot be asked.
         """
 
+    @abstractmethod
     def unread(self, reading: Reading) -> list[nn.Module]:
-        """Parts of the backbone on which what is read does not depend, as far as the model knows them."""
-        return []
+        """Parts of the backbone on which the read layers do not depend, as far as the model knows them."""
 
     @abstractmethod
     def recompute(self) -> None:
@@ -92,8 +92,4 @@ class LanguageModel(nn.Module, ABC):
 
     def identity(self) -> str:
         """What its features depend on beside the prompt: files and options, not where they lie."""
-        config = self.config
-        is_toy = config.source == RANDOM
-        files = weights_hash(self) if is_toy else source_identity(config.source, config.revision)
-        options = config.model_dump(mode="json", exclude={"source", "revision"})
-        return json.dumps([type(self).__name__, files, options], sort_keys=True)
+        return model_identity(self, self.config, *(each.sha256 for each in self.folded))

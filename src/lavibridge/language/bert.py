@@ -16,5 +16,6 @@ class Bert(TransformersModel):
     load_options = {"add_pooling_layer": False}  # noqa: RUF012 - a constant of the class
     limits_positions = True
     learned_positions = True
+    is_framed = True
     toy_template = "<s> $A </s>"
     toy = TOY

@@ -5,7 +5,8 @@ Radford et al. 2021, arXiv 2103.00020. LoRA on the attention's four linears, as 
 
 from typing import Any
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lavibridge.language.hf import TransformersModel
@@ -13,18 +14,27 @@ from lavibridge.language.parts.toys import TOY
 
 
 class ClipText(TransformersModel):
-    """CLIPTextModel: causal, and pooled at the end token."""
+    """CLIPTextModel: causal, and pooled at the first end token, which is the tokenizer's."""
 
     models = {"clip_text_model": "CLIPTextModel", "clip": "CLIPTextModel"}  # noqa: RUF012 - a constant
     lora_targets = ("k_proj", "v_proj", "q_proj", "out_proj")
     limits_positions = True
     learned_positions = True
     takes_queries = False
+    is_framed = True
     toy_template = "<s> $A </s>"
     toy = {**TOY, "hidden_size": 48, "projection_dim": 32}  # noqa: RUF012 - a constant of the class
 
-    def _pooled(self, output: Any) -> Float[Tensor, "batch width"] | None:
-        return output.pooler_output.float()
+    def _check_tokens(self) -> None:
+        super()._check_tokens()
+        for module in self.backbone.modules():
+            if "eos_token_id" in vars(module):  # where the library pools, which fails where there is none
+                module.eos_token_id = self.tokens.end[0]
+
+    def _pooled(self, output: Any, ids: Int[Tensor, "batch token"]) -> Float[Tensor, "batch width"] | None:
+        # The library takes the highest id where the end's is 2, as it was in old configurations.
+        places = (ids == self.tokens.end[0]).int().argmax(dim=1)
+        return output.last_hidden_state[torch.arange(len(ids), device=ids.device), places].float()
 
     def _pooled_width(self) -> int | None:
         return int(self.backbone.config.hidden_size)

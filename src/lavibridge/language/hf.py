@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 import transformers
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -27,6 +27,7 @@ from lavibridge.language.parts.byte_tokens import BEGIN, END, PAD, TOY_IDS, byte
 from lavibridge.language.parts.description import describe
 from lavibridge.language.parts.outline import outline
 from lavibridge.language.parts.tokens import PromptTokens, Tokens
+from lavibridge.language.parts.vocabulary import check_frame, check_vocabulary, pad_id
 
 DEFAULT_TOKENS = 77
 """What the published U-Nets were trained with."""
@@ -52,6 +53,8 @@ class TransformersModel(LanguageModel):
     pads: ClassVar[tuple[str, ...]] = ("pad",)
     """Special tokens that may stand for padding, by preference. No real token sees them (but with
     `see_padding`), so which it is matters to weights trained with padding in view only."""
+    is_framed: ClassVar[bool] = False
+    """Whether it was trained on prompts that begin and end as in `toy_template`, and on no others."""
     toy: ClassVar[Mapping[str, Any]]
     """Configuration of `source: random`, besides the token ids."""
     toy_template: ClassVar[str]
@@ -68,8 +71,7 @@ class TransformersModel(LanguageModel):
             self.backbone, self.tokenizer = self._build_toy()
         else:
             self.backbone, self.tokenizer = self._load(quantized)
-        self.backbone.requires_grad_(False)
-        self.backbone.eval()
+        self.backbone.requires_grad_(False).eval()
         self.recomputed: list[nn.Module] = []
         settings = self._settings()
         self.spec = TextSpec(
@@ -80,9 +82,12 @@ class TransformersModel(LanguageModel):
         )
         most = settings.max_position_embeddings if self.limits_positions else sys.maxsize
         self.max_tokens = config.max_tokens or min(DEFAULT_TOKENS, most)
-        self.tokens = PromptTokens(
-            self.tokenizer, self._pad_id(), self.max_tokens, config.template, bool(config.see_padding)
-        )
+        rows = sys.maxsize if is_meta() else len(self.backbone.get_input_embeddings().weight)
+        to_limit = bool(config.see_padding)
+        pad = pad_id(self.tokenizer, self.pads, rows, to_limit, config.source)
+        self.tokens = PromptTokens(self.tokenizer, pad, self.max_tokens, config.template, to_limit, rows)
+        if not is_meta():
+            self._check_tokens()
         if self.max_tokens + len(self.tokens.before) > most:
             beside = f" and {len(self.tokens.before)} of the template" if self.tokens.before else ""
             raise ModelError(
@@ -109,7 +114,7 @@ class TransformersModel(LanguageModel):
         return TextFeatures(
             hidden=self._layers(output, layers)[:, :, kept],
             mask=torch.ones_like(real) if self.config.see_padding else real,
-            pooled=self._pooled(output),
+            pooled=self._pooled(output, ids),
             alone=self._alone(ids[:, kept], kept, layers) if reading.alone else None,
         )
 
@@ -138,7 +143,12 @@ class TransformersModel(LanguageModel):
         """Characters of the prompt, by token."""
         return self.tokens.spans(prompt)
 
-    def _pooled(self, output: Any) -> Float[Tensor, "batch width"] | None:
+    def _check_tokens(self) -> None:
+        """Raise ModelError where prompts are framed as they were not in training."""
+        if self.is_framed:
+            check_frame(self.tokens.begin, self.tokens.end, self.toy_template, self.config.source)
+
+    def _pooled(self, output: Any, ids: Int[Tensor, "batch token"]) -> Float[Tensor, "batch width"] | None:
         """The pooled vector, in families that have one."""
         return None
 
@@ -203,16 +213,6 @@ class TransformersModel(LanguageModel):
             )
         return wanted
 
-    def _pad_id(self) -> int:
-        found = [getattr(self.tokenizer, f"{name}_token_id") for name in self.pads]
-        known = [int(one) for one in found if one is not None]
-        if not known:
-            raise ModelError(
-                f"the tokenizer of '{self.config.source}' has no {' or '.join(self.pads)} token to pad with: "
-                "name one in its tokenizer_config.json (pad_token)"
-            )
-        return known[0]
-
     def _build_toy(self) -> tuple[Any, Any]:
         model = self._class(next(iter(self.models.values())))
         with torch.random.fork_rng(devices=[]):
@@ -252,6 +252,7 @@ class TransformersModel(LanguageModel):
             )
         except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
             raise cannot_load("language model", source, folder, error) from error
+        check_vocabulary(tokenizer, len(backbone.get_input_embeddings().weight), source)
         if report["missing_keys"]:
             missing = ", ".join(sorted(report["missing_keys"])[:3])
             raise ModelError(f"'{source}' lacks {len(report['missing_keys'])} weights, among them {missing}")

@@ -16,6 +16,7 @@ class LdmBert(TransformersModel):
     lora_targets = ("q_proj", "k_proj", "v_proj", "out_proj")
     limits_positions = True
     learned_positions = True
+    is_framed = True
     toy_template = "<s> $A </s>"
     toy = {  # noqa: RUF012 - a constant of the class
         "d_model": 32,

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from torch import nn
+
 from lavibridge.core import registry
 from lavibridge.core.config import validate
 from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures
@@ -66,6 +68,10 @@ class Pair(LanguageModel):
     def recompute(self) -> None:
         """Of the model that goes through the connector: nothing is learnt through the other."""
         self.inner.recompute()
+
+    def unread(self, reading: Reading) -> list[nn.Module]:
+        """Of the model that goes through the connector, whose backbone is the pair's."""
+        return self.inner.unread(reading)
 
     def compile_blocks(self, backend: str) -> None:
         """Of both."""

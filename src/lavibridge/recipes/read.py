@@ -3,11 +3,15 @@
 training.steps=200              one field
 language={source: mini-llama}   a whole section, as YAML
 data.kind=tsv                   another kind has other fields: the section starts empty, later changes fill it
+data.path=2024-01-01            a field that is text or a path takes what was typed, whatever YAML makes of it
+
+In a file YAML speaks first: `path: 2024-01-01` is a date there, and refused with the advice to quote it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import RecipeError
@@ -15,6 +19,10 @@ from lavibridge.core.yaml_text import parse_yaml, read_yaml_file
 
 FOLDER = Path(__file__).parent
 SUFFIXES = (".yaml", ".yml")
+NULLS = ("", "~", "null", "Null", "NULL")
+"""How YAML writes nothing."""
+Annotation = Callable[[Mapping[str, Any], Sequence[str]], Any]
+"""The type of the field at a path of a recipe's mapping; None where there is no such field."""
 
 
 def shipped_recipes() -> tuple[str, ...]:
@@ -48,12 +56,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def change(recipe: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """A copy of a recipe's mapping with `key.path=value` changes; a change of kind empties its section."""
-    changed = _copy(recipe)
+def change(
+    recipe: Mapping[str, Any], settings: Sequence[str], annotation: Annotation = lambda *_: None
+) -> dict[str, Any]:
+    """A copy of a recipe's mapping with `key.path=value` changes, read by the types of the fields."""
     pairs = [_split(setting) for setting in settings]
-    # Kinds first, whatever their place on the command line: the other changes are for the new kind.
-    for path, value in sorted(pairs, key=lambda pair: pair[0][1:] != ["kind"]):
+    kinds = [(path, as_yaml(path, text)) for path, text in pairs if path[1:] == ["kind"]]
+    changed = put(recipe, kinds)
+    others = [(path, text) for path, text in pairs if path[1:] != ["kind"]]
+    # One by one: a whole section that is given may change the kind, and with it the fields after it.
+    for path, text in others:
+        changed = put(changed, [(path, as_typed(path, text, annotation(changed, path)))])
+    return changed
+
+
+def put(recipe: Mapping[str, Any], pairs: Sequence[tuple[Sequence[str], Any]]) -> dict[str, Any]:
+    """A copy of a recipe's mapping with other values at some paths; a change of kind empties its section."""
+    changed = _copy(recipe)
+    # Kinds first, whatever their place among the changes: the others are for the new kind.
+    for path, value in sorted(pairs, key=lambda pair: list(pair[0][1:]) != ["kind"]):
         place = changed
         for depth, key in enumerate(path[:-1]):
             inner = place.setdefault(key, {})
@@ -64,21 +85,56 @@ def change(recipe: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]
                     f"{'.'.join(path)}: {'.'.join(path[: depth + 1])} is {inner!r}, which has no fields"
                 )
             place = inner
-        if path[1:] == ["kind"] and place.get("kind") != value:
+        if list(path[1:]) == ["kind"] and place.get("kind") != value:
             place.clear()
         place[path[-1]] = value
     return changed
 
 
-def _split(setting: str) -> tuple[list[str], Any]:
-    """`a.b=value` as (["a", "b"], value); the value is read as YAML."""
+def as_typed(path: Sequence[str], text: str, annotation: Any) -> Any:
+    """What was typed for a field: itself where the field is text or a path, unless quoted; else as YAML.
+
+    Nothing, and `null` or `~` where a field may be empty, are no text.
+    """
+    types, bare = alternatives(annotation), text.strip()
+    others = types - {str, Path, type(None)}
+    if not types & {str, Path} or (others and bare[:1] in ("{", "[")):
+        return as_yaml(path, text)
+    if bare[:1] in ("'", '"'):
+        try:
+            value = parse_yaml(text, ".".join(path))
+        except RecipeError:
+            value = None
+        return value if isinstance(value, str) else bare
+    if not text or (type(None) in types and bare in NULLS):
+        return None
+    return bare or text
+
+
+def as_yaml(path: Sequence[str], text: str) -> Any:
+    """Text as a YAML value."""
+    return parse_yaml(text, f"{'.'.join(path)}: '{text}'")
+
+
+def alternatives(annotation: Any) -> set[Any]:
+    """The types that a field may have, without what is said about them."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return alternatives(inner[0])
+    if origin in (Union, UnionType):
+        return set().union(*(alternatives(each) for each in inner))
+    return {annotation}
+
+
+def _split(setting: str) -> tuple[list[str], str]:
+    """`a.b=value` as (["a", "b"], "value")."""
     key, equals, text = setting.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
         raise RecipeError(
             f"'{setting}' is no change to a recipe; write key.path=value, as in training.steps=200"
         )
-    return path, parse_yaml(text, f"{key}: '{text}'")
+    return path, text
 
 
 def _copy(value: Any) -> Any:

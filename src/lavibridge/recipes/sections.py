@@ -6,8 +6,10 @@
 names, so that a recipe written to a run folder always says which.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib import import_module
+from inspect import getmembers, isabstract, isclass
 from typing import Any, Literal
 
 from pydantic import create_model
@@ -40,6 +42,19 @@ def read_section(section: str, value: Any) -> Config:
     room = ROOMS[section]
     return validate(
         section_model(room, _kind(section, value)), {**value, "kind": _kind(section, value)}, section
+    )
+
+
+def section_type(section: str, value: Any) -> type[Config]:
+    """The settings that a section not yet read has: those of its kind, or what all kinds of the room have."""
+    room = ROOMS[section]
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if kind in registry.kinds(room):
+        return section_model(room, str(kind))
+    base = import_module(f"lavibridge.{room}.base")
+    contracts: Iterator[Any] = (each for _, each in getmembers(base, isclass) if isabstract(each))
+    return next(
+        (each.Config for each in contracts if issubclass(getattr(each, "Config", int), Config)), Config
     )
 
 

@@ -3,18 +3,12 @@
 {suite, version, metric, hash, card, columns: {label: {n, steps, guidance}}, seed, seeds, prompts}
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from lavibridge.core.identity import card_hash
 from lavibridge.report.evaluations import Group
 from lavibridge.report.records import RunRecord
-
-
-def short_hash(card: Any) -> str:
-    """Twelve figures that name a card, as they stand in records.jsonl under `by`."""
-    return hashlib.sha256(json.dumps(card, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:12]
 
 
 def metric_cards(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -25,12 +19,12 @@ def metric_cards(groups: Sequence[Group]) -> list[dict[str, Any]]:
             for metric, entry in column.results["metrics"].items():
                 card = entry.get("card") or {}
                 made = found.setdefault(
-                    (number, metric, short_hash(card)),
+                    (number, metric, card_hash(card)),
                     {
                         "suite": group.suite,
                         "version": group.version,
                         "metric": metric,
-                        "hash": short_hash(card),
+                        "hash": card_hash(card),
                         "model": _said(card, "model"),
                         "identity": _said(card, "id"),
                         "resize": _said(card, "resize"),

@@ -5,7 +5,8 @@
     RUN/results.json         what is left of the latter where the folders are gone: no pictures, no pairs
 
 Numbers that do not mean the same are never put beside each other: a group shares suite, version, prompts and
-noises, and a table (report/scores.py) the metric's card as well.
+noises, and a table (report/scores.py) the metric's card as well. What an earlier checkpoint of a run scored
+is shown beside the run, under that checkpoint's name, and never as the run's own.
 """
 
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.evaluation.compare import MUST_AGREE
+from lavibridge.evaluation.kept import is_of_run, records_of
 from lavibridge.evaluation.records import Key, Record, read_records
 from lavibridge.report.records import RunRecord, optional_json
 
@@ -42,7 +44,7 @@ class Evaluation:
     @cached_property
     def records(self) -> Mapping[Key, Record]:
         """What is known of each picture, in the suite's order."""
-        found = read_records(self.folder).values() if self.folder else ()
+        found = records_of(self.folder, self.results).values() if self.folder else ()
         return {record.key: record for record in sorted(found, key=lambda record: record.file)}
 
 
@@ -67,10 +69,10 @@ def find_evaluations(runs: Sequence[RunRecord]) -> tuple[list[Evaluation], list[
             results = optional_json(folder / "results.json")
             if not results or (place.startswith("conditions/") and "compared" not in run.results):
                 notes += _unfinished(run.name, folder, place)
-            elif "metrics" not in results:
+            elif "metrics" not in results or "drawn_with" not in results:
                 notes.append(f"{run.name}: {place} is of an older version of lavibridge: evaluate anew")
             else:
-                beside = _beside(run, results) if place.startswith("conditions/") else None
+                beside = _beside(run, results) if place.startswith("conditions/") else _earlier(run, results)
                 mine.append(_evaluation(own, beside, number, folder, place, results))
         mine.sort(key=lambda each: not each.is_own)
         mine = mine or _without_folders(run, number, own)
@@ -121,7 +123,16 @@ def _evaluation(
 def _beside(run: RunRecord, results: Mapping[str, Any]) -> str | None:
     """What `lavi quickstart` calls these results; None where they are the bridge's own."""
     compared: Mapping[str, Any] = run.results.get("compared") or {}
-    return next((name for name, other in compared.items() if other == results), None)
+    return next((name for name, other in compared.items() if other == results), _earlier(run, results))
+
+
+def _earlier(run: RunRecord, results: Mapping[str, Any]) -> str | None:
+    """What to call results of another checkpoint than the run's newest; None where they are that one's."""
+    if is_of_run(run.folder, results):
+        return None
+    bridge = results["bridge"]
+    step = next((part for part in Path(bridge.get("folder", "")).parts if part.startswith("step-")), "")
+    return f"another checkpoint ({step or bridge['sha256'][:8]})"
 
 
 def _without_folders(run: RunRecord, number: int, own: str) -> list[Evaluation]:
@@ -129,7 +140,7 @@ def _without_folders(run: RunRecord, number: int, own: str) -> list[Evaluation]:
     if "metrics" not in run.results:
         return []
     compared: Mapping[str, Any] = run.results.get("compared") or {}
-    systems = [(None, run.results), *compared.items()]
+    systems = [(_earlier(run, run.results), run.results), *compared.items()]
     return [_evaluation(own, name, number, None, "results.json", results) for name, results in systems]
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lavibridge.core.errors import RunError
+from lavibridge.core.identity import card_hash
 from lavibridge.evaluation.compare import compare
-from lavibridge.report.cards import short_hash
 from lavibridge.report.evaluations import Evaluation, Group
 
 Cells = Mapping[str, Mapping[str, Any]]
@@ -75,7 +75,7 @@ def _by_card(columns: Sequence[Evaluation]) -> Iterator[tuple[str, dict[str, Map
     found: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
     for column in columns:
         for metric, entry in column.results["metrics"].items():
-            found.setdefault((metric, short_hash(entry.get("card"))), {})[column.label] = entry
+            found.setdefault((metric, card_hash(entry.get("card"))), {})[column.label] = entry
     for (metric, _), entries in found.items():
         yield metric, entries
 
@@ -94,7 +94,7 @@ def _table(group: Group, metric: str, entries: Mapping[str, Mapping[str, Any]]) 
         "suite": group.suite,
         "version": group.version,
         "metric": metric,
-        "card": short_hash(one.get("card")),
+        "card": card_hash(one.get("card")),
         "unit": one.get("unit", ""),
         "columns": [
             {"label": each.label, "run": each.run, "is_own": each.is_own}

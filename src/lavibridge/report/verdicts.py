@@ -1,12 +1,14 @@
 """A prompt with the pictures that were drawn of it, and what each judge says of each picture.
 
-case = {category, prompt, seed, shown: [{by, run, file, missing, verdicts}]}
+case = {category, prompt, seed, shown: [{by, run, file, undrawn, missing, verdicts}]}
 verdict = {metric, unit, score, clauses: {name: value}, wrong: {name: sentence}, reason}
 """
 
 from collections.abc import Sequence
 from typing import Any
 
+from lavibridge.core.errors import DataError, RunError
+from lavibridge.evaluation.draw import check_drawn
 from lavibridge.evaluation.records import Key, Record
 from lavibridge.report.evaluations import Evaluation
 from lavibridge.report.wording import SHARE
@@ -22,11 +24,18 @@ def case(key: Key, columns: Sequence[Evaluation]) -> dict[str, Any]:
 def _shown(evaluation: Evaluation, record: Record) -> dict[str, Any]:
     assert evaluation.folder is not None  # else it has no records
     entries = evaluation.results["metrics"]
+    is_there = (evaluation.folder / record.file).is_file()
+    if is_there:
+        try:
+            check_drawn(evaluation.folder, record)
+        except DataError as error:
+            raise RunError(str(error)) from None
     return {
         "by": evaluation.label,
         "run": evaluation.run,
         "file": f"{evaluation.place}/{record.file}",
-        "missing": not (evaluation.folder / record.file).is_file(),
+        "undrawn": record.undrawn,
+        "missing": not record.undrawn and not is_there,
         "verdicts": [
             _verdict(record, name, entries[name].get("unit", "")) for name in record.scores if name in entries
         ],

@@ -4,19 +4,31 @@
                            recipe.yaml ...       what `lavi train` writes
                            evaluation/SUITE/     what `lavi evaluate` writes
 
-A suite counts as measured when cell.json says so, with the options that the study has now.
+A suite counts as measured when cell.json says so, with the options that the study has now, and what lies
+there is of the bridge that the cell holds. Before a cell is left as it is, or taken over by another study, it
+is also compared by content: data and models (`moved`), prompts and metrics (`outdated`).
 """
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import RecipeError, RunError
 from lavibridge.core.files import read_json, write_json
+from lavibridge.core.identity import card_hash
+from lavibridge.evaluation.kept import is_of_run, read_results
+from lavibridge.evaluation.metrics.base import Metric, SetMetric
+from lavibridge.evaluation.sets.reference import reference_hash
+from lavibridge.evaluation.suite import open_metrics, open_prompts, read_suite
 from lavibridge.recipes.read import read_yaml
 from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.study.cells import Cell
 from lavibridge.study.study import SuiteUse
+from lavibridge.training.basis import section_identity
+from lavibridge.training.checkpoint import is_trained
 from lavibridge.training.run import RECIPE, flat, refuse_changes
+from lavibridge.training.standing import moved
 
 CELL = "cell.json"
 NO_MATTER = (
@@ -70,6 +82,7 @@ def begin_cell(folder: Path, cell: Cell, study: str) -> None:
                 "condition": cell.condition,
                 "seed": cell.seed,
                 "native": cell.native,
+                "vision": _vision(cell) if cell.native else None,
                 "recipe": _said(cell),
                 "suites": {},
             },
@@ -77,9 +90,41 @@ def begin_cell(folder: Path, cell: Cell, study: str) -> None:
 
 
 def is_measured(folder: Path, key: str, use: SuiteUse) -> bool:
-    """Whether the suite is done, as the study asks for it now."""
+    """Whether the suite is done, as the study asks for it now, by the bridge that the cell holds."""
     path = folder / CELL
-    return path.is_file() and read_json(path)["suites"].get(key) == use.model_dump(mode="json")
+    if not path.is_file() or read_json(path)["suites"].get(key) != use.model_dump(mode="json"):
+        return False
+    try:
+        return is_of_run(folder, read_results(evaluation(folder, key)))
+    except RunError:
+        return False
+
+
+def moved_from(folder: Path, cell: Cell) -> list[str]:
+    """What a finished cell stands on that is no longer as it was: data and models, a sentence each."""
+    if not cell.native:
+        return moved(folder, cell.recipe) if is_trained(folder, cell.recipe.training) else []
+    if not (folder / CELL).is_file():
+        return []
+    kept, now = read_json(folder / CELL).get("vision"), _vision(cell)
+    return [] if kept == now else [f"the vision model was {kept or 'not noted'}, is {now}"]
+
+
+def outdated(folder: Path, key: str, use: SuiteUse) -> bool:
+    """Whether a measured suite has other prompts now, or other metrics."""
+    results = read_results(evaluation(folder, key))
+    plan = read_suite(use.suite)
+    source = open_prompts(plan.prompts, use.prompts)
+    asked = {"suite": plan.name, "version": plan.version, "prompts": source.card()}
+    if json.loads(json.dumps(asked)) != {name: results.get(name) for name in asked}:
+        return True
+    judged = use.categories or source.categories
+    metrics = open_metrics(plan.metrics, use.metrics, source.categories)
+    return any(
+        card_hash(_measured_by(metric)) != card_hash(_without_count(results["metrics"].get(metric.name)))
+        for metric in metrics
+        if any(metric.judges(category) for category in judged)
+    )
 
 
 def note_measured(folder: Path, key: str, use: SuiteUse) -> None:
@@ -107,6 +152,22 @@ def _kept(folder: Path, cell: Cell) -> dict[str, Any] | None:
     if (folder / RECIPE).is_file():
         return {**_flat(make_recipe(read_yaml(folder / RECIPE))), **cell.said}
     return None
+
+
+def _vision(cell: Cell) -> str:
+    return section_identity(cell.recipe.vision.model_dump())
+
+
+def _measured_by(metric: Metric) -> dict[str, Any]:
+    """A metric's card as results hold it."""
+    if isinstance(metric, SetMetric):
+        return {**metric.card(), "reference": reference_hash(metric.config.reference)}
+    return metric.card()
+
+
+def _without_count(found: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The card of results; that a reference has so many pictures follows from which it is."""
+    return {} if found is None else {name: each for name, each in found["card"].items() if name != "n"}
 
 
 def _completed(kept: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The ceilings of a study's conditions: what each language model knows, at every layer and as it is read.
 
 They do not depend on training, so they are asked once for each language model and read-out, and kept in
-OUT/ceiling.json.
+OUT/ceiling.json by the content of the model's files, by the options, and by the libraries.
 """
 
 import json
@@ -16,11 +16,15 @@ from lavibridge.bridge import choices
 from lavibridge.connectors.parts.read_out import Choice
 from lavibridge.core.errors import LaviError
 from lavibridge.core.files import read_json, write_json
+from lavibridge.core.identity import versions
 from lavibridge.core.log import console, progress
 from lavibridge.study.ceiling import ceiling
 from lavibridge.study.cells import Cell
+from lavibridge.training.basis import section_identity
 
 KEPT = "ceiling.json"
+LIBRARIES = ("lavibridge", "torch", "transformers", "tokenizers")
+"""Whose versions may change a ceiling; ours also says what is asked."""
 READ: TypeAdapter[Choice | None] = TypeAdapter(Choice | None)
 
 
@@ -47,7 +51,8 @@ def find_ceilings(cells: Sequence[Cell], out: Path, *, ask: bool = True) -> dict
     path = out / KEPT
     kept: dict[str, Any] = read_json(path) if path.is_file() else {}
     conditions = {cell.condition: _asked(cell) for cell in cells}
-    missing = {key: options for options in conditions.values() if (key := _key(options)) not in kept}
+    keys = {name: key for name, options in conditions.items() if (key := _key(options)) is not None}
+    missing = {key: conditions[name] for name, key in keys.items() if key not in kept}
     if missing and ask:
         with progress("language models") as bar:
             task = bar.add_task("asking what they know", total=len(missing), status="")
@@ -55,10 +60,10 @@ def find_ceilings(cells: Sequence[Cell], out: Path, *, ask: bool = True) -> dict
                 try:
                     kept[key] = _ask(options)
                 except LaviError as error:
-                    console.print(f"no ceiling of {options['language']['source']}: {error}")
+                    _say_none(options, error)
                 bar.advance(task)
         write_json(path, kept)
-    return {name: _read(kept[_key(options)]) for name, options in conditions.items() if _key(options) in kept}
+    return {name: _read(kept[key]) for name, key in keys.items() if key in kept}
 
 
 def _asked(cell: Cell) -> dict[str, Any]:
@@ -76,8 +81,21 @@ def _ask(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: each.record() for name, each in found.items()}
 
 
-def _key(options: Mapping[str, Any]) -> str:
-    return json.dumps(options, sort_keys=True)
+def _key(options: Mapping[str, Any]) -> str | None:
+    """What a ceiling depends on, by content; None, with a word, where the model is not there."""
+    try:
+        files = section_identity(options["language"])
+    except LaviError as error:
+        _say_none(options, error)
+        return None
+    language = {
+        name: each for name, each in options["language"].items() if name not in ("source", "revision")
+    }
+    return json.dumps([files, language, options["read"], versions(*LIBRARIES)], sort_keys=True)
+
+
+def _say_none(options: Mapping[str, Any], error: LaviError) -> None:
+    console.print(f"no ceiling of {options['language']['source']}: {error}")
 
 
 def _read(kept: Mapping[str, Any]) -> Ceiling:

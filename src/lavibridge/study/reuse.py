@@ -1,4 +1,4 @@
-"""Cells that another study has made: of the same recipe, so that they need not be trained again.
+"""Cells that another study has made: of the same recipe, data and models, so that none is trained again.
 
     FOLDER/CONDITION/seed-S  with the same recipe, trained  --copy-->  OUT/CONDITION'/seed-S
 
@@ -12,9 +12,10 @@ from pathlib import Path
 
 from lavibridge.core.errors import RunError
 from lavibridge.core.files import read_json, write_json
+from lavibridge.core.lock import is_lock
 from lavibridge.core.log import console
 from lavibridge.study.cells import Cell
-from lavibridge.study.folder import CELL, differences
+from lavibridge.study.folder import CELL, differences, moved_from
 from lavibridge.training.checkpoint import is_trained
 
 
@@ -34,7 +35,9 @@ def take_over(cells: Sequence[Cell], out: Path, folders: Sequence[Path], study: 
             continue
         partial = place.with_name(f".{place.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(same, partial)
+        shutil.copytree(
+            same, partial, ignore=lambda _, names: [name for name in names if is_lock(Path(name))]
+        )
         kept = read_json(partial / CELL)
         write_json(partial / CELL, {**kept, "study": study, "condition": cell.condition})
         os.replace(partial, place)
@@ -42,4 +45,5 @@ def take_over(cells: Sequence[Cell], out: Path, folders: Sequence[Path], study: 
 
 
 def _is_same(cell: Cell, folder: Path) -> bool:
-    return not differences(folder, cell) and (cell.native or is_trained(folder, cell.recipe.training))
+    is_made = cell.native or is_trained(folder, cell.recipe.training)
+    return is_made and not differences(folder, cell) and not moved_from(folder, cell)

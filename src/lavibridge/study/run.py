@@ -5,24 +5,31 @@ A cell that fails is noted and the others go on. Ctrl-C stops all; the next call
 
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import LaviError, RunError
+from lavibridge.core.launch import ALONE, Part
+from lavibridge.core.lock import hold
 from lavibridge.core.log import console
-from lavibridge.evaluation.run import ALONE, Part, evaluate
+from lavibridge.evaluation.run import evaluate
+from lavibridge.evaluation.suite import read_suite
 from lavibridge.study.cells import Cell
 from lavibridge.study.folder import (
     begin_cell,
     check_cell,
     evaluation,
     is_measured,
+    moved_from,
     note_measured,
+    outdated,
 )
 from lavibridge.study.study import Study
 from lavibridge.training.checkpoint import is_trained
-from lavibridge.training.run import RECIPE
+from lavibridge.training.run import RECIPE, refuse_changes
+from lavibridge.training.start import check_start
 from lavibridge.training.train import train
 
 
@@ -49,15 +56,21 @@ def run_cells(
             "for: name one with --only CONDITION/seed-S"
         )
     for cell in cells:
+        if not cell.native:
+            check_start(cell.recipe, out / cell.name)
         check_cell(out / cell.name, cell)
+    for use in study.suites.values():
+        read_suite(use.suite)
     failures = []
     for number, cell in enumerate(cells, start=1):
-        if is_done(study, cell, out):
-            _say(f"[{number}/{len(cells)}] {cell.name}: done already")
-            continue
-        _say(f"[{number}/{len(cells)}] {cell.name}")
         try:
-            run_cell(study, cell, out, part, device)
+            refuse_changes(out / cell.name, moved_from(out / cell.name, cell))
+            if is_done(study, cell, out) and not is_outdated(study, cell, out):
+                _say(f"[{number}/{len(cells)}] {cell.name}: done already")
+                continue
+            _say(f"[{number}/{len(cells)}] {cell.name}")
+            with hold(out / cell.name) if part.of == 1 else nullcontext():  # parts hold what they write
+                run_cell(study, cell, out, part, device)
         except LaviError as error:
             failures.append(Failure(cell=cell.name, reason=str(error)))
         except Exception as error:  # memory that runs out in one cell says nothing of the next
@@ -75,6 +88,11 @@ def is_done(study: Study, cell: Cell, out: Path) -> bool:
     return is_made and all(is_measured(folder, key, use) for key, use in study.suites.items())
 
 
+def is_outdated(study: Study, cell: Cell, out: Path) -> bool:
+    """Whether a done cell was measured with other prompts or metrics than there are now."""
+    return any(outdated(out / cell.name, key, use) for key, use in study.suites.items())
+
+
 def run_cell(study: Study, cell: Cell, out: Path, part: Part, device: str) -> None:
     """Train what is not trained, measure what is not measured."""
     folder = out / cell.name
@@ -87,7 +105,7 @@ def run_cell(study: Study, cell: Cell, out: Path, part: Part, device: str) -> No
         begin_cell(folder, cell, study.name)
         bridge = Bridge.open(str(folder), device)
     for key, use in study.suites.items():
-        if is_measured(folder, key, use):
+        if is_measured(folder, key, use) and not outdated(folder, key, use):
             continue
         found = evaluate(
             bridge,

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from lavibridge.core.errors import RunError
-from lavibridge.core.files import read_json
 from lavibridge.evaluation.base import Task
-from lavibridge.evaluation.records import Key, Record, read_records
+from lavibridge.evaluation.kept import read_results, records_of
+from lavibridge.evaluation.records import Key, Record
 from lavibridge.evaluation.suite import open_prompts, read_suite
 from lavibridge.evaluation.tasks import make_tasks
 from lavibridge.study.cells import Cell
@@ -63,7 +63,25 @@ def read_finished(study: Study, cells: Sequence[Cell], out: Path) -> Finished:
             for key, use in study.suites.items()
             if is_measured(out / cell.name, key, use)
         }
+    for key in study.suites:
+        _check_alike(key, {name: by_suite[key] for name, by_suite in found.items() if key in by_suite})
     return found
+
+
+def _check_alike(key: str, measured: Mapping[tuple[str, int], Measured]) -> None:
+    """RunError where cells were measured on other prompts or by other judges: they are never paired."""
+    first: tuple[tuple[str, int], dict[str, Any]] | None = None
+    for cell, each in measured.items():
+        cards = {name: entry["card"] for name, entry in each.results["metrics"].items()}
+        now = {"version": each.results["version"], "prompts": each.results["prompts"], **cards}
+        first = first or (cell, now)
+        differing = [name for name in {**first[1], **now} if first[1].get(name) != now.get(name)]
+        if differing:
+            one, other = (f"{condition}/seed-{seed}" for condition, seed in (first[0], cell))
+            raise RunError(
+                f"{one} and {other} cannot stand in one table: {', '.join(differing)} of the suite '{key}' "
+                "changed between them; run the study again, and what is out of date is measured anew"
+            )
 
 
 def scores_of(row: Row, condition: str, seeds: Sequence[int], finished: Finished) -> Scores | None:
@@ -108,14 +126,15 @@ def _tasks(use: SuiteUse, seed: int) -> tuple[Task, ...]:
 
 
 def _read(folder: Path, tasks: tuple[Task, ...]) -> Measured:
-    records = read_records(folder)
+    results = read_results(folder)
+    records = records_of(folder, results)
     lost = sum(task.key not in records for task in tasks)
     if lost:
         raise RunError(
             f"{folder} lacks {lost} of {len(tasks)} pictures that it is said to have: delete cell.json above "
             "it, and the suite is measured again"
         )
-    return Measured(results=read_json(folder / "results.json"), records=records, tasks=tasks)
+    return Measured(results=results, records=records, tasks=tasks)
 
 
 def _by_prompt(row: Row, measured: Measured) -> dict[tuple[str, str], float]:
@@ -136,6 +155,8 @@ def _by_prompt(row: Row, measured: Measured) -> dict[tuple[str, str], float]:
 
 def _values(row: Row, record: Record) -> list[float] | None:
     """What the row takes of a picture: nothing ([]) where it was not scored, None where it does not apply."""
+    if record.undrawn:
+        return []
     if row.clause is not None:
         value = record.clauses[row.metric].get(row.clause)
         return None if value is None else list(value) if isinstance(value, list) else [float(value)]

@@ -100,6 +100,8 @@ def _first(tasks: Sequence[Task], count: int) -> list[Task]:
 def _shown(cell: Cell, task: Task, measured: Measured | None, folder: Path) -> Shown:
     if measured is None:
         return Shown(condition=cell.condition, picture=None, verdict="")
+    if measured.records[task.key].undrawn:
+        return Shown(condition=cell.condition, picture=None, verdict="not drawn")
     picture = read_picture(folder / task.file)
     picture.thumbnail((SIDE, SIDE))
     score = measured.records[task.key].scores.get("world")

@@ -21,7 +21,7 @@ is ours.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -42,6 +42,7 @@ from lavibridge.recipes.training import Alignment
 from lavibridge.training.batches import Batches
 from lavibridge.training.order import mix
 from lavibridge.training.own import own_encoder, reader
+from lavibridge.training.unfinished import Unfinished
 
 PICTURES = 256
 """How many noised pictures the queries come from."""
@@ -65,10 +66,12 @@ def align(
     settings: Alignment,
     log: JsonLog | None,
     seconds: float,
-) -> None:
-    """Train the connector for `settings.steps`, or until so many seconds are over.
+    reached: Unfinished,
+) -> bool:
+    """Train the connector from where it is to `settings.steps`, or until so many seconds are over.
 
-    Raises ModelError where the image model's own text encoder or its cross-attention layers cannot be used.
+    False where a signal has stopped it before; how far it is then is written down. ModelError where the image
+    model's own text encoder or its cross-attention layers cannot be used.
     """
     bridge.eval()  # no dropout: the loop sets its own mode
     check_alignable(bridge)
@@ -77,17 +80,22 @@ def align(
     weights = [weight for weight in bridge.connector.parameters() if weight.requires_grad]
     # AdamW took twice the steps to miss as little (LOG.md, 2026-11-22).
     optimizer = Muon(weights, settings.lr, weight_decay=0.0)
+    reached.restore(bridge.connector, optimizer)
     with ExitStack() as during:
         for model in (bridge.language, bridge.vision):
             during.enter_context(lora.left_out(model.backbone))
         queries = collect_queries(own, batches)
-        begun = perf_counter()
+        begun = perf_counter() - reached.seconds
         bar = during.enter_context(progress("steps"))
-        task = bar.add_task("aligning", total=settings.steps, status="")
-        for step, captions in enumerate(_captions(dataset, settings, batches.settings.seed)):
+        task = bar.add_task("aligning", total=settings.steps, completed=reached.step, status="")
+        for step in range(reached.step, settings.steps):
             done = max(step / settings.steps, (perf_counter() - begun) / seconds)
-            if done >= 1:
+            if reached.any_process(done >= 1):
                 break
+            if reached.stopped():
+                reached.keep(bridge.connector, optimizer)
+                return False
+            captions = _captions(dataset, settings, batches.settings.seed, step)
             rate = settings.lr * min(1.0, (step + 1) / WARMUP) * (1 + math.cos(math.pi * done)) / 2
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -106,9 +114,11 @@ def align(
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            reached.pass_step(perf_counter() - begun, bridge.connector, optimizer)
             if log is not None:
-                log.write({"step": step + 1, "missed": value, "lr": rate, "seconds": perf_counter() - begun})
+                log.write({"step": step + 1, "missed": value, "lr": rate, "seconds": reached.seconds})
             bar.update(task, completed=step + 1, status=f"missed {value:.1%}")
+    return True
 
 
 def check_alignable(bridge: Bridge) -> None:
@@ -200,13 +210,12 @@ def _noting(noted: list[Tensor]) -> Callable[..., None]:
     return note
 
 
-def _captions(dataset: Dataset, settings: Alignment, seed: int) -> Iterator[list[str]]:
-    """A batch of captions for each step, the same ones every time."""
-    for step in range(settings.steps):
-        chance = torch.Generator().manual_seed(mix(seed, step, 1))
-        samples = [
-            dataset.sample(index).captions
-            for index in torch.randint(len(dataset), (settings.batch,), generator=chance).tolist()
-        ]
-        places = torch.rand(len(samples), generator=chance).tolist()
-        yield [texts[int(place * len(texts))] for texts, place in zip(samples, places, strict=True)]
+def _captions(dataset: Dataset, settings: Alignment, seed: int, step: int) -> list[str]:
+    """The captions of a step, the same ones every time."""
+    chance = torch.Generator().manual_seed(mix(seed, step, 1))
+    samples = [
+        dataset.sample(index).captions
+        for index in torch.randint(len(dataset), (settings.batch,), generator=chance).tolist()
+    ]
+    places = torch.rand(len(samples), generator=chance).tolist()
+    return [texts[int(place * len(texts))] for texts, place in zip(samples, places, strict=True)]

@@ -35,8 +35,8 @@ def basis(recipe: Recipe, dataset: Dataset, processes: int) -> Basis:
     """What a session stands on; large model files are hashed once and remembered."""
     return Basis(
         data=dataset.fingerprint(),
-        language=_identity(recipe.language.model_dump()),
-        vision=_identity(recipe.vision.model_dump()),
+        language=section_identity(recipe.language.model_dump()),
+        vision=section_identity(recipe.vision.model_dump()),
         batch=recipe.training.batch,
         accumulate=recipe.training.accumulate,
         processes=processes,
@@ -71,13 +71,13 @@ def differences(kept: Mapping[str, Any], now: Basis) -> list[str]:
     return found
 
 
-def _identity(section: Mapping[str, Any] | str) -> str:
+def section_identity(section: Mapping[str, Any] | str) -> str:
     """The identity of the model, or of the two models, that a section names."""
     if isinstance(section, str):
         return source_identity(section)
     own = source_identity(str(section["source"]), section.get("revision"))
     beside = section.get("beside")
-    return own if beside is None else f"{own} and {_identity(beside)}"
+    return own if beside is None else f"{own} and {section_identity(beside)}"
 
 
 def _product(factors: list[int]) -> int:

@@ -31,7 +31,7 @@ from lavibridge.bridge import store
 from lavibridge.bridge.store import MANIFEST, checkpoints
 from lavibridge.core.errors import LaviError, RunError
 from lavibridge.core.files import read_json, sha256, write_json
-from lavibridge.core.tensors import save_tensors
+from lavibridge.core.tensors import check_finite, save_tensors
 from lavibridge.recipes.training import Training
 from lavibridge.training.basis import Basis
 from lavibridge.training.loop import State
@@ -119,7 +119,9 @@ def load_checkpoint(folder: Path, state: State, kept: Mapping[str, Any]) -> None
         load_weights(folder / "ema", state)
         state.ema.take_over()
     load_weights(folder / "bridge", state)
-    load_optimizer_tensors(state.optimizer, state.parts, load_file(folder / "optimizer.safetensors"))
+    remembered = load_file(folder / "optimizer.safetensors")
+    check_finite(remembered, f"what the optimiser remembers in {folder}")
+    load_optimizer_tensors(state.optimizer, state.parts, remembered)
     state.skips.samples = {int(step): tuple(names) for step, names in kept["skipped"].items()}
     state.step = int(kept["step"])
     state.seconds = float(kept["seconds"])

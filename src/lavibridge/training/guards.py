@@ -2,9 +2,12 @@
 
     loss of every sample, length of the gradient -> not finite, in any process -> samples to blame, by name
     three such steps on end, or more than `training.max_skips` in a run  ->  NotFiniteError names them all
+    weights after an update -> not finite        ->  NotFiniteError names part and rate
+    before a checkpoint: the last good pass once more -> not finite  ->  the same, and nothing is written
 
 One bad sample in a million pairs should not end a run of weeks, and a run that has gone wrong should not go
-on in silence.
+on in silence. Weights may be finite and ruined all the same (a rate of 1000 does that in one step): the pass
+that was finite before the last update tells these from pictures that are to blame.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +20,7 @@ from torch import Tensor
 from lavibridge.core.errors import NotFiniteError
 from lavibridge.training.batches import Batches
 from lavibridge.training.notes import say
+from lavibridge.training.optim import Parts
 
 ON_END = 3
 """So many skipped steps, one right after the other, end a run."""
@@ -69,6 +73,27 @@ def culprits(
     begin = step * batches.pictures_per_step
     bad = (~flags.flatten()).nonzero().flatten().tolist() or range(batches.pictures_per_step)
     return tuple(batches.visits.at(range(begin + place, begin + place + 1))[0][1].name for place in bad)
+
+
+def check_weights(parts: Parts, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """NotFiniteError where an update has left weights that are not finite; the same in every process."""
+    lengths = {
+        part: torch.stack(torch._foreach_norm(list(each.values()))) for part, each in parts.items() if each
+    }
+    if not bool(torch.cat([each.to("cpu") for each in lengths.values()]).isfinite().all()):
+        ruined = [part for part, each in lengths.items() if not bool(each.isfinite().all())]
+        raise diverged(ruined, optimizer, step, "are not finite, or above 1e19")
+
+
+def diverged(parts: Sequence[str], optimizer: torch.optim.Optimizer, step: int, what: str) -> NotFiniteError:
+    """The error of a run whose weights, not its pictures, have gone wrong."""
+    rates = {group["part"]: group["lr"] for group in optimizer.param_groups}
+    said = ", ".join(f"{part} (rate {rates[part]:.3g})" for part in parts)
+    return NotFiniteError(
+        f"step {step}: training has diverged: the weights of {said} {what}. They are not written, and the "
+        "checkpoints before stay as they are: lower the rates (training.lr) and go on from the newest with "
+        "--resume, or begin anew where there is none"
+    )
 
 
 def shorten(names: Sequence[str]) -> str:

@@ -2,14 +2,15 @@
 
     for each step:   losses of every pass -> gradient -> finite? -> clip -> optimiser -> average -> events
 
-Loss and gradient are looked at before the optimiser moves anything. A step that is not finite is skipped:
-weights, optimiser and average stay as good as they were, the step is counted, and the run goes on with the
-next pictures, until there have been too many such steps (training/guards.py).
+Loss and gradient are looked at before the optimiser moves anything, and the weights after. A step that is
+not finite is skipped: weights, optimiser and average stay as good as they were, the step is counted, and the
+run goes on with the next pictures, until there have been too many such steps (training/guards.py).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 
 import torch
@@ -20,7 +21,7 @@ from lavibridge.bridge import Bridge
 from lavibridge.recipes.training import Training
 from lavibridge.training.batches import Batches
 from lavibridge.training.ema import Ema
-from lavibridge.training.guards import Skips, culprits
+from lavibridge.training.guards import Skips, check_weights, culprits
 from lavibridge.training.optim import Parts, set_rates
 from lavibridge.training.order import mix
 from lavibridge.training.teacher import Teacher, taught
@@ -38,6 +39,8 @@ class State:
     ema: Ema | None
     teacher: Teacher | None = None
     """Who says what is to be predicted; None: noise and picture."""
+    proof: Callable[[], Float[Tensor, " sample"]] | None = None
+    """The last pass of this session whose loss and gradient were finite, to be computed once more."""
     step: int = 0
     """Steps taken, skipped ones included."""
     skips: Skips = field(default_factory=Skips)
@@ -122,7 +125,8 @@ def take_step(state: State, batches: Batches, settings: Training, clock: float) 
         torch.manual_seed(mix(settings.seed, state.step, turn, batches.process))
         is_last = turn + 1 == settings.accumulate
         with nullcontext() if is_last else state.alone(state.model):
-            loss = state.model(taught(state.teacher, draw), draw.t, draw.noise, settings.weighting)
+            passed = partial(state.model, taught(state.teacher, draw), draw.t, draw.noise, settings.weighting)
+            loss = passed()
             state.backward(loss.mean() / settings.accumulate)
         losses.append(loss.detach())
         times.append(draw.t)
@@ -135,7 +139,9 @@ def take_step(state: State, batches: Batches, settings: Training, clock: float) 
         state.optimizer.zero_grad(set_to_none=True)
         state.skips.add(state.step + 1, skipped, settings.max_skips)
     else:
+        state.proof = passed
         move(state, settings, total)
+        check_weights(state.parts, state.optimizer, state.step + 1)
     state.step += 1
     return Report(
         step=state.step,
@@ -161,6 +167,18 @@ def move(state: State, settings: Training, norm: Float[Tensor, ""]) -> None:
     state.optimizer.zero_grad(set_to_none=True)
     if state.ema is not None:
         state.ema.update(state.step)
+
+
+def is_sound(state: State) -> bool:
+    """Whether the last good pass still has a finite loss and gradient, in every process."""
+    if state.proof is None:
+        return True
+    with state.alone(state.model):
+        losses = state.proof()
+        state.backward(losses.mean())
+    found = [losses.detach(), *(gradient_norms(weights) for weights in state.parts.values() if weights)]
+    state.optimizer.zero_grad(set_to_none=True)
+    return not state.any_process(not all(bool(each.isfinite().all()) for each in found))
 
 
 def gradient_norms(weights: Mapping[str, nn.Parameter]) -> Float[Tensor, " parameter"]:

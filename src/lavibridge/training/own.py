@@ -7,11 +7,32 @@ import torch
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import LaviError, ModelError
+from lavibridge.core.registry import detect
+from lavibridge.core.sources import RANDOM
 from lavibridge.training.cache.features import Features
 from lavibridge.training.cache.keeper import Memory
 
 GIGABYTES = 1.0
 """Memory for what a language model makes of captions."""
+
+
+def check_own_encoder(bridge: Bridge, asked: str) -> None:
+    """Raise ModelError where the image model's own text encoder is of no known family; loads nothing."""
+    config = bridge.vision.config
+    try:
+        if config.source == RANDOM:
+            raise ModelError("a random toy has none")
+        detect("language", config.source, config.revision)
+    except LaviError as error:
+        raise refused(bridge, asked, error) from error
+
+
+def refused(bridge: Bridge, asked: str, error: LaviError) -> ModelError:
+    """What is said where the own text encoder cannot be used."""
+    return ModelError(
+        f"{asked} needs the image model's own text encoder, and that of "
+        f"'{bridge.vision.config.source}' cannot be used ({error}); leave {asked} out"
+    )
 
 
 def own_encoder(bridge: Bridge, asked: str) -> Bridge:
@@ -22,10 +43,7 @@ def own_encoder(bridge: Bridge, asked: str) -> Bridge:
     try:
         return Bridge.native(bridge.vision, str(bridge.device))
     except LaviError as error:
-        raise ModelError(
-            f"{asked} needs the image model's own text encoder, and that of "
-            f"'{bridge.vision.config.source}' cannot be used ({error}); leave {asked} out"
-        ) from error
+        raise refused(bridge, asked, error) from error
 
 
 def reader(bridge: Bridge) -> Callable[[Sequence[str]], TextFeatures]:

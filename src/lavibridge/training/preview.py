@@ -4,9 +4,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from lavibridge.data.base import Dataset
+from lavibridge.generation.finite import NotDrawnError
 from lavibridge.generation.sheet import contact_sheet, save_png
 from lavibridge.recipes.training import Preview
 from lavibridge.training.loop import State
+from lavibridge.training.notes import say
 
 FALLBACK = 4
 """How many captions are drawn when the recipe names no prompts."""
@@ -27,7 +29,11 @@ def draw_preview(state: State, settings: Preview, prompts: tuple[str, ...], run:
     """
     guidance = settings.guidance if state.bridge.learnt_guidance is None else None
     with state.ema.applied() if state.ema is not None else nullcontext():
-        images = state.bridge.generate(prompts, settings.seed, settings.steps, guidance)
+        try:
+            images = state.bridge.generate(prompts, settings.seed, settings.steps, guidance)
+        except NotDrawnError as error:  # no picture is worth the end of a run
+            say(f"note: no preview at step {state.step}: {error}")
+            return
     if run is None:
         return
     sheet = contact_sheet([[image] for image in images], prompts, [f"step {state.step}"])

@@ -2,7 +2,10 @@
 
     lavi train RECIPE                                                one process
     accelerate launch --num_processes 8 -m lavibridge train RECIPE   eight, each with its share of every batch
-    torchrun --nproc_per_node 8 -m lavibridge train RECIPE           the same
+    torchrun --nproc_per_node 8 -m lavibridge train RECIPE           the same, with GPUs or without
+
+What a launcher has started and what has joined are compared: two processes that do not know of each other
+would train twice, into one folder.
 
 Each process computes the losses of its own pictures; the gradients of the trained weights are averaged (DDP),
 so that all processes take the same step. Frozen weights are neither sent nor compared: every process reads
@@ -10,7 +13,8 @@ them from the same files, which `agree` makes sure of.
 """
 
 import hashlib
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import final
 
@@ -24,8 +28,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.device import pick_device
-from lavibridge.core.errors import RecipeError, RunError
+from lavibridge.core.errors import LaviError, RecipeError, RunError
+from lavibridge.core.launch import Part, local_rank, part_of_environment, say_alike
 from lavibridge.core.log import console
+from lavibridge.core.signals import at_once
 from lavibridge.recipes.training import Training
 
 ENDED: list[object] = []
@@ -59,10 +65,7 @@ class Processes:
             frozen = [name for name, weight in bridge.named_parameters() if not weight.requires_grad]
             buffers = [name for name, _ in bridge.named_buffers()]
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(bridge, frozen + buffers)
-            # LoRA that targets put above the layers that the connector reads gets no gradient.
-            unread = bridge.language.unread(bridge.connector.reading)
-            unused = any(weight.requires_grad for block in unread for weight in block.parameters())
-            self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused)
+            self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=idles(bridge))
         model: nn.Module = self.accelerator.prepare_model(bridge, device_placement=False)
         return model
 
@@ -90,6 +93,17 @@ class Processes:
         """Whether it is so in any process."""
         return self.largest(int(value)) > 0
 
+    def by_main(self, act: Callable[[], None]) -> None:
+        """Have the main process do something while the others wait for it; all fail where it fails."""
+        failed: Exception | None = None
+        if self.is_main:
+            try:
+                act()
+            except (LaviError, OSError) as error:
+                failed = error
+        if self.any(failed is not None):
+            raise failed or RunError("the main process has failed and says why")
+
     def take_from_main(self, weights: list[nn.Parameter]) -> None:
         """Give weights the values that they have in the main process."""
         for weight in weights:
@@ -105,15 +119,30 @@ class Processes:
             )
 
 
+def idles(bridge: Bridge) -> bool:
+    """Whether LoRA may stand above the layers that the connector reads, where no gradient comes from."""
+    language, reading = bridge.language, bridge.connector.reading
+    unread = language.unread(reading)
+    if unread:
+        return any(weight.requires_grad for block in unread for weight in block.parameters())
+    # All is read, or the model does not know its own blocks.
+    is_all_read = not {-1, language.spec.layers - 1}.isdisjoint(reading.layers)
+    return bridge.learns_through_language and not is_all_read
+
+
 @contextmanager
 def begin_processes(settings: Training) -> Iterator[Processes]:
     """The processes that the launcher has started, this one alone where there was none.
 
-    Leaves nothing behind: a program's next run may choose another precision.
+    Leaves nothing behind: a program's next run may choose another precision. RunError where they do not find
+    each other.
     """
-    precision = "bf16" if settings.precision == "bfloat16" else "no"
+    part = part_of_environment()
+    say_alike(os.environ)
+    is_cpu = pick_device(settings.device).type == "cpu"
+    refuse_shared_device(settings.device, part)
     try:
-        accelerator = Accelerator(mixed_precision=precision, cpu=settings.device == "cpu")
+        accelerator = join(part, "bf16" if settings.precision == "bfloat16" else "no", is_cpu)
         refuse_plugins(accelerator)
         accelerator.gradient_accumulation_steps = 1  # whatever Accelerate was told: the loop counts
         processes = Processes(accelerator, own_device(settings.device, accelerator))
@@ -127,6 +156,33 @@ def begin_processes(settings: Training) -> Iterator[Processes]:
         accelerator.end_training()
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def join(part: Part, precision: str, is_cpu: bool) -> Accelerator:
+    """Meet the other processes; RunError where not all that were started come together."""
+    try:
+        with at_once():  # a meeting that does not come about is waited for in C++
+            accelerator = Accelerator(mixed_precision=precision, cpu=is_cpu)
+    except (torch.distributed.DistError, ValueError) as error:
+        raise RunError(f"process {part.rank} of {part.of} cannot meet the others: {error}") from error
+    joined = Part(rank=accelerator.process_index, of=accelerator.num_processes)
+    if part.of > 1 and joined != part:
+        raise RunError(
+            f"the launcher has started {part.of} processes, and this one, number {part.rank}, has come to be "
+            f"number {joined.rank} of {joined.of}: each would train for itself. Start them by torchrun, on "
+            "NVIDIA's GPUs or with training.device=cpu"
+        )
+    return accelerator
+
+
+def refuse_shared_device(name: str, part: Part) -> None:
+    """RecipeError where this process would have no GPU of its own."""
+    own, there = local_rank() or 0, torch.cuda.device_count()
+    if part.of > 1 and own >= there > 0 and pick_device(name).type == "cuda":
+        raise RecipeError(
+            f"this is process {own} on its machine, counted from 0, and torch sees {there} GPUs there: start "
+            "one process for each (--nproc_per_node), or see CUDA_VISIBLE_DEVICES"
+        )
 
 
 def refuse_plugins(accelerator: Accelerator) -> None:

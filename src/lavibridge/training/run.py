@@ -1,12 +1,12 @@
 """The run folder: what may be begun or gone on with, and what is noted down before the first step.
 
 recipe.yaml  environment.json  log.jsonl  rejected.jsonl  samples/  checkpoints/step-N/
+align.jsonl  align.safetensors (training/unfinished.py)  .lock (core/lock.py)
 """
 
 import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import torch
 
 from lavibridge.core.errors import RunError
 from lavibridge.core.files import write_atomic, write_json
+from lavibridge.core.identity import versions
+from lavibridge.core.lock import is_lock
 from lavibridge.recipes.read import read_yaml
 from lavibridge.recipes.recipe import Recipe, dump_recipe, make_recipe
 
@@ -114,7 +116,9 @@ def check_empty(run: Path) -> None:
         raise RunError(f"{run} is a file: choose another --out")
     # All that a start leaves behind which failed on its data, or was killed while it wrote.
     foreign = [
-        path.name for path in run.glob("*") if path.name not in STARTED and not path.name.endswith(".partial")
+        path.name
+        for path in run.glob("*")
+        if path.name not in STARTED and not path.name.endswith(".partial") and not is_lock(path)
     ]
     if foreign:
         raise RunError(f"{run} exists and is not a run ({foreign[0]} is in it): choose another --out")
@@ -158,7 +162,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "device_name": name,
         "threads": torch.get_num_threads(),
-        **{library: _version(library) for library in LIBRARIES},
+        **versions(*LIBRARIES),
     }
 
 
@@ -173,10 +177,3 @@ def _flat(mapping: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", value
-
-
-def _version(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return "not installed"

@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
-from lavibridge.core.errors import RunError
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.training.basis import Basis
 from lavibridge.training.batches import Batches
 from lavibridge.training.checkpoint import checkpoints, save_checkpoint
-from lavibridge.training.loop import State
+from lavibridge.training.guards import check_weights, diverged
+from lavibridge.training.loop import State, is_sound
 from lavibridge.training.notes import say
 from lavibridge.training.preview import draw_preview, preview_prompts
 from lavibridge.training.processes import Processes
@@ -48,19 +48,21 @@ class Session:
     def save(self) -> None:
         """Write a checkpoint, if there is none of this step.
 
-        No process goes on, or ends, before it is whole, and all of them fail where it fails.
+        No process goes on, or ends, before it is whole, and all of them fail where it fails. Weights that
+        have diverged are never written: NotFiniteError, and the checkpoints before stay.
         """
         if self.saved_at == self.state.step:
             return
-        failed: RunError | None = None
-        if self.processes.is_main:
-            try:
-                keep = self.recipe.training.keep_checkpoints
-                say(f"checkpoint: {save_checkpoint(self.run, self.state, self.basis, keep)}")
-            except RunError as error:
-                failed = error
-        if self.processes.any(failed is not None):
-            raise failed or RunError("the main process could not write the checkpoint; it says why")
+        state, keep = self.state, self.recipe.training.keep_checkpoints
+        check_weights(state.parts, state.optimizer, state.step)
+        if not is_sound(state):
+            what = "give no finite loss or gradient to pictures that had one before"
+            raise diverged(
+                [part for part, weights in state.parts.items() if weights], state.optimizer, state.step, what
+            )
+        self.processes.by_main(
+            lambda: say(f"checkpoint: {save_checkpoint(self.run, state, self.basis, keep)}")
+        )
         self.saved_at = self.state.step
 
     def preview(self) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the step is finished and a checkpoint written; a second Ctrl-C stops at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: the step is finished and a checkpoint written; a second one stops at once."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -7,8 +7,7 @@ from threading import current_thread, main_thread
 from types import FrameType
 
 from lavibridge.core.log import console
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from lavibridge.core.signals import ending
 
 
 class Interrupted:
@@ -20,8 +19,8 @@ class Interrupted:
     def receive(self, number: int, frame: FrameType | None) -> None:
         """The handler: remember the signal, and let the next one act as usual."""
         self.by = number
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL if each == signal.SIGTERM else signal.default_int_handler)
+        for each in ending():
+            signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
         console.print("stopping after this step and writing a checkpoint; once more to stop at once")
 
     def share(self, largest: Callable[[int], int]) -> bool:
@@ -32,7 +31,7 @@ class Interrupted:
         return bool(found)
 
     def leave(self) -> None:
-        """End the program as the signal asks: Ctrl-C as KeyboardInterrupt (130), SIGTERM with 143."""
+        """End the program as the signal asks: Ctrl-C as KeyboardInterrupt (130), others with 128 + number."""
         if self.by == signal.SIGINT:
             raise KeyboardInterrupt
         if self.by is not None:
@@ -46,7 +45,7 @@ def watch() -> Iterator[Interrupted]:
     if current_thread() is not main_thread():  # only the main thread may set handlers
         yield interrupted
         return
-    before = {number: signal.signal(number, interrupted.receive) for number in SIGNALS}
+    before = {number: signal.signal(number, interrupted.receive) for number in ending()}
     try:
         yield interrupted
     finally:

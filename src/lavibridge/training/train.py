@@ -4,14 +4,17 @@ What is wrong is found from the cheap to the dear: folder, data, models, disk, a
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import perf_counter
 
 from lavibridge.core.device import set_threads
-from lavibridge.core.errors import NotFiniteError
+from lavibridge.core.errors import DataError, NotFiniteError, RunError
+from lavibridge.core.lock import hold
 from lavibridge.core.log import JsonLog, progress
 from lavibridge.data.base import Dataset, open_dataset
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import Rejected, write_rejections
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of
 from lavibridge.training.alerts import Unmoved, Waiting
@@ -26,13 +29,15 @@ from lavibridge.training.loop import Event, State, fit
 from lavibridge.training.metrics import LogSteps, ShowProgress
 from lavibridge.training.notes import say, say_captions, say_clock, say_trained
 from lavibridge.training.optim import published_rates
+from lavibridge.training.preview import preview_prompts
 from lavibridge.training.processes import Processes, begin_processes
 from lavibridge.training.room import check_room
 from lavibridge.training.run import check_run, note_run, refuse_changes, rewind
 from lavibridge.training.session import Session
-from lavibridge.training.sharding import check_sharding
 from lavibridge.training.signals import Interrupted, watch
-from lavibridge.training.trackers import check_trackers, open_journal
+from lavibridge.training.start import check_bridge, check_start
+from lavibridge.training.trackers import open_journal
+from lavibridge.training.unfinished import Unfinished
 
 ALIGNING = 0.75
 """Share of `max_minutes` that alignment may take: it teaches more in a minute than pictures do."""
@@ -42,30 +47,42 @@ def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
     """Train, or go on training, and return the run folder.
 
     Ctrl-C ends the step, writes a checkpoint and raises KeyboardInterrupt. Too many steps whose loss is not
-    finite end it with a checkpoint of the weights before the last of them, and NotFiniteError.
+    finite end it with a checkpoint of the weights before the last of them, and NotFiniteError. RunError where
+    another process writes into the folder.
     """
     run = Path(out)
-    check_sharding(recipe)
-    check_trackers(recipe.training.trackers)
-    changed = check_run(run, recipe, resume)
+    check_start(recipe, run)
     set_threads()
-    with begin_processes(recipe.training) as processes:
+    with begin_processes(recipe.training) as processes, ExitStack() as held:
+        processes.by_main(lambda: held.enter_context(_held(run)))
+        changed = check_run(run, recipe, resume)
         processes.wait()  # no process may find what a faster one has begun
         session = open_session(recipe, run, processes, changed)
         try:
-            if recipe.training.align is not None and session.saved_at < 0:
-                begin_aligned(session)
-            run_loop(session)
+            with watch() as interrupted:
+                if recipe.training.align is not None and session.saved_at < 0:
+                    begin_aligned(session, interrupted)
+                run_loop(session, interrupted)
         finally:
             session.batches.close()
     return run
 
 
+@contextmanager
+def _held(run: Path) -> Iterator[None]:
+    """Hold the run's folder; RunError where it cannot be written."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(hold(run))
+        except OSError as error:
+            raise RunError(f"{run} cannot be written: {error.strerror}; choose another --out") from error
+        yield
+
+
 def open_session(recipe: Recipe, run: Path, processes: Processes, changed: list[str]) -> Session:
     """Everything that a session needs, at the step that the newest checkpoint has reached."""
     settings = recipe.training
-    rejected = Rejected(run / "rejected.jsonl" if processes.is_main else None)
-    pictures = open_dataset(kind_of(recipe.data), recipe.data, rejected)
+    pictures = open_data(recipe, run, processes)
     dataset, held_out = hold_out(pictures, settings.validation)
     standing = basis(recipe, dataset, processes.count)
     processes.agree("data and models", f"{standing.data}; {standing.language}; {standing.vision}")
@@ -80,7 +97,14 @@ def open_session(recipe: Recipe, run: Path, processes: Processes, changed: list[
     if kept is not None:
         load_checkpoint(done[-1], state, kept)
     check_room(run, state, settings)
-    begin_folder(run, recipe, state, dataset, processes, changed)
+    check_bridge(recipe, bridge, preview_prompts(recipe.preview, dataset), kept is None)
+    batches = make_batches(recipe, bridge, dataset, processes)
+    try:
+        validator = make_validator(recipe, bridge, held_out, processes)
+        begin_folder(run, recipe, state, dataset, processes, changed)
+    except BaseException:
+        batches.close()
+        raise
     return Session(
         run=run,
         recipe=recipe,
@@ -88,9 +112,20 @@ def open_session(recipe: Recipe, run: Path, processes: Processes, changed: list[
         dataset=dataset,
         basis=standing,
         state=state,
-        batches=make_batches(recipe, bridge, dataset, processes),
-        validator=make_validator(recipe, bridge, held_out, processes),
+        batches=batches,
+        validator=validator,
     )
+
+
+def open_data(recipe: Recipe, run: Path, processes: Processes) -> Dataset:
+    """The data; where too much of it is rejected, the list is all that a start leaves behind."""
+    rejected = Rejected()
+    try:
+        return open_dataset(kind_of(recipe.data), recipe.data, rejected)
+    except DataError:
+        if processes.is_main and rejected.entries:
+            write_rejections(run / "rejected.jsonl", rejected.all)
+        raise
 
 
 def begin_folder(
@@ -101,13 +136,15 @@ def begin_folder(
     if processes.is_main:
         trained = {part: sum(p.numel() for p in weights.values()) for part, weights in state.parts.items()}
         note_run(run, recipe, processes.device, trained)
+        write_rejections(run / "rejected.jsonl", dataset.rejected.all)
         prune(run, None)
         rewind(run / "log.jsonl", state.step)
         done = checkpoints(run)
         if done:
             say(f"going on from {done[-1]}")
-        else:
-            (run / "align.jsonl").unlink(missing_ok=True)
+        elif settings.align is None:
+            for name in ("align.jsonl", "align.safetensors"):
+                (run / name).unlink(missing_ok=True)
         for text in changed:
             say(f"note: {text}")
         say_trained(trained, published_rates(kind_of(recipe.vision), settings.lr))
@@ -117,32 +154,47 @@ def begin_folder(
     processes.wait()
 
 
-def begin_aligned(session: Session) -> None:
+def begin_aligned(session: Session, interrupted: Interrupted) -> None:
     """Align the connector in every process alike, and keep it as the checkpoint of step 0."""
-    settings, state = session.recipe.training, session.state
+    settings, state, processes = session.recipe.training, session.state, session.processes
     assert settings.align is not None
-    begun = perf_counter()
-    log = JsonLog(session.run / "align.jsonl") if session.processes.is_main else None
+    reached = Unfinished(
+        run=session.run,
+        basis=session.basis,
+        every=settings.checkpoint_every,
+        stopped=lambda: interrupted.share(processes.largest),
+        any_process=processes.any,
+        is_main=processes.is_main,
+    )
+    if reached.look():
+        say(f"going on with the alignment after its step {reached.step}")
+    begun = perf_counter() - reached.seconds
+    if processes.is_main:
+        rewind(session.run / "align.jsonl", reached.step)
+    log = JsonLog(session.run / "align.jsonl") if processes.is_main else None
     limit = math.inf if settings.max_minutes is None else settings.max_minutes * 60 * ALIGNING
     try:
-        align(state.bridge, session.dataset, session.batches, settings.align, log, limit)
+        if not align(state.bridge, session.dataset, session.batches, settings.align, log, limit, reached):
+            say(f"the alignment is kept after its step {reached.step}: --resume goes on with it")
+            interrupted.leave()
     finally:
         if log is not None:
             log.close()
     # Each process has learnt from its own pictures.
-    session.processes.take_from_main(list(state.bridge.connector.parameters()))
+    processes.take_from_main(list(state.bridge.connector.parameters()))
     if state.ema is not None:
         state.ema.take_over()
     state.seconds = perf_counter() - begun
     session.save()
+    reached.done()
 
 
-def run_loop(session: Session) -> None:
+def run_loop(session: Session, interrupted: Interrupted) -> None:
     """The loop with its events, and the checkpoint at its end, however it ends."""
     settings, state = session.recipe.training, session.state
     if settings.preview_every and state.step == 0:
         session.preview()
-    with watch() as interrupted, progress("steps") as bar:
+    with progress("steps") as bar:
         events: list[Event] = []
         if session.processes.is_main:
             session.journal = open_journal(session.run, session.recipe, state.step)
@@ -164,7 +216,7 @@ def run_loop(session: Session) -> None:
             fit(state, session.batches, settings, events)
         except NotFiniteError:
             if state.step > 0:
-                session.save()
+                session.save()  # which says so where the weights are to blame, not the samples
             raise
         finally:
             if session.journal is not None:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import Conditioning, VisionSpec
+from lavibridge.core.identity import model_identity
+from lavibridge.core.layers import Folded
 
 
 class VisionModel(nn.Module, ABC):
@@ -35,6 +37,8 @@ class VisionModel(nn.Module, ABC):
     config: "VisionModel.Config"
     spec: VisionSpec
     backbone: nn.Module
+    folded: tuple[Folded, ...] = ()
+    """LoRA files that are part of the frozen weights (`read_lora_file`)."""
     autoencoder: Any
     """The frozen network between pictures and latents; its `config` has their scale and shift."""
     scheduler: Any
@@ -114,6 +118,10 @@ class VisionModel(nn.Module, ABC):
     @abstractmethod
     def flow_shift(self, shape: tuple[int, int, int]) -> float | None:
         """How far sampling latents of ``shape`` is shifted towards noise; None where it is no flow."""
+
+    def identity(self) -> str:
+        """What its pictures depend on beside its inputs: files and options, not where they lie."""
+        return model_identity(self, self.config, *(each.sha256 for each in self.folded))
 
     def encode(
         self, images: Float[Tensor, "batch 3 height width"], generator: torch.Generator | None = None

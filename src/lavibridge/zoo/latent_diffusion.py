@@ -1,14 +1,17 @@
-"""What the miniature image models share: stored latents, a loss, and scores by the exact checker.
+"""What the miniature image models share: stored latents, noise, lessons, and scores by the exact checker.
 
-    x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) e        loss = w(t) |e - e(x_t, t, caption)|^2
+    x_t = alpha_t x_0 + sigma_t e        loss = w(t) |e - e(x_t, t, caption)|^2
 
-A tenth of the captions is empty, as in the published models. A text tower that learns along also answers what
-its captions tell (zoo/told.py). The error is weighted as if it were the
-velocity's: on so few latents, what is in the picture is decided while it is almost all noise.
+A tenth of the captions is empty, as in the published models. A text tower that learns along also answers
+what its captions tell (zoo/told.py). The error is weighted as if it were the velocity's: on so few latents,
+what is in the picture is decided while it is almost all noise. A flow predicts the velocity itself.
+
+Which captions a step draws, and how many of its times are late, is its `Lesson`: what a model never learns
+among all other pictures, it learns in steps of their own (LOG.md, 2026-11-21).
 """
 
 from abc import abstractmethod
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,11 +20,11 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from lavibridge.core.files import models_folder
-from lavibridge.core.log import progress
 from lavibridge.diffusion.objective import snr, weight
+from lavibridge.diffusion.schedule import Schedule
 from lavibridge.world.captions import Pair, prompts
 from lavibridge.world.checker import check
 from lavibridge.zoo.pool import as_images, make_pairs, pictures
@@ -29,15 +32,22 @@ from lavibridge.zoo.pretraining import Pretraining
 from lavibridge.zoo.told import Questions, told
 
 EMPTY_CAPTIONS = 0.1
-FIRST = {"one": 3.0}
-LATER = {"two": 1.5, "spatial": 3.0, "counting": 2.0}
-"""How many times as often a picture of a category is drawn: shapes are learnt from single things first."""
-PLACED = 20.0
-"""The same for captions that say where in the picture a thing is."""
-PLACING, PLACING_PLACED = {"spatial": 20.0}, 60.0
-"""The same while places and directions are learnt: five sixths of the pictures are of such captions."""
-NUMBERS = {"counting": 30.0}
-"""The same while numbers are learnt."""
+HARD_MIX: dict[str, float] = {
+    "one": 0.05,
+    "plain": 0.02,
+    "two": 0.08,
+    "color": 0.03,
+    "shape": 0.13,
+    "texture": 0.13,
+    "spatial": 0.05,
+    "non-spatial": 0.16,
+    "complex": 0.18,
+    "counting": 0.10,
+    "negation": 0.01,
+    "long": 0.06,
+}
+"""Shares of the categories in the pool's second part, most of which the training mix has in a few hundredths:
+two things told by one kind of attribute, interactions, three things, long captions."""
 LATE = 0.8
 """Where late times begin, as a share of the schedule: there it is decided what lies where."""
 ASKED = 0.5
@@ -49,6 +59,25 @@ schedule's times."""
 SCORED = ("one", "two", "spatial")
 
 Latents = Float[Tensor, "batch 4 16 16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """What some of a pretraining's steps draw."""
+
+    steps: Container[int] = range(10**9)
+    emphasis: Mapping[str, float]
+    """How many times as often a picture of a category is drawn; 1 where it is not named."""
+    placed: float = 1.0
+    """The same for captions that say where in the picture a thing is, times its category's."""
+    hard: bool = False
+    """Whether the pool's second part is drawn from (HARD_MIX), and the first part not."""
+    late_every: int = 3
+    """Every which time is a late one. Places and numbers are decided while all is noise."""
+
+
+PLACES = Lesson(steps=range(4_000, 6_500), emphasis={"spatial": 20.0}, placed=60.0, late_every=1)
+"""Five sixths of the pictures are of captions that say where things are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +98,9 @@ class Text:
 
     tokens: Float[Tensor, "batch token width"]
     mask: Int[Tensor, "batch token"] | None = None
-    belongs: Int[Tensor, "batch token kind"] | None = None
-    """Where words are asked what they belong to: the answers (zoo/belongs.py)."""
+    pooled: Float[Tensor, "batch _"] | None = None
+    belongs: Int[Tensor, "batch first kind"] | None = None
+    """Where words are asked what they belong to: the answers of the first tokens (zoo/belongs.py)."""
 
 
 class LatentDiffusionPretraining(Pretraining):
@@ -78,23 +108,12 @@ class LatentDiffusionPretraining(Pretraining):
 
     draw_options: ClassVar[Mapping[str, Any]] = {}
     """What the pipeline is called with besides prompts, steps and guidance."""
-    singles_until: int = 8_000
-    """The step from which the harder categories are drawn more often."""
-    later_emphasis: ClassVar[Mapping[str, float]] = LATER
-    """How many times as often a category is drawn from then on."""
-    later_placed: float = PLACED
-    """The same for captions that say where a thing is."""
-    placing: range = range(4_000, 6_500)
-    """The steps in which places and directions are learnt: among all other pictures and times they never
-    were, by themselves they were after 1,600 steps."""
-    late_every: int = 3
-    """Every which time is a late one; while places or numbers are learnt, all are (LOG.md, 2026-11-21)."""
-    numbers: Container[int] = ()
-    """The steps in which numbers are learnt."""
+    lessons: ClassVar[tuple[Lesson, ...]]
+    """The first one that holds a step is the step's; the last one holds all of them."""
     questions: Questions | None = None
     """For a text tower that learns along."""
-    alpha_bar: Float[Tensor, " time"]
-    """Share of the picture's variance that is left at each time, from the model's own schedule."""
+    schedule: Schedule
+    """Signal and noise at each time, from the model's own scheduler."""
 
     def __init__(self, autoencoder: Path | None = None, pool: int = 50_000) -> None:
         torch.manual_seed(self.seed)
@@ -102,28 +121,15 @@ class LatentDiffusionPretraining(Pretraining):
         self.vae = AutoencoderKL.from_pretrained(folder).float().eval()
         self.vae.register_to_config(_name_or_path="")  # a path of this machine, which exports would carry on
         self.pairs = pairs = make_pairs(self.seed + 2, pool)
-        self.first, self.later, self.of_places, self.of_numbers = (
-            torch.tensor(
-                [emphasis.get(pair.category, 1.0) * (placed if _is_placed(pair) else 1.0) for pair in pairs]
-            )
-            for emphasis, placed in (
-                (FIRST, PLACED),
-                (self.later_emphasis, self.later_placed),
-                (PLACING, PLACING_PLACED),
-                (NUMBERS, 1.0),
-            )
-        )
+        if any(lesson.hard for lesson in self.lessons):
+            pairs += make_pairs(self.seed + 5, pool, HARD_MIX)
+        hard = torch.arange(len(pairs)) >= pool
+        self.emphasis = [_emphasis(lesson, pairs) * (hard == lesson.hard) for lesson in self.lessons]
         self.captions = ["", *(pair.caption for pair in pairs)]
         self.told = torch.tensor([told(pair.spec) for pair in pairs])
-        means, spreads = [], []
-        with torch.no_grad(), progress("batches") as bar:
-            task = bar.add_task("store latents", total=-(-pool // 100), status="")
-            for start in range(0, pool, 100):
-                posterior = self.vae.encode(as_images(pictures(pairs[start : start + 100]))).latent_dist
-                means.append(posterior.mean.half())
-                spreads.append(posterior.std.half())
-                bar.advance(task)
-        self.means, self.spreads = torch.cat(means), torch.cat(spreads)
+        self.means = torch.empty(len(pairs), 4, 16, 16, dtype=torch.float16)
+        self.spreads = torch.empty_like(self.means)
+        self.is_stored = torch.zeros(len(pairs), dtype=torch.bool)
 
     @abstractmethod
     def read(self, captions: list[str]) -> Text:
@@ -156,19 +162,20 @@ class LatentDiffusionPretraining(Pretraining):
 
     def loss(self, step: int) -> Tensor:
         """Weighted squared error of the predicted noise; times are spread, more of them late."""
-        emphasis, late_every = self._lesson(step)
-        chosen = torch.multinomial(emphasis, self.batch)
-        mean, spread = self.means[chosen].float(), self.spreads[chosen].float()
-        latents = (mean + spread * torch.randn_like(mean)) * self.vae.config.scaling_factor
+        lesson = next(index for index, each in enumerate(self.lessons) if step in each.steps)
+        chosen = self.choose(self.emphasis[lesson])
+        latents = self.latents(chosen)
         noise = torch.randn_like(latents)
         even = (torch.arange(self.batch) + torch.rand(())) / self.batch
-        is_late = torch.arange(self.batch) % late_every == 0
+        is_late = torch.arange(self.batch) % self.lessons[lesson].late_every == 0
         even = torch.where(is_late, LATE + (1 - LATE) * even, self.times(even))
-        t = (even * len(self.alpha_bar)).long().clamp(max=len(self.alpha_bar) - 1)
+        t = (even * len(self.schedule.times)).long().clamp(max=len(self.schedule.times) - 1)
         kept = torch.rand(self.batch) >= EMPTY_CAPTIONS
         captions = [self.captions[row] for row in torch.where(kept, chosen + 1, 0).tolist()]
-        alpha_bar = self.alpha_bar[t][:, None, None, None]
-        noisy = alpha_bar.sqrt() * latents + (1 - alpha_bar).sqrt() * noise
+        alpha, sigma = (
+            share[t][:, None, None, None] for share in (self.schedule.alphas, self.schedule.sigmas)
+        )
+        noisy = alpha * latents + sigma * noise
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         text = self.read(captions)
         noised = Noised(rows=chosen, latents=latents, noise=noise, t=t, noisy=noisy)
@@ -177,18 +184,27 @@ class LatentDiffusionPretraining(Pretraining):
             loss = loss + ASKED * self.questions(text.tokens[kept], self.told[chosen[kept]])
         return loss
 
-    def _lesson(self, step: int) -> tuple[Float[Tensor, " pair"], int]:
-        """How often each picture is drawn in a step, and which of its times are late: every which one."""
-        if step in self.placing:
-            return self.of_places, 1
-        if step in self.numbers:
-            return self.of_numbers, 1
-        return (self.later if step >= self.singles_until else self.first), self.late_every
+    def choose(self, emphasis: Float[Tensor, " pair"]) -> Int[Tensor, " batch"]:
+        """Rows of the pool for a batch, each as often as it is emphasised."""
+        return torch.multinomial(emphasis, self.batch)
+
+    def latents(self, rows: Int[Tensor, " batch"]) -> Latents:
+        """Latents of pictures of the pool, drawn anew from what the autoencoder made of each once."""
+        missing = rows[~self.is_stored[rows]].unique()
+        if len(missing):
+            images = as_images(pictures([self.pairs[row] for row in missing.tolist()]))
+            with torch.no_grad():
+                posterior = self.vae.encode(images).latent_dist
+            self.means[missing] = posterior.mean.half()
+            self.spreads[missing] = posterior.std.half()
+            self.is_stored[missing] = True
+        mean, spread = self.means[rows].float(), self.spreads[rows].float()
+        return (mean + spread * torch.randn_like(mean)) * self.vae.config.scaling_factor
 
     def weighted_error(self, noised: "Noised", predicted: Latents) -> Float[Tensor, " batch"]:
         """Squared error of the predicted noise, as much worth as the velocity's."""
-        share = self.alpha_bar[noised.t]
-        weights = weight("velocity", 0.0, snr(share.sqrt(), (1 - share).sqrt()), "epsilon")
+        ratio = snr(self.schedule.alphas[noised.t], self.schedule.sigmas[noised.t])
+        weights = weight("velocity", 0.0, ratio, "epsilon")
         return weights.clamp(max=MOST_WEIGHT) * (predicted - noised.noise).square().mean(dim=(1, 2, 3))
 
     def scores(self, count: int = 60) -> dict[str, float]:
@@ -204,6 +220,13 @@ class LatentDiffusionPretraining(Pretraining):
                 found["shape"] = sum(bool(verdict["shape"]) for verdict in verdicts) / count
         return found
 
+    def restore(self, folder: Path) -> None:
+        """Every network of the pipeline, frozen ones too; questions begin anew."""
+        for name, part in self.pipeline().components.items():
+            if isinstance(part, nn.Module):
+                kind: Any = type(part)  # of Diffusers or of Transformers
+                part.load_state_dict(kind.from_pretrained(folder / name).float().state_dict())
+
     def export(self, folder: Path) -> None:
         """A folder with `model_index.json`, in float16."""
         pipeline = self.pipeline()
@@ -211,5 +234,11 @@ class LatentDiffusionPretraining(Pretraining):
         pipeline.to(torch.float32)
 
 
-def _is_placed(pair: Pair) -> bool:
-    return any(group.place is not None for group in pair.spec.groups)
+def _emphasis(lesson: Lesson, pairs: Sequence[Pair]) -> Float[Tensor, " pair"]:
+    """How often each of the pairs is drawn."""
+
+    def of(pair: Pair) -> float:
+        is_placed = any(group.place is not None for group in pair.spec.groups)
+        return lesson.emphasis.get(pair.category, 1.0) * (lesson.placed if is_placed else 1.0)
+
+    return torch.tensor([of(pair) for pair in pairs])

@@ -21,7 +21,8 @@ from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from lavibridge.core.files import models_folder
-from lavibridge.zoo.latent_diffusion import STEPS, LatentDiffusionPretraining, Noised, Text
+from lavibridge.diffusion.schedule import diffusion_schedule
+from lavibridge.zoo.latent_diffusion import STEPS, LatentDiffusionPretraining, Lesson, Noised, Text
 from lavibridge.zoo.stable_diffusion import SCHEDULE
 from lavibridge.zoo.tokenizers import wordpiece_tokenizer
 from lavibridge.zoo.told import Questions
@@ -37,8 +38,7 @@ class LatentDiffusionBertPretraining(LatentDiffusionPretraining):
     steps = 3_500
     taught_until = 1_500
     """Steps on captions alone."""
-    singles_until = 0
-    placing = range(0)
+    lessons = (Lesson(emphasis={"two": 1.5, "spatial": 3.0, "counting": 2.0}, placed=20.0),)
     batch = 32
     lr = 7e-4
     # Every size is told twice as large as it is; DDIM is of first order, so it takes more steps.
@@ -70,7 +70,7 @@ class LatentDiffusionBertPretraining(LatentDiffusionPretraining):
         self.questions = Questions(config.d_model)
         self.networks = nn.ModuleDict({"unet": self.unet, "bert": self.bert, "questions": self.questions})
         self.scheduler = DDIMScheduler(**SCHEDULE, clip_sample=False, set_alpha_to_one=False)
-        self.alpha_bar = self.scheduler.alphas_cumprod
+        self.schedule = diffusion_schedule(self.scheduler.alphas_cumprod)
 
     def loss(self, step: int) -> Tensor:
         """What mini-sd's tower says of captions, then what the denoiser's loss says of both networks."""

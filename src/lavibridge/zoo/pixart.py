@@ -13,10 +13,8 @@ so, nor in 500 under mini-t5-base without them (LOG.md, 2026-11-22, docs/decisio
 """
 
 import math
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from diffusers import DPMSolverMultistepScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
@@ -26,8 +24,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import T5EncoderModel, T5Tokenizer
 
 from lavibridge.core.files import models_folder
+from lavibridge.diffusion.schedule import diffusion_schedule
 from lavibridge.zoo.belongs import NOT_ASKED, WordQuestions, belongs
-from lavibridge.zoo.latent_diffusion import LatentDiffusionPretraining, Latents, Noised, Text
+from lavibridge.zoo.latent_diffusion import LatentDiffusionPretraining, Latents, Lesson, Noised, Text
 from lavibridge.zoo.shown import PatchQuestions, shown
 
 SCHEDULE = {
@@ -65,18 +64,17 @@ class PixArtPretraining(LatentDiffusionPretraining):
     """The transformer under a text encoder that stays frozen."""
 
     name = "mini-pixart"
-    steps = 41_000
-    singles_until = 4_000
-    later_emphasis: ClassVar[Mapping[str, float]] = {
-        "two": 4.0,
-        "spatial": 3.0,
-        "color": 3.0,
-        "texture": 3.0,
-        "shape": 3.0,
-    }
-    later_placed = 2.0
-    placing = range(0)
-    late_every = 6
+    steps = 80_000
+    lessons = (
+        Lesson(steps=range(4_000), emphasis={"one": 3.0}, placed=20.0, late_every=6),
+        Lesson(
+            steps=range(41_000),
+            emphasis={"two": 4.0, "spatial": 3.0, "color": 3.0, "texture": 3.0, "shape": 3.0},
+            placed=2.0,
+            late_every=6,
+        ),
+        Lesson(emphasis={}, hard=True, late_every=6),
+    )
     batch = 32
     lr = 1e-3
     muon_lr = 1e-2  # took half of the steps that AdamW alone took (LOG.md, 2026-11-21)
@@ -114,6 +112,7 @@ class PixArtPretraining(LatentDiffusionPretraining):
             module.register_forward_hook(lambda _module, _in, out, name=name: self._inner.update({name: out}))
         self.scheduler = DPMSolverMultistepScheduler(**SCHEDULE)
         self.alpha_bar = self.scheduler.alphas_cumprod
+        self.schedule = diffusion_schedule(self.alpha_bar)
         self.log_variances = log_variances(self.scheduler.betas, self.alpha_bar)
 
     def times(self, even: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:

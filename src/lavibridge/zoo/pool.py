@@ -1,6 +1,7 @@
 """Pools of world pairs, made once with every core and then drawn from."""
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
@@ -9,16 +10,17 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from lavibridge.world.captions import Pair, sample_pair
+from lavibridge.world.captions import TRAINING_MIX, Pair, sample_pair
 from lavibridge.world.drawing import draw
 
 
-def make_pairs(seed: int, count: int) -> list[Pair]:
-    """The pairs 0 .. count - 1 of a seed."""
+def make_pairs(seed: int, count: int, mix: Mapping[str, float] = TRAINING_MIX) -> list[Pair]:
+    """The pairs 0 .. count - 1 of a seed, drawn by shares of the categories."""
+    pair = partial(sample_pair, seed, mix=mix)
     if count < 2000:
-        return [sample_pair(seed, index) for index in range(count)]
+        return [pair(index) for index in range(count)]
     with ProcessPoolExecutor(os.cpu_count()) as workers:
-        return list(workers.map(partial(sample_pair, seed), range(count), chunksize=500))
+        return list(workers.map(pair, range(count), chunksize=500))
 
 
 def pictures(pairs: list[Pair]) -> UInt8[Tensor, "pairs 64 64 3"]:

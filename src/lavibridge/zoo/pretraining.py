@@ -2,7 +2,8 @@
 
 Everything random in step k is a function of (seed, k), so a run that is stopped and resumed sees the same
 batches. The learning rate rises for `WARMUP` steps, stays, and falls linearly to zero over the last `DECAY`
-of the steps; what is exported is an exponential moving average of the weights.
+of the steps; what is exported is an exponential moving average of the weights. A job can also go on from a
+folder that was exported, with fresh moments: then the rate rises and falls over the steps that are added.
 """
 
 import math
@@ -20,7 +21,10 @@ from lavibridge.core.errors import RunError
 from lavibridge.core.files import read_json, write_json
 from lavibridge.core.log import JsonLog, console, progress
 from lavibridge.core.muon import Muon
+from lavibridge.core.tensors import check_finite
 
+MADE = "pretraining.json"
+"""What an exported folder says of how it was made."""
 WARMUP = 100
 DECAY = 0.3
 EMA_HALF_LIFE = 100
@@ -59,22 +63,28 @@ class Pretraining(ABC):
     def export(self, folder: Path) -> None:
         """Write the published folder layout in float16; called with averaged weights, in eval mode."""
 
+    def restore(self, folder: Path) -> None:
+        """Take the weights of an exported folder. Raises RunError where the job cannot go on from one."""
+        raise RunError(f"{self.name} does not go on from a folder: make it anew, without --from {folder}")
+
 
 def pretrain(
     job: Pretraining,
     work: Path,
     *,
     steps: int | None = None,
+    begin: Path | None = None,
     every_minutes: float = 3.0,
     score_minutes: float = 10.0,
 ) -> dict[str, float]:
     """Run a job to its last step, from its newest checkpoint under `work` if there is one.
 
-    Returns the scores. Whatever ends it early (Ctrl-C, a loss that is not finite), the state is saved first.
+    Without one it begins with the weights and the step of the exported folder `begin`, or at random. Returns
+    the scores. Whatever ends it early (Ctrl-C, a loss that is not finite), the state is saved first.
     """
     set_threads()
     last = steps or job.steps
-    run = _Run(job, work)
+    run = _Run(job, work, begin)
     log = JsonLog(work / "log.jsonl")
     try:
         _advance(run, last, log, 60 * every_minutes, 60 * score_minutes)
@@ -127,14 +137,21 @@ def export(job: Pretraining, work: Path, folder: Path) -> None:
         "seed": job.seed,
         "cpu_hours": round(run.cpu_seconds / 3600, 2),
     }
-    write_json(folder / "pretraining.json", made)
+    write_json(folder / MADE, made)
 
 
 class _Run:
     """The moving parts of a pretraining: optimiser, average, position."""
 
-    def __init__(self, job: Pretraining, work: Path) -> None:
+    def __init__(self, job: Pretraining, work: Path, begin: Path | None = None) -> None:
         self.job, self.work = job, work
+        self.begun, self.step, self.seconds, self.cpu_seconds = 0, 0, 0.0, 0.0
+        is_resumed = (work / "position.json").exists()
+        if begin is not None and not is_resumed:
+            job.restore(begin)
+            made = read_json(begin / MADE)
+            self.begun = self.step = made["steps"]
+            self.cpu_seconds = 3600 * made["cpu_hours"]
         self.parameters = [p for p in job.networks.parameters() if p.requires_grad]
         matrices = job.matrices()
         rest = [p for p in self.parameters if all(p is not matrix for matrix in matrices)]
@@ -147,9 +164,8 @@ class _Run:
         if matrices:
             self.optimizers["muon"] = (Muon(matrices, lr=job.muon_lr), job.muon_lr)
         self.average = [p.detach().clone() for p in self.parameters]
-        self.step, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
         work.mkdir(parents=True, exist_ok=True)
-        if (work / "position.json").exists():
+        if is_resumed:
             self._load()
 
     def advance(self, last: int) -> float:
@@ -166,12 +182,13 @@ class _Run:
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for optimizer, lr in self.optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = lr * _schedule(self.step, last)
+                group["lr"] = lr * _schedule(self.step - self.begun, last - self.begun)
             with self._rounded():
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        keep = min(0.5 ** (1 / EMA_HALF_LIFE), (1 + self.step) / (10 + self.step))
+        taken = self.step - self.begun
+        keep = min(0.5 ** (1 / EMA_HALF_LIFE), (1 + taken) / (10 + taken))
         torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - keep)
         self.seconds += time.monotonic() - started
         self.cpu_seconds += time.process_time() - cpu
@@ -203,7 +220,11 @@ class _Run:
         return found
 
     def save(self) -> None:
-        """Write the state; the position is written last and names the file, so a cut-off save is ignored."""
+        """Write the state; the position is written last and names the file, so a cut-off save is ignored.
+
+        ModelError, and the state before stays, where weights are not finite.
+        """
+        check_finite(self.job.networks.state_dict(), f"the networks of {self.job.name} at step {self.step}")
         name = f"state-{self.step}.pt"
         state = {
             "networks": self.job.networks.state_dict(),
@@ -213,6 +234,7 @@ class _Run:
         torch.save(state, self.work / name)
         position = {
             "step": self.step,
+            "begun": self.begun,
             "seconds": self.seconds,
             "cpu_seconds": self.cpu_seconds,
             "state": name,
@@ -225,6 +247,7 @@ class _Run:
     def _load(self) -> None:
         position = read_json(self.work / "position.json")
         state = torch.load(self.work / position["state"], weights_only=True)
+        check_finite(state["networks"], f"the networks in {self.work / position['state']}")
         try:
             self.job.networks.load_state_dict(state["networks"])
         except RuntimeError as error:
@@ -236,6 +259,7 @@ class _Run:
             optimizer.load_state_dict(state[name])
         for average, value in zip(self.average, state["average"], strict=True):
             average.copy_(value)
+        self.begun = position.get("begun", 0)
         self.step, self.seconds = position["step"], position["seconds"]
         self.cpu_seconds = position["cpu_seconds"]
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from lavibridge.core.files import models_folder
-from lavibridge.zoo.latent_diffusion import LatentDiffusionPretraining, Noised, Text
+from lavibridge.diffusion.schedule import diffusion_schedule
+from lavibridge.zoo.latent_diffusion import PLACES, LatentDiffusionPretraining, Lesson, Noised, Text
 from lavibridge.zoo.told import Questions
 
 SCHEDULE = {
@@ -58,9 +59,18 @@ class StableDiffusionPretraining(LatentDiffusionPretraining):
     """The U-Net and its text tower, trained together."""
 
     name = "mini-sd"
-    steps = 37_500
-    singles_until = 11_000
-    numbers = frozenset((*range(33_500, 34_400), *range(36_000, 37_500, 2)))
+    steps = 70_000
+    lessons = (
+        PLACES,
+        Lesson(
+            steps=frozenset((*range(33_500, 34_400), *range(36_000, 37_500, 2))),
+            emphasis={"counting": 30.0},
+            late_every=1,
+        ),
+        Lesson(steps=range(11_000), emphasis={"one": 3.0}, placed=20.0),
+        Lesson(steps=range(37_500), emphasis={"two": 1.5, "spatial": 3.0, "counting": 2.0}, placed=20.0),
+        Lesson(emphasis={}, hard=True),
+    )
     batch = 32
     lr = 1.5e-3
 
@@ -72,7 +82,7 @@ class StableDiffusionPretraining(LatentDiffusionPretraining):
         self.unet = build(self.text.config.hidden_size).to(memory_format=torch.channels_last)
         self.questions = Questions(self.text.config.hidden_size)
         self.networks = nn.ModuleDict({"unet": self.unet, "text": self.text, "questions": self.questions})
-        self.alpha_bar = PNDMScheduler(**SCHEDULE).alphas_cumprod
+        self.schedule = diffusion_schedule(PNDMScheduler(**SCHEDULE).alphas_cumprod)
 
     def read(self, captions: list[str]) -> Text:
         """The text tower's last layer, pads in view."""

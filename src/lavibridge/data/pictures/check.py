@@ -22,7 +22,7 @@ import pyarrow as pa
 from lavibridge.core.errors import DataError
 from lavibridge.core.log import progress
 from lavibridge.data.pictures.index import Index
-from lavibridge.data.pictures.read import decode
+from lavibridge.data.pictures.read import VERSION, examine
 from lavibridge.data.pictures.rejected import Rejected, write_rejections
 from lavibridge.data.pictures.table import SCHEMA, Entry, Table, Verdict, batch_of
 
@@ -65,14 +65,15 @@ def judge(entry: Entry, stamp: Stamp, read: Read, known: Known) -> tuple[Verdict
         if before is not None:
             return before, False
         data = read(entry)
-        width, height = decode(data).size
+        image, note = examine(data)
     except DataError as error:
         return Verdict(stamp=found, reason=str(error)), True
-    return Verdict(stamp=found, size=(height, width), digest=hashlib.sha256(data).digest()), True
+    digest = hashlib.sha256(data).digest()
+    return Verdict(stamp=found, size=(image.height, image.width), digest=digest, note=note), True
 
 
 def check_text(entry: Entry) -> None:
-    """DataError for captions that are too long, and for text that UTF-8 cannot hold."""
+    """DataError for captions that are too long or no text, and for text that UTF-8 cannot hold."""
     longest = max(map(len, entry.captions))
     if longest > LONGEST_CAPTION:
         raise DataError(f"a caption has {longest:,} characters; at most {LONGEST_CAPTION:,} are read")
@@ -80,6 +81,8 @@ def check_text(entry: Entry) -> None:
         "".join((entry.name, *entry.captions)).encode()
     except UnicodeEncodeError as error:
         raise DataError("its name or caption is no text: it holds half a character") from error
+    if any("\0" in caption for caption in entry.captions):
+        raise DataError("its caption holds NUL bytes, as text in UTF-16 does: save it as UTF-8")
 
 
 def check(
@@ -93,7 +96,7 @@ def check(
     """Make the index of these entries; `rejected` holds what the listing turned away and takes the rest."""
     index.folder.mkdir(parents=True, exist_ok=True)
     known = Known(index.known())
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"pixels {VERSION}\n".encode())
     count = 0
     partial = index.folder / "partial.arrow"
     journal = index.folder / f"journal-{len(index.journals()):06d}.arrows"
@@ -113,13 +116,15 @@ def check(
                 if verdict.reason is not None:
                     rejected.add(entry.name, verdict.reason, entry.line)
                     continue
+                if verdict.note is not None:
+                    rejected.note(entry.name, verdict.note)
                 usable.append((entry, verdict, is_new))
                 digest.update("\0".join((entry.name, *entry.captions)).encode() + b"\n" + verdict.digest)
             table.write_batch(batch_of([each[0] for each in usable], [each[1] for each in usable]))
             notes.add([each for each in usable if each[2]])
             count += len(usable)
             bar.update(task, advance=len(chunk), status=f"{len(rejected.entries):,} rejected")
-    write_rejections(index.rejected, rejected.entries)
+    write_rejections(index.rejected, rejected.all)
     final = index.folder / f"pictures-{digest.hexdigest()[:16]}.arrow"
     settle(partial, final)
     index.finish(final, stamps, count, f"{count} pictures, {digest.hexdigest()[:16]}")

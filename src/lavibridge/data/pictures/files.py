@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import DataError
+from lavibridge.core.identity import file_hash
 from lavibridge.data.pictures.check import gather
 from lavibridge.data.pictures.indexed import Indexed
 from lavibridge.data.pictures.paths import Place, below, check_name, stamp
 from lavibridge.data.pictures.read import read_file
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.pictures.table import Entry, Table
+from lavibridge.data.pictures.walk import refuse_hidden
 
 
 class PictureFiles(Indexed):
@@ -83,7 +85,7 @@ class Listed(PictureFiles):
             )
         if not path.is_file():
             raise DataError(f"there is no file {path} (data.path)")
-        return {"list": list(stamp(path))}
+        return {"list": file_hash(path)}
 
     def listing(self, rejected: Rejected) -> list[Entry]:
         found = gather(self._sound(rejected))
@@ -100,6 +102,7 @@ class Listed(PictureFiles):
             texts = [caption.strip() for caption in captions if caption.strip()]
             try:
                 check_name(name, self.root)
+                refuse_hidden(name)
                 if not texts:
                     raise DataError("its caption is empty")
             except DataError as error:

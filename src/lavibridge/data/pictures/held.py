@@ -6,9 +6,12 @@ DATA/a.tar  DATA/more/b.tar      a picture is known by the file that holds it, a
 from pathlib import Path
 from typing import Any, ClassVar
 
+from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.indexed import Indexed
-from lavibridge.data.pictures.paths import Place, files_at, stamp
+from lavibridge.data.pictures.paths import Place, stamp
+from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.pictures.table import Entry
+from lavibridge.data.pictures.walk import walk
 
 
 class Held(Indexed):
@@ -35,8 +38,35 @@ class Held(Indexed):
         return self.config.path if self.config.path.is_dir() else self.config.path.parent
 
     def stamps(self) -> dict[str, Any]:
-        found = files_at(self.config.path, frozenset({self.suffix}), self.holders)
-        return {path.relative_to(self.folder).as_posix(): list(stamp(path)) for path in found}
+        """Size and time of every file that is read."""
+        return {name: list(self._stamp(self.folder / name)) for name in self.files(Rejected())}
+
+    def files(self, rejected: Rejected) -> list[str]:
+        """The files' names, in their order; what else lies below the folder goes to `rejected`.
+
+        DataError where there is none.
+        """
+        path = self.config.path
+        if path.is_file():
+            return [path.name]
+        if not path.is_dir():
+            raise DataError(f"there is no file or folder {path} (data.path)")
+        found, names = walk(path), []
+        for name in found.files:
+            if name.lower().endswith(self.suffix):
+                names.append(name)  # a link may lead anywhere: so the hub's library keeps what it has fetched
+            else:
+                rejected.note(name, f"it is none of the {self.holders} ({self.suffix}) that are read here")
+        found.tell(rejected)
+        if not names:
+            why = "".join(f"; {name}: {reason}" for name, reason in found.refused.items())
+            raise DataError(f"{path} holds no {self.holders} ({self.suffix}){why[:400]}")
+        return names
 
     def stamp(self, entry: Entry) -> tuple[int, int]:
-        return stamp(self.folder / entry.holder)
+        return self._stamp(self.folder / entry.holder)
+
+    def _stamp(self, path: Path) -> tuple[int, int]:
+        """Also by the system's own time: captions inside have no hash that would tell at every visit."""
+        size, changed = stamp(path)
+        return size, max(changed, path.stat().st_ctime_ns)

@@ -1,6 +1,6 @@
 """The index of a data set: what `lavi data check` found, kept so that no picture is checked twice.
 
-    INDEX/index.json            what was checked: settings, the lists' sizes and times, counts; written last
+    INDEX/index.json            what was checked: settings, the lists' hashes or times, counts; written last
     INDEX/pictures-HASH.arrow   the pictures that can be used, with the size, time and hash of their files
     INDEX/rejected.jsonl        the others: file, line of the list, reason
     INDEX/journal-*.arrows      verdicts of a check that has not come to its end
@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.files import cache_folder, write_json
+from lavibridge.data.pictures.read import VERSION as PIXELS
 from lavibridge.data.pictures.rejected import Rejection
 from lavibridge.data.pictures.table import Table, open_journal, open_table
 
-VERSION = 1
+VERSION = f"2, pixels {PIXELS}"
 """Of the checks and of the files; indexes of another version are made anew."""
 MANIFEST = "index.json"
 
@@ -54,7 +55,7 @@ class Index:
         return open_table(self.folder / manifest["table"])
 
     def rejections(self) -> list[Rejection]:
-        """The others."""
+        """The others, and what was noted."""
         return [json.loads(line) for line in self.rejected.read_text(encoding="utf-8").splitlines()]
 
     def known(self) -> list[Table]:

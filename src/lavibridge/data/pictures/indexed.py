@@ -5,24 +5,24 @@
 
 Every picture is decoded before training begins, so that a truncated download is found in the first minutes
 and not after a night, and so that which samples exist (and with them the whole order of training) is settled.
-An index is fresh while the lists, folders or archives have the same sizes and times of change; up to
-`COMPARED` pictures each file is compared as well. In any case a picture that is read must have the hash
-that it was checked with: nothing that was not checked is trained on.
+An index is fresh while lists hold the same bytes, and folders or archives have the same sizes and times of
+change; up to `COMPARED` pictures each file is compared as well. In any case a picture that is read must have
+the hash that it was checked with: nothing that was not checked is trained on.
 """
 
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from jaxtyping import Int, UInt8
 from pydantic import Field
 
 from lavibridge.core.errors import DataError
-from lavibridge.core.log import console
+from lavibridge.core.lock import hold
 from lavibridge.data.base import Dataset, Sample
 from lavibridge.data.pictures.check import check
 from lavibridge.data.pictures.index import Index
@@ -56,7 +56,7 @@ class Indexed(Dataset):
         self.index = index_of(type(self), config)
         manifest, self.table = self._open(rejected)
         self._fingerprint = str(manifest["fingerprint"])
-        rejected.entries[:] = self.index.rejections()
+        rejected.take(self.index.rejections())
         rejected.index_list = self.index.rejected
         rejected.close(len(self.table) + len(rejected.entries), config.max_rejected, self.where)
 
@@ -89,6 +89,7 @@ class Indexed(Dataset):
         fresh = self._fresh()
         if fresh is not None:
             return fresh
+        self.stamps()  # before anything is written: where there is no data there is no index
         with self._alone():
             fresh = self._fresh()  # another process may have made it while this one waited
             if fresh is not None:
@@ -106,19 +107,15 @@ class Indexed(Dataset):
             raise DataError(f"{self.index.folder} was changed while it was written; check the data again")
         return manifest, self.index.table(manifest)
 
-    def _alone(self) -> FileLock:
-        """The right to write the index, waited for if need be; a context."""
-        lock = FileLock(self.index.folder / ".lock")
-        try:
-            self.index.folder.mkdir(parents=True, exist_ok=True)
-            with lock.acquire(timeout=0):
-                return lock
-        except Timeout:
-            note = f"another process is checking {self.where}; waiting for it"
-            console.print(note, soft_wrap=True)
-            return lock
-        except OSError as error:
-            raise self._unwritable(error) from error
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """The right to write the index, waited for if need be."""
+        with ExitStack() as held:
+            try:
+                held.enter_context(hold(self.index.folder, waits=f"{self.where} is being checked"))
+            except OSError as error:
+                raise self._unwritable(error) from error
+            yield
 
     def _unwritable(self, error: OSError) -> DataError:
         return DataError(
@@ -165,7 +162,8 @@ class Indexed(Dataset):
             ) from error
         if hashlib.sha256(data).digest() != self.table.verdict(index).digest:
             raise DataError(
-                f"{entry.name} has changed since it was checked: run lavi data check, then train anew"
+                f"{entry.name} has changed since it was checked: run lavi data check, then train anew; where "
+                f"its size and time are as they were, delete {self.index.folder} before"
             )
         return data
 

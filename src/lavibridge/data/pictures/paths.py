@@ -8,8 +8,27 @@ from pydantic import AfterValidator
 
 from lavibridge.core.errors import DataError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-"""Ends of the names of pictures, in folders and archives."""
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".apng", ".webp"})
+"""Ends of the names of pictures that are read, in folders and archives; what a file is its bytes decide."""
+UNREAD = frozenset(
+    {
+        ".avif",
+        ".bmp",
+        ".dng",
+        ".gif",
+        ".heic",
+        ".heif",
+        ".ico",
+        ".j2k",
+        ".jp2",
+        ".jxl",
+        ".pbm",
+        ".pgm",
+        ".pnm",
+    }
+    | {".ppm", ".psd", ".svg", ".tga", ".tif", ".tiff"}
+)
+"""Ends of the names of pictures that are turned away by name, unless their bytes are of another kind."""
 Place = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 """A path that means the same from any folder: a recipe may be read again from elsewhere."""
 
@@ -46,15 +65,3 @@ def stamp(path: Path) -> tuple[int, int]:
     except (OSError, ValueError) as error:
         raise DataError("there is no such file") from error
     return found.st_size, found.st_mtime_ns
-
-
-def files_at(path: Path, suffixes: frozenset[str], what: str) -> list[Path]:
-    """The file at `path`, or all below it whose names end so, in the order of their names."""
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise DataError(f"there is no file or folder {path} (data.path)")
-    found = sorted(each for each in path.rglob("*") if each.suffix.lower() in suffixes and each.is_file())
-    if not found:
-        raise DataError(f"{path} holds no {what} ({', '.join(sorted(suffixes))})")
-    return found

@@ -1,6 +1,6 @@
 """Open a stranger's picture safely and make it one size.
 
-    file -> format on the list -> pixel count -> decode -> EXIF turn -> RGB over white -> crop to size
+    file -> format on the list -> pixel count -> decode -> EXIF turn -> sRGB over white -> crop to size
 
 Only JPEG, PNG and WebP decoders are ever started (Pillow knows some forty others, several with a history),
 a picture's header is read before its pixels, and a header that promises too many pixels is refused unread
@@ -14,15 +14,20 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from lavibridge.core.errors import DataError
+from lavibridge.data.pictures.profile import flat_srgb
 
+VERSION = 2
+"""Of what is made of a file's bytes, raised whenever pixels change; indexes and cached latents go by it."""
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 89_478_485
 """Pixels in one picture, about 9,500 x 9,500: Pillow's own limit, at which it warns."""
 MAX_BYTES = 512 * 2**20
 """Bytes in one file."""
+# Packed texts beside a PNG's pixels, such as a whole workflow; at Pillow's own 1 MiB the picture is refused.
+PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
 
 
 def read_picture(path: Path) -> Image.Image:
@@ -53,20 +58,26 @@ def check_length(length: int) -> None:
 
 
 def decode(data: bytes) -> Image.Image:
-    """An RGB picture from a file's bytes, upright and over white; DataError says what is wrong with it."""
+    """An sRGB picture from a file's bytes, upright and over white; DataError says what is wrong with it."""
+    return examine(data)[0]
+
+
+def examine(data: bytes) -> tuple[Image.Image, str | None]:
+    """What `decode` makes of a file's bytes, and what was not followed on the way, if anything was not."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise DataError(f"it is {width} x {height}: more than {MAX_PIXELS:,} pixels")
             image.load()
-            return over_white(upright(image))
+            # A PNG begins with its header, whose ninth value is the number of bits in a sample.
+            return flat_srgb(upright(image), data[24] if image.format == "PNG" else 8)
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"it promises more than {MAX_PIXELS:,} pixels") from error
     except Image.UnidentifiedImageError as error:
-        raise DataError("it is not a JPEG, PNG or WebP picture") from error
+        raise DataError("it is not a JPEG, PNG or WebP picture; convert it to one of them") from error
     # Decoders answer broken files with almost any exception (struct.error, SyntaxError, zlib.error, ...): the
     # file is at fault whichever it is, and the picture is turned away with its words.
     except Exception as error:
@@ -79,18 +90,6 @@ def upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except Exception:  # the pixels are whole: only a tag about them is not
         return image
-
-
-def over_white(image: Image.Image) -> Image.Image:
-    """RGB from any mode: 16-bit greys are scaled, transparency lies over white."""
-    if image.mode.startswith("I"):
-        grey = np.clip(np.asarray(image).astype(np.float64) / 257.0, 0, 255).round().astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
 
 
 def fit(image: Image.Image, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:

@@ -2,6 +2,9 @@
 
 Training goes on while at most `limit` of all pictures are rejected and stops above that, before any weights
 move: a few broken files are normal in a large set, many of them mean a wrong folder or a failed download.
+
+A line with `"counted": false` is no rejected picture: a caption without a picture, a file that is none, or a
+picture that is used in spite of a fault, such as a broken colour profile.
 """
 
 import json
@@ -22,6 +25,8 @@ class Rejected:
         self.index_list: Path | None = None
         """The list beside the data's index, for messages where `path` is not given."""
         self.entries: list[Rejection] = []
+        self.notes: list[Rejection] = []
+        """What is named and not counted: of another kind, or used in spite of a fault."""
 
     def add(self, file: str, reason: str, line: int | None = None) -> None:
         """Note one rejected picture (and the line of the list that names it)."""
@@ -30,10 +35,24 @@ class Rejected:
             entry["line"] = line
         self.entries.append(entry)
 
+    def note(self, file: str, reason: str) -> None:
+        """Name what is no rejected picture and would else be passed over without a word."""
+        self.notes.append({"file": file, "reason": reason, "counted": False})
+
+    @property
+    def all(self) -> list[Rejection]:
+        """What the list holds: the rejected pictures, then the notes."""
+        return [*self.entries, *self.notes]
+
+    def take(self, listed: Sequence[Rejection]) -> None:
+        """Hold what a written list holds, instead of what is held now."""
+        self.entries[:] = [each for each in listed if each.get("counted", True)]
+        self.notes[:] = [each for each in listed if not each.get("counted", True)]
+
     def close(self, total: int, limit: float, where: str) -> None:
         """Write the list, then raise DataError when more than `limit` of `total` pictures were rejected."""
         if self.path is not None:
-            write_rejections(self.path, self.entries)
+            write_rejections(self.path, self.all)
         if len(self.entries) > limit * total or len(self.entries) == total:
             raise DataError(self.summary(total, limit, where))
 

@@ -1,6 +1,6 @@
 """The table of the pictures that can be used: an Arrow file that is mapped into memory, not read.
 
-    name  captions  height  width  digest  bytes  mtime_ns  holder  first  second
+    name  captions  height  width  digest  bytes  mtime_ns  holder  first  second  note
 
 `holder` is the file that a picture lies in where it is none of its own (an archive, a table) and `first` and
 `second` say where in it: offset and length, or row group and row. A million rows take no memory until they
@@ -32,6 +32,7 @@ SCHEMA = pa.schema(
         "holder": pa.string(),
         "first": pa.int64(),
         "second": pa.int64(),
+        "note": pa.string(),
     }
 )
 
@@ -62,6 +63,8 @@ class Verdict:
     """SHA-256 of the picture's bytes."""
     reason: str | None = None
     """Why it cannot be used."""
+    note: str | None = None
+    """What is to be said of it although it is used."""
 
 
 def batch_of(entries: Sequence[Entry], verdicts: Sequence[Verdict]) -> Any:
@@ -77,6 +80,7 @@ def batch_of(entries: Sequence[Entry], verdicts: Sequence[Verdict]) -> Any:
         "holder": [entry.holder for entry in entries],
         "first": [entry.first for entry in entries],
         "second": [entry.second for entry in entries],
+        "note": [verdict.note for verdict in verdicts],
     }
     return pa.record_batch(columns, schema=SCHEMA)
 
@@ -111,6 +115,7 @@ class Table:
             stamp=(self._at("bytes", index), self._at("mtime_ns", index)),
             size=(self._at("height", index), self._at("width", index)),
             digest=self._at("digest", index),
+            note=self._at("note", index),
         )
 
     def sizes(self) -> Int[np.ndarray, "picture 2"]:

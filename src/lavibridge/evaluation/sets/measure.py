@@ -9,7 +9,8 @@ take that for a lack of variety. The interval is that of the drawn set; the refe
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from lavibridge.core.errors import DataError
 from lavibridge.core.log import progress
 from lavibridge.evaluation.base import Task
 from lavibridge.evaluation.draw import read_drawn
-from lavibridge.evaluation.metrics.base import SetMetric
+from lavibridge.evaluation.metrics.base import LEAST, SetMetric
+from lavibridge.evaluation.records import Key, Record
 from lavibridge.evaluation.sets.features import Features, Reference
 from lavibridge.evaluation.sets.reference import extract, open_reference
 from lavibridge.evaluation.stats import Estimate
@@ -34,26 +36,32 @@ T95 = 2.093024054408263
 class DrawnSet:
     """The drawn pictures of an evaluation, whose features metrics with one extractor share."""
 
-    def __init__(self, tasks: Sequence[Task], out: Path) -> None:
-        self.tasks, self.out = tasks, out
+    def __init__(self, tasks: Sequence[Task], records: Mapping[Key, Record], out: Path) -> None:
+        self.tasks, self.records, self.out = tasks, records, out
         self._made: dict[str, tuple[Features, Reference]] = {}
 
     def measure(self, metric: SetMetric) -> dict[str, Any]:
         """The metric's card and figures for the pictures that it judges."""
-        mine = [task for task in self.tasks if metric.judges(task.category)]
+        judged = [task for task in self.tasks if metric.judges(task.category)]
+        mine = [task for task in judged if not self.records[task.key].undrawn]
+        reasons = Counter(reason for task in judged if (reason := self.records[task.key].undrawn))
+        left_out = {"unscored": {f"not drawn: {reason}": n for reason, n in reasons.most_common()}}
+        if len(mine) < LEAST:
+            return {"card": metric.card(), "unit": metric.unit, "totals": {}, **left_out}
         drawn, reference = self._features(metric, mine)
         prompts = [f"{task.category}/{task.prompt}" for task in mine]
         found = jackknife(metric.against(reference), drawn, prompts, metric.name)
         card = {**metric.card(), **reference.card}
         totals = {name: _within(metric.bounds, value).record() for name, value in found.items()}
-        return {"card": card, "unit": metric.unit, "totals": totals}
+        found_all = {"card": card, "unit": metric.unit, "totals": totals}
+        return {**found_all, **left_out} if reasons else found_all
 
     def _features(self, metric: SetMetric, tasks: Sequence[Task]) -> tuple[Features, Reference]:
         extractor, source = metric.extractor, metric.config.reference
         key = json.dumps([extractor.card(), source, metric.config.categories], sort_keys=True)
         if key not in self._made:
             reference = open_reference(source, extractor, tasks)
-            pictures: Iterator[Image.Image] = (read_drawn(self.out, task) for task in tasks)
+            pictures: Iterator[Image.Image] = (read_drawn(self.out, self.records[task.key]) for task in tasks)
             drawn = extract(extractor, pictures, len(tasks), "drawn")
             metric.free()
             _check_width(metric.name, drawn, reference)

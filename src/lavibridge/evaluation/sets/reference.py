@@ -1,6 +1,7 @@
 """Where a reference set comes from: a folder of pictures, a file of statistics, or the world itself.
 
-    FOLDER                 every JPEG, PNG and WebP below it; features are kept in the cache folder
+    FOLDER                 every picture below it that is not hidden; the cache folder keeps features, by the
+                           pictures' bytes, the extractor's card and the libraries
     FILE.npz, .safetensors `features` (picture x width), or `mu` and `sigma` as other tools name them
     world                  new scenes of the drawn pictures' categories, in the same proportions
 
@@ -22,9 +23,11 @@ from safetensors.numpy import load_file, save
 
 from lavibridge.core.errors import DataError
 from lavibridge.core.files import cache_folder, write_atomic
-from lavibridge.core.identity import file_hash
+from lavibridge.core.identity import file_hash, versions
 from lavibridge.core.log import progress
+from lavibridge.data.pictures.read import VERSION as PIXELS
 from lavibridge.data.pictures.read import read_picture
+from lavibridge.data.pictures.walk import pictures_below
 from lavibridge.evaluation.base import Task
 from lavibridge.evaluation.sets.features import Extractor, Features, Moments, Reference
 from lavibridge.world.captions import CATEGORIES, sample_pair
@@ -33,7 +36,8 @@ from lavibridge.world.drawing import draw
 WORLD = "world"
 SCENES = 2000
 """Scenes that the world is represented by, or more where more is drawn: few of them bias distances."""
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+LIBRARIES = ("torch", "transformers", "pillow", "numpy")
+"""Whose versions may change features."""
 
 
 def check_reference(source: str, tasks: Sequence[Task]) -> None:
@@ -51,7 +55,7 @@ def check_reference(source: str, tasks: Sequence[Task]) -> None:
             f"reference: there is no '{source}'; give a folder of pictures, a .npz or .safetensors file of "
             "features or of mu and sigma, or `world`"
         )
-    if not _files(path):
+    if not pictures_below(path):
         raise DataError(f"reference: '{source}' holds no JPEG, PNG or WebP pictures")
 
 
@@ -86,19 +90,15 @@ def _scenes(tasks: Sequence[Task], count: int) -> Iterator[Image.Image]:
         yield Image.fromarray(draw(pair.scene))
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-
-
 def _of_folder(folder: Path, extractor: Extractor) -> Reference:
     """Features of a folder's pictures, from the cache where neither they nor the extractor have changed."""
-    files = _files(folder)
-    digest = _hash(folder, files)
-    maker = json.dumps(extractor.card(), sort_keys=True)
+    files = pictures_below(folder)
+    digest = reference_hash(folder)
+    maker = json.dumps([extractor.card(), versions(*LIBRARIES)], sort_keys=True)
     name = hashlib.sha256(f"{digest}\n{maker}".encode()).hexdigest()[:32]
     kept = cache_folder() / "features" / f"{name}.safetensors"
     card = {"reference": digest, "n": len(files)}
-    if kept.is_file():
+    with suppress(OSError, SafetensorError, KeyError):  # not there, or damaged: made anew
         return Reference(features=load_file(kept)["features"], card=card)
     features = extract(extractor, (_read(path) for path in files), len(files), folder.name)
     with suppress(OSError):  # a home that cannot be written to: it is only slower
@@ -106,8 +106,15 @@ def _of_folder(folder: Path, extractor: Extractor) -> Reference:
     return Reference(features=features, card=card)
 
 
-def _hash(folder: Path, files: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
+def reference_hash(source: str | Path) -> str:
+    """Which set a reference is, by content: of a folder its pictures, of a file its bytes."""
+    if source == WORLD:
+        return WORLD
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        return file_hash(folder)
+    files = pictures_below(folder)
+    digest = hashlib.sha256(f"pixels {PIXELS}\n".encode())
     with progress("files") as bar:
         shown = bar.add_task(f"hashing {folder.name}", total=len(files), status="", visible=len(files) > 500)
         for path in files:
@@ -131,7 +138,7 @@ def _of_file(path: Path) -> Reference:
         )
     except (ValueError, OSError, BadZipFile, SafetensorError) as error:
         raise DataError(f"reference: {path} cannot be read: {error}") from None
-    card = {"reference": file_hash(path)}
+    card = {"reference": reference_hash(path)}
     if "features" in found:
         features = np.asarray(found["features"], dtype=np.float64)
         if features.ndim == 2 and len(features) > 1:

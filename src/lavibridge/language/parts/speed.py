@@ -18,9 +18,10 @@ BLOCK = "GradientCheckpointingLayer"
 
 
 def blocks(backbone: nn.Module, count: int) -> list[nn.Module]:
-    """What is repeated, from the first computed on; none where it is not ``count`` blocks of the library."""
-    found = _library_blocks(backbone)
-    return found if len(found) == count else []
+    """What is repeated, from the first computed on; none where no ``count`` blocks are to be found."""
+    lists = [list(module) for module in backbone.modules() if isinstance(module, nn.ModuleList)]
+    candidates = [_library_blocks(backbone), *lists]
+    return next((found for found in candidates if len(found) == count), [])
 
 
 def repeated(backbone: nn.Module, source: str) -> list[nn.Module]:

@@ -9,6 +9,7 @@ features (SANA, Xie et al. 2024, arXiv 2410.10629, keeps the begin token as we d
 stays, as in a causal model it has read all of it.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,15 +36,24 @@ class PromptTokens:
     """Prompts as ids under one tokenizer, template and limit."""
 
     def __init__(
-        self, tokenizer: Any, pad_id: int, max_tokens: int, template: str | None, to_limit: bool
+        self,
+        tokenizer: Any,
+        pad_id: int,
+        max_tokens: int,
+        template: str | None,
+        to_limit: bool,
+        rows: int = sys.maxsize,
     ) -> None:
-        """Raises RecipeError for a template without ``{prompt}``, ModelError where nothing fits beside it."""
+        """``rows`` are those of the model's table: tokens beyond it are read as plain text.
+
+        Raises RecipeError for a template without ``{prompt}``, ModelError where nothing fits beside it."""
         if template is not None and template.count(PLACE) != 1:
             raise RecipeError(
                 f"language.template must hold {PLACE} once, where the prompt goes, found {template!r}"
             )
         self.tokenizer, self.pad_id = tokenizer, pad_id
         self.to_limit = to_limit
+        self.rows = rows
         before, after = ("", "") if template is None else template.split(PLACE)
         self.before, self.after = (self._plain([text])[0] if text else [] for text in (before, after))
         frame = list(tokenizer("")["input_ids"])
@@ -84,7 +94,7 @@ class PromptTokens:
                 "weights such as (word:1.2) need to know where a token stands in the prompt, which this "
                 "model's tokenizer does not tell: give it a tokenizer.json, or leave the weights out"
             )
-        made = self.tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        made = self._made(prompt, return_offsets_mapping=True)
         body = [tuple(place) for place in made["offset_mapping"]][: self.room]
         none = (0, 0)
         around = [none] * len(self.begin), [none] * (len(self.after) + len(self.end))
@@ -104,4 +114,16 @@ class PromptTokens:
         rows: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)[
             "input_ids"
         ]
-        return rows
+        return [
+            row if max(row, default=0) < self.rows else self._made(text)["input_ids"]
+            for text, row in zip(texts, rows, strict=True)
+        ]
+
+    def _made(self, text: str, **options: bool) -> Any:
+        """What the tokenizer makes of a text; special tokens are plain text where one has no row."""
+        made = self.tokenizer(text, add_special_tokens=False, verbose=False, **options)
+        if max(made["input_ids"], default=0) < self.rows:
+            return made
+        return self.tokenizer(
+            text, add_special_tokens=False, verbose=False, split_special_tokens=True, **options
+        )

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from lavibridge.diffusion.guidance import guide, is_guided
 from lavibridge.diffusion.objective import predict_x0
-from lavibridge.generation.draw import gather
+from lavibridge.generation.draw import gather, why_not
+from lavibridge.generation.finite import NotDrawnError
 from lavibridge.generation.quality import gains_by_bfloat16, read_quality
 from lavibridge.generation.sample import initial_noise, make_scheduler, sampling, to_images
 from lavibridge.serve.engine.painter import Painter, Read
@@ -96,9 +97,14 @@ class Canvas:
         return self._decoded(predict_x0(vision.prediction_type, prediction, noisy, alpha, sigma))
 
     def picture(self) -> Image.Image:
-        """The finished picture."""
+        """The finished picture; NotDrawnError where its numbers are not finite."""
         assert self.latents is not None  # is_finished is asked before
-        return self._decoded(self.latents)
+        decoded = self.painter.bridge.vision.decode(self.latents)
+        read = [self._prompt.row, *([self._negative.row] if self._negative else [])]
+        reason = why_not(read, self.latents[0], decoded[0])
+        if reason:
+            raise NotDrawnError([self.wish.prompt], [None], {0: reason})
+        return to_images(decoded)[0]
 
     def explain(self) -> dict[str, Any] | None:
         """Which words each region attended to; None where that was not asked for, or cannot be said."""

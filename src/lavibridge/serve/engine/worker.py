@@ -15,6 +15,7 @@ import torch
 
 from lavibridge.core.errors import LaviError
 from lavibridge.core.log import console
+from lavibridge.generation.finite import NotDrawnError
 from lavibridge.generation.sheet import encode_picture, encode_png
 from lavibridge.serve.engine.canvas import Canvas, advance
 from lavibridge.serve.engine.desk import Desk, Place
@@ -136,9 +137,10 @@ class Worker:
 
     def _fail(self, group: list[Place], error: Exception) -> None:
         """End jobs with an error: the client is told only what is meant for it, the console everything."""
-        is_own_fault = isinstance(error, LaviError)
+        is_said = isinstance(error, LaviError)
+        is_own_fault = is_said and not isinstance(error, NotDrawnError)
         if not is_own_fault:
             console.print("".join(traceback.format_exception(error)), soft_wrap=True)
-        told = str(error) if is_own_fault else "the picture could not be drawn; the server's log says why"
+        told = str(error) if is_said else "the picture could not be drawn; the server's log says why"
         for job, _ in group:
             self.desk.end(job, "failed", told, is_own_fault)

@@ -11,6 +11,7 @@ from lavibridge.core.errors import RecipeError
 from lavibridge.core.text import is_unicode
 from lavibridge.generation.emphasis import read
 from lavibridge.generation.quality import EXACT, QUALITIES, read_quality
+from lavibridge.generation.sample import check_steps
 from lavibridge.generation.sheet import Format
 from lavibridge.serve.engine.painter import Painter
 from lavibridge.serve.engine.wish import Wish
@@ -118,6 +119,7 @@ def wishes(
         if found > most:
             raise RecipeError(f"{key}: this server gives {most} at most, {found} were asked for")
     vision = painter.bridge.vision
+    check_steps(steps, len(vision.times), "num_inference_steps")
     width, height = _size(asked.size, vision.default_size, limits.side)
     prompts = [read(prompt, asked.weights) for prompt in (asked.prompt, asked.negative_prompt)]
     if not prompts[0].text.strip():

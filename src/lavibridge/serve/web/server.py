@@ -1,10 +1,12 @@
 """The server: bridges are loaded and served, and signals end it in good order.
 
-First SIGTERM or Ctrl-C: what is being drawn is finished, what waits is answered with 503. Second: at once.
+First SIGTERM, SIGHUP or Ctrl-C: what is being drawn is finished, what waits is answered with 503. Second: at
+once.
 """
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 import threading
@@ -18,6 +20,7 @@ import uvicorn
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.log import console
+from lavibridge.core.signals import ending
 from lavibridge.serve.engine.desk import Desk
 from lavibridge.serve.engine.painter import Painter
 from lavibridge.serve.engine.threads import choose_threads
@@ -107,6 +110,9 @@ def serve(house: House, address: Address, bound: socket.socket, opens: bool) -> 
         backlog=2048,
     )
     server = Server(config, house.desk)
+    if threading.current_thread() is threading.main_thread():
+        for number in set(ending()) - set(uvicorn.server.HANDLED_SIGNALS):
+            signal.signal(number, server.handle_exit)
     if opens and _has_display():
         threading.Timer(0.5, webbrowser.open, [url_of(address, bound)]).start()
     server.run(sockets=[bound])

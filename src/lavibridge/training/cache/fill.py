@@ -9,10 +9,13 @@ once kept they are what every run reads.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from lavibridge.bridge import Bridge
+from lavibridge.core.launch import Part
+from lavibridge.core.lock import hold
 from lavibridge.core.log import progress
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.training import Cache, Training
@@ -43,25 +46,17 @@ class Filled:
     bytes: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """The part of the work that a process does."""
-
-    process: int = 0
-    processes: int = 1
-
-
 def fill_latents(
-    bridge: Bridge, dataset: Dataset, settings: Training, cache: Cache, size: tuple[int, int], share: Share
+    bridge: Bridge, dataset: Dataset, settings: Training, cache: Cache, size: tuple[int, int], share: Part
 ) -> Filled:
     """Encode this process's pictures; CacheError where they cannot be written."""
     store, maker = latent_store(bridge, cache)
     names = Contents(dataset, maker)
     latents = Latents(dataset, bridge.vision, OnDisk(store), names, settings.workers, Spent())
     visits = Visits(dataset, settings.seed, size, bridge.vision.unit, settings.batch)
-    indices = range(share.process, len(dataset), share.processes)
+    indices = range(share.rank, len(dataset), share.of)
     made = 0
-    try:
+    with _alone(store, share), closing(latents):
         with progress("pictures") as bar:
             task = bar.add_task("encoding", total=len(indices), status="")
             for start in range(0, len(indices), CHUNK):
@@ -78,8 +73,6 @@ def fill_latents(
                 if store.is_due:
                     store.flush()
         return _written(store, made)
-    finally:
-        latents.close()
 
 
 def forms_of(visits: Visits, index: int) -> list[Visit]:
@@ -90,12 +83,12 @@ def forms_of(visits: Visits, index: int) -> list[Visit]:
     return [plain, Visit(index=index, size=plain.size, flipped=True)]
 
 
-def fill_features(bridge: Bridge, dataset: Dataset, settings: Training, cache: Cache, share: Share) -> Filled:
+def fill_features(bridge: Bridge, dataset: Dataset, settings: Training, cache: Cache, share: Part) -> Filled:
     """Compute this process's captions, the empty one included; CacheError where they cannot be written."""
     store, maker = feature_store(bridge, cache)
     features = Features(bridge.language, bridge.connector.reading, OnDisk(store), maker)
     made = 0
-    try:
+    with _alone(store, share), closing(features.keeper):
         with progress("pictures") as bar:
             task = bar.add_task("reading captions", total=len(dataset), status="")
             for window in _windows(features, dataset, settings, share):
@@ -111,8 +104,6 @@ def fill_features(bridge: Bridge, dataset: Dataset, settings: Training, cache: C
                         store.flush()
                 bar.update(task, completed=window.until)
         return _written(store, made)
-    finally:
-        features.keeper.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,13 +114,13 @@ class _Window:
     until: int
 
 
-def _windows(features: Features, dataset: Dataset, settings: Training, share: Share) -> Iterator[_Window]:
+def _windows(features: Features, dataset: Dataset, settings: Training, share: Part) -> Iterator[_Window]:
     captions: dict[str, bytes] = {}
 
     def take(texts: Sequence[str]) -> None:
         for text in texts:
             key = features.key(text)
-            if int.from_bytes(key, "big") % share.processes == share.process:
+            if int.from_bytes(key, "big") % share.of == share.rank:
                 captions[text] = key
 
     if settings.caption_dropout > 0:
@@ -139,6 +130,17 @@ def _windows(features: Features, dataset: Dataset, settings: Training, share: Sh
         if len(captions) >= WINDOW or index + 1 == len(dataset):
             yield _Window(captions=captions, until=index + 1)
             captions = {}
+
+
+@contextmanager
+def _alone(store: Store, share: Part) -> Iterator[None]:
+    """The right to fill a folder, beside the other parts of the same filling; runs may read and add to it."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(hold(store.folder, share))
+        except OSError as error:
+            raise store.unwritable(error) from error
+        yield
 
 
 def _written(store: Store, made: int) -> Filled:

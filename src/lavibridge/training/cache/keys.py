@@ -1,7 +1,8 @@
 """What an entry is called: a hash of everything that it depends on, so that none can be out of date.
 
-    latents    version, number format, autoencoder (weights, settings), bytes of the picture, size, mirrored
+    latents    versions, number format, autoencoder (weights, settings), bytes of the picture, size, mirrored
     features   version, number format, language model (files, tokenizer and options), layers read, text
+    both       the versions of the libraries that compute them
 
 Change any of these and the name is another one: the old entry is not found, and a new one is made.
 """
@@ -12,12 +13,16 @@ import json
 import torch
 
 from lavibridge.core.contracts import Reading
+from lavibridge.core.identity import versions
 from lavibridge.core.tensors import weights_hash
+from lavibridge.data.pictures.read import VERSION as PIXELS
 from lavibridge.language.base import LanguageModel
 from lavibridge.training.cache.shard import KEY_BYTES
 from lavibridge.training.visits import Visit
 from lavibridge.vision.base import VisionModel
 
+LATENTS_BY = ("torch", "diffusers", "pillow", "numpy")
+FEATURES_BY = ("torch", "transformers", "tokenizers")
 VERSION = 1
 """To be raised where our code changes what is kept: cropping, scaling, encoding, templates, read layers."""
 
@@ -46,7 +51,7 @@ def latent_maker(vision: VisionModel, dtype: torch.dtype) -> bytes:
     """What makes latents: the autoencoder as it was loaded, to the last bit of its weights."""
     settings = {name: value for name, value in vision.autoencoder.config.items() if name[0] != "_"}
     return digest(
-        f"latents {VERSION} {dtype}",
+        f"latents {VERSION} {dtype}, pixels {PIXELS} {versions(*LATENTS_BY)}",
         type(vision).__name__,
         json.dumps(settings, sort_keys=True, default=str),
         weights_hash(vision.autoencoder),
@@ -56,4 +61,5 @@ def latent_maker(vision: VisionModel, dtype: torch.dtype) -> bytes:
 def feature_maker(language: LanguageModel, reading: Reading, dtype: torch.dtype) -> bytes:
     """What makes features: the language model and what is read of it."""
     layers = json.dumps([reading.layers, reading.alone])
-    return digest(f"features {VERSION} {dtype}", language.identity(), layers)
+    by = versions(*FEATURES_BY)
+    return digest(f"features {VERSION} {dtype} {by}", language.identity(), layers)

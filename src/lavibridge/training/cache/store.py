@@ -115,12 +115,16 @@ class Store:
             try:
                 write_shard(path, waiting)
             except OSError as error:
-                raise CacheError(
-                    f"the cache cannot be written to {self.folder}: {error.strerror or error}. What was "
-                    "written before is whole; make room, or name another training.cache.folder"
-                ) from error
+                raise self.unwritable(error) from error
             self.written += 1
             self.look()
+
+    def unwritable(self, error: OSError) -> CacheError:
+        """That the folder cannot be written to, as an error of ours."""
+        return CacheError(
+            f"the cache cannot be written to {self.folder}: {error.strerror or error}. What was written "
+            "before is whole; make room, or name another training.cache.folder"
+        )
 
     def __contains__(self, key: bytes) -> bool:
         return key in self.waiting or key in self.index

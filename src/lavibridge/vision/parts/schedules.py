@@ -13,6 +13,8 @@ from lavibridge.core.errors import ModelError
 from lavibridge.diffusion.schedule import Schedule, diffusion_schedule, dynamic_shift, flow_schedule
 
 FLOW_MATCHING = "FlowMatchEulerDiscreteScheduler"
+BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
+"""Noise schedules by name that Diffusers' samplers make."""
 
 
 def is_flow(scheduler: Any) -> bool:
@@ -40,6 +42,12 @@ def prediction_type(scheduler: Any, source: str) -> str:
         raise ModelError(
             f"'{source}' has a {name}, whose noise schedule is not known here: choose a model with a "
             f"diffusion schedule or with {FLOW_MATCHING}"
+        )
+    betas = settings.get("beta_schedule")
+    if betas not in BETAS and settings.get("trained_betas") is None:
+        raise ModelError(
+            f"'{source}' has the noise schedule '{betas}' by its scheduler's configuration, which no sampler "
+            f"here knows (they know {', '.join(BETAS)}): write its numbers there as trained_betas"
         )
     if found not in ("epsilon", "v_prediction", "sample"):
         raise ModelError(

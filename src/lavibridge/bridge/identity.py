@@ -1,0 +1,46 @@
+"""Which bridge it is, by all that its pictures depend on, as it lies in memory.
+
+    language, vision    class, files (tokenizer and settings among them), options, LoRA's scales, every weight
+    connector           kind, options (the read-out among them), every weight
+
+Weights are hashed as they were loaded: another number format, quantised or merged ones are other weights.
+"""
+
+from typing import Any
+
+from torch import nn
+
+from lavibridge import lora
+from lavibridge.bridge.module import Bridge
+from lavibridge.core import registry
+from lavibridge.core.identity import card_hash, versions
+from lavibridge.core.tensors import weights_hash
+from lavibridge.language.base import LanguageModel
+from lavibridge.vision.base import VisionModel
+
+LIBRARIES = ("lavibridge", "torch", "transformers", "tokenizers", "diffusers", "peft")
+"""Whose versions may change a picture."""
+
+
+def identity(bridge: Bridge) -> dict[str, str]:
+    """A short hash for each part of a bridge; seconds for billions of weights."""
+    connector = bridge.connector
+    options: dict[str, Any] = connector.config.model_dump(mode="json")
+    return {
+        "language": _model(bridge.language),
+        "connector": _part(connector, registry.kind_of("connectors", connector), options),
+        "vision": _model(bridge.vision),
+    }
+
+
+def surroundings(bridge: Bridge) -> dict[str, str]:
+    """What else the bits of its pictures depend on: libraries, and the kind of device."""
+    return {**versions(*LIBRARIES), "device": bridge.device.type}
+
+
+def _model(model: LanguageModel | VisionModel) -> str:
+    return _part(model, model.identity(), lora.in_force(model.backbone))
+
+
+def _part(module: nn.Module, *said: Any) -> str:
+    return card_hash([*said, weights_hash(module)])

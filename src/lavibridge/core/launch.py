@@ -1,0 +1,106 @@
+"""Which process this is among those that a launcher has started, by the variables that launchers set.
+
+    torchrun, accelerate      RANK              WORLD_SIZE            LOCAL_RANK      LOCAL_WORLD_SIZE
+    mpirun of Open MPI        OMPI_COMM_WORLD_RANK, _SIZE, _LOCAL_RANK, _LOCAL_SIZE
+    mpirun of MVAPICH         MV2_COMM_WORLD_RANK, _SIZE, _LOCAL_RANK, _LOCAL_SIZE
+    mpirun of MPICH, Intel    PMI_RANK          PMI_SIZE              MPI_LOCALRANKID MPI_LOCALNRANKS
+    srun of SLURM             SLURM_PROCID      SLURM_STEP_NUM_TASKS  SLURM_LOCALID
+
+The first of them that names a size counts: torchrun may be started by srun or mpirun, once a machine.
+"""
+
+import os
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+
+from lavibridge.core.errors import RunError
+
+NAMES = (
+    ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+    *(
+        tuple(f"{mpi}_COMM_WORLD_{what}" for what in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"))
+        for mpi in ("OMPI", "MV2")
+    ),
+    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", ""),
+)
+"""Rank, size, rank on this machine, size on this machine; a batch script of SLURM has no step of its own."""
+HOME, PORT = "127.0.0.1", "29500"
+"""Where processes of one machine meet, unless MASTER_ADDR and MASTER_PORT say otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Which of the processes this is; of work that is shared out, it does every `of`-th piece from `rank`."""
+
+    rank: int = 0
+    of: int = 1
+
+
+ALONE = Part()
+
+
+def part_of_environment(environment: Mapping[str, str] | None = None) -> Part:
+    """The part that a launcher's variables name, the whole without any; RunError where they name none."""
+    found = os.environ if environment is None else environment
+    rank_name, size_name, *_ = _names(found)
+    of, rank = found.get(size_name, "1"), found.get(rank_name, "")
+    if rank == "" and of == "1":
+        return ALONE
+    if not (rank.isdigit() and of.isdigit() and int(rank) < int(of)):
+        raise RunError(
+            f"{rank_name}={rank} and {size_name}={of} name no part: {rank_name} is 0 to {size_name} - 1. "
+            "Start the processes by torchrun, or leave both out"
+        )
+    return Part(rank=int(rank), of=int(of))
+
+
+def refuse_parts(what: str) -> None:
+    """RunError where several processes were started for what only one can do."""
+    part = part_of_environment()
+    if part.of > 1:
+        raise RunError(
+            f"{what} is work for one process, and the launcher has started {part.of}: leave the launcher out "
+            "(train, cache, evaluate and one cell of a study share their work)"
+        )
+
+
+def local_rank() -> int | None:
+    """The number of this process on its machine, where a launcher says it."""
+    own = os.environ.get(_names(os.environ)[2], "")
+    return int(own) if own.isdigit() else None
+
+
+def say_alike(environment: MutableMapping[str, str]) -> None:
+    """Put what another launcher says into torchrun's variables, which the libraries read.
+
+    RunError where processes are not told how to find each other.
+    """
+    part = part_of_environment(environment)
+    if part.of == 1:
+        return
+    names = _names(environment)
+    for own, theirs in zip(NAMES[0], names, strict=True):
+        if theirs in environment:
+            environment[own] = environment[theirs]
+    environment["RANK"], environment["WORLD_SIZE"] = str(part.rank), str(part.of)
+    is_one_machine = (
+        environment.get("LOCAL_WORLD_SIZE") == str(part.of) or environment.get("SLURM_STEP_NUM_NODES") == "1"
+    )
+    if not is_one_machine and "MASTER_ADDR" not in environment:
+        raise RunError(
+            f"this is process {part.rank} of {part.of} ({names[1]}), but nothing says where they meet: start "
+            "them by torchrun, or set MASTER_ADDR and MASTER_PORT to the first machine and a free port of it"
+        )
+    environment.setdefault("MASTER_ADDR", HOME)
+    environment.setdefault("MASTER_PORT", PORT)
+
+
+def _names(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The variables of the launcher that has started this process."""
+    for names in NAMES:
+        if names[1] in environment:
+            return names
+    if environment.get("SLURM_PROCID", "0") != "0" and "SLURM_NTASKS" in environment:
+        return ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "")
+    return NAMES[0]

@@ -1,0 +1,79 @@
+"""The linears and convolutions of a network by name, and low-rank changes folded into their weights.
+
+    linear        W + up down
+    convolution   W + up down, the kernels of down flattened
+
+What is folded in is part of the frozen network from then on. The model remembers it (`Folded`), as its folder
+knows nothing of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from lavibridge.core.errors import ModelError
+
+Layer: TypeAlias = nn.Linear | nn.Conv2d
+Pairs: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]
+"""(up, down) by the name of the layer; any scale is in up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folded:
+    """One LoRA file that was folded into a network."""
+
+    name: str
+    """The file's name."""
+    sha256: str
+    """The file's hash, by which it is known again."""
+    pairs: Pairs
+
+
+def plain_name(name: str) -> str | None:
+    """A layer's (or weight's) name as without LoRA; None for what belongs to LoRA itself."""
+    parts = name.split(".")
+    if "lora_A" in parts or "lora_B" in parts:
+        return None
+    return ".".join(part for part in parts if part != "base_layer")
+
+
+def layers(network: nn.Module) -> dict[str, Layer]:
+    """All linears and convolutions by name, LoRA or not."""
+    found: dict[str, Layer] = {}
+    for name, module in network.named_modules():
+        plain = plain_name(name)
+        if plain is not None and isinstance(module, Layer):
+            found[plain] = module
+    return found
+
+
+def pair_shapes(layer: Layer, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of up and down for a layer: a convolution's down has its kernel, up is 1 x 1."""
+    if isinstance(layer, nn.Linear):
+        return (layer.out_features, rank), (rank, layer.in_features)
+    kernel = tuple(layer.kernel_size)
+    return (layer.out_channels, rank, 1, 1), (rank, layer.in_channels // layer.groups, *kernel)
+
+
+def added(weight: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """The weight with up down in it, computed in float32 and kept in the weight's own format."""
+    change = (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
+    return (weight.float() + change.to(weight.device)).to(weight.dtype)
+
+
+@torch.no_grad()
+def fold(network: nn.Module, pairs: Pairs) -> None:
+    """Add (up, down) of layers into their weights; all or, with a ModelError, none."""
+    own = layers(network)
+    wrong = [name for name in pairs if name not in own or not own[name].weight.is_floating_point()]
+    if wrong:
+        raise ModelError(
+            f"{len(wrong)} layers, such as {wrong[0]}, are missing or quantised: a LoRA file cannot be added "
+            "into them; load the model that it was made for, without `quantize`"
+        )
+    for name, (up, down) in pairs.items():
+        weight = own[name].weight
+        weight.copy_(added(weight, up, down))

@@ -1,0 +1,117 @@
+"""Every picture as sRGB over white: what its ICC profile says that its numbers mean, and transparency.
+
+    numbers --profile--> sRGB          no profile, or one that moves no colour: the numbers as they are
+    transparency --> over white
+
+Display P3, Adobe RGB, CMYK of a press and greys with a dot gain hold other numbers for the same colours. A
+profile that cannot be used is told, and the numbers are taken for sRGB, as viewers do. Source: the
+International Color Consortium's ICC.1:2022, by Little CMS in Pillow.
+"""
+
+import io
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageCms
+
+PROFILES = 16
+"""Transforms that stay in memory; a data set has few profiles."""
+SAME = 1
+"""Steps of 255 by which a profile may differ from sRGB and be sRGB: what rounding moves."""
+MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+"""Colour space of a profile -> mode of the pictures that it can be of."""
+
+
+def flat_srgb(image: Image.Image, depth: int) -> tuple[Image.Image, str | None]:
+    """RGB over white of any mode, and why the picture's colour profile was not followed, if it was not.
+
+    `depth` is the number of bits in a file's samples, by which a PNG writes its transparent colour.
+    """
+    colours, alpha = apart(image, depth)
+    is_grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
+    profile, fault = image.info.get("icc_profile"), None
+    if profile:
+        try:
+            colours = converted(colours, bytes(profile), is_grey)
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
+            fault = f"its colour profile cannot be used ({error}); its numbers are taken for sRGB"
+    colours = colours.convert("RGB")
+    if alpha is not None:
+        colours.putalpha(alpha)
+        white = Image.new("RGBA", colours.size, (255, 255, 255, 255))
+        colours = Image.alpha_composite(white, colours).convert("RGB")
+    return colours, fault
+
+
+def apart(image: Image.Image, depth: int) -> tuple[Image.Image, Image.Image | None]:
+    """A picture's colours (L, RGB or CMYK) and how opaque each place is; None where all are."""
+    transparent = image.info.get("transparency")
+    if image.mode.startswith("I"):  # 16-bit greys
+        deep = np.asarray(image).astype(np.int64)
+        grey = np.clip(deep / 257.0, 0, 255).round().astype(np.uint8)
+        opaque = None
+        if isinstance(transparent, int):
+            opaque = Image.fromarray(np.where(deep == transparent, 0, 255).astype(np.uint8))
+        return Image.fromarray(grey), opaque
+    if image.mode == "CMYK":
+        return image, None
+    if not image.has_transparency_data:
+        return image.convert("RGB"), None
+    if image.mode in ("L", "RGB") and transparent is not None and depth != 8:
+        # Pillow scales samples to 8 bits, and leaves the transparent colour as it is in the file.
+        image = image.copy()
+        image.info["transparency"] = (
+            scaled(transparent, depth)
+            if isinstance(transparent, int)
+            else tuple(scaled(value, depth) for value in transparent)
+        )
+    rgba = image.convert("RGBA")
+    return rgba.convert("RGB"), rgba.getchannel("A")
+
+
+def scaled(value: int, depth: int) -> int:
+    """A sample of so many bits in 8 bits, as Pillow reads it."""
+    return value >> (depth - 8) if depth > 8 else value * 255 // (2**depth - 1)
+
+
+def converted(colours: Image.Image, profile: bytes, is_grey: bool) -> Image.Image:
+    """Colours in sRGB; one of Pillow's errors, or ValueError, where the profile is broken or another's."""
+    mode, transform = transform_of(profile)
+    if (colours.mode == "CMYK") != (mode == "CMYK") or (mode == "L" and not is_grey):
+        raise ValueError(f"it is for {mode}, the picture is {'grey' if is_grey else colours.mode}")
+    if transform is None:
+        return colours
+    if mode == "L":
+        colours = colours.getchannel(0)
+    return transform.apply(colours.convert(mode))
+
+
+@lru_cache(maxsize=PROFILES)
+def transform_of(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
+    """The mode that a profile is for, and what makes sRGB of it; None where it is sRGB itself."""
+    opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    space = opened.profile.xcolor_space.strip()
+    if space not in MODES:
+        raise ValueError(f"it is for {space or 'nothing'}, not for {', '.join(MODES)}")
+    mode = MODES[space]
+    transform = ImageCms.buildTransform(
+        opened,
+        ImageCms.createProfile("sRGB"),
+        mode,
+        "RGB",
+        ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )
+    if mode == "CMYK":
+        return mode, transform
+    probe = Image.fromarray(_every(mode))
+    before, after = (np.asarray(each.convert("RGB")).astype(int) for each in (probe, transform.apply(probe)))
+    return mode, None if np.abs(before - after).max() <= SAME else transform
+
+
+def _every(mode: str) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+    """Every grey, or colours from everywhere."""
+    if mode == "L":
+        return np.arange(256, dtype=np.uint8)[None]
+    steps = np.linspace(0, 255, 18).astype(np.uint8)
+    return np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)

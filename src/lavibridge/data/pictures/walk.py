@@ -1,0 +1,114 @@
+"""What lies below a folder: every file once, links followed as far as the folder, nothing dropped unnamed.
+
+hidden (.ipynb_checkpoints, .Trash-1000, ._x.jpg) and what systems leave (__MACOSX, Thumbs.db)     passed over
+a link to a folder inside        read, but not a second time where it is read under its own name
+a link outside, or to nowhere; a folder that cannot be opened                                      refused
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from lavibridge.core.errors import DataError
+from lavibridge.data.pictures.paths import SUFFIXES, UNREAD, below
+from lavibridge.data.pictures.rejected import Rejected
+
+JUNK = frozenset(
+    {
+        "__macosx",
+        "@eadir",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+        "thumbs.db",
+        "desktop.ini",
+    }
+)
+"""What operating systems leave in folders, in small letters; `@eaDir` of a NAS is full of small copies."""
+
+
+@dataclass(kw_only=True)
+class Below:
+    """What was found below a folder, by names below it."""
+
+    files: list[str] = field(default_factory=list)
+    """In the order of their names, which is the same on every file system."""
+    folders: dict[str, int] = field(default_factory=dict)
+    """Each with the time of its last change in nanoseconds."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """What cannot be read, with the reason."""
+    again: list[str] = field(default_factory=list)
+    """Links to folders that are read already."""
+
+    def tell(self, rejected: Rejected) -> None:
+        """Count what cannot be read, and name what is not read twice."""
+        for name, reason in self.refused.items():
+            rejected.add(name, reason)
+        for name in self.again:
+            rejected.note(name, "it is a link to a folder that is read already")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a path below a root is hidden, lies in a hidden folder, or is what systems leave behind."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    return any((part.startswith(".") and part != "..") or part.lower() in JUNK for part in parts)
+
+
+def refuse_hidden(name: str) -> None:
+    """DataError for a path that a list names and that a folder would be read without."""
+    if is_hidden(name):
+        raise DataError("it is hidden or lies in a hidden folder, which is not read; give it another name")
+
+
+def walk(root: Path) -> Below:
+    """All that lies below a folder and is not hidden; every folder is read once, so that rings end."""
+    found, seen = Below(), set[tuple[int, int]]()
+    waiting, links = [""], list[str]()
+    while waiting or links:  # links last: a picture is called by its own place where it has one
+        is_link = not waiting
+        name = links.pop() if is_link else waiting.pop()
+        try:
+            path = below(root, name) if is_link else root / name
+            at = path.stat()
+            if (at.st_dev, at.st_ino) in seen:
+                found.again.append(name)
+                continue
+            seen.add((at.st_dev, at.st_ino))
+            found.folders[name or "."] = at.st_mtime_ns
+            with os.scandir(path) as entries:
+                _sort(list(entries), name, found, waiting, links)
+        except DataError as error:
+            found.refused[name] = str(error)
+        except OSError as error:
+            found.refused[name or "."] = f"the folder cannot be read: {error.strerror or error}"
+    found.files.sort()
+    return found
+
+
+def _sort(
+    entries: "list[os.DirEntry[str]]", above: str, found: Below, waiting: list[str], links: list[str]
+) -> None:
+    """Put what a folder holds to the files, to the folders that wait, or to the refused."""
+    for entry in sorted(entries, key=lambda entry: entry.name, reverse=True):
+        name = f"{above}/{entry.name}" if above else entry.name
+        if is_hidden(entry.name):
+            continue
+        try:
+            if entry.is_dir():
+                (links if entry.is_symlink() else waiting).append(name)
+                continue
+            if entry.is_symlink() and not os.path.exists(entry.path):
+                raise FileNotFoundError
+        except OSError:  # a ring of links too
+            found.refused[name] = "it is a link that leads nowhere"
+            continue
+        found.files.append(name)
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """Files below a folder that are pictures by name and not hidden; DataError for what cannot be read."""
+    found = walk(folder)
+    for name, reason in found.refused.items():
+        raise DataError(f"{folder}: {name}: {reason}; mend or remove it")
+    ends = SUFFIXES | UNREAD
+    return sorted(folder / name for name in found.files if PurePosixPath(name).suffix.lower() in ends)

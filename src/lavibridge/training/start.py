@@ -1,0 +1,71 @@
+"""What a recipe and a look at the machine show before anything is loaded, and what a loaded bridge shows.
+
+Whatever is wrong is found from the cheap to the dear, and before the run's folder is begun: a start that is
+refused leaves nothing behind.
+"""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from lavibridge.bridge import Bridge
+from lavibridge.core.device import pick_device
+from lavibridge.core.errors import RecipeError, RunError
+from lavibridge.generation.asked import asked_for
+from lavibridge.generation.sample import check_steps
+from lavibridge.recipes.places import check_places
+from lavibridge.recipes.recipe import Recipe
+from lavibridge.training.align import check_alignable
+from lavibridge.training.own import check_own_encoder
+from lavibridge.training.sharding import check_sharding
+from lavibridge.training.trackers import check_trackers
+
+
+def check_start(recipe: Recipe, out: Path | None) -> None:
+    """LaviError for what cannot be begun here; `out` is the run's folder, where there is to be one."""
+    check_sharding(recipe)
+    check_trackers(recipe.training.trackers)
+    check_extras(recipe)
+    pick_device(recipe.training.device)
+    check_places(recipe, out)
+    if out is not None:
+        check_writable(out)
+
+
+def check_extras(recipe: Recipe) -> None:
+    """RecipeError where the recipe needs a package that is not installed."""
+    for asked, package, extra in (
+        (recipe.training.optimizer == "adamw8bit", "bitsandbytes", "quantize"),
+        (recipe.language.model_dump().get("quantize") is not None, "bitsandbytes", "quantize"),
+        (recipe.training.attention == "flash", "flash_attn", ""),
+    ):
+        if asked and find_spec(package) is None:
+            how = f"pip install 'lavibridge[{extra}]'" if extra else "pip install flash-attn"
+            raise RecipeError(
+                f"the recipe needs {package}, which is not installed: {how}, or leave out "
+                "training.optimizer=adamw8bit, language.quantize and training.attention=flash"
+            )
+
+
+def check_writable(out: Path) -> None:
+    """RunError where a folder cannot be made, or not be written to."""
+    try:
+        place = next(each for each in (out, *out.absolute().parents) if each.exists())
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL byte
+        raise RunError(f"--out cannot be a folder: {error}; choose another") from error
+    if not place.is_dir():
+        raise RunError(f"{out} cannot be a folder, as {place} is a file: choose another --out")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise RunError(f"{place} cannot be written to: choose another --out")
+
+
+def check_bridge(recipe: Recipe, bridge: Bridge, prompts: tuple[str, ...], begins: bool) -> None:
+    """LaviError for what the recipe asks of a bridge that it cannot do, seen without a step."""
+    side = recipe.data.model_dump().get("size") or bridge.vision.default_size
+    bridge.vision.latent_shape(side, side)
+    if begins and recipe.training.align is not None:
+        check_alignable(bridge)
+        check_own_encoder(bridge, "training.align")
+    if recipe.training.preview_every:
+        asked_for(prompts, recipe.preview.seed, 1, weights=False)
+        check_steps(recipe.preview.steps, len(bridge.vision.times), "preview.steps")

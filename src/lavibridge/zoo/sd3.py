@@ -1,0 +1,252 @@
+"""`mini-sd3`: a Stable Diffusion 3 of 64 x 64 pictures, published layout (Esser et al., arXiv 2403.03206).
+
+    x_s = (1 - s) x_0 + s e        loss = |(e - x_0) - v(x_s, s, caption)|^2
+
+A flow transformer in which the patches of the picture and the tokens of the text attend to each other. Its
+three text encoders stay frozen and lie as published: mini-clip's text tower beside mini-sd's, which learnt
+with a denoiser what belongs to what, the second last layer of each; behind them mini-t5-small, which columns
+of zeros make as wide. The pooled vectors of the first two modulate every layer.
+
+The denoiser takes no mask, so it sees pads. The pipeline shows it 64 + 256 places of text, a bridge the
+prompt's own tokens. So most steps show it captions of about one length and no pads beyond the longest, a
+third of these with the T5's tokens, and every `PADDED_EVERY`th step all that the pipeline shows. The T5 reads
+its pads as if they were text, as published, and little of what it knows of a caption is left then.
+
+Inner tokens answer what their patch shows (zoo/shown.py), and the text's tokens what they belong to
+(zoo/belongs.py), as mini-pixart's do.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import (
+    CLIPModel,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
+
+from lavibridge.core.files import models_folder
+from lavibridge.diffusion.schedule import flow_schedule
+from lavibridge.zoo.belongs import NOT_ASKED, WordQuestions, belongs
+from lavibridge.zoo.latent_diffusion import LatentDiffusionPretraining, Lesson, Noised, Text
+from lavibridge.zoo.shown import PatchQuestions, shown
+
+TRAINING_TIMES, SHIFT = 1000, 3.0
+"""As published: with the shift, half of the times have more than three quarters of noise."""
+PLACES_OF_T5 = 256
+"""The pipeline's default."""
+WITHOUT_T5 = 0.5
+"""Share of captions for which zeros stand in the T5's places, as when the pipeline is opened without it."""
+T5_EVERY, PADDED_EVERY = 3, 12
+LENGTHS = 4
+"""Of so many batches, sorted by the captions' lengths, a step takes one."""
+PATCHES_ASKED, PATCHES_ASKED_AFTER = 0.3, 4
+"""Weight of the patches' questions beside the velocity's error, and the blocks after which they are asked."""
+WORDS_ASKED, WORDS_ASKED_AFTER = 0.5, 2
+"""The same of the words' questions."""
+WORD_ENDS = "</w>"
+
+
+def build(context: int, pooled: int) -> SD3Transformer2DModel:
+    """The transformer with fresh weights: 8 x 8 patches of 16 x 16 latents; blocks begin as identities."""
+    transformer = SD3Transformer2DModel(
+        sample_size=16,
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=7,
+        num_attention_heads=4,
+        attention_head_dim=24,
+        joint_attention_dim=context,
+        caption_projection_dim=96,
+        pooled_projection_dim=pooled,
+        pos_embed_max_size=16,
+        qk_norm="rms_norm",
+    )
+    for layer in (*_modulations(transformer), transformer.proj_out):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    return transformer
+
+
+class StableDiffusion3Pretraining(LatentDiffusionPretraining):
+    """The transformer under two text encoders that stay frozen."""
+
+    name = "mini-sd3"
+    steps = 40_000
+    lessons = (
+        Lesson(steps=range(5_000), emphasis={"one": 3.0}, placed=4.0, late_every=8),
+        Lesson(steps=range(25_000), emphasis={"two": 3.0, "spatial": 2.0}, placed=2.0, late_every=8),
+        Lesson(emphasis={"one": 3.0, "two": 2.0, "spatial": 2.0}, hard=True, late_every=8),
+    )
+    batch = 32
+    lr = 1e-3
+    muon_lr = 1e-2
+    bfloat16 = True
+    draw_options = {  # noqa: RUF012 - a constant
+        "height": 64,
+        "width": 64,
+        "guidance_scale": 3.0,
+        "max_sequence_length": 48,  # a third of the tokens: scores along the way are to be cheap
+    }
+
+    def __init__(self, autoencoder: Path | None = None, pool: int = 50_000) -> None:
+        super().__init__(autoencoder, pool)
+        self.vae.register_to_config(shift_factor=0.0)  # the pipeline wants a number
+        models = models_folder()
+        self.towers = towers(models / "mini-clip", models / "mini-sd" / "text_encoder")
+        self.tokenizer = CLIPTokenizer.from_pretrained(models / "mini-clip")
+        width = sum(each.config.hidden_size for each in self.towers)
+        self.t5 = widened(T5EncoderModel.from_pretrained(models / "mini-t5-small").float(), width)
+        self.t5_tokenizer = T5Tokenizer.from_pretrained(models / "mini-t5-small")
+        self.transformer = build(width, sum(each.config.projection_dim for each in self.towers))
+        width = self.transformer.inner_dim
+        self.networks = nn.ModuleDict(
+            {
+                "transformer": self.transformer,
+                "questions": PatchQuestions(width),
+                "word_questions": WordQuestions(width),
+            }
+        )
+        self.shown = shown(self.pairs)
+        self.belongs = cache(self._belongs)
+        self._inner: dict[str, Tensor] = {}
+        blocks = self.transformer.transformer_blocks
+        for name, block, place in (
+            ("words", blocks[WORDS_ASKED_AFTER - 1], 0),
+            ("patches", blocks[PATCHES_ASKED_AFTER - 1], 1),
+        ):
+            block.register_forward_hook(
+                lambda _module, _in, out, name=name, place=place: self._inner.update({name: out[place]})
+            )
+        self.schedule = flow_schedule(TRAINING_TIMES, SHIFT)
+        self.lengths = torch.tensor([len(each) for each in self.tokenizer(self.captions[1:])["input_ids"]])
+        self.is_padded = self.reads_t5 = False
+
+    def times(self, even: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Logit-normal, as published; the schedule's shift comes on top."""
+        return torch.special.ndtri(even).sigmoid()
+
+    def matrices(self) -> list[nn.Parameter]:
+        """Of the blocks, but for what modulates them."""
+        blocks, modulations = self.transformer.transformer_blocks, set(_modulations(self.transformer))
+        linear = [module for module in blocks.modules() if isinstance(module, nn.Linear)]
+        return [
+            p for module in linear if module not in modulations for p in module.parameters() if p.ndim == 2
+        ]
+
+    def loss(self, step: int) -> Tensor:
+        """The pictures' errors; every `PADDED_EVERY`th step with all the pads of the pipeline."""
+        self.is_padded = step % PADDED_EVERY == 0
+        self.reads_t5 = step % T5_EVERY == 0
+        return super().loss(step)
+
+    def choose(self, emphasis: Float[Tensor, " pair"]) -> Int[Tensor, " batch"]:
+        """Rows whose captions are about as long as one another."""
+        chosen = torch.multinomial(emphasis, LENGTHS * self.batch)
+        in_order = chosen[self.lengths[chosen].argsort()]
+        return in_order.view(LENGTHS, self.batch)[torch.randint(LENGTHS, ())]
+
+    def read(self, captions: list[str]) -> Text:
+        """What the step shows of the encoders; in the causal towers later pads change nothing before them."""
+        found = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
+        ids = found["input_ids"]
+        if not self.is_padded:
+            ids = ids[:, : int(found["attention_mask"].sum(dim=1).max())]
+        with torch.no_grad():
+            read = [tower(input_ids=ids, output_hidden_states=True) for tower in self.towers]
+            tokens = torch.cat([each.hidden_states[-2] for each in read], dim=-1)
+            if self.reads_t5:
+                tokens = torch.cat([tokens, self._read_by_t5(captions)], dim=1)
+        return Text(
+            tokens=tokens,
+            pooled=torch.cat([each.text_embeds for each in read], dim=-1),
+            belongs=pad_sequence([self.belongs(one) for one in captions], True, NOT_ASKED),
+        )
+
+    def _read_by_t5(self, captions: list[str]) -> Float[Tensor, "batch token width"]:
+        longest = (
+            {"padding": "max_length", "max_length": PLACES_OF_T5} if self.is_padded else {"padding": True}
+        )
+        found = self.t5_tokenizer(captions, truncation=True, return_tensors="pt", **longest)
+        read = self.t5(input_ids=found["input_ids"]).last_hidden_state
+        return read * (torch.rand(len(captions), 1, 1) >= WITHOUT_T5)
+
+    def _belongs(self, caption: str) -> Int[Tensor, "token kind"]:
+        pieces = self.tokenizer.convert_ids_to_tokens(self.tokenizer(caption, truncation=True)["input_ids"])
+        return belongs([piece.removesuffix(WORD_ENDS) for piece in pieces])
+
+    def errors(self, noised: Noised, text: Text) -> Float[Tensor, " batch"]:
+        """The velocity's error and the questions."""
+        predicted = self.transformer(
+            noised.noisy,
+            encoder_hidden_states=text.tokens,
+            pooled_projections=text.pooled,
+            timestep=self.schedule.times[noised.t],
+        ).sample
+        error = (predicted - (noised.noise - noised.latents)).square().mean(dim=(1, 2, 3))
+        told = self.networks["questions"](self._inner["patches"], self.shown[noised.rows])
+        assert text.belongs is not None
+        said = self.networks["word_questions"](self._inner["words"][:, : text.belongs.shape[1]], text.belongs)
+        return error + PATCHES_ASKED * told + WORDS_ASKED * said
+
+    def pipeline(self) -> StableDiffusion3Pipeline:
+        """With the published sampler."""
+        first, second = self.towers
+        return StableDiffusion3Pipeline(
+            transformer=self.transformer,
+            scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAINING_TIMES, shift=SHIFT),
+            vae=self.vae,
+            text_encoder=first,
+            tokenizer=self.tokenizer,
+            text_encoder_2=second,
+            tokenizer_2=self.tokenizer,
+            text_encoder_3=self.t5,
+            tokenizer_3=self.t5_tokenizer,
+        )
+
+
+def towers(clip: Path, learnt: Path) -> list[CLIPTextModelWithProjection]:
+    """The text tower of a CLIP and another one, which grew out of it, each with the CLIP's projection."""
+    whole = CLIPModel.from_pretrained(clip)
+    found = []
+    for tower in (whole.text_model, CLIPTextModel.from_pretrained(learnt)):
+        read = CLIPTextModelWithProjection(whole.config.text_config).float().eval()
+        read.text_model.load_state_dict(tower.state_dict())
+        read.text_projection.load_state_dict(whole.text_projection.state_dict())
+        found.append(read)
+    return found
+
+
+def widened(encoder: T5EncoderModel, width: int) -> T5EncoderModel:
+    """An encoder that gives the same features with zeros behind them, `width` wide in all.
+
+    Zeros shrink the mean square that a norm divides by: its gain and its floor make up for that.
+    """
+    config = T5Config(**{**encoder.config.to_dict(), "d_model": width})
+    share = encoder.config.d_model / width
+    config.layer_norm_epsilon = share * encoder.config.layer_norm_epsilon
+    wide = T5EncoderModel(config).float().eval()
+    narrow = encoder.state_dict()
+    state = {name: torch.zeros_like(weight) for name, weight in wide.state_dict().items()}
+    for name, weight in state.items():
+        part = narrow[name] * share**0.5 if "layer_norm" in name else narrow[name]
+        weight[tuple(slice(size) for size in part.shape)] = part
+    wide.load_state_dict(state)
+    return wide
+
+
+def _modulations(transformer: SD3Transformer2DModel) -> list[nn.Linear]:
+    """The layers that make shifts, scales and gates of the time and of the pooled text."""
+    blocks = transformer.transformer_blocks
+    norms = [norm for block in blocks for norm in (block.norm1, block.norm1_context)]
+    return [norm.linear for norm in (*norms, transformer.norm_out)]
