@@ -10,12 +10,14 @@ from rich.table import Table
 from lavibridge.bridge import Bridge
 from lavibridge.core.device import pick_device
 from lavibridge.core.errors import RecipeError, RunError
+from lavibridge.core.files import write_json
 from lavibridge.core.log import console, progress
 from lavibridge.core.seeds import MOST_SEED
 from lavibridge.core.yaml_text import parse_yaml
 from lavibridge.evaluation.suite import read_suite
 from lavibridge.generation.asked import asked_for
 from lavibridge.recipes.recipe import load_recipe
+from lavibridge.report.page import write_report
 
 MARKED = "[/x] [red]a[/red] :smile:"
 
@@ -34,7 +36,7 @@ def test_no_message_is_markup() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["2024-13-45", "!!int x", "!!timestamp x", "{[1]: 2}", "&a [*a]", "[" * 2000, "9" * 5000, "a: 1\na: 2"],
+    ["2024-13-45", "!!int x", "!!timestamp x", "{[1]: 2}", "&a [*a]", "[" * 1000, "9" * 5000, "a: 1\na: 2"],
 )
 def test_yaml_that_is_none_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(RecipeError, match=r"^here is not valid YAML: ") as caught:
@@ -90,3 +92,21 @@ def test_a_damaged_bridge_is_said(tmp_path: Path, text: str) -> None:
     (tmp_path / "bridge.json").write_text(text)
     with pytest.raises(RunError, match=r"bridge\.json"):
         Bridge.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("field", ["data.path", "training.cache.folder"])
+def test_a_home_that_there_is_not_is_refused(field: str) -> None:
+    with pytest.raises(RecipeError, match="'~nobody-at-all/x' names a home folder that there is not"):
+        load_recipe("quickstart", ["data.kind=tsv", "data.path=a.tsv", f"{field}=~nobody-at-all/x"])
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a-folder"])
+def test_a_file_is_not_written_over_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a-folder").mkdir()
+    for write in (lambda path: write_json(path, {}), lambda path: write_report([tmp_path], path)):
+        with pytest.raises(RunError, match="names a folder, and a file is written"):
+            write(Path(name))
+    assert [path.name for path in tmp_path.iterdir()] == ["a-folder"]

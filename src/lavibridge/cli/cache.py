@@ -102,9 +102,10 @@ def verify(folder: Path = FOLDER, repair: bool = REPAIR) -> None:
 
     from lavibridge.core.launch import refuse_parts
     from lavibridge.core.lock import hold
+    from lavibridge.core.paths import at_home
 
     refuse_parts("`lavi cache verify`")
-    folder = folder.expanduser()
+    folder = at_home(folder)
     with hold(folder) if repair and folder.is_dir() else nullcontext():
         _look_through(folder, repair)
 

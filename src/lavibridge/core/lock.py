@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from lavibridge.core.errors import RunError
 from lavibridge.core.launch import ALONE, Part
 from lavibridge.core.log import console
+from lavibridge.core.paths import as_file
 
 NAME = ".lock"
 SHORTLY = 0.5
@@ -55,7 +56,8 @@ def hold(folder: Path, part: Part = ALONE, *, waits: str = "") -> Iterator[None]
 @contextmanager
 def hold_file(file: Path) -> Iterator[None]:
     """Be the only one who writes a file."""
-    with _hold(file.resolve().with_name(f".{file.name}{NAME}"), file, ""):
+    place = as_file(file).resolve()
+    with _hold(place.with_name(f".{place.name}{NAME}"), file, ""):
         yield
 
 

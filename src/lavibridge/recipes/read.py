@@ -15,6 +15,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import RecipeError
+from lavibridge.core.paths import at_home
 from lavibridge.core.yaml_text import parse_yaml, read_yaml_file
 
 FOLDER = Path(__file__).parent
@@ -34,7 +35,7 @@ def find_recipe(name: str) -> Path:
     """The file of a shipped recipe's name or of a path; RecipeError says which names there are."""
     if name in shipped_recipes():
         return FOLDER / f"{name}.yaml"
-    path = Path(name).expanduser()
+    path = at_home(name)
     if path.is_file():
         return path
     shipped = shipped_recipes()

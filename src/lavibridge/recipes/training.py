@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from lavibridge.core.config import Config, Seed
+from lavibridge.core.paths import at_home
 from lavibridge.lora import LoraSettings
 
 
@@ -61,7 +62,7 @@ class Validation(Config):
 class Cache(Config):
     """A folder in which encoded pictures and language features stay from run to run."""
 
-    folder: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+    folder: Annotated[Path, AfterValidator(lambda path: at_home(path).absolute())]
     """Where; several runs and processes may use one folder at the same time. `lavi cache` fills it ahead."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format on disk; bfloat16 takes half the room and rounds to 3 digits."""
