@@ -106,7 +106,7 @@ def _train(recipe: Recipe, out: Path) -> None:
     is_same = kept.is_file() and kept.read_text(encoding="utf-8") == dump_recipe(recipe)
     if is_same and is_trained(out, recipe.training):
         refuse_changes(out, moved(out, recipe))
-        console.print(f"{out} is trained already (delete it to begin anew)", markup=False, soft_wrap=True)
+        console.print(f"{out} is trained already (delete it to begin anew)", soft_wrap=True)
         return
     train(recipe, out, resume=kept.is_file())
 
@@ -138,7 +138,7 @@ def _draw_sheet(conditions: list[Condition], path: Path, steps: int) -> None:
 def _measure(condition: Condition, prompts: int, steps: int) -> dict[str, Any]:
     """Measure a condition; pictures of its bridge before more training give way to new ones."""
     if is_of_another(condition.folder, condition.bridge):
-        console.print(f"{condition.folder} is of another bridge: drawn anew", markup=False, soft_wrap=True)
+        console.print(f"{condition.folder} is of another bridge: drawn anew", soft_wrap=True)
         shutil.rmtree(condition.folder)
     return evaluate(
         condition.bridge,
@@ -167,7 +167,7 @@ def _merged(
 @contextmanager
 def _phase(name: str, phases: dict[str, float]) -> Iterator[None]:
     """Say what begins, and keep how long it took."""
-    console.print(f"[bold]{name}[/bold]")
+    console.print(name, style="bold")
     start = time.monotonic()
     yield
     phases[name] = time.monotonic() - start
@@ -177,11 +177,11 @@ def _tell(results: dict[str, Any], out: Path, page: Path) -> None:
     """The scores and the commands to go on, on stderr."""
     rows = {"trained bridge": results, **results["compared"]}
     width = max(len(name) for name in rows)
-    console.print("\none thing, every attribute right (n, share, 95 % interval)", markup=False)
+    console.print("\none thing, every attribute right (n, share, 95 % interval)")
     for name, each in rows.items():
         score = each["metrics"]["world"]["categories"][CATEGORY]
         told = f"{score['mean']:6.1%}  ({score['low']:.1%} to {score['high']:.1%})"
-        console.print(f"  {name:<{width}}  n {score['n']}  {told}", markup=False)
+        console.print(f"  {name:<{width}}  n {score['n']}  {told}")
     console.print(
         f"\nReport: {page}\n\nTo go on:\n"
         f'  lavi generate {out} "a small red circle" "a large blue star" --guidance {GUIDANCE}\n'
@@ -190,5 +190,4 @@ def _tell(results: dict[str, Any], out: Path, page: Path) -> None:
         "  lavi show\n\n"
         "Draw with it on a page in the browser:\n"
         f"  lavi serve {out}",
-        markup=False,
     )

@@ -21,6 +21,7 @@ from lavibridge.ab.picture import data_uri
 from lavibridge.core.errors import RunError
 from lavibridge.core.files import write_atomic, write_json
 from lavibridge.core.log import console, progress
+from lavibridge.core.paths import as_file
 
 SIDE = 768
 """Most pixels of a picture's longer side in the page."""
@@ -44,6 +45,7 @@ def build(
     and nothing is written, where runs cannot be compared, a picture is missing or damaged, or one of the
     two files is there already.
     """
+    page = as_file(page)
     key_path = page.with_suffix(".key.json")
     for path in (page, key_path):
         if path.exists():
@@ -78,7 +80,6 @@ def build(
     console.print(
         f"{len(key.items) - again} comparisons and {again} repeats in a page of {len(text) / 1e6:.2g} MB; "
         "the key is for you alone",
-        markup=False,
         soft_wrap=True,
     )
     return page, key_path

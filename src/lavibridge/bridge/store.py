@@ -34,6 +34,7 @@ DESCRIPTION = "bridge.json"
 MANIFEST = "manifest.json"
 """Written last into a checkpoint."""
 CONNECTOR_WEIGHTS = "connector/model.safetensors"
+PARTS = ("language", "vision", "connector", "language_lora", "vision_lora")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +106,10 @@ def read(folder: Path) -> Stored:
     """Read the description of a saved bridge, of a checkpoint, or of a run folder's newest checkpoint."""
     found = find(folder)
     description = read_json(found / DESCRIPTION)
-    if description.get("format") not in (FORMAT, FORMAT_WITH_FOLDED):
+    _check(description, found / DESCRIPTION)
+    if description["format"] not in (FORMAT, FORMAT_WITH_FOLDED):
         raise RunError(
-            f"{found / DESCRIPTION} has format {description.get('format')}, this version reads {FORMAT} and "
+            f"{found / DESCRIPTION} has format {description['format']!r}, this version reads {FORMAT} and "
             f"{FORMAT_WITH_FOLDED}: "
             "use the version of lavibridge that wrote it"
         )
@@ -116,13 +118,12 @@ def read(folder: Path) -> Stored:
             raise RunError(f"{found / name} is missing: the saved bridge is not complete")
         if sha256(found / name) != expected:
             raise RunError(f"{found / name} is not what was saved (its SHA-256 differs): take another copy")
-    parts = ("language", "vision", "connector", "language_lora", "vision_lora")
     return Stored(
         folder=found,
         sha256=sha256(found / DESCRIPTION),
         learnt_guidance=description.get("learnt_guidance"),  # bridges saved before there was any have none
         folded=description.get("folded", {}),
-        **{part: description[part] for part in parts},
+        **{part: description[part] for part in PARTS},
     )
 
 
@@ -180,6 +181,21 @@ def saved_as(folder: Path) -> str | None:
 def is_saved(folder: Path) -> bool:
     """Whether a bridge lies in or below ``folder``, a run that has no checkpoint yet included."""
     return any((folder / name).exists() for name in (DESCRIPTION, "checkpoints", "recipe.yaml", MANIFEST))
+
+
+def _check(description: Any, path: Path) -> None:
+    """RunError where bridge.json lacks what a format of this version has."""
+    known = description if isinstance(description, dict) else {}
+    wrong = [] if "format" in known else ["format"]
+    if known.get("format") in (FORMAT, FORMAT_WITH_FOLDED):
+        optional = [name for name in PARTS if name.endswith("_lora") and known.get(name, 0) is None]
+        wrong = [
+            name
+            for name in ("files", *PARTS)
+            if name not in optional and not isinstance(known.get(name), dict)
+        ]
+    if wrong:
+        raise RunError(f"{path} is damaged, its '{wrong[0]}' cannot be read: take another copy")
 
 
 def _named(room: str, model: LanguageModel | VisionModel) -> dict[str, Any]:

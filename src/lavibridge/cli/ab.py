@@ -4,6 +4,8 @@ from pathlib import Path
 
 import typer
 
+from lavibridge.core.seeds import MOST_SEED
+
 app = typer.Typer(
     help="Blind user studies: build a page, collect votes, score them.\n\n"
     "\b\n"
@@ -28,7 +30,11 @@ SEND_TO = typer.Option(
     "", "--send-to", metavar="TEXT", help="Where raters send their votes; the page says it."
 )
 SEED = typer.Option(
-    None, "--seed", min=0, help="Draws the same page again; tell no rater.  [default: by chance]"
+    None,
+    "--seed",
+    min=0,
+    max=MOST_SEED,
+    help="Draws the same page again; tell no rater.  [default: by chance]",
 )
 KEY = typer.Argument(metavar="KEY", help="The .key.json that `lavi ab build` wrote.")
 VOTES = typer.Argument(metavar="VOTES...", help="Files of votes.")
@@ -108,13 +114,13 @@ def score(key: Path = KEY, votes: list[Path] = VOTES, json: Path | None = JSON) 
     if json is not None:
         write_json(json, scored)
     for each in read.dropped:
-        console.print(f"left out, {each.file}, line {each.line}: {each.why}", markup=False, soft_wrap=True)
+        console.print(f"left out, {each.file}, line {each.line}: {each.why}", soft_wrap=True)
     if read.dropped:
-        console.print(f"{len(read.dropped)} lines were left out: they are no votes", markup=False)
+        console.print(f"{len(read.dropped)} lines were left out: they are no votes")
     # Into a file or a pipe nothing has to be folded.
-    out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
     for part in tables(scored):
-        out.print(part, markup=False, soft_wrap=isinstance(part, str))
+        out.print(part, soft_wrap=isinstance(part, str))
 
 
 @app.command()

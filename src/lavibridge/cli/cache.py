@@ -84,7 +84,7 @@ def fill(recipe: str = RECIPE, settings: list[str] | None = SETTINGS) -> None:
     if cache.features and reason is None:
         _tell(fill_features(bridge, dataset, loaded.training, cache, share), "features")
     elif cache.features:
-        console.print(f"language features are not kept: {reason}", markup=False, soft_wrap=True)
+        console.print(f"language features are not kept: {reason}", soft_wrap=True)
 
 
 @app.command()
@@ -102,9 +102,10 @@ def verify(folder: Path = FOLDER, repair: bool = REPAIR) -> None:
 
     from lavibridge.core.launch import refuse_parts
     from lavibridge.core.lock import hold
+    from lavibridge.core.paths import at_home
 
     refuse_parts("`lavi cache verify`")
-    folder = folder.expanduser()
+    folder = at_home(folder)
     with hold(folder) if repair and folder.is_dir() else nullcontext():
         _look_through(folder, repair)
 
@@ -122,11 +123,9 @@ def _look_through(folder: Path, repair: bool) -> None:
         verdict = "whole" if finding.fault is None else "damaged"
         print(f"{verdict}\t{finding.entries - finding.damaged}\t{finding.path}")
     for finding in bad:
-        console.print(f"{finding.path}: {finding.fault}", markup=False, soft_wrap=True)
+        console.print(f"{finding.path}: {finding.fault}", soft_wrap=True)
         if repair:
-            console.print(
-                f"repaired: {clear(finding):,} entries kept, {finding.damaged:,} lost", markup=False
-            )
+            console.print(f"repaired: {clear(finding):,} entries kept, {finding.damaged:,} lost")
     if bad and not repair:
         raise CacheError(
             f"{len(bad)} of {len(findings)} files in {folder} are not whole: --repair clears them away"
@@ -150,7 +149,6 @@ def _tell(filled: "Filled", what: str) -> None:
 
     console.print(
         f"{what}: {filled.entries:,} kept, {filled.bytes / 1e6:,.1f} MB on disk, {filled.made:,} of them new",
-        markup=False,
         soft_wrap=True,
     )
     if not console.quiet:

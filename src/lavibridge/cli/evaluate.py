@@ -5,6 +5,8 @@ from typing import Any
 
 import typer
 
+from lavibridge.core.seeds import MOST_SEED
+
 RUN = typer.Argument(
     metavar="RUN",
     help="A run folder, a folder made by save_pretrained; or an image model, "
@@ -48,7 +50,9 @@ DRAWN = typer.Option(
     "--drawn",
     help="RUN is a folder of pictures drawn elsewhere, one for each prompt in the suite's order.",
 )
-SEED = typer.Option(0, "--seed", min=0, help="Another set of noises; only equal ones are compared.")
+SEED = typer.Option(
+    0, "--seed", min=0, max=MOST_SEED, help="Another set of noises; only equal ones are compared."
+)
 
 
 def evaluate(
@@ -115,14 +119,10 @@ def evaluate(
 
 def _metric(text: str) -> str | dict[str, Any]:
     """A kind, or options in YAML's short form."""
-    import yaml
-
     from lavibridge.core.errors import RecipeError
+    from lavibridge.core.yaml_text import parse_yaml
 
-    try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--metric: {text!r} is not valid YAML: {error}") from None
+    found = parse_yaml(text, f"--metric: {text!r}")
     if not isinstance(found, str | dict):
         raise RecipeError(f"--metric: {text!r} is neither a kind nor options such as {{kind: clip_score}}")
     return found

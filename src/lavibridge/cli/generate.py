@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from lavibridge.core.seeds import MOST_SEED
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -19,7 +21,11 @@ RUN = typer.Argument(
 PROMPTS = typer.Argument(metavar="PROMPT...", help="One or more prompts, each in quotes.")
 OUT = typer.Option(Path("pictures"), "--out", "-o", metavar="FOLDER", help="Where the PNG files go.")
 SEED = typer.Option(
-    0, "--seed", min=0, help="Seed of every prompt's noise; the same seed gives the same picture."
+    0,
+    "--seed",
+    min=0,
+    max=MOST_SEED,
+    help="Seed of every prompt's noise; the same seed gives the same picture.",
 )
 COUNT = typer.Option(1, "--count", min=1, help="Pictures per prompt, from seed, seed + 1, ...")
 QUALITY = typer.Option(
@@ -155,7 +161,7 @@ class Kept:
 
         if 0 < self.written < len(self.wanted):
             told = f"{self.written} of {len(self.wanted)} pictures are drawn and lie in {self.out}"
-            console.print(told, markup=False, soft_wrap=True)
+            console.print(told, soft_wrap=True)
 
 
 def _rest(

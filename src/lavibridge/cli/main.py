@@ -38,6 +38,7 @@ from lavibridge.core.errors import LaviError
 from lavibridge.core.launch import refuse_parts
 from lavibridge.core.signals import leave_in_order
 from lavibridge.core.streams import guard_streams
+from lavibridge.core.text import is_unicode
 
 FOR_SEVERAL = ("train", "evaluate", "cache", "study")
 """Verbs whose work the processes of a launcher share out."""
@@ -47,6 +48,13 @@ HELP = frozenset(("-h", "--help"))
 
 class Verbs(TyperGroup):
     """The verbs; one that a single process does is refused where a launcher has started several."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse; a usage error for an argument that is no text, which no recipe, PNG or tokenizer takes."""
+        for arg in args:
+            if not is_unicode(arg):
+                raise typer.BadParameter(f"{arg!r} is not UTF-8: write it anew, or rename the file")
+        return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the first word names."""

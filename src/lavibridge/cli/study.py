@@ -130,11 +130,12 @@ def _make(
 
 def _sources(given: list[str]) -> dict[str, str]:
     from lavibridge.core.errors import RecipeError
+    from lavibridge.core.paths import at_home
 
     found = {}
     for each in given:
         name, equals, folder = each.partition("=")
-        if not (name and equals and Path(folder).expanduser().is_dir()):
+        if not (name and equals and at_home(folder).is_dir()):
             raise RecipeError(f"--source: '{each}' is no NAME=FOLDER with a folder that exists")
-        found[name] = str(Path(folder).expanduser().absolute())
+        found[name] = str(at_home(folder).absolute())
     return found

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import typer
 
+from lavibridge.core.seeds import MOST_SEED
+
 app = typer.Typer(
     help="The miniature world: draw, check, pretrain.\n\n"
     "Drawn scenes, their captions, an exact checker, and the models that were pretrained on them.",
@@ -15,7 +17,7 @@ CATEGORY = typer.Option(
     None, "--category", "-c", help="One category of prompts.  [default: the training mix]"
 )
 COUNT = typer.Option(16, "--count", "-n", min=1, help="How many scenes.")
-SEED = typer.Option(0, "--seed", help="The same seed gives the same scenes.")
+SEED = typer.Option(0, "--seed", min=0, max=MOST_SEED, help="The same seed gives the same scenes.")
 OUT = typer.Option(Path("world"), "--out", "-o", metavar="FOLDER", help="Where the PNG files go.")
 PICTURES = typer.Argument(metavar="PICTURE...", help="PNG files of 64 x 64 pixels.")
 NAME = typer.Argument(

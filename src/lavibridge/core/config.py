@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lavibridge.core.errors import RecipeError
+from lavibridge.core.seeds import MOST_SEED
 
 
 class Config(BaseModel):
@@ -15,6 +16,8 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
+"""A seed in a configuration."""
 CONTAINERS = (Mapping, list, tuple)
 ConfigT = TypeVar("ConfigT", bound=Config)
 

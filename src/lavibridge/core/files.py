@@ -15,10 +15,12 @@ from typing import Any
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import LaviError, ModelError, RunError
 from lavibridge.core.lock import is_lock
+from lavibridge.core.paths import as_file, at_home
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a whole file at once, on disk when this returns; folders above it are made."""
+    as_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     data = content.encode("utf-8") if isinstance(content, str) else content
@@ -34,7 +36,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 def new_folder(path: str | Path) -> Path:
     """A folder to be written, new or empty; raises RunError where something is there."""
-    folder = Path(path).expanduser()
+    folder = at_home(path)
     if folder.exists() and not (folder.is_dir() and all(map(is_lock, folder.iterdir()))):
         raise RunError(f"{folder} exists already: name a new folder")
     return folder
@@ -81,9 +83,9 @@ def cache_folder() -> Path:
     """Where what can be made again is kept: $LAVIBRIDGE_CACHE, or lavibridge/ in the user's cache."""
     given = os.environ.get("LAVIBRIDGE_CACHE")
     if given:
-        return Path(given).expanduser().absolute()
+        return at_home(given).absolute()
     home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "lavibridge"
+    return (Path(home) if home else at_home("~/.cache")) / "lavibridge"
 
 
 def models_folder() -> Path:
@@ -102,7 +104,7 @@ def resolve_source(source: str) -> str:
 
     Raises ModelError for what is none of these: a missing path or an unknown short name.
     """
-    path = Path(source).expanduser()
+    path = at_home(source)
     if path.is_dir():
         return str(path)
     shipped = shipped_models()

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from lavibridge.core.errors import RunError
 from lavibridge.core.launch import ALONE, Part
 from lavibridge.core.log import console
+from lavibridge.core.paths import as_file
 
 NAME = ".lock"
 SHORTLY = 0.5
@@ -55,7 +56,8 @@ def hold(folder: Path, part: Part = ALONE, *, waits: str = "") -> Iterator[None]
 @contextmanager
 def hold_file(file: Path) -> Iterator[None]:
     """Be the only one who writes a file."""
-    with _hold(file.resolve().with_name(f".{file.name}{NAME}"), file, ""):
+    place = as_file(file).resolve()
+    with _hold(place.with_name(f".{place.name}{NAME}"), file, ""):
         yield
 
 
@@ -90,7 +92,7 @@ def _acquire(path: Path, target: Path, stack: ExitStack, waits: str) -> bool:
             return True
         if not waits:
             raise _in_use(path, target)
-        console.print(f"{waits} ({_holder(path)}); waiting for it", markup=False, soft_wrap=True)
+        console.print(f"{waits} ({_holder(path)}); waiting for it", soft_wrap=True)
         return stack.enter_context(_lock(path, FOR_EVER))
     except OSError as error:
         if error.errno not in HAS_NO_LOCKS:
@@ -98,7 +100,6 @@ def _acquire(path: Path, target: Path, stack: ExitStack, waits: str) -> bool:
         console.print(
             f"note: {target} lies on a file system without locks ({error.strerror}): see to it that nothing "
             "else writes there",
-            markup=False,
             soft_wrap=True,
         )
         return False

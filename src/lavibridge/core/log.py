@@ -40,8 +40,8 @@ class Speaker(Console):
         self._file = new_file
 
 
-console = Speaker(stderr=True, highlight=False)
-"""Everything but data is said here: stdout stays clean for pipes."""
+console = Speaker(stderr=True, highlight=False, markup=False, emoji=False)
+"""Everything but data is said here: stdout stays clean for pipes. Brackets are text."""
 PLAIN_EVERY = 10.0
 """Seconds between two lines of progress where there is no terminal."""
 
@@ -86,7 +86,7 @@ class PatientProgress(Progress):
         done = f"{task.description} {task.completed:,.0f} of {task.total or 0:,.0f}"
         left = "" if task.time_remaining is None else f"{timedelta(seconds=round(task.time_remaining))} left"
         said = (done, task.fields["status"], left)
-        console.print("  ".join(filter(None, said)), markup=False, soft_wrap=True)
+        console.print("  ".join(filter(None, said)), soft_wrap=True)
 
 
 def progress(unit: str = "") -> Progress:
@@ -95,14 +95,18 @@ def progress(unit: str = "") -> Progress:
     ``with progress() as bar: task = bar.add_task("training", total=100, status="")``
     """
     return PatientProgress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=16),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        TextColumn(unit),
+        TextColumn(unit, markup=False),
         RateColumn(table_column=Column(no_wrap=True, min_width=6)),
         TextColumn("left"),
         TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
-        TextColumn("{task.fields[status]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+        TextColumn(
+            "{task.fields[status]}",
+            markup=False,
+            table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+        ),
         console=console,
         refresh_per_second=4,
         expand=True,  # what does not fit is cut from the status, at the end

@@ -7,10 +7,10 @@ pictures are decoded here, from their bytes, with the same care as any others.
 """
 
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import DataError
+from lavibridge.core.paths import at_home
 from lavibridge.data.pictures.columns import CAPTION, PICTURE, choose, texts
 from lavibridge.data.pictures.indexed import Indexed
 from lavibridge.data.pictures.read import check_length
@@ -87,7 +87,7 @@ def load(config: "Hub.Config") -> Any:
     import datasets
 
     datasets.disable_progress_bars()
-    folder = Path(config.path).expanduser()
+    folder = at_home(config.path)
     try:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             found = datasets.load_from_disk(str(folder.absolute()))

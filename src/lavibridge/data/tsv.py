@@ -39,4 +39,4 @@ class Tsv(Listed):
             yield number, name, columns[:1]
         if more_columns:
             note = f"{path}: {more_columns:,} lines have more than two columns; the rest is not read"
-            console.print(note, markup=False, soft_wrap=True)
+            console.print(note, soft_wrap=True)

@@ -11,7 +11,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from pydantic import Field, field_validator
 
-from lavibridge.core.config import did_you_mean
+from lavibridge.core.config import Seed, did_you_mean
 from lavibridge.data.base import Dataset, Sample
 from lavibridge.data.pictures.read import fit
 from lavibridge.data.pictures.rejected import Rejected
@@ -28,7 +28,7 @@ class World(Dataset):
 
         scenes: int = Field(default=8000, ge=1)
         """How many different scenes there are; the order of visits is shuffled anew each time round."""
-        seed: int = Field(default=0, ge=0)
+        seed: Seed = 0
         """Which scenes: another seed is another set."""
         mix: dict[str, float] | None = None
         """Share of each category of prompts, `{one: 0.6, two: 0.4}`; by default the models' own."""

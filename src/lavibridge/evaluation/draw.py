@@ -65,7 +65,6 @@ def draw_missing(
         names = ", ".join(task.file for task in plan.damaged[:3])
         console.print(
             f"{len(plan.damaged)} pictures are missing or damaged and are drawn again, among them {names}",
-            markup=False,
             soft_wrap=True,
         )
     todo = [*plan.damaged, *plan.missing]
@@ -122,7 +121,7 @@ def _drawn(
     try:
         return _draw(bridge, tasks, settings), {}
     except NotDrawnError as error:
-        console.print(f"note: {error}", markup=False, soft_wrap=True)
+        console.print(f"note: {error}", soft_wrap=True)
         return error.pictures, error.reasons
 
 

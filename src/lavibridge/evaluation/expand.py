@@ -16,6 +16,7 @@ from lavibridge.core.errors import DataError, ModelError
 from lavibridge.core.files import read_json, sha256, write_atomic, write_json
 from lavibridge.core.identity import versions
 from lavibridge.core.log import progress
+from lavibridge.core.paths import as_file
 from lavibridge.evaluation.files import read_lines, read_text
 from lavibridge.evaluation.networks import Network
 
@@ -105,6 +106,7 @@ def expand_file(short: Path, expander: Expander, out: Path) -> None:
     if not short.is_file():
         raise DataError(f"there is no file '{short}'; it holds the short prompts, one a line")
     prompts = read_lines(short)
+    out = as_file(out)
     told = out.with_name(f"{out.name}.json")
     card = {**expander.card(), "short": sha256(short)}
     written = read_text(out) if out.is_file() else ""

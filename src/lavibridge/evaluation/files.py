@@ -8,6 +8,7 @@ Nothing of a benchmark is shipped with the package: licences differ, and files c
 from pathlib import Path
 
 from lavibridge.core.errors import DataError
+from lavibridge.core.paths import at_home
 
 HUB = "hf://"
 
@@ -21,7 +22,7 @@ def find_file(path: str | None, what: str, where: str) -> Path:
         raise DataError(f"{what} is not shipped: get it from {where} and give its path, with --prompts PATH")
     if path.startswith(HUB):
         return _from_hub(path, what, where)
-    found = Path(path).expanduser()
+    found = at_home(path)
     if not found.exists():
         raise DataError(f"{what}: there is no '{path}'; it comes from {where}")
     return found

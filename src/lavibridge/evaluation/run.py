@@ -166,7 +166,7 @@ def _put_together(
         if isinstance(metric, PictureMetric):
             left |= {task.key for task in unjudged(metric, tasks, records)}
     if left:
-        console.print(f"this part is done; other processes have {len(left)} pictures left", markup=False)
+        console.print(f"this part is done; other processes have {len(left)} pictures left")
         return {"waiting": len(left)}
     write_records(out, list(records.values()))
     mine = [records[task.key] for task in tasks]

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field
 
 from lavibridge.core import registry
 from lavibridge.core.config import Config, did_you_mean, validate
 from lavibridge.core.errors import RecipeError
+from lavibridge.core.yaml_text import read_yaml_file
 from lavibridge.evaluation.metrics.base import Metric
 from lavibridge.evaluation.prompts.base import PromptSource
 from lavibridge.evaluation.shipped import shipped_suites
@@ -55,10 +55,7 @@ def read_suite(suite: str) -> Suite:
             f"there is no suite '{suite}'{did_you_mean(suite, tuple(shipped))} "
             f"(shipped: {', '.join(shipped)}; or give the path to a YAML file)"
         )
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not valid YAML: {error}") from None
+    found = read_yaml_file(path)
     if not isinstance(found, dict):
         raise RecipeError(f"{path} holds no keys; a suite has name, version, prompts and metrics")
     return validate(Suite, found, str(path))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from lavibridge.connectors.base import Connector
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.log import console
+from lavibridge.core.seeds import MOST_SEED
 from lavibridge.generation.emphasis import Weighted, read
 from lavibridge.language.base import LanguageModel
 
@@ -28,6 +29,9 @@ def asked_for(
     seeds = (seed,) * len(wanted) if isinstance(seed, int) else tuple(seed)
     if len(seeds) != len(wanted):
         raise RecipeError(f"give one seed, or one for each prompt: {len(seeds)} seeds, {len(wanted)} prompts")
+    outside = [each for each in seeds if not 0 <= each <= MOST_SEED]
+    if outside:
+        raise RecipeError(f"seeds are whole numbers from 0 to 2^64 - 1, found {outside[0]}")
     if batch < 1:
         raise RecipeError(f"batch must be 1 or more, found {batch}")
     return wanted, seeds
@@ -60,5 +64,4 @@ def note_cuts(prompts: Sequence[Weighted], language: LanguageModel) -> None:
             console.print(
                 f"note: prompt {index} ('{text[:40]}...') is too long: its first {kept} tokens are used, "
                 f"the last {lost} are cut off",
-                markup=False,
             )

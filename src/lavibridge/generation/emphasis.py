@@ -20,6 +20,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lavibridge.core.errors import RecipeError
+from lavibridge.core.text import is_unicode
+
 _WEIGHT = r":\s*([0-9]*\.[0-9]+)\s*\)|(?<![0-9])(?<![0-9]\s):\s*([0-9]+)\s*\)"
 _PART = re.compile(rf"\\([()\\])|(\()|{_WEIGHT}|(\))")
 MOST = 10.0
@@ -40,7 +43,12 @@ class Weighted:
 
 
 def read(prompt: str, weights: bool) -> Weighted:
-    """A prompt, its brackets as weights where they are ``weights``, as text where not."""
+    """A prompt, its brackets as weights where they are ``weights``, as text where not.
+
+    Raises RecipeError for what no tokenizer takes.
+    """
+    if not is_unicode(prompt):
+        raise RecipeError(f"the prompt {prompt[:60]!r} is not valid Unicode: write it anew")
     return parse(prompt) if weights else Weighted(text=prompt, weights=(1.0,) * len(prompt))
 
 

@@ -23,6 +23,7 @@ from lavibridge.core.errors import ModelError
 from lavibridge.core.files import sha256
 from lavibridge.core.layers import Folded, Layer, fold, layers, pair_shapes
 from lavibridge.core.log import console
+from lavibridge.core.paths import at_home
 from lavibridge.interop import lora_names
 from lavibridge.interop.hook import painter
 from lavibridge.interop.lora_told import Told, read_told, refuse_method
@@ -70,7 +71,7 @@ def read_lora_file(bridge: Bridge, path: str | Path) -> LoraReport:
     changed, where no key matches, a shape does not fit, half of a pair is missing, the strength cannot be
     known, the file is more than LoRA, or was read before.
     """
-    file = _file(Path(path).expanduser())
+    file = _file(at_home(path))
     need_whole(bridge, "read a LoRA file into")
     found = read_named(file)
     parts = _parts(bridge)
@@ -210,5 +211,4 @@ def _tell(file: Path, unmatched: list[str], count: int) -> None:
     console.print(
         f"note: {len(unmatched)} of {count} keys of {file} are not used ({counted}): "
         f"{', '.join(sorted(unmatched)[:3])}{', ...' if len(unmatched) > 3 else ''}",
-        markup=False,
     )

@@ -13,6 +13,7 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.device import pick_device
 from lavibridge.core.errors import ModelError, RecipeError
+from lavibridge.core.paths import at_home
 from lavibridge.interop.ella import import_ella
 from lavibridge.interop.lavi_bridge import import_lavi_bridge
 from lavibridge.vision.base import VisionModel
@@ -42,7 +43,7 @@ def import_released(
             f"there is no format '{format}' of released weights{did_you_mean(format, known)} "
             f"(formats: {', '.join(known)})"
         )
-    place = Path(path).expanduser()
+    place = at_home(path)
     if not place.exists():
         raise ModelError(f"there is nothing at {place}: give the released folder or file")
     options = {"source": language} if isinstance(language, str) else dict(language)

@@ -10,6 +10,7 @@ from typing import Any
 
 from lavibridge.core.errors import LaviError, RunError
 from lavibridge.core.files import read_json, resolve_source
+from lavibridge.core.paths import at_home
 from lavibridge.data.mixture import Mixture, kinds_in
 from lavibridge.data.pictures.walk import is_hidden
 from lavibridge.recipes.read import read_yaml
@@ -41,7 +42,7 @@ def refuse_inside(out: Path, name: str, inputs: Places) -> None:
     for what, folder in inputs.items():
         if not _inside(out, folder):
             continue
-        below = out.expanduser().resolve().relative_to(folder.expanduser().resolve()).as_posix()
+        below = at_home(out).resolve().relative_to(at_home(folder).resolve()).as_posix()
         if what.startswith("data") and is_hidden(below):
             continue
         raise RunError(
@@ -79,7 +80,7 @@ def inputs_of(run: str | Path) -> dict[str, Path]:
 
     What cannot be read is not answered here, but by who opens it.
     """
-    folder = Path(run).expanduser()
+    folder = at_home(run)
     try:
         parts = folder.absolute().parts
         if "checkpoints" in parts[-3:]:  # RUN/checkpoints/step-N, RUN/checkpoints/step-N/ema
@@ -128,4 +129,4 @@ def _models(name: str, said: Any) -> dict[str, Path]:
 
 def _inside(place: Path, folder: Path) -> bool:
     """Whether a place is a folder or lies in it, links followed."""
-    return place.expanduser().resolve().is_relative_to(folder.expanduser().resolve())
+    return at_home(place).resolve().is_relative_to(at_home(folder).resolve())

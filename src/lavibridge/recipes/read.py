@@ -8,15 +8,15 @@ data.path=2024-01-01            a field that is text or a path takes what was ty
 In a file YAML speaks first: `path: 2024-01-01` is a date there, and refused with the advice to quote it.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-import yaml
-
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import RecipeError
+from lavibridge.core.paths import at_home
+from lavibridge.core.yaml_text import parse_yaml, read_yaml_file
 
 FOLDER = Path(__file__).parent
 SUFFIXES = (".yaml", ".yml")
@@ -24,20 +24,6 @@ NULLS = ("", "~", "null", "Null", "NULL")
 """How YAML writes nothing."""
 Annotation = Callable[[Mapping[str, Any], Sequence[str]], Any]
 """The type of the field at a path of a recipe's mapping; None where there is no such field."""
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader; by itself it lets a second key of the same name replace the first in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key.value}' is written twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
 
 
 def shipped_recipes() -> tuple[str, ...]:
@@ -49,7 +35,7 @@ def find_recipe(name: str) -> Path:
     """The file of a shipped recipe's name or of a path; RecipeError says which names there are."""
     if name in shipped_recipes():
         return FOLDER / f"{name}.yaml"
-    path = Path(name).expanduser()
+    path = at_home(name)
     if path.is_file():
         return path
     shipped = shipped_recipes()
@@ -60,24 +46,13 @@ def find_recipe(name: str) -> Path:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file as a mapping; RecipeError names file and line of what is wrong."""
-    try:
-        return parse_yaml(path.read_text(encoding="utf-8-sig"), str(path))
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path} is not UTF-8 text: {error.reason}") from error
-
-
-def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """YAML text as a mapping of words to values."""
-    try:
-        content = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{where} is not valid YAML: {error}") from error
+    """A YAML file as a mapping of words to values; RecipeError names file and line of what is wrong."""
+    content = read_yaml_file(path)
     if content is None:
-        raise RecipeError(f"{where} is empty; `lavi show quickstart` prints a recipe to start from")
+        raise RecipeError(f"{path} is empty; `lavi show quickstart` prints a recipe to start from")
     if not isinstance(content, dict):
         raise RecipeError(
-            f"{where} should hold sections such as `training:`, found a {type(content).__name__}"
+            f"{path} should hold sections such as `training:`, found a {type(content).__name__}"
         )
     return {str(key): value for key, value in content.items()}
 
@@ -128,8 +103,8 @@ def as_typed(path: Sequence[str], text: str, annotation: Any) -> Any:
         return as_yaml(path, text)
     if bare[:1] in ("'", '"'):
         try:
-            value = yaml.load(text, Loader=_Loader)
-        except yaml.YAMLError:
+            value = parse_yaml(text, ".".join(path))
+        except RecipeError:
             value = None
         return value if isinstance(value, str) else bare
     if not text or (type(None) in types and bare in NULLS):
@@ -139,10 +114,7 @@ def as_typed(path: Sequence[str], text: str, annotation: Any) -> Any:
 
 def as_yaml(path: Sequence[str], text: str) -> Any:
     """Text as a YAML value."""
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{'.'.join(path)}: '{text}' is not valid YAML: {error}") from error
+    return parse_yaml(text, f"{'.'.join(path)}: '{text}'")
 
 
 def alternatives(annotation: Any) -> set[Any]:

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from lavibridge.core.config import Config
+from lavibridge.core.config import Config, Seed
+from lavibridge.core.paths import at_home
 from lavibridge.lora import LoraSettings
 
 
@@ -54,14 +55,14 @@ class Validation(Config):
     """How many of those held out are measured on, at most."""
     times: int = Field(default=8, ge=1)
     """At how many times of the schedule, evenly spread, each of them is."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Decides the noise, which is the same at every measurement."""
 
 
 class Cache(Config):
     """A folder in which encoded pictures and language features stay from run to run."""
 
-    folder: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+    folder: Annotated[Path, AfterValidator(lambda path: at_home(path).absolute())]
     """Where; several runs and processes may use one folder at the same time. `lavi cache` fills it ahead."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format on disk; bfloat16 takes half the room and rounds to 3 digits."""
@@ -80,7 +81,7 @@ class Training(Config):
     """Passes whose gradients are added up before a step of batch x accumulate x devices pictures."""
     max_minutes: float | None = Field(default=None, gt=0)
     """End cleanly, with a checkpoint, after so many minutes of training, whatever `steps` says."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Decides the order of the pictures, the noise, the timesteps and every dropout."""
     device: str = "auto"
     """`auto` (a CUDA GPU, else Apple's, else the CPU), or `cpu`, `cuda`, `cuda:1`, `mps`."""
@@ -160,7 +161,7 @@ class Preview(Config):
 
     prompts: tuple[str, ...] = ()
     """What is drawn, brackets as text; the first captions of the data when none are given."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of the noise, the same at every preview."""
     steps: int = Field(default=20, ge=1)
     """Sampling steps."""

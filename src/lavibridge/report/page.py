@@ -18,6 +18,7 @@ import yaml
 from lavibridge.core.errors import RunError
 from lavibridge.core.files import write_atomic, write_json
 from lavibridge.core.log import console, progress
+from lavibridge.core.paths import as_file
 from lavibridge.report.charts import draw
 from lavibridge.report.contents import contents, read_runs
 from lavibridge.report.pictures import SHEET_SIDE, Picture, embedded
@@ -37,6 +38,7 @@ def write_report(folders: Sequence[Path], page: Path) -> Path:
     What cannot be shown is said on stderr and on the page. RunError for what is no run folder, for a damaged
     file or picture; nothing is written then.
     """
+    page = as_file(page)
     numbers = page.with_suffix(".json")
     if numbers == page:
         raise RunError(f"{page} is where the numbers would go: give the page another ending, such as .html")
@@ -46,7 +48,7 @@ def write_report(folders: Sequence[Path], page: Path) -> Path:
     write_json(numbers, told)
     write_atomic(page, text)
     for note in told["notes"]:
-        console.print(f"note: {note}", markup=False, soft_wrap=True)
+        console.print(f"note: {note}", soft_wrap=True)
     return page
 
 

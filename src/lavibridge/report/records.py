@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lavibridge.bridge.store import checkpoints
-from lavibridge.core.errors import LaviError, RunError
+from lavibridge.core.errors import LaviError, RecipeError, RunError
 from lavibridge.core.files import read_json
+from lavibridge.core.yaml_text import read_yaml_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +49,9 @@ def read_run(folder: Path) -> RunRecord:
     if not (folder / "recipe.yaml").is_file():
         raise RunError(f"{folder} is no run folder: it has no recipe.yaml")
     try:
-        recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunError(f"{folder / 'recipe.yaml'} is not valid YAML: {error}") from None
+        recipe = read_yaml_file(folder / "recipe.yaml")
+    except RecipeError as error:
+        raise RunError(str(error)) from None
     sheet = folder / "contact_sheet.png"
     newest = next(reversed(checkpoints(folder)), None)
     return RunRecord(

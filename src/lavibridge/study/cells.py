@@ -14,6 +14,7 @@ import yaml
 
 from lavibridge.core.config import did_you_mean, validate
 from lavibridge.core.errors import RecipeError
+from lavibridge.core.paths import at_home
 from lavibridge.recipes.read import change, find_recipe, read_yaml
 from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.study.shipped import shipped_studies
@@ -42,7 +43,7 @@ class Cell:
 def load_study(name: str) -> Study:
     """A shipped study by name, or any by the path to its YAML file. RecipeError says what is wrong."""
     shipped = shipped_studies()
-    path = shipped.get(name, Path(name).expanduser())
+    path = shipped.get(name, at_home(name))
     if not path.is_file():
         raise RecipeError(
             f"there is no study '{name}'{did_you_mean(name, tuple(shipped))} "

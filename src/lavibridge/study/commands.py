@@ -7,13 +7,14 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from lavibridge.core.paths import at_home
 from lavibridge.study.cells import Cell
 from lavibridge.study.shipped import shipped_studies
 
 
 def commands(study: str, cells: Sequence[Cell], out: Path, sources: Mapping[str, str]) -> Iterator[str]:
     """The command of each cell, quoted for a shell; paths are whole."""
-    named = study if study in shipped_studies() else str(Path(study).expanduser().absolute())
+    named = study if study in shipped_studies() else str(at_home(study).absolute())
     moved = [part for name, place in sources.items() for part in ("--source", f"{name}={place}")]
     for cell in cells:
         yield shlex.join(["lavi", "study", named, "--only", cell.name, "--out", str(out.absolute()), *moved])

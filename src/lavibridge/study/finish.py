@@ -35,5 +35,5 @@ def finish(study: Study, cells: Sequence[Cell], out: Path) -> str:
     if rows:
         save_sheet(rows, table.labels, out / "contact_sheet.png")
     page = write_page(table, ceilings, rows, out / "study.html")
-    console.print(f"{page}", markup=False, soft_wrap=True)
+    console.print(f"{page}", soft_wrap=True)
     return text

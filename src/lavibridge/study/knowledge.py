@@ -95,7 +95,7 @@ def _key(options: Mapping[str, Any]) -> str | None:
 
 
 def _say_none(options: Mapping[str, Any], error: LaviError) -> None:
-    console.print(f"no ceiling of {options['language']['source']}: {error}", markup=False)
+    console.print(f"no ceiling of {options['language']['source']}: {error}")
 
 
 def _read(kept: Mapping[str, Any]) -> Ceiling:

@@ -41,7 +41,7 @@ def take_over(cells: Sequence[Cell], out: Path, folders: Sequence[Path], study: 
         kept = read_json(partial / CELL)
         write_json(partial / CELL, {**kept, "study": study, "condition": cell.condition})
         os.replace(partial, place)
-        console.print(f"{cell.name}: taken over from {same}", markup=False, soft_wrap=True)
+        console.print(f"{cell.name}: taken over from {same}", soft_wrap=True)
 
 
 def _is_same(cell: Cell, folder: Path) -> bool:

@@ -74,7 +74,7 @@ def run_cells(
         except LaviError as error:
             failures.append(Failure(cell=cell.name, reason=str(error)))
         except Exception as error:  # memory that runs out in one cell says nothing of the next
-            console.print(traceback.format_exc(), markup=False)
+            console.print(traceback.format_exc())
             failures.append(Failure(cell=cell.name, reason=f"{type(error).__name__}: {error}"))
         if failures and failures[-1].cell == cell.name:
             _say(f"{cell.name} failed: {failures[-1].reason}")
@@ -132,4 +132,4 @@ def failed(failures: Sequence[Failure], count: int) -> RunError:
 
 
 def _say(text: str) -> None:
-    console.print(text, markup=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)

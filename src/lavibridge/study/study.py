@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lavibridge.core.config import Config, did_you_mean
+from lavibridge.core.config import Config, Seed, did_you_mean
 from lavibridge.evaluation.suite import Named
 
 JOIN = "_"
@@ -116,7 +116,7 @@ class Study(Config):
     """The recipe that all start from: a shipped one's name, or a path (from the study's folder, or here)."""
     set: dict[str, Any] = Field(default_factory=dict)
     """Fields of the recipe that are the same for all, such as the budget, by dotted path."""
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=1)
     """`training.seed` of the cells of each condition; each also draws its pictures from noises of its own."""
     conditions: tuple[Choice, ...] = ()
     """The conditions one by one; or give `axes`."""

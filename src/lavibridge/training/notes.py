@@ -14,7 +14,7 @@ CAPTIONS_SCALED = 16
 
 def say(text: str) -> None:
     """One line, as it is."""
-    console.print(text, markup=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)
 
 
 def say_trained(parts: Mapping[str, int], rates: Mapping[str, float]) -> None:

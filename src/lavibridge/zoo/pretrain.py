@@ -71,7 +71,7 @@ def _pretrain(name: str, work: Path, model: Path, resume: bool, steps: int | Non
         raise RunError(f"{start} has {done} steps, and {last} are asked for: ask for more by --steps")
     job = kind()
     scores = pretraining.pretrain(job, work, steps=steps, begin=start)
-    console.print("  ".join(f"{key} {value:.3f}" for key, value in scores.items()), markup=False)
+    console.print("  ".join(f"{key} {value:.3f}" for key, value in scores.items()))
     pretraining.export(job, work, model)
     return model
 

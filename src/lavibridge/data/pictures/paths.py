@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from lavibridge.core.errors import DataError
+from lavibridge.core.paths import at_home
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".apng", ".webp"})
 """Ends of the names of pictures that are read, in folders and archives; what a file is its bytes decide."""
@@ -29,7 +30,7 @@ UNREAD = frozenset(
     | {".ppm", ".psd", ".svg", ".tga", ".tif", ".tiff"}
 )
 """Ends of the names of pictures that are turned away by name, unless their bytes are of another kind."""
-Place = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+Place = Annotated[Path, AfterValidator(lambda path: at_home(path).absolute())]
 """A path that means the same from any folder: a recipe may be read again from elsewhere."""
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from lavibridge.core.errors import ModelError
 from lavibridge.core.identity import file_hash
+from lavibridge.core.paths import at_home
 from lavibridge.evaluation.base import Score, Task
 from lavibridge.evaluation.pairing import PairingMetric
 
@@ -43,7 +44,7 @@ class Aesthetics(PairingMetric):
 
     def __init__(self, config: "Aesthetics.Config") -> None:
         """Find the model and the head; ModelError where one is absent."""
-        self.path = Path(config.head).expanduser()
+        self.path = at_home(config.head)
         if not self.path.is_file():
             raise ModelError(
                 f"there is no '{config.head}', the head of the aesthetic predictor: load sac+logos+ava1-l14-"

@@ -20,6 +20,7 @@ from torch import Tensor
 from lavibridge.core.device import pick_device
 from lavibridge.core.errors import ModelError
 from lavibridge.core.identity import file_hash
+from lavibridge.core.paths import at_home
 from lavibridge.evaluation.networks import Network, picture_features
 from lavibridge.evaluation.sets.features import Extractor, Features
 from lavibridge.evaluation.sets.inception import SIDE, InceptionV3, load_inception
@@ -36,7 +37,7 @@ def make_extractor(features: str, rule: Resize | None) -> Extractor:
     Without a rule: `clean` for the Inception, the model's own processor for others.
     """
     if features.endswith(".safetensors"):
-        return InceptionExtractor(Path(features).expanduser(), rule or "clean")
+        return InceptionExtractor(at_home(features), rule or "clean")
     return ModelExtractor(features, rule or "model")
 
 

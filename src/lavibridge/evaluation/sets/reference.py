@@ -25,6 +25,7 @@ from lavibridge.core.errors import DataError
 from lavibridge.core.files import cache_folder, write_atomic
 from lavibridge.core.identity import file_hash, versions
 from lavibridge.core.log import progress
+from lavibridge.core.paths import at_home
 from lavibridge.data.pictures.read import VERSION as PIXELS
 from lavibridge.data.pictures.read import read_picture
 from lavibridge.data.pictures.walk import pictures_below
@@ -47,7 +48,7 @@ def check_reference(source: str, tasks: Sequence[Task]) -> None:
         if odd is not None:
             raise DataError(f"reference: world has no scenes of '{odd}'; give a folder of real pictures")
         return
-    path = Path(source).expanduser()
+    path = at_home(source)
     if path.suffix in (".npz", ".safetensors") and path.is_file():
         return
     if not path.is_dir():
@@ -65,7 +66,7 @@ def open_reference(source: str, extractor: Extractor, tasks: Sequence[Task]) -> 
         count = max(SCENES, len(tasks))
         features = extract(extractor, _scenes(tasks, count), count, "scenes")
         return Reference(features=features, card={"reference": WORLD, "n": count})
-    path = Path(source).expanduser()
+    path = at_home(source)
     return _of_folder(path, extractor) if path.is_dir() else _of_file(path)
 
 
@@ -110,7 +111,7 @@ def reference_hash(source: str | Path) -> str:
     """Which set a reference is, by content: of a folder its pictures, of a file its bytes."""
     if source == WORLD:
         return WORLD
-    folder = Path(source).expanduser()
+    folder = at_home(source)
     if not folder.is_dir():
         return file_hash(folder)
     files = pictures_below(folder)

@@ -44,7 +44,6 @@ def check_vocabulary(tokenizer: Any, rows: int, source: str) -> None:
         console.print(
             f"note: '{source}' has no vectors for {len(beyond)} special tokens of its tokenizer, such as "
             f"'{beyond[0][1]}': they are read as plain text",
-            markup=False,
         )
 
 

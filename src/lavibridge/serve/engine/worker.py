@@ -140,7 +140,7 @@ class Worker:
         is_said = isinstance(error, LaviError)
         is_own_fault = is_said and not isinstance(error, NotDrawnError)
         if not is_own_fault:
-            console.print("".join(traceback.format_exception(error)), markup=False, soft_wrap=True)
+            console.print("".join(traceback.format_exception(error)), soft_wrap=True)
         told = str(error) if is_said else "the picture could not be drawn; the server's log says why"
         for job, _ in group:
             self.desk.end(job, "failed", told, is_own_fault)

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from lavibridge.core.config import Config, did_you_mean
 from lavibridge.core.errors import RecipeError
+from lavibridge.core.text import is_unicode
 from lavibridge.generation.emphasis import read
 from lavibridge.generation.quality import EXACT, QUALITIES, read_quality
 from lavibridge.generation.sample import check_steps
@@ -146,11 +147,9 @@ def wishes(
 
 def check_prompt(prompt: str, limits: Limits, key: str) -> None:
     """RecipeError for a prompt that is too long, or no text."""
-    try:
-        length = len(prompt.encode("utf-8"))
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold
-        raise RecipeError(f"{key}: this is not valid Unicode") from None
-    if length > limits.prompt_bytes:
+    if not is_unicode(prompt):  # JSON can hold half of a surrogate pair
+        raise RecipeError(f"{key}: this is not valid Unicode")
+    if len(prompt.encode("utf-8")) > limits.prompt_bytes:
         raise RecipeError(f"{key}: at most {limits.prompt_bytes} bytes of UTF-8 are taken: shorten it")
 
 

@@ -155,7 +155,7 @@ def submit(
     house.desk.submit(job)
     told = f": {asked.prompt!r}" if house.logs_prompts else ""
     stamp = time.strftime("%H:%M:%S")
-    console.print(f"{stamp} {len(made)} picture(s) by {made[0].model}{told}", markup=False, soft_wrap=True)
+    console.print(f"{stamp} {len(made)} picture(s) by {made[0].model}{told}", soft_wrap=True)
     return job
 
 

@@ -62,7 +62,7 @@ def load_painters(sources: Sequence[str], device: str, batch: int) -> dict[str, 
         stem = Path(source).resolve().name if Path(source).exists() else source
         numbered = (f"{stem}-{number}" for number in count(2))
         name = next(each for each in chain([stem], numbered) if each not in painters)
-        console.print(f"loading {name}", markup=False, soft_wrap=True)
+        console.print(f"loading {name}", soft_wrap=True)
         painters[name] = Painter(name, Bridge.open(source, device), batch)
     return painters
 
@@ -75,7 +75,6 @@ def make_house(painters: dict[str, Painter], limits: Limits, runs: Path | None, 
             console.print(
                 f"note: pictures of {name} are drawn one at a time: on this machine batching would change "
                 "them by rounding, or gain nothing",
-                markup=False,
             )
     desk = Desk(limits)
     house = House(

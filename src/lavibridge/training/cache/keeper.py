@@ -81,6 +81,4 @@ class OnDisk(Keeper):
             self.store.flush()
         except CacheError as error:
             self.is_writing = False
-            console.print(
-                f"note: {error}. Training goes on and keeps nothing more", markup=False, soft_wrap=True
-            )
+            console.print(f"note: {error}. Training goes on and keeps nothing more", soft_wrap=True)

@@ -143,6 +143,5 @@ class Store:
             self.said.add(path)
             console.print(
                 f"note: {error}; what it held is made anew (`lavi cache verify --repair` clears it away)",
-                markup=False,
                 soft_wrap=True,
             )
