@@ -234,6 +234,14 @@ class LatentDiffusionPretraining(Pretraining):
         pipeline.to(torch.float32)
 
 
+def outputs_of(layers: Mapping[str, nn.Module]) -> dict[str, Any]:
+    """What layers returned when they were last called, by name: each call puts it there."""
+    found: dict[str, Any] = {}
+    for name, layer in layers.items():
+        layer.register_forward_hook(lambda _layer, _in, out, name=name: found.update({name: out}))
+    return found
+
+
 def _emphasis(lesson: Lesson, pairs: Sequence[Pair]) -> Float[Tensor, " pair"]:
     """How often each of the pairs is drawn."""
 

@@ -26,7 +26,14 @@ from transformers import T5EncoderModel, T5Tokenizer
 from lavibridge.core.files import models_folder
 from lavibridge.diffusion.schedule import diffusion_schedule
 from lavibridge.zoo.belongs import NOT_ASKED, WordQuestions, belongs
-from lavibridge.zoo.latent_diffusion import LatentDiffusionPretraining, Latents, Lesson, Noised, Text
+from lavibridge.zoo.latent_diffusion import (
+    LatentDiffusionPretraining,
+    Latents,
+    Lesson,
+    Noised,
+    Text,
+    outputs_of,
+)
 from lavibridge.zoo.shown import PatchQuestions, shown
 
 SCHEDULE = {
@@ -104,12 +111,12 @@ class PixArtPretraining(LatentDiffusionPretraining):
         )
         self.shown = shown(self.pairs)
         self.belongs = cache(self._belongs)
-        self._inner: dict[str, Tensor] = {}
-        for name, module in (
-            ("patches", self.transformer.transformer_blocks[ASKED_AFTER - 1]),
-            ("words", self.transformer.caption_projection),
-        ):
-            module.register_forward_hook(lambda _module, _in, out, name=name: self._inner.update({name: out}))
+        self._inner = outputs_of(
+            {
+                "patches": self.transformer.transformer_blocks[ASKED_AFTER - 1],
+                "words": self.transformer.caption_projection,
+            }
+        )
         self.scheduler = DPMSolverMultistepScheduler(**SCHEDULE)
         self.alpha_bar = self.scheduler.alphas_cumprod
         self.schedule = diffusion_schedule(self.alpha_bar)

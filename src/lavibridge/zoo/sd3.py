@@ -37,7 +37,7 @@ from transformers import (
 from lavibridge.core.files import models_folder
 from lavibridge.diffusion.schedule import flow_schedule
 from lavibridge.zoo.belongs import NOT_ASKED, WordQuestions, belongs
-from lavibridge.zoo.latent_diffusion import LatentDiffusionPretraining, Lesson, Noised, Text
+from lavibridge.zoo.latent_diffusion import LatentDiffusionPretraining, Lesson, Noised, Text, outputs_of
 from lavibridge.zoo.shown import PatchQuestions, shown
 
 TRAINING_TIMES, SHIFT = 1000, 3.0
@@ -119,15 +119,10 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
         )
         self.shown = shown(self.pairs)
         self.belongs = cache(self._belongs)
-        self._inner: dict[str, Tensor] = {}
-        blocks = self.transformer.transformer_blocks
-        for name, block, place in (
-            ("words", blocks[WORDS_ASKED_AFTER - 1], 0),
-            ("patches", blocks[PATCHES_ASKED_AFTER - 1], 1),
-        ):
-            block.register_forward_hook(
-                lambda _module, _in, out, name=name, place=place: self._inner.update({name: out[place]})
-            )
+        blocks = self.transformer.transformer_blocks  # each returns the text's tokens and the patches'
+        self._inner = outputs_of(
+            {"words": blocks[WORDS_ASKED_AFTER - 1], "patches": blocks[PATCHES_ASKED_AFTER - 1]}
+        )
         self.schedule = flow_schedule(TRAINING_TIMES, SHIFT)
         self.lengths = torch.tensor([len(each) for each in self.tokenizer(self.captions[1:])["input_ids"]])
         self.is_padded = self.reads_t5 = False
@@ -194,9 +189,11 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
             timestep=self.schedule.times[noised.t],
         ).sample
         error = (predicted - (noised.noise - noised.latents)).square().mean(dim=(1, 2, 3))
-        told = self.networks["questions"](self._inner["patches"], self.shown[noised.rows])
+        told = self.networks["questions"](self._inner["patches"][1], self.shown[noised.rows])
         assert text.belongs is not None
-        said = self.networks["word_questions"](self._inner["words"][:, : text.belongs.shape[1]], text.belongs)
+        said = self.networks["word_questions"](
+            self._inner["words"][0][:, : text.belongs.shape[1]], text.belongs
+        )
         return error + PATCHES_ASKED * told + WORDS_ASKED * said
 
     def pipeline(self) -> StableDiffusion3Pipeline:
