@@ -12,10 +12,10 @@ from pathlib import Path
 from lavibridge.evaluation.stats import wilson
 from lavibridge.world.captions import CATEGORIES, sample_pair
 from lavibridge.world.checker import check
+from lavibridge.world.detections import Reading
 from lavibridge.world.drawing import draw
+from lavibridge.world.perturbations import DAMAGES, counterfactuals
 from lavibridge.world.scene import Scene
-from lavibridge.world.seen import Reading
-from lavibridge.world.trials import DAMAGES, counterfactuals
 
 OUT = Path(__file__).parent / "results" / "checker.json"
 

@@ -184,7 +184,7 @@ class Drawing:
 
     def __init__(self, bridge: Bridge, **options: Any) -> None:
         self.bridge, self.options = bridge, options
-        self.learnt_guidance, self.origin = bridge.learnt_guidance, bridge.origin
+        self.distilled_guidance_scale, self.origin = bridge.distilled_guidance_scale, bridge.origin
 
     def generate(self, prompts: Sequence[str], **options: Any) -> list[Image.Image]:
         """Pictures for prompts."""

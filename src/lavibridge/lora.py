@@ -198,7 +198,7 @@ def unmerge(module: nn.Module) -> None:
 
 
 @contextmanager
-def left_out(module: nn.Module) -> Iterator[None]:
+def disable_adapters(module: nn.Module) -> Iterator[None]:
     """The network without its LoRA: before the first step, when that adds nothing, the same in less time."""
     layers = _lora_layers(module)
     _need_beside(module, "left out")

@@ -23,7 +23,7 @@ class Sometimes:
     """Draws the right scene for a share of the prompts."""
 
     origin: ClassVar[dict[str, str]] = {"model": "drawn"}
-    learnt_guidance: ClassVar[float | None] = None
+    distilled_guidance_scale: ClassVar[float | None] = None
 
     def __init__(self, share: float, seed: int) -> None:
         rng = np.random.default_rng(seed)

@@ -104,7 +104,7 @@ OPERATIONS: dict[str, Callable[[Bridge, Path, Path], object]] = {
     "unmerge": lambda bridge, file, out: bridge.unmerge(),
     "train": lambda bridge, file, out: step(bridge),
     "read a file": lambda bridge, file, out: read_lora_file(bridge, file),
-    "leave LoRA out": lambda bridge, file, out: lora.left_out(bridge.vision.backbone).__enter__(),
+    "leave LoRA out": lambda bridge, file, out: lora.disable_adapters(bridge.vision.backbone).__enter__(),
     "load LoRA": lambda bridge, file, out: lora.load_lora_state(
         bridge.vision.backbone, lora.lora_state(bridge.vision.backbone), "vision model"
     ),

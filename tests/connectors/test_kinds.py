@@ -47,7 +47,7 @@ def features(connector: Connector, tokens: int = 5, extra: int = 0) -> TextFeatu
     mask[1, 3:], mask[:, tokens:] = False, False
     if reading.queries is not None:  # whose features are never padded
         mask[:] = True
-    return TextFeatures(hidden=values(), mask=mask, alone=values() if reading.alone else None)
+    return TextFeatures(hidden=values(), mask=mask, context_free=values() if reading.context_free else None)
 
 
 @pytest.mark.parametrize(
@@ -105,17 +105,25 @@ def test_a_pooled_vector_where_the_vision_model_takes_one(kind: str) -> None:
     own = build(kind, TextSpec(width=16, layers=4, pooled=6), VisionSpec(context=16, pooled=6, blocks=BLOCKS))
     given = features(own)
     vector = torch.randn(2, 6)
-    with_own = TextFeatures(hidden=given.hidden, mask=given.mask, alone=given.alone, pooled=vector)
+    with_own = TextFeatures(
+        hidden=given.hidden, mask=given.mask, context_free=given.context_free, pooled=vector
+    )
     assert own(with_own, t).pooled is vector
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_stands_beside_comes_first_and_untouched(kind: str) -> None:
-    connector = shaken(build(kind, TextSpec(width=16, layers=4, beside=16)))
+    connector = shaken(build(kind, TextSpec(width=16, layers=4, passthrough=16)))
     given, t = features(connector), torch.tensor([10.0, 700.0])
     kept, mask = torch.randn(2, 3, 16), torch.tensor([[True] * 3, [True, True, False]])
     both = connector(
-        TextFeatures(hidden=given.hidden, mask=given.mask, alone=given.alone, beside=kept, beside_mask=mask),
+        TextFeatures(
+            hidden=given.hidden,
+            mask=given.mask,
+            context_free=given.context_free,
+            passthrough_tokens=kept,
+            passthrough_mask=mask,
+        ),
         t,
     )
     without = connector(given, t)
@@ -123,7 +131,7 @@ def test_what_stands_beside_comes_first_and_untouched(kind: str) -> None:
     assert torch.equal(both.tokens[:, 3:], without.tokens)
     assert torch.equal(both.mask, torch.cat([mask, without.mask], dim=1))
     with pytest.raises(ModelError, match="20 wide"):
-        build(kind, TextSpec(width=16, layers=4, beside=20))
+        build(kind, TextSpec(width=16, layers=4, passthrough=20))
 
 
 def test_read_outs() -> None:
@@ -234,14 +242,14 @@ def test_query_begins_at_the_scale_of_the_vision_model() -> None:
 def test_llmdiff_says_what_its_formula_says(context_free: bool) -> None:
     connector = shaken(build("llmdiff", context_free=context_free))
     assert isinstance(connector, LlmDiff)
-    assert connector.reading.alone == context_free
+    assert connector.reading.context_free == context_free
     assert connector.reading.layers == (0, 1, 2, 3)
     given, weights = features(connector), connector.state_dict()
     c = given.hidden[:, 0]
     for k in range(3):
         added = given.hidden[:, k + 1] - (given.hidden[:, k] if k < 2 else 0)
-        if given.alone is not None:
-            added = added - given.alone[:, k + 1] + (given.alone[:, k] if k < 2 else 0)
+        if given.context_free is not None:
+            added = added - given.context_free[:, k + 1] + (given.context_free[:, k] if k < 2 else 0)
         c = c + weights["scores.gain"][k] * added
     c = c / (c.square().mean(-1, keepdim=True) + torch.finfo(torch.float32).eps).sqrt()
     made = connector(given)

@@ -29,7 +29,7 @@ class Sometimes:
     """Draws a prompt's scene for a share of the prompts, else an empty ground."""
 
     origin: ClassVar[dict[str, str]] = {"model": "drawn"}
-    learnt_guidance: ClassVar[float | None] = None
+    distilled_guidance_scale: ClassVar[float | None] = None
 
     def __init__(self, share: float) -> None:
         rng = np.random.default_rng(0)

@@ -30,7 +30,7 @@ class Drawer:
     """Draws each prompt's own scene, or (`blind`) an empty ground; stops after `patience` pictures."""
 
     origin: ClassVar[dict[str, str]] = {"model": "drawn"}
-    learnt_guidance: ClassVar[float | None] = None
+    distilled_guidance_scale: ClassVar[float | None] = None
 
     def __init__(self, blind: bool = False, patience: int = 10_000) -> None:
         self.scenes = {pair.caption: Scene(things=()) if blind else pair.scene for pair in PAIRS}

@@ -31,7 +31,7 @@ def model(request: pytest.FixtureRequest) -> LanguageModel:
 
 
 def test_prompt_is_the_same_alone_and_beside_longer_ones(model: LanguageModel) -> None:
-    layers = Reading(layers=(0, 1, -1), alone=True)
+    layers = Reading(layers=(0, 1, -1), context_free=True)
     alone = model.encode([SHORT], layers)
     beside = model.encode([LONG, SHORT, ""], layers)
     tokens = alone.mask.shape[1]
@@ -245,11 +245,11 @@ def test_queries_stand_behind_each_prompt(model: LanguageModel) -> None:
 def test_a_token_alone_is_its_prompt_of_one_token() -> None:
     """In a causal model the first token stands alone anyway, and later ones do not."""
     model = toy("llama")
-    features = model.encode([SHORT], Reading(layers=(0, 1, -1), alone=True))
-    assert features.alone is not None
-    torch.testing.assert_close(features.alone[:, :, 0], features.hidden[:, :, 0], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(features.alone[:, 0], features.hidden[:, 0])
-    assert (features.alone[:, 2, 1:] - features.hidden[:, 2, 1:]).abs().max() > 1e-3
+    features = model.encode([SHORT], Reading(layers=(0, 1, -1), context_free=True))
+    assert features.context_free is not None
+    torch.testing.assert_close(features.context_free[:, :, 0], features.hidden[:, :, 0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(features.context_free[:, 0], features.hidden[:, 0])
+    assert (features.context_free[:, 2, 1:] - features.hidden[:, 2, 1:]).abs().max() > 1e-3
 
 
 def test_the_connector_alone_may_see_padding() -> None:
@@ -265,13 +265,13 @@ def test_a_pair_keeps_the_other_model_s_tokens_beside() -> None:
     inner, other = toy("t5"), toy("clip", see_padding=True, max_tokens=20)
     features, kept = pair.encode([SHORT, LONG]), other.encode([SHORT, LONG])
     torch.testing.assert_close(features.hidden, inner.encode([SHORT, LONG]).hidden)
-    assert features.beside is not None
-    torch.testing.assert_close(features.beside, kept.hidden[:, -1])
-    assert torch.equal(features.beside_mask, kept.mask)  # type: ignore[arg-type]
+    assert features.passthrough_tokens is not None
+    torch.testing.assert_close(features.passthrough_tokens, kept.hidden[:, -1])
+    assert torch.equal(features.passthrough_mask, kept.mask)  # type: ignore[arg-type]
     torch.testing.assert_close(features.pooled, kept.pooled)
-    assert pair.spec.beside == other.spec.width
+    assert pair.spec.passthrough == other.spec.width
     assert pair.backbone.config.model_type == "t5"  # type: ignore[union-attr]
-    with pytest.raises(RecipeError, match=r"language\.beside\.sauce"):
+    with pytest.raises(RecipeError, match=r"language\.passthrough_tokens\.sauce"):
         toy("pair", beside={"kind": "clip", "source": "random", "sauce": 1})
 
 

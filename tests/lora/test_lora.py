@@ -99,7 +99,7 @@ def test_merging_is_exact_and_comes_back(room: str, kind: str) -> None:
 def test_left_out_the_network_is_as_it_was_and_lora_comes_back_to_learn(room: str, kind: str) -> None:
     model = injected(room, kind)
     before = output(model).detach()
-    with lora.left_out(model.backbone):
+    with lora.disable_adapters(model.backbone):
         assert torch.equal(output(model), output(toy(room, kind)))
     assert torch.equal(output(model), before)
     assert all(value.requires_grad for value in lora.lora_parameters(model.backbone).values())

@@ -46,7 +46,7 @@ def refusal(language: str, vision: str, connector: str) -> str | None:
     text, picture = spec("language", language), spec("vision", vision)
     assert isinstance(text, TextSpec)
     assert isinstance(picture, VisionSpec)
-    if text.beside not in (None, picture.context):
+    if text.passthrough not in (None, picture.context):
         return "keep an encoder of that width"
     if connector == "identity" and text.width != picture.context:
         return "joins equal widths"

@@ -8,7 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from lavibridge.core.contracts import Batch
-from lavibridge.plan.outline import outline
+from lavibridge.plan.meta_model import outline
 from lavibridge.plan.passes import encoding_pass, training_pass
 from lavibridge.recipes.recipe import Recipe, load_recipe
 from lavibridge.training.build import build_bridge

@@ -13,7 +13,7 @@ from lavibridge.core.errors import RecipeError
 from lavibridge.plan.advice import SHARE
 from lavibridge.plan.devices import CARDS, GIB, find_device, measure
 from lavibridge.plan.estimate import costs
-from lavibridge.plan.outline import changed, outline, parts
+from lavibridge.plan.meta_model import changed, outline, parts
 from lavibridge.plan.passes import encoding_pass, training_pass
 from lavibridge.plan.plan import Terms, encodings, make_plan
 from lavibridge.plan.table import lines

@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from lavibridge.report.contents import SHOWN
+from lavibridge.report.formatting import fact
 from lavibridge.report.page import render, write_report
-from lavibridge.report.wording import fact
 
 VOID = {"meta", "img", "link", "br", "hr", "input"}
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 pytest.importorskip("matplotlib")
 
 from lavibridge.report.charts import INK, draw
+from lavibridge.report.formatting import difference, estimate, fact, joined
 from lavibridge.report.series import POINTS, bins_table, lines_table, rounded, smooth, thin
-from lavibridge.report.wording import difference, estimate, fact, joined
 
 FINITE = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=50)
 

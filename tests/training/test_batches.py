@@ -19,8 +19,8 @@ from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.recipes.sections import kind_of, read_section
 from lavibridge.training.batches import Batches, Draw, ReadAhead
 from lavibridge.training.build import build_bridge
-from lavibridge.training.cache.keeper import Memory
-from lavibridge.training.visits import Visit
+from lavibridge.training.cache.backend import Memory
+from lavibridge.training.sampler import Visit
 
 SIZE = (16, 16)
 

@@ -14,9 +14,9 @@ from lavibridge.training.batches import Batches
 from lavibridge.training.build import build_bridge
 from lavibridge.training.ema import Ema
 from lavibridge.training.events import Every
-from lavibridge.training.guards import culprits
 from lavibridge.training.loop import Report, State, fit, take_step, training_mode
 from lavibridge.training.metrics import loss_by_time
+from lavibridge.training.nonfinite import culprits
 from lavibridge.training.optim import make_optimizer, optimizer_tensors, published_rates
 
 Toy = Callable[..., Recipe]

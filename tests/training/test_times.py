@@ -6,7 +6,7 @@ from statistics import NormalDist
 import pytest
 
 from lavibridge.recipes.training import Training
-from lavibridge.training.times import timestep
+from lavibridge.training.timestep_sampling import timestep
 
 CHANCES = [(number + 0.5) / 2000 for number in range(2000)]
 

@@ -13,7 +13,7 @@ from lavibridge.data.world import World
 from lavibridge.training.bucketed import Bucketed, nearest, shapes
 from lavibridge.training.order import LARGEST_TABLE, Order, Shuffled
 from lavibridge.training.permutation import Permutation
-from lavibridge.training.visits import Visits, says_a_side
+from lavibridge.training.sampler import Visits, says_a_side
 from lavibridge.training.weighted import BLOCK, Weighted, apportion
 
 

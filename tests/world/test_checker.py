@@ -7,11 +7,11 @@ from PIL import Image
 from lavibridge.core.errors import DataError
 from lavibridge.world.captions import CATEGORIES, Pair, sample_pair
 from lavibridge.world.checker import CLAUSES, check
+from lavibridge.world.detections import Reading
 from lavibridge.world.drawing import draw
-from lavibridge.world.reading import read
+from lavibridge.world.perturbations import DAMAGES, counterfactuals
 from lavibridge.world.scene import GROUND, SHAPES, SIZES, Group, Relation, Scene, Spec, Thing
-from lavibridge.world.seen import Reading
-from lavibridge.world.trials import DAMAGES, counterfactuals
+from lavibridge.world.scene_parser import read
 
 BARS = {"clean": 0.995, "noise": 0.98, "blur": 0.98, "jpeg": 0.98, "shift": 0.98}
 

@@ -5,7 +5,7 @@ from PIL import Image
 
 from lavibridge.world.captions import CATEGORIES, sample_pair
 from lavibridge.world.drawing import draw
-from lavibridge.world.promises import judge, read_prompt
+from lavibridge.world.prompt_parser import judge, read_prompt
 from lavibridge.world.scene import Group, Relation, Spec
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from lavibridge.world.captions import prompts
-from lavibridge.zoo.belongs import KINDS, NOT_ASKED, WordQuestions, belongs
+from lavibridge.zoo.attribute_binding_probe import KINDS, NOT_ASKED, WordQuestions, belongs
 
 
 def test_words_of_two_things_belong_to_their_own_and_say_what_the_caption_says() -> None:

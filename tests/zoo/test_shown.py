@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from lavibridge.world.scene import CANVAS, COLORS, GROUND, SHAPES, TEXTURES
+from lavibridge.zoo.patch_probe import COVERED, SIDE, PatchQuestions, shown
 from lavibridge.zoo.pool import make_pairs, pictures
-from lavibridge.zoo.shown import COVERED, SIDE, PatchQuestions, shown
 
 PATCH = CANVAS // SIDE
 

@@ -49,7 +49,7 @@ class Bridge(nn.Module):
         self.vision = vision
         self.origin: dict[str, str] = {}
         """Where it was read from: the folder and the SHA-256 of its bridge.json, or the image model."""
-        self.learnt_guidance: float | None = None
+        self.distilled_guidance_scale: float | None = None
         """The guidance under which a teacher taught it, which it so draws without; None: none."""
 
     @staticmethod
@@ -88,7 +88,7 @@ class Bridge(nn.Module):
     @property
     def default_guidance(self) -> float:
         """The scale to draw with: the image model's own, or none where the bridge has learnt it."""
-        return self.vision.default_guidance if self.learnt_guidance is None else 1.0
+        return self.vision.default_guidance if self.distilled_guidance_scale is None else 1.0
 
     @property
     def is_merged(self) -> bool:
@@ -216,7 +216,7 @@ class Bridge(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write bridge.json, the connector and LoRA in PEFT's layout; the frozen models are only named."""
         need_weights(self, "save")
-        store.write(Path(folder), self.language, self.connector, self.vision, self.learnt_guidance)
+        store.write(Path(folder), self.language, self.connector, self.vision, self.distilled_guidance_scale)
 
     @staticmethod
     def from_pretrained(folder: str | Path, device: str = "auto") -> "Bridge":
@@ -226,7 +226,7 @@ class Bridge(nn.Module):
             stored.language, stored.vision, stored.connector, stored.language_lora, stored.vision_lora
         )
         store.load_weights(stored, bridge.language, bridge.connector, bridge.vision)
-        bridge.learnt_guidance = stored.learnt_guidance
+        bridge.distilled_guidance_scale = stored.distilled_guidance_scale
         bridge.origin = {"folder": stored.folder.as_posix(), "sha256": stored.sha256}
         return bridge.to(pick_device(device)).eval()
 

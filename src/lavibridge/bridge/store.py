@@ -49,7 +49,7 @@ class Stored:
     connector: Mapping[str, Any]
     language_lora: Mapping[str, Any] | None
     vision_lora: Mapping[str, Any] | None
-    learnt_guidance: float | None
+    distilled_guidance_scale: float | None
     folded: Mapping[str, Sequence[Mapping[str, str]]]
     """Name and SHA-256 of the LoRA files in the frozen weights, by model."""
 
@@ -59,7 +59,7 @@ def write(
     language: LanguageModel,
     connector: Connector,
     vision: VisionModel,
-    learnt_guidance: float | None,
+    distilled_guidance_scale: float | None,
 ) -> None:
     """Write a bridge's description and its trained weights, which have to be finite, into ``folder``.
 
@@ -81,7 +81,7 @@ def write(
         "language": _named("language", language),
         "vision": _named("vision", vision),
         "connector": connector_options,
-        "learnt_guidance": learnt_guidance,
+        "distilled_guidance_scale": distilled_guidance_scale,
     }
     for name, model in (("language_lora", language), ("vision_lora", vision)):
         settings = lora.settings_of(model.backbone)
@@ -121,7 +121,9 @@ def read(folder: Path) -> Stored:
     return Stored(
         folder=found,
         sha256=sha256(found / DESCRIPTION),
-        learnt_guidance=description.get("learnt_guidance"),  # bridges saved before there was any have none
+        distilled_guidance_scale=description.get(
+            "distilled_guidance_scale"
+        ),  # bridges saved before there was any have none
         folded=description.get("folded", {}),
         **{part: description[part] for part in PARTS},
     )

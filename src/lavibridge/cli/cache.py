@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 if TYPE_CHECKING:
     import torch
 
-    from lavibridge.training.cache.fill import Filled
+    from lavibridge.training.cache.precompute import Filled
 
 RECIPE = typer.Argument(metavar="RECIPE", help="A recipe's name (see `lavi show`) or a path to a YAML file.")
 SETTINGS = typer.Argument(
@@ -61,7 +61,7 @@ def fill(recipe: str = RECIPE, settings: list[str] | None = SETTINGS) -> None:
     from lavibridge.recipes.sections import kind_of
     from lavibridge.training.build import build_bridge
     from lavibridge.training.cache.features import refusal
-    from lavibridge.training.cache.fill import fill_features, fill_latents
+    from lavibridge.training.cache.precompute import fill_features, fill_latents
     from lavibridge.training.start import check_start
 
     loaded = load_recipe(recipe, settings or [])

@@ -31,8 +31,8 @@ def check(recipe: str = RECIPE, settings: list[str] | None = SETTINGS) -> None:
     """
     from lavibridge.data.base import Dataset
     from lavibridge.data.mixture import Mixture, kinds_in
-    from lavibridge.data.pictures.checking import check_again
     from lavibridge.data.pictures.indexed import Indexed
+    from lavibridge.data.pictures.recheck import check_again
     from lavibridge.recipes.recipe import load_recipe
     from lavibridge.recipes.sections import kind_of
 

@@ -92,7 +92,7 @@ def check(pictures: list[Path] = PICTURES) -> None:
     from PIL import Image
 
     from lavibridge.core.errors import DataError
-    from lavibridge.world.reading import read
+    from lavibridge.world.scene_parser import read
 
     for path in pictures:
         try:

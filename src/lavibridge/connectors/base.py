@@ -53,10 +53,10 @@ class Connector(nn.Module, ABC):
     def __init__(self, config: "Connector.Config", text: TextSpec, vision: VisionSpec) -> None:
         """Build from the options and the two specs; raises ModelError where they cannot be connected."""
         super().__init__()
-        if text.beside is not None and text.beside != vision.context:
+        if text.passthrough is not None and text.passthrough != vision.context:
             raise ModelError(
-                f"what stands beside the language model is {text.beside} wide, the vision model takes tokens "
-                f"{vision.context} wide: keep an encoder of that width beside it"
+                f"the passthrough tokens are {text.passthrough} wide, and the vision model takes tokens "
+                f"{vision.context} wide: pair the language model with an encoder of that width"
             )
         self.config = config
         self.text, self.vision = text, vision
@@ -117,9 +117,9 @@ class Connector(nn.Module, ABC):
     ) -> Conditioning:
         """Connected tokens with the pooled vector, and behind the tokens that go past the connector."""
         pooled = self.pooled(features, tokens, mask)
-        if features.beside is not None and features.beside_mask is not None:
-            tokens = torch.cat([features.beside.to(tokens), tokens], dim=1)
-            mask = torch.cat([features.beside_mask, mask], dim=1)
+        if features.passthrough_tokens is not None and features.passthrough_mask is not None:
+            tokens = torch.cat([features.passthrough_tokens.to(tokens), tokens], dim=1)
+            mask = torch.cat([features.passthrough_mask, mask], dim=1)
         return Conditioning(tokens=tokens, mask=mask, pooled=pooled, blocks=blocks)
 
     def pooled(

@@ -47,10 +47,10 @@ class Scores(nn.Module):
         self.gain = nn.Parameter(torch.ones(steps))
         self.noise = nn.Parameter(torch.full((steps,), FIRST_NOISE))
 
-    def forward(self, hidden: Layers, alone: Layers | None) -> Tokens:
+    def forward(self, hidden: Layers, context_free: Layers | None) -> Tokens:
         score = _added(hidden)
-        if alone is not None:
-            score = score - _added(alone)
+        if context_free is not None:
+            score = score - _added(context_free)
         c = hidden[:, 0] + torch.einsum("l,bltw->btw", self.gain, score)
         if self.training:
             # Independent noise at every step adds up to one draw with the summed variance.
@@ -121,11 +121,11 @@ class LlmDiff(Connector):
     @property
     def reading(self) -> Reading:
         """The embeddings and every block."""
-        return Reading(layers=tuple(range(self.text.layers)), alone=self.config.context_free)
+        return Reading(layers=tuple(range(self.text.layers)), context_free=self.config.context_free)
 
     def forward(self, features: TextFeatures, t: Times | None = None) -> Conditioning:
         """Tokens for the layers' own attention, and what is to be said in each."""
-        c = self.scores(features.hidden, features.alone)
+        c = self.scores(features.hidden, features.context_free)
         tokens, mask = self.connect(c, features.mask, t)
         blocks = {
             name: second(c, features.mask) for name, second in zip(self.names, self.second, strict=True)

@@ -24,7 +24,7 @@ class TextSpec:
     """The read-out over layers that suits the model; a connector's own `read` goes before it."""
     pooled: int | None = None
     """Width of its own pooled vector, where it has one."""
-    beside: int | None = None
+    passthrough: int | None = None
     """Width of the tokens that go past the connector, where the model has such (`pair`)."""
 
 
@@ -59,8 +59,8 @@ class Reading:
 
     layers: tuple[int, ...] = (-1,)
     """Layers, from 0 (the embeddings) or from the end: -1 is the normed output."""
-    alone: bool = False
-    """Also every token's features if it stood alone (`TextFeatures.alone`)."""
+    context_free: bool = False
+    """Also every token's features if it stood alone (`TextFeatures.context_free`)."""
     queries: Float[Tensor, "query width"] | None = None
     """Vectors put behind each prompt's tokens; the features are then theirs instead of the prompt's."""
 
@@ -77,11 +77,11 @@ class TextFeatures:
     """The kept layers, float32; the model's last layer comes after its final norm."""
     mask: Bool[Tensor, "batch token"]
     pooled: Float[Tensor, "batch _"] | None = None
-    alone: Float[Tensor, "batch layer token width"] | None = None
+    context_free: Float[Tensor, "batch layer token width"] | None = None
     """The same layers with every token seeing itself only."""
-    beside: Float[Tensor, "batch other context"] | None = None
+    passthrough_tokens: Float[Tensor, "batch other context"] | None = None
     """Tokens that go past the connector, to stand before its own in the conditioning."""
-    beside_mask: Bool[Tensor, "batch other"] | None = None
+    passthrough_mask: Bool[Tensor, "batch other"] | None = None
 
 
 Attention = Callable[[Float[Tensor, "batch query width"], Float[Tensor, "batch query inner"]], Tensor]

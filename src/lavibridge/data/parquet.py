@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lavibridge.core.errors import DataError
+from lavibridge.data.pictures.archives import Held
 from lavibridge.data.pictures.columns import CAPTION, PICTURE, choose, texts
-from lavibridge.data.pictures.held import Held
 from lavibridge.data.pictures.paths import Place, below
 from lavibridge.data.pictures.read import check_length, read_file
 from lavibridge.data.pictures.rejected import Rejected

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import DataError
+from lavibridge.data.pictures.archives import Held
 from lavibridge.data.pictures.columns import CAPTION, choose, texts
-from lavibridge.data.pictures.held import Held
 from lavibridge.data.pictures.paths import SUFFIXES, UNREAD, Place, check_name
 from lavibridge.data.pictures.read import check_length
 from lavibridge.data.pictures.rejected import Rejected

@@ -23,7 +23,7 @@ class Draws(Protocol):
     """What it is, for the results: the folder that it was read from and its hash. Of what is no bridge, this
     is also what its pictures are known by."""
 
-    learnt_guidance: float | None
+    distilled_guidance_scale: float | None
     """The guidance that it draws under without being guided; None: none, so that a suite's is used."""
 
     def generate(

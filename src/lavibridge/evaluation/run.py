@@ -27,11 +27,11 @@ from lavibridge.core.lock import hold, is_lock
 from lavibridge.core.log import console
 from lavibridge.evaluation.base import Draws, Task
 from lavibridge.evaluation.draw import check_same, draw_missing, plan_drawing
-from lavibridge.evaluation.given import GivenPictures
-from lavibridge.evaluation.judge import judge, short_hash, unjudged
 from lavibridge.evaluation.kept import ADVICE, RESULTS, check_one, made_by, settle
 from lavibridge.evaluation.metrics.base import Metric, PictureMetric, SetMetric
+from lavibridge.evaluation.precomputed_images import GivenPictures
 from lavibridge.evaluation.records import open_log, read_records, write_records
+from lavibridge.evaluation.scoring import judge, short_hash, unjudged
 from lavibridge.evaluation.sets.measure import DrawnSet
 from lavibridge.evaluation.suite import Named, open_metrics, open_prompts, read_suite
 from lavibridge.evaluation.summary import summarize
@@ -79,7 +79,7 @@ def evaluate(
         bridge = GivenPictures(bridge, tasks)
     else:
         own = read_quality(quality).steps
-        by_suite = plan.guidance if bridge.learnt_guidance is None else 1.0
+        by_suite = plan.guidance if bridge.distilled_guidance_scale is None else 1.0
         drawn = {
             "steps": steps or (plan.steps if quality == EXACT else own),
             "guidance": by_suite if guidance is None else guidance,

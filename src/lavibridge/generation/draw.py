@@ -63,8 +63,8 @@ class Row:
 
     hidden: Float[Tensor, "layer token width"]
     pooled: Float[Tensor, " _"] | None
-    alone: Float[Tensor, "layer token width"] | None
-    beside: Float[Tensor, "other context"] | None
+    context_free: Float[Tensor, "layer token width"] | None
+    passthrough_tokens: Float[Tensor, "other context"] | None
 
 
 @torch.no_grad()  # not inference_mode: in it, weights in parts (FSDP2) would be gathered for drawing only
@@ -119,7 +119,9 @@ def why_not(
     rows: Iterable[Row], latents: Float[Tensor, "channel h w"], picture: Float[Tensor, "3 height width"]
 ) -> str:
     """Why there is no picture, of the rows that were read for it; empty where there is one."""
-    features = [part for row in rows for part in (row.hidden, row.pooled, row.alone, row.beside)]
+    features = [
+        part for row in rows for part in (row.hidden, row.pooled, row.context_free, row.passthrough_tokens)
+    ]
     return fault(
         {
             "the language model's features": features,
@@ -184,9 +186,9 @@ def encode_once(
         found[prompt] = replace(
             row,
             hidden=weigh(row.hidden, empty.hidden, weights),
-            alone=None
-            if row.alone is None or empty.alone is None
-            else weigh(row.alone, empty.alone, weights),
+            context_free=None
+            if row.context_free is None or empty.context_free is None
+            else weigh(row.context_free, empty.context_free, weights),
         )
     return found
 
@@ -195,13 +197,13 @@ def _rows(made: TextFeatures) -> list[Row]:
     """A batch of features taken apart, without padding."""
     rows = []
     for index, real in enumerate(made.mask):
-        beside, others = made.beside, made.beside_mask
+        beside, others = made.passthrough_tokens, made.passthrough_mask
         rows.append(
             Row(
                 hidden=made.hidden[index][:, real],
                 pooled=None if made.pooled is None else made.pooled[index],
-                alone=None if made.alone is None else made.alone[index][:, real],
-                beside=None if beside is None or others is None else beside[index][others[index]],
+                context_free=None if made.context_free is None else made.context_free[index][:, real],
+                passthrough_tokens=None if beside is None or others is None else beside[index][others[index]],
             )
         )
     return rows
@@ -211,16 +213,16 @@ def gather(rows: Sequence[Row]) -> TextFeatures:
     """Rows as one batch, padded on the right with zeros that the mask hides."""
     hidden, mask = _padded([row.hidden for row in rows])
     pooled = [row.pooled for row in rows if row.pooled is not None]
-    alone = [row.alone for row in rows if row.alone is not None]
-    beside = [row.beside[None] for row in rows if row.beside is not None]
+    alone = [row.context_free for row in rows if row.context_free is not None]
+    beside = [row.passthrough_tokens[None] for row in rows if row.passthrough_tokens is not None]
     others, others_mask = _padded(beside) if beside else (None, None)
     return TextFeatures(
         hidden=hidden,
         mask=mask,
         pooled=torch.stack(pooled) if pooled else None,
-        alone=_padded(alone)[0] if alone else None,
-        beside=None if others is None else others[:, 0],
-        beside_mask=others_mask,
+        context_free=_padded(alone)[0] if alone else None,
+        passthrough_tokens=None if others is None else others[:, 0],
+        passthrough_mask=others_mask,
     )
 
 

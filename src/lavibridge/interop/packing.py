@@ -15,7 +15,7 @@ from lavibridge.core.contracts import Reading, TextFeatures, TextSpec
 
 def pack(features: TextFeatures) -> Float[Tensor, "batch token column"]:
     """Features as prompt embeddings; rows are as many as tokens, or as tokens beside, if these are more."""
-    beside, mask = features.beside, features.beside_mask
+    beside, mask = features.passthrough_tokens, features.passthrough_mask
     length = max(features.mask.shape[1], 0 if beside is None else beside.shape[1])
     no_mask = torch.zeros_like(features.mask)
     parts = [
@@ -23,8 +23,8 @@ def pack(features: TextFeatures) -> Float[Tensor, "batch token column"]:
         (no_mask if mask is None else mask)[..., None].to(features.hidden),
         features.hidden.transpose(1, 2).flatten(2),
     ]
-    if features.alone is not None:
-        parts.append(features.alone.transpose(1, 2).flatten(2))
+    if features.context_free is not None:
+        parts.append(features.context_free.transpose(1, 2).flatten(2))
     if beside is not None:
         parts.append(beside.to(features.hidden))
     return torch.cat([functional.pad(part, (0, 0, 0, length - part.shape[1])) for part in parts], dim=-1)
@@ -32,19 +32,27 @@ def pack(features: TextFeatures) -> Float[Tensor, "batch token column"]:
 
 def columns(reading: Reading, text: TextSpec) -> int:
     """Number of columns of packed features."""
-    layers = len(reading.layers) * (2 if reading.alone else 1)
-    return 2 + layers * text.width + (text.beside or 0)
+    layers = len(reading.layers) * (2 if reading.context_free else 1)
+    return 2 + layers * text.width + (text.passthrough or 0)
 
 
 def unpack(packed: Float[Tensor, "batch token column"], reading: Reading, text: TextSpec) -> TextFeatures:
     """The features that were packed, padded to equal lengths."""
     count = len(reading.layers)
-    sizes = [1, 1, count * text.width, count * text.width if reading.alone else 0, text.beside or 0]
-    mask, beside_mask, hidden, alone, beside = packed.split(sizes, dim=-1)
+    sizes = [
+        1,
+        1,
+        count * text.width,
+        count * text.width if reading.context_free else 0,
+        text.passthrough or 0,
+    ]
+    mask, passthrough_mask, hidden, alone, beside = packed.split(sizes, dim=-1)
     return TextFeatures(
         hidden=hidden.unflatten(2, (count, text.width)).transpose(1, 2),
         mask=mask[..., 0] > 0.5,
-        alone=alone.unflatten(2, (count, text.width)).transpose(1, 2) if reading.alone else None,
-        beside=beside if text.beside else None,
-        beside_mask=beside_mask[..., 0] > 0.5 if text.beside else None,
+        context_free=alone.unflatten(2, (count, text.width)).transpose(1, 2)
+        if reading.context_free
+        else None,
+        passthrough_tokens=beside if text.passthrough else None,
+        passthrough_mask=passthrough_mask[..., 0] > 0.5 if text.passthrough else None,
     )

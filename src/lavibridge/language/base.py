@@ -65,7 +65,7 @@ class LanguageModel(nn.Module, ABC):
         """Parts of the backbone on which the read layers do not depend, as far as the model knows them."""
 
     @abstractmethod
-    def recompute(self) -> None:
+    def enable_gradient_checkpointing(self) -> None:
         """From now on compute the blocks once more in the backward pass, instead of keeping what they gave.
 
         The gradients stay the same. Raises ModelError where the model has no such blocks.
@@ -76,7 +76,7 @@ class LanguageModel(nn.Module, ABC):
         """Have `torch.compile` make faster code of the repeated blocks, when they are first called."""
 
     @abstractmethod
-    def attend_by(self, kernel: str) -> None:
+    def set_attention_backend(self, kernel: str) -> None:
         """Compute attention by `sdpa`, `eager` or `flash`; ModelError where the model cannot."""
 
     @abstractmethod

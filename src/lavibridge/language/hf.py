@@ -22,10 +22,10 @@ from lavibridge.core.errors import ModelError
 from lavibridge.core.files import resolve_source
 from lavibridge.core.sources import RANDOM, cannot_load
 from lavibridge.language.base import LanguageModel
-from lavibridge.language.parts import speed
+from lavibridge.language.parts import attention_backend
 from lavibridge.language.parts.byte_tokens import BEGIN, END, PAD, TOY_IDS, byte_tokens
 from lavibridge.language.parts.description import describe
-from lavibridge.language.parts.outline import outline
+from lavibridge.language.parts.meta_model import outline
 from lavibridge.language.parts.tokens import PromptTokens, Tokens
 from lavibridge.language.parts.vocabulary import check_frame, check_vocabulary, pad_id
 
@@ -109,31 +109,31 @@ class TransformersModel(LanguageModel):
         device = next(self.backbone.parameters()).device
         ids, mask, kept = tokens.ids.to(device), tokens.mask.to(device), tokens.kept.to(device)
         seen = None if self.config.see_padding is True else mask.long()
-        output = self._run(layers, input_ids=ids, attention_mask=seen)
-        real = mask[:, kept]
+        output, real = self._run(layers, input_ids=ids, attention_mask=seen), mask[:, kept]
         return TextFeatures(
             hidden=self._layers(output, layers)[:, :, kept],
             mask=torch.ones_like(real) if self.config.see_padding else real,
             pooled=self._pooled(output, ids),
-            alone=self._alone(ids[:, kept], kept, layers) if reading.alone else None,
+            context_free=self._alone(ids[:, kept], kept, layers) if reading.context_free else None,
         )
 
-    def recompute(self) -> None:
+    def enable_gradient_checkpointing(self) -> None:
         """Recompute the blocks in the backward pass."""
-        self.recomputed = speed.recomputing(self.backbone, self.config.source)
+        self.recomputed = attention_backend.recomputing(self.backbone, self.config.source)
 
     def unread(self, reading: Reading) -> list[nn.Module]:
         """The blocks above the highest layer that is read."""
-        return speed.blocks(self.backbone, self.spec.layers - 1)[max(self._numbered(reading.layers)) :]
+        highest = max(self._numbered(reading.layers))
+        return attention_backend.blocks(self.backbone, self.spec.layers - 1)[highest:]
 
     def compile_blocks(self, backend: str) -> None:
         """Compile the blocks, each when it is first called."""
-        for block in speed.repeated(self.backbone, self.config.source):
+        for block in attention_backend.repeated(self.backbone, self.config.source):
             block.compile(backend=backend)
 
-    def attend_by(self, kernel: str) -> None:
+    def set_attention_backend(self, kernel: str) -> None:
         """Choose the kernel of attention."""
-        speed.choose_kernel(self.backbone, kernel, self.config.source)
+        attention_backend.choose_kernel(self.backbone, kernel, self.config.source)
 
     def count_tokens(self, prompts: Sequence[str]) -> tuple[list[int], list[int]]:
         """Tokens used and tokens cut off, for each prompt."""

@@ -48,7 +48,7 @@ class Pair(LanguageModel):
         self.lora_targets = self.inner.lora_targets
         self.backbone = self.inner.backbone
         self.max_tokens = self.inner.max_tokens
-        self.spec = replace(self.inner.spec, pooled=self.other.spec.pooled, beside=self.other.spec.width)
+        self.spec = replace(self.inner.spec, pooled=self.other.spec.pooled, passthrough=self.other.spec.width)
 
     @classmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:
@@ -61,13 +61,13 @@ class Pair(LanguageModel):
         return replace(
             self.inner.encode(prompts, reading),
             pooled=kept.pooled,
-            beside=kept.hidden[:, -1],
-            beside_mask=kept.mask,
+            passthrough_tokens=kept.hidden[:, -1],
+            passthrough_mask=kept.mask,
         )
 
-    def recompute(self) -> None:
+    def enable_gradient_checkpointing(self) -> None:
         """Of the model that goes through the connector: nothing is learnt through the other."""
-        self.inner.recompute()
+        self.inner.enable_gradient_checkpointing()
 
     def unread(self, reading: Reading) -> list[nn.Module]:
         """Of the model that goes through the connector, whose backbone is the pair's."""
@@ -78,10 +78,10 @@ class Pair(LanguageModel):
         self.inner.compile_blocks(backend)
         self.other.compile_blocks(backend)
 
-    def attend_by(self, kernel: str) -> None:
+    def set_attention_backend(self, kernel: str) -> None:
         """Of both."""
-        self.inner.attend_by(kernel)
-        self.other.attend_by(kernel)
+        self.inner.set_attention_backend(kernel)
+        self.other.set_attention_backend(kernel)
 
     def spans(self, prompt: str) -> list[tuple[int, int]]:
         """Of the model that goes through the connector: what stands beside it is not weighted."""

@@ -10,8 +10,8 @@ from typing import Any
 
 from lavibridge.plan.devices import Device
 from lavibridge.plan.estimate import Costs, costs
+from lavibridge.plan.meta_model import changed, outline
 from lavibridge.plan.meter import Operation
-from lavibridge.plan.outline import changed, outline
 from lavibridge.recipes.recipe import Recipe
 
 SHARE = 0.92

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from lavibridge.bridge import Bridge
 from lavibridge.plan.devices import Device
-from lavibridge.plan.outline import Part, parts
+from lavibridge.plan.meta_model import Part, parts
 from lavibridge.plan.passes import (
     Work,
     caption_tokens,

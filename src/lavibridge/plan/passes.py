@@ -85,7 +85,7 @@ def feature_numbers(bridge: Bridge, tokens: int | None) -> int:
     """Numbers that a feature cache keeps of one caption of so many tokens."""
     with Meter([]):
         features = bridge.features([_prompt(bridge, tokens)])
-    kept = (features.hidden, features.alone, features.pooled, features.beside)
+    kept = (features.hidden, features.context_free, features.pooled, features.passthrough_tokens)
     return sum(value.numel() for value in kept if value is not None)
 
 

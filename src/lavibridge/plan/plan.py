@@ -12,7 +12,7 @@ from lavibridge.core.device import pick_dtype
 from lavibridge.plan.advice import SHARE, Choice, choices, variants
 from lavibridge.plan.devices import GIB, Device
 from lavibridge.plan.estimate import Costs, Memory, costs
-from lavibridge.plan.outline import Part, changed, outline
+from lavibridge.plan.meta_model import Part, changed, outline
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.training.cache.features import refusal
 

@@ -14,11 +14,11 @@ from lavibridge.report.cards import metric_cards, recipe_differences
 from lavibridge.report.cases import disputed, extremes, side_by_side
 from lavibridge.report.curves import curves
 from lavibridge.report.evaluations import find_evaluations, groups
+from lavibridge.report.formatting import joined
 from lavibridge.report.model_card import model_card
 from lavibridge.report.records import RunRecord, read_run
 from lavibridge.report.scores import differences, score_tables
 from lavibridge.report.trained import described
-from lavibridge.report.wording import joined
 
 FORMAT = 1
 """Raised whenever a reader of an earlier report.json would misread it."""

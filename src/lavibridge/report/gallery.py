@@ -56,7 +56,7 @@ def write_gallery(
             columns = [[_shown("the scene", draw_image(pair), pair) for pair in pairs]]
             for name, bridge in bridges.items():
                 texts = [pair.caption for pair in pairs]
-                scale = guidance if bridge.learnt_guidance is None else None
+                scale = guidance if bridge.distilled_guidance_scale is None else None
                 drawn = bridge.generate(texts, seed=SEED, steps=STEPS, guidance=scale)
                 columns.append([_shown(name, one, pair) for one, pair in zip(drawn, pairs, strict=True)])
                 bar.advance(task, count)

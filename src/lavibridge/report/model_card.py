@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from lavibridge.core.files import shipped_models
-from lavibridge.report.wording import SHARE, estimate, fact, figure, joined
+from lavibridge.report.formatting import SHARE, estimate, fact, figure, joined
 
 FEW = 100
 """Pictures below which a figure is called uncertain."""

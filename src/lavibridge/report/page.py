@@ -21,8 +21,8 @@ from lavibridge.core.log import console, progress
 from lavibridge.core.paths import as_file
 from lavibridge.report.charts import draw
 from lavibridge.report.contents import contents, read_runs
+from lavibridge.report.formatting import difference, estimate, fact, figure
 from lavibridge.report.pictures import SHEET_SIDE, Picture, embedded
-from lavibridge.report.wording import difference, estimate, fact, figure
 
 try:
     from jinja2 import Environment, PackageLoader, StrictUndefined

@@ -11,7 +11,7 @@ from lavibridge.core.errors import DataError, RunError
 from lavibridge.evaluation.draw import check_drawn
 from lavibridge.evaluation.records import Key, Record
 from lavibridge.report.evaluations import Evaluation
-from lavibridge.report.wording import SHARE
+from lavibridge.report.formatting import SHARE
 
 
 def case(key: Key, columns: Sequence[Evaluation]) -> dict[str, Any]:

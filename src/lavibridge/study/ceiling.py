@@ -23,8 +23,8 @@ from lavibridge.connectors.parts.read_out import Choice, read_out
 from lavibridge.core.contracts import Reading
 from lavibridge.evaluation.stats import Estimate, estimate, wilson
 from lavibridge.language.base import LanguageModel
+from lavibridge.world.caption_templates import with_article
 from lavibridge.world.scene import COLORS, SHAPES, WITHHELD
-from lavibridge.world.wording import with_article
 from lavibridge.world.words import SYNONYMS
 
 BATCH = 64

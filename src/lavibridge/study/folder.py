@@ -25,9 +25,9 @@ from lavibridge.recipes.read import read_yaml
 from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.study.cells import Cell
 from lavibridge.study.study import SuiteUse
-from lavibridge.training.basis import section_identity
 from lavibridge.training.checkpoint import is_trained
 from lavibridge.training.run import RECIPE, flat, refuse_changes
+from lavibridge.training.run_fingerprint import section_identity
 from lavibridge.training.standing import moved
 
 CELL = "cell.json"

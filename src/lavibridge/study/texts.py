@@ -2,7 +2,7 @@
 
 import math
 
-from lavibridge.report import wording
+from lavibridge.report import formatting
 from lavibridge.study.intervals import Difference, Interval
 from lavibridge.study.knowledge import Share
 
@@ -15,14 +15,14 @@ HOW = (
 
 def value(found: Interval | Share, unit: str) -> str:
     """Such as `71.3 % (65.9 to 76.2)` or `0.3102 (0.3076 to 0.3128)`."""
-    return NOTHING if math.isnan(found.mean) else wording.estimate(_record(found), unit)
+    return NOTHING if math.isnan(found.mean) else formatting.estimate(_record(found), unit)
 
 
 def change(found: Difference, unit: str, p: float) -> str:
     """Such as `+3.1 points (+0.2 to +6.0), p 0.032`."""
     if math.isnan(found.mean):
         return NOTHING
-    return wording.difference(_record(found), unit) + ("" if math.isnan(p) else f", {chance(p)}")
+    return formatting.difference(_record(found), unit) + ("" if math.isnan(p) else f", {chance(p)}")
 
 
 def chance(p: float) -> str:

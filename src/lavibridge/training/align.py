@@ -40,8 +40,8 @@ from lavibridge.data.base import Dataset
 from lavibridge.diffusion.objective import corrupt
 from lavibridge.recipes.training import Alignment
 from lavibridge.training.batches import Batches
+from lavibridge.training.native_encoder import own_encoder, reader
 from lavibridge.training.order import mix
-from lavibridge.training.own import own_encoder, reader
 from lavibridge.training.unfinished import Unfinished
 
 PICTURES = 256
@@ -83,7 +83,7 @@ def align(
     reached.restore(bridge.connector, optimizer)
     with ExitStack() as during:
         for model in (bridge.language, bridge.vision):
-            during.enter_context(lora.left_out(model.backbone))
+            during.enter_context(lora.disable_adapters(model.backbone))
         queries = collect_queries(own, batches)
         begun = perf_counter() - reached.seconds
         bar = during.enter_context(progress("steps"))

@@ -9,9 +9,9 @@ from lavibridge.recipes.sections import kind_of
 from lavibridge.training.batches import Batches, ReadAhead
 from lavibridge.training.build import build_bridge
 from lavibridge.training.cache.caches import open_caches
+from lavibridge.training.console import say
 from lavibridge.training.ema import Ema
 from lavibridge.training.loop import State
-from lavibridge.training.notes import say
 from lavibridge.training.optim import make_optimizer, published_rates
 from lavibridge.training.processes import Processes
 from lavibridge.training.sharding import shard
@@ -23,7 +23,9 @@ def place_bridge(recipe: Recipe, processes: Processes) -> Bridge:
     """The untrained bridge on this process's device; frozen weights are shared out where that is asked."""
     bridge = build_bridge(recipe)
     teacher = recipe.training.teacher
-    bridge.learnt_guidance = teacher.guidance if teacher is not None and teacher.guidance != 1 else None
+    bridge.distilled_guidance_scale = (
+        teacher.guidance if teacher is not None and teacher.guidance != 1 else None
+    )
     if recipe.training.sharding is not None:
         if processes.count > 1:
             shard(bridge, processes.device, processes.count)

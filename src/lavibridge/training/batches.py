@@ -15,9 +15,9 @@ from lavibridge.data.base import Dataset
 from lavibridge.recipes.training import Training
 from lavibridge.training.cache.caches import Caches, remembered
 from lavibridge.training.order import chance
-from lavibridge.training.spent import FEATURES
-from lavibridge.training.times import timestep
-from lavibridge.training.visits import Visits
+from lavibridge.training.sampler import Visits
+from lavibridge.training.timestep_sampling import timestep
+from lavibridge.training.timing import FEATURES
 from lavibridge.vision.base import VisionModel
 
 

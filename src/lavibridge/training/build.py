@@ -31,12 +31,12 @@ def build_bridge(recipe: Recipe) -> Bridge:
     models = (bridge.language, bridge.vision)
     for model in models:
         if settings.attention != "auto":
-            model.attend_by(settings.attention)
+            model.set_attention_backend(settings.attention)
         if settings.compile is not None:
             model.compile_blocks(settings.compile)
     if settings.checkpointing:
         for model in models if bridge.learns_through_language else models[1:]:
-            model.recompute()
+            model.enable_gradient_checkpointing()
     return bridge
 
 

@@ -33,9 +33,9 @@ from lavibridge.core.errors import LaviError, RunError
 from lavibridge.core.files import read_json, sha256, write_json
 from lavibridge.core.tensors import check_finite, save_tensors
 from lavibridge.recipes.training import Training
-from lavibridge.training.basis import Basis
 from lavibridge.training.loop import State
 from lavibridge.training.optim import load_optimizer_tensors, optimizer_tensors
+from lavibridge.training.run_fingerprint import Basis
 
 STATE = "state.json"
 FORMAT = 2

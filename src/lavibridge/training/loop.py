@@ -4,7 +4,7 @@
 
 Loss and gradient are looked at before the optimiser moves anything, and the weights after. A step that is
 not finite is skipped: weights, optimiser and average stay as good as they were, the step is counted, and the
-run goes on with the next pictures, until there have been too many such steps (training/guards.py).
+run goes on with the next pictures, until there have been too many such steps (training/nonfinite.py).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ from lavibridge.bridge import Bridge
 from lavibridge.recipes.training import Training
 from lavibridge.training.batches import Batches
 from lavibridge.training.ema import Ema
-from lavibridge.training.guards import Skips, check_weights, culprits
+from lavibridge.training.nonfinite import Skips, check_weights, culprits
 from lavibridge.training.optim import Parts, set_rates
 from lavibridge.training.order import mix
 from lavibridge.training.teacher import Teacher, taught

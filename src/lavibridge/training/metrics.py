@@ -2,7 +2,7 @@
 
 {"step", "loss", "loss_by_time": [10 bins of t, null where empty], "gradient_norm": {part}, "lr": {part},
  "images_per_second", "data_wait", "seconds", "peak_memory_mib"}
-{"step", ..., "skipped": [names]}      a step that was not taken (training/guards.py)
+{"step", ..., "skipped": [names]}      a step that was not taken (training/nonfinite.py)
 
 `data_wait` is the share of the step's time in which the loop waited for its next pass.
 """

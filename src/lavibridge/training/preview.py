@@ -7,8 +7,8 @@ from lavibridge.data.base import Dataset
 from lavibridge.generation.finite import NotDrawnError
 from lavibridge.generation.sheet import contact_sheet, save_png
 from lavibridge.recipes.training import Preview
+from lavibridge.training.console import say
 from lavibridge.training.loop import State
-from lavibridge.training.notes import say
 
 FALLBACK = 4
 """How many captions are drawn when the recipe names no prompts."""
@@ -27,7 +27,7 @@ def draw_preview(state: State, settings: Preview, prompts: tuple[str, ...], run:
 
     Without a folder it is drawn only: processes that share out the weights have to draw together.
     """
-    guidance = settings.guidance if state.bridge.learnt_guidance is None else None
+    guidance = settings.guidance if state.bridge.distilled_guidance_scale is None else None
     with state.ema.applied() if state.ema is not None else nullcontext():
         try:
             images = state.bridge.generate(prompts, settings.seed, settings.steps, guidance)

@@ -7,9 +7,9 @@ from lavibridge.data.base import open_dataset
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of
-from lavibridge.training.basis import basis, differences
 from lavibridge.training.checkpoint import STATE, checkpoints
 from lavibridge.training.held_out import hold_out
+from lavibridge.training.run_fingerprint import basis, differences
 
 
 def moved(run: Path, recipe: Recipe) -> list[str]:

@@ -16,7 +16,7 @@ from lavibridge.generation.sample import check_steps
 from lavibridge.recipes.places import check_places
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.training.align import check_alignable
-from lavibridge.training.own import check_own_encoder
+from lavibridge.training.native_encoder import check_own_encoder
 from lavibridge.training.sharding import check_sharding
 from lavibridge.training.trackers import check_trackers
 

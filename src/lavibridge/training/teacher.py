@@ -24,7 +24,7 @@ from lavibridge.core.contracts import Batch
 from lavibridge.diffusion.guidance import guide
 from lavibridge.diffusion.objective import corrupt
 from lavibridge.training.batches import Draw
-from lavibridge.training.own import own_encoder, reader
+from lavibridge.training.native_encoder import own_encoder, reader
 
 
 @final
@@ -47,7 +47,7 @@ class Teacher:
         is_guided = self.guidance != 1
         texts = [""] * len(prompts) + prompts if is_guided else prompts
         twice = torch.cat([noisy, noisy]) if is_guided else noisy
-        with self.rounded, lora.left_out(vision.backbone):
+        with self.rounded, lora.disable_adapters(vision.backbone):
             found = vision.predict(
                 twice, times.repeat(2) if is_guided else times, own.connector(self._read(texts))
             )

@@ -94,7 +94,7 @@ class VisionModel(nn.Module, ABC):
         """Let `Conditioning.blocks` speak in the cross-attention layers of ``spec.blocks``."""
 
     @abstractmethod
-    def recompute(self) -> None:
+    def enable_gradient_checkpointing(self) -> None:
         """From now on compute the denoiser's blocks once more in the backward pass, instead of keeping what
         they gave. The gradients stay the same. Raises ModelError where the denoiser cannot."""
 
@@ -103,7 +103,7 @@ class VisionModel(nn.Module, ABC):
         """Have `torch.compile` make faster code of the repeated blocks, when they are first called."""
 
     @abstractmethod
-    def attend_by(self, kernel: str) -> None:
+    def set_attention_backend(self, kernel: str) -> None:
         """Compute attention by `sdpa`, `eager` or `flash`; ModelError where the denoiser cannot."""
 
     @abstractmethod

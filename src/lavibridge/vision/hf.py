@@ -23,9 +23,9 @@ from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
 from lavibridge.core.sources import RANDOM, read_model_json
 from lavibridge.vision.base import VisionModel
-from lavibridge.vision.parts import speed, step_cache
+from lavibridge.vision.parts import attention_backend, step_cache
+from lavibridge.vision.parts.attention_processor import OpenedAttention, cross_attention_layers
 from lavibridge.vision.parts.loading import load_part, quieten
-from lavibridge.vision.parts.opened import OpenedAttention, cross_attention_layers
 from lavibridge.vision.parts.padding import scores, without_padding
 from lavibridge.vision.parts.schedules import prediction_type, sampling_shift, training_schedule
 from lavibridge.vision.parts.toys import TOY_AUTOENCODER, TOY_DIFFUSION
@@ -78,7 +78,7 @@ class DiffusersModel(VisionModel):
             part.requires_grad_(False)
             part.eval()
         # Faster on some CPUs. The autoencoder keeps the plain order: its large group norms lose digits in it.
-        speed.reorder_norms(self.backbone.to(memory_format=torch.channels_last))
+        attention_backend.reorder_norms(self.backbone.to(memory_format=torch.channels_last))
         self.spec = VisionSpec(
             context=self._context_width(),
             pooled=self._pooled_width(),
@@ -172,15 +172,15 @@ class DiffusersModel(VisionModel):
         )
         return output.float()
 
-    def recompute(self) -> None:
-        speed.recompute(self.backbone, self.config.source)
+    def enable_gradient_checkpointing(self) -> None:
+        attention_backend.enable_gradient_checkpointing(self.backbone, self.config.source)
 
     def compile_blocks(self, backend: str) -> None:
-        speed.compile_repeated(self.backbone, backend)
+        attention_backend.compile_repeated(self.backbone, backend)
 
-    def attend_by(self, kernel: str) -> None:
+    def set_attention_backend(self, kernel: str) -> None:
         plain = diffusers.models.attention_processor.AttnProcessor
-        speed.choose_kernel(self.backbone, kernel, plain, self.config.source)
+        attention_backend.choose_kernel(self.backbone, kernel, plain, self.config.source)
 
     def reusing(self, threshold: float) -> AbstractContextManager[None]:
         return step_cache.reusing(self.backbone, threshold, self.config.source)

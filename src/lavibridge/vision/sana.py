@@ -17,7 +17,7 @@ from torch import Tensor
 from lavibridge.core.contracts import Conditioning
 from lavibridge.core.errors import ModelError
 from lavibridge.vision.hf import DiffusersModel
-from lavibridge.vision.parts.opened import MaskWithBlocks
+from lavibridge.vision.parts.attention_processor import MaskWithBlocks
 from lavibridge.vision.parts.padding import hiding, scores
 
 

@@ -23,8 +23,9 @@ from zlib import crc32
 
 import numpy as np
 
-from lavibridge.world.chance import pick, pick_weighted
+from lavibridge.world.caption_templates import say
 from lavibridge.world.layout import lay_out
+from lavibridge.world.rng import pick, pick_weighted
 from lavibridge.world.scene import (
     COLORS,
     DIRECTIONS,
@@ -39,7 +40,6 @@ from lavibridge.world.scene import (
     Spec,
     Thing,
 )
-from lavibridge.world.wording import say
 
 TRAINING_MIX: dict[str, float] = {
     "one": 0.22,

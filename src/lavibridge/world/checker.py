@@ -29,10 +29,10 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image
 
+from lavibridge.world.detections import Reading, Seen
 from lavibridge.world.patches import grow
-from lavibridge.world.reading import read
 from lavibridge.world.scene import CANVAS, Group, Relation, Spec, in_place
-from lavibridge.world.seen import Reading, Seen
+from lavibridge.world.scene_parser import read
 
 CLAUSES = (
     "objects",

@@ -15,10 +15,10 @@ from zlib import crc32
 
 import numpy as np
 
+from lavibridge.world.caption_templates import Word, noun_phrase, say, say_mixed, say_unseen, synonym
 from lavibridge.world.captions import TRAINING_MIX, sample_spec
-from lavibridge.world.chance import pick, pick_weighted
+from lavibridge.world.rng import pick, pick_weighted
 from lavibridge.world.scene import COLORS, DIRECTIONS, SHAPES
-from lavibridge.world.wording import Word, noun_phrase, say, say_mixed, say_unseen, synonym
 from lavibridge.world.words import NUMBER_SYNONYMS, NUMBERS, SYNONYMS
 
 KINDS: dict[str, float] = {

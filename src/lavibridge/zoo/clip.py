@@ -23,10 +23,10 @@ from transformers import (
     CLIPVisionConfig,
 )
 
+from lavibridge.world.caption_templates import say
 from lavibridge.world.captions import Pair, sample_pair, scene_of
-from lavibridge.world.chance import pick
+from lavibridge.world.rng import pick
 from lavibridge.world.scene import COLORS, SHAPES, TEXTURES, WITHHELD, Spec
-from lavibridge.world.wording import say
 from lavibridge.zoo.pool import as_images, make_pairs, pictures
 from lavibridge.zoo.pretraining import Pretraining
 from lavibridge.zoo.tokenizers import CLIP_LENGTH, clip_tokenizer

@@ -3,8 +3,9 @@
     x_t = alpha_t x_0 + sigma_t e        loss = w(t) |e - e(x_t, t, caption)|^2
 
 A tenth of the captions is empty, as in the published models. A text tower that learns along also answers
-what its captions tell (zoo/told.py). The error is weighted as if it were the velocity's: on so few latents,
-what is in the picture is decided while it is almost all noise. A flow predicts the velocity itself.
+what its captions tell (zoo/caption_probe.py). The error is weighted as if it were the velocity's: on so
+few latents, what is in the picture is decided while it is almost all noise. A flow predicts the velocity
+itself.
 
 Which captions a step draws, and how many of its times are late, is its `Lesson`: what a model never learns
 among all other pictures, it learns in steps of their own (LOG.md, 2026-11-21).
@@ -27,9 +28,9 @@ from lavibridge.diffusion.objective import snr, weight
 from lavibridge.diffusion.schedule import Schedule
 from lavibridge.world.captions import Pair, prompts
 from lavibridge.world.checker import check
+from lavibridge.zoo.caption_probe import Questions, told
 from lavibridge.zoo.pool import as_images, make_pairs, pictures
 from lavibridge.zoo.pretraining import Pretraining
-from lavibridge.zoo.told import Questions, told
 
 EMPTY_CAPTIONS = 0.1
 HARD_MIX: dict[str, float] = {
@@ -100,7 +101,7 @@ class Text:
     mask: Int[Tensor, "batch token"] | None = None
     pooled: Float[Tensor, "batch _"] | None = None
     belongs: Int[Tensor, "batch first kind"] | None = None
-    """Where words are asked what they belong to: the answers of the first tokens (zoo/belongs.py)."""
+    """The answers of the first tokens, where zoo/attribute_binding_probe.py asks what words belong to."""
 
 
 class LatentDiffusionPretraining(Pretraining):

@@ -22,10 +22,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from lavibridge.core.files import models_folder
 from lavibridge.diffusion.schedule import diffusion_schedule
+from lavibridge.zoo.caption_probe import Questions
 from lavibridge.zoo.latent_diffusion import STEPS, LatentDiffusionPretraining, Lesson, Noised, Text
 from lavibridge.zoo.stable_diffusion import SCHEDULE
 from lavibridge.zoo.tokenizers import wordpiece_tokenizer
-from lavibridge.zoo.told import Questions
 
 TOKENS = 77
 """What Diffusers' pipeline pads every prompt to."""

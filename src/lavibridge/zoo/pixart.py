@@ -6,10 +6,10 @@ and Dhariwal 2021 (arXiv 2102.09672, section 3.1), from their variational term, 
 
     log s^2 = v log beta_t + (1 - v) log beta~_t,    v = (output + 1) / 2
 
-Its inner tokens also answer what their patch is to show (zoo/shown.py), which doubled what a caption is worth
-to it after as many steps, and its captions' words what they belong to (zoo/belongs.py): so it began to learn
-which colour is which shape's, as it had not in 31,000 steps under mini-t5-large, whose last layer hardly says
-so, nor in 500 under mini-t5-base without them (LOG.md, 2026-11-22, docs/decisions/0018).
+Its inner tokens also answer what their patch is to show (zoo/patch_probe.py), which doubled what a caption is
+worth to it after as many steps, and its captions' words what they belong to (zoo/attribute_binding_probe.py):
+so it began to learn which colour is which shape's, as it had not in 31,000 steps under mini-t5-large, whose
+last layer hardly says so, nor in 500 under mini-t5-base without them (LOG.md, 2026-11-22, docs/decisions/0018).
 """
 
 import math
@@ -25,7 +25,7 @@ from transformers import T5EncoderModel, T5Tokenizer
 
 from lavibridge.core.files import models_folder
 from lavibridge.diffusion.schedule import diffusion_schedule
-from lavibridge.zoo.belongs import NOT_ASKED, WordQuestions, belongs
+from lavibridge.zoo.attribute_binding_probe import NOT_ASKED, WordQuestions, belongs
 from lavibridge.zoo.latent_diffusion import (
     LatentDiffusionPretraining,
     Latents,
@@ -34,7 +34,7 @@ from lavibridge.zoo.latent_diffusion import (
     Text,
     outputs_of,
 )
-from lavibridge.zoo.shown import PatchQuestions, shown
+from lavibridge.zoo.patch_probe import PatchQuestions, shown
 
 SCHEDULE = {
     "beta_start": 0.0001,

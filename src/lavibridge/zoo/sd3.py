@@ -12,8 +12,8 @@ prompt's own tokens. So most steps show it captions of about one length and no p
 third of these with the T5's tokens, and every `PADDED_EVERY`th step all that the pipeline shows. The T5 reads
 its pads as if they were text, as published, and little of what it knows of a caption is left then.
 
-Inner tokens answer what their patch shows (zoo/shown.py), and the text's tokens what they belong to
-(zoo/belongs.py), as mini-pixart's do.
+Inner tokens answer what their patch shows (zoo/patch_probe.py), and the text's tokens what they belong to
+(zoo/attribute_binding_probe.py), as mini-pixart's do.
 """
 
 from functools import cache
@@ -36,9 +36,9 @@ from transformers import (
 
 from lavibridge.core.files import models_folder
 from lavibridge.diffusion.schedule import flow_schedule
-from lavibridge.zoo.belongs import NOT_ASKED, WordQuestions, belongs
+from lavibridge.zoo.attribute_binding_probe import NOT_ASKED, WordQuestions, belongs
 from lavibridge.zoo.latent_diffusion import LatentDiffusionPretraining, Lesson, Noised, Text, outputs_of
-from lavibridge.zoo.shown import PatchQuestions, shown
+from lavibridge.zoo.patch_probe import PatchQuestions, shown
 
 TRAINING_TIMES, SHIFT = 1000, 3.0
 """As published: with the shift, half of the times have more than three quarters of noise."""

@@ -20,8 +20,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from lavibridge.core.files import models_folder
 from lavibridge.diffusion.schedule import diffusion_schedule
+from lavibridge.zoo.caption_probe import Questions
 from lavibridge.zoo.latent_diffusion import PLACES, LatentDiffusionPretraining, Lesson, Noised, Text
-from lavibridge.zoo.told import Questions
 
 SCHEDULE = {
     "beta_start": 0.00085,

@@ -31,7 +31,7 @@ class Noise:
     """Draws each prompt as the noise of its seed."""
 
     origin: ClassVar[dict[str, str]] = {"model": "drawn"}
-    learnt_guidance: ClassVar[float | None] = None
+    distilled_guidance_scale: ClassVar[float | None] = None
 
     def generate(
         self, prompts: Sequence[str], seed: Sequence[int], steps: int, guidance: float | None, quality: str

@@ -9,8 +9,8 @@ import torch
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import Batch, TextFeatures
 from lavibridge.core.errors import ModelError
+from lavibridge.training.cache.backend import Memory, OnDisk
 from lavibridge.training.cache.features import Features, padded, refusal, without_padding
-from lavibridge.training.cache.keeper import Memory, OnDisk
 from lavibridge.training.cache.store import Store
 
 PROMPTS = ("a red cat", "", "a boat beside a house", "x")

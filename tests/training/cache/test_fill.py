@@ -17,7 +17,7 @@ from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe, dump_recipe
 from lavibridge.recipes.training import Cache
 from lavibridge.training.cache.caches import feature_store, latent_store
-from lavibridge.training.cache.fill import Filled, fill_features, fill_latents
+from lavibridge.training.cache.precompute import Filled, fill_features, fill_latents
 from lavibridge.training.train import train
 
 SIZE = (16, 16)

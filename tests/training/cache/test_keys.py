@@ -18,7 +18,7 @@ from lavibridge.language.base import LanguageModel
 from lavibridge.language.llama import Llama
 from lavibridge.training.cache.keys import caption_key, digest, feature_maker, latent_maker
 from lavibridge.training.cache.latents import Contents
-from lavibridge.training.visits import Visit
+from lavibridge.training.sampler import Visit
 
 PLAIN = Visit(index=0, size=(16, 16))
 LAST = Reading()
@@ -98,7 +98,7 @@ def test_features_are_named_by_the_language_model_and_what_is_read_of_it() -> No
         feature_maker(model, LAST, torch.float32),
         feature_maker(model, LAST, torch.bfloat16),
         feature_maker(model, Reading(layers=(1,)), torch.float32),
-        feature_maker(model, Reading(alone=True), torch.float32),
+        feature_maker(model, Reading(context_free=True), torch.float32),
         *(
             feature_maker(llama(**options), LAST, torch.float32)
             for options in (

@@ -13,7 +13,7 @@ import torch
 
 from lavibridge.core.errors import CacheError
 from lavibridge.training.cache import store as store_module
-from lavibridge.training.cache.keeper import OnDisk
+from lavibridge.training.cache.backend import OnDisk
 from lavibridge.training.cache.keys import digest
 from lavibridge.training.cache.shard import Entry, Shard, write_shard
 from lavibridge.training.cache.store import Store

@@ -17,8 +17,8 @@ from lavibridge.core.errors import DataError
 from lavibridge.evaluation.base import Prompt
 from lavibridge.evaluation.prompts.base import PromptSource
 from lavibridge.world import captions
+from lavibridge.world.caption_templates import say
 from lavibridge.world.captions import CATEGORIES, Pair
-from lavibridge.world.wording import say
 
 
 class WorldPrompts(PromptSource):

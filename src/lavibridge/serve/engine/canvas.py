@@ -21,9 +21,9 @@ from lavibridge.generation.draw import gather, why_not
 from lavibridge.generation.finite import NotDrawnError
 from lavibridge.generation.quality import gains_by_bfloat16, read_quality
 from lavibridge.generation.sample import initial_noise, make_scheduler, sampling, to_images
+from lavibridge.serve.engine.attention_maps import Attended
 from lavibridge.serve.engine.painter import Painter, Read
 from lavibridge.serve.engine.rows import Row, predict_rows
-from lavibridge.serve.engine.why import Attended
 from lavibridge.serve.engine.wish import Wish
 
 

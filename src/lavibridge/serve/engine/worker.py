@@ -21,7 +21,7 @@ from lavibridge.serve.engine.canvas import Canvas, advance
 from lavibridge.serve.engine.desk import Desk, Place
 from lavibridge.serve.engine.job import Job, Picture
 from lavibridge.serve.engine.painter import Painter
-from lavibridge.world.promises import judge
+from lavibridge.world.prompt_parser import judge
 
 TEXT_CHUNK = "lavibridge"
 """Name of the text that holds a picture's recipe."""

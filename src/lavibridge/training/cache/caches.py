@@ -13,12 +13,12 @@ from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import RecipeError
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.training import Cache, Training
+from lavibridge.training.cache.backend import Keeper, Memory, OnDisk
 from lavibridge.training.cache.features import Features, refusal
-from lavibridge.training.cache.keeper import Keeper, Memory, OnDisk
 from lavibridge.training.cache.keys import feature_maker, latent_maker
 from lavibridge.training.cache.latents import Contents, Latents, Names
 from lavibridge.training.cache.store import Store
-from lavibridge.training.spent import Spent
+from lavibridge.training.timing import Spent
 from lavibridge.vision.base import VisionModel
 
 

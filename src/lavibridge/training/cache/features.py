@@ -19,7 +19,7 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import Reading, TextFeatures
 from lavibridge.core.errors import ModelError
 from lavibridge.language.base import LanguageModel
-from lavibridge.training.cache.keeper import Keeper
+from lavibridge.training.cache.backend import Keeper
 from lavibridge.training.cache.keys import caption_key
 from lavibridge.training.cache.shard import Entry
 
@@ -73,16 +73,16 @@ class Features:
 def without_padding(features: TextFeatures) -> list[Entry]:
     """The real tokens of each prompt; ModelError where padding stands before or between them."""
     lengths = _lengths(features.mask)
-    others = None if features.beside_mask is None else _lengths(features.beside_mask)
+    others = None if features.passthrough_mask is None else _lengths(features.passthrough_mask)
     entries: list[Entry] = []
     for row, length in enumerate(lengths):
         entry: dict[str, Tensor] = {"hidden": features.hidden[row, :, :length]}
-        if features.alone is not None:
-            entry["alone"] = features.alone[row, :, :length]
+        if features.context_free is not None:
+            entry["context_free"] = features.context_free[row, :, :length]
         if features.pooled is not None:
             entry["pooled"] = features.pooled[row]
-        if features.beside is not None and others is not None:
-            entry["beside"] = features.beside[row, : others[row]]
+        if features.passthrough_tokens is not None and others is not None:
+            entry["passthrough_tokens"] = features.passthrough_tokens[row, : others[row]]
         entries.append(entry)
     return entries
 
@@ -98,9 +98,11 @@ def padded(entries: Sequence[Entry], device: torch.device) -> TextFeatures:
         hidden=made["hidden"],
         mask=_mask(parts["hidden"]).to(device),
         pooled=made.get("pooled"),
-        alone=made.get("alone"),
-        beside=made.get("beside"),
-        beside_mask=_mask(parts["beside"]).to(device) if "beside" in parts else None,
+        context_free=made.get("context_free"),
+        passthrough_tokens=made.get("passthrough_tokens"),
+        passthrough_mask=_mask(parts["passthrough_tokens"]).to(device)
+        if "passthrough_tokens" in parts
+        else None,
     )
 
 

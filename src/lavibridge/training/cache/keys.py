@@ -18,7 +18,7 @@ from lavibridge.core.tensors import weights_hash
 from lavibridge.data.pictures.read import VERSION as PIXELS
 from lavibridge.language.base import LanguageModel
 from lavibridge.training.cache.shard import KEY_BYTES
-from lavibridge.training.visits import Visit
+from lavibridge.training.sampler import Visit
 from lavibridge.vision.base import VisionModel
 
 LATENTS_BY = ("torch", "diffusers", "pillow", "numpy")
@@ -60,6 +60,6 @@ def latent_maker(vision: VisionModel, dtype: torch.dtype) -> bytes:
 
 def feature_maker(language: LanguageModel, reading: Reading, dtype: torch.dtype) -> bytes:
     """What makes features: the language model and what is read of it."""
-    layers = json.dumps([reading.layers, reading.alone])
+    layers = json.dumps([reading.layers, reading.context_free])
     by = versions(*FEATURES_BY)
     return digest(f"features {VERSION} {dtype} {by}", language.identity(), layers)

@@ -20,11 +20,11 @@ from torch import Tensor
 from lavibridge.core.errors import DataError
 from lavibridge.data.base import Dataset
 from lavibridge.data.pictures.read import to_unit
-from lavibridge.training.cache.keeper import Keeper
+from lavibridge.training.cache.backend import Keeper
 from lavibridge.training.cache.keys import digest, picture_key
 from lavibridge.training.cache.shard import KEY_BYTES, Entry
-from lavibridge.training.spent import ENCODING, READING, Spent
-from lavibridge.training.visits import Visit
+from lavibridge.training.sampler import Visit
+from lavibridge.training.timing import ENCODING, READING, Spent
 from lavibridge.vision.base import VisionModel
 
 Moments = tuple[Float[Tensor, "batch channel h w"], Float[Tensor, "batch channel h w"]]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lavibridge.world.words import PLURALS
-from lavibridge.zoo.told import OF_A_GROUP
+from lavibridge.zoo.caption_probe import OF_A_GROUP
 
 KINDS = {name: OF_A_GROUP[name] for name in ("size", "texture", "color", "shape")}
 """What is asked of a word, and the possible answers besides 0: nothing is said."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lavibridge.world.chance import pick
+from lavibridge.world.rng import pick
 from lavibridge.world.scene import Group, Relation, Spec
 from lavibridge.world.words import (
     LONG_ENDINGS,

@@ -15,10 +15,10 @@ from numpy import ndarray
 from PIL import Image
 
 from lavibridge.core.errors import DataError
+from lavibridge.world.detections import Reading, Seen, Unread
 from lavibridge.world.fitting import Fit, fit_shape, fit_texture
 from lavibridge.world.patches import components, core, grow, name_pixels
 from lavibridge.world.scene import CANVAS, COLORS, GROUND, WHITE
-from lavibridge.world.seen import Reading, Seen, Unread
 
 HUES = tuple(COLORS)
 PALETTE = np.array([GROUND, WHITE, *COLORS.values()], dtype=np.float32)

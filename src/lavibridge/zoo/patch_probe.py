@@ -19,7 +19,7 @@ from torch.nn import functional
 from lavibridge.world.captions import Pair
 from lavibridge.world.drawing import placed_mask
 from lavibridge.world.scene import CANVAS
-from lavibridge.zoo.told import OF_A_GROUP
+from lavibridge.zoo.caption_probe import OF_A_GROUP
 
 SIDE = 8
 """Patches to a side of the picture."""

@@ -19,13 +19,13 @@ from lavibridge.core.lock import hold
 from lavibridge.core.log import progress
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.training import Cache, Training
+from lavibridge.training.cache.backend import OnDisk
 from lavibridge.training.cache.caches import feature_store, latent_store
 from lavibridge.training.cache.features import Features
-from lavibridge.training.cache.keeper import OnDisk
 from lavibridge.training.cache.latents import Contents, Latents
 from lavibridge.training.cache.store import Store
-from lavibridge.training.spent import Spent
-from lavibridge.training.visits import Visit, Visits, says_a_side
+from lavibridge.training.sampler import Visit, Visits, says_a_side
+from lavibridge.training.timing import Spent
 
 CHUNK = 64
 """Pictures whose keys are looked up together."""

@@ -31,7 +31,7 @@ class GivenPictures:
                 f"{folder} has {len(files)} pictures and the suite asks for {len(tasks)}: one for each "
                 "prompt is needed, in its order; --category and --limit ask for fewer"
             )
-        self.learnt_guidance: float | None = None
+        self.distilled_guidance_scale: float | None = None
         shown = [file_hash(path) for path in files]
         self.origin = {"pictures": folder.as_posix(), "sha256": card_hash(shown)}
         self.files = {(task.prompt, task.seed): path for task, path in zip(tasks, files, strict=True)}

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lavibridge.core.errors import NotFiniteError
 from lavibridge.training.batches import Batches
-from lavibridge.training.notes import say
+from lavibridge.training.console import say
 from lavibridge.training.optim import Parts
 
 ON_END = 3

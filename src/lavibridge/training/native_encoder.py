@@ -9,8 +9,8 @@ from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import LaviError, ModelError
 from lavibridge.core.registry import detect
 from lavibridge.core.sources import RANDOM
+from lavibridge.training.cache.backend import Memory
 from lavibridge.training.cache.features import Features
-from lavibridge.training.cache.keeper import Memory
 
 GIGABYTES = 1.0
 """Memory for what a language model makes of captions."""

@@ -44,7 +44,7 @@ def compile_repeated(denoiser: nn.Module, backend: str) -> None:
             module.compile(backend=backend)
 
 
-def recompute(denoiser: Any, source: str) -> None:
+def enable_gradient_checkpointing(denoiser: Any, source: str) -> None:
     """Have the blocks recomputed in the backward pass."""
     try:
         denoiser.enable_gradient_checkpointing()
