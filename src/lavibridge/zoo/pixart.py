@@ -9,7 +9,8 @@ and Dhariwal 2021 (arXiv 2102.09672, section 3.1), from their variational term, 
 Its inner tokens also answer what their patch is to show (zoo/patch_probe.py), which doubled what a caption is
 worth to it after as many steps, and its captions' words what they belong to (zoo/attribute_binding_probe.py):
 so it began to learn which colour is which shape's, as it had not in 31,000 steps under mini-t5-large, whose
-last layer hardly says so, nor in 500 under mini-t5-base without them (LOG.md, 2026-11-22, docs/decisions/0018).
+last layer hardly says so, nor in 500 under mini-t5-base without them (LOG.md, 2026-11-22,
+docs/decisions/0018).
 """
 
 import math
