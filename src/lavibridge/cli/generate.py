@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from lavibridge.core.seeds import MOST_SEED
+from lavibridge.core.seeds import MAX_SEED
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,7 +24,7 @@ SEED = typer.Option(
     0,
     "--seed",
     min=0,
-    max=MOST_SEED,
+    max=MAX_SEED,
     help="Seed of every prompt's noise; the same seed gives the same picture.",
 )
 COUNT = typer.Option(1, "--count", min=1, help="Pictures per prompt, from seed, seed + 1, ...")

@@ -32,7 +32,7 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class DatasetPart:
     """Some of a dataset's pictures, one after the other, and how often they are met beside other parts."""
 
     count: int
@@ -83,9 +83,9 @@ class Dataset(ABC):
     def content(self, index: int) -> bytes:
         """What one picture is made from, to the last bit: a file's bytes. Its hash names the picture."""
 
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[DatasetPart, ...]:
         """The parts that weights are given to, in the order of their pictures; one, if there are none."""
-        return (Part(count=len(self), weight=1.0),)
+        return (DatasetPart(count=len(self), weight=1.0),)
 
     @abstractmethod
     def fingerprint(self) -> str:

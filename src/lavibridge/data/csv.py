@@ -14,8 +14,8 @@ from pathlib import Path
 from pydantic import field_validator
 
 from lavibridge.core.errors import DataError
-from lavibridge.data.pictures.columns import CAPTION, PICTURE, choose
-from lavibridge.data.pictures.files import Listed, Pair
+from lavibridge.data.pictures.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, choose_column
+from lavibridge.data.pictures.files import Listed, ListedImage
 from lavibridge.data.pictures.rejected import Rejected
 
 LONGEST_FIELD = 16 * 2**20
@@ -45,15 +45,19 @@ class Csv(Listed):
 
     config: "Csv.Config"
 
-    def pairs(self, path: Path, rejected: Rejected) -> Iterator[Pair]:
+    def pairs(self, path: Path, rejected: Rejected) -> Iterator[ListedImage]:
         csv.field_size_limit(LONGEST_FIELD)
         # Bytes that are no UTF-8 become half characters, by which their line is known and rejected.
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             rows = csv.reader(file, delimiter=self.config.delimiter, strict=True)
-            columns = header(path, rows)
+            columns = read_header(path, rows)
             where = f"{path}, read with data.delimiter={self.config.delimiter!r},"
-            image = place(choose(self.config.image, columns, PICTURE, "image", where), columns, where)
-            caption = place(choose(self.config.caption, columns, CAPTION, "caption", where), columns, where)
+            image = column_index(
+                choose_column(self.config.image, columns, IMAGE_COLUMNS, "image", where), columns, where
+            )
+            caption = column_index(
+                choose_column(self.config.caption, columns, CAPTION_COLUMNS, "caption", where), columns, where
+            )
             while True:
                 try:
                     row = next(rows)
@@ -71,7 +75,7 @@ class Csv(Listed):
                 yield rows.line_num, row[image].strip(), [row[caption]]
 
 
-def header(path: Path, rows: Iterator[list[str]]) -> list[str]:
+def read_header(path: Path, rows: Iterator[list[str]]) -> list[str]:
     """The names of the columns; DataError where the first line is none that names some."""
     try:
         columns = [name.strip() for name in next(rows, [])]
@@ -85,7 +89,7 @@ def header(path: Path, rows: Iterator[list[str]]) -> list[str]:
     return columns
 
 
-def place(name: str, columns: list[str], where: str) -> int:
+def column_index(name: str, columns: list[str], where: str) -> int:
     """Where a column stands; DataError where several have its name."""
     if columns.count(name) > 1:
         raise DataError(f"{where} has {columns.count(name)} columns '{name}'; give each a name of its own")

@@ -11,11 +11,11 @@ from typing import Any
 
 from lavibridge.core.errors import DataError
 from lavibridge.core.paths import at_home
-from lavibridge.data.pictures.columns import CAPTION, PICTURE, choose, texts
+from lavibridge.data.pictures.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, captions_of_cell, choose_column
+from lavibridge.data.pictures.decoding import check_length
 from lavibridge.data.pictures.indexed import Indexed
-from lavibridge.data.pictures.read import check_length
 from lavibridge.data.pictures.rejected import Rejected
-from lavibridge.data.pictures.table import Entry
+from lavibridge.data.pictures.table import ImageEntry
 
 ROWS = 1000
 
@@ -42,11 +42,11 @@ class Hub(Indexed):
     config: "Hub.Config"
 
     def __init__(self, config: "Hub.Config", rejected: Rejected) -> None:
-        rows = load(config)
+        rows = load_rows(config)
         columns = list(rows.column_names)
-        self.image = choose(config.image, columns, PICTURE, "image", config.path)
-        self.caption = choose(config.caption, columns, CAPTION, "caption", config.path)
-        self.rows = undecoded(rows, self.image, config.path)
+        self.image = choose_column(config.image, columns, IMAGE_COLUMNS, "image", config.path)
+        self.caption = choose_column(config.caption, columns, CAPTION_COLUMNS, "caption", config.path)
+        self.rows = without_decoding(rows, self.image, config.path)
         super().__init__(config, rejected)
 
     def describe(self) -> str:
@@ -56,22 +56,24 @@ class Hub(Indexed):
         """The library's own fingerprint of the rows, and how many there are."""
         return {"fingerprint": str(self.rows._fingerprint), "rows": len(self.rows)}
 
-    def listing(self, rejected: Rejected) -> list[Entry]:
+    def listing(self, rejected: Rejected) -> list[ImageEntry]:
         found = []
         captions = self.rows.select_columns([self.caption])
         for start in range(0, len(captions), ROWS):
             for number, cell in enumerate(captions[start : start + ROWS][self.caption], start=start):
                 try:
-                    found.append(Entry(name=f"row {number}", captions=tuple(texts(cell)), first=number))
+                    found.append(
+                        ImageEntry(name=f"row {number}", captions=tuple(captions_of_cell(cell)), first=number)
+                    )
                 except DataError as error:
                     rejected.add(f"row {number}", str(error))
         return found
 
-    def stamp(self, entry: Entry) -> tuple[int, int]:
+    def stamp(self, entry: ImageEntry) -> tuple[int, int]:
         """Which rows they are; `stamps` says whether they are the same."""
         return int(str(self.rows._fingerprint), 16) >> 1, len(self.rows)
 
-    def read(self, entry: Entry) -> bytes:
+    def read(self, entry: ImageEntry) -> bytes:
         cell = self.rows[entry.first][self.image]
         data = cell["bytes"] if cell is not None else None
         if data is None:
@@ -80,7 +82,7 @@ class Hub(Indexed):
         return bytes(data)
 
 
-def load(config: "Hub.Config") -> Any:
+def load_rows(config: "Hub.Config") -> Any:
     """The rows; DataError where the library or the data set is missing."""
     if find_spec("datasets") is None:
         raise DataError("data.kind: hub reads by the library `datasets`: pip install 'lavibridge[hub]'")
@@ -101,7 +103,7 @@ def load(config: "Hub.Config") -> Any:
         ) from error
 
 
-def undecoded(rows: Any, column: str, where: str) -> Any:
+def without_decoding(rows: Any, column: str, where: str) -> Any:
     """The rows with pictures as bytes, decoded by nobody yet."""
     import datasets
 

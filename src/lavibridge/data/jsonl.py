@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import DataError
-from lavibridge.data.pictures.columns import CAPTION, PICTURE, choose, texts
-from lavibridge.data.pictures.files import Listed, Pair
+from lavibridge.data.pictures.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, captions_of_cell, choose_column
+from lavibridge.data.pictures.files import Listed, ListedImage
 from lavibridge.data.pictures.rejected import Rejected
-from lavibridge.data.pictures.text import lines_of
+from lavibridge.data.pictures.text import read_lines
 
 
 class JsonLines(Listed):
@@ -32,9 +32,9 @@ class JsonLines(Listed):
 
     config: "JsonLines.Config"
 
-    def pairs(self, path: Path, rejected: Rejected) -> Iterator[Pair]:
+    def pairs(self, path: Path, rejected: Rejected) -> Iterator[ListedImage]:
         keys: tuple[str, str] | None = None
-        for number, line in lines_of(path, rejected):
+        for number, line in read_lines(path, rejected):
             try:
                 row = parse(line)
             except DataError as error:
@@ -43,15 +43,15 @@ class JsonLines(Listed):
             if keys is None:
                 where = f"{path}, line {number},"
                 keys = (
-                    choose(self.config.image, list(row), PICTURE, "image", where),
-                    choose(self.config.caption, list(row), CAPTION, "caption", where),
+                    choose_column(self.config.image, list(row), IMAGE_COLUMNS, "image", where),
+                    choose_column(self.config.caption, list(row), CAPTION_COLUMNS, "caption", where),
                 )
             name = row.get(keys[0])
             if not isinstance(name, str):
                 rejected.add(path.name, f"'{keys[0]}' is missing or no text", number)
                 continue
             try:
-                yield number, name, texts(row.get(keys[1]))
+                yield number, name, captions_of_cell(row.get(keys[1]))
             except DataError as error:
                 rejected.add(name or path.name, str(error), number)
 

@@ -24,10 +24,10 @@ from pydantic import Field, field_validator
 from lavibridge.core import registry
 from lavibridge.core.config import validate
 from lavibridge.core.errors import RecipeError
-from lavibridge.data.base import Dataset, Part, Sample, open_dataset
+from lavibridge.data.base import Dataset, DatasetPart, Sample, open_dataset
 from lavibridge.data.pictures.rejected import Rejected
 
-WHOLE = ("size", "buckets", "flip")
+MIXTURE_FIELDS = ("size", "buckets", "flip")
 """What is said of the mixture and not of a part."""
 
 
@@ -46,7 +46,7 @@ class Mixture(Dataset):
             """Each part checked by its kind, every field written out."""
             if not isinstance(parts, list | tuple) or not all(isinstance(part, Mapping) for part in parts):
                 raise ValueError("should be a list of sections, each with its kind")
-            found = [written_out(part, f"data.parts.{number}") for number, part in enumerate(parts)]
+            found = [complete_part(part, f"data.parts.{number}") for number, part in enumerate(parts)]
             if len({part["weight"] is None for part in found}) > 1:
                 raise ValueError("give every part a weight, or none")
             return found
@@ -58,7 +58,7 @@ class Mixture(Dataset):
         self.datasets: list[Dataset] = []
         for number, part in enumerate(config.parts):
             own = Rejected()
-            self.datasets.append(open_dataset(part["kind"], section(part, f"data.parts.{number}"), own))
+            self.datasets.append(open_dataset(part["kind"], part_config(part, f"data.parts.{number}"), own))
             rejected.take(
                 [*rejected.all, *({**entry, "file": f"{number}:{entry['file']}"} for entry in own.all)]
             )
@@ -69,11 +69,11 @@ class Mixture(Dataset):
     def __len__(self) -> int:
         return sum(map(len, self.datasets))
 
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[DatasetPart, ...]:
         if self.config.parts[0]["weight"] is None:
             return super().parts()
         return tuple(
-            Part(count=len(dataset), weight=float(part["weight"]))
+            DatasetPart(count=len(dataset), weight=float(part["weight"]))
             for dataset, part in zip(self.datasets, self.config.parts, strict=True)
         )
 
@@ -106,34 +106,36 @@ class Mixture(Dataset):
         return number, index - (ends[number] - len(self.datasets[number]))
 
 
-def section(part: Mapping[str, Any], where: str) -> Dataset.Config:
+def part_config(part: Mapping[str, Any], where: str) -> Dataset.Config:
     """The settings of a part."""
     kind = part.get("kind")
     if not isinstance(kind, str):
         raise RecipeError(f"{where}.kind is missing (kinds: {', '.join(registry.kinds('data'))})")
-    for name in WHOLE:
+    for name in MIXTURE_FIELDS:
         if part.get(name):
             raise RecipeError(f"{where}.{name}: say it of the whole mixture, as data.{name}")
-    fields = {name: value for name, value in part.items() if name not in ("kind", "weight", *WHOLE)}
+    fields = {name: value for name, value in part.items() if name not in ("kind", "weight", *MIXTURE_FIELDS)}
     model: type[Dataset.Config] = registry.load("data", kind).Config
     return validate(model, fields, where)
 
 
-def written_out(part: Mapping[str, Any], where: str) -> dict[str, Any]:
+def complete_part(part: Mapping[str, Any], where: str) -> dict[str, Any]:
     """A part with every field that it has, as a recipe's file holds it."""
     weight = part.get("weight")
     if weight is not None and (
         isinstance(weight, bool) or not isinstance(weight, int | float) or weight <= 0
     ):
         raise RecipeError(f"{where}.weight: should be a number above 0, found {weight!r}")
-    fields = section(part, where).model_dump(mode="json", exclude=set(WHOLE))
+    fields = part_config(part, where).model_dump(mode="json", exclude=set(MIXTURE_FIELDS))
     return {"kind": part["kind"], "weight": weight, **fields}
 
 
-def kinds_in(parts: Sequence[Mapping[str, Any]]) -> list[tuple[str, Dataset.Config]]:
+def flatten_parts(parts: Sequence[Mapping[str, Any]]) -> list[tuple[str, Dataset.Config]]:
     """Kind and settings of every part, mixtures within mixtures taken apart."""
     found: list[tuple[str, Dataset.Config]] = []
     for number, part in enumerate(parts):
-        config = section(part, f"data.parts.{number}")
-        found += kinds_in(config.parts) if isinstance(config, Mixture.Config) else [(part["kind"], config)]
+        config = part_config(part, f"data.parts.{number}")
+        found += (
+            flatten_parts(config.parts) if isinstance(config, Mixture.Config) else [(part["kind"], config)]
+        )
     return found

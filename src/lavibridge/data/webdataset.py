@@ -16,20 +16,25 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import DataError
-from lavibridge.data.pictures.archives import Held
-from lavibridge.data.pictures.columns import CAPTION, choose, texts
-from lavibridge.data.pictures.paths import SUFFIXES, UNREAD, Place, check_name
-from lavibridge.data.pictures.read import check_length
+from lavibridge.data.pictures.archives import Archived
+from lavibridge.data.pictures.columns import CAPTION_COLUMNS, captions_of_cell, choose_column
+from lavibridge.data.pictures.decoding import check_length
+from lavibridge.data.pictures.paths import (
+    IMAGE_SUFFIXES,
+    UNSUPPORTED_SUFFIXES,
+    AbsolutePath,
+    check_relative_path,
+)
 from lavibridge.data.pictures.rejected import Rejected
-from lavibridge.data.pictures.table import Entry
-from lavibridge.data.pictures.text import captions_in
+from lavibridge.data.pictures.table import ImageEntry
+from lavibridge.data.pictures.text import parse_captions
 from lavibridge.data.pictures.walk import is_hidden
 
 LONGEST_TEXT = 16 * 2**20
 
 
 @dataclass
-class Group:
+class ArchiveSample:
     """Members of one name: where the picture lies, and what the texts beside it say."""
 
     picture: tarfile.TarInfo | None = None
@@ -39,13 +44,13 @@ class Group:
     fault: str | None = None
 
 
-class WebDataset(Held):
+class WebDataset(Archived):
     """Pictures and captions in one tar archive or a folder of them."""
 
-    class Config(Held.Config):
+    class Config(Archived.Config):
         """Settings of `data.kind: webdataset`."""
 
-        path: Place
+        path: AbsolutePath
         """A .tar file, or a folder with such files in it and below it."""
         caption: str | None = None
         """Key of the caption in .json members; found by its usual names (caption, text) when not given."""
@@ -54,13 +59,13 @@ class WebDataset(Held):
     suffix = ".tar"
     holders = "archives"
 
-    def listing(self, rejected: Rejected) -> list[Entry]:
-        found: list[Entry] = []
+    def listing(self, rejected: Rejected) -> list[ImageEntry]:
+        found: list[ImageEntry] = []
         for name in self.files(rejected):
-            groups: dict[str, Group] = {}
+            groups: dict[str, ArchiveSample] = {}
             for member, file in self._members(name, rejected):
-                stem, suffix = split(member.name)
-                self._sort(groups.setdefault(stem, Group()), member, suffix, file)
+                stem, suffix = split_member_name(member.name)
+                self._sort(groups.setdefault(stem, ArchiveSample()), member, suffix, file)
             found.extend(self._entries(name, groups, rejected))
         return found
 
@@ -75,7 +80,7 @@ class WebDataset(Held):
                     if member.isdir() or is_hidden(member.name):
                         continue
                     try:
-                        check_name(member.name, Path(name))
+                        check_relative_path(member.name, Path(name))
                         if not member.isreg() or member.issparse():
                             raise DataError("it is a link or a device, no file")
                         if member.offset_data + member.size > path.stat().st_size:
@@ -88,13 +93,13 @@ class WebDataset(Held):
         except Exception as error:
             rejected.add(name, f"no tar archive that can be read in place after {last}: {error}")
 
-    def _sort(self, group: Group, member: tarfile.TarInfo, suffix: str, file: Any) -> None:
+    def _sort(self, group: ArchiveSample, member: tarfile.TarInfo, suffix: str, file: Any) -> None:
         """Put a member to its group."""
-        if suffix in SUFFIXES:
+        if suffix in IMAGE_SUFFIXES:
             if group.picture is not None:
                 group.fault = "there are several pictures of this name"
             group.picture = group.picture or member
-        elif suffix in UNREAD:
+        elif suffix in UNSUPPORTED_SUFFIXES:
             group.unread.append(member)
         elif suffix in (".txt", ".json"):
             try:
@@ -110,51 +115,61 @@ class WebDataset(Held):
         data = file.read(member.size)
         file.seek(place)
         if suffix == ".txt":
-            return captions_in(data, member.name)
+            return parse_captions(data, member.name)
         try:
             row = json.loads(data)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{member.name} is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise DataError(f"{member.name} is no JSON object")
-        return tuple(texts(row.get(choose(self.config.caption, list(row), CAPTION, "caption", member.name))))
+        return tuple(
+            captions_of_cell(
+                row.get(
+                    choose_column(self.config.caption, list(row), CAPTION_COLUMNS, "caption", member.name)
+                )
+            )
+        )
 
-    def _entries(self, name: str, groups: dict[str, Group], rejected: Rejected) -> Iterator[Entry]:
+    def _entries(
+        self, name: str, groups: dict[str, ArchiveSample], rejected: Rejected
+    ) -> Iterator[ImageEntry]:
         for stem, group in groups.items():
             fault = group.fault
             if group.picture is None and group.unread:
                 group.picture = group.unread.pop(0)
             for member in group.unread:
-                rejected.note(f"{name}/{member.name}", "it is another picture of a name that has one")
+                rejected.warn(f"{name}/{member.name}", "it is another picture of a name that has one")
             if group.picture is None:
-                rejected.add(f"{name}/{stem}", fault or f"it has no picture ({', '.join(sorted(SUFFIXES))})")
+                rejected.add(
+                    f"{name}/{stem}", fault or f"it has no picture ({', '.join(sorted(IMAGE_SUFFIXES))})"
+                )
                 continue
             if not group.captions:
                 fault = fault or "it has no caption (.txt or .json)"
             if fault is not None:
                 rejected.add(f"{name}/{group.picture.name}", fault)
                 continue
-            yield Entry(
+            yield ImageEntry(
                 name=f"{name}/{group.picture.name}",
                 captions=tuple(group.captions),
-                holder=name,
+                container=name,
                 first=group.picture.offset_data,
                 second=group.picture.size,
             )
 
-    def read(self, entry: Entry) -> bytes:
+    def read(self, entry: ImageEntry) -> bytes:
         check_length(entry.second)
         try:
-            with (self.folder / entry.holder).open("rb") as file:
+            with (self.folder / entry.container).open("rb") as file:
                 file.seek(entry.first)
                 return file.read(entry.second)
         except OSError as error:
             raise DataError(
-                f"the archive {entry.holder} cannot be read: {error.strerror or error}"
+                f"the archive {entry.container} cannot be read: {error.strerror or error}"
             ) from error
 
 
-def split(name: str) -> tuple[str, str]:
+def split_member_name(name: str) -> tuple[str, str]:
     """A member's name up to the first dot of its last part, and its last suffix in small letters."""
     folder, slash, last = name.rpartition("/")
     return f"{folder}{slash}{last.partition('.')[0]}", Path(last).suffix.lower()

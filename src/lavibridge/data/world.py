@@ -13,9 +13,9 @@ from pydantic import Field, field_validator
 
 from lavibridge.core.config import Seed, did_you_mean
 from lavibridge.data.base import Dataset, Sample
-from lavibridge.data.pictures.read import fit
+from lavibridge.data.pictures.decoding import scale_and_crop
 from lavibridge.data.pictures.rejected import Rejected
-from lavibridge.world.captions import TRAINING_MIX, Pair, sample_pair
+from lavibridge.world.captions import TRAINING_MIX, CaptionedScene, sample_captioned_scene
 from lavibridge.world.drawing import draw
 from lavibridge.world.scene import CANVAS
 
@@ -62,9 +62,9 @@ class World(Dataset):
         self.pair = lru_cache(maxsize=1024)(self.imagine)
         self.captions: dict[int, str] = {}
 
-    def imagine(self, index: int) -> Pair:
+    def imagine(self, index: int) -> CaptionedScene:
         """Scene and caption number `index` of this set."""
-        pair = sample_pair(self.seed, index, mix=self.mix)
+        pair = sample_captioned_scene(self.seed, index, mix=self.mix)
         self.captions[index] = pair.caption
         return pair
 
@@ -77,7 +77,7 @@ class World(Dataset):
         return Sample(name=f"scene-{index:06d}", captions=(self.captions[index],))
 
     def picture(self, index: int, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
-        return fit(Image.fromarray(draw(self.pair(index).scene)), size)
+        return scale_and_crop(Image.fromarray(draw(self.pair(index).scene)), size)
 
     def sizes(self) -> Int[np.ndarray, "picture 2"]:
         return np.full((len(self), 2), CANVAS)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from lavibridge.connectors.base import Connector
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.log import console
-from lavibridge.core.seeds import MOST_SEED
+from lavibridge.core.seeds import MAX_SEED
 from lavibridge.generation.emphasis import Weighted, read
 from lavibridge.language.base import LanguageModel
 
@@ -29,7 +29,7 @@ def asked_for(
     seeds = (seed,) * len(wanted) if isinstance(seed, int) else tuple(seed)
     if len(seeds) != len(wanted):
         raise RecipeError(f"give one seed, or one for each prompt: {len(seeds)} seeds, {len(wanted)} prompts")
-    outside = [each for each in seeds if not 0 <= each <= MOST_SEED]
+    outside = [each for each in seeds if not 0 <= each <= MAX_SEED]
     if outside:
         raise RecipeError(f"seeds are whole numbers from 0 to 2^64 - 1, found {outside[0]}")
     if batch < 1:

@@ -23,8 +23,8 @@ from zlib import crc32
 
 import numpy as np
 
-from lavibridge.world.caption_templates import say
-from lavibridge.world.layout import lay_out
+from lavibridge.world.caption_templates import write_caption
+from lavibridge.world.layout import place_things
 from lavibridge.world.rng import pick, pick_weighted
 from lavibridge.world.scene import (
     COLORS,
@@ -58,14 +58,14 @@ TRAINING_MIX: dict[str, float] = {
 """Share of each category among training pairs."""
 
 HUES = tuple(COLORS)
-SAID_TEXTURES = {"solid": 0.5, "striped": 0.25, "checkered": 0.25}
-FREE_TEXTURES = {"solid": 0.6, "striped": 0.2, "checkered": 0.2}
+MENTIONED_TEXTURES = {"solid": 0.5, "striped": 0.25, "checkered": 0.25}
+UNMENTIONED_TEXTURES = {"solid": 0.6, "striped": 0.2, "checkered": 0.2}
 
 CATEGORIES = (*TRAINING_MIX, "unseen-pairs", "unseen-words")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class CaptionedScene:
     """A caption with a scene that it is true of; `index` and the seed that made it name it again."""
 
     index: int
@@ -75,14 +75,14 @@ class Pair:
     scene: Scene
 
 
-def sample_pair(
+def sample_captioned_scene(
     seed: int,
     index: int,
     *,
     category: str | None = None,
     split: str = "train",
     mix: Mapping[str, float] = TRAINING_MIX,
-) -> Pair:
+) -> CaptionedScene:
     """The pair that (seed, index, category, split) names: always the same one.
 
     Without a category it is drawn by `mix`, shares by category. `split` only separates streams: pairs of the
@@ -93,20 +93,20 @@ def sample_pair(
         category = pick_weighted(rng, mix)
     while True:
         spec = sample_spec(rng, category)
-        scene = scene_of(rng, spec)
+        scene = sample_scene(rng, spec)
         if scene is not None:
-            caption = say(rng, spec, category)
-            return Pair(index=index, category=category, caption=caption, spec=spec, scene=scene)
+            caption = write_caption(rng, spec, category)
+            return CaptionedScene(index=index, category=category, caption=caption, spec=spec, scene=scene)
 
 
-def prompts(category: str, count: int, seed: int = 0) -> tuple[Pair, ...]:
+def prompts(category: str, count: int, seed: int = 0) -> tuple[CaptionedScene, ...]:
     """`count` different evaluation prompts of a category, with a scene that keeps each."""
     if category not in CATEGORIES:
         raise ValueError(f"no category {category!r} in the world; there are {', '.join(CATEGORIES)}")
-    found: dict[str, Pair] = {}
+    found: dict[str, CaptionedScene] = {}
     index = 0
     while len(found) < count:
-        pair = sample_pair(seed, index, category=category, split="test")
+        pair = sample_captioned_scene(seed, index, category=category, split="test")
         found.setdefault(pair.caption, pair)
         index += 1
         if index > 50 * count + 1000:
@@ -170,7 +170,7 @@ def _place(rng: np.random.Generator) -> str | None:
 
 def _texture(rng: np.random.Generator) -> str | None:
     """Solid is the ordinary case and is mentioned in half of its cases only."""
-    texture = pick_weighted(rng, SAID_TEXTURES)
+    texture = pick_weighted(rng, MENTIONED_TEXTURES)
     return None if texture == "solid" and rng.random() < 0.5 else texture
 
 
@@ -224,7 +224,7 @@ def _negation(rng: np.random.Generator) -> Spec:
             return Spec(groups=(group,), absent=(absent,))
 
 
-def scene_of(rng: np.random.Generator, spec: Spec) -> Scene | None:
+def sample_scene(rng: np.random.Generator, spec: Spec) -> Scene | None:
     """Fill in what the spec leaves open and place everything; None when it does not fit."""
     things: list[Thing] = []
     places: list[str | None] = []
@@ -239,7 +239,7 @@ def scene_of(rng: np.random.Generator, spec: Spec) -> Scene | None:
             )
         things += [_unplaced(filled)] * group.count
         places += [group.place] * group.count
-    return lay_out(rng, things, spec.relation, places)
+    return place_things(rng, things, spec.relation, places)
 
 
 def _fill(rng: np.random.Generator, group: Group, *, small: bool) -> Group:
@@ -250,7 +250,7 @@ def _fill(rng: np.random.Generator, group: Group, *, small: bool) -> Group:
         if (color, shape) not in WITHHELD or (group.color, group.shape) in WITHHELD:
             break
     texture = group.texture or (
-        "solid" if group.color and rng.random() < 0.8 else pick_weighted(rng, FREE_TEXTURES)
+        "solid" if group.color and rng.random() < 0.8 else pick_weighted(rng, UNMENTIONED_TEXTURES)
     )
     size = group.size or ("small" if small and rng.random() < 0.7 else pick(rng, ["small", "large"]))
     return Group(shape=shape, color=color, texture=texture, size=size)

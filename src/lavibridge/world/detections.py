@@ -7,7 +7,7 @@ from numpy import ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class Detection:
     """A thing as it was read; `side`, `left` and `top` are those of the shape that fits it best."""
 
     shape: str
@@ -30,7 +30,7 @@ class Seen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unread:
+class UnreadablePart:
     """A part that is no thing; `color` and `shape` where they are beyond doubt."""
 
     reason: str
@@ -39,13 +39,13 @@ class Unread:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class ParsedScene:
     """All that was read in a picture."""
 
-    things: tuple[Seen, ...]
+    things: tuple[Detection, ...]
     unreadable: tuple[str, ...]
     """One reason for each part of the picture that could not be read."""
-    partly: tuple[Unread, ...] = ()
+    partial: tuple[UnreadablePart, ...] = ()
     """Those of the unreadable parts of which something is known."""
-    covers: tuple[tuple[int, int], ...] = ()
+    occlusions: tuple[tuple[int, int], ...] = ()
     """Pairs (front, back) of indices into `things`: the first is whole and hides part of the second."""

@@ -22,7 +22,7 @@ SIDES: dict[str, range] = {"small": range(15, 23), "large": range(24, 34), "huge
 SIDE_SLACK = 2
 """How far the side of a shape may lie from the extent of the pixels that are seen."""
 PLACE_SLACK = 2
-LEAST_VISIBLE = 0.45
+MIN_VISIBLE = 0.45
 """Least share of a shape that must be in view: less could be anything."""
 SIDE_PRIOR = 0.006
 """Overlap taken off for each pixel of distance to the world's own sizes: decides between near ties."""
@@ -31,7 +31,7 @@ STRIPED, CHECKERED, SOLID = "striped", "checkered", "solid"
 PHASE_SLACK = 2
 """Pixels that a pattern may be shifted for free; any other shift is allowed at `PHASE_COST`."""
 PHASE_COST = 0.05
-LEAST_AGREEMENT = {SOLID: 0.87, STRIPED: 0.8, CHECKERED: 0.8}
+MIN_AGREEMENT = {SOLID: 0.87, STRIPED: 0.8, CHECKERED: 0.8}
 """Least share of a thing's pixels that must have the tone its texture says."""
 
 
@@ -76,7 +76,7 @@ def _templates(
     """The shapes that come at a side, their pixels, and the least area of each that must be in view."""
     shapes = ("ring",) if side in SIDES["huge"] else SHAPES
     pixels = np.stack([template(shape, side).ravel() for shape in shapes], axis=1).astype(np.float32)
-    return shapes, pixels, LEAST_VISIBLE * pixels.sum(axis=0)
+    return shapes, pixels, MIN_VISIBLE * pixels.sum(axis=0)
 
 
 def fit_shape(
@@ -177,4 +177,4 @@ def fit_texture(
     name, share = (
         (SOLID, solid) if solid >= agreement[best] - costs[best] else (names[best], float(agreement[best]))
     )
-    return (name, share) if share >= LEAST_AGREEMENT[name] else None
+    return (name, share) if share >= MIN_AGREEMENT[name] else None

@@ -21,7 +21,7 @@ PLACE_MARGIN = 4.0
 ATTEMPTS = 80
 
 
-def lay_out(
+def place_things(
     rng: np.random.Generator, things: list[Thing], relation: Relation | None, places: list[str | None]
 ) -> Scene | None:
     """Give the things positions; `relation` indexes into `things`. None when no place was found.
@@ -29,7 +29,7 @@ def lay_out(
     Every item of `things` has a count of one here: the caller has expanded groups already.
     """
     if relation is not None and relation.name not in DIRECTIONS:
-        pair = interact(rng, things[relation.subject], things[relation.object], relation.name)
+        pair = place_interaction(rng, things[relation.subject], things[relation.object], relation.name)
         return None if pair is None or len(things) > 2 else Scene(things=pair)
     sides = np.array([thing.side for thing in things])
     corners = rng.integers(1, CANVAS - sides[:, None], size=(ATTEMPTS, len(things), 2))  # left, top
@@ -54,7 +54,9 @@ def is_clear(
     return np.asarray((along >= DIRECTION_MARGIN) & (along >= DOMINANCE * np.abs(across)))
 
 
-def interact(rng: np.random.Generator, subject: Thing, other: Thing, name: str) -> tuple[Thing, ...] | None:
+def place_interaction(
+    rng: np.random.Generator, subject: Thing, other: Thing, name: str
+) -> tuple[Thing, ...] | None:
     """Two things that touch, or one inside or in front of the other, in drawing order."""
     if name == "inside":
         return _inside(rng, subject, other)

@@ -6,7 +6,7 @@ from numpy import ndarray
 
 GROUND_BIAS = 1.5
 """Squared distances to the ground count this much more: thin tips, which JPEG fades, stay with things."""
-LEAST_ALIKE = 3
+MIN_ALIKE = 3
 """A pixel with fewer neighbours of its own colour takes the colour that most of its neighbours have."""
 
 
@@ -30,7 +30,7 @@ def name_pixels(
     alike = np.take_along_axis(counts, labels[None], axis=0)[0] - 1
     most = counts.argmax(axis=0)
     # The tips of a star are thin too: what stands against the ground alone stays, if anything near is alike.
-    return np.where((alike < LEAST_ALIKE) & ((most != ground) | (alike < 1)), most, labels)
+    return np.where((alike < MIN_ALIKE) & ((most != ground) | (alike < 1)), most, labels)
 
 
 def components(mask: Bool[ndarray, "h w"]) -> tuple[Int[ndarray, "h w"], int]:

@@ -28,7 +28,7 @@ from lavibridge.world.scene import (
 Picture = UInt8[ndarray, "64 64 3"]
 
 
-def keep(picture: Picture, seed: int) -> Picture:
+def identity(picture: Picture, seed: int) -> Picture:
     """The picture as it is."""
     return picture
 
@@ -59,8 +59,8 @@ def shift(picture: Picture, seed: int) -> Picture:
     return moved
 
 
-DAMAGES: dict[str, Callable[[Picture, int], Picture]] = {
-    "clean": keep,
+PERTURBATIONS: dict[str, Callable[[Picture, int], Picture]] = {
+    "clean": identity,
     "noise": add_noise,
     "blur": blur,
     "jpeg": compress,

@@ -15,7 +15,14 @@ from zlib import crc32
 
 import numpy as np
 
-from lavibridge.world.caption_templates import Word, noun_phrase, say, say_mixed, say_unseen, synonym
+from lavibridge.world.caption_templates import (
+    WordChoice,
+    noun_phrase,
+    synonym,
+    write_caption,
+    write_mixed_caption,
+    write_unseen_caption,
+)
 from lavibridge.world.captions import TRAINING_MIX, sample_spec
 from lavibridge.world.rng import pick, pick_weighted
 from lavibridge.world.scene import COLORS, DIRECTIONS, SHAPES
@@ -47,7 +54,7 @@ def document(seed: int, index: int, split: str = "train") -> str:
         return makers[kind](rng)
     category = pick_weighted(rng, TRAINING_MIX)
     spec = sample_spec(rng, category)
-    return say(rng, spec, category) if kind == "caption" else f"{say_mixed(rng, spec)} ."
+    return write_caption(rng, spec, category) if kind == "caption" else f"{write_mixed_caption(rng, spec)} ."
 
 
 def _definition(rng: np.random.Generator) -> str:
@@ -100,11 +107,11 @@ def _paraphrase(rng: np.random.Generator) -> str:
     """The same spec said twice, once in plain words and once in others, in either order."""
     category = pick(rng, ["one", "one", "two", "color", "spatial", "non-spatial", "counting"])
     spec = sample_spec(rng, category)
-    said = [say(rng, spec, category), say_unseen(rng, spec)]
+    said = [write_caption(rng, spec, category), write_unseen_caption(rng, spec)]
     if rng.random() < 0.5:
         said.reverse()
     return f"{said[0]} . {PARAPHRASE_LINKS[rng.integers(len(PARAPHRASE_LINKS))]} {said[1]} ."
 
 
-def _any_word(rng: np.random.Generator) -> Word:
+def _any_word(rng: np.random.Generator) -> WordChoice:
     return lambda word: synonym(rng, word) if rng.random() < 0.5 else word

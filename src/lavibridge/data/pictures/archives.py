@@ -8,22 +8,22 @@ from typing import Any, ClassVar
 
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.indexed import Indexed
-from lavibridge.data.pictures.paths import Place, stamp
+from lavibridge.data.pictures.paths import AbsolutePath, file_stamp
 from lavibridge.data.pictures.rejected import Rejected
-from lavibridge.data.pictures.table import Entry
+from lavibridge.data.pictures.table import ImageEntry
 from lavibridge.data.pictures.walk import walk
 
 
-class Held(Indexed):
+class Archived(Indexed):
     """Base of the kinds that read one such file, or a folder of them."""
 
     class Config(Indexed.Config):
         """Settings of every kind whose pictures lie inside larger files."""
 
-        path: Place
+        path: AbsolutePath
         """One such file, or a folder with such files in it and below it."""
 
-    config: "Held.Config"
+    config: "Archived.Config"
     suffix: ClassVar[str]
     """How the names of the files end."""
     holders: ClassVar[str]
@@ -56,17 +56,17 @@ class Held(Indexed):
             if name.lower().endswith(self.suffix):
                 names.append(name)  # a link may lead anywhere: so the hub's library keeps what it has fetched
             else:
-                rejected.note(name, f"it is none of the {self.holders} ({self.suffix}) that are read here")
+                rejected.warn(name, f"it is none of the {self.holders} ({self.suffix}) that are read here")
         found.tell(rejected)
         if not names:
             why = "".join(f"; {name}: {reason}" for name, reason in found.refused.items())
             raise DataError(f"{path} holds no {self.holders} ({self.suffix}){why[:400]}")
         return names
 
-    def stamp(self, entry: Entry) -> tuple[int, int]:
-        return self._stamp(self.folder / entry.holder)
+    def file_stamp(self, entry: ImageEntry) -> tuple[int, int]:
+        return self._stamp(self.folder / entry.container)
 
     def _stamp(self, path: Path) -> tuple[int, int]:
         """Also by the system's own time: captions inside have no hash that would tell at every visit."""
-        size, changed = stamp(path)
+        size, changed = file_stamp(path)
         return size, max(changed, path.stat().st_ctime_ns)

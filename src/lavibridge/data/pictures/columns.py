@@ -6,11 +6,24 @@ from typing import Any
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import DataError
 
-PICTURE = ("image_path", "image", "path", "file", "file_name", "filename", "filepath", "img", "jpg", "png")
-CAPTION = ("caption", "captions", "text", "texts", "prompt", "description", "txt")
+IMAGE_COLUMNS = (
+    "image_path",
+    "image",
+    "path",
+    "file",
+    "file_name",
+    "filename",
+    "filepath",
+    "img",
+    "jpg",
+    "png",
+)
+CAPTION_COLUMNS = ("caption", "captions", "text", "texts", "prompt", "description", "txt")
 
 
-def choose(wanted: str | None, known: Sequence[str], usual: Sequence[str], what: str, where: str) -> str:
+def choose_column(
+    wanted: str | None, known: Sequence[str], usual: Sequence[str], what: str, where: str
+) -> str:
     """The column that is named, or the one that has a usual name; DataError where that is unclear."""
     if wanted is not None:
         if wanted not in known:
@@ -28,7 +41,7 @@ def choose(wanted: str | None, known: Sequence[str], usual: Sequence[str], what:
     return found[0]
 
 
-def texts(value: Any) -> list[str]:
+def captions_of_cell(value: Any) -> list[str]:
     """The captions in one cell: a text, or a list of texts; DataError for anything else."""
     if isinstance(value, str):
         value = [value]

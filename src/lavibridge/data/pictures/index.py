@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.files import cache_folder, write_json
-from lavibridge.data.pictures.read import VERSION as PIXELS
+from lavibridge.data.pictures.decoding import VERSION as PIXELS
 from lavibridge.data.pictures.rejected import Rejection
-from lavibridge.data.pictures.table import Table, open_journal, open_table
+from lavibridge.data.pictures.table import ImageTable, open_journal, open_table
 
-VERSION = f"2, pixels {PIXELS}"
+VERSION = f"3, pixels {PIXELS}"
 """Of the checks and of the files; indexes of another version are made anew."""
 MANIFEST = "index.json"
 
 
-class Index:
+class ImageIndex:
     """One folder of an index; `settings` say which data it is of."""
 
     def __init__(self, settings: Mapping[str, Any], folder: Path | None) -> None:
@@ -50,7 +50,7 @@ class Index:
             return None  # none yet, or damaged: it is made anew
         return found if fits and whole else None
 
-    def table(self, manifest: Mapping[str, Any]) -> Table:
+    def table(self, manifest: Mapping[str, Any]) -> ImageTable:
         """The pictures that can be used."""
         return open_table(self.folder / manifest["table"])
 
@@ -58,7 +58,7 @@ class Index:
         """The others, and what was noted."""
         return [json.loads(line) for line in self.rejected.read_text(encoding="utf-8").splitlines()]
 
-    def known(self) -> list[Table]:
+    def known(self) -> list[ImageTable]:
         """Earlier verdicts, newest last: a whole index, even one whose lists have changed, and journals."""
         tables = []
         manifest = self.manifest()

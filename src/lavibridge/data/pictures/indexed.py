@@ -24,12 +24,12 @@ from pydantic import Field
 from lavibridge.core.errors import DataError
 from lavibridge.core.lock import hold
 from lavibridge.data.base import Dataset, Sample
-from lavibridge.data.pictures.check import check
-from lavibridge.data.pictures.index import Index
-from lavibridge.data.pictures.paths import Place
-from lavibridge.data.pictures.read import decode, fit, refuse_bombs
+from lavibridge.data.pictures.check import build_index
+from lavibridge.data.pictures.decoding import decode, forbid_decompression_bombs, scale_and_crop
+from lavibridge.data.pictures.index import ImageIndex
+from lavibridge.data.pictures.paths import AbsolutePath
 from lavibridge.data.pictures.rejected import Rejected
-from lavibridge.data.pictures.table import Entry, Table
+from lavibridge.data.pictures.table import ImageEntry, ImageTable
 
 COMPARED = 100_000
 """Pictures up to which each one's file is compared with the index at every start."""
@@ -45,13 +45,13 @@ class Indexed(Dataset):
 
         max_rejected: float = Field(default=0.05, ge=0, le=1)
         """Share of the pictures that may be unusable before training refuses to start."""
-        index: Place | None = None
+        index: AbsolutePath | None = None
         """Folder of the index that `lavi data check` writes, not below a folder that is read; a folder of the
         user's cache when not given."""
 
     def __init__(self, config: "Indexed.Config", rejected: Rejected) -> None:
         super().__init__(config, rejected)
-        refuse_bombs()
+        forbid_decompression_bombs()
         self.where = self.describe()
         self.index = index_of(type(self), config)
         manifest, self.table = self._open(rejected)
@@ -69,22 +69,22 @@ class Indexed(Dataset):
         """What changes when the listing does (as JSON holds it), found without listing anew."""
 
     @abstractmethod
-    def listing(self, rejected: Rejected) -> list[Entry]:
+    def listing(self, rejected: Rejected) -> list[ImageEntry]:
         """Every picture that there should be, unread; what is no picture at all goes to `rejected`."""
 
     @abstractmethod
-    def stamp(self, entry: Entry) -> tuple[int, int]:
+    def stamp(self, entry: ImageEntry) -> tuple[int, int]:
         """Bytes and time of change of the file that a picture lies in; DataError where it is gone."""
 
     @abstractmethod
-    def read(self, entry: Entry) -> bytes:
+    def read(self, entry: ImageEntry) -> bytes:
         """The bytes of a picture; DataError says why not."""
 
-    def changed(self, table: Table) -> bool:
+    def changed(self, table: ImageTable) -> bool:
         """Whether files that `stamps` do not speak of differ from the table's; quick, a stat for each."""
         return False
 
-    def _open(self, rejected: Rejected) -> tuple[dict[str, Any], Table]:
+    def _open(self, rejected: Rejected) -> tuple[dict[str, Any], ImageTable]:
         """The index, made first where there is no fresh one."""
         fresh = self._fresh()
         if fresh is not None:
@@ -99,7 +99,7 @@ class Indexed(Dataset):
             if not entries and not rejected.entries:
                 raise DataError(f"{self.where} holds no pictures")
             try:
-                check(self.index, entries, stamps, self.stamp, self.read, rejected)
+                build_index(self.index, entries, stamps, self.stamp, self.read, rejected)
             except OSError as error:
                 raise self._unwritable(error) from error
         manifest = self.index.manifest()
@@ -123,7 +123,7 @@ class Indexed(Dataset):
             "name another folder as data.index, or set LAVIBRIDGE_CACHE"
         )
 
-    def _fresh(self) -> tuple[dict[str, Any], Table] | None:
+    def _fresh(self) -> tuple[dict[str, Any], ImageTable] | None:
         """The index, if it is of exactly these files."""
         manifest = self.index.manifest()
         if manifest is None or manifest["stamps"] != self.stamps():
@@ -160,7 +160,7 @@ class Indexed(Dataset):
             raise DataError(
                 f"{entry.name} was readable when it was checked and no longer is: {error}"
             ) from error
-        if hashlib.sha256(data).digest() != self.table.verdict(index).digest:
+        if hashlib.sha256(data).digest() != self.table.image_check(index).digest:
             raise DataError(
                 f"{entry.name} has changed since it was checked: run lavi data check, then train anew; where "
                 f"its size and time are as they were, delete {self.index.folder} before"
@@ -168,14 +168,14 @@ class Indexed(Dataset):
         return data
 
     def picture(self, index: int, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
-        return fit(decode(self.content(index)), size)
+        return scale_and_crop(decode(self.content(index)), size)
 
     def fingerprint(self) -> str:
         """How many pictures, and a hash of their names, captions and bytes in their order."""
         return self._fingerprint
 
 
-def index_of(kind: type[Indexed], config: Indexed.Config) -> Index:
+def index_of(kind: type[Indexed], config: Indexed.Config) -> ImageIndex:
     """The index of a kind's settings."""
     settings = {
         name: value
@@ -183,4 +183,4 @@ def index_of(kind: type[Indexed], config: Indexed.Config) -> Index:
         if name not in NOT_OF_INDEX and name != "kind"
     }
     # A path that is not absolute would mean another folder elsewhere; `Place` has made it absolute.
-    return Index({"kind": kind.__module__, **settings}, config.index)
+    return ImageIndex({"kind": kind.__module__, **settings}, config.index)

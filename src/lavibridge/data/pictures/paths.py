@@ -9,9 +9,9 @@ from pydantic import AfterValidator
 from lavibridge.core.errors import DataError
 from lavibridge.core.paths import at_home
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".apng", ".webp"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".apng", ".webp"})
 """Ends of the names of pictures that are read, in folders and archives; what a file is its bytes decide."""
-UNREAD = frozenset(
+UNSUPPORTED_SUFFIXES = frozenset(
     {
         ".avif",
         ".bmp",
@@ -30,11 +30,11 @@ UNREAD = frozenset(
     | {".ppm", ".psd", ".svg", ".tga", ".tif", ".tiff"}
 )
 """Ends of the names of pictures that are turned away by name, unless their bytes are of another kind."""
-Place = Annotated[Path, AfterValidator(lambda path: at_home(path).absolute())]
+AbsolutePath = Annotated[Path, AfterValidator(lambda path: at_home(path).absolute())]
 """A path that means the same from any folder: a recipe may be read again from elsewhere."""
 
 
-def check_name(name: str, root: Path) -> None:
+def check_relative_path(name: str, root: Path) -> None:
     """DataError for a path that is empty, absolute, climbs out of the root by `..`, or holds a NUL byte."""
     if not name:
         raise DataError("the path of the picture is empty")
@@ -47,9 +47,9 @@ def check_name(name: str, root: Path) -> None:
         raise DataError(f"the path {name!r} leads outside the root {root}")
 
 
-def below(root: Path, name: str) -> Path:
+def resolve_below(root: Path, name: str) -> Path:
     """The real path of `name`, links followed; DataError where it is not below `root`."""
-    check_name(name, root)
+    check_relative_path(name, root)
     try:
         path = (root / name).resolve()
     except (OSError, RuntimeError, UnicodeError) as error:  # a ring of links, or a name that no file can have
@@ -59,7 +59,7 @@ def below(root: Path, name: str) -> Path:
     return path
 
 
-def stamp(path: Path) -> tuple[int, int]:
+def file_stamp(path: Path) -> tuple[int, int]:
     """Size in bytes and time of the last change in nanoseconds; DataError where there is no such file."""
     try:
         found = path.stat()

@@ -7,7 +7,7 @@ from lavibridge.data.pictures.indexed import Indexed, index_of
 from lavibridge.data.pictures.rejected import Rejected
 
 
-def check_again(kind: str, config: Dataset.Config) -> Dataset:
+def recheck(kind: str, config: Dataset.Config) -> Dataset:
     """Open data with nothing taken as fresh; DataError where too many of its pictures cannot be used."""
     component = registry.load("data", kind)
     if issubclass(component, Indexed) and isinstance(config, Indexed.Config):

@@ -25,7 +25,7 @@ class Rejected:
         self.index_list: Path | None = None
         """The list beside the data's index, for messages where `path` is not given."""
         self.entries: list[Rejection] = []
-        self.notes: list[Rejection] = []
+        self.warnings: list[Rejection] = []
         """What is named and not counted: of another kind, or used in spite of a fault."""
 
     def add(self, file: str, reason: str, line: int | None = None) -> None:
@@ -35,19 +35,19 @@ class Rejected:
             entry["line"] = line
         self.entries.append(entry)
 
-    def note(self, file: str, reason: str) -> None:
+    def warn(self, file: str, reason: str) -> None:
         """Name what is no rejected picture and would else be passed over without a word."""
-        self.notes.append({"file": file, "reason": reason, "counted": False})
+        self.warnings.append({"file": file, "reason": reason, "counted": False})
 
     @property
     def all(self) -> list[Rejection]:
         """What the list holds: the rejected pictures, then the notes."""
-        return [*self.entries, *self.notes]
+        return [*self.entries, *self.warnings]
 
     def take(self, listed: Sequence[Rejection]) -> None:
         """Hold what a written list holds, instead of what is held now."""
         self.entries[:] = [each for each in listed if each.get("counted", True)]
-        self.notes[:] = [each for each in listed if not each.get("counted", True)]
+        self.warnings[:] = [each for each in listed if not each.get("counted", True)]
 
     def close(self, total: int, limit: float, where: str) -> None:
         """Write the list, then raise DataError when more than `limit` of `total` pictures were rejected."""
@@ -58,7 +58,7 @@ class Rejected:
 
     def summary(self, total: int, limit: float, where: str) -> str:
         """What is wrong, with the first three examples and where the rest are listed."""
-        examples = "".join(f"\n  {_told(entry)}" for entry in self.entries[:3])
+        examples = "".join(f"\n  {_describe(entry)}" for entry in self.entries[:3])
         path = self.path or self.index_list
         listed = f"\nThe full list is {path}." if path is not None else ""
         rule = (
@@ -85,7 +85,7 @@ def _line(entry: Rejection) -> str:
     return line
 
 
-def _told(entry: Rejection) -> str:
+def _describe(entry: Rejection) -> str:
     """One rejection in a line of at most some hundred signs."""
     line = f", line {entry['line']}" if "line" in entry else ""
     return f"{str(entry['file'])[:120]}{line}: {str(entry['reason'])[:200]}"

@@ -10,7 +10,7 @@ LONGEST_LINE = 16 * 2**20
 """Bytes in one line of a list."""
 
 
-def lines_of(path: Path, rejected: Rejected) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path, rejected: Rejected) -> Iterator[tuple[int, str]]:
     """Number and text of every line that is not blank, without its end and a byte-order mark.
 
     Lines end with LF or CRLF and nowhere else; what is not UTF-8 goes to `rejected`.
@@ -35,7 +35,7 @@ def lines_of(path: Path, rejected: Rejected) -> Iterator[tuple[int, str]]:
                 yield number, line
 
 
-def captions_in(data: bytes, name: str) -> tuple[str, ...]:
+def parse_captions(data: bytes, name: str) -> tuple[str, ...]:
     """The captions in a text file's bytes, one a line; DataError when there is none."""
     try:
         text = data.decode("utf-8-sig")

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from lavibridge.core.errors import DataError
-from lavibridge.data.pictures.paths import SUFFIXES, UNREAD, below
+from lavibridge.data.pictures.paths import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, resolve_below
 from lavibridge.data.pictures.rejected import Rejected
 
-JUNK = frozenset(
+SYSTEM_FILES = frozenset(
     {
         "__macosx",
         "@eadir",
@@ -28,7 +28,7 @@ JUNK = frozenset(
 
 
 @dataclass(kw_only=True)
-class Below:
+class FolderListing:
     """What was found below a folder, by names below it."""
 
     files: list[str] = field(default_factory=list)
@@ -37,21 +37,21 @@ class Below:
     """Each with the time of its last change in nanoseconds."""
     refused: dict[str, str] = field(default_factory=dict)
     """What cannot be read, with the reason."""
-    again: list[str] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
     """Links to folders that are read already."""
 
     def tell(self, rejected: Rejected) -> None:
         """Count what cannot be read, and name what is not read twice."""
         for name, reason in self.refused.items():
             rejected.add(name, reason)
-        for name in self.again:
-            rejected.note(name, "it is a link to a folder that is read already")
+        for name in self.duplicates:
+            rejected.warn(name, "it is a link to a folder that is read already")
 
 
 def is_hidden(name: str) -> bool:
     """Whether a path below a root is hidden, lies in a hidden folder, or is what systems leave behind."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
-    return any((part.startswith(".") and part != "..") or part.lower() in JUNK for part in parts)
+    return any((part.startswith(".") and part != "..") or part.lower() in SYSTEM_FILES for part in parts)
 
 
 def refuse_hidden(name: str) -> None:
@@ -60,18 +60,18 @@ def refuse_hidden(name: str) -> None:
         raise DataError("it is hidden or lies in a hidden folder, which is not read; give it another name")
 
 
-def walk(root: Path) -> Below:
+def walk(root: Path) -> FolderListing:
     """All that lies below a folder and is not hidden; every folder is read once, so that rings end."""
-    found, seen = Below(), set[tuple[int, int]]()
+    found, seen = FolderListing(), set[tuple[int, int]]()
     waiting, links = [""], list[str]()
     while waiting or links:  # links last: a picture is called by its own place where it has one
         is_link = not waiting
         name = links.pop() if is_link else waiting.pop()
         try:
-            path = below(root, name) if is_link else root / name
+            path = resolve_below(root, name) if is_link else root / name
             at = path.stat()
             if (at.st_dev, at.st_ino) in seen:
-                found.again.append(name)
+                found.duplicates.append(name)
                 continue
             seen.add((at.st_dev, at.st_ino))
             found.folders[name or "."] = at.st_mtime_ns
@@ -86,7 +86,7 @@ def walk(root: Path) -> Below:
 
 
 def _sort(
-    entries: "list[os.DirEntry[str]]", above: str, found: Below, waiting: list[str], links: list[str]
+    entries: "list[os.DirEntry[str]]", above: str, found: FolderListing, waiting: list[str], links: list[str]
 ) -> None:
     """Put what a folder holds to the files, to the folders that wait, or to the refused."""
     for entry in sorted(entries, key=lambda entry: entry.name, reverse=True):
@@ -110,5 +110,5 @@ def pictures_below(folder: Path) -> list[Path]:
     found = walk(folder)
     for name, reason in found.refused.items():
         raise DataError(f"{folder}: {name}: {reason}; mend or remove it")
-    ends = SUFFIXES | UNREAD
+    ends = IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES
     return sorted(folder / name for name in found.files if PurePosixPath(name).suffix.lower() in ends)

@@ -21,7 +21,7 @@ from lavibridge.serve.engine.canvas import Canvas, advance
 from lavibridge.serve.engine.desk import Desk, Place
 from lavibridge.serve.engine.job import Job, Picture
 from lavibridge.serve.engine.painter import Painter
-from lavibridge.world.prompt_parser import judge
+from lavibridge.world.prompt_parser import check_prompt
 
 TEXT_CHUNK = "lavibridge"
 """Name of the text that holds a picture's recipe."""
@@ -127,7 +127,7 @@ class Worker:
     def _finish(self, job: Job, picture: Picture, canvas: Canvas) -> None:
         image = canvas.picture()
         if canvas.painter.is_of_the_world:
-            picture.verdict = judge(picture.wish.read_prompt.text, image)
+            picture.verdict = check_prompt(picture.wish.read_prompt.text, image)
         picture.why = canvas.explain()
         note = {TEXT_CHUNK: json.dumps(picture.wish.record())} if job.is_signed else {}
         file = encode_picture(image, job.format, job.compression, note)

@@ -20,7 +20,7 @@ import uvicorn
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.log import console
-from lavibridge.core.signals import ending
+from lavibridge.core.signals import termination_signals
 from lavibridge.serve.engine.desk import Desk
 from lavibridge.serve.engine.painter import Painter
 from lavibridge.serve.engine.threads import choose_threads
@@ -111,7 +111,7 @@ def serve(house: House, address: Address, bound: socket.socket, opens: bool) -> 
     )
     server = Server(config, house.desk)
     if threading.current_thread() is threading.main_thread():
-        for number in set(ending()) - set(uvicorn.server.HANDLED_SIGNALS):
+        for number in set(termination_signals()) - set(uvicorn.server.HANDLED_SIGNALS):
             signal.signal(number, server.handle_exit)
     if opens and _has_display():
         threading.Timer(0.5, webbrowser.open, [url_of(address, bound)]).start()

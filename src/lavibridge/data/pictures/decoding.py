@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, PngImagePlugin
 
 from lavibridge.core.errors import DataError
-from lavibridge.data.pictures.profile import flat_srgb
+from lavibridge.data.pictures.icc_profile import to_srgb
 
 VERSION = 2
 """Of what is made of a file's bytes, raised whenever pixels change; indexes and cached latents go by it."""
@@ -59,10 +59,10 @@ def check_length(length: int) -> None:
 
 def decode(data: bytes) -> Image.Image:
     """An sRGB picture from a file's bytes, upright and over white; DataError says what is wrong with it."""
-    return examine(data)[0]
+    return decode_with_warning(data)[0]
 
 
-def examine(data: bytes) -> tuple[Image.Image, str | None]:
+def decode_with_warning(data: bytes) -> tuple[Image.Image, str | None]:
     """What `decode` makes of a file's bytes, and what was not followed on the way, if anything was not."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -71,7 +71,7 @@ def examine(data: bytes) -> tuple[Image.Image, str | None]:
                 raise DataError(f"it is {width} x {height}: more than {MAX_PIXELS:,} pixels")
             image.load()
             # A PNG begins with its header, whose ninth value is the number of bits in a sample.
-            return flat_srgb(upright(image), data[24] if image.format == "PNG" else 8)
+            return to_srgb(apply_exif_orientation(image), data[24] if image.format == "PNG" else 8)
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -84,7 +84,7 @@ def examine(data: bytes) -> tuple[Image.Image, str | None]:
         raise DataError(f"it cannot be decoded: {error}") from error
 
 
-def upright(image: Image.Image) -> Image.Image:
+def apply_exif_orientation(image: Image.Image) -> Image.Image:
     """Turn a picture as its EXIF orientation says; broken EXIF data is left alone."""
     try:
         return ImageOps.exif_transpose(image)
@@ -92,7 +92,7 @@ def upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def fit(image: Image.Image, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
+def scale_and_crop(image: Image.Image, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
     """Scale a picture to cover (height, width) and crop its centre."""
     height, width = size
     if image.size != (width, height):
@@ -100,11 +100,11 @@ def fit(image: Image.Image, size: tuple[int, int]) -> UInt8[np.ndarray, "height 
     return np.array(image, dtype=np.uint8)
 
 
-def to_unit(pixels: UInt8[np.ndarray, "height width 3"]) -> Float[np.ndarray, "3 height width"]:
+def normalize_pixels(pixels: UInt8[np.ndarray, "height width 3"]) -> Float[np.ndarray, "3 height width"]:
     """Bytes to floats in [-1, 1], channels first: what a vision model's autoencoder reads."""
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32) / 127.5 - 1.0
 
 
-def refuse_bombs() -> None:
+def forbid_decompression_bombs() -> None:
     """Turn Pillow's warning about huge pictures into an error, as its documentation advises."""
     warnings.simplefilter("error", Image.DecompressionBombWarning)
