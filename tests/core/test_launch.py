@@ -67,7 +67,7 @@ def test_the_libraries_are_told_in_their_words_and_where_to_meet() -> None:
     export_torchrun_variables(told)
     assert (told["RANK"], told["LOCAL_RANK"], told["MASTER_PORT"]) == ("1", "1", "29500")
     for far in ({**MPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, STEP, {"RANK": "0", "WORLD_SIZE": "2"}):
-        with pytest.raises(RunError, match="nothing says where they meet"):
+        with pytest.raises(RunError, match="does not know where to meet"):
             export_torchrun_variables(dict(far))
         met = {**far, "MASTER_ADDR": "node1", "MASTER_PORT": "1234"}
         export_torchrun_variables(met)

@@ -60,8 +60,8 @@ def require_single_process(what: str) -> None:
     part = rank_from_environment()
     if part.world_size > 1:
         raise RunError(
-            f"{what} runs in one process, but the launcher started {part.world_size}: run it without a launcher "
-            "(only train, cache, evaluate and a single cell of a study split their work)"
+            f"{what} runs in one process, but the launcher started {part.world_size}: run it without a "
+            "launcher (only train, cache, evaluate and a single cell of a study split their work)"
         )
 
 
@@ -90,9 +90,9 @@ def export_torchrun_variables(environment: MutableMapping[str, str]) -> None:
     )
     if not is_one_machine and "MASTER_ADDR" not in environment:
         raise RunError(
-            f"this is process {part.rank} of {part.world_size} ({names[1]}), but it does not know where to meet "
-            "the others: start them with torchrun, or set MASTER_ADDR to the first machine and MASTER_PORT to a "
-            "free port on it"
+            f"this is process {part.rank} of {part.world_size} ({names[1]}), but it does not know where to "
+            "meet the others: start them with torchrun, or set MASTER_ADDR to the first machine and "
+            "MASTER_PORT to a free port on it"
         )
     environment.setdefault("MASTER_ADDR", LOCALHOST)
     environment.setdefault("MASTER_PORT", PORT)

@@ -1,10 +1,10 @@
-"""Pairs from a table of comma-separated values, with a first line that names its columns.
+"""Pairs from a CSV table whose first line names its columns.
 
     file_name,text
     0001.jpg,"a red cube, seen from above"
 
-It is the `metadata.csv` of the Hugging Face hub's picture folders. Several lines of one picture are brought
-together. Paths are read below `root` (the list's own folder unless given) and never outside it.
+This is the `metadata.csv` of image folders on the Hugging Face hub. Several lines of one picture add up to
+several captions. Paths start from `root` (by default the table's own folder) and may not leave it.
 """
 
 import csv
@@ -22,22 +22,22 @@ LONGEST_FIELD = 16 * 2**20
 
 
 class Csv(Listed):
-    """Pictures and captions named by a table of comma-separated values."""
+    """Pictures and captions named by a CSV table."""
 
     class Config(Listed.Config):
         """Settings of `data.kind: csv`; `path` is the table."""
 
         image: str | None = None
-        """Column of the picture's path; found by its usual names (file_name, image, ...) when not given."""
+        """Column of the picture's path; by default a usual name (file_name, image, ...)."""
         caption: str | None = None
-        """Column of the caption; found by its usual names (caption, text, ...) when not given."""
+        """Column of the caption; by default a usual name (caption, text, ...)."""
         delimiter: str = ","
-        """The sign between two columns, `\\t` for a tab."""
+        """The character between two columns, `\\t` for a tab."""
 
         @field_validator("delimiter")
         @classmethod
         def _is_one_sign(cls, delimiter: str) -> str:
-            """One sign that can stand between columns."""
+            """Accept one character that can separate columns."""
             sign = {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
             if len(sign) != 1 or sign in '"\r\n\0' or (not sign.isprintable() and sign != "\t"):
                 raise ValueError("should be one sign, such as ',' or ';', or \\t for a tab")
@@ -76,7 +76,7 @@ class Csv(Listed):
 
 
 def read_header(path: Path, rows: Iterator[list[str]]) -> list[str]:
-    """The names of the columns; DataError where the first line is none that names some."""
+    """Return the column names. Raises DataError if the first line names none."""
     try:
         columns = [name.strip() for name in next(rows, [])]
     except csv.Error as error:
@@ -90,7 +90,7 @@ def read_header(path: Path, rows: Iterator[list[str]]) -> list[str]:
 
 
 def column_index(name: str, columns: list[str], where: str) -> int:
-    """Where a column stands; DataError where several have its name."""
+    """Return the index of a column. Raises DataError if several columns have its name."""
     if columns.count(name) > 1:
         raise DataError(f"{where} has {columns.count(name)} columns '{name}'; give each a name of its own")
     return columns.index(name)

@@ -1,9 +1,10 @@
-"""Pairs from a folder of pictures, each with a text file of the same name beside it.
+"""Pairs from a folder of pictures, each beside a text file of the same name.
 
-cat.jpg   cat.txt      the text file holds the captions, one a line; each visit draws one of them
-more/dog.png   more/dog.txt      sub-folders are read too, hidden ones (.ipynb_checkpoints) are not
+cat.jpg   cat.txt      the text file holds one caption per line; each visit draws one of them more/dog.png
+more/dog.txt      sub-folders count too, hidden ones (.ipynb_checkpoints) do not
 
-What is a picture its bytes decide: any file with a picture's name or with a caption beside it is looked at.
+The bytes decide what is a picture: the check opens every file with an image suffix or with a caption beside
+it.
 """
 
 import os
@@ -21,7 +22,7 @@ from lavibridge.data.pictures.text import parse_captions
 from lavibridge.data.pictures.walk import FolderListing, is_hidden, walk
 
 CAPTIONS = (".txt", ".TXT")
-"""Ends of the names of caption files; of two, the first is read."""
+"""Suffixes of caption files; if both exist, the first wins."""
 
 
 class Folder(PictureFiles):
@@ -31,7 +32,7 @@ class Folder(PictureFiles):
         """Settings of `data.kind: folder`; `path` is the folder."""
 
     def __init__(self, config: "Folder.Config", rejected: Rejected) -> None:
-        """DataError where the index would lie among the pictures and change their folder with each check."""
+        """Raises DataError if the index would lie among the pictures, whose folder each check would change."""
         index, root = index_of(type(self), config).folder.resolve(), config.path.resolve()
         if index.is_relative_to(root) and not is_hidden(index.relative_to(root).as_posix()):
             raise DataError(
@@ -40,7 +41,7 @@ class Folder(PictureFiles):
         super().__init__(config, rejected)
 
     def stamps(self) -> dict[str, Any]:
-        """The times of all folders: a file that comes, goes or is renamed changes that of its folder."""
+        """Return the modification time of every folder; adding, removing or renaming a file changes it."""
         root = self.config.path
         if root.is_file():
             raise DataError(f"{root} is a file; data.kind: tsv reads a list, data.kind: folder reads folders")
@@ -52,7 +53,7 @@ class Folder(PictureFiles):
         }
 
     def changed(self, table: ImageTable) -> bool:
-        """Also whether a caption file holds something else."""
+        """Also compare the contents of the caption files."""
         if super().changed(table):
             return True
         for index in range(len(table)):
@@ -67,7 +68,7 @@ class Folder(PictureFiles):
     def listing(self, rejected: Rejected) -> list[ImageEntry]:
         root = self.config.path
         below_root = walk(root)
-        below_root.tell(rejected)
+        below_root.report(rejected)
         found: list[ImageEntry] = []
         for name in select_pictures(below_root, rejected):
             try:
@@ -81,7 +82,7 @@ class Folder(PictureFiles):
         return found
 
     def _captions(self, name: str) -> tuple[str, ...]:
-        """The captions beside a picture; DataError when there are none."""
+        """Return the captions beside a picture. Raises DataError if there are none."""
         beside = [Path(name).with_suffix(end) for end in CAPTIONS]
         path = next((each for each in beside if (self.root / each).exists()), None)
         if path is None:
@@ -94,7 +95,8 @@ class Folder(PictureFiles):
 
 
 def select_pictures(found: FolderListing, rejected: Rejected) -> list[str]:
-    """The files that are pictures, by name or by a caption beside them; what belongs to none is noted."""
+    """Select the picture files, by suffix or by a caption beside them, and warn about files that belong to
+    none."""
     ends = {name: PurePosixPath(name).suffix.lower() for name in found.files}
     stems = {name: str(PurePosixPath(name).with_suffix("")) for name in found.files}
     named = {name for name, end in ends.items() if end in IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES}

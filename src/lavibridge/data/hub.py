@@ -1,9 +1,9 @@
-"""Pairs from a data set of the Hugging Face hub, or of a folder that `datasets` has saved.
+"""Pairs from a data set on the Hugging Face hub, or from a folder that `datasets` has saved.
 
     data: {kind: hub, path: lambdalabs/naruto-blip-captions, split: train}
 
-It needs the extra: pip install 'lavibridge[hub]'. The library downloads the data set and maps it into memory;
-pictures are decoded here, from their bytes, with the same care as any others.
+Needs the extra: pip install 'lavibridge[hub]'. The library downloads the data set and maps it into memory;
+lavibridge decodes the pictures from their bytes, with the same checks as any others.
 """
 
 from importlib.util import find_spec
@@ -27,17 +27,17 @@ class Hub(Indexed):
         """Settings of `data.kind: hub`."""
 
         path: str
-        """The data set's id on the hub, or a folder that `save_to_disk` has made."""
+        """The data set's id on the hub, or a folder that `save_to_disk` wrote."""
         name: str | None = None
-        """Its configuration, where it has several."""
+        """Its configuration, if it has several."""
         revision: str | None = None
-        """Branch, tag or commit; name a commit where a run has to be made again exactly."""
+        """Branch, tag or commit; name a commit to make a run exactly repeatable."""
         split: str = "train"
-        """Which of its parts."""
+        """Which split to read."""
         image: str | None = None
-        """Column of the pictures; found by its usual names (image, jpg, ...) when not given."""
+        """Column of the pictures; by default a usual name (image, jpg, ...)."""
         caption: str | None = None
-        """Column of the captions; found by its usual names (caption, text, ...) when not given."""
+        """Column of the captions; by default a usual name (caption, text, ...)."""
 
     config: "Hub.Config"
 
@@ -53,7 +53,7 @@ class Hub(Indexed):
         return f"{self.config.path} ({self.config.split})"
 
     def stamps(self) -> dict[str, Any]:
-        """The library's own fingerprint of the rows, and how many there are."""
+        """Return the library's own fingerprint of the rows, and their number."""
         return {"fingerprint": str(self.rows._fingerprint), "rows": len(self.rows)}
 
     def listing(self, rejected: Rejected) -> list[ImageEntry]:
@@ -70,7 +70,7 @@ class Hub(Indexed):
         return found
 
     def stamp(self, entry: ImageEntry) -> tuple[int, int]:
-        """Which rows they are; `stamps` says whether they are the same."""
+        """Identify the rows; `stamps` says whether they have changed."""
         return int(str(self.rows._fingerprint), 16) >> 1, len(self.rows)
 
     def read(self, entry: ImageEntry) -> bytes:
@@ -83,7 +83,7 @@ class Hub(Indexed):
 
 
 def load_rows(config: "Hub.Config") -> Any:
-    """The rows; DataError where the library or the data set is missing."""
+    """Load the rows. Raises DataError if the library or the data set is missing."""
     if find_spec("datasets") is None:
         raise DataError("data.kind: hub reads by the library `datasets`: pip install 'lavibridge[hub]'")
     import datasets
@@ -104,7 +104,7 @@ def load_rows(config: "Hub.Config") -> Any:
 
 
 def without_decoding(rows: Any, column: str, where: str) -> Any:
-    """The rows with pictures as bytes, decoded by nobody yet."""
+    """Return the rows with pictures as undecoded bytes."""
     import datasets
 
     if not isinstance(rows.features[column], datasets.Image):

@@ -1,10 +1,10 @@
-"""Pairs from JSON lines: one object a line, with a picture's path and one caption or a list of them.
+"""Pairs from JSON lines: one object per line, with a picture's path and one caption or a list of captions.
 
     {"file_name": "0001.jpg", "text": "a red cube"}
     {"file_name": "0002.jpg", "text": ["a table", "a table with a cube"]}
 
-It is the `metadata.jsonl` of the Hugging Face hub's picture folders. Several lines of one picture are brought
-together. Paths are read below `root` (the list's own folder unless given) and never outside it.
+This is the `metadata.jsonl` of image folders on the Hugging Face hub. Several lines of one picture add up to
+several captions. Paths start from `root` (by default the list's own folder) and may not leave it.
 """
 
 import json
@@ -26,9 +26,9 @@ class JsonLines(Listed):
         """Settings of `data.kind: jsonl`; `path` is the list."""
 
         image: str | None = None
-        """Key of the picture's path; found by its usual names (file_name, image, ...) when not given."""
+        """Key of the picture's path; by default a usual name (file_name, image, ...)."""
         caption: str | None = None
-        """Key of the caption; found by its usual names (caption, text, prompt, ...) when not given."""
+        """Key of the caption; by default a usual name (caption, text, prompt, ...)."""
 
     config: "JsonLines.Config"
 
@@ -57,7 +57,7 @@ class JsonLines(Listed):
 
 
 def parse(line: str) -> dict[str, Any]:
-    """One line as an object; DataError where it is none."""
+    """Parse one line as an object. Raises DataError if it is none."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Several data sets as one, each met as often as its weight says.
+"""Several data sets as one, each sampled in proportion to its weight.
 
     data:
       kind: mixture
@@ -6,9 +6,9 @@
         - {kind: tsv, path: coco.tsv, weight: 0.6}
         - {kind: webdataset, path: others/, weight: 0.4}
 
-A weight is a share of the visits, whatever the number of pictures: a small part comes round more often. With
-no weights every picture counts alike. The published LaVi-Bridge was trained on 600k pictures of COCO and 400k
-others (Zhao et al. 2024, arXiv 2403.07860).
+A weight is a share of the visits, independent of the number of pictures: a small part comes round more often.
+Without weights every picture counts alike. The published LaVi-Bridge was trained on 600k pictures of COCO and
+400k others (Zhao et al. 2024, arXiv 2403.07860).
 """
 
 import hashlib
@@ -28,22 +28,23 @@ from lavibridge.data.base import Dataset, DatasetPart, Sample, open_dataset
 from lavibridge.data.pictures.rejected import Rejected
 
 MIXTURE_FIELDS = ("size", "buckets", "flip")
-"""What is said of the mixture and not of a part."""
+"""Fields that belong to the mixture and not to a part."""
 
 
 class Mixture(Dataset):
-    """Parts of other kinds, one after the other in the numbering of pictures."""
+    """Parts of other kinds, concatenated in the numbering of pictures."""
 
     class Config(Dataset.Config):
         """Settings of `data.kind: mixture`."""
 
         parts: tuple[dict[str, Any], ...] = Field(min_length=1)
-        """Data sets: each a `data` section with its kind, and a `weight` above 0 (all have one, or none)."""
+        """Data sets: each a `data` section with its kind, and a `weight` above 0 (for all parts or for none).
+        """
 
         @field_validator("parts", mode="before")
         @classmethod
         def _are_sections(cls, parts: Any) -> Any:
-            """Each part checked by its kind, every field written out."""
+            """Check each part by its kind, and write out its defaults."""
             if not isinstance(parts, list | tuple) or not all(isinstance(part, Mapping) for part in parts):
                 raise ValueError("should be a list of sections, each with its kind")
             found = [complete_part(part, f"data.parts.{number}") for number, part in enumerate(parts)]
@@ -94,20 +95,21 @@ class Mixture(Dataset):
         return np.concatenate([dataset.sizes() for dataset in self.datasets])
 
     def fingerprint(self) -> str:
-        """Number and hash of the parts' own fingerprints; weights are the recipe's."""
+        """Combine the parts' fingerprints; the weights belong to the recipe."""
         text = "\n".join(dataset.fingerprint() for dataset in self.datasets)
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         return f"{len(self)} pictures of {len(self.datasets)} parts, {digest}"
 
     def _locate(self, index: int) -> tuple[int, int]:
-        """Number of the part and place in it."""
+        """Return the number of the part and the index within it."""
         ends = list(accumulate(map(len, self.datasets)))
         number = bisect_right(ends, index)
         return number, index - (ends[number] - len(self.datasets[number]))
 
 
 def part_config(part: Mapping[str, Any], where: str) -> Dataset.Config:
-    """The settings of a part."""
+    """Return the settings of a part. Raises RecipeError if its kind is missing or a field belongs to the
+    mixture."""
     kind = part.get("kind")
     if not isinstance(kind, str):
         raise RecipeError(f"{where}.kind is missing (kinds: {', '.join(registry.kinds('data'))})")
@@ -120,7 +122,7 @@ def part_config(part: Mapping[str, Any], where: str) -> Dataset.Config:
 
 
 def complete_part(part: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A part with every field that it has, as a recipe's file holds it."""
+    """Return a part with all its fields written out, as a recipe file stores it."""
     weight = part.get("weight")
     if weight is not None and (
         isinstance(weight, bool) or not isinstance(weight, int | float) or weight <= 0
@@ -131,7 +133,7 @@ def complete_part(part: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def flatten_parts(parts: Sequence[Mapping[str, Any]]) -> list[tuple[str, Dataset.Config]]:
-    """Kind and settings of every part, mixtures within mixtures taken apart."""
+    """Return kind and settings of every part, including those of nested mixtures."""
     found: list[tuple[str, Dataset.Config]] = []
     for number, part in enumerate(parts):
         config = part_config(part, f"data.parts.{number}")

@@ -1,11 +1,11 @@
-"""Pairs from Parquet tables: a column with the pictures' bytes or their paths, another with captions.
+"""Pairs from Parquet tables: a column with the pictures' bytes or paths, and another with captions.
 
     image    bytes, or the hub's {bytes, path}, or text: a path below `root`
     caption  text, or a list of texts
 
-Tables are never read whole: captions come column by column, and pictures by the row group that they lie in,
-of which the last few stay in memory. As visits jump about, row groups should be small (the hub's have 100 to
-1,000 rows) or the latents cached (`lavi cache`).
+Tables are never read whole. Captions come column by column, pictures by row group, and the last few groups
+stay in memory. Visits jump about, so keep row groups small (the hub's have 100 to 1,000 rows) or cache the
+latents (`lavi cache`).
 """
 
 import threading
@@ -36,17 +36,17 @@ class Parquet(Archived):
         """Settings of `data.kind: parquet`."""
 
         path: AbsolutePath
-        """A .parquet file, or a folder with such files in it and below it."""
+        """A .parquet file, or a folder that is searched for such files recursively."""
         image: str | None = None
-        """Column of the pictures; found by its usual names (image, path, jpg, ...) when not given."""
+        """Column of the pictures; by default a usual name (image, path, jpg, ...)."""
         caption: str | None = None
-        """Column of the captions; found by its usual names (caption, text, ...) when not given."""
+        """Column of the captions; by default a usual name (caption, text, ...)."""
         root: AbsolutePath | None = None
-        """Folder that paths in the table start from; the table's own folder when not given."""
+        """Folder that paths in the table start from; by default the table's own folder."""
 
     config: "Parquet.Config"
     suffix = ".parquet"
-    holders = "Parquet tables"
+    plural = "Parquet tables"
 
     def __init__(self, config: "Parquet.Config", rejected: Rejected) -> None:
         self.groups: OrderedDict[tuple[str, int], Any] = OrderedDict()
@@ -64,7 +64,7 @@ class Parquet(Archived):
         return found
 
     def _rows(self, name: str, table: Any, rejected: Rejected) -> Iterator[ImageEntry]:
-        """The pictures of one table, group by group."""
+        """Yield the pictures of one table, group by group."""
         column = choose_column(
             self.config.caption, table.schema_arrow.names, CAPTION_COLUMNS, "caption", name
         )
@@ -109,7 +109,7 @@ class Parquet(Archived):
         return cell
 
     def _group(self, entry: ImageEntry) -> Any:
-        """The pictures of a row group, read once while they stay among the last few."""
+        """Return the pictures of a row group, from the cache of recent groups if possible."""
         key = (entry.container, entry.first)
         if key not in self.groups:
             try:

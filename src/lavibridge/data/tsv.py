@@ -1,10 +1,10 @@
 """Pairs from the published list format: one line per caption, `image_path<TAB>caption`.
 
     pictures/0001.jpg<TAB>a red cube on a blue table
-    pictures/0001.jpg<TAB>a table with a cube        several captions for one picture: each visit draws one
+    pictures/0001.jpg<TAB>a table with a cube        several captions of one picture: each visit draws one
 
-UTF-8 with or without a byte-order mark, lines ended by LF or CRLF. Paths are read below `root` (the list's
-own folder unless given) and never outside it. A first line that reads `image_path`, `path`, ... is a header.
+UTF-8 with or without a byte-order mark, lines ended by LF or CRLF. Paths start from `root` (by default the
+list's own folder) and may not leave it. A first line that reads `image_path`, `path`, ... is a header.
 Source: LaVi-Bridge's training data (Zhao et al. 2024, arXiv 2403.07860).
 """
 

@@ -1,11 +1,11 @@
-"""Pairs from tar archives, read in place: nothing is unpacked, a picture is found by its offset.
+"""Pairs from tar archives, read in place: a picture is found by its offset, and nothing is unpacked.
 
-    shard-000.tar    0001.jpg  0001.txt     the captions, one a line
-                     0002.png  0002.json    {"caption": "..."}, or a list of them
+    shard-000.tar    0001.jpg  0001.txt     the captions, one per line
+                     0002.png  0002.json    {"caption": "..."}, or a list of captions
 
-Members of one archive belong together when their names agree up to the first dot of the last part; that is
-the WebDataset convention (Aizman et al. 2020, arXiv 2001.01858). An archive's headers are walked through
-once; later a picture costs one read. Compressed archives cannot be read in place and are refused.
+Members of one archive form a sample if their names agree up to the first dot of the last path component; this
+is the WebDataset convention (Aizman et al. 2020, arXiv 2001.01858). The check walks through an archive's
+headers once; later a picture costs one read. Compressed archives cannot be read in place and are refused.
 """
 
 import json
@@ -35,11 +35,11 @@ LONGEST_TEXT = 16 * 2**20
 
 @dataclass
 class ArchiveSample:
-    """Members of one name: where the picture lies, and what the texts beside it say."""
+    """The members of one sample: its picture and its captions."""
 
     picture: tarfile.TarInfo | None = None
     unread: list[tarfile.TarInfo] = field(default_factory=list)
-    """Pictures of kinds that are turned away, unless their bytes are of another."""
+    """Pictures of unsupported formats, unless their bytes say otherwise."""
     captions: list[str] = field(default_factory=list)
     fault: str | None = None
 
@@ -51,13 +51,13 @@ class WebDataset(Archived):
         """Settings of `data.kind: webdataset`."""
 
         path: AbsolutePath
-        """A .tar file, or a folder with such files in it and below it."""
+        """A .tar file, or a folder that is searched for such files recursively."""
         caption: str | None = None
-        """Key of the caption in .json members; found by its usual names (caption, text) when not given."""
+        """Key of the caption in .json members; by default a usual name (caption, text)."""
 
     config: "WebDataset.Config"
     suffix = ".tar"
-    holders = "archives"
+    plural = "archives"
 
     def listing(self, rejected: Rejected) -> list[ImageEntry]:
         found: list[ImageEntry] = []
@@ -70,7 +70,7 @@ class WebDataset(Archived):
         return found
 
     def _members(self, name: str, rejected: Rejected) -> Iterator[tuple[tarfile.TarInfo, Any]]:
-        """The files of an archive, in their order; what is none, or lies outside, goes to `rejected`."""
+        """Yield the files of an archive in order; anything else, or outside it, goes to `rejected`."""
         path = self.folder / name
         last = "its beginning"
         try:
@@ -94,7 +94,7 @@ class WebDataset(Archived):
             rejected.add(name, f"no tar archive that can be read in place after {last}: {error}")
 
     def _sort(self, group: ArchiveSample, member: tarfile.TarInfo, suffix: str, file: Any) -> None:
-        """Put a member to its group."""
+        """Add a member to its sample."""
         if suffix in IMAGE_SUFFIXES:
             if group.picture is not None:
                 group.fault = "there are several pictures of this name"
@@ -170,6 +170,7 @@ class WebDataset(Archived):
 
 
 def split_member_name(name: str) -> tuple[str, str]:
-    """A member's name up to the first dot of its last part, and its last suffix in small letters."""
+    """Split a member's name at the first dot of its last component; return the stem and the last suffix in
+    lower case."""
     folder, slash, last = name.rpartition("/")
     return f"{folder}{slash}{last.partition('.')[0]}", Path(last).suffix.lower()

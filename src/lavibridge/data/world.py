@@ -1,4 +1,4 @@
-"""Pairs from the miniature world: scene number i is imagined, drawn and described when it is asked for.
+"""Pairs from the miniature world: scene number i is sampled, drawn and captioned on request.
 
 (seed, i) -> scene -> picture and caption          no files, no state, the same on every machine
 """
@@ -27,16 +27,17 @@ class World(Dataset):
         """Settings of `data.kind: world`."""
 
         scenes: int = Field(default=8000, ge=1)
-        """How many different scenes there are; the order of visits is shuffled anew each time round."""
+        """Number of different scenes; every epoch shuffles their order anew."""
         seed: Seed = 0
-        """Which scenes: another seed is another set."""
+        """Seed of the scenes: another seed gives another set."""
         mix: dict[str, float] | None = None
-        """Share of each category of prompts, `{one: 0.6, two: 0.4}`; by default the models' own."""
+        """Share of each category of prompts, such as `{one: 0.6, two: 0.4}`; by default that of the miniature
+        models."""
 
         @field_validator("mix")
         @classmethod
         def _is_a_mix(cls, mix: dict[str, float] | None) -> dict[str, float] | None:
-            """Categories that pairs are trained on, with shares above 0."""
+            """Accept training categories with shares above 0."""
             if mix is None:
                 return None
             for name in mix:
@@ -63,7 +64,7 @@ class World(Dataset):
         self.captions: dict[int, str] = {}
 
     def imagine(self, index: int) -> CaptionedScene:
-        """Scene and caption number `index` of this set."""
+        """Return scene and caption number `index` of this set."""
         pair = sample_captioned_scene(self.seed, index, mix=self.mix)
         self.captions[index] = pair.caption
         return pair
@@ -86,6 +87,6 @@ class World(Dataset):
         return draw(self.pair(index).scene).tobytes()
 
     def fingerprint(self) -> str:
-        """Number, seed, and a hash over some captions, which changes when the world's own code does."""
+        """Combine number, seed and a hash of some captions, which changes with the code of the world."""
         some = "\n".join(self.sample(index).captions[0] for index in range(min(64, len(self))))
         return f"{len(self)} scenes of seed {self.seed}, {hashlib.sha256(some.encode()).hexdigest()[:16]}"

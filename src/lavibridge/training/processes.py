@@ -169,8 +169,8 @@ def join(part: ProcessRank, precision: str, is_cpu: bool) -> Accelerator:
     if part.world_size > 1 and joined != part:
         raise RunError(
             f"the launcher has started {part.world_size} processes, and this one, number {part.rank}, has "
-            f"come to be number {joined.rank} of {joined.world_size}: each would train for itself. Start them by "
-            "torchrun, on NVIDIA's GPUs or with training.device=cpu"
+            f"come to be number {joined.rank} of {joined.world_size}: each would train for itself. Start "
+            "them by torchrun, on NVIDIA's GPUs or with training.device=cpu"
         )
     return accelerator
 

@@ -1,6 +1,7 @@
-"""Says a spec in words: plain wordings for captions, other wordings for what captions never say.
+"""Writes captions of a spec: plain templates for image captions, and unseen templates for what captions never
+say.
 
-Nothing here decides what is true; the spec does. The same spec has many wordings.
+The spec alone decides what is true. Each spec has many captions.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,7 @@ Templates = dict[str, tuple[str, ...]]
 
 
 def write_caption(rng: np.random.Generator, spec: Spec, category: str) -> str:
-    """A caption of the spec in the style of its category."""
+    """Write a caption of the spec in the style of its category."""
     if category == "unseen-words":
         return write_unseen_caption(rng, spec)
     if category == "long":
@@ -37,12 +38,12 @@ def write_caption(rng: np.random.Generator, spec: Spec, category: str) -> str:
 
 
 def write_unseen_caption(rng: np.random.Generator, spec: Spec) -> str:
-    """A caption in words that no image caption uses: every attribute by a synonym."""
+    """Write a caption in words that no image caption uses: every attribute becomes a synonym."""
     return _write_content(rng, spec, lambda word: synonym(rng, word), UNSEEN_RELATION_TEMPLATES)
 
 
 def write_mixed_caption(rng: np.random.Generator, spec: Spec) -> str:
-    """A caption that mixes plain words and synonyms freely, for the language models' own text."""
+    """Write a caption that mixes plain words and synonyms, for the language models' own text."""
 
     def mixed(word: str) -> str:
         return synonym(rng, word) if rng.random() < 0.5 else word
@@ -52,12 +53,13 @@ def write_mixed_caption(rng: np.random.Generator, spec: Spec) -> str:
 
 
 def synonym(rng: np.random.Generator, word: str) -> str:
-    """One of the word's synonyms; the word itself when it has none."""
+    """Pick one of the word's synonyms, or return the word if it has none."""
     return pick(rng, SYNONYMS.get(word, (word,)))
 
 
 def noun_phrase(rng: np.random.Generator, group: Group, word: WordChoice) -> str:
-    """Article or number, size, texture, colour, shape: `a small striped red circle`, `three red circles`."""
+    """Join article or number, size, texture, colour and shape: `a small striped red circle`, `three red
+    circles`."""
     attributes = [word(value) for value in (group.size, group.texture, group.color) if value is not None]
     shape = group.shape or "thing"
     if group.count > 1:
@@ -69,13 +71,13 @@ def noun_phrase(rng: np.random.Generator, group: Group, word: WordChoice) -> str
 
 
 def with_article(phrase: str) -> str:
-    """The phrase behind `a` or `an`."""
+    """Put `a` or `an` before the phrase."""
     vowel = phrase[0] in "aeiou" and not phrase.startswith("uni")
     return f"{'an' if vowel else 'a'} {phrase}"
 
 
 def join_relation(rng: np.random.Generator, a: str, b: str, relation: Relation, wordings: Templates) -> str:
-    """Two phrases joined by one of the relation's wordings."""
+    """Join two phrases with one of the relation's templates."""
     return pick(rng, wordings[relation.name]).format(a=a, b=b)
 
 
@@ -91,7 +93,7 @@ def _write_content(rng: np.random.Generator, spec: Spec, word: WordChoice, wordi
 
 
 def _write_long(rng: np.random.Generator, spec: Spec) -> str:
-    """Several sentences about a spec of two groups in a direction."""
+    """Write several sentences about a spec of two groups in a direction."""
     assert spec.relation is not None
     first, second = (noun_phrase(rng, group, _plain) for group in spec.groups)
     sentences = [

@@ -1,22 +1,22 @@
-"""Judges a picture against what a prompt promised, clause by clause, exactly and without a learned part.
+"""Checks a picture against a spec, clause by clause, exactly and without a learned part.
 
-    picture --read--> things + spec --> objects, color, shape, texture, size, count, relation, absence, place,
-                                        binding, clean        all = every clause that applies
+    picture --parse--> things + spec --> objects, color, shape, texture, size, count, relation, absence,
+                                         place, binding, clean        all = every clause that applies
 
-A clause that the prompt does not raise is `None`, never true. What each asks:
+A clause that the prompt does not raise is `None`, never true. Each clause asks:
 
-    objects    as many things as the prompt names: none missing, none besides
-    color ...  every colour (shape, texture, size) named is there as often as named, on whatever thing; a
-               colour also on a part whose shape cannot be read
-    count      for each plural, so many things of that shape
-    binding    each thing has the attributes of one noun phrase, all at once: an assignment one to one
-    relation   the things so bound stand in the relation; false when nothing binds
-    place      the things so bound lie in the half that was named; false when nothing binds
-    absence    nothing of what was said to be absent is there; false while a part is unreadable
-    clean      there is something, and all of it can be read
+    objects    the picture has as many things as the prompt names, no fewer and no more
+    color ...  every colour (shape, texture, size) named occurs as often as named, on any thing; a colour also
+               counts on a part whose shape is unreadable
+    count      each plural has its number of things of that shape
+    binding    each thing has all attributes of one noun phrase, in a one-to-one assignment
+    relation   the assigned things stand in the relation; false without an assignment
+    place      the assigned things lie in the half that is named; false without an assignment
+    absence    nothing that the prompt excludes is there; false while a part is unreadable
+    clean      the picture has at least one thing, and every part is readable
 
 After GenEval (Ghosh et al. 2023, arXiv 2310.11513) and T2I-CompBench (Huang et al. 2023, arXiv 2307.06350),
-with the judge replaced by rules.
+with rules in place of the judge model.
 """
 
 from collections import Counter
@@ -48,56 +48,56 @@ CLAUSES = (
     "clean",
 )
 MARGIN = 4.0
-"""Least distance in pixels between two centres along the axis of a direction."""
+"""Minimum distance in pixels between two centres along the axis of a direction."""
 MAX_TOUCHING_OVERLAP = 0.1
-"""Things that touch share at most this part of the smaller one."""
+"""Maximum overlap of two touching things, as a fraction of the smaller one."""
 HOLE = 0.76
-"""Radius of the hole of a ring that holds something, as a part of the ring's."""
+"""Radius of the hole of a ring that holds something, as a fraction of the ring's radius."""
 HOLE_SLACK = 1.5
 
 Assignment = tuple[tuple[int, ...], ...]
-"""For each group of the spec, the things assigned to it (indices into the parsed)."""
+"""For each group of the spec, the things assigned to it (indices into `ParsedScene.things`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """One answer and one sentence for every clause that applies."""
+    """One answer and one reason for every clause that applies."""
 
     clauses: Mapping[str, bool]
     reasons: Mapping[str, str]
     parsed: ParsedScene
 
     def __getitem__(self, clause: str) -> bool | None:
-        """The answer to a clause; None when it does not apply."""
+        """Return the answer to a clause, or None if it does not apply. Raises KeyError for other names."""
         if clause not in CLAUSES:
             raise KeyError(clause)
         return self.clauses.get(clause)
 
     @property
     def all(self) -> bool:
-        """Whether the picture keeps every promise."""
+        """Whether every clause that applies holds."""
         return all(self.clauses.values())
 
     @property
     def soft(self) -> float:
-        """The share of the clauses that hold, of those that apply."""
+        """Fraction of the applicable clauses that hold, in [0, 1]."""
         return sum(self.clauses.values()) / len(self.clauses)
 
 
 def check(picture: Image.Image | UInt8[ndarray, "height width 3"], spec: Spec) -> CheckResult:
-    """Read a 64 x 64 picture and judge every clause of the spec. Raises DataError at other sizes."""
+    """Parse a 64 x 64 picture and check every clause of the spec. Raises DataError at other sizes."""
     return check_parsed(parse_scene(picture), spec)
 
 
 def resize_to_canvas(picture: Image.Image) -> Image.Image:
-    """A picture of any size at the size that is read."""
+    """Resize a picture to 64 x 64, the size that the checker reads."""
     if picture.size == (CANVAS, CANVAS):
         return picture
     return picture.resize((CANVAS, CANVAS), Image.Resampling.BOX)
 
 
 def check_parsed(parsed: ParsedScene, spec: Spec) -> CheckResult:
-    """Judge what was read against the spec."""
+    """Check every clause of the spec against a parsed scene."""
     answers: dict[str, tuple[bool, str]] = {"objects": _objects(parsed, spec)}
     for name in ("color", "shape", "texture", "size"):
         wanted = Counter[str]()
@@ -154,7 +154,7 @@ def _count(parsed: ParsedScene, plurals: list[Group]) -> tuple[bool, str]:
 
 
 def _bound_clauses(parsed: ParsedScene, spec: Spec) -> dict[str, tuple[bool, str]]:
-    """Binding, relation and place under the assignment that keeps most of them."""
+    """Check binding, relation and place under the assignment that satisfies most of them."""
     best: dict[str, tuple[bool, str]] = {}
     for bound in _assignments(parsed, spec):
         found = {"binding": (True, "each thing has its own attributes")}
@@ -178,7 +178,7 @@ def _bound_clauses(parsed: ParsedScene, spec: Spec) -> dict[str, tuple[bool, str
 
 
 def _assignments(parsed: ParsedScene, spec: Spec) -> Iterator[Assignment]:
-    """Every way to give each group its number of things that have its attributes, no thing twice."""
+    """Yield every way to give each group its number of matching things, using no thing twice."""
     slots = [(i, group) for i, group in enumerate(spec.groups) for _ in range(group.count)]
     options = [[j for j, thing in enumerate(parsed.things) if _has(thing, group)] for _, group in slots]
 
@@ -201,7 +201,7 @@ def _assignments(parsed: ParsedScene, spec: Spec) -> Iterator[Assignment]:
 
 
 def _has(thing: Detection, group: Group) -> bool:
-    """Whether a thing has every attribute that the group names, its place aside."""
+    """Whether a thing has every attribute that the group names, apart from its place."""
     names = ("shape", "color", "texture", "size")
     return all(getattr(group, name) in (None, getattr(thing, name)) for name in names)
 
@@ -217,7 +217,7 @@ def _relation(parsed: ParsedScene, bound: Assignment, relation: Relation) -> tup
 
 
 def relates(parsed: ParsedScene, subject: int, other: int, name: str) -> bool:
-    """Whether one thing of a parsed stands in a relation to another (indices into its things)."""
+    """Whether one thing stands in a relation to another (indices into `parsed.things`)."""
     a, b = parsed.things[subject], parsed.things[other]
     if name == "touching":
         return _touch(a, b)
@@ -236,14 +236,14 @@ def relates(parsed: ParsedScene, subject: int, other: int, name: str) -> bool:
 
 
 def _touch(a: Detection, b: Detection) -> bool:
-    """Whether the pixels of two things come within two pixels of each other and hardly any are shared."""
+    """Whether two things come within two pixels of each other and hardly overlap."""
     shared = (a.region & b.region).sum() / min(a.region.sum(), b.region.sum())
     near = grow(a.visible | a.region) & grow(b.visible | b.region)
     return bool(near.any() and shared <= MAX_TOUCHING_OVERLAP)
 
 
 def _is_inside(thing: Detection, ring: Detection) -> bool:
-    """Whether all of a thing lies in a ring's hole."""
+    """Whether a whole thing lies in the hole of a ring."""
     if ring.shape != "ring":
         return False
     hole = HOLE if ring.size == "huge" else 0.5

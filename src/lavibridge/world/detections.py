@@ -1,4 +1,4 @@
-"""What the checker reads out of a picture: things, parts that are no thing, and what covers what."""
+"""What the scene parser returns: detected things, unreadable parts, and which thing occludes which."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from numpy import ndarray
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
-    """A thing as it was read; `side`, `left` and `top` are those of the shape that fits it best."""
+    """A detected thing; `side`, `left` and `top` describe the best-fitting shape, in pixels."""
 
     shape: str
     color: str
@@ -19,9 +19,9 @@ class Detection:
     side: int
     overlap: float
     region: Bool[ndarray, "64 64"] = field(repr=False, compare=False)
-    """The fitted shape, hidden parts included."""
+    """The pixels of the fitted shape, including occluded ones."""
     visible: Bool[ndarray, "64 64"] = field(repr=False, compare=False)
-    """The pixels that were seen of it."""
+    """The pixels of the thing that are visible."""
 
     @property
     def center(self) -> tuple[float, float]:
@@ -31,7 +31,7 @@ class Detection:
 
 @dataclass(frozen=True, kw_only=True)
 class UnreadablePart:
-    """A part that is no thing; `color` and `shape` where they are beyond doubt."""
+    """A part that the parser cannot identify; `color` and `shape` are set where they are certain."""
 
     reason: str
     color: str | None = None
@@ -40,12 +40,13 @@ class UnreadablePart:
 
 @dataclass(frozen=True, kw_only=True)
 class ParsedScene:
-    """All that was read in a picture."""
+    """Everything that the parser found in a picture."""
 
     things: tuple[Detection, ...]
     unreadable: tuple[str, ...]
-    """One reason for each part of the picture that could not be read."""
+    """One reason for each unreadable part of the picture."""
     partial: tuple[UnreadablePart, ...] = ()
-    """Those of the unreadable parts of which something is known."""
+    """The unreadable parts with a certain colour or shape."""
     occlusions: tuple[tuple[int, int], ...] = ()
-    """Pairs (front, back) of indices into `things`: the first is whole and hides part of the second."""
+    """Pairs (front, back) of indices into `things`: the front thing is whole and hides part of the back one.
+    """

@@ -1,10 +1,9 @@
-"""What a prompt in the words of the miniature world promises, so that the exact checker can judge a picture.
+"""Parses a prompt in the words of the world into a spec, so that the exact checker can check a picture.
 
     prompt = [opening] phrase [relation phrase] [and phrase ...] [and no ... ...]   -> Spec, or None
     phrase = a | an | number,  size,  texture,  colour,  shape,  [place]
 
-Synonyms are read as the words they stand for. A prompt with any word that is not understood has no verdict:
-nothing is guessed.
+The parser maps synonyms to their plain words. It rejects a prompt with any unknown word and never guesses.
 """
 
 import re
@@ -46,7 +45,7 @@ COUNT_OF_WORD = {NUMBERS[n]: n for n in NUMBERS} | {
 
 
 def check_prompt(prompt: str, picture: Image.Image) -> dict[str, dict[str, bool | str]] | None:
-    """The checker's verdict: for each clause whether it holds, and why; None where the prompt is not read."""
+    """Check a picture against a prompt: whether each clause holds, and why. None for an unknown prompt."""
     spec = parse_prompt(prompt)
     if spec is None:
         return None
@@ -57,7 +56,7 @@ def check_prompt(prompt: str, picture: Image.Image) -> dict[str, dict[str, bool 
 
 
 def parse_prompt(prompt: str) -> Spec | None:
-    """What a prompt promises, or None where it has a word that is not understood."""
+    """Return the spec of a prompt, or None if the prompt has a word that the parser does not know."""
     text = _one_sentence(" ".join(prompt.lower().replace(",", " ").split()))
     for opening in sorted({each for each in OPENINGS if each != "{x}"}, key=len):
         before, after = opening.split("{x}")
@@ -85,7 +84,7 @@ def parse_prompt(prompt: str) -> Spec | None:
 
 
 def _one_sentence(text: str) -> str:
-    """Several sentences of the world as one: `... {x} . {b} is below it .` is `{x} above {b}`."""
+    """Join several sentences into one: `{x} . {b} is below it .` becomes `{x} above {b}`."""
     for ending in LONG_ENDINGS:
         text = text.replace(f" {ending}", "")
     text = text.rstrip(" .")
@@ -102,7 +101,7 @@ def _one_sentence(text: str) -> str:
 
 
 def _related(text: str) -> Iterator[tuple[str, str, str]]:
-    """Every way to read a relation into a text: (subject, its name, object and what follows)."""
+    """Yield every way to find a relation in a text: (subject, relation name, object with the remaining text)."""
     for wordings in (RELATION_TEMPLATES, UNSEEN_RELATION_TEMPLATES):
         for name, forms in wordings.items():
             for form in forms:
@@ -117,7 +116,7 @@ def _split(text: str) -> list[str]:
 
 
 def _last_absence(text: str) -> tuple[str, Group] | None:
-    """The text before the last ``and no ...``, and what is said to be absent."""
+    """Return the text before the last ``and no ...``, and the absent group."""
     for found in reversed(list(re.finditer(r" (?:(?:and|but) no|without an?) ", text))):
         group = _group(f"a {text[found.end() :]}")
         if group is not None and group.count == 1:
@@ -126,7 +125,7 @@ def _last_absence(text: str) -> tuple[str, Group] | None:
 
 
 def _group(phrase: str) -> Group | None:
-    """What a noun phrase promises."""
+    """Parse a noun phrase into a group, or return None."""
     place = None
     for name, forms in PLACE_TEMPLATES.items():
         for form in forms:
@@ -148,7 +147,7 @@ def _group(phrase: str) -> Group | None:
 
 
 def _counted(phrase: str) -> tuple[int, str]:
-    """How many, and the words after that."""
+    """Return the count and the words after it."""
     for said, count in COUNT_OF_WORD.items():
         if phrase.startswith(f"{said} "):
             return count, phrase.removeprefix(f"{said} ")

@@ -1,10 +1,11 @@
-"""Reads a picture of the world back into things, by classical image analysis; no part of it is learned.
+"""Parses a picture of the world into things, by classical image analysis without a learned part.
 
-    pixels -> nearest colours of the world -> patches of anything but ground -> in each patch, a mask a hue
-           -> best shape, side and place -> texture by where white lies -> what covers what
+    pixels -> nearest colours of the world -> components of everything but the ground -> one mask per hue
+           -> best shape, side and place -> texture from the white pixels -> occlusions
 
-What cannot be read is said to be unreadable, with a reason: two things of one colour that run together, half
-a thing, a blotch, noise. Nothing is guessed; what is beyond doubt about such a part, as the colour of a X
+The parser reports every part that it cannot identify, with a reason: two merged things of one colour, half a
+thing, a blotch, noise. It never guesses. It keeps what is certain about such a part, such as the colour of a
+blotch of unknown shape (`ParsedScene.partial`).
 """
 
 from dataclasses import dataclass
@@ -26,37 +27,38 @@ GROUND_LABEL, WHITE_LABEL, FIRST_HUE = 0, 1, 2
 
 _KINDS = np.arange(len(PALETTE))
 JOINED = (_KINDS[:, None] != _KINDS) & (_KINDS[:, None] != GROUND_LABEL) & (_KINDS != GROUND_LABEL)
-"""Pairs of different colours, the ground's aside."""
+"""Pairs of different colours other than the ground."""
 BLENDS_TO_GROUND = np.linalg.norm((PALETTE[:, None] + PALETTE) / 2 - PALETTE[GROUND_LABEL], axis=-1) < 25
-"""Pairs of colours such as black and white whose mean is the ground's colour: their edge fakes it."""
+"""Pairs of colours, such as black and white, whose mean is the ground's colour, so that their edge looks like
+ground."""
 
 MIN_OVERLAP = 0.74
 MIN_LEAD = 0.01
-"""How much better than any other shape the best one must be."""
+"""Minimum lead in overlap of the best shape over any other."""
 HIDDEN_GAIN = 0.025
-"""How much better a thing must fit as partial hidden before it is read so."""
+"""Minimum gain in overlap before a thing is read as partly hidden."""
 MIN_COVERED = 0.04
-"""Least share of a thing that another covers, to say that the other is in front."""
+"""Minimum fraction of a thing that another must cover to count as being in front."""
 MAX_STRETCH = 1.3
 SPECK = 14
-"""Patches of fewer pixels are specks; a few of them are overlooked."""
+"""Components of at most this many pixels are specks; a few of them are ignored."""
 MAX_SPECKS = 60
-"""Most pixels in all specks together."""
+"""Maximum number of pixels in all specks together."""
 MIN_CORE = 4
 MAX_PIECES = 6
 MAX_UNKNOWN = 0.25
 MAX_FADED = 70.0
-"""Most RGB distance between a thing's mean colour and the colour that it is called by."""
+"""Maximum RGB distance between a thing's mean colour and its named colour."""
 MAX_DOUBT = 0.7
-"""Most ratio of that distance to the distance to the next colour."""
+"""Maximum ratio of that distance to the distance to the next colour."""
 GROUND_RANGE = 45.0
 MAX_SOILED = 24
-"""Most pixels of the ground, away from all things, that have no ground colour."""
+"""Maximum number of pixels of the ground, away from all things, without the ground's colour."""
 
 
 @dataclass(kw_only=True)
 class _Part:
-    """Pixels of one hue that may be a thing, with what explains them best."""
+    """Pixels of one hue that may be a thing, with the fit that explains them best."""
 
     hue: int
     mask: Bool[ndarray, "64 64"]
@@ -70,7 +72,10 @@ class _Part:
 
 
 def parse_scene(picture: Image.Image | UInt8[ndarray, "height width 3"]) -> ParsedScene:
-    """The things in a 64 x 64 picture, and reasons for whatever is not a thing. DataError at other sizes."""
+    """Return the things in a 64 x 64 RGB picture, and a reason for each part that is not a thing.
+
+    Raises DataError at other sizes.
+    """
     pixels = np.asarray(picture.convert("RGB") if isinstance(picture, Image.Image) else picture)
     if pixels.shape != (CANVAS, CANVAS, 3):
         raise DataError(f"the checker reads RGB pictures of {CANVAS} x {CANVAS}; this one is {pixels.shape}")
@@ -113,7 +118,8 @@ def parse_scene(picture: Image.Image | UInt8[ndarray, "height width 3"]) -> Pars
 
 
 def _seams(labels: Int[ndarray, "64 64"]) -> Bool[ndarray, "64 64"]:
-    """Ground of one pixel between different colours; of two where their blend has the ground's colour."""
+    """Return ground one pixel wide between different colours, or two pixels wide where their blend looks like
+    ground."""
     seams = np.zeros(labels.shape, dtype=bool)
     padded = np.pad(labels, 2)
     for one, other in ((1, 1), (1, 2), (2, 1)):
@@ -126,7 +132,7 @@ def _seams(labels: Int[ndarray, "64 64"]) -> Bool[ndarray, "64 64"]:
 
 
 def _soil(pixels: Float32[ndarray, "64 64 3"], labels: Int[ndarray, "64 64"]) -> list[str]:
-    """A reason when the ground, away from everything on it, has patches of some other grey."""
+    """Return a reason if the ground, away from all things, has patches of another grey."""
     clear = ~grow(grow(labels != GROUND_LABEL))
     padded = np.pad(pixels, ((1, 1), (1, 1), (0, 0)), mode="edge")
     rows = padded[:-2] + padded[1:-1] + padded[2:]
@@ -136,7 +142,7 @@ def _soil(pixels: Float32[ndarray, "64 64 3"], labels: Int[ndarray, "64 64"]) ->
 
 
 def _split(patch: Bool[ndarray, "64 64"], labels: Int[ndarray, "64 64"]) -> tuple[list[_Part], list[str]]:
-    """The parts of a patch, each of one hue and fitted; and a reason when the patch cannot be split."""
+    """Split a patch into fitted parts of one hue each, or return a reason why it cannot be split."""
     inside = np.where(patch, labels, GROUND_LABEL)
     hues = [h for h in range(FIRST_HUE, len(PALETTE)) if core(inside == h).sum() >= MIN_CORE]
     if not hues:
@@ -172,7 +178,7 @@ def _pieces(mask: Bool[ndarray, "64 64"]) -> list[Bool[ndarray, "64 64"]]:
 
 
 def _share_white(inside: Int[ndarray, "64 64"], hues: list[int]) -> Int[ndarray, "64 64"]:
-    """White patches between several hues go to the hue that they border on most."""
+    """Give each white area between several hues to the hue with the longest shared border."""
     owner = inside.copy()
     numbered, count = components(inside == WHITE_LABEL)
     for i in range(1, count + 1):
@@ -182,7 +188,7 @@ def _share_white(inside: Int[ndarray, "64 64"], hues: list[int]) -> Int[ndarray,
 
 
 def _hide(parts: list[_Part], care: Bool[ndarray, "64 64"]) -> None:
-    """Fit parts again as lying behind whole ones, where that explains them clearly better."""
+    """Refit parts as hidden behind whole ones where that explains them clearly better."""
     gains: list[tuple[float, int, _Part]] = []
     for i, part in enumerate(parts):
         fronts = [grow(other.mask) for other in parts if other is not part and other.is_whole]
@@ -200,7 +206,7 @@ def _hide(parts: list[_Part], care: Bool[ndarray, "64 64"]) -> None:
 
 
 def _misfit(part: _Part) -> str | None:
-    """Why the pixels of a part are not one shape of the world; None when they are."""
+    """Return why the pixels of a part are not one shape of the world, or None if they are."""
     if part.fit is None:
         return "of no size of the world"
     if part.fit.overlap < MIN_OVERLAP:
@@ -222,7 +228,7 @@ def _name(
     labels: Int[ndarray, "64 64"],
     pixels: Float32[ndarray, "64 64 3"],
 ) -> Detection | UnreadablePart:
-    """A part as a thing, or why it is unreadable and what is known of it all the same."""
+    """Return a part as a detection, or why it is unreadable and what is certain about it."""
     color = HUES[part.hue - FIRST_HUE]
     misfit = _misfit(part)
     colored = part.mask & (labels == part.hue)
@@ -252,7 +258,7 @@ def _name(
 
 
 def _is_pure(colored: Bool[ndarray, "64 64"], hue: int, pixels: Float32[ndarray, "64 64 3"]) -> bool:
-    """Whether the mean colour of a part, away from its edges, is its hue beyond doubt."""
+    """Whether the mean colour of a part, away from its edges, is clearly its hue."""
     middle = core(colored)
     mean = pixels[middle if middle.any() else colored].mean(axis=0)
     distance = np.linalg.norm(PALETTE - mean, axis=-1)
@@ -261,7 +267,7 @@ def _is_pure(colored: Bool[ndarray, "64 64"], hue: int, pixels: Float32[ndarray,
 
 
 def _is_covered(back: Detection, front: Detection, in_front: Bool[ndarray, "64 64"]) -> bool:
-    """Whether the front thing hides part of the back one: there its colour shows, the back one's does not."""
+    """Whether the front thing hides part of the back one: the front's colour shows in the shared area."""
     shared = back.region & front.region
     area = int(shared.sum())
     shows = (shared & in_front).sum() >= 0.5 * area and (shared & back.visible).sum() <= 0.3 * area

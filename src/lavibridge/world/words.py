@@ -1,8 +1,8 @@
-"""The words of the world: what captions say, and what only the language models' own text says.
+"""The vocabulary of the world: the words of captions, and the words of the language models' own text.
 
 Image captions use the plain words (`red`, `circle`, `to the left of`). The synonyms and inverted phrasings
-below never stand beside a picture; they occur in the text that language models are pretrained on, so that
-knowing that crimson is red is something only the language model can bring to a bridge.
+below never accompany a picture. They occur in the text that language models are pretrained on, so that only
+the language model can bring the knowledge that crimson is red to a bridge.
 """
 
 NUMBERS = {2: "two", 3: "three", 4: "four"}

@@ -49,8 +49,8 @@ def pretrain(
 ) -> Path:
     """Pretrain a shipped model, or continue from an exported one, and return the exported model folder.
 
-    `init_from` is a shipped model's name or a folder that this function wrote. `steps` is the total, including
-    the steps that `init_from` has already taken. A finished run is only exported again.
+    `init_from` is a shipped model's name or a folder that this function wrote. `steps` is the total,
+    including the steps that `init_from` has already taken. A finished run is only exported again.
 
     Raises RecipeError for an unknown name. Raises RunError if `out` holds a run and `resume` is not set, if
     another process writes into `out`, or if `init_from` has no record or has taken all steps already.

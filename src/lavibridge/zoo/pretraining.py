@@ -79,9 +79,9 @@ def pretrain(
 ) -> dict[str, float]:
     """Run a job to its last step, from its newest checkpoint under `work` if there is one.
 
-    Without a checkpoint, starts from the weights and the step of the exported folder `init_from`, or from random
-    weights. Saves the state before it returns or raises, also after Ctrl-C or a non-finite loss. Returns the
-    scores.
+    Without a checkpoint, starts from the weights and the step of the exported folder `init_from`, or from
+    random weights. Saves the state before it returns or raises, also after Ctrl-C or a non-finite loss.
+    Returns the scores.
     """
     set_threads()
     last = steps or job.steps

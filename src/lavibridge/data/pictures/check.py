@@ -1,12 +1,12 @@
-"""Read every picture once, many at a time, and write down what was found.
+"""Reads every picture once, in many threads, and builds the index.
 
-    listing -> known and unchanged? -> check as before
+    listing -> known and unchanged? -> the previous check
                        else         -> bytes -> decode -> height, width, hash, or why not     -> journal
     all checks in the listing's order -> table of the usable, list of the rejected -> manifest, last
 
-Threads are enough: Pillow's decoders and the hash let others run meanwhile. A check that is broken off leaves
-its journal, and the next one goes on from there. A file is the same while its size and its time of change
-are; rejected pictures are always read again, as someone may have mended them.
+Threads are enough: Pillow's decoders and the hash release the interpreter lock. An interrupted check leaves
+its journal, and the next one continues from there. A file counts as unchanged while its size and modification
+time stay the same. Rejected pictures are always read again, because someone may have repaired them.
 """
 
 import hashlib
@@ -28,13 +28,13 @@ from lavibridge.data.pictures.table import SCHEMA, ImageCheck, ImageEntry, Image
 
 CHUNK = 512
 LONGEST_CAPTION = 100_000
-"""Characters; a longer one is a mistake, and would be tokenised at every visit."""
+"""Characters; a longer caption is a mistake, and every visit would tokenise it."""
 GetStamp = Callable[[ImageEntry], tuple[int, int]]
 ReadBytes = Callable[[ImageEntry], bytes]
 
 
 class PreviousChecks:
-    """Verdicts of earlier checks, by name, place and stamp."""
+    """Results of earlier checks, by name, location and stamp."""
 
     def __init__(self, tables: Sequence[ImageTable]) -> None:
         self.tables = tables
@@ -45,7 +45,7 @@ class PreviousChecks:
         }
 
     def find(self, entry: ImageEntry, stamp: tuple[int, int]) -> ImageCheck | None:
-        """What was found before, if the picture is still that one."""
+        """Return the earlier check of a picture if the picture is unchanged."""
         place = self.rows.get(entry.name)
         if place is None:
             return None
@@ -62,7 +62,7 @@ class PreviousChecks:
 def check_image(
     entry: ImageEntry, stamp: GetStamp, read: ReadBytes, known: PreviousChecks
 ) -> tuple[ImageCheck, bool]:
-    """The check on one picture, and whether it is new."""
+    """Check one picture; also return whether the check is new."""
     found = (0, 0)
     try:
         check_text(entry)
@@ -79,7 +79,7 @@ def check_image(
 
 
 def check_text(entry: ImageEntry) -> None:
-    """DataError for captions that are too long or no text, and for text that UTF-8 cannot hold."""
+    """Raise DataError for captions that are too long or not text, and for text that UTF-8 cannot encode."""
     longest = max(map(len, entry.captions))
     if longest > LONGEST_CAPTION:
         raise DataError(f"a caption has {longest:,} characters; at most {LONGEST_CAPTION:,} are read")
@@ -99,7 +99,7 @@ def build_index(
     read: ReadBytes,
     rejected: Rejected,
 ) -> None:
-    """Make the index of these entries; `rejected` holds what the listing turned away and takes the rest."""
+    """Build the index of these entries; `rejected` holds the rejections of the listing and takes the rest."""
     index.folder.mkdir(parents=True, exist_ok=True)
     known = PreviousChecks(index.known())
     digest = hashlib.sha256(f"pixels {VERSION}\n".encode())
@@ -137,7 +137,7 @@ def build_index(
 
 
 class CheckJournal:
-    """New checks, on disk chunk by chunk; a context."""
+    """A context manager that writes new checks to disk, chunk by chunk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -159,14 +159,14 @@ class CheckJournal:
 
 
 def commit_file(partial: Path, final: Path) -> None:
-    """Bring a written file to the disk, then to its name."""
+    """Sync a written file to disk, then rename it into place."""
     with open(partial, "rb+") as file:
         os.fsync(file.fileno())
     os.replace(partial, final)
 
 
 def group_captions(pairs: Iterator[tuple[int | None, str, Sequence[str]]]) -> list[ImageEntry]:
-    """Entries from (line, name, captions): one a name, in the order of their first lines."""
+    """Group (line, name, captions) into one entry per name, in the order of their first lines."""
     captions: dict[str, list[str]] = {}
     lines: dict[str, int | None] = {}
     for line, name, texts in pairs:

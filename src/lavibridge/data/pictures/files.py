@@ -1,4 +1,4 @@
-"""Pictures that are files of their own, below a root: named by a list, or found in a folder."""
+"""Pictures stored as files of their own below a root: named by a list, or found in a folder."""
 
 import os
 from abc import abstractmethod
@@ -21,16 +21,16 @@ class PictureFiles(Indexed):
     """Base of the kinds whose pictures are files."""
 
     class Config(Indexed.Config):
-        """Settings of every kind that reads files."""
+        """Settings of every kind that reads picture files."""
 
         path: AbsolutePath
-        """Where the data is."""
+        """Where the data lies."""
 
     config: "PictureFiles.Config"
 
     @property
     def root(self) -> Path:
-        """Nothing is read that lies elsewhere."""
+        """The folder that every picture must lie in."""
         return self.config.path
 
     def describe(self) -> str:
@@ -43,7 +43,7 @@ class PictureFiles(Indexed):
         return read_file(resolve_below(self.root, entry.name))
 
     def changed(self, table: ImageTable) -> bool:
-        """Whether a picture's file has another size or time than when it was checked."""
+        """Whether a picture's file has another size or modification time than at its check."""
         try:
             for name, *before in table.stamps():
                 found = os.stat(self.root / name)
@@ -59,13 +59,13 @@ ListedImage = tuple[int, str, Sequence[str]]
 
 
 class Listed(PictureFiles):
-    """Base of the kinds that read a list; a subclass reads its lines."""
+    """Base of the kinds that read a list; a subclass parses its lines."""
 
     class Config(PictureFiles.Config):
         """Settings of every kind that reads a list; `path` is the list."""
 
         root: AbsolutePath | None = None
-        """Folder that the paths in the list start from; the list's own folder when not given."""
+        """Folder that the paths in the list start from; by default the list's own folder."""
 
     config: "Listed.Config"
 
@@ -75,7 +75,7 @@ class Listed(PictureFiles):
 
     @abstractmethod
     def pairs(self, path: Path, rejected: Rejected) -> Iterator[ListedImage]:
-        """Every line that names a picture; the others go to `rejected`."""
+        """Yield every line that names a picture; the others go to `rejected`."""
 
     def stamps(self) -> dict[str, Any]:
         path = self.config.path
@@ -97,7 +97,7 @@ class Listed(PictureFiles):
         return found
 
     def _sound(self, rejected: Rejected) -> Iterator[ListedImage]:
-        """Pairs whose path stays below the root and which have a caption."""
+        """Yield the pairs whose path stays below the root and which have a caption."""
         for line, name, captions in self.pairs(self.config.path, rejected):
             texts = [caption.strip() for caption in captions if caption.strip()]
             try:

@@ -1,11 +1,11 @@
-"""Every picture as sRGB over white: what its ICC profile says that its numbers mean, and transparency.
+"""Converts every picture to sRGB over white, following its ICC profile and its transparency.
 
-    numbers --profile--> sRGB          no profile, or one that moves no colour: the numbers as they are
+    numbers --profile--> sRGB          without a profile, or with one equal to sRGB: the numbers as they are
     transparency --> over white
 
-Display P3, Adobe RGB, CMYK of a press and greys with a dot gain hold other numbers for the same colours. A
-profile that cannot be used is told, and the numbers are taken for sRGB, as viewers do. Source: the
-International Color Consortium's ICC.1:2022, by Little CMS in Pillow.
+Display P3, Adobe RGB, CMYK and greys with dot gain use other numbers for the same colours. If a profile is
+unusable, the picture gets a warning and its numbers count as sRGB, as in viewers. Source: the International
+Color Consortium's ICC.1:2022, through Little CMS in Pillow.
 """
 
 import io
@@ -15,17 +15,18 @@ import numpy as np
 from PIL import Image, ImageCms
 
 MAX_CACHED_TRANSFORMS = 16
-"""Transforms that stay in memory; a data set has few profiles."""
+"""Transforms kept in memory; a data set has few profiles."""
 SRGB_TOLERANCE = 1
-"""Steps of 255 by which a profile may differ from sRGB and be sRGB: what rounding moves."""
+"""Maximum difference from sRGB, in steps of 255, at which a profile counts as sRGB: the size of rounding
+errors."""
 MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-"""Colour space of a profile -> mode of the pictures that it can be of."""
+"""Colour space of a profile -> mode of the pictures it applies to."""
 
 
 def to_srgb(image: Image.Image, depth: int) -> tuple[Image.Image, str | None]:
-    """RGB over white of any mode, and why the picture's colour profile was not followed, if it was not.
+    """Convert any mode to RGB over white; also return why the colour profile was ignored, or None.
 
-    `depth` is the number of bits in a file's samples, by which a PNG writes its transparent colour.
+    `depth` is the number of bits per sample in the file, in which a PNG states its transparent colour.
     """
     colours, alpha = split_alpha(image, depth)
     is_grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
@@ -44,7 +45,7 @@ def to_srgb(image: Image.Image, depth: int) -> tuple[Image.Image, str | None]:
 
 
 def split_alpha(image: Image.Image, depth: int) -> tuple[Image.Image, Image.Image | None]:
-    """A picture's colours (L, RGB or CMYK) and how opaque each place is; None where all are."""
+    """Split a picture into its colours (L, RGB or CMYK) and its alpha channel, or None if it is opaque."""
     transparent = image.info.get("transparency")
     if image.mode.startswith("I"):  # 16-bit greys
         deep = np.asarray(image).astype(np.int64)
@@ -70,12 +71,12 @@ def split_alpha(image: Image.Image, depth: int) -> tuple[Image.Image, Image.Imag
 
 
 def scale_sample(value: int, depth: int) -> int:
-    """A sample of so many bits in 8 bits, as Pillow reads it."""
+    """Scale a sample of `depth` bits to 8 bits, as Pillow does."""
     return value >> (depth - 8) if depth > 8 else value * 255 // (2**depth - 1)
 
 
 def convert_to_srgb(colours: Image.Image, profile: bytes, is_grey: bool) -> Image.Image:
-    """Colours in sRGB; one of Pillow's errors, or ValueError, where the profile is broken or another's."""
+    """Convert colours to sRGB. Raises a Pillow error or ValueError for a broken or unsuitable profile."""
     mode, transform = srgb_transform(profile)
     if (colours.mode == "CMYK") != (mode == "CMYK") or (mode == "L" and not is_grey):
         raise ValueError(f"it is for {mode}, the picture is {'grey' if is_grey else colours.mode}")
@@ -88,7 +89,7 @@ def convert_to_srgb(colours: Image.Image, profile: bytes, is_grey: bool) -> Imag
 
 @lru_cache(maxsize=MAX_CACHED_TRANSFORMS)
 def srgb_transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
-    """The mode that a profile is for, and what makes sRGB of it; None where it is sRGB itself."""
+    """Return the mode of a profile and its transform to sRGB, or None as the transform if it is sRGB itself."""
     opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     space = opened.profile.xcolor_space.strip()
     if space not in MODES:
@@ -110,7 +111,7 @@ def srgb_transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | No
 
 
 def _probe_colours(mode: str) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
-    """Every grey, or colours from everywhere."""
+    """Return every grey, or a grid over all colours."""
     if mode == "L":
         return np.arange(256, dtype=np.uint8)[None]
     steps = np.linspace(0, 255, 18).astype(np.uint8)

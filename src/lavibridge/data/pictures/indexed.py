@@ -1,13 +1,13 @@
-"""What the kinds share whose pictures are stored somewhere: a subclass lists them, this class does the rest.
+"""The shared base of kinds with stored pictures: a subclass lists them, and this class does the rest.
 
     fresh index?  yes: mapped into memory, in a moment however many there are     no: every picture is checked
-    a visit       row -> bytes -> are they those that were checked? -> picture
+    a visit       row -> bytes -> same hash as at the check? -> picture
 
-Every picture is decoded before training begins, so that a truncated download is found in the first minutes
-and not after a night, and so that which samples exist (and with them the whole order of training) is settled.
-An index is fresh while lists hold the same bytes, and folders or archives have the same sizes and times of
-change; up to `COMPARED` pictures each file is compared as well. In any case a picture that is read must have
-the hash that it was checked with: nothing that was not checked is trained on.
+The check decodes every picture before training begins. It finds a truncated download in the first minutes and
+not after a night, and it settles which samples exist, and with them the whole order of training. An index is
+fresh while lists hold the same bytes, and folders or archives have the same sizes and modification times; up
+to `COMPARED` pictures each file is compared as well. Every picture must have its checked hash when it is
+read: training never uses an unchecked picture.
 """
 
 import hashlib
@@ -32,22 +32,22 @@ from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.pictures.table import ImageEntry, ImageTable
 
 COMPARED = 100_000
-"""Pictures up to which each one's file is compared with the index at every start."""
+"""Up to this many pictures, every start compares each one's file with the index."""
 NOT_OF_INDEX = frozenset({"size", "buckets", "flip", "max_rejected", "index"})
-"""Settings that do not change which pictures there are."""
+"""Settings that do not change the set of pictures."""
 
 
 class Indexed(Dataset):
-    """Base of the kinds whose pictures are checked once and then read by their index."""
+    """Base of the kinds whose pictures are checked once and then read through the index."""
 
     class Config(Dataset.Config):
         """Settings of every kind that reads stored pictures."""
 
         max_rejected: float = Field(default=0.05, ge=0, le=1)
-        """Share of the pictures that may be unusable before training refuses to start."""
+        """Maximum fraction of unusable pictures, in [0, 1], above which training refuses to start."""
         index: AbsolutePath | None = None
-        """Folder of the index that `lavi data check` writes, not below a folder that is read; a folder of the
-        user's cache when not given."""
+        """Folder of the index that `lavi data check` writes, outside the data's folder; by default a folder
+        of the user's cache."""
 
     def __init__(self, config: "Indexed.Config", rejected: Rejected) -> None:
         super().__init__(config, rejected)
@@ -62,30 +62,30 @@ class Indexed(Dataset):
 
     @abstractmethod
     def describe(self) -> str:
-        """Which data it is, for messages."""
+        """Return a description of the data for messages."""
 
     @abstractmethod
     def stamps(self) -> dict[str, Any]:
-        """What changes when the listing does (as JSON holds it), found without listing anew."""
+        """Return JSON values that change when the listing does, found without listing anew."""
 
     @abstractmethod
     def listing(self, rejected: Rejected) -> list[ImageEntry]:
-        """Every picture that there should be, unread; what is no picture at all goes to `rejected`."""
+        """List every picture, unread; anything that is no picture at all goes to `rejected`."""
 
     @abstractmethod
     def stamp(self, entry: ImageEntry) -> tuple[int, int]:
-        """Bytes and time of change of the file that a picture lies in; DataError where it is gone."""
+        """Return size and modification time of a picture's file. Raises DataError if it is gone."""
 
     @abstractmethod
     def read(self, entry: ImageEntry) -> bytes:
-        """The bytes of a picture; DataError says why not."""
+        """Return the bytes of a picture. Raises DataError with the reason if that fails."""
 
     def changed(self, table: ImageTable) -> bool:
-        """Whether files that `stamps` do not speak of differ from the table's; quick, a stat for each."""
+        """Whether files that `stamps` does not cover differ from the table; takes one stat per file."""
         return False
 
     def _open(self, rejected: Rejected) -> tuple[dict[str, Any], ImageTable]:
-        """The index, made first where there is no fresh one."""
+        """Open the index, and build it first if it is not fresh."""
         fresh = self._fresh()
         if fresh is not None:
             return fresh
@@ -109,7 +109,7 @@ class Indexed(Dataset):
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """The right to write the index, waited for if need be."""
+        """Hold the exclusive right to write the index; wait for it if necessary."""
         with ExitStack() as held:
             try:
                 held.enter_context(hold(self.index.folder, waits=f"{self.where} is being checked"))
@@ -124,7 +124,7 @@ class Indexed(Dataset):
         )
 
     def _fresh(self) -> tuple[dict[str, Any], ImageTable] | None:
-        """The index, if it is of exactly these files."""
+        """Return the index if it describes exactly these files."""
         manifest = self.index.manifest()
         if manifest is None or manifest["stamps"] != self.stamps():
             return None
@@ -171,12 +171,12 @@ class Indexed(Dataset):
         return scale_and_crop(decode(self.content(index)), size)
 
     def fingerprint(self) -> str:
-        """How many pictures, and a hash of their names, captions and bytes in their order."""
+        """Return the number of pictures and a hash of their names, captions and bytes in order."""
         return self._fingerprint
 
 
 def index_of(kind: type[Indexed], config: Indexed.Config) -> ImageIndex:
-    """The index of a kind's settings."""
+    """Return the index that belongs to a kind's settings."""
     settings = {
         name: value
         for name, value in config.model_dump(mode="json").items()
