@@ -1,8 +1,8 @@
-"""The values that pass between the rooms: frozen, keyword-only, with their shapes.
+"""The values that packages exchange: frozen, keyword-only, with their shapes.
 
     prompts --language--> TextFeatures --connector--> Conditioning --vision--> prediction
 
-A mask is True where a token is real, whichever side is padded.
+A mask is True for a real token, whichever side is padded.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,26 +14,26 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class TextSpec:
-    """What a connector may know of a language model."""
+    """The properties of a language model that a connector may use."""
 
     width: int
     """Width of a token's features."""
     layers: int
     """Number of readable layers: the embeddings and the output of every block."""
     read: str = "last"
-    """The read-out over layers that suits the model; a connector's own `read` goes before it."""
+    """The default read-out over layers for the model; a connector's own `read` overrides it."""
     pooled: int | None = None
-    """Width of its own pooled vector, where it has one."""
+    """Width of the model's own pooled vector, or None."""
     passthrough: int | None = None
-    """Width of the tokens that go past the connector, where the model has such (`pair`)."""
+    """Width of the tokens that bypass the connector, or None if the model has none (see `pair`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockSpec:
-    """What a per-block connector may know of one cross-attention layer."""
+    """The properties of one cross-attention layer that a per-block connector may use."""
 
     width: int
-    """Width of what asks in it."""
+    """Width of the layer's input."""
     inner: int
     """Width of its queries, over all heads."""
     heads: int
@@ -41,78 +41,78 @@ class BlockSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class VisionSpec:
-    """What a connector may know of a vision model."""
+    """The properties of a vision model that a connector may use."""
 
     context: int
     """Width of the conditioning tokens."""
     pooled: int | None = None
-    """Width of the pooled vector, or None where the model takes none."""
+    """Width of the pooled vector, or None if the model takes none."""
     blocks: Mapping[str, BlockSpec] = field(default_factory=dict)
-    """Cross-attention layers by name; empty where text and picture attend to each other jointly."""
+    """Cross-attention layers by name; empty if text and picture attend to each other jointly."""
     rms: float | None = None
-    """Root mean square of the tokens that it was trained with, where that is known."""
+    """Root mean square of the model's training tokens, if known."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What a connector asks of a language model."""
+    """What a connector requests from a language model."""
 
     layers: tuple[int, ...] = (-1,)
-    """Layers, from 0 (the embeddings) or from the end: -1 is the normed output."""
+    """Layers, counted from 0 (the embeddings) or from the end: -1 is the normed output."""
     context_free: bool = False
-    """Also every token's features if it stood alone (`TextFeatures.context_free`)."""
+    """Whether to return every token's features without its context as well (`TextFeatures.context_free`)."""
     queries: Float[Tensor, "query width"] | None = None
-    """Vectors put behind each prompt's tokens; the features are then theirs instead of the prompt's."""
+    """Vectors appended to each prompt's tokens; the features are then those of the vectors."""
 
 
 LAST_LAYER = Reading()
-"""The normed output, as the published bridges read it."""
+"""The normed output, which the published bridges read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextFeatures:
-    """What a language model makes of prompts."""
+    """A language model's features of prompts."""
 
     hidden: Float[Tensor, "batch layer token width"]
-    """The kept layers, float32; the model's last layer comes after its final norm."""
+    """The requested layers, float32; the last layer of the model comes after its final norm."""
     mask: Bool[Tensor, "batch token"]
     pooled: Float[Tensor, "batch _"] | None = None
     context_free: Float[Tensor, "batch layer token width"] | None = None
-    """The same layers with every token seeing itself only."""
+    """The same layers when every token attends only to itself."""
     passthrough_tokens: Float[Tensor, "batch other context"] | None = None
-    """Tokens that go past the connector, to stand before its own in the conditioning."""
+    """Tokens that bypass the connector and precede its own in the conditioning."""
     passthrough_mask: Bool[Tensor, "batch other"] | None = None
 
 
 Attention = Callable[[Float[Tensor, "batch query width"], Float[Tensor, "batch query inner"]], Tensor]
-"""(what asks, what the layer's own attention answers) -> the answer that is used instead, of its shape."""
+"""(layer input, output of the layer's own attention) -> the output to use instead, of the same shape."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conditioning:
-    """What a connector gives to a vision model; nothing else makes one."""
+    """The output of a connector and the input of a vision model."""
 
     tokens: Float[Tensor, "batch token context"]
     mask: Bool[Tensor, "batch token"]
     pooled: Float[Tensor, "batch pooled"] | None = None
     blocks: Mapping[str, Attention] = field(default_factory=dict)
-    """What per-block connectors do in single cross-attention layers, by the layer's name."""
+    """Replacement attention of single cross-attention layers, by layer name, from per-block connectors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Training samples: pictures or latents, one prompt each, and names to report them by."""
+    """Training samples: pictures or latents, one prompt each, and names for reports."""
 
     prompts: tuple[str, ...]
     names: tuple[str, ...]
     images: Float[Tensor, "batch 3 height width"] | None = None
     """RGB in [-1, 1]."""
     latents: Float[Tensor, "batch channel latent_height latent_width"] | None = None
-    """Latents in the scale that the denoiser works in."""
+    """Latents in the denoiser's scale."""
     features: TextFeatures | None = None
-    """What the language model makes of the prompts, where that is known already."""
+    """The prompts' language features, if they are known already."""
     wanted: Float[Tensor, "batch channel latent_height latent_width"] | None = None
-    """What should be predicted, where a teacher says so; else it follows from noise and picture."""
+    """The prediction target if a teacher supplies it; otherwise it follows from noise and picture."""
 
     def __post_init__(self) -> None:
         given = self.latents if self.latents is not None else self.images
