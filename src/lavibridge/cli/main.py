@@ -39,6 +39,7 @@ from lavibridge.core.launch import refuse_parts
 from lavibridge.core.signals import leave_in_order
 from lavibridge.core.streams import guard_streams
 from lavibridge.core.text import is_unicode
+from lavibridge.core.waiting import set_spin_count
 
 FOR_SEVERAL = ("train", "evaluate", "cache", "study")
 """Verbs whose work the processes of a launcher share out."""
@@ -119,6 +120,7 @@ app.add_typer(world.app, name="world")
 
 def run() -> None:
     """Run the command line and leave with its exit code."""
+    set_spin_count()
     guard_streams()
     leave_in_order()
     try:
