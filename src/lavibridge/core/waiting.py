@@ -1,10 +1,10 @@
 """Sets how long an OpenMP thread spins before it sleeps, so that a busy machine does not stall.
 
 GNU OpenMP lets a thread without work spin 300,000 times, in case work comes soon. Beside another busy
-program, the thread that it waits for is often not running, and the spinning thread occupies the core that this
-one needs: two threads beside one busy process a core took up to 23 times as long as one thread. A thread that
-sleeps at once costs an idle machine up to half of its speed. SPINS lies between (docs/performance.md, "Busy
-machines").
+program, the thread that it waits for is often not running, and the spinning thread occupies the core that
+this one needs: two threads beside one busy process a core took up to 23 times as long as one thread. A thread
+that sleeps at once costs an idle machine up to half of its speed. SPINS lies between (docs/performance.md,
+"Busy machines").
 
 libgomp reads its environment once, when torch loads it: call this before torch is imported.
 """
