@@ -40,25 +40,24 @@ def throughput() -> dict[str, Any]:
     """Pictures a second in three ways, and whether the bits are the same."""
     import torch
 
-    from lavibridge.bridge import Bridge
     from lavibridge.core.device import set_threads
-    from lavibridge.serve.engine.canvas import Canvas, advance
-    from lavibridge.serve.engine.painter import Painter
+    from lavibridge.serve.engine.drawing import Drawing, advance
+    from lavibridge.serve.engine.request import Request
+    from lavibridge.serve.engine.served_model import ServedModel
     from lavibridge.serve.engine.threads import choose_threads
-    from lavibridge.serve.engine.wish import Wish
 
     every = set_threads()
-    bridge = Bridge.native("mini-sd", "cpu")
-    painter = Painter("mini-sd", bridge, 8)
-    threads = choose_threads([painter], 8)
+    bridge = BridgePipeline.native("mini-sd", device="cpu").bridge
+    model = ServedModel("mini-sd", bridge, 8)
+    threads = choose_threads([model], 8)
 
     @torch.inference_mode()
     def serve(at_once: int) -> list[str]:
         found = []
         for start in range(0, PICTURES, at_once):
-            canvases = [
-                Canvas(
-                    Wish(
+            drawings = [
+                Drawing(
+                    Request(
                         model="mini-sd",
                         prompt=PROMPT,
                         negative_prompt="",
@@ -69,19 +68,21 @@ def throughput() -> dict[str, Any]:
                         width=64,
                         height=64,
                     ),
-                    painter,
+                    model,
                 )
                 for seed in range(start, start + at_once)
             ]
             for _ in range(STEPS):
-                advance(canvases)
-            found += [hashlib.sha256(canvas.picture().tobytes()).hexdigest() for canvas in canvases]
+                advance(drawings)
+            found += [hashlib.sha256(drawing.picture().tobytes()).hexdigest() for drawing in drawings]
         return found
 
     def generate() -> list[str]:
         torch.set_num_threads(every)
         pictures = [
-            bridge.generate([PROMPT], seed=seed, steps=STEPS, guidance=4.0, batch=1)[0]
+            BridgePipeline(bridge)(
+                [PROMPT], num_inference_steps=STEPS, guidance_scale=4.0, seed=seed, batch_size=1
+            ).images[0]
             for seed in range(PICTURES)
         ]
         torch.set_num_threads(threads)
@@ -107,7 +108,7 @@ def throughput() -> dict[str, Any]:
     return {
         "threads": {"all": every, "chosen": threads},
         "load average": os.getloadavg()[0],
-        "least rows": painter.least,
+        "least rows": model.least,
         "pictures": PICTURES,
         "steps": STEPS,
         "pictures a second": medians,
@@ -128,7 +129,6 @@ def throughput() -> dict[str, Any]:
 
 def load() -> dict[str, Any]:
     """A thousand clients at once: who got what, and what it cost the server."""
-    from lavibridge.bridge import Bridge
 
     with tempfile.TemporaryDirectory() as folder:
         toy = {"source": "random"}

@@ -9,6 +9,7 @@ from threading import Thread
 import pytest
 from PIL import Image
 
+from lavibridge import BridgePipeline
 from lavibridge.bridge import Bridge
 from lavibridge.cli.main import app
 from lavibridge.core.errors import RecipeError
@@ -108,7 +109,9 @@ def test_what_is_typed_to_draw_with_may_hold_weights(
         ["generate", str(saved), prompt, "--out", str(tmp_path), "--steps", "2", *more], standalone_mode=False
     )
     (path,) = tmp_path.glob("*.png")
-    (expected,) = Bridge.open(str(saved)).generate(same_as[0], steps=2, weights=same_as[1])
+    (expected,) = BridgePipeline.from_pretrained(saved)(
+        same_as[0], num_inference_steps=2, seed=0, prompt_weighting=same_as[1]
+    ).images
     with Image.open(path) as picture:
         assert picture.tobytes() == expected.tobytes()
         assert picture.text.get("weights") == ("none" if more else None)  # type: ignore[attr-defined]

@@ -16,9 +16,9 @@ import openai
 import pytest
 from PIL import Image
 
-from lavibridge.serve.engine.painter import Painter
+from lavibridge.serve.engine.served_model import ServedModel
 from lavibridge.serve.limits import Limits
-from lavibridge.serve.web.server import make_house
+from lavibridge.serve.web.server import make_app_state
 
 Running = Any
 Serve = Callable[..., AbstractContextManager[Running]]
@@ -33,7 +33,7 @@ def events(client: httpx.Client, job: str) -> list[dict[str, Any]]:
 
 
 def is_idle(served: Running) -> bool:
-    return served.house.desk.counts() == (0, 0)
+    return served.app_state.queue.counts() == (0, 0)
 
 
 def test_the_openai_client_draws(served: Running) -> None:
@@ -82,25 +82,25 @@ def test_a_null_is_a_key_that_is_not_given(served: Running) -> None:
 @pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
 def test_pictures_come_in_the_format_that_is_asked_for(served: Running, format: str) -> None:
     client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0)
-    asked: Any = {
+    body: Any = {
         "prompt": "a naïve cat",
         "output_format": format,
         "background": "opaque",
         "moderation": "low",
         "extra_body": {"seed": 3, "num_inference_steps": 1},
     }
-    (made,) = client.images.generate(**asked).data or ()
+    (made,) = client.images.generate(**body).data or ()
     file = base64.b64decode(made.b64_json or "")
     with Image.open(io.BytesIO(file)) as picture:
         assert picture.format == format.upper()
         assert picture.size == (32, 32)
         kept = picture.getexif()[0x010E] if format != "png" else json.dumps(picture.text)  # type: ignore[attr-defined]
     assert json.loads(json.loads(kept)["lavibridge"])["prompt"] == "a naïve cat"
-    (linked,) = client.images.generate(**asked, response_format="url").data or ()
+    (linked,) = client.images.generate(**body, response_format="url").data or ()
     fetched = httpx.get(linked.url or "")
     assert (fetched.headers["content-type"], fetched.content) == (f"image/{format}", file)
     if format != "png":
-        (small,) = client.images.generate(**asked, output_compression=5).data or ()
+        (small,) = client.images.generate(**body, output_compression=5).data or ()
         assert len(base64.b64decode(small.b64_json or "")) < len(file)
 
 
@@ -133,10 +133,10 @@ def test_the_python_of_the_guide_runs(served: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "quality", "steps"), [("fast", "fast", 12), ("low", "fast", 12), ("hd", "exact", 20)]
+    ("body", "quality", "steps"), [("fast", "fast", 12), ("low", "fast", 12), ("hd", "exact", 20)]
 )
-def test_a_quality_brings_its_own_steps(served: Running, asked: str, quality: str, steps: int) -> None:
-    request = {"prompt": "a red circle", "size": "16x16", "quality": asked}
+def test_a_quality_brings_its_own_steps(served: Running, body: str, quality: str, steps: int) -> None:
+    request = {"prompt": "a red circle", "size": "16x16", "quality": body}
     made = served.client.post("/v1/images/generations", json=request).json()["data"][0]["b64_json"]
     with Image.open(io.BytesIO(base64.b64decode(made))) as picture:
         recipe = json.loads(picture.text["lavibridge"])  # type: ignore[attr-defined]
@@ -186,17 +186,17 @@ def test_a_client_that_goes_away_frees_its_place(
 ) -> None:
     if path == "events":
         path = f"/v1/jobs/{served.client.post('/v1/jobs', json=LONG).json()['id']}/events"
-        asked = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        body = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"
     else:
         body = json.dumps(LONG)
-        asked = (
+        body = (
             f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}"
         )
     with socket.create_connection(("127.0.0.1", int(served.url.rpartition(":")[2]))) as connection:
-        connection.sendall(asked.encode())
-        eventually(lambda: served.house.desk.counts()[1] == 1)
-        job = served.house.desk.jobs()[-1]
+        connection.sendall(body.encode())
+        eventually(lambda: served.app_state.queue.counts()[1] == 1)
+        job = served.app_state.queue.jobs()[-1]
         assert job.pictures[0].step < 1000
     eventually(lambda: is_idle(served))
     assert job.state == "cancelled"
@@ -319,12 +319,12 @@ def test_metrics_and_tokens(served: Running) -> None:
 
 
 def test_without_the_token_nothing_but_the_page_is_had(
-    painters: dict[str, Painter], running: Serve, tmp_path: Path
+    models: dict[str, ServedModel], running: Serve, tmp_path: Path
 ) -> None:
     token = "a-token-of-some-length"
-    with running(make_house(painters, Limits(), tmp_path, False), token) as served:
+    with running(make_app_state(models, Limits(), tmp_path, False), token) as served:
         routes = (
-            served.house
+            served.app_state
             and served.client.get("/openapi.json", headers={"Authorization": f"Bearer {token}"}).json()[
                 "paths"
             ]
@@ -345,9 +345,9 @@ def test_without_the_token_nothing_but_the_page_is_had(
 
 
 def test_stopping_answers_everybody(
-    painters: dict[str, Painter], running: Serve, tmp_path: Path, eventually: Callable[..., None]
+    models: dict[str, ServedModel], running: Serve, tmp_path: Path, eventually: Callable[..., None]
 ) -> None:
-    with running(make_house(painters, Limits(batch=1), tmp_path, False)) as served:
+    with running(make_app_state(models, Limits(batch=1), tmp_path, False)) as served:
         answers: list[httpx.Response] = []
 
         def ask() -> None:
@@ -357,7 +357,7 @@ def test_stopping_answers_everybody(
         threads = [threading.Thread(target=ask) for _ in range(3)]
         for thread in threads:
             thread.start()
-        eventually(lambda: served.house.desk.counts() == (2, 1))
+        eventually(lambda: served.app_state.queue.counts() == (2, 1))
         served.server.handle_exit(signal.SIGTERM, None)
         for thread in threads:
             thread.join(60)
