@@ -3,7 +3,7 @@
 python benchmarks/serve.py                 both, written to benchmarks/results
 python benchmarks/serve.py load            a thousand clients only, as JSON on stdout; or: throughput
 
-throughput    mini-sd, 10 steps, guidance; 8 pictures eight at a time, one at a time, and by Bridge.generate
+throughput    mini-sd, 10 steps, guidance; 8 pictures eight at a time, one at a time, and by BridgePipeline
               one at a time, in turns; medians of the rounds of several processes, by the clock, and by
               processor time, which other programs on the machine do not disturb (one thread)
 load          a toy bridge behind `lavi serve` in a process of its own, 1,000 requests at once from here
@@ -62,8 +62,8 @@ def throughput() -> dict[str, Any]:
                         prompt=PROMPT,
                         negative_prompt="",
                         seed=seed,
-                        steps=STEPS,
-                        guidance=4.0,
+                        num_inference_steps=STEPS,
+                        guidance_scale=4.0,
                         quality="exact",
                         width=64,
                         height=64,
@@ -91,7 +91,7 @@ def throughput() -> dict[str, Any]:
     ways: dict[str, Callable[[], list[str]]] = {
         "eight at a time": lambda: serve(8),
         "one at a time": lambda: serve(1),
-        "Bridge.generate, all threads": generate,
+        "BridgePipeline, all threads": generate,
     }
     rates: dict[str, list[float]] = {name: [] for name in ways}
     costs: dict[str, list[float]] = {name: [] for name in ways}
@@ -108,7 +108,7 @@ def throughput() -> dict[str, Any]:
     return {
         "threads": {"all": every, "chosen": threads},
         "load average": os.getloadavg()[0],
-        "least rows": model.least,
+        "least rows": model.least_rows,
         "pictures": PICTURES,
         "steps": STEPS,
         "pictures a second": medians,
@@ -120,8 +120,8 @@ def throughput() -> dict[str, Any]:
             "by processor time": cost["one at a time"] / cost["eight at a time"],
         },
         "eight at a time against Bridge.generate": {
-            "by the clock": together / medians["Bridge.generate, all threads"],
-            "by processor time": cost["Bridge.generate, all threads"] / cost["eight at a time"],
+            "by the clock": together / medians["BridgePipeline, all threads"],
+            "by processor time": cost["BridgePipeline, all threads"] / cost["eight at a time"],
         },
         "same bits together and alone": hashes["eight at a time"] == hashes["one at a time"],
     }

@@ -56,7 +56,7 @@ def test_the_openai_client_draws(served: Running) -> None:
     assert recipe["model"] == "second"
     linked = client.images.generate(prompt="a red circle", size="16x16", response_format="url")  # type: ignore[call-overload]
     assert httpx.get(linked.data[0].url).content.startswith(b"\x89PNG")
-    with pytest.raises(openai.BadRequestError, match="no bridge of that name"):
+    with pytest.raises(openai.BadRequestError, match="no model of that name"):
         client.images.generate(model="third", prompt="a red circle")
 
 
@@ -70,12 +70,12 @@ def test_a_null_is_a_key_that_is_not_given(served: Running) -> None:
     nulls: dict[str, Any] = dict.fromkeys((*NULLS, *MORE_NULLS))
     found = client.images.generate(prompt="a cat", extra_body=more, **nulls)
     expected = client.images.generate(prompt="a cat", extra_body=more)
-    ours = dict.fromkeys(("negative_prompt", "guidance_scale", "weights", "embed_recipe"))
+    ours = dict.fromkeys(("negative_prompt", "guidance_scale", "prompt_weighting", "embed_recipe"))
     extended = client.images.generate(prompt="a cat", extra_body={**more, **ours})
     pictures = {made.data[0].b64_json for made in (found, expected, extended) if made.data}
     assert len(pictures) == 1
     assert (found.output_format, found.background, found.size) == ("png", "opaque", "32x32")
-    job = served.client.post("/v1/jobs", json={**SHORT, "explain": None, "n": None})
+    job = served.client.post("/v1/jobs", json={**SHORT, "attention_maps": None, "n": None})
     assert job.status_code == 201
 
 
@@ -109,14 +109,16 @@ def test_brackets_are_weights_where_a_request_says_so(
     served: Running, weights: bool | None, is_weighted: bool
 ) -> None:
     def drawn(prompt: str, weights: bool | None) -> bytes:
-        more = {"seed": 3, "embed_recipe": False, "weights": weights, "num_inference_steps": 4}
+        more = {"seed": 3, "embed_recipe": False, "prompt_weighting": weights, "num_inference_steps": 4}
         answer = served.client.post("/v1/images/generations", json={**SHORT, "prompt": prompt, **more})
         return base64.b64decode(answer.json()["data"][0]["b64_json"])
 
     text = drawn(r"a \(red:9\) circle", True)
     assert (drawn("a (red:9) circle", weights) != text) == is_weighted
     counts = [
-        served.client.post("/v1/tokens", json={"prompt": prompt, "weights": weights}).json()["first"]["used"]
+        served.client.post("/v1/tokens", json={"prompt": prompt, "prompt_weighting": weights}).json()[
+            "first"
+        ]["used"]
         for prompt in ("a (red:9) circle", "a red circle")
     ]
     assert (counts[0] == counts[1]) == is_weighted
@@ -152,7 +154,9 @@ def test_the_same_request_gives_the_same_bytes(served: Running) -> None:
 
 
 def test_a_job_tells_its_progress_and_ends_with_pictures(served: Running) -> None:
-    made = served.client.post("/v1/jobs", json={**SHORT, "num_inference_steps": 12, "n": 2, "explain": True})
+    made = served.client.post(
+        "/v1/jobs", json={**SHORT, "num_inference_steps": 12, "n": 2, "attention_maps": True}
+    )
     assert made.status_code == 201
     told = events(served.client, made.json()["id"])
     steps = [each["pictures"][0]["step"] for each in told]
@@ -161,7 +165,7 @@ def test_a_job_tells_its_progress_and_ends_with_pictures(served: Running) -> Non
     assert last["status"] == "done"
     assert last["tokens_used"] > 0
     assert last["pictures"][1]["recipe"]["seed"] == last["pictures"][0]["recipe"]["seed"] + 1
-    assert last["pictures"][0]["why"]["maps"]
+    assert last["pictures"][0]["attention_maps"]["maps"]
     assert any("preview" in picture for each in told for picture in each["pictures"])
     sent = [picture["b64_json"] for each in told for picture in each["pictures"] if "b64_json" in picture]
     assert len(sent) == 2
@@ -217,10 +221,13 @@ def test_a_full_queue_says_when_to_come_again(served: Running, eventually: Calla
     ("change", "told"),
     [
         ({"prompt": " "}, "it is empty"),
-        ({"prompt": "a" * 5000}, "at most 4096 bytes"),
-        ({"negative_prompt": "é" * 2100}, "at most 4096 bytes"),
-        ({"prompt": "(:2)", "weights": True}, "it is empty"),
-        ({"explain": True}, "explain: unknown key; it belongs to /v1/jobs (known keys: prompt,"),
+        ({"prompt": "a" * 5000}, "longer than 4096 bytes"),
+        ({"negative_prompt": "é" * 2100}, "longer than 4096 bytes"),
+        ({"prompt": "(:2)", "prompt_weighting": True}, "it is empty"),
+        (
+            {"attention_maps": True},
+            "attention_maps: unknown key; it belongs to /v1/jobs (known keys: prompt,",
+        ),
         ({"output_format": "gif"}, "output_format: "),
         ({"output_compression": 50}, "jpeg or webp"),
         ({"background": "transparent"}, "background: "),
@@ -238,7 +245,7 @@ def test_a_full_queue_says_when_to_come_again(served: Running, eventually: Calla
         ({"size": "1" * 30 + "x16"}, "WIDTHxHEIGHT"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**60}, "seed"),
-        ({"model": "../../etc/passwd"}, "no bridge of that name"),
+        ({"model": "../../etc/passwd"}, "no model of that name"),
         ({"guidance_scale": "NaN"}, "guidance_scale"),
         ({"gidance_scale": 3}, "did you mean 'guidance_scale'"),
     ],
@@ -347,7 +354,7 @@ def test_without_the_token_nothing_but_the_page_is_had(
 def test_stopping_answers_everybody(
     models: dict[str, ServedModel], running: Serve, tmp_path: Path, eventually: Callable[..., None]
 ) -> None:
-    with running(make_app_state(models, Limits(batch=1), tmp_path, False)) as served:
+    with running(make_app_state(models, Limits(batch_size=1), tmp_path, False)) as served:
         answers: list[httpx.Response] = []
 
         def ask() -> None:

@@ -1,4 +1,4 @@
-"""Drawing for many at once: the same bits as alone, cancelling, failing, and saying why."""
+"""Drawing for many at once: the same bits as alone, cancelling, failing, and attention maps."""
 
 import hashlib
 import io
@@ -10,14 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from lavibridge import BridgePipeline
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import RecipeError
 from lavibridge.generation.emphasis import read
 from lavibridge.generation.sheet import encode_png
 from lavibridge.serve.engine.drawing import Drawing, advance
 from lavibridge.serve.engine.job import Job, Picture
-from lavibridge.serve.engine.least_rows import least_rows
+from lavibridge.serve.engine.least_rows import find_least_rows
 from lavibridge.serve.engine.queue import Queue, QueueFull, ServerClosing
 from lavibridge.serve.engine.request import Request
 from lavibridge.serve.engine.served_model import ServedModel
@@ -34,8 +33,8 @@ def request(number: int = 0, **changes: object) -> Request:
         "prompt": "a red circle",
         "negative_prompt": "",
         "seed": number,
-        "steps": 2,
-        "guidance": 4.0,
+        "num_inference_steps": 2,
+        "guidance_scale": 4.0,
         "quality": "exact",
         "width": 16,
         "height": 16,
@@ -45,7 +44,7 @@ def request(number: int = 0, **changes: object) -> Request:
 
 def mixed(count: int) -> list[Request]:
     """Requests of different lengths, seeds, steps and guidance."""
-    chance = random.Random(1)
+    rng = random.Random(1)
     words = (
         "a",
         "red",
@@ -64,11 +63,11 @@ def mixed(count: int) -> list[Request]:
     return [
         request(
             number,
-            prompt=" ".join(words[: chance.randint(1, len(words))]),
-            negative_prompt=chance.choice(["", "green"]),
-            steps=chance.randint(1, 3),
-            guidance=chance.choice([1.0, 3.0, 7.5]),
-            quality=chance.choice(["exact", "fast"]),
+            prompt=" ".join(words[: rng.randint(1, len(words))]),
+            negative_prompt=rng.choice(["", "green"]),
+            num_inference_steps=rng.randint(1, 3),
+            guidance_scale=rng.choice([1.0, 3.0, 7.5]),
+            quality=rng.choice(["exact", "fast"]),
         )
         for number in range(count)
     ]
@@ -93,7 +92,7 @@ def draw(model: ServedModel, requests: list[Request], at_once: int) -> list[str]
 @pytest.mark.usefixtures("one_thread")  # on several, bits depend on the batch
 def test_fifty_mixed_pictures_have_the_same_bits_alone_and_together(compose: Compose) -> None:
     model = ServedModel("first", compose("t5", "sd"), 8)
-    assert model.least is not None
+    assert model.least_rows is not None
     to_requests = mixed(50)
     alone = draw(model, to_requests, 1)
     assert len(set(alone)) == 50
@@ -116,66 +115,44 @@ def test_other_kinds_of_bridges_keep_their_bits_too(
     assert draw(model, to_requests, 4) == draw(model, to_requests, 1)
 
 
-@pytest.mark.parametrize("quality", ["exact", "high", "fast"])
-def test_what_is_drawn_is_what_the_bridge_draws(compose: Compose, quality: str) -> None:
-    bridge = compose("t5", "sd")
-    model = ServedModel("first", bridge, 4)
-    (picture,) = BridgePipeline(bridge)(
-        ["a red circle"],
-        num_inference_steps=3,
-        guidance_scale=4.0,
-        seed=3,
-        quality=quality,
-        height=16,
-        width=16,
-    ).images
-    drawing = Drawing(request(3, steps=3, quality=quality), model)
-    with torch.inference_mode():
-        while not drawing.is_finished:
-            advance([drawing])
-            assert drawing.preview().size == (16, 16)
-        found = drawing.picture()
-    assert max(abs(a - b) for a, b in zip(found.tobytes(), picture.tobytes(), strict=True)) <= 1
-
-
 def test_a_machine_whose_arithmetic_depends_on_the_batch_is_found_out(compose: Compose) -> None:
     model = ServedModel("first", compose("t5", "pixart"), 4)
     vision = model.bridge.vision
-    assert least_rows(vision, model.width, 8) == model.least
+    assert find_least_rows(vision, model.width, 8) == model.least_rows
 
     def leaks(module: object, args: object, output: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
         return (output[0] + 1e-6 * output[0].mean(0),)
 
     handle = vision.backbone.register_forward_hook(leaks)
-    assert least_rows(vision, model.width, 8) is None
+    assert find_least_rows(vision, model.width, 8) is None
     handle.remove()
 
 
-def test_why_changes_no_picture_and_its_shares_add_up(models: dict[str, ServedModel]) -> None:
-    body = {"prompt": "a (red:1.3) circle", "weights": True}
-    plain, watched = request(5, **body), request(5, **body, has_attention_maps=True)
+def test_attention_maps_change_no_picture_and_their_shares_add_up(models: dict[str, ServedModel]) -> None:
+    values = {"prompt": "a (red:1.3) circle", "prompt_weighting": True}
+    plain, watched = request(5, **values), request(5, **values, has_attention_maps=True)
     drawings = [Drawing(plain, models["first"]), Drawing(watched, models["first"])]
     with torch.inference_mode():
         while not drawings[0].is_finished:
             advance(drawings)
         assert drawings[0].picture().tobytes() == drawings[1].picture().tobytes()
-        why = drawings[1].explain()
-    assert drawings[0].explain() is None
-    assert why is not None
-    assert [each["word"] for each in why["maps"]] == ["a", "red", "circle", ""]
-    assert sum(each["share"] for each in why["maps"]) == pytest.approx(1, abs=0.01)
-    assert all(len(each["values"]) == why["height"] * why["width"] for each in why["maps"])
-    assert all(max(each["values"]) == 255 for each in why["maps"])
+        maps = drawings[1].attention_maps()
+    assert drawings[0].attention_maps() is None
+    assert maps is not None
+    assert [each["word"] for each in maps["maps"]] == ["a", "red", "circle", ""]
+    assert sum(each["share"] for each in maps["maps"]) == pytest.approx(1, abs=0.01)
+    assert all(len(each["values"]) == maps["height"] * maps["width"] for each in maps["maps"])
+    assert all(max(each["values"]) == 255 for each in maps["maps"])
 
 
 def test_tokens_that_are_no_single_words_are_numbered(compose: Compose) -> None:
     model = ServedModel("first", compose("t5", "pixart", "resampler"), 4)
     assert not model.keeps_tokens
-    drawing = Drawing(request(1, steps=1, has_attention_maps=True), model)
+    drawing = Drawing(request(1, num_inference_steps=1, has_attention_maps=True), model)
     advance([drawing])
-    why = drawing.explain()
-    assert why is not None
-    assert why["by"] == "token"
+    maps = drawing.attention_maps()
+    assert maps is not None
+    assert maps["by"] == "token"
 
 
 def test_weights_are_refused_where_nothing_reads_them(compose: Compose) -> None:
@@ -191,7 +168,7 @@ def job(*to_requests: Request) -> Job:
     return Job(pictures=[Picture(request=each) for each in to_requests])
 
 
-def test_the_desk_takes_up_to_its_bound_whole_jobs_only() -> None:
+def test_the_queue_takes_up_to_its_bound_whole_jobs_only() -> None:
     queue = Queue(Limits(queue=3))
     queue.submit(job(request(), request()))
     with pytest.raises(QueueFull) as full:
@@ -202,7 +179,7 @@ def test_the_desk_takes_up_to_its_bound_whole_jobs_only() -> None:
 
 
 def test_pictures_come_in_order_and_a_cancelled_one_frees_its_place() -> None:
-    queue = Queue(Limits(queue=4, batch=2))
+    queue = Queue(Limits(queue=4, batch_size=2))
     first, second, third = (queue.submit(job(request(number))) for number in range(3))
     assert [each for each, _ in queue.take()] == [first, second]
     queue.cancel(first)
@@ -234,9 +211,9 @@ def test_old_jobs_are_forgotten() -> None:
 def test_closing_finishes_what_runs_and_rejects_the_rest(
     eventually: Eventually, models: dict[str, ServedModel]
 ) -> None:
-    queue = Queue(Limits(batch=1))
+    queue = Queue(Limits(batch_size=1))
     worker = Worker(queue, models, 1)
-    running, waiting = queue.submit(job(request(steps=50))), queue.submit(job(request()))
+    running, waiting = queue.submit(job(request(num_inference_steps=50))), queue.submit(job(request()))
     worker.start()
     eventually(lambda: running.pictures[0].step > 0)
     queue.close()
@@ -281,7 +258,7 @@ def test_the_recipe_is_in_the_png_or_not(eventually: Eventually, models: dict[st
     queue = Queue(Limits())
     worker = Worker(queue, models, 1)
     signed, plain = job(request(7)), job(request(7))
-    plain.is_signed = False
+    plain.embed_recipe = False
     for each in (signed, plain):
         queue.submit(each)
     worker.start()
@@ -304,10 +281,10 @@ def test_features_of_a_prompt_are_kept_and_the_empty_one_always(
     monkeypatch.setattr("lavibridge.serve.engine.served_model.KEPT", 3)
     model = models["second"]
     nothing, first = read("", weights=False), read("first", weights=False)
-    empty, again = model.read(nothing), model.read(first)
-    assert model.read(first) is again
-    assert model.read(read("(first:2)", weights=True)) is not again
+    empty, again = model.encode(nothing), model.encode(first)
+    assert model.encode(first) is again
+    assert model.encode(read("(first:2)", weights=True)) is not again
     for number in range(5):
-        model.read(read(f"prompt {number}", weights=False))
-    assert model.read(nothing) is empty
-    assert model.read(first) is not again
+        model.encode(read(f"prompt {number}", weights=False))
+    assert model.encode(nothing) is empty
+    assert model.encode(first) is not again

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lavibridge.bridge import Bridge
-from lavibridge.serve.engine import rows, threads
+from lavibridge.serve.engine import least_rows, threads
 from lavibridge.serve.engine.served_model import ServedModel
 from lavibridge.serve.engine.threads import ROUNDS, choose_threads, seconds_a_step
 
@@ -38,10 +38,10 @@ def test_one_thread_where_shared_calls_are_faster(
     compose: Compose, monkeypatch: pytest.MonkeyPatch, together: float, alone: float, chosen: int
 ) -> None:
     found = model(compose)
-    assert found.least is None
+    assert found.least_rows is None
     monkeypatch.setattr(threads, "seconds_a_step", lambda model, least, batch: together if least else alone)
     assert choose_threads([found], 4) == torch.get_num_threads() == chosen
-    assert (found.least is not None) == (chosen == 1)
+    assert (found.least_rows is not None) == (chosen == 1)
 
 
 def test_time_is_measured_for_a_picture(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,16 +56,16 @@ def test_time_is_measured_for_a_picture(compose: Compose, monkeypatch: pytest.Mo
 
 def test_all_threads_where_calls_can_be_shared_anyway(compose: Compose) -> None:
     found = ServedModel("first", compose("t5", "pixart"), 4)
-    found.least = 2
+    found.least_rows = 2
     assert choose_threads([found], 4) == torch.get_num_threads() == 2
 
 
 def test_a_slow_denoiser_is_not_tried(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "SLOW", 0.0)
+    monkeypatch.setattr(least_rows, "SLOW", 0.0)
     monkeypatch.setattr(threads, "SLOW", 0.0)
     bridge, calls = compose("t5", "pixart"), list[int]()
     bridge.vision.backbone.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
     found = ServedModel("first", bridge, 4)
-    assert found.least is None
+    assert found.least_rows is None
     assert choose_threads([found], 4) == 2
     assert calls == [1, 2]  # a row, and a picture with guidance
