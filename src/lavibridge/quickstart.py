@@ -23,6 +23,7 @@ from lavibridge.core.lock import hold
 from lavibridge.core.log import console
 from lavibridge.evaluation.kept import is_of_another
 from lavibridge.evaluation.run import evaluate
+from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.generation.sheet import contact_sheet, save_png
 from lavibridge.recipes.recipe import Recipe, dump_recipe, load_recipe
 from lavibridge.report.page import write_report
@@ -114,8 +115,8 @@ def _train(recipe: Recipe, out: Path) -> None:
 def _conditions(recipe: Recipe, out: Path) -> list[Condition]:
     bridges = {
         "untrained bridge": build_bridge(recipe),
-        "trained bridge": Bridge.open(str(out)),
-        "the image model's own text encoder": Bridge.native(recipe.vision.model_dump()),
+        "trained bridge": BridgePipeline.from_pretrained(out).bridge,
+        "the image model's own text encoder": BridgePipeline.native(recipe.vision.model_dump()).bridge,
     }
     folders = ("untrained", "trained", "own-encoder")
     return [
@@ -126,7 +127,9 @@ def _conditions(recipe: Recipe, out: Path) -> list[Condition]:
 
 def _draw_sheet(conditions: list[Condition], path: Path, steps: int) -> None:
     columns = [
-        condition.bridge.generate(SHEET_PROMPTS, seed=SHEET_SEED, steps=steps, guidance=GUIDANCE)
+        BridgePipeline(condition.bridge)(
+            SHEET_PROMPTS, num_inference_steps=steps, guidance_scale=GUIDANCE, seed=SHEET_SEED
+        ).images
         for condition in conditions
     ]
     names = [condition.name for condition in conditions]

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lavibridge import BridgePipeline
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError, RunError
@@ -51,7 +52,7 @@ def misses(run: Path) -> list[float]:
 
 
 def test_the_own_encoder_misses_nothing_of_itself_and_a_deaf_one_everything() -> None:
-    own = Bridge.native("mini-sd", "cpu")
+    own = BridgePipeline.native("mini-sd", device="cpu").bridge
     queries = queries_of(own)
     picked = torch.arange(len(CAPTIONS))
     widths = {name: block.width for name, block in own.vision.spec.blocks.items()}
@@ -163,4 +164,4 @@ def test_what_cannot_be_aligned_says_so_before_anything_is_trained(toy: Toy, tmp
     with pytest.raises(ModelError, match=r"training\.align needs the image model's own text encoder"):
         train(toy(training=ALIGNED), tmp_path / "run")
     with pytest.raises(ModelError, match="has no weights to align"):
-        check_alignable(Bridge.native("mini-sd", "cpu"))
+        check_alignable(BridgePipeline.native("mini-sd", device="cpu").bridge)

@@ -34,7 +34,7 @@ PLACES = ("folder", "pictures")
 """What an origin says of where something lies, which decides nothing."""
 
 
-def made_by(bridge: Draws) -> dict[str, dict[str, str]]:
+def made_by(bridge: Bridge | Draws) -> dict[str, dict[str, str]]:
     """What draws, by content, and with which libraries and device."""
     if isinstance(bridge, Bridge):
         return {"drawn_by": identity(bridge), "made_with": surroundings(bridge)}
@@ -71,7 +71,7 @@ def settle(
     raise RunError(f"{out} holds pictures drawn with {then}, not {today}: {ADVICE}")
 
 
-def is_of_another(out: Path, bridge: Draws) -> bool:
+def is_of_another(out: Path, bridge: Bridge | Draws) -> bool:
     """Whether a folder holds pictures that this bridge has not drawn, or that nobody knows by which."""
     if not any(out.glob("records*.jsonl")):
         return False

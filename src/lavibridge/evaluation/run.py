@@ -36,11 +36,12 @@ from lavibridge.evaluation.sets.measure import DrawnSet
 from lavibridge.evaluation.suite import Named, open_metrics, open_prompts, read_suite
 from lavibridge.evaluation.summary import summarize
 from lavibridge.evaluation.tasks import make_tasks
+from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.generation.quality import EXACT, read_quality
 
 
 def evaluate(
-    bridge: Draws | Path,
+    bridge: Bridge | BridgePipeline | Draws | Path,
     suite: str,
     out: Path,
     *,
@@ -56,7 +57,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Draw and judge a suite; returns what is written to results.json.
 
-    `bridge` draws, or is a folder of pictures that were drawn elsewhere; `suite` is a shipped name or a path;
+    `bridge` is a bridge, its pipeline, anything else that draws, or a folder of pictures that were drawn
+    elsewhere; `suite` is a shipped name or a path;
     `categories` a choice of its categories; `limit` the most prompts of each; `seed` another set of noises;
     `steps` and `guidance` replace the suite's, and so do the steps of a `quality`
     (`generation/quality.py`) that is not exact, and where a bridge has learnt guidance there is none by
@@ -78,7 +80,8 @@ def evaluate(
         drawn: dict[str, Any] = {"steps": None, "guidance": None}
         bridge = GivenPictures(bridge, tasks)
     else:
-        own = read_quality(quality).steps
+        bridge = bridge.bridge if isinstance(bridge, BridgePipeline) else bridge
+        own = read_quality(quality).num_inference_steps
         by_suite = plan.guidance if bridge.distilled_guidance_scale is None else 1.0
         drawn = {
             "steps": steps or (plan.steps if quality == EXACT else own),
@@ -123,7 +126,7 @@ def _asked(judges: Sequence[Metric], tasks: Sequence[Task]) -> list[Metric]:
 
 
 def _work(
-    bridge: Draws,
+    bridge: Bridge | Draws,
     tasks: list[Task],
     judges: Sequence[Metric],
     settings: dict[str, Any],

@@ -9,13 +9,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from lavibridge.bridge import Bridge
 from lavibridge.core.errors import LaviError, RunError
 from lavibridge.core.launch import ALONE, Part
 from lavibridge.core.lock import hold
 from lavibridge.core.log import console
 from lavibridge.evaluation.run import evaluate
 from lavibridge.evaluation.suite import read_suite
+from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.study.cells import Cell
 from lavibridge.study.folder import (
     begin_cell,
@@ -98,17 +98,17 @@ def run_cell(study: Study, cell: Cell, out: Path, part: Part, device: str) -> No
     folder = out / cell.name
     if cell.native:
         begin_cell(folder, cell, study.name)
-        bridge = Bridge.native(cell.recipe.vision.model_dump(), device)
+        pipe = BridgePipeline.native(cell.recipe.vision.model_dump(), device=device)
     else:
         if not is_trained(folder, cell.recipe.training):
             train(cell.recipe, folder, resume=(folder / RECIPE).is_file())
         begin_cell(folder, cell, study.name)
-        bridge = Bridge.open(str(folder), device)
+        pipe = BridgePipeline.from_pretrained(folder, device=device)
     for key, use in study.suites.items():
         if is_measured(folder, key, use) and not outdated(folder, key, use):
             continue
         found = evaluate(
-            bridge,
+            pipe,
             use.suite,
             evaluation(folder, key),
             categories=use.categories,

@@ -9,6 +9,7 @@ from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import LaviError, ModelError
 from lavibridge.core.registry import detect
 from lavibridge.core.sources import RANDOM
+from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.training.cache.backend import Memory
 from lavibridge.training.cache.features import Features
 
@@ -41,7 +42,7 @@ def own_encoder(bridge: Bridge, asked: str) -> Bridge:
     ``asked`` is the setting that needs it. Raises ModelError where it cannot be used.
     """
     try:
-        return Bridge.native(bridge.vision, str(bridge.device))
+        return BridgePipeline.native(bridge.vision, device=bridge.device).bridge
     except LaviError as error:
         raise refused(bridge, asked, error) from error
 
