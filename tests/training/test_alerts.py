@@ -8,11 +8,11 @@ import torch
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.alerts import LOOKED_AT, WAITED_OVER, Unmoved, Waiting
-from lavibridge.training.batches import Batches
 from lavibridge.training.build import build_bridge
+from lavibridge.training.data.batches import Batches
 from lavibridge.training.loop import Report, State, fit
 from lavibridge.training.optim import make_optimizer, published_rates
+from lavibridge.training.reporting.alerts import LOOKED_AT, WAITED_OVER, Unmoved, Waiting
 
 Toy = Callable[..., Recipe]
 

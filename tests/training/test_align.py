@@ -23,9 +23,15 @@ from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.training import Training
 from lavibridge.report.curves import curves
 from lavibridge.report.records import read_run
-from lavibridge.training.align import Queries, check_alignable, collect_queries, missed, with_noise
-from lavibridge.training.batches import Batches
-from lavibridge.training.checkpoint import checkpoints
+from lavibridge.training.checkpoints.checkpoint import checkpoints
+from lavibridge.training.data.batches import Batches
+from lavibridge.training.objectives.alignment import (
+    Queries,
+    check_alignable,
+    collect_queries,
+    missed,
+    with_noise,
+)
 from lavibridge.training.train import train
 
 Toy = Callable[..., Recipe]
@@ -37,7 +43,7 @@ ALIGNED = {"align": {"steps": 24, "batch": 8, "lr": 5e-3}}
 @pytest.fixture(autouse=True)
 def few_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of 32 pictures say as much here as those of 256, sooner."""
-    monkeypatch.setattr("lavibridge.training.align.PICTURES", 32)
+    monkeypatch.setattr("lavibridge.training.objectives.alignment.PICTURES", 32)
 
 
 def queries_of(own: Bridge) -> Queries:

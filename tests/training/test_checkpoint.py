@@ -15,9 +15,9 @@ from run_folder import tensors
 from lavibridge.core.errors import RunError
 from lavibridge.data.pictures.files import Listed
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.checkpoint import check_files, checkpoints, prune
+from lavibridge.training.checkpoints.checkpoint import check_files, checkpoints, prune
+from lavibridge.training.checkpoints.run_fingerprint import Basis, differences
 from lavibridge.training.run import FREE, flat, is_free, rewind
-from lavibridge.training.run_fingerprint import Basis, differences
 from lavibridge.training.train import train
 
 Toy = Callable[..., Recipe]
@@ -130,7 +130,7 @@ def test_a_disk_that_is_full_leaves_the_earlier_checkpoint_whole(
     toy: Toy, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real one: the room is taken away after the look at it before the first step."""
-    monkeypatch.setattr("lavibridge.training.disk_space.MARGIN", 0)
+    monkeypatch.setattr("lavibridge.training.checkpoints.disk_space.MARGIN", 0)
     run = train(make_toy(toy, steps=1, ema=None), small_disk / "run")
     before = tensors(run / "checkpoints/step-1")
     filler = fill(small_disk, 400_000)
@@ -152,7 +152,7 @@ def test_a_disk_that_is_full_leaves_the_earlier_checkpoint_whole(
 def test_a_disk_without_room_is_refused_before_the_first_step(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lavibridge.training.disk_space.MARGIN", 2**60)
+    monkeypatch.setattr("lavibridge.training.checkpoints.disk_space.MARGIN", 2**60)
     for training, count in (
         ({"steps": 9, "checkpoint_every": 1, "keep_checkpoints": 3}, 4),
         ({"steps": 9, "checkpoint_every": 1, "keep_checkpoints": None}, 9),

@@ -13,8 +13,8 @@ import pytest
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import make_recipe
-from lavibridge.training.batches import Batches
 from lavibridge.training.build import build_bridge
+from lavibridge.training.data.batches import Batches
 from lavibridge.training.loop import State, fit
 from lavibridge.training.optim import make_optimizer, published_rates
 

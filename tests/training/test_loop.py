@@ -10,14 +10,13 @@ from lavibridge.core.errors import NotFiniteError
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.batches import Batches
 from lavibridge.training.build import build_bridge
+from lavibridge.training.data.batches import Batches
 from lavibridge.training.ema import Ema
-from lavibridge.training.events import Every
-from lavibridge.training.loop import Report, State, fit, take_step, training_mode
-from lavibridge.training.metrics import loss_by_time
+from lavibridge.training.loop import Every, Report, State, fit, take_step, training_mode
 from lavibridge.training.nonfinite import culprits
 from lavibridge.training.optim import make_optimizer, optimizer_tensors, published_rates
+from lavibridge.training.reporting.metrics import loss_by_time
 
 Toy = Callable[..., Recipe]
 STILL: dict[str, Any] = {"rank": 4, "dropout": 0.0}

@@ -13,8 +13,8 @@ from lavibridge.core.contracts import Batch
 from lavibridge.core.errors import ModelError
 from lavibridge.lora import LoraSettings
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.batches import Draw
-from lavibridge.training.teacher import Teacher, taught
+from lavibridge.training.data.batches import Draw
+from lavibridge.training.objectives.teacher import Teacher, taught
 from lavibridge.training.train import train
 
 Toy = Callable[..., Recipe]

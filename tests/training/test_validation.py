@@ -17,10 +17,10 @@ from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.training import Validation
 from lavibridge.report.curves import curves
 from lavibridge.report.records import read_run
-from lavibridge.training.batches import Batches
 from lavibridge.training.build import build_bridge
+from lavibridge.training.data.batches import Batches
+from lavibridge.training.data.held_out import Subset, hold_out, place
 from lavibridge.training.ema import Ema
-from lavibridge.training.held_out import Subset, hold_out, place
 from lavibridge.training.loop import State, training_mode
 from lavibridge.training.optim import make_optimizer, published_rates
 from lavibridge.training.train import train

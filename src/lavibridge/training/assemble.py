@@ -6,16 +6,16 @@ from lavibridge.bridge import Bridge
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of
-from lavibridge.training.batches import Batches, ReadAhead
 from lavibridge.training.build import build_bridge
 from lavibridge.training.cache.caches import open_caches
-from lavibridge.training.console import say
+from lavibridge.training.data.batches import Batches, ReadAhead
+from lavibridge.training.distributed.processes import Processes
+from lavibridge.training.distributed.sharding import shard
 from lavibridge.training.ema import Ema
 from lavibridge.training.loop import State
+from lavibridge.training.objectives.teacher import Teacher
 from lavibridge.training.optim import make_optimizer, published_rates
-from lavibridge.training.processes import Processes
-from lavibridge.training.sharding import shard
-from lavibridge.training.teacher import Teacher
+from lavibridge.training.reporting.console import say
 from lavibridge.training.validation import Validator
 
 

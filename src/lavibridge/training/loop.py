@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from lavibridge.bridge import Bridge
 from lavibridge.recipes.training import Training
-from lavibridge.training.batches import Batches
+from lavibridge.training.data.batches import Batches
+from lavibridge.training.data.order import mix
 from lavibridge.training.ema import Ema
 from lavibridge.training.nonfinite import Skips, check_weights, culprits
+from lavibridge.training.objectives.teacher import Teacher, taught
 from lavibridge.training.optim import Parts, set_rates
-from lavibridge.training.order import mix
-from lavibridge.training.teacher import Teacher, taught
 
 
 @dataclass(kw_only=True)
@@ -83,6 +83,19 @@ class Report:
 
 
 Event = Callable[[State, Report], None]
+"""Called after each step."""
+
+
+@dataclass(frozen=True)
+class Every:
+    """Event: performs `action` after every `steps` steps; 0 never does."""
+
+    steps: int
+    action: Event
+
+    def __call__(self, state: State, report: Report) -> None:
+        if self.steps and state.step % self.steps == 0:
+            self.action(state, report)
 
 
 def fit(state: State, batches: Batches, settings: Training, events: Sequence[Event]) -> None:

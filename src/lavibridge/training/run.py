@@ -1,7 +1,7 @@
 """The run folder: what may be begun or gone on with, and what is noted down before the first step.
 
 recipe.yaml  environment.json  log.jsonl  rejected.jsonl  samples/  checkpoints/step-N/
-align.jsonl  align.safetensors (training/unfinished.py)  .lock (core/lock.py)
+align.jsonl  align.safetensors (training/objectives/alignment_state.py)  .lock (core/lock.py)
 """
 
 import json
@@ -13,11 +13,17 @@ from typing import Any
 import torch
 
 from lavibridge.core.errors import RunError
-from lavibridge.core.files import write_atomic, write_json
+from lavibridge.core.files import read_json, write_atomic, write_json
 from lavibridge.core.identity import versions
 from lavibridge.core.lock import is_lock
+from lavibridge.data.base import open_dataset
+from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.recipes.read import read_yaml
 from lavibridge.recipes.recipe import Recipe, dump_recipe, make_recipe
+from lavibridge.recipes.sections import kind_of
+from lavibridge.training.checkpoints.checkpoint import STATE, checkpoints
+from lavibridge.training.checkpoints.run_fingerprint import basis, differences
+from lavibridge.training.data.held_out import hold_out
 
 RECIPE = "recipe.yaml"
 STARTED = ("rejected.jsonl", "environment.json")
@@ -68,7 +74,7 @@ FREE = (
 )
 """What may change between the sessions of a run; all else decides which weights there are and what they meet.
 Files may lie elsewhere and a step may be cut up otherwise: that it is the same data, the same models and as
-many pictures is seen from themselves (basis.py)."""
+many pictures is seen from themselves (run_fingerprint.py)."""
 LIBRARIES = ("lavibridge", "torch", "transformers", "diffusers", "peft", "accelerate", "numpy", "pillow")
 
 
@@ -103,6 +109,18 @@ def refuse_changes(run: Path, changed: Sequence[str]) -> None:
             f"{run} cannot be gone on with as something else:{listed}\n"
             "Change it back, or choose another --out"
         )
+
+
+def changed_inputs(run: Path, recipe: Recipe) -> list[str]:
+    """The differences between the data and models that a finished run used and those there are now.
+
+    LaviError where the data or a model is missing.
+    """
+    kept = read_json(checkpoints(run)[-1] / STATE)["basis"]
+    dataset, _ = hold_out(
+        open_dataset(kind_of(recipe.data), recipe.data, Rejected()), recipe.training.validation
+    )
+    return differences(kept, basis(recipe, dataset, int(kept["processes"])))
 
 
 def is_free(key: str) -> bool:

@@ -15,10 +15,10 @@ from lavibridge.generation.asked import asked_for
 from lavibridge.generation.sample import check_steps
 from lavibridge.recipes.places import check_places
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.align import check_alignable
-from lavibridge.training.native_encoder import check_own_encoder
-from lavibridge.training.sharding import check_sharding
-from lavibridge.training.trackers import check_trackers
+from lavibridge.training.distributed.sharding import check_sharding
+from lavibridge.training.objectives.alignment import check_alignable
+from lavibridge.training.objectives.native_encoder import check_own_encoder
+from lavibridge.training.reporting.trackers import check_trackers
 
 
 def check_start(recipe: Recipe, out: Path | None) -> None:

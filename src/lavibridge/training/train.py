@@ -17,27 +17,26 @@ from lavibridge.data.base import Dataset, open_dataset
 from lavibridge.data.pictures.rejected import Rejected, write_rejections
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of
-from lavibridge.training.alerts import Unmoved, Waiting
-from lavibridge.training.align import align
 from lavibridge.training.assemble import make_batches, make_state, make_validator, place_bridge
 from lavibridge.training.build import calibrate
-from lavibridge.training.checkpoint import checkpoints, load_checkpoint, prune, read_state
-from lavibridge.training.console import say, say_captions, say_clock, say_trained
-from lavibridge.training.disk_space import check_room
-from lavibridge.training.events import Every
-from lavibridge.training.held_out import hold_out
-from lavibridge.training.loop import Event, State, fit
-from lavibridge.training.metrics import LogSteps, ShowProgress
+from lavibridge.training.checkpoints.checkpoint import checkpoints, load_checkpoint, prune, read_state
+from lavibridge.training.checkpoints.disk_space import check_room
+from lavibridge.training.checkpoints.run_fingerprint import basis, differences
+from lavibridge.training.data.held_out import hold_out
+from lavibridge.training.distributed.processes import Processes, begin_processes
+from lavibridge.training.loop import Event, Every, State, fit
+from lavibridge.training.objectives.alignment import align
+from lavibridge.training.objectives.alignment_state import Unfinished
 from lavibridge.training.optim import published_rates
-from lavibridge.training.preview import preview_prompts
-from lavibridge.training.processes import Processes, begin_processes
+from lavibridge.training.reporting.alerts import Unmoved, Waiting
+from lavibridge.training.reporting.console import say, say_captions, say_clock, say_trained
+from lavibridge.training.reporting.metrics import LogSteps, ShowProgress
+from lavibridge.training.reporting.preview import preview_prompts
+from lavibridge.training.reporting.trackers import open_journal
 from lavibridge.training.run import check_run, note_run, refuse_changes, rewind
-from lavibridge.training.run_fingerprint import basis, differences
 from lavibridge.training.session import Session
 from lavibridge.training.signals import Interrupted, watch
 from lavibridge.training.start import check_bridge, check_start
-from lavibridge.training.trackers import open_journal
-from lavibridge.training.unfinished import Unfinished
 
 ALIGNING = 0.75
 """Share of `max_minutes` that alignment may take: it teaches more in a minute than pictures do."""

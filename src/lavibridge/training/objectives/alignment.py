@@ -39,10 +39,10 @@ from lavibridge.core.muon import Muon
 from lavibridge.data.base import Dataset
 from lavibridge.diffusion.objective import corrupt
 from lavibridge.recipes.training import Alignment
-from lavibridge.training.batches import Batches
-from lavibridge.training.native_encoder import own_encoder, reader
-from lavibridge.training.order import mix
-from lavibridge.training.unfinished import Unfinished
+from lavibridge.training.data.batches import Batches
+from lavibridge.training.data.order import mix
+from lavibridge.training.objectives.alignment_state import Unfinished
+from lavibridge.training.objectives.native_encoder import own_encoder, reader
 
 PICTURES = 256
 """How many noised pictures the queries come from."""

@@ -14,10 +14,10 @@ from lavibridge.core.contracts import Batch
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.training import Training
 from lavibridge.training.cache.caches import Caches, remembered
-from lavibridge.training.order import chance
-from lavibridge.training.sampler import Visits
+from lavibridge.training.data.order import chance
+from lavibridge.training.data.sampler import Visits
+from lavibridge.training.reporting.timing import FEATURES
 from lavibridge.training.timestep_sampling import timestep
-from lavibridge.training.timing import FEATURES
 from lavibridge.vision.base import VisionModel
 
 

@@ -18,9 +18,9 @@ from torch import nn
 
 from lavibridge.core.errors import RunError
 from lavibridge.core.tensors import save_tensors
+from lavibridge.training.checkpoints.run_fingerprint import Basis, differences
 from lavibridge.training.optim import load_optimizer_tensors, optimizer_tensors
 from lavibridge.training.run import refuse_changes
-from lavibridge.training.run_fingerprint import Basis, differences
 
 NAME = "align.safetensors"
 WEIGHTS, MOMENTS = "connector.", "moments."

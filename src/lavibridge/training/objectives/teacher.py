@@ -23,8 +23,8 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import Batch
 from lavibridge.diffusion.guidance import guide
 from lavibridge.diffusion.objective import corrupt
-from lavibridge.training.batches import Draw
-from lavibridge.training.native_encoder import own_encoder, reader
+from lavibridge.training.data.batches import Draw
+from lavibridge.training.objectives.native_encoder import own_encoder, reader
 
 
 @final
