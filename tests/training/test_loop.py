@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from lavibridge.bridge import PARTS
 from lavibridge.core.errors import NotFiniteError
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
@@ -15,7 +16,7 @@ from lavibridge.training.data.batches import Batches
 from lavibridge.training.ema import Ema
 from lavibridge.training.loop import Every, Report, State, fit, take_step, training_mode
 from lavibridge.training.nonfinite import culprits
-from lavibridge.training.optim import make_optimizer, optimizer_tensors, published_rates
+from lavibridge.training.optim import learning_rates, make_optimizer, optimizer_tensors
 from lavibridge.training.reporting.metrics import loss_by_time
 
 Toy = Callable[..., Recipe]
@@ -30,7 +31,7 @@ def begin(recipe: Recipe) -> tuple[State, Batches]:
         bridge=bridge,
         model=bridge,
         parts=parts,
-        optimizer=make_optimizer(parts, published_rates("sd", recipe.training.lr), 0.01),
+        optimizer=make_optimizer(parts, learning_rates("sd", recipe.training.lr, PARTS), 0.01),
         ema=Ema(weights, 0.9),
     )
     dataset = World(World.Config(scenes=10), Rejected())

@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lavibridge.bridge import Bridge
-from lavibridge.recipes.training import Training
+from lavibridge.recipes.sections import component
+from lavibridge.recipes.training import WEIGHTING, Training
 from lavibridge.training.data.batches import Batches
 from lavibridge.training.data.order import mix
 from lavibridge.training.ema import Ema
@@ -128,6 +129,7 @@ def take_step(state: State, batches: Batches, settings: Training, clock: float) 
     begun = perf_counter()
     waited = 0.0
     rates = set_rates(state.optimizer, settings, state.step, clock)
+    weighting = component(WEIGHTING, settings.weighting)
     losses: list[Tensor] = []
     times: list[Tensor] = []
     for turn in range(settings.accumulate):
@@ -138,7 +140,7 @@ def take_step(state: State, batches: Batches, settings: Training, clock: float) 
         torch.manual_seed(mix(settings.seed, state.step, turn, batches.process))
         is_last = turn + 1 == settings.accumulate
         with nullcontext() if is_last else state.alone(state.model):
-            passed = partial(state.model, taught(state.teacher, draw), draw.t, draw.noise, settings.weighting)
+            passed = partial(state.model, taught(state.teacher, draw), draw.t, draw.noise, weighting)
             loss = passed()
             state.backward(loss.mean() / settings.accumulate)
         losses.append(loss.detach())

@@ -15,9 +15,12 @@ from lavibridge.generation.asked import asked_for
 from lavibridge.generation.sample import check_steps
 from lavibridge.recipes.places import check_places
 from lavibridge.recipes.recipe import Recipe
+from lavibridge.recipes.sections import component
+from lavibridge.recipes.training import OPTIMIZERS
 from lavibridge.training.distributed.sharding import check_sharding
 from lavibridge.training.objectives.alignment import check_alignable
 from lavibridge.training.objectives.native_encoder import check_own_encoder
+from lavibridge.training.optim import check_rates
 from lavibridge.training.reporting.trackers import check_trackers
 
 
@@ -26,6 +29,7 @@ def check_start(recipe: Recipe, out: Path | None) -> None:
     check_sharding(recipe)
     check_trackers(recipe.training.trackers)
     check_extras(recipe)
+    check_rates(recipe)
     pick_device(recipe.training.device)
     check_places(recipe, out)
     if out is not None:
@@ -34,8 +38,8 @@ def check_start(recipe: Recipe, out: Path | None) -> None:
 
 def check_extras(recipe: Recipe) -> None:
     """RecipeError where the recipe needs a package that is not installed."""
+    component(OPTIMIZERS, recipe.training.optimizer).check_installed()
     for asked, package, extra in (
-        (recipe.training.optimizer == "adamw8bit", "bitsandbytes", "quantize"),
         (recipe.language.model_dump().get("quantize") is not None, "bitsandbytes", "quantize"),
         (recipe.training.attention == "flash", "flash_attn", ""),
     ):
@@ -43,7 +47,7 @@ def check_extras(recipe: Recipe) -> None:
             how = f"pip install 'lavibridge[{extra}]'" if extra else "pip install flash-attn"
             raise RecipeError(
                 f"the recipe needs {package}, which is not installed: {how}, or leave out "
-                "training.optimizer=adamw8bit, language.quantize and training.attention=flash"
+                "language.quantize and training.attention=flash"
             )
 
 

@@ -27,7 +27,6 @@ from lavibridge.training.distributed.processes import Processes, begin_processes
 from lavibridge.training.loop import Event, Every, State, fit
 from lavibridge.training.objectives.alignment import align
 from lavibridge.training.objectives.alignment_state import Unfinished
-from lavibridge.training.optim import published_rates
 from lavibridge.training.reporting.alerts import Unmoved, Waiting
 from lavibridge.training.reporting.console import say, say_captions, say_clock, say_trained
 from lavibridge.training.reporting.metrics import LogSteps, ShowProgress
@@ -146,7 +145,7 @@ def begin_folder(
                 (run / name).unlink(missing_ok=True)
         for text in changed:
             say(f"note: {text}")
-        say_trained(trained, published_rates(kind_of(recipe.vision), settings.lr))
+        say_trained(trained, {group["part"]: group["rate"] for group in state.optimizer.param_groups})
         say_clock(settings)
     if processes.is_main or settings.sharding is not None:
         say_captions(state.bridge, dataset)

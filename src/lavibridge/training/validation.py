@@ -98,7 +98,7 @@ class Validator:
             latents=latents.to(device),
         )
         t = torch.tensor([self.steps[time] for _, time in pairs], device=device)
-        losses: Float[Tensor, " pair"] = state.model(batch, t, noise.to(device), "uniform")
+        losses: Float[Tensor, " pair"] = state.model(batch, t, noise.to(device))
         return losses
 
     def latent(self, picture: int) -> Float[Tensor, "channel h w"]:

@@ -35,9 +35,9 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError, NotFiniteError
 from lavibridge.core.log import JsonLog, progress
-from lavibridge.core.muon import Muon
 from lavibridge.data.base import Dataset
 from lavibridge.diffusion.objective import corrupt
+from lavibridge.optimizers.muon import Muon
 from lavibridge.recipes.training import Alignment
 from lavibridge.training.data.batches import Batches
 from lavibridge.training.data.order import mix
@@ -151,7 +151,7 @@ def collect_queries(own: Bridge, batches: Batches) -> Queries:
         while sum(map(len, times)) < PICTURES:
             draw = batches.draw(step, 0)
             alpha, sigma, t = vision.alphas[draw.t], vision.sigmas[draw.t], vision.times[draw.t]
-            noisy = corrupt(own.latents(draw.batch), draw.noise, alpha, sigma)
+            noisy = corrupt(draw.batch.latents, draw.noise, alpha, sigma)
             vision.predict(noisy, t, own.condition(draw.batch.prompts))
             times.append(t)
             step += 1

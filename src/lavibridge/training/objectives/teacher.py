@@ -38,11 +38,11 @@ class Teacher:
         self._read = reader(self.own)
 
     @torch.no_grad()
-    def wanted(self, draw: Draw) -> Float[Tensor, "batch channel h w"]:
+    def target(self, draw: Draw) -> Float[Tensor, "batch channel h w"]:
         """What the bridge should predict of a pass's noised pictures."""
         own, vision = self.own, self.own.vision
         alpha, sigma, times = vision.alphas[draw.t], vision.sigmas[draw.t], vision.times[draw.t]
-        noisy = corrupt(own.latents(draw.batch), draw.noise, alpha, sigma)
+        noisy = corrupt(draw.batch.latents, draw.noise, alpha, sigma)
         prompts = list(draw.batch.prompts)
         is_guided = self.guidance != 1
         texts = [""] * len(prompts) + prompts if is_guided else prompts
@@ -61,4 +61,4 @@ def taught(teacher: Teacher | None, draw: Draw) -> Batch:
     """The pass's batch, with what the teacher wants of it, where there is one."""
     if teacher is None:
         return draw.batch
-    return replace(draw.batch, wanted=teacher.wanted(draw))
+    return replace(draw.batch, target=teacher.target(draw))
