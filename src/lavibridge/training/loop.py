@@ -24,7 +24,7 @@ from lavibridge.training.data.batches import Batches
 from lavibridge.training.data.order import mix
 from lavibridge.training.ema import Ema
 from lavibridge.training.nonfinite import Skips, check_weights, culprits
-from lavibridge.training.objectives.teacher import Teacher, taught
+from lavibridge.training.objectives.teacher import Teacher, with_target
 from lavibridge.training.optim import Parts, set_rates
 
 
@@ -140,7 +140,7 @@ def take_step(state: State, batches: Batches, settings: Training, clock: float) 
         torch.manual_seed(mix(settings.seed, state.step, turn, batches.process))
         is_last = turn + 1 == settings.accumulate
         with nullcontext() if is_last else state.alone(state.model):
-            passed = partial(state.model, taught(state.teacher, draw), draw.t, draw.noise, weighting)
+            passed = partial(state.model, with_target(state.teacher, draw), draw.t, draw.noise, weighting)
             loss = passed()
             state.backward(loss.mean() / settings.accumulate)
         losses.append(loss.detach())

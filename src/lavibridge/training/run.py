@@ -1,7 +1,7 @@
 """The run folder: what may be begun or gone on with, and what is noted down before the first step.
 
 recipe.yaml  environment.json  log.jsonl  rejected.jsonl  samples/  checkpoints/step-N/
-align.jsonl  align.safetensors (training/objectives/alignment_state.py)  .lock (core/lock.py)
+align.jsonl  align.safetensors (objectives/alignment_progress.py)  .lock (core/lock.py)
 """
 
 import json

@@ -19,7 +19,7 @@ from lavibridge.recipes.sections import component
 from lavibridge.recipes.training import OPTIMIZERS
 from lavibridge.training.distributed.sharding import check_sharding
 from lavibridge.training.objectives.alignment import check_alignable
-from lavibridge.training.objectives.native_encoder import check_own_encoder
+from lavibridge.training.objectives.native_encoder import check_native_encoder
 from lavibridge.training.optim import check_rates
 from lavibridge.training.reporting.trackers import check_trackers
 
@@ -30,6 +30,10 @@ def check_start(recipe: Recipe, out: Path | None) -> None:
     check_trackers(recipe.training.trackers)
     check_extras(recipe)
     check_rates(recipe)
+    if recipe.training.align is not None:
+        check_alignable(recipe)
+    if recipe.training.teacher is not None:
+        check_native_encoder(recipe.vision, "training.teacher")
     pick_device(recipe.training.device)
     check_places(recipe, out)
     if out is not None:
@@ -63,13 +67,10 @@ def check_writable(out: Path) -> None:
         raise RunError(f"{place} cannot be written to: choose another --out")
 
 
-def check_bridge(recipe: Recipe, bridge: Bridge, prompts: tuple[str, ...], begins: bool) -> None:
+def check_bridge(recipe: Recipe, bridge: Bridge, prompts: tuple[str, ...]) -> None:
     """LaviError for what the recipe asks of a bridge that it cannot do, seen without a step."""
     side = recipe.data.model_dump().get("size") or bridge.vision.default_size
     bridge.vision.latent_shape(side, side)
-    if begins and recipe.training.align is not None:
-        check_alignable(bridge)
-        check_own_encoder(bridge, "training.align")
     if recipe.training.preview_every:
         asked_for(prompts, recipe.preview.seed, 1, weights=False)
         check_steps(recipe.preview.steps, len(bridge.vision.times), "preview.steps")

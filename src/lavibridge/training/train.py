@@ -3,7 +3,6 @@
 What is wrong is found from the cheap to the dear: folder, data, models, disk, and only then the first step.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -26,7 +25,7 @@ from lavibridge.training.data.held_out import hold_out
 from lavibridge.training.distributed.processes import Processes, begin_processes
 from lavibridge.training.loop import Event, Every, State, fit
 from lavibridge.training.objectives.alignment import align
-from lavibridge.training.objectives.alignment_state import Unfinished
+from lavibridge.training.objectives.alignment_progress import AlignmentProgress
 from lavibridge.training.reporting.alerts import Unmoved, Waiting
 from lavibridge.training.reporting.console import say, say_captions, say_clock, say_trained
 from lavibridge.training.reporting.metrics import LogSteps, ShowProgress
@@ -36,9 +35,6 @@ from lavibridge.training.run import check_run, note_run, refuse_changes, rewind
 from lavibridge.training.session import Session
 from lavibridge.training.signals import Interrupted, watch
 from lavibridge.training.start import check_bridge, check_start
-
-ALIGNING = 0.75
-"""Share of `max_minutes` that alignment may take: it teaches more in a minute than pictures do."""
 
 
 def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
@@ -95,7 +91,7 @@ def open_session(recipe: Recipe, run: Path, processes: Processes, changed: list[
     if kept is not None:
         load_checkpoint(done[-1], state, kept)
     check_room(run, state, settings)
-    check_bridge(recipe, bridge, preview_prompts(recipe.preview, dataset), kept is None)
+    check_bridge(recipe, bridge, preview_prompts(recipe.preview, dataset))
     batches = make_batches(recipe, bridge, dataset, processes)
     try:
         validator = make_validator(recipe, bridge, held_out, processes)
@@ -155,8 +151,7 @@ def begin_folder(
 def begin_aligned(session: Session, interrupted: Interrupted) -> None:
     """Align the connector in every process alike, and keep it as the checkpoint of step 0."""
     settings, state, processes = session.recipe.training, session.state, session.processes
-    assert settings.align is not None
-    reached = Unfinished(
+    reached = AlignmentProgress(
         run=session.run,
         basis=session.basis,
         every=settings.checkpoint_every,
@@ -164,16 +159,15 @@ def begin_aligned(session: Session, interrupted: Interrupted) -> None:
         any_process=processes.any,
         is_main=processes.is_main,
     )
-    if reached.look():
-        say(f"going on with the alignment after its step {reached.step}")
+    if reached.read():
+        say(f"alignment: continuing from step {reached.step}")
     begun = perf_counter() - reached.seconds
     if processes.is_main:
         rewind(session.run / "align.jsonl", reached.step)
     log = JsonLog(session.run / "align.jsonl") if processes.is_main else None
-    limit = math.inf if settings.max_minutes is None else settings.max_minutes * 60 * ALIGNING
     try:
-        if not align(state.bridge, session.dataset, session.batches, settings.align, log, limit, reached):
-            say(f"the alignment is kept after its step {reached.step}: --resume goes on with it")
+        if not align(state.bridge, session.dataset, session.batches, settings, log, reached):
+            say(f"alignment: step {reached.step} is saved; --resume continues from it")
             interrupted.leave()
     finally:
         if log is not None:
@@ -184,7 +178,7 @@ def begin_aligned(session: Session, interrupted: Interrupted) -> None:
         state.ema.take_over()
     state.seconds = perf_counter() - begun
     session.save()
-    reached.done()
+    reached.remove()
 
 
 def run_loop(session: Session, interrupted: Interrupted) -> None:

@@ -58,6 +58,8 @@ class VisionModel(nn.Module, ABC):
     """Whether its published pipeline lets text encoder and denoiser see the padding of prompts."""
     published_lr: ClassVar[Mapping[str, float]] = MappingProxyType({})
     """Learning rates of a published bridge into the family, by trained part; empty where there is none."""
+    joint_attention: ClassVar[bool] = False
+    """Whether text and image attend to each other jointly, so that there are no cross-attention layers."""
     honours_mask: ClassVar[bool] = True
     """Whether the denoiser takes a mask of the tokens. Where not, padding is cut off before it is called."""
     alphas: Float[Tensor, " step"]

@@ -1,23 +1,23 @@
-"""Alignment: before the first step, the connector learns to be heard as the image model's own text encoder.
+"""Alignment: before the first step, the connector learns to replace the vision model's own text encoder.
 
     captions --own encoder (frozen)------------------> tokens --\
                                                                  each cross-attention layer, same queries
     captions --language model (frozen)--> connector --> tokens --/
 
-    loss = mean over layers of  E|heard - heard from the own encoder|^2 / Var[heard from the own encoder]
+    loss = mean over layers of  E|output - own output|^2 / Var[own output]
 
-It is the share of what the layers hear that is missed: 1 for a connector that says the same to every caption.
-Tokens of the two need not match in number or place, as only what attention makes of them counts. A step
-passes neither through the denoiser nor back through the language model, and no noise hides what is to be
-learnt, so that it teaches more in seconds than the diffusion loss does in minutes (LOG.md, 2026-11-21). What
-the own encoder does not know is left to the training that follows.
+The loss is the fraction of variance unexplained (fvu) of the layers' outputs: 0 if each layer produces the
+output that it would produce with the own text encoder, 1 if the connector gives every caption the same mean
+tokens. The two sets of tokens may differ in number and order, as only what attention makes of them counts. A
+step passes neither through the denoiser nor back through the language model, and no noise hides the target,
+so that it teaches more in seconds than the diffusion loss does in minutes (LOG.md, 2026-11-21). The training
+that follows has to teach what the own encoder does not represent.
 
-Both text models are frozen meanwhile, so that each caption is read once; LoRA, which adds nothing yet, is
-left out.
+Both text models stay frozen, so each caption is read once; LoRA, which adds nothing yet, is disabled.
 
-The queries are those of noised pictures under the own encoder, made once. To learn text features from the
-encoder that they replace is Qin et al. 2023's (GlueGen, arXiv 2303.10056); to do it in the attention layers
-is ours.
+The queries are those of noised images under the own encoder, computed once. Qin et al. 2023 (GlueGen, arXiv
+2303.10056) learn text features from the encoder that they replace; comparing the outputs of the attention
+layers instead is our own.
 """
 
 import math
@@ -32,190 +32,212 @@ from torch import Tensor, nn
 
 from lavibridge import lora
 from lavibridge.bridge import Bridge
+from lavibridge.core import registry
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError, NotFiniteError
 from lavibridge.core.log import JsonLog, progress
 from lavibridge.data.base import Dataset
 from lavibridge.diffusion.objective import corrupt
-from lavibridge.optimizers.muon import Muon
-from lavibridge.recipes.training import Alignment
+from lavibridge.recipes.recipe import Recipe
+from lavibridge.recipes.sections import kind_of, read_kind
+from lavibridge.recipes.training import OPTIMIZERS, Alignment, Training
 from lavibridge.training.data.batches import Batches
 from lavibridge.training.data.order import mix
-from lavibridge.training.objectives.alignment_state import Unfinished
-from lavibridge.training.objectives.native_encoder import own_encoder, reader
+from lavibridge.training.loop import State, gradient_norms, move
+from lavibridge.training.objectives.alignment_progress import AlignmentProgress
+from lavibridge.training.objectives.native_encoder import check_native_encoder, feature_reader, native_bridge
+from lavibridge.training.optim import half_cosine, make_optimizer, warmed_up
 
-PICTURES = 256
-"""How many noised pictures the queries come from."""
-QUERIES = 48
-"""Queries kept of each picture and layer."""
-WARMUP = 20
+SETTING = "training.align"
+OPTIMIZER = read_kind(OPTIMIZERS, "muon")
+"""AdamW takes twice the steps to the same loss (LOG.md, 2026-11-22)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Queries:
-    """What the denoiser's cross-attention layers ask about noised pictures."""
+    """The inputs of the denoiser's cross-attention layers for some noised images."""
 
-    by_layer: dict[str, Float[Tensor, "picture query _"]]
-    t: Float[Tensor, " picture"]
+    by_layer: dict[str, Float[Tensor, "image query _"]]
+    t: Float[Tensor, " image"]
+
+
+def check_alignable(recipe: Recipe) -> None:
+    """Raise ModelError if the recipe's models or connector cannot be aligned; loads no weights."""
+    if registry.load("connectors", kind_of(recipe.connector)).per_block:
+        raise ModelError(
+            f"{SETTING} compares outputs of cross-attention layers for the connector's tokens, and the "
+            f"connector '{kind_of(recipe.connector)}' changes single layers instead; leave {SETTING} out"
+        )
+    if registry.load("vision", kind_of(recipe.vision)).joint_attention:
+        raise ModelError(
+            f"{SETTING} needs cross-attention layers, and vision models of kind '{kind_of(recipe.vision)}' "
+            f"attend to text and image jointly; leave {SETTING} out"
+        )
+    check_native_encoder(recipe.vision, SETTING)
 
 
 def align(
     bridge: Bridge,
     dataset: Dataset,
     batches: Batches,
-    settings: Alignment,
+    training: Training,
     log: JsonLog | None,
-    seconds: float,
-    reached: Unfinished,
+    reached: AlignmentProgress,
 ) -> bool:
-    """Train the connector from where it is to `settings.steps`, or until so many seconds are over.
+    """Train the connector from where it is to the last step of `training.align`, or until its time is up.
 
-    False where a signal has stopped it before; how far it is then is written down. ModelError where the image
-    model's own text encoder or its cross-attention layers cannot be used.
+    Returns False if a signal stops it before; `reached` is saved then. Schedule, clipping and weight updates
+    are those of the training loop. Raises ModelError if the vision model's own text encoder or the connector
+    cannot be used, NotFiniteError if the loss is not finite.
     """
+    settings = training.align
+    assert settings is not None  # the caller asks for an alignment
+    limit = math.inf if training.max_minutes is None else training.max_minutes * 60 * settings.max_time_share
     bridge.eval()  # no dropout: the loop sets its own mode
-    check_alignable(bridge)
-    own = own_encoder(bridge, "training.align")
-    read, read_own = reader(bridge), reader(own)
-    weights = [weight for weight in bridge.connector.parameters() if weight.requires_grad]
-    # AdamW took twice the steps to miss as little (LOG.md, 2026-11-22).
-    optimizer = Muon(weights, settings.lr, weight_decay=0.0)
-    reached.restore(bridge.connector, optimizer)
+    state = alignment_state(bridge, settings)
+    native = native_bridge(bridge, SETTING)
+    read, read_native = (feature_reader(each, settings.feature_cache_gb) for each in (bridge, native))
+    reached.restore(bridge.connector, state.optimizer)
     with ExitStack() as during:
         for model in (bridge.language, bridge.vision):
             during.enter_context(lora.disable_adapters(model.backbone))
-        queries = collect_queries(own, batches)
+        queries = collect_queries(native, batches, settings)
         begun = perf_counter() - reached.seconds
         bar = during.enter_context(progress("steps"))
         task = bar.add_task("aligning", total=settings.steps, completed=reached.step, status="")
         for step in range(reached.step, settings.steps):
-            done = max(step / settings.steps, (perf_counter() - begun) / seconds)
+            done = max(step / settings.steps, (perf_counter() - begun) / limit)
             if reached.any_process(done >= 1):
                 break
             if reached.stopped():
-                reached.keep(bridge.connector, optimizer)
+                reached.save(bridge.connector, state.optimizer)
                 return False
-            captions = _captions(dataset, settings, batches.settings.seed, step)
-            rate = settings.lr * min(1.0, (step + 1) / WARMUP) * (1 + math.cos(math.pi * done)) / 2
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            chosen = torch.Generator().manual_seed(mix(batches.settings.seed, step))
-            picked = torch.randint(len(queries.t), (len(captions),), generator=chosen)
-            heard = with_noise(read(captions), settings.noise, chosen)
-            loss = missed(bridge, own, heard, read_own(captions), queries, picked)
-            gradients = torch.autograd.grad(loss, weights)  # LoRA learns nothing here
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise NotFiniteError(
-                    f"alignment step {step + 1}: the loss is {value}; lower training.align.lr"
-                )
-            for weight, gradient in zip(weights, gradients, strict=True):
-                weight.grad = gradient
-            torch.nn.utils.clip_grad_norm_(weights, 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            reached.pass_step(perf_counter() - begun, bridge.connector, optimizer)
+            rate = settings.lr * warmed_up(step, settings.warmup) * half_cosine(done)
+            state.optimizer.param_groups[0]["lr"] = rate
+            captions = step_captions(dataset, settings, training.seed, step)
+            generator = torch.Generator().manual_seed(mix(training.seed, step))
+            images = torch.randint(len(queries.t), (len(captions),), generator=generator)
+            features = with_noise(read(captions), settings.noise, generator)
+            loss = fvu(bridge, native, features, read_native(captions), queries, images)
+            norm = take_step(state, training, loss, step)
+            reached.advance(perf_counter() - begun, bridge.connector, state.optimizer)
+            record = {"step": step + 1, "fvu": float(loss.detach())}
             if log is not None:
-                log.write({"step": step + 1, "missed": value, "lr": rate, "seconds": reached.seconds})
-            bar.update(task, completed=step + 1, status=f"missed {value:.1%}")
+                norms, rates = {"connector": norm}, {"connector": rate}
+                log.write({**record, "gradient_norm": norms, "lr": rates, "seconds": reached.seconds})
+            bar.update(task, completed=step + 1, status=f"fvu {record['fvu']:.3f}")
     return True
 
 
-def check_alignable(bridge: Bridge) -> None:
-    """Raise ModelError for a connector or an image model that cannot be aligned."""
-    if bridge.connector.per_block:
-        raise ModelError(
-            "training.align: this connector speaks to single blocks of the denoiser, its own encoder to none"
-        )
-    if not bridge.vision.spec.blocks:
-        raise ModelError(
-            "training.align speaks to cross-attention layers, and this image model has none (text and "
-            "picture attend to each other jointly); leave training.align out"
-        )
-    if not any(True for _ in bridge.connector.parameters()):
-        raise ModelError("training.align: this connector has no weights to align; leave training.align out")
+def take_step(state: State, training: Training, loss: Float[Tensor, ""], step: int) -> float:
+    """Clip the gradient of a loss, update the connector, and return the gradient's norm."""
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise NotFiniteError(f"alignment step {step + 1}: the loss is {value}; lower {SETTING}.lr")
+    weights = state.parts["connector"]
+    gradients = torch.autograd.grad(loss, list(weights.values()))  # LoRA learns nothing here
+    for weight, gradient in zip(weights.values(), gradients, strict=True):
+        weight.grad = gradient
+    norm = torch.linalg.vector_norm(gradient_norms(weights))
+    move(state, training, norm)
+    return float(norm)
+
+
+def alignment_state(bridge: Bridge, settings: Alignment) -> State:
+    """The connector's weights with their optimiser, at step 0."""
+    connector = bridge.connector
+    weights = {name: weight for name, weight in connector.named_parameters() if weight.requires_grad}
+    if not weights:
+        raise ModelError(f"{SETTING}: this connector has no weights to align; leave {SETTING} out")
+    parts = {"connector": weights}
+    optimizer = make_optimizer(parts, {"connector": settings.lr}, 0.0, OPTIMIZER)
+    return State(bridge=bridge, model=bridge, parts=parts, optimizer=optimizer, ema=None)
 
 
 @torch.no_grad()
-def collect_queries(own: Bridge, batches: Batches) -> Queries:
-    """Noise the run's first pictures and note what each layer asks while the denoiser looks at them."""
-    vision = own.vision
-    asked: dict[str, list[Tensor]] = {name: [] for name in vision.spec.blocks}
+def collect_queries(native: Bridge, batches: Batches, settings: Alignment) -> Queries:
+    """Noise the run's first images and keep what enters each cross-attention layer."""
+    vision = native.vision
+    by_layer: dict[str, list[Tensor]] = {name: [] for name in vision.spec.blocks}
     times: list[Tensor] = []
     hooks = [
-        vision.backbone.get_submodule(name).register_forward_pre_hook(_noting(noted), with_kwargs=True)
-        for name, noted in asked.items()
+        vision.backbone.get_submodule(name).register_forward_pre_hook(
+            recorder(kept, settings.queries_per_image), with_kwargs=True
+        )
+        for name, kept in by_layer.items()
     ]
     try:
         step = 0
-        while sum(map(len, times)) < PICTURES:
+        while sum(map(len, times)) < settings.query_images:
             draw = batches.draw(step, 0)
             alpha, sigma, t = vision.alphas[draw.t], vision.sigmas[draw.t], vision.times[draw.t]
             noisy = corrupt(draw.batch.latents, draw.noise, alpha, sigma)
-            vision.predict(noisy, t, own.condition(draw.batch.prompts))
+            vision.predict(noisy, t, native.condition(draw.batch.prompts))
             times.append(t)
             step += 1
     finally:
         for hook in hooks:
             hook.remove()
-    return Queries(by_layer={name: torch.cat(noted) for name, noted in asked.items()}, t=torch.cat(times))
+    return Queries(by_layer={name: torch.cat(kept) for name, kept in by_layer.items()}, t=torch.cat(times))
 
 
-def with_noise(features: TextFeatures, noise: float, chosen: torch.Generator) -> TextFeatures:
-    """Features in noise, each as large as `noise` times the feature's spread over real tokens.
+def recorder(kept: list[Tensor], count: int) -> Callable[..., None]:
+    """A pre-hook that keeps up to `count` of a layer's queries, evenly spread over the image."""
 
-    A decoder that has learnt through such noise reads neighbours alike: Nukrai et al. 2022 (CapDec), arXiv
-    2211.00575.
+    def record(module: nn.Module, args: tuple[Tensor, ...], options: dict[str, Tensor]) -> None:
+        queries = args[0] if args else options["hidden_states"]
+        # Images of other shapes (data.buckets) have other numbers of queries; as many are kept of each.
+        places = kept[0].shape[1] if kept else min(count, queries.shape[1])
+        kept.append(queries[:, torch.linspace(0, queries.shape[1] - 1, places).round().long()])
+
+    return record
+
+
+def with_noise(features: TextFeatures, noise: float, generator: torch.Generator) -> TextFeatures:
+    """Features plus normal noise, `noise` times the standard deviation of each feature over real tokens.
+
+    A decoder trained with such noise treats neighbours alike: Nukrai et al. 2022 (CapDec), arXiv 2211.00575.
     """
     if not noise:
         return features
     hidden = features.hidden
     spread = hidden.permute(0, 2, 1, 3)[features.mask].std(dim=0)[None, :, None]
-    drawn = torch.randn(hidden.shape, generator=chosen).to(hidden)
+    drawn = torch.randn(hidden.shape, generator=generator).to(hidden)
     return replace(features, hidden=hidden + noise * spread * drawn)
 
 
-def missed(
+def fvu(
     bridge: Bridge,
-    own: Bridge,
+    native: Bridge,
     features: TextFeatures,
-    own_features: TextFeatures,
+    native_features: TextFeatures,
     queries: Queries,
-    picked: Int[Tensor, " batch"],
+    images: Int[Tensor, " batch"],
 ) -> Float[Tensor, ""]:
-    """The loss of captions as both sides read them, each asked the queries of one picked picture."""
+    """The fraction of variance unexplained, averaged over the cross-attention layers.
+
+    ``features`` and ``native_features`` are the two text models' features of the same captions; caption i
+    meets the queries of image ``images[i]``.
+    """
     with torch.no_grad():
-        wanted = own.connector(own_features)
-    said = bridge.connector(features, queries.t[picked])
-    shares = []
-    for name, asked in queries.by_layer.items():
+        target_conditioning = native.connector(native_features)
+    conditioning = bridge.connector(features, queries.t[images])
+    fractions = []
+    for name, of_images in queries.by_layer.items():
         with torch.no_grad():
-            right = bridge.vision.attend(name, asked[picked], wanted)
-        heard = bridge.vision.attend(name, asked[picked], said)
-        variance = (right - right.mean(dim=(0, 1))).square().mean()
-        shares.append((heard - right).square().mean() / variance)
-    return torch.stack(shares).mean()
+            target = bridge.vision.attend(name, of_images[images], target_conditioning)
+        output = bridge.vision.attend(name, of_images[images], conditioning)
+        variance = (target - target.mean(dim=(0, 1))).square().mean()
+        fractions.append((output - target).square().mean() / variance)
+    return torch.stack(fractions).mean()
 
 
-def _noting(noted: list[Tensor]) -> Callable[..., None]:
-    """A hook that keeps some of a layer's queries, evenly spread over the picture."""
-
-    def note(module: nn.Module, args: tuple[Tensor, ...], options: dict[str, Tensor]) -> None:
-        asked = args[0] if args else options["hidden_states"]
-        # Pictures of other shapes (data.buckets) have other numbers of places; as many are kept of each.
-        count = noted[0].shape[1] if noted else min(QUERIES, asked.shape[1])
-        places = torch.linspace(0, asked.shape[1] - 1, count).round().long()
-        noted.append(asked[:, places])
-
-    return note
-
-
-def _captions(dataset: Dataset, settings: Alignment, seed: int, step: int) -> list[str]:
-    """The captions of a step, the same ones every time."""
-    chance = torch.Generator().manual_seed(mix(seed, step, 1))
+def step_captions(dataset: Dataset, settings: Alignment, seed: int, step: int) -> list[str]:
+    """The captions of a step, a function of the seed and the step."""
+    generator = torch.Generator().manual_seed(mix(seed, step, 1))
     samples = [
         dataset.sample(index).captions
-        for index in torch.randint(len(dataset), (settings.batch,), generator=chance).tolist()
+        for index in torch.randint(len(dataset), (settings.batch,), generator=generator).tolist()
     ]
-    places = torch.rand(len(samples), generator=chance).tolist()
+    places = torch.rand(len(samples), generator=generator).tolist()
     return [texts[int(place * len(texts))] for texts, place in zip(samples, places, strict=True)]

@@ -1,10 +1,11 @@
-"""The image model's own text encoder, from which a bridge can learn, and what it makes of captions."""
+"""The vision model under its own text encoder, from which a bridge learns, and its features of captions."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 
 from lavibridge.bridge import Bridge
+from lavibridge.core.config import Config
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import LaviError, ModelError
 from lavibridge.core.registry import detect
@@ -12,48 +13,49 @@ from lavibridge.core.sources import RANDOM
 from lavibridge.training.cache.backend import Memory
 from lavibridge.training.cache.features import Features
 
-GIGABYTES = 1.0
-"""Memory for what a language model makes of captions."""
 
+def check_native_encoder(vision: Config, setting: str) -> None:
+    """Raise ModelError if the own text encoder of the `vision:` section is of no known family.
 
-def check_own_encoder(bridge: Bridge, asked: str) -> None:
-    """Raise ModelError where the image model's own text encoder is of no known family; loads nothing."""
-    config = bridge.vision.config
+    ``setting`` is the field of the recipe that needs it. Loads no weights.
+    """
+    options = vision.model_dump()
+    source = str(options["source"])
     try:
-        if config.source == RANDOM:
+        if source == RANDOM:
             raise ModelError("a random toy has none")
-        detect("language", config.source, config.revision)
+        detect("language", source, options.get("revision"))
     except LaviError as error:
-        raise refused(bridge, asked, error) from error
+        raise refused(source, setting, error) from error
 
 
-def refused(bridge: Bridge, asked: str, error: LaviError) -> ModelError:
-    """What is said where the own text encoder cannot be used."""
-    return ModelError(
-        f"{asked} needs the image model's own text encoder, and that of "
-        f"'{bridge.vision.config.source}' cannot be used ({error}); leave {asked} out"
-    )
+def native_bridge(bridge: Bridge, setting: str) -> Bridge:
+    """The vision model under its own text encoder; it shares the bridge's denoiser.
 
-
-def own_encoder(bridge: Bridge, asked: str) -> Bridge:
-    """The image model under its own text encoder; it shares the bridge's denoiser.
-
-    ``asked`` is the setting that needs it. Raises ModelError where it cannot be used.
+    ``setting`` is the field of the recipe that needs it. Raises ModelError if the encoder cannot be used.
     """
     try:
         return Bridge.native(bridge.vision, str(bridge.device))
     except LaviError as error:
-        raise refused(bridge, asked, error) from error
+        raise refused(bridge.vision.config.source, setting, error) from error
 
 
-def reader(bridge: Bridge) -> Callable[[Sequence[str]], TextFeatures]:
-    """What a frozen language model makes of captions, kept where that can be done."""
-    anew = torch.no_grad()(bridge.features)
+def refused(source: str, setting: str, error: LaviError) -> ModelError:
+    """The error if a vision model's own text encoder cannot be used."""
+    return ModelError(
+        f"{setting} needs the vision model's own text encoder, and that of '{source}' cannot be used "
+        f"({error}); leave {setting} out"
+    )
+
+
+def feature_reader(bridge: Bridge, cache_gb: float) -> Callable[[Sequence[str]], TextFeatures]:
+    """A function from captions to a frozen language model's features, which it caches if it can."""
+    uncached = torch.no_grad()(bridge.features)
     if bridge.connector.reading.queries is not None:
-        return anew
-    kept = Features(bridge.language, bridge.connector.reading, Memory(GIGABYTES), b"")
+        return uncached
+    cached = Features(bridge.language, bridge.connector.reading, Memory(cache_gb), b"")
     try:
-        kept.compute(("", "a caption of more tokens"))
-    except ModelError:  # padding that does not stand on the right
-        return anew
-    return lambda captions: kept.together(captions, bridge.device)
+        cached.compute(("", "a caption of more tokens"))
+    except ModelError:  # the language model does not pad on the right
+        return uncached
+    return lambda captions: cached.together(captions, bridge.device)

@@ -1,14 +1,13 @@
-"""The teacher: the image model under its own text encoder says what the bridge should predict.
+"""The teacher: the vision model under its own text encoder provides the target of the bridge.
 
-    wanted = own(xt, t, "") + guidance (own(xt, t, caption) - own(xt, t, ""))      instead of the true one
+    target = own(xt, t, "") + guidance (own(xt, t, caption) - own(xt, t, ""))      instead of the true one
 
-Its predictions have no chance in them, where the noise of a picture is one of many that lead there; and what
-it predicts under guidance the bridge then predicts in one pass, at half the cost of a picture. What the own
-encoder does not understand it cannot teach.
+A prediction is deterministic, whereas the noise of an image is one of many that lead to the same noisy
+latents. The bridge learns to predict in one pass what the teacher predicts under guidance, at half the cost
+of an image. It cannot learn what the own encoder does not understand.
 
-To train a text encoder on predictions of the denoiser that it will speak to is Wang et al. 2025's (arXiv
-2503.19897); to distil guidance, Meng et al. 2023's (arXiv 2210.03142), into the conditioning alone that of
-DICE (arXiv 2502.03726).
+Training a text encoder on predictions of the denoiser that uses it: Wang et al. 2025, arXiv 2503.19897;
+distilling guidance: Meng et al. 2023, arXiv 2210.03142; into the conditioning alone: DICE, arXiv 2502.03726.
 """
 
 from dataclasses import replace
@@ -24,41 +23,44 @@ from lavibridge.core.contracts import Batch
 from lavibridge.diffusion.guidance import guide
 from lavibridge.diffusion.objective import corrupt
 from lavibridge.training.data.batches import Draw
-from lavibridge.training.objectives.native_encoder import own_encoder, reader
+from lavibridge.training.objectives.native_encoder import feature_reader, native_bridge
+
+FEATURE_CACHE_GB = 1.0
+"""Memory for the own encoder's features of captions."""
 
 
 @final
 class Teacher:
-    """The image model as it was published, which shares the bridge's denoiser."""
+    """The vision model as published, which shares the bridge's denoiser."""
 
     def __init__(self, bridge: Bridge, guidance: float, bfloat16: bool = False) -> None:
-        self.own = own_encoder(bridge, "training.teacher")
+        self.native = native_bridge(bridge, "training.teacher")
         self.guidance = guidance
-        self.rounded = torch.autocast(bridge.device.type, torch.bfloat16, enabled=bfloat16)
-        self._read = reader(self.own)
+        self.autocast = torch.autocast(bridge.device.type, torch.bfloat16, enabled=bfloat16)
+        self._read = feature_reader(self.native, FEATURE_CACHE_GB)
 
     @torch.no_grad()
     def target(self, draw: Draw) -> Float[Tensor, "batch channel h w"]:
-        """What the bridge should predict of a pass's noised pictures."""
-        own, vision = self.own, self.own.vision
+        """The teacher's prediction for the noisy latents of a pass, guided if `guidance` is not 1."""
+        vision = self.native.vision
         alpha, sigma, times = vision.alphas[draw.t], vision.sigmas[draw.t], vision.times[draw.t]
         noisy = corrupt(draw.batch.latents, draw.noise, alpha, sigma)
         prompts = list(draw.batch.prompts)
         is_guided = self.guidance != 1
         texts = [""] * len(prompts) + prompts if is_guided else prompts
         twice = torch.cat([noisy, noisy]) if is_guided else noisy
-        with self.rounded, lora.disable_adapters(vision.backbone):
-            found = vision.predict(
-                twice, times.repeat(2) if is_guided else times, own.connector(self._read(texts))
+        with self.autocast, lora.disable_adapters(vision.backbone):
+            prediction = vision.predict(
+                twice, times.repeat(2) if is_guided else times, self.native.connector(self._read(texts))
             )
         if not is_guided:
-            return found
-        unconditional, conditional = found.chunk(2)
+            return prediction
+        unconditional, conditional = prediction.chunk(2)
         return guide(unconditional, conditional, self.guidance)
 
 
-def taught(teacher: Teacher | None, draw: Draw) -> Batch:
-    """The pass's batch, with what the teacher wants of it, where there is one."""
+def with_target(teacher: Teacher | None, draw: Draw) -> Batch:
+    """The batch of a pass, with the teacher's prediction as its target if there is a teacher."""
     if teacher is None:
         return draw.batch
     return replace(draw.batch, target=teacher.target(draw))
