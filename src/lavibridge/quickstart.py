@@ -28,9 +28,8 @@ from lavibridge.generation.sheet import contact_sheet, save_png
 from lavibridge.recipes.recipe import Recipe, dump_recipe, load_recipe
 from lavibridge.report.page import write_report
 from lavibridge.training.build import build_bridge
-from lavibridge.training.checkpoint import is_trained
-from lavibridge.training.run import refuse_changes
-from lavibridge.training.standing import moved
+from lavibridge.training.checkpoints.checkpoint import is_trained
+from lavibridge.training.run import changed_inputs, refuse_changes
 from lavibridge.training.train import train
 
 SHEET_PROMPTS = (
@@ -106,7 +105,7 @@ def _train(recipe: Recipe, out: Path) -> None:
     kept = out / "recipe.yaml"
     is_same = kept.is_file() and kept.read_text(encoding="utf-8") == dump_recipe(recipe)
     if is_same and is_trained(out, recipe.training):
-        refuse_changes(out, moved(out, recipe))
+        refuse_changes(out, changed_inputs(out, recipe))
         console.print(f"{out} is trained already (delete it to begin anew)", soft_wrap=True)
         return
     train(recipe, out, resume=kept.is_file())

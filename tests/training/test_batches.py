@@ -17,10 +17,10 @@ from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.recipes.sections import kind_of, read_section
-from lavibridge.training.batches import Batches, Draw, ReadAhead
 from lavibridge.training.build import build_bridge
 from lavibridge.training.cache.backend import Memory
-from lavibridge.training.sampler import Visit
+from lavibridge.training.data.batches import Batches, Draw, ReadAhead
+from lavibridge.training.data.sampler import Visit
 
 SIZE = (16, 16)
 

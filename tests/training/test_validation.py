@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lavibridge.bridge import PARTS
 from lavibridge.core.errors import DataError, RunError
 from lavibridge.data.base import Part
 from lavibridge.data.pictures.rejected import Rejected
@@ -17,12 +18,12 @@ from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.training import Validation
 from lavibridge.report.curves import curves
 from lavibridge.report.records import read_run
-from lavibridge.training.batches import Batches
 from lavibridge.training.build import build_bridge
+from lavibridge.training.data.batches import Batches
+from lavibridge.training.data.held_out import Subset, hold_out, place
 from lavibridge.training.ema import Ema
-from lavibridge.training.held_out import Subset, hold_out, place
 from lavibridge.training.loop import State, training_mode
-from lavibridge.training.optim import make_optimizer, published_rates
+from lavibridge.training.optim import learning_rates, make_optimizer
 from lavibridge.training.train import train
 from lavibridge.training.validation import Validator
 
@@ -84,7 +85,7 @@ def begin(recipe: Recipe) -> State:
     bridge = build_bridge(recipe)
     parts = bridge.trained_parameters()
     weights = [parameter for part in parts.values() for parameter in part.values()]
-    optimizer = make_optimizer(parts, published_rates("sd", recipe.training.lr), 0.01)
+    optimizer = make_optimizer(parts, learning_rates("sd", recipe.training.lr, PARTS), 0.01)
     training_mode(bridge)
     return State(bridge=bridge, model=bridge, parts=parts, optimizer=optimizer, ema=Ema(weights, 0.9))
 

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.archives import Held
 from lavibridge.data.pictures.columns import CAPTION, PICTURE, choose, texts
@@ -35,13 +36,13 @@ class Parquet(Held):
     class Config(Held.Config):
         """Settings of `data.kind: parquet`."""
 
-        path: Place
+        path: Changeable[Place]
         """A .parquet file, or a folder with such files in it and below it."""
         image: str | None = None
         """Column of the pictures; found by its usual names (image, path, jpg, ...) when not given."""
         caption: str | None = None
         """Column of the captions; found by its usual names (caption, text, ...) when not given."""
-        root: Place | None = None
+        root: Changeable[Place | None] = None
         """Folder that paths in the table start from; the table's own folder when not given."""
 
     config: "Parquet.Config"

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.archives import Held
 from lavibridge.data.pictures.columns import CAPTION, choose, texts
@@ -45,7 +46,7 @@ class WebDataset(Held):
     class Config(Held.Config):
         """Settings of `data.kind: webdataset`."""
 
-        path: Place
+        path: Changeable[Place]
         """A .tar file, or a folder with such files in it and below it."""
         caption: str | None = None
         """Key of the caption in .json members; found by its usual names (caption, text) when not given."""

@@ -18,6 +18,8 @@ from lavibridge.core.contracts import Batch
 from lavibridge.plan.emulate import Emulated
 from lavibridge.plan.meter import Meter, Operation
 from lavibridge.recipes.recipe import Recipe
+from lavibridge.recipes.sections import component
+from lavibridge.recipes.training import WEIGHTING
 from lavibridge.training.cache.features import refusal
 
 
@@ -40,6 +42,7 @@ class Work:
 def training_pass(bridge: Bridge, recipe: Recipe, batch: int, tokens: int | None, type: str) -> Work:
     """One pass of ``batch`` pictures whose latents are there, on a device of ``type``."""
     settings = recipe.training
+    weighting = component(WEIGHTING, settings.weighting)
     latents, t = _inputs(bridge, recipe, batch)
     prompts = (_prompt(bridge, tokens),) * batch
     with Meter([]):  # a cache's reading is no part of the pass
@@ -55,7 +58,7 @@ def training_pass(bridge: Bridge, recipe: Recipe, batch: int, tokens: int | None
     emulated = Emulated(type, half)
     with meter, emulated:
         with meter.during("rest of the forward pass"), _named(bridge, meter):
-            loss = bridge(sample, t, torch.empty_like(latents), settings.weighting).mean()
+            loss = bridge(sample, t, torch.empty_like(latents), weighting).mean()
         emulated.casts.clear()
         with meter.during("backward pass"):
             _backward(loss)

@@ -117,14 +117,14 @@ def _gradients(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
 
 def _alignment(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
     told = (
-        "Before the first step: the share of what the cross-attention layers hear from the own text "
-        "encoder that they miss from the connector."
+        "Before the first step: the fraction of variance unexplained (fvu) of the cross-attention layers' "
+        "outputs, compared with the vision model's own text encoder."
     )
     series = []
     for run in (run for run in runs if run.aligned):
         steps = [float(row["step"]) for row in run.aligned]
-        series.append(_line(run.name, steps, [number(row.get("missed")) for row in run.aligned]))
-    yield _lines("Alignment", told, "missed", series) | {"x_label": "step of the alignment"}
+        series.append(_line(run.name, steps, [number(row.get("fvu")) for row in run.aligned]))
+    yield _lines("Alignment", told, "fvu", series) | {"x_label": "step of the alignment"}
 
 
 def _span(which: str, count: int) -> str:

@@ -25,10 +25,9 @@ from lavibridge.recipes.read import read_yaml
 from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.study.cells import Cell
 from lavibridge.study.study import SuiteUse
-from lavibridge.training.checkpoint import is_trained
-from lavibridge.training.run import RECIPE, flat, refuse_changes
-from lavibridge.training.run_fingerprint import section_identity
-from lavibridge.training.standing import moved
+from lavibridge.training.checkpoints.checkpoint import is_trained
+from lavibridge.training.checkpoints.run_fingerprint import section_identity
+from lavibridge.training.run import RECIPE, changed_inputs, flat, refuse_changes
 
 CELL = "cell.json"
 NO_MATTER = (
@@ -103,7 +102,7 @@ def is_measured(folder: Path, key: str, use: SuiteUse) -> bool:
 def moved_from(folder: Path, cell: Cell) -> list[str]:
     """What a finished cell stands on that is no longer as it was: data and models, a sentence each."""
     if not cell.native:
-        return moved(folder, cell.recipe) if is_trained(folder, cell.recipe.training) else []
+        return changed_inputs(folder, cell.recipe) if is_trained(folder, cell.recipe.training) else []
     if not (folder / CELL).is_file():
         return []
     kept, now = read_json(folder / CELL).get("vision"), _vision(cell)

@@ -20,7 +20,7 @@ from lavibridge.core.identity import versions
 from lavibridge.core.log import console, progress
 from lavibridge.study.ceiling import ceiling
 from lavibridge.study.cells import Cell
-from lavibridge.training.run_fingerprint import section_identity
+from lavibridge.training.checkpoints.run_fingerprint import section_identity
 
 KEPT = "ceiling.json"
 LIBRARIES = ("lavibridge", "torch", "transformers", "tokenizers")

@@ -16,7 +16,7 @@ from lavibridge.core.lock import is_lock
 from lavibridge.core.log import console
 from lavibridge.study.cells import Cell
 from lavibridge.study.folder import CELL, differences, moved_from
-from lavibridge.training.checkpoint import is_trained
+from lavibridge.training.checkpoints.checkpoint import is_trained
 
 
 def take_over(cells: Sequence[Cell], out: Path, folders: Sequence[Path], study: str) -> None:

@@ -27,7 +27,7 @@ from lavibridge.study.folder import (
     outdated,
 )
 from lavibridge.study.study import Study
-from lavibridge.training.checkpoint import is_trained
+from lavibridge.training.checkpoints.checkpoint import is_trained
 from lavibridge.training.run import RECIPE, refuse_changes
 from lavibridge.training.start import check_start
 from lavibridge.training.train import train

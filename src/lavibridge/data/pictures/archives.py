@@ -6,6 +6,7 @@ DATA/a.tar  DATA/more/b.tar      a picture is known by the file that holds it, a
 from pathlib import Path
 from typing import Any, ClassVar
 
+from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.indexed import Indexed
 from lavibridge.data.pictures.paths import Place, stamp
@@ -20,7 +21,7 @@ class Held(Indexed):
     class Config(Indexed.Config):
         """Settings of every kind whose pictures lie inside larger files."""
 
-        path: Place
+        path: Changeable[Place]
         """One such file, or a folder with such files in it and below it."""
 
     config: "Held.Config"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
 from lavibridge.core.identity import file_hash
 from lavibridge.data.pictures.check import gather
@@ -23,7 +24,7 @@ class PictureFiles(Indexed):
     class Config(Indexed.Config):
         """Settings of every kind that reads files."""
 
-        path: Place
+        path: Changeable[Place]
         """Where the data is."""
 
     config: "PictureFiles.Config"
@@ -64,7 +65,7 @@ class Listed(PictureFiles):
     class Config(PictureFiles.Config):
         """Settings of every kind that reads a list; `path` is the list."""
 
-        root: Place | None = None
+        root: Changeable[Place | None] = None
         """Folder that the paths in the list start from; the list's own folder when not given."""
 
     config: "Listed.Config"

@@ -23,8 +23,8 @@ from lavibridge.data.pictures.read import to_unit
 from lavibridge.training.cache.backend import Keeper
 from lavibridge.training.cache.keys import digest, picture_key
 from lavibridge.training.cache.shard import KEY_BYTES, Entry
-from lavibridge.training.sampler import Visit
-from lavibridge.training.timing import ENCODING, READING, Spent
+from lavibridge.training.data.sampler import Visit
+from lavibridge.training.reporting.timing import ENCODING, READING, Spent
 from lavibridge.vision.base import VisionModel
 
 Moments = tuple[Float[Tensor, "batch channel h w"], Float[Tensor, "batch channel h w"]]

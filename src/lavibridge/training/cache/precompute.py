@@ -24,8 +24,8 @@ from lavibridge.training.cache.caches import feature_store, latent_store
 from lavibridge.training.cache.features import Features
 from lavibridge.training.cache.latents import Contents, Latents
 from lavibridge.training.cache.store import Store
-from lavibridge.training.sampler import Visit, Visits, says_a_side
-from lavibridge.training.timing import Spent
+from lavibridge.training.data.sampler import Visit, Visits, says_a_side
+from lavibridge.training.reporting.timing import Spent
 
 CHUNK = 64
 """Pictures whose keys are looked up together."""

@@ -20,7 +20,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Int, Int64
 
-from lavibridge.training.order import Order, Shuffled, mix
+from lavibridge.training.data.order import Order, Shuffled, mix
 
 WIDEST = 2.0
 """Widest and, turned, highest proportions; what is more extreme is cropped to them."""

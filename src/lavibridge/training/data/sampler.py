@@ -15,9 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lavibridge.data.base import Dataset, Sample
-from lavibridge.training.bucketed import DEFAULT_BUCKETS, Bucketed, nearest, shapes
-from lavibridge.training.order import Order, Shuffled, mix
-from lavibridge.training.weighted import Weighted
+from lavibridge.training.data.bucketed import DEFAULT_BUCKETS, Bucketed, nearest, shapes
+from lavibridge.training.data.order import Order, Shuffled, Weighted, mix
 
 FLIP = 3
 """Keeps the coin of the mirror apart from other numbers that are mixed with a position."""

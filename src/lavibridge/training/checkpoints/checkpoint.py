@@ -3,7 +3,7 @@
     checkpoints/step-N/  bridge/                 the trained weights, as `Bridge.save_pretrained` writes them
                          ema/                    their moving average, in the same form
                          optimizer.safetensors   the optimiser's tensors by part and name
-                         state.json              step, seconds, skips, and what the run stands on (basis.py)
+                         state.json              step, seconds, skips, and the run's fingerprint
                          manifest.json           size and SHA-256 of every file; written last
 
 All is written into a hidden folder beside, put on disk, and given its name in one rename: a run killed at any
@@ -33,9 +33,9 @@ from lavibridge.core.errors import LaviError, RunError
 from lavibridge.core.files import read_json, sha256, write_json
 from lavibridge.core.tensors import check_finite, save_tensors
 from lavibridge.recipes.training import Training
+from lavibridge.training.checkpoints.run_fingerprint import Basis
 from lavibridge.training.loop import State
 from lavibridge.training.optim import load_optimizer_tensors, optimizer_tensors
-from lavibridge.training.run_fingerprint import Basis
 
 STATE = "state.json"
 FORMAT = 2

@@ -8,8 +8,8 @@ from lavibridge.generation.finite import NotDrawnError
 from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.generation.sheet import contact_sheet, save_png
 from lavibridge.recipes.training import Preview
-from lavibridge.training.console import say
 from lavibridge.training.loop import State
+from lavibridge.training.reporting.console import say
 
 FALLBACK = 4
 """How many captions are drawn when the recipe names no prompts."""

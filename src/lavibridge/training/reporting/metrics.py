@@ -15,7 +15,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from lavibridge.training.loop import Report, State
-from lavibridge.training.trackers import Journal
+from lavibridge.training.reporting.trackers import Journal
 
 BINS = 10
 

@@ -19,7 +19,7 @@ from typing import Any, final
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.log import JsonLog
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.console import say
+from lavibridge.training.reporting.console import say
 
 PROJECT = "lavibridge"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lavibridge.core.errors import RunError
 from lavibridge.recipes.training import Training
-from lavibridge.training.checkpoint import checkpoints
+from lavibridge.training.checkpoints.checkpoint import checkpoints
 from lavibridge.training.loop import State
 
 WEIGHTS_PER_MOMENTS = 2

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lavibridge.core.muon import Muon, orthogonal
+from lavibridge.optimizers.muon import Muon, orthogonal
 from lavibridge.zoo.pretraining import Pretraining, pretrain
 
 

@@ -10,7 +10,7 @@ place of the one permutation.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import final
@@ -20,10 +20,12 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from lavibridge.training.permutation import Permutation
+from lavibridge.training.data.permutation import Permutation
 
 LARGEST_TABLE = 2**20
-"""Samples up to which a permutation is written down as a table, 8 bytes each; above, it is computed."""
+"""Samples up to which a permutation is stored as a table, 8 bytes each; above, it is computed."""
+BLOCK = 10_000
+"""Visits in which the parts of a dataset have their exact shares."""
 
 
 def mix(*numbers: int) -> int:
@@ -68,6 +70,42 @@ class Shuffled(Order):
         for number in np.unique(epochs).tolist():
             here = epochs == number
             found[here] = self.epoch(number)(places[here])
+        return found
+
+
+def apportion(weights: Sequence[float]) -> list[int]:
+    """How many of a block's places each part takes: the nearest to its share, at least one, BLOCK in all."""
+    shares = np.array(weights, dtype=np.float64) / sum(weights) * BLOCK
+    places = np.maximum(np.floor(shares), 1).astype(np.int64)
+    while (missing := BLOCK - int(places.sum())) > 0:  # by the largest remainders
+        places[np.argmax(shares - places)] += 1
+    places[np.argmax(places)] += missing  # where parts with next to nothing have got their one
+    return [int(place) for place in places]
+
+
+@final
+class Weighted(Order):
+    """Parts, each in its own order, one after the other in the numbering of samples."""
+
+    def __init__(self, parts: Sequence[Order], weights: Sequence[float], unit: int, seed: int) -> None:
+        self.parts = parts
+        self.unit = unit
+        self.count = sum(part.count for part in parts)
+        self.starts = np.cumsum([0, *(part.count for part in parts)])[:-1]
+        self.places = apportion(weights)
+        self.ends = np.cumsum(self.places)
+        self.turns = Shuffled(BLOCK, mix(seed, 2))
+
+    def indices(self, positions: Int64[np.ndarray, " position"]) -> Int64[np.ndarray, " position"]:
+        turns, inside = np.divmod(positions, self.unit)
+        shuffled = self.turns.indices(turns)
+        part = np.searchsorted(self.ends, shuffled, side="right")
+        places, ends = np.array(self.places)[part], self.ends[part]
+        own = (turns // BLOCK * places + shuffled - (ends - places)) * self.unit + inside
+        found = np.empty_like(positions)
+        for number in np.unique(part).tolist():
+            here = part == number
+            found[here] = self.starts[number] + self.parts[number].indices(own[here])
         return found
 
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from lavibridge.core.contracts import Batch
 from lavibridge.data.base import Dataset
-from lavibridge.recipes.training import Training
+from lavibridge.recipes.sections import component
+from lavibridge.recipes.training import TIMESTEPS, Training
 from lavibridge.training.cache.caches import Caches, remembered
-from lavibridge.training.order import chance
-from lavibridge.training.sampler import Visits
-from lavibridge.training.timestep_sampling import timestep
-from lavibridge.training.timing import FEATURES
+from lavibridge.training.data.order import chance
+from lavibridge.training.data.sampler import Visits
+from lavibridge.training.reporting.timing import FEATURES
 from lavibridge.vision.base import VisionModel
 
 
@@ -50,6 +50,7 @@ class Batches:
         self.processes = processes
         self.device = vision.alphas.device
         self.times = len(vision.alphas)
+        self.sampling = component(TIMESTEPS, settings.timestep_sampling)
         self.visits = Visits(dataset, settings.seed, size, vision.unit, settings.batch * processes)
         # Without a bridge's caches, latents are kept in memory and features not at all.
         self.caches = caches or Caches(latents=remembered(dataset, vision, settings))
@@ -92,7 +93,7 @@ class Batches:
                 features=features,
             ),
             t=torch.tensor(
-                [timestep(one.time, self.times, self.settings) for one in chances], device=self.device
+                [self.sampling.timestep(one.time, self.times) for one in chances], device=self.device
             ),
             noise=torch.stack([one.noise for one in chances]).to(self.device),
         )

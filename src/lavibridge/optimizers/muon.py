@@ -9,13 +9,15 @@ so share. What is no matrix (gains, biases, learned tokens) is trained by AdamW,
 matrices only.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from lavibridge.optimizers.base import OptimizerFactory
 
 MOMENTUM, DECAY = 0.95, 0.05
 FIRST, SECOND, FLOOR = 0.9, 0.98, 1e-8
@@ -77,3 +79,12 @@ def orthogonal(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows col
         odd = torch.addmm(square, square, square, beta=CUBIC, alpha=QUINTIC)
         found = torch.addmm(found, odd, found, beta=LINEAR)
     return found
+
+
+class MuonFactory(OptimizerFactory):
+    """Muon for every matrix, AdamW for the rest."""
+
+    state_bytes = 4.0
+
+    def build(self, groups: Sequence[Mapping[str, Any]], weight_decay: float) -> Optimizer:
+        return Muon([dict(group) for group in groups], weight_decay=weight_decay)

@@ -10,11 +10,11 @@ from typing import final
 from jaxtyping import Bool
 from torch import Tensor
 
-from lavibridge.training.console import say
 from lavibridge.training.loop import Report, State
 from lavibridge.training.nonfinite import shorten
 from lavibridge.training.optim import Parts
-from lavibridge.training.timing import ENCODING, FEATURES, READING
+from lavibridge.training.reporting.console import say
+from lavibridge.training.reporting.timing import ENCODING, FEATURES, READING
 
 LOOKED_AT = 20
 """Steps before it is said that a weight gets no gradient."""
