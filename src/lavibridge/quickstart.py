@@ -18,7 +18,7 @@ from typing import Any
 from lavibridge.bridge import Bridge
 from lavibridge.core.device import set_threads
 from lavibridge.core.files import write_json
-from lavibridge.core.launch import refuse_parts
+from lavibridge.core.launch import require_single_process
 from lavibridge.core.lock import hold
 from lavibridge.core.log import console
 from lavibridge.evaluation.kept import is_of_another
@@ -64,7 +64,7 @@ def run_quickstart(recipe: Recipe, out: Path, *, prompts: int = PROMPTS, steps: 
     if the folder holds something else or is in use. `prompts` are measured per condition, each drawn in
     `steps` steps.
     """
-    refuse_parts("a quickstart")
+    require_single_process("a quickstart")
     set_threads()
     with hold(out):
         return _run(recipe, out, prompts, steps)

@@ -13,7 +13,7 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.errors import DataError, RunError
 from lavibridge.core.files import sha256
 from lavibridge.core.log import JsonLog, console, progress
-from lavibridge.data.pictures.read import read_picture
+from lavibridge.data.pictures.decoding import read_picture
 from lavibridge.evaluation.base import Draws, Task
 from lavibridge.evaluation.records import Key, Record, drawn_line
 from lavibridge.generation.finite import NotDrawnError

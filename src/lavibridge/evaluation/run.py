@@ -22,7 +22,7 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.errors import LaviError, RecipeError
 from lavibridge.core.files import write_json
 from lavibridge.core.identity import card_hash
-from lavibridge.core.launch import ALONE, Part
+from lavibridge.core.launch import SINGLE_PROCESS, ProcessRank
 from lavibridge.core.lock import hold, is_lock
 from lavibridge.core.log import console
 from lavibridge.evaluation.base import Draws, Task
@@ -53,7 +53,7 @@ def evaluate(
     quality: str = EXACT,
     prompts: str | None = None,
     metrics: Sequence[Named] = (),
-    part: Part = ALONE,
+    part: ProcessRank = SINGLE_PROCESS,
 ) -> dict[str, Any]:
     """Draw and judge a suite; returns what is written to results.json.
 
@@ -99,14 +99,14 @@ def evaluate(
         **made_by(bridge),
     }
     with hold(out, part), _nothing_left(out, part):
-        settings = _work(bridge, tasks[part.rank :: part.of], judges, settings, out, part)
+        settings = _work(bridge, tasks[part.rank :: part.world_size], judges, settings, out, part)
         return _put_together(tasks, judges, settings, bridge.origin, out)
 
 
 @contextmanager
-def _nothing_left(out: Path, part: Part) -> Iterator[None]:
+def _nothing_left(out: Path, part: ProcessRank) -> Iterator[None]:
     """Leave a folder that was empty as it was, where the work is refused before its first picture."""
-    is_new = part == ALONE and all(map(is_lock, out.iterdir()))
+    is_new = part == SINGLE_PROCESS and all(map(is_lock, out.iterdir()))
     try:
         yield
     except LaviError:
@@ -131,7 +131,7 @@ def _work(
     judges: Sequence[Metric],
     settings: dict[str, Any],
     out: Path,
-    part: Part,
+    part: ProcessRank,
 ) -> dict[str, Any]:
     """Draw and judge one process's part; returns what the folder's pictures are drawn with."""
     with _nothing_left(out, part):

@@ -15,8 +15,8 @@ from lavibridge.core.files import write_atomic
 from lavibridge.core.log import progress
 from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.report.page import environment
-from lavibridge.world.captions import Pair, prompts
-from lavibridge.world.checker import Verdict, check
+from lavibridge.world.captions import CaptionedScene, prompts
+from lavibridge.world.checker import CheckResult, check
 from lavibridge.world.drawing import draw
 
 STEPS, SEED = 20, 0
@@ -80,12 +80,12 @@ def render(sections: dict[str, list[Row]], models: Sequence[str], guidance: floa
     return template.render(sections=sections, tallies=tallies, models=models, settings=settings)
 
 
-def draw_image(pair: Pair) -> Image.Image:
+def draw_image(pair: CaptionedScene) -> Image.Image:
     """The scene of a pair as a picture."""
     return Image.fromarray(draw(pair.scene))
 
 
-def _shown(by: str, picture: Image.Image, pair: Pair) -> Shown:
+def _shown(by: str, picture: Image.Image, pair: CaptionedScene) -> Shown:
     verdict = check(picture, pair.spec)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
@@ -93,6 +93,6 @@ def _shown(by: str, picture: Image.Image, pair: Pair) -> Shown:
     return Shown(source=source, by=by, right=verdict.all, reasons=_wrong(verdict))
 
 
-def _wrong(verdict: Verdict) -> tuple[str, ...]:
+def _wrong(verdict: CheckResult) -> tuple[str, ...]:
     """The sentences of the clauses that are broken."""
     return tuple(verdict.reasons[name] for name, kept in verdict.clauses.items() if not kept)

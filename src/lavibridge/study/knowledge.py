@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from lavibridge.bridge import choices
-from lavibridge.connectors.parts.read_out import Choice
+from lavibridge.connectors.parts.read_out import ReadOutChoice
 from lavibridge.core.errors import LaviError
 from lavibridge.core.files import read_json, write_json
 from lavibridge.core.identity import versions
@@ -25,7 +25,7 @@ from lavibridge.training.checkpoints.run_fingerprint import section_identity
 KEPT = "ceiling.json"
 LIBRARIES = ("lavibridge", "torch", "transformers", "tokenizers")
 """Whose versions may change a ceiling; ours also says what is asked."""
-READ: TypeAdapter[Choice | None] = TypeAdapter(Choice | None)
+READ: TypeAdapter[ReadOutChoice | None] = TypeAdapter(ReadOutChoice | None)
 
 
 @dataclass(frozen=True, kw_only=True)

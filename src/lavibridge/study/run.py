@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lavibridge.core.errors import LaviError, RunError
-from lavibridge.core.launch import ALONE, Part
+from lavibridge.core.launch import SINGLE_PROCESS, ProcessRank
 from lavibridge.core.lock import hold
 from lavibridge.core.log import console
 from lavibridge.evaluation.run import evaluate
@@ -42,7 +42,7 @@ class Failure:
 
 
 def run_cells(
-    study: Study, cells: Sequence[Cell], out: Path, part: Part = ALONE, device: str = "auto"
+    study: Study, cells: Sequence[Cell], out: Path, part: ProcessRank = SINGLE_PROCESS, device: str = "auto"
 ) -> list[Failure]:
     """Make every cell that is not done; returns those that failed, with why.
 
@@ -50,10 +50,10 @@ def run_cells(
     same single cell, and draws on its own `device`. RunError, before anything is made, where a folder is that
     of another recipe.
     """
-    if part.of > 1 and len(cells) != 1:
+    if part.world_size > 1 and len(cells) != 1:
         raise RunError(
-            f"several processes (WORLD_SIZE={part.of}) make one cell together, and {len(cells)} are asked "
-            "for: name one with --only CONDITION/seed-S"
+            f"several processes (WORLD_SIZE={part.world_size}) make one cell together, and {len(cells)} are "
+            "asked for: name one with --only CONDITION/seed-S"
         )
     for cell in cells:
         if not cell.native:
@@ -69,7 +69,9 @@ def run_cells(
                 _say(f"[{number}/{len(cells)}] {cell.name}: done already")
                 continue
             _say(f"[{number}/{len(cells)}] {cell.name}")
-            with hold(out / cell.name) if part.of == 1 else nullcontext():  # parts hold what they write
+            with (
+                hold(out / cell.name) if part.world_size == 1 else nullcontext()
+            ):  # parts hold what they write
                 run_cell(study, cell, out, part, device)
         except LaviError as error:
             failures.append(Failure(cell=cell.name, reason=str(error)))
@@ -93,7 +95,7 @@ def is_outdated(study: Study, cell: Cell, out: Path) -> bool:
     return any(outdated(out / cell.name, key, use) for key, use in study.suites.items())
 
 
-def run_cell(study: Study, cell: Cell, out: Path, part: Part, device: str) -> None:
+def run_cell(study: Study, cell: Cell, out: Path, part: ProcessRank, device: str) -> None:
     """Train what is not trained, measure what is not measured."""
     folder = out / cell.name
     if cell.native:

@@ -7,7 +7,7 @@ from PIL import Image
 from lavibridge.core.errors import DataError
 from lavibridge.evaluation.base import Score, Task, unscored
 from lavibridge.evaluation.metrics.base import PictureMetric
-from lavibridge.world.checker import check, to_canvas
+from lavibridge.world.checker import check, resize_to_canvas
 from lavibridge.world.scene import Spec
 
 
@@ -33,7 +33,7 @@ class WorldMetric(PictureMetric):
 def _judge(picture: Image.Image, truth: object) -> Score:
     if not isinstance(truth, Spec):
         return unscored("the prompt has no spec of the world")
-    verdict = check(to_canvas(picture), truth)
+    verdict = check(resize_to_canvas(picture), truth)
     wrong = {name: verdict.reasons[name] for name, holds in verdict.clauses.items() if not holds}
     clauses = {name: float(holds) for name, holds in verdict.clauses.items()}
     return Score(value=float(verdict.all), clauses=clauses, detail=wrong)

@@ -15,7 +15,7 @@ import torch
 from lavibridge.core.contracts import Reading
 from lavibridge.core.identity import versions
 from lavibridge.core.tensors import weights_hash
-from lavibridge.data.pictures.read import VERSION as PIXELS
+from lavibridge.data.pictures.decoding import VERSION as PIXELS
 from lavibridge.language.base import LanguageModel
 from lavibridge.training.cache.shard import KEY_BYTES
 from lavibridge.training.data.sampler import Visit

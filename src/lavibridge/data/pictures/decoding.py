@@ -1,10 +1,10 @@
-"""Open a stranger's picture safely and make it one size.
+"""Decodes an untrusted picture safely and brings it to one size.
 
     file -> format on the list -> pixel count -> decode -> EXIF turn -> sRGB over white -> crop to size
 
-Only JPEG, PNG and WebP decoders are ever started (Pillow knows some forty others, several with a history),
-a picture's header is read before its pixels, and a header that promises too many pixels is refused unread
-(a "decompression bomb": a few kilobytes that unfold into gigabytes). Source: Pillow's security notes.
+Starts only the decoders for JPEG, PNG and WebP (Pillow has some forty others, several with past
+vulnerabilities). Reads a picture's header before its pixels and refuses a header that claims too many pixels:
+a "decompression bomb" of a few kilobytes unfolds into gigabytes. Source: Pillow's security notes.
 """
 
 import io
@@ -17,26 +17,26 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, PngImagePlugin
 
 from lavibridge.core.errors import DataError
-from lavibridge.data.pictures.profile import flat_srgb
+from lavibridge.data.pictures.icc_profile import to_srgb
 
 VERSION = 2
-"""Of what is made of a file's bytes, raised whenever pixels change; indexes and cached latents go by it."""
+"""Version of the decoding, raised whenever pixels change; indexes and cached latents depend on it."""
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 89_478_485
-"""Pixels in one picture, about 9,500 x 9,500: Pillow's own limit, at which it warns."""
+"""Maximum pixels per picture, about 9,500 x 9,500: the limit at which Pillow warns."""
 MAX_BYTES = 512 * 2**20
-"""Bytes in one file."""
+"""Maximum bytes per file."""
 # Packed texts beside a PNG's pixels, such as a whole workflow; at Pillow's own 1 MiB the picture is refused.
 PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
 
 
 def read_picture(path: Path) -> Image.Image:
-    """Decode a picture file: upright RGB; DataError says why not."""
+    """Decode a picture file to upright RGB. Raises DataError with the reason if that fails."""
     return decode(read_file(path))
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a picture file; DataError says why not."""
+    """Read the bytes of a picture file. Raises DataError with the reason if that fails."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # to open a pipe would wait for its other end
@@ -50,7 +50,7 @@ def read_file(path: Path) -> bytes:
 
 
 def check_length(length: int) -> None:
-    """DataError for a picture of no bytes, or of too many."""
+    """Raise DataError for an empty or too large file."""
     if length == 0:
         raise DataError("the file is empty (0 bytes)")
     if length > MAX_BYTES:
@@ -58,12 +58,12 @@ def check_length(length: int) -> None:
 
 
 def decode(data: bytes) -> Image.Image:
-    """An sRGB picture from a file's bytes, upright and over white; DataError says what is wrong with it."""
-    return examine(data)[0]
+    """Decode a file's bytes to upright sRGB over white. Raises DataError with the reason if that fails."""
+    return decode_with_warning(data)[0]
 
 
-def examine(data: bytes) -> tuple[Image.Image, str | None]:
-    """What `decode` makes of a file's bytes, and what was not followed on the way, if anything was not."""
+def decode_with_warning(data: bytes) -> tuple[Image.Image, str | None]:
+    """Decode a file's bytes; also return a warning if a part of the file was ignored, or None."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
@@ -71,7 +71,7 @@ def examine(data: bytes) -> tuple[Image.Image, str | None]:
                 raise DataError(f"it is {width} x {height}: more than {MAX_PIXELS:,} pixels")
             image.load()
             # A PNG begins with its header, whose ninth value is the number of bits in a sample.
-            return flat_srgb(upright(image), data[24] if image.format == "PNG" else 8)
+            return to_srgb(apply_exif_orientation(image), data[24] if image.format == "PNG" else 8)
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -84,15 +84,15 @@ def examine(data: bytes) -> tuple[Image.Image, str | None]:
         raise DataError(f"it cannot be decoded: {error}") from error
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """Turn a picture as its EXIF orientation says; broken EXIF data is left alone."""
+def apply_exif_orientation(image: Image.Image) -> Image.Image:
+    """Rotate a picture by its EXIF orientation; ignore broken EXIF data."""
     try:
         return ImageOps.exif_transpose(image)
     except Exception:  # the pixels are whole: only a tag about them is not
         return image
 
 
-def fit(image: Image.Image, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
+def scale_and_crop(image: Image.Image, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
     """Scale a picture to cover (height, width) and crop its centre."""
     height, width = size
     if image.size != (width, height):
@@ -100,11 +100,11 @@ def fit(image: Image.Image, size: tuple[int, int]) -> UInt8[np.ndarray, "height 
     return np.array(image, dtype=np.uint8)
 
 
-def to_unit(pixels: UInt8[np.ndarray, "height width 3"]) -> Float[np.ndarray, "3 height width"]:
-    """Bytes to floats in [-1, 1], channels first: what a vision model's autoencoder reads."""
+def normalize_pixels(pixels: UInt8[np.ndarray, "height width 3"]) -> Float[np.ndarray, "3 height width"]:
+    """Convert bytes to floats in [-1, 1], channels first, as a vision model's autoencoder expects."""
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32) / 127.5 - 1.0
 
 
-def refuse_bombs() -> None:
+def forbid_decompression_bombs() -> None:
     """Turn Pillow's warning about huge pictures into an error, as its documentation advises."""
     warnings.simplefilter("error", Image.DecompressionBombWarning)

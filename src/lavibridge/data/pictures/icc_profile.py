@@ -1,11 +1,11 @@
-"""Every picture as sRGB over white: what its ICC profile says that its numbers mean, and transparency.
+"""Converts every picture to sRGB over white, following its ICC profile and its transparency.
 
-    numbers --profile--> sRGB          no profile, or one that moves no colour: the numbers as they are
+    numbers --profile--> sRGB          without a profile, or with one equal to sRGB: the numbers as they are
     transparency --> over white
 
-Display P3, Adobe RGB, CMYK of a press and greys with a dot gain hold other numbers for the same colours. A
-profile that cannot be used is told, and the numbers are taken for sRGB, as viewers do. Source: the
-International Color Consortium's ICC.1:2022, by Little CMS in Pillow.
+Display P3, Adobe RGB, CMYK and greys with dot gain use other numbers for the same colours. If a profile is
+unusable, the picture gets a warning and its numbers count as sRGB, as in viewers. Source: the International
+Color Consortium's ICC.1:2022, through Little CMS in Pillow.
 """
 
 import io
@@ -14,25 +14,26 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageCms
 
-PROFILES = 16
-"""Transforms that stay in memory; a data set has few profiles."""
-SAME = 1
-"""Steps of 255 by which a profile may differ from sRGB and be sRGB: what rounding moves."""
+MAX_CACHED_TRANSFORMS = 16
+"""Transforms kept in memory; a data set has few profiles."""
+SRGB_TOLERANCE = 1
+"""Maximum difference from sRGB, in steps of 255, at which a profile counts as sRGB: the size of rounding
+errors."""
 MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-"""Colour space of a profile -> mode of the pictures that it can be of."""
+"""Colour space of a profile -> mode of the pictures it applies to."""
 
 
-def flat_srgb(image: Image.Image, depth: int) -> tuple[Image.Image, str | None]:
-    """RGB over white of any mode, and why the picture's colour profile was not followed, if it was not.
+def to_srgb(image: Image.Image, depth: int) -> tuple[Image.Image, str | None]:
+    """Convert any mode to RGB over white; also return why the colour profile was ignored, or None.
 
-    `depth` is the number of bits in a file's samples, by which a PNG writes its transparent colour.
+    `depth` is the number of bits per sample in the file, in which a PNG states its transparent colour.
     """
-    colours, alpha = apart(image, depth)
+    colours, alpha = split_alpha(image, depth)
     is_grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
     profile, fault = image.info.get("icc_profile"), None
     if profile:
         try:
-            colours = converted(colours, bytes(profile), is_grey)
+            colours = convert_to_srgb(colours, bytes(profile), is_grey)
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
             fault = f"its colour profile cannot be used ({error}); its numbers are taken for sRGB"
     colours = colours.convert("RGB")
@@ -43,8 +44,8 @@ def flat_srgb(image: Image.Image, depth: int) -> tuple[Image.Image, str | None]:
     return colours, fault
 
 
-def apart(image: Image.Image, depth: int) -> tuple[Image.Image, Image.Image | None]:
-    """A picture's colours (L, RGB or CMYK) and how opaque each place is; None where all are."""
+def split_alpha(image: Image.Image, depth: int) -> tuple[Image.Image, Image.Image | None]:
+    """Split a picture into its colours (L, RGB or CMYK) and its alpha channel, or None if it is opaque."""
     transparent = image.info.get("transparency")
     if image.mode.startswith("I"):  # 16-bit greys
         deep = np.asarray(image).astype(np.int64)
@@ -61,22 +62,22 @@ def apart(image: Image.Image, depth: int) -> tuple[Image.Image, Image.Image | No
         # Pillow scales samples to 8 bits, and leaves the transparent colour as it is in the file.
         image = image.copy()
         image.info["transparency"] = (
-            scaled(transparent, depth)
+            scale_sample(transparent, depth)
             if isinstance(transparent, int)
-            else tuple(scaled(value, depth) for value in transparent)
+            else tuple(scale_sample(value, depth) for value in transparent)
         )
     rgba = image.convert("RGBA")
     return rgba.convert("RGB"), rgba.getchannel("A")
 
 
-def scaled(value: int, depth: int) -> int:
-    """A sample of so many bits in 8 bits, as Pillow reads it."""
+def scale_sample(value: int, depth: int) -> int:
+    """Scale a sample of `depth` bits to 8 bits, as Pillow does."""
     return value >> (depth - 8) if depth > 8 else value * 255 // (2**depth - 1)
 
 
-def converted(colours: Image.Image, profile: bytes, is_grey: bool) -> Image.Image:
-    """Colours in sRGB; one of Pillow's errors, or ValueError, where the profile is broken or another's."""
-    mode, transform = transform_of(profile)
+def convert_to_srgb(colours: Image.Image, profile: bytes, is_grey: bool) -> Image.Image:
+    """Convert colours to sRGB. Raises a Pillow error or ValueError for a broken or unsuitable profile."""
+    mode, transform = srgb_transform(profile)
     if (colours.mode == "CMYK") != (mode == "CMYK") or (mode == "L" and not is_grey):
         raise ValueError(f"it is for {mode}, the picture is {'grey' if is_grey else colours.mode}")
     if transform is None:
@@ -86,9 +87,9 @@ def converted(colours: Image.Image, profile: bytes, is_grey: bool) -> Image.Imag
     return transform.apply(colours.convert(mode))
 
 
-@lru_cache(maxsize=PROFILES)
-def transform_of(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
-    """The mode that a profile is for, and what makes sRGB of it; None where it is sRGB itself."""
+@lru_cache(maxsize=MAX_CACHED_TRANSFORMS)
+def srgb_transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
+    """Return the mode of a profile and its transform to sRGB, or None as the transform if it is sRGB itself."""
     opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     space = opened.profile.xcolor_space.strip()
     if space not in MODES:
@@ -104,13 +105,13 @@ def transform_of(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None
     )
     if mode == "CMYK":
         return mode, transform
-    probe = Image.fromarray(_every(mode))
+    probe = Image.fromarray(_probe_colours(mode))
     before, after = (np.asarray(each.convert("RGB")).astype(int) for each in (probe, transform.apply(probe)))
-    return mode, None if np.abs(before - after).max() <= SAME else transform
+    return mode, None if np.abs(before - after).max() <= SRGB_TOLERANCE else transform
 
 
-def _every(mode: str) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
-    """Every grey, or colours from everywhere."""
+def _probe_colours(mode: str) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+    """Return every grey, or a grid over all colours."""
     if mode == "L":
         return np.arange(256, dtype=np.uint8)[None]
     steps = np.linspace(0, 255, 18).astype(np.uint8)
