@@ -1,4 +1,4 @@
-"""Pages that MkDocs builds from elsewhere: the project's own documents, the command line, recipes, public names.
+"""Pages that MkDocs builds from elsewhere: the project's documents, commands, recipes, public names.
 
     README.md, LOG.md, ...  -> index.md, project/*.md     links between them and docs/ still lead there
     lavibridge.__all__      -> reference/python.md
@@ -13,21 +13,21 @@ import posixpath
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-import click
 import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from pydantic import BaseModel
 
 import lavibridge
 from lavibridge.cli.main import app
-from lavibridge.cli.show import fields
+from lavibridge.cli.show import fields, first_line
 from lavibridge.core.registry import kinds, load
-from lavibridge.recipes import training
 from lavibridge.recipes.recipe import Recipe
+from lavibridge.recipes.sections import ROOMS
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -49,6 +49,8 @@ CONTRACTS = (
     ("Evaluation", "lavibridge.evaluation.base"),
 )
 """Heading -> what a new component of the kind promises."""
+WIDTH = 84
+"""Characters of a line of help."""
 LOADS = re.compile(
     r"<(?:script|img|iframe|source|video|audio|embed)\b[^>]*\bsrc=[\"']?(?:https?:)?//[^\s\"'>]+"
     r"|<link\b(?=[^>]*rel=[\"']?(?:stylesheet|icon|preload|preconnect|dns-prefetch|prefetch))[^>]*"
@@ -143,47 +145,34 @@ def contracts_page() -> str:
 def recipe_page() -> str:
     """Every field of a recipe, with default and meaning."""
     text = [
-        "# Recipe\n\nA recipe is one YAML file that defines a run. Any field can be set on the command line by "
-        "its path, such as `training.steps=2000`. `lavi show RECIPE` prints a recipe with these "
-        "explanations.\n\n::: lavibridge.recipes.recipe.Recipe\n    options: {members: false}\n"
+        "# Recipe\n\nA recipe is one YAML file that defines a run. Any field can be set on the command line "
+        "by its path, such as `training.steps=2000`. `lavi show RECIPE` prints a recipe with these "
+        "explanations.\n\n| section | what it holds |\n| --- | --- |"
     ]
-    for name, section in Recipe.model_fields.items():
-        if name in ("lora", "training", "preview"):
-            text.append(_section(name, section.annotation))
-    for name, room in {
-        "language": "language",
-        "vision": "vision",
-        "connector": "connectors",
-        "data": "data",
-    }.items():
-        text.append(f"## {name}\n\nThe fields of a kind stand beside `kind: NAME`.\n")
-        text += [_kind(name, room, kind) for kind in kinds(room)]
+    text += [f"| [`{name}`](#{name}) | {field.description} |" for name, field in Recipe.model_fields.items()]
+    for name, field in Recipe.model_fields.items():
+        text.append(f"\n## {name}\n")
+        if name in ROOMS:
+            text.append("A kind's fields stand beside `kind: NAME`.\n")
+            text += [_kind(name, ROOMS[name], kind) for kind in kinds(ROOMS[name])]
+        else:
+            text += _section(field.annotation)
     return "\n".join(text)
 
 
-def _section(name: str, model: Any) -> str:
+def _section(model: Any) -> Iterator[str]:
     """A section's fields, and below them those of the sections inside it."""
-    inner = [
-        each
-        for each in vars(training).values()
-        if inspect.isclass(each) and any(each is part for part in _parts(model))
-    ]
-    return "\n".join(
-        [f"## {name}\n\n{_table(model)}", *(f"### {each.__name__}\n\n{_table(each)}" for each in inner)]
-    )
-
-
-def _parts(model: Any) -> Iterator[Any]:
-    """The models among the types of a model's fields."""
-    for field in model.model_fields.values():
-        yield field.annotation
-        yield from getattr(field.annotation, "__args__", ())
+    yield _table(model)
+    for name, field in model.model_fields.items():
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if inspect.isclass(inner) and issubclass(inner, BaseModel):
+                yield f"### {name}\n\n{first_line(inner.__doc__)}\n\n{_table(inner)}"
 
 
 def _kind(section: str, room: str, kind: str) -> str:
     component = load(room, kind)
-    first = (inspect.getmodule(component).__doc__ or "").strip().splitlines()[0]
-    return f"### {section} `{kind}`\n\n{first}\n\n{_table(component.Config)}"
+    about = first_line(inspect.getmodule(component).__doc__)
+    return f"### {section} `{kind}`\n\n{about}\n\n{_table(component.Config)}"
 
 
 def _table(model: Any) -> str:
@@ -201,7 +190,8 @@ def command_page() -> str:
 
 
 def _command(command: Any, path: str, level: int) -> Iterator[str]:
-    context = click.Context(command, info_name=path, max_content_width=96, terminal_width=96)
+    settings = {**command.context_settings, "max_content_width": WIDTH, "terminal_width": WIDTH}
+    context = command.context_class(command, info_name=path, **settings)
     yield f"{'#' * min(level, 4)} {path}\n\n```text\n{command.get_help(context).strip()}\n```\n"
     for name, verb in sorted(getattr(command, "commands", {}).items()):
         yield from _command(verb, f"{path} {name}", level + (path != "lavi"))
