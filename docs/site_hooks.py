@@ -153,8 +153,7 @@ def recipe_page() -> str:
     for name, field in Recipe.model_fields.items():
         text.append(f"\n## {name}\n")
         if name in ROOMS:
-            text.append("A kind's fields stand beside `kind: NAME`.\n")
-            text += [_kind(name, ROOMS[name], kind) for kind in kinds(ROOMS[name])]
+            text += _kinds(name)
         else:
             text += _section(field.annotation)
     return "\n".join(text)
@@ -169,18 +168,33 @@ def _section(model: Any) -> Iterator[str]:
                 yield f"### {name}\n\n{first_line(inner.__doc__)}\n\n{_table(inner)}"
 
 
-def _kind(section: str, room: str, kind: str) -> str:
-    component = load(room, kind)
-    about = first_line(inspect.getmodule(component).__doc__)
-    return f"### {section} `{kind}`\n\n{about}\n\n{_table(component.Config)}"
+def _kinds(section: str) -> Iterator[str]:
+    """The fields that all kinds of a section share, and below them each kind's own."""
+    configs = {kind: load(ROOMS[section], kind).Config for kind in kinds(ROOMS[section])}
+    shared = set.intersection(*(set(_entries(config)) for config in configs.values()))
+    first = next(iter(configs.values()))
+    yield "Every kind has these fields beside `kind: NAME`:\n"
+    yield "\n".join(entry for entry in _entries(first) if entry in shared) + "\n"
+    for kind, config in configs.items():
+        about = first_line(inspect.getmodule(load(ROOMS[section], kind)).__doc__)
+        own = [entry for entry in _entries(config) if entry not in shared]
+        yield "\n".join([f"### {section} `{kind}`\n\n{about}\n", *own, ""])
 
 
 def _table(model: Any) -> str:
-    """A model's fields as a list of definitions."""
-    lines = []
+    """A model's fields as a list."""
+    return "\n".join(_entries(model)) + "\n"
+
+
+def _entries(model: Any) -> list[str]:
+    """Each field with its type, default and meaning, as one entry of a list."""
+    entries: list[str] = []
     for line in fields(model):
-        lines.append(f"- `{line}`  " if not line.startswith(" ") else f"  {line.strip()}")
-    return "\n".join(lines) + "\n"
+        if line.startswith(" "):
+            entries[-1] += f"\n  {line.strip()}"
+        else:
+            entries.append(f"- `{line.replace('lavibridge.', '')}`  ")
+    return entries
 
 
 def command_page() -> str:
