@@ -16,7 +16,7 @@ from lavibridge.bridge.store import checkpoints
 from lavibridge.core.contracts import Batch
 from lavibridge.core.errors import ModelError, RecipeError, RunError
 from lavibridge.core.files import sha256
-from lavibridge.report.records import read_run
+from lavibridge.report.run_record import read_run
 
 PAIRS = [("t5", "sd"), ("llama", "sd"), ("bert", "pixart"), ("clip", "pixart")]
 PROMPTS = ["a red cat", "a much longer prompt: a boat beside a house, and a tree behind it"]

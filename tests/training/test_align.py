@@ -22,7 +22,7 @@ from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.training import Training
 from lavibridge.report.curves import curves
-from lavibridge.report.records import read_run
+from lavibridge.report.run_record import read_run
 from lavibridge.training.align import Queries, check_alignable, collect_queries, missed, with_noise
 from lavibridge.training.batches import Batches
 from lavibridge.training.checkpoint import checkpoints

@@ -16,8 +16,8 @@ from torch.nn import functional
 from transformers import CLIPImageProcessorPil, ResNetForImageClassification
 
 from lavibridge.core.files import models_folder
-from lavibridge.evaluation.networks import Network
-from lavibridge.evaluation.pairing import Pairing
+from lavibridge.evaluation.dual_encoder import DualEncoder
+from lavibridge.evaluation.networks import PretrainedNetwork
 from lavibridge.world.captions import Pair
 from lavibridge.world.drawing import draw
 from lavibridge.world.scene import Spec
@@ -29,7 +29,7 @@ Judge = Callable[[Sequence[Image.Image], Sequence[Pair]], list[float]]
 
 def clip_judge() -> Judge:
     """Scores by mini-clip."""
-    pairing = Pairing(Network("mini-clip"))
+    pairing = DualEncoder(PretrainedNetwork("mini-clip"))
 
     def judge(pictures: Sequence[Image.Image], pairs: Sequence[Pair]) -> list[float]:
         found: list[float] = []
