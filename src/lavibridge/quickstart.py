@@ -21,7 +21,7 @@ from lavibridge.core.files import write_json
 from lavibridge.core.launch import require_single_process
 from lavibridge.core.lock import hold
 from lavibridge.core.log import console
-from lavibridge.evaluation.kept import is_of_another
+from lavibridge.evaluation.provenance import holds_other_images
 from lavibridge.evaluation.run import evaluate
 from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.generation.sheet import contact_sheet, save_png
@@ -139,7 +139,7 @@ def _draw_sheet(conditions: list[Condition], path: Path, steps: int) -> None:
 
 def _measure(condition: Condition, prompts: int, steps: int) -> dict[str, Any]:
     """Measure a condition; pictures of its bridge before more training give way to new ones."""
-    if is_of_another(condition.folder, condition.bridge):
+    if holds_other_images(condition.folder, condition.bridge):
         console.print(f"{condition.folder} is of another bridge: drawn anew", soft_wrap=True)
         shutil.rmtree(condition.folder)
     return evaluate(

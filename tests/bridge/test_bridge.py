@@ -18,7 +18,7 @@ from lavibridge.core.errors import ModelError, RecipeError, RunError
 from lavibridge.core.files import sha256
 from lavibridge.recipes.sections import component, read_kind
 from lavibridge.recipes.training import WEIGHTING
-from lavibridge.report.records import read_run
+from lavibridge.report.run_record import read_run
 
 PAIRS = [("t5", "sd"), ("llama", "sd"), ("bert", "pixart"), ("clip", "pixart")]
 PROMPTS = ["a red cat", "a much longer prompt: a boat beside a house, and a tree behind it"]

@@ -24,7 +24,7 @@ from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.training import Alignment, Training
 from lavibridge.report.curves import curves
-from lavibridge.report.records import read_run
+from lavibridge.report.run_record import read_run
 from lavibridge.training.checkpoints.checkpoint import checkpoints
 from lavibridge.training.data.batches import Batches
 from lavibridge.training.objectives.alignment import (

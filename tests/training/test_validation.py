@@ -17,7 +17,7 @@ from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.training import Validation
 from lavibridge.report.curves import curves
-from lavibridge.report.records import read_run
+from lavibridge.report.run_record import read_run
 from lavibridge.training.build import build_bridge
 from lavibridge.training.data.batches import Batches
 from lavibridge.training.data.held_out import Subset, hold_out, place

@@ -23,7 +23,7 @@ STEPS, SEED = 20, 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class GalleryImage:
     """A picture in the page, with its verdict in words."""
 
     source: str
@@ -35,11 +35,11 @@ class Shown:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class GalleryRow:
     """A caption, its scene, and the drawings."""
 
     caption: str
-    shown: tuple[Shown, ...]
+    shown: tuple[GalleryImage, ...]
 
 
 def write_gallery(
@@ -61,12 +61,12 @@ def write_gallery(
                 columns.append([_shown(name, one, pair) for one, pair in zip(drawn, pairs, strict=True)])
                 bar.advance(task, count)
             rows = zip(pairs, zip(*columns, strict=True), strict=True)
-            sections[category] = [Row(caption=pair.caption, shown=shown) for pair, shown in rows]
+            sections[category] = [GalleryRow(caption=pair.caption, shown=shown) for pair, shown in rows]
     write_atomic(page, render(sections, tuple(pipes), guidance))
     return page
 
 
-def render(sections: dict[str, list[Row]], models: Sequence[str], guidance: float) -> str:
+def render(sections: dict[str, list[GalleryRow]], models: Sequence[str], guidance: float) -> str:
     """The page as text, with the share of right pictures over each column."""
     tallies = {
         category: [
@@ -85,12 +85,12 @@ def draw_image(pair: CaptionedScene) -> Image.Image:
     return Image.fromarray(draw(pair.scene))
 
 
-def _shown(by: str, picture: Image.Image, pair: CaptionedScene) -> Shown:
+def _shown(by: str, picture: Image.Image, pair: CaptionedScene) -> GalleryImage:
     verdict = check(picture, pair.spec)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Shown(source=source, by=by, right=verdict.all, reasons=_wrong(verdict))
+    return GalleryImage(source=source, by=by, right=verdict.all, reasons=_wrong(verdict))
 
 
 def _wrong(verdict: CheckResult) -> tuple[str, ...]:

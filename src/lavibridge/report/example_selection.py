@@ -9,9 +9,9 @@ from statistics import fmean
 from typing import Any
 
 from lavibridge.evaluation.records import Key, Record
-from lavibridge.report.evaluations import Evaluation, Group
-from lavibridge.report.scores import pairs
-from lavibridge.report.verdicts import case
+from lavibridge.report.evaluations import Evaluation, EvaluationGroup
+from lavibridge.report.examples import case
+from lavibridge.report.score_tables import pairs
 
 ROWS = 8
 """Prompts shown side by side."""
@@ -21,7 +21,7 @@ CASES = 4
 Records = Mapping[Key, Record]
 
 
-def side_by_side(groups: Sequence[Group]) -> list[dict[str, Any]]:
+def side_by_side(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
     """For each group, prompts that all of its evaluations have drawn: {suite, version, columns, rows, of}."""
     found = []
     for group in groups:
@@ -43,7 +43,7 @@ def side_by_side(groups: Sequence[Group]) -> list[dict[str, Any]]:
     return found
 
 
-def extremes(groups: Sequence[Group]) -> list[dict[str, Any]]:
+def extremes(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
     """The worst and the best of each run's own pictures by each metric: {suite, metric, by, worst, best}.
 
     Of equal scores, the worst keep the fewest clauses, and the best had the most to keep.
@@ -70,7 +70,7 @@ def extremes(groups: Sequence[Group]) -> list[dict[str, Any]]:
     return found
 
 
-def disputed(groups: Sequence[Group]) -> list[dict[str, Any]]:
+def disputed(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
     """Prompts on which two runs differ most: {suite, metric, first, second, first_ahead, second_ahead}."""
     found = []
     for group in groups:

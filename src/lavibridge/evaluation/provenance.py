@@ -20,13 +20,13 @@ from lavibridge.bridge.store import saved_as
 from lavibridge.core.errors import RunError
 from lavibridge.core.files import read_json, write_json
 from lavibridge.core.identity import card_hash
-from lavibridge.evaluation.base import Draws
+from lavibridge.evaluation.base import ImageGenerator
 from lavibridge.evaluation.records import Key, Record, read_records
 
 SETTINGS = "settings.json"
 RESULTS = "results.json"
 ADVICE = "give another --out, or delete images and records*.jsonl there to draw anew"
-OLD = (
+UNKNOWN_PROVENANCE = (
     "was evaluated by an earlier version of lavibridge, which did not note down which bridge it was: its "
     "pictures may be another checkpoint's"
 )
@@ -34,7 +34,7 @@ PLACES = ("folder", "pictures")
 """What an origin says of where something lies, which decides nothing."""
 
 
-def made_by(bridge: Bridge | Draws) -> dict[str, dict[str, str]]:
+def provenance_of(bridge: Bridge | ImageGenerator) -> dict[str, dict[str, str]]:
     """What draws, by content, and with which libraries and device."""
     if isinstance(bridge, Bridge):
         return {"drawn_by": identity(bridge), "made_with": surroundings(bridge)}
@@ -42,7 +42,7 @@ def made_by(bridge: Bridge | Draws) -> dict[str, dict[str, str]]:
     return {"drawn_by": told, "made_with": {}}
 
 
-def settle(
+def resolve_settings(
     out: Path, settings: Mapping[str, Any], records: Mapping[Key, Record], is_complete: bool
 ) -> dict[str, Any]:
     """The settings that a folder's pictures are drawn with, noted in it.
@@ -56,8 +56,8 @@ def settle(
         return now
     before = read_json(out / SETTINGS) if (out / SETTINGS).is_file() else None
     if not isinstance(before, dict) or "drawn_by" not in before:
-        raise RunError(f"{out} {OLD}; {ADVICE}")
-    check_one(out, records, card_hash(before))
+        raise RunError(f"{out} {UNKNOWN_PROVENANCE}; {ADVICE}")
+    check_provenance(out, records, card_hash(before))
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if not changed or (changed == ["made_with"] and is_complete):
         return before
@@ -71,15 +71,15 @@ def settle(
     raise RunError(f"{out} holds pictures drawn with {then}, not {today}: {ADVICE}")
 
 
-def is_of_another(out: Path, bridge: Bridge | Draws) -> bool:
+def holds_other_images(out: Path, bridge: Bridge | ImageGenerator) -> bool:
     """Whether a folder holds pictures that this bridge has not drawn, or that nobody knows by which."""
     if not any(out.glob("records*.jsonl")):
         return False
     before = read_json(out / SETTINGS) if (out / SETTINGS).is_file() else {}
-    return any(before.get(name) != value for name, value in made_by(bridge).items())
+    return any(before.get(name) != value for name, value in provenance_of(bridge).items())
 
 
-def check_one(out: Path, records: Mapping[Key, Record], drawn_with: str) -> None:
+def check_provenance(out: Path, records: Mapping[Key, Record], drawn_with: str) -> None:
     """RunError where not all records are of pictures that were drawn with these settings."""
     others = sum(record.drawn_with != drawn_with for record in records.values())
     if others:
@@ -98,21 +98,21 @@ def read_results(folder: Path) -> Mapping[str, Any]:
     if not isinstance(found, dict) or "metrics" not in found:
         raise RunError(f"{path} is of an older version: evaluate anew")
     if "drawn_with" not in found:
-        raise RunError(f"{folder} {OLD}: evaluate anew, into another --out")
+        raise RunError(f"{folder} {UNKNOWN_PROVENANCE}: evaluate anew, into another --out")
     return found
 
 
-def is_of_run(run: Path, results: Mapping[str, Any]) -> bool:
+def matches_run(run: Path, results: Mapping[str, Any]) -> bool:
     """Whether results are of the bridge that a run holds now, as far as both say which one that is."""
     now = saved_as(run)
     return now is None or (results.get("bridge") or {}).get("sha256", now) == now
 
 
-def records_of(folder: Path, results: Mapping[str, Any]) -> dict[Key, Record]:
+def read_scored_records(folder: Path, results: Mapping[str, Any]) -> dict[Key, Record]:
     """The records that results are made of: scores under their cards, of pictures of their bridge."""
     cards = {name: card_hash(each["card"]) for name, each in results["metrics"].items() if "all" in each}
     records = read_records(folder, cards)
-    check_one(folder, records, results["drawn_with"])
+    check_provenance(folder, records, results["drawn_with"])
     return records
 
 

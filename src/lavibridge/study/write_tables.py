@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.files import write_atomic, write_json
-from lavibridge.study import texts
-from lavibridge.study.knowledge import Ceiling
-from lavibridge.study.table import Line, Table
+from lavibridge.study import formatting
+from lavibridge.study.ceiling_cache import Ceiling
+from lavibridge.study.table import ResultRow, StudyTable
 
 CEILINGS = {"color": "Ceiling, colour", "shape": "Ceiling, shape"}
 CEILING_NOTE = (
@@ -29,7 +29,7 @@ COLUMNS = (
 )
 
 
-def write_tables(table: Table, ceilings: Mapping[str, Ceiling], out: Path) -> str:
+def write_tables(table: StudyTable, ceilings: Mapping[str, Ceiling], out: Path) -> str:
     """Write all three, and return the Markdown."""
     text = markdown(table, ceilings)
     write_atomic(out / "table.md", text)
@@ -42,20 +42,18 @@ def write_tables(table: Table, ceilings: Mapping[str, Ceiling], out: Path) -> st
     return text
 
 
-def markdown(table: Table, ceilings: Mapping[str, Ceiling]) -> str:
+def markdown(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> str:
     """The table, the differences from the baseline, the claims, and what is not there."""
     study, labels = table.study, tuple(table.labels.values())
-    parts = [f"# {study.name}", study.question, study.notes.strip(), texts.HOW]
-    rows = [
-        [_named(line), *(_value(line, name) for name in table.labels), _size(line)] for line in table.lines
-    ]
+    parts = [f"# {study.name}", study.question, study.notes.strip(), formatting.HOW]
+    rows = [[_named(row), *(_value(row, name) for name in table.labels), _size(row)] for row in table.rows]
     parts.append(_grid(["", *labels, "n"], rows + _ceiling_rows(table, ceilings)))
     if ceilings:
         parts.append(CEILING_NOTE)
     others = [name for name in table.labels if name != table.baseline]
     if others:
         parts.append(f"Differences from {table.labels[table.baseline]}:")
-        rows = [[_named(line), *(_change(line, name) for name in others)] for line in table.lines]
+        rows = [[_named(row), *(_change(row, name) for name in others)] for row in table.rows]
         parts.append(_grid(["", *(table.labels[name] for name in others)], rows))
     if study.claims:
         parts += ["## Claims", *_claims(table)]
@@ -69,7 +67,7 @@ def markdown(table: Table, ceilings: Mapping[str, Ceiling]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def as_json(table: Table, ceilings: Mapping[str, Ceiling]) -> dict[str, Any]:
+def as_json(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> dict[str, Any]:
     """Everything, with null for what is not a number."""
     found: dict[str, Any] = _plain(
         {
@@ -79,11 +77,11 @@ def as_json(table: Table, ceilings: Mapping[str, Ceiling]) -> dict[str, Any]:
             "conditions": dict(table.labels),
             "rows": [
                 {
-                    **line.row.model_dump(mode="json"),
-                    "unit": line.unit,
-                    "entries": {name: asdict(entry) for name, entry in line.entries.items()},
+                    **row.spec.model_dump(mode="json"),
+                    "unit": row.unit,
+                    "entries": {name: asdict(entry) for name, entry in row.entries.items()},
                 }
-                for line in table.lines
+                for row in table.rows
             ],
             "claims": [
                 {**claim.model_dump(mode="json"), "verdicts": [asdict(each) for each in verdicts]}
@@ -103,13 +101,15 @@ def as_json(table: Table, ceilings: Mapping[str, Ceiling]) -> dict[str, Any]:
     return found
 
 
-def _ceiling_rows(table: Table, ceilings: Mapping[str, Ceiling]) -> list[list[str]]:
+def _ceiling_rows(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> list[list[str]]:
     if not ceilings:
         return []
     rows = []
     for what, title in CEILINGS.items():
         cells = [
-            texts.value(ceilings[name]["read"][what], "share") if name in ceilings else texts.NOTHING
+            formatting.format_value(ceilings[name]["read"][what], "share")
+            if name in ceilings
+            else formatting.EMPTY
             for name in table.labels
         ]
         some = next(iter(ceilings.values()))["read"][what]
@@ -117,12 +117,12 @@ def _ceiling_rows(table: Table, ceilings: Mapping[str, Ceiling]) -> list[list[st
     return rows
 
 
-def _layers(table: Table, ceilings: Mapping[str, Ceiling]) -> Iterator[str]:
+def _layers(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> Iterator[str]:
     """Each language model's layers; conditions that share one model share its table."""
     told: dict[str, list[str]] = {}
     for name, found in ceilings.items():
         rows = [
-            [layer, *(texts.value(each[what], "share") for what in CEILINGS)]
+            [layer, *(formatting.format_value(each[what], "share") for what in CEILINGS)]
             for layer, each in found.items()
             if layer != "read"
         ]
@@ -132,7 +132,7 @@ def _layers(table: Table, ceilings: Mapping[str, Ceiling]) -> Iterator[str]:
         yield text
 
 
-def _claims(table: Table) -> Iterator[str]:
+def _claims(table: StudyTable) -> Iterator[str]:
     for claim, verdicts in zip(table.study.claims, table.verdicts, strict=True):
         yield f"{claim.says} ({table.labels[claim.better]} against {table.labels[claim.than]})"
         yield _grid(
@@ -141,9 +141,9 @@ def _claims(table: Table) -> Iterator[str]:
                 [
                     each.row,
                     each.verdict,
-                    texts.NOTHING
+                    formatting.EMPTY
                     if each.difference is None
-                    else texts.change(each.difference, table.unit(each.row), each.difference.p),
+                    else formatting.format_change(each.difference, table.unit(each.row), each.difference.p),
                 ]
                 for each in verdicts
             ],
@@ -151,50 +151,50 @@ def _claims(table: Table) -> Iterator[str]:
 
 
 def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    rows = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
-def _named(line: Line) -> str:
-    return f"{line.row.name} (lower is better)" if line.row.better == "lower" else line.row.name
+def _named(row: ResultRow) -> str:
+    return f"{row.spec.name} (lower is better)" if row.spec.better == "lower" else row.spec.name
 
 
-def _value(line: Line, name: str) -> str:
-    if name not in line.entries:
-        return texts.NOTHING
-    text = texts.value(line.entries[name].value, line.unit)
-    return f"**{text}**" if line.best() == name else text
+def _value(row: ResultRow, name: str) -> str:
+    if name not in row.entries:
+        return formatting.EMPTY
+    text = formatting.format_value(row.entries[name].value, row.unit)
+    return f"**{text}**" if row.best() == name else text
 
 
-def _change(line: Line, name: str) -> str:
-    entry = line.entries.get(name)
+def _change(row: ResultRow, name: str) -> str:
+    entry = row.entries.get(name)
     if entry is None or entry.difference is None:
-        return texts.NOTHING
-    return texts.change(entry.difference, line.unit, entry.p_holm)
+        return formatting.EMPTY
+    return formatting.format_change(entry.difference, row.unit, entry.p_holm)
 
 
-def _size(line: Line) -> str:
+def _size(row: ResultRow) -> str:
     """The size on which most stand; the JSON has each one's."""
-    sizes = [texts.size(entry.value) for entry in line.entries.values()]
-    return "; ".join(dict.fromkeys(sizes)) or texts.NOTHING
+    sizes = [formatting.format_size(entry.value) for entry in row.entries.values()]
+    return "; ".join(dict.fromkeys(sizes)) or formatting.EMPTY
 
 
-def _flat(table: Table) -> Iterator[dict[str, Any]]:
-    for line in table.lines:
-        row = line.row
-        for name, entry in line.entries.items():
+def _flat(table: StudyTable) -> Iterator[dict[str, Any]]:
+    for row in table.rows:
+        spec = row.spec
+        for name, entry in row.entries.items():
             value, change = entry.value, entry.difference
             yield {
                 "study": table.study.name,
                 "condition": name,
                 "label": table.labels[name],
-                "row": row.name,
-                "suite": row.suite,
-                "metric": row.metric,
-                "categories": " ".join(row.categories or ()),
-                "clause": row.clause or "",
-                "better": row.better,
-                "unit": line.unit,
+                "row": spec.name,
+                "suite": spec.suite,
+                "metric": spec.metric,
+                "categories": " ".join(spec.categories or ()),
+                "clause": spec.clause or "",
+                "better": spec.better,
+                "unit": row.unit,
                 **_plain(
                     {
                         key: getattr(value, key)

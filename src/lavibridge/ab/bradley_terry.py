@@ -61,7 +61,7 @@ class Strengths:
         return mean, mean - reach, mean + reach
 
 
-def fit(ballots: Ballots, runs: int) -> Strengths | None:
+def fit_strengths(ballots: Ballots, runs: int) -> Strengths | None:
     """The strengths with the highest likelihood; None where there is no highest: see `is_finite`."""
     if not is_finite(ballots, runs):
         return None

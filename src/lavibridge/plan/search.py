@@ -1,7 +1,7 @@
 """What to change when a run does not fit: the fastest choice of batch, checkpointing and frozen formats.
 
-Pictures per step stay as the recipe has them: a smaller batch means more passes. Memory and work of a pass
-grow linearly with the batch, so that two metered batches tell all.
+Pictures per step stay as the recipe has them: a smaller batch means more passes. Memory and work
+of a pass grow linearly with the batch, so two metered batches are enough.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lavibridge.plan.devices import Device
-from lavibridge.plan.estimate import Costs, costs
-from lavibridge.plan.meta_model import changed, outline
+from lavibridge.plan.estimate import CostEstimate, estimate_costs
+from lavibridge.plan.meta_model import build_meta_bridge, with_changes
 from lavibridge.plan.meter import Operation
 from lavibridge.recipes.recipe import Recipe
 
@@ -21,7 +21,7 @@ Changes = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class Configuration:
     """A way to run the recipe on a device."""
 
     settings: tuple[str, ...]
@@ -34,7 +34,9 @@ class Choice:
     """Of a step."""
 
 
-def choices(recipe: Recipe, device: Device, tokens: int | None, tick: Callable[[], None]) -> list[Choice]:
+def search_configurations(
+    recipe: Recipe, device: Device, tokens: int | None, tick: Callable[[], None]
+) -> list[Configuration]:
     """Ways that fit, the fastest first, without those that change more and gain nothing.
 
     ``tick`` hears of each that was looked at.
@@ -44,7 +46,7 @@ def choices(recipe: Recipe, device: Device, tokens: int | None, tick: Callable[[
         best = _best(recipe, changes, device, tokens)
         found += [] if best is None else [best]
         tick()
-    kept: list[Choice] = []
+    kept: list[Configuration] = []
     for each in sorted(found, key=lambda each: each.seconds):
         if not any(set(faster.settings) <= set(each.settings) for faster in kept):
             kept.append(each)
@@ -66,11 +68,11 @@ def variants(recipe: Recipe) -> list[Changes]:
     return [*kept, *({**each, "training": {"checkpointing": True}} for each in kept)]
 
 
-def _best(recipe: Recipe, changes: Changes, device: Device, tokens: int | None) -> Choice | None:
+def _best(recipe: Recipe, changes: Changes, device: Device, tokens: int | None) -> Configuration | None:
     """The largest batch of a variant that fits, as the pictures of a step divide."""
-    variant = changed(recipe, changes)
-    bridge = outline(variant)
-    one, two = (costs(variant, bridge, batch, tokens, device.type) for batch in (1, 2))
+    variant = with_changes(recipe, changes)
+    bridge = build_meta_bridge(variant)
+    one, two = (estimate_costs(variant, bridge, batch, tokens, device.type) for batch in (1, 2))
     settings = recipe.training
     pictures = settings.batch * settings.accumulate
     for batch in range(pictures, 0, -1):
@@ -79,14 +81,16 @@ def _best(recipe: Recipe, changes: Changes, device: Device, tokens: int | None) 
         memory = one.memory.total + (batch - 1) * (two.memory.total - one.memory.total)
         if memory <= SHARE * device.memory:
             passes = pictures // batch
-            sized = changed(variant, {"training": {"batch": batch, "accumulate": passes}})
+            sized = with_changes(variant, {"training": {"batch": batch, "accumulate": passes}})
             seconds = scaled(one, two, batch).step_seconds(sized, device)
             said = _said({**changes, "training": {**changes.get("training", {}), **_sizes(recipe, batch)}})
-            return Choice(settings=said, batch=batch, accumulate=passes, memory=memory, seconds=seconds)
+            return Configuration(
+                settings=said, batch=batch, accumulate=passes, memory=memory, seconds=seconds
+            )
     return None
 
 
-def scaled(one: Costs, two: Costs, batch: int) -> Costs:
+def scaled(one: CostEstimate, two: CostEstimate, batch: int) -> CostEstimate:
     """The costs of a larger batch, from those of 1 and of 2."""
     operations = tuple(
         Operation(a.part, _line(a.flops, b.flops, batch), _line(a.traffic, b.traffic, batch), a.is_half)

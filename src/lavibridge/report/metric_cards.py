@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lavibridge.core.identity import card_hash
-from lavibridge.report.evaluations import Group
-from lavibridge.report.records import RunRecord
+from lavibridge.report.evaluations import EvaluationGroup
+from lavibridge.report.run_record import RunRecord
 
 
-def metric_cards(groups: Sequence[Group]) -> list[dict[str, Any]]:
+def metric_cards(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
     """A card for each suite, metric and way of measuring it, with the evaluations that it holds for."""
     found: dict[tuple[int, str, str], dict[str, Any]] = {}
     for number, group in enumerate(groups):

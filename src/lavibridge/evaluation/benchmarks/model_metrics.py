@@ -9,15 +9,15 @@ from pydantic import Field
 
 from lavibridge.evaluation.benchmarks.boxes import Box
 from lavibridge.evaluation.benchmarks.cards import with_networks
-from lavibridge.evaluation.benchmarks.chat import Chat
 from lavibridge.evaluation.benchmarks.detectors.base import Detector, find_detector
-from lavibridge.evaluation.metrics.base import PictureMetric
+from lavibridge.evaluation.benchmarks.image_text_model import ImageTextModel
+from lavibridge.evaluation.metrics.base import ImageMetric
 
 
-class AskingMetric(PictureMetric, ABC):
+class VisualQuestionMetric(ImageMetric, ABC):
     """A metric that asks an image-text model."""
 
-    class Config(PictureMetric.Config):
+    class Config(ImageMetric.Config):
         """The options of such a metric."""
 
         model: str = "Qwen/Qwen3-VL-8B-Instruct"
@@ -25,26 +25,29 @@ class AskingMetric(PictureMetric, ABC):
         dtype: Literal["bfloat16", "float32"] = "bfloat16"
         """The precision that it answers in."""
 
-    config: "AskingMetric.Config"
+    config: "VisualQuestionMetric.Config"
 
-    def __init__(self, config: "AskingMetric.Config") -> None:
+    def __init__(self, config: "VisualQuestionMetric.Config") -> None:
         """Find the model; ModelError where it is absent."""
         super().__init__(config)
-        self.chat = Chat(config.model, config.dtype)
+        self.image_text_model = ImageTextModel(config.model, config.dtype)
 
     def card(self) -> dict[str, Any]:
         """Its options and its model."""
-        return {**with_networks(super().card(), {"model": self.chat.network}), "resize": "the model's own"}
+        return {
+            **with_networks(super().card(), {"model": self.image_text_model.network}),
+            "resize": "the model's own",
+        }
 
     def free(self) -> None:
         """Let go of the model."""
-        self.chat.network.free()
+        self.image_text_model.network.free()
 
 
-class DetectingMetric(PictureMetric, ABC):
+class DetectorMetric(ImageMetric, ABC):
     """A metric that asks a detector of things."""
 
-    class Config(PictureMetric.Config):
+    class Config(ImageMetric.Config):
         """The options of such a metric."""
 
         detector: str = "google/owlv2-base-patch16-ensemble"
@@ -53,9 +56,9 @@ class DetectingMetric(PictureMetric, ABC):
         """How sure the detector must be. Detectors that are asked in words are seldom sure; UniDet, which is
         not of them, was published with 0.5."""
 
-    config: "DetectingMetric.Config"
+    config: "DetectorMetric.Config"
 
-    def __init__(self, config: "DetectingMetric.Config") -> None:
+    def __init__(self, config: "DetectorMetric.Config") -> None:
         """Find the detector; ModelError where it is absent, or of no kind that is known."""
         super().__init__(config)
         self.detector = find_detector(config.detector)
@@ -72,7 +75,7 @@ class DetectingMetric(PictureMetric, ABC):
         self.detector.network.free()
 
 
-def find_all(
+def detect_objects(
     detector: Detector, picture: Image.Image, names: Sequence[str], threshold: float
 ) -> list[Box] | str:
     """The boxes of all things of these names in a picture; or why this detector cannot tell."""

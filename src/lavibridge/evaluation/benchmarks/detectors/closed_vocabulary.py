@@ -9,9 +9,9 @@ from typing import Any
 from PIL import Image
 
 from lavibridge.evaluation.benchmarks.boxes import Box
-from lavibridge.evaluation.benchmarks.detectors.base import Detector, box_of
+from lavibridge.evaluation.benchmarks.detectors.base import Detector, make_box
 
-NO_LIST = ("owlvit", "owlv2", "grounding-dino", "mm-grounding-dino", "omdet-turbo")
+OPEN_VOCABULARY = ("owlvit", "owlv2", "grounding-dino", "mm-grounding-dino", "omdet-turbo")
 """Types of models that find what they are asked for in words."""
 
 OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -35,20 +35,20 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
 """How T2I-CompBench's and GenEval's things are called in the lists that detectors are trained on."""
 
 
-class ListedDetector(Detector):
+class ClosedVocabularyDetector(Detector):
     """A detector of the classes in its config.json."""
 
     model_class = "AutoModelForObjectDetection"
 
     @classmethod
-    def reads(cls, config: Mapping[str, Any]) -> bool:
+    def supports(cls, config: Mapping[str, Any]) -> bool:
         """Models of object detection that take no words."""
         architecture = (config.get("architectures") or [""])[0]
-        return architecture.endswith("ForObjectDetection") and config.get("model_type") not in NO_LIST
+        return architecture.endswith("ForObjectDetection") and config.get("model_type") not in OPEN_VOCABULARY
 
     def unknown(self, names: Sequence[str]) -> list[str]:
         """Names that are in its list under no name."""
-        return unlisted(self.network.config, names)
+        return unknown_classes(self.network.config, names)
 
     def _find(self, picture: Image.Image, names: list[str], threshold: float) -> list[Box]:
         network = self.network
@@ -60,14 +60,14 @@ class ListedDetector(Detector):
             zip(found["scores"].tolist(), found["labels"].tolist(), found["boxes"].tolist(), strict=True)
         )
         return [
-            box_of(name, score, corners)
-            for name, number in listed(network.config, names).items()
+            make_box(name, score, corners)
+            for name, number in class_ids(network.config, names).items()
             for score, label, corners in rows
             if label == number
         ]
 
 
-def listed(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, int]:
+def class_ids(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, int]:
     """The number of the class of a config.json that stands for each name, where one does."""
     numbers = {_plain(str(label)): int(number) for number, label in config.get("id2label", {}).items()}
     found: dict[str, int] = {}
@@ -79,9 +79,9 @@ def listed(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def unlisted(config: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+def unknown_classes(config: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     """The names that no class of a config.json stands for."""
-    known = listed(config, names)
+    known = class_ids(config, names)
     return [name for name in names if name not in known]
 
 

@@ -18,7 +18,7 @@ from lavibridge.core.errors import LaviError
 from lavibridge.core.files import read_json, write_json
 from lavibridge.core.identity import versions
 from lavibridge.core.log import console, progress
-from lavibridge.study.ceiling import ceiling
+from lavibridge.study.ceiling import measure_ceiling
 from lavibridge.study.cells import Cell
 from lavibridge.training.checkpoints.run_fingerprint import section_identity
 
@@ -29,7 +29,7 @@ READ: TypeAdapter[ReadOutChoice | None] = TypeAdapter(ReadOutChoice | None)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class Accuracy:
     """A share with its interval over words."""
 
     n: int
@@ -39,7 +39,7 @@ class Share:
     high: float
 
 
-Ceiling = Mapping[str, Mapping[str, Share]]
+Ceiling = Mapping[str, Mapping[str, Accuracy]]
 """By `read` or `layer K`, then by `color` and `shape`."""
 
 
@@ -77,7 +77,7 @@ def _asked(cell: Cell) -> dict[str, Any]:
 
 def _ask(options: Mapping[str, Any]) -> dict[str, Any]:
     language = choices.component("language", options["language"]).eval()
-    found = ceiling(language, READ.validate_python(options["read"]))
+    found = measure_ceiling(language, READ.validate_python(options["read"]))
     return {name: each.record() for name, each in found.items()}
 
 
@@ -100,6 +100,6 @@ def _say_none(options: Mapping[str, Any], error: LaviError) -> None:
 
 def _read(kept: Mapping[str, Any]) -> Ceiling:
     return {
-        name: {what: Share(words=each["words"][what], **each[what]) for what in ("color", "shape")}
+        name: {what: Accuracy(words=each["words"][what], **each[what]) for what in ("color", "shape")}
         for name, each in kept.items()
     }

@@ -14,10 +14,10 @@ from torch import nn
 
 from lavibridge.core.errors import ModelError
 from lavibridge.evaluation.base import Score, Task
-from lavibridge.evaluation.metrics.aesthetics import fold
-from lavibridge.evaluation.metrics.base import PictureMetric
-from lavibridge.evaluation.networks import Network
-from lavibridge.evaluation.pairing import Pairing
+from lavibridge.evaluation.dual_encoder import DualEncoder
+from lavibridge.evaluation.metrics.aesthetics import fold_head
+from lavibridge.evaluation.metrics.base import ImageMetric
+from lavibridge.evaluation.networks import PretrainedNetwork
 from lavibridge.evaluation.suite import open_metrics
 
 PROMPTS = (
@@ -36,7 +36,7 @@ def pictures(count: int) -> list[Image.Image]:
 
 def scores(options: dict[str, Any]) -> list[Score]:
     [metric] = open_metrics([options], [], ())
-    assert isinstance(metric, PictureMetric)
+    assert isinstance(metric, ImageMetric)
     tasks = [Task(category="x", prompt=prompt, seed=0, file="x") for prompt in PROMPTS]
     found = metric.score(pictures(len(PROMPTS)), tasks)
     metric.free()
@@ -47,7 +47,7 @@ def scores(options: dict[str, Any]) -> list[Score]:
 
 def test_the_clip_score_is_the_models_own_cosine_and_says_what_it_cut(toy_clip: Path) -> None:
     found = scores({"kind": "clip_score", "model": str(toy_clip)})
-    network = Network(str(toy_clip))
+    network = PretrainedNetwork(str(toy_clip))
     for place, prompt in enumerate(PROMPTS):
         ids = network.tokenizer([prompt], truncation=True, max_length=16, return_tensors="pt")
         pixels = network.processor(images=[pictures(5)[place]], return_tensors="pt")
@@ -67,18 +67,18 @@ def test_segments_are_all_of_a_long_prompt_and_short_prompts_are_themselves(toy_
     assert whole[0].value == pytest.approx(cut[0].value, abs=1e-6)
     assert whole[1].value != pytest.approx(cut[1].value, abs=1e-6)
     assert all(each.clauses["cut"] == 0 for each in whole)
-    pairing = Pairing(Network(str(toy_clip)))
-    parts = pairing.segments(PROMPTS[1])
+    dual_encoder = DualEncoder(PretrainedNetwork(str(toy_clip)))
+    parts = dual_encoder.segments(PROMPTS[1])
     assert len(parts) > 1
     assert " ".join(parts) == PROMPTS[1]
-    assert all(pairing.share_cut(part) == 0 for part in parts)
-    seen = pairing.pictures(pictures(2)[1:])
-    expected = float((seen @ pairing.texts(parts).T).mean())
+    assert all(dual_encoder.share_cut(part) == 0 for part in parts)
+    seen = dual_encoder.pictures(pictures(2)[1:])
+    expected = float((seen @ dual_encoder.texts(parts).T).mean())
     assert whole[1].value == pytest.approx(expected, abs=1e-5)
 
 
 def test_siglip_is_the_models_own_in_all_three_modes(toy_siglip: Path) -> None:
-    network = Network(str(toy_siglip))
+    network = PretrainedNetwork(str(toy_siglip))
     ids = network.tokenizer(
         list(PROMPTS), padding="max_length", truncation=True, max_length=12, return_tensors="pt"
     )["input_ids"]
@@ -95,13 +95,13 @@ def test_siglip_is_the_models_own_in_all_three_modes(toy_siglip: Path) -> None:
 
 
 def test_siglip_2_reads_lower_case(toy_siglip: Path) -> None:
-    lower = Pairing(Network(str(toy_siglip)), to_limit=True, lower=True)
+    lower = DualEncoder(PretrainedNetwork(str(toy_siglip)), to_limit=True, lower=True)
     assert torch.equal(lower.texts(["A Red CIRCLE"]), lower.texts(["a red circle"]))
 
 
 def test_the_pick_score_is_the_logit(toy_clip: Path) -> None:
     cosines = scores({"kind": "clip_score", "model": str(toy_clip)})
-    scale = math.exp(float(Network(str(toy_clip)).model.logit_scale))
+    scale = math.exp(float(PretrainedNetwork(str(toy_clip)).model.logit_scale))
     found = scores({"kind": "pick_score", "model": str(toy_clip)})
     assert [each.value for each in found] == pytest.approx([scale * c.value for c in cosines], rel=1e-4)
 
@@ -115,8 +115,8 @@ def test_swapping_the_texts_of_clip_iqa_turns_it_round(toy_clip: Path) -> None:
     both = scores({**base, "pairs": [["red", "blue"], ["small", "large"]]})
     assert both[0].value == pytest.approx(np.mean(list(both[0].clauses.values())))
     assert both[0].clauses["red"] == pytest.approx(good[0].value, abs=1e-5)
-    pairing = Pairing(Network(str(toy_clip)))
-    cosines = pairing.pictures(pictures(5)) @ pairing.texts(["red", "blue"]).T
+    dual_encoder = DualEncoder(PretrainedNetwork(str(toy_clip)))
+    cosines = dual_encoder.pictures(pictures(5)) @ dual_encoder.texts(["red", "blue"]).T
     expected = (100 * cosines).softmax(-1)[:, 0].tolist()
     assert [each.value for each in good] == pytest.approx(expected, abs=1e-4)
 
@@ -135,12 +135,14 @@ def test_the_aesthetic_head_folded_is_the_head_in_layers(toy_clip: Path, tmp_pat
     save_file(state, head)
     found = scores({"kind": "aesthetics", "model": str(toy_clip), "head": str(head)})
     with torch.no_grad():
-        expected = nn.Sequential(*layers)(Pairing(Network(str(toy_clip))).pictures(pictures(5)))[:, 0]
+        expected = nn.Sequential(*layers)(
+            DualEncoder(PretrainedNetwork(str(toy_clip))).pictures(pictures(5))
+        )[:, 0]
     assert [each.value for each in found] == pytest.approx(expected.tolist(), abs=1e-6)
 
     save_file({**state, "layers.1.slope": torch.zeros(1)}, head)
     with pytest.raises(ModelError, match="no head of linear layers"):
-        fold(head)
+        fold_head(head)
     with pytest.raises(ModelError, match="improved-aesthetic-predictor"):
         open_metrics([{"kind": "aesthetics", "model": str(toy_clip), "head": "nowhere.safetensors"}], [], ())
 

@@ -13,16 +13,16 @@ from PIL import Image
 
 from lavibridge.core.errors import ModelError
 from lavibridge.evaluation.benchmarks.boxes import Box
-from lavibridge.evaluation.benchmarks.detectors.base import Detector, box_of
+from lavibridge.evaluation.benchmarks.detectors.base import Detector, make_box
 
 
-class GroundedDetector(Detector):
+class GroundingDinoDetector(Detector):
     """A network that finds the words of a sentence in the picture."""
 
     model_class = "AutoModelForZeroShotObjectDetection"
 
     @classmethod
-    def reads(cls, config: Mapping[str, Any]) -> bool:
+    def supports(cls, config: Mapping[str, Any]) -> bool:
         """Grounding DINO and MM Grounding DINO."""
         return config.get("model_type") in ("grounding-dino", "mm-grounding-dino")
 
@@ -35,14 +35,14 @@ class GroundedDetector(Detector):
             raise ModelError(f"'{network.source}' reads sentences shorter than that of {len(names)} names")
         pixels = network.processor(images=[picture], return_tensors="pt")
         output = network.model(**words.to(network.device), **pixels.to(network.device))
-        chances = output.logits[0].sigmoid()
-        scores = torch.stack([chances[:, tokens_in(offsets, *span)].amax(-1) for span in spans], dim=-1)
+        probabilities = output.logits[0].sigmoid()
+        scores = torch.stack([probabilities[:, tokens_in(offsets, *span)].amax(-1) for span in spans], dim=-1)
         best, labels = scores.max(-1)
         x, y, width, height = output.pred_boxes[0].unbind(-1)
         corners = torch.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], dim=-1)
         corners = corners * corners.new_tensor([picture.width, picture.height] * 2)
         rows = zip(best.tolist(), labels.tolist(), corners.tolist(), strict=True)
-        return [box_of(names[label], score, each) for score, label, each in rows if score > threshold]
+        return [make_box(names[label], score, each) for score, label, each in rows if score > threshold]
 
 
 def sentence_of(names: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:

@@ -20,19 +20,19 @@ from torch.nn.utils.rnn import pad_sequence
 from lavibridge.core.errors import ModelError
 from lavibridge.core.sources import find_model_file, read_model_json
 from lavibridge.evaluation.benchmarks.soft_tifa import spellings
-from lavibridge.evaluation.networks import Network
+from lavibridge.evaluation.networks import PretrainedNetwork
 
 BATCH = 8
 """Questions asked at a time."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-class Chat:
+class ImageTextModel:
     """An image-text model that answers in words."""
 
     def __init__(self, source: str, dtype: Literal["float32", "bfloat16"]) -> None:
         """Find the model; ModelError where it is none, or reads and writes apart."""
-        self.network = Network(source, "AutoModelForImageTextToText", dtype=DTYPES[dtype])
+        self.network = PretrainedNetwork(source, "AutoModelForImageTextToText", dtype=DTYPES[dtype])
         if self.network.config.get("is_encoder_decoder"):
             raise ModelError(
                 f"'{source}' writes its answer apart from the question; give a model that goes on with it, "
@@ -40,14 +40,14 @@ class Chat:
             )
         self._template = find_template(source)
 
-    def chances(
+    def answer_probabilities(
         self, picture: Image.Image, questions: Sequence[str], answers: Sequence[Sequence[str]]
     ) -> list[float]:
         """For each question about a picture, how likely one of the spellings given for it is the answer."""
         rows = zip(self._next_word(picture, questions), answers, strict=True)
         return [float(chance[self._first(spelled)].sum()) for chance, spelled in rows]
 
-    def yes(self, picture: Image.Image, questions: Sequence[str]) -> list[float]:
+    def yes_probabilities(self, picture: Image.Image, questions: Sequence[str]) -> list[float]:
         """For each question about a picture, how likely the answer is yes, of yes and no."""
         yes, no = self._first(spellings("yes")), self._first(spellings("no"))
         both = [(float(row[yes].sum()), float(row[no].sum())) for row in self._next_word(picture, questions)]

@@ -14,12 +14,12 @@ from lavibridge.core.errors import DataError, RunError
 from lavibridge.data.pictures.decoding import read_picture
 from lavibridge.evaluation.compare import read_comparable
 from lavibridge.evaluation.draw import check_drawn
-from lavibridge.evaluation.kept import is_of_run, read_results, records_of
+from lavibridge.evaluation.provenance import matches_run, read_results, read_scored_records
 from lavibridge.evaluation.records import Key, Record
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluated:
+class EvaluatedRun:
     """A run with the records of its evaluation."""
 
     name: str
@@ -46,7 +46,7 @@ class Evaluated:
         return picture
 
 
-def read_evaluated(runs: Sequence[Path], suite: str) -> tuple[list[Evaluated], str]:
+def read_evaluated_runs(runs: Sequence[Path], suite: str) -> tuple[list[EvaluatedRun], str]:
     """The evaluations, and the suite's name.
 
     RunError where there are fewer than two, one is named twice, one was not evaluated on the suite, or they
@@ -63,10 +63,10 @@ def read_evaluated(runs: Sequence[Path], suite: str) -> tuple[list[Evaluated], s
     if len(set(names)) < len(names):
         names = [folder.as_posix() for folder in folders]
     found = [
-        Evaluated(
+        EvaluatedRun(
             name=name,
             folder=folder,
-            records=records_of(folder, each),
+            records=read_scored_records(folder, each),
             cards={metric: entry["card"] for metric, entry in each["metrics"].items()},
         )
         for name, folder, each in zip(names, folders, results, strict=True)
@@ -74,7 +74,7 @@ def read_evaluated(runs: Sequence[Path], suite: str) -> tuple[list[Evaluated], s
     return found, str(results[0]["suite"])
 
 
-def shared_keys(evaluated: Sequence[Evaluated]) -> list[Key]:
+def shared_keys(evaluated: Sequence[EvaluatedRun]) -> list[Key]:
     """The prompts and noises that all of them drew, in the first one's order; RunError for none."""
     found = [key for key in evaluated[0].records if all(key in each.records for each in evaluated)]
     if not found:
@@ -89,7 +89,7 @@ def _evaluation(run: Path, suite: str) -> Path:
     """Where a run's evaluation lies, or the folder itself if it is one."""
     below = run / "evaluation" / Path(suite).stem
     if below.is_dir():
-        if not is_of_run(run, read_results(below)):
+        if not matches_run(run, read_results(below)):
             raise RunError(
                 f"{below} is of {run} before more training: evaluate it anew, or name {below} itself"
             )

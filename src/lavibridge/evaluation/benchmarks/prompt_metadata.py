@@ -5,9 +5,9 @@ from typing import TypeVar
 
 from lavibridge.core.errors import DataError
 from lavibridge.evaluation.base import Task
-from lavibridge.evaluation.benchmarks.spatial import Relation
+from lavibridge.evaluation.benchmarks.spatial import SpatialRelation
 
-TruthT = TypeVar("TruthT")
+MetadataT = TypeVar("MetadataT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Complex:
     """A prompt of T2I-CompBench's complex category, and which of three scores make up its own."""
 
     phrases: tuple[str, ...]
-    relation: Relation | None
+    relation: SpatialRelation | None
     """None where it states none that the spatial rule knows: that part is 0."""
     bare: str
     """The prompt without adjectives, which CLIP reads."""
@@ -32,11 +32,11 @@ class Complex:
     """Whether CLIP's score counts."""
 
 
-def truth_of(task: Task, wanted: type[TruthT], prompts: str) -> TruthT:
+def metadata_of(task: Task, wanted: type[MetadataT], prompts: str) -> MetadataT:
     """What a task carries; DataError where it is not `wanted`, naming the prompts that carry that."""
-    if isinstance(task.truth, wanted):
-        return task.truth
+    if isinstance(task.metadata, wanted):
+        return task.metadata
     raise DataError(
-        f"'{task.prompt[:60]}' carries {type(task.truth).__name__}, not {wanted.__name__}: this metric "
+        f"'{task.prompt[:60]}' carries {type(task.metadata).__name__}, not {wanted.__name__}: this metric "
         f"judges pictures of prompts of kind '{prompts}'; name its `categories` where a suite has others"
     )

@@ -16,7 +16,7 @@ from lavibridge.evaluation.base import Task
 from lavibridge.generation.sheet import contact_sheet, encode_png, save_png
 from lavibridge.study.cells import Cell
 from lavibridge.study.folder import evaluation
-from lavibridge.study.scores import Finished, Measured
+from lavibridge.study.scores import Finished, SuiteResult
 from lavibridge.study.study import Study
 
 SIDE = 128
@@ -24,7 +24,7 @@ SIDE = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class SheetImage:
     """One picture of the sheet; `picture` is None where the condition is not finished."""
 
     condition: str
@@ -46,7 +46,7 @@ class SheetRow:
 
     category: str
     prompt: str
-    shown: tuple[Shown, ...]
+    shown: tuple[SheetImage, ...]
 
 
 def sheet_rows(study: Study, cells: Sequence[Cell], finished: Finished, out: Path) -> list[SheetRow]:
@@ -97,13 +97,13 @@ def _first(tasks: Sequence[Task], count: int) -> list[Task]:
     return [task for each in kept.values() for task in each.values()]
 
 
-def _shown(cell: Cell, task: Task, measured: Measured | None, folder: Path) -> Shown:
+def _shown(cell: Cell, task: Task, measured: SuiteResult | None, folder: Path) -> SheetImage:
     if measured is None:
-        return Shown(condition=cell.condition, picture=None, verdict="")
+        return SheetImage(condition=cell.condition, picture=None, verdict="")
     if measured.records[task.key].undrawn:
-        return Shown(condition=cell.condition, picture=None, verdict="not drawn")
+        return SheetImage(condition=cell.condition, picture=None, verdict="not drawn")
     picture = read_picture(folder / task.file)
     picture.thumbnail((SIDE, SIDE))
     score = measured.records[task.key].scores.get("world")
     verdict = "" if score is None else "right" if score == 1 else "wrong"
-    return Shown(condition=cell.condition, picture=picture, verdict=verdict)
+    return SheetImage(condition=cell.condition, picture=picture, verdict=verdict)

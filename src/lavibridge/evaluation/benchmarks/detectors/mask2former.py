@@ -13,22 +13,22 @@ from PIL import Image
 
 from lavibridge.evaluation.benchmarks.boxes import Box
 from lavibridge.evaluation.benchmarks.detectors.base import Detector
-from lavibridge.evaluation.benchmarks.detectors.listed import listed, unlisted
+from lavibridge.evaluation.benchmarks.detectors.closed_vocabulary import class_ids, unknown_classes
 
 
-class SegmentedDetector(Detector):
+class Mask2FormerDetector(Detector):
     """A network that tells instances of the classes in its config.json apart, pixel by pixel."""
 
     model_class = "Mask2FormerForUniversalSegmentation"
 
     @classmethod
-    def reads(cls, config: Mapping[str, Any]) -> bool:
+    def supports(cls, config: Mapping[str, Any]) -> bool:
         """Mask2Former."""
         return config.get("model_type") == "mask2former"
 
     def unknown(self, names: Sequence[str]) -> list[str]:
         """Names that are in its list under no name."""
-        return unlisted(self.network.config, names)
+        return unknown_classes(self.network.config, names)
 
     def _find(self, picture: Image.Image, names: list[str], threshold: float) -> list[Box]:
         network = self.network
@@ -42,17 +42,17 @@ class SegmentedDetector(Detector):
             target_sizes=[(picture.height, picture.width)],
             return_binary_maps=True,
         )[0]
-        numbers = listed(network.config, names)
+        numbers = class_ids(network.config, names)
         boxes: list[Box] = []
         for i, segment in enumerate(found["segments_info"]):
             called = [name for name, number in numbers.items() if number == segment["label_id"]]
             if called and segment["score"] > threshold:
                 mask = found["segmentation"][i].numpy() > 0
-                boxes += [around(mask, name, segment["score"]) for name in called]
+                boxes += [bounding_box(mask, name, segment["score"]) for name in called]
         return boxes
 
 
-def around(mask: Bool[np.ndarray, "height width"], name: str, score: float) -> Box:
+def bounding_box(mask: Bool[np.ndarray, "height width"], name: str, score: float) -> Box:
     """The smallest box around the pixels of a mask, of which there must be one."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return Box(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import approx_fprime, linprog, minimize
 
-from lavibridge.ab.strength import FIRST, SECOND, TIE, Ballots, fit, is_finite
+from lavibridge.ab.bradley_terry import FIRST, SECOND, TIE, Ballots, fit_strengths, is_finite
 from lavibridge.evaluation.stats import Z95
 
 Rows = list[tuple[int, int, int]]
@@ -67,7 +67,7 @@ def study(rng: np.random.Generator, theta: list[float], nu: float, prompts: int,
 def test_the_likelihood_is_the_highest_that_brute_force_finds() -> None:
     data = study(np.random.default_rng(0), [1.0, 0.2, -0.3, -0.9], 0.6, 60, 3)
     rows = list(zip(data.first.tolist(), data.second.tolist(), data.outcome.tolist(), strict=True))
-    found = fit(data, 4)
+    found = fit_strengths(data, 4)
     assert found is not None
     brute = minimize(minus_log_likelihood, np.zeros(5), args=(rows, 4), method="BFGS", options={"gtol": 1e-7})
     assert found.theta == pytest.approx(brute.x[:4] - brute.x[:4].mean(), abs=1e-5)
@@ -77,7 +77,7 @@ def test_the_likelihood_is_the_highest_that_brute_force_finds() -> None:
 def test_two_runs_have_a_closed_form() -> None:
     wins, losses, ties = 12, 5, 8
     rows = [(0, 1, FIRST)] * wins + [(1, 0, FIRST)] * losses + [(1, 0, TIE)] * ties
-    found = fit(ballots(rows), 2)
+    found = fit_strengths(ballots(rows), 2)
     assert found is not None
     mean, _, high = found.interval([1.0, -1.0])
     n = len(rows)
@@ -87,7 +87,7 @@ def test_two_runs_have_a_closed_form() -> None:
 
 
 def test_without_ties_it_is_bradley_and_terrys() -> None:
-    found = fit(ballots([(0, 1, FIRST)] * 9 + [(0, 1, SECOND)] * 3), 2)
+    found = fit_strengths(ballots([(0, 1, FIRST)] * 9 + [(0, 1, SECOND)] * 3), 2)
     assert found is not None
     assert found.nu == 0
     assert found.interval([1.0, -1.0])[0] == pytest.approx(math.log(3))
@@ -96,7 +96,7 @@ def test_without_ties_it_is_bradley_and_terrys() -> None:
 def test_the_sandwich_is_that_of_numerical_derivatives() -> None:
     data = study(np.random.default_rng(3), [0.5, 0.0, -0.5], 0.8, 12, 4)
     rows = list(zip(data.first.tolist(), data.second.tolist(), data.outcome.tolist(), strict=True))
-    found = fit(data, 3)
+    found = fit_strengths(data, 3)
     assert found is not None
     best = np.array([*found.theta, math.log(found.nu)])
 
@@ -120,8 +120,8 @@ def test_the_sandwich_is_that_of_numerical_derivatives() -> None:
 @settings(deadline=None, max_examples=30)
 @given(rows_of(3, least=4))
 def test_swapping_sides_changes_nothing_and_the_order_of_runs_only_places(rows: Rows) -> None:
-    found, other = fit(ballots(rows), 3), fit(ballots(turned(rows)), 3)
-    moved = fit(ballots([(2 - a, 2 - b, outcome) for a, b, outcome in rows]), 3)
+    found, other = fit_strengths(ballots(rows), 3), fit_strengths(ballots(turned(rows)), 3)
+    moved = fit_strengths(ballots([(2 - a, 2 - b, outcome) for a, b, outcome in rows]), 3)
     if found is None:
         assert other is None
         assert moved is None
@@ -165,7 +165,7 @@ def test_strengths_are_finite_exactly_where_no_direction_improves_for_ever(rows:
     ids=["always wins", "only ties", "never loses", "a third run without votes"],
 )
 def test_no_strengths_are_made_up(rows: Rows) -> None:
-    assert fit(ballots(rows), 3 if SECOND in {row[2] for row in rows} else 2) is None
+    assert fit_strengths(ballots(rows), 3 if SECOND in {row[2] for row in rows} else 2) is None
 
 
 def test_copied_votes_do_not_make_the_interval_narrower() -> None:
@@ -173,7 +173,7 @@ def test_copied_votes_do_not_make_the_interval_narrower() -> None:
     one = study(np.random.default_rng(5), [0.4, -0.4], 0.5, 40, 1)
     rows = list(zip(one.first.tolist(), one.second.tolist(), one.outcome.tolist(), strict=True))
     three = ballots(rows * 3, list(range(40)) * 3, [0] * 40 + [1] * 40 + [2] * 40)
-    alone, copied = fit(one, 2), fit(three, 2)
+    alone, copied = fit_strengths(one, 2), fit_strengths(three, 2)
     assert alone is not None
     assert copied is not None
     assert copied.interval([1.0, -1.0]) == pytest.approx(alone.interval([1.0, -1.0]), abs=1e-6)
@@ -182,12 +182,12 @@ def test_copied_votes_do_not_make_the_interval_narrower() -> None:
 def share_held(raters: int, prompts: int, studies: int, very_many: int) -> float:
     """How often the interval holds the truth: the model fitted to very many prompts and raters."""
     theta, nu = [0.4, 0.0, -0.4], 0.7
-    large = fit(study(np.random.default_rng(100), theta, nu, very_many, very_many), 3)
+    large = fit_strengths(study(np.random.default_rng(100), theta, nu, very_many, very_many), 3)
     assert large is not None
     truth = large.interval([1.0, 0.0, -1.0])[0]
     rng, held = np.random.default_rng(7), []
     while len(held) < studies:
-        found = fit(study(rng, theta, nu, prompts, raters), 3)
+        found = fit_strengths(study(rng, theta, nu, prompts, raters), 3)
         if found is not None:
             _, low, high = found.interval([1.0, 0.0, -1.0])
             held.append(low <= truth <= high)

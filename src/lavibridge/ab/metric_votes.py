@@ -6,12 +6,12 @@ path runs without people, and where people voted too, `score` says how often a m
 
 from collections.abc import Iterator
 
-from lavibridge.ab.key import FORM, QUESTIONS, Choice, Key, Vote
+from lavibridge.ab.key import FORM, QUESTIONS, StudyKey, Vote, VoteChoice
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import RunError
 
 
-def metric_votes(key: Key, metric: str, question: str) -> Iterator[Vote]:
+def metric_votes(key: StudyKey, metric: str, question: str) -> Iterator[Vote]:
     """A vote on every comparison of which the metric scored both pictures.
 
     RunError for an unknown question, or a metric that the runs do not all have.
@@ -42,5 +42,5 @@ def metric_votes(key: Key, metric: str, question: str) -> Iterator[Vote]:
             )
 
 
-def _preferred(first: float, second: float) -> Choice:
+def _preferred(first: float, second: float) -> VoteChoice:
     return "tie" if first == second else "first" if first > second else "second"

@@ -14,20 +14,20 @@ from typing import Any
 from lavibridge.core.errors import RunError
 from lavibridge.core.identity import card_hash
 from lavibridge.evaluation.compare import compare
-from lavibridge.report.evaluations import Evaluation, Group
+from lavibridge.report.evaluations import Evaluation, EvaluationGroup
 
 Cells = Mapping[str, Mapping[str, Any]]
 """Figures by the name of their row."""
 
 
-def score_tables(groups: Sequence[Group]) -> list[dict[str, Any]]:
+def score_tables(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
     """A table for each suite, metric and card, its parts (`details`) with it."""
     return [
         _table(group, metric, by_label) for group in groups for metric, by_label in _by_card(group.columns)
     ]
 
 
-def differences(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], list[str]]:
+def differences(groups: Sequence[EvaluationGroup]) -> tuple[list[dict[str, Any]], list[str]]:
     """Paired differences: the first run's evaluation against the other runs', each against what is beside it.
 
     With notes on those that cannot be paired.
@@ -60,7 +60,7 @@ def differences(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], list[str
     return found, notes
 
 
-def pairs(group: Group) -> Iterator[tuple[Evaluation, Evaluation]]:
+def pairs(group: EvaluationGroup) -> Iterator[tuple[Evaluation, Evaluation]]:
     """Which evaluations of a group are compared picture by picture."""
     columns = [each for each in group.columns if each.folder is not None]
     own = [each for each in columns if each.is_own]
@@ -80,7 +80,7 @@ def _by_card(columns: Sequence[Evaluation]) -> Iterator[tuple[str, dict[str, Map
         yield metric, entries
 
 
-def _table(group: Group, metric: str, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _table(group: EvaluationGroup, metric: str, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     parts = []
     for category in _union([each.get("categories") or {} for each in entries.values()]):
         clauses = {

@@ -9,7 +9,7 @@ training still, or was stopped.
 from pathlib import Path
 from typing import Any
 
-from lavibridge.report.records import RunRecord
+from lavibridge.report.run_record import RunRecord
 
 PARTS = {"language_lora": "language LoRA", "connector": "connector", "vision_lora": "vision LoRA"}
 

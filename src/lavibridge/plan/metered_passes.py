@@ -15,7 +15,7 @@ from torch import nn
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import Batch
-from lavibridge.plan.emulate import Emulated
+from lavibridge.plan.device_emulation import DeviceEmulation
 from lavibridge.plan.meter import Meter, Operation
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import component
@@ -24,7 +24,7 @@ from lavibridge.training.cache.features import refusal
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class PassCost:
     """What a pass does, and the most bytes it holds beside the weights, its gradients included."""
 
     operations: tuple[Operation, ...]
@@ -39,7 +39,7 @@ class Work:
         return list(dict.fromkeys(each.part for each in self.operations))
 
 
-def training_pass(bridge: Bridge, recipe: Recipe, batch: int, tokens: int | None, type: str) -> Work:
+def training_pass(bridge: Bridge, recipe: Recipe, batch: int, tokens: int | None, type: str) -> PassCost:
     """One pass of ``batch`` pictures whose latents are there, on a device of ``type``."""
     settings = recipe.training
     weighting = component(WEIGHTING, settings.weighting)
@@ -55,7 +55,7 @@ def training_pass(bridge: Bridge, recipe: Recipe, batch: int, tokens: int | None
             weight.grad = torch.zeros_like(weight) if weight.requires_grad else None
     meter = Meter([*bridge.parameters(), *bridge.buffers(), latents, t])
     held = sum(4 * weight.numel() for weight in bridge.parameters() if weight.grad is not None)
-    emulated = Emulated(type, half)
+    emulated = DeviceEmulation(type, half)
     with meter, emulated:
         with meter.during("rest of the forward pass"), _named(bridge, meter):
             loss = bridge(sample, t, torch.empty_like(latents), weighting).mean()
@@ -63,18 +63,18 @@ def training_pass(bridge: Bridge, recipe: Recipe, batch: int, tokens: int | None
         with meter.during("backward pass"):
             _backward(loss)
     _clear(bridge)
-    return Work(operations=tuple(meter.work), peak=meter.peak + held)
+    return PassCost(operations=tuple(meter.work), peak=meter.peak + held)
 
 
-def encoding_pass(bridge: Bridge, recipe: Recipe, batch: int) -> Work:
+def encoding_pass(bridge: Bridge, recipe: Recipe, batch: int) -> PassCost:
     """Encoding ``batch`` pictures."""
     side = recipe.data.size or bridge.vision.default_size
     images = torch.empty(batch, 3, side, side, device="meta")
     meter = Meter([*bridge.parameters(), *bridge.buffers()])
-    with meter, meter.during("autoencoder"), Emulated("cpu", None):
+    with meter, meter.during("autoencoder"), DeviceEmulation("cpu", None):
         bridge.vision.encode_moments(images)
     size = images.numel() * images.element_size()
-    return Work(operations=tuple(meter.work), peak=meter.peak + size)
+    return PassCost(operations=tuple(meter.work), peak=meter.peak + size)
 
 
 def keeps_features(bridge: Bridge, recipe: Recipe) -> bool:

@@ -22,7 +22,7 @@ from lavibridge.core.errors import DataError
 from lavibridge.core.log import progress
 from lavibridge.evaluation.base import Task
 from lavibridge.evaluation.draw import read_drawn
-from lavibridge.evaluation.metrics.base import LEAST, SetMetric
+from lavibridge.evaluation.metrics.base import MIN_IMAGES, SetMetric
 from lavibridge.evaluation.records import Key, Record
 from lavibridge.evaluation.sets.features import Features, Reference
 from lavibridge.evaluation.sets.reference import extract, open_reference
@@ -33,7 +33,7 @@ T95 = 2.093024054408263
 """The 97.5th percentile of Student's t with 19 degrees of freedom."""
 
 
-class DrawnSet:
+class GeneratedSet:
     """The drawn pictures of an evaluation, whose features metrics with one extractor share."""
 
     def __init__(self, tasks: Sequence[Task], records: Mapping[Key, Record], out: Path) -> None:
@@ -42,11 +42,11 @@ class DrawnSet:
 
     def measure(self, metric: SetMetric) -> dict[str, Any]:
         """The metric's card and figures for the pictures that it judges."""
-        judged = [task for task in self.tasks if metric.judges(task.category)]
+        judged = [task for task in self.tasks if metric.applies_to(task.category)]
         mine = [task for task in judged if not self.records[task.key].undrawn]
         reasons = Counter(reason for task in judged if (reason := self.records[task.key].undrawn))
         left_out = {"unscored": {f"not drawn: {reason}": n for reason, n in reasons.most_common()}}
-        if len(mine) < LEAST:
+        if len(mine) < MIN_IMAGES:
             return {"card": metric.card(), "unit": metric.unit, "totals": {}, **left_out}
         drawn, reference = self._features(metric, mine)
         prompts = [f"{task.category}/{task.prompt}" for task in mine]

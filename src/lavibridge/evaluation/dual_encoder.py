@@ -19,14 +19,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from lavibridge.core.errors import ModelError
-from lavibridge.evaluation.metrics.base import PictureMetric
-from lavibridge.evaluation.networks import Network, picture_features, text_features
+from lavibridge.evaluation.metrics.base import ImageMetric
+from lavibridge.evaluation.networks import PretrainedNetwork, image_features, text_features
 
-Long = Literal["cut", "segments"]
+LongPrompts = Literal["cut", "segments"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Match:
+class PromptMatch:
     """How well a picture fits a prompt."""
 
     cosine: float
@@ -34,10 +34,10 @@ class Match:
     """Share of the prompt's own tokens that the model was not shown."""
 
 
-class Pairing:
+class DualEncoder:
     """A model that embeds pictures and texts side by side."""
 
-    def __init__(self, network: Network, to_limit: bool = False, lower: bool = False) -> None:
+    def __init__(self, network: PretrainedNetwork, to_limit: bool = False, lower: bool = False) -> None:
         """`to_limit` pads every text to the limit, as SigLIP was trained; ModelError for no such model."""
         if "text_config" not in network.config or "vision_config" not in network.config:
             raise ModelError(
@@ -55,7 +55,9 @@ class Pairing:
             else int(self.network.model.config.text_config.max_position_embeddings)
         )
 
-    def matches(self, pictures: Sequence[Image.Image], prompts: Sequence[str], long: Long) -> list[Match]:
+    def matches(
+        self, pictures: Sequence[Image.Image], prompts: Sequence[str], long: LongPrompts
+    ) -> list[PromptMatch]:
         """The match of each picture with its own prompt."""
         seen = self.pictures(pictures)
         rows, owners, cut = [], [], []
@@ -68,13 +70,14 @@ class Pairing:
         means = torch.zeros(len(prompts)).index_add_(0, torch.tensor(owners), cosines)
         counts = torch.bincount(torch.tensor(owners), minlength=len(prompts))
         return [
-            Match(cosine=float(value), cut=share) for value, share in zip(means / counts, cut, strict=True)
+            PromptMatch(cosine=float(value), cut=share)
+            for value, share in zip(means / counts, cut, strict=True)
         ]
 
     def pictures(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "picture width"]:
         """Embeddings of length 1."""
         with torch.no_grad():
-            return functional.normalize(picture_features(self.network, self.network.pixels(pictures)), dim=-1)
+            return functional.normalize(image_features(self.network, self.network.pixels(pictures)), dim=-1)
 
     def texts(self, texts: Sequence[str]) -> Float[Tensor, "text width"]:
         """Embeddings of length 1; what is longer than the limit is cut."""
@@ -125,22 +128,22 @@ class Pairing:
         return text.lower() if self.lower else text
 
 
-class PairingMetric(PictureMetric):
+class DualEncoderMetric(ImageMetric):
     """Base of the metrics that ask such a model."""
 
-    class Config(PictureMetric.Config):
+    class Config(ImageMetric.Config):
         """The options of a metric that asks a model of pictures and texts."""
 
         model: str
         """A folder, a shipped model (`mini-clip`) or a hub id."""
 
-    config: "PairingMetric.Config"
+    config: "DualEncoderMetric.Config"
 
-    def __init__(self, config: "PairingMetric.Config") -> None:
+    def __init__(self, config: "DualEncoderMetric.Config") -> None:
         """Find the model; ModelError where there is none, or where it pairs nothing."""
         super().__init__(config)
-        self.network = Network(config.model)
-        self.pairing = Pairing(self.network)
+        self.network = PretrainedNetwork(config.model)
+        self.dual_encoder = DualEncoder(self.network)
 
     def card(self) -> dict[str, Any]:
         """The model beside the options."""

@@ -47,7 +47,7 @@ NORMS = {
 }
 
 
-class Emulated(TorchFunctionMode):
+class DeviceEmulation(TorchFunctionMode):
     """Calls as on a device of ``type`` (`cuda` or `cpu`), under autocast where ``precision`` is given."""
 
     def __init__(self, type: str, precision: torch.dtype | None) -> None:

@@ -23,7 +23,7 @@ PIXELS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class EmbeddedImage:
     """A picture inside the page."""
 
     source: str
@@ -39,7 +39,7 @@ class Picture:
         return max(self.width, self.height) <= PIXELS
 
 
-def embedded(path: Path, side: int = SIDE) -> Picture:
+def embed_image(path: Path, side: int = SIDE) -> EmbeddedImage:
     """A picture file as part of the page; RunError where it is damaged."""
     try:
         data = read_file(path)
@@ -58,7 +58,7 @@ def embedded(path: Path, side: int = SIDE) -> Picture:
     elif not data.startswith(b"\x89PNG"):
         kind = "webp" if data[8:12] == b"WEBP" else "jpeg"
     source = f"data:image/{kind};base64," + base64.b64encode(data).decode("ascii")
-    return Picture(source=source, told=told, width=width, height=height)
+    return EmbeddedImage(source=source, told=told, width=width, height=height)
 
 
 def _told(data: bytes) -> str:
