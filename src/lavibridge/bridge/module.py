@@ -244,16 +244,14 @@ class Bridge(nn.Module):
     def native(vision: str | Mapping[str, Any] | VisionModel, device: str = "auto") -> "Bridge":
         """A published pipeline as it is: its own text encoder and padding, nothing trained."""
         painter = vision if isinstance(vision, VisionModel) else choices.component("vision", vision)
-        options = painter.config.model_dump()
-        where = {name: options[name] for name in ("source", "revision") if options.get(name) is not None}
         bridge = Bridge.compose(
-            language={**where, "see_padding": painter.shows_padding},
+            language=choices.native_text(painter),
             vision=painter,
             connector="identity",
             language_lora=None,
             vision_lora=None,
         )
-        bridge.origin = {"model": str(where.get("source", ""))}
+        bridge.origin = {"model": painter.config.source}
         return bridge.to(pick_device(device)).eval()
 
     @staticmethod

@@ -60,6 +60,10 @@ class LanguageModel(nn.Module, ABC):
         for what the model cannot be asked.
         """
 
+    def encode_negative(self, prompts: Sequence[str], reading: Reading = LAST_LAYER) -> TextFeatures:
+        """Features of negative prompts. Most models read them as any prompt; some pipelines do not."""
+        return self.encode(prompts, reading)
+
     @abstractmethod
     def unread(self, reading: Reading) -> list[nn.Module]:
         """Parts of the backbone on which the read layers do not depend, as far as the model knows them."""

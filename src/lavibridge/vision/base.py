@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import Conditioning, VisionSpec
+from lavibridge.core.errors import ModelError
 from lavibridge.core.identity import model_identity
 from lavibridge.core.layers import Folded
+from lavibridge.core.text_sides import TextSide
 
 
 class VisionModel(nn.Module, ABC):
@@ -51,8 +53,6 @@ class VisionModel(nn.Module, ABC):
     """Height and width, in pixels, that the model was made for."""
     default_guidance: ClassVar[float] = 7.5
     """The guidance that its published pipeline draws with."""
-    shows_padding: ClassVar[bool] = True
-    """Whether its published pipeline lets text encoder and denoiser see the padding of prompts."""
     honours_mask: ClassVar[bool] = True
     """Whether the denoiser takes a mask of the tokens. Where not, padding is cut off before it is called."""
     alphas: Float[Tensor, " step"]
@@ -66,6 +66,12 @@ class VisionModel(nn.Module, ABC):
     @abstractmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:
         """Whether this family reads the model at ``source``; looks at its configuration only."""
+
+    def text_side(self) -> TextSide:
+        """How the published pipeline reads prompts; ModelError where the family does not say."""
+        raise ModelError(
+            f"{type(self).__name__} does not say how the pipeline of '{self.config.source}' reads prompts"
+        )
 
     @abstractmethod
     def encode_moments(

@@ -4,6 +4,7 @@ Rombach et al. 2022, arXiv 2112.10752. The scale of its tokens is MetaQuery's (P
 2504.06256).
 """
 
+from lavibridge.core.text_sides import TextEncoder, TextSide
 from lavibridge.vision.parts.unet import UNet
 
 
@@ -11,5 +12,6 @@ class StableDiffusion(UNet):
     """UNet2DConditionModel that takes tokens and nothing else."""
 
     pipeline_class = "StableDiffusionPipeline"
+    text = TextSide(sequence=((TextEncoder(),),))
     rms = 1.0
     default_guidance = 7.5
