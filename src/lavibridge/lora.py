@@ -62,8 +62,8 @@ def inject(
     """
     if has_lora(module):
         raise ModelError(f"the {name} has LoRA already, which new LoRA would replace: load the model anew")
-    wanted = targets if settings.targets is None else settings.targets
-    matched = _matching(module, wanted, name)
+    names = targets if settings.targets is None else settings.targets
+    matched = _matching(module, names, name)
     if settings.targets is None and unused:
         idle = {id(part) for block in unused for part in block.modules()}
         matched = {key: layer for key, layer in matched.items() if id(layer) not in idle}
@@ -72,14 +72,14 @@ def inject(
                 f"LoRA would change nothing that the connector reads of the {name}, whose blocks all come "
                 "after it: read a higher layer, or leave its LoRA out (null in a recipe, None in Python)"
             )
-        wanted = list(matched)
+        names = list(matched)
     _check_rank(matched, settings.rank, name)
     config = peft.LoraConfig(
         r=settings.rank,
         lora_alpha=settings.rank,
         lora_dropout=settings.dropout,
         init_lora_weights="gaussian",
-        target_modules=list(wanted),
+        target_modules=list(names),
         bias="none",
     )
     peft.inject_adapter_in_model(config, module, adapter_name=ADAPTER)

@@ -134,8 +134,10 @@ def _draw_sheet(conditions: list[Condition], path: Path, steps: int) -> None:
     ]
     names = [condition.name for condition in conditions]
     sheet = contact_sheet([list(row) for row in zip(*columns, strict=True)], SHEET_PROMPTS, names)
-    told = f"Rows: {'; '.join(SHEET_PROMPTS)}. Columns: {'; '.join(names)}. Seed {SHEET_SEED} everywhere."
-    save_png(path, sheet, {"description": told})
+    description = (
+        f"Rows: {'; '.join(SHEET_PROMPTS)}. Columns: {'; '.join(names)}. Seed {SHEET_SEED} everywhere."
+    )
+    save_png(path, sheet, {"description": description})
 
 
 def _measure(condition: Condition, prompts: int, steps: int) -> dict[str, Any]:
@@ -183,8 +185,8 @@ def _tell(results: dict[str, Any], out: Path, page: Path) -> None:
     console.print("\none thing, every attribute right (n, share, 95 % interval)")
     for name, each in rows.items():
         score = each["metrics"]["world"]["categories"][CATEGORY]
-        told = f"{score['mean']:6.1%}  ({score['low']:.1%} to {score['high']:.1%})"
-        console.print(f"  {name:<{width}}  n {score['n']}  {told}")
+        interval = f"{score['mean']:6.1%}  ({score['low']:.1%} to {score['high']:.1%})"
+        console.print(f"  {name:<{width}}  n {score['n']}  {interval}")
     console.print(
         f"\nReport: {page}\n\nTo go on:\n"
         f'  lavi generate {out} "a small red circle" "a large blue star" --guidance {GUIDANCE}\n'

@@ -26,7 +26,7 @@ OTHERS = ("peft", "accelerate", "safetensors", "huggingface-hub", "pydantic", "n
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class Check:
     """One thing looked at: `state` is ok, note (worth knowing) or bad (has to change)."""
 
     state: str
@@ -65,7 +65,7 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def _versions() -> list[Finding]:
+def _versions() -> list[Check]:
     findings = []
     for name, (floor, reason) in FLOORS.items():
         found = _installed(name)
@@ -73,32 +73,32 @@ def _versions() -> list[Finding]:
             advice = (
                 f"{found or 'missing'}; at least {floor} is needed ({reason}): pip install '{name}>={floor}'"
             )
-            findings.append(Finding(state="bad", subject=name, found=advice))
+            findings.append(Check(state="bad", subject=name, found=advice))
         else:
-            findings.append(Finding(state="ok", subject=name, found=f"{found} (at least {floor})"))
+            findings.append(Check(state="ok", subject=name, found=f"{found} (at least {floor})"))
     missing = [name for name in OTHERS if _installed(name) is None]
     if missing:
         findings.append(
-            Finding(state="bad", subject="others", found=f"missing: pip install {' '.join(missing)}")
+            Check(state="bad", subject="others", found=f"missing: pip install {' '.join(missing)}")
         )
     return findings
 
 
-def _torchvision() -> Finding:
+def _torchvision() -> Check:
     if find_spec("torchvision") is None:
-        return Finding(state="ok", subject="torchvision", found="absent, as it should be")
+        return Check(state="ok", subject="torchvision", found="absent, as it should be")
     advice = (
         "installed, and not used here; with a CPU build of torch it breaks imports: pip uninstall torchvision"
     )
-    return Finding(state="note", subject="torchvision", found=advice)
+    return Check(state="note", subject="torchvision", found=advice)
 
 
-def _python() -> Finding:
+def _python() -> Check:
     found = ".".join(map(str, sys.version_info[:3]))
-    return Finding(state="ok" if sys.version_info >= (3, 11) else "bad", subject="python", found=found)
+    return Check(state="ok" if sys.version_info >= (3, 11) else "bad", subject="python", found=found)
 
 
-def _machine() -> list[Finding]:
+def _machine() -> list[Check]:
     import torch
 
     from lavibridge.core.device import pick_device, set_threads
@@ -112,16 +112,14 @@ def _machine() -> list[Finding]:
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     memory = _memory()
     return [
-        Finding(
+        Check(
             state="ok" if works else "bad",
             subject="device",
             found=name if works else f"{name} computes wrongly",
         ),
-        Finding(state="ok", subject="threads", found=said),
-        Finding(
-            state="ok" if memory is None or memory >= 2 else "note", subject="memory", found=_gib(memory)
-        ),
-        Finding(state="ok" if free >= 2 else "note", subject="disk here", found=f"{_gib(free)} free"),
+        Check(state="ok", subject="threads", found=said),
+        Check(state="ok" if memory is None or memory >= 2 else "note", subject="memory", found=_gib(memory)),
+        Check(state="ok" if free >= 2 else "note", subject="disk here", found=f"{_gib(free)} free"),
     ]
 
 
@@ -136,23 +134,21 @@ def _gib(size: float | None) -> str:
     return "not known" if size is None else f"{size:.1f} GiB"
 
 
-def _models() -> list[Finding]:
+def _models() -> list[Check]:
     """Compare every shipped model's files with the hashes that were recorded when it was made."""
     from lavibridge.core.files import models_folder, read_json, sha256, shipped_models
 
     names = shipped_models()
     if not names:
         return [
-            Finding(
-                state="bad", subject="models", found="the shipped miniature models are missing: reinstall"
-            )
+            Check(state="bad", subject="models", found="the shipped miniature models are missing: reinstall")
         ]
     findings = []
     for name in names:
         folder = models_folder() / name
         if not (folder / "hashes.json").is_file():
             findings.append(
-                Finding(state="bad", subject=name, found="hashes.json is missing: reinstall lavibridge")
+                Check(state="bad", subject=name, found="hashes.json is missing: reinstall lavibridge")
             )
             continue
         hashes = read_json(folder / "hashes.json")
@@ -166,27 +162,27 @@ def _models() -> list[Finding]:
             if wrong
             else f"{len(hashes)} files as shipped"
         )
-        findings.append(Finding(state="bad" if wrong else "ok", subject=name, found=found))
+        findings.append(Check(state="bad" if wrong else "ok", subject=name, found=found))
     return findings
 
 
-def _network() -> Finding:
+def _network() -> Check:
     """Ask the hub once, unless it is never asked."""
     from huggingface_hub import constants, is_offline_mode
 
     if is_offline_mode():
         told = "offline (HF_HUB_OFFLINE is set): folders and shipped models only"
-        return Finding(state="ok", subject="network", found=told)
+        return Check(state="ok", subject="network", found=told)
     reason = unreachable(constants.ENDPOINT)
     if reason is None:
-        return Finding(
+        return Check(
             state="ok", subject="network", found=f"{constants.ENDPOINT} answers: its models may be fetched"
         )
     told = (
         f"{constants.ENDPOINT} cannot be reached ({reason}): folders and shipped models only; with "
         "HF_HUB_OFFLINE=1 nothing waits for it"
     )
-    return Finding(state="note", subject="network", found=told)
+    return Check(state="note", subject="network", found=told)
 
 
 def unreachable(address: str) -> str | None:
