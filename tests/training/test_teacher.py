@@ -13,8 +13,8 @@ from lavibridge.core.contracts import Batch
 from lavibridge.core.errors import ModelError
 from lavibridge.lora import LoraSettings
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.batches import Draw
-from lavibridge.training.teacher import Teacher, taught
+from lavibridge.training.data.batches import Draw
+from lavibridge.training.objectives.teacher import Teacher, with_target
 from lavibridge.training.train import train
 
 Toy = Callable[..., Recipe]
@@ -33,16 +33,16 @@ def draw_of(bridge: Bridge) -> Draw:
 def test_of_itself_there_is_nothing_to_learn() -> None:
     own = BridgePipeline.native("mini-sd", device="cpu").bridge
     draw = draw_of(own)
-    batch = taught(Teacher(own, 1.0), draw)
+    batch = with_target(Teacher(own, 1.0), draw)
     assert float(own(batch, draw.t, draw.noise).max()) < 1e-9
-    assert float(own(taught(None, draw), draw.t, draw.noise).max()) > 1e-3
+    assert float(own(with_target(None, draw), draw.t, draw.noise).max()) > 1e-3
 
 
 @torch.no_grad()
 def test_under_guidance_it_says_what_two_passes_would() -> None:
     own = BridgePipeline.native("mini-sd", device="cpu").bridge
     draw = draw_of(own)
-    plain, guided = (Teacher(own, scale).wanted(draw) for scale in (1.0, 3.0))
+    plain, guided = (Teacher(own, scale).target(draw) for scale in (1.0, 3.0))
     noisy = draw.batch.latents, draw.noise
     assert noisy[0] is not None
     alpha, sigma = own.vision.alphas[draw.t], own.vision.sigmas[draw.t]
@@ -56,10 +56,10 @@ def test_under_guidance_it_says_what_two_passes_would() -> None:
 def test_what_the_bridge_has_learnt_does_not_change_its_teacher() -> None:
     bridge = Bridge.compose({"source": "mini-llama"}, SD, "lavi", None, LoraSettings(rank=4, dropout=0.0))
     teacher, draw = Teacher(bridge, 2.0), draw_of(bridge)
-    before = teacher.wanted(draw)
+    before = teacher.target(draw)
     for weight in lora.lora_parameters(bridge.vision.backbone).values():
         weight += 0.1
-    assert torch.equal(teacher.wanted(draw), before)
+    assert torch.equal(teacher.target(draw), before)
     assert all(weight.requires_grad for weight in lora.lora_parameters(bridge.vision.backbone).values())
 
 
@@ -90,5 +90,5 @@ def test_a_bridge_that_has_learnt_guidance_draws_without(toy: Toy, tmp_path: Pat
 
 
 def test_without_an_own_encoder_there_is_no_teacher(toy: Toy, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"training\.teacher needs the image model's own text encoder"):
+    with pytest.raises(ModelError, match=r"training\.teacher needs the vision model's own text encoder"):
         train(toy(training={"teacher": {}}), tmp_path / "run")

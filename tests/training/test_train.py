@@ -20,8 +20,8 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.errors import DataError, NotFiniteError, RunError
 from lavibridge.generation.sheet import contact_sheet
 from lavibridge.recipes.recipe import Recipe, load_recipe, make_recipe
-from lavibridge.training.batches import Batches, Draw
-from lavibridge.training.checkpoint import checkpoints
+from lavibridge.training.checkpoints.checkpoint import checkpoints
+from lavibridge.training.data.batches import Batches, Draw
 from lavibridge.training.train import train
 
 Toy = Callable[..., Recipe]

@@ -21,7 +21,7 @@ from lavibridge.world.captions import prompts
 from lavibridge.world.checker import check
 from lavibridge.world.drawing import draw
 from lavibridge.world.words import SYNONYMS
-from lavibridge.zoo.judges import clip_judge, resnet_judge, told_apart
+from lavibridge.zoo.scorers import clip_scorer, hard_negative_accuracy, resnet_scorer
 
 PROMPT = "a large red circle"
 
@@ -130,8 +130,8 @@ def test_mini_llama_reads_synonyms_near_their_plain_words() -> None:
 def test_the_judges_prefer_the_truth() -> None:
     """The network that labels pictures, where the change is one of its labels; CLIP, at least more often."""
     pairs = [pair for category in ("one", "two", "counting") for pair in prompts(category, 40)]
-    assert np.mean(told_apart(clip_judge(), pairs)) > 0.6
-    judge = resnet_judge()
+    assert np.mean(hard_negative_accuracy(clip_scorer(), pairs)) > 0.6
+    judge = resnet_scorer()
     pictures = [Image.fromarray(draw(pair.scene)) for pair in pairs]
     others = [*pairs[1:], pairs[0]]
     true, false = judge(pictures, pairs), judge(pictures, others)

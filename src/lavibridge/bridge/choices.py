@@ -13,11 +13,6 @@ from lavibridge.core.errors import RecipeError
 from lavibridge.core.sources import RANDOM
 from lavibridge.lora import LoraSettings
 
-PUBLISHED_LR: Mapping[str, Mapping[str, float]] = {
-    "sd": {"language_lora": 5e-6, "connector": 1e-4, "vision_lora": 1e-4},
-    "pixart": {"language_lora": 5e-6, "connector": 2e-5, "vision_lora": 2e-5},
-}
-"""The published learning rates, by kind of vision model and trained part."""
 ModelChoice = str | PathLike[str] | Mapping[str, Any] | nn.Module
 LoraChoice = LoraSettings | Mapping[str, Any] | Literal["default"] | None
 

@@ -25,6 +25,7 @@ from lavibridge.core.contracts import Batch, Conditioning, TextFeatures
 from lavibridge.core.device import dtype_name, pick_device
 from lavibridge.core.errors import ModelError
 from lavibridge.diffusion import objective
+from lavibridge.diffusion.weighting.base import Weighting
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 
@@ -117,30 +118,23 @@ class Bridge(nn.Module):
         batch: Batch,
         t: Int[Tensor, " batch"],
         noise: Float[Tensor, "batch channel h w"],
-        weighting: str = "uniform",
-        gamma: float = 5.0,
+        weighting: Weighting | None = None,
     ) -> Float[Tensor, " batch"]:
-        """The weighted loss of each sample at the steps ``t`` of the vision model's schedule."""
+        """The loss of each sample at the steps ``t`` of the schedule, unweighted by default."""
         if self.is_merged:
             raise ModelError("a merged bridge cannot be trained: call unmerge() first")
-        x0 = self.latents(batch)
+        x0 = batch.latents
         alpha, sigma, times = self.vision.alphas[t], self.vision.sigmas[t], self.vision.times[t]
         xt = objective.corrupt(x0, noise, alpha, sigma)
         features = self.features(batch.prompts) if batch.features is None else batch.features
         prediction = self.vision.predict(xt, times, self.connector(features, times))
-        wanted = batch.wanted
-        if wanted is None:
-            wanted = objective.target(self.vision.prediction_type, x0, noise, alpha, sigma)
-        error = (prediction.float() - wanted).square().mean(dim=(1, 2, 3))
-        snr = objective.snr(alpha, sigma)
-        return error * objective.weight(weighting, gamma, snr, self.vision.prediction_type)
-
-    def latents(self, batch: Batch) -> Float[Tensor, "batch channel h w"]:
-        """A batch's latents, or the latents of its pictures."""
-        if batch.latents is not None:
-            return batch.latents
-        assert batch.images is not None  # a Batch has one of the two
-        return self.vision.encode(batch.images)
+        target = batch.target
+        if target is None:
+            target = objective.target(self.vision.prediction_type, x0, noise, alpha, sigma)
+        error = (prediction.float() - target).square().mean(dim=(1, 2, 3))
+        if weighting is None:
+            return error
+        return error * weighting.weight(objective.snr(alpha, sigma), self.vision.prediction_type)
 
     def trained_parameters(self) -> dict[str, dict[str, nn.Parameter]]:
         """Trained weights by part and name; a part that is not there is empty."""

@@ -25,7 +25,7 @@ from lavibridge.connectors.base import Connector
 from lavibridge.core import registry
 from lavibridge.core.errors import ModelError, RunError
 from lavibridge.core.files import read_json, sha256, write_json
-from lavibridge.core.layers import Folded, fold
+from lavibridge.core.layers import Folded, fold_low_rank
 from lavibridge.core.paths import at_home
 from lavibridge.core.tensors import check_finite, save_tensors
 from lavibridge.language.base import LanguageModel
@@ -139,7 +139,7 @@ def load_weights(stored: Stored, language: LanguageModel, connector: Connector, 
         for index, named in enumerate(stored.folded.get(room, ())):
             state = load_file(stored.folder / f"{room}_folded/{index}" / lora.WEIGHTS)
             folded = Folded(**named, pairs=lora.pairs_of(state))
-            fold(model.backbone, folded.pairs)
+            fold_low_rank(model.backbone, folded.pairs)
             model.folded += (folded,)
     if stored.language_lora is not None:
         lora.load_lora(language.backbone, stored.folder / "language_lora", "language model")

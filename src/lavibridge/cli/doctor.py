@@ -11,6 +11,8 @@ from pathlib import Path
 
 import typer
 
+from lavibridge.core import waiting
+
 FLOORS = {
     "torch": ("2.10", "CVE-2026-24747"),
     "transformers": ("5.3", "CVE-2026-4372: a model's config.json alone could run code"),
@@ -98,6 +100,16 @@ def _python() -> Check:
     return Check(state="ok" if sys.version_info >= (3, 11) else "bad", subject="python", found=found)
 
 
+def _waiting() -> Check:
+    """How threads wait for each other, which decides how a busy machine slows them down."""
+    chosen = [f"{name}={os.environ[name]}" for name in waiting.SETTINGS if name in os.environ]
+    if chosen == [f"GOMP_SPINCOUNT={waiting.SPINS}"]:
+        advice = "set by this command; in your own Python program, set it before you import torch"
+        return Check(state="ok", subject="waiting", found=f"{chosen[0]} ({advice})")
+    advice = f"a busy machine may slow two threads down many times; GOMP_SPINCOUNT={waiting.SPINS} avoids it"
+    return Check(state="note", subject="waiting", found=f"{', '.join(chosen)}: {advice}")
+
+
 def _machine() -> list[Check]:
     import torch
 
@@ -118,6 +130,7 @@ def _machine() -> list[Check]:
             found=name if works else f"{name} computes wrongly",
         ),
         Check(state="ok", subject="threads", found=said),
+        _waiting(),
         Check(state="ok" if memory is None or memory >= 2 else "note", subject="memory", found=_gib(memory)),
         Check(state="ok" if free >= 2 else "note", subject="disk here", found=f"{_gib(free)} free"),
     ]

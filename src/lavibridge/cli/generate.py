@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from lavibridge.core.seeds import MOST_SEED
+from lavibridge.core.seeds import MAX_SEED
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,8 +24,8 @@ SEED = typer.Option(
     0,
     "--seed",
     min=0,
-    max=MOST_SEED,
-    help="Seed of the noise, for every prompt; the same seed gives the same picture.",
+    max=MAX_SEED,
+    help="Seed of every prompt's noise; the same seed gives the same picture.",
 )
 COUNT = typer.Option(1, "--count", min=1, help="Pictures per prompt, from seed, seed + 1, ...")
 QUALITY = typer.Option("exact", "--quality", metavar="exact|high|fast", help="How much work a picture gets.")

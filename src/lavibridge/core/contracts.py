@@ -165,26 +165,21 @@ class Conditioning:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Training samples: pictures or latents, one prompt each, and names to report them by."""
+    """Training samples: latents, one prompt each, and names to report them by."""
 
     prompts: tuple[str, ...]
     names: tuple[str, ...]
-    images: Float[Tensor, "batch 3 height width"] | None = None
-    """RGB in [-1, 1]."""
-    latents: Float[Tensor, "batch channel latent_height latent_width"] | None = None
+    latents: Float[Tensor, "batch channel latent_height latent_width"]
     """Latents in the scale that the denoiser works in."""
     features: TextFeatures | None = None
-    """What the language model makes of the prompts, where that is known already."""
-    wanted: Float[Tensor, "batch channel latent_height latent_width"] | None = None
-    """What should be predicted, where a teacher says so; else it follows from noise and picture."""
+    """The language model's features of the prompts, if they are known already."""
+    target: Float[Tensor, "batch channel latent_height latent_width"] | None = None
+    """The teacher's prediction; None: the target follows from latents and noise."""
 
     def __post_init__(self) -> None:
-        given = self.latents if self.latents is not None else self.images
-        if given is None:
-            raise ValueError("a Batch needs images or latents")
-        if not len(self.prompts) == len(self.names) == given.shape[0]:
+        if not len(self.prompts) == len(self.names) == len(self.latents):
             raise ValueError(
-                f"a Batch needs one prompt and one name per picture, found {given.shape[0]} pictures, "
+                f"a Batch needs one prompt and one name per sample, found {len(self.latents)} latents, "
                 f"{len(self.prompts)} prompts and {len(self.names)} names"
             )
 

@@ -13,8 +13,8 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.errors import DataError, RunError
 from lavibridge.core.files import sha256
 from lavibridge.core.log import JsonLog, console, progress
-from lavibridge.data.pictures.read import read_picture
-from lavibridge.evaluation.base import Draws, Task
+from lavibridge.data.pictures.decoding import read_picture
+from lavibridge.evaluation.base import ImageGenerator, Task
 from lavibridge.evaluation.records import Key, Record, drawn_line
 from lavibridge.generation.finite import NotDrawnError
 from lavibridge.generation.pipeline import BridgePipeline
@@ -60,7 +60,7 @@ def plan_drawing(out: Path, tasks: Sequence[Task], records: Mapping[Key, Record]
 
 
 def draw_missing(
-    bridge: Bridge | Draws,
+    bridge: Bridge | ImageGenerator,
     plan: DrawingPlan,
     settings: Mapping[str, Any],
     out: Path,
@@ -110,7 +110,12 @@ def check_drawn(out: Path, record: Record) -> None:
 
 
 def check_same(
-    bridge: Bridge | Draws, task: Task, record: Record, settings: Mapping[str, Any], out: Path, advice: str
+    bridge: Bridge | ImageGenerator,
+    task: Task,
+    record: Record,
+    settings: Mapping[str, Any],
+    out: Path,
+    advice: str,
 ) -> None:
     """Draw one picture again, of what says by name alone what it is: RunError where it draws otherwise."""
     before = np.asarray(read_drawn(out, record), dtype=np.float32)
@@ -122,7 +127,7 @@ def check_same(
 
 
 def _drawn(
-    bridge: Bridge | Draws, tasks: Sequence[Task], settings: Mapping[str, Any]
+    bridge: Bridge | ImageGenerator, tasks: Sequence[Task], settings: Mapping[str, Any]
 ) -> tuple[Sequence[Image.Image | None], Mapping[int, str]]:
     """The tasks' pictures, and by its place why one could not be drawn."""
     try:
@@ -132,7 +137,9 @@ def _drawn(
         return error.pictures, error.reasons
 
 
-def _draw(bridge: Bridge | Draws, tasks: Sequence[Task], settings: Mapping[str, Any]) -> list[Image.Image]:
+def _draw(
+    bridge: Bridge | ImageGenerator, tasks: Sequence[Task], settings: Mapping[str, Any]
+) -> list[Image.Image]:
     prompts, seeds = [task.prompt for task in tasks], [task.seed for task in tasks]
     steps, guidance, quality = settings["steps"], settings["guidance"], settings.get("quality", EXACT)
     if isinstance(bridge, Bridge):

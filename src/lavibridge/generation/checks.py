@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from lavibridge.connectors.base import Connector
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.log import console
-from lavibridge.core.seeds import MOST_SEED
+from lavibridge.core.seeds import MAX_SEED
 from lavibridge.generation.emphasis import WeightedPrompt, read
 from lavibridge.language.base import LanguageModel
 
@@ -40,7 +40,7 @@ def read_negative_prompts(
 def check_seeds(seeds: Sequence[int]) -> None:
     """RecipeError for a seed that torch's generators do not take."""
     for seed in seeds:
-        if not 0 <= seed <= MOST_SEED:
+        if not 0 <= seed <= MAX_SEED:
             raise RecipeError(f"seeds are whole numbers from 0 to 2^64 - 1, found {seed}")
 
 

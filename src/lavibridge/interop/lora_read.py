@@ -22,7 +22,7 @@ from lavibridge.bridge import Bridge
 from lavibridge.bridge.states import need_whole
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import sha256
-from lavibridge.core.layers import Folded, Layer, fold, layers, pair_shapes
+from lavibridge.core.layers import Folded, Layer, fold_low_rank, layers, pair_shapes
 from lavibridge.core.log import console
 from lavibridge.core.paths import at_home
 from lavibridge.interop import lora_names
@@ -95,7 +95,7 @@ def read_lora_file(bridge: Bridge, path: str | PathLike[str]) -> LoraReport:
     ]
     for part, each in zip(parts, pairs, strict=True):
         if each:
-            fold(part.model.backbone, each)
+            fold_low_rank(part.model.backbone, each)
             part.model.folded += (Folded(name=file.name, sha256=digest, pairs=each),)
     bridge.origin = {**bridge.origin, f"lora {file.name}": digest}
     _tell(file, unmatched, len(found))

@@ -15,15 +15,15 @@ from lavibridge.core.files import write_atomic
 from lavibridge.core.log import progress
 from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.report.page import environment
-from lavibridge.world.captions import Pair, prompts
-from lavibridge.world.checker import Verdict, check
+from lavibridge.world.captions import CaptionedScene, prompts
+from lavibridge.world.checker import CheckResult, check
 from lavibridge.world.drawing import draw
 
 STEPS, SEED = 20, 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class GalleryImage:
     """A picture in the page, with its verdict in words."""
 
     source: str
@@ -35,11 +35,11 @@ class Shown:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class GalleryRow:
     """A caption, its scene, and the drawings."""
 
     caption: str
-    shown: tuple[Shown, ...]
+    shown: tuple[GalleryImage, ...]
 
 
 def write_gallery(
@@ -61,12 +61,12 @@ def write_gallery(
                 columns.append([_shown(name, one, pair) for one, pair in zip(drawn, pairs, strict=True)])
                 bar.advance(task, count)
             rows = zip(pairs, zip(*columns, strict=True), strict=True)
-            sections[category] = [Row(caption=pair.caption, shown=shown) for pair, shown in rows]
+            sections[category] = [GalleryRow(caption=pair.caption, shown=shown) for pair, shown in rows]
     write_atomic(page, render(sections, tuple(pipes), guidance))
     return page
 
 
-def render(sections: dict[str, list[Row]], models: Sequence[str], guidance: float) -> str:
+def render(sections: dict[str, list[GalleryRow]], models: Sequence[str], guidance: float) -> str:
     """The page as text, with the share of right pictures over each column."""
     tallies = {
         category: [
@@ -80,19 +80,19 @@ def render(sections: dict[str, list[Row]], models: Sequence[str], guidance: floa
     return template.render(sections=sections, tallies=tallies, models=models, settings=settings)
 
 
-def draw_image(pair: Pair) -> Image.Image:
+def draw_image(pair: CaptionedScene) -> Image.Image:
     """The scene of a pair as a picture."""
     return Image.fromarray(draw(pair.scene))
 
 
-def _shown(by: str, picture: Image.Image, pair: Pair) -> Shown:
+def _shown(by: str, picture: Image.Image, pair: CaptionedScene) -> GalleryImage:
     verdict = check(picture, pair.spec)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Shown(source=source, by=by, right=verdict.all, reasons=_wrong(verdict))
+    return GalleryImage(source=source, by=by, right=verdict.all, reasons=_wrong(verdict))
 
 
-def _wrong(verdict: Verdict) -> tuple[str, ...]:
+def _wrong(verdict: CheckResult) -> tuple[str, ...]:
     """The sentences of the clauses that are broken."""
     return tuple(verdict.reasons[name] for name, kept in verdict.clauses.items() if not kept)

@@ -44,7 +44,6 @@ def seconds_a_step(model: ServedModel, least: int | None, batch: int) -> float:
     """Seconds of a picture's guided step: the best of a few rounds, of a whole batch in shared calls."""
     vision, together = model.bridge.vision, 1 if least is None else batch
     layout = SharedCalls(width=model.width, least_rows=least or 1)
-    layout = SharedCalls(width=model.width, least_rows=least or 1)
     rows, best = trial_rows(vision, model.width, 2 * together), float("inf")
     for _ in range(ROUNDS):
         begun = time.perf_counter()

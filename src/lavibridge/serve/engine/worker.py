@@ -21,7 +21,7 @@ from lavibridge.serve.engine.drawing import Drawing, advance
 from lavibridge.serve.engine.job import Job, JobPicture
 from lavibridge.serve.engine.queue import Place, Queue
 from lavibridge.serve.engine.served_model import ServedModel
-from lavibridge.world.prompt_parser import judge
+from lavibridge.world.prompt_parser import check_prompt
 
 TEXT_CHUNK = "lavibridge"
 """Key of a picture's metadata that holds its recipe."""
@@ -128,7 +128,7 @@ class Worker:
     def _finish(self, job: Job, picture: JobPicture, drawing: Drawing) -> None:
         image = drawing.picture()
         if drawing.model.has_checker:
-            picture.verdict = judge(picture.request.weighted_prompt.text, image)
+            picture.verdict = check_prompt(picture.request.weighted_prompt.text, image)
         picture.attention_maps = drawing.attention_maps()
         metadata = {TEXT_CHUNK: json.dumps(picture.request.record())} if job.embed_recipe else {}
         file = encode_picture(image, job.format, job.compression, metadata)

@@ -19,7 +19,7 @@ from types import FrameType
 import uvicorn
 
 from lavibridge.core.log import console
-from lavibridge.core.signals import ending
+from lavibridge.core.signals import termination_signals
 from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.serve.engine.queue import Queue
 from lavibridge.serve.engine.served_model import ServedModel
@@ -115,7 +115,7 @@ def serve(app_state: AppState, address: Address, bound: socket.socket, opens: bo
     )
     server = Server(config, app_state.queue)
     if threading.current_thread() is threading.main_thread():
-        for number in set(ending()) - set(uvicorn.server.HANDLED_SIGNALS):
+        for number in set(termination_signals()) - set(uvicorn.server.HANDLED_SIGNALS):
             signal.signal(number, server.handle_exit)
     if opens and _has_display():
         threading.Timer(0.5, webbrowser.open, [url_of(address, bound)]).start()

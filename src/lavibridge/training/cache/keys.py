@@ -15,10 +15,10 @@ import torch
 from lavibridge.core.contracts import Reading
 from lavibridge.core.identity import versions
 from lavibridge.core.tensors import weights_hash
-from lavibridge.data.pictures.read import VERSION as PIXELS
+from lavibridge.data.pictures.decoding import VERSION as PIXELS
 from lavibridge.language.base import LanguageModel
 from lavibridge.training.cache.shard import KEY_BYTES
-from lavibridge.training.sampler import Visit
+from lavibridge.training.data.sampler import Visit
 from lavibridge.vision.base import VisionModel
 
 LATENTS_BY = ("torch", "diffusers", "pillow", "numpy")
