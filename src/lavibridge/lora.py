@@ -128,7 +128,7 @@ def named_pairs(pairs: Pairs) -> dict[str, Tensor]:
 def load_lora_state(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     """Put weights into the injected LoRA; every name and shape must fit."""
     own = lora_parameters(module)
-    _need_beside(module, "replaced")
+    _need_unmerged(module, "replaced")
     check_fit(own, state, f"the LoRA of the {name}")
     with torch.no_grad():
         for key, parameter in own.items():
@@ -201,7 +201,7 @@ def unmerge(module: nn.Module) -> None:
 def disable_adapters(module: nn.Module) -> Iterator[None]:
     """The network without its LoRA: before the first step, when that adds nothing, the same in less time."""
     layers = _lora_layers(module)
-    _need_beside(module, "left out")
+    _need_unmerged(module, "left out")
     try:
         for layer in layers:
             layer.enable_adapters(False)
@@ -246,7 +246,7 @@ def _lora_layers(module: nn.Module) -> list[LoraLayer]:
     return [layer for layer in module.modules() if isinstance(layer, LoraLayer)]
 
 
-def _need_beside(module: nn.Module, done: str) -> None:
+def _need_unmerged(module: nn.Module, done: str) -> None:
     if is_merged(module):
         raise ModelError(f"LoRA that is merged into the weights cannot be {done}: call unmerge() first")
 

@@ -63,7 +63,7 @@ def import_lavi_bridge(
     for damaged files before any model is loaded.
     """
     _check_complete(folder)
-    lists = {room: read_pairs(folder / name) for room, name in LISTS.items()}
+    lists = {side: read_pairs(folder / name) for side, name in LISTS.items()}
     sizes = _sizes(folder / "adapter")
     weights = _adapter_weights(folder / "adapter")
     published = U_NET if lists["vision"].has_convolutions else TRANSFORMER
@@ -83,13 +83,13 @@ def import_lavi_bridge(
     check_widths(bridge, sizes["in_dim"], sizes["out_dim"], folder)
     load_exactly(bridge.connector, weights, folder / "adapter")
     backbones = {"language": bridge.language.backbone, "vision": bridge.vision.backbone}
-    counts = {room: len(published_order(backbone)) for room, backbone in backbones.items()}
-    for room, model in (("language", bridge.language), ("vision", bridge.vision)):
-        _check_count(lists[room], room, counts)
-        state = named_state(model.backbone, lists[room], f"{room} model")
-        settings = LoraSettings(rank=lists[room].rank, dropout=DROPOUT)
-        lora.inject(model.backbone, settings, model.lora_targets, f"{room} model")
-        lora.load_lora_state(model.backbone, state, f"{room} model")
+    counts = {side: len(published_order(backbone)) for side, backbone in backbones.items()}
+    for side, model in (("language", bridge.language), ("vision", bridge.vision)):
+        _check_count(lists[side], side, counts)
+        state = named_state(model.backbone, lists[side], f"{side} model")
+        settings = LoraSettings(rank=lists[side].rank, dropout=DROPOUT)
+        lora.inject(model.backbone, settings, model.lora_targets, f"{side} model")
+        lora.load_lora_state(model.backbone, state, f"{side} model")
     return bridge
 
 
@@ -155,17 +155,17 @@ def _adapter_weights(folder: Path) -> dict[str, Tensor]:
     raise ModelError(f"{folder} holds neither {' nor '.join(ADAPTER_WEIGHTS)}")
 
 
-def _check_count(published: PublishedPairs, room: str, counts: Mapping[str, int]) -> None:
-    if len(published.pairs) == counts[room]:
+def _check_count(published: PublishedPairs, side: str, counts: Mapping[str, int]) -> None:
+    if len(published.pairs) == counts[side]:
         return
-    (other,) = counts.keys() - {room}
-    if not counts[room]:
+    (other,) = counts.keys() - {side}
+    if not counts[side]:
         advice = "no layer of it is of a kind that LaVi-Bridge trains: give one of the models that it names"
     elif len(published.pairs) == counts[other]:
-        advice = f"it fits the {other} model: were {LISTS[room]} and {LISTS[other]} exchanged?"
+        advice = f"it fits the {other} model: were {LISTS[side]} and {LISTS[other]} exchanged?"
     else:
         advice = "give the model that it was trained with"
     raise ModelError(
-        f"{published.path} holds {len(published.pairs)} pairs, the {room} model takes {counts[room]}: "
+        f"{published.path} holds {len(published.pairs)} pairs, the {side} model takes {counts[side]}: "
         f"{advice}"
     )

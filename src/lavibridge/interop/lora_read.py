@@ -59,7 +59,7 @@ class TargetModel:
     """A network that a file may be for."""
 
     model: LanguageModel | VisionModel
-    room: str
+    component: str
     """What Diffusers' pipelines call it."""
     known: Mapping[str, str]
     prefixes: tuple[str, ...]
@@ -90,7 +90,7 @@ def read_lora_file(bridge: Bridge, path: str | PathLike[str]) -> LoraReport:
         )
     is_peft = any(key.startswith(lora.PREFIX) for key in found)
     pairs = [
-        _pairs(found, placed, part, read_lora_scale(file, part.room, is_peft)) if placed else {}
+        _pairs(found, placed, part, read_lora_scale(file, part.component, is_peft)) if placed else {}
         for part, placed in zip(parts, by_part, strict=True)
     ]
     for part, each in zip(parts, pairs, strict=True):
@@ -121,7 +121,7 @@ def _parts(bridge: Bridge) -> list[TargetModel]:
     found = [
         TargetModel(
             model=vision,
-            room=vision.denoiser_folder,
+            component=vision.denoiser_folder,
             known=known,
             prefixes=lora_names.DENOISER_PREFIXES,
         )
@@ -129,7 +129,9 @@ def _parts(bridge: Bridge) -> list[TargetModel]:
     if (language.config.source, language.config.revision) == (vision.config.source, vision.config.revision):
         known = lora_names.text_encoder_names(language.backbone)
         found.append(
-            TargetModel(model=language, room="text_encoder", known=known, prefixes=lora_names.TEXT_PREFIXES)
+            TargetModel(
+                model=language, component="text_encoder", known=known, prefixes=lora_names.TEXT_PREFIXES
+            )
         )
     return found
 

@@ -105,8 +105,8 @@ class LoraScale:
             ) from None
 
 
-def read_lora_scale(path: Path, room: str, is_peft: bool) -> LoraScale:
-    """The scales of the network that Diffusers' pipelines call ``room``; ModelError for other methods.
+def read_lora_scale(path: Path, component: str, is_peft: bool) -> LoraScale:
+    """The scales of the network that Diffusers' pipelines call ``component``; ModelError for other methods.
 
     ``is_peft`` says that the keys are PEFT's own.
     """
@@ -117,9 +117,9 @@ def read_lora_scale(path: Path, room: str, is_peft: bool) -> LoraScale:
     elif DIFFUSERS_HEADER in header:
         metadata = _json(header[DIFFUSERS_HEADER], path)
         inside = {
-            key.removeprefix(f"{room}."): value
+            key.removeprefix(f"{component}."): value
             for key, value in metadata.items()
-            if key.startswith(f"{room}.")
+            if key.startswith(f"{component}.")
         }
         config = inside or (metadata if "r" in metadata else None)
     elif is_peft:
