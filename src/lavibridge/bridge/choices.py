@@ -19,8 +19,8 @@ ModelChoice = str | PathLike[str] | Mapping[str, Any] | nn.Module
 LoraChoice = LoraSettings | Mapping[str, Any] | Literal["default"] | None
 
 
-def component(room: str, choice: ModelChoice) -> Any:
-    """The language or vision model (``room``) of a source or options, or the loaded model itself.
+def component(package: str, choice: ModelChoice) -> Any:
+    """The language or vision model (``package``) of a source or options, or the loaded model itself.
 
     Detects the kind where none is named. Raises RecipeError for options, ModelError for files.
     """
@@ -32,15 +32,15 @@ def component(room: str, choice: ModelChoice) -> Any:
         options["source"] = fspath(options["source"])
     source = options.get("source")
     if not isinstance(source, str):
-        raise RecipeError(f"{room}.source: give a folder, a shipped model's name, a hub id or 'random'")
+        raise RecipeError(f"{package}.source: give a folder, a shipped model's name, a hub id or 'random'")
     if kind is None and source == RANDOM:
         raise RecipeError(
-            f"{room}.kind: a random toy needs its kind named, one of {', '.join(registry.kinds(room))}"
+            f"{package}.kind: a random toy needs its kind named, one of {', '.join(registry.kinds(package))}"
         )
     chosen = registry.load(
-        room, registry.detect(room, source, options.get("revision")) if kind is None else kind
+        package, registry.detect(package, source, options.get("revision")) if kind is None else kind
     )
-    return chosen(validate(chosen.Config, options, room))
+    return chosen(validate(chosen.Config, options, package))
 
 
 def native_text(

@@ -12,7 +12,7 @@ from torch import Tensor
 from lavibridge.bridge import Bridge
 from lavibridge.connectors.base import Connector
 from lavibridge.core.contracts import Conditioning, TextFeatures
-from lavibridge.generation.emphasis import Weighted, token_weights, weigh
+from lavibridge.generation.emphasis import WeightedPrompt, token_weights, weigh
 
 
 class EncodedPrompt:
@@ -37,8 +37,8 @@ class EncodedPrompt:
 
 
 def encode_prompts(
-    bridge: Bridge, prompts: Sequence[Weighted], batch_size: int
-) -> dict[Weighted, EncodedPrompt]:
+    bridge: Bridge, prompts: Sequence[WeightedPrompt], batch_size: int
+) -> dict[WeightedPrompt, EncodedPrompt]:
     """Encode each different prompt once, ``batch_size`` texts at a time."""
     if not bridge.language.reads_negative_prompts_differently:
         return _encode(bridge, prompts, batch_size, False)
@@ -62,7 +62,9 @@ def _encode(
     return {prompt: EncodedPrompt(each) for prompt, each in weighted.items()}
 
 
-def _weigh(prompt: Weighted, features: TextFeatures, empty: TextFeatures, bridge: Bridge) -> TextFeatures:
+def _weigh(
+    prompt: WeightedPrompt, features: TextFeatures, empty: TextFeatures, bridge: Bridge
+) -> TextFeatures:
     """Features with the prompt's word weights applied, relative to those of the empty prompt."""
     weights = token_weights(prompt, bridge.language.spans(prompt.text))
     context_free = None

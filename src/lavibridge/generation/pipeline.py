@@ -27,7 +27,7 @@ from lavibridge.core.paths import at_home
 from lavibridge.core.sources import find_model_file
 from lavibridge.diffusion.guidance import Interval
 from lavibridge.generation import checks
-from lavibridge.generation.batches import Batches, OnImage, Texts, evaluating
+from lavibridge.generation.batches import BatchedDrawing, OnImage, Texts, evaluating
 from lavibridge.generation.denoise import OWN_CALLS, Layout
 from lavibridge.generation.noise import Generators, noise_source
 from lavibridge.generation.output import BridgePipelineOutput
@@ -172,10 +172,8 @@ class BridgePipeline:
 
         ``callback_on_step_end(pipe, step, timestep, {"latents": ...})`` runs after each step of a batch and
         may return other latents; ``callback_on_image(index, image)`` runs after each finished picture. Raises
-        RecipeError or ModelError before it draws, and NotDrawnError, with the finished pictures, where others
-        are not finite.
+        RecipeError or ModelError before it draws, NotDrawnError, with the others, for pictures not finite.
         """
-        need_weights(self.bridge, "draw with")
         settings = resolve_settings(
             self.bridge,
             num_inference_steps=num_inference_steps,
@@ -187,7 +185,7 @@ class BridgePipeline:
             width=width,
         )
         texts = self._read(prompt, negative_prompt, num_images_per_prompt, prompt_weighting)
-        batches = Batches(
+        drawing = BatchedDrawing(
             settings=settings,
             texts=texts,
             noise=noise_source(settings.shape, len(texts.prompts), num_images_per_prompt, seed, generator),
@@ -196,10 +194,9 @@ class BridgePipeline:
             step_cache=step_cache,
             output_type=output_type,
         )
-        on_step = None if callback_on_step_end is None else partial(callback_on_step_end, self)
+        on_step = callback_on_step_end and partial(callback_on_step_end, self)
         with evaluating(self.bridge):
-            images = batches.draw(self.bridge, on_step, callback_on_image)
-        return BridgePipelineOutput(images=images)
+            return BridgePipelineOutput(images=drawing.draw(self.bridge, on_step, callback_on_image))
 
     def _read(
         self,
@@ -209,6 +206,7 @@ class BridgePipeline:
         prompt_weighting: bool,
     ) -> Texts:
         """The checked texts of a call; warns about prompts that exceed the token limit."""
+        need_weights(self.bridge, "draw with")
         checks.check_count("num_images_per_prompt", images_per_prompt)
         prompts = checks.read_prompts(prompt, prompt_weighting)
         negative_prompts = checks.read_negative_prompts(negative_prompt, len(prompts), prompt_weighting)
