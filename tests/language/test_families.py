@@ -271,7 +271,7 @@ def test_a_pair_keeps_the_other_model_s_tokens_beside() -> None:
     torch.testing.assert_close(features.pooled, kept.pooled)
     assert pair.spec.passthrough == other.spec.width
     assert pair.backbone.config.model_type == "t5"  # type: ignore[union-attr]
-    with pytest.raises(RecipeError, match=r"language\.passthrough_tokens\.sauce"):
+    with pytest.raises(RecipeError, match=r"language\.beside\.sauce"):
         toy("pair", beside={"kind": "clip", "source": "random", "sauce": 1})
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import torch
+
 from lavibridge.connectors.base import Connector
 from lavibridge.core import registry
 from lavibridge.core.config import validate
@@ -13,8 +15,11 @@ from lavibridge.lora import LoraSettings
 LoraChoice = LoraSettings | Mapping[str, Any] | Literal["default"] | None
 
 
-def component(room: str, choice: str | Mapping[str, Any]) -> Any:
-    """Build a model from its source or its options; its kind is found out where none is named."""
+def component(room: str, choice: str | Mapping[str, Any], device: torch.device | None = None) -> Any:
+    """Build a model from its source or its options, whose kind is detected if none is named.
+
+    On the meta ``device`` no weights are read.
+    """
     options = {"source": choice} if isinstance(choice, str) else dict(choice)
     kind = options.pop("kind", None)
     source = options.get("source")
@@ -27,7 +32,7 @@ def component(room: str, choice: str | Mapping[str, Any]) -> Any:
     chosen = registry.load(
         room, registry.detect(room, source, options.get("revision")) if kind is None else kind
     )
-    return chosen(validate(chosen.Config, options, room))
+    return chosen(validate(chosen.Config, options, room), device)
 
 
 def connector(choice: str | Mapping[str, Any]) -> tuple[type[Connector], Connector.Config]:

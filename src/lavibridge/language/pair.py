@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from lavibridge.core import registry
@@ -36,15 +37,15 @@ class Pair(LanguageModel):
     config: Config
     lora_targets = ()
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, device: torch.device | None = None) -> None:
         super().__init__()
         self.config = config
         inner = LanguageModel.Config.model_validate(config.model_dump(exclude={"of", "beside"}))
         kind = config.of or (
             "llama" if config.source == RANDOM else registry.detect("language", config.source)
         )
-        self.inner: LanguageModel = registry.load("language", kind)(inner)
-        self.other = _beside(config.beside)
+        self.inner: LanguageModel = registry.load("language", kind)(inner, device)
+        self.other = _beside(config.beside, device)
         self.lora_targets = self.inner.lora_targets
         self.backbone = self.inner.backbone
         self.max_tokens = self.inner.max_tokens
@@ -96,7 +97,7 @@ class Pair(LanguageModel):
         return f"{self.inner.identity()} beside {self.other.identity()}"
 
 
-def _beside(choice: str | Mapping[str, Any]) -> LanguageModel:
+def _beside(choice: str | Mapping[str, Any], device: torch.device | None) -> LanguageModel:
     options = {"source": choice} if isinstance(choice, str) else dict(choice)
     source = options.get("source")
     if not isinstance(source, str):
@@ -105,5 +106,6 @@ def _beside(choice: str | Mapping[str, Any]) -> LanguageModel:
         "clip" if source == RANDOM else registry.detect("language", source, options.get("revision"))
     )
     family = registry.load("language", kind)
-    made: LanguageModel = family(validate(family.Config, {"see_padding": True, **options}, "language.beside"))
-    return made
+    config = validate(family.Config, {"see_padding": True, **options}, "language.beside")
+    model: LanguageModel = family(config, device)
+    return model

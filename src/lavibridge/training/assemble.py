@@ -1,7 +1,5 @@
 """The parts of a session, made from a recipe in each process: bridge, state, batches, what is measured on."""
 
-import torch
-
 from lavibridge.bridge import Bridge
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe
@@ -26,13 +24,12 @@ def place_bridge(recipe: Recipe, processes: Processes) -> Bridge:
     bridge.distilled_guidance_scale = (
         teacher.guidance if teacher is not None and teacher.guidance != 1 else None
     )
+    bridge.vision.set_memory_format(processes.device, is_trained=True)
     if recipe.training.sharding is not None:
         if processes.count > 1:
             shard(bridge, processes.device, processes.count)
         else:
             say("note: training.sharding has no effect on one process; see docs/guides/scale.md for several")
-    if processes.device.type == "cpu":  # LoRA's small convolutions are slow in channels last there
-        bridge.vision.backbone.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return bridge.to(processes.device)
 
 

@@ -5,6 +5,7 @@ library's training scripts: the attention's linears, of the picture and of the t
 the last block's text, whose answers are thrown away.
 """
 
+import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
@@ -48,8 +49,8 @@ class StableDiffusion3(DiffusersModel):
         "pos_embed_max_size": 16,
     }
 
-    def __init__(self, config: DiffusersModel.Config) -> None:
-        super().__init__(config)
+    def __init__(self, config: DiffusersModel.Config, device: torch.device | None = None) -> None:
+        super().__init__(config, device)
         heard = range(len(self.backbone.transformer_blocks) - 1)
         queries = tuple(f"transformer_blocks.{index}.attn.add_q_proj" for index in heard)
         self.lora_targets = (*type(self).lora_targets, *queries)
