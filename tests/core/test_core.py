@@ -126,7 +126,7 @@ def test_progress_without_a_terminal_is_a_plain_line_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lines(patience: float) -> list[str]:
-        monkeypatch.setattr(log, "PLAIN_EVERY", patience)
+        monkeypatch.setattr(log, "LINE_INTERVAL", patience)
         with progress("files") as bar:
             task = bar.add_task("reading", total=3, status="")
             bar.advance(task)

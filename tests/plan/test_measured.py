@@ -8,8 +8,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from lavibridge.core.contracts import Batch
-from lavibridge.plan.meta_model import outline
-from lavibridge.plan.passes import encoding_pass, training_pass
+from lavibridge.plan.meta_model import build_meta_bridge
+from lavibridge.plan.metered_passes import encoding_pass, training_pass
 from lavibridge.recipes.recipe import Recipe, load_recipe
 from lavibridge.recipes.sections import component
 from lavibridge.recipes.training import WEIGHTING
@@ -74,7 +74,7 @@ def allocated(work: Callable[[], object]) -> int:
 
 def compare(name: str, settings: list[str], batch: int) -> None:
     recipe = load_recipe(name, settings)
-    bridge = outline(recipe)
+    bridge = build_meta_bridge(recipe)
     step, encode = real_pass(recipe, batch)
     step()  # what a library allocates once and keeps is no part of a pass
     planned = training_pass(bridge, recipe, batch, None, "cpu").peak
@@ -96,7 +96,7 @@ def test_memory_is_what_the_allocator_gives_out_of_larger_ones(case: str) -> Non
 def test_arithmetic_is_that_of_the_real_pass() -> None:
     """The library's counter leaves out the CPU's attention kernel, so that plain attention is compared."""
     recipe = load_recipe("t5-large_pixart_lavi", [*TOYS, *LORA])
-    planned = training_pass(outline(recipe), recipe, 2, None, "cpu")
+    planned = training_pass(build_meta_bridge(recipe), recipe, 2, None, "cpu")
     step, _ = real_pass(recipe, 2)
     plain = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
     with plain, FlopCounterMode(display=False) as counter:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lavibridge import BridgePipeline
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError, RunError
@@ -23,7 +24,7 @@ from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.training import Alignment, Training
 from lavibridge.report.curves import curves
-from lavibridge.report.records import read_run
+from lavibridge.report.run_record import read_run
 from lavibridge.training.checkpoints.checkpoint import checkpoints
 from lavibridge.training.data.batches import Batches
 from lavibridge.training.objectives.alignment import (
@@ -54,7 +55,7 @@ def logged(run: Path) -> list[float]:
 
 
 def test_the_own_encoder_explains_all_variance_and_constant_tokens_none() -> None:
-    own = Bridge.native("mini-sd", "cpu")
+    own = BridgePipeline.native("mini-sd", device="cpu").bridge
     queries = queries_of(own)
     picked = torch.arange(len(CAPTIONS))
     widths = {name: block.width for name, block in own.vision.spec.blocks.items()}
@@ -184,4 +185,4 @@ def test_what_cannot_be_aligned_is_refused_before_weights_load(
 
 def test_a_connector_without_weights_cannot_be_aligned() -> None:
     with pytest.raises(ModelError, match="has no weights to align"):
-        alignment_state(Bridge.native("mini-sd", "cpu"), Alignment())
+        alignment_state(BridgePipeline.native("mini-sd", device="cpu").bridge, Alignment())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lavibridge import lora
+from lavibridge import BridgePipeline, lora
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import Batch
 from lavibridge.core.errors import ModelError
@@ -31,7 +31,7 @@ def draw_of(bridge: Bridge) -> Draw:
 
 @torch.no_grad()
 def test_of_itself_there_is_nothing_to_learn() -> None:
-    own = Bridge.native("mini-sd", "cpu")
+    own = BridgePipeline.native("mini-sd", device="cpu").bridge
     draw = draw_of(own)
     batch = with_target(Teacher(own, 1.0), draw)
     assert float(own(batch, draw.t, draw.noise).max()) < 1e-9
@@ -40,7 +40,7 @@ def test_of_itself_there_is_nothing_to_learn() -> None:
 
 @torch.no_grad()
 def test_under_guidance_it_says_what_two_passes_would() -> None:
-    own = Bridge.native("mini-sd", "cpu")
+    own = BridgePipeline.native("mini-sd", device="cpu").bridge
     draw = draw_of(own)
     plain, guided = (Teacher(own, scale).target(draw) for scale in (1.0, 3.0))
     noisy = draw.batch.latents, draw.noise
@@ -79,13 +79,13 @@ def test_a_bridge_that_has_learnt_guidance_draws_without(toy: Toy, tmp_path: Pat
     for scale, expected in ((1.0, [2, 2]), (2.0, [1, 1])):
         run = tmp_path / str(scale)
         train(toy(vision=SD, data={"size": 64}, training={"steps": 1, "teacher": {"guidance": scale}}), run)
-        bridge = Bridge.open(str(run), "cpu")
+        bridge = BridgePipeline.from_pretrained(run, device="cpu").bridge
         rows.clear()
         bridge.vision.backbone.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
-        bridge.generate("a red circle", steps=2)
+        BridgePipeline(bridge)("a red circle", num_inference_steps=2, seed=0)
         assert rows == expected
         rows.clear()
-        bridge.generate("a red circle", steps=2, guidance=3.0)
+        BridgePipeline(bridge)("a red circle", num_inference_steps=2, guidance_scale=3.0, seed=0)
         assert rows == [2, 2]
 
 

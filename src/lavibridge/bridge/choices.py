@@ -1,9 +1,11 @@
-"""What a bridge may be composed of, as callers name it: sources, kinds and mappings of options."""
+"""What a bridge is composed of, as callers name it: sources, kinds, mappings of options, loaded models."""
 
 from collections.abc import Mapping
+from os import PathLike, fspath
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from lavibridge.connectors.base import Connector
 from lavibridge.core import registry
@@ -12,16 +14,22 @@ from lavibridge.core.errors import RecipeError
 from lavibridge.core.sources import RANDOM
 from lavibridge.lora import LoraSettings
 
+ModelChoice = str | PathLike[str] | Mapping[str, Any] | nn.Module
 LoraChoice = LoraSettings | Mapping[str, Any] | Literal["default"] | None
 
 
-def component(room: str, choice: str | Mapping[str, Any], device: torch.device | None = None) -> Any:
-    """Build a model from its source or its options, whose kind is detected if none is named.
+def component(room: str, choice: ModelChoice, device: torch.device | None = None) -> Any:
+    """The language or vision model (``room``) of a source or options, or the loaded model itself.
 
-    On the meta ``device`` no weights are read.
+    Detects the kind if none is named. On the meta ``device`` it has every shape, and no weights are read.
+    Raises RecipeError for options, ModelError for files.
     """
-    options = {"source": choice} if isinstance(choice, str) else dict(choice)
+    if isinstance(choice, nn.Module):
+        return choice
+    options: dict[str, Any] = dict(choice) if isinstance(choice, Mapping) else {"source": choice}
     kind = options.pop("kind", None)
+    if isinstance(options.get("source"), PathLike):
+        options["source"] = fspath(options["source"])
     source = options.get("source")
     if not isinstance(source, str):
         raise RecipeError(f"{room}.source: give a folder, a shipped model's name, a hub id or 'random'")

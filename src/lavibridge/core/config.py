@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lavibridge.core.errors import RecipeError
-from lavibridge.core.seeds import MOST_SEED
+from lavibridge.core.seeds import MAX_SEED
 
 
 class Config(BaseModel):
@@ -17,7 +17,7 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
-Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 """A seed in a configuration."""
 
 

@@ -59,7 +59,7 @@ def refuse_float16(recipe: Recipe) -> None:
     bfloat16 has 1 %, and the loss was the same. What no gradient passes through may be in it.
     """
     is_learnt_through = (
-        recipe.lora.language is not None or registry.load("connectors", kind_of(recipe.connector)).asks
+        recipe.lora.language is not None or registry.load("connectors", kind_of(recipe.connector)).has_queries
     )
     for name, section, is_passed in (
         ("vision", recipe.vision, True),

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
-from lavibridge.report.records import RunRecord
+from lavibridge.report.run_record import RunRecord
+from lavibridge.report.run_summary import PARTS
 from lavibridge.report.series import bins_table, lines_table, rounded, smooth, thin
-from lavibridge.report.trained import PARTS
 
 BINS = tuple(f"{low / 10:.1f} to {(low + 1) / 10:.1f}" for low in range(10))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from lavibridge.bridge import Bridge
 from lavibridge.core.device import pick_device
 from lavibridge.core.errors import RecipeError, RunError
-from lavibridge.generation.asked import asked_for
+from lavibridge.generation.checks import check_seeds, read_prompts
 from lavibridge.generation.sample import check_steps
 from lavibridge.recipes.places import check_places
 from lavibridge.recipes.recipe import Recipe
@@ -72,5 +72,6 @@ def check_bridge(recipe: Recipe, bridge: Bridge, prompts: tuple[str, ...]) -> No
     side = recipe.data.model_dump().get("size") or bridge.vision.default_size
     bridge.vision.latent_shape(side, side)
     if recipe.training.preview_every:
-        asked_for(prompts, recipe.preview.seed, 1, weights=False)
+        read_prompts(prompts)
+        check_seeds([recipe.preview.seed])
         check_steps(recipe.preview.steps, len(bridge.vision.times), "preview.steps")

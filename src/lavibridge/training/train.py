@@ -85,7 +85,7 @@ def open_session(recipe: Recipe, run: Path, processes: Processes, changed: list[
     if kept is not None:
         refuse_changes(run, differences(kept["basis"], standing))
     bridge = place_bridge(recipe, processes)
-    if bridge.connector.wants_calibration and kept is None:
+    if bridge.connector.needs_calibration and kept is None:
         calibrate(bridge, dataset)
     state = make_state(recipe, bridge, processes)
     if kept is not None:

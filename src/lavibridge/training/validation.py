@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lavibridge.core.contracts import Batch
 from lavibridge.data.base import Dataset
-from lavibridge.data.pictures.read import to_unit
+from lavibridge.data.pictures.decoding import normalize_pixels
 from lavibridge.recipes.training import Training
 from lavibridge.training.data.held_out import place
 from lavibridge.training.data.order import mix
@@ -104,7 +104,7 @@ class Validator:
     def latent(self, picture: int) -> Float[Tensor, "channel h w"]:
         """The mean of a picture's latents, encoded once."""
         if picture not in self.latents:
-            pixels = torch.from_numpy(np.stack([to_unit(self.held_out.picture(picture, self.size))]))
+            pixels = torch.from_numpy(np.stack([normalize_pixels(self.held_out.picture(picture, self.size))]))
             mean, _ = self.vision.encode_moments(pixels.to(self.vision.alphas.device))
             self.latents[picture] = mean[0].cpu()
         return self.latents[picture]

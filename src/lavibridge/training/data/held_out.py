@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from lavibridge.core.errors import DataError
-from lavibridge.data.base import Dataset, Part, Pixels, Sample
+from lavibridge.data.base import Dataset, DatasetPart, Pixels, Sample
 from lavibridge.recipes.training import Validation
 
 
@@ -42,13 +42,15 @@ class Subset(Dataset):
     def content(self, index: int) -> bytes:
         return self.whole.content(int(self.indices[index]))
 
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[DatasetPart, ...]:
         """The parts of the whole, without those of which nothing is here; needs indices in their order."""
         parts = self.whole.parts()
         ends = np.cumsum([part.count for part in parts])
         counts = np.diff(np.searchsorted(self.indices, ends), prepend=0).tolist()
         return tuple(
-            Part(count=count, weight=part.weight) for count, part in zip(counts, parts, strict=True) if count
+            DatasetPart(count=count, weight=part.weight)
+            for count, part in zip(counts, parts, strict=True)
+            if count
         )
 
     def fingerprint(self) -> str:

@@ -29,9 +29,9 @@ from torch.nn.parallel import DistributedDataParallel
 from lavibridge.bridge import Bridge
 from lavibridge.core.device import pick_device
 from lavibridge.core.errors import LaviError, RecipeError, RunError
-from lavibridge.core.launch import Part, local_rank, part_of_environment, say_alike
+from lavibridge.core.launch import ProcessRank, export_torchrun_variables, local_rank, rank_from_environment
 from lavibridge.core.log import console
-from lavibridge.core.signals import at_once
+from lavibridge.core.signals import default_signal_handlers
 from lavibridge.recipes.training import Training
 
 ENDED: list[object] = []
@@ -137,8 +137,8 @@ def begin_processes(settings: Training) -> Iterator[Processes]:
     Leaves nothing behind: a program's next run may choose another precision. RunError where they do not find
     each other.
     """
-    part = part_of_environment()
-    say_alike(os.environ)
+    part = rank_from_environment()
+    export_torchrun_variables(os.environ)
     is_cpu = pick_device(settings.device).type == "cpu"
     refuse_shared_device(settings.device, part)
     try:
@@ -158,27 +158,27 @@ def begin_processes(settings: Training) -> Iterator[Processes]:
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def join(part: Part, precision: str, is_cpu: bool) -> Accelerator:
+def join(part: ProcessRank, precision: str, is_cpu: bool) -> Accelerator:
     """Meet the other processes; RunError where not all that were started come together."""
     try:
-        with at_once():  # a meeting that does not come about is waited for in C++
+        with default_signal_handlers():  # a meeting that does not come about is waited for in C++
             accelerator = Accelerator(mixed_precision=precision, cpu=is_cpu)
     except (torch.distributed.DistError, ValueError) as error:
-        raise RunError(f"process {part.rank} of {part.of} cannot meet the others: {error}") from error
-    joined = Part(rank=accelerator.process_index, of=accelerator.num_processes)
-    if part.of > 1 and joined != part:
+        raise RunError(f"process {part.rank} of {part.world_size} cannot meet the others: {error}") from error
+    joined = ProcessRank(rank=accelerator.process_index, world_size=accelerator.num_processes)
+    if part.world_size > 1 and joined != part:
         raise RunError(
-            f"the launcher has started {part.of} processes, and this one, number {part.rank}, has come to be "
-            f"number {joined.rank} of {joined.of}: each would train for itself. Start them by torchrun, on "
-            "NVIDIA's GPUs or with training.device=cpu"
+            f"the launcher has started {part.world_size} processes, and this one, number {part.rank}, has "
+            f"come to be number {joined.rank} of {joined.world_size}: each would train for itself. Start "
+            "them by torchrun, on NVIDIA's GPUs or with training.device=cpu"
         )
     return accelerator
 
 
-def refuse_shared_device(name: str, part: Part) -> None:
+def refuse_shared_device(name: str, part: ProcessRank) -> None:
     """RecipeError where this process would have no GPU of its own."""
     own, there = local_rank() or 0, torch.cuda.device_count()
-    if part.of > 1 and own >= there > 0 and pick_device(name).type == "cuda":
+    if part.world_size > 1 and own >= there > 0 and pick_device(name).type == "cuda":
         raise RecipeError(
             f"this is process {own} on its machine, counted from 0, and torch sees {there} GPUs there: start "
             "one process for each (--nproc_per_node), or see CUDA_VISIBLE_DEVICES"

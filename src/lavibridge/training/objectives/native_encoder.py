@@ -10,6 +10,7 @@ from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import LaviError, ModelError
 from lavibridge.core.registry import detect
 from lavibridge.core.sources import RANDOM
+from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.training.cache.backend import Memory
 from lavibridge.training.cache.features import Features
 
@@ -35,7 +36,7 @@ def native_bridge(bridge: Bridge, setting: str) -> Bridge:
     ``setting`` is the field of the recipe that needs it. Raises ModelError if the encoder cannot be used.
     """
     try:
-        return Bridge.native(bridge.vision, str(bridge.device))
+        return BridgePipeline.native(bridge.vision, device=bridge.device).bridge
     except LaviError as error:
         raise refused(bridge.vision.config.source, setting, error) from error
 

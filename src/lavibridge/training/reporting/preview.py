@@ -1,10 +1,11 @@
-"""Sample pictures while training: the same prompts and seed each time, drawn by `Bridge.generate` as ever."""
+"""Sample pictures while training: the same prompts and seed each time, drawn by `BridgePipeline`."""
 
 from contextlib import nullcontext
 from pathlib import Path
 
 from lavibridge.data.base import Dataset
 from lavibridge.generation.finite import NotDrawnError
+from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.generation.sheet import contact_sheet, save_png
 from lavibridge.recipes.training import Preview
 from lavibridge.training.loop import State
@@ -30,7 +31,12 @@ def draw_preview(state: State, settings: Preview, prompts: tuple[str, ...], run:
     guidance = settings.guidance if state.bridge.distilled_guidance_scale is None else None
     with state.ema.applied() if state.ema is not None else nullcontext():
         try:
-            images = state.bridge.generate(prompts, settings.seed, settings.steps, guidance)
+            images = BridgePipeline(state.bridge)(
+                prompts,
+                num_inference_steps=settings.steps,
+                guidance_scale=guidance,
+                seed=settings.seed,
+            ).images
         except NotDrawnError as error:  # no picture is worth the end of a run
             say(f"note: no preview at step {state.step}: {error}")
             return
