@@ -29,7 +29,7 @@ from lavibridge.language.parts.loading import (
     load_model,
     meta_model,
 )
-from lavibridge.language.parts.tokens import PromptTokens, Tokens
+from lavibridge.language.parts.tokens import PromptTokens, TokenBatch
 from lavibridge.language.parts.vocabulary import check_frame, pad_id
 
 DEFAULT_TOKENS = 77
@@ -113,7 +113,7 @@ class TransformersModel(LanguageModel):
         layers = self._numbered(reading.layers)
         tokens = self.tokens(prompts)
         if reading.queries is not None:
-            return self._asked(tokens, layers, reading.queries)
+            return self._query_features(tokens, layers, reading.queries)
         device = next(self.backbone.parameters()).device
         ids, mask, kept = tokens.ids.to(device), tokens.mask.to(device), tokens.kept.to(device)
         seen = None if self.config.see_padding is True else mask.long()
@@ -122,7 +122,7 @@ class TransformersModel(LanguageModel):
             hidden=self._layers(output, layers)[:, :, kept],
             mask=torch.ones_like(real) if self.config.see_padding else real,
             pooled=self._pooled(output, ids),
-            context_free=self._alone(ids[:, kept], kept, layers) if reading.context_free else None,
+            context_free=self._context_free(ids[:, kept], kept, layers) if reading.context_free else None,
         )
 
     def enable_gradient_checkpointing(self) -> None:
@@ -144,7 +144,7 @@ class TransformersModel(LanguageModel):
         attention_backend.choose_kernel(self.backbone, kernel, self.config.source)
 
     def count_tokens(self, prompts: Sequence[str]) -> tuple[list[int], list[int]]:
-        """Tokens used and tokens cut off, for each prompt."""
+        """TokenBatch used and tokens cut off, for each prompt."""
         return self.tokens.count(prompts)
 
     def spans(self, prompt: str) -> list[tuple[int, int]]:
@@ -167,8 +167,8 @@ class TransformersModel(LanguageModel):
         """The part of the configuration that has the sizes."""
         return self.backbone.config
 
-    def _asked(
-        self, tokens: Tokens, layers: list[int], queries: Float[Tensor, "query width"]
+    def _query_features(
+        self, tokens: TokenBatch, layers: list[int], queries: Float[Tensor, "query width"]
     ) -> TextFeatures:
         """Features of vectors put right behind each prompt's real tokens."""
         if not self.takes_queries or self.config.see_padding:
@@ -189,7 +189,7 @@ class TransformersModel(LanguageModel):
         hidden = self._layers(output, layers).transpose(1, 2)[rows, places].transpose(1, 2)
         return TextFeatures(hidden=hidden, mask=torch.ones_like(places, dtype=torch.bool))
 
-    def _alone(
+    def _context_free(
         self, ids: Tensor, kept: Tensor, layers: list[int]
     ) -> Float[Tensor, "batch layer token width"]:
         """Every token's features as a sequence of one; equal tokens are computed once."""

@@ -6,7 +6,7 @@ from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of
 from lavibridge.training.build import build_bridge
 from lavibridge.training.cache.caches import open_caches
-from lavibridge.training.data.batches import Batches, ReadAhead
+from lavibridge.training.data.batches import BatchLoader, PrefetchLoader
 from lavibridge.training.distributed.processes import Processes
 from lavibridge.training.distributed.sharding import shard
 from lavibridge.training.ema import Ema
@@ -50,16 +50,16 @@ def make_state(recipe: Recipe, bridge: Bridge, processes: Processes) -> State:
         if settings.teacher is None
         else Teacher(bridge, settings.teacher.guidance, settings.precision == "bfloat16"),
         backward=processes.backward,
-        alone=processes.alone,
+        no_sync=processes.no_sync,
         any_process=processes.any,
         gather=processes.gather,
     )
 
 
-def make_batches(recipe: Recipe, bridge: Bridge, dataset: Dataset, processes: Processes) -> Batches:
+def make_batches(recipe: Recipe, bridge: Bridge, dataset: Dataset, processes: Processes) -> BatchLoader:
     """What feeds the loop: read ahead of it, or, without workers, in between the steps."""
     side = recipe.data.size or bridge.vision.default_size
-    kind = ReadAhead if recipe.training.workers else Batches
+    kind = PrefetchLoader if recipe.training.workers else BatchLoader
     caches = open_caches(bridge, dataset, recipe.training)
     place = (processes.index, processes.count)
     return kind(dataset, bridge.vision, recipe.training, (side, side), *place, caches)

@@ -156,10 +156,10 @@ class DiffusersModel(VisionModel):
             raise ModelError("the denoiser's blocks are closed to connectors: call open_blocks() first")
         dtype = pick_dtype(self.config.dtype)
         pooled = None if conditioning.pooled is None else conditioning.pooled.to(dtype)
-        given = replace(conditioning, tokens=conditioning.tokens.to(dtype), pooled=pooled)
+        conditioning = replace(conditioning, tokens=conditioning.tokens.to(dtype), pooled=pooled)
         if self.honours_mask:
-            return self._call(noisy.to(dtype), t, given).float()
-        return without_padding(self._call, noisy.to(dtype), t, given).float()
+            return self._call(noisy.to(dtype), t, conditioning).float()
+        return without_padding(self._call, noisy.to(dtype), t, conditioning).float()
 
     def attend(
         self, block: str, queries: Float[Tensor, "batch query width"], conditioning: Conditioning
@@ -207,7 +207,7 @@ class DiffusersModel(VisionModel):
         self,
         noisy: Float[Tensor, "batch channel h w"],
         t: Num[Tensor, " batch"],
-        given: Conditioning,
+        conditioning: Conditioning,
     ) -> Float[Tensor, "batch channel h w"]:
         """Call the denoiser."""
 
@@ -219,9 +219,11 @@ class DiffusersModel(VisionModel):
         """Width of the pooled vector, or None where the denoiser takes none."""
         return None
 
-    def _spoken(self, given: Conditioning) -> dict[str, Any]:
-        """What connectors say in the blocks, as an argument of the denoiser's call."""
-        return {self.block_argument: {"blocks": given.blocks}} if self.block_argument and given.blocks else {}
+    def _block_arguments(self, conditioning: Conditioning) -> dict[str, Any]:
+        """The argument of the denoiser's call that carries per-block connectors, if there is one."""
+        if not (self.block_argument and conditioning.blocks):
+            return {}
+        return {self.block_argument: {"blocks": conditioning.blocks}}
 
     def _context(self, tokens: Float[Tensor, "batch token context"]) -> Float[Tensor, "batch token _"]:
         """The conditioning tokens as the cross-attention layers get them."""

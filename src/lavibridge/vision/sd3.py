@@ -59,12 +59,12 @@ class StableDiffusion3(DiffusersModel):
         self,
         noisy: Float[Tensor, "batch channel h w"],
         t: Num[Tensor, " batch"],
-        given: Conditioning,
+        conditioning: Conditioning,
     ) -> Float[Tensor, "batch channel h w"]:
         return self.backbone(
             noisy,
-            encoder_hidden_states=given.tokens,
-            pooled_projections=given.pooled,
+            encoder_hidden_states=conditioning.tokens,
+            pooled_projections=conditioning.pooled,
             timestep=t,
             return_dict=False,
         )[0]
