@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from os import PathLike, fspath
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from lavibridge.connectors.base import Connector
@@ -19,10 +20,11 @@ ModelChoice = str | PathLike[str] | Mapping[str, Any] | nn.Module
 LoraChoice = LoraSettings | Mapping[str, Any] | Literal["default"] | None
 
 
-def component(package: str, choice: ModelChoice) -> Any:
+def component(package: str, choice: ModelChoice, device: torch.device | None = None) -> Any:
     """The language or vision model (``package``) of a source or options, or the loaded model itself.
 
-    Detects the kind where none is named. Raises RecipeError for options, ModelError for files.
+    Detects the kind if none is named. On the meta ``device`` it has every shape, and no weights are read.
+    Raises RecipeError for options, ModelError for files.
     """
     if isinstance(choice, nn.Module):
         return choice
@@ -40,7 +42,7 @@ def component(package: str, choice: ModelChoice) -> Any:
     chosen = registry.load(
         package, registry.detect(package, source, options.get("revision")) if kind is None else kind
     )
-    return chosen(validate(chosen.Config, options, package))
+    return chosen(validate(chosen.Config, options, package), device)
 
 
 def native_text(

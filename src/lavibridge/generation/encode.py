@@ -48,8 +48,8 @@ def encode_prompts(
 
 
 def _encode(
-    bridge: Bridge, prompts: Sequence[Weighted], batch_size: int, is_negative: bool
-) -> dict[Weighted, EncodedPrompt]:
+    bridge: Bridge, prompts: Sequence[WeightedPrompt], batch_size: int, is_negative: bool
+) -> dict[WeightedPrompt, EncodedPrompt]:
     emphasised = [prompt for prompt in dict.fromkeys(prompts) if not prompt.is_plain]
     texts = list(dict.fromkeys([*(each.text for each in prompts), *([""] if emphasised else [])]))
     features: dict[str, TextFeatures] = {}

@@ -120,6 +120,10 @@ class VisionModel(nn.Module, ABC):
         """Compute attention by `sdpa`, `eager` or `flash`; ModelError where the denoiser cannot."""
 
     @abstractmethod
+    def set_memory_format(self, device: torch.device, is_trained: bool) -> None:
+        """Lay out the denoiser's weights for inference or training on ``device``."""
+
+    @abstractmethod
     def reusing(self, threshold: float) -> AbstractContextManager[None]:
         """While it lasts, a step whose first block changes by less than ``threshold``, relative, takes over
         what the other blocks did before. ModelError where the denoiser cannot."""

@@ -44,16 +44,16 @@ class PixArt(DiffusersModel):
         self,
         noisy: Float[Tensor, "batch channel h w"],
         t: Num[Tensor, " batch"],
-        given: Conditioning,
+        conditioning: Conditioning,
     ) -> Float[Tensor, "batch channel h w"]:
         output = self.backbone(
             noisy,
-            encoder_hidden_states=given.tokens,
+            encoder_hidden_states=conditioning.tokens,
             timestep=t,
             added_cond_kwargs=self._size_conditions(noisy),
-            encoder_attention_mask=hiding(given.mask),
+            encoder_attention_mask=hiding(conditioning.mask),
             return_dict=False,
-            **self._spoken(given),
+            **self._block_arguments(conditioning),
         )[0]
         return output[:, : noisy.shape[1]]
 

@@ -71,16 +71,16 @@ class Sana(DiffusersModel):
         self,
         noisy: Float[Tensor, "batch channel h w"],
         t: Num[Tensor, " batch"],
-        given: Conditioning,
+        conditioning: Conditioning,
     ) -> Float[Tensor, "batch channel h w"]:
-        mask: Tensor | MaskWithBlocks | None = hiding(given.mask)
-        if given.blocks:
+        mask: Tensor | MaskWithBlocks | None = hiding(conditioning.mask)
+        if conditioning.blocks:
             # Its blocks hand on no other argument to their layers.
-            added = None if mask is None else scores(given.mask, noisy.dtype)
-            mask = MaskWithBlocks(mask=added, blocks=given.blocks)
+            added = None if mask is None else scores(conditioning.mask, noisy.dtype)
+            mask = MaskWithBlocks(mask=added, blocks=conditioning.blocks)
         return self.backbone(
             noisy,
-            encoder_hidden_states=given.tokens,
+            encoder_hidden_states=conditioning.tokens,
             timestep=t * self.backbone.config.timestep_scale,
             encoder_attention_mask=mask,
             return_dict=False,

@@ -5,6 +5,7 @@ library's training scripts: the attention's linears, of the picture and of the t
 the last block's text, whose answers are thrown away.
 """
 
+import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
@@ -54,8 +55,8 @@ class StableDiffusion3(DiffusersModel):
         "pos_embed_max_size": 16,
     }
 
-    def __init__(self, config: DiffusersModel.Config) -> None:
-        super().__init__(config)
+    def __init__(self, config: DiffusersModel.Config, device: torch.device | None = None) -> None:
+        super().__init__(config, device)
         heard = range(len(self.backbone.transformer_blocks) - 1)
         queries = tuple(f"transformer_blocks.{index}.attn.add_q_proj" for index in heard)
         self.lora_targets = (*type(self).lora_targets, *queries)
@@ -64,12 +65,12 @@ class StableDiffusion3(DiffusersModel):
         self,
         noisy: Float[Tensor, "batch channel h w"],
         t: Num[Tensor, " batch"],
-        given: Conditioning,
+        conditioning: Conditioning,
     ) -> Float[Tensor, "batch channel h w"]:
         return self.backbone(
             noisy,
-            encoder_hidden_states=given.tokens,
-            pooled_projections=given.pooled,
+            encoder_hidden_states=conditioning.tokens,
+            pooled_projections=conditioning.pooled,
             timestep=t,
             return_dict=False,
         )[0]

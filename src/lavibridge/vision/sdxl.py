@@ -37,11 +37,11 @@ class StableDiffusionXL(UNet):
     }
 
     def _additions(
-        self, noisy: Float[Tensor, "batch channel h w"], given: Conditioning
+        self, noisy: Float[Tensor, "batch channel h w"], conditioning: Conditioning
     ) -> dict[str, Tensor | None]:
         height, width = noisy.shape[2] * self.factor, noisy.shape[3] * self.factor
         sizes = self.alphas.new_tensor([height, width, 0, 0, height, width])
-        return {"text_embeds": given.pooled, "time_ids": sizes.expand(len(noisy), SIZES)}
+        return {"text_embeds": conditioning.pooled, "time_ids": sizes.expand(len(noisy), SIZES)}
 
     def _pooled_width(self) -> int:
         settings = self.backbone.config
