@@ -20,9 +20,9 @@ from lavibridge.data.base import Dataset, open_dataset
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.recipes.recipe import Recipe, load_recipe
 from lavibridge.recipes.sections import kind_of
-from lavibridge.training.batches import Batches
 from lavibridge.training.build import build_bridge
 from lavibridge.training.cache.caches import open_caches
+from lavibridge.training.data.batches import Batches
 from lavibridge.training.loop import training_mode
 
 SIDE = (64, 64)

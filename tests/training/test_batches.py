@@ -12,15 +12,15 @@ from PIL import Image
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import DataError
 from lavibridge.data.base import Dataset, open_dataset
-from lavibridge.data.pictures.read import to_unit
+from lavibridge.data.pictures.decoding import normalize_pixels
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.recipes.sections import kind_of, read_section
-from lavibridge.training.batches import Batches, Draw, ReadAhead
 from lavibridge.training.build import build_bridge
 from lavibridge.training.cache.backend import Memory
-from lavibridge.training.sampler import Visit
+from lavibridge.training.data.batches import Batches, Draw, ReadAhead
+from lavibridge.training.data.sampler import Visit
 
 SIZE = (16, 16)
 
@@ -129,7 +129,7 @@ def test_the_posterior_is_sampled_anew_at_each_visit(bridge: Bridge, toy: Callab
 def test_the_latents_are_those_of_the_vision_model(bridge: Bridge, toy: Callable[..., Recipe]) -> None:
     fed = batches(bridge, toy(training={"batch": 2}))
     mean, std = fed.caches.latents.moments([Visit(index=4, size=SIZE), Visit(index=2, size=SIZE)])
-    images = np.stack([to_unit(fed.dataset.picture(index, SIZE)) for index in (4, 2)])
+    images = np.stack([normalize_pixels(fed.dataset.picture(index, SIZE)) for index in (4, 2)])
     expected = bridge.vision.encode_moments(torch.from_numpy(images))
     torch.testing.assert_close(mean, expected[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(std, expected[1], rtol=1e-4, atol=1e-5)

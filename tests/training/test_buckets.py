@@ -10,9 +10,9 @@ from PIL import Image
 from lavibridge.data.folder import Folder
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.batches import Batches
 from lavibridge.training.build import build_bridge
-from lavibridge.training.sampler import Visit
+from lavibridge.training.data.batches import Batches
+from lavibridge.training.data.sampler import Visit
 
 SHAPES = ((40, 40), (60, 30), (30, 60), (64, 31))
 """(width, height) of the pictures' files."""

@@ -13,8 +13,8 @@ from lavibridge import Bridge
 from lavibridge.core.errors import ModelError, NotFiniteError
 from lavibridge.core.files import sha256
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.batches import Batches, Draw
-from lavibridge.training.checkpoint import described, seal
+from lavibridge.training.checkpoints.checkpoint import described, seal
+from lavibridge.training.data.batches import Batches, Draw
 from lavibridge.training.train import train
 
 Toy = Callable[..., Recipe]

@@ -6,18 +6,18 @@ from typing import Any
 import pytest
 import torch
 
+from lavibridge.bridge import PARTS
 from lavibridge.core.errors import NotFiniteError
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.batches import Batches
 from lavibridge.training.build import build_bridge
+from lavibridge.training.data.batches import Batches
 from lavibridge.training.ema import Ema
-from lavibridge.training.events import Every
-from lavibridge.training.loop import Report, State, fit, take_step, training_mode
-from lavibridge.training.metrics import loss_by_time
+from lavibridge.training.loop import Every, Report, State, fit, take_step, training_mode
 from lavibridge.training.nonfinite import culprits
-from lavibridge.training.optim import make_optimizer, optimizer_tensors, published_rates
+from lavibridge.training.optim import learning_rates, make_optimizer, optimizer_tensors
+from lavibridge.training.reporting.metrics import loss_by_time
 
 Toy = Callable[..., Recipe]
 STILL: dict[str, Any] = {"rank": 4, "dropout": 0.0}
@@ -31,7 +31,7 @@ def begin(recipe: Recipe) -> tuple[State, Batches]:
         bridge=bridge,
         model=bridge,
         parts=parts,
-        optimizer=make_optimizer(parts, published_rates("sd", recipe.training.lr), 0.01),
+        optimizer=make_optimizer(parts, learning_rates("sd", recipe.training.lr, PARTS), 0.01),
         ema=Ema(weights, 0.9),
     )
     dataset = World(World.Config(scenes=10), Rejected())

@@ -13,10 +13,10 @@ from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.training.assemble import place_bridge
-from lavibridge.training.batches import Batches
 from lavibridge.training.build import build_bridge
+from lavibridge.training.data.batches import Batches
+from lavibridge.training.distributed.processes import begin_processes
 from lavibridge.training.loop import training_mode
-from lavibridge.training.processes import begin_processes
 
 Toy = Callable[..., Recipe]
 LORA = {"rank": 4, "dropout": 0.2}

@@ -15,12 +15,13 @@ import torch
 from PIL import Image
 from run_folder import rows, same, tensors
 
+from lavibridge import BridgePipeline
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import DataError, NotFiniteError, RunError
 from lavibridge.generation.sheet import contact_sheet
 from lavibridge.recipes.recipe import Recipe, load_recipe, make_recipe
-from lavibridge.training.batches import Batches, Draw
-from lavibridge.training.checkpoint import checkpoints
+from lavibridge.training.checkpoints.checkpoint import checkpoints
+from lavibridge.training.data.batches import Batches, Draw
 from lavibridge.training.train import train
 
 Toy = Callable[..., Recipe]
@@ -86,7 +87,7 @@ def test_a_run_loads_as_its_averaged_bridge_and_previews_are_its_drawings(toy: T
     own = bridge.connector.state_dict()
     assert all(torch.equal(own[name.split(":")[1]], v) for name, v in kept.items() if "connector" in name)
     prompts = ("a red circle", "a blue star")
-    images = bridge.generate(prompts, seed=0, steps=2, guidance=5.0)
+    images = BridgePipeline(bridge)(prompts, num_inference_steps=2, guidance_scale=5.0, seed=0).images
     drawn = contact_sheet([[image] for image in images], prompts, ["step 2"])
     assert drawn.tobytes() == Image.open(run / "samples/step-2.png").convert("RGB").tobytes()
 

@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from lavibridge.data.mixture import Mixture
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
-from lavibridge.training.bucketed import Bucketed, nearest, shapes
-from lavibridge.training.order import LARGEST_TABLE, Order, Shuffled
-from lavibridge.training.permutation import Permutation
-from lavibridge.training.sampler import Visits, says_a_side
-from lavibridge.training.weighted import BLOCK, Weighted, apportion
+from lavibridge.training.data.bucketed import Bucketed, nearest, shapes
+from lavibridge.training.data.order import BLOCK, LARGEST_TABLE, Order, Shuffled, Weighted, apportion
+from lavibridge.training.data.permutation import Permutation
+from lavibridge.training.data.sampler import Visits, says_a_side
 
 
 def met(order: Order, start: int, end: int) -> list[int]:

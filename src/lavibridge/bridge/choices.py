@@ -1,7 +1,10 @@
-"""What a bridge may be composed of, as callers name it: sources, kinds and mappings of options."""
+"""What a bridge is composed of, as callers name it: sources, kinds, mappings of options, loaded models."""
 
 from collections.abc import Mapping
+from os import PathLike, fspath
 from typing import Any, Literal
+
+from torch import nn
 
 from lavibridge.connectors.base import Connector
 from lavibridge.core import registry
@@ -10,18 +13,21 @@ from lavibridge.core.errors import RecipeError
 from lavibridge.core.sources import RANDOM
 from lavibridge.lora import LoraSettings
 
-PUBLISHED_LR: Mapping[str, Mapping[str, float]] = {
-    "sd": {"language_lora": 5e-6, "connector": 1e-4, "vision_lora": 1e-4},
-    "pixart": {"language_lora": 5e-6, "connector": 2e-5, "vision_lora": 2e-5},
-}
-"""The published learning rates, by kind of vision model and trained part."""
+ModelChoice = str | PathLike[str] | Mapping[str, Any] | nn.Module
 LoraChoice = LoraSettings | Mapping[str, Any] | Literal["default"] | None
 
 
-def component(room: str, choice: str | Mapping[str, Any]) -> Any:
-    """Build a model from its source or its options; its kind is found out where none is named."""
-    options = {"source": choice} if isinstance(choice, str) else dict(choice)
+def component(room: str, choice: ModelChoice) -> Any:
+    """The language or vision model (``room``) of a source or options, or the loaded model itself.
+
+    Detects the kind where none is named. Raises RecipeError for options, ModelError for files.
+    """
+    if isinstance(choice, nn.Module):
+        return choice
+    options: dict[str, Any] = dict(choice) if isinstance(choice, Mapping) else {"source": choice}
     kind = options.pop("kind", None)
+    if isinstance(options.get("source"), PathLike):
+        options["source"] = fspath(options["source"])
     source = options.get("source")
     if not isinstance(source, str):
         raise RecipeError(f"{room}.source: give a folder, a shipped model's name, a hub id or 'random'")

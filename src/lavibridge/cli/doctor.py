@@ -11,6 +11,8 @@ from pathlib import Path
 
 import typer
 
+from lavibridge.core import waiting
+
 FLOORS = {
     "torch": ("2.10", "CVE-2026-24747"),
     "transformers": ("5.3", "CVE-2026-4372: a model's config.json alone could run code"),
@@ -98,6 +100,16 @@ def _python() -> Finding:
     return Finding(state="ok" if sys.version_info >= (3, 11) else "bad", subject="python", found=found)
 
 
+def _waiting() -> Finding:
+    """How threads wait for each other, which decides how a busy machine slows them down."""
+    chosen = [f"{name}={os.environ[name]}" for name in waiting.SETTINGS if name in os.environ]
+    if chosen == [f"GOMP_SPINCOUNT={waiting.SPINS}"]:
+        advice = "set by this command; in your own Python program, set it before you import torch"
+        return Finding(state="ok", subject="waiting", found=f"{chosen[0]} ({advice})")
+    advice = f"a busy machine may slow two threads down many times; GOMP_SPINCOUNT={waiting.SPINS} avoids it"
+    return Finding(state="note", subject="waiting", found=f"{', '.join(chosen)}: {advice}")
+
+
 def _machine() -> list[Finding]:
     import torch
 
@@ -118,6 +130,7 @@ def _machine() -> list[Finding]:
             found=name if works else f"{name} computes wrongly",
         ),
         Finding(state="ok", subject="threads", found=said),
+        _waiting(),
         Finding(
             state="ok" if memory is None or memory >= 2 else "note", subject="memory", found=_gib(memory)
         ),

@@ -40,6 +40,13 @@ def pick_dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
+def dtype_name(dtype: str | torch.dtype) -> str:
+    """The name of a number format that models are loaded in; RecipeError for any other."""
+    name = str(dtype).removeprefix("torch.")
+    pick_dtype(name)
+    return name
+
+
 def cpu_computes_bfloat16() -> bool:
     """Whether this CPU multiplies in bfloat16 itself; before torch 2.11 it cannot be asked.
 

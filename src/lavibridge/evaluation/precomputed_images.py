@@ -13,12 +13,12 @@ from PIL import Image
 
 from lavibridge.core.errors import DataError
 from lavibridge.core.identity import card_hash, file_hash
-from lavibridge.data.pictures.read import read_picture
+from lavibridge.data.pictures.decoding import read_picture
 from lavibridge.data.pictures.walk import pictures_below
 from lavibridge.evaluation.base import Task
 
 
-class GivenPictures:
+class PrecomputedImages:
     """Answers each prompt with the picture that was drawn for it."""
 
     def __init__(self, folder: Path, tasks: Sequence[Task]) -> None:

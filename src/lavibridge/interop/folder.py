@@ -21,7 +21,7 @@ from lavibridge.core.errors import ModelError
 from lavibridge.core.files import resolve_source, write_atomic, write_json
 from lavibridge.core.sources import RANDOM, read_model_json
 from lavibridge.core.tensors import save_tensors
-from lavibridge.interop.hook import painter
+from lavibridge.interop.hook import diffusers_model
 from lavibridge.interop.merged import merged_state
 
 KEPT = (".json", ".txt", ".model", ".safetensors", ".jinja")
@@ -51,7 +51,7 @@ image = pipe(**prompt_inputs(bridge, ["a red circle"])).images[0]
 
 def write_diffusers(bridge: Bridge, folder: Path) -> None:
     """Write the folder; raises ModelError where the vision model is a toy, or not whole."""
-    vision = painter(bridge)
+    vision = diffusers_model(bridge)
     if bridge.connector.per_block:
         raise ModelError(
             "the connector speaks in the denoiser's blocks, which a plain pipeline does not open: use "

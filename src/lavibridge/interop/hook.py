@@ -24,7 +24,7 @@ from lavibridge.vision.hf import DiffusersModel
 from lavibridge.vision.parts.padding import hiding
 
 
-def painter(bridge: Bridge) -> DiffusersModel:
+def diffusers_model(bridge: Bridge) -> DiffusersModel:
     """The bridge's vision model, if it is one of Diffusers; raises ModelError otherwise."""
     if not isinstance(bridge.vision, DiffusersModel):
         raise ModelError(
@@ -50,7 +50,7 @@ def connect(pipe: Any, bridge: Bridge) -> None:
     In the pipelines of ``to_diffusers`` this is done; one opened from a folder exported as `diffusers` needs
     it. Raises ModelError where the connector speaks in blocks that this denoiser has not opened.
     """
-    denoiser = getattr(pipe, painter(bridge).denoiser_folder)
+    denoiser = getattr(pipe, diffusers_model(bridge).denoiser_folder)
     if not needs_hook(bridge, type(pipe)):
         return
     if bridge.connector.per_block:
@@ -60,7 +60,7 @@ def connect(pipe: Any, bridge: Bridge) -> None:
         if not speaks or not is_shared:
             raise ModelError(
                 "the connector speaks in the denoiser's blocks, which this pipeline has closed: use "
-                "bridge.generate, or to_diffusers(bridge) with a U-Net or PixArt"
+                "BridgePipeline, or to_diffusers(bridge) with a U-Net or PixArt"
             )
     width = _columns(bridge)
 
@@ -104,7 +104,7 @@ def _conditioning(bridge: Bridge, embeddings: Float[Tensor, "batch token column"
     if not bridge.vision.honours_mask and not bool(made.mask.all()):
         raise ModelError(
             "this pipeline takes no mask and the prompts differ in length: set see_padding in the language "
-            "model, or use bridge.generate"
+            "model, or use BridgePipeline"
         )
     return made
 

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import torch
@@ -21,11 +22,11 @@ from lavibridge.bridge import Bridge
 from lavibridge.bridge.states import need_whole
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import sha256
-from lavibridge.core.layers import Folded, Layer, fold, layers, pair_shapes
+from lavibridge.core.layers import Folded, Layer, fold_low_rank, layers, pair_shapes
 from lavibridge.core.log import console
 from lavibridge.core.paths import at_home
 from lavibridge.interop import lora_names
-from lavibridge.interop.hook import painter
+from lavibridge.interop.hook import diffusers_model
 from lavibridge.interop.lora_told import Told, read_told, refuse_method
 from lavibridge.interop.weights import read_named
 from lavibridge.language.base import LanguageModel
@@ -64,7 +65,7 @@ class Part:
     prefixes: tuple[str, ...]
 
 
-def read_lora_file(bridge: Bridge, path: str | Path) -> LoraReport:
+def read_lora_file(bridge: Bridge, path: str | PathLike[str]) -> LoraReport:
     """Add the LoRA of a file, or of PEFT's folder, to the bridge's frozen models, whichever tool wrote it.
 
     What is not used, as the bridge has no such layer, is counted and named. Raises ModelError, with nothing
@@ -94,7 +95,7 @@ def read_lora_file(bridge: Bridge, path: str | Path) -> LoraReport:
     ]
     for part, each in zip(parts, pairs, strict=True):
         if each:
-            fold(part.model.backbone, each)
+            fold_low_rank(part.model.backbone, each)
             part.model.folded += (Folded(name=file.name, sha256=digest, pairs=each),)
     bridge.origin = {**bridge.origin, f"lora {file.name}": digest}
     _tell(file, unmatched, len(found))
@@ -115,7 +116,7 @@ def _file(path: Path) -> Path:
 
 def _parts(bridge: Bridge) -> list[Part]:
     """The denoiser, and the language model where it is the image model's own text encoder."""
-    vision, language = painter(bridge), bridge.language
+    vision, language = diffusers_model(bridge), bridge.language
     known = lora_names.denoiser_names(vision.backbone)
     found = [
         Part(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from lavibridge.core.layers import added, plain_name
+from lavibridge.core.layers import add_low_rank, plain_name
 from lavibridge.lora import lora_pairs
 
 
@@ -19,6 +19,6 @@ def merged_state(network: nn.Module, is_merged: bool) -> dict[str, Tensor]:
         weight = value.detach().clone()
         layer = plain.removesuffix(".weight")
         if layer in pairs and plain.endswith(".weight"):
-            weight = added(weight, *pairs[layer])
+            weight = add_low_rank(weight, *pairs[layer])
         state[plain] = weight.cpu().contiguous()
     return state

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
+from lavibridge.core.config import Changeable
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpec
 from lavibridge.core.identity import model_identity
@@ -19,14 +20,14 @@ class LanguageModel(nn.Module, ABC):
     class Config(BaseConfig):
         """Which language model, and how prompts go in."""
 
-        source: str
+        source: Changeable[str]
         """A folder, a shipped miniature's name, a hub id, or `random` (a toy of the family, offline)."""
         max_tokens: int | None = Field(default=None, ge=2)
         """Prompts are cut to so many tokens, special ones counted. None: 77, or the positions there are."""
         see_padding: bool | Literal["connector"] = False
         """Pad prompts to exactly max_tokens and mask nothing: the released U-Net weights need this. With
         `connector` the language model is masked and only what follows sees the padding, as published ELLA."""
-        revision: str | None = None
+        revision: Changeable[str | None] = None
         """Branch, tag or commit of a hub id."""
         dtype: Literal["float32", "bfloat16", "float16"] = "float32"
         """Number format of the frozen weights; LoRA weights and features are float32."""

@@ -11,7 +11,7 @@ from typing import Any
 from lavibridge.core.errors import LaviError, RunError
 from lavibridge.core.files import read_json, resolve_source
 from lavibridge.core.paths import at_home
-from lavibridge.data.mixture import Mixture, kinds_in
+from lavibridge.data.mixture import Mixture, flatten_parts
 from lavibridge.data.pictures.walk import is_hidden
 from lavibridge.recipes.read import read_yaml
 from lavibridge.recipes.recipe import Recipe, make_recipe
@@ -111,7 +111,7 @@ def _written(recipe: Recipe) -> dict[str, Path]:
 def _data(recipe: Recipe) -> list[tuple[str, tuple[str, Any]]]:
     """Kind and settings of the data, or of each part of a mixture, with the rest of its name after `data`."""
     if isinstance(recipe.data, Mixture.Config):
-        parts = kinds_in(recipe.data.parts)
+        parts = flatten_parts(recipe.data.parts)
         return [(f".parts.{number}", part) for number, part in enumerate(parts)]
     return [("", (kind_of(recipe.data), recipe.data))]
 

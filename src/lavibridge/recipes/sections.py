@@ -12,14 +12,16 @@ from importlib import import_module
 from inspect import getmembers, isabstract, isclass
 from typing import Any, Literal
 
-from pydantic import create_model
+from pydantic import BeforeValidator, create_model
 
 from lavibridge.core import registry
 from lavibridge.core.config import Config, validate
 from lavibridge.core.errors import RecipeError
+from lavibridge.core.sources import RANDOM
 
 ROOMS = {"language": "language", "vision": "vision", "connector": "connectors", "data": "data"}
 """Section of a recipe -> room that its kinds live in."""
+AUTO = "auto"
 
 
 @cache
@@ -33,16 +35,40 @@ def section_model(room: str, kind: str) -> type[Config]:
 
 def read_section(section: str, value: Any) -> Config:
     """Validate one section; RecipeError names the key, what was found and what was likely meant."""
+    if isinstance(value, str) and section != "connector":  # `language: mini-llama`
+        value = {"source": value}
+    if section in ("language", "vision") and isinstance(value, Mapping):
+        value = {**value, "kind": _model_kind(section, value)}
+    return read_kind(ROOMS[section], value, section)
+
+
+def read_kind(room: str, value: Any, where: str = "") -> Config:
+    """The settings of a kind of a room, from `lavi`, `{kind: lavi, ...}` or themselves.
+
+    ``where`` is the dotted place in the recipe that a RecipeError names.
+    """
+    where = where or room
     if isinstance(value, Config):
         return value
-    if isinstance(value, str):  # `connector: lavi`, `language: mini-llama`
-        value = {"kind" if section == "connector" else "source": value}
+    if isinstance(value, str):
+        value = {"kind": value}
     if not isinstance(value, Mapping):
-        raise RecipeError(f"{section}: should hold fields such as `kind:`, found {value!r}")
-    room = ROOMS[section]
-    return validate(
-        section_model(room, _kind(section, value)), {**value, "kind": _kind(section, value)}, section
-    )
+        raise RecipeError(f"{where}: should hold fields such as `kind:`, found {value!r}")
+    kind = value.get("kind", AUTO)
+    if kind == AUTO:
+        raise RecipeError(f"{where}.kind is missing (kinds: {', '.join(registry.kinds(room))})")
+    return validate(section_model(room, str(kind)), {**value, "kind": str(kind)}, where)
+
+
+def reads(room: str, where: str) -> BeforeValidator:
+    """Have a field of a configuration read as a kind of a room."""
+    return BeforeValidator(lambda value: read_kind(room, value, where))
+
+
+@cache
+def component(room: str, section: Config) -> Any:
+    """The component that a section describes, for kinds that are built from their settings alone."""
+    return registry.load(room, kind_of(section))(section)
 
 
 def section_type(section: str, value: Any) -> type[Config]:
@@ -63,13 +89,9 @@ def kind_of(section: Config) -> str:
     return str(section.model_dump()["kind"])
 
 
-def _kind(section: str, value: Mapping[str, Any]) -> str:
-    """The kind that a section names, or that its source turns out to be."""
-    room = ROOMS[section]
-    kind = value.get("kind", "auto")
-    if kind != "auto":
-        return str(kind)
-    source = value.get("source")
-    if section not in ("language", "vision") or source is None or source == "random":
-        raise RecipeError(f"{section}.kind is missing (kinds: {', '.join(registry.kinds(room))})")
-    return registry.detect(room, str(source), value.get("revision"))
+def _model_kind(section: str, value: Mapping[str, Any]) -> Any:
+    """The kind of model that a section names, or that its source turns out to be."""
+    kind, source = value.get("kind", AUTO), value.get("source")
+    if kind != AUTO or source in (None, RANDOM):
+        return kind
+    return registry.detect(ROOMS[section], str(source), value.get("revision"))

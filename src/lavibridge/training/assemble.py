@@ -6,16 +6,16 @@ from lavibridge.bridge import Bridge
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of
-from lavibridge.training.batches import Batches, ReadAhead
 from lavibridge.training.build import build_bridge
 from lavibridge.training.cache.caches import open_caches
-from lavibridge.training.console import say
+from lavibridge.training.data.batches import Batches, ReadAhead
+from lavibridge.training.distributed.processes import Processes
+from lavibridge.training.distributed.sharding import shard
 from lavibridge.training.ema import Ema
 from lavibridge.training.loop import State
-from lavibridge.training.optim import make_optimizer, published_rates
-from lavibridge.training.processes import Processes
-from lavibridge.training.sharding import shard
-from lavibridge.training.teacher import Teacher
+from lavibridge.training.objectives.teacher import Teacher
+from lavibridge.training.optim import learning_rates, make_optimizer
+from lavibridge.training.reporting.console import say
 from lavibridge.training.validation import Validator
 
 
@@ -40,7 +40,8 @@ def make_state(recipe: Recipe, bridge: Bridge, processes: Processes) -> State:
     """Optimiser, average and the bridge as it is called, at step 0."""
     settings = recipe.training
     parts = bridge.trained_parameters()
-    rates = published_rates(kind_of(recipe.vision), settings.lr)
+    trained = [part for part, weights in parts.items() if weights]
+    rates = learning_rates(kind_of(recipe.vision), settings.lr, trained)
     weights = [parameter for part in parts.values() for parameter in part.values()]
     return State(
         bridge=bridge,

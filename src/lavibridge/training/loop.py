@@ -18,13 +18,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lavibridge.bridge import Bridge
-from lavibridge.recipes.training import Training
-from lavibridge.training.batches import Batches
+from lavibridge.recipes.sections import component
+from lavibridge.recipes.training import WEIGHTING, Training
+from lavibridge.training.data.batches import Batches
+from lavibridge.training.data.order import mix
 from lavibridge.training.ema import Ema
 from lavibridge.training.nonfinite import Skips, check_weights, culprits
+from lavibridge.training.objectives.teacher import Teacher, with_target
 from lavibridge.training.optim import Parts, set_rates
-from lavibridge.training.order import mix
-from lavibridge.training.teacher import Teacher, taught
 
 
 @dataclass(kw_only=True)
@@ -83,6 +84,19 @@ class Report:
 
 
 Event = Callable[[State, Report], None]
+"""Called after each step."""
+
+
+@dataclass(frozen=True)
+class Every:
+    """Event: performs `action` after every `steps` steps; 0 never does."""
+
+    steps: int
+    action: Event
+
+    def __call__(self, state: State, report: Report) -> None:
+        if self.steps and state.step % self.steps == 0:
+            self.action(state, report)
 
 
 def fit(state: State, batches: Batches, settings: Training, events: Sequence[Event]) -> None:
@@ -115,6 +129,7 @@ def take_step(state: State, batches: Batches, settings: Training, clock: float) 
     begun = perf_counter()
     waited = 0.0
     rates = set_rates(state.optimizer, settings, state.step, clock)
+    weighting = component(WEIGHTING, settings.weighting)
     losses: list[Tensor] = []
     times: list[Tensor] = []
     for turn in range(settings.accumulate):
@@ -125,7 +140,7 @@ def take_step(state: State, batches: Batches, settings: Training, clock: float) 
         torch.manual_seed(mix(settings.seed, state.step, turn, batches.process))
         is_last = turn + 1 == settings.accumulate
         with nullcontext() if is_last else state.alone(state.model):
-            passed = partial(state.model, taught(state.teacher, draw), draw.t, draw.noise, settings.weighting)
+            passed = partial(state.model, with_target(state.teacher, draw), draw.t, draw.noise, weighting)
             loss = passed()
             state.backward(loss.mean() / settings.accumulate)
         losses.append(loss.detach())

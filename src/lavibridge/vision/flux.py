@@ -38,6 +38,7 @@ class Flux(DiffusersModel):
     denoiser_class = "FluxTransformer2DModel"
     class_names = ("FluxTransformer2DModel",)
     default_guidance = 1.0
+    joint_attention = True
     honours_mask = False
     lora_targets = (
         "attn.to_q",

@@ -12,3 +12,4 @@ class LatentDiffusion(UNet):
     pipeline_class = "StableDiffusionPipeline"
     autoencoder_folder = "vqvae"
     default_guidance = 6.0  # of its model card; the pipeline itself has 1, which is none
+    published_lr = {"language_lora": 5e-6, "connector": 1e-4, "vision_lora": 1e-4}  # noqa: RUF012

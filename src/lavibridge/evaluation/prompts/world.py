@@ -17,8 +17,8 @@ from lavibridge.core.errors import DataError
 from lavibridge.evaluation.base import Prompt
 from lavibridge.evaluation.prompts.base import PromptSource
 from lavibridge.world import captions
-from lavibridge.world.caption_templates import say
-from lavibridge.world.captions import CATEGORIES, Pair
+from lavibridge.world.caption_templates import write_caption
+from lavibridge.world.captions import CATEGORIES, CaptionedScene
 
 
 class WorldPrompts(PromptSource):
@@ -58,14 +58,14 @@ class WorldPrompts(PromptSource):
             pairs = captions.prompts(category, count if limit is None else min(limit, count))
         except ValueError as error:
             raise DataError(str(error)) from None
-        return [Prompt(category=category, text=self._said(pair), truth=pair.spec) for pair in pairs]
+        return [Prompt(category=category, text=self._said(pair), metadata=pair.spec) for pair in pairs]
 
     def card(self) -> dict[str, Any]:
         """How they are said, where that is at length."""
         long = {"said": "long"} if self.config.said == "long" else {}
         return {**super().card(), **long}
 
-    def _said(self, pair: Pair) -> str:
+    def _said(self, pair: CaptionedScene) -> str:
         if self.config.said == "short":
             return pair.caption
-        return say(np.random.default_rng(crc32(pair.caption.encode())), pair.spec, "long")
+        return write_caption(np.random.default_rng(crc32(pair.caption.encode())), pair.spec, "long")

@@ -18,7 +18,7 @@ from lavibridge.training.cache.features import Features, refusal
 from lavibridge.training.cache.keys import feature_maker, latent_maker
 from lavibridge.training.cache.latents import Contents, Latents, Names
 from lavibridge.training.cache.store import Store
-from lavibridge.training.timing import Spent
+from lavibridge.training.reporting.timing import Spent
 from lavibridge.vision.base import VisionModel
 
 

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from lavibridge.core.errors import DataError
 from lavibridge.data.base import Dataset
-from lavibridge.data.pictures.read import to_unit
+from lavibridge.data.pictures.decoding import normalize_pixels
 from lavibridge.training.cache.backend import Keeper
 from lavibridge.training.cache.keys import digest, picture_key
 from lavibridge.training.cache.shard import KEY_BYTES, Entry
-from lavibridge.training.sampler import Visit
-from lavibridge.training.timing import ENCODING, READING, Spent
+from lavibridge.training.data.sampler import Visit
+from lavibridge.training.reporting.timing import ENCODING, READING, Spent
 from lavibridge.vision.base import VisionModel
 
 Moments = tuple[Float[Tensor, "batch channel h w"], Float[Tensor, "batch channel h w"]]
@@ -121,7 +121,7 @@ class Latents:
         """One picture in [-1, 1]."""
         pixels = self.dataset.picture(visit.index, visit.size)
         self.names.check(visit)
-        return to_unit(pixels[:, ::-1] if visit.flipped else pixels)
+        return normalize_pixels(pixels[:, ::-1] if visit.flipped else pixels)
 
     def encode(self, image: Image) -> Entry:
         """What is kept of one picture."""

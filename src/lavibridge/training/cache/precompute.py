@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lavibridge.bridge import Bridge
-from lavibridge.core.launch import Part
+from lavibridge.core.launch import ProcessRank
 from lavibridge.core.lock import hold
 from lavibridge.core.log import progress
 from lavibridge.data.base import Dataset
@@ -24,8 +24,8 @@ from lavibridge.training.cache.caches import feature_store, latent_store
 from lavibridge.training.cache.features import Features
 from lavibridge.training.cache.latents import Contents, Latents
 from lavibridge.training.cache.store import Store
-from lavibridge.training.sampler import Visit, Visits, says_a_side
-from lavibridge.training.timing import Spent
+from lavibridge.training.data.sampler import Visit, Visits, says_a_side
+from lavibridge.training.reporting.timing import Spent
 
 CHUNK = 64
 """Pictures whose keys are looked up together."""
@@ -47,14 +47,19 @@ class Filled:
 
 
 def fill_latents(
-    bridge: Bridge, dataset: Dataset, settings: Training, cache: Cache, size: tuple[int, int], share: Part
+    bridge: Bridge,
+    dataset: Dataset,
+    settings: Training,
+    cache: Cache,
+    size: tuple[int, int],
+    share: ProcessRank,
 ) -> Filled:
     """Encode this process's pictures; CacheError where they cannot be written."""
     store, maker = latent_store(bridge, cache)
     names = Contents(dataset, maker)
     latents = Latents(dataset, bridge.vision, OnDisk(store), names, settings.workers, Spent())
     visits = Visits(dataset, settings.seed, size, bridge.vision.unit, settings.batch)
-    indices = range(share.rank, len(dataset), share.of)
+    indices = range(share.rank, len(dataset), share.world_size)
     made = 0
     with _alone(store, share), closing(latents):
         with progress("pictures") as bar:
@@ -83,7 +88,9 @@ def forms_of(visits: Visits, index: int) -> list[Visit]:
     return [plain, Visit(index=index, size=plain.size, flipped=True)]
 
 
-def fill_features(bridge: Bridge, dataset: Dataset, settings: Training, cache: Cache, share: Part) -> Filled:
+def fill_features(
+    bridge: Bridge, dataset: Dataset, settings: Training, cache: Cache, share: ProcessRank
+) -> Filled:
     """Compute this process's captions, the empty one included; CacheError where they cannot be written."""
     store, maker = feature_store(bridge, cache)
     features = Features(bridge.language, bridge.connector.reading, OnDisk(store), maker)
@@ -114,13 +121,15 @@ class _Window:
     until: int
 
 
-def _windows(features: Features, dataset: Dataset, settings: Training, share: Part) -> Iterator[_Window]:
+def _windows(
+    features: Features, dataset: Dataset, settings: Training, share: ProcessRank
+) -> Iterator[_Window]:
     captions: dict[str, bytes] = {}
 
     def take(texts: Sequence[str]) -> None:
         for text in texts:
             key = features.key(text)
-            if int.from_bytes(key, "big") % share.of == share.rank:
+            if int.from_bytes(key, "big") % share.world_size == share.rank:
                 captions[text] = key
 
     if settings.caption_dropout > 0:
@@ -133,7 +142,7 @@ def _windows(features: Features, dataset: Dataset, settings: Training, share: Pa
 
 
 @contextmanager
-def _alone(store: Store, share: Part) -> Iterator[None]:
+def _alone(store: Store, share: ProcessRank) -> Iterator[None]:
     """The right to fill a folder, beside the other parts of the same filling; runs may read and add to it."""
     with ExitStack() as held:
         try:
