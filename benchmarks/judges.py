@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from lavibridge.evaluation.agreement import agreement, auroc, kendall
+from lavibridge.evaluation.agreement import agreement, auroc, kendall_tau
 from lavibridge.evaluation.stats import Estimate, estimate
 from lavibridge.world.captions import CATEGORIES, prompts, sample_captioned_scene
 from lavibridge.zoo.scorers import Scorer, clip_scorer, hard_negative_accuracy, resnet_scorer
@@ -67,7 +67,7 @@ def row(category: str, records: list[dict], folder: Path, judges: dict[str, Scor
         scores = judge(pictures, pairs)
         both = LEAST <= sum(right) <= len(right) - LEAST
         cells.append(shown(agreement(auroc, scores, right)) if both else "")
-        cells.append(shown(agreement(kendall, scores, kept)))
+        cells.append(shown(agreement(kendall_tau, scores, kept)))
         preferred = hard_negative_accuracy(judge, real)
         cells.append(shown(estimate({str(index): [value] for index, value in enumerate(preferred)})))
     return f"| {' | '.join(cells)} |"

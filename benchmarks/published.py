@@ -14,8 +14,8 @@ from lavibridge import Bridge
 from lavibridge.core import registry
 from lavibridge.core.contracts import Batch
 from lavibridge.lora import LoraSettings
-from lavibridge.plan.devices import CARDS, GIB, REACHED
-from lavibridge.plan.passes import training_pass
+from lavibridge.plan.devices import GIB, GPUS, UTILISATION
+from lavibridge.plan.metered_passes import training_pass
 from lavibridge.recipes.recipe import Recipe, load_recipe
 from lavibridge.training.loop import training_mode
 from lavibridge.training.optim import make_optimizer
@@ -86,7 +86,7 @@ def composed(name: str) -> tuple[Recipe, Bridge]:
 def measure(name: str) -> dict[str, Any]:
     """Images a second, utilisation and memory at growing batches, and the largest batch in 24 GiB."""
     with torch.device("meta"):
-        recipe, outline = composed(name)
+        recipe, meta_bridge = composed(name)
     with torch.device("cuda"):
         bridge = composed(name)[1].to("cuda")
     parts = bridge.trained_parameters()
@@ -98,11 +98,11 @@ def measure(name: str) -> dict[str, Any]:
             seconds, memory = run(bridge, optimizer, batch)
         except torch.OutOfMemoryError:
             break
-        flops = training_pass(outline.to("meta"), recipe, batch, None, "cuda").flops()
+        flops = training_pass(meta_bridge.to("meta"), recipe, batch, None, "cuda").flops()
         rows[batch] = {
             "images per second": batch / seconds,
             "utilisation": {
-                card: flops / seconds / (each.half / REACHED["arithmetic"]) for card, each in CARDS.items()
+                card: flops / seconds / (each.half / UTILISATION["arithmetic"]) for card, each in GPUS.items()
             },
             "peak GiB": memory / GIB,
         }

@@ -31,7 +31,7 @@ from lavibridge import Bridge
 from lavibridge.core.contracts import Batch
 from lavibridge.core.device import cpu_computes_bfloat16, set_threads
 from lavibridge.lora import LoraSettings
-from lavibridge.plan.passes import encoding_pass, training_pass
+from lavibridge.plan.metered_passes import encoding_pass, training_pass
 from lavibridge.recipes.recipe import load_recipe
 from lavibridge.training.ema import Ema
 from lavibridge.training.loop import training_mode

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lavibridge.ab.key import Item, Key, Vote
-from lavibridge.ab.votes import Cast
+from lavibridge.ab.key import Item, StudyKey, Vote
+from lavibridge.ab.votes import UnblindedVote
 from lavibridge.evaluation.run import evaluate
 from lavibridge.world.captions import prompts
 from lavibridge.world.drawing import draw
@@ -59,7 +59,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     return tuple(_evaluated(root / name, share, seed) for seed, (name, share) in enumerate(shares.items()))
 
 
-def _cast(run: int, other: int, winner: int | None, **more: Any) -> Cast:
+def _cast(run: int, other: int, winner: int | None, **more: Any) -> UnblindedVote:
     """A vote on a comparison that shows `run` first."""
     options = {"prompt": "p", "item": "i", "rater": "anna", "category": "c", "question": "follows", **more}
     item = Item(
@@ -82,7 +82,7 @@ def _cast(run: int, other: int, winner: int | None, **more: Any) -> Cast:
         ms=options.get("ms", 1000),
         metric=options.get("metric"),
     )
-    return Cast(
+    return UnblindedVote(
         rater=vote.rater,
         question=vote.question,
         item=item,
@@ -94,13 +94,13 @@ def _cast(run: int, other: int, winner: int | None, **more: Any) -> Cast:
 
 
 @pytest.fixture(scope="session")
-def cast() -> Callable[..., Cast]:
+def cast() -> Callable[..., UnblindedVote]:
     """Makes a vote."""
     return _cast
 
 
 @pytest.fixture
-def key() -> Key:
+def key() -> StudyKey:
     """A key of two runs and three comparisons, the last of which repeats the first."""
     items = [
         {"item": "aa", "category": "one", "prompt": "a circle", "seed": 1, "first": 0, "second": 1},
@@ -110,4 +110,4 @@ def key() -> Key:
     ]
     found = [{"name": "ours", "folder": "a"}, {"name": "theirs", "folder": "b"}]
     head = {"study": "0123", "form": 1, "suite": "world", "draw": 7}
-    return Key.model_validate({**head, "runs": found, "items": items})
+    return StudyKey.model_validate({**head, "runs": found, "items": items})

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lavibridge.ab.design import PARTS, Comparison, design
+from lavibridge.ab.design import PARTS, Comparison, make_design
 from lavibridge.core.errors import RunError
 
 KEYS = [(category, f"{category} {n}", seed) for category in "abc" for n in range(20) for seed in (1, 2)]
@@ -28,7 +28,7 @@ def test_every_design_is_balanced(runs: int, prompts: int, per_prompt: int, seed
     pairs = [frozenset(pair) for pair in combinations(range(runs), 2)]
     per_prompt = min(per_prompt, len(pairs))
     rng = np.random.default_rng(seed)
-    parts = design(KEYS, runs, rng, prompts=prompts, per_prompt=per_prompt)
+    parts = make_design(KEYS, runs, rng, prompts=prompts, per_prompt=per_prompt)
     every = [each for part in parts for each in part]
     once = [each for each in every if each.repeat_of is None]
     assert len({each.name for each in every}) == len(every)
@@ -54,15 +54,15 @@ def test_every_design_is_balanced(runs: int, prompts: int, per_prompt: int, seed
 
 def test_forty_prompts_unless_said_otherwise_or_all_there_are() -> None:
     for keys, expected in ((KEYS, 40), (KEYS[:10], 5)):
-        parts = design(keys, 2, np.random.default_rng(0))
+        parts = make_design(keys, 2, np.random.default_rng(0))
         assert sum(each.repeat_of is None for part in parts for each in part) == expected
 
 
 def test_what_cannot_be_had_is_said() -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(RunError, match="share 60 prompts, and 61 were asked for"):
-        design(KEYS, 2, rng, prompts=61)
+        make_design(KEYS, 2, rng, prompts=61)
     with pytest.raises(RunError, match="3 runs make 3 pairs, and 4 per prompt"):
-        design(KEYS, 3, rng, per_prompt=4)
+        make_design(KEYS, 3, rng, per_prompt=4)
     with pytest.raises(RunError, match="of 20 comparisons at most 5 can be repeated, and 6"):
-        design(KEYS, 2, rng, prompts=20, repeats=6)
+        make_design(KEYS, 2, rng, prompts=20, repeats=6)

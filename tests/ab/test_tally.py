@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from lavibridge.ab.raters import describe, retest
+from lavibridge.ab.raters import describe_raters, retest
 from lavibridge.ab.tally import sign_test, tally
 from lavibridge.evaluation.stats import wilson
 
-Cast = Callable[..., Any]
+MakeVote = Callable[..., Any]
 
 
 @settings(deadline=None, max_examples=50)
@@ -22,7 +22,7 @@ def test_the_sign_test_is_scipys(wins: int, losses: int) -> None:
     assert sign_test(wins, losses) == pytest.approx(expected, rel=1e-9)
 
 
-def test_a_pair_is_counted_from_either_side(cast: Cast) -> None:
+def test_a_pair_is_counted_from_either_side(cast: MakeVote) -> None:
     votes = [
         cast(0, 1, 0, prompt="a"),
         cast(1, 0, 0, prompt="a"),
@@ -44,7 +44,7 @@ def test_a_pair_is_counted_from_either_side(cast: Cast) -> None:
     assert tally(votes, 1, 2).record()["win_rate"] is None
 
 
-def test_raters_are_described_and_asked_again(cast: Cast) -> None:
+def test_raters_are_described_and_asked_again(cast: MakeVote) -> None:
     votes = [
         cast(0, 1, 0, item="aa", left="first", ms=2000),
         cast(0, 1, None, item="bb", left="first", ms=4000),
@@ -54,8 +54,8 @@ def test_raters_are_described_and_asked_again(cast: Cast) -> None:
         cast(0, 1, 1, item="aa", rater="ben", left="first"),
     ]
     assert retest(votes) == {"n": 2, "mean": 0.5, "low": wilson(1, 2)[0], "high": wilson(1, 2)[1]}
-    anna = describe(votes)["anna"]
+    anna = describe_raters(votes)["anna"]
     assert (anna["votes"], anna["seconds"]) == (5, 4.0)
     assert (anna["ties"]["mean"], anna["ties"]["n"]) == (0.2, 5)
     assert (anna["left"]["mean"], anna["left"]["n"]) == (0.5, 4), "of votes for a picture"
-    assert describe(votes)["ben"]["retest"] == {"n": 0, "mean": None, "low": None, "high": None}
+    assert describe_raters(votes)["ben"]["retest"] == {"n": 0, "mean": None, "low": None, "high": None}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lavibridge.evaluation.agreement import agreement, auroc, kendall
+from lavibridge.evaluation.agreement import agreement, auroc, kendall_tau
 
 scipy_stats = pytest.importorskip("scipy.stats")
 metrics = pytest.importorskip("sklearn.metrics")
@@ -21,7 +21,7 @@ def test_both_measures_are_the_libraries_ties_included(rows: list[tuple[int, int
     else:
         assert math.isnan(auroc(scores, right))
     expected = scipy_stats.kendalltau(scores, right).statistic
-    assert kendall(scores, right) == pytest.approx(expected, nan_ok=True)
+    assert kendall_tau(scores, right) == pytest.approx(expected, nan_ok=True)
 
 
 def test_the_interval_holds_the_value_and_narrows_with_n() -> None:

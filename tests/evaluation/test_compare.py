@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from lavibridge.cli.main import app
 from lavibridge.core.errors import RunError
-from lavibridge.evaluation.base import Draws
+from lavibridge.evaluation.base import ImageGenerator
 from lavibridge.evaluation.compare import compare
 from lavibridge.evaluation.run import evaluate
 from lavibridge.evaluation.stats import interval_of, sign_flip_p
@@ -43,7 +43,7 @@ class Sometimes:
         return [Image.fromarray(draw(self.scenes[prompt])) for prompt in prompts]
 
 
-def make(out: Path, bridge: Draws, **options: Any) -> Path:
+def make(out: Path, bridge: ImageGenerator, **options: Any) -> Path:
     evaluate(bridge, "world", out, **{"categories": ("one", "two"), "limit": 12, **options})
     return out
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from lavibridge.cli.prompts import app
 from lavibridge.core.errors import DataError, LaviError, ModelError, RecipeError
-from lavibridge.evaluation.expand import Expander
+from lavibridge.evaluation.expand import PromptExpander
 from lavibridge.evaluation.files import find_file
 from lavibridge.evaluation.metrics.world import WorldMetric
 from lavibridge.evaluation.shipped import shipped_suites
@@ -129,7 +129,7 @@ def test_the_world_says_the_same_specs_at_length() -> None:
     short = prompts("spatial", 12)
     source = open_prompts({"kind": "world", "categories": {"spatial": 12}, "said": "long"})
     long = source.prompts("spatial")
-    assert [each.truth for each in long] == [pair.spec for pair in short]
+    assert [each.metadata for each in long] == [pair.spec for pair in short]
     assert source.prompts("spatial", 5) == long[:5]
     for pair, each in zip(short, long, strict=True):
         assert each.text.count(".") >= 2
@@ -165,9 +165,9 @@ def test_long_prompts_are_written_line_by_line_and_gone_on_with(tmp_path: Path) 
 
 def test_what_cannot_write_is_refused() -> None:
     with pytest.raises(ModelError, match="'mini-t5-small' cannot be loaded as AutoModelForCausalLM"):
-        Expander("mini-t5-small").expand(["a red circle"])
+        PromptExpander("mini-t5-small").expand(["a red circle"])
     with pytest.raises(DataError, match="has to hold"):
-        Expander("mini-llama", instruction="say more")
+        PromptExpander("mini-llama", instruction="say more")
 
 
 def test_a_suites_prompts_are_listed() -> None:

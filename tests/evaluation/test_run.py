@@ -10,6 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from lavibridge import BridgePipeline
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import DataError, ModelError, RecipeError, RunError
 from lavibridge.core.launch import ProcessRank, rank_from_environment
@@ -86,7 +87,9 @@ def test_brackets_in_a_suite_are_text(tmp_path: Path, line: str) -> None:
     evaluate(bridge, str(tmp_path / "own.yaml"), tmp_path / "out", prompts=str(tmp_path / "lines.txt"))
     (record,) = read_lines(tmp_path / "out" / "records.jsonl")
     escaped = line.replace("(", r"\(").replace(")", r"\)")
-    (expected,) = bridge.generate(escaped, record["seed"], steps=2, guidance=3.0, weights=True)
+    (expected,) = BridgePipeline(bridge)(
+        escaped, num_inference_steps=2, guidance_scale=3.0, seed=record["seed"], prompt_weighting=True
+    ).images
     with Image.open(tmp_path / "out" / record["file"]) as drawn:
         assert drawn.tobytes() == expected.tobytes()
 

@@ -17,9 +17,9 @@ from lavibridge.evaluation.base import Task
 from lavibridge.evaluation.sets.encoders import ModelExtractor, make_extractor
 from lavibridge.evaluation.sets.features import Features, Moments, Reference
 from lavibridge.evaluation.sets.frechet import frechet_to
+from lavibridge.evaluation.sets.generated_set import GROUPS, T95, jackknife
 from lavibridge.evaluation.sets.kernels import cmmd_to, kid_to, unit
-from lavibridge.evaluation.sets.measure import GROUPS, T95, jackknife
-from lavibridge.evaluation.sets.neighbours import precision_recall_to
+from lavibridge.evaluation.sets.precision_recall import precision_recall_to
 from lavibridge.evaluation.sets.reference import check_reference, open_reference
 from lavibridge.evaluation.suite import open_metrics
 

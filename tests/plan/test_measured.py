@@ -8,9 +8,11 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from lavibridge.core.contracts import Batch
-from lavibridge.plan.meta_model import outline
-from lavibridge.plan.passes import encoding_pass, training_pass
+from lavibridge.plan.meta_model import build_meta_bridge
+from lavibridge.plan.metered_passes import encoding_pass, training_pass
 from lavibridge.recipes.recipe import Recipe, load_recipe
+from lavibridge.recipes.sections import component
+from lavibridge.recipes.training import WEIGHTING
 from lavibridge.training.build import build_bridge
 from lavibridge.training.loop import training_mode
 
@@ -48,7 +50,9 @@ def real_pass(recipe: Recipe, batch: int) -> tuple[Callable[[], None], Callable[
         bridge.zero_grad(set_to_none=True)
         sample = Batch(prompts=prompts, names=prompts, latents=latents)
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            loss = bridge(sample, t, torch.randn_like(latents), recipe.training.weighting).mean()
+            loss = bridge(
+                sample, t, torch.randn_like(latents), component(WEIGHTING, recipe.training.weighting)
+            ).mean()
         loss.backward()
 
     return step, lambda: bridge.vision.encode_moments(torch.zeros(batch, 3, side, side))
@@ -70,7 +74,7 @@ def allocated(work: Callable[[], object]) -> int:
 
 def compare(name: str, settings: list[str], batch: int) -> None:
     recipe = load_recipe(name, settings)
-    bridge = outline(recipe)
+    bridge = build_meta_bridge(recipe)
     step, encode = real_pass(recipe, batch)
     step()  # what a library allocates once and keeps is no part of a pass
     planned = training_pass(bridge, recipe, batch, None, "cpu").peak
@@ -92,7 +96,7 @@ def test_memory_is_what_the_allocator_gives_out_of_larger_ones(case: str) -> Non
 def test_arithmetic_is_that_of_the_real_pass() -> None:
     """The library's counter leaves out the CPU's attention kernel, so that plain attention is compared."""
     recipe = load_recipe("t5-large_pixart_lavi", [*TOYS, *LORA])
-    planned = training_pass(outline(recipe), recipe, 2, None, "cpu")
+    planned = training_pass(build_meta_bridge(recipe), recipe, 2, None, "cpu")
     step, _ = real_pass(recipe, 2)
     plain = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
     with plain, FlopCounterMode(display=False) as counter:

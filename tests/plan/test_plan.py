@@ -10,13 +10,13 @@ from typer.testing import CliRunner
 from lavibridge.cli.main import app
 from lavibridge.core import registry
 from lavibridge.core.errors import RecipeError
-from lavibridge.plan.advice import SHARE
-from lavibridge.plan.devices import CARDS, GIB, find_device, measure
-from lavibridge.plan.estimate import costs
-from lavibridge.plan.meta_model import changed, outline, parts
-from lavibridge.plan.passes import encoding_pass, training_pass
-from lavibridge.plan.plan import Terms, encodings, make_plan
-from lavibridge.plan.table import lines
+from lavibridge.plan.devices import GIB, GPUS, find_device, measure_device
+from lavibridge.plan.estimate import estimate_costs
+from lavibridge.plan.meta_model import build_meta_bridge, model_parts, with_changes
+from lavibridge.plan.metered_passes import encoding_pass, training_pass
+from lavibridge.plan.plan import PlanOptions, count_encodings, make_plan
+from lavibridge.plan.search import SHARE
+from lavibridge.plan.table import plan_lines
 from lavibridge.recipes.recipe import Recipe, load_recipe, make_recipe
 
 SMALL = ["language.source=random", "vision.source=random", "lora.language.rank=4", "lora.vision.rank=4"]
@@ -29,15 +29,15 @@ def at_true_size(published: Path, *settings: str) -> Recipe:
 
 def test_a_folder_without_weights_has_the_published_numbers_of_weights(published: Path) -> None:
     recipe = at_true_size(published)
-    bridge = outline(recipe)
-    found = {part.name: part for part in parts(bridge, None)}
+    bridge = build_meta_bridge(recipe)
+    found = {part.name: part for part in model_parts(bridge, None)}
     assert all(weight.is_meta for weight in (*bridge.parameters(), *bridge.buffers()))
     assert found["language model"].trained == 6_291_456
     assert found["connector"].trained == 21_254_528
     assert found["denoiser"].trained == 28_291_072
     assert found["denoiser"].frozen == 859_520_964
     assert found["autoencoder"].frozen == 83_653_863
-    whole, quarter = (parts(bridge, bits)[0].bytes for bits in (None, "4bit"))
+    whole, quarter = (model_parts(bridge, bits)[0].bytes for bits in (None, "4bit"))
     linears = 24 * (4 * 1024 * 1024 + 2 * 1024 * 4096)
     assert whole - quarter == pytest.approx(linears * (4 - 4.5 / 8), rel=1e-6)
 
@@ -46,7 +46,7 @@ def test_a_folder_without_weights_has_the_published_numbers_of_weights(published
 def test_arithmetic_at_true_size_is_the_published_one(published: Path) -> None:
     """As counted for a sample of the published pair at 512 x 512: 1117, 48, 3 and 841 GFLOP."""
     recipe = at_true_size(published)
-    bridge = outline(recipe)
+    bridge = build_meta_bridge(recipe)
     work = training_pass(bridge, recipe, 1, None, "cuda")
     assert encoding_pass(bridge, recipe, 1).flops() == pytest.approx(1117e9, rel=0.01)
     assert work.flops("language model") == pytest.approx(48e9, rel=0.01)
@@ -73,7 +73,7 @@ def test_every_family_can_be_planned(kind: str) -> None:
             "training": {"steps": 1},
         }
     )
-    work = training_pass(outline(recipe), recipe, 2, None, "cuda")
+    work = training_pass(build_meta_bridge(recipe), recipe, 2, None, "cuda")
     assert work.flops("denoiser") > 0
     assert work.flops("backward pass") > work.flops("denoiser")
 
@@ -82,8 +82,8 @@ def test_features_from_a_cache_take_the_language_model_out_of_the_step() -> None
     recipe = load_recipe(
         "quickstart", ["lora.language=null", "vision.source=random", "vision.kind=sd", "lora.vision.rank=4"]
     )
-    kept = changed(recipe, {"training": {"feature_cache_gb": 1.0}})
-    bridge = outline(recipe)
+    kept = with_changes(recipe, {"training": {"feature_cache_gb": 1.0}})
+    bridge = build_meta_bridge(recipe)
     assert training_pass(bridge, recipe, 2, None, "cpu").flops("language model") > 0
     assert training_pass(bridge, kept, 2, None, "cpu").flops("language model") == 0
 
@@ -92,12 +92,12 @@ def test_what_does_not_fit_is_answered_with_settings_that_do() -> None:
     recipe = load_recipe(
         "t5-large_pixart_lavi", [*SMALL, "data.size=64", "training.batch=64", "training.precision=float32"]
     )
-    whole = make_plan(recipe, CARDS["l4"], Terms(pictures=1000, price=2.0, devices=2))
+    whole = make_plan(recipe, GPUS["l4"], PlanOptions(pictures=1000, price=2.0, devices=2))
     assert whole.fits
     assert not whole.choices
     assert whole.cost == pytest.approx(whole.hours * 2 * 2.0)
     gb = 0.6 * whole.memory_total / GIB
-    tight = make_plan(recipe, CARDS["l4"], Terms(gb=gb, tokens=20))
+    tight = make_plan(recipe, GPUS["l4"], PlanOptions(gb=gb, tokens=20))
     assert not tight.fits
     assert tight.choices
     assert all(each.memory <= SHARE * tight.memory_of_device for each in tight.choices)
@@ -108,27 +108,27 @@ def test_what_does_not_fit_is_answered_with_settings_that_do() -> None:
         "t5-large_pixart_lavi",
         [*SMALL, "data.size=64", "training.batch=64", "training.precision=float32", *best.settings],
     )
-    again = costs(asked, outline(asked), best.batch, 20, "cuda")
+    again = estimate_costs(asked, build_meta_bridge(asked), best.batch, 20, "cuda")
     assert again.memory.total == pytest.approx(best.memory, rel=0.03)
-    table = "\n".join(lines(tight))
+    table = "\n".join(plan_lines(tight))
     assert "does NOT fit in" in table
     assert " ".join(best.settings) in table
 
 
 def test_pictures_that_memory_keeps_are_encoded_once() -> None:
     recipe = load_recipe("t5-large_pixart_lavi", [*SMALL, "data.size=64", "training.steps=100"])
-    found = costs(recipe, outline(recipe), 1, None, "cpu")
+    found = estimate_costs(recipe, build_meta_bridge(recipe), 1, None, "cpu")
     visits = 100 * recipe.training.batch * recipe.training.accumulate
-    assert encodings(recipe, Terms(pictures=500), found) == 500
-    assert encodings(recipe, Terms(), found) == visits
-    none = changed(recipe, {"training": {"latent_cache_gb": 0.0}})
-    assert encodings(none, Terms(pictures=500), found) == visits
-    folder = changed(recipe, {"training": {"cache": {"folder": "cache"}}})
-    assert encodings(folder, Terms(pictures=500), found) == 0
+    assert count_encodings(recipe, PlanOptions(pictures=500), found) == 500
+    assert count_encodings(recipe, PlanOptions(), found) == visits
+    none = with_changes(recipe, {"training": {"latent_cache_gb": 0.0}})
+    assert count_encodings(none, PlanOptions(pictures=500), found) == visits
+    folder = with_changes(recipe, {"training": {"cache": {"folder": "cache"}}})
+    assert count_encodings(folder, PlanOptions(pictures=500), found) == 0
 
 
 def test_this_machine_can_be_measured() -> None:
-    here = measure()
+    here = measure_device()
     assert here.is_measured
     assert min(here.half, here.single, here.bandwidth) > 1e6
     assert 1e-9 < here.launch < 1e-2

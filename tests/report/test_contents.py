@@ -18,9 +18,9 @@ from lavibridge.core.errors import RunError
 from lavibridge.evaluation.compare import compare
 from lavibridge.evaluation.records import read_records
 from lavibridge.report.contents import contents, read_runs
+from lavibridge.report.embedded_images import SIDE, embed_image
 from lavibridge.report.page import write_report
-from lavibridge.report.pictures import SIDE, embedded
-from lavibridge.report.records import read_run
+from lavibridge.report.run_record import read_run
 
 Runs = tuple[Path, Path]
 Copy = Callable[[Path], Path]
@@ -205,7 +205,7 @@ def test_runs_of_one_name_are_told_apart_and_none_is_taken_twice(run: Path, tmp_
 def test_a_large_picture_is_scaled_down_and_a_small_one_left_alone(tmp_path: Path) -> None:
     Image.new("RGB", (1000, 500), "red").save(tmp_path / "large.png")
     Image.new("RGB", (64, 64), "red").save(tmp_path / "small.png")
-    large, small = embedded(tmp_path / "large.png"), embedded(tmp_path / "small.png")
+    large, small = embed_image(tmp_path / "large.png"), embed_image(tmp_path / "small.png")
     assert (large.width, large.height) == (SIDE, SIDE // 2)
     assert large.source.startswith("data:image/webp")
     assert small.is_small

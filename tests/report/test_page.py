@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from lavibridge.report.contents import SHOWN
-from lavibridge.report.formatting import fact
+from lavibridge.report.formatting import format_fact
 from lavibridge.report.page import render, write_report
 
 VOID = {"meta", "img", "link", "br", "hr", "input"}
@@ -183,7 +183,7 @@ def check(pointer: str, said: str, told: dict[str, Any]) -> None:
     value = resolve(told, pointer)
     if "/facts/" in pointer:
         unit = resolve(told, pointer.removesuffix("/value"))["unit"]
-        assert said == fact(value, unit)
+        assert said == format_fact(value, unit)
         return
     if isinstance(value, str):
         assert not value or said in value

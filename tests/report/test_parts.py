@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 pytest.importorskip("matplotlib")
 
 from lavibridge.report.charts import INK, draw
-from lavibridge.report.formatting import difference, estimate, fact, joined
+from lavibridge.report.formatting import format_difference, format_estimate, format_fact, join_names
 from lavibridge.report.series import POINTS, bins_table, lines_table, rounded, smooth, thin
 
 FINITE = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=50)
@@ -114,16 +114,19 @@ def test_a_line_is_summed_up() -> None:
 
 def test_figures_in_words() -> None:
     share = {"mean": 0.7125, "low": 0.35625, "high": 0.856}
-    assert estimate(share, "share") == "71.2 % (35.6 to 85.6)"
-    assert estimate({"mean": 21.804, "low": None, "high": None}) == "21.8"
-    assert difference({"mean": -0.125, "low": -0.25, "high": 0.0}, "share") == "-12.5 points (-25.0 to +0.0)"
+    assert format_estimate(share, "share") == "71.2 % (35.6 to 85.6)"
+    assert format_estimate({"mean": 21.804, "low": None, "high": None}) == "21.8"
+    assert (
+        format_difference({"mean": -0.125, "low": -0.25, "high": 0.0}, "share")
+        == "-12.5 points (-25.0 to +0.0)"
+    )
     assert [
-        fact(*each) for each in ((1234, "count"), (59.6, "seconds"), (3725, "seconds"), (2e6, "bytes"))
+        format_fact(*each) for each in ((1234, "count"), (59.6, "seconds"), (3725, "seconds"), (2e6, "bytes"))
     ] == [
         "1,234",
         "1 min 0 s",
         "1 h 2 min",
         "2.0 MB",
     ]
-    assert joined(["a", "b", "c"]) == "a, b and c"
-    assert joined(["a"]) == "a"
+    assert join_names(["a", "b", "c"]) == "a, b and c"
+    assert join_names(["a"]) == "a"

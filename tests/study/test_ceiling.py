@@ -3,7 +3,7 @@
 import pytest
 
 from lavibridge.bridge.choices import component
-from lavibridge.study.ceiling import CHANCE, _phrase, ceiling
+from lavibridge.study.ceiling import CHANCE, _phrase, measure_ceiling
 from lavibridge.world.scene import COLORS, SHAPES
 from lavibridge.world.words import SYNONYMS
 
@@ -19,12 +19,12 @@ def test_both_words_are_where_they_are_said_to_be() -> None:
 
 
 def test_a_model_that_has_read_the_words_is_told_from_one_of_random_weights() -> None:
-    taught = ceiling(component("language", "mini-llama").eval(), None)
+    taught = measure_ceiling(component("language", "mini-llama").eval(), None)
     assert list(taught) == [*(f"layer {layer}" for layer in range(7)), "read"]
     assert taught["read"].words == {"color": 16, "shape": 12}
     assert taught["layer 2"].color.low > 0.5
     assert taught["layer 2"].shape.low > 0.5
-    blank = ceiling(component("language", {"kind": "clip", "source": "random"}).eval(), None)
+    blank = measure_ceiling(component("language", {"kind": "clip", "source": "random"}).eval(), None)
     for known in blank.values():
         assert known.color.low < 2 * CHANCE["color"]
         assert known.shape.low < 2 * CHANCE["shape"]
@@ -32,8 +32,8 @@ def test_a_model_that_has_read_the_words_is_told_from_one_of_random_weights() ->
 
 @pytest.mark.parametrize(("read", "layer"), [("last", "layer 2"), ({"layer": 1}, "layer 1")])
 def test_what_is_read_is_the_layer_that_is_read(read: object, layer: str) -> None:
-    from lavibridge.study.knowledge import READ
+    from lavibridge.study.ceiling_cache import READ
 
     model = component("language", {"kind": "llama", "source": "random"}).eval()
-    found = ceiling(model, READ.validate_python(read))
+    found = measure_ceiling(model, READ.validate_python(read))
     assert found["read"] == found[layer]

@@ -17,7 +17,7 @@ from lavibridge.core.config import validate
 from lavibridge.core.errors import RunError
 from lavibridge.evaluation.base import Task
 from lavibridge.evaluation.records import Record
-from lavibridge.study.scores import Measured
+from lavibridge.study.scores import SuiteResult
 from lavibridge.study.study import Study
 from lavibridge.study.table import make_table
 
@@ -91,7 +91,7 @@ def test_markdown_and_csv_say_the_same(scored: Path) -> None:
     assert float(rows[1]["difference"]) == 0.5
 
 
-def of_sets(figures: list[float], scores: list[list[float]]) -> dict[str, Measured]:
+def of_sets(figures: list[float], scores: list[list[float]]) -> dict[str, SuiteResult]:
     """What a cell says that has one set measure, and one score for each prompt."""
     tasks = [Task(category="c", prompt=str(n), seed=0, file=f"{n}.png") for n in range(len(scores))]
     records = [
@@ -101,7 +101,9 @@ def of_sets(figures: list[float], scores: list[list[float]]) -> dict[str, Measur
     totals = {"fid": {"n": len(tasks), "mean": figures[0], "low": figures[1], "high": figures[2]}}
     metrics = {"fid": {"unit": "", "totals": totals}, "error": {"unit": "", "all": {}}}
     return {
-        "s": Measured(results={"metrics": metrics}, records={r.key: r for r in records}, tasks=tuple(tasks))
+        "s": SuiteResult(
+            results={"metrics": metrics}, records={r.key: r for r in records}, tasks=tuple(tasks)
+        )
     }
 
 
@@ -134,13 +136,13 @@ def test_measures_of_sets_have_students_interval_and_lower_may_be_better() -> No
         for seed in (0, 1, 2)
     }
     table = make_table(asked, finished)
-    found = table.lines[0].entries["old"].value
+    found = table.rows[0].entries["old"].value
     assert (found.mean, found.seeds) == (2.0, 3)
     assert found.high - found.mean == pytest.approx(4.303 / 3**0.5, abs=1e-3)
-    change = table.lines[0].entries["new"].difference
+    change = table.rows[0].entries["new"].difference
     assert change is not None
     assert (change.mean, change.low, change.high, change.seeds) == (0, 0, 0, 3), "paired by seed"
-    assert [line.best() for line in table.lines] == [None, "new"]
+    assert [line.best() for line in table.rows] == [None, "new"]
     said = [[(each.row, each.verdict) for each in verdicts] for verdicts in table.verdicts]
     assert said == [[("FID", "cannot tell"), ("Error", "confirmed")], [("Error", "contradicted")]]
 

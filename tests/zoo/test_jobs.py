@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModel, AutoModelForImageClassification, AutoTokenizer, T5EncoderModel
 
-from lavibridge import Bridge
+from lavibridge import BridgePipeline
 from lavibridge.core.files import models_folder, read_json
 from lavibridge.zoo.autoencoder import AutoencoderPretraining
 from lavibridge.zoo.bert import BertPretraining
@@ -130,7 +130,7 @@ def test_image_models_train_and_diffusers_opens_them(name: str, tmp_path: Path) 
     assert np.allclose(alone, drawn[1], atol=1e-4), "a picture does not depend on its batch"
     if name == "mini-pixart":  # pads are masked, in its text encoder too
         tokens, mask, _, _ = pipeline.encode_prompt("a red circle", do_classifier_free_guidance=False)
-        ours = Bridge.native(str(tmp_path / "model"), "cpu").condition(["a red circle"])
+        ours = BridgePipeline.native(tmp_path / "model", device="cpu").bridge.condition(["a red circle"])
         assert torch.allclose(ours.tokens[ours.mask], tokens[mask.bool()], atol=1e-4)
     again = image_job(name)
     pretrain(_small(again), tmp_path / "again", steps=4, init_from=tmp_path / "model")

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from lavibridge.ab.design import Comparison, Design, design
-from lavibridge.ab.entrants import Evaluated, read_evaluated, shared_keys
-from lavibridge.ab.key import FORM, QUESTIONS, Entrant, Item, Key
+from lavibridge.ab.data_uri import data_uri
+from lavibridge.ab.design import Comparison, Design, make_design
+from lavibridge.ab.evaluated_runs import EvaluatedRun, read_evaluated_runs, shared_keys
+from lavibridge.ab.key import FORM, QUESTIONS, Item, StudyKey, StudyRun
 from lavibridge.ab.page import render
-from lavibridge.ab.picture import data_uri
 from lavibridge.core.errors import RunError
 from lavibridge.core.files import write_atomic, write_json
 from lavibridge.core.log import console, progress
@@ -27,7 +27,7 @@ SIDE = 768
 """Most pixels of a picture's longer side in the page."""
 
 
-def build(
+def build_study(
     runs: Sequence[Path],
     suite: str,
     page: Path,
@@ -52,21 +52,21 @@ def build(
             raise RunError(
                 f"{path} is there already, and votes may have been cast with it: name another --out"
             )
-    evaluated, name = read_evaluated(runs, suite)
+    evaluated, name = read_evaluated_runs(runs, suite)
     draw = secrets.randbits(64) if seed is None else seed
     rng = np.random.default_rng(draw)
-    parts = design(
+    parts = make_design(
         shared_keys(evaluated), len(evaluated), rng, prompts=prompts, per_prompt=per_prompt, repeats=repeats
     )
     shown = _shown(parts, evaluated, side, rng)
     study = hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:12]
     about = {"study": study, "form": FORM, "questions": QUESTIONS, "sendTo": send_to}
-    key = Key(
+    key = StudyKey(
         study=study,
         form=FORM,
         suite=name,
         draw=draw,
-        runs=tuple(Entrant(name=each.name, folder=each.folder.as_posix()) for each in evaluated),
+        runs=tuple(StudyRun(name=each.name, folder=each.folder.as_posix()) for each in evaluated),
         items=tuple(_item(each, evaluated) for part in parts for each in part),
     )
     text = render({**about, **shown})
@@ -86,7 +86,7 @@ def build(
 
 
 def _shown(
-    parts: Design, evaluated: Sequence[Evaluated], side: int, rng: np.random.Generator
+    parts: Design, evaluated: Sequence[EvaluatedRun], side: int, rng: np.random.Generator
 ) -> dict[str, Any]:
     """What the page holds of the comparisons: words, and pictures by their places in a shuffled list."""
     every = [each for part in parts for each in part]
@@ -116,7 +116,7 @@ def _shown(
     }
 
 
-def _item(each: Comparison, evaluated: Sequence[Evaluated]) -> Item:
+def _item(each: Comparison, evaluated: Sequence[EvaluatedRun]) -> Item:
     ours, theirs = evaluated[each.first], evaluated[each.second]
     first, second = (run.records[each.key].scores for run in (ours, theirs))
     alike = [name for name in first if name in second and ours.cards.get(name) == theirs.cards.get(name)]

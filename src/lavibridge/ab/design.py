@@ -41,7 +41,7 @@ Design = tuple[tuple[Comparison, ...], ...]
 """The parts."""
 
 
-def design(
+def make_design(
     keys: Sequence[Key],
     runs: int,
     rng: np.random.Generator,

@@ -20,10 +20,10 @@ QUESTIONS = {
     "follows": "Which picture follows the description better?",
     "looks": "Which picture looks better, whatever the description?",
 }
-Choice = Literal["first", "second", "tie"]
+VoteChoice = Literal["first", "second", "tie"]
 
 
-class Entrant(Config):
+class StudyRun(Config):
     """A run that takes part."""
 
     name: str
@@ -53,7 +53,7 @@ class Item(Config):
     """By metric, what it says of the two pictures; null = not scored."""
 
 
-class Key(Config):
+class StudyKey(Config):
     """What un-blinds the votes of one study."""
 
     study: str
@@ -64,7 +64,7 @@ class Key(Config):
     """The suite whose prompts are shown."""
     draw: int
     """The seed that prompts, pairs, sides and order were drawn with."""
-    runs: tuple[Entrant, ...] = Field(min_length=2)
+    runs: tuple[StudyRun, ...] = Field(min_length=2)
     """Who takes part."""
     items: tuple[Item, ...] = Field(min_length=1)
     """The comparisons."""
@@ -85,7 +85,7 @@ class Vote(Config):
     """The comparison."""
     question: str
     """Which question."""
-    choice: Choice
+    choice: VoteChoice
     """The picture that is better, or neither."""
     left: Literal["first", "second"] | None = None
     """The picture that stood on the left; null for a metric."""
@@ -97,7 +97,7 @@ class Vote(Config):
     """The metric that voted; null for a person."""
 
 
-def read_key(path: Path) -> Key:
+def read_key(path: Path) -> StudyKey:
     """The key of a study. RunError where the file is none."""
     found = read_json(path)
     if not isinstance(found, dict) or "study" not in found:
@@ -105,7 +105,7 @@ def read_key(path: Path) -> Key:
     if found.get("form") != FORM:
         raise RunError(f"{path} has form {found.get('form')}, and this version of lavibridge reads {FORM}")
     try:
-        key = validate(Key, found, str(path))
+        key = validate(StudyKey, found, str(path))
     except RecipeError as error:
         raise RunError(str(error)) from None
     last, names = len(key.runs) - 1, {item.item for item in key.items}

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from lavibridge.ab.votes import Cast
+from lavibridge.ab.votes import UnblindedVote
 from lavibridge.evaluation.stats import wilson
 
 
-def describe(votes: Sequence[Cast]) -> dict[str, dict[str, Any]]:
+def describe_raters(votes: Sequence[UnblindedVote]) -> dict[str, dict[str, Any]]:
     """Each rater by name."""
     return {
         rater: _described([vote for vote in votes if vote.rater == rater])
@@ -19,7 +19,7 @@ def describe(votes: Sequence[Cast]) -> dict[str, dict[str, Any]]:
     }
 
 
-def retest(votes: Sequence[Cast]) -> dict[str, Any]:
+def retest(votes: Sequence[UnblindedVote]) -> dict[str, Any]:
     """The share of repeats to which a rater gave the answer that he or she gave before."""
     before = {
         (vote.rater, vote.question, vote.item.item): vote.winner
@@ -34,7 +34,7 @@ def retest(votes: Sequence[Cast]) -> dict[str, Any]:
     return _share(sum(same), len(same))
 
 
-def _described(votes: Sequence[Cast]) -> dict[str, Any]:
+def _described(votes: Sequence[UnblindedVote]) -> dict[str, Any]:
     times = [vote.vote.ms for vote in votes if vote.vote.ms is not None]
     placed = [vote.vote for vote in votes if vote.vote.left is not None and vote.vote.choice != "tie"]
     return {

@@ -16,19 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from lavibridge.ab.key import QUESTIONS, Key
-from lavibridge.ab.raters import describe, retest
+from lavibridge.ab.bradley_terry import FIRST, POINTS, SECOND, TIE, Ballots, Strengths, fit_strengths
+from lavibridge.ab.key import QUESTIONS, StudyKey
+from lavibridge.ab.raters import describe_raters, retest
 from lavibridge.ab.reliability import Table, either_way, fleiss, krippendorff
-from lavibridge.ab.strength import FIRST, POINTS, SECOND, TIE, Ballots, Strengths, fit
 from lavibridge.ab.tally import tally
-from lavibridge.ab.votes import Cast, Read
+from lavibridge.ab.votes import UnblindedVote, VoteSet
 from lavibridge.evaluation.stats import Estimate, estimate, interval_of
 
 DRAWS = 500
 """Of prompts, for the intervals of agreement."""
 
 
-def score(key: Key, read: Read) -> dict[str, Any]:
+def score_study(key: StudyKey, read: VoteSet) -> dict[str, Any]:
     """The record of a study."""
     people = [cast for cast in read.cast if cast.vote.metric is None]
     metrics = [cast for cast in read.cast if cast.vote.metric is not None]
@@ -44,7 +44,7 @@ def score(key: Key, read: Read) -> dict[str, Any]:
         "of_people": bool(people),
         "dropped": [vars(each) for each in read.dropped],
         "replaced": read.replaced,
-        "raters": describe(counted),
+        "raters": describe_raters(counted),
         "retest": retest(counted),
         "questions": {
             question: _question(
@@ -58,8 +58,10 @@ def score(key: Key, read: Read) -> dict[str, Any]:
     }
 
 
-def _question(votes: Sequence[Cast], metrics: Sequence[Cast], names: Sequence[str]) -> dict[str, Any]:
-    strengths = fit(_ballots(votes), len(names))
+def _question(
+    votes: Sequence[UnblindedVote], metrics: Sequence[UnblindedVote], names: Sequence[str]
+) -> dict[str, Any]:
+    strengths = fit_strengths(_ballots(votes), len(names))
     return {
         "votes": len(votes),
         "raters": len({vote.rater for vote in votes}),
@@ -77,7 +79,9 @@ def _question(votes: Sequence[Cast], metrics: Sequence[Cast], names: Sequence[st
     }
 
 
-def _pair(votes: Sequence[Cast], a: int, b: int, strengths: Strengths | None, runs: int) -> dict[str, Any]:
+def _pair(
+    votes: Sequence[UnblindedVote], a: int, b: int, strengths: Strengths | None, runs: int
+) -> dict[str, Any]:
     """The counts of a pair; `preference` is the chance that a is chosen if the rater sees a difference."""
     found = tally(votes, a, b).record()
     found["preference"] = None
@@ -104,7 +108,7 @@ def _strengths(strengths: Strengths, names: Sequence[str]) -> dict[str, Any]:
     return {"points": points, "nu": strengths.nu}
 
 
-def _ballots(votes: Sequence[Cast]) -> Ballots:
+def _ballots(votes: Sequence[UnblindedVote]) -> Ballots:
     prompts = {prompt: place for place, prompt in enumerate(dict.fromkeys(vote.prompt for vote in votes))}
     raters = {rater: place for place, rater in enumerate(dict.fromkeys(vote.rater for vote in votes))}
     outcomes = [
@@ -119,7 +123,7 @@ def _ballots(votes: Sequence[Cast]) -> Ballots:
     )
 
 
-def _agreement(votes: Sequence[Cast]) -> dict[str, Any]:
+def _agreement(votes: Sequence[UnblindedVote]) -> dict[str, Any]:
     """Over comparisons that two raters or more answered; intervals over prompts."""
     rows: dict[str, list[float]] = {}
     prompts: dict[tuple[str, str], list[str]] = {}
@@ -150,7 +154,7 @@ def _over_prompts(clusters: Sequence[Table], measure: Callable[[Table], float], 
     return Estimate(n=n, mean=statistic(clusters), low=low, high=high).record()
 
 
-def _sides(votes: Sequence[Cast], metric: Sequence[Cast]) -> dict[str, Any]:
+def _sides(votes: Sequence[UnblindedVote], metric: Sequence[UnblindedVote]) -> dict[str, Any]:
     """The share of people's votes for a picture in which the metric chose it too; its tie is half."""
     chosen = {cast.item.item: cast.winner for cast in metric}
     scores: dict[str, list[float]] = {}

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lavibridge.ab.votes import Cast
+from lavibridge.ab.votes import UnblindedVote
 from lavibridge.evaluation.stats import wilson
 
 
@@ -53,7 +53,7 @@ class Tally:
         }
 
 
-def tally(votes: Sequence[Cast], run: int, other: int) -> Tally:
+def tally(votes: Sequence[UnblindedVote], run: int, other: int) -> Tally:
     """Count the votes on a pair of runs, as `run` sees them; votes on other pairs are passed over."""
     mine = [vote for vote in votes if {vote.first, vote.second} == {run, other}]
     signs: Counter[tuple[str, str]] = Counter()

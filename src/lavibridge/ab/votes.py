@@ -10,12 +10,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from lavibridge.ab.key import FORM, QUESTIONS, Item, Key, Vote
+from lavibridge.ab.key import FORM, QUESTIONS, Item, StudyKey, Vote
 from lavibridge.core.errors import RunError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cast:
+class UnblindedVote:
     """A vote, un-blinded."""
 
     rater: str
@@ -34,7 +34,7 @@ class Cast:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dropped:
+class RejectedLine:
     """A line that is no vote of this study's form."""
 
     file: str
@@ -43,16 +43,16 @@ class Dropped:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Read:
+class VoteSet:
     """All that the files hold."""
 
-    cast: tuple[Cast, ...]
-    dropped: tuple[Dropped, ...]
+    cast: tuple[UnblindedVote, ...]
+    dropped: tuple[RejectedLine, ...]
     replaced: int
     """Answers that a later one of the same session took the place of."""
 
 
-def read_votes(key: Key, paths: Sequence[Path]) -> Read:
+def read_votes(key: StudyKey, paths: Sequence[Path]) -> VoteSet:
     """The votes of all files.
 
     RunError for a file that is absent, is no text or is of another study, for two people of one name, or
@@ -60,7 +60,7 @@ def read_votes(key: Key, paths: Sequence[Path]) -> Read:
     """
     items = {item.item: item for item in key.items}
     kept: dict[tuple[str, str, str], tuple[Vote, Path]] = {}
-    dropped: list[Dropped] = []
+    dropped: list[RejectedLine] = []
     replaced = 0
     for path in dict.fromkeys(paths):
         for number, line in _lines(path):
@@ -69,7 +69,7 @@ def read_votes(key: Key, paths: Sequence[Path]) -> Read:
                 _check_study(found, key, f"{path}: line {number}")
                 found = _known(found, items)
             if isinstance(found, str):
-                dropped.append(Dropped(file=str(path), line=number, why=found))
+                dropped.append(RejectedLine(file=str(path), line=number, why=found))
                 continue
             place = (found.rater, found.item, found.question)
             if place in kept:
@@ -82,7 +82,7 @@ def read_votes(key: Key, paths: Sequence[Path]) -> Read:
         lines = "; ".join(f"{each.file}: line {each.line}: {each.why}" for each in dropped[:3])
         raise RunError(f"there is no vote in {', '.join(map(str, paths))}" + (f" ({lines})" if lines else ""))
     cast = tuple(_unblind(vote, items) for vote, _ in kept.values())
-    return Read(cast=cast, dropped=tuple(dropped), replaced=replaced)
+    return VoteSet(cast=cast, dropped=tuple(dropped), replaced=replaced)
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
@@ -105,7 +105,7 @@ def _parse(line: str) -> Vote | str:
     return vote
 
 
-def _check_study(vote: Vote, key: Key, where: str) -> None:
+def _check_study(vote: Vote, key: StudyKey, where: str) -> None:
     if vote.study != key.study:
         raise RunError(
             f"{where} is a vote in study {vote.study}, and the key is of {key.study}: leave the file out, or "
@@ -130,10 +130,10 @@ def _check_one_person(before: tuple[Vote, Path], now: tuple[Vote, Path]) -> None
         )
 
 
-def _unblind(vote: Vote, items: Mapping[str, Item]) -> Cast:
+def _unblind(vote: Vote, items: Mapping[str, Item]) -> UnblindedVote:
     item = items[vote.item]
     winner = {"first": item.first, "second": item.second, "tie": None}[vote.choice]
-    return Cast(
+    return UnblindedVote(
         rater=vote.rater,
         question=vote.question,
         item=item,

@@ -65,7 +65,7 @@ def build(
     picture is, not in its source either: keep the key to yourself. Raters answer two questions about each
     pair and send back a file of votes. Both paths are printed on stdout.
     """
-    from lavibridge.ab.build import build as build_study
+    from lavibridge.ab.build import build_study
     from lavibridge.core.lock import hold_file
 
     with hold_file(out):
@@ -102,7 +102,7 @@ def score(key: Path = KEY, votes: list[Path] = VOTES, json: Path | None = JSON) 
     from rich.console import Console
 
     from lavibridge.ab.key import read_key
-    from lavibridge.ab.score import score as score_votes
+    from lavibridge.ab.score import score_study
     from lavibridge.ab.table import tables
     from lavibridge.ab.votes import read_votes
     from lavibridge.core.files import write_json
@@ -110,7 +110,7 @@ def score(key: Path = KEY, votes: list[Path] = VOTES, json: Path | None = JSON) 
 
     found = read_key(key)
     read = read_votes(found, votes)
-    scored = score_votes(found, read)
+    scored = score_study(found, read)
     if json is not None:
         write_json(json, scored)
     for each in read.dropped:
@@ -135,7 +135,7 @@ def vote(key: Path = KEY, metric: str = METRIC, question: str = QUESTION) -> Non
     people's, they are not counted among them, but say how often the metric sided with people.
     """
     from lavibridge.ab.key import read_key
-    from lavibridge.ab.metric import metric_votes
+    from lavibridge.ab.metric_votes import metric_votes
 
     for each in list(metric_votes(read_key(key), metric, question)):
         print(each.model_dump_json())

@@ -39,6 +39,7 @@ from lavibridge.core.launch import require_single_process
 from lavibridge.core.signals import exit_on_signals
 from lavibridge.core.streams import guard_streams
 from lavibridge.core.text import is_unicode
+from lavibridge.core.waiting import set_spin_count
 
 FOR_SEVERAL = ("train", "evaluate", "cache", "study")
 """Verbs whose work the processes of a launcher share out."""
@@ -81,11 +82,11 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> bool:
-    if wanted:
+def _print_version(requested: bool) -> bool:
+    if requested:
         print(__version__)
         raise typer.Exit
-    return wanted
+    return requested
 
 
 @app.callback()
@@ -119,6 +120,7 @@ app.add_typer(world.app, name="world")
 
 def run() -> None:
     """Run the command line and leave with its exit code."""
+    set_spin_count()
     guard_streams()
     exit_on_signals()
     try:

@@ -45,14 +45,14 @@ def plan(
 
     from lavibridge.core.log import progress
     from lavibridge.plan.devices import find_device
-    from lavibridge.plan.plan import Terms, looks, make_plan
-    from lavibridge.plan.table import lines
+    from lavibridge.plan.plan import PlanOptions, make_plan, max_ticks
+    from lavibridge.plan.table import plan_lines
     from lavibridge.recipes.recipe import load_recipe
 
     loaded = load_recipe(recipe, settings or [])
-    terms = Terms(gb=gb, pictures=pictures, tokens=tokens, devices=devices, price=price, search=search)
+    terms = PlanOptions(gb=gb, pictures=pictures, tokens=tokens, devices=devices, price=price, search=search)
     with progress("traced") as bar:
-        task = bar.add_task("planning", total=looks(loaded), status="")
+        task = bar.add_task("planning", total=max_ticks(loaded), status="")
         found = make_plan(loaded, find_device(device), terms, lambda: bar.advance(task))
         bar.update(task, total=bar.tasks[task].completed)
-    print(json.dumps(asdict(found), indent=2) if as_json else "\n".join(lines(found)))
+    print(json.dumps(asdict(found), indent=2) if as_json else "\n".join(plan_lines(found)))

@@ -42,10 +42,10 @@ def list_prompts(
     A line end inside a prompt is printed as a space.
     """
     from lavibridge.evaluation.suite import open_prompts, read_suite
-    from lavibridge.evaluation.tasks import pick
+    from lavibridge.evaluation.tasks import select_categories
 
     source = open_prompts(read_suite(suite).prompts, path)
-    for name in pick(suite, source.categories, category):
+    for name in select_categories(suite, source.categories, category):
         for prompt in source.prompts(name, limit):
             print(" ".join(prompt.text.splitlines()))
 
@@ -69,8 +69,8 @@ def expand(
     """
     from lavibridge.core.lock import hold_file
     from lavibridge.evaluation.expand import INSTRUCTION as OURS
-    from lavibridge.evaluation.expand import Expander, expand_file
+    from lavibridge.evaluation.expand import PromptExpander, expand_file
 
     with hold_file(out):
-        expand_file(file, Expander(model, tokens, instruction or OURS), out)
+        expand_file(file, PromptExpander(model, tokens, instruction or OURS), out)
     print(out)

@@ -86,10 +86,10 @@ def study(
         print("\n".join(commands_of(name, cells, folder, sources)))
     elif dry_run:
         from lavibridge.plan.devices import find_device
-        from lavibridge.study.costs import find_costs, lines
+        from lavibridge.study.costs import cost_lines, estimate_cell_costs
 
         found = find_device(device)
-        print("\n".join(lines(find_costs(loaded, cells, folder, found), found)))
+        print("\n".join(cost_lines(estimate_cell_costs(loaded, cells, folder, found), found)))
     else:
         _make(loaded, every, cells, folder, reuse or [], is_whole=not only, only_table=table)
 
@@ -111,29 +111,29 @@ def _make(
     from lavibridge.core.launch import rank_from_environment, require_single_process
     from lavibridge.core.lock import hold
     from lavibridge.study.finish import finish
-    from lavibridge.study.reuse import take_over
-    from lavibridge.study.run import failed, run_cells
+    from lavibridge.study.reuse import reuse_cells
+    from lavibridge.study.run import failures_error, run_cells
 
     part = rank_from_environment()
     if reuse or only_table:
         require_single_process("`lavi study` with --reuse or --table")
     # Cells that are named are held one by one: others may be made beside them.
     with hold(folder) if is_whole and not only_table and part.world_size == 1 else nullcontext():
-        take_over(cells, folder, reuse, loaded.name)
+        reuse_cells(cells, folder, reuse, loaded.name)
         failures = [] if only_table else run_cells(loaded, cells, folder, part, own_device())
     # Of cells that are made one by one, each leaves the table to the call that asks for it.
     if only_table or (is_whole and part.world_size == 1):
         print(finish(loaded, every, folder), end="")
     if failures:
-        raise failed(failures, len(cells))
+        raise failures_error(failures, len(cells))
 
 
-def _sources(given: list[str]) -> dict[str, str]:
+def _sources(sources: list[str]) -> dict[str, str]:
     from lavibridge.core.errors import RecipeError
     from lavibridge.core.paths import at_home
 
     found = {}
-    for each in given:
+    for each in sources:
         name, equals, folder = each.partition("=")
         if not (name and equals and at_home(folder).is_dir()):
             raise RecipeError(f"--source: '{each}' is no NAME=FOLDER with a folder that exists")

@@ -3,8 +3,9 @@ one.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -20,6 +21,17 @@ class Config(BaseModel):
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 """A seed in a configuration."""
+
+
+@dataclass(frozen=True)
+class _ChangeableOnResume:
+    """Marks a field of a recipe."""
+
+
+CHANGEABLE: Final = _ChangeableOnResume()
+T = TypeVar("T")
+Changeable = Annotated[T, CHANGEABLE]
+"""A field whose value may differ between the sessions of a run, as in ``steps: Changeable[int]``."""
 CONTAINERS = (Mapping, list, tuple)
 ConfigT = TypeVar("ConfigT", bound=Config)
 

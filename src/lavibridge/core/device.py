@@ -44,6 +44,13 @@ def pick_dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
+def dtype_name(dtype: str | torch.dtype) -> str:
+    """Return the name of a number format that models load in. Raises RecipeError for any other."""
+    name = str(dtype).removeprefix("torch.")
+    pick_dtype(name)
+    return name
+
+
 def cpu_computes_bfloat16() -> bool:
     """Whether this CPU multiplies in bfloat16 natively; torch before 2.11 cannot tell.
 
@@ -61,8 +68,3 @@ def set_threads() -> int:
     threads = int(wanted) if wanted.isdigit() and int(wanted) > 0 else affinity or os.cpu_count() or 1
     torch.set_num_threads(threads)
     return threads
-
-
-def is_meta() -> bool:
-    """Whether tensors are now made on the meta device, so that models are built without their weights."""
-    return torch.get_default_device().type == "meta"

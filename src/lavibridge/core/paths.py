@@ -1,11 +1,12 @@
 """Resolves the paths that users type."""
 
+from os import PathLike
 from pathlib import Path
 
 from lavibridge.core.errors import RecipeError, RunError
 
 
-def at_home(path: str | Path) -> Path:
+def at_home(path: str | PathLike[str]) -> Path:
     """Expand `~` in a path. Raises RecipeError if that home folder does not exist."""
     try:
         return Path(path).expanduser()

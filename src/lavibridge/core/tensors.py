@@ -22,8 +22,7 @@ def save_tensors(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str,
 
 
 def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
-    """Raise ModelError if any value of the ``tensors`` is NaN or infinite; ``what`` names them in the
-    message."""
+    """Raise ModelError if any value of ``tensors`` is NaN or infinite."""
     floating = {name: value for name, value in tensors.items() if value.is_floating_point()}
     ruined = {name: value for name, value in floating.items() if not bool(value.isfinite().all())}
     if ruined:
@@ -35,21 +34,21 @@ def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
         )
 
 
-def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], what: str) -> None:
-    """Raise ModelError unless ``found`` has exactly the names and shapes of ``expected``, all finite."""
-    odd = sorted(expected.keys() ^ found.keys())
+def check_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: str) -> None:
+    """Raise ModelError if ``tensors`` have other names or shapes than ours, or are not finite."""
+    odd = sorted(own.keys() ^ tensors.keys())
     if odd:
         raise ModelError(
-            f"{what} does not fit: {len(expected)} weights are needed, {len(found)} found; the first "
-            f"that differ: {', '.join(odd[:3])}"
+            f"{what} does not fit: {len(own)} weights are needed, {len(tensors)} found; the first that "
+            f"differ: {', '.join(odd[:3])}"
         )
-    for name, value in expected.items():
-        if value.shape != found[name].shape:
+    for name, value in own.items():
+        if value.shape != tensors[name].shape:
             raise ModelError(
-                f"{what} does not fit: {name} is {tuple(found[name].shape)} in the file and has to be "
+                f"{what} does not fit: {name} is {tuple(tensors[name].shape)} in the file and has to be "
                 f"{tuple(value.shape)} here"
             )
-    check_finite(found, what)
+    check_finite(tensors, what)
 
 
 def weights_hash(module: nn.Module) -> str:

@@ -9,6 +9,7 @@ lavibridge decodes the pictures from their bytes, with the same checks as any ot
 from importlib.util import find_spec
 from typing import Any
 
+from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
 from lavibridge.core.paths import at_home
 from lavibridge.data.pictures.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, captions_of_cell, choose_column
@@ -26,7 +27,7 @@ class Hub(Indexed):
     class Config(Indexed.Config):
         """Settings of `data.kind: hub`."""
 
-        path: str
+        path: Changeable[str]
         """The data set's id on the hub, or a folder that `save_to_disk` wrote."""
         name: str | None = None
         """Its configuration, if it has several."""

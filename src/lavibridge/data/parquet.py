@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.archives import Archived
 from lavibridge.data.pictures.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, captions_of_cell, choose_column
@@ -35,13 +36,13 @@ class Parquet(Archived):
     class Config(Archived.Config):
         """Settings of `data.kind: parquet`."""
 
-        path: AbsolutePath
+        path: Changeable[AbsolutePath]
         """A .parquet file, or a folder that is searched for such files recursively."""
         image: str | None = None
         """Column of the pictures; by default a usual name (image, path, jpg, ...)."""
         caption: str | None = None
         """Column of the captions; by default a usual name (caption, text, ...)."""
-        root: AbsolutePath | None = None
+        root: Changeable[AbsolutePath | None] = None
         """Folder that paths in the table start from; by default the table's own folder."""
 
     config: "Parquet.Config"

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.archives import Archived
 from lavibridge.data.pictures.columns import CAPTION_COLUMNS, captions_of_cell, choose_column
@@ -50,7 +51,7 @@ class WebDataset(Archived):
     class Config(Archived.Config):
         """Settings of `data.kind: webdataset`."""
 
-        path: AbsolutePath
+        path: Changeable[AbsolutePath]
         """A .tar file, or a folder that is searched for such files recursively."""
         caption: str | None = None
         """Key of the caption in .json members; by default a usual name (caption, text)."""

@@ -27,7 +27,7 @@ def auroc(scores: Values, right: Values) -> float:
     return float((difference.mean() + 1) / 2)
 
 
-def kendall(first: Values, second: Values) -> float:
+def kendall_tau(first: Values, second: Values) -> float:
     """Kendall's tau-b, in which ties count for nothing; NaN where one is constant."""
     upper = np.triu_indices(len(first), 1)
     a = np.sign(first[:, None] - first[None])[upper]

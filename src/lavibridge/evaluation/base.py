@@ -16,7 +16,7 @@ from PIL import Image
 
 
 @runtime_checkable
-class Draws(Protocol):
+class ImageGenerator(Protocol):
     """Anything that draws prompts, a bridge above all."""
 
     origin: dict[str, str]
@@ -38,7 +38,7 @@ class Prompt:
 
     category: str
     text: str
-    truth: object = None
+    metadata: object = None
     """What metrics have to know beyond the text: the world's spec, a benchmark's questions."""
     name: str = ""
     """What the benchmark's own files call it, where they do."""
@@ -51,7 +51,7 @@ class Task:
     category: str
     prompt: str
     seed: int
-    truth: object = None
+    metadata: object = None
     name: str = ""
     file: str
     """Where the picture lies below the folder of the evaluation; never made of the prompt's words."""
@@ -95,7 +95,7 @@ def unscored(reason: str, detail: Mapping[str, Any] | None = None) -> Score:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
+class ScoredTask:
     """A task with its score, as the totals of a metric read it; `score.value` may be NaN."""
 
     category: str

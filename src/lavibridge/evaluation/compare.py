@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import RunError
-from lavibridge.evaluation.kept import read_results, records_of
+from lavibridge.evaluation.provenance import read_results, read_scored_records
 from lavibridge.evaluation.records import Record
 from lavibridge.evaluation.stats import paired_difference, sign_flip_p
 
@@ -35,7 +35,7 @@ def compare(ours: Path, theirs: Path) -> dict[str, Any]:
             raise RunError(
                 f"'{name}' is not the same metric in {ours} and {theirs}: their cards differ; evaluate anew"
             )
-    mine, others = records_of(ours, a), records_of(theirs, b)
+    mine, others = read_scored_records(ours, a), read_scored_records(theirs, b)
     pairs = [(mine[key], others[key]) for key in mine if key in others]
     if not pairs:
         raise RunError(f"{ours} and {theirs} share no prompt and noise")

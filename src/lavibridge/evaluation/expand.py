@@ -18,7 +18,7 @@ from lavibridge.core.identity import versions
 from lavibridge.core.log import progress
 from lavibridge.core.paths import as_file
 from lavibridge.evaluation.files import read_lines, read_text
-from lavibridge.evaluation.networks import Network
+from lavibridge.evaluation.networks import PretrainedNetwork
 
 INSTRUCTION = (
     "Rewrite the caption as a detailed description of the same picture, in two or three sentences of one "
@@ -26,17 +26,17 @@ INSTRUCTION = (
     "Caption: {prompt}\nDescription:"
 )
 BATCH = 8
-Told = Callable[[Sequence[str]], None]
+OnBatch = Callable[[Sequence[str]], None]
 
 
-class Expander:
+class PromptExpander:
     """A causal language model that writes descriptions."""
 
     def __init__(self, model: str, tokens: int = 120, instruction: str = INSTRUCTION) -> None:
         """`tokens` is the most that a description has. ModelError where there is no such model."""
         if "{prompt}" not in instruction:
             raise DataError("the instruction has to hold {prompt}, where the short prompt goes")
-        self.network = Network(model, "AutoModelForCausalLM")
+        self.network = PretrainedNetwork(model, "AutoModelForCausalLM")
         self.tokens, self.instruction = tokens, instruction
 
     def card(self) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class Expander:
             "made_with": by,
         }
 
-    def expand(self, prompts: Sequence[str], on_batch: Told = lambda done: None) -> list[str]:
+    def expand(self, prompts: Sequence[str], on_batch: OnBatch = lambda done: None) -> list[str]:
         """A long prompt for each, in their order; `on_batch` hears each batch as it is done.
 
         DataError names the prompt for which the model writes nothing.
@@ -97,7 +97,7 @@ class Expander:
         return list(tokenizer(framed, add_special_tokens=False)["input_ids"])
 
 
-def expand_file(short: Path, expander: Expander, out: Path) -> None:
+def expand_file(short: Path, expander: PromptExpander, out: Path) -> None:
     """Write a file of long prompts for a file of short ones, line by line, or go on with one.
 
     `out` with .json behind it says who wrote it. DataError where there is no short file, or where `out` was

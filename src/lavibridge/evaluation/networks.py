@@ -1,6 +1,6 @@
 """Judges' networks, from a folder or the hub: the one file of this room that imports transformers.
 
-    Network("openai/clip-vit-base-patch32", "CLIPModel")     finds config.json; no weights yet
+    PretrainedNetwork("openai/clip-vit-base-patch32", "CLIPModel")     finds config.json; no weights yet
         .config  .card()                                     what it is
         .model  .tokenizer  .processor                       loaded at first use, on the device in use
 
@@ -31,7 +31,7 @@ FAULTS = (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorEr
 """What transformers answers where a folder is not what it should be."""
 
 
-class Network:
+class PretrainedNetwork:
     """A pretrained network of a named class, with what prepares its input."""
 
     def __init__(
@@ -127,7 +127,7 @@ def _quieten() -> None:
         transformers.utils.logging.disable_progress_bar()
 
 
-def picture_features(network: Network, pixels: Tensor) -> Float[Tensor, "picture width"]:
+def image_features(network: PretrainedNetwork, pixels: Tensor) -> Float[Tensor, "picture width"]:
     """A feature per picture: projected where the model pairs pictures with texts, else pooled."""
     model = network.model
     pairs = "text_config" in network.config and "vision_config" in network.config
@@ -138,7 +138,7 @@ def picture_features(network: Network, pixels: Tensor) -> Float[Tensor, "picture
     return pooled.flatten(1)
 
 
-def text_features(network: Network, tokens: Mapping[str, Tensor]) -> Float[Tensor, "text width"]:
+def text_features(network: PretrainedNetwork, tokens: Mapping[str, Tensor]) -> Float[Tensor, "text width"]:
     """A projected feature per text."""
     found: Tensor = network.model.get_text_features(**tokens).pooler_output
     return found

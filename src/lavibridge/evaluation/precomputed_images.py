@@ -18,7 +18,7 @@ from lavibridge.data.pictures.walk import pictures_below
 from lavibridge.evaluation.base import Task
 
 
-class GivenPictures:
+class PrecomputedImages:
     """Answers each prompt with the picture that was drawn for it."""
 
     def __init__(self, folder: Path, tasks: Sequence[Task]) -> None:

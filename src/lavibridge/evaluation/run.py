@@ -25,22 +25,29 @@ from lavibridge.core.identity import card_hash
 from lavibridge.core.launch import SINGLE_PROCESS, ProcessRank
 from lavibridge.core.lock import hold, is_lock
 from lavibridge.core.log import console
-from lavibridge.evaluation.base import Draws, Task
+from lavibridge.evaluation.base import ImageGenerator, Task
 from lavibridge.evaluation.draw import check_same, draw_missing, plan_drawing
-from lavibridge.evaluation.kept import ADVICE, RESULTS, check_one, made_by, settle
-from lavibridge.evaluation.metrics.base import Metric, PictureMetric, SetMetric
-from lavibridge.evaluation.precomputed_images import GivenPictures
+from lavibridge.evaluation.metrics.base import ImageMetric, Metric, SetMetric
+from lavibridge.evaluation.precomputed_images import PrecomputedImages
+from lavibridge.evaluation.provenance import (
+    ADVICE,
+    RESULTS,
+    check_provenance,
+    provenance_of,
+    resolve_settings,
+)
 from lavibridge.evaluation.records import open_log, read_records, write_records
-from lavibridge.evaluation.scoring import judge, short_hash, unjudged
-from lavibridge.evaluation.sets.measure import DrawnSet
-from lavibridge.evaluation.suite import Named, open_metrics, open_prompts, read_suite
+from lavibridge.evaluation.scoring import score_images, short_hash, unscored_tasks
+from lavibridge.evaluation.sets.generated_set import GeneratedSet
+from lavibridge.evaluation.suite import ComponentConfig, open_metrics, open_prompts, read_suite
 from lavibridge.evaluation.summary import summarize
 from lavibridge.evaluation.tasks import make_tasks
+from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.generation.quality import EXACT, read_quality
 
 
 def evaluate(
-    bridge: Draws | Path,
+    bridge: Bridge | BridgePipeline | ImageGenerator | Path,
     suite: str,
     out: Path,
     *,
@@ -51,18 +58,18 @@ def evaluate(
     guidance: float | None = None,
     quality: str = EXACT,
     prompts: str | None = None,
-    metrics: Sequence[Named] = (),
+    metrics: Sequence[ComponentConfig] = (),
     part: ProcessRank = SINGLE_PROCESS,
 ) -> dict[str, Any]:
     """Draw and judge a suite; returns what is written to results.json.
 
-    `bridge` draws, or is a folder of pictures that were drawn elsewhere; `suite` is a shipped name or a path;
-    `categories` a choice of its categories; `limit` the most prompts of each; `seed` another set of noises;
-    `steps` and `guidance` replace the suite's, and so do the steps of a `quality`
-    (`generation/quality.py`) that is not exact, and where a bridge has learnt guidance there is none by
-    default; `prompts` is the path of the prompt files; `metrics` are added to the suite's, or replace
-    those of the same name. One of several processes (`part`) returns {"waiting": pictures that others
-    have not done}, until the last one is done.
+    `bridge` is a bridge, its pipeline, anything else that draws, or a folder of pictures that were drawn
+    elsewhere; `suite` is a shipped name or a path; `categories` a choice of its categories; `limit` the most
+    prompts of each; `seed` another set of noises; `steps` and `guidance` replace the suite's, and so do the
+    steps of a `quality` (`generation/quality.py`) that is not exact, and where a bridge has learnt guidance
+    there is none by default; `prompts` is the path of the prompt files; `metrics` are added to the suite's,
+    or replace those of the same name. One of several processes (`part`) returns {"waiting": pictures that
+    others have not done}, until the last one is done.
 
     Raises RecipeError for an unknown suite or option, DataError for an unknown category or an absent prompt
     file, ModelError for a judge that is not there, RunError when `out` is in use, or of other settings.
@@ -76,9 +83,10 @@ def evaluate(
     judges = _asked(judges, tasks)
     if isinstance(bridge, Path):
         drawn: dict[str, Any] = {"steps": None, "guidance": None}
-        bridge = GivenPictures(bridge, tasks)
+        bridge = PrecomputedImages(bridge, tasks)
     else:
-        own = read_quality(quality).steps
+        bridge = bridge.bridge if isinstance(bridge, BridgePipeline) else bridge
+        own = read_quality(quality).num_inference_steps
         by_suite = plan.guidance if bridge.distilled_guidance_scale is None else 1.0
         drawn = {
             "steps": steps or (plan.steps if quality == EXACT else own),
@@ -93,7 +101,7 @@ def evaluate(
         "seed": seed,
         "seeds": plan.seeds,
         "prompts": source.card(),
-        **made_by(bridge),
+        **provenance_of(bridge),
     }
     with hold(out, part), _nothing_left(out, part):
         settings = _work(bridge, tasks[part.rank :: part.world_size], judges, settings, out, part)
@@ -116,14 +124,14 @@ def _nothing_left(out: Path, part: ProcessRank) -> Iterator[None]:
 
 def _asked(judges: Sequence[Metric], tasks: Sequence[Task]) -> list[Metric]:
     """The metrics that judge any of the tasks; each has checked that it can."""
-    asked = [metric for metric in judges if any(metric.judges(task.category) for task in tasks)]
+    asked = [metric for metric in judges if any(metric.applies_to(task.category) for task in tasks)]
     for metric in asked:
-        metric.check([task for task in tasks if metric.judges(task.category)])
+        metric.check([task for task in tasks if metric.applies_to(task.category)])
     return asked
 
 
 def _work(
-    bridge: Draws,
+    bridge: Bridge | ImageGenerator,
     tasks: list[Task],
     judges: Sequence[Metric],
     settings: dict[str, Any],
@@ -135,7 +143,7 @@ def _work(
         cards = {metric.name: short_hash(metric) for metric in judges}
         records = read_records(out, cards)
         drawing = plan_drawing(out, tasks, records)
-        settings = settle(out, settings, records, not (drawing.missing or drawing.damaged))
+        settings = resolve_settings(out, settings, records, not (drawing.missing or drawing.damaged))
         if drawing.whole is not None and not isinstance(bridge, Bridge):  # a bridge is known by its content
             check_same(bridge, drawing.whole, records[drawing.whole.key], settings, out, ADVICE)
         log = open_log(out, part.rank)
@@ -143,8 +151,8 @@ def _work(
             draw_missing(bridge, drawing, settings, out, log, card_hash(settings))
             records = read_records(out, cards)
             for metric in judges:
-                if isinstance(metric, PictureMetric):
-                    judge(metric, unjudged(metric, tasks, records), records, out, log)
+                if isinstance(metric, ImageMetric):
+                    score_images(metric, unscored_tasks(metric, tasks, records), records, out, log)
         finally:
             log.close()
         return settings
@@ -160,20 +168,20 @@ def _put_together(
     """One file of records and one of results, once all processes are done."""
     records = read_records(out, {metric.name: short_hash(metric) for metric in judges})
     drawn_with = card_hash(settings)
-    check_one(out, records, drawn_with)  # another process may have been given another bridge
+    check_provenance(out, records, drawn_with)  # another process may have been given another bridge
     left = {task.key for task in tasks if task.key not in records}
     for metric in judges:
-        if isinstance(metric, PictureMetric):
-            left |= {task.key for task in unjudged(metric, tasks, records)}
+        if isinstance(metric, ImageMetric):
+            left |= {task.key for task in unscored_tasks(metric, tasks, records)}
     if left:
         console.print(f"this part is done; other processes have {len(left)} pictures left")
         return {"waiting": len(left)}
     write_records(out, list(records.values()))
     mine = [records[task.key] for task in tasks]
     undrawn = {record.key: record.undrawn for record in mine if record.undrawn}
-    drawn, found = DrawnSet(tasks, records, out), dict[str, Any]()
+    drawn, found = GeneratedSet(tasks, records, out), dict[str, Any]()
     for metric in judges:
-        if isinstance(metric, PictureMetric):
+        if isinstance(metric, ImageMetric):
             found[metric.name] = summarize(metric, mine)
         elif isinstance(metric, SetMetric):
             found[metric.name] = drawn.measure(metric)

@@ -8,7 +8,7 @@ from lavibridge.core.identity import card_hash
 from lavibridge.core.log import JsonLog, progress
 from lavibridge.evaluation.base import Task, unscored
 from lavibridge.evaluation.draw import read_drawn
-from lavibridge.evaluation.metrics.base import Metric, PictureMetric
+from lavibridge.evaluation.metrics.base import ImageMetric, Metric
 from lavibridge.evaluation.records import Key, Record, score_line
 
 
@@ -17,19 +17,19 @@ def short_hash(metric: Metric) -> str:
     return card_hash(metric.card())
 
 
-def unjudged(metric: PictureMetric, tasks: Sequence[Task], records: Mapping[Key, Record]) -> list[Task]:
+def unscored_tasks(metric: ImageMetric, tasks: Sequence[Task], records: Mapping[Key, Record]) -> list[Task]:
     """The tasks that the metric is to judge and, as it is set up now, has not."""
     by = short_hash(metric)
     return [
         task
         for task in tasks
-        if metric.judges(task.category)
+        if metric.applies_to(task.category)
         and not (task.key in records and records[task.key].is_scored(metric.name, by))
     ]
 
 
-def judge(
-    metric: PictureMetric, tasks: Sequence[Task], records: Mapping[Key, Record], out: Path, log: JsonLog
+def score_images(
+    metric: ImageMetric, tasks: Sequence[Task], records: Mapping[Key, Record], out: Path, log: JsonLog
 ) -> None:
     """Score the tasks' pictures in batches, and append each score to the log."""
     if not tasks:

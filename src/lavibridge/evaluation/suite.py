@@ -23,7 +23,7 @@ from lavibridge.evaluation.metrics.base import Metric
 from lavibridge.evaluation.prompts.base import PromptSource
 from lavibridge.evaluation.shipped import shipped_suites
 
-Named = str | dict[str, Any]
+ComponentConfig = str | dict[str, Any]
 """A kind, or its options with `kind` beside them."""
 
 
@@ -34,9 +34,9 @@ class Suite(Config):
     """The suite's name; goes into results."""
     version: int
     """Raised whenever a change makes scores incomparable."""
-    prompts: Named
+    prompts: ComponentConfig
     """Where prompts come from: a kind, or its options with `kind`."""
-    metrics: tuple[Named, ...] = Field(min_length=1)
+    metrics: tuple[ComponentConfig, ...] = Field(min_length=1)
     """Who judges: kinds, or their options with `kind`."""
     seeds: int = Field(default=1, ge=1)
     """Pictures per prompt."""
@@ -61,14 +61,16 @@ def read_suite(suite: str) -> Suite:
     return validate(Suite, found, str(path))
 
 
-def open_prompts(value: Named, path: str | None = None) -> PromptSource:
+def open_prompts(value: ComponentConfig, path: str | None = None) -> PromptSource:
     """The source that a suite names, its files read; `path` goes before the suite's own."""
     given = {} if path is None else {"path": path}
     source: PromptSource = _made("evaluation.prompts", "prompts", value, given)
     return source
 
 
-def open_metrics(values: Sequence[Named], more: Sequence[Named], known: tuple[str, ...]) -> list[Metric]:
+def open_metrics(
+    values: Sequence[ComponentConfig], more: Sequence[ComponentConfig], known: tuple[str, ...]
+) -> list[Metric]:
     """The metrics of a suite and `more`, which replace those of the same name; their files are found.
 
     RecipeError where two have one name, or where one asks for a category that is not `known`.
@@ -85,7 +87,7 @@ def open_metrics(values: Sequence[Named], more: Sequence[Named], known: tuple[st
     return list(found.values())
 
 
-def _by_name(values: Sequence[Named]) -> dict[str, Metric]:
+def _by_name(values: Sequence[ComponentConfig]) -> dict[str, Metric]:
     found: dict[str, Metric] = {}
     for value in values:
         metric: Metric = _made("evaluation.metrics", "metrics", value, {})
@@ -97,11 +99,11 @@ def _by_name(values: Sequence[Named]) -> dict[str, Metric]:
     return found
 
 
-def _name(value: Named) -> Any:
+def _name(value: ComponentConfig) -> Any:
     return value if isinstance(value, str) else value.get("name") or value.get("kind")
 
 
-def _made(room: str, where: str, value: Named, given: dict[str, str]) -> Any:
+def _made(room: str, where: str, value: ComponentConfig, given: dict[str, str]) -> Any:
     options = {"kind": value} if isinstance(value, str) else dict(value)
     if "kind" not in options:
         raise RecipeError(f"{where}: `kind` is missing (kinds: {', '.join(registry.kinds(room))})")

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from lavibridge.evaluation.base import Score, Scored
-from lavibridge.evaluation.metrics.base import PictureMetric
+from lavibridge.evaluation.base import Score, ScoredTask
+from lavibridge.evaluation.metrics.base import ImageMetric
 from lavibridge.evaluation.records import Record
 from lavibridge.evaluation.stats import estimate
 
@@ -18,10 +18,10 @@ Scores = dict[str, list[float]]
 """Scores by prompt."""
 
 
-def summarize(metric: PictureMetric, records: Sequence[Record]) -> dict[str, Any]:
+def summarize(metric: ImageMetric, records: Sequence[Record]) -> dict[str, Any]:
     """What a metric says of the records that it judges; each has its score."""
     name = metric.name
-    mine = [record for record in records if metric.judges(record.category)]
+    mine = [record for record in records if metric.applies_to(record.category)]
     by_category: dict[str, list[Record]] = {}
     for record in mine:
         by_category.setdefault(record.category, []).append(record)
@@ -63,7 +63,7 @@ def _value(record: Record, name: str) -> float:
     return math.nan if score is None else float(score)
 
 
-def _scored(record: Record, name: str) -> Scored:
+def _scored(record: Record, name: str) -> ScoredTask:
     score = Score(
         value=_value(record, name),
         clauses={
@@ -73,4 +73,4 @@ def _scored(record: Record, name: str) -> Scored:
         detail=record.detail[name],
         reason=record.reasons.get(name, ""),
     )
-    return Scored(category=record.category, prompt=record.prompt, seed=record.seed, score=score)
+    return ScoredTask(category=record.category, prompt=record.prompt, seed=record.seed, score=score)

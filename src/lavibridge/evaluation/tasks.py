@@ -22,7 +22,9 @@ def noise_seed(suite: str, category: str, prompt: str, number: int, seed: int) -
     return crc32(f"{suite}/{category}/{prompt}/{number}/{seed}".encode())
 
 
-def pick(suite: str, known: tuple[str, ...], categories: Sequence[str] | None) -> tuple[str, ...]:
+def select_categories(
+    suite: str, known: tuple[str, ...], categories: Sequence[str] | None
+) -> tuple[str, ...]:
     """The categories to evaluate, all by default; raises DataError for one that the suite has not."""
     for name in categories or ():
         if name not in known:
@@ -38,7 +40,7 @@ def make_tasks(
 ) -> list[Task]:
     """All pictures of the chosen categories, at most `limit` prompts of each; DataError for an empty one."""
     tasks: list[Task] = []
-    for category in pick(suite.name, source.categories, categories):
+    for category in select_categories(suite.name, source.categories, categories):
         found = list(_of_category(suite, source, category, limit, seed))
         if not found:
             raise DataError(f"suite '{suite.name}': category '{category}' has no prompts")
@@ -61,7 +63,7 @@ def _of_category(
                 category=category,
                 prompt=prompt.text,
                 seed=noise_seed(suite.name, category, prompt.text, number, seed),
-                truth=prompt.truth,
+                metadata=prompt.metadata,
                 name=prompt.name,
                 file=f"{folder}/{index:05d}-{number - first}.png",
             )

@@ -17,7 +17,7 @@ from lavibridge.core.config import did_you_mean
 from lavibridge.core.device import pick_device, set_threads
 from lavibridge.core.errors import RecipeError
 
-REACHED = {"arithmetic": 0.5, "bandwidth": 0.8}
+UTILISATION = {"arithmetic": 0.5, "bandwidth": 0.8}
 """Share of the data sheet's figures, assumed."""
 LAUNCH = 8e-6
 """Seconds that Python and PyTorch need to launch one kernel of an uncompiled model, assumed."""
@@ -48,14 +48,14 @@ def _card(name: str, gib: int, half: float, single: float, bandwidth: float) -> 
     return Device(
         name=name,
         memory=gib * GIB,
-        half=half * 1e12 * REACHED["arithmetic"],
-        single=single * 1e12 * REACHED["arithmetic"],
-        bandwidth=bandwidth * 1e9 * REACHED["bandwidth"],
+        half=half * 1e12 * UTILISATION["arithmetic"],
+        single=single * 1e12 * UTILISATION["arithmetic"],
+        bandwidth=bandwidth * 1e9 * UTILISATION["bandwidth"],
         launch=LAUNCH,
     )
 
 
-CARDS = {
+GPUS = {
     card.name: card
     for card in (
         _card("h200", 141, 989.0, 67.0, 4800.0),
@@ -76,17 +76,17 @@ HERE = "here"
 def find_device(name: str) -> Device:
     """The device of that name; `here` measures this machine, which takes a few seconds."""
     if name == HERE:
-        return measure()
-    if name not in CARDS:
-        known = (HERE, *CARDS)
+        return measure_device()
+    if name not in GPUS:
+        known = (HERE, *GPUS)
         raise RecipeError(
             f"--device: '{name}' is not known{did_you_mean(name, known)} (known: {', '.join(known)}); for "
             "another, take the nearest and give its memory with --gb"
         )
-    return CARDS[name]
+    return GPUS[name]
 
 
-def measure() -> Device:
+def measure_device() -> Device:
     """What this machine reaches: matrix products of 1024, additions of 64 MiB, additions of one number."""
     set_threads()
     device = pick_device("auto")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from lavibridge.bridge import Bridge
 from lavibridge.plan.devices import Device
-from lavibridge.plan.meta_model import Part, parts
-from lavibridge.plan.passes import (
-    Work,
+from lavibridge.plan.meta_model import ModelPart, model_parts
+from lavibridge.plan.metered_passes import (
+    PassCost,
     caption_tokens,
     encoding_pass,
     feature_numbers,
@@ -20,16 +20,15 @@ from lavibridge.plan.passes import (
     training_pass,
 )
 from lavibridge.recipes.recipe import Recipe
+from lavibridge.recipes.sections import component
+from lavibridge.recipes.training import OPTIMIZERS
 
-STATE = {"adamw": 8.0, "adamw8bit": 2.03, "muon": 4.0}
-"""Bytes of an optimiser's state per trained weight: two moments, in 8 bits with a scale for each 256; of a
-matrix under Muon one."""
 UPDATE = 52
 """Bytes moved per trained weight: norm 4, clipping 8, AdamW 28, average 12."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Memory:
+class MemoryEstimate:
     """Bytes on the device at the worst moment of a step."""
 
     weights: int
@@ -50,13 +49,13 @@ class Memory:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Costs:
+class CostEstimate:
     """One recipe at one batch on one kind of device."""
 
-    parts: tuple[Part, ...]
-    memory: Memory
-    training: Work
-    encoding: Work
+    parts: tuple[ModelPart, ...]
+    memory: MemoryEstimate
+    training: PassCost
+    encoding: PassCost
     tokens: int
     """Of a caption, special ones counted."""
     latent_numbers: int
@@ -64,7 +63,7 @@ class Costs:
     feature_numbers: int
     """Numbers in the features of a caption."""
 
-    def seconds_of(self, work: Work, device: Device) -> float:
+    def seconds_of(self, work: PassCost, device: Device) -> float:
         """Time of a pass: the slower of computing and launching."""
         return max(_computing(work, device), _launching(work, device))
 
@@ -79,20 +78,20 @@ class Costs:
         return passes + UPDATE * trained / device.bandwidth
 
 
-def costs(recipe: Recipe, bridge: Bridge, batch: int, tokens: int | None, type: str) -> Costs:
+def estimate_costs(recipe: Recipe, bridge: Bridge, batch: int, tokens: int | None, type: str) -> CostEstimate:
     """Meter the passes of a recipe at ``batch`` on a device of ``type``; ``bridge`` is its outline."""
     training = training_pass(bridge, recipe, batch, tokens, type)
     encoding = encoding_pass(bridge, recipe, batch)
-    every = parts(bridge, recipe.language.model_dump().get("quantize"))
+    every = model_parts(bridge, recipe.language.model_dump().get("quantize"))
     trained = sum(part.trained for part in every)
     settings = recipe.training
     gradients = 4 * trained
-    return Costs(
+    return CostEstimate(
         parts=every,
-        memory=Memory(
+        memory=MemoryEstimate(
             weights=sum(part.bytes for part in every),
             gradients=gradients,
-            optimiser=int(STATE[settings.optimizer] * trained),
+            optimiser=int(component(OPTIMIZERS, settings.optimizer).state_bytes * trained),
             average=0 if settings.ema is None else 4 * trained,
             activations=max(0, training.peak - gradients),
             encoding=encoding.peak if recipe.training.cache is None else 0,
@@ -105,12 +104,12 @@ def costs(recipe: Recipe, bridge: Bridge, batch: int, tokens: int | None, type: 
     )
 
 
-def _computing(work: Work, device: Device) -> float:
+def _computing(work: PassCost, device: Device) -> float:
     return sum(
         max(each.flops / (device.half if each.is_half else device.single), each.traffic / device.bandwidth)
         for each in work.operations
     )
 
 
-def _launching(work: Work, device: Device) -> float:
+def _launching(work: PassCost, device: Device) -> float:
     return len(work.operations) * device.launch

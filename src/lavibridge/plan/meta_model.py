@@ -22,7 +22,7 @@ BITS: Mapping[str | None, float] = {"8bit": 8.0, "4bit": 4.5}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class ModelPart:
     """A part of the bridge."""
 
     name: str
@@ -34,26 +34,25 @@ class Part:
     """All of its weights in memory."""
 
 
-def outline(recipe: Recipe) -> Bridge:
+def build_meta_bridge(recipe: Recipe) -> Bridge:
     """The recipe's bridge without weights, as it is when training begins."""
     plain: dict[str, dict[str, Any]] = {
         "language": {"quantize": None},
         "training": {"compile": None, "attention": "auto"},
     }
-    with torch.device("meta"):
-        bridge = build_bridge(changed(recipe, plain))
+    bridge = build_bridge(with_changes(recipe, plain), torch.device("meta"))
     bridge.to("meta")
     training_mode(bridge)
     return bridge
 
 
-def changed(recipe: Recipe, changes: Mapping[str, Mapping[str, Any]]) -> Recipe:
+def with_changes(recipe: Recipe, changes: Mapping[str, Mapping[str, Any]]) -> Recipe:
     """The recipe with some fields of some sections set, checked again."""
     content = recipe.model_dump()
     return make_recipe(content | {name: content[name] | dict(fields) for name, fields in changes.items()})
 
 
-def parts(bridge: Bridge, quantize: str | None) -> tuple[Part, ...]:
+def model_parts(bridge: Bridge, quantize: str | None) -> tuple[ModelPart, ...]:
     """What the bridge consists of, the language model in the bits of ``language.quantize``."""
     vision = bridge.vision.get_submodule("backbone")
     rest = [value for name, value in bridge.vision.named_parameters() if not name.startswith("backbone.")]
@@ -65,9 +64,9 @@ def parts(bridge: Bridge, quantize: str | None) -> tuple[Part, ...]:
     )
 
 
-def _part(name: str, weights: Iterable[nn.Parameter], saved: int = 0) -> Part:
+def _part(name: str, weights: Iterable[nn.Parameter], saved: int = 0) -> ModelPart:
     every = list(weights)
-    return Part(
+    return ModelPart(
         name=name,
         trained=sum(weight.numel() for weight in every if weight.requires_grad),
         frozen=sum(weight.numel() for weight in every if not weight.requires_grad),

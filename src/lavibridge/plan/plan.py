@@ -1,6 +1,6 @@
 """`lavi plan`'s figures for one recipe on one device, as a value that can be written as JSON.
 
-plan = make_plan(load_recipe("t5-large_sd14_lavi"), find_device("rtx4090"), Terms(pictures=1_000_000))
+plan = make_plan(load_recipe("t5-large_sd14_lavi"), find_device("rtx4090"), PlanOptions(pictures=1_000_000))
 """
 
 from collections.abc import Callable
@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 import torch
 
 from lavibridge.core.device import pick_dtype
-from lavibridge.plan.advice import SHARE, Choice, choices, variants
 from lavibridge.plan.devices import GIB, Device
-from lavibridge.plan.estimate import Costs, Memory, costs
-from lavibridge.plan.meta_model import Part, changed, outline
+from lavibridge.plan.estimate import CostEstimate, MemoryEstimate, estimate_costs
+from lavibridge.plan.meta_model import ModelPart, build_meta_bridge, with_changes
+from lavibridge.plan.search import SHARE, Configuration, search_configurations, variants
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.training.cache.features import refusal
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
+class PlanOptions:
     """What a recipe does not say."""
 
     gb: float | None = None
@@ -36,7 +36,7 @@ class Terms:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TrainingPlan:
     """Everything that is known of a run beforehand. Bytes, seconds, floating-point operations."""
 
     device: Device
@@ -46,8 +46,8 @@ class Plan:
     accumulate: int
     steps: int
     tokens: int
-    parts: tuple[Part, ...]
-    memory: Memory
+    parts: tuple[ModelPart, ...]
+    memory: MemoryEstimate
     memory_total: int
     activations_checkpointed: int
     """What a pass holds with `training.checkpointing`."""
@@ -75,29 +75,33 @@ class Plan:
     """On disk, of one caption; None where the language model is trained."""
     gradient_bytes: int
     """That devices exchange in each step."""
-    choices: tuple[Choice, ...]
+    choices: tuple[Configuration, ...]
     """Ways that fit, the fastest first; looked for where the recipe does not, or when asked to."""
 
 
-def make_plan(recipe: Recipe, device: Device, terms: Terms, tick: Callable[[], None] = lambda: None) -> Plan:
-    """Plan a recipe's run on a device; ``tick`` hears of each part of the work that is done."""
+def make_plan(
+    recipe: Recipe, device: Device, terms: PlanOptions, tick: Callable[[], None] = lambda: None
+) -> TrainingPlan:
+    """Plan a recipe's run on a device; calls ``tick`` after each part of the work."""
     if terms.gb is not None:
         device = replace(device, memory=int(terms.gb * GIB))
     settings = recipe.training
-    bridge = outline(recipe)
-    found = costs(recipe, bridge, settings.batch, terms.tokens, device.type)
+    bridge = build_meta_bridge(recipe)
+    found = estimate_costs(recipe, bridge, settings.batch, terms.tokens, device.type)
     tick()
-    lighter = changed(recipe, {"training": {"checkpointing": True}})
-    checkpointed = costs(lighter, outline(lighter), settings.batch, terms.tokens, device.type)
+    lighter = with_changes(recipe, {"training": {"checkpointing": True}})
+    checkpointed = estimate_costs(
+        lighter, build_meta_bridge(lighter), settings.batch, terms.tokens, device.type
+    )
     tick()
     fits = found.memory.total <= SHARE * device.memory
-    kept = choices(recipe, device, terms.tokens, tick) if terms.search or not fits else []
+    kept = search_configurations(recipe, device, terms.tokens, tick) if terms.search or not fits else []
     step = found.step_seconds(recipe, device)
     pictures = settings.batch * settings.accumulate * terms.devices
     each = found.seconds_of(found.encoding, device) / settings.batch
-    hours = (settings.steps * step + encodings(recipe, terms, found) * each) / 3600
+    hours = (settings.steps * step + count_encodings(recipe, terms, found) * each) / 3600
     dtype = torch.float32 if settings.cache is None else pick_dtype(settings.cache.dtype)
-    return Plan(
+    return TrainingPlan(
         device=device,
         devices=terms.devices,
         memory_of_device=device.memory,
@@ -128,12 +132,12 @@ def make_plan(recipe: Recipe, device: Device, terms: Terms, tick: Callable[[], N
     )
 
 
-def looks(recipe: Recipe) -> int:
+def max_ticks(recipe: Recipe) -> int:
     """How often ``tick`` is called at most."""
     return 2 + len(variants(recipe))
 
 
-def encodings(recipe: Recipe, terms: Terms, found: Costs) -> float:
+def count_encodings(recipe: Recipe, terms: PlanOptions, found: CostEstimate) -> float:
     """How many pictures each device encodes during the run: what fits into memory once, the rest always."""
     settings = recipe.training
     if settings.cache is not None:

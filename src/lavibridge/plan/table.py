@@ -1,17 +1,17 @@
 """A plan as lines of plain text."""
 
 from lavibridge.plan.devices import GIB
-from lavibridge.plan.plan import Plan
+from lavibridge.plan.plan import TrainingPlan
 
 LEFT = 30
 
 
-def lines(plan: Plan) -> list[str]:
+def plan_lines(plan: TrainingPlan) -> list[str]:
     """Weights, memory, arithmetic, time, disk, and what to change."""
     return [*_weights(plan), "", *_memory(plan), "", *_work(plan), "", *_run(plan), *_choices(plan)]
 
 
-def _weights(plan: Plan) -> list[str]:
+def _weights(plan: TrainingPlan) -> list[str]:
     rows = [f"{'weights':<{LEFT}}{'trained':>12}{'frozen':>12}{'memory':>12}"]
     for part in plan.parts:
         rows.append(
@@ -20,7 +20,7 @@ def _weights(plan: Plan) -> list[str]:
     return rows
 
 
-def _memory(plan: Plan) -> list[str]:
+def _memory(plan: TrainingPlan) -> list[str]:
     memory = plan.memory
     verdict = "fits" if plan.fits else "does NOT fit"
     return [
@@ -37,14 +37,14 @@ def _memory(plan: Plan) -> list[str]:
     ]
 
 
-def _work(plan: Plan) -> list[str]:
+def _work(plan: TrainingPlan) -> list[str]:
     rows = [f"arithmetic of a pass, captions of {plan.tokens} tokens"]
     rows += [_row(name, tflop(flops)) for name, flops in plan.flops.items() if flops]
     rows.append(_row("together", tflop(sum(plan.flops.values()))) + f"   in {plan.operations:,} operations")
     return rows
 
 
-def _run(plan: Plan) -> list[str]:
+def _run(plan: TrainingPlan) -> list[str]:
     how = "measured rates" if plan.device.is_measured else "assumed utilisation, see docs/guides/scale.md"
     rows = [
         f"time on {plan.devices} x {plan.device.name} ({how})",
@@ -69,7 +69,7 @@ def _run(plan: Plan) -> list[str]:
     return rows
 
 
-def _choices(plan: Plan) -> list[str]:
+def _choices(plan: TrainingPlan) -> list[str]:
     if plan.fits and not plan.choices:
         return []
     if not plan.choices:

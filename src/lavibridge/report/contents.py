@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import RunError
-from lavibridge.report.cards import metric_cards, recipe_differences
-from lavibridge.report.cases import disputed, extremes, side_by_side
 from lavibridge.report.curves import curves
 from lavibridge.report.evaluations import find_evaluations, groups
-from lavibridge.report.formatting import joined
+from lavibridge.report.example_selection import disputed, extremes, side_by_side
+from lavibridge.report.formatting import join_names
+from lavibridge.report.metric_cards import metric_cards, recipe_differences
 from lavibridge.report.model_card import model_card
-from lavibridge.report.records import RunRecord, read_run
-from lavibridge.report.scores import differences, score_tables
-from lavibridge.report.trained import described
+from lavibridge.report.run_record import RunRecord, read_run
+from lavibridge.report.run_summary import described
+from lavibridge.report.score_tables import differences, score_tables
 
 FORMAT = 1
 """Raised whenever a reader of an earlier report.json would misread it."""
@@ -55,7 +55,7 @@ def contents(runs: Sequence[RunRecord]) -> dict[str, Any]:
         run["model_card"] = model_card(run, number, tables)
     return {
         "format": FORMAT,
-        "title": joined([run.name for run in runs]),
+        "title": join_names([run.name for run in runs]),
         "notes": [*_unfinished(told), *notes, *apart, *unpaired, *_missing(pictures)],
         "runs": told,
         "recipe_differences": recipe_differences(runs) if len(runs) > 1 else [],

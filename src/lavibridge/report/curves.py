@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
-from lavibridge.report.records import RunRecord
+from lavibridge.report.run_record import RunRecord
+from lavibridge.report.run_summary import PARTS
 from lavibridge.report.series import bins_table, lines_table, rounded, smooth, thin
-from lavibridge.report.trained import PARTS
 
 BINS = tuple(f"{low / 10:.1f} to {(low + 1) / 10:.1f}" for low in range(10))
 
@@ -117,14 +117,14 @@ def _gradients(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
 
 def _alignment(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
     told = (
-        "Before the first step: the share of what the cross-attention layers hear from the own text "
-        "encoder that they miss from the connector."
+        "Before the first step: the fraction of variance unexplained (fvu) of the cross-attention layers' "
+        "outputs, compared with the vision model's own text encoder."
     )
     series = []
     for run in (run for run in runs if run.aligned):
         steps = [float(row["step"]) for row in run.aligned]
-        series.append(_line(run.name, steps, [number(row.get("missed")) for row in run.aligned]))
-    yield _lines("Alignment", told, "missed", series) | {"x_label": "step of the alignment"}
+        series.append(_line(run.name, steps, [number(row.get("fvu")) for row in run.aligned]))
+    yield _lines("Alignment", told, "fvu", series) | {"x_label": "step of the alignment"}
 
 
 def _span(which: str, count: int) -> str:

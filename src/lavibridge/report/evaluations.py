@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.evaluation.compare import MUST_AGREE
-from lavibridge.evaluation.kept import is_of_run, records_of
+from lavibridge.evaluation.provenance import matches_run, read_scored_records
 from lavibridge.evaluation.records import Key, Record, read_records
-from lavibridge.report.records import RunRecord, optional_json
+from lavibridge.report.run_record import RunRecord, optional_json
 
 ALONE = "this bridge"
 """What the only run of a report is called."""
@@ -44,12 +44,12 @@ class Evaluation:
     @cached_property
     def records(self) -> Mapping[Key, Record]:
         """What is known of each picture, in the suite's order."""
-        found = records_of(self.folder, self.results).values() if self.folder else ()
+        found = read_scored_records(self.folder, self.results).values() if self.folder else ()
         return {record.key: record for record in sorted(found, key=lambda record: record.file)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class EvaluationGroup:
     """Evaluations whose numbers may stand side by side; the first is the run's that was named first."""
 
     suite: str
@@ -82,7 +82,7 @@ def find_evaluations(runs: Sequence[RunRecord]) -> tuple[list[Evaluation], list[
     return found, notes
 
 
-def groups(evaluations: Sequence[Evaluation]) -> tuple[list[Group], list[str]]:
+def groups(evaluations: Sequence[Evaluation]) -> tuple[list[EvaluationGroup], list[str]]:
     """What may stand side by side, and notes on suites whose evaluations may not."""
     found: dict[str, list[Evaluation]] = {}
     for each in evaluations:
@@ -98,10 +98,10 @@ def groups(evaluations: Sequence[Evaluation]) -> tuple[list[Group], list[str]]:
     return [_group(columns) for columns in found.values()], notes
 
 
-def _group(columns: Sequence[Evaluation]) -> Group:
+def _group(columns: Sequence[Evaluation]) -> EvaluationGroup:
     """Columns with labels that tell them apart: of two evaluations of one run, each says where it lies."""
     labels = [each.label for each in columns]
-    return Group(
+    return EvaluationGroup(
         suite=str(columns[0].results["suite"]),
         version=int(columns[0].results["version"]),
         columns=tuple(
@@ -128,7 +128,7 @@ def _beside(run: RunRecord, results: Mapping[str, Any]) -> str | None:
 
 def _earlier(run: RunRecord, results: Mapping[str, Any]) -> str | None:
     """What to call results of another checkpoint than the run's newest; None where they are that one's."""
-    if is_of_run(run.folder, results):
+    if matches_run(run.folder, results):
         return None
     bridge = results["bridge"]
     step = next((part for part in Path(bridge.get("folder", "")).parts if part.startswith("step-")), "")

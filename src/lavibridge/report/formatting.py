@@ -12,21 +12,21 @@ SHARE = "share"
 """The unit of metrics whose values are shares, shown in per cent."""
 
 
-def figure(value: float | int, unit: str = "") -> str:
+def format_score(value: float | int, unit: str = "") -> str:
     """One value of a metric."""
     return f"{100 * value:.1f} %" if unit == SHARE else f"{value:.4g}"
 
 
-def estimate(value: Mapping[str, Any], unit: str = "") -> str:
+def format_estimate(value: Mapping[str, Any], unit: str = "") -> str:
     """A mean with its interval, where it has one."""
-    mean = figure(value["mean"], unit)
+    mean = format_score(value["mean"], unit)
     if value["low"] is None or value["high"] is None:
         return mean
-    low, high = (figure(value[end], unit).removesuffix(" %") for end in ("low", "high"))
+    low, high = (format_score(value[end], unit).removesuffix(" %") for end in ("low", "high"))
     return f"{mean} ({low} to {high})"
 
 
-def difference(value: Mapping[str, Any], unit: str = "") -> str:
+def format_difference(value: Mapping[str, Any], unit: str = "") -> str:
     """A difference with its interval, each with its sign."""
     scale, form, mark = (100.0, "{:+.1f}", " points") if unit == SHARE else (1.0, "{:+.4g}", "")
     mean = form.format(scale * value["mean"]) + mark
@@ -36,7 +36,7 @@ def difference(value: Mapping[str, Any], unit: str = "") -> str:
     return f"{mean} ({low} to {high})"
 
 
-def fact(value: Any, unit: str) -> str:
+def format_fact(value: Any, unit: str) -> str:
     """A fact about a run: `text`, `count`, `seconds`, `bytes`, `MiB` or `number`; none is a dash in words."""
     if value is None:
         return "not known"
@@ -51,7 +51,7 @@ def fact(value: Any, unit: str) -> str:
     return f"{value:.3g}" if unit == "number" else str(value)
 
 
-def joined(names: list[str]) -> str:
+def join_names(names: list[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from lavibridge.bridge import Bridge
 from lavibridge.core.files import write_atomic
 from lavibridge.core.log import progress
+from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.report.page import environment
 from lavibridge.world.captions import CaptionedScene, prompts
 from lavibridge.world.checker import CheckResult, check
@@ -23,7 +23,7 @@ STEPS, SEED = 20, 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class GalleryImage:
     """A picture in the page, with its verdict in words."""
 
     source: str
@@ -35,38 +35,38 @@ class Shown:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class GalleryRow:
     """A caption, its scene, and the drawings."""
 
     caption: str
-    shown: tuple[Shown, ...]
+    shown: tuple[GalleryImage, ...]
 
 
 def write_gallery(
     models: Sequence[str], categories: Sequence[str], count: int, guidance: float, page: Path
 ) -> Path:
-    """Draw `count` prompts of each category with each model (see `Bridge.open`); returns the page."""
-    bridges = {Path(model).name: Bridge.open(model) for model in models}
+    """Draw `count` prompts of each category with each model ; returns the page."""
+    pipes = {Path(model).name: BridgePipeline.from_pretrained(model) for model in models}
     sections = {}
     with progress("pictures") as bar:
-        total = count * len(categories) * max(len(bridges), 1)
+        total = count * len(categories) * max(len(pipes), 1)
         task = bar.add_task("draw the gallery", total=total, status="")
         for category in categories:
             pairs = prompts(category, count)
             columns = [[_shown("the scene", draw_image(pair), pair) for pair in pairs]]
-            for name, bridge in bridges.items():
+            for name, pipe in pipes.items():
                 texts = [pair.caption for pair in pairs]
-                scale = guidance if bridge.distilled_guidance_scale is None else None
-                drawn = bridge.generate(texts, seed=SEED, steps=STEPS, guidance=scale)
+                scale = guidance if pipe.bridge.distilled_guidance_scale is None else None
+                drawn = pipe(texts, num_inference_steps=STEPS, guidance_scale=scale, seed=SEED).images
                 columns.append([_shown(name, one, pair) for one, pair in zip(drawn, pairs, strict=True)])
                 bar.advance(task, count)
             rows = zip(pairs, zip(*columns, strict=True), strict=True)
-            sections[category] = [Row(caption=pair.caption, shown=shown) for pair, shown in rows]
-    write_atomic(page, render(sections, tuple(bridges), guidance))
+            sections[category] = [GalleryRow(caption=pair.caption, shown=shown) for pair, shown in rows]
+    write_atomic(page, render(sections, tuple(pipes), guidance))
     return page
 
 
-def render(sections: dict[str, list[Row]], models: Sequence[str], guidance: float) -> str:
+def render(sections: dict[str, list[GalleryRow]], models: Sequence[str], guidance: float) -> str:
     """The page as text, with the share of right pictures over each column."""
     tallies = {
         category: [
@@ -85,12 +85,12 @@ def draw_image(pair: CaptionedScene) -> Image.Image:
     return Image.fromarray(draw(pair.scene))
 
 
-def _shown(by: str, picture: Image.Image, pair: CaptionedScene) -> Shown:
+def _shown(by: str, picture: Image.Image, pair: CaptionedScene) -> GalleryImage:
     verdict = check(picture, pair.spec)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Shown(source=source, by=by, right=verdict.all, reasons=_wrong(verdict))
+    return GalleryImage(source=source, by=by, right=verdict.all, reasons=_wrong(verdict))
 
 
 def _wrong(verdict: CheckResult) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from lavibridge.core.files import shipped_models
-from lavibridge.report.formatting import SHARE, estimate, fact, figure, joined
+from lavibridge.report.formatting import SHARE, format_estimate, format_fact, format_score, join_names
 
 FEW = 100
 """Pictures below which a figure is called uncertain."""
@@ -43,7 +43,7 @@ def _what(run: Mapping[str, Any]) -> list[str]:
 
 def _made(run: Mapping[str, Any]) -> list[str]:
     lines = ["## Training", "", "| | |", "| --- | --- |"]
-    lines += [f"| {each['name']} | {fact(each['value'], each['unit'])} |" for each in run["facts"]]
+    lines += [f"| {each['name']} | {format_fact(each['value'], each['unit'])} |" for each in run["facts"]]
     for name in ("language", "vision", "data"):
         if run["basis"].get(name):
             lines.append(f"| {name}, as hashed | `{run['basis'][name]}` |")
@@ -55,7 +55,7 @@ def _figures(own: Figures) -> list[str]:
         return ["## Figures", "", "Not evaluated."]
     lines = ["## Figures", "", "| suite | metric | category | n | mean (95 % interval) |", "| --- " * 5 + "|"]
     for table, name, cell in own:
-        suite, said = f"{table['suite']} {table['version']}", estimate(cell, table["unit"])
+        suite, said = f"{table['suite']} {table['version']}", format_estimate(cell, table["unit"])
         lines.append(f"| {suite} | {table['metric']} | {name} | {cell['n']} | {said} |")
     return lines
 
@@ -89,7 +89,7 @@ def _weakest(own: Figures) -> Iterator[str]:
         lowest = min((mean for _, mean in means), default=None)
         names = [name for name, mean in means if mean == lowest]
         if lowest is not None and len(names) < len(means):
-            told = f"{figure(lowest, SHARE)} by {metric} (suite {suite}) in {joined(names)}"
+            told = f"{format_score(lowest, SHARE)} by {metric} (suite {suite}) in {join_names(names)}"
             yield f"Weakest where measured: {told}."
 
 

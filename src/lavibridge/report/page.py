@@ -21,8 +21,8 @@ from lavibridge.core.log import console, progress
 from lavibridge.core.paths import as_file
 from lavibridge.report.charts import draw
 from lavibridge.report.contents import contents, read_runs
-from lavibridge.report.formatting import difference, estimate, fact, figure
-from lavibridge.report.pictures import SHEET_SIDE, Picture, embedded
+from lavibridge.report.embedded_images import SHEET_SIDE, EmbeddedImage, embed_image
+from lavibridge.report.formatting import format_difference, format_estimate, format_fact, format_score
 
 try:
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -55,14 +55,16 @@ def write_report(folders: Sequence[Path], page: Path) -> Path:
 def render(told: Mapping[str, Any], folders: Sequence[Path]) -> str:
     """The page of a report.json as text; pictures are read from the runs' folders."""
 
-    def picture(run: int, file: str) -> Picture:
-        return embedded(folders[run] / file)
+    def picture(run: int, file: str) -> EmbeddedImage:
+        return embed_image(folders[run] / file)
 
-    def sheet(run: int, file: str) -> Picture:
-        return embedded(folders[run] / file, SHEET_SIDE)
+    def sheet(run: int, file: str) -> EmbeddedImage:
+        return embed_image(folders[run] / file, SHEET_SIDE)
 
     made = environment()
-    made.filters.update(estimate=estimate, difference=difference, fact=fact, figure=figure)
+    made.filters.update(
+        estimate=format_estimate, difference=format_difference, fact=format_fact, score=format_score
+    )
     made.filters.update(yaml=partial(yaml.safe_dump, sort_keys=False, allow_unicode=True), indented=_indented)
     made.filters["pointer"] = _pointer
     with progress("charts") as bar:

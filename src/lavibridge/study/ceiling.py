@@ -53,7 +53,7 @@ class Phrase:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class LayerAccuracy:
     """The share of phrases whose word lies nearest to the right one."""
 
     color: Estimate
@@ -66,7 +66,7 @@ class Known:
         return {"color": self.color.record(), "shape": self.shape.record(), "words": dict(self.words)}
 
 
-def ceiling(language: LanguageModel, read: ReadOutChoice | None = None) -> dict[str, Known]:
+def measure_ceiling(language: LanguageModel, read: ReadOutChoice | None = None) -> dict[str, LayerAccuracy]:
     """What each layer knows, by `layer 0` (the embeddings) and so on; and `read`, what a connector reads.
 
     `read` is the connector's read-out as it is before training; by default the one that suits the model.
@@ -99,7 +99,8 @@ def ceiling(language: LanguageModel, read: ReadOutChoice | None = None) -> dict[
         found.setdefault("read", {})[what] = _judged(plain, asked, one, other, what)
     words = {what: len({phrase.said[what] for phrase in asked}) for what in CHANCE}
     return {
-        name: Known(color=each["color"], shape=each["shape"], words=words) for name, each in found.items()
+        name: LayerAccuracy(color=each["color"], shape=each["shape"], words=words)
+        for name, each in found.items()
     }
 
 

@@ -18,7 +18,7 @@ from lavibridge.core.paths import at_home
 from lavibridge.recipes.read import change, find_recipe, read_yaml
 from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.study.shipped import shipped_studies
-from lavibridge.study.study import Choice, Study
+from lavibridge.study.study import Condition, Study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def setting(path: str, value: Any) -> str:
     return f"{path}={text.removesuffix(chr(10)).removesuffix('...').rstrip()}"
 
 
-def _content(study: Study, condition: Choice, out: Path) -> dict[str, Any]:
+def _content(study: Study, condition: Condition, out: Path) -> dict[str, Any]:
     """The recipe of a condition as a mapping; the condition is a layer of its own, so that a kind that it
     changes empties what the study has set in that section."""
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from lavibridge.core.errors import LaviError
 from lavibridge.core.log import progress
 from lavibridge.plan.devices import Device
-from lavibridge.plan.plan import Plan, Terms, make_plan
+from lavibridge.plan.plan import PlanOptions, TrainingPlan, make_plan
 from lavibridge.plan.table import gib
 from lavibridge.study.cells import Cell
 from lavibridge.study.run import is_done
@@ -18,12 +18,12 @@ from lavibridge.study.study import Study
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
+class CellCost:
     """What a cell takes."""
 
     cell: str
     is_done: bool
-    plan: Plan | None
+    plan: TrainingPlan | None
     """None where nothing is trained, or where it cannot be planned."""
     reason: str = ""
     """Why there is no plan."""
@@ -34,9 +34,9 @@ class Cost:
         return 0.0 if self.is_done or self.plan is None else self.plan.hours
 
 
-def find_costs(study: Study, cells: Sequence[Cell], out: Path, device: Device) -> list[Cost]:
+def estimate_cell_costs(study: Study, cells: Sequence[Cell], out: Path, device: Device) -> list[CellCost]:
     """The cost of every cell; a condition is planned once for all its seeds."""
-    planned: dict[str, tuple[Plan | None, str]] = {}
+    planned: dict[str, tuple[TrainingPlan | None, str]] = {}
     found = []
     with progress("conditions") as bar:
         task = bar.add_task("planning", total=len({cell.condition for cell in cells}), status="")
@@ -45,11 +45,13 @@ def find_costs(study: Study, cells: Sequence[Cell], out: Path, device: Device) -
                 planned[cell.condition] = _planned(cell, device)
                 bar.advance(task)
             plan, reason = planned[cell.condition]
-            found.append(Cost(cell=cell.name, is_done=is_done(study, cell, out), plan=plan, reason=reason))
+            found.append(
+                CellCost(cell=cell.name, is_done=is_done(study, cell, out), plan=plan, reason=reason)
+            )
     return found
 
 
-def lines(costs: Sequence[Cost], device: Device) -> Iterator[str]:
+def cost_lines(costs: Sequence[CellCost], device: Device) -> Iterator[str]:
     """One line a cell, and the sum."""
     width = max(len(cost.cell) for cost in costs)
     yield f"{'':<{width}}  {'memory':>10}  {'training':>10}"
@@ -75,10 +77,10 @@ def duration(hours: float) -> str:
     return f"{hours:,.1f} h" if hours >= 2 else f"{60 * hours:.1f} min"
 
 
-def _planned(cell: Cell, device: Device) -> tuple[Plan | None, str]:
+def _planned(cell: Cell, device: Device) -> tuple[TrainingPlan | None, str]:
     if cell.native:
         return None, "nothing is trained"
     try:
-        return make_plan(cell.recipe, device, Terms()), ""
+        return make_plan(cell.recipe, device, PlanOptions()), ""
     except LaviError as error:
         return None, f"cannot be planned: {error}"

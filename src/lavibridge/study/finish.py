@@ -8,14 +8,14 @@ from pathlib import Path
 
 from lavibridge.core.errors import RunError
 from lavibridge.core.log import console
+from lavibridge.study.ceiling_cache import find_ceilings
 from lavibridge.study.cells import Cell
-from lavibridge.study.knowledge import find_ceilings
+from lavibridge.study.contact_sheet import save_sheet, sheet_rows
 from lavibridge.study.page import write_page
 from lavibridge.study.scores import read_finished
-from lavibridge.study.sheet import save_sheet, sheet_rows
 from lavibridge.study.study import Study
 from lavibridge.study.table import make_table
-from lavibridge.study.write import write_tables
+from lavibridge.study.write_tables import write_tables
 
 
 def finish(study: Study, cells: Sequence[Cell], out: Path) -> str:

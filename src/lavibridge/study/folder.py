@@ -17,18 +17,18 @@ from typing import Any
 from lavibridge.core.errors import RecipeError, RunError
 from lavibridge.core.files import read_json, write_json
 from lavibridge.core.identity import card_hash
-from lavibridge.evaluation.kept import is_of_run, read_results
 from lavibridge.evaluation.metrics.base import Metric, SetMetric
+from lavibridge.evaluation.provenance import matches_run, read_results
 from lavibridge.evaluation.sets.reference import reference_hash
 from lavibridge.evaluation.suite import open_metrics, open_prompts, read_suite
 from lavibridge.recipes.read import read_yaml
 from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.study.cells import Cell
 from lavibridge.study.study import SuiteUse
-from lavibridge.training.checkpoint import is_trained
+from lavibridge.training import run
+from lavibridge.training.checkpoints.checkpoint import is_trained
+from lavibridge.training.checkpoints.run_fingerprint import section_identity
 from lavibridge.training.run import RECIPE, flat, refuse_changes
-from lavibridge.training.run_fingerprint import section_identity
-from lavibridge.training.standing import moved
 
 CELL = "cell.json"
 NO_MATTER = (
@@ -95,22 +95,22 @@ def is_measured(folder: Path, key: str, use: SuiteUse) -> bool:
     if not path.is_file() or read_json(path)["suites"].get(key) != use.model_dump(mode="json"):
         return False
     try:
-        return is_of_run(folder, read_results(evaluation(folder, key)))
+        return matches_run(folder, read_results(evaluation(folder, key)))
     except RunError:
         return False
 
 
-def moved_from(folder: Path, cell: Cell) -> list[str]:
+def changed_inputs(folder: Path, cell: Cell) -> list[str]:
     """What a finished cell stands on that is no longer as it was: data and models, a sentence each."""
     if not cell.native:
-        return moved(folder, cell.recipe) if is_trained(folder, cell.recipe.training) else []
+        return run.changed_inputs(folder, cell.recipe) if is_trained(folder, cell.recipe.training) else []
     if not (folder / CELL).is_file():
         return []
     kept, now = read_json(folder / CELL).get("vision"), _vision(cell)
     return [] if kept == now else [f"the vision model was {kept or 'not noted'}, is {now}"]
 
 
-def outdated(folder: Path, key: str, use: SuiteUse) -> bool:
+def is_suite_outdated(folder: Path, key: str, use: SuiteUse) -> bool:
     """Whether a measured suite has other prompts now, or other metrics."""
     results = read_results(evaluation(folder, key))
     plan = read_suite(use.suite)
@@ -123,11 +123,11 @@ def outdated(folder: Path, key: str, use: SuiteUse) -> bool:
     return any(
         card_hash(_measured_by(metric)) != card_hash(_without_count(results["metrics"].get(metric.name)))
         for metric in metrics
-        if any(metric.judges(category) for category in judged)
+        if any(metric.applies_to(category) for category in judged)
     )
 
 
-def note_measured(folder: Path, key: str, use: SuiteUse) -> None:
+def mark_measured(folder: Path, key: str, use: SuiteUse) -> None:
     """Note down that the suite is done."""
     found = read_json(folder / CELL)
     write_json(folder / CELL, {**found, "suites": {**found["suites"], key: use.model_dump(mode="json")}})

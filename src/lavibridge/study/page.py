@@ -8,12 +8,12 @@ from pathlib import Path
 
 from lavibridge.core.errors import RunError
 from lavibridge.core.files import write_atomic
-from lavibridge.study import texts
-from lavibridge.study.knowledge import Ceiling
+from lavibridge.study import formatting
+from lavibridge.study.ceiling_cache import Ceiling
+from lavibridge.study.contact_sheet import SheetRow
 from lavibridge.study.plots import plots
-from lavibridge.study.sheet import SheetRow
-from lavibridge.study.table import Table
-from lavibridge.study.write import CEILING_NOTE, CEILINGS
+from lavibridge.study.table import StudyTable
+from lavibridge.study.write_tables import CEILING_NOTE, CEILINGS
 
 try:
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -23,13 +23,15 @@ except ImportError:
     ) from None
 
 
-def write_page(table: Table, ceilings: Mapping[str, Ceiling], rows: Sequence[SheetRow], page: Path) -> Path:
+def write_page(
+    table: StudyTable, ceilings: Mapping[str, Ceiling], rows: Sequence[SheetRow], page: Path
+) -> Path:
     """Write the page; returns its path."""
     write_atomic(page, render(table, ceilings, rows))
     return page
 
 
-def render(table: Table, ceilings: Mapping[str, Ceiling], rows: Sequence[SheetRow]) -> str:
+def render(table: StudyTable, ceilings: Mapping[str, Ceiling], rows: Sequence[SheetRow]) -> str:
     """The page as text."""
     environment = Environment(
         # The style sheet is the reports'.
@@ -42,7 +44,7 @@ def render(table: Table, ceilings: Mapping[str, Ceiling], rows: Sequence[SheetRo
     return environment.get_template("study.html.j2").render(
         table=table,
         study=table.study,
-        texts=texts,
+        formatting=formatting,
         ceilings=ceilings,
         ceiling_titles=CEILINGS,
         ceiling_note=CEILING_NOTE,

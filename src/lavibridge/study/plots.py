@@ -8,26 +8,26 @@ import math
 from collections.abc import Iterator, Mapping
 from html import escape
 
-from lavibridge.study import texts
-from lavibridge.study.table import Line, Table
+from lavibridge.study import formatting
+from lavibridge.study.table import ResultRow, StudyTable
 
 WIDTH, LEFT, RIGHT, LINE, TOP, BOTTOM = 340, 120, 22, 22, 8, 26
 LONGEST = 17
 """Letters of a label that fit beside a chart."""
 
 
-def plots(table: Table) -> Iterator[tuple[str, str]]:
+def plots(table: StudyTable) -> Iterator[tuple[str, str]]:
     """(row, SVG) for each row that somebody has a figure in."""
-    for line in table.lines:
-        if any(not math.isnan(entry.value.mean) for entry in line.entries.values()):
-            yield line.row.name, plot(line, table.labels, table.baseline)
+    for row in table.rows:
+        if any(not math.isnan(entry.value.mean) for entry in row.entries.values()):
+            yield row.spec.name, plot(row, table.labels, table.baseline)
 
 
-def plot(line: Line, labels: Mapping[str, str], baseline: str) -> str:
+def plot(row: ResultRow, labels: Mapping[str, str], baseline: str) -> str:
     """One chart with an accessible name that says all that it shows."""
-    known = {name: each.value for name, each in line.entries.items() if not math.isnan(each.value.mean)}
+    known = {name: each.value for name, each in row.entries.items() if not math.isnan(each.value.mean)}
     ends = [end for each in known.values() for end in (each.low, each.mean, each.high) if not math.isnan(end)]
-    low, high = (0.0, 1.0) if line.unit == "share" else _padded(min(ends), max(ends))
+    low, high = (0.0, 1.0) if row.unit == "share" else _padded(min(ends), max(ends))
     height = TOP + LINE * len(known) + BOTTOM
 
     def x(value: float) -> float:
@@ -35,7 +35,7 @@ def plot(line: Line, labels: Mapping[str, str], baseline: str) -> str:
 
     parts = []
     for tick in (low, (low + high) / 2, high):
-        said = f"{100 * tick:.0f} %" if line.unit == "share" else f"{tick:.3g}"
+        said = f"{100 * tick:.0f} %" if row.unit == "share" else f"{tick:.3g}"
         parts.append(_upright(x(tick), height, 'stroke-opacity=".15"'))
         parts.append(f'<text x="{x(tick):.1f}" y="{height - 9}" text-anchor="middle">{said}</text>')
     if baseline in known:
@@ -48,10 +48,12 @@ def plot(line: Line, labels: Mapping[str, str], baseline: str) -> str:
             ends_at = f'x1="{x(found.low):.1f}" x2="{x(found.high):.1f}" y1="{y:.1f}" y2="{y:.1f}"'
             parts.append(f'<line {ends_at} class="reach"/>')
         parts.append(f'<circle cx="{x(found.mean):.1f}" cy="{y:.1f}" r="4" class="dot"/>')
-    told = "; ".join(f"{labels[name]} {texts.value(found, line.unit)}" for name, found in known.items())
+    told = "; ".join(
+        f"{labels[name]} {formatting.format_value(found, row.unit)}" for name, found in known.items()
+    )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
-        f'aria-label="{escape(f"{line.row.name}: {told}")}">{"".join(parts)}</svg>'
+        f'aria-label="{escape(f"{row.spec.name}: {told}")}">{"".join(parts)}</svg>'
     )
 
 

@@ -15,11 +15,11 @@ from lavibridge.core.files import read_json, write_json
 from lavibridge.core.lock import is_lock
 from lavibridge.core.log import console
 from lavibridge.study.cells import Cell
-from lavibridge.study.folder import CELL, differences, moved_from
-from lavibridge.training.checkpoint import is_trained
+from lavibridge.study.folder import CELL, changed_inputs, differences
+from lavibridge.training.checkpoints.checkpoint import is_trained
 
 
-def take_over(cells: Sequence[Cell], out: Path, folders: Sequence[Path], study: str) -> None:
+def reuse_cells(cells: Sequence[Cell], out: Path, folders: Sequence[Path], study: str) -> None:
     """Copy each cell that is not begun from the first folder of a study that has it trained.
 
     RunError, before anything is copied, where a folder holds no cell of any study.
@@ -46,4 +46,4 @@ def take_over(cells: Sequence[Cell], out: Path, folders: Sequence[Path], study: 
 
 def _is_same(cell: Cell, folder: Path) -> bool:
     is_made = cell.native or is_trained(folder, cell.recipe.training)
-    return is_made and not differences(folder, cell) and not moved_from(folder, cell)
+    return is_made and not differences(folder, cell) and not changed_inputs(folder, cell)

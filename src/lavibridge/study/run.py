@@ -9,25 +9,25 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from lavibridge.bridge import Bridge
 from lavibridge.core.errors import LaviError, RunError
 from lavibridge.core.launch import SINGLE_PROCESS, ProcessRank
 from lavibridge.core.lock import hold
 from lavibridge.core.log import console
 from lavibridge.evaluation.run import evaluate
 from lavibridge.evaluation.suite import read_suite
+from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.study.cells import Cell
 from lavibridge.study.folder import (
     begin_cell,
+    changed_inputs,
     check_cell,
     evaluation,
     is_measured,
-    moved_from,
-    note_measured,
-    outdated,
+    is_suite_outdated,
+    mark_measured,
 )
 from lavibridge.study.study import Study
-from lavibridge.training.checkpoint import is_trained
+from lavibridge.training.checkpoints.checkpoint import is_trained
 from lavibridge.training.run import RECIPE, refuse_changes
 from lavibridge.training.start import check_start
 from lavibridge.training.train import train
@@ -64,7 +64,7 @@ def run_cells(
     failures = []
     for number, cell in enumerate(cells, start=1):
         try:
-            refuse_changes(out / cell.name, moved_from(out / cell.name, cell))
+            refuse_changes(out / cell.name, changed_inputs(out / cell.name, cell))
             if is_done(study, cell, out) and not is_outdated(study, cell, out):
                 _say(f"[{number}/{len(cells)}] {cell.name}: done already")
                 continue
@@ -92,7 +92,7 @@ def is_done(study: Study, cell: Cell, out: Path) -> bool:
 
 def is_outdated(study: Study, cell: Cell, out: Path) -> bool:
     """Whether a done cell was measured with other prompts or metrics than there are now."""
-    return any(outdated(out / cell.name, key, use) for key, use in study.suites.items())
+    return any(is_suite_outdated(out / cell.name, key, use) for key, use in study.suites.items())
 
 
 def run_cell(study: Study, cell: Cell, out: Path, part: ProcessRank, device: str) -> None:
@@ -100,17 +100,17 @@ def run_cell(study: Study, cell: Cell, out: Path, part: ProcessRank, device: str
     folder = out / cell.name
     if cell.native:
         begin_cell(folder, cell, study.name)
-        bridge = Bridge.native(cell.recipe.vision.model_dump(), device)
+        pipe = BridgePipeline.native(cell.recipe.vision.model_dump(), device=device)
     else:
         if not is_trained(folder, cell.recipe.training):
             train(cell.recipe, folder, resume=(folder / RECIPE).is_file())
         begin_cell(folder, cell, study.name)
-        bridge = Bridge.open(str(folder), device)
+        pipe = BridgePipeline.from_pretrained(folder, device=device)
     for key, use in study.suites.items():
-        if is_measured(folder, key, use) and not outdated(folder, key, use):
+        if is_measured(folder, key, use) and not is_suite_outdated(folder, key, use):
             continue
         found = evaluate(
-            bridge,
+            pipe,
             use.suite,
             evaluation(folder, key),
             categories=use.categories,
@@ -124,10 +124,10 @@ def run_cell(study: Study, cell: Cell, out: Path, part: ProcessRank, device: str
             part=part,
         )
         if "waiting" not in found:
-            note_measured(folder, key, use)
+            mark_measured(folder, key, use)
 
 
-def failed(failures: Sequence[Failure], count: int) -> RunError:
+def failures_error(failures: Sequence[Failure], count: int) -> RunError:
     """All failures as one error."""
     listed = "".join(f"\n  {each.cell}: {each.reason}" for each in failures)
     return RunError(f"{len(failures)} of {count} cells failed; the same command tries them again:{listed}")

@@ -14,25 +14,25 @@ import numpy as np
 
 from lavibridge.core.errors import RunError
 from lavibridge.evaluation.base import Task
-from lavibridge.evaluation.kept import read_results, records_of
+from lavibridge.evaluation.provenance import read_results, read_scored_records
 from lavibridge.evaluation.records import Key, Record
 from lavibridge.evaluation.suite import open_prompts, read_suite
 from lavibridge.evaluation.tasks import make_tasks
 from lavibridge.study.cells import Cell
 from lavibridge.study.folder import check_cell, evaluation, is_measured
 from lavibridge.study.intervals import Scores
-from lavibridge.study.study import Row, Study, SuiteUse
+from lavibridge.study.study import RowSpec, Study, SuiteUse
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class SuiteResult:
     """What one cell says in one suite."""
 
     results: Mapping[str, Any]
     records: Mapping[Key, Record]
     tasks: tuple[Task, ...]
 
-    def metric(self, row: Row) -> Mapping[str, Any]:
+    def metric(self, row: RowSpec) -> Mapping[str, Any]:
         """What results.json holds of the row's metric; RunError where it was not asked."""
         found: Mapping[str, Any] = self.results["metrics"]
         if row.metric not in found:
@@ -43,7 +43,7 @@ class Measured:
         return dict(found[row.metric])
 
 
-Finished = Mapping[tuple[str, int], Mapping[str, Measured]]
+Finished = Mapping[tuple[str, int], Mapping[str, SuiteResult]]
 """By condition and seed, then by suite."""
 
 
@@ -68,7 +68,7 @@ def read_finished(study: Study, cells: Sequence[Cell], out: Path) -> Finished:
     return found
 
 
-def _check_alike(key: str, measured: Mapping[tuple[str, int], Measured]) -> None:
+def _check_alike(key: str, measured: Mapping[tuple[str, int], SuiteResult]) -> None:
     """RunError where cells were measured on other prompts or by other judges: they are never paired."""
     first: tuple[tuple[str, int], dict[str, Any]] | None = None
     for cell, each in measured.items():
@@ -84,7 +84,7 @@ def _check_alike(key: str, measured: Mapping[tuple[str, int], Measured]) -> None
             )
 
 
-def scores_of(row: Row, condition: str, seeds: Sequence[int], finished: Finished) -> Scores | None:
+def scores_of(row: RowSpec, condition: str, seeds: Sequence[int], finished: Finished) -> Scores | None:
     """A row's score for each seed and prompt; NaN for a seed that is not finished, None where none is, or
     where the metric judges sets of pictures only."""
     by_seed: list[dict[tuple[str, str], float]] = []
@@ -99,7 +99,7 @@ def scores_of(row: Row, condition: str, seeds: Sequence[int], finished: Finished
 
 
 def figures_of(
-    row: Row, condition: str, seeds: Sequence[int], finished: Finished
+    row: RowSpec, condition: str, seeds: Sequence[int], finished: Finished
 ) -> dict[int, Mapping[str, Any]]:
     """The figure of a metric of sets, such as FID, for each finished seed."""
     found = {}
@@ -111,7 +111,7 @@ def figures_of(
     return found
 
 
-def unit_of(row: Row, finished: Finished) -> str:
+def unit_of(row: RowSpec, finished: Finished) -> str:
     """`share`, or nothing."""
     for by_suite in finished.values():
         if row.suite in by_suite:
@@ -125,19 +125,19 @@ def _tasks(use: SuiteUse, seed: int) -> tuple[Task, ...]:
     return tuple(make_tasks(plan, source, use.categories, use.limit, seed))
 
 
-def _read(folder: Path, tasks: tuple[Task, ...]) -> Measured:
+def _read(folder: Path, tasks: tuple[Task, ...]) -> SuiteResult:
     results = read_results(folder)
-    records = records_of(folder, results)
+    records = read_scored_records(folder, results)
     lost = sum(task.key not in records for task in tasks)
     if lost:
         raise RunError(
             f"{folder} lacks {lost} of {len(tasks)} pictures that it is said to have: delete cell.json above "
             "it, and the suite is measured again"
         )
-    return Measured(results=results, records=records, tasks=tasks)
+    return SuiteResult(results=results, records=records, tasks=tasks)
 
 
-def _by_prompt(row: Row, measured: Measured) -> dict[tuple[str, str], float]:
+def _by_prompt(row: RowSpec, measured: SuiteResult) -> dict[tuple[str, str], float]:
     """The mean of each prompt's scored pictures; NaN where none was scored."""
     kept: dict[tuple[str, str], list[float]] = {}
     for task in measured.tasks:
@@ -153,7 +153,7 @@ def _by_prompt(row: Row, measured: Measured) -> dict[tuple[str, str], float]:
     }
 
 
-def _values(row: Row, record: Record) -> list[float] | None:
+def _values(row: RowSpec, record: Record) -> list[float] | None:
     """What the row takes of a picture: nothing ([]) where it was not scored, None where it does not apply."""
     if record.undrawn:
         return []

@@ -22,14 +22,14 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from lavibridge.core.config import Config, Seed, did_you_mean
-from lavibridge.evaluation.suite import Named
+from lavibridge.evaluation.suite import ComponentConfig
 
 JOIN = "_"
 """Between the names of choices from several axes."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-class Choice(Config):
+class Condition(Config):
     """A named change of the recipe: a whole condition, or what it has from one axis."""
 
     name: str
@@ -63,7 +63,7 @@ class SuiteUse(Config):
     """At most so many prompts of each category."""
     prompts: str | None = None
     """The suite's prompt file or folder, where it is not shipped."""
-    metrics: tuple[Named, ...] = ()
+    metrics: tuple[ComponentConfig, ...] = ()
     """More metrics: kinds, or their options with `kind`."""
     steps: int | None = Field(default=None, ge=1)
     """Denoising steps; the suite's by default."""
@@ -73,7 +73,7 @@ class SuiteUse(Config):
     """How much work a picture is worth; `fast` brings its own number of steps."""
 
 
-class Row(Config):
+class RowSpec(Config):
     """A row of the table: what one metric says of some categories of a suite."""
 
     name: str
@@ -118,15 +118,15 @@ class Study(Config):
     """Fields of the recipe that are the same for all, such as the budget, by dotted path."""
     seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=1)
     """`training.seed` of the cells of each condition; each also draws its pictures from noises of its own."""
-    conditions: tuple[Choice, ...] = ()
+    conditions: tuple[Condition, ...] = ()
     """The conditions one by one; or give `axes`."""
-    axes: dict[str, tuple[Choice, ...]] = Field(default_factory=dict)
+    axes: dict[str, tuple[Condition, ...]] = Field(default_factory=dict)
     """The conditions as a product: choices by the name of their axis."""
     baseline: str | None = None
     """The condition that the others are compared with; by default the first."""
     suites: dict[str, SuiteUse] = Field(min_length=1)
     """How each cell is measured, by a name for its folder."""
-    rows: tuple[Row, ...] = Field(min_length=1)
+    rows: tuple[RowSpec, ...] = Field(min_length=1)
     """The rows of the table."""
     left_out: dict[str, str] = Field(default_factory=dict)
     """Rows that a reader may look for, and why they are not there."""
@@ -166,7 +166,7 @@ class Study(Config):
             _check(f"rows: {row.name}: suite", row.suite, list(self.suites))
         return self
 
-    def grid(self) -> tuple[Choice, ...]:
+    def grid(self) -> tuple[Condition, ...]:
         """Every condition, with what it changes, in the order of the file."""
         if self.conditions:
             return self.conditions
@@ -177,12 +177,12 @@ class Study(Config):
         return self.baseline or self.grid()[0].name
 
 
-def _joined(choices: tuple[Choice, ...]) -> Choice:
+def _joined(choices: tuple[Condition, ...]) -> Condition:
     """One choice from each axis as a condition; later axes count last."""
     recipes = [choice.recipe for choice in choices if choice.recipe is not None]
     if len(recipes) > 1:
         raise ValueError(f"{' and '.join(choice.name for choice in choices)} both name a recipe: one may")
-    return Choice(
+    return Condition(
         name=JOIN.join(choice.name for choice in choices),
         label=", ".join(choice.label or choice.name for choice in choices),
         recipe=recipes[0] if recipes else None,

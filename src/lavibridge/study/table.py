@@ -11,14 +11,14 @@ from typing import Any
 
 from lavibridge.study.intervals import Difference, Interval, Scores, difference, holm, interval
 from lavibridge.study.scores import Finished, figures_of, scores_of, unit_of
-from lavibridge.study.study import Row, Study
+from lavibridge.study.study import RowSpec, Study
 
 T975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 """The 97.5th percentile of Student's t by degrees of freedom."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class ConditionResult:
     """What one condition has in one row."""
 
     value: Interval
@@ -29,23 +29,23 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class ResultRow:
     """A row with its entries by condition; a condition without one is not finished."""
 
-    row: Row
+    spec: RowSpec
     unit: str
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, ConditionResult]
 
     def best(self) -> str | None:
         """The condition with the best mean, where one is better than all others."""
-        sign = 1 if self.row.better == "higher" else -1
+        sign = 1 if self.spec.better == "higher" else -1
         known = {name: sign * each.value.mean for name, each in self.entries.items() if each.value.seeds}
         first = [name for name, mean in known.items() if mean == max(known.values())]
         return first[0] if len(first) == 1 < len(known) else None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class ClaimVerdict:
     """What the study says of a claim in one row."""
 
     row: str
@@ -55,14 +55,14 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class StudyTable:
     """All that a study found."""
 
     study: Study
     labels: Mapping[str, str]
     """What each condition is called, in order."""
-    lines: tuple[Line, ...]
-    verdicts: tuple[tuple[Verdict, ...], ...]
+    rows: tuple[ResultRow, ...]
+    verdicts: tuple[tuple[ClaimVerdict, ...], ...]
     """For each claim, by its rows."""
     missing: tuple[str, ...]
     """Cells that are not finished."""
@@ -74,11 +74,11 @@ class Table:
 
     def unit(self, row: str) -> str:
         """Of a row, by its name."""
-        return next(line.unit for line in self.lines if line.row.name == row)
+        return next(each.unit for each in self.rows if each.spec.name == row)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class RowScores:
     """What a row has under one condition: scores of single pictures, or figures of sets by seed."""
 
     scores: Scores | None
@@ -90,30 +90,30 @@ class Found:
             return interval(self.scores)
         return _over_seeds(self.figures) if self.figures else None
 
-    def less(self, other: "Found") -> Difference | None:
+    def less(self, other: "RowScores") -> Difference | None:
         """How much higher it is than another condition's; None where they cannot be paired."""
         if self.scores is not None and other.scores is not None:
             return difference(self.scores, other.scores)
         return _between_seeds(self.figures, other.figures)
 
 
-def make_table(study: Study, finished: Finished) -> Table:
+def make_table(study: Study, finished: Finished) -> StudyTable:
     """All rows from the cells that are finished."""
     labels = {each.name: each.label or each.name for each in study.grid()}
     found = {
-        (row.name, name): Found(
+        (row.name, name): RowScores(
             scores=scores_of(row, name, study.seeds, finished),
             figures=figures_of(row, name, study.seeds, finished),
         )
         for row in study.rows
         for name in labels
     }
-    lines = [
-        Line(
-            row=row,
+    rows = [
+        ResultRow(
+            spec=row,
             unit=unit_of(row, finished),
             entries={
-                name: Entry(value=value, difference=None if name == study.reference() else change)
+                name: ConditionResult(value=value, difference=None if name == study.reference() else change)
                 for name in labels
                 if (value := found[row.name, name].value()) is not None
                 for change in [found[row.name, name].less(found[row.name, study.reference()])]
@@ -126,10 +126,10 @@ def make_table(study: Study, finished: Finished) -> Table:
         for (condition, seed), by_suite in finished.items()
         if by_suite.keys() != study.suites.keys()
     ]
-    return Table(
+    return StudyTable(
         study=study,
         labels=labels,
-        lines=tuple(_corrected(lines)),
+        rows=tuple(_corrected(rows)),
         verdicts=tuple(
             tuple(
                 _verdict(row, found[row.name, claim.better].less(found[row.name, claim.than]))
@@ -174,33 +174,33 @@ def _student(values: Sequence[float]) -> tuple[float, float]:
     return fmean(values), T975.get(count - 1, 2.262) * stdev(values) / math.sqrt(count)
 
 
-def _corrected(lines: Sequence[Line]) -> list[Line]:
+def _corrected(rows: Sequence[ResultRow]) -> list[ResultRow]:
     """With p-values for as many comparisons as the whole table has."""
     tested = [
         (number, name, entry.difference.p)
-        for number, line in enumerate(lines)
-        for name, entry in line.entries.items()
+        for number, row in enumerate(rows)
+        for name, entry in row.entries.items()
         if entry.difference is not None
     ]
     places = [(number, name) for number, name, _ in tested]
     adjusted = dict(zip(places, holm([p for _, _, p in tested]), strict=True))
     return [
         replace(
-            line,
+            row,
             entries={
                 name: replace(entry, p_holm=adjusted.get((number, name), math.nan))
-                for name, entry in line.entries.items()
+                for name, entry in row.entries.items()
             },
         )
-        for number, line in enumerate(lines)
+        for number, row in enumerate(rows)
     ]
 
 
-def _verdict(row: Row, found: Difference | None) -> Verdict:
+def _verdict(row: RowSpec, found: Difference | None) -> ClaimVerdict:
     """Decided where the interval of the paired difference leaves out zero."""
     if found is None or not found.seeds:
-        return Verdict(row=row.name, verdict="not compared", difference=None)
+        return ClaimVerdict(row=row.name, verdict="not compared", difference=None)
     sign = 1 if row.better == "higher" else -1
     low, high = sorted((sign * found.low, sign * found.high))
     verdict = "confirmed" if low > 0 else "contradicted" if high < 0 else "cannot tell"
-    return Verdict(row=row.name, verdict=verdict, difference=found)
+    return ClaimVerdict(row=row.name, verdict=verdict, difference=found)

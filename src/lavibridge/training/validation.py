@@ -21,9 +21,9 @@ from lavibridge.core.contracts import Batch
 from lavibridge.data.base import Dataset
 from lavibridge.data.pictures.decoding import normalize_pixels
 from lavibridge.recipes.training import Training
-from lavibridge.training.held_out import place
+from lavibridge.training.data.held_out import place
+from lavibridge.training.data.order import mix
 from lavibridge.training.loop import State, training_mode
-from lavibridge.training.order import mix
 from lavibridge.vision.base import VisionModel
 
 
@@ -98,7 +98,7 @@ class Validator:
             latents=latents.to(device),
         )
         t = torch.tensor([self.steps[time] for _, time in pairs], device=device)
-        losses: Float[Tensor, " pair"] = state.model(batch, t, noise.to(device), "uniform")
+        losses: Float[Tensor, " pair"] = state.model(batch, t, noise.to(device))
         return losses
 
     def latent(self, picture: int) -> Float[Tensor, "channel h w"]:

@@ -24,8 +24,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lavibridge.core.files import models_folder
-from lavibridge.diffusion.objective import snr, weight
+from lavibridge.diffusion.objective import snr
 from lavibridge.diffusion.schedule import Schedule
+from lavibridge.diffusion.weighting.velocity import Velocity
 from lavibridge.world.captions import CaptionedScene, prompts
 from lavibridge.world.checker import check
 from lavibridge.zoo.caption_probe import CaptionProbe, caption_labels
@@ -210,7 +211,7 @@ class LatentDiffusionPretraining(Pretraining):
     def weighted_error(self, noised: "NoisyBatch", predicted: Latents) -> Float[Tensor, " batch"]:
         """Return the squared error of the predicted noise, with the weight of the velocity's."""
         ratio = snr(self.schedule.alphas[noised.t], self.schedule.sigmas[noised.t])
-        weights = weight("velocity", 0.0, ratio, "epsilon")
+        weights = Velocity(Velocity.Config()).weight(ratio, "epsilon")
         return weights.clamp(max=MAX_WEIGHT) * (predicted - noised.noise).square().mean(dim=(1, 2, 3))
 
     def scores(self, count: int = 60) -> dict[str, float]:

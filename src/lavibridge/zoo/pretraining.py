@@ -20,8 +20,8 @@ from lavibridge.core.device import cpu_computes_bfloat16, set_threads
 from lavibridge.core.errors import RunError
 from lavibridge.core.files import read_json, write_json
 from lavibridge.core.log import JsonLog, console, progress
-from lavibridge.core.muon import Muon
 from lavibridge.core.tensors import check_finite
+from lavibridge.optimizers.muon import Muon
 
 RECORD_FILE = "pretraining.json"
 """The file of an exported folder that records how it was trained."""

@@ -16,8 +16,8 @@ from torch.nn import functional
 from transformers import CLIPImageProcessorPil, ResNetForImageClassification
 
 from lavibridge.core.files import models_folder
-from lavibridge.evaluation.networks import Network
-from lavibridge.evaluation.pairing import Pairing
+from lavibridge.evaluation.dual_encoder import DualEncoder
+from lavibridge.evaluation.networks import PretrainedNetwork
 from lavibridge.world.captions import CaptionedScene
 from lavibridge.world.drawing import draw
 from lavibridge.world.scene import Spec
@@ -29,7 +29,7 @@ Scorer = Callable[[Sequence[Image.Image], Sequence[CaptionedScene]], list[float]
 
 def clip_scorer() -> Scorer:
     """Return a scorer that uses mini-clip."""
-    pairing = Pairing(Network("mini-clip"))
+    pairing = DualEncoder(PretrainedNetwork("mini-clip"))
 
     def score(pictures: Sequence[Image.Image], pairs: Sequence[CaptionedScene]) -> list[float]:
         found: list[float] = []

@@ -5,8 +5,8 @@ import torch
 from PIL import Image
 
 from lavibridge.core.errors import ModelError
-from lavibridge.evaluation.benchmarks.blip import Blip, pixels, plain
-from lavibridge.evaluation.benchmarks.chat import Chat, find_template
+from lavibridge.evaluation.benchmarks.blip import Blip, normalize_question, preprocess
+from lavibridge.evaluation.benchmarks.image_text_model import ImageTextModel, find_template
 
 
 def test_blip_is_asked_as_its_own_generation_asks(toy, pictures):
@@ -16,7 +16,7 @@ def test_blip_is_asked_as_its_own_generation_asks(toy, pictures):
     ids[:, 0] = len(tokenizer) + 1
     made = model.generate(
         input_ids=ids,
-        pixel_values=pixels(pictures[0])[None],
+        pixel_values=preprocess(pictures[0])[None],
         interpolate_pos_encoding=True,
         max_new_tokens=1,
         return_dict_in_generate=True,
@@ -24,21 +24,23 @@ def test_blip_is_asked_as_its_own_generation_asks(toy, pictures):
     )
     both = made.logits[0][0, tokenizer.convert_tokens_to_ids(["yes", "no"])]
     expected = float(both.softmax(-1)[0])
-    assert blip.yes(pictures[0], ["A (red) cat?"]) == [pytest.approx(expected, abs=1e-6)]
+    assert blip.yes_probabilities(pictures[0], ["A (red) cat?"]) == [pytest.approx(expected, abs=1e-6)]
 
 
 def test_blips_answers_do_not_hang_on_other_questions(toy, pictures):
     blip = Blip(toy("blip"))
     questions = ["a cat?", "a red dog and a bench?"]
-    together = blip.yes(pictures[0], questions)
-    assert together == pytest.approx([blip.yes(pictures[0], [each])[0] for each in questions], abs=1e-6)
+    together = blip.yes_probabilities(pictures[0], questions)
+    assert together == pytest.approx(
+        [blip.yes_probabilities(pictures[0], [each])[0] for each in questions], abs=1e-6
+    )
     assert together[0] != together[1]
-    assert blip.yes(pictures[1], questions) != pytest.approx(together, abs=1e-6)
+    assert blip.yes_probabilities(pictures[1], questions) != pytest.approx(together, abs=1e-6)
 
 
 def test_blips_input():
-    assert plain('A "red"  (cat);\n#1: *?~!') == "a red cat 1 ?"
-    white = pixels(Image.new("RGB", (30, 60), "white"))
+    assert normalize_question('A "red"  (cat);\n#1: *?~!') == "a red cat 1 ?"
+    white = preprocess(Image.new("RGB", (30, 60), "white"))
     assert white.shape == (3, 480, 480)
     assert white[:, 0, 0].tolist() == pytest.approx([1.9303, 2.0749, 2.1459], abs=1e-3)
 
@@ -49,38 +51,45 @@ def test_only_a_blip_is_asked(toy):
 
 
 def test_an_answers_chance_is_that_of_its_first_token(toy, pictures):
-    chat = Chat(toy("llava"), "float32")
-    processor, model = chat.network.part("AutoProcessor", backend="pil"), chat.network.model
+    image_text_model = ImageTextModel(toy("llava"), "float32")
+    processor, model = (
+        image_text_model.network.part("AutoProcessor", backend="pil"),
+        image_text_model.network.model,
+    )
     inputs = processor(images=pictures[:1], text="user: <|image|>Is it? answer:", return_tensors="pt")
     with torch.no_grad():
         chance = model(**inputs).logits[0, -1].softmax(-1)
     yes, no = processor.tokenizer.convert_tokens_to_ids(["Yes", "no"])
-    found = chat.chances(pictures[0], ["Is it?"] * 3, [("Yes",), ("Yes", "Yes", "no"), (" ",)])
+    found = image_text_model.answer_probabilities(
+        pictures[0], ["Is it?"] * 3, [("Yes",), ("Yes", "Yes", "no"), (" ",)]
+    )
     assert found == pytest.approx([float(chance[yes]), float(chance[yes] + chance[no]), 0], abs=1e-7)
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen"])
 def test_answers_do_not_hang_on_other_questions(name, toy, pictures):
-    chat = Chat(toy(name), "float32")
+    image_text_model = ImageTextModel(toy(name), "float32")
     questions = [f"Is it {'very ' * i}red?" for i in range(10)]  # more than are asked at a time
-    together = chat.yes(pictures[0], questions)
-    assert together == pytest.approx([chat.yes(pictures[0], [each])[0] for each in questions], abs=1e-5)
+    together = image_text_model.yes_probabilities(pictures[0], questions)
+    assert together == pytest.approx(
+        [image_text_model.yes_probabilities(pictures[0], [each])[0] for each in questions], abs=1e-5
+    )
     assert all(0 < value < 1 for value in together)
-    assert chat.yes(pictures[1], questions) != pytest.approx(together, abs=1e-4)
+    assert image_text_model.yes_probabilities(pictures[1], questions) != pytest.approx(together, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen"])
 def test_any_words_can_be_asked(name, toy, pictures):
-    chat = Chat(toy(name), "float32")
+    image_text_model = ImageTextModel(toy(name), "float32")
     for words in ("<|image|> two <|image|>", "", "a, b/c\n😀", "long " * 100):
-        assert 0 < chat.yes(pictures[0], [words])[0] < 1
+        assert 0 < image_text_model.yes_probabilities(pictures[0], [words])[0] < 1
 
 
 def test_what_has_no_chat_is_refused_before_weights_are_read(toy):
     with pytest.raises(ModelError, match="no chat template"):
-        Chat(toy("clip"), "float32")
+        ImageTextModel(toy("clip"), "float32")
     with pytest.raises(ModelError, match="writes its answer apart"):
-        Chat("mini-t5-small", "float32")
+        ImageTextModel("mini-t5-small", "float32")
 
 
 def test_a_template_may_lie_in_any_of_a_models_files(tmp_path):

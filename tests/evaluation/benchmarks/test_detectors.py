@@ -8,19 +8,19 @@ from transformers import GroundingDinoProcessor
 
 from lavibridge.core.errors import ModelError
 from lavibridge.evaluation.benchmarks.boxes import Box
-from lavibridge.evaluation.benchmarks.colors import colors, cut_out
+from lavibridge.evaluation.benchmarks.colors import classify_colors, cut_out
 from lavibridge.evaluation.benchmarks.detectors.base import find_detector
-from lavibridge.evaluation.benchmarks.detectors.grounded import sentence_of, tokens_in
-from lavibridge.evaluation.benchmarks.detectors.listed import listed
-from lavibridge.evaluation.benchmarks.detectors.segmented import around
-from lavibridge.evaluation.networks import Network
-from lavibridge.evaluation.pairing import Pairing
+from lavibridge.evaluation.benchmarks.detectors.closed_vocabulary import class_ids
+from lavibridge.evaluation.benchmarks.detectors.grounding_dino import sentence_of, tokens_in
+from lavibridge.evaluation.benchmarks.detectors.mask2former import bounding_box
+from lavibridge.evaluation.dual_encoder import DualEncoder
+from lavibridge.evaluation.networks import PretrainedNetwork
 
 KINDS = {
     "owl": "OwlDetector",
-    "yolos": "ListedDetector",
-    "mask2former": "SegmentedDetector",
-    "grounding_dino": "GroundedDetector",
+    "yolos": "ClosedVocabularyDetector",
+    "mask2former": "Mask2FormerDetector",
+    "grounding_dino": "GroundingDinoDetector",
 }
 LOW = {"mask2former": 0.05}
 
@@ -48,7 +48,7 @@ def test_classes_of_a_list_have_other_names(toy, pictures):
     found = detector.detect(pictures[:1], [["man", "woman"]], 0.1)[0]
     men, women = ([box for box in found if box.name == name] for name in ("man", "woman"))
     assert [box.left for box in men] == [box.left for box in women]
-    assert listed({"id2label": {"7": "DINING_TABLE", "8": "tvmonitor"}}, ["dining table", "tv"]) == {
+    assert class_ids({"id2label": {"7": "DINING_TABLE", "8": "tvmonitor"}}, ["dining table", "tv"]) == {
         "dining table": 7,
         "tv": 8,
     }
@@ -63,7 +63,7 @@ def test_segments_have_their_pixels_and_the_box_around_them(toy, pictures):
         assert inside.sum() == box.mask.sum() > 0
     mask = np.zeros((5, 8), dtype=bool)
     mask[2:4, 1:7] = True
-    box = around(mask, "cat", 0.5)
+    box = bounding_box(mask, "cat", 0.5)
     assert (box.left, box.top, box.right, box.bottom) == (1, 2, 7, 4)
 
 
@@ -110,8 +110,8 @@ def test_cut_outs_and_their_colors(toy):
     assert (cut[:, 1] == (255, 0, 0)).all()
     beyond = Box(name="cat", score=1.0, left=-5.0, top=9.9, right=99.0, bottom=9.9)
     assert cut_out(picture, beyond).size == (20, 1)
-    clip = Pairing(Network(toy("clip")))
-    found = colors(clip, picture, [box, beyond, box], "cat")
+    clip = DualEncoder(PretrainedNetwork(toy("clip")))
+    found = classify_colors(clip, picture, [box, beyond, box], "cat")
     assert found[0] == found[2]
     assert len(found) == 3
-    assert colors(clip, picture, [], "cat") == []
+    assert classify_colors(clip, picture, [], "cat") == []

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lavibridge.evaluation.benchmarks.dsg import Question, Questions, cascade, published
+from lavibridge.evaluation.benchmarks.dsg import Question, QuestionGraph, cascade, cascade_as_published
 
 
 def questions(*parents: tuple[int, ...]) -> tuple[Question, ...]:
@@ -31,19 +31,19 @@ CHAIN = questions((), (1,), (2,), (1, 3))
 )
 def test_a_no_takes_back_all_that_hangs_on_it(pattern, expected):
     assert values(cascade(CHAIN, answers(pattern))) == expected
-    assert values(published(CHAIN, answers(pattern))) == expected
+    assert values(cascade_as_published(CHAIN, answers(pattern))) == expected
 
 
 def test_the_published_script_reads_once_in_the_order_of_the_file():
     backwards = questions((2,), (3,), ())  # 1 hangs on 2, which hangs on 3
     assert values(cascade(backwards, answers("yyn"))) == "000"
-    assert values(published(backwards, answers("yyn"))) == "100"
+    assert values(cascade_as_published(backwards, answers("yyn"))) == "100"
 
 
 def test_the_published_script_breaks_off_without_its_first_line():
     without_first = CHAIN[1:]
-    assert published(without_first, answers("yyyy")) is None
-    assert values(published(questions((), ())[1:], answers("yy"))) == "1"
+    assert cascade_as_published(without_first, answers("yyyy")) is None
+    assert values(cascade_as_published(questions((), ())[1:], answers("yy"))) == "1"
 
 
 @st.composite
@@ -57,13 +57,13 @@ def forests(draw: st.DrawFn) -> tuple[list[tuple[int, ...]], str]:
 def test_both_agree_where_parents_come_first(forest):
     asked, yes = questions(*forest[0]), answers(forest[1])
     found = cascade(asked, yes)
-    assert found == published(asked, yes)
+    assert found == cascade_as_published(asked, yes)
     assert all(found[each.number] <= float(yes[each.number]) for each in asked)
     assert all(found[each.number] <= min([found[p] for p in each.parents], default=1) for each in asked)
 
 
 def test_what_is_wrong_with_questions():
-    assert Questions(questions=CHAIN).problem() == ""
-    assert "repeat" in Questions(questions=(*CHAIN, CHAIN[0])).problem()
-    assert "there is not" in Questions(questions=questions((9,))).problem()
-    assert "ring" in Questions(questions=questions((2,), (1,))).problem()
+    assert QuestionGraph(questions=CHAIN).problem() == ""
+    assert "repeat" in QuestionGraph(questions=(*CHAIN, CHAIN[0])).problem()
+    assert "there is not" in QuestionGraph(questions=questions((9,))).problem()
+    assert "ring" in QuestionGraph(questions=questions((2,), (1,))).problem()

@@ -7,17 +7,17 @@ import pytest
 from lavibridge.core import registry
 from lavibridge.core.config import validate
 from lavibridge.core.errors import DataError, ModelError, RecipeError
-from lavibridge.evaluation.base import Score, Scored, Task
-from lavibridge.evaluation.benchmarks.dsg import Question, Questions, cascade, published
-from lavibridge.evaluation.benchmarks.geneval import Requirements, Thing
+from lavibridge.evaluation.base import Score, ScoredTask, Task
+from lavibridge.evaluation.benchmarks.dsg import Question, QuestionGraph, cascade, cascade_as_published
+from lavibridge.evaluation.benchmarks.geneval import ObjectRequirement, Requirements
 from lavibridge.evaluation.benchmarks.numeracy import Counts, numeracy_score
+from lavibridge.evaluation.benchmarks.prompt_metadata import Complex, Phrases
 from lavibridge.evaluation.benchmarks.soft_tifa import Atom, Atoms, spellings
-from lavibridge.evaluation.benchmarks.spatial import Relation, spatial_score
+from lavibridge.evaluation.benchmarks.spatial import SpatialRelation, spatial_score
 from lavibridge.evaluation.benchmarks.totals import any_picture, mean_of_categories
-from lavibridge.evaluation.benchmarks.truth import Complex, Phrases
-from lavibridge.evaluation.metrics.base import PictureMetric
+from lavibridge.evaluation.metrics.base import ImageMetric
 
-NEAR = Relation(first="cat", where="near", second="dog")
+NEAR = SpatialRelation(first="cat", where="near", second="dog")
 TRUTHS: dict[str, object] = {
     "b_vqa": Phrases(phrases=("a red cat", "a dog")),
     "spatial": NEAR,
@@ -25,8 +25,8 @@ TRUTHS: dict[str, object] = {
     "three_in_one": Complex(
         phrases=("a cat",), relation=NEAR, bare="a cat near a dog", is_spatial=True, is_action=True
     ),
-    "geneval": Requirements(include=(Thing(name="cat", count=1, color="red"),)),
-    "dpg": Questions(
+    "geneval": Requirements(include=(ObjectRequirement(name="cat", count=1, color="red"),)),
+    "dpg": QuestionGraph(
         questions=(
             Question(number=1, text="Is there a cat?", category="entity"),
             Question(number=2, text="Is the cat red?", category="attribute", parents=(1,)),
@@ -55,20 +55,20 @@ OPTIONS = {
 
 @pytest.fixture
 def make(toy):
-    def made(kind: str, **options: object) -> PictureMetric:
+    def made(kind: str, **options: object) -> ImageMetric:
         models = {
             name: toy(value) if name in ("model", "detector", "clip") else value
             for name, value in OPTIONS[kind].items()
         }
         metric = registry.load("evaluation.metrics", kind)
-        found: PictureMetric = metric(validate(metric.Config, {**models, **options}, kind))
+        found: ImageMetric = metric(validate(metric.Config, {**models, **options}, kind))
         return found
 
     return made
 
 
-def task(truth: object, prompt: str = "a red cat and a dog", category: str = "x", seed: int = 0) -> Task:
-    return Task(category=category, prompt=prompt, seed=seed, truth=truth, file="x.png")
+def task(metadata: object, prompt: str = "a red cat and a dog", category: str = "x", seed: int = 0) -> Task:
+    return Task(category=category, prompt=prompt, seed=seed, metadata=metadata, file="x.png")
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
@@ -134,13 +134,13 @@ def _numeracy(boxes):
 
 
 def test_what_a_detector_does_not_know_is_not_scored(make, toy, pictures):
-    zebra = Relation(first="cat", where="near", second="zebra")
+    zebra = SpatialRelation(first="cat", where="near", second="zebra")
     [score] = make("spatial", detector=toy("yolos")).score(pictures[:1], [task(zebra)])
     assert math.isnan(score.value)
     assert "'zebra'" in score.reason
     counts = Counts(things={"zebra": 2})
     assert make("numeracy", detector=toy("yolos")).score(pictures[:1], [task(counts)])[0].reason
-    asked = Requirements(include=(Thing(name="zebra", count=1),))
+    asked = Requirements(include=(ObjectRequirement(name="zebra", count=1),))
     assert make("geneval").score(pictures[:1], [task(asked)])[0].reason
     asked_for = Complex(phrases=("a cat",), relation=zebra, bare="a cat", is_spatial=True, is_action=True)
     assert make("three_in_one", detector=toy("yolos")).score(pictures[:1], [task(asked_for)])[0].reason
@@ -150,10 +150,10 @@ def test_three_in_one_is_the_mean_of_what_the_prompt_is_about(make, pictures):
     metric = make("three_in_one")
     parts = {}
     for is_spatial, is_action in ((True, False), (False, True), (True, True)):
-        truth = Complex(
+        metadata = Complex(
             phrases=("a cat",), relation=None, bare="a cat", is_spatial=is_spatial, is_action=is_action
         )
-        [score] = metric.score(pictures[:1], [task(truth)])
+        [score] = metric.score(pictures[:1], [task(metadata)])
         expected = (
             {"attributes"} | ({"spatial"} if is_spatial else set()) | ({"action"} if is_action else set())
         )
@@ -164,7 +164,7 @@ def test_three_in_one_is_the_mean_of_what_the_prompt_is_about(make, pictures):
 
 
 def test_geneval_counts_with_surer_boxes(make, pictures):
-    thing = Thing(name="cat", count=1)
+    thing = ObjectRequirement(name="cat", count=1)
     plain, counting = Requirements(include=(thing,)), Requirements(include=(thing,), is_counting=True)
     sure, unsure = make("geneval", threshold=0.0, counting_threshold=0.999), make("geneval", threshold=0.999)
     assert sure.score(pictures[:1], [task(plain)])[0].value == 1
@@ -174,9 +174,9 @@ def test_geneval_counts_with_surer_boxes(make, pictures):
     assert missing.detail["wrong"] == ["expected 1 cat, found 0"]
 
 
-def scored(category: str, prompt: str, *values: float) -> list[Scored]:
+def scored(category: str, prompt: str, *values: float) -> list[ScoredTask]:
     return [
-        Scored(
+        ScoredTask(
             category=category,
             prompt=prompt,
             seed=i,
@@ -199,19 +199,19 @@ def test_geneval_totals_weigh_tasks_alike(make):
 
 
 def test_dpg_takes_back_what_hangs_on_a_no(make, pictures):
-    metric, truth = make("dpg"), TRUTHS["dpg"]
-    [score] = metric.score(pictures[:1], [task(truth)])
-    chances = metric.chat.yes(
+    metric, metadata = make("dpg"), TRUTHS["dpg"]
+    [score] = metric.score(pictures[:1], [task(metadata)])
+    probabilities = metric.image_text_model.yes_probabilities(
         pictures[0], ["Is there a cat? Answer yes or no.", "Is the cat red? Answer yes or no."]
     )
-    yes = {i: chance >= 0.5 for i, chance in enumerate(chances, 1)}
-    expected = cascade(truth.questions, yes)
+    yes = {i: chance >= 0.5 for i, chance in enumerate(probabilities, 1)}
+    expected = cascade(metadata.questions, yes)
     assert score.value == sum(expected.values()) / 2
     assert score.detail["yes"] == {"entity": [float(yes[1])], "attribute": [float(yes[2])]}
 
 
 def test_dpg_questions_that_hang_on_nothing_are_not_scored(make, pictures):
-    lost = Questions(questions=(Question(number=2, text="Is it red?", category="color", parents=(1,)),))
+    lost = QuestionGraph(questions=(Question(number=2, text="Is it red?", category="color", parents=(1,)),))
     [score] = make("dpg").score(pictures[:1], [task(lost)])
     assert "hangs on question 1, which there is not" in score.reason
     assert "breaks off" in make("dpg", paper_compat=True).score(pictures[:1], [task(lost)])[0].reason
@@ -221,12 +221,12 @@ def test_dpg_as_published_keeps_its_mistakes(make, pictures):
     metric = make("dpg", paper_compat=True)
     [lost] = metric.score(pictures[:1], [task(TRUTHS["dpg"])])
     assert "breaks off" in lost.reason  # its second question hangs on the first line of the file
-    alone = Questions(questions=TRUTHS["dpg"].questions[:1], opens_file=True)
+    alone = QuestionGraph(questions=TRUTHS["dpg"].questions[:1], opens_file=True)
     assert "reads no question" in metric.score(pictures[:1], [task(alone)])[0].reason
-    later = Questions(questions=TRUTHS["dpg"].questions)
+    later = QuestionGraph(questions=TRUTHS["dpg"].questions)
     [score] = metric.score(pictures[:1], [task(later)])
     yes = {1: bool(score.detail["yes"]["entity"][0]), 2: bool(score.detail["yes"]["attribute"][0])}
-    values = published(later.questions, yes)
+    values = cascade_as_published(later.questions, yes)
     assert values is not None
     assert score.value == sum(values.values()) / 2
 
@@ -234,7 +234,7 @@ def test_dpg_as_published_keeps_its_mistakes(make, pictures):
 def test_dpg_categories_are_of_all_pictures_or_as_published_of_the_last(make):
     answers = [{"entity": [1.0, 0.0]}, {"entity": [0.0, 0.0], "global": [1.0]}]
     found = [
-        Scored(category="dense", prompt="a", seed=i, score=Score(value=0.5, detail={"yes": each}))
+        ScoredTask(category="dense", prompt="a", seed=i, score=Score(value=0.5, detail={"yes": each}))
         for i, each in enumerate(answers)
     ]
     whole = make("dpg").totals(found)
@@ -249,14 +249,14 @@ def test_dpg_categories_are_of_all_pictures_or_as_published_of_the_last(make):
 def test_soft_tifa_asks_for_one_word_in_any_spelling(make, pictures):
     metric = make("soft_tifa")
     [score] = metric.score(pictures[:1], [task(TRUTHS["soft_tifa"])])
-    two, yes = metric.chat.chances(
+    two, yes = metric.image_text_model.answer_probabilities(
         pictures[0],
         ["How many cats? Answer in one word.", "Are there cats? Answer in one word."],
         [spellings("two"), spellings("Yes")],
     )
     assert score.value == pytest.approx(math.sqrt(two * yes))
     assert score.clauses == {"arithmetic mean": pytest.approx((two + yes) / 2)}
-    totals = metric.totals([Scored(category="3 atoms", prompt="a", seed=0, score=score)])
+    totals = metric.totals([ScoredTask(category="3 atoms", prompt="a", seed=0, score=score)])
     assert {name: each.mean for name, each in totals.items()} == pytest.approx({"count": two, "object": yes})
 
 
@@ -265,7 +265,9 @@ def test_vqa_score_puts_any_prompt_into_its_question(make, pictures):
     prompts = ["a {} cat", "a cat, a/dog\n😀", "x" * 300]
     scores = metric.score([pictures[0]] * 3, [task(None, prompt=prompt) for prompt in prompts])
     asked = ['Does this figure show "a {} cat"? Please answer yes or no.']
-    assert scores[0].value == pytest.approx(metric.chat.chances(pictures[0], asked, [("Yes",)])[0])
+    assert scores[0].value == pytest.approx(
+        metric.image_text_model.answer_probabilities(pictures[0], asked, [("Yes",)])[0]
+    )
     assert len({score.value for score in scores}) == 3
     with pytest.raises(RecipeError, match="once"):
         make("vqa_score", question="Is it good?")

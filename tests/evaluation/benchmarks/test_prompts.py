@@ -7,12 +7,12 @@ import pytest
 from lavibridge.core import registry
 from lavibridge.core.config import validate
 from lavibridge.core.errors import DataError
-from lavibridge.evaluation.benchmarks.dsg import Questions
+from lavibridge.evaluation.benchmarks.dsg import QuestionGraph
 from lavibridge.evaluation.benchmarks.geneval import Requirements
 from lavibridge.evaluation.benchmarks.numeracy import Counts
+from lavibridge.evaluation.benchmarks.prompt_metadata import Complex, Phrases
 from lavibridge.evaluation.benchmarks.soft_tifa import Atoms
-from lavibridge.evaluation.benchmarks.spatial import Relation
-from lavibridge.evaluation.benchmarks.truth import Complex, Phrases
+from lavibridge.evaluation.benchmarks.spatial import SpatialRelation
 from lavibridge.evaluation.prompts.base import PromptSource
 
 STRANGE = 'a cat, a "dog"/bird 😀 ' + "x" * 10_000
@@ -66,9 +66,9 @@ def test_geneval(tmp_path):
     [prompt] = found.prompts("counting")
     assert prompt.text == STRANGE
     assert prompt.name == "00001"
-    assert isinstance(prompt.truth, Requirements)
-    assert prompt.truth.is_counting
-    assert prompt.truth.names == ("bus",)
+    assert isinstance(prompt.metadata, Requirements)
+    assert prompt.metadata.is_counting
+    assert prompt.metadata.names == ("bus",)
     assert found.prompts("counting", 0) == []
     assert len(found.card()["sha256"]) == 64
 
@@ -95,8 +95,8 @@ def test_geneval2(tmp_path):
     found = source("geneval2", path=lines(tmp_path / "x.jsonl", ten, ATOMS))
     assert found.categories == ("3 atoms", "10 atoms")
     [prompt] = found.prompts("3 atoms")
-    assert isinstance(prompt.truth, Atoms)
-    assert [(atom.answer, atom.skill) for atom in prompt.truth.atoms] == [
+    assert isinstance(prompt.metadata, Atoms)
+    assert [(atom.answer, atom.skill) for atom in prompt.metadata.atoms] == [
         ("two", "count"),
         ("Yes", "attribute"),
     ]
@@ -124,13 +124,13 @@ def test_dpg(tmp_path):
     assert found.categories == ("dense",)
     first, second = found.prompts("dense")
     assert (first.name, second.text) == ("a", "Two\nlines 😀")
-    assert isinstance(first.truth, Questions)
-    assert [(each.category, each.parents) for each in first.truth.questions] == [
+    assert isinstance(first.metadata, QuestionGraph)
+    assert [(each.category, each.parents) for each in first.metadata.questions] == [
         ("entity", ()),
         ("attribute", (1,)),
     ]
-    assert first.truth.opens_file
-    assert not second.truth.opens_file
+    assert first.metadata.opens_file
+    assert not second.metadata.opens_file
 
 
 @pytest.mark.parametrize(
@@ -179,23 +179,23 @@ def compbench(tmp_path):
 def test_compbench(compbench):
     found = source("compbench", path=str(compbench))
     assert found.categories == ("color", "shape", "texture", "spatial", "numeracy", "non-spatial", "complex")
-    truths = {category: [each.truth for each in found.prompts(category)] for category in found.categories}
+    truths = {category: [each.metadata for each in found.prompts(category)] for category in found.categories}
     assert truths["color"] == [Phrases(phrases=("a green bench", "a blue bowl"))]
     assert truths["texture"] == [Phrases(phrases=("rubber gloves", "a glass jar"))]
-    assert truths["spatial"] == [Relation(first="cat", where="left", second="sofa")]
+    assert truths["spatial"] == [SpatialRelation(first="cat", where="left", second="sofa")]
     assert truths["numeracy"] == [Counts(things={"apple": 4, "lemon": 1})]
     assert truths["non-spatial"] == [None]
     hat, dog, cat = truths["complex"]
     assert (hat.is_spatial, hat.is_action) == (True, False)
     assert (dog.is_spatial, dog.is_action, dog.relation) == (False, True, None)
     assert (cat.is_spatial, cat.is_action) == (True, True)
-    assert cat.relation == Relation(first="cat", where="near", second="sofa")
+    assert cat.relation == SpatialRelation(first="cat", where="near", second="sofa")
     assert hat.bare == "The hat was on top of the coat ."
     assert set(found.card()["sha256"]) == {path.name for path in compbench.iterdir()}
 
 
 def test_compbench_takes_another_parsers_reading(compbench):
-    readings = {
+    parses = {
         "The red hat was on top of the brown coat.": {
             "phrases": ["The hat"],
             "objects": ["cap", "coat"],
@@ -203,24 +203,24 @@ def test_compbench_takes_another_parsers_reading(compbench):
         },
         "a green bench and a blue bowl": {"phrases": ["a bench"]},
     }
-    (compbench / "mine.json").write_text(json.dumps(readings))
+    (compbench / "mine.json").write_text(json.dumps(parses))
     found = source(
         "compbench",
         path=str(compbench),
         categories=["complex", "color"],
-        readings=str(compbench / "mine.json"),
+        parses=str(compbench / "mine.json"),
     )
-    assert found.prompts("color")[0].truth == Phrases(phrases=("a bench",))
-    hat = found.prompts("complex")[0].truth
+    assert found.prompts("color")[0].metadata == Phrases(phrases=("a bench",))
+    hat = found.prompts("complex")[0].metadata
     assert isinstance(hat, Complex)
     assert (hat.phrases, hat.bare) == (("The hat",), "hat on coat")
-    assert hat.relation == Relation(first="cap", where="top", second="coat")
+    assert hat.relation == SpatialRelation(first="cap", where="top", second="coat")
     (compbench / "mine.json").write_text('{"a cat": {"phrase": []}}')
     with pytest.raises(DataError, match="did you mean 'phrases'"):
-        source("compbench", path=str(compbench), readings=str(compbench / "mine.json"))
+        source("compbench", path=str(compbench), parses=str(compbench / "mine.json"))
     (compbench / "mine.json").write_text("[1]")
     with pytest.raises(DataError, match="object of objects"):
-        source("compbench", path=str(compbench), readings=str(compbench / "mine.json"))
+        source("compbench", path=str(compbench), parses=str(compbench / "mine.json"))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,12 @@
 import pytest
 
 from lavibridge.evaluation.benchmarks.boxes import Box
-from lavibridge.evaluation.benchmarks.spatial import Relation, read_relation, relation_score, spatial_score
+from lavibridge.evaluation.benchmarks.spatial import (
+    SpatialRelation,
+    read_relation,
+    relation_score,
+    spatial_score,
+)
 
 PLACES = {"left": (100, 200), "right": (300, 200), "top": (200, 100), "bottom": (200, 300)}
 OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
@@ -47,13 +52,13 @@ def test_near_is_150_pixels_either_way():
 
 
 def test_the_score_of_a_picture():
-    left = Relation(first="cat", where="left", second="sofa")
+    left = SpatialRelation(first="cat", where="left", second="sofa")
     cat, sofa = box("cat", 100, 200, score=0.6), box("sofa", 300, 200, score=0.4)
     assert spatial_score(left, [cat, sofa], 480, 480) == pytest.approx(0.25 * 0.6 + 0.25 * 0.4 + 0.5)
     assert spatial_score(left, [sofa], 480, 480) == 0
     assert spatial_score(left, [], 480, 480) == 0
     # On the wrong side only the confidences are left: below the floor of one half.
-    wrong = Relation(first="sofa", where="left", second="cat")
+    wrong = SpatialRelation(first="sofa", where="left", second="cat")
     assert spatial_score(wrong, [cat, sofa], 480, 480) == 0
     # The surest of each name is the one that counts.
     assert spatial_score(left, [cat, sofa, box("cat", 400, 200, score=0.5)], 480, 480) > 0
@@ -61,14 +66,14 @@ def test_the_score_of_a_picture():
 
 
 def test_distances_are_those_of_the_published_input_size():
-    near = Relation(first="a", where="near", second="b")
+    near = SpatialRelation(first="a", where="near", second="b")
     apart = [box("a", 100, 100, score=0), box("b", 400, 400, score=0)]
     assert spatial_score(near, apart, 960, 960) == 0.5  # 300 pixels of 960 are 150 of 479
     assert spatial_score(near, apart, 479, 479) == 0  # 150 / 300, halved: below the floor
 
 
 def test_one_thing_does_not_stand_for_two():
-    twice = Relation(first="cat", where="near", second="cat")
+    twice = SpatialRelation(first="cat", where="near", second="cat")
     assert spatial_score(twice, [box("cat", 100, 100)], 480, 480) == 0
     assert spatial_score(twice, [box("cat", 100, 100), box("cat", 200, 100)], 480, 480) > 0.5
 

@@ -6,6 +6,7 @@ DATA/a.tar  DATA/more/b.tar      the containing file and a position in it identi
 from pathlib import Path
 from typing import Any, ClassVar
 
+from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.indexed import Indexed
 from lavibridge.data.pictures.paths import AbsolutePath, file_stamp
@@ -20,7 +21,7 @@ class Archived(Indexed):
     class Config(Indexed.Config):
         """Settings of every kind whose pictures lie inside larger files."""
 
-        path: AbsolutePath
+        path: Changeable[AbsolutePath]
         """One such file, or a folder that is searched for such files recursively."""
 
     config: "Archived.Config"

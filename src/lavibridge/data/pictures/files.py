@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
 from lavibridge.core.identity import file_hash
 from lavibridge.data.pictures.check import group_captions
@@ -23,7 +24,7 @@ class PictureFiles(Indexed):
     class Config(Indexed.Config):
         """Settings of every kind that reads picture files."""
 
-        path: AbsolutePath
+        path: Changeable[AbsolutePath]
         """Where the data lies."""
 
     config: "PictureFiles.Config"
@@ -64,7 +65,7 @@ class Listed(PictureFiles):
     class Config(PictureFiles.Config):
         """Settings of every kind that reads a list; `path` is the list."""
 
-        root: AbsolutePath | None = None
+        root: Changeable[AbsolutePath | None] = None
         """Folder that the paths in the list start from; by default the list's own folder."""
 
     config: "Listed.Config"

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from pydantic import Field
 
+from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
 from lavibridge.core.lock import hold
 from lavibridge.data.base import Dataset, Sample
@@ -43,9 +44,9 @@ class Indexed(Dataset):
     class Config(Dataset.Config):
         """Settings of every kind that reads stored pictures."""
 
-        max_rejected: float = Field(default=0.05, ge=0, le=1)
+        max_rejected: Changeable[float] = Field(default=0.05, ge=0, le=1)
         """Maximum fraction of unusable pictures, in [0, 1], above which training refuses to start."""
-        index: AbsolutePath | None = None
+        index: Changeable[AbsolutePath | None] = None
         """Folder of the index that `lavi data check` writes, outside the data's folder; by default a folder
         of the user's cache."""
 

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from lavibridge.core.errors import ModelError
-from lavibridge.evaluation.networks import Network
+from lavibridge.evaluation.networks import PretrainedNetwork
 
 SIZE = 480
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -34,7 +34,7 @@ class Blip:
 
     def __init__(self, source: str) -> None:
         """Find the model; ModelError where it is none that answers."""
-        self.network = Network(source, "BlipForQuestionAnswering")
+        self.network = PretrainedNetwork(source, "BlipForQuestionAnswering")
         if self.network.config.get("model_type") != "blip":
             raise ModelError(
                 f"'{source}' is a {self.network.config.get('model_type')}; B-VQA asks a BLIP that answers "
@@ -42,20 +42,20 @@ class Blip:
             )
 
     @torch.inference_mode()
-    def yes(self, picture: Image.Image, questions: Sequence[str]) -> list[float]:
+    def yes_probabilities(self, picture: Image.Image, questions: Sequence[str]) -> list[float]:
         """How sure it is that each question about a picture is answered yes."""
         device = self.network.device
         seen = self.network.model.vision_model(
-            pixels(picture)[None].to(device), interpolate_pos_encoding=True
+            preprocess(picture)[None].to(device), interpolate_pos_encoding=True
         ).last_hidden_state
         # One by one: the decoder of transformers 5.23 sees the padding of a shorter question, mask or not.
         return [self._yes(seen, question) for question in questions]
 
     def _yes(self, seen: Float[Tensor, "1 patch width"], question: str) -> float:
         tokenizer, model = self.network.tokenizer, self.network.model
-        ids = tokenizer(plain(question), truncation=True, max_length=LONGEST, return_tensors="pt")[
-            "input_ids"
-        ]
+        ids = tokenizer(
+            normalize_question(question), truncation=True, max_length=LONGEST, return_tensors="pt"
+        )["input_ids"]
         start = model.config.text_config.bos_token_id  # [DEC]; [ENC] follows it
         ids[:, 0] = start + 1
         asked = model.text_encoder(
@@ -70,13 +70,13 @@ class Blip:
         return float(logits[both].float().softmax(-1)[0])
 
 
-def plain(question: str) -> str:
+def normalize_question(question: str) -> str:
     """A question as BLIP was taught to read it."""
     kept = re.sub(r"[.!\"()*#:;~]", "", question.lower())
     return re.sub(r"\s+", " ", kept).strip()
 
 
-def pixels(picture: Image.Image) -> Float[Tensor, "3 height width"]:
+def preprocess(picture: Image.Image) -> Float[Tensor, "3 height width"]:
     """A picture as BLIP reads it."""
     small = picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     values = (np.asarray(small, dtype=np.float32) / 255 - np.array(MEAN, np.float32)) / np.array(

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from lavibridge.evaluation.benchmarks.boxes import Box
 from lavibridge.evaluation.benchmarks.geneval import COLORS
-from lavibridge.evaluation.pairing import Pairing
+from lavibridge.evaluation.dual_encoder import DualEncoder
 
 TEMPLATES = (
     "a photo of a {color} {name}",
@@ -22,7 +22,7 @@ TEMPLATES = (
 GREY = (153, 153, 153)
 
 
-def colors(clip: Pairing, picture: Image.Image, boxes: Sequence[Box], name: str) -> list[str]:
+def classify_colors(clip: DualEncoder, picture: Image.Image, boxes: Sequence[Box], name: str) -> list[str]:
     """The colour of each thing of a name in a picture."""
     if not boxes:
         return []

@@ -29,7 +29,7 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Questions:
+class QuestionGraph:
     """The questions of a prompt, in the order of their file."""
 
     questions: tuple[Question, ...]
@@ -63,7 +63,7 @@ def cascade(questions: Sequence[Question], yes: Mapping[int, bool]) -> dict[int,
     return {question.number: value(question.number) for question in questions}
 
 
-def published(questions: Sequence[Question], yes: Mapping[int, bool]) -> dict[int, float] | None:
+def cascade_as_published(questions: Sequence[Question], yes: Mapping[int, bool]) -> dict[int, float] | None:
     """The same as ELLA's script finds it; None where it breaks off, for a parent that it has not read."""
     found = {question.number: float(yes[question.number]) for question in questions}
     for question in questions:

@@ -22,7 +22,7 @@ from lavibridge.evaluation.benchmarks.boxes import Box, by_score
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 PLACES = ("left of", "right of", "above", "below")
-MOST = 16
+MAX_BOXES = 16
 DEAD_ZONE = 0.1
 
 Classify = Callable[[Sequence[Box], str], Sequence[str]]
@@ -30,7 +30,7 @@ Classify = Callable[[Sequence[Box], str], Sequence[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Thing:
+class ObjectRequirement:
     """What a prompt asks for, or rules out."""
 
     name: str
@@ -45,8 +45,8 @@ class Thing:
 class Requirements:
     """All that a prompt asks for and rules out."""
 
-    include: tuple[Thing, ...]
-    exclude: tuple[Thing, ...] = ()
+    include: tuple[ObjectRequirement, ...]
+    exclude: tuple[ObjectRequirement, ...] = ()
     is_counting: bool = False
     """Whether boxes must be as sure as for counting."""
 
@@ -65,7 +65,7 @@ def read_requirements(record: Mapping[str, Any]) -> Requirements:
     return Requirements(include=include, exclude=exclude, is_counting=record["tag"] == "counting")
 
 
-def verdicts(
+def check_requirements(
     required: Requirements, boxes: Sequence[Box], classify: Classify
 ) -> tuple[dict[str, bool], list[str]]:
     """Whether each kind of clause holds, where the prompt has one, and what is wrong in words."""
@@ -73,21 +73,21 @@ def verdicts(
     wrong: list[str] = []
     groups: list[list[Box]] = []
     for thing in required.include:
-        found = by_score(boxes, thing.name)[: min(thing.count, MOST)]
+        found = by_score(boxes, thing.name)[: min(thing.count, MAX_BOXES)]
         faults = _faults(thing, found, groups, classify)
         for clause, fault in faults.items():
             holds[clause] = holds.get(clause, True) and not fault
         wrong += [fault for fault in faults.values() if fault]
         groups.append([] if any(faults.values()) else found)
     for thing in required.exclude:
-        number = len(by_score(boxes, thing.name)[:MOST])
+        number = len(by_score(boxes, thing.name)[:MAX_BOXES])
         holds["excluded"] = holds.get("excluded", True) and number < thing.count
         if number >= thing.count:
             wrong.append(f"expected fewer than {thing.count} {thing.name}, found {number}")
     return holds, wrong
 
 
-def places(a: Box, b: Box) -> set[str]:
+def positions(a: Box, b: Box) -> set[str]:
     """How `a` lies to `b`: none, one or two of left of, right of, above and below."""
     offset = [a.centre[i] - b.centre[i] for i in (0, 1)]
     lengths = [max(abs(offset[i]) - DEAD_ZONE * (a.size[i] + b.size[i]), 0.0) for i in (0, 1)]
@@ -99,7 +99,9 @@ def places(a: Box, b: Box) -> set[str]:
     return {place for place, is_so in holds.items() if is_so}
 
 
-def _faults(thing: Thing, found: list[Box], groups: list[list[Box]], classify: Classify) -> dict[str, str]:
+def _faults(
+    thing: ObjectRequirement, found: list[Box], groups: list[list[Box]], classify: Classify
+) -> dict[str, str]:
     """What is wrong by clause; an empty text where it holds. A thing that fails is no target for others."""
     few = len(found) < thing.count
     faults = {"there": f"expected {thing.count} {thing.name}, found {len(found)}" if few else ""}
@@ -111,12 +113,12 @@ def _faults(thing: Thing, found: list[Box], groups: list[list[Box]], classify: C
     if thing.place is not None and thing.target is not None:
         targets = groups[thing.target]
         lie = bool(targets) and not any(faults.values())
-        lie = lie and all(thing.place in places(a, b) for a in found for b in targets)
+        lie = lie and all(thing.place in positions(a, b) for a in found for b in targets)
         faults["place"] = "" if lie else f"expected {thing.name} {thing.place} its target"
     return faults
 
 
-def _read_thing(record: Mapping[str, Any], number: int) -> Thing:
+def _read_thing(record: Mapping[str, Any], number: int) -> ObjectRequirement:
     name, count, color = record["class"], record["count"], record.get("color")
     place, target = record.get("position") or (None, None)
     if not isinstance(name, str) or not name or not isinstance(count, int) or count < 1:
@@ -127,4 +129,4 @@ def _read_thing(record: Mapping[str, Any], number: int) -> Thing:
         raise ValueError(
             f"`position` is [one of {', '.join(PLACES)}, an earlier thing], found {place}, {target}"
         )
-    return Thing(name=name, count=count, color=color, place=place, target=target)
+    return ObjectRequirement(name=name, count=count, color=color, place=place, target=target)

@@ -10,7 +10,7 @@ wanted. The words "top", "the side", "the left" and "the right" are no phrases t
 import re
 from collections.abc import Iterator, Sequence
 
-from lavibridge.evaluation.benchmarks.words import (
+from lavibridge.evaluation.benchmarks.word_lists import (
     ADJECTIVES,
     AUXILIARIES,
     DETERMINERS,

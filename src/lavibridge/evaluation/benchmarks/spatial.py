@@ -42,7 +42,7 @@ _RELATIONS: tuple[tuple[Where, str], ...] = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Relation:
+class SpatialRelation:
     """What a prompt says of two things."""
 
     first: str
@@ -50,7 +50,7 @@ class Relation:
     second: str
 
 
-def read_relation(prompt: str) -> Relation | None:
+def read_relation(prompt: str) -> SpatialRelation | None:
     """The first relation that a prompt states, with the things before and after it; None without one."""
     found = [(match, where) for where, words in _RELATIONS if (match := re.search(rf"\b{words}\b", prompt))]
     if not found:
@@ -59,7 +59,7 @@ def read_relation(prompt: str) -> Relation | None:
     before, after = noun_phrases(prompt[: match.start()]), noun_phrases(prompt[match.end() :])
     if not before or not after:
         return None
-    return Relation(first=head(before[-1]), where=where, second=head(after[0]))
+    return SpatialRelation(first=head(before[-1]), where=where, second=head(after[0]))
 
 
 def relation_score(where: Where, a: Box, b: Box) -> float:
@@ -75,7 +75,7 @@ def relation_score(where: Where, a: Box, b: Box) -> float:
     return 1.0 if shared < IOU else IOU / shared
 
 
-def spatial_score(relation: Relation, boxes: Sequence[Box], width: int, height: int) -> float:
+def spatial_score(relation: SpatialRelation, boxes: Sequence[Box], width: int, height: int) -> float:
     """The score of a picture of `width` x `height` pixels, 0 to 1."""
     factor = min(SHORT / min(width, height), LONG / max(width, height))
     found = [scaled(box, factor) for box in boxes]

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from lavibridge.evaluation.base import Scored
+from lavibridge.evaluation.base import ScoredTask
 from lavibridge.evaluation.stats import Estimate, estimate, interval_of
 
 _Cluster = tuple[str, tuple[float, ...]]
 """A prompt's category, and the scores of its pictures."""
 
 
-def mean_of_categories(scored: Sequence[Scored]) -> Estimate:
+def mean_of_categories(scored: Sequence[ScoredTask]) -> Estimate:
     """The mean of the means of the categories, however many prompts each has."""
     clusters: dict[tuple[str, str], list[float]] = {}
     unscored = 0
@@ -27,7 +27,7 @@ def mean_of_categories(scored: Sequence[Scored]) -> Estimate:
     return Estimate(n=n, mean=_mean_of_means(kept), low=low, high=high, unscored=unscored)
 
 
-def any_picture(scored: Sequence[Scored]) -> Estimate:
+def any_picture(scored: Sequence[ScoredTask]) -> Estimate:
     """The share of prompts of which one picture at least scores 1; those without any score do not count."""
     best: dict[str, float] = {}
     for each in scored:
@@ -37,7 +37,7 @@ def any_picture(scored: Sequence[Scored]) -> Estimate:
     return estimate({key: [value if math.isnan(value) else float(value == 1)] for key, value in best.items()})
 
 
-def means_by_part(parts: Sequence[tuple[Scored, Mapping[str, Sequence[float]]]]) -> dict[str, Estimate]:
+def means_by_part(parts: Sequence[tuple[ScoredTask, Mapping[str, Sequence[float]]]]) -> dict[str, Estimate]:
     """The mean of all values of each part, given by picture; pictures without a score have no values."""
     found: dict[str, dict[str, list[float]]] = {}
     for each, values in parts:

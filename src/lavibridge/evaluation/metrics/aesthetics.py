@@ -24,15 +24,15 @@ from lavibridge.core.errors import ModelError
 from lavibridge.core.identity import file_hash
 from lavibridge.core.paths import at_home
 from lavibridge.evaluation.base import Score, Task
-from lavibridge.evaluation.pairing import PairingMetric
+from lavibridge.evaluation.dual_encoder import DualEncoderMetric
 
 Affine = tuple[Float[Tensor, " width"], float]
 
 
-class Aesthetics(PairingMetric):
+class Aesthetics(DualEncoderMetric):
     """The affine head on CLIP's embedding."""
 
-    class Config(PairingMetric.Config):
+    class Config(DualEncoderMetric.Config):
         """The options of the aesthetic predictor."""
 
         head: str = "sac+logos+ava1-l14-linearMSE.safetensors"
@@ -62,12 +62,12 @@ class Aesthetics(PairingMetric):
     @cached_property
     def affine(self) -> Affine:
         """The head as one map."""
-        return fold(self.path)
+        return fold_head(self.path)
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
         """Affine maps of embeddings."""
         weight, bias = self.affine
-        embedded = self.pairing.pictures(pictures).cpu()
+        embedded = self.dual_encoder.pictures(pictures).cpu()
         if embedded.shape[1] != len(weight):
             raise ModelError(
                 f"the head reads embeddings {len(weight)} wide, those of '{self.config.model}' are "
@@ -76,7 +76,7 @@ class Aesthetics(PairingMetric):
         return [Score(value=float(value)) for value in embedded @ weight + bias]
 
 
-def fold(path: Path) -> Affine:
+def fold_head(path: Path) -> Affine:
     """The layers of a head one behind the other as a weight and a bias; ModelError where they do not fit."""
     try:
         state = load_file(path)

@@ -15,17 +15,17 @@ from PIL import Image
 from lavibridge.evaluation.base import Score, Task
 from lavibridge.evaluation.benchmarks.blip import RESIZE, Blip
 from lavibridge.evaluation.benchmarks.cards import with_networks
-from lavibridge.evaluation.benchmarks.truth import Phrases, truth_of
-from lavibridge.evaluation.metrics.base import PictureMetric
+from lavibridge.evaluation.benchmarks.prompt_metadata import Phrases, metadata_of
+from lavibridge.evaluation.metrics.base import ImageMetric
 
-MOST = 8
+MAX_PHRASES = 8
 """Phrases asked about; the published script's number."""
 
 
-class BVqa(PictureMetric):
+class BVqa(ImageMetric):
     """Judges whether all that a prompt names is in the picture as it is named."""
 
-    class Config(PictureMetric.Config):
+    class Config(ImageMetric.Config):
         """The options of B-VQA."""
 
         model: str = "Salesforce/blip-vqa-capfilt-large"
@@ -45,12 +45,12 @@ class BVqa(PictureMetric):
     def check(self, tasks: Sequence[Task]) -> None:
         """Every prompt must name something."""
         for task in tasks:
-            truth_of(task, Phrases, "compbench")
+            metadata_of(task, Phrases, "compbench")
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
         """The product for each picture; `detail` has its factors."""
         return [
-            phrases_score(self.blip, picture, truth_of(task, Phrases, "compbench").phrases)
+            phrases_score(self.blip, picture, metadata_of(task, Phrases, "compbench").phrases)
             for picture, task in zip(pictures, tasks, strict=True)
         ]
 
@@ -61,6 +61,6 @@ class BVqa(PictureMetric):
 
 def phrases_score(blip: Blip, picture: Image.Image, phrases: Sequence[str]) -> Score:
     """B-VQA of a picture; of more than eight phrases the first eight."""
-    asked = [f"{phrase}?" for phrase in phrases[:MOST]]
-    factors = blip.yes(picture, asked)
+    asked = [f"{phrase}?" for phrase in phrases[:MAX_PHRASES]]
+    factors = blip.yes_probabilities(picture, asked)
     return Score(value=math.prod(factors), detail={"yes": dict(zip(asked, factors, strict=True))})

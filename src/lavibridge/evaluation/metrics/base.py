@@ -1,6 +1,6 @@
 """What every metric promises: it says what it is, and judges pictures one by one or a set of them as a whole.
 
-    PictureMetric   score(pictures, tasks) -> a Score per picture
+    ImageMetric   score(pictures, tasks) -> a Score per picture
     SetMetric       measure(drawn, reference) -> one number for two sets of features
 
 A metric is made as `Metric(config)`: this finds out that all its files are there, and loads no weights. They
@@ -17,13 +17,13 @@ from PIL import Image
 from lavibridge.core import registry
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.errors import DataError
-from lavibridge.evaluation.base import Score, Scored, Task
+from lavibridge.evaluation.base import Score, ScoredTask, Task
 from lavibridge.evaluation.sets.encoders import Resize, make_extractor
 from lavibridge.evaluation.sets.features import Features, Reference
 from lavibridge.evaluation.sets.reference import check_reference
 from lavibridge.evaluation.stats import Estimate
 
-LEAST = 20
+MIN_IMAGES = 20
 """Pictures below which a set is not measured."""
 
 
@@ -68,7 +68,7 @@ class Metric(ABC):
         options = self.config.model_dump(mode="json", exclude={"name", "categories"})
         return {"kind": self.kind, "version": self.version, "options": options}
 
-    def judges(self, category: str) -> bool:
+    def applies_to(self, category: str) -> bool:
         """Whether it judges pictures of a category."""
         return self.config.categories is None or category in self.config.categories
 
@@ -79,7 +79,7 @@ class Metric(ABC):
         """Let go of its weights; they are loaded again when they are needed again."""
 
 
-class PictureMetric(Metric):
+class ImageMetric(Metric):
     """Judges pictures one by one."""
 
     batch: ClassVar[int] = 32
@@ -92,7 +92,7 @@ class PictureMetric(Metric):
         What cannot be scored is `unscored(reason)`, never left out, never 0.
         """
 
-    def totals(self, scored: Sequence[Scored]) -> Mapping[str, Estimate]:
+    def totals(self, scored: Sequence[ScoredTask]) -> Mapping[str, Estimate]:
         """Further figures over all pictures that are no plain means; by default none.
 
         `stats.interval_of` makes their intervals over prompts.
@@ -139,9 +139,9 @@ class SetMetric(Metric):
 
     def check(self, tasks: Sequence[Task]) -> None:
         """Enough pictures, and a reference; DataError where one is missing."""
-        if len(tasks) < LEAST:
+        if len(tasks) < MIN_IMAGES:
             raise DataError(
-                f"metric '{self.name}' measures sets of at least {LEAST} pictures, and {len(tasks)} are "
+                f"metric '{self.name}' measures sets of at least {MIN_IMAGES} pictures, and {len(tasks)} are "
                 "asked for: take more prompts"
             )
         check_reference(self.config.reference, tasks)

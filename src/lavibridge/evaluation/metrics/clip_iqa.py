@@ -12,15 +12,15 @@ from PIL import Image
 from pydantic import Field
 
 from lavibridge.evaluation.base import Score, Task
-from lavibridge.evaluation.pairing import PairingMetric
+from lavibridge.evaluation.dual_encoder import DualEncoderMetric
 
 SHARPNESS = 100.0
 
 
-class CLIPIQA(PairingMetric):
+class CLIPIQA(DualEncoderMetric):
     """The share of the good text; with several pairs their mean, each pair a clause."""
 
-    class Config(PairingMetric.Config):
+    class Config(DualEncoderMetric.Config):
         """The options of CLIP-IQA."""
 
         model: str = "openai/clip-vit-base-patch16"
@@ -32,8 +32,8 @@ class CLIPIQA(PairingMetric):
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
         """Shares of the good texts."""
-        texts = self.pairing.texts([text for pair in self.config.pairs for text in pair])
-        cosines = self.pairing.pictures(pictures) @ texts.T
+        texts = self.dual_encoder.texts([text for pair in self.config.pairs for text in pair])
+        cosines = self.dual_encoder.pictures(pictures) @ texts.T
         shares = (SHARPNESS * cosines).unflatten(1, (-1, 2)).softmax(dim=-1)[:, :, 0].tolist()
         names = [good for good, _ in self.config.pairs]
         found = []

@@ -11,23 +11,23 @@ from collections.abc import Sequence
 from PIL import Image
 
 from lavibridge.evaluation.base import Score, Task
-from lavibridge.evaluation.pairing import Long, PairingMetric
+from lavibridge.evaluation.dual_encoder import DualEncoderMetric, LongPrompts
 
 
-class CLIPScore(PairingMetric):
+class CLIPScore(DualEncoderMetric):
     """How well a picture fits its prompt, as a CLIP sees it."""
 
-    class Config(PairingMetric.Config):
+    class Config(DualEncoderMetric.Config):
         """The options of the CLIP score."""
 
         model: str = "openai/clip-vit-base-patch32"
         """A CLIP: a folder, a shipped one (`mini-clip`) or a hub id. The papers' numbers are of ViT-B/32."""
-        long: Long = "cut"
+        long: LongPrompts = "cut"
         """What becomes of prompts over the limit: `cut`, as published, or the mean over `segments`."""
 
     config: "CLIPScore.Config"
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
         """Cosines."""
-        found = self.pairing.matches(pictures, [task.prompt for task in tasks], self.config.long)
+        found = self.dual_encoder.matches(pictures, [task.prompt for task in tasks], self.config.long)
         return [Score(value=match.cosine, clauses={"cut": match.cut}) for match in found]

@@ -16,18 +16,18 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image
 
-from lavibridge.evaluation.base import Score, Scored, Task, unscored
-from lavibridge.evaluation.benchmarks.dsg import Question, Questions, cascade, published
-from lavibridge.evaluation.benchmarks.judges import AskingMetric
+from lavibridge.evaluation.base import Score, ScoredTask, Task, unscored
+from lavibridge.evaluation.benchmarks.dsg import Question, QuestionGraph, cascade, cascade_as_published
+from lavibridge.evaluation.benchmarks.model_metrics import VisualQuestionMetric
+from lavibridge.evaluation.benchmarks.prompt_metadata import metadata_of
 from lavibridge.evaluation.benchmarks.totals import means_by_part
-from lavibridge.evaluation.benchmarks.truth import truth_of
 from lavibridge.evaluation.stats import Estimate
 
 
-class Dpg(AskingMetric):
+class Dpg(VisualQuestionMetric):
     """Judges what a long prompt says, question by question."""
 
-    class Config(AskingMetric.Config):
+    class Config(VisualQuestionMetric.Config):
         """The options of DPG-Bench."""
 
         paper_compat: bool = False
@@ -38,22 +38,22 @@ class Dpg(AskingMetric):
     def check(self, tasks: Sequence[Task]) -> None:
         """Every prompt must have questions."""
         for task in tasks:
-            truth_of(task, Questions, "dpg")
+            metadata_of(task, QuestionGraph, "dpg")
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
         """The share for each picture; `detail` has the answers by category."""
         return [
-            self._score(picture, truth_of(task, Questions, "dpg"))
+            self._score(picture, metadata_of(task, QuestionGraph, "dpg"))
             for picture, task in zip(pictures, tasks, strict=True)
         ]
 
-    def totals(self, scored: Sequence[Scored]) -> Mapping[str, Estimate]:
+    def totals(self, scored: Sequence[ScoredTask]) -> Mapping[str, Estimate]:
         """The share of yes by category of question."""
         if self.config.paper_compat:
             scored = list({(each.category, each.prompt): each for each in scored}.values())
         return means_by_part([(each, each.score.detail.get("yes", {})) for each in scored])
 
-    def _score(self, picture: Image.Image, asked: Questions) -> Score:
+    def _score(self, picture: Image.Image, asked: QuestionGraph) -> Score:
         left_out = 1 if self.config.paper_compat and asked.opens_file else 0
         questions = asked.questions[left_out:]
         if not questions:
@@ -61,9 +61,13 @@ class Dpg(AskingMetric):
         problem = asked.problem()
         if problem and not self.config.paper_compat:
             return unscored(problem)
-        chances = self.chat.yes(picture, [f"{question.text} Answer yes or no." for question in questions])
-        yes = {question.number: chance >= 0.5 for question, chance in zip(questions, chances, strict=True)}
-        values = published(questions, yes) if self.config.paper_compat else cascade(questions, yes)
+        probabilities = self.image_text_model.yes_probabilities(
+            picture, [f"{question.text} Answer yes or no." for question in questions]
+        )
+        yes = {
+            question.number: chance >= 0.5 for question, chance in zip(questions, probabilities, strict=True)
+        }
+        values = cascade_as_published(questions, yes) if self.config.paper_compat else cascade(questions, yes)
         if values is None:
             return unscored(
                 "the published script breaks off: a question hangs on the line that it does not read"

@@ -12,25 +12,25 @@ from typing import Any
 from PIL import Image
 from pydantic import Field
 
-from lavibridge.evaluation.base import Score, Scored, Task, unscored
+from lavibridge.evaluation.base import Score, ScoredTask, Task, unscored
 from lavibridge.evaluation.benchmarks.boxes import Box
 from lavibridge.evaluation.benchmarks.cards import with_networks
-from lavibridge.evaluation.benchmarks.colors import colors
+from lavibridge.evaluation.benchmarks.colors import classify_colors
 from lavibridge.evaluation.benchmarks.detectors.base import find_detector
-from lavibridge.evaluation.benchmarks.geneval import Requirements, verdicts
-from lavibridge.evaluation.benchmarks.judges import find_all
+from lavibridge.evaluation.benchmarks.geneval import Requirements, check_requirements
+from lavibridge.evaluation.benchmarks.model_metrics import detect_objects
+from lavibridge.evaluation.benchmarks.prompt_metadata import metadata_of
 from lavibridge.evaluation.benchmarks.totals import any_picture, mean_of_categories
-from lavibridge.evaluation.benchmarks.truth import truth_of
-from lavibridge.evaluation.metrics.base import PictureMetric
-from lavibridge.evaluation.networks import Network
-from lavibridge.evaluation.pairing import Pairing
+from lavibridge.evaluation.dual_encoder import DualEncoder
+from lavibridge.evaluation.metrics.base import ImageMetric
+from lavibridge.evaluation.networks import PretrainedNetwork
 from lavibridge.evaluation.stats import Estimate
 
 
-class GenEval(PictureMetric):
-    """Judges whether things are there, how many, in which colours and places."""
+class GenEval(ImageMetric):
+    """Judges whether things are there, how many, in which colours and positions."""
 
-    class Config(PictureMetric.Config):
+    class Config(ImageMetric.Config):
         """The options of GenEval."""
 
         detector: str = "facebook/mask2former-swin-small-coco-instance"
@@ -47,7 +47,7 @@ class GenEval(PictureMetric):
     def __init__(self, config: "GenEval.Config") -> None:
         """Find both models; ModelError where one is absent."""
         super().__init__(config)
-        self.detector, self.clip = find_detector(config.detector), Pairing(Network(config.clip))
+        self.detector, self.clip = find_detector(config.detector), DualEncoder(PretrainedNetwork(config.clip))
         self._networks = {"detector": self.detector.network, "clip": self.clip.network}
 
     def card(self) -> dict[str, Any]:
@@ -57,14 +57,14 @@ class GenEval(PictureMetric):
     def check(self, tasks: Sequence[Task]) -> None:
         """Every prompt must say what it asks for."""
         for task in tasks:
-            truth_of(task, Requirements, "geneval")
+            metadata_of(task, Requirements, "geneval")
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
         """1 or 0 for each picture; `detail` has the boxes and what is wrong."""
-        asked = [truth_of(task, Requirements, "geneval") for task in tasks]
+        asked = [metadata_of(task, Requirements, "geneval") for task in tasks]
         return [self._score(picture, each) for picture, each in zip(pictures, asked, strict=True)]
 
-    def totals(self, scored: Sequence[Scored]) -> Mapping[str, Estimate]:
+    def totals(self, scored: Sequence[ScoredTask]) -> Mapping[str, Estimate]:
         """The mean of the tasks' means, and the share of prompts with a right picture among theirs."""
         return {"mean of tasks": mean_of_categories(scored), "any right": any_picture(scored)}
 
@@ -75,14 +75,14 @@ class GenEval(PictureMetric):
 
     def _score(self, picture: Image.Image, asked: Requirements) -> Score:
         threshold = self.config.counting_threshold if asked.is_counting else self.config.threshold
-        boxes = find_all(self.detector, picture, asked.names, threshold)
+        boxes = detect_objects(self.detector, picture, asked.names, threshold)
         if isinstance(boxes, str):
             return unscored(boxes)
 
         def classify(found: Sequence[Box], name: str) -> list[str]:
-            return colors(self.clip, picture, found, name)
+            return classify_colors(self.clip, picture, found, name)
 
-        clauses, wrong = verdicts(asked, boxes, classify)
+        clauses, wrong = check_requirements(asked, boxes, classify)
         detail = {"wrong": wrong, "boxes": [box.record() for box in boxes]}
         holds = {name: float(is_so) for name, is_so in clauses.items()}
         return Score(value=float(all(clauses.values())), clauses=holds, detail=detail)

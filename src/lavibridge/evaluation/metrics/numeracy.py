@@ -8,27 +8,27 @@ from collections.abc import Sequence
 from PIL import Image
 
 from lavibridge.evaluation.base import Score, Task, unscored
-from lavibridge.evaluation.benchmarks.judges import DetectingMetric, find_all
+from lavibridge.evaluation.benchmarks.model_metrics import DetectorMetric, detect_objects
 from lavibridge.evaluation.benchmarks.numeracy import Counts, numeracy_score
-from lavibridge.evaluation.benchmarks.truth import truth_of
+from lavibridge.evaluation.benchmarks.prompt_metadata import metadata_of
 
 
-class Numeracy(DetectingMetric):
+class Numeracy(DetectorMetric):
     """Judges how many things there are."""
 
     def check(self, tasks: Sequence[Task]) -> None:
         """Every prompt must count something."""
         for task in tasks:
-            truth_of(task, Counts, "compbench")
+            metadata_of(task, Counts, "compbench")
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
         """The score of each picture; the clause `exact` is the share of things found exactly as often."""
-        counts = [truth_of(task, Counts, "compbench") for task in tasks]
+        counts = [metadata_of(task, Counts, "compbench") for task in tasks]
         return [self._score(picture, each) for picture, each in zip(pictures, counts, strict=True)]
 
     def _score(self, picture: Image.Image, counts: Counts) -> Score:
         names = tuple(counts.things)
-        boxes = find_all(self.detector, picture, names, self.config.threshold)
+        boxes = detect_objects(self.detector, picture, names, self.config.threshold)
         if isinstance(boxes, str):
             return unscored(boxes)
         value, found = numeracy_score(counts, boxes)

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from PIL import Image
 
 from lavibridge.evaluation.base import Score, Task
-from lavibridge.evaluation.pairing import PairingMetric
+from lavibridge.evaluation.dual_encoder import DualEncoderMetric
 
 
-class PickScore(PairingMetric):
+class PickScore(DualEncoderMetric):
     """The scaled cosine of the fine-tuned CLIP."""
 
-    class Config(PairingMetric.Config):
+    class Config(DualEncoderMetric.Config):
         """The options of PickScore."""
 
         model: str = "yuvalkirstain/PickScore_v1"
@@ -27,6 +27,6 @@ class PickScore(PairingMetric):
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
         """Scaled cosines."""
-        found = self.pairing.matches(pictures, [task.prompt for task in tasks], "cut")
+        found = self.dual_encoder.matches(pictures, [task.prompt for task in tasks], "cut")
         scale = math.exp(float(self.network.model.logit_scale))
         return [Score(value=scale * match.cosine, clauses={"cut": match.cut}) for match in found]

@@ -7,7 +7,7 @@ from pydantic import Field
 from lavibridge.evaluation.metrics.base import SetMetric
 from lavibridge.evaluation.sets.encoders import Resize
 from lavibridge.evaluation.sets.features import Features, Reference
-from lavibridge.evaluation.sets.neighbours import precision_recall_to
+from lavibridge.evaluation.sets.precision_recall import precision_recall_to
 
 
 class PrecisionRecall(SetMetric):

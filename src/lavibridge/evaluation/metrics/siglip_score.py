@@ -15,13 +15,13 @@ from typing import Literal
 from PIL import Image
 
 from lavibridge.evaluation.base import Score, Task
-from lavibridge.evaluation.pairing import Long, Pairing, PairingMetric
+from lavibridge.evaluation.dual_encoder import DualEncoder, DualEncoderMetric, LongPrompts
 
 
-class SigLIPScore(PairingMetric):
+class SigLIPScore(DualEncoderMetric):
     """The match of a picture and its prompt under SigLIP."""
 
-    class Config(PairingMetric.Config):
+    class Config(DualEncoderMetric.Config):
         """The options of the SigLIP score."""
 
         model: str = "google/siglip-so400m-patch14-384"
@@ -30,7 +30,7 @@ class SigLIPScore(PairingMetric):
         """Which of the three numbers."""
         lower: bool = False
         """Whether prompts are put into lower case first; SigLIP 2 wants it."""
-        long: Long = "cut"
+        long: LongPrompts = "cut"
         """What becomes of prompts over the limit: `cut`, or the mean cosine over `segments`."""
 
     config: "SigLIPScore.Config"
@@ -38,11 +38,11 @@ class SigLIPScore(PairingMetric):
     def __init__(self, config: "SigLIPScore.Config") -> None:
         """Find the model; ModelError where there is none."""
         super().__init__(config)
-        self.pairing = Pairing(self.network, to_limit=True, lower=config.lower)
+        self.dual_encoder = DualEncoder(self.network, to_limit=True, lower=config.lower)
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
         """Cosines, logits or probabilities."""
-        found = self.pairing.matches(pictures, [task.prompt for task in tasks], self.config.long)
+        found = self.dual_encoder.matches(pictures, [task.prompt for task in tasks], self.config.long)
         return [Score(value=self._value(match.cosine), clauses={"cut": match.cut}) for match in found]
 
     def _value(self, cosine: float) -> float:

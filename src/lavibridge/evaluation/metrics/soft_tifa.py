@@ -10,36 +10,36 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image
 
-from lavibridge.evaluation.base import Score, Scored, Task
-from lavibridge.evaluation.benchmarks.judges import AskingMetric
+from lavibridge.evaluation.base import Score, ScoredTask, Task
+from lavibridge.evaluation.benchmarks.model_metrics import VisualQuestionMetric
+from lavibridge.evaluation.benchmarks.prompt_metadata import metadata_of
 from lavibridge.evaluation.benchmarks.soft_tifa import Atoms, arithmetic_mean, geometric_mean, spellings
 from lavibridge.evaluation.benchmarks.totals import means_by_part
-from lavibridge.evaluation.benchmarks.truth import truth_of
 from lavibridge.evaluation.stats import Estimate
 
 
-class SoftTifa(AskingMetric):
+class SoftTifa(VisualQuestionMetric):
     """Judges a picture by questions with known answers."""
 
     def check(self, tasks: Sequence[Task]) -> None:
         """Every prompt must have questions with answers."""
         for task in tasks:
-            truth_of(task, Atoms, "geneval2")
+            metadata_of(task, Atoms, "geneval2")
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
         """The geometric mean for each picture; `detail` has the probabilities by skill."""
         return [
-            self._score(picture, truth_of(task, Atoms, "geneval2"))
+            self._score(picture, metadata_of(task, Atoms, "geneval2"))
             for picture, task in zip(pictures, tasks, strict=True)
         ]
 
-    def totals(self, scored: Sequence[Scored]) -> Mapping[str, Estimate]:
+    def totals(self, scored: Sequence[ScoredTask]) -> Mapping[str, Estimate]:
         """The mean probability of the right answer by skill."""
         return means_by_part([(each, each.score.detail.get("sure", {})) for each in scored])
 
-    def _score(self, picture: Image.Image, truth: Atoms) -> Score:
-        atoms = truth.atoms
-        sure = self.chat.chances(
+    def _score(self, picture: Image.Image, metadata: Atoms) -> Score:
+        atoms = metadata.atoms
+        sure = self.image_text_model.answer_probabilities(
             picture,
             [f"{atom.question} Answer in one word." for atom in atoms],
             [spellings(atom.answer) for atom in atoms],

@@ -10,31 +10,33 @@ from PIL import Image
 
 from lavibridge.evaluation.base import Score, Task, unscored
 from lavibridge.evaluation.benchmarks.detectors.base import Detector
-from lavibridge.evaluation.benchmarks.judges import DetectingMetric, find_all
-from lavibridge.evaluation.benchmarks.spatial import Relation, spatial_score
-from lavibridge.evaluation.benchmarks.truth import truth_of
+from lavibridge.evaluation.benchmarks.model_metrics import DetectorMetric, detect_objects
+from lavibridge.evaluation.benchmarks.prompt_metadata import metadata_of
+from lavibridge.evaluation.benchmarks.spatial import SpatialRelation, spatial_score
 
 
-class Spatial(DetectingMetric):
+class Spatial(DetectorMetric):
     """Judges where two things lie."""
 
     def check(self, tasks: Sequence[Task]) -> None:
         """Every prompt must state a relation."""
         for task in tasks:
-            truth_of(task, Relation, "compbench")
+            metadata_of(task, SpatialRelation, "compbench")
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
         """The score of each picture; `detail` has the boxes."""
-        relations = [truth_of(task, Relation, "compbench") for task in tasks]
+        relations = [metadata_of(task, SpatialRelation, "compbench") for task in tasks]
         return [
             relation_score(self.detector, picture, relation, self.config.threshold)
             for picture, relation in zip(pictures, relations, strict=True)
         ]
 
 
-def relation_score(detector: Detector, picture: Image.Image, relation: Relation, threshold: float) -> Score:
+def relation_score(
+    detector: Detector, picture: Image.Image, relation: SpatialRelation, threshold: float
+) -> Score:
     """The score of a picture, or why a detector that does not know the things has none."""
-    boxes = find_all(detector, picture, (relation.first, relation.second), threshold)
+    boxes = detect_objects(detector, picture, (relation.first, relation.second), threshold)
     if isinstance(boxes, str):
         return unscored(boxes)
     value = spatial_score(relation, boxes, *picture.size)

@@ -19,18 +19,18 @@ from lavibridge.evaluation.base import Score, Task
 from lavibridge.evaluation.benchmarks.blip import RESIZE, Blip
 from lavibridge.evaluation.benchmarks.cards import with_networks
 from lavibridge.evaluation.benchmarks.detectors.base import find_detector
-from lavibridge.evaluation.benchmarks.truth import Complex, truth_of
+from lavibridge.evaluation.benchmarks.prompt_metadata import Complex, metadata_of
+from lavibridge.evaluation.dual_encoder import DualEncoder
 from lavibridge.evaluation.metrics.b_vqa import phrases_score
-from lavibridge.evaluation.metrics.base import PictureMetric
+from lavibridge.evaluation.metrics.base import ImageMetric
 from lavibridge.evaluation.metrics.spatial import relation_score
-from lavibridge.evaluation.networks import Network
-from lavibridge.evaluation.pairing import Pairing
+from lavibridge.evaluation.networks import PretrainedNetwork
 
 
-class ThreeInOne(PictureMetric):
+class ThreeInOne(ImageMetric):
     """Judges attributes, places and what goes on, each where the prompt is about it."""
 
-    class Config(PictureMetric.Config):
+    class Config(ImageMetric.Config):
         """The options of 3-in-1."""
 
         model: str = "Salesforce/blip-vqa-capfilt-large"
@@ -47,7 +47,7 @@ class ThreeInOne(PictureMetric):
     def __init__(self, config: "ThreeInOne.Config") -> None:
         """Find the three models; ModelError where one is absent."""
         super().__init__(config)
-        self.blip, self.clip = Blip(config.model), Pairing(Network(config.clip))
+        self.blip, self.clip = Blip(config.model), DualEncoder(PretrainedNetwork(config.clip))
         self.detector = find_detector(config.detector)
         self._networks = {
             "model": self.blip.network,
@@ -63,28 +63,28 @@ class ThreeInOne(PictureMetric):
     def check(self, tasks: Sequence[Task]) -> None:
         """Every prompt must be one of the complex category."""
         for task in tasks:
-            truth_of(task, Complex, "compbench")
+            metadata_of(task, Complex, "compbench")
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
         """The mean for each picture; the clauses are its parts."""
-        truths = [truth_of(task, Complex, "compbench") for task in tasks]
-        return [self._score(picture, truth) for picture, truth in zip(pictures, truths, strict=True)]
+        truths = [metadata_of(task, Complex, "compbench") for task in tasks]
+        return [self._score(picture, metadata) for picture, metadata in zip(pictures, truths, strict=True)]
 
     def free(self) -> None:
         """Let go of the three models."""
         for network in self._networks.values():
             network.free()
 
-    def _score(self, picture: Image.Image, truth: Complex) -> Score:
-        parts = {"attributes": phrases_score(self.blip, picture, truth.phrases)}
-        if truth.is_spatial:
+    def _score(self, picture: Image.Image, metadata: Complex) -> Score:
+        parts = {"attributes": phrases_score(self.blip, picture, metadata.phrases)}
+        if metadata.is_spatial:
             parts["spatial"] = Score(value=0.0)
-            if truth.relation is not None:
+            if metadata.relation is not None:
                 parts["spatial"] = relation_score(
-                    self.detector, picture, truth.relation, self.config.threshold
+                    self.detector, picture, metadata.relation, self.config.threshold
                 )
-        if truth.is_action:
-            match = self.clip.matches([picture], [truth.bare], "cut")[0]
+        if metadata.is_action:
+            match = self.clip.matches([picture], [metadata.bare], "cut")[0]
             parts["action"] = Score(value=match.cosine)
         detail = {name: dict(part.detail) for name, part in parts.items() if part.detail}
         lost = next((part for part in parts.values() if part.reason), None)

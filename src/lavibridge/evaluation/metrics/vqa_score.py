@@ -12,15 +12,15 @@ from PIL import Image
 from pydantic import field_validator
 
 from lavibridge.evaluation.base import Score, Task
-from lavibridge.evaluation.benchmarks.judges import AskingMetric
+from lavibridge.evaluation.benchmarks.model_metrics import VisualQuestionMetric
 
 PLACE = "{}"
 
 
-class VqaScore(AskingMetric):
+class VqaScore(VisualQuestionMetric):
     """Judges how well a picture fits its prompt as a whole."""
 
-    class Config(AskingMetric.Config):
+    class Config(VisualQuestionMetric.Config):
         """The options of VQAScore."""
 
         question: str = 'Does this figure show "{}"? Please answer yes or no.'
@@ -41,5 +41,7 @@ class VqaScore(AskingMetric):
         found = []
         for picture, task in zip(pictures, tasks, strict=True):
             question = self.config.question.replace(PLACE, task.prompt)
-            found.append(Score(value=self.chat.chances(picture, [question], [("Yes",)])[0]))
+            found.append(
+                Score(value=self.image_text_model.answer_probabilities(picture, [question], [("Yes",)])[0])
+            )
         return found

@@ -9,7 +9,7 @@ from pydantic import Field
 from lavibridge.core.errors import DataError
 from lavibridge.core.identity import file_hash
 from lavibridge.evaluation.base import Prompt
-from lavibridge.evaluation.benchmarks import reading
+from lavibridge.evaluation.benchmarks import compbench
 from lavibridge.evaluation.benchmarks.numeracy import read_things
 from lavibridge.evaluation.files import find_file, read_lines
 from lavibridge.evaluation.prompts.base import PromptSource
@@ -30,9 +30,9 @@ class CompBenchPrompts(PromptSource):
         """The folder with `color_val.txt`, `complex_val_spatial.txt`, `new_objects.txt` and so on."""
         categories: tuple[Category, ...] = Field(default=ALL, min_length=1)
         """Which of them; the files of others may be absent."""
-        readings: str | None = None
-        """A JSON file with phrases, objects and words without adjectives (benchmarks/reading.py), for prompts
-        that should not be read by their words alone."""
+        parses: str | None = None
+        """A JSON file with another parser's phrases and objects by prompt (benchmarks/compbench.py). Closed
+        word lists parse the prompts that it lacks."""
 
     config: "CompBenchPrompts.Config"
 
@@ -41,12 +41,12 @@ class CompBenchPrompts(PromptSource):
         super().__init__(config)
         self.folder = find_file(config.path, "T2I-CompBench's folder of prompts", WHERE)
         self._files: list[Path] = []
-        self._readings: dict[str, reading.Reading] = {}
-        if config.readings is not None:
+        self._parses: dict[str, compbench.Parse] = {}
+        if config.parses is not None:
             path = find_file(
-                config.readings, "the readings of T2I-CompBench's prompts", "a parser such as spaCy"
+                config.parses, "the readings of T2I-CompBench's prompts", "a parser such as spaCy"
             )
-            self._readings = reading.load_readings(path)
+            self._parses = compbench.load_parses(path)
             self._files.append(path)
         self._prompts = {str(category): self._read(category) for category in config.categories}
 
@@ -65,31 +65,32 @@ class CompBenchPrompts(PromptSource):
 
     def _read(self, category: Category) -> list[Prompt]:
         name = f"{category.replace('-', '_')}_val.txt"
-        lines, truth = self._lines(name), self._reader(category)
+        lines, parse = self._lines(name), self._parser(category)
         found: list[Prompt] = []
         for number, line in enumerate(lines):
             try:
-                found.append(Prompt(category=category, text=line, truth=truth(line), name=f"{number:06d}"))
+                found.append(Prompt(category=category, text=line, metadata=parse(line), name=f"{number:06d}"))
             except ValueError as error:
                 raise DataError(f"{self.folder / name}: line {number + 1}: '{line[:80]}' {error}") from None
         return found
 
-    def _reader(self, category: Category) -> Callable[[str], object]:
+    def _parser(self, category: Category) -> Callable[[str], object]:
         """What reads a category's prompts; it raises ValueError for one that promises nothing."""
         if category == "non-spatial":
             return lambda prompt: None
         if category == "spatial":
-            return lambda prompt: reading.require_relation(prompt, self._reading(prompt))
+            return lambda prompt: compbench.require_relation(prompt, self._parse(prompt))
         if category == "numeracy":
             things = self._things()
-            return lambda prompt: reading.require_counts(prompt, things)
+            return lambda prompt: compbench.require_counts(prompt, things)
         if category == "complex":
-            lists = [{reading.key(line) for line in self._lines(f"complex_val_{part}.txt")} for part in PARTS]
-            return lambda prompt: reading.read_complex(prompt, self._reading(prompt), *lists)
-        return lambda prompt: reading.read_phrases(prompt, self._reading(prompt))
+            files = [self._lines(f"complex_val_{part}.txt") for part in PARTS]
+            lists = [{compbench.key(line) for line in lines} for lines in files]
+            return lambda prompt: compbench.read_complex(prompt, self._parse(prompt), *lists)
+        return lambda prompt: compbench.read_phrases(prompt, self._parse(prompt))
 
-    def _reading(self, prompt: str) -> reading.Reading:
-        return self._readings.get(prompt, reading.Reading())
+    def _parse(self, prompt: str) -> compbench.Parse:
+        return self._parses.get(prompt, compbench.Parse())
 
     def _things(self) -> dict[str, str]:
         path = self._file("new_objects.txt")

@@ -8,7 +8,7 @@ from typing import Any
 from lavibridge.core.errors import DataError
 from lavibridge.core.identity import file_hash
 from lavibridge.evaluation.base import Prompt
-from lavibridge.evaluation.benchmarks.dsg import Question, Questions
+from lavibridge.evaluation.benchmarks.dsg import Question, QuestionGraph
 from lavibridge.evaluation.files import find_file
 from lavibridge.evaluation.prompts.base import PromptSource
 
@@ -48,7 +48,7 @@ class DpgPrompts(PromptSource):
             Prompt(
                 category=CATEGORY,
                 text=text,
-                truth=Questions(questions=tuple(questions[name]), opens_file=place == 0),
+                metadata=QuestionGraph(questions=tuple(questions[name]), opens_file=place == 0),
                 name=name,
             )
             for place, (name, text) in enumerate(texts.items())

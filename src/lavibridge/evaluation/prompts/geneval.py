@@ -32,11 +32,11 @@ class GenEvalPrompts(PromptSource):
         self._prompts: dict[str, list[Prompt]] = {}
         for number, record in enumerate(read_objects(self.file, ("tag", "prompt", "include"))):
             try:
-                truth = read_requirements(record)
+                metadata = read_requirements(record)
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"{self.file}: line {number + 1}: {error}") from None
             category, text = str(record["tag"]), str(record["prompt"])
-            found = Prompt(category=category, text=text, truth=truth, name=f"{number:05d}")
+            found = Prompt(category=category, text=text, metadata=metadata, name=f"{number:05d}")
             self._prompts.setdefault(category, []).append(found)
 
     @property

@@ -33,9 +33,9 @@ class GenEval2Prompts(PromptSource):
         self.file = find_file(config.path, "GenEval 2's file of prompts", WHERE)
         self._prompts: dict[int, list[Prompt]] = {}
         for number, record in enumerate(read_objects(self.file, KEYS)):
-            count, truth = record["atom_count"], _atoms(record, self.file, number + 1)
+            count, metadata = record["atom_count"], _atoms(record, self.file, number + 1)
             found = Prompt(
-                category=f"{count} atoms", text=str(record["prompt"]), truth=truth, name=f"{number:05d}"
+                category=f"{count} atoms", text=str(record["prompt"]), metadata=metadata, name=f"{number:05d}"
             )
             self._prompts.setdefault(count, []).append(found)
 

@@ -58,7 +58,7 @@ class WorldPrompts(PromptSource):
             pairs = captions.prompts(category, count if limit is None else min(limit, count))
         except ValueError as error:
             raise DataError(str(error)) from None
-        return [Prompt(category=category, text=self._said(pair), truth=pair.spec) for pair in pairs]
+        return [Prompt(category=category, text=self._said(pair), metadata=pair.spec) for pair in pairs]
 
     def card(self) -> dict[str, Any]:
         """How they are said, where that is at length."""

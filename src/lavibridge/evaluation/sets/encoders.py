@@ -21,7 +21,7 @@ from lavibridge.core.device import pick_device
 from lavibridge.core.errors import ModelError
 from lavibridge.core.identity import file_hash
 from lavibridge.core.paths import at_home
-from lavibridge.evaluation.networks import Network, picture_features
+from lavibridge.evaluation.networks import PretrainedNetwork, image_features
 from lavibridge.evaluation.sets.features import Extractor, Features
 from lavibridge.evaluation.sets.inception import SIDE, InceptionV3, load_inception
 from lavibridge.evaluation.sets.resize import Rule, resize
@@ -82,7 +82,7 @@ class ModelExtractor(Extractor):
     """The pooled features of an image model."""
 
     def __init__(self, source: str, rule: Resize) -> None:
-        self.network, self.rule = Network(source), rule
+        self.network, self.rule = PretrainedNetwork(source), rule
 
     def card(self) -> dict[str, Any]:
         """The model and the rule."""
@@ -91,7 +91,7 @@ class ModelExtractor(Extractor):
     def features(self, pictures: Sequence[Image.Image]) -> Features:
         """Rows of the model's width."""
         with torch.no_grad():
-            found = picture_features(self.network, self._pixels(pictures))
+            found = image_features(self.network, self._pixels(pictures))
         return found.double().cpu().numpy()
 
     def free(self) -> None:

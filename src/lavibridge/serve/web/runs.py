@@ -9,7 +9,7 @@ from typing import Any
 
 from lavibridge.core.errors import RunError
 from lavibridge.report.evaluations import find_evaluations
-from lavibridge.report.records import RunRecord, read_run
+from lavibridge.report.run_record import RunRecord, read_run
 
 MOST_POINTS = 400
 """Points of a curve."""

@@ -16,7 +16,7 @@ from PIL import Image
 from lavibridge.core import registry
 from lavibridge.core.sources import read_model_json
 from lavibridge.evaluation.benchmarks.boxes import Box
-from lavibridge.evaluation.networks import Network
+from lavibridge.evaluation.networks import PretrainedNetwork
 
 ROOM = "evaluation.benchmarks.detectors"
 
@@ -29,17 +29,17 @@ class Detector(ABC):
 
     def __init__(self, source: str, revision: str | None = None) -> None:
         """Find the model; weights are loaded when first used."""
-        self.network = Network(source, self.model_class, revision)
+        self.network = PretrainedNetwork(source, self.model_class, revision)
 
     @classmethod
     @abstractmethod
-    def reads(cls, config: Mapping[str, Any]) -> bool:
+    def supports(cls, config: Mapping[str, Any]) -> bool:
         """Whether a model with this config.json is of this kind."""
 
     @classmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:
         """Whether the model at `source` is of this kind."""
-        return cls.reads(read_model_json(source, "config.json", revision) or {})
+        return cls.supports(read_model_json(source, "config.json", revision) or {})
 
     def unknown(self, names: Sequence[str]) -> list[str]:
         """Those of the names that it cannot find, whatever is in the picture."""
@@ -65,7 +65,7 @@ def find_detector(source: str) -> Detector:
     return found
 
 
-def box_of(name: str, score: float, corners: Sequence[float]) -> Box:
+def make_box(name: str, score: float, corners: Sequence[float]) -> Box:
     """A box from its left, top, right and bottom."""
     left, top, right, bottom = corners
     return Box(name=name, score=score, left=left, top=top, right=right, bottom=bottom)

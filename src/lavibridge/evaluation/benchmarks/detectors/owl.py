@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from lavibridge.evaluation.benchmarks.boxes import Box
-from lavibridge.evaluation.benchmarks.detectors.base import Detector, box_of
+from lavibridge.evaluation.benchmarks.detectors.base import Detector, make_box
 
 
 class OwlDetector(Detector):
@@ -18,7 +18,7 @@ class OwlDetector(Detector):
     model_class = "AutoModelForZeroShotObjectDetection"
 
     @classmethod
-    def reads(cls, config: Mapping[str, Any]) -> bool:
+    def supports(cls, config: Mapping[str, Any]) -> bool:
         """OWL-ViT and OWLv2."""
         return config.get("model_type") in ("owlvit", "owlv2")
 
@@ -40,4 +40,4 @@ class OwlDetector(Detector):
             output, threshold=threshold, target_sizes=[(picture.height, picture.width)]
         )[0]
         rows = zip(found["scores"].tolist(), found["labels"].tolist(), found["boxes"].tolist(), strict=True)
-        return [box_of(names[label], score, corners) for score, label, corners in rows]
+        return [make_box(names[label], score, corners) for score, label, corners in rows]

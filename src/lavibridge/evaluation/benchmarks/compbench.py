@@ -1,0 +1,87 @@
+"""What T2I-CompBench's prompts promise: read from their words, or from a file of another parser's parse.
+
+Where the published script's own reading is wanted, the file holds that of spaCy, by prompt:
+
+    {"The red hat was on top of the brown coat rack.":
+        {"phrases": ["The red hat", "the brown coat rack"], "objects": ["hat", "coat"],
+         "without_adjectives": "The hat was on top of the coat rack ."}}
+"""
+
+from collections.abc import Mapping, Set
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import Field
+
+from lavibridge.core.config import Config, validate
+from lavibridge.core.errors import DataError, RecipeError
+from lavibridge.core.files import read_json
+from lavibridge.evaluation.benchmarks.numeracy import Counts, read_counts
+from lavibridge.evaluation.benchmarks.phrases import noun_phrases, without_adjectives
+from lavibridge.evaluation.benchmarks.prompt_metadata import Complex, Phrases
+from lavibridge.evaluation.benchmarks.spatial import SpatialRelation, read_relation
+
+
+class Parse(Config):
+    """How a prompt is read, where not by its words alone."""
+
+    phrases: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Its noun phrases."""
+    objects: tuple[str, str] | None = None
+    """The two things of its relation."""
+    without_adjectives: str | None = None
+    """Its words that are no adjectives."""
+
+
+def load_parses(path: Path) -> dict[str, Parse]:
+    """The readings in a JSON file, by prompt; DataError says what is wrong with it."""
+    found = read_json(path)
+    if not isinstance(found, dict) or any(not isinstance(each, dict) for each in found.values()):
+        raise DataError(f"{path} should hold an object of objects, by prompt")
+    try:
+        return {prompt: validate(Parse, each, f"'{prompt[:60]}'") for prompt, each in found.items()}
+    except RecipeError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def read_phrases(prompt: str, parse: Parse) -> Phrases:
+    """What each picture of the prompt should show; ValueError where there is nothing."""
+    found = parse.phrases or noun_phrases(prompt)
+    if not found:
+        raise ValueError("holds no noun phrase; a file of `readings` may name some")
+    return Phrases(phrases=found)
+
+
+def require_relation(prompt: str, parse: Parse) -> SpatialRelation:
+    """The relation that the prompt states; ValueError where there is none."""
+    found = read_relation(prompt)
+    if found is None:
+        raise ValueError("states no relation, such as 'on the left of', between two things")
+    if parse.objects is None:
+        return found
+    return replace(found, first=parse.objects[0], second=parse.objects[1])
+
+
+def require_counts(prompt: str, things: Mapping[str, str]) -> Counts:
+    """How often things are asked for; ValueError where none is."""
+    found = read_counts(prompt, things)
+    if not found.things:
+        raise ValueError("counts nothing that new_objects.txt lists")
+    return found
+
+
+def read_complex(prompt: str, parse: Parse, spatial: Set[str], action: Set[str]) -> Complex:
+    """All that a prompt of the complex category promises, given the lists of those that are only the one."""
+    related = read_relation(prompt) is not None
+    return Complex(
+        phrases=read_phrases(prompt, parse).phrases,
+        relation=require_relation(prompt, parse) if related else None,
+        bare=parse.without_adjectives or without_adjectives(prompt),
+        is_spatial=key(prompt) in spatial or key(prompt) not in action,
+        is_action=key(prompt) not in spatial,
+    )
+
+
+def key(prompt: str) -> str:
+    """A prompt as the lists of the complex category are compared: small letters up to the first full stop."""
+    return prompt.split(".")[0].strip().lower()

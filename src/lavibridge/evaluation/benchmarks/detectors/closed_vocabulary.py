@@ -1,0 +1,89 @@
+"""Detectors that know a list of classes (DETR, RT-DETR, YOLOS, ...), and what their classes are called.
+
+Benchmarks and models do not call all things the same: a name is looked up as it is, then by its other names.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+
+from lavibridge.evaluation.benchmarks.boxes import Box
+from lavibridge.evaluation.benchmarks.detectors.base import Detector, make_box
+
+OPEN_VOCABULARY = ("owlvit", "owlv2", "grounding-dino", "mm-grounding-dino", "omdet-turbo")
+"""Types of models that find what they are asked for in words."""
+
+OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+    "boy": ("person",),
+    "girl": ("person",),
+    "man": ("person",),
+    "woman": ("person",),
+    "ship": ("boat",),
+    "goldfish": ("fish",),
+    "painting": ("picture",),
+    "television": ("tv", "tvmonitor"),
+    "tv": ("tvmonitor",),
+    "couch": ("sofa",),
+    "sofa": ("couch",),
+    "airplane": ("aeroplane",),
+    "motorcycle": ("motorbike",),
+    "computer mouse": ("mouse",),
+    "computer keyboard": ("keyboard",),
+    "tv remote": ("remote",),
+}
+"""How T2I-CompBench's and GenEval's things are called in the lists that detectors are trained on."""
+
+
+class ClosedVocabularyDetector(Detector):
+    """A detector of the classes in its config.json."""
+
+    model_class = "AutoModelForObjectDetection"
+
+    @classmethod
+    def supports(cls, config: Mapping[str, Any]) -> bool:
+        """Models of object detection that take no words."""
+        architecture = (config.get("architectures") or [""])[0]
+        return architecture.endswith("ForObjectDetection") and config.get("model_type") not in OPEN_VOCABULARY
+
+    def unknown(self, names: Sequence[str]) -> list[str]:
+        """Names that are in its list under no name."""
+        return unknown_classes(self.network.config, names)
+
+    def _find(self, picture: Image.Image, names: list[str], threshold: float) -> list[Box]:
+        network = self.network
+        inputs = network.processor(images=[picture], return_tensors="pt").to(network.device)
+        found = network.processor.post_process_object_detection(
+            network.model(**inputs), threshold=threshold, target_sizes=[(picture.height, picture.width)]
+        )[0]
+        rows = list(
+            zip(found["scores"].tolist(), found["labels"].tolist(), found["boxes"].tolist(), strict=True)
+        )
+        return [
+            make_box(name, score, corners)
+            for name, number in class_ids(network.config, names).items()
+            for score, label, corners in rows
+            if label == number
+        ]
+
+
+def class_ids(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, int]:
+    """The number of the class of a config.json that stands for each name, where one does."""
+    numbers = {_plain(str(label)): int(number) for number, label in config.get("id2label", {}).items()}
+    found: dict[str, int] = {}
+    for name in names:
+        spelled = [_plain(each) for each in (name, *OTHER_NAMES.get(name, ()))]
+        number = next((numbers[each] for each in spelled if each in numbers), None)
+        if number is not None:
+            found[name] = number
+    return found
+
+
+def unknown_classes(config: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """The names that no class of a config.json stands for."""
+    known = class_ids(config, names)
+    return [name for name in names if name not in known]
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace(" ", "").replace("_", "").replace("-", "")

@@ -1,0 +1,60 @@
+"""Grounding DINO: a detector that is asked with one sentence, "cat. red sofa.", and points at its words.
+
+    score of a name = the highest probability of a box over the tokens of the name
+
+Liu et al. 2023, arXiv 2303.05499.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from lavibridge.core.errors import ModelError
+from lavibridge.evaluation.benchmarks.boxes import Box
+from lavibridge.evaluation.benchmarks.detectors.base import Detector, make_box
+
+
+class GroundingDinoDetector(Detector):
+    """A network that finds the words of a sentence in the picture."""
+
+    model_class = "AutoModelForZeroShotObjectDetection"
+
+    @classmethod
+    def supports(cls, config: Mapping[str, Any]) -> bool:
+        """Grounding DINO and MM Grounding DINO."""
+        return config.get("model_type") in ("grounding-dino", "mm-grounding-dino")
+
+    def _find(self, picture: Image.Image, names: list[str], threshold: float) -> list[Box]:
+        network = self.network
+        sentence, spans = sentence_of(names)
+        words = network.tokenizer(sentence, return_tensors="pt", return_offsets_mapping=True)
+        offsets = words.pop("offset_mapping")[0].tolist()
+        if len(offsets) > network.model.config.max_text_len:
+            raise ModelError(f"'{network.source}' reads sentences shorter than that of {len(names)} names")
+        pixels = network.processor(images=[picture], return_tensors="pt")
+        output = network.model(**words.to(network.device), **pixels.to(network.device))
+        probabilities = output.logits[0].sigmoid()
+        scores = torch.stack([probabilities[:, tokens_in(offsets, *span)].amax(-1) for span in spans], dim=-1)
+        best, labels = scores.max(-1)
+        x, y, width, height = output.pred_boxes[0].unbind(-1)
+        corners = torch.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], dim=-1)
+        corners = corners * corners.new_tensor([picture.width, picture.height] * 2)
+        rows = zip(best.tolist(), labels.tolist(), corners.tolist(), strict=True)
+        return [make_box(names[label], score, each) for score, label, each in rows if score > threshold]
+
+
+def sentence_of(names: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
+    """The sentence that asks for all names, and the characters that each takes in it."""
+    sentence, spans = "", []
+    for name in names:
+        plain = name.lower().replace(".", " ").strip()
+        spans.append((len(sentence), len(sentence) + len(plain)))
+        sentence += f"{plain}. "
+    return sentence.strip(), spans
+
+
+def tokens_in(offsets: Sequence[Sequence[int]], start: int, end: int) -> list[int]:
+    """The tokens that have characters between `start` and `end`."""
+    return [i for i, (left, right) in enumerate(offsets) if left < end and right > start]

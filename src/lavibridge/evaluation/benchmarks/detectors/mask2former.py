@@ -1,0 +1,66 @@
+"""Mask2Former: every thing with the pixels that it covers. GenEval's published detector is of this kind.
+
+The box of a thing is the smallest one around its pixels; its score is that of the class times how sure the
+network is of these pixels (Cheng et al. 2022, arXiv 2112.01527).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+from PIL import Image
+
+from lavibridge.evaluation.benchmarks.boxes import Box
+from lavibridge.evaluation.benchmarks.detectors.base import Detector
+from lavibridge.evaluation.benchmarks.detectors.closed_vocabulary import class_ids, unknown_classes
+
+
+class Mask2FormerDetector(Detector):
+    """A network that tells instances of the classes in its config.json apart, pixel by pixel."""
+
+    model_class = "Mask2FormerForUniversalSegmentation"
+
+    @classmethod
+    def supports(cls, config: Mapping[str, Any]) -> bool:
+        """Mask2Former."""
+        return config.get("model_type") == "mask2former"
+
+    def unknown(self, names: Sequence[str]) -> list[str]:
+        """Names that are in its list under no name."""
+        return unknown_classes(self.network.config, names)
+
+    def _find(self, picture: Image.Image, names: list[str], threshold: float) -> list[Box]:
+        network = self.network
+        inputs = network.processor(images=[picture], return_tensors="pt").to(network.device)
+        seen = network.model(**inputs)
+        seen.class_queries_logits = seen.class_queries_logits.cpu()  # where what follows makes its maps
+        seen.masks_queries_logits = seen.masks_queries_logits.cpu()
+        found = network.processor.post_process_instance_segmentation(
+            seen,
+            threshold=threshold,
+            target_sizes=[(picture.height, picture.width)],
+            return_binary_maps=True,
+        )[0]
+        numbers = class_ids(network.config, names)
+        boxes: list[Box] = []
+        for i, segment in enumerate(found["segments_info"]):
+            called = [name for name, number in numbers.items() if number == segment["label_id"]]
+            if called and segment["score"] > threshold:
+                mask = found["segmentation"][i].numpy() > 0
+                boxes += [bounding_box(mask, name, segment["score"]) for name in called]
+        return boxes
+
+
+def bounding_box(mask: Bool[np.ndarray, "height width"], name: str, score: float) -> Box:
+    """The smallest box around the pixels of a mask, of which there must be one."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return Box(
+        name=name,
+        score=score,
+        left=float(columns[0]),
+        top=float(rows[0]),
+        right=float(columns[-1] + 1),
+        bottom=float(rows[-1] + 1),
+        mask=mask,
+    )

@@ -1,0 +1,156 @@
+"""Texts and pictures under a model that pairs them (CLIP, SigLIP): tokens, what is cut off, and cosines.
+
+    ids <= limit      one row of tokens
+    longer            `cut`: the first `limit` of them      `segments`: sentences packed into rows that fit
+
+Segments follow the idea of LongAlign's Denscore (Liu et al. 2024, arXiv 2410.11817): a long prompt's score is
+the mean over its segments, so that its tail counts as well.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from lavibridge.core.errors import ModelError
+from lavibridge.evaluation.metrics.base import ImageMetric
+from lavibridge.evaluation.networks import PretrainedNetwork, image_features, text_features
+
+LongPrompts = Literal["cut", "segments"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptMatch:
+    """How well a picture fits a prompt."""
+
+    cosine: float
+    cut: float
+    """Share of the prompt's own tokens that the model was not shown."""
+
+
+class DualEncoder:
+    """A model that embeds pictures and texts side by side."""
+
+    def __init__(self, network: PretrainedNetwork, to_limit: bool = False, lower: bool = False) -> None:
+        """`to_limit` pads every text to the limit, as SigLIP was trained; ModelError for no such model."""
+        if "text_config" not in network.config or "vision_config" not in network.config:
+            raise ModelError(
+                f"'{network.source}' does not pair texts with pictures: a CLIP or SigLIP model is needed"
+            )
+        self.network, self.to_limit, self.lower = network, to_limit, lower
+
+    @property
+    def limit(self) -> int:
+        """Tokens that a text may have, its begin and end included."""
+        described = self.network.config["text_config"].get("max_position_embeddings")
+        return (
+            int(described)
+            if described
+            else int(self.network.model.config.text_config.max_position_embeddings)
+        )
+
+    def matches(
+        self, pictures: Sequence[Image.Image], prompts: Sequence[str], long: LongPrompts
+    ) -> list[PromptMatch]:
+        """The match of each picture with its own prompt."""
+        seen = self.pictures(pictures)
+        rows, owners, cut = [], [], []
+        for place, prompt in enumerate(prompts):
+            parts = self.segments(prompt) if long == "segments" else [prompt]
+            rows += parts
+            owners += [place] * len(parts)
+            cut.append(0.0 if long == "segments" else self.share_cut(prompt))
+        cosines = (seen[owners] * self.texts(rows)).sum(dim=1).cpu()
+        means = torch.zeros(len(prompts)).index_add_(0, torch.tensor(owners), cosines)
+        counts = torch.bincount(torch.tensor(owners), minlength=len(prompts))
+        return [
+            PromptMatch(cosine=float(value), cut=share)
+            for value, share in zip(means / counts, cut, strict=True)
+        ]
+
+    def pictures(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "picture width"]:
+        """Embeddings of length 1."""
+        with torch.no_grad():
+            return functional.normalize(image_features(self.network, self.network.pixels(pictures)), dim=-1)
+
+    def texts(self, texts: Sequence[str]) -> Float[Tensor, "text width"]:
+        """Embeddings of length 1; what is longer than the limit is cut."""
+        tokens = self.network.tokenizer(
+            [self._said(text) for text in texts],
+            padding="max_length" if self.to_limit else True,
+            truncation=True,
+            max_length=self.limit,
+            return_tensors="pt",
+        ).to(self.network.device)
+        # SigLIP reads its padding: it was trained without a mask.
+        given: Mapping[str, Tensor] = {"input_ids": tokens["input_ids"]} if self.to_limit else {**tokens}
+        with torch.no_grad():
+            return functional.normalize(text_features(self.network, given), dim=-1)
+
+    def share_cut(self, prompt: str) -> float:
+        """The share of a prompt's own tokens beyond the limit."""
+        own = self._length(prompt)
+        room = self.limit - self._frame()
+        return max(0, own - room) / own if own else 0.0
+
+    def segments(self, prompt: str) -> list[str]:
+        """The prompt's sentences, joined while they fit together; what fits nowhere is cut between words."""
+        room = self.limit - self._frame()
+        found: list[str] = []
+        for piece in self._pieces(prompt, room):
+            joined = f"{found[-1]} {piece}" if found else piece
+            if found and self._length(joined) <= room:
+                found[-1] = joined
+            else:
+                found.append(piece)
+        return found or [prompt]
+
+    def _pieces(self, prompt: str, room: int) -> list[str]:
+        pieces: list[str] = []
+        for sentence in re.split(r"(?<=[.!?;])\s+|\n+", prompt.strip()):
+            pieces += [sentence] if self._length(sentence) <= room else sentence.split()
+        return [piece for piece in pieces if piece]
+
+    def _length(self, text: str) -> int:
+        ids = self.network.tokenizer(self._said(text), add_special_tokens=False, verbose=False)["input_ids"]
+        return len(ids)
+
+    def _frame(self) -> int:
+        return len(self.network.tokenizer("")["input_ids"])
+
+    def _said(self, text: str) -> str:
+        return text.lower() if self.lower else text
+
+
+class DualEncoderMetric(ImageMetric):
+    """Base of the metrics that ask such a model."""
+
+    class Config(ImageMetric.Config):
+        """The options of a metric that asks a model of pictures and texts."""
+
+        model: str
+        """A folder, a shipped model (`mini-clip`) or a hub id."""
+
+    config: "DualEncoderMetric.Config"
+
+    def __init__(self, config: "DualEncoderMetric.Config") -> None:
+        """Find the model; ModelError where there is none, or where it pairs nothing."""
+        super().__init__(config)
+        self.network = PretrainedNetwork(config.model)
+        self.dual_encoder = DualEncoder(self.network)
+
+    def card(self) -> dict[str, Any]:
+        """The model beside the options."""
+        card = super().card()
+        options = {key: value for key, value in card["options"].items() if key != "model"}
+        return {**card, "options": options, "model": self.network.card(), "resize": "the model's own"}
+
+    def free(self) -> None:
+        """Let go of the weights."""
+        self.network.free()

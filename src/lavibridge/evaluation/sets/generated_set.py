@@ -1,0 +1,112 @@
+"""Measures the set of drawn pictures, with an interval over prompts.
+
+    low, high = value -+ t s,   s^2 = (g - 1) / g sum over groups of (value without the group - their mean)^2
+
+The delete-a-group jackknife with g = 20 groups of prompts (Quenouille 1956, Biometrika 43; Kott 2001, J. Off.
+Stat. 17), t of g - 1 degrees of freedom. A bootstrap would draw pictures twice, and distances between sets
+take that for a lack of variety. The interval is that of the drawn set; the reference is taken as it is.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lavibridge.core.errors import DataError
+from lavibridge.core.log import progress
+from lavibridge.evaluation.base import Task
+from lavibridge.evaluation.draw import read_drawn
+from lavibridge.evaluation.metrics.base import MIN_IMAGES, SetMetric
+from lavibridge.evaluation.records import Key, Record
+from lavibridge.evaluation.sets.features import Features, Reference
+from lavibridge.evaluation.sets.reference import extract, open_reference
+from lavibridge.evaluation.stats import Estimate
+
+GROUPS = 20
+T95 = 2.093024054408263
+"""The 97.5th percentile of Student's t with 19 degrees of freedom."""
+
+
+class GeneratedSet:
+    """The drawn pictures of an evaluation, whose features metrics with one extractor share."""
+
+    def __init__(self, tasks: Sequence[Task], records: Mapping[Key, Record], out: Path) -> None:
+        self.tasks, self.records, self.out = tasks, records, out
+        self._made: dict[str, tuple[Features, Reference]] = {}
+
+    def measure(self, metric: SetMetric) -> dict[str, Any]:
+        """The metric's card and figures for the pictures that it judges."""
+        judged = [task for task in self.tasks if metric.applies_to(task.category)]
+        mine = [task for task in judged if not self.records[task.key].undrawn]
+        reasons = Counter(reason for task in judged if (reason := self.records[task.key].undrawn))
+        left_out = {"unscored": {f"not drawn: {reason}": n for reason, n in reasons.most_common()}}
+        if len(mine) < MIN_IMAGES:
+            return {"card": metric.card(), "unit": metric.unit, "totals": {}, **left_out}
+        drawn, reference = self._features(metric, mine)
+        prompts = [f"{task.category}/{task.prompt}" for task in mine]
+        found = jackknife(metric.against(reference), drawn, prompts, metric.name)
+        card = {**metric.card(), **reference.card}
+        totals = {name: _within(metric.bounds, value).record() for name, value in found.items()}
+        found_all = {"card": card, "unit": metric.unit, "totals": totals}
+        return {**found_all, **left_out} if reasons else found_all
+
+    def _features(self, metric: SetMetric, tasks: Sequence[Task]) -> tuple[Features, Reference]:
+        extractor, source = metric.extractor, metric.config.reference
+        key = json.dumps([extractor.card(), source, metric.config.categories], sort_keys=True)
+        if key not in self._made:
+            reference = open_reference(source, extractor, tasks)
+            pictures: Iterator[Image.Image] = (read_drawn(self.out, self.records[task.key]) for task in tasks)
+            drawn = extract(extractor, pictures, len(tasks), "drawn")
+            metric.free()
+            _check_width(metric.name, drawn, reference)
+            self._made[key] = drawn, reference
+        return self._made[key]
+
+
+def _within(bounds: tuple[float, float], value: Estimate) -> Estimate:
+    low, high = (
+        bound if math.isnan(bound) else min(max(bound, bounds[0]), bounds[1])
+        for bound in (value.low, value.high)
+    )
+    return replace(value, low=low, high=high)
+
+
+def _check_width(name: str, drawn: Features, reference: Reference) -> None:
+    width = reference.width
+    if width != drawn.shape[1]:
+        raise DataError(
+            f"reference: its features are {width} wide, those of '{name}' {drawn.shape[1]}: they are of "
+            "another network"
+        )
+
+
+def jackknife(
+    measure: Callable[[Features], dict[str, float]], drawn: Features, prompts: Sequence[str], what: str
+) -> dict[str, Estimate]:
+    """The figures of all rows, each with its interval; none where there are fewer prompts than groups."""
+    places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+    group = np.array([places[prompt] % GROUPS for prompt in prompts])
+    whole = measure(drawn)
+    if len(places) < GROUPS:
+        return {
+            name: Estimate(n=len(drawn), mean=value, low=math.nan, high=math.nan)
+            for name, value in whole.items()
+        }
+    without = []
+    with progress("groups") as bar:
+        shown = bar.add_task(f"interval of {what}", total=GROUPS, status="")
+        for left_out in range(GROUPS):
+            without.append(measure(drawn[group != left_out]))
+            bar.advance(shown)
+    found = {}
+    for name, value in whole.items():
+        values = np.array([each[name] for each in without])
+        reach = T95 * math.sqrt((GROUPS - 1) / GROUPS * float(((values - values.mean()) ** 2).sum()))
+        found[name] = Estimate(n=len(drawn), mean=value, low=value - reach, high=value + reach)
+    return found

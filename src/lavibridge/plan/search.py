@@ -1,0 +1,120 @@
+"""What to change when a run does not fit: the fastest choice of batch, checkpointing and frozen formats.
+
+Pictures per step stay as the recipe has them: a smaller batch means more passes. Memory and work
+of a pass grow linearly with the batch, so two metered batches are enough.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lavibridge.plan.devices import Device
+from lavibridge.plan.estimate import CostEstimate, estimate_costs
+from lavibridge.plan.meta_model import build_meta_bridge, with_changes
+from lavibridge.plan.meter import Operation
+from lavibridge.recipes.recipe import Recipe
+
+SHARE = 0.92
+"""Share of a device's memory that a run may plan with; the rest goes to the driver and to gaps."""
+HALVED = {"language": {"dtype": "bfloat16"}, "vision": {"dtype": "bfloat16"}}
+Changes = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """A way to run the recipe on a device."""
+
+    settings: tuple[str, ...]
+    """What to add to the command line."""
+    batch: int
+    accumulate: int
+    memory: int
+    """Bytes at the worst moment."""
+    seconds: float
+    """Of a step."""
+
+
+def search_configurations(
+    recipe: Recipe, device: Device, tokens: int | None, tick: Callable[[], None]
+) -> list[Configuration]:
+    """Ways that fit, the fastest first, without those that change more and gain nothing.
+
+    ``tick`` hears of each that was looked at.
+    """
+    found = []
+    for changes in variants(recipe):
+        best = _best(recipe, changes, device, tokens)
+        found += [] if best is None else [best]
+        tick()
+    kept: list[Configuration] = []
+    for each in sorted(found, key=lambda each: each.seconds):
+        if not any(set(faster.settings) <= set(each.settings) for faster in kept):
+            kept.append(each)
+    return kept
+
+
+def variants(recipe: Recipe) -> list[Changes]:
+    """The recipe as it is, with checkpointing, with frozen weights in 16 and in 4 bits."""
+    kept: list[Changes] = [{}]
+    is_single = any(
+        section.model_dump()["dtype"] == "float32" for section in (recipe.language, recipe.vision)
+    )
+    if recipe.training.precision == "bfloat16" and is_single:
+        kept.append(HALVED)
+    if recipe.language.model_dump()["quantize"] is None:
+        kept.append({**kept[-1], "language": {**kept[-1].get("language", {}), "quantize": "4bit"}})
+    if recipe.training.checkpointing:
+        return kept
+    return [*kept, *({**each, "training": {"checkpointing": True}} for each in kept)]
+
+
+def _best(recipe: Recipe, changes: Changes, device: Device, tokens: int | None) -> Configuration | None:
+    """The largest batch of a variant that fits, as the pictures of a step divide."""
+    variant = with_changes(recipe, changes)
+    bridge = build_meta_bridge(variant)
+    one, two = (estimate_costs(variant, bridge, batch, tokens, device.type) for batch in (1, 2))
+    settings = recipe.training
+    pictures = settings.batch * settings.accumulate
+    for batch in range(pictures, 0, -1):
+        if pictures % batch:
+            continue
+        memory = one.memory.total + (batch - 1) * (two.memory.total - one.memory.total)
+        if memory <= SHARE * device.memory:
+            passes = pictures // batch
+            sized = with_changes(variant, {"training": {"batch": batch, "accumulate": passes}})
+            seconds = scaled(one, two, batch).step_seconds(sized, device)
+            said = _said({**changes, "training": {**changes.get("training", {}), **_sizes(recipe, batch)}})
+            return Configuration(
+                settings=said, batch=batch, accumulate=passes, memory=memory, seconds=seconds
+            )
+    return None
+
+
+def scaled(one: CostEstimate, two: CostEstimate, batch: int) -> CostEstimate:
+    """The costs of a larger batch, from those of 1 and of 2."""
+    operations = tuple(
+        Operation(a.part, _line(a.flops, b.flops, batch), _line(a.traffic, b.traffic, batch), a.is_half)
+        for a, b in zip(one.training.operations, two.training.operations, strict=True)
+    )
+    peak = _line(one.training.peak, two.training.peak, batch)
+    return replace(one, training=replace(one.training, operations=operations, peak=peak))
+
+
+def _line(one: int, two: int, batch: int) -> int:
+    return one + (batch - 1) * (two - one)
+
+
+def _sizes(recipe: Recipe, batch: int) -> dict[str, int]:
+    settings = recipe.training
+    if batch == settings.batch:
+        return {}
+    return {"batch": batch, "accumulate": settings.batch * settings.accumulate // batch}
+
+
+def _said(changes: Changes) -> tuple[str, ...]:
+    """Changes as they are typed."""
+    return tuple(
+        f"{section}.{name}={str(value).lower()}"
+        for section, fields in changes.items()
+        for name, value in fields.items()
+    )

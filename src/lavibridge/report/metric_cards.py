@@ -1,0 +1,64 @@
+"""Evaluation cards: what each number depends on, and the recipes' differences.
+
+{suite, version, metric, hash, card, columns: {label: {n, steps, guidance}}, seed, seeds, prompts}
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from lavibridge.core.identity import card_hash
+from lavibridge.report.evaluations import EvaluationGroup
+from lavibridge.report.run_record import RunRecord
+
+
+def metric_cards(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
+    """A card for each suite, metric and way of measuring it, with the evaluations that it holds for."""
+    found: dict[tuple[int, str, str], dict[str, Any]] = {}
+    for number, group in enumerate(groups):
+        for column in group.columns:
+            for metric, entry in column.results["metrics"].items():
+                card = entry.get("card") or {}
+                made = found.setdefault(
+                    (number, metric, card_hash(card)),
+                    {
+                        "suite": group.suite,
+                        "version": group.version,
+                        "metric": metric,
+                        "hash": card_hash(card),
+                        "model": _said(card, "model"),
+                        "identity": _said(card, "id"),
+                        "resize": _said(card, "resize"),
+                        "seed": column.results.get("seed"),
+                        "seeds": column.results.get("seeds"),
+                        "prompts": column.results.get("prompts"),
+                        "card": card,
+                        "columns": {},
+                    },
+                )
+                made["columns"][column.label] = {
+                    name: column.results.get(name) for name in ("n", "steps", "guidance")
+                }
+    return list(found.values())
+
+
+def recipe_differences(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """The fields in which the runs' recipes differ: {name, values}, a value for each run."""
+    recipes = [dict(flat(run.recipe)) for run in runs]
+    keys = dict.fromkeys(key for recipe in recipes for key in recipe)
+    rows = [{"name": key, "values": [recipe.get(key) for recipe in recipes]} for key in keys]
+    return [row for row in rows if any(value != row["values"][0] for value in row["values"])]
+
+
+def flat(mapping: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted path, value) of what is in nested mappings."""
+    for key, value in mapping.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _said(card: Mapping[str, Any], key: str) -> str:
+    """What a card says under a key, wherever it stands in it; empty where it says nothing."""
+    said = [str(value) for path, value in flat(card) if path.split(".")[-1] == key and isinstance(value, str)]
+    return ", ".join(dict.fromkeys(said))

@@ -1,0 +1,129 @@
+"""Reads a run folder into one value; what is not there is empty, what is damaged is an error.
+
+RUN/ recipe.yaml  environment.json  align.jsonl  log.jsonl  samples/**.png  contact_sheet.png  results.json
+     checkpoints/step-N/          evaluation/SUITE/ and conditions/NAME/ are read by report/evaluations.py
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lavibridge.bridge.store import checkpoints
+from lavibridge.core.errors import LaviError, RecipeError, RunError
+from lavibridge.core.files import read_json
+from lavibridge.core.yaml_text import read_yaml_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """All that a report says about a run."""
+
+    name: str
+    folder: Path
+    recipe: dict[str, Any]
+    environment: dict[str, Any]
+    rows: tuple[dict[str, Any], ...]
+    """One mapping per logged step, as in log.jsonl, in order of step."""
+    validations: tuple[dict[str, Any], ...]
+    """The rows of log.jsonl that were measured on held-out pictures."""
+    aligned: tuple[dict[str, Any], ...]
+    """The same of align.jsonl; empty for a run without alignment."""
+    results: dict[str, Any]
+    """What `lavi quickstart` measured."""
+    sheet: Path | None
+    samples: tuple[Path, ...]
+    rejected: int
+    """Pictures of the user's data that could not be read."""
+    trained: dict[str, int]
+    """Bytes of each saved part of the newest checkpoint: connector, language_lora, vision_lora."""
+    basis: dict[str, Any]
+    """What the newest checkpoint says that the run stands on: data and base models by their hashes."""
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read a run folder, in training or finished; RunError if it is none or a file in it is damaged."""
+    if not folder.is_dir():
+        raise RunError(f"{folder} is no folder; give the folder that `lavi train` or `lavi quickstart` made")
+    if not (folder / "recipe.yaml").is_file():
+        raise RunError(f"{folder} is no run folder: it has no recipe.yaml")
+    try:
+        recipe = read_yaml_file(folder / "recipe.yaml")
+    except RecipeError as error:
+        raise RunError(str(error)) from None
+    sheet = folder / "contact_sheet.png"
+    newest = next(reversed(checkpoints(folder)), None)
+    return RunRecord(
+        name=folder.resolve().name,
+        folder=folder,
+        recipe=recipe if isinstance(recipe, dict) else {},
+        environment=optional_json(folder / "environment.json"),
+        rows=_log(folder / "log.jsonl", "loss"),
+        validations=_log(folder / "log.jsonl", "validation"),
+        aligned=_log(folder / "align.jsonl", "fvu"),
+        results=optional_json(folder / "results.json"),
+        sheet=sheet if sheet.is_file() else None,
+        samples=tuple(sorted((folder / "samples").rglob("*.png"), key=_natural)),
+        rejected=len(_lines(folder / "rejected.jsonl")),
+        trained=_sizes(newest) if newest else {},
+        basis=optional_json(newest / "state.json").get("basis") or {} if newest else {},
+    )
+
+
+def optional_json(path: Path) -> dict[str, Any]:
+    """The object in a file of JSON, empty without a file; RunError where it is damaged or something else."""
+    if not path.is_file():
+        return {}
+    try:
+        value = read_json(path)
+    except LaviError as error:
+        raise RunError(str(error)) from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path} should hold a JSON object, found {type(value).__name__}")
+    return value
+
+
+def _lines(path: Path) -> list[str]:
+    return (
+        [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if path.is_file()
+        else []
+    )
+
+
+def _log(path: Path, key: str) -> tuple[dict[str, Any], ...]:
+    """A log's rows that have a key, by step. A resumed run writes some steps twice: the later row counts.
+
+    A last line that was cut off by a crash is left out; a damaged line before it is an error.
+    """
+    lines = _lines(path)
+    rows: dict[int, dict[str, Any]] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise RunError(f"{path}, line {number} is not valid JSON: {error}") from None
+        if isinstance(row, dict) and isinstance(row.get("step"), int) and key in row:
+            rows[row["step"]] = row
+    return tuple(rows[step] for step in sorted(rows))
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sort step-2 before step-10."""
+    return [
+        (int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", str(path)) if part
+    ]
+
+
+def _sizes(checkpoint: Path) -> dict[str, int]:
+    """Bytes on disk of each part of a checkpoint."""
+    sizes = {}
+    for part in ("language_lora", "connector", "vision_lora"):
+        files = (checkpoint / "bridge" / part).rglob("*")
+        size = sum(file.stat().st_size for file in files if file.is_file())
+        if size:
+            sizes[part] = size
+    return sizes

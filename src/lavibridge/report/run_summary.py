@@ -1,0 +1,113 @@
+"""What was trained: the parts, how far it is, and facts with their units, for each run.
+
+    {name, parts, state, is_finished, facts: [{name, value, unit, main}], recipe, environment, basis}
+
+All of it is read from the folder, no clock is asked: a run that is short of its steps and minutes is in
+training still, or was stopped.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from lavibridge.report.run_record import RunRecord
+
+PARTS = {"language_lora": "language LoRA", "connector": "connector", "vision_lora": "vision LoRA"}
+
+ENVIRONMENT = ("device", "device_name", "threads", "torch", "lavibridge")
+"""What is shown of the environment at once; the rest is folded away."""
+
+
+def described(run: RunRecord) -> dict[str, Any]:
+    """A run as report.json has it."""
+    state, is_finished = _state(run)
+    return {
+        "name": run.name,
+        "parts": {room: named(run.recipe.get(room)) for room in ("language", "connector", "vision")},
+        "state": state,
+        "is_finished": is_finished,
+        "facts": [
+            {"name": name, "value": value, "unit": unit, "main": main}
+            for facts, main in ((_main_facts(run), True), (_more_facts(run), False))
+            for name, value, unit in facts
+            if value is not None
+        ],
+        "recipe": run.recipe,
+        "environment": run.environment,
+        "basis": run.basis,
+    }
+
+
+def named(part: Any) -> str:
+    """A part of a recipe in a few words: where it comes from, else its kind."""
+    if isinstance(part, dict):
+        source = part.get("source")
+        return Path(str(source)).name if source else str(part.get("kind", "not named"))
+    return str(part or "not named")
+
+
+def _state(run: RunRecord) -> tuple[str, bool]:
+    """How far a run is, in words, and whether it has come to its end."""
+    training = run.recipe.get("training") or {}
+    planned, minutes = training.get("steps"), training.get("max_minutes")
+    if not run.rows:
+        begun = "in alignment" if run.aligned else "not begun"
+        return f"{begun}: no step is logged", False
+    last = run.rows[-1]
+    if isinstance(planned, int) and last["step"] >= planned:
+        return "finished", True
+    if isinstance(minutes, int | float) and (last.get("seconds") or 0) >= 60 * minutes:
+        return "finished: its minutes were used up", True
+    return "unfinished: in training still, or stopped", False
+
+
+def _main_facts(run: RunRecord) -> list[tuple[str, Any, str]]:
+    """What a reader asks first: name, value, unit."""
+    training, data = run.recipe.get("training") or {}, run.recipe.get("data") or {}
+    last = run.rows[-1] if run.rows else {}
+    taken, each_step = last.get("step", 0), _pictures_a_step(run)
+    found = [
+        ("state", _state(run)[0], "text"),
+        ("steps taken", taken, "count"),
+        ("steps planned", training.get("steps"), "count"),
+        ("most minutes", training.get("max_minutes"), "number"),
+        ("time", last.get("seconds"), "seconds"),
+        ("data", " ".join(str(data[key]) for key in ("kind", "path") if data.get(key)) or None, "text"),
+        ("scenes drawn", data.get("scenes") if data.get("kind") == "world" else None, "count"),
+        ("pictures a step", each_step, "count"),
+        (
+            "pictures trained on, repeats counted",
+            taken * each_step if each_step else None,
+            "count",
+        ),
+        ("pictures that could not be read", run.rejected or None, "count"),
+    ]
+    found += [
+        (f"weights trained, {PARTS[part]}", run.environment.get(f"trained_{part}"), "count") for part in PARTS
+    ]
+    if run.validations:
+        measured = run.validations[-1]["validation"]
+        found.append(("held-out pictures", measured.get("pictures"), "count"))
+        found.append(("last held-out loss", measured.get("loss"), "number"))
+        found.append(("its standard error", measured.get("standard_error"), "number"))
+    return found
+
+
+def _more_facts(run: RunRecord) -> list[tuple[str, Any, str]]:
+    """What a reader may ask next."""
+    rates = (run.recipe.get("training") or {}).get("lr") or {}
+    trained = [part for part in PARTS if run.environment.get(f"trained_{part}")]
+    return [
+        *((f"learning rate, {PARTS[part]}", rates.get(part), "number") for part in trained),
+        *((f"saved, {PARTS[part]}", run.trained.get(part), "bytes") for part in PARTS),
+        ("peak memory", run.rows[-1].get("peak_memory_mib") if run.rows else None, "MiB"),
+        *((key.replace("_", " "), run.environment.get(key), "text") for key in ENVIRONMENT),
+    ]
+
+
+def _pictures_a_step(run: RunRecord) -> int | None:
+    """Batch x accumulate x processes; the last is known from the first checkpoint on."""
+    training = run.recipe.get("training") or {}
+    batch = training.get("batch")
+    if not isinstance(batch, int):
+        return None
+    return batch * int(training.get("accumulate") or 1) * int(run.basis.get("processes") or 1)

@@ -1,0 +1,105 @@
+"""The ceilings of a study's conditions: what each language model knows, at every layer and as it is read.
+
+They do not depend on training, so they are asked once for each language model and read-out, and kept in
+OUT/ceiling.json by the content of the model's files, by the options, and by the libraries.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from lavibridge.bridge import choices
+from lavibridge.connectors.parts.read_out import ReadOutChoice
+from lavibridge.core.errors import LaviError
+from lavibridge.core.files import read_json, write_json
+from lavibridge.core.identity import versions
+from lavibridge.core.log import console, progress
+from lavibridge.study.ceiling import measure_ceiling
+from lavibridge.study.cells import Cell
+from lavibridge.training.checkpoints.run_fingerprint import section_identity
+
+KEPT = "ceiling.json"
+LIBRARIES = ("lavibridge", "torch", "transformers", "tokenizers")
+"""Whose versions may change a ceiling; ours also says what is asked."""
+READ: TypeAdapter[ReadOutChoice | None] = TypeAdapter(ReadOutChoice | None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """A share with its interval over words."""
+
+    n: int
+    words: int
+    mean: float
+    low: float
+    high: float
+
+
+Ceiling = Mapping[str, Mapping[str, Accuracy]]
+"""By `read` or `layer K`, then by `color` and `shape`."""
+
+
+def find_ceilings(cells: Sequence[Cell], out: Path, *, ask: bool = True) -> dict[str, Ceiling]:
+    """The ceiling of every condition; without `ask`, of those that were asked before.
+
+    A language model that cannot be loaded is told of and left out.
+    """
+    path = out / KEPT
+    kept: dict[str, Any] = read_json(path) if path.is_file() else {}
+    conditions = {cell.condition: _asked(cell) for cell in cells}
+    keys = {name: key for name, options in conditions.items() if (key := _key(options)) is not None}
+    missing = {key: conditions[name] for name, key in keys.items() if key not in kept}
+    if missing and ask:
+        with progress("language models") as bar:
+            task = bar.add_task("asking what they know", total=len(missing), status="")
+            for key, options in missing.items():
+                try:
+                    kept[key] = _ask(options)
+                except LaviError as error:
+                    _say_none(options, error)
+                bar.advance(task)
+        write_json(path, kept)
+    return {name: _read(kept[key]) for name, key in keys.items() if key in kept}
+
+
+def _asked(cell: Cell) -> dict[str, Any]:
+    """The language model of a cell and how it is read."""
+    if cell.native:
+        source = cell.recipe.vision.model_dump()["source"]
+        return {"language": {"source": source, "see_padding": True}, "read": None}
+    read = cell.recipe.connector.model_dump(mode="json").get("read")
+    return {"language": cell.recipe.language.model_dump(mode="json"), "read": read}
+
+
+def _ask(options: Mapping[str, Any]) -> dict[str, Any]:
+    language = choices.component("language", options["language"]).eval()
+    found = measure_ceiling(language, READ.validate_python(options["read"]))
+    return {name: each.record() for name, each in found.items()}
+
+
+def _key(options: Mapping[str, Any]) -> str | None:
+    """What a ceiling depends on, by content; None, with a word, where the model is not there."""
+    try:
+        files = section_identity(options["language"])
+    except LaviError as error:
+        _say_none(options, error)
+        return None
+    language = {
+        name: each for name, each in options["language"].items() if name not in ("source", "revision")
+    }
+    return json.dumps([files, language, options["read"], versions(*LIBRARIES)], sort_keys=True)
+
+
+def _say_none(options: Mapping[str, Any], error: LaviError) -> None:
+    console.print(f"no ceiling of {options['language']['source']}: {error}")
+
+
+def _read(kept: Mapping[str, Any]) -> Ceiling:
+    return {
+        name: {what: Accuracy(words=each["words"][what], **each[what]) for what in ("color", "shape")}
+        for name, each in kept.items()
+    }

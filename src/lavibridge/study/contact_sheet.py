@@ -1,0 +1,109 @@
+"""Pictures of all conditions side by side: the same prompts from the same noises.
+
+          condition   condition            rows: the first prompts of each category
+prompt    picture     picture              seed: the first one that some condition has finished
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from lavibridge.data.pictures.decoding import read_picture
+from lavibridge.evaluation.base import Task
+from lavibridge.generation.sheet import contact_sheet, encode_png, save_png
+from lavibridge.study.cells import Cell
+from lavibridge.study.folder import evaluation
+from lavibridge.study.scores import Finished, SuiteResult
+from lavibridge.study.study import Study
+
+SIDE = 128
+"""Largest side of a picture in the page."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SheetImage:
+    """One picture of the sheet; `picture` is None where the condition is not finished."""
+
+    condition: str
+    picture: Image.Image | None
+    verdict: str
+    """`right` or `wrong` where a metric says so of single pictures, else empty."""
+
+    @property
+    def source(self) -> str:
+        """Data URI."""
+        if self.picture is None:
+            return ""
+        return "data:image/png;base64," + base64.b64encode(encode_png(self.picture)).decode("ascii")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SheetRow:
+    """A prompt and what each condition drew."""
+
+    category: str
+    prompt: str
+    shown: tuple[SheetImage, ...]
+
+
+def sheet_rows(study: Study, cells: Sequence[Cell], finished: Finished, out: Path) -> list[SheetRow]:
+    """The first prompts of each category of each suite, at the seed that most conditions have."""
+    rows = []
+    for key in study.suites:
+        seed = _seed(study, finished, key)
+        if seed is None or study.sheet == 0:
+            continue
+        mine = [cell for cell in cells if cell.seed == seed]
+        by_cell = {cell.condition: finished[cell.condition, seed].get(key) for cell in mine}
+        tasks = next(measured.tasks for measured in by_cell.values() if measured is not None)
+        for task in _first(tasks, study.sheet):
+            shown = tuple(
+                _shown(cell, task, by_cell[cell.condition], evaluation(out / cell.name, key)) for cell in mine
+            )
+            rows.append(SheetRow(category=task.category, prompt=task.prompt, shown=shown))
+    return rows
+
+
+def save_sheet(rows: Sequence[SheetRow], labels: Mapping[str, str], path: Path) -> None:
+    """The rows as one PNG; a grey square stands for what is not finished."""
+    empty = Image.new("RGB", (SIDE, SIDE), (224, 224, 224))
+    names = [labels[shown.condition] for shown in rows[0].shown]
+    grid = [[empty if each.picture is None else each.picture for each in row.shown] for row in rows]
+    prompts = [row.prompt for row in rows]
+    told = f"Rows: {'; '.join(prompts)}. Columns: {'; '.join(names)}. The same noises in every column."
+    save_png(path, contact_sheet(grid, prompts, names), {"description": told})
+
+
+def _seed(study: Study, finished: Finished, key: str) -> int | None:
+    """The seed that most conditions have finished, the first of equals."""
+    counts = {
+        seed: sum(key in by_suite for (_, other), by_suite in finished.items() if other == seed)
+        for seed in study.seeds
+    }
+    best = max(study.seeds, key=lambda seed: counts[seed])
+    return best if counts[best] else None
+
+
+def _first(tasks: Sequence[Task], count: int) -> list[Task]:
+    """The first prompts of each category, one noise each."""
+    kept: dict[str, dict[str, Task]] = {}
+    for task in tasks:
+        of_category = kept.setdefault(task.category, {})
+        if len(of_category) < count:
+            of_category.setdefault(task.prompt, task)
+    return [task for each in kept.values() for task in each.values()]
+
+
+def _shown(cell: Cell, task: Task, measured: SuiteResult | None, folder: Path) -> SheetImage:
+    if measured is None:
+        return SheetImage(condition=cell.condition, picture=None, verdict="")
+    if measured.records[task.key].undrawn:
+        return SheetImage(condition=cell.condition, picture=None, verdict="not drawn")
+    picture = read_picture(folder / task.file)
+    picture.thumbnail((SIDE, SIDE))
+    score = measured.records[task.key].scores.get("world")
+    verdict = "" if score is None else "right" if score == 1 else "wrong"
+    return SheetImage(condition=cell.condition, picture=picture, verdict=verdict)

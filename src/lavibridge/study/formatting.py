@@ -1,0 +1,42 @@
+"""Figures of a study in words, the same on every page: shares in per cent, others as they are."""
+
+import math
+
+from lavibridge.report import formatting
+from lavibridge.study.ceiling_cache import Accuracy
+from lavibridge.study.intervals import Difference, Interval
+
+EMPTY = "–"
+HOW = (
+    "Means over prompts and seeds with 95 % intervals over both (of one seed: over prompts). Differences are "
+    "paired by prompt and seed; p is corrected for all comparisons of the table (Holm)."
+)
+
+
+def format_value(found: Interval | Accuracy, unit: str) -> str:
+    """Such as `71.3 % (65.9 to 76.2)` or `0.3102 (0.3076 to 0.3128)`."""
+    return EMPTY if math.isnan(found.mean) else formatting.format_estimate(_record(found), unit)
+
+
+def format_change(found: Difference, unit: str, p: float) -> str:
+    """Such as `+3.1 points (+0.2 to +6.0), p 0.032`."""
+    if math.isnan(found.mean):
+        return EMPTY
+    return formatting.format_difference(_record(found), unit) + ("" if math.isnan(p) else f", {format_p(p)}")
+
+
+def format_p(p: float) -> str:
+    """A p-value to two figures."""
+    return "p < 0.001" if p < 0.001 else f"p {p:.2g}"
+
+
+def format_size(found: Interval) -> str:
+    """On how much a figure stands."""
+    seeds = "1 seed" if found.seeds == 1 else f"{found.seeds} seeds"
+    lost = f", {found.unscored} not scored" if found.unscored else ""
+    return f"{found.prompts} x {seeds}{lost}"
+
+
+def _record(found: Interval | Accuracy) -> dict[str, float | None]:
+    ends = {"mean": found.mean, "low": found.low, "high": found.high}
+    return {name: None if math.isnan(each) else each for name, each in ends.items()}

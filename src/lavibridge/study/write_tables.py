@@ -1,0 +1,226 @@
+"""Writes the table of a study: as Markdown for people, as JSON for programs, as CSV for spreadsheets.
+
+OUT/table.md   OUT/table.json   OUT/table.csv
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lavibridge.core.files import write_atomic, write_json
+from lavibridge.study import formatting
+from lavibridge.study.ceiling_cache import Ceiling
+from lavibridge.study.table import ResultRow, StudyTable
+
+CEILINGS = {"color": "Ceiling, colour", "shape": "Ceiling, shape"}
+CEILING_NOTE = (
+    "Ceiling: how often the language model's own features of a word that no caption has (“crimson”, “disc”) "
+    "lie nearest to the right plain word's, as the connector reads them before training; chance is 12.5 % "
+    "for colours and 16.7 % for shapes. Intervals over words."
+)
+COLUMNS = (
+    *("study", "condition", "label", "row", "suite", "metric", "categories", "clause", "better", "unit"),
+    *("seeds", "prompts", "unscored", "mean", "low", "high"),
+    *("difference", "difference_low", "difference_high", "p", "p_holm"),
+)
+
+
+def write_tables(table: StudyTable, ceilings: Mapping[str, Ceiling], out: Path) -> str:
+    """Write all three, and return the Markdown."""
+    text = markdown(table, ceilings)
+    write_atomic(out / "table.md", text)
+    write_json(out / "table.json", as_json(table, ceilings))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_flat(table))
+    write_atomic(out / "table.csv", buffer.getvalue())
+    return text
+
+
+def markdown(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> str:
+    """The table, the differences from the baseline, the claims, and what is not there."""
+    study, labels = table.study, tuple(table.labels.values())
+    parts = [f"# {study.name}", study.question, study.notes.strip(), formatting.HOW]
+    rows = [[_named(row), *(_value(row, name) for name in table.labels), _size(row)] for row in table.rows]
+    parts.append(_grid(["", *labels, "n"], rows + _ceiling_rows(table, ceilings)))
+    if ceilings:
+        parts.append(CEILING_NOTE)
+    others = [name for name in table.labels if name != table.baseline]
+    if others:
+        parts.append(f"Differences from {table.labels[table.baseline]}:")
+        rows = [[_named(row), *(_change(row, name) for name in others)] for row in table.rows]
+        parts.append(_grid(["", *(table.labels[name] for name in others)], rows))
+    if study.claims:
+        parts += ["## Claims", *_claims(table)]
+    if ceilings:
+        parts += ["## What each layer knows", *_layers(table, ceilings)]
+    if study.left_out:
+        listed = [f"- {name}: {why}" for name, why in study.left_out.items()]
+        parts += ["## Not measured", "\n".join(listed)]
+    if table.missing:
+        parts.append(f"Not finished: {', '.join(table.missing)}.")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def as_json(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> dict[str, Any]:
+    """Everything, with null for what is not a number."""
+    found: dict[str, Any] = _plain(
+        {
+            "study": table.study.name,
+            "question": table.study.question,
+            "baseline": table.baseline,
+            "conditions": dict(table.labels),
+            "rows": [
+                {
+                    **row.spec.model_dump(mode="json"),
+                    "unit": row.unit,
+                    "entries": {name: asdict(entry) for name, entry in row.entries.items()},
+                }
+                for row in table.rows
+            ],
+            "claims": [
+                {**claim.model_dump(mode="json"), "verdicts": [asdict(each) for each in verdicts]}
+                for claim, verdicts in zip(table.study.claims, table.verdicts, strict=True)
+            ],
+            "ceilings": {
+                name: {
+                    layer: {what: asdict(share) for what, share in each.items()}
+                    for layer, each in found.items()
+                }
+                for name, found in ceilings.items()
+            },
+            "left_out": table.study.left_out,
+            "missing": list(table.missing),
+        }
+    )
+    return found
+
+
+def _ceiling_rows(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> list[list[str]]:
+    if not ceilings:
+        return []
+    rows = []
+    for what, title in CEILINGS.items():
+        cells = [
+            formatting.format_value(ceilings[name]["read"][what], "share")
+            if name in ceilings
+            else formatting.EMPTY
+            for name in table.labels
+        ]
+        some = next(iter(ceilings.values()))["read"][what]
+        rows.append([title, *cells, f"{some.n} phrases, {some.words} words"])
+    return rows
+
+
+def _layers(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> Iterator[str]:
+    """Each language model's layers; conditions that share one model share its table."""
+    told: dict[str, list[str]] = {}
+    for name, found in ceilings.items():
+        rows = [
+            [layer, *(formatting.format_value(each[what], "share") for what in CEILINGS)]
+            for layer, each in found.items()
+            if layer != "read"
+        ]
+        told.setdefault(_grid(["", "colour", "shape"], rows), []).append(table.labels[name])
+    for text, names in told.items():
+        yield f"{', '.join(names)}:"
+        yield text
+
+
+def _claims(table: StudyTable) -> Iterator[str]:
+    for claim, verdicts in zip(table.study.claims, table.verdicts, strict=True):
+        yield f"{claim.says} ({table.labels[claim.better]} against {table.labels[claim.than]})"
+        yield _grid(
+            ["", "verdict", "difference"],
+            [
+                [
+                    each.row,
+                    each.verdict,
+                    formatting.EMPTY
+                    if each.difference is None
+                    else formatting.format_change(each.difference, table.unit(each.row), each.difference.p),
+                ]
+                for each in verdicts
+            ],
+        )
+
+
+def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+
+
+def _named(row: ResultRow) -> str:
+    return f"{row.spec.name} (lower is better)" if row.spec.better == "lower" else row.spec.name
+
+
+def _value(row: ResultRow, name: str) -> str:
+    if name not in row.entries:
+        return formatting.EMPTY
+    text = formatting.format_value(row.entries[name].value, row.unit)
+    return f"**{text}**" if row.best() == name else text
+
+
+def _change(row: ResultRow, name: str) -> str:
+    entry = row.entries.get(name)
+    if entry is None or entry.difference is None:
+        return formatting.EMPTY
+    return formatting.format_change(entry.difference, row.unit, entry.p_holm)
+
+
+def _size(row: ResultRow) -> str:
+    """The size on which most stand; the JSON has each one's."""
+    sizes = [formatting.format_size(entry.value) for entry in row.entries.values()]
+    return "; ".join(dict.fromkeys(sizes)) or formatting.EMPTY
+
+
+def _flat(table: StudyTable) -> Iterator[dict[str, Any]]:
+    for row in table.rows:
+        spec = row.spec
+        for name, entry in row.entries.items():
+            value, change = entry.value, entry.difference
+            yield {
+                "study": table.study.name,
+                "condition": name,
+                "label": table.labels[name],
+                "row": spec.name,
+                "suite": spec.suite,
+                "metric": spec.metric,
+                "categories": " ".join(spec.categories or ()),
+                "clause": spec.clause or "",
+                "better": spec.better,
+                "unit": row.unit,
+                **_plain(
+                    {
+                        key: getattr(value, key)
+                        for key in ("seeds", "prompts", "unscored", "mean", "low", "high")
+                    }
+                ),
+                **(
+                    {}
+                    if change is None
+                    else _plain(
+                        {
+                            "difference": change.mean,
+                            "difference_low": change.low,
+                            "difference_high": change.high,
+                            "p": change.p,
+                            "p_holm": entry.p_holm,
+                        }
+                    )
+                ),
+            }
+
+
+def _plain(value: Any) -> Any:
+    """With null in the place of NaN, which JSON has not."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
