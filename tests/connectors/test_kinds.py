@@ -219,7 +219,7 @@ def test_gates_and_refiner_begin_as_nothing() -> None:
 
 def test_refiner_names_what_it_cannot_stand_before() -> None:
     for kind in ("query", "llmdiff"):
-        with pytest.raises(ModelError, match="asks the language model itself"):
+        with pytest.raises(ModelError, match="reads the language model itself"):
             build("refiner", then=kind)
     with pytest.raises(RecipeError, match="did you mean 'lavi'"):
         build("refiner", then="lavy")

@@ -85,13 +85,13 @@ class Connector(nn.Module, ABC):
         if self.config.whiten and self.input_layer is None:
             raise ModelError(
                 f"connector.whiten: {type(self).__name__} has no linear layer that reads the features, so "
-                "there are no first weights to begin elsewhere: leave it out, or take the connector 'lavi'"
+                "it has no first weights to initialise: leave it out, or use the connector 'lavi'"
             )
         return self.config.whiten
 
     def calibrate(self, tokens: Float[Tensor, "token layer width"]) -> None:
         """Fit the first weights to the features of real tokens."""
-        assert self.input_layer is not None  # wants_calibration has seen to it
+        assert self.input_layer is not None  # needs_calibration ensures it
         fold_whitening(self.input_layer, whitening(self.features_of(tokens)))
 
     def features_of(self, tokens: Float[Tensor, "token layer width"]) -> Float[Tensor, "token width"]:
@@ -109,7 +109,7 @@ class Connector(nn.Module, ABC):
         Raises ValueError if a time-aware connector gets no ``t``.
         """
         if self.time_aware and t is None:
-            raise ValueError(f"{type(self).__name__} is aware of time: t is needed")
+            raise ValueError(f"{type(self).__name__} depends on the timestep: pass t")
         tokens, mask = self.connect(self.read(features.hidden), features.mask, t)
         return self.conditioning(features, tokens, mask)
 

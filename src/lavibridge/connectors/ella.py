@@ -84,6 +84,6 @@ class Ella(Connector):
 
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
         """Return the latents after all blocks, at the times ``t``."""
-        assert t is not None  # forward has seen to it
+        assert t is not None  # forward ensures it
         latents = self.connector(x, mask, self.time_embedding(t).to(x))
         return latents, torch.ones(latents.shape[:2], dtype=torch.bool, device=latents.device)

@@ -36,10 +36,10 @@ class GatedTransformerBlock(TransformerBlock):
         nn.init.zeros_(self.gates.weight)
         nn.init.zeros_(self.gates.bias)
 
-    def forward(self, x: Tokens, mask: Mask, told: Float[Tensor, "batch 1 width"]) -> Tokens:  # type: ignore[override]
-        attended, thought = self.gates(functional.silu(told)).chunk(2, dim=-1)
+    def forward(self, x: Tokens, mask: Mask, condition: Float[Tensor, "batch 1 width"]) -> Tokens:  # type: ignore[override]
+        attended, transformed = self.gates(functional.silu(condition)).chunk(2, dim=-1)
         x = x + attended * self.attention(self.norm1(x), mask)
-        return x + thought * self.mlp(self.norm2(x))
+        return x + transformed * self.mlp(self.norm2(x))
 
 
 class Refiner(Connector):
@@ -68,10 +68,10 @@ class Refiner(Connector):
         )
         if self.then.per_block or self.then.reading != Reading(layers=self.then.read.layers):
             raise ModelError(
-                f"connector.then: {type(self.then).__name__} asks the language model itself, so that nothing "
-                "can be refined before it: choose another"
+                f"connector.then: {type(self.then).__name__} reads the language model itself, which leaves "
+                "nothing to refine before it: choose another"
             )
-        self.pool = None  # the following one's is used
+        self.pool = None  # the following connector pools
         heads = max(1, text.width // HEAD_WIDTH)
         self.time = TimeEmbedding(TIME_CHANNELS, text.width)
         self.refining = nn.ModuleList(GatedTransformerBlock(text.width, heads) for _ in range(config.blocks))
@@ -88,11 +88,11 @@ class Refiner(Connector):
 
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
         """Return the following connector's output for the refined tokens."""
-        assert t is not None  # forward has seen to it
+        assert t is not None  # forward ensures it
         real = mask[..., None].to(x)
-        told = (x * real).sum(1, keepdim=True) / real.sum(1, keepdim=True) + self.time(t).to(x)
+        condition = (x * real).sum(1, keepdim=True) / real.sum(1, keepdim=True) + self.time(t).to(x)
         for block in self.refining:
-            x = block(x, mask, told)
+            x = block(x, mask, condition)
         return self.then.connect(self.then.read(x[:, None]), mask, t)
 
     def pooled(self, features: TextFeatures, tokens: Tensor, mask: Mask) -> Tensor | None:

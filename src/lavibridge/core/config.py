@@ -62,7 +62,7 @@ def _explain(model: type[BaseModel], item: Mapping[str, Any], where: str) -> str
         listed = f" (known keys: {', '.join(known)})" if known else ""
         return f"{path}: unknown key{did_you_mean(location[-1], known)}{listed}"
     if item["type"] == "missing":
-        return f"{path}: this key is needed and was not given"
+        return f"{path}: this required key is missing"
     message = str(item["msg"]).removeprefix("Value error, ")
     text = f"{path}: {message[:1].lower() + message[1:]}, found {item['input']!r}"
     is_turned = item["type"] in ("string_type", "path_type") and not isinstance(item["input"], CONTAINERS)

@@ -25,11 +25,9 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise RecipeError(f"device: '{name}' is no device; use auto, cpu, cuda, cuda:1 or mps") from None
+        raise RecipeError(f"device: '{name}' is not a device; use auto, cpu, cuda, cuda:1 or mps") from None
     if device.type not in KINDS:
-        raise RecipeError(
-            f"device: '{name}' is none that this package runs on; use {', '.join(KINDS)} or auto"
-        )
+        raise RecipeError(f"device: '{name}' is not supported; use {', '.join(KINDS)} or auto")
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if (device.index or 0) >= there[device.type]:
         seen = f"{there[device.type] or 'no'} {KINDS[device.type]}"

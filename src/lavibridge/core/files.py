@@ -82,9 +82,9 @@ def sha256(path: Path) -> str:
 
 def cache_folder() -> Path:
     """Return the folder for reproducible files: $LAVIBRIDGE_CACHE, or lavibridge/ in the user's cache."""
-    given = os.environ.get("LAVIBRIDGE_CACHE")
-    if given:
-        return at_home(given).absolute()
+    configured = os.environ.get("LAVIBRIDGE_CACHE")
+    if configured:
+        return at_home(configured).absolute()
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else at_home("~/.cache")) / "lavibridge"
 

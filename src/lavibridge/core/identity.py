@@ -49,7 +49,7 @@ def source_identity(source: str, revision: str | None = None) -> str:
         path = find_model_file(root, name, revision)
         if path is not None and "snapshots" in path.parts:  # models--owner--name/snapshots/COMMIT/config.json
             return f"{root}@{path.parts[path.parts.index('snapshots') + 1]}"
-    raise ModelError(f"'{source}' has neither model_index.json nor config.json: it is no model folder")
+    raise ModelError(f"'{source}' has neither model_index.json nor config.json: it is not a model folder")
 
 
 def model_identity(model: nn.Module, config: Any, *folded: str) -> str:
@@ -111,10 +111,10 @@ def file_hash(path: Path) -> str:
         if kept == described:
             return known
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        pass  # not remembered, or damaged: made anew
+        pass  # not cached, or damaged: recomputed below
     made = sha256(real)
     is_settled = time.time() - found.st_mtime > SETTLED and real.stat().st_ctime_ns == found.st_ctime_ns
-    with suppress(OSError):  # a home that cannot be written to: it is only slower
+    with suppress(OSError):  # an unwritable cache only costs time
         if is_settled:
             write_json(note, {**described, "sha256": made})
     return made

@@ -43,7 +43,7 @@ def hold(folder: Path, part: ProcessRank = SINGLE_PROCESS, *, waits: str = "") -
     `waits`, prints that sentence and waits instead. A thread may hold a folder repeatedly.
     """
     if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder} is a file, and a folder is to be written: name another")
+        raise RunError(f"{folder} is a file, but the output is a folder: name another")
     name = NAME if part.world_size == 1 else f"{NAME}-{part.rank}"
     with _hold(folder.resolve() / name, folder, waits) as is_new:
         for other in _others(folder.resolve(), part) if is_new else ():
@@ -73,7 +73,7 @@ def _hold(path: Path, target: Path, waits: str) -> Iterator[bool]:
         stack.callback(_remove_empty, made)
         path.parent.mkdir(parents=True, exist_ok=True)
         if _acquire(path, target, stack, waits):
-            with suppress(OSError):  # only a word for others: a full disk is told where it matters
+            with suppress(OSError):  # information only: a full disk raises where it matters
                 path.write_text(_owner(), encoding="utf-8")
         OWNED.add(own)
         stack.callback(OWNED.discard, own)
@@ -117,7 +117,7 @@ def _lock(path: Path, seconds: float = SHORTLY) -> Iterator[bool]:
     try:
         yield True
     finally:
-        # Under the lock: whoever waits with the file open sees that it is nobody's any more, and begins anew.
+        # Remove the file under the lock: a waiter with the file open notices that it is gone and retries.
         with suppress(OSError):
             path.unlink()
         lock.release()
@@ -149,8 +149,8 @@ def _owner() -> str:
 def _holder(path: Path) -> str:
     """Describe the owner of a lock in words."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        return "process {pid} on {host} has written to it since {since} ({command})".format(**told)
+        owner = json.loads(path.read_text(encoding="utf-8"))
+        return "process {pid} on {host} has written to it since {since} ({command})".format(**owner)
     except (OSError, ValueError, KeyError, TypeError):
         return "another process is writing to it"
 

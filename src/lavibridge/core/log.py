@@ -85,8 +85,8 @@ class LineProgress(Progress):
         task = self.tasks[task_id]
         done = f"{task.description} {task.completed:,.0f} of {task.total or 0:,.0f}"
         left = "" if task.time_remaining is None else f"{timedelta(seconds=round(task.time_remaining))} left"
-        said = (done, task.fields["status"], left)
-        console.print("  ".join(filter(None, said)), soft_wrap=True)
+        parts = (done, task.fields["status"], left)
+        console.print("  ".join(filter(None, parts)), soft_wrap=True)
 
 
 def progress(unit: str = "") -> Progress:
@@ -109,7 +109,7 @@ def progress(unit: str = "") -> Progress:
         ),
         console=console,
         refresh_per_second=4,
-        expand=True,  # what does not fit is cut from the status, at the end
+        expand=True,  # cuts the status if the line is too long
     )
 
 
@@ -141,7 +141,7 @@ class JsonLog:
         except OSError as error:
             raise RunError(
                 f"{self.path} cannot be written: {error.strerror or error}. What was written before is kept: "
-                "make room, and go on as you would after a stop"
+                "make room, and continue as you would after an interruption"
             ) from error
 
 

@@ -11,12 +11,14 @@ def at_home(path: str | PathLike[str]) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise RecipeError(f"'{path}' names a home folder that there is not: write the path in full") from None
+        raise RecipeError(
+            f"'{path}' names a home folder that does not exist: write the path in full"
+        ) from None
 
 
 def as_file(path: Path) -> Path:
     """Return the path of an output file. Raises RunError if it is a folder or empty."""
     file = at_home(path)
     if not file.name or file.is_dir():
-        raise RunError(f"'{path}' names a folder, and a file is written: name a file")
+        raise RunError(f"'{path}' names a folder, but the output is a file: name a file")
     return file

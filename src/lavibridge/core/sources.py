@@ -100,12 +100,12 @@ def _from_hub(repository: str, name: str, revision: str | None) -> Path | None:
             "or the connection, "
         )
         raise ModelError(
-            f"'{repository}' is no folder here, and {why}or give a folder{_packaged(repository)}"
+            f"'{repository}' is not a local folder, and {why}or give a folder{_packaged(repository)}"
         ) from None
     except EntryNotFoundError:
         return None
     except Exception as error:  # the client passes on the errors of whatever network library it has
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"'{repository}' is no folder here, and the hub ({constants.ENDPOINT}) refuses it: {reason}"
+            f"'{repository}' is not a local folder, and the hub ({constants.ENDPOINT}) refuses it: {reason}"
         ) from None

@@ -30,7 +30,7 @@ class MessageStream:
         """Write as much as possible."""
         with suppress(
             OSError, ValueError, RuntimeError
-        ):  # gone, closed, or busy in the frame that a signal cut
+        ):  # gone, closed, or busy in the frame that a signal interrupted
             _put(self.stream, text)
         return len(text)
 
@@ -72,7 +72,7 @@ class ResultStream:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
         if isinstance(error, BrokenPipeError):
             raise SystemExit(READER_LEFT) from None
-        raise LaviError(f"what was found cannot be written to stdout: {error.strerror or error}") from None
+        raise LaviError(f"the results cannot be written to stdout: {error.strerror or error}") from None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -80,7 +80,7 @@ class ResultStream:
 
 def guard_streams() -> None:
     """Wrap this program's stdout and stderr; closed ones become the null device."""
-    for descriptor in range(3):  # else the next file that is opened would take the place of one
+    for descriptor in range(3):  # otherwise the next opened file would take its place
         try:
             os.fstat(descriptor)
         except OSError:

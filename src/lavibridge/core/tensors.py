@@ -45,7 +45,7 @@ def check_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: st
     for name, value in own.items():
         if value.shape != tensors[name].shape:
             raise ModelError(
-                f"{what} does not fit: {name} is {tuple(tensors[name].shape)} in the file and has to be "
+                f"{what} does not fit: {name} is {tuple(tensors[name].shape)} in the file and must be "
                 f"{tuple(value.shape)} here"
             )
     check_finite(tensors, what)

@@ -13,14 +13,16 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with an error for duplicate keys, where PyYAML silently keeps the last."""
 
     def construct_document(self, node: yaml.Node) -> Any:
-        self.deep_construct = True  # finds out what holds itself, as in `&a [*a]`
+        self.deep_construct = True  # detects recursive values such as `&a [*a]`
         return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key is no single word", key.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key is not a single word", key.start_mark
+                )
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key '{key.value}' is written twice", key.start_mark

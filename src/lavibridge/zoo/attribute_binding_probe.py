@@ -64,12 +64,12 @@ class AttributeBindingProbe(nn.Module):
         self, tokens: Float[Tensor, "batch token width"], true: Int[Tensor, "batch token kind"]
     ) -> Float[Tensor, ""]:
         """Return the mean loss over the labelled tokens, or 0 if there are none."""
-        asked = true[..., 0] != IGNORE_INDEX
-        kinds = self.answers(self.norm(tokens[asked])).split(
+        labelled = true[..., 0] != IGNORE_INDEX
+        kinds = self.answers(self.norm(tokens[labelled])).split(
             [1 + len(a) for a in ATTRIBUTES.values()], dim=-1
         )
         losses = [
-            functional.cross_entropy(each, true[asked][:, index], reduction="sum")
+            functional.cross_entropy(each, true[labelled][:, index], reduction="sum")
             for index, each in enumerate(kinds)
         ]
-        return torch.stack(losses).sum() / (len(losses) * asked.sum().clamp(min=1))
+        return torch.stack(losses).sum() / (len(losses) * labelled.sum().clamp(min=1))

@@ -64,12 +64,12 @@ class BertPretraining(Pretraining):
         pad = self.tokenizer.pad_token_id
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
         special = torch.isin(ids, torch.tensor(self.tokenizer.all_special_ids))
-        asked = (torch.rand(ids.shape) < masked) & ~special
+        selected = (torch.rand(ids.shape) < masked) & ~special
         fate = torch.rand(ids.shape)
-        shown = torch.where(asked & (fate < 0.8), self.tokenizer.mask_token_id, ids)
-        shown = torch.where(asked & (fate >= 0.9), torch.randint_like(ids, len(self.tokenizer)), shown)
-        labels = torch.where(asked, ids, IGNORED)
-        found: Tensor = self.network(input_ids=shown, attention_mask=(ids != pad).long(), labels=labels).loss
+        inputs = torch.where(selected & (fate < 0.8), self.tokenizer.mask_token_id, ids)
+        inputs = torch.where(selected & (fate >= 0.9), torch.randint_like(ids, len(self.tokenizer)), inputs)
+        labels = torch.where(selected, ids, IGNORED)
+        found: Tensor = self.network(input_ids=inputs, attention_mask=(ids != pad).long(), labels=labels).loss
         return found
 
     def scores(self) -> dict[str, float]:
@@ -84,11 +84,11 @@ class BertPretraining(Pretraining):
         """Return the fraction of `X means [MASK] .` filled in correctly, over every synonym of the world."""
         known = []
         for word, others in SYNONYMS.items():
-            wanted = self.tokenizer(word, add_special_tokens=False)["input_ids"][0]
+            expected = self.tokenizer(word, add_special_tokens=False)["input_ids"][0]
             for other in others:
                 ids = self.tokenizer(f"{other} means [MASK] .", return_tensors="pt")["input_ids"]
                 place = int((ids[0] == self.tokenizer.mask_token_id).nonzero())
-                known.append(int(self.network(input_ids=ids).logits[0, place].argmax()) == wanted)
+                known.append(int(self.network(input_ids=ids).logits[0, place].argmax()) == expected)
         return sum(known) / len(known)
 
     def export(self, folder: Path) -> None:

@@ -123,7 +123,7 @@ class LatentDiffusionPretraining(Pretraining):
         torch.manual_seed(self.seed)
         folder = autoencoder or models_folder() / "mini-sd" / "vae"
         self.vae = AutoencoderKL.from_pretrained(folder).float().eval()
-        self.vae.register_to_config(_name_or_path="")  # a path of this machine, which exports would carry on
+        self.vae.register_to_config(_name_or_path="")  # exports should not contain a local path
         self.pairs = pairs = sample_pool(self.seed + 2, pool)
         if any(stage.hard for stage in self.curriculum):
             pairs += sample_pool(self.seed + 5, pool, HARD_MIX)
@@ -221,10 +221,10 @@ class LatentDiffusionPretraining(Pretraining):
             pairs = prompts(category, count)
             drawn = self.draw([pair.caption for pair in pairs], list(range(count)))
             pixels = (drawn * 255).round().astype("uint8")
-            verdicts = [check(picture, pair.spec) for picture, pair in zip(pixels, pairs, strict=True)]
-            found[category] = sum(verdict.all for verdict in verdicts) / count
+            results = [check(picture, pair.spec) for picture, pair in zip(pixels, pairs, strict=True)]
+            found[category] = sum(result.all for result in results) / count
             if category == "one":
-                found["shape"] = sum(bool(verdict["shape"]) for verdict in verdicts) / count
+                found["shape"] = sum(bool(result["shape"]) for result in results) / count
         return found
 
     def restore(self, folder: Path) -> None:

@@ -49,7 +49,7 @@ class LatentDiffusionBertPretraining(LatentDiffusionPretraining):
     )
     batch = 32
     lr = 7e-4
-    # Every size is told twice as large as it is; DDIM is of first order, so it takes more steps.
+    # The pipeline expects twice the actual size; DDIM is a first-order sampler, so it takes more steps.
     draw_options = {"height": 128, "width": 128, "num_inference_steps": 2 * STEPS}  # noqa: RUF012 - a constant
 
     def __init__(
@@ -73,7 +73,7 @@ class LatentDiffusionBertPretraining(LatentDiffusionPretraining):
         )
         self.bert = LDMBertModel(config)
         self.unet = UNet2DConditionModel.from_pretrained(folder / "unet").float()
-        self.unet.register_to_config(_name_or_path="")  # a path of this machine, which exports would carry on
+        self.unet.register_to_config(_name_or_path="")  # exports should not contain a local path
         self.unet.to(memory_format=torch.channels_last)
         self.questions = CaptionProbe(config.d_model)
         self.networks = nn.ModuleDict({"unet": self.unet, "bert": self.bert, "questions": self.questions})
@@ -91,8 +91,8 @@ class LatentDiffusionBertPretraining(LatentDiffusionPretraining):
         captions = [self.captions[row] for row in chosen]
         ids = self.teacher_tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
         with torch.no_grad():
-            said = self.teacher(input_ids=ids["input_ids"]).last_hidden_state
-        return functional.mse_loss(self.read(captions).tokens[:, : said.shape[1]], said)
+            target = self.teacher(input_ids=ids["input_ids"]).last_hidden_state
+        return functional.mse_loss(self.read(captions).tokens[:, : target.shape[1]], target)
 
     def read(self, captions: list[str]) -> EncodedCaptions:
         """Return the BERT's last layer, with padding visible."""

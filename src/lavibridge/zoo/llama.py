@@ -69,8 +69,8 @@ class LlamaPretraining(Pretraining):
         for word, others in SYNONYMS.items():
             for other in others:
                 start = self.tokenizer(f"{other} means", return_tensors="pt")["input_ids"]
-                wanted = self.tokenizer(word, add_special_tokens=False)["input_ids"][0]
-                known.append(int(self.network(input_ids=start).logits[0, -1].argmax()) == wanted)
+                expected = self.tokenizer(word, add_special_tokens=False)["input_ids"][0]
+                known.append(int(self.network(input_ids=start).logits[0, -1].argmax()) == expected)
         return sum(known) / len(known)
 
     def export(self, folder: Path) -> None:

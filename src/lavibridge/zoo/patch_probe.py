@@ -81,12 +81,12 @@ class PatchProbe(nn.Module):
         *kinds, boxes = self.answers(self.norm(tokens)).split(OUTPUTS, dim=-1)
         covered = (true.kinds[..., 0] > 0).float()
         weights = GROUND_WEIGHT + (1 - GROUND_WEIGHT) * covered
-        told = torch.stack(
+        attribute_loss = torch.stack(
             [
                 functional.cross_entropy(each.transpose(1, 2), true.kinds[..., index], reduction="none")
                 for index, each in enumerate(kinds)
             ]
         ).sum(dim=0)
-        beside = (boxes - true.boxes).abs().sum(dim=-1) * covered
+        box_loss = (boxes - true.boxes).abs().sum(dim=-1) * covered
         things = covered.sum(dim=1).clamp(min=1)
-        return (told * weights).sum(dim=1) / weights.sum(dim=1) + beside.sum(dim=1) / things
+        return (attribute_loss * weights).sum(dim=1) / weights.sum(dim=1) + box_loss.sum(dim=1) / things

@@ -161,14 +161,14 @@ class PixArtPretraining(LatentDiffusionPretraining):
             added_cond_kwargs={"resolution": None, "aspect_ratio": None},
         ).sample
         predicted, between = output.chunk(2, dim=1)
-        told = self.networks["questions"](self._inner["patches"], self.patch_labels[noised.rows])
-        said = self.networks["word_questions"](self._inner["words"], text.binding_labels)
+        patch_loss = self.networks["questions"](self._inner["patches"], self.patch_labels[noised.rows])
+        binding_loss = self.networks["word_questions"](self._inner["words"], text.binding_labels)
         bound = self._bound(noised, predicted.detach(), between)
         return (
             self.weighted_error(noised, predicted)
             + bound
-            + PATCH_PROBE_WEIGHT * told
-            + BINDING_PROBE_WEIGHT * said
+            + PATCH_PROBE_WEIGHT * patch_loss
+            + BINDING_PROBE_WEIGHT * binding_loss
         )
 
     def _bound(self, noised: NoisyBatch, predicted: Latents, between: Latents) -> Float[Tensor, " batch"]:

@@ -66,7 +66,9 @@ class Pretraining(ABC):
 
     def restore(self, folder: Path) -> None:
         """Load the weights of an exported folder. Raises RunError if the job cannot continue from one."""
-        raise RunError(f"{self.name} does not go on from a folder: make it anew, without --from {folder}")
+        raise RunError(
+            f"{self.name} cannot continue from a folder: train it from scratch, without --from {folder}"
+        )
 
 
 def pretrain(

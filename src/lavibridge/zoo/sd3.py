@@ -106,12 +106,12 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
         "height": 64,
         "width": 64,
         "guidance_scale": 3.0,
-        "max_sequence_length": 48,  # a third of the tokens: scores along the way are to be cheap
+        "max_sequence_length": 48,  # a third of the tokens makes the scores cheap
     }
 
     def __init__(self, autoencoder: Path | None = None, pool: int = 50_000) -> None:
         super().__init__(autoencoder, pool)
-        self.vae.register_to_config(shift_factor=0.0)  # the pipeline wants a number
+        self.vae.register_to_config(shift_factor=0.0)  # the pipeline requires a number
         models = models_folder()
         self.towers = load_text_towers(models / "mini-clip", models / "mini-sd" / "text_encoder")
         self.tokenizer = CLIPTokenizer.from_pretrained(models / "mini-clip")
@@ -198,12 +198,12 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
             timestep=self.schedule.times[noised.t],
         ).sample
         error = (predicted - (noised.noise - noised.latents)).square().mean(dim=(1, 2, 3))
-        told = self.networks["questions"](self._inner["patches"][1], self.patch_labels[noised.rows])
+        patch_loss = self.networks["questions"](self._inner["patches"][1], self.patch_labels[noised.rows])
         assert text.binding_labels is not None
-        said = self.networks["word_questions"](
+        binding_loss = self.networks["word_questions"](
             self._inner["words"][0][:, : text.binding_labels.shape[1]], text.binding_labels
         )
-        return error + PATCH_PROBE_WEIGHT * told + BINDING_PROBE_WEIGHT * said
+        return error + PATCH_PROBE_WEIGHT * patch_loss + BINDING_PROBE_WEIGHT * binding_loss
 
     def pipeline(self) -> StableDiffusion3Pipeline:
         """Return the pipeline with the published sampler."""

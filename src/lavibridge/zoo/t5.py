@@ -103,11 +103,11 @@ class T5Pretraining(Pretraining):
         start = torch.tensor([[self.tokenizer.pad_token_id, self.sentinels[0]]])
         known = []
         for word, others in SYNONYMS.items():
-            wanted = self.tokenizer(word, add_special_tokens=False)["input_ids"][0]
+            expected = self.tokenizer(word, add_special_tokens=False)["input_ids"][0]
             for other in others:
                 ids = self.tokenizer(f"{other} means <extra_id_0> .", return_tensors="pt")["input_ids"]
                 logits = self.network(input_ids=ids, decoder_input_ids=start).logits
-                known.append(int(logits[0, -1].argmax()) == wanted)
+                known.append(int(logits[0, -1].argmax()) == expected)
         return sum(known) / len(known)
 
     def export(self, folder: Path) -> None:

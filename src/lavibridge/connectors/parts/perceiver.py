@@ -109,9 +109,9 @@ class GatedBlock(PerceiverBlock):
             nn.init.zeros_(gate.bias)
 
     def forward(self, latents: Latents, text: Text, mask: Mask, time: Time) -> Latents:  # type: ignore[override]
-        said = functional.silu(time)
-        latents = latents + self.gate_attn(said) * self.attended(latents, text, mask, time)
-        return latents + self.gate_mlp(said) * self.mlp(self.ln_ff(latents, time))
+        condition = functional.silu(time)
+        latents = latents + self.gate_attn(condition) * self.attended(latents, text, mask, time)
+        return latents + self.gate_mlp(condition) * self.mlp(self.ln_ff(latents, time))
 
 
 def learned_latents(count: int, width: int) -> nn.Parameter:
