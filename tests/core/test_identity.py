@@ -48,7 +48,7 @@ def test_another_place_is_the_same_model(model: Path, tmp_path: Path) -> None:
     model.rename(tmp_path / "elsewhere")
     assert source_identity(str(tmp_path / "elsewhere")) == first
     assert source_identity("random") == "random"
-    with pytest.raises(ModelError, match="not a model folder"):
+    with pytest.raises(ModelError, match="no model folder"):
         source_identity(str(model))
 
 
