@@ -161,7 +161,7 @@ def recipe_page() -> str:
         if name in ROOMS:
             text += _kinds(name, ROOMS[name])
         else:
-            text += _section(field.annotation)
+            text += _section(name, field.annotation)
         if name == "training":
             for key, package in KINDS.items():
                 text.append(f"\n## training.{key}\n")
@@ -169,13 +169,15 @@ def recipe_page() -> str:
     return "\n".join(text)
 
 
-def _section(model: Any) -> Iterator[str]:
+def _section(section: str, model: Any) -> Iterator[str]:
     """A section's fields, and below them those of the sections inside it."""
     yield _table(model)
     for name, field in model.model_fields.items():
+        if name in KINDS:
+            continue
         for inner in (field.annotation, *get_args(field.annotation)):
             if inspect.isclass(inner) and issubclass(inner, BaseModel):
-                yield f"### {name}\n\n{first_line(inner.__doc__)}\n\n{_table(inner)}"
+                yield f"### {section}.{name}\n\n{first_line(inner.__doc__)}\n\n{_table(inner)}"
 
 
 def _kinds(section: str, package: str) -> Iterator[str]:
