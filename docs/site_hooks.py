@@ -27,7 +27,7 @@ from lavibridge.cli.main import app
 from lavibridge.cli.show import fields, first_line
 from lavibridge.core.registry import kinds, load
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.sections import ROOMS
+from lavibridge.recipes.sections import PACKAGES
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -158,8 +158,8 @@ def recipe_page() -> str:
     text += [f"| [`{name}`](#{name}) | {field.description} |" for name, field in Recipe.model_fields.items()]
     for name, field in Recipe.model_fields.items():
         text.append(f"\n## {name}\n")
-        if name in ROOMS:
-            text += _kinds(name, ROOMS[name])
+        if name in PACKAGES:
+            text += _kinds(name, PACKAGES[name])
         else:
             text += _section(name, field.annotation)
         if name == "training":
