@@ -128,7 +128,7 @@ def _read(path: Path) -> Image.Image:
     try:
         return read_picture(path)
     except DataError as error:
-        raise DataError(f"reference: {path}: {error}; mend or remove it") from None
+        raise DataError(f"reference: {path}: {error}; repair or remove it") from None
 
 
 def _of_file(path: Path) -> Reference:
