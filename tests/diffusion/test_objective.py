@@ -11,7 +11,7 @@ from lavibridge.diffusion import objective
 from lavibridge.diffusion.guidance import guide
 from lavibridge.diffusion.schedule import diffusion_schedule, flow_schedule
 from lavibridge.diffusion.weighting.min_snr import MinSnr
-from lavibridge.diffusion.weighting.uniform import Uniform
+from lavibridge.diffusion.weighting.uniform import UniformWeighting
 from lavibridge.diffusion.weighting.velocity import Velocity
 
 shares = st.floats(min_value=0.01, max_value=0.99)
@@ -80,7 +80,9 @@ def test_ends_of_the_schedule() -> None:
     assert torch.equal(objective.corrupt(x0, noise, none, all_of_it), noise)
     for kind in ("epsilon", "flow"):
         assert torch.isfinite(MinSnr(MinSnr.Config()).weight(objective.snr(none, all_of_it), kind)).all()
-    assert torch.equal(Uniform(Uniform.Config()).weight(torch.rand(3), "epsilon"), torch.ones(3))
+    assert torch.equal(
+        UniformWeighting(UniformWeighting.Config()).weight(torch.rand(3), "epsilon"), torch.ones(3)
+    )
 
 
 def test_agrees_with_the_library() -> None:

@@ -6,7 +6,7 @@ from statistics import NormalDist
 import pytest
 
 from lavibridge.diffusion.timestep_sampling.logit_normal import LogitNormal
-from lavibridge.diffusion.timestep_sampling.uniform import Uniform
+from lavibridge.diffusion.timestep_sampling.uniform import UniformTimesteps
 
 UNIFORM_NUMBERS = [(number + 0.5) / 2000 for number in range(2000)]
 
@@ -16,7 +16,7 @@ def logit_normal(mean: float = 0.0, std: float = 1.0) -> LogitNormal:
 
 
 def test_uniform_times_are_the_share_of_the_schedule() -> None:
-    sampling = Uniform(Uniform.Config())
+    sampling = UniformTimesteps(UniformTimesteps.Config())
     assert [sampling.timestep(u, 1000) for u in (0.0, 0.2504, 0.9999)] == [0, 250, 999]
 
 
@@ -32,6 +32,11 @@ def test_the_logit_of_the_time_is_normal(mean: float, std: float) -> None:
 
 @pytest.mark.parametrize("u", [0.0, 1e-12, 0.5, 1 - 2**-53])
 def test_no_random_number_leaves_the_schedule(u: float) -> None:
-    samplings = (Uniform(Uniform.Config()), logit_normal(), logit_normal(8.0, 5.0), logit_normal(-8.0, 5.0))
+    samplings = (
+        UniformTimesteps(UniformTimesteps.Config()),
+        logit_normal(),
+        logit_normal(8.0, 5.0),
+        logit_normal(-8.0, 5.0),
+    )
     for sampling in samplings:
         assert 0 <= sampling.timestep(u, 1000) <= 999

@@ -10,7 +10,7 @@ from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.training.build import build_bridge
-from lavibridge.training.data.batches import Batches
+from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.loop import Report, State, fit
 from lavibridge.training.optim import learning_rates, make_optimizer
 from lavibridge.training.reporting.alerts import LOOKED_AT, WAITED_OVER, Unmoved, Waiting
@@ -24,7 +24,12 @@ def run(recipe: Recipe) -> None:
     optimizer = make_optimizer(parts, learning_rates("sd", recipe.training.lr, PARTS), 0.01)
     state = State(bridge=bridge, model=bridge, parts=parts, optimizer=optimizer, ema=None)
     dataset = World(World.Config(scenes=4), Rejected())
-    fit(state, Batches(dataset, bridge.vision, recipe.training, (16, 16)), recipe.training, [Unmoved(parts)])
+    fit(
+        state,
+        BatchLoader(dataset, bridge.vision, recipe.training, (16, 16)),
+        recipe.training,
+        [Unmoved(parts)],
+    )
 
 
 def test_lora_above_the_layer_that_is_read_is_named_and_what_learns_is_not(
@@ -62,7 +67,7 @@ def report(waited: float, spent: Mapping[str, float]) -> Report:
         pictures=1,
         seconds=1.0,
         data_wait=waited,
-        spent=spent,
+        elapsed=spent,
     )
 
 

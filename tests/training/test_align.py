@@ -26,7 +26,7 @@ from lavibridge.recipes.training import Alignment, Training
 from lavibridge.report.curves import curves
 from lavibridge.report.run_record import read_run
 from lavibridge.training.checkpoints.checkpoint import checkpoints
-from lavibridge.training.data.batches import Batches
+from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.objectives.alignment import (
     Queries,
     alignment_state,
@@ -46,7 +46,7 @@ ALIGNED = {"align": {"steps": 24, "batch": 8, "lr": 5e-3, "query_images": 32}}
 def queries_of(own: Bridge) -> Queries:
     dataset = open_dataset("world", World.Config(scenes=16, size=64), Rejected(None))
     settings = Training(steps=1, batch=16)
-    batches = Batches(dataset, own.vision, settings, (64, 64))
+    batches = BatchLoader(dataset, own.vision, settings, (64, 64))
     return collect_queries(own, batches, Alignment(query_images=32, queries_per_image=48))
 
 

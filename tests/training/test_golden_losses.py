@@ -15,7 +15,7 @@ from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import make_recipe
 from lavibridge.training.build import build_bridge
-from lavibridge.training.data.batches import Batches
+from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.loop import State, fit
 from lavibridge.training.optim import learning_rates, make_optimizer
 
@@ -62,7 +62,9 @@ def test_the_first_losses_are_what_they_were(name: str) -> None:
     state = State(
         bridge=bridge, model=bridge, parts=parts, optimizer=make_optimizer(parts, rates, 0.01), ema=None
     )
-    batches = Batches(World(World.Config(scenes=12), Rejected()), bridge.vision, recipe.training, (16, 16))
+    batches = BatchLoader(
+        World(World.Config(scenes=12), Rejected()), bridge.vision, recipe.training, (16, 16)
+    )
     losses: list[float] = []
     fit(state, batches, recipe.training, [lambda state, report: losses.append(float(report.losses.mean()))])
     assert losses == pytest.approx(GOLDEN[name], rel=1e-5), losses

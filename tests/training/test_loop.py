@@ -12,7 +12,7 @@ from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.training.build import build_bridge
-from lavibridge.training.data.batches import Batches
+from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.ema import Ema
 from lavibridge.training.loop import Every, Report, State, fit, take_step, training_mode
 from lavibridge.training.nonfinite import culprits
@@ -23,7 +23,7 @@ Toy = Callable[..., Recipe]
 STILL: dict[str, Any] = {"rank": 4, "dropout": 0.0}
 
 
-def begin(recipe: Recipe) -> tuple[State, Batches]:
+def begin(recipe: Recipe) -> tuple[State, BatchLoader]:
     bridge = build_bridge(recipe)
     parts = bridge.trained_parameters()
     weights = [parameter for part in parts.values() for parameter in part.values()]
@@ -36,7 +36,7 @@ def begin(recipe: Recipe) -> tuple[State, Batches]:
     )
     dataset = World(World.Config(scenes=10), Rejected())
     training_mode(bridge)
-    return state, Batches(dataset, bridge.vision, recipe.training, (16, 16))
+    return state, BatchLoader(dataset, bridge.vision, recipe.training, (16, 16))
 
 
 def snapshot(state: State) -> dict[str, torch.Tensor]:
@@ -103,7 +103,7 @@ def test_a_loss_that_is_not_finite_names_its_sample_and_moves_nothing(toy: Toy, 
     expected = batches.draw(0, 0).batch.names
     bad, _ = batches.visits.at(range(2, 3))[0]
     latents = batches.caches.latents
-    entry = latents.keeper.get(latents.names(bad))
+    entry = latents.backend.get(latents.names(bad))
     assert entry is not None
     entry["moments"].fill_(value)
     before = snapshot(state)
@@ -179,7 +179,9 @@ def test_samples_to_blame_are_found_in_every_process_and_pass(toy: Toy) -> None:
     recipe = toy(training={"batch": 2, "accumulate": 2})
     state, _ = begin(recipe)
     dataset = World(World.Config(scenes=30), Rejected())
-    both = [Batches(dataset, state.bridge.vision, recipe.training, (16, 16), rank, 2) for rank in range(2)]
+    both = [
+        BatchLoader(dataset, state.bridge.vision, recipe.training, (16, 16), rank, 2) for rank in range(2)
+    ]
     losses = [torch.ones(4), torch.tensor([1.0, 1.0, float("nan"), 1.0])]
     expected = both[1].draw(3, 1).batch.names[0]
     for own, batches in zip(losses, both, strict=True):

@@ -14,7 +14,7 @@ from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.training.assemble import place_bridge
 from lavibridge.training.build import build_bridge
-from lavibridge.training.data.batches import Batches
+from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.distributed.processes import begin_processes
 from lavibridge.training.loop import training_mode
 
@@ -52,9 +52,9 @@ def learn(recipe: Recipe) -> tuple[Tensor, dict[str, Tensor], int]:
                 generator = torch.Generator().manual_seed(number)
                 weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.02)
     training_mode(bridge)
-    draw = Batches(World(World.Config(scenes=4), Rejected()), bridge.vision, recipe.training, (16, 16)).draw(
-        0, 0
-    )
+    draw = BatchLoader(
+        World(World.Config(scenes=4), Rejected()), bridge.vision, recipe.training, (16, 16)
+    ).draw(0, 0)
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:

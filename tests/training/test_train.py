@@ -21,7 +21,7 @@ from lavibridge.core.errors import DataError, NotFiniteError, RunError
 from lavibridge.generation.sheet import contact_sheet
 from lavibridge.recipes.recipe import Recipe, load_recipe, make_recipe
 from lavibridge.training.checkpoints.checkpoint import checkpoints
-from lavibridge.training.data.batches import Batches, Draw
+from lavibridge.training.data.batches import BatchLoader, Draw
 from lavibridge.training.train import train
 
 Toy = Callable[..., Recipe]
@@ -182,15 +182,15 @@ def test_ctrl_c_leaves_a_checkpoint_that_goes_on_as_if_nothing_had_been(toy: Toy
 def test_a_nan_leaves_a_checkpoint_of_the_weights_before_it(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = Batches.draw
+    plain = BatchLoader.draw
 
-    def poisoned(self: Batches, step: int, turn: int) -> Draw:
+    def poisoned(self: BatchLoader, step: int, turn: int) -> Draw:
         draw = plain(self, step, turn)
         if step == 2:
             draw.noise[1, 0, 0, 0] = float("nan")
         return draw
 
-    monkeypatch.setattr(Batches, "draw", poisoned)
+    monkeypatch.setattr(BatchLoader, "draw", poisoned)
     run = tmp_path / "run"
     with pytest.raises(NotFiniteError, match="step 3") as caught:
         train(toy(training={"max_skips": 0}), run)

@@ -19,7 +19,7 @@ from lavibridge.recipes.training import Validation
 from lavibridge.report.curves import curves
 from lavibridge.report.run_record import read_run
 from lavibridge.training.build import build_bridge
-from lavibridge.training.data.batches import Batches
+from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.data.held_out import Subset, hold_out, place
 from lavibridge.training.ema import Ema
 from lavibridge.training.loop import State, training_mode
@@ -139,14 +139,14 @@ def test_a_run_measures_before_between_and_never_trains_on_what_it_measures(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     met: set[str] = set()
-    plain = Batches.draw
+    plain = BatchLoader.draw
 
-    def noted(self: Batches, step: int, turn: int) -> object:
+    def noted(self: BatchLoader, step: int, turn: int) -> object:
         draw = plain(self, step, turn)
         met.update(draw.batch.names)
         return draw
 
-    monkeypatch.setattr(Batches, "draw", noted)
+    monkeypatch.setattr(BatchLoader, "draw", noted)
     recipe = toy(training={"steps": 4, "batch": 4, "validation": VALIDATION})
     run = train(recipe, tmp_path / "run")
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]

@@ -148,7 +148,7 @@ def _tell(filled: "Filled", what: str) -> None:
     from lavibridge.core.log import console
 
     console.print(
-        f"{what}: {filled.entries:,} kept, {filled.bytes / 1e6:,.1f} MB on disk, {filled.made:,} of them new",
+        f"{what}: {filled.entries:,} entries ({filled.computed:,} new), {filled.bytes / 1e6:,.1f} MB on disk",
         soft_wrap=True,
     )
     if not console.quiet:

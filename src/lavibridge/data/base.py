@@ -89,7 +89,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Return a short text that changes when the samples or their order change; a resumed run compares it."""
+        """Return a short text that changes with the samples or their order; a resumed run compares it."""
 
 
 def open_dataset(kind: str, config: Dataset.Config, rejected: Rejected) -> Dataset:

@@ -32,7 +32,7 @@ class Folder(PictureFiles):
         """Settings of `data.kind: folder`; `path` is the folder."""
 
     def __init__(self, config: "Folder.Config", rejected: Rejected) -> None:
-        """Raises DataError if the index would lie among the pictures, whose folder each check would change."""
+        """Raises DataError if the index would lie among the pictures: each check would change the data."""
         index, root = index_of(type(self), config).folder.resolve(), config.path.resolve()
         if index.is_relative_to(root) and not is_hidden(index.relative_to(root).as_posix()):
             raise DataError(

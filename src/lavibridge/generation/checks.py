@@ -34,7 +34,7 @@ def read_negative_prompts(
         raise RecipeError(
             f"give one negative prompt, or one for each prompt: found {len(texts)} for {count} prompts"
         )
-    return tuple(read(text, prompt_weighting) for text in texts)
+    return tuple(read(text, prompt_weighting, is_negative=True) for text in texts)
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

@@ -14,7 +14,7 @@ prompt's token at its own place, which prompts of free length do not have.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -35,6 +35,8 @@ class WeightedPrompt:
 
     text: str
     weights: tuple[float, ...]
+    is_negative: bool = False
+    """Whether guidance leads away from it: some pipelines encode negative prompts in another way."""
 
     @property
     def is_plain(self) -> bool:
@@ -42,14 +44,15 @@ class WeightedPrompt:
         return all(weight == 1 for weight in self.weights)
 
 
-def read(prompt: str, weights: bool) -> WeightedPrompt:
+def read(prompt: str, weights: bool, is_negative: bool = False) -> WeightedPrompt:
     """A prompt, its brackets as weights where they are ``weights``, as text where not.
 
     Raises RecipeError for what no tokenizer takes.
     """
     if not is_unicode(prompt):
         raise RecipeError(f"the prompt {prompt[:60]!r} is not valid Unicode: write it anew")
-    return parse(prompt) if weights else WeightedPrompt(text=prompt, weights=(1.0,) * len(prompt))
+    found = parse(prompt) if weights else WeightedPrompt(text=prompt, weights=(1.0,) * len(prompt))
+    return replace(found, is_negative=is_negative)
 
 
 def parse(prompt: str) -> WeightedPrompt:

@@ -40,12 +40,22 @@ def encode_prompts(
     bridge: Bridge, prompts: Sequence[WeightedPrompt], batch_size: int
 ) -> dict[WeightedPrompt, EncodedPrompt]:
     """Encode each different prompt once, ``batch_size`` texts at a time."""
+    if not bridge.language.reads_negative_prompts_differently:
+        return _encode(bridge, prompts, batch_size, False)
+    negative = [prompt for prompt in prompts if prompt.is_negative]
+    positive = [prompt for prompt in prompts if not prompt.is_negative]
+    return _encode(bridge, negative, batch_size, True) | _encode(bridge, positive, batch_size, False)
+
+
+def _encode(
+    bridge: Bridge, prompts: Sequence[WeightedPrompt], batch_size: int, is_negative: bool
+) -> dict[WeightedPrompt, EncodedPrompt]:
     emphasised = [prompt for prompt in dict.fromkeys(prompts) if not prompt.is_plain]
     texts = list(dict.fromkeys([*(each.text for each in prompts), *([""] if emphasised else [])]))
     features: dict[str, TextFeatures] = {}
     for start in range(0, len(texts), batch_size):
         part = texts[start : start + batch_size]
-        features |= zip(part, bridge.features(part).split(), strict=True)
+        features |= zip(part, bridge.features(part, is_negative).split(), strict=True)
     weighted = {prompt: features[prompt.text] for prompt in prompts}
     for prompt in emphasised:
         weighted[prompt] = _weigh(prompt, features[prompt.text], features[""], bridge)

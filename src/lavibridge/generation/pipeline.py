@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lavibridge.bridge import Bridge
-from lavibridge.bridge.choices import ModelChoice, component
+from lavibridge.bridge.choices import ModelChoice, component, native_text
 from lavibridge.bridge.convert import cast
 from lavibridge.bridge.hub import is_hub_id, upload
 from lavibridge.bridge.states import need_weights
@@ -72,22 +72,25 @@ class BridgePipeline:
         *,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype | None = None,
+        max_sequence_length: int | None = None,
+        unload_text_encoders: bool = False,
     ) -> "BridgePipeline":
-        """A published vision model as it is: under its own text encoder and padding, with nothing trained.
+        """A published vision model as it is: under its own text encoders and padding, with nothing trained.
 
-        ``vision`` is chosen as in `Bridge.compose`.
+        It draws what the family's Diffusers pipeline draws. ``vision`` is chosen as in `Bridge.compose`.
+        ``max_sequence_length`` replaces the pipeline's default, where it has that argument. With
+        ``unload_text_encoders``, each encoder is loaded when prompts are read and let go before the next.
+        ModelError where the folder lacks a text encoder, or is a random toy.
         """
         model: VisionModel = component("vision", vision)
-        options = model.config.model_dump()
-        where = {name: options[name] for name in ("source", "revision") if options.get(name) is not None}
         bridge = Bridge.compose(
-            language={**where, "see_padding": model.shows_padding},
+            language=native_text(model, max_sequence_length, unload_text_encoders),
             vision=model,
             connector="identity",
             language_lora=None,
             vision_lora=None,
         )
-        bridge.origin = {"model": str(where.get("source", ""))}
+        bridge.origin = {"model": model.config.source}
         pipe = BridgePipeline(bridge.to(pick_device(str(device))).eval())
         return pipe if dtype is None else pipe.to(dtype=dtype)
 

@@ -102,7 +102,8 @@ def prompt_inputs(
             f"give prompts, and one negative prompt or one for each: found {len(texts)} and {len(negative)}"
         )
     pipeline = pipeline_class(bridge)
-    features = _features(bridge, [read(prompt, prompt_weighting) for prompt in (*negative, *texts)])
+    weighted = [read(prompt, prompt_weighting, is_negative=True) for prompt in negative]
+    features = _features(bridge, [*weighted, *(read(prompt, prompt_weighting) for prompt in texts)])
     if runs_at_each_step(bridge):
         embeddings, width = pack(features), bridge.vision.spec.pooled
         mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)

@@ -40,8 +40,7 @@ def build_meta_bridge(recipe: Recipe) -> Bridge:
         "language": {"quantize": None},
         "training": {"compile": None, "attention": "auto"},
     }
-    with torch.device("meta"):
-        bridge = build_bridge(with_changes(recipe, plain))
+    bridge = build_bridge(with_changes(recipe, plain), torch.device("meta"))
     bridge.to("meta")
     training_mode(bridge)
     return bridge

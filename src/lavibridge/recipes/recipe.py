@@ -19,7 +19,7 @@ from lavibridge.core.config import CHANGEABLE, Changeable, Config, validate
 from lavibridge.core.errors import RecipeError
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.read import alternatives, change, find_recipe, read_yaml, shipped_recipes
-from lavibridge.recipes.sections import ROOMS, kind_of, read_section, section_type
+from lavibridge.recipes.sections import PACKAGES, kind_of, read_section, section_type
 from lavibridge.recipes.training import Lora, Preview, Training
 
 __all__ = ["Recipe", "dump_recipe", "load_recipe", "make_recipe", "shipped_recipes"]
@@ -46,7 +46,7 @@ class Recipe(Config):
 
 def make_recipe(mapping: Mapping[str, Any]) -> Recipe:
     """A recipe from a mapping; RecipeError names every wrong key by its dotted path."""
-    sections = {name: read_section(name, mapping[name]) for name in ROOMS if name in mapping}
+    sections = {name: read_section(name, mapping[name]) for name in PACKAGES if name in mapping}
     recipe = validate(Recipe, {**mapping, **sections}, "")
     refuse_float16(recipe)
     return recipe
@@ -91,7 +91,7 @@ def _fields(recipe: Mapping[str, Any], path: Sequence[str]) -> list[FieldInfo]:
     found: list[FieldInfo] = []
     model: type[BaseModel] | None = Recipe
     for depth, key in enumerate(path):
-        if depth == 1 and path[0] in ROOMS:
+        if depth == 1 and path[0] in PACKAGES:
             model = section_type(path[0], recipe.get(path[0]))
         field = model.model_fields.get(key) if model is not None else None
         if field is None:

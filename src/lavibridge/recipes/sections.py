@@ -19,15 +19,15 @@ from lavibridge.core.config import Config, validate
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.sources import RANDOM
 
-ROOMS = {"language": "language", "vision": "vision", "connector": "connectors", "data": "data"}
-"""Section of a recipe -> room that its kinds live in."""
+PACKAGES = {"language": "language", "vision": "vision", "connector": "connectors", "data": "data"}
+"""Section of a recipe -> package that its kinds live in."""
 AUTO = "auto"
 
 
 @cache
-def section_model(room: str, kind: str) -> type[Config]:
+def section_model(package: str, kind: str) -> type[Config]:
     """The settings of a kind with `kind` beside them; the same class every time."""
-    component = registry.load(room, kind)
+    component = registry.load(package, kind)
     fixed: Any = Literal[kind]
     name = f"{component.__name__}Section"
     return create_model(name, __base__=component.Config, kind=(fixed, kind))
@@ -39,15 +39,15 @@ def read_section(section: str, value: Any) -> Config:
         value = {"source": value}
     if section in ("language", "vision") and isinstance(value, Mapping):
         value = {**value, "kind": _model_kind(section, value)}
-    return read_kind(ROOMS[section], value, section)
+    return read_kind(PACKAGES[section], value, section)
 
 
-def read_kind(room: str, value: Any, where: str = "") -> Config:
-    """The settings of a kind of a room, from `lavi`, `{kind: lavi, ...}` or themselves.
+def read_kind(package: str, value: Any, where: str = "") -> Config:
+    """The settings of a kind of a package, from `lavi`, `{kind: lavi, ...}` or themselves.
 
     ``where`` is the dotted place in the recipe that a RecipeError names.
     """
-    where = where or room
+    where = where or package
     if isinstance(value, Config):
         return value
     if isinstance(value, str):
@@ -56,28 +56,28 @@ def read_kind(room: str, value: Any, where: str = "") -> Config:
         raise RecipeError(f"{where}: should hold fields such as `kind:`, found {value!r}")
     kind = value.get("kind", AUTO)
     if kind == AUTO:
-        raise RecipeError(f"{where}.kind is missing (kinds: {', '.join(registry.kinds(room))})")
-    return validate(section_model(room, str(kind)), {**value, "kind": str(kind)}, where)
+        raise RecipeError(f"{where}.kind is missing (kinds: {', '.join(registry.kinds(package))})")
+    return validate(section_model(package, str(kind)), {**value, "kind": str(kind)}, where)
 
 
-def reads(room: str, where: str) -> BeforeValidator:
-    """Have a field of a configuration read as a kind of a room."""
-    return BeforeValidator(lambda value: read_kind(room, value, where))
+def reads(package: str, where: str) -> BeforeValidator:
+    """Have a field of a configuration read as a kind of a package."""
+    return BeforeValidator(lambda value: read_kind(package, value, where))
 
 
 @cache
-def component(room: str, section: Config) -> Any:
+def component(package: str, section: Config) -> Any:
     """The component that a section describes, for kinds that are built from their settings alone."""
-    return registry.load(room, kind_of(section))(section)
+    return registry.load(package, kind_of(section))(section)
 
 
 def section_type(section: str, value: Any) -> type[Config]:
-    """The settings that a section not yet read has: those of its kind, or what all kinds of the room have."""
-    room = ROOMS[section]
+    """The settings of a section not yet read: those of its kind, or those of all kinds of the package."""
+    package = PACKAGES[section]
     kind = value.get("kind") if isinstance(value, Mapping) else None
-    if kind in registry.kinds(room):
-        return section_model(room, str(kind))
-    base = import_module(f"lavibridge.{room}.base")
+    if kind in registry.kinds(package):
+        return section_model(package, str(kind))
+    base = import_module(f"lavibridge.{package}.base")
     contracts: Iterator[Any] = (each for _, each in getmembers(base, isclass) if isabstract(each))
     return next(
         (each.Config for each in contracts if issubclass(getattr(each, "Config", int), Config)), Config
@@ -94,4 +94,4 @@ def _model_kind(section: str, value: Mapping[str, Any]) -> Any:
     kind, source = value.get("kind", AUTO), value.get("source")
     if kind != AUTO or source in (None, RANDOM):
         return kind
-    return registry.detect(ROOMS[section], str(source), value.get("revision"))
+    return registry.detect(PACKAGES[section], str(source), value.get("revision"))

@@ -1,14 +1,12 @@
 """The parts of a session, made from a recipe in each process: bridge, state, batches, what is measured on."""
 
-import torch
-
 from lavibridge.bridge import Bridge
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of
 from lavibridge.training.build import build_bridge
 from lavibridge.training.cache.caches import open_caches
-from lavibridge.training.data.batches import Batches, ReadAhead
+from lavibridge.training.data.batches import BatchLoader, PrefetchLoader
 from lavibridge.training.distributed.processes import Processes
 from lavibridge.training.distributed.sharding import shard
 from lavibridge.training.ema import Ema
@@ -26,13 +24,12 @@ def place_bridge(recipe: Recipe, processes: Processes) -> Bridge:
     bridge.distilled_guidance_scale = (
         teacher.guidance if teacher is not None and teacher.guidance != 1 else None
     )
+    bridge.vision.set_memory_format(processes.device, is_trained=True)
     if recipe.training.sharding is not None:
         if processes.count > 1:
             shard(bridge, processes.device, processes.count)
         else:
             say("note: training.sharding has no effect on one process; see docs/guides/scale.md for several")
-    if processes.device.type == "cpu":  # LoRA's small convolutions are slow in channels last there
-        bridge.vision.backbone.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return bridge.to(processes.device)
 
 
@@ -53,16 +50,16 @@ def make_state(recipe: Recipe, bridge: Bridge, processes: Processes) -> State:
         if settings.teacher is None
         else Teacher(bridge, settings.teacher.guidance, settings.precision == "bfloat16"),
         backward=processes.backward,
-        alone=processes.alone,
+        no_sync=processes.no_sync,
         any_process=processes.any,
         gather=processes.gather,
     )
 
 
-def make_batches(recipe: Recipe, bridge: Bridge, dataset: Dataset, processes: Processes) -> Batches:
+def make_batches(recipe: Recipe, bridge: Bridge, dataset: Dataset, processes: Processes) -> BatchLoader:
     """What feeds the loop: read ahead of it, or, without workers, in between the steps."""
     side = recipe.data.size or bridge.vision.default_size
-    kind = ReadAhead if recipe.training.workers else Batches
+    kind = PrefetchLoader if recipe.training.workers else BatchLoader
     caches = open_caches(bridge, dataset, recipe.training)
     place = (processes.index, processes.count)
     return kind(dataset, bridge.vision, recipe.training, (side, side), *place, caches)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lavibridge.bridge import Bridge
 from lavibridge.recipes.sections import component
 from lavibridge.recipes.training import WEIGHTING, Training
-from lavibridge.training.data.batches import Batches
+from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.data.order import mix
 from lavibridge.training.ema import Ema
 from lavibridge.training.nonfinite import Skips, check_weights, culprits
@@ -53,7 +53,9 @@ class State:
     stop: str = ""
     """Why the loop should end after this step; empty while it should not."""
     backward: Callable[[Tensor], None] = field(default=lambda loss: loss.backward())
-    alone: Callable[[nn.Module], AbstractContextManager[object]] = field(default=lambda model: nullcontext())
+    no_sync: Callable[[nn.Module], AbstractContextManager[object]] = field(
+        default=lambda model: nullcontext()
+    )
     """A pass whose gradients are not yet shared between processes."""
     any_process: Callable[[bool], bool] = field(default=lambda value: value)
     """Whether it is so in any process: all of them must decide alike."""
@@ -77,7 +79,7 @@ class Report:
     """Of this step."""
     data_wait: float
     """Seconds of these in which the next pass was not there yet."""
-    spent: Mapping[str, float]
+    elapsed: Mapping[str, float]
     """Seconds that making this step's passes took, ahead of time or not, by what was done."""
     skipped: tuple[str, ...] = ()
     """Where the step was not taken: the samples that are to blame, or all, where only the gradient is."""
@@ -99,7 +101,7 @@ class Every:
             self.action(state, report)
 
 
-def fit(state: State, batches: Batches, settings: Training, events: Sequence[Event]) -> None:
+def fit(state: State, batches: BatchLoader, settings: Training, events: Sequence[Event]) -> None:
     """Take steps until there are `settings.steps`, or until an event sets `state.stop`."""
     training_mode(state.bridge)
     begun = perf_counter() - state.seconds
@@ -124,7 +126,7 @@ def training_mode(bridge: Bridge) -> None:
             module.train()
 
 
-def take_step(state: State, batches: Batches, settings: Training, clock: float) -> Report:
+def take_step(state: State, batches: BatchLoader, settings: Training, clock: float) -> Report:
     """One optimiser step, skipped when loss or gradient is not finite; NotFiniteError after too many."""
     begun = perf_counter()
     waited = 0.0
@@ -139,7 +141,7 @@ def take_step(state: State, batches: Batches, settings: Training, clock: float) 
         # Dropout draws from torch's global generator: seeded here, it too depends on the step alone.
         torch.manual_seed(mix(settings.seed, state.step, turn, batches.process))
         is_last = turn + 1 == settings.accumulate
-        with nullcontext() if is_last else state.alone(state.model):
+        with nullcontext() if is_last else state.no_sync(state.model):
             passed = partial(state.model, with_target(state.teacher, draw), draw.t, draw.noise, weighting)
             loss = passed()
             state.backward(loss.mean() / settings.accumulate)
@@ -168,7 +170,7 @@ def take_step(state: State, batches: Batches, settings: Training, clock: float) 
         pictures=batches.pictures_per_step,
         seconds=perf_counter() - begun,
         data_wait=waited,
-        spent=batches.spent.take(),
+        elapsed=batches.timing.take(),
         skipped=skipped,
     )
 
@@ -188,7 +190,7 @@ def is_sound(state: State) -> bool:
     """Whether the last good pass still has a finite loss and gradient, in every process."""
     if state.proof is None:
         return True
-    with state.alone(state.model):
+    with state.no_sync(state.model):
         losses = state.proof()
         state.backward(losses.mean())
     found = [losses.detach(), *(gradient_norms(weights) for weights in state.parts.values() if weights)]

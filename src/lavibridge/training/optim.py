@@ -36,13 +36,13 @@ def check_rates(recipe: Recipe) -> None:
     learning_rates(kind_of(recipe.vision), recipe.training.lr, ("connector", *trained))
 
 
-def learning_rates(vision: str, given: LearningRates, parts: Iterable[str]) -> dict[str, float]:
-    """The rate of each part: the given one, else the published one of the vision model's family.
+def learning_rates(vision: str, configured: LearningRates, parts: Iterable[str]) -> dict[str, float]:
+    """The rate of each part: the configured one, else the published one of the vision model's family.
 
     ``vision`` is the family's kind. Raises RecipeError if a part has neither.
     """
     published = registry.load("vision", vision).published_lr
-    rates = {part: getattr(given, part) for part in parts}
+    rates = {part: getattr(configured, part) for part in parts}
     rates = {part: published.get(part) if rate is None else rate for part, rate in rates.items()}
     missing = [f"training.lr.{part}" for part, rate in rates.items() if rate is None]
     if missing:

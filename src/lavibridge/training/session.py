@@ -8,7 +8,7 @@ from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.training.checkpoints.checkpoint import checkpoints, save_checkpoint
 from lavibridge.training.checkpoints.run_fingerprint import Basis
-from lavibridge.training.data.batches import Batches
+from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.distributed.processes import Processes
 from lavibridge.training.loop import State, is_sound
 from lavibridge.training.nonfinite import check_weights, diverged
@@ -29,7 +29,7 @@ class Session:
     dataset: Dataset
     basis: Basis
     state: State
-    batches: Batches
+    batches: BatchLoader
     validator: Validator | None
     journal: Journal | None = None
     """Where records go while the loop runs, in the main process."""

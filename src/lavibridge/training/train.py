@@ -19,7 +19,7 @@ from lavibridge.recipes.sections import kind_of
 from lavibridge.training.assemble import make_batches, make_state, make_validator, place_bridge
 from lavibridge.training.build import calibrate
 from lavibridge.training.checkpoints.checkpoint import checkpoints, load_checkpoint, prune, read_state
-from lavibridge.training.checkpoints.disk_space import check_room
+from lavibridge.training.checkpoints.disk_space import check_disk_space
 from lavibridge.training.checkpoints.run_fingerprint import basis, differences
 from lavibridge.training.data.held_out import hold_out
 from lavibridge.training.distributed.processes import Processes, begin_processes
@@ -48,7 +48,7 @@ def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
     check_start(recipe, run)
     set_threads()
     with begin_processes(recipe.training) as processes, ExitStack() as held:
-        processes.by_main(lambda: held.enter_context(_held(run)))
+        processes.by_main(lambda: held.enter_context(_locked(run)))
         changed = check_run(run, recipe, resume)
         processes.wait()  # no process may find what a faster one has begun
         session = open_session(recipe, run, processes, changed)
@@ -63,7 +63,7 @@ def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
 
 
 @contextmanager
-def _held(run: Path) -> Iterator[None]:
+def _locked(run: Path) -> Iterator[None]:
     """Hold the run's folder; RunError where it cannot be written."""
     with ExitStack() as held:
         try:
@@ -90,7 +90,7 @@ def open_session(recipe: Recipe, run: Path, processes: Processes, changed: list[
     state = make_state(recipe, bridge, processes)
     if kept is not None:
         load_checkpoint(done[-1], state, kept)
-    check_room(run, state, settings)
+    check_disk_space(run, state, settings)
     check_bridge(recipe, bridge, preview_prompts(recipe.preview, dataset))
     batches = make_batches(recipe, bridge, dataset, processes)
     try:

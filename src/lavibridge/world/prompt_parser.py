@@ -101,7 +101,7 @@ def _one_sentence(text: str) -> str:
 
 
 def _related(text: str) -> Iterator[tuple[str, str, str]]:
-    """Yield every way to find a relation in a text: (subject, relation name, object with the remaining text)."""
+    """Yield every way to find a relation in a text: (subject, relation name, object and remaining text)."""
     for wordings in (RELATION_TEMPLATES, UNSEEN_RELATION_TEMPLATES):
         for name, forms in wordings.items():
             for form in forms:

@@ -44,7 +44,7 @@ def test_two_that_fill_at_once_make_what_one_makes(
     with ThreadPoolExecutor() as pool:
         shares = [ProcessRank(rank=process, of=2) for process in range(2)]
         parts = list(pool.map(lambda share: fill(bridge, dataset, recipe, shared, share), shares))
-    assert sum(part[1].made for part in parts) == 5
+    assert sum(part[1].computed for part in parts) == 5
     for store_of in (latent_store, feature_store):
         (one, _), (other, _) = store_of(bridge, alone), store_of(bridge, shared)
         assert len(one) == len(other) > 0
@@ -57,7 +57,7 @@ def test_two_that_fill_at_once_make_what_one_makes(
                 for name in expected:
                     torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-6)
     again = fill(bridge, dataset, recipe, shared, SINGLE_PROCESS)
-    assert [part.made for part in again] == [0, 0]
+    assert [part.computed for part in again] == [0, 0]
 
 
 def test_every_form_of_a_picture_is_filled(

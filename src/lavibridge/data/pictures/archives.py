@@ -64,7 +64,7 @@ class Archived(Indexed):
             raise DataError(f"{path} holds no {self.plural} ({self.suffix}){why[:400]}")
         return names
 
-    def file_stamp(self, entry: ImageEntry) -> tuple[int, int]:
+    def stamp(self, entry: ImageEntry) -> tuple[int, int]:
         return self._stamp(self.folder / entry.container)
 
     def _stamp(self, path: Path) -> tuple[int, int]:

@@ -24,7 +24,7 @@ CAPTION_COLUMNS = ("caption", "captions", "text", "texts", "prompt", "descriptio
 def choose_column(
     wanted: str | None, known: Sequence[str], usual: Sequence[str], what: str, where: str
 ) -> str:
-    """Return the configured column, or the only one with a usual name. Raises DataError if that is ambiguous."""
+    """Return the configured column, or the only one with a usual name; DataError if that is ambiguous."""
     if wanted is not None:
         if wanted not in known:
             raise DataError(

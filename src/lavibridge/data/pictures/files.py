@@ -37,7 +37,7 @@ class PictureFiles(Indexed):
     def describe(self) -> str:
         return str(self.config.path)
 
-    def file_stamp(self, entry: ImageEntry) -> tuple[int, int]:
+    def stamp(self, entry: ImageEntry) -> tuple[int, int]:
         return file_stamp(resolve_below(self.root, entry.name))
 
     def read(self, entry: ImageEntry) -> bytes:

@@ -10,7 +10,7 @@ from torch import Tensor
 from lavibridge.diffusion.weighting.base import Weighting
 
 
-class Uniform(Weighting):
+class UniformWeighting(Weighting):
     """The weight is 1."""
 
     def weight(self, snr: Float[Tensor, " batch"], prediction_type: str) -> Float[Tensor, " batch"]:

@@ -35,7 +35,7 @@ class Request:
     @property
     def weighted_negative_prompt(self) -> WeightedPrompt:
         """The negative prompt with its weights."""
-        return read(self.negative_prompt, self.prompt_weighting)
+        return read(self.negative_prompt, self.prompt_weighting, is_negative=True)
 
     def record(self) -> dict[str, str | int | float]:
         """The recipe that the picture's file holds, to draw it again."""

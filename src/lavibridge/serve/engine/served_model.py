@@ -38,7 +38,7 @@ class ServedModel:
         self.lock = Lock()  # a tokenizer serves one thread at a time
         self._encoded: OrderedDict[WeightedPrompt, EncodedPrompt] = OrderedDict()
         longest = self._encode(emphasis.read("a " * (2 * bridge.language.max_tokens), False))
-        empty = self.encode(emphasis.read("", False))
+        empty = self.encode(emphasis.read("", False, is_negative=True))
         tokens = [self._tokens(each) for each in (longest, empty)]
         self.width = 1 + tokens[0]
         self.keeps_tokens = tokens == [each.features.hidden.shape[2] for each in (longest, empty)]

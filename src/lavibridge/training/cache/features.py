@@ -17,7 +17,7 @@ from lavibridge import lora
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import Reading, TextFeatures
 from lavibridge.language.base import LanguageModel
-from lavibridge.training.cache.backend import Keeper
+from lavibridge.training.cache.backend import Backend
 from lavibridge.training.cache.keys import caption_key
 from lavibridge.training.cache.shard import Entry
 
@@ -34,10 +34,10 @@ def refusal(bridge: Bridge) -> str | None:
 class Features:
     """Features of captions under one language model."""
 
-    def __init__(self, language: LanguageModel, reading: Reading, keeper: Keeper, maker: bytes) -> None:
+    def __init__(self, language: LanguageModel, reading: Reading, backend: Backend, maker: bytes) -> None:
         self.language = language
         self.reading = reading
-        self.keeper = keeper
+        self.backend = backend
         self.maker = maker
 
     def key(self, caption: str) -> bytes:
@@ -50,18 +50,18 @@ class Features:
 
     def together(self, captions: Sequence[str], device: torch.device) -> TextFeatures:
         """The same, but what is not there yet is computed in one call: sooner, with other last bits."""
-        found = {caption: self.keeper.get(self.key(caption)) for caption in captions}
+        found = {caption: self.backend.get(self.key(caption)) for caption in captions}
         new = [caption for caption, entry in found.items() if entry is None]
         made = zip(new, self.compute(new), strict=True) if new else ()
-        found |= {caption: self.keeper.put(self.key(caption), entry) for caption, entry in made}
+        found |= {caption: self.backend.put(self.key(caption), entry) for caption, entry in made}
         entries = [entry for entry in map(found.get, captions) if entry is not None]
         return TextFeatures.pad([from_entry(entry) for entry in entries]).to(device)
 
     def one(self, caption: str) -> Entry:
         """What is kept of one caption."""
         key = self.key(caption)
-        found = self.keeper.get(key)
-        return self.keeper.put(key, self.compute([caption])[0]) if found is None else found
+        found = self.backend.get(key)
+        return self.backend.put(key, self.compute([caption])[0]) if found is None else found
 
     def compute(self, captions: Sequence[str]) -> list[Entry]:
         """What is kept of captions, computed together."""

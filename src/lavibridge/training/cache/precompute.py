@@ -25,7 +25,7 @@ from lavibridge.training.cache.features import Features
 from lavibridge.training.cache.latents import Contents, Latents
 from lavibridge.training.cache.store import Store
 from lavibridge.training.data.sampler import Visit, Visits, says_a_side
-from lavibridge.training.reporting.timing import Spent
+from lavibridge.training.reporting.timing import Timing
 
 CHUNK = 64
 """Pictures whose keys are looked up together."""
@@ -40,8 +40,8 @@ class Filled:
     """What a folder holds when a process has done its part."""
 
     folder: Path
-    made: int
-    """Entries that this process has made."""
+    computed: int
+    """Entries that this process has computed."""
     entries: int
     bytes: int
 
@@ -57,11 +57,11 @@ def fill_latents(
     """Encode this process's pictures; CacheError where they cannot be written."""
     store, maker = latent_store(bridge, cache)
     names = Contents(dataset, maker)
-    latents = Latents(dataset, bridge.vision, OnDisk(store), names, settings.workers, Spent())
+    latents = Latents(dataset, bridge.vision, OnDisk(store), names, settings.workers, Timing())
     visits = Visits(dataset, settings.seed, size, bridge.vision.unit, settings.batch)
     indices = range(share.rank, len(dataset), share.world_size)
     made = 0
-    with _alone(store, share), closing(latents):
+    with _exclusive(store, share), closing(latents):
         with progress("pictures") as bar:
             task = bar.add_task("encoding", total=len(indices), status="")
             for start in range(0, len(indices), CHUNK):
@@ -95,7 +95,7 @@ def fill_features(
     store, maker = feature_store(bridge, cache)
     features = Features(bridge.language, bridge.connector.reading, OnDisk(store), maker)
     made = 0
-    with _alone(store, share), closing(features.keeper):
+    with _exclusive(store, share), closing(features.backend):
         with progress("pictures") as bar:
             task = bar.add_task("reading captions", total=len(dataset), status="")
             for window in _windows(features, dataset, settings, share):
@@ -142,7 +142,7 @@ def _windows(
 
 
 @contextmanager
-def _alone(store: Store, share: ProcessRank) -> Iterator[None]:
+def _exclusive(store: Store, share: ProcessRank) -> Iterator[None]:
     """The right to fill a folder, beside the other parts of the same filling; runs may read and add to it."""
     with ExitStack() as held:
         try:
@@ -154,4 +154,4 @@ def _alone(store: Store, share: ProcessRank) -> Iterator[None]:
 
 def _written(store: Store, made: int) -> Filled:
     store.flush()
-    return Filled(folder=store.folder, made=made, entries=len(store), bytes=store.bytes())
+    return Filled(folder=store.folder, computed=made, entries=len(store), bytes=store.bytes())

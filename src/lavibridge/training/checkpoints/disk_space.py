@@ -14,7 +14,7 @@ MARGIN = 16 * 2**20
 """Bytes for the log, the sample pictures and what surrounds the weights in a checkpoint."""
 
 
-def check_room(run: Path, state: State, settings: Training) -> None:
+def check_disk_space(run: Path, state: State, settings: Training) -> None:
     """RunError where the checkpoints that are to be written do not fit on the disk beside what is there."""
     size, count = checkpoint_bytes(state), to_be_added(run, state, settings)
     needed = size * count + MARGIN

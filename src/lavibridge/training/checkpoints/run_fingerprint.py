@@ -76,7 +76,7 @@ def section_identity(section: Mapping[str, Any] | str) -> str:
     if isinstance(section, str):
         return source_identity(section)
     own = source_identity(str(section["source"]), section.get("revision"))
-    beside = section.get("beside")
+    beside = section.get("passthrough")
     return own if beside is None else f"{own} and {section_identity(beside)}"
 
 

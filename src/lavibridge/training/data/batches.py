@@ -30,8 +30,8 @@ class Draw:
     noise: Float[Tensor, "batch channel h w"]
 
 
-class Batches:
-    """Batches by step; `process` of `processes` gets its own share of each."""
+class BatchLoader:
+    """BatchLoader by step; `process` of `processes` gets its own share of each."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Batches:
         self.visits = Visits(dataset, settings.seed, size, vision.unit, settings.batch * processes)
         # Without a bridge's caches, latents are kept in memory and features not at all.
         self.caches = caches or Caches(latents=remembered(dataset, vision, settings))
-        self.spent = self.caches.latents.spent
+        self.timing = self.caches.latents.timing
 
     def close(self) -> None:
         """End what was begun, and write what the caches hold."""
@@ -83,7 +83,7 @@ class Batches:
         drawn = torch.stack([one.latent for one in chances]).to(mean.device)
         features = None
         if self.caches.features is not None:
-            with self.spent.on(FEATURES):
+            with self.timing.on(FEATURES):
                 features = self.caches.features.of(prompts, self.device)
         return Draw(
             batch=Batch(
@@ -99,8 +99,8 @@ class Batches:
         )
 
 
-class ReadAhead(Batches):
-    """Batches whose next pass is made in a thread while the current one is computed; the same ones."""
+class PrefetchLoader(BatchLoader):
+    """BatchLoader whose next pass is made in a thread while the current one is computed; the same ones."""
 
     def __init__(
         self,

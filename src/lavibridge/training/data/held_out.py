@@ -21,11 +21,11 @@ from lavibridge.recipes.training import Validation
 class Subset(Dataset):
     """Some samples of a dataset."""
 
-    def __init__(self, whole: Dataset, indices: Int[np.ndarray, " picture"], told: str) -> None:
+    def __init__(self, whole: Dataset, indices: Int[np.ndarray, " picture"], selection: str) -> None:
         super().__init__(whole.config, whole.rejected)
         self.whole = whole
         self.indices = indices
-        self.told = told
+        self.selection = selection
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -55,7 +55,7 @@ class Subset(Dataset):
 
     def fingerprint(self) -> str:
         """That of the whole, and what was chosen of it."""
-        return f"{self.whole.fingerprint()}, {self.told}"
+        return f"{self.whole.fingerprint()}, {self.selection}"
 
 
 def hold_out(dataset: Dataset, settings: Validation | None) -> tuple[Dataset, Dataset | None]:

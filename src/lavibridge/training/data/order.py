@@ -84,7 +84,7 @@ def apportion(weights: Sequence[float]) -> list[int]:
 
 
 @final
-class Weighted(Order):
+class WeightedOrder(Order):
     """Parts, each in its own order, one after the other in the numbering of samples."""
 
     def __init__(self, parts: Sequence[Order], weights: Sequence[float], unit: int, seed: int) -> None:

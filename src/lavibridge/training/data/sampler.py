@@ -16,7 +16,7 @@ import numpy as np
 
 from lavibridge.data.base import Dataset, Sample
 from lavibridge.training.data.bucketed import DEFAULT_BUCKETS, Bucketed, nearest, shapes
-from lavibridge.training.data.order import Order, Shuffled, Weighted, mix
+from lavibridge.training.data.order import Order, Shuffled, WeightedOrder, mix
 
 FLIP = 3
 """Keeps the coin of the mirror apart from other numbers that are mixed with a position."""
@@ -67,7 +67,7 @@ class Visits:
             self._part(start, part.count, group, mix(self.seed, number))
             for number, (start, part) in enumerate(zip(starts, parts, strict=False))
         ]
-        return Weighted(orders, [part.weight for part in parts], unit, self.seed)
+        return WeightedOrder(orders, [part.weight for part in parts], unit, self.seed)
 
     def _part(self, start: int, count: int, group: int, seed: int) -> Order:
         if not len(self.shape_of):

@@ -73,7 +73,7 @@ class Processes:
         """Gradients of a loss."""
         self.accelerator.backward(loss)
 
-    def alone(self, model: nn.Module) -> AbstractContextManager[object]:
+    def no_sync(self, model: nn.Module) -> AbstractContextManager[object]:
         """A pass whose gradients are not yet averaged."""
         context: AbstractContextManager[object] = self.accelerator.no_sync(model)
         return context
@@ -109,12 +109,12 @@ class Processes:
         for weight in weights:
             weight.data.copy_(broadcast(weight.data))
 
-    def agree(self, what: str, found: str) -> None:
+    def agree(self, what: str, value: str) -> None:
         """RunError where processes have found different things, which would train something else in each."""
-        number = int.from_bytes(hashlib.sha256(found.encode()).digest()[:7], "big")
+        number = int.from_bytes(hashlib.sha256(value.encode()).digest()[:7], "big")
         if self.any(self.largest(number) != number):
             raise RunError(
-                f"the processes of this run do not see the same {what}; process {self.index} found: {found}. "
+                f"the processes of this run do not see the same {what}; process {self.index} found: {value}. "
                 "Give every machine the same files"
             )
 

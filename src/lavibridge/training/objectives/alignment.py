@@ -41,7 +41,7 @@ from lavibridge.diffusion.objective import corrupt
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of, read_kind
 from lavibridge.recipes.training import OPTIMIZERS, Alignment, Training
-from lavibridge.training.data.batches import Batches
+from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.data.order import mix
 from lavibridge.training.loop import State, gradient_norms, move
 from lavibridge.training.objectives.alignment_progress import AlignmentProgress
@@ -79,7 +79,7 @@ def check_alignable(recipe: Recipe) -> None:
 def align(
     bridge: Bridge,
     dataset: Dataset,
-    batches: Batches,
+    batches: BatchLoader,
     training: Training,
     log: JsonLog | None,
     reached: AlignmentProgress,
@@ -155,7 +155,7 @@ def alignment_state(bridge: Bridge, settings: Alignment) -> State:
 
 
 @torch.no_grad()
-def collect_queries(native: Bridge, batches: Batches, settings: Alignment) -> Queries:
+def collect_queries(native: Bridge, batches: BatchLoader, settings: Alignment) -> Queries:
     """Noise the run's first images and keep what enters each cross-attention layer."""
     vision = native.vision
     by_layer: dict[str, list[Tensor]] = {name: [] for name in vision.spec.blocks}

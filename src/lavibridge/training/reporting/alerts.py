@@ -66,7 +66,7 @@ class Waiting:
         self.steps = 0
         self.waited = 0.0
         self.seconds = 0.0
-        self.spent: dict[str, float] = {}
+        self.elapsed: dict[str, float] = {}
         self.is_said = False
 
     def __call__(self, state: State, report: Report) -> None:
@@ -74,16 +74,16 @@ class Waiting:
         self.steps += 1
         self.waited += report.data_wait
         self.seconds += report.seconds
-        for cause, seconds in report.spent.items():
-            self.spent[cause] = self.spent.get(cause, 0.0) + seconds
+        for cause, seconds in report.elapsed.items():
+            self.elapsed[cause] = self.elapsed.get(cause, 0.0) + seconds
         if self.steps < WAITED_OVER:
             return
         share = self.waited / self.seconds
-        if share > MOST_WAITED and self.spent and not self.is_said:
+        if share > MOST_WAITED and self.elapsed and not self.is_said:
             self.is_said = True
-            cause = max(self.spent, key=lambda each: self.spent[each])
+            cause = max(self.elapsed, key=lambda each: self.elapsed[each])
             say(
                 f"note: {share:.0%} of the time of the last {self.steps} steps was spent waiting for data; "
                 f"what takes longest is {cause}: {REMEDIES[cause]}"
             )
-        self.steps, self.waited, self.seconds, self.spent = 0, 0.0, 0.0, {}
+        self.steps, self.waited, self.seconds, self.elapsed = 0, 0.0, 0.0, {}

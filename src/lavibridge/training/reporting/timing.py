@@ -10,7 +10,7 @@ READING, ENCODING, FEATURES = "reading pictures", "encoding pictures", "language
 
 
 @final
-class Spent:
+class Timing:
     """Seconds by cause; what one cause does inside another counts for itself only."""
 
     def __init__(self) -> None:
