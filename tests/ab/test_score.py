@@ -129,7 +129,7 @@ def test_questions_and_metrics_that_are_not_there_are_named(study: Study) -> Non
 
 def test_where_one_run_always_wins_no_strength_is_made_up(cast: Callable[..., Any], key: StudyKey) -> None:
     votes = tuple(cast(0, 1, 0, prompt=f"p{n}", item=f"i{n}") for n in range(6))
-    found = score_study(key, VoteSet(cast=votes, dropped=(), replaced=0))["questions"]["follows"]
+    found = score_study(key, VoteSet(votes=votes, rejected=(), replaced=0))["questions"]["follows"]
     assert found["strengths"] is None
     (pair,) = found["pairs"]
     assert pair["preference"] is None

@@ -182,7 +182,7 @@ def test_models_may_lie_elsewhere(write_study: Write, lavi: Lavi, tmp_path: Path
     study = load_study(str(path))
     (cell, _) = expand(study, tmp_path, {"somebody/mini": "/models/mini"})
     assert cell.recipe.language.model_dump()["source"] == "/models/mini"
-    assert dict(cell.said) == {"language.source": "somebody/mini"}
+    assert dict(cell.source_names) == {"language.source": "somebody/mini"}
     moved = f"somebody/mini={tmp_path}"
     assert shlex.quote(moved) in lavi(path, "--commands", "--source", moved).stdout
     with pytest.raises(LaviError, match="is no NAME=FOLDER"):
