@@ -21,7 +21,7 @@ from lavibridge.world.captions import prompts
 from lavibridge.world.drawing import draw
 
 ASKED: dict[str, Any] = {"categories": ("one",), "limit": 2, "steps": 1, "guidance": 1.0}
-OLD = "did not note down which bridge"
+OLD = "did not record the bridge"
 
 
 def make_bridge(

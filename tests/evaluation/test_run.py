@@ -266,7 +266,7 @@ def test_clear_errors_before_anything_is_drawn(tmp_path):
         ("at least 1", RecipeError, {"limit": 0}),
         ("no kind 'clip_scor'; did you mean 'clip_score'", RecipeError, {"metrics": ["clip_scor"]}),
         ("there is no model folder './no'", ModelError, {"metrics": [{**MINI_CLIP, "model": "./no"}]}),
-        ("two are called", RecipeError, {"metrics": [MINI_CLIP, MINI_CLIP]}),
+        ("two have the name", RecipeError, {"metrics": [MINI_CLIP, MINI_CLIP]}),
         ("did you mean 'model'", RecipeError, {"metrics": [{"kind": "clip_score", "modl": "x"}]}),
         ("there is no 'tow'", RecipeError, {"metrics": [{**MINI_CLIP, "categories": ["tow"]}]}),
     ):
@@ -323,10 +323,10 @@ def test_pictures_drawn_elsewhere_are_judged_and_none_is_left_out(tmp_path):
     assert results["metrics"]["world"]["all"]["mean"] == 1
     assert (results["n"], results["steps"]) == (12, None)
     (given / "3.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"3\.png.*none is left out"):
+    with pytest.raises(DataError, match=r"3\.png.*every picture counts"):
         evaluate(given, "world", tmp_path / "again", **asked)
     (given / "3.png").unlink()
-    with pytest.raises(DataError, match="has 11 pictures and the suite asks for 12"):
+    with pytest.raises(DataError, match="has 11 pictures and the suite needs 12"):
         evaluate(given, "world", tmp_path / "again", **asked)
     with pytest.raises(DataError, match="there is no folder"):
         evaluate(tmp_path / "nowhere", "world", tmp_path / "again", **asked)

@@ -174,7 +174,7 @@ def test_references_are_folders_files_and_the_world(tmp_path: Path, monkeypatch:
     of_file = open_reference(str(tmp_path / "all.safetensors"), extractor, [])
     assert np.array_equal(of_file.all_features("x"), from_folder.features)
     (folder / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"broken\.png.*mend or remove"):
+    with pytest.raises(DataError, match=r"broken\.png.*repair or remove"):
         open_reference(str(folder), extractor, [])
 
 

@@ -117,7 +117,7 @@ def test_a_cell_that_fails_stops_nobody_and_is_named_at_the_end(
     assert "| – |" in (out / "table.md").read_text(), "the table is made all the same"
     dry = lavi(path, "--dry-run", "--device", "h100", "--only", "llama", "--out", out).stdout
     assert "llama/seed-0  cannot be planned: there is no model folder 'mini-nothing'" in dry
-    assert "1 cells, 1 to make: 0.0 min of training on one h100, and 1 that cannot be planned" in dry
+    assert "1 cells, 1 to run: 0.0 min of training on one h100, and 1 that cannot be planned" in dry
 
 
 @pytest.mark.slow
@@ -125,9 +125,9 @@ def test_a_dry_run_says_what_each_cell_takes_and_what_is_done(made: Path, toy: P
     done = lavi(toy, "--dry-run", "--device", "h100", "--out", made).stdout.splitlines()
     assert [line.split()[0] for line in done[1:5]] == list(CELLS)
     assert all("MiB" in line and "min" in line and line.endswith("(done)") for line in done[1:5])
-    assert done[5].startswith("4 cells, 0 to make: 0.0 min")
+    assert done[5].startswith("4 cells, 0 to run: 0.0 min")
     to_make = lavi(toy, "--dry-run", "--device", "h100", "--out", made / "new").stdout.splitlines()
-    assert to_make[5].startswith("4 cells, 4 to make: 0.")
+    assert to_make[5].startswith("4 cells, 4 to run: 0.")
 
 
 def test_an_error_that_nobody_foresaw_stops_nobody_either(

@@ -99,7 +99,7 @@ def test_cells_are_chosen_by_condition_cell_or_pattern(tmp_path: Path) -> None:
         ({"conditions": [{"name": "a"}], "axes": {"x": [{"name": "a"}]}}, "either `conditions` or `axes`"),
         ({"conditions": [{"name": "a"}, {"name": "a"}]}, "conditions: 'a' stands there twice"),
         ({"conditions": [{"name": "a/b"}]}, "names a folder"),
-        ({"conditions": [{"name": "a"}], "seeds": [1, 1]}, "seeds: '1' stands there twice"),
+        ({"conditions": [{"name": "a"}], "seeds": [1, 1]}, "seeds: '1' appears twice"),
         ({"conditions": [{"name": "a"}], "baseline": "b"}, "condition 'b' is not there"),
         ({"conditions": [{"name": "a"}], "rows": [{"name": "r", "suite": "word"}]}, "did you mean 'world'"),
         ({"conditions": [{"name": "a"}], "sedes": [1]}, "sedes: unknown key; did you mean 'seeds'"),

@@ -47,7 +47,7 @@ def _made(run: Mapping[str, Any]) -> list[str]:
     lines += [f"| {each['name']} | {format_fact(each['value'], each['unit'])} |" for each in run["facts"]]
     for name in ("language", "vision", "data"):
         if run["fingerprint"].get(name):
-            lines.append(f"| {name}, as hashed | `{run['basis'][name]}` |")
+            lines.append(f"| {name}, as hashed | `{run['fingerprint'][name]}` |")
     return lines
 
 
