@@ -60,7 +60,7 @@ def test_forty_prompts_unless_said_otherwise_or_all_there_are() -> None:
 
 def test_what_cannot_be_had_is_said() -> None:
     rng = np.random.default_rng(0)
-    with pytest.raises(RunError, match="share 60 prompts, and 61 were asked for"):
+    with pytest.raises(RunError, match="share 60 prompts, fewer than the 61 requested"):
         make_design(KEYS, 2, rng, prompts=61)
     with pytest.raises(RunError, match="3 runs make 3 pairs, fewer than the 4 per prompt"):
         make_design(KEYS, 3, rng, per_prompt=4)

@@ -60,7 +60,7 @@ def test_people_and_checker_agree_on_which_run_is_best(study: Study, tmp_path: P
     assert "votes-people.jsonl, line 163: Invalid JSON" in done.stderr
     assert "rejected 1 lines" in done.stderr
     assert f"{3 * 48} votes by 3 people on 48 comparisons, and 18 on repeats" in done.stdout
-    assert "the metric world sided with the people in" in done.stdout
+    assert "the metric world agrees with the people in" in done.stdout
     assert (found["votes"], found["votes_on_repeats"], found["of_people"]) == (144, 18, True)
     assert found["retest"]["n"] == 18
     follows = found["questions"]["follows"]
@@ -123,7 +123,7 @@ def test_questions_and_metrics_that_are_not_there_are_named(study: Study) -> Non
     key, _ = study
     with pytest.raises(RunError, match=r"no question 'follow'; did you mean 'follows'"):
         next(metric_votes(key, "world", "follow"))
-    with pytest.raises(RunError, match=r"scored by 'clip_score' \(there are world\)"):
+    with pytest.raises(RunError, match=r"'clip_score' scored no comparison .*\(there are world\)"):
         next(metric_votes(key, "clip_score", "follows"))
 
 

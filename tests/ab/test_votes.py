@@ -115,7 +115,7 @@ def test_what_is_no_key_is_refused(key: StudyKey, tmp_path: Path) -> None:
     item = good["items"][0]
     for found, said in (
         ([], "is not the key of a study"),
-        ({**good, "form": 9}, "has form 9"),
+        ({**good, "form": 9}, "has format 9"),
         ({**good, "colour": 1}, "unknown key"),
         ({**good, "items": [{**item, "second": 7}]}, "names a run or comparison that does not exist"),
         ({**good, "items": [{**item, "repeat_of": "zz"}]}, "names a run or comparison that does not exist"),

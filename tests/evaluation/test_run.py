@@ -308,7 +308,7 @@ def test_sets_are_measured_against_a_folder_and_share_their_features(tmp_path, m
     assert bad["precision_recall"]["totals"]["recall"]["mean"] < 0.1
     np.savez(tmp_path / "narrow.npz", mu=np.zeros(3), sigma=np.eye(3))
     narrow = {"kind": "fid", **options, "reference": str(tmp_path / "narrow.npz")}
-    with pytest.raises(DataError, match="3 wide, those of 'fid' 96"):
+    with pytest.raises(DataError, match="3 wide and those of 'fid' 96"):
         evaluate(Drawer(), "world", tmp_path / "good", limit=2, metrics=[narrow])
 
 

@@ -178,10 +178,10 @@ def test_runs_that_are_not_whole_say_what_they_lack(evaluated: Runs, copied: Cop
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:-2]) + '{"step": 5, "lo')
     told = told_of(folder)
     assert told["notes"] == [
-        "second is unfinished: in training still, or stopped",
+        "second is unfinished: still training, or stopped",
         "second: evaluation/world is unfinished (6 pictures drawn), so the report omits it: the same "
         "command resumes it",
-        "second has no evaluation to show: `lavi evaluate` makes one",
+        "second has no evaluation: run `lavi evaluate` to make one",
     ]
     assert "Training is not finished" in told["runs"][0]["model_card"]
     results.write_text(json.dumps({"suite": "world", "version": 1, "categories": {}}))

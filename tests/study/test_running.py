@@ -165,7 +165,7 @@ def test_what_nobody_trains_is_measured_by_several_processes(
     out = tmp_path / "out"
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    with pytest.raises(RunError, match="2 are asked for"):
+    with pytest.raises(RunError, match="2 are selected"):
         lavi(path, "--out", out)
     for rank, suites in ((0, {}), (1, {"world"})):
         monkeypatch.setenv("RANK", str(rank))

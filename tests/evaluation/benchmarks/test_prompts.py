@@ -100,7 +100,7 @@ def test_geneval2(tmp_path):
         ("two", "count"),
         ("Yes", "attribute"),
     ]
-    with pytest.raises(DataError, match="line 1: expected .*`vqa_list`"):
+    with pytest.raises(DataError, match=r"line 1: expected .*`vqa_list`"):
         source("geneval2", path=lines(tmp_path / "y.jsonl", {**ATOMS, "skills": ["count"]}))
 
 
