@@ -5,10 +5,11 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 STAMP := .venv/.ready
+DOCS := .venv/.docs
 EXTRAS := dev,report,serve,hub,minilm
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test slow lint check bench clean
+.PHONY: help venv quickstart test slow lint check docs bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,7 +29,7 @@ quickstart: venv  ## train a bridge for two minutes, draw with it, measure it
 test: venv  ## every test but the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadgroup
 
-slow: venv  ## the slow tests
+slow: $(DOCS)  ## the slow tests
 	$(BIN)/python -m pytest -m slow
 
 lint: venv  ## style, types, import contracts
@@ -38,6 +39,13 @@ lint: venv  ## style, types, import contracts
 	$(BIN)/lint-imports
 
 check: lint test  ## all that has to hold before a change goes in
+
+docs: $(DOCS)  ## the documentation as a site, in build/docs; a broken link or a missing name is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
+$(DOCS): $(STAMP)
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[docs]'
+	@touch $(DOCS)
 
 bench: quickstart  ## the benchmarks, which take long; a ratio that has fallen by 10 % is an error
 	@set -e; for script in startup train_step serve draw growth quickstart; do echo "== $$script"; $(BIN)/python benchmarks/$$script.py; done

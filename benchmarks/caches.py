@@ -20,9 +20,9 @@ from lavibridge.data.base import Dataset, open_dataset
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.recipes.recipe import Recipe, load_recipe
 from lavibridge.recipes.sections import kind_of
-from lavibridge.training.batches import Batches
 from lavibridge.training.build import build_bridge
 from lavibridge.training.cache.caches import open_caches
+from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.loop import training_mode
 
 SIDE = (64, 64)
@@ -35,7 +35,7 @@ def recipe(batch: int, *settings: str) -> Recipe:
     return load_recipe("mini-llama_mini-sd_lavi", [*common, *settings])
 
 
-def seconds(bridge: Bridge, batches: Batches, step: int) -> float:
+def seconds(bridge: Bridge, batches: BatchLoader, step: int) -> float:
     """CPU time of the drawing, forward pass and backward pass of one step."""
     begun = process_time()
     draw = batches.draw(step, 0)
@@ -43,10 +43,10 @@ def seconds(bridge: Bridge, batches: Batches, step: int) -> float:
     return process_time() - begun
 
 
-def fed(bridge: Bridge, dataset: Dataset, chosen: Recipe) -> Batches:
-    """Batches with the caches that a recipe asks for."""
+def fed(bridge: Bridge, dataset: Dataset, chosen: Recipe) -> BatchLoader:
+    """BatchLoader with the caches that a recipe asks for."""
     caches = open_caches(bridge, dataset, chosen.training)
-    return Batches(dataset, bridge.vision, chosen.training, SIDE, caches=caches)
+    return BatchLoader(dataset, bridge.vision, chosen.training, SIDE, caches=caches)
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def main() -> None:
             for name, batches in feeds.items():
                 if name != "no cache":
                     batches.draw(step, 0)  # fills
-                    batches.caches.latents.keeper.close()  # to the disk
+                    batches.caches.latents.backend.close()  # to the disk
                 spent = seconds(bridge, batches, step)
                 if step:
                     times[name].append(spent)

@@ -10,11 +10,11 @@ from collections import Counter
 from pathlib import Path
 
 from lavibridge.evaluation.stats import wilson
-from lavibridge.world.captions import CATEGORIES, sample_pair
+from lavibridge.world.captions import CATEGORIES, sample_captioned_scene
 from lavibridge.world.checker import check
-from lavibridge.world.detections import Reading
+from lavibridge.world.detections import ParsedScene
 from lavibridge.world.drawing import draw
-from lavibridge.world.perturbations import DAMAGES, counterfactuals
+from lavibridge.world.perturbations import PERTURBATIONS, counterfactuals
 from lavibridge.world.scene import Scene
 
 OUT = Path(__file__).parent / "results" / "checker.json"
@@ -23,17 +23,17 @@ OUT = Path(__file__).parent / "results" / "checker.json"
 def main() -> None:
     """Measure, print and write."""
     scenes = int(sys.argv[1]) if len(sys.argv) > 1 else 5000
-    pairs = [sample_pair(3, i, category=CATEGORIES[i % len(CATEGORIES)]) for i in range(scenes)]
+    pairs = [sample_captioned_scene(3, i, category=CATEGORIES[i % len(CATEGORIES)]) for i in range(scenes)]
     agreement: dict[str, dict[str, float]] = {}
     start = time.process_time()
-    for name, damage in DAMAGES.items():
+    for name, damage in PERTURBATIONS.items():
         right = 0
         for pair in pairs:
             verdict = check(damage(draw(pair.scene), pair.index), pair.spec)
-            right += verdict.all and _attributes(verdict.reading) == _attributes(pair.scene)
+            right += verdict.all and _attributes(verdict.parsed) == _attributes(pair.scene)
         agreement[name] = _share(right, scenes)
         print(f"{name:<8} {agreement[name]}", flush=True)
-    milliseconds = (time.process_time() - start) / (scenes * len(DAMAGES)) * 1000
+    milliseconds = (time.process_time() - start) / (scenes * len(PERTURBATIONS)) * 1000
     tried: Counter[str] = Counter()
     accepted: Counter[str] = Counter()
     for pair in pairs[: scenes // 5]:
@@ -47,7 +47,7 @@ def main() -> None:
     OUT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
-def _attributes(read: Reading | Scene) -> list[tuple[str, str, str, str]]:
+def _attributes(read: ParsedScene | Scene) -> list[tuple[str, str, str, str]]:
     return sorted((thing.shape, thing.color, thing.texture, thing.size) for thing in read.things)
 
 

@@ -30,7 +30,7 @@ from record import record
 from spread import PROCESSES, across, fresh
 from train_step import SMALL
 
-from lavibridge import Bridge
+from lavibridge import Bridge, BridgePipeline
 from lavibridge.core.device import cpu_computes_bfloat16, set_threads
 from lavibridge.core.files import models_folder
 from lavibridge.evaluation.compare import compare
@@ -68,8 +68,11 @@ def drawing(bridge: Bridge, **options: Any) -> Way:
     def draw() -> None:
         bridge.vision.decode = keep  # type: ignore[method-assign]
         for start in range(0, PICTURES, at_once):
-            bridge.generate(
-                [PROMPT] * at_once, list(range(start, start + at_once)), guidance=GUIDANCE, **options
+            BridgePipeline(bridge)(
+                [PROMPT] * at_once,
+                guidance_scale=GUIDANCE,
+                seed=list(range(start, start + at_once)),
+                **options,
             )
 
     return draw
@@ -153,7 +156,7 @@ def proportioned() -> Bridge:
 
 def against_diffusers() -> dict[str, Any]:
     """mini-sd under its own encoder, by its pipeline and by each quality."""
-    bridge = Bridge.native("mini-sd", "cpu")
+    bridge = BridgePipeline.native("mini-sd", device="cpu").bridge
     found = {}
     for at_once in (1, PICTURES):
         ways = {"Diffusers' pipeline": pipeline(at_once)}
@@ -165,7 +168,7 @@ def against_diffusers() -> dict[str, Any]:
 
 def scores(run: str) -> dict[str, Any]:
     """What each quality loses against the published 50 steps, by the exact checker."""
-    bridge = Bridge.open(run, "cpu")
+    bridge = BridgePipeline.from_pretrained(run, device="cpu").bridge
     ways: dict[str, dict[str, Any]] = {"published": {"steps": PUBLISHED_STEPS}}
     ways |= {name: {"quality": name} for name in QUALITIES}
     found = {}
@@ -188,12 +191,12 @@ class Drawing:
 
     def generate(self, prompts: Sequence[str], **options: Any) -> list[Image.Image]:
         """Pictures for prompts."""
-        return self.bridge.generate(prompts, **options, **self.options)
+        return BridgePipeline(self.bridge)(prompts, **options, **self.options).images
 
 
 def step_cache() -> dict[str, Any]:
     """What steps that reuse the one before gain and lose, at 50 and at 20 steps."""
-    bridge, found = Bridge.native("mini-pixart", "cpu"), dict[str, Any]()
+    bridge, found = BridgePipeline.native("mini-pixart", device="cpu").bridge, dict[str, Any]()
     with tempfile.TemporaryDirectory() as folder:
         for steps in (PUBLISHED_STEPS, STEPS):
             for threshold in (None, *THRESHOLDS):

@@ -21,7 +21,7 @@ from spread import interval
 from torch.profiler import ProfilerActivity, profile
 from train_step import SMALL
 
-from lavibridge import Bridge
+from lavibridge import Bridge, BridgePipeline
 from lavibridge.cli.cache import fill
 from lavibridge.core.contracts import Batch
 from lavibridge.core.device import set_threads
@@ -88,7 +88,12 @@ def drawing(pictures: int, steps: int) -> Callable[[], None]:
     bridge = bridge_of(BASE["width"], BASE["rank"])
 
     def draw() -> None:
-        bridge.generate(["a red circle"] * pictures, list(range(pictures)), steps=steps, guidance=7.5)
+        BridgePipeline(bridge)(
+            ["a red circle"] * pictures,
+            num_inference_steps=steps,
+            guidance_scale=7.5,
+            seed=list(range(pictures)),
+        )
 
     return draw
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from lavibridge.evaluation.agreement import agreement, auroc, kendall_tau
 from lavibridge.evaluation.stats import Estimate, estimate
-from lavibridge.world.captions import CATEGORIES, prompts, sample_pair
-from lavibridge.zoo.judges import Judge, clip_judge, resnet_judge, told_apart
+from lavibridge.world.captions import CATEGORIES, prompts, sample_captioned_scene
+from lavibridge.zoo.scorers import Scorer, clip_scorer, hard_negative_accuracy, resnet_scorer
 
 PAGE = Path(__file__).parents[1] / "docs" / "judges.md"
 HEAD = """# The learned judges of the miniature world
@@ -39,7 +39,7 @@ def main() -> None:
     """Measure, print and write."""
     folder = Path(sys.argv[1])
     records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
-    judges = {"mini-clip": clip_judge(), "mini-resnet": resnet_judge()}
+    judges = {"mini-clip": clip_scorer(), "mini-resnet": resnet_scorer()}
     lines = [
         HEAD,
         "| category | n | right |" + "".join(f" {name}: AUROC | tau | told apart |" for name in judges),
@@ -53,7 +53,7 @@ def main() -> None:
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def row(category: str, records: list[dict], folder: Path, judges: dict[str, Judge]) -> str:  # type: ignore[type-arg]
+def row(category: str, records: list[dict], folder: Path, judges: dict[str, Scorer]) -> str:  # type: ignore[type-arg]
     """The table's line of a category."""
     by_caption = {pair.caption: pair for pair in prompts(category, len(records))}
     pairs = [by_caption[record["prompt"]] for record in records]
@@ -61,14 +61,14 @@ def row(category: str, records: list[dict], folder: Path, judges: dict[str, Judg
     right = [record["scores"]["world"] for record in records]
     clauses = [record["clauses"]["world"].values() for record in records]
     kept = [sum(each) / len(each) for each in clauses]
-    real = [sample_pair(7, index, category=category) for index in range(len(records))]
+    real = [sample_captioned_scene(7, index, category=category) for index in range(len(records))]
     cells = [category, str(len(records)), f"{sum(right) / len(right):.0%}"]
     for judge in judges.values():
         scores = judge(pictures, pairs)
         both = LEAST <= sum(right) <= len(right) - LEAST
         cells.append(shown(agreement(auroc, scores, right)) if both else "")
         cells.append(shown(agreement(kendall_tau, scores, kept)))
-        preferred = told_apart(judge, real)
+        preferred = hard_negative_accuracy(judge, real)
         cells.append(shown(estimate({str(index): [value] for index, value in enumerate(preferred)})))
     return f"| {' | '.join(cells)} |"
 

@@ -22,12 +22,12 @@ from typing import Any
 
 from record import record
 
-from lavibridge import Bridge
+from lavibridge import BridgePipeline
 from lavibridge.core.device import set_threads
 from lavibridge.core.files import read_json
 from lavibridge.evaluation.run import evaluate
 from lavibridge.recipes.recipe import load_recipe
-from lavibridge.training.checkpoint import checkpoints, is_trained
+from lavibridge.training.checkpoints.checkpoint import checkpoints, is_trained
 from lavibridge.training.train import train
 
 SEEDS, PROMPTS, SHARE = 3, 100, 0.9
@@ -89,7 +89,7 @@ def curve(name: str, seed: int, folder: Path) -> list[dict[str, float]]:
     points = []
     for checkpoint in checkpoints(run):
         state = read_json(checkpoint / "state.json")
-        bridge = Bridge.open(str(checkpoint), "cpu")
+        bridge = BridgePipeline.from_pretrained(checkpoint, device="cpu").bridge
         out = run / "judged" / str(state["step"])
         found = evaluate(bridge, "world", out, categories=["one"], limit=PROMPTS, quality="fast")
         right = found["metrics"]["world"]["all"]

@@ -3,7 +3,7 @@
 python benchmarks/serve.py                 both, written to benchmarks/results
 python benchmarks/serve.py load            a thousand clients only, as JSON on stdout; or: throughput
 
-throughput    mini-sd, 10 steps, guidance; 8 pictures eight at a time, one at a time, and by Bridge.generate
+throughput    mini-sd, 10 steps, guidance; 8 pictures eight at a time, one at a time, and by BridgePipeline
               one at a time, in turns; medians of the rounds of several processes, by the clock, and by
               processor time, which other programs on the machine do not disturb (one thread)
 load          a toy bridge behind `lavi serve` in a process of its own, 1,000 requests at once from here
@@ -40,48 +40,49 @@ def throughput() -> dict[str, Any]:
     """Pictures a second in three ways, and whether the bits are the same."""
     import torch
 
-    from lavibridge.bridge import Bridge
     from lavibridge.core.device import set_threads
-    from lavibridge.serve.engine.canvas import Canvas, advance
-    from lavibridge.serve.engine.painter import Painter
+    from lavibridge.serve.engine.drawing import Drawing, advance
+    from lavibridge.serve.engine.request import Request
+    from lavibridge.serve.engine.served_model import ServedModel
     from lavibridge.serve.engine.threads import choose_threads
-    from lavibridge.serve.engine.wish import Wish
 
     every = set_threads()
-    bridge = Bridge.native("mini-sd", "cpu")
-    painter = Painter("mini-sd", bridge, 8)
-    threads = choose_threads([painter], 8)
+    bridge = BridgePipeline.native("mini-sd", device="cpu").bridge
+    model = ServedModel("mini-sd", bridge, 8)
+    threads = choose_threads([model], 8)
 
     @torch.inference_mode()
     def serve(at_once: int) -> list[str]:
         found = []
         for start in range(0, PICTURES, at_once):
-            canvases = [
-                Canvas(
-                    Wish(
+            drawings = [
+                Drawing(
+                    Request(
                         model="mini-sd",
                         prompt=PROMPT,
                         negative_prompt="",
                         seed=seed,
-                        steps=STEPS,
-                        guidance=4.0,
+                        num_inference_steps=STEPS,
+                        guidance_scale=4.0,
                         quality="exact",
                         width=64,
                         height=64,
                     ),
-                    painter,
+                    model,
                 )
                 for seed in range(start, start + at_once)
             ]
             for _ in range(STEPS):
-                advance(canvases)
-            found += [hashlib.sha256(canvas.picture().tobytes()).hexdigest() for canvas in canvases]
+                advance(drawings)
+            found += [hashlib.sha256(drawing.picture().tobytes()).hexdigest() for drawing in drawings]
         return found
 
     def generate() -> list[str]:
         torch.set_num_threads(every)
         pictures = [
-            bridge.generate([PROMPT], seed=seed, steps=STEPS, guidance=4.0, batch=1)[0]
+            BridgePipeline(bridge)(
+                [PROMPT], num_inference_steps=STEPS, guidance_scale=4.0, seed=seed, batch_size=1
+            ).images[0]
             for seed in range(PICTURES)
         ]
         torch.set_num_threads(threads)
@@ -90,7 +91,7 @@ def throughput() -> dict[str, Any]:
     ways: dict[str, Callable[[], list[str]]] = {
         "eight at a time": lambda: serve(8),
         "one at a time": lambda: serve(1),
-        "Bridge.generate, all threads": generate,
+        "BridgePipeline, all threads": generate,
     }
     rates: dict[str, list[float]] = {name: [] for name in ways}
     costs: dict[str, list[float]] = {name: [] for name in ways}
@@ -107,7 +108,7 @@ def throughput() -> dict[str, Any]:
     return {
         "threads": {"all": every, "chosen": threads},
         "load average": os.getloadavg()[0],
-        "least rows": painter.least,
+        "least rows": model.least_rows,
         "pictures": PICTURES,
         "steps": STEPS,
         "pictures a second": medians,
@@ -119,8 +120,8 @@ def throughput() -> dict[str, Any]:
             "by processor time": cost["one at a time"] / cost["eight at a time"],
         },
         "eight at a time against Bridge.generate": {
-            "by the clock": together / medians["Bridge.generate, all threads"],
-            "by processor time": cost["Bridge.generate, all threads"] / cost["eight at a time"],
+            "by the clock": together / medians["BridgePipeline, all threads"],
+            "by processor time": cost["BridgePipeline, all threads"] / cost["eight at a time"],
         },
         "same bits together and alone": hashes["eight at a time"] == hashes["one at a time"],
     }
@@ -128,7 +129,6 @@ def throughput() -> dict[str, Any]:
 
 def load() -> dict[str, Any]:
     """A thousand clients at once: who got what, and what it cost the server."""
-    from lavibridge.bridge import Bridge
 
     with tempfile.TemporaryDirectory() as folder:
         toy = {"source": "random"}

@@ -14,7 +14,7 @@ from typing import Any
 from draw import GUIDANCE, PROMPTS, Drawing
 from record import record
 
-from lavibridge import Bridge
+from lavibridge import BridgePipeline
 from lavibridge.core.device import set_threads
 from lavibridge.evaluation.compare import compare
 from lavibridge.evaluation.run import evaluate
@@ -27,7 +27,10 @@ CHART = Path(__file__).parents[1] / "docs" / "steps.png"
 
 def measure(folder: Path) -> dict[str, dict[int, Any]]:
     """By sampler and steps: the share of right pictures, and its difference to the published way's."""
-    bridge, found = Bridge.native("mini-sd", "cpu"), {sampler: dict[int, Any]() for sampler in SAMPLERS}
+    bridge, found = (
+        BridgePipeline.native("mini-sd", device="cpu").bridge,
+        {sampler: dict[int, Any]() for sampler in SAMPLERS},
+    )
     published = folder / f"{SAMPLERS[0]}-{STEPS[-1]}"
     for steps in reversed(STEPS):
         for sampler in SAMPLERS:

@@ -1,8 +1,8 @@
-"""Connect a pretrained language model to a pretrained image diffusion model, train the connection, and draw.
+"""Connect a pretrained language model to a pretrained vision model, train the connection, and draw.
 
-    from lavibridge import Bridge
+    from lavibridge import BridgePipeline
 
-The names below are imported when first used, so that ``import lavibridge`` costs nothing.
+Each name below is imported when it is first used, so that ``import lavibridge`` costs nothing.
 """
 
 from importlib import import_module
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lavibridge.bridge import Bridge as Bridge
+    from lavibridge.evaluation.run import evaluate as evaluate
+    from lavibridge.generation.pipeline import BridgePipeline as BridgePipeline
     from lavibridge.interop.export import export as export
     from lavibridge.interop.hook import connect as connect
     from lavibridge.interop.lora_read import read_lora_file as read_lora_file
@@ -18,38 +20,48 @@ if TYPE_CHECKING:
     from lavibridge.interop.pipelines import to_diffusers as to_diffusers
     from lavibridge.interop.released import import_released as import_released
     from lavibridge.lora import LoraSettings as LoraSettings
+    from lavibridge.recipes.recipe import load_recipe as load_recipe
+    from lavibridge.training.train import train as train
 
 try:
     __version__ = version("lavibridge")
 except PackageNotFoundError:  # run from a checkout that was never installed
     __version__ = "0.0.0"
 
-_HOMES = {
+_MODULES = {
     "Bridge": "lavibridge.bridge",
+    "BridgePipeline": "lavibridge.generation.pipeline",
     "LoraSettings": "lavibridge.lora",
     "connect": "lavibridge.interop.hook",
+    "evaluate": "lavibridge.evaluation.run",
     "export": "lavibridge.interop.export",
     "import_released": "lavibridge.interop.released",
+    "load_recipe": "lavibridge.recipes.recipe",
     "prompt_inputs": "lavibridge.interop.pipelines",
     "read_lora_file": "lavibridge.interop.lora_read",
     "to_diffusers": "lavibridge.interop.pipelines",
+    "train": "lavibridge.training.train",
 }
 
 __all__ = [
     "Bridge",
+    "BridgePipeline",
     "LoraSettings",
     "__version__",
     "connect",
+    "evaluate",
     "export",
     "import_released",
+    "load_recipe",
     "prompt_inputs",
     "read_lora_file",
     "to_diffusers",
+    "train",
 ]
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name from its room when it is first asked for."""
-    if name not in _HOMES:
+    """Import a public name from its module when it is first used."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'lavibridge' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -18,18 +18,18 @@ from typing import Any
 from lavibridge.bridge import Bridge
 from lavibridge.core.device import set_threads
 from lavibridge.core.files import write_json
-from lavibridge.core.launch import refuse_parts
+from lavibridge.core.launch import require_single_process
 from lavibridge.core.lock import hold
 from lavibridge.core.log import console
 from lavibridge.evaluation.provenance import holds_other_images
 from lavibridge.evaluation.run import evaluate
+from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.generation.sheet import contact_sheet, save_png
 from lavibridge.recipes.recipe import Recipe, dump_recipe, load_recipe
 from lavibridge.report.page import write_report
 from lavibridge.training.build import build_bridge
-from lavibridge.training.checkpoint import is_trained
-from lavibridge.training.run import refuse_changes
-from lavibridge.training.standing import moved
+from lavibridge.training.checkpoints.checkpoint import is_trained
+from lavibridge.training.run import changed_inputs, refuse_changes
 from lavibridge.training.train import train
 
 SHEET_PROMPTS = (
@@ -49,7 +49,7 @@ STEPS, GUIDANCE = 20, 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Condition:
+class QuickstartCondition:
     """A bridge to draw and measure under a name."""
 
     name: str
@@ -64,7 +64,7 @@ def run_quickstart(recipe: Recipe, out: Path, *, prompts: int = PROMPTS, steps: 
     if the folder holds something else or is in use. `prompts` are measured per condition, each drawn in
     `steps` steps.
     """
-    refuse_parts("a quickstart")
+    require_single_process("a quickstart")
     set_threads()
     with hold(out):
         return _run(recipe, out, prompts, steps)
@@ -105,37 +105,41 @@ def _train(recipe: Recipe, out: Path) -> None:
     kept = out / "recipe.yaml"
     is_same = kept.is_file() and kept.read_text(encoding="utf-8") == dump_recipe(recipe)
     if is_same and is_trained(out, recipe.training):
-        refuse_changes(out, moved(out, recipe))
+        refuse_changes(out, changed_inputs(out, recipe))
         console.print(f"{out} is trained already (delete it to begin anew)", soft_wrap=True)
         return
     train(recipe, out, resume=kept.is_file())
 
 
-def _conditions(recipe: Recipe, out: Path) -> list[Condition]:
+def _conditions(recipe: Recipe, out: Path) -> list[QuickstartCondition]:
     bridges = {
         "untrained bridge": build_bridge(recipe),
-        "trained bridge": Bridge.open(str(out)),
-        "the image model's own text encoder": Bridge.native(recipe.vision.model_dump()),
+        "trained bridge": BridgePipeline.from_pretrained(out).bridge,
+        "the image model's own text encoder": BridgePipeline.native(recipe.vision.model_dump()).bridge,
     }
     folders = ("untrained", "trained", "own-encoder")
     return [
-        Condition(name=name, bridge=bridge.eval(), folder=out / "conditions" / folder)
+        QuickstartCondition(name=name, bridge=bridge.eval(), folder=out / "conditions" / folder)
         for (name, bridge), folder in zip(bridges.items(), folders, strict=True)
     ]
 
 
-def _draw_sheet(conditions: list[Condition], path: Path, steps: int) -> None:
+def _draw_sheet(conditions: list[QuickstartCondition], path: Path, steps: int) -> None:
     columns = [
-        condition.bridge.generate(SHEET_PROMPTS, seed=SHEET_SEED, steps=steps, guidance=GUIDANCE)
+        BridgePipeline(condition.bridge)(
+            SHEET_PROMPTS, num_inference_steps=steps, guidance_scale=GUIDANCE, seed=SHEET_SEED
+        ).images
         for condition in conditions
     ]
     names = [condition.name for condition in conditions]
     sheet = contact_sheet([list(row) for row in zip(*columns, strict=True)], SHEET_PROMPTS, names)
-    told = f"Rows: {'; '.join(SHEET_PROMPTS)}. Columns: {'; '.join(names)}. Seed {SHEET_SEED} everywhere."
-    save_png(path, sheet, {"description": told})
+    description = (
+        f"Rows: {'; '.join(SHEET_PROMPTS)}. Columns: {'; '.join(names)}. Seed {SHEET_SEED} everywhere."
+    )
+    save_png(path, sheet, {"description": description})
 
 
-def _measure(condition: Condition, prompts: int, steps: int) -> dict[str, Any]:
+def _measure(condition: QuickstartCondition, prompts: int, steps: int) -> dict[str, Any]:
     """Measure a condition; pictures of its bridge before more training give way to new ones."""
     if holds_other_images(condition.folder, condition.bridge):
         console.print(f"{condition.folder} is of another bridge: drawn anew", soft_wrap=True)
@@ -152,7 +156,7 @@ def _measure(condition: Condition, prompts: int, steps: int) -> dict[str, Any]:
 
 
 def _merged(
-    conditions: list[Condition], found: list[dict[str, Any]], phases: dict[str, float]
+    conditions: list[QuickstartCondition], found: list[dict[str, Any]], phases: dict[str, float]
 ) -> dict[str, Any]:
     """The trained bridge's results as `lavi evaluate` writes them, with the other two beside them."""
     by_name = {condition.name: results for condition, results in zip(conditions, found, strict=True)}
@@ -180,8 +184,8 @@ def _tell(results: dict[str, Any], out: Path, page: Path) -> None:
     console.print("\none thing, every attribute right (n, share, 95 % interval)")
     for name, each in rows.items():
         score = each["metrics"]["world"]["categories"][CATEGORY]
-        told = f"{score['mean']:6.1%}  ({score['low']:.1%} to {score['high']:.1%})"
-        console.print(f"  {name:<{width}}  n {score['n']}  {told}")
+        interval = f"{score['mean']:6.1%}  ({score['low']:.1%} to {score['high']:.1%})"
+        console.print(f"  {name:<{width}}  n {score['n']}  {interval}")
     console.print(
         f"\nReport: {page}\n\nTo go on:\n"
         f'  lavi generate {out} "a small red circle" "a large blue star" --guidance {GUIDANCE}\n'

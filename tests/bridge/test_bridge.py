@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from lavibridge import Bridge
-from lavibridge.bridge import PARTS, PUBLISHED_LR
+from lavibridge import Bridge, BridgePipeline
+from lavibridge.bridge import PARTS
 from lavibridge.bridge.store import checkpoints
 from lavibridge.core.contracts import Batch
 from lavibridge.core.errors import ModelError, RecipeError, RunError
 from lavibridge.core.files import sha256
+from lavibridge.recipes.sections import component, read_kind
+from lavibridge.recipes.training import WEIGHTING
 from lavibridge.report.run_record import read_run
 
 PAIRS = [("t5", "sd"), ("llama", "sd"), ("bert", "pixart"), ("clip", "pixart")]
@@ -40,11 +42,8 @@ def shaken(bridge: Bridge) -> Bridge:
     return bridge
 
 
-def batch(with_images: bool = False) -> Batch:
+def batch() -> Batch:
     generator = torch.Generator().manual_seed(2)
-    if with_images:
-        images = torch.rand(2, 3, 32, 32, generator=generator) * 2 - 1
-        return Batch(prompts=tuple(PROMPTS), names=("a", "b"), images=images)
     return Batch(
         prompts=tuple(PROMPTS), names=("a", "b"), latents=torch.randn(2, 4, 8, 8, generator=generator)
     )
@@ -55,8 +54,10 @@ def noise() -> torch.Tensor:
 
 
 def pixels(bridge: Bridge, prompts: list[str], **options: object) -> np.ndarray:
-    settings = {"steps": 4, "guidance": 3.0} | options
-    return np.stack([np.asarray(image, np.int16) for image in bridge.generate(prompts, **settings)])  # type: ignore[arg-type]
+    settings = {"num_inference_steps": 4, "guidance_scale": 3.0, "seed": 0} | options
+    return np.stack(
+        [np.asarray(image, np.int16) for image in BridgePipeline(bridge)(prompts, **settings).images]  # type: ignore[arg-type]
+    )
 
 
 @pytest.mark.parametrize(("language", "vision"), PAIRS)
@@ -73,7 +74,7 @@ def test_gradient_reaches_exactly_the_trained_parts(language: str, vision: str) 
     }
     assert reached == trained
     assert {id(value) for value in bridge.parameters() if value.requires_grad} == trained
-    assert set(PUBLISHED_LR[vision]) == set(PARTS)
+    assert set(bridge.vision.published_lr) == set(PARTS)
 
 
 def test_a_step_lowers_the_loss() -> None:
@@ -101,18 +102,9 @@ def test_losses_are_per_sample_and_weighted() -> None:
     torch.testing.assert_close(bridge(second, t[1:], noise()[1:]), both[1:], atol=1e-5, rtol=1e-4)
     snr = (bridge.vision.alphas[t] / bridge.vision.sigmas[t]).square()
     expected = both * snr.clamp(max=5) / snr
-    torch.testing.assert_close(bridge(batch(), t, noise(), "min_snr", 5.0), expected)
-
-
-def test_pictures_and_their_latents_give_the_same_loss() -> None:
-    bridge, pictures = compose().eval(), batch(with_images=True)
-    assert pictures.images is not None
-    torch.manual_seed(0)
-    from_pictures = bridge(pictures, torch.tensor([20, 800]), noise())
-    torch.manual_seed(0)
-    latents = bridge.vision.encode(pictures.images)
-    known = Batch(prompts=pictures.prompts, names=pictures.names, latents=latents)
-    torch.testing.assert_close(bridge(known, torch.tensor([20, 800]), noise()), from_pictures)
+    torch.testing.assert_close(
+        bridge(batch(), t, noise(), component(WEIGHTING, read_kind(WEIGHTING, "min_snr"))), expected
+    )
 
 
 def test_without_lora_only_the_connector_trains() -> None:
@@ -163,7 +155,7 @@ def test_batches_change_pictures_by_rounding_only(language: str, vision: str, dt
     bridge = shaken(Bridge.compose(*sides, language_lora={"rank": 4}, vision_lora={"rank": 4}))
     prompts, most = [*PROMPTS, "two green stars"], ROUNDING[dtype]
     together = pixels(bridge, prompts, seed=[1, 2, 1])
-    assert np.abs(together - pixels(bridge, prompts, seed=[1, 2, 1], batch=1)).max() <= most
+    assert np.abs(together - pixels(bridge, prompts, seed=[1, 2, 1], batch_size=1)).max() <= most
     assert np.abs(together[2] - pixels(bridge, prompts[2:], seed=1)[0]).max() <= most
     assert np.abs(together[0] - together[2]).max() > most
 
@@ -172,46 +164,8 @@ def test_seeds_prompts_and_guidance_change_pictures() -> None:
     bridge = shaken(compose())
     first = pixels(bridge, PROMPTS[:1])
     assert np.array_equal(first, pixels(bridge, PROMPTS[:1], seed=0))
-    for options in ({"seed": 1}, {"guidance": 9.0}, {"negative_prompt": "blue"}, {"sampler": "ddim"}):
+    for options in ({"seed": 1}, {"guidance_scale": 9.0}, {"negative_prompt": "blue"}, {"sampler": "ddim"}):
         assert np.abs(first - pixels(bridge, PROMPTS[:1], **options)).max() > 1, options
-
-
-def test_generate_gives_rgb_of_the_size_asked_for_and_reports_steps() -> None:
-    heard: list[tuple[int, int]] = []
-    bridge = compose().train()
-    images = bridge.generate(
-        ["a"] * 3,
-        steps=2,
-        batch=2,
-        height=32,
-        width=64,
-        on_step=lambda done, total: heard.append((done, total)),
-    )
-    assert [(image.mode, image.size) for image in images] == [("RGB", (64, 32))] * 3
-    assert heard == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert bridge.connector.training
-    assert [image.size for image in bridge.generate("a red cat", steps=1)] == [(32, 32)]
-
-
-def test_generate_refuses_what_it_cannot_draw() -> None:
-    bridge = compose()
-    for prompts in ([], [""], ["a cat", "  "]):
-        with pytest.raises(RecipeError, match="give a text"):
-            bridge.generate(prompts)
-    with pytest.raises(RecipeError, match="one seed"):
-        bridge.generate(["a", "b"], seed=[1])
-    with pytest.raises(RecipeError, match="steps must be 1"):
-        bridge.generate(["a"], steps=0)
-    with pytest.raises(ModelError, match="multiples"):
-        bridge.generate(["a"], height=33)
-
-
-def test_long_prompts_are_drawn_and_the_cut_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    bridge = compose()
-    assert len(bridge.generate(["x" * 10_000], steps=1)) == 1
-    said = " ".join(capsys.readouterr().err.split())
-    assert "its first 77 tokens are used" in said
-    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("language", "vision"), PAIRS)
@@ -300,12 +254,6 @@ def test_importing_the_package_imports_no_torch() -> None:
     script += "assert 'torch' not in sys.modules and registry.kinds('language'), 'torch'; "
     script += "assert lavibridge.__version__"
     subprocess.run([sys.executable, "-c", script], check=True)
-
-
-def test_open_takes_shipped_models_and_refuses_a_mistyped_run_at_once() -> None:
-    assert Bridge.open("mini-sd", "cpu").generate(["a red circle"], steps=1)[0].size == (64, 64)
-    with pytest.raises(RunError, match="there is no folder"):
-        Bridge.open("runs/no-such-run")
 
 
 @pytest.mark.parametrize("copy", ["step-9.bak", "step-9 (copy)", "step-", "step-\u00b2", "step-old"])

@@ -9,10 +9,10 @@ import torch
 from added_lora import some_pairs, write_kohya
 from torch import Tensor
 
-from lavibridge import Bridge, export, lora, prompt_inputs, read_lora_file, to_diffusers
+from lavibridge import Bridge, BridgePipeline, export, lora, prompt_inputs, read_lora_file, to_diffusers
 from lavibridge.core.contracts import Batch
 from lavibridge.core.errors import LaviError, ModelError, RunError
-from lavibridge.training.sharding import shard
+from lavibridge.training.distributed.sharding import shard
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -97,7 +97,9 @@ def step(bridge: Bridge) -> None:
 
 
 OPERATIONS: dict[str, Callable[[Bridge, Path, Path], object]] = {
-    "draw": lambda bridge, file, out: bridge.generate("a red circle", steps=1, height=32, width=32),
+    "draw": lambda bridge, file, out: (
+        BridgePipeline(bridge)("a red circle", num_inference_steps=1, seed=0, height=32, width=32).images
+    ),
     "save": lambda bridge, file, out: bridge.save_pretrained(out),
     "merge": lambda bridge, file, out: bridge.merge(),
     "merge twice": lambda bridge, file, out: bridge.merge().merge(),

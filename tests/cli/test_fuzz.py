@@ -26,7 +26,14 @@ TAGGED = [f"!!{tag} x" for tag in ("int", "float", "timestamp", "binary", "pytho
 VALUES = st.sampled_from([*YAMLS, *WRITTEN, *TAGGED]) | st.text(max_size=8) | st.floats().map(str)
 LISTS = st.lists(VALUES, max_size=3).map(lambda each: f"[{', '.join(each)}]")
 KEYS = sorted(flat(load_recipe("quickstart").model_dump(mode="json")))
-PLACES = (*KEYS, "training.validation.seed", "training.cache.folder", "language.beside", "data.parts", "lora")
+PLACES = (
+    *KEYS,
+    "training.validation.seed",
+    "training.cache.folder",
+    "language.passthrough",
+    "data.parts",
+    "lora",
+)
 SETTINGS = st.tuples(st.sampled_from(PLACES) | st.text(max_size=6), VALUES | LISTS).map("=".join)
 FILES = {
     "file.txt": b"a cat\nb dog\n",

@@ -9,9 +9,12 @@ from threading import Thread
 import pytest
 from PIL import Image
 
+from lavibridge import BridgePipeline
 from lavibridge.bridge import Bridge
+from lavibridge.cli.generate import PictureWriter
 from lavibridge.cli.main import app
 from lavibridge.core.errors import RecipeError
+from lavibridge.generation.finite import NotDrawnError
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +28,10 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("asked", "more"),
     [
-        ("--steps 2", {"steps": "2"}),
-        ("--quality fast", {"steps": "12", "quality": "fast", "guidance_interval": "0.0 0.5"}),
-        ("--steps 2 --guidance-interval 0 0.6", {"steps": "2", "guidance_interval": "0.0 0.6"}),
-        ("--steps 2 --step-cache 0.1", {"steps": "2", "step_cache": "0.1"}),
+        ("--steps 2", {"num_inference_steps": "2"}),
+        ("--quality fast", {"num_inference_steps": "12", "quality": "fast", "guidance_interval": "0.0 0.5"}),
+        ("--steps 2 --guidance-interval 0 0.6", {"num_inference_steps": "2", "guidance_interval": "0.0 0.6"}),
+        ("--steps 2 --step-cache 0.1", {"num_inference_steps": "2", "step_cache": "0.1"}),
     ],
 )
 def test_a_picture_says_how_it_was_drawn(
@@ -40,7 +43,7 @@ def test_a_picture_says_how_it_was_drawn(
     )
     with Image.open(tmp_path / "0001-a-cat-seed0.png") as picture:
         told = picture.text  # type: ignore[attr-defined]
-    assert told == {"prompt": "a cat", "seed": "0", "guidance": "3.0", **more}
+    assert told == {"prompt": "a cat", "seed": "0", "guidance_scale": "3.0", **more}
 
 
 def test_what_is_drawn_when_ctrl_c_comes_is_kept_and_said(
@@ -61,7 +64,7 @@ def test_what_is_drawn_when_ctrl_c_comes_is_kept_and_said(
             "\u00e9",
             "--count",
             "400",
-            "--batch",
+            "--batch-size",
             "2",
             "--steps",
             "2",
@@ -97,7 +100,7 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(tmp_path: Path, ask
     ("prompt", "more", "same_as"),
     [
         ("a (red:3) cat", (), ("a (red:3) cat", True)),
-        ("a (red:3) cat", ("--no-weights",), ("a (red:3) cat", False)),
+        ("a (red:3) cat", ("--no-prompt-weighting",), ("a (red:3) cat", False)),
         ("a clock (showing 10:30)", (), ("a clock (showing 10:30)", False)),
     ],
 )
@@ -108,10 +111,12 @@ def test_what_is_typed_to_draw_with_may_hold_weights(
         ["generate", str(saved), prompt, "--out", str(tmp_path), "--steps", "2", *more], standalone_mode=False
     )
     (path,) = tmp_path.glob("*.png")
-    (expected,) = Bridge.open(str(saved)).generate(same_as[0], steps=2, weights=same_as[1])
+    (expected,) = BridgePipeline.from_pretrained(saved)(
+        same_as[0], num_inference_steps=2, seed=0, prompt_weighting=same_as[1]
+    ).images
     with Image.open(path) as picture:
         assert picture.tobytes() == expected.tobytes()
-        assert picture.text.get("weights") == ("none" if more else None)  # type: ignore[attr-defined]
+        assert picture.text.get("prompt_weighting") == ("off" if more else None)  # type: ignore[attr-defined]
 
 
 def test_a_file_is_no_prompt(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,3 +125,31 @@ def test_a_file_is_no_prompt(saved: Path, tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(RecipeError, match=r"'prompts.txt' is a file.*tr .*< prompts.txt"):
         app(["generate", str(saved), "a dog", "prompts.txt"], standalone_mode=False)
     assert [path.name for path in tmp_path.iterdir()] == ["prompts.txt"]
+
+
+def test_finished_pictures_are_written_before_one_that_is_not_finite_ends_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bridge = Bridge.compose(
+        {"kind": "llama", "source": "random"}, {"kind": "sd", "source": "random"}, "linear", None, None
+    )
+    tokenizer, embeddings = bridge.language.tokenizer, bridge.language.backbone.get_input_embeddings()
+    (token,) = set(tokenizer("z")["input_ids"]) - set(tokenizer("a")["input_ids"])
+    embeddings.weight.data[token] = float("nan")
+    drawn: list[int] = []
+    writer = PictureWriter(tmp_path, [(prompt, 0) for prompt in ("a cat", "a zoo", "a boat")], {})
+
+    def write(number: int, picture: Image.Image) -> None:
+        drawn.append(number)
+        writer.write(number, picture)
+
+    with pytest.raises(NotDrawnError, match="number 2"), writer:
+        BridgePipeline(bridge)(
+            ["a cat", "a zoo", "a boat"], num_inference_steps=1, seed=0, callback_on_image=write
+        )
+    assert drawn == [0, 2]
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == [
+        "0001-a-cat-seed0.png",
+        "0002-a-boat-seed0.png",
+    ]
+    assert "2 of 3 pictures are drawn" in " ".join(capsys.readouterr().err.split())

@@ -113,7 +113,7 @@ def test_whitening_makes_features_on_a_line_tell_words_apart() -> None:
         torch.manual_seed(1)
         adapter = LaviAdapter(LaviAdapter.Config(whiten=whiten, dropout=0.0), text, vision)
         keys = set(adapter.state_dict())
-        assert adapter.wants_calibration == whiten
+        assert adapter.needs_calibration == whiten
         if whiten:
             adapter.calibrate(tokens[:, None])
         assert set(adapter.state_dict()) == keys

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lavibridge.connectors.parts.whitening import fold, whitening
+from lavibridge.connectors.parts.whitening import fold_whitening, whitening
 from lavibridge.core import registry
 from lavibridge.core.contracts import TextFeatures, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError
@@ -38,7 +38,7 @@ def test_folding_is_whitening_before_the_layer() -> None:
     found = whitening(x)
     layer = nn.Linear(24, 8)
     wanted = layer((x - found.mean) / found.spread @ found.matrix)
-    fold(layer, found)
+    fold_whitening(layer, found)
     torch.testing.assert_close(layer(x), wanted, atol=1e-4, rtol=1e-4)
 
 
@@ -60,7 +60,7 @@ def test_a_connector_tells_tokens_apart_that_lie_on_a_line(kind: str) -> None:
         torch.manual_seed(0)
         maker = registry.load("connectors", kind)
         connector = maker(maker.Config(**KINDS[kind], whiten=whiten), TEXT, VISION)
-        assert connector.wants_calibration == whiten
+        assert connector.needs_calibration == whiten
         if whiten:
             connector.calibrate(tokens[:, None].expand(-1, 3, -1))
         hidden = tokens[:64, None, None].expand(-1, 3, -1, -1)
@@ -73,7 +73,7 @@ def test_a_connector_tells_tokens_apart_that_lie_on_a_line(kind: str) -> None:
 def test_a_refiner_hands_it_to_the_connector_that_follows() -> None:
     maker = registry.load("connectors", "refiner")
     refiner = maker(maker.Config(then={"kind": "linear", "whiten": True}), TEXT, VISION)
-    assert refiner.wants_calibration
+    assert refiner.needs_calibration
     before = refiner.then.proj.weight.clone()
     refiner.calibrate(on_a_line(400)[:, None].expand(-1, 3, -1))
     assert not torch.equal(refiner.then.proj.weight, before)
@@ -84,4 +84,4 @@ def test_a_connector_that_cannot_says_so(kind: str) -> None:
     maker = registry.load("connectors", kind)
     connector = maker(maker.Config(whiten=True), TEXT, VISION)
     with pytest.raises(ModelError, match="whiten"):
-        _ = connector.wants_calibration
+        _ = connector.needs_calibration

@@ -126,7 +126,7 @@ def test_progress_without_a_terminal_is_a_plain_line_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lines(patience: float) -> list[str]:
-        monkeypatch.setattr(log, "PLAIN_EVERY", patience)
+        monkeypatch.setattr(log, "LINE_INTERVAL", patience)
         with progress("files") as bar:
             task = bar.add_task("reading", total=3, status="")
             bar.advance(task)
@@ -161,10 +161,8 @@ def test_contracts_hold_their_shapes() -> None:
         TextFeatures(hidden=hidden, mask=mask[:, :2])
     with pytest.raises(jaxtyping.TypeCheckError):
         Conditioning(tokens=hidden[:, 0], mask=mask.float())
-    with pytest.raises(ValueError, match="images or latents"):
-        Batch(prompts=("a",), names=("a",))
-    with pytest.raises(ValueError, match="2 pictures, 1 prompts"):
-        Batch(prompts=("a",), names=("a",), images=torch.zeros(2, 3, 4, 4))
+    with pytest.raises(ValueError, match="2 latents, 1 prompts"):
+        Batch(prompts=("a",), names=("a",), latents=torch.zeros(2, 4, 4, 4))
 
 
 def test_errors_are_of_one_family() -> None:

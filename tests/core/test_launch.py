@@ -6,7 +6,12 @@ import sys
 import pytest
 
 from lavibridge.core.errors import RunError
-from lavibridge.core.launch import ALONE, Part, part_of_environment, say_alike
+from lavibridge.core.launch import (
+    SINGLE_PROCESS,
+    ProcessRank,
+    export_torchrun_variables,
+    rank_from_environment,
+)
 
 MPI = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
 STEP = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2", "SLURM_LOCALID": "1"}
@@ -15,21 +20,27 @@ STEP = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2", "
 @pytest.mark.parametrize(
     ("environment", "part"),
     [
-        ({}, ALONE),
-        ({"RANK": "0"}, ALONE),
-        ({"WORLD_SIZE": "1"}, ALONE),
-        ({"RANK": "1", "WORLD_SIZE": "2"}, Part(rank=1, of=2)),
-        (MPI, Part(rank=1, of=2)),
-        ({"MV2_COMM_WORLD_RANK": "2", "MV2_COMM_WORLD_SIZE": "4"}, Part(rank=2, of=4)),
-        ({"PMI_RANK": "3", "PMI_SIZE": "4"}, Part(rank=3, of=4)),
-        (STEP, Part(rank=1, of=2)),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, ALONE),  # a batch script of eight cores, and no srun
-        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "8"}, Part(rank=1, of=8)),
-        ({**STEP, "RANK": "5", "WORLD_SIZE": "16"}, Part(rank=5, of=16)),  # torchrun, started by srun
+        ({}, SINGLE_PROCESS),
+        ({"RANK": "0"}, SINGLE_PROCESS),
+        ({"WORLD_SIZE": "1"}, SINGLE_PROCESS),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, ProcessRank(rank=1, world_size=2)),
+        (MPI, ProcessRank(rank=1, world_size=2)),
+        ({"MV2_COMM_WORLD_RANK": "2", "MV2_COMM_WORLD_SIZE": "4"}, ProcessRank(rank=2, world_size=4)),
+        ({"PMI_RANK": "3", "PMI_SIZE": "4"}, ProcessRank(rank=3, world_size=4)),
+        (STEP, ProcessRank(rank=1, world_size=2)),
+        (
+            {"SLURM_PROCID": "0", "SLURM_NTASKS": "8"},
+            SINGLE_PROCESS,
+        ),  # a batch script of eight cores, and no srun
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "8"}, ProcessRank(rank=1, world_size=8)),
+        (
+            {**STEP, "RANK": "5", "WORLD_SIZE": "16"},
+            ProcessRank(rank=5, world_size=16),
+        ),  # torchrun, started by srun
     ],
 )
-def test_every_launcher_says_which_process_this_is(environment: dict[str, str], part: Part) -> None:
-    assert part_of_environment(environment) == part
+def test_every_launcher_says_which_process_this_is(environment: dict[str, str], part: ProcessRank) -> None:
+    assert rank_from_environment(environment) == part
 
 
 @pytest.mark.parametrize(
@@ -45,21 +56,21 @@ def test_every_launcher_says_which_process_this_is(environment: dict[str, str], 
 )
 def test_what_names_no_part_is_refused(environment: dict[str, str]) -> None:
     with pytest.raises(RunError, match="name no part"):
-        part_of_environment(environment)
+        rank_from_environment(environment)
 
 
 def test_the_libraries_are_told_in_their_words_and_where_to_meet() -> None:
     told = dict(MPI)
-    say_alike(told)
+    export_torchrun_variables(told)
     assert (told["RANK"], told["WORLD_SIZE"], told["MASTER_ADDR"]) == ("1", "2", "127.0.0.1")
     told = {**STEP, "SLURM_STEP_NUM_NODES": "1"}
-    say_alike(told)
+    export_torchrun_variables(told)
     assert (told["RANK"], told["LOCAL_RANK"], told["MASTER_PORT"]) == ("1", "1", "29500")
     for far in ({**MPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, STEP, {"RANK": "0", "WORLD_SIZE": "2"}):
-        with pytest.raises(RunError, match="nothing says where they meet"):
-            say_alike(dict(far))
+        with pytest.raises(RunError, match="does not know where to meet"):
+            export_torchrun_variables(dict(far))
         met = {**far, "MASTER_ADDR": "node1", "MASTER_PORT": "1234"}
-        say_alike(met)
+        export_torchrun_variables(met)
         assert (met["MASTER_ADDR"], met["MASTER_PORT"]) == ("node1", "1234")
 
 

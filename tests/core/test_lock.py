@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lavibridge.core.errors import RunError
-from lavibridge.core.launch import Part
+from lavibridge.core.launch import ProcessRank
 from lavibridge.core.lock import hold, hold_file, is_lock
 
 HOLDER = """
@@ -22,7 +22,7 @@ from pathlib import Path
 from lavibridge.core.launch import Part
 from lavibridge.core.lock import hold
 rank, of = map(int, sys.argv[2:4])
-with hold(Path(sys.argv[1]), Part(rank=rank, of=of)):
+with hold(Path(sys.argv[1]), Part(rank=rank, world_size=of)):
     if "fork" in sys.argv and os.fork() == 0:
         time.sleep(60)
         os._exit(0)
@@ -96,14 +96,20 @@ def test_parts_stand_beside_each_other_and_nobody_else_does(holders: Holders, tm
     first, second = (holders.hold(tmp_path, rank, 3) for rank in (0, 1))
     with pytest.raises(RunError, match=f"process {first.pid} "), hold(tmp_path):
         pass
-    with pytest.raises(RunError, match=f"process {second.pid} "), hold(tmp_path, Part(rank=1, of=3)):
+    with (
+        pytest.raises(RunError, match=f"process {second.pid} "),
+        hold(tmp_path, ProcessRank(rank=1, world_size=3)),
+    ):
         pass
-    with hold(tmp_path, Part(rank=2, of=3)):
+    with hold(tmp_path, ProcessRank(rank=2, world_size=3)):
         pass
     first.communicate("")
     second.communicate("")
     alone = holders.hold(tmp_path)
-    with pytest.raises(RunError, match=f"process {alone.pid} "), hold(tmp_path, Part(rank=2, of=3)):
+    with (
+        pytest.raises(RunError, match=f"process {alone.pid} "),
+        hold(tmp_path, ProcessRank(rank=2, world_size=3)),
+    ):
         pass
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 

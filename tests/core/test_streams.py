@@ -12,8 +12,8 @@ from typing import TextIO
 import pytest
 
 from lavibridge.core.errors import LaviError, RunError
-from lavibridge.core.log import JsonLog, Speaker
-from lavibridge.core.streams import READER_LEFT, Messages, Results
+from lavibridge.core.log import JsonLog, ResilientConsole
+from lavibridge.core.streams import READER_LEFT, MessageStream, ResultStream
 
 FULL = Path("/dev/full")
 SIGNS = "né\udcff→\n"
@@ -40,17 +40,17 @@ def ruined(how: str) -> Iterator[TextIO]:
 @pytest.mark.parametrize("how", ["broken", "closed", "full"])
 def test_a_message_that_cannot_be_written_is_nobody_s_matter(how: str) -> None:
     with ruined(how) as stream:
-        messages = Messages(stream)
+        messages = MessageStream(stream)
         for _ in range(3):
             messages.write("step 8 of 24\n")
             messages.flush()
-        console = Speaker(file=stream, highlight=False)
+        console = ResilientConsole(file=stream, highlight=False)
         console.print("step 8 of 24")
         assert not console.quiet
 
 
 def test_a_sign_that_a_stream_has_not_is_a_number_and_a_byte_stays_a_byte() -> None:
-    for kind in (Messages, Results):
+    for kind in (MessageStream, ResultStream):
         raw = io.BytesIO()
         stream = kind(io.TextIOWrapper(raw, encoding="ascii", line_buffering=True))
         stream.write("a ")
@@ -62,13 +62,13 @@ def test_a_sign_that_a_stream_has_not_is_a_number_and_a_byte_stays_a_byte() -> N
 
 def test_results_say_why_they_cannot_be_written() -> None:
     with ruined("broken") as stream:
-        results = Results(stream)
+        results = ResultStream(stream)
         with pytest.raises(SystemExit) as left:
             results.write("a result\n")
         assert left.value.code == READER_LEFT
         results.flush()  # at the program's end nothing is left to fail
     with ruined("full") as stream:
-        results = Results(stream)
+        results = ResultStream(stream)
         with pytest.raises(LaviError, match="cannot be written to stdout: No space left on device"):
             results.write("a result\n")
         results.flush()

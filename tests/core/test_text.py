@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
+from lavibridge import BridgePipeline
 from lavibridge.bridge import Bridge
 from lavibridge.core.device import pick_device
 from lavibridge.core.errors import RecipeError, RunError
 from lavibridge.core.files import write_json
 from lavibridge.core.log import console, progress
-from lavibridge.core.seeds import MOST_SEED
+from lavibridge.core.seeds import MAX_SEED
 from lavibridge.core.yaml_text import parse_yaml
 from lavibridge.evaluation.suite import read_suite
-from lavibridge.generation.asked import asked_for
+from lavibridge.generation.checks import check_seeds
 from lavibridge.recipes.recipe import load_recipe
 from lavibridge.report.page import write_report
 
@@ -49,10 +50,10 @@ def test_yaml_that_is_none_is_refused_in_one_line(tmp_path: Path, text: str) -> 
         load_recipe("quickstart", [f"training.steps={text}"])
 
 
-@pytest.mark.parametrize("seed", [-1, MOST_SEED + 1, 10**30])
+@pytest.mark.parametrize("seed", [-1, MAX_SEED + 1, 10**30])
 def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
     with pytest.raises(RecipeError, match=r"from 0 to 2\^64 - 1"):
-        asked_for("a cat", seed, 1, False)
+        check_seeds([seed])
     for field in ("training.seed", "data.seed", "preview.seed", "training.validation.seed"):
         with pytest.raises(RecipeError, match=f"{field}: input should be"):
             load_recipe("quickstart", [f"{field}={seed}"])
@@ -61,10 +62,10 @@ def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
 def test_the_largest_seed_draws() -> None:
     toy = {"source": "random"}
     bridge = Bridge.compose({"kind": "t5", **toy}, {"kind": "pixart", **toy}, "linear", None, None)
-    assert bridge.generate("a cat", seed=MOST_SEED, steps=1)
+    assert BridgePipeline(bridge)("a cat", num_inference_steps=1, seed=MAX_SEED).images
     for prompts, away in ((["a cat", "a \ud800"], ""), ("a cat", "\ud800")):
         with pytest.raises(RecipeError, match="is not valid Unicode"):
-            bridge.generate(prompts, steps=1, negative_prompt=away)
+            BridgePipeline(bridge)(prompts, num_inference_steps=1, seed=0, negative_prompt=away)
 
 
 @pytest.mark.parametrize(

@@ -199,29 +199,29 @@ print(opened, time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SE
 def test_a_million_entries_open_within_two_seconds_and_a_gibibyte(tmp_path: Path) -> None:
     import pyarrow as pa
 
-    from lavibridge.data.pictures.index import Index
+    from lavibridge.data.pictures.index import ImageIndex
     from lavibridge.data.pictures.indexed import index_of
     from lavibridge.data.pictures.rejected import write_rejections
-    from lavibridge.data.pictures.table import SCHEMA, Entry, Verdict, batch_of
+    from lavibridge.data.pictures.table import SCHEMA, ImageCheck, ImageEntry, batch_of
     from lavibridge.data.tsv import Tsv
 
     path = tmp_path / "pairs.tsv"
     path.write_text("pictures/0.png\ta picture\n")
     config = Tsv.Config(path=path, index=tmp_path / "index")
-    index: Index = index_of(Tsv, config)
+    index: ImageIndex = index_of(Tsv, config)
     index.folder.mkdir()
     table = index.folder / "pictures-0.arrow"
     with pa.OSFile(str(table), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
         for start in range(0, 1_000_000, 512):
             numbers = range(start, min(start + 512, 1_000_000))
             entries = [
-                Entry(
+                ImageEntry(
                     name=f"pictures/{number:08d}.png",
                     captions=(f"a picture, number {number}, with a caption of usual length",),
                 )
                 for number in numbers
             ]
-            verdict = Verdict(stamp=(1, 2), size=(512, 512), digest=bytes(32))
+            verdict = ImageCheck(stamp=(1, 2), size=(512, 512), digest=bytes(32))
             writer.write_batch(batch_of(entries, [verdict] * len(entries)))
     write_rejections(index.rejected, [])
     stamps = {"list": [path.stat().st_size, path.stat().st_mtime_ns]}

@@ -93,7 +93,7 @@ def test_every_picture_beside_a_caption_is_read_or_rejected(tmp_path: Path, put:
     assert names(dataset) == ["a.jfif", "b.JPEG", "c.WebP", "d", "e.gif", "j.jpg.part"]
     assert files(rejected.entries) == {"f.bmp", "g.gif", "h.tiff", "i.avif"}
     assert all("not a JPEG, PNG or WebP" in str(entry["reason"]) for entry in rejected.entries)
-    assert rejected.notes == []
+    assert rejected.warnings == []
 
 
 def test_captions_and_pictures_without_each_other_are_named(tmp_path: Path, put: Any, opened: Open) -> None:
@@ -112,7 +112,7 @@ def test_captions_and_pictures_without_each_other_are_named(tmp_path: Path, put:
         assert names(dataset) == ["a.jpg", "a.png", "upper.PNG"]
         assert dataset.sample(2).captions == ("in capitals",)
         assert files(rejected.entries) == {"alone.png"}
-        assert files(rejected.notes) == {"lost.txt", "README.md", "film.mp4"}
+        assert files(rejected.warnings) == {"lost.txt", "README.md", "film.mp4"}
         assert rejected.path is not None
         listed = [json.loads(line) for line in rejected.path.read_text().splitlines()]
         assert listed == rejected.all
@@ -137,7 +137,7 @@ def test_links_are_followed_as_far_as_the_folder(tmp_path: Path, put: Any, opene
     dataset = opened("folder", rejected, path=root, max_rejected=0.9)
     assert names(dataset) == ["real/a.png", "stored/b.png"]
     assert files(rejected.entries) == {"outside", "nowhere", "ring"}
-    assert files(rejected.notes) == {"alias", "real/up"}
+    assert files(rejected.warnings) == {"alias", "real/up"}
     before = dataset.fingerprint()
     with_caption(put, root / ".store" / "d.png")  # behind the link: noticed too
     assert names(opened("folder", path=root, max_rejected=0.9)) == [
@@ -213,7 +213,7 @@ def test_archives_and_tables_are_held_to_the_same(tmp_path: Path, encoded: Any, 
         "0.tar/3.png",
     ]
     assert files(rejected.entries) == {"more", "0.tar/2.GIF"}
-    assert files(rejected.notes) == {"packed.tar.gz", "0.tar/3.gif"}
+    assert files(rejected.warnings) == {"packed.tar.gz", "0.tar/3.gif"}
     table = pa.table({"image": ["a.png", ".b.png"], "caption": ["x", "y"]})
     pq.write_table(table, tables / "0.parquet")
     pq.write_table(table, tables / ".old" / "1.parquet")

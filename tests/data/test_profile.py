@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from lavibridge.data.base import Dataset
-from lavibridge.data.pictures.read import decode, examine
+from lavibridge.data.pictures.decoding import decode, decode_with_warning
 from lavibridge.data.pictures.rejected import Rejected
 
 # Primaries in the profile's own white (D50), columns red, green, blue: Apple's Display P3, and sRGB's.
@@ -151,7 +151,7 @@ def test_cmyk_follows_its_profile() -> None:
     profile = bytearray(icc("CMYK", {"wtpt": white(), "A2B0": table}))
     profile[8:12], profile[12:16], profile[20:24] = b"\2\x40\0\0", b"prtr", b"Lab "
     data = saved(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), "JPEG", quality=100, icc_profile=bytes(profile))
-    image, note = examine(data)
+    image, note = decode_with_warning(data)
     assert note is None
     assert (
         max(image.getpixel((4, 4))) <= 8
@@ -182,8 +182,8 @@ def test_a_profile_that_cannot_be_used_is_noted_and_the_picture_used(
         dataset = opened("folder", rejected, path=tmp_path)
         assert tuple(dataset.picture(0, (8, 8))[0, 0]) == (200, 100, 50)
         assert not rejected.entries
-        assert [note["file"] for note in rejected.notes] == ["a.png"]
-        assert "taken for sRGB" in str(rejected.notes[0]["reason"])
+        assert [note["file"] for note in rejected.warnings] == ["a.png"]
+        assert "taken for sRGB" in str(rejected.warnings[0]["reason"])
         (tmp_path / "b.md").write_text("the folder has changed, the picture has not")
         (tmp_path / "b.md").unlink()
 

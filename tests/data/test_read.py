@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lavibridge.core.errors import DataError
-from lavibridge.data.pictures.read import decode, fit, read_picture, to_unit
+from lavibridge.data.pictures.decoding import decode, normalize_pixels, read_picture, scale_and_crop
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -42,7 +42,7 @@ def bomb() -> bytes:
 def test_any_shape_becomes_the_asked_size(tmp_path: Path, kind: str, shape: tuple[int, int]) -> None:
     path = tmp_path / "picture"
     path.write_bytes(encoded(Image.new("RGB", shape, (200, 30, 40)), kind))
-    pixels = fit(read_picture(path), (24, 32))
+    pixels = scale_and_crop(read_picture(path), (24, 32))
     assert pixels.shape == (24, 32, 3)
     assert np.abs(pixels.astype(int) - (200, 30, 40)).max() <= 6
 
@@ -71,13 +71,13 @@ def test_cmyk_jpeg_and_exif_orientation() -> None:
 def test_the_centre_is_kept_and_nothing_is_stretched() -> None:
     wide = np.zeros((32, 96, 3), dtype=np.uint8)
     wide[:, 32:64] = 255
-    assert fit(Image.fromarray(wide), (32, 32)).min() == 255
+    assert scale_and_crop(Image.fromarray(wide), (32, 32)).min() == 255
 
 
 def test_unit_range_and_channel_order() -> None:
     pixels = np.zeros((2, 3, 3), dtype=np.uint8)
     pixels[..., 0] = 255
-    unit = to_unit(pixels)
+    unit = normalize_pixels(pixels)
     assert unit.shape == (3, 2, 3)
     assert (unit[0] == 1).all()
     assert (unit[1:] == -1).all()

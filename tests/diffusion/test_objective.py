@@ -6,10 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lavibridge.core.errors import ModelError, RecipeError
+from lavibridge.core.errors import ModelError
 from lavibridge.diffusion import objective
 from lavibridge.diffusion.guidance import guide
 from lavibridge.diffusion.schedule import diffusion_schedule, flow_schedule
+from lavibridge.diffusion.weighting.min_snr import MinSnr
+from lavibridge.diffusion.weighting.uniform import UniformWeighting
+from lavibridge.diffusion.weighting.velocity import Velocity
 
 shares = st.floats(min_value=0.01, max_value=0.99)
 
@@ -49,7 +52,7 @@ def test_min_snr_weighs_the_clean_latents_error_alike(share: float, gamma: float
         wrong = target + 0.1
         error = (wrong - target).square().mean(dim=(1, 2, 3))
         clean = (objective.predict_x0(kind, wrong, xt, *shares) - x0).square().mean(dim=(1, 2, 3))
-        weighted = objective.weight("min_snr", gamma, snr, kind) * error
+        weighted = MinSnr(MinSnr.Config(gamma=gamma)).weight(snr, kind) * error
         torch.testing.assert_close(weighted, snr.clamp(max=gamma) * clean)
 
 
@@ -65,7 +68,7 @@ def test_velocity_weighting_counts_the_error_of_the_velocity(share: float) -> No
         implied = objective.target(
             "v_prediction", clean, (xt - share**0.5 * clean) / (1 - share) ** 0.5, *shares
         )
-        weights = objective.weight("velocity", 0.0, objective.snr(*shares), kind)
+        weights = Velocity(Velocity.Config()).weight(objective.snr(*shares), kind)
         error = (implied - velocity).square().mean(dim=(1, 2, 3))
         torch.testing.assert_close(weights * 0.01, error, rtol=1e-3, atol=1e-6)
 
@@ -76,8 +79,10 @@ def test_ends_of_the_schedule() -> None:
     assert torch.equal(objective.corrupt(x0, noise, all_of_it, none), x0)
     assert torch.equal(objective.corrupt(x0, noise, none, all_of_it), noise)
     for kind in ("epsilon", "flow"):
-        assert torch.isfinite(objective.weight("min_snr", 5.0, objective.snr(none, all_of_it), kind)).all()
-    assert torch.equal(objective.weight("uniform", 5.0, torch.rand(3), "epsilon"), torch.ones(3))
+        assert torch.isfinite(MinSnr(MinSnr.Config()).weight(objective.snr(none, all_of_it), kind)).all()
+    assert torch.equal(
+        UniformWeighting(UniformWeighting.Config()).weight(torch.rand(3), "epsilon"), torch.ones(3)
+    )
 
 
 def test_agrees_with_the_library() -> None:
@@ -115,8 +120,6 @@ def test_unknown_names() -> None:
     x0, noise = draws(3)
     with pytest.raises(ModelError, match="prediction type 'velocity'"):
         objective.target("velocity", x0, noise, torch.ones(2), torch.zeros(2))
-    with pytest.raises(RecipeError, match="did you mean 'min_snr'"):
-        objective.weight("min-snr", 5.0, torch.ones(2), "epsilon")
 
 
 def test_guidance() -> None:

@@ -51,11 +51,34 @@ def test_the_first_forty_lines_hold_picture_commands_and_python() -> None:
     assert re.search(r"^```python\n.*?^```", head, flags=re.M | re.S)
 
 
+def test_the_readme_has_at_most_900_words() -> None:
+    """Code and tables count too; what has neither letter nor digit is no word."""
+    words = [word for word in README.read_text(encoding="utf-8").split() if re.search(r"\w", word)]
+    assert len(words) <= 900
+
+
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run as printed, but for the number of steps, of alignment too, and of scenes."""
     monkeypatch.chdir(tmp_path)
     (code,) = blocks(README, "python")
+    assert set(re.findall(r"from (\w[\w.]*) import", code)) == {"lavibridge", "pathlib"}
     shorter = '"training.steps=2", "training.align.steps=2", "data.scenes=32", "training.batch=4"'
     assert '"training.steps=100"' in code
-    exec(compile(code.replace('"training.steps=100"', shorter), "README.md", "exec"), {"__name__": "readme"})
+    assert "num_inference_steps=20" in code
+    code = code.replace('"training.steps=100"', shorter).replace(
+        "num_inference_steps=20", "num_inference_steps=2"
+    )
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
     assert len(list((tmp_path / "runs" / "first").glob("*.png"))) == 2
+
+
+def test_the_log_lists_every_entry_once_by_topic() -> None:
+    text = (ROOT / "LOG.md").read_text(encoding="utf-8")
+    titles = re.findall(r"^## (\d{4}-\d\d-\d\d.*)$", text, flags=re.M)
+    index = text[text.index("## Findings by topic") : text.index(f"## {titles[0]}")]
+    assert sorted(re.findall(r"\]\(#([^)]+)\)", index)) == sorted(map(anchor, titles))
+
+
+def anchor(title: str) -> str:
+    """A heading's anchor, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-")

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lavibridge import Bridge
+from lavibridge import Bridge, BridgePipeline
 from lavibridge.core import registry
 from lavibridge.core.errors import RecipeError
 from lavibridge.generation.emphasis import parse, read, token_weights, weigh
@@ -97,7 +97,10 @@ def test_weights_change_pictures_and_one_is_none() -> None:
             value *= 3
 
     def drawn(prompt: str, weights: bool = True) -> np.ndarray:
-        return np.asarray(bridge.generate(prompt, steps=2, weights=weights)[0], int)
+        return np.asarray(
+            BridgePipeline(bridge)(prompt, num_inference_steps=2, seed=0, prompt_weighting=weights).images[0],
+            int,
+        )
 
     plain = drawn("a red cat")
     assert np.array_equal(drawn("a (red:1) cat"), plain)
@@ -106,7 +109,9 @@ def test_weights_change_pictures_and_one_is_none() -> None:
     text = drawn("a (red:3) cat", weights=False)
     assert np.array_equal(text, drawn(r"a \(red:3\) cat"))
     assert not np.array_equal(text, drawn("a (red:3) cat"))
-    both = bridge.generate(["a (red:3) cat", "a (red:3) cat and a boat"], steps=2, weights=True)[0]
+    both = BridgePipeline(bridge)(
+        ["a (red:3) cat", "a (red:3) cat and a boat"], num_inference_steps=2, seed=0, prompt_weighting=True
+    ).images[0]
     assert np.abs(np.asarray(both, int) - drawn("a (red:3) cat")).max() <= 1
 
 
@@ -120,11 +125,13 @@ def test_connectors_that_ask_take_no_weights() -> None:
     )
     for prompt, away in (("a (red:2) cat", ""), ("a cat", "(red:2)")):
         with pytest.raises(RecipeError, match="leave them out"):
-            bridge.generate(prompt, steps=1, negative_prompt=away, weights=True)
-        assert bridge.generate(prompt, steps=1, negative_prompt=away)
+            BridgePipeline(bridge)(
+                prompt, num_inference_steps=1, seed=0, negative_prompt=away, prompt_weighting=True
+            )
+        assert BridgePipeline(bridge)(prompt, num_inference_steps=1, seed=0, negative_prompt=away).images
 
 
 def test_a_prompt_of_signs_only_is_empty() -> None:
     bridge = Bridge.compose({"kind": "t5", "source": "random"}, {"kind": "sd", "source": "random"})
     with pytest.raises(RecipeError, match="prompt 2 is empty"):
-        bridge.generate(["a cat", "( :1.3)"], steps=1, weights=True)
+        BridgePipeline(bridge)(["a cat", "( :1.3)"], num_inference_steps=1, seed=0, prompt_weighting=True)

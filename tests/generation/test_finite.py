@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from lavibridge import Bridge
+from lavibridge import Bridge, BridgePipeline
 from lavibridge.evaluation.base import Score
 from lavibridge.generation.finite import NotDrawnError
 
@@ -41,12 +41,12 @@ def spoil_the_autoencoder(bridge: Bridge) -> None:
 def test_what_is_not_finite_is_an_error(spoil: Callable[[Bridge], None], named: str, lost: list[int]) -> None:
     toys = [{"kind": kind, "source": "random"} for kind in ("llama", "sd")]
     bridge = Bridge.compose(*toys, "linear", None, None)
-    drawn = bridge.generate(PROMPTS, steps=2, batch=2)
+    drawn = BridgePipeline(bridge)(PROMPTS, num_inference_steps=2, seed=0, batch_size=2).images
     spoil(bridge)
     with pytest.raises(
         NotDrawnError, match=f"{len(lost)} of 3 pictures .* number {lost[0] + 1} .*{named}.*bfloat16"
     ) as raised:
-        bridge.generate(PROMPTS, steps=2, batch=2)
+        BridgePipeline(bridge)(PROMPTS, num_inference_steps=2, seed=0, batch_size=2)
     assert list(raised.value.reasons) == lost
     for place, (picture, before) in enumerate(zip(raised.value.pictures, drawn, strict=True)):
         assert (picture is None) == (place in lost)

@@ -8,19 +8,24 @@ import numpy as np
 import pytest
 import torch
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from every_step import sample
 from PIL import Image
 from torch import Tensor
 
-from lavibridge import Bridge
-from lavibridge.connectors.lavi import LaviAdapter
+from lavibridge import Bridge, BridgePipeline
 from lavibridge.core import registry
+from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.diffusion.objective import target
-from lavibridge.generation.draw import Order, draw_latents, encode_once, gather
-from lavibridge.generation.emphasis import Weighted, read
+from lavibridge.generation.denoise import OWN_CALLS, advance
+from lavibridge.generation.emphasis import WeightedPrompt, read
+from lavibridge.generation.encode import encode_prompts
+from lavibridge.generation.noise import initial_noise
+from lavibridge.generation.output import to_images
 from lavibridge.generation.quality import QUALITIES
-from lavibridge.generation.sample import SAMPLERS, initial_noise, make_scheduler, sample, sampling, to_images
+from lavibridge.generation.sample import SAMPLERS, Sampling, make_scheduler
 from lavibridge.generation.sheet import contact_sheet, save_png
+from lavibridge.generation.state import RequestState, resolve_settings
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 from lavibridge.vision.parts.schedules import prediction_type, training_schedule
@@ -43,6 +48,7 @@ def toy(kind: str) -> VisionModel:
     return family(family.Config(source="random"))  # type: ignore[no-any-return]
 
 
+TOYS = ({"kind": "t5", "source": "random"}, {"kind": "sd", "source": "random"})
 FLOWS = ("flux", "sana", "sd3")
 PAIRS = [
     (kind, sampler)
@@ -162,8 +168,7 @@ def test_no_step_stands_still(steps: int) -> None:
     model = scheduled("epsilon")
     for sampler in SAMPLERS:
         scheduler = make_scheduler(model.scheduler, sampler)
-        _, first = next(sampling(scheduler, torch.ones(1, 1, 1, 1), steps))
-        assert first == 999
+        assert Sampling(scheduler, torch.ones(1, 1, 1, 1), steps).t == 999
         assert (scheduler.sigmas.diff() < 0).all()
 
 
@@ -186,10 +191,10 @@ def test_every_number_of_steps_begins_at_the_last_time(name: str) -> None:
     for sampler in samplers(name):
         scheduler = make_scheduler(model.scheduler, sampler, model.flow_shift(model.latent_shape(32, 32)))
         for steps in range(1, 1001):
-            noisy, t = next(sampling(scheduler, torch.ones(1, 1, 1, 1), steps))
-            assert last - 1 <= float(t) <= last
+            sampling = Sampling(scheduler, torch.ones(1, 1, 1, 1), steps)
+            assert last - 1 <= float(sampling.t) <= last
             assert len(scheduler.timesteps) == steps
-            assert noisy.isfinite().all()
+            assert sampling.noisy.isfinite().all()
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -263,10 +268,12 @@ def test_every_family_draws(kind: str, language: LanguageModel) -> None:
     spoken = {"kind": "t5", "source": "random"}
     bridge = Bridge.compose(spoken, {"kind": kind, "source": "random"}, "lavi", None, None)
     prompts = ["a cat", "a much longer prompt with a boat in it"]
-    drawn = bridge.generate(prompts, seed=[3, 4], steps=2)
-    own = bridge.generate(prompts[1], seed=4, steps=2, guidance=bridge.vision.default_guidance)
+    drawn = BridgePipeline(bridge)(prompts, num_inference_steps=2, seed=[3, 4]).images
+    own = BridgePipeline(bridge)(
+        prompts[1], num_inference_steps=2, guidance_scale=bridge.vision.default_guidance, seed=4
+    ).images
     assert np.abs(np.asarray(drawn[1], int) - np.asarray(own[0], int)).max() <= 1
-    other = bridge.generate(prompts[1], seed=4, steps=2, guidance=12.0)
+    other = BridgePipeline(bridge)(prompts[1], num_inference_steps=2, guidance_scale=12.0, seed=4).images
     assert not np.array_equal(np.asarray(own[0]), np.asarray(other[0]))
 
 
@@ -281,40 +288,25 @@ def test_noise_belongs_to_its_seed() -> None:
     assert not torch.equal(both[0], both[1])
 
 
-def plain(prompt: str) -> Weighted:
+def plain(prompt: str) -> WeightedPrompt:
     return read(prompt, weights=False)
 
 
-def order(prompts: tuple[str, ...], **changes: object) -> Order:
-    options: dict[str, object] = {
-        "prompts": tuple(map(plain, prompts)),
-        "seeds": tuple(range(len(prompts))),
-        "shape": (4, 8, 8),
-        "steps": 6,
-        "guidance": 3.0,
-        "guidance_interval": (0.0, 1.0),
-        "bfloat16": False,
-        "batch": 8,
-        "sampler": "unipc",
-        "negative_prompt": plain(""),
-    }
-    return Order(**(options | changes))  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_latents_are_the_same_alone_and_in_company(
-    guidance: float, language: LanguageModel, vision: VisionModel
-) -> None:
-    adapter = LaviAdapter(LaviAdapter.Config(), language.spec, vision.spec).eval()
+def test_latents_are_the_same_alone_and_in_company(guidance: float) -> None:
+    bridge = Bridge.compose(*TOYS, "lavi", None, None).eval()
     prompts = ("a cat", "a much longer prompt with a boat in it", "two red houses")
+    settings = resolve_settings(bridge, num_inference_steps=6, guidance_scale=guidance)
+    encoded = encode_prompts(bridge, [*map(plain, prompts), plain("")], 8)
 
-    @torch.no_grad()
     def latents(chosen: list[int]) -> Tensor:
-        wanted = order(tuple(prompts[index] for index in chosen), guidance=guidance)
-        rows = encode_once(wanted.texts, wanted.batch, language.encode, language.spans)
-        noise = initial_noise(wanted.shape, chosen)
-        texts = [rows[prompt] for prompt in wanted.prompts]
-        return draw_latents(wanted, texts, rows, adapter, vision, noise, lambda: None)
+        texts = [encoded[plain(prompts[index])] for index in chosen]
+        negatives = [encoded[plain("")]] * len(chosen) if settings.is_ever_guided else []
+        noise = initial_noise(settings.shape, chosen)
+        state = RequestState(bridge.vision, settings, texts, negatives, noise)
+        while not state.is_finished:
+            advance([state], bridge, OWN_CALLS)
+        return state.sampling.latents
 
     together = latents([0, 1, 2])
     for index in range(3):
@@ -338,7 +330,9 @@ def test_guidance_in_some_of_the_steps_alone(connector: str) -> None:
     def drawn(guidance: float, *interval: float) -> tuple[list[int], np.ndarray]:
         rows.clear()
         options = {"guidance_interval": interval} if interval else {}
-        found = bridge.generate(["a cat", "a red boat"], seed=1, steps=4, guidance=guidance, **options)  # type: ignore[arg-type]
+        found = BridgePipeline(bridge)(
+            ["a cat", "a red boat"], num_inference_steps=4, guidance_scale=guidance, seed=1, **options
+        ).images  # type: ignore[arg-type]
         return list(rows), np.stack([np.asarray(each, int) for each in found])
 
     everywhere, part, without = drawn(9.0), drawn(9.0, 0.25, 0.75), drawn(1.0)
@@ -361,15 +355,15 @@ def test_a_quality_decides_what_is_not_given(monkeypatch: pytest.MonkeyPatch) ->
 
     def drawn(**options: Any) -> tuple[list[int], np.ndarray]:
         rows.clear()
-        (picture,) = bridge.generate("a cat", guidance=3.0, **options)
+        (picture,) = BridgePipeline(bridge)("a cat", guidance_scale=3.0, seed=0, **options).images
         return list(rows), np.asarray(picture, int)
 
     exact, high, fast = (drawn(quality=name) for name in QUALITIES)
     assert exact[0] == drawn()[0] == [2] * 20
     assert high[0] == [2] * 10 + [1] * 10
     assert fast[0] == [2] * 6 + [1] * 6
-    assert drawn(quality="fast", steps=4, guidance_interval=(0.0, 1.0))[0] == [2] * 4
-    monkeypatch.setattr("lavibridge.generation.draw.gains_by_bfloat16", lambda device: True)
+    assert drawn(quality="fast", num_inference_steps=4, guidance_interval=(0.0, 1.0))[0] == [2] * 4
+    monkeypatch.setattr("lavibridge.generation.state.gains_by_bfloat16", lambda device: True)
     assert np.array_equal(drawn()[1], exact[1])
     rounded = drawn(quality="high")[1]
     assert 0 < np.abs(rounded - high[1]).mean() < 0.015 * 255
@@ -377,28 +371,27 @@ def test_a_quality_decides_what_is_not_given(monkeypatch: pytest.MonkeyPatch) ->
         drawn(quality="fsat")
 
 
-def test_each_text_is_encoded_once(language: LanguageModel) -> None:
-    asked: list[str] = []
+def test_each_text_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    bridge = Bridge.compose(*TOYS, "lavi", None, None).eval()
+    encode, calls = bridge.language.encode, list[str]()
+    monkeypatch.setattr(
+        bridge.language, "encode", lambda texts, *rest: (calls.extend(texts), encode(texts, *rest))[1]
+    )
+    pipe, prompts = BridgePipeline(bridge), ["a", "b", "a", "c"]
+    pipe(prompts, num_inference_steps=1, num_images_per_prompt=2, guidance_scale=3.0, batch_size=2, seed=0)
+    assert calls == ["", "a", "b", "c"]
+    calls.clear()
+    pipe(["a", "a"], num_inference_steps=1, guidance_scale=1.0, batch_size=2, seed=0)
+    assert calls == ["a"]
 
-    def features(texts: list[str]) -> object:
-        asked.extend(texts)
-        return language.encode(texts)
 
-    rows = encode_once(order(("a", "b", "a", "c")).texts, 2, features, language.spans)  # type: ignore[arg-type]
-    assert asked == ["", "a", "b", "c"]
-    asked.clear()
-    encode_once(order(("a", "a"), guidance=1.0).texts, 2, features, language.spans)  # type: ignore[arg-type]
-    assert asked == ["a"]
-    assert {prompt.text for prompt in rows} == {"", "a", "b", "c"}
-
-
-def test_gathering_undoes_the_parting(language: LanguageModel) -> None:
-    texts = ("a cat", "", "a longer one")
-    rows = encode_once([plain(text) for text in texts], 1, language.encode, language.spans)
-    expected = language.encode(texts)
-    found = gather([rows[plain(text)] for text in texts])
+def test_padding_undoes_the_splitting(language: LanguageModel) -> None:
+    expected = language.encode(["a cat", "", "a longer one"])
+    found = TextFeatures.pad(expected.split())
     assert torch.equal(found.mask, expected.mask)
-    torch.testing.assert_close(found.hidden[:, 0][found.mask], expected.hidden[:, 0][expected.mask])
+    assert torch.equal(found.hidden[:, 0][found.mask], expected.hidden[:, 0][expected.mask])
+    assert not found.hidden[:, 0][~found.mask].any()
+    assert [len(part.mask[0]) for part in expected.split()] == expected.mask.sum(1).tolist()
 
 
 def test_images_are_rgb_of_eight_bits() -> None:

@@ -5,12 +5,14 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from every_step import sample
 from torch import Tensor
 
 from lavibridge.core import registry
 from lavibridge.core.contracts import Conditioning
 from lavibridge.diffusion.guidance import guide
-from lavibridge.generation.sample import initial_noise, make_scheduler, sample
+from lavibridge.generation.noise import initial_noise
+from lavibridge.generation.sample import make_scheduler
 from lavibridge.vision.hf import DiffusersModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

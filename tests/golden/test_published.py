@@ -12,6 +12,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from every_step import sample
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -19,7 +20,6 @@ from torch import Tensor
 from lavibridge import Bridge, import_released, lora
 from lavibridge.core.contracts import Batch, Conditioning
 from lavibridge.diffusion.guidance import guide
-from lavibridge.generation.sample import sample
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 COMBINATIONS = {

@@ -11,10 +11,10 @@ from diffusers.utils import convert_unet_state_dict_to_peft
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lavibridge import Bridge, read_lora_file
+from lavibridge import Bridge, BridgePipeline, read_lora_file
 from lavibridge.core.layers import layers
 from lavibridge.interop.lora_names import DENOISER_PREFIXES, denoiser_names, placed
-from lavibridge.interop.merged import merged_state
+from lavibridge.interop.merged_weights import merged_state
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -182,7 +182,7 @@ def test_the_text_encoder_s_layers_are_taken_where_the_bridge_reads_with_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "lora.safetensors"
-    native = Bridge.native("mini-sd", device="cpu")
+    native = BridgePipeline.native("mini-sd", device="cpu").bridge
     clip = native.language.backbone
     pairs, text = some_pairs(native.vision.backbone, every=20), some_pairs(clip, every=2)
     state = write_kohya(pairs, path, {})

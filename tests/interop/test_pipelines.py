@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lavibridge import Bridge, connect, prompt_inputs, to_diffusers
+from lavibridge import Bridge, BridgePipeline, connect, prompt_inputs, to_diffusers
 from lavibridge.core import registry
 from lavibridge.core.errors import ModelError, RecipeError
-from lavibridge.generation.sample import initial_noise
+from lavibridge.generation.noise import initial_noise
 
 # Diffusers reads torch tensors by a NumPy call that NumPy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -38,7 +38,7 @@ def compose(vision: str, connector: str | dict[str, Any], **language: Any) -> Br
 
 
 def drawn(bridge: Bridge, guidance: float, negative: str) -> Tensor:
-    """The latents that `Bridge.generate` decodes."""
+    """The latents that `BridgePipeline` decodes."""
     seen: list[Tensor] = []
     decode = bridge.vision.decode
 
@@ -47,7 +47,14 @@ def drawn(bridge: Bridge, guidance: float, negative: str) -> Tensor:
         return decode(latents)
 
     bridge.vision.decode = listening  # type: ignore[method-assign]
-    bridge.generate(PROMPTS, list(SEEDS), steps=3, guidance=guidance, negative_prompt=negative, weights=True)
+    BridgePipeline(bridge)(
+        PROMPTS,
+        num_inference_steps=3,
+        guidance_scale=guidance,
+        seed=list(SEEDS),
+        negative_prompt=negative,
+        prompt_weighting=True,
+    )
     del bridge.vision.decode
     (latents,) = seen
     return latents
@@ -58,7 +65,7 @@ def piped(bridge: Bridge, pipe: Any, guidance: float, negative: str) -> Tensor:
     shape = vision.latent_shape(vision.default_size, vision.default_size)
     pipe.set_progress_bar_config(disable=True)
     output = pipe(
-        **prompt_inputs(bridge, PROMPTS, negative, weights=True),
+        **prompt_inputs(bridge, PROMPTS, negative, prompt_weighting=True),
         latents=initial_noise(shape, SEEDS),
         num_inference_steps=3,
         guidance_scale=guidance,
@@ -140,7 +147,7 @@ def test_pictures_are_changed_and_filled_in(task: str, connector: Any) -> None:
 
 def test_what_a_pipeline_cannot_do_is_said() -> None:
     with pytest.raises(RecipeError, match="nothing to act on"):
-        prompt_inputs(compose("pixart", "query"), PROMPTS, weights=True)
+        prompt_inputs(compose("pixart", "query"), PROMPTS, prompt_weighting=True)
     bridge = compose("pixart", "lavi")
     with pytest.raises(RecipeError, match=r"did you mean 'inpainting'"):
         to_diffusers(bridge, "inpaint")

@@ -13,7 +13,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lavibridge import Bridge, import_released
+from lavibridge import Bridge, BridgePipeline, import_released, to_diffusers
 from lavibridge.cli.main import app
 from lavibridge.connectors.ella import Ella
 from lavibridge.connectors.lavi import LaviAdapter
@@ -22,7 +22,7 @@ from lavibridge.core.contracts import TextFeatures, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError, RecipeError, RunError
 from lavibridge.core.layers import pair_shapes
 from lavibridge.interop.ella import read_sizes
-from lavibridge.interop.order import published_order
+from lavibridge.interop.published_order import published_order
 from lavibridge.vision.sd import StableDiffusion
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
@@ -253,17 +253,20 @@ def test_the_golden_ella_says_what_the_official_code_said(golden_ella: Bridge) -
 
 
 def test_bridge_has_it_by_name(ella: Path) -> None:
-    bridge = Bridge.import_released("ella", ella, language=T5, vision=SD, device="cpu")
+    bridge = import_released("ella", ella, language=T5, vision=SD, device="cpu")
     assert isinstance(bridge.connector, Ella)
-    assert isinstance(bridge.to_diffusers(), diffusers.StableDiffusionPipeline)
+    assert isinstance(to_diffusers(bridge), diffusers.StableDiffusionPipeline)
 
 
 @needs_golden
 def test_the_golden_ella_draws_and_is_saved(golden_ella: Bridge, tmp_path: Path) -> None:
-    picture = golden_ella.generate("a red circle", steps=2)[0]
+    picture = BridgePipeline(golden_ella)("a red circle", num_inference_steps=2, seed=0).images[0]
     assert picture.size == (32, 32)
     golden_ella.connector.eval()
-    assert golden_ella.generate("a red circle", steps=2)[0].tobytes() == picture.tobytes()
+    assert (
+        BridgePipeline(golden_ella)("a red circle", num_inference_steps=2, seed=0).images[0].tobytes()
+        == picture.tobytes()
+    )
 
 
 # -------------------------------------------------------------------------------------------------- refusals
@@ -378,7 +381,7 @@ def test_the_command_makes_a_bridge_that_opens(tmp_path: Path, capsys: pytest.Ca
     call += ["--language", models[0], "--vision", models[1], "--out", str(tmp_path / "run")]
     app(call, standalone_mode=False)
     assert capsys.readouterr().out.strip() == str(tmp_path / "run")
-    bridge = Bridge.open(str(tmp_path / "run"), device="cpu")
+    bridge = BridgePipeline.from_pretrained(tmp_path / "run", device="cpu").bridge
     expected = import_released("lavi-bridge", call[2], *models, device="cpu").merge()
     assert torch.equal(bridge.condition(["a cat"]).tokens, expected.condition(["a cat"]).tokens)
     with pytest.raises(RunError, match="exists already"):

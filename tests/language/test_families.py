@@ -261,7 +261,7 @@ def test_the_connector_alone_may_see_padding() -> None:
 
 
 def test_a_pair_keeps_the_other_model_s_tokens_beside() -> None:
-    pair = toy("pair", of="t5", beside={"kind": "clip", "source": "random", "max_tokens": 20})
+    pair = toy("pair", of="t5", passthrough={"kind": "clip", "source": "random", "max_tokens": 20})
     inner, other = toy("t5"), toy("clip", see_padding=True, max_tokens=20)
     features, kept = pair.encode([SHORT, LONG]), other.encode([SHORT, LONG])
     torch.testing.assert_close(features.hidden, inner.encode([SHORT, LONG]).hidden)
@@ -271,8 +271,8 @@ def test_a_pair_keeps_the_other_model_s_tokens_beside() -> None:
     torch.testing.assert_close(features.pooled, kept.pooled)
     assert pair.spec.passthrough == other.spec.width
     assert pair.backbone.config.model_type == "t5"  # type: ignore[union-attr]
-    with pytest.raises(RecipeError, match=r"language\.passthrough_tokens\.sauce"):
-        toy("pair", beside={"kind": "clip", "source": "random", "sauce": 1})
+    with pytest.raises(RecipeError, match=r"language\.passthrough\.sauce"):
+        toy("pair", passthrough={"kind": "clip", "source": "random", "sauce": 1})
 
 
 def test_a_tokenizer_without_a_pad_is_named(tmp_path: Path) -> None:

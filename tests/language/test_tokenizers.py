@@ -12,7 +12,8 @@ import transformers
 
 from lavibridge.core import registry
 from lavibridge.core.errors import ModelError
-from lavibridge.language.hf import TransformersModel, byte_tokenizer
+from lavibridge.language.hf import TransformersModel
+from lavibridge.language.parts.loading import byte_tokenizer
 
 PROMPT = "a red circle"
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from lavibridge import Bridge
+from lavibridge import Bridge, BridgePipeline
 from lavibridge.core import registry
 from lavibridge.core.contracts import Batch, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError
@@ -112,11 +112,13 @@ def step(bridge: Bridge) -> None:
 def works(bridge: Bridge, folder: Path) -> None:
     """Trains, draws, is saved and loaded as the same."""
     step(shaken(bridge))
-    drawn = bridge.generate(list(PROMPTS), steps=2, guidance=3.0)
-    alone = bridge.generate(PROMPTS[0], steps=2, guidance=3.0)
+    drawn = BridgePipeline(bridge)(list(PROMPTS), num_inference_steps=2, guidance_scale=3.0, seed=0).images
+    alone = BridgePipeline(bridge)(PROMPTS[0], num_inference_steps=2, guidance_scale=3.0, seed=0).images
     assert np.abs(np.asarray(drawn[0], int) - np.asarray(alone[0], int)).max() <= 1
     bridge.save_pretrained(folder)
-    again = Bridge.from_pretrained(folder, device="cpu").generate(list(PROMPTS), steps=2, guidance=3.0)
+    again = BridgePipeline(Bridge.from_pretrained(folder, device="cpu"))(
+        list(PROMPTS), num_inference_steps=2, guidance_scale=3.0, seed=0
+    ).images
     assert all(np.array_equal(one, other) for one, other in zip(drawn, again, strict=True))
 
 

@@ -11,6 +11,8 @@ from lavibridge.core.contracts import Batch
 from lavibridge.plan.meta_model import build_meta_bridge
 from lavibridge.plan.metered_passes import encoding_pass, training_pass
 from lavibridge.recipes.recipe import Recipe, load_recipe
+from lavibridge.recipes.sections import component
+from lavibridge.recipes.training import WEIGHTING
 from lavibridge.training.build import build_bridge
 from lavibridge.training.loop import training_mode
 
@@ -48,7 +50,9 @@ def real_pass(recipe: Recipe, batch: int) -> tuple[Callable[[], None], Callable[
         bridge.zero_grad(set_to_none=True)
         sample = Batch(prompts=prompts, names=prompts, latents=latents)
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            loss = bridge(sample, t, torch.randn_like(latents), recipe.training.weighting).mean()
+            loss = bridge(
+                sample, t, torch.randn_like(latents), component(WEIGHTING, recipe.training.weighting)
+            ).mean()
         loss.backward()
 
     return step, lambda: bridge.vision.encode_moments(torch.zeros(batch, 3, side, side))

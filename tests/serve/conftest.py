@@ -12,11 +12,11 @@ import pytest
 import uvicorn
 
 from lavibridge.bridge import Bridge
-from lavibridge.serve.engine.painter import Painter
+from lavibridge.serve.engine.served_model import ServedModel
 from lavibridge.serve.limits import Limits
 from lavibridge.serve.web.address import Address, bind, url_of
-from lavibridge.serve.web.house import House
-from lavibridge.serve.web.server import Server, guarded, make_house
+from lavibridge.serve.web.app_state import AppState
+from lavibridge.serve.web.server import Server, guarded, make_app_state
 
 
 def _compose(language: str, vision: str, connector: str = "lavi") -> Bridge:
@@ -44,11 +44,11 @@ def eventually() -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
-def painters() -> dict[str, Painter]:
+def models() -> dict[str, ServedModel]:
     """Two toy bridges: one of an encoder, one of a decoder."""
     return {
-        "first": Painter("first", _compose("t5", "pixart"), 8),
-        "second": Painter("second", _compose("llama", "pixart"), 8),
+        "first": ServedModel("first", _compose("t5", "pixart"), 8),
+        "second": ServedModel("second", _compose("llama", "pixart"), 8),
     }
 
 
@@ -57,43 +57,43 @@ class Running:
     """A server that runs."""
 
     url: str
-    house: House
+    app_state: AppState
     client: httpx.Client
     server: Server
 
 
 @contextmanager
-def _running(house: House, token: str | None = None) -> Iterator[Running]:
-    """Serve a house from a thread."""
+def _running(app_state: AppState, token: str | None = None) -> Iterator[Running]:
+    """Serve a app_state from a thread."""
     address = Address(port=0, token=token)
     bound: socket.socket = bind(address)
     config = uvicorn.Config(
-        guarded(house, address), log_level="warning", access_log=False, lifespan="off", ws="none"
+        guarded(app_state, address), log_level="warning", access_log=False, lifespan="off", ws="none"
     )
-    server = Server(config, house.desk)
+    server = Server(config, app_state.queue)
     thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
     thread.start()
     url = url_of(address, bound).partition("#")[0].rstrip("/")
     with httpx.Client(base_url=url, timeout=60) as client:
         _eventually(lambda: server.started)
-        yield Running(url=url, house=house, client=client, server=server)
+        yield Running(url=url, app_state=app_state, client=client, server=server)
     server.should_exit = True
-    house.desk.close()
+    app_state.queue.close()
     thread.join(20)
-    house.worker.join(20.0)
+    app_state.worker.join(20.0)
     bound.close()
     assert not thread.is_alive()
 
 
 @pytest.fixture(scope="session")
 def running() -> Callable[..., AbstractContextManager[Running]]:
-    """Serves a house from a thread."""
+    """Serves a app_state from a thread."""
     return _running
 
 
 @pytest.fixture(scope="module")
-def served(painters: dict[str, Painter], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def served(models: dict[str, ServedModel], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server of both bridges."""
     limits = Limits(queue=12, steps=1000, count=4, side=64)
-    with _running(make_house(painters, limits, tmp_path_factory.mktemp("runs"), False)) as found:
+    with _running(make_app_state(models, limits, tmp_path_factory.mktemp("runs"), False)) as found:
         yield found

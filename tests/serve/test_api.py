@@ -16,9 +16,9 @@ import openai
 import pytest
 from PIL import Image
 
-from lavibridge.serve.engine.painter import Painter
+from lavibridge.serve.engine.served_model import ServedModel
 from lavibridge.serve.limits import Limits
-from lavibridge.serve.web.server import make_house
+from lavibridge.serve.web.server import make_app_state
 
 Running = Any
 Serve = Callable[..., AbstractContextManager[Running]]
@@ -33,7 +33,7 @@ def events(client: httpx.Client, job: str) -> list[dict[str, Any]]:
 
 
 def is_idle(served: Running) -> bool:
-    return served.house.desk.counts() == (0, 0)
+    return served.app_state.queue.counts() == (0, 0)
 
 
 def test_the_openai_client_draws(served: Running) -> None:
@@ -56,7 +56,7 @@ def test_the_openai_client_draws(served: Running) -> None:
     assert recipe["model"] == "second"
     linked = client.images.generate(prompt="a red circle", size="16x16", response_format="url")  # type: ignore[call-overload]
     assert httpx.get(linked.data[0].url).content.startswith(b"\x89PNG")
-    with pytest.raises(openai.BadRequestError, match="no bridge of that name"):
+    with pytest.raises(openai.BadRequestError, match="no model of that name"):
         client.images.generate(model="third", prompt="a red circle")
 
 
@@ -70,37 +70,37 @@ def test_a_null_is_a_key_that_is_not_given(served: Running) -> None:
     nulls: dict[str, Any] = dict.fromkeys((*NULLS, *MORE_NULLS))
     found = client.images.generate(prompt="a cat", extra_body=more, **nulls)
     expected = client.images.generate(prompt="a cat", extra_body=more)
-    ours = dict.fromkeys(("negative_prompt", "guidance_scale", "weights", "embed_recipe"))
+    ours = dict.fromkeys(("negative_prompt", "guidance_scale", "prompt_weighting", "embed_recipe"))
     extended = client.images.generate(prompt="a cat", extra_body={**more, **ours})
     pictures = {made.data[0].b64_json for made in (found, expected, extended) if made.data}
     assert len(pictures) == 1
     assert (found.output_format, found.background, found.size) == ("png", "opaque", "32x32")
-    job = served.client.post("/v1/jobs", json={**SHORT, "explain": None, "n": None})
+    job = served.client.post("/v1/jobs", json={**SHORT, "attention_maps": None, "n": None})
     assert job.status_code == 201
 
 
 @pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
 def test_pictures_come_in_the_format_that_is_asked_for(served: Running, format: str) -> None:
     client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0)
-    asked: Any = {
+    body: Any = {
         "prompt": "a naïve cat",
         "output_format": format,
         "background": "opaque",
         "moderation": "low",
         "extra_body": {"seed": 3, "num_inference_steps": 1},
     }
-    (made,) = client.images.generate(**asked).data or ()
+    (made,) = client.images.generate(**body).data or ()
     file = base64.b64decode(made.b64_json or "")
     with Image.open(io.BytesIO(file)) as picture:
         assert picture.format == format.upper()
         assert picture.size == (32, 32)
         kept = picture.getexif()[0x010E] if format != "png" else json.dumps(picture.text)  # type: ignore[attr-defined]
     assert json.loads(json.loads(kept)["lavibridge"])["prompt"] == "a naïve cat"
-    (linked,) = client.images.generate(**asked, response_format="url").data or ()
+    (linked,) = client.images.generate(**body, response_format="url").data or ()
     fetched = httpx.get(linked.url or "")
     assert (fetched.headers["content-type"], fetched.content) == (f"image/{format}", file)
     if format != "png":
-        (small,) = client.images.generate(**asked, output_compression=5).data or ()
+        (small,) = client.images.generate(**body, output_compression=5).data or ()
         assert len(base64.b64decode(small.b64_json or "")) < len(file)
 
 
@@ -109,14 +109,16 @@ def test_brackets_are_weights_where_a_request_says_so(
     served: Running, weights: bool | None, is_weighted: bool
 ) -> None:
     def drawn(prompt: str, weights: bool | None) -> bytes:
-        more = {"seed": 3, "embed_recipe": False, "weights": weights, "num_inference_steps": 4}
+        more = {"seed": 3, "embed_recipe": False, "prompt_weighting": weights, "num_inference_steps": 4}
         answer = served.client.post("/v1/images/generations", json={**SHORT, "prompt": prompt, **more})
         return base64.b64decode(answer.json()["data"][0]["b64_json"])
 
     text = drawn(r"a \(red:9\) circle", True)
     assert (drawn("a (red:9) circle", weights) != text) == is_weighted
     counts = [
-        served.client.post("/v1/tokens", json={"prompt": prompt, "weights": weights}).json()["first"]["used"]
+        served.client.post("/v1/tokens", json={"prompt": prompt, "prompt_weighting": weights}).json()[
+            "first"
+        ]["used"]
         for prompt in ("a (red:9) circle", "a red circle")
     ]
     assert (counts[0] == counts[1]) == is_weighted
@@ -133,10 +135,10 @@ def test_the_python_of_the_guide_runs(served: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "quality", "steps"), [("fast", "fast", 12), ("low", "fast", 12), ("hd", "exact", 20)]
+    ("body", "quality", "steps"), [("fast", "fast", 12), ("low", "fast", 12), ("hd", "exact", 20)]
 )
-def test_a_quality_brings_its_own_steps(served: Running, asked: str, quality: str, steps: int) -> None:
-    request = {"prompt": "a red circle", "size": "16x16", "quality": asked}
+def test_a_quality_brings_its_own_steps(served: Running, body: str, quality: str, steps: int) -> None:
+    request = {"prompt": "a red circle", "size": "16x16", "quality": body}
     made = served.client.post("/v1/images/generations", json=request).json()["data"][0]["b64_json"]
     with Image.open(io.BytesIO(base64.b64decode(made))) as picture:
         recipe = json.loads(picture.text["lavibridge"])  # type: ignore[attr-defined]
@@ -152,7 +154,9 @@ def test_the_same_request_gives_the_same_bytes(served: Running) -> None:
 
 
 def test_a_job_tells_its_progress_and_ends_with_pictures(served: Running) -> None:
-    made = served.client.post("/v1/jobs", json={**SHORT, "num_inference_steps": 12, "n": 2, "explain": True})
+    made = served.client.post(
+        "/v1/jobs", json={**SHORT, "num_inference_steps": 12, "n": 2, "attention_maps": True}
+    )
     assert made.status_code == 201
     told = events(served.client, made.json()["id"])
     steps = [each["pictures"][0]["step"] for each in told]
@@ -161,7 +165,7 @@ def test_a_job_tells_its_progress_and_ends_with_pictures(served: Running) -> Non
     assert last["status"] == "done"
     assert last["tokens_used"] > 0
     assert last["pictures"][1]["recipe"]["seed"] == last["pictures"][0]["recipe"]["seed"] + 1
-    assert last["pictures"][0]["why"]["maps"]
+    assert last["pictures"][0]["attention_maps"]["maps"]
     assert any("preview" in picture for each in told for picture in each["pictures"])
     sent = [picture["b64_json"] for each in told for picture in each["pictures"] if "b64_json" in picture]
     assert len(sent) == 2
@@ -186,17 +190,17 @@ def test_a_client_that_goes_away_frees_its_place(
 ) -> None:
     if path == "events":
         path = f"/v1/jobs/{served.client.post('/v1/jobs', json=LONG).json()['id']}/events"
-        asked = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        body = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"
     else:
         body = json.dumps(LONG)
-        asked = (
+        body = (
             f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}"
         )
     with socket.create_connection(("127.0.0.1", int(served.url.rpartition(":")[2]))) as connection:
-        connection.sendall(asked.encode())
-        eventually(lambda: served.house.desk.counts()[1] == 1)
-        job = served.house.desk.jobs()[-1]
+        connection.sendall(body.encode())
+        eventually(lambda: served.app_state.queue.counts()[1] == 1)
+        job = served.app_state.queue.jobs()[-1]
         assert job.pictures[0].step < 1000
     eventually(lambda: is_idle(served))
     assert job.state == "cancelled"
@@ -217,10 +221,13 @@ def test_a_full_queue_says_when_to_come_again(served: Running, eventually: Calla
     ("change", "told"),
     [
         ({"prompt": " "}, "it is empty"),
-        ({"prompt": "a" * 5000}, "at most 4096 bytes"),
-        ({"negative_prompt": "é" * 2100}, "at most 4096 bytes"),
-        ({"prompt": "(:2)", "weights": True}, "it is empty"),
-        ({"explain": True}, "explain: unknown key; it belongs to /v1/jobs (known keys: prompt,"),
+        ({"prompt": "a" * 5000}, "longer than 4096 bytes"),
+        ({"negative_prompt": "é" * 2100}, "longer than 4096 bytes"),
+        ({"prompt": "(:2)", "prompt_weighting": True}, "it is empty"),
+        (
+            {"attention_maps": True},
+            "attention_maps: unknown key; it belongs to /v1/jobs (known keys: prompt,",
+        ),
         ({"output_format": "gif"}, "output_format: "),
         ({"output_compression": 50}, "jpeg or webp"),
         ({"background": "transparent"}, "background: "),
@@ -238,7 +245,7 @@ def test_a_full_queue_says_when_to_come_again(served: Running, eventually: Calla
         ({"size": "1" * 30 + "x16"}, "WIDTHxHEIGHT"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**60}, "seed"),
-        ({"model": "../../etc/passwd"}, "no bridge of that name"),
+        ({"model": "../../etc/passwd"}, "no model of that name"),
         ({"guidance_scale": "NaN"}, "guidance_scale"),
         ({"gidance_scale": 3}, "did you mean 'guidance_scale'"),
     ],
@@ -319,12 +326,12 @@ def test_metrics_and_tokens(served: Running) -> None:
 
 
 def test_without_the_token_nothing_but_the_page_is_had(
-    painters: dict[str, Painter], running: Serve, tmp_path: Path
+    models: dict[str, ServedModel], running: Serve, tmp_path: Path
 ) -> None:
     token = "a-token-of-some-length"
-    with running(make_house(painters, Limits(), tmp_path, False), token) as served:
+    with running(make_app_state(models, Limits(), tmp_path, False), token) as served:
         routes = (
-            served.house
+            served.app_state
             and served.client.get("/openapi.json", headers={"Authorization": f"Bearer {token}"}).json()[
                 "paths"
             ]
@@ -345,9 +352,9 @@ def test_without_the_token_nothing_but_the_page_is_had(
 
 
 def test_stopping_answers_everybody(
-    painters: dict[str, Painter], running: Serve, tmp_path: Path, eventually: Callable[..., None]
+    models: dict[str, ServedModel], running: Serve, tmp_path: Path, eventually: Callable[..., None]
 ) -> None:
-    with running(make_house(painters, Limits(batch=1), tmp_path, False)) as served:
+    with running(make_app_state(models, Limits(batch_size=1), tmp_path, False)) as served:
         answers: list[httpx.Response] = []
 
         def ask() -> None:
@@ -357,7 +364,7 @@ def test_stopping_answers_everybody(
         threads = [threading.Thread(target=ask) for _ in range(3)]
         for thread in threads:
             thread.start()
-        eventually(lambda: served.house.desk.counts() == (2, 1))
+        eventually(lambda: served.app_state.queue.counts() == (2, 1))
         served.server.handle_exit(signal.SIGTERM, None)
         for thread in threads:
             thread.join(60)

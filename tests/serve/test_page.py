@@ -11,10 +11,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from lavibridge.bridge import Bridge
-from lavibridge.serve.engine.painter import Painter
+from lavibridge import BridgePipeline
+from lavibridge.serve.engine.served_model import ServedModel
 from lavibridge.serve.limits import Limits
-from lavibridge.serve.web.server import make_house
+from lavibridge.serve.web.server import make_app_state
 
 Serve = Callable[..., AbstractContextManager[Any]]
 TOKEN = "a-token-of-some-length"
@@ -23,8 +23,8 @@ PATIENCE = 60_000
 
 
 @pytest.fixture(scope="module")
-def house(
-    painters: dict[str, Painter], running: Serve, tmp_path_factory: pytest.TempPathFactory
+def served(
+    models: dict[str, ServedModel], running: Serve, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Any]:
     """A toy bridge and the miniature Stable Diffusion, behind a token, and a runs folder with a run."""
     root = tmp_path_factory.mktemp("runs")
@@ -32,16 +32,19 @@ def house(
     (root / "trained" / "recipe.yaml").write_text("training: {steps: 9}\nlanguage: {source: mini-llama}\n")
     rows = [json.dumps({"step": step, "loss": 1 / step}) for step in range(1, 9)]
     (root / "trained" / "log.jsonl").write_text("\n".join(rows))
-    shown = {"toy": painters["first"], "mini-sd": Painter("mini-sd", Bridge.native("mini-sd", "cpu"), 4)}
-    for name, painter in shown.items():
-        painter.name = name
-    with running(make_house(shown, Limits(steps=1000), root, False), TOKEN) as served:
-        yield served
-    painters["first"].name = "first"
+    shown = {
+        "toy": models["first"],
+        "mini-sd": ServedModel("mini-sd", BridgePipeline.native("mini-sd", device="cpu").bridge, 4),
+    }
+    for name, model in shown.items():
+        model.name = name
+    with running(make_app_state(shown, Limits(steps=1000), root, False), TOKEN) as found:
+        yield found
+    models["first"].name = "first"
 
 
 @pytest.fixture
-def page(browser: Browser, house: Any) -> Iterator[Page]:
+def page(browser: Browser, served: Any) -> Iterator[Page]:
     """The page in a fresh profile; anything that it logs as an error fails the test."""
     context = browser.new_context(viewport={"width": 1100, "height": 900}, accept_downloads=True)
     page = context.new_page()
@@ -49,7 +52,7 @@ def page(browser: Browser, house: Any) -> Iterator[Page]:
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
-    page.goto(f"{house.url}/#token={TOKEN}")
+    page.goto(f"{served.url}/#token={TOKEN}")
     expect(page.locator("#bridges label")).to_have_count(2, timeout=PATIENCE)
     yield page
     context.close()
@@ -128,7 +131,7 @@ def test_the_same_seed_stands_in_the_same_row(page: Page, width: int) -> None:
     shoot(page, f"rows-{width}")
 
 
-def test_a_long_drawing_shows_progress_and_is_cancelled(page: Page, house: Any, eventually: Any) -> None:
+def test_a_long_drawing_shows_progress_and_is_cancelled(page: Page, served: Any, eventually: Any) -> None:
     page.click("summary:has-text('More')")
     fill(page, prompt="a blue star", count="1", steps="1000", size="16x16")
     page.uncheck("[value=mini-sd]")
@@ -136,7 +139,7 @@ def test_a_long_drawing_shows_progress_and_is_cancelled(page: Page, house: Any, 
     expect(page.locator("#status")).to_contain_text("Drawing", timeout=PATIENCE)
     page.click("#cancel")
     expect(page.locator("#status")).to_have_text("Cancelled.", timeout=PATIENCE)
-    eventually(lambda: house.house.desk.counts() == (0, 0))
+    eventually(lambda: served.app_state.queue.counts() == (0, 0))
     expect(page.locator("#go")).to_be_enabled()
 
 
@@ -159,13 +162,13 @@ def test_runs_are_shown_with_their_curve(page: Page) -> None:
     check_accessible(page)
 
 
-def test_on_a_phone_in_the_dark_by_keyboard(browser: Browser, house: Any) -> None:
+def test_on_a_phone_in_the_dark_by_keyboard(browser: Browser, served: Any) -> None:
     context = browser.new_context(
         viewport={"width": 360, "height": 740}, device_scale_factor=2, color_scheme="dark"
     )
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
-    page.goto(house.url)
+    page.goto(served.url)
     page.fill("#token", TOKEN)
     page.keyboard.press("Enter")
     expect(page.locator("#bridges label")).to_have_count(2, timeout=PATIENCE)

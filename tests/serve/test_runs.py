@@ -11,11 +11,11 @@ from PIL import Image
 
 from lavibridge.core.errors import RunError
 from lavibridge.evaluation.run import evaluate
-from lavibridge.serve.engine.painter import Painter
+from lavibridge.serve.engine.served_model import ServedModel
 from lavibridge.serve.limits import Limits
 from lavibridge.serve.web import runs
 from lavibridge.serve.web.address import Address, check_address
-from lavibridge.serve.web.server import make_house
+from lavibridge.serve.web.server import make_app_state
 from lavibridge.world.captions import prompts
 from lavibridge.world.drawing import draw
 
@@ -65,8 +65,8 @@ def test_a_run_s_evaluation_is_told_by_category(root: Path) -> None:
     assert (scores["world: one"]["n"], scores["world: one"]["mean"]) == (3, 1.0)
 
 
-def test_runs_over_http(root: Path, painters: dict[str, Painter], running: Serve) -> None:
-    with running(make_house(painters, Limits(), root, False)) as served:
+def test_runs_over_http(root: Path, models: dict[str, ServedModel], running: Serve) -> None:
+    with running(make_app_state(models, Limits(), root, False)) as served:
         assert {run["name"] for run in served.client.get("/v1/runs").json()} == {"good", "damaged"}
         assert served.client.get("/v1/runs/good").json()["samples"] == ["step-7"]
         assert served.client.get("/v1/runs/good/samples/step-7").content.startswith(b"\x89PNG")

@@ -9,9 +9,9 @@ import pytest
 import schemathesis
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 
-from lavibridge.serve.engine.painter import Painter
+from lavibridge.serve.engine.served_model import ServedModel
 from lavibridge.serve.limits import Limits
-from lavibridge.serve.web.server import make_house
+from lavibridge.serve.web.server import make_app_state
 
 CHECKS = [
     schemathesis.checks.not_a_server_error,
@@ -24,13 +24,13 @@ QUIET = list(hypothesis.HealthCheck)
 
 @pytest.fixture(scope="module")
 def api(
-    painters: dict[str, Painter],
+    models: dict[str, ServedModel],
     running: Callable[..., AbstractContextManager[Any]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Any]:
     """The schema of a server with small limits."""
     limits = Limits(steps=3, count=2, side=16, queue=32, patience=1)
-    with running(make_house(painters, limits, tmp_path_factory.mktemp("runs"), False)) as served:
+    with running(make_app_state(models, limits, tmp_path_factory.mktemp("runs"), False)) as served:
         yield schemathesis.openapi.from_url(f"{served.url}/openapi.json")
 
 

@@ -13,7 +13,7 @@ import pytest
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import RunError
 from lavibridge.serve.web.address import Address, bind, url_of
-from lavibridge.serve.web.server import load_painters
+from lavibridge.serve.web.server import load_models
 
 LAVI = Path(sys.executable).parent / "lavi"
 
@@ -37,9 +37,9 @@ def test_the_page_is_named_by_its_address() -> None:
 
 
 def test_bridges_of_one_name_are_numbered(saved: Path) -> None:
-    painters = load_painters([str(saved), str(saved)], "cpu", 1)
-    assert list(painters) == ["toy", "toy-2"]
-    assert [painter.name for painter in painters.values()] == ["toy", "toy-2"]
+    models = load_models([str(saved), str(saved)], "cpu", 1)
+    assert list(models) == ["toy", "toy-2"]
+    assert [model.name for model in models.values()] == ["toy", "toy-2"]
 
 
 def test_the_command_serves_and_ends_in_good_order(saved: Path, tmp_path: Path) -> None:

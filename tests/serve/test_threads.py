@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lavibridge.bridge import Bridge
-from lavibridge.serve.engine import rows, threads
-from lavibridge.serve.engine.painter import Painter
+from lavibridge.serve.engine import least_rows, threads
+from lavibridge.serve.engine.served_model import ServedModel
 from lavibridge.serve.engine.threads import ROUNDS, choose_threads, seconds_a_step
 
 Compose = Callable[..., Bridge]
@@ -22,7 +22,7 @@ def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def painter(compose: Compose) -> Painter:
+def model(compose: Compose) -> ServedModel:
     """On several threads its bits depend on the batch, on one they do not."""
     bridge = compose("t5", "pixart")
 
@@ -30,23 +30,23 @@ def painter(compose: Compose) -> Painter:
         return (output[0] + 1e-3 * output[0].mean(0),) if torch.get_num_threads() > 1 else output
 
     bridge.vision.backbone.register_forward_hook(leaks)
-    return Painter("first", bridge, 4)
+    return ServedModel("first", bridge, 4)
 
 
 @pytest.mark.parametrize(("together", "alone", "chosen"), [(0.8, 1.0, 1), (1.0, 0.8, 2)])
 def test_one_thread_where_shared_calls_are_faster(
     compose: Compose, monkeypatch: pytest.MonkeyPatch, together: float, alone: float, chosen: int
 ) -> None:
-    found = painter(compose)
-    assert found.least is None
-    monkeypatch.setattr(threads, "seconds_a_step", lambda painter, least, batch: together if least else alone)
+    found = model(compose)
+    assert found.least_rows is None
+    monkeypatch.setattr(threads, "seconds_a_step", lambda model, least, batch: together if least else alone)
     assert choose_threads([found], 4) == torch.get_num_threads() == chosen
-    assert (found.least is not None) == (chosen == 1)
+    assert (found.least_rows is not None) == (chosen == 1)
 
 
 def test_time_is_measured_for_a_picture(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "SLOW", float("inf"))  # a busy machine would end it early
-    found = Painter("first", compose("t5", "pixart"), 4)
+    found = ServedModel("first", compose("t5", "pixart"), 4)
     calls: list[int] = []
     found.bridge.vision.backbone.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
     assert seconds_a_step(found, 2, 4) > 0
@@ -55,17 +55,17 @@ def test_time_is_measured_for_a_picture(compose: Compose, monkeypatch: pytest.Mo
 
 
 def test_all_threads_where_calls_can_be_shared_anyway(compose: Compose) -> None:
-    found = Painter("first", compose("t5", "pixart"), 4)
-    found.least = 2
+    found = ServedModel("first", compose("t5", "pixart"), 4)
+    found.least_rows = 2
     assert choose_threads([found], 4) == torch.get_num_threads() == 2
 
 
 def test_a_slow_denoiser_is_not_tried(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "SLOW", 0.0)
+    monkeypatch.setattr(least_rows, "SLOW", 0.0)
     monkeypatch.setattr(threads, "SLOW", 0.0)
     bridge, calls = compose("t5", "pixart"), list[int]()
     bridge.vision.backbone.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
-    found = Painter("first", bridge, 4)
-    assert found.least is None
+    found = ServedModel("first", bridge, 4)
+    assert found.least_rows is None
     assert choose_threads([found], 4) == 2
     assert calls == [1, 2]  # a row, and a picture with guidance

@@ -18,7 +18,7 @@ from lavibridge.evaluation.metrics.world import WorldMetric
 from lavibridge.study import run
 from lavibridge.study.cells import choose, expand, load_study
 from lavibridge.study.folder import CELL, differences
-from lavibridge.training.checkpoint import checkpoints
+from lavibridge.training.checkpoints.checkpoint import checkpoints
 
 Write = Callable[..., Path]
 Lavi = Callable[..., Result]

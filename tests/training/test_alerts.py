@@ -5,14 +5,15 @@ from collections.abc import Callable, Mapping
 import pytest
 import torch
 
+from lavibridge.bridge import PARTS
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.alerts import LOOKED_AT, WAITED_OVER, Unmoved, Waiting
-from lavibridge.training.batches import Batches
 from lavibridge.training.build import build_bridge
+from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.loop import Report, State, fit
-from lavibridge.training.optim import make_optimizer, published_rates
+from lavibridge.training.optim import learning_rates, make_optimizer
+from lavibridge.training.reporting.alerts import LOOKED_AT, WAITED_OVER, Unmoved, Waiting
 
 Toy = Callable[..., Recipe]
 
@@ -20,10 +21,15 @@ Toy = Callable[..., Recipe]
 def run(recipe: Recipe) -> None:
     bridge = build_bridge(recipe)
     parts = bridge.trained_parameters()
-    optimizer = make_optimizer(parts, published_rates("sd", recipe.training.lr), 0.01)
+    optimizer = make_optimizer(parts, learning_rates("sd", recipe.training.lr, PARTS), 0.01)
     state = State(bridge=bridge, model=bridge, parts=parts, optimizer=optimizer, ema=None)
     dataset = World(World.Config(scenes=4), Rejected())
-    fit(state, Batches(dataset, bridge.vision, recipe.training, (16, 16)), recipe.training, [Unmoved(parts)])
+    fit(
+        state,
+        BatchLoader(dataset, bridge.vision, recipe.training, (16, 16)),
+        recipe.training,
+        [Unmoved(parts)],
+    )
 
 
 def test_lora_above_the_layer_that_is_read_is_named_and_what_learns_is_not(
@@ -61,7 +67,7 @@ def report(waited: float, spent: Mapping[str, float]) -> Report:
         pictures=1,
         seconds=1.0,
         data_wait=waited,
-        spent=spent,
+        elapsed=spent,
     )
 
 

@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from lavibridge import BridgePipeline
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError, RunError
@@ -20,45 +22,47 @@ from lavibridge.data.base import open_dataset
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.training import Training
+from lavibridge.recipes.training import Alignment, Training
 from lavibridge.report.curves import curves
 from lavibridge.report.run_record import read_run
-from lavibridge.training.align import Queries, check_alignable, collect_queries, missed, with_noise
-from lavibridge.training.batches import Batches
-from lavibridge.training.checkpoint import checkpoints
+from lavibridge.training.checkpoints.checkpoint import checkpoints
+from lavibridge.training.data.batches import BatchLoader
+from lavibridge.training.objectives.alignment import (
+    Queries,
+    alignment_state,
+    collect_queries,
+    fvu,
+    with_noise,
+)
+from lavibridge.training.start import check_start
 from lavibridge.training.train import train
 
 Toy = Callable[..., Recipe]
 SD = {"kind": "sd", "source": "mini-sd"}
 CAPTIONS = ["a red circle", "a small blue star", "a large striped green ring above a yellow cross"]
-ALIGNED = {"align": {"steps": 24, "batch": 8, "lr": 5e-3}}
-
-
-@pytest.fixture(autouse=True)
-def few_queries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of 32 pictures say as much here as those of 256, sooner."""
-    monkeypatch.setattr("lavibridge.training.align.PICTURES", 32)
+ALIGNED = {"align": {"steps": 24, "batch": 8, "lr": 5e-3, "query_images": 32}}
 
 
 def queries_of(own: Bridge) -> Queries:
     dataset = open_dataset("world", World.Config(scenes=16, size=64), Rejected(None))
     settings = Training(steps=1, batch=16)
-    return collect_queries(own, Batches(dataset, own.vision, settings, (64, 64)))
+    batches = BatchLoader(dataset, own.vision, settings, (64, 64))
+    return collect_queries(own, batches, Alignment(query_images=32, queries_per_image=48))
 
 
-def misses(run: Path) -> list[float]:
-    return [json.loads(line)["missed"] for line in (run / "align.jsonl").read_text().splitlines()]
+def logged(run: Path) -> list[float]:
+    return [json.loads(line)["fvu"] for line in (run / "align.jsonl").read_text().splitlines()]
 
 
-def test_the_own_encoder_misses_nothing_of_itself_and_a_deaf_one_everything() -> None:
-    own = Bridge.native("mini-sd", "cpu")
+def test_the_own_encoder_explains_all_variance_and_constant_tokens_none() -> None:
+    own = BridgePipeline.native("mini-sd", device="cpu").bridge
     queries = queries_of(own)
     picked = torch.arange(len(CAPTIONS))
     widths = {name: block.width for name, block in own.vision.spec.blocks.items()}
     assert {name: asked.shape[-1] for name, asked in queries.by_layer.items()} == widths
     read, nothing = own.features(CAPTIONS), own.features(["", "", ""])
-    assert float(missed(own, own, read, read, queries, picked)) == 0
-    assert float(missed(own, own, nothing, read, queries, picked)) > 0.5
+    assert float(fvu(own, own, read, read, queries, picked)) == 0
+    assert float(fvu(own, own, nothing, read, queries, picked)) > 0.5
 
 
 def test_noise_is_as_large_as_it_is_said_to_be_and_the_same_every_time() -> None:
@@ -76,9 +80,9 @@ def test_noise_is_as_large_as_it_is_said_to_be_and_the_same_every_time() -> None
 
 def test_only_the_connector_learns_and_it_comes_to_be_heard(toy: Toy, tmp_path: Path) -> None:
     speaker = {"source": "mini-llama", "max_tokens": 96}
-    training = {"steps": 2, "align": {"steps": 40, "batch": 16, "lr": 2e-3}}
+    training = {"steps": 2, "align": {"steps": 40, "batch": 16, "lr": 2e-3, "query_images": 32}}
     run = train(toy(language=speaker, vision=SD, data={"size": 64}, training=training), tmp_path / "run")
-    found = misses(run)
+    found = logged(run)
     assert len(found) == 40
     assert sum(found[-4:]) < 0.8 * sum(found[:4])
     assert "Alignment" in [chart["title"] for chart in curves([read_run(run)])]
@@ -102,7 +106,7 @@ def test_a_run_that_stops_after_its_alignment_goes_on_as_if_it_had_not(toy: Toy,
     train(toy(vision=SD, data={"size": 64}, training={"steps": 1, **aligned}), broken)
     shutil.rmtree(broken / "checkpoints/step-1")
     train(toy(vision=SD, data={"size": 64}, training={"steps": 2, **aligned}), broken, resume=True)
-    assert len(misses(broken)) == 24  # not aligned again
+    assert len(logged(broken)) == 24  # not aligned again
     ends = [run / "checkpoints/step-2/bridge" for run in (straight, broken)]
     assert [path.name for path in checkpoints(broken)] == ["step-0", "step-1", "step-2"]
     for name in ("connector/model.safetensors", "vision_lora/adapter_model.safetensors"):
@@ -119,14 +123,14 @@ def test_an_alignment_that_is_stopped_goes_on_bit_for_bit(toy: Toy, tmp_path: Pa
     with pytest.raises(KeyboardInterrupt):
         train(recipe, broken)
     stopped.join()
-    done = len(misses(broken))
+    done = len(logged(broken))
     assert 6 <= done < 24
     assert not checkpoints(broken)
     assert (broken / "align.safetensors").is_file()
     with open(broken / "align.jsonl", "a") as log:
-        log.write('{"step": 25, "missed": 1}\n{"st')  # as of a session that was killed later
+        log.write('{"step": 25, "fvu": 1}\n{"st')  # as of a session that was killed later
     train(recipe, broken, resume=True)
-    assert misses(broken) == misses(straight)
+    assert logged(broken) == logged(straight)
     assert not (broken / "align.safetensors").exists()
     for name in ("step-0/bridge/connector/model.safetensors", "step-1/bridge/connector/model.safetensors"):
         one, other = (load_file(run / "checkpoints" / name) for run in (straight, broken))
@@ -153,14 +157,32 @@ def stop_after(log: Path, lines: int) -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_half_of_the_time_limit_is_the_most_it_takes(toy: Toy, tmp_path: Path) -> None:
-    limited = {"steps": 1, "max_minutes": 0.02, "align": {"steps": 100_000, "batch": 4, "lr": 1e-3}}
+def test_alignment_takes_no_more_than_its_share_of_the_time(toy: Toy, tmp_path: Path) -> None:
+    aligned = {"steps": 100_000, "batch": 4, "lr": 1e-3, "query_images": 8, "max_time_share": 0.5}
+    limited = {"steps": 1, "max_minutes": 0.05, "align": aligned}
     run = train(toy(vision=SD, data={"size": 64}, training=limited), tmp_path / "run")
-    assert 0 < len(misses(run)) < 1000
+    seconds = [json.loads(line)["seconds"] for line in (run / "align.jsonl").read_text().splitlines()]
+    assert seconds[-2] < 1.5  # the last step began within 0.5 of 3 seconds
+    assert seconds[-1] > 1.4  # and no earlier limit, of steps or time, ended it
 
 
-def test_what_cannot_be_aligned_says_so_before_anything_is_trained(toy: Toy, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"training\.align needs the image model's own text encoder"):
-        train(toy(training=ALIGNED), tmp_path / "run")
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({}, r"training\.align needs the vision model's own text encoder.*a random toy has none"),
+        ({"connector": {"kind": "llmdiff"}}, "the connector 'llmdiff' changes single layers"),
+        ({"vision": {"kind": "sd3", "source": "no-such-folder"}}, "'sd3' attend to text and image jointly"),
+    ],
+)
+def test_what_cannot_be_aligned_is_refused_before_weights_load(
+    toy: Toy, tmp_path: Path, sections: dict[str, dict[str, Any]], message: str
+) -> None:
+    recipe = toy(**sections, training=ALIGNED)
+    with pytest.raises(ModelError, match=message):
+        check_start(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_connector_without_weights_cannot_be_aligned() -> None:
     with pytest.raises(ModelError, match="has no weights to align"):
-        check_alignable(Bridge.native("mini-sd", "cpu"))
+        alignment_state(BridgePipeline.native("mini-sd", device="cpu").bridge, Alignment())

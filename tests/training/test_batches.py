@@ -12,15 +12,15 @@ from PIL import Image
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import DataError
 from lavibridge.data.base import Dataset, open_dataset
-from lavibridge.data.pictures.read import to_unit
+from lavibridge.data.pictures.decoding import normalize_pixels
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.recipes.sections import kind_of, read_section
-from lavibridge.training.batches import Batches, Draw, ReadAhead
 from lavibridge.training.build import build_bridge
 from lavibridge.training.cache.backend import Memory
-from lavibridge.training.sampler import Visit
+from lavibridge.training.data.batches import BatchLoader, Draw, PrefetchLoader
+from lavibridge.training.data.sampler import Visit
 
 SIZE = (16, 16)
 
@@ -47,8 +47,8 @@ def world(scenes: int = 10) -> Dataset:
 
 def batches(
     bridge: Bridge, recipe: Recipe, dataset: Dataset | None = None, rank: int = 0, of: int = 1
-) -> Batches:
-    return Batches(dataset or world(), bridge.vision, recipe.training, SIZE, rank, of)
+) -> BatchLoader:
+    return BatchLoader(dataset or world(), bridge.vision, recipe.training, SIZE, rank, of)
 
 
 def latents_of(draw: Draw) -> torch.Tensor:
@@ -102,8 +102,8 @@ def test_latents_are_the_same_bits_with_much_little_and_no_memory_and_in_any_bat
         fed = batches(bridge, toy(training={"batch": batch, "latent_cache_gb": memory}))
         found = torch.cat([latents_of(fed.draw(step, 0)) for step in range(15 // batch)])
         assert torch.equal(found, expected)
-        assert isinstance(fed.caches.latents.keeper, Memory)
-        assert len(fed.caches.latents.keeper.entries) == kept
+        assert isinstance(fed.caches.latents.backend, Memory)
+        assert len(fed.caches.latents.backend.entries) == kept
 
 
 def test_no_picture_is_encoded_before_it_is_needed_and_none_twice(
@@ -111,8 +111,8 @@ def test_no_picture_is_encoded_before_it_is_needed_and_none_twice(
 ) -> None:
     fed = batches(bridge, toy(training={"batch": 3}), world(9))
     for step in range(3):
-        assert isinstance(fed.caches.latents.keeper, Memory)
-        assert len(fed.caches.latents.keeper.entries) == 3 * step
+        assert isinstance(fed.caches.latents.backend, Memory)
+        assert len(fed.caches.latents.backend.entries) == 3 * step
         fed.draw(step, 0)
     fed.caches.latents.dataset = world(1)  # too small to be read from again
     fed.draw(7, 0)
@@ -129,7 +129,7 @@ def test_the_posterior_is_sampled_anew_at_each_visit(bridge: Bridge, toy: Callab
 def test_the_latents_are_those_of_the_vision_model(bridge: Bridge, toy: Callable[..., Recipe]) -> None:
     fed = batches(bridge, toy(training={"batch": 2}))
     mean, std = fed.caches.latents.moments([Visit(index=4, size=SIZE), Visit(index=2, size=SIZE)])
-    images = np.stack([to_unit(fed.dataset.picture(index, SIZE)) for index in (4, 2)])
+    images = np.stack([normalize_pixels(fed.dataset.picture(index, SIZE)) for index in (4, 2)])
     expected = bridge.vision.encode_moments(torch.from_numpy(images))
     torch.testing.assert_close(mean, expected[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(std, expected[1], rtol=1e-4, atol=1e-5)
@@ -170,7 +170,7 @@ def test_timesteps_cover_the_whole_schedule(bridge: Bridge, toy: Callable[..., R
 def test_reading_ahead_gives_the_same_passes_in_any_order(bridge: Bridge, toy: Callable[..., Recipe]) -> None:
     recipe = toy(training={"batch": 3, "accumulate": 2})
     plain = batches(bridge, recipe)
-    ahead = ReadAhead(world(), bridge.vision, recipe.training, SIZE)
+    ahead = PrefetchLoader(world(), bridge.vision, recipe.training, SIZE)
     for step, turn in ((0, 0), (0, 1), (1, 0), (4, 1), (5, 0), (0, 0), (0, 1)):
         expected, found = plain.draw(step, turn), ahead.draw(step, turn)
         assert found.batch.prompts == expected.batch.prompts
@@ -187,7 +187,7 @@ def test_an_error_while_reading_ahead_is_not_lost(
     for name in ("a", "b"):
         Image.new("RGB", (20, 20)).save(tmp_path / f"{name}.png")
     (tmp_path / "pairs.tsv").write_text("a.png\tone\nb.png\ttwo\n")
-    ahead = ReadAhead(
+    ahead = PrefetchLoader(
         open_pairs(tmp_path / "pairs.tsv"), bridge.vision, toy(training={"batch": 1}).training, SIZE
     )
     for name in ("a", "b"):

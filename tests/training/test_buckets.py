@@ -10,9 +10,9 @@ from PIL import Image
 from lavibridge.data.folder import Folder
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.batches import Batches
 from lavibridge.training.build import build_bridge
-from lavibridge.training.sampler import Visit
+from lavibridge.training.data.batches import BatchLoader
+from lavibridge.training.data.sampler import Visit
 
 SHAPES = ((40, 40), (60, 30), (30, 60), (64, 31))
 """(width, height) of the pictures' files."""
@@ -34,7 +34,7 @@ def test_every_pass_has_one_shape_and_the_models_take_it(toy: Callable[..., Reci
     recipe = toy(training={"batch": 2})
     bridge = build_bridge(recipe)
     config = Folder.Config(path=pictures(tmp_path), buckets=3, flip=True)
-    fed = Batches(Folder(config, Rejected()), bridge.vision, recipe.training, (32, 32))
+    fed = BatchLoader(Folder(config, Rejected()), bridge.vision, recipe.training, (32, 32))
     unit = bridge.vision.unit
     seen = set()
     for step in range(12):
@@ -61,7 +61,7 @@ def test_the_latents_of_a_mirrored_visit_are_those_of_the_mirror_image(
     recipe = toy(training={"batch": 2})
     bridge = build_bridge(recipe)
     dataset = Folder(Folder.Config(path=pictures(tmp_path), flip=True), Rejected())
-    fed = Batches(dataset, bridge.vision, recipe.training, (32, 32))
+    fed = BatchLoader(dataset, bridge.vision, recipe.training, (32, 32))
     mean, _ = fed.caches.latents.moments([Visit(index=1, size=(32, 32), flipped=True)])
     mirrored = torch.from_numpy(dataset.picture(1, (32, 32))[:, ::-1].copy()).permute(2, 0, 1)[None]
     expected, _ = bridge.vision.encode_moments(mirrored / 127.5 - 1)

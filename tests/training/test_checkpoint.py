@@ -13,15 +13,13 @@ import torch
 from run_folder import tensors
 
 from lavibridge.core.errors import RunError
-from lavibridge.data.pictures.files import Listed
-from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.checkpoint import check_files, checkpoints, prune
-from lavibridge.training.run import FREE, flat, is_free, rewind
-from lavibridge.training.run_fingerprint import Basis, differences
+from lavibridge.recipes.recipe import Recipe, make_recipe, may_change
+from lavibridge.training.checkpoints.checkpoint import check_files, checkpoints, prune
+from lavibridge.training.checkpoints.run_fingerprint import Basis, differences
+from lavibridge.training.run import flat, rewind
 from lavibridge.training.train import train
 
 Toy = Callable[..., Recipe]
-OF_FILES = tuple(f"data.{name}" for name in Listed.Config.model_fields)
 FILES = (
     "bridge/bridge.json",
     "bridge/connector/config.json",
@@ -130,13 +128,13 @@ def test_a_disk_that_is_full_leaves_the_earlier_checkpoint_whole(
     toy: Toy, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real one: the room is taken away after the look at it before the first step."""
-    monkeypatch.setattr("lavibridge.training.disk_space.MARGIN", 0)
+    monkeypatch.setattr("lavibridge.training.checkpoints.disk_space.MARGIN", 0)
     run = train(make_toy(toy, steps=1, ema=None), small_disk / "run")
     before = tensors(run / "checkpoints/step-1")
     filler = fill(small_disk, 400_000)
     with pytest.raises(RunError, match="MiB of free disk, but this run needs"):
         train(make_toy(toy, steps=2, ema=None), run, resume=True)
-    monkeypatch.setattr("lavibridge.training.train.check_room", lambda *arguments: None)
+    monkeypatch.setattr("lavibridge.training.train.check_disk_space", lambda *arguments: None)
     with pytest.raises(RunError, match=r"step 2 cannot be written: .*No space left.*are whole"):
         train(make_toy(toy, steps=2, ema=None), run, resume=True)
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-1"]
@@ -152,7 +150,7 @@ def test_a_disk_that_is_full_leaves_the_earlier_checkpoint_whole(
 def test_a_disk_without_room_is_refused_before_the_first_step(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lavibridge.training.disk_space.MARGIN", 2**60)
+    monkeypatch.setattr("lavibridge.training.checkpoints.disk_space.MARGIN", 2**60)
     for training, count in (
         ({"steps": 9, "checkpoint_every": 1, "keep_checkpoints": 3}, 4),
         ({"steps": 9, "checkpoint_every": 1, "keep_checkpoints": None}, 9),
@@ -183,18 +181,19 @@ def test_every_difference_is_listed_and_what_may_change_is_not_refused(
     assert "training.lr" not in said
 
 
-def test_fields_that_may_change_are_fields(toy: Toy) -> None:
-    """A field that is renamed must not leave its old name behind in the list."""
-    keys = {*flat(toy(training={"validation": {}}).model_dump(mode="json")), *OF_FILES}
-    assert [free for free in FREE if not any(key == free or key.startswith(f"{free}.") for key in keys)] == []
-    fixed = ("training.seed", "training.ema", "training.optimizer", "lora.vision.rank", "connector.kind")
-    assert not any(is_free(key) for key in fixed)
-    assert keys.issuperset(fixed)
+def test_the_guide_lists_the_fields_that_may_change(toy: Toy, tmp_path: Path) -> None:
+    data = {"kind": "jsonl", "path": tmp_path / "pairs.jsonl"}
+    recipe = make_recipe(toy(training={"validation": {}}).model_dump() | {"data": data})
+    keys = list(flat(recipe.model_dump(mode="json")))
+    free = {key for key in keys if may_change(recipe, key)}
+    assert {"data.path", "training.validation.every", "training.weighting.kind", "preview.seed"} < free
+    fixed = {"training.seed", "training.ema", "training.optimizer.kind", "training.validation.share"}
+    assert {"lora.vision.rank", "connector.kind", *fixed} < {*keys} - free
+    assert not may_change(recipe, "training.no_such_field")
     guide = (Path(__file__).parents[2] / "docs/guides/resume.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"`([\w.]+)`", guide[guide.index("## What may change") :]))
-    assert {name for free in FREE for name in free.split(".")[1:2]} <= {
-        name.split(".")[-1] for name in listed
-    }
+    documented = {name.split(".")[-1] for name in listed}
+    assert {key.split(".")[1] for key in free if not key.startswith("preview.")} <= documented
 
 
 def test_what_a_run_stands_on_is_compared_whole() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from run_folder import tensors
 
-from lavibridge.training.checkpoint import check_files, checkpoints
+from lavibridge.training.checkpoints.checkpoint import check_files, checkpoints
 
 STEPS = 12
 OFTEN = (f"training.steps={STEPS}", "training.checkpoint_every=2", "training.keep_checkpoints=2")

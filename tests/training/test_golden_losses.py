@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from lavibridge.bridge import PARTS
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import make_recipe
-from lavibridge.training.batches import Batches
 from lavibridge.training.build import build_bridge
+from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.loop import State, fit
-from lavibridge.training.optim import make_optimizer, published_rates
+from lavibridge.training.optim import learning_rates, make_optimizer
 
 GOLDEN: dict[str, list[float]] = json.loads(Path(__file__).with_name("golden_losses.json").read_text())
 LORA = {"language": {"rank": 4}, "vision": {"rank": 4}}
@@ -57,11 +58,13 @@ def test_the_first_losses_are_what_they_were(name: str) -> None:
     recipe = make_recipe({**pair, "data": data, "training": TRAINING})
     bridge = build_bridge(recipe)
     parts = bridge.trained_parameters()
-    rates = published_rates(pair["vision"]["kind"], recipe.training.lr)
+    rates = learning_rates(pair["vision"]["kind"], recipe.training.lr, PARTS)
     state = State(
         bridge=bridge, model=bridge, parts=parts, optimizer=make_optimizer(parts, rates, 0.01), ema=None
     )
-    batches = Batches(World(World.Config(scenes=12), Rejected()), bridge.vision, recipe.training, (16, 16))
+    batches = BatchLoader(
+        World(World.Config(scenes=12), Rejected()), bridge.vision, recipe.training, (16, 16)
+    )
     losses: list[float] = []
     fit(state, batches, recipe.training, [lambda state, report: losses.append(float(report.losses.mean()))])
     assert losses == pytest.approx(GOLDEN[name], rel=1e-5), losses

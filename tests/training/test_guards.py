@@ -13,8 +13,8 @@ from lavibridge import Bridge
 from lavibridge.core.errors import ModelError, NotFiniteError
 from lavibridge.core.files import sha256
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.batches import Batches, Draw
-from lavibridge.training.checkpoint import described, seal
+from lavibridge.training.checkpoints.checkpoint import described, seal
+from lavibridge.training.data.batches import BatchLoader, Draw
 from lavibridge.training.train import train
 
 Toy = Callable[..., Recipe]
@@ -24,15 +24,15 @@ Toy = Callable[..., Recipe]
 def spoilt(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     """The steps, counted from 0, whose second sample has a NaN in its noise."""
     steps: set[int] = set()
-    plain = Batches.draw
+    plain = BatchLoader.draw
 
-    def draw(self: Batches, step: int, turn: int) -> Draw:
+    def draw(self: BatchLoader, step: int, turn: int) -> Draw:
         made = plain(self, step, turn)
         if step in steps:
             made.noise[1, 0, 0, 0] = float("nan")
         return made
 
-    monkeypatch.setattr(Batches, "draw", draw)
+    monkeypatch.setattr(BatchLoader, "draw", draw)
     return steps
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lavibridge.training.checkpoint import check_files, checkpoints
+from lavibridge.training.checkpoints.checkpoint import check_files, checkpoints
 
 LONG = ("training.steps=3000", "training.checkpoint_every=0", "training.validation=null")
 

@@ -5,7 +5,7 @@ import torch
 
 from lavibridge import Bridge
 from lavibridge.core import registry
-from lavibridge.training.processes import idles
+from lavibridge.training.distributed.processes import idles
 
 
 @pytest.mark.parametrize("language", registry.kinds("language"))

@@ -6,24 +6,24 @@ from typing import Any
 import pytest
 import torch
 
+from lavibridge.bridge import PARTS
 from lavibridge.core.errors import NotFiniteError
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.batches import Batches
 from lavibridge.training.build import build_bridge
+from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.ema import Ema
-from lavibridge.training.events import Every
-from lavibridge.training.loop import Report, State, fit, take_step, training_mode
-from lavibridge.training.metrics import loss_by_time
+from lavibridge.training.loop import Every, Report, State, fit, take_step, training_mode
 from lavibridge.training.nonfinite import culprits
-from lavibridge.training.optim import make_optimizer, optimizer_tensors, published_rates
+from lavibridge.training.optim import learning_rates, make_optimizer, optimizer_tensors
+from lavibridge.training.reporting.metrics import loss_by_time
 
 Toy = Callable[..., Recipe]
 STILL: dict[str, Any] = {"rank": 4, "dropout": 0.0}
 
 
-def begin(recipe: Recipe) -> tuple[State, Batches]:
+def begin(recipe: Recipe) -> tuple[State, BatchLoader]:
     bridge = build_bridge(recipe)
     parts = bridge.trained_parameters()
     weights = [parameter for part in parts.values() for parameter in part.values()]
@@ -31,12 +31,12 @@ def begin(recipe: Recipe) -> tuple[State, Batches]:
         bridge=bridge,
         model=bridge,
         parts=parts,
-        optimizer=make_optimizer(parts, published_rates("sd", recipe.training.lr), 0.01),
+        optimizer=make_optimizer(parts, learning_rates("sd", recipe.training.lr, PARTS), 0.01),
         ema=Ema(weights, 0.9),
     )
     dataset = World(World.Config(scenes=10), Rejected())
     training_mode(bridge)
-    return state, Batches(dataset, bridge.vision, recipe.training, (16, 16))
+    return state, BatchLoader(dataset, bridge.vision, recipe.training, (16, 16))
 
 
 def snapshot(state: State) -> dict[str, torch.Tensor]:
@@ -103,7 +103,7 @@ def test_a_loss_that_is_not_finite_names_its_sample_and_moves_nothing(toy: Toy, 
     expected = batches.draw(0, 0).batch.names
     bad, _ = batches.visits.at(range(2, 3))[0]
     latents = batches.caches.latents
-    entry = latents.keeper.get(latents.names(bad))
+    entry = latents.backend.get(latents.names(bad))
     assert entry is not None
     entry["moments"].fill_(value)
     before = snapshot(state)
@@ -179,7 +179,9 @@ def test_samples_to_blame_are_found_in_every_process_and_pass(toy: Toy) -> None:
     recipe = toy(training={"batch": 2, "accumulate": 2})
     state, _ = begin(recipe)
     dataset = World(World.Config(scenes=30), Rejected())
-    both = [Batches(dataset, state.bridge.vision, recipe.training, (16, 16), rank, 2) for rank in range(2)]
+    both = [
+        BatchLoader(dataset, state.bridge.vision, recipe.training, (16, 16), rank, 2) for rank in range(2)
+    ]
     losses = [torch.ones(4), torch.tensor([1.0, 1.0, float("nan"), 1.0])]
     expected = both[1].draw(3, 1).batch.names[0]
     for own, batches in zip(losses, both, strict=True):

@@ -8,17 +8,19 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from lavibridge.bridge import PARTS
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.tensors import save_tensors
+from lavibridge.optimizers import adamw8bit
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.training import LearningRates, Training
-from lavibridge.training import optim
+from lavibridge.recipes.sections import read_kind
+from lavibridge.recipes.training import OPTIMIZERS, LearningRates, Training
 from lavibridge.training.ema import Ema
 from lavibridge.training.optim import (
+    learning_rates,
     load_optimizer_tensors,
     make_optimizer,
     optimizer_tensors,
-    published_rates,
     scale,
     set_rates,
 )
@@ -46,12 +48,19 @@ def test_a_warm_up_longer_than_the_run_never_fails() -> None:
     assert [round(scale(settings, step), 3) for step in range(3)] == [0.01, 0.02, 0.03]
 
 
-def test_rates_not_given_are_the_published_ones() -> None:
+def test_rates_not_given_are_the_published_ones_of_the_family() -> None:
     nothing = LearningRates()
-    assert published_rates("sd", nothing) == {"language_lora": 5e-6, "connector": 1e-4, "vision_lora": 1e-4}
-    assert published_rates("pixart", nothing)["connector"] == 2e-5
-    given = published_rates("sd", LearningRates(connector=3e-3, language_lora=0.0))
+    published = {"language_lora": 5e-6, "connector": 1e-4, "vision_lora": 1e-4}
+    assert learning_rates("sd", nothing, PARTS) == published
+    assert learning_rates("pixart", nothing, PARTS)["connector"] == 2e-5
+    given = learning_rates("sd", LearningRates(connector=3e-3, language_lora=0.0), PARTS)
     assert given == {"language_lora": 0.0, "connector": 3e-3, "vision_lora": 1e-4}
+
+
+def test_a_family_without_published_rates_needs_one_for_each_trained_part() -> None:
+    with pytest.raises(RecipeError, match=r"training\.lr\.vision_lora: no learning rate is given.*'flux'"):
+        learning_rates("flux", LearningRates(connector=1e-4), ("connector", "vision_lora"))
+    assert learning_rates("flux", LearningRates(connector=1e-4), ("connector",)) == {"connector": 1e-4}
 
 
 def test_every_part_gets_its_own_rate() -> None:
@@ -81,7 +90,9 @@ def test_what_an_optimiser_remembers_can_be_kept_by_name(kind: str, tmp_path: Pa
             name: {"large": nn.Parameter(torch.ones(80, 80)), "b": nn.Parameter(torch.ones(3))}
             for name in order
         }
-        return parts, make_optimizer(parts, {"connector": 0.1, "vision_lora": 0.2}, 0.01, kind)
+        return parts, make_optimizer(
+            parts, {"connector": 0.1, "vision_lora": 0.2}, 0.01, read_kind(OPTIMIZERS, kind)
+        )
 
     parts, optimizer = begin(("connector", "vision_lora"))
     weights = [weight for name in ("connector", "vision_lora") for weight in parts[name].values()]
@@ -100,10 +111,13 @@ def test_what_an_optimiser_remembers_can_be_kept_by_name(kind: str, tmp_path: Pa
 
 
 def test_an_optimiser_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optim, "find_spec", lambda name: None)
+    monkeypatch.setattr(adamw8bit, "find_spec", lambda name: None)
     with pytest.raises(RecipeError, match=r"bitsandbytes.*pip install 'lavibridge\[quantize\]'"):
         make_optimizer(
-            {"connector": {"w": nn.Parameter(torch.ones(2))}}, {"connector": 1.0}, 0.0, "adamw8bit"
+            {"connector": {"w": nn.Parameter(torch.ones(2))}},
+            {"connector": 1.0},
+            0.0,
+            read_kind(OPTIMIZERS, "adamw8bit"),
         )
 
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lavibridge.training.order import Shuffled, chance, mix
+from lavibridge.training.data.order import Shuffled, chance, mix
 
 SHAPE = (4, 2, 2)
 

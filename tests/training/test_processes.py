@@ -9,7 +9,7 @@ import pytest
 import torch
 from run_folder import rows, same, tensors
 
-from lavibridge.training.checkpoint import checkpoints
+from lavibridge.training.checkpoints.checkpoint import checkpoints
 
 STILL = ("lora.language.dropout=0", "lora.vision.dropout=0", "connector.dropout=0")
 """Dropout is drawn by process: with it, two processes are as good as one, but not equal to it."""

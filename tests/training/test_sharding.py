@@ -8,12 +8,13 @@ import pytest
 import torch
 import torch.distributed
 
+from lavibridge import BridgePipeline
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import Batch
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.registry import kind_of, kinds
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.sharding import check_sharding, shard
+from lavibridge.training.distributed.sharding import check_sharding, shard
 
 Toy = Callable[..., Recipe]
 FAMILIES = {*((kind, "sd") for kind in kinds("language")), *(("llama", kind) for kind in kinds("vision"))}
@@ -51,12 +52,16 @@ def test_losses_gradients_and_pictures_are_the_same(language: str, vision: str, 
         for weight in part.values():  # not nothing, as LoRA is at first
             weight.data += 0.01
     losses, gradients = step(bridge)
-    picture = bridge.generate("a red circle", steps=2, height=32, width=32)[0]
+    picture = BridgePipeline(bridge)(
+        "a red circle", num_inference_steps=2, seed=0, height=32, width=32
+    ).images[0]
     shard(bridge, torch.device("cpu"), 1)
     parts = [name for name, weight in bridge.named_parameters() if "DTensor" in type(weight.data).__name__]
     assert parts
     assert all(not weight.requires_grad for name, weight in bridge.named_parameters() if name in parts)
-    found = bridge.generate("a red circle", steps=2, height=32, width=32)[0]
+    found = BridgePipeline(bridge)("a red circle", num_inference_steps=2, seed=0, height=32, width=32).images[
+        0
+    ]
     assert np.abs(np.asarray(found, dtype=int) - np.asarray(picture, dtype=int)).max() <= 2  # of 255
     again, anew = step(bridge)
     torch.testing.assert_close(again, losses, rtol=1e-5, atol=1e-6)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lavibridge.training.checkpoint import check_files, checkpoints
+from lavibridge.training.checkpoints.checkpoint import check_files, checkpoints
 from lavibridge.training.signals import Interrupted
 
 LONG = ("training.steps=2000", "training.checkpoint_every=0")

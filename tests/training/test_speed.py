@@ -13,10 +13,10 @@ from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.training.assemble import place_bridge
-from lavibridge.training.batches import Batches
 from lavibridge.training.build import build_bridge
+from lavibridge.training.data.batches import BatchLoader
+from lavibridge.training.distributed.processes import begin_processes
 from lavibridge.training.loop import training_mode
-from lavibridge.training.processes import begin_processes
 
 Toy = Callable[..., Recipe]
 LORA = {"rank": 4, "dropout": 0.2}
@@ -52,9 +52,9 @@ def learn(recipe: Recipe) -> tuple[Tensor, dict[str, Tensor], int]:
                 generator = torch.Generator().manual_seed(number)
                 weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.02)
     training_mode(bridge)
-    draw = Batches(World(World.Config(scenes=4), Rejected()), bridge.vision, recipe.training, (16, 16)).draw(
-        0, 0
-    )
+    draw = BatchLoader(
+        World(World.Config(scenes=4), Rejected()), bridge.vision, recipe.training, (16, 16)
+    ).draw(0, 0)
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:

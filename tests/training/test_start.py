@@ -52,12 +52,12 @@ WRONG = {
     "flash": (["training.attention=flash"], "needs flash_attn.*not installed"),
     "quantised": (["language.quantize=4bit"], "needs bitsandbytes.*not installed"),
     "tracker": (["training.trackers=[wandb]"], "wandb is not installed"),
-    "alignment of a toy": (["training.align={steps: 2}"], r"training\.align needs the image model's own"),
+    "alignment of a toy": (["training.align={steps: 2}"], r"training\.align needs the vision model's own"),
     "alignment by blocks": (
         ["connector={kind: llmdiff}", "training.align={steps: 2}"],
-        "speaks to single blocks",
+        "changes single layers",
     ),
-    "teacher of a toy": (["training.teacher={}"], r"training\.teacher needs the image model's own"),
+    "teacher of a toy": (["training.teacher={}"], r"training\.teacher needs the vision model's own"),
     "sharding": (["training.sharding=fsdp2", "training.teacher={}"], "leave one of the two out"),
     "kept features": (
         ["training.sharding=fsdp2", "lora.language=null", "training.feature_cache_gb=1"],

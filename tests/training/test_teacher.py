@@ -7,14 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lavibridge import lora
+from lavibridge import BridgePipeline, lora
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import Batch
 from lavibridge.core.errors import ModelError
 from lavibridge.lora import LoraSettings
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.batches import Draw
-from lavibridge.training.teacher import Teacher, taught
+from lavibridge.training.data.batches import Draw
+from lavibridge.training.objectives.teacher import Teacher, with_target
 from lavibridge.training.train import train
 
 Toy = Callable[..., Recipe]
@@ -31,18 +31,18 @@ def draw_of(bridge: Bridge) -> Draw:
 
 @torch.no_grad()
 def test_of_itself_there_is_nothing_to_learn() -> None:
-    own = Bridge.native("mini-sd", "cpu")
+    own = BridgePipeline.native("mini-sd", device="cpu").bridge
     draw = draw_of(own)
-    batch = taught(Teacher(own, 1.0), draw)
+    batch = with_target(Teacher(own, 1.0), draw)
     assert float(own(batch, draw.t, draw.noise).max()) < 1e-9
-    assert float(own(taught(None, draw), draw.t, draw.noise).max()) > 1e-3
+    assert float(own(with_target(None, draw), draw.t, draw.noise).max()) > 1e-3
 
 
 @torch.no_grad()
 def test_under_guidance_it_says_what_two_passes_would() -> None:
-    own = Bridge.native("mini-sd", "cpu")
+    own = BridgePipeline.native("mini-sd", device="cpu").bridge
     draw = draw_of(own)
-    plain, guided = (Teacher(own, scale).wanted(draw) for scale in (1.0, 3.0))
+    plain, guided = (Teacher(own, scale).target(draw) for scale in (1.0, 3.0))
     noisy = draw.batch.latents, draw.noise
     assert noisy[0] is not None
     alpha, sigma = own.vision.alphas[draw.t], own.vision.sigmas[draw.t]
@@ -56,10 +56,10 @@ def test_under_guidance_it_says_what_two_passes_would() -> None:
 def test_what_the_bridge_has_learnt_does_not_change_its_teacher() -> None:
     bridge = Bridge.compose({"source": "mini-llama"}, SD, "lavi", None, LoraSettings(rank=4, dropout=0.0))
     teacher, draw = Teacher(bridge, 2.0), draw_of(bridge)
-    before = teacher.wanted(draw)
+    before = teacher.target(draw)
     for weight in lora.lora_parameters(bridge.vision.backbone).values():
         weight += 0.1
-    assert torch.equal(teacher.wanted(draw), before)
+    assert torch.equal(teacher.target(draw), before)
     assert all(weight.requires_grad for weight in lora.lora_parameters(bridge.vision.backbone).values())
 
 
@@ -79,16 +79,16 @@ def test_a_bridge_that_has_learnt_guidance_draws_without(toy: Toy, tmp_path: Pat
     for scale, expected in ((1.0, [2, 2]), (2.0, [1, 1])):
         run = tmp_path / str(scale)
         train(toy(vision=SD, data={"size": 64}, training={"steps": 1, "teacher": {"guidance": scale}}), run)
-        bridge = Bridge.open(str(run), "cpu")
+        bridge = BridgePipeline.from_pretrained(run, device="cpu").bridge
         rows.clear()
         bridge.vision.backbone.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
-        bridge.generate("a red circle", steps=2)
+        BridgePipeline(bridge)("a red circle", num_inference_steps=2, seed=0)
         assert rows == expected
         rows.clear()
-        bridge.generate("a red circle", steps=2, guidance=3.0)
+        BridgePipeline(bridge)("a red circle", num_inference_steps=2, guidance_scale=3.0, seed=0)
         assert rows == [2, 2]
 
 
 def test_without_an_own_encoder_there_is_no_teacher(toy: Toy, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"training\.teacher needs the image model's own text encoder"):
+    with pytest.raises(ModelError, match=r"training\.teacher needs the vision model's own text encoder"):
         train(toy(training={"teacher": {}}), tmp_path / "run")

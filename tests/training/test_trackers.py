@@ -11,8 +11,8 @@ from lavibridge.core.errors import RecipeError
 from lavibridge.core.log import JsonLog
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.training import trackers
-from lavibridge.training.checkpoint import checkpoints
-from lavibridge.training.trackers import Journal, Tracker, check_trackers, numbers
+from lavibridge.training.checkpoints.checkpoint import checkpoints
+from lavibridge.training.reporting.trackers import Journal, Tracker, check_trackers, numbers
 from lavibridge.training.train import train
 
 Toy = Callable[..., Recipe]

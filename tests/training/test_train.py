@@ -15,12 +15,13 @@ import torch
 from PIL import Image
 from run_folder import rows, same, tensors
 
+from lavibridge import BridgePipeline
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import DataError, NotFiniteError, RunError
 from lavibridge.generation.sheet import contact_sheet
 from lavibridge.recipes.recipe import Recipe, load_recipe, make_recipe
-from lavibridge.training.batches import Batches, Draw
-from lavibridge.training.checkpoint import checkpoints
+from lavibridge.training.checkpoints.checkpoint import checkpoints
+from lavibridge.training.data.batches import BatchLoader, Draw
 from lavibridge.training.train import train
 
 Toy = Callable[..., Recipe]
@@ -86,7 +87,7 @@ def test_a_run_loads_as_its_averaged_bridge_and_previews_are_its_drawings(toy: T
     own = bridge.connector.state_dict()
     assert all(torch.equal(own[name.split(":")[1]], v) for name, v in kept.items() if "connector" in name)
     prompts = ("a red circle", "a blue star")
-    images = bridge.generate(prompts, seed=0, steps=2, guidance=5.0)
+    images = BridgePipeline(bridge)(prompts, num_inference_steps=2, guidance_scale=5.0, seed=0).images
     drawn = contact_sheet([[image] for image in images], prompts, ["step 2"])
     assert drawn.tobytes() == Image.open(run / "samples/step-2.png").convert("RGB").tobytes()
 
@@ -181,15 +182,15 @@ def test_ctrl_c_leaves_a_checkpoint_that_goes_on_as_if_nothing_had_been(toy: Toy
 def test_a_nan_leaves_a_checkpoint_of_the_weights_before_it(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = Batches.draw
+    plain = BatchLoader.draw
 
-    def poisoned(self: Batches, step: int, turn: int) -> Draw:
+    def poisoned(self: BatchLoader, step: int, turn: int) -> Draw:
         draw = plain(self, step, turn)
         if step == 2:
             draw.noise[1, 0, 0, 0] = float("nan")
         return draw
 
-    monkeypatch.setattr(Batches, "draw", poisoned)
+    monkeypatch.setattr(BatchLoader, "draw", poisoned)
     run = tmp_path / "run"
     with pytest.raises(NotFiniteError, match="step 3") as caught:
         train(toy(training={"max_skips": 0}), run)

@@ -9,20 +9,21 @@ import pytest
 import torch
 from torch import Tensor
 
+from lavibridge.bridge import PARTS
 from lavibridge.core.errors import DataError, RunError
-from lavibridge.data.base import Part
+from lavibridge.data.base import DatasetPart
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.training import Validation
 from lavibridge.report.curves import curves
 from lavibridge.report.run_record import read_run
-from lavibridge.training.batches import Batches
 from lavibridge.training.build import build_bridge
+from lavibridge.training.data.batches import BatchLoader
+from lavibridge.training.data.held_out import Subset, hold_out, place
 from lavibridge.training.ema import Ema
-from lavibridge.training.held_out import Subset, hold_out, place
 from lavibridge.training.loop import State, training_mode
-from lavibridge.training.optim import make_optimizer, published_rates
+from lavibridge.training.optim import learning_rates, make_optimizer
 from lavibridge.training.train import train
 from lavibridge.training.validation import Validator
 
@@ -68,10 +69,14 @@ def test_a_part_of_a_dataset_says_of_its_pictures_what_the_whole_says() -> None:
 
 def test_the_weights_of_a_mixture_go_with_what_is_left_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = world(10)
-    parts = (Part(count=4, weight=1.0), Part(count=2, weight=2.0), Part(count=4, weight=3.0))
+    parts = (
+        DatasetPart(count=4, weight=1.0),
+        DatasetPart(count=2, weight=2.0),
+        DatasetPart(count=4, weight=3.0),
+    )
     monkeypatch.setattr(World, "parts", lambda self: parts)
     left = Subset(whole, np.array([0, 3, 6, 7, 9]), "five")
-    assert left.parts() == (Part(count=2, weight=1.0), Part(count=3, weight=3.0))
+    assert left.parts() == (DatasetPart(count=2, weight=1.0), DatasetPart(count=3, weight=3.0))
 
 
 @pytest.mark.parametrize(("share", "side"), [(1e-9, "held out"), (0.999999, "trained on")])
@@ -84,7 +89,7 @@ def begin(recipe: Recipe) -> State:
     bridge = build_bridge(recipe)
     parts = bridge.trained_parameters()
     weights = [parameter for part in parts.values() for parameter in part.values()]
-    optimizer = make_optimizer(parts, published_rates("sd", recipe.training.lr), 0.01)
+    optimizer = make_optimizer(parts, learning_rates("sd", recipe.training.lr, PARTS), 0.01)
     training_mode(bridge)
     return State(bridge=bridge, model=bridge, parts=parts, optimizer=optimizer, ema=Ema(weights, 0.9))
 
@@ -134,14 +139,14 @@ def test_a_run_measures_before_between_and_never_trains_on_what_it_measures(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     met: set[str] = set()
-    plain = Batches.draw
+    plain = BatchLoader.draw
 
-    def noted(self: Batches, step: int, turn: int) -> object:
+    def noted(self: BatchLoader, step: int, turn: int) -> object:
         draw = plain(self, step, turn)
         met.update(draw.batch.names)
         return draw
 
-    monkeypatch.setattr(Batches, "draw", noted)
+    monkeypatch.setattr(BatchLoader, "draw", noted)
     recipe = toy(training={"steps": 4, "batch": 4, "validation": VALIDATION})
     run = train(recipe, tmp_path / "run")
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]

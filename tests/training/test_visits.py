@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from lavibridge.data.mixture import Mixture
 from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.data.world import World
-from lavibridge.training.bucketed import Bucketed, nearest, shapes
-from lavibridge.training.order import LARGEST_TABLE, Order, Shuffled
-from lavibridge.training.permutation import Permutation
-from lavibridge.training.sampler import Visits, says_a_side
-from lavibridge.training.weighted import BLOCK, Weighted, apportion
+from lavibridge.training.data.bucketed import Bucketed, nearest, shapes
+from lavibridge.training.data.order import BLOCK, LARGEST_TABLE, Order, Shuffled, WeightedOrder, apportion
+from lavibridge.training.data.permutation import Permutation
+from lavibridge.training.data.sampler import Visits, says_a_side
 
 
 def met(order: Order, start: int, end: int) -> list[int]:
@@ -100,7 +99,7 @@ def test_passes_are_of_one_bucket_and_nobody_is_left_out(
 
 
 def test_weights_are_kept_block_by_block() -> None:
-    order = Weighted([Shuffled(1000, 1), Shuffled(7, 2)], [0.6, 0.4], 1, 0)
+    order = WeightedOrder([Shuffled(1000, 1), Shuffled(7, 2)], [0.6, 0.4], 1, 0)
     visits = np.array(met(order, 0, 3 * BLOCK))
     for block in visits.reshape(3, BLOCK):
         assert (block < 1000).sum() == 6000

@@ -302,14 +302,14 @@ def test_distilled_and_filling_models_are_refused(tmp_path: Path) -> None:
 
 
 def test_flux_is_told_a_guidance(tmp_path: Path) -> None:
-    model, more = built("flux"), toy("flux", told_guidance=7.0)
+    model, more = built("flux"), toy("flux", embedded_guidance_scale=7.0)
     assert model.default_guidance == 1
     xt, t, given = noisy(model), torch.tensor([10, 700]), conditioning(model, 2, 5)
     assert (model.predict(xt, t, given) - more.predict(xt, t, given)).abs().max() > 1e-4
     options = {**model.toy, "guidance_embeds": False}
     save(model, tmp_path)
     type(model.backbone)(**options).save_pretrained(tmp_path / "transformer")
-    first, second = load("flux", tmp_path), load("flux", tmp_path, told_guidance=7.0)
+    first, second = load("flux", tmp_path), load("flux", tmp_path, embedded_guidance_scale=7.0)
     assert torch.equal(first.predict(xt, t, given), second.predict(xt, t, given))
 
 

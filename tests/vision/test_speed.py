@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lavibridge.vision.parts.attention_backend import reorder_norms
+from lavibridge.vision.parts.memory_format import reorder_norms
 
 ROUNDING = 2**-7
 """Of a number in bfloat16, relative."""

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lavibridge import Bridge
+from lavibridge import Bridge, BridgePipeline
 from lavibridge.core.errors import ModelError, RecipeError
 
 PROMPTS = ["a cat", "a much longer prompt with a boat in it"]
@@ -33,7 +33,14 @@ def toy(kind: str) -> tuple[Bridge, Counter[str]]:
 
 
 def drawn(bridge: Bridge, threshold: float | None, guidance: float = 1.0, **options: object) -> np.ndarray:
-    found = bridge.generate(PROMPTS, seed=1, steps=6, guidance=guidance, step_cache=threshold, **options)  # type: ignore[arg-type]
+    found = BridgePipeline(bridge)(
+        PROMPTS,
+        num_inference_steps=6,
+        guidance_scale=guidance,
+        seed=1,
+        step_cache=threshold,
+        **options,  # type: ignore[arg-type]
+    ).images
     return np.stack([np.asarray(each, int) for each in found])
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lavibridge.world.captions import CATEGORIES, TRAINING_MIX, prompts, sample_pair
+from lavibridge.world.captions import CATEGORIES, TRAINING_MIX, prompts, sample_captioned_scene
 from lavibridge.world.drawing import draw, mask, placed_mask
 from lavibridge.world.layout import is_clear
 from lavibridge.world.scene import COLORS, DIRECTIONS, GROUND, SHAPES, SIZES, WHITE, WITHHELD, matches
@@ -26,9 +26,11 @@ def test_a_scene_keeps_its_spec(category: str) -> None:
 
 
 def test_a_pair_is_named_by_seed_and_index() -> None:
-    assert sample_pair(3, 5) == sample_pair(3, 5)
-    assert sample_pair(3, 5) != sample_pair(3, 6)
-    assert sample_pair(3, 5, category="one") != sample_pair(3, 5, category="one", split="test")
+    assert sample_captioned_scene(3, 5) == sample_captioned_scene(3, 5)
+    assert sample_captioned_scene(3, 5) != sample_captioned_scene(3, 6)
+    assert sample_captioned_scene(3, 5, category="one") != sample_captioned_scene(
+        3, 5, category="one", split="test"
+    )
 
 
 def test_evaluation_prompts_are_different_from_each_other_and_stable() -> None:
@@ -39,7 +41,7 @@ def test_evaluation_prompts_are_different_from_each_other_and_stable() -> None:
 
 def test_withheld_pairs_stay_out_of_training() -> None:
     for index in range(2000):
-        pair = sample_pair(0, index)
+        pair = sample_captioned_scene(0, index)
         assert not any((thing.color, thing.shape) in WITHHELD for thing in pair.scene.things)
     for pair in prompts("unseen-pairs", 50):
         assert any((thing.color, thing.shape) in WITHHELD for thing in pair.scene.things)
@@ -48,7 +50,7 @@ def test_withheld_pairs_stay_out_of_training() -> None:
 def test_synonyms_stay_out_of_captions_and_fill_unseen_words() -> None:
     synonyms = {other for others in SYNONYMS.values() for other in others} - {"plain"}  # `plain` grey ground
     for index in range(1000):
-        assert not synonyms & set(sample_pair(0, index).caption.split())
+        assert not synonyms & set(sample_captioned_scene(0, index).caption.split())
     plain = set(COLORS) | set(SHAPES)
     for pair in prompts("unseen-words", 60):
         assert not plain & set(pair.caption.split())

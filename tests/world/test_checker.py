@@ -5,26 +5,26 @@ import pytest
 from PIL import Image
 
 from lavibridge.core.errors import DataError
-from lavibridge.world.captions import CATEGORIES, Pair, sample_pair
+from lavibridge.world.captions import CATEGORIES, CaptionedScene, sample_captioned_scene
 from lavibridge.world.checker import CLAUSES, check
-from lavibridge.world.detections import Reading
+from lavibridge.world.detections import ParsedScene
 from lavibridge.world.drawing import draw
-from lavibridge.world.perturbations import DAMAGES, counterfactuals
+from lavibridge.world.perturbations import PERTURBATIONS, counterfactuals
 from lavibridge.world.scene import GROUND, SHAPES, SIZES, Group, Relation, Scene, Spec, Thing
-from lavibridge.world.scene_parser import read
+from lavibridge.world.scene_parser import parse_scene
 
 BARS = {"clean": 0.995, "noise": 0.98, "blur": 0.98, "jpeg": 0.98, "shift": 0.98}
 
 
-def pairs(count: int) -> list[Pair]:
-    return [sample_pair(3, i, category=CATEGORIES[i % len(CATEGORIES)]) for i in range(count)]
+def pairs(count: int) -> list[CaptionedScene]:
+    return [sample_captioned_scene(3, i, category=CATEGORIES[i % len(CATEGORIES)]) for i in range(count)]
 
 
 def thing(shape: str, color: str, left: int, top: int, size: str = "small", texture: str = "solid") -> Thing:
     return Thing(shape=shape, color=color, texture=texture, size=size, left=left, top=top)
 
 
-def sees_all(reading: Reading, scene: Scene) -> bool:
+def sees_all(reading: ParsedScene, scene: Scene) -> bool:
     """Whether every thing was read with every attribute, within two pixels of its place."""
     free = list(reading.things)
     for wanted in scene.things:
@@ -42,8 +42,8 @@ def sees_all(reading: Reading, scene: Scene) -> bool:
 def agreement(damage: str, count: int) -> float:
     right = 0
     for pair in pairs(count):
-        verdict = check(DAMAGES[damage](draw(pair.scene), pair.index), pair.spec)
-        right += verdict.all and sees_all(verdict.reading, pair.scene)
+        verdict = check(PERTURBATIONS[damage](draw(pair.scene), pair.index), pair.spec)
+        right += verdict.all and sees_all(verdict.parsed, pair.scene)
     return right / count
 
 
@@ -154,7 +154,7 @@ def test_inside_needs_the_hole():
 def test_runs_together_or_cut_is_unreadable(shape, size):
     side = SIZES[size]
     two = draw(Scene(things=(thing(shape, "red", 2, 2, size), thing(shape, "red", 2 + side // 2, 2, size))))
-    assert read(two).unreadable
+    assert parse_scene(two).unreadable
     assert not check(two, Spec(groups=(Group(shape=shape, color="red", count=2),))).all
     whole = draw(Scene(things=(thing(shape, "blue", 16, 16, size),)))
     other = draw(Scene(things=(thing(shape, "red", 16, 16, size),)))
@@ -164,14 +164,14 @@ def test_runs_together_or_cut_is_unreadable(shape, size):
             cut[:, half:] = whole[:, half:]
         else:
             cut[:, :half] = GROUND
-        reading = read(cut)
+        reading = parse_scene(cut)
         assert reading.unreadable
         assert not reading.things
 
 
 def test_two_touching_alike_are_unreadable():
     for shape in ("circle", "square", "cross", "ring"):
-        reading = read(draw(Scene(things=(thing(shape, "red", 4, 20), thing(shape, "red", 22, 20)))))
+        reading = parse_scene(draw(Scene(things=(thing(shape, "red", 4, 20), thing(shape, "red", 22, 20)))))
         assert reading.unreadable
         assert not reading.things
 
@@ -185,14 +185,14 @@ def test_noise_and_mush_are_wrong_and_unreadable():
         mush = np.repeat(grey[..., None], 3, axis=2)
         for picture in (noise, mush):
             verdict = check(picture, spec)
-            assert verdict.reading.unreadable
+            assert verdict.parsed.unreadable
             assert verdict["clean"] is False
             assert not verdict.all
 
 
 def test_an_empty_ground_is_readable_and_wrong():
     empty = draw(Scene(things=()))
-    assert read(empty) == Reading(things=(), unreadable=())
+    assert parse_scene(empty) == ParsedScene(things=(), unreadable=())
     verdict = check(empty, Spec(groups=(Group(shape="ring"),), absent=(Group(shape="star"),)))
     assert verdict["objects"] is False
     assert verdict["absence"] is True
@@ -201,8 +201,8 @@ def test_an_empty_ground_is_readable_and_wrong():
 
 def test_pictures_of_other_sizes_are_refused():
     with pytest.raises(DataError, match="64 x 64"):
-        read(np.zeros((32, 32, 3), dtype=np.uint8))
-    assert read(Image.fromarray(draw(Scene(things=())))) == Reading(things=(), unreadable=())
+        parse_scene(np.zeros((32, 32, 3), dtype=np.uint8))
+    assert parse_scene(Image.fromarray(draw(Scene(things=())))) == ParsedScene(things=(), unreadable=())
 
 
 def test_a_blotch_keeps_its_colour_and_nothing_else() -> None:

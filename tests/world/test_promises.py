@@ -3,17 +3,17 @@
 import pytest
 from PIL import Image
 
-from lavibridge.world.captions import CATEGORIES, sample_pair
+from lavibridge.world.captions import CATEGORIES, sample_captioned_scene
 from lavibridge.world.drawing import draw
-from lavibridge.world.prompt_parser import judge, read_prompt
+from lavibridge.world.prompt_parser import check_prompt, parse_prompt
 from lavibridge.world.scene import Group, Relation, Spec
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_every_caption_of_the_world_is_read_as_its_spec(category: str) -> None:
     for index in range(100):
-        pair = sample_pair(3, index, category=category, split="test")
-        assert read_prompt(pair.caption) == pair.spec, pair.caption
+        pair = sample_captioned_scene(3, index, category=category, split="test")
+        assert parse_prompt(pair.caption) == pair.spec, pair.caption
 
 
 @pytest.mark.parametrize(
@@ -31,11 +31,11 @@ def test_every_caption_of_the_world_is_read_as_its_spec(category: str) -> None:
     ],
 )
 def test_what_is_not_understood_has_no_verdict(prompt: str) -> None:
-    assert read_prompt(prompt) is None
+    assert parse_prompt(prompt) is None
 
 
 def test_capitals_commas_and_a_full_stop_do_no_harm() -> None:
-    assert read_prompt("A small, striped red circle left of a blue square.") == Spec(
+    assert parse_prompt("A small, striped red circle left of a blue square.") == Spec(
         groups=(
             Group(shape="circle", color="red", texture="striped", size="small"),
             Group(shape="square", color="blue"),
@@ -45,11 +45,11 @@ def test_capitals_commas_and_a_full_stop_do_no_harm() -> None:
 
 
 def test_a_true_picture_keeps_every_promise_and_another_breaks_some() -> None:
-    pair, other = (sample_pair(1, index, category="one", split="test") for index in (0, 1))
-    verdict = judge(pair.caption, Image.fromarray(draw(pair.scene)))
+    pair, other = (sample_captioned_scene(1, index, category="one", split="test") for index in (0, 1))
+    verdict = check_prompt(pair.caption, Image.fromarray(draw(pair.scene)))
     assert verdict is not None
     assert all(clause["holds"] for clause in verdict.values())
-    wrong = judge(pair.caption, Image.fromarray(draw(other.scene)))
+    wrong = check_prompt(pair.caption, Image.fromarray(draw(other.scene)))
     assert wrong is not None
     assert not all(clause["holds"] for clause in wrong.values())
-    assert judge("a cat", Image.fromarray(draw(pair.scene))) is None
+    assert check_prompt("a cat", Image.fromarray(draw(pair.scene))) is None

@@ -10,22 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModel, AutoModelForImageClassification, AutoTokenizer, T5EncoderModel
 
-from lavibridge import Bridge
+from lavibridge import BridgePipeline
 from lavibridge.core.files import models_folder, read_json
 from lavibridge.zoo.autoencoder import AutoencoderPretraining
 from lavibridge.zoo.bert import BertPretraining
-from lavibridge.zoo.classifier import LABELS, ClassifierPretraining, labels_of
+from lavibridge.zoo.classifier import LABELS, ClassifierPretraining, labels_of_scene
 from lavibridge.zoo.clip import ClipPretraining
-from lavibridge.zoo.judges import named
 from lavibridge.zoo.latent_diffusion import LatentDiffusionPretraining
 from lavibridge.zoo.ldm import LatentDiffusionBertPretraining
 from lavibridge.zoo.llama import LlamaPretraining
 from lavibridge.zoo.pixart import PixArtPretraining, log_variances
-from lavibridge.zoo.pool import as_images, make_pairs, pictures
+from lavibridge.zoo.pool import as_images, draw_scenes, sample_pool
 from lavibridge.zoo.pretraining import Pretraining, export, pretrain
-from lavibridge.zoo.sd3 import PLACES_OF_T5, StableDiffusion3Pretraining, widened
+from lavibridge.zoo.scorers import labels_of_prompt
+from lavibridge.zoo.sd3 import T5_TOKENS, StableDiffusion3Pretraining, widen_encoder
 from lavibridge.zoo.stable_diffusion import StableDiffusionPretraining
-from lavibridge.zoo.t5 import T5SmallPretraining, corrupt
+from lavibridge.zoo.t5 import T5SmallPretraining, corrupt_spans
 
 TEXTS = {
     "mini-clip": lambda: ClipPretraining(pool=40),
@@ -78,13 +78,13 @@ def test_the_classifier_trains_and_is_an_ordinary_folder(tmp_path: Path) -> None
     assert trained(job, tmp_path / "work", steps=3) > 0.9
     export(job, tmp_path / "work", tmp_path / "model")
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "model", dtype=torch.float32)
-    pairs = make_pairs(5, 3)
+    pairs = sample_pool(5, 3)
     for pair in pairs:
-        said = {label for label, true in zip(LABELS, labels_of(pair.scene), strict=True) if true}
+        said = {label for label, true in zip(LABELS, labels_of_scene(pair.scene), strict=True) if true}
         assert {thing.shape for thing in pair.scene.things} <= said
         assert f"{len(pair.scene.things)} things" in said
-        assert set(named(pair.spec)) <= said | {"solid"}
-    assert model(pixel_values=as_images(pictures(pairs))).logits.shape == (3, len(LABELS))
+        assert set(labels_of_prompt(pair.spec)) <= said | {"solid"}
+    assert model(pixel_values=as_images(draw_scenes(pairs))).logits.shape == (3, len(LABELS))
     assert tuple(model.config.id2label[index] for index in range(len(LABELS))) == LABELS
 
 
@@ -108,7 +108,7 @@ def image_job(name: str) -> LatentDiffusionPretraining:
         return StableDiffusionPretraining(pool=40)
     if name == "mini-ldm":
         ldm = LatentDiffusionBertPretraining(pool=40)
-        ldm.taught_until = 1
+        ldm.distillation_steps = 1
         return ldm
     if name == "mini-sd3":
         return StableDiffusion3Pretraining(pool=40)
@@ -130,10 +130,10 @@ def test_image_models_train_and_diffusers_opens_them(name: str, tmp_path: Path) 
     assert np.allclose(alone, drawn[1], atol=1e-4), "a picture does not depend on its batch"
     if name == "mini-pixart":  # pads are masked, in its text encoder too
         tokens, mask, _, _ = pipeline.encode_prompt("a red circle", do_classifier_free_guidance=False)
-        ours = Bridge.native(str(tmp_path / "model"), "cpu").condition(["a red circle"])
+        ours = BridgePipeline.native(tmp_path / "model", device="cpu").bridge.condition(["a red circle"])
         assert torch.allclose(ours.tokens[ours.mask], tokens[mask.bool()], atol=1e-4)
     again = image_job(name)
-    pretrain(_small(again), tmp_path / "again", steps=4, begin=tmp_path / "model")
+    pretrain(_small(again), tmp_path / "again", steps=4, init_from=tmp_path / "model")
     assert read_json(tmp_path / "again" / "position.json")["step"] == 4, "three steps were there already"
     was, now = (
         torch.cat(
@@ -152,12 +152,12 @@ def test_what_mini_sd3_learns_from_is_what_its_pipeline_shows_the_denoiser(
     job = StableDiffusion3Pretraining(pool=40)
     captions = ["a red circle", "a small striped green star above a blue ring"]
     job.is_padded = job.reads_t5 = True
-    monkeypatch.setattr("lavibridge.zoo.sd3.WITHOUT_T5", 0.0)
+    monkeypatch.setattr("lavibridge.zoo.sd3.T5_DROPOUT", 0.0)
     read = job.read(captions)
     tokens, _, pooled, _ = job.pipeline().encode_prompt(
         captions, captions, captions, do_classifier_free_guidance=False
     )
-    assert tokens.shape[1] == 64 + PLACES_OF_T5
+    assert tokens.shape[1] == 64 + T5_TOKENS
     torch.testing.assert_close(read.tokens, tokens, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(read.pooled, pooled, atol=1e-5, rtol=1e-5)
 
@@ -167,7 +167,7 @@ def test_a_wider_t5_gives_the_same_features_and_zeros_behind() -> None:
     narrow = T5EncoderModel.from_pretrained(folder).float().eval()
     ids = AutoTokenizer.from_pretrained(folder)("three small green stars", return_tensors="pt")["input_ids"]
     with torch.no_grad():
-        expected, found = narrow(ids).last_hidden_state, widened(narrow, 256)(ids).last_hidden_state
+        expected, found = narrow(ids).last_hidden_state, widen_encoder(narrow, 256)(ids).last_hidden_state
     torch.testing.assert_close(found[..., : expected.shape[-1]], expected, atol=1e-5, rtol=1e-4)
     assert not found[..., expected.shape[-1] :].any()
 
@@ -175,7 +175,7 @@ def test_a_wider_t5_gives_the_same_features_and_zeros_behind() -> None:
 @given(st.integers(1, 60), st.integers(0, 1000))
 def test_corrupted_text_can_be_put_together_again(length: int, seed: int) -> None:
     ids, sentinels = list(range(100, 100 + length)), list(range(20))
-    left, right = corrupt(np.random.default_rng(seed), ids, sentinels)
+    left, right = corrupt_spans(np.random.default_rng(seed), ids, sentinels)
     assert [token for token in left if token < 20] == [token for token in right if token < 20][:-1]
     spans: dict[int, list[int]] = {}
     for token in right:

@@ -84,12 +84,12 @@ def test_a_begun_pretraining_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_going_on_wants_a_folder_that_says_its_steps_and_more_steps_than_it_has(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"has no pretraining.json: give a shipped model's name \(mini-bert"):
-        pretrain("mini-sd", tmp_path, begin=str(tmp_path))
+        pretrain("mini-sd", tmp_path, init_from=str(tmp_path))
     made = read_json(models_folder() / "mini-sd" / "pretraining.json")["steps"]
     with pytest.raises(RunError, match=f"{made} steps, and {made} are asked for: ask for more by --steps"):
-        pretrain("mini-sd", tmp_path, begin="mini-sd", steps=made)
+        pretrain("mini-sd", tmp_path, init_from="mini-sd", steps=made)
     with pytest.raises(RunError, match="mini-vae does not go on from a folder"):
-        run(small_job(), tmp_path / "work", steps=1, begin=models_folder() / "mini-sd")
+        run(small_job(), tmp_path / "work", steps=1, init_from=models_folder() / "mini-sd")
     assert not (tmp_path / "work").exists()
 
 

@@ -12,16 +12,16 @@ from diffusers import StableDiffusionPipeline, UniPCMultistepScheduler
 from PIL import Image
 from transformers import AutoTokenizer, CLIPModel, CLIPProcessor, T5ForConditionalGeneration
 
-from lavibridge import Bridge
+from lavibridge import BridgePipeline
 from lavibridge.core import registry
 from lavibridge.core.files import models_folder, sha256, shipped_models
-from lavibridge.generation.sample import initial_noise
+from lavibridge.generation.noise import initial_noise
 from lavibridge.language.llama import Llama
 from lavibridge.world.captions import prompts
 from lavibridge.world.checker import check
 from lavibridge.world.drawing import draw
 from lavibridge.world.words import SYNONYMS
-from lavibridge.zoo.judges import clip_judge, resnet_judge, told_apart
+from lavibridge.zoo.scorers import clip_scorer, hard_negative_accuracy, resnet_scorer
 
 PROMPT = "a large red circle"
 
@@ -80,7 +80,9 @@ def test_the_native_bridge_draws_what_the_pipeline_of_diffusers_draws() -> None:
     pipeline.set_progress_bar_config(disable=True)
     noise = initial_noise((4, 16, 16), [5])
     theirs = pipeline(PROMPT, latents=noise, num_inference_steps=5, guidance_scale=4.0).images[0]
-    ours = Bridge.native("mini-sd", "cpu").generate(PROMPT, seed=5, steps=5, guidance=4.0)[0]
+    ours = BridgePipeline.native("mini-sd", device="cpu")(
+        PROMPT, num_inference_steps=5, guidance_scale=4.0, seed=5
+    ).images[0]
     difference = np.abs(np.asarray(theirs, np.int16) - np.asarray(ours, np.int16))
     assert difference.max() <= 1
 
@@ -89,7 +91,9 @@ def test_the_native_bridge_draws_what_the_pipeline_of_diffusers_draws() -> None:
 def test_image_models_draw_two_things_each_with_its_own_attributes(name: str) -> None:
     """Their cards have 69 to 81 % of 500; a model that mixes them up has some 15 %."""
     pairs = prompts("two", 16)
-    drawn = Bridge.native(name).generate([pair.caption for pair in pairs], seed=range(16), guidance=3.0)
+    drawn = BridgePipeline.native(name)(
+        [pair.caption for pair in pairs], guidance_scale=3.0, seed=range(16)
+    ).images
     right = [check(np.asarray(each), pair.spec).all for each, pair in zip(drawn, pairs, strict=True)]
     assert sum(right) >= 8
 
@@ -126,8 +130,8 @@ def test_mini_llama_reads_synonyms_near_their_plain_words() -> None:
 def test_the_judges_prefer_the_truth() -> None:
     """The network that labels pictures, where the change is one of its labels; CLIP, at least more often."""
     pairs = [pair for category in ("one", "two", "counting") for pair in prompts(category, 40)]
-    assert np.mean(told_apart(clip_judge(), pairs)) > 0.6
-    judge = resnet_judge()
+    assert np.mean(hard_negative_accuracy(clip_scorer(), pairs)) > 0.6
+    judge = resnet_scorer()
     pictures = [Image.fromarray(draw(pair.scene)) for pair in pairs]
     others = [*pairs[1:], pairs[0]]
     true, false = judge(pictures, pairs), judge(pictures, others)

@@ -5,11 +5,9 @@
     V            = H+ G H+,   G = sum over clusters of s s^T   s = summed gradients of a cluster's votes
 
 This is a multinomial logit of three alternatives with utilities theta_i, theta_j and log nu + (theta_i +
-theta_j) / 2, so the log-likelihood is concave and Newton's method finds its maximum. Votes on one prompt,
-or by
-one rater, are not independent. The two clusterings are crossed, so G is that of prompts plus that of raters
-minus
-that of their intersection. Reports the widest of the three intervals (prompts, raters, crossed).
+theta_j) / 2, so the log-likelihood is concave and Newton's method finds its maximum. Votes on one prompt, or
+by one rater, are not independent. The two clusterings are crossed, so G is that of prompts plus that of
+raters minus that of their intersection. Reports the widest of the three intervals (prompts, raters, crossed).
 
 Bradley and Terry 1952, Biometrika 39; Davidson 1970, J. Am. Stat. Assoc. 65; Cameron, Gelbach and Miller
 2011, J. Bus. Econ. Stat. 29.

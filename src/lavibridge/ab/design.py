@@ -52,9 +52,8 @@ def make_design(
 ) -> Design:
     """The parts of a study of `prompts` prompts, each with `per_prompt` pairs of runs.
 
-    Defaults to DEFAULT_PROMPTS prompts and one repeat per ten comparisons. Raises RunError for more
-    prompts, pairs or
-    repeats than there are.
+    Defaults to DEFAULT_PROMPTS prompts and one repeat per ten comparisons. Raises RunError for more prompts,
+    pairs or repeats than there are.
     """
     pairs = list(combinations(range(runs), 2))
     if per_prompt > len(pairs):

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from lavibridge.core.errors import DataError, RunError
-from lavibridge.data.pictures.read import read_picture
+from lavibridge.data.pictures.decoding import read_picture
 from lavibridge.evaluation.compare import read_comparable
 from lavibridge.evaluation.draw import check_drawn
 from lavibridge.evaluation.provenance import matches_run, read_results, read_scored_records

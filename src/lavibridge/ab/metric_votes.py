@@ -1,8 +1,7 @@
 """Lets a metric vote in place of a person: it prefers the picture with the higher score, or ties.
 
 The scores come from the evaluations, by way of the key. The world's exact checker can therefore vote, the
-whole
-procedure runs without people, and `score_study` reports how often a metric agrees with the people.
+whole procedure runs without people, and `score_study` reports how often a metric agrees with the people.
 """
 
 from collections.abc import Iterator

@@ -5,8 +5,7 @@
     alpha = 1 - Do / De            Do, De = observed and expected mean difference of two ratings of an item
 
 Both take a table of items by values that counts the raters of each value. Items with fewer than two ratings
-are
-excluded. 1 means full agreement, 0 chance, below 0 less than chance.
+are excluded. 1 means full agreement, 0 chance, below 0 less than chance.
 
 Fleiss 1971, Psychol. Bull. 76, with the number of raters free; Krippendorff 2011, "Computing Krippendorff's
 Alpha-Reliability", University of Pennsylvania.

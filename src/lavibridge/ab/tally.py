@@ -4,8 +4,7 @@
     sign test   p = min(1, 2 sum over k <= min(wins, losses) of C(n, k) / 2^n), n = wins + losses: two-sided
 
 Both assume independent votes, which several votes on one prompt are not. A second sign test over prompts
-gives
-each prompt one sign, that of its majority (Dixon and Mood 1946, J. Am. Stat. Assoc. 41).
+gives each prompt one sign, that of its majority (Dixon and Mood 1946, J. Am. Stat. Assoc. 41).
 """
 
 import math

@@ -1,8 +1,7 @@
 """Reads files of votes with the key: every line is a vote, or is rejected with a reason.
 
 A vote of another study is an error, since its file was given by mistake. If one session answers a question
-twice
-(a file downloaded twice), the later answer counts.
+twice (a file downloaded twice), the later answer counts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,8 +56,7 @@ def read_votes(key: StudyKey, paths: Sequence[Path]) -> VoteSet:
     """Read the votes of all files.
 
     Raises RunError for a file that is missing, not text or of another study, for two people of one name, or
-    if
-    no vote is left.
+    if no vote is left.
     """
     items = {item.item: item for item in key.items}
     kept: dict[tuple[str, str, str], tuple[Vote, Path]] = {}

@@ -1,6 +1,5 @@
 """The bridge: three parts as one module, and the folder that it is saved in."""
 
-from lavibridge.bridge.choices import PUBLISHED_LR
 from lavibridge.bridge.module import PARTS, Bridge
 
-__all__ = ["PARTS", "PUBLISHED_LR", "Bridge"]
+__all__ = ["PARTS", "Bridge"]

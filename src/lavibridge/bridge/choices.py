@@ -1,38 +1,72 @@
-"""What a bridge may be composed of, as callers name it: sources, kinds and mappings of options."""
+"""What a bridge is composed of, as callers name it: sources, kinds, mappings of options, loaded models."""
 
 from collections.abc import Mapping
+from os import PathLike, fspath
 from typing import Any, Literal
+
+import torch
+from torch import nn
 
 from lavibridge.connectors.base import Connector
 from lavibridge.core import registry
 from lavibridge.core.config import validate
-from lavibridge.core.errors import RecipeError
+from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.core.sources import RANDOM
+from lavibridge.language.parts.native import NativeText
 from lavibridge.lora import LoraSettings
+from lavibridge.vision.base import VisionModel
 
-PUBLISHED_LR: Mapping[str, Mapping[str, float]] = {
-    "sd": {"language_lora": 5e-6, "connector": 1e-4, "vision_lora": 1e-4},
-    "pixart": {"language_lora": 5e-6, "connector": 2e-5, "vision_lora": 2e-5},
-}
-"""The published learning rates, by kind of vision model and trained part."""
+ModelChoice = str | PathLike[str] | Mapping[str, Any] | nn.Module
 LoraChoice = LoraSettings | Mapping[str, Any] | Literal["default"] | None
 
 
-def component(room: str, choice: str | Mapping[str, Any]) -> Any:
-    """Build a model from its source or its options; its kind is found out where none is named."""
-    options = {"source": choice} if isinstance(choice, str) else dict(choice)
+def component(package: str, choice: ModelChoice, device: torch.device | None = None) -> Any:
+    """The language or vision model (``package``) of a source or options, or the loaded model itself.
+
+    Detects the kind if none is named. On the meta ``device`` it has every shape, and no weights are read.
+    Raises RecipeError for options, ModelError for files.
+    """
+    if isinstance(choice, nn.Module):
+        return choice
+    options: dict[str, Any] = dict(choice) if isinstance(choice, Mapping) else {"source": choice}
     kind = options.pop("kind", None)
+    if isinstance(options.get("source"), PathLike):
+        options["source"] = fspath(options["source"])
     source = options.get("source")
     if not isinstance(source, str):
-        raise RecipeError(f"{room}.source: give a folder, a shipped model's name, a hub id or 'random'")
+        raise RecipeError(f"{package}.source: give a folder, a shipped model's name, a hub id or 'random'")
     if kind is None and source == RANDOM:
         raise RecipeError(
-            f"{room}.kind: a random toy needs its kind named, one of {', '.join(registry.kinds(room))}"
+            f"{package}.kind: a random toy needs its kind named, one of {', '.join(registry.kinds(package))}"
         )
     chosen = registry.load(
-        room, registry.detect(room, source, options.get("revision")) if kind is None else kind
+        package, registry.detect(package, source, options.get("revision")) if kind is None else kind
     )
-    return chosen(validate(chosen.Config, options, room))
+    return chosen(validate(chosen.Config, options, package), device)
+
+
+def native_text(
+    vision: VisionModel, max_sequence_length: int | None = None, unload: bool = False
+) -> NativeText:
+    """The text encoders of the vision model's own pipeline, in the denoiser's number format.
+
+    ``max_sequence_length`` replaces the pipeline's default, where it has that argument. With ``unload``, each
+    encoder is loaded when prompts are read and let go before the next. Raises ModelError where the folder
+    lacks an encoder, or is a random toy.
+    """
+    if vision.config.source == RANDOM:
+        raise ModelError("a random toy has no text encoders of its own: give a pipeline's folder or hub id")
+    side = vision.text_side()
+    return NativeText(
+        NativeText.Config(
+            source=vision.config.source,
+            revision=vision.config.revision,
+            dtype=vision.config.dtype,
+            side=side if max_sequence_length is None else side.limited(max_sequence_length),
+            width=vision.spec.context,
+            unload=unload,
+        )
+    )
 
 
 def connector(choice: str | Mapping[str, Any]) -> tuple[type[Connector], Connector.Config]:

@@ -1,4 +1,4 @@
-"""The bridge: language model, connector and vision model as one module that trains, draws, saves and loads.
+"""The bridge: language model, connector and vision model as one module that trains, saves and loads.
 
     prompts --language (frozen + LoRA)--> features --connector (trained)--> conditioning
     (noisy, t, conditioning) --vision (frozen + LoRA)--> prediction
@@ -7,31 +7,25 @@
 Zhao et al. 2024 (LaVi-Bridge), arXiv 2403.07860.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Num
-from PIL import Image
 from torch import Tensor, nn
 
 from lavibridge import lora
 from lavibridge.bridge import choices, store
-from lavibridge.bridge.choices import LoraChoice
+from lavibridge.bridge.choices import LoraChoice, ModelChoice
 from lavibridge.bridge.states import need_weights, need_whole
 from lavibridge.connectors.base import Connector
 from lavibridge.core.contracts import Batch, Conditioning, TextFeatures
-from lavibridge.core.device import pick_device
+from lavibridge.core.device import dtype_name, pick_device
 from lavibridge.core.errors import ModelError
-from lavibridge.core.files import shipped_models
 from lavibridge.diffusion import objective
-from lavibridge.diffusion.guidance import Interval, check_interval
-from lavibridge.generation.asked import asked_for, check_step_cache, check_weights, note_cuts
-from lavibridge.generation.draw import Order, draw
-from lavibridge.generation.emphasis import read
-from lavibridge.generation.quality import EXACT, read_quality
+from lavibridge.diffusion.weighting.base import Weighting
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 
@@ -48,38 +42,43 @@ class Bridge(nn.Module):
         self.connector = connector
         self.vision = vision
         self.origin: dict[str, str] = {}
-        """Where it was read from: the folder and the SHA-256 of its bridge.json, or the image model."""
+        """Where it comes from: the folder and the SHA-256 of its bridge.json, or the vision model."""
         self.distilled_guidance_scale: float | None = None
-        """The guidance under which a teacher taught it, which it so draws without; None: none."""
+        """The guidance scale that a teacher distilled into it, so that it draws without any; None: none."""
 
     @staticmethod
     def compose(
-        language: str | Mapping[str, Any] | LanguageModel,
-        vision: str | Mapping[str, Any] | VisionModel,
+        language: ModelChoice,
+        vision: ModelChoice,
         connector: str | Mapping[str, Any] = "lavi",
         language_lora: LoraChoice = "default",
         vision_lora: LoraChoice = "default",
     ) -> "Bridge":
         """Connect two pretrained models.
 
-        Each is a source, a mapping of options (``kind`` is found out where it is not among them), or a built
-        model. ``connector`` is a kind or a mapping with ``kind``. LoRA is the published one by default; None
-        leaves a model as it is. Raises RecipeError or ModelError, before weights are loaded where it can.
+        ``language`` and ``vision`` are a source (a folder, a shipped model's name, a hub id), a mapping of
+        options with ``source`` and perhaps ``kind``, or a loaded model. ``connector`` is a kind or a mapping
+        with ``kind``. LoRA has the published settings by default; None leaves a model without it. Raises
+        RecipeError or ModelError, before weights are loaded where it can.
         """
         connector_class, connector_config = choices.connector(connector)
         settings = [
             choices.lora_settings(language_lora, "language_lora"),
             choices.lora_settings(vision_lora, "vision_lora"),
         ]
-        speaker = language if isinstance(language, LanguageModel) else choices.component("language", language)
-        painter = vision if isinstance(vision, VisionModel) else choices.component("vision", vision)
-        bridge = Bridge(speaker, connector_class(connector_config, speaker.spec, painter.spec), painter)
+        language_model: LanguageModel = choices.component("language", language)
+        vision_model: VisionModel = choices.component("vision", vision)
+        bridge = Bridge(
+            language_model,
+            connector_class(connector_config, language_model.spec, vision_model.spec),
+            vision_model,
+        )
         if bridge.connector.per_block:
-            painter.open_blocks()
-        unread = speaker.unread(bridge.connector.reading)
+            vision_model.open_blocks()
+        unread = language_model.unread(bridge.connector.reading)
         for model, chosen, name, unused in (
-            (speaker, settings[0], "language model", unread),
-            (painter, settings[1], "vision model", []),
+            (language_model, settings[0], "language model", unread),
+            (vision_model, settings[1], "vision model", []),
         ):
             if chosen is not None:
                 lora.inject(model.backbone, chosen, model.lora_targets, name, unused)
@@ -87,7 +86,7 @@ class Bridge(nn.Module):
 
     @property
     def default_guidance(self) -> float:
-        """The scale to draw with: the image model's own, or none where the bridge has learnt it."""
+        """The guidance scale to draw with: the vision model's own, or 1 where guidance was distilled."""
         return self.vision.default_guidance if self.distilled_guidance_scale is None else 1.0
 
     @property
@@ -105,10 +104,11 @@ class Bridge(nn.Module):
         """Whether gradients pass through the language model: to its LoRA, or to vectors that it is asked."""
         return lora.has_lora(self.language.backbone) or self.connector.reading.queries is not None
 
-    def features(self, prompts: Sequence[str]) -> TextFeatures:
-        """What the language model makes of prompts; without gradients where it has no LoRA."""
+    def features(self, prompts: Sequence[str], negative: bool = False) -> TextFeatures:
+        """The language model's features of prompts; without gradients if it has no LoRA."""
+        encode = self.language.encode_negative if negative else self.language.encode
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.learns_through_language):
-            return self.language.encode(prompts, self.connector.reading)
+            return encode(prompts, self.connector.reading)
 
     def condition(self, prompts: Sequence[str], t: Num[Tensor, " batch"] | None = None) -> Conditioning:
         """The conditioning of prompts, at the vision model's times ``t`` for time-aware connectors."""
@@ -119,30 +119,23 @@ class Bridge(nn.Module):
         batch: Batch,
         t: Int[Tensor, " batch"],
         noise: Float[Tensor, "batch channel h w"],
-        weighting: str = "uniform",
-        gamma: float = 5.0,
+        weighting: Weighting | None = None,
     ) -> Float[Tensor, " batch"]:
-        """The weighted loss of each sample at the steps ``t`` of the vision model's schedule."""
+        """The loss of each sample at the steps ``t`` of the schedule, unweighted by default."""
         if self.is_merged:
             raise ModelError("a merged bridge cannot be trained: call unmerge() first")
-        x0 = self.latents(batch)
+        x0 = batch.latents
         alpha, sigma, times = self.vision.alphas[t], self.vision.sigmas[t], self.vision.times[t]
         xt = objective.corrupt(x0, noise, alpha, sigma)
         features = self.features(batch.prompts) if batch.features is None else batch.features
         prediction = self.vision.predict(xt, times, self.connector(features, times))
-        wanted = batch.wanted
-        if wanted is None:
-            wanted = objective.target(self.vision.prediction_type, x0, noise, alpha, sigma)
-        error = (prediction.float() - wanted).square().mean(dim=(1, 2, 3))
-        snr = objective.snr(alpha, sigma)
-        return error * objective.weight(weighting, gamma, snr, self.vision.prediction_type)
-
-    def latents(self, batch: Batch) -> Float[Tensor, "batch channel h w"]:
-        """A batch's latents, or its pictures encoded."""
-        if batch.latents is not None:
-            return batch.latents
-        assert batch.images is not None  # a Batch has one of the two
-        return self.vision.encode(batch.images)
+        target = batch.target
+        if target is None:
+            target = objective.target(self.vision.prediction_type, x0, noise, alpha, sigma)
+        error = (prediction.float() - target).square().mean(dim=(1, 2, 3))
+        if weighting is None:
+            return error
+        return error * weighting.weight(objective.snr(alpha, sigma), self.vision.prediction_type)
 
     def trained_parameters(self) -> dict[str, dict[str, nn.Parameter]]:
         """Trained weights by part and name; a part that is not there is empty."""
@@ -152,118 +145,38 @@ class Bridge(nn.Module):
             "vision_lora": lora.lora_parameters(self.vision.backbone),
         }
 
-    def generate(
-        self,
-        prompts: str | Sequence[str],
-        seed: int | Sequence[int] = 0,
-        steps: int | None = None,
-        guidance: float | None = None,
-        quality: str = EXACT,
-        guidance_interval: Interval | None = None,
-        height: int | None = None,
-        width: int | None = None,
-        batch: int = 16,
-        sampler: str | None = None,
-        negative_prompt: str = "",
-        weights: bool = False,
-        step_cache: float | None = None,
-        on_step: Callable[[int, int], None] | None = None,
-        on_picture: Callable[[int, Image.Image], None] | None = None,
-    ) -> list[Image.Image]:
-        """Draw one picture for each prompt, RGB.
-
-        ``seed`` is one for all prompts or one for each. The same prompt and seed give the same picture, but
-        for rounding where others stand beside them (`generation/sample.py`). ``guidance`` is
-        `default_guidance` where it is not given; with 1 only the prompt counts, and so outside of
-        ``guidance_interval``, start and stop as shares of the steps, where a step costs half. ``quality``
-        is exact, high or fast (`generation/quality.py`) and decides what is not given. ``weights`` reads
-        brackets such as `(red:1.3)` as weights (`generation/emphasis.py`), not as text. ``step_cache``, such
-        as 0.1, lets steps of some transformers reuse the one before (`vision/parts/step_cache.py`).
-        ``on_step`` hears (steps done, all), ``on_picture`` (number, picture).
-        """
-        worth = read_quality(quality)
-        need_weights(self, "draw with")
-        steps = worth.steps if steps is None else steps
-        interval = worth.guidance_interval if guidance_interval is None else guidance_interval
-        (wanted, seeds), away = asked_for(prompts, seed, batch, weights), read(negative_prompt, weights)
-        check_interval(interval)
-        check_step_cache(step_cache)
-        check_weights((*wanted, away), self.connector)
-        note_cuts(wanted, self.language)
-        side = self.vision.default_size
-        order = Order(
-            prompts=wanted,
-            seeds=seeds,
-            shape=self.vision.latent_shape(height or side, width or side),
-            steps=steps,
-            guidance=self.default_guidance if guidance is None else guidance,
-            guidance_interval=interval,
-            bfloat16=worth.bfloat16,
-            batch=batch,
-            sampler=worth.sampler if sampler is None else sampler,
-            negative_prompt=away,
-            step_cache=step_cache,
-        )
-        was_training = {module: module.training for module in self.modules()}
-        self.eval()
-        try:
-            parts = self.features, self.language.spans, self.connector, self.vision
-            return draw(order, *parts, self.device, on_step, on_picture)
-        finally:
-            for module, mode in was_training.items():
-                module.training = mode
-
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | PathLike[str]) -> None:
         """Write bridge.json, the connector and LoRA in PEFT's layout; the frozen models are only named."""
         need_weights(self, "save")
         store.write(Path(folder), self.language, self.connector, self.vision, self.distilled_guidance_scale)
 
     @staticmethod
-    def from_pretrained(folder: str | Path, device: str = "auto") -> "Bridge":
-        """Load a saved bridge, or a run folder's newest complete checkpoint, its averaged weights first."""
-        stored = store.read(Path(folder))
+    def from_pretrained(
+        source: str | PathLike[str],
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype | None = None,
+        revision: str | None = None,
+    ) -> "Bridge":
+        """Load a bridge that ``save_pretrained`` or a training wrote.
+
+        ``source`` is the folder or hub id of a saved bridge, a checkpoint, or a run folder, whose newest
+        complete checkpoint is loaded; averaged weights come first. ``dtype`` replaces the number format of
+        both frozen models. ``revision`` is the branch, tag or commit of a hub id. Raises RunError where there
+        is no bridge, or where its files are not those that were saved.
+        """
+        stored = store.read(store.locate(source, revision))
+        number_format = {} if dtype is None else {"dtype": dtype_name(dtype)}
         bridge = Bridge.compose(
-            stored.language, stored.vision, stored.connector, stored.language_lora, stored.vision_lora
+            {**stored.language, **number_format},
+            {**stored.vision, **number_format},
+            stored.connector,
+            stored.language_lora,
+            stored.vision_lora,
         )
         store.load_weights(stored, bridge.language, bridge.connector, bridge.vision)
         bridge.distilled_guidance_scale = stored.distilled_guidance_scale
         bridge.origin = {"folder": stored.folder.as_posix(), "sha256": stored.sha256}
-        return bridge.to(pick_device(device)).eval()
-
-    @staticmethod
-    def import_released(format: str, path: str | Path, **models: Any) -> "Bridge":
-        """A bridge of released weights: `lavibridge.import_released`, whose arguments these are."""
-        made: Bridge = import_module("lavibridge.interop.released").import_released(format, path, **models)
-        return made
-
-    def to_diffusers(self, task: str = "text-to-image", controlnet: Any | None = None) -> Any:
-        """The bridge as a Diffusers pipeline: `lavibridge.to_diffusers`."""
-        return import_module("lavibridge.interop.pipelines").to_diffusers(self, task, controlnet)
-
-    @staticmethod
-    def native(vision: str | Mapping[str, Any] | VisionModel, device: str = "auto") -> "Bridge":
-        """A published pipeline as it is: its own text encoder and padding, nothing trained."""
-        painter = vision if isinstance(vision, VisionModel) else choices.component("vision", vision)
-        options = painter.config.model_dump()
-        where = {name: options[name] for name in ("source", "revision") if options.get(name) is not None}
-        bridge = Bridge.compose(
-            language={**where, "see_padding": painter.shows_padding},
-            vision=painter,
-            connector="identity",
-            language_lora=None,
-            vision_lora=None,
-        )
-        bridge.origin = {"model": str(where.get("source", ""))}
-        return bridge.to(pick_device(device)).eval()
-
-    @staticmethod
-    def open(source: str, device: str = "auto") -> "Bridge":
-        """A saved bridge or run, LoRA merged, to draw with; or an image model, shipped or a folder.
-
-        A hub id is not looked up here, as a mistyped run folder looks like one: use ``native`` for it.
-        """
-        is_model = source in shipped_models() or (Path(source) / "model_index.json").is_file()
-        return Bridge.native(source, device) if is_model else Bridge.from_pretrained(source, device).merge()
+        return bridge.to(pick_device(str(device))).eval()
 
     def merge(self) -> "Bridge":
         """Add LoRA into the weights for faster drawing; unmerge before training on."""

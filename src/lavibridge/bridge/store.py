@@ -1,4 +1,4 @@
-"""A bridge on disk. The frozen models are not copied, only named; bridge.json is written last.
+"""A bridge on disk: its trained weights, and bridge.json, which names the frozen models and is written last.
 
     bridge.json        kinds, options, and the SHA-256 of every file beside it
     connector/         config.json, model.safetensors
@@ -13,23 +13,26 @@ A run folder keeps such folders as ``checkpoints/step-N/bridge`` and, averaged o
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
 
-from lavibridge import lora
+from lavibridge import __version__, lora
+from lavibridge.bridge.hub import download, is_hub_id
 from lavibridge.connectors.base import Connector
 from lavibridge.core import registry
 from lavibridge.core.errors import ModelError, RunError
 from lavibridge.core.files import read_json, sha256, write_json
-from lavibridge.core.layers import Folded, fold
+from lavibridge.core.layers import Folded, fold_low_rank
+from lavibridge.core.paths import at_home
 from lavibridge.core.tensors import check_finite, save_tensors
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 
-FORMAT, FORMAT_WITH_FOLDED = 1, 2
-"""What bridge.json says; versions that know nothing of folded LoRA read the first only."""
+FORMAT = 3
+"""The format of bridge.json. 1 and 2, of unreleased versions, name the distilled guidance otherwise."""
 DESCRIPTION = "bridge.json"
 MANIFEST = "manifest.json"
 """Written last into a checkpoint."""
@@ -78,6 +81,7 @@ def write(
     files = ["connector/config.json", CONNECTOR_WEIGHTS]
     description: dict[str, Any] = {
         "format": FORMAT,
+        "lavibridge": __version__,
         "language": _named("language", language),
         "vision": _named("vision", vision),
         "connector": connector_options,
@@ -90,14 +94,13 @@ def write(
             lora.save_lora(model.backbone, folder / name, model.config.source)
             files += [f"{name}/adapter_config.json", f"{name}/{lora.WEIGHTS}"]
     folded: dict[str, list[dict[str, str]]] = {}
-    for room, model in (("language", language), ("vision", vision)):
+    for package, model in (("language", language), ("vision", vision)):
         for index, each in enumerate(model.folded):
-            place = f"{room}_folded/{index}"
+            place = f"{package}_folded/{index}"
             lora.save_pairs(each.pairs, folder / place, model.config.source)
             files += [f"{place}/adapter_config.json", f"{place}/{lora.WEIGHTS}"]
-            folded.setdefault(room, []).append({"name": each.name, "sha256": each.sha256})
-    if folded:
-        description |= {"format": FORMAT_WITH_FOLDED, "folded": folded}
+            folded.setdefault(package, []).append({"name": each.name, "sha256": each.sha256})
+    description["folded"] = folded
     description["files"] = {name: sha256(folder / name) for name in files}
     write_json(folder / DESCRIPTION, description)
 
@@ -107,12 +110,6 @@ def read(folder: Path) -> Stored:
     found = find(folder)
     description = read_json(found / DESCRIPTION)
     _check(description, found / DESCRIPTION)
-    if description["format"] not in (FORMAT, FORMAT_WITH_FOLDED):
-        raise RunError(
-            f"{found / DESCRIPTION} has format {description['format']!r}, this version reads {FORMAT} and "
-            f"{FORMAT_WITH_FOLDED}: "
-            "use the version of lavibridge that wrote it"
-        )
     for name, expected in description["files"].items():
         if not (found / name).is_file():
             raise RunError(f"{found / name} is missing: the saved bridge is not complete")
@@ -121,10 +118,8 @@ def read(folder: Path) -> Stored:
     return Stored(
         folder=found,
         sha256=sha256(found / DESCRIPTION),
-        distilled_guidance_scale=description.get(
-            "distilled_guidance_scale"
-        ),  # bridges saved before there was any have none
-        folded=description.get("folded", {}),
+        distilled_guidance_scale=description["distilled_guidance_scale"],
+        folded=description["folded"],
         **{part: description[part] for part in PARTS},
     )
 
@@ -140,16 +135,25 @@ def load_weights(stored: Stored, language: LanguageModel, connector: Connector, 
             f"the saved connector does not fit between '{language.config.source}' and "
             f"'{vision.config.source}': were these models replaced? {error}"
         ) from error
-    for room, model in (("language", language), ("vision", vision)):
-        for index, named in enumerate(stored.folded.get(room, ())):
-            state = load_file(stored.folder / f"{room}_folded/{index}" / lora.WEIGHTS)
+    for package, model in (("language", language), ("vision", vision)):
+        for index, named in enumerate(stored.folded.get(package, ())):
+            state = load_file(stored.folder / f"{package}_folded/{index}" / lora.WEIGHTS)
             folded = Folded(**named, pairs=lora.pairs_of(state))
-            fold(model.backbone, folded.pairs)
+            fold_low_rank(model.backbone, folded.pairs)
             model.folded += (folded,)
     if stored.language_lora is not None:
         lora.load_lora(language.backbone, stored.folder / "language_lora", "language model")
     if stored.vision_lora is not None:
         lora.load_lora(vision.backbone, stored.folder / "vision_lora", "vision model")
+
+
+def locate(source: str | PathLike[str], revision: str | None = None) -> Path:
+    """The folder of a bridge: saved, a checkpoint, a run's newest checkpoint, or downloaded from the hub.
+
+    Raises RunError where there is none.
+    """
+    folder = at_home(source)
+    return download(str(source), revision) if not folder.exists() and is_hub_id(source) else find(folder)
 
 
 def find(folder: Path) -> Path:
@@ -186,23 +190,30 @@ def is_saved(folder: Path) -> bool:
 
 
 def _check(description: Any, path: Path) -> None:
-    """RunError where bridge.json lacks what a format of this version has."""
+    """RunError where bridge.json is of another format, or lacks what this one has."""
     known = description if isinstance(description, dict) else {}
     wrong = [] if "format" in known else ["format"]
-    if known.get("format") in (FORMAT, FORMAT_WITH_FOLDED):
+    if not wrong and known["format"] != FORMAT:
+        writer = f"lavibridge {known['lavibridge']}" if "lavibridge" in known else "an earlier version"
+        raise RunError(
+            f"{path} has format {known['format']!r}, written by {writer}, and this version reads format "
+            f"{FORMAT}: load it with the version that wrote it, or train it anew"
+        )
+    if not wrong:
         optional = [name for name in PARTS if name.endswith("_lora") and known.get(name, 0) is None]
         wrong = [
             name
-            for name in ("files", *PARTS)
+            for name in ("files", "folded", *PARTS)
             if name not in optional and not isinstance(known.get(name), dict)
         ]
+        wrong += [name for name in ("distilled_guidance_scale",) if name not in known]
     if wrong:
         raise RunError(f"{path} is damaged, its '{wrong[0]}' cannot be read: take another copy")
 
 
-def _named(room: str, model: LanguageModel | VisionModel) -> dict[str, Any]:
+def _named(package: str, model: LanguageModel | VisionModel) -> dict[str, Any]:
     """Kind and options of a frozen model; a folder is named by its full path."""
     options = model.config.model_dump()
     if Path(options["source"]).is_dir():
         options["source"] = str(Path(options["source"]).resolve())
-    return {"kind": registry.kind_of(room, model), **options}
+    return {"kind": registry.kind_of(package, model), **options}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from lavibridge.core.seeds import MOST_SEED
+from lavibridge.core.seeds import MAX_SEED
 
 app = typer.Typer(
     help="Blind user studies: build a page, collect votes, score them.\n\n"
@@ -33,7 +33,7 @@ SEED = typer.Option(
     None,
     "--seed",
     min=0,
-    max=MOST_SEED,
+    max=MAX_SEED,
     help="Draws the same page again; tell no rater.  [default: by chance]",
 )
 KEY = typer.Argument(metavar="KEY", help="The .key.json that `lavi ab build` wrote.")

@@ -53,7 +53,7 @@ def fill(recipe: str = RECIPE, settings: list[str] | None = SETTINGS) -> None:
     """
     from lavibridge.core.device import set_threads
     from lavibridge.core.errors import RecipeError
-    from lavibridge.core.launch import part_of_environment
+    from lavibridge.core.launch import rank_from_environment
     from lavibridge.core.log import console
     from lavibridge.data.base import open_dataset
     from lavibridge.data.pictures.rejected import Rejected
@@ -72,7 +72,7 @@ def fill(recipe: str = RECIPE, settings: list[str] | None = SETTINGS) -> None:
             "train with the same setting"
         )
     check_start(loaded, None)
-    share = part_of_environment()
+    share = rank_from_environment()
     console.quiet = share.rank > 0
     set_threads()
     dataset = open_dataset(kind_of(loaded.data), loaded.data, Rejected())
@@ -100,11 +100,11 @@ def verify(folder: Path = FOLDER, repair: bool = REPAIR) -> None:
     """
     from contextlib import nullcontext
 
-    from lavibridge.core.launch import refuse_parts
+    from lavibridge.core.launch import require_single_process
     from lavibridge.core.lock import hold
     from lavibridge.core.paths import at_home
 
-    refuse_parts("`lavi cache verify`")
+    require_single_process("`lavi cache verify`")
     folder = at_home(folder)
     with hold(folder) if repair and folder.is_dir() else nullcontext():
         _look_through(folder, repair)
@@ -148,7 +148,7 @@ def _tell(filled: "Filled", what: str) -> None:
     from lavibridge.core.log import console
 
     console.print(
-        f"{what}: {filled.entries:,} kept, {filled.bytes / 1e6:,.1f} MB on disk, {filled.made:,} of them new",
+        f"{what}: {filled.entries:,} entries ({filled.computed:,} new), {filled.bytes / 1e6:,.1f} MB on disk",
         soft_wrap=True,
     )
     if not console.quiet:

@@ -30,9 +30,9 @@ def check(recipe: str = RECIPE, settings: list[str] | None = SETTINGS) -> None:
     its reason in rejected.jsonl, and the exit code is 1 where that is too much to train.
     """
     from lavibridge.data.base import Dataset
-    from lavibridge.data.mixture import Mixture, kinds_in
+    from lavibridge.data.mixture import Mixture, flatten_parts
     from lavibridge.data.pictures.indexed import Indexed
-    from lavibridge.data.pictures.recheck import check_again
+    from lavibridge.data.pictures.recheck import recheck
     from lavibridge.recipes.recipe import load_recipe
     from lavibridge.recipes.sections import kind_of
 
@@ -40,16 +40,16 @@ def check(recipe: str = RECIPE, settings: list[str] | None = SETTINGS) -> None:
     assert isinstance(section, Dataset.Config)
     parts = [(kind_of(section), section)]
     if isinstance(section, Mixture.Config):
-        parts = kinds_in(section.parts)
+        parts = flatten_parts(section.parts)
     for kind, config in parts:
-        dataset = check_again(kind, config)
+        dataset = recheck(kind, config)
         if not isinstance(dataset, Indexed):
             print(f"{kind}: {len(dataset):,} pictures, drawn when they are asked for: nothing to check")
             continue
         turned_away = len(dataset.rejected.entries)
         print(f"{dataset.where}: {len(dataset):,} pictures can be used, {turned_away:,} rejected")
         print(f"index: {dataset.index.folder}")
-        if dataset.rejected.notes:
-            print(f"{len(dataset.rejected.notes):,} more files are named in the list and not counted")
+        if dataset.rejected.warnings:
+            print(f"{len(dataset.rejected.warnings):,} more files are named in the list and not counted")
         if dataset.rejected.all:
             print(f"rejected: {dataset.index.rejected}")

@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from lavibridge.core.seeds import MOST_SEED
+from lavibridge.core.seeds import MAX_SEED
 
 RUN = typer.Argument(
     metavar="RUN",
@@ -51,7 +51,7 @@ DRAWN = typer.Option(
     help="RUN is a folder of pictures drawn elsewhere, one for each prompt in the suite's order.",
 )
 SEED = typer.Option(
-    0, "--seed", min=0, max=MOST_SEED, help="Another set of noises; only equal ones are compared."
+    0, "--seed", min=0, max=MAX_SEED, help="Another set of noises; only equal ones are compared."
 )
 
 
@@ -82,15 +82,15 @@ def evaluate(
     records.jsonl has one line a picture. A second call goes on where the first was stopped, and a metric that
     is added later judges the pictures that are there. `lavi show metric.KIND` has a metric's options.
     """
-    from lavibridge.bridge import Bridge
     from lavibridge.bridge.store import is_saved
-    from lavibridge.core.launch import part_of_environment
+    from lavibridge.core.launch import rank_from_environment
     from lavibridge.evaluation.run import evaluate as evaluate_bridge
     from lavibridge.evaluation.suite import read_suite
+    from lavibridge.generation.pipeline import BridgePipeline
     from lavibridge.generation.quality import read_quality
     from lavibridge.recipes.places import inputs_of, refuse_inside
 
-    part = part_of_environment()
+    part = rank_from_environment()
     folder = Path(run) if is_saved(Path(run)) else Path("runs") / "evaluation" / Path(run).name
     where = folder / "evaluation" if is_saved(Path(run)) else folder
     place = out or where / Path(suite).stem
@@ -100,7 +100,7 @@ def evaluate(
     read_suite(suite)
     read_quality(quality)
     results = evaluate_bridge(
-        Path(run) if drawn else Bridge.open(run, own_device()),
+        Path(run) if drawn else BridgePipeline.from_pretrained(run, device=own_device()),
         suite,
         place,
         categories=category or None,
@@ -151,10 +151,10 @@ def _lines(metrics: dict[str, Any]) -> list[str]:
         for title, each in figures.items():
             rows.append((name if title == name else f"{name} {title}", each, found["unit"]))
     width = max((len(title) for title, _, _ in rows), default=0)
-    return [f"{title:<{width}}  n {each['n']:>5}  {_said(each, unit)}" for title, each, unit in rows]
+    return [f"{title:<{width}}  n {each['n']:>5}  {_interval(each, unit)}" for title, each, unit in rows]
 
 
-def _said(each: dict[str, Any], unit: str) -> str:
+def _interval(each: dict[str, Any], unit: str) -> str:
     if not each["n"]:
         return "not scored"
     form = "{:.1%}" if unit == "share" else "{:.4g}"

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from lavibridge.core.seeds import MOST_SEED
+from lavibridge.core.seeds import MAX_SEED
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 RUN = typer.Argument(
     metavar="RUN",
-    help="A run folder, a checkpoint, a folder made by save_pretrained; or an image model, "
-    "shipped (mini-sd) or a folder, which then draws with its own text encoder.",
+    help="A run folder, a checkpoint, a saved bridge (folder or hub id); or a vision model, shipped "
+    "(mini-sd), a folder or a hub id, which then draws with its own text encoder.",
 )
 PROMPTS = typer.Argument(metavar="PROMPT...", help="One or more prompts, each in quotes.")
 OUT = typer.Option(Path("pictures"), "--out", "-o", metavar="FOLDER", help="Where the PNG files go.")
@@ -24,13 +24,11 @@ SEED = typer.Option(
     0,
     "--seed",
     min=0,
-    max=MOST_SEED,
+    max=MAX_SEED,
     help="Seed of every prompt's noise; the same seed gives the same picture.",
 )
 COUNT = typer.Option(1, "--count", min=1, help="Pictures per prompt, from seed, seed + 1, ...")
-QUALITY = typer.Option(
-    "exact", "--quality", metavar="exact|high|fast", help="How much work a picture is worth."
-)
+QUALITY = typer.Option("exact", "--quality", metavar="exact|high|fast", help="How much work a picture gets.")
 STEPS = typer.Option(
     None, "--steps", min=1, help="Denoising steps.  [default: the quality's own, 20 if exact]"
 )
@@ -45,27 +43,26 @@ INTERVAL = typer.Option(
     None,
     "--guidance-interval",
     metavar="START STOP",
-    help="Guidance in these steps only, as shares of all; a step outside costs half.  [default: the "
-    "quality's own]",
+    help="Guide these steps only, as shares of all; a step outside costs half.  [default: the quality's own]",
 )
 STEP_CACHE = typer.Option(
     None,
     "--step-cache",
     metavar="THRESHOLD",
     help="Let steps that change less than this (0.1) reuse blocks of the step before; PixArt and FLUX only. "
-    "A picture then depends a little on those of its batch.  [default: by rounding only]",
+    "A picture then depends a little on the others of its batch.  [default: compute every step]",
 )
-WEIGHTS = typer.Option(
+WEIGHTING = typer.Option(
     True,
-    "--weights/--no-weights",
-    help="Whether brackets such as (red:1.3) weigh words, or are drawn as they stand; \\( is a bracket.",
+    "--prompt-weighting/--no-prompt-weighting",
+    help="Read brackets such as (red:1.3) as weights of words, or as text; \\( is always a bracket.",
 )
-BATCH = typer.Option(
+BATCH_SIZE = typer.Option(
     16,
-    "--batch",
+    "--batch-size",
     min=1,
-    help="Pictures at a time; changes memory, speed, and a picture by rounding only: up to one grey level "
-    "in float32, a few in bfloat16.",
+    help="Pictures drawn at a time. It changes memory and speed, and a picture by rounding only: up to one "
+    "grey level in float32, a few in bfloat16.",
 )
 
 
@@ -80,8 +77,8 @@ def generate(
     guidance: float | None = GUIDANCE,
     guidance_interval: tuple[float, float] | None = INTERVAL,
     step_cache: float | None = STEP_CACHE,
-    weights: bool = WEIGHTS,
-    batch: int = BATCH,
+    prompt_weighting: bool = WEIGHTING,
+    batch_size: int = BATCH_SIZE,
 ) -> None:
     """Draw pictures with a trained bridge.
 
@@ -92,101 +89,106 @@ def generate(
     lavi generate runs/quickstart "a red circle" --steps 50 --guidance 5 --guidance-interval 0 0.6
     lavi generate mini-pixart "a red circle" --steps 50 --step-cache 0.1
 
-    The path of each PNG is printed on stdout, one a line, as soon as it is written: what is drawn when Ctrl-C
-    comes is kept. Prompt, seed, steps and guidance are kept in it.
+    Prints the path of each PNG on stdout as soon as the file is written. Ctrl-C and pictures
+    that are not finite cost no finished picture. Each PNG holds its prompt, seed, steps and guidance scale.
     """
-    from lavibridge.bridge import Bridge
     from lavibridge.core.log import progress
-    from lavibridge.generation.asked import check_step_cache
+    from lavibridge.generation.checks import check_step_cache
+    from lavibridge.generation.pipeline import BridgePipeline
     from lavibridge.generation.quality import read_quality
     from lavibridge.recipes.places import inputs_of, refuse_inside
 
     _refuse_files(prompts)
     check_step_cache(step_cache)
     refuse_inside(out, "--out", inputs_of(run))
-    worth = read_quality(quality)
-    steps = worth.steps if steps is None else steps
-    interval = guidance_interval or worth.guidance_interval
-    bridge = Bridge.open(run)
-    scale = bridge.default_guidance if guidance is None else guidance
-    wanted = [(prompt, seed + offset) for prompt in prompts for offset in range(count)]
-    told = {"steps": str(steps), "guidance": str(scale)} | _rest(quality, interval, step_cache, weights)
-    with Kept(out, wanted, told) as kept, progress("steps") as bar:
-        task = bar.add_task("drawing", total=None, status="")
-        bridge.generate(
-            [prompt for prompt, _ in wanted],
-            seed=[each for _, each in wanted],
-            steps=steps,
-            guidance=scale,
-            guidance_interval=interval,
-            weights=weights,
-            step_cache=step_cache,
-            batch=batch,
+    defaults = read_quality(quality)
+    steps = defaults.num_inference_steps if steps is None else steps
+    interval = guidance_interval or defaults.guidance_interval
+    pipe = BridgePipeline.from_pretrained(run)
+    scale = pipe.bridge.default_guidance if guidance is None else guidance
+    metadata = {"num_inference_steps": str(steps), "guidance_scale": str(scale)}
+    metadata |= _unusual(quality, interval, step_cache, prompt_weighting)
+    requested = [(prompt, seed + number) for prompt in prompts for number in range(count)]
+    with PictureWriter(out, requested, metadata) as writer, progress("steps") as bar:
+        task = bar.add_task("drawing", total=steps * -(-len(requested) // batch_size), status="")
+        pipe(
+            prompts,
+            num_inference_steps=steps,
+            guidance_scale=scale,
+            num_images_per_prompt=count,
+            seed=seed,
             quality=quality,
-            on_step=lambda done, total: bar.update(task, completed=done, total=total),
-            on_picture=kept.write,
+            guidance_interval=interval,
+            prompt_weighting=prompt_weighting,
+            step_cache=step_cache,
+            batch_size=batch_size,
+            callback_on_step_end=lambda *_: bar.advance(task),
+            callback_on_image=writer.write,
         )
 
 
-class Kept:
-    """Pictures that are written as they are drawn; a context, at whose end it is said where not all were."""
+class PictureWriter:
+    """Writes each picture when it is drawn; a context that reports at its end how many were written."""
 
-    def __init__(self, out: Path, wanted: list[tuple[str, int]], told: dict[str, str]) -> None:
+    def __init__(self, out: Path, requested: list[tuple[str, int]], metadata: dict[str, str]) -> None:
+        """``requested`` has the prompt and seed of each picture, ``metadata`` what all PNGs hold."""
         self.out = out
-        self.wanted = wanted
-        self.told = told
+        self.requested = requested
+        self.metadata = metadata
         self.written = 0
 
     def write(self, number: int, picture: "Image") -> None:
-        """Write a picture under the next number that is free, and print its path."""
+        """Write a picture under the next free number, and print its path."""
         from lavibridge.core.lock import hold
         from lavibridge.generation.sheet import save_png
 
-        prompt, seed = self.wanted[number]
-        with hold(self.out, waits=f"{self.out} is being written to"):  # another call may write there as well
+        prompt, seed = self.requested[number]
+        with hold(self.out, waits=f"{self.out} is being written to"):  # another process may write there too
             first = 1 + max((_number(path) for path in self.out.glob("*.png")), default=0)
             path = self.out / f"{first:04d}-{_slug(prompt)}-seed{seed}.png"
             try:
-                save_png(path, picture, {"prompt": prompt, "seed": str(seed)} | self.told)
-            finally:  # Ctrl-C may come when the file is there already
+                save_png(path, picture, {"prompt": prompt, "seed": str(seed)} | self.metadata)
+            finally:  # Ctrl-C may come when the file exists already
                 if path.exists():
                     self.written += 1
                     print(path, flush=True)
 
-    def __enter__(self) -> "Kept":
+    def __enter__(self) -> "PictureWriter":
         return self
 
     def __exit__(self, *error: object) -> None:
         from lavibridge.core.log import console
 
-        if 0 < self.written < len(self.wanted):
-            told = f"{self.written} of {len(self.wanted)} pictures are drawn and lie in {self.out}"
-            console.print(told, soft_wrap=True)
+        if 0 < self.written < len(self.requested):
+            console.print(
+                f"{self.written} of {len(self.requested)} pictures are drawn and lie in {self.out}",
+                soft_wrap=True,
+            )
 
 
-def _rest(
-    quality: str, interval: tuple[float, float], step_cache: float | None, weights: bool
+def _unusual(
+    quality: str, interval: tuple[float, float], step_cache: float | None, prompt_weighting: bool
 ) -> dict[str, str]:
-    """What else is kept in a picture: only what is not as usual."""
+    """The settings that differ from the defaults, as a PNG holds them."""
     from lavibridge.diffusion.guidance import EVERYWHERE
     from lavibridge.generation.quality import EXACT
 
-    found = {} if quality == EXACT else {"quality": quality}
+    metadata = {} if quality == EXACT else {"quality": quality}
     if interval != EVERYWHERE:
-        found["guidance_interval"] = " ".join(str(each) for each in interval)
+        metadata["guidance_interval"] = " ".join(str(each) for each in interval)
     if step_cache is not None:
-        found["step_cache"] = str(step_cache)
-    return found if weights else {**found, "weights": "none"}
+        metadata["step_cache"] = str(step_cache)
+    return metadata if prompt_weighting else {**metadata, "prompt_weighting": "off"}
 
 
 def _refuse_files(prompts: list[str]) -> None:
-    """RecipeError for a prompt that is the name of a file here: its name would be drawn."""
+    """RecipeError for a prompt that names a file, whose name would be drawn."""
     from lavibridge.core.errors import RecipeError
 
     for prompt in prompts:
         if ("." in prompt or os.sep in prompt) and os.path.isfile(prompt):
             raise RecipeError(
-                f"'{prompt}' is a file, and prompts are texts: its name would be drawn. To draw each of its "
+                f"'{prompt}' is a file, and a prompt is a text: its name would be drawn. To draw each of its "
                 f"lines: tr '\\n' '\\0' < {shlex.quote(prompt)} | xargs -0 lavi generate RUN"
             )
 
@@ -196,6 +198,6 @@ def _slug(prompt: str) -> str:
 
 
 def _number(path: Path) -> int:
-    """The number that a picture's name begins with, so that a second call adds pictures and replaces none."""
+    """The number that a picture's file name begins with; 0 where it begins with none."""
     found = re.match(r"\d+", path.name)
     return int(found.group()) if found else 0

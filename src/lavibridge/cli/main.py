@@ -35,10 +35,11 @@ from lavibridge.cli import (
     world,
 )
 from lavibridge.core.errors import LaviError
-from lavibridge.core.launch import refuse_parts
-from lavibridge.core.signals import leave_in_order
+from lavibridge.core.launch import require_single_process
+from lavibridge.core.signals import exit_on_signals
 from lavibridge.core.streams import guard_streams
 from lavibridge.core.text import is_unicode
+from lavibridge.core.waiting import set_spin_count
 
 FOR_SEVERAL = ("train", "evaluate", "cache", "study")
 """Verbs whose work the processes of a launcher share out."""
@@ -60,7 +61,7 @@ class Verbs(TyperGroup):
         """The command that the first word names."""
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None and name not in FOR_SEVERAL + WRITES_NOTHING and not HELP.intersection(rest):
-            refuse_parts(f"`lavi {name}`")
+            require_single_process(f"`lavi {name}`")
         return name, command, rest
 
 
@@ -81,11 +82,11 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> bool:
-    if wanted:
+def _print_version(requested: bool) -> bool:
+    if requested:
         print(__version__)
         raise typer.Exit
-    return wanted
+    return requested
 
 
 @app.callback()
@@ -119,8 +120,9 @@ app.add_typer(world.app, name="world")
 
 def run() -> None:
     """Run the command line and leave with its exit code."""
+    set_spin_count()
     guard_streams()
-    leave_in_order()
+    exit_on_signals()
     try:
         _attempt()
     except LaviError as error:

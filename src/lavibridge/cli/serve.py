@@ -6,8 +6,8 @@ import typer
 
 RUNS = typer.Argument(
     metavar="RUN...",
-    help="Run folders, checkpoints, folders made by save_pretrained; or image models, shipped (mini-sd) or "
-    "folders, which then draw with their own text encoder. Several stand side by side on the page.",
+    help="Run folders, checkpoints, saved bridges (folders or hub ids); or vision models, shipped (mini-sd), "
+    "folders or hub ids, which then draw with their own text encoder. The page shows several side by side.",
 )
 HOST = typer.Option("127.0.0.1", "--host", help="Address to bind; another than this machine's needs a token.")
 PORT = typer.Option(8765, "--port", min=0, max=65535, help="Port; 0 takes any that is free.")
@@ -17,11 +17,13 @@ TOKEN = typer.Option(
     envvar="LAVI_TOKEN",
     help="Secret that every request must bring; better in $LAVI_TOKEN, where other users do not see it.",
 )
-SHOWN = typer.Option(
+RUNS_FOLDER = typer.Option(
     Path("runs"), "--runs", metavar="FOLDER", help="Folder whose runs the page shows, read-only."
 )
 DEVICE = typer.Option("auto", "--device", help="auto, cpu, cuda, cuda:1 or mps.")
-BATCH = typer.Option(8, "--batch", min=1, max=64, help="Pictures drawn together; changes no picture.")
+BATCH_SIZE = typer.Option(
+    8, "--batch-size", min=1, max=64, help="Pictures drawn at a time; it changes no picture on a CPU."
+)
 QUEUE = typer.Option(64, "--queue", min=1, help="Pictures that may wait; beyond that clients get 429.")
 MOST_STEPS = typer.Option(100, "--max-steps", min=1, max=1000, help="Most denoising steps of a picture.")
 MOST_SIDE = typer.Option(1024, "--max-side", min=8, help="Most pixels of a side.")
@@ -35,9 +37,9 @@ def serve(
     host: str = HOST,
     port: int = PORT,
     token: str | None = TOKEN,
-    shown: Path = SHOWN,
+    runs_folder: Path = RUNS_FOLDER,
     device: str = DEVICE,
-    batch: int = BATCH,
+    batch_size: int = BATCH_SIZE,
     queue: int = QUEUE,
     max_steps: int = MOST_STEPS,
     max_side: int = MOST_SIDE,
@@ -69,7 +71,9 @@ def serve(
         from lavibridge.serve.limits import Limits
         from lavibridge.serve.web import server
 
-        limits = Limits(queue=queue, batch=batch, count=max_count, steps=max_steps, side=max_side)
-        house = server.make_house(server.load_painters(runs, device, batch), limits, shown, log_prompts)
+        limits = Limits(queue=queue, batch_size=batch_size, count=max_count, steps=max_steps, side=max_side)
+        app_state = server.make_app_state(
+            server.load_models(runs, device, batch_size), limits, runs_folder, log_prompts
+        )
         print(url_of(address, bound), flush=True)
-        server.serve(house, address, bound, opens)
+        server.serve(app_state, address, bound, opens)

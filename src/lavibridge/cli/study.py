@@ -108,32 +108,32 @@ def _make(
     from contextlib import nullcontext
 
     from lavibridge.cli.evaluate import own_device
-    from lavibridge.core.launch import part_of_environment, refuse_parts
+    from lavibridge.core.launch import rank_from_environment, require_single_process
     from lavibridge.core.lock import hold
     from lavibridge.study.finish import finish
     from lavibridge.study.reuse import reuse_cells
     from lavibridge.study.run import failures_error, run_cells
 
-    part = part_of_environment()
+    part = rank_from_environment()
     if reuse or only_table:
-        refuse_parts("`lavi study` with --reuse or --table")
+        require_single_process("`lavi study` with --reuse or --table")
     # Cells that are named are held one by one: others may be made beside them.
-    with hold(folder) if is_whole and not only_table and part.of == 1 else nullcontext():
+    with hold(folder) if is_whole and not only_table and part.world_size == 1 else nullcontext():
         reuse_cells(cells, folder, reuse, loaded.name)
         failures = [] if only_table else run_cells(loaded, cells, folder, part, own_device())
     # Of cells that are made one by one, each leaves the table to the call that asks for it.
-    if only_table or (is_whole and part.of == 1):
+    if only_table or (is_whole and part.world_size == 1):
         print(finish(loaded, every, folder), end="")
     if failures:
         raise failures_error(failures, len(cells))
 
 
-def _sources(given: list[str]) -> dict[str, str]:
+def _sources(sources: list[str]) -> dict[str, str]:
     from lavibridge.core.errors import RecipeError
     from lavibridge.core.paths import at_home
 
     found = {}
-    for each in given:
+    for each in sources:
         name, equals, folder = each.partition("=")
         if not (name and equals and at_home(folder).is_dir()):
             raise RecipeError(f"--source: '{each}' is no NAME=FOLDER with a folder that exists")

@@ -28,12 +28,12 @@ def train(
     Ctrl-C writes a checkpoint first. A run folder that exists is never overwritten. The folder's path is
     printed on stdout; draw with it at any time: lavi generate FOLDER "a prompt".
     """
-    from lavibridge.core.launch import part_of_environment
+    from lavibridge.core.launch import rank_from_environment
     from lavibridge.recipes.recipe import load_recipe
     from lavibridge.training.train import train as train_bridge
 
     loaded = load_recipe(recipe, settings or [])
     folder = out or Path("runs") / Path(recipe).stem
     run = train_bridge(loaded, folder, resume=resume)
-    if part_of_environment().rank == 0:  # of several processes one speaks
+    if rank_from_environment().rank == 0:  # of several processes one speaks
         print(run)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from lavibridge.core.seeds import MOST_SEED
+from lavibridge.core.seeds import MAX_SEED
 
 app = typer.Typer(
     help="The miniature world: draw, check, pretrain.\n\n"
@@ -17,7 +17,7 @@ CATEGORY = typer.Option(
     None, "--category", "-c", help="One category of prompts.  [default: the training mix]"
 )
 COUNT = typer.Option(16, "--count", "-n", min=1, help="How many scenes.")
-SEED = typer.Option(0, "--seed", min=0, max=MOST_SEED, help="The same seed gives the same scenes.")
+SEED = typer.Option(0, "--seed", min=0, max=MAX_SEED, help="The same seed gives the same scenes.")
 OUT = typer.Option(Path("world"), "--out", "-o", metavar="FOLDER", help="Where the PNG files go.")
 PICTURES = typer.Argument(metavar="PICTURE...", help="PNG files of 64 x 64 pixels.")
 NAME = typer.Argument(
@@ -64,7 +64,7 @@ def draw(category: str | None = CATEGORY, count: int = COUNT, seed: int = SEED, 
     from PIL import Image
 
     from lavibridge.core.errors import RecipeError
-    from lavibridge.world.captions import CATEGORIES, sample_pair
+    from lavibridge.world.captions import CATEGORIES, sample_captioned_scene
     from lavibridge.world.drawing import draw as draw_scene
 
     if category is not None and category not in CATEGORIES:
@@ -73,7 +73,7 @@ def draw(category: str | None = CATEGORY, count: int = COUNT, seed: int = SEED, 
         )
     out.mkdir(parents=True, exist_ok=True)
     for index in range(count):
-        pair = sample_pair(seed, index, category=category)
+        pair = sample_captioned_scene(seed, index, category=category)
         path = out / f"{index:05d}.png"
         Image.fromarray(draw_scene(pair.scene)).save(path)
         print(f"{path}\t{pair.caption}")
@@ -92,12 +92,12 @@ def check(pictures: list[Path] = PICTURES) -> None:
     from PIL import Image
 
     from lavibridge.core.errors import DataError
-    from lavibridge.world.scene_parser import read
+    from lavibridge.world.scene_parser import parse_scene
 
     for path in pictures:
         try:
             with Image.open(path) as picture:
-                found = read(picture)
+                found = parse_scene(picture)
         except OSError as error:
             raise DataError(f"{path} cannot be read as a picture: {error}") from None
         things = [
@@ -143,7 +143,7 @@ def pretrain(
     name: str = NAME,
     out: Path | None = MADE,
     resume: bool = RESUME,
-    begin: str | None = BEGIN,
+    init_from: str | None = BEGIN,
     steps: int | None = STEPS,
 ) -> None:
     """Make a shipped miniature model again, or go on with one.
@@ -155,4 +155,4 @@ def pretrain(
     """
     from lavibridge.zoo.pretrain import pretrain as make
 
-    print(make(name, out or Path("runs/pretrain") / name, resume=resume, begin=begin, steps=steps))
+    print(make(name, out or Path("runs/pretrain") / name, resume=resume, init_from=init_from, steps=steps))

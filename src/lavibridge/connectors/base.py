@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor, nn
 
 from lavibridge.connectors.parts.pool import AttentionPool
-from lavibridge.connectors.parts.read_out import Choice, read_out
-from lavibridge.connectors.parts.whitening import fold, whitening
+from lavibridge.connectors.parts.read_out import ReadOutChoice, read_out
+from lavibridge.connectors.parts.whitening import fold_whitening, whitening
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import Attention, Conditioning, Reading, TextFeatures, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError
@@ -26,7 +26,7 @@ Mask = Bool[Tensor, "batch token"]
 Times = Num[Tensor, " batch"]
 Connected = tuple[Float[Tensor, "batch _ context"], Bool[Tensor, "batch _"]]
 """Conditioning tokens and their mask."""
-NOTHING: Mapping[str, Attention] = MappingProxyType({})
+NO_BLOCKS: Mapping[str, Attention] = MappingProxyType({})
 
 
 class Connector(nn.Module, ABC):
@@ -35,7 +35,7 @@ class Connector(nn.Module, ABC):
     class Config(BaseConfig):
         """The options of a connector."""
 
-        read: Choice | None = None
+        read: ReadOutChoice | None = None
         """Which layers of the language model: last, mean, norm_mean, learned, attention or {layer: K}. None:
         what suits the model, norm_mean for decoder-only ones and last for others."""
         whiten: bool = False
@@ -43,7 +43,7 @@ class Connector(nn.Module, ABC):
 
     time_aware: bool = False
     """Whether the conditioning depends on the timestep, so that it is made anew at each step."""
-    asks: ClassVar[bool] = False
+    has_queries: ClassVar[bool] = False
     """Whether it learns vectors that go through the language model (`Reading.queries`)."""
     per_block: bool = False
     """Whether it speaks to single blocks of the denoiser."""
@@ -71,17 +71,17 @@ class Connector(nn.Module, ABC):
         return Reading(layers=self.read.layers)
 
     @property
-    def first(self) -> nn.Linear | None:
+    def input_layer(self) -> nn.Linear | None:
         """The layer that each token's feature goes into; None where it goes elsewhere first."""
         return None
 
     @property
-    def wants_calibration(self) -> bool:
+    def needs_calibration(self) -> bool:
         """Whether `calibrate` is to be called, on features of the data's captions, before the first step.
 
         ModelError where that is asked of a connector that cannot.
         """
-        if self.config.whiten and self.first is None:
+        if self.config.whiten and self.input_layer is None:
             raise ModelError(
                 f"connector.whiten: {type(self).__name__} has no linear layer that reads the features, so "
                 "there are no first weights to begin elsewhere: leave it out, or take the connector 'lavi'"
@@ -90,8 +90,8 @@ class Connector(nn.Module, ABC):
 
     def calibrate(self, tokens: Float[Tensor, "token layer width"]) -> None:
         """Fit the first weights to real tokens' features."""
-        assert self.first is not None  # wants_calibration has seen to it
-        fold(self.first, whitening(self.features_of(tokens)))
+        assert self.input_layer is not None  # wants_calibration has seen to it
+        fold_whitening(self.input_layer, whitening(self.features_of(tokens)))
 
     def features_of(self, tokens: Float[Tensor, "token layer width"]) -> Float[Tensor, "token width"]:
         """One feature for each token, as the read-out makes it."""
@@ -113,7 +113,7 @@ class Connector(nn.Module, ABC):
         features: TextFeatures,
         tokens: Float[Tensor, "batch _ context"],
         mask: Mask,
-        blocks: Mapping[str, Attention] = NOTHING,
+        blocks: Mapping[str, Attention] = NO_BLOCKS,
     ) -> Conditioning:
         """Connected tokens with the pooled vector, and behind the tokens that go past the connector."""
         pooled = self.pooled(features, tokens, mask)

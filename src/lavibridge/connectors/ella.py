@@ -77,7 +77,7 @@ class Ella(Connector):
         self.connector = Perceiver(text.width, width, config.latents, time_width, blocks)
 
     @property
-    def first(self) -> nn.Linear:
+    def input_layer(self) -> nn.Linear:
         """The one that the text goes through."""
         return self.connector.proj_in
 

@@ -20,7 +20,7 @@ from lavibridge.connectors.parts.whitening import whitening
 from lavibridge.core.contracts import TextSpec, VisionSpec
 
 
-class Gated(nn.Module):
+class GEGLU(nn.Module):
     """GEGLU (Shazeer 2020, arXiv 2002.05202): the first half is the value, the second the gate."""
 
     def __init__(self, width: int, inner: int) -> None:
@@ -38,7 +38,7 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, new_width: int, dropout: float) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            Gated(width, 4 * width), nn.Dropout(dropout), nn.Linear(4 * width, new_width)
+            GEGLU(width, 4 * width), nn.Dropout(dropout), nn.Linear(4 * width, new_width)
         )
 
     def forward(self, x: Float[Tensor, "*token width"]) -> Float[Tensor, "*token new_width"]:
@@ -67,7 +67,7 @@ class LaviAdapter(Connector):
         self.norm2 = nn.LayerNorm(width)
 
     @property
-    def first(self) -> nn.Linear:
+    def input_layer(self) -> nn.Linear:
         """FF1's."""
         layer = self.ff1.get_submodule("net.0.proj")
         assert isinstance(layer, nn.Linear)
@@ -82,7 +82,7 @@ class LaviAdapter(Connector):
         found = whitening(functional.layer_norm(self.features_of(tokens), self.norm1.normalized_shape))
         self.norm1.weight.copy_(1 / found.spread)
         self.norm1.bias.copy_(-found.mean / found.spread)
-        self.first.weight.copy_(self.first.weight @ found.matrix)
+        self.input_layer.weight.copy_(self.input_layer.weight @ found.matrix)
 
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
         """Each real token's conditioning, and zeros for the padding, which no mask lets through anyway.

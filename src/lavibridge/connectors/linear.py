@@ -22,7 +22,7 @@ class Linear(Connector):
         self.proj = nn.Linear(text.width, vision.context)
 
     @property
-    def first(self) -> nn.Linear:
+    def input_layer(self) -> nn.Linear:
         """The only one."""
         return self.proj
 

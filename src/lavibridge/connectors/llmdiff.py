@@ -33,19 +33,19 @@ from lavibridge.core.contracts import (
 )
 from lavibridge.core.errors import ModelError
 
-FIRST_NOISE = -6.0
+INITIAL_NOISE = -6.0
 """s at first: a deviation of 0.07."""
 
 Layers = Float[Tensor, "batch layer token width"]
 
 
-class Scores(nn.Module):
+class ContextScore(nn.Module):
     """c, from the residual stream of a token in its context and alone."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.ones(steps))
-        self.noise = nn.Parameter(torch.full((steps,), FIRST_NOISE))
+        self.noise = nn.Parameter(torch.full((steps,), INITIAL_NOISE))
 
     def forward(self, hidden: Layers, context_free: Layers | None) -> Tokens:
         score = _added(hidden)
@@ -113,7 +113,7 @@ class LlmDiff(Connector):
                 "(text and picture attend to each other jointly): use 'lavi', 'ella' or another connector"
             )
         super().__init__(config, text, vision)
-        self.scores = Scores(text.layers - 1)
+        self.scores = ContextScore(text.layers - 1)
         self.proj = nn.Linear(text.width, vision.context)
         self.names = tuple(vision.blocks)
         self.second = nn.ModuleList(SecondAttention(text.width, block) for block in vision.blocks.values())

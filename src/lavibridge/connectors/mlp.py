@@ -25,7 +25,7 @@ class Mlp(Connector):
         )
 
     @property
-    def first(self) -> nn.Linear:
+    def input_layer(self) -> nn.Linear:
         """The first of the two."""
         layer = self.net[0]
         assert isinstance(layer, nn.Linear)

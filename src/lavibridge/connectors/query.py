@@ -16,7 +16,7 @@ from torch import nn
 
 from lavibridge.connectors.base import Connected, Connector, Mask, Times, Tokens
 from lavibridge.connectors.parts.blocks import TransformerBlock
-from lavibridge.connectors.parts.read_out import Choice
+from lavibridge.connectors.parts.read_out import ReadOutChoice
 from lavibridge.core.contracts import Reading, TextSpec, VisionSpec
 
 HEAD_WIDTH = 64
@@ -28,7 +28,7 @@ class Query(Connector):
     class Config(Connector.Config):
         """Options of the connector."""
 
-        read: Choice | None = "last"
+        read: ReadOutChoice | None = "last"
         """Which layers of the language model, at the vectors' places."""
         queries: int = Field(default=64, ge=1)
         """Number of learned vectors."""
@@ -36,7 +36,7 @@ class Query(Connector):
         """Number of blocks of the encoder behind the language model."""
 
     config: Config
-    asks = True
+    has_queries = True
 
     def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
         super().__init__(config, text, vision)

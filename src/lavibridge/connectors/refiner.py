@@ -27,7 +27,7 @@ HEAD_WIDTH = 64
 TIME_CHANNELS = 256
 
 
-class Refining(TransformerBlock):
+class GatedTransformerBlock(TransformerBlock):
     """A block whose two parts count as much as their gates say."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -74,12 +74,12 @@ class Refiner(Connector):
         self.pool = None  # the following one's is used
         heads = max(1, text.width // HEAD_WIDTH)
         self.time = TimeEmbedding(TIME_CHANNELS, text.width)
-        self.refining = nn.ModuleList(Refining(text.width, heads) for _ in range(config.blocks))
+        self.refining = nn.ModuleList(GatedTransformerBlock(text.width, heads) for _ in range(config.blocks))
 
     @property
-    def wants_calibration(self) -> bool:
+    def needs_calibration(self) -> bool:
         """The following connector's wish; at first nothing is refined, so that it sees what is read here."""
-        return super().wants_calibration or self.then.wants_calibration
+        return super().needs_calibration or self.then.needs_calibration
 
     def calibrate(self, tokens: Float[Tensor, "token layer width"]) -> None:
         """Of the following connector."""

@@ -42,7 +42,7 @@ class Resampler(Connector):
         )
 
     @property
-    def first(self) -> nn.Linear:
+    def input_layer(self) -> nn.Linear:
         """The one that the text goes through."""
         return self.proj_in
 

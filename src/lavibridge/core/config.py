@@ -1,13 +1,14 @@
 """The base of every configuration: strict, frozen, and with errors that name the key and what was meant."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lavibridge.core.errors import RecipeError
-from lavibridge.core.seeds import MOST_SEED
+from lavibridge.core.seeds import MAX_SEED
 
 
 class Config(BaseModel):
@@ -16,8 +17,19 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
-Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 """A seed in a configuration."""
+
+
+@dataclass(frozen=True)
+class _ChangeableOnResume:
+    """Marks a field of a recipe."""
+
+
+CHANGEABLE: Final = _ChangeableOnResume()
+T = TypeVar("T")
+Changeable = Annotated[T, CHANGEABLE]
+"""A field whose value may differ between the sessions of a run, as in ``steps: Changeable[int]``."""
 CONTAINERS = (Mapping, list, tuple)
 ConfigT = TypeVar("ConfigT", bound=Config)
 

@@ -5,9 +5,11 @@
 A mask is True where a token is real, whichever side is padded.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -83,6 +85,39 @@ class TextFeatures:
     """Tokens that go past the connector, to stand before its own in the conditioning."""
     passthrough_mask: Bool[Tensor, "batch other"] | None = None
 
+    def split(self) -> list["TextFeatures"]:
+        """Each prompt's features as a batch of one, without padding; ``pad`` joins them again."""
+        return [
+            TextFeatures(
+                hidden=_real(self.hidden, self.mask, row),
+                mask=_real_mask(self.mask, row),
+                pooled=None if self.pooled is None else self.pooled[row : row + 1],
+                context_free=_real(self.context_free, self.mask, row),
+                passthrough_tokens=_real(self.passthrough_tokens, self.passthrough_mask, row),
+                passthrough_mask=_real_mask(self.passthrough_mask, row),
+            )
+            for row in range(len(self.mask))
+        ]
+
+    @staticmethod
+    def pad(parts: Sequence["TextFeatures"]) -> "TextFeatures":
+        """Batches of one as a single batch, with zeros that the masks hide behind the shorter prompts."""
+        return TextFeatures(
+            hidden=_padded([part.hidden for part in parts]),
+            mask=_padded_mask([part.mask for part in parts]),
+            pooled=_joined([part.pooled for part in parts]),
+            context_free=_padded([part.context_free for part in parts]),
+            passthrough_tokens=_padded([part.passthrough_tokens for part in parts]),
+            passthrough_mask=_padded_mask([part.passthrough_mask for part in parts]),
+        )
+
+    def to(self, device: torch.device) -> "TextFeatures":
+        """The same features on another device."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return replace(
+            self, **{name: value.to(device) for name, value in values.items() if value is not None}
+        )
+
 
 Attention = Callable[[Float[Tensor, "batch query width"], Float[Tensor, "batch query inner"]], Tensor]
 """(what asks, what the layer's own attention answers) -> the answer that is used instead, of its shape."""
@@ -98,28 +133,85 @@ class Conditioning:
     blocks: Mapping[str, Attention] = field(default_factory=dict)
     """What per-block connectors do in single cross-attention layers, by the layer's name."""
 
+    def split(self) -> list["Conditioning"]:
+        """Each prompt's conditioning as a batch of one, without padding; ValueError with ``blocks``."""
+        self._need_no_blocks()
+        return [
+            Conditioning(
+                tokens=_real(self.tokens, self.mask, row),
+                mask=_real_mask(self.mask, row),
+                pooled=None if self.pooled is None else self.pooled[row : row + 1],
+            )
+            for row in range(len(self.mask))
+        ]
+
+    @staticmethod
+    def pad(parts: Sequence["Conditioning"], width: int | None = None) -> "Conditioning":
+        """Batches of one as a single batch, ``width`` tokens wide; None: as wide as the longest."""
+        for part in parts:
+            part._need_no_blocks()
+        return Conditioning(
+            tokens=_padded([part.tokens for part in parts], width),
+            mask=_padded_mask([part.mask for part in parts], width),
+            pooled=_joined([part.pooled for part in parts]),
+        )
+
+    def _need_no_blocks(self) -> None:
+        if self.blocks:
+            raise ValueError(
+                "a conditioning with `blocks` belongs to one call: it is neither split nor padded"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Training samples: pictures or latents, one prompt each, and names to report them by."""
+    """Training samples: latents, one prompt each, and names to report them by."""
 
     prompts: tuple[str, ...]
     names: tuple[str, ...]
-    images: Float[Tensor, "batch 3 height width"] | None = None
-    """RGB in [-1, 1]."""
-    latents: Float[Tensor, "batch channel latent_height latent_width"] | None = None
+    latents: Float[Tensor, "batch channel latent_height latent_width"]
     """Latents in the scale that the denoiser works in."""
     features: TextFeatures | None = None
-    """What the language model makes of the prompts, where that is known already."""
-    wanted: Float[Tensor, "batch channel latent_height latent_width"] | None = None
-    """What should be predicted, where a teacher says so; else it follows from noise and picture."""
+    """The language model's features of the prompts, if they are known already."""
+    target: Float[Tensor, "batch channel latent_height latent_width"] | None = None
+    """The teacher's prediction; None: the target follows from latents and noise."""
 
     def __post_init__(self) -> None:
-        given = self.latents if self.latents is not None else self.images
-        if given is None:
-            raise ValueError("a Batch needs images or latents")
-        if not len(self.prompts) == len(self.names) == given.shape[0]:
+        if not len(self.prompts) == len(self.names) == len(self.latents):
             raise ValueError(
-                f"a Batch needs one prompt and one name per picture, found {given.shape[0]} pictures, "
+                f"a Batch needs one prompt and one name per sample, found {len(self.latents)} latents, "
                 f"{len(self.prompts)} prompts and {len(self.names)} names"
             )
+
+
+def _real(values: Any, mask: Any, row: int) -> Any:
+    """The row's real tokens, which lie on the last axis but one; None where there are no values."""
+    return None if values is None or mask is None else values[row : row + 1][..., mask[row], :]
+
+
+def _real_mask(mask: Any, row: int) -> Any:
+    return None if mask is None else mask[row][mask[row]][None]
+
+
+def _padded(parts: Sequence[Any], width: int | None = None) -> Any:
+    """Batches of one as a single batch, with zeros behind the shorter; None where there are no values."""
+    found = [part for part in parts if part is not None]
+    if not found:
+        return None
+    first, longest = found[0], max(part.shape[-2] for part in found)
+    together = first.new_zeros(
+        len(found), *first.shape[1:-2], longest if width is None else width, first.shape[-1]
+    )
+    for row, part in zip(together, found, strict=True):
+        row[..., : part.shape[-2], :] = part[0]
+    return together
+
+
+def _padded_mask(masks: Sequence[Any], width: int | None = None) -> Any:
+    padded = _padded([None if mask is None else mask[..., None] for mask in masks], width)
+    return None if padded is None else padded[..., 0]
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    found = [part for part in parts if part is not None]
+    return torch.cat(found) if found else None

@@ -40,6 +40,13 @@ def pick_dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
+def dtype_name(dtype: str | torch.dtype) -> str:
+    """The name of a number format that models are loaded in; RecipeError for any other."""
+    name = str(dtype).removeprefix("torch.")
+    pick_dtype(name)
+    return name
+
+
 def cpu_computes_bfloat16() -> bool:
     """Whether this CPU multiplies in bfloat16 itself; before torch 2.11 it cannot be asked.
 
@@ -53,12 +60,7 @@ def cpu_computes_bfloat16() -> bool:
 def set_threads() -> int:
     """Use the cores that this process may run on, or OMP_NUM_THREADS where it is set; returns the number."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    affinity = len(os.sched_getaffinity(0)) if os.name == "posix" and "sched_getaffinity" in dir(os) else 0
+    affinity = len(os.sched_getaffinity(0)) if os.name == "posix" and hasattr(os, "sched_getaffinity") else 0
     threads = int(wanted) if wanted.isdigit() and int(wanted) > 0 else affinity or os.cpu_count() or 1
     torch.set_num_threads(threads)
     return threads
-
-
-def is_meta() -> bool:
-    """Whether tensors are now made on the meta device, so that models are built without their weights."""
-    return torch.get_default_device().type == "meta"

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def new_folder(path: str | Path) -> Path:
+def new_folder(path: str | PathLike[str]) -> Path:
     """A folder to be written, new or empty; raises RunError where something is there."""
     folder = at_home(path)
     if folder.exists() and not (folder.is_dir() and all(map(is_lock, folder.iterdir()))):

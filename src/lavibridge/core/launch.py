@@ -25,43 +25,43 @@ NAMES = (
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", ""),
 )
 """Rank, size, rank on this machine, size on this machine; a batch script of SLURM has no step of its own."""
-HOME, PORT = "127.0.0.1", "29500"
+LOCALHOST, PORT = "127.0.0.1", "29500"
 """Where processes of one machine meet, unless MASTER_ADDR and MASTER_PORT say otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class ProcessRank:
     """Which of the processes this is; of work that is shared out, it does every `of`-th piece from `rank`."""
 
     rank: int = 0
-    of: int = 1
+    world_size: int = 1
 
 
-ALONE = Part()
+SINGLE_PROCESS = ProcessRank()
 
 
-def part_of_environment(environment: Mapping[str, str] | None = None) -> Part:
+def rank_from_environment(environment: Mapping[str, str] | None = None) -> ProcessRank:
     """The part that a launcher's variables name, the whole without any; RunError where they name none."""
     found = os.environ if environment is None else environment
     rank_name, size_name, *_ = _names(found)
     of, rank = found.get(size_name, "1"), found.get(rank_name, "")
     if rank == "" and of == "1":
-        return ALONE
+        return SINGLE_PROCESS
     if not (rank.isdigit() and of.isdigit() and int(rank) < int(of)):
         raise RunError(
             f"{rank_name}={rank} and {size_name}={of} name no part: {rank_name} is 0 to {size_name} - 1. "
             "Start the processes by torchrun, or leave both out"
         )
-    return Part(rank=int(rank), of=int(of))
+    return ProcessRank(rank=int(rank), world_size=int(of))
 
 
-def refuse_parts(what: str) -> None:
+def require_single_process(what: str) -> None:
     """RunError where several processes were started for what only one can do."""
-    part = part_of_environment()
-    if part.of > 1:
+    part = rank_from_environment()
+    if part.world_size > 1:
         raise RunError(
-            f"{what} is work for one process, and the launcher has started {part.of}: leave the launcher out "
-            "(train, cache, evaluate and one cell of a study share their work)"
+            f"{what} runs in one process, but the launcher started {part.world_size}: run it without a "
+            "launcher (only train, cache, evaluate and a single cell of a study split their work)"
         )
 
 
@@ -71,28 +71,30 @@ def local_rank() -> int | None:
     return int(own) if own.isdigit() else None
 
 
-def say_alike(environment: MutableMapping[str, str]) -> None:
+def export_torchrun_variables(environment: MutableMapping[str, str]) -> None:
     """Put what another launcher says into torchrun's variables, which the libraries read.
 
     RunError where processes are not told how to find each other.
     """
-    part = part_of_environment(environment)
-    if part.of == 1:
+    part = rank_from_environment(environment)
+    if part.world_size == 1:
         return
     names = _names(environment)
     for own, theirs in zip(NAMES[0], names, strict=True):
         if theirs in environment:
             environment[own] = environment[theirs]
-    environment["RANK"], environment["WORLD_SIZE"] = str(part.rank), str(part.of)
+    environment["RANK"], environment["WORLD_SIZE"] = str(part.rank), str(part.world_size)
     is_one_machine = (
-        environment.get("LOCAL_WORLD_SIZE") == str(part.of) or environment.get("SLURM_STEP_NUM_NODES") == "1"
+        environment.get("LOCAL_WORLD_SIZE") == str(part.world_size)
+        or environment.get("SLURM_STEP_NUM_NODES") == "1"
     )
     if not is_one_machine and "MASTER_ADDR" not in environment:
         raise RunError(
-            f"this is process {part.rank} of {part.of} ({names[1]}), but nothing says where they meet: start "
-            "them by torchrun, or set MASTER_ADDR and MASTER_PORT to the first machine and a free port of it"
+            f"this is process {part.rank} of {part.world_size} ({names[1]}), but it does not know where to "
+            "meet the others: start them with torchrun, or set MASTER_ADDR to the first machine and "
+            "MASTER_PORT to a free port on it"
         )
-    environment.setdefault("MASTER_ADDR", HOME)
+    environment.setdefault("MASTER_ADDR", LOCALHOST)
     environment.setdefault("MASTER_PORT", PORT)
 
 

@@ -58,14 +58,14 @@ def pair_shapes(layer: Layer, rank: int) -> tuple[tuple[int, ...], tuple[int, ..
     return (layer.out_channels, rank, 1, 1), (rank, layer.in_channels // layer.groups, *kernel)
 
 
-def added(weight: Tensor, up: Tensor, down: Tensor) -> Tensor:
+def add_low_rank(weight: Tensor, up: Tensor, down: Tensor) -> Tensor:
     """The weight with up down in it, computed in float32 and kept in the weight's own format."""
     change = (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
     return (weight.float() + change.to(weight.device)).to(weight.dtype)
 
 
 @torch.no_grad()
-def fold(network: nn.Module, pairs: Pairs) -> None:
+def fold_low_rank(network: nn.Module, pairs: Pairs) -> None:
     """Add (up, down) of layers into their weights; all or, with a ModelError, none."""
     own = layers(network)
     wrong = [name for name in pairs if name not in own or not own[name].weight.is_floating_point()]
@@ -76,4 +76,4 @@ def fold(network: nn.Module, pairs: Pairs) -> None:
         )
     for name, (up, down) in pairs.items():
         weight = own[name].weight
-        weight.copy_(added(weight, up, down))
+        weight.copy_(add_low_rank(weight, up, down))

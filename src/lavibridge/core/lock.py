@@ -22,7 +22,7 @@ from threading import get_ident
 from filelock import FileLock, Timeout
 
 from lavibridge.core.errors import RunError
-from lavibridge.core.launch import ALONE, Part
+from lavibridge.core.launch import SINGLE_PROCESS, ProcessRank
 from lavibridge.core.log import console
 from lavibridge.core.paths import as_file
 
@@ -31,12 +31,12 @@ SHORTLY = 0.5
 """Seconds that a look at another lock, or a holder that is just leaving, may take."""
 FOR_EVER = -1.0
 HAS_NO_LOCKS = (EINVAL, ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP)
-HELD: set[tuple[Path, int]] = set()
+OWNED: set[tuple[Path, int]] = set()
 """Locks that threads of this process hold: what a quickstart holds, its training holds as well."""
 
 
 @contextmanager
-def hold(folder: Path, part: Part = ALONE, *, waits: str = "") -> Iterator[None]:
+def hold(folder: Path, part: ProcessRank = SINGLE_PROCESS, *, waits: str = "") -> Iterator[None]:
     """Be the only one who writes into a folder; it is made, and removed again if it stays empty.
 
     Parts of one work hold it beside each other. RunError says who holds it; with `waits`, a sentence that is
@@ -44,7 +44,7 @@ def hold(folder: Path, part: Part = ALONE, *, waits: str = "") -> Iterator[None]
     """
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file, and a folder is to be written: name another")
-    name = NAME if part.of == 1 else f"{NAME}-{part.rank}"
+    name = NAME if part.world_size == 1 else f"{NAME}-{part.rank}"
     with _hold(folder.resolve() / name, folder, waits) as is_new:
         for other in _others(folder.resolve(), part) if is_new else ():
             with _lock(other) as is_free:
@@ -65,7 +65,7 @@ def hold_file(file: Path) -> Iterator[None]:
 def _hold(path: Path, target: Path, waits: str) -> Iterator[bool]:
     """Hold one lock; whether it was not held by this thread already."""
     own = (path, get_ident())
-    if own in HELD:
+    if own in OWNED:
         yield False
         return
     made = [each for each in path.parents if not each.exists()]
@@ -74,9 +74,9 @@ def _hold(path: Path, target: Path, waits: str) -> Iterator[bool]:
         path.parent.mkdir(parents=True, exist_ok=True)
         if _acquire(path, target, stack, waits):
             with suppress(OSError):  # only a word for others: a full disk is told where it matters
-                path.write_text(_told(), encoding="utf-8")
-        HELD.add(own)
-        stack.callback(HELD.discard, own)
+                path.write_text(_owner(), encoding="utf-8")
+        OWNED.add(own)
+        stack.callback(OWNED.discard, own)
         yield True
 
 
@@ -123,16 +123,16 @@ def _lock(path: Path, seconds: float = SHORTLY) -> Iterator[bool]:
         lock.release()
 
 
-def _others(folder: Path, part: Part) -> list[Path]:
+def _others(folder: Path, part: ProcessRank) -> list[Path]:
     """The locks that must not be held beside one's own: looked at after that, so that one of two sees it."""
-    return sorted(folder.glob(f"{NAME}-*" if part.of == 1 else NAME))
+    return sorted(folder.glob(f"{NAME}-*" if part.world_size == 1 else NAME))
 
 
 def _in_use(path: Path, target: Path) -> RunError:
     return RunError(f"{target} is in use: {_holder(path)}. Wait for it, stop it, or name another --out")
 
 
-def _told() -> str:
+def _owner() -> str:
     """What the holder says of itself."""
     return json.dumps(
         {

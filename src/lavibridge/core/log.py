@@ -24,25 +24,25 @@ from rich.table import Column
 from rich.text import Text
 
 from lavibridge.core.errors import RunError
-from lavibridge.core.streams import Messages
+from lavibridge.core.streams import MessageStream
 
 
-class Speaker(Console):
+class ResilientConsole(Console):
     """A console that says what it can: where nobody reads it any more, work goes on."""
 
     @property
     def file(self) -> Any:  # IO[str], as rich has it, in all that is used
         """Where it writes."""
-        return Messages(super().file)
+        return MessageStream(super().file)
 
     @file.setter
     def file(self, new_file: IO[str]) -> None:
         self._file = new_file
 
 
-console = Speaker(stderr=True, highlight=False, markup=False, emoji=False)
+console = ResilientConsole(stderr=True, highlight=False, markup=False, emoji=False)
 """Everything but data is said here: stdout stays clean for pipes. Brackets are text."""
-PLAIN_EVERY = 10.0
+LINE_INTERVAL = 10.0
 """Seconds between two lines of progress where there is no terminal."""
 
 
@@ -57,31 +57,31 @@ class RateColumn(ProgressColumn):
         return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each")
 
 
-class PatientProgress(Progress):
+class LineProgress(Progress):
     """A moving bar on a terminal; elsewhere (a file, a CI log) a plain line every ten seconds."""
 
-    told = 0.0
+    last_line_at = 0.0
 
     def start(self) -> None:
         """Begin; the first line is due ten seconds later."""
-        self.told = monotonic()
+        self.last_line_at = monotonic()
         super().start()
 
     def update(self, task_id: TaskID, **changes: Any) -> None:
         """Change a task."""
         super().update(task_id, **changes)
-        self.tell(task_id)
+        self.print_line(task_id)
 
     def advance(self, task_id: TaskID, advance: float | int = 1) -> None:
         """Move a task on."""
         super().advance(task_id, advance)
-        self.tell(task_id)
+        self.print_line(task_id)
 
-    def tell(self, task_id: TaskID) -> None:
+    def print_line(self, task_id: TaskID) -> None:
         """Say how far a task is, where nobody sees the bar and it was not said a moment ago."""
-        if console.is_terminal or monotonic() - self.told < PLAIN_EVERY:
+        if console.is_terminal or monotonic() - self.last_line_at < LINE_INTERVAL:
             return
-        self.told = monotonic()
+        self.last_line_at = monotonic()
         task = self.tasks[task_id]
         done = f"{task.description} {task.completed:,.0f} of {task.total or 0:,.0f}"
         left = "" if task.time_remaining is None else f"{timedelta(seconds=round(task.time_remaining))} left"
@@ -94,7 +94,7 @@ def progress(unit: str = "") -> Progress:
 
     ``with progress() as bar: task = bar.add_task("training", total=100, status="")``
     """
-    return PatientProgress(
+    return LineProgress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=16),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
@@ -124,17 +124,17 @@ class JsonLog:
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record; numbers that are not finite become null. RunError where it cannot be written."""
         clean = {key: _finite(value) for key, value in record.items()}
-        with self._told():
+        with self._owner_error():
             self._file.write(json.dumps(clean, ensure_ascii=False, allow_nan=False) + "\n")
             self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
-        with self._told():
+        with self._owner_error():
             self._file.close()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _owner_error(self) -> Iterator[None]:
         """A log is no message: that it cannot be written is an error."""
         try:
             yield

@@ -1,11 +1,12 @@
 """Where a path that was typed leads: to somebody's home, and to a file."""
 
+from os import PathLike
 from pathlib import Path
 
 from lavibridge.core.errors import RecipeError, RunError
 
 
-def at_home(path: str | Path) -> Path:
+def at_home(path: str | PathLike[str]) -> Path:
     """A path with its `~` replaced; RecipeError where nobody has that home."""
     try:
         return Path(path).expanduser()

@@ -1,9 +1,9 @@
-"""Components by room and kind: the file name is the kind, so that a new file needs no list to be edited.
+"""Components by package and kind: the file name is the kind, so that a new file needs no list to be edited.
 
     kinds("language")        -> ("bert", "clip", "llama", "t5")      file names; nothing is imported
     load("language", "t5")   -> the component class of language/t5.py, which is imported now
     detect("language", path) -> "t5", asking each family whether it reads what lies there
-    kinds("evaluation.metrics")                                      a room within a room
+    kinds("evaluation.metrics")                                      a package within a package
 
 Outside packages add kinds through the entry-point groups ``lavibridge.language``, ``lavibridge.vision`` and
 ``lavibridge.connectors``: the name is the kind, the value is the class.
@@ -26,25 +26,25 @@ MADE_BY = ("abc", "torch")
 
 
 @cache
-def kinds(room: str) -> tuple[str, ...]:
-    """The kinds of a room, sorted."""
-    folder = _PACKAGE.joinpath(*room.split("."))
+def kinds(package: str) -> tuple[str, ...]:
+    """The kinds of a package, sorted."""
+    folder = _PACKAGE.joinpath(*package.split("."))
     files = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")}
-    return tuple(sorted((files - set(_NOT_KINDS)) | set(_outside(room))))
+    return tuple(sorted((files - set(_NOT_KINDS)) | set(_outside(package))))
 
 
-def load(room: str, kind: str) -> type[Any]:
+def load(package: str, kind: str) -> type[Any]:
     """The component class of a kind; raises RecipeError where there is no such kind."""
-    known = kinds(room)
+    known = kinds(package)
     if kind not in known:
         raise RecipeError(
-            f"{room}: there is no kind '{kind}'{did_you_mean(kind, known)} (kinds: {', '.join(known)})"
+            f"{package}: there is no kind '{kind}'{did_you_mean(kind, known)} (kinds: {', '.join(known)})"
         )
-    outside = _outside(room)
+    outside = _outside(package)
     if kind in outside:
         return outside[kind].load()
-    base = import_module(f"lavibridge.{room}.base")
-    module = import_module(f"lavibridge.{room}.{kind}")
+    base = import_module(f"lavibridge.{package}.base")
+    module = import_module(f"lavibridge.{package}.{kind}")
     contracts = tuple(value for _, value in getmembers(base, isclass) if isabstract(value))
     found = [
         value
@@ -52,32 +52,32 @@ def load(room: str, kind: str) -> type[Any]:
         if value.__module__ == module.__name__ and issubclass(value, contracts) and not isabstract(value)
     ]
     if len(found) != 1:
-        raise RecipeError(f"{room}/{kind}.py must hold exactly one component, found {len(found)}")
+        raise RecipeError(f"{package}/{kind}.py must hold exactly one component, found {len(found)}")
     return found[0]
 
 
-def kind_of(room: str, component: object) -> str:
+def kind_of(package: str, component: object) -> str:
     """The kind of a built component."""
     own = next(one for one in type(component).__mro__ if one.__module__.partition(".")[0] not in MADE_BY)
-    for kind, entry in _outside(room).items():
+    for kind, entry in _outside(package).items():
         if entry.load() is own:
             return kind
     return own.__module__.rpartition(".")[2]
 
 
-def detect(room: str, source: str, revision: str | None = None) -> str:
+def detect(package: str, source: str, revision: str | None = None) -> str:
     """The kind whose family reads the model at ``source``; no weights are loaded."""
-    fitting = [kind for kind in kinds(room) if load(room, kind).accepts(source, revision)]
+    fitting = [kind for kind in kinds(package) if load(package, kind).accepts(source, revision)]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         raise ModelError(f"'{source}' is read by several kinds ({', '.join(fitting)}): name one as `kind`")
     raise ModelError(
-        f"no {room} family reads '{source}': its configuration names a model that is none of "
-        f"{', '.join(kinds(room))}; choose another source, or add a file to {room}/"
+        f"no {package} family reads '{source}': its configuration names a model that is none of "
+        f"{', '.join(kinds(package))}; choose another source, or add a file to {package}/"
     )
 
 
 @cache
-def _outside(room: str) -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=f"lavibridge.{room}")}
+def _outside(package: str) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=f"lavibridge.{package}")}

@@ -11,7 +11,7 @@ from threading import current_thread, main_thread
 from types import FrameType
 
 
-def ending() -> tuple[signal.Signals, ...]:
+def termination_signals() -> tuple[signal.Signals, ...]:
     """The signals that ask this program to end."""
     found = [signal.SIGINT, signal.SIGTERM]
     hangup = getattr(signal, "SIGHUP", None)  # Windows has none
@@ -20,20 +20,20 @@ def ending() -> tuple[signal.Signals, ...]:
     return tuple(found)
 
 
-def leave_in_order() -> None:
+def exit_on_signals() -> None:
     """Have the signals that would end this program at once raise SystemExit, the first time."""
-    for number in ending():
+    for number in termination_signals():
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _leave)
 
 
 @contextmanager
-def at_once() -> Iterator[None]:
+def default_signal_handlers() -> Iterator[None]:
     """Within it they end the program at once: for waiting in code that hears of no exception."""
     if current_thread() is not main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in ending()}
+    before = {number: signal.getsignal(number) for number in termination_signals()}
     for number in before:
         signal.signal(number, signal.SIG_DFL)
     try:

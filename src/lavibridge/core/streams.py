@@ -20,7 +20,7 @@ READER_LEFT = 141
 
 
 @final
-class Messages:
+class MessageStream:
     """A stream for messages; writing to it never fails."""
 
     def __init__(self, stream: Any) -> None:
@@ -44,7 +44,7 @@ class Messages:
 
 
 @final
-class Results:
+class ResultStream:
     """A stream for results; SystemExit where the reader has left, LaviError where they cannot be written."""
 
     def __init__(self, stream: Any) -> None:
@@ -85,8 +85,8 @@ def guard_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)
     nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the program
-    sys.stdout = Results(sys.stdout or nowhere)
-    sys.stderr = Messages(sys.stderr or nowhere)
+    sys.stdout = ResultStream(sys.stdout or nowhere)
+    sys.stderr = MessageStream(sys.stderr or nowhere)
 
 
 def _put(stream: Any, text: str) -> None:

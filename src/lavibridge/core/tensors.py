@@ -12,18 +12,18 @@ from lavibridge.core.errors import ModelError
 from lavibridge.core.files import write_atomic
 
 
-def save_tensors(state: Mapping[str, Tensor], path: Path, told: Mapping[str, str] | None = None) -> None:
-    """Write named tensors, copied to the CPU; ``told`` goes into the header.
+def save_tensors(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write named tensors, copied to the CPU; ``metadata`` goes into the header.
 
     The library's own `save_file` leaves files that nobody but their owner may read.
     """
     whole = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    write_atomic(path, save(whole, metadata={"format": "pt", **(told or {})}))
+    write_atomic(path, save(whole, metadata={"format": "pt", **(metadata or {})}))
 
 
-def check_finite(given: Mapping[str, Tensor], what: str) -> None:
-    """Raise ModelError where values of the ``given`` tensors are NaN or infinite."""
-    floating = {name: value for name, value in given.items() if value.is_floating_point()}
+def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
+    """Raise ModelError if values of ``tensors`` are NaN or infinite."""
+    floating = {name: value for name, value in tensors.items() if value.is_floating_point()}
     ruined = {name: value for name, value in floating.items() if not bool(value.isfinite().all())}
     if ruined:
         count = sum(int((~value.isfinite()).sum()) for value in ruined.values())
@@ -34,21 +34,21 @@ def check_finite(given: Mapping[str, Tensor], what: str) -> None:
         )
 
 
-def check_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], what: str) -> None:
-    """Raise ModelError where the ``given`` tensors have not exactly our names and shapes, or are infinite."""
-    odd = sorted(own.keys() ^ given.keys())
+def check_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: str) -> None:
+    """Raise ModelError if ``tensors`` have other names or shapes than ours, or are not finite."""
+    odd = sorted(own.keys() ^ tensors.keys())
     if odd:
         raise ModelError(
-            f"{what} does not fit: {len(own)} weights are needed, {len(given)} found; the first that differ: "
-            f"{', '.join(odd[:3])}"
+            f"{what} does not fit: {len(own)} weights are needed, {len(tensors)} found; the first that "
+            f"differ: {', '.join(odd[:3])}"
         )
     for name, value in own.items():
-        if value.shape != given[name].shape:
+        if value.shape != tensors[name].shape:
             raise ModelError(
-                f"{what} does not fit: {name} is {tuple(given[name].shape)} in the file and has to be "
+                f"{what} does not fit: {name} is {tuple(tensors[name].shape)} in the file and has to be "
                 f"{tuple(value.shape)} here"
             )
-    check_finite(given, what)
+    check_finite(tensors, what)
 
 
 def weights_hash(module: nn.Module) -> str:

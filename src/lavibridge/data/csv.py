@@ -1,10 +1,10 @@
-"""Pairs from a table of comma-separated values, with a first line that names its columns.
+"""Pairs from a CSV table whose first line names its columns.
 
     file_name,text
     0001.jpg,"a red cube, seen from above"
 
-It is the `metadata.csv` of the Hugging Face hub's picture folders. Several lines of one picture are brought
-together. Paths are read below `root` (the list's own folder unless given) and never outside it.
+This is the `metadata.csv` of image folders on the Hugging Face hub. Several lines of one picture add up to
+several captions. Paths start from `root` (by default the table's own folder) and may not leave it.
 """
 
 import csv
@@ -14,30 +14,30 @@ from pathlib import Path
 from pydantic import field_validator
 
 from lavibridge.core.errors import DataError
-from lavibridge.data.pictures.columns import CAPTION, PICTURE, choose
-from lavibridge.data.pictures.files import Listed, Pair
+from lavibridge.data.pictures.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, choose_column
+from lavibridge.data.pictures.files import Listed, ListedImage
 from lavibridge.data.pictures.rejected import Rejected
 
 LONGEST_FIELD = 16 * 2**20
 
 
 class Csv(Listed):
-    """Pictures and captions named by a table of comma-separated values."""
+    """Pictures and captions named by a CSV table."""
 
     class Config(Listed.Config):
         """Settings of `data.kind: csv`; `path` is the table."""
 
         image: str | None = None
-        """Column of the picture's path; found by its usual names (file_name, image, ...) when not given."""
+        """Column of the picture's path; by default a usual name (file_name, image, ...)."""
         caption: str | None = None
-        """Column of the caption; found by its usual names (caption, text, ...) when not given."""
+        """Column of the caption; by default a usual name (caption, text, ...)."""
         delimiter: str = ","
-        """The sign between two columns, `\\t` for a tab."""
+        """The character between two columns, `\\t` for a tab."""
 
         @field_validator("delimiter")
         @classmethod
         def _is_one_sign(cls, delimiter: str) -> str:
-            """One sign that can stand between columns."""
+            """Accept one character that can separate columns."""
             sign = {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
             if len(sign) != 1 or sign in '"\r\n\0' or (not sign.isprintable() and sign != "\t"):
                 raise ValueError("should be one sign, such as ',' or ';', or \\t for a tab")
@@ -45,15 +45,19 @@ class Csv(Listed):
 
     config: "Csv.Config"
 
-    def pairs(self, path: Path, rejected: Rejected) -> Iterator[Pair]:
+    def pairs(self, path: Path, rejected: Rejected) -> Iterator[ListedImage]:
         csv.field_size_limit(LONGEST_FIELD)
         # Bytes that are no UTF-8 become half characters, by which their line is known and rejected.
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             rows = csv.reader(file, delimiter=self.config.delimiter, strict=True)
-            columns = header(path, rows)
+            columns = read_header(path, rows)
             where = f"{path}, read with data.delimiter={self.config.delimiter!r},"
-            image = place(choose(self.config.image, columns, PICTURE, "image", where), columns, where)
-            caption = place(choose(self.config.caption, columns, CAPTION, "caption", where), columns, where)
+            image = column_index(
+                choose_column(self.config.image, columns, IMAGE_COLUMNS, "image", where), columns, where
+            )
+            caption = column_index(
+                choose_column(self.config.caption, columns, CAPTION_COLUMNS, "caption", where), columns, where
+            )
             while True:
                 try:
                     row = next(rows)
@@ -71,8 +75,8 @@ class Csv(Listed):
                 yield rows.line_num, row[image].strip(), [row[caption]]
 
 
-def header(path: Path, rows: Iterator[list[str]]) -> list[str]:
-    """The names of the columns; DataError where the first line is none that names some."""
+def read_header(path: Path, rows: Iterator[list[str]]) -> list[str]:
+    """Return the column names. Raises DataError if the first line names none."""
     try:
         columns = [name.strip() for name in next(rows, [])]
     except csv.Error as error:
@@ -85,8 +89,8 @@ def header(path: Path, rows: Iterator[list[str]]) -> list[str]:
     return columns
 
 
-def place(name: str, columns: list[str], where: str) -> int:
-    """Where a column stands; DataError where several have its name."""
+def column_index(name: str, columns: list[str], where: str) -> int:
+    """Return the index of a column. Raises DataError if several columns have its name."""
     if columns.count(name) > 1:
         raise DataError(f"{where} has {columns.count(name)} columns '{name}'; give each a name of its own")
     return columns.index(name)

@@ -1,9 +1,10 @@
-"""Pairs from a folder of pictures, each with a text file of the same name beside it.
+"""Pairs from a folder of pictures, each beside a text file of the same name.
 
-cat.jpg   cat.txt      the text file holds the captions, one a line; each visit draws one of them
-more/dog.png   more/dog.txt      sub-folders are read too, hidden ones (.ipynb_checkpoints) are not
+cat.jpg   cat.txt      the text file holds one caption per line; each visit draws one of them more/dog.png
+more/dog.txt      sub-folders count too, hidden ones (.ipynb_checkpoints) do not
 
-What is a picture its bytes decide: any file with a picture's name or with a caption beside it is looked at.
+The bytes decide what is a picture: the check opens every file with an image suffix or with a caption beside
+it.
 """
 
 import os
@@ -11,17 +12,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lavibridge.core.errors import DataError
+from lavibridge.data.pictures.decoding import read_file
 from lavibridge.data.pictures.files import PictureFiles
 from lavibridge.data.pictures.indexed import index_of
-from lavibridge.data.pictures.paths import SUFFIXES, UNREAD, below
-from lavibridge.data.pictures.read import read_file
+from lavibridge.data.pictures.paths import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, resolve_below
 from lavibridge.data.pictures.rejected import Rejected
-from lavibridge.data.pictures.table import Entry, Table
-from lavibridge.data.pictures.text import captions_in
-from lavibridge.data.pictures.walk import Below, is_hidden, walk
+from lavibridge.data.pictures.table import ImageEntry, ImageTable
+from lavibridge.data.pictures.text import parse_captions
+from lavibridge.data.pictures.walk import FolderListing, is_hidden, walk
 
 CAPTIONS = (".txt", ".TXT")
-"""Ends of the names of caption files; of two, the first is read."""
+"""Suffixes of caption files; if both exist, the first wins."""
 
 
 class Folder(PictureFiles):
@@ -31,7 +32,7 @@ class Folder(PictureFiles):
         """Settings of `data.kind: folder`; `path` is the folder."""
 
     def __init__(self, config: "Folder.Config", rejected: Rejected) -> None:
-        """DataError where the index would lie among the pictures and change their folder with each check."""
+        """Raises DataError if the index would lie among the pictures: each check would change the data."""
         index, root = index_of(type(self), config).folder.resolve(), config.path.resolve()
         if index.is_relative_to(root) and not is_hidden(index.relative_to(root).as_posix()):
             raise DataError(
@@ -40,7 +41,7 @@ class Folder(PictureFiles):
         super().__init__(config, rejected)
 
     def stamps(self) -> dict[str, Any]:
-        """The times of all folders: a file that comes, goes or is renamed changes that of its folder."""
+        """Return the modification time of every folder; adding, removing or renaming a file changes it."""
         root = self.config.path
         if root.is_file():
             raise DataError(f"{root} is a file; data.kind: tsv reads a list, data.kind: folder reads folders")
@@ -51,8 +52,8 @@ class Folder(PictureFiles):
             os.fsencode(name).decode(errors="backslashreplace"): at for name, at in walk(root).folders.items()
         }
 
-    def changed(self, table: Table) -> bool:
-        """Also whether a caption file holds something else."""
+    def changed(self, table: ImageTable) -> bool:
+        """Also compare the contents of the caption files."""
         if super().changed(table):
             return True
         for index in range(len(table)):
@@ -64,38 +65,41 @@ class Folder(PictureFiles):
                 return True
         return False
 
-    def listing(self, rejected: Rejected) -> list[Entry]:
+    def listing(self, rejected: Rejected) -> list[ImageEntry]:
         root = self.config.path
         below_root = walk(root)
-        below_root.tell(rejected)
-        found: list[Entry] = []
-        for name in pictures_of(below_root, rejected):
+        below_root.report(rejected)
+        found: list[ImageEntry] = []
+        for name in select_pictures(below_root, rejected):
             try:
-                found.append(Entry(name=name, captions=self._captions(name)))
+                found.append(ImageEntry(name=name, captions=self._captions(name)))
             except DataError as error:
                 rejected.add(name, str(error))
         if not found and not rejected.entries:
-            raise DataError(f"{root} holds no pictures ({', '.join(sorted(SUFFIXES))}) that are not hidden")
+            raise DataError(
+                f"{root} holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))}) that are not hidden"
+            )
         return found
 
     def _captions(self, name: str) -> tuple[str, ...]:
-        """The captions beside a picture; DataError when there are none."""
+        """Return the captions beside a picture. Raises DataError if there are none."""
         beside = [Path(name).with_suffix(end) for end in CAPTIONS]
         path = next((each for each in beside if (self.root / each).exists()), None)
         if path is None:
             raise DataError(f"it has no caption file {beside[0].name}")
         try:
-            data = read_file(below(self.root, path.as_posix()))
+            data = read_file(resolve_below(self.root, path.as_posix()))
         except DataError as error:
             raise DataError(f"its caption file {path.name} is no use: {error}") from error
-        return captions_in(data, path.name)
+        return parse_captions(data, path.name)
 
 
-def pictures_of(found: Below, rejected: Rejected) -> list[str]:
-    """The files that are pictures, by name or by a caption beside them; what belongs to none is noted."""
+def select_pictures(found: FolderListing, rejected: Rejected) -> list[str]:
+    """Select the picture files, by suffix or by a caption beside them, and warn about files that belong to
+    none."""
     ends = {name: PurePosixPath(name).suffix.lower() for name in found.files}
     stems = {name: str(PurePosixPath(name).with_suffix("")) for name in found.files}
-    named = {name for name, end in ends.items() if end in SUFFIXES | UNREAD}
+    named = {name for name, end in ends.items() if end in IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES}
     having = {stems[name] for name in named}
     captions = {name for name in found.files if PurePosixPath(name).suffix in CAPTIONS}
     said = {stems[name] for name in captions}
@@ -105,11 +109,11 @@ def pictures_of(found: Below, rejected: Rejected) -> list[str]:
         if name in named or (name not in captions and stem in said and stem not in having):
             pictures.append(name)
         elif name not in captions and stem not in having:
-            rejected.note(name, "it is no picture by its name and has no caption beside it")
+            rejected.warn(name, "it is no picture by its name and has no caption beside it")
     having |= {stems[name] for name in pictures}
     for name in sorted(captions):
         if stems[name] not in having:
-            rejected.note(name, "there is no picture beside this caption")
+            rejected.warn(name, "there is no picture beside this caption")
         elif name.endswith(CAPTIONS[1]) and name[: -len(CAPTIONS[1])] + CAPTIONS[0] in captions:
-            rejected.note(name, "it is a second caption file of its name, and not read")
+            rejected.warn(name, "it is a second caption file of its name, and not read")
     return pictures

@@ -1,21 +1,22 @@
-"""Pairs from a data set of the Hugging Face hub, or of a folder that `datasets` has saved.
+"""Pairs from a data set on the Hugging Face hub, or from a folder that `datasets` has saved.
 
     data: {kind: hub, path: lambdalabs/naruto-blip-captions, split: train}
 
-It needs the extra: pip install 'lavibridge[hub]'. The library downloads the data set and maps it into memory;
-pictures are decoded here, from their bytes, with the same care as any others.
+Needs the extra: pip install 'lavibridge[hub]'. The library downloads the data set and maps it into memory;
+lavibridge decodes the pictures from their bytes, with the same checks as any others.
 """
 
 from importlib.util import find_spec
 from typing import Any
 
+from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
 from lavibridge.core.paths import at_home
-from lavibridge.data.pictures.columns import CAPTION, PICTURE, choose, texts
+from lavibridge.data.pictures.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, captions_of_cell, choose_column
+from lavibridge.data.pictures.decoding import check_length
 from lavibridge.data.pictures.indexed import Indexed
-from lavibridge.data.pictures.read import check_length
 from lavibridge.data.pictures.rejected import Rejected
-from lavibridge.data.pictures.table import Entry
+from lavibridge.data.pictures.table import ImageEntry
 
 ROWS = 1000
 
@@ -26,52 +27,54 @@ class Hub(Indexed):
     class Config(Indexed.Config):
         """Settings of `data.kind: hub`."""
 
-        path: str
-        """The data set's id on the hub, or a folder that `save_to_disk` has made."""
+        path: Changeable[str]
+        """The data set's id on the hub, or a folder that `save_to_disk` wrote."""
         name: str | None = None
-        """Its configuration, where it has several."""
+        """Its configuration, if it has several."""
         revision: str | None = None
-        """Branch, tag or commit; name a commit where a run has to be made again exactly."""
+        """Branch, tag or commit; name a commit to make a run exactly repeatable."""
         split: str = "train"
-        """Which of its parts."""
+        """Which split to read."""
         image: str | None = None
-        """Column of the pictures; found by its usual names (image, jpg, ...) when not given."""
+        """Column of the pictures; by default a usual name (image, jpg, ...)."""
         caption: str | None = None
-        """Column of the captions; found by its usual names (caption, text, ...) when not given."""
+        """Column of the captions; by default a usual name (caption, text, ...)."""
 
     config: "Hub.Config"
 
     def __init__(self, config: "Hub.Config", rejected: Rejected) -> None:
-        rows = load(config)
+        rows = load_rows(config)
         columns = list(rows.column_names)
-        self.image = choose(config.image, columns, PICTURE, "image", config.path)
-        self.caption = choose(config.caption, columns, CAPTION, "caption", config.path)
-        self.rows = undecoded(rows, self.image, config.path)
+        self.image = choose_column(config.image, columns, IMAGE_COLUMNS, "image", config.path)
+        self.caption = choose_column(config.caption, columns, CAPTION_COLUMNS, "caption", config.path)
+        self.rows = without_decoding(rows, self.image, config.path)
         super().__init__(config, rejected)
 
     def describe(self) -> str:
         return f"{self.config.path} ({self.config.split})"
 
     def stamps(self) -> dict[str, Any]:
-        """The library's own fingerprint of the rows, and how many there are."""
+        """Return the library's own fingerprint of the rows, and their number."""
         return {"fingerprint": str(self.rows._fingerprint), "rows": len(self.rows)}
 
-    def listing(self, rejected: Rejected) -> list[Entry]:
+    def listing(self, rejected: Rejected) -> list[ImageEntry]:
         found = []
         captions = self.rows.select_columns([self.caption])
         for start in range(0, len(captions), ROWS):
             for number, cell in enumerate(captions[start : start + ROWS][self.caption], start=start):
                 try:
-                    found.append(Entry(name=f"row {number}", captions=tuple(texts(cell)), first=number))
+                    found.append(
+                        ImageEntry(name=f"row {number}", captions=tuple(captions_of_cell(cell)), first=number)
+                    )
                 except DataError as error:
                     rejected.add(f"row {number}", str(error))
         return found
 
-    def stamp(self, entry: Entry) -> tuple[int, int]:
-        """Which rows they are; `stamps` says whether they are the same."""
+    def stamp(self, entry: ImageEntry) -> tuple[int, int]:
+        """Identify the rows; `stamps` says whether they have changed."""
         return int(str(self.rows._fingerprint), 16) >> 1, len(self.rows)
 
-    def read(self, entry: Entry) -> bytes:
+    def read(self, entry: ImageEntry) -> bytes:
         cell = self.rows[entry.first][self.image]
         data = cell["bytes"] if cell is not None else None
         if data is None:
@@ -80,8 +83,8 @@ class Hub(Indexed):
         return bytes(data)
 
 
-def load(config: "Hub.Config") -> Any:
-    """The rows; DataError where the library or the data set is missing."""
+def load_rows(config: "Hub.Config") -> Any:
+    """Load the rows. Raises DataError if the library or the data set is missing."""
     if find_spec("datasets") is None:
         raise DataError("data.kind: hub reads by the library `datasets`: pip install 'lavibridge[hub]'")
     import datasets
@@ -101,8 +104,8 @@ def load(config: "Hub.Config") -> Any:
         ) from error
 
 
-def undecoded(rows: Any, column: str, where: str) -> Any:
-    """The rows with pictures as bytes, decoded by nobody yet."""
+def without_decoding(rows: Any, column: str, where: str) -> Any:
+    """Return the rows with pictures as undecoded bytes."""
     import datasets
 
     if not isinstance(rows.features[column], datasets.Image):

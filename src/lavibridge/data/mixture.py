@@ -1,4 +1,4 @@
-"""Several data sets as one, each met as often as its weight says.
+"""Several data sets as one, each sampled in proportion to its weight.
 
     data:
       kind: mixture
@@ -6,9 +6,9 @@
         - {kind: tsv, path: coco.tsv, weight: 0.6}
         - {kind: webdataset, path: others/, weight: 0.4}
 
-A weight is a share of the visits, whatever the number of pictures: a small part comes round more often. With
-no weights every picture counts alike. The published LaVi-Bridge was trained on 600k pictures of COCO and 400k
-others (Zhao et al. 2024, arXiv 2403.07860).
+A weight is a share of the visits, independent of the number of pictures: a small part comes round more often.
+Without weights every picture counts alike. The published LaVi-Bridge was trained on 600k pictures of COCO and
+400k others (Zhao et al. 2024, arXiv 2403.07860).
 """
 
 import hashlib
@@ -24,29 +24,30 @@ from pydantic import Field, field_validator
 from lavibridge.core import registry
 from lavibridge.core.config import validate
 from lavibridge.core.errors import RecipeError
-from lavibridge.data.base import Dataset, Part, Sample, open_dataset
+from lavibridge.data.base import Dataset, DatasetPart, Sample, open_dataset
 from lavibridge.data.pictures.rejected import Rejected
 
-WHOLE = ("size", "buckets", "flip")
-"""What is said of the mixture and not of a part."""
+MIXTURE_FIELDS = ("size", "buckets", "flip")
+"""Fields that belong to the mixture and not to a part."""
 
 
 class Mixture(Dataset):
-    """Parts of other kinds, one after the other in the numbering of pictures."""
+    """Parts of other kinds, concatenated in the numbering of pictures."""
 
     class Config(Dataset.Config):
         """Settings of `data.kind: mixture`."""
 
         parts: tuple[dict[str, Any], ...] = Field(min_length=1)
-        """Data sets: each a `data` section with its kind, and a `weight` above 0 (all have one, or none)."""
+        """Data sets: each a `data` section with its kind, and a `weight` above 0 (for all parts or for none).
+        """
 
         @field_validator("parts", mode="before")
         @classmethod
         def _are_sections(cls, parts: Any) -> Any:
-            """Each part checked by its kind, every field written out."""
+            """Check each part by its kind, and write out its defaults."""
             if not isinstance(parts, list | tuple) or not all(isinstance(part, Mapping) for part in parts):
                 raise ValueError("should be a list of sections, each with its kind")
-            found = [written_out(part, f"data.parts.{number}") for number, part in enumerate(parts)]
+            found = [complete_part(part, f"data.parts.{number}") for number, part in enumerate(parts)]
             if len({part["weight"] is None for part in found}) > 1:
                 raise ValueError("give every part a weight, or none")
             return found
@@ -58,7 +59,7 @@ class Mixture(Dataset):
         self.datasets: list[Dataset] = []
         for number, part in enumerate(config.parts):
             own = Rejected()
-            self.datasets.append(open_dataset(part["kind"], section(part, f"data.parts.{number}"), own))
+            self.datasets.append(open_dataset(part["kind"], part_config(part, f"data.parts.{number}"), own))
             rejected.take(
                 [*rejected.all, *({**entry, "file": f"{number}:{entry['file']}"} for entry in own.all)]
             )
@@ -69,11 +70,11 @@ class Mixture(Dataset):
     def __len__(self) -> int:
         return sum(map(len, self.datasets))
 
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[DatasetPart, ...]:
         if self.config.parts[0]["weight"] is None:
             return super().parts()
         return tuple(
-            Part(count=len(dataset), weight=float(part["weight"]))
+            DatasetPart(count=len(dataset), weight=float(part["weight"]))
             for dataset, part in zip(self.datasets, self.config.parts, strict=True)
         )
 
@@ -94,46 +95,49 @@ class Mixture(Dataset):
         return np.concatenate([dataset.sizes() for dataset in self.datasets])
 
     def fingerprint(self) -> str:
-        """Number and hash of the parts' own fingerprints; weights are the recipe's."""
+        """Combine the parts' fingerprints; the weights belong to the recipe."""
         text = "\n".join(dataset.fingerprint() for dataset in self.datasets)
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         return f"{len(self)} pictures of {len(self.datasets)} parts, {digest}"
 
     def _locate(self, index: int) -> tuple[int, int]:
-        """Number of the part and place in it."""
+        """Return the number of the part and the index within it."""
         ends = list(accumulate(map(len, self.datasets)))
         number = bisect_right(ends, index)
         return number, index - (ends[number] - len(self.datasets[number]))
 
 
-def section(part: Mapping[str, Any], where: str) -> Dataset.Config:
-    """The settings of a part."""
+def part_config(part: Mapping[str, Any], where: str) -> Dataset.Config:
+    """Return the settings of a part. Raises RecipeError if its kind is missing or a field belongs to the
+    mixture."""
     kind = part.get("kind")
     if not isinstance(kind, str):
         raise RecipeError(f"{where}.kind is missing (kinds: {', '.join(registry.kinds('data'))})")
-    for name in WHOLE:
+    for name in MIXTURE_FIELDS:
         if part.get(name):
             raise RecipeError(f"{where}.{name}: say it of the whole mixture, as data.{name}")
-    fields = {name: value for name, value in part.items() if name not in ("kind", "weight", *WHOLE)}
+    fields = {name: value for name, value in part.items() if name not in ("kind", "weight", *MIXTURE_FIELDS)}
     model: type[Dataset.Config] = registry.load("data", kind).Config
     return validate(model, fields, where)
 
 
-def written_out(part: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A part with every field that it has, as a recipe's file holds it."""
+def complete_part(part: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return a part with all its fields written out, as a recipe file stores it."""
     weight = part.get("weight")
     if weight is not None and (
         isinstance(weight, bool) or not isinstance(weight, int | float) or weight <= 0
     ):
         raise RecipeError(f"{where}.weight: should be a number above 0, found {weight!r}")
-    fields = section(part, where).model_dump(mode="json", exclude=set(WHOLE))
+    fields = part_config(part, where).model_dump(mode="json", exclude=set(MIXTURE_FIELDS))
     return {"kind": part["kind"], "weight": weight, **fields}
 
 
-def kinds_in(parts: Sequence[Mapping[str, Any]]) -> list[tuple[str, Dataset.Config]]:
-    """Kind and settings of every part, mixtures within mixtures taken apart."""
+def flatten_parts(parts: Sequence[Mapping[str, Any]]) -> list[tuple[str, Dataset.Config]]:
+    """Return kind and settings of every part, including those of nested mixtures."""
     found: list[tuple[str, Dataset.Config]] = []
     for number, part in enumerate(parts):
-        config = section(part, f"data.parts.{number}")
-        found += kinds_in(config.parts) if isinstance(config, Mixture.Config) else [(part["kind"], config)]
+        config = part_config(part, f"data.parts.{number}")
+        found += (
+            flatten_parts(config.parts) if isinstance(config, Mixture.Config) else [(part["kind"], config)]
+        )
     return found

@@ -1,11 +1,11 @@
-"""Pairs from Parquet tables: a column with the pictures' bytes or their paths, another with captions.
+"""Pairs from Parquet tables: a column with the pictures' bytes or paths, and another with captions.
 
     image    bytes, or the hub's {bytes, path}, or text: a path below `root`
     caption  text, or a list of texts
 
-Tables are never read whole: captions come column by column, and pictures by the row group that they lie in,
-of which the last few stay in memory. As visits jump about, row groups should be small (the hub's have 100 to
-1,000 rows) or the latents cached (`lavi cache`).
+Tables are never read whole. Captions come column by column, pictures by row group, and the last few groups
+stay in memory. Visits jump about, so keep row groups small (the hub's have 100 to 1,000 rows) or cache the
+latents (`lavi cache`).
 """
 
 import threading
@@ -16,45 +16,46 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
-from lavibridge.data.pictures.archives import Held
-from lavibridge.data.pictures.columns import CAPTION, PICTURE, choose, texts
-from lavibridge.data.pictures.paths import Place, below
-from lavibridge.data.pictures.read import check_length, read_file
+from lavibridge.data.pictures.archives import Archived
+from lavibridge.data.pictures.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, captions_of_cell, choose_column
+from lavibridge.data.pictures.decoding import check_length, read_file
+from lavibridge.data.pictures.paths import AbsolutePath, resolve_below
 from lavibridge.data.pictures.rejected import Rejected
-from lavibridge.data.pictures.table import Entry
+from lavibridge.data.pictures.table import ImageEntry
 from lavibridge.data.pictures.walk import refuse_hidden
 
 GROUPS_KEPT = 4
 ROWS = 1024
 
 
-class Parquet(Held):
+class Parquet(Archived):
     """Pictures and captions in one Parquet table or a folder of them."""
 
-    class Config(Held.Config):
+    class Config(Archived.Config):
         """Settings of `data.kind: parquet`."""
 
-        path: Place
-        """A .parquet file, or a folder with such files in it and below it."""
+        path: Changeable[AbsolutePath]
+        """A .parquet file, or a folder that is searched for such files recursively."""
         image: str | None = None
-        """Column of the pictures; found by its usual names (image, path, jpg, ...) when not given."""
+        """Column of the pictures; by default a usual name (image, path, jpg, ...)."""
         caption: str | None = None
-        """Column of the captions; found by its usual names (caption, text, ...) when not given."""
-        root: Place | None = None
-        """Folder that paths in the table start from; the table's own folder when not given."""
+        """Column of the captions; by default a usual name (caption, text, ...)."""
+        root: Changeable[AbsolutePath | None] = None
+        """Folder that paths in the table start from; by default the table's own folder."""
 
     config: "Parquet.Config"
     suffix = ".parquet"
-    holders = "Parquet tables"
+    plural = "Parquet tables"
 
     def __init__(self, config: "Parquet.Config", rejected: Rejected) -> None:
         self.groups: OrderedDict[tuple[str, int], Any] = OrderedDict()
         self.turn = threading.Lock()
         super().__init__(config, rejected)
 
-    def listing(self, rejected: Rejected) -> list[Entry]:
-        found: list[Entry] = []
+    def listing(self, rejected: Rejected) -> list[ImageEntry]:
+        found: list[ImageEntry] = []
         for name in self.files(rejected):
             try:
                 with pq.ParquetFile(self.folder / name) as table:
@@ -63,9 +64,11 @@ class Parquet(Held):
                 rejected.add(name, f"the table cannot be read: {error}")
         return found
 
-    def _rows(self, name: str, table: Any, rejected: Rejected) -> Iterator[Entry]:
-        """The pictures of one table, group by group."""
-        column = choose(self.config.caption, table.schema_arrow.names, CAPTION, "caption", name)
+    def _rows(self, name: str, table: Any, rejected: Rejected) -> Iterator[ImageEntry]:
+        """Yield the pictures of one table, group by group."""
+        column = choose_column(
+            self.config.caption, table.schema_arrow.names, CAPTION_COLUMNS, "caption", name
+        )
         self._picture_column(name, table)
         number = 0
         for group in range(table.num_row_groups):
@@ -74,31 +77,31 @@ class Parquet(Held):
                 for cell in batch.column(0).to_pylist():
                     number += 1
                     try:
-                        captions = tuple(texts(cell))
+                        captions = tuple(captions_of_cell(cell))
                     except DataError as error:
                         rejected.add(f"{name}:{number}", str(error), number)
                     else:
-                        yield Entry(
+                        yield ImageEntry(
                             name=f"{name}:{number}",
                             captions=captions,
                             line=number,
-                            holder=name,
+                            container=name,
                             first=group,
                             second=row,
                         )
                     row += 1
 
     def _picture_column(self, name: str, table: Any) -> str:
-        return choose(self.config.image, table.schema_arrow.names, PICTURE, "image", name)
+        return choose_column(self.config.image, table.schema_arrow.names, IMAGE_COLUMNS, "image", name)
 
-    def read(self, entry: Entry) -> bytes:
+    def read(self, entry: ImageEntry) -> bytes:
         with self.turn:
             cell = self._group(entry)[entry.second].as_py()
         if isinstance(cell, dict):  # as the hub's `datasets` writes pictures
             cell = cell.get("bytes") if cell.get("bytes") is not None else cell.get("path")
         if isinstance(cell, str):
             refuse_hidden(cell)
-            return read_file(below(self.config.root or self.folder, cell))
+            return read_file(resolve_below(self.config.root or self.folder, cell))
         if not isinstance(cell, bytes):
             raise DataError(
                 f"its cell holds {'nothing' if cell is None else type(cell).__name__}, no picture"
@@ -106,16 +109,16 @@ class Parquet(Held):
         check_length(len(cell))
         return cell
 
-    def _group(self, entry: Entry) -> Any:
-        """The pictures of a row group, read once while they stay among the last few."""
-        key = (entry.holder, entry.first)
+    def _group(self, entry: ImageEntry) -> Any:
+        """Return the pictures of a row group, from the cache of recent groups if possible."""
+        key = (entry.container, entry.first)
         if key not in self.groups:
             try:
-                with pq.ParquetFile(self.folder / entry.holder) as table:
-                    column = self._picture_column(entry.holder, table)
+                with pq.ParquetFile(self.folder / entry.container) as table:
+                    column = self._picture_column(entry.container, table)
                     self.groups[key] = table.read_row_group(entry.first, columns=[column]).column(0)
             except (pa.ArrowException, OSError) as error:
-                raise DataError(f"the table {entry.holder} cannot be read: {error}") from error
+                raise DataError(f"the table {entry.container} cannot be read: {error}") from error
             while len(self.groups) > GROUPS_KEPT:
                 self.groups.popitem(last=False)
         self.groups.move_to_end(key)

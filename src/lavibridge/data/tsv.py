@@ -1,10 +1,10 @@
 """Pairs from the published list format: one line per caption, `image_path<TAB>caption`.
 
     pictures/0001.jpg<TAB>a red cube on a blue table
-    pictures/0001.jpg<TAB>a table with a cube        several captions for one picture: each visit draws one
+    pictures/0001.jpg<TAB>a table with a cube        several captions of one picture: each visit draws one
 
-UTF-8 with or without a byte-order mark, lines ended by LF or CRLF. Paths are read below `root` (the list's
-own folder unless given) and never outside it. A first line that reads `image_path`, `path`, ... is a header.
+UTF-8 with or without a byte-order mark, lines ended by LF or CRLF. Paths start from `root` (by default the
+list's own folder) and may not leave it. A first line that reads `image_path`, `path`, ... is a header.
 Source: LaVi-Bridge's training data (Zhao et al. 2024, arXiv 2403.07860).
 """
 
@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lavibridge.core.log import console
-from lavibridge.data.pictures.columns import PICTURE
-from lavibridge.data.pictures.files import Listed, Pair
+from lavibridge.data.pictures.columns import IMAGE_COLUMNS
+from lavibridge.data.pictures.files import Listed, ListedImage
 from lavibridge.data.pictures.rejected import Rejected
-from lavibridge.data.pictures.text import lines_of, shorten
+from lavibridge.data.pictures.text import read_lines, shorten
 
 
 class Tsv(Listed):
@@ -24,12 +24,12 @@ class Tsv(Listed):
     class Config(Listed.Config):
         """Settings of `data.kind: tsv`; `path` is the list."""
 
-    def pairs(self, path: Path, rejected: Rejected) -> Iterator[Pair]:
+    def pairs(self, path: Path, rejected: Rejected) -> Iterator[ListedImage]:
         more_columns = 0
-        for number, line in lines_of(path, rejected):
+        for number, line in read_lines(path, rejected):
             name, *columns = line.split("\t")
             name = name.strip()
-            if number == 1 and name.lower() in PICTURE:
+            if number == 1 and name.lower() in IMAGE_COLUMNS:
                 continue
             if not columns:
                 reason = f"no tab in {shorten(line)!r}; write image_path<TAB>caption"

@@ -1,11 +1,11 @@
-"""Pairs from tar archives, read in place: nothing is unpacked, a picture is found by its offset.
+"""Pairs from tar archives, read in place: a picture is found by its offset, and nothing is unpacked.
 
-    shard-000.tar    0001.jpg  0001.txt     the captions, one a line
-                     0002.png  0002.json    {"caption": "..."}, or a list of them
+    shard-000.tar    0001.jpg  0001.txt     the captions, one per line
+                     0002.png  0002.json    {"caption": "..."}, or a list of captions
 
-Members of one archive belong together when their names agree up to the first dot of the last part; that is
-the WebDataset convention (Aizman et al. 2020, arXiv 2001.01858). An archive's headers are walked through
-once; later a picture costs one read. Compressed archives cannot be read in place and are refused.
+Members of one archive form a sample if their names agree up to the first dot of the last path component; this
+is the WebDataset convention (Aizman et al. 2020, arXiv 2001.01858). The check walks through an archive's
+headers once; later a picture costs one read. Compressed archives cannot be read in place and are refused.
 """
 
 import json
@@ -15,57 +15,63 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
-from lavibridge.data.pictures.archives import Held
-from lavibridge.data.pictures.columns import CAPTION, choose, texts
-from lavibridge.data.pictures.paths import SUFFIXES, UNREAD, Place, check_name
-from lavibridge.data.pictures.read import check_length
+from lavibridge.data.pictures.archives import Archived
+from lavibridge.data.pictures.columns import CAPTION_COLUMNS, captions_of_cell, choose_column
+from lavibridge.data.pictures.decoding import check_length
+from lavibridge.data.pictures.paths import (
+    IMAGE_SUFFIXES,
+    UNSUPPORTED_SUFFIXES,
+    AbsolutePath,
+    check_relative_path,
+)
 from lavibridge.data.pictures.rejected import Rejected
-from lavibridge.data.pictures.table import Entry
-from lavibridge.data.pictures.text import captions_in
+from lavibridge.data.pictures.table import ImageEntry
+from lavibridge.data.pictures.text import parse_captions
 from lavibridge.data.pictures.walk import is_hidden
 
 LONGEST_TEXT = 16 * 2**20
 
 
 @dataclass
-class Group:
-    """Members of one name: where the picture lies, and what the texts beside it say."""
+class ArchiveSample:
+    """The members of one sample: its picture and its captions."""
 
     picture: tarfile.TarInfo | None = None
     unread: list[tarfile.TarInfo] = field(default_factory=list)
-    """Pictures of kinds that are turned away, unless their bytes are of another."""
+    """Pictures of unsupported formats, unless their bytes say otherwise."""
     captions: list[str] = field(default_factory=list)
     fault: str | None = None
 
 
-class WebDataset(Held):
+class WebDataset(Archived):
     """Pictures and captions in one tar archive or a folder of them."""
 
-    class Config(Held.Config):
+    class Config(Archived.Config):
         """Settings of `data.kind: webdataset`."""
 
-        path: Place
-        """A .tar file, or a folder with such files in it and below it."""
+        path: Changeable[AbsolutePath]
+        """A .tar file, or a folder that is searched for such files recursively."""
         caption: str | None = None
-        """Key of the caption in .json members; found by its usual names (caption, text) when not given."""
+        """Key of the caption in .json members; by default a usual name (caption, text)."""
 
     config: "WebDataset.Config"
     suffix = ".tar"
-    holders = "archives"
+    plural = "archives"
 
-    def listing(self, rejected: Rejected) -> list[Entry]:
-        found: list[Entry] = []
+    def listing(self, rejected: Rejected) -> list[ImageEntry]:
+        found: list[ImageEntry] = []
         for name in self.files(rejected):
-            groups: dict[str, Group] = {}
+            groups: dict[str, ArchiveSample] = {}
             for member, file in self._members(name, rejected):
-                stem, suffix = split(member.name)
-                self._sort(groups.setdefault(stem, Group()), member, suffix, file)
+                stem, suffix = split_member_name(member.name)
+                self._sort(groups.setdefault(stem, ArchiveSample()), member, suffix, file)
             found.extend(self._entries(name, groups, rejected))
         return found
 
     def _members(self, name: str, rejected: Rejected) -> Iterator[tuple[tarfile.TarInfo, Any]]:
-        """The files of an archive, in their order; what is none, or lies outside, goes to `rejected`."""
+        """Yield the files of an archive in order; anything else, or outside it, goes to `rejected`."""
         path = self.folder / name
         last = "its beginning"
         try:
@@ -75,7 +81,7 @@ class WebDataset(Held):
                     if member.isdir() or is_hidden(member.name):
                         continue
                     try:
-                        check_name(member.name, Path(name))
+                        check_relative_path(member.name, Path(name))
                         if not member.isreg() or member.issparse():
                             raise DataError("it is a link or a device, no file")
                         if member.offset_data + member.size > path.stat().st_size:
@@ -88,13 +94,13 @@ class WebDataset(Held):
         except Exception as error:
             rejected.add(name, f"no tar archive that can be read in place after {last}: {error}")
 
-    def _sort(self, group: Group, member: tarfile.TarInfo, suffix: str, file: Any) -> None:
-        """Put a member to its group."""
-        if suffix in SUFFIXES:
+    def _sort(self, group: ArchiveSample, member: tarfile.TarInfo, suffix: str, file: Any) -> None:
+        """Add a member to its sample."""
+        if suffix in IMAGE_SUFFIXES:
             if group.picture is not None:
                 group.fault = "there are several pictures of this name"
             group.picture = group.picture or member
-        elif suffix in UNREAD:
+        elif suffix in UNSUPPORTED_SUFFIXES:
             group.unread.append(member)
         elif suffix in (".txt", ".json"):
             try:
@@ -110,51 +116,62 @@ class WebDataset(Held):
         data = file.read(member.size)
         file.seek(place)
         if suffix == ".txt":
-            return captions_in(data, member.name)
+            return parse_captions(data, member.name)
         try:
             row = json.loads(data)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{member.name} is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise DataError(f"{member.name} is no JSON object")
-        return tuple(texts(row.get(choose(self.config.caption, list(row), CAPTION, "caption", member.name))))
+        return tuple(
+            captions_of_cell(
+                row.get(
+                    choose_column(self.config.caption, list(row), CAPTION_COLUMNS, "caption", member.name)
+                )
+            )
+        )
 
-    def _entries(self, name: str, groups: dict[str, Group], rejected: Rejected) -> Iterator[Entry]:
+    def _entries(
+        self, name: str, groups: dict[str, ArchiveSample], rejected: Rejected
+    ) -> Iterator[ImageEntry]:
         for stem, group in groups.items():
             fault = group.fault
             if group.picture is None and group.unread:
                 group.picture = group.unread.pop(0)
             for member in group.unread:
-                rejected.note(f"{name}/{member.name}", "it is another picture of a name that has one")
+                rejected.warn(f"{name}/{member.name}", "it is another picture of a name that has one")
             if group.picture is None:
-                rejected.add(f"{name}/{stem}", fault or f"it has no picture ({', '.join(sorted(SUFFIXES))})")
+                rejected.add(
+                    f"{name}/{stem}", fault or f"it has no picture ({', '.join(sorted(IMAGE_SUFFIXES))})"
+                )
                 continue
             if not group.captions:
                 fault = fault or "it has no caption (.txt or .json)"
             if fault is not None:
                 rejected.add(f"{name}/{group.picture.name}", fault)
                 continue
-            yield Entry(
+            yield ImageEntry(
                 name=f"{name}/{group.picture.name}",
                 captions=tuple(group.captions),
-                holder=name,
+                container=name,
                 first=group.picture.offset_data,
                 second=group.picture.size,
             )
 
-    def read(self, entry: Entry) -> bytes:
+    def read(self, entry: ImageEntry) -> bytes:
         check_length(entry.second)
         try:
-            with (self.folder / entry.holder).open("rb") as file:
+            with (self.folder / entry.container).open("rb") as file:
                 file.seek(entry.first)
                 return file.read(entry.second)
         except OSError as error:
             raise DataError(
-                f"the archive {entry.holder} cannot be read: {error.strerror or error}"
+                f"the archive {entry.container} cannot be read: {error.strerror or error}"
             ) from error
 
 
-def split(name: str) -> tuple[str, str]:
-    """A member's name up to the first dot of its last part, and its last suffix in small letters."""
+def split_member_name(name: str) -> tuple[str, str]:
+    """Split a member's name at the first dot of its last component; return the stem and the last suffix in
+    lower case."""
     folder, slash, last = name.rpartition("/")
     return f"{folder}{slash}{last.partition('.')[0]}", Path(last).suffix.lower()

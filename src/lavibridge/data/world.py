@@ -1,4 +1,4 @@
-"""Pairs from the miniature world: scene number i is imagined, drawn and described when it is asked for.
+"""Pairs from the miniature world: scene number i is sampled, drawn and captioned on request.
 
 (seed, i) -> scene -> picture and caption          no files, no state, the same on every machine
 """
@@ -13,9 +13,9 @@ from pydantic import Field, field_validator
 
 from lavibridge.core.config import Seed, did_you_mean
 from lavibridge.data.base import Dataset, Sample
-from lavibridge.data.pictures.read import fit
+from lavibridge.data.pictures.decoding import scale_and_crop
 from lavibridge.data.pictures.rejected import Rejected
-from lavibridge.world.captions import TRAINING_MIX, Pair, sample_pair
+from lavibridge.world.captions import TRAINING_MIX, CaptionedScene, sample_captioned_scene
 from lavibridge.world.drawing import draw
 from lavibridge.world.scene import CANVAS
 
@@ -27,16 +27,17 @@ class World(Dataset):
         """Settings of `data.kind: world`."""
 
         scenes: int = Field(default=8000, ge=1)
-        """How many different scenes there are; the order of visits is shuffled anew each time round."""
+        """Number of different scenes; every epoch shuffles their order anew."""
         seed: Seed = 0
-        """Which scenes: another seed is another set."""
+        """Seed of the scenes: another seed gives another set."""
         mix: dict[str, float] | None = None
-        """Share of each category of prompts, `{one: 0.6, two: 0.4}`; by default the models' own."""
+        """Share of each category of prompts, such as `{one: 0.6, two: 0.4}`; by default that of the miniature
+        models."""
 
         @field_validator("mix")
         @classmethod
         def _is_a_mix(cls, mix: dict[str, float] | None) -> dict[str, float] | None:
-            """Categories that pairs are trained on, with shares above 0."""
+            """Accept training categories with shares above 0."""
             if mix is None:
                 return None
             for name in mix:
@@ -62,9 +63,9 @@ class World(Dataset):
         self.pair = lru_cache(maxsize=1024)(self.imagine)
         self.captions: dict[int, str] = {}
 
-    def imagine(self, index: int) -> Pair:
-        """Scene and caption number `index` of this set."""
-        pair = sample_pair(self.seed, index, mix=self.mix)
+    def imagine(self, index: int) -> CaptionedScene:
+        """Return scene and caption number `index` of this set."""
+        pair = sample_captioned_scene(self.seed, index, mix=self.mix)
         self.captions[index] = pair.caption
         return pair
 
@@ -77,7 +78,7 @@ class World(Dataset):
         return Sample(name=f"scene-{index:06d}", captions=(self.captions[index],))
 
     def picture(self, index: int, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
-        return fit(Image.fromarray(draw(self.pair(index).scene)), size)
+        return scale_and_crop(Image.fromarray(draw(self.pair(index).scene)), size)
 
     def sizes(self) -> Int[np.ndarray, "picture 2"]:
         return np.full((len(self), 2), CANVAS)
@@ -86,6 +87,6 @@ class World(Dataset):
         return draw(self.pair(index).scene).tobytes()
 
     def fingerprint(self) -> str:
-        """Number, seed, and a hash over some captions, which changes when the world's own code does."""
+        """Combine number, seed and a hash of some captions, which changes with the code of the world."""
         some = "\n".join(self.sample(index).captions[0] for index in range(min(64, len(self))))
         return f"{len(self)} scenes of seed {self.seed}, {hashlib.sha256(some.encode()).hexdigest()[:16]}"

@@ -6,6 +6,8 @@ Ho and Salimans 2022, arXiv 2207.12598. In an interval of the steps alone, which
 better: Kynkäänniemi et al. 2024, arXiv 2404.07724.
 """
 
+from dataclasses import dataclass
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,17 +27,23 @@ def guide(
     return unconditional + scale * (conditional - unconditional)
 
 
-def check_interval(interval: Interval) -> None:
-    """RecipeError where start and stop are no part of the steps."""
-    start, stop = interval
-    if not 0 <= start < stop <= 1:
-        raise RecipeError(
-            "guidance_interval is start and stop as shares of the steps, 0 <= start < stop <= 1, found "
-            f"{start} and {stop}; for no guidance at all, set guidance to 1"
-        )
+@dataclass(frozen=True, kw_only=True)
+class Guidance:
+    """The scale of classifier-free guidance, and the steps that it acts in."""
 
+    scale: float
+    """1 is no guidance: the prompt alone."""
+    interval: Interval = EVERYWHERE
 
-def is_guided(step: int, steps: int, scale: float, interval: Interval) -> bool:
-    """Whether the step with this number, from 0, is guided."""
-    start, stop = interval
-    return scale != 1 and start <= step / steps < stop
+    def __post_init__(self) -> None:
+        start, stop = self.interval
+        if not 0 <= start < stop <= 1:
+            raise RecipeError(
+                "guidance_interval is start and stop as shares of the steps, 0 <= start < stop <= 1, found "
+                f"{start} and {stop}; for no guidance at all, set guidance_scale to 1"
+            )
+
+    def applies(self, step: int, steps: int) -> bool:
+        """Whether the step with this number, from 0, is guided."""
+        start, stop = self.interval
+        return self.scale != 1 and start <= step / steps < stop

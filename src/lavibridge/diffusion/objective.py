@@ -1,28 +1,22 @@
-"""The training objective: how latents are corrupted, what is to be predicted, how losses are weighted.
+"""The training objective: how latents are corrupted, and what the model should predict.
 
     xt = alpha x0 + sigma eps        snr = alpha^2 / sigma^2        (alpha, sigma: see diffusion/schedule.py)
     target    epsilon: eps      v_prediction: alpha eps - sigma x0      sample: x0      flow: eps - x0
-    weight    uniform: 1        else, on the error of x0:  min_snr: min(snr, gamma)   velocity: snr + 1
-              divided by snr, by snr + 1, by 1 or by 1 / sigma^2 for the error of the four targets
 
-`velocity` counts the error of alpha eps - sigma x0 whatever is predicted. More than `uniform` for epsilon, it
-looks at the noisiest times, where it is decided what is in the picture. A flow has alpha + sigma = 1.
+    an error of x0 is the error of the prediction divided by sqrt(snr), sqrt(snr + 1), 1 or 1 / sigma
 
-Ho et al. 2020 (epsilon), arXiv 2006.11239; Salimans and Ho 2022 (v), arXiv 2202.00512; Hang et al. 2023
-(min-SNR), arXiv 2303.09556; Lipman et al. 2022 (flow), arXiv 2210.02747.
+A flow has alpha + sigma = 1. How much each noise level counts in the loss: diffusion/weighting.
+
+Ho et al. 2020 (epsilon), arXiv 2006.11239; Salimans and Ho 2022 (v), arXiv 2202.00512; Lipman et al. 2022
+(flow), arXiv 2210.02747.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import ModelError, RecipeError
+from lavibridge.core.errors import ModelError
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow")
-WEIGHTINGS = ("uniform", "min_snr", "velocity")
-MOST_VELOCITY = 20.0
-"""Largest weight that `velocity` gives to an error of epsilon: reached where 5 % of the signal is left."""
 
 Shares = Float[Tensor, " batch"]
 """alpha or sigma of each sample."""
@@ -34,7 +28,7 @@ def corrupt(
     alpha: Shares,
     sigma: Shares,
 ) -> Float[Tensor, "batch channel h w"]:
-    """Noisy latents: so much signal, so much noise."""
+    """Noisy latents: alpha times the clean ones plus sigma times the noise."""
     return _wide(alpha) * x0 + _wide(sigma) * noise
 
 
@@ -76,26 +70,19 @@ def predict_x0(
             return prediction
 
 
-def weight(
-    kind: str, gamma: float, snr: Float[Tensor, " batch"], prediction_type: str
+def weight_from_x0(
+    weight: Float[Tensor, " batch"], snr: Float[Tensor, " batch"], prediction_type: str
 ) -> Float[Tensor, " batch"]:
-    """The weight of each sample's squared error."""
-    if kind not in WEIGHTINGS:
-        raise RecipeError(
-            f"there is no weighting '{kind}'{did_you_mean(kind, WEIGHTINGS)} (known: {', '.join(WEIGHTINGS)})"
-        )
-    if kind == "uniform":
-        return torch.ones_like(snr)
-    of_x0 = snr.clamp(max=gamma) if kind == "min_snr" else torch.minimum(snr + 1, MOST_VELOCITY * snr)
+    """The weight of an error of the prediction that equals ``weight`` on the error of x0 it implies."""
     match _known(prediction_type):
         case "epsilon":
-            return of_x0 / snr
+            return weight / snr
         case "v_prediction":
-            return of_x0 / (snr + 1)
+            return weight / (snr + 1)
         case "flow":
-            return of_x0 / (1 + snr.sqrt()).square()  # sigma = 1 / (1 + sqrt(snr)) where alpha + sigma = 1
+            return weight / (1 + snr.sqrt()).square()  # sigma = 1 / (1 + sqrt(snr)) where alpha + sigma = 1
         case _:
-            return of_x0
+            return weight
 
 
 def snr(alpha: Shares, sigma: Shares) -> Shares:

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lavibridge.bridge import Bridge
 from lavibridge.core.errors import DataError, RunError
 from lavibridge.core.files import sha256
 from lavibridge.core.log import JsonLog, console, progress
-from lavibridge.data.pictures.read import read_picture
+from lavibridge.data.pictures.decoding import read_picture
 from lavibridge.evaluation.base import ImageGenerator, Task
 from lavibridge.evaluation.records import Key, Record, drawn_line
 from lavibridge.generation.finite import NotDrawnError
+from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.generation.quality import EXACT
 from lavibridge.generation.sheet import save_png
 
@@ -29,7 +31,7 @@ SAME_PICTURE = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class DrawingPlan:
     """What a process has to draw."""
 
     missing: tuple[Task, ...]
@@ -41,7 +43,7 @@ class Plan:
     """One whose picture is there, if any is."""
 
 
-def plan_drawing(out: Path, tasks: Sequence[Task], records: Mapping[Key, Record]) -> Plan:
+def plan_drawing(out: Path, tasks: Sequence[Task], records: Mapping[Key, Record]) -> DrawingPlan:
     """Look which of the tasks' pictures are there, and whole."""
     recorded = [task for task in tasks if task.key in records]
     undrawn = {task.key for task in recorded if records[task.key].undrawn}
@@ -49,7 +51,7 @@ def plan_drawing(out: Path, tasks: Sequence[Task], records: Mapping[Key, Record]
         task for task in recorded if task.key not in undrawn and not _is_whole(out / records[task.key].file)
     ]
     lost = {task.key for task in damaged} | undrawn
-    return Plan(
+    return DrawingPlan(
         missing=tuple(task for task in tasks if task.key not in records),
         damaged=tuple(damaged),
         drawings={task.key: records[task.key].drawing for task in damaged},
@@ -58,7 +60,12 @@ def plan_drawing(out: Path, tasks: Sequence[Task], records: Mapping[Key, Record]
 
 
 def draw_missing(
-    bridge: ImageGenerator, plan: Plan, settings: Mapping[str, Any], out: Path, log: JsonLog, drawn_with: str
+    bridge: Bridge | ImageGenerator,
+    plan: DrawingPlan,
+    settings: Mapping[str, Any],
+    out: Path,
+    log: JsonLog,
+    drawn_with: str,
 ) -> None:
     """Draw, save and record; RunError where the bridge gives another number of pictures than asked for."""
     if plan.damaged:
@@ -103,7 +110,12 @@ def check_drawn(out: Path, record: Record) -> None:
 
 
 def check_same(
-    bridge: ImageGenerator, task: Task, record: Record, settings: Mapping[str, Any], out: Path, advice: str
+    bridge: Bridge | ImageGenerator,
+    task: Task,
+    record: Record,
+    settings: Mapping[str, Any],
+    out: Path,
+    advice: str,
 ) -> None:
     """Draw one picture again, of what says by name alone what it is: RunError where it draws otherwise."""
     before = np.asarray(read_drawn(out, record), dtype=np.float32)
@@ -115,7 +127,7 @@ def check_same(
 
 
 def _drawn(
-    bridge: ImageGenerator, tasks: Sequence[Task], settings: Mapping[str, Any]
+    bridge: Bridge | ImageGenerator, tasks: Sequence[Task], settings: Mapping[str, Any]
 ) -> tuple[Sequence[Image.Image | None], Mapping[int, str]]:
     """The tasks' pictures, and by its place why one could not be drawn."""
     try:
@@ -125,14 +137,18 @@ def _drawn(
         return error.pictures, error.reasons
 
 
-def _draw(bridge: ImageGenerator, tasks: Sequence[Task], settings: Mapping[str, Any]) -> list[Image.Image]:
-    pictures = bridge.generate(
-        [task.prompt for task in tasks],
-        seed=[task.seed for task in tasks],
-        steps=settings["steps"],
-        guidance=settings["guidance"],
-        quality=settings.get("quality", EXACT),
-    )
+def _draw(
+    bridge: Bridge | ImageGenerator, tasks: Sequence[Task], settings: Mapping[str, Any]
+) -> list[Image.Image]:
+    prompts, seeds = [task.prompt for task in tasks], [task.seed for task in tasks]
+    steps, guidance, quality = settings["steps"], settings["guidance"], settings.get("quality", EXACT)
+    if isinstance(bridge, Bridge):
+        pipe = BridgePipeline(bridge)
+        pictures: list[Image.Image] = pipe(
+            prompts, num_inference_steps=steps, guidance_scale=guidance, seed=seeds, quality=quality
+        ).images
+    else:
+        pictures = bridge.generate(prompts, seeds, steps, guidance, quality)
     if len(pictures) != len(tasks):
         raise RunError(f"{len(tasks)} pictures were asked for and {len(pictures)} drawn: nothing is left out")
     return pictures

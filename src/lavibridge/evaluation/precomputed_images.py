@@ -13,7 +13,7 @@ from PIL import Image
 
 from lavibridge.core.errors import DataError
 from lavibridge.core.identity import card_hash, file_hash
-from lavibridge.data.pictures.read import read_picture
+from lavibridge.data.pictures.decoding import read_picture
 from lavibridge.data.pictures.walk import pictures_below
 from lavibridge.evaluation.base import Task
 

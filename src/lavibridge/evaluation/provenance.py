@@ -34,7 +34,7 @@ PLACES = ("folder", "pictures")
 """Keys of an origin that hold paths, which do not identify pictures."""
 
 
-def provenance_of(bridge: ImageGenerator) -> dict[str, dict[str, str]]:
+def provenance_of(bridge: Bridge | ImageGenerator) -> dict[str, dict[str, str]]:
     """The generator by content, the library versions and the kind of device."""
     if isinstance(bridge, Bridge):
         return {"drawn_by": identity(bridge), "made_with": surroundings(bridge)}
@@ -71,7 +71,7 @@ def resolve_settings(
     raise RunError(f"{out} holds pictures drawn with {then}, not {today}: {ADVICE}")
 
 
-def holds_other_images(out: Path, bridge: ImageGenerator) -> bool:
+def holds_other_images(out: Path, bridge: Bridge | ImageGenerator) -> bool:
     """Whether a folder holds pictures of another or an unknown bridge."""
     if not any(out.glob("records*.jsonl")):
         return False

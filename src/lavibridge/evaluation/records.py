@@ -61,8 +61,7 @@ def read_records(out: Path, cards: Mapping[str, str] | None = None) -> dict[Key,
     """All records of a folder, unfinished processes included.
 
     For metrics named in `cards` (short hashes), ignores scores under other cards. Raises RunError if a file
-    is
-    damaged or has another version's format.
+    is damaged or has another version's format.
     """
     # Reads the parts first: the merging process removes them only once records.jsonl is complete.
     parts = [line for path in sorted(out.glob("records-*.jsonl")) for line in _lines(path)]

@@ -22,7 +22,7 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.errors import LaviError, RecipeError
 from lavibridge.core.files import write_json
 from lavibridge.core.identity import card_hash
-from lavibridge.core.launch import ALONE, Part
+from lavibridge.core.launch import SINGLE_PROCESS, ProcessRank
 from lavibridge.core.lock import hold, is_lock
 from lavibridge.core.log import console
 from lavibridge.evaluation.base import ImageGenerator, Task
@@ -42,11 +42,12 @@ from lavibridge.evaluation.sets.generated_set import GeneratedSet
 from lavibridge.evaluation.suite import ComponentConfig, open_metrics, open_prompts, read_suite
 from lavibridge.evaluation.summary import summarize
 from lavibridge.evaluation.tasks import make_tasks
+from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.generation.quality import EXACT, read_quality
 
 
 def evaluate(
-    bridge: ImageGenerator | Path,
+    bridge: Bridge | BridgePipeline | ImageGenerator | Path,
     suite: str,
     out: Path,
     *,
@@ -58,17 +59,17 @@ def evaluate(
     quality: str = EXACT,
     prompts: str | None = None,
     metrics: Sequence[ComponentConfig] = (),
-    part: Part = ALONE,
+    part: ProcessRank = SINGLE_PROCESS,
 ) -> dict[str, Any]:
     """Draw and score a suite; returns the content of results.json.
 
-    `bridge` is a generator, or a folder of pictures drawn elsewhere. `suite` is a shipped name or a path.
-    `categories` selects some of its categories, and `limit` caps the prompts of each. `seed` selects another
-    set of noises. `steps` and `guidance` override the suite's; a `quality` other than exact
-    (`generation/quality.py`) brings its own steps, and a bridge with distilled guidance uses none by default.
-    `prompts` is the path of the prompt files. `metrics` extend the suite's and replace those of the same
-    name. One of several processes (`part`) returns {"waiting": number of unfinished pictures} until the
-    last one is done.
+    `bridge` is a bridge, its pipeline, any other generator, or a folder of pictures drawn elsewhere. `suite`
+    is a shipped name or a path. `categories` selects some of its categories, and `limit` caps the prompts of
+    each. `seed` selects another set of noises. `steps` and `guidance` override the suite's; a `quality` other
+    than exact (`generation/quality.py`) brings its own steps, and a bridge with distilled guidance uses none
+    by default. `prompts` is the path of the prompt files. `metrics` extend the suite's and replace those of
+    the same name. One of several processes (`part`) returns {"waiting": number of unfinished pictures} until
+    the last one is done.
 
     Raises RecipeError for an unknown suite or option, DataError for an unknown category or a missing prompt
     file, ModelError for a missing model, RunError if `out` is in use or holds other settings.
@@ -86,7 +87,8 @@ def evaluate(
         drawn: dict[str, Any] = {"steps": None, "guidance": None}
         bridge = PrecomputedImages(bridge, tasks)
     else:
-        own = read_quality(quality).steps
+        bridge = bridge.bridge if isinstance(bridge, BridgePipeline) else bridge
+        own = read_quality(quality).num_inference_steps
         by_suite = plan.guidance if bridge.distilled_guidance_scale is None else 1.0
         drawn = {
             "steps": steps or (plan.steps if quality == EXACT else own),
@@ -104,14 +106,14 @@ def evaluate(
         **provenance_of(bridge),
     }
     with hold(out, part), _restore_if_refused(out, part):
-        settings = _work(bridge, tasks[part.rank :: part.of], active_metrics, settings, out, part)
+        settings = _work(bridge, tasks[part.rank :: part.world_size], active_metrics, settings, out, part)
         return _merge(tasks, active_metrics, settings, bridge.origin, out)
 
 
 @contextmanager
-def _restore_if_refused(out: Path, part: Part) -> Iterator[None]:
+def _restore_if_refused(out: Path, part: ProcessRank) -> Iterator[None]:
     """Restore an empty folder if the work is refused before its first picture."""
-    is_new = part == ALONE and all(map(is_lock, out.iterdir()))
+    is_new = part == SINGLE_PROCESS and all(map(is_lock, out.iterdir()))
     try:
         yield
     except LaviError:
@@ -133,12 +135,12 @@ def _applicable(active_metrics: Sequence[Metric], tasks: Sequence[Task]) -> list
 
 
 def _work(
-    bridge: ImageGenerator,
+    bridge: Bridge | ImageGenerator,
     tasks: list[Task],
     active_metrics: Sequence[Metric],
     settings: dict[str, Any],
     out: Path,
-    part: Part,
+    part: ProcessRank,
 ) -> dict[str, Any]:
     """Draw and score one process's part; returns the settings of the folder's pictures."""
     with _restore_if_refused(out, part):

@@ -6,8 +6,7 @@
     sign flips  p = share of random sign flips whose mean difference is at least as far from 0
 
 Pictures of one prompt are not independent, so the bootstrap resamples prompts, never pictures (Wilson 1927,
-J. Am. Stat.
-Assoc. 22; Efron 1979, Ann. Stat. 7; Fisher 1935, The Design of Experiments, section 21).
+J. Am. Stat. Assoc. 22; Efron 1979, Ann. Stat. 7; Fisher 1935, The Design of Experiments, section 21).
 """
 
 import math

@@ -1,11 +1,11 @@
-"""Pictures whose numbers are no numbers: said, with where it began, and never shown as black ones.
+"""Pictures with NaN or infinity are an error that names where it began, never black pictures.
 
-features --> latents --> picture        the first that holds NaN or infinity is named
+features --> latents --> picture        the error names the first stage that is not finite
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from PIL import Image
 from torch import Tensor
 
 from lavibridge.core.errors import LaviError
@@ -17,24 +17,22 @@ ADVICE = (
 
 
 class NotDrawnError(LaviError):
-    """Pictures could not be drawn, as their numbers are not finite."""
+    """Some pictures are not finite."""
 
-    def __init__(
-        self, prompts: Sequence[str], pictures: Sequence[Image.Image | None], reasons: Mapping[int, str]
-    ) -> None:
+    def __init__(self, prompts: Sequence[str], pictures: Sequence[Any], reasons: Mapping[int, str]) -> None:
         first = next(iter(reasons))
         super().__init__(
             f"{len(reasons)} of {len(prompts)} pictures could not be drawn, among them number {first + 1} "
             f"('{prompts[first][:60]}'): {reasons[first]}; {ADVICE}"
         )
         self.pictures = tuple(pictures)
-        """Those that could; None in the others' places."""
+        """The finite pictures, and None in the places of the others."""
         self.reasons = reasons
-        """Why not, by their places, from 0."""
+        """The reason for each of the others, by its place from 0."""
 
 
 def fault(stages: Mapping[str, Iterable[Tensor | None]]) -> str:
-    """Which of a picture's stages, in their order, is the first that is not finite; empty where all are."""
+    """The first stage, in their order, that is not finite; empty where all are."""
     for name, values in stages.items():
         if not all(value is None or bool(value.isfinite().all()) for value in values):
             return f"{name} are not finite"

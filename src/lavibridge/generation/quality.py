@@ -1,11 +1,11 @@
-"""How much work a picture is worth: `exact`, `high` or `fast`.
+"""How much work a picture gets: `exact`, `high` or `fast`.
 
     exact   every step guided, in the model's own number format
     high    as many steps, guided where it decides the picture; bfloat16 where the device gains by it
     fast    twelve steps, guided where it decides the picture; bfloat16 likewise
 
-What is asked for by name (steps, guidance_interval) goes before a quality's own. What `high` and `fast` cost
-in right pictures is measured in docs/performance.md.
+Explicit arguments (num_inference_steps, guidance_interval, sampler) override a quality's own values.
+docs/performance.md measures how many right pictures `high` and `fast` cost.
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ from lavibridge.diffusion.guidance import EVERYWHERE, Interval
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """What is done for a picture."""
+    """The settings that a quality stands for."""
 
-    steps: int = 20
+    num_inference_steps: int = 20
     sampler: str = "unipc"
     guidance_interval: Interval = EVERYWHERE
     bfloat16: bool = False
@@ -32,7 +32,9 @@ EXACT = "exact"
 QUALITIES: Mapping[str, Quality] = {
     EXACT: Quality(),
     "high": Quality(guidance_interval=(0.0, 0.5), bfloat16=True),
-    "fast": Quality(steps=12, sampler="unipc_trailing", guidance_interval=(0.0, 0.5), bfloat16=True),
+    "fast": Quality(
+        num_inference_steps=12, sampler="unipc_trailing", guidance_interval=(0.0, 0.5), bfloat16=True
+    ),
 }
 
 
@@ -47,6 +49,7 @@ def read_quality(name: str) -> Quality:
 
 
 def gains_by_bfloat16(device: torch.device) -> bool:
-    """Whether drawing is faster in bfloat16 there: on GPUs that multiply in it themselves. On CPUs
-    that do, converting the weights in every call takes most of the gain (docs/performance.md)."""
+    """Whether drawing is faster in bfloat16: on GPUs that multiply in it natively.
+
+    On CPUs that do, converting the weights in every call takes most of the gain (docs/performance.md)."""
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -20,14 +20,12 @@ DDIM: Lu et al. 2022, arXiv 2211.01095. Euler: Karras et al. 2022, arXiv 2206.00
 
 import inspect
 import warnings
-from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import diffusers
 import numpy as np
 import torch
-from jaxtyping import Float
-from PIL import Image
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from lavibridge.core.config import did_you_mean
@@ -45,12 +43,10 @@ NOISE = (
     "prediction_type",
 )
 """The settings of a diffusion model's scheduler that say how it was trained."""
-Predict = Callable[[Tensor, Tensor], Tensor]
-"""(noisy latents, timestep as a scalar tensor) -> the denoiser's prediction, guidance included."""
 
 
 class FlowEuler(diffusers.FlowMatchEulerDiscreteScheduler):
-    """Euler steps of a flow, with what `sample` asks of every sampler."""
+    """Euler steps of a flow, with what `Sampling` calls of every sampler."""
 
     init_noise_sigma = 1.0
 
@@ -67,7 +63,7 @@ class EvenFlowEuler(FlowEuler):
         super().set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps))
 
 
-def check_steps(steps: int, times: int, name: str = "steps") -> None:
+def check_steps(steps: int, times: int, name: str = "num_inference_steps") -> None:
     """RecipeError where there are no steps, or more than the ``times`` that a model was trained at."""
     if not 1 <= steps <= times:
         raise RecipeError(
@@ -126,47 +122,43 @@ def _of_flow(scheduler: Any, sampler: str, shift: float) -> Any:
     )
 
 
-def initial_noise(shape: tuple[int, int, int], seeds: Sequence[int]) -> Float[Tensor, "batch channel h w"]:
-    """Noise for each seed, made on the CPU so that it is the same on every device."""
-    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+class Sampling:
+    """Latents on their way from noise under one sampler, which nobody else may use meanwhile.
 
-
-def sample(
-    predict: Predict,
-    scheduler: Any,
-    noise: Float[Tensor, "batch channel h w"],
-    steps: int,
-    on_step: Callable[[], None] | None = None,
-) -> Float[Tensor, "batch channel h w"]:
-    """Latents after ``steps`` steps from ``noise``; ``on_step`` is called after each.
-
-    A sampler keeps the history of one batch, so it is set anew here and must not be shared between threads.
+    while not sampling.is_finished:
+        sampling.take(predict(sampling.noisy, sampling.t))
     """
-    going = sampling(scheduler, noise, steps)
-    noisy, t = next(going)
-    while True:
-        try:
-            asked = going.send(predict(noisy, t))
-        except StopIteration as end:
-            asked = None
-            latents: Tensor = end.value
-        if on_step is not None:
-            on_step()
-        if asked is None:
-            return latents
-        noisy, t = asked
 
+    def __init__(self, scheduler: Any, noise: Float[Tensor, "batch channel h w"], steps: int) -> None:
+        """Raises RecipeError where there are more steps than the model has times."""
+        _spread(scheduler, steps)
+        self.scheduler, self.steps = scheduler, steps
+        self.step = 0
+        """Steps taken so far."""
+        self.replace(noise * scheduler.init_noise_sigma)
 
-def sampling(
-    scheduler: Any, noise: Float[Tensor, "batch channel h w"], steps: int
-) -> Generator[tuple[Tensor, Tensor], Tensor, Tensor]:
-    """The same a step at a time: yields (noisy latents, t), is sent the prediction, returns the latents."""
-    _spread(scheduler, steps)
-    xt = noise * scheduler.init_noise_sigma
-    for t in scheduler.timesteps:
-        prediction = yield scheduler.scale_model_input(xt, t), t
-        xt = scheduler.step(prediction, t, xt, return_dict=False)[0]
-    return xt
+    @property
+    def is_finished(self) -> bool:
+        """Whether every step is taken."""
+        return self.step == self.steps
+
+    @property
+    def t(self) -> Num[Tensor, ""]:
+        """The time of the next step."""
+        return self.scheduler.timesteps[self.step]
+
+    def take(self, prediction: Float[Tensor, "batch channel h w"]) -> None:
+        """Take one step with what the denoiser predicts for ``noisy`` at ``t``."""
+        latents = self.scheduler.step(prediction, self.t, self.latents, return_dict=False)[0]
+        self.step += 1
+        self.replace(latents)
+
+    def replace(self, latents: Float[Tensor, "batch channel h w"]) -> None:
+        """Go on from other latents."""
+        self.latents = latents
+        if not self.is_finished:
+            self.noisy = self.scheduler.scale_model_input(latents, self.t)
+            """The latents as the denoiser takes them."""
 
 
 def _spread(scheduler: Any, steps: int) -> None:
@@ -184,10 +176,3 @@ def _spread(scheduler: Any, steps: int) -> None:
         scheduler.sigmas = torch.cat([scheduler.sigmas[:steps], scheduler.sigmas[-1:]])
         scheduler.num_inference_steps = steps
     scheduler.set_begin_index(0)  # times of many steps of a flow round alike, and are not to be looked up
-
-
-def to_images(pictures: Float[Tensor, "batch 3 height width"]) -> list[Image.Image]:
-    """RGB pictures of 8 bits from values in [-1, 1]; what lies outside is clipped."""
-    levels = ((pictures.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    arrays = levels.permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(np.ascontiguousarray(array)) for array in arrays]

@@ -9,6 +9,7 @@ The last two hold the denoiser's LoRA alone. Prompts still have to go through th
 knows its language model and connector.
 """
 
+from os import PathLike
 from pathlib import Path
 
 from lavibridge.bridge import Bridge
@@ -28,7 +29,7 @@ FORMATS = {
 }
 
 
-def export(bridge: Bridge, format: str, out: str | Path) -> Path:
+def export(bridge: Bridge, format: str, out: str | PathLike[str]) -> Path:
     """Write a bridge into the folder ``out``, which must be empty or new, and return it.
 
     Raises what ``place_for`` does, and ModelError where the bridge has nothing that the format can hold.
@@ -40,7 +41,7 @@ def export(bridge: Bridge, format: str, out: str | Path) -> Path:
     return folder
 
 
-def place_for(format: str, out: str | Path) -> Path:
+def place_for(format: str, out: str | PathLike[str]) -> Path:
     """The folder to write; raises RecipeError for an unknown format, RunError where something is there."""
     if format not in FORMATS:
         known = tuple(FORMATS)

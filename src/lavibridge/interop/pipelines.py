@@ -23,11 +23,11 @@ from lavibridge.core import registry
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError, RecipeError
-from lavibridge.generation.asked import check_weights, note_cuts
-from lavibridge.generation.draw import encode_once, gather
-from lavibridge.generation.emphasis import Weighted, read
+from lavibridge.generation.checks import check_weights, warn_about_cuts
+from lavibridge.generation.emphasis import WeightedPrompt, read
+from lavibridge.generation.encode import encode_prompts
 from lavibridge.generation.sample import make_scheduler
-from lavibridge.interop.hook import asks_at_each_step, connect, needs_hook, painter
+from lavibridge.interop.hook import connect, diffusers_model, needs_hook, runs_at_each_step
 from lavibridge.interop.packing import pack
 
 TASKS = {
@@ -48,7 +48,7 @@ def to_diffusers(bridge: Bridge, task: str = "text-to-image", controlnet: Any | 
     if task not in TASKS:
         known = tuple(TASKS)
         raise RecipeError(f"there is no task '{task}'{did_you_mean(task, known)} (tasks: {', '.join(known)})")
-    vision, pipeline = painter(bridge), pipeline_class(bridge)
+    vision, pipeline = diffusers_model(bridge), pipeline_class(bridge)
     need_whole(bridge, "make a pipeline of")
     bridge.eval()
     shape = vision.latent_shape(vision.default_size, vision.default_size)
@@ -70,9 +70,10 @@ def to_diffusers(bridge: Bridge, task: str = "text-to-image", controlnet: Any | 
             try:
                 pipe = getattr(diffusers, converted).from_pipe(pipe, **control)
             except ValueError as error:
-                asked = f"{task} pipeline{' with a ControlNet' if control else ''}"
+                requested = f"{task} pipeline{' with a ControlNet' if control else ''}"
                 raise ModelError(
-                    f"Diffusers has no {asked} beside its {pipeline.__name__}: use text-to-image without one"
+                    f"Diffusers has no {requested} beside its {pipeline.__name__}: use text-to-image "
+                    "without one"
                 ) from error
     pipe.scheduler = make_scheduler(vision.scheduler, shift=vision.flow_shift(shape))
     connect(pipe, bridge)
@@ -84,23 +85,26 @@ def prompt_inputs(
     bridge: Bridge,
     prompts: str | Sequence[str],
     negative_prompts: str | Sequence[str] = "",
-    weights: bool = False,
+    prompt_weighting: bool = False,
 ) -> dict[str, Any]:
     """Arguments of the pipeline's call: embeddings of prompts and of what to lead away from, masks, pooled.
 
-    One negative prompt does for all. With ``weights``, brackets weigh words as in `Bridge.generate`. Give
-    steps, guidance, size, images and the rest yourself. Raises ModelError where prompts differ in length and
-    the pipeline has no way to be told.
+    One negative prompt serves all prompts. ``prompt_weighting`` reads brackets as `BridgePipeline` does. You
+    give steps, guidance, size, images and the rest. Raises ModelError where prompts differ in length and the
+    pipeline takes no mask.
     """
-    wanted = [prompts] if isinstance(prompts, str) else list(prompts)
-    away = [negative_prompts] * len(wanted) if isinstance(negative_prompts, str) else list(negative_prompts)
-    if not wanted or len(away) != len(wanted):
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    negative = (
+        [negative_prompts] * len(texts) if isinstance(negative_prompts, str) else list(negative_prompts)
+    )
+    if not texts or len(negative) != len(texts):
         raise RecipeError(
-            f"give prompts, and one negative prompt or one for each: found {len(wanted)} and {len(away)}"
+            f"give prompts, and one negative prompt or one for each: found {len(texts)} and {len(negative)}"
         )
     pipeline = pipeline_class(bridge)
-    features = _features(bridge, [read(prompt, weights) for prompt in (*away, *wanted)])
-    if asks_at_each_step(bridge):
+    weighted = [read(prompt, prompt_weighting, is_negative=True) for prompt in negative]
+    features = _features(bridge, [*weighted, *(read(prompt, prompt_weighting) for prompt in texts)])
+    if runs_at_each_step(bridge):
         embeddings, width = pack(features), bridge.vision.spec.pooled
         mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
         pooled = None if width is None else embeddings.new_zeros(len(embeddings), width)
@@ -112,7 +116,7 @@ def prompt_inputs(
         elif not bridge.vision.honours_mask and not bool(mask.all()):
             raise ModelError(
                 "this pipeline takes no mask and the prompts differ in length (the negative one is counted): "
-                "set see_padding in the language model, or use bridge.generate"
+                "set see_padding in the language model, or use BridgePipeline"
             )
     taken = inspect.signature(pipeline.__call__).parameters
     # Some pipelines have "" for the negative prompt, and a plan of their own for the picture's size.
@@ -127,21 +131,21 @@ def prompt_inputs(
 
 def pipeline_class(bridge: Bridge) -> Any:
     """The pipeline that the vision model's denoiser goes into; raises ModelError where none is known."""
-    name = painter(bridge).pipeline_class
+    name = diffusers_model(bridge).pipeline_class
     if name is None:
         kind = registry.kind_of("vision", bridge.vision)
         raise ModelError(
-            f"the family '{kind}' names no Diffusers pipeline for its denoiser: use bridge.generate"
+            f"the family '{kind}' names no Diffusers pipeline for its denoiser: use BridgePipeline"
         )
     return getattr(diffusers, name)
 
 
-def _features(bridge: Bridge, prompts: Sequence[Weighted]) -> TextFeatures:
-    """The prompts' features as `Bridge.generate` has them."""
+def _features(bridge: Bridge, prompts: Sequence[WeightedPrompt]) -> TextFeatures:
+    """The prompts' features as `BridgePipeline` computes them."""
     check_weights(prompts, bridge.connector)
-    note_cuts(prompts, bridge.language)
-    rows = encode_once(prompts, len(prompts), bridge.features, bridge.language.spans)
-    return gather([rows[prompt] for prompt in prompts])
+    warn_about_cuts(prompts, bridge.language)
+    encoded = encode_prompts(bridge, prompts, len(prompts))
+    return TextFeatures.pad([encoded[prompt].features for prompt in prompts])
 
 
 def _with_own_hooks(denoiser: Any) -> Any:

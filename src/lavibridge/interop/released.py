@@ -1,13 +1,15 @@
-"""Released weights of other projects, as bridges.
+"""Released weights of other projects as bridges.
 
 import_released("lavi-bridge", "t5_unet/", language="t5-large", vision="stable-diffusion-v1-4/")
 import_released("ella", "ella-sd1.5-tsc-t5xl.safetensors", language="flan-t5-xl/", vision="sd-1.5/")
 """
 
 from collections.abc import Mapping
-from pathlib import Path
+from os import PathLike, fspath
 from types import MappingProxyType
 from typing import Any
+
+import torch
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.config import did_you_mean
@@ -24,18 +26,17 @@ FORMATS = {"lavi-bridge": import_lavi_bridge, "ella": import_ella}
 
 def import_released(
     format: str,
-    path: str | Path,
-    language: str | Mapping[str, Any],
-    vision: str | Mapping[str, Any] | VisionModel,
+    path: str | PathLike[str],
+    language: str | PathLike[str] | Mapping[str, Any],
+    vision: str | PathLike[str] | Mapping[str, Any] | VisionModel,
     connector: Mapping[str, Any] = NOTHING,
-    device: str = "auto",
+    device: str | torch.device = "auto",
 ) -> Bridge:
     """A bridge with released weights, between the two models that they were trained with.
 
-    ``language`` and ``vision`` are sources or mappings of options, as in ``Bridge.compose``. The settings of
-    the published training (tokens, padding, read-out, dropout) are set; what ``language`` and
-    ``connector`` say goes before them. Raises RecipeError for an unknown format and ModelError for files that
-    do not fit.
+    ``format`` is lavi-bridge or ella. ``language`` and ``vision`` are those of ``Bridge.compose``. Options in
+    ``language`` and ``connector`` override those of the published training (tokens, padding, read-out,
+    dropout). Raises RecipeError for an unknown format and ModelError for files that do not fit.
     """
     if format not in FORMATS:
         known = tuple(FORMATS)
@@ -46,6 +47,6 @@ def import_released(
     place = at_home(path)
     if not place.exists():
         raise ModelError(f"there is nothing at {place}: give the released folder or file")
-    options = {"source": language} if isinstance(language, str) else dict(language)
-    painter: Mapping[str, Any] | VisionModel = {"source": vision} if isinstance(vision, str) else vision
-    return FORMATS[format](place, options, painter, connector).to(pick_device(device)).eval()
+    options = dict(language) if isinstance(language, Mapping) else {"source": fspath(language)}
+    model = vision if isinstance(vision, Mapping | VisionModel) else {"source": fspath(vision)}
+    return FORMATS[format](place, options, model, connector).to(pick_device(str(device))).eval()

@@ -2,11 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
 
+from lavibridge.core.config import Changeable
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpec
 from lavibridge.core.identity import model_identity
@@ -19,14 +20,14 @@ class LanguageModel(nn.Module, ABC):
     class Config(BaseConfig):
         """Which language model, and how prompts go in."""
 
-        source: str
+        source: Changeable[str]
         """A folder, a shipped miniature's name, a hub id, or `random` (a toy of the family, offline)."""
         max_tokens: int | None = Field(default=None, ge=2)
         """Prompts are cut to so many tokens, special ones counted. None: 77, or the positions there are."""
         see_padding: bool | Literal["connector"] = False
         """Pad prompts to exactly max_tokens and mask nothing: the released U-Net weights need this. With
         `connector` the language model is masked and only what follows sees the padding, as published ELLA."""
-        revision: str | None = None
+        revision: Changeable[str | None] = None
         """Branch, tag or commit of a hub id."""
         dtype: Literal["float32", "bfloat16", "float16"] = "float32"
         """Number format of the frozen weights; LoRA weights and features are float32."""
@@ -44,6 +45,8 @@ class LanguageModel(nn.Module, ABC):
     """The limit in force: the configured one, or the default for this model."""
     spec: TextSpec
     backbone: nn.Module
+    reads_negative_prompts_differently: ClassVar[bool] = False
+    """Whether `encode_negative` differs from `encode`."""
     folded: tuple[Folded, ...] = ()
     """LoRA files that are part of the frozen weights (`read_lora_file`)."""
 
@@ -59,6 +62,10 @@ class LanguageModel(nn.Module, ABC):
         Without ``see_padding`` a prompt's features do not depend on the prompts beside it. Raises ModelError
         for what the model cannot be asked.
         """
+
+    def encode_negative(self, prompts: Sequence[str], reading: Reading = LAST_LAYER) -> TextFeatures:
+        """Features of negative prompts. Most models read them as any prompt; some pipelines do not."""
+        return self.encode(prompts, reading)
 
     @abstractmethod
     def unread(self, reading: Reading) -> list[nn.Module]:

@@ -7,27 +7,30 @@ Only safetensors are read, and no code from a folder is ever run.
 
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
 import transformers
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpec
-from lavibridge.core.device import is_meta, pick_dtype
+from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
-from lavibridge.core.files import resolve_source
-from lavibridge.core.sources import RANDOM, cannot_load
+from lavibridge.core.sources import RANDOM
 from lavibridge.language.base import LanguageModel
 from lavibridge.language.parts import attention_backend
-from lavibridge.language.parts.byte_tokens import BEGIN, END, PAD, TOY_IDS, byte_tokens
-from lavibridge.language.parts.description import describe
-from lavibridge.language.parts.meta_model import outline
-from lavibridge.language.parts.tokens import PromptTokens, Tokens
-from lavibridge.language.parts.vocabulary import check_frame, check_vocabulary, pad_id
+from lavibridge.language.parts.byte_tokens import TOY_IDS
+from lavibridge.language.parts.loading import (
+    byte_tokenizer,
+    check_quantization,
+    describe,
+    load_model,
+    meta_model,
+)
+from lavibridge.language.parts.tokens import PromptTokens, TokenBatch
+from lavibridge.language.parts.vocabulary import check_frame, pad_id
 
 DEFAULT_TOKENS = 77
 """What the published U-Nets were trained with."""
@@ -63,14 +66,19 @@ class TransformersModel(LanguageModel):
     backbone: Any
     tokenizer: Any
 
-    def __init__(self, config: LanguageModel.Config) -> None:
+    def __init__(self, config: LanguageModel.Config, device: torch.device | None = None) -> None:
+        """Load the model; on the meta ``device``, build it from its config.json, with a byte tokenizer."""
         super().__init__()
         self.config = config
-        quantized = self._quantized()
+        check_quantization(config)
+        is_meta = device is not None and device.type == "meta"
+        described = (config, self.models, self._class, self.load_options)
         if config.source == RANDOM:
-            self.backbone, self.tokenizer = self._build_toy()
+            self.backbone, self.tokenizer = self._build_toy(device)
+        elif is_meta:
+            self.backbone, self.tokenizer = meta_model(*described), byte_tokenizer(self.toy_template)
         else:
-            self.backbone, self.tokenizer = self._load(quantized)
+            self.backbone, self.tokenizer = load_model(*described)
         self.backbone.requires_grad_(False).eval()
         self.recomputed: list[nn.Module] = []
         settings = self._settings()
@@ -82,11 +90,11 @@ class TransformersModel(LanguageModel):
         )
         most = settings.max_position_embeddings if self.limits_positions else sys.maxsize
         self.max_tokens = config.max_tokens or min(DEFAULT_TOKENS, most)
-        rows = sys.maxsize if is_meta() else len(self.backbone.get_input_embeddings().weight)
+        rows = sys.maxsize if is_meta else len(self.backbone.get_input_embeddings().weight)
         to_limit = bool(config.see_padding)
         pad = pad_id(self.tokenizer, self.pads, rows, to_limit, config.source)
         self.tokens = PromptTokens(self.tokenizer, pad, self.max_tokens, config.template, to_limit, rows)
-        if not is_meta():
+        if not is_meta:
             self._check_tokens()
         if self.max_tokens + len(self.tokens.before) > most:
             beside = f" and {len(self.tokens.before)} of the template" if self.tokens.before else ""
@@ -105,7 +113,7 @@ class TransformersModel(LanguageModel):
         layers = self._numbered(reading.layers)
         tokens = self.tokens(prompts)
         if reading.queries is not None:
-            return self._asked(tokens, layers, reading.queries)
+            return self._query_features(tokens, layers, reading.queries)
         device = next(self.backbone.parameters()).device
         ids, mask, kept = tokens.ids.to(device), tokens.mask.to(device), tokens.kept.to(device)
         seen = None if self.config.see_padding is True else mask.long()
@@ -114,7 +122,7 @@ class TransformersModel(LanguageModel):
             hidden=self._layers(output, layers)[:, :, kept],
             mask=torch.ones_like(real) if self.config.see_padding else real,
             pooled=self._pooled(output, ids),
-            context_free=self._alone(ids[:, kept], kept, layers) if reading.context_free else None,
+            context_free=self._context_free(ids[:, kept], kept, layers) if reading.context_free else None,
         )
 
     def enable_gradient_checkpointing(self) -> None:
@@ -136,7 +144,7 @@ class TransformersModel(LanguageModel):
         attention_backend.choose_kernel(self.backbone, kernel, self.config.source)
 
     def count_tokens(self, prompts: Sequence[str]) -> tuple[list[int], list[int]]:
-        """Tokens used and tokens cut off, for each prompt."""
+        """TokenBatch used and tokens cut off, for each prompt."""
         return self.tokens.count(prompts)
 
     def spans(self, prompt: str) -> list[tuple[int, int]]:
@@ -159,8 +167,8 @@ class TransformersModel(LanguageModel):
         """The part of the configuration that has the sizes."""
         return self.backbone.config
 
-    def _asked(
-        self, tokens: Tokens, layers: list[int], queries: Float[Tensor, "query width"]
+    def _query_features(
+        self, tokens: TokenBatch, layers: list[int], queries: Float[Tensor, "query width"]
     ) -> TextFeatures:
         """Features of vectors put right behind each prompt's real tokens."""
         if not self.takes_queries or self.config.see_padding:
@@ -181,7 +189,7 @@ class TransformersModel(LanguageModel):
         hidden = self._layers(output, layers).transpose(1, 2)[rows, places].transpose(1, 2)
         return TextFeatures(hidden=hidden, mask=torch.ones_like(places, dtype=torch.bool))
 
-    def _alone(
+    def _context_free(
         self, ids: Tensor, kept: Tensor, layers: list[int]
     ) -> Float[Tensor, "batch layer token width"]:
         """Every token's features as a sequence of one; equal tokens are computed once."""
@@ -213,50 +221,12 @@ class TransformersModel(LanguageModel):
             )
         return wanted
 
-    def _build_toy(self) -> tuple[Any, Any]:
+    def _build_toy(self, device: torch.device | None) -> tuple[Any, Any]:
         model = self._class(next(iter(self.models.values())))
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), device or nullcontext():
             torch.manual_seed(0)
             backbone = self._fresh(model)
         return backbone.to(pick_dtype(self.config.dtype)), byte_tokenizer(self.toy_template)
-
-    def _load(self, quantized: Mapping[str, Any]) -> tuple[Any, Any]:
-        source, revision = self.config.source, self.config.revision
-        description, folder = describe(source, revision)
-        name = self.models.get(str(description.get("model_type")))
-        if name is None:
-            raise ModelError(
-                f"'{source}' holds a model of type '{description.get('model_type')}', this kind reads "
-                f"{' or '.join(self.models)}: leave `kind` out, or choose the kind that fits"
-            )
-        root = resolve_source(source)
-        _quieten()
-        if is_meta():
-            made = outline(self._class(name), description, self.load_options, pick_dtype(self.config.dtype))
-            return made, byte_tokenizer(self.toy_template)
-        try:
-            backbone, report = self._class(name).from_pretrained(
-                root,
-                subfolder=folder,
-                revision=revision or "main",
-                dtype=pick_dtype(self.config.dtype),
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                **quantized,
-                **self.load_options,
-            )
-            tokens = "tokenizer" if folder else ""
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                root, subfolder=tokens, revision=revision or "main", trust_remote_code=False
-            )
-        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-            raise cannot_load("language model", source, folder, error) from error
-        check_vocabulary(tokenizer, len(backbone.get_input_embeddings().weight), source)
-        if report["missing_keys"]:
-            missing = ", ".join(sorted(report["missing_keys"])[:3])
-            raise ModelError(f"'{source}' lacks {len(report['missing_keys'])} weights, among them {missing}")
-        return backbone, tokenizer
 
     def _fresh(self, model: Any) -> Any:
         """A toy of the class with new weights."""
@@ -265,36 +235,3 @@ class TransformersModel(LanguageModel):
     def _class(self, name: str) -> Any:
         """The model's class."""
         return getattr(transformers, name)
-
-    def _quantized(self) -> dict[str, Any]:
-        """Arguments that load the frozen weights in 8 or 4 bits."""
-        bits = self.config.quantize
-        if bits is None:
-            return {}
-        if find_spec("bitsandbytes") is None:
-            raise ModelError(
-                f"language.quantize: {bits} needs bitsandbytes, which is not installed: "
-                "pip install 'lavibridge[quantize]'"
-            )
-        return {
-            "quantization_config": transformers.BitsAndBytesConfig(
-                load_in_8bit=bits == "8bit",
-                load_in_4bit=bits == "4bit",
-                bnb_4bit_quant_type="nf4",
-                bnb_4bit_compute_dtype=pick_dtype(self.config.dtype),
-            )
-        }
-
-
-def _quieten() -> None:
-    """Keep the library's loading report to itself (we check it), and its bar where nobody watches."""
-    transformers.utils.logging.set_verbosity_error()
-    if not sys.stderr.isatty():
-        transformers.utils.logging.disable_progress_bar()
-
-
-def byte_tokenizer(template: str) -> Any:
-    """A tokenizer of the 256 bytes: no files, any text; ``template`` frames it, as in ``<s> $A``."""
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=byte_tokens(template), pad_token=PAD, bos_token=BEGIN, eos_token=END
-    )

@@ -1,7 +1,7 @@
 """Two language models side by side: one goes through the connector, the other's tokens are kept beside it.
 
     prompts --source--> features --connector--> tokens --\
-    prompts --beside (untouched)--------------> tokens --[beside ; connected]--> vision model
+    prompts --passthrough (untouched)--------------> tokens --[passthrough ; connected]--> vision model
 
 As ELLA is used with CLIP (Hu et al. 2024, arXiv 2403.05135): words that a community model was taught under
 CLIP go on to work. What stands beside must be as wide as the vision model's tokens, as its own encoder is.
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from lavibridge.core import registry
@@ -22,29 +23,29 @@ from lavibridge.language.base import LanguageModel
 
 
 class Pair(LanguageModel):
-    """LoRA, limits and read-outs are those of `source`; the pooled vector is that of `beside`."""
+    """LoRA, limits and read-outs are those of `source`; the pooled vector is that of `passthrough`."""
 
     class Config(LanguageModel.Config):
         """The options of the model that goes through the connector, and the other one's."""
 
         of: str | None = None
         """Kind of `source`; found out where it is not given."""
-        beside: str | Mapping[str, Any] = RANDOM
+        passthrough: str | Mapping[str, Any] = RANDOM
         """The model beside it: a source, or a mapping of its options. It is padded in view by default, as
         pipelines read their own encoder."""
 
     config: Config
     lora_targets = ()
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, device: torch.device | None = None) -> None:
         super().__init__()
         self.config = config
-        inner = LanguageModel.Config.model_validate(config.model_dump(exclude={"of", "beside"}))
+        inner = LanguageModel.Config.model_validate(config.model_dump(exclude={"of", "passthrough"}))
         kind = config.of or (
             "llama" if config.source == RANDOM else registry.detect("language", config.source)
         )
-        self.inner: LanguageModel = registry.load("language", kind)(inner)
-        self.other = _beside(config.beside)
+        self.inner: LanguageModel = registry.load("language", kind)(inner, device)
+        self.other = _passthrough(config.passthrough, device)
         self.lora_targets = self.inner.lora_targets
         self.backbone = self.inner.backbone
         self.max_tokens = self.inner.max_tokens
@@ -96,14 +97,15 @@ class Pair(LanguageModel):
         return f"{self.inner.identity()} beside {self.other.identity()}"
 
 
-def _beside(choice: str | Mapping[str, Any]) -> LanguageModel:
+def _passthrough(choice: str | Mapping[str, Any], device: torch.device | None) -> LanguageModel:
     options = {"source": choice} if isinstance(choice, str) else dict(choice)
     source = options.get("source")
     if not isinstance(source, str):
-        raise RecipeError("language.beside.source: give a folder, a shipped model's name or a hub id")
+        raise RecipeError("language.passthrough.source: give a folder, a shipped model's name or a hub id")
     kind = options.pop("kind", None) or (
         "clip" if source == RANDOM else registry.detect("language", source, options.get("revision"))
     )
     family = registry.load("language", kind)
-    made: LanguageModel = family(validate(family.Config, {"see_padding": True, **options}, "language.beside"))
-    return made
+    config = validate(family.Config, {"see_padding": True, **options}, "language.passthrough")
+    model: LanguageModel = family(config, device)
+    return model

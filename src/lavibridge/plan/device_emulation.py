@@ -4,8 +4,7 @@
     attention  one kernel that keeps q, k, v, the output and one number per query, never the scores
 
 The lists follow `torch.autocast`, without operations that no model here uses. As in autocast, a trained
-weight is
-cast once per pass and a frozen one at every use.
+weight is cast once per pass and a frozen one at every use.
 """
 
 from typing import Any

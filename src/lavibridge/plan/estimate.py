@@ -20,10 +20,9 @@ from lavibridge.plan.metered_passes import (
     training_pass,
 )
 from lavibridge.recipes.recipe import Recipe
+from lavibridge.recipes.sections import component
+from lavibridge.recipes.training import OPTIMIZERS
 
-OPTIMIZER_STATE = {"adamw": 8.0, "adamw8bit": 2.03, "muon": 4.0}
-"""Bytes of optimiser state per trained weight: two moments (8-bit ones with a scale per 256), one under
-Muon."""
 UPDATE = 52
 """Bytes moved per trained weight: norm 4, clipping 8, AdamW 28, average 12."""
 
@@ -92,7 +91,7 @@ def estimate_costs(recipe: Recipe, bridge: Bridge, batch: int, tokens: int | Non
         memory=MemoryEstimate(
             weights=sum(part.bytes for part in every),
             gradients=gradients,
-            optimiser=int(OPTIMIZER_STATE[settings.optimizer] * trained),
+            optimiser=int(component(OPTIMIZERS, settings.optimizer).state_bytes * trained),
             average=0 if settings.ema is None else 4 * trained,
             activations=max(0, training.peak - gradients),
             encoding=encoding.peak if recipe.training.cache is None else 0,

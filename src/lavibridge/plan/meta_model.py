@@ -1,9 +1,8 @@
 """Builds a recipe's bridge on the meta device: every weight's shape and dtype, no values.
 
 Reads only configurations (for a hub id, its JSON files), so that a model of 7 billion weights needs neither
-memory
-nor a download. Accounts for quantisation afterwards, since its library needs a GPU. Ignores machine-dependent
-settings (`training.compile`, `training.attention`).
+memory nor a download. Accounts for quantisation afterwards, since its library needs a GPU. Ignores
+machine-dependent settings (`training.compile`, `training.attention`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -41,8 +40,7 @@ def build_meta_bridge(recipe: Recipe) -> Bridge:
         "language": {"quantize": None},
         "training": {"compile": None, "attention": "auto"},
     }
-    with torch.device("meta"):
-        bridge = build_bridge(with_changes(recipe, plain))
+    bridge = build_bridge(with_changes(recipe, plain), torch.device("meta"))
     bridge.to("meta")
     training_mode(bridge)
     return bridge

@@ -2,11 +2,9 @@
 
     with Meter(known) as meter:  loss.backward()        meter.work, meter.peak
 
-Counts every operation that reaches PyTorch's dispatcher, the backward pass included. Meta tensors have
-sizes but
-no values; if a program needs a value (is a mask full? which tokens are equal?), the meter answers with the
-most
-expensive case: masks are full, and nothing is equal.
+Counts every operation that reaches PyTorch's dispatcher, the backward pass included. Meta tensors have sizes
+but no values; if a program needs a value (is a mask full? which tokens are equal?), the meter answers with
+the most expensive case: masks are full, and nothing is equal.
 """
 
 import weakref

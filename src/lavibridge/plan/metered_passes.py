@@ -1,8 +1,7 @@
 """Meters real training passes on the meta device: one forward and backward pass, one encoding pass.
 
-Assumes that every caption has ``tokens`` tokens, since padding costs as much as text and the longest
-caption of a
-batch sets the length.
+Assumes that every caption has ``tokens`` tokens, since padding costs as much as text and the longest caption
+of a batch sets the length.
 """
 
 from collections.abc import Iterator
@@ -19,6 +18,8 @@ from lavibridge.core.contracts import Batch
 from lavibridge.plan.device_emulation import DeviceEmulation
 from lavibridge.plan.meter import Meter, Operation
 from lavibridge.recipes.recipe import Recipe
+from lavibridge.recipes.sections import component
+from lavibridge.recipes.training import WEIGHTING
 from lavibridge.training.cache.features import refusal
 
 
@@ -41,6 +42,7 @@ class PassCost:
 def training_pass(bridge: Bridge, recipe: Recipe, batch: int, tokens: int | None, type: str) -> PassCost:
     """Meter a forward and backward pass of ``batch`` cached latents on a device of ``type``."""
     settings = recipe.training
+    weighting = component(WEIGHTING, settings.weighting)
     latents, t = _inputs(bridge, recipe, batch)
     prompts = (_prompt(bridge, tokens),) * batch
     with Meter([]):  # reading a cache is not part of the pass
@@ -56,7 +58,7 @@ def training_pass(bridge: Bridge, recipe: Recipe, batch: int, tokens: int | None
     emulated = DeviceEmulation(type, half)
     with meter, emulated:
         with meter.during("rest of the forward pass"), _named(bridge, meter):
-            loss = bridge(sample, t, torch.empty_like(latents), settings.weighting).mean()
+            loss = bridge(sample, t, torch.empty_like(latents), weighting).mean()
         emulated.casts.clear()
         with meter.during("backward pass"):
             _backward(loss)

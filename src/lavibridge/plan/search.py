@@ -1,7 +1,7 @@
 """Searches for the fastest configuration that fits a device: batch, checkpointing and frozen formats.
 
-The pictures per step stay fixed, so a smaller batch means more passes. Memory and work
-of a pass grow linearly with the batch, so two metered batches are enough.
+The pictures per step stay fixed, so a smaller batch means more passes. Memory and work of a pass grow
+linearly with the batch, so two metered batches are enough.
 """
 
 from collections.abc import Callable, Mapping

@@ -11,7 +11,7 @@ from typing import Any
 from lavibridge.core.errors import LaviError, RunError
 from lavibridge.core.files import read_json, resolve_source
 from lavibridge.core.paths import at_home
-from lavibridge.data.mixture import Mixture, kinds_in
+from lavibridge.data.mixture import Mixture, flatten_parts
 from lavibridge.data.pictures.walk import is_hidden
 from lavibridge.recipes.read import read_yaml
 from lavibridge.recipes.recipe import Recipe, make_recipe
@@ -67,11 +67,11 @@ def read_by(recipe: Recipe) -> dict[str, Path]:
     """All that a run reads."""
     found = swallowed_by(recipe)
     for number, (_, config) in _data(recipe):
-        said = config.model_dump()
+        options = config.model_dump()
         for field in ("path", "root"):
             # A hub's id is no path, and one of that name beside it is not read.
-            if isinstance(said.get(field), Path):
-                found[f"data{number}.{field}"] = said[field]
+            if isinstance(options.get(field), Path):
+                found[f"data{number}.{field}"] = options[field]
     return found
 
 
@@ -90,8 +90,8 @@ def inputs_of(run: str | Path) -> dict[str, Path]:
         if (whole / "recipe.yaml").is_file():
             return swallowed_by(make_recipe(read_yaml(whole / "recipe.yaml")))
         if (folder / "bridge.json").is_file():
-            said = read_json(folder / "bridge.json")
-            return _models("language", said["language"]) | _models("vision", said["vision"])
+            options = read_json(folder / "bridge.json")
+            return _models("language", options["language"]) | _models("vision", options["vision"])
     except (LaviError, KeyError, TypeError, AttributeError):
         return {}
     return _models("the image model", {"source": str(run)})
@@ -111,17 +111,19 @@ def _written(recipe: Recipe) -> dict[str, Path]:
 def _data(recipe: Recipe) -> list[tuple[str, tuple[str, Any]]]:
     """Kind and settings of the data, or of each part of a mixture, with the rest of its name after `data`."""
     if isinstance(recipe.data, Mixture.Config):
-        parts = kinds_in(recipe.data.parts)
+        parts = flatten_parts(recipe.data.parts)
         return [(f".parts.{number}", part) for number, part in enumerate(parts)]
     return [("", (kind_of(recipe.data), recipe.data))]
 
 
-def _models(name: str, said: Any) -> dict[str, Path]:
-    """The folders of a section's models that are no shipped ones, by name."""
-    said = {"source": said} if isinstance(said, str) else dict(said)
-    found = {} if said.get("beside") is None else _models(f"{name}.beside", said["beside"])
+def _models(name: str, options: Any) -> dict[str, Path]:
+    """The folders of a section's models, by name, shipped ones left out."""
+    options = {"source": options} if isinstance(options, str) else dict(options)
+    found = (
+        {} if options.get("passthrough") is None else _models(f"{name}.passthrough", options["passthrough"])
+    )
     try:
-        folder = Path(resolve_source(str(said.get("source"))))
+        folder = Path(resolve_source(str(options.get("source"))))
     except LaviError:
         return found
     return {f"{name}.source": folder, **found} if folder.is_dir() else found

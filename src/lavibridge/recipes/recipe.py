@@ -12,13 +12,14 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, SerializeAsAny
+from pydantic.fields import FieldInfo
 
 from lavibridge.core import registry
-from lavibridge.core.config import Config, validate
+from lavibridge.core.config import CHANGEABLE, Changeable, Config, validate
 from lavibridge.core.errors import RecipeError
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.read import alternatives, change, find_recipe, read_yaml, shipped_recipes
-from lavibridge.recipes.sections import ROOMS, kind_of, read_section, section_type
+from lavibridge.recipes.sections import PACKAGES, kind_of, read_section, section_type
 from lavibridge.recipes.training import Lora, Preview, Training
 
 __all__ = ["Recipe", "dump_recipe", "load_recipe", "make_recipe", "shipped_recipes"]
@@ -39,13 +40,13 @@ class Recipe(Config):
     """The pictures and captions trained on."""
     training: Training
     """How long, how fast, how often."""
-    preview: Preview = Preview()
+    preview: Changeable[Preview] = Preview()
     """The sample pictures drawn while training."""
 
 
 def make_recipe(mapping: Mapping[str, Any]) -> Recipe:
     """A recipe from a mapping; RecipeError names every wrong key by its dotted path."""
-    sections = {name: read_section(name, mapping[name]) for name in ROOMS if name in mapping}
+    sections = {name: read_section(name, mapping[name]) for name in PACKAGES if name in mapping}
     recipe = validate(Recipe, {**mapping, **sections}, "")
     refuse_float16(recipe)
     return recipe
@@ -58,7 +59,7 @@ def refuse_float16(recipe: Recipe) -> None:
     bfloat16 has 1 %, and the loss was the same. What no gradient passes through may be in it.
     """
     is_learnt_through = (
-        recipe.lora.language is not None or registry.load("connectors", kind_of(recipe.connector)).asks
+        recipe.lora.language is not None or registry.load("connectors", kind_of(recipe.connector)).has_queries
     )
     for name, section, is_passed in (
         ("vision", recipe.vision, True),
@@ -76,18 +77,28 @@ def refuse_float16(recipe: Recipe) -> None:
 
 def field_type(recipe: Mapping[str, Any], path: Sequence[str]) -> Any:
     """The type of the field at a path, by the kinds that the mapping names; None where there is none."""
+    fields = _fields(recipe, path)
+    return fields[-1].annotation if len(fields) == len(path) else None
+
+
+def may_change(recipe: Recipe, key: str) -> bool:
+    """Whether the field at a dotted path may differ between the sessions of a run (`Changeable`)."""
+    return any(CHANGEABLE in field.metadata for field in _fields(recipe.model_dump(), key.split(".")))
+
+
+def _fields(recipe: Mapping[str, Any], path: Sequence[str]) -> list[FieldInfo]:
+    """The fields that a path passes through, as far as there are any."""
+    found: list[FieldInfo] = []
     model: type[BaseModel] | None = Recipe
     for depth, key in enumerate(path):
-        if depth == 1 and path[0] in ROOMS:
+        if depth == 1 and path[0] in PACKAGES:
             model = section_type(path[0], recipe.get(path[0]))
         field = model.model_fields.get(key) if model is not None else None
         if field is None:
-            return None
-        found = field.annotation
-        model = next(
-            (each for each in alternatives(found) if isinstance(each, type) and issubclass(each, BaseModel)),
-            None,
-        )
+            break
+        found.append(field)
+        types = [each for each in alternatives(field.annotation) if isinstance(each, type)]
+        model = next((each for each in types if issubclass(each, BaseModel)), None)
     return found
 
 

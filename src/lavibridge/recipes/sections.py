@@ -12,20 +12,22 @@ from importlib import import_module
 from inspect import getmembers, isabstract, isclass
 from typing import Any, Literal
 
-from pydantic import create_model
+from pydantic import BeforeValidator, create_model
 
 from lavibridge.core import registry
 from lavibridge.core.config import Config, validate
 from lavibridge.core.errors import RecipeError
+from lavibridge.core.sources import RANDOM
 
-ROOMS = {"language": "language", "vision": "vision", "connector": "connectors", "data": "data"}
-"""Section of a recipe -> room that its kinds live in."""
+PACKAGES = {"language": "language", "vision": "vision", "connector": "connectors", "data": "data"}
+"""Section of a recipe -> package that its kinds live in."""
+AUTO = "auto"
 
 
 @cache
-def section_model(room: str, kind: str) -> type[Config]:
+def section_model(package: str, kind: str) -> type[Config]:
     """The settings of a kind with `kind` beside them; the same class every time."""
-    component = registry.load(room, kind)
+    component = registry.load(package, kind)
     fixed: Any = Literal[kind]
     name = f"{component.__name__}Section"
     return create_model(name, __base__=component.Config, kind=(fixed, kind))
@@ -33,25 +35,49 @@ def section_model(room: str, kind: str) -> type[Config]:
 
 def read_section(section: str, value: Any) -> Config:
     """Validate one section; RecipeError names the key, what was found and what was likely meant."""
+    if isinstance(value, str) and section != "connector":  # `language: mini-llama`
+        value = {"source": value}
+    if section in ("language", "vision") and isinstance(value, Mapping):
+        value = {**value, "kind": _model_kind(section, value)}
+    return read_kind(PACKAGES[section], value, section)
+
+
+def read_kind(package: str, value: Any, where: str = "") -> Config:
+    """The settings of a kind of a package, from `lavi`, `{kind: lavi, ...}` or themselves.
+
+    ``where`` is the dotted place in the recipe that a RecipeError names.
+    """
+    where = where or package
     if isinstance(value, Config):
         return value
-    if isinstance(value, str):  # `connector: lavi`, `language: mini-llama`
-        value = {"kind" if section == "connector" else "source": value}
+    if isinstance(value, str):
+        value = {"kind": value}
     if not isinstance(value, Mapping):
-        raise RecipeError(f"{section}: should hold fields such as `kind:`, found {value!r}")
-    room = ROOMS[section]
-    return validate(
-        section_model(room, _kind(section, value)), {**value, "kind": _kind(section, value)}, section
-    )
+        raise RecipeError(f"{where}: should hold fields such as `kind:`, found {value!r}")
+    kind = value.get("kind", AUTO)
+    if kind == AUTO:
+        raise RecipeError(f"{where}.kind is missing (kinds: {', '.join(registry.kinds(package))})")
+    return validate(section_model(package, str(kind)), {**value, "kind": str(kind)}, where)
+
+
+def reads(package: str, where: str) -> BeforeValidator:
+    """Have a field of a configuration read as a kind of a package."""
+    return BeforeValidator(lambda value: read_kind(package, value, where))
+
+
+@cache
+def component(package: str, section: Config) -> Any:
+    """The component that a section describes, for kinds that are built from their settings alone."""
+    return registry.load(package, kind_of(section))(section)
 
 
 def section_type(section: str, value: Any) -> type[Config]:
-    """The settings that a section not yet read has: those of its kind, or what all kinds of the room have."""
-    room = ROOMS[section]
+    """The settings of a section not yet read: those of its kind, or those of all kinds of the package."""
+    package = PACKAGES[section]
     kind = value.get("kind") if isinstance(value, Mapping) else None
-    if kind in registry.kinds(room):
-        return section_model(room, str(kind))
-    base = import_module(f"lavibridge.{room}.base")
+    if kind in registry.kinds(package):
+        return section_model(package, str(kind))
+    base = import_module(f"lavibridge.{package}.base")
     contracts: Iterator[Any] = (each for _, each in getmembers(base, isclass) if isabstract(each))
     return next(
         (each.Config for each in contracts if issubclass(getattr(each, "Config", int), Config)), Config
@@ -63,13 +89,9 @@ def kind_of(section: Config) -> str:
     return str(section.model_dump()["kind"])
 
 
-def _kind(section: str, value: Mapping[str, Any]) -> str:
-    """The kind that a section names, or that its source turns out to be."""
-    room = ROOMS[section]
-    kind = value.get("kind", "auto")
-    if kind != "auto":
-        return str(kind)
-    source = value.get("source")
-    if section not in ("language", "vision") or source is None or source == "random":
-        raise RecipeError(f"{section}.kind is missing (kinds: {', '.join(registry.kinds(room))})")
-    return registry.detect(room, str(source), value.get("revision"))
+def _model_kind(section: str, value: Mapping[str, Any]) -> Any:
+    """The kind of model that a section names, or that its source turns out to be."""
+    kind, source = value.get("kind", AUTO), value.get("source")
+    if kind != AUTO or source in (None, RANDOM):
+        return kind
+    return registry.detect(PACKAGES[section], str(source), value.get("revision"))

@@ -2,8 +2,7 @@
 
 Matplotlib draws the axes in a marker colour, which `currentColor` then replaces. Text stays text, so that it
 can be searched and read aloud. The same input gives the same bytes. Series differ in dashes and hatches as
-well
-as in colour.
+well as in colour.
 """
 
 import io

@@ -119,17 +119,14 @@ def _gradients(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
 
 def _alignment(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
     description = (
-        "Before the first step: the fraction of the variance of the cross-attention outputs under the "
-        "model's own "
-        "text encoder that the connector leaves unexplained."
+        "Before the first step: the fraction of variance unexplained (fvu) of the cross-attention outputs, "
+        "compared with the vision model's own text encoder."
     )
     series = []
     for run in (run for run in runs if run.alignment):
         steps = [float(row["step"]) for row in run.alignment]
-        series.append(_line(run.name, steps, [number(row.get("missed")) for row in run.alignment]))
-    yield _lines("Alignment", description, "fraction of variance unexplained", series) | {
-        "x_label": "step of the alignment"
-    }
+        series.append(_line(run.name, steps, [number(row.get("fvu")) for row in run.alignment]))
+    yield _lines("Alignment", description, "fvu", series) | {"x_label": "step of the alignment"}
 
 
 def _span(which: str, count: int) -> str:

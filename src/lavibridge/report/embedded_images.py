@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from lavibridge.core.errors import DataError, RunError
-from lavibridge.data.pictures.read import decode, read_file
+from lavibridge.data.pictures.decoding import decode, read_file
 
 SIDE = 256
 """Pixels of the longer side of a drawn picture on the page."""

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from lavibridge.bridge import Bridge
 from lavibridge.core.files import write_atomic
 from lavibridge.core.log import progress
+from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.report.page import environment
-from lavibridge.world.captions import Pair, prompts
-from lavibridge.world.checker import Verdict, check
+from lavibridge.world.captions import CaptionedScene, prompts
+from lavibridge.world.checker import CheckResult, check
 from lavibridge.world.drawing import draw
 
 STEPS, SEED = 20, 0
@@ -46,23 +46,23 @@ def write_gallery(
     models: Sequence[str], categories: Sequence[str], count: int, guidance: float, page: Path
 ) -> Path:
     """Draw `count` prompts of each category with each model and return the page."""
-    bridges = {Path(model).name: Bridge.open(model) for model in models}
+    pipes = {Path(model).name: BridgePipeline.from_pretrained(model) for model in models}
     sections = {}
     with progress("pictures") as bar:
-        total = count * len(categories) * max(len(bridges), 1)
+        total = count * len(categories) * max(len(pipes), 1)
         task = bar.add_task("draw the gallery", total=total, status="")
         for category in categories:
             pairs = prompts(category, count)
             columns = [[_shown("the scene", draw_image(pair), pair) for pair in pairs]]
-            for name, bridge in bridges.items():
+            for name, pipe in pipes.items():
                 texts = [pair.caption for pair in pairs]
-                scale = guidance if bridge.distilled_guidance_scale is None else None
-                drawn = bridge.generate(texts, seed=SEED, steps=STEPS, guidance=scale)
+                scale = guidance if pipe.bridge.distilled_guidance_scale is None else None
+                drawn = pipe(texts, num_inference_steps=STEPS, guidance_scale=scale, seed=SEED).images
                 columns.append([_shown(name, one, pair) for one, pair in zip(drawn, pairs, strict=True)])
                 bar.advance(task, count)
             rows = zip(pairs, zip(*columns, strict=True), strict=True)
             sections[category] = [GalleryRow(caption=pair.caption, shown=shown) for pair, shown in rows]
-    write_atomic(page, render(sections, tuple(bridges), guidance))
+    write_atomic(page, render(sections, tuple(pipes), guidance))
     return page
 
 
@@ -80,12 +80,12 @@ def render(sections: dict[str, list[GalleryRow]], models: Sequence[str], guidanc
     return template.render(sections=sections, tallies=tallies, models=models, settings=settings)
 
 
-def draw_image(pair: Pair) -> Image.Image:
+def draw_image(pair: CaptionedScene) -> Image.Image:
     """The scene of a pair as a picture."""
     return Image.fromarray(draw(pair.scene))
 
 
-def _shown(by: str, picture: Image.Image, pair: Pair) -> GalleryImage:
+def _shown(by: str, picture: Image.Image, pair: CaptionedScene) -> GalleryImage:
     verdict = check(picture, pair.spec)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
@@ -93,6 +93,6 @@ def _shown(by: str, picture: Image.Image, pair: Pair) -> GalleryImage:
     return GalleryImage(source=source, by=by, right=verdict.all, reasons=_wrong(verdict))
 
 
-def _wrong(verdict: Verdict) -> tuple[str, ...]:
+def _wrong(verdict: CheckResult) -> tuple[str, ...]:
     """The reasons of the violated clauses."""
     return tuple(verdict.reasons[name] for name, kept in verdict.clauses.items() if not kept)

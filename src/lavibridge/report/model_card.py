@@ -1,8 +1,7 @@
 """Writes a model card in Markdown: what the bridge is, its training, scores, limitations and licences.
 
 Marks what the run folder does not know, above all licences, as `FILL IN` and never guesses. The licences of
-all
-parts bind a bridge. Headings follow Mitchell et al. 2019 (arXiv 1810.03993).
+all parts bind a bridge. Headings follow Mitchell et al. 2019 (arXiv 1810.03993).
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -4,8 +4,7 @@
             -> pictures -------------->
 
 The same folders give the same bytes. The page embeds pictures and charts. Both files are complete before
-either
-is written.
+either is written.
 """
 
 import json
@@ -35,8 +34,7 @@ def write_report(folders: Sequence[Path], page: Path) -> Path:
     """Read the run folders, write the page and its JSON, return the page's path.
 
     Notes on stderr and on the page what it cannot show. Raises RunError, and writes nothing, for a folder
-    that is
-    no run or a damaged file or picture.
+    that is no run or a damaged file or picture.
     """
     page = as_file(page)
     numbers = page.with_suffix(".json")

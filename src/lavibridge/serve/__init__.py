@@ -1,4 +1,4 @@
-"""Bridges as a service: `engine` draws, `web` speaks HTTP, `page` is what a browser shows.
+"""Bridges as a service: `engine` draws, `web` speaks HTTP, and a browser shows `page`.
 
 browser, OpenAI clients --HTTP--> web --jobs--> engine (one thread per device) --pictures--> web
 """

@@ -6,10 +6,8 @@
 
 A connector trained on captions alone has seen `red` and never `crimson`. It can generalise only to words with
 nearby features, so this accuracy bounds roughly what it can reach. Colours have 8 classes (chance 12.5 %),
-shapes
-6 (16.7 %). The interval is over words, since phrases of one word are not independent. Excludes the pairs of
-colour
-and shape that all training withholds.
+shapes 6 (16.7 %). The interval is over words, since phrases of one word are not independent. Excludes the
+pairs of colour and shape that all training withholds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from lavibridge.connectors.parts.read_out import Choice, read_out
+from lavibridge.connectors.parts.read_out import ReadOutChoice, read_out
 from lavibridge.core.contracts import Reading
 from lavibridge.evaluation.stats import Estimate, estimate, wilson
 from lavibridge.language.base import LanguageModel
@@ -68,7 +66,7 @@ class LayerAccuracy:
         return {"color": self.color.record(), "shape": self.shape.record(), "words": dict(self.words)}
 
 
-def measure_ceiling(language: LanguageModel, read: Choice | None = None) -> dict[str, LayerAccuracy]:
+def measure_ceiling(language: LanguageModel, read: ReadOutChoice | None = None) -> dict[str, LayerAccuracy]:
     """The accuracy of each layer (`layer 0` is the embeddings), and of `read`, the connector's read-out.
 
     `read` selects the connector's read-out before training; by default the one that suits the model.

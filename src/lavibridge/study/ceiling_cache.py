@@ -1,8 +1,7 @@
 """Computes and caches the ceilings of a study's conditions, at every layer and at the read-out.
 
-A ceiling does not depend on training, so each language model and read-out needs one. OUT/ceiling.json
-caches it by
-the content of the model's files, the options and the library versions.
+A ceiling does not depend on training, so each language model and read-out needs one. OUT/ceiling.json caches
+it by the content of the model's files, the options and the library versions.
 """
 
 import json
@@ -14,19 +13,19 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from lavibridge.bridge import choices
-from lavibridge.connectors.parts.read_out import Choice
+from lavibridge.connectors.parts.read_out import ReadOutChoice
 from lavibridge.core.errors import LaviError
 from lavibridge.core.files import read_json, write_json
 from lavibridge.core.identity import versions
 from lavibridge.core.log import console, progress
 from lavibridge.study.ceiling import measure_ceiling
 from lavibridge.study.cells import Cell
-from lavibridge.training.run_fingerprint import section_identity
+from lavibridge.training.checkpoints.run_fingerprint import section_identity
 
 CACHE = "ceiling.json"
 LIBRARIES = ("lavibridge", "torch", "transformers", "tokenizers")
 """Libraries whose versions may change a ceiling; ours also defines the phrases."""
-READ: TypeAdapter[Choice | None] = TypeAdapter(Choice | None)
+READ: TypeAdapter[ReadOutChoice | None] = TypeAdapter(ReadOutChoice | None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,8 +102,7 @@ def setting(path: str, value: Any) -> str:
 
 def _content(study: Study, condition: StudyCondition, out: Path) -> dict[str, Any]:
     """A condition's recipe as a mapping. The condition is a layer of its own, so a new kind clears what the
-    study
-    set in that section."""
+    study set in that section."""
     try:
         content = read_yaml(find_recipe(condition.recipe or study.recipe))
         content = change(content, [setting(*pair) for pair in study.set.items()])

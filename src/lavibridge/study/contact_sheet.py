@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from lavibridge.data.pictures.read import read_picture
+from lavibridge.data.pictures.decoding import read_picture
 from lavibridge.evaluation.base import Task
 from lavibridge.generation.sheet import contact_sheet, encode_png, save_png
 from lavibridge.study.cells import Cell

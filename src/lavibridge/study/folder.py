@@ -25,10 +25,10 @@ from lavibridge.recipes.read import read_yaml
 from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.study.cells import Cell
 from lavibridge.study.study import SuiteUse
-from lavibridge.training.checkpoint import is_trained
+from lavibridge.training import run
+from lavibridge.training.checkpoints.checkpoint import is_trained
+from lavibridge.training.checkpoints.run_fingerprint import section_identity
 from lavibridge.training.run import RECIPE, flat, refuse_changes
-from lavibridge.training.run_fingerprint import section_identity
-from lavibridge.training.standing import moved
 
 CELL = "cell.json"
 IGNORED_FIELDS = (
@@ -103,7 +103,7 @@ def is_measured(folder: Path, key: str, use: SuiteUse) -> bool:
 def changed_inputs(folder: Path, cell: Cell) -> list[str]:
     """The data and models that changed since a cell was finished, one sentence each."""
     if not cell.native:
-        return moved(folder, cell.recipe) if is_trained(folder, cell.recipe.training) else []
+        return run.changed_inputs(folder, cell.recipe) if is_trained(folder, cell.recipe.training) else []
     if not (folder / CELL).is_file():
         return []
     kept, now = read_json(folder / CELL).get("vision"), _vision(cell)

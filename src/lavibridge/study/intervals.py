@@ -8,9 +8,8 @@
 
 Resampling both margins of the table is the pigeonhole bootstrap (Owen 2007, Ann. Appl. Stat. 1, arXiv
 0712.1111). It draws n - 1 of n, since n draws of three seeds would show only two thirds of their variance
-(Rao,
-Wu and Yue 1992, Surv. Methodol. 18). Three seeds still give a rough interval; with one seed only prompts are
-resampled. Holm 1979, Scand. J. Stat. 6, corrects for multiple comparisons.
+(Rao, Wu and Yue 1992, Surv. Methodol. 18). Three seeds still give a rough interval; with one seed only
+prompts are resampled. Holm 1979, Scand. J. Stat. 6, corrects for multiple comparisons.
 """
 
 import math

@@ -16,7 +16,7 @@ from lavibridge.core.lock import is_lock
 from lavibridge.core.log import console
 from lavibridge.study.cells import Cell
 from lavibridge.study.folder import CELL, changed_inputs, differences
-from lavibridge.training.checkpoint import is_trained
+from lavibridge.training.checkpoints.checkpoint import is_trained
 
 
 def reuse_cells(cells: Sequence[Cell], out: Path, folders: Sequence[Path], study: str) -> None:

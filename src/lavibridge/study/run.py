@@ -9,13 +9,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from lavibridge.bridge import Bridge
 from lavibridge.core.errors import LaviError, RunError
-from lavibridge.core.launch import ALONE, Part
+from lavibridge.core.launch import SINGLE_PROCESS, ProcessRank
 from lavibridge.core.lock import hold
 from lavibridge.core.log import console
 from lavibridge.evaluation.run import evaluate
 from lavibridge.evaluation.suite import read_suite
+from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.study.cells import Cell
 from lavibridge.study.folder import (
     begin_cell,
@@ -27,7 +27,7 @@ from lavibridge.study.folder import (
     mark_measured,
 )
 from lavibridge.study.study import Study
-from lavibridge.training.checkpoint import is_trained
+from lavibridge.training.checkpoints.checkpoint import is_trained
 from lavibridge.training.run import RECIPE, refuse_changes
 from lavibridge.training.start import check_start
 from lavibridge.training.train import train
@@ -42,18 +42,17 @@ class Failure:
 
 
 def run_cells(
-    study: Study, cells: Sequence[Cell], out: Path, part: Part = ALONE, device: str = "auto"
+    study: Study, cells: Sequence[Cell], out: Path, part: ProcessRank = SINGLE_PROCESS, device: str = "auto"
 ) -> list[Failure]:
     """Run every unfinished cell; returns the failures with their reasons.
 
     One of several processes (`part`) trains together with the others and evaluates its share; all of them
-    must
-    get the same single cell, and each draws on its own `device`. Raises RunError before any work if a folder
-    holds another recipe.
+    must get the same single cell, and each draws on its own `device`. Raises RunError before any work if a
+    folder holds another recipe.
     """
-    if part.of > 1 and len(cells) != 1:
+    if part.world_size > 1 and len(cells) != 1:
         raise RunError(
-            f"several processes (WORLD_SIZE={part.of}) run one cell together, and {len(cells)} are "
+            f"several processes (WORLD_SIZE={part.world_size}) run one cell together, and {len(cells)} are "
             "selected: select one with --only CONDITION/seed-S"
         )
     for cell in cells:
@@ -70,7 +69,9 @@ def run_cells(
                 _say(f"[{number}/{len(cells)}] {cell.name}: already done")
                 continue
             _say(f"[{number}/{len(cells)}] {cell.name}")
-            with hold(out / cell.name) if part.of == 1 else nullcontext():  # parts lock what they write
+            with (
+                hold(out / cell.name) if part.world_size == 1 else nullcontext()
+            ):  # parts lock what they write
                 run_cell(study, cell, out, part, device)
         except LaviError as error:
             failures.append(Failure(cell=cell.name, reason=str(error)))
@@ -94,22 +95,22 @@ def is_outdated(study: Study, cell: Cell, out: Path) -> bool:
     return any(is_suite_outdated(out / cell.name, key, use) for key, use in study.suites.items())
 
 
-def run_cell(study: Study, cell: Cell, out: Path, part: Part, device: str) -> None:
+def run_cell(study: Study, cell: Cell, out: Path, part: ProcessRank, device: str) -> None:
     """Train the cell if needed, then evaluate the suites that are missing or out of date."""
     folder = out / cell.name
     if cell.native:
         begin_cell(folder, cell, study.name)
-        bridge = Bridge.native(cell.recipe.vision.model_dump(), device)
+        pipe = BridgePipeline.native(cell.recipe.vision.model_dump(), device=device)
     else:
         if not is_trained(folder, cell.recipe.training):
             train(cell.recipe, folder, resume=(folder / RECIPE).is_file())
         begin_cell(folder, cell, study.name)
-        bridge = Bridge.open(str(folder), device)
+        pipe = BridgePipeline.from_pretrained(folder, device=device)
     for key, use in study.suites.items():
         if is_measured(folder, key, use) and not is_suite_outdated(folder, key, use):
             continue
         found = evaluate(
-            bridge,
+            pipe,
             use.suite,
             evaluation(folder, key),
             categories=use.categories,

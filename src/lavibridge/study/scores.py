@@ -86,8 +86,7 @@ def _check_alike(key: str, measured: Mapping[tuple[str, int], SuiteResult]) -> N
 
 def scores_of(row: RowSpec, condition: str, seeds: Sequence[int], finished: Finished) -> Scores | None:
     """A row's score for each seed and prompt, with NaN for unfinished seeds; None if no seed is finished or
-    the
-    metric only scores sets of pictures."""
+    the metric only scores sets of pictures."""
     by_seed: list[dict[tuple[str, str], float]] = []
     for seed in seeds:
         measured = finished.get((condition, seed), {}).get(row.suite)

@@ -1,21 +1,19 @@
 """The parts of a session, made from a recipe in each process: bridge, state, batches, what is measured on."""
 
-import torch
-
 from lavibridge.bridge import Bridge
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of
-from lavibridge.training.batches import Batches, ReadAhead
 from lavibridge.training.build import build_bridge
 from lavibridge.training.cache.caches import open_caches
-from lavibridge.training.console import say
+from lavibridge.training.data.batches import BatchLoader, PrefetchLoader
+from lavibridge.training.distributed.processes import Processes
+from lavibridge.training.distributed.sharding import shard
 from lavibridge.training.ema import Ema
 from lavibridge.training.loop import State
-from lavibridge.training.optim import make_optimizer, published_rates
-from lavibridge.training.processes import Processes
-from lavibridge.training.sharding import shard
-from lavibridge.training.teacher import Teacher
+from lavibridge.training.objectives.teacher import Teacher
+from lavibridge.training.optim import learning_rates, make_optimizer
+from lavibridge.training.reporting.console import say
 from lavibridge.training.validation import Validator
 
 
@@ -26,13 +24,12 @@ def place_bridge(recipe: Recipe, processes: Processes) -> Bridge:
     bridge.distilled_guidance_scale = (
         teacher.guidance if teacher is not None and teacher.guidance != 1 else None
     )
+    bridge.vision.set_memory_format(processes.device, is_trained=True)
     if recipe.training.sharding is not None:
         if processes.count > 1:
             shard(bridge, processes.device, processes.count)
         else:
             say("note: training.sharding has no effect on one process; see docs/guides/scale.md for several")
-    if processes.device.type == "cpu":  # LoRA's small convolutions are slow in channels last there
-        bridge.vision.backbone.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return bridge.to(processes.device)
 
 
@@ -40,7 +37,8 @@ def make_state(recipe: Recipe, bridge: Bridge, processes: Processes) -> State:
     """Optimiser, average and the bridge as it is called, at step 0."""
     settings = recipe.training
     parts = bridge.trained_parameters()
-    rates = published_rates(kind_of(recipe.vision), settings.lr)
+    trained = [part for part, weights in parts.items() if weights]
+    rates = learning_rates(kind_of(recipe.vision), settings.lr, trained)
     weights = [parameter for part in parts.values() for parameter in part.values()]
     return State(
         bridge=bridge,
@@ -52,16 +50,16 @@ def make_state(recipe: Recipe, bridge: Bridge, processes: Processes) -> State:
         if settings.teacher is None
         else Teacher(bridge, settings.teacher.guidance, settings.precision == "bfloat16"),
         backward=processes.backward,
-        alone=processes.alone,
+        no_sync=processes.no_sync,
         any_process=processes.any,
         gather=processes.gather,
     )
 
 
-def make_batches(recipe: Recipe, bridge: Bridge, dataset: Dataset, processes: Processes) -> Batches:
+def make_batches(recipe: Recipe, bridge: Bridge, dataset: Dataset, processes: Processes) -> BatchLoader:
     """What feeds the loop: read ahead of it, or, without workers, in between the steps."""
     side = recipe.data.size or bridge.vision.default_size
-    kind = ReadAhead if recipe.training.workers else Batches
+    kind = PrefetchLoader if recipe.training.workers else BatchLoader
     caches = open_caches(bridge, dataset, recipe.training)
     place = (processes.index, processes.count)
     return kind(dataset, bridge.vision, recipe.training, (side, side), *place, caches)

@@ -1,12 +1,14 @@
 """From a recipe to the bridge that training starts from."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lavibridge.bridge import Bridge
+from lavibridge.bridge.choices import component
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe
 
@@ -16,14 +18,17 @@ FAR = 20.0
 """Conditioning so many times larger or smaller than what the vision model knows is worth a word."""
 
 
-def build_bridge(recipe: Recipe) -> Bridge:
-    """The untrained bridge, computed as asked: the same weights every time, from `training.seed`."""
+def build_bridge(recipe: Recipe, device: torch.device | None = None) -> Bridge:
+    """The untrained bridge of a recipe: the same weights every time, from `training.seed`.
+
+    On the meta ``device`` it has every shape and no values, and no weights are read.
+    """
     settings = recipe.training
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), device or nullcontext():
         torch.manual_seed(settings.seed)
         bridge = Bridge.compose(
-            language=recipe.language.model_dump(),
-            vision=recipe.vision.model_dump(),
+            language=component("language", recipe.language.model_dump(), device),
+            vision=component("vision", recipe.vision.model_dump(), device),
             connector=recipe.connector.model_dump(),
             language_lora=recipe.lora.language,
             vision_lora=recipe.lora.vision,

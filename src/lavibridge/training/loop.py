@@ -18,13 +18,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lavibridge.bridge import Bridge
-from lavibridge.recipes.training import Training
-from lavibridge.training.batches import Batches
+from lavibridge.recipes.sections import component
+from lavibridge.recipes.training import WEIGHTING, Training
+from lavibridge.training.data.batches import BatchLoader
+from lavibridge.training.data.order import mix
 from lavibridge.training.ema import Ema
 from lavibridge.training.nonfinite import Skips, check_weights, culprits
+from lavibridge.training.objectives.teacher import Teacher, with_target
 from lavibridge.training.optim import Parts, set_rates
-from lavibridge.training.order import mix
-from lavibridge.training.teacher import Teacher, taught
 
 
 @dataclass(kw_only=True)
@@ -52,7 +53,9 @@ class State:
     stop: str = ""
     """Why the loop should end after this step; empty while it should not."""
     backward: Callable[[Tensor], None] = field(default=lambda loss: loss.backward())
-    alone: Callable[[nn.Module], AbstractContextManager[object]] = field(default=lambda model: nullcontext())
+    no_sync: Callable[[nn.Module], AbstractContextManager[object]] = field(
+        default=lambda model: nullcontext()
+    )
     """A pass whose gradients are not yet shared between processes."""
     any_process: Callable[[bool], bool] = field(default=lambda value: value)
     """Whether it is so in any process: all of them must decide alike."""
@@ -76,16 +79,29 @@ class Report:
     """Of this step."""
     data_wait: float
     """Seconds of these in which the next pass was not there yet."""
-    spent: Mapping[str, float]
+    elapsed: Mapping[str, float]
     """Seconds that making this step's passes took, ahead of time or not, by what was done."""
     skipped: tuple[str, ...] = ()
     """Where the step was not taken: the samples that are to blame, or all, where only the gradient is."""
 
 
 Event = Callable[[State, Report], None]
+"""Called after each step."""
 
 
-def fit(state: State, batches: Batches, settings: Training, events: Sequence[Event]) -> None:
+@dataclass(frozen=True)
+class Every:
+    """Event: performs `action` after every `steps` steps; 0 never does."""
+
+    steps: int
+    action: Event
+
+    def __call__(self, state: State, report: Report) -> None:
+        if self.steps and state.step % self.steps == 0:
+            self.action(state, report)
+
+
+def fit(state: State, batches: BatchLoader, settings: Training, events: Sequence[Event]) -> None:
     """Take steps until there are `settings.steps`, or until an event sets `state.stop`."""
     training_mode(state.bridge)
     begun = perf_counter() - state.seconds
@@ -110,11 +126,12 @@ def training_mode(bridge: Bridge) -> None:
             module.train()
 
 
-def take_step(state: State, batches: Batches, settings: Training, clock: float) -> Report:
+def take_step(state: State, batches: BatchLoader, settings: Training, clock: float) -> Report:
     """One optimiser step, skipped when loss or gradient is not finite; NotFiniteError after too many."""
     begun = perf_counter()
     waited = 0.0
     rates = set_rates(state.optimizer, settings, state.step, clock)
+    weighting = component(WEIGHTING, settings.weighting)
     losses: list[Tensor] = []
     times: list[Tensor] = []
     for turn in range(settings.accumulate):
@@ -124,8 +141,8 @@ def take_step(state: State, batches: Batches, settings: Training, clock: float) 
         # Dropout draws from torch's global generator: seeded here, it too depends on the step alone.
         torch.manual_seed(mix(settings.seed, state.step, turn, batches.process))
         is_last = turn + 1 == settings.accumulate
-        with nullcontext() if is_last else state.alone(state.model):
-            passed = partial(state.model, taught(state.teacher, draw), draw.t, draw.noise, settings.weighting)
+        with nullcontext() if is_last else state.no_sync(state.model):
+            passed = partial(state.model, with_target(state.teacher, draw), draw.t, draw.noise, weighting)
             loss = passed()
             state.backward(loss.mean() / settings.accumulate)
         losses.append(loss.detach())
@@ -153,7 +170,7 @@ def take_step(state: State, batches: Batches, settings: Training, clock: float) 
         pictures=batches.pictures_per_step,
         seconds=perf_counter() - begun,
         data_wait=waited,
-        spent=batches.spent.take(),
+        elapsed=batches.timing.take(),
         skipped=skipped,
     )
 
@@ -173,7 +190,7 @@ def is_sound(state: State) -> bool:
     """Whether the last good pass still has a finite loss and gradient, in every process."""
     if state.proof is None:
         return True
-    with state.alone(state.model):
+    with state.no_sync(state.model):
         losses = state.proof()
         state.backward(losses.mean())
     found = [losses.detach(), *(gradient_norms(weights) for weights in state.parts.values() if weights)]

@@ -18,9 +18,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lavibridge.core.errors import NotFiniteError
-from lavibridge.training.batches import Batches
-from lavibridge.training.console import say
+from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.optim import Parts
+from lavibridge.training.reporting.console import say
 
 ON_END = 3
 """So many skipped steps, one right after the other, end a run."""
@@ -59,7 +59,7 @@ def culprits(
     losses: Float[Tensor, " sample"],
     norm: Float[Tensor, ""],
     step: int,
-    batches: Batches,
+    batches: BatchLoader,
     any_process: Callable[[bool], bool],
     gather: Callable[[Tensor], Tensor],
 ) -> tuple[str, ...]:

@@ -1,46 +1,62 @@
-"""The optimiser by name, with a group for each trained part, and rates that are a function of the step.
+"""The optimiser over the trained parts, its state by name, and its learning rates by step.
 
     warm-up   rate * (step + 1) / warmup
     then      constant: rate      cosine: rate * (1 + cos(pi * done)) / 2, done from 0 to 1
 
-With a limit in minutes, `done` follows whichever is nearer its end, the steps or the clock, so that the
-anneal is finished when training is, on a fast machine and on a slow one.
-
-Loshchilov and Hutter 2017 (AdamW), arXiv 1711.05101; Dettmers et al. 2021 (8 bits), arXiv 2110.02861; Jordan
-et al. 2024 (Muon, core/muon.py).
+With a limit in minutes, `done` follows the steps or the clock, whichever is nearer its end, so that the
+learning rate reaches 0 when training ends, on a fast machine and on a slow one.
 """
 
 import math
-from collections.abc import Mapping
-from importlib import import_module
-from importlib.util import find_spec
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lavibridge.bridge import PUBLISHED_LR
+from lavibridge.core import registry
+from lavibridge.core.config import Config
 from lavibridge.core.errors import RecipeError
-from lavibridge.core.muon import Muon
-from lavibridge.recipes.training import LearningRates, Training
+from lavibridge.optimizers.base import OptimizerFactory
+from lavibridge.recipes.recipe import Recipe
+from lavibridge.recipes.sections import component, kind_of, read_kind
+from lavibridge.recipes.training import OPTIMIZERS, LearningRates, Training
 
 NUMBER = "number"
 """Marks what is no tensor in an optimiser's state."""
+ADAMW = read_kind(OPTIMIZERS, "adamw")
 
 Parts = Mapping[str, Mapping[str, nn.Parameter]]
 
 
-def published_rates(kind: str, given: LearningRates) -> dict[str, float]:
-    """The rate of each part: the given one, else the published one for the kind of vision model."""
-    published = PUBLISHED_LR.get(kind, PUBLISHED_LR["sd"])
-    chosen = given.model_dump()
-    return {part: rate if chosen[part] is None else chosen[part] for part, rate in published.items()}
+def check_rates(recipe: Recipe) -> None:
+    """RecipeError if a part that the recipe trains has no learning rate; loads nothing."""
+    loras = {"language_lora": recipe.lora.language, "vision_lora": recipe.lora.vision}
+    trained = [part for part, lora in loras.items() if lora is not None]
+    learning_rates(kind_of(recipe.vision), recipe.training.lr, ("connector", *trained))
+
+
+def learning_rates(vision: str, configured: LearningRates, parts: Iterable[str]) -> dict[str, float]:
+    """The rate of each part: the configured one, else the published one of the vision model's family.
+
+    ``vision`` is the family's kind. Raises RecipeError if a part has neither.
+    """
+    published = registry.load("vision", vision).published_lr
+    rates = {part: getattr(configured, part) for part in parts}
+    rates = {part: published.get(part) if rate is None else rate for part, rate in rates.items()}
+    missing = [f"training.lr.{part}" for part, rate in rates.items() if rate is None]
+    if missing:
+        raise RecipeError(
+            f"{' and '.join(missing)}: no learning rate is given, and none is published for vision models of "
+            f"kind '{vision}'; give one, such as {missing[0]}=1e-4, and look at the first losses"
+        )
+    return {part: float(rate) for part, rate in rates.items()}
 
 
 def make_optimizer(
-    parts: Parts, rates: Mapping[str, float], weight_decay: float, kind: str = "adamw"
+    parts: Parts, rates: Mapping[str, float], weight_decay: float, settings: Config = ADAMW
 ) -> torch.optim.Optimizer:
-    """The optimiser `training.optimizer` names, over the trained parts that are there."""
+    """The optimiser of ``settings`` with one group for each trained part; RecipeError if there is none."""
     groups: list[dict[str, Any]] = [
         {"params": list(parameters.values()), "lr": rates[part], "rate": rates[part], "part": part}
         for part, parameters in parts.items()
@@ -51,24 +67,8 @@ def make_optimizer(
             "nothing is trained: the connector has no weights and neither model has LoRA; "
             "set lora.language or lora.vision, or choose another connector"
         )
-    if kind == "adamw8bit":
-        return _eight_bits(groups, weight_decay)
-    if kind == "muon":
-        return Muon(groups, weight_decay=weight_decay)
-    devices = {parameter.device.type for group in groups for parameter in group["params"]}
-    # One kernel for hundreds of small LoRA matrices, instead of a loop over them in Python.
-    return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=devices <= {"cpu", "cuda"})
-
-
-def _eight_bits(groups: list[dict[str, Any]], weight_decay: float) -> torch.optim.Optimizer:
-    if find_spec("bitsandbytes") is None:
-        raise RecipeError(
-            "training.optimizer: adamw8bit needs bitsandbytes, which is not installed: "
-            "pip install 'lavibridge[quantize]'; or choose adamw"
-        )
-    library = import_module("bitsandbytes")
-    made: torch.optim.Optimizer = library.optim.AdamW8bit(groups, weight_decay=weight_decay)
-    return made
+    factory: OptimizerFactory = component(OPTIMIZERS, settings)
+    return factory.build(groups, weight_decay)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, parts: Parts) -> dict[str, Tensor]:
@@ -111,7 +111,7 @@ def load_optimizer_tensors(
 def set_rates(
     optimizer: torch.optim.Optimizer, settings: Training, step: int, clock: float
 ) -> dict[str, float]:
-    """Set and return each part's rate for a step; `clock` is the share of the minutes that is used up."""
+    """Set and return each part's rate for a step; ``clock`` is the elapsed share of the minutes."""
     share = scale(settings, step, clock)
     for group in optimizer.param_groups:
         group["lr"] = group["rate"] * share
@@ -120,9 +120,18 @@ def set_rates(
 
 def scale(settings: Training, step: int, clock: float = 0.0) -> float:
     """The share of the full rate at a step, counted from 0."""
-    rise = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
+    rise = warmed_up(step, settings.warmup)
     if settings.schedule == "constant":
         return rise
     by_steps = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
-    done = min(1.0, max(0.0, by_steps, clock))
-    return rise * (1 + math.cos(math.pi * done)) / 2
+    return rise * half_cosine(max(by_steps, clock))
+
+
+def warmed_up(step: int, warmup: int) -> float:
+    """A linear rise over ``warmup`` steps, to 1."""
+    return min(1.0, (step + 1) / warmup) if warmup else 1.0
+
+
+def half_cosine(done: float) -> float:
+    """A half cosine from 1, where ``done`` is 0 or less, to 0, where it is 1 or more."""
+    return (1 + math.cos(math.pi * min(1.0, max(0.0, done)))) / 2

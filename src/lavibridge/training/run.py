@@ -1,7 +1,7 @@
 """The run folder: what may be begun or gone on with, and what is noted down before the first step.
 
 recipe.yaml  environment.json  log.jsonl  rejected.jsonl  samples/  checkpoints/step-N/
-align.jsonl  align.safetensors (training/unfinished.py)  .lock (core/lock.py)
+align.jsonl  align.safetensors (objectives/alignment_progress.py)  .lock (core/lock.py)
 """
 
 import json
@@ -13,62 +13,20 @@ from typing import Any
 import torch
 
 from lavibridge.core.errors import RunError
-from lavibridge.core.files import write_atomic, write_json
+from lavibridge.core.files import read_json, write_atomic, write_json
 from lavibridge.core.identity import versions
 from lavibridge.core.lock import is_lock
+from lavibridge.data.base import open_dataset
+from lavibridge.data.pictures.rejected import Rejected
 from lavibridge.recipes.read import read_yaml
-from lavibridge.recipes.recipe import Recipe, dump_recipe, make_recipe
+from lavibridge.recipes.recipe import Recipe, dump_recipe, make_recipe, may_change
+from lavibridge.recipes.sections import kind_of
+from lavibridge.training.checkpoints.checkpoint import STATE, checkpoints
+from lavibridge.training.checkpoints.run_fingerprint import basis, differences
+from lavibridge.training.data.held_out import hold_out
 
 RECIPE = "recipe.yaml"
 STARTED = ("rejected.jsonl", "environment.json")
-FREE = (
-    "data.index",
-    "data.max_rejected",
-    "data.path",
-    "data.root",
-    "language.revision",
-    "language.source",
-    "preview",
-    "training.accumulate",
-    "training.align",
-    "training.attention",
-    "training.batch",
-    "training.cache",
-    "training.caption_dropout",
-    "training.checkpoint_every",
-    "training.checkpointing",
-    "training.clip",
-    "training.compile",
-    "training.device",
-    "training.feature_cache_gb",
-    "training.keep_checkpoints",
-    "training.latent_cache_gb",
-    "training.lr",
-    "training.max_minutes",
-    "training.max_skips",
-    "training.precision",
-    "training.preview_every",
-    "training.schedule",
-    "training.sharding",
-    "training.steps",
-    "training.times",
-    "training.times_location",
-    "training.times_scale",
-    "training.trackers",
-    "training.validation.every",
-    "training.validation.pictures",
-    "training.validation.seed",
-    "training.validation.times",
-    "training.warmup",
-    "training.weight_decay",
-    "training.weighting",
-    "training.workers",
-    "vision.revision",
-    "vision.source",
-)
-"""What may change between the sessions of a run; all else decides which weights there are and what they meet.
-Files may lie elsewhere and a step may be cut up otherwise: that it is the same data, the same models and as
-many pictures is seen from themselves (basis.py)."""
 LIBRARIES = ("lavibridge", "torch", "transformers", "diffusers", "peft", "accelerate", "numpy", "pillow")
 
 
@@ -91,8 +49,8 @@ def check_run(run: Path, recipe: Recipe, resume: bool) -> list[str]:
         for key in sorted(kept.keys() | now.keys())
         if kept.get(key) != now.get(key)
     }
-    refuse_changes(run, [text for key, text in changed.items() if not is_free(key)])
-    return [text for key, text in changed.items() if is_free(key)]
+    refuse_changes(run, [text for key, text in changed.items() if not may_change(recipe, key)])
+    return [text for key, text in changed.items() if may_change(recipe, key)]
 
 
 def refuse_changes(run: Path, changed: Sequence[str]) -> None:
@@ -105,9 +63,16 @@ def refuse_changes(run: Path, changed: Sequence[str]) -> None:
         )
 
 
-def is_free(key: str) -> bool:
-    """Whether a field of the recipe may change between sessions."""
-    return any(key == free or key.startswith(f"{free}.") for free in FREE)
+def changed_inputs(run: Path, recipe: Recipe) -> list[str]:
+    """The differences between the data and models that a finished run used and those there are now.
+
+    LaviError where the data or a model is missing.
+    """
+    kept = read_json(checkpoints(run)[-1] / STATE)["basis"]
+    dataset, _ = hold_out(
+        open_dataset(kind_of(recipe.data), recipe.data, Rejected()), recipe.training.validation
+    )
+    return differences(kept, basis(recipe, dataset, int(kept["processes"])))
 
 
 def check_empty(run: Path) -> None:

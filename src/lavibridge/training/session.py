@@ -6,15 +6,15 @@ from typing import final
 
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.batches import Batches
-from lavibridge.training.checkpoint import checkpoints, save_checkpoint
-from lavibridge.training.console import say
+from lavibridge.training.checkpoints.checkpoint import checkpoints, save_checkpoint
+from lavibridge.training.checkpoints.run_fingerprint import Basis
+from lavibridge.training.data.batches import BatchLoader
+from lavibridge.training.distributed.processes import Processes
 from lavibridge.training.loop import State, is_sound
 from lavibridge.training.nonfinite import check_weights, diverged
-from lavibridge.training.preview import draw_preview, preview_prompts
-from lavibridge.training.processes import Processes
-from lavibridge.training.run_fingerprint import Basis
-from lavibridge.training.trackers import Journal
+from lavibridge.training.reporting.console import say
+from lavibridge.training.reporting.preview import draw_preview, preview_prompts
+from lavibridge.training.reporting.trackers import Journal
 from lavibridge.training.validation import Validator
 
 
@@ -29,7 +29,7 @@ class Session:
     dataset: Dataset
     basis: Basis
     state: State
-    batches: Batches
+    batches: BatchLoader
     validator: Validator | None
     journal: Journal | None = None
     """Where records go while the loop runs, in the main process."""

@@ -7,7 +7,7 @@ from threading import current_thread, main_thread
 from types import FrameType
 
 from lavibridge.core.log import console
-from lavibridge.core.signals import ending
+from lavibridge.core.signals import termination_signals
 
 
 class Interrupted:
@@ -19,7 +19,7 @@ class Interrupted:
     def receive(self, number: int, frame: FrameType | None) -> None:
         """The handler: remember the signal, and let the next one act as usual."""
         self.by = number
-        for each in ending():
+        for each in termination_signals():
             signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
         console.print("stopping after this step and writing a checkpoint; once more to stop at once")
 
@@ -45,7 +45,7 @@ def watch() -> Iterator[Interrupted]:
     if current_thread() is not main_thread():  # only the main thread may set handlers
         yield interrupted
         return
-    before = {number: signal.signal(number, interrupted.receive) for number in ending()}
+    before = {number: signal.signal(number, interrupted.receive) for number in termination_signals()}
     try:
         yield interrupted
     finally:

@@ -11,14 +11,17 @@ from pathlib import Path
 from lavibridge.bridge import Bridge
 from lavibridge.core.device import pick_device
 from lavibridge.core.errors import RecipeError, RunError
-from lavibridge.generation.asked import asked_for
+from lavibridge.generation.checks import check_seeds, read_prompts
 from lavibridge.generation.sample import check_steps
 from lavibridge.recipes.places import check_places
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.align import check_alignable
-from lavibridge.training.native_encoder import check_own_encoder
-from lavibridge.training.sharding import check_sharding
-from lavibridge.training.trackers import check_trackers
+from lavibridge.recipes.sections import component
+from lavibridge.recipes.training import OPTIMIZERS
+from lavibridge.training.distributed.sharding import check_sharding
+from lavibridge.training.objectives.alignment import check_alignable
+from lavibridge.training.objectives.native_encoder import check_native_encoder
+from lavibridge.training.optim import check_rates
+from lavibridge.training.reporting.trackers import check_trackers
 
 
 def check_start(recipe: Recipe, out: Path | None) -> None:
@@ -26,6 +29,11 @@ def check_start(recipe: Recipe, out: Path | None) -> None:
     check_sharding(recipe)
     check_trackers(recipe.training.trackers)
     check_extras(recipe)
+    check_rates(recipe)
+    if recipe.training.align is not None:
+        check_alignable(recipe)
+    if recipe.training.teacher is not None:
+        check_native_encoder(recipe.vision, "training.teacher")
     pick_device(recipe.training.device)
     check_places(recipe, out)
     if out is not None:
@@ -34,8 +42,8 @@ def check_start(recipe: Recipe, out: Path | None) -> None:
 
 def check_extras(recipe: Recipe) -> None:
     """RecipeError where the recipe needs a package that is not installed."""
+    component(OPTIMIZERS, recipe.training.optimizer).check_installed()
     for asked, package, extra in (
-        (recipe.training.optimizer == "adamw8bit", "bitsandbytes", "quantize"),
         (recipe.language.model_dump().get("quantize") is not None, "bitsandbytes", "quantize"),
         (recipe.training.attention == "flash", "flash_attn", ""),
     ):
@@ -43,7 +51,7 @@ def check_extras(recipe: Recipe) -> None:
             how = f"pip install 'lavibridge[{extra}]'" if extra else "pip install flash-attn"
             raise RecipeError(
                 f"the recipe needs {package}, which is not installed: {how}, or leave out "
-                "training.optimizer=adamw8bit, language.quantize and training.attention=flash"
+                "language.quantize and training.attention=flash"
             )
 
 
@@ -59,13 +67,11 @@ def check_writable(out: Path) -> None:
         raise RunError(f"{place} cannot be written to: choose another --out")
 
 
-def check_bridge(recipe: Recipe, bridge: Bridge, prompts: tuple[str, ...], begins: bool) -> None:
+def check_bridge(recipe: Recipe, bridge: Bridge, prompts: tuple[str, ...]) -> None:
     """LaviError for what the recipe asks of a bridge that it cannot do, seen without a step."""
     side = recipe.data.model_dump().get("size") or bridge.vision.default_size
     bridge.vision.latent_shape(side, side)
-    if begins and recipe.training.align is not None:
-        check_alignable(bridge)
-        check_own_encoder(bridge, "training.align")
     if recipe.training.preview_every:
-        asked_for(prompts, recipe.preview.seed, 1, weights=False)
+        read_prompts(prompts)
+        check_seeds([recipe.preview.seed])
         check_steps(recipe.preview.steps, len(bridge.vision.times), "preview.steps")

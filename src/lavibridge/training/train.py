@@ -3,7 +3,6 @@
 What is wrong is found from the cheap to the dear: folder, data, models, disk, and only then the first step.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,30 +16,25 @@ from lavibridge.data.base import Dataset, open_dataset
 from lavibridge.data.pictures.rejected import Rejected, write_rejections
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of
-from lavibridge.training.alerts import Unmoved, Waiting
-from lavibridge.training.align import align
 from lavibridge.training.assemble import make_batches, make_state, make_validator, place_bridge
 from lavibridge.training.build import calibrate
-from lavibridge.training.checkpoint import checkpoints, load_checkpoint, prune, read_state
-from lavibridge.training.console import say, say_captions, say_clock, say_trained
-from lavibridge.training.disk_space import check_room
-from lavibridge.training.events import Every
-from lavibridge.training.held_out import hold_out
-from lavibridge.training.loop import Event, State, fit
-from lavibridge.training.metrics import LogSteps, ShowProgress
-from lavibridge.training.optim import published_rates
-from lavibridge.training.preview import preview_prompts
-from lavibridge.training.processes import Processes, begin_processes
+from lavibridge.training.checkpoints.checkpoint import checkpoints, load_checkpoint, prune, read_state
+from lavibridge.training.checkpoints.disk_space import check_disk_space
+from lavibridge.training.checkpoints.run_fingerprint import basis, differences
+from lavibridge.training.data.held_out import hold_out
+from lavibridge.training.distributed.processes import Processes, begin_processes
+from lavibridge.training.loop import Event, Every, State, fit
+from lavibridge.training.objectives.alignment import align
+from lavibridge.training.objectives.alignment_progress import AlignmentProgress
+from lavibridge.training.reporting.alerts import Unmoved, Waiting
+from lavibridge.training.reporting.console import say, say_captions, say_clock, say_trained
+from lavibridge.training.reporting.metrics import LogSteps, ShowProgress
+from lavibridge.training.reporting.preview import preview_prompts
+from lavibridge.training.reporting.trackers import open_journal
 from lavibridge.training.run import check_run, note_run, refuse_changes, rewind
-from lavibridge.training.run_fingerprint import basis, differences
 from lavibridge.training.session import Session
 from lavibridge.training.signals import Interrupted, watch
 from lavibridge.training.start import check_bridge, check_start
-from lavibridge.training.trackers import open_journal
-from lavibridge.training.unfinished import Unfinished
-
-ALIGNING = 0.75
-"""Share of `max_minutes` that alignment may take: it teaches more in a minute than pictures do."""
 
 
 def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
@@ -54,7 +48,7 @@ def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
     check_start(recipe, run)
     set_threads()
     with begin_processes(recipe.training) as processes, ExitStack() as held:
-        processes.by_main(lambda: held.enter_context(_held(run)))
+        processes.by_main(lambda: held.enter_context(_locked(run)))
         changed = check_run(run, recipe, resume)
         processes.wait()  # no process may find what a faster one has begun
         session = open_session(recipe, run, processes, changed)
@@ -69,7 +63,7 @@ def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
 
 
 @contextmanager
-def _held(run: Path) -> Iterator[None]:
+def _locked(run: Path) -> Iterator[None]:
     """Hold the run's folder; RunError where it cannot be written."""
     with ExitStack() as held:
         try:
@@ -91,13 +85,13 @@ def open_session(recipe: Recipe, run: Path, processes: Processes, changed: list[
     if kept is not None:
         refuse_changes(run, differences(kept["basis"], standing))
     bridge = place_bridge(recipe, processes)
-    if bridge.connector.wants_calibration and kept is None:
+    if bridge.connector.needs_calibration and kept is None:
         calibrate(bridge, dataset)
     state = make_state(recipe, bridge, processes)
     if kept is not None:
         load_checkpoint(done[-1], state, kept)
-    check_room(run, state, settings)
-    check_bridge(recipe, bridge, preview_prompts(recipe.preview, dataset), kept is None)
+    check_disk_space(run, state, settings)
+    check_bridge(recipe, bridge, preview_prompts(recipe.preview, dataset))
     batches = make_batches(recipe, bridge, dataset, processes)
     try:
         validator = make_validator(recipe, bridge, held_out, processes)
@@ -147,7 +141,7 @@ def begin_folder(
                 (run / name).unlink(missing_ok=True)
         for text in changed:
             say(f"note: {text}")
-        say_trained(trained, published_rates(kind_of(recipe.vision), settings.lr))
+        say_trained(trained, {group["part"]: group["rate"] for group in state.optimizer.param_groups})
         say_clock(settings)
     if processes.is_main or settings.sharding is not None:
         say_captions(state.bridge, dataset)
@@ -157,8 +151,7 @@ def begin_folder(
 def begin_aligned(session: Session, interrupted: Interrupted) -> None:
     """Align the connector in every process alike, and keep it as the checkpoint of step 0."""
     settings, state, processes = session.recipe.training, session.state, session.processes
-    assert settings.align is not None
-    reached = Unfinished(
+    reached = AlignmentProgress(
         run=session.run,
         basis=session.basis,
         every=settings.checkpoint_every,
@@ -166,16 +159,15 @@ def begin_aligned(session: Session, interrupted: Interrupted) -> None:
         any_process=processes.any,
         is_main=processes.is_main,
     )
-    if reached.look():
-        say(f"going on with the alignment after its step {reached.step}")
+    if reached.read():
+        say(f"alignment: continuing from step {reached.step}")
     begun = perf_counter() - reached.seconds
     if processes.is_main:
         rewind(session.run / "align.jsonl", reached.step)
     log = JsonLog(session.run / "align.jsonl") if processes.is_main else None
-    limit = math.inf if settings.max_minutes is None else settings.max_minutes * 60 * ALIGNING
     try:
-        if not align(state.bridge, session.dataset, session.batches, settings.align, log, limit, reached):
-            say(f"the alignment is kept after its step {reached.step}: --resume goes on with it")
+        if not align(state.bridge, session.dataset, session.batches, settings, log, reached):
+            say(f"alignment: step {reached.step} is saved; --resume continues from it")
             interrupted.leave()
     finally:
         if log is not None:
@@ -186,7 +178,7 @@ def begin_aligned(session: Session, interrupted: Interrupted) -> None:
         state.ema.take_over()
     state.seconds = perf_counter() - begun
     session.save()
-    reached.done()
+    reached.remove()
 
 
 def run_loop(session: Session, interrupted: Interrupted) -> None:

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from lavibridge.core.contracts import Batch
 from lavibridge.data.base import Dataset
-from lavibridge.data.pictures.read import to_unit
+from lavibridge.data.pictures.decoding import normalize_pixels
 from lavibridge.recipes.training import Training
-from lavibridge.training.held_out import place
+from lavibridge.training.data.held_out import place
+from lavibridge.training.data.order import mix
 from lavibridge.training.loop import State, training_mode
-from lavibridge.training.order import mix
 from lavibridge.vision.base import VisionModel
 
 
@@ -98,13 +98,13 @@ class Validator:
             latents=latents.to(device),
         )
         t = torch.tensor([self.steps[time] for _, time in pairs], device=device)
-        losses: Float[Tensor, " pair"] = state.model(batch, t, noise.to(device), "uniform")
+        losses: Float[Tensor, " pair"] = state.model(batch, t, noise.to(device))
         return losses
 
     def latent(self, picture: int) -> Float[Tensor, "channel h w"]:
         """The mean of a picture's latents, encoded once."""
         if picture not in self.latents:
-            pixels = torch.from_numpy(np.stack([to_unit(self.held_out.picture(picture, self.size))]))
+            pixels = torch.from_numpy(np.stack([normalize_pixels(self.held_out.picture(picture, self.size))]))
             mean, _ = self.vision.encode_moments(pixels.to(self.vision.alphas.device))
             self.latents[picture] = mean[0].cpu()
         return self.latents[picture]

@@ -5,17 +5,22 @@ latent (image's latent - shift) * scale, both from the autoencoder's own configu
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
+from lavibridge.core.config import Changeable
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import Conditioning, VisionSpec
+from lavibridge.core.errors import ModelError
 from lavibridge.core.identity import model_identity
 from lavibridge.core.layers import Folded
+from lavibridge.core.text_sides import TextSide
 
 
 class VisionModel(nn.Module, ABC):
@@ -24,9 +29,9 @@ class VisionModel(nn.Module, ABC):
     class Config(BaseConfig):
         """Which vision model. What it predicts and its noise schedule are read from its own scheduler."""
 
-        source: str
+        source: Changeable[str]
         """A folder as Diffusers saves it, a shipped miniature's name, a hub id, or `random` (a toy)."""
-        revision: str | None = None
+        revision: Changeable[str | None] = None
         """Branch, tag or commit of a hub id."""
         dtype: Literal["float32", "bfloat16", "float16"] = "float32"
         """Number format of the frozen denoiser; LoRA weights, latents and the autoencoder are float32."""
@@ -51,8 +56,10 @@ class VisionModel(nn.Module, ABC):
     """Height and width, in pixels, that the model was made for."""
     default_guidance: ClassVar[float] = 7.5
     """The guidance that its published pipeline draws with."""
-    shows_padding: ClassVar[bool] = True
-    """Whether its published pipeline lets text encoder and denoiser see the padding of prompts."""
+    published_lr: ClassVar[Mapping[str, float]] = MappingProxyType({})
+    """Learning rates of a published bridge into the family, by trained part; empty where there is none."""
+    joint_attention: ClassVar[bool] = False
+    """Whether text and image attend to each other jointly, so that there are no cross-attention layers."""
     honours_mask: ClassVar[bool] = True
     """Whether the denoiser takes a mask of the tokens. Where not, padding is cut off before it is called."""
     alphas: Float[Tensor, " step"]
@@ -66,6 +73,12 @@ class VisionModel(nn.Module, ABC):
     @abstractmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:
         """Whether this family reads the model at ``source``; looks at its configuration only."""
+
+    def text_side(self) -> TextSide:
+        """How the published pipeline reads prompts; ModelError where the family does not say."""
+        raise ModelError(
+            f"{type(self).__name__} does not say how the pipeline of '{self.config.source}' reads prompts"
+        )
 
     @abstractmethod
     def encode_moments(
@@ -105,6 +118,10 @@ class VisionModel(nn.Module, ABC):
     @abstractmethod
     def set_attention_backend(self, kernel: str) -> None:
         """Compute attention by `sdpa`, `eager` or `flash`; ModelError where the denoiser cannot."""
+
+    @abstractmethod
+    def set_memory_format(self, device: torch.device, is_trained: bool) -> None:
+        """Lay out the denoiser's weights for inference or training on ``device``."""
 
     @abstractmethod
     def reusing(self, threshold: float) -> AbstractContextManager[None]:

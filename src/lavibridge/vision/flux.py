@@ -2,7 +2,7 @@
 
     latent (channel, h, w) -> patches of 2x2 as tokens (h w / 4, 4 channel), with their row and column
 
-The `dev` model is told the guidance that it was distilled with, and is drawn with no guidance beside it.
+The `dev` model takes the guidance scale as an input, and needs no classifier-free guidance besides.
 
 Black Forest Labs 2024, no paper. It takes no mask, so padding is cut off. LoRA as in the Diffusers library's
 training scripts: the linears of attention and feed-forward, of the picture and of the text.
@@ -20,8 +20,12 @@ from torch.nn import functional
 
 from lavibridge.core.contracts import Conditioning
 from lavibridge.core.errors import ModelError
+from lavibridge.core.text_sides import TextEncoder, TextSide
 from lavibridge.vision.hf import DiffusersModel
 from lavibridge.vision.parts.toys import TOY_FLOW, TOY_WIDE_AUTOENCODER
+
+CLIP = TextEncoder()
+T5 = TextEncoder(folder="text_encoder_2", tokenizer="tokenizer_2", has_sequence_length=True)
 
 
 class Flux(DiffusersModel):
@@ -30,14 +34,16 @@ class Flux(DiffusersModel):
     class Config(DiffusersModel.Config):
         """Which FLUX model."""
 
-        told_guidance: float = Field(default=3.5, ge=0)
-        """The guidance that a distilled model is told; no second call of the denoiser comes of it."""
+        embedded_guidance_scale: float = Field(default=3.5, ge=0)
+        """Guidance scale that a guidance-distilled model takes as an input; costs no second call."""
 
     config: Config
+    text = TextSide(sequence=((T5,),), pooled=(CLIP,))
     denoiser_folder = "transformer"
     denoiser_class = "FluxTransformer2DModel"
     class_names = ("FluxTransformer2DModel",)
     default_guidance = 1.0
+    joint_attention = True
     honours_mask = False
     lora_targets = (
         "attn.to_q",
@@ -71,19 +77,19 @@ class Flux(DiffusersModel):
         self,
         noisy: Float[Tensor, "batch channel h w"],
         t: Num[Tensor, " batch"],
-        given: Conditioning,
+        conditioning: Conditioning,
     ) -> Float[Tensor, "batch channel h w"]:
         packed = functional.pixel_unshuffle(noisy, self.patch)
         rows, columns = packed.shape[2:]
-        told = noisy.new_full((len(noisy),), self.config.told_guidance)
+        guidance = noisy.new_full((len(noisy),), self.config.embedded_guidance_scale)
         output = self.backbone(
             packed.flatten(2).transpose(1, 2),
-            encoder_hidden_states=given.tokens,
-            pooled_projections=given.pooled,
+            encoder_hidden_states=conditioning.tokens,
+            pooled_projections=conditioning.pooled,
             timestep=t / self.scheduler.config.num_train_timesteps,
             img_ids=_places(rows, columns, noisy.device),
-            txt_ids=torch.zeros(given.tokens.shape[1], 3, device=noisy.device),
-            guidance=told if self.backbone.config.guidance_embeds else None,
+            txt_ids=torch.zeros(conditioning.tokens.shape[1], 3, device=noisy.device),
+            guidance=guidance if self.backbone.config.guidance_embeds else None,
             return_dict=False,
         )[0]
         return functional.pixel_shuffle(output.transpose(1, 2).unflatten(2, (rows, columns)), self.patch)

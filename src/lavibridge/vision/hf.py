@@ -9,7 +9,7 @@ read. What a model predicts, its noise schedule and all sizes are read from its 
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -22,11 +22,14 @@ from lavibridge.core.contracts import Conditioning, VisionSpec
 from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
 from lavibridge.core.sources import RANDOM, read_model_json
+from lavibridge.core.text_sides import TextSide
 from lavibridge.vision.base import VisionModel
 from lavibridge.vision.parts import attention_backend, step_cache
 from lavibridge.vision.parts.attention_processor import OpenedAttention, cross_attention_layers
-from lavibridge.vision.parts.loading import load_part, quieten
+from lavibridge.vision.parts.loading import load_part, load_scheduler, quieten
+from lavibridge.vision.parts.memory_format import reorder_norms, set_memory_format
 from lavibridge.vision.parts.padding import scores, without_padding
+from lavibridge.vision.parts.pipelines import with_defaults
 from lavibridge.vision.parts.schedules import prediction_type, sampling_shift, training_schedule
 from lavibridge.vision.parts.toys import TOY_AUTOENCODER, TOY_DIFFUSION
 
@@ -46,6 +49,8 @@ class DiffusersModel(VisionModel):
     """Class in diffusers, and its `_class_name`."""
     pipeline_class: ClassVar[str | None] = None
     """Class in diffusers of the pipeline that the denoiser goes into, where one takes our tokens."""
+    text: ClassVar[TextSide]
+    """How its pipeline reads prompts, but for lengths and instructions that are the pipeline's defaults."""
     rms: ClassVar[float | None] = None
     """Root mean square of the tokens that it was trained with, where that is known."""
     block_argument: ClassVar[str | None] = "cross_attention_kwargs"
@@ -62,7 +67,8 @@ class DiffusersModel(VisionModel):
     backbone: Any
     autoencoder: Any
 
-    def __init__(self, config: VisionModel.Config) -> None:
+    def __init__(self, config: VisionModel.Config, device: torch.device | None = None) -> None:
+        """Load the model; on the meta ``device``, build it from its configurations alone."""
         super().__init__()
         quieten()
         self.config = config
@@ -73,12 +79,12 @@ class DiffusersModel(VisionModel):
         schedule = training_schedule(self.scheduler)
         for name in ("alphas", "sigmas", "times"):
             self.register_buffer(name, getattr(schedule, name), persistent=False)
-        self.backbone, self.autoencoder = self._toy_models() if is_toy else self._load_models()
+        self.backbone, self.autoencoder = self._toy_models(device) if is_toy else self._load_models(device)
         for part in (self.backbone, self.autoencoder):
             part.requires_grad_(False)
             part.eval()
-        # Faster on some CPUs. The autoencoder keeps the plain order: its large group norms lose digits in it.
-        attention_backend.reorder_norms(self.backbone.to(memory_format=torch.channels_last))
+        reorder_norms(self.backbone)
+        self.set_memory_format(torch.device("cpu"), is_trained=False)
         self.spec = VisionSpec(
             context=self._context_width(),
             pooled=self._pooled_width(),
@@ -91,6 +97,11 @@ class DiffusersModel(VisionModel):
         self.channels = int(self.autoencoder.config.latent_channels)
         self.default_size = self._default_size()
         self.is_open = False
+
+    def text_side(self) -> TextSide:
+        """How the pipeline that model_index.json names reads prompts, by the defaults of its call."""
+        found = read_model_json(self.config.source, "model_index.json", self.config.revision) or {}
+        return with_defaults(self.text, found.get("_class_name"), self.pipeline_class)
 
     @classmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:
@@ -154,10 +165,10 @@ class DiffusersModel(VisionModel):
             raise ModelError("the denoiser's blocks are closed to connectors: call open_blocks() first")
         dtype = pick_dtype(self.config.dtype)
         pooled = None if conditioning.pooled is None else conditioning.pooled.to(dtype)
-        given = replace(conditioning, tokens=conditioning.tokens.to(dtype), pooled=pooled)
+        conditioning = replace(conditioning, tokens=conditioning.tokens.to(dtype), pooled=pooled)
         if self.honours_mask:
-            return self._call(noisy.to(dtype), t, given).float()
-        return without_padding(self._call, noisy.to(dtype), t, given).float()
+            return self._call(noisy.to(dtype), t, conditioning).float()
+        return without_padding(self._call, noisy.to(dtype), t, conditioning).float()
 
     def attend(
         self, block: str, queries: Float[Tensor, "batch query width"], conditioning: Conditioning
@@ -182,6 +193,9 @@ class DiffusersModel(VisionModel):
         plain = diffusers.models.attention_processor.AttnProcessor
         attention_backend.choose_kernel(self.backbone, kernel, plain, self.config.source)
 
+    def set_memory_format(self, device: torch.device, is_trained: bool) -> None:
+        set_memory_format(self.backbone, device, is_trained)
+
     def reusing(self, threshold: float) -> AbstractContextManager[None]:
         return step_cache.reusing(self.backbone, threshold, self.config.source)
 
@@ -202,7 +216,7 @@ class DiffusersModel(VisionModel):
         self,
         noisy: Float[Tensor, "batch channel h w"],
         t: Num[Tensor, " batch"],
-        given: Conditioning,
+        conditioning: Conditioning,
     ) -> Float[Tensor, "batch channel h w"]:
         """Call the denoiser."""
 
@@ -214,9 +228,11 @@ class DiffusersModel(VisionModel):
         """Width of the pooled vector, or None where the denoiser takes none."""
         return None
 
-    def _spoken(self, given: Conditioning) -> dict[str, Any]:
-        """What connectors say in the blocks, as an argument of the denoiser's call."""
-        return {self.block_argument: {"blocks": given.blocks}} if self.block_argument and given.blocks else {}
+    def _block_arguments(self, conditioning: Conditioning) -> dict[str, Any]:
+        """The argument of the denoiser's call that carries per-block connectors, if there is one."""
+        if not (self.block_argument and conditioning.blocks):
+            return {}
+        return {self.block_argument: {"blocks": conditioning.blocks}}
 
     def _context(self, tokens: Float[Tensor, "batch token context"]) -> Float[Tensor, "batch token _"]:
         """The conditioning tokens as the cross-attention layers get them."""
@@ -264,8 +280,8 @@ class DiffusersModel(VisionModel):
         options = dict(self.toy_scheduler)
         return getattr(diffusers, options.pop("_class_name"))(**options)
 
-    def _toy_models(self) -> tuple[Any, Any]:
-        with torch.random.fork_rng(devices=[]):
+    def _toy_models(self, device: torch.device | None) -> tuple[Any, Any]:
+        with torch.random.fork_rng(devices=[]), device or nullcontext():
             torch.manual_seed(0)
             denoiser = getattr(diffusers, self.denoiser_class)(**self.toy)
             autoencoder = getattr(diffusers, self.autoencoder_class)(**self.toy_autoencoder)
@@ -278,16 +294,12 @@ class DiffusersModel(VisionModel):
         if unread is not None:
             raise ModelError(f"'{source}' has {unread}: leave out `kind`, or name another")
         self._check(*self.settings_at(source, revision))
-        settings = read_model_json(source, "scheduler/scheduler_config.json", revision) or {}
-        found = getattr(diffusers, str(settings.get("_class_name", "")), None)
-        if found is None:
-            raise ModelError(f"'{source}' has no scheduler/scheduler_config.json naming a Diffusers class")
-        return found.from_config(settings)
+        return load_scheduler(source, revision)
 
-    def _load_models(self) -> tuple[Any, Any]:
-        source, revision = self.config.source, self.config.revision
+    def _load_models(self, device: torch.device | None) -> tuple[Any, Any]:
+        is_meta = device is not None and device.type == "meta"
         denoiser, autoencoder = (
-            load_part(getattr(diffusers, name), source, revision, folder, dtype)
+            load_part(getattr(diffusers, name), self.config, folder, dtype, is_meta)
             for name, folder, dtype in (
                 (self.denoiser_class, self.denoiser_folder, pick_dtype(self.config.dtype)),
                 (self.autoencoder_class, self.autoencoder_folder, torch.float32),

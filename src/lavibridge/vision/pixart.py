@@ -12,6 +12,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from lavibridge.core.contracts import Conditioning
+from lavibridge.core.text_sides import TextEncoder, TextSide
 from lavibridge.vision.hf import DiffusersModel
 from lavibridge.vision.parts.padding import hiding
 
@@ -20,12 +21,13 @@ class PixArt(DiffusersModel):
     """PixArtTransformer2DModel; old folders call the class Transformer2DModel."""
 
     pipeline_class = "PixArtAlphaPipeline"
+    text = TextSide(sequence=((TextEncoder(has_sequence_length=True, masks_padding=True),),), normalizes=True)
     denoiser_folder = "transformer"
     denoiser_class = "PixArtTransformer2DModel"
     class_names = ("PixArtTransformer2DModel", "Transformer2DModel")
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     default_guidance = 4.5
-    shows_padding = False
+    published_lr = {"language_lora": 5e-6, "connector": 2e-5, "vision_lora": 2e-5}  # noqa: RUF012
     toy = {  # noqa: RUF012 - a constant of the class
         "sample_size": 8,
         "num_layers": 2,
@@ -42,16 +44,16 @@ class PixArt(DiffusersModel):
         self,
         noisy: Float[Tensor, "batch channel h w"],
         t: Num[Tensor, " batch"],
-        given: Conditioning,
+        conditioning: Conditioning,
     ) -> Float[Tensor, "batch channel h w"]:
         output = self.backbone(
             noisy,
-            encoder_hidden_states=given.tokens,
+            encoder_hidden_states=conditioning.tokens,
             timestep=t,
             added_cond_kwargs=self._size_conditions(noisy),
-            encoder_attention_mask=hiding(given.mask),
+            encoder_attention_mask=hiding(conditioning.mask),
             return_dict=False,
-            **self._spoken(given),
+            **self._block_arguments(conditioning),
         )[0]
         return output[:, : noisy.shape[1]]
 

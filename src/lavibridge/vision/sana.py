@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lavibridge.core.contracts import Conditioning
 from lavibridge.core.errors import ModelError
+from lavibridge.core.text_sides import TextEncoder, TextSide
 from lavibridge.vision.hf import DiffusersModel
 from lavibridge.vision.parts.attention_processor import MaskWithBlocks
 from lavibridge.vision.parts.padding import hiding, scores
@@ -25,6 +26,7 @@ class Sana(DiffusersModel):
     """SanaTransformer2DModel with an AutoencoderDC."""
 
     pipeline_class = "SanaPipeline"
+    text = TextSide(sequence=((TextEncoder(has_sequence_length=True, masks_padding=True),),), normalizes=True)
     denoiser_folder = "transformer"
     denoiser_class = "SanaTransformer2DModel"
     class_names = ("SanaTransformer2DModel",)
@@ -69,16 +71,16 @@ class Sana(DiffusersModel):
         self,
         noisy: Float[Tensor, "batch channel h w"],
         t: Num[Tensor, " batch"],
-        given: Conditioning,
+        conditioning: Conditioning,
     ) -> Float[Tensor, "batch channel h w"]:
-        mask: Tensor | MaskWithBlocks | None = hiding(given.mask)
-        if given.blocks:
+        mask: Tensor | MaskWithBlocks | None = hiding(conditioning.mask)
+        if conditioning.blocks:
             # Its blocks hand on no other argument to their layers.
-            added = None if mask is None else scores(given.mask, noisy.dtype)
-            mask = MaskWithBlocks(mask=added, blocks=given.blocks)
+            added = None if mask is None else scores(conditioning.mask, noisy.dtype)
+            mask = MaskWithBlocks(mask=added, blocks=conditioning.blocks)
         return self.backbone(
             noisy,
-            encoder_hidden_states=given.tokens,
+            encoder_hidden_states=conditioning.tokens,
             timestep=t * self.backbone.config.timestep_scale,
             encoder_attention_mask=mask,
             return_dict=False,

@@ -5,22 +5,30 @@ library's training scripts: the attention's linears, of the picture and of the t
 the last block's text, whose answers are thrown away.
 """
 
+import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
 from lavibridge.core.contracts import Conditioning
+from lavibridge.core.text_sides import TextEncoder, TextSide
 from lavibridge.vision.hf import DiffusersModel
 from lavibridge.vision.parts.toys import TOY_FLOW, TOY_WIDE_AUTOENCODER
+
+CLIP_L = TextEncoder(layer=-2)
+CLIP_G = TextEncoder(folder="text_encoder_2", tokenizer="tokenizer_2", layer=-2)
+T5 = TextEncoder(folder="text_encoder_3", tokenizer="tokenizer_3", has_sequence_length=True)
 
 
 class StableDiffusion3(DiffusersModel):
     """SD3Transformer2DModel."""
 
     pipeline_class = "StableDiffusion3Pipeline"
+    text = TextSide(sequence=((CLIP_L, CLIP_G), (T5,)), pooled=(CLIP_L, CLIP_G), optional=(T5.folder,))
     denoiser_folder = "transformer"
     denoiser_class = "SD3Transformer2DModel"
     class_names = ("SD3Transformer2DModel",)
     default_guidance = 7.0
+    joint_attention = True
     honours_mask = False
     lora_targets: tuple[str, ...] = (
         "attn.to_q",
@@ -47,8 +55,8 @@ class StableDiffusion3(DiffusersModel):
         "pos_embed_max_size": 16,
     }
 
-    def __init__(self, config: DiffusersModel.Config) -> None:
-        super().__init__(config)
+    def __init__(self, config: DiffusersModel.Config, device: torch.device | None = None) -> None:
+        super().__init__(config, device)
         heard = range(len(self.backbone.transformer_blocks) - 1)
         queries = tuple(f"transformer_blocks.{index}.attn.add_q_proj" for index in heard)
         self.lora_targets = (*type(self).lora_targets, *queries)
@@ -57,12 +65,12 @@ class StableDiffusion3(DiffusersModel):
         self,
         noisy: Float[Tensor, "batch channel h w"],
         t: Num[Tensor, " batch"],
-        given: Conditioning,
+        conditioning: Conditioning,
     ) -> Float[Tensor, "batch channel h w"]:
         return self.backbone(
             noisy,
-            encoder_hidden_states=given.tokens,
-            pooled_projections=given.pooled,
+            encoder_hidden_states=conditioning.tokens,
+            pooled_projections=conditioning.pooled,
             timestep=t,
             return_dict=False,
         )[0]

@@ -11,8 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lavibridge.core.contracts import Conditioning
+from lavibridge.core.text_sides import TextEncoder, TextSide
 from lavibridge.vision.parts.unet import UNet
 
+CLIP_L = TextEncoder(layer=-2)
+CLIP_G = TextEncoder(folder="text_encoder_2", tokenizer="tokenizer_2", layer=-2)
 SIZES = 6
 """How many numbers it is told of sizes."""
 
@@ -21,6 +24,7 @@ class StableDiffusionXL(UNet):
     """UNet2DConditionModel with `addition_embed_type: text_time`."""
 
     pipeline_class = "StableDiffusionXLPipeline"
+    text = TextSide(sequence=((CLIP_L, CLIP_G),), pooled=(CLIP_G,))
     addition = "text_time"
     default_guidance = 5.0
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
@@ -33,11 +37,11 @@ class StableDiffusionXL(UNet):
     }
 
     def _additions(
-        self, noisy: Float[Tensor, "batch channel h w"], given: Conditioning
+        self, noisy: Float[Tensor, "batch channel h w"], conditioning: Conditioning
     ) -> dict[str, Tensor | None]:
         height, width = noisy.shape[2] * self.factor, noisy.shape[3] * self.factor
         sizes = self.alphas.new_tensor([height, width, 0, 0, height, width])
-        return {"text_embeds": given.pooled, "time_ids": sizes.expand(len(noisy), SIZES)}
+        return {"text_embeds": conditioning.pooled, "time_ids": sizes.expand(len(noisy), SIZES)}
 
     def _pooled_width(self) -> int:
         settings = self.backbone.config

@@ -1,6 +1,7 @@
-"""Says a spec in words: plain wordings for captions, other wordings for what captions never say.
+"""Writes captions of a spec: plain templates for image captions, and unseen templates for what captions never
+say.
 
-Nothing here decides what is true; the spec does. The same spec has many wordings.
+The spec alone decides what is true. Each spec has many captions.
 """
 
 from collections.abc import Callable
@@ -16,48 +17,49 @@ from lavibridge.world.words import (
     NUMBER_SYNONYMS,
     NUMBERS,
     OPENINGS,
-    PLACE_WORDINGS,
+    PLACE_TEMPLATES,
     PLURALS,
-    RELATION_WORDINGS,
+    RELATION_TEMPLATES,
     SYNONYMS,
-    UNSEEN_RELATION_WORDINGS,
+    UNSEEN_RELATION_TEMPLATES,
 )
 
-Word = Callable[[str], str]
-Wordings = dict[str, tuple[str, ...]]
+WordChoice = Callable[[str], str]
+Templates = dict[str, tuple[str, ...]]
 
 
-def say(rng: np.random.Generator, spec: Spec, category: str) -> str:
-    """A caption of the spec in the style of its category."""
+def write_caption(rng: np.random.Generator, spec: Spec, category: str) -> str:
+    """Write a caption of the spec in the style of its category."""
     if category == "unseen-words":
-        return say_unseen(rng, spec)
+        return write_unseen_caption(rng, spec)
     if category == "long":
-        return _say_long(rng, spec)
-    return pick(rng, OPENINGS).format(x=_say_content(rng, spec, _plain, RELATION_WORDINGS))
+        return _write_long(rng, spec)
+    return pick(rng, OPENINGS).format(x=_write_content(rng, spec, _plain, RELATION_TEMPLATES))
 
 
-def say_unseen(rng: np.random.Generator, spec: Spec) -> str:
-    """A caption in words that no image caption uses: every attribute by a synonym."""
-    return _say_content(rng, spec, lambda word: synonym(rng, word), UNSEEN_RELATION_WORDINGS)
+def write_unseen_caption(rng: np.random.Generator, spec: Spec) -> str:
+    """Write a caption in words that no image caption uses: every attribute becomes a synonym."""
+    return _write_content(rng, spec, lambda word: synonym(rng, word), UNSEEN_RELATION_TEMPLATES)
 
 
-def say_mixed(rng: np.random.Generator, spec: Spec) -> str:
-    """A caption that mixes plain words and synonyms freely, for the language models' own text."""
+def write_mixed_caption(rng: np.random.Generator, spec: Spec) -> str:
+    """Write a caption that mixes plain words and synonyms, for the language models' own text."""
 
     def mixed(word: str) -> str:
         return synonym(rng, word) if rng.random() < 0.5 else word
 
-    wordings = RELATION_WORDINGS if rng.random() < 0.5 else UNSEEN_RELATION_WORDINGS
-    return _say_content(rng, spec, mixed, wordings)
+    wordings = RELATION_TEMPLATES if rng.random() < 0.5 else UNSEEN_RELATION_TEMPLATES
+    return _write_content(rng, spec, mixed, wordings)
 
 
 def synonym(rng: np.random.Generator, word: str) -> str:
-    """One of the word's synonyms; the word itself when it has none."""
+    """Pick one of the word's synonyms, or return the word if it has none."""
     return pick(rng, SYNONYMS.get(word, (word,)))
 
 
-def noun_phrase(rng: np.random.Generator, group: Group, word: Word) -> str:
-    """Article or number, size, texture, colour, shape: `a small striped red circle`, `three red circles`."""
+def noun_phrase(rng: np.random.Generator, group: Group, word: WordChoice) -> str:
+    """Join article or number, size, texture, colour and shape: `a small striped red circle`, `three red
+    circles`."""
     attributes = [word(value) for value in (group.size, group.texture, group.color) if value is not None]
     shape = group.shape or "thing"
     if group.count > 1:
@@ -65,24 +67,24 @@ def noun_phrase(rng: np.random.Generator, group: Group, word: Word) -> str:
         number = NUMBERS[group.count] if plain else pick(rng, NUMBER_SYNONYMS[group.count])
         return " ".join([number, *attributes, PLURALS[shape]])
     phrase = with_article(" ".join([*attributes, word(shape)]))
-    return phrase if group.place is None else f"{phrase} {pick(rng, PLACE_WORDINGS[group.place])}"
+    return phrase if group.place is None else f"{phrase} {pick(rng, PLACE_TEMPLATES[group.place])}"
 
 
 def with_article(phrase: str) -> str:
-    """The phrase behind `a` or `an`."""
+    """Put `a` or `an` before the phrase."""
     vowel = phrase[0] in "aeiou" and not phrase.startswith("uni")
     return f"{'an' if vowel else 'a'} {phrase}"
 
 
-def relate(rng: np.random.Generator, a: str, b: str, relation: Relation, wordings: Wordings) -> str:
-    """Two phrases joined by one of the relation's wordings."""
+def join_relation(rng: np.random.Generator, a: str, b: str, relation: Relation, wordings: Templates) -> str:
+    """Join two phrases with one of the relation's templates."""
     return pick(rng, wordings[relation.name]).format(a=a, b=b)
 
 
-def _say_content(rng: np.random.Generator, spec: Spec, word: Word, wordings: Wordings) -> str:
+def _write_content(rng: np.random.Generator, spec: Spec, word: WordChoice, wordings: Templates) -> str:
     phrases = [noun_phrase(rng, group, word) for group in spec.groups]
     if spec.relation is not None:
-        phrases = [relate(rng, phrases[0], phrases[1], spec.relation, wordings), *phrases[2:]]
+        phrases = [join_relation(rng, phrases[0], phrases[1], spec.relation, wordings), *phrases[2:]]
     said = " and ".join(phrases)
     for group in spec.absent:
         without = word(group.shape) if group.shape else f"{word(group.color or '')} thing"
@@ -90,8 +92,8 @@ def _say_content(rng: np.random.Generator, spec: Spec, word: Word, wordings: Wor
     return said
 
 
-def _say_long(rng: np.random.Generator, spec: Spec) -> str:
-    """Several sentences about a spec of two groups in a direction."""
+def _write_long(rng: np.random.Generator, spec: Spec) -> str:
+    """Write several sentences about a spec of two groups in a direction."""
     assert spec.relation is not None
     first, second = (noun_phrase(rng, group, _plain) for group in spec.groups)
     sentences = [

@@ -1,17 +1,18 @@
-"""Prompts of the world: a spec, a scene that keeps it, and a caption that says it.
+"""Samples prompts of the world: a spec, a scene that satisfies it, and a caption that states it.
 
-The order is always spec -> scene -> caption, so a caption is true by construction and is never parsed. The
-categories carry T2I-CompBench's names where they ask the same question (Huang et al. 2023, arXiv 2307.06350).
+The order is always spec -> scene -> caption, so every caption is true by construction and nothing parses it.
+The categories take T2I-CompBench's names where they ask the same question (Huang et al. 2023, arXiv
+2307.06350).
 
     one            one thing with every attribute            "a small striped red circle"
-    plain          one thing, most of it left open          "a red circle"
+    plain          one thing, most attributes left open      "a red circle"
     two            two things with every attribute           "a red star and a small striped blue ring"
-    color ...      two things told by one kind of attribute  "a red circle and a blue square"
+    color ...      two things, each with one attribute kind  "a red circle and a blue square"
     spatial        a direction between two things            "a red circle to the left of a blue square"
     non-spatial    touching, inside, in front of             "a red circle inside a blue ring"
     complex        three things, a direction, attributes
     counting       two to four alike                         "three green stars"
-    negation       what is not there                         "a red circle and no square"
+    negation       what is absent                            "a red circle and no square"
     long           several sentences
     unseen-pairs   pairs of colour and shape withheld from every training
     unseen-words   synonyms and phrasings withheld from every caption (`wording="unseen"`)
@@ -23,8 +24,8 @@ from zlib import crc32
 
 import numpy as np
 
-from lavibridge.world.caption_templates import say
-from lavibridge.world.layout import lay_out
+from lavibridge.world.caption_templates import write_caption
+from lavibridge.world.layout import place_things
 from lavibridge.world.rng import pick, pick_weighted
 from lavibridge.world.scene import (
     COLORS,
@@ -58,15 +59,15 @@ TRAINING_MIX: dict[str, float] = {
 """Share of each category among training pairs."""
 
 HUES = tuple(COLORS)
-SAID_TEXTURES = {"solid": 0.5, "striped": 0.25, "checkered": 0.25}
-FREE_TEXTURES = {"solid": 0.6, "striped": 0.2, "checkered": 0.2}
+MENTIONED_TEXTURES = {"solid": 0.5, "striped": 0.25, "checkered": 0.25}
+UNMENTIONED_TEXTURES = {"solid": 0.6, "striped": 0.2, "checkered": 0.2}
 
 CATEGORIES = (*TRAINING_MIX, "unseen-pairs", "unseen-words")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
-    """A caption with a scene that it is true of; `index` and the seed that made it name it again."""
+class CaptionedScene:
+    """A scene and a caption that is true of it. Its `index` and the seed identify it."""
 
     index: int
     category: str
@@ -75,38 +76,41 @@ class Pair:
     scene: Scene
 
 
-def sample_pair(
+def sample_captioned_scene(
     seed: int,
     index: int,
     *,
     category: str | None = None,
     split: str = "train",
     mix: Mapping[str, float] = TRAINING_MIX,
-) -> Pair:
-    """The pair that (seed, index, category, split) names: always the same one.
+) -> CaptionedScene:
+    """Return the captioned scene that (seed, index, category, split) identifies: always the same one.
 
-    Without a category it is drawn by `mix`, shares by category. `split` only separates streams: pairs of the
-    split "test" are drawn independently of those of "train".
+    Without a category, the categories are drawn with the shares in `mix`. `split` separates the random
+    streams: scenes of the split "test" are drawn independently of those of "train".
     """
     rng = np.random.default_rng([crc32(f"{split}/{category}".encode()), seed, index])
     if category is None:
         category = pick_weighted(rng, mix)
     while True:
         spec = sample_spec(rng, category)
-        scene = scene_of(rng, spec)
+        scene = sample_scene(rng, spec)
         if scene is not None:
-            caption = say(rng, spec, category)
-            return Pair(index=index, category=category, caption=caption, spec=spec, scene=scene)
+            caption = write_caption(rng, spec, category)
+            return CaptionedScene(index=index, category=category, caption=caption, spec=spec, scene=scene)
 
 
-def prompts(category: str, count: int, seed: int = 0) -> tuple[Pair, ...]:
-    """`count` different evaluation prompts of a category, with a scene that keeps each."""
+def prompts(category: str, count: int, seed: int = 0) -> tuple[CaptionedScene, ...]:
+    """Return `count` different evaluation prompts of a category, each with a scene that satisfies it.
+
+    Raises ValueError for an unknown category, and if the category has fewer different prompts.
+    """
     if category not in CATEGORIES:
         raise ValueError(f"no category {category!r} in the world; there are {', '.join(CATEGORIES)}")
-    found: dict[str, Pair] = {}
+    found: dict[str, CaptionedScene] = {}
     index = 0
     while len(found) < count:
-        pair = sample_pair(seed, index, category=category, split="test")
+        pair = sample_captioned_scene(seed, index, category=category, split="test")
         found.setdefault(pair.caption, pair)
         index += 1
         if index > 50 * count + 1000:
@@ -117,7 +121,7 @@ def prompts(category: str, count: int, seed: int = 0) -> tuple[Pair, ...]:
 
 
 def sample_spec(rng: np.random.Generator, category: str) -> Spec:
-    """What a prompt of the category promises, drawn at random; no scene is made."""
+    """Sample the spec of a prompt of the category, without a scene."""
     if category == "unseen-words":
         category = pick(rng, ["one", "one", "color", "spatial"])
     if category == "unseen-pairs":
@@ -151,7 +155,7 @@ def sample_spec(rng: np.random.Generator, category: str) -> Spec:
 
 
 def _group(rng: np.random.Generator, **given: object) -> Group:
-    """A group with every attribute drawn at random but for those given (`None` = leave unsaid)."""
+    """Sample every attribute of a group except the given ones (`None` leaves one out)."""
     while True:
         drawn: dict[str, object] = {
             "shape": pick(rng, SHAPES),
@@ -169,13 +173,13 @@ def _place(rng: np.random.Generator) -> str | None:
 
 
 def _texture(rng: np.random.Generator) -> str | None:
-    """Solid is the ordinary case and is mentioned in half of its cases only."""
-    texture = pick_weighted(rng, SAID_TEXTURES)
+    """Sample a texture; half of the time leave out `solid`, the ordinary case."""
+    texture = pick_weighted(rng, MENTIONED_TEXTURES)
     return None if texture == "solid" and rng.random() < 0.5 else texture
 
 
 def _different(rng: np.random.Generator, count: int, detail: str) -> tuple[Group, ...]:
-    """Groups that cannot be mistaken for one another: no two share a shape or what else tells them apart."""
+    """Sample groups that cannot be confused: no two share a shape, or the attribute that tells them apart."""
     hidden: dict[str, dict[str, object]] = {
         "full": {},
         "color": {"texture": None, "size": None},
@@ -204,7 +208,7 @@ def _direction(rng: np.random.Generator) -> Relation:
 
 
 def _interaction(rng: np.random.Generator) -> Spec:
-    """Two solid things of different colours; what holds another thing is a ring."""
+    """Sample two solid things of different colours; the container of another thing is a ring."""
     name = pick(rng, INTERACTIONS)
     hidden: dict[str, object] = {"texture": None, "size": None}
     while True:
@@ -216,7 +220,7 @@ def _interaction(rng: np.random.Generator) -> Spec:
 
 
 def _negation(rng: np.random.Generator) -> Spec:
-    """One thing, and a shape or a colour that is not there."""
+    """Sample one thing, and a shape or a colour that is absent."""
     group = _group(rng, texture=None, size=None)
     while True:
         absent = Group(shape=pick(rng, SHAPES)) if rng.random() < 0.6 else Group(color=pick(rng, HUES))
@@ -224,8 +228,8 @@ def _negation(rng: np.random.Generator) -> Spec:
             return Spec(groups=(group,), absent=(absent,))
 
 
-def scene_of(rng: np.random.Generator, spec: Spec) -> Scene | None:
-    """Fill in what the spec leaves open and place everything; None when it does not fit."""
+def sample_scene(rng: np.random.Generator, spec: Spec) -> Scene | None:
+    """Fill in the open attributes of a spec and place everything. Returns None if it does not fit."""
     things: list[Thing] = []
     places: list[str | None] = []
     interaction = spec.relation.name if spec.relation and spec.relation.name in INTERACTIONS else None
@@ -239,25 +243,25 @@ def scene_of(rng: np.random.Generator, spec: Spec) -> Scene | None:
             )
         things += [_unplaced(filled)] * group.count
         places += [group.place] * group.count
-    return lay_out(rng, things, spec.relation, places)
+    return place_things(rng, things, spec.relation, places)
 
 
 def _fill(rng: np.random.Generator, group: Group, *, small: bool) -> Group:
-    """Every attribute the group leaves unsaid, drawn so that no withheld pair appears."""
+    """Fill in every open attribute of the group without creating a withheld pair."""
     while True:
         shape = group.shape or pick(rng, SHAPES)
         color = group.color or pick(rng, HUES)
         if (color, shape) not in WITHHELD or (group.color, group.shape) in WITHHELD:
             break
     texture = group.texture or (
-        "solid" if group.color and rng.random() < 0.8 else pick_weighted(rng, FREE_TEXTURES)
+        "solid" if group.color and rng.random() < 0.8 else pick_weighted(rng, UNMENTIONED_TEXTURES)
     )
     size = group.size or ("small" if small and rng.random() < 0.7 else pick(rng, ["small", "large"]))
     return Group(shape=shape, color=color, texture=texture, size=size)
 
 
 def _unplaced(group: Group) -> Thing:
-    """A thing with all of a filled group's attributes, not yet anywhere."""
+    """Return a thing with all attributes of a filled group, not yet placed."""
     assert group.shape is not None
     assert group.color is not None
     assert group.texture is not None

@@ -1,22 +1,22 @@
-"""Judges a picture against what a prompt promised, clause by clause, exactly and without a learned part.
+"""Checks a picture against a spec, clause by clause, exactly and without a learned part.
 
-    picture --read--> things + spec --> objects, color, shape, texture, size, count, relation, absence, place,
-                                        binding, clean        all = every clause that applies
+    picture --parse--> things + spec --> objects, color, shape, texture, size, count, relation, absence,
+                                         place, binding, clean        all = every clause that applies
 
-A clause that the prompt does not raise is `None`, never true. What each asks:
+A clause that the prompt does not raise is `None`, never true. Each clause asks:
 
-    objects    as many things as the prompt names: none missing, none besides
-    color ...  every colour (shape, texture, size) named is there as often as named, on whatever thing; a
-               colour also on a part whose shape cannot be read
-    count      for each plural, so many things of that shape
-    binding    each thing has the attributes of one noun phrase, all at once: an assignment one to one
-    relation   the things so bound stand in the relation; false when nothing binds
-    place      the things so bound lie in the half that was named; false when nothing binds
-    absence    nothing of what was said to be absent is there; false while a part is unreadable
-    clean      there is something, and all of it can be read
+    objects    the picture has as many things as the prompt names, no fewer and no more
+    color ...  every colour (shape, texture, size) named occurs as often as named, on any thing; a colour also
+               counts on a part whose shape is unreadable
+    count      each plural has its number of things of that shape
+    binding    each thing has all attributes of one noun phrase, in a one-to-one assignment
+    relation   the assigned things stand in the relation; false without an assignment
+    place      the assigned things lie in the half that is named; false without an assignment
+    absence    nothing that the prompt excludes is there; false while a part is unreadable
+    clean      the picture has at least one thing, and every part is readable
 
 After GenEval (Ghosh et al. 2023, arXiv 2310.11513) and T2I-CompBench (Huang et al. 2023, arXiv 2307.06350),
-with the judge replaced by rules.
+with rules in place of the judge model.
 """
 
 from collections import Counter
@@ -29,10 +29,10 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image
 
-from lavibridge.world.detections import Reading, Seen
+from lavibridge.world.detections import Detection, ParsedScene
 from lavibridge.world.patches import grow
 from lavibridge.world.scene import CANVAS, Group, Relation, Spec, in_place
-from lavibridge.world.scene_parser import read
+from lavibridge.world.scene_parser import parse_scene
 
 CLAUSES = (
     "objects",
@@ -48,93 +48,91 @@ CLAUSES = (
     "clean",
 )
 MARGIN = 4.0
-"""Least distance in pixels between two centres along the axis of a direction."""
-TOUCH_SHARE = 0.1
-"""Things that touch share at most this part of the smaller one."""
+"""Minimum distance in pixels between two centres along the axis of a direction."""
+MAX_TOUCHING_OVERLAP = 0.1
+"""Maximum overlap of two touching things, as a fraction of the smaller one."""
 HOLE = 0.76
-"""Radius of the hole of a ring that holds something, as a part of the ring's."""
+"""Radius of the hole of a ring that holds something, as a fraction of the ring's radius."""
 HOLE_SLACK = 1.5
 
-Bound = tuple[tuple[int, ...], ...]
-"""For each group of the spec, the things assigned to it (indices into the reading)."""
+Assignment = tuple[tuple[int, ...], ...]
+"""For each group of the spec, the things assigned to it (indices into `ParsedScene.things`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """One answer and one sentence for every clause that applies."""
+class CheckResult:
+    """One answer and one reason for every clause that applies."""
 
     clauses: Mapping[str, bool]
     reasons: Mapping[str, str]
-    reading: Reading
+    parsed: ParsedScene
 
     def __getitem__(self, clause: str) -> bool | None:
-        """The answer to a clause; None when it does not apply."""
+        """Return the answer to a clause, or None if it does not apply. Raises KeyError for other names."""
         if clause not in CLAUSES:
             raise KeyError(clause)
         return self.clauses.get(clause)
 
     @property
     def all(self) -> bool:
-        """Whether the picture keeps every promise."""
+        """Whether every clause that applies holds."""
         return all(self.clauses.values())
 
     @property
     def soft(self) -> float:
-        """The share of the clauses that hold, of those that apply."""
+        """Fraction of the applicable clauses that hold, in [0, 1]."""
         return sum(self.clauses.values()) / len(self.clauses)
 
 
-def check(picture: Image.Image | UInt8[ndarray, "height width 3"], spec: Spec) -> Verdict:
-    """Read a 64 x 64 picture and judge every clause of the spec. Raises DataError at other sizes."""
-    return judge(read(picture), spec)
+def check(picture: Image.Image | UInt8[ndarray, "height width 3"], spec: Spec) -> CheckResult:
+    """Parse a 64 x 64 picture and check every clause of the spec. Raises DataError at other sizes."""
+    return check_parsed(parse_scene(picture), spec)
 
 
-def to_canvas(picture: Image.Image) -> Image.Image:
-    """A picture of any size at the size that is read."""
+def resize_to_canvas(picture: Image.Image) -> Image.Image:
+    """Resize a picture to 64 x 64, the size that the checker reads."""
     if picture.size == (CANVAS, CANVAS):
         return picture
     return picture.resize((CANVAS, CANVAS), Image.Resampling.BOX)
 
 
-def judge(reading: Reading, spec: Spec) -> Verdict:
-    """Judge what was read against the spec."""
-    answers: dict[str, tuple[bool, str]] = {"objects": _objects(reading, spec)}
+def check_parsed(parsed: ParsedScene, spec: Spec) -> CheckResult:
+    """Check every clause of the spec against a parsed scene."""
+    answers: dict[str, tuple[bool, str]] = {"objects": _objects(parsed, spec)}
     for name in ("color", "shape", "texture", "size"):
         wanted = Counter[str]()
         for group in spec.groups:
             if getattr(group, name) is not None:
                 wanted[getattr(group, name)] += group.count
         if wanted:
-            answers[name] = _attribute(reading, name, wanted)
+            answers[name] = _attribute(parsed, name, wanted)
     plurals = [group for group in spec.groups if group.count > 1]
     if plurals:
-        answers["count"] = _count(reading, plurals)
-    answers |= _bound_clauses(reading, spec)
+        answers["count"] = _count(parsed, plurals)
+    answers |= _bound_clauses(parsed, spec)
     if spec.absent:
-        answers["absence"] = _absence(reading, spec)
-    reasons = "; ".join(reading.unreadable) or (
-        "nothing is there" if not reading.things else "all can be read"
-    )
-    answers["clean"] = not reading.unreadable and bool(reading.things), reasons
+        answers["absence"] = _absence(parsed, spec)
+    reasons = "; ".join(parsed.unreadable) or ("nothing is there" if not parsed.things else "all can be read")
+    answers["clean"] = not parsed.unreadable and bool(parsed.things), reasons
     ordered = {name: answers[name] for name in CLAUSES if name in answers}
-    return Verdict(
+    return CheckResult(
         clauses={name: bool(answer) for name, (answer, _) in ordered.items()},
         reasons={name: reason for name, (_, reason) in ordered.items()},
-        reading=reading,
+        parsed=parsed,
     )
 
 
-def _objects(reading: Reading, spec: Spec) -> tuple[bool, str]:
+def _objects(parsed: ParsedScene, spec: Spec) -> tuple[bool, str]:
     wanted = sum(group.count for group in spec.groups)
-    found = len(reading.things) + len(reading.unreadable)
-    unreadable = f", {len(reading.unreadable)} of them unreadable" if reading.unreadable else ""
-    return found == wanted and not reading.unreadable, f"{wanted} wanted, {found} there{unreadable}"
+    found = len(parsed.things) + len(parsed.unreadable)
+    unreadable = f", {len(parsed.unreadable)} of them unreadable" if parsed.unreadable else ""
+    return found == wanted and not parsed.unreadable, f"{wanted} wanted, {found} there{unreadable}"
 
 
-def _attribute(reading: Reading, name: str, wanted: Counter[str]) -> tuple[bool, str]:
-    found = Counter[str](getattr(thing, name) for thing in reading.things)
+def _attribute(parsed: ParsedScene, name: str, wanted: Counter[str]) -> tuple[bool, str]:
+    found = Counter[str](getattr(thing, name) for thing in parsed.things)
     if name in ("color", "shape"):  # of a blotch, too, the colour can be right
-        found.update(known for part in reading.partly if (known := getattr(part, name)) is not None)
+        found.update(known for part in parsed.partial if (known := getattr(part, name)) is not None)
     missing = wanted - found
     if not missing:
         return True, f"every {name} named is there: {', '.join(wanted)}"
@@ -145,32 +143,32 @@ def _list(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
-def _count(reading: Reading, plurals: list[Group]) -> tuple[bool, str]:
+def _count(parsed: ParsedScene, plurals: list[Group]) -> tuple[bool, str]:
     answers, said = [], []
     for group in plurals:
         kind = Group(shape=group.shape) if group.shape else Group(color=group.color)
-        found = sum(_has(thing, kind) for thing in reading.things)
+        found = sum(_has(thing, kind) for thing in parsed.things)
         answers.append(found == group.count)
         said.append(f"{group.count} {group.shape or group.color or 'things'} wanted, {found} there")
     return all(answers), "; ".join(said)
 
 
-def _bound_clauses(reading: Reading, spec: Spec) -> dict[str, tuple[bool, str]]:
-    """Binding, relation and place under the assignment that keeps most of them."""
+def _bound_clauses(parsed: ParsedScene, spec: Spec) -> dict[str, tuple[bool, str]]:
+    """Check binding, relation and place under the assignment that satisfies most of them."""
     best: dict[str, tuple[bool, str]] = {}
-    for bound in _assignments(reading, spec):
+    for bound in _assignments(parsed, spec):
         found = {"binding": (True, "each thing has its own attributes")}
         if spec.relation is not None:
-            found["relation"] = _relation(reading, bound, spec.relation)
+            found["relation"] = _relation(parsed, bound, spec.relation)
         if any(group.place for group in spec.groups):
-            found["place"] = _place(reading, bound, spec)
+            found["place"] = _place(parsed, bound, spec)
         if sum(answer for answer, _ in found.values()) > sum(answer for answer, _ in best.values()):
             best = found
         if all(answer for answer, _ in best.values()):
             break
     if best:
         return best
-    seen = "; ".join(f"{t.size} {t.texture} {t.color} {t.shape}" for t in reading.things) or "nothing"
+    seen = "; ".join(f"{t.size} {t.texture} {t.color} {t.shape}" for t in parsed.things) or "nothing"
     best = {"binding": (False, f"no assignment of what is there ({seen})")}
     if spec.relation is not None:
         best["relation"] = False, f"'{spec.relation.name}' has nothing to stand between"
@@ -179,10 +177,10 @@ def _bound_clauses(reading: Reading, spec: Spec) -> dict[str, tuple[bool, str]]:
     return best
 
 
-def _assignments(reading: Reading, spec: Spec) -> Iterator[Bound]:
-    """Every way to give each group its number of things that have its attributes, no thing twice."""
+def _assignments(parsed: ParsedScene, spec: Spec) -> Iterator[Assignment]:
+    """Yield every way to give each group its number of matching things, using no thing twice."""
     slots = [(i, group) for i, group in enumerate(spec.groups) for _ in range(group.count)]
-    options = [[j for j, thing in enumerate(reading.things) if _has(thing, group)] for _, group in slots]
+    options = [[j for j, thing in enumerate(parsed.things) if _has(thing, group)] for _, group in slots]
 
     def extend(chosen: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         k = len(chosen)
@@ -202,31 +200,31 @@ def _assignments(reading: Reading, spec: Spec) -> Iterator[Bound]:
         )
 
 
-def _has(thing: Seen, group: Group) -> bool:
-    """Whether a thing has every attribute that the group names, its place aside."""
+def _has(thing: Detection, group: Group) -> bool:
+    """Whether a thing has every attribute that the group names, apart from its place."""
     names = ("shape", "color", "texture", "size")
     return all(getattr(group, name) in (None, getattr(thing, name)) for name in names)
 
 
-def _relation(reading: Reading, bound: Bound, relation: Relation) -> tuple[bool, str]:
+def _relation(parsed: ParsedScene, bound: Assignment, relation: Relation) -> tuple[bool, str]:
     pairs = list(product(bound[relation.subject], bound[relation.object]))
-    holds = all(relates(reading, subject, other, relation.name) for subject, other in pairs)
-    centers = [tuple(round(c) for c in reading.things[j].center) for j in pairs[0]]
+    holds = all(relates(parsed, subject, other, relation.name) for subject, other in pairs)
+    centers = [tuple(round(c) for c in parsed.things[j].center) for j in pairs[0]]
     return (
         holds,
         f"'{relation.name}' {'holds' if holds else 'does not hold'}: centres {centers[0]}, {centers[1]}",
     )
 
 
-def relates(reading: Reading, subject: int, other: int, name: str) -> bool:
-    """Whether one thing of a reading stands in a relation to another (indices into its things)."""
-    a, b = reading.things[subject], reading.things[other]
+def relates(parsed: ParsedScene, subject: int, other: int, name: str) -> bool:
+    """Whether one thing stands in a relation to another (indices into `parsed.things`)."""
+    a, b = parsed.things[subject], parsed.things[other]
     if name == "touching":
         return _touch(a, b)
     if name == "inside":
         return _is_inside(a, b)
     if name == "in front of":
-        return (subject, other) in reading.covers
+        return (subject, other) in parsed.occlusions
     (x, y), (u, v) = a.center, b.center
     along, across = {
         "left of": (u - x, y - v),
@@ -237,15 +235,15 @@ def relates(reading: Reading, subject: int, other: int, name: str) -> bool:
     return along >= MARGIN and along >= abs(across)
 
 
-def _touch(a: Seen, b: Seen) -> bool:
-    """Whether the pixels of two things come within two pixels of each other and hardly any are shared."""
+def _touch(a: Detection, b: Detection) -> bool:
+    """Whether two things come within two pixels of each other and hardly overlap."""
     shared = (a.region & b.region).sum() / min(a.region.sum(), b.region.sum())
     near = grow(a.visible | a.region) & grow(b.visible | b.region)
-    return bool(near.any() and shared <= TOUCH_SHARE)
+    return bool(near.any() and shared <= MAX_TOUCHING_OVERLAP)
 
 
-def _is_inside(thing: Seen, ring: Seen) -> bool:
-    """Whether all of a thing lies in a ring's hole."""
+def _is_inside(thing: Detection, ring: Detection) -> bool:
+    """Whether a whole thing lies in the hole of a ring."""
     if ring.shape != "ring":
         return False
     hole = HOLE if ring.size == "huge" else 0.5
@@ -255,22 +253,22 @@ def _is_inside(thing: Seen, ring: Seen) -> bool:
     return bool(distance.max() <= hole * ring.side / 2 + HOLE_SLACK)
 
 
-def _place(reading: Reading, bound: Bound, spec: Spec) -> tuple[bool, str]:
+def _place(parsed: ParsedScene, bound: Assignment, spec: Spec) -> tuple[bool, str]:
     answers, said = [], []
     for group, things in zip(spec.groups, bound, strict=True):
         if group.place is None:
             continue
-        centers = [reading.things[j].center for j in things]
+        centers = [parsed.things[j].center for j in things]
         answers.append(all(in_place(center, group.place) for center in centers))
         said.append(f"'{group.place}' wanted, centre at {tuple(round(c) for c in centers[0])}")
     return all(answers), "; ".join(said)
 
 
-def _absence(reading: Reading, spec: Spec) -> tuple[bool, str]:
-    if reading.unreadable:
+def _absence(parsed: ParsedScene, spec: Spec) -> tuple[bool, str]:
+    if parsed.unreadable:
         return False, "cannot be told while a part is unreadable"
     for group in spec.absent:
-        for thing in reading.things:
+        for thing in parsed.things:
             if _has(thing, group):
                 return False, f"a {thing.color} {thing.shape} is there"
     return True, "nothing of it is there"

@@ -1,4 +1,4 @@
-"""What the checker reads out of a picture: things, parts that are no thing, and what covers what."""
+"""What the scene parser returns: detected things, unreadable parts, and which thing occludes which."""
 
 from dataclasses import dataclass, field
 
@@ -7,8 +7,8 @@ from numpy import ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """A thing as it was read; `side`, `left` and `top` are those of the shape that fits it best."""
+class Detection:
+    """A detected thing; `side`, `left` and `top` describe the best-fitting shape, in pixels."""
 
     shape: str
     color: str
@@ -19,9 +19,9 @@ class Seen:
     side: int
     overlap: float
     region: Bool[ndarray, "64 64"] = field(repr=False, compare=False)
-    """The fitted shape, hidden parts included."""
+    """The pixels of the fitted shape, including occluded ones."""
     visible: Bool[ndarray, "64 64"] = field(repr=False, compare=False)
-    """The pixels that were seen of it."""
+    """The pixels of the thing that are visible."""
 
     @property
     def center(self) -> tuple[float, float]:
@@ -30,8 +30,8 @@ class Seen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unread:
-    """A part that is no thing; `color` and `shape` where they are beyond doubt."""
+class UnreadablePart:
+    """A part that the parser cannot identify; `color` and `shape` are set where they are certain."""
 
     reason: str
     color: str | None = None
@@ -39,13 +39,14 @@ class Unread:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
-    """All that was read in a picture."""
+class ParsedScene:
+    """Everything that the parser found in a picture."""
 
-    things: tuple[Seen, ...]
+    things: tuple[Detection, ...]
     unreadable: tuple[str, ...]
-    """One reason for each part of the picture that could not be read."""
-    partly: tuple[Unread, ...] = ()
-    """Those of the unreadable parts of which something is known."""
-    covers: tuple[tuple[int, int], ...] = ()
-    """Pairs (front, back) of indices into `things`: the first is whole and hides part of the second."""
+    """One reason for each unreadable part of the picture."""
+    partial: tuple[UnreadablePart, ...] = ()
+    """The unreadable parts with a certain colour or shape."""
+    occlusions: tuple[tuple[int, int], ...] = ()
+    """Pairs (front, back) of indices into `things`: the front thing is whole and hides part of the back one.
+    """

@@ -1,8 +1,8 @@
 """Draws a scene: smooth-edged shapes in flat colours on a grey ground.
 
-Every shape is defined once, as a region of the unit square, and is used twice: antialiased (4 x 4 samples a
-pixel) to draw, and as a hard mask (pixel centres) to check. A texture is a pattern of square cells anchored
-to the thing's bounding box; its second tone is white.
+Each shape is defined once, as a region of the unit square, and used twice: antialiased with 4 x 4 samples per
+pixel to draw, and as a hard mask at pixel centres to check. A texture is a pattern of square cells, anchored
+to the thing's bounding box, with white as its second tone.
 """
 
 from functools import cache
@@ -18,20 +18,20 @@ SAMPLES = 4
 
 @cache
 def coverage(shape: str, side: int) -> Float[ndarray, "side side"]:
-    """Share of each pixel of a side x side box that the shape covers, in [0, 1]."""
+    """Return the fraction of each pixel of a side x side box that the shape covers, in [0, 1]."""
     fine = _region(shape, side * SAMPLES).astype(np.float64)
     return fine.reshape(side, SAMPLES, side, SAMPLES).mean(axis=(1, 3))
 
 
 @cache
 def mask(shape: str, side: int) -> Bool[ndarray, "side side"]:
-    """The pixels of a side x side box that the shape covers by half or more."""
+    """Return the pixels of a side x side box that the shape covers by at least half."""
     return np.asarray(coverage(shape, side) >= 0.5)
 
 
 @cache
 def second_tone(texture: str, side: int) -> Bool[ndarray, "side side"]:
-    """The pixels of the box that a texture paints white: cells of 6 or 7 pixels."""
+    """Return the pixels of the box that a texture paints white, in cells of 6 or 7 pixels."""
     cell = side // (3 if side < 20 else 4)
     rows, columns = np.mgrid[0:side, 0:side] // cell
     pattern = {"solid": np.zeros_like(rows), "striped": rows, "checkered": rows + columns}[texture]
@@ -39,7 +39,7 @@ def second_tone(texture: str, side: int) -> Bool[ndarray, "side side"]:
 
 
 def draw(scene: Scene) -> UInt8[ndarray, "64 64 3"]:
-    """The scene as an RGB picture."""
+    """Draw the scene as an RGB picture with values in 0..255."""
     canvas = np.empty((CANVAS, CANVAS, 3))
     canvas[:] = GROUND
     for thing in scene.things:
@@ -52,7 +52,7 @@ def draw(scene: Scene) -> UInt8[ndarray, "64 64 3"]:
 
 
 def placed_mask(thing: Thing) -> Bool[ndarray, "64 64"]:
-    """The thing's hard mask on the canvas, as if nothing covered it."""
+    """Return the thing's hard mask on the canvas, ignoring occlusion."""
     canvas = np.zeros((CANVAS, CANVAS), dtype=bool)
     canvas[thing.top : thing.top + thing.side, thing.left : thing.left + thing.side] = mask(
         thing.shape, thing.side
@@ -61,7 +61,7 @@ def placed_mask(thing: Thing) -> Bool[ndarray, "64 64"]:
 
 
 def _region(shape: str, resolution: int) -> Bool[ndarray, "resolution resolution"]:
-    """The shape as a region of the square [-1, 1] x [-1, 1], y downwards, sampled at cell centres."""
+    """Return the shape as a region of [-1, 1] x [-1, 1], y downwards, sampled at cell centres."""
     axis = (np.arange(resolution) + 0.5) / resolution * 2 - 1
     y, x = np.meshgrid(axis, axis, indexing="ij")
     if shape == "circle":
@@ -81,7 +81,7 @@ def _region(shape: str, resolution: int) -> Bool[ndarray, "resolution resolution
 
 
 def _star(x: Float[ndarray, "h w"], y: Float[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
-    """A five-pointed star that fills its box: straight edges between its ten corners."""
+    """Return a five-pointed star that fills its box, with straight edges between its ten corners."""
     y = (y * 0.905) + 0.095  # the points of a star span -1 .. 0.81 vertically and +-0.951 horizontally
     x = x * 0.951
     angle = np.arctan2(x, -y)  # 0 = up

@@ -1,9 +1,10 @@
-"""Finds the shape, size, place and texture that explain a set of pixels best, by trying them all.
+"""Finds the shape, size, place and texture that best explain a set of pixels, by exhaustive search.
 
     overlap(T) = |S & T| / |S | T|   over pixels that nothing hides
 
-S are the pixels that were seen, T is a shape of the world at some side and place, drawn by the same code that
-draws the pictures. Sides run a few pixels around the world's sizes, since generated things are never exact.
+S is the set of visible pixels. T is a shape of the world at some side and place, drawn by the code that draws
+the pictures. The search covers sides a few pixels around the world's sizes, because generated things are
+never exact.
 """
 
 from dataclasses import dataclass
@@ -20,24 +21,24 @@ from lavibridge.world.scene import CANVAS, SHAPES, SIZES
 SIDES: dict[str, range] = {"small": range(15, 23), "large": range(24, 34), "huge": range(42, 51)}
 """Sides in pixels that count as each size."""
 SIDE_SLACK = 2
-"""How far the side of a shape may lie from the extent of the pixels that are seen."""
+"""Maximum difference in pixels between the side of a shape and the extent of its visible pixels."""
 PLACE_SLACK = 2
-LEAST_VISIBLE = 0.45
-"""Least share of a shape that must be in view: less could be anything."""
+MIN_VISIBLE = 0.45
+"""Minimum fraction of a shape that must be visible; less could be anything."""
 SIDE_PRIOR = 0.006
-"""Overlap taken off for each pixel of distance to the world's own sizes: decides between near ties."""
+"""Overlap subtracted per pixel of distance to the nearest nominal size, to break near ties."""
 
 STRIPED, CHECKERED, SOLID = "striped", "checkered", "solid"
 PHASE_SLACK = 2
-"""Pixels that a pattern may be shifted for free; any other shift is allowed at `PHASE_COST`."""
+"""Pixels that a pattern may shift for free; any other shift costs `PHASE_COST`."""
 PHASE_COST = 0.05
-LEAST_AGREEMENT = {SOLID: 0.87, STRIPED: 0.8, CHECKERED: 0.8}
-"""Least share of a thing's pixels that must have the tone its texture says."""
+MIN_AGREEMENT = {SOLID: 0.87, STRIPED: 0.8, CHECKERED: 0.8}
+"""Minimum fraction of a thing's pixels that must have the tone of its texture."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """A shape at a place, the overlap it has, and its lead over the best other shape."""
+    """A shape at a place, its overlap, and its lead over the best other shape."""
 
     shape: str
     side: int
@@ -52,7 +53,7 @@ class Fit:
         return next(name for name, sides in SIDES.items() if self.side in sides)
 
     def region(self) -> Bool[ndarray, "64 64"]:
-        """The shape's pixels on the canvas; what sticks out of it is cut."""
+        """Return the shape's pixels on the canvas, cut at its border."""
         padded = np.zeros((CANVAS + 2 * PLACE_SLACK,) * 2, dtype=bool)
         top, left = self.top + PLACE_SLACK, self.left + PLACE_SLACK
         padded[top : top + self.side, left : left + self.side] = template(self.shape, self.side)
@@ -61,7 +62,7 @@ class Fit:
 
 @cache
 def template(shape: str, side: int) -> Bool[ndarray, "side side"]:
-    """A shape as pixels of a box of any side. A ring of huge side has the wide hole."""
+    """Return a shape as pixels of a box of any side. A ring of huge side has the wide hole."""
     if side not in SIDES["huge"]:
         return mask(shape, side)
     fine = mask(shape, SIZES["huge"] * 8)
@@ -73,19 +74,19 @@ def template(shape: str, side: int) -> Bool[ndarray, "side side"]:
 def _templates(
     side: int,
 ) -> tuple[tuple[str, ...], Float32[ndarray, "pixel shape"], Float32[ndarray, "shape"]]:
-    """The shapes that come at a side, their pixels, and the least area of each that must be in view."""
+    """Return the shapes that occur at a side, their pixels, and the minimum visible area of each."""
     shapes = ("ring",) if side in SIDES["huge"] else SHAPES
     pixels = np.stack([template(shape, side).ravel() for shape in shapes], axis=1).astype(np.float32)
-    return shapes, pixels, LEAST_VISIBLE * pixels.sum(axis=0)
+    return shapes, pixels, MIN_VISIBLE * pixels.sum(axis=0)
 
 
 def fit_shape(
     seen: Bool[ndarray, "64 64"], care: Bool[ndarray, "64 64"], *, hidden: bool = False
 ) -> Fit | None:
-    """The shape that overlaps best with the pixels seen, where `care` holds; None when no size can fit.
+    """Return the shape that best overlaps the visible pixels where `care` holds, or None if no size fits.
 
-    `hidden` says that part of the thing may lie where `care` does not hold, so that it may be larger than
-    what is seen of it.
+    `hidden` allows part of the thing to lie where `care` does not hold, so that it may be larger than its
+    visible part.
     """
     visible = seen & care
     rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
@@ -123,7 +124,8 @@ def fit_shape(
 
 
 def _places(seen: ndarray, side: int) -> range:
-    """Padded coordinates at which a box of the side contains all that is seen, give or take the slack."""
+    """Return the padded coordinates at which a box of this side contains all visible pixels, within the
+    slack."""
     first = max(0, int(seen[-1]) + 1 - side)
     last = min(CANVAS + 2 * PLACE_SLACK - side, int(seen[0]) + 2 * PLACE_SLACK)
     return range(first, last + 1)
@@ -133,7 +135,7 @@ def _places(seen: ndarray, side: int) -> range:
 def _patterns(
     side: int,
 ) -> tuple[tuple[str, ...], Float32[ndarray, "pattern"], Float32[ndarray, "pattern pixel"]]:
-    """Every texture at every shift: its name, what the shift costs, and where it is white."""
+    """Return every texture at every shift: its name, the cost of the shift, and where it is white."""
     cell = side / (3 if side in SIDES["small"] else 4)
     period = round(2 * cell)
     names, costs, tones = [], [], []
@@ -155,9 +157,10 @@ def _patterns(
 def fit_texture(
     white: Bool[ndarray, "64 64"], colored: Bool[ndarray, "64 64"], fit: Fit
 ) -> tuple[str, float] | None:
-    """The texture whose arrangement of white agrees best inside the fitted shape, with the share that agrees.
+    """Return the texture whose white pattern agrees best inside the fitted shape, with the fraction that
+    agrees.
 
-    None when no texture agrees well enough.
+    Returns None if no texture agrees well enough.
     """
     region = fit.region()
     top, left = max(fit.top, 0), max(fit.left, 0)
@@ -177,4 +180,4 @@ def fit_texture(
     name, share = (
         (SOLID, solid) if solid >= agreement[best] - costs[best] else (names[best], float(agreement[best]))
     )
-    return (name, share) if share >= LEAST_AGREEMENT[name] else None
+    return (name, share) if share >= MIN_AGREEMENT[name] else None

@@ -1,7 +1,7 @@
-"""Places things on the canvas so that a spec holds with room to spare.
+"""Places things on the canvas so that a spec holds with a margin.
 
-Placement is rejection sampling: a scene whose truth would be borderline is never made. Things keep a gap of
-`GAP` pixels between their boxes unless an interaction brings them together.
+Uses rejection sampling and never returns a borderline scene. Things keep `GAP` pixels between their boxes
+unless an interaction brings them together.
 """
 
 import numpy as np
@@ -13,23 +13,24 @@ from lavibridge.world.scene import CANVAS, DIRECTIONS, Relation, Scene, Thing
 
 GAP = 3
 DIRECTION_MARGIN = 12.0
-"""Least distance in pixels between two centres along the axis of their direction."""
+"""Minimum distance in pixels between two centres along the axis of their direction."""
 DOMINANCE = 1.25
-"""How many times the distance along the axis of a direction exceeds the one across it, at least."""
+"""Minimum ratio of the distance along the axis of a direction to the distance across it."""
 PLACE_MARGIN = 4.0
-"""Least distance in pixels of a centre from the middle line of the half it was promised to lie in."""
+"""Minimum distance in pixels of a centre from the middle line of the half that the caption names."""
 ATTEMPTS = 80
 
 
-def lay_out(
+def place_things(
     rng: np.random.Generator, things: list[Thing], relation: Relation | None, places: list[str | None]
 ) -> Scene | None:
-    """Give the things positions; `relation` indexes into `things`. None when no place was found.
+    """Give the things positions. Returns None if no attempt succeeds.
 
-    Every item of `things` has a count of one here: the caller has expanded groups already.
+    Each item of `things` is a single thing: the caller has already expanded groups. `relation` indexes into
+    `things`.
     """
     if relation is not None and relation.name not in DIRECTIONS:
-        pair = interact(rng, things[relation.subject], things[relation.object], relation.name)
+        pair = place_interaction(rng, things[relation.subject], things[relation.object], relation.name)
         return None if pair is None or len(things) > 2 else Scene(things=pair)
     sides = np.array([thing.side for thing in things])
     corners = rng.integers(1, CANVAS - sides[:, None], size=(ATTEMPTS, len(things), 2))  # left, top
@@ -46,7 +47,7 @@ def lay_out(
 def is_clear(
     subject: Float[ndarray, "*many 2"], other: Float[ndarray, "*many 2"], direction: str
 ) -> Bool[ndarray, "*many"]:
-    """Whether the direction between two centres (x, y) is beyond doubt."""
+    """Whether the direction between two centres (x, y) is unambiguous."""
     dx, dy = np.moveaxis(np.asarray(other) - np.asarray(subject), -1, 0)
     along, across = {"left of": (dx, dy), "right of": (-dx, dy), "above": (dy, dx), "below": (-dy, dx)}[
         direction
@@ -54,8 +55,10 @@ def is_clear(
     return np.asarray((along >= DIRECTION_MARGIN) & (along >= DOMINANCE * np.abs(across)))
 
 
-def interact(rng: np.random.Generator, subject: Thing, other: Thing, name: str) -> tuple[Thing, ...] | None:
-    """Two things that touch, or one inside or in front of the other, in drawing order."""
+def place_interaction(
+    rng: np.random.Generator, subject: Thing, other: Thing, name: str
+) -> tuple[Thing, ...] | None:
+    """Place two things that touch, or one inside or in front of the other; return them in drawing order."""
     if name == "inside":
         return _inside(rng, subject, other)
     if name == "in front of":
@@ -77,7 +80,7 @@ def _at(thing: Thing, left: int, top: int) -> Thing:
 def _apart(
     corners: Int[ndarray, "attempt thing 2"], sides: Int[ndarray, " thing"]
 ) -> Bool[ndarray, " attempt"]:
-    """Whether all boxes keep their gap, for each attempt."""
+    """Return, for each attempt, whether all boxes keep their gap."""
     good = np.ones(len(corners), dtype=bool)
     for i in range(len(sides)):
         for j in range(i):
@@ -90,7 +93,8 @@ def _apart(
 def _in_clear_places(
     centers: Float[ndarray, "attempt thing 2"], places: list[str | None]
 ) -> Bool[ndarray, " attempt"]:
-    """Whether each thing with a promised half lies at least four pixels inside it, for each attempt."""
+    """Return, for each attempt, whether each thing with a named half lies at least `PLACE_MARGIN` pixels
+    inside it."""
     good = np.ones(len(centers), dtype=bool)
     for i, place in enumerate(places):
         if place is not None:
@@ -104,7 +108,7 @@ def _fits(thing: Thing) -> bool:
 
 
 def _inside(rng: np.random.Generator, subject: Thing, ring: Thing) -> tuple[Thing, ...]:
-    """The subject in the middle of a huge ring, one pixel off at most."""
+    """Place the subject in the middle of a huge ring, at most one pixel off."""
     ring = _drop(rng, ring)
     offset = (ring.side - subject.side) // 2
     dx, dy = rng.integers(-1, 2, size=2)
@@ -112,7 +116,7 @@ def _inside(rng: np.random.Generator, subject: Thing, ring: Thing) -> tuple[Thin
 
 
 def _in_front(rng: np.random.Generator, front: Thing, back: Thing) -> tuple[Thing, ...] | None:
-    """The front thing covers between 8 and 45 % of the back one, near a corner."""
+    """Place the front thing so that it covers between 8 and 45 % of the back one, near a corner."""
     for _ in range(ATTEMPTS):
         back, front = _drop(rng, back), _drop(rng, front)
         behind, before = placed_mask(back), placed_mask(front)
@@ -123,7 +127,7 @@ def _in_front(rng: np.random.Generator, front: Thing, back: Thing) -> tuple[Thin
 
 
 def _touching(rng: np.random.Generator, subject: Thing, other: Thing) -> tuple[Thing, ...] | None:
-    """Side by side or one upon the other: pushed together until the masks meet without overlapping."""
+    """Push two things together, side by side or stacked, until their masks meet without overlap."""
     for _ in range(ATTEMPTS):
         still = _drop(rng, other)
         stacked, first = rng.integers(0, 2, size=2)

@@ -1,23 +1,23 @@
-"""Pixels to patches: the nearest colour of each pixel, and connected patches of a mask. Plain numpy."""
+"""Labels each pixel with its nearest colour and finds the connected components of a mask, in plain NumPy."""
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 from numpy import ndarray
 
 GROUND_BIAS = 1.5
-"""Squared distances to the ground count this much more: thin tips, which JPEG fades, stay with things."""
-LEAST_ALIKE = 3
-"""A pixel with fewer neighbours of its own colour takes the colour that most of its neighbours have."""
+"""Factor on squared distances to the ground, so that thin tips, which JPEG fades, stay with their things."""
+MIN_ALIKE = 3
+"""A pixel with fewer neighbours of its own colour takes the colour of most of its neighbours."""
 
 
 def name_pixels(
     pixels: Float32[ndarray, "h w 3"], palette: Float32[ndarray, "color 3"], ground: int
 ) -> Int[ndarray, "h w"]:
-    """The nearest palette entry of each pixel; lone pixels and lines of one pixel follow their
-    neighbours. `ground` is the index of the ground.
+    """Return the nearest palette entry of each pixel; lone pixels and lines one pixel wide follow their
+    neighbours.
 
-    The blend of two colours along an edge may be nearest to a third (red and blue make purple): such lines
-    are one pixel wide and vanish here.
+    `ground` is the index of the ground. The blend of two colours along an edge may be nearest to a third (red
+    and blue make purple): such lines are one pixel wide and vanish here.
     """
     flat = pixels.reshape(-1, 3)
     distance = ((flat[:, None] - palette) ** 2).sum(axis=-1)
@@ -30,14 +30,14 @@ def name_pixels(
     alike = np.take_along_axis(counts, labels[None], axis=0)[0] - 1
     most = counts.argmax(axis=0)
     # The tips of a star are thin too: what stands against the ground alone stays, if anything near is alike.
-    return np.where((alike < LEAST_ALIKE) & ((most != ground) | (alike < 1)), most, labels)
+    return np.where((alike < MIN_ALIKE) & ((most != ground) | (alike < 1)), most, labels)
 
 
 def components(mask: Bool[ndarray, "h w"]) -> tuple[Int[ndarray, "h w"], int]:
-    """Number the 8-connected patches of a mask from 1 (0 = outside) and say how many there are.
+    """Number the 8-connected components of a mask from 1 (0 = outside) and return how many there are.
 
-    Every pixel starts with its own number and takes the least among its neighbours; jumping to the number of
-    that number makes this converge in a few rounds.
+    Every pixel starts with its own number and takes the minimum over its neighbours; following each number to
+    that pixel's number makes this converge in a few rounds.
     """
     height, width = mask.shape
     nothing = height * width
@@ -64,12 +64,12 @@ def components(mask: Bool[ndarray, "h w"]) -> tuple[Int[ndarray, "h w"], int]:
 
 
 def core(mask: Bool[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
-    """The pixels of a mask whose eight neighbours all belong to it."""
+    """Return the pixels of a mask whose eight neighbours all belong to it."""
     return ~grow(~mask)
 
 
 def grow(mask: Bool[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
-    """A mask and every pixel next to it, diagonals included."""
+    """Return a mask together with every adjacent pixel, diagonals included."""
     rows = mask.copy()
     rows[1:] |= mask[:-1]
     rows[:-1] |= mask[1:]

@@ -1,6 +1,6 @@
-"""What the checker is tried on: damage that must not change its answer, and changes of one fact that must.
+"""Perturbations that must not change the checker's answer, and counterfactuals that must.
 
-A counterfactual is the drawn scene with exactly one fact changed, so that the prompt is no longer true of it.
+A counterfactual is a drawn scene with exactly one fact changed, so that the prompt is no longer true of it.
 """
 
 import io
@@ -28,39 +28,39 @@ from lavibridge.world.scene import (
 Picture = UInt8[ndarray, "64 64 3"]
 
 
-def keep(picture: Picture, seed: int) -> Picture:
-    """The picture as it is."""
+def identity(picture: Picture, seed: int) -> Picture:
+    """Return the picture unchanged."""
     return picture
 
 
 def add_noise(picture: Picture, seed: int) -> Picture:
-    """Gaussian noise with a standard deviation of 10 of 255."""
+    """Add Gaussian noise with a standard deviation of 10 of 255."""
     noisy = picture + np.random.default_rng(seed).normal(0, 10, picture.shape)
     return np.rint(np.clip(noisy, 0, 255)).astype(np.uint8)
 
 
 def blur(picture: Picture, seed: int) -> Picture:
-    """Gaussian blur with a radius of 0.6 pixels."""
+    """Apply a Gaussian blur with a radius of 0.6 pixels."""
     return np.array(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(0.6)))
 
 
 def compress(picture: Picture, seed: int) -> Picture:
-    """JPEG at quality 75 and back."""
+    """Compress to JPEG at quality 75 and decode again."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=75)
     return np.array(Image.open(file).convert("RGB"))
 
 
 def shift(picture: Picture, seed: int) -> Picture:
-    """One pixel to a side that the seed names; ground comes in from the edge."""
+    """Shift by one pixel in the direction that the seed selects; ground fills the edge."""
     moved = np.roll(picture, 1 if seed % 2 else -1, axis=seed // 2 % 2)
     edge = 0 if seed % 2 else -1
     moved[(edge, slice(None)) if seed // 2 % 2 == 0 else (slice(None), edge)] = GROUND
     return moved
 
 
-DAMAGES: dict[str, Callable[[Picture, int], Picture]] = {
-    "clean": keep,
+PERTURBATIONS: dict[str, Callable[[Picture, int], Picture]] = {
+    "clean": identity,
     "noise": add_noise,
     "blur": blur,
     "jpeg": compress,
@@ -69,7 +69,8 @@ DAMAGES: dict[str, Callable[[Picture, int], Picture]] = {
 
 
 def counterfactuals(scene: Scene, spec: Spec) -> Iterator[tuple[str, Scene]]:
-    """Scenes that differ from one that keeps the spec by a single fact, such that the spec is broken."""
+    """Yield (name, scene) for scenes that differ by a single fact from one that satisfies the spec, and break
+    it."""
     things = scene.things
     yield from _changed_things(things, spec)
     if len(things) == len(spec.groups) == 2 and spec.groups[0].color and spec.groups[1].color:
@@ -87,7 +88,7 @@ def counterfactuals(scene: Scene, spec: Spec) -> Iterator[tuple[str, Scene]]:
 
 
 def _changed_things(things: tuple[Thing, ...], spec: Spec) -> Iterator[tuple[str, Scene]]:
-    """One thing with one attribute changed, for each attribute that the prompt names of it."""
+    """Change one attribute of one thing, for each attribute that the prompt names."""
     for i, thing in enumerate(things):
         group = next((g for g in spec.groups if matches(thing, g)), None)
         if group is None or thing.size == "huge":
@@ -110,7 +111,7 @@ def _changed_things(things: tuple[Thing, ...], spec: Spec) -> Iterator[tuple[str
 
 
 def _could_be(things: tuple[Thing, ...], spec: Spec) -> bool:
-    """Whether the prompt's groups might still all be found: never count such a change as a counterfactual."""
+    """Whether all groups of the prompt could still be found, so that the change is no counterfactual."""
     free = list(things)
     for group in spec.groups:
         for _ in range(group.count):
@@ -126,7 +127,7 @@ def _next(names: tuple[str, ...], name: str) -> str:
 
 
 def _resized(thing: Thing) -> dict[str, str | int]:
-    """The other size about the same centre, where it stays on the canvas."""
+    """Return the other size about the same centre, if it stays on the canvas."""
     size = "large" if thing.size == "small" else "small"
     grown = replace(thing, size=size)
     left, top = (round(c - grown.side / 2) for c in thing.center)
@@ -135,7 +136,7 @@ def _resized(thing: Thing) -> dict[str, str | int]:
 
 
 def _apart(things: tuple[Thing, ...], i: int) -> bool:
-    """Whether thing i keeps clear of the others."""
+    """Whether thing `i` does not overlap the others."""
     a = things[i]
     return all(
         a.left + a.side < b.left
@@ -148,7 +149,7 @@ def _apart(things: tuple[Thing, ...], i: int) -> bool:
 
 
 def _extra(things: tuple[Thing, ...]) -> Thing | None:
-    """One more small thing where there is room, of a shape and colour that follow the first thing's."""
+    """Return one more small thing where it fits, with the next shape and colour, or None."""
     first = things[0]
     new = Thing(
         shape=_next(SHAPES, first.shape),

@@ -1,10 +1,9 @@
-"""What a prompt in the words of the miniature world promises, so that the exact checker can judge a picture.
+"""Parses a prompt in the words of the world into a spec, so that the exact checker can check a picture.
 
     prompt = [opening] phrase [relation phrase] [and phrase ...] [and no ... ...]   -> Spec, or None
     phrase = a | an | number,  size,  texture,  colour,  shape,  [place]
 
-Synonyms are read as the words they stand for. A prompt with any word that is not understood has no verdict:
-nothing is guessed.
+The parser maps synonyms to their plain words. It rejects a prompt with any unknown word and never guesses.
 """
 
 import re
@@ -12,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from PIL import Image
 
-from lavibridge.world.checker import check, to_canvas
+from lavibridge.world.checker import check, resize_to_canvas
 from lavibridge.world.scene import COLORS, SHAPES, SIZES, TEXTURES, Group, Relation, Spec
 from lavibridge.world.words import (
     LONG_ENDINGS,
@@ -21,11 +20,11 @@ from lavibridge.world.words import (
     NUMBER_SYNONYMS,
     NUMBERS,
     OPENINGS,
-    PLACE_WORDINGS,
+    PLACE_TEMPLATES,
     PLURALS,
-    RELATION_WORDINGS,
+    RELATION_TEMPLATES,
     SYNONYMS,
-    UNSEEN_RELATION_WORDINGS,
+    UNSEEN_RELATION_TEMPLATES,
 )
 
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
@@ -34,28 +33,30 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "color": tuple(COLORS),
     "shape": SHAPES,
 }
-WORDS = {
+ATTRIBUTE_OF_WORD = {
     said: (name, value)
     for name, values in ATTRIBUTES.items()
     for value in values
     for said in (value, *SYNONYMS.get(value, ()))
 } | {plural: ("shape", shape) for shape, plural in PLURALS.items()}
-COUNTS = {NUMBERS[n]: n for n in NUMBERS} | {said: n for n, all_ in NUMBER_SYNONYMS.items() for said in all_}
+COUNT_OF_WORD = {NUMBERS[n]: n for n in NUMBERS} | {
+    said: n for n, all_ in NUMBER_SYNONYMS.items() for said in all_
+}
 
 
-def judge(prompt: str, picture: Image.Image) -> dict[str, dict[str, bool | str]] | None:
-    """The checker's verdict: for each clause whether it holds, and why; None where the prompt is not read."""
-    spec = read_prompt(prompt)
+def check_prompt(prompt: str, picture: Image.Image) -> dict[str, dict[str, bool | str]] | None:
+    """Check a picture against a prompt: whether each clause holds, and why. None for an unknown prompt."""
+    spec = parse_prompt(prompt)
     if spec is None:
         return None
-    verdict = check(to_canvas(picture), spec)
+    verdict = check(resize_to_canvas(picture), spec)
     return {
         name: {"holds": holds, "reason": verdict.reasons[name]} for name, holds in verdict.clauses.items()
     }
 
 
-def read_prompt(prompt: str) -> Spec | None:
-    """What a prompt promises, or None where it has a word that is not understood."""
+def parse_prompt(prompt: str) -> Spec | None:
+    """Return the spec of a prompt, or None if the prompt has a word that the parser does not know."""
     text = _one_sentence(" ".join(prompt.lower().replace(",", " ").split()))
     for opening in sorted({each for each in OPENINGS if each != "{x}"}, key=len):
         before, after = opening.split("{x}")
@@ -83,7 +84,7 @@ def read_prompt(prompt: str) -> Spec | None:
 
 
 def _one_sentence(text: str) -> str:
-    """Several sentences of the world as one: `... {x} . {b} is below it .` is `{x} above {b}`."""
+    """Join several sentences into one: `{x} . {b} is below it .` becomes `{x} above {b}`."""
     for ending in LONG_ENDINGS:
         text = text.replace(f" {ending}", "")
     text = text.rstrip(" .")
@@ -95,13 +96,13 @@ def _one_sentence(text: str) -> str:
     for name, form in LONG_SECONDS.items():
         end = form.replace("{b}", "").rstrip(" .")
         if second.endswith(end):
-            return RELATION_WORDINGS[name][0].format(a=first, b=second.removesuffix(end))
+            return RELATION_TEMPLATES[name][0].format(a=first, b=second.removesuffix(end))
     return text
 
 
 def _related(text: str) -> Iterator[tuple[str, str, str]]:
-    """Every way to read a relation into a text: (subject, its name, object and what follows)."""
-    for wordings in (RELATION_WORDINGS, UNSEEN_RELATION_WORDINGS):
+    """Yield every way to find a relation in a text: (subject, relation name, object and remaining text)."""
+    for wordings in (RELATION_TEMPLATES, UNSEEN_RELATION_TEMPLATES):
         for name, forms in wordings.items():
             for form in forms:
                 pattern = re.escape(form).replace(r"\{a\}", "(?P<a>.+?)").replace(r"\{b\}", "(?P<b>.+?)")
@@ -115,7 +116,7 @@ def _split(text: str) -> list[str]:
 
 
 def _last_absence(text: str) -> tuple[str, Group] | None:
-    """The text before the last ``and no ...``, and what is said to be absent."""
+    """Return the text before the last ``and no ...``, and the absent group."""
     for found in reversed(list(re.finditer(r" (?:(?:and|but) no|without an?) ", text))):
         group = _group(f"a {text[found.end() :]}")
         if group is not None and group.count == 1:
@@ -124,9 +125,9 @@ def _last_absence(text: str) -> tuple[str, Group] | None:
 
 
 def _group(phrase: str) -> Group | None:
-    """What a noun phrase promises."""
+    """Parse a noun phrase into a group, or return None."""
     place = None
-    for name, forms in PLACE_WORDINGS.items():
+    for name, forms in PLACE_TEMPLATES.items():
         for form in forms:
             if phrase.endswith(f" {form}"):
                 place, phrase = name, phrase.removesuffix(f" {form}")
@@ -137,7 +138,7 @@ def _group(phrase: str) -> Group | None:
         if said is None:
             is_last = rest in ("thing", "things")
             return Group(**attributes, place=place, count=count) if is_last and attributes else None
-        name, value = WORDS[said]
+        name, value = ATTRIBUTE_OF_WORD[said]
         if name in attributes:
             return None
         attributes[name] = value
@@ -146,11 +147,11 @@ def _group(phrase: str) -> Group | None:
 
 
 def _counted(phrase: str) -> tuple[int, str]:
-    """How many, and the words after that."""
-    for said, count in COUNTS.items():
+    """Return the count and the words after it."""
+    for said, count in COUNT_OF_WORD.items():
         if phrase.startswith(f"{said} "):
             return count, phrase.removeprefix(f"{said} ")
     return 1, re.sub(r"^(?:an?|the|one) ", "", phrase)
 
 
-_BY_LENGTH = sorted(WORDS, key=len, reverse=True)
+_BY_LENGTH = sorted(ATTRIBUTE_OF_WORD, key=len, reverse=True)

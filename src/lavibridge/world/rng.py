@@ -1,4 +1,4 @@
-"""Drawing from few options, an order of magnitude faster than NumPy's `choice`."""
+"""Draws from few options, an order of magnitude faster than NumPy's `choice`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,12 +6,12 @@ import numpy as np
 
 
 def pick(rng: np.random.Generator, options: Sequence[str]) -> str:
-    """One of the options, each as likely."""
+    """Return one of the options with equal probability."""
     return options[int(rng.integers(len(options)))]
 
 
 def pick_weighted(rng: np.random.Generator, shares: Mapping[str, float]) -> str:
-    """One of the keys with the probability that is its value; the values add up to one."""
+    """Return one of the keys with its value as probability; the values sum to one."""
     rest = rng.random()
     for option, share in shares.items():
         rest -= share

@@ -1,8 +1,8 @@
-"""What the miniature world contains: things with a shape, a colour, a texture, a size and a place.
+"""The contents of the miniature world: things with a shape, a colour, a texture, a size and a place.
 
-A *scene* is the truth about a picture; a *spec* is what a prompt promises about it. A spec says less than a
-scene (an attribute that is not mentioned is `None` and may be anything), and the checker asks whether a
-picture keeps every promise.
+A *scene* is the ground truth of a picture; a *spec* is the content of a prompt. A spec says less than a scene
+(an attribute that it does not mention is `None` and may be anything), and the checker asks whether a picture
+satisfies every clause of it.
 
     Scene = Thing, Thing, ...                    drawn in this order: later things cover earlier ones
     Spec  = Group, Group, ... + relation + absences
@@ -14,10 +14,10 @@ CANVAS = 64
 """Side of a picture in pixels."""
 
 GROUND = (136, 139, 146)
-"""The empty ground, a mid grey: far from every hue below and from white."""
+"""Colour of the empty ground, a mid grey far from every hue below and from white."""
 
 WHITE = (250, 249, 246)
-"""The second tone of striped and checkered things; never a thing's own colour."""
+"""The second tone of striped and checkered things; no thing has it as its own colour."""
 
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (214, 44, 50),
@@ -38,10 +38,10 @@ DIRECTIONS = ("left of", "right of", "above", "below")
 INTERACTIONS = ("touching", "inside", "in front of")
 RELATIONS = DIRECTIONS + INTERACTIONS
 PLACES = ("left", "right", "top", "bottom")
-"""The half of the canvas in which a thing's centre lies."""
+"""The half of the canvas that contains a thing's centre."""
 
 WITHHELD = (("purple", "triangle"), ("green", "cross"), ("yellow", "ring"), ("cyan", "star"))
-"""Pairs of colour and shape that occur in no training of any kind: the test of unseen combinations."""
+"""Pairs of colour and shape that no training set contains: the test of unseen combinations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """What a noun phrase promises: `count` things that share these attributes (`None` = not said)."""
+    """The content of a noun phrase: `count` things that share these attributes (`None` = not mentioned)."""
 
     shape: str | None = None
     color: str | None = None
@@ -96,7 +96,7 @@ class Relation:
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """All that a prompt promises. The groups name every thing in the picture: nothing else may be there."""
+    """The content of a prompt. The groups name every thing in the picture: nothing else may be there."""
 
     groups: tuple[Group, ...]
     relation: Relation | None = None
@@ -104,7 +104,7 @@ class Spec:
 
 
 def matches(thing: Thing, group: Group) -> bool:
-    """Whether a thing has every attribute that the group says (its place included)."""
+    """Whether a thing has every attribute of the group, including its place."""
     said = (
         (group.shape, thing.shape),
         (group.color, thing.color),

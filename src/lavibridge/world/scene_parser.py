@@ -1,10 +1,11 @@
-"""Reads a picture of the world back into things, by classical image analysis; no part of it is learned.
+"""Parses a picture of the world into things, by classical image analysis without a learned part.
 
-    pixels -> nearest colours of the world -> patches of anything but ground -> in each patch, a mask a hue
-           -> best shape, side and place -> texture by where white lies -> what covers what
+    pixels -> nearest colours of the world -> components of everything but the ground -> one mask per hue
+           -> best shape, side and place -> texture from the white pixels -> occlusions
 
-What cannot be read is said to be unreadable, with a reason: two things of one colour that run together, half
-a thing, a blotch, noise. Nothing is guessed; what is beyond doubt about such a part, as the colour of a X
+The parser reports every part that it cannot identify, with a reason: two merged things of one colour, half a
+thing, a blotch, noise. It never guesses. It keeps what is certain about such a part, such as the colour of a
+blotch of unknown shape (`ParsedScene.partial`).
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from numpy import ndarray
 from PIL import Image
 
 from lavibridge.core.errors import DataError
-from lavibridge.world.detections import Reading, Seen, Unread
+from lavibridge.world.detections import Detection, ParsedScene, UnreadablePart
 from lavibridge.world.fitting import Fit, fit_shape, fit_texture
 from lavibridge.world.patches import components, core, grow, name_pixels
 from lavibridge.world.scene import CANVAS, COLORS, GROUND, WHITE
@@ -26,37 +27,38 @@ GROUND_LABEL, WHITE_LABEL, FIRST_HUE = 0, 1, 2
 
 _KINDS = np.arange(len(PALETTE))
 JOINED = (_KINDS[:, None] != _KINDS) & (_KINDS[:, None] != GROUND_LABEL) & (_KINDS != GROUND_LABEL)
-"""Pairs of different colours, the ground's aside."""
+"""Pairs of different colours other than the ground."""
 BLENDS_TO_GROUND = np.linalg.norm((PALETTE[:, None] + PALETTE) / 2 - PALETTE[GROUND_LABEL], axis=-1) < 25
-"""Pairs of colours such as black and white whose mean is the ground's colour: their edge fakes it."""
+"""Pairs of colours, such as black and white, whose mean is the ground's colour, so that their edge looks like
+ground."""
 
-LEAST_OVERLAP = 0.74
-LEAST_LEAD = 0.01
-"""How much better than any other shape the best one must be."""
+MIN_OVERLAP = 0.74
+MIN_LEAD = 0.01
+"""Minimum lead in overlap of the best shape over any other."""
 HIDDEN_GAIN = 0.025
-"""How much better a thing must fit as partly hidden before it is read so."""
-LEAST_COVERED = 0.04
-"""Least share of a thing that another covers, to say that the other is in front."""
-MOST_STRETCH = 1.3
+"""Minimum gain in overlap before a thing is read as partly hidden."""
+MIN_COVERED = 0.04
+"""Minimum fraction of a thing that another must cover to count as being in front."""
+MAX_STRETCH = 1.3
 SPECK = 14
-"""Patches of fewer pixels are specks; a few of them are overlooked."""
-MOST_SPECKS = 60
-"""Most pixels in all specks together."""
-LEAST_CORE = 4
-MOST_PIECES = 6
-MOST_UNKNOWN = 0.25
-MOST_FADED = 70.0
-"""Most RGB distance between a thing's mean colour and the colour that it is called by."""
-MOST_DOUBT = 0.7
-"""Most ratio of that distance to the distance to the next colour."""
+"""Components of at most this many pixels are specks; a few of them are ignored."""
+MAX_SPECKS = 60
+"""Maximum number of pixels in all specks together."""
+MIN_CORE = 4
+MAX_PIECES = 6
+MAX_UNKNOWN = 0.25
+MAX_FADED = 70.0
+"""Maximum RGB distance between a thing's mean colour and its named colour."""
+MAX_DOUBT = 0.7
+"""Maximum ratio of that distance to the distance to the next colour."""
 GROUND_RANGE = 45.0
-MOST_SOILED = 24
-"""Most pixels of the ground, away from all things, that have no ground colour."""
+MAX_SOILED = 24
+"""Maximum number of pixels of the ground, away from all things, without the ground's colour."""
 
 
 @dataclass(kw_only=True)
 class _Part:
-    """Pixels of one hue that may be a thing, with what explains them best."""
+    """Pixels of one hue that may be a thing, with the fit that explains them best."""
 
     hue: int
     mask: Bool[ndarray, "64 64"]
@@ -69,8 +71,11 @@ class _Part:
         return not self.hidden and _misfit(self) is None
 
 
-def read(picture: Image.Image | UInt8[ndarray, "height width 3"]) -> Reading:
-    """The things in a 64 x 64 picture, and reasons for whatever is not a thing. DataError at other sizes."""
+def parse_scene(picture: Image.Image | UInt8[ndarray, "height width 3"]) -> ParsedScene:
+    """Return the things in a 64 x 64 RGB picture, and a reason for each part that is not a thing.
+
+    Raises DataError at other sizes.
+    """
     pixels = np.asarray(picture.convert("RGB") if isinstance(picture, Image.Image) else picture)
     if pixels.shape != (CANVAS, CANVAS, 3):
         raise DataError(f"the checker reads RGB pictures of {CANVAS} x {CANVAS}; this one is {pixels.shape}")
@@ -78,9 +83,9 @@ def read(picture: Image.Image | UInt8[ndarray, "height width 3"]) -> Reading:
     labels = name_pixels(floats, PALETTE, GROUND_LABEL)
     patches, count = components((labels != GROUND_LABEL) | _seams(labels))
     reasons = _soil(floats, labels)
-    things: list[Seen] = []
-    covers: list[tuple[int, int]] = []
-    partly: list[Unread] = []
+    things: list[Detection] = []
+    occlusions: list[tuple[int, int]] = []
+    partial: list[UnreadablePart] = []
     specks = 0
     for i in range(1, count + 1):
         patch = patches == i
@@ -89,31 +94,32 @@ def read(picture: Image.Image | UInt8[ndarray, "height width 3"]) -> Reading:
             continue
         parts, problems = _split(patch, labels)
         reasons += problems
-        seen: dict[int, Seen] = {}
+        seen: dict[int, Detection] = {}
         for j, part in enumerate(parts):
             named = _name(part, patch, labels, floats)
-            if isinstance(named, Unread):
+            if isinstance(named, UnreadablePart):
                 reasons.append(named.reason)
-                partly.append(named)
+                partial.append(named)
             else:
                 seen[j] = named
         numbers = {j: len(things) + n for n, j in enumerate(seen)}
-        covers += [
+        occlusions += [
             (numbers[j], numbers[k])
             for j in seen
             for k in seen
             if parts[k].hidden and parts[j].is_whole and _is_covered(seen[k], seen[j], labels == parts[j].hue)
         ]
         things += seen.values()
-    if specks > MOST_SPECKS:
+    if specks > MAX_SPECKS:
         reasons.append(f"{specks} pixels of specks")
-    return Reading(
-        things=tuple(things), unreadable=tuple(reasons), partly=tuple(partly), covers=tuple(covers)
+    return ParsedScene(
+        things=tuple(things), unreadable=tuple(reasons), partial=tuple(partial), occlusions=tuple(occlusions)
     )
 
 
 def _seams(labels: Int[ndarray, "64 64"]) -> Bool[ndarray, "64 64"]:
-    """Ground of one pixel between different colours; of two where their blend has the ground's colour."""
+    """Return ground one pixel wide between different colours, or two pixels wide where their blend looks like
+    ground."""
     seams = np.zeros(labels.shape, dtype=bool)
     padded = np.pad(labels, 2)
     for one, other in ((1, 1), (1, 2), (2, 1)):
@@ -126,23 +132,23 @@ def _seams(labels: Int[ndarray, "64 64"]) -> Bool[ndarray, "64 64"]:
 
 
 def _soil(pixels: Float32[ndarray, "64 64 3"], labels: Int[ndarray, "64 64"]) -> list[str]:
-    """A reason when the ground, away from everything on it, has patches of some other grey."""
+    """Return a reason if the ground, away from all things, has patches of another grey."""
     clear = ~grow(grow(labels != GROUND_LABEL))
     padded = np.pad(pixels, ((1, 1), (1, 1), (0, 0)), mode="edge")
     rows = padded[:-2] + padded[1:-1] + padded[2:]
     mean = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9
     far = np.linalg.norm(mean - PALETTE[GROUND_LABEL], axis=-1) > GROUND_RANGE
-    return ["a patch that is neither ground nor a thing"] if (far & clear).sum() > MOST_SOILED else []
+    return ["a patch that is neither ground nor a thing"] if (far & clear).sum() > MAX_SOILED else []
 
 
 def _split(patch: Bool[ndarray, "64 64"], labels: Int[ndarray, "64 64"]) -> tuple[list[_Part], list[str]]:
-    """The parts of a patch, each of one hue and fitted; and a reason when the patch cannot be split."""
+    """Split a patch into fitted parts of one hue each, or return a reason why it cannot be split."""
     inside = np.where(patch, labels, GROUND_LABEL)
-    hues = [h for h in range(FIRST_HUE, len(PALETTE)) if core(inside == h).sum() >= LEAST_CORE]
+    hues = [h for h in range(FIRST_HUE, len(PALETTE)) if core(inside == h).sum() >= MIN_CORE]
     if not hues:
         return [], ["a patch of no hue"]
     known = patch & np.isin(np.arange(len(PALETTE)), [WHITE_LABEL, *hues])[labels]
-    if (patch & ~known & (labels != GROUND_LABEL)).sum() > MOST_UNKNOWN * patch.sum():
+    if (patch & ~known & (labels != GROUND_LABEL)).sum() > MAX_UNKNOWN * patch.sum():
         return [], ["a patch of many colours"]
     care = known | ~patch
     if len(hues) == 1:
@@ -152,7 +158,7 @@ def _split(patch: Bool[ndarray, "64 64"], labels: Int[ndarray, "64 64"]) -> tupl
     parts: list[_Part] = []
     for hue in hues:
         pieces = _pieces(owner == hue)
-        if len(pieces) > MOST_PIECES:
+        if len(pieces) > MAX_PIECES:
             return [], ["a patch of many pieces"]
         found = [_fitted(hue, piece, care) for piece in pieces]
         if len(found) > 1 and not all(part.is_whole for part in found):
@@ -172,7 +178,7 @@ def _pieces(mask: Bool[ndarray, "64 64"]) -> list[Bool[ndarray, "64 64"]]:
 
 
 def _share_white(inside: Int[ndarray, "64 64"], hues: list[int]) -> Int[ndarray, "64 64"]:
-    """White patches between several hues go to the hue that they border on most."""
+    """Give each white area between several hues to the hue with the longest shared border."""
     owner = inside.copy()
     numbered, count = components(inside == WHITE_LABEL)
     for i in range(1, count + 1):
@@ -182,7 +188,7 @@ def _share_white(inside: Int[ndarray, "64 64"], hues: list[int]) -> Int[ndarray,
 
 
 def _hide(parts: list[_Part], care: Bool[ndarray, "64 64"]) -> None:
-    """Fit parts again as lying behind whole ones, where that explains them clearly better."""
+    """Refit parts as hidden behind whole ones where that explains them clearly better."""
     gains: list[tuple[float, int, _Part]] = []
     for i, part in enumerate(parts):
         fronts = [grow(other.mask) for other in parts if other is not part and other.is_whole]
@@ -200,21 +206,18 @@ def _hide(parts: list[_Part], care: Bool[ndarray, "64 64"]) -> None:
 
 
 def _misfit(part: _Part) -> str | None:
-    """Why the pixels of a part are not one shape of the world; None when they are."""
+    """Return why the pixels of a part are not one shape of the world, or None if they are."""
     if part.fit is None:
         return "of no size of the world"
-    if part.fit.overlap < LEAST_OVERLAP:
+    if part.fit.overlap < MIN_OVERLAP:
         return "of no shape of the world"
-    if part.fit.lead < LEAST_LEAD:
+    if part.fit.lead < MIN_LEAD:
         return "between two shapes"
     region = part.fit.region()
-    if (
-        core(region & part.care & ~part.mask).sum() >= LEAST_CORE
-        or core(part.mask & ~region).sum() >= LEAST_CORE
-    ):
+    if core(region & part.care & ~part.mask).sum() >= MIN_CORE or core(part.mask & ~region).sum() >= MIN_CORE:
         return "with a piece missing or added"
     rows, columns = part.mask.any(axis=1).sum(), part.mask.any(axis=0).sum()
-    if not part.hidden and max(rows, columns) > MOST_STRETCH * min(rows, columns):
+    if not part.hidden and max(rows, columns) > MAX_STRETCH * min(rows, columns):
         return "stretched or cut"
     return None
 
@@ -224,21 +227,23 @@ def _name(
     patch: Bool[ndarray, "64 64"],
     labels: Int[ndarray, "64 64"],
     pixels: Float32[ndarray, "64 64 3"],
-) -> Seen | Unread:
-    """A part as a thing, or why it is unreadable and what is known of it all the same."""
+) -> Detection | UnreadablePart:
+    """Return a part as a detection, or why it is unreadable and what is certain about it."""
     color = HUES[part.hue - FIRST_HUE]
     misfit = _misfit(part)
     colored = part.mask & (labels == part.hue)
     is_pure = bool(colored.any()) and _is_pure(colored, part.hue, pixels)
     if misfit is not None or part.fit is None:
-        return Unread(reason=f"something {color} {misfit}", color=color if is_pure else None)
+        return UnreadablePart(reason=f"something {color} {misfit}", color=color if is_pure else None)
     if not is_pure:
-        return Unread(reason=f"something of a colour between {color} and another", shape=part.fit.shape)
+        return UnreadablePart(
+            reason=f"something of a colour between {color} and another", shape=part.fit.shape
+        )
     texture = fit_texture(part.mask & (labels == WHITE_LABEL), colored, part.fit)
     if texture is None:
         reason = f"something {color} ({part.fit.shape}) of no texture of the world"
-        return Unread(reason=reason, color=color, shape=part.fit.shape)
-    return Seen(
+        return UnreadablePart(reason=reason, color=color, shape=part.fit.shape)
+    return Detection(
         shape=part.fit.shape,
         color=color,
         texture=texture[0],
@@ -253,17 +258,17 @@ def _name(
 
 
 def _is_pure(colored: Bool[ndarray, "64 64"], hue: int, pixels: Float32[ndarray, "64 64 3"]) -> bool:
-    """Whether the mean colour of a part, away from its edges, is its hue beyond doubt."""
+    """Whether the mean colour of a part, away from its edges, is clearly its hue."""
     middle = core(colored)
     mean = pixels[middle if middle.any() else colored].mean(axis=0)
     distance = np.linalg.norm(PALETTE - mean, axis=-1)
     others = np.delete(distance, hue)
-    return bool(distance[hue] <= MOST_FADED and distance[hue] <= MOST_DOUBT * others.min())
+    return bool(distance[hue] <= MAX_FADED and distance[hue] <= MAX_DOUBT * others.min())
 
 
-def _is_covered(back: Seen, front: Seen, in_front: Bool[ndarray, "64 64"]) -> bool:
-    """Whether the front thing hides part of the back one: there its colour shows, the back one's does not."""
+def _is_covered(back: Detection, front: Detection, in_front: Bool[ndarray, "64 64"]) -> bool:
+    """Whether the front thing hides part of the back one: the front's colour shows in the shared area."""
     shared = back.region & front.region
     area = int(shared.sum())
     shows = (shared & in_front).sum() >= 0.5 * area and (shared & back.visible).sum() <= 0.3 * area
-    return bool(area >= LEAST_COVERED * back.region.sum() and shows)
+    return bool(area >= MIN_COVERED * back.region.sum() and shows)

@@ -1,4 +1,5 @@
-"""The world's own text, for language models: captions in every wording, and knowledge no caption carries.
+"""Writes text of the world for language models: captions in every wording, and knowledge that no caption
+carries.
 
     caption      a small crimson disc to the left of a box .
     paraphrase   a red circle above a star . in other words , a star beneath a scarlet disc .
@@ -6,8 +7,8 @@
     question     question : what color is a jade hoop ? answer : green .
     inversion    if a dot is left of a box , then the box is right of the dot .
 
-Synonyms, definitions and inverted phrasings occur here and in no image caption, so that what a language model
-knows, and nothing else, can carry them into pictures. Withheld pairs of colour and shape do not occur at all.
+Synonyms, definitions and inverted phrasings occur here and in no image caption, so that only the language
+model's knowledge can carry them into pictures. Withheld pairs of colour and shape do not occur at all.
 """
 
 from dataclasses import replace
@@ -15,7 +16,14 @@ from zlib import crc32
 
 import numpy as np
 
-from lavibridge.world.caption_templates import Word, noun_phrase, say, say_mixed, say_unseen, synonym
+from lavibridge.world.caption_templates import (
+    WordChoice,
+    noun_phrase,
+    synonym,
+    write_caption,
+    write_mixed_caption,
+    write_unseen_caption,
+)
 from lavibridge.world.captions import TRAINING_MIX, sample_spec
 from lavibridge.world.rng import pick, pick_weighted
 from lavibridge.world.scene import COLORS, DIRECTIONS, SHAPES
@@ -34,7 +42,7 @@ PARAPHRASE_LINKS = ("in other words ,", "that is ,", "or put differently ,", "wh
 
 
 def document(seed: int, index: int, split: str = "train") -> str:
-    """The short text that (seed, index, split) names: always the same one."""
+    """Return the short text that (seed, index, split) identifies: always the same one."""
     rng = np.random.default_rng([crc32(f"text/{split}".encode()), seed, index])
     kind = pick_weighted(rng, KINDS)
     makers = {
@@ -47,7 +55,7 @@ def document(seed: int, index: int, split: str = "train") -> str:
         return makers[kind](rng)
     category = pick_weighted(rng, TRAINING_MIX)
     spec = sample_spec(rng, category)
-    return say(rng, spec, category) if kind == "caption" else f"{say_mixed(rng, spec)} ."
+    return write_caption(rng, spec, category) if kind == "caption" else f"{write_mixed_caption(rng, spec)} ."
 
 
 def _definition(rng: np.random.Generator) -> str:
@@ -75,7 +83,7 @@ def _definition(rng: np.random.Generator) -> str:
 
 
 def _question(rng: np.random.Generator) -> str:
-    """Asks for one attribute of a thing that is told in any words; the answer is the plain word."""
+    """Ask for one attribute of a thing described in any words; the answer is the plain word."""
     group = replace(sample_spec(rng, "one").groups[0], place=None)
     phrase = noun_phrase(rng, group, _any_word(rng))
     absent = pick(rng, [shape for shape in SHAPES if shape != group.shape])
@@ -97,14 +105,14 @@ def _inversion(rng: np.random.Generator) -> str:
 
 
 def _paraphrase(rng: np.random.Generator) -> str:
-    """The same spec said twice, once in plain words and once in others, in either order."""
+    """State the same spec twice, in plain words and in synonyms, in either order."""
     category = pick(rng, ["one", "one", "two", "color", "spatial", "non-spatial", "counting"])
     spec = sample_spec(rng, category)
-    said = [say(rng, spec, category), say_unseen(rng, spec)]
+    said = [write_caption(rng, spec, category), write_unseen_caption(rng, spec)]
     if rng.random() < 0.5:
         said.reverse()
     return f"{said[0]} . {PARAPHRASE_LINKS[rng.integers(len(PARAPHRASE_LINKS))]} {said[1]} ."
 
 
-def _any_word(rng: np.random.Generator) -> Word:
+def _any_word(rng: np.random.Generator) -> WordChoice:
     return lambda word: synonym(rng, word) if rng.random() < 0.5 else word

@@ -1,8 +1,8 @@
-"""The words of the world: what captions say, and what only the language models' own text says.
+"""The vocabulary of the world: the words of captions, and the words of the language models' own text.
 
 Image captions use the plain words (`red`, `circle`, `to the left of`). The synonyms and inverted phrasings
-below never stand beside a picture; they occur in the text that language models are pretrained on, so that
-knowing that crimson is red is something only the language model can bring to a bridge.
+below never accompany a picture. They occur in the text that language models are pretrained on, so that only
+the language model can bring the knowledge that crimson is red to a bridge.
 """
 
 NUMBERS = {2: "two", 3: "three", 4: "four"}
@@ -38,7 +38,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 }
 NUMBER_SYNONYMS = {2: ("a pair of", "2"), 3: ("a trio of", "3"), 4: ("a quartet of", "4")}
 
-RELATION_WORDINGS: dict[str, tuple[str, ...]] = {
+RELATION_TEMPLATES: dict[str, tuple[str, ...]] = {
     "left of": ("{a} to the left of {b}", "{a} left of {b}", "{a} on the left of {b}"),
     "right of": ("{a} to the right of {b}", "{a} right of {b}", "{a} on the right of {b}"),
     "above": ("{a} above {b}", "{a} over {b}", "{a} higher than {b}"),
@@ -47,7 +47,7 @@ RELATION_WORDINGS: dict[str, tuple[str, ...]] = {
     "inside": ("{a} inside {b}", "{a} within {b}", "{a} in the middle of {b}"),
     "in front of": ("{a} in front of {b}", "{a} overlapping {b} from the front", "{a} partly covering {b}"),
 }
-UNSEEN_RELATION_WORDINGS: dict[str, tuple[str, ...]] = {
+UNSEEN_RELATION_TEMPLATES: dict[str, tuple[str, ...]] = {
     "left of": ("{b} with {a} on its left", "{b} that has {a} to its left side"),
     "right of": ("{b} with {a} on its right", "{b} that has {a} to its right side"),
     "above": ("{b} beneath {a}", "{b} with {a} on top"),
@@ -65,7 +65,7 @@ OPENINGS = (
     "you see {x}",
     "{x} on a grey ground",
 )
-PLACE_WORDINGS: dict[str, tuple[str, ...]] = {
+PLACE_TEMPLATES: dict[str, tuple[str, ...]] = {
     "left": ("on the left", "in the left half"),
     "right": ("on the right", "in the right half"),
     "top": ("at the top", "in the upper half"),

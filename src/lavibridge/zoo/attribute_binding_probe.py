@@ -17,30 +17,32 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lavibridge.world.words import PLURALS
-from lavibridge.zoo.caption_probe import OF_A_GROUP
+from lavibridge.zoo.caption_probe import GROUP_ATTRIBUTES
 
-KINDS = {name: OF_A_GROUP[name] for name in ("size", "texture", "color", "shape")}
+ATTRIBUTES = {name: GROUP_ATTRIBUTES[name] for name in ("size", "texture", "color", "shape")}
 """What is asked of a word, and the possible answers besides 0: nothing is said."""
-NOT_ASKED = -1
-_MEANT = {word: (kind, 1 + place) for kind, words in KINDS.items() for place, word in enumerate(words)}
-_MEANT |= {many: _MEANT[one] for one, many in PLURALS.items()}
-_LAST = list(KINDS).index("shape")
+IGNORE_INDEX = -1
+_LABEL_OF_WORD = {
+    word: (kind, 1 + place) for kind, words in ATTRIBUTES.items() for place, word in enumerate(words)
+}
+_LABEL_OF_WORD |= {many: _LABEL_OF_WORD[one] for one, many in PLURALS.items()}
+_LAST = list(ATTRIBUTES).index("shape")
 
 
-def belongs(words: Sequence[str]) -> Int[Tensor, "word kind"]:
+def binding_labels(words: Sequence[str]) -> Int[Tensor, "word kind"]:
     """The answers of each word; words that say nothing of a thing are not asked.
 
     In captions of the world a thing's words stand before its shape's word, in sentences of their own or after
     one another.
     """
-    found = torch.full((len(words), len(KINDS)), NOT_ASKED)
+    found = torch.full((len(words), len(ATTRIBUTES)), IGNORE_INDEX)
     open_words: list[int] = []
-    answer = torch.zeros(len(KINDS), dtype=torch.long)
+    answer = torch.zeros(len(ATTRIBUTES), dtype=torch.long)
     for place, word in enumerate(words):
-        if word not in _MEANT:
+        if word not in _LABEL_OF_WORD:
             continue
-        kind, meant = _MEANT[word]
-        index = list(KINDS).index(kind)
+        kind, meant = _LABEL_OF_WORD[word]
+        index = list(ATTRIBUTES).index(kind)
         answer[index] = meant
         open_words.append(place)
         if index == _LAST:
@@ -49,20 +51,22 @@ def belongs(words: Sequence[str]) -> Int[Tensor, "word kind"]:
     return found
 
 
-class WordQuestions(nn.Module):
+class AttributeBindingProbe(nn.Module):
     """One linear layer for every token; it is not part of the exported model."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.answers = nn.Linear(width, sum(1 + len(answers) for answers in KINDS.values()))
+        self.answers = nn.Linear(width, sum(1 + len(answers) for answers in ATTRIBUTES.values()))
 
     def forward(
         self, tokens: Float[Tensor, "batch token width"], true: Int[Tensor, "batch token kind"]
     ) -> Float[Tensor, ""]:
         """The loss of the tokens that are asked; 0 where none is."""
-        asked = true[..., 0] != NOT_ASKED
-        kinds = self.answers(self.norm(tokens[asked])).split([1 + len(a) for a in KINDS.values()], dim=-1)
+        asked = true[..., 0] != IGNORE_INDEX
+        kinds = self.answers(self.norm(tokens[asked])).split(
+            [1 + len(a) for a in ATTRIBUTES.values()], dim=-1
+        )
         losses = [
             functional.cross_entropy(each, true[asked][:, index], reduction="sum")
             for index, each in enumerate(kinds)

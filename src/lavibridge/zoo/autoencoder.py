@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lavibridge.world.checker import check
 from lavibridge.world.scene import CANVAS
-from lavibridge.zoo.pool import as_images, make_pairs, pictures
+from lavibridge.zoo.pool import as_images, draw_scenes, sample_pool
 from lavibridge.zoo.pretraining import Pretraining
 
 KL_WEIGHT = 1e-4
@@ -54,9 +54,9 @@ class AutoencoderPretraining(Pretraining):
         torch.manual_seed(self.seed)
         self.network = build().to(memory_format=torch.channels_last)
         self.networks = nn.ModuleDict({"vae": self.network})
-        self.pairs = make_pairs(self.seed, pool)
-        self.images = pictures(self.pairs)
-        self.held_out = make_pairs(HELD_OUT_SEED, held_out)
+        self.pairs = sample_pool(self.seed, pool)
+        self.images = draw_scenes(self.pairs)
+        self.held_out = sample_pool(HELD_OUT_SEED, held_out)
 
     def _whole(self) -> Tensor:
         chosen = torch.randint(len(self.images), (self.batch,))
@@ -87,7 +87,7 @@ class AutoencoderPretraining(Pretraining):
 
     def scores(self) -> dict[str, float]:
         """Reconstruction error and the share of held-out scenes that still pass the exact checker."""
-        images = as_images(pictures(self.held_out))
+        images = as_images(draw_scenes(self.held_out))
         decoded = torch.cat(
             [self.network.decode(self.network.encode(x).latent_dist.mode()).sample for x in images.split(50)]
         )

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from lavibridge.world.scene import COLORS, PLACES, RELATIONS, SHAPES, TEXTURES, Spec
 
-OF_A_GROUP: dict[str, tuple[object, ...]] = {
+GROUP_ATTRIBUTES: dict[str, tuple[object, ...]] = {
     "shape": SHAPES,
     "color": tuple(COLORS),
     "texture": TEXTURES,
@@ -23,34 +23,35 @@ OF_A_GROUP: dict[str, tuple[object, ...]] = {
 }
 GROUPS = 2
 """Of longer captions the first things are asked for."""
-ANSWERS = [*(len(values) for values in OF_A_GROUP.values())] * GROUPS + [len(RELATIONS)]
+CLASS_COUNTS = [*(len(values) for values in GROUP_ATTRIBUTES.values())] * GROUPS + [len(RELATIONS)]
 """Possible answers to each question, besides 0: nothing is said."""
 
 
-class Questions(nn.Module):
+class CaptionProbe(nn.Module):
     """One linear layer for every question; it is not part of the exported model."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.heads = nn.ModuleList(nn.Linear(width, 1 + answers) for answers in ANSWERS)
+        self.heads = nn.ModuleList(nn.Linear(width, 1 + answers) for answers in CLASS_COUNTS)
 
     def forward(
-        self, text: Float[Tensor, "batch token width"], told: Int[Tensor, "batch question"]
+        self, text: Float[Tensor, "batch token width"], caption_labels: Int[Tensor, "batch question"]
     ) -> Float[Tensor, ""]:
         """The loss of what a tower made of captions."""
         heard = text.mean(dim=1)
         losses = [
-            functional.cross_entropy(head(heard), told[:, index]) for index, head in enumerate(self.heads)
+            functional.cross_entropy(head(heard), caption_labels[:, index])
+            for index, head in enumerate(self.heads)
         ]
         return torch.stack(losses).mean()
 
 
-def told(spec: Spec) -> list[int]:
+def caption_labels(spec: Spec) -> list[int]:
     """The answers that a caption of the spec gives."""
     answers = []
     for index in range(GROUPS):
         group = spec.groups[index] if index < len(spec.groups) else None
-        for name, values in OF_A_GROUP.items():
+        for name, values in GROUP_ATTRIBUTES.items():
             value = None if group is None else getattr(group, name)
             answers.append(0 if value is None else 1 + values.index(value))
     relation = None if spec.relation is None else spec.relation.name

@@ -17,11 +17,11 @@ from torch.nn import functional
 from transformers import CLIPImageProcessorPil, ResNetConfig, ResNetForImageClassification
 
 from lavibridge.world.scene import CANVAS, COLORS, SHAPES, TEXTURES, Scene
-from lavibridge.zoo.pool import as_images, make_pairs, pictures
+from lavibridge.zoo.pool import as_images, draw_scenes, sample_pool
 from lavibridge.zoo.pretraining import Pretraining
 
-MOST_THINGS = 4
-LABELS = (*SHAPES, *COLORS, *TEXTURES, *(f"{count} things" for count in range(1, MOST_THINGS + 1)))
+MAX_THINGS = 4
+LABELS = (*SHAPES, *COLORS, *TEXTURES, *(f"{count} things" for count in range(1, MAX_THINGS + 1)))
 HELD_OUT_SEED = 7_200
 
 
@@ -52,7 +52,7 @@ class ClassifierPretraining(Pretraining):
     def loss(self, step: int) -> Tensor:
         """Over a batch of damaged pictures."""
         chosen = torch.randint(len(self.images), (self.batch,))
-        images = damaged(as_images(self.images[chosen]))
+        images = perturbed(as_images(self.images[chosen]))
         loss: Tensor = self.network(pixel_values=images, labels=self.truths[chosen]).loss
         return loss
 
@@ -73,14 +73,14 @@ class ClassifierPretraining(Pretraining):
         processor.save_pretrained(folder)
 
 
-def labels_of(scene: Scene) -> list[float]:
+def labels_of_scene(scene: Scene) -> list[float]:
     """1 for each label that is true of a scene, else 0."""
     seen = {value for thing in scene.things for value in (thing.shape, thing.color, thing.texture)}
     seen.add(f"{len(scene.things)} things")
     return [float(label in seen) for label in LABELS]
 
 
-def damaged(images: Float[Tensor, "batch 3 64 64"]) -> Float[Tensor, "batch 3 64 64"]:
+def perturbed(images: Float[Tensor, "batch 3 64 64"]) -> Float[Tensor, "batch 3 64 64"]:
     """Pictures with noise and another brightness each, and half of them blurred."""
     many = len(images)
     soft = functional.avg_pool2d(functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
@@ -90,7 +90,7 @@ def damaged(images: Float[Tensor, "batch 3 64 64"]) -> Float[Tensor, "batch 3 64
 
 
 def _labelled(seed: int, count: int) -> tuple[Tensor, Tensor]:
-    pairs = make_pairs(seed, count)
-    return pictures(pairs), torch.tensor(
-        np.array([labels_of(pair.scene) for pair in pairs]), dtype=torch.float32
+    pairs = sample_pool(seed, count)
+    return draw_scenes(pairs), torch.tensor(
+        np.array([labels_of_scene(pair.scene) for pair in pairs]), dtype=torch.float32
     )

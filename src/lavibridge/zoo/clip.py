@@ -23,11 +23,11 @@ from transformers import (
     CLIPVisionConfig,
 )
 
-from lavibridge.world.caption_templates import say
-from lavibridge.world.captions import Pair, sample_pair, scene_of
+from lavibridge.world.caption_templates import write_caption
+from lavibridge.world.captions import CaptionedScene, sample_captioned_scene, sample_scene
 from lavibridge.world.rng import pick
 from lavibridge.world.scene import COLORS, SHAPES, TEXTURES, WITHHELD, Spec
-from lavibridge.zoo.pool import as_images, make_pairs, pictures
+from lavibridge.zoo.pool import as_images, draw_scenes, sample_pool
 from lavibridge.zoo.pretraining import Pretraining
 from lavibridge.zoo.tokenizers import CLIP_LENGTH, clip_tokenizer
 
@@ -47,21 +47,22 @@ class ClipPretraining(Pretraining):
         torch.manual_seed(self.seed)
         self.network = CLIPModel(_config(self.tokenizer))
         self.networks = nn.ModuleDict({"clip": self.network})
-        self.pairs = make_pairs(self.seed + 1, pool)
-        self.images = pictures(self.pairs)
+        self.pairs = sample_pool(self.seed + 1, pool)
+        self.images = draw_scenes(self.pairs)
         self.held_out = [
-            sample_pair(HELD_OUT_SEED, i, category=["two", "color", "spatial"][i % 3]) for i in range(300)
+            sample_captioned_scene(HELD_OUT_SEED, i, category=["two", "color", "spatial"][i % 3])
+            for i in range(300)
         ]
 
     def loss(self, step: int) -> Tensor:
         """Symmetric contrast over pairs and their partners."""
         chosen = torch.randint(len(self.pairs), (self.batch // 2,)).tolist()
         rng = np.random.default_rng([self.seed, step])
-        partners = [pair for index in chosen if (pair := partner(rng, self.pairs[index])) is not None]
+        partners = [pair for index in chosen if (pair := hard_negative(rng, self.pairs[index])) is not None]
         captions = [self.pairs[index].caption for index in chosen] + [pair.caption for pair in partners]
         images = self.images[chosen]
         if partners:
-            images = torch.cat([images, pictures(partners)])
+            images = torch.cat([images, draw_scenes(partners)])
         logits = self._logits(images, captions)
         truth = torch.arange(len(captions))
         return (nn.functional.cross_entropy(logits, truth) + nn.functional.cross_entropy(logits.T, truth)) / 2
@@ -69,10 +70,12 @@ class ClipPretraining(Pretraining):
     def scores(self) -> dict[str, float]:
         """How often a held-out picture prefers its caption to its partner's, and to 99 others."""
         rng = np.random.default_rng(0)
-        swapped = [(pair, other) for pair in self.held_out if (other := partner(rng, pair)) is not None]
-        true = self._logits(pictures([pair for pair, _ in swapped]), [pair.caption for pair, _ in swapped])
-        false = self._logits(pictures([pair for pair, _ in swapped]), [other.caption for _, other in swapped])
-        among = self._logits(pictures(self.held_out[:100]), [pair.caption for pair in self.held_out[:100]])
+        swapped = [(pair, other) for pair in self.held_out if (other := hard_negative(rng, pair)) is not None]
+        true = self._logits(draw_scenes([pair for pair, _ in swapped]), [pair.caption for pair, _ in swapped])
+        false = self._logits(
+            draw_scenes([pair for pair, _ in swapped]), [other.caption for _, other in swapped]
+        )
+        among = self._logits(draw_scenes(self.held_out[:100]), [pair.caption for pair in self.held_out[:100]])
         return {
             "partner": float((true.diagonal() > false.diagonal()).float().mean()),
             "retrieval": float((among.argmax(1) == torch.arange(100)).float().mean()),
@@ -101,7 +104,7 @@ class ClipPretraining(Pretraining):
         return dict(self.tokenizer(captions, padding=True, truncation=True, return_tensors="pt"))
 
 
-def partner(rng: np.random.Generator, pair: Pair) -> Pair | None:
+def hard_negative(rng: np.random.Generator, pair: CaptionedScene) -> CaptionedScene | None:
     """The pair with one thing about it changed, drawn and told anew; None where the change cannot be.
 
     Two colours or the ends of a relation are swapped, or one attribute of one group becomes another.
@@ -119,11 +122,13 @@ def partner(rng: np.random.Generator, pair: Pair) -> Pair | None:
         return None
     if spec.relation is not None and spec.relation.name == "inside" and changed.groups[1].shape != "ring":
         return None
-    scene = scene_of(rng, changed)
+    scene = sample_scene(rng, changed)
     if scene is None:
         return None
-    caption = say(rng, changed, pair.category)
-    return Pair(index=pair.index, category=pair.category, caption=caption, spec=changed, scene=scene)
+    caption = write_caption(rng, changed, pair.category)
+    return CaptionedScene(
+        index=pair.index, category=pair.category, caption=caption, spec=changed, scene=scene
+    )
 
 
 def _with_another_attribute(rng: np.random.Generator, spec: Spec) -> Spec:

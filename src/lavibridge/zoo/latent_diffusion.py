@@ -24,12 +24,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lavibridge.core.files import models_folder
-from lavibridge.diffusion.objective import snr, weight
+from lavibridge.diffusion.objective import snr
 from lavibridge.diffusion.schedule import Schedule
-from lavibridge.world.captions import Pair, prompts
+from lavibridge.diffusion.weighting.velocity import Velocity
+from lavibridge.world.captions import CaptionedScene, prompts
 from lavibridge.world.checker import check
-from lavibridge.zoo.caption_probe import Questions, told
-from lavibridge.zoo.pool import as_images, make_pairs, pictures
+from lavibridge.zoo.caption_probe import CaptionProbe, caption_labels
+from lavibridge.zoo.pool import as_images, draw_scenes, sample_pool
 from lavibridge.zoo.pretraining import Pretraining
 
 EMPTY_CAPTIONS = 0.1
@@ -49,27 +50,27 @@ HARD_MIX: dict[str, float] = {
 }
 """Shares of the categories in the pool's second part, most of which the training mix has in a few hundredths:
 two things told by one kind of attribute, interactions, three things, long captions."""
-LATE = 0.8
+LATE_TIMES_FROM = 0.8
 """Where late times begin, as a share of the schedule: there it is decided what lies where."""
-ASKED = 0.5
+CAPTION_PROBE_WEIGHT = 0.5
 """Weight of the questions beside the denoiser's loss."""
 STEPS, GUIDANCE = 20, 4.0
-MOST_WEIGHT = 2_000.0
+MAX_WEIGHT = 2_000.0
 """Reached at a signal of 1 in 2,000: what lies beyond is noise to anybody, and would take most of a linear
 schedule's times."""
-SCORED = ("one", "two", "spatial")
+SCORED_CATEGORIES = ("one", "two", "spatial")
 
 Latents = Float[Tensor, "batch 4 16 16"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lesson:
+class CurriculumStage:
     """What some of a pretraining's steps draw."""
 
     steps: Container[int] = range(10**9)
     emphasis: Mapping[str, float]
     """How many times as often a picture of a category is drawn; 1 where it is not named."""
-    placed: float = 1.0
+    place_emphasis: float = 1.0
     """The same for captions that say where in the picture a thing is, times its category's."""
     hard: bool = False
     """Whether the pool's second part is drawn from (HARD_MIX), and the first part not."""
@@ -77,12 +78,14 @@ class Lesson:
     """Every which time is a late one. Places and numbers are decided while all is noise."""
 
 
-PLACES = Lesson(steps=range(4_000, 6_500), emphasis={"spatial": 20.0}, placed=60.0, late_every=1)
+PLACE_STAGE = CurriculumStage(
+    steps=range(4_000, 6_500), emphasis={"spatial": 20.0}, place_emphasis=60.0, late_every=1
+)
 """Five sixths of the pictures are of captions that say where things are."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noised:
+class NoisyBatch:
     """A batch of latents at random times."""
 
     rows: Int[Tensor, " batch"]
@@ -94,13 +97,13 @@ class Noised:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Text:
+class EncodedCaptions:
     """Captions as the denoiser gets them; without a mask all tokens are seen."""
 
     tokens: Float[Tensor, "batch token width"]
     mask: Int[Tensor, "batch token"] | None = None
     pooled: Float[Tensor, "batch _"] | None = None
-    belongs: Int[Tensor, "batch first kind"] | None = None
+    binding_labels: Int[Tensor, "batch first kind"] | None = None
     """The answers of the first tokens, where zoo/attribute_binding_probe.py asks what words belong to."""
 
 
@@ -109,9 +112,9 @@ class LatentDiffusionPretraining(Pretraining):
 
     draw_options: ClassVar[Mapping[str, Any]] = {}
     """What the pipeline is called with besides prompts, steps and guidance."""
-    lessons: ClassVar[tuple[Lesson, ...]]
+    curriculum: ClassVar[tuple[CurriculumStage, ...]]
     """The first one that holds a step is the step's; the last one holds all of them."""
-    questions: Questions | None = None
+    questions: CaptionProbe | None = None
     """For a text tower that learns along."""
     schedule: Schedule
     """Signal and noise at each time, from the model's own scheduler."""
@@ -121,23 +124,23 @@ class LatentDiffusionPretraining(Pretraining):
         folder = autoencoder or models_folder() / "mini-sd" / "vae"
         self.vae = AutoencoderKL.from_pretrained(folder).float().eval()
         self.vae.register_to_config(_name_or_path="")  # a path of this machine, which exports would carry on
-        self.pairs = pairs = make_pairs(self.seed + 2, pool)
-        if any(lesson.hard for lesson in self.lessons):
-            pairs += make_pairs(self.seed + 5, pool, HARD_MIX)
+        self.pairs = pairs = sample_pool(self.seed + 2, pool)
+        if any(stage.hard for stage in self.curriculum):
+            pairs += sample_pool(self.seed + 5, pool, HARD_MIX)
         hard = torch.arange(len(pairs)) >= pool
-        self.emphasis = [_emphasis(lesson, pairs) * (hard == lesson.hard) for lesson in self.lessons]
+        self.emphasis = [_emphasis(stage, pairs) * (hard == stage.hard) for stage in self.curriculum]
         self.captions = ["", *(pair.caption for pair in pairs)]
-        self.told = torch.tensor([told(pair.spec) for pair in pairs])
+        self.caption_labels = torch.tensor([caption_labels(pair.spec) for pair in pairs])
         self.means = torch.empty(len(pairs), 4, 16, 16, dtype=torch.float16)
         self.spreads = torch.empty_like(self.means)
         self.is_stored = torch.zeros(len(pairs), dtype=torch.bool)
 
     @abstractmethod
-    def read(self, captions: list[str]) -> Text:
+    def read(self, captions: list[str]) -> EncodedCaptions:
         """What the text model makes of captions."""
 
     @abstractmethod
-    def errors(self, noised: "Noised", text: Text) -> Float[Tensor, " batch"]:
+    def errors(self, noised: "NoisyBatch", text: EncodedCaptions) -> Float[Tensor, " batch"]:
         """The loss of each picture; `weighted_error` is what it is made of."""
 
     @abstractmethod
@@ -163,13 +166,13 @@ class LatentDiffusionPretraining(Pretraining):
 
     def loss(self, step: int) -> Tensor:
         """Weighted squared error of the predicted noise; times are spread, more of them late."""
-        lesson = next(index for index, each in enumerate(self.lessons) if step in each.steps)
-        chosen = self.choose(self.emphasis[lesson])
+        stage = next(index for index, each in enumerate(self.curriculum) if step in each.steps)
+        chosen = self.choose(self.emphasis[stage])
         latents = self.latents(chosen)
         noise = torch.randn_like(latents)
         even = (torch.arange(self.batch) + torch.rand(())) / self.batch
-        is_late = torch.arange(self.batch) % self.lessons[lesson].late_every == 0
-        even = torch.where(is_late, LATE + (1 - LATE) * even, self.times(even))
+        is_late = torch.arange(self.batch) % self.curriculum[stage].late_every == 0
+        even = torch.where(is_late, LATE_TIMES_FROM + (1 - LATE_TIMES_FROM) * even, self.times(even))
         t = (even * len(self.schedule.times)).long().clamp(max=len(self.schedule.times) - 1)
         kept = torch.rand(self.batch) >= EMPTY_CAPTIONS
         captions = [self.captions[row] for row in torch.where(kept, chosen + 1, 0).tolist()]
@@ -179,10 +182,12 @@ class LatentDiffusionPretraining(Pretraining):
         noisy = alpha * latents + sigma * noise
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         text = self.read(captions)
-        noised = Noised(rows=chosen, latents=latents, noise=noise, t=t, noisy=noisy)
+        noised = NoisyBatch(rows=chosen, latents=latents, noise=noise, t=t, noisy=noisy)
         loss = self.errors(noised, text).mean()
         if self.questions is not None:
-            loss = loss + ASKED * self.questions(text.tokens[kept], self.told[chosen[kept]])
+            loss = loss + CAPTION_PROBE_WEIGHT * self.questions(
+                text.tokens[kept], self.caption_labels[chosen[kept]]
+            )
         return loss
 
     def choose(self, emphasis: Float[Tensor, " pair"]) -> Int[Tensor, " batch"]:
@@ -193,7 +198,7 @@ class LatentDiffusionPretraining(Pretraining):
         """Latents of pictures of the pool, drawn anew from what the autoencoder made of each once."""
         missing = rows[~self.is_stored[rows]].unique()
         if len(missing):
-            images = as_images(pictures([self.pairs[row] for row in missing.tolist()]))
+            images = as_images(draw_scenes([self.pairs[row] for row in missing.tolist()]))
             with torch.no_grad():
                 posterior = self.vae.encode(images).latent_dist
             self.means[missing] = posterior.mean.half()
@@ -202,16 +207,16 @@ class LatentDiffusionPretraining(Pretraining):
         mean, spread = self.means[rows].float(), self.spreads[rows].float()
         return (mean + spread * torch.randn_like(mean)) * self.vae.config.scaling_factor
 
-    def weighted_error(self, noised: "Noised", predicted: Latents) -> Float[Tensor, " batch"]:
+    def weighted_error(self, noised: "NoisyBatch", predicted: Latents) -> Float[Tensor, " batch"]:
         """Squared error of the predicted noise, as much worth as the velocity's."""
         ratio = snr(self.schedule.alphas[noised.t], self.schedule.sigmas[noised.t])
-        weights = weight("velocity", 0.0, ratio, "epsilon")
-        return weights.clamp(max=MOST_WEIGHT) * (predicted - noised.noise).square().mean(dim=(1, 2, 3))
+        weights = Velocity(Velocity.Config()).weight(ratio, "epsilon")
+        return weights.clamp(max=MAX_WEIGHT) * (predicted - noised.noise).square().mean(dim=(1, 2, 3))
 
     def scores(self, count: int = 60) -> dict[str, float]:
         """By the exact checker, the share of prompts drawn all right, and of one thing its shape right."""
         found = {}
-        for category in SCORED:
+        for category in SCORED_CATEGORIES:
             pairs = prompts(category, count)
             drawn = self.draw([pair.caption for pair in pairs], list(range(count)))
             pixels = (drawn * 255).round().astype("uint8")
@@ -235,7 +240,7 @@ class LatentDiffusionPretraining(Pretraining):
         pipeline.to(torch.float32)
 
 
-def outputs_of(layers: Mapping[str, nn.Module]) -> dict[str, Any]:
+def capture_outputs(layers: Mapping[str, nn.Module]) -> dict[str, Any]:
     """What layers returned when they were last called, by name: each call puts it there."""
     found: dict[str, Any] = {}
     for name, layer in layers.items():
@@ -243,11 +248,11 @@ def outputs_of(layers: Mapping[str, nn.Module]) -> dict[str, Any]:
     return found
 
 
-def _emphasis(lesson: Lesson, pairs: Sequence[Pair]) -> Float[Tensor, " pair"]:
+def _emphasis(stage: CurriculumStage, pairs: Sequence[CaptionedScene]) -> Float[Tensor, " pair"]:
     """How often each of the pairs is drawn."""
 
-    def of(pair: Pair) -> float:
+    def of(pair: CaptionedScene) -> float:
         is_placed = any(group.place is not None for group in pair.spec.groups)
-        return lesson.emphasis.get(pair.category, 1.0) * (lesson.placed if is_placed else 1.0)
+        return stage.emphasis.get(pair.category, 1.0) * (stage.place_emphasis if is_placed else 1.0)
 
     return torch.tensor([of(pair) for pair in pairs])

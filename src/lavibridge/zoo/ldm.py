@@ -22,8 +22,14 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from lavibridge.core.files import models_folder
 from lavibridge.diffusion.schedule import diffusion_schedule
-from lavibridge.zoo.caption_probe import Questions
-from lavibridge.zoo.latent_diffusion import STEPS, LatentDiffusionPretraining, Lesson, Noised, Text
+from lavibridge.zoo.caption_probe import CaptionProbe
+from lavibridge.zoo.latent_diffusion import (
+    STEPS,
+    CurriculumStage,
+    EncodedCaptions,
+    LatentDiffusionPretraining,
+    NoisyBatch,
+)
 from lavibridge.zoo.stable_diffusion import SCHEDULE
 from lavibridge.zoo.tokenizers import wordpiece_tokenizer
 
@@ -36,26 +42,28 @@ class LatentDiffusionBertPretraining(LatentDiffusionPretraining):
 
     name = "mini-ldm"
     steps = 3_500
-    taught_until = 1_500
+    distillation_steps = 1_500
     """Steps on captions alone."""
-    lessons = (Lesson(emphasis={"two": 1.5, "spatial": 3.0, "counting": 2.0}, placed=20.0),)
+    curriculum = (
+        CurriculumStage(emphasis={"two": 1.5, "spatial": 3.0, "counting": 2.0}, place_emphasis=20.0),
+    )
     batch = 32
     lr = 7e-4
     # Every size is told twice as large as it is; DDIM is of first order, so it takes more steps.
     draw_options = {"height": 128, "width": 128, "num_inference_steps": 2 * STEPS}  # noqa: RUF012 - a constant
 
     def __init__(
-        self, autoencoder: Path | None = None, elder: Path | None = None, pool: int = 50_000
+        self, autoencoder: Path | None = None, teacher: Path | None = None, pool: int = 50_000
     ) -> None:
         super().__init__(autoencoder, pool)
-        folder = elder or models_folder() / "mini-sd"
-        self.elder = CLIPTextModel.from_pretrained(folder / "text_encoder").float().eval()
-        self.elder_tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        folder = teacher or models_folder() / "mini-sd"
+        self.teacher = CLIPTextModel.from_pretrained(folder / "text_encoder").float().eval()
+        self.teacher_tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
         self.tokenizer = wordpiece_tokenizer()
         config = LDMBertConfig(
             vocab_size=len(self.tokenizer),
             max_position_embeddings=TOKENS,
-            d_model=self.elder.config.hidden_size,
+            d_model=self.teacher.config.hidden_size,
             encoder_layers=4,
             encoder_ffn_dim=512,
             encoder_attention_heads=4,
@@ -67,32 +75,32 @@ class LatentDiffusionBertPretraining(LatentDiffusionPretraining):
         self.unet = UNet2DConditionModel.from_pretrained(folder / "unet").float()
         self.unet.register_to_config(_name_or_path="")  # a path of this machine, which exports would carry on
         self.unet.to(memory_format=torch.channels_last)
-        self.questions = Questions(config.d_model)
+        self.questions = CaptionProbe(config.d_model)
         self.networks = nn.ModuleDict({"unet": self.unet, "bert": self.bert, "questions": self.questions})
         self.scheduler = DDIMScheduler(**SCHEDULE, clip_sample=False, set_alpha_to_one=False)
         self.schedule = diffusion_schedule(self.scheduler.alphas_cumprod)
 
     def loss(self, step: int) -> Tensor:
         """What mini-sd's tower says of captions, then what the denoiser's loss says of both networks."""
-        return self.lesson() if step < self.taught_until else super().loss(step)
+        return self.distillation_loss() if step < self.distillation_steps else super().loss(step)
 
-    def lesson(self) -> Float[Tensor, ""]:
-        """Squared distance from the elder tower's features, place by place, as far as its places go."""
+    def distillation_loss(self) -> Float[Tensor, ""]:
+        """Squared distance from the teacher tower's features, place by place, as far as its places go."""
         chosen = torch.randint(len(self.captions), (2 * self.batch,)).tolist()
         captions = [self.captions[row] for row in chosen]
-        ids = self.elder_tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
+        ids = self.teacher_tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
         with torch.no_grad():
-            said = self.elder(input_ids=ids["input_ids"]).last_hidden_state
+            said = self.teacher(input_ids=ids["input_ids"]).last_hidden_state
         return functional.mse_loss(self.read(captions).tokens[:, : said.shape[1]], said)
 
-    def read(self, captions: list[str]) -> Text:
+    def read(self, captions: list[str]) -> EncodedCaptions:
         """The BERT's last layer, pads in view."""
         ids = self.tokenizer(
             captions, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
         )
-        return Text(tokens=self.bert(ids["input_ids"])[0])
+        return EncodedCaptions(tokens=self.bert(ids["input_ids"])[0])
 
-    def errors(self, noised: Noised, text: Text) -> Float[Tensor, " batch"]:
+    def errors(self, noised: NoisyBatch, text: EncodedCaptions) -> Float[Tensor, " batch"]:
         """Of the U-Net's output."""
         predicted = self.unet(noised.noisy, noised.t, encoder_hidden_states=text.tokens).sample
         return self.weighted_error(noised, predicted)

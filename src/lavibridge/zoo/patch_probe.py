@@ -16,25 +16,25 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lavibridge.world.captions import Pair
+from lavibridge.world.captions import CaptionedScene
 from lavibridge.world.drawing import placed_mask
 from lavibridge.world.scene import CANVAS
-from lavibridge.zoo.caption_probe import OF_A_GROUP
+from lavibridge.zoo.caption_probe import GROUP_ATTRIBUTES
 
 SIDE = 8
 """Patches to a side of the picture."""
-KINDS = {name: OF_A_GROUP[name] for name in ("shape", "color", "texture")}
+ATTRIBUTES = {name: GROUP_ATTRIBUTES[name] for name in ("shape", "color", "texture")}
 """What is asked of a patch, and the possible answers besides 0: nothing lies here."""
-OUTPUTS = [*(1 + len(answers) for answers in KINDS.values()), 3]
+OUTPUTS = [*(1 + len(answers) for answers in ATTRIBUTES.values()), 3]
 """Numbers that a token answers with: one for each answer, and the box."""
-COVERED = 4
+MIN_COVERED_PIXELS = 4
 """Pixels of a patch from which a thing counts as lying there."""
 GROUND_WEIGHT = 0.15
 """What an empty patch counts, of which most pictures are made."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class PatchLabels:
     """The labels of pictures."""
 
     kinds: Int[Tensor, "picture patch 3"]
@@ -42,11 +42,11 @@ class Shown:
     boxes: Float[Tensor, "picture patch 3"]
     """Its centre from the patch's (x, y) and its side, in pixels over 16; 0 on the ground."""
 
-    def __getitem__(self, rows: Int[Tensor, " row"]) -> "Shown":
-        return Shown(kinds=self.kinds[rows], boxes=self.boxes[rows])
+    def __getitem__(self, rows: Int[Tensor, " row"]) -> "PatchLabels":
+        return PatchLabels(kinds=self.kinds[rows], boxes=self.boxes[rows])
 
 
-def shown(pairs: Sequence[Pair]) -> Shown:
+def patch_labels(pairs: Sequence[CaptionedScene]) -> PatchLabels:
     """The labels of the pairs' scenes; a patch belongs to the last drawn of the things that lie there."""
     kinds = np.zeros((len(pairs), SIDE**2, 3), dtype=np.int64)
     boxes = np.zeros((len(pairs), SIDE**2, 3), dtype=np.float32)
@@ -54,14 +54,17 @@ def shown(pairs: Sequence[Pair]) -> Shown:
     centers = np.stack(np.meshgrid(*(np.arange(SIDE) * patch + patch / 2,) * 2), axis=-1).reshape(-1, 2)
     for row, pair in enumerate(pairs):
         for thing in pair.scene.things:
-            here = placed_mask(thing).reshape(SIDE, patch, SIDE, patch).sum(axis=(1, 3)).ravel() >= COVERED
-            kinds[row, here] = [1 + kind.index(getattr(thing, name)) for name, kind in KINDS.items()]
+            here = (
+                placed_mask(thing).reshape(SIDE, patch, SIDE, patch).sum(axis=(1, 3)).ravel()
+                >= MIN_COVERED_PIXELS
+            )
+            kinds[row, here] = [1 + kind.index(getattr(thing, name)) for name, kind in ATTRIBUTES.items()]
             boxes[row, here, :2] = (np.asarray(thing.center) - centers[here]) / 16
             boxes[row, here, 2] = thing.side / 16
-    return Shown(kinds=torch.from_numpy(kinds), boxes=torch.from_numpy(boxes))
+    return PatchLabels(kinds=torch.from_numpy(kinds), boxes=torch.from_numpy(boxes))
 
 
-class PatchQuestions(nn.Module):
+class PatchProbe(nn.Module):
     """One linear layer for every patch; it is not part of the exported model."""
 
     def __init__(self, width: int) -> None:
@@ -69,7 +72,9 @@ class PatchQuestions(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.answers = nn.Linear(width, sum(OUTPUTS))
 
-    def forward(self, tokens: Float[Tensor, "batch patch width"], true: Shown) -> Float[Tensor, " batch"]:
+    def forward(
+        self, tokens: Float[Tensor, "batch patch width"], true: PatchLabels
+    ) -> Float[Tensor, " batch"]:
         """The loss of each picture's tokens."""
         *kinds, boxes = self.answers(self.norm(tokens)).split(OUTPUTS, dim=-1)
         covered = (true.kinds[..., 0] > 0).float()

@@ -26,16 +26,16 @@ from transformers import T5EncoderModel, T5Tokenizer
 
 from lavibridge.core.files import models_folder
 from lavibridge.diffusion.schedule import diffusion_schedule
-from lavibridge.zoo.attribute_binding_probe import NOT_ASKED, WordQuestions, belongs
+from lavibridge.zoo.attribute_binding_probe import IGNORE_INDEX, AttributeBindingProbe, binding_labels
 from lavibridge.zoo.latent_diffusion import (
+    CurriculumStage,
+    EncodedCaptions,
     LatentDiffusionPretraining,
     Latents,
-    Lesson,
-    Noised,
-    Text,
-    outputs_of,
+    NoisyBatch,
+    capture_outputs,
 )
-from lavibridge.zoo.patch_probe import PatchQuestions, shown
+from lavibridge.zoo.patch_probe import PatchProbe, patch_labels
 
 SCHEDULE = {
     "beta_start": 0.0001,
@@ -44,11 +44,11 @@ SCHEDULE = {
     "num_train_timesteps": 1000,
 }
 """The noise schedule of PixArt-alpha."""
-ASKED, ASKED_AFTER = 0.3, 4
+PATCH_PROBE_WEIGHT, PATCH_PROBE_BLOCK = 0.3, 4
 """Weight of the patches' questions beside the noise's error, and the blocks after which they are asked."""
-WORD_BEGINS = "\u2581"
+WORD_PREFIX = "\u2581"
 """What SentencePiece puts before a piece that begins a word."""
-WORDS_ASKED = 0.5
+BINDING_PROBE_WEIGHT = 0.5
 """Weight of the words' questions."""
 
 
@@ -73,15 +73,15 @@ class PixArtPretraining(LatentDiffusionPretraining):
 
     name = "mini-pixart"
     steps = 80_000
-    lessons = (
-        Lesson(steps=range(4_000), emphasis={"one": 3.0}, placed=20.0, late_every=6),
-        Lesson(
+    curriculum = (
+        CurriculumStage(steps=range(4_000), emphasis={"one": 3.0}, place_emphasis=20.0, late_every=6),
+        CurriculumStage(
             steps=range(41_000),
             emphasis={"two": 4.0, "spatial": 3.0, "color": 3.0, "texture": 3.0, "shape": 3.0},
-            placed=2.0,
+            place_emphasis=2.0,
             late_every=6,
         ),
-        Lesson(emphasis={}, hard=True, late_every=6),
+        CurriculumStage(emphasis={}, hard=True, late_every=6),
     )
     batch = 32
     lr = 1e-3
@@ -106,15 +106,15 @@ class PixArtPretraining(LatentDiffusionPretraining):
         self.networks = nn.ModuleDict(
             {
                 "transformer": self.transformer,
-                "questions": PatchQuestions(width),
-                "word_questions": WordQuestions(width),
+                "questions": PatchProbe(width),
+                "word_questions": AttributeBindingProbe(width),
             }
         )
-        self.shown = shown(self.pairs)
-        self.belongs = cache(self._belongs)
-        self._inner = outputs_of(
+        self.patch_labels = patch_labels(self.pairs)
+        self.binding_labels = cache(self._belongs)
+        self._inner = capture_outputs(
             {
-                "patches": self.transformer.transformer_blocks[ASKED_AFTER - 1],
+                "patches": self.transformer.transformer_blocks[PATCH_PROBE_BLOCK - 1],
                 "words": self.transformer.caption_projection,
             }
         )
@@ -133,21 +133,23 @@ class PixArtPretraining(LatentDiffusionPretraining):
         linear = [module for module in blocks.modules() if isinstance(module, nn.Linear)]
         return [weight for module in linear for weight in module.parameters() if weight.ndim == 2]
 
-    def read(self, captions: list[str]) -> Text:
+    def read(self, captions: list[str]) -> EncodedCaptions:
         """The frozen encoder's last layer; pads are masked."""
         ids = self.tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
         with torch.no_grad():
-            return Text(
+            return EncodedCaptions(
                 tokens=self.text(**ids).last_hidden_state,
                 mask=ids["attention_mask"],
-                belongs=pad_sequence([self.belongs(one) for one in captions], True, NOT_ASKED),
+                binding_labels=pad_sequence(
+                    [self.binding_labels(one) for one in captions], True, IGNORE_INDEX
+                ),
             )
 
     def _belongs(self, caption: str) -> Int[Tensor, "token kind"]:
         pieces = self.tokenizer.convert_ids_to_tokens(self.tokenizer(caption, truncation=True)["input_ids"])
-        return belongs([piece.removeprefix(WORD_BEGINS) for piece in pieces])
+        return binding_labels([piece.removeprefix(WORD_PREFIX) for piece in pieces])
 
-    def errors(self, noised: Noised, text: Text) -> Float[Tensor, " batch"]:
+    def errors(self, noised: NoisyBatch, text: EncodedCaptions) -> Float[Tensor, " batch"]:
         """The noise's error, from the first half of the channels, the variance's bound, and the questions."""
         output = self.transformer(
             noised.noisy,
@@ -157,12 +159,17 @@ class PixArtPretraining(LatentDiffusionPretraining):
             added_cond_kwargs={"resolution": None, "aspect_ratio": None},
         ).sample
         predicted, between = output.chunk(2, dim=1)
-        told = self.networks["questions"](self._inner["patches"], self.shown[noised.rows])
-        said = self.networks["word_questions"](self._inner["words"], text.belongs)
+        told = self.networks["questions"](self._inner["patches"], self.patch_labels[noised.rows])
+        said = self.networks["word_questions"](self._inner["words"], text.binding_labels)
         bound = self._bound(noised, predicted.detach(), between)
-        return self.weighted_error(noised, predicted) + bound + ASKED * told + WORDS_ASKED * said
+        return (
+            self.weighted_error(noised, predicted)
+            + bound
+            + PATCH_PROBE_WEIGHT * told
+            + BINDING_PROBE_WEIGHT * said
+        )
 
-    def _bound(self, noised: Noised, predicted: Latents, between: Latents) -> Float[Tensor, " batch"]:
+    def _bound(self, noised: NoisyBatch, predicted: Latents, between: Latents) -> Float[Tensor, " batch"]:
         """KL divergence, in bits a value, of the step back under the network from the step back under x_0.
 
         At t = 0 the published code takes the likelihood of x_0 instead, for which latents have no natural

@@ -10,20 +10,20 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from lavibridge.world.captions import TRAINING_MIX, Pair, sample_pair
+from lavibridge.world.captions import TRAINING_MIX, CaptionedScene, sample_captioned_scene
 from lavibridge.world.drawing import draw
 
 
-def make_pairs(seed: int, count: int, mix: Mapping[str, float] = TRAINING_MIX) -> list[Pair]:
+def sample_pool(seed: int, count: int, mix: Mapping[str, float] = TRAINING_MIX) -> list[CaptionedScene]:
     """The pairs 0 .. count - 1 of a seed, drawn by shares of the categories."""
-    pair = partial(sample_pair, seed, mix=mix)
+    pair = partial(sample_captioned_scene, seed, mix=mix)
     if count < 2000:
         return [pair(index) for index in range(count)]
     with ProcessPoolExecutor(os.cpu_count()) as workers:
         return list(workers.map(pair, range(count), chunksize=500))
 
 
-def pictures(pairs: list[Pair]) -> UInt8[Tensor, "pairs 64 64 3"]:
+def draw_scenes(pairs: list[CaptionedScene]) -> UInt8[Tensor, "pairs 64 64 3"]:
     """The drawn scenes of the pairs."""
     return torch.from_numpy(np.stack([draw(pair.scene) for pair in pairs]))
 

@@ -1,7 +1,7 @@
-"""Names the pretrainings and runs one: `lavi world pretrain NAME [--from MODEL]`.
+"""Lists the pretraining jobs and runs one: `lavi world pretrain NAME [--from MODEL]`.
 
-OUT/work/     the run: newest state, position, log.jsonl with the scores along the way
-OUT/model/    the model folder, written at the end: copy it to where shipped models lie to ship it
+OUT/work/     the run: newest state, position, and log.jsonl with losses and scores
+OUT/model/    the model folder, written at the end; to ship it, copy it into world/models
 """
 
 from importlib import import_module
@@ -13,7 +13,7 @@ from lavibridge.core.files import models_folder, read_json, shipped_models
 from lavibridge.core.lock import hold
 from lavibridge.core.log import console
 from lavibridge.zoo import pretraining
-from lavibridge.zoo.pretraining import MADE, Pretraining
+from lavibridge.zoo.pretraining import RECORD_FILE, Pretraining
 
 JOBS: dict[str, tuple[str, str]] = {
     "mini-vae": ("autoencoder", "AutoencoderPretraining"),
@@ -29,12 +29,12 @@ JOBS: dict[str, tuple[str, str]] = {
     "mini-pixart": ("pixart", "PixArtPretraining"),
     "mini-sd3": ("sd3", "StableDiffusion3Pretraining"),
 }
-"""Module and class of each; the image models read the shipped mini-sd/vae, mini-clip and mini-t5-base, and
-mini-sd3 the text tower of mini-sd."""
+"""Module and class of each job. The image models load the shipped mini-sd/vae, mini-clip and mini-t5-base;
+mini-sd3 also loads the text tower of mini-sd."""
 
 
-def kind_of(name: str) -> type[Pretraining]:
-    """The pretraining of that name; calling it makes its data. Raises RecipeError for a name that is none."""
+def pretraining_class(name: str) -> type[Pretraining]:
+    """Return the pretraining class of that name. Raises RecipeError for an unknown name."""
     if name not in JOBS:
         raise RecipeError(
             f"there is no pretraining '{name}'{did_you_mean(name, tuple(JOBS))} (there are {', '.join(JOBS)})"
@@ -45,43 +45,45 @@ def kind_of(name: str) -> type[Pretraining]:
 
 
 def pretrain(
-    name: str, out: Path, *, resume: bool = False, steps: int | None = None, begin: str | None = None
+    name: str, out: Path, *, resume: bool = False, steps: int | None = None, init_from: str | None = None
 ) -> Path:
-    """Make a shipped model, or go on with the one in a folder, and return the folder that was made.
+    """Pretrain a shipped model, or continue from an exported one, and return the exported model folder.
 
-    `begin` is a shipped model's name or a folder that this function made; `steps` counts from the first step
-    of all. A run that has its steps already is exported as it stands.
+    `init_from` is a shipped model's name or a folder that this function wrote. `steps` is the total,
+    including the steps that `init_from` has already taken. A finished run is only exported again.
 
-    Raises RecipeError for a name that is none, and RunError when `out` holds a run and `resume` is not set,
-    when another process writes into it, or when `begin` is no folder to go on from or has its steps already.
+    Raises RecipeError for an unknown name. Raises RunError if `out` holds a run and `resume` is not set, if
+    another process writes into `out`, or if `init_from` has no record or has taken all steps already.
     """
     with hold(out):
-        return _pretrain(name, out / "work", out / "model", resume, steps, begin)
+        return _pretrain(name, out / "work", out / "model", resume, steps, init_from)
 
 
-def _pretrain(name: str, work: Path, model: Path, resume: bool, steps: int | None, begin: str | None) -> Path:
+def _pretrain(
+    name: str, work: Path, model: Path, resume: bool, steps: int | None, init_from: str | None
+) -> Path:
     if (work / "position.json").exists() and not resume:
         raise RunError(
-            f"{work.parent} holds a pretraining already: add --resume to go on, or choose another --out"
+            f"{work.parent} already holds a pretraining: add --resume to continue it, or choose another --out"
         )
-    kind = kind_of(name)
-    start = None if begin is None else begun_from(begin)
-    done, last = 0 if start is None else read_json(start / MADE)["steps"], steps or kind.steps
+    kind = pretraining_class(name)
+    start = None if init_from is None else resolve_initial_folder(init_from)
+    done, last = 0 if start is None else read_json(start / RECORD_FILE)["steps"], steps or kind.steps
     if start is not None and done >= last:
         raise RunError(f"{start} has {done} steps, and {last} are asked for: ask for more by --steps")
     job = kind()
-    scores = pretraining.pretrain(job, work, steps=steps, begin=start)
+    scores = pretraining.pretrain(job, work, steps=steps, init_from=start)
     console.print("  ".join(f"{key} {value:.3f}" for key, value in scores.items()))
     pretraining.export(job, work, model)
     return model
 
 
-def begun_from(name: str) -> Path:
-    """The folder to go on from. Raises RunError where it does not say how many steps it has."""
+def resolve_initial_folder(name: str) -> Path:
+    """Return the folder to continue from. Raises RunError if it has no record of its steps."""
     folder = models_folder() / name if name in shipped_models() else Path(name)
-    if not (folder / MADE).is_file():
+    if not (folder / RECORD_FILE).is_file():
         raise RunError(
-            f"--from: {folder} has no {MADE}: give a shipped model's name ({', '.join(shipped_models())}) or "
-            "a folder that `lavi world pretrain` has made"
+            f"--from: {folder} has no {RECORD_FILE}: give a shipped model's name "
+            f"({', '.join(shipped_models())}) or a folder that `lavi world pretrain` wrote"
         )
     return folder

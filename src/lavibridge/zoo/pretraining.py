@@ -20,10 +20,10 @@ from lavibridge.core.device import cpu_computes_bfloat16, set_threads
 from lavibridge.core.errors import RunError
 from lavibridge.core.files import read_json, write_json
 from lavibridge.core.log import JsonLog, console, progress
-from lavibridge.core.muon import Muon
 from lavibridge.core.tensors import check_finite
+from lavibridge.optimizers.muon import Muon
 
-MADE = "pretraining.json"
+RECORD_FILE = "pretraining.json"
 """What an exported folder says of how it was made."""
 WARMUP = 100
 DECAY = 0.3
@@ -73,18 +73,19 @@ def pretrain(
     work: Path,
     *,
     steps: int | None = None,
-    begin: Path | None = None,
+    init_from: Path | None = None,
     every_minutes: float = 3.0,
     score_minutes: float = 10.0,
 ) -> dict[str, float]:
     """Run a job to its last step, from its newest checkpoint under `work` if there is one.
 
-    Without one it begins with the weights and the step of the exported folder `begin`, or at random. Returns
-    the scores. Whatever ends it early (Ctrl-C, a loss that is not finite), the state is saved first.
+    Without a checkpoint, starts from the weights and the step of the exported folder `init_from`, or from
+    random weights. Saves the state before it returns or raises, also after Ctrl-C or a non-finite loss.
+    Returns the scores.
     """
     set_threads()
     last = steps or job.steps
-    run = _Run(job, work, begin)
+    run = _Run(job, work, init_from)
     log = JsonLog(work / "log.jsonl")
     try:
         _advance(run, last, log, 60 * every_minutes, 60 * score_minutes)
@@ -137,19 +138,19 @@ def export(job: Pretraining, work: Path, folder: Path) -> None:
         "seed": job.seed,
         "cpu_hours": round(run.cpu_seconds / 3600, 2),
     }
-    write_json(folder / MADE, made)
+    write_json(folder / RECORD_FILE, made)
 
 
 class _Run:
     """The moving parts of a pretraining: optimiser, average, position."""
 
-    def __init__(self, job: Pretraining, work: Path, begin: Path | None = None) -> None:
+    def __init__(self, job: Pretraining, work: Path, init_from: Path | None = None) -> None:
         self.job, self.work = job, work
         self.begun, self.step, self.seconds, self.cpu_seconds = 0, 0, 0.0, 0.0
         is_resumed = (work / "position.json").exists()
-        if begin is not None and not is_resumed:
-            job.restore(begin)
-            made = read_json(begin / MADE)
+        if init_from is not None and not is_resumed:
+            job.restore(init_from)
+            made = read_json(init_from / RECORD_FILE)
             self.begun = self.step = made["steps"]
             self.cpu_seconds = 3600 * made["cpu_hours"]
         self.parameters = [p for p in job.networks.parameters() if p.requires_grad]

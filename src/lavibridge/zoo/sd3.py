@@ -36,24 +36,30 @@ from transformers import (
 
 from lavibridge.core.files import models_folder
 from lavibridge.diffusion.schedule import flow_schedule
-from lavibridge.zoo.attribute_binding_probe import NOT_ASKED, WordQuestions, belongs
-from lavibridge.zoo.latent_diffusion import LatentDiffusionPretraining, Lesson, Noised, Text, outputs_of
-from lavibridge.zoo.patch_probe import PatchQuestions, shown
+from lavibridge.zoo.attribute_binding_probe import IGNORE_INDEX, AttributeBindingProbe, binding_labels
+from lavibridge.zoo.latent_diffusion import (
+    CurriculumStage,
+    EncodedCaptions,
+    LatentDiffusionPretraining,
+    NoisyBatch,
+    capture_outputs,
+)
+from lavibridge.zoo.patch_probe import PatchProbe, patch_labels
 
 TRAINING_TIMES, SHIFT = 1000, 3.0
 """As published: with the shift, half of the times have more than three quarters of noise."""
-PLACES_OF_T5 = 256
+T5_TOKENS = 256
 """The pipeline's default."""
-WITHOUT_T5 = 0.5
+T5_DROPOUT = 0.5
 """Share of captions for which zeros stand in the T5's places, as when the pipeline is opened without it."""
 T5_EVERY, PADDED_EVERY = 3, 12
-LENGTHS = 4
+LENGTH_GROUPS = 4
 """Of so many batches, sorted by the captions' lengths, a step takes one."""
-PATCHES_ASKED, PATCHES_ASKED_AFTER = 0.3, 4
+PATCH_PROBE_WEIGHT, PATCH_PROBE_BLOCK = 0.3, 4
 """Weight of the patches' questions beside the velocity's error, and the blocks after which they are asked."""
-WORDS_ASKED, WORDS_ASKED_AFTER = 0.5, 2
+BINDING_PROBE_WEIGHT, BINDING_PROBE_BLOCK = 0.5, 2
 """The same of the words' questions."""
-WORD_ENDS = "</w>"
+WORD_SUFFIX = "</w>"
 
 
 def build(context: int, pooled: int) -> SD3Transformer2DModel:
@@ -83,10 +89,12 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
 
     name = "mini-sd3"
     steps = 40_000
-    lessons = (
-        Lesson(steps=range(5_000), emphasis={"one": 3.0}, placed=4.0, late_every=8),
-        Lesson(steps=range(25_000), emphasis={"two": 3.0, "spatial": 2.0}, placed=2.0, late_every=8),
-        Lesson(emphasis={"one": 3.0, "two": 2.0, "spatial": 2.0}, hard=True, late_every=8),
+    curriculum = (
+        CurriculumStage(steps=range(5_000), emphasis={"one": 3.0}, place_emphasis=4.0, late_every=8),
+        CurriculumStage(
+            steps=range(25_000), emphasis={"two": 3.0, "spatial": 2.0}, place_emphasis=2.0, late_every=8
+        ),
+        CurriculumStage(emphasis={"one": 3.0, "two": 2.0, "spatial": 2.0}, hard=True, late_every=8),
     )
     batch = 32
     lr = 1e-3
@@ -103,25 +111,25 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
         super().__init__(autoencoder, pool)
         self.vae.register_to_config(shift_factor=0.0)  # the pipeline wants a number
         models = models_folder()
-        self.towers = towers(models / "mini-clip", models / "mini-sd" / "text_encoder")
+        self.towers = load_text_towers(models / "mini-clip", models / "mini-sd" / "text_encoder")
         self.tokenizer = CLIPTokenizer.from_pretrained(models / "mini-clip")
         width = sum(each.config.hidden_size for each in self.towers)
-        self.t5 = widened(T5EncoderModel.from_pretrained(models / "mini-t5-small").float(), width)
+        self.t5 = widen_encoder(T5EncoderModel.from_pretrained(models / "mini-t5-small").float(), width)
         self.t5_tokenizer = T5Tokenizer.from_pretrained(models / "mini-t5-small")
         self.transformer = build(width, sum(each.config.projection_dim for each in self.towers))
         width = self.transformer.inner_dim
         self.networks = nn.ModuleDict(
             {
                 "transformer": self.transformer,
-                "questions": PatchQuestions(width),
-                "word_questions": WordQuestions(width),
+                "questions": PatchProbe(width),
+                "word_questions": AttributeBindingProbe(width),
             }
         )
-        self.shown = shown(self.pairs)
-        self.belongs = cache(self._belongs)
+        self.patch_labels = patch_labels(self.pairs)
+        self.binding_labels = cache(self._belongs)
         blocks = self.transformer.transformer_blocks  # each returns the text's tokens and the patches'
-        self._inner = outputs_of(
-            {"words": blocks[WORDS_ASKED_AFTER - 1], "patches": blocks[PATCHES_ASKED_AFTER - 1]}
+        self._inner = capture_outputs(
+            {"words": blocks[BINDING_PROBE_BLOCK - 1], "patches": blocks[PATCH_PROBE_BLOCK - 1]}
         )
         self.schedule = flow_schedule(TRAINING_TIMES, SHIFT)
         self.lengths = torch.tensor([len(each) for each in self.tokenizer(self.captions[1:])["input_ids"]])
@@ -147,11 +155,11 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
 
     def choose(self, emphasis: Float[Tensor, " pair"]) -> Int[Tensor, " batch"]:
         """Rows whose captions are about as long as one another."""
-        chosen = torch.multinomial(emphasis, LENGTHS * self.batch)
+        chosen = torch.multinomial(emphasis, LENGTH_GROUPS * self.batch)
         in_order = chosen[self.lengths[chosen].argsort()]
-        return in_order.view(LENGTHS, self.batch)[torch.randint(LENGTHS, ())]
+        return in_order.view(LENGTH_GROUPS, self.batch)[torch.randint(LENGTH_GROUPS, ())]
 
-    def read(self, captions: list[str]) -> Text:
+    def read(self, captions: list[str]) -> EncodedCaptions:
         """What the step shows of the encoders; in the causal towers later pads change nothing before them."""
         found = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
         ids = found["input_ids"]
@@ -162,25 +170,23 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
             tokens = torch.cat([each.hidden_states[-2] for each in read], dim=-1)
             if self.reads_t5:
                 tokens = torch.cat([tokens, self._read_by_t5(captions)], dim=1)
-        return Text(
+        return EncodedCaptions(
             tokens=tokens,
             pooled=torch.cat([each.text_embeds for each in read], dim=-1),
-            belongs=pad_sequence([self.belongs(one) for one in captions], True, NOT_ASKED),
+            binding_labels=pad_sequence([self.binding_labels(one) for one in captions], True, IGNORE_INDEX),
         )
 
     def _read_by_t5(self, captions: list[str]) -> Float[Tensor, "batch token width"]:
-        longest = (
-            {"padding": "max_length", "max_length": PLACES_OF_T5} if self.is_padded else {"padding": True}
-        )
+        longest = {"padding": "max_length", "max_length": T5_TOKENS} if self.is_padded else {"padding": True}
         found = self.t5_tokenizer(captions, truncation=True, return_tensors="pt", **longest)
         read = self.t5(input_ids=found["input_ids"]).last_hidden_state
-        return read * (torch.rand(len(captions), 1, 1) >= WITHOUT_T5)
+        return read * (torch.rand(len(captions), 1, 1) >= T5_DROPOUT)
 
     def _belongs(self, caption: str) -> Int[Tensor, "token kind"]:
         pieces = self.tokenizer.convert_ids_to_tokens(self.tokenizer(caption, truncation=True)["input_ids"])
-        return belongs([piece.removesuffix(WORD_ENDS) for piece in pieces])
+        return binding_labels([piece.removesuffix(WORD_SUFFIX) for piece in pieces])
 
-    def errors(self, noised: Noised, text: Text) -> Float[Tensor, " batch"]:
+    def errors(self, noised: NoisyBatch, text: EncodedCaptions) -> Float[Tensor, " batch"]:
         """The velocity's error and the questions."""
         predicted = self.transformer(
             noised.noisy,
@@ -189,12 +195,12 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
             timestep=self.schedule.times[noised.t],
         ).sample
         error = (predicted - (noised.noise - noised.latents)).square().mean(dim=(1, 2, 3))
-        told = self.networks["questions"](self._inner["patches"][1], self.shown[noised.rows])
-        assert text.belongs is not None
+        told = self.networks["questions"](self._inner["patches"][1], self.patch_labels[noised.rows])
+        assert text.binding_labels is not None
         said = self.networks["word_questions"](
-            self._inner["words"][0][:, : text.belongs.shape[1]], text.belongs
+            self._inner["words"][0][:, : text.binding_labels.shape[1]], text.binding_labels
         )
-        return error + PATCHES_ASKED * told + WORDS_ASKED * said
+        return error + PATCH_PROBE_WEIGHT * told + BINDING_PROBE_WEIGHT * said
 
     def pipeline(self) -> StableDiffusion3Pipeline:
         """With the published sampler."""
@@ -212,7 +218,7 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
         )
 
 
-def towers(clip: Path, learnt: Path) -> list[CLIPTextModelWithProjection]:
+def load_text_towers(clip: Path, learnt: Path) -> list[CLIPTextModelWithProjection]:
     """The text tower of a CLIP and another one, which grew out of it, each with the CLIP's projection."""
     whole = CLIPModel.from_pretrained(clip)
     found = []
@@ -224,7 +230,7 @@ def towers(clip: Path, learnt: Path) -> list[CLIPTextModelWithProjection]:
     return found
 
 
-def widened(encoder: T5EncoderModel, width: int) -> T5EncoderModel:
+def widen_encoder(encoder: T5EncoderModel, width: int) -> T5EncoderModel:
     """An encoder that gives the same features with zeros behind them, `width` wide in all.
 
     Zeros shrink the mean square that a norm divides by: its gain and its floor make up for that.

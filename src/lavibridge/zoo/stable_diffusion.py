@@ -20,8 +20,14 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from lavibridge.core.files import models_folder
 from lavibridge.diffusion.schedule import diffusion_schedule
-from lavibridge.zoo.caption_probe import Questions
-from lavibridge.zoo.latent_diffusion import PLACES, LatentDiffusionPretraining, Lesson, Noised, Text
+from lavibridge.zoo.caption_probe import CaptionProbe
+from lavibridge.zoo.latent_diffusion import (
+    PLACE_STAGE,
+    CurriculumStage,
+    EncodedCaptions,
+    LatentDiffusionPretraining,
+    NoisyBatch,
+)
 
 SCHEDULE = {
     "beta_start": 0.00085,
@@ -60,16 +66,18 @@ class StableDiffusionPretraining(LatentDiffusionPretraining):
 
     name = "mini-sd"
     steps = 70_000
-    lessons = (
-        PLACES,
-        Lesson(
+    curriculum = (
+        PLACE_STAGE,
+        CurriculumStage(
             steps=frozenset((*range(33_500, 34_400), *range(36_000, 37_500, 2))),
             emphasis={"counting": 30.0},
             late_every=1,
         ),
-        Lesson(steps=range(11_000), emphasis={"one": 3.0}, placed=20.0),
-        Lesson(steps=range(37_500), emphasis={"two": 1.5, "spatial": 3.0, "counting": 2.0}, placed=20.0),
-        Lesson(emphasis={}, hard=True),
+        CurriculumStage(steps=range(11_000), emphasis={"one": 3.0}, place_emphasis=20.0),
+        CurriculumStage(
+            steps=range(37_500), emphasis={"two": 1.5, "spatial": 3.0, "counting": 2.0}, place_emphasis=20.0
+        ),
+        CurriculumStage(emphasis={}, hard=True),
     )
     batch = 32
     lr = 1.5e-3
@@ -80,16 +88,16 @@ class StableDiffusionPretraining(LatentDiffusionPretraining):
         self.text = CLIPTextModel.from_pretrained(folder).float()
         self.tokenizer = CLIPTokenizer.from_pretrained(folder)
         self.unet = build(self.text.config.hidden_size).to(memory_format=torch.channels_last)
-        self.questions = Questions(self.text.config.hidden_size)
+        self.questions = CaptionProbe(self.text.config.hidden_size)
         self.networks = nn.ModuleDict({"unet": self.unet, "text": self.text, "questions": self.questions})
         self.schedule = diffusion_schedule(PNDMScheduler(**SCHEDULE).alphas_cumprod)
 
-    def read(self, captions: list[str]) -> Text:
+    def read(self, captions: list[str]) -> EncodedCaptions:
         """The text tower's last layer, pads in view."""
         ids = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
-        return Text(tokens=self.text(input_ids=ids["input_ids"]).last_hidden_state)
+        return EncodedCaptions(tokens=self.text(input_ids=ids["input_ids"]).last_hidden_state)
 
-    def errors(self, noised: Noised, text: Text) -> Float[Tensor, " batch"]:
+    def errors(self, noised: NoisyBatch, text: EncodedCaptions) -> Float[Tensor, " batch"]:
         """Of the U-Net's output."""
         predicted = self.unet(noised.noisy, noised.t, encoder_hidden_states=text.tokens).sample
         return self.weighted_error(noised, predicted)

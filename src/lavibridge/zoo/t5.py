@@ -23,7 +23,7 @@ from lavibridge.zoo.tokenizers import unigram_tokenizer
 NOISE = 0.15
 SPAN = 3.0
 """Share of tokens that are taken out, and the mean length of a span, as published."""
-CONTINUED = 0.5
+PREFIX_SHARE = 0.5
 """Share of documents of which the whole rest is taken out (S-denoising of Tay et al. 2022, 2205.05131)."""
 HELD_OUT = 400
 IGNORED = -100
@@ -68,12 +68,14 @@ class T5Pretraining(Pretraining):
         """Cross-entropy of what was taken out."""
         chosen = torch.randint(len(self.rows), (self.batch,)).tolist()
         rng = np.random.default_rng([self.seed, step])
-        return self._loss(rng, [self.rows[index] for index in chosen], CONTINUED)
+        return self._loss(rng, [self.rows[index] for index in chosen], PREFIX_SHARE)
 
     def _loss(self, rng: np.random.Generator, rows: list[list[int]], share: float) -> Tensor:
         end = [self.tokenizer.eos_token_id]
         pairs = [
-            continued(rng, row, self.sentinels) if rng.random() < share else corrupt(rng, row, self.sentinels)
+            split_prefix(rng, row, self.sentinels)
+            if rng.random() < share
+            else corrupt_spans(rng, row, self.sentinels)
             for row in rows
         ]
         inputs = _padded([left + end for left, _ in pairs], self.tokenizer.pad_token_id)
@@ -140,13 +142,17 @@ class T5LargePretraining(T5Pretraining):
     shape = {"d_model": 160, "d_ff": 384, "d_kv": 32, "num_heads": 5, "num_layers": 4}  # noqa: RUF012 - a constant
 
 
-def continued(rng: np.random.Generator, ids: list[int], sentinels: list[int]) -> tuple[list[int], list[int]]:
+def split_prefix(
+    rng: np.random.Generator, ids: list[int], sentinels: list[int]
+) -> tuple[list[int], list[int]]:
     """The ids up to a random place, and what follows it, between sentinels as one span."""
     cut = int(rng.integers(0, len(ids)))
     return [*ids[:cut], sentinels[0]], [sentinels[0], *ids[cut:], sentinels[1]]
 
 
-def corrupt(rng: np.random.Generator, ids: list[int], sentinels: list[int]) -> tuple[list[int], list[int]]:
+def corrupt_spans(
+    rng: np.random.Generator, ids: list[int], sentinels: list[int]
+) -> tuple[list[int], list[int]]:
     """The ids with spans replaced by a sentinel each, and the spans behind their sentinels, one more closing.
 
     Spans lie apart and are as long as chance cuts the taken tokens into as many parts as there are spans.

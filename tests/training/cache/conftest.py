@@ -20,7 +20,7 @@ Composed = Callable[..., Bridge]
 def _compose(language: str, connector: str, see_padding: bool | str, template: str | None) -> Bridge:
     options = {"see_padding": see_padding, "template": template, "max_tokens": 24}
     if language == "pair":
-        options |= {"of": "llama", "beside": {"kind": "clip", "source": "random", "max_tokens": 12}}
+        options |= {"of": "llama", "passthrough": {"kind": "clip", "source": "random", "max_tokens": 12}}
     small = {"llmdiff": {}, "ella": {"latents": 3, "blocks": 1, "heads": 4, "time_channels": 8}}
     bridge = Bridge.compose(
         {"kind": language, "source": "random", **options},

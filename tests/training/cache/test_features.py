@@ -8,9 +8,8 @@ import torch
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import Batch, TextFeatures
-from lavibridge.core.errors import ModelError
 from lavibridge.training.cache.backend import Memory, OnDisk
-from lavibridge.training.cache.features import Features, padded, refusal, without_padding
+from lavibridge.training.cache.features import Features, from_entry, refusal, to_entry
 from lavibridge.training.cache.store import Store
 
 PROMPTS = ("a red cat", "", "a boat beside a house", "x")
@@ -52,12 +51,12 @@ def test_stripped_kept_and_padded_again_the_losses_are_equal(
     bridge = composed(language, connector, see_padding, template)
     fresh = bridge.features(PROMPTS)
     store = Store(tmp_path, torch.float32)
-    for prompt, entry in zip(PROMPTS, without_padding(fresh), strict=True):
-        store.put(prompt.encode().ljust(16)[:16], entry)
+    for prompt, part in zip(PROMPTS, fresh.split(), strict=True):
+        store.put(prompt.encode().ljust(16)[:16], to_entry(part))
     store.flush()
     again = Store(tmp_path, torch.float32)
     entries = [again.get(prompt.encode().ljust(16)[:16]) for prompt in PROMPTS]
-    kept = padded([entry for entry in entries if entry is not None], CPU)
+    kept = TextFeatures.pad([from_entry(entry) for entry in entries if entry is not None])
     assert torch.equal(kept.mask, fresh.mask)
     assert kept.hidden.shape == fresh.hidden.shape
     assert torch.equal(losses(bridge, kept), losses(bridge, None))
@@ -106,7 +105,7 @@ def test_what_changes_in_training_is_not_kept(composed: Callable[..., Bridge]) -
     assert "vectors that are trained" in str(refusal(asked))
 
 
-def test_padding_on_the_left_is_refused() -> None:
-    features = TextFeatures(hidden=torch.zeros(1, 1, 3, 2), mask=torch.tensor([[False, True, True]]))
-    with pytest.raises(ModelError, match=r"pads elsewhere: set training\.cache\.features=false"):
-        without_padding(features)
+def test_padding_on_the_left_is_left_out_too() -> None:
+    hidden = torch.arange(6.0).reshape(1, 1, 3, 2)
+    (part,) = TextFeatures(hidden=hidden, mask=torch.tensor([[False, True, True]])).split()
+    assert torch.equal(to_entry(part)["hidden"], hidden[0, :, 1:])

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from lavibridge.bridge import Bridge
 from lavibridge.cli.main import app
 from lavibridge.core.errors import CacheError, RecipeError
-from lavibridge.core.launch import ALONE, Part
+from lavibridge.core.launch import SINGLE_PROCESS, ProcessRank
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe, dump_recipe
 from lavibridge.recipes.training import Cache
@@ -26,7 +26,7 @@ Opened = Callable[..., Dataset]
 
 
 def fill(
-    bridge: Bridge, dataset: Dataset, recipe: Recipe, cache: Cache, share: Part
+    bridge: Bridge, dataset: Dataset, recipe: Recipe, cache: Cache, share: ProcessRank
 ) -> tuple[Filled, Filled]:
     return (
         fill_latents(bridge, dataset, recipe.training, cache, SIZE, share),
@@ -39,12 +39,12 @@ def test_two_that_fill_at_once_make_what_one_makes(
 ) -> None:
     recipe, dataset, bridge = toy(), opened(pictures), composed()
     alone, shared = (Cache(folder=tmp_path / name) for name in ("alone", "shared"))
-    latents, features = fill(bridge, dataset, recipe, alone, ALONE)
+    latents, features = fill(bridge, dataset, recipe, alone, SINGLE_PROCESS)
     assert (latents.entries, features.entries) == (3, 5)  # equal pictures are one; five captions with ""
     with ThreadPoolExecutor() as pool:
-        shares = [Part(rank=process, of=2) for process in range(2)]
+        shares = [ProcessRank(rank=process, of=2) for process in range(2)]
         parts = list(pool.map(lambda share: fill(bridge, dataset, recipe, shared, share), shares))
-    assert sum(part[1].made for part in parts) == 5
+    assert sum(part[1].computed for part in parts) == 5
     for store_of in (latent_store, feature_store):
         (one, _), (other, _) = store_of(bridge, alone), store_of(bridge, shared)
         assert len(one) == len(other) > 0
@@ -56,8 +56,8 @@ def test_two_that_fill_at_once_make_what_one_makes(
                 assert expected.keys() == found.keys()
                 for name in expected:
                     torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-6)
-    again = fill(bridge, dataset, recipe, shared, ALONE)
-    assert [part.made for part in again] == [0, 0]
+    again = fill(bridge, dataset, recipe, shared, SINGLE_PROCESS)
+    assert [part.computed for part in again] == [0, 0]
 
 
 def test_every_form_of_a_picture_is_filled(
@@ -65,7 +65,7 @@ def test_every_form_of_a_picture_is_filled(
 ) -> None:
     dataset = opened(pictures, flip=True)
     cache = Cache(folder=tmp_path / "cache")
-    filled = fill_latents(composed(), dataset, toy().training, cache, SIZE, ALONE)
+    filled = fill_latents(composed(), dataset, toy().training, cache, SIZE, SINGLE_PROCESS)
     assert filled.entries == 5  # three pictures, of which the one with "left" in its caption stays as it is
     assert filled.bytes == sum(path.stat().st_size for path in filled.folder.iterdir())
 
@@ -76,7 +76,7 @@ def test_a_folder_that_cannot_be_written_to_stops_the_filling(
     (tmp_path / "file").write_text("")
     cache = Cache(folder=tmp_path / "file")
     with pytest.raises(CacheError, match=r"make room, or name another training\.cache\.folder"):
-        fill_latents(composed(), opened(pictures), toy().training, cache, SIZE, ALONE)
+        fill_latents(composed(), opened(pictures), toy().training, cache, SIZE, SINGLE_PROCESS)
 
 
 def test_training_reads_what_the_command_has_filled(
@@ -107,7 +107,7 @@ def test_verify_fails_until_it_has_repaired(
     toy: Toy, pictures: Path, opened: Opened, composed: Callable[..., Bridge], tmp_path: Path
 ) -> None:
     cache = Cache(folder=tmp_path / "cache")
-    filled = fill_latents(composed(), opened(pictures), toy().training, cache, SIZE, ALONE)
+    filled = fill_latents(composed(), opened(pictures), toy().training, cache, SIZE, SINGLE_PROCESS)
     [shard] = filled.folder.iterdir()
     shard.write_bytes(shard.read_bytes()[:-1])
     runner = CliRunner()

@@ -18,7 +18,7 @@ from lavibridge.language.base import LanguageModel
 from lavibridge.language.llama import Llama
 from lavibridge.training.cache.keys import caption_key, digest, feature_maker, latent_maker
 from lavibridge.training.cache.latents import Contents
-from lavibridge.training.sampler import Visit
+from lavibridge.training.data.sampler import Visit
 
 PLAIN = Visit(index=0, size=(16, 16))
 LAST = Reading()

@@ -162,10 +162,10 @@ def test_training_goes_on_where_nothing_can_be_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "folder").write_text("a file in the way")
-    keeper = OnDisk(opened(tmp_path / "folder"))
+    backend = OnDisk(opened(tmp_path / "folder"))
     for number in range(20):
-        assert torch.equal(keeper.put(key(number), entry(number))["moments"], entry(number)["moments"])
-    keeper.close()
+        assert torch.equal(backend.put(key(number), entry(number))["moments"], entry(number)["moments"])
+    backend.close()
     assert capsys.readouterr().err.count("Training goes on and keeps nothing more") == 1
 
 

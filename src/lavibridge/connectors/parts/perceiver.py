@@ -48,7 +48,7 @@ class TimeEmbedding(nn.Module):
         return self.linear_2(functional.silu(self.linear_1(waves)))[:, None]
 
 
-class Norm(nn.LayerNorm):
+class PlainNorm(nn.LayerNorm):
     """A layer norm that does not mind the time."""
 
     def forward(self, x: Text, time: Time | None) -> Text:  # type: ignore[override]
@@ -81,7 +81,7 @@ class PerceiverBlock(nn.Module):
             )
         )
         self.ln_1, self.ln_2, self.ln_ff = (
-            Norm(width) if time_width is None else TimeNorm(width, time_width) for _ in range(3)
+            PlainNorm(width) if time_width is None else TimeNorm(width, time_width) for _ in range(3)
         )
 
     def forward(self, latents: Latents, text: Text, mask: Mask, time: Time | None) -> Latents:

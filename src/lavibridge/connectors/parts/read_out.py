@@ -25,7 +25,7 @@ from lavibridge.core.config import Config
 from lavibridge.core.contracts import TextSpec
 from lavibridge.core.errors import ModelError
 
-Name = Literal["last", "mean", "norm_mean", "learned", "attention"]
+ReadOutName = Literal["last", "mean", "norm_mean", "learned", "attention"]
 HEAD_WIDTH = 64
 
 Layers = Float[Tensor, "batch layer token width"]
@@ -39,7 +39,7 @@ class OneLayer(Config):
     """0 is the embeddings, -1 the normed output."""
 
 
-Choice = Name | OneLayer
+ReadOutChoice = ReadOutName | OneLayer
 
 
 class ReadOut(nn.Module, ABC):
@@ -52,7 +52,7 @@ class ReadOut(nn.Module, ABC):
         """Of the wanted layers, in their order."""
 
 
-class One(ReadOut):
+class SingleLayer(ReadOut):
     """A single layer as it is."""
 
     def __init__(self, layer: int) -> None:
@@ -111,7 +111,7 @@ class LayerAttention(Mean):
         return torch.einsum("l,nlw->nw", self.collapse, x).unflatten(0, (batch, tokens))
 
 
-def read_out(choice: Choice | None, text: TextSpec) -> ReadOut:
+def read_out(choice: ReadOutChoice | None, text: TextSpec) -> ReadOut:
     """Build a read-out; None takes the one that suits the language model."""
     if isinstance(choice, OneLayer):
         if not -text.layers <= choice.layer < text.layers:
@@ -119,7 +119,7 @@ def read_out(choice: Choice | None, text: TextSpec) -> ReadOut:
                 f"connector.read: layer {choice.layer} was asked for, the language model has layers 0 to "
                 f"{text.layers - 1} (or -1 to -{text.layers}, counted from the end)"
             )
-        return One(choice.layer)
+        return SingleLayer(choice.layer)
     kinds = {"mean": Mean, "norm_mean": NormMean, "learned": Learned, "attention": LayerAttention}
     chosen = text.read if choice is None else choice
-    return One(-1) if chosen == "last" else kinds[chosen](text)
+    return SingleLayer(-1) if chosen == "last" else kinds[chosen](text)

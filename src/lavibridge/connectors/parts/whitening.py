@@ -42,7 +42,7 @@ def whitening(x: Float[Tensor, "token width"]) -> Whitening:
 
 
 @torch.no_grad()
-def fold(layer: nn.Linear, found: Whitening) -> None:
+def fold_whitening(layer: nn.Linear, found: Whitening) -> None:
     """Have a layer whiten before its own weights, by changing them; it has to have a bias."""
     weight = layer.weight @ found.matrix / found.spread
     layer.bias.sub_(weight @ found.mean)

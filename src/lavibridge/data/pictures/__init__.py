@@ -1,1 +1,1 @@
-"""Pictures in files: opening them safely, checking them once, and the list of those that were turned away."""
+"""Stored pictures: decodes them safely, checks each once, and lists the rejected ones."""

@@ -1,4 +1,4 @@
-"""Which column of a table holds the picture and which the caption, where nobody has said so."""
+"""Finds the image column and the caption column of a table by their usual names."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,12 +6,25 @@ from typing import Any
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import DataError
 
-PICTURE = ("image_path", "image", "path", "file", "file_name", "filename", "filepath", "img", "jpg", "png")
-CAPTION = ("caption", "captions", "text", "texts", "prompt", "description", "txt")
+IMAGE_COLUMNS = (
+    "image_path",
+    "image",
+    "path",
+    "file",
+    "file_name",
+    "filename",
+    "filepath",
+    "img",
+    "jpg",
+    "png",
+)
+CAPTION_COLUMNS = ("caption", "captions", "text", "texts", "prompt", "description", "txt")
 
 
-def choose(wanted: str | None, known: Sequence[str], usual: Sequence[str], what: str, where: str) -> str:
-    """The column that is named, or the one that has a usual name; DataError where that is unclear."""
+def choose_column(
+    wanted: str | None, known: Sequence[str], usual: Sequence[str], what: str, where: str
+) -> str:
+    """Return the configured column, or the only one with a usual name; DataError if that is ambiguous."""
     if wanted is not None:
         if wanted not in known:
             raise DataError(
@@ -28,8 +41,8 @@ def choose(wanted: str | None, known: Sequence[str], usual: Sequence[str], what:
     return found[0]
 
 
-def texts(value: Any) -> list[str]:
-    """The captions in one cell: a text, or a list of texts; DataError for anything else."""
+def captions_of_cell(value: Any) -> list[str]:
+    """Return the captions in one cell: a text, or a list of texts. Raises DataError for other values."""
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):

@@ -1,4 +1,4 @@
-"""Pictures that are files of their own, below a root: named by a list, or found in a folder."""
+"""Pictures stored as files of their own below a root: named by a list, or found in a folder."""
 
 import os
 from abc import abstractmethod
@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
 from lavibridge.core.identity import file_hash
-from lavibridge.data.pictures.check import gather
+from lavibridge.data.pictures.check import group_captions
+from lavibridge.data.pictures.decoding import read_file
 from lavibridge.data.pictures.indexed import Indexed
-from lavibridge.data.pictures.paths import Place, below, check_name, stamp
-from lavibridge.data.pictures.read import read_file
+from lavibridge.data.pictures.paths import AbsolutePath, check_relative_path, file_stamp, resolve_below
 from lavibridge.data.pictures.rejected import Rejected
-from lavibridge.data.pictures.table import Entry, Table
+from lavibridge.data.pictures.table import ImageEntry, ImageTable
 from lavibridge.data.pictures.walk import refuse_hidden
 
 
@@ -21,29 +22,29 @@ class PictureFiles(Indexed):
     """Base of the kinds whose pictures are files."""
 
     class Config(Indexed.Config):
-        """Settings of every kind that reads files."""
+        """Settings of every kind that reads picture files."""
 
-        path: Place
-        """Where the data is."""
+        path: Changeable[AbsolutePath]
+        """Where the data lies."""
 
     config: "PictureFiles.Config"
 
     @property
     def root(self) -> Path:
-        """Nothing is read that lies elsewhere."""
+        """The folder that every picture must lie in."""
         return self.config.path
 
     def describe(self) -> str:
         return str(self.config.path)
 
-    def stamp(self, entry: Entry) -> tuple[int, int]:
-        return stamp(below(self.root, entry.name))
+    def stamp(self, entry: ImageEntry) -> tuple[int, int]:
+        return file_stamp(resolve_below(self.root, entry.name))
 
-    def read(self, entry: Entry) -> bytes:
-        return read_file(below(self.root, entry.name))
+    def read(self, entry: ImageEntry) -> bytes:
+        return read_file(resolve_below(self.root, entry.name))
 
-    def changed(self, table: Table) -> bool:
-        """Whether a picture's file has another size or time than when it was checked."""
+    def changed(self, table: ImageTable) -> bool:
+        """Whether a picture's file has another size or modification time than at its check."""
         try:
             for name, *before in table.stamps():
                 found = os.stat(self.root / name)
@@ -54,18 +55,18 @@ class PictureFiles(Indexed):
         return False
 
 
-Pair = tuple[int, str, Sequence[str]]
+ListedImage = tuple[int, str, Sequence[str]]
 """Line of the list, path of the picture, captions."""
 
 
 class Listed(PictureFiles):
-    """Base of the kinds that read a list; a subclass reads its lines."""
+    """Base of the kinds that read a list; a subclass parses its lines."""
 
     class Config(PictureFiles.Config):
         """Settings of every kind that reads a list; `path` is the list."""
 
-        root: Place | None = None
-        """Folder that the paths in the list start from; the list's own folder when not given."""
+        root: Changeable[AbsolutePath | None] = None
+        """Folder that the paths in the list start from; by default the list's own folder."""
 
     config: "Listed.Config"
 
@@ -74,8 +75,8 @@ class Listed(PictureFiles):
         return self.config.root or self.config.path.parent
 
     @abstractmethod
-    def pairs(self, path: Path, rejected: Rejected) -> Iterator[Pair]:
-        """Every line that names a picture; the others go to `rejected`."""
+    def pairs(self, path: Path, rejected: Rejected) -> Iterator[ListedImage]:
+        """Yield every line that names a picture; the others go to `rejected`."""
 
     def stamps(self) -> dict[str, Any]:
         path = self.config.path
@@ -87,8 +88,8 @@ class Listed(PictureFiles):
             raise DataError(f"there is no file {path} (data.path)")
         return {"list": file_hash(path)}
 
-    def listing(self, rejected: Rejected) -> list[Entry]:
-        found = gather(self._sound(rejected))
+    def listing(self, rejected: Rejected) -> list[ImageEntry]:
+        found = group_captions(self._sound(rejected))
         if not found and not rejected.entries:
             raise DataError(
                 f"{self.config.path} holds no pairs; a line names a picture's path and its caption "
@@ -96,12 +97,12 @@ class Listed(PictureFiles):
             )
         return found
 
-    def _sound(self, rejected: Rejected) -> Iterator[Pair]:
-        """Pairs whose path stays below the root and which have a caption."""
+    def _sound(self, rejected: Rejected) -> Iterator[ListedImage]:
+        """Yield the pairs whose path stays below the root and which have a caption."""
         for line, name, captions in self.pairs(self.config.path, rejected):
             texts = [caption.strip() for caption in captions if caption.strip()]
             try:
-                check_name(name, self.root)
+                check_relative_path(name, self.root)
                 refuse_hidden(name)
                 if not texts:
                     raise DataError("its caption is empty")

@@ -1,13 +1,13 @@
-"""The index of a data set: what `lavi data check` found, kept so that no picture is checked twice.
+"""The index of a data set: the results of `lavi data check`, kept so that no picture is checked twice.
 
-    INDEX/index.json            what was checked: settings, the lists' hashes or times, counts; written last
-    INDEX/pictures-HASH.arrow   the pictures that can be used, with the size, time and hash of their files
-    INDEX/rejected.jsonl        the others: file, line of the list, reason
-    INDEX/journal-*.arrows      verdicts of a check that has not come to its end
+    INDEX/index.json            the manifest: settings, the lists' hashes or times, counts; written last
+    INDEX/pictures-HASH.arrow   the usable pictures, with the size, time and hash of their files
+    INDEX/rejected.jsonl        the rejected ones: file, line of the list, reason
+    INDEX/journal-*.arrows      checks of an unfinished run
 
 INDEX is `data.index`, or a folder of the user's cache ($LAVIBRIDGE_CACHE, $XDG_CACHE_HOME/lavibridge,
-~/.cache/lavibridge), as data often lies where nothing can be written. Every index belongs to one `data.path`
-and the settings that say how it is read.
+~/.cache/lavibridge), because data often lies on a read-only disk. Every index belongs to one `data.path` and
+the settings that say how to read it.
 """
 
 import hashlib
@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.files import cache_folder, write_json
-from lavibridge.data.pictures.read import VERSION as PIXELS
+from lavibridge.data.pictures.decoding import VERSION as PIXELS
 from lavibridge.data.pictures.rejected import Rejection
-from lavibridge.data.pictures.table import Table, open_journal, open_table
+from lavibridge.data.pictures.table import ImageTable, open_journal, open_table
 
-VERSION = f"2, pixels {PIXELS}"
-"""Of the checks and of the files; indexes of another version are made anew."""
+VERSION = f"3, pixels {PIXELS}"
+"""Version of the checks and of the files; an index of another version is built anew."""
 MANIFEST = "index.json"
 
 
-class Index:
-    """One folder of an index; `settings` say which data it is of."""
+class ImageIndex:
+    """One folder of an index; `settings` identify its data."""
 
     def __init__(self, settings: Mapping[str, Any], folder: Path | None) -> None:
         text = json.dumps(settings, sort_keys=True)
@@ -39,7 +39,7 @@ class Index:
         self.rejected = self.folder / "rejected.jsonl"
 
     def manifest(self) -> dict[str, Any] | None:
-        """What was checked, if it was to its end, for these settings and by this version."""
+        """Return the manifest of a finished check of these settings by this version, or None."""
         try:
             found = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
             fits = found["version"] == VERSION and found["settings"] == self.settings
@@ -50,16 +50,16 @@ class Index:
             return None  # none yet, or damaged: it is made anew
         return found if fits and whole else None
 
-    def table(self, manifest: Mapping[str, Any]) -> Table:
-        """The pictures that can be used."""
+    def table(self, manifest: Mapping[str, Any]) -> ImageTable:
+        """Return the usable pictures."""
         return open_table(self.folder / manifest["table"])
 
     def rejections(self) -> list[Rejection]:
-        """The others, and what was noted."""
+        """Return the rejected pictures and the warnings."""
         return [json.loads(line) for line in self.rejected.read_text(encoding="utf-8").splitlines()]
 
-    def known(self) -> list[Table]:
-        """Earlier verdicts, newest last: a whole index, even one whose lists have changed, and journals."""
+    def known(self) -> list[ImageTable]:
+        """Return earlier checks, newest last: a finished index, even with outdated lists, and journals."""
         tables = []
         manifest = self.manifest()
         if manifest is not None:
@@ -68,11 +68,11 @@ class Index:
         return tables + [open_journal(path) for path in self.journals()]
 
     def journals(self) -> list[Path]:
-        """Files of verdicts that a check left when it was broken off."""
+        """Return the journals of interrupted checks."""
         return sorted(self.folder.glob("journal-*.arrows"))
 
     def finish(self, table: Path, stamps: Mapping[str, Any], count: int, fingerprint: str) -> None:
-        """Name a table, whole and on disk, as the index; what came before it goes."""
+        """Publish a complete table on disk as the index, and delete its predecessors."""
         write_json(
             self.folder / MANIFEST,
             {
@@ -90,7 +90,7 @@ class Index:
                 old.unlink(missing_ok=True)
 
     def forget_freshness(self) -> None:
-        """Have everything compared again at the next opening; verdicts on files that are the same stay."""
+        """Make the next opening compare everything again; checks of unchanged files stay valid."""
         manifest = self.manifest()
         if manifest is not None:
             write_json(self.folder / MANIFEST, {**manifest, "stamps": {}})

@@ -1,13 +1,13 @@
-"""What the kinds share whose pictures are stored somewhere: a subclass lists them, this class does the rest.
+"""The shared base of kinds with stored pictures: a subclass lists them, and this class does the rest.
 
     fresh index?  yes: mapped into memory, in a moment however many there are     no: every picture is checked
-    a visit       row -> bytes -> are they those that were checked? -> picture
+    a visit       row -> bytes -> same hash as at the check? -> picture
 
-Every picture is decoded before training begins, so that a truncated download is found in the first minutes
-and not after a night, and so that which samples exist (and with them the whole order of training) is settled.
-An index is fresh while lists hold the same bytes, and folders or archives have the same sizes and times of
-change; up to `COMPARED` pictures each file is compared as well. In any case a picture that is read must have
-the hash that it was checked with: nothing that was not checked is trained on.
+The check decodes every picture before training begins. It finds a truncated download in the first minutes and
+not after a night, and it settles which samples exist, and with them the whole order of training. An index is
+fresh while lists hold the same bytes, and folders or archives have the same sizes and modification times; up
+to `COMPARED` pictures each file is compared as well. Every picture must have its checked hash when it is
+read: training never uses an unchecked picture.
 """
 
 import hashlib
@@ -21,37 +21,38 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from pydantic import Field
 
+from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
 from lavibridge.core.lock import hold
 from lavibridge.data.base import Dataset, Sample
-from lavibridge.data.pictures.check import check
-from lavibridge.data.pictures.index import Index
-from lavibridge.data.pictures.paths import Place
-from lavibridge.data.pictures.read import decode, fit, refuse_bombs
+from lavibridge.data.pictures.check import build_index
+from lavibridge.data.pictures.decoding import decode, forbid_decompression_bombs, scale_and_crop
+from lavibridge.data.pictures.index import ImageIndex
+from lavibridge.data.pictures.paths import AbsolutePath
 from lavibridge.data.pictures.rejected import Rejected
-from lavibridge.data.pictures.table import Entry, Table
+from lavibridge.data.pictures.table import ImageEntry, ImageTable
 
 COMPARED = 100_000
-"""Pictures up to which each one's file is compared with the index at every start."""
+"""Up to this many pictures, every start compares each one's file with the index."""
 NOT_OF_INDEX = frozenset({"size", "buckets", "flip", "max_rejected", "index"})
-"""Settings that do not change which pictures there are."""
+"""Settings that do not change the set of pictures."""
 
 
 class Indexed(Dataset):
-    """Base of the kinds whose pictures are checked once and then read by their index."""
+    """Base of the kinds whose pictures are checked once and then read through the index."""
 
     class Config(Dataset.Config):
         """Settings of every kind that reads stored pictures."""
 
-        max_rejected: float = Field(default=0.05, ge=0, le=1)
-        """Share of the pictures that may be unusable before training refuses to start."""
-        index: Place | None = None
-        """Folder of the index that `lavi data check` writes, not below a folder that is read; a folder of the
-        user's cache when not given."""
+        max_rejected: Changeable[float] = Field(default=0.05, ge=0, le=1)
+        """Maximum fraction of unusable pictures, in [0, 1], above which training refuses to start."""
+        index: Changeable[AbsolutePath | None] = None
+        """Folder of the index that `lavi data check` writes, outside the data's folder; by default a folder
+        of the user's cache."""
 
     def __init__(self, config: "Indexed.Config", rejected: Rejected) -> None:
         super().__init__(config, rejected)
-        refuse_bombs()
+        forbid_decompression_bombs()
         self.where = self.describe()
         self.index = index_of(type(self), config)
         manifest, self.table = self._open(rejected)
@@ -62,30 +63,30 @@ class Indexed(Dataset):
 
     @abstractmethod
     def describe(self) -> str:
-        """Which data it is, for messages."""
+        """Return a description of the data for messages."""
 
     @abstractmethod
     def stamps(self) -> dict[str, Any]:
-        """What changes when the listing does (as JSON holds it), found without listing anew."""
+        """Return JSON values that change when the listing does, found without listing anew."""
 
     @abstractmethod
-    def listing(self, rejected: Rejected) -> list[Entry]:
-        """Every picture that there should be, unread; what is no picture at all goes to `rejected`."""
+    def listing(self, rejected: Rejected) -> list[ImageEntry]:
+        """List every picture, unread; anything that is no picture at all goes to `rejected`."""
 
     @abstractmethod
-    def stamp(self, entry: Entry) -> tuple[int, int]:
-        """Bytes and time of change of the file that a picture lies in; DataError where it is gone."""
+    def stamp(self, entry: ImageEntry) -> tuple[int, int]:
+        """Return size and modification time of a picture's file. Raises DataError if it is gone."""
 
     @abstractmethod
-    def read(self, entry: Entry) -> bytes:
-        """The bytes of a picture; DataError says why not."""
+    def read(self, entry: ImageEntry) -> bytes:
+        """Return the bytes of a picture. Raises DataError with the reason if that fails."""
 
-    def changed(self, table: Table) -> bool:
-        """Whether files that `stamps` do not speak of differ from the table's; quick, a stat for each."""
+    def changed(self, table: ImageTable) -> bool:
+        """Whether files that `stamps` does not cover differ from the table; takes one stat per file."""
         return False
 
-    def _open(self, rejected: Rejected) -> tuple[dict[str, Any], Table]:
-        """The index, made first where there is no fresh one."""
+    def _open(self, rejected: Rejected) -> tuple[dict[str, Any], ImageTable]:
+        """Open the index, and build it first if it is not fresh."""
         fresh = self._fresh()
         if fresh is not None:
             return fresh
@@ -99,7 +100,7 @@ class Indexed(Dataset):
             if not entries and not rejected.entries:
                 raise DataError(f"{self.where} holds no pictures")
             try:
-                check(self.index, entries, stamps, self.stamp, self.read, rejected)
+                build_index(self.index, entries, stamps, self.stamp, self.read, rejected)
             except OSError as error:
                 raise self._unwritable(error) from error
         manifest = self.index.manifest()
@@ -109,7 +110,7 @@ class Indexed(Dataset):
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """The right to write the index, waited for if need be."""
+        """Hold the exclusive right to write the index; wait for it if necessary."""
         with ExitStack() as held:
             try:
                 held.enter_context(hold(self.index.folder, waits=f"{self.where} is being checked"))
@@ -123,8 +124,8 @@ class Indexed(Dataset):
             "name another folder as data.index, or set LAVIBRIDGE_CACHE"
         )
 
-    def _fresh(self) -> tuple[dict[str, Any], Table] | None:
-        """The index, if it is of exactly these files."""
+    def _fresh(self) -> tuple[dict[str, Any], ImageTable] | None:
+        """Return the index if it describes exactly these files."""
         manifest = self.index.manifest()
         if manifest is None or manifest["stamps"] != self.stamps():
             return None
@@ -160,7 +161,7 @@ class Indexed(Dataset):
             raise DataError(
                 f"{entry.name} was readable when it was checked and no longer is: {error}"
             ) from error
-        if hashlib.sha256(data).digest() != self.table.verdict(index).digest:
+        if hashlib.sha256(data).digest() != self.table.image_check(index).digest:
             raise DataError(
                 f"{entry.name} has changed since it was checked: run lavi data check, then train anew; where "
                 f"its size and time are as they were, delete {self.index.folder} before"
@@ -168,19 +169,19 @@ class Indexed(Dataset):
         return data
 
     def picture(self, index: int, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
-        return fit(decode(self.content(index)), size)
+        return scale_and_crop(decode(self.content(index)), size)
 
     def fingerprint(self) -> str:
-        """How many pictures, and a hash of their names, captions and bytes in their order."""
+        """Return the number of pictures and a hash of their names, captions and bytes in order."""
         return self._fingerprint
 
 
-def index_of(kind: type[Indexed], config: Indexed.Config) -> Index:
-    """The index of a kind's settings."""
+def index_of(kind: type[Indexed], config: Indexed.Config) -> ImageIndex:
+    """Return the index that belongs to a kind's settings."""
     settings = {
         name: value
         for name, value in config.model_dump(mode="json").items()
         if name not in NOT_OF_INDEX and name != "kind"
     }
     # A path that is not absolute would mean another folder elsewhere; `Place` has made it absolute.
-    return Index({"kind": kind.__module__, **settings}, config.index)
+    return ImageIndex({"kind": kind.__module__, **settings}, config.index)

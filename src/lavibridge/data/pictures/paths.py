@@ -1,4 +1,4 @@
-"""Paths that data names: read below the data's root only, whatever a list, an archive or a link says."""
+"""Paths inside a data set: confined to the data's root, whatever a list, an archive or a link says."""
 
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from posixpath import normpath
@@ -9,9 +9,9 @@ from pydantic import AfterValidator
 from lavibridge.core.errors import DataError
 from lavibridge.core.paths import at_home
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".apng", ".webp"})
-"""Ends of the names of pictures that are read, in folders and archives; what a file is its bytes decide."""
-UNREAD = frozenset(
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".apng", ".webp"})
+"""Suffixes of supported pictures in folders and archives; the bytes decide the actual format."""
+UNSUPPORTED_SUFFIXES = frozenset(
     {
         ".avif",
         ".bmp",
@@ -29,13 +29,13 @@ UNREAD = frozenset(
     }
     | {".ppm", ".psd", ".svg", ".tga", ".tif", ".tiff"}
 )
-"""Ends of the names of pictures that are turned away by name, unless their bytes are of another kind."""
-Place = Annotated[Path, AfterValidator(lambda path: at_home(path).absolute())]
-"""A path that means the same from any folder: a recipe may be read again from elsewhere."""
+"""Suffixes of unsupported pictures, rejected unless their bytes are of a supported format."""
+AbsolutePath = Annotated[Path, AfterValidator(lambda path: at_home(path).absolute())]
+"""A path made absolute, because a recipe may be read again from another folder."""
 
 
-def check_name(name: str, root: Path) -> None:
-    """DataError for a path that is empty, absolute, climbs out of the root by `..`, or holds a NUL byte."""
+def check_relative_path(name: str, root: Path) -> None:
+    """Raise DataError for a path that is empty, absolute, holds a NUL byte, or escapes through `..`."""
     if not name:
         raise DataError("the path of the picture is empty")
     if "\0" in name:
@@ -47,9 +47,9 @@ def check_name(name: str, root: Path) -> None:
         raise DataError(f"the path {name!r} leads outside the root {root}")
 
 
-def below(root: Path, name: str) -> Path:
-    """The real path of `name`, links followed; DataError where it is not below `root`."""
-    check_name(name, root)
+def resolve_below(root: Path, name: str) -> Path:
+    """Resolve `name` with links followed. Raises DataError if the result is not below `root`."""
+    check_relative_path(name, root)
     try:
         path = (root / name).resolve()
     except (OSError, RuntimeError, UnicodeError) as error:  # a ring of links, or a name that no file can have
@@ -59,8 +59,8 @@ def below(root: Path, name: str) -> Path:
     return path
 
 
-def stamp(path: Path) -> tuple[int, int]:
-    """Size in bytes and time of the last change in nanoseconds; DataError where there is no such file."""
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Return size in bytes and modification time in nanoseconds. Raises DataError if the file is missing."""
     try:
         found = path.stat()
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Check data from the ground: every file compared with the index, the changed ones read again."""
+"""Checks data from scratch: compares every file with the index and reads the changed ones again."""
 
 from lavibridge.core import registry
 from lavibridge.core.lock import hold
@@ -7,8 +7,8 @@ from lavibridge.data.pictures.indexed import Indexed, index_of
 from lavibridge.data.pictures.rejected import Rejected
 
 
-def check_again(kind: str, config: Dataset.Config) -> Dataset:
-    """Open data with nothing taken as fresh; DataError where too many of its pictures cannot be used."""
+def recheck(kind: str, config: Dataset.Config) -> Dataset:
+    """Open data without trusting the index. Raises DataError if too many pictures are unusable."""
     component = registry.load("data", kind)
     if issubclass(component, Indexed) and isinstance(config, Indexed.Config):
         index = index_of(component, config)

@@ -1,10 +1,11 @@
-"""The pictures that were turned away: counted, named with a reason in `rejected.jsonl`, never touched.
+"""Collects the rejected pictures: counted, and listed with a reason in `rejected.jsonl`. The files stay
+untouched.
 
-Training goes on while at most `limit` of all pictures are rejected and stops above that, before any weights
-move: a few broken files are normal in a large set, many of them mean a wrong folder or a failed download.
+Training continues while at most `limit` of all pictures are rejected and stops above that, before any weights
+change. A few broken files are normal in a large set; many of them mean a wrong folder or a failed download.
 
-A line with `"counted": false` is no rejected picture: a caption without a picture, a file that is none, or a
-picture that is used in spite of a fault, such as a broken colour profile.
+A line with `"counted": false` is a warning and no rejected picture: a caption without a picture, another kind
+of file, or a picture that is used in spite of a fault such as a broken colour profile.
 """
 
 import json
@@ -18,47 +19,47 @@ Rejection = dict[str, str | int]
 
 
 class Rejected:
-    """Collects what was rejected; writes it to `path` (one JSON object a line) when there is a path."""
+    """Collects rejections and writes them to `path`, one JSON object per line, if there is a path."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self.index_list: Path | None = None
-        """The list beside the data's index, for messages where `path` is not given."""
+        """The list beside the data's index, named in messages if `path` is None."""
         self.entries: list[Rejection] = []
-        self.notes: list[Rejection] = []
-        """What is named and not counted: of another kind, or used in spite of a fault."""
+        self.warnings: list[Rejection] = []
+        """Files that are listed but not counted: of another kind, or used in spite of a fault."""
 
     def add(self, file: str, reason: str, line: int | None = None) -> None:
-        """Note one rejected picture (and the line of the list that names it)."""
+        """Add a rejected picture (and the line of the list that names it)."""
         entry: Rejection = {"file": file, "reason": reason}
         if line is not None:
             entry["line"] = line
         self.entries.append(entry)
 
-    def note(self, file: str, reason: str) -> None:
-        """Name what is no rejected picture and would else be passed over without a word."""
-        self.notes.append({"file": file, "reason": reason, "counted": False})
+    def warn(self, file: str, reason: str) -> None:
+        """Add a warning about a file that is not a rejected picture."""
+        self.warnings.append({"file": file, "reason": reason, "counted": False})
 
     @property
     def all(self) -> list[Rejection]:
-        """What the list holds: the rejected pictures, then the notes."""
-        return [*self.entries, *self.notes]
+        """All list entries: the rejected pictures, then the warnings."""
+        return [*self.entries, *self.warnings]
 
     def take(self, listed: Sequence[Rejection]) -> None:
-        """Hold what a written list holds, instead of what is held now."""
+        """Replace the entries by those of a written list."""
         self.entries[:] = [each for each in listed if each.get("counted", True)]
-        self.notes[:] = [each for each in listed if not each.get("counted", True)]
+        self.warnings[:] = [each for each in listed if not each.get("counted", True)]
 
     def close(self, total: int, limit: float, where: str) -> None:
-        """Write the list, then raise DataError when more than `limit` of `total` pictures were rejected."""
+        """Write the list, then raise DataError if more than `limit` of `total` pictures were rejected."""
         if self.path is not None:
             write_rejections(self.path, self.all)
         if len(self.entries) > limit * total or len(self.entries) == total:
             raise DataError(self.summary(total, limit, where))
 
     def summary(self, total: int, limit: float, where: str) -> str:
-        """What is wrong, with the first three examples and where the rest are listed."""
-        examples = "".join(f"\n  {_told(entry)}" for entry in self.entries[:3])
+        """Return the error text, with the first three examples and the path of the full list."""
+        examples = "".join(f"\n  {_describe(entry)}" for entry in self.entries[:3])
         path = self.path or self.index_list
         listed = f"\nThe full list is {path}." if path is not None else ""
         rule = (
@@ -71,12 +72,12 @@ class Rejected:
 
 
 def write_rejections(path: Path, entries: Sequence[Rejection]) -> None:
-    """Write a list, one JSON object a line."""
+    """Write a list, one JSON object per line."""
     write_atomic(path, "".join(_line(entry) + "\n" for entry in entries))
 
 
 def _line(entry: Rejection) -> str:
-    """One rejection as JSON; escaped where a name holds half a character, which UTF-8 has no bytes for."""
+    """Return one rejection as JSON, escaped if a name holds a lone surrogate, which UTF-8 cannot encode."""
     try:
         line = json.dumps(entry, ensure_ascii=False)
         line.encode()
@@ -85,7 +86,7 @@ def _line(entry: Rejection) -> str:
     return line
 
 
-def _told(entry: Rejection) -> str:
-    """One rejection in a line of at most some hundred signs."""
+def _describe(entry: Rejection) -> str:
+    """Return one rejection as a line of at most some hundred characters."""
     line = f", line {entry['line']}" if "line" in entry else ""
     return f"{str(entry['file'])[:120]}{line}: {str(entry['reason'])[:200]}"

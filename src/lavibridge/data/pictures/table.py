@@ -1,10 +1,10 @@
-"""The table of the pictures that can be used: an Arrow file that is mapped into memory, not read.
+"""The table of usable pictures: a memory-mapped Arrow file.
 
-    name  captions  height  width  digest  bytes  mtime_ns  holder  first  second  note
+    name  captions  height  width  digest  bytes  mtime_ns  container  first  second  warning
 
-`holder` is the file that a picture lies in where it is none of its own (an archive, a table) and `first` and
-`second` say where in it: offset and length, or row group and row. A million rows take no memory until they
-are asked for.
+`container` names the archive or table that holds the picture, and is empty for a picture file. `first` and
+`second` locate the picture in it: offset and length, or row group and row. A million rows take no memory
+until they are read.
 """
 
 import os
@@ -29,64 +29,64 @@ SCHEMA = pa.schema(
         "digest": pa.binary(32),
         "bytes": pa.int64(),
         "mtime_ns": pa.int64(),
-        "holder": pa.string(),
+        "container": pa.string(),
         "first": pa.int64(),
         "second": pa.int64(),
-        "note": pa.string(),
+        "warning": pa.string(),
     }
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """One picture as its list, folder or archive names it, before it is read."""
+class ImageEntry:
+    """One picture as listed, before it is read."""
 
     name: str
     captions: tuple[str, ...]
     line: int | None = None
-    """Line of the list that names it first."""
-    holder: str = ""
-    """File below the root that it lies in; empty where it is a file of its own."""
+    """First line of the list that names it."""
+    container: str = ""
+    """Archive or table below the root that holds it; empty for a picture file."""
     first: int = 0
     second: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
-    """What reading a picture gave."""
+class ImageCheck:
+    """The result of reading one picture."""
 
     stamp: tuple[int, int]
-    """Bytes and time of change of the file that it lies in."""
+    """Size in bytes and modification time in nanoseconds of the file that holds it."""
     size: tuple[int, int] = (0, 0)
-    """Height and width, upright."""
+    """Height and width after the EXIF rotation."""
     digest: bytes = b""
     """SHA-256 of the picture's bytes."""
     reason: str | None = None
-    """Why it cannot be used."""
-    note: str | None = None
-    """What is to be said of it although it is used."""
+    """Why it is rejected; None if it is usable."""
+    warning: str | None = None
+    """A fault that does not prevent its use."""
 
 
-def batch_of(entries: Sequence[Entry], verdicts: Sequence[Verdict]) -> Any:
-    """Rows of the table."""
+def batch_of(entries: Sequence[ImageEntry], checks: Sequence[ImageCheck]) -> Any:
+    """Convert entries and their checks to rows of the table."""
     columns = {
         "name": [entry.name for entry in entries],
         "captions": [entry.captions for entry in entries],
-        "height": [verdict.size[0] for verdict in verdicts],
-        "width": [verdict.size[1] for verdict in verdicts],
-        "digest": [verdict.digest for verdict in verdicts],
-        "bytes": [verdict.stamp[0] for verdict in verdicts],
-        "mtime_ns": [verdict.stamp[1] for verdict in verdicts],
-        "holder": [entry.holder for entry in entries],
+        "height": [check.size[0] for check in checks],
+        "width": [check.size[1] for check in checks],
+        "digest": [check.digest for check in checks],
+        "bytes": [check.stamp[0] for check in checks],
+        "mtime_ns": [check.stamp[1] for check in checks],
+        "container": [entry.container for entry in entries],
         "first": [entry.first for entry in entries],
         "second": [entry.second for entry in entries],
-        "note": [verdict.note for verdict in verdicts],
+        "warning": [check.warning for check in checks],
     }
     return pa.record_batch(columns, schema=SCHEMA)
 
 
-class Table:
-    """Rows by number."""
+class ImageTable:
+    """Random access to the rows."""
 
     def __init__(self, rows: Any) -> None:
         self.rows = rows
@@ -95,40 +95,40 @@ class Table:
     def __len__(self) -> int:
         return int(self.rows.num_rows)
 
-    def entry(self, index: int) -> Entry:
-        """A picture and where it lies."""
-        return Entry(
+    def entry(self, index: int) -> ImageEntry:
+        """Return a picture's name, captions and location."""
+        return ImageEntry(
             name=self._at("name", index),
             captions=tuple(self._at("captions", index)),
-            holder=self._at("holder", index),
+            container=self._at("container", index),
             first=self._at("first", index),
             second=self._at("second", index),
         )
 
     def sample(self, index: int) -> Sample:
-        """Name and captions of a picture."""
+        """Return a picture's name and captions."""
         return Sample(name=self._at("name", index), captions=tuple(self._at("captions", index)))
 
-    def verdict(self, index: int) -> Verdict:
-        """What reading it gave."""
-        return Verdict(
+    def image_check(self, index: int) -> ImageCheck:
+        """Return the stored check of a picture."""
+        return ImageCheck(
             stamp=(self._at("bytes", index), self._at("mtime_ns", index)),
             size=(self._at("height", index), self._at("width", index)),
             digest=self._at("digest", index),
-            note=self._at("note", index),
+            warning=self._at("warning", index),
         )
 
     def sizes(self) -> Int[np.ndarray, "picture 2"]:
-        """Height and width of every picture."""
+        """Return height and width of every picture."""
         return np.stack([self.columns[side].to_numpy() for side in ("height", "width")], axis=1)
 
     def names(self) -> Iterator[str]:
-        """Every name, in order."""
+        """Yield every name in order."""
         for chunk in self.columns["name"].chunks:
             yield from chunk.to_pylist()
 
     def stamps(self) -> Iterator[tuple[str, int, int]]:
-        """Every name with the size and time of change of its file."""
+        """Yield every name with the size and modification time of its file."""
         for chunk in self.rows.select(["name", "bytes", "mtime_ns"]).to_batches():
             yield from zip(*(column.to_pylist() for column in chunk.columns), strict=True)
 
@@ -136,17 +136,17 @@ class Table:
         return self.columns[column][index].as_py()
 
 
-def open_table(path: Path) -> Table:
-    """Map a finished table; OSError or pyarrow's errors where it is damaged."""
-    return Table(pa.ipc.open_file(pa.memory_map(os.fspath(path))).read_all())
+def open_table(path: Path) -> ImageTable:
+    """Map a finished table into memory. Raises OSError or a pyarrow error if it is damaged."""
+    return ImageTable(pa.ipc.open_file(pa.memory_map(os.fspath(path))).read_all())
 
 
-def open_journal(path: Path) -> Table:
-    """What a journal holds, up to where its writing was broken off."""
+def open_journal(path: Path) -> ImageTable:
+    """Read a journal up to the point where its writer stopped."""
     batches = []
     with suppress(pa.ArrowInvalid, OSError, StopIteration), pa.OSFile(os.fspath(path)) as file:
         stream = pa.ipc.open_stream(file)
         if stream.schema == SCHEMA:
             while True:
                 batches.append(stream.read_next_batch())
-    return Table(pa.Table.from_batches(batches, schema=SCHEMA))
+    return ImageTable(pa.Table.from_batches(batches, schema=SCHEMA))

@@ -1,4 +1,4 @@
-"""Lines of text files that strangers wrote."""
+"""Reads lines and captions from untrusted text files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,13 +7,13 @@ from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.rejected import Rejected
 
 LONGEST_LINE = 16 * 2**20
-"""Bytes in one line of a list."""
+"""Maximum bytes in one line of a list."""
 
 
-def lines_of(path: Path, rejected: Rejected) -> Iterator[tuple[int, str]]:
-    """Number and text of every line that is not blank, without its end and a byte-order mark.
+def read_lines(path: Path, rejected: Rejected) -> Iterator[tuple[int, str]]:
+    """Yield number and text of every non-blank line, without its line end and byte-order mark.
 
-    Lines end with LF or CRLF and nowhere else; what is not UTF-8 goes to `rejected`.
+    Only LF and CRLF end a line; lines that are not UTF-8 go to `rejected`.
     """
     with path.open("rb") as file:
         number = 0
@@ -35,8 +35,8 @@ def lines_of(path: Path, rejected: Rejected) -> Iterator[tuple[int, str]]:
                 yield number, line
 
 
-def captions_in(data: bytes, name: str) -> tuple[str, ...]:
-    """The captions in a text file's bytes, one a line; DataError when there is none."""
+def parse_captions(data: bytes, name: str) -> tuple[str, ...]:
+    """Return the captions in a text file's bytes, one per line. Raises DataError if there is none."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -48,5 +48,5 @@ def captions_in(data: bytes, name: str) -> tuple[str, ...]:
 
 
 def shorten(text: str) -> str:
-    """At most sixty characters of a line, for a message."""
+    """Return at most sixty characters of a line, for a message."""
     return text if len(text) <= 60 else text[:57] + "..."

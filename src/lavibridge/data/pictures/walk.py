@@ -1,8 +1,8 @@
-"""What lies below a folder: every file once, links followed as far as the folder, nothing dropped unnamed.
+"""Walks a folder: visits every file once, follows links inside the folder, and reports everything it skips.
 
-hidden (.ipynb_checkpoints, .Trash-1000, ._x.jpg) and what systems leave (__MACOSX, Thumbs.db)     passed over
-a link to a folder inside        read, but not a second time where it is read under its own name
-a link outside, or to nowhere; a folder that cannot be opened                                      refused
+hidden (.ipynb_checkpoints, .Trash-1000, ._x.jpg) and system files (__MACOSX, Thumbs.db)       skipped a link
+to a folder inside        read once, under its own name if it has one a link outside, or to nowhere; a folder
+that cannot be opened                                  refused
 """
 
 import os
@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from lavibridge.core.errors import DataError
-from lavibridge.data.pictures.paths import SUFFIXES, UNREAD, below
+from lavibridge.data.pictures.paths import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, resolve_below
 from lavibridge.data.pictures.rejected import Rejected
 
-JUNK = frozenset(
+SYSTEM_FILES = frozenset(
     {
         "__macosx",
         "@eadir",
@@ -24,54 +24,54 @@ JUNK = frozenset(
         "desktop.ini",
     }
 )
-"""What operating systems leave in folders, in small letters; `@eaDir` of a NAS is full of small copies."""
+"""Names that operating systems leave in folders, in lower case; `@eaDir` of a NAS is full of thumbnails."""
 
 
 @dataclass(kw_only=True)
-class Below:
-    """What was found below a folder, by names below it."""
+class FolderListing:
+    """The contents of a folder, by names relative to it."""
 
     files: list[str] = field(default_factory=list)
-    """In the order of their names, which is the same on every file system."""
+    """Sorted by name, which gives the same order on every file system."""
     folders: dict[str, int] = field(default_factory=dict)
-    """Each with the time of its last change in nanoseconds."""
+    """Each folder with its modification time in nanoseconds."""
     refused: dict[str, str] = field(default_factory=dict)
-    """What cannot be read, with the reason."""
-    again: list[str] = field(default_factory=list)
-    """Links to folders that are read already."""
+    """Each unreadable path with the reason."""
+    duplicates: list[str] = field(default_factory=list)
+    """Links to folders that were read already."""
 
-    def tell(self, rejected: Rejected) -> None:
-        """Count what cannot be read, and name what is not read twice."""
+    def report(self, rejected: Rejected) -> None:
+        """Reject unreadable paths, and warn about folders that are not read twice."""
         for name, reason in self.refused.items():
             rejected.add(name, reason)
-        for name in self.again:
-            rejected.note(name, "it is a link to a folder that is read already")
+        for name in self.duplicates:
+            rejected.warn(name, "it is a link to a folder that is read already")
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a path below a root is hidden, lies in a hidden folder, or is what systems leave behind."""
+    """Whether a path is hidden, lies in a hidden folder, or is a system file."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
-    return any((part.startswith(".") and part != "..") or part.lower() in JUNK for part in parts)
+    return any((part.startswith(".") and part != "..") or part.lower() in SYSTEM_FILES for part in parts)
 
 
 def refuse_hidden(name: str) -> None:
-    """DataError for a path that a list names and that a folder would be read without."""
+    """Raise DataError for a hidden path, which a folder would skip as well."""
     if is_hidden(name):
         raise DataError("it is hidden or lies in a hidden folder, which is not read; give it another name")
 
 
-def walk(root: Path) -> Below:
-    """All that lies below a folder and is not hidden; every folder is read once, so that rings end."""
-    found, seen = Below(), set[tuple[int, int]]()
+def walk(root: Path) -> FolderListing:
+    """List everything below a folder that is not hidden; visits each folder once, so link cycles end."""
+    found, seen = FolderListing(), set[tuple[int, int]]()
     waiting, links = [""], list[str]()
     while waiting or links:  # links last: a picture is called by its own place where it has one
         is_link = not waiting
         name = links.pop() if is_link else waiting.pop()
         try:
-            path = below(root, name) if is_link else root / name
+            path = resolve_below(root, name) if is_link else root / name
             at = path.stat()
             if (at.st_dev, at.st_ino) in seen:
-                found.again.append(name)
+                found.duplicates.append(name)
                 continue
             seen.add((at.st_dev, at.st_ino))
             found.folders[name or "."] = at.st_mtime_ns
@@ -86,9 +86,9 @@ def walk(root: Path) -> Below:
 
 
 def _sort(
-    entries: "list[os.DirEntry[str]]", above: str, found: Below, waiting: list[str], links: list[str]
+    entries: "list[os.DirEntry[str]]", above: str, found: FolderListing, waiting: list[str], links: list[str]
 ) -> None:
-    """Put what a folder holds to the files, to the folders that wait, or to the refused."""
+    """Add a folder's entries to the files, to the waiting folders, or to the refused ones."""
     for entry in sorted(entries, key=lambda entry: entry.name, reverse=True):
         name = f"{above}/{entry.name}" if above else entry.name
         if is_hidden(entry.name):
@@ -106,9 +106,9 @@ def _sort(
 
 
 def pictures_below(folder: Path) -> list[Path]:
-    """Files below a folder that are pictures by name and not hidden; DataError for what cannot be read."""
+    """Return the non-hidden image files below a folder, sorted. Raises DataError for an unreadable path."""
     found = walk(folder)
     for name, reason in found.refused.items():
         raise DataError(f"{folder}: {name}: {reason}; mend or remove it")
-    ends = SUFFIXES | UNREAD
+    ends = IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES
     return sorted(folder / name for name in found.files if PurePosixPath(name).suffix.lower() in ends)

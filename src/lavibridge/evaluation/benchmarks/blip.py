@@ -7,8 +7,7 @@
 
 Li et al. 2022, BLIP, arXiv 2201.12086; Huang et al. 2023, T2I-CompBench, arXiv 2307.06350. transformers'
 processor does not set the first token, so this module tokenises itself. The published weights take 480
-pixels; those
-on the hub were resized to 384, and we interpolate their position embeddings back to 480.
+pixels; those on the hub were resized to 384, and we interpolate their position embeddings back to 480.
 """
 
 import re

@@ -4,8 +4,7 @@
 
 Lin et al. 2024, VQAScore, arXiv 2404.01291; Kamath et al. 2025, GenEval 2, arXiv 2512.16853. Models with an
 image grid (such as Qwen-VL) have a processor that needs torchvision for videos, so this module assembles
-their
-inputs itself.
+their inputs itself.
 """
 
 from collections.abc import Iterator, Sequence

@@ -54,8 +54,7 @@ class DetectorMetric(ImageMetric, ABC):
         """The detector: a folder or a hub id."""
         threshold: float = Field(default=0.2, ge=0, lt=1)
         """Minimum confidence of a detection. Open-vocabulary detectors have low confidences; UniDet, which
-        has a
-        closed vocabulary, was published with 0.5."""
+        has a closed vocabulary, was published with 0.5."""
 
     config: "DetectorMetric.Config"
 

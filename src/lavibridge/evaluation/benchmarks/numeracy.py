@@ -3,8 +3,7 @@
     score = mean over the objects of (1/2 found + 1/2 found exactly n times)
 
 Duplicate boxes of an object count once (boxes.py). The benchmark's own file `new_objects.txt` lists the
-countable
-objects with their plurals: "knife - knives".
+countable objects with their plurals: "knife - knives".
 
 Huang et al. 2025, T2I-CompBench++, arXiv 2307.06350v3.
 """

@@ -3,11 +3,9 @@ bench", "a bowl".
 
 A phrase runs from a determiner, or from the first word after a break, to the next break: a preposition, a
 conjunction, a verb, a pronoun or a punctuation mark. This is exact for the templates of most T2I-CompBench
-attribute prompts, and close to the published script (noun chunks of spaCy's `en_core_web_sm`) elsewhere.
-For exact
-parity, prompts of kind `compbench` read such chunks from a file. Like the published script, this module
-does not
-count "top", "the side", "the left" and "the right" as phrases.
+attribute prompts, and close to the published script (noun chunks of spaCy's `en_core_web_sm`) elsewhere. For
+exact parity, prompts of kind `compbench` read such chunks from a file. Like the published script, this module
+does not count "top", "the side", "the left" and "the right" as phrases.
 """
 
 import re

@@ -9,9 +9,8 @@
 
 Pixels refer to the published detector's input: short side 479, long side at most 480.
 
-Huang et al. 2023, T2I-CompBench, arXiv 2307.06350. Two details differ from the published script, which
-finds "on top of" in a prompt but has no rule for it (such pictures score 0 there), and which counts one cat
-as both
+Huang et al. 2023, T2I-CompBench, arXiv 2307.06350. Two details differ from the published script, which finds
+"on top of" in a prompt but has no rule for it (such pictures score 0 there), and which counts one cat as both
 in "a cat next to a cat". Its detector is UniDet; scores with other detectors are not comparable to it.
 """
 

@@ -2,9 +2,8 @@
 
     score = product over the phrases of P(yes | picture, "a green bench?")
 
-T2I-CompBench's score for colour, shape and texture. Huang et al. 2023, arXiv 2307.06350; their script
-rounds each
-factor to four decimals, ours does not.
+T2I-CompBench's score for colour, shape and texture. Huang et al. 2023, arXiv 2307.06350; their script rounds
+each factor to four decimals, ours does not.
 """
 
 import math

@@ -4,8 +4,7 @@
     SetMetric       against(reference)(drawn) -> numbers for two sets of features
 
 `Metric(config)` checks that all its files exist and loads no weights. The first picture loads them, and
-`free`
-releases them.
+`free` releases them.
 """
 
 import math
@@ -128,9 +127,8 @@ class SetMetric(Metric):
 
     @abstractmethod
     def against(self, reference: Reference) -> Callable[[Features], dict[str, float]]:
-        """A function from the drawn pictures' features to values by name, with the reference's part
-        computed once.
-        DataError if it needs features and the reference has only their moments."""
+        """A function from the drawn pictures' features to values by name, with the reference's part computed
+        once. DataError if it needs features and the reference has only their moments."""
 
     def card(self) -> dict[str, Any]:
         """The options and the extractor, without paths; reading the reference adds its identity."""

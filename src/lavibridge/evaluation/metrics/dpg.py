@@ -5,11 +5,9 @@
     category  entity, attribute, relation, global, other: the share of questions answered yes
 
 transformers lacks the published model, mPLUG-large. Any image-text model replaces it, but scores of different
-models are not comparable. `paper_compat` reproduces ELLA's script with its errors: it skips the first line
-of the
-file (and loses pictures with questions that depend on it), keeps a question that precedes its parent, and
-reads
-categories from the last picture of each prompt only.
+models are not comparable. `paper_compat` reproduces ELLA's script with its errors: it skips the first line of
+the file (and loses pictures with questions that depend on it), keeps a question that precedes its parent, and
+reads categories from the last picture of each prompt only.
 
 Hu et al. 2024, ELLA, arXiv 2403.05135.
 """

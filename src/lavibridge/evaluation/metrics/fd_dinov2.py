@@ -1,8 +1,7 @@
 """FD-DINOv2: FID with DINOv2's features, which agree better with people.
 
 Uses the normalised class token of ViT-L/14, and the whole picture at 224 x 224, bicubic. Stein et al. 2023
-(arXiv
-2306.04675).
+(arXiv 2306.04675).
 """
 
 from collections.abc import Callable

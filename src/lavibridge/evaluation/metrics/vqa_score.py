@@ -24,8 +24,8 @@ class VqaScore(VisualQuestionMetric):
         """The options of VQAScore."""
 
         question: str = 'Does this figure show "{}"? Please answer yes or no.'
-        """The question, in which the prompt replaces {}. GenEval 2 asks
-        `Does this image show "{}"? Answer the question with Yes or No.`"""
+        """The question, in which the prompt replaces {}. GenEval 2 asks `Does this image show "{}"? Answer
+        the question with Yes or No.`"""
 
         @field_validator("question")
         @classmethod

@@ -7,7 +7,7 @@ from PIL import Image
 from lavibridge.core.errors import DataError
 from lavibridge.evaluation.base import Score, Task, unscored
 from lavibridge.evaluation.metrics.base import ImageMetric
-from lavibridge.world.checker import check, to_canvas
+from lavibridge.world.checker import check, resize_to_canvas
 from lavibridge.world.scene import Spec
 
 
@@ -33,7 +33,7 @@ class WorldMetric(ImageMetric):
 def _score(picture: Image.Image, metadata: object) -> Score:
     if not isinstance(metadata, Spec):
         return unscored("the prompt has no spec of the world")
-    verdict = check(to_canvas(picture), metadata)
+    verdict = check(resize_to_canvas(picture), metadata)
     wrong = {name: verdict.reasons[name] for name, holds in verdict.clauses.items() if not holds}
     clauses = {name: float(holds) for name, holds in verdict.clauses.items()}
     return Score(value=float(verdict.all), clauses=clauses, detail=wrong)

@@ -1,8 +1,7 @@
 """COCO captions from its annotation files, one per picture for a fixed sample of pictures.
 
 Takes pictures in the order of the crc32 of their ids, so that a smaller sample is a prefix of a larger one,
-and for
-each picture the caption with the lowest id. Lin et al. 2014 (arXiv 1405.0312).
+and for each picture the caption with the lowest id. Lin et al. 2014 (arXiv 1405.0312).
 """
 
 import json

@@ -17,8 +17,8 @@ from lavibridge.core.errors import DataError
 from lavibridge.evaluation.base import Prompt
 from lavibridge.evaluation.prompts.base import PromptSource
 from lavibridge.world import captions
-from lavibridge.world.caption_templates import say
-from lavibridge.world.captions import CATEGORIES, Pair
+from lavibridge.world.caption_templates import write_caption
+from lavibridge.world.captions import CATEGORIES, CaptionedScene
 
 
 class WorldPrompts(PromptSource):
@@ -65,7 +65,7 @@ class WorldPrompts(PromptSource):
         long = {"said": "long"} if self.config.said == "long" else {}
         return {**super().card(), **long}
 
-    def _text(self, pair: Pair) -> str:
+    def _text(self, pair: CaptionedScene) -> str:
         if self.config.said == "short":
             return pair.caption
-        return say(np.random.default_rng(crc32(pair.caption.encode())), pair.spec, "long")
+        return write_caption(np.random.default_rng(crc32(pair.caption.encode())), pair.spec, "long")

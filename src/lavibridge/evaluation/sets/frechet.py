@@ -4,8 +4,7 @@
     tr((S1 S2)^(1/2)) = sum of the square roots of the eigenvalues of R S2 R,   R = S1^(1/2)
 
 R S2 R is symmetric, so no complex numbers appear, and singular covariances (fewer pictures than features)
-need no
-regularisation. Covariances are unbiased (n - 1) and float64.
+need no regularisation. Covariances are unbiased (n - 1) and float64.
 
 Heusel et al. 2017 (arXiv 1706.08500); Stein et al. 2023 (arXiv 2306.04675). The distance of finite sets is
 biased upwards, by about width^2 / 4n for two sets of one distribution: compare equal n only.

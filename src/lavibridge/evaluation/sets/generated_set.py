@@ -3,9 +3,8 @@
     low, high = value -+ t s,   s^2 = (g - 1) / g sum over groups of (value without the group - their mean)^2
 
 The delete-a-group jackknife with g = 20 groups of prompts (Quenouille 1956, Biometrika 43; Kott 2001, J. Off.
-Stat. 17), t of g - 1 degrees of freedom. A bootstrap would duplicate pictures, which set
-distances mistake for a lack of diversity. The interval covers the drawn set and treats the reference as
-fixed.
+Stat. 17), t of g - 1 degrees of freedom. A bootstrap would duplicate pictures, which set distances mistake
+for a lack of diversity. The interval covers the drawn set and treats the reference as fixed.
 """
 
 import json

@@ -3,8 +3,8 @@
     299 x 299 -> stem 192 x 35 x 35 -> A A A -> B 768 x 17 x 17 -> C C C C -> D 1280 x 8 x 8 -> E E -> 2048
 
 Average pools do not count the padding, and the last block has a maximum pool instead (Szegedy et al. 2015,
-arXiv 1512.00567; Heusel et al. 2017, arXiv 1706.08500). Names
-follow pytorch-fid's checkpoint `pt_inception-2015-12-05-6726825d.pth`, without its classifier `fc`.
+arXiv 1512.00567; Heusel et al. 2017, arXiv 1706.08500). Names follow pytorch-fid's checkpoint
+`pt_inception-2015-12-05-6726825d.pth`, without its classifier `fc`.
 """
 
 from pathlib import Path

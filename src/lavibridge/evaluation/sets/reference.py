@@ -27,12 +27,12 @@ from lavibridge.core.files import cache_folder, write_atomic
 from lavibridge.core.identity import file_hash, versions
 from lavibridge.core.log import progress
 from lavibridge.core.paths import at_home
-from lavibridge.data.pictures.read import VERSION as PIXELS
-from lavibridge.data.pictures.read import read_picture
+from lavibridge.data.pictures.decoding import VERSION as PIXELS
+from lavibridge.data.pictures.decoding import read_picture
 from lavibridge.data.pictures.walk import pictures_below
 from lavibridge.evaluation.base import Task
 from lavibridge.evaluation.sets.features import Extractor, Features, Moments, Reference
-from lavibridge.world.captions import CATEGORIES, sample_pair
+from lavibridge.world.captions import CATEGORIES, sample_captioned_scene
 from lavibridge.world.drawing import draw
 
 WORLD = "world"
@@ -88,7 +88,7 @@ def extract(extractor: Extractor, pictures: Iterator[Image.Image], count: int, w
 def _scenes(tasks: Sequence[Task], count: int) -> Iterator[Image.Image]:
     for index in range(count):
         category = tasks[index % len(tasks)].category
-        pair = sample_pair(0, index, category=category, split="reference")
+        pair = sample_captioned_scene(0, index, category=category, split="reference")
         yield Image.fromarray(draw(pair.scene))
 
 

@@ -24,7 +24,7 @@ PLACE = "{prompt}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tokens:
+class TokenBatch:
     """A batch of prompts; ``kept`` are the columns whose features are the prompt's."""
 
     ids: Int[Tensor, "batch token"]
@@ -68,7 +68,7 @@ class PromptTokens:
                 f"template take {max_tokens - self.room}: raise max_tokens, or shorten the template"
             )
 
-    def __call__(self, prompts: Sequence[str]) -> Tokens:
+    def __call__(self, prompts: Sequence[str]) -> TokenBatch:
         """Ids and mask, padded to the longest prompt (or to the limit)."""
         rows = [
             [*self.begin, *self.before, *body[: self.room], *self.after, *self.end]
@@ -85,7 +85,7 @@ class PromptTokens:
             mask[index, : len(row)] = True
         columns = torch.arange(width)
         begin = len(self.begin)
-        return Tokens(ids=ids, mask=mask, kept=columns[(columns < begin) | (columns >= begin + cropped)])
+        return TokenBatch(ids=ids, mask=mask, kept=columns[(columns < begin) | (columns >= begin + cropped)])
 
     def spans(self, prompt: str) -> list[tuple[int, int]]:
         """For each kept token: the characters of the prompt that it stands for, (0, 0) for others'."""

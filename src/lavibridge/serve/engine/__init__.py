@@ -1,1 +1,1 @@
-"""From wishes to pictures: a bounded queue, and a thread that draws what waits in it, many at a time."""
+"""From requests to pictures: a bounded queue, and a thread that draws many of its pictures at a time."""

@@ -40,7 +40,7 @@ export function restore(recipe) {
     quality: recipe.quality ?? "exact", negative: recipe.negative_prompt, size: recipe.size, count: 1,
   };
   for (const [name, value] of Object.entries(values)) find(name).value = value ?? "";
-  find("weights").checked = recipe.weights ?? true; // pictures of versions that always read them do not say
+  find("weights").checked = recipe.prompt_weighting ?? recipe.weights ?? true; // pictures of versions that always read them do not say
   const boxes = [...document.querySelectorAll("[name=bridge]")];
   const known = boxes.some((box) => box.value === recipe.model);
   for (const box of boxes) if (known) box.checked = box.value === recipe.model;
@@ -69,7 +69,7 @@ async function begin(finished, opens) {
     prompt: find("prompt").value, n: number("count") ?? 1, seed, quality: find("quality").value,
     num_inference_steps: number("steps"),
     guidance_scale: number("guidance"), negative_prompt: find("negative").value, size: find("size").value || undefined,
-    weights: find("weights").checked, embed_recipe: find("embed").checked,
+    prompt_weighting: find("weights").checked, embed_recipe: find("embed").checked,
   };
   running = { stop: new AbortController(), jobs: [] };
   busy(true);
@@ -165,7 +165,7 @@ async function count() {
   const prompt = find("prompt").value;
   if (!prompt) return find("tokens").replaceChildren();
   try {
-    const counts = await askJson("/v1/tokens", { method: "POST", body: { prompt, weights: find("weights").checked } });
+    const counts = await askJson("/v1/tokens", { method: "POST", body: { prompt, prompt_weighting: find("weights").checked } });
     find("tokens").replaceChildren(...Object.entries(counts).map(([model, { used, cut, max_tokens: most }]) =>
       make("span", { className: cut ? "wrong" : "" },
         cut ? `${model}: the last ${cut} tokens are cut off, ${most} fit. ` : `${model}: ${used} of ${most} tokens. `)));

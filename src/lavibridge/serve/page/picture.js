@@ -29,7 +29,7 @@ export function open(picture) {
   find("heat").hidden = true;
   find("words").replaceChildren();
   find("why-status").textContent = "";
-  find("why").hidden = !open.models.get(recipe.model)?.explains;
+  find("why").hidden = !open.models.get(recipe.model)?.has_attention_maps;
   const name = `${recipe.prompt.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 48)}-${recipe.seed}`;
   link("download", picture.png, `${name}.png`);
   link("recipe", new Blob([JSON.stringify(recipe, null, 2)], { type: "application/json" }), `${name}.json`);
@@ -63,12 +63,12 @@ async function explain(picture) {
   find("why").disabled = true;
   status.textContent = "Drawing it again, to watch its attention";
   try {
-    const { lavibridge, ...request } = { weights: true, ...picture.recipe };
-    const job = await askJson("/v1/jobs", { method: "POST", body: { ...request, explain: true } });
+    const { lavibridge, ...request } = picture.recipe;
+    const job = await askJson("/v1/jobs", { method: "POST", body: { ...request, attention_maps: true } });
     let last = job;
     await listen(`/v1/jobs/${job.id}/events`, (now) => { last = now; });
     if (last.status !== "done") throw new Error(last.error ?? "It was cancelled.");
-    if (current === picture) showWords(last.pictures[0].why);
+    if (current === picture) showWords(last.pictures[0].attention_maps);
   } catch (error) {
     status.textContent = error.message;
   } finally {

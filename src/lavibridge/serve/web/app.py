@@ -13,25 +13,25 @@ from fastapi.responses import FileResponse
 
 from lavibridge import __version__
 from lavibridge.serve.web import problems, routes_images, routes_jobs, routes_state
-from lavibridge.serve.web.house import House
+from lavibridge.serve.web.app_state import AppState
 
 PAGE = Path(__file__).parent.parent / "page"
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
-def make_app(house: House) -> FastAPI:
+def make_app(app_state: AppState) -> FastAPI:
     """The application, without its guard."""
     app = FastAPI(
         title="lavibridge",
         version=__version__,
         description="Draws with bridges between language models and image models.",
-        docs_url=None,  # these pages fetch scripts from elsewhere
+        docs_url=None,  # their pages load scripts from another host
         redoc_url=None,
         responses={**problems.ANSWERS},
     )
     problems.install(app)
     for room in (routes_images, routes_jobs, routes_state):
-        app.include_router(room.make_router(house))
+        app.include_router(room.make_router(app_state))
     _add_page(app)
     return app
 

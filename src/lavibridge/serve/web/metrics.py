@@ -4,27 +4,29 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
-from lavibridge.serve.engine.desk import Desk
+from lavibridge.serve.engine.queue import Queue
 from lavibridge.serve.engine.worker import Worker
 from lavibridge.serve.web.guard import Guard
 
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def exposition(desk: Desk, worker: Worker, guard: Guard) -> str:
+def exposition(queue: Queue, worker: Worker, guard: Guard) -> str:
     """All metrics as text."""
-    return "\n".join([*_lines(desk, worker, guard), ""])
+    return "\n".join([*_lines(queue, worker, guard), ""])
 
 
-def _lines(desk: Desk, worker: Worker, guard: Guard) -> Iterator[str]:
-    waiting, drawing = desk.counts()
+def _lines(queue: Queue, worker: Worker, guard: Guard) -> Iterator[str]:
+    waiting, drawing = queue.counts()
     yield from _one("lavi_pictures_waiting", "gauge", "Pictures in the queue.", waiting)
     yield from _one("lavi_pictures_drawing", "gauge", "Pictures being drawn.", drawing)
-    yield from _one("lavi_queue_limit", "gauge", "Pictures that may wait or be drawn.", desk.limits.queue)
-    yield from _one("lavi_pictures_total", "counter", "Pictures drawn.", desk.drawn)
+    yield from _one("lavi_queue_limit", "gauge", "Pictures that may wait or be drawn.", queue.limits.queue)
+    yield from _one("lavi_pictures_total", "counter", "Pictures drawn.", queue.drawn)
     yield from _one("lavi_steps_total", "counter", "Steps, of however many pictures at a time.", worker.steps)
-    yield from _one("lavi_picture_steps_total", "counter", "Steps of single pictures.", worker.rows)
-    yield from _one("lavi_seconds_per_picture", "gauge", "Lately, while there was work.", round(desk.pace, 4))
+    yield from _one("lavi_picture_steps_total", "counter", "Steps of single pictures.", worker.picture_steps)
+    yield from _one(
+        "lavi_seconds_per_picture", "gauge", "Lately, while there was work.", round(queue.pace, 4)
+    )
     memory = _memory()
     if memory is not None:
         yield from _one("process_resident_memory_bytes", "gauge", "Memory in use.", memory)
@@ -35,8 +37,8 @@ def _lines(desk: Desk, worker: Worker, guard: Guard) -> Iterator[str]:
         yield f'lavi_http_requests_total{{method="{method}",route="{route}",status="{status}"}} {count}'
 
 
-def _one(name: str, kind: str, told: str, value: int | float) -> Iterator[str]:
-    yield f"# HELP {name} {told}"
+def _one(name: str, kind: str, help: str, value: int | float) -> Iterator[str]:
+    yield f"# HELP {name} {help}"
     yield f"# TYPE {name} {kind}"
     yield f"{name} {value}"
 

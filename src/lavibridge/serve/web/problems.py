@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import LaviError
-from lavibridge.serve.engine.desk import Closing, Full
+from lavibridge.serve.engine.queue import QueueFull, ServerClosing
 
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -46,20 +46,20 @@ def problem(
 ) -> JSONResponse:
     """An error's answer."""
     kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-    told = message.encode("utf-8", "replace").decode()  # a key may hold half of a surrogate pair
-    body = {"error": {"message": told, "type": kind, "param": None, "code": code}}
+    text = message.encode("utf-8", "replace").decode()  # a key may hold half of a surrogate pair
+    body = {"error": {"message": text, "type": kind, "param": None, "code": code}}
     return JSONResponse(body, status, headers=dict(headers or {}))
 
 
 def install(app: FastAPI) -> None:
     """Answer every error of ``app`` in this form."""
 
-    @app.exception_handler(Full)
-    def _full(request: Request, error: Full) -> JSONResponse:
+    @app.exception_handler(QueueFull)
+    def _full(request: Request, error: QueueFull) -> JSONResponse:
         return problem(429, str(error), "queue_full", {"Retry-After": str(error.seconds)})
 
-    @app.exception_handler(Closing)
-    def _closing(request: Request, error: Closing) -> JSONResponse:
+    @app.exception_handler(ServerClosing)
+    def _closing(request: Request, error: ServerClosing) -> JSONResponse:
         return problem(503, str(error), "closing", {"Retry-After": "30"})
 
     @app.exception_handler(LaviError)

@@ -1,4 +1,4 @@
-"""What a client may ask for, and how it becomes wishes that the engine draws."""
+"""The bodies of HTTP requests, and how they become requests of the engine."""
 
 import secrets
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from lavibridge.generation.emphasis import read
 from lavibridge.generation.quality import EXACT, QUALITIES, read_quality
 from lavibridge.generation.sample import check_steps
 from lavibridge.generation.sheet import Format
-from lavibridge.serve.engine.painter import Painter
-from lavibridge.serve.engine.wish import Wish
-from lavibridge.serve.limits import MOST_SEED, Limits
+from lavibridge.serve.engine.request import Request
+from lavibridge.serve.engine.served_model import ServedModel
+from lavibridge.serve.limits import MAX_SEED, Limits
 
 
 class ClientRequest(Config):
-    """A request's body. A key that is null is one that is not given."""
+    """A request's body; a key with the value null counts as absent."""
 
     @model_validator(mode="before")
     @classmethod
@@ -30,127 +30,127 @@ class ClientRequest(Config):
 
 
 class PictureRequest(ClientRequest):
-    """What is to be drawn."""
+    """What to draw."""
 
     prompt: str
     """What to draw."""
     model: str | None = None
-    """Name of a bridge, as `/v1/models` lists them. None: the first."""
+    """Name of a model, as `/v1/models` lists them. None: the first."""
     n: int = Field(default=1, ge=1)
     """Pictures, from seed, seed + 1, ..."""
     size: str | None = None
-    """`WIDTHxHEIGHT`. None or `auto`: what the image model was made for."""
+    """`WIDTHxHEIGHT`. None or `auto`: the vision model's own size."""
     negative_prompt: str = ""
     """What guidance leads away from."""
-    weights: bool = False
-    """Whether `(word:1.3)` in both prompts has more of a word; else brackets are text."""
-    seed: int | None = Field(default=None, ge=0, le=MOST_SEED)
-    """Seed of the first picture's noise. None: by chance."""
+    prompt_weighting: bool = False
+    """Whether `(word:1.3)` in both prompts weighs a word; else brackets are text."""
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
+    """Seed of the first picture's noise. None: a random one."""
     quality: Literal["exact", "high", "fast", "low", "medium", "standard", "hd", "xhigh", "max", "auto"] = (
         "exact"
     )
-    """How much work a picture is worth: `exact`, `high` or `fast`. Of OpenAI's other names `low` is
-    `fast`, and the rest are `exact`."""
+    """How much work a picture gets: `exact`, `high` or `fast`. Of OpenAI's other names `low` is `fast`, and
+    the rest are `exact`."""
     num_inference_steps: int | None = Field(default=None, ge=1)
     """Denoising steps. None: the quality's own, 20 where it is exact."""
     guidance_scale: float | None = Field(default=None, ge=0, le=100)
-    """Classifier-free guidance; 1 is none. None: the image model's own."""
+    """Scale of classifier-free guidance; 1 is no guidance. None: the bridge's default."""
     embed_recipe: bool = True
-    """Write the recipe into the file, so that the picture can be drawn again from it."""
+    """Write the recipe into the file, from which the picture can be drawn again."""
 
 
 class ImageRequest(PictureRequest):
     """A request in the form of OpenAI's images endpoint."""
 
     response_format: Literal["b64_json", "url"] = "b64_json"
-    """The file itself in base 64, or where to fetch it."""
+    """The file itself in base 64, or the URL to fetch it from."""
     output_format: Format = "png"
     """The format of the file."""
     output_compression: int = Field(default=100, ge=0, le=100)
-    """Of JPEG and WebP: from 0, the smallest files, to 100, the best."""
+    """Quality of JPEG and WebP from 0, the smallest files, to 100, the best."""
     background: Literal["auto", "opaque"] = "auto"
     """Pictures are opaque."""
     moderation: Literal["auto", "low"] = "auto"
-    """Nothing is moderated, whichever it is."""
+    """Accepted and ignored: nothing is moderated."""
     stream: Literal[False] = False
-    """Answers come whole; `/v1/jobs` tells progress."""
+    """Answers come whole; `/v1/jobs` reports progress."""
     partial_images: Literal[0] = 0
-    """None are sent; `/v1/jobs` sends previews."""
+    """Always none; `/v1/jobs` sends previews."""
     user: str | None = Field(default=None, max_length=256)
-    """Taken, as OpenAI's clients may send it, and not used."""
+    """Accepted, as OpenAI's clients may send it, and ignored."""
     safety_identifier: str | None = Field(default=None, max_length=256)
-    """Taken and not used, as `user`."""
+    """Accepted and ignored."""
     style: str | None = Field(default=None, max_length=64)
-    """Taken and not used: the prompt decides."""
+    """Accepted and ignored."""
 
 
 class JobRequest(PictureRequest):
-    """A job, whose progress is told."""
+    """A job that reports its progress."""
 
-    explain: bool = False
-    """Also say which words each region of the picture attended to."""
+    attention_maps: bool = False
+    """Whether to return maps of the words that each region of the picture attends to."""
 
 
 class TokensRequest(ClientRequest):
-    """A prompt to be counted."""
+    """A prompt to count the tokens of."""
 
     prompt: str
     """The prompt."""
-    weights: bool = False
-    """Whether `(word:1.3)` in it is a weight, which no token is used for."""
+    prompt_weighting: bool = False
+    """Whether `(word:1.3)` in it is a weight, which takes no tokens."""
 
 
-def wishes(
-    asked: PictureRequest, painters: Mapping[str, Painter], limits: Limits, is_explained: bool = False
-) -> list[Wish]:
-    """The pictures of a request; RecipeError says what cannot be had."""
-    name = asked.model if asked.model is not None else next(iter(painters))
-    if name not in painters:
+def to_requests(
+    body: PictureRequest, models: Mapping[str, ServedModel], limits: Limits, has_attention_maps: bool = False
+) -> list[Request]:
+    """A request for each picture of a body; RecipeError for values that this server does not take."""
+    name = body.model if body.model is not None else next(iter(models))
+    if name not in models:
         raise RecipeError(
-            f"model: there is no bridge of that name here{did_you_mean(name, tuple(painters))} "
-            f"(there are {', '.join(painters)})"
+            f"model: there is no model of that name here{did_you_mean(name, tuple(models))} "
+            f"(there are {', '.join(models)})"
         )
-    painter = painters[name]
-    check_prompt(asked.prompt, limits, "prompt")
-    check_prompt(asked.negative_prompt, limits, "negative_prompt")
-    quality = {"low": "fast"}.get(asked.quality, asked.quality if asked.quality in QUALITIES else EXACT)
-    steps = asked.num_inference_steps or read_quality(quality).steps
-    for key, found, most in (("n", asked.n, limits.count), ("num_inference_steps", steps, limits.steps)):
+    model = models[name]
+    check_prompt(body.prompt, limits, "prompt")
+    check_prompt(body.negative_prompt, limits, "negative_prompt")
+    quality = {"low": "fast"}.get(body.quality, body.quality if body.quality in QUALITIES else EXACT)
+    steps = body.num_inference_steps or read_quality(quality).num_inference_steps
+    for key, found, most in (("n", body.n, limits.count), ("num_inference_steps", steps, limits.steps)):
         if found > most:
-            raise RecipeError(f"{key}: this server gives {most} at most, {found} were asked for")
-    vision = painter.bridge.vision
+            raise RecipeError(f"{key}: this server takes {most} at most, found {found}")
+    vision = model.bridge.vision
     check_steps(steps, len(vision.times), "num_inference_steps")
-    width, height = _size(asked.size, vision.default_size, limits.side)
-    prompts = [read(prompt, asked.weights) for prompt in (asked.prompt, asked.negative_prompt)]
+    width, height = _size(body.size, vision.default_size, limits.side)
+    prompts = [read(prompt, body.prompt_weighting) for prompt in (body.prompt, body.negative_prompt)]
     if not prompts[0].text.strip():
         raise RecipeError("prompt: give a text to draw, it is empty")
-    painter.check(prompts, height, width)
-    seed = secrets.randbelow(2**32) if asked.seed is None else asked.seed
-    guidance = painter.bridge.default_guidance if asked.guidance_scale is None else asked.guidance_scale
+    model.check(prompts, height, width)
+    seed = secrets.randbelow(2**32) if body.seed is None else body.seed
+    guidance = model.bridge.default_guidance if body.guidance_scale is None else body.guidance_scale
     return [
-        Wish(
+        Request(
             model=name,
-            prompt=asked.prompt,
-            negative_prompt=asked.negative_prompt,
-            weights=asked.weights,
-            seed=(seed + number) % (MOST_SEED + 1),
-            steps=steps,
-            guidance=guidance,
+            prompt=body.prompt,
+            negative_prompt=body.negative_prompt,
+            prompt_weighting=body.prompt_weighting,
+            seed=(seed + number) % (MAX_SEED + 1),
+            num_inference_steps=steps,
+            guidance_scale=guidance,
             quality=quality,
             width=width,
             height=height,
-            is_explained=is_explained,
+            has_attention_maps=has_attention_maps,
         )
-        for number in range(asked.n)
+        for number in range(body.n)
     ]
 
 
 def check_prompt(prompt: str, limits: Limits, key: str) -> None:
-    """RecipeError for a prompt that is too long, or no text."""
+    """RecipeError for a prompt that is too long or not valid Unicode."""
     if not is_unicode(prompt):  # JSON can hold half of a surrogate pair
         raise RecipeError(f"{key}: this is not valid Unicode")
     if len(prompt.encode("utf-8")) > limits.prompt_bytes:
-        raise RecipeError(f"{key}: at most {limits.prompt_bytes} bytes of UTF-8 are taken: shorten it")
+        raise RecipeError(f"{key}: longer than {limits.prompt_bytes} bytes of UTF-8: shorten it")
 
 
 def _size(size: str | None, default: int, most: int) -> tuple[int, int]:

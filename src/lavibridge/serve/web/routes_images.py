@@ -1,4 +1,4 @@
-"""OpenAI's images endpoint and list of models, which other people's tools already speak."""
+"""OpenAI's images endpoint and list of models, for clients that speak OpenAI's API."""
 
 import base64
 import time
@@ -12,10 +12,16 @@ from lavibridge.core.errors import RecipeError
 from lavibridge.core.log import console
 from lavibridge.generation.emphasis import read
 from lavibridge.generation.sheet import Format
-from lavibridge.serve.engine.job import Job, Picture
-from lavibridge.serve.web.house import House
+from lavibridge.serve.engine.job import Job, JobPicture
+from lavibridge.serve.web.app_state import AppState
 from lavibridge.serve.web.problems import problem
-from lavibridge.serve.web.requests import ImageRequest, PictureRequest, TokensRequest, check_prompt, wishes
+from lavibridge.serve.web.requests import (
+    ImageRequest,
+    PictureRequest,
+    TokensRequest,
+    check_prompt,
+    to_requests,
+)
 from lavibridge.serve.web.watching import until_over
 
 
@@ -30,7 +36,7 @@ class Image(BaseModel):
 
 
 class Images(BaseModel):
-    """The answer of the images endpoint; what OpenAI's has not is an extension."""
+    """The answer of the images endpoint, with fields beyond OpenAI's."""
 
     created: int
     data: list[Image]
@@ -43,7 +49,7 @@ class Images(BaseModel):
 
 
 class Model(BaseModel):
-    """A bridge that this server has loaded."""
+    """A model that this server has loaded."""
 
     id: str
     object: Literal["model"] = "model"
@@ -55,12 +61,12 @@ class Model(BaseModel):
     default_size: str
     default_guidance: float
     max_tokens: int
-    explains: bool
-    """Whether it can say which words a region attended to."""
-    judges: bool
-    """Whether it draws the miniature world, whose checker judges its pictures."""
-    batches: bool
-    """Whether its pictures are drawn together."""
+    has_attention_maps: bool
+    """Whether it can return maps of the words that a region attends to."""
+    has_checker: bool
+    """Whether it draws the miniature world, whose exact checker scores its pictures."""
+    shares_calls: bool
+    """Whether pictures share calls of the denoiser."""
 
 
 class Models(BaseModel):
@@ -70,37 +76,37 @@ class Models(BaseModel):
     data: list[Model]
 
 
-class Tokens(BaseModel):
-    """Tokens of a prompt under one bridge."""
+class TokenCounts(BaseModel):
+    """TokenCounts of a prompt under one bridge."""
 
     used: int
     cut: int
     max_tokens: int
 
 
-def make_router(house: House) -> APIRouter:
+def make_router(app_state: AppState) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
     @router.post("/images/generations", response_model=Images)
-    async def generate(asked: ImageRequest, request: Request) -> Any:
+    async def generate(body: ImageRequest, request: Request) -> Any:
         """Draw and answer with the pictures. A client that goes away cancels its work."""
-        if asked.output_format == "png" and asked.output_compression != 100:
-            raise RecipeError("output_compression: PNG loses nothing; set output_format to jpeg or webp")
-        job = submit(house, asked, format=asked.output_format, compression=asked.output_compression)
-        await until_over(house.desk, job, request)
+        if body.output_format == "png" and body.output_compression != 100:
+            raise RecipeError("output_compression: PNG is lossless; set output_format to jpeg or webp")
+        job = submit(app_state, body, format=body.output_format, compression=body.output_compression)
+        await until_over(app_state.queue, job, request)
         failure = failed(job)
         if failure is not None:
-            house.desk.forget(job)
+            app_state.queue.forget(job)
             return failure
-        by_url = asked.response_format == "url"
+        by_url = body.response_format == "url"
         if not by_url:
-            house.desk.forget(job)
+            app_state.queue.forget(job)
         data = [
             Image(
                 b64_json=None if by_url else base64.b64encode(picture.file or b"").decode(),
                 url=str(request.url_for("picture", name=job.id, number=number)) if by_url else None,
-                seed=picture.wish.seed,
+                seed=picture.request.seed,
                 verdict=picture.verdict,
             )
             for number, picture in enumerate(job.pictures)
@@ -109,28 +115,32 @@ def make_router(house: House) -> APIRouter:
             created=int(job.created),
             data=data,
             output_format=job.format,
-            size=f"{job.pictures[0].wish.width}x{job.pictures[0].wish.height}",
-            model=job.pictures[0].wish.model,
+            size=f"{job.pictures[0].request.width}x{job.pictures[0].request.height}",
+            model=job.pictures[0].request.model,
             tokens_used=job.tokens_used,
             tokens_cut=job.tokens_cut,
         )
 
     @router.get("/models")
     async def models() -> Models:
-        """The bridges that are loaded."""
-        created = int(house.started)
+        """The loaded models."""
+        created = int(app_state.started)
         return Models(
-            data=[Model(id=name, created=created, **each.describe()) for name, each in house.painters.items()]
+            data=[
+                Model(id=name, created=created, **each.describe()) for name, each in app_state.models.items()
+            ]
         )
 
     @router.post("/tokens")
-    async def tokens(asked: TokensRequest) -> dict[str, Tokens]:
-        """How many of a prompt's tokens each bridge uses, and how many it cuts off."""
-        check_prompt(asked.prompt, house.limits, "prompt")
-        prompt = read(asked.prompt, asked.weights)
-        counts = {name: painter.count_tokens(prompt) for name, painter in house.painters.items()}
+    async def tokens(body: TokensRequest) -> dict[str, TokenCounts]:
+        """How many of a prompt's tokens each model uses, and how many it cuts off."""
+        check_prompt(body.prompt, app_state.limits, "prompt")
+        prompt = read(body.prompt, body.prompt_weighting)
+        counts = {name: model.count_tokens(prompt) for name, model in app_state.models.items()}
         return {
-            name: Tokens(used=used, cut=cut, max_tokens=house.painters[name].bridge.language.max_tokens)
+            name: TokenCounts(
+                used=used, cut=cut, max_tokens=app_state.models[name].bridge.language.max_tokens
+            )
             for name, (used, cut) in counts.items()
         }
 
@@ -138,35 +148,35 @@ def make_router(house: House) -> APIRouter:
 
 
 def submit(
-    house: House,
-    asked: PictureRequest,
-    is_explained: bool = False,
+    app_state: AppState,
+    body: PictureRequest,
+    has_attention_maps: bool = False,
     format: Format = "png",
     compression: int = 100,
 ) -> Job:
-    """Put a request into the queue; raises what the client is told."""
-    made = wishes(asked, house.painters, house.limits, is_explained)
+    """Put a job into the queue; raises a LaviError for the client."""
+    requests = to_requests(body, app_state.models, app_state.limits, has_attention_maps)
     job = Job(
-        pictures=[Picture(wish=wish) for wish in made],
-        is_signed=asked.embed_recipe,
+        pictures=[JobPicture(request=request) for request in requests],
+        embed_recipe=body.embed_recipe,
         format=format,
         compression=compression,
     )
-    house.desk.submit(job)
-    told = f": {asked.prompt!r}" if house.logs_prompts else ""
+    app_state.queue.submit(job)
+    prompt = f": {body.prompt!r}" if app_state.logs_prompts else ""
     stamp = time.strftime("%H:%M:%S")
-    console.print(f"{stamp} {len(made)} picture(s) by {made[0].model}{told}", soft_wrap=True)
+    console.print(f"{stamp} {len(requests)} picture(s) by {requests[0].model}{prompt}", soft_wrap=True)
     return job
 
 
 def failed(job: Job) -> Response | None:
-    """The answer for a job that did not end well."""
+    """The answer for a job that did not succeed, else None."""
     match job.state:
         case "done":
             return None
         case "rejected":
             return problem(503, job.error or "", "closing", {"Retry-After": "30"})
         case "cancelled":
-            return JSONResponse({}, 499)  # nobody reads it
+            return JSONResponse({}, 499)  # the client has gone
         case _:
             return problem(400 if job.is_own_fault else 500, job.error or "")

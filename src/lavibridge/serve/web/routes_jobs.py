@@ -7,26 +7,26 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
 
 from lavibridge.serve.engine.job import Job
-from lavibridge.serve.web.house import House
+from lavibridge.serve.web.app_state import AppState
 from lavibridge.serve.web.requests import JobRequest
 from lavibridge.serve.web.routes_images import submit
 from lavibridge.serve.web.watching import events
 
 
 class PictureState(BaseModel):
-    """How far a picture is."""
+    """The progress of a picture."""
 
     recipe: dict[str, str | int | float]
     step: int
     steps: int
     is_finished: bool
     verdict: dict[str, dict[str, bool | str]] | None
-    why: dict[str, Any] | None
-    """Maps of what each region attended to, by word."""
+    attention_maps: dict[str, Any] | None
+    """Maps of the words that each region attends to."""
 
 
 class JobState(BaseModel):
-    """How far a job is."""
+    """The progress of a job."""
 
     id: str
     object: Literal["job"]
@@ -39,32 +39,34 @@ class JobState(BaseModel):
     pictures: list[PictureState]
 
 
-def make_router(house: House) -> APIRouter:
+def make_router(app_state: AppState) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
     @router.post("", status_code=201)
-    async def create(asked: JobRequest) -> JobState:
-        """Begin a job. It is cancelled when its last listener leaves, or when nobody asks for it."""
-        return _state(submit(house, asked, asked.explain))
+    async def create(body: JobRequest) -> JobState:
+        """Begin a job. The server cancels it when its last listener leaves, or when nobody asks for it."""
+        return _state(submit(app_state, body, body.attention_maps))
 
     @router.get("/{name}")
     async def state(name: str) -> JobState:
-        """How far a job is."""
-        return _state(_found(house, name))
+        """The progress of a job."""
+        return _state(_found(app_state, name))
 
     @router.get("/{name}/events", response_class=StreamingResponse)
     async def listen(name: str) -> StreamingResponse:
         """The same as server-sent events, with previews and finished pictures in base 64.
 
-        Who leaves before the end, and is the only one listening, cancels the job.
+        The last listener that leaves before the end cancels the job.
         """
-        return StreamingResponse(events(house.desk, _found(house, name)), media_type="text/event-stream")
+        return StreamingResponse(
+            events(app_state.queue, _found(app_state, name)), media_type="text/event-stream"
+        )
 
     @router.get("/{name}/pictures/{number}", name="picture", response_class=Response)
     async def picture(name: str, number: int) -> Response:
         """A finished picture."""
-        job = _found(house, name)
+        job = _found(app_state, name)
         file = job.pictures[number].file if 0 <= number < len(job.pictures) else None
         if file is None:
             raise HTTPException(404, "there is no such picture, or it is not finished")
@@ -72,18 +74,18 @@ def make_router(house: House) -> APIRouter:
 
     @router.delete("/{name}")
     async def cancel(name: str) -> JobState:
-        """Stop a job; one that is over stays as it is."""
-        job = _found(house, name)
-        house.desk.cancel(job)
+        """Cancel a job; one that is over stays as it is."""
+        job = _found(app_state, name)
+        app_state.queue.cancel(job)
         return _state(job)
 
     return router
 
 
-def _found(house: House, name: str) -> Job:
-    job = house.desk.find(name)
+def _found(app_state: AppState, name: str) -> Job:
+    job = app_state.queue.find(name)
     if job is None:
-        raise HTTPException(404, "there is no such job: it was never begun, or is long over")
+        raise HTTPException(404, "there is no such job: its id is wrong, or it ended long ago")
     return job
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from lavibridge import __version__
 from lavibridge.serve.web import metrics, runs
-from lavibridge.serve.web.house import House
+from lavibridge.serve.web.app_state import AppState
 
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
 """A report is one file with its styles and pictures inside; no script of it runs."""
@@ -23,14 +23,14 @@ class Health(BaseModel):
     needs_token: bool
 
 
-def make_router(house: House) -> APIRouter:
+def make_router(app_state: AppState) -> APIRouter:
     """The routes."""
     router = APIRouter()
 
     @router.get("/health", tags=["state"])
     async def health(request: Request) -> Health:
         """Whether the server takes jobs."""
-        closing = house.desk.is_closing
+        closing = app_state.queue.is_closing
         guard = request.app.state.guard
         return Health(
             status="closing" if closing else "ok",
@@ -41,23 +41,23 @@ def make_router(house: House) -> APIRouter:
     @router.get("/metrics", tags=["state"], response_class=PlainTextResponse)
     async def read_metrics(request: Request) -> Response:
         """Prometheus metrics."""
-        text = metrics.exposition(house.desk, house.worker, request.app.state.guard)
+        text = metrics.exposition(app_state.queue, app_state.worker, request.app.state.guard)
         return Response(text, media_type=metrics.TYPE)
 
     @router.get("/v1/runs", tags=["runs"])
     def list_runs() -> list[dict[str, Any]]:
         """Runs in the runs folder, the latest first."""
-        return [runs.summary(folder) for folder in _runs(house).values()]
+        return [runs.summary(folder) for folder in _runs(app_state).values()]
 
     @router.get("/v1/runs/{name}", tags=["runs"])
     def run(name: str) -> dict[str, Any]:
         """A run with its loss curve and scores."""
-        return runs.details(_run(house, name))
+        return runs.details(_run(app_state, name))
 
     @router.get("/v1/runs/{name}/samples/{sample}", tags=["runs"], response_class=Response)
     def sample(name: str, sample: str) -> Response:
         """A preview picture of a run."""
-        found = runs.sample(_run(house, name), sample)
+        found = runs.sample(_run(app_state, name), sample)
         if found is None:
             raise HTTPException(404, "the run has no such sample")
         return Response(found, media_type="image/png")
@@ -65,7 +65,7 @@ def make_router(house: House) -> APIRouter:
     @router.get("/v1/runs/{name}/report", tags=["runs"], response_class=Response)
     def report(name: str) -> Response:
         """The report of a finished run."""
-        page = _run(house, name) / "report.html"
+        page = _run(app_state, name) / "report.html"
         if not page.is_file():
             raise HTTPException(404, "the run has no report yet: lavi report writes it")
         headers = {"content-security-policy": REPORT_POLICY}
@@ -74,12 +74,12 @@ def make_router(house: House) -> APIRouter:
     return router
 
 
-def _runs(house: House) -> dict[str, Path]:
-    return {} if house.runs is None else runs.list_runs(house.runs)
+def _runs(app_state: AppState) -> dict[str, Path]:
+    return {} if app_state.runs is None else runs.list_runs(app_state.runs)
 
 
-def _run(house: House, name: str) -> Path:
-    found = _runs(house).get(name)
+def _run(app_state: AppState, name: str) -> Path:
+    found = _runs(app_state).get(name)
     if found is None:
         raise HTTPException(404, "there is no such run in the runs folder")
     return found

@@ -1,4 +1,4 @@
-"""Waiting for a job without holding a thread, and noticing when whoever waits has gone."""
+"""Waiting for a job without holding a thread, and noticing when the client has gone."""
 
 import asyncio
 import base64
@@ -9,32 +9,32 @@ from typing import Any
 
 from starlette.requests import Request
 
-from lavibridge.serve.engine.desk import Desk
 from lavibridge.serve.engine.job import Job
+from lavibridge.serve.engine.queue import Queue
 
 STILL_HERE = 15.0
-"""Seconds of silence after which a comment is sent, so that broken connections are found out."""
+"""Seconds of silence after which a comment is sent, which reveals a broken connection."""
 
 
 @asynccontextmanager
-async def listening(desk: Desk, job: Job) -> AsyncIterator[asyncio.Event]:
-    """An event that is set whenever the job changes; leaving cancels a job that is not over."""
+async def listening(queue: Queue, job: Job) -> AsyncIterator[asyncio.Event]:
+    """An event that is set whenever the job changes; the last listener to leave cancels the job."""
     changed = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def wake() -> None:
         loop.call_soon_threadsafe(changed.set)
 
-    desk.listen(job, wake)
+    queue.listen(job, wake)
     try:
         yield changed
     finally:
-        desk.leave(job, wake)
+        queue.leave(job, wake)
 
 
-async def until_over(desk: Desk, job: Job, request: Request) -> None:
-    """Wait for the end of a job; if the client goes away, that is the end."""
-    async with listening(desk, job) as changed:
+async def until_over(queue: Queue, job: Job, request: Request) -> None:
+    """Wait until a job is over or its client has gone."""
+    async with listening(queue, job) as changed:
         gone = asyncio.create_task(_gone(request))
         try:
             while not job.is_over and not gone.done():
@@ -46,13 +46,13 @@ async def until_over(desk: Desk, job: Job, request: Request) -> None:
             gone.cancel()
 
 
-async def events(desk: Desk, job: Job) -> AsyncIterator[str]:
+async def events(queue: Queue, job: Job) -> AsyncIterator[str]:
     """A job as server-sent events, `event: job`: its state now and after each change.
 
     A slow reader gets the latest state, never a backlog. Pictures and previews are sent once, when new.
     """
     sent: dict[int, bytes] = {}
-    async with listening(desk, job) as changed:
+    async with listening(queue, job) as changed:
         while True:
             changed.clear()
             is_over = job.is_over

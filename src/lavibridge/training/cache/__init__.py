@@ -1,1 +1,6 @@
-"""What is made of pictures and captions once and then kept: latents, language features."""
+"""Encoded images and language features, computed once and kept in memory or in a shared folder.
+
+`latents` and `features` compute and look up entries, `backend` keeps them in memory or on disk, `store` and
+`shard` define the files on disk, `keys` names an entry by everything it depends on, and `precompute` fills a
+folder before training.
+"""

@@ -13,7 +13,7 @@ from lavibridge.training.cache.shard import Entry
 from lavibridge.training.cache.store import Store
 
 
-class Keeper(ABC):
+class Backend(ABC):
     """Keeps entries by key."""
 
     @abstractmethod
@@ -30,7 +30,7 @@ class Keeper(ABC):
 
 
 @final
-class Memory(Keeper):
+class Memory(Backend):
     """In memory, those that are met first, up to so many gigabytes."""
 
     def __init__(self, gigabytes: float) -> None:
@@ -54,7 +54,7 @@ class Memory(Keeper):
 
 
 @final
-class OnDisk(Keeper):
+class OnDisk(Backend):
     """In a folder, from run to run."""
 
     def __init__(self, store: Store) -> None:

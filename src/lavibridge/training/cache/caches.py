@@ -13,12 +13,12 @@ from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import RecipeError
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.training import Cache, Training
-from lavibridge.training.cache.backend import Keeper, Memory, OnDisk
+from lavibridge.training.cache.backend import Backend, Memory, OnDisk
 from lavibridge.training.cache.features import Features, refusal
 from lavibridge.training.cache.keys import feature_maker, latent_maker
 from lavibridge.training.cache.latents import Contents, Latents, Names
 from lavibridge.training.cache.store import Store
-from lavibridge.training.timing import Spent
+from lavibridge.training.reporting.timing import Timing
 from lavibridge.vision.base import VisionModel
 
 
@@ -33,7 +33,7 @@ class Caches:
         """Write what is waiting."""
         self.latents.close()
         if self.features is not None:
-            self.features.keeper.close()
+            self.features.backend.close()
 
 
 def open_caches(bridge: Bridge, dataset: Dataset, settings: Training) -> Caches:
@@ -43,14 +43,14 @@ def open_caches(bridge: Bridge, dataset: Dataset, settings: Training) -> Caches:
         return Caches(latents=remembered(dataset, bridge.vision, settings), features=features)
     store, maker = latent_store(bridge, settings.cache)
     names = Contents(dataset, maker)
-    latents = Latents(dataset, bridge.vision, OnDisk(store), names, settings.workers, Spent())
+    latents = Latents(dataset, bridge.vision, OnDisk(store), names, settings.workers, Timing())
     return Caches(latents=latents, features=features)
 
 
 def remembered(dataset: Dataset, vision: VisionModel, settings: Training) -> Latents:
     """Latents in memory."""
     memory = Memory(settings.latent_cache_gb)
-    return Latents(dataset, vision, memory, Names(), settings.workers, Spent())
+    return Latents(dataset, vision, memory, Names(), settings.workers, Timing())
 
 
 def latent_store(bridge: Bridge, cache: Cache) -> tuple[Store, bytes]:
@@ -78,9 +78,9 @@ def _features(bridge: Bridge, settings: Training) -> Features | None:
             "and shared-out weights can only be used by all processes at once; leave training.sharding out, "
             "or set training.cache.features=false and training.feature_cache_gb=0"
         )
-    keeper: Keeper = Memory(settings.feature_cache_gb)
+    backend: Backend = Memory(settings.feature_cache_gb)
     maker = b""
     if settings.cache is not None and settings.cache.features:
         store, maker = feature_store(bridge, settings.cache)
-        keeper = OnDisk(store)
-    return Features(bridge.language, bridge.connector.reading, keeper, maker)
+        backend = OnDisk(store)
+    return Features(bridge.language, bridge.connector.reading, backend, maker)

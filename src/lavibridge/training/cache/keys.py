@@ -15,16 +15,16 @@ import torch
 from lavibridge.core.contracts import Reading
 from lavibridge.core.identity import versions
 from lavibridge.core.tensors import weights_hash
-from lavibridge.data.pictures.read import VERSION as PIXELS
+from lavibridge.data.pictures.decoding import VERSION as PIXELS
 from lavibridge.language.base import LanguageModel
 from lavibridge.training.cache.shard import KEY_BYTES
-from lavibridge.training.sampler import Visit
+from lavibridge.training.data.sampler import Visit
 from lavibridge.vision.base import VisionModel
 
 LATENTS_BY = ("torch", "diffusers", "pillow", "numpy")
 FEATURES_BY = ("torch", "transformers", "tokenizers")
-VERSION = 1
-"""To be raised where our code changes what is kept: cropping, scaling, encoding, templates, read layers."""
+LATENTS_VERSION, FEATURES_VERSION = 1, 2
+"""Raised where our code changes what is kept: cropping, scaling, encoding; templates, layers, names."""
 
 
 def digest(*parts: bytes | str) -> bytes:
@@ -51,7 +51,7 @@ def latent_maker(vision: VisionModel, dtype: torch.dtype) -> bytes:
     """What makes latents: the autoencoder as it was loaded, to the last bit of its weights."""
     settings = {name: value for name, value in vision.autoencoder.config.items() if name[0] != "_"}
     return digest(
-        f"latents {VERSION} {dtype}, pixels {PIXELS} {versions(*LATENTS_BY)}",
+        f"latents {LATENTS_VERSION} {dtype}, pixels {PIXELS} {versions(*LATENTS_BY)}",
         type(vision).__name__,
         json.dumps(settings, sort_keys=True, default=str),
         weights_hash(vision.autoencoder),
@@ -62,4 +62,4 @@ def feature_maker(language: LanguageModel, reading: Reading, dtype: torch.dtype)
     """What makes features: the language model and what is read of it."""
     layers = json.dumps([reading.layers, reading.context_free])
     by = versions(*FEATURES_BY)
-    return digest(f"features {VERSION} {dtype} {by}", language.identity(), layers)
+    return digest(f"features {FEATURES_VERSION} {dtype} {by}", language.identity(), layers)

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from lavibridge.core.errors import DataError
 from lavibridge.data.base import Dataset
-from lavibridge.data.pictures.read import to_unit
-from lavibridge.training.cache.backend import Keeper
+from lavibridge.data.pictures.decoding import normalize_pixels
+from lavibridge.training.cache.backend import Backend
 from lavibridge.training.cache.keys import digest, picture_key
 from lavibridge.training.cache.shard import KEY_BYTES, Entry
-from lavibridge.training.sampler import Visit
-from lavibridge.training.timing import ENCODING, READING, Spent
+from lavibridge.training.data.sampler import Visit
+from lavibridge.training.reporting.timing import ENCODING, READING, Timing
 from lavibridge.vision.base import VisionModel
 
 Moments = tuple[Float[Tensor, "batch channel h w"], Float[Tensor, "batch channel h w"]]
@@ -80,40 +80,40 @@ class Latents:
         self,
         dataset: Dataset,
         vision: VisionModel,
-        keeper: Keeper,
+        backend: Backend,
         names: Names | Contents,
         workers: int,
-        spent: Spent,
+        timing: Timing,
     ) -> None:
         self.dataset = dataset
         self.vision = vision
-        self.keeper = keeper
+        self.backend = backend
         self.names = names
-        self.spent = spent
+        self.timing = timing
         self.readers = ThreadPoolExecutor(max_workers=workers) if workers else None
 
     def moments(self, visits: Sequence[Visit]) -> Moments:
         """Mean and standard deviation of some visits' pictures, all of one size, on the CPU."""
         keys = self.keys(visits)
-        found = {key: self.keeper.get(key) for key in keys}
+        found = {key: self.backend.get(key) for key in keys}
         missing = {key: visit for key, visit in zip(keys, visits, strict=True) if found[key] is None}
-        made = {key: self.keeper.put(key, entry) for key, entry in self.entries(missing)}
+        made = {key: self.backend.put(key, entry) for key, entry in self.entries(missing)}
         kept = [made[key] if key in made else found[key] for key in keys]
         mean, std = torch.stack([entry["moments"] for entry in kept if entry is not None]).float().unbind(1)
         return mean, std
 
     def keys(self, visits: Iterable[Visit]) -> list[bytes]:
         """The keys of visits."""
-        with self.spent.on(READING):
+        with self.timing.on(READING):
             return list(self._read_ahead(self.names, visits))
 
     def entries(self, visits: Mapping[bytes, Visit]) -> Iterator[tuple[bytes, Entry]]:
         """What is to be kept of some pictures, by their keys; others are read while one is encoded."""
         images = self._read_ahead(self.read, visits.values())
         for key in visits:
-            with self.spent.on(READING):
+            with self.timing.on(READING):
                 image = next(images)
-            with self.spent.on(ENCODING):
+            with self.timing.on(ENCODING):
                 entry = self.encode(image)
             yield key, entry
 
@@ -121,7 +121,7 @@ class Latents:
         """One picture in [-1, 1]."""
         pixels = self.dataset.picture(visit.index, visit.size)
         self.names.check(visit)
-        return to_unit(pixels[:, ::-1] if visit.flipped else pixels)
+        return normalize_pixels(pixels[:, ::-1] if visit.flipped else pixels)
 
     def encode(self, image: Image) -> Entry:
         """What is kept of one picture."""
@@ -133,7 +133,7 @@ class Latents:
         """Write what is waiting, and end the readers."""
         if self.readers is not None:
             self.readers.shutdown(cancel_futures=True)
-        self.keeper.close()
+        self.backend.close()
 
     def _read_ahead(self, function: Callable[[Visit], Result], visits: Iterable[Visit]) -> Iterator[Result]:
         """What a function says of each visit, in their order."""

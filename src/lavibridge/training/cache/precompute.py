@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lavibridge.bridge import Bridge
-from lavibridge.core.launch import Part
+from lavibridge.core.launch import ProcessRank
 from lavibridge.core.lock import hold
 from lavibridge.core.log import progress
 from lavibridge.data.base import Dataset
@@ -24,8 +24,8 @@ from lavibridge.training.cache.caches import feature_store, latent_store
 from lavibridge.training.cache.features import Features
 from lavibridge.training.cache.latents import Contents, Latents
 from lavibridge.training.cache.store import Store
-from lavibridge.training.sampler import Visit, Visits, says_a_side
-from lavibridge.training.timing import Spent
+from lavibridge.training.data.sampler import Visit, Visits, says_a_side
+from lavibridge.training.reporting.timing import Timing
 
 CHUNK = 64
 """Pictures whose keys are looked up together."""
@@ -40,23 +40,28 @@ class Filled:
     """What a folder holds when a process has done its part."""
 
     folder: Path
-    made: int
-    """Entries that this process has made."""
+    computed: int
+    """Entries that this process has computed."""
     entries: int
     bytes: int
 
 
 def fill_latents(
-    bridge: Bridge, dataset: Dataset, settings: Training, cache: Cache, size: tuple[int, int], share: Part
+    bridge: Bridge,
+    dataset: Dataset,
+    settings: Training,
+    cache: Cache,
+    size: tuple[int, int],
+    share: ProcessRank,
 ) -> Filled:
     """Encode this process's pictures; CacheError where they cannot be written."""
     store, maker = latent_store(bridge, cache)
     names = Contents(dataset, maker)
-    latents = Latents(dataset, bridge.vision, OnDisk(store), names, settings.workers, Spent())
+    latents = Latents(dataset, bridge.vision, OnDisk(store), names, settings.workers, Timing())
     visits = Visits(dataset, settings.seed, size, bridge.vision.unit, settings.batch)
-    indices = range(share.rank, len(dataset), share.of)
+    indices = range(share.rank, len(dataset), share.world_size)
     made = 0
-    with _alone(store, share), closing(latents):
+    with _exclusive(store, share), closing(latents):
         with progress("pictures") as bar:
             task = bar.add_task("encoding", total=len(indices), status="")
             for start in range(0, len(indices), CHUNK):
@@ -83,12 +88,14 @@ def forms_of(visits: Visits, index: int) -> list[Visit]:
     return [plain, Visit(index=index, size=plain.size, flipped=True)]
 
 
-def fill_features(bridge: Bridge, dataset: Dataset, settings: Training, cache: Cache, share: Part) -> Filled:
+def fill_features(
+    bridge: Bridge, dataset: Dataset, settings: Training, cache: Cache, share: ProcessRank
+) -> Filled:
     """Compute this process's captions, the empty one included; CacheError where they cannot be written."""
     store, maker = feature_store(bridge, cache)
     features = Features(bridge.language, bridge.connector.reading, OnDisk(store), maker)
     made = 0
-    with _alone(store, share), closing(features.keeper):
+    with _exclusive(store, share), closing(features.backend):
         with progress("pictures") as bar:
             task = bar.add_task("reading captions", total=len(dataset), status="")
             for window in _windows(features, dataset, settings, share):
@@ -114,13 +121,15 @@ class _Window:
     until: int
 
 
-def _windows(features: Features, dataset: Dataset, settings: Training, share: Part) -> Iterator[_Window]:
+def _windows(
+    features: Features, dataset: Dataset, settings: Training, share: ProcessRank
+) -> Iterator[_Window]:
     captions: dict[str, bytes] = {}
 
     def take(texts: Sequence[str]) -> None:
         for text in texts:
             key = features.key(text)
-            if int.from_bytes(key, "big") % share.of == share.rank:
+            if int.from_bytes(key, "big") % share.world_size == share.rank:
                 captions[text] = key
 
     if settings.caption_dropout > 0:
@@ -133,7 +142,7 @@ def _windows(features: Features, dataset: Dataset, settings: Training, share: Pa
 
 
 @contextmanager
-def _alone(store: Store, share: Part) -> Iterator[None]:
+def _exclusive(store: Store, share: ProcessRank) -> Iterator[None]:
     """The right to fill a folder, beside the other parts of the same filling; runs may read and add to it."""
     with ExitStack() as held:
         try:
@@ -145,4 +154,4 @@ def _alone(store: Store, share: Part) -> Iterator[None]:
 
 def _written(store: Store, made: int) -> Filled:
     store.flush()
-    return Filled(folder=store.folder, made=made, entries=len(store), bytes=store.bytes())
+    return Filled(folder=store.folder, computed=made, entries=len(store), bytes=store.bytes())

@@ -18,7 +18,7 @@ ABANDONED_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class ShardCheck:
     """One file of a cache folder."""
 
     path: Path
@@ -28,13 +28,13 @@ class Finding:
     """What is wrong, in words; None where all is well."""
 
 
-def verify(folder: Path) -> list[Finding]:
+def verify(folder: Path) -> list[ShardCheck]:
     """Read every shard below a folder; CacheError where there are none."""
     if not folder.is_dir():
         raise CacheError(f"there is no folder {folder}: give what training.cache.folder names")
     shards = sorted(folder.rglob(f"*{SUFFIX}"))
     findings = [
-        Finding(path=path, fault="left half-written by a process that was killed")
+        ShardCheck(path=path, fault="left half-written by a process that was killed")
         for path in abandoned(folder)
     ]
     if not shards and not findings:
@@ -47,18 +47,18 @@ def verify(folder: Path) -> list[Finding]:
     return findings
 
 
-def look_at(path: Path) -> Finding:
+def look_at(path: Path) -> ShardCheck:
     """Read one shard whole."""
     try:
         entries = list(_sound(Shard(path)))
     except CacheError as error:
-        return Finding(path=path, fault=str(error))
+        return ShardCheck(path=path, fault=str(error))
     damaged = sum(not is_sound for is_sound in entries)
     fault = f"{path} is damaged: {damaged:,} of {len(entries):,} entries are not what was written"
-    return Finding(path=path, entries=len(entries), damaged=damaged, fault=fault if damaged else None)
+    return ShardCheck(path=path, entries=len(entries), damaged=damaged, fault=fault if damaged else None)
 
 
-def repair(finding: Finding) -> int:
+def repair(finding: ShardCheck) -> int:
     """Clear away what a finding is about; returns how many of its entries were saved."""
     kept: dict[bytes, Entry] = {}
     if finding.entries > finding.damaged:

@@ -3,9 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from lavibridge.core.errors import ModelError
 
@@ -15,26 +13,6 @@ KERNELS = {"eager": "_native_math", "flash": "flash"}
 """What the library's dispatcher calls them."""
 TORCH_S = "AttnProcessor2_0"
 """The library's attention by torch's own kernels, for which it has a plain one as well."""
-SMALL_MAP = 1024
-"""Places of a map below which torch normalises groups slowly on a CPU in channels last, group by group."""
-
-
-def reorder_norms(denoiser: nn.Module) -> None:
-    """Have small maps in bfloat16 normalised in the plain order on a CPU, 4 to 17 times faster (LOG.md).
-
-    In float32 the way back costs what the norm gains (docs/performance.md).
-    """
-    for module in denoiser.modules():
-        if isinstance(module, nn.GroupNorm):
-            module.register_forward_pre_hook(_in_plain_order)
-
-
-def _in_plain_order(
-    norm: nn.Module, given: tuple[Float[Tensor, "batch channel *place"]]
-) -> tuple[Float[Tensor, "batch channel *place"]] | None:
-    (x,) = given
-    is_slow = x.device.type == "cpu" and x.dtype == torch.bfloat16 and x[0, 0].numel() < SMALL_MAP
-    return (x.contiguous(),) if is_slow else None
 
 
 def compile_repeated(denoiser: nn.Module, backend: str) -> None:
@@ -61,7 +39,7 @@ def choose_kernel(denoiser: Any, kernel: str, plain: Callable[[], Any], source: 
         return  # every denoiser of the library begins with it
     processors = denoiser.attn_processors.values()
     names = sorted({type(processor).__name__ for processor in processors})
-    if all("_attention_backend" in dir(processor) for processor in processors):
+    if all(hasattr(processor, "_attention_backend") for processor in processors):
         try:
             denoiser.set_attention_backend(KERNELS[kernel])
         except (ValueError, ImportError, RuntimeError) as error:

@@ -7,18 +7,22 @@ import diffusers
 import torch
 from safetensors import SafetensorError
 
-from lavibridge.core.device import is_meta
+from lavibridge.core.errors import ModelError
 from lavibridge.core.files import resolve_source
 from lavibridge.core.sources import cannot_load, read_model_json
+from lavibridge.vision.base import VisionModel
 
 
-def load_part(model: Any, source: str, revision: str | None, folder: str, dtype: torch.dtype) -> Any:
-    """The class ``model`` of the diffusers library from the sub-folder ``folder`` of ``source``.
+def load_part(model: Any, config: VisionModel.Config, folder: str, dtype: torch.dtype, is_meta: bool) -> Any:
+    """The class ``model`` of the diffusers library from the sub-folder ``folder`` of ``config.source``.
 
-    Only safetensors are read. Raises ModelError where it cannot be loaded.
+    If ``is_meta``, on the meta device, from its configuration alone. Only safetensors are read. Raises
+    ModelError if it cannot be loaded.
     """
-    if is_meta():
-        return model.from_config(read_model_json(source, f"{folder}/config.json", revision)).to(dtype)
+    source, revision = config.source, config.revision
+    if is_meta:
+        with torch.device("meta"):
+            return model.from_config(read_model_json(source, f"{folder}/config.json", revision)).to(dtype)
     try:
         return model.from_pretrained(
             resolve_source(source),
@@ -31,8 +35,17 @@ def load_part(model: Any, source: str, revision: str | None, folder: str, dtype:
         raise cannot_load("vision model", source, folder, error) from error
 
 
+def load_scheduler(source: str, revision: str | None) -> Any:
+    """The scheduler of a Diffusers folder; ModelError if it names no class of the library."""
+    settings = read_model_json(source, "scheduler/scheduler_config.json", revision) or {}
+    found = getattr(diffusers, str(settings.get("_class_name", "")), None)
+    if found is None:
+        raise ModelError(f"'{source}' has no scheduler/scheduler_config.json naming a Diffusers class")
+    return found.from_config(settings)
+
+
 def quieten() -> None:
-    """Keep the library's loading notes to itself, and its bar where nobody watches."""
+    """Silence the library's loading messages, and its progress bar without a terminal."""
     diffusers.utils.logging.set_verbosity_error()
     if not sys.stderr.isatty():
         diffusers.utils.logging.disable_progress_bar()

@@ -42,9 +42,9 @@ def reusing(denoiser: nn.Module, threshold: float, source: str) -> Iterator[None
     apply_first_block_cache(denoiser, FirstBlockCacheConfig(threshold))
     call = ExitStack()
 
-    def begin(module: nn.Module, given: Sequence[Any], named: Mapping[str, Any]) -> None:
+    def begin(module: nn.Module, inputs: Sequence[Any], named: Mapping[str, Any]) -> None:
         # Halves of guidance and prompts of one length are calls of their own, and differ in their shapes.
-        tensors = [each for each in (*given, *named.values()) if isinstance(each, Tensor)]
+        tensors = [each for each in (*inputs, *named.values()) if isinstance(each, Tensor)]
         name = " ".join(str(tuple(each.shape)) for each in tensors)
         call.enter_context(diffusers.CacheMixin.cache_context(denoiser, name))
 

@@ -60,20 +60,20 @@ class UNet(DiffusersModel):
         self,
         noisy: Float[Tensor, "batch channel h w"],
         t: Num[Tensor, " batch"],
-        given: Conditioning,
+        conditioning: Conditioning,
     ) -> Float[Tensor, "batch channel h w"]:
         return self.backbone(
             noisy,
             t,
-            given.tokens,
-            encoder_attention_mask=hiding(given.mask),
-            added_cond_kwargs=self._additions(noisy, given),
+            conditioning.tokens,
+            encoder_attention_mask=hiding(conditioning.mask),
+            added_cond_kwargs=self._additions(noisy, conditioning),
             return_dict=False,
-            **self._spoken(given),
+            **self._block_arguments(conditioning),
         )[0]
 
     def _additions(
-        self, noisy: Float[Tensor, "batch channel h w"], given: Conditioning
+        self, noisy: Float[Tensor, "batch channel h w"], conditioning: Conditioning
     ) -> Mapping[str, Any] | None:
         """What the U-Net takes beside tokens; nothing, if the family does not say otherwise."""
         return None

@@ -1,8 +1,7 @@
 """Mask2Former: detects objects with their pixel masks; GenEval's published detector is of this kind.
 
-An object's box is the smallest one around its mask; its score is the class score times the mask score
-(Cheng et
-al. 2022, arXiv 2112.01527).
+An object's box is the smallest one around its mask; its score is the class score times the mask score (Cheng
+et al. 2022, arXiv 2112.01527).
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,0 +1,190 @@
+"""Measures reading, drawing, training and serving on an idle machine and beside one busy process a core.
+
+python benchmarks/busy.py            all four, written to benchmarks/results; nothing else may run meanwhile
+
+Each run is a fresh process that measures the idle machine first and the busy one second:
+
+    one thread    OMP_NUM_THREADS=1, the baseline
+    default       all cores, the spin count that the command sets (core/waiting.py)
+    library       all cores, the spin count that GNU OpenMP sets by itself
+
+Bars: on the idle machine the default loses at most 5 % against the library, by the medians; on the busy one
+it takes at most three times as long as one thread on the idle machine, in the worst of the runs.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+RUNS = 5
+ROUNDS = 3
+CAPTIONS, BATCH = 256, 32
+PICTURES, STEPS, TRAINED = 4, 10, 12
+WAYS: dict[str, dict[str, str]] = {
+    "one thread": {"OMP_NUM_THREADS": "1"},
+    "default": {},
+    "library": {"GOMP_SPINCOUNT": "300000"},
+}
+
+
+def reading() -> Callable[[], object]:
+    """256 captions of the world, read by mini-llama."""
+    import torch
+
+    from lavibridge.bridge.choices import component
+    from lavibridge.world.captions import sample_pair
+
+    language: Any = component("language", "mini-llama").eval()
+    captions = [sample_pair(9, index).caption for index in range(CAPTIONS)]
+
+    @torch.no_grad()
+    def read() -> None:
+        for start in range(0, CAPTIONS, BATCH):
+            language.encode(captions[start : start + BATCH])
+
+    return read
+
+
+def drawing() -> Callable[[], object]:
+    """Four pictures by mini-sd, ten steps with guidance."""
+    from lavibridge import BridgePipeline
+
+    pipe = BridgePipeline.native("mini-sd", device="cpu")
+    prompt = "a red circle to the left of a blue square"
+    options = {"num_inference_steps": STEPS, "guidance_scale": 4.0, "num_images_per_prompt": PICTURES}
+    return lambda: pipe(prompt, seed=0, **options)
+
+
+def training() -> Callable[[], object]:
+    """Twelve steps of the quickstart's recipe without its alignment, its start included."""
+    from lavibridge.recipes.recipe import load_recipe
+    from lavibridge.training.train import train
+
+    recipe = load_recipe(
+        "quickstart", ["training.align=null", f"training.steps={TRAINED}", "training.max_minutes=null"]
+    )
+
+    def run() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            train(recipe, Path(folder) / "run")
+
+    return run
+
+
+def serving() -> Callable[[], object]:
+    """Four pictures of mini-sd in the server's batch, on as many threads as the server chooses."""
+    import torch
+
+    from lavibridge import BridgePipeline
+    from lavibridge.serve.engine.drawing import Drawing, advance
+    from lavibridge.serve.engine.request import Request
+    from lavibridge.serve.engine.served_model import ServedModel
+    from lavibridge.serve.engine.threads import choose_threads
+
+    bridge = BridgePipeline.native("mini-sd", device="cpu").bridge
+    model = ServedModel("mini-sd", bridge, PICTURES)
+    choose_threads([model], PICTURES)
+    options: dict[str, Any] = {
+        "model": "mini-sd",
+        "prompt": "a red circle to the left of a blue square",
+        "negative_prompt": "",
+        "num_inference_steps": STEPS,
+        "guidance_scale": 4.0,
+        "quality": "exact",
+        "width": 64,
+        "height": 64,
+    }
+
+    @torch.inference_mode()
+    def serve() -> None:
+        drawings = [Drawing(Request(seed=seed, **options), model) for seed in range(PICTURES)]
+        for _ in range(STEPS):
+            advance(drawings)
+
+    return serve
+
+
+WORKS = {"reading": reading, "drawing": drawing, "training": training, "serving": serving}
+
+
+def measure(work: str) -> dict[str, float]:
+    """Seconds of one round, the median of a few, on the machine as it is and beside competitors."""
+    from lavibridge.core.waiting import set_spin_count
+
+    set_spin_count()
+    from lavibridge.core.device import set_threads
+
+    set_threads()
+    run = WORKS[work]()
+    run()
+    idle = seconds(run)
+    with competitors():
+        return {"idle": idle, "busy": seconds(run)}
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """The median of a few rounds."""
+    times = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+@contextmanager
+def competitors() -> Iterator[None]:
+    """A process that never rests for every core."""
+    program = [sys.executable, "-c", "while True: pass"]
+    running = [subprocess.Popen(program) for _ in os.sched_getaffinity(0)]
+    time.sleep(0.2)
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def in_fresh_process(work: str, way: str) -> dict[str, float]:
+    """`measure` in a process of its own, under one way's environment."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    command = [sys.executable, __file__, "one", work]
+    done = subprocess.run(command, env=clean | WAYS[way], check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def result(work: str) -> dict[str, Any]:
+    """All ways of one work in turns, and the figures that the bars are about."""
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    for _ in range(RUNS):
+        for way, runs in found.items():
+            runs.append(in_fresh_process(work, way))
+    idle = {way: statistics.median(run["idle"] for run in runs) for way, runs in found.items()}
+    busy = {way: [run["busy"] / idle["one thread"] for run in runs] for way, runs in found.items()}
+    return {
+        "seconds": found,
+        "idle, default against library": idle["default"] / idle["library"],
+        "busy, against one idle thread": {
+            way: {"worst": max(ratios), "median": statistics.median(ratios)} for way, ratios in busy.items()
+        },
+    }
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["one"]:
+        print(json.dumps(measure(sys.argv[2])))
+    else:
+        from record import record
+
+        works = sys.argv[1:] or list(WORKS)
+        record("busy", {"runs": RUNS, **{work: result(work) for work in works}})

@@ -1,0 +1,110 @@
+"""Decodes an untrusted picture safely and brings it to one size.
+
+    file -> format on the list -> pixel count -> decode -> EXIF turn -> sRGB over white -> crop to size
+
+Starts only the decoders for JPEG, PNG and WebP (Pillow has some forty others, several with past
+vulnerabilities). Reads a picture's header before its pixels and refuses a header that claims too many pixels:
+a "decompression bomb" of a few kilobytes unfolds into gigabytes. Source: Pillow's security notes.
+"""
+
+import io
+import stat
+import warnings
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps, PngImagePlugin
+
+from lavibridge.core.errors import DataError
+from lavibridge.data.pictures.icc_profile import to_srgb
+
+VERSION = 2
+"""Version of the decoding, raised whenever pixels change; indexes and cached latents depend on it."""
+FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_PIXELS = 89_478_485
+"""Maximum pixels per picture, about 9,500 x 9,500: the limit at which Pillow warns."""
+MAX_BYTES = 512 * 2**20
+"""Maximum bytes per file."""
+# Packed texts beside a PNG's pixels, such as a whole workflow; at Pillow's own 1 MiB the picture is refused.
+PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
+
+
+def read_picture(path: Path) -> Image.Image:
+    """Decode a picture file to upright RGB. Raises DataError with the reason if that fails."""
+    return decode(read_file(path))
+
+
+def read_file(path: Path) -> bytes:
+    """Read the bytes of a picture file. Raises DataError with the reason if that fails."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # to open a pipe would wait for its other end
+            raise DataError("it is no regular file")
+        check_length(found.st_size)
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError("there is no such file") from error
+    except OSError as error:
+        raise DataError(f"the file cannot be read: {error.strerror or error}") from error
+
+
+def check_length(length: int) -> None:
+    """Raise DataError for an empty or too large file."""
+    if length == 0:
+        raise DataError("the file is empty (0 bytes)")
+    if length > MAX_BYTES:
+        raise DataError(f"the file has {length:,} bytes; at most {MAX_BYTES:,} are read")
+
+
+def decode(data: bytes) -> Image.Image:
+    """Decode a file's bytes to upright sRGB over white. Raises DataError with the reason if that fails."""
+    return decode_with_warning(data)[0]
+
+
+def decode_with_warning(data: bytes) -> tuple[Image.Image, str | None]:
+    """Decode a file's bytes; also return a warning if a part of the file was ignored, or None."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise DataError(f"it is {width} x {height}: more than {MAX_PIXELS:,} pixels")
+            image.load()
+            # A PNG begins with its header, whose ninth value is the number of bits in a sample.
+            return to_srgb(apply_exif_orientation(image), data[24] if image.format == "PNG" else 8)
+    except DataError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"it promises more than {MAX_PIXELS:,} pixels") from error
+    except Image.UnidentifiedImageError as error:
+        raise DataError("it is not a JPEG, PNG or WebP picture; convert it to one of them") from error
+    # Decoders answer broken files with almost any exception (struct.error, SyntaxError, zlib.error, ...): the
+    # file is at fault whichever it is, and the picture is turned away with its words.
+    except Exception as error:
+        raise DataError(f"it cannot be decoded: {error}") from error
+
+
+def apply_exif_orientation(image: Image.Image) -> Image.Image:
+    """Rotate a picture by its EXIF orientation; ignore broken EXIF data."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # the pixels are whole: only a tag about them is not
+        return image
+
+
+def scale_and_crop(image: Image.Image, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
+    """Scale a picture to cover (height, width) and crop its centre."""
+    height, width = size
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    return np.array(image, dtype=np.uint8)
+
+
+def normalize_pixels(pixels: UInt8[np.ndarray, "height width 3"]) -> Float[np.ndarray, "3 height width"]:
+    """Convert bytes to floats in [-1, 1], channels first, as a vision model's autoencoder expects."""
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32) / 127.5 - 1.0
+
+
+def forbid_decompression_bombs() -> None:
+    """Turn Pillow's warning about huge pictures into an error, as its documentation advises."""
+    warnings.simplefilter("error", Image.DecompressionBombWarning)

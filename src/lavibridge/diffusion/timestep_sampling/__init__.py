@@ -1,0 +1,1 @@
+"""Distributions of the training timesteps, one file per kind."""

@@ -1,0 +1,1 @@
+"""Weightings of the diffusion loss over timesteps, one file per kind."""

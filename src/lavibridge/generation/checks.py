@@ -1,0 +1,80 @@
+"""Checks of a request before anything is drawn: prompts, seeds, numbers, and word weights that can act."""
+
+from collections.abc import Sequence
+
+from lavibridge.connectors.base import Connector
+from lavibridge.core.errors import RecipeError
+from lavibridge.core.log import console
+from lavibridge.core.seeds import MAX_SEED
+from lavibridge.generation.emphasis import WeightedPrompt, read
+from lavibridge.language.base import LanguageModel
+
+
+def read_prompts(prompts: str | Sequence[str], prompt_weighting: bool = False) -> tuple[WeightedPrompt, ...]:
+    """Prompts, with brackets read as weights if ``prompt_weighting``; RecipeError where one is empty."""
+    read_all = tuple(
+        read(prompt, prompt_weighting) for prompt in ((prompts,) if isinstance(prompts, str) else prompts)
+    )
+    empty = [str(index + 1) for index, prompt in enumerate(read_all) if not prompt.text.strip()]
+    if not read_all or empty:
+        found = f"prompt {', '.join(empty)} is empty" if empty else "there are no prompts"
+        raise RecipeError(f"{found}: give a text to draw (guidance uses the empty prompt by itself)")
+    return read_all
+
+
+def read_negative_prompts(
+    negative_prompt: str | Sequence[str] | None, count: int, prompt_weighting: bool = False
+) -> tuple[WeightedPrompt, ...]:
+    """A negative prompt for each of ``count`` prompts; RecipeError where their number differs."""
+    if negative_prompt is None or isinstance(negative_prompt, str):
+        texts = [negative_prompt or ""] * count
+    else:
+        texts = list(negative_prompt)
+    if len(texts) != count:
+        raise RecipeError(
+            f"give one negative prompt, or one for each prompt: found {len(texts)} for {count} prompts"
+        )
+    return tuple(read(text, prompt_weighting, is_negative=True) for text in texts)
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """RecipeError for a seed that torch's generators do not take."""
+    for seed in seeds:
+        if not 0 <= seed <= MAX_SEED:
+            raise RecipeError(f"seeds are whole numbers from 0 to 2^64 - 1, found {seed}")
+
+
+def check_count(name: str, value: int) -> None:
+    """RecipeError for a number of things below one."""
+    if value < 1:
+        raise RecipeError(f"{name} must be 1 or more, found {value}")
+
+
+def check_step_cache(threshold: float | None) -> None:
+    """RecipeError for a threshold outside of (0, 1)."""
+    if threshold is not None and not 0 < threshold < 1:
+        raise RecipeError(
+            "step_cache is the relative change up to which a step reuses the one before, above 0 and below "
+            f"1, such as 0.1; found {threshold}"
+        )
+
+
+def check_weights(prompts: Sequence[WeightedPrompt], connector: Connector) -> None:
+    """RecipeError where prompts have word weights and the connector reads no tokens of the prompt."""
+    if connector.reading.queries is not None and not all(each.is_plain for each in prompts):
+        raise RecipeError(
+            "this connector asks the language model instead of reading its tokens, so that weights such "
+            "as (word:1.2) have nothing to act on: leave them out"
+        )
+
+
+def warn_about_cuts(prompts: Sequence[WeightedPrompt], language: LanguageModel) -> None:
+    """Warn about every prompt that exceeds the language model's token limit."""
+    texts = [each.text for each in prompts]
+    counts = zip(texts, *language.count_tokens(texts), strict=True)
+    for index, (text, kept, lost) in enumerate(counts, start=1):
+        if lost:
+            console.print(
+                f"note: prompt {index} ('{text[:40]}...') is too long: its first {kept} tokens are used, "
+                f"the last {lost} are cut off",
+            )

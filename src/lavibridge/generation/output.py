@@ -1,0 +1,69 @@
+"""What a pipeline returns: pictures as PIL images, as arrays, as tensors, or as latents.
+
+pil       8-bit RGB                           np    float32 in [0, 1], (picture, height, width, 3)
+latent    (picture, channel, h, w)            pt    float32 in [0, 1], (picture, 3, height, width)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.utils import BaseOutput
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from lavibridge.core.config import did_you_mean
+from lavibridge.core.errors import RecipeError
+
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+
+
+@dataclass
+class BridgePipelineOutput(BaseOutput):
+    """The pictures of one call of a pipeline."""
+
+    images: Any
+    """A list of PIL images, a NumPy array or a tensor, as ``output_type`` says."""
+
+
+def check_output_type(output_type: str) -> None:
+    """RecipeError for an unknown output type."""
+    if output_type not in OUTPUT_TYPES:
+        raise RecipeError(
+            f"there is no output_type '{output_type}'{did_you_mean(output_type, OUTPUT_TYPES)} "
+            f"(there are {', '.join(OUTPUT_TYPES)})"
+        )
+
+
+def convert(values: Float[Tensor, "batch channel h w"], output_type: str) -> Sequence[Any]:
+    """Decoded pictures, or latents where they are asked for, each in the form of ``output_type``."""
+    match output_type:
+        case "pil":
+            return to_images(values)
+        case "latent":
+            return list(values)
+        case "pt":
+            return list((values.float().clamp(-1, 1) + 1) / 2)
+        case _:
+            return list(((values.float().clamp(-1, 1) + 1) / 2).permute(0, 2, 3, 1).cpu().numpy())
+
+
+def collect(images: Sequence[Any], output_type: str) -> Any:
+    """The pictures of all batches as one output."""
+    match output_type:
+        case "pil":
+            return list(images)
+        case "np":
+            return np.stack(images)
+        case _:
+            return torch.stack(list(images))
+
+
+def to_images(pictures: Float[Tensor, "batch 3 height width"]) -> list[Image.Image]:
+    """RGB pictures of 8 bits from values in [-1, 1]; what lies outside is clipped."""
+    levels = ((pictures.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    arrays = levels.permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(np.ascontiguousarray(array)) for array in arrays]

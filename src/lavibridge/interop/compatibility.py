@@ -1,0 +1,27 @@
+"""Checks that published weights fit between two models, before they are loaded."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from lavibridge.bridge import Bridge
+from lavibridge.core.errors import ModelError
+from lavibridge.core.tensors import check_fit
+
+
+def check_widths(bridge: Bridge, text_width: int, context: int, path: Path) -> None:
+    """Raise ModelError where published weights were trained between models of other widths."""
+    language, vision = bridge.language, bridge.vision
+    if (language.spec.width, vision.spec.context) != (text_width, context):
+        raise ModelError(
+            f"{path} connects text features {text_width} wide with conditioning {context} wide, but "
+            f"'{language.config.source}' gives {language.spec.width} and '{vision.config.source}' takes "
+            f"{vision.spec.context}: give the two models that it was trained with"
+        )
+
+
+def load_exactly(connector: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Load weights whose names and shapes must all be the connector's."""
+    check_fit(connector.state_dict(), weights, f"the connector in {path}")
+    connector.load_state_dict({name: value.float() for name, value in weights.items()})

@@ -1,0 +1,179 @@
+"""The scale of a LoRA file, as its tensors, its header or the settings beside it give it.
+
+    .alpha                                alpha / rank            a tensor for each layer: kohya and others
+    adapter_config.json                   PEFT: alpha / rank, alpha / sqrt(rank) with rsLoRA, patterns
+    header, lora_adapter_metadata         the same as Diffusers writes it, "unet." before each name
+    header, ss_network_*                  kohya's scripts: alpha and dim for all layers, conv_alpha, conv_dim
+    nothing                               1, but for PEFT's files, whose alpha stands nowhere else
+
+The first of these that exists counts. Files of methods beyond LoRA are refused by the method's name.
+
+Hu et al. 2021, arXiv 2106.09685; Kalajdzievski 2023 (rsLoRA), arXiv 2312.03732.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from lavibridge import lora
+from lavibridge.core.errors import ModelError
+from lavibridge.core.files import read_json
+from lavibridge.core.layers import Layer, pair_shapes
+
+CONFIG = "adapter_config.json"
+DIFFUSERS_HEADER = "lora_adapter_metadata"
+METHODS = {
+    "hada_": "LoHa",
+    "lokr_": "LoKr",
+    "boft_": "BOFT",
+    "oft_": "OFT",
+    "dora_scale": "DoRA",
+    "lora_magnitude_vector": "DoRA",
+    "lora_E": "AdaLoRA",
+    "vera_": "VeRA",
+    "ia3_": "IA3",
+    "on_input": "IA3",
+    "a1.": "GLoRA",
+    "b1.": "GLoRA",
+    "diff": "whole weights",
+    "weight": "whole weights",
+    "lora_B.bias": "biases",
+    "bias": "biases",
+}
+"""How a key goes on after its layer's name -> the method that writes it. None of them is read yet."""
+
+PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+"""Values of PEFT's `init_lora_weights` that leave the frozen weights as they were."""
+MORE_THAN_LORA = (
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "layer_replication",
+    "lora_bias",
+    "modules_to_save",
+    "monteclora_config",
+    "target_parameters",
+    "trainable_token_indices",
+    "velora_config",
+)
+"""Settings of PEFT that change more than two factors and a scale can say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraScale:
+    """The scale of the layers of one network."""
+
+    path: Path
+    config: Mapping[str, Any] | None
+    """Settings by PEFT's names."""
+    header: Mapping[str, str]
+    """The file's header, where kohya's scripts write."""
+
+    def scale(self, name: str, layer: Layer, rank: int) -> float:
+        """The scale of a layer without a tensor of its own for it; ModelError where this contradicts it."""
+        if self.config is not None:
+            declared, scale = lora.peft_scale(self.config, name)
+        elif "ss_network_alpha" in self.header:
+            declared, alpha = self._by_kohya(layer)
+            scale = alpha / rank
+        else:
+            return 1.0
+        if declared != rank:
+            raise ModelError(
+                f"{self.path} has rank {rank} at '{name}', where its settings say {declared}: do the two "
+                "belong together? Its strength cannot be known"
+            )
+        return scale
+
+    def _by_kohya(self, layer: Layer) -> tuple[int, float]:
+        """(rank, alpha)"""
+        header = dict(self.header)
+        if len(pair_shapes(layer, 1)[1]) == 4 and layer.kernel_size != (1, 1):
+            args = _json(header.get("ss_network_args") or "{}", self.path)
+            header["ss_network_dim"] = str(args.get("conv_dim", header.get("ss_network_dim")))
+            header["ss_network_alpha"] = str(args.get("conv_alpha", header["ss_network_alpha"]))
+        try:
+            return int(float(header["ss_network_dim"])), float(header["ss_network_alpha"])
+        except (KeyError, ValueError):
+            raise ModelError(
+                f"{self.path} says ss_network_dim {header.get('ss_network_dim')} and ss_network_alpha "
+                f"{header['ss_network_alpha']}, which are no numbers: its strength cannot be known"
+            ) from None
+
+
+def read_lora_scale(path: Path, component: str, is_peft: bool) -> LoraScale:
+    """The scales of the network that Diffusers' pipelines call ``component``; ModelError for other methods.
+
+    ``is_peft`` says that the keys are PEFT's own.
+    """
+    header = _header(path)
+    config: Mapping[str, Any] | None = None
+    if is_peft and (path.parent / CONFIG).is_file():
+        config = read_json(path.parent / CONFIG)
+    elif DIFFUSERS_HEADER in header:
+        metadata = _json(header[DIFFUSERS_HEADER], path)
+        inside = {
+            key.removeprefix(f"{component}."): value
+            for key, value in metadata.items()
+            if key.startswith(f"{component}.")
+        }
+        config = inside or (metadata if "r" in metadata else None)
+    elif is_peft:
+        raise ModelError(
+            f"{path} is PEFT's, and has no {CONFIG} beside it, which says how strong it is: put it there"
+        )
+    if config is not None:
+        check_plain(config, path)
+    return LoraScale(path=path, config=config, header=header)
+
+
+def check_plain(config: Mapping[str, Any], path: Path) -> None:
+    """Raise ModelError where settings of PEFT's files say that they are of more than plain LoRA."""
+    kind = str(config.get("peft_type") or "LORA").rpartition(".")[2]
+    if kind != "LORA":
+        raise ModelError(f"{path} is {kind}, by its settings; LoRA alone is read: use another file")
+    if not all(isinstance(config.get(name), int | float) for name in ("r", "lora_alpha")):
+        raise ModelError(f"the settings of {path} lack r or lora_alpha: its strength cannot be known")
+    uses = [name for name in config if name.startswith("use_") and name != "use_rslora"]
+    more = [name for name in (*uses, *MORE_THAN_LORA) if config.get(name)]
+    start, biases = config.get("init_lora_weights", True), config.get("bias", "none")
+    if start not in PLAIN_STARTS:
+        more.append(f"init_lora_weights: {start} (which changed the frozen weights)")
+    if biases != "none":
+        more.append(f"bias: {biases}")
+    if more:
+        method = "DoRA" if config.get("use_dora") else "more than LoRA"
+        raise ModelError(
+            f"{path} is {method}, by its settings ({', '.join(more)}); plain LoRA is read: convert it, or "
+            "use another file"
+        )
+
+
+def refuse_method(path: Path, layer: str, rest: str) -> None:
+    """Raise ModelError for a key that changes a layer in a way that is not read."""
+    method = next((name for start, name in METHODS.items() if rest.startswith(start)), None)
+    raise ModelError(
+        f"{path} changes '{layer}' by '{rest}'{f', which is {method}' if method else ''}; LoRA alone is read "
+        "(up, down and alpha): convert the file to LoRA, or use another"
+    )
+
+
+def _header(path: Path) -> dict[str, str]:
+    if path.suffix != ".safetensors":
+        return {}
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
+
+
+def _json(text: str, path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(text)
+    except json.JSONDecodeError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise ModelError(f"the header of {path} holds '{text[:40]}', which should be settings in JSON")
+    return settings

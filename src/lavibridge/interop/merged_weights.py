@@ -1,0 +1,24 @@
+"""A network's weights with its LoRA added in, under the names that it has without LoRA."""
+
+import torch
+from torch import Tensor, nn
+
+from lavibridge.core.layers import add_low_rank, plain_name
+from lavibridge.lora import lora_pairs
+
+
+@torch.no_grad()
+def merged_state(network: nn.Module, is_merged: bool) -> dict[str, Tensor]:
+    """Copies of the weights on the CPU; ``is_merged`` says that LoRA is in them already."""
+    pairs = {} if is_merged else lora_pairs(network)
+    state: dict[str, Tensor] = {}
+    for name, value in network.state_dict().items():
+        plain = plain_name(name)
+        if plain is None:
+            continue
+        weight = value.detach().clone()
+        layer = plain.removesuffix(".weight")
+        if layer in pairs and plain.endswith(".weight"):
+            weight = add_low_rank(weight, *pairs[layer])
+        state[plain] = weight.cpu().contiguous()
+    return state

@@ -1,0 +1,137 @@
+"""A model folder of the transformers library: its description, its weights and tokenizer, or its sizes only.
+
+Only safetensors are read, and no code from a folder is ever run.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+
+from lavibridge.core.device import pick_dtype
+from lavibridge.core.errors import ModelError
+from lavibridge.core.files import resolve_source
+from lavibridge.core.sources import cannot_load, read_model_json
+from lavibridge.language.base import LanguageModel
+from lavibridge.language.parts.byte_tokens import BEGIN, END, PAD, byte_tokens
+from lavibridge.language.parts.vocabulary import check_vocabulary
+
+
+def describe(source: str, revision: str | None) -> tuple[dict[str, Any], str]:
+    """A model's config.json and its sub-folder: in a pipeline's folder, that of its text encoder."""
+    pipeline = read_model_json(source, "model_index.json", revision)
+    folder = "" if pipeline is None else "bert" if "bert" in pipeline else "text_encoder"
+    description = read_model_json(source, str(Path(folder) / "config.json"), revision)
+    if description is None:
+        place = f" in {folder}/" if folder else ""
+        raise ModelError(f"'{source}' has no config.json{place}: it is no model folder of transformers")
+    return description, folder
+
+
+def class_name(source: str, description: Mapping[str, Any], models: Mapping[str, str]) -> str:
+    """The class in transformers for a config.json, by its `model_type`; ModelError if there is none."""
+    found = str(description.get("model_type"))
+    if found not in models:
+        raise ModelError(
+            f"'{source}' holds a model of type '{found}', this kind reads {' or '.join(models)}: leave "
+            "`kind` out, or choose the kind that fits"
+        )
+    return models[found]
+
+
+def load_model(
+    config: LanguageModel.Config,
+    models: Mapping[str, str],
+    class_of: Callable[[str], Any],
+    options: Mapping[str, Any],
+) -> tuple[Any, Any]:
+    """The model and the tokenizer at ``config.source``.
+
+    ``models`` maps `model_type` to the name of a class, ``class_of`` a name to the class, and ``options`` are
+    arguments of building it. Raises ModelError if anything is missing or does not fit.
+    """
+    source, revision = config.source, config.revision or "main"
+    description, folder = describe(source, config.revision)
+    name = class_name(source, description, models)
+    root = resolve_source(source)
+    quieten()
+    try:
+        backbone, report = class_of(name).from_pretrained(
+            root,
+            subfolder=folder,
+            revision=revision,
+            dtype=pick_dtype(config.dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **quantization(config),
+            **options,
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            root, subfolder="tokenizer" if folder else "", revision=revision, trust_remote_code=False
+        )
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        raise cannot_load("language model", source, folder, error) from error
+    check_vocabulary(tokenizer, len(backbone.get_input_embeddings().weight), source)
+    if report["missing_keys"]:
+        missing = ", ".join(sorted(report["missing_keys"])[:3])
+        raise ModelError(f"'{source}' lacks {len(report['missing_keys'])} weights, among them {missing}")
+    return backbone, tokenizer
+
+
+def meta_model(
+    config: LanguageModel.Config,
+    models: Mapping[str, str],
+    class_of: Callable[[str], Any],
+    options: Mapping[str, Any],
+) -> Any:
+    """The model at ``config.source`` on torch's meta device: every size, read from its config.json alone."""
+    description, _ = describe(config.source, config.revision)
+    model = class_of(class_name(config.source, description, models))
+    inner = description.get(model.config_class.base_config_key, description)
+    # As in loading, options that the configuration knows go into it.
+    settings, rest = model.config_class.from_dict(dict(inner), return_unused_kwargs=True, **options)
+    with torch.device("meta"):
+        return model(settings, **rest).to(pick_dtype(config.dtype))
+
+
+def check_quantization(config: LanguageModel.Config) -> None:
+    """Raise ModelError if the configuration needs bitsandbytes and it is not installed."""
+    if config.quantize is not None and find_spec("bitsandbytes") is None:
+        raise ModelError(
+            f"language.quantize: {config.quantize} needs bitsandbytes, which is not installed: "
+            "pip install 'lavibridge[quantize]'"
+        )
+
+
+def quantization(config: LanguageModel.Config) -> dict[str, Any]:
+    """Arguments that load the frozen weights in 8 or 4 bits."""
+    if config.quantize is None:
+        return {}
+    return {
+        "quantization_config": transformers.BitsAndBytesConfig(
+            load_in_8bit=config.quantize == "8bit",
+            load_in_4bit=config.quantize == "4bit",
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=pick_dtype(config.dtype),
+        )
+    }
+
+
+def quieten() -> None:
+    """Silence the library's loading report, which we check, and its progress bar without a terminal."""
+    transformers.utils.logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
+
+
+def byte_tokenizer(template: str) -> Any:
+    """A tokenizer of the 256 bytes: no files, any text; ``template`` frames it, as in ``<s> $A``."""
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=byte_tokens(template), pad_token=PAD, bos_token=BEGIN, eos_token=END
+    )

@@ -1,0 +1,1 @@
+"""Optimisers of the trained weights, one file per kind."""

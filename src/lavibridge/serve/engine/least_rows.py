@@ -1,0 +1,80 @@
+"""The least rows of a shared call from which on a picture has the same bits alone and in company.
+
+    rows of all pictures (one, or two with guidance) --> calls of at least `least_rows` rows, one token width
+
+On a CPU two things change a row's bits: matrix products and convolutions of very few rows take another path,
+so that a call is filled up to a least number of rows; and attention adds in another order under another
+number of tokens, so that `SharedCalls` pads every prompt to one width. The server does not take on trust that
+this suffices on its machine: it tries.
+
+He 2025 (Thinking Machines Lab), "Defeating Nondeterminism in LLM Inference", on batch invariance.
+"""
+
+import time
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lavibridge.core.contracts import Conditioning
+from lavibridge.generation.denoise import DenoiserRow, SharedCalls, predict_rows
+from lavibridge.vision.base import VisionModel
+
+CANDIDATES = (2, 4, 8)
+"""Least rows of a call that are tried, the cheapest first."""
+SLOW = 1.0
+"""Seconds of one row from which on nothing is tried: so large a denoiser gains nothing by sharing calls on a
+CPU, and a server should start within seconds."""
+
+
+@torch.inference_mode()
+def find_least_rows(vision: VisionModel, width: int, most: int) -> int | None:
+    """The least rows of a call from which on, up to ``most``, no row's bits depend on the others.
+
+    None where there is no such number, or one row alone is SLOW: then each picture has to be drawn by itself.
+    Only a CPU is asked; of a GPU no such thing is promised, and the answer is 1.
+    """
+    device = vision.alphas.device
+    if device.type != "cpu":
+        return 1
+    rows = trial_rows(vision, width, most)
+    begun = time.perf_counter()
+    _predict(vision, rows[:1], width, 1)
+    if time.perf_counter() - begun > SLOW:
+        return None
+    for least in (each for each in CANDIDATES if each <= most):
+        alone = torch.cat([_predict(vision, rows[i : i + 1], width, least) for i in range(len(rows))])
+        counts = sorted({least + 1, 2 * least - 1, (least + most) // 2, most} & set(range(most + 1)))
+        if all(
+            torch.equal(_predict(vision, rows[start : start + count], width, least), alone[start:][:count])
+            for count in counts
+            for start in (0, most - count)
+        ):
+            return least
+    return None
+
+
+def _predict(
+    vision: VisionModel, rows: Sequence[DenoiserRow], width: int, least: int
+) -> Float[Tensor, "batch channel h w"]:
+    return torch.stack(predict_rows(vision, rows, SharedCalls(width=width, least_rows=least)))
+
+
+def trial_rows(vision: VisionModel, width: int, most: int) -> list[DenoiserRow]:
+    """Rows of noise with conditioning of noise, of all lengths."""
+    rng = torch.Generator().manual_seed(0)
+    shape = vision.latent_shape(vision.default_size, vision.default_size)
+    lengths = [1 + (7 * i) % (width - 1) if vision.honours_mask else width - 1 for i in range(most)]
+    pooled = vision.spec.pooled
+    rows = []
+    for i, length in enumerate(lengths):
+        noisy = torch.randn(shape, generator=rng)
+        conditioning = Conditioning(
+            tokens=torch.randn(1, length, vision.spec.context, generator=rng),
+            mask=torch.ones(1, length, dtype=torch.bool),
+            pooled=None if pooled is None else torch.randn(1, pooled, generator=rng),
+        )
+        t = vision.times[(97 * (i + 1)) % len(vision.times)].float()
+        rows.append(DenoiserRow(noisy=noisy, t=t, conditioning=conditioning))
+    return rows

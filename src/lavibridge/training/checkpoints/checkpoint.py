@@ -1,0 +1,184 @@
+"""Checkpoints: complete in themselves, whole or not there, and checked before they are used.
+
+    checkpoints/step-N/  bridge/                 the trained weights, as `Bridge.save_pretrained` writes them
+                         ema/                    their moving average, in the same form
+                         optimizer.safetensors   the optimiser's tensors by part and name
+                         state.json              step, seconds, skips, and the run's fingerprint
+                         manifest.json           size and SHA-256 of every file; written last
+
+All is written into a hidden folder beside, put on disk, and given its name in one rename: a run killed at any
+moment leaves the checkpoints before it as they were. No file is a pickle.
+
+No generator's state is kept, as there is none: order, flips, captions, noise, times and latents are functions
+of (seed, position), and dropout's generator is seeded anew for each pass from (seed, step, pass, process).
+The schedule is a function of the step. So weights, average, moments and the step are all that a run is.
+"""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from lavibridge.bridge import store
+from lavibridge.bridge.store import MANIFEST, checkpoints
+from lavibridge.core.errors import LaviError, RunError
+from lavibridge.core.files import read_json, sha256, write_json
+from lavibridge.core.tensors import check_finite, save_tensors
+from lavibridge.recipes.training import Training
+from lavibridge.training.checkpoints.run_fingerprint import Basis
+from lavibridge.training.loop import State
+from lavibridge.training.optim import load_optimizer_tensors, optimizer_tensors
+
+STATE = "state.json"
+FORMAT = 2
+
+
+def save_checkpoint(run: Path, state: State, basis: Basis, keep: int | None) -> Path:
+    """Write `checkpoints/step-N`, then remove all but the newest `keep`; returns its folder."""
+    folder = run / "checkpoints"
+    final = folder / f"step-{state.step}"
+    partial = folder / f".step-{state.step}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        state.bridge.save_pretrained(partial / "bridge")
+        if state.ema is not None:
+            with state.ema.applied():
+                state.bridge.save_pretrained(partial / "ema")
+        save_tensors(optimizer_tensors(state.optimizer, state.parts), partial / "optimizer.safetensors")
+        write_json(
+            partial / STATE,
+            {
+                "step": state.step,
+                "seconds": round(state.seconds, 3),
+                "skipped": state.skips.samples,
+                "basis": asdict(basis),
+            },
+        )
+        files = described(partial)
+        write_json(partial / MANIFEST, {"format": FORMAT, "files": files, "seal": seal(files)})
+        if final.exists():  # the ruin of a copy, which did not count: the new one takes its place
+            os.replace(final, folder / f".step-{state.step}.old")
+        os.replace(partial, final)
+        sync(folder)
+        sync(run)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise RunError(
+            f"the checkpoint of step {state.step} cannot be written: {error}; "
+            f"the earlier ones in {folder} are whole. Make room and go on with --resume"
+        ) from error
+    prune(run, keep)
+    return final
+
+
+def is_trained(run: Path, settings: Training) -> bool:
+    """Whether a run has taken all its steps, or had all its time."""
+    done = checkpoints(run)
+    if not done:
+        return False
+    state = read_json(done[-1] / STATE)
+    limit = math.inf if settings.max_minutes is None else settings.max_minutes * 60
+    return bool(state["step"] >= settings.steps or state["seconds"] >= limit)
+
+
+def prune(run: Path, keep: int | None) -> None:
+    """Remove all but the newest `keep` checkpoints, and what broken-off writing left."""
+    for path in (run / "checkpoints").glob(".step-*"):
+        shutil.rmtree(path, ignore_errors=True)
+    if keep is not None:
+        for path in checkpoints(run)[:-keep]:
+            hidden = path.with_name(f".{path.name}.old")  # first: half of a checkpoint must not count as one
+            os.replace(path, hidden)
+            shutil.rmtree(hidden, ignore_errors=True)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Step, seconds and basis of a checkpoint; RunError where one of its files is not as it was written."""
+    check_files(folder)
+    kept: dict[str, Any] = read_json(folder / STATE)
+    return kept
+
+
+def load_checkpoint(folder: Path, state: State, kept: Mapping[str, Any]) -> None:
+    """Put a checkpoint, of which `read_state` has given `kept`, into a state that was just built."""
+    has_ema = (folder / "ema").is_dir()
+    if has_ema != (state.ema is not None):
+        raise RunError(
+            f"{folder} was trained {'with' if has_ema else 'without'} a moving average: "
+            "leave training.ema as it was"
+        )
+    if state.ema is not None:
+        load_weights(folder / "ema", state)
+        state.ema.take_over()
+    load_weights(folder / "bridge", state)
+    remembered = load_file(folder / "optimizer.safetensors")
+    check_finite(remembered, f"what the optimiser remembers in {folder}")
+    load_optimizer_tensors(state.optimizer, state.parts, remembered)
+    state.skips.samples = {int(step): tuple(names) for step, names in kept["skipped"].items()}
+    state.step = int(kept["step"])
+    state.seconds = float(kept["seconds"])
+
+
+def load_weights(folder: Path, state: State) -> None:
+    """The weights of a saved bridge into the state's."""
+    bridge = state.bridge
+    store.load_weights(store.read(folder), bridge.language, bridge.connector, bridge.vision)
+
+
+def described(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of every file in a folder that is on disk, names included, when this returns."""
+    paths = sorted(folder.rglob("*"))
+    for path in (*paths, folder):
+        sync(path)
+    return {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in paths
+        if path.is_file()
+    }
+
+
+def seal(files: Mapping[str, Any]) -> str:
+    """The manifest's hash over what it says, so that its own damage is not laid upon a file."""
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def check_files(folder: Path) -> None:
+    """Compare every file with the manifest; RunError names the first that is not as it was written."""
+    remedy = f"Delete {folder} to go on from the checkpoint before it, if there is one"
+    try:
+        manifest = read_json(folder / MANIFEST)
+        version, files = manifest["format"], manifest["files"]
+        is_whole = version != FORMAT or manifest["seal"] == seal(files)
+    except (LaviError, KeyError, TypeError):
+        is_whole = False
+    if not is_whole:
+        raise RunError(f"{folder / MANIFEST} is damaged. {remedy}")
+    if version != FORMAT:
+        raise RunError(
+            f"{folder / MANIFEST} has format {version!r}; this version goes on from {FORMAT}. Go on with the "
+            "version of lavibridge that wrote it (its environment.json says which), or begin a new run"
+        )
+    for name, expected in files.items():
+        path = folder / name
+        size = path.stat().st_size if path.is_file() else -1
+        if size != expected["bytes"] or sha256(path) != expected["sha256"]:
+            raise RunError(f"{path} is {'missing' if size < 0 else 'damaged'}. {remedy}")
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold a file or a folder before going on."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,52 @@
+"""Room on the disk for a run's checkpoints, asked about before the first step is taken."""
+
+import shutil
+from pathlib import Path
+
+from lavibridge.core.errors import RunError
+from lavibridge.recipes.training import Training
+from lavibridge.training.checkpoints.checkpoint import checkpoints
+from lavibridge.training.loop import State
+
+WEIGHTS_PER_MOMENTS = 2
+"""AdamW keeps two numbers for each trained weight; other optimisers keep no more."""
+MARGIN = 16 * 2**20
+"""Bytes for the log, the sample pictures and what surrounds the weights in a checkpoint."""
+
+
+def check_disk_space(run: Path, state: State, settings: Training) -> None:
+    """RunError where the checkpoints that are to be written do not fit on the disk beside what is there."""
+    size, count = checkpoint_bytes(state), to_be_added(run, state, settings)
+    needed = size * count + MARGIN
+    place = next(folder for folder in (run, *run.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(place).free
+    if count and free < needed:
+        kept = settings.keep_checkpoints
+        why = "all are kept" if kept is None else f"{kept} are kept while the next is written"
+        raise RunError(
+            f"{place} has {_mib(free)} MiB of free disk, but this run needs {_mib(needed)}: "
+            f"{count} checkpoints of {_mib(size)} ({why}). "
+            "Make room, lower training.keep_checkpoints, or choose another --out"
+        )
+
+
+def checkpoint_bytes(state: State) -> int:
+    """About the size of one checkpoint: weights, average, and the optimiser's moments."""
+    weights = sum(w.numel() * w.element_size() for part in state.parts.values() for w in part.values())
+    return weights * (1 + (state.ema is not None) + WEIGHTS_PER_MOMENTS)
+
+
+def to_be_added(run: Path, state: State, settings: Training) -> int:
+    """How many checkpoints more than now there will be at once."""
+    left = settings.steps - state.step
+    if left <= 0:
+        return 0
+    every = settings.checkpoint_every
+    to_come = 1 if not every else -(-left // every)
+    if settings.keep_checkpoints is None:
+        return to_come
+    return min(to_come, max(1, settings.keep_checkpoints + 1 - len(checkpoints(run))))
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:,.0f}"

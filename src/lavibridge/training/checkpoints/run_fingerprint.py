@@ -1,0 +1,91 @@
+"""What a run stands on besides its recipe: the data, the base models, and how many pictures make a step.
+
+All three are kept with every checkpoint. A run goes on only where they are what they were, wherever the files
+now lie: a position counts pictures, so the same number per step meets the same pictures, however it is cut
+into batches, passes and processes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lavibridge.core.identity import source_identity
+from lavibridge.data.base import Dataset
+from lavibridge.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Basis:
+    """What has to be the same in every session of a run."""
+
+    data: str
+    """Fingerprint of the data."""
+    language: str
+    """Identity of the language model: a hash of its files, or a hub's name and commit."""
+    vision: str
+    """Identity of the vision model."""
+    batch: int
+    accumulate: int
+    processes: int
+    by_shape: bool
+    """Whether each pass holds pictures of one shape, so that its size decides the order."""
+
+
+def basis(recipe: Recipe, dataset: Dataset, processes: int) -> Basis:
+    """What a session stands on; large model files are hashed once and remembered."""
+    return Basis(
+        data=dataset.fingerprint(),
+        language=section_identity(recipe.language.model_dump()),
+        vision=section_identity(recipe.vision.model_dump()),
+        batch=recipe.training.batch,
+        accumulate=recipe.training.accumulate,
+        processes=processes,
+        by_shape=bool(dataset.config.buckets),
+    )
+
+
+def differences(kept: Mapping[str, Any], now: Basis) -> list[str]:
+    """What is no longer as a checkpoint knew it, a sentence each."""
+    found = [
+        f"the {name} was {kept[key]}, is {value}"
+        for name, key, value in (
+            ("data", "data", now.data),
+            ("language model", "language", now.language),
+            ("vision model", "vision", now.vision),
+        )
+        if kept[key] != value
+    ]
+    factors = ("batch", "accumulate", "processes")
+    then = [int(kept[key]) for key in factors]
+    today = [now.batch, now.accumulate, now.processes]
+    if _product(then) != _product(today):
+        found.append(
+            f"a step was training.batch x training.accumulate x processes = {_sum(then)} pictures, "
+            f"is {_sum(today)}"
+        )
+    elif now.by_shape and then[0] * then[2] != today[0] * today[2]:
+        found.append(
+            f"a pass was training.batch x processes = {_sum(then[::2])} pictures of one shape, "
+            f"is {_sum(today[::2])} (data.buckets)"
+        )
+    return found
+
+
+def section_identity(section: Mapping[str, Any] | str) -> str:
+    """The identity of the model, or of the two models, that a section names."""
+    if isinstance(section, str):
+        return source_identity(section)
+    own = source_identity(str(section["source"]), section.get("revision"))
+    beside = section.get("passthrough")
+    return own if beside is None else f"{own} and {section_identity(beside)}"
+
+
+def _product(factors: list[int]) -> int:
+    made = 1
+    for factor in factors:
+        made *= factor
+    return made
+
+
+def _sum(factors: list[int]) -> str:
+    return f"{' x '.join(str(factor) for factor in factors)} = {_product(factors)}"

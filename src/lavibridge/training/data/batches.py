@@ -1,0 +1,132 @@
+"""What the loop is fed: for each pass of each step a batch with its noise and its timesteps.
+
+step, pass, process, place in the batch  ->  position  ->  index, caption, noise, t
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lavibridge.core.contracts import Batch
+from lavibridge.data.base import Dataset
+from lavibridge.recipes.sections import component
+from lavibridge.recipes.training import TIMESTEPS, Training
+from lavibridge.training.cache.caches import Caches, remembered
+from lavibridge.training.data.order import chance
+from lavibridge.training.data.sampler import Visits
+from lavibridge.training.reporting.timing import FEATURES
+from lavibridge.vision.base import VisionModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """One pass: the arguments of `Bridge.forward`."""
+
+    batch: Batch
+    t: Int[Tensor, " batch"]
+    noise: Float[Tensor, "batch channel h w"]
+
+
+class BatchLoader:
+    """BatchLoader by step; `process` of `processes` gets its own share of each."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        vision: VisionModel,
+        settings: Training,
+        size: tuple[int, int],
+        process: int = 0,
+        processes: int = 1,
+        caches: Caches | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.vision = vision
+        self.settings = settings
+        self.process = process
+        self.processes = processes
+        self.device = vision.alphas.device
+        self.times = len(vision.alphas)
+        self.sampling = component(TIMESTEPS, settings.timestep_sampling)
+        self.visits = Visits(dataset, settings.seed, size, vision.unit, settings.batch * processes)
+        # Without a bridge's caches, latents are kept in memory and features not at all.
+        self.caches = caches or Caches(latents=remembered(dataset, vision, settings))
+        self.timing = self.caches.latents.timing
+
+    def close(self) -> None:
+        """End what was begun, and write what the caches hold."""
+        self.caches.close()
+
+    @property
+    def pictures_per_step(self) -> int:
+        """Over all passes and processes."""
+        return self.settings.batch * self.settings.accumulate * self.processes
+
+    def draw(self, step: int, turn: int) -> Draw:
+        """Pass number `turn` of step number `step`, both counted from 0."""
+        size = self.settings.batch
+        start = ((step * self.settings.accumulate + turn) * self.processes + self.process) * size
+        positions = range(start, start + size)
+        visits, samples = zip(*self.visits.at(positions), strict=True)
+        shape = self.vision.latent_shape(*visits[0].size)
+        chances = [chance(self.settings.seed, position, shape) for position in positions]
+        prompts = [
+            ""
+            if one.drop < self.settings.caption_dropout
+            else sample.captions[int(one.caption * len(sample.captions))]
+            for sample, one in zip(samples, chances, strict=True)
+        ]
+        mean, std = self.caches.latents.moments(visits)
+        drawn = torch.stack([one.latent for one in chances]).to(mean.device)
+        features = None
+        if self.caches.features is not None:
+            with self.timing.on(FEATURES):
+                features = self.caches.features.of(prompts, self.device)
+        return Draw(
+            batch=Batch(
+                prompts=tuple(prompts),
+                names=tuple(sample.name for sample in samples),
+                latents=(mean + std * drawn).to(self.device),
+                features=features,
+            ),
+            t=torch.tensor(
+                [self.sampling.timestep(one.time, self.times) for one in chances], device=self.device
+            ),
+            noise=torch.stack([one.noise for one in chances]).to(self.device),
+        )
+
+
+class PrefetchLoader(BatchLoader):
+    """BatchLoader whose next pass is made in a thread while the current one is computed; the same ones."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        vision: VisionModel,
+        settings: Training,
+        size: tuple[int, int],
+        process: int = 0,
+        processes: int = 1,
+        caches: Caches | None = None,
+    ) -> None:
+        super().__init__(dataset, vision, settings, size, process, processes, caches)
+        # One worker: it alone fills the caches, and whatever is asked for out of turn waits in line.
+        self.worker = ThreadPoolExecutor(max_workers=1)
+        self.coming: dict[tuple[int, int], Future[Draw]] = {}
+
+    def draw(self, step: int, turn: int) -> Draw:
+        """The pass asked for, while the one after it is begun."""
+        asked = self.coming.get((step, turn)) or self.worker.submit(super().draw, step, turn)
+        made = asked.result()
+        is_last = turn + 1 == self.settings.accumulate
+        following = (step + 1, 0) if is_last else (step, turn + 1)
+        self.coming = {following: self.worker.submit(super().draw, *following)}
+        return made
+
+    def close(self) -> None:
+        """End the thread, and write what the caches hold."""
+        self.worker.shutdown(cancel_futures=True)
+        super().close()

@@ -1,0 +1,94 @@
+"""Pictures in buckets of one shape, so that every pass is of one shape though the pictures are of many.
+
+    shapes           about size * size pixels, from twice as high as wide to twice as wide as high
+    a picture        goes to the shape whose proportions are nearest to its own
+    a pass           `group` positions (a batch on every device), all of one bucket
+    epoch e          of a bucket of n, its passes ceil(e * n / group) .. ceil((e + 1) * n / group) - 1
+
+The passes of an epoch, all buckets' together, are shuffled. Where a bucket does not divide into passes its
+last one is filled up with the bucket's next round, which is then so much further on: after e epochs every
+picture has been met at least e times, and a bucket's visits differ from e times its pictures by less than one
+pass. Nobody is left out and nothing is remembered; only `group` matters, so the order is a function of (seed,
+position, batch * devices). Source: the idea is NovelAI's ("Aspect ratio bucketing", 2022).
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import final
+
+import numpy as np
+from jaxtyping import Int, Int64
+
+from lavibridge.training.data.order import Order, Shuffled, mix
+
+WIDEST = 2.0
+"""Widest and, turned, highest proportions; what is more extreme is cropped to them."""
+DEFAULT_BUCKETS = 9
+
+
+def shapes(size: tuple[int, int], unit: int, count: int) -> list[tuple[int, int]]:
+    """(height, width) of up to `count` shapes the area of `size`, their sides multiples of `unit`."""
+    side = math.sqrt(size[0] * size[1])
+    found: dict[tuple[int, int], None] = {}
+    for place in range(count):
+        ratio = WIDEST ** (2 * place / (count - 1) - 1)  # width / height; evenly spaced in logarithm
+        height, width = (max(unit, round(side * root / unit) * unit) for root in (ratio**-0.5, ratio**0.5))
+        found[height, width] = None
+    return list(found)
+
+
+def nearest(
+    sizes: Int[np.ndarray, "picture 2"], shapes: Sequence[tuple[int, int]]
+) -> Int64[np.ndarray, " picture"]:
+    """The shape, by number, whose proportions are nearest to each picture's (height, width)."""
+    wanted = np.log(np.array([width / height for height, width in shapes]))
+    middles = (np.sort(wanted)[1:] + np.sort(wanted)[:-1]) / 2
+    found = np.log(sizes[:, 1] / sizes[:, 0])
+    return np.argsort(wanted)[np.searchsorted(middles, found)]
+
+
+@final
+class Bucketed(Order):
+    """Passes of `group` samples, each pass from one bucket; `buckets` says which each sample is in."""
+
+    def __init__(self, buckets: Int64[np.ndarray, " sample"], group: int, seed: int) -> None:
+        self.count = len(buckets)
+        self.group = group
+        self.seed = seed
+        self.buckets = buckets
+        present = np.unique(buckets).tolist()
+        self.members = [np.flatnonzero(buckets == bucket) for bucket in present]
+        self.rounds = [
+            Shuffled(len(each), mix(seed, bucket)) for each, bucket in zip(self.members, present, strict=True)
+        ]
+        self.turns = lru_cache(maxsize=4)(self._turns)
+
+    def passes_before(self, epoch: int) -> list[int]:
+        """How many passes each bucket has had when an epoch begins."""
+        return [-(-epoch * len(each) // self.group) for each in self.members]
+
+    def _locate(self, turn: int) -> tuple[int, int]:
+        """Pass number `turn` of the run: its bucket, and which of the bucket's passes it is."""
+        # ceil never takes away, so that the epoch is this one or one before, down to the sum of what it adds.
+        epoch = turn * self.group // self.count
+        while sum(self.passes_before(epoch)) > turn:
+            epoch -= 1
+        before, after = self.passes_before(epoch), self.passes_before(epoch + 1)
+        ends = np.cumsum(np.array(after) - np.array(before))
+        shuffled = self.turns(epoch, int(ends[-1])).index(turn - sum(before))
+        bucket = int(np.searchsorted(ends, shuffled, side="right"))
+        return bucket, after[bucket] - int(ends[bucket]) + shuffled
+
+    def _turns(self, epoch: int, count: int) -> Shuffled:
+        """The order of an epoch's passes."""
+        return Shuffled(count, mix(self.seed, epoch, 1))
+
+    def indices(self, positions: Int64[np.ndarray, " position"]) -> Int64[np.ndarray, " position"]:
+        turns, places = np.divmod(positions, self.group)
+        found = np.empty_like(places)
+        for turn in np.unique(turns).tolist():
+            here = turns == turn
+            bucket, rank = self._locate(turn)
+            found[here] = self.members[bucket][self.rounds[bucket].indices(rank * self.group + places[here])]
+        return found

@@ -1,0 +1,82 @@
+"""Pictures that are never trained on: a share of the data, chosen by name.
+
+    hash(name) < share  ->  held out          else  ->  trained on
+
+A name is on the same side in every run, whatever seed, order, or other pictures there are, so that a data
+set may grow without a held-out picture becoming a trained one.
+"""
+
+import hashlib
+from typing import final
+
+import numpy as np
+from jaxtyping import Int
+
+from lavibridge.core.errors import DataError
+from lavibridge.data.base import Dataset, DatasetPart, Pixels, Sample
+from lavibridge.recipes.training import Validation
+
+
+@final
+class Subset(Dataset):
+    """Some samples of a dataset."""
+
+    def __init__(self, whole: Dataset, indices: Int[np.ndarray, " picture"], selection: str) -> None:
+        super().__init__(whole.config, whole.rejected)
+        self.whole = whole
+        self.indices = indices
+        self.selection = selection
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def sample(self, index: int) -> Sample:
+        return self.whole.sample(int(self.indices[index]))
+
+    def picture(self, index: int, size: tuple[int, int]) -> Pixels:
+        return self.whole.picture(int(self.indices[index]), size)
+
+    def sizes(self) -> Int[np.ndarray, "picture 2"]:
+        return self.whole.sizes()[self.indices]
+
+    def content(self, index: int) -> bytes:
+        return self.whole.content(int(self.indices[index]))
+
+    def parts(self) -> tuple[DatasetPart, ...]:
+        """The parts of the whole, without those of which nothing is here; needs indices in their order."""
+        parts = self.whole.parts()
+        ends = np.cumsum([part.count for part in parts])
+        counts = np.diff(np.searchsorted(self.indices, ends), prepend=0).tolist()
+        return tuple(
+            DatasetPart(count=count, weight=part.weight)
+            for count, part in zip(counts, parts, strict=True)
+            if count
+        )
+
+    def fingerprint(self) -> str:
+        """That of the whole, and what was chosen of it."""
+        return f"{self.whole.fingerprint()}, {self.selection}"
+
+
+def hold_out(dataset: Dataset, settings: Validation | None) -> tuple[Dataset, Dataset | None]:
+    """What is trained on, and what is held out, lowest hash first; DataError where one of them is empty."""
+    if settings is None:
+        return dataset, None
+    share = settings.share
+    places = np.array([place(name) for name in dataset.names()])
+    held, kept = np.flatnonzero(places < share), np.flatnonzero(places >= share)
+    for found, what in ((held, "held out"), (kept, "trained on")):
+        if not len(found):
+            raise DataError(
+                f"training.validation.share is {share:g}, and so none of {len(dataset):,} pictures would be "
+                f"{what}: {'raise' if what == 'held out' else 'lower'} it, or leave training.validation out"
+            )
+    return (
+        Subset(dataset, kept, f"but {share:g} held out"),
+        Subset(dataset, held[np.argsort(places[held])], f"{share:g} held out"),
+    )
+
+
+def place(name: str) -> float:
+    """A number in [0, 1) that a name always has."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "big") / 2**56

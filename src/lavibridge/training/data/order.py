@@ -1,0 +1,133 @@
+"""Which sample is met when, and everything random about it, from (seed, position) alone.
+
+    position p = 0, 1, 2, ...     epoch = p // n     index = permutation(seed, epoch)[p % n]
+
+No state is kept, so a run can begin at any position: k steps, a break, and the rest give the same samples
+with the same noise as all steps at once, and two half batches meet what the whole batch would have met. Where
+pictures are grouped by shape or parts of the data have weights, `bucketed.py` and `weighted.py` take the
+place of the one permutation.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from lavibridge.training.data.permutation import Permutation
+
+LARGEST_TABLE = 2**20
+"""Samples up to which a permutation is stored as a table, 8 bytes each; above, it is computed."""
+BLOCK = 10_000
+"""Visits in which the parts of a dataset have their exact shares."""
+
+
+def mix(*numbers: int) -> int:
+    """One seed from several numbers, well spread: neighbours share nothing."""
+    text = ",".join(str(number) for number in numbers)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+class Order(ABC):
+    """Which of `count` samples is met at a position."""
+
+    count: int
+
+    @abstractmethod
+    def indices(self, positions: Int64[np.ndarray, " position"]) -> Int64[np.ndarray, " position"]:
+        """The samples at some positions."""
+
+    def index(self, position: int) -> int:
+        """The sample at one position."""
+        return int(self.indices(np.array([position]))[0])
+
+
+@final
+class Shuffled(Order):
+    """Every sample once in each epoch, in an order of the epoch's own."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count = count
+        self.seed = seed
+        # The two epochs that a batch can touch.
+        self.epoch = lru_cache(maxsize=2)(self._epoch)
+
+    def _epoch(self, number: int) -> "Callable[[Int64[np.ndarray, ' place']], Int64[np.ndarray, ' place']]":
+        """What stands at the places of an epoch."""
+        if self.count > LARGEST_TABLE:
+            return Permutation(self.count, mix(self.seed, number)).at
+        return np.random.default_rng([self.seed, number]).permutation(self.count).__getitem__
+
+    def indices(self, positions: Int64[np.ndarray, " position"]) -> Int64[np.ndarray, " position"]:
+        epochs, places = np.divmod(positions, self.count)
+        found = np.empty_like(places)
+        for number in np.unique(epochs).tolist():
+            here = epochs == number
+            found[here] = self.epoch(number)(places[here])
+        return found
+
+
+def apportion(weights: Sequence[float]) -> list[int]:
+    """How many of a block's places each part takes: the nearest to its share, at least one, BLOCK in all."""
+    shares = np.array(weights, dtype=np.float64) / sum(weights) * BLOCK
+    places = np.maximum(np.floor(shares), 1).astype(np.int64)
+    while (missing := BLOCK - int(places.sum())) > 0:  # by the largest remainders
+        places[np.argmax(shares - places)] += 1
+    places[np.argmax(places)] += missing  # where parts with next to nothing have got their one
+    return [int(place) for place in places]
+
+
+@final
+class WeightedOrder(Order):
+    """Parts, each in its own order, one after the other in the numbering of samples."""
+
+    def __init__(self, parts: Sequence[Order], weights: Sequence[float], unit: int, seed: int) -> None:
+        self.parts = parts
+        self.unit = unit
+        self.count = sum(part.count for part in parts)
+        self.starts = np.cumsum([0, *(part.count for part in parts)])[:-1]
+        self.places = apportion(weights)
+        self.ends = np.cumsum(self.places)
+        self.turns = Shuffled(BLOCK, mix(seed, 2))
+
+    def indices(self, positions: Int64[np.ndarray, " position"]) -> Int64[np.ndarray, " position"]:
+        turns, inside = np.divmod(positions, self.unit)
+        shuffled = self.turns.indices(turns)
+        part = np.searchsorted(self.ends, shuffled, side="right")
+        places, ends = np.array(self.places)[part], self.ends[part]
+        own = (turns // BLOCK * places + shuffled - (ends - places)) * self.unit + inside
+        found = np.empty_like(positions)
+        for number in np.unique(part).tolist():
+            here = part == number
+            found[here] = self.starts[number] + self.parts[number].indices(own[here])
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chance:
+    """Everything random about one visit."""
+
+    caption: float
+    """In [0, 1): which of the sample's captions."""
+    drop: float
+    """In [0, 1): below the caption dropout, the empty prompt takes the caption's place."""
+    time: float
+    """In [0, 1): the share of all timesteps."""
+    latent: Float[Tensor, "channel h w"]
+    """Standard normal: where in the autoencoder's distribution."""
+    noise: Float[Tensor, "channel h w"]
+    """Standard normal: what is added."""
+
+
+def chance(seed: int, position: int, shape: tuple[int, int, int]) -> Chance:
+    """The random numbers of one visit, made on the CPU so that they are the same on every device."""
+    generator = torch.Generator().manual_seed(mix(seed, position))
+    caption, drop, time = torch.rand(3, generator=generator).tolist()
+    latent, noise = torch.randn(2, *shape, generator=generator)
+    return Chance(caption=caption, drop=drop, time=time, latent=latent, noise=noise)

@@ -1,0 +1,90 @@
+"""What is met at a position: which picture, in which shape, mirrored or not, and its name and captions.
+
+    positions -> order -> index -> shape of its bucket          one size for all where there are no buckets
+                                -> captions -> mirrored?        half of the visits, where `data.flip` says so
+
+A picture is never mirrored when one of its captions speaks of left or right, or of a turning direction: the
+mirror image would make it untrue.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lavibridge.data.base import Dataset, Sample
+from lavibridge.training.data.bucketed import DEFAULT_BUCKETS, Bucketed, nearest, shapes
+from lavibridge.training.data.order import Order, Shuffled, WeightedOrder, mix
+
+FLIP = 3
+"""Keeps the coin of the mirror apart from other numbers that are mixed with a position."""
+# "left", "Right-hand", "leftmost", "rightwards", "upper_left"; but not "bright", "copyright" or "cleft".
+SIDED = re.compile(r"(?<![^\W_])(left|right|((anti|counter)[\s-]?)?clockwise)", re.IGNORECASE)
+UNSEEN = dict.fromkeys((0x00AD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF))
+"""Soft hyphens, joiners and spaces of no width, which may stand inside a word."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visit:
+    """One picture as it is met: what the autoencoder's input depends on, and nothing else."""
+
+    index: int
+    size: tuple[int, int]
+    """Height and width in pixels."""
+    flipped: bool = False
+    """Mirrored, left for right."""
+
+
+def says_a_side(captions: Sequence[str]) -> bool:
+    """Whether one of the captions would be untrue of the mirror image (English words only)."""
+    return any(SIDED.search(unicodedata.normalize("NFKC", caption).translate(UNSEEN)) for caption in captions)
+
+
+class Visits:
+    """Visits by position: a function of the data, the seed and, with buckets, the size of a pass."""
+
+    def __init__(self, dataset: Dataset, seed: int, size: tuple[int, int], unit: int, group: int) -> None:
+        self.dataset = dataset
+        self.seed = seed
+        self.flip = dataset.config.flip
+        self.shapes = [size]
+        self.shape_of = np.zeros(0, dtype=np.int64)
+        if dataset.config.buckets:
+            wanted = DEFAULT_BUCKETS if dataset.config.buckets is True else dataset.config.buckets
+            self.shapes = shapes(size, unit, wanted)
+            self.shape_of = nearest(dataset.sizes(), self.shapes)
+        self.order = self._order(group)
+
+    def _order(self, group: int) -> Order:
+        parts = self.dataset.parts()
+        if len(parts) == 1:
+            return self._part(0, len(self.dataset), group, self.seed)
+        unit = group if len(self.shape_of) else 1
+        starts = np.cumsum([0, *(part.count for part in parts)]).tolist()
+        orders = [
+            self._part(start, part.count, group, mix(self.seed, number))
+            for number, (start, part) in enumerate(zip(starts, parts, strict=False))
+        ]
+        return WeightedOrder(orders, [part.weight for part in parts], unit, self.seed)
+
+    def _part(self, start: int, count: int, group: int, seed: int) -> Order:
+        if not len(self.shape_of):
+            return Shuffled(count, seed)
+        return Bucketed(self.shape_of[start : start + count], group, seed)
+
+    def at(self, positions: range) -> list[tuple[Visit, Sample]]:
+        """The visits of some positions, each with its sample."""
+        found = []
+        for position, index in zip(positions, self.order.indices(np.array(positions)).tolist(), strict=True):
+            sample = self.dataset.sample(index)
+            flipped = (
+                self.flip and mix(self.seed, position, FLIP) % 2 == 1 and not says_a_side(sample.captions)
+            )
+            found.append((Visit(index=index, size=self.size_of(index), flipped=flipped), sample))
+        return found
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        """Height and width in which a picture is met, always."""
+        return self.shapes[int(self.shape_of[index])] if len(self.shape_of) else self.shapes[0]

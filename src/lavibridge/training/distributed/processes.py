@@ -1,0 +1,208 @@
+"""The processes of a run and what they do together; the one place that knows Accelerate.
+
+    lavi train RECIPE                                                one process
+    accelerate launch --num_processes 8 -m lavibridge train RECIPE   eight, each with its share of every batch
+    torchrun --nproc_per_node 8 -m lavibridge train RECIPE           the same, with GPUs or without
+
+What a launcher has started and what has joined are compared: two processes that do not know of each other
+would train twice, into one folder.
+
+Each process computes the losses of its own pictures; the gradients of the trained weights are averaged (DDP),
+so that all processes take the same step. Frozen weights are neither sent nor compared: every process reads
+them from the same files, which `agree` makes sure of.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import final
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, broadcast
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lavibridge.bridge import Bridge
+from lavibridge.core.device import pick_device
+from lavibridge.core.errors import LaviError, RecipeError, RunError
+from lavibridge.core.launch import ProcessRank, export_torchrun_variables, local_rank, rank_from_environment
+from lavibridge.core.log import console
+from lavibridge.core.signals import default_signal_handlers
+from lavibridge.recipes.training import Training
+
+ENDED: list[object] = []
+"""Process groups that are done with, kept to the end of the program. A thread of gloo's lets go of a tensor a
+moment after the last exchange, and waits for the interpreter's lock to do so; freeing the group waits for the
+thread, with that lock held."""
+
+
+@final
+class Processes:
+    """This process among all of the run."""
+
+    def __init__(self, accelerator: Accelerator, device: torch.device) -> None:
+        self.accelerator = accelerator
+        self.device = device
+        self.index: int = accelerator.process_index
+        self.count: int = accelerator.num_processes
+
+    @property
+    def is_main(self) -> bool:
+        """Whether it is the one that writes and speaks."""
+        return self.index == 0
+
+    def wait(self) -> None:
+        """Until every process has come to this line."""
+        self.accelerator.wait_for_everyone()
+
+    def wrap(self, bridge: Bridge) -> nn.Module:
+        """The bridge as it is called in training: its gradients are averaged over the processes."""
+        if self.count > 1:
+            frozen = [name for name, weight in bridge.named_parameters() if not weight.requires_grad]
+            buffers = [name for name, _ in bridge.named_buffers()]
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(bridge, frozen + buffers)
+            self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=idles(bridge))
+        model: nn.Module = self.accelerator.prepare_model(bridge, device_placement=False)
+        return model
+
+    def backward(self, loss: Float[Tensor, ""]) -> None:
+        """Gradients of a loss."""
+        self.accelerator.backward(loss)
+
+    def no_sync(self, model: nn.Module) -> AbstractContextManager[object]:
+        """A pass whose gradients are not yet averaged."""
+        context: AbstractContextManager[object] = self.accelerator.no_sync(model)
+        return context
+
+    def gather(self, values: Tensor) -> Tensor:
+        """The values of all processes, one after the other; equally many from each."""
+        gathered: Tensor = self.accelerator.gather(values)
+        return gathered
+
+    def largest(self, value: int) -> int:
+        """The largest of the processes' values."""
+        if self.count == 1:
+            return value
+        return int(self.gather(torch.tensor([value], device=self.device)).max())
+
+    def any(self, value: bool) -> bool:
+        """Whether it is so in any process."""
+        return self.largest(int(value)) > 0
+
+    def by_main(self, act: Callable[[], None]) -> None:
+        """Have the main process do something while the others wait for it; all fail where it fails."""
+        failed: Exception | None = None
+        if self.is_main:
+            try:
+                act()
+            except (LaviError, OSError) as error:
+                failed = error
+        if self.any(failed is not None):
+            raise failed or RunError("the main process has failed and says why")
+
+    def take_from_main(self, weights: list[nn.Parameter]) -> None:
+        """Give weights the values that they have in the main process."""
+        for weight in weights:
+            weight.data.copy_(broadcast(weight.data))
+
+    def agree(self, what: str, value: str) -> None:
+        """RunError where processes have found different things, which would train something else in each."""
+        number = int.from_bytes(hashlib.sha256(value.encode()).digest()[:7], "big")
+        if self.any(self.largest(number) != number):
+            raise RunError(
+                f"the processes of this run do not see the same {what}; process {self.index} found: {value}. "
+                "Give every machine the same files"
+            )
+
+
+def idles(bridge: Bridge) -> bool:
+    """Whether LoRA may stand above the layers that the connector reads, where no gradient comes from."""
+    language, reading = bridge.language, bridge.connector.reading
+    unread = language.unread(reading)
+    if unread:
+        return any(weight.requires_grad for block in unread for weight in block.parameters())
+    # All is read, or the model does not know its own blocks.
+    is_all_read = not {-1, language.spec.layers - 1}.isdisjoint(reading.layers)
+    return bridge.learns_through_language and not is_all_read
+
+
+@contextmanager
+def begin_processes(settings: Training) -> Iterator[Processes]:
+    """The processes that the launcher has started, this one alone where there was none.
+
+    Leaves nothing behind: a program's next run may choose another precision. RunError where they do not find
+    each other.
+    """
+    part = rank_from_environment()
+    export_torchrun_variables(os.environ)
+    is_cpu = pick_device(settings.device).type == "cpu"
+    refuse_shared_device(settings.device, part)
+    try:
+        accelerator = join(part, "bf16" if settings.precision == "bfloat16" else "no", is_cpu)
+        refuse_plugins(accelerator)
+        accelerator.gradient_accumulation_steps = 1  # whatever Accelerate was told: the loop counts
+        processes = Processes(accelerator, own_device(settings.device, accelerator))
+        was_quiet, console.quiet = console.quiet, console.quiet or not processes.is_main
+        try:
+            yield processes
+        finally:
+            console.quiet = was_quiet
+        if processes.count > 1:
+            ENDED.append(torch.distributed.group.WORLD)
+        accelerator.end_training()
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def join(part: ProcessRank, precision: str, is_cpu: bool) -> Accelerator:
+    """Meet the other processes; RunError where not all that were started come together."""
+    try:
+        with default_signal_handlers():  # a meeting that does not come about is waited for in C++
+            accelerator = Accelerator(mixed_precision=precision, cpu=is_cpu)
+    except (torch.distributed.DistError, ValueError) as error:
+        raise RunError(f"process {part.rank} of {part.world_size} cannot meet the others: {error}") from error
+    joined = ProcessRank(rank=accelerator.process_index, world_size=accelerator.num_processes)
+    if part.world_size > 1 and joined != part:
+        raise RunError(
+            f"the launcher has started {part.world_size} processes, and this one, number {part.rank}, has "
+            f"come to be number {joined.rank} of {joined.world_size}: each would train for itself. Start "
+            "them by torchrun, on NVIDIA's GPUs or with training.device=cpu"
+        )
+    return accelerator
+
+
+def refuse_shared_device(name: str, part: ProcessRank) -> None:
+    """RecipeError where this process would have no GPU of its own."""
+    own, there = local_rank() or 0, torch.cuda.device_count()
+    if part.world_size > 1 and own >= there > 0 and pick_device(name).type == "cuda":
+        raise RecipeError(
+            f"this is process {own} on its machine, counted from 0, and torch sees {there} GPUs there: start "
+            "one process for each (--nproc_per_node), or see CUDA_VISIBLE_DEVICES"
+        )
+
+
+def refuse_plugins(accelerator: Accelerator) -> None:
+    """RecipeError where Accelerate's configuration asks for its own way of sharing out a model."""
+    kind = accelerator.distributed_type
+    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        raise RecipeError(
+            f"Accelerate is configured for {kind.value}, which training does not use: choose several GPUs "
+            "without it (`accelerate config`), and set training.sharding=fsdp2 in the recipe"
+        )
+
+
+def own_device(name: str, accelerator: Accelerator) -> torch.device:
+    """The device of this process; RecipeError where several processes would share a named one."""
+    if name == "auto" or (name == "cuda" and accelerator.num_processes > 1):
+        device: torch.device = accelerator.device
+        return device
+    found = pick_device(name)
+    if accelerator.num_processes > 1 and found.type != "cpu":
+        raise RecipeError(
+            f"training.device is {name}, but {accelerator.num_processes} processes need one each: use auto"
+        )
+    return found

@@ -1,0 +1,111 @@
+"""How far an alignment has come, and the file from which it continues.
+
+RUN/align.safetensors    the connector, its optimiser's state; in the header step, seconds and fingerprint
+
+Captions, noise and queries are functions of the seed and the step, so an alignment continues bit for bit. The
+file is written atomically and removed once the checkpoint of step 0 is there.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from lavibridge.core.errors import RunError
+from lavibridge.core.tensors import save_tensors
+from lavibridge.training.checkpoints.run_fingerprint import Basis, differences
+from lavibridge.training.optim import load_optimizer_tensors, optimizer_tensors
+from lavibridge.training.run import refuse_changes
+
+NAME = "align.safetensors"
+WEIGHTS, MOMENTS = "connector.", "moments."
+
+
+@final
+@dataclass(kw_only=True)
+class AlignmentProgress:
+    """The step that an alignment has reached, and when it is saved."""
+
+    run: Path
+    basis: Basis
+    every: int
+    """Steps between two saves; 0 saves only when a signal stops it."""
+    stopped: Callable[[], bool]
+    """Whether a signal has arrived, in any process."""
+    any_process: Callable[[bool], bool]
+    """Whether it is so in any process: all of them must decide alike."""
+    is_main: bool
+    step: int = 0
+    seconds: float = 0.0
+    """Time in its steps, earlier sessions included."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.run / NAME
+
+    def read(self) -> int:
+        """The step that an earlier session reached, or 0. RunError if its data or models differ."""
+        if not self.path.is_file():
+            return 0
+        try:
+            with safe_open(str(self.path), "pt") as file:
+                header = json.loads(file.metadata()["reached"])
+            refuse_changes(self.run, differences(header["basis"], self.basis))
+            self.step, self.seconds = int(header["step"]), float(header["seconds"])
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{self.path} is damaged: delete it, and the alignment begins anew") from error
+        return self.step
+
+    def restore(self, connector: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Restore what `save` wrote, if there is a file."""
+        if self.read() == 0:
+            return
+        with safe_open(str(self.path), "pt") as file:
+            kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a mapping
+        connector.load_state_dict(_below(WEIGHTS, kept))
+        load_optimizer_tensors(optimizer, _parts(connector), _below(MOMENTS, kept))
+
+    def advance(self, seconds: float, connector: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Count a step that ended after ``seconds``, and save every `every` steps."""
+        self.step, self.seconds = self.step + 1, seconds
+        if self.every and self.step % self.every == 0:
+            self.save(connector, optimizer)
+
+    def save(self, connector: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Write step, connector and optimiser, in the main process."""
+        if not self.is_main or self.step == 0:
+            return
+        weights = {f"{WEIGHTS}{name}": value for name, value in connector.state_dict().items()}
+        moments = optimizer_tensors(optimizer, _parts(connector))
+        header = {"step": self.step, "seconds": self.seconds, "basis": asdict(self.basis)}
+        try:
+            save_tensors(
+                {**weights, **{f"{MOMENTS}{name}": value for name, value in moments.items()}},
+                self.path,
+                {"reached": json.dumps(header)},
+            )
+        except OSError as error:
+            raise RunError(
+                f"{self.path} cannot be written: {error.strerror or error}; free some disk space"
+            ) from error
+
+    def remove(self) -> None:
+        """Remove the file, as the checkpoint of step 0 replaces it."""
+        if self.is_main:
+            self.path.unlink(missing_ok=True)
+
+
+def _parts(connector: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
+    return {
+        "connector": {name: weight for name, weight in connector.named_parameters() if weight.requires_grad}
+    }
+
+
+def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

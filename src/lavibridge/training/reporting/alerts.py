@@ -1,0 +1,89 @@
+"""Events that speak up once: a trained weight that gets no gradient, and a run that waits for its data.
+
+Both look at the first steps of a session only when there have been enough of them. LoRA's up-projection is
+zero at first, so that its down-projection has no gradient at the first step; a connector may begin likewise.
+"""
+
+from collections.abc import Mapping
+from typing import final
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from lavibridge.training.loop import Report, State
+from lavibridge.training.nonfinite import shorten
+from lavibridge.training.optim import Parts
+from lavibridge.training.reporting.console import say
+from lavibridge.training.reporting.timing import ENCODING, FEATURES, READING
+
+LOOKED_AT = 20
+"""Steps before it is said that a weight gets no gradient."""
+WAITED_OVER = 50
+"""Steps over which the wait for data is averaged."""
+MOST_WAITED = 0.05
+"""Share of the time that waiting for data may take unsaid."""
+REMEDIES: Mapping[str, str] = {
+    READING: "keep the pictures on a faster disk and no larger than they are used, or fill a cache with "
+    "`lavi cache`",
+    ENCODING: "fill a cache with `lavi cache`, or raise training.latent_cache_gb (in the first epoch each "
+    "picture has to be encoded once)",
+    FEATURES: "fill a cache with `lavi cache`",
+}
+
+
+@final
+class Unmoved:
+    """Event: says which trained weights have had nothing but zeros for a gradient in the first steps."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.names = {part: list(weights) for part, weights in parts.items()}
+        self.moved: dict[str, Bool[Tensor, " parameter"]] = {}
+        self.steps = 0
+
+    def __call__(self, state: State, report: Report) -> None:
+        """Take a step into account."""
+        if self.steps == LOOKED_AT or report.skipped:
+            return
+        self.steps += 1
+        for part, has in report.has_gradient.items():
+            self.moved[part] = self.moved.get(part, has) | has
+        if self.steps < LOOKED_AT:
+            return
+        for part, moved in self.moved.items():
+            still = [name for name, has in zip(self.names[part], moved.tolist(), strict=True) if not has]
+            if still:
+                say(
+                    f"note: {len(still)} of {len(moved)} weights of {part} have had no gradient in "
+                    f"{LOOKED_AT} steps and learn nothing: {shorten(still)}"
+                )
+
+
+@final
+class Waiting:
+    """Event: says when more than a twentieth of the time goes by in waiting for data, and why."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.waited = 0.0
+        self.seconds = 0.0
+        self.elapsed: dict[str, float] = {}
+        self.is_said = False
+
+    def __call__(self, state: State, report: Report) -> None:
+        """Take a step into account."""
+        self.steps += 1
+        self.waited += report.data_wait
+        self.seconds += report.seconds
+        for cause, seconds in report.elapsed.items():
+            self.elapsed[cause] = self.elapsed.get(cause, 0.0) + seconds
+        if self.steps < WAITED_OVER:
+            return
+        share = self.waited / self.seconds
+        if share > MOST_WAITED and self.elapsed and not self.is_said:
+            self.is_said = True
+            cause = max(self.elapsed, key=lambda each: self.elapsed[each])
+            say(
+                f"note: {share:.0%} of the time of the last {self.steps} steps was spent waiting for data; "
+                f"what takes longest is {cause}: {REMEDIES[cause]}"
+            )
+        self.steps, self.waited, self.seconds, self.elapsed = 0, 0.0, 0.0, {}

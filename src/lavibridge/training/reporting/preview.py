@@ -1,0 +1,47 @@
+"""Sample pictures while training: the same prompts and seed each time, drawn by `BridgePipeline`."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+from lavibridge.data.base import Dataset
+from lavibridge.generation.finite import NotDrawnError
+from lavibridge.generation.pipeline import BridgePipeline
+from lavibridge.generation.sheet import contact_sheet, save_png
+from lavibridge.recipes.training import Preview
+from lavibridge.training.loop import State
+from lavibridge.training.reporting.console import say
+
+FALLBACK = 4
+"""How many captions are drawn when the recipe names no prompts."""
+
+
+def preview_prompts(settings: Preview, dataset: Dataset) -> tuple[str, ...]:
+    """The recipe's prompts, else the first captions of the data."""
+    if settings.prompts:
+        return settings.prompts
+    captions = [dataset.sample(index).captions[0] for index in range(min(FALLBACK, len(dataset)))]
+    return tuple(dict.fromkeys(caption for caption in captions if caption.strip()))
+
+
+def draw_preview(state: State, settings: Preview, prompts: tuple[str, ...], run: Path | None) -> None:
+    """Write `samples/step-N.png`: one row per prompt, drawn with the averaged weights where there are any.
+
+    Without a folder it is drawn only: processes that share out the weights have to draw together.
+    """
+    guidance = settings.guidance if state.bridge.distilled_guidance_scale is None else None
+    with state.ema.applied() if state.ema is not None else nullcontext():
+        try:
+            images = BridgePipeline(state.bridge)(
+                prompts,
+                num_inference_steps=settings.steps,
+                guidance_scale=guidance,
+                seed=settings.seed,
+            ).images
+        except NotDrawnError as error:  # no picture is worth the end of a run
+            say(f"note: no preview at step {state.step}: {error}")
+            return
+    if run is None:
+        return
+    sheet = contact_sheet([[image] for image in images], prompts, [f"step {state.step}"])
+    path = run / "samples" / f"step-{state.step}.png"
+    save_png(path, sheet, {"description": f"step {state.step}, seed {settings.seed}: {'; '.join(prompts)}"})

@@ -1,0 +1,79 @@
+"""The world's learned judges: what mini-clip and mini-resnet think of pictures, as such models do elsewhere.
+
+    clip     cosine of the picture's and the caption's embedding            (CLIP score without its factor)
+    resnet   mean log-probability of what the prompt names: shapes, colors, textures, number of things
+
+Neither sees which color belongs to which shape as the exact checker does; how far each agrees with it is
+measured by `benchmarks/judges.py` and written down in docs/judges.md.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional
+from transformers import CLIPImageProcessorPil, ResNetForImageClassification
+
+from lavibridge.core.files import models_folder
+from lavibridge.evaluation.dual_encoder import DualEncoder
+from lavibridge.evaluation.networks import PretrainedNetwork
+from lavibridge.world.captions import CaptionedScene
+from lavibridge.world.drawing import draw
+from lavibridge.world.scene import Spec
+from lavibridge.zoo.clip import hard_negative
+
+BATCH = 100
+Scorer = Callable[[Sequence[Image.Image], Sequence[CaptionedScene]], list[float]]
+
+
+def clip_scorer() -> Scorer:
+    """Scores by mini-clip."""
+    pairing = DualEncoder(PretrainedNetwork("mini-clip"))
+
+    def score(pictures: Sequence[Image.Image], pairs: Sequence[CaptionedScene]) -> list[float]:
+        found: list[float] = []
+        for start in range(0, len(pairs), BATCH):
+            captions = [pair.caption for pair in pairs[start : start + BATCH]]
+            matches = pairing.matches(pictures[start : start + BATCH], captions, "cut")
+            found += [match.cosine for match in matches]
+        return found
+
+    return score
+
+
+def resnet_scorer() -> Scorer:
+    """Scores by mini-resnet."""
+    folder = models_folder() / "mini-resnet"
+    model = ResNetForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    processor = CLIPImageProcessorPil.from_pretrained(folder)
+    place = {label: index for index, label in model.config.id2label.items()}
+
+    def score(pictures: Sequence[Image.Image], pairs: Sequence[CaptionedScene]) -> list[float]:
+        found: list[float] = []
+        for start in range(0, len(pairs), BATCH):
+            pixels = processor(images=list(pictures[start : start + BATCH]), return_tensors="pt")
+            with torch.no_grad():
+                certain = functional.logsigmoid(model(**pixels).logits)
+            for row, pair in zip(certain, pairs[start : start + BATCH], strict=True):
+                found.append(float(row[[place[label] for label in labels_of_prompt(pair.spec)]].mean()))
+        return found
+
+    return score
+
+
+def labels_of_prompt(spec: Spec) -> list[str]:
+    """The labels that a prompt promises."""
+    values = [value for group in spec.groups for value in (group.shape, group.color, group.texture)]
+    count = f"{sum(group.count for group in spec.groups)} things"
+    return [*dict.fromkeys(value for value in values if value is not None), count]
+
+
+def hard_negative_accuracy(score: Scorer, pairs: Sequence[CaptionedScene]) -> list[float]:
+    """For true pictures: 1 where the judge prefers the true prompt to its partner (half for a tie)."""
+    rng = np.random.default_rng(0)
+    both = [(pair, other) for pair in pairs if (other := hard_negative(rng, pair)) is not None]
+    pictures = [Image.fromarray(draw(pair.scene)) for pair, _ in both]
+    true = score(pictures, [pair for pair, _ in both])
+    false = score(pictures, [other for _, other in both])
+    return [float(a > b) + 0.5 * float(a == b) for a, b in zip(true, false, strict=True)]
