@@ -123,7 +123,7 @@ def test_what_cannot_be_compared_is_refused_and_nothing_is_written(
         ((runs[0], runs[0] / "evaluation" / "world"), "world", "given twice"),
         ((runs[0], tmp_path / "nothing"), "world", "there is no folder"),
         ((runs[0], tmp_path / "empty"), "world", "has no evaluation on the suite 'world'"),
-        (runs, "parti", r"not evaluated on the suite 'parti' \(there is world: name it with --suite\)"),
+        (runs, "parti", r"no evaluation on the suite 'parti' \(found world: choose with --suite\)"),
         ((runs[0], noise), "world", "seed is 0 in the first and 3"),
         ((few, others), "world", "share no prompt and seed"),
     ):

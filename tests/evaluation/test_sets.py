@@ -193,7 +193,7 @@ def test_references_that_are_not_there_or_are_wrong(tmp_path: Path) -> None:
         check_reference(str(tmp_path), [task])
     extractor = make_extractor("mini-resnet", None)
     np.savez(tmp_path / "odd.npz", mean=np.zeros(3))
-    with pytest.raises(DataError, match="holds mean; it needs"):
+    with pytest.raises(DataError, match="holds mean: it needs"):
         open_reference(str(tmp_path / "odd.npz"), extractor, [])
     (tmp_path / "pickle.npz").write_bytes(b"\x80\x04")
     with pytest.raises(DataError, match="cannot be read"):

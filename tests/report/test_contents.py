@@ -185,7 +185,7 @@ def test_runs_that_are_not_whole_say_what_they_lack(evaluated: Runs, copied: Cop
     ]
     assert "Training is not finished" in told["runs"][0]["model_card"]
     results.write_text(json.dumps({"suite": "world", "version": 1, "categories": {}}))
-    assert any("of an older version" in note for note in told_of(folder)["notes"])
+    assert any("an older version of lavibridge wrote" in note for note in told_of(folder)["notes"])
     results.write_text("{")
     with pytest.raises(RunError, match=r"results\.json is not valid JSON"):
         told_of(folder)

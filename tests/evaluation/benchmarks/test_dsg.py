@@ -66,4 +66,4 @@ def test_what_is_wrong_with_questions():
     assert QuestionGraph(questions=CHAIN).problem() == ""
     assert "repeat" in QuestionGraph(questions=(*CHAIN, CHAIN[0])).problem()
     assert "does not exist" in QuestionGraph(questions=questions((9,))).problem()
-    assert "ring" in QuestionGraph(questions=questions((2,), (1,))).problem()
+    assert "cycle" in QuestionGraph(questions=questions((2,), (1,))).problem()
