@@ -92,8 +92,8 @@ def test_training_reads_what_the_command_has_filled(
     runner = CliRunner()
     done = runner.invoke(app, ["cache", str(path)], catch_exceptions=False)
     assert done.exit_code == 0
-    assert "latents: 6 kept" in done.stderr
-    assert "features: 7 kept" in done.stderr  # six captions and the empty prompt
+    assert "latents: 6 entries" in done.stderr
+    assert "features: 7 entries" in done.stderr  # six captions and the empty prompt
     assert [Path(line).parent for line in done.stdout.splitlines()] == [tmp_path / "cache"] * 2
     before = sorted((tmp_path / "cache").rglob("*"))
     run = train(recipe, tmp_path / "run")
