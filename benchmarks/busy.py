@@ -55,11 +55,12 @@ def reading() -> Callable[[], object]:
 
 def drawing() -> Callable[[], object]:
     """Four pictures by mini-sd, ten steps with guidance."""
-    from lavibridge import Bridge
+    from lavibridge import BridgePipeline
 
-    bridge = Bridge.native("mini-sd", "cpu")
-    prompts = ["a red circle to the left of a blue square"] * PICTURES
-    return lambda: bridge.generate(prompts, seed=list(range(PICTURES)), steps=STEPS, guidance=4.0)
+    pipe = BridgePipeline.native("mini-sd", device="cpu")
+    prompt = "a red circle to the left of a blue square"
+    options = {"num_inference_steps": STEPS, "guidance_scale": 4.0, "num_images_per_prompt": PICTURES}
+    return lambda: pipe(prompt, seed=0, **options)
 
 
 def training() -> Callable[[], object]:
@@ -81,21 +82,22 @@ def training() -> Callable[[], object]:
 def serving() -> Callable[[], object]:
     """Four pictures of mini-sd in the server's batch, on as many threads as the server chooses."""
     import torch
-    from lavibridge.serve.engine.canvas import Canvas, advance
-    from lavibridge.serve.engine.painter import Painter
-    from lavibridge.serve.engine.wish import Wish
 
-    from lavibridge import Bridge
+    from lavibridge import BridgePipeline
+    from lavibridge.serve.engine.drawing import Drawing, advance
+    from lavibridge.serve.engine.request import Request
+    from lavibridge.serve.engine.served_model import ServedModel
     from lavibridge.serve.engine.threads import choose_threads
 
-    painter = Painter("mini-sd", Bridge.native("mini-sd", "cpu"), PICTURES)
-    choose_threads([painter], PICTURES)
-    asked: dict[str, Any] = {
+    bridge = BridgePipeline.native("mini-sd", device="cpu").bridge
+    model = ServedModel("mini-sd", bridge, PICTURES)
+    choose_threads([model], PICTURES)
+    options: dict[str, Any] = {
         "model": "mini-sd",
         "prompt": "a red circle to the left of a blue square",
         "negative_prompt": "",
-        "steps": STEPS,
-        "guidance": 4.0,
+        "num_inference_steps": STEPS,
+        "guidance_scale": 4.0,
         "quality": "exact",
         "width": 64,
         "height": 64,
@@ -103,9 +105,9 @@ def serving() -> Callable[[], object]:
 
     @torch.inference_mode()
     def serve() -> None:
-        canvases = [Canvas(Wish(seed=seed, **asked), painter) for seed in range(PICTURES)]
+        drawings = [Drawing(Request(seed=seed, **options), model) for seed in range(PICTURES)]
         for _ in range(STEPS):
-            advance(canvases)
+            advance(drawings)
 
     return serve
 

@@ -62,8 +62,8 @@ def inject(
     """
     if has_lora(module):
         raise ModelError(f"the {name} has LoRA already, which new LoRA would replace: load the model anew")
-    wanted = targets if settings.targets is None else settings.targets
-    matched = _matching(module, wanted, name)
+    names = targets if settings.targets is None else settings.targets
+    matched = _matching(module, names, name)
     if settings.targets is None and unused:
         idle = {id(part) for block in unused for part in block.modules()}
         matched = {key: layer for key, layer in matched.items() if id(layer) not in idle}
@@ -72,14 +72,14 @@ def inject(
                 f"LoRA would change nothing that the connector reads of the {name}, whose blocks all come "
                 "after it: read a higher layer, or leave its LoRA out (null in a recipe, None in Python)"
             )
-        wanted = list(matched)
+        names = list(matched)
     _check_rank(matched, settings.rank, name)
     config = peft.LoraConfig(
         r=settings.rank,
         lora_alpha=settings.rank,
         lora_dropout=settings.dropout,
         init_lora_weights="gaussian",
-        target_modules=list(wanted),
+        target_modules=list(names),
         bias="none",
     )
     peft.inject_adapter_in_model(config, module, adapter_name=ADAPTER)
@@ -128,7 +128,7 @@ def named_pairs(pairs: Pairs) -> dict[str, Tensor]:
 def load_lora_state(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     """Put weights into the injected LoRA; every name and shape must fit."""
     own = lora_parameters(module)
-    _need_beside(module, "replaced")
+    _need_unmerged(module, "replaced")
     check_fit(own, state, f"the LoRA of the {name}")
     with torch.no_grad():
         for key, parameter in own.items():
@@ -201,7 +201,7 @@ def unmerge(module: nn.Module) -> None:
 def disable_adapters(module: nn.Module) -> Iterator[None]:
     """The network without its LoRA: before the first step, when that adds nothing, the same in less time."""
     layers = _lora_layers(module)
-    _need_beside(module, "left out")
+    _need_unmerged(module, "left out")
     try:
         for layer in layers:
             layer.enable_adapters(False)
@@ -246,7 +246,7 @@ def _lora_layers(module: nn.Module) -> list[LoraLayer]:
     return [layer for layer in module.modules() if isinstance(layer, LoraLayer)]
 
 
-def _need_beside(module: nn.Module, done: str) -> None:
+def _need_unmerged(module: nn.Module, done: str) -> None:
     if is_merged(module):
         raise ModelError(f"LoRA that is merged into the weights cannot be {done}: call unmerge() first")
 

@@ -49,7 +49,7 @@ STEPS, GUIDANCE = 20, 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Condition:
+class QuickstartCondition:
     """A bridge to draw and measure under a name."""
 
     name: str
@@ -111,7 +111,7 @@ def _train(recipe: Recipe, out: Path) -> None:
     train(recipe, out, resume=kept.is_file())
 
 
-def _conditions(recipe: Recipe, out: Path) -> list[Condition]:
+def _conditions(recipe: Recipe, out: Path) -> list[QuickstartCondition]:
     bridges = {
         "untrained bridge": build_bridge(recipe),
         "trained bridge": BridgePipeline.from_pretrained(out).bridge,
@@ -119,12 +119,12 @@ def _conditions(recipe: Recipe, out: Path) -> list[Condition]:
     }
     folders = ("untrained", "trained", "own-encoder")
     return [
-        Condition(name=name, bridge=bridge.eval(), folder=out / "conditions" / folder)
+        QuickstartCondition(name=name, bridge=bridge.eval(), folder=out / "conditions" / folder)
         for (name, bridge), folder in zip(bridges.items(), folders, strict=True)
     ]
 
 
-def _draw_sheet(conditions: list[Condition], path: Path, steps: int) -> None:
+def _draw_sheet(conditions: list[QuickstartCondition], path: Path, steps: int) -> None:
     columns = [
         BridgePipeline(condition.bridge)(
             SHEET_PROMPTS, num_inference_steps=steps, guidance_scale=GUIDANCE, seed=SHEET_SEED
@@ -133,11 +133,13 @@ def _draw_sheet(conditions: list[Condition], path: Path, steps: int) -> None:
     ]
     names = [condition.name for condition in conditions]
     sheet = contact_sheet([list(row) for row in zip(*columns, strict=True)], SHEET_PROMPTS, names)
-    told = f"Rows: {'; '.join(SHEET_PROMPTS)}. Columns: {'; '.join(names)}. Seed {SHEET_SEED} everywhere."
-    save_png(path, sheet, {"description": told})
+    description = (
+        f"Rows: {'; '.join(SHEET_PROMPTS)}. Columns: {'; '.join(names)}. Seed {SHEET_SEED} everywhere."
+    )
+    save_png(path, sheet, {"description": description})
 
 
-def _measure(condition: Condition, prompts: int, steps: int) -> dict[str, Any]:
+def _measure(condition: QuickstartCondition, prompts: int, steps: int) -> dict[str, Any]:
     """Measure a condition; pictures of its bridge before more training give way to new ones."""
     if holds_other_images(condition.folder, condition.bridge):
         console.print(f"{condition.folder} is of another bridge: drawn anew", soft_wrap=True)
@@ -154,7 +156,7 @@ def _measure(condition: Condition, prompts: int, steps: int) -> dict[str, Any]:
 
 
 def _merged(
-    conditions: list[Condition], found: list[dict[str, Any]], phases: dict[str, float]
+    conditions: list[QuickstartCondition], found: list[dict[str, Any]], phases: dict[str, float]
 ) -> dict[str, Any]:
     """The trained bridge's results as `lavi evaluate` writes them, with the other two beside them."""
     by_name = {condition.name: results for condition, results in zip(conditions, found, strict=True)}
@@ -182,8 +184,8 @@ def _tell(results: dict[str, Any], out: Path, page: Path) -> None:
     console.print("\none thing, every attribute right (n, share, 95 % interval)")
     for name, each in rows.items():
         score = each["metrics"]["world"]["categories"][CATEGORY]
-        told = f"{score['mean']:6.1%}  ({score['low']:.1%} to {score['high']:.1%})"
-        console.print(f"  {name:<{width}}  n {score['n']}  {told}")
+        interval = f"{score['mean']:6.1%}  ({score['low']:.1%} to {score['high']:.1%})"
+        console.print(f"  {name:<{width}}  n {score['n']}  {interval}")
     console.print(
         f"\nReport: {page}\n\nTo go on:\n"
         f'  lavi generate {out} "a small red circle" "a large blue star" --guidance {GUIDANCE}\n'

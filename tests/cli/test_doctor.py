@@ -19,7 +19,7 @@ from lavibridge.zoo.hashes import write_hashes
 
 def network_line(**settings: str) -> str:
     """What a process with these settings says of the network."""
-    code = "from lavibridge.cli.doctor import _network as n; f = n(); print(f.state, f.found)"
+    code = "from lavibridge.cli.doctor import _network as n; f = n(); print(f.state, f.result)"
     left = {name: value for name, value in os.environ.items() if "OFFLINE" not in name}
     done = subprocess.run(
         [sys.executable, "-c", code],

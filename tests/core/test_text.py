@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from lavibridge.generation.asked import asked_for
 from rich.table import Table
 
 from lavibridge import BridgePipeline
@@ -17,6 +16,7 @@ from lavibridge.core.log import console, progress
 from lavibridge.core.seeds import MAX_SEED
 from lavibridge.core.yaml_text import parse_yaml
 from lavibridge.evaluation.suite import read_suite
+from lavibridge.generation.checks import check_seeds
 from lavibridge.recipes.recipe import load_recipe
 from lavibridge.report.page import write_report
 
@@ -53,7 +53,7 @@ def test_yaml_that_is_none_is_refused_in_one_line(tmp_path: Path, text: str) -> 
 @pytest.mark.parametrize("seed", [-1, MAX_SEED + 1, 10**30])
 def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
     with pytest.raises(RecipeError, match=r"from 0 to 2\^64 - 1"):
-        asked_for("a cat", seed, 1, False)
+        check_seeds([seed])
     for field in ("training.seed", "data.seed", "preview.seed", "training.validation.seed"):
         with pytest.raises(RecipeError, match=f"{field}: input should be"):
             load_recipe("quickstart", [f"{field}={seed}"])

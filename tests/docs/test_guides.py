@@ -13,7 +13,13 @@ GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "add-a-model.md"
 def test_one_file_each_and_nothing_else_is_edited(tmp_path: Path) -> None:
     text = GUIDE.read_text(encoding="utf-8")
     files = dict(re.findall(r"^```\w+ file=(\S+)\n(.*?)^```", text, flags=re.M | re.S))
-    assert {"scratch/olmo2.py", "scratch/auraflow.py", "scratch/shared.py", "try_it.py"} < set(files)
+    assert {
+        "scratch/olmo2.py",
+        "scratch/auraflow.py",
+        "scratch/shared.py",
+        "scratch/p2.py",
+        "try_it.py",
+    } < set(files)
     for name, content in files.items():
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -30,7 +36,7 @@ def test_one_file_each_and_nothing_else_is_edited(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "try_it.py"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         check=False,

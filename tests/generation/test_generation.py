@@ -18,7 +18,7 @@ from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.diffusion.objective import target
 from lavibridge.generation.denoise import OWN_CALLS, advance
-from lavibridge.generation.emphasis import Weighted, read
+from lavibridge.generation.emphasis import WeightedPrompt, read
 from lavibridge.generation.encode import encode_prompts
 from lavibridge.generation.noise import initial_noise
 from lavibridge.generation.output import to_images
@@ -288,7 +288,7 @@ def test_noise_belongs_to_its_seed() -> None:
     assert not torch.equal(both[0], both[1])
 
 
-def plain(prompt: str) -> Weighted:
+def plain(prompt: str) -> WeightedPrompt:
     return read(prompt, weights=False)
 
 

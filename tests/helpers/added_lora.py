@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lavibridge import Bridge
 from lavibridge.core.layers import layers, pair_shapes
-from lavibridge.interop.merged import merged_state
+from lavibridge.interop.merged_weights import merged_state
 
 Pairs = dict[str, tuple[Tensor, Tensor]]
 

@@ -48,6 +48,7 @@ PUBLIC_ONLY = {"found": "the thing that was found", "made": "the thing that was 
 EXCEPTIONS = {
     "held_out": "the field's word for data kept apart for validation",
     "llm_judge": "the field's word for a language model that scores",
+    "resize_to_canvas": "the world's drawing canvas, of 64 x 64 pixels",
 }
 """A name, or a part of one, that may hold a retired word, and why."""
 GLOSSARY = ROOT / "docs" / "glossary.md"

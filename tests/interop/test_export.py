@@ -31,7 +31,7 @@ from lavibridge.core.contracts import Conditioning
 from lavibridge.core.errors import ModelError, RecipeError, RunError
 from lavibridge.core.files import models_folder
 from lavibridge.interop.lora_files import FILE
-from lavibridge.interop.merged import merged_state
+from lavibridge.interop.merged_weights import merged_state
 
 # Diffusers reads torch tensors by a NumPy call that NumPy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

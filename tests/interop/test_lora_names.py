@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lavibridge import Bridge, BridgePipeline, read_lora_file
 from lavibridge.core.layers import layers
 from lavibridge.interop.lora_names import DENOISER_PREFIXES, denoiser_names, placed
-from lavibridge.interop.merged import merged_state
+from lavibridge.interop.merged_weights import merged_state
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

@@ -22,7 +22,7 @@ from lavibridge.core.contracts import TextFeatures, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError, RecipeError, RunError
 from lavibridge.core.layers import pair_shapes
 from lavibridge.interop.ella import read_sizes
-from lavibridge.interop.order import published_order
+from lavibridge.interop.published_order import published_order
 from lavibridge.vision.sd import StableDiffusion
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"

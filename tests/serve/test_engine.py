@@ -15,7 +15,7 @@ from lavibridge.core.errors import RecipeError
 from lavibridge.generation.emphasis import read
 from lavibridge.generation.sheet import encode_png
 from lavibridge.serve.engine.drawing import Drawing, advance
-from lavibridge.serve.engine.job import Job, Picture
+from lavibridge.serve.engine.job import Job, JobPicture
 from lavibridge.serve.engine.least_rows import find_least_rows
 from lavibridge.serve.engine.queue import Queue, QueueFull, ServerClosing
 from lavibridge.serve.engine.request import Request
@@ -165,7 +165,7 @@ def test_weights_are_refused_where_nothing_reads_them(compose: Compose) -> None:
 
 
 def job(*to_requests: Request) -> Job:
-    return Job(pictures=[Picture(request=each) for each in to_requests])
+    return Job(pictures=[JobPicture(request=each) for each in to_requests])
 
 
 def test_the_queue_takes_up_to_its_bound_whole_jobs_only() -> None:

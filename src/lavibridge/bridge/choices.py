@@ -10,16 +10,18 @@ from torch import nn
 from lavibridge.connectors.base import Connector
 from lavibridge.core import registry
 from lavibridge.core.config import validate
-from lavibridge.core.errors import RecipeError
+from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.core.sources import RANDOM
+from lavibridge.language.parts.native import NativeText
 from lavibridge.lora import LoraSettings
+from lavibridge.vision.base import VisionModel
 
 ModelChoice = str | PathLike[str] | Mapping[str, Any] | nn.Module
 LoraChoice = LoraSettings | Mapping[str, Any] | Literal["default"] | None
 
 
-def component(room: str, choice: ModelChoice, device: torch.device | None = None) -> Any:
-    """The language or vision model (``room``) of a source or options, or the loaded model itself.
+def component(package: str, choice: ModelChoice, device: torch.device | None = None) -> Any:
+    """The language or vision model (``package``) of a source or options, or the loaded model itself.
 
     Detects the kind if none is named. On the meta ``device`` it has every shape, and no weights are read.
     Raises RecipeError for options, ModelError for files.
@@ -32,15 +34,39 @@ def component(room: str, choice: ModelChoice, device: torch.device | None = None
         options["source"] = fspath(options["source"])
     source = options.get("source")
     if not isinstance(source, str):
-        raise RecipeError(f"{room}.source: give a folder, a shipped model's name, a hub id or 'random'")
+        raise RecipeError(f"{package}.source: give a folder, a shipped model's name, a hub id or 'random'")
     if kind is None and source == RANDOM:
         raise RecipeError(
-            f"{room}.kind: a random toy needs its kind named, one of {', '.join(registry.kinds(room))}"
+            f"{package}.kind: a random toy needs its kind named, one of {', '.join(registry.kinds(package))}"
         )
     chosen = registry.load(
-        room, registry.detect(room, source, options.get("revision")) if kind is None else kind
+        package, registry.detect(package, source, options.get("revision")) if kind is None else kind
     )
-    return chosen(validate(chosen.Config, options, room), device)
+    return chosen(validate(chosen.Config, options, package), device)
+
+
+def native_text(
+    vision: VisionModel, max_sequence_length: int | None = None, unload: bool = False
+) -> NativeText:
+    """The text encoders of the vision model's own pipeline, in the denoiser's number format.
+
+    ``max_sequence_length`` replaces the pipeline's default, where it has that argument. With ``unload``, each
+    encoder is loaded when prompts are read and let go before the next. Raises ModelError where the folder
+    lacks an encoder, or is a random toy.
+    """
+    if vision.config.source == RANDOM:
+        raise ModelError("a random toy has no text encoders of its own: give a pipeline's folder or hub id")
+    side = vision.text_side()
+    return NativeText(
+        NativeText.Config(
+            source=vision.config.source,
+            revision=vision.config.revision,
+            dtype=vision.config.dtype,
+            side=side if max_sequence_length is None else side.limited(max_sequence_length),
+            width=vision.spec.context,
+            unload=unload,
+        )
+    )
 
 
 def connector(choice: str | Mapping[str, Any]) -> tuple[type[Connector], Connector.Config]:

@@ -1,4 +1,4 @@
-"""Which bridge it is, by all that its pictures depend on, as it lies in memory.
+"""Hashes of a bridge in memory, over everything that its pictures depend on.
 
     language, vision    class, files (tokenizer and settings among them), options, LoRA's scales, every weight
     connector           kind, options (the read-out among them), every weight
@@ -42,5 +42,5 @@ def _model(model: LanguageModel | VisionModel) -> str:
     return _part(model, model.identity(), lora.in_force(model.backbone))
 
 
-def _part(module: nn.Module, *said: Any) -> str:
-    return card_hash([*said, weights_hash(module)])
+def _part(module: nn.Module, *settings: Any) -> str:
+    return card_hash([*settings, weights_hash(module)])

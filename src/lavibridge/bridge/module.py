@@ -104,10 +104,11 @@ class Bridge(nn.Module):
         """Whether gradients pass through the language model: to its LoRA, or to vectors that it is asked."""
         return lora.has_lora(self.language.backbone) or self.connector.reading.queries is not None
 
-    def features(self, prompts: Sequence[str]) -> TextFeatures:
-        """What the language model makes of prompts; without gradients where it has no LoRA."""
+    def features(self, prompts: Sequence[str], negative: bool = False) -> TextFeatures:
+        """The language model's features of prompts; without gradients if it has no LoRA."""
+        encode = self.language.encode_negative if negative else self.language.encode
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.learns_through_language):
-            return self.language.encode(prompts, self.connector.reading)
+            return encode(prompts, self.connector.reading)
 
     def condition(self, prompts: Sequence[str], t: Num[Tensor, " batch"] | None = None) -> Conditioning:
         """The conditioning of prompts, at the vision model's times ``t`` for time-aware connectors."""

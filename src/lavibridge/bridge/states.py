@@ -1,4 +1,4 @@
-"""What a bridge has to be for what is asked of it."""
+"""Refuses operations on bridges that lack their weights, or hold them in shards."""
 
 import torch
 from torch import nn

@@ -94,12 +94,12 @@ def write(
             lora.save_lora(model.backbone, folder / name, model.config.source)
             files += [f"{name}/adapter_config.json", f"{name}/{lora.WEIGHTS}"]
     folded: dict[str, list[dict[str, str]]] = {}
-    for room, model in (("language", language), ("vision", vision)):
+    for package, model in (("language", language), ("vision", vision)):
         for index, each in enumerate(model.folded):
-            place = f"{room}_folded/{index}"
+            place = f"{package}_folded/{index}"
             lora.save_pairs(each.pairs, folder / place, model.config.source)
             files += [f"{place}/adapter_config.json", f"{place}/{lora.WEIGHTS}"]
-            folded.setdefault(room, []).append({"name": each.name, "sha256": each.sha256})
+            folded.setdefault(package, []).append({"name": each.name, "sha256": each.sha256})
     description["folded"] = folded
     description["files"] = {name: sha256(folder / name) for name in files}
     write_json(folder / DESCRIPTION, description)
@@ -135,9 +135,9 @@ def load_weights(stored: Stored, language: LanguageModel, connector: Connector, 
             f"the saved connector does not fit between '{language.config.source}' and "
             f"'{vision.config.source}': were these models replaced? {error}"
         ) from error
-    for room, model in (("language", language), ("vision", vision)):
-        for index, named in enumerate(stored.folded.get(room, ())):
-            state = load_file(stored.folder / f"{room}_folded/{index}" / lora.WEIGHTS)
+    for package, model in (("language", language), ("vision", vision)):
+        for index, named in enumerate(stored.folded.get(package, ())):
+            state = load_file(stored.folder / f"{package}_folded/{index}" / lora.WEIGHTS)
             folded = Folded(**named, pairs=lora.pairs_of(state))
             fold_low_rank(model.backbone, folded.pairs)
             model.folded += (folded,)
@@ -211,9 +211,9 @@ def _check(description: Any, path: Path) -> None:
         raise RunError(f"{path} is damaged, its '{wrong[0]}' cannot be read: take another copy")
 
 
-def _named(room: str, model: LanguageModel | VisionModel) -> dict[str, Any]:
+def _named(package: str, model: LanguageModel | VisionModel) -> dict[str, Any]:
     """Kind and options of a frozen model; a folder is named by its full path."""
     options = model.config.model_dump()
     if Path(options["source"]).is_dir():
         options["source"] = str(Path(options["source"]).resolve())
-    return {"kind": registry.kind_of(room, model), **options}
+    return {"kind": registry.kind_of(package, model), **options}

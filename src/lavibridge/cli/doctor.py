@@ -28,12 +28,12 @@ OTHERS = ("peft", "accelerate", "safetensors", "huggingface-hub", "pydantic", "n
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class Check:
     """One thing looked at: `state` is ok, note (worth knowing) or bad (has to change)."""
 
     state: str
     subject: str
-    found: str
+    result: str
 
 
 def doctor() -> None:
@@ -48,15 +48,17 @@ def doctor() -> None:
     findings = [*_versions(), _torchvision(), _python(), *_machine(), *_models(), _network()]
     width = max(len(each.subject) for each in findings)
     for each in findings:
-        print(f"{each.state:<5} {each.subject:<{width}}  {each.found}")
+        print(f"{each.state:<5} {each.subject:<{width}}  {each.result}")
     bad = sum(each.state == "bad" for each in findings)
     print(f"\n{bad} to mend" if bad else "\nAll is well.")
     raise typer.Exit(1 if bad else 0)
 
 
-def older(found: str, floor: str) -> bool:
-    """Whether version `found` is older than `floor`; build suffixes such as +cpu do not count."""
-    numbers = [tuple(int(part) for part in re.findall(r"\d+", text.split("+")[0])) for text in (found, floor)]
+def older(version: str, floor: str) -> bool:
+    """Whether version `version` is older than `floor`; build suffixes such as +cpu do not count."""
+    numbers = [
+        tuple(int(part) for part in re.findall(r"\d+", text.split("+")[0])) for text in (version, floor)
+    ]
     return numbers[0] < numbers[1]
 
 
@@ -67,7 +69,7 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def _versions() -> list[Finding]:
+def _versions() -> list[Check]:
     findings = []
     for name, (floor, reason) in FLOORS.items():
         found = _installed(name)
@@ -75,42 +77,42 @@ def _versions() -> list[Finding]:
             advice = (
                 f"{found or 'missing'}; at least {floor} is needed ({reason}): pip install '{name}>={floor}'"
             )
-            findings.append(Finding(state="bad", subject=name, found=advice))
+            findings.append(Check(state="bad", subject=name, result=advice))
         else:
-            findings.append(Finding(state="ok", subject=name, found=f"{found} (at least {floor})"))
+            findings.append(Check(state="ok", subject=name, result=f"{found} (at least {floor})"))
     missing = [name for name in OTHERS if _installed(name) is None]
     if missing:
         findings.append(
-            Finding(state="bad", subject="others", found=f"missing: pip install {' '.join(missing)}")
+            Check(state="bad", subject="others", result=f"missing: pip install {' '.join(missing)}")
         )
     return findings
 
 
-def _torchvision() -> Finding:
+def _torchvision() -> Check:
     if find_spec("torchvision") is None:
-        return Finding(state="ok", subject="torchvision", found="absent, as it should be")
+        return Check(state="ok", subject="torchvision", result="absent, as it should be")
     advice = (
         "installed, and not used here; with a CPU build of torch it breaks imports: pip uninstall torchvision"
     )
-    return Finding(state="note", subject="torchvision", found=advice)
+    return Check(state="note", subject="torchvision", result=advice)
 
 
-def _python() -> Finding:
+def _python() -> Check:
     found = ".".join(map(str, sys.version_info[:3]))
-    return Finding(state="ok" if sys.version_info >= (3, 11) else "bad", subject="python", found=found)
+    return Check(state="ok" if sys.version_info >= (3, 11) else "bad", subject="python", result=found)
 
 
-def _waiting() -> Finding:
+def _waiting() -> Check:
     """How threads wait for each other, which decides how a busy machine slows them down."""
     chosen = [f"{name}={os.environ[name]}" for name in waiting.SETTINGS if name in os.environ]
     if chosen == [f"GOMP_SPINCOUNT={waiting.SPINS}"]:
         advice = "set by this command; in your own Python program, set it before you import torch"
-        return Finding(state="ok", subject="waiting", found=f"{chosen[0]} ({advice})")
+        return Check(state="ok", subject="waiting", result=f"{chosen[0]} ({advice})")
     advice = f"a busy machine may slow two threads down many times; GOMP_SPINCOUNT={waiting.SPINS} avoids it"
-    return Finding(state="note", subject="waiting", found=f"{', '.join(chosen)}: {advice}")
+    return Check(state="note", subject="waiting", result=f"{', '.join(chosen)}: {advice}")
 
 
-def _machine() -> list[Finding]:
+def _machine() -> list[Check]:
     import torch
 
     from lavibridge.core.device import pick_device, set_threads
@@ -124,17 +126,15 @@ def _machine() -> list[Finding]:
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     memory = _memory()
     return [
-        Finding(
+        Check(
             state="ok" if works else "bad",
             subject="device",
-            found=name if works else f"{name} computes wrongly",
+            result=name if works else f"{name} computes wrongly",
         ),
-        Finding(state="ok", subject="threads", found=said),
+        Check(state="ok", subject="threads", result=said),
         _waiting(),
-        Finding(
-            state="ok" if memory is None or memory >= 2 else "note", subject="memory", found=_gib(memory)
-        ),
-        Finding(state="ok" if free >= 2 else "note", subject="disk here", found=f"{_gib(free)} free"),
+        Check(state="ok" if memory is None or memory >= 2 else "note", subject="memory", result=_gib(memory)),
+        Check(state="ok" if free >= 2 else "note", subject="disk here", result=f"{_gib(free)} free"),
     ]
 
 
@@ -149,23 +149,21 @@ def _gib(size: float | None) -> str:
     return "not known" if size is None else f"{size:.1f} GiB"
 
 
-def _models() -> list[Finding]:
+def _models() -> list[Check]:
     """Compare every shipped model's files with the hashes that were recorded when it was made."""
     from lavibridge.core.files import models_folder, read_json, sha256, shipped_models
 
     names = shipped_models()
     if not names:
         return [
-            Finding(
-                state="bad", subject="models", found="the shipped miniature models are missing: reinstall"
-            )
+            Check(state="bad", subject="models", result="the shipped miniature models are missing: reinstall")
         ]
     findings = []
     for name in names:
         folder = models_folder() / name
         if not (folder / "hashes.json").is_file():
             findings.append(
-                Finding(state="bad", subject=name, found="hashes.json is missing: reinstall lavibridge")
+                Check(state="bad", subject=name, result="hashes.json is missing: reinstall lavibridge")
             )
             continue
         hashes = read_json(folder / "hashes.json")
@@ -179,27 +177,27 @@ def _models() -> list[Finding]:
             if wrong
             else f"{len(hashes)} files as shipped"
         )
-        findings.append(Finding(state="bad" if wrong else "ok", subject=name, found=found))
+        findings.append(Check(state="bad" if wrong else "ok", subject=name, result=found))
     return findings
 
 
-def _network() -> Finding:
+def _network() -> Check:
     """Ask the hub once, unless it is never asked."""
     from huggingface_hub import constants, is_offline_mode
 
     if is_offline_mode():
         told = "offline (HF_HUB_OFFLINE is set): folders and shipped models only"
-        return Finding(state="ok", subject="network", found=told)
+        return Check(state="ok", subject="network", result=told)
     reason = unreachable(constants.ENDPOINT)
     if reason is None:
-        return Finding(
-            state="ok", subject="network", found=f"{constants.ENDPOINT} answers: its models may be fetched"
+        return Check(
+            state="ok", subject="network", result=f"{constants.ENDPOINT} answers: its models may be fetched"
         )
     told = (
         f"{constants.ENDPOINT} cannot be reached ({reason}): folders and shipped models only; with "
         "HF_HUB_OFFLINE=1 nothing waits for it"
     )
-    return Finding(state="note", subject="network", found=told)
+    return Check(state="note", subject="network", result=told)
 
 
 def unreachable(address: str) -> str | None:

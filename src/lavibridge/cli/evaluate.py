@@ -151,10 +151,10 @@ def _lines(metrics: dict[str, Any]) -> list[str]:
         for title, each in figures.items():
             rows.append((name if title == name else f"{name} {title}", each, found["unit"]))
     width = max((len(title) for title, _, _ in rows), default=0)
-    return [f"{title:<{width}}  n {each['n']:>5}  {_said(each, unit)}" for title, each, unit in rows]
+    return [f"{title:<{width}}  n {each['n']:>5}  {_interval(each, unit)}" for title, each, unit in rows]
 
 
-def _said(each: dict[str, Any], unit: str) -> str:
+def _interval(each: dict[str, Any], unit: str) -> str:
     if not each["n"]:
         return "not scored"
     form = "{:.1%}" if unit == "share" else "{:.4g}"

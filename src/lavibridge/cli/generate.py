@@ -110,12 +110,7 @@ def generate(
     metadata |= _unusual(quality, interval, step_cache, prompt_weighting)
     requested = [(prompt, seed + number) for prompt in prompts for number in range(count)]
     with PictureWriter(out, requested, metadata) as writer, progress("steps") as bar:
-        total = steps * -(-len(requested) // batch_size)
-        task = bar.add_task("drawing", total=total, status="")
-
-        def advance_bar(*_: object) -> None:
-            bar.advance(task)
-
+        task = bar.add_task("drawing", total=steps * -(-len(requested) // batch_size), status="")
         pipe(
             prompts,
             num_inference_steps=steps,
@@ -127,7 +122,7 @@ def generate(
             prompt_weighting=prompt_weighting,
             step_cache=step_cache,
             batch_size=batch_size,
-            callback_on_step_end=advance_bar,
+            callback_on_step_end=lambda *_: bar.advance(task),
             callback_on_image=writer.write,
         )
 

@@ -82,11 +82,11 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> bool:
-    if wanted:
+def _print_version(requested: bool) -> bool:
+    if requested:
         print(__version__)
         raise typer.Exit
-    return wanted
+    return requested
 
 
 @app.callback()

@@ -17,7 +17,7 @@ TOKEN = typer.Option(
     envvar="LAVI_TOKEN",
     help="Secret that every request must bring; better in $LAVI_TOKEN, where other users do not see it.",
 )
-SHOWN = typer.Option(
+RUNS_FOLDER = typer.Option(
     Path("runs"), "--runs", metavar="FOLDER", help="Folder whose runs the page shows, read-only."
 )
 DEVICE = typer.Option("auto", "--device", help="auto, cpu, cuda, cuda:1 or mps.")
@@ -37,7 +37,7 @@ def serve(
     host: str = HOST,
     port: int = PORT,
     token: str | None = TOKEN,
-    shown: Path = SHOWN,
+    runs_folder: Path = RUNS_FOLDER,
     device: str = DEVICE,
     batch_size: int = BATCH_SIZE,
     queue: int = QUEUE,
@@ -73,7 +73,7 @@ def serve(
 
         limits = Limits(queue=queue, batch_size=batch_size, count=max_count, steps=max_steps, side=max_side)
         app_state = server.make_app_state(
-            server.load_models(runs, device, batch_size), limits, shown, log_prompts
+            server.load_models(runs, device, batch_size), limits, runs_folder, log_prompts
         )
         print(url_of(address, bound), flush=True)
         server.serve(app_state, address, bound, opens)

@@ -7,7 +7,7 @@ import typer
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-ROOMS = {
+PACKAGES = {
     "language": "language",
     "vision": "vision",
     "connectors": "connectors",
@@ -15,13 +15,13 @@ ROOMS = {
     "metrics": "evaluation.metrics",
     "prompts": "evaluation.prompts",
 }
-"""What a room is called here, and the package that it is."""
+"""The name of a pool on the command line, and the package that holds it."""
 
 WHAT = typer.Argument(
     None,
     metavar="[WHAT]",
     help="A pool (languages, visions, connectors, data, metrics, prompts, studies), a recipe (name or file), "
-    "or ROOM.KIND such as connector.lavi or study.ablation.  [default: everything]",
+    "or PACKAGE.KIND such as connector.lavi or study.ablation.  [default: everything]",
 )
 
 
@@ -42,19 +42,19 @@ def show(what: str | None = WHAT) -> None:
     if what == "studies":
         _studies()
         return
-    room, _, kind = what.partition(".")
-    if room == "study" and kind in shipped_studies():
+    package, _, kind = what.partition(".")
+    if package == "study" and kind in shipped_studies():
         print(shipped_studies()[kind].read_text(encoding="utf-8"), end="")
         return
-    rooms = {name.removesuffix("s"): room for name, room in ROOMS.items()} | ROOMS
-    pools = rooms | {f"{name}s": room for name, room in ROOMS.items()}
+    packages = {name.removesuffix("s"): package for name, package in PACKAGES.items()} | PACKAGES
+    pools = packages | {f"{name}s": package for name, package in PACKAGES.items()}
     if what in pools:
         _pool(pools[what])
         return
-    if kind and room in rooms:
+    if kind and package in packages:
         from lavibridge.core.registry import load
 
-        component = load(rooms[room], kind)
+        component = load(packages[package], kind)
         print(f"{what}: {first_line(component.__doc__)}\n")
         print("\n".join(fields(component.Config)))
         return
@@ -70,8 +70,8 @@ def _everything() -> None:
     from lavibridge.recipes.recipe import shipped_recipes
     from lavibridge.study.shipped import shipped_studies
 
-    for name, room in ROOMS.items():
-        print(f"{name:<11} {'  '.join(kinds(room))}")
+    for name, package in PACKAGES.items():
+        print(f"{name:<11} {'  '.join(kinds(package))}")
     print(f"{'suites':<11} {'  '.join(shipped_suites())}")
     print(f"{'models':<11} {'  '.join(shipped_models())}   (shipped; a folder or hub id does as well)")
     print(f"{'studies':<11} {'  '.join(shipped_studies())}")
@@ -92,30 +92,30 @@ def _studies() -> None:
     print("\nMore: lavi show study.world-read-outs, lavi study world-read-outs --dry-run")
 
 
-def _pool(room: str) -> None:
-    """Every kind of a room: what it is, and what it says of itself."""
+def _pool(package: str) -> None:
+    """Print every kind of a package with its properties."""
     import inspect
 
     from lavibridge.core.registry import kinds, load
 
-    width = max(10, *map(len, kinds(room)))
-    for kind in kinds(room):
-        component = load(room, kind)
+    width = max(10, *map(len, kinds(package)))
+    for kind in kinds(package):
+        component = load(package, kind)
         print(f"{kind:<{width}} {first_line(inspect.getmodule(component).__doc__)}")
-        for line in _said(room, component):
+        for line in _properties(package, component):
             print(f"{'':<{width}} {line}")
-    print(f"\nMore: lavi show {room.rpartition('.')[2].removesuffix('s')}.{kinds(room)[0]}")
+    print(f"\nMore: lavi show {package.rpartition('.')[2].removesuffix('s')}.{kinds(package)[0]}")
 
 
-def _said(room: str, component: Any) -> list[str]:
-    """What a kind's class attributes say, in words."""
-    if room == "language":
+def _properties(package: str, component: Any) -> list[str]:
+    """The properties of a kind, from its class attributes."""
+    if package == "language":
         models = getattr(component, "models", {})
         return [f"reads {', '.join(models)}; read-out {component.read}"] if models else []
-    if room == "vision":
+    if package == "vision":
         padding = "masked" if component.honours_mask else "cut off, as the denoiser takes no mask"
         return [f"padding is {padding}; guidance {component.default_guidance:g} by default"]
-    if room == "connectors":
+    if package == "connectors":
         notes = [
             "made anew at each step" if component.time_aware else "made once per prompt",
             *(["speaks to single layers"] if component.per_block else []),

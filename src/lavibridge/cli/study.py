@@ -128,12 +128,12 @@ def _make(
         raise failures_error(failures, len(cells))
 
 
-def _sources(given: list[str]) -> dict[str, str]:
+def _sources(sources: list[str]) -> dict[str, str]:
     from lavibridge.core.errors import RecipeError
     from lavibridge.core.paths import at_home
 
     found = {}
-    for each in given:
+    for each in sources:
         name, equals, folder = each.partition("=")
         if not (name and equals and at_home(folder).is_dir()):
             raise RecipeError(f"--source: '{each}' is no NAME=FOLDER with a folder that exists")

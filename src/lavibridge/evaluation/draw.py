@@ -31,7 +31,7 @@ SAME_PICTURE = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class DrawingPlan:
     """What a process has to draw."""
 
     missing: tuple[Task, ...]
@@ -43,7 +43,7 @@ class Plan:
     """One whose picture is there, if any is."""
 
 
-def plan_drawing(out: Path, tasks: Sequence[Task], records: Mapping[Key, Record]) -> Plan:
+def plan_drawing(out: Path, tasks: Sequence[Task], records: Mapping[Key, Record]) -> DrawingPlan:
     """Look which of the tasks' pictures are there, and whole."""
     recorded = [task for task in tasks if task.key in records]
     undrawn = {task.key for task in recorded if records[task.key].undrawn}
@@ -51,7 +51,7 @@ def plan_drawing(out: Path, tasks: Sequence[Task], records: Mapping[Key, Record]
         task for task in recorded if task.key not in undrawn and not _is_whole(out / records[task.key].file)
     ]
     lost = {task.key for task in damaged} | undrawn
-    return Plan(
+    return DrawingPlan(
         missing=tuple(task for task in tasks if task.key not in records),
         damaged=tuple(damaged),
         drawings={task.key: records[task.key].drawing for task in damaged},
@@ -61,7 +61,7 @@ def plan_drawing(out: Path, tasks: Sequence[Task], records: Mapping[Key, Record]
 
 def draw_missing(
     bridge: Bridge | ImageGenerator,
-    plan: Plan,
+    plan: DrawingPlan,
     settings: Mapping[str, Any],
     out: Path,
     log: JsonLog,

@@ -64,13 +64,12 @@ def evaluate(
     """Draw and judge a suite; returns what is written to results.json.
 
     `bridge` is a bridge, its pipeline, anything else that draws, or a folder of pictures that were drawn
-    elsewhere; `suite` is a shipped name or a path;
-    `categories` a choice of its categories; `limit` the most prompts of each; `seed` another set of noises;
-    `steps` and `guidance` replace the suite's, and so do the steps of a `quality`
-    (`generation/quality.py`) that is not exact, and where a bridge has learnt guidance there is none by
-    default; `prompts` is the path of the prompt files; `metrics` are added to the suite's, or replace
-    those of the same name. One of several processes (`part`) returns {"waiting": pictures that others
-    have not done}, until the last one is done.
+    elsewhere; `suite` is a shipped name or a path; `categories` a choice of its categories; `limit` the most
+    prompts of each; `seed` another set of noises; `steps` and `guidance` replace the suite's, and so do the
+    steps of a `quality` (`generation/quality.py`) that is not exact, and where a bridge has learnt guidance
+    there is none by default; `prompts` is the path of the prompt files; `metrics` are added to the suite's,
+    or replace those of the same name. One of several processes (`part`) returns {"waiting": pictures that
+    others have not done}, until the last one is done.
 
     Raises RecipeError for an unknown suite or option, DataError for an unknown category or an absent prompt
     file, ModelError for a judge that is not there, RunError when `out` is in use, or of other settings.

@@ -15,7 +15,7 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.errors import RecipeError
 from lavibridge.generation.checks import check_count, check_step_cache
 from lavibridge.generation.denoise import Layout, advance
-from lavibridge.generation.emphasis import Weighted
+from lavibridge.generation.emphasis import WeightedPrompt
 from lavibridge.generation.encode import EncodedPrompt, encode_prompts
 from lavibridge.generation.finite import NotDrawnError
 from lavibridge.generation.noise import Noise
@@ -32,16 +32,16 @@ OnImage = Callable[[int, Any], None]
 class Texts:
     """What a call draws."""
 
-    prompts: tuple[Weighted, ...]
-    negative_prompts: tuple[Weighted, ...]
+    prompts: tuple[WeightedPrompt, ...]
+    negative_prompts: tuple[WeightedPrompt, ...]
     """One for each prompt."""
     images_per_prompt: int
 
-    def prompt_of(self, picture: int) -> Weighted:
+    def prompt_of(self, picture: int) -> WeightedPrompt:
         """The prompt of a picture, counted from 0."""
         return self.prompts[picture // self.images_per_prompt]
 
-    def negative_prompt_of(self, picture: int) -> Weighted:
+    def negative_prompt_of(self, picture: int) -> WeightedPrompt:
         """The negative prompt of a picture, counted from 0."""
         return self.negative_prompts[picture // self.images_per_prompt]
 
@@ -51,8 +51,8 @@ class Texts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batches:
-    """The pictures of one call."""
+class BatchedDrawing:
+    """The pictures of one call, drawn a batch at a time."""
 
     settings: DenoisingSettings
     texts: Texts
@@ -92,7 +92,9 @@ class Batches:
             raise NotDrawnError(prompts, images, reasons)
         return collect(images, self.output_type)
 
-    def _begin(self, places: range, encoded: dict[Weighted, EncodedPrompt], bridge: Bridge) -> RequestState:
+    def _begin(
+        self, places: range, encoded: dict[WeightedPrompt, EncodedPrompt], bridge: Bridge
+    ) -> RequestState:
         negative_prompts = map(self.texts.negative_prompt_of, places if self.settings.is_ever_guided else ())
         return RequestState(
             bridge.vision,

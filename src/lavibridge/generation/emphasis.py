@@ -14,7 +14,7 @@ prompt's token at its own place, which prompts of free length do not have.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -30,11 +30,13 @@ MOST = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weighted:
+class WeightedPrompt:
     """A prompt without its signs, and the weight of each of its characters."""
 
     text: str
     weights: tuple[float, ...]
+    is_negative: bool = False
+    """Whether guidance leads away from it: some pipelines encode negative prompts in another way."""
 
     @property
     def is_plain(self) -> bool:
@@ -42,17 +44,18 @@ class Weighted:
         return all(weight == 1 for weight in self.weights)
 
 
-def read(prompt: str, weights: bool) -> Weighted:
+def read(prompt: str, weights: bool, is_negative: bool = False) -> WeightedPrompt:
     """A prompt, its brackets as weights where they are ``weights``, as text where not.
 
     Raises RecipeError for what no tokenizer takes.
     """
     if not is_unicode(prompt):
         raise RecipeError(f"the prompt {prompt[:60]!r} is not valid Unicode: write it anew")
-    return parse(prompt) if weights else Weighted(text=prompt, weights=(1.0,) * len(prompt))
+    found = parse(prompt) if weights else WeightedPrompt(text=prompt, weights=(1.0,) * len(prompt))
+    return replace(found, is_negative=is_negative)
 
 
-def parse(prompt: str) -> Weighted:
+def parse(prompt: str) -> WeightedPrompt:
     """A prompt with its weights read."""
     characters: list[str] = []
     weights: list[float] = []
@@ -77,10 +80,10 @@ def parse(prompt: str) -> Weighted:
             else:
                 _add(characters, weights, found.group())
     _add(characters, weights, prompt[place:])
-    return Weighted(text="".join(characters), weights=tuple(weights))
+    return WeightedPrompt(text="".join(characters), weights=tuple(weights))
 
 
-def token_weights(weighted: Weighted, spans: Sequence[tuple[int, int]]) -> Float[Tensor, " token"]:
+def token_weights(weighted: WeightedPrompt, spans: Sequence[tuple[int, int]]) -> Float[Tensor, " token"]:
     """The mean weight of each token's characters; 1 for tokens that stand for none of the prompt's."""
     found = [weighted.weights[start:end] for start, end in spans]
     return torch.tensor([sum(each) / len(each) if each else 1.0 for each in found])

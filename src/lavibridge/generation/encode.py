@@ -12,7 +12,7 @@ from torch import Tensor
 from lavibridge.bridge import Bridge
 from lavibridge.connectors.base import Connector
 from lavibridge.core.contracts import Conditioning, TextFeatures
-from lavibridge.generation.emphasis import Weighted, token_weights, weigh
+from lavibridge.generation.emphasis import WeightedPrompt, token_weights, weigh
 
 
 class EncodedPrompt:
@@ -37,22 +37,34 @@ class EncodedPrompt:
 
 
 def encode_prompts(
-    bridge: Bridge, prompts: Sequence[Weighted], batch_size: int
-) -> dict[Weighted, EncodedPrompt]:
+    bridge: Bridge, prompts: Sequence[WeightedPrompt], batch_size: int
+) -> dict[WeightedPrompt, EncodedPrompt]:
     """Encode each different prompt once, ``batch_size`` texts at a time."""
+    if not bridge.language.reads_negative_prompts_differently:
+        return _encode(bridge, prompts, batch_size, False)
+    negative = [prompt for prompt in prompts if prompt.is_negative]
+    positive = [prompt for prompt in prompts if not prompt.is_negative]
+    return _encode(bridge, negative, batch_size, True) | _encode(bridge, positive, batch_size, False)
+
+
+def _encode(
+    bridge: Bridge, prompts: Sequence[WeightedPrompt], batch_size: int, is_negative: bool
+) -> dict[WeightedPrompt, EncodedPrompt]:
     emphasised = [prompt for prompt in dict.fromkeys(prompts) if not prompt.is_plain]
     texts = list(dict.fromkeys([*(each.text for each in prompts), *([""] if emphasised else [])]))
     features: dict[str, TextFeatures] = {}
     for start in range(0, len(texts), batch_size):
         part = texts[start : start + batch_size]
-        features |= zip(part, bridge.features(part).split(), strict=True)
+        features |= zip(part, bridge.features(part, is_negative).split(), strict=True)
     weighted = {prompt: features[prompt.text] for prompt in prompts}
     for prompt in emphasised:
         weighted[prompt] = _weigh(prompt, features[prompt.text], features[""], bridge)
     return {prompt: EncodedPrompt(each) for prompt, each in weighted.items()}
 
 
-def _weigh(prompt: Weighted, features: TextFeatures, empty: TextFeatures, bridge: Bridge) -> TextFeatures:
+def _weigh(
+    prompt: WeightedPrompt, features: TextFeatures, empty: TextFeatures, bridge: Bridge
+) -> TextFeatures:
     """Features with the prompt's word weights applied, relative to those of the empty prompt."""
     weights = token_weights(prompt, bridge.language.spans(prompt.text))
     context_free = None

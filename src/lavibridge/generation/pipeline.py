@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lavibridge.bridge import Bridge
-from lavibridge.bridge.choices import ModelChoice, component
+from lavibridge.bridge.choices import ModelChoice, component, native_text
 from lavibridge.bridge.convert import cast
 from lavibridge.bridge.hub import is_hub_id, upload
 from lavibridge.bridge.states import need_weights
@@ -27,7 +27,7 @@ from lavibridge.core.paths import at_home
 from lavibridge.core.sources import find_model_file
 from lavibridge.diffusion.guidance import Interval
 from lavibridge.generation import checks
-from lavibridge.generation.batches import Batches, OnImage, Texts, evaluating
+from lavibridge.generation.batches import BatchedDrawing, OnImage, Texts, evaluating
 from lavibridge.generation.denoise import OWN_CALLS, Layout
 from lavibridge.generation.noise import Generators, noise_source
 from lavibridge.generation.output import BridgePipelineOutput
@@ -72,22 +72,25 @@ class BridgePipeline:
         *,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype | None = None,
+        max_sequence_length: int | None = None,
+        unload_text_encoders: bool = False,
     ) -> "BridgePipeline":
-        """A published vision model as it is: under its own text encoder and padding, with nothing trained.
+        """A published vision model as it is: under its own text encoders and padding, with nothing trained.
 
-        ``vision`` is chosen as in `Bridge.compose`.
+        It draws what the family's Diffusers pipeline draws. ``vision`` is chosen as in `Bridge.compose`.
+        ``max_sequence_length`` replaces the pipeline's default, where it has that argument. With
+        ``unload_text_encoders``, each encoder is loaded when prompts are read and let go before the next.
+        ModelError where the folder lacks a text encoder, or is a random toy.
         """
         model: VisionModel = component("vision", vision)
-        options = model.config.model_dump()
-        where = {name: options[name] for name in ("source", "revision") if options.get(name) is not None}
         bridge = Bridge.compose(
-            language={**where, "see_padding": model.shows_padding},
+            language=native_text(model, max_sequence_length, unload_text_encoders),
             vision=model,
             connector="identity",
             language_lora=None,
             vision_lora=None,
         )
-        bridge.origin = {"model": str(where.get("source", ""))}
+        bridge.origin = {"model": model.config.source}
         pipe = BridgePipeline(bridge.to(pick_device(str(device))).eval())
         return pipe if dtype is None else pipe.to(dtype=dtype)
 
@@ -169,10 +172,8 @@ class BridgePipeline:
 
         ``callback_on_step_end(pipe, step, timestep, {"latents": ...})`` runs after each step of a batch and
         may return other latents; ``callback_on_image(index, image)`` runs after each finished picture. Raises
-        RecipeError or ModelError before it draws, and NotDrawnError, with the finished pictures, where others
-        are not finite.
+        RecipeError or ModelError before it draws, NotDrawnError, with the others, for pictures not finite.
         """
-        need_weights(self.bridge, "draw with")
         settings = resolve_settings(
             self.bridge,
             num_inference_steps=num_inference_steps,
@@ -184,7 +185,7 @@ class BridgePipeline:
             width=width,
         )
         texts = self._read(prompt, negative_prompt, num_images_per_prompt, prompt_weighting)
-        batches = Batches(
+        drawing = BatchedDrawing(
             settings=settings,
             texts=texts,
             noise=noise_source(settings.shape, len(texts.prompts), num_images_per_prompt, seed, generator),
@@ -193,10 +194,9 @@ class BridgePipeline:
             step_cache=step_cache,
             output_type=output_type,
         )
-        on_step = None if callback_on_step_end is None else partial(callback_on_step_end, self)
+        on_step = callback_on_step_end and partial(callback_on_step_end, self)
         with evaluating(self.bridge):
-            images = batches.draw(self.bridge, on_step, callback_on_image)
-        return BridgePipelineOutput(images=images)
+            return BridgePipelineOutput(images=drawing.draw(self.bridge, on_step, callback_on_image))
 
     def _read(
         self,
@@ -206,6 +206,7 @@ class BridgePipeline:
         prompt_weighting: bool,
     ) -> Texts:
         """The checked texts of a call; warns about prompts that exceed the token limit."""
+        need_weights(self.bridge, "draw with")
         checks.check_count("num_images_per_prompt", images_per_prompt)
         prompts = checks.read_prompts(prompt, prompt_weighting)
         negative_prompts = checks.read_negative_prompts(negative_prompt, len(prompts), prompt_weighting)

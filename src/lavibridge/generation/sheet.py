@@ -29,11 +29,11 @@ def save_png(path: Path, image: Image.Image, text: Mapping[str, str] | None = No
 
 def encode_png(image: Image.Image, text: Mapping[str, str] | None = None) -> bytes:
     """A picture as the bytes of a PNG, with named texts in it."""
-    notes = PngInfo()
+    metadata = PngInfo()
     for key, value in (text or {}).items():
-        notes.add_itxt(key, value)
+        metadata.add_itxt(key, value)
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", pnginfo=notes)
+    image.save(buffer, format="PNG", pnginfo=metadata)
     return buffer.getvalue()
 
 
@@ -43,11 +43,11 @@ def encode_picture(
     """A picture as the bytes of a file; of JPEG and WebP, ``compression`` from 0 to 100 is the best."""
     if format == "png":
         return encode_png(image, text)
-    notes = Image.Exif()
+    exif = Image.Exif()
     if text:
-        notes[ExifTags.Base.ImageDescription] = json.dumps(dict(text))  # ASCII, as EXIF has it
+        exif[ExifTags.Base.ImageDescription] = json.dumps(dict(text))  # ASCII, as EXIF has it
     buffer = io.BytesIO()
-    image.save(buffer, format=format.upper(), quality=max(1, compression), exif=notes)
+    image.save(buffer, format=format.upper(), quality=max(1, compression), exif=exif)
     return buffer.getvalue()
 
 

@@ -1,1 +1,1 @@
-"""Other people's formats: released weights in, common formats out, and Diffusers pipelines of a bridge."""
+"""Other tools' formats: imports released weights, exports bridges, and makes Diffusers pipelines of them."""

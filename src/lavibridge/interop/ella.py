@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import ModelError
-from lavibridge.interop.fit import check_widths, load_exactly
+from lavibridge.interop.compatibility import check_widths, load_exactly
 from lavibridge.interop.weights import read_named
 from lavibridge.vision.base import VisionModel
 

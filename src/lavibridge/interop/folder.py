@@ -5,8 +5,7 @@
     bridge/                                                   the bridge, for prompts
     README.md                                                 how the two go together
 
-Its text encoder is the original's: without the bridge the folder draws as the denoiser does when it is told
-things in a language that it has partly left.
+Its text encoder is the original's, to which the denoiser no longer fits well: prompts go through the bridge.
 """
 
 import inspect
@@ -22,7 +21,7 @@ from lavibridge.core.files import resolve_source, write_atomic, write_json
 from lavibridge.core.sources import RANDOM, read_model_json
 from lavibridge.core.tensors import save_tensors
 from lavibridge.interop.hook import diffusers_model
-from lavibridge.interop.merged import merged_state
+from lavibridge.interop.merged_weights import merged_state
 
 KEPT = (".json", ".txt", ".model", ".safetensors", ".jinja")
 """Ends of files that are copied; pickles are left behind."""
@@ -77,9 +76,9 @@ def write_diffusers(bridge: Bridge, folder: Path) -> None:
     index[vision.denoiser_folder] = ["diffusers", type(vision.backbone).__name__]
     write_json(folder / "model_index.json", index)
     bridge.save_pretrained(folder / "bridge")
-    told = {"name": folder.name, "folder": folder, "denoiser": vision.denoiser_folder}
+    names = {"name": folder.name, "folder": folder, "denoiser": vision.denoiser_folder}
     sources = {"language": bridge.language.config.source, "vision": vision.config.source}
-    write_atomic(folder / "README.md", README.format(**told, **sources))
+    write_atomic(folder / "README.md", README.format(**names, **sources))
 
 
 def _local(source: str, revision: str | None) -> Path:

@@ -1,11 +1,11 @@
-"""What stands in front of a pipeline's denoiser and hands it what the pipeline has no argument for.
+"""A hook before a pipeline's denoiser that hands it what the pipeline has no argument for.
 
-    connector asked once            [mask | tokens]  --hook-->                tokens, mask
-    asked at each step (ELLA), or   [features]       --hook, connector, t-->  tokens, mask, pooled,
-    speaking in blocks (LLMDiff)                                              what is said in blocks
+    connector runs once             [mask | tokens]  --hook-->                tokens, mask
+    runs at each step (ELLA), or    [features]       --hook, connector, t-->  tokens, mask, pooled,
+    per block (LLMDiff)                                                       attention in blocks
 
-Stable Diffusion's pipelines know no mask, and none knows the time at which a connector is asked; so prompt
-embeddings carry it, in columns of their own.
+Stable Diffusion's pipelines take no mask, and none passes the time to a connector; so the prompt embeddings
+carry mask or features in columns of their own.
 """
 
 import inspect
@@ -33,15 +33,15 @@ def diffusers_model(bridge: Bridge) -> DiffusersModel:
     return bridge.vision
 
 
-def asks_at_each_step(bridge: Bridge) -> bool:
-    """Whether the connector has to be asked by the denoiser itself."""
+def runs_at_each_step(bridge: Bridge) -> bool:
+    """Whether the connector runs before each call of the denoiser."""
     return bridge.connector.time_aware or bridge.connector.per_block
 
 
 def needs_hook(bridge: Bridge, pipeline: type[Any]) -> bool:
     """Whether prompt embeddings of a pipeline carry more than the conditioning's tokens."""
     takes_mask = "prompt_attention_mask" in inspect.signature(pipeline.__call__).parameters
-    return asks_at_each_step(bridge) or (bridge.vision.honours_mask and not takes_mask)
+    return runs_at_each_step(bridge) or (bridge.vision.honours_mask and not takes_mask)
 
 
 def connect(pipe: Any, bridge: Bridge) -> None:
@@ -64,16 +64,16 @@ def connect(pipe: Any, bridge: Bridge) -> None:
             )
     width = _columns(bridge)
 
-    def before(denoiser: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        embeddings = named["encoder_hidden_states"]
+    def before(denoiser: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        embeddings = kwargs["encoder_hidden_states"]
         if embeddings.shape[-1] != width:
             raise ModelError(
                 f"the prompt embeddings are {embeddings.shape[-1]} wide, {width} were expected: make them "
                 "with prompt_inputs(bridge, prompts)"
             )
-        t = torch.as_tensor(named["timestep"] if "timestep" in named else given[1])
+        t = torch.as_tensor(kwargs["timestep"] if "timestep" in kwargs else args[1])
         t = t / denoiser.config.get("timestep_scale", 1.0)
-        return given, named | _arguments(_conditioning(bridge, embeddings, t), named, embeddings.dtype)
+        return args, kwargs | _arguments(_conditioning(bridge, embeddings, t), kwargs, embeddings.dtype)
 
     denoiser.register_forward_pre_hook(before, with_kwargs=True)
     control = getattr(pipe, "controlnet", None)
@@ -84,20 +84,20 @@ def connect(pipe: Any, bridge: Bridge) -> None:
 def _before_control(bridge: Bridge) -> Callable[..., tuple[Any, dict[str, Any]]]:
     """A hook that gives a ControlNet the tokens that the denoiser gets."""
 
-    def before(control: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        made = _conditioning(bridge, named["encoder_hidden_states"], torch.as_tensor(given[1]))
+    def before(control: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        made = _conditioning(bridge, kwargs["encoder_hidden_states"], torch.as_tensor(args[1]))
         if not bool(made.mask.all()):
             raise ModelError(
                 "a ControlNet takes no mask and the prompts differ in length (the negative one is counted): "
                 "use a connector with a fixed number of tokens, such as 'ella', or see_padding"
             )
-        return given, named | {"encoder_hidden_states": made.tokens.to(named["encoder_hidden_states"].dtype)}
+        return args, kwargs | {"encoder_hidden_states": made.tokens.to(kwargs["encoder_hidden_states"].dtype)}
 
     return before
 
 
 def _conditioning(bridge: Bridge, embeddings: Float[Tensor, "batch token column"], t: Tensor) -> Conditioning:
-    if not asks_at_each_step(bridge):
+    if not runs_at_each_step(bridge):
         return Conditioning(tokens=embeddings[..., 1:], mask=embeddings[..., 0] > 0.5)
     features = unpack(embeddings.float(), bridge.connector.reading, bridge.language.spec)
     made = bridge.connector(features, t.to(embeddings.device).expand(len(embeddings)))
@@ -128,6 +128,6 @@ def _arguments(made: Conditioning, named: dict[str, Any], dtype: torch.dtype) ->
 
 
 def _columns(bridge: Bridge) -> int:
-    if asks_at_each_step(bridge):
+    if runs_at_each_step(bridge):
         return columns(bridge.connector.reading, bridge.language.spec)
     return 1 + bridge.vision.spec.context

@@ -1,6 +1,6 @@
 """LaVi-Bridge's released files: two nameless lists of LoRA weights, and the adapter's folder.
 
-    lora_vis.pt, lora_text.pt     pickled lists  up, down, up, down, ...   in the order of `order.py`
+    lora_vis.pt, lora_text.pt     pickled lists  up, down, up, down, ...   in the order of `published_order`
     adapter/                      config.json, diffusion_pytorch_model.safetensors (or .bin)
 
 Nothing in the lists says which layer a pair belongs to, and the published code checks nothing. Here the count
@@ -24,8 +24,8 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import read_json
 from lavibridge.core.layers import pair_shapes
-from lavibridge.interop.fit import check_widths, load_exactly
-from lavibridge.interop.order import published_order
+from lavibridge.interop.compatibility import check_widths, load_exactly
+from lavibridge.interop.published_order import published_order
 from lavibridge.interop.weights import read_list, read_named
 from lavibridge.lora import LoraSettings
 from lavibridge.vision.base import VisionModel
@@ -38,7 +38,7 @@ DROPOUT = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairs:
+class PublishedPairs:
     """One list: the (up, down) of each layer, all of one rank."""
 
     path: Path
@@ -63,7 +63,7 @@ def import_lavi_bridge(
     for damaged files before any model is loaded.
     """
     _check_complete(folder)
-    lists = {room: read_pairs(folder / name) for room, name in LISTS.items()}
+    lists = {side: read_pairs(folder / name) for side, name in LISTS.items()}
     sizes = _sizes(folder / "adapter")
     weights = _adapter_weights(folder / "adapter")
     published = U_NET if lists["vision"].has_convolutions else TRANSFORMER
@@ -83,17 +83,17 @@ def import_lavi_bridge(
     check_widths(bridge, sizes["in_dim"], sizes["out_dim"], folder)
     load_exactly(bridge.connector, weights, folder / "adapter")
     backbones = {"language": bridge.language.backbone, "vision": bridge.vision.backbone}
-    counts = {room: len(published_order(backbone)) for room, backbone in backbones.items()}
-    for room, model in (("language", bridge.language), ("vision", bridge.vision)):
-        _check_count(lists[room], room, counts)
-        state = named_state(model.backbone, lists[room], f"{room} model")
-        settings = LoraSettings(rank=lists[room].rank, dropout=DROPOUT)
-        lora.inject(model.backbone, settings, model.lora_targets, f"{room} model")
-        lora.load_lora_state(model.backbone, state, f"{room} model")
+    counts = {side: len(published_order(backbone)) for side, backbone in backbones.items()}
+    for side, model in (("language", bridge.language), ("vision", bridge.vision)):
+        _check_count(lists[side], side, counts)
+        state = named_state(model.backbone, lists[side], f"{side} model")
+        settings = LoraSettings(rank=lists[side].rank, dropout=DROPOUT)
+        lora.inject(model.backbone, settings, model.lora_targets, f"{side} model")
+        lora.load_lora_state(model.backbone, state, f"{side} model")
     return bridge
 
 
-def read_pairs(path: Path) -> Pairs:
+def read_pairs(path: Path) -> PublishedPairs:
     """Read a list and check what can be checked without a model."""
     values = read_list(path)
     if not values or len(values) % 2:
@@ -107,22 +107,22 @@ def read_pairs(path: Path) -> Pairs:
     ranks = sorted({up.shape[1] for up, _ in pairs})
     if len(ranks) > 1:
         raise ModelError(f"{path} should hold pairs of one rank, found ranks {', '.join(map(str, ranks))}")
-    return Pairs(path=path, pairs=pairs, rank=ranks[0])
+    return PublishedPairs(path=path, pairs=pairs, rank=ranks[0])
 
 
-def named_state(network: nn.Module, given: Pairs, name: str) -> dict[str, Tensor]:
+def named_state(network: nn.Module, published: PublishedPairs, name: str) -> dict[str, Tensor]:
     """The list under the names of PEFT's files; every shape must fit the layer at its place."""
-    wanted = published_order(network)
-    for (layer_name, layer), (up, down) in zip(wanted.items(), given.pairs, strict=True):
+    layers = published_order(network)
+    for (layer_name, layer), (up, down) in zip(layers.items(), published.pairs, strict=True):
         for tensor, shape, side in zip(
-            (up, down), pair_shapes(layer, given.rank), ("up", "down"), strict=True
+            (up, down), pair_shapes(layer, published.rank), ("up", "down"), strict=True
         ):
             if tuple(tensor.shape) != shape:
                 raise ModelError(
-                    f"{given.path} was trained with another {name}: at {layer_name}, {side} is "
+                    f"{published.path} was trained with another {name}: at {layer_name}, {side} is "
                     f"{tuple(tensor.shape)} in the file and has to be {shape} here"
                 )
-    return lora.named_pairs(dict(zip(wanted, given.pairs, strict=True)))
+    return lora.named_pairs(dict(zip(layers, published.pairs, strict=True)))
 
 
 def _check_complete(folder: Path) -> None:
@@ -155,16 +155,17 @@ def _adapter_weights(folder: Path) -> dict[str, Tensor]:
     raise ModelError(f"{folder} holds neither {' nor '.join(ADAPTER_WEIGHTS)}")
 
 
-def _check_count(given: Pairs, room: str, counts: Mapping[str, int]) -> None:
-    if len(given.pairs) == counts[room]:
+def _check_count(published: PublishedPairs, side: str, counts: Mapping[str, int]) -> None:
+    if len(published.pairs) == counts[side]:
         return
-    (other,) = counts.keys() - {room}
-    if not counts[room]:
+    (other,) = counts.keys() - {side}
+    if not counts[side]:
         advice = "no layer of it is of a kind that LaVi-Bridge trains: give one of the models that it names"
-    elif len(given.pairs) == counts[other]:
-        advice = f"it fits the {other} model: were {LISTS[room]} and {LISTS[other]} exchanged?"
+    elif len(published.pairs) == counts[other]:
+        advice = f"it fits the {other} model: were {LISTS[side]} and {LISTS[other]} exchanged?"
     else:
         advice = "give the model that it was trained with"
     raise ModelError(
-        f"{given.path} holds {len(given.pairs)} pairs, the {room} model takes {counts[room]}: {advice}"
+        f"{published.path} holds {len(published.pairs)} pairs, the {side} model takes {counts[side]}: "
+        f"{advice}"
     )

@@ -81,5 +81,5 @@ def _write(folder: Path, pairs: Pairs, sides: tuple[str, str]) -> None:
         state[f"{name}.alpha"] = torch.tensor(float(up.shape[1]))
     folder.mkdir(parents=True, exist_ok=True)
     rank = str(max(up.shape[1] for up, _ in pairs.values()))
-    told = {"ss_network_module": "networks.lora", "ss_network_dim": rank, "ss_network_alpha": rank}
-    save_tensors(state, folder / FILE, told)
+    metadata = {"ss_network_module": "networks.lora", "ss_network_dim": rank, "ss_network_alpha": rank}
+    save_tensors(state, folder / FILE, metadata)

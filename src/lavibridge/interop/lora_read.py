@@ -27,7 +27,7 @@ from lavibridge.core.log import console
 from lavibridge.core.paths import at_home
 from lavibridge.interop import lora_names
 from lavibridge.interop.hook import diffusers_model
-from lavibridge.interop.lora_told import Told, read_told, refuse_method
+from lavibridge.interop.lora_scale import LoraScale, read_lora_scale, refuse_method
 from lavibridge.interop.weights import read_named
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
@@ -55,11 +55,11 @@ class LoraReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class TargetModel:
     """A network that a file may be for."""
 
     model: LanguageModel | VisionModel
-    room: str
+    component: str
     """What Diffusers' pipelines call it."""
     known: Mapping[str, str]
     prefixes: tuple[str, ...]
@@ -90,7 +90,7 @@ def read_lora_file(bridge: Bridge, path: str | PathLike[str]) -> LoraReport:
         )
     is_peft = any(key.startswith(lora.PREFIX) for key in found)
     pairs = [
-        _pairs(found, placed, part, read_told(file, part.room, is_peft)) if placed else {}
+        _pairs(found, placed, part, read_lora_scale(file, part.component, is_peft)) if placed else {}
         for part, placed in zip(parts, by_part, strict=True)
     ]
     for part, each in zip(parts, pairs, strict=True):
@@ -114,14 +114,14 @@ def _file(path: Path) -> Path:
     return found[0]
 
 
-def _parts(bridge: Bridge) -> list[Part]:
+def _parts(bridge: Bridge) -> list[TargetModel]:
     """The denoiser, and the language model where it is the image model's own text encoder."""
     vision, language = diffusers_model(bridge), bridge.language
     known = lora_names.denoiser_names(vision.backbone)
     found = [
-        Part(
+        TargetModel(
             model=vision,
-            room=vision.denoiser_folder,
+            component=vision.denoiser_folder,
             known=known,
             prefixes=lora_names.DENOISER_PREFIXES,
         )
@@ -129,12 +129,16 @@ def _parts(bridge: Bridge) -> list[Part]:
     if (language.config.source, language.config.revision) == (vision.config.source, vision.config.revision):
         known = lora_names.text_encoder_names(language.backbone)
         found.append(
-            Part(model=language, room="text_encoder", known=known, prefixes=lora_names.TEXT_PREFIXES)
+            TargetModel(
+                model=language, component="text_encoder", known=known, prefixes=lora_names.TEXT_PREFIXES
+            )
         )
     return found
 
 
-def _sorted_in(key: str, parts: list[Part], by_part: list[dict[str, dict[str, str]]], file: Path) -> bool:
+def _sorted_in(
+    key: str, parts: list[TargetModel], by_part: list[dict[str, dict[str, str]]], file: Path
+) -> bool:
     """Put a key where it belongs; False where there is no such layer."""
     for part, placed in zip(parts, by_part, strict=True):
         found = lora_names.placed(key, part.known, part.prefixes)
@@ -152,19 +156,22 @@ def _sorted_in(key: str, parts: list[Part], by_part: list[dict[str, dict[str, st
 
 
 def _pairs(
-    found: Mapping[str, Tensor], placed: Mapping[str, Mapping[str, str]], part: Part, told: Told
+    found: Mapping[str, Tensor],
+    placed: Mapping[str, Mapping[str, str]],
+    part: TargetModel,
+    file_scale: LoraScale,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     own = layers(part.model.backbone)
-    return {name: _pair(found, sides, name, own[name], told) for name, sides in placed.items()}
+    return {name: _pair(found, sides, name, own[name], file_scale) for name, sides in placed.items()}
 
 
 def _pair(
-    found: Mapping[str, Tensor], sides: Mapping[str, str], name: str, layer: Layer, told: Told
+    found: Mapping[str, Tensor], sides: Mapping[str, str], name: str, layer: Layer, file_scale: LoraScale
 ) -> tuple[Tensor, Tensor]:
     """(up, down) in float32, the scale in up."""
     if not {"up", "down"} <= sides.keys():
         raise ModelError(
-            f"{told.path}: {', '.join(sides.values())} stands alone, a pair of up and down is needed"
+            f"{file_scale.path}: {', '.join(sides.values())} stands alone, a pair of up and down is needed"
         )
     up, down = found[sides["up"]].float(), found[sides["down"]].float()
     rank = len(down)
@@ -173,21 +180,24 @@ def _pair(
     shapes = pair_shapes(layer, rank)
     if not all(_fits(tensor, shape) for tensor, shape in zip((up, down), shapes, strict=True)):
         raise ModelError(
-            f"{told.path} does not fit '{name}': up and down are {tuple(up.shape)} and {tuple(down.shape)}, "
+            f"{file_scale.path} does not fit '{name}': up and down are {tuple(up.shape)} and "
+            f"{tuple(down.shape)}, "
             f"they have to be {shapes[0]} and {shapes[1]}"
         )
     if "alpha" in sides:
         alpha = found[sides["alpha"]]
         if alpha.numel() != 1:
             raise ModelError(
-                f"{told.path}: {sides['alpha']} should be one number, found {tuple(alpha.shape)}"
+                f"{file_scale.path}: {sides['alpha']} should be one number, found {tuple(alpha.shape)}"
             )
         scale = float(alpha) / rank
     else:
-        scale = told.scale(name, layer, rank)
+        scale = file_scale.scale(name, layer, rank)
     up = up * scale
     if not bool(up.isfinite().all() and down.isfinite().all()):
-        raise ModelError(f"{told.path} holds NaN or infinite values for '{name}': take another copy of it")
+        raise ModelError(
+            f"{file_scale.path} holds NaN or infinite values for '{name}': take another copy of it"
+        )
     return up.reshape(shapes[0]).contiguous(), down.reshape(shapes[1]).contiguous()
 
 

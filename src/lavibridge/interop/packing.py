@@ -1,8 +1,8 @@
 """A language model's features as one tensor of prompt embeddings, which a pipeline can carry, and back.
 
-column   0     1            then                     then                        last
-         mask  beside mask  layers of the token      the same, standing alone    tokens beside
-                            (layer * width)          (where asked for)           (where there are)
+column   0     1                 then                  then                    last
+         mask  passthrough mask  layers of the token   context-free layers     passthrough tokens
+                                 (layer * width)       (if the reading has)    (if there are any)
 """
 
 import torch
@@ -14,7 +14,7 @@ from lavibridge.core.contracts import Reading, TextFeatures, TextSpec
 
 
 def pack(features: TextFeatures) -> Float[Tensor, "batch token column"]:
-    """Features as prompt embeddings; rows are as many as tokens, or as tokens beside, if these are more."""
+    """Features as prompt embeddings, as long as the tokens or the passthrough tokens, if these are more."""
     beside, mask = features.passthrough_tokens, features.passthrough_mask
     length = max(features.mask.shape[1], 0 if beside is None else beside.shape[1])
     no_mask = torch.zeros_like(features.mask)

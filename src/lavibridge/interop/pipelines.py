@@ -24,10 +24,10 @@ from lavibridge.core.config import did_you_mean
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.generation.checks import check_weights, warn_about_cuts
-from lavibridge.generation.emphasis import Weighted, read
+from lavibridge.generation.emphasis import WeightedPrompt, read
 from lavibridge.generation.encode import encode_prompts
 from lavibridge.generation.sample import make_scheduler
-from lavibridge.interop.hook import asks_at_each_step, connect, diffusers_model, needs_hook
+from lavibridge.interop.hook import connect, diffusers_model, needs_hook, runs_at_each_step
 from lavibridge.interop.packing import pack
 
 TASKS = {
@@ -70,9 +70,10 @@ def to_diffusers(bridge: Bridge, task: str = "text-to-image", controlnet: Any | 
             try:
                 pipe = getattr(diffusers, converted).from_pipe(pipe, **control)
             except ValueError as error:
-                asked = f"{task} pipeline{' with a ControlNet' if control else ''}"
+                requested = f"{task} pipeline{' with a ControlNet' if control else ''}"
                 raise ModelError(
-                    f"Diffusers has no {asked} beside its {pipeline.__name__}: use text-to-image without one"
+                    f"Diffusers has no {requested} beside its {pipeline.__name__}: use text-to-image "
+                    "without one"
                 ) from error
     pipe.scheduler = make_scheduler(vision.scheduler, shift=vision.flow_shift(shape))
     connect(pipe, bridge)
@@ -101,8 +102,9 @@ def prompt_inputs(
             f"give prompts, and one negative prompt or one for each: found {len(texts)} and {len(negative)}"
         )
     pipeline = pipeline_class(bridge)
-    features = _features(bridge, [read(prompt, prompt_weighting) for prompt in (*negative, *texts)])
-    if asks_at_each_step(bridge):
+    weighted = [read(prompt, prompt_weighting, is_negative=True) for prompt in negative]
+    features = _features(bridge, [*weighted, *(read(prompt, prompt_weighting) for prompt in texts)])
+    if runs_at_each_step(bridge):
         embeddings, width = pack(features), bridge.vision.spec.pooled
         mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
         pooled = None if width is None else embeddings.new_zeros(len(embeddings), width)
@@ -138,7 +140,7 @@ def pipeline_class(bridge: Bridge) -> Any:
     return getattr(diffusers, name)
 
 
-def _features(bridge: Bridge, prompts: Sequence[Weighted]) -> TextFeatures:
+def _features(bridge: Bridge, prompts: Sequence[WeightedPrompt]) -> TextFeatures:
     """The prompts' features as `BridgePipeline` computes them."""
     check_weights(prompts, bridge.connector)
     warn_about_cuts(prompts, bridge.language)

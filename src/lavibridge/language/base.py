@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
@@ -45,6 +45,8 @@ class LanguageModel(nn.Module, ABC):
     """The limit in force: the configured one, or the default for this model."""
     spec: TextSpec
     backbone: nn.Module
+    reads_negative_prompts_differently: ClassVar[bool] = False
+    """Whether `encode_negative` differs from `encode`."""
     folded: tuple[Folded, ...] = ()
     """LoRA files that are part of the frozen weights (`read_lora_file`)."""
 
@@ -60,6 +62,10 @@ class LanguageModel(nn.Module, ABC):
         Without ``see_padding`` a prompt's features do not depend on the prompts beside it. Raises ModelError
         for what the model cannot be asked.
         """
+
+    def encode_negative(self, prompts: Sequence[str], reading: Reading = LAST_LAYER) -> TextFeatures:
+        """Features of negative prompts. Most models read them as any prompt; some pipelines do not."""
+        return self.encode(prompts, reading)
 
     @abstractmethod
     def unread(self, reading: Reading) -> list[nn.Module]:

@@ -28,7 +28,11 @@ class LdmBert(TransformersModel):
     }
 
     def _class(self, name: str) -> Any:
-        # The class lives in the diffusers library, with the pipeline that it belongs to.
-        from diffusers.pipelines.latent_diffusion import pipeline_latent_diffusion
+        return ldm_bert()
 
-        return getattr(pipeline_latent_diffusion, name)
+
+def ldm_bert() -> Any:
+    """LDMBertModel, which the diffusers library has beside the pipeline that it belongs to."""
+    from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertModel
+
+    return LDMBertModel

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from lavibridge.core.config import Changeable
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import Conditioning, VisionSpec
+from lavibridge.core.errors import ModelError
 from lavibridge.core.identity import model_identity
 from lavibridge.core.layers import Folded
+from lavibridge.core.text_sides import TextSide
 
 
 class VisionModel(nn.Module, ABC):
@@ -54,8 +56,6 @@ class VisionModel(nn.Module, ABC):
     """Height and width, in pixels, that the model was made for."""
     default_guidance: ClassVar[float] = 7.5
     """The guidance that its published pipeline draws with."""
-    shows_padding: ClassVar[bool] = True
-    """Whether its published pipeline lets text encoder and denoiser see the padding of prompts."""
     published_lr: ClassVar[Mapping[str, float]] = MappingProxyType({})
     """Learning rates of a published bridge into the family, by trained part; empty where there is none."""
     joint_attention: ClassVar[bool] = False
@@ -73,6 +73,12 @@ class VisionModel(nn.Module, ABC):
     @abstractmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:
         """Whether this family reads the model at ``source``; looks at its configuration only."""
+
+    def text_side(self) -> TextSide:
+        """How the published pipeline reads prompts; ModelError where the family does not say."""
+        raise ModelError(
+            f"{type(self).__name__} does not say how the pipeline of '{self.config.source}' reads prompts"
+        )
 
     @abstractmethod
     def encode_moments(

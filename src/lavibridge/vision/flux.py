@@ -20,8 +20,12 @@ from torch.nn import functional
 
 from lavibridge.core.contracts import Conditioning
 from lavibridge.core.errors import ModelError
+from lavibridge.core.text_sides import TextEncoder, TextSide
 from lavibridge.vision.hf import DiffusersModel
 from lavibridge.vision.parts.toys import TOY_FLOW, TOY_WIDE_AUTOENCODER
+
+CLIP = TextEncoder()
+T5 = TextEncoder(folder="text_encoder_2", tokenizer="tokenizer_2", has_sequence_length=True)
 
 
 class Flux(DiffusersModel):
@@ -34,6 +38,7 @@ class Flux(DiffusersModel):
         """Guidance scale that a guidance-distilled model takes as an input; costs no second call."""
 
     config: Config
+    text = TextSide(sequence=((T5,),), pooled=(CLIP,))
     denoiser_folder = "transformer"
     denoiser_class = "FluxTransformer2DModel"
     class_names = ("FluxTransformer2DModel",)

@@ -22,12 +22,14 @@ from lavibridge.core.contracts import Conditioning, VisionSpec
 from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
 from lavibridge.core.sources import RANDOM, read_model_json
+from lavibridge.core.text_sides import TextSide
 from lavibridge.vision.base import VisionModel
 from lavibridge.vision.parts import attention_backend, step_cache
 from lavibridge.vision.parts.attention_processor import OpenedAttention, cross_attention_layers
 from lavibridge.vision.parts.loading import load_part, load_scheduler, quieten
 from lavibridge.vision.parts.memory_format import reorder_norms, set_memory_format
 from lavibridge.vision.parts.padding import scores, without_padding
+from lavibridge.vision.parts.pipelines import with_defaults
 from lavibridge.vision.parts.schedules import prediction_type, sampling_shift, training_schedule
 from lavibridge.vision.parts.toys import TOY_AUTOENCODER, TOY_DIFFUSION
 
@@ -47,6 +49,8 @@ class DiffusersModel(VisionModel):
     """Class in diffusers, and its `_class_name`."""
     pipeline_class: ClassVar[str | None] = None
     """Class in diffusers of the pipeline that the denoiser goes into, where one takes our tokens."""
+    text: ClassVar[TextSide]
+    """How its pipeline reads prompts, but for lengths and instructions that are the pipeline's defaults."""
     rms: ClassVar[float | None] = None
     """Root mean square of the tokens that it was trained with, where that is known."""
     block_argument: ClassVar[str | None] = "cross_attention_kwargs"
@@ -93,6 +97,11 @@ class DiffusersModel(VisionModel):
         self.channels = int(self.autoencoder.config.latent_channels)
         self.default_size = self._default_size()
         self.is_open = False
+
+    def text_side(self) -> TextSide:
+        """How the pipeline that model_index.json names reads prompts, by the defaults of its call."""
+        found = read_model_json(self.config.source, "model_index.json", self.config.revision) or {}
+        return with_defaults(self.text, found.get("_class_name"), self.pipeline_class)
 
     @classmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:

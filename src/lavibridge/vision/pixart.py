@@ -12,6 +12,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from lavibridge.core.contracts import Conditioning
+from lavibridge.core.text_sides import TextEncoder, TextSide
 from lavibridge.vision.hf import DiffusersModel
 from lavibridge.vision.parts.padding import hiding
 
@@ -20,13 +21,13 @@ class PixArt(DiffusersModel):
     """PixArtTransformer2DModel; old folders call the class Transformer2DModel."""
 
     pipeline_class = "PixArtAlphaPipeline"
+    text = TextSide(sequence=((TextEncoder(has_sequence_length=True, masks_padding=True),),), normalizes=True)
     denoiser_folder = "transformer"
     denoiser_class = "PixArtTransformer2DModel"
     class_names = ("PixArtTransformer2DModel", "Transformer2DModel")
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     default_guidance = 4.5
     published_lr = {"language_lora": 5e-6, "connector": 2e-5, "vision_lora": 2e-5}  # noqa: RUF012
-    shows_padding = False
     toy = {  # noqa: RUF012 - a constant of the class
         "sample_size": 8,
         "num_layers": 2,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lavibridge.core.contracts import Conditioning
 from lavibridge.core.errors import ModelError
+from lavibridge.core.text_sides import TextEncoder, TextSide
 from lavibridge.vision.hf import DiffusersModel
 from lavibridge.vision.parts.attention_processor import MaskWithBlocks
 from lavibridge.vision.parts.padding import hiding, scores
@@ -25,6 +26,7 @@ class Sana(DiffusersModel):
     """SanaTransformer2DModel with an AutoencoderDC."""
 
     pipeline_class = "SanaPipeline"
+    text = TextSide(sequence=((TextEncoder(has_sequence_length=True, masks_padding=True),),), normalizes=True)
     denoiser_folder = "transformer"
     denoiser_class = "SanaTransformer2DModel"
     class_names = ("SanaTransformer2DModel",)

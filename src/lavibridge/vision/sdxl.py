@@ -11,8 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lavibridge.core.contracts import Conditioning
+from lavibridge.core.text_sides import TextEncoder, TextSide
 from lavibridge.vision.parts.unet import UNet
 
+CLIP_L = TextEncoder(layer=-2)
+CLIP_G = TextEncoder(folder="text_encoder_2", tokenizer="tokenizer_2", layer=-2)
 SIZES = 6
 """How many numbers it is told of sizes."""
 
@@ -21,6 +24,7 @@ class StableDiffusionXL(UNet):
     """UNet2DConditionModel with `addition_embed_type: text_time`."""
 
     pipeline_class = "StableDiffusionXLPipeline"
+    text = TextSide(sequence=((CLIP_L, CLIP_G),), pooled=(CLIP_G,))
     addition = "text_time"
     default_guidance = 5.0
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")

@@ -17,7 +17,7 @@ State = Literal["waiting", "drawing", "done", "failed", "cancelled", "rejected"]
 
 
 @dataclass(kw_only=True, eq=False)
-class Picture:
+class JobPicture:
     """One picture of a job."""
 
     request: Request
@@ -35,7 +35,7 @@ class Picture:
 class Job:
     """The pictures of one HTTP request; only the queue changes it, under its lock."""
 
-    pictures: list[Picture]
+    pictures: list[JobPicture]
     embed_recipe: bool = True
     """Whether its files hold their recipe."""
     format: Format = "png"

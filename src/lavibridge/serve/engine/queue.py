@@ -11,12 +11,12 @@ from collections.abc import Callable
 from threading import Condition, RLock
 
 from lavibridge.core.errors import LaviError
-from lavibridge.serve.engine.job import Job, Picture, State
+from lavibridge.serve.engine.job import Job, JobPicture, State
 from lavibridge.serve.limits import Limits
 
 FIRST_GUESS = 1.0
 """Seconds for a picture, before any was drawn."""
-Place = tuple[Job, Picture]
+Place = tuple[Job, JobPicture]
 
 
 class QueueFull(LaviError):
@@ -107,14 +107,14 @@ class Queue:
                     return list(self._drawing)
                 self._changed.wait()
 
-    def stepped(self, job: Job, picture: Picture, preview: bytes | None) -> None:
+    def stepped(self, job: Job, picture: JobPicture, preview: bytes | None) -> None:
         """For the worker: a picture has taken one more step."""
         with self._changed:
             picture.step += 1
             picture.preview = preview or picture.preview
             self._notify(job)
 
-    def finished(self, job: Job, picture: Picture, file: bytes, seconds: float) -> None:
+    def finished(self, job: Job, picture: JobPicture, file: bytes, seconds: float) -> None:
         """For the worker: a picture is done, ``seconds`` of work after the one before."""
         with self._changed:
             if job.is_over:

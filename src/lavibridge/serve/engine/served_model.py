@@ -20,7 +20,7 @@ from lavibridge.core.files import models_folder, resolve_source
 from lavibridge.generation import emphasis
 from lavibridge.generation.checks import check_weights
 from lavibridge.generation.denoise import OWN_CALLS, Layout, SharedCalls
-from lavibridge.generation.emphasis import Weighted
+from lavibridge.generation.emphasis import WeightedPrompt
 from lavibridge.generation.encode import EncodedPrompt, encode_prompts
 from lavibridge.serve.engine.least_rows import find_least_rows
 
@@ -36,9 +36,9 @@ class ServedModel:
         self.name = name
         self.bridge = bridge.eval()
         self.lock = Lock()  # a tokenizer serves one thread at a time
-        self._encoded: OrderedDict[Weighted, EncodedPrompt] = OrderedDict()
+        self._encoded: OrderedDict[WeightedPrompt, EncodedPrompt] = OrderedDict()
         longest = self._encode(emphasis.read("a " * (2 * bridge.language.max_tokens), False))
-        empty = self.encode(emphasis.read("", False))
+        empty = self.encode(emphasis.read("", False, is_negative=True))
         tokens = [self._tokens(each) for each in (longest, empty)]
         self.width = 1 + tokens[0]
         self.keeps_tokens = tokens == [each.features.hidden.shape[2] for each in (longest, empty)]
@@ -56,7 +56,7 @@ class ServedModel:
         return SharedCalls(width=self.width, least_rows=self.least_rows)
 
     @torch.inference_mode()
-    def encode(self, prompt: Weighted) -> EncodedPrompt:
+    def encode(self, prompt: WeightedPrompt) -> EncodedPrompt:
         """A prompt's features, encoded once while it is kept."""
         if prompt not in self._encoded:
             self._encoded[prompt] = self._encode(prompt)
@@ -70,7 +70,7 @@ class ServedModel:
         with self.lock:
             return self.bridge.language.spans(prompt)
 
-    def check(self, prompts: Sequence[Weighted], height: int, width: int) -> None:
+    def check(self, prompts: Sequence[WeightedPrompt], height: int, width: int) -> None:
         """Raise RecipeError for a size or word weights that the bridge cannot draw."""
         try:
             self.bridge.vision.latent_shape(height, width)
@@ -78,7 +78,7 @@ class ServedModel:
             raise RecipeError(f"size: {error}") from None
         check_weights(prompts, self.bridge.connector)
 
-    def count_tokens(self, prompt: Weighted) -> tuple[int, int]:
+    def count_tokens(self, prompt: WeightedPrompt) -> tuple[int, int]:
         """Tokens of a prompt that are used, and that are cut off."""
         with self.lock:
             used, cut = self.bridge.language.count_tokens([prompt.text])
@@ -109,7 +109,7 @@ class ServedModel:
         }
 
     @torch.inference_mode()
-    def _encode(self, prompt: Weighted) -> EncodedPrompt:
+    def _encode(self, prompt: WeightedPrompt) -> EncodedPrompt:
         with self.lock:
             return encode_prompts(self.bridge, [prompt], 1)[prompt]
 

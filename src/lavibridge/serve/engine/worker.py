@@ -18,7 +18,7 @@ from lavibridge.core.log import console
 from lavibridge.generation.finite import NotDrawnError
 from lavibridge.generation.sheet import encode_picture, encode_png
 from lavibridge.serve.engine.drawing import Drawing, advance
-from lavibridge.serve.engine.job import Job, Picture
+from lavibridge.serve.engine.job import Job, JobPicture
 from lavibridge.serve.engine.queue import Place, Queue
 from lavibridge.serve.engine.served_model import ServedModel
 from lavibridge.world.prompt_parser import check_prompt
@@ -40,8 +40,8 @@ class Worker:
         """Calls of `advance` so far."""
         self.picture_steps = 0
         """Steps of single pictures in these calls."""
-        self._drawings: dict[Picture, Drawing] = {}
-        self._previewed: dict[Picture, float] = {}
+        self._drawings: dict[JobPicture, Drawing] = {}
+        self._previewed: dict[JobPicture, float] = {}
         self._turn = 0
         self._mark = time.monotonic()
         self._thread = Thread(target=self._run, name="lavi-worker", daemon=True)
@@ -75,7 +75,7 @@ class Worker:
         if not self._drawings:
             self._mark = time.monotonic()
 
-    def _begin(self, job: Job, picture: Picture) -> bool:
+    def _begin(self, job: Job, picture: JobPicture) -> bool:
         """Begin a picture's drawing, unless it has one; False where that fails."""
         if picture in self._drawings:
             return True
@@ -113,7 +113,7 @@ class Worker:
             except Exception as error:
                 self._fail([(job, picture)], error)
 
-    def _preview(self, job: Job, picture: Picture, drawing: Drawing) -> bytes | None:
+    def _preview(self, job: Job, picture: JobPicture, drawing: Drawing) -> bytes | None:
         """The picture so far as a PNG, at intervals, where anybody listens."""
         if drawing.is_finished or not job.wants_preview:
             return None
@@ -125,7 +125,7 @@ class Worker:
         self._previewed[picture] = start + max(PREVIEW_EVERY, PREVIEW_SHARE * elapsed)
         return png
 
-    def _finish(self, job: Job, picture: Picture, drawing: Drawing) -> None:
+    def _finish(self, job: Job, picture: JobPicture, drawing: Drawing) -> None:
         image = drawing.picture()
         if drawing.model.has_checker:
             picture.verdict = check_prompt(picture.request.weighted_prompt.text, image)

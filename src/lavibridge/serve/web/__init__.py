@@ -1,1 +1,1 @@
-"""The HTTP side: routes, what is let in, and what is said about it."""
+"""The HTTP side: routes, access, and errors."""

@@ -1,4 +1,4 @@
-"""Who is let in, and with what: asked before any route is reached.
+"""Access control, before any route: hosts, tokens, kinds and sizes of bodies.
 
     Host, Origin      a page of another site cannot talk to a server on this machine (DNS rebinding, CSRF)
     token             compared in constant time; needed everywhere but for the page's files and /health
@@ -46,7 +46,7 @@ class Guard:
     def __init__(self, app: App, *, host: str, token: str | None, body_bytes: int) -> None:
         self.app, self.token, self.body_bytes = app, token, body_bytes
         self.hosts = {*LOOPBACK, host} if token is None else None
-        """Names under which the server may be asked; None: any, as a token is asked for."""
+        """Host names that the server answers to; None: any, as requests need a token."""
         self.answered: dict[tuple[str, str, int], int] = {}
         """Answers so far, by method, route and status."""
 
@@ -98,9 +98,9 @@ class Guard:
         return None
 
     def _is_known(self, headers: dict[str, str]) -> bool:
-        scheme, _, given = headers.get("authorization", "").partition(" ")
+        scheme, _, token = headers.get("authorization", "").partition(" ")
         expected = (self.token or "").encode()
-        return hmac.compare_digest(given.strip().encode(), expected) and scheme.lower() == "bearer"
+        return hmac.compare_digest(token.strip().encode(), expected) and scheme.lower() == "bearer"
 
     def _bounded(self, receive: Receive) -> Receive:
         """The same body, which raises when it is too long."""

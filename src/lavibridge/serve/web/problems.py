@@ -46,8 +46,8 @@ def problem(
 ) -> JSONResponse:
     """An error's answer."""
     kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-    told = message.encode("utf-8", "replace").decode()  # a key may hold half of a surrogate pair
-    body = {"error": {"message": told, "type": kind, "param": None, "code": code}}
+    text = message.encode("utf-8", "replace").decode()  # a key may hold half of a surrogate pair
+    body = {"error": {"message": text, "type": kind, "param": None, "code": code}}
     return JSONResponse(body, status, headers=dict(headers or {}))
 
 

@@ -15,7 +15,7 @@ from lavibridge.generation.sample import check_steps
 from lavibridge.generation.sheet import Format
 from lavibridge.serve.engine.request import Request
 from lavibridge.serve.engine.served_model import ServedModel
-from lavibridge.serve.limits import MOST_SEED, Limits
+from lavibridge.serve.limits import MAX_SEED, Limits
 
 
 class ClientRequest(Config):
@@ -44,7 +44,7 @@ class PictureRequest(ClientRequest):
     """What guidance leads away from."""
     prompt_weighting: bool = False
     """Whether `(word:1.3)` in both prompts weighs a word; else brackets are text."""
-    seed: int | None = Field(default=None, ge=0, le=MOST_SEED)
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
     """Seed of the first picture's noise. None: a random one."""
     quality: Literal["exact", "high", "fast", "low", "medium", "standard", "hd", "xhigh", "max", "auto"] = (
         "exact"
@@ -133,7 +133,7 @@ def to_requests(
             prompt=body.prompt,
             negative_prompt=body.negative_prompt,
             prompt_weighting=body.prompt_weighting,
-            seed=(seed + number) % (MOST_SEED + 1),
+            seed=(seed + number) % (MAX_SEED + 1),
             num_inference_steps=steps,
             guidance_scale=guidance,
             quality=quality,

@@ -12,7 +12,7 @@ from lavibridge.core.errors import RecipeError
 from lavibridge.core.log import console
 from lavibridge.generation.emphasis import read
 from lavibridge.generation.sheet import Format
-from lavibridge.serve.engine.job import Job, Picture
+from lavibridge.serve.engine.job import Job, JobPicture
 from lavibridge.serve.web.app_state import AppState
 from lavibridge.serve.web.problems import problem
 from lavibridge.serve.web.requests import (
@@ -76,8 +76,8 @@ class Models(BaseModel):
     data: list[Model]
 
 
-class Tokens(BaseModel):
-    """Tokens of a prompt under one bridge."""
+class TokenCounts(BaseModel):
+    """TokenCounts of a prompt under one bridge."""
 
     used: int
     cut: int
@@ -132,13 +132,15 @@ def make_router(app_state: AppState) -> APIRouter:
         )
 
     @router.post("/tokens")
-    async def tokens(body: TokensRequest) -> dict[str, Tokens]:
+    async def tokens(body: TokensRequest) -> dict[str, TokenCounts]:
         """How many of a prompt's tokens each model uses, and how many it cuts off."""
         check_prompt(body.prompt, app_state.limits, "prompt")
         prompt = read(body.prompt, body.prompt_weighting)
         counts = {name: model.count_tokens(prompt) for name, model in app_state.models.items()}
         return {
-            name: Tokens(used=used, cut=cut, max_tokens=app_state.models[name].bridge.language.max_tokens)
+            name: TokenCounts(
+                used=used, cut=cut, max_tokens=app_state.models[name].bridge.language.max_tokens
+            )
             for name, (used, cut) in counts.items()
         }
 
@@ -155,7 +157,7 @@ def submit(
     """Put a job into the queue; raises a LaviError for the client."""
     requests = to_requests(body, app_state.models, app_state.limits, has_attention_maps)
     job = Job(
-        pictures=[Picture(request=request) for request in requests],
+        pictures=[JobPicture(request=request) for request in requests],
         embed_recipe=body.embed_recipe,
         format=format,
         compression=compression,

@@ -1,4 +1,4 @@
-"""What a LoRA file says of its scale, in itself or beside it.
+"""The scale of a LoRA file, as its tensors, its header or the settings beside it give it.
 
     .alpha                                alpha / rank            a tensor for each layer: kohya and others
     adapter_config.json                   PEFT: alpha / rank, alpha / sqrt(rank) with rsLoRA, patterns
@@ -6,7 +6,7 @@
     header, ss_network_*                  kohya's scripts: alpha and dim for all layers, conv_alpha, conv_dim
     nothing                               1, but for PEFT's files, whose alpha stands nowhere else
 
-The first that there is counts. What changes more than two factors and a scale can say is refused by its name.
+The first of these that exists counts. Files of methods beyond LoRA are refused by the method's name.
 
 Hu et al. 2021, arXiv 2106.09685; Kalajdzievski 2023 (rsLoRA), arXiv 2312.03732.
 """
@@ -64,8 +64,8 @@ MORE_THAN_LORA = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """What is said of the scale of one network's layers."""
+class LoraScale:
+    """The scale of the layers of one network."""
 
     path: Path
     config: Mapping[str, Any] | None
@@ -76,37 +76,37 @@ class Told:
     def scale(self, name: str, layer: Layer, rank: int) -> float:
         """The scale of a layer without a tensor of its own for it; ModelError where this contradicts it."""
         if self.config is not None:
-            wanted, scale = lora.peft_scale(self.config, name)
+            declared, scale = lora.peft_scale(self.config, name)
         elif "ss_network_alpha" in self.header:
-            wanted, alpha = self._by_kohya(layer)
+            declared, alpha = self._by_kohya(layer)
             scale = alpha / rank
         else:
             return 1.0
-        if wanted != rank:
+        if declared != rank:
             raise ModelError(
-                f"{self.path} has rank {rank} at '{name}', where its settings say {wanted}: do the two "
+                f"{self.path} has rank {rank} at '{name}', where its settings say {declared}: do the two "
                 "belong together? Its strength cannot be known"
             )
         return scale
 
     def _by_kohya(self, layer: Layer) -> tuple[int, float]:
         """(rank, alpha)"""
-        told = dict(self.header)
+        header = dict(self.header)
         if len(pair_shapes(layer, 1)[1]) == 4 and layer.kernel_size != (1, 1):
-            args = _json(told.get("ss_network_args") or "{}", self.path)
-            told["ss_network_dim"] = str(args.get("conv_dim", told.get("ss_network_dim")))
-            told["ss_network_alpha"] = str(args.get("conv_alpha", told["ss_network_alpha"]))
+            args = _json(header.get("ss_network_args") or "{}", self.path)
+            header["ss_network_dim"] = str(args.get("conv_dim", header.get("ss_network_dim")))
+            header["ss_network_alpha"] = str(args.get("conv_alpha", header["ss_network_alpha"]))
         try:
-            return int(float(told["ss_network_dim"])), float(told["ss_network_alpha"])
+            return int(float(header["ss_network_dim"])), float(header["ss_network_alpha"])
         except (KeyError, ValueError):
             raise ModelError(
-                f"{self.path} says ss_network_dim {told.get('ss_network_dim')} and ss_network_alpha "
-                f"{told['ss_network_alpha']}, which are no numbers: its strength cannot be known"
+                f"{self.path} says ss_network_dim {header.get('ss_network_dim')} and ss_network_alpha "
+                f"{header['ss_network_alpha']}, which are no numbers: its strength cannot be known"
             ) from None
 
 
-def read_told(path: Path, room: str, is_peft: bool) -> Told:
-    """What is said of the network that Diffusers' pipelines call ``room``; ModelError for other methods.
+def read_lora_scale(path: Path, component: str, is_peft: bool) -> LoraScale:
+    """The scales of the network that Diffusers' pipelines call ``component``; ModelError for other methods.
 
     ``is_peft`` says that the keys are PEFT's own.
     """
@@ -115,18 +115,20 @@ def read_told(path: Path, room: str, is_peft: bool) -> Told:
     if is_peft and (path.parent / CONFIG).is_file():
         config = read_json(path.parent / CONFIG)
     elif DIFFUSERS_HEADER in header:
-        said = _json(header[DIFFUSERS_HEADER], path)
+        metadata = _json(header[DIFFUSERS_HEADER], path)
         inside = {
-            key.removeprefix(f"{room}."): value for key, value in said.items() if key.startswith(f"{room}.")
+            key.removeprefix(f"{component}."): value
+            for key, value in metadata.items()
+            if key.startswith(f"{component}.")
         }
-        config = inside or (said if "r" in said else None)
+        config = inside or (metadata if "r" in metadata else None)
     elif is_peft:
         raise ModelError(
             f"{path} is PEFT's, and has no {CONFIG} beside it, which says how strong it is: put it there"
         )
     if config is not None:
         check_plain(config, path)
-    return Told(path=path, config=config, header=header)
+    return LoraScale(path=path, config=config, header=header)
 
 
 def check_plain(config: Mapping[str, Any], path: Path) -> None:
@@ -169,9 +171,9 @@ def _header(path: Path) -> dict[str, str]:
 
 def _json(text: str, path: Path) -> dict[str, Any]:
     try:
-        said = json.loads(text)
+        settings = json.loads(text)
     except json.JSONDecodeError:
-        said = None
-    if not isinstance(said, dict):
+        settings = None
+    if not isinstance(settings, dict):
         raise ModelError(f"the header of {path} holds '{text[:40]}', which should be settings in JSON")
-    return said
+    return settings

@@ -4,7 +4,7 @@
         for each linear or convolution below it, in the order of registration:  up, down
 
 The published lists hold no names. The order follows from how the networks are built and is the same in all
-versions of the libraries that were looked at: in a U-Net attention stands before the residual blocks, and the
+versions of the libraries that we compared: in a U-Net attention stands before the residual blocks, and the
 middle block comes last.
 
 Zhao et al. 2024 (LaVi-Bridge), arXiv 2403.07860.

@@ -1,4 +1,4 @@
-"""Whether published weights fit between two models, said before they are used."""
+"""Checks that published weights fit between two models, before they are loaded."""
 
 from collections.abc import Mapping
 from pathlib import Path

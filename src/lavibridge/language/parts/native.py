@@ -1,0 +1,322 @@
+"""The text side of a published pipeline: all of its text encoders, read as the pipeline reads them.
+
+    prompt --tokenizer--> ids --encoder--> hidden states --\
+    prompt --tokenizer--> ids --encoder--> hidden states ---[side by side, one behind the other]--> tokens
+                               \\--> pooled --[side by side]--> pooled vector
+
+The vision family says which encoders, layers and lengths those are (`core/text_sides.py`). Tokens and pooled
+vectors equal those of Diffusers' `encode_prompt`, so that a denoiser draws what its own pipeline draws.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpec
+from lavibridge.core.device import pick_dtype
+from lavibridge.core.errors import ModelError
+from lavibridge.core.files import resolve_source
+from lavibridge.core.sources import cannot_load, read_model_json
+from lavibridge.core.text_sides import TextEncoder, TextSide
+from lavibridge.language.base import LanguageModel
+from lavibridge.language.ldm_bert import ldm_bert
+from lavibridge.language.parts import attention_backend
+from lavibridge.language.parts.vocabulary import check_vocabulary
+
+LONGEST_LIMIT = 100_000
+"""Tokenizers without a limit of their own state an astronomical one."""
+DEFAULT_TOKENS = 77
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What one encoder makes of prompts."""
+
+    tokens: Float[Tensor, "batch token width"]
+    mask: Bool[Tensor, "batch token"]
+    pooled: Float[Tensor, "batch _"] | None
+
+
+class NativeText(LanguageModel):
+    """Frozen text encoders of a pipeline's folder; takes no LoRA, and no connector but `identity`."""
+
+    class Config(LanguageModel.Config):
+        """The pipeline, how it reads prompts, and how wide the denoiser's tokens are."""
+
+        side: TextSide
+        """How the pipeline reads prompts."""
+        width: int
+        """Width of the tokens that the denoiser takes."""
+        unload: bool = False
+        """Load each encoder when prompts are read and let it go before the next, to save memory."""
+
+    config: Config
+    backbone: nn.ModuleDict
+    place: Tensor
+    """On the device that the encoders are on."""
+    lora_targets = ()
+    reads_negative_prompts_differently = True
+
+    def __init__(self, config: Config) -> None:
+        """Load the encoders; ModelError where the folder lacks one or they do not fit together."""
+        super().__init__()
+        self.config = config
+        self.side = config.side
+        description = read_model_json(config.source, "model_index.json", config.revision)
+        if description is None:
+            raise ModelError(f"'{config.source}' has no model_index.json: its text encoders are not known")
+        self.description = description
+        self.present = [each for each in self.side.encoders if self._is_present(each)]
+        settings = {each: self._settings(each) for each in self.present}
+        self.tokenizers = {each.tokenizer: self._load_tokenizer(each) for each in self.present}
+        loaded = {} if config.unload else {each.folder: self._load(each) for each in self.present}
+        self.backbone = nn.ModuleDict(loaded)
+        self.register_buffer("place", torch.zeros(()), persistent=False)
+        widths = [
+            sum(_width(settings[each]) for each in group if each in settings) for group in self.side.sequence
+        ]
+        if max(widths) > config.width:
+            raise ModelError(
+                f"the text encoders of '{config.source}' make tokens {max(widths)} wide, and its denoiser "
+                f"takes {config.width}: the folder's parts do not belong together"
+            )
+        pooled = [_pooled_width(settings[each], self._class_name(each)) for each in self.side.pooled]
+        self.spec = TextSpec(width=config.width, layers=1, pooled=sum(pooled) if pooled else None)
+        self.max_tokens = max(self._limit(each) for group in self.side.sequence for each in group)
+
+    @classmethod
+    def accepts(cls, source: str, revision: str | None = None) -> bool:
+        """Never: only the vision model of the same folder knows how its encoders are read."""
+        return False
+
+    def encode(self, prompts: Sequence[str], reading: Reading = LAST_LAYER) -> TextFeatures:
+        """Tokens and pooled vectors of prompts; ModelError for layers, queries or context-free features."""
+        return self._read(prompts, reading, self.side.instruction)
+
+    def encode_negative(self, prompts: Sequence[str], reading: Reading = LAST_LAYER) -> TextFeatures:
+        """Negative prompts have no instruction, and for some pipelines the empty one is all zeros."""
+        made = self._read(prompts, reading, "")
+        if not self.description.get("force_zeros_for_empty_prompt", False):
+            return made
+        full = torch.tensor([bool(prompt) for prompt in prompts], device=made.hidden.device)
+        return TextFeatures(
+            hidden=made.hidden * full[:, None, None, None],
+            mask=made.mask,
+            pooled=None if made.pooled is None else made.pooled * full[:, None],
+        )
+
+    def unread(self, reading: Reading) -> list[nn.Module]:
+        """None: nothing here is trained."""
+        return []
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Does nothing: no gradient passes through the encoders."""
+
+    def compile_blocks(self, backend: str) -> None:
+        """Compile the repeated blocks of every encoder, each when it is first called."""
+        for folder, encoder in self.backbone.items():
+            for block in attention_backend.repeated(encoder, f"{self.config.source}/{folder}"):
+                block.compile(backend=backend)
+
+    def set_attention_backend(self, kernel: str) -> None:
+        """Choose the kernel of attention in every encoder."""
+        for folder, encoder in self.backbone.items():
+            attention_backend.choose_kernel(encoder, kernel, f"{self.config.source}/{folder}")
+
+    def spans(self, prompt: str) -> list[tuple[int, int]]:
+        """Characters of the prompt, by token; a group's are those of its first encoder."""
+        text, start = self._text(prompt, self.side.instruction), len(self.side.instruction)
+        found: list[tuple[int, int]] = []
+        for group in self.side.sequence:
+            if group[0] not in self.present:
+                found += [(0, 0)] * self._limit(group[0])
+                continue
+            made = self._tokenized(group[0], [text], self.side.instruction, return_offsets_mapping=True)
+            kept = self._kept(group[0], made["input_ids"].shape[1], self.side.instruction)
+            places = [made["offset_mapping"][0][column].tolist() for column in kept.tolist()]
+            found += [(max(0, a - start), b - start) if b > max(a, start) else (0, 0) for a, b in places]
+        return found
+
+    def count_tokens(self, prompts: Sequence[str]) -> tuple[list[int], list[int]]:
+        """Tokens used and cut off by the encoder that reads most of a prompt."""
+        readers = [each for group in self.side.sequence for each in group if each in self.present]
+        encoder = max(readers, key=self._limit)
+        limit = self._limit(encoder)
+        texts = [self._text(prompt, "") for prompt in prompts]
+        lengths = [len(ids) for ids in self.tokenizers[encoder.tokenizer](texts, verbose=False)["input_ids"]]
+        return [min(length, limit) for length in lengths], [max(0, length - limit) for length in lengths]
+
+    def _read(self, prompts: Sequence[str], reading: Reading, instruction: str) -> TextFeatures:
+        if reading.layers != LAST_LAYER.layers or reading.context_free or reading.queries is not None:
+            raise ModelError(
+                f"the text side of '{self.config.source}' gives its pipeline's tokens and nothing else: "
+                "connect it with the connector 'identity', or choose a language model"
+            )
+        texts = [self._text(prompt, instruction) for prompt in prompts]
+        outputs: dict[TextEncoder, Output] = {}
+        for encoder in self.present:
+            with self._loaded(encoder) as model:
+                outputs[encoder] = self._run(encoder, model, texts, instruction)
+        groups = [self._group(group, outputs, instruction, len(texts)) for group in self.side.sequence]
+        vectors = [outputs[each].pooled for each in self.side.pooled]
+        pooled = [vector for vector in vectors if vector is not None]
+        return TextFeatures(
+            hidden=torch.cat([hidden for hidden, _ in groups], dim=1)[:, None],
+            mask=torch.cat([mask for _, mask in groups], dim=1),
+            pooled=torch.cat(pooled, dim=1) if pooled else None,
+        )
+
+    def _group(
+        self,
+        group: Sequence[TextEncoder],
+        outputs: Mapping[TextEncoder, Output],
+        instruction: str,
+        count: int,
+    ) -> tuple[Float[Tensor, "batch token width"], Bool[Tensor, "batch token"]]:
+        """A group's encoders side by side, as wide as the denoiser's tokens, and the mask of real tokens."""
+        if not set(group) & outputs.keys():
+            zeros = self.place.new_zeros(count, self._limit(group[0]), self.config.width)
+            return zeros, torch.ones_like(zeros[..., 0], dtype=torch.bool)
+        together = torch.cat([outputs[each].tokens for each in group], dim=2)
+        mask = outputs[group[0]].mask
+        kept = self._kept(group[0], mask.shape[1], instruction).to(mask.device)
+        wide = nn.functional.pad(together[:, kept], (0, self.config.width - together.shape[2]))
+        return wide, mask[:, kept]
+
+    def _run(self, encoder: TextEncoder, model: Any, texts: list[str], instruction: str) -> Output:
+        made = self._tokenized(encoder, texts, instruction)
+        device = next(model.parameters()).device
+        ids, real = made["input_ids"].to(device), made["attention_mask"].to(device)
+        is_masked = encoder.masks_padding or getattr(model.config, "use_attention_mask", False)
+        with torch.no_grad():
+            output = model(
+                input_ids=ids,
+                attention_mask=real if is_masked else None,
+                output_hidden_states=encoder.layer != -1,
+            )
+        hidden = output.last_hidden_state if encoder.layer == -1 else output.hidden_states[encoder.layer]
+        return Output(
+            tokens=hidden.float(),
+            mask=real.bool() if encoder.masks_padding else torch.ones_like(real, dtype=torch.bool),
+            pooled=_pooled(output).float() if encoder in self.side.pooled else None,
+        )
+
+    def _tokenized(self, encoder: TextEncoder, texts: list[str], instruction: str, **options: bool) -> Any:
+        """Ids and mask. Padding that a mask hides reaches to the longest prompt only."""
+        return self.tokenizers[encoder.tokenizer](
+            texts,
+            padding="longest" if encoder.masks_padding else "max_length",
+            max_length=self._limit(encoder) + max(0, self._instruction_tokens(encoder, instruction) - 2),
+            truncation=True,
+            padding_side="right",
+            return_tensors="pt",
+            **options,
+        )
+
+    def _kept(self, encoder: TextEncoder, length: int, instruction: str) -> Int[Tensor, " kept"]:
+        """Columns that the denoiser reads: of an instruction the first token and the last."""
+        columns = torch.arange(length)
+        cut = self._instruction_tokens(encoder, instruction)
+        return columns if cut == 0 else torch.cat([columns[:1], columns[cut - 1 :]])
+
+    def _instruction_tokens(self, encoder: TextEncoder, instruction: str) -> int:
+        return len(self.tokenizers[encoder.tokenizer].encode(instruction)) if instruction else 0
+
+    def _text(self, prompt: str, instruction: str) -> str:
+        return instruction + (prompt.lower().strip() if self.side.normalizes else prompt)
+
+    def _limit(self, encoder: TextEncoder) -> int:
+        if encoder.max_tokens is not None:
+            return encoder.max_tokens
+        stated = int(self.tokenizers[encoder.tokenizer].model_max_length)
+        return stated if stated < LONGEST_LIMIT else DEFAULT_TOKENS
+
+    @contextmanager
+    def _loaded(self, encoder: TextEncoder) -> Iterator[Any]:
+        """The encoder; where they take turns in memory, loaded for as long as it is used."""
+        if not self.config.unload:
+            yield self.backbone[encoder.folder]
+            return
+        model = self._load(encoder).to(self.place.device)
+        yield model
+        del model
+
+    def _load(self, encoder: TextEncoder) -> Any:
+        try:
+            model = self._class(encoder).from_pretrained(
+                resolve_source(self.config.source),
+                subfolder=encoder.folder,
+                revision=self.config.revision or "main",
+                dtype=pick_dtype(self.config.dtype),
+                use_safetensors=True,
+            )
+        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+            raise cannot_load("text encoder of", self.config.source, encoder.folder, error) from error
+        rows = len(model.get_input_embeddings().weight)
+        check_vocabulary(self.tokenizers[encoder.tokenizer], rows, f"{self.config.source}/{encoder.folder}")
+        return model.requires_grad_(False).eval()
+
+    def _load_tokenizer(self, encoder: TextEncoder) -> Any:
+        try:
+            return transformers.AutoTokenizer.from_pretrained(
+                resolve_source(self.config.source),
+                subfolder=encoder.tokenizer,
+                revision=self.config.revision or "main",
+                trust_remote_code=False,
+            )
+        except (OSError, ValueError, ImportError) as error:
+            raise cannot_load("tokenizer of", self.config.source, encoder.tokenizer, error) from error
+
+    def _is_present(self, encoder: TextEncoder) -> bool:
+        """Whether the folder has the encoder; a pipeline lists one that it lacks as [null, null]."""
+        entry = self.description.get(encoder.folder) or [None]
+        return encoder.folder not in self.side.optional or entry[0] is not None
+
+    def _class_name(self, encoder: TextEncoder) -> str:
+        entry = self.description.get(encoder.folder)
+        library, name = entry if isinstance(entry, list) and len(entry) == 2 else (None, None)
+        if not isinstance(name, str) or library is None:
+            raise ModelError(
+                f"'{self.config.source}' has no {encoder.folder} (model_index.json), and its pipeline reads "
+                "prompts with it: take the complete folder"
+            )
+        return name
+
+    def _class(self, encoder: TextEncoder) -> Any:
+        name = self._class_name(encoder)
+        made = ldm_bert() if name == "LDMBertModel" else getattr(transformers, name, None)
+        if made is None:
+            raise ModelError(
+                f"the {encoder.folder} of '{self.config.source}' is a {name}, which this version of "
+                "transformers does not have: update transformers"
+            )
+        return made
+
+    def _settings(self, encoder: TextEncoder) -> Mapping[str, Any]:
+        found = read_model_json(self.config.source, f"{encoder.folder}/config.json", self.config.revision)
+        if found is None:
+            raise ModelError(
+                f"'{self.config.source}' has no {encoder.folder}/config.json: take the complete folder"
+            )
+        return found
+
+
+def _pooled(output: Any) -> Float[Tensor, "batch width"]:
+    """The projected vector of an encoder with a projection, else the one that it pools."""
+    found = getattr(output, "text_embeds", None)
+    return output.pooler_output if found is None else found
+
+
+def _width(settings: Mapping[str, Any]) -> int:
+    return int(settings.get("hidden_size") or settings["d_model"])
+
+
+def _pooled_width(settings: Mapping[str, Any], name: str) -> int:
+    return int(settings["projection_dim"]) if name.endswith("WithProjection") else _width(settings)
