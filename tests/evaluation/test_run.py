@@ -165,7 +165,7 @@ def test_processes_share_the_work_and_the_last_puts_it_together(tmp_path):
     asked = {"limit": 2, "metrics": [MINI_CLIP]}
     drawers = [Drawer() for _ in range(3)]
     found = [
-        evaluate(drawer, "world", tmp_path / "parts", part=ProcessRank(rank=rank, of=3), **asked)
+        evaluate(drawer, "world", tmp_path / "parts", part=ProcessRank(rank=rank, world_size=3), **asked)
         for rank, drawer in enumerate(drawers)
     ]
     assert found[0] == {"waiting": 18}
@@ -181,11 +181,11 @@ def test_processes_share_the_work_and_the_last_puts_it_together(tmp_path):
 def test_another_number_of_processes_goes_on(tmp_path):
     """Drawn by the last of three, judged by the first of two, and by a metric that was set up otherwise."""
     asked = {"categories": ("one", "two", "counting"), "limit": 4}
-    evaluate(Drawer(), "world", tmp_path, part=ProcessRank(rank=2, of=3), metrics=[MINI_CLIP], **asked)
+    evaluate(Drawer(), "world", tmp_path, part=ProcessRank(rank=2, world_size=3), metrics=[MINI_CLIP], **asked)
     other = {**MINI_CLIP, "long": "segments"}
-    first = evaluate(Drawer(), "world", tmp_path, part=ProcessRank(rank=0, of=2), metrics=[other], **asked)
+    first = evaluate(Drawer(), "world", tmp_path, part=ProcessRank(rank=0, world_size=2), metrics=[other], **asked)
     assert first == {"waiting": 6}
-    results = evaluate(Drawer(), "world", tmp_path, part=ProcessRank(rank=1, of=2), metrics=[other], **asked)
+    results = evaluate(Drawer(), "world", tmp_path, part=ProcessRank(rank=1, world_size=2), metrics=[other], **asked)
     assert results["n"] == results["metrics"]["clip_score"]["all"]["n"] == 12
     assert len({record["by"]["clip_score"] for record in read_lines(tmp_path / "records.jsonl")}) == 1
 
@@ -338,12 +338,12 @@ def test_pictures_drawn_elsewhere_are_judged_and_none_is_left_out(tmp_path):
 def test_the_environment_names_the_part(monkeypatch):
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert rank_from_environment() == ProcessRank(rank=0, of=1)
+    assert rank_from_environment() == ProcessRank(rank=0, world_size=1)
     monkeypatch.setenv("RANK", "2")
     with pytest.raises(RunError, match="RANK=2"):
         rank_from_environment()
     monkeypatch.setenv("WORLD_SIZE", "3")
-    assert rank_from_environment() == ProcessRank(rank=2, of=3)
+    assert rank_from_environment() == ProcessRank(rank=2, world_size=3)
 
 
 def test_noise_is_named_by_the_prompt():
