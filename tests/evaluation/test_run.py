@@ -181,11 +181,17 @@ def test_processes_share_the_work_and_the_last_puts_it_together(tmp_path):
 def test_another_number_of_processes_goes_on(tmp_path):
     """Drawn by the last of three, judged by the first of two, and by a metric that was set up otherwise."""
     asked = {"categories": ("one", "two", "counting"), "limit": 4}
-    evaluate(Drawer(), "world", tmp_path, part=ProcessRank(rank=2, world_size=3), metrics=[MINI_CLIP], **asked)
+    evaluate(
+        Drawer(), "world", tmp_path, part=ProcessRank(rank=2, world_size=3), metrics=[MINI_CLIP], **asked
+    )
     other = {**MINI_CLIP, "long": "segments"}
-    first = evaluate(Drawer(), "world", tmp_path, part=ProcessRank(rank=0, world_size=2), metrics=[other], **asked)
+    first = evaluate(
+        Drawer(), "world", tmp_path, part=ProcessRank(rank=0, world_size=2), metrics=[other], **asked
+    )
     assert first == {"waiting": 6}
-    results = evaluate(Drawer(), "world", tmp_path, part=ProcessRank(rank=1, world_size=2), metrics=[other], **asked)
+    results = evaluate(
+        Drawer(), "world", tmp_path, part=ProcessRank(rank=1, world_size=2), metrics=[other], **asked
+    )
     assert results["n"] == results["metrics"]["clip_score"]["all"]["n"] == 12
     assert len({record["by"]["clip_score"] for record in read_lines(tmp_path / "records.jsonl")}) == 1
 
