@@ -127,7 +127,7 @@ def test_every_shipped_suite_names_kinds_and_options_that_exist() -> None:
 
 def test_the_world_says_the_same_specs_at_length() -> None:
     short = prompts("spatial", 12)
-    source = open_prompts({"kind": "world", "categories": {"spatial": 12}, "said": "long"})
+    source = open_prompts({"kind": "world", "categories": {"spatial": 12}, "length": "long"})
     long = source.prompts("spatial")
     assert [each.metadata for each in long] == [pair.spec for pair in short]
     assert source.prompts("spatial", 5) == long[:5]
@@ -139,7 +139,7 @@ def test_the_world_says_the_same_specs_at_length() -> None:
     metric = WorldMetric(WorldMetric.Config())
     assert all(score.value == 1 for score in metric.score(pictures, tasks))
     with pytest.raises(DataError, match="only the category spatial"):
-        open_prompts({"kind": "world", "categories": {"one": 1}, "said": "long"})
+        open_prompts({"kind": "world", "categories": {"one": 1}, "length": "long"})
 
 
 def test_long_prompts_are_written_line_by_line_and_gone_on_with(tmp_path: Path) -> None:

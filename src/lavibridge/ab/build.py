@@ -56,7 +56,7 @@ def build_study(
     parts = make_design(
         shared_keys(evaluated), len(evaluated), rng, prompts=prompts, per_prompt=per_prompt, repeats=repeats
     )
-    shown = _shown(parts, evaluated, side, rng)
+    shown = _displayed(parts, evaluated, side, rng)
     study = hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:12]
     about = {"study": study, "form": FORM, "questions": QUESTIONS, "sendTo": send_to}
     key = StudyKey(
@@ -83,7 +83,7 @@ def build_study(
     return page, key_path
 
 
-def _shown(
+def _displayed(
     parts: Design, evaluated: Sequence[EvaluatedRun], side: int, rng: np.random.Generator
 ) -> dict[str, Any]:
     """The comparisons in the page: prompts, and pictures by index into a shuffled list."""

@@ -11,29 +11,29 @@ from lavibridge.ab.key import QUESTIONS
 UNKNOWN = "-"
 
 
-def tables(found: Mapping[str, Any]) -> Iterator[Table | str]:
+def tables(scores: Mapping[str, Any]) -> Iterator[Table | str]:
     """Yield the tables and lines of `score_study`, in reading order."""
-    kinds = ("person", "people") if found["of_people"] else ("metric", "metrics")
+    kinds = ("person", "people") if scores["of_people"] else ("metric", "metrics")
     yield (
-        f"study {found['study']}, suite {found['suite']}: {found['votes']} votes by "
-        f"{_many(len(found['raters']), *kinds)} on "
-        f"{found['comparisons']} comparisons, and {found['votes_on_repeats']} on repeats"
+        f"study {scores['study']}, suite {scores['suite']}: {scores['votes']} votes by "
+        f"{_many(len(scores['raters']), *kinds)} on "
+        f"{scores['comparisons']} comparisons, and {scores['votes_on_repeats']} on repeats"
     )
-    for question, each in found["questions"].items():
+    for question, each in scores["questions"].items():
         yield ""
         yield f"{question}: {QUESTIONS[question]}"
         yield _pairs(each)
         if each["strengths"] is None:
             yield "no strengths: some run never lost or never won, or all votes are ties; see the win rates"
-        elif len(found["runs"]) > 2:
+        elif len(scores["runs"]) > 2:
             yield _strengths(each)
         yield f"agreement of raters: {_agreement(each['agreement'])}"
         for name, sided in each["metrics"].items():
             yield f"the metric {name} agrees with the people in {_share(sided)} of n {sided['n']}"
     yield ""
-    yield _raters(found["raters"])
-    if found["retest"]["n"]:
-        yield f"same answer to repeats: {_share(found['retest'])}, n {found['retest']['n']}"
+    yield _raters(scores["raters"])
+    if scores["retest"]["n"]:
+        yield f"same answer to repeats: {_share(scores['retest'])}, n {scores['retest']['n']}"
 
 
 def _pairs(each: Mapping[str, Any]) -> Table:

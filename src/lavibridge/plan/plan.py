@@ -138,7 +138,7 @@ def max_ticks(recipe: Recipe) -> int:
     return 2 + len(variants(recipe))
 
 
-def count_encodings(recipe: Recipe, terms: PlanOptions, found: CostEstimate) -> float:
+def count_encodings(recipe: Recipe, terms: PlanOptions, estimate: CostEstimate) -> float:
     """Pictures that each device encodes during the run: those that fit the memory cache once, others every
     time."""
     settings = recipe.training
@@ -148,5 +148,5 @@ def count_encodings(recipe: Recipe, terms: PlanOptions, found: CostEstimate) -> 
     if terms.pictures is None:
         return float(visits)
     first = min(visits, terms.pictures)
-    cached = settings.latent_cache_gb * 1e9 / (8 * found.latent_numbers)
+    cached = settings.latent_cache_gb * 1e9 / (8 * estimate.latent_numbers)
     return first + (visits - first) * (1 - min(1.0, cached / terms.pictures))

@@ -73,8 +73,12 @@ def find_evaluations(runs: Sequence[RunRecord]) -> tuple[list[Evaluation], list[
             elif "metrics" not in results or "drawn_with" not in results:
                 notes.append(f"{run.name}: an older version of lavibridge wrote {place}: evaluate again")
             else:
-                beside = _beside(run, results) if place.startswith("conditions/") else _earlier(run, results)
-                mine.append(_evaluation(own, beside, number, folder, place, results))
+                other = (
+                    _compared_with(run, results)
+                    if place.startswith("conditions/")
+                    else _earlier(run, results)
+                )
+                mine.append(_evaluation(own, other, number, folder, place, results))
         mine.sort(key=lambda each: not each.is_own)
         mine = mine or _without_folders(run, number, own)
         if not mine:
@@ -113,15 +117,13 @@ def _group(columns: Sequence[Evaluation]) -> EvaluationGroup:
 
 
 def _evaluation(
-    own: str, beside: str | None, run: int, folder: Path | None, place: str, results: Mapping[str, Any]
+    own: str, other: str | None, run: int, folder: Path | None, place: str, results: Mapping[str, Any]
 ) -> Evaluation:
-    label = own if beside is None else beside if own == ALONE else f"{own}: {beside}"
-    return Evaluation(
-        label=label, run=run, folder=folder, place=place, is_own=beside is None, results=results
-    )
+    label = own if other is None else other if own == ALONE else f"{own}: {other}"
+    return Evaluation(label=label, run=run, folder=folder, place=place, is_own=other is None, results=results)
 
 
-def _beside(run: RunRecord, results: Mapping[str, Any]) -> str | None:
+def _compared_with(run: RunRecord, results: Mapping[str, Any]) -> str | None:
     """The baseline's name in `lavi quickstart`; None if the results are the bridge's own."""
     compared: Mapping[str, Any] = run.results.get("compared") or {}
     return next((name for name, other in compared.items() if other == results), _earlier(run, results))

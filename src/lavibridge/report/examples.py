@@ -17,11 +17,11 @@ from lavibridge.report.formatting import SHARE
 def make_example(key: Key, columns: Sequence[Evaluation]) -> dict[str, Any]:
     """One prompt and seed, as each evaluation drew it."""
     category, prompt, seed = key
-    shown = [_shown(each, each.records[key]) for each in columns]
+    shown = [_displayed(each, each.records[key]) for each in columns]
     return {"category": category, "prompt": prompt, "seed": seed, "shown": shown}
 
 
-def _shown(evaluation: Evaluation, record: Record) -> dict[str, Any]:
+def _displayed(evaluation: Evaluation, record: Record) -> dict[str, Any]:
     assert evaluation.folder is not None  # without a folder there are no records
     entries = evaluation.results["metrics"]
     is_there = (evaluation.folder / record.file).is_file()

@@ -39,7 +39,7 @@ class GalleryRow:
     """A caption, its scene, and each model's picture."""
 
     caption: str
-    shown: tuple[GalleryImage, ...]
+    images: tuple[GalleryImage, ...]
 
 
 def write_gallery(
@@ -53,15 +53,15 @@ def write_gallery(
         task = bar.add_task("draw the gallery", total=total, status="")
         for category in categories:
             pairs = prompts(category, count)
-            columns = [[_shown("the scene", draw_image(pair), pair) for pair in pairs]]
+            columns = [[_displayed("the scene", draw_image(pair), pair) for pair in pairs]]
             for name, pipe in pipes.items():
                 texts = [pair.caption for pair in pairs]
                 scale = guidance if pipe.bridge.distilled_guidance_scale is None else None
                 drawn = pipe(texts, num_inference_steps=STEPS, guidance_scale=scale, seed=SEED).images
-                columns.append([_shown(name, one, pair) for one, pair in zip(drawn, pairs, strict=True)])
+                columns.append([_displayed(name, one, pair) for one, pair in zip(drawn, pairs, strict=True)])
                 bar.advance(task, count)
             rows = zip(pairs, zip(*columns, strict=True), strict=True)
-            sections[category] = [GalleryRow(caption=pair.caption, shown=shown) for pair, shown in rows]
+            sections[category] = [GalleryRow(caption=pair.caption, images=images) for pair, images in rows]
     write_atomic(page, render(sections, tuple(pipes), guidance))
     return page
 
@@ -71,7 +71,7 @@ def render(sections: dict[str, list[GalleryRow]], models: Sequence[str], guidanc
     tallies = {
         category: [
             (row[0].by, sum(one.right for one in row), len(row))
-            for row in zip(*(each.shown for each in rows), strict=True)
+            for row in zip(*(each.images for each in rows), strict=True)
         ]
         for category, rows in sections.items()
     }
@@ -85,7 +85,7 @@ def draw_image(pair: CaptionedScene) -> Image.Image:
     return Image.fromarray(draw(pair.scene))
 
 
-def _shown(by: str, picture: Image.Image, pair: CaptionedScene) -> GalleryImage:
+def _displayed(by: str, picture: Image.Image, pair: CaptionedScene) -> GalleryImage:
     verdict = check(picture, pair.spec)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")

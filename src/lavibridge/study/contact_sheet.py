@@ -46,7 +46,7 @@ class SheetRow:
 
     category: str
     prompt: str
-    shown: tuple[SheetImage, ...]
+    images: tuple[SheetImage, ...]
 
 
 def sheet_rows(study: Study, cells: Sequence[Cell], finished: Finished, out: Path) -> list[SheetRow]:
@@ -60,18 +60,19 @@ def sheet_rows(study: Study, cells: Sequence[Cell], finished: Finished, out: Pat
         by_cell = {cell.condition: finished[cell.condition, seed].get(key) for cell in mine}
         tasks = next(measured.tasks for measured in by_cell.values() if measured is not None)
         for task in _first(tasks, study.sheet):
-            shown = tuple(
-                _shown(cell, task, by_cell[cell.condition], evaluation(out / cell.name, key)) for cell in mine
+            images = tuple(
+                _displayed(cell, task, by_cell[cell.condition], evaluation(out / cell.name, key))
+                for cell in mine
             )
-            rows.append(SheetRow(category=task.category, prompt=task.prompt, shown=shown))
+            rows.append(SheetRow(category=task.category, prompt=task.prompt, images=images))
     return rows
 
 
 def save_sheet(rows: Sequence[SheetRow], labels: Mapping[str, str], path: Path) -> None:
     """Save the rows as one PNG; a grey square marks an unfinished condition."""
     empty = Image.new("RGB", (SIDE, SIDE), (224, 224, 224))
-    names = [labels[shown.condition] for shown in rows[0].shown]
-    grid = [[empty if each.picture is None else each.picture for each in row.shown] for row in rows]
+    names = [labels[image.condition] for image in rows[0].images]
+    grid = [[empty if each.picture is None else each.picture for each in row.images] for row in rows]
     prompts = [row.prompt for row in rows]
     description = (
         f"Rows: {'; '.join(prompts)}. Columns: {'; '.join(names)}. Every column uses the same seeds."
@@ -99,7 +100,7 @@ def _first(tasks: Sequence[Task], count: int) -> list[Task]:
     return [task for each in kept.values() for task in each.values()]
 
 
-def _shown(cell: Cell, task: Task, measured: SuiteResult | None, folder: Path) -> SheetImage:
+def _displayed(cell: Cell, task: Task, measured: SuiteResult | None, folder: Path) -> SheetImage:
     if measured is None:
         return SheetImage(condition=cell.condition, picture=None, verdict="")
     if measured.records[task.key].undrawn:

@@ -14,16 +14,16 @@ HOW = (
 )
 
 
-def format_value(found: Interval | Accuracy, unit: str) -> str:
+def format_value(value: Interval | Accuracy, unit: str) -> str:
     """Such as `71.3 % (65.9 to 76.2)` or `0.3102 (0.3076 to 0.3128)`."""
-    return EMPTY if math.isnan(found.mean) else formatting.format_estimate(_record(found), unit)
+    return EMPTY if math.isnan(value.mean) else formatting.format_estimate(_record(value), unit)
 
 
-def format_change(found: Difference, unit: str, p: float) -> str:
+def format_change(change: Difference, unit: str, p: float) -> str:
     """Such as `+3.1 points (+0.2 to +6.0), p 0.032`."""
-    if math.isnan(found.mean):
+    if math.isnan(change.mean):
         return EMPTY
-    return formatting.format_difference(_record(found), unit) + ("" if math.isnan(p) else f", {format_p(p)}")
+    return formatting.format_difference(_record(change), unit) + ("" if math.isnan(p) else f", {format_p(p)}")
 
 
 def format_p(p: float) -> str:
@@ -31,11 +31,11 @@ def format_p(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p {p:.2g}"
 
 
-def format_size(found: Interval) -> str:
+def format_size(interval: Interval) -> str:
     """The numbers of prompts and seeds behind a mean."""
-    seeds = "1 seed" if found.seeds == 1 else f"{found.seeds} seeds"
-    lost = f", {found.unscored} not scored" if found.unscored else ""
-    return f"{found.prompts} x {seeds}{lost}"
+    seeds = "1 seed" if interval.seeds == 1 else f"{interval.seeds} seeds"
+    lost = f", {interval.unscored} not scored" if interval.unscored else ""
+    return f"{interval.prompts} x {seeds}{lost}"
 
 
 def _record(found: Interval | Accuracy) -> dict[str, float | None]:

@@ -110,7 +110,7 @@ class Study(Config):
     """Also the folder's name below `runs`."""
     question: str
     """The question in a sentence."""
-    notes: str = ""
+    comment: str = ""
     """What a reader needs to know about the set-up."""
     recipe: str
     """The recipe that all conditions start from: a shipped one's name, or a path (from the study's folder,

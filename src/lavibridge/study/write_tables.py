@@ -45,7 +45,7 @@ def write_tables(table: StudyTable, ceilings: Mapping[str, Ceiling], out: Path) 
 def markdown(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> str:
     """The table, the differences from the baseline, the claims, and what is missing."""
     study, labels = table.study, tuple(table.labels.values())
-    parts = [f"# {study.name}", study.question, study.notes.strip(), formatting.HOW]
+    parts = [f"# {study.name}", study.question, study.comment.strip(), formatting.HOW]
     rows = [[_named(row), *(_value(row, name) for name in table.labels), _size(row)] for row in table.rows]
     parts.append(_grid(["", *labels, "n"], rows + _ceiling_rows(table, ceilings)))
     if ceilings:

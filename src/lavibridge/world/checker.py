@@ -129,13 +129,13 @@ def _objects(parsed: ParsedScene, spec: Spec) -> tuple[bool, str]:
     return found == wanted and not parsed.unreadable, f"{wanted} wanted, {found} there{unreadable}"
 
 
-def _attribute(parsed: ParsedScene, name: str, wanted: Counter[str]) -> tuple[bool, str]:
+def _attribute(parsed: ParsedScene, name: str, target: Counter[str]) -> tuple[bool, str]:
     found = Counter[str](getattr(thing, name) for thing in parsed.things)
     if name in ("color", "shape"):  # the colour of an unreadable part can be right as well
         found.update(known for part in parsed.partial if (known := getattr(part, name)) is not None)
-    missing = wanted - found
+    missing = target - found
     if not missing:
-        return True, f"every {name} named is there: {', '.join(wanted)}"
+        return True, f"every {name} named is there: {', '.join(target)}"
     return False, f"missing: {_list(missing)}; there: {_list(found) or 'nothing'}"
 
 

@@ -42,8 +42,8 @@ def whitening(x: Float[Tensor, "token width"]) -> Whitening:
 
 
 @torch.no_grad()
-def fold_whitening(layer: nn.Linear, found: Whitening) -> None:
+def fold_whitening(layer: nn.Linear, whitening: Whitening) -> None:
     """Fold the whitening into a layer's weights; the layer must have a bias."""
-    weight = layer.weight @ found.matrix / found.spread
-    layer.bias.sub_(weight @ found.mean)
+    weight = layer.weight @ whitening.matrix / whitening.spread
+    layer.bias.sub_(weight @ whitening.mean)
     layer.weight.copy_(weight)

@@ -79,8 +79,8 @@ class GenEval(ImageMetric):
         if isinstance(boxes, str):
             return unscored(boxes)
 
-        def classify(found: Sequence[Box], name: str) -> list[str]:
-            return classify_colors(self.clip, picture, found, name)
+        def classify(boxes: Sequence[Box], name: str) -> list[str]:
+            return classify_colors(self.clip, picture, boxes, name)
 
         clauses, wrong = check_requirements(required, boxes, classify)
         detail = {"wrong": wrong, "boxes": [box.record() for box in boxes]}

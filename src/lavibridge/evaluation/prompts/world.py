@@ -29,7 +29,7 @@ class WorldPrompts(PromptSource):
 
         categories: dict[str, int] = Field(min_length=1)
         """Prompts per category."""
-        said: Literal["short", "long"] = "short"
+        length: Literal["short", "long"] = "short"
         """The form; `long` describes the category `spatial` in several sentences, for the same specs."""
 
     config: "WorldPrompts.Config"
@@ -37,8 +37,8 @@ class WorldPrompts(PromptSource):
     def __init__(self, config: "WorldPrompts.Config") -> None:
         """Check the names of the categories; DataError for an unknown one."""
         super().__init__(config)
-        if config.said == "long" and set(config.categories) != {"spatial"}:
-            raise DataError("prompts.world: `said: long` supports only the category spatial")
+        if config.length == "long" and set(config.categories) != {"spatial"}:
+            raise DataError("prompts.world: `length: long` supports only the category spatial")
         for name, count in config.categories.items():
             if name not in CATEGORIES or count < 1:
                 raise DataError(
@@ -62,10 +62,10 @@ class WorldPrompts(PromptSource):
 
     def card(self) -> dict[str, Any]:
         """The kind, and the form if it is long."""
-        long = {"said": "long"} if self.config.said == "long" else {}
+        long = {"length": "long"} if self.config.length == "long" else {}
         return {**super().card(), **long}
 
     def _text(self, pair: CaptionedScene) -> str:
-        if self.config.said == "short":
+        if self.config.length == "short":
             return pair.caption
         return write_caption(np.random.default_rng(crc32(pair.caption.encode())), pair.spec, "long")
