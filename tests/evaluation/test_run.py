@@ -275,7 +275,7 @@ def test_clear_errors_before_anything_is_drawn(tmp_path):
         ("at least 1", RecipeError, {"limit": 0}),
         ("no kind 'clip_scor'; did you mean 'clip_score'", RecipeError, {"metrics": ["clip_scor"]}),
         ("there is no model folder './no'", ModelError, {"metrics": [{**MINI_CLIP, "model": "./no"}]}),
-        ("two are called", RecipeError, {"metrics": [MINI_CLIP, MINI_CLIP]}),
+        ("two have the name", RecipeError, {"metrics": [MINI_CLIP, MINI_CLIP]}),
         ("did you mean 'model'", RecipeError, {"metrics": [{"kind": "clip_score", "modl": "x"}]}),
         ("there is no 'tow'", RecipeError, {"metrics": [{**MINI_CLIP, "categories": ["tow"]}]}),
     ):
@@ -317,7 +317,7 @@ def test_sets_are_measured_against_a_folder_and_share_their_features(tmp_path, m
     assert bad["precision_recall"]["totals"]["recall"]["mean"] < 0.1
     np.savez(tmp_path / "narrow.npz", mu=np.zeros(3), sigma=np.eye(3))
     narrow = {"kind": "fid", **options, "reference": str(tmp_path / "narrow.npz")}
-    with pytest.raises(DataError, match="3 wide, those of 'fid' 96"):
+    with pytest.raises(DataError, match="3 wide and those of 'fid' 96"):
         evaluate(Drawer(), "world", tmp_path / "good", limit=2, metrics=[narrow])
 
 
@@ -332,10 +332,10 @@ def test_pictures_drawn_elsewhere_are_judged_and_none_is_left_out(tmp_path):
     assert results["metrics"]["world"]["all"]["mean"] == 1
     assert (results["n"], results["steps"]) == (12, None)
     (given / "3.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"3\.png.*none is left out"):
+    with pytest.raises(DataError, match=r"3\.png.*every picture counts"):
         evaluate(given, "world", tmp_path / "again", **asked)
     (given / "3.png").unlink()
-    with pytest.raises(DataError, match="has 11 pictures and the suite asks for 12"):
+    with pytest.raises(DataError, match="has 11 pictures and the suite needs 12"):
         evaluate(given, "world", tmp_path / "again", **asked)
     with pytest.raises(DataError, match="there is no folder"):
         evaluate(tmp_path / "nowhere", "world", tmp_path / "again", **asked)
