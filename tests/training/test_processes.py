@@ -85,8 +85,8 @@ def test_processes_of_another_launcher_train_together(sessions: Any, tmp_path: P
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({"RANK": "0", "WORLD_SIZE": "2"}, "nothing says where they meet"),
-        ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, "nothing says where they meet"),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "does not know where to meet"),
+        ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, "does not know where to meet"),
         ({"WORLD_SIZE": "2"}, "name no part"),
     ],
 )
