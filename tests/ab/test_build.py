@@ -118,14 +118,14 @@ def test_what_cannot_be_compared_is_refused_and_nothing_is_written(
     others = evaluated(tmp_path / "others", 0.5, 0, categories=("two",), limit=1)
     (tmp_path / "empty").mkdir()
     for chosen, suite, said in (
-        (runs[:1], "world", "two runs or more"),
-        ((runs[0], runs[0]), "world", "named twice"),
-        ((runs[0], runs[0] / "evaluation" / "world"), "world", "named twice"),
+        (runs[:1], "world", "at least two runs"),
+        ((runs[0], runs[0]), "world", "given twice"),
+        ((runs[0], runs[0] / "evaluation" / "world"), "world", "given twice"),
         ((runs[0], tmp_path / "nothing"), "world", "there is no folder"),
-        ((runs[0], tmp_path / "empty"), "world", "was not evaluated on the suite 'world'"),
-        (runs, "parti", r"not evaluated on the suite 'parti' \(there is world: name it with --suite\)"),
+        ((runs[0], tmp_path / "empty"), "world", "has no evaluation on the suite 'world'"),
+        (runs, "parti", r"no evaluation on the suite 'parti' \(found world: choose with --suite\)"),
         ((runs[0], noise), "world", "seed is 0 in the first and 3"),
-        ((few, others), "world", "share no prompt and noise"),
+        ((few, others), "world", "share no prompt and seed"),
     ):
         with pytest.raises(LaviError, match=said):
             build_study(chosen, suite, page)
@@ -150,7 +150,7 @@ def test_a_study_that_is_there_is_never_written_over(runs: Runs, tmp_path: Path)
     page, key = build_study(runs[:2], "world", tmp_path / "ab.html", prompts=2)
     for path, other in ((page, key), (key, page)):
         other.rename(tmp_path / "aside")
-        with pytest.raises(RunError, match=f"{path.name} is there already"):
+        with pytest.raises(RunError, match=f"{path.name} exists, and"):
             build_study(runs[:2], "world", page)
         (tmp_path / "aside").rename(other)
 

@@ -60,9 +60,9 @@ def test_forty_prompts_unless_said_otherwise_or_all_there_are() -> None:
 
 def test_what_cannot_be_had_is_said() -> None:
     rng = np.random.default_rng(0)
-    with pytest.raises(RunError, match="share 60 prompts, and 61 were asked for"):
+    with pytest.raises(RunError, match="share 60 prompts, fewer than the 61 requested"):
         make_design(KEYS, 2, rng, prompts=61)
-    with pytest.raises(RunError, match="3 runs make 3 pairs, and 4 per prompt"):
+    with pytest.raises(RunError, match="3 runs make 3 pairs, fewer than the 4 per prompt"):
         make_design(KEYS, 3, rng, per_prompt=4)
-    with pytest.raises(RunError, match="of 20 comparisons at most 5 can be repeated, and 6"):
+    with pytest.raises(RunError, match="20 comparisons allow at most 5 repeats, and 6"):
         make_design(KEYS, 2, rng, prompts=20, repeats=6)

@@ -101,13 +101,13 @@ def test_a_study_is_voted_by_keyboard_on_a_phone_and_scored(
     check(page, "voting")
     answer(page, key)
     check(page, "end")
-    expect(page.locator("#told")).to_contain_text("20 answers")
-    expect(page.locator("#told")).to_contain_text("study@example.org")
+    expect(page.locator("#summary")).to_contain_text("20 answers")
+    expect(page.locator("#summary")).to_contain_text("study@example.org")
     read = read_votes(key, [saved(page, "#download", tmp_path / "v.jsonl")])
     expect(page.locator("#saved")).to_contain_text("Zoë-O-Neill.jsonl")
-    assert (len(read.cast), read.dropped) == (2 * COMPARISONS, ())
-    assert {cast.rater for cast in read.cast} == {"Zoë O'Neill"}
-    assert all(cast.vote.ms is not None and cast.vote.ms < PATIENCE for cast in read.cast)
+    assert (len(read.votes), read.rejected) == (2 * COMPARISONS, ())
+    assert {cast.rater for cast in read.votes} == {"Zoë O'Neill"}
+    assert all(cast.vote.ms is not None and cast.vote.ms < PATIENCE for cast in read.votes)
     found = score_study(key, read)
     follows, looks = (found["questions"][name]["pairs"][0] for name in ("follows", "looks"))
     assert (follows["wins"], follows["ties"], follows["losses"]) == (8, 0, 0)
@@ -153,4 +153,4 @@ def test_votes_survive_a_reload_and_can_be_changed(
     (vote,) = (json.loads(line) for line in lines)
     right = {"first": "second", "second": "first"}[vote["left"]]
     assert (vote["question"], vote["choice"]) == ("follows", right)
-    assert len(read_votes(study[1], [tmp_path / "v.jsonl"]).cast) == 1
+    assert len(read_votes(study[1], [tmp_path / "v.jsonl"]).votes) == 1

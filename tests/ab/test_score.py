@@ -58,9 +58,9 @@ def test_people_and_checker_agree_on_which_run_is_best(study: Study, tmp_path: P
     found = json.loads(out.read_text())
     assert found == score_study(key, read_votes(key, [voted, checker]))
     assert "votes-people.jsonl, line 163: Invalid JSON" in done.stderr
-    assert "1 lines were left out" in done.stderr
+    assert "rejected 1 lines" in done.stderr
     assert f"{3 * 48} votes by 3 people on 48 comparisons, and 18 on repeats" in done.stdout
-    assert "the metric world sided with the people in" in done.stdout
+    assert "the metric world agrees with the people in" in done.stdout
     assert (found["votes"], found["votes_on_repeats"], found["of_people"]) == (144, 18, True)
     assert found["retest"]["n"] == 18
     follows = found["questions"]["follows"]
@@ -84,8 +84,8 @@ def test_votes_of_a_metric_alone_are_scored_and_said_to_be_so(study: Study, tmp_
     voted = write(tmp_path / "v.jsonl", metric_votes(key, "world", "follows"))
     done = CliRunner().invoke(app, ["ab", "score", str(path), str(voted)])
     assert "48 votes by 1 metric on 48 comparisons" in done.stdout
-    assert "no comparison was answered by two raters" in done.stdout
-    assert "the same answer to repeats: 100%" in done.stdout
+    assert "no comparison has two raters" in done.stdout
+    assert "same answer to repeats: 100%" in done.stdout
     for item in key.items:
         first, second = item.scores["world"]
         assert {first, second} <= {0.0, 1.0}
@@ -123,13 +123,13 @@ def test_questions_and_metrics_that_are_not_there_are_named(study: Study) -> Non
     key, _ = study
     with pytest.raises(RunError, match=r"no question 'follow'; did you mean 'follows'"):
         next(metric_votes(key, "world", "follow"))
-    with pytest.raises(RunError, match=r"scored by 'clip_score' \(there are world\)"):
+    with pytest.raises(RunError, match=r"'clip_score' scored no comparison .*\(there are world\)"):
         next(metric_votes(key, "clip_score", "follows"))
 
 
 def test_where_one_run_always_wins_no_strength_is_made_up(cast: Callable[..., Any], key: StudyKey) -> None:
     votes = tuple(cast(0, 1, 0, prompt=f"p{n}", item=f"i{n}") for n in range(6))
-    found = score_study(key, VoteSet(cast=votes, dropped=(), replaced=0))["questions"]["follows"]
+    found = score_study(key, VoteSet(votes=votes, rejected=(), replaced=0))["questions"]["follows"]
     assert found["strengths"] is None
     (pair,) = found["pairs"]
     assert pair["preference"] is None

@@ -36,13 +36,13 @@ def write(path: Path, *lines: dict[str, Any] | str) -> Path:
 def test_choices_become_runs(key: StudyKey, tmp_path: Path) -> None:
     lines = [vote(), vote(item="bb"), vote(question="looks", choice="tie"), vote(item="bb", rater="ben")]
     read = read_votes(key, [write(tmp_path / "v.jsonl", *lines)])
-    assert [(cast.rater, cast.question, cast.winner) for cast in read.cast] == [
+    assert [(cast.rater, cast.question, cast.winner) for cast in read.votes] == [
         ("anna", "follows", 0),
         ("anna", "follows", 1),
         ("anna", "looks", None),
         ("ben", "follows", 1),
     ]
-    assert (read.dropped, read.replaced) == ((), 0)
+    assert (read.rejected, read.replaced) == ((), 0)
 
 
 def test_lines_that_are_no_votes_are_named_and_counted(key: StudyKey, tmp_path: Path) -> None:
@@ -55,18 +55,18 @@ def test_lines_that_are_no_votes_are_named_and_counted(key: StudyKey, tmp_path: 
         json.dumps(vote(colour="red")): "colour: Extra inputs",
         json.dumps(vote(item="zz")): "no comparison 'zz'",
         json.dumps(vote(question="why")): "a question 'why'",
-        json.dumps(vote(form=2)): "form is 2",
+        json.dumps(vote(form=2)): "the format is 2",
     }
     path = write(tmp_path / "v.jsonl", vote(), "", *wrong)
     read = read_votes(key, [path])
-    assert len(read.cast) == 1
-    assert [each.line for each in read.dropped] == list(range(3, 3 + len(wrong)))
-    for each, said in zip(read.dropped, wrong.values(), strict=True):
-        assert said in each.why
+    assert len(read.votes) == 1
+    assert [each.line for each in read.rejected] == list(range(3, 3 + len(wrong)))
+    for each, said in zip(read.rejected, wrong.values(), strict=True):
+        assert said in each.reason
         assert each.file == str(path)
-    with pytest.raises(RunError, match=r"no vote in .*only\.jsonl \(.*line 1: Invalid JSON"):
+    with pytest.raises(RunError, match=r"no valid vote in .*only\.jsonl \(.*line 1: Invalid JSON"):
         read_votes(key, [write(tmp_path / "only.jsonl", "no vote")])
-    with pytest.raises(RunError, match="no vote in"):
+    with pytest.raises(RunError, match="no valid vote in"):
         read_votes(key, [write(tmp_path / "empty.jsonl")])
 
 
@@ -83,7 +83,7 @@ def test_a_file_fetched_twice_counts_once_with_the_later_answer(key: StudyKey, t
     early = write(tmp_path / "early.jsonl", vote())
     for order in ([early, late], [late, early], [late, early, late]):
         read = read_votes(key, order)
-        assert sorted((cast.item.item, cast.vote.choice) for cast in read.cast) == [
+        assert sorted((cast.item.item, cast.vote.choice) for cast in read.votes) == [
             ("aa", "second"),
             ("bb", "first"),
         ]
@@ -101,9 +101,9 @@ def test_two_people_of_one_name_are_not_made_one(key: StudyKey, tmp_path: Path) 
 def test_files_of_other_editors_are_read_and_no_text_is_an_error(key: StudyKey, tmp_path: Path) -> None:
     path = tmp_path / "v.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(vote()).encode() + b"\r\n\r\n")
-    assert len(read_votes(key, [path]).cast) == 1
+    assert len(read_votes(key, [path]).votes) == 1
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(RunError, match="no UTF-8 text"):
+    with pytest.raises(RunError, match="not UTF-8 text"):
         read_votes(key, [path])
 
 
@@ -114,11 +114,11 @@ def test_what_is_no_key_is_refused(key: StudyKey, tmp_path: Path) -> None:
     assert read_key(path) == key
     item = good["items"][0]
     for found, said in (
-        ([], "is no key of a study"),
-        ({**good, "form": 9}, "has form 9"),
+        ([], "is not the key of a study"),
+        ({**good, "form": 9}, "has format 9"),
         ({**good, "colour": 1}, "unknown key"),
-        ({**good, "items": [{**item, "second": 7}]}, "names a run or a comparison that is not there"),
-        ({**good, "items": [{**item, "repeat_of": "zz"}]}, "names a run or a comparison that is not there"),
+        ({**good, "items": [{**item, "second": 7}]}, "names a run or comparison that does not exist"),
+        ({**good, "items": [{**item, "repeat_of": "zz"}]}, "names a run or comparison that does not exist"),
     ):
         write_json(path, found)
         with pytest.raises(RunError, match=said):

@@ -265,5 +265,5 @@ def test_a_copied_checkpoint_is_none_of_the_run_s(tmp_path: Path, copy: str) -> 
     (tmp_path / "recipe.yaml").write_text("training: {steps: 7}\n")
     assert Bridge.from_pretrained(tmp_path, "cpu").origin["folder"] == (step / "bridge").as_posix()
     assert checkpoints(tmp_path) == [step]
-    assert read_run(tmp_path).trained.keys() == {"connector", "language_lora", "vision_lora"}
+    assert read_run(tmp_path).part_sizes.keys() == {"connector", "language_lora", "vision_lora"}
     assert Bridge.from_pretrained(step.with_name(copy), "cpu")

@@ -64,7 +64,7 @@ def test_features_are_those_of_the_loaded_weights_under_each_rule(weights: Path)
         assert expected.shape == (WIDTH,)
         assert found[-1] == pytest.approx(expected, rel=1e-4, abs=1e-6)
     assert np.abs(found[0] - found[1]).max() > 1e-3 * np.abs(found[0]).max()
-    with pytest.raises(ModelError, match="no rule of its own"):
+    with pytest.raises(ModelError, match="has no processor"):
         make_extractor(str(weights), "model")
 
 

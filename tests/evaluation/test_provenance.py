@@ -14,14 +14,15 @@ from lavibridge import Bridge
 from lavibridge.bridge import identity as module
 from lavibridge.bridge.identity import identity
 from lavibridge.core.errors import DataError, RunError
+from lavibridge.core.launch import ProcessRank
 from lavibridge.evaluation.compare import compare
 from lavibridge.evaluation.metrics.world import WorldMetric
-from lavibridge.evaluation.run import Part, evaluate
+from lavibridge.evaluation.run import evaluate
 from lavibridge.world.captions import prompts
 from lavibridge.world.drawing import draw
 
 ASKED: dict[str, Any] = {"categories": ("one",), "limit": 2, "steps": 1, "guidance": 1.0}
-OLD = "did not note down which bridge"
+OLD = "did not record the bridge"
 
 
 def make_bridge(
@@ -64,7 +65,7 @@ def copy(kept: Path, tmp_path: Path) -> Path:
 
 def test_a_bridge_that_was_trained_on_is_another_however_alike_it_draws(copy: Path) -> None:
     before = {path: path.read_bytes() for path in copy.rglob("*.*")}
-    with pytest.raises(RunError, match=r"another bridge.*\(other is its connector\): give another --out"):
+    with pytest.raises(RunError, match=r"another bridge.*\(changed: connector\): give another --out"):
         evaluate(trained_on(make_bridge()), "world", copy, **ASKED)
     assert {path: path.read_bytes() for path in copy.rglob("*.*")} == before
     evaluate(make_bridge(), "world", copy, **ASKED)  # made anew, it is the same
@@ -116,7 +117,13 @@ def test_pictures_of_two_bridges_in_one_folder_are_found_whoever_put_them_there(
     copy: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
-    evaluate(trained_on(make_bridge()), "world", other, **{**ASKED, "limit": 3}, part=Part(rank=2, of=3))
+    evaluate(
+        trained_on(make_bridge()),
+        "world",
+        other,
+        **{**ASKED, "limit": 3},
+        part=ProcessRank(rank=2, world_size=3),
+    )
     shutil.copy(other / "records-2.jsonl", copy / "records-2.jsonl")  # of a process with another bridge
     for try_it in (
         lambda: evaluate(make_bridge(), "world", copy, **ASKED),
@@ -129,7 +136,9 @@ def test_pictures_of_two_bridges_in_one_folder_are_found_whoever_put_them_there(
 def test_results_of_pictures_that_were_deleted_are_not_left(copy: Path) -> None:
     shutil.rmtree(copy / "images")
     (copy / "records.jsonl").unlink()
-    found = evaluate(trained_on(make_bridge()), "world", copy, **ASKED, part=Part(rank=0, of=2))
+    found = evaluate(
+        trained_on(make_bridge()), "world", copy, **ASKED, part=ProcessRank(rank=0, world_size=2)
+    )
     assert found == {"waiting": 1}
     with pytest.raises(RunError, match=r"holds no results\.json"):
         compare(copy, copy)

@@ -165,7 +165,7 @@ def test_processes_share_the_work_and_the_last_puts_it_together(tmp_path):
     asked = {"limit": 2, "metrics": [MINI_CLIP]}
     drawers = [Drawer() for _ in range(3)]
     found = [
-        evaluate(drawer, "world", tmp_path / "parts", part=ProcessRank(rank=rank, of=3), **asked)
+        evaluate(drawer, "world", tmp_path / "parts", part=ProcessRank(rank=rank, world_size=3), **asked)
         for rank, drawer in enumerate(drawers)
     ]
     assert found[0] == {"waiting": 18}
@@ -181,11 +181,17 @@ def test_processes_share_the_work_and_the_last_puts_it_together(tmp_path):
 def test_another_number_of_processes_goes_on(tmp_path):
     """Drawn by the last of three, judged by the first of two, and by a metric that was set up otherwise."""
     asked = {"categories": ("one", "two", "counting"), "limit": 4}
-    evaluate(Drawer(), "world", tmp_path, part=ProcessRank(rank=2, of=3), metrics=[MINI_CLIP], **asked)
+    evaluate(
+        Drawer(), "world", tmp_path, part=ProcessRank(rank=2, world_size=3), metrics=[MINI_CLIP], **asked
+    )
     other = {**MINI_CLIP, "long": "segments"}
-    first = evaluate(Drawer(), "world", tmp_path, part=ProcessRank(rank=0, of=2), metrics=[other], **asked)
+    first = evaluate(
+        Drawer(), "world", tmp_path, part=ProcessRank(rank=0, world_size=2), metrics=[other], **asked
+    )
     assert first == {"waiting": 6}
-    results = evaluate(Drawer(), "world", tmp_path, part=ProcessRank(rank=1, of=2), metrics=[other], **asked)
+    results = evaluate(
+        Drawer(), "world", tmp_path, part=ProcessRank(rank=1, world_size=2), metrics=[other], **asked
+    )
     assert results["n"] == results["metrics"]["clip_score"]["all"]["n"] == 12
     assert len({record["by"]["clip_score"] for record in read_lines(tmp_path / "records.jsonl")}) == 1
 
@@ -269,7 +275,7 @@ def test_clear_errors_before_anything_is_drawn(tmp_path):
         ("at least 1", RecipeError, {"limit": 0}),
         ("no kind 'clip_scor'; did you mean 'clip_score'", RecipeError, {"metrics": ["clip_scor"]}),
         ("there is no model folder './no'", ModelError, {"metrics": [{**MINI_CLIP, "model": "./no"}]}),
-        ("two are called", RecipeError, {"metrics": [MINI_CLIP, MINI_CLIP]}),
+        ("two have the name", RecipeError, {"metrics": [MINI_CLIP, MINI_CLIP]}),
         ("did you mean 'model'", RecipeError, {"metrics": [{"kind": "clip_score", "modl": "x"}]}),
         ("there is no 'tow'", RecipeError, {"metrics": [{**MINI_CLIP, "categories": ["tow"]}]}),
     ):
@@ -311,7 +317,7 @@ def test_sets_are_measured_against_a_folder_and_share_their_features(tmp_path, m
     assert bad["precision_recall"]["totals"]["recall"]["mean"] < 0.1
     np.savez(tmp_path / "narrow.npz", mu=np.zeros(3), sigma=np.eye(3))
     narrow = {"kind": "fid", **options, "reference": str(tmp_path / "narrow.npz")}
-    with pytest.raises(DataError, match="3 wide, those of 'fid' 96"):
+    with pytest.raises(DataError, match="3 wide and those of 'fid' 96"):
         evaluate(Drawer(), "world", tmp_path / "good", limit=2, metrics=[narrow])
 
 
@@ -326,10 +332,10 @@ def test_pictures_drawn_elsewhere_are_judged_and_none_is_left_out(tmp_path):
     assert results["metrics"]["world"]["all"]["mean"] == 1
     assert (results["n"], results["steps"]) == (12, None)
     (given / "3.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"3\.png.*none is left out"):
+    with pytest.raises(DataError, match=r"3\.png.*every picture counts"):
         evaluate(given, "world", tmp_path / "again", **asked)
     (given / "3.png").unlink()
-    with pytest.raises(DataError, match="has 11 pictures and the suite asks for 12"):
+    with pytest.raises(DataError, match="has 11 pictures and the suite needs 12"):
         evaluate(given, "world", tmp_path / "again", **asked)
     with pytest.raises(DataError, match="there is no folder"):
         evaluate(tmp_path / "nowhere", "world", tmp_path / "again", **asked)
@@ -338,12 +344,12 @@ def test_pictures_drawn_elsewhere_are_judged_and_none_is_left_out(tmp_path):
 def test_the_environment_names_the_part(monkeypatch):
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert rank_from_environment() == ProcessRank(rank=0, of=1)
+    assert rank_from_environment() == ProcessRank(rank=0, world_size=1)
     monkeypatch.setenv("RANK", "2")
     with pytest.raises(RunError, match="RANK=2"):
         rank_from_environment()
     monkeypatch.setenv("WORLD_SIZE", "3")
-    assert rank_from_environment() == ProcessRank(rank=2, of=3)
+    assert rank_from_environment() == ProcessRank(rank=2, world_size=3)
 
 
 def test_noise_is_named_by_the_prompt():

@@ -193,7 +193,7 @@ def test_references_that_are_not_there_or_are_wrong(tmp_path: Path) -> None:
         check_reference(str(tmp_path), [task])
     extractor = make_extractor("mini-resnet", None)
     np.savez(tmp_path / "odd.npz", mean=np.zeros(3))
-    with pytest.raises(DataError, match="holds mean; needed are"):
+    with pytest.raises(DataError, match="holds mean: it needs"):
         open_reference(str(tmp_path / "odd.npz"), extractor, [])
     (tmp_path / "pickle.npz").write_bytes(b"\x80\x04")
     with pytest.raises(DataError, match="cannot be read"):
@@ -205,7 +205,7 @@ def test_references_that_are_not_there_or_are_wrong(tmp_path: Path) -> None:
 def test_a_metric_of_sets_wants_enough_pictures_and_its_width() -> None:
     [metric] = open_metrics([{"kind": "fid", "reference": "world", "features": "mini-resnet"}], [], ())
     task = Task(category="one", prompt="a red circle", seed=0, file="x")
-    with pytest.raises(DataError, match="at least 20 pictures, and 3"):
+    with pytest.raises(DataError, match="at least 20 pictures, found 3"):
         metric.check([task] * 3)
     metric.check([task] * 20)
     assert Reference(features=np.zeros((2, 5)), card={}).width == 5

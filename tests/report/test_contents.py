@@ -17,7 +17,7 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.errors import RunError
 from lavibridge.evaluation.compare import compare
 from lavibridge.evaluation.records import read_records
-from lavibridge.report.contents import contents, read_runs
+from lavibridge.report.contents import make_contents, read_runs
 from lavibridge.report.embedded_images import SIDE, embed_image
 from lavibridge.report.page import write_report
 from lavibridge.report.run_record import read_run
@@ -27,7 +27,7 @@ Copy = Callable[[Path], Path]
 
 
 def told_of(*folders: Path) -> dict[str, Any]:
-    return contents(read_runs(folders))
+    return make_contents(read_runs(folders))
 
 
 def change(path: Path, **values: Any) -> None:
@@ -70,15 +70,15 @@ def test_the_same_prompts_stand_side_by_side_and_cases_are_sorted(evaluated: Run
                 row["category"], row["prompt"], row["seed"]
             ]
             assert one["file"] == f"evaluation/world/{record.file}"
-            scores = {verdict["metric"]: verdict["score"] for verdict in one["verdicts"]}
+            scores = {score["metric"]: score["score"] for score in one["scores"]}
             assert scores == record.scores
     for each in told["extremes"]:
         scores = {
             side: [
-                verdict["score"]
+                score["score"]
                 for case in each[side]
-                for verdict in case["shown"][0]["verdicts"]
-                if verdict["metric"] == each["metric"]
+                for score in case["shown"][0]["scores"]
+                if score["metric"] == each["metric"]
             ]
             for side in ("worst", "best")
         }
@@ -124,7 +124,7 @@ def test_what_does_not_mean_the_same_is_put_apart_and_says_so(
     assert not told["differences"]
     (note,) = told["notes"]
     assert f"{next(iter(changed))} is " in note
-    assert "evaluate one of them anew" in note
+    assert "evaluate one of them again" in note
 
 
 def test_scores_under_another_card_make_another_table(evaluated: Runs, copied: Copy) -> None:
@@ -146,7 +146,7 @@ def test_missing_pictures_are_counted_and_corrupt_ones_named(evaluated: Runs, co
     pictures = sorted((folder / "evaluation" / "world" / "images").rglob("*.png"))
     pictures[0].unlink()
     text = write_report([folder], page).read_text(encoding="utf-8")
-    assert "1 of the pictures to be shown are not there" in text
+    assert "1 pictures are missing" in text
     assert "This picture is missing from the run folder." in text
     before = page.read_bytes(), page.with_suffix(".json").read_bytes()
     pictures[1].write_bytes(pictures[1].read_bytes()[:100])
@@ -178,14 +178,14 @@ def test_runs_that_are_not_whole_say_what_they_lack(evaluated: Runs, copied: Cop
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:-2]) + '{"step": 5, "lo')
     told = told_of(folder)
     assert told["notes"] == [
-        "second is unfinished: in training still, or stopped",
-        "second: evaluation/world is unfinished (6 pictures are drawn) and not shown: the same "
-        "command goes on with it",
-        "second has no evaluation to show: `lavi evaluate` makes one",
+        "second is unfinished: still training, or stopped",
+        "second: evaluation/world is unfinished (6 pictures drawn), so the report omits it: the same "
+        "command resumes it",
+        "second has no evaluation: run `lavi evaluate` to make one",
     ]
-    assert "Training has not come to its end" in told["runs"][0]["model_card"]
+    assert "Training is not finished" in told["runs"][0]["model_card"]
     results.write_text(json.dumps({"suite": "world", "version": 1, "categories": {}}))
-    assert any("of an older version" in note for note in told_of(folder)["notes"])
+    assert any("an older version of lavibridge wrote" in note for note in told_of(folder)["notes"])
     results.write_text("{")
     with pytest.raises(RunError, match=r"results\.json is not valid JSON"):
         told_of(folder)
@@ -194,11 +194,11 @@ def test_runs_that_are_not_whole_say_what_they_lack(evaluated: Runs, copied: Cop
 def test_runs_of_one_name_are_told_apart_and_none_is_taken_twice(run: Path, tmp_path: Path) -> None:
     folders = [Path(shutil.copytree(run, tmp_path / above / "run")) for above in ("a", "b")]
     assert [each.name for each in read_runs(folders)] == ["a/run", "b/run"]
-    with pytest.raises(RunError, match="named twice"):
+    with pytest.raises(RunError, match="given twice"):
         read_runs([run, run / ".." / run.name])
     with pytest.raises(RunError, match="at least one"):
         read_runs([])
-    with pytest.raises(RunError, match=r"another ending"):
+    with pytest.raises(RunError, match=r"another suffix"):
         write_report([run], tmp_path / "report.json")
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("matplotlib")
 
-from lavibridge.report.charts import INK, draw
+from lavibridge.report.charts import INK, draw_chart
 from lavibridge.report.formatting import format_difference, format_estimate, format_fact, join_names
 from lavibridge.report.series import POINTS, bins_table, lines_table, rounded, smooth, thin
 
@@ -51,7 +51,7 @@ def chart(title: str, *series: dict[str, Any], kind: str = "lines", log_y: bool 
     """A chart as report.json has it."""
     return {
         "title": title,
-        "told": "",
+        "description": "",
         "kind": kind,
         "x_label": "step",
         "y_label": "loss",
@@ -66,20 +66,20 @@ def line(name: str, y: list[float | None], faint: list[float | None] | None = No
 
 def test_a_chart_is_valid_svg_in_the_pages_own_ink_and_the_same_every_time() -> None:
     lines = line('a "quoted" <run> & more', [3.0, 2.0, 1.0], [4.0, 2.0, 0.0]), line("other", [1.0, None, 2.0])
-    drawn = draw(chart("Loss", *lines, log_y=True))
+    drawn = draw_chart(chart("Loss", *lines, log_y=True))
     root = ET.fromstring(drawn)
     assert root.tag.endswith("svg")
     assert "3" in root.attrib["aria-label"]
     assert root.attrib["role"] == "img"
     assert INK not in drawn
     assert "currentColor" in drawn
-    assert drawn == draw(chart("Loss", *lines, log_y=True))
+    assert drawn == draw_chart(chart("Loss", *lines, log_y=True))
 
 
 def test_two_charts_on_a_page_share_no_ids() -> None:
     found = []
     for title in ("Loss", "Speed"):
-        drawn = ET.fromstring(draw(chart(title, line("a", [1.0, 2.0]))))
+        drawn = ET.fromstring(draw_chart(chart(title, line("a", [1.0, 2.0]))))
         ids = [each.attrib["id"] for each in drawn.iter() if "id" in each.attrib]
         assert ids
         assert len(ids) == len(set(ids))
@@ -88,15 +88,17 @@ def test_two_charts_on_a_page_share_no_ids() -> None:
 
 
 def test_series_differ_in_more_than_colour() -> None:
-    drawn = draw(chart("Loss", line("a", [1.0, 2.0]), line("b", [2.0, 1.0])))
-    assert drawn.count("stroke-dasharray") > draw(chart("Loss", line("a", [1.0, 2.0]))).count("dasharray")
+    drawn = draw_chart(chart("Loss", line("a", [1.0, 2.0]), line("b", [2.0, 1.0])))
+    assert drawn.count("stroke-dasharray") > draw_chart(chart("Loss", line("a", [1.0, 2.0]))).count(
+        "dasharray"
+    )
     bars = [{**line(name, [1.0, 2.0]), "x": ["0.0 to 0.5", "0.5 to 1.0"]} for name in "ab"]
-    assert "<pattern" in draw(chart("Loss by time", *bars, kind="bars"))
+    assert "<pattern" in draw_chart(chart("Loss by time", *bars, kind="bars"))
 
 
 def test_bars_leave_out_what_was_not_measured() -> None:
     bar = {"name": "first", "x": ["0.0", "0.1"], "y": [0.1, None], "faint": []}
-    ET.fromstring(draw(chart("Loss by time", bar, kind="bars")))
+    ET.fromstring(draw_chart(chart("Loss by time", bar, kind="bars")))
     assert bins_table([bar])["rows"][1] == {"name": "0.1", "values": [None]}
 
 

@@ -47,7 +47,7 @@ STUDY: dict[str, Any] = {
         {"name": "Colour", "suite": "world", "categories": ["unseen-words"], "clause": "color"},
     ],
     "claims": [{"says": "Both ways is better", "better": "bert", "than": "llama", "rows": ["One thing"]}],
-    "left_out": {"Short-FID": "four pictures"},
+    "not_measured": {"Short-FID": "four pictures"},
     "ceiling": True,
 }
 Write = Callable[..., Path]

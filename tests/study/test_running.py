@@ -93,7 +93,7 @@ def test_a_folder_with_another_recipe_is_refused_with_every_difference_and_nothi
     for arguments in ([], ["--table"]):
         with pytest.raises(RunError) as found:
             lavi(other, "--out", out, *arguments)
-        assert "llama/seed-0 cannot be gone on with as something else" in str(found.value)
+        assert "llama/seed-0 cannot continue, as these have changed" in str(found.value)
         assert "training.batch was 2, is 1" in str(found.value)
         assert "training.warmup was 1, is 2" in str(found.value)
         assert "workers" not in str(found.value), "how fast it is made is no matter"
@@ -117,7 +117,7 @@ def test_a_cell_that_fails_stops_nobody_and_is_named_at_the_end(
     assert "| – |" in (out / "table.md").read_text(), "the table is made all the same"
     dry = lavi(path, "--dry-run", "--device", "h100", "--only", "llama", "--out", out).stdout
     assert "llama/seed-0  cannot be planned: there is no model folder 'mini-nothing'" in dry
-    assert "1 cells, 1 to make: 0.0 min of training on one h100, and 1 that cannot be planned" in dry
+    assert "1 cells, 1 to run: 0.0 min of training on one h100, and 1 that cannot be planned" in dry
 
 
 @pytest.mark.slow
@@ -125,9 +125,9 @@ def test_a_dry_run_says_what_each_cell_takes_and_what_is_done(made: Path, toy: P
     done = lavi(toy, "--dry-run", "--device", "h100", "--out", made).stdout.splitlines()
     assert [line.split()[0] for line in done[1:5]] == list(CELLS)
     assert all("MiB" in line and "min" in line and line.endswith("(done)") for line in done[1:5])
-    assert done[5].startswith("4 cells, 0 to make: 0.0 min")
+    assert done[5].startswith("4 cells, 0 to run: 0.0 min")
     to_make = lavi(toy, "--dry-run", "--device", "h100", "--out", made / "new").stdout.splitlines()
-    assert to_make[5].startswith("4 cells, 4 to make: 0.")
+    assert to_make[5].startswith("4 cells, 4 to run: 0.")
 
 
 def test_an_error_that_nobody_foresaw_stops_nobody_either(
@@ -165,7 +165,7 @@ def test_what_nobody_trains_is_measured_by_several_processes(
     out = tmp_path / "out"
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    with pytest.raises(RunError, match="2 are asked for"):
+    with pytest.raises(RunError, match="2 are selected"):
         lavi(path, "--out", out)
     for rank, suites in ((0, {}), (1, {"world"})):
         monkeypatch.setenv("RANK", str(rank))
@@ -182,7 +182,7 @@ def test_models_may_lie_elsewhere(write_study: Write, lavi: Lavi, tmp_path: Path
     study = load_study(str(path))
     (cell, _) = expand(study, tmp_path, {"somebody/mini": "/models/mini"})
     assert cell.recipe.language.model_dump()["source"] == "/models/mini"
-    assert dict(cell.said) == {"language.source": "somebody/mini"}
+    assert dict(cell.source_names) == {"language.source": "somebody/mini"}
     moved = f"somebody/mini={tmp_path}"
     assert shlex.quote(moved) in lavi(path, "--commands", "--source", moved).stdout
     with pytest.raises(LaviError, match="is no NAME=FOLDER"):

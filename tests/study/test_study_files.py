@@ -88,7 +88,7 @@ def test_cells_are_chosen_by_condition_cell_or_pattern(tmp_path: Path) -> None:
     assert names(["t5-*"]) == ["t5-small/seed-0", "t5-small/seed-1"]
     assert names(["*/seed-1"]) == ["t5-small/seed-1", "llama/seed-1"]
     assert names(["llama", "llama/seed-0"]) == ["llama/seed-0", "llama/seed-1"]
-    with pytest.raises(RecipeError, match=r"no cell is called 'lama'; did you mean 'llama'"):
+    with pytest.raises(RecipeError, match=r"no cell matches 'lama'; did you mean 'llama'"):
         choose(cells, ["lama"])
 
 
@@ -97,10 +97,10 @@ def test_cells_are_chosen_by_condition_cell_or_pattern(tmp_path: Path) -> None:
     [
         ({"conditions": []}, "either `conditions` or `axes`"),
         ({"conditions": [{"name": "a"}], "axes": {"x": [{"name": "a"}]}}, "either `conditions` or `axes`"),
-        ({"conditions": [{"name": "a"}, {"name": "a"}]}, "conditions: 'a' stands there twice"),
+        ({"conditions": [{"name": "a"}, {"name": "a"}]}, "conditions: 'a' appears twice"),
         ({"conditions": [{"name": "a/b"}]}, "names a folder"),
-        ({"conditions": [{"name": "a"}], "seeds": [1, 1]}, "seeds: '1' stands there twice"),
-        ({"conditions": [{"name": "a"}], "baseline": "b"}, "condition 'b' is not there"),
+        ({"conditions": [{"name": "a"}], "seeds": [1, 1]}, "seeds: '1' appears twice"),
+        ({"conditions": [{"name": "a"}], "baseline": "b"}, "condition 'b' does not exist"),
         ({"conditions": [{"name": "a"}], "rows": [{"name": "r", "suite": "word"}]}, "did you mean 'world'"),
         ({"conditions": [{"name": "a"}], "sedes": [1]}, "sedes: unknown key; did you mean 'seeds'"),
         (
@@ -150,7 +150,7 @@ def test_a_shipped_study_holds_together(name: str, tmp_path: Path) -> None:
     assert len(cells) == len(found.grid()) * len(found.seeds)
     rows = {row.name for row in found.rows}
     if name not in ("connectors", OF_TRAINING):
-        assert rows | set(found.left_out) >= ELEVEN, "the paper's rows, or why they are not there"
+        assert rows | set(found.not_measured) >= ELEVEN, "the paper's rows, or why they are not there"
     if name.startswith("world"):
         assert len(found.seeds) == 3
     if name.startswith("world") and name != OF_TRAINING:

@@ -1,1 +1,1 @@
-"""The blind user study: two runs' pictures side by side, people's votes, and what the votes say."""
+"""Blind user studies: pictures of runs side by side, people's votes, and their statistics."""

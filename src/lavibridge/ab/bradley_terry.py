@@ -1,13 +1,13 @@
-"""How strong each run is, from votes with ties: Bradley and Terry's model in Davidson's form.
+"""Fits run strengths to votes with ties: the Bradley-Terry model with Davidson's ties.
 
     P(i beats j) = a_i / (a_i + a_j + nu sqrt(a_i a_j))        a = exp(theta), sum of theta = 0
     P(a tie)     = nu sqrt(a_i a_j) / (the same)
-    V            = H+ G H+,   G = sum over clusters of s s^T   s = the gradients of a cluster's votes, summed
+    V            = H+ G H+,   G = sum over clusters of s s^T   s = summed gradients of a cluster's votes
 
-It is a logit of three alternatives with utilities theta_i, theta_j and log nu + (theta_i + theta_j) / 2, so
-the likelihood is concave and Newton's steps find its maximum. Votes on one prompt, or by one rater, are not
-independent. Their clusters are crossed, so G is that of prompts plus that of raters minus that of both
-together; the widest of the three intervals (prompts, raters, crossed) is told.
+This is a multinomial logit of three alternatives with utilities theta_i, theta_j and log nu + (theta_i +
+theta_j) / 2, so the log-likelihood is concave and Newton's method finds its maximum. Votes on one prompt, or
+by one rater, are not independent. The two clusterings are crossed, so G is that of prompts plus that of
+raters minus that of their intersection. Reports the widest of the three intervals (prompts, raters, crossed).
 
 Bradley and Terry 1952, Biometrika 39; Davidson 1970, J. Am. Stat. Assoc. 65; Cameron, Gelbach and Miller
 2011, J. Bus. Econ. Stat. 29.
@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from lavibridge.evaluation.stats import Z95
 
 POINTS = 400 / math.log(10)
-"""Elo's points of a unit of theta: 400 points are odds of ten to one."""
+"""Elo points per unit of theta: 400 points are odds of ten to one."""
 STEPS = 200
 FIRST, SECOND, TIE = 0, 1, 2
 
@@ -32,7 +32,7 @@ Votes = Int[np.ndarray, " vote"]
 
 @dataclass(frozen=True, kw_only=True)
 class Ballots:
-    """Votes as numbers, one place a vote: the two runs, the outcome, and what clusters the vote."""
+    """Votes as arrays with one entry per vote: the two runs, the outcome, and the clusters."""
 
     first: Votes
     second: Votes
@@ -47,14 +47,14 @@ class Strengths:
     """The fitted model."""
 
     theta: Float[np.ndarray, " run"]
-    """Log strengths; their sum is 0."""
+    """Log strengths that sum to 0."""
     nu: float
-    """How readily raters say that there is no difference; 0 where nobody did."""
+    """The propensity to tie; 0 without ties."""
     covariances: Float[np.ndarray, "way run run"]
-    """Of theta: clustered by prompt, by rater, and crossed."""
+    """Covariances of theta: clustered by prompt, by rater, and crossed."""
 
     def interval(self, contrast: Sequence[float]) -> tuple[float, float, float]:
-        """A sum of theta by these weights, with its 95 % interval."""
+        """A weighted sum of theta with its 95 % interval: mean, low, high."""
         weights = np.array(contrast, dtype=float)
         mean = float(weights @ self.theta)
         reach = Z95 * math.sqrt(max(0.0, *(float(weights @ way @ weights) for way in self.covariances)))
@@ -62,7 +62,7 @@ class Strengths:
 
 
 def fit_strengths(ballots: Ballots, runs: int) -> Strengths | None:
-    """The strengths with the highest likelihood; None where there is no highest: see `is_finite`."""
+    """The maximum-likelihood strengths; None if there is no maximum (see `is_finite`)."""
     if not is_finite(ballots, runs):
         return None
     design = _design(ballots, runs)
@@ -90,13 +90,13 @@ def fit_strengths(ballots: Ballots, runs: int) -> Strengths | None:
 
 
 def is_finite(ballots: Ballots, runs: int) -> bool:
-    """Whether the likelihood has a maximum: no run or group of runs wins, or never loses, without end.
+    """Whether the likelihood has a maximum: no run or group of runs always wins, or never loses.
 
-    It has none exactly if the parameters can be moved for ever and no vote becomes less likely. With the tie
-    parameter left alone this is so if not every run is reached from every other by "won against, or tied
-    with"; with it moved along, if the runs can be given numbers x with x_winner - x_loser >= 1, and
-    |x_i - x_j| <= 1 for each tie. There are such numbers unless a cycle of these conditions has a negative
-    length (Bellman 1958, Q. Appl. Math. 16).
+    There is none exactly if the parameters can diverge without making any vote less likely. With the tie
+    parameter fixed, this happens unless every run reaches every other along "won against or tied with". With
+    the tie parameter free, it happens if numbers x exist with x_winner - x_loser >= 1 for each win and
+    |x_i - x_j| <= 1 for each tie. Such numbers exist unless a cycle of these constraints has negative length
+    (Bellman 1958, Q. Appl. Math. 16).
     """
     reach = np.full((runs, runs), np.inf)
     limit = np.full((runs, runs), np.inf)
@@ -121,7 +121,7 @@ def is_finite(ballots: Ballots, runs: int) -> bool:
 
 
 def _design(ballots: Ballots, runs: int) -> Float[np.ndarray, "vote alternative parameter"]:
-    """Each alternative's utility as weights of the parameters; without any tie there is no third."""
+    """Each alternative's utility as weights of the parameters; without ties there are two alternatives."""
     rows = np.arange(len(ballots.outcome))
     with_ties = int(TIE in ballots.outcome)
     design = np.zeros((len(rows), 2 + with_ties, runs + with_ties))
@@ -153,7 +153,7 @@ def _derivatives(
 def _meat(
     gradients: Float[np.ndarray, "vote parameter"], cluster: Votes
 ) -> Float[np.ndarray, "parameter parameter"]:
-    """Products of clusters' summed gradients, raised for few clusters; 0 for one, which tells nothing."""
+    """Outer products of summed gradients per cluster, with the small-sample factor; 0 for one cluster."""
     names, places = np.unique(cluster, return_inverse=True)
     count = len(names)
     sums = np.zeros((count, gradients.shape[1]))

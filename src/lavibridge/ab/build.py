@@ -1,7 +1,7 @@
-"""Evaluated runs -> a page for raters and a key for the organiser.
+"""Builds a blind study from evaluated runs: a page for raters and a key for the organiser.
 
-The page tells which picture is whose to nobody, not in its source either: it holds pictures of one kind,
-without anything written into them, in an order by chance. What it all means is in the key alone.
+The page reveals nowhere, not even in its source, which run drew a picture: all pictures have one format, no
+metadata, and a random order. Only the key identifies them.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from lavibridge.core.log import console, progress
 from lavibridge.core.paths import as_file
 
 SIDE = 768
-"""Most pixels of a picture's longer side in the page."""
+"""Maximum pixels of a picture's longer side in the page."""
 
 
 def build_study(
@@ -39,19 +39,17 @@ def build_study(
     send_to: str = "",
     seed: int | None = None,
 ) -> tuple[Path, Path]:
-    """Write the page, and its key beside it; returns both paths.
+    """Write the page and its key beside it; returns both paths.
 
-    Without a `seed` it is one that nobody can guess, so that no rater can draw the sides again. RunError,
-    and nothing is written, where runs cannot be compared, a picture is missing or damaged, or one of the
-    two files is there already.
+    Without a `seed`, draws an unpredictable one, so that no rater can reconstruct the sides. Raises RunError,
+    and writes nothing, if the runs are not comparable, a picture is missing or damaged, or one of the two
+    files exists.
     """
     page = as_file(page)
     key_path = page.with_suffix(".key.json")
     for path in (page, key_path):
         if path.exists():
-            raise RunError(
-                f"{path} is there already, and votes may have been cast with it: name another --out"
-            )
+            raise RunError(f"{path} exists, and raters may have voted with it: give another --out")
     evaluated, name = read_evaluated_runs(runs, suite)
     draw = secrets.randbits(64) if seed is None else seed
     rng = np.random.default_rng(draw)
@@ -79,7 +77,7 @@ def build_study(
     again = sum(item.repeat_of is not None for item in key.items)
     console.print(
         f"{len(key.items) - again} comparisons and {again} repeats in a page of {len(text) / 1e6:.2g} MB; "
-        "the key is for you alone",
+        "keep the key to yourself",
         soft_wrap=True,
     )
     return page, key_path
@@ -88,17 +86,17 @@ def build_study(
 def _shown(
     parts: Design, evaluated: Sequence[EvaluatedRun], side: int, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """What the page holds of the comparisons: words, and pictures by their places in a shuffled list."""
+    """The comparisons in the page: prompts, and pictures by index into a shuffled list."""
     every = [each for part in parts for each in part]
-    wanted = list(dict.fromkeys((run, each.key) for each in every for run in (each.first, each.second)))
-    wanted = [wanted[place] for place in rng.permutation(len(wanted))]
+    needed = list(dict.fromkeys((run, each.key) for each in every for run in (each.first, each.second)))
+    needed = [needed[place] for place in rng.permutation(len(needed))]
     pictures = []
     with progress("pictures") as bar:
-        task = bar.add_task("putting into the page", total=len(wanted), status="")
-        for run, key in wanted:
+        task = bar.add_task("embedding pictures", total=len(needed), status="")
+        for run, key in needed:
             pictures.append(data_uri(evaluated[run].picture(key), side))
             bar.advance(task)
-    places = {each: place for place, each in enumerate(wanted)}
+    places = {each: place for place, each in enumerate(needed)}
     return {
         "parts": [
             [

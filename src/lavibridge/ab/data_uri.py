@@ -1,6 +1,6 @@
-"""A picture as a data URI that tells nothing but its pixels: WebP, without metadata, whatever it was before.
+"""Encodes a picture as a data URI of its pixels alone: WebP without metadata, whatever the source.
 
-Small pictures, such as those of the miniature world, keep every bit; larger ones lose a little, all alike.
+Small pictures, such as those of the miniature world, are lossless; larger ones share one lossy quality.
 """
 
 import base64
@@ -9,14 +9,14 @@ import io
 from PIL import Image
 
 LOSSLESS = 256 * 256
-"""Pixels up to which nothing is lost."""
+"""Maximum pixels of a lossless picture."""
 QUALITY = 92
 
 
 def data_uri(picture: Image.Image, side: int) -> str:
-    """The picture, made smaller where its longer side is above `side`."""
+    """Encode the picture, scaled down if its longer side exceeds `side`."""
     shown = Image.new("RGB", picture.size)
-    shown.paste(picture)  # pixels alone: no text, profile or camera data goes along
+    shown.paste(picture)  # copies pixels only: no text, profile or camera data
     shown.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     shown.save(buffer, "WEBP", lossless=shown.width * shown.height <= LOSSLESS, quality=QUALITY, method=4)

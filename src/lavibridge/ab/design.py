@@ -1,12 +1,12 @@
-"""Which pictures stand beside each other: prompts, pairs of runs, sides, repeats, and parts of the order.
+"""Designs a blind study: which prompts, which pairs of runs, which sides, repeats and order.
 
-    prompts   as many of each category as there are, drawn at random
-    pairs     dealt to the prompts in turn: each pair of runs equally often (+-1), also within a category
-    sides     of a pair's comparisons each run is first in half of them (+-1)
-    parts     quarters; a rater's page shuffles within each. Repeats of comparisons in the first two, with
-              their sides swapped, come in the last: a quarter of the study lies between
+    prompts   drawn at random, balanced over categories
+    pairs     assigned to prompts in turn: each pair of runs equally often (+-1), also within a category
+    sides     each run of a pair is first in half of their comparisons (+-1)
+    parts     quarters; a rater's page shuffles within each. The last repeats comparisons of the first two
+              with swapped sides, so that at least a quarter of the study lies between
 
-Everything is drawn from one seed.
+One seed determines everything.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,16 +21,16 @@ from lavibridge.evaluation.records import Key
 
 Thing = TypeVar("Thing")
 PARTS = 4
-USUAL = 40
-"""Prompts that are asked about unless said otherwise; fewer if there are fewer."""
+DEFAULT_PROMPTS = 40
+"""Default number of prompts; fewer if there are fewer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two runs' pictures of one prompt and noise."""
+    """Two runs' pictures of one prompt and seed."""
 
     name: str
-    """Tells nothing."""
+    """A random name that reveals nothing."""
     key: Key
     first: int
     second: int
@@ -38,7 +38,7 @@ class Comparison:
 
 
 Design = tuple[tuple[Comparison, ...], ...]
-"""The parts."""
+"""The parts of a study."""
 
 
 def make_design(
@@ -50,14 +50,16 @@ def make_design(
     per_prompt: int = 1,
     repeats: int | None = None,
 ) -> Design:
-    """The parts of a study of `prompts` prompts, each asked about with `per_prompt` pairs of runs.
+    """The parts of a study of `prompts` prompts, each with `per_prompt` pairs of runs.
 
-    By default USUAL prompts and one repeat for ten comparisons. RunError where there are fewer prompts or
-    pairs, or comparisons to repeat, than asked for.
+    Defaults to DEFAULT_PROMPTS prompts and one repeat per ten comparisons. Raises RunError for more prompts,
+    pairs or repeats than there are.
     """
     pairs = list(combinations(range(runs), 2))
     if per_prompt > len(pairs):
-        raise RunError(f"{runs} runs make {len(pairs)} pairs, and {per_prompt} per prompt were asked for")
+        raise RunError(
+            f"{runs} runs make {len(pairs)} pairs, fewer than the {per_prompt} per prompt requested"
+        )
     chosen = _choose(keys, prompts, rng)
     order = [pairs[place] for place in rng.permutation(len(pairs))]
     dealt = [
@@ -69,7 +71,7 @@ def make_design(
     most = len(dealt) // PARTS
     if count > most:
         raise RunError(
-            f"of {len(dealt)} comparisons at most {most} can be repeated, and {count} were asked for: give "
+            f"{len(dealt)} comparisons allow at most {most} repeats, and {count} were requested: give "
             "fewer --repeats or more --prompts"
         )
     names = _names(len(dealt) + count, rng)
@@ -83,14 +85,16 @@ def make_design(
 
 
 def _choose(keys: Sequence[Key], prompts: int | None, rng: np.random.Generator) -> list[Key]:
-    """One noise of each chosen prompt, category by category."""
+    """One seed of each chosen prompt, category by category."""
     by_category: dict[str, dict[str, list[Key]]] = {}
     for key in keys:
         by_category.setdefault(key[0], {}).setdefault(key[1], []).append(key)
     there = sum(map(len, by_category.values()))
     if prompts is not None and prompts > there:
-        raise RunError(f"the runs share {there} prompts, and {prompts} were asked for: give fewer --prompts")
-    left = min(prompts or USUAL, there)
+        raise RunError(
+            f"the runs share {there} prompts, fewer than the {prompts} requested: give fewer --prompts"
+        )
+    left = min(prompts or DEFAULT_PROMPTS, there)
     shares = _shares({name: len(each) for name, each in by_category.items()}, left, rng)
     chosen = []
     for name, share in shares.items():
@@ -101,7 +105,7 @@ def _choose(keys: Sequence[Key], prompts: int | None, rng: np.random.Generator) 
 
 
 def _shares(sizes: Mapping[str, int], total: int, rng: np.random.Generator) -> dict[str, int]:
-    """How many of each category: equally many, as far as there are so many; the rest by chance."""
+    """Prompts per category: equal shares as far as possible, the remainder at random."""
     shares = dict.fromkeys(sizes, 0)
     while sum(shares.values()) < total:
         open_ones = [name for name in shares if shares[name] < sizes[name]]
@@ -113,7 +117,7 @@ def _shares(sizes: Mapping[str, int], total: int, rng: np.random.Generator) -> d
 def _sided(
     dealt: Sequence[tuple[Key, tuple[int, int]]], names: Sequence[str], rng: np.random.Generator
 ) -> list[Comparison]:
-    """Comparisons with their sides, those of a pair together."""
+    """Assign sides to the comparisons, pair by pair."""
     found = []
     for pair in sorted({pair for _, pair in dealt}):
         mine = [place for place, (_, each) in enumerate(dealt) if each == pair]
@@ -125,12 +129,12 @@ def _sided(
 
 
 def _parts(comparisons: Sequence[Comparison], rng: np.random.Generator) -> list[list[Comparison]]:
-    """Dealt in turn, so that each part has its share of every pair."""
+    """Split in turn, so that each part has its share of every pair."""
     return [_shuffled(comparisons[part::PARTS], rng) for part in range(PARTS)]
 
 
 def _mixed(comparisons: Sequence[Comparison], rng: np.random.Generator) -> list[Comparison]:
-    """In an order that takes one of each pair of runs, then the next of each."""
+    """Interleave the comparisons: one of each pair of runs, then the next of each."""
     seen: dict[frozenset[int], int] = {}
     turns = []
     for each in _shuffled(comparisons, rng):
@@ -141,7 +145,7 @@ def _mixed(comparisons: Sequence[Comparison], rng: np.random.Generator) -> list[
 
 
 def _names(count: int, rng: np.random.Generator) -> list[str]:
-    """Different names that tell nothing."""
+    """Unique random names."""
     found: dict[str, None] = {}
     while len(found) < count:
         found[rng.bytes(4).hex()] = None

@@ -1,6 +1,6 @@
-"""The runs that take part: their evaluations of one suite, and the pictures that all of them have.
+"""Reads the evaluations of the runs in a study, and the pictures that all of them share.
 
-RUN/evaluation/SUITE/records.jsonl, images/...      the same prompts from the same noises
+RUN/evaluation/SUITE/records.jsonl, images/...      the same prompts and seeds
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,38 +26,36 @@ class EvaluatedRun:
     folder: Path
     records: dict[Key, Record]
     cards: Mapping[str, Any]
-    """By metric, what its scores depend on."""
+    """Card by metric."""
 
     def picture(self, key: Key) -> Image.Image:
-        """The picture of a prompt and noise; RunError names the file that is missing or damaged."""
+        """The picture of a prompt and seed; RunError names a missing or damaged file."""
         path = self.folder / self.records[key].file
         if self.records[key].undrawn:
             raise RunError(
-                f"'{self.name}' has no picture of '{key[1][:60]}', as {self.records[key].undrawn}: choose "
-                "other prompts (--category, --limit), or another bridge"
+                f"'{self.name}' has no picture of '{key[1][:60]}' ({self.records[key].undrawn}): choose "
+                "other prompts (--category, --limit) or another bridge"
             )
         try:
             picture = read_picture(path)
             check_drawn(self.folder, self.records[key])
         except DataError as error:
-            raise RunError(
-                f"{path}: {error}; `lavi evaluate` draws what is missing or damaged again"
-            ) from None
+            raise RunError(f"{path}: {error}; run `lavi evaluate` again to draw it") from None
         return picture
 
 
 def read_evaluated_runs(runs: Sequence[Path], suite: str) -> tuple[list[EvaluatedRun], str]:
     """The evaluations, and the suite's name.
 
-    RunError where there are fewer than two, one is named twice, one was not evaluated on the suite, or they
-    are not of the same prompts and noises.
+    Raises RunError for fewer than two runs, a duplicate, a run without an evaluation on the suite, or
+    evaluations of different prompts and seeds.
     """
     if len(runs) < 2:
-        raise RunError("a study compares two runs or more: name another")
+        raise RunError("a study compares at least two runs: give another one")
     folders = [_evaluation(run, suite) for run in runs]
     for place, folder in enumerate(folders):
         if folder.resolve() in {each.resolve() for each in folders[:place]}:
-            raise RunError(f"{runs[place]} is named twice: pictures would be compared with themselves")
+            raise RunError(f"{runs[place]} is given twice: name each run once")
     results = [read_comparable(folders[0], folder)[1] for folder in folders]
     names = [_name(folder) for folder in folders]
     if len(set(names)) < len(names):
@@ -75,23 +73,23 @@ def read_evaluated_runs(runs: Sequence[Path], suite: str) -> tuple[list[Evaluate
 
 
 def shared_keys(evaluated: Sequence[EvaluatedRun]) -> list[Key]:
-    """The prompts and noises that all of them drew, in the first one's order; RunError for none."""
+    """The prompts and seeds that all of them drew, in the first one's order; RunError for none."""
     found = [key for key in evaluated[0].records if all(key in each.records for each in evaluated)]
     if not found:
         names = ", ".join(each.name for each in evaluated)
         raise RunError(
-            f"{names} share no prompt and noise: evaluate them with the same --category and --limit"
+            f"{names} share no prompt and seed: evaluate them with the same --category and --limit"
         )
     return found
 
 
 def _evaluation(run: Path, suite: str) -> Path:
-    """Where a run's evaluation lies, or the folder itself if it is one."""
+    """The folder of a run's evaluation, or the folder itself if it is one."""
     below = run / "evaluation" / Path(suite).stem
     if below.is_dir():
         if not matches_run(run, read_results(below)):
             raise RunError(
-                f"{below} is of {run} before more training: evaluate it anew, or name {below} itself"
+                f"{below} is of an earlier checkpoint of {run}: evaluate it again, or give {below} itself"
             )
         return below
     if (run / "records.jsonl").is_file():
@@ -99,13 +97,13 @@ def _evaluation(run: Path, suite: str) -> Path:
     if not run.is_dir():
         raise RunError(f"there is no folder '{run}'")
     known = sorted(path.name for path in (run / "evaluation").glob("*") if path.is_dir())
-    there = f" (there is {', '.join(known)}: name it with --suite)" if known else ""
+    there = f" (found {', '.join(known)}: choose with --suite)" if known else ""
     raise RunError(
-        f"{run} was not evaluated on the suite '{suite}'{there}: lavi evaluate {run} --suite {suite}"
+        f"{run} has no evaluation on the suite '{suite}'{there}: run lavi evaluate {run} --suite {suite}"
     )
 
 
 def _name(folder: Path) -> str:
-    """The run's own name, where the folder is one that `lavi evaluate` chose."""
+    """The run's name if `lavi evaluate` chose the folder, else the folder."""
     full = folder.absolute()
     return full.parent.parent.name if full.parent.name == "evaluation" else folder.as_posix()

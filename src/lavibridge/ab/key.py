@@ -1,7 +1,7 @@
-"""The key of a study, which only its organiser has, and a vote, which tells nothing without the key.
+"""The key of a blind study, which only its organiser has, and the votes, which reveal nothing without it.
 
-ab.html       comparisons by meaningless names: a picture "first", a picture "second"
-ab.key.json   which run drew which, and what the metrics of their evaluations said of them
+ab.html       comparisons under random names, each with a "first" and a "second" picture
+ab.key.json   which run drew each picture, and its metric scores
 votes.jsonl   {"study", "item", "question", "choice": "first" | "second" | "tie", "left": ..., "ms", ...}
 """
 
@@ -15,21 +15,21 @@ from lavibridge.core.errors import RecipeError, RunError
 from lavibridge.core.files import read_json
 
 FORM = 1
-"""The form of pages, keys and votes; raised when they change."""
+"""The format of pages, keys and votes; increases when they change."""
 QUESTIONS = {
     "follows": "Which picture follows the description better?",
-    "looks": "Which picture looks better, whatever the description?",
+    "looks": "Which picture looks better, regardless of the description?",
 }
 VoteChoice = Literal["first", "second", "tie"]
 
 
 class StudyRun(Config):
-    """A run that takes part."""
+    """A run in the study."""
 
     name: str
-    """What tables call it."""
+    """Its label in tables."""
     folder: str
-    """Where its evaluation lay when the study was built."""
+    """The folder of its evaluation when the study was built."""
 
 
 class Item(Config):
@@ -40,32 +40,32 @@ class Item(Config):
     category: str
     """The suite's category of the prompt."""
     prompt: str
-    """The prompt that both pictures were drawn for."""
+    """The prompt of both pictures."""
     seed: int
-    """The noise that both began from."""
+    """The seed of both pictures."""
     first: int = Field(ge=0)
-    """Place of the run that drew the page's first picture."""
+    """Index of the run that drew the page's first picture."""
     second: int = Field(ge=0)
-    """Place of the run that drew the second."""
+    """Index of the run that drew the second."""
     repeat_of: str | None = None
-    """The comparison that this one shows again, sides swapped."""
+    """The comparison that this one repeats with swapped sides."""
     scores: dict[str, tuple[float | None, float | None]] = Field(default_factory=dict)
-    """By metric, what it says of the two pictures; null = not scored."""
+    """The two pictures' scores by metric; null means not scored."""
 
 
 class StudyKey(Config):
-    """What un-blinds the votes of one study."""
+    """Identifies the pictures behind the votes of one study."""
 
     study: str
-    """Names the study: a hash of all that its page shows."""
+    """The study's id: a hash of everything that its page shows."""
     form: int
-    """The form of page, key and votes."""
+    """The format of page, key and votes."""
     suite: str
-    """The suite whose prompts are shown."""
+    """The suite of the prompts."""
     draw: int
-    """The seed that prompts, pairs, sides and order were drawn with."""
+    """The seed of the random choice of prompts, pairs, sides and order."""
     runs: tuple[StudyRun, ...] = Field(min_length=2)
-    """Who takes part."""
+    """The runs in the study."""
     items: tuple[Item, ...] = Field(min_length=1)
     """The comparisons."""
 
@@ -74,36 +74,39 @@ class Vote(Config):
     """An answer to one question about one comparison."""
 
     study: str
-    """The study that was voted in."""
+    """The id of the study."""
     form: int
-    """The form of the page."""
+    """The format of the page."""
     rater: str = Field(min_length=1, max_length=100)
-    """What the rater calls himself or herself; `metric:NAME` for a metric."""
+    """The rater's name; `metric:NAME` for a metric."""
     session: str = ""
-    """Tells two people of one name apart: drawn when a rater begins."""
+    """A random id that distinguishes raters of one name; drawn when a rater begins."""
     item: str
     """The comparison."""
     question: str
-    """Which question."""
+    """The id of the question."""
     choice: VoteChoice
-    """The picture that is better, or neither."""
+    """The better picture, or a tie."""
     left: Literal["first", "second"] | None = None
-    """The picture that stood on the left; null for a metric."""
+    """The picture on the left; null for a metric."""
     ms: int | None = Field(default=None, ge=0)
     """Milliseconds from the question to the answer; null for a metric."""
     at: str = ""
-    """When, in ISO 8601."""
+    """Time of the vote, in ISO 8601."""
     metric: str | None = None
-    """The metric that voted; null for a person."""
+    """The voting metric; null for a person."""
 
 
 def read_key(path: Path) -> StudyKey:
-    """The key of a study. RunError where the file is none."""
+    """Read the key of a study; RunError if the file is not one."""
     found = read_json(path)
     if not isinstance(found, dict) or "study" not in found:
-        raise RunError(f"{path} is no key of a study: name the .key.json that `lavi ab build` wrote")
+        raise RunError(f"{path} is not the key of a study: give the .key.json of `lavi ab build`")
     if found.get("form") != FORM:
-        raise RunError(f"{path} has form {found.get('form')}, and this version of lavibridge reads {FORM}")
+        raise RunError(
+            f"{path} has format {found.get('form')}, and this version of lavibridge reads {FORM}: build "
+            f"the study again"
+        )
     try:
         key = validate(StudyKey, found, str(path))
     except RecipeError as error:
@@ -111,5 +114,8 @@ def read_key(path: Path) -> StudyKey:
     last, names = len(key.runs) - 1, {item.item for item in key.items}
     for item in key.items:
         if max(item.first, item.second) > last or item.repeat_of not in (None, *names):
-            raise RunError(f"{path}: comparison '{item.item}' names a run or a comparison that is not there")
+            raise RunError(
+                f"{path}: comparison '{item.item}' names a run or comparison that does not exist: use "
+                f"the original file"
+            )
     return key

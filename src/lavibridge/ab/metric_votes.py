@@ -1,7 +1,7 @@
-"""A metric votes in place of a person: it prefers the picture that it scored higher, and ties where equal.
+"""Lets a metric vote in place of a person: it prefers the picture with the higher score, or ties.
 
-The scores are those of the evaluations, kept in the key. So the world's exact checker can vote, the whole
-path runs without people, and where people voted too, `score` says how often a metric sided with them.
+The scores come from the evaluations, by way of the key. The world's exact checker can therefore vote, the
+whole procedure runs without people, and `score_study` reports how often a metric agrees with the people.
 """
 
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from lavibridge.core.errors import RunError
 
 
 def metric_votes(key: StudyKey, metric: str, question: str) -> Iterator[Vote]:
-    """A vote on every comparison of which the metric scored both pictures.
+    """Yield a vote on every comparison whose two pictures the metric scored.
 
-    RunError for an unknown question, or a metric that the runs do not all have.
+    Raises RunError for an unknown question, or a metric that not all runs share.
     """
     if question not in QUESTIONS:
         raise RunError(
@@ -24,8 +24,8 @@ def metric_votes(key: StudyKey, metric: str, question: str) -> Iterator[Vote]:
     known = tuple(dict.fromkeys(name for item in key.items for name in item.scores))
     if metric not in known:
         raise RunError(
-            f"no comparison of this study was scored by '{metric}'{did_you_mean(metric, known)} "
-            f"(there are {', '.join(known) or 'no scores at all'}): evaluate the runs with it before "
+            f"the metric '{metric}' scored no comparison of this study{did_you_mean(metric, known)} "
+            f"(there are {', '.join(known) or 'no scores'}): evaluate the runs with it before "
             "`lavi ab build`"
         )
     for item in key.items:

@@ -1,6 +1,7 @@
-"""The raters' page as one text: template, styles, script and all pictures; it asks the network for nothing.
+"""Renders the raters' page as one file with styles, script and all pictures; it makes no network request.
 
-Its policy allows no address at all, and no style or script but the two whose SHA-256 it names.
+Its content security policy allows no address, and only the one style and the one script with a listed
+SHA-256.
 """
 
 import base64
@@ -14,7 +15,7 @@ from lavibridge.report.page import environment
 
 
 def render(study: Mapping[str, Any]) -> str:
-    """The page of a study, as `build` describes it."""
+    """Render the page of a study from the value that `build_study` makes."""
     templates = files("lavibridge.ab") / "templates"
     base = environment()
     style = base.get_template("style.css").render() + (templates / "study.css").read_text(encoding="utf-8")
@@ -29,7 +30,7 @@ def render(study: Mapping[str, Any]) -> str:
         comparisons=comparisons,
         questions=list(study["questions"].values()),
         minutes=max(1, round(comparisons * 10 / 60)),
-        # No "<" in it: a prompt cannot end the script element that it is in.
+        # Escapes "<", so that no prompt can end the script element.
         study=json.dumps(study).replace("<", "\\u003c"),
     )
 

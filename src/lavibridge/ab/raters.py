@@ -1,6 +1,6 @@
-"""What is known of the raters: how many answers, how fast, how often neither, and whether they repeat them.
+"""Describes the raters: number of answers, speed, ties, side bias, and test-retest reliability.
 
-A repeat shows the same two pictures with their sides swapped: the same answer means the same picture.
+A repeat shows the same two pictures with swapped sides; the same answer means the same picture.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from lavibridge.evaluation.stats import wilson
 
 
 def describe_raters(votes: Sequence[UnblindedVote]) -> dict[str, dict[str, Any]]:
-    """Each rater by name."""
+    """Statistics of each rater, by name."""
     return {
         rater: _described([vote for vote in votes if vote.rater == rater])
         for rater in dict.fromkeys(vote.rater for vote in votes)
@@ -20,7 +20,7 @@ def describe_raters(votes: Sequence[UnblindedVote]) -> dict[str, dict[str, Any]]
 
 
 def retest(votes: Sequence[UnblindedVote]) -> dict[str, Any]:
-    """The share of repeats to which a rater gave the answer that he or she gave before."""
+    """The share of repeats that received the same answer as before."""
     before = {
         (vote.rater, vote.question, vote.item.item): vote.winner
         for vote in votes
@@ -47,7 +47,7 @@ def _described(votes: Sequence[UnblindedVote]) -> dict[str, Any]:
 
 
 def _share(count: int, n: int) -> dict[str, Any]:
-    """A share with Wilson's interval; null where nothing was counted."""
+    """A share with Wilson's interval; null if n is 0."""
     low, high = wilson(count, n)
     return (
         {"n": n, "mean": count / n, "low": low, "high": high}

@@ -1,11 +1,11 @@
-"""How far raters agree with each other, beyond what chance would give: Fleiss' kappa, Krippendorff's alpha.
+"""Agreement between raters beyond chance: Fleiss' kappa and Krippendorff's alpha.
 
-    kappa = (P - Pe) / (1 - Pe)    P  = mean over things of agreeing pairs of ratings / pairs of ratings
+    kappa = (P - Pe) / (1 - Pe)    P  = mean over items of agreeing pairs of ratings / pairs of ratings
                                    Pe = sum over values of their share, squared
-    alpha = 1 - Do / De            Do, De = observed and expected mean difference of two ratings of a thing
+    alpha = 1 - Do / De            Do, De = observed and expected mean difference of two ratings of an item
 
-Both read a table: things down, values across, in each cell how many raters gave the value. A thing with one
-rating has no pair and is left out. 1 = all agree, 0 = as by chance, below 0 = less than by chance.
+Both take a table of items by values that counts the raters of each value. Items with fewer than two ratings
+are excluded. 1 means full agreement, 0 chance, below 0 less than chance.
 
 Fleiss 1971, Psychol. Bull. 76, with the number of raters free; Krippendorff 2011, "Computing Krippendorff's
 Alpha-Reliability", University of Pennsylvania.
@@ -17,11 +17,11 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-Table = Float[np.ndarray, "thing value"]
+Table = Float[np.ndarray, "item value"]
 
 
 def fleiss(table: Table) -> float:
-    """Fleiss' kappa; NaN where no thing has two ratings, or all ratings are one value."""
+    """Fleiss' kappa; NaN if no item has two ratings or all ratings are equal."""
     kept = table[table.sum(axis=1) >= 2]
     if not len(kept):
         return math.nan
@@ -33,7 +33,7 @@ def fleiss(table: Table) -> float:
 
 
 def krippendorff(table: Table, level: Literal["nominal", "ordinal"] = "nominal") -> float:
-    """Krippendorff's alpha; `ordinal` counts values further apart as differing more. NaN as for `fleiss`."""
+    """Krippendorff's alpha; `ordinal` weights distant values more. NaN as for `fleiss`."""
     kept = table[table.sum(axis=1) >= 2]
     if not len(kept):
         return math.nan
@@ -42,7 +42,7 @@ def krippendorff(table: Table, level: Literal["nominal", "ordinal"] = "nominal")
     totals = coincidences.sum(axis=1)
     expected = np.outer(totals, totals) - np.diag(totals)
     difference = 1 - np.eye(len(totals))
-    if level == "ordinal":  # how many ratings lie between two values, half of their own among them
+    if level == "ordinal":  # number of ratings between two values, counting half of their own
         middle = np.cumsum(totals) - totals / 2
         difference = (middle[:, None] - middle[None]) ** 2
     by_chance = float((expected * difference).sum()) / (float(totals.sum()) - 1)
@@ -50,8 +50,8 @@ def krippendorff(table: Table, level: Literal["nominal", "ordinal"] = "nominal")
 
 
 def either_way(table: Table) -> Float[np.ndarray, "both value"]:
-    """The table and its mirror image: which of two pictures comes first is nothing that raters agree about.
+    """Append the table's mirror image, since the order of two pictures is arbitrary.
 
-    Without it chance agreement would depend on how the sides fell.
+    Without it, chance agreement would depend on the assignment of sides.
     """
     return np.concatenate([table, table[:, ::-1]])

@@ -1,12 +1,12 @@
-"""All that the votes of a study say, as one record.
+"""Computes the statistics of a study's votes, as one record.
 
     questions.QUESTION.pairs       each pair of runs: win rate, sign tests, Davidson's preference; by category
-    questions.QUESTION.strengths   each run in Elo's points, 0 = the mean; null where they have no bound
+    questions.QUESTION.strengths   each run in Elo points, 0 = the mean; null if unbounded
     questions.QUESTION.agreement   between raters: Fleiss' kappa, Krippendorff's alpha
-    questions.QUESTION.metrics     how often a metric sided with the people
-    raters                         each with votes, seconds, ties, sides, and the same answer to repeats
+    questions.QUESTION.metrics     how often a metric agrees with the people
+    raters                         votes, seconds, ties, side bias and test-retest reliability of each
 
-Repeats count for test-retest alone. Where people voted, metrics are not counted among them.
+Repeats count only for test-retest reliability. If people voted, metrics do not count as raters.
 """
 
 import math
@@ -25,13 +25,13 @@ from lavibridge.ab.votes import UnblindedVote, VoteSet
 from lavibridge.evaluation.stats import Estimate, estimate, interval_of
 
 DRAWS = 500
-"""Of prompts, for the intervals of agreement."""
+"""Resamples of prompts for the intervals of agreement."""
 
 
 def score_study(key: StudyKey, read: VoteSet) -> dict[str, Any]:
-    """The record of a study."""
-    people = [cast for cast in read.cast if cast.vote.metric is None]
-    metrics = [cast for cast in read.cast if cast.vote.metric is not None]
+    """The statistics of a study."""
+    people = [cast for cast in read.votes if cast.vote.metric is None]
+    metrics = [cast for cast in read.votes if cast.vote.metric is not None]
     counted = people or metrics
     firsts = [cast for cast in counted if cast.item.repeat_of is None]
     return {
@@ -42,7 +42,7 @@ def score_study(key: StudyKey, read: VoteSet) -> dict[str, Any]:
         "votes": len(firsts),
         "votes_on_repeats": len(counted) - len(firsts),
         "of_people": bool(people),
-        "dropped": [vars(each) for each in read.dropped],
+        "dropped": [vars(each) for each in read.rejected],
         "replaced": read.replaced,
         "raters": describe_raters(counted),
         "retest": retest(counted),
@@ -82,7 +82,7 @@ def _question(
 def _pair(
     votes: Sequence[UnblindedVote], a: int, b: int, strengths: Strengths | None, runs: int
 ) -> dict[str, Any]:
-    """The counts of a pair; `preference` is the chance that a is chosen if the rater sees a difference."""
+    """The counts of a pair; `preference` is the probability of choosing a over b, given no tie."""
     found = tally(votes, a, b).record()
     found["preference"] = None
     if strengths is not None:
@@ -124,7 +124,7 @@ def _ballots(votes: Sequence[UnblindedVote]) -> Ballots:
 
 
 def _agreement(votes: Sequence[UnblindedVote]) -> dict[str, Any]:
-    """Over comparisons that two raters or more answered; intervals over prompts."""
+    """Agreement over comparisons with at least two raters; intervals over prompts."""
     rows: dict[str, list[float]] = {}
     prompts: dict[tuple[str, str], list[str]] = {}
     for vote in votes:
@@ -155,12 +155,12 @@ def _over_prompts(clusters: Sequence[Table], measure: Callable[[Table], float], 
 
 
 def _sides(votes: Sequence[UnblindedVote], metric: Sequence[UnblindedVote]) -> dict[str, Any]:
-    """The share of people's votes for a picture in which the metric chose it too; its tie is half."""
+    """The share of people's votes without a tie that the metric shares; its own ties count half."""
     chosen = {cast.item.item: cast.winner for cast in metric}
     scores: dict[str, list[float]] = {}
     for vote in votes:
         if vote.winner is not None and vote.item.item in chosen:
             theirs = chosen[vote.item.item]
-            said = 0.5 if theirs is None else float(theirs == vote.winner)
-            scores.setdefault("/".join(vote.prompt), []).append(said)
+            agrees = 0.5 if theirs is None else float(theirs == vote.winner)
+            scores.setdefault("/".join(vote.prompt), []).append(agrees)
     return estimate(scores).record()

@@ -1,4 +1,4 @@
-"""The score of a study as tables that read well without colour and in 80 columns."""
+"""Formats the statistics of a study as tables, readable without colour and in 80 columns."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ UNKNOWN = "-"
 
 
 def tables(found: Mapping[str, Any]) -> Iterator[Table | str]:
-    """What `score` found, in the order in which it is read."""
+    """Yield the tables and lines of `score_study`, in reading order."""
     kinds = ("person", "people") if found["of_people"] else ("metric", "metrics")
     yield (
         f"study {found['study']}, suite {found['suite']}: {found['votes']} votes by "
@@ -24,16 +24,16 @@ def tables(found: Mapping[str, Any]) -> Iterator[Table | str]:
         yield f"{question}: {QUESTIONS[question]}"
         yield _pairs(each)
         if each["strengths"] is None:
-            yield "no strengths: some runs never lost, or never won, or all is tied; see the win rates"
+            yield "no strengths: some run never lost or never won, or all votes are ties; see the win rates"
         elif len(found["runs"]) > 2:
             yield _strengths(each)
         yield f"agreement of raters: {_agreement(each['agreement'])}"
         for name, sided in each["metrics"].items():
-            yield f"the metric {name} sided with the people in {_share(sided)} of n {sided['n']}"
+            yield f"the metric {name} agrees with the people in {_share(sided)} of n {sided['n']}"
     yield ""
     yield _raters(found["raters"])
     if found["retest"]["n"]:
-        yield f"the same answer to repeats: {_share(found['retest'])}, n {found['retest']['n']}"
+        yield f"same answer to repeats: {_share(found['retest'])}, n {found['retest']['n']}"
 
 
 def _pairs(each: Mapping[str, Any]) -> Table:
@@ -74,9 +74,9 @@ def _table(*columns: str) -> Table:
 def _agreement(found: Mapping[str, Any]) -> str:
     n = found["fleiss_kappa"]["n"]
     if not n:
-        return "no comparison was answered by two raters"
-    said = [f"{name.replace('_', ' ')} {_number(each)}" for name, each in found.items()]
-    return f"{', '.join(said)}, n {n}"
+        return "no comparison has two raters"
+    measures = [f"{name.replace('_', ' ')} {_number(each)}" for name, each in found.items()]
+    return f"{', '.join(measures)}, n {n}"
 
 
 def _number(each: Mapping[str, Any]) -> str:

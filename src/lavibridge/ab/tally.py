@@ -1,10 +1,10 @@
-"""Votes on one pair of runs counted: win rate, its interval, and whether it could be chance.
+"""Counts the votes on a pair of runs: win rate with interval, and sign tests.
 
     win rate    (wins + ties / 2) / votes, with Wilson's interval
     sign test   p = min(1, 2 sum over k <= min(wins, losses) of C(n, k) / 2^n), n = wins + losses: two-sided
 
-Both take votes as independent, which several votes on a prompt are not: the sign test is therefore made over
-prompts too, each with one sign, that of its majority (Dixon and Mood 1946, J. Am. Stat. Assoc. 41).
+Both assume independent votes, which several votes on one prompt are not. A second sign test over prompts
+gives each prompt one sign, that of its majority (Dixon and Mood 1946, J. Am. Stat. Assoc. 41).
 """
 
 import math
@@ -19,13 +19,13 @@ from lavibridge.evaluation.stats import wilson
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """How one run did against another."""
+    """One run's record against another."""
 
     wins: int
     losses: int
     ties: int
     prompts: int
-    """Different prompts that were voted on."""
+    """Number of distinct prompts."""
     p: float
     """Sign test over votes."""
     p_prompts: float
@@ -33,7 +33,7 @@ class Tally:
 
     @property
     def votes(self) -> int:
-        """All votes."""
+        """The total number of votes."""
         return self.wins + self.losses + self.ties
 
     def record(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class Tally:
 
 
 def tally(votes: Sequence[UnblindedVote], run: int, other: int) -> Tally:
-    """Count the votes on a pair of runs, as `run` sees them; votes on other pairs are passed over."""
+    """Count the votes on a pair of runs, from the side of `run`; ignores votes on other pairs."""
     mine = [vote for vote in votes if {vote.first, vote.second} == {run, other}]
     signs: Counter[tuple[str, str]] = Counter()
     counts: Counter[str] = Counter()
@@ -74,7 +74,7 @@ def tally(votes: Sequence[UnblindedVote], run: int, other: int) -> Tally:
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """The exact two-sided p of two runs that are equally good; 1 without any win or loss."""
+    """The exact two-sided p-value of equally good runs; 1 without any win or loss."""
     n = wins + losses
     tail = sum(math.comb(n, k) for k in range(min(wins, losses) + 1))
     return min(1.0, 2 * tail / 2**n)

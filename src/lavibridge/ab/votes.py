@@ -1,7 +1,7 @@
-"""Files of votes read against the key: every line is a vote, or is named with what is wrong with it.
+"""Reads files of votes with the key: every line is a vote, or is rejected with a reason.
 
-A vote of another study is an error, since its file was given by mistake. Whoever answers a question twice in
-one session (a file fetched twice) is counted once, with the later answer.
+A vote of another study is an error, since its file was given by mistake. If one session answers a question
+twice (a file downloaded twice), the later answer counts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from lavibridge.core.errors import RunError
 
 @dataclass(frozen=True, kw_only=True)
 class UnblindedVote:
-    """A vote, un-blinded."""
+    """A vote with the runs behind its pictures."""
 
     rater: str
     question: str
@@ -24,43 +24,43 @@ class UnblindedVote:
     first: int
     second: int
     winner: int | None
-    """The better run; None = a tie."""
+    """The better run; None for a tie."""
     vote: Vote
 
     @property
     def prompt(self) -> tuple[str, str]:
-        """What clusters votes: category and prompt."""
+        """Category and prompt, which cluster votes."""
         return self.item.category, self.item.prompt
 
 
 @dataclass(frozen=True, kw_only=True)
 class RejectedLine:
-    """A line that is no vote of this study's form."""
+    """A line that is not a valid vote."""
 
     file: str
     line: int
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class VoteSet:
-    """All that the files hold."""
+    """The contents of the vote files."""
 
-    cast: tuple[UnblindedVote, ...]
-    dropped: tuple[RejectedLine, ...]
+    votes: tuple[UnblindedVote, ...]
+    rejected: tuple[RejectedLine, ...]
     replaced: int
-    """Answers that a later one of the same session took the place of."""
+    """Number of answers replaced by a later one of the same session."""
 
 
 def read_votes(key: StudyKey, paths: Sequence[Path]) -> VoteSet:
-    """The votes of all files.
+    """Read the votes of all files.
 
-    RunError for a file that is absent, is no text or is of another study, for two people of one name, or
-    where no vote is left.
+    Raises RunError for a file that is missing, not text or of another study, for two people of one name, or
+    if no vote is left.
     """
     items = {item.item: item for item in key.items}
     kept: dict[tuple[str, str, str], tuple[Vote, Path]] = {}
-    dropped: list[RejectedLine] = []
+    rejected: list[RejectedLine] = []
     replaced = 0
     for path in dict.fromkeys(paths):
         for number, line in _lines(path):
@@ -69,7 +69,7 @@ def read_votes(key: StudyKey, paths: Sequence[Path]) -> VoteSet:
                 _check_study(found, key, f"{path}: line {number}")
                 found = _known(found, items)
             if isinstance(found, str):
-                dropped.append(RejectedLine(file=str(path), line=number, why=found))
+                rejected.append(RejectedLine(file=str(path), line=number, reason=found))
                 continue
             place = (found.rater, found.item, found.question)
             if place in kept:
@@ -79,23 +79,23 @@ def read_votes(key: StudyKey, paths: Sequence[Path]) -> VoteSet:
                     continue
             kept[place] = (found, path)
     if not kept:
-        lines = "; ".join(f"{each.file}: line {each.line}: {each.why}" for each in dropped[:3])
-        raise RunError(f"there is no vote in {', '.join(map(str, paths))}" + (f" ({lines})" if lines else ""))
-    cast = tuple(_unblind(vote, items) for vote, _ in kept.values())
-    return VoteSet(cast=cast, dropped=tuple(dropped), replaced=replaced)
+        lines = "; ".join(f"{each.file}: line {each.line}: {each.reason}" for each in rejected[:3])
+        raise RunError(f"no valid vote in {', '.join(map(str, paths))}" + (f" ({lines})" if lines else ""))
+    votes = tuple(_unblind(vote, items) for vote, _ in kept.values())
+    return VoteSet(votes=votes, rejected=tuple(rejected), replaced=replaced)
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    """The lines that hold anything, with their numbers."""
+    """The non-empty lines with their numbers."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise RunError(f"{path} is no UTF-8 text, and so no file of votes: {error}") from None
+        raise RunError(f"{path} is not a file of votes, since it is not UTF-8 text: {error}") from None
     return [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
 
 
 def _parse(line: str) -> Vote | str:
-    """The vote, or what is wrong with it."""
+    """The vote, or the reason to reject the line."""
     try:
         vote = Vote.model_validate_json(line)
     except ValidationError as error:
@@ -108,25 +108,25 @@ def _parse(line: str) -> Vote | str:
 def _check_study(vote: Vote, key: StudyKey, where: str) -> None:
     if vote.study != key.study:
         raise RunError(
-            f"{where} is a vote in study {vote.study}, and the key is of {key.study}: leave the file out, or "
+            f"{where} is a vote in study {vote.study}, and the key is of {key.study}: omit the file, or "
             "give its own key"
         )
 
 
 def _known(vote: Vote, items: Mapping[str, Item]) -> Vote | str:
-    """The vote if it is about something in the study, else what is wrong with it."""
+    """The vote if its comparison and question exist, else the reason to reject it."""
     if vote.item not in items or vote.question not in QUESTIONS:
         return f"the study has no comparison '{vote.item}' with a question '{vote.question}'"
     if vote.form != FORM:
-        return f"form is {vote.form}, and this version of lavibridge reads {FORM}"
+        return f"the format is {vote.form}, and this version of lavibridge reads {FORM}"
     return vote
 
 
 def _check_one_person(before: tuple[Vote, Path], now: tuple[Vote, Path]) -> None:
     if before[0].session != now[0].session:
         raise RunError(
-            f"'{now[0].rater}' answers the same question in two sessions ({before[1]} and {now[1]}): of two "
-            "people of one name, change `rater` in one of the files; of one person, leave one file out"
+            f"'{now[0].rater}' answers the same question in two sessions ({before[1]} and {now[1]}): for two "
+            "people of one name, change `rater` in one of the files; for one person, omit one file"
         )
 
 

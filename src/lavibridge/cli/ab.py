@@ -113,10 +113,10 @@ def score(key: Path = KEY, votes: list[Path] = VOTES, json: Path | None = JSON) 
     scored = score_study(found, read)
     if json is not None:
         write_json(json, scored)
-    for each in read.dropped:
-        console.print(f"left out, {each.file}, line {each.line}: {each.why}", soft_wrap=True)
-    if read.dropped:
-        console.print(f"{len(read.dropped)} lines were left out: they are no votes")
+    for each in read.rejected:
+        console.print(f"rejected {each.file}, line {each.line}: {each.reason}", soft_wrap=True)
+    if read.rejected:
+        console.print(f"rejected {len(read.rejected)} lines that are not valid votes")
     # Into a file or a pipe nothing has to be folded.
     out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
     for part in tables(scored):

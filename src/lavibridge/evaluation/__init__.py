@@ -1,1 +1,1 @@
-"""Suites of prompts, metrics and their statistics: no number without its n and its interval."""
+"""Suites of prompts, metrics, and statistics that give every number its n and its interval."""

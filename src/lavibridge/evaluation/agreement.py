@@ -1,6 +1,6 @@
-"""How far a learned judge's scores agree with the exact verdicts.
+"""How well a learned judge's scores agree with the exact checker.
 
-    AUROC    the chance that a right picture is scored above a wrong one, ties half: 0.5 knows nothing
+    AUROC    the chance that a correct picture outscores a wrong one; a tie counts half, 0.5 is chance
     tau-b    (concordant - discordant) / sqrt(pairs untied in x * pairs untied in y)       -1 .. 1
 
 Hanley and McNeil 1982, Radiology 143; Kendall 1945, Biometrika 33. Intervals: the bootstrap over pictures.
@@ -19,7 +19,8 @@ DRAWS = 500
 
 
 def auroc(scores: Values, right: Values) -> float:
-    """Area under the ROC curve of `scores` for pictures that are `right` (1) or not (0); NaN for one kind."""
+    """Area under the ROC curve of `scores` for pictures that are `right` (1) or not (0); NaN if all are
+    alike."""
     above, below = scores[right > 0], scores[right == 0]
     if not len(above) or not len(below):
         return math.nan
@@ -28,7 +29,7 @@ def auroc(scores: Values, right: Values) -> float:
 
 
 def kendall_tau(first: Values, second: Values) -> float:
-    """Kendall's tau-b, in which ties count for nothing; NaN where one is constant."""
+    """Kendall's tau-b, which ignores ties; NaN if either input is constant."""
     upper = np.triu_indices(len(first), 1)
     a = np.sign(first[:, None] - first[None])[upper]
     b = np.sign(second[:, None] - second[None])[upper]
@@ -39,7 +40,7 @@ def kendall_tau(first: Values, second: Values) -> float:
 def agreement(
     measure: Callable[[Values, Values], float], scores: Sequence[float], truths: Sequence[float]
 ) -> Estimate:
-    """A measure of agreement with its 95 % interval; draws in which it is not defined are left out."""
+    """A measure of agreement with its 95 % interval; skips resamples for which it is undefined."""
     x, y = np.array(scores, dtype=float), np.array(truths, dtype=float)
     rng = np.random.default_rng(SEED)
     found = [measure(x[rows], y[rows]) for rows in rng.integers(0, len(x), size=(DRAWS, len(x)))]

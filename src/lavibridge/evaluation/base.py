@@ -1,9 +1,9 @@
-"""What evaluation passes around: a prompt of a suite, a picture to draw of it, and what a metric says of one.
+"""The values that evaluation passes around: a prompt, a picture to draw for it, and a score.
 
     suite (YAML) -> prompt source -> Prompt -> Task -> picture -> metric -> Score -> Estimate
 
-Where prompts come from (`evaluation/prompts`) and who judges (`evaluation/metrics`) are two things: any
-metric judges the pictures of any prompts that carry what it has to know.
+Prompt sources (`evaluation/prompts`) and metrics (`evaluation/metrics`) are independent: a metric scores the
+pictures of any prompts that carry the metadata it needs.
 """
 
 import math
@@ -17,19 +17,19 @@ from PIL import Image
 
 @runtime_checkable
 class ImageGenerator(Protocol):
-    """Anything that draws prompts, a bridge above all."""
+    """Anything that draws a picture for each prompt, such as a bridge."""
 
     origin: dict[str, str]
-    """What it is, for the results: the folder that it was read from and its hash. Of what is no bridge, this
-    is also what its pictures are known by."""
+    """What the results record: the folder it was read from and its hash. For anything but a bridge, this also
+    identifies its pictures."""
 
     distilled_guidance_scale: float | None
-    """The guidance that it draws under without being guided; None: none, so that a suite's is used."""
+    """The guidance scale that the model has distilled; None if it has none, so that the suite's applies."""
 
     def generate(
         self, prompts: Sequence[str], seed: Sequence[int], steps: int, guidance: float | None, quality: str
     ) -> list[Image.Image]:
-        """One picture for each prompt, each from its own seed; without guidance at the model's own."""
+        """One picture per prompt, each from its own seed; `guidance=None` uses the model's default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +39,14 @@ class Prompt:
     category: str
     text: str
     metadata: object = None
-    """What metrics have to know beyond the text: the world's spec, a benchmark's questions."""
+    """What metrics need beyond the text, such as the world's spec or a benchmark's questions."""
     name: str = ""
-    """What the benchmark's own files call it, where they do."""
+    """Its name in the benchmark's own files, if it has one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A picture to draw: a prompt and a noise that is the same for every system."""
+    """A picture to draw: a prompt, and a seed that is the same for every system."""
 
     category: str
     prompt: str
@@ -54,26 +54,26 @@ class Task:
     metadata: object = None
     name: str = ""
     file: str
-    """Where the picture lies below the folder of the evaluation; never made of the prompt's words."""
+    """The picture's path relative to the evaluation's folder; never derived from the prompt's words."""
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """What tells tasks apart, in one evaluation and across those of several systems."""
+        """Identifies the task within an evaluation and across systems."""
         return self.category, self.prompt, self.seed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What a metric says of one picture."""
+    """A metric's score of one picture."""
 
     value: float
-    """NaN = not scored: kept, counted, and never averaged."""
+    """NaN means not scored: recorded and counted, never averaged."""
     clauses: Mapping[str, float | tuple[float, ...]] = field(default_factory=dict)
-    """Parts of the value that are averaged on their own, where they apply: a verdict, or several answers."""
+    """Parts that are averaged on their own, such as one clause of a prompt or several answers."""
     detail: Mapping[str, Any] = field(default_factory=dict)
-    """What a person may ask about afterwards, as JSON: answers, boxes, what was wrong."""
+    """Evidence for later inspection, as JSON: answers, boxes, what was wrong."""
     reason: str = ""
-    """Why there is no value; empty where there is one."""
+    """Why there is no value; empty if there is one."""
 
     def __post_init__(self) -> None:
         if self.reason:
@@ -82,7 +82,7 @@ class Score:
             return
         flat = {"value": self.value, **self.clauses}
         odd = [name for name, found in flat.items() if not np.isfinite(found).all()]
-        if odd:  # a metric's own arithmetic failed: said, and averaged nowhere
+        if odd:  # the metric's own arithmetic failed: record that, average nothing
             named = "value" if odd[0] == "value" else f"clause '{odd[0]}'"
             for name, empty in (("value", math.nan), ("clauses", {})):
                 object.__setattr__(self, name, empty)
@@ -96,7 +96,7 @@ def unscored(reason: str, detail: Mapping[str, Any] | None = None) -> Score:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredTask:
-    """A task with its score, as the totals of a metric read it; `score.value` may be NaN."""
+    """A task with its score, the input of a metric's totals; `score.value` may be NaN."""
 
     category: str
     prompt: str

@@ -1,10 +1,9 @@
 """Compares two evaluations picture by picture: the same prompts, from the same noises.
 
-    difference = mean over prompts of (ours - theirs), each the mean of the prompt's pictures that both have
+    difference = mean over prompts of (ours - theirs), each the mean of the prompt's shared pictures
 
-The interval is the bootstrap over prompts, p that of random signs. Numbers that do not mean the same are
-never put beside each other: another suite or version, other prompts, other noises or another card of a metric
-is an error.
+The interval is a bootstrap over prompts; p comes from random sign flips. Raises an error for evaluations that
+differ in suite, version, prompts, seeds or a metric's card, since their numbers are not comparable.
 """
 
 import math
@@ -18,27 +17,35 @@ from lavibridge.evaluation.records import Record
 from lavibridge.evaluation.stats import paired_difference, sign_flip_p
 
 MUST_AGREE = ("suite", "version", "seed", "prompts")
-"""What two evaluations have to share; steps and guidance may be what is compared."""
+"""Settings that both evaluations must share; steps and guidance may differ, since a comparison may be of
+them."""
 
 
 def compare(ours: Path, theirs: Path) -> dict[str, Any]:
     """The differences between two folders of `evaluate`, by metric and category, as JSON.
 
-    RunError where a folder holds no results or the two cannot be compared.
+    Raises RunError if a folder holds no results or the two are not comparable.
     """
     a, b = read_comparable(ours, theirs)
     shared = [name for name in a["metrics"] if name in b["metrics"] and "all" in a["metrics"][name]]
     if not shared:
-        raise RunError(f"{ours} and {theirs} share no metric of single pictures")
+        raise RunError(
+            f"{ours} and {theirs} share no metric that scores single pictures: evaluate both with the same "
+            f"metric"
+        )
     for name in shared:
         if a["metrics"][name]["card"] != b["metrics"][name]["card"]:
             raise RunError(
-                f"'{name}' is not the same metric in {ours} and {theirs}: their cards differ; evaluate anew"
+                f"'{name}' is not the same metric in {ours} and {theirs}: their cards differ; evaluate one "
+                f"of them again"
             )
     mine, others = read_scored_records(ours, a), read_scored_records(theirs, b)
     pairs = [(mine[key], others[key]) for key in mine if key in others]
     if not pairs:
-        raise RunError(f"{ours} and {theirs} share no prompt and noise")
+        raise RunError(
+            f"{ours} and {theirs} share no prompt and seed: evaluate them with the same --category, --limit "
+            f"and --seed"
+        )
     return {
         **{name: a[name] for name in MUST_AGREE},
         "pictures": len(pairs),
@@ -48,13 +55,13 @@ def compare(ours: Path, theirs: Path) -> dict[str, Any]:
 
 
 def read_comparable(ours: Path, theirs: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The results of two folders; RunError where one holds none, or they are not of the same pictures."""
+    """The results of two folders; RunError if one holds none or they are of different pictures."""
     a, b = read_results(ours), read_results(theirs)
     for name in MUST_AGREE:
         if a.get(name) != b.get(name):
             raise RunError(
                 f"{ours} and {theirs} cannot be compared: {name} is {a.get(name)} in the first and "
-                f"{b.get(name)} in the second; evaluate one of them anew"
+                f"{b.get(name)} in the second; evaluate one of them again"
             )
     return a, b
 
@@ -70,7 +77,7 @@ def _by_category(metric: str, pairs: list[tuple[Record, Record]]) -> dict[str, A
 
 
 def _difference(metric: str, pairs: list[tuple[Record, Record]]) -> dict[str, Any]:
-    """n counts prompts; pictures that one of the two could not score are left out and counted."""
+    """n counts prompts. Skips and counts the pictures that only one of the two could score."""
     ours: dict[str, list[float]] = {}
     theirs: dict[str, list[float]] = {}
     unscored = 0

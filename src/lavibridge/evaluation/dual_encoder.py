@@ -1,10 +1,10 @@
-"""Texts and pictures under a model that pairs them (CLIP, SigLIP): tokens, what is cut off, and cosines.
+"""Cosines of texts and pictures under a dual encoder (CLIP, SigLIP), and its handling of long prompts.
 
     ids <= limit      one row of tokens
-    longer            `cut`: the first `limit` of them      `segments`: sentences packed into rows that fit
+    longer            `cut`: the first `limit` tokens      `segments`: sentences packed into rows that fit
 
 Segments follow the idea of LongAlign's Denscore (Liu et al. 2024, arXiv 2410.11817): a long prompt's score is
-the mean over its segments, so that its tail counts as well.
+the mean over its segments, so that its tail counts too.
 """
 
 import re
@@ -31,23 +31,24 @@ class PromptMatch:
 
     cosine: float
     cut: float
-    """Share of the prompt's own tokens that the model was not shown."""
+    """Fraction of the prompt's own tokens that the model did not see, 0 to 1."""
 
 
 class DualEncoder:
-    """A model that embeds pictures and texts side by side."""
+    """A model that embeds pictures and texts into one space."""
 
     def __init__(self, network: PretrainedNetwork, to_limit: bool = False, lower: bool = False) -> None:
-        """`to_limit` pads every text to the limit, as SigLIP was trained; ModelError for no such model."""
+        """`to_limit` pads every text to the limit, as SigLIP was trained. ModelError for another kind of
+        model."""
         if "text_config" not in network.config or "vision_config" not in network.config:
             raise ModelError(
-                f"'{network.source}' does not pair texts with pictures: a CLIP or SigLIP model is needed"
+                f"'{network.source}' is not a dual encoder of texts and pictures: give a CLIP or SigLIP model"
             )
         self.network, self.to_limit, self.lower = network, to_limit, lower
 
     @property
     def limit(self) -> int:
-        """Tokens that a text may have, its begin and end included."""
+        """Maximum tokens per text, special tokens included."""
         described = self.network.config["text_config"].get("max_position_embeddings")
         return (
             int(described)
@@ -58,15 +59,15 @@ class DualEncoder:
     def matches(
         self, pictures: Sequence[Image.Image], prompts: Sequence[str], long: LongPrompts
     ) -> list[PromptMatch]:
-        """The match of each picture with its own prompt."""
-        seen = self.pictures(pictures)
+        """How well each picture matches its own prompt."""
+        embeddings = self.pictures(pictures)
         rows, owners, cut = [], [], []
         for place, prompt in enumerate(prompts):
             parts = self.segments(prompt) if long == "segments" else [prompt]
             rows += parts
             owners += [place] * len(parts)
             cut.append(0.0 if long == "segments" else self.share_cut(prompt))
-        cosines = (seen[owners] * self.texts(rows)).sum(dim=1).cpu()
+        cosines = (embeddings[owners] * self.texts(rows)).sum(dim=1).cpu()
         means = torch.zeros(len(prompts)).index_add_(0, torch.tensor(owners), cosines)
         counts = torch.bincount(torch.tensor(owners), minlength=len(prompts))
         return [
@@ -75,64 +76,64 @@ class DualEncoder:
         ]
 
     def pictures(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "picture width"]:
-        """Embeddings of length 1."""
+        """Image embeddings of unit length."""
         with torch.no_grad():
             return functional.normalize(image_features(self.network, self.network.pixels(pictures)), dim=-1)
 
     def texts(self, texts: Sequence[str]) -> Float[Tensor, "text width"]:
-        """Embeddings of length 1; what is longer than the limit is cut."""
+        """Text embeddings of unit length; truncates texts at the limit."""
         tokens = self.network.tokenizer(
-            [self._said(text) for text in texts],
+            [self._cased(text) for text in texts],
             padding="max_length" if self.to_limit else True,
             truncation=True,
             max_length=self.limit,
             return_tensors="pt",
         ).to(self.network.device)
-        # SigLIP reads its padding: it was trained without a mask.
-        given: Mapping[str, Tensor] = {"input_ids": tokens["input_ids"]} if self.to_limit else {**tokens}
+        # SigLIP was trained without a mask, so it attends to its padding.
+        inputs: Mapping[str, Tensor] = {"input_ids": tokens["input_ids"]} if self.to_limit else {**tokens}
         with torch.no_grad():
-            return functional.normalize(text_features(self.network, given), dim=-1)
+            return functional.normalize(text_features(self.network, inputs), dim=-1)
 
     def share_cut(self, prompt: str) -> float:
-        """The share of a prompt's own tokens beyond the limit."""
+        """The fraction of a prompt's own tokens beyond the limit."""
         own = self._length(prompt)
-        room = self.limit - self._frame()
-        return max(0, own - room) / own if own else 0.0
+        budget = self.limit - self._frame()
+        return max(0, own - budget) / own if own else 0.0
 
     def segments(self, prompt: str) -> list[str]:
-        """The prompt's sentences, joined while they fit together; what fits nowhere is cut between words."""
-        room = self.limit - self._frame()
+        """The prompt's sentences, packed into as few rows as fit; splits a longer sentence between words."""
+        budget = self.limit - self._frame()
         found: list[str] = []
-        for piece in self._pieces(prompt, room):
+        for piece in self._pieces(prompt, budget):
             joined = f"{found[-1]} {piece}" if found else piece
-            if found and self._length(joined) <= room:
+            if found and self._length(joined) <= budget:
                 found[-1] = joined
             else:
                 found.append(piece)
         return found or [prompt]
 
-    def _pieces(self, prompt: str, room: int) -> list[str]:
+    def _pieces(self, prompt: str, budget: int) -> list[str]:
         pieces: list[str] = []
         for sentence in re.split(r"(?<=[.!?;])\s+|\n+", prompt.strip()):
-            pieces += [sentence] if self._length(sentence) <= room else sentence.split()
+            pieces += [sentence] if self._length(sentence) <= budget else sentence.split()
         return [piece for piece in pieces if piece]
 
     def _length(self, text: str) -> int:
-        ids = self.network.tokenizer(self._said(text), add_special_tokens=False, verbose=False)["input_ids"]
+        ids = self.network.tokenizer(self._cased(text), add_special_tokens=False, verbose=False)["input_ids"]
         return len(ids)
 
     def _frame(self) -> int:
         return len(self.network.tokenizer("")["input_ids"])
 
-    def _said(self, text: str) -> str:
+    def _cased(self, text: str) -> str:
         return text.lower() if self.lower else text
 
 
 class DualEncoderMetric(ImageMetric):
-    """Base of the metrics that ask such a model."""
+    """Base of the metrics that use a dual encoder."""
 
     class Config(ImageMetric.Config):
-        """The options of a metric that asks a model of pictures and texts."""
+        """The options of a dual-encoder metric."""
 
         model: str
         """A folder, a shipped model (`mini-clip`) or a hub id."""
@@ -140,17 +141,17 @@ class DualEncoderMetric(ImageMetric):
     config: "DualEncoderMetric.Config"
 
     def __init__(self, config: "DualEncoderMetric.Config") -> None:
-        """Find the model; ModelError where there is none, or where it pairs nothing."""
+        """Find the model; ModelError if there is none or it is not a dual encoder."""
         super().__init__(config)
         self.network = PretrainedNetwork(config.model)
         self.dual_encoder = DualEncoder(self.network)
 
     def card(self) -> dict[str, Any]:
-        """The model beside the options."""
+        """The options and the model."""
         card = super().card()
         options = {key: value for key, value in card["options"].items() if key != "model"}
         return {**card, "options": options, "model": self.network.card(), "resize": "the model's own"}
 
     def free(self) -> None:
-        """Let go of the weights."""
+        """Free the weights."""
         self.network.free()

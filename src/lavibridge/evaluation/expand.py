@@ -1,9 +1,9 @@
-"""Makes long prompts of short ones with a causal language model: what the suite `lavi-long` draws.
+"""Expands short prompts with a causal language model, for the suite `lavi-long`.
 
     instruction + prompt -> greedy decoding -> its first paragraph, as one line
 
-Greedy, so that the same model makes the same prompts. LaVi-Bridge expanded its short prompts with Llama 2 and
-does not say with which words (Zhao et al. 2024, arXiv 2403.07860); ours are below.
+Decoding is greedy, so the same model always writes the same prompts. LaVi-Bridge expanded its short prompts
+with Llama 2 and does not publish its instruction (Zhao et al. 2024, arXiv 2403.07860); ours is below.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,14 +33,14 @@ class PromptExpander:
     """A causal language model that writes descriptions."""
 
     def __init__(self, model: str, tokens: int = 120, instruction: str = INSTRUCTION) -> None:
-        """`tokens` is the most that a description has. ModelError where there is no such model."""
+        """`tokens` limits the length of a description. Raises ModelError if there is no such model."""
         if "{prompt}" not in instruction:
-            raise DataError("the instruction has to hold {prompt}, where the short prompt goes")
+            raise DataError("the instruction must contain {prompt}, which the short prompt replaces")
         self.network = PretrainedNetwork(model, "AutoModelForCausalLM")
         self.tokens, self.instruction = tokens, instruction
 
     def card(self) -> dict[str, Any]:
-        """Who writes, how it is asked, and with which libraries."""
+        """The model, the instruction, and the versions of the libraries."""
         by = versions("torch", "transformers", "tokenizers")
         return {
             **self.network.card(),
@@ -50,9 +50,9 @@ class PromptExpander:
         }
 
     def expand(self, prompts: Sequence[str], on_batch: OnBatch = lambda done: None) -> list[str]:
-        """A long prompt for each, in their order; `on_batch` hears each batch as it is done.
+        """A long prompt for each short one, in order; calls `on_batch` after each batch.
 
-        DataError names the prompt for which the model writes nothing.
+        Raises DataError naming the prompt for which the model writes nothing.
         """
         found: list[str] = []
         for start in range(0, len(prompts), BATCH):
@@ -61,7 +61,7 @@ class PromptExpander:
             for prompt, text in zip(batch, written, strict=True):
                 if not text:
                     raise DataError(
-                        f"'{self.network.source}' writes nothing for '{prompt[:80]}': take another model"
+                        f"'{self.network.source}' writes nothing for '{prompt[:80]}': choose another model"
                     )
             on_batch(written)
             found += written
@@ -71,10 +71,13 @@ class PromptExpander:
         tokenizer, model = self.network.tokenizer, self.network.model
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         if pad is None:
-            raise ModelError(f"'{self.network.source}': its tokenizer has neither padding nor an end")
+            raise ModelError(
+                f"'{self.network.source}': its tokenizer has neither a padding nor an end token: choose "
+                f"another model"
+            )
         rows = [self._ids(tokenizer, prompt) for prompt in prompts]
         longest = max(map(len, rows))
-        # On the left: what is written goes on directly behind each prompt.
+        # Padding goes to the left, so that each continuation directly follows its prompt.
         ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows])
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
         with torch.no_grad():
@@ -88,32 +91,32 @@ class PromptExpander:
         return list(tokenizer.batch_decode(written[:, longest:], skip_special_tokens=True))
 
     def _ids(self, tokenizer: Any, prompt: str) -> list[int]:
-        """The instruction as the model was taught to read one, where it was."""
+        """The instruction in the model's chat template, if it has one."""
         text = self.instruction.replace("{prompt}", prompt)
         if tokenizer.chat_template is None:
             return list(tokenizer(text)["input_ids"])
-        said = [{"role": "user", "content": text}]
-        framed = tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
-        return list(tokenizer(framed, add_special_tokens=False)["input_ids"])
+        messages = [{"role": "user", "content": text}]
+        chat = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return list(tokenizer(chat, add_special_tokens=False)["input_ids"])
 
 
 def expand_file(short: Path, expander: PromptExpander, out: Path) -> None:
-    """Write a file of long prompts for a file of short ones, line by line, or go on with one.
+    """Expand a file of short prompts line by line into `out`, resuming an unfinished one.
 
-    `out` with .json behind it says who wrote it. DataError where there is no short file, or where `out` was
-    written by another model, in other words, or for other prompts.
+    `out` + ".json" records the model and the instruction. Raises DataError if there is no short file, or if
+    another model, another instruction or other prompts produced `out`.
     """
     if not short.is_file():
-        raise DataError(f"there is no file '{short}'; it holds the short prompts, one a line")
+        raise DataError(f"there is no file '{short}': give a file with one short prompt per line")
     prompts = read_lines(short)
     out = as_file(out)
-    told = out.with_name(f"{out.name}.json")
+    card_path = out.with_name(f"{out.name}.json")
     card = {**expander.card(), "short": sha256(short)}
     written = read_text(out) if out.is_file() else ""
-    if written and (not told.is_file() or read_json(told) != card):
-        raise DataError(f"{out} was not written by this model for these prompts: name another --out")
-    whole = written[: written.rfind("\n") + 1]  # a line that was cut short is written anew
-    write_json(told, card)
+    if written and (not card_path.is_file() or read_json(card_path) != card):
+        raise DataError(f"{out} comes from another model, instruction or prompt file: give another --out")
+    whole = written[: written.rfind("\n") + 1]  # rewrites a line that was cut short
+    write_json(card_path, card)
     write_atomic(out, whole)
     done = whole.count("\n")
     with open(out, "a", encoding="utf-8") as file, progress("prompts") as bar:
@@ -128,6 +131,6 @@ def expand_file(short: Path, expander: PromptExpander, out: Path) -> None:
 
 
 def _paragraph(text: str) -> str:
-    """The first paragraph that holds anything, as one line."""
+    """The first paragraph that is not empty, as one line."""
     paragraphs = (" ".join(part.split()) for part in text.strip().split("\n\n"))
     return next((part for part in paragraphs if part), "")

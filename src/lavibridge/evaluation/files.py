@@ -1,8 +1,8 @@
-"""The files that benchmarks are made of: here, or on the hub; absent ones are asked for by name.
+"""Finds the files of benchmarks on this machine or on the hub; an error names each missing one.
 
     prompts.txt      ~/geneval/evaluation_metadata.jsonl      hf://datasets/OWNER/NAME/FILE
 
-Nothing of a benchmark is shipped with the package: licences differ, and files change.
+The package ships no benchmark files: their licences differ, and they change.
 """
 
 from pathlib import Path
@@ -14,37 +14,39 @@ HUB = "hf://"
 
 
 def find_file(path: str | None, what: str, where: str) -> Path:
-    """A file or folder here, or one from the hub.
+    """A local file or folder, or a file from the hub.
 
-    DataError says `what` it is that is missing, and from `where` it comes.
+    Raises DataError that says `what` is missing and `where` to get it.
     """
     if path is None:
-        raise DataError(f"{what} is not shipped: get it from {where} and give its path, with --prompts PATH")
+        raise DataError(
+            f"the package does not ship {what}: get it from {where} and give its path with --prompts PATH"
+        )
     if path.startswith(HUB):
         return _from_hub(path, what, where)
     found = at_home(path)
     if not found.exists():
-        raise DataError(f"{what}: there is no '{path}'; it comes from {where}")
+        raise DataError(f"{what}: there is no '{path}'; get it from {where}")
     return found
 
 
 def read_text(path: Path) -> str:
-    """The text of a file; DataError where it is none."""
+    """The text of a UTF-8 file; DataError if it is not one."""
     if path.is_dir():
-        raise DataError(f"{path} is a folder; a text file is needed")
+        raise DataError(f"{path} is a folder: give a text file")
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no UTF-8 text: {error}") from None
+        raise DataError(f"{path} is not UTF-8 text: {error}") from None
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that hold anything; DataError where it is no text or holds nothing."""
+    """The non-empty lines of a text file, stripped; DataError if it is not text or has no such line."""
     # Not splitlines(): form feeds and line separators inside a prompt are part of it.
     lines = [line.strip() for line in read_text(path).split("\n")]
     found = [line for line in lines if line]
     if not found:
-        raise DataError(f"{path} holds no lines")
+        raise DataError(f"{path} has no lines: expected one prompt or record per line")
     return found
 
 
@@ -59,7 +61,7 @@ def _from_hub(path: str, what: str, where: str) -> Path:
     try:
         found = hf_hub_download("/".join(parts[:2]), parts[2], repo_type="dataset" if is_data else "model")
     except LocalEntryNotFoundError:
-        raise DataError(f"{what}: the hub cannot be reached for '{path}'; it comes from {where}") from None
+        raise DataError(f"{what}: cannot reach the hub for '{path}'; get it from {where}") from None
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"{what}: the hub refuses '{path}': {reason}") from None

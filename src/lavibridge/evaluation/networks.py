@@ -1,11 +1,11 @@
-"""Judges' networks, from a folder or the hub: the one file of this room that imports transformers.
+"""Loads metrics' networks from a folder or the hub; the only file of this package that imports transformers.
 
-    PretrainedNetwork("openai/clip-vit-base-patch32", "CLIPModel")     finds config.json; no weights yet
-        .config  .card()                                     what it is
-        .model  .tokenizer  .processor                       loaded at first use, on the device in use
+    PretrainedNetwork("openai/clip-vit-base-patch32", "CLIPModel")     reads config.json, no weights yet
+        .config  .card()                                     identify the model
+        .model  .tokenizer  .processor                       loaded at first use, on the current device
 
-Weights come from safetensors only, pictures are prepared by the PIL form of the model's own processor (the
-same numbers on every machine), and no code from a model's folder is ever run.
+Loads weights from safetensors only, prepares pictures with the PIL version of the model's own processor (the
+same numbers on every machine), and never runs code from a model's folder.
 """
 
 import sys
@@ -28,11 +28,11 @@ from lavibridge.core.identity import source_identity
 from lavibridge.core.sources import read_model_json
 
 FAULTS = (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError)
-"""What transformers answers where a folder is not what it should be."""
+"""What transformers raises for a folder that it cannot load."""
 
 
 class PretrainedNetwork:
-    """A pretrained network of a named class, with what prepares its input."""
+    """A pretrained network of a given class, with its tokenizer and image processor."""
 
     def __init__(
         self,
@@ -41,23 +41,26 @@ class PretrainedNetwork:
         revision: str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Find the model; ModelError where there is none, before anything is drawn or loaded."""
+        """Find the model; raises ModelError before anything is loaded or drawn if there is none."""
         found = read_model_json(source, "config.json", revision)
         if found is None:
-            raise ModelError(f"'{source}' has no config.json: it is no model that a judge can load")
+            raise ModelError(
+                f"'{source}' has no config.json: give a folder or hub id of a model that transformers can "
+                f"load"
+            )
         self.source, self.model_class, self.revision, self.dtype = source, model_class, revision, dtype
         self.config: Mapping[str, Any] = found
         self.root = resolve_source(source)
 
     def card(self) -> dict[str, str]:
-        """Which model it is: its name, and a hash of all that it is read from (or its commit on the hub)."""
+        """The model's name, and a hash of its files or its commit on the hub."""
         identity = source_identity(self.source, self.revision)
         name = Path(self.root).name if Path(self.root).is_dir() else self.source
         return {"model": name, "class": self.model_class, "id": identity}
 
     @cached_property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device that it runs on."""
         return pick_device()
 
     @cached_property
@@ -90,14 +93,14 @@ class PretrainedNetwork:
 
     @cached_property
     def processor(self) -> Any:
-        """What prepares its pictures, in its PIL form."""
+        """Its image processor, in the PIL version."""
         return self.part("AutoImageProcessor", backend="pil")
 
     @property
     def side(self) -> int:
-        """Pixels of a side that its processor brings pictures to."""
-        wanted: dict[str, int] = dict(self.processor.crop_size or self.processor.size)
-        return int(wanted.get("height") or wanted["shortest_edge"])
+        """Pixels per side after its processor's resize."""
+        size: dict[str, int] = dict(self.processor.crop_size or self.processor.size)
+        return int(size.get("height") or size["shortest_edge"])
 
     def pixels(self, pictures: Sequence[Image.Image]) -> Tensor:
         """A batch of pictures as the model's own processor prepares them."""
@@ -105,13 +108,13 @@ class PretrainedNetwork:
         return found.to(self.device)
 
     def free(self) -> None:
-        """Let go of the weights; they are loaded again when they are needed again."""
+        """Free the weights; the next use loads them again."""
         self.__dict__.pop("model", None)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def part(self, loader: str, **options: str) -> Any:
-        """What else lies beside it, by the class of transformers that loads it."""
+        """Another component of the model, by the transformers class that loads it."""
         try:
             return getattr(transformers, loader).from_pretrained(
                 self.root, revision=self.revision or "main", trust_remote_code=False, **options
@@ -121,20 +124,20 @@ class PretrainedNetwork:
 
 
 def _quieten() -> None:
-    """Keep the library's loading report to itself (we check it), and its bar where nobody watches."""
+    """Silence the library's loading report, which we check ourselves, and its bar outside a terminal."""
     transformers.utils.logging.set_verbosity_error()
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
 
 
 def image_features(network: PretrainedNetwork, pixels: Tensor) -> Float[Tensor, "picture width"]:
-    """A feature per picture: projected where the model pairs pictures with texts, else pooled."""
+    """A feature per picture: projected if the model is a dual encoder, else pooled."""
     model = network.model
     pairs = "text_config" in network.config and "vision_config" in network.config
     found = model.get_image_features(pixel_values=pixels) if pairs else model(pixel_values=pixels)
     pooled = found.pooler_output
     if pooled is None:
-        raise ModelError(f"'{network.source}' gives no pooled feature of a picture: take another model")
+        raise ModelError(f"'{network.source}' gives no pooled image feature: choose another model")
     return pooled.flatten(1)
 
 

@@ -1,8 +1,8 @@
-"""Pictures that were drawn elsewhere, as something that draws: a folder with one for each prompt of a suite.
+"""Evaluates pictures that were drawn elsewhere: a folder with one picture per prompt of a suite.
 
-    FOLDER/0.png 1.png ... 10.png      in the order of the suite's prompts, numbers by their value
+    FOLDER/0.png 1.png ... 10.png      in the order of the suite's prompts; numbers sort by value
 
-One too many or too few is an error: a picture beside another's prompt would be judged without a word.
+Raises an error if the counts differ, since pictures would silently be scored against the wrong prompts.
 """
 
 import re
@@ -19,21 +19,21 @@ from lavibridge.evaluation.base import Task
 
 
 class PrecomputedImages:
-    """Answers each prompt with the picture that was drawn for it."""
+    """An ImageGenerator that returns the existing picture for each prompt."""
 
     def __init__(self, folder: Path, tasks: Sequence[Task]) -> None:
-        """DataError where the folder has fewer or more pictures than the suite asks for."""
+        """Raises DataError if the number of pictures differs from the suite's."""
         if not folder.is_dir():
-            raise DataError(f"there is no folder '{folder}' of pictures")
+            raise DataError(f"there is no folder '{folder}': give a folder of pictures")
         files = sorted(pictures_below(folder), key=_natural)
         if len(files) != len(tasks):
             raise DataError(
-                f"{folder} has {len(files)} pictures and the suite asks for {len(tasks)}: one for each "
-                "prompt is needed, in its order; --category and --limit ask for fewer"
+                f"{folder} has {len(files)} pictures and the suite needs {len(tasks)}: give one per prompt, "
+                "in the suite's order, or choose fewer prompts with --category and --limit"
             )
         self.distilled_guidance_scale: float | None = None
-        shown = [file_hash(path) for path in files]
-        self.origin = {"pictures": folder.as_posix(), "sha256": card_hash(shown)}
+        hashes = [file_hash(path) for path in files]
+        self.origin = {"pictures": folder.as_posix(), "sha256": card_hash(hashes)}
         self.files = {(task.prompt, task.seed): path for task, path in zip(tasks, files, strict=True)}
 
     def generate(
@@ -44,13 +44,15 @@ class PrecomputedImages:
         guidance: float | None,
         quality: str,
     ) -> list[Image.Image]:
-        """The pictures of these prompts; DataError names one that cannot be read."""
+        """The pictures of these prompts; DataError names one that it cannot read."""
         found = []
         for key in zip(prompts, seed, strict=True):
             try:
                 found.append(read_picture(self.files[key]))
             except DataError as error:
-                raise DataError(f"{self.files[key]}: {error}; mend it, since none is left out") from None
+                raise DataError(
+                    f"{self.files[key]}: {error}; repair it, since every picture counts"
+                ) from None
         return found
 
 

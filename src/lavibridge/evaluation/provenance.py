@@ -1,12 +1,12 @@
-"""Whose pictures a folder holds: they are used again only where nothing that they depend on has changed.
+"""Records which bridge drew a folder's pictures, and reuses them only if nothing they depend on has changed.
 
     settings.json   {suite, version, prompts, steps, guidance, quality, seed, seeds, drawn_by, made_with}
-    drawn_by        the bridge's parts by content (bridge/identity.py), or what else draws
-    made_with       versions of the libraries that draw, and the kind of device
-    drawn_with      the short hash of all this, in every record and in results.json
+    drawn_by        the bridge's parts by content (bridge/identity.py), or the origin of another generator
+    made_with       library versions and the kind of device
+    drawn_with      the short hash of settings.json, in every record and in results.json
 
-So pictures of two bridges are told apart one by one, whoever has put them into one folder, and when. Another
-`made_with` is let pass where nothing is left to draw: the pictures are those of the old one.
+Every picture is therefore traceable to its bridge. A changed `made_with` is accepted when no picture is left
+to draw, since the existing pictures keep theirs.
 """
 
 from collections.abc import Mapping
@@ -25,33 +25,33 @@ from lavibridge.evaluation.records import Key, Record, read_records
 
 SETTINGS = "settings.json"
 RESULTS = "results.json"
-ADVICE = "give another --out, or delete images and records*.jsonl there to draw anew"
+ADVICE = "give another --out, or delete images and records*.jsonl there to draw again"
 UNKNOWN_PROVENANCE = (
-    "was evaluated by an earlier version of lavibridge, which did not note down which bridge it was: its "
-    "pictures may be another checkpoint's"
+    "holds an evaluation by an earlier version of lavibridge, which did not record the bridge: its pictures "
+    "may be of another checkpoint"
 )
 PLACES = ("folder", "pictures")
-"""What an origin says of where something lies, which decides nothing."""
+"""Keys of an origin that hold paths, which do not identify pictures."""
 
 
 def provenance_of(bridge: Bridge | ImageGenerator) -> dict[str, dict[str, str]]:
-    """What draws, by content, and with which libraries and device."""
+    """The generator by content, the library versions and the kind of device."""
     if isinstance(bridge, Bridge):
         return {"drawn_by": identity(bridge), "made_with": surroundings(bridge)}
-    told = {name: value for name, value in bridge.origin.items() if name not in PLACES}
-    return {"drawn_by": told, "made_with": {}}
+    origin = {name: value for name, value in bridge.origin.items() if name not in PLACES}
+    return {"drawn_by": origin, "made_with": {}}
 
 
 def resolve_settings(
     out: Path, settings: Mapping[str, Any], records: Mapping[Key, Record], is_complete: bool
 ) -> dict[str, Any]:
-    """The settings that a folder's pictures are drawn with, noted in it.
+    """Write or check the settings of a folder's pictures, and return them.
 
-    RunError where its pictures were drawn by another bridge, with other settings, or nobody knows by which.
+    Raises RunError if another, unknown or differently configured bridge drew its pictures.
     """
     now: dict[str, Any] = loads(dumps(settings))
     if not records:
-        (out / RESULTS).unlink(missing_ok=True)  # of pictures that are gone
+        (out / RESULTS).unlink(missing_ok=True)  # the pictures of these results are gone
         write_json(out / SETTINGS, now)
         return now
     before = read_json(out / SETTINGS) if (out / SETTINGS).is_file() else None
@@ -64,7 +64,7 @@ def resolve_settings(
     if "drawn_by" in changed:
         parts = _differing(before["drawn_by"], now["drawn_by"])
         raise RunError(
-            f"{out} holds pictures of another bridge, or of this one before more training (other is its "
+            f"{out} holds pictures of another bridge, or of this one before further training (changed: "
             f"{', '.join(parts)}): {ADVICE}"
         )
     then, today = ({name: each.get(name) for name in changed} for each in (before, now))
@@ -72,7 +72,7 @@ def resolve_settings(
 
 
 def holds_other_images(out: Path, bridge: Bridge | ImageGenerator) -> bool:
-    """Whether a folder holds pictures that this bridge has not drawn, or that nobody knows by which."""
+    """Whether a folder holds pictures of another or an unknown bridge."""
     if not any(out.glob("records*.jsonl")):
         return False
     before = read_json(out / SETTINGS) if (out / SETTINGS).is_file() else {}
@@ -80,36 +80,36 @@ def holds_other_images(out: Path, bridge: Bridge | ImageGenerator) -> bool:
 
 
 def check_provenance(out: Path, records: Mapping[Key, Record], drawn_with: str) -> None:
-    """RunError where not all records are of pictures that were drawn with these settings."""
+    """Raise RunError unless every record's picture was drawn with these settings."""
     others = sum(record.drawn_with != drawn_with for record in records.values())
     if others:
         raise RunError(
-            f"{out} holds pictures of two bridges, or of two settings: {others} of {len(records)} were not "
-            f"drawn with its {SETTINGS}; {ADVICE}"
+            f"{out} holds pictures of two bridges or settings: {others} of {len(records)} do not match "
+            f"its {SETTINGS}; {ADVICE}"
         )
 
 
 def read_results(folder: Path) -> Mapping[str, Any]:
-    """What `lavi evaluate` found; RunError where there is nothing, or nobody knows of which bridge."""
+    """The results.json of `lavi evaluate`; RunError if there is none or its bridge is unknown."""
     path = folder / RESULTS
     if not path.is_file():
-        raise RunError(f"{folder} holds no {RESULTS}: name the folder that `lavi evaluate` wrote to")
+        raise RunError(f"{folder} holds no {RESULTS}: give the folder that `lavi evaluate` wrote")
     found = read_json(path)
     if not isinstance(found, dict) or "metrics" not in found:
-        raise RunError(f"{path} is of an older version: evaluate anew")
+        raise RunError(f"{path} was written by an older version: evaluate again")
     if "drawn_with" not in found:
-        raise RunError(f"{folder} {UNKNOWN_PROVENANCE}: evaluate anew, into another --out")
+        raise RunError(f"{folder} {UNKNOWN_PROVENANCE}: evaluate again, into another --out")
     return found
 
 
 def matches_run(run: Path, results: Mapping[str, Any]) -> bool:
-    """Whether results are of the bridge that a run holds now, as far as both say which one that is."""
+    """Whether results are of the bridge that a run holds now; True if the run has no hash to compare."""
     now = saved_as(run)
     return now is None or (results.get("bridge") or {}).get("sha256", now) == now
 
 
 def read_scored_records(folder: Path, results: Mapping[str, Any]) -> dict[Key, Record]:
-    """The records that results are made of: scores under their cards, of pictures of their bridge."""
+    """The records behind results: scores under the same cards, of pictures by the same bridge."""
     cards = {name: card_hash(each["card"]) for name, each in results["metrics"].items() if "all" in each}
     records = read_records(folder, cards)
     check_provenance(folder, records, results["drawn_with"])

@@ -1,12 +1,11 @@
-"""What is written down of an evaluation while it goes on, by one process or several, and when it is done.
+"""The records of an evaluation: logs that each process appends to, merged into one file at the end.
 
-    records-R.jsonl    of process R, appended: a line when a picture is drawn, a line when it is scored
-    records.jsonl      of all, one line a picture: category, prompt, seed, name, file, scores, clauses, ...
+    records-R.jsonl    process R appends a line per drawn picture and a line per score
+    records.jsonl      merged, one line per picture: category, prompt, seed, name, file, scores, clauses, ...
 
-The order of the lines means nothing, since the next session may have another number of processes. A picture
-that is drawn again has a higher `drawing`, and scores of an earlier one are void.
-Scores carry the short hash of their metric's card (`by`):
-those of another card do not count, and their pictures are scored anew.
+The order of lines has no meaning, since sessions may use different numbers of processes. Drawing a picture
+again raises its `drawing` and voids earlier scores. Each score carries the short hash of its metric's card
+(`by`); a changed card voids it too.
 """
 
 import json
@@ -25,7 +24,7 @@ Key = tuple[str, str, int]
 
 @dataclass(kw_only=True)
 class Record:
-    """What is known of one picture."""
+    """One picture with its scores."""
 
     category: str
     prompt: str
@@ -33,51 +32,51 @@ class Record:
     file: str
     name: str = ""
     drawing: int = 0
-    """How often it was drawn again."""
+    """How many times it was drawn again."""
     drawn_with: str = ""
-    """The short hash of the settings, bridge included, that it was drawn with (kept.py)."""
+    """The short hash of the settings, bridge included, that it was drawn with (provenance.py)."""
     sha256: str = ""
-    """Of the picture's file; empty where there is none."""
+    """Hash of the picture's file; empty if there is none."""
     undrawn: str = ""
-    """Why there is no picture, though it was to be drawn; empty where there is one."""
+    """Why drawing failed; empty if there is a picture."""
     scores: dict[str, float | None] = field(default_factory=dict)
-    """By metric; None = not scored, and `reasons` says why."""
+    """Score by metric; None means not scored, and `reasons` says why."""
     clauses: dict[str, dict[str, float | list[float]]] = field(default_factory=dict)
     detail: dict[str, dict[str, Any]] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     by: dict[str, str] = field(default_factory=dict)
-    """By metric, the short hash of its card."""
+    """Short hash of the metric's card, by metric."""
 
     @property
     def key(self) -> Key:
-        """What the task of the picture is called."""
+        """The key of its task."""
         return self.category, self.prompt, self.seed
 
     def is_scored(self, metric: str, by: str) -> bool:
-        """Whether the metric has judged the picture, as it is now set up."""
+        """Whether the metric, as configured now, has scored the picture."""
         return self.by.get(metric) == by
 
 
 def read_records(out: Path, cards: Mapping[str, str] | None = None) -> dict[Key, Record]:
-    """All records of a folder, those of unfinished processes included.
+    """All records of a folder, unfinished processes included.
 
-    Of the metrics in `cards`, short hashes by name, scores under other cards are left out. RunError where a
-    file is damaged, or was written by a version of lavibridge with other records.
+    For metrics named in `cards` (short hashes), ignores scores under other cards. Raises RunError if a file
+    is damaged or has another version's format.
     """
-    # The parts first: whoever puts all of them together removes them only when records.jsonl is whole.
+    # Reads the parts first: the merging process removes them only once records.jsonl is complete.
     parts = [line for path in sorted(out.glob("records-*.jsonl")) for line in _lines(path)]
     lines = [*_lines(out / "records.jsonl"), *parts]
     try:
         return _gather(lines, cards or {})
     except (KeyError, TypeError):
         raise RunError(
-            f"{out} holds records of another form, perhaps of an older version: give another --out, or "
-            "delete images and records*.jsonl there to draw anew"
+            f"{out} holds records in another format, perhaps of an older version: give another --out, "
+            "or delete images and records*.jsonl there to draw again"
         ) from None
 
 
 def open_log(out: Path, rank: int) -> JsonLog:
-    """The file that a process appends to; a line that was cut short when it stopped is taken off."""
+    """Open the log that a process appends to, without a line that was cut short."""
     path = out / f"records-{rank}.jsonl"
     written = path.read_bytes() if path.is_file() else b""
     whole = written[: written.rfind(b"\n") + 1]
@@ -87,13 +86,13 @@ def open_log(out: Path, rank: int) -> JsonLog:
 
 
 def drawn_line(task: Task, drawing: int, drawn_with: str, sha256: str, undrawn: str = "") -> dict[str, Any]:
-    """The line that says that a picture is there, and which, or why it could not be drawn."""
-    told = {"file": task.file, "name": task.name, "drawn_with": drawn_with, "sha256": sha256}
-    return {**_named(task, drawing), **told, **({"undrawn": undrawn} if undrawn else {})}
+    """The log line of a drawn picture, or of why drawing failed."""
+    drawn = {"file": task.file, "name": task.name, "drawn_with": drawn_with, "sha256": sha256}
+    return {**_named(task, drawing), **drawn, **({"undrawn": undrawn} if undrawn else {})}
 
 
 def score_line(task: Task, drawing: int, metric: str, by: str, score: Score) -> dict[str, Any]:
-    """The line that says what a metric says of a drawing; NaN becomes null with a reason."""
+    """The log line of a score; NaN becomes null with a reason."""
     return {
         **_named(task, drawing),
         "metric": metric,
@@ -106,7 +105,7 @@ def score_line(task: Task, drawing: int, metric: str, by: str, score: Score) -> 
 
 
 def write_records(out: Path, records: Sequence[Record]) -> None:
-    """Put the records of all processes into one file, and remove the parts."""
+    """Merge the records of all processes into one file and remove the parts."""
     lines = (json.dumps(vars(record), ensure_ascii=False, allow_nan=False) for record in records)
     write_atomic(out / "records.jsonl", "".join(f"{line}\n" for line in lines))
     for path in out.glob("records-*.jsonl"):
@@ -118,7 +117,7 @@ def _named(task: Task, drawing: int) -> dict[str, Any]:
 
 
 def _gather(lines: Sequence[dict[str, Any]], cards: Mapping[str, str]) -> dict[Key, Record]:
-    """The newest drawing of each picture, and what is said of it."""
+    """The newest drawing of each picture with its scores."""
     found: dict[Key, Record] = {}
     scores = [line for line in lines if "metric" in line]
     for line in lines:
@@ -157,11 +156,11 @@ def _add_score(record: Record, line: dict[str, Any]) -> None:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file of JSON lines; what follows the last newline is not whole yet."""
+    """The objects of a file of JSON lines; ignores an unfinished last line."""
     if not path.is_file():
         return
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], start=1):
         try:
             yield json.loads(line)
         except json.JSONDecodeError:
-            raise RunError(f"{path}: line {number} is damaged; delete the file to draw anew") from None
+            raise RunError(f"{path}: line {number} is damaged; delete the file to draw again") from None

@@ -1,14 +1,14 @@
-"""Evaluates a bridge on a suite: draws every prompt, lets each metric judge, and writes it all down.
+"""Evaluates a bridge on a suite: draws every prompt, scores the pictures, writes records and results.
 
-    out/images/**.png       the pictures, with their prompt and seed in them
-    out/records.jsonl       one line a picture: prompt, category, seed, file, scores and clauses by metric
-    out/results.json        per metric its card, and n, mean and 95 % interval overall, by category and clause
-    out/settings.json       what was drawn, and by which bridge
+    out/images/**.png       the pictures, with prompt and seed in their metadata
+    out/records.jsonl       one line per picture: prompt, category, seed, file, scores and clauses by metric
+    out/results.json        each metric's card, and n, mean and 95 % interval overall, by category and clause
+    out/settings.json       suite, settings and bridge
 
-A second call goes on where the first stopped, and a metric that is added later judges the pictures that are
-there; pictures of another bridge, or of this one before more training, are refused (kept.py). Several
-processes (core/launch.py) each take a part; the last one puts all together. Noise is named by the prompt,
-so results of two bridges pair prompt by prompt (`compare`).
+A second call resumes where the first stopped; a metric that you add later scores the existing pictures.
+Refuses pictures of another bridge or of an earlier checkpoint (provenance.py). Several processes
+(core/launch.py) share the work, and the last one merges it. The prompt determines the seed of the noise, so
+results of two bridges pair prompt by prompt (`compare`).
 """
 
 import shutil
@@ -61,26 +61,28 @@ def evaluate(
     metrics: Sequence[ComponentConfig] = (),
     part: ProcessRank = SINGLE_PROCESS,
 ) -> dict[str, Any]:
-    """Draw and judge a suite; returns what is written to results.json.
+    """Draw and score a suite; returns the content of results.json.
 
-    `bridge` is a bridge, its pipeline, anything else that draws, or a folder of pictures that were drawn
-    elsewhere; `suite` is a shipped name or a path; `categories` a choice of its categories; `limit` the most
-    prompts of each; `seed` another set of noises; `steps` and `guidance` replace the suite's, and so do the
-    steps of a `quality` (`generation/quality.py`) that is not exact, and where a bridge has learnt guidance
-    there is none by default; `prompts` is the path of the prompt files; `metrics` are added to the suite's,
-    or replace those of the same name. One of several processes (`part`) returns {"waiting": pictures that
-    others have not done}, until the last one is done.
+    `bridge` is a bridge, its pipeline, any other generator, or a folder of pictures drawn elsewhere. `suite`
+    is a shipped name or a path. `categories` selects some of its categories, and `limit` caps the prompts of
+    each. `seed` selects another set of noises. `steps` and `guidance` override the suite's; a `quality` other
+    than exact (`generation/quality.py`) brings its own steps, and a bridge with distilled guidance uses none
+    by default. `prompts` is the path of the prompt files. `metrics` extend the suite's and replace those of
+    the same name. One of several processes (`part`) returns {"waiting": number of unfinished pictures} until
+    the last one is done.
 
-    Raises RecipeError for an unknown suite or option, DataError for an unknown category or an absent prompt
-    file, ModelError for a judge that is not there, RunError when `out` is in use, or of other settings.
+    Raises RecipeError for an unknown suite or option, DataError for an unknown category or a missing prompt
+    file, ModelError for a missing model, RunError if `out` is in use or holds other settings.
     """
     if limit is not None and limit < 1:
-        raise RecipeError(f"limit is the most prompts of each category and at least 1, found {limit}")
+        raise RecipeError(
+            f"limit is the maximum number of prompts per category and must be at least 1, found {limit}"
+        )
     plan = read_suite(suite)
     source = open_prompts(plan.prompts, prompts)
-    judges = open_metrics(plan.metrics, metrics, source.categories)
+    active_metrics = open_metrics(plan.metrics, metrics, source.categories)
     tasks = make_tasks(plan, source, categories, limit, seed)
-    judges = _asked(judges, tasks)
+    active_metrics = _applicable(active_metrics, tasks)
     if isinstance(bridge, Path):
         drawn: dict[str, Any] = {"steps": None, "guidance": None}
         bridge = PrecomputedImages(bridge, tasks)
@@ -103,14 +105,14 @@ def evaluate(
         "prompts": source.card(),
         **provenance_of(bridge),
     }
-    with hold(out, part), _nothing_left(out, part):
-        settings = _work(bridge, tasks[part.rank :: part.world_size], judges, settings, out, part)
-        return _put_together(tasks, judges, settings, bridge.origin, out)
+    with hold(out, part), _restore_if_refused(out, part):
+        settings = _work(bridge, tasks[part.rank :: part.world_size], active_metrics, settings, out, part)
+        return _merge(tasks, active_metrics, settings, bridge.origin, out)
 
 
 @contextmanager
-def _nothing_left(out: Path, part: ProcessRank) -> Iterator[None]:
-    """Leave a folder that was empty as it was, where the work is refused before its first picture."""
+def _restore_if_refused(out: Path, part: ProcessRank) -> Iterator[None]:
+    """Restore an empty folder if the work is refused before its first picture."""
     is_new = part == SINGLE_PROCESS and all(map(is_lock, out.iterdir()))
     try:
         yield
@@ -122,35 +124,37 @@ def _nothing_left(out: Path, part: ProcessRank) -> Iterator[None]:
         raise
 
 
-def _asked(judges: Sequence[Metric], tasks: Sequence[Task]) -> list[Metric]:
-    """The metrics that judge any of the tasks; each has checked that it can."""
-    asked = [metric for metric in judges if any(metric.applies_to(task.category) for task in tasks)]
-    for metric in asked:
+def _applicable(active_metrics: Sequence[Metric], tasks: Sequence[Task]) -> list[Metric]:
+    """The metrics that apply to any of the tasks, after each has checked its tasks."""
+    applicable = [
+        metric for metric in active_metrics if any(metric.applies_to(task.category) for task in tasks)
+    ]
+    for metric in applicable:
         metric.check([task for task in tasks if metric.applies_to(task.category)])
-    return asked
+    return applicable
 
 
 def _work(
     bridge: Bridge | ImageGenerator,
     tasks: list[Task],
-    judges: Sequence[Metric],
+    active_metrics: Sequence[Metric],
     settings: dict[str, Any],
     out: Path,
     part: ProcessRank,
 ) -> dict[str, Any]:
-    """Draw and judge one process's part; returns what the folder's pictures are drawn with."""
-    with _nothing_left(out, part):
-        cards = {metric.name: short_hash(metric) for metric in judges}
+    """Draw and score one process's part; returns the settings of the folder's pictures."""
+    with _restore_if_refused(out, part):
+        cards = {metric.name: short_hash(metric) for metric in active_metrics}
         records = read_records(out, cards)
         drawing = plan_drawing(out, tasks, records)
         settings = resolve_settings(out, settings, records, not (drawing.missing or drawing.damaged))
-        if drawing.whole is not None and not isinstance(bridge, Bridge):  # a bridge is known by its content
+        if drawing.whole is not None and not isinstance(bridge, Bridge):  # content identifies a bridge
             check_same(bridge, drawing.whole, records[drawing.whole.key], settings, out, ADVICE)
         log = open_log(out, part.rank)
         try:
             draw_missing(bridge, drawing, settings, out, log, card_hash(settings))
             records = read_records(out, cards)
-            for metric in judges:
+            for metric in active_metrics:
                 if isinstance(metric, ImageMetric):
                     score_images(metric, unscored_tasks(metric, tasks, records), records, out, log)
         finally:
@@ -158,35 +162,35 @@ def _work(
         return settings
 
 
-def _put_together(
+def _merge(
     tasks: Sequence[Task],
-    judges: Sequence[Metric],
+    active_metrics: Sequence[Metric],
     settings: Mapping[str, Any],
     origin: Mapping[str, str],
     out: Path,
 ) -> dict[str, Any]:
-    """One file of records and one of results, once all processes are done."""
-    records = read_records(out, {metric.name: short_hash(metric) for metric in judges})
+    """Merge the records and write the results once all processes are done."""
+    records = read_records(out, {metric.name: short_hash(metric) for metric in active_metrics})
     drawn_with = card_hash(settings)
-    check_provenance(out, records, drawn_with)  # another process may have been given another bridge
+    check_provenance(out, records, drawn_with)  # another process may have drawn with another bridge
     left = {task.key for task in tasks if task.key not in records}
-    for metric in judges:
+    for metric in active_metrics:
         if isinstance(metric, ImageMetric):
             left |= {task.key for task in unscored_tasks(metric, tasks, records)}
     if left:
-        console.print(f"this part is done; other processes have {len(left)} pictures left")
+        console.print(f"this part is done; other processes still have {len(left)} pictures to do")
         return {"waiting": len(left)}
     write_records(out, list(records.values()))
     mine = [records[task.key] for task in tasks]
     undrawn = {record.key: record.undrawn for record in mine if record.undrawn}
     drawn, found = GeneratedSet(tasks, records, out), dict[str, Any]()
-    for metric in judges:
+    for metric in active_metrics:
         if isinstance(metric, ImageMetric):
             found[metric.name] = summarize(metric, mine)
         elif isinstance(metric, SetMetric):
             found[metric.name] = drawn.measure(metric)
-    told = {**settings, "bridge": dict(origin), "drawn_with": drawn_with}
-    results = {**told, "n": len(mine), "metrics": found}
+    header = {**settings, "bridge": dict(origin), "drawn_with": drawn_with}
+    results = {**header, "n": len(mine), "metrics": found}
     if undrawn:
         results["undrawn"] = dict(Counter(undrawn.values()).most_common())
     write_json(out / RESULTS, results)

@@ -1,4 +1,4 @@
-"""Lets a metric judge the pictures that it has not judged yet, read from their files."""
+"""Scores the pictures that a metric has not scored yet, read from their files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,12 +13,12 @@ from lavibridge.evaluation.records import Key, Record, score_line
 
 
 def short_hash(metric: Metric) -> str:
-    """Twelve figures that name the metric's card: another card, another hash."""
+    """A hash of twelve digits that identifies the metric's card."""
     return card_hash(metric.card())
 
 
 def unscored_tasks(metric: ImageMetric, tasks: Sequence[Task], records: Mapping[Key, Record]) -> list[Task]:
-    """The tasks that the metric is to judge and, as it is set up now, has not."""
+    """The tasks that the metric applies to and, as configured now, has not scored."""
     by = short_hash(metric)
     return [
         task
@@ -31,7 +31,7 @@ def unscored_tasks(metric: ImageMetric, tasks: Sequence[Task], records: Mapping[
 def score_images(
     metric: ImageMetric, tasks: Sequence[Task], records: Mapping[Key, Record], out: Path, log: JsonLog
 ) -> None:
-    """Score the tasks' pictures in batches, and append each score to the log."""
+    """Score the tasks' pictures in batches and append each score to the log."""
     if not tasks:
         return
     by = short_hash(metric)

@@ -1,4 +1,4 @@
-"""The suites that the package ships, by name; nothing is imported to list them."""
+"""The suites that the package ships, by name; listing them imports nothing."""
 
 from pathlib import Path
 

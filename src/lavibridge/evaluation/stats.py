@@ -1,12 +1,12 @@
-"""Intervals for what is measured. All of them are deterministic.
+"""Confidence intervals and tests, all deterministic.
 
     Wilson      (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)          yes-or-no scores
-    bootstrap   percentiles of the mean over prompts drawn with replacement        any scores
+    bootstrap   percentiles of the mean over resampled prompts                     any scores
     paired      the bootstrap of the mean difference between two systems per prompt
-    sign flips  p = share of random signs under which the mean difference is as far from 0: none is better
+    sign flips  p = share of random sign flips whose mean difference is at least as far from 0
 
-Pictures of one prompt are not independent, so prompts are drawn, never pictures (Wilson 1927, J. Am. Stat.
-Assoc. 22; Efron 1979, Ann. Stat. 7; Fisher 1935, The Design of Experiments, section 21).
+Pictures of one prompt are not independent, so the bootstrap resamples prompts, never pictures (Wilson 1927,
+J. Am. Stat. Assoc. 22; Efron 1979, Ann. Stat. 7; Fisher 1935, The Design of Experiments, section 21).
 """
 
 import math
@@ -26,7 +26,7 @@ Cluster = TypeVar("Cluster")
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A mean with its 95 % interval; `n` pictures were scored, `unscored` could not be (and do not count)."""
+    """A mean with its 95 % interval over `n` scored pictures; `unscored` counts those without a score."""
 
     n: int
     mean: float
@@ -35,7 +35,7 @@ class Estimate:
     unscored: int = 0
 
     def record(self) -> dict[str, int | float | None]:
-        """The estimate as JSON; null where nothing was scored, `unscored` only where there are any."""
+        """The estimate as JSON; null if nothing was scored, `unscored` only if there are any."""
         values = {"mean": self.mean, "low": self.low, "high": self.high}
         found: dict[str, int | float | None] = {"n": self.n}
         found |= {name: value if math.isfinite(value) else None for name, value in values.items()}
@@ -43,7 +43,7 @@ class Estimate:
 
 
 def wilson(right: int | float, n: int) -> tuple[float, float]:
-    """The 95 % Wilson interval of a share; (0, 1) when nothing was counted. A tie counts as half."""
+    """The 95 % Wilson interval of a share; (0, 1) if n is 0. A tie counts half."""
     if n == 0:
         return 0.0, 1.0
     share = right / n
@@ -54,9 +54,9 @@ def wilson(right: int | float, n: int) -> tuple[float, float]:
 
 
 def estimate(scores: Mapping[str, Sequence[float]]) -> Estimate:
-    """The mean over pictures of scores given per prompt; NaN = not scored.
+    """The mean over pictures of scores by prompt; NaN means not scored.
 
-    With one yes-or-no score a prompt the interval is Wilson's; otherwise it is bootstrapped over prompts.
+    Uses Wilson's interval for one yes-or-no score per prompt, otherwise a bootstrap over prompts.
     """
     kept = {prompt: [s for s in each if not math.isnan(s)] for prompt, each in scores.items()}
     flat = [score for each in kept.values() for score in each]
@@ -72,7 +72,7 @@ def estimate(scores: Mapping[str, Sequence[float]]) -> Estimate:
 
 
 def bootstrap(clusters: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean of all scores, whole clusters drawn with replacement."""
+    """The 95 % percentile interval of the mean of all scores, resampling whole clusters."""
     sums = np.array([math.fsum(each) for each in clusters])
     sizes = np.array([len(each) for each in clusters])
     drawn = np.random.default_rng(SEED).integers(0, len(clusters), size=(DRAWS, len(clusters)))
@@ -84,9 +84,9 @@ def bootstrap(clusters: Sequence[Sequence[float]]) -> tuple[float, float]:
 def interval_of(
     clusters: Sequence[Cluster], statistic: Callable[[Sequence[Cluster]], float], draws: int = 1000
 ) -> tuple[float, float]:
-    """The 95 % percentile interval of any statistic, prompts drawn with replacement; a cluster is a prompt's.
+    """The 95 % percentile interval of any statistic, resampling prompts; a cluster holds one prompt's values.
 
-    Draws for which the statistic is NaN are left out; NaN, NaN where none is left.
+    Skips resamples for which the statistic is NaN; returns NaN, NaN if none is left.
     """
     rng = np.random.default_rng(SEED)
     found = [
@@ -101,9 +101,9 @@ def interval_of(
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
-    """Two-sided p of no difference, from differences of prompts; exact for up to 13 of them.
+    """Two-sided p-value of no difference, from one difference per prompt; exact for up to 13 prompts.
 
-    Otherwise from FLIPS random signs, the observed ones counted among them, so that p is never 0.
+    Beyond that it uses FLIPS random sign flips plus the observed signs, so that p is never 0.
     """
     values = np.array(differences, dtype=float)
     if not len(values):
@@ -121,9 +121,10 @@ def sign_flip_p(differences: Sequence[float]) -> float:
 
 
 def paired_difference(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]]) -> Estimate:
-    """How much higher `ours` scores than `theirs`, over the prompts that both were given, prompt by prompt.
+    """How much higher `ours` scores than `theirs`, prompt by prompt, over the prompts that both have.
 
-    `n` counts prompts. Far narrower than two separate intervals, since hard prompts are hard for both.
+    `n` counts prompts. The interval is far narrower than two separate ones, since hard prompts are hard for
+    both.
     """
     differences = []
     shared = [prompt for prompt in ours if prompt in theirs]

@@ -1,4 +1,4 @@
-"""A suite as a YAML file: which prompts, how they are drawn, and who judges the pictures.
+"""A suite as a YAML file: the prompts, the sampling settings and the metrics.
 
     name: world-and-clip
     version: 1
@@ -6,7 +6,7 @@
     metrics: [world, {kind: clip_score, model: mini-clip}]
     seeds: 1
 
-Kinds are the files of `prompts` and `metrics`; what else stands beside `kind` are that kind's own options.
+The kinds are the files of `prompts` and `metrics`; the other keys beside `kind` are that kind's options.
 """
 
 from collections.abc import Sequence
@@ -24,30 +24,30 @@ from lavibridge.evaluation.prompts.base import PromptSource
 from lavibridge.evaluation.shipped import shipped_suites
 
 ComponentConfig = str | dict[str, Any]
-"""A kind, or its options with `kind` beside them."""
+"""A kind, or a mapping of its options and `kind`."""
 
 
 class Suite(Config):
-    """Prompts, how to draw them, and metrics."""
+    """Prompts, sampling settings and metrics."""
 
     name: str
-    """The suite's name; goes into results."""
+    """The suite's name, as results record it."""
     version: int
-    """Raised whenever a change makes scores incomparable."""
+    """Increases with every change that makes scores incomparable."""
     prompts: ComponentConfig
     """Where prompts come from: a kind, or its options with `kind`."""
     metrics: tuple[ComponentConfig, ...] = Field(min_length=1)
-    """Who judges: kinds, or their options with `kind`."""
+    """The metrics: kinds, or their options with `kind`."""
     seeds: int = Field(default=1, ge=1)
     """Pictures per prompt."""
     steps: int = Field(default=20, ge=1)
     """Denoising steps."""
     guidance: float | None = Field(default=None, ge=1)
-    """Guidance scale; the image model's own by default."""
+    """Guidance scale; the vision model's default if null."""
 
 
 def read_suite(suite: str) -> Suite:
-    """A shipped suite by name, or any by the path to its YAML file. RecipeError says what is wrong."""
+    """A shipped suite by name, or any by the path to its YAML file. Raises RecipeError."""
     shipped = shipped_suites()
     path = shipped.get(suite, Path(suite))
     if not path.is_file():
@@ -57,23 +57,23 @@ def read_suite(suite: str) -> Suite:
         )
     found = read_yaml_file(path)
     if not isinstance(found, dict):
-        raise RecipeError(f"{path} holds no keys; a suite has name, version, prompts and metrics")
+        raise RecipeError(f"{path} is not a mapping: a suite has name, version, prompts and metrics")
     return validate(Suite, found, str(path))
 
 
 def open_prompts(value: ComponentConfig, path: str | None = None) -> PromptSource:
-    """The source that a suite names, its files read; `path` goes before the suite's own."""
-    given = {} if path is None else {"path": path}
-    source: PromptSource = _made("evaluation.prompts", "prompts", value, given)
+    """Open the prompt source of a suite and read its files; `path` overrides the suite's own."""
+    overrides = {} if path is None else {"path": path}
+    source: PromptSource = _open("evaluation.prompts", "prompts", value, overrides)
     return source
 
 
 def open_metrics(
     values: Sequence[ComponentConfig], more: Sequence[ComponentConfig], known: tuple[str, ...]
 ) -> list[Metric]:
-    """The metrics of a suite and `more`, which replace those of the same name; their files are found.
+    """Open the metrics of a suite and `more`, which replace those of the same name.
 
-    RecipeError where two have one name, or where one asks for a category that is not `known`.
+    Raises RecipeError if two share a name or one names a category that is not `known`.
     """
     replaced = {_name(value) for value in more}
     found = _by_name([*(value for value in values if _name(value) not in replaced), *more])
@@ -90,10 +90,10 @@ def open_metrics(
 def _by_name(values: Sequence[ComponentConfig]) -> dict[str, Metric]:
     found: dict[str, Metric] = {}
     for value in values:
-        metric: Metric = _made("evaluation.metrics", "metrics", value, {})
+        metric: Metric = _open("evaluation.metrics", "metrics", value, {})
         if metric.name in found:
             raise RecipeError(
-                f"metrics: two are called '{metric.name}'; name one: {{kind: {metric.kind}, name: ...}}"
+                f"metrics: two have the name '{metric.name}'; rename one: {{kind: {metric.kind}, name: ...}}"
             )
         found[metric.name] = metric
     return found
@@ -103,10 +103,10 @@ def _name(value: ComponentConfig) -> Any:
     return value if isinstance(value, str) else value.get("name") or value.get("kind")
 
 
-def _made(room: str, where: str, value: ComponentConfig, given: dict[str, str]) -> Any:
+def _open(package: str, where: str, value: ComponentConfig, overrides: dict[str, str]) -> Any:
     options = {"kind": value} if isinstance(value, str) else dict(value)
     if "kind" not in options:
-        raise RecipeError(f"{where}: `kind` is missing (kinds: {', '.join(registry.kinds(room))})")
+        raise RecipeError(f"{where}: `kind` is missing (kinds: {', '.join(registry.kinds(package))})")
     kind = str(options.pop("kind"))
-    component = registry.load(room, kind)
-    return component(validate(component.Config, {**options, **given}, f"{where}.{kind}"))
+    component = registry.load(package, kind)
+    return component(validate(component.Config, {**options, **overrides}, f"{where}.{kind}"))

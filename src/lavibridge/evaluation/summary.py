@@ -1,4 +1,5 @@
-"""results.json: per metric its card, and means with intervals over all pictures, by category, and by clause.
+"""Summarises each metric for results.json: its card, and means with intervals overall, by category and
+clause.
 
 {suite, version, steps, guidance, seed, prompts, n,
  metrics: {NAME: {card, all: {n, mean, low, high}, categories: {NAME: {..., clauses}}, totals, unscored}}}
@@ -19,7 +20,7 @@ Scores = dict[str, list[float]]
 
 
 def summarize(metric: ImageMetric, records: Sequence[Record]) -> dict[str, Any]:
-    """What a metric says of the records that it judges; each has its score."""
+    """Summarise a metric over the records that it applies to, all of them scored."""
     name = metric.name
     mine = [record for record in records if metric.applies_to(record.category)]
     by_category: dict[str, list[Record]] = {}
@@ -41,7 +42,7 @@ def summarize(metric: ImageMetric, records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _of_category(records: Sequence[Record], name: str) -> dict[str, Any]:
-    """The mean of a category, and that of each clause where it applies."""
+    """The mean of a category and of each of its clauses."""
     clauses: dict[str, Scores] = {}
     for record in records:
         for clause, value in record.clauses[name].items():

@@ -1,9 +1,9 @@
-"""The pictures that a suite asks for: every prompt, `seeds` times, each from a noise that it names itself.
+"""The pictures of a suite: `seeds` per prompt, each from a seed that the prompt determines.
 
-    seed = crc32("suite/category/prompt/number/seed")      the same for all systems, so that results pair
-    file = images/CC-category/PPPPP-N.png                  category and prompt by their places
+    seed = crc32("suite/category/prompt/number/seed")      the same for every system, so results pair
+    file = images/CC-category/PPPPP-N.png                  category and prompt by index
 
-A file is never named by a prompt, which may hold slashes, line ends and ten thousand characters.
+File names never contain the prompt, which may hold slashes, line ends and ten thousand characters.
 """
 
 import re
@@ -18,14 +18,15 @@ from lavibridge.evaluation.suite import Suite
 
 
 def noise_seed(suite: str, category: str, prompt: str, number: int, seed: int) -> int:
-    """The seed of a picture's noise: a function of the prompt, so that all systems begin from the same."""
+    """The seed of a picture's noise, a function of the prompt, so that all systems start from the same
+    noise."""
     return crc32(f"{suite}/{category}/{prompt}/{number}/{seed}".encode())
 
 
 def select_categories(
     suite: str, known: tuple[str, ...], categories: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """The categories to evaluate, all by default; raises DataError for one that the suite has not."""
+    """The categories to evaluate, all by default; DataError for one that the suite lacks."""
     for name in categories or ():
         if name not in known:
             raise DataError(
@@ -38,7 +39,8 @@ def select_categories(
 def make_tasks(
     suite: Suite, source: PromptSource, categories: Sequence[str] | None, limit: int | None, seed: int
 ) -> list[Task]:
-    """All pictures of the chosen categories, at most `limit` prompts of each; DataError for an empty one."""
+    """All pictures of the chosen categories, at most `limit` prompts of each; DataError for an empty
+    category."""
     tasks: list[Task] = []
     for category in select_categories(suite.name, source.categories, categories):
         found = list(_of_category(suite, source, category, limit, seed))
@@ -51,7 +53,7 @@ def make_tasks(
 def _of_category(
     suite: Suite, source: PromptSource, category: str, limit: int | None, seed: int
 ) -> Iterator[Task]:
-    """A prompt that comes twice goes on counting its noises, so that it is drawn twice and not once."""
+    """A repeated prompt continues its seed count, so that each occurrence gets its own picture."""
     place = source.categories.index(category)
     folder = f"images/{place:02d}-{_slug(category)}"
     taken: dict[str, int] = {}

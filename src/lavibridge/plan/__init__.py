@@ -1,1 +1,1 @@
-"""What a run will take, before anything is downloaded or spent: memory, arithmetic, time, disk."""
+"""Plans a run before any download: memory, arithmetic, time and disk."""

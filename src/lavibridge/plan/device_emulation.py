@@ -1,10 +1,10 @@
-"""What a device does with a call and the meta device does not: mixed precision, fused attention.
+"""Emulates on the meta device what a real device does: mixed precision and fused attention.
 
     autocast   matrix products and convolutions in 16 bits; on CUDA, norms and softmax in 32
-    attention  one kernel that keeps q, k, v, the answer and a number per query, never the scores
+    attention  one kernel that keeps q, k, v, the output and one number per query, never the scores
 
-The lists are those of `torch.autocast`, without operations that no model here uses. As there, a trained
-weight is cast once per pass, a frozen one at every use.
+The lists follow `torch.autocast`, without operations that no model here uses. As in autocast, a trained
+weight is cast once per pass and a frozen one at every use.
 """
 
 from typing import Any
@@ -48,7 +48,7 @@ NORMS = {
 
 
 class DeviceEmulation(TorchFunctionMode):
-    """Calls as on a device of ``type`` (`cuda` or `cpu`), under autocast where ``precision`` is given."""
+    """Emulates calls on a device of ``type`` (`cuda` or `cpu`), under autocast if ``precision`` is given."""
 
     def __init__(self, type: str, precision: torch.dtype | None) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ def _attention(
 
 
 def _within(func: Any, args: Any, kwargs: Any) -> Any:
-    """A call of a function that is written in Python and calls for attention itself, out of our sight."""
+    """Call a Python function that calls attention internally, where the mode does not see it."""
     own = functional.scaled_dot_product_attention
     try:
         functional.scaled_dot_product_attention = _attention

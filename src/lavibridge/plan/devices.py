@@ -1,9 +1,9 @@
-"""What a device can do: a small table from the makers' data sheets, and this machine, measured.
+"""Device speeds: a table from data sheets, and measurements of this machine.
 
     time of a pass = max(sum over operations of max(flops / rate, bytes / bandwidth), operations * launch)
 
-Dense rates, without sparsity. Of a data sheet's rates programs reach a part: `REACHED` is our assumption,
-checked on no GPU yet. What is measured here is taken as it is.
+Rates are dense, without sparsity. Programs reach only a part of a data sheet's rates: `UTILISATION` is our
+assumption, not yet checked on a GPU. Measured rates need no such factor.
 """
 
 import os
@@ -18,27 +18,27 @@ from lavibridge.core.device import pick_device, set_threads
 from lavibridge.core.errors import RecipeError
 
 UTILISATION = {"arithmetic": 0.5, "bandwidth": 0.8}
-"""Share of the data sheet's figures, assumed."""
+"""Assumed share of the data sheet's rates."""
 LAUNCH = 8e-6
-"""Seconds that Python and PyTorch need to launch one kernel of an uncompiled model, assumed."""
+"""Assumed seconds that Python and PyTorch need to launch one kernel of an uncompiled model."""
 GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """What counts of a device."""
+    """The speed and memory of a device."""
 
     name: str
     memory: int
     """Bytes."""
     half: float
-    """Operations per second in bfloat16, that programs reach."""
+    """Attainable operations per second in bfloat16."""
     single: float
-    """In float32."""
+    """Attainable operations per second in float32."""
     bandwidth: float
-    """Bytes per second to its memory, that programs reach."""
+    """Attainable bytes per second of memory bandwidth."""
     launch: float
-    """Seconds per operation at least."""
+    """Minimum seconds per operation."""
     type: str = "cuda"
     is_measured: bool = False
 
@@ -74,20 +74,20 @@ HERE = "here"
 
 
 def find_device(name: str) -> Device:
-    """The device of that name; `here` measures this machine, which takes a few seconds."""
+    """The device of that name; `here` measures this machine, which takes a few seconds. RecipeError."""
     if name == HERE:
         return measure_device()
     if name not in GPUS:
         known = (HERE, *GPUS)
         raise RecipeError(
-            f"--device: '{name}' is not known{did_you_mean(name, known)} (known: {', '.join(known)}); for "
-            "another, take the nearest and give its memory with --gb"
+            f"--device: '{name}' is unknown{did_you_mean(name, known)} (known: {', '.join(known)}); for "
+            "another device, choose the most similar one and give its memory with --gb"
         )
     return GPUS[name]
 
 
 def measure_device() -> Device:
-    """What this machine reaches: matrix products of 1024, additions of 64 MiB, additions of one number."""
+    """Measure this machine: products of 1024 x 1024 matrices, sums of 64 MiB, sums of one number."""
     set_threads()
     device = pick_device("auto")
     rates = {}

@@ -1,9 +1,9 @@
-"""From a recipe to figures: what the run holds in memory, how much it computes, how long that takes.
+"""Estimates a recipe's memory, arithmetic and time.
 
-    memory = weights + gradients + optimiser + average + what a pass holds + encoding pictures beside it
+    memory = weights + gradients + optimiser + average + activations + concurrent encoding of pictures
     step   = accumulate * pass + optimiser
 
-Pictures are encoded beside the step, in another thread, unless `training.cache` names a folder of latents.
+Another thread encodes pictures during the step, unless `training.cache` names a folder of latents.
 """
 
 from dataclasses import dataclass
@@ -29,20 +29,20 @@ UPDATE = 52
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryEstimate:
-    """Bytes on the device at the worst moment of a step."""
+    """Peak bytes on the device during a step."""
 
     weights: int
     gradients: int
     optimiser: int
     average: int
     activations: int
-    """What a pass holds beside all that, temporary tensors included."""
+    """What a pass holds in addition, temporary tensors included."""
     encoding: int
-    """What the autoencoder holds while it encodes the next pictures beside the step; 0 from a cache."""
+    """What the autoencoder holds while it encodes the next pictures; 0 with a cache."""
 
     @property
     def total(self) -> int:
-        """All together."""
+        """The sum of all."""
         return (
             self.weights + self.gradients + self.optimiser + self.average + self.activations + self.encoding
         )
@@ -50,21 +50,21 @@ class MemoryEstimate:
 
 @dataclass(frozen=True, kw_only=True)
 class CostEstimate:
-    """One recipe at one batch on one kind of device."""
+    """The costs of a recipe at one batch size on one kind of device."""
 
     parts: tuple[ModelPart, ...]
     memory: MemoryEstimate
     training: PassCost
     encoding: PassCost
     tokens: int
-    """Of a caption, special ones counted."""
+    """Tokens per caption, special tokens included."""
     latent_numbers: int
-    """Numbers in the latent of a picture."""
+    """Numbers per latent."""
     feature_numbers: int
-    """Numbers in the features of a caption."""
+    """Numbers in a caption's features."""
 
     def seconds_of(self, work: PassCost, device: Device) -> float:
-        """Time of a pass: the slower of computing and launching."""
+        """Seconds of a pass: the slower of computing and launching."""
         return max(_computing(work, device), _launching(work, device))
 
     def is_launching(self, device: Device) -> bool:
@@ -72,14 +72,14 @@ class CostEstimate:
         return _launching(self.training, device) > _computing(self.training, device)
 
     def step_seconds(self, recipe: Recipe, device: Device) -> float:
-        """Time of an optimiser step with latents at hand."""
+        """Seconds of an optimiser step, with cached latents."""
         trained = sum(part.trained for part in self.parts)
         passes = recipe.training.accumulate * self.seconds_of(self.training, device)
         return passes + UPDATE * trained / device.bandwidth
 
 
 def estimate_costs(recipe: Recipe, bridge: Bridge, batch: int, tokens: int | None, type: str) -> CostEstimate:
-    """Meter the passes of a recipe at ``batch`` on a device of ``type``; ``bridge`` is its outline."""
+    """Meter the passes of a recipe at ``batch`` on a device of ``type``; ``bridge`` is its meta bridge."""
     training = training_pass(bridge, recipe, batch, tokens, type)
     encoding = encoding_pass(bridge, recipe, batch)
     every = model_parts(bridge, recipe.language.model_dump().get("quantize"))

@@ -1,8 +1,8 @@
-"""The bridge of a recipe on torch's meta device: every weight's shape and type, none of its values.
+"""Builds a recipe's bridge on the meta device: every weight's shape and dtype, no values.
 
-Only configurations are read (of a hub id: its JSON files), so that a 7-billion-weight model costs no memory
-and no download. Quantised weights are counted afterwards, as their library builds none without a GPU. What
-depends on the machine (`training.compile`, `training.attention`) is left out.
+Reads only configurations (for a hub id, its JSON files), so that a model of 7 billion weights needs neither
+memory nor a download. Accounts for quantisation afterwards, since its library needs a GPU. Ignores
+machine-dependent settings (`training.compile`, `training.attention`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,15 +27,15 @@ class ModelPart:
 
     name: str
     trained: int
-    """Weights that are trained, in float32."""
+    """Number of trained weights, in float32."""
     frozen: int
-    """Weights that are not."""
+    """Number of frozen weights."""
     bytes: int
-    """All of its weights in memory."""
+    """Bytes of all its weights."""
 
 
 def build_meta_bridge(recipe: Recipe) -> Bridge:
-    """The recipe's bridge without weights, as it is when training begins."""
+    """The recipe's bridge on the meta device, in training mode."""
     plain: dict[str, dict[str, Any]] = {
         "language": {"quantize": None},
         "training": {"compile": None, "attention": "auto"},
@@ -53,7 +53,7 @@ def with_changes(recipe: Recipe, changes: Mapping[str, Mapping[str, Any]]) -> Re
 
 
 def model_parts(bridge: Bridge, quantize: str | None) -> tuple[ModelPart, ...]:
-    """What the bridge consists of, the language model in the bits of ``language.quantize``."""
+    """The parts of the bridge, with the language model quantised as in ``language.quantize``."""
     vision = bridge.vision.get_submodule("backbone")
     rest = [value for name, value in bridge.vision.named_parameters() if not name.startswith("backbone.")]
     return (
@@ -75,7 +75,7 @@ def _part(name: str, weights: Iterable[nn.Parameter], saved: int = 0) -> ModelPa
 
 
 def _saved(module: nn.Module, quantize: str | None) -> int:
-    """Bytes that quantising saves: linear layers lose bits, embeddings and norms stay."""
+    """Bytes that quantisation saves on linear layers; embeddings and norms keep theirs."""
     if quantize is None:
         return 0
     linears = [layer.weight for layer in module.modules() if isinstance(layer, nn.Linear)]

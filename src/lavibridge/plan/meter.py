@@ -1,10 +1,10 @@
-"""Counts what tensors on the meta device would do and hold: arithmetic, traffic, live bytes.
+"""Meters operations on the meta device: arithmetic, memory traffic and live bytes.
 
     with Meter(known) as meter:  loss.backward()        meter.work, meter.peak
 
-Every operation that reaches PyTorch's dispatcher is counted, those of the backward pass included. Sizes are
-all that a meta tensor has; where a program asks for a value (is a mask full? which tokens are equal?) the
-answer is that of the most expensive case: masks are full, and nothing is equal.
+Counts every operation that reaches PyTorch's dispatcher, the backward pass included. Meta tensors have sizes
+but no values; if a program needs a value (is a mask full? which tokens are equal?), the meter answers with
+the most expensive case: masks are full, and nothing is equal.
 """
 
 import weakref
@@ -26,9 +26,9 @@ LIKE = {
         aten._scaled_dot_product_flash_attention_backward
     ),
 }
-"""Operations that the library does not count, and their equals that it does."""
+"""Operations without a FLOP formula in PyTorch, and equivalent ones that have one."""
 BLOCK = 512
-"""Bytes that an allocation is rounded up to, as CUDA's allocator does."""
+"""Allocation granularity in bytes, as in CUDA's allocator."""
 
 
 class Operation(NamedTuple):
@@ -43,7 +43,7 @@ class Operation(NamedTuple):
 
 
 class Meter(TorchDispatchMode):
-    """Counts operations and live bytes; tensors that are there before do not count."""
+    """Counts operations and live bytes, except for the bytes of `known` tensors."""
 
     def __init__(self, known: Iterable[Tensor]) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Meter(TorchDispatchMode):
 
     @contextmanager
     def during(self, part: str) -> Iterator[None]:
-        """Operations within are named so."""
+        """Attribute the operations within the context to `part`."""
         before, self.part = self.part, part
         try:
             yield
@@ -78,31 +78,33 @@ class Meter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        known = {leaf.untyped_storage()._cdata for leaf in given if leaf.is_meta}
-        out = _answered(func, args, kwargs)
-        made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor) and leaf.is_meta]
-        if not made:
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        known = {leaf.untyped_storage()._cdata for leaf in inputs if leaf.is_meta}
+        out = _run(func, args, kwargs)
+        outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor) and leaf.is_meta]
+        if not outputs:
             return out
-        is_view = not func._schema.is_mutable and all(leaf.untyped_storage()._cdata in known for leaf in made)
-        for leaf in made:
+        is_view = not func._schema.is_mutable and all(
+            leaf.untyped_storage()._cdata in known for leaf in outputs
+        )
+        for leaf in outputs:
             if leaf.untyped_storage()._cdata not in known:
                 self._hold(leaf)
         if not is_view:
-            self._count(func, args, kwargs, out, given, made)
+            self._count(func, args, kwargs, out, inputs, outputs)
         return out
 
     def _count(
-        self, func: Any, args: Any, kwargs: Any, out: Any, given: list[Tensor], made: list[Tensor]
+        self, func: Any, args: Any, kwargs: Any, out: Any, inputs: list[Tensor], outputs: list[Tensor]
     ) -> None:
         packet = func._overloadpacket
         formula = flop_registry.get(LIKE.get(packet, packet))
         flops = 0 if formula is None else int(formula(*args, **kwargs, out_val=out))
-        traffic = sum(leaf.numel() * leaf.element_size() for leaf in (*given, *made))
-        self.work.append(Operation(self.part, flops, traffic, made[0].element_size() == 2))
+        traffic = sum(leaf.numel() * leaf.element_size() for leaf in (*inputs, *outputs))
+        self.work.append(Operation(self.part, flops, traffic, outputs[0].element_size() == 2))
 
     def _hold(self, tensor: Tensor) -> None:
-        """Count a new storage until nobody holds it."""
+        """Count a new storage for as long as it is alive."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._storages:
@@ -117,8 +119,8 @@ class Meter(TorchDispatchMode):
         self.live -= self._storages.pop(key, 0)
 
 
-def _answered(func: Any, args: Any, kwargs: Any) -> Any:
-    """The operation's result; where that depends on values, the most expensive one."""
+def _run(func: Any, args: Any, kwargs: Any) -> Any:
+    """The operation's result; if it depends on values, the most expensive one."""
     if func is aten._local_scalar_dense.default and args[0].is_meta:
         return args[0].dtype is torch.bool or 1
     if func is aten.unique_dim.default and args[0].is_meta:

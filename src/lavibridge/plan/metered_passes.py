@@ -1,7 +1,7 @@
-"""The real passes of training on the meta device, metered: one forward and backward, one encoding.
+"""Meters real training passes on the meta device: one forward and backward pass, one encoding pass.
 
-Captions are taken to be as long as ``tokens`` says, all of them: padding is work that is thrown away, and the
-longest caption of a batch decides.
+Assumes that every caption has ``tokens`` tokens, since padding costs as much as text and the longest caption
+of a batch sets the length.
 """
 
 from collections.abc import Iterator
@@ -25,36 +25,36 @@ from lavibridge.training.cache.features import refusal
 
 @dataclass(frozen=True, kw_only=True)
 class PassCost:
-    """What a pass does, and the most bytes it holds beside the weights, its gradients included."""
+    """The operations of a pass, and its peak bytes beyond the weights, gradients included."""
 
     operations: tuple[Operation, ...]
     peak: int
 
     def flops(self, part: str | None = None) -> int:
-        """Floating-point operations, a multiplication and an addition counted as two."""
+        """Floating-point operations, with a multiply-add counted as two."""
         return sum(each.flops for each in self.operations if part in (None, each.part))
 
     def names(self) -> list[str]:
-        """Parts of the pass, in the order in which they come."""
+        """The parts of the pass, in order."""
         return list(dict.fromkeys(each.part for each in self.operations))
 
 
 def training_pass(bridge: Bridge, recipe: Recipe, batch: int, tokens: int | None, type: str) -> PassCost:
-    """One pass of ``batch`` pictures whose latents are there, on a device of ``type``."""
+    """Meter a forward and backward pass of ``batch`` cached latents on a device of ``type``."""
     settings = recipe.training
     weighting = component(WEIGHTING, settings.weighting)
     latents, t = _inputs(bridge, recipe, batch)
     prompts = (_prompt(bridge, tokens),) * batch
-    with Meter([]):  # a cache's reading is no part of the pass
+    with Meter([]):  # reading a cache is not part of the pass
         features = bridge.features(prompts) if keeps_features(bridge, recipe) else None
     sample = Batch(prompts=prompts, names=prompts, latents=latents, features=features)
     half = torch.bfloat16 if settings.precision == "bfloat16" else None
     _clear(bridge)
-    if settings.accumulate > 1:  # what earlier passes of the step have left
+    if settings.accumulate > 1:  # gradients of earlier passes of the step
         for weight in bridge.parameters():
             weight.grad = torch.zeros_like(weight) if weight.requires_grad else None
     meter = Meter([*bridge.parameters(), *bridge.buffers(), latents, t])
-    held = sum(4 * weight.numel() for weight in bridge.parameters() if weight.grad is not None)
+    gradient_bytes = sum(4 * weight.numel() for weight in bridge.parameters() if weight.grad is not None)
     emulated = DeviceEmulation(type, half)
     with meter, emulated:
         with meter.during("rest of the forward pass"), _named(bridge, meter):
@@ -63,11 +63,11 @@ def training_pass(bridge: Bridge, recipe: Recipe, batch: int, tokens: int | None
         with meter.during("backward pass"):
             _backward(loss)
     _clear(bridge)
-    return PassCost(operations=tuple(meter.work), peak=meter.peak + held)
+    return PassCost(operations=tuple(meter.work), peak=meter.peak + gradient_bytes)
 
 
 def encoding_pass(bridge: Bridge, recipe: Recipe, batch: int) -> PassCost:
-    """Encoding ``batch`` pictures."""
+    """Meter the encoding of ``batch`` pictures."""
     side = recipe.data.size or bridge.vision.default_size
     images = torch.empty(batch, 3, side, side, device="meta")
     meter = Meter([*bridge.parameters(), *bridge.buffers()])
@@ -78,14 +78,14 @@ def encoding_pass(bridge: Bridge, recipe: Recipe, batch: int) -> PassCost:
 
 
 def keeps_features(bridge: Bridge, recipe: Recipe) -> bool:
-    """Whether the language model's features come from a cache."""
+    """Whether a cache provides the language model's features."""
     settings = recipe.training
-    asked = settings.feature_cache_gb > 0 if settings.cache is None else settings.cache.features
-    return asked and refusal(bridge) is None
+    is_enabled = settings.feature_cache_gb > 0 if settings.cache is None else settings.cache.features
+    return is_enabled and refusal(bridge) is None
 
 
 def feature_numbers(bridge: Bridge, tokens: int | None) -> int:
-    """Numbers that a feature cache keeps of one caption of so many tokens."""
+    """Numbers that a feature cache stores for a caption of ``tokens`` tokens."""
     with Meter([]):
         features = bridge.features([_prompt(bridge, tokens)])
     kept = (features.hidden, features.context_free, features.pooled, features.passthrough_tokens)
@@ -93,14 +93,14 @@ def feature_numbers(bridge: Bridge, tokens: int | None) -> int:
 
 
 def latent_numbers(bridge: Bridge, recipe: Recipe) -> int:
-    """Numbers in the latent of one picture."""
+    """Numbers per latent."""
     side = recipe.data.size or bridge.vision.default_size
     channels, height, width = bridge.vision.latent_shape(side, side)
     return channels * height * width
 
 
 def caption_tokens(bridge: Bridge, tokens: int | None) -> int:
-    """Tokens of a caption, special ones counted."""
+    """Tokens per caption, special tokens included."""
     return bridge.language.count_tokens([_prompt(bridge, tokens)])[0][0]
 
 
@@ -112,14 +112,14 @@ def _inputs(bridge: Bridge, recipe: Recipe, batch: int) -> tuple[torch.Tensor, t
 
 
 def _prompt(bridge: Bridge, tokens: int | None) -> str:
-    """A prompt of so many tokens; the outline's tokenizer makes one of every letter."""
-    wanted = bridge.language.max_tokens if tokens is None else tokens
+    """A prompt of ``tokens`` tokens; the meta bridge's tokenizer makes one per letter."""
+    length = bridge.language.max_tokens if tokens is None else tokens
     own = bridge.language.count_tokens([""])[0][0]
-    return "a" * max(1, min(wanted, bridge.language.max_tokens) - own)
+    return "a" * max(1, min(length, bridge.language.max_tokens) - own)
 
 
 def _backward(loss: torch.Tensor) -> None:
-    """The engine itself: `loss.backward()` leaves the mode, and blocks would be recomputed without it."""
+    """Run the autograd engine directly, since `loss.backward()` would leave the mode during recomputation."""
     torch.autograd.graph._engine_run_backward(
         (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
     )
@@ -132,7 +132,7 @@ def _clear(bridge: Bridge) -> None:
 
 @contextmanager
 def _named(bridge: Bridge, meter: Meter) -> Iterator[None]:
-    """Operations within a part's forward pass go by its name."""
+    """Attribute the operations of each part's forward pass to that part."""
     parts: dict[str, nn.Module] = {
         "language model": bridge.language.backbone,
         "connector": bridge.connector,

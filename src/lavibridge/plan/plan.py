@@ -1,4 +1,4 @@
-"""`lavi plan`'s figures for one recipe on one device, as a value that can be written as JSON.
+"""Plans one recipe on one device, as a value that converts to JSON (`lavi plan`).
 
 plan = make_plan(load_recipe("t5-large_sd14_lavi"), find_device("rtx4090"), PlanOptions(pictures=1_000_000))
 """
@@ -19,25 +19,25 @@ from lavibridge.training.cache.features import refusal
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions:
-    """What a recipe does not say."""
+    """Assumptions that a recipe does not contain."""
 
     gb: float | None = None
-    """GiB of the device, where it is another than the table's."""
+    """Memory of the device in GiB, if it differs from the table's."""
     pictures: int | None = None
-    """Pictures in the data."""
+    """Number of pictures in the data."""
     tokens: int | None = None
-    """Tokens of a caption; the most that the recipe allows where not given."""
+    """Tokens per caption; by default the recipe's maximum."""
     devices: int = 1
-    """How many of the device."""
+    """Number of devices."""
     price: float | None = None
-    """Of one device for an hour, in any currency."""
+    """Price per device and hour, in any currency."""
     search: bool = False
-    """Look for the fastest choice that fits even where the recipe fits."""
+    """Search for the fastest configuration even if the recipe fits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """Everything that is known of a run beforehand. Bytes, seconds, floating-point operations."""
+    """The estimates for a run, in bytes, seconds and floating-point operations."""
 
     device: Device
     devices: int
@@ -50,33 +50,34 @@ class TrainingPlan:
     memory: MemoryEstimate
     memory_total: int
     activations_checkpointed: int
-    """What a pass holds with `training.checkpointing`."""
+    """Activations with `training.checkpointing`."""
     fits: bool
     flops: dict[str, int]
-    """Of one pass on one device, by part of it."""
+    """Operations of one pass on one device, by part."""
     operations: int
-    """Kernels of one pass."""
+    """Kernel launches of one pass."""
     flops_of_step: int
-    """Of one step on one device."""
+    """Operations of one step on one device."""
     step_seconds: float
     is_bound_by_launching: bool
     images_per_second: float
-    """On all devices."""
+    """Throughput of all devices together."""
     encoding_seconds: float
-    """To encode one picture."""
+    """Seconds to encode one picture."""
     hours: float
-    """Of the whole run, the encoding of pictures that no cache has included."""
+    """Hours of the whole run, including the encoding of uncached pictures."""
     cost: float | None
     pictures: int | None
     epochs: float | None
     latent_bytes: int
-    """On disk, of one picture."""
+    """Bytes on disk per latent."""
     feature_bytes: int | None
-    """On disk, of one caption; None where the language model is trained."""
+    """Bytes on disk per caption; None if the language model is trained."""
     gradient_bytes: int
-    """That devices exchange in each step."""
+    """Bytes that devices exchange per step."""
     choices: tuple[Configuration, ...]
-    """Ways that fit, the fastest first; looked for where the recipe does not, or when asked to."""
+    """Configurations that fit, fastest first; empty unless the recipe does not fit or a search was
+    requested."""
 
 
 def make_plan(
@@ -133,12 +134,13 @@ def make_plan(
 
 
 def max_ticks(recipe: Recipe) -> int:
-    """How often ``tick`` is called at most."""
+    """The maximum number of calls of ``tick``."""
     return 2 + len(variants(recipe))
 
 
 def count_encodings(recipe: Recipe, terms: PlanOptions, found: CostEstimate) -> float:
-    """How many pictures each device encodes during the run: what fits into memory once, the rest always."""
+    """Pictures that each device encodes during the run: those that fit the memory cache once, others every
+    time."""
     settings = recipe.training
     if settings.cache is not None:
         return 0.0
@@ -146,5 +148,5 @@ def count_encodings(recipe: Recipe, terms: PlanOptions, found: CostEstimate) -> 
     if terms.pictures is None:
         return float(visits)
     first = min(visits, terms.pictures)
-    room = settings.latent_cache_gb * 1e9 / (8 * found.latent_numbers)
-    return first + (visits - first) * (1 - min(1.0, room / terms.pictures))
+    cached = settings.latent_cache_gb * 1e9 / (8 * found.latent_numbers)
+    return first + (visits - first) * (1 - min(1.0, cached / terms.pictures))

@@ -1,7 +1,7 @@
-"""What to change when a run does not fit: the fastest choice of batch, checkpointing and frozen formats.
+"""Searches for the fastest configuration that fits a device: batch, checkpointing and frozen formats.
 
-Pictures per step stay as the recipe has them: a smaller batch means more passes. Memory and work
-of a pass grow linearly with the batch, so two metered batches are enough.
+The pictures per step stay fixed, so a smaller batch means more passes. Memory and work of a pass grow
+linearly with the batch, so two metered batches are enough.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,31 +15,31 @@ from lavibridge.plan.meter import Operation
 from lavibridge.recipes.recipe import Recipe
 
 SHARE = 0.92
-"""Share of a device's memory that a run may plan with; the rest goes to the driver and to gaps."""
+"""Share of a device's memory that a plan may use; the driver and fragmentation take the rest."""
 HALVED = {"language": {"dtype": "bfloat16"}, "vision": {"dtype": "bfloat16"}}
 Changes = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """A way to run the recipe on a device."""
+    """A configuration of the recipe that fits a device."""
 
     settings: tuple[str, ...]
-    """What to add to the command line."""
+    """Settings to add to the command line."""
     batch: int
     accumulate: int
     memory: int
-    """Bytes at the worst moment."""
+    """Peak bytes."""
     seconds: float
-    """Of a step."""
+    """Seconds per step."""
 
 
 def search_configurations(
     recipe: Recipe, device: Device, tokens: int | None, tick: Callable[[], None]
 ) -> list[Configuration]:
-    """Ways that fit, the fastest first, without those that change more and gain nothing.
+    """Configurations that fit, fastest first, without those that change more and gain nothing.
 
-    ``tick`` hears of each that was looked at.
+    Calls ``tick`` after each candidate.
     """
     found = []
     for changes in variants(recipe):
@@ -54,7 +54,7 @@ def search_configurations(
 
 
 def variants(recipe: Recipe) -> list[Changes]:
-    """The recipe as it is, with checkpointing, with frozen weights in 16 and in 4 bits."""
+    """The changes to try: none, checkpointing, and frozen weights in 16 and in 4 bits."""
     kept: list[Changes] = [{}]
     is_single = any(
         section.model_dump()["dtype"] == "float32" for section in (recipe.language, recipe.vision)
@@ -69,7 +69,7 @@ def variants(recipe: Recipe) -> list[Changes]:
 
 
 def _best(recipe: Recipe, changes: Changes, device: Device, tokens: int | None) -> Configuration | None:
-    """The largest batch of a variant that fits, as the pictures of a step divide."""
+    """The largest batch of a variant that fits and divides the pictures per step."""
     variant = with_changes(recipe, changes)
     bridge = build_meta_bridge(variant)
     one, two = (estimate_costs(variant, bridge, batch, tokens, device.type) for batch in (1, 2))
@@ -83,15 +83,17 @@ def _best(recipe: Recipe, changes: Changes, device: Device, tokens: int | None) 
             passes = pictures // batch
             sized = with_changes(variant, {"training": {"batch": batch, "accumulate": passes}})
             seconds = scaled(one, two, batch).step_seconds(sized, device)
-            said = _said({**changes, "training": {**changes.get("training", {}), **_sizes(recipe, batch)}})
+            added = _as_settings(
+                {**changes, "training": {**changes.get("training", {}), **_sizes(recipe, batch)}}
+            )
             return Configuration(
-                settings=said, batch=batch, accumulate=passes, memory=memory, seconds=seconds
+                settings=added, batch=batch, accumulate=passes, memory=memory, seconds=seconds
             )
     return None
 
 
 def scaled(one: CostEstimate, two: CostEstimate, batch: int) -> CostEstimate:
-    """The costs of a larger batch, from those of 1 and of 2."""
+    """Extrapolate the costs of batches 1 and 2 to a larger batch."""
     operations = tuple(
         Operation(a.part, _line(a.flops, b.flops, batch), _line(a.traffic, b.traffic, batch), a.is_half)
         for a, b in zip(one.training.operations, two.training.operations, strict=True)
@@ -111,8 +113,8 @@ def _sizes(recipe: Recipe, batch: int) -> dict[str, int]:
     return {"batch": batch, "accumulate": settings.batch * settings.accumulate // batch}
 
 
-def _said(changes: Changes) -> tuple[str, ...]:
-    """Changes as they are typed."""
+def _as_settings(changes: Changes) -> tuple[str, ...]:
+    """Format changes as command-line settings."""
     return tuple(
         f"{section}.{name}={str(value).lower()}"
         for section, fields in changes.items()

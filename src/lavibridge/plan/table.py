@@ -1,4 +1,4 @@
-"""A plan as lines of plain text."""
+"""Formats a plan as plain text."""
 
 from lavibridge.plan.devices import GIB
 from lavibridge.plan.plan import TrainingPlan
@@ -7,7 +7,7 @@ LEFT = 30
 
 
 def plan_lines(plan: TrainingPlan) -> list[str]:
-    """Weights, memory, arithmetic, time, disk, and what to change."""
+    """The lines of a plan: weights, memory, arithmetic, time, disk and configurations that fit."""
     return [*_weights(plan), "", *_memory(plan), "", *_work(plan), "", *_run(plan), *_choices(plan)]
 
 
@@ -24,7 +24,7 @@ def _memory(plan: TrainingPlan) -> list[str]:
     memory = plan.memory
     verdict = "fits" if plan.fits else "does NOT fit"
     return [
-        f"memory of a device, batch {plan.batch}",
+        f"memory per device, batch {plan.batch}",
         _row("weights", gib(memory.weights)),
         _row("gradients", gib(memory.gradients)),
         _row("optimiser", gib(memory.optimiser)),
@@ -32,15 +32,15 @@ def _memory(plan: TrainingPlan) -> list[str]:
         _row("activations", gib(memory.activations))
         + f"   ({gib(plan.activations_checkpointed)} with training.checkpointing=true)",
         _row("encoding pictures", gib(memory.encoding)) + "   (0 with training.cache.folder)",
-        _row("together", gib(plan.memory_total))
+        _row("total", gib(plan.memory_total))
         + f"   {verdict} in the {gib(plan.memory_of_device)} of {plan.device.name}",
     ]
 
 
 def _work(plan: TrainingPlan) -> list[str]:
-    rows = [f"arithmetic of a pass, captions of {plan.tokens} tokens"]
+    rows = [f"arithmetic of one pass, captions of {plan.tokens} tokens"]
     rows += [_row(name, tflop(flops)) for name, flops in plan.flops.items() if flops]
-    rows.append(_row("together", tflop(sum(plan.flops.values()))) + f"   in {plan.operations:,} operations")
+    rows.append(_row("total", tflop(sum(plan.flops.values()))) + f"   in {plan.operations:,} operations")
     return rows
 
 
@@ -48,19 +48,19 @@ def _run(plan: TrainingPlan) -> list[str]:
     how = "measured rates" if plan.device.is_measured else "assumed utilisation, see docs/guides/scale.md"
     rows = [
         f"time on {plan.devices} x {plan.device.name} ({how})",
-        _row("a step", f"{plan.step_seconds:.3g} s")
+        _row("one step", f"{plan.step_seconds:.3g} s")
         + (f"   {plan.accumulate} passes of {plan.batch}" if plan.accumulate > 1 else "")
         + ("   (bound by launching kernels: raise the batch)" if plan.is_bound_by_launching else ""),
         _row("pictures per second", f"{plan.images_per_second:.3g}"),
-        _row("encoding a picture", f"{plan.encoding_seconds:.2g} s"),
+        _row("encoding one picture", f"{plan.encoding_seconds:.2g} s"),
         _row(f"all {plan.steps:,} steps", f"{plan.hours:.3g} h")
         + ("" if plan.cost is None else f"   costs {plan.cost:,.2f}")
         + ("" if plan.epochs is None else f"   {plan.epochs:,.{0 if plan.epochs >= 10 else 2}f} epochs"),
     ]
     if plan.devices > 1:
-        rows.append(_row("exchanged per step", gib(plan.gradient_bytes)) + "   of gradients, by every device")
+        rows.append(_row("exchanged per step", gib(plan.gradient_bytes)) + "   of gradients, by each device")
     count = plan.pictures or 1_000_000
-    each = f"   for {count:,} pictures" + ("" if plan.pictures else " (say --pictures)")
+    each = f"   for {count:,} pictures" + ("" if plan.pictures else " (set --pictures)")
     rows += ["", "caches on disk", _row("latents", gib(plan.latent_bytes * count)) + each]
     if plan.feature_bytes is None:
         rows.append(_row("language features", "none") + "   (the language model is trained)")
@@ -75,12 +75,12 @@ def _choices(plan: TrainingPlan) -> list[str]:
     if not plan.choices:
         return [
             "",
-            f"nothing that lavi can change makes it fit in {gib(plan.memory_of_device)}: take a larger "
+            f"no configuration fits in {gib(plan.memory_of_device)}: use a larger "
             "device, smaller pictures (data.size), a smaller model, or training.sharding=fsdp2 on several",
         ]
-    rows = ["", f"what fits in {gib(plan.memory_of_device)}, the fastest first"]
+    rows = ["", f"configurations that fit in {gib(plan.memory_of_device)}, fastest first"]
     for each in plan.choices:
-        settings = " ".join(each.settings) or "(as it is)"
+        settings = " ".join(each.settings) or "(unchanged)"
         sizes = f"batch {each.batch} x {each.accumulate}"
         rows.append(f"  {sizes:<16}{gib(each.memory):>10}{each.seconds:>9.3g} s   {settings}")
     return rows
@@ -91,12 +91,12 @@ def _row(name: str, value: str) -> str:
 
 
 def gib(size: int) -> str:
-    """Bytes in GiB, or in MiB where that is little."""
+    """Format bytes in GiB, or in MiB below 0.1 GiB."""
     return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"
 
 
 def millions(count: int) -> str:
-    """A number of weights."""
+    """Format a number of weights."""
     if not count:
         return "-"
     if count < 1e5:
@@ -105,5 +105,5 @@ def millions(count: int) -> str:
 
 
 def tflop(flops: int) -> str:
-    """Floating-point operations."""
+    """Format floating-point operations."""
     return f"{flops / 1e12:.3g} TFLOP" if flops >= 1e11 else f"{flops / 1e9:.3g} GFLOP"

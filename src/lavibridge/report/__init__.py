@@ -1,1 +1,1 @@
-"""Run folders in, one self-contained page out."""
+"""Turns run folders into one self-contained HTML page."""

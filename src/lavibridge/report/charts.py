@@ -1,8 +1,8 @@
-"""Charts of report.json as SVG text that takes its ink from the page: light, dark and print all read well.
+"""Draws the charts of report.json as SVG in the page's own text colour, for light, dark and print.
 
-Matplotlib draws; axis ink is written as one marked colour and then replaced by `currentColor`. The text stays
-text (it can be searched, and read aloud), and the same input gives the same bytes. Series differ in dashes
-and hatches as well as in colour.
+Matplotlib draws the axes in a marker colour, which `currentColor` then replaces. Text stays text, so that it
+can be searched and read aloud. The same input gives the same bytes. Series differ in dashes and hatches as
+well as in colour.
 """
 
 import io
@@ -17,12 +17,10 @@ try:
     import matplotlib
     from matplotlib.figure import Figure
 except ImportError:
-    raise RunError(
-        "reports draw their curves with matplotlib, which is missing: pip install 'lavibridge[report]'"
-    ) from None
+    raise RunError("reports need matplotlib to draw their curves: pip install 'lavibridge[report]'") from None
 
 INK = "#010203"
-"""Stands for the page's text colour until the SVG is written."""
+"""A placeholder for the page's text colour until the SVG is written."""
 
 COLORS = ("#2f7ed8", "#d9622b", "#2e9d62", "#a05cc4", "#b58a1b", "#cf4f7d")
 """Series colours with a contrast of at least 3:1 on white and on near-black."""
@@ -50,7 +48,7 @@ STYLE = {
 }
 
 
-def draw(chart: Mapping[str, Any]) -> str:
+def draw_chart(chart: Mapping[str, Any]) -> str:
     """A chart of report.json as an inline SVG with an accessible name."""
     series = chart["series"]
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": chart["title"]}):
@@ -63,11 +61,11 @@ def draw(chart: Mapping[str, Any]) -> str:
         axes.set_ylabel(chart["y_label"])
         if len(series) > 1:
             figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
-        return _svg(figure, chart["title"], told(series))
+        return _svg(figure, chart["title"], describe_series(series))
 
 
-def told(series: Sequence[Mapping[str, Any]]) -> str:
-    """What a reader who cannot see the chart is told."""
+def describe_series(series: Sequence[Mapping[str, Any]]) -> str:
+    """The chart in words, for readers who cannot see it."""
     found = []
     for each in series:
         values = _values(each["y"])
@@ -81,8 +79,8 @@ def _draw_lines(axes: Any, series: Sequence[Mapping[str, Any]]) -> None:
         color, dash = COLORS[number % len(COLORS)], DASHES[number % len(DASHES)]
         if each["faint"]:
             axes.plot(each["x"], _gaps(each["faint"]), color=color, alpha=0.25, linewidth=0.8)
-        alone = "o" if len(each["x"]) == 1 else ""
-        drawn = {"color": color, "linestyle": dash, "linewidth": 1.6, "marker": alone}
+        marker = "o" if len(each["x"]) == 1 else ""
+        drawn = {"color": color, "linestyle": dash, "linewidth": 1.6, "marker": marker}
         axes.plot(each["x"], _gaps(each["y"]), **drawn, label=each["name"])
 
 
@@ -107,7 +105,7 @@ def _gaps(values: Sequence[float | None]) -> list[float]:
     return [math.nan if value is None else value for value in values]
 
 
-def _svg(figure: Figure, title: str, said: str) -> str:
+def _svg(figure: Figure, title: str, description: str) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
@@ -115,5 +113,5 @@ def _svg(figure: Figure, title: str, said: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     referred = set(re.findall(r"#([\w-]+)", svg))
     svg = re.sub(r' id="([^"]*)"', lambda found: found.group() if found.group(1) in referred else "", svg)
-    label = f"{title}: {said}".replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    label = f"{title}: {description}".replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)

@@ -1,4 +1,4 @@
-"""Everything that a report says, as one value: report.json. The page (report/page.py) only shows it.
+"""Builds report.json, everything that a report says as one value; the page (report/page.py) only shows it.
 
 {format, title, notes, runs, recipe_differences, tables, differences, side_by_side, extremes, disputed,
  curves, samples, cards}
@@ -17,30 +17,31 @@ from lavibridge.report.formatting import join_names
 from lavibridge.report.metric_cards import metric_cards, recipe_differences
 from lavibridge.report.model_card import model_card
 from lavibridge.report.run_record import RunRecord, read_run
-from lavibridge.report.run_summary import described
+from lavibridge.report.run_summary import describe_run
 from lavibridge.report.score_tables import differences, score_tables
 
-FORMAT = 1
-"""Raised whenever a reader of an earlier report.json would misread it."""
+FORMAT = 2
+"""Increases whenever a reader of an earlier report.json would misread it."""
 
 SHOWN = 12
-"""Most previews shown per run, spread evenly over training."""
+"""Maximum previews per run, spread evenly over training."""
 
 
 def read_runs(folders: Sequence[Path]) -> list[RunRecord]:
-    """The runs, each under a name of its own; RunError for none, for one named twice, for what is no run."""
+    """Read the runs and give each a unique name; RunError for none, a duplicate, or a folder that is no
+    run."""
     if not folders:
-        raise RunError("a report needs at least one run folder")
+        raise RunError("give at least one run folder to report on")
     resolved = [folder.resolve() for folder in folders]
     for place, folder in enumerate(resolved):
         if folder in resolved[:place]:
-            raise RunError(f"{folders[place]} is named twice: a run is not compared with itself")
+            raise RunError(f"{folders[place]} is given twice: name each run once")
     runs = [read_run(folder) for folder in folders]
     return [replace(run, name=name) for run, name in zip(runs, _names(resolved), strict=True)]
 
 
-def contents(runs: Sequence[RunRecord]) -> dict[str, Any]:
-    """The value of report.json; RunError names a damaged file."""
+def make_contents(runs: Sequence[RunRecord]) -> dict[str, Any]:
+    """Build the value of report.json; RunError names a damaged file."""
     evaluations, notes = find_evaluations(runs)
     found, apart = groups(evaluations)
     tables = score_tables(found)
@@ -50,14 +51,14 @@ def contents(runs: Sequence[RunRecord]) -> dict[str, Any]:
         "extremes": extremes(found),
         "disputed": disputed(found),
     }
-    told = [described(run) for run in runs]
-    for number, run in enumerate(told):
+    summaries = [describe_run(run) for run in runs]
+    for number, run in enumerate(summaries):
         run["model_card"] = model_card(run, number, tables)
     return {
         "format": FORMAT,
         "title": join_names([run.name for run in runs]),
-        "notes": [*_unfinished(told), *notes, *apart, *unpaired, *_missing(pictures)],
-        "runs": told,
+        "notes": [*_unfinished(summaries), *notes, *apart, *unpaired, *_missing(pictures)],
+        "runs": summaries,
         "recipe_differences": recipe_differences(runs) if len(runs) > 1 else [],
         "tables": tables,
         "differences": paired,
@@ -69,7 +70,7 @@ def contents(runs: Sequence[RunRecord]) -> dict[str, Any]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' names, with as much of what is above them as tells them apart."""
+    """The folders' names, with as many parent folders as it takes to make them unique."""
     for depth in range(1, max(len(folder.parts) for folder in folders) + 1):
         names = ["/".join(folder.parts[-depth:]) for folder in folders]
         if len(set(names)) == len(names):
@@ -82,7 +83,7 @@ def _unfinished(runs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _samples(run: RunRecord) -> dict[str, Any]:
-    """Which previews are shown, and the sheet."""
+    """The previews to show, and the contact sheet."""
     count = len(run.samples)
     places: Sequence[int] = range(count)
     if count > SHOWN:
@@ -110,6 +111,6 @@ def _missing(pictures: dict[str, list[dict[str, Any]]]) -> list[str]:
     if not gone:
         return []
     return [
-        f"{len(gone)} of the pictures to be shown are not there, among them {gone[0][1]}: the scores are "
-        "those of the records, and the same evaluation draws them again"
+        f"{len(gone)} pictures are missing, among them {gone[0][1]}. Their scores come from the records; "
+        "run the same evaluation again to draw them"
     ]

@@ -1,12 +1,12 @@
-"""Which curves a report shows, taken from the rows of log.jsonl and align.jsonl.
+"""Extracts the curves of a report from the rows of log.jsonl and align.jsonl.
 
 loss, raw and smoothed     | loss by ten bins of diffusion time: a run's start and end, or several runs' ends
-held-out loss, and by time | gradient norm of each part | speed | what is missed of the own text encoder
+held-out loss, and by time | gradient norm of each part | speed | variance unexplained by alignment
 
-    chart = {title, told, kind: lines or bars, x_label, y_label, log_y, series: [{name, x, y, faint}], table}
+    chart = {title, description, kind: lines or bars, x_label, y_label, log_y, table,
+             series: [{name, x, y, faint}]}
 
-`x` of bars are names. The table says in numbers what the chart draws; the points are thinned, and have six
-figures.
+`x` of bars holds names. The table gives the chart in numbers. Points are thinned and rounded to six digits.
 """
 
 import math
@@ -22,7 +22,7 @@ BINS = tuple(f"{low / 10:.1f} to {(low + 1) / 10:.1f}" for low in range(10))
 
 
 def curves(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """Every chart that the runs have values for."""
+    """Every chart for which the runs have values."""
     makers: tuple[Callable[[Sequence[RunRecord]], Iterable[dict[str, Any]]], ...] = (
         _loss,
         _by_time,
@@ -36,14 +36,14 @@ def curves(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
 
 
 def number(value: Any) -> float:
-    """A logged value as a number; what is missing or null is NaN."""
+    """A logged value as a number; NaN if it is missing or null."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
 def _loss(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
-    told = "Mean squared error of the denoiser's prediction at each step, and its moving average."
+    description = "Mean squared error of the denoiser's prediction at each step, and its moving average."
     series = [_smoothed(run, "loss", run.name, faint=len(runs) == 1) for run in runs if len(run.rows) > 1]
-    yield _lines("Loss", told, "loss", series)
+    yield _lines("Loss", description, "loss", series)
 
 
 def _speed(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
@@ -56,7 +56,7 @@ def _speed(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
 
 
 def _by_time(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
-    """Where the bridge has learnt: one run's start and end, or the ends of several."""
+    """Where the bridge has learnt: one run's start and end, or several runs' ends."""
     logged = [run for run in runs if any(_has_bins(row) for row in run.rows)]
     series = []
     for run in logged:
@@ -65,14 +65,14 @@ def _by_time(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
             series.append(_bars(_span("first", span), _mean_bins(run.rows[:span])))
         last = _span("last", span)
         series.append(_bars(last if len(runs) == 1 else f"{run.name}, {last}", _mean_bins(run.rows[-span:])))
-    told = "Mean loss in ten bins of diffusion time, from 0 (nearly clean) to 1 (pure noise)."
-    yield _bins("Loss by diffusion time", told, series)
+    description = "Mean loss in ten bins of diffusion time, from 0 (nearly clean) to 1 (pure noise)."
+    yield _bins("Loss by diffusion time", description, series)
 
 
 def _held_out(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
-    told = (
-        "Loss on pictures that were never trained on, always at the same times with the same noise: of the "
-        "weights, and of their moving average where one is kept."
+    description = (
+        "Loss on pictures held out from training, always at the same times with the same noise: of the "
+        "weights, and of their moving average if the run keeps one."
     )
     series = []
     for run in runs:
@@ -83,7 +83,7 @@ def _held_out(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
                 name = whose if len(runs) == 1 else f"{run.name}, {whose}"
                 steps = [step for step, _ in found]
                 series.append(_line(name, steps, [number(each.get("loss")) for _, each in found]))
-    yield _lines("Held-out loss", told, "loss", series)
+    yield _lines("Held-out loss", description, "loss", series)
 
 
 def _held_out_by_time(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
@@ -97,13 +97,15 @@ def _held_out_by_time(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
         places = [f"{(place + 0.5) / len(values):.2f}" for place in range(len(values))]
         name = run.name if len(runs) > 1 else "last measurement"
         series.append({**_bars(name, [number(value) for value in values]), "x": places})
-    told = "The last measurement on held-out pictures, at each of its times from 0 (nearly clean) to 1."
-    if len(lengths) == 1 and lengths != {0}:  # runs that measure at other times cannot share bars
-        yield _bins("Held-out loss by diffusion time", told, series)
+    description = (
+        "The last measurement on held-out pictures, at each of its times from 0 (nearly clean) to 1."
+    )
+    if len(lengths) == 1 and lengths != {0}:  # runs that measure at different times cannot share bars
+        yield _bins("Held-out loss by diffusion time", description, series)
 
 
 def _gradients(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
-    told = "Length of each part's gradient before clipping, moving average, logarithmic scale."
+    description = "Length of each part's gradient before clipping, moving average, logarithmic scale."
     for run in runs:
         seen = {name for row in run.rows for name in row.get("gradient_norm") or {}}
         steps = [float(row["step"]) for row in run.rows]
@@ -112,19 +114,19 @@ def _gradients(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
             values = [number((row.get("gradient_norm") or {}).get(part)) for row in run.rows]
             series.append(_line(PARTS[part], steps, smooth(values, max(len(values) // 20, 1))))
         title = "Gradient norm" if len(runs) == 1 else f"Gradient norm, {run.name}"
-        yield _lines(title, told, "gradient norm", series) | {"log_y": True}
+        yield _lines(title, description, "gradient norm", series) | {"log_y": True}
 
 
 def _alignment(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
-    told = (
-        "Before the first step: the fraction of variance unexplained (fvu) of the cross-attention layers' "
-        "outputs, compared with the vision model's own text encoder."
+    description = (
+        "Before the first step: the fraction of variance unexplained (fvu) of the cross-attention outputs, "
+        "compared with the vision model's own text encoder."
     )
     series = []
-    for run in (run for run in runs if run.aligned):
-        steps = [float(row["step"]) for row in run.aligned]
-        series.append(_line(run.name, steps, [number(row.get("fvu")) for row in run.aligned]))
-    yield _lines("Alignment", told, "fvu", series) | {"x_label": "step of the alignment"}
+    for run in (run for run in runs if run.alignment):
+        steps = [float(row["step"]) for row in run.alignment]
+        series.append(_line(run.name, steps, [number(row.get("fvu")) for row in run.alignment]))
+    yield _lines("Alignment", description, "fvu", series) | {"x_label": "step of the alignment"}
 
 
 def _span(which: str, count: int) -> str:
@@ -160,11 +162,23 @@ def _bars(name: str, y: Sequence[float]) -> dict[str, Any]:
     return {"name": name, "x": list(BINS), "y": rounded(y), "faint": []}
 
 
-def _lines(title: str, told: str, y_label: str, series: list[dict[str, Any]]) -> dict[str, Any]:
-    named = {"title": title, "told": told, "kind": "lines", "x_label": "step", "y_label": y_label}
+def _lines(title: str, description: str, y_label: str, series: list[dict[str, Any]]) -> dict[str, Any]:
+    named = {
+        "title": title,
+        "description": description,
+        "kind": "lines",
+        "x_label": "step",
+        "y_label": y_label,
+    }
     return {**named, "log_y": False, "series": series, "table": lines_table(series)}
 
 
-def _bins(title: str, told: str, series: list[dict[str, Any]]) -> dict[str, Any]:
-    named = {"title": title, "told": told, "kind": "bars", "x_label": "diffusion time", "y_label": "loss"}
+def _bins(title: str, description: str, series: list[dict[str, Any]]) -> dict[str, Any]:
+    named = {
+        "title": title,
+        "description": description,
+        "kind": "bars",
+        "x_label": "diffusion time",
+        "y_label": "loss",
+    }
     return {**named, "log_y": False, "series": series, "table": bins_table(series)}

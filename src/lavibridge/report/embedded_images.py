@@ -1,7 +1,7 @@
-"""Pictures inside the page, as data URIs: small ones as they are, large ones scaled down.
+"""Embeds pictures in the page as data URIs, scaling down large ones.
 
-at most 256 pixels a side    the PNG itself, shown by whole pixels
-larger                       WebP of 256 pixels; sheets and previews, which hold text, up to 1,600
+at most 256 pixels a side    the PNG itself, scaled by whole pixels
+larger                       WebP of 256 pixels; 1,600 for sheets and previews, which hold text
 """
 
 import base64
@@ -19,34 +19,34 @@ SIDE = 256
 SHEET_SIDE = 1600
 """The same of a contact sheet or a preview."""
 PIXELS = 128
-"""Pixels of a side up to which a picture is enlarged without blurring."""
+"""Maximum pixels per side of a picture that the page enlarges without blurring."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedImage:
-    """A picture inside the page."""
+    """A picture embedded in the page."""
 
     source: str
     """Data URI."""
-    told: str
-    """The prompt or description that the file carries."""
+    description: str
+    """The prompt or description in the file's metadata."""
     width: int
     height: int
 
     @property
     def is_small(self) -> bool:
-        """Whether its pixels are to be seen as squares."""
+        """Whether the page should show its pixels as squares."""
         return max(self.width, self.height) <= PIXELS
 
 
 def embed_image(path: Path, side: int = SIDE) -> EmbeddedImage:
-    """A picture file as part of the page; RunError where it is damaged."""
+    """Embed a picture file; RunError if it is damaged."""
     try:
         data = read_file(path)
         image = decode(data)
     except DataError as error:
-        raise RunError(f"{path}: {error}; delete it, and the report is made without it") from None
-    told = _told(data)
+        raise RunError(f"{path}: {error}; delete it to make the report without it") from None
+    description = _description(data)
     width, height = image.size
     kind = "png"
     if max(width, height) > side:
@@ -58,9 +58,9 @@ def embed_image(path: Path, side: int = SIDE) -> EmbeddedImage:
     elif not data.startswith(b"\x89PNG"):
         kind = "webp" if data[8:12] == b"WEBP" else "jpeg"
     source = f"data:image/{kind};base64," + base64.b64encode(data).decode("ascii")
-    return EmbeddedImage(source=source, told=told, width=width, height=height)
+    return EmbeddedImage(source=source, description=description, width=width, height=height)
 
 
-def _told(data: bytes) -> str:
+def _description(data: bytes) -> str:
     with Image.open(io.BytesIO(data)) as image:
         return "; ".join(str(image.info[key]) for key in ("description", "prompt") if image.info.get(key))

@@ -1,12 +1,12 @@
-"""The evaluations of runs, and which of them may stand side by side.
+"""Finds the evaluations of runs and groups those whose numbers are comparable.
 
-    RUN/evaluation/SUITE/    made by `lavi evaluate`
-    RUN/conditions/NAME/     made by `lavi quickstart`: the trained bridge beside what it is measured against
-    RUN/results.json         what is left of the latter where the folders are gone: no pictures, no pairs
+    RUN/evaluation/SUITE/    written by `lavi evaluate`
+    RUN/conditions/NAME/     written by `lavi quickstart`: the trained bridge and its baselines
+    RUN/results.json         what remains of the latter without the folders: no pictures, no pairs
 
-Numbers that do not mean the same are never put beside each other: a group shares suite, version, prompts and
-noises, and a table (report/scores.py) the metric's card as well. What an earlier checkpoint of a run scored
-is shown beside the run, under that checkpoint's name, and never as the run's own.
+Only comparable numbers stand side by side: a group shares suite, version, prompts and seeds, and a table
+(report/score_tables.py) also shares the metric's card. Scores of an earlier checkpoint appear under that
+checkpoint's name, never as the run's own.
 """
 
 import json
@@ -22,35 +22,35 @@ from lavibridge.evaluation.records import Key, Record, read_records
 from lavibridge.report.run_record import RunRecord, optional_json
 
 ALONE = "this bridge"
-"""What the only run of a report is called."""
+"""The label of a report's only run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What one system scored on one suite."""
+    """One system's scores on one suite."""
 
     label: str
-    """What its column is called."""
+    """The label of its column."""
     run: int
-    """Number of its run."""
+    """Index of its run."""
     folder: Path | None
-    """Where its records and pictures lie."""
+    """The folder of its records and pictures, if it exists."""
     place: str
-    """That folder as seen from the run folder."""
+    """That folder relative to the run folder."""
     is_own: bool
-    """Whether it is the run's bridge, not something that it is measured against."""
+    """Whether it is of the run's own bridge, not of a baseline."""
     results: Mapping[str, Any]
 
     @cached_property
     def records(self) -> Mapping[Key, Record]:
-        """What is known of each picture, in the suite's order."""
+        """The record of each picture, in the suite's order."""
         found = read_scored_records(self.folder, self.results).values() if self.folder else ()
         return {record.key: record for record in sorted(found, key=lambda record: record.file)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationGroup:
-    """Evaluations whose numbers may stand side by side; the first is the run's that was named first."""
+    """Evaluations with comparable numbers; the first belongs to the run that was named first."""
 
     suite: str
     version: int
@@ -58,7 +58,8 @@ class EvaluationGroup:
 
 
 def find_evaluations(runs: Sequence[RunRecord]) -> tuple[list[Evaluation], list[str]]:
-    """All evaluations, and notes on what cannot be shown; RunError for a damaged results.json."""
+    """All evaluations, and notes on those that the report cannot show; RunError for a damaged
+    results.json."""
     found: list[Evaluation] = []
     notes: list[str] = []
     for number, run in enumerate(runs):
@@ -70,20 +71,20 @@ def find_evaluations(runs: Sequence[RunRecord]) -> tuple[list[Evaluation], list[
             if not results or (place.startswith("conditions/") and "compared" not in run.results):
                 notes += _unfinished(run.name, folder, place)
             elif "metrics" not in results or "drawn_with" not in results:
-                notes.append(f"{run.name}: {place} is of an older version of lavibridge: evaluate anew")
+                notes.append(f"{run.name}: an older version of lavibridge wrote {place}: evaluate again")
             else:
                 beside = _beside(run, results) if place.startswith("conditions/") else _earlier(run, results)
                 mine.append(_evaluation(own, beside, number, folder, place, results))
         mine.sort(key=lambda each: not each.is_own)
         mine = mine or _without_folders(run, number, own)
         if not mine:
-            notes.append(f"{run.name} has no evaluation to show: `lavi evaluate` makes one")
+            notes.append(f"{run.name} has no evaluation: run `lavi evaluate` to make one")
         found += mine
     return found, notes
 
 
 def groups(evaluations: Sequence[Evaluation]) -> tuple[list[EvaluationGroup], list[str]]:
-    """What may stand side by side, and notes on suites whose evaluations may not."""
+    """Groups of comparable evaluations, and notes on suites that are not comparable."""
     found: dict[str, list[Evaluation]] = {}
     for each in evaluations:
         shared = [each.results.get(name) for name in MUST_AGREE]
@@ -99,7 +100,7 @@ def groups(evaluations: Sequence[Evaluation]) -> tuple[list[EvaluationGroup], li
 
 
 def _group(columns: Sequence[Evaluation]) -> EvaluationGroup:
-    """Columns with labels that tell them apart: of two evaluations of one run, each says where it lies."""
+    """Make the columns' labels unique: two evaluations of one run show their folders."""
     labels = [each.label for each in columns]
     return EvaluationGroup(
         suite=str(columns[0].results["suite"]),
@@ -121,13 +122,13 @@ def _evaluation(
 
 
 def _beside(run: RunRecord, results: Mapping[str, Any]) -> str | None:
-    """What `lavi quickstart` calls these results; None where they are the bridge's own."""
+    """The baseline's name in `lavi quickstart`; None if the results are the bridge's own."""
     compared: Mapping[str, Any] = run.results.get("compared") or {}
     return next((name for name, other in compared.items() if other == results), _earlier(run, results))
 
 
 def _earlier(run: RunRecord, results: Mapping[str, Any]) -> str | None:
-    """What to call results of another checkpoint than the run's newest; None where they are that one's."""
+    """A label for results of an earlier checkpoint; None if they are of the newest."""
     if matches_run(run.folder, results):
         return None
     bridge = results["bridge"]
@@ -136,7 +137,7 @@ def _earlier(run: RunRecord, results: Mapping[str, Any]) -> str | None:
 
 
 def _without_folders(run: RunRecord, number: int, own: str) -> list[Evaluation]:
-    """The figures of results.json alone."""
+    """Evaluations from results.json alone."""
     if "metrics" not in run.results:
         return []
     compared: Mapping[str, Any] = run.results.get("compared") or {}
@@ -149,15 +150,15 @@ def _unfinished(name: str, folder: Path, place: str) -> list[str]:
         return []
     drawn = len(read_records(folder))
     return [
-        f"{name}: {place} is unfinished ({drawn:,} pictures are drawn) and not shown: the same "
-        "command goes on with it"
+        f"{name}: {place} is unfinished ({drawn:,} pictures drawn), so the report omits it: the same "
+        "command resumes it"
     ]
 
 
 def _apart(first: Evaluation, second: Evaluation) -> str:
     name = next(name for name in MUST_AGREE if first.results.get(name) != second.results.get(name))
     return (
-        f"suite {first.results['suite']}: {first.label} and {second.label} are not put side by side, as "
+        f"suite {first.results['suite']}: {first.label} and {second.label} are not comparable: "
         f"{name} is {first.results.get(name)} in the first and {second.results.get(name)} in the second: "
-        "evaluate one of them anew"
+        "evaluate one of them again"
     )

@@ -1,6 +1,6 @@
-"""Which pictures a report shows: the same prompts side by side, the worst and best, and the most disputed.
+"""Selects the pictures of a report: prompts side by side, worst and best, and largest disagreements.
 
-Which prompts stand side by side is not decided by their scores: they are spread evenly over the suite.
+The side-by-side prompts spread evenly over the suite, whatever their scores.
 """
 
 import math
@@ -10,19 +10,19 @@ from typing import Any
 
 from lavibridge.evaluation.records import Key, Record
 from lavibridge.report.evaluations import Evaluation, EvaluationGroup
-from lavibridge.report.examples import case
+from lavibridge.report.examples import make_example
 from lavibridge.report.score_tables import pairs
 
 ROWS = 8
 """Prompts shown side by side."""
 CASES = 4
-"""Pictures shown as worst, as best, and on each side of a dispute."""
+"""Pictures shown as worst, as best, and on each side of a disagreement."""
 
 Records = Mapping[Key, Record]
 
 
 def side_by_side(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
-    """For each group, prompts that all of its evaluations have drawn: {suite, version, columns, rows, of}."""
+    """Per group, prompts that all of its evaluations drew: {suite, version, columns, rows, of}."""
     found = []
     for group in groups:
         columns = [each for each in group.columns if each.folder is not None]
@@ -36,7 +36,7 @@ def side_by_side(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
                     "suite": group.suite,
                     "version": group.version,
                     "columns": [each.label for each in columns],
-                    "rows": [case(key, columns) for key in _spread(shared, ROWS)],
+                    "rows": [make_example(key, columns) for key in _spread(shared, ROWS)],
                     "of": len(shared),
                 }
             )
@@ -46,7 +46,7 @@ def side_by_side(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
 def extremes(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
     """The worst and the best of each run's own pictures by each metric: {suite, metric, by, worst, best}.
 
-    Of equal scores, the worst keep the fewest clauses, and the best had the most to keep.
+    Among equal scores, the worst satisfy the fewest clauses and the best had the most to satisfy.
     """
     found = []
     for group in groups:
@@ -63,7 +63,7 @@ def extremes(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
                 if worst:
                     named = {"suite": group.suite, "version": group.version, "metric": metric}
                     shown = {
-                        name: [case(record.key, [each]) for record in chosen]
+                        name: [make_example(record.key, [each]) for record in chosen]
                         for name, chosen in (("worst", worst), ("best", best))
                     }
                     found.append({**named, "by": each.label, "of": len(judged), **shown})
@@ -87,7 +87,9 @@ def disputed(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
                     "second_ahead": [key for gap, key in ahead[::-1][:CASES] if gap < 0],
                 }
                 named = {"suite": group.suite, "version": group.version, "metric": metric}
-                shown = {side: [case(key, [first, second]) for key in keys] for side, keys in sides.items()}
+                shown = {
+                    side: [make_example(key, [first, second]) for key in keys] for side, keys in sides.items()
+                }
                 if any(shown.values()):
                     counts = {
                         "ties": sum(gap == 0 for gap, _ in ahead),
@@ -120,7 +122,7 @@ def _gaps(a: Records, b: Records, metric: str) -> Iterator[tuple[float, Key]]:
 
 
 def _rank(record: Record, metric: str, *, best: bool) -> tuple[float, float, int]:
-    """Smallest first. The seed, a number made of the prompt, mixes the categories of equals."""
+    """A sort key, smallest first. The seed, a hash of the prompt, mixes the categories among ties."""
     kept = [fmean(value) if isinstance(value, list) else float(value) for value in _clauses(record, metric)]
     score = record.scores[metric] or 0.0
     if best:
@@ -133,7 +135,7 @@ def _clauses(record: Record, metric: str) -> list[float | list[float]]:
 
 
 def _spread(keys: Sequence[Key], count: int) -> list[Key]:
-    """At most `count` of them, evenly spread, the middle of each stretch."""
+    """At most `count` keys, evenly spread: the middle of each interval."""
     if len(keys) <= count:
         return list(keys)
     return [keys[int((place + 0.5) * len(keys) / count)] for place in range(count)]

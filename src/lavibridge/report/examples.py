@@ -1,7 +1,7 @@
-"""A prompt with the pictures that were drawn of it, and what each judge says of each picture.
+"""One prompt with each system's picture of it, and every metric's score of each picture.
 
-case = {category, prompt, seed, shown: [{by, run, file, undrawn, missing, verdicts}]}
-verdict = {metric, unit, score, clauses: {name: value}, wrong: {name: sentence}, reason}
+example = {category, prompt, seed, shown: [{by, run, file, undrawn, missing, scores}]}
+score = {metric, unit, score, clauses: {name: value}, wrong: {name: sentence}, reason}
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from lavibridge.report.evaluations import Evaluation
 from lavibridge.report.formatting import SHARE
 
 
-def case(key: Key, columns: Sequence[Evaluation]) -> dict[str, Any]:
-    """One prompt from one noise, as each of the evaluations has drawn it."""
+def make_example(key: Key, columns: Sequence[Evaluation]) -> dict[str, Any]:
+    """One prompt and seed, as each evaluation drew it."""
     category, prompt, seed = key
     shown = [_shown(each, each.records[key]) for each in columns]
     return {"category": category, "prompt": prompt, "seed": seed, "shown": shown}
 
 
 def _shown(evaluation: Evaluation, record: Record) -> dict[str, Any]:
-    assert evaluation.folder is not None  # else it has no records
+    assert evaluation.folder is not None  # without a folder there are no records
     entries = evaluation.results["metrics"]
     is_there = (evaluation.folder / record.file).is_file()
     if is_there:
@@ -36,14 +36,14 @@ def _shown(evaluation: Evaluation, record: Record) -> dict[str, Any]:
         "file": f"{evaluation.place}/{record.file}",
         "undrawn": record.undrawn,
         "missing": not record.undrawn and not is_there,
-        "verdicts": [
-            _verdict(record, name, entries[name].get("unit", "")) for name in record.scores if name in entries
+        "scores": [
+            _score(record, name, entries[name].get("unit", "")) for name in record.scores if name in entries
         ],
     }
 
 
-def _verdict(record: Record, metric: str, unit: str) -> dict[str, Any]:
-    """What a metric says of a picture; only shares have clauses that are kept or broken."""
+def _score(record: Record, metric: str, unit: str) -> dict[str, Any]:
+    """A metric's score of a picture; only shares have clauses that are satisfied or not."""
     clauses = record.clauses.get(metric, {}) if unit == SHARE else {}
     detail = record.detail.get(metric, {})
     return {
@@ -51,6 +51,6 @@ def _verdict(record: Record, metric: str, unit: str) -> dict[str, Any]:
         "unit": unit,
         "score": record.scores[metric],
         "clauses": dict(clauses),
-        "wrong": {name: said for name, said in detail.items() if name in clauses and isinstance(said, str)},
+        "wrong": {name: text for name, text in detail.items() if name in clauses and isinstance(text, str)},
         "reason": record.reasons.get(metric, ""),
     }

@@ -1,4 +1,4 @@
-"""Numbers in words: how a figure of report.json is written on the page.
+"""Formats the numbers of report.json for the page.
 
 share 0.713      71.3 %                    with its interval      71.3 % (65.9 to 76.2)
 others           0.3102                                           0.3102 (0.3076 to 0.3128)
@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from typing import Any
 
 SHARE = "share"
-"""The unit of metrics whose values are shares, shown in per cent."""
+"""The unit of metrics whose values are shares, which the page shows in per cent."""
 
 
 def format_score(value: float | int, unit: str = "") -> str:
-    """One value of a metric."""
+    """Format one value of a metric."""
     return f"{100 * value:.1f} %" if unit == SHARE else f"{value:.4g}"
 
 
 def format_estimate(value: Mapping[str, Any], unit: str = "") -> str:
-    """A mean with its interval, where it has one."""
+    """Format a mean, with its interval if it has one."""
     mean = format_score(value["mean"], unit)
     if value["low"] is None or value["high"] is None:
         return mean
@@ -27,7 +27,7 @@ def format_estimate(value: Mapping[str, Any], unit: str = "") -> str:
 
 
 def format_difference(value: Mapping[str, Any], unit: str = "") -> str:
-    """A difference with its interval, each with its sign."""
+    """Format a difference and its interval, with signs."""
     scale, form, mark = (100.0, "{:+.1f}", " points") if unit == SHARE else (1.0, "{:+.4g}", "")
     mean = form.format(scale * value["mean"]) + mark
     if value["low"] is None or value["high"] is None:
@@ -37,7 +37,7 @@ def format_difference(value: Mapping[str, Any], unit: str = "") -> str:
 
 
 def format_fact(value: Any, unit: str) -> str:
-    """A fact about a run: `text`, `count`, `seconds`, `bytes`, `MiB` or `number`; none is a dash in words."""
+    """Format a fact about a run; `unit` is `text`, `count`, `seconds`, `bytes`, `MiB` or `number`."""
     if value is None:
         return "not known"
     if unit == "count":

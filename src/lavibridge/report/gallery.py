@@ -1,6 +1,6 @@
-"""The world's gallery: scenes, and what image models draw for their captions, right and wrong marked.
+"""The world's gallery: scenes and what vision models draw for their captions, marked right or wrong.
 
-category -> prompts -> the true scene | model | model ...   the exact checker's verdict under each picture
+category -> prompts -> the true scene | model | model ...   with the exact checker's verdict
 """
 
 import base64
@@ -24,19 +24,19 @@ STEPS, SEED = 20, 0
 
 @dataclass(frozen=True, kw_only=True)
 class GalleryImage:
-    """A picture in the page, with its verdict in words."""
+    """A picture of the page with the checker's verdict."""
 
     source: str
     """Data URI."""
     by: str
     right: bool
     reasons: tuple[str, ...]
-    """What is wrong with it; empty when nothing is."""
+    """What is wrong with it; empty if nothing is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GalleryRow:
-    """A caption, its scene, and the drawings."""
+    """A caption, its scene, and each model's picture."""
 
     caption: str
     shown: tuple[GalleryImage, ...]
@@ -45,7 +45,7 @@ class GalleryRow:
 def write_gallery(
     models: Sequence[str], categories: Sequence[str], count: int, guidance: float, page: Path
 ) -> Path:
-    """Draw `count` prompts of each category with each model ; returns the page."""
+    """Draw `count` prompts of each category with each model and return the page."""
     pipes = {Path(model).name: BridgePipeline.from_pretrained(model) for model in models}
     sections = {}
     with progress("pictures") as bar:
@@ -67,7 +67,7 @@ def write_gallery(
 
 
 def render(sections: dict[str, list[GalleryRow]], models: Sequence[str], guidance: float) -> str:
-    """The page as text, with the share of right pictures over each column."""
+    """The page as text, with the count of right pictures over each column."""
     tallies = {
         category: [
             (row[0].by, sum(one.right for one in row), len(row))
@@ -94,5 +94,5 @@ def _shown(by: str, picture: Image.Image, pair: CaptionedScene) -> GalleryImage:
 
 
 def _wrong(verdict: CheckResult) -> tuple[str, ...]:
-    """The sentences of the clauses that are broken."""
+    """The reasons of the violated clauses."""
     return tuple(verdict.reasons[name] for name, kept in verdict.clauses.items() if not kept)

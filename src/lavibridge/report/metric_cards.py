@@ -1,4 +1,4 @@
-"""Evaluation cards: what each number depends on, and the recipes' differences.
+"""Metric cards, which list everything a number depends on, and the differences between recipes.
 
 {suite, version, metric, hash, card, columns: {label: {n, steps, guidance}}, seed, seeds, prompts}
 """
@@ -12,7 +12,7 @@ from lavibridge.report.run_record import RunRecord
 
 
 def metric_cards(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
-    """A card for each suite, metric and way of measuring it, with the evaluations that it holds for."""
+    """One card per suite, metric and configuration, with the evaluations that share it."""
     found: dict[tuple[int, str, str], dict[str, Any]] = {}
     for number, group in enumerate(groups):
         for column in group.columns:
@@ -25,9 +25,9 @@ def metric_cards(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
                         "version": group.version,
                         "metric": metric,
                         "hash": card_hash(card),
-                        "model": _said(card, "model"),
-                        "identity": _said(card, "id"),
-                        "resize": _said(card, "resize"),
+                        "model": _find(card, "model"),
+                        "identity": _find(card, "id"),
+                        "resize": _find(card, "resize"),
                         "seed": column.results.get("seed"),
                         "seeds": column.results.get("seeds"),
                         "prompts": column.results.get("prompts"),
@@ -42,7 +42,7 @@ def metric_cards(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
 
 
 def recipe_differences(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """The fields in which the runs' recipes differ: {name, values}, a value for each run."""
+    """The recipe fields that differ between runs: {name, values}, one value per run."""
     recipes = [dict(flat(run.recipe)) for run in runs]
     keys = dict.fromkeys(key for recipe in recipes for key in recipe)
     rows = [{"name": key, "values": [recipe.get(key) for recipe in recipes]} for key in keys]
@@ -50,7 +50,7 @@ def recipe_differences(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
 
 
 def flat(mapping: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted path, value) of what is in nested mappings."""
+    """Yield (dotted path, value) for every leaf of nested mappings."""
     for key, value in mapping.items():
         if isinstance(value, Mapping) and value:
             yield from flat(value, f"{above}{key}.")
@@ -58,7 +58,9 @@ def flat(mapping: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
             yield f"{above}{key}", value
 
 
-def _said(card: Mapping[str, Any], key: str) -> str:
-    """What a card says under a key, wherever it stands in it; empty where it says nothing."""
-    said = [str(value) for path, value in flat(card) if path.split(".")[-1] == key and isinstance(value, str)]
-    return ", ".join(dict.fromkeys(said))
+def _find(card: Mapping[str, Any], key: str) -> str:
+    """All values under a key anywhere in a card, joined; empty if there are none."""
+    values = [
+        str(value) for path, value in flat(card) if path.split(".")[-1] == key and isinstance(value, str)
+    ]
+    return ", ".join(dict.fromkeys(values))

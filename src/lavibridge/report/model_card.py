@@ -1,7 +1,7 @@
-"""The text of a model card, in Markdown: what a bridge is, how it was made, what it scores, where it ends.
+"""Writes a model card in Markdown: what the bridge is, its training, scores, limitations and licences.
 
-What the run folder does not know is marked `FILL IN` and never guessed: licences above all. A bridge is
-bound by the licences of all its parts. Headings after Mitchell et al. 2019 (arXiv 1810.03993).
+Marks what the run folder does not know, above all licences, as `FILL IN` and never guesses. The licences of
+all parts bind a bridge. Headings follow Mitchell et al. 2019 (arXiv 1810.03993).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from lavibridge.core.files import shipped_models
 from lavibridge.report.formatting import SHARE, format_estimate, format_fact, format_score, join_names
 
 FEW = 100
-"""Pictures below which a figure is called uncertain."""
+"""Figures over fewer pictures are called uncertain."""
 
 
 Figures = Sequence[tuple[Mapping[str, Any], str, Mapping[str, Any]]]
@@ -20,7 +20,7 @@ Figures = Sequence[tuple[Mapping[str, Any], str, Mapping[str, Any]]]
 
 
 def model_card(run: Mapping[str, Any], number: int, tables: Sequence[Mapping[str, Any]]) -> str:
-    """The card of one run of report.json, with the figures of its own columns."""
+    """The card of one run of report.json, with its own scores."""
     own = list(_own(tables, number))
     parts = [_what(run), _made(run), _figures(own), _limits(run, own), _licences(run)]
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
@@ -32,10 +32,10 @@ def _what(run: Mapping[str, Any]) -> list[str]:
     return [
         f"# {run['name']}",
         "",
-        f"A lavibridge bridge: the language model `{parts['language']}` tells the image model "
-        f"`{parts['vision']}` what to draw, through a trained `{connector}` connector. Both models are "
-        "frozen; the connector, and LoRA where the recipe has it, are what this is. Neither model's weights "
-        "are included.",
+        f"A lavibridge bridge: the language model `{parts['language']}` conditions the image "
+        f"diffusion model `{parts['vision']}` through a trained `{connector}` connector. Both models are "
+        "frozen: these weights are the connector, and LoRA if the recipe has it. They include neither "
+        "model.",
         "",
         f'    lavi generate {run["name"]} "a red circle"',
     ]
@@ -45,8 +45,8 @@ def _made(run: Mapping[str, Any]) -> list[str]:
     lines = ["## Training", "", "| | |", "| --- | --- |"]
     lines += [f"| {each['name']} | {format_fact(each['value'], each['unit'])} |" for each in run["facts"]]
     for name in ("language", "vision", "data"):
-        if run["basis"].get(name):
-            lines.append(f"| {name}, as hashed | `{run['basis'][name]}` |")
+        if run["fingerprint"].get(name):
+            lines.append(f"| {name}, as hashed | `{run['fingerprint'][name]}` |")
     return lines
 
 
@@ -55,33 +55,34 @@ def _figures(own: Figures) -> list[str]:
         return ["## Figures", "", "Not evaluated."]
     lines = ["## Figures", "", "| suite | metric | category | n | mean (95 % interval) |", "| --- " * 5 + "|"]
     for table, name, cell in own:
-        suite, said = f"{table['suite']} {table['version']}", format_estimate(cell, table["unit"])
-        lines.append(f"| {suite} | {table['metric']} | {name} | {cell['n']} | {said} |")
+        suite, text = f"{table['suite']} {table['version']}", format_estimate(cell, table["unit"])
+        lines.append(f"| {suite} | {table['metric']} | {name} | {cell['n']} | {text} |")
     return lines
 
 
 def _limits(run: Mapping[str, Any], own: Figures) -> list[str]:
     found = [
-        "What the image model cannot draw, and what the language model does not know, the bridge cannot "
-        "either. Biases of both are its own."
+        "The bridge cannot draw what the image model cannot draw, nor understand what the language model "
+        "does "
+        "not. It inherits the biases of both."
     ]
     if not run["is_finished"]:
-        found.append(f"Training has not come to its end ({run['state']}).")
+        found.append(f"Training is not finished ({run['state']}).")
     if _is_world(run):
         found.append(
-            "Trained on the miniature world alone (drawn shapes of 64 x 64 pixels): what else it draws is "
-            "unknown."
+            "Trained on the miniature world alone (drawn shapes of 64 x 64 pixels): nothing "
+            "is known about other prompts."
         )
     found += _weakest(own)
     if any(cell["n"] < FEW for _, _, cell in own):
-        found.append(f"Figures with n below {FEW} are uncertain: read their intervals.")
+        found.append(f"Figures with n below {FEW} are uncertain: read the intervals.")
     if not own:
         found.append("Nothing has been measured yet.")
     return ["## Limitations", "", *(f"- {each}" for each in found)]
 
 
 def _weakest(own: Figures) -> Iterator[str]:
-    """For each suite and metric of shares, the categories with the lowest mean."""
+    """Per suite and metric of shares, the categories with the lowest mean."""
     for (suite, metric), figures in groupby(own, lambda each: (each[0]["suite"], each[0]["metric"])):
         means = [
             (name, cell["mean"]) for table, name, cell in figures if table["unit"] == SHARE and name != "all"
@@ -89,8 +90,8 @@ def _weakest(own: Figures) -> Iterator[str]:
         lowest = min((mean for _, mean in means), default=None)
         names = [name for name, mean in means if mean == lowest]
         if lowest is not None and len(names) < len(means):
-            told = f"{format_score(lowest, SHARE)} by {metric} (suite {suite}) in {join_names(names)}"
-            yield f"Weakest where measured: {told}."
+            text = f"{format_score(lowest, SHARE)} by {metric} (suite {suite}) in {join_names(names)}"
+            yield f"Weakest where measured: {text}."
 
 
 def _licences(run: Mapping[str, Any]) -> list[str]:
@@ -118,7 +119,7 @@ def _is_world(run: Mapping[str, Any]) -> bool:
 def _own(
     tables: Sequence[Mapping[str, Any]], number: int
 ) -> Iterator[tuple[Mapping[str, Any], str, Mapping[str, Any]]]:
-    """What the run itself scored."""
+    """The run's own scores."""
     for table in tables:
         for place, column in enumerate(table["columns"]):
             if column["run"] == number and column["is_own"]:

@@ -1,10 +1,10 @@
-"""Run folders -> one self-contained HTML page, and the numbers that it shows as report.json beside it.
+"""Writes one self-contained HTML page for run folders, and its numbers as JSON beside it.
 
-    folders -> contents (report.json) -> page        the page reads no number from elsewhere
+    folders -> contents (report.json) -> page        the page takes every number from report.json
             -> pictures -------------->
 
-A pure function of the folders: the same folders give the same bytes. Pictures and charts are inside the page.
-Both files are made whole before either is written.
+The same folders give the same bytes. The page embeds pictures and charts. Both files are complete before
+either is written.
 """
 
 import json
@@ -19,41 +19,39 @@ from lavibridge.core.errors import RunError
 from lavibridge.core.files import write_atomic, write_json
 from lavibridge.core.log import console, progress
 from lavibridge.core.paths import as_file
-from lavibridge.report.charts import draw
-from lavibridge.report.contents import contents, read_runs
+from lavibridge.report.charts import draw_chart
+from lavibridge.report.contents import make_contents, read_runs
 from lavibridge.report.embedded_images import SHEET_SIDE, EmbeddedImage, embed_image
 from lavibridge.report.formatting import format_difference, format_estimate, format_fact, format_score
 
 try:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 except ImportError:
-    raise RunError(
-        "reports are written with Jinja2, which is missing: pip install 'lavibridge[report]'"
-    ) from None
+    raise RunError("reports need Jinja2: pip install 'lavibridge[report]'") from None
 
 
 def write_report(folders: Sequence[Path], page: Path) -> Path:
     """Read the run folders, write the page and its JSON, return the page's path.
 
-    What cannot be shown is said on stderr and on the page. RunError for what is no run folder, for a damaged
-    file or picture; nothing is written then.
+    Notes on stderr and on the page what it cannot show. Raises RunError, and writes nothing, for a folder
+    that is no run or a damaged file or picture.
     """
     page = as_file(page)
     numbers = page.with_suffix(".json")
     if numbers == page:
-        raise RunError(f"{page} is where the numbers would go: give the page another ending, such as .html")
+        raise RunError(f"{page} is the name of the JSON file: give the page another suffix, such as .html")
     runs = read_runs(folders)
-    told = contents(runs)
-    text = render(told, [run.folder for run in runs])
-    write_json(numbers, told)
+    contents = make_contents(runs)
+    text = render(contents, [run.folder for run in runs])
+    write_json(numbers, contents)
     write_atomic(page, text)
-    for note in told["notes"]:
+    for note in contents["notes"]:
         console.print(f"note: {note}", soft_wrap=True)
     return page
 
 
-def render(told: Mapping[str, Any], folders: Sequence[Path]) -> str:
-    """The page of a report.json as text; pictures are read from the runs' folders."""
+def render(contents: Mapping[str, Any], folders: Sequence[Path]) -> str:
+    """Render report.json as a page, with pictures from the runs' folders."""
 
     def picture(run: int, file: str) -> EmbeddedImage:
         return embed_image(folders[run] / file)
@@ -61,25 +59,27 @@ def render(told: Mapping[str, Any], folders: Sequence[Path]) -> str:
     def sheet(run: int, file: str) -> EmbeddedImage:
         return embed_image(folders[run] / file, SHEET_SIDE)
 
-    made = environment()
-    made.filters.update(
+    templates = environment()
+    templates.filters.update(
         estimate=format_estimate, difference=format_difference, fact=format_fact, score=format_score
     )
-    made.filters.update(yaml=partial(yaml.safe_dump, sort_keys=False, allow_unicode=True), indented=_indented)
-    made.filters["pointer"] = _pointer
+    templates.filters.update(
+        yaml=partial(yaml.safe_dump, sort_keys=False, allow_unicode=True), indented=_indented
+    )
+    templates.filters["pointer"] = _pointer
     with progress("charts") as bar:
-        task = bar.add_task("drawing the report", total=len(told["curves"]), status="")
+        task = bar.add_task("drawing the report", total=len(contents["curves"]), status="")
         charts = []
-        for chart in told["curves"]:
-            charts.append(draw(chart))
+        for chart in contents["curves"]:
+            charts.append(draw_chart(chart))
             bar.update(task, advance=1, status=chart["title"])
-    return made.get_template("report.html.j2").render(
-        report=told, charts=charts, picture=picture, sheet=sheet
+    return templates.get_template("report.html.j2").render(
+        report=contents, charts=charts, picture=picture, sheet=sheet
     )
 
 
 def environment() -> Environment:
-    """The templates of this room; a name that a template lacks is an error."""
+    """The package's Jinja environment, in which an undefined name is an error."""
     return Environment(
         loader=PackageLoader("lavibridge.report"),
         autoescape=True,
@@ -94,5 +94,5 @@ def _indented(value: Any) -> str:
 
 
 def _pointer(name: str) -> str:
-    """A key as a part of a JSON pointer (RFC 6901)."""
+    """Escape a key for a JSON pointer (RFC 6901)."""
     return name.replace("~", "~0").replace("/", "~1")

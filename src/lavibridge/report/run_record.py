@@ -1,7 +1,7 @@
-"""Reads a run folder into one value; what is not there is empty, what is damaged is an error.
+"""Reads a run folder into one value: missing files are empty values, damaged files are errors.
 
 RUN/ recipe.yaml  environment.json  align.jsonl  log.jsonl  samples/**.png  contact_sheet.png  results.json
-     checkpoints/step-N/          evaluation/SUITE/ and conditions/NAME/ are read by report/evaluations.py
+     checkpoints/step-N/          evaluation/SUITE/ and conditions/NAME/ see report/evaluations.py
 """
 
 import json
@@ -18,36 +18,38 @@ from lavibridge.core.yaml_text import read_yaml_file
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """All that a report says about a run."""
+    """The contents of a run folder."""
 
     name: str
     folder: Path
     recipe: dict[str, Any]
     environment: dict[str, Any]
     rows: tuple[dict[str, Any], ...]
-    """One mapping per logged step, as in log.jsonl, in order of step."""
+    """One mapping per logged step of log.jsonl, in order of step."""
     validations: tuple[dict[str, Any], ...]
-    """The rows of log.jsonl that were measured on held-out pictures."""
-    aligned: tuple[dict[str, Any], ...]
-    """The same of align.jsonl; empty for a run without alignment."""
+    """The rows of log.jsonl with a measurement on held-out pictures."""
+    alignment: tuple[dict[str, Any], ...]
+    """The rows of align.jsonl; empty for a run without alignment."""
     results: dict[str, Any]
-    """What `lavi quickstart` measured."""
+    """The results of `lavi quickstart`."""
     sheet: Path | None
     samples: tuple[Path, ...]
     rejected: int
-    """Pictures of the user's data that could not be read."""
-    trained: dict[str, int]
+    """Number of unreadable pictures in the user's data."""
+    part_sizes: dict[str, int]
     """Bytes of each saved part of the newest checkpoint: connector, language_lora, vision_lora."""
-    basis: dict[str, Any]
-    """What the newest checkpoint says that the run stands on: data and base models by their hashes."""
+    fingerprint: dict[str, Any]
+    """Hashes of the data and base models, from the newest checkpoint."""
 
 
 def read_run(folder: Path) -> RunRecord:
-    """Read a run folder, in training or finished; RunError if it is none or a file in it is damaged."""
+    """Read the folder of a finished or unfinished run; RunError if it is no run folder or damaged."""
     if not folder.is_dir():
-        raise RunError(f"{folder} is no folder; give the folder that `lavi train` or `lavi quickstart` made")
+        raise RunError(f"{folder} is no folder: give the folder of `lavi train` or `lavi quickstart`")
     if not (folder / "recipe.yaml").is_file():
-        raise RunError(f"{folder} is no run folder: it has no recipe.yaml")
+        raise RunError(
+            f"{folder} is no run folder, since it has no recipe.yaml: give the folder of `lavi train`"
+        )
     try:
         recipe = read_yaml_file(folder / "recipe.yaml")
     except RecipeError as error:
@@ -61,18 +63,18 @@ def read_run(folder: Path) -> RunRecord:
         environment=optional_json(folder / "environment.json"),
         rows=_log(folder / "log.jsonl", "loss"),
         validations=_log(folder / "log.jsonl", "validation"),
-        aligned=_log(folder / "align.jsonl", "fvu"),
+        alignment=_log(folder / "align.jsonl", "fvu"),
         results=optional_json(folder / "results.json"),
         sheet=sheet if sheet.is_file() else None,
         samples=tuple(sorted((folder / "samples").rglob("*.png"), key=_natural)),
         rejected=len(_lines(folder / "rejected.jsonl")),
-        trained=_sizes(newest) if newest else {},
-        basis=optional_json(newest / "state.json").get("basis") or {} if newest else {},
+        part_sizes=_sizes(newest) if newest else {},
+        fingerprint=optional_json(newest / "state.json").get("basis") or {} if newest else {},
     )
 
 
 def optional_json(path: Path) -> dict[str, Any]:
-    """The object in a file of JSON, empty without a file; RunError where it is damaged or something else."""
+    """The object in a JSON file, empty if there is no file; RunError if it is damaged or no object."""
     if not path.is_file():
         return {}
     try:
@@ -93,9 +95,9 @@ def _lines(path: Path) -> list[str]:
 
 
 def _log(path: Path, key: str) -> tuple[dict[str, Any], ...]:
-    """A log's rows that have a key, by step. A resumed run writes some steps twice: the later row counts.
+    """The rows of a log that have a key, by step. For steps that a resumed run repeats, the later row counts.
 
-    A last line that was cut off by a crash is left out; a damaged line before it is an error.
+    Ignores a last line that a crash cut off; an earlier damaged line is an error.
     """
     lines = _lines(path)
     rows: dict[int, dict[str, Any]] = {}

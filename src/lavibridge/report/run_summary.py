@@ -1,9 +1,9 @@
-"""What was trained: the parts, how far it is, and facts with their units, for each run.
+"""Summarises a run: its parts, its progress, and facts with units.
 
-    {name, parts, state, is_finished, facts: [{name, value, unit, main}], recipe, environment, basis}
+    {name, parts, state, is_finished, facts: [{name, value, unit, main}], recipe, environment, fingerprint}
 
-All of it is read from the folder, no clock is asked: a run that is short of its steps and minutes is in
-training still, or was stopped.
+Everything comes from the folder: a run short of its steps and minutes is either still training or was
+stopped.
 """
 
 from pathlib import Path
@@ -14,15 +14,15 @@ from lavibridge.report.run_record import RunRecord
 PARTS = {"language_lora": "language LoRA", "connector": "connector", "vision_lora": "vision LoRA"}
 
 ENVIRONMENT = ("device", "device_name", "threads", "torch", "lavibridge")
-"""What is shown of the environment at once; the rest is folded away."""
+"""Environment fields to show at once; the page folds the rest."""
 
 
-def described(run: RunRecord) -> dict[str, Any]:
-    """A run as report.json has it."""
+def describe_run(run: RunRecord) -> dict[str, Any]:
+    """Summarise a run for report.json."""
     state, is_finished = _state(run)
     return {
         "name": run.name,
-        "parts": {room: named(run.recipe.get(room)) for room in ("language", "connector", "vision")},
+        "parts": {part: part_name(run.recipe.get(part)) for part in ("language", "connector", "vision")},
         "state": state,
         "is_finished": is_finished,
         "facts": [
@@ -33,35 +33,35 @@ def described(run: RunRecord) -> dict[str, Any]:
         ],
         "recipe": run.recipe,
         "environment": run.environment,
-        "basis": run.basis,
+        "fingerprint": run.fingerprint,
     }
 
 
-def named(part: Any) -> str:
-    """A part of a recipe in a few words: where it comes from, else its kind."""
+def part_name(part: Any) -> str:
+    """A short name for a part of a recipe: its source, else its kind."""
     if isinstance(part, dict):
         source = part.get("source")
-        return Path(str(source)).name if source else str(part.get("kind", "not named"))
-    return str(part or "not named")
+        return Path(str(source)).name if source else str(part.get("kind", "unnamed"))
+    return str(part or "unnamed")
 
 
 def _state(run: RunRecord) -> tuple[str, bool]:
-    """How far a run is, in words, and whether it has come to its end."""
+    """The state of a run in words, and whether it is finished."""
     training = run.recipe.get("training") or {}
     planned, minutes = training.get("steps"), training.get("max_minutes")
     if not run.rows:
-        begun = "in alignment" if run.aligned else "not begun"
-        return f"{begun}: no step is logged", False
+        begun = "in alignment" if run.alignment else "not started"
+        return f"{begun}: no step logged", False
     last = run.rows[-1]
     if isinstance(planned, int) and last["step"] >= planned:
         return "finished", True
     if isinstance(minutes, int | float) and (last.get("seconds") or 0) >= 60 * minutes:
-        return "finished: its minutes were used up", True
-    return "unfinished: in training still, or stopped", False
+        return "finished: reached its time limit", True
+    return "unfinished: still training, or stopped", False
 
 
 def _main_facts(run: RunRecord) -> list[tuple[str, Any, str]]:
-    """What a reader asks first: name, value, unit."""
+    """The facts to show first: name, value, unit."""
     training, data = run.recipe.get("training") or {}, run.recipe.get("data") or {}
     last = run.rows[-1] if run.rows else {}
     taken, each_step = last.get("step", 0), _pictures_a_step(run)
@@ -69,17 +69,17 @@ def _main_facts(run: RunRecord) -> list[tuple[str, Any, str]]:
         ("state", _state(run)[0], "text"),
         ("steps taken", taken, "count"),
         ("steps planned", training.get("steps"), "count"),
-        ("most minutes", training.get("max_minutes"), "number"),
+        ("time limit, minutes", training.get("max_minutes"), "number"),
         ("time", last.get("seconds"), "seconds"),
         ("data", " ".join(str(data[key]) for key in ("kind", "path") if data.get(key)) or None, "text"),
         ("scenes drawn", data.get("scenes") if data.get("kind") == "world" else None, "count"),
-        ("pictures a step", each_step, "count"),
+        ("pictures per step", each_step, "count"),
         (
-            "pictures trained on, repeats counted",
+            "pictures trained on, with repeats",
             taken * each_step if each_step else None,
             "count",
         ),
-        ("pictures that could not be read", run.rejected or None, "count"),
+        ("unreadable pictures", run.rejected or None, "count"),
     ]
     found += [
         (f"weights trained, {PARTS[part]}", run.environment.get(f"trained_{part}"), "count") for part in PARTS
@@ -93,21 +93,21 @@ def _main_facts(run: RunRecord) -> list[tuple[str, Any, str]]:
 
 
 def _more_facts(run: RunRecord) -> list[tuple[str, Any, str]]:
-    """What a reader may ask next."""
+    """Further facts: name, value, unit."""
     rates = (run.recipe.get("training") or {}).get("lr") or {}
     trained = [part for part in PARTS if run.environment.get(f"trained_{part}")]
     return [
         *((f"learning rate, {PARTS[part]}", rates.get(part), "number") for part in trained),
-        *((f"saved, {PARTS[part]}", run.trained.get(part), "bytes") for part in PARTS),
+        *((f"saved, {PARTS[part]}", run.part_sizes.get(part), "bytes") for part in PARTS),
         ("peak memory", run.rows[-1].get("peak_memory_mib") if run.rows else None, "MiB"),
         *((key.replace("_", " "), run.environment.get(key), "text") for key in ENVIRONMENT),
     ]
 
 
 def _pictures_a_step(run: RunRecord) -> int | None:
-    """Batch x accumulate x processes; the last is known from the first checkpoint on."""
+    """Batch x accumulate x processes; the number of processes is known from the first checkpoint on."""
     training = run.recipe.get("training") or {}
     batch = training.get("batch")
     if not isinstance(batch, int):
         return None
-    return batch * int(training.get("accumulate") or 1) * int(run.basis.get("processes") or 1)
+    return batch * int(training.get("accumulate") or 1) * int(run.fingerprint.get("processes") or 1)

@@ -1,11 +1,11 @@
-"""Score tables: categories down, evaluations across, each figure with its n and interval; then paired ones.
+"""Builds score tables (categories by evaluations, each with n and interval) and paired differences.
 
     table        {suite, version, metric, card, unit, columns: [{label, run, is_own}],
                   rows: [{name, cells: [estimate or null]}], unscored, details}
     difference   {suite, version, metric, unit, first, second, rows: [{name, n, mean, low, high, p}]}
 
-Scores of another card of a metric make another table. Differences are those of `lavi compare`: prompt by
-prompt, from the same noises.
+Each metric card has its own table. Differences are those of `lavi compare`: prompt by prompt, from the same
+seeds.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,32 +17,32 @@ from lavibridge.evaluation.compare import compare
 from lavibridge.report.evaluations import Evaluation, EvaluationGroup
 
 Cells = Mapping[str, Mapping[str, Any]]
-"""Figures by the name of their row."""
+"""Estimates by the name of their row."""
 
 
 def score_tables(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
-    """A table for each suite, metric and card, its parts (`details`) with it."""
+    """One table per suite, metric and card, with its clauses in `details`."""
     return [
         _table(group, metric, by_label) for group in groups for metric, by_label in _by_card(group.columns)
     ]
 
 
 def differences(groups: Sequence[EvaluationGroup]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Paired differences: the first run's evaluation against the other runs', each against what is beside it.
+    """Paired differences: the first run against the others, and each run against its baselines.
 
-    With notes on those that cannot be paired.
+    Also returns notes on evaluations that cannot be paired.
     """
     found: list[dict[str, Any]] = []
     notes: list[str] = []
     for group in groups:
         for first, second in pairs(group):
-            assert first.folder is not None  # else there are no pairs
+            assert first.folder is not None  # `pairs` yields evaluations with folders only
             assert second.folder is not None
             try:
                 compared = compare(first.folder, second.folder)
             except RunError as error:
-                told = str(error).replace(str(first.folder), first.label)
-                notes.append(f"no paired difference: {told.replace(str(second.folder), second.label)}")
+                text = str(error).replace(str(first.folder), first.label)
+                notes.append(f"no paired difference: {text.replace(str(second.folder), second.label)}")
                 continue
             for metric, rows in compared["metrics"].items():
                 found.append(
@@ -61,7 +61,7 @@ def differences(groups: Sequence[EvaluationGroup]) -> tuple[list[dict[str, Any]]
 
 
 def pairs(group: EvaluationGroup) -> Iterator[tuple[Evaluation, Evaluation]]:
-    """Which evaluations of a group are compared picture by picture."""
+    """The pairs of evaluations in a group to compare picture by picture."""
     columns = [each for each in group.columns if each.folder is not None]
     own = [each for each in columns if each.is_own]
     for second in columns:
@@ -71,7 +71,7 @@ def pairs(group: EvaluationGroup) -> Iterator[tuple[Evaluation, Evaluation]]:
 
 
 def _by_card(columns: Sequence[Evaluation]) -> Iterator[tuple[str, dict[str, Mapping[str, Any]]]]:
-    """(metric, its entry by column) for every metric and card."""
+    """Yield (metric, its entry by column) for every metric and card."""
     found: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
     for column in columns:
         for metric, entry in column.results["metrics"].items():
@@ -108,7 +108,7 @@ def _table(group: EvaluationGroup, metric: str, entries: Mapping[str, Mapping[st
 
 
 def _figures(entry: Mapping[str, Any]) -> Cells:
-    """The figures of a metric: over all categories, by category, and its totals."""
+    """The estimates of a metric: overall, by category, and its totals."""
     categories = entry.get("categories") or {}
     whole = {"all": entry["all"]} if len(categories) > 1 and "all" in entry else {}
     bare = {name: {k: v for k, v in each.items() if k != "clauses"} for name, each in categories.items()}
@@ -123,7 +123,7 @@ def _rows(columns: Mapping[str, Cells]) -> list[dict[str, Any]]:
 
 
 def _scored(value: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A figure as evaluation writes it, or None where nothing was scored."""
+    """An estimate from results.json, or None if nothing was scored."""
     return dict(value) if value and value.get("n") and value.get("mean") is not None else None
 
 

@@ -1,15 +1,15 @@
-"""Rows of numbers on their way into a chart: smoothed, thinned, rounded, and summed up in a table."""
+"""Prepares series for charts: smooths, thins and rounds them, and summarises them in a table."""
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
 POINTS = 300
-"""Most points of a line: more than the chart is wide would only make the page heavy."""
+"""Maximum points per line; more would only make the page larger."""
 
 
 def smooth(values: Sequence[float], span: int) -> list[float]:
-    """Exponential moving average over about `span` values, corrected for its start; NaN is passed over."""
+    """Exponential moving average over about `span` values, corrected for its start; skips NaN."""
     keep, total, weight, smoothed = 1 - 1 / max(span, 1), 0.0, 0.0, []
     for value in values:
         if math.isfinite(value):
@@ -26,7 +26,7 @@ def thin(values: Sequence[float]) -> list[float]:
 
 
 def rounded(values: Sequence[float]) -> list[float | None]:
-    """Six figures of each, as JSON: what is not finite is null."""
+    """Round to six digits for JSON; non-finite values become null."""
     return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
 
 

@@ -1,1 +1,1 @@
-"""Studies: a grid of recipes in, trained and measured cells out, and one table with intervals."""
+"""Studies: train and evaluate a grid of recipes, and report one table with intervals."""

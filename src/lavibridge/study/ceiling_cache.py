@@ -1,7 +1,7 @@
-"""The ceilings of a study's conditions: what each language model knows, at every layer and as it is read.
+"""Computes and caches the ceilings of a study's conditions, at every layer and at the read-out.
 
-They do not depend on training, so they are asked once for each language model and read-out, and kept in
-OUT/ceiling.json by the content of the model's files, by the options, and by the libraries.
+A ceiling does not depend on training, so each language model and read-out needs one. OUT/ceiling.json caches
+it by the content of the model's files, the options and the library versions.
 """
 
 import json
@@ -22,15 +22,15 @@ from lavibridge.study.ceiling import measure_ceiling
 from lavibridge.study.cells import Cell
 from lavibridge.training.checkpoints.run_fingerprint import section_identity
 
-KEPT = "ceiling.json"
+CACHE = "ceiling.json"
 LIBRARIES = ("lavibridge", "torch", "transformers", "tokenizers")
-"""Whose versions may change a ceiling; ours also says what is asked."""
+"""Libraries whose versions may change a ceiling; ours also defines the phrases."""
 READ: TypeAdapter[ReadOutChoice | None] = TypeAdapter(ReadOutChoice | None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """A share with its interval over words."""
+    """An accuracy with its interval over words."""
 
     n: int
     words: int
@@ -43,31 +43,31 @@ Ceiling = Mapping[str, Mapping[str, Accuracy]]
 """By `read` or `layer K`, then by `color` and `shape`."""
 
 
-def find_ceilings(cells: Sequence[Cell], out: Path, *, ask: bool = True) -> dict[str, Ceiling]:
-    """The ceiling of every condition; without `ask`, of those that were asked before.
+def find_ceilings(cells: Sequence[Cell], out: Path, *, compute: bool = True) -> dict[str, Ceiling]:
+    """The ceiling of every condition; with `compute=False` only the cached ones.
 
-    A language model that cannot be loaded is told of and left out.
+    Reports and skips a language model that cannot be loaded.
     """
-    path = out / KEPT
+    path = out / CACHE
     kept: dict[str, Any] = read_json(path) if path.is_file() else {}
-    conditions = {cell.condition: _asked(cell) for cell in cells}
+    conditions = {cell.condition: _options(cell) for cell in cells}
     keys = {name: key for name, options in conditions.items() if (key := _key(options)) is not None}
     missing = {key: conditions[name] for name, key in keys.items() if key not in kept}
-    if missing and ask:
+    if missing and compute:
         with progress("language models") as bar:
-            task = bar.add_task("asking what they know", total=len(missing), status="")
+            task = bar.add_task("measuring ceilings", total=len(missing), status="")
             for key, options in missing.items():
                 try:
-                    kept[key] = _ask(options)
+                    kept[key] = _compute(options)
                 except LaviError as error:
-                    _say_none(options, error)
+                    _report_missing(options, error)
                 bar.advance(task)
         write_json(path, kept)
     return {name: _read(kept[key]) for name, key in keys.items() if key in kept}
 
 
-def _asked(cell: Cell) -> dict[str, Any]:
-    """The language model of a cell and how it is read."""
+def _options(cell: Cell) -> dict[str, Any]:
+    """The language model of a cell and its read-out."""
     if cell.native:
         source = cell.recipe.vision.model_dump()["source"]
         return {"language": {"source": source, "see_padding": True}, "read": None}
@@ -75,18 +75,18 @@ def _asked(cell: Cell) -> dict[str, Any]:
     return {"language": cell.recipe.language.model_dump(mode="json"), "read": read}
 
 
-def _ask(options: Mapping[str, Any]) -> dict[str, Any]:
+def _compute(options: Mapping[str, Any]) -> dict[str, Any]:
     language = choices.component("language", options["language"]).eval()
     found = measure_ceiling(language, READ.validate_python(options["read"]))
     return {name: each.record() for name, each in found.items()}
 
 
 def _key(options: Mapping[str, Any]) -> str | None:
-    """What a ceiling depends on, by content; None, with a word, where the model is not there."""
+    """The cache key, by content; reports a missing model and returns None."""
     try:
         files = section_identity(options["language"])
     except LaviError as error:
-        _say_none(options, error)
+        _report_missing(options, error)
         return None
     language = {
         name: each for name, each in options["language"].items() if name not in ("source", "revision")
@@ -94,8 +94,8 @@ def _key(options: Mapping[str, Any]) -> str | None:
     return json.dumps([files, language, options["read"], versions(*LIBRARIES)], sort_keys=True)
 
 
-def _say_none(options: Mapping[str, Any], error: LaviError) -> None:
-    console.print(f"no ceiling of {options['language']['source']}: {error}")
+def _report_missing(options: Mapping[str, Any], error: LaviError) -> None:
+    console.print(f"no ceiling for {options['language']['source']}: {error}")
 
 
 def _read(kept: Mapping[str, Any]) -> Ceiling:

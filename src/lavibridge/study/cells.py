@@ -1,6 +1,6 @@
-"""From a study to its cells: one recipe for each condition and seed, always in the same order.
+"""Expands a study into cells: one recipe per condition and seed, in a fixed order.
 
-study's recipe -> study's `set` -> the condition's `set` -> training.seed        later changes win
+study's recipe -> study's `set` -> the condition's `set` -> training.seed        later settings win
 cell            = CONDITION/seed-S                                               its name and its folder
 """
 
@@ -18,30 +18,30 @@ from lavibridge.core.paths import at_home
 from lavibridge.recipes.read import change, find_recipe, read_yaml
 from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.study.shipped import shipped_studies
-from lavibridge.study.study import Condition, Study
+from lavibridge.study.study import Study, StudyCondition
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A condition with a seed."""
+    """One condition with one seed."""
 
     condition: str
     label: str
     seed: int
     recipe: Recipe
     native: bool
-    """Whether nothing is trained: the image model under its own text encoder."""
-    said: Mapping[str, str]
-    """What the study calls the models that are read from elsewhere, by dotted path."""
+    """Whether to train nothing and evaluate the vision model under its own text encoder."""
+    source_names: Mapping[str, str]
+    """The study's names of the models that `sources` redirects, by dotted path."""
 
     @property
     def name(self) -> str:
-        """Also its folder below the study's."""
+        """Also its path relative to the study's folder."""
         return f"{self.condition}/seed-{self.seed}"
 
 
 def load_study(name: str) -> Study:
-    """A shipped study by name, or any by the path to its YAML file. RecipeError says what is wrong."""
+    """A shipped study by name, or any by the path to its YAML file. Raises RecipeError."""
     shipped = shipped_studies()
     path = shipped.get(name, at_home(name))
     if not path.is_file():
@@ -53,14 +53,14 @@ def load_study(name: str) -> Study:
 
 
 def expand(study: Study, out: Path, sources: Mapping[str, str] | None = None) -> tuple[Cell, ...]:
-    """All cells, their recipes checked; RecipeError names the condition whose recipe is wrong.
+    """All cells with validated recipes; RecipeError names the condition with an invalid one.
 
-    `sources` says where models lie that the study names otherwise: {hub id: folder}.
+    `sources` redirects models to local folders: {hub id: folder}.
     """
     cells = []
     for condition in study.grid():
         content = _content(study, condition, out)
-        said = _put_sources(content, sources or {})
+        source_names = _redirect_sources(content, sources or {})
         for seed in study.seeds:
             seeded = change(content, [f"training.seed={seed}"])
             try:
@@ -74,35 +74,35 @@ def expand(study: Study, out: Path, sources: Mapping[str, str] | None = None) ->
                     seed=seed,
                     recipe=recipe,
                     native=condition.native,
-                    said=said,
+                    source_names=source_names,
                 )
             )
     return tuple(cells)
 
 
 def choose(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
-    """The cells that the patterns name (`t5-*`, `last/seed-0`); all where there are none."""
+    """The cells that match the patterns (`t5-*`, `last/seed-0`); all if there are no patterns."""
     chosen = tuple(cell for cell in cells if not only or any(_fits(cell, pattern) for pattern in only))
     for pattern in only:
         if not any(_fits(cell, pattern) for cell in cells):
             known = tuple(dict.fromkeys(cell.condition for cell in cells))
             raise RecipeError(
-                f"--only: no cell is called '{pattern}'{did_you_mean(pattern, known)} (conditions: "
-                f"{', '.join(known)}; a cell is CONDITION/seed-S; * stands for anything)"
+                f"--only: no cell matches '{pattern}'{did_you_mean(pattern, known)} (conditions: "
+                f"{', '.join(known)}; a cell is CONDITION/seed-S; * matches anything)"
             )
     return chosen
 
 
 def setting(path: str, value: Any) -> str:
-    """A change of a recipe as it is written on a command line."""
-    # Escaped, as PyYAML writes U+0085 as a line break that it then reads as a space.
+    """Format a recipe setting as on a command line."""
+    # Escapes U+0085, which PyYAML would write as a line break and read back as a space.
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6)
     return f"{path}={text.removesuffix(chr(10)).removesuffix('...').rstrip()}"
 
 
-def _content(study: Study, condition: Condition, out: Path) -> dict[str, Any]:
-    """The recipe of a condition as a mapping; the condition is a layer of its own, so that a kind that it
-    changes empties what the study has set in that section."""
+def _content(study: Study, condition: StudyCondition, out: Path) -> dict[str, Any]:
+    """A condition's recipe as a mapping. The condition is a layer of its own, so a new kind clears what the
+    study set in that section."""
     try:
         content = read_yaml(find_recipe(condition.recipe or study.recipe))
         content = change(content, [setting(*pair) for pair in study.set.items()])
@@ -113,15 +113,15 @@ def _content(study: Study, condition: Condition, out: Path) -> dict[str, Any]:
         raise RecipeError(f"condition '{condition.name}': {error}") from None
 
 
-def _put_sources(content: dict[str, Any], sources: Mapping[str, str]) -> dict[str, str]:
-    """Name the models by where they lie; returns what they were called, by dotted path."""
-    said = {}
+def _redirect_sources(content: dict[str, Any], sources: Mapping[str, str]) -> dict[str, str]:
+    """Redirect the models to their folders; returns their original names by dotted path."""
+    source_names = {}
     for section in ("language", "vision"):
         found = content.get(section)
         if isinstance(found, dict) and found.get("source") in sources:
-            said[f"{section}.source"] = found["source"]
+            source_names[f"{section}.source"] = found["source"]
             content[section] = {**found, "source": sources[found["source"]]}
-    return said
+    return source_names
 
 
 def _fits(cell: Cell, pattern: str) -> bool:
@@ -129,7 +129,7 @@ def _fits(cell: Cell, pattern: str) -> bool:
 
 
 def _at_home(content: dict[str, Any], home: Path) -> dict[str, Any]:
-    """Paths of recipes and suites that lie beside the study's file, made whole."""
+    """Make the paths of recipes and suites beside the study's file absolute."""
 
     def whole(holder: Any, key: str) -> Any:
         if not isinstance(holder, dict) or not isinstance(holder.get(key), str):

@@ -1,4 +1,4 @@
-"""One command for each cell, for whatever starts many: a SLURM array, Ray, GNU parallel, xargs.
+"""Writes one command per cell, for a job launcher such as a SLURM array, Ray, GNU parallel or xargs.
 
 lavi study NAME --only CELL --out OUT    from any folder, in any order, any number of times
 """
@@ -13,7 +13,7 @@ from lavibridge.study.shipped import shipped_studies
 
 
 def commands(study: str, cells: Sequence[Cell], out: Path, sources: Mapping[str, str]) -> Iterator[str]:
-    """The command of each cell, quoted for a shell; paths are whole."""
+    """The command of each cell, quoted for a shell, with absolute paths."""
     named = study if study in shipped_studies() else str(at_home(study).absolute())
     moved = [part for name, place in sources.items() for part in ("--source", f"{name}={place}")]
     for cell in cells:

@@ -1,7 +1,7 @@
-"""Pictures of all conditions side by side: the same prompts from the same noises.
+"""Contact sheet of a study: all conditions side by side, with the same prompts and seeds.
 
           condition   condition            rows: the first prompts of each category
-prompt    picture     picture              seed: the first one that some condition has finished
+prompt    picture     picture              seed: the one that most conditions have finished
 """
 
 import base64
@@ -20,17 +20,17 @@ from lavibridge.study.scores import Finished, SuiteResult
 from lavibridge.study.study import Study
 
 SIDE = 128
-"""Largest side of a picture in the page."""
+"""Maximum pixels per side of a picture in the page."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SheetImage:
-    """One picture of the sheet; `picture` is None where the condition is not finished."""
+    """One picture of the sheet; `picture` is None if the condition is not finished."""
 
     condition: str
     picture: Image.Image | None
     verdict: str
-    """`right` or `wrong` where a metric says so of single pictures, else empty."""
+    """`right` or `wrong` by the exact checker, `not drawn`, or empty."""
 
     @property
     def source(self) -> str:
@@ -42,7 +42,7 @@ class SheetImage:
 
 @dataclass(frozen=True, kw_only=True)
 class SheetRow:
-    """A prompt and what each condition drew."""
+    """A prompt and each condition's picture of it."""
 
     category: str
     prompt: str
@@ -50,7 +50,7 @@ class SheetRow:
 
 
 def sheet_rows(study: Study, cells: Sequence[Cell], finished: Finished, out: Path) -> list[SheetRow]:
-    """The first prompts of each category of each suite, at the seed that most conditions have."""
+    """The first prompts of each category of each suite, at the seed that most conditions have finished."""
     rows = []
     for key in study.suites:
         seed = _seed(study, finished, key)
@@ -68,17 +68,19 @@ def sheet_rows(study: Study, cells: Sequence[Cell], finished: Finished, out: Pat
 
 
 def save_sheet(rows: Sequence[SheetRow], labels: Mapping[str, str], path: Path) -> None:
-    """The rows as one PNG; a grey square stands for what is not finished."""
+    """Save the rows as one PNG; a grey square marks an unfinished condition."""
     empty = Image.new("RGB", (SIDE, SIDE), (224, 224, 224))
     names = [labels[shown.condition] for shown in rows[0].shown]
     grid = [[empty if each.picture is None else each.picture for each in row.shown] for row in rows]
     prompts = [row.prompt for row in rows]
-    told = f"Rows: {'; '.join(prompts)}. Columns: {'; '.join(names)}. The same noises in every column."
-    save_png(path, contact_sheet(grid, prompts, names), {"description": told})
+    description = (
+        f"Rows: {'; '.join(prompts)}. Columns: {'; '.join(names)}. Every column uses the same seeds."
+    )
+    save_png(path, contact_sheet(grid, prompts, names), {"description": description})
 
 
 def _seed(study: Study, finished: Finished, key: str) -> int | None:
-    """The seed that most conditions have finished, the first of equals."""
+    """The seed that most conditions have finished, the first of a tie."""
     counts = {
         seed: sum(key in by_suite for (_, other), by_suite in finished.items() if other == seed)
         for seed in study.seeds
@@ -88,7 +90,7 @@ def _seed(study: Study, finished: Finished, key: str) -> int | None:
 
 
 def _first(tasks: Sequence[Task], count: int) -> list[Task]:
-    """The first prompts of each category, one noise each."""
+    """The first prompts of each category, one seed each."""
     kept: dict[str, dict[str, Task]] = {}
     for task in tasks:
         of_category = kept.setdefault(task.category, {})

@@ -1,6 +1,6 @@
-"""What a study will take, cell by cell, before anything is loaded: memory and time of `lavi plan`.
+"""Estimates memory and time of each cell before anything is loaded, as `lavi plan` does.
 
-Only training is counted, not the alignment before it, and not the drawing and judging of pictures after it.
+Counts training only, neither alignment before it nor drawing and scoring pictures after it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,23 +19,23 @@ from lavibridge.study.study import Study
 
 @dataclass(frozen=True, kw_only=True)
 class CellCost:
-    """What a cell takes."""
+    """The estimated cost of a cell."""
 
     cell: str
     is_done: bool
     plan: TrainingPlan | None
-    """None where nothing is trained, or where it cannot be planned."""
+    """None if the cell trains nothing or cannot be planned."""
     reason: str = ""
     """Why there is no plan."""
 
     @property
     def hours(self) -> float:
-        """Of training that is still to come, as far as it is known."""
+        """Remaining hours of training; 0 if unknown."""
         return 0.0 if self.is_done or self.plan is None else self.plan.hours
 
 
 def estimate_cell_costs(study: Study, cells: Sequence[Cell], out: Path, device: Device) -> list[CellCost]:
-    """The cost of every cell; a condition is planned once for all its seeds."""
+    """The cost of every cell; plans each condition once for all its seeds."""
     planned: dict[str, tuple[TrainingPlan | None, str]] = {}
     found = []
     with progress("conditions") as bar:
@@ -52,7 +52,7 @@ def estimate_cell_costs(study: Study, cells: Sequence[Cell], out: Path, device: 
 
 
 def cost_lines(costs: Sequence[CellCost], device: Device) -> Iterator[str]:
-    """One line a cell, and the sum."""
+    """One line per cell, and the total."""
     width = max(len(cost.cell) for cost in costs)
     yield f"{'':<{width}}  {'memory':>10}  {'training':>10}"
     for cost in costs:
@@ -61,25 +61,25 @@ def cost_lines(costs: Sequence[CellCost], device: Device) -> Iterator[str]:
             continue
         fits = "" if cost.plan.fits else "  does NOT fit"
         done = "  (done)" if cost.is_done else ""
-        figures = f"{gib(cost.plan.memory_total):>10}  {duration(cost.plan.hours):>10}"
+        figures = f"{gib(cost.plan.memory_total):>10}  {format_duration(cost.plan.hours):>10}"
         yield f"{cost.cell:<{width}}  {figures}{fits}{done}"
     left = [cost for cost in costs if not cost.is_done]
     unknown = sum(cost.plan is None and cost.reason.startswith("cannot") for cost in left)
     where = "a machine like this" if device.is_measured else f"one {device.name}"
     rest = f", and {unknown} that cannot be planned" if unknown else ""
-    hours = duration(sum((cost.hours for cost in left), start=0.0))
-    yield f"{len(costs)} cells, {len(left)} to make: {hours} of training on {where}{rest}"
-    yield "not counted: alignment (training.align), drawing and judging"
+    hours = format_duration(sum((cost.hours for cost in left), start=0.0))
+    yield f"{len(costs)} cells, {len(left)} to run: {hours} of training on {where}{rest}"
+    yield "not counted: alignment (training.align), drawing and scoring"
 
 
-def duration(hours: float) -> str:
-    """Hours, or minutes where it is few."""
+def format_duration(hours: float) -> str:
+    """Format hours, or minutes if under two hours."""
     return f"{hours:,.1f} h" if hours >= 2 else f"{60 * hours:.1f} min"
 
 
 def _planned(cell: Cell, device: Device) -> tuple[TrainingPlan | None, str]:
     if cell.native:
-        return None, "nothing is trained"
+        return None, "trains nothing"
     try:
         return make_plan(cell.recipe, device, PlanOptions()), ""
     except LaviError as error:

@@ -1,4 +1,4 @@
-"""From the finished cells of a study to its table, its page and its sheet of pictures.
+"""Writes a study's table, page and contact sheet from its finished cells.
 
 OUT/table.md  table.json  table.csv  study.html  contact_sheet.png
 """
@@ -19,14 +19,14 @@ from lavibridge.study.write_tables import write_tables
 
 
 def finish(study: Study, cells: Sequence[Cell], out: Path) -> str:
-    """Write all that a study leaves from whatever is finished, and return the table as Markdown.
+    """Write the outputs of a study from its finished cells, and return the table as Markdown.
 
-    RunError where nothing is finished, or where a folder is that of another recipe.
+    Raises RunError if no cell is finished or a folder holds another recipe.
     """
     finished = read_finished(study, cells, out)
     if not any(finished.values()):
         raise RunError(
-            f"{out} holds no finished cell of the study '{study.name}': run it without --table first"
+            f"{out} holds no finished cell of the study '{study.name}': run the study without --table first"
         )
     table = make_table(study, finished)
     ceilings = find_ceilings(cells, out) if study.ceiling else {}

@@ -1,12 +1,12 @@
-"""The folder of a cell: what is done in it, and whether it is the study's.
+"""The folder of a cell: its progress, and whether its content still matches the study.
 
-    OUT/CONDITION/seed-S/  cell.json             the recipe as the study says it; the suites that are measured
-                           recipe.yaml ...       what `lavi train` writes
-                           evaluation/SUITE/     what `lavi evaluate` writes
+    OUT/CONDITION/seed-S/  cell.json             the study's recipe, and the suites that are measured
+                           recipe.yaml ...       written by `lavi train`
+                           evaluation/SUITE/     written by `lavi evaluate`
 
-A suite counts as measured when cell.json says so, with the options that the study has now, and what lies
-there is of the bridge that the cell holds. Before a cell is left as it is, or taken over by another study, it
-is also compared by content: data and models (`moved`), prompts and metrics (`outdated`).
+A suite counts as measured if cell.json lists it with the study's current options and its results are of the
+cell's current bridge. Before skipping or reusing a cell, the study also compares content: data and models
+(`changed_inputs`), prompts and metrics (`is_suite_outdated`).
 """
 
 import json
@@ -31,7 +31,7 @@ from lavibridge.training.checkpoints.run_fingerprint import section_identity
 from lavibridge.training.run import RECIPE, flat, refuse_changes
 
 CELL = "cell.json"
-NO_MATTER = (
+IGNORED_FIELDS = (
     "data.index",
     "data.path",
     "data.root",
@@ -50,29 +50,29 @@ NO_MATTER = (
     "training.validation",
     "training.workers",
 )
-"""Beginnings of the fields that change where and how fast a cell is made, not what it is."""
+"""Prefixes of the fields that change where and how fast a cell runs, not its result."""
 
 
 def check_cell(folder: Path, cell: Cell) -> None:
-    """RunError with every difference where the folder holds another recipe than the study's cell."""
+    """Raise RunError with every difference if the folder holds another recipe than the cell's."""
     refuse_changes(folder, differences(folder, cell))
 
 
 def differences(folder: Path, cell: Cell) -> list[str]:
-    """How the recipe that a folder holds differs from a cell's, as sentences; none where it holds none."""
+    """The differences between a folder's recipe and a cell's, as sentences; empty without a recipe."""
     kept = _kept(folder, cell)
     if kept is None:
         return []
-    now = _said(cell)
+    now = _flat_recipe(cell)
     return [
         f"{key} was {kept.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(kept.keys() | now.keys())
-        if kept.get(key) != now.get(key) and not key.startswith(NO_MATTER)
+        if kept.get(key) != now.get(key) and not key.startswith(IGNORED_FIELDS)
     ]
 
 
 def begin_cell(folder: Path, cell: Cell, study: str) -> None:
-    """Note down which cell this is; RunError where it is another."""
+    """Record which cell the folder holds; RunError if it holds another."""
     check_cell(folder, cell)
     if not (folder / CELL).is_file():
         write_json(
@@ -83,14 +83,14 @@ def begin_cell(folder: Path, cell: Cell, study: str) -> None:
                 "seed": cell.seed,
                 "native": cell.native,
                 "vision": _vision(cell) if cell.native else None,
-                "recipe": _said(cell),
+                "recipe": _flat_recipe(cell),
                 "suites": {},
             },
         )
 
 
 def is_measured(folder: Path, key: str, use: SuiteUse) -> bool:
-    """Whether the suite is done, as the study asks for it now, by the bridge that the cell holds."""
+    """Whether the suite is done with the study's current options and the cell's current bridge."""
     path = folder / CELL
     if not path.is_file() or read_json(path)["suites"].get(key) != use.model_dump(mode="json"):
         return False
@@ -101,56 +101,56 @@ def is_measured(folder: Path, key: str, use: SuiteUse) -> bool:
 
 
 def changed_inputs(folder: Path, cell: Cell) -> list[str]:
-    """What a finished cell stands on that is no longer as it was: data and models, a sentence each."""
+    """The data and models that changed since a cell was finished, one sentence each."""
     if not cell.native:
         return run.changed_inputs(folder, cell.recipe) if is_trained(folder, cell.recipe.training) else []
     if not (folder / CELL).is_file():
         return []
     kept, now = read_json(folder / CELL).get("vision"), _vision(cell)
-    return [] if kept == now else [f"the vision model was {kept or 'not noted'}, is {now}"]
+    return [] if kept == now else [f"the vision model was {kept or 'not recorded'}, is {now}"]
 
 
 def is_suite_outdated(folder: Path, key: str, use: SuiteUse) -> bool:
-    """Whether a measured suite has other prompts now, or other metrics."""
+    """Whether a measured suite has other prompts or metrics now."""
     results = read_results(evaluation(folder, key))
     plan = read_suite(use.suite)
     source = open_prompts(plan.prompts, use.prompts)
-    asked = {"suite": plan.name, "version": plan.version, "prompts": source.card()}
-    if json.loads(json.dumps(asked)) != {name: results.get(name) for name in asked}:
+    current = {"suite": plan.name, "version": plan.version, "prompts": source.card()}
+    if json.loads(json.dumps(current)) != {name: results.get(name) for name in current}:
         return True
-    judged = use.categories or source.categories
+    categories = use.categories or source.categories
     metrics = open_metrics(plan.metrics, use.metrics, source.categories)
     return any(
         card_hash(_measured_by(metric)) != card_hash(_without_count(results["metrics"].get(metric.name)))
         for metric in metrics
-        if any(metric.applies_to(category) for category in judged)
+        if any(metric.applies_to(category) for category in categories)
     )
 
 
 def mark_measured(folder: Path, key: str, use: SuiteUse) -> None:
-    """Note down that the suite is done."""
+    """Record that the suite is measured."""
     found = read_json(folder / CELL)
     write_json(folder / CELL, {**found, "suites": {**found["suites"], key: use.model_dump(mode="json")}})
 
 
 def evaluation(folder: Path, key: str) -> Path:
-    """Where the results of a suite lie."""
+    """The folder of a suite's results."""
     return folder / "evaluation" / key
 
 
 def _kept(folder: Path, cell: Cell) -> dict[str, Any] | None:
-    """The recipe that a folder holds, by dotted path; None where it holds none.
+    """The recipe in a folder, by dotted path; None if there is none.
 
-    Of a run that was stopped there is only `lavi train`'s own, which names models by where they lie; that
-    they are the same ones it finds out when it goes on.
+    A stopped run has only the recipe of `lavi train`, which names models by path; `lavi train` checks their
+    content when it resumes.
     """
     if (folder / CELL).is_file():
         found = read_json(folder / CELL)
         if not isinstance(found, dict) or not isinstance(found.get("recipe"), dict):
-            raise RunError(f"{folder / CELL} is damaged: delete the folder, and the cell is made again")
+            raise RunError(f"{folder / CELL} is damaged: delete the folder to run the cell again")
         return _completed(found["recipe"])
     if (folder / RECIPE).is_file():
-        return {**_flat(make_recipe(read_yaml(folder / RECIPE))), **cell.said}
+        return {**_flat(make_recipe(read_yaml(folder / RECIPE))), **cell.source_names}
     return None
 
 
@@ -159,19 +159,19 @@ def _vision(cell: Cell) -> str:
 
 
 def _measured_by(metric: Metric) -> dict[str, Any]:
-    """A metric's card as results hold it."""
+    """A metric's card in the form of results.json."""
     if isinstance(metric, SetMetric):
         return {**metric.card(), "reference": reference_hash(metric.config.reference)}
     return metric.card()
 
 
 def _without_count(found: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The card of results; that a reference has so many pictures follows from which it is."""
+    """The card in results.json without `n`, which the reference's hash determines."""
     return {} if found is None else {name: each for name, each in found["card"].items() if name != "n"}
 
 
 def _completed(kept: dict[str, Any]) -> dict[str, Any]:
-    """A recipe of an earlier version with the defaults of what there was not then."""
+    """A recipe of an earlier version, completed with the defaults of newer fields."""
     nested: dict[str, Any] = {}
     for path, value in kept.items():
         *above, key = path.split(".")
@@ -182,12 +182,12 @@ def _completed(kept: dict[str, Any]) -> dict[str, Any]:
     native = nested.pop("native", False)
     try:
         return {**_flat(make_recipe(nested)), "native": native}
-    except RecipeError:  # of what there is no more; the differences say which
+    except RecipeError:  # fields that no longer exist; the differences name them
         return kept
 
 
-def _said(cell: Cell) -> dict[str, Any]:
-    return {**_flat(cell.recipe), **cell.said, "native": cell.native}
+def _flat_recipe(cell: Cell) -> dict[str, Any]:
+    return {**_flat(cell.recipe), **cell.source_names, "native": cell.native}
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Figures of a study in words, the same on every page: shares in per cent, others as they are."""
+"""Formats a study's numbers: shares in per cent, others as they are."""
 
 import math
 
@@ -8,8 +8,9 @@ from lavibridge.study.intervals import Difference, Interval
 
 EMPTY = "–"
 HOW = (
-    "Means over prompts and seeds with 95 % intervals over both (of one seed: over prompts). Differences are "
-    "paired by prompt and seed; p is corrected for all comparisons of the table (Holm)."
+    "Means over prompts and seeds with 95 % intervals over both; with one seed, over prompts only. "
+    "Differences are "
+    "paired by prompt and seed; Holm's method corrects p for all comparisons of the table."
 )
 
 
@@ -31,7 +32,7 @@ def format_p(p: float) -> str:
 
 
 def format_size(found: Interval) -> str:
-    """On how much a figure stands."""
+    """The numbers of prompts and seeds behind a mean."""
     seeds = "1 seed" if found.seeds == 1 else f"{found.seeds} seeds"
     lost = f", {found.unscored} not scored" if found.unscored else ""
     return f"{found.prompts} x {seeds}{lost}"

@@ -1,14 +1,15 @@
-"""Means over prompts and seeds, with intervals that say what other prompts and other seeds would give.
+"""Means over prompts and seeds, with intervals that account for the choice of both.
 
-    scores[s, p] = what the cell of seed s has for prompt p            NaN where it was not scored
-    mean         = mean over s of (mean over p)                        every seed counts alike
-    interval     = percentiles of that mean when seeds and prompts are both drawn again, crosswise
-    p            = the larger of 2 min(share of draws <= 0, share >= 0) and that of random signs over prompts
+    scores[s, p] = score of seed s on prompt p                         NaN if not scored
+    mean         = mean over s of (mean over p)                        every seed has equal weight
+    interval     = percentiles of that mean over crossed resamples of seeds and prompts
+    p            = the larger of 2 min(share of draws <= 0, share >= 0) and that of random sign flips over
+    prompts
 
-Drawing both margins of the table is the pigeonhole bootstrap (Owen 2007, Ann. Appl. Stat. 1, arXiv
-0712.1111). One fewer is drawn than there are: with three seeds plain draws would show two thirds of their
-variance (Rao, Wu and Yue 1992, Surv. Methodol. 18). It stays a guess from three seeds; of one seed only the
-prompts are drawn. For many comparisons Holm 1979, Scand. J. Stat. 6.
+Resampling both margins of the table is the pigeonhole bootstrap (Owen 2007, Ann. Appl. Stat. 1, arXiv
+0712.1111). It draws n - 1 of n, since n draws of three seeds would show only two thirds of their variance
+(Rao, Wu and Yue 1992, Surv. Methodol. 18). Three seeds still give a rough interval; with one seed only
+prompts are resampled. Holm 1979, Scand. J. Stat. 6, corrects for multiple comparisons.
 """
 
 import math
@@ -24,7 +25,7 @@ from lavibridge.evaluation.stats import SEED, sign_flip_p, wilson
 
 DRAWS = 10_000
 CHUNK = 1_000
-"""Draws at a time, for memory's sake."""
+"""Resamples at a time, to limit memory."""
 Scores = Float[ndarray, "seed prompt"]
 
 
@@ -38,18 +39,18 @@ class Interval:
     seeds: int
     prompts: int
     unscored: int = 0
-    """Pairs of seed and prompt without a score, of seeds that are finished; they do not count."""
+    """Pairs of a finished seed and a prompt without a score; excluded from the mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference(Interval):
-    """A mean paired difference; `p` is the chance of one as large if there were none."""
+    """A mean paired difference; `p` is the probability of one at least as large by chance."""
 
     p: float
 
 
 def interval(scores: Scores) -> Interval:
-    """The mean of a condition. All 0 or all 1, where nothing varies, it is Wilson's over the prompts."""
+    """The mean of a condition; uses Wilson's interval over prompts if all scores are 0 or all are 1."""
     kept, counts = _kept(scores)
     if not kept.size:
         return Interval(
@@ -64,7 +65,7 @@ def interval(scores: Scores) -> Interval:
 
 
 def difference(ours: Scores, theirs: Scores) -> Difference:
-    """How much higher `ours` is, seed by seed and prompt by prompt; rows and columns are the same ones."""
+    """How much higher `ours` is, seed by seed and prompt by prompt; rows and columns of both must match."""
     kept, counts = _kept(ours - theirs)
     if not kept.size:
         nothing = math.nan
@@ -80,7 +81,7 @@ def difference(ours: Scores, theirs: Scores) -> Difference:
     mean, drawn = _mean(kept), _drawn(kept)
     low, high = (float(value) for value in np.quantile(drawn, [0.025, 0.975]))
     if low == high and set(np.unique(ours)) | set(np.unique(theirs)) <= {0.0, 1.0}:
-        reach = wilson(0, kept.shape[1])[1]  # nothing varied: as many prompts may still hide some that do
+        reach = wilson(0, kept.shape[1])[1]  # no variance: that many prompts may still hide a difference
         low, high = max(-1.0, mean - reach), min(1.0, mean + reach)
     fewest = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
     p = max(2 * (fewest + 1) / (len(drawn) + 1), sign_flip_p(np.nanmean(kept, axis=0).tolist()))
@@ -88,7 +89,7 @@ def difference(ours: Scores, theirs: Scores) -> Difference:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p-values for that many comparisons at once; NaN, where nothing was compared, does not count."""
+    """Correct p-values for multiple comparisons; ignores NaN, which marks no comparison."""
     adjusted = list(values)
     order = sorted((p, place) for place, p in enumerate(values) if not math.isnan(p))
     largest = 0.0
@@ -99,7 +100,7 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def _kept(scores: Scores) -> tuple[Float[ndarray, "_ _"], dict[str, int]]:
-    """Without seeds that are not finished and prompts that nobody scored, and how much is left."""
+    """Drop unfinished seeds and unscored prompts, and count what is left."""
     known = ~np.isnan(scores)
     finished = known.any(axis=1)
     kept = scores[finished][:, known.any(axis=0)]
@@ -112,7 +113,7 @@ def _mean(kept: Scores) -> float:
 
 
 def _drawn(kept: Scores) -> Float[ndarray, " draw"]:
-    """The mean under DRAWS draws of seeds and prompts; draws that meet no score at all are left out."""
+    """The mean under DRAWS resamples of seeds and prompts; skips resamples without any score."""
     known = ~np.isnan(kept)
     values = np.where(known, kept, 0.0).T
     parts = []
@@ -133,7 +134,7 @@ def _drawn(kept: Scores) -> Float[ndarray, " draw"]:
 def _weights(count: int, margin: int) -> UInt16[ndarray, "draw count"]:
     """How often each of `count` is drawn, the same for all conditions; a single one always is.
 
-    That each weighs n / (n - 1) times as much is left out, as means do not see it.
+    Omits the weight n / (n - 1), which cancels in means.
     """
     if count == 1:
         return np.ones((DRAWS, 1), dtype=np.uint16)

@@ -1,6 +1,6 @@
-"""A study as one self-contained page: question, table, plots, differences, claims, pictures side by side.
+"""Writes a study as one self-contained page: question, table, plots, differences, claims and pictures.
 
-OUT/study.html        needs no network and no other file; the same results give the same bytes
+OUT/study.html        needs no network and no other file; equal results give equal bytes
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,7 @@ from lavibridge.study.write_tables import CEILING_NOTE, CEILINGS
 try:
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 except ImportError:
-    raise RunError(
-        "a study's page is written with Jinja2, which is missing: pip install 'lavibridge[report]'"
-    ) from None
+    raise RunError("a study's page needs Jinja2: pip install 'lavibridge[report]'") from None
 
 
 def write_page(
@@ -34,7 +32,7 @@ def write_page(
 def render(table: StudyTable, ceilings: Mapping[str, Ceiling], rows: Sequence[SheetRow]) -> str:
     """The page as text."""
     environment = Environment(
-        # The style sheet is the reports'.
+        # Studies share the reports' style sheet.
         loader=ChoiceLoader([PackageLoader("lavibridge.study"), PackageLoader("lavibridge.report")]),
         autoescape=True,
         undefined=StrictUndefined,

@@ -1,4 +1,4 @@
-"""Dots with their intervals, a small chart for each row: drawn as SVG in the page's own ink.
+"""Draws a dot plot with intervals for each row, as SVG in the page's text colour.
 
 t5-small   |---o---|
 t5-base        |----o----|          dashed: the baseline's mean
@@ -13,18 +13,18 @@ from lavibridge.study.table import ResultRow, StudyTable
 
 WIDTH, LEFT, RIGHT, LINE, TOP, BOTTOM = 340, 120, 22, 22, 8, 26
 LONGEST = 17
-"""Letters of a label that fit beside a chart."""
+"""Maximum characters of a label beside a chart."""
 
 
 def plots(table: StudyTable) -> Iterator[tuple[str, str]]:
-    """(row, SVG) for each row that somebody has a figure in."""
+    """Yield (row name, SVG) for each row with at least one score."""
     for row in table.rows:
         if any(not math.isnan(entry.value.mean) for entry in row.entries.values()):
             yield row.spec.name, plot(row, table.labels, table.baseline)
 
 
 def plot(row: ResultRow, labels: Mapping[str, str], baseline: str) -> str:
-    """One chart with an accessible name that says all that it shows."""
+    """One chart, with an accessible name that lists all its values."""
     known = {name: each.value for name, each in row.entries.items() if not math.isnan(each.value.mean)}
     ends = [end for each in known.values() for end in (each.low, each.mean, each.high) if not math.isnan(end)]
     low, high = (0.0, 1.0) if row.unit == "share" else _padded(min(ends), max(ends))
@@ -35,9 +35,9 @@ def plot(row: ResultRow, labels: Mapping[str, str], baseline: str) -> str:
 
     parts = []
     for tick in (low, (low + high) / 2, high):
-        said = f"{100 * tick:.0f} %" if row.unit == "share" else f"{tick:.3g}"
+        text = f"{100 * tick:.0f} %" if row.unit == "share" else f"{tick:.3g}"
         parts.append(_upright(x(tick), height, 'stroke-opacity=".15"'))
-        parts.append(f'<text x="{x(tick):.1f}" y="{height - 9}" text-anchor="middle">{said}</text>')
+        parts.append(f'<text x="{x(tick):.1f}" y="{height - 9}" text-anchor="middle">{text}</text>')
     if baseline in known:
         parts.append(_upright(x(known[baseline].mean), height, 'stroke-dasharray="4 3" stroke-opacity=".6"'))
     for number, (name, found) in enumerate(known.items()):
@@ -48,12 +48,12 @@ def plot(row: ResultRow, labels: Mapping[str, str], baseline: str) -> str:
             ends_at = f'x1="{x(found.low):.1f}" x2="{x(found.high):.1f}" y1="{y:.1f}" y2="{y:.1f}"'
             parts.append(f'<line {ends_at} class="reach"/>')
         parts.append(f'<circle cx="{x(found.mean):.1f}" cy="{y:.1f}" r="4" class="dot"/>')
-    told = "; ".join(
+    description = "; ".join(
         f"{labels[name]} {formatting.format_value(found, row.unit)}" for name, found in known.items()
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
-        f'aria-label="{escape(f"{row.spec.name}: {told}")}">{"".join(parts)}</svg>'
+        f'aria-label="{escape(f"{row.spec.name}: {description}")}">{"".join(parts)}</svg>'
     )
 
 
@@ -63,8 +63,8 @@ def _upright(x: float, height: int, style: str) -> str:
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:
-    room = 0.05 * (high - low) or abs(high) * 0.05 or 1.0
-    return low - room, high + room
+    margin = 0.05 * (high - low) or abs(high) * 0.05 or 1.0
+    return low - margin, high + margin
 
 
 def _short(label: str) -> str:

@@ -1,8 +1,8 @@
-"""Cells that another study has made: of the same recipe, data and models, so that none is trained again.
+"""Reuses trained cells of another study that have the same recipe, data and models.
 
     FOLDER/CONDITION/seed-S  with the same recipe, trained  --copy-->  OUT/CONDITION'/seed-S
 
-What the other study has measured counts where this one asks for it alike; the rest is measured anew.
+Keeps the other study's measurements if this study has the same suite options; measures the rest again.
 """
 
 import os
@@ -20,14 +20,17 @@ from lavibridge.training.checkpoints.checkpoint import is_trained
 
 
 def reuse_cells(cells: Sequence[Cell], out: Path, folders: Sequence[Path], study: str) -> None:
-    """Copy each cell that is not begun from the first folder of a study that has it trained.
+    """Copy each cell that has not started from the first folder that has it trained.
 
-    RunError, before anything is copied, where a folder holds no cell of any study.
+    Raises RunError before copying anything if a folder holds no cell of a study.
     """
     found = [(folder, sorted(path.parent for path in folder.glob(f"*/seed-*/{CELL}"))) for folder in folders]
     for folder, made in found:
         if not made:
-            raise RunError(f"--reuse: {folder} holds no cell of a study (CONDITION/seed-S/{CELL})")
+            raise RunError(
+                f"--reuse: {folder} holds no cell of a study (CONDITION/seed-S/{CELL}): give the folder "
+                f"of a study"
+            )
     for cell in cells:
         place = out / cell.name
         same = next((other for _, made in found for other in made if _is_same(cell, other)), None)
@@ -41,7 +44,7 @@ def reuse_cells(cells: Sequence[Cell], out: Path, folders: Sequence[Path], study
         kept = read_json(partial / CELL)
         write_json(partial / CELL, {**kept, "study": study, "condition": cell.condition})
         os.replace(partial, place)
-        console.print(f"{cell.name}: taken over from {same}", soft_wrap=True)
+        console.print(f"{cell.name}: copied from {same}", soft_wrap=True)
 
 
 def _is_same(cell: Cell, folder: Path) -> bool:

@@ -1,6 +1,6 @@
-"""Runs a study: each cell is trained, then measured; what is done is skipped, what was stopped goes on.
+"""Runs a study: trains and evaluates each cell, skips finished work and resumes stopped work.
 
-A cell that fails is noted and the others go on. Ctrl-C stops all; the next call goes on from there.
+A failed cell does not stop the others. Ctrl-C stops everything; the next call resumes.
 """
 
 import traceback
@@ -35,7 +35,7 @@ from lavibridge.training.train import train
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A cell that could not be made."""
+    """A cell that failed."""
 
     cell: str
     reason: str
@@ -44,16 +44,16 @@ class Failure:
 def run_cells(
     study: Study, cells: Sequence[Cell], out: Path, part: ProcessRank = SINGLE_PROCESS, device: str = "auto"
 ) -> list[Failure]:
-    """Make every cell that is not done; returns those that failed, with why.
+    """Run every unfinished cell; returns the failures with their reasons.
 
-    One of several processes (`part`) trains with the others and measures its part; each has to be given the
-    same single cell, and draws on its own `device`. RunError, before anything is made, where a folder is that
-    of another recipe.
+    One of several processes (`part`) trains together with the others and evaluates its share; all of them
+    must get the same single cell, and each draws on its own `device`. Raises RunError before any work if a
+    folder holds another recipe.
     """
     if part.world_size > 1 and len(cells) != 1:
         raise RunError(
-            f"several processes (WORLD_SIZE={part.world_size}) make one cell together, and {len(cells)} are "
-            "asked for: name one with --only CONDITION/seed-S"
+            f"several processes (WORLD_SIZE={part.world_size}) run one cell together, and {len(cells)} are "
+            "selected: select one with --only CONDITION/seed-S"
         )
     for cell in cells:
         if not cell.native:
@@ -66,16 +66,16 @@ def run_cells(
         try:
             refuse_changes(out / cell.name, changed_inputs(out / cell.name, cell))
             if is_done(study, cell, out) and not is_outdated(study, cell, out):
-                _say(f"[{number}/{len(cells)}] {cell.name}: done already")
+                _say(f"[{number}/{len(cells)}] {cell.name}: already done")
                 continue
             _say(f"[{number}/{len(cells)}] {cell.name}")
             with (
                 hold(out / cell.name) if part.world_size == 1 else nullcontext()
-            ):  # parts hold what they write
+            ):  # parts lock what they write
                 run_cell(study, cell, out, part, device)
         except LaviError as error:
             failures.append(Failure(cell=cell.name, reason=str(error)))
-        except Exception as error:  # memory that runs out in one cell says nothing of the next
+        except Exception as error:  # an out-of-memory error in one cell must not stop the next
             console.print(traceback.format_exc())
             failures.append(Failure(cell=cell.name, reason=f"{type(error).__name__}: {error}"))
         if failures and failures[-1].cell == cell.name:
@@ -84,19 +84,19 @@ def run_cells(
 
 
 def is_done(study: Study, cell: Cell, out: Path) -> bool:
-    """Whether nothing is left to do for a cell."""
+    """Whether a cell is trained and measured on every suite."""
     folder = out / cell.name
     is_made = cell.native or is_trained(folder, cell.recipe.training)
     return is_made and all(is_measured(folder, key, use) for key, use in study.suites.items())
 
 
 def is_outdated(study: Study, cell: Cell, out: Path) -> bool:
-    """Whether a done cell was measured with other prompts or metrics than there are now."""
+    """Whether a finished cell was measured with other prompts or metrics than the current ones."""
     return any(is_suite_outdated(out / cell.name, key, use) for key, use in study.suites.items())
 
 
 def run_cell(study: Study, cell: Cell, out: Path, part: ProcessRank, device: str) -> None:
-    """Train what is not trained, measure what is not measured."""
+    """Train the cell if needed, then evaluate the suites that are missing or out of date."""
     folder = out / cell.name
     if cell.native:
         begin_cell(folder, cell, study.name)
@@ -130,7 +130,7 @@ def run_cell(study: Study, cell: Cell, out: Path, part: ProcessRank, device: str
 def failures_error(failures: Sequence[Failure], count: int) -> RunError:
     """All failures as one error."""
     listed = "".join(f"\n  {each.cell}: {each.reason}" for each in failures)
-    return RunError(f"{len(failures)} of {count} cells failed; the same command tries them again:{listed}")
+    return RunError(f"{len(failures)} of {count} cells failed; run the same command to retry:{listed}")
 
 
 def _say(text: str) -> None:

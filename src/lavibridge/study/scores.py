@@ -1,7 +1,7 @@
-"""Reads what the finished cells scored: for each row and condition, a number for each seed and prompt.
+"""Reads the scores of finished cells: one number per row, condition, seed and prompt.
 
-Only pictures that the study asks for count, so that a folder in which more was measured changes nothing, and
-two conditions always stand on the same prompts.
+Counts only the pictures that the study defines, so that extra measurements in a folder change nothing and two
+conditions always share their prompts.
 """
 
 import math
@@ -26,14 +26,14 @@ from lavibridge.study.study import RowSpec, Study, SuiteUse
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteResult:
-    """What one cell says in one suite."""
+    """One cell's results on one suite."""
 
     results: Mapping[str, Any]
     records: Mapping[Key, Record]
     tasks: tuple[Task, ...]
 
     def metric(self, row: RowSpec) -> Mapping[str, Any]:
-        """What results.json holds of the row's metric; RunError where it was not asked."""
+        """The row's metric in results.json; RunError if it was not measured."""
         found: Mapping[str, Any] = self.results["metrics"]
         if row.metric not in found:
             raise RunError(
@@ -48,7 +48,7 @@ Finished = Mapping[tuple[str, int], Mapping[str, SuiteResult]]
 
 
 def read_finished(study: Study, cells: Sequence[Cell], out: Path) -> Finished:
-    """The suites that are done, of all cells; RunError where a folder is that of another recipe."""
+    """The finished suites of all cells; RunError if a folder holds another recipe."""
     tasks = {
         (key, seed): _tasks(use, seed)
         for key, use in study.suites.items()
@@ -69,7 +69,7 @@ def read_finished(study: Study, cells: Sequence[Cell], out: Path) -> Finished:
 
 
 def _check_alike(key: str, measured: Mapping[tuple[str, int], SuiteResult]) -> None:
-    """RunError where cells were measured on other prompts or by other judges: they are never paired."""
+    """Raise RunError if cells differ in prompts or metrics, since their scores cannot be paired."""
     first: tuple[tuple[str, int], dict[str, Any]] | None = None
     for cell, each in measured.items():
         cards = {name: entry["card"] for name, entry in each.results["metrics"].items()}
@@ -79,14 +79,14 @@ def _check_alike(key: str, measured: Mapping[tuple[str, int], SuiteResult]) -> N
         if differing:
             one, other = (f"{condition}/seed-{seed}" for condition, seed in (first[0], cell))
             raise RunError(
-                f"{one} and {other} cannot stand in one table: {', '.join(differing)} of the suite '{key}' "
-                "changed between them; run the study again, and what is out of date is measured anew"
+                f"{one} and {other} cannot share a table: {', '.join(differing)} of the suite '{key}' "
+                "changed between them; run the study again to measure what is out of date"
             )
 
 
 def scores_of(row: RowSpec, condition: str, seeds: Sequence[int], finished: Finished) -> Scores | None:
-    """A row's score for each seed and prompt; NaN for a seed that is not finished, None where none is, or
-    where the metric judges sets of pictures only."""
+    """A row's score for each seed and prompt, with NaN for unfinished seeds; None if no seed is finished or
+    the metric only scores sets of pictures."""
     by_seed: list[dict[tuple[str, str], float]] = []
     for seed in seeds:
         measured = finished.get((condition, seed), {}).get(row.suite)
@@ -101,7 +101,7 @@ def scores_of(row: RowSpec, condition: str, seeds: Sequence[int], finished: Fini
 def figures_of(
     row: RowSpec, condition: str, seeds: Sequence[int], finished: Finished
 ) -> dict[int, Mapping[str, Any]]:
-    """The figure of a metric of sets, such as FID, for each finished seed."""
+    """The estimate of a set metric, such as FID, for each finished seed."""
     found = {}
     for seed in seeds:
         measured = finished.get((condition, seed), {}).get(row.suite)
@@ -131,14 +131,14 @@ def _read(folder: Path, tasks: tuple[Task, ...]) -> SuiteResult:
     lost = sum(task.key not in records for task in tasks)
     if lost:
         raise RunError(
-            f"{folder} lacks {lost} of {len(tasks)} pictures that it is said to have: delete cell.json above "
-            "it, and the suite is measured again"
+            f"{folder} lacks {lost} of {len(tasks)} pictures that cell.json lists: delete the cell.json "
+            "above it to measure the suite again"
         )
     return SuiteResult(results=results, records=records, tasks=tasks)
 
 
 def _by_prompt(row: RowSpec, measured: SuiteResult) -> dict[tuple[str, str], float]:
-    """The mean of each prompt's scored pictures; NaN where none was scored."""
+    """The mean score of each prompt's pictures; NaN if none was scored."""
     kept: dict[tuple[str, str], list[float]] = {}
     for task in measured.tasks:
         if row.categories is not None and task.category not in row.categories:
@@ -154,7 +154,7 @@ def _by_prompt(row: RowSpec, measured: SuiteResult) -> dict[tuple[str, str], flo
 
 
 def _values(row: RowSpec, record: Record) -> list[float] | None:
-    """What the row takes of a picture: nothing ([]) where it was not scored, None where it does not apply."""
+    """The row's values for a picture: [] if it was not scored, None if the row does not apply."""
     if record.undrawn:
         return []
     if row.clause is not None:

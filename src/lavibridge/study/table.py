@@ -1,4 +1,4 @@
-"""The table of a study as a value: rows down, conditions across, differences from the baseline, claims.
+"""Builds a study's table: rows by conditions, differences from the baseline, and claims.
 
 entry = mean with interval over prompts and seeds; difference from the baseline, paired by both; p by Holm
 """
@@ -19,25 +19,25 @@ T975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionResult:
-    """What one condition has in one row."""
+    """One condition's result in one row."""
 
     value: Interval
     difference: Difference | None = None
-    """From the baseline; None for the baseline itself, and where there is nothing to pair."""
+    """Difference from the baseline; None for the baseline itself or without pairs."""
     p_holm: float = math.nan
-    """Of the difference, for as many comparisons as the table has."""
+    """The p-value of the difference, corrected for all comparisons of the table."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResultRow:
-    """A row with its entries by condition; a condition without one is not finished."""
+    """A row with its results by condition; unfinished conditions have none."""
 
     spec: RowSpec
     unit: str
     entries: Mapping[str, ConditionResult]
 
     def best(self) -> str | None:
-        """The condition with the best mean, where one is better than all others."""
+        """The condition with the best mean, unless several tie."""
         sign = 1 if self.spec.better == "higher" else -1
         known = {name: sign * each.value.mean for name, each in self.entries.items() if each.value.seeds}
         first = [name for name, mean in known.items() if mean == max(known.values())]
@@ -46,59 +46,59 @@ class ResultRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimVerdict:
-    """What the study says of a claim in one row."""
+    """The verdict on a claim in one row."""
 
     row: str
     verdict: str
-    """`confirmed`, `contradicted`, `cannot tell`; `not compared`: no score, or FID of one seed."""
+    """`confirmed`, `contradicted`, `cannot tell`; `not compared` without scores, or for FID with one seed."""
     difference: Difference | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyTable:
-    """All that a study found."""
+    """The results of a study."""
 
     study: Study
     labels: Mapping[str, str]
-    """What each condition is called, in order."""
+    """Label by condition, in order."""
     rows: tuple[ResultRow, ...]
     verdicts: tuple[tuple[ClaimVerdict, ...], ...]
-    """For each claim, by its rows."""
+    """For each claim, one verdict per row."""
     missing: tuple[str, ...]
-    """Cells that are not finished."""
+    """Unfinished cells."""
 
     @property
     def baseline(self) -> str:
-        """The condition that the others are compared with."""
+        """The condition to compare the others with."""
         return self.study.reference()
 
     def unit(self, row: str) -> str:
-        """Of a row, by its name."""
+        """The unit of a row, by its name."""
         return next(each.unit for each in self.rows if each.spec.name == row)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowScores:
-    """What a row has under one condition: scores of single pictures, or figures of sets by seed."""
+    """A row's scores under one condition: per picture, or per seed for set metrics."""
 
     scores: Scores | None
     figures: Mapping[int, Mapping[str, Any]]
 
     def value(self) -> Interval | None:
-        """Its mean; None where nothing is finished."""
+        """The mean; None if nothing is finished."""
         if self.scores is not None:
             return interval(self.scores)
         return _over_seeds(self.figures) if self.figures else None
 
-    def less(self, other: "RowScores") -> Difference | None:
-        """How much higher it is than another condition's; None where they cannot be paired."""
+    def minus(self, other: "RowScores") -> Difference | None:
+        """The difference from another condition; None if they cannot be paired."""
         if self.scores is not None and other.scores is not None:
             return difference(self.scores, other.scores)
         return _between_seeds(self.figures, other.figures)
 
 
 def make_table(study: Study, finished: Finished) -> StudyTable:
-    """All rows from the cells that are finished."""
+    """Build the table from the finished cells."""
     labels = {each.name: each.label or each.name for each in study.grid()}
     found = {
         (row.name, name): RowScores(
@@ -116,7 +116,7 @@ def make_table(study: Study, finished: Finished) -> StudyTable:
                 name: ConditionResult(value=value, difference=None if name == study.reference() else change)
                 for name in labels
                 if (value := found[row.name, name].value()) is not None
-                for change in [found[row.name, name].less(found[row.name, study.reference()])]
+                for change in [found[row.name, name].minus(found[row.name, study.reference()])]
             },
         )
         for row in study.rows
@@ -132,7 +132,7 @@ def make_table(study: Study, finished: Finished) -> StudyTable:
         rows=tuple(_corrected(rows)),
         verdicts=tuple(
             tuple(
-                _verdict(row, found[row.name, claim.better].less(found[row.name, claim.than]))
+                _verdict(row, found[row.name, claim.better].minus(found[row.name, claim.than]))
                 for row in study.rows
                 if row.name in claim.rows
             )
@@ -155,7 +155,7 @@ def _over_seeds(figures: Mapping[int, Mapping[str, Any]]) -> Interval:
 def _between_seeds(
     ours: Mapping[int, Mapping[str, Any]], theirs: Mapping[int, Mapping[str, Any]]
 ) -> Difference | None:
-    """Measures of sets, paired by seed; there is no p, and nothing from fewer than two seeds."""
+    """Pair set metrics by seed; there is no p-value, and None for fewer than two seeds."""
     shared = [seed for seed in ours if seed in theirs]
     if len(shared) < 2:
         return None
@@ -167,7 +167,7 @@ def _between_seeds(
 
 
 def _student(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and reach of its 95 % interval; no reach from a single value."""
+    """The mean and half the width of its 95 % interval; NaN half-width for a single value."""
     count = len(values)
     if count == 1:
         return values[0], math.nan
@@ -175,7 +175,7 @@ def _student(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _corrected(rows: Sequence[ResultRow]) -> list[ResultRow]:
-    """With p-values for as many comparisons as the whole table has."""
+    """Correct p-values for all comparisons of the table."""
     tested = [
         (number, name, entry.difference.p)
         for number, row in enumerate(rows)
@@ -197,7 +197,7 @@ def _corrected(rows: Sequence[ResultRow]) -> list[ResultRow]:
 
 
 def _verdict(row: RowSpec, found: Difference | None) -> ClaimVerdict:
-    """Decided where the interval of the paired difference leaves out zero."""
+    """Decide the claim if the interval of the paired difference excludes zero."""
     if found is None or not found.seeds:
         return ClaimVerdict(row=row.name, verdict="not compared", difference=None)
     sign = 1 if row.better == "higher" else -1

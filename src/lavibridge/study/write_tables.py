@@ -1,4 +1,4 @@
-"""Writes the table of a study: as Markdown for people, as JSON for programs, as CSV for spreadsheets.
+"""Writes a study's table as Markdown, JSON and CSV.
 
 OUT/table.md   OUT/table.json   OUT/table.csv
 """
@@ -18,9 +18,9 @@ from lavibridge.study.table import ResultRow, StudyTable
 
 CEILINGS = {"color": "Ceiling, colour", "shape": "Ceiling, shape"}
 CEILING_NOTE = (
-    "Ceiling: how often the language model's own features of a word that no caption has (“crimson”, “disc”) "
-    "lie nearest to the right plain word's, as the connector reads them before training; chance is 12.5 % "
-    "for colours and 16.7 % for shapes. Intervals over words."
+    "Ceiling: how often the language model's features of a word that no caption contains (“crimson”, “disc”) "
+    "are nearest to those of the correct plain word, as the connector reads them before training. Chance is "
+    "12.5 % for colours and 16.7 % for shapes. Intervals are over words."
 )
 COLUMNS = (
     *("study", "condition", "label", "row", "suite", "metric", "categories", "clause", "better", "unit"),
@@ -30,7 +30,7 @@ COLUMNS = (
 
 
 def write_tables(table: StudyTable, ceilings: Mapping[str, Ceiling], out: Path) -> str:
-    """Write all three, and return the Markdown."""
+    """Write all three files and return the Markdown."""
     text = markdown(table, ceilings)
     write_atomic(out / "table.md", text)
     write_json(out / "table.json", as_json(table, ceilings))
@@ -43,7 +43,7 @@ def write_tables(table: StudyTable, ceilings: Mapping[str, Ceiling], out: Path) 
 
 
 def markdown(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> str:
-    """The table, the differences from the baseline, the claims, and what is not there."""
+    """The table, the differences from the baseline, the claims, and what is missing."""
     study, labels = table.study, tuple(table.labels.values())
     parts = [f"# {study.name}", study.question, study.notes.strip(), formatting.HOW]
     rows = [[_named(row), *(_value(row, name) for name in table.labels), _size(row)] for row in table.rows]
@@ -59,8 +59,8 @@ def markdown(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> str:
         parts += ["## Claims", *_claims(table)]
     if ceilings:
         parts += ["## What each layer knows", *_layers(table, ceilings)]
-    if study.left_out:
-        listed = [f"- {name}: {why}" for name, why in study.left_out.items()]
+    if study.not_measured:
+        listed = [f"- {name}: {why}" for name, why in study.not_measured.items()]
         parts += ["## Not measured", "\n".join(listed)]
     if table.missing:
         parts.append(f"Not finished: {', '.join(table.missing)}.")
@@ -68,7 +68,7 @@ def markdown(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> str:
 
 
 def as_json(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> dict[str, Any]:
-    """Everything, with null for what is not a number."""
+    """The table as JSON, with null for NaN."""
     found: dict[str, Any] = _plain(
         {
             "study": table.study.name,
@@ -94,7 +94,7 @@ def as_json(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> dict[str, Any
                 }
                 for name, found in ceilings.items()
             },
-            "left_out": table.study.left_out,
+            "not_measured": table.study.not_measured,
             "missing": list(table.missing),
         }
     )
@@ -118,16 +118,16 @@ def _ceiling_rows(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> list[li
 
 
 def _layers(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> Iterator[str]:
-    """Each language model's layers; conditions that share one model share its table."""
-    told: dict[str, list[str]] = {}
+    """The layers of each language model; conditions with the same model share a table."""
+    conditions: dict[str, list[str]] = {}
     for name, found in ceilings.items():
         rows = [
             [layer, *(formatting.format_value(each[what], "share") for what in CEILINGS)]
             for layer, each in found.items()
             if layer != "read"
         ]
-        told.setdefault(_grid(["", "colour", "shape"], rows), []).append(table.labels[name])
-    for text, names in told.items():
+        conditions.setdefault(_grid(["", "colour", "shape"], rows), []).append(table.labels[name])
+    for text, names in conditions.items():
         yield f"{', '.join(names)}:"
         yield text
 
@@ -174,7 +174,7 @@ def _change(row: ResultRow, name: str) -> str:
 
 
 def _size(row: ResultRow) -> str:
-    """The size on which most stand; the JSON has each one's."""
+    """The distinct sample sizes of a row; the JSON has one per condition."""
     sizes = [formatting.format_size(entry.value) for entry in row.entries.values()]
     return "; ".join(dict.fromkeys(sizes)) or formatting.EMPTY
 
@@ -218,7 +218,7 @@ def _flat(table: StudyTable) -> Iterator[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """With null in the place of NaN, which JSON has not."""
+    """Replace non-finite numbers by null, since JSON has no NaN."""
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -8,7 +8,7 @@ from transformers import GroundingDinoProcessor
 
 from lavibridge.core.errors import ModelError
 from lavibridge.evaluation.benchmarks.boxes import Box
-from lavibridge.evaluation.benchmarks.colors import classify_colors, cut_out
+from lavibridge.evaluation.benchmarks.colors import classify_colors, crop
 from lavibridge.evaluation.benchmarks.detectors.base import find_detector
 from lavibridge.evaluation.benchmarks.detectors.closed_vocabulary import class_ids
 from lavibridge.evaluation.benchmarks.detectors.grounding_dino import sentence_of, tokens_in
@@ -104,12 +104,12 @@ def test_cut_outs_and_their_colors(toy):
     mask = np.zeros((10, 20), dtype=bool)
     mask[2:6, 4:8] = True
     box = Box(name="cat", score=1.0, left=3.0, top=2.0, right=9.0, bottom=6.0, mask=mask)
-    cut = np.asarray(cut_out(picture, box))
+    cut = np.asarray(crop(picture, box))
     assert cut.shape == (4, 6, 3)
     assert (cut[:, 0] == 153).all()
     assert (cut[:, 1] == (255, 0, 0)).all()
     beyond = Box(name="cat", score=1.0, left=-5.0, top=9.9, right=99.0, bottom=9.9)
-    assert cut_out(picture, beyond).size == (20, 1)
+    assert crop(picture, beyond).size == (20, 1)
     clip = DualEncoder(PretrainedNetwork(toy("clip")))
     found = classify_colors(clip, picture, [box, beyond, box], "cat")
     assert found[0] == found[2]

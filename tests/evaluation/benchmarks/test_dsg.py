@@ -65,5 +65,5 @@ def test_both_agree_where_parents_come_first(forest):
 def test_what_is_wrong_with_questions():
     assert QuestionGraph(questions=CHAIN).problem() == ""
     assert "repeat" in QuestionGraph(questions=(*CHAIN, CHAIN[0])).problem()
-    assert "there is not" in QuestionGraph(questions=questions((9,))).problem()
-    assert "ring" in QuestionGraph(questions=questions((2,), (1,))).problem()
+    assert "does not exist" in QuestionGraph(questions=questions((9,))).problem()
+    assert "cycle" in QuestionGraph(questions=questions((2,), (1,))).problem()

@@ -213,14 +213,14 @@ def test_dpg_takes_back_what_hangs_on_a_no(make, pictures):
 def test_dpg_questions_that_hang_on_nothing_are_not_scored(make, pictures):
     lost = QuestionGraph(questions=(Question(number=2, text="Is it red?", category="color", parents=(1,)),))
     [score] = make("dpg").score(pictures[:1], [task(lost)])
-    assert "hangs on question 1, which there is not" in score.reason
-    assert "breaks off" in make("dpg", paper_compat=True).score(pictures[:1], [task(lost)])[0].reason
+    assert "depends on question 1, which does not exist" in score.reason
+    assert "script stops" in make("dpg", paper_compat=True).score(pictures[:1], [task(lost)])[0].reason
 
 
 def test_dpg_as_published_keeps_its_mistakes(make, pictures):
     metric = make("dpg", paper_compat=True)
     [lost] = metric.score(pictures[:1], [task(TRUTHS["dpg"])])
-    assert "breaks off" in lost.reason  # its second question hangs on the first line of the file
+    assert "script stops" in lost.reason  # its second question hangs on the first line of the file
     alone = QuestionGraph(questions=TRUTHS["dpg"].questions[:1], opens_file=True)
     assert "reads no question" in metric.score(pictures[:1], [task(alone)])[0].reason
     later = QuestionGraph(questions=TRUTHS["dpg"].questions)

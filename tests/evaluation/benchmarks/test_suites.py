@@ -70,7 +70,7 @@ def test_geneval(with_toys, tmp_path):
     results = evaluate(Noise(), with_toys("geneval"), tmp_path / "out", prompts=str(prompts))
     found = results["metrics"]["geneval"]
     assert found["all"]["n"] == 2
-    assert found["unscored"] == {"the detector knows no 'zebra'": 1}
+    assert found["unscored"] == {"the detector does not know 'zebra'": 1}
     assert found["totals"]["mean of tasks"]["n"] == 2
     assert set(found["categories"]["single_object"]["clauses"]) == {"there"}
     assert found["card"]["detector"]["model"] == "yolos"
@@ -142,7 +142,7 @@ def test_what_a_benchmark_cannot_judge_is_said_before_anything_is_drawn(with_toy
     toys = yaml.safe_load(Path(with_toys("geneval")).read_text())["metrics"]
     text = {"name": "mixed", "version": 1, "prompts": {"kind": "world", "categories": {"one": 1}}}
     suite.write_text(yaml.safe_dump({**text, "metrics": toys}))
-    with pytest.raises(DataError, match="pictures of prompts of kind 'geneval'"):
+    with pytest.raises(DataError, match="needs prompts of kind 'geneval'"):
         evaluate(Noise(), str(suite), tmp_path / "out")
     assert not (tmp_path / "out" / "images").exists()
     suite.write_text(yaml.safe_dump({**text, "metrics": [{**toys[0], "threshold": 2}]}))

@@ -7,13 +7,13 @@ const $ = (id) => document.getElementById(id);
 
 let state = null; // {rater, session, at, votes: {"item/question": vote}, unsaved}
 let order = []; // this rater's comparisons, in this rater's order
-let isMirrored = false; // whether this rater sees every pair the other way round
-let begun = 0; // when the question was shown
-let away = 0; // milliseconds since, in which the page was not in sight
+let isMirrored = false; // whether this rater sees every pair with swapped sides
+let begun = 0; // time at which the question appeared
+let away = 0; // milliseconds since then during which the page was hidden
 let hiddenAt = 0;
-let isBusy = true; // while pictures are not on the screen yet
+let isBusy = true; // while pictures are still loading
 
-/* Kept in this browser ---------------------------------------------------------------------------- */
+/* Storage in this browser ---------------------------------------------------------------------------- */
 
 function keep() {
   try {
@@ -32,7 +32,7 @@ function kept() {
   }
 }
 
-/* Chance, the same again for the same session ----------------------------------------------------- */
+/* Randomness, reproducible for a session ----------------------------------------------------- */
 
 function chances(seed) {
   // Mulberry32 (Tommy Ettinger 2017)
@@ -92,13 +92,13 @@ async function show(isNew) {
   const number = state.at % questions.length + 1;
   $("question").textContent = `${number}/${questions.length} ${study.questions[question]}`;
   $("voting").dataset.question = question;
-  const given = state.votes[`${pair.item}/${question}`];
+  const vote = state.votes[`${pair.item}/${question}`];
   for (const answer of ["left", "tie", "right"]) {
-    $(answer).setAttribute("aria-pressed", Boolean(given) && given.choice === choiceOf(answer));
+    $(answer).setAttribute("aria-pressed", Boolean(vote) && vote.choice === choiceOf(answer));
   }
   $("back").disabled = state.at === 0;
   const first = isNew ? `Pair ${place + 1} of ${pairs}. Description: ${pair.prompt}. ` : "";
-  $("said").textContent = first + study.questions[question];
+  $("spoken").textContent = first + study.questions[question];
   if (isFirst) $("question").focus({ preventScroll: true });
   begun = performance.now();
   away = 0;
@@ -119,9 +119,9 @@ async function present(pair) {
 function finish() {
   stage("end");
   const count = Object.keys(state.votes).length;
-  $("thanks").textContent = `Thank you, ${state.rater}: that was all.`;
-  const where = study.sendTo ? `send the file to ${study.sendTo}` : "send the file to whoever asked you";
-  $("told").textContent = `You gave ${count} answers. Download them, and ${where}.`;
+  $("thanks").textContent = `Thank you, ${state.rater}: that was the last pair.`;
+  const where = study.sendTo ? `send the file to ${study.sendTo}` : "send the file to the organiser";
+  $("summary").textContent = `You gave ${count} answers. Download them, and ${where}.`;
   $("thanks").focus();
 }
 
@@ -177,7 +177,7 @@ function download() {
 }
 
 function another() {
-  const lost = `Answers of ${state.rater} are not downloaded yet and would be lost. Go on?`;
+  const lost = `Answers of ${state.rater} are not downloaded yet and would be lost. Continue?`;
   if (state.unsaved && !confirm(lost)) return;
   state = null;
   keep();
@@ -195,7 +195,7 @@ function enlarge(side) {
   if (!$("large").open) $("large").showModal();
 }
 
-/* What a person does ------------------------------------------------------------------------------ */
+/* Input ------------------------------------------------------------------------------ */
 
 const KEYS = { ArrowLeft: "left", ArrowDown: "tie", ArrowRight: "right", 1: "left", 2: "tie", 3: "right" };
 

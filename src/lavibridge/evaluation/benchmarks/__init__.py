@@ -1,1 +1,2 @@
-"""Published compositional benchmarks: their rules, and the detectors and answerers that they ask."""
+"""Published compositional benchmarks: their rules, and the detectors and question-answering models they
+use."""

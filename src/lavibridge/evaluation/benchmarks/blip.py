@@ -1,13 +1,13 @@
-"""BLIP asked yes or no: how sure it is of yes, of the two, as T2I-CompBench asks it.
+"""BLIP's probability of yes, against no, for questions about a picture, as in T2I-CompBench.
 
     p = P(yes) / (P(yes) + P(no))     at the first token of the answer
 
-    picture    480 x 480, squashed, PIL bicubic; CLIP's mean and standard deviation
-    question   small letters, without . ! " ( ) * # : ; ~, at most 35 tokens, the first of which is [ENC]
+    picture    resized to 480 x 480, PIL bicubic; CLIP's mean and standard deviation
+    question   lower case, without . ! " ( ) * # : ; ~, at most 35 tokens, starting with [ENC]
 
-Li et al. 2022, BLIP, arXiv 2201.12086; Huang et al. 2023, T2I-CompBench, arXiv 2307.06350. transformers' own
-processor leaves the first token as it is, so tokens are made here. The published weights read 480 pixels;
-those on the hub were brought to 384, and the places of their patches are spread over 480 again.
+Li et al. 2022, BLIP, arXiv 2201.12086; Huang et al. 2023, T2I-CompBench, arXiv 2307.06350. transformers'
+processor does not set the first token, so this module tokenises itself. The published weights take 480
+pixels; those on the hub were resized to 384, and we interpolate their position embeddings back to 480.
 """
 
 import re
@@ -30,54 +30,56 @@ RESIZE = f"squashed to {SIZE} x {SIZE}, PIL bicubic"
 
 
 class Blip:
-    """A BLIP that answers questions."""
+    """A BLIP for visual question answering."""
 
     def __init__(self, source: str) -> None:
-        """Find the model; ModelError where it is none that answers."""
+        """Find the model; ModelError if it is not a BLIP for question answering."""
         self.network = PretrainedNetwork(source, "BlipForQuestionAnswering")
         if self.network.config.get("model_type") != "blip":
             raise ModelError(
-                f"'{source}' is a {self.network.config.get('model_type')}; B-VQA asks a BLIP that answers "
-                "questions, such as Salesforce/blip-vqa-capfilt-large"
+                f"'{source}' is a {self.network.config.get('model_type')}; give a BLIP for question "
+                f"answering, "
+                "such as Salesforce/blip-vqa-capfilt-large"
             )
 
     @torch.inference_mode()
     def yes_probabilities(self, picture: Image.Image, questions: Sequence[str]) -> list[float]:
-        """How sure it is that each question about a picture is answered yes."""
+        """The probability of yes, 0 to 1, for each question about a picture."""
         device = self.network.device
-        seen = self.network.model.vision_model(
+        image_embeds = self.network.model.vision_model(
             preprocess(picture)[None].to(device), interpolate_pos_encoding=True
         ).last_hidden_state
-        # One by one: the decoder of transformers 5.23 sees the padding of a shorter question, mask or not.
-        return [self._yes(seen, question) for question in questions]
+        # One by one: the decoder of transformers 5.23 attends to padding despite the mask.
+        return [self._yes(image_embeds, question) for question in questions]
 
-    def _yes(self, seen: Float[Tensor, "1 patch width"], question: str) -> float:
+    def _yes(self, image_embeds: Float[Tensor, "1 patch width"], question: str) -> float:
         tokenizer, model = self.network.tokenizer, self.network.model
         ids = tokenizer(
             normalize_question(question), truncation=True, max_length=LONGEST, return_tensors="pt"
         )["input_ids"]
-        start = model.config.text_config.bos_token_id  # [DEC]; [ENC] follows it
+        start = model.config.text_config.bos_token_id  # [DEC]; [ENC] is the next id
         ids[:, 0] = start + 1
-        asked = model.text_encoder(
-            input_ids=ids.to(seen.device),
-            attention_mask=torch.ones_like(ids, device=seen.device),
-            encoder_hidden_states=seen,
+        question_embeds = model.text_encoder(
+            input_ids=ids.to(image_embeds.device),
+            attention_mask=torch.ones_like(ids, device=image_embeds.device),
+            encoder_hidden_states=image_embeds,
         ).last_hidden_state
         logits = model.text_decoder(
-            input_ids=torch.full((1, 1), start, device=seen.device), encoder_hidden_states=asked
+            input_ids=torch.full((1, 1), start, device=image_embeds.device),
+            encoder_hidden_states=question_embeds,
         ).logits[0, 0]
         both = tokenizer.convert_tokens_to_ids(["yes", "no"])
         return float(logits[both].float().softmax(-1)[0])
 
 
 def normalize_question(question: str) -> str:
-    """A question as BLIP was taught to read it."""
+    """Normalise a question as in BLIP's training."""
     kept = re.sub(r"[.!\"()*#:;~]", "", question.lower())
     return re.sub(r"\s+", " ", kept).strip()
 
 
 def preprocess(picture: Image.Image) -> Float[Tensor, "3 height width"]:
-    """A picture as BLIP reads it."""
+    """Resize and normalise a picture for BLIP."""
     small = picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     values = (np.asarray(small, dtype=np.float32) / 255 - np.array(MEAN, np.float32)) / np.array(
         STD, np.float32

@@ -1,7 +1,7 @@
-"""Boxes around what a detector found, and how they lie to each other.
+"""Bounding boxes of detected objects, and their overlap.
 
-intersection over union   area(a and b) / area(a or b)                0 apart .. 1 the same
-duplicates                two boxes of one name with IoU > 0.9, or one of them for > 0.9 inside the other
+intersection over union   area(a and b) / area(a or b)                0 disjoint .. 1 identical
+duplicates                two boxes of one name with IoU > 0.9, or with > 0.9 of one inside the other
 """
 
 from collections.abc import Sequence
@@ -11,26 +11,26 @@ import numpy as np
 from jaxtyping import Bool
 
 SAME = 0.9
-"""The share of overlap above which two boxes of one name are one thing."""
+"""The overlap above which two boxes of one name are one object."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """One thing that a detector found, in pixels from the picture's left top corner."""
+    """A detected object, in pixels from the picture's top left corner."""
 
     name: str
     score: float
-    """How sure the detector is, 0 to 1."""
+    """The detector's confidence, 0 to 1."""
     left: float
     top: float
     right: float
     bottom: float
     mask: Bool[np.ndarray, "height width"] | None = None
-    """The pixels of the thing in the whole picture, where the detector tells them."""
+    """The object's pixels in the whole picture, if the detector segments."""
 
     @property
     def centre(self) -> tuple[float, float]:
-        """The middle, x and y."""
+        """The centre, x and y."""
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
     @property
@@ -40,7 +40,7 @@ class Box:
 
     @property
     def area(self) -> float:
-        """In square pixels."""
+        """Area in square pixels."""
         return self.size[0] * self.size[1]
 
     def record(self) -> list[str | float]:
@@ -50,21 +50,21 @@ class Box:
 
 
 def overlap(a: Box, b: Box) -> float:
-    """The area that two boxes share, in square pixels."""
+    """The common area of two boxes, in square pixels."""
     width = min(a.right, b.right) - max(a.left, b.left)
     height = min(a.bottom, b.bottom) - max(a.top, b.top)
     return max(width, 0.0) * max(height, 0.0)
 
 
 def intersection_over_union(a: Box, b: Box) -> float:
-    """The share of the area of two boxes that they have in common; 0 for boxes without area."""
+    """The common area divided by the joint area; 0 for boxes without area."""
     shared = overlap(a, b)
     union = a.area + b.area - shared
     return shared / union if union > 0 else 0.0
 
 
 def without_duplicates(boxes: Sequence[Box]) -> list[Box]:
-    """The boxes from the surest on, without those that show again what a surer one of their name shows."""
+    """The boxes by descending confidence, without duplicates of a more confident box of the same name."""
     kept: list[Box] = []
     for box in by_score(boxes):
         if not any(box.name == other.name and _same(box, other) for other in kept):
@@ -73,13 +73,13 @@ def without_duplicates(boxes: Sequence[Box]) -> list[Box]:
 
 
 def by_score(boxes: Sequence[Box], name: str | None = None) -> list[Box]:
-    """The boxes from the surest on; with a name only those of this name."""
+    """The boxes by descending confidence, optionally of one name only."""
     chosen = [box for box in boxes if name is None or box.name == name]
     return sorted(chosen, key=lambda box: -box.score)
 
 
 def scaled(box: Box, factor: float) -> Box:
-    """The box in a picture that is `factor` times as large; the mask, which no rule scales, is left out."""
+    """The box in a picture `factor` times as large, without its mask, which no rule needs."""
     left, top, right, bottom = (side * factor for side in (box.left, box.top, box.right, box.bottom))
     return replace(box, left=left, top=top, right=right, bottom=bottom, mask=None)
 

@@ -1,8 +1,8 @@
-"""GenEval's colours of things: the colour whose texts lie nearest to the cut-out, as a CLIP sees both.
+"""GenEval's colour classifier: the colour whose texts are nearest to the crop under a CLIP.
 
     text(colour, name) = unit(mean over the templates of unit(CLIP(template)))
 
-Where a detector tells a thing's pixels, all around them is grey. Ghosh et al. 2023, arXiv 2310.11513.
+If the detector segments, everything around the object is grey. Ghosh et al. 2023, arXiv 2310.11513.
 """
 
 from collections.abc import Sequence
@@ -23,17 +23,17 @@ GREY = (153, 153, 153)
 
 
 def classify_colors(clip: DualEncoder, picture: Image.Image, boxes: Sequence[Box], name: str) -> list[str]:
-    """The colour of each thing of a name in a picture."""
+    """Classify the colour of each box of a name in a picture."""
     if not boxes:
         return []
     texts = [form.format(color=color, name=name) for color in COLORS for form in TEMPLATES]
     named = normalize(clip.texts(texts).unflatten(0, (len(COLORS), -1)).mean(1), dim=-1)
-    nearest = (clip.pictures([cut_out(picture, box) for box in boxes]) @ named.T).argmax(-1)
+    nearest = (clip.pictures([crop(picture, box) for box in boxes]) @ named.T).argmax(-1)
     return [COLORS[number] for number in nearest.tolist()]
 
 
-def cut_out(picture: Image.Image, box: Box) -> Image.Image:
-    """What is in a box, at least a pixel; with its mask, on grey."""
+def crop(picture: Image.Image, box: Box) -> Image.Image:
+    """Crop a box, at least one pixel; with a mask, on grey."""
     if box.mask is not None:
         grey = Image.new("RGB", picture.size, GREY)
         picture = Image.composite(picture, grey, Image.fromarray(box.mask))

@@ -1,6 +1,6 @@
-"""What T2I-CompBench's prompts promise: read from their words, or from a file of another parser's parse.
+"""Parses T2I-CompBench's prompts: with closed word lists, or from a file of another parser's output.
 
-Where the published script's own reading is wanted, the file holds that of spaCy, by prompt:
+For parity with the published script, the file holds spaCy's output by prompt:
 
     {"The red hat was on top of the brown coat rack.":
         {"phrases": ["The red hat", "the brown coat rack"], "objects": ["hat", "coat"],
@@ -23,21 +23,21 @@ from lavibridge.evaluation.benchmarks.spatial import SpatialRelation, read_relat
 
 
 class Parse(Config):
-    """How a prompt is read, where not by its words alone."""
+    """Another parser's output for a prompt; overrides the closed word lists."""
 
     phrases: tuple[str, ...] | None = Field(default=None, min_length=1)
-    """Its noun phrases."""
+    """The noun phrases."""
     objects: tuple[str, str] | None = None
-    """The two things of its relation."""
+    """The two objects of the relation."""
     without_adjectives: str | None = None
-    """Its words that are no adjectives."""
+    """The prompt without adjectives."""
 
 
 def load_parses(path: Path) -> dict[str, Parse]:
-    """The readings in a JSON file, by prompt; DataError says what is wrong with it."""
+    """The parses in a JSON file, by prompt; DataError if it is invalid."""
     found = read_json(path)
     if not isinstance(found, dict) or any(not isinstance(each, dict) for each in found.values()):
-        raise DataError(f"{path} should hold an object of objects, by prompt")
+        raise DataError(f"{path} must hold an object of objects by prompt")
     try:
         return {prompt: validate(Parse, each, f"'{prompt[:60]}'") for prompt, each in found.items()}
     except RecipeError as error:
@@ -45,25 +45,25 @@ def load_parses(path: Path) -> dict[str, Parse]:
 
 
 def read_phrases(prompt: str, parse: Parse) -> Phrases:
-    """What each picture of the prompt should show; ValueError where there is nothing."""
+    """The noun phrases that a picture should show; ValueError if there are none."""
     found = parse.phrases or noun_phrases(prompt)
     if not found:
-        raise ValueError("holds no noun phrase; a file of `readings` may name some")
+        raise ValueError("holds no noun phrase; a file of `parses` can provide some")
     return Phrases(phrases=found)
 
 
 def require_relation(prompt: str, parse: Parse) -> SpatialRelation:
-    """The relation that the prompt states; ValueError where there is none."""
+    """The relation that the prompt states; ValueError if there is none."""
     found = read_relation(prompt)
     if found is None:
-        raise ValueError("states no relation, such as 'on the left of', between two things")
+        raise ValueError("states no relation, such as 'on the left of', between two objects")
     if parse.objects is None:
         return found
     return replace(found, first=parse.objects[0], second=parse.objects[1])
 
 
 def require_counts(prompt: str, things: Mapping[str, str]) -> Counts:
-    """How often things are asked for; ValueError where none is."""
+    """The required counts of objects; ValueError if there are none."""
     found = read_counts(prompt, things)
     if not found.things:
         raise ValueError("counts nothing that new_objects.txt lists")
@@ -71,7 +71,7 @@ def require_counts(prompt: str, things: Mapping[str, str]) -> Counts:
 
 
 def read_complex(prompt: str, parse: Parse, spatial: Set[str], action: Set[str]) -> Complex:
-    """All that a prompt of the complex category promises, given the lists of those that are only the one."""
+    """The metadata of a complex prompt, given the sets of purely spatial and purely action prompts."""
     related = read_relation(prompt) is not None
     return Complex(
         phrases=read_phrases(prompt, parse).phrases,
@@ -83,5 +83,5 @@ def read_complex(prompt: str, parse: Parse, spatial: Set[str], action: Set[str])
 
 
 def key(prompt: str) -> str:
-    """A prompt as the lists of the complex category are compared: small letters up to the first full stop."""
+    """Normalise a prompt for lookup in the complex lists: lower case, up to the first full stop."""
     return prompt.split(".")[0].strip().lower()

@@ -1,16 +1,16 @@
-"""GenEval's rules: the things there, as many as asked, in their colours and places, and no more than asked.
+"""GenEval's rules: the required objects, with their counts, colours and positions, and no excluded ones.
 
-    there     at least n boxes of a name; the n surest ones go on
-    colour    as many of these n have the colour, as a classifier of cut-outs says
-    place     every one of them lies so to every one of the things that it is placed by
+    there     at least n boxes of a name; the n most confident ones count
+    colour    n of these have the colour, by a classifier of crops
+    place     every one of these has the position relative to every target object
     excluded  fewer than m boxes of a name (so "three cups" excludes four)
     correct   all of these
 
-    place of a by b: o = centre(a) - centre(b), shortened by a tenth of both sizes in each direction,
-    divided by the length of o as it was: left x < -0.5, right x > 0.5, above y < -0.5, below y > 0.5
+    position of a to b: o = centre(a) - centre(b), shortened by a tenth of both sizes in each direction,
+    divided by the original length of o: left x < -0.5, right x > 0.5, above y < -0.5, below y > 0.5
 
 Ghosh, Hajishirzi and Schmidt 2023, GenEval, arXiv 2310.11513. The published detector is Mask2Former with
-boxes surer than 0.3, than 0.9 where things are counted, and at most 16 of a name.
+confidence above 0.3, above 0.9 for counting, and at most 16 boxes per name.
 """
 
 import math
@@ -26,49 +26,49 @@ MAX_BOXES = 16
 DEAD_ZONE = 0.1
 
 Classify = Callable[[Sequence[Box], str], Sequence[str]]
-"""The colours of boxes of things of a name."""
+"""Classifies the colours of boxes of one name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectRequirement:
-    """What a prompt asks for, or rules out."""
+    """An object that a prompt requires or excludes."""
 
     name: str
     count: int
     color: str | None = None
     place: str | None = None
-    """How it lies to the thing number `target` of the prompt."""
+    """Its position relative to the object number `target` of the prompt."""
     target: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Requirements:
-    """All that a prompt asks for and rules out."""
+    """All objects that a prompt requires and excludes."""
 
     include: tuple[ObjectRequirement, ...]
     exclude: tuple[ObjectRequirement, ...] = ()
     is_counting: bool = False
-    """Whether boxes must be as sure as for counting."""
+    """Whether to apply the confidence threshold of counting."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The things to look for, each once."""
+        """The names of all objects, without duplicates."""
         return tuple(dict.fromkeys(thing.name for thing in (*self.include, *self.exclude)))
 
 
 def read_requirements(record: Mapping[str, Any]) -> Requirements:
-    """A line of the benchmark's `evaluation_metadata.jsonl`; ValueError says what is wrong with it."""
+    """A line of the benchmark's `evaluation_metadata.jsonl`; ValueError if it is invalid."""
     include = tuple(_read_thing(each, number) for number, each in enumerate(record["include"]))
     exclude = tuple(_read_thing(each, 0) for each in record.get("exclude", ()))
     if not include:
-        raise ValueError("`include` names nothing")
+        raise ValueError("`include` is empty")
     return Requirements(include=include, exclude=exclude, is_counting=record["tag"] == "counting")
 
 
 def check_requirements(
     required: Requirements, boxes: Sequence[Box], classify: Classify
 ) -> tuple[dict[str, bool], list[str]]:
-    """Whether each kind of clause holds, where the prompt has one, and what is wrong in words."""
+    """Whether each kind of clause holds, and the violations in words."""
     holds: dict[str, bool] = {}
     wrong: list[str] = []
     groups: list[list[Box]] = []
@@ -88,7 +88,7 @@ def check_requirements(
 
 
 def positions(a: Box, b: Box) -> set[str]:
-    """How `a` lies to `b`: none, one or two of left of, right of, above and below."""
+    """The position of `a` relative to `b`: up to two of left of, right of, above and below."""
     offset = [a.centre[i] - b.centre[i] for i in (0, 1)]
     lengths = [max(abs(offset[i]) - DEAD_ZONE * (a.size[i] + b.size[i]), 0.0) for i in (0, 1)]
     shortened = [math.copysign(lengths[i], offset[i]) for i in (0, 1)]
@@ -102,7 +102,7 @@ def positions(a: Box, b: Box) -> set[str]:
 def _faults(
     thing: ObjectRequirement, found: list[Box], groups: list[list[Box]], classify: Classify
 ) -> dict[str, str]:
-    """What is wrong by clause; an empty text where it holds. A thing that fails is no target for others."""
+    """The violation by clause, empty if it holds. An object that fails is no target for others."""
     few = len(found) < thing.count
     faults = {"there": f"expected {thing.count} {thing.name}, found {len(found)}" if few else ""}
     if thing.color is not None:
@@ -122,11 +122,11 @@ def _read_thing(record: Mapping[str, Any], number: int) -> ObjectRequirement:
     name, count, color = record["class"], record["count"], record.get("color")
     place, target = record.get("position") or (None, None)
     if not isinstance(name, str) or not name or not isinstance(count, int) or count < 1:
-        raise ValueError(f"a thing has a `class` and a `count` of at least 1, found {dict(record)}")
+        raise ValueError(f"an object needs a `class` and a `count` of at least 1, found {dict(record)}")
     if color is not None and color not in COLORS:
         raise ValueError(f"`color` is one of {', '.join(COLORS)}, found '{color}'")
     if place is not None and (place not in PLACES or not isinstance(target, int) or not 0 <= target < number):
         raise ValueError(
-            f"`position` is [one of {', '.join(PLACES)}, an earlier thing], found {place}, {target}"
+            f"`position` is [one of {', '.join(PLACES)}, index of an earlier object], found {place}, {target}"
         )
     return ObjectRequirement(name=name, count=count, color=color, place=place, target=target)

@@ -1,4 +1,4 @@
-"""Benchmarks' files of JSON lines."""
+"""Reads benchmarks' files of JSON lines."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from lavibridge.evaluation.files import read_lines
 
 
 def read_objects(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The objects of a file, a line each; DataError names the line that is none or lacks one of the keys."""
+    """The objects of a file, one per line; DataError names a line that is invalid or lacks a key."""
     found: list[dict[str, Any]] = []
     for number, line in enumerate(read_lines(path), 1):
         try:
@@ -19,7 +19,7 @@ def read_objects(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
         lacking = [key for key in keys if not isinstance(value, dict) or key not in value]
         if lacking:
             raise DataError(
-                f"{path}: line {number} should be an object with {', '.join(keys)}: no {lacking[0]}"
+                f"{path}: line {number} must be an object with {', '.join(keys)}: it lacks {lacking[0]}"
             )
         found.append(value)
     return found

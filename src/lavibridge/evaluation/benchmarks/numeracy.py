@@ -1,9 +1,9 @@
-"""T2I-CompBench++'s rule for "three cats and a dog": each thing there, and each as often as it should be.
+"""T2I-CompBench++'s rule for "three cats and a dog": each object appears, as often as the prompt says.
 
-    score = mean over the things of (1/2 found + 1/2 found exactly n times)
+    score = mean over the objects of (1/2 found + 1/2 found exactly n times)
 
-Boxes of one name that show the same thing are counted once (boxes.py). The things that are counted, with
-their plurals, are listed in the benchmark's own file `new_objects.txt`: "knife - knives".
+Duplicate boxes of an object count once (boxes.py). The benchmark's own file `new_objects.txt` lists the
+countable objects with their plurals: "knife - knives".
 
 Huang et al. 2025, T2I-CompBench++, arXiv 2307.06350v3.
 """
@@ -30,13 +30,14 @@ NUMBERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """How often each thing of a prompt should be there, by its name in the singular."""
+    """The required count of each object of a prompt, by its singular name."""
 
     things: Mapping[str, int]
 
 
 def read_things(text: str) -> dict[str, str]:
-    """Lines "knife - knives" as singular by plural and by itself; ValueError names a line that is not."""
+    """Parse lines such as "knife - knives" into singular by plural and by singular; ValueError names a bad
+    line."""
     things: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
@@ -50,7 +51,7 @@ def read_things(text: str) -> dict[str, str]:
 
 
 def read_counts(prompt: str, things: Mapping[str, str]) -> Counts:
-    """The things that stand right after a number in a prompt; one named twice is counted together."""
+    """The objects that directly follow a number in a prompt; repeated objects add up."""
     counts: dict[str, int] = {}
     words = re.findall(r"[^\W\d_]+|\S", prompt.lower())
     for i, word in enumerate(words):
@@ -65,7 +66,7 @@ def read_counts(prompt: str, things: Mapping[str, str]) -> Counts:
 
 
 def numeracy_score(counts: Counts, boxes: Sequence[Box]) -> tuple[float, dict[str, int]]:
-    """The score of a picture, 0 to 1, and how often each thing was found. There must be things to count."""
+    """The score of a picture, 0 to 1, and the detected count of each object. `counts` must not be empty."""
     kept = without_duplicates(boxes)
     found = {name: sum(box.name == name for box in kept) for name in counts.things}
     parts = [(found[name] > 0) / 2 + (found[name] == n) / 2 for name, n in counts.things.items()]

@@ -1,10 +1,11 @@
-"""Noun phrases of a prompt by closed word lists: "a green bench and a bowl" -> "a green bench", "a bowl".
+"""Extracts the noun phrases of a prompt with closed word lists: "a green bench and a bowl" -> "a green
+bench", "a bowl".
 
 A phrase runs from a determiner, or from the first word after a break, to the next break: a preposition, a
-conjunction, a verb, a pronoun or a punctuation mark. For the templates of which most of T2I-CompBench's
-attribute prompts are made that is exact; elsewhere it comes near what the published script takes, the noun
-chunks of spaCy's `en_core_web_sm`. Prompts of kind `compbench` read such chunks from a file where parity is
-wanted. The words "top", "the side", "the left" and "the right" are no phrases there and here.
+conjunction, a verb, a pronoun or a punctuation mark. This is exact for the templates of most T2I-CompBench
+attribute prompts, and close to the published script (noun chunks of spaCy's `en_core_web_sm`) elsewhere. For
+exact parity, prompts of kind `compbench` read such chunks from a file. Like the published script, this module
+does not count "top", "the side", "the left" and "the right" as phrases.
 """
 
 import re
@@ -28,14 +29,14 @@ _WORD = re.compile(r"[^\W_]+(?:['’.:-][^\W_]+)*|[^\w\s]")
 
 
 def noun_phrases(prompt: str) -> tuple[str, ...]:
-    """The noun phrases of a prompt in their order, each as it is written there."""
+    """The noun phrases of a prompt, in order and verbatim."""
     words = _WORD.findall(prompt)
     found = (" ".join(words[start:end]) for start, end in _spans([word.lower() for word in words]))
     return tuple(phrase for phrase in found if phrase.lower() not in DROPPED)
 
 
 def head(phrase: str) -> str:
-    """The thing that a phrase names: "the brown coat rack" -> "coat rack"."""
+    """The object that a phrase names: "the brown coat rack" -> "coat rack"."""
     words = phrase.lower().split()
     while len(words) > 1 and words[0] in DETERMINERS | ADJECTIVES | {"and", ","}:
         words = words[1:]
@@ -43,7 +44,7 @@ def head(phrase: str) -> str:
 
 
 def without_adjectives(prompt: str) -> str:
-    """The prompt without the words that only say what things are like; a noun of that form is kept."""
+    """The prompt without adjectives; keeps nouns of the same form."""
     words = _WORD.findall(prompt)
     lower = [word.lower() for word in words]
     dropped = [_is_adjective(lower, i) or _joins(lower, i) for i in range(len(words))]
@@ -51,7 +52,7 @@ def without_adjectives(prompt: str) -> str:
 
 
 def _spans(words: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Where phrases begin and end."""
+    """Yield the start and end of each phrase."""
     start = 0
     for i in range(len(words) + 1):
         ends = i == len(words) or _breaks(words, start, i)
@@ -64,7 +65,7 @@ def _spans(words: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 
 def _breaks(words: Sequence[str], start: int, i: int) -> bool:
-    """Whether the word at `i`, with a phrase running since `start`, ends it and is in none itself."""
+    """Whether the word at `i` ends the phrase that began at `start`, and belongs to no phrase."""
     word = words[i]
     if _joins(words, i):
         return False
@@ -80,7 +81,7 @@ def _breaks(words: Sequence[str], start: int, i: int) -> bool:
 
 
 def _joins(words: Sequence[str], i: int) -> bool:
-    """Whether an "and" or a comma stands between two adjectives of one phrase: "black and white cat"."""
+    """Whether an "and" or a comma joins two adjectives of one phrase: "black and white cat"."""
     inside = 0 < i < len(words) - 2 and words[i] in ("and", ",")
     if not inside or words[i - 1] not in ADJECTIVES or words[i + 1] not in ADJECTIVES:
         return False
@@ -88,7 +89,7 @@ def _joins(words: Sequence[str], i: int) -> bool:
 
 
 def _opens(words: Sequence[str], i: int) -> bool:
-    """Whether something new begins at `i`: the end, a break, a determiner, or an adverb."""
+    """Whether position `i` starts something new: the end, a break, a determiner, or an adverb."""
     if i >= len(words):
         return True
     word = words[i]
@@ -96,13 +97,13 @@ def _opens(words: Sequence[str], i: int) -> bool:
 
 
 def _is_phrase(words: Sequence[str]) -> bool:
-    """Whether there is a thing in it: "tall" alone is none, "the orange" may be one."""
+    """Whether the words name an object: "tall" does not, "the orange" may."""
     has_name = any(word not in DETERMINERS | ADJECTIVES for word in words)
     return has_name or (len(words) > 1 and words[0] in DETERMINERS and words[-1] in ADJECTIVES)
 
 
 def _is_adjective(words: Sequence[str], i: int) -> bool:
-    """A listed word, with another word of its phrase behind it."""
+    """Whether the word at `i` is a listed adjective followed by another word of its phrase."""
     if words[i] not in ADJECTIVES or i + 1 >= len(words):
         return False
     return _joins(words, i + 1) or not _opens(words, i + 1)

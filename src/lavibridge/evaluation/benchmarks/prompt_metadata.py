@@ -1,4 +1,4 @@
-"""What prompts carry for the metrics that judge their pictures, and the error where they do not."""
+"""The metadata that prompts carry for metrics, and the error if it is missing."""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,31 +12,31 @@ MetadataT = TypeVar("MetadataT")
 
 @dataclass(frozen=True, kw_only=True)
 class Phrases:
-    """The noun phrases of a prompt, each of which the picture should show."""
+    """The noun phrases of a prompt, all of which the picture should show."""
 
     phrases: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Complex:
-    """A prompt of T2I-CompBench's complex category, and which of three scores make up its own."""
+    """A prompt of T2I-CompBench's complex category, and which of three scores apply to it."""
 
     phrases: tuple[str, ...]
     relation: SpatialRelation | None
-    """None where it states none that the spatial rule knows: that part is 0."""
+    """None if the prompt states no known relation; that part then scores 0."""
     bare: str
-    """The prompt without adjectives, which CLIP reads."""
+    """The prompt without adjectives, for CLIP."""
     is_spatial: bool
     """Whether the spatial score counts."""
     is_action: bool
     """Whether CLIP's score counts."""
 
 
-def metadata_of(task: Task, wanted: type[MetadataT], prompts: str) -> MetadataT:
-    """What a task carries; DataError where it is not `wanted`, naming the prompts that carry that."""
-    if isinstance(task.metadata, wanted):
+def metadata_of(task: Task, expected: type[MetadataT], prompts: str) -> MetadataT:
+    """The task's metadata; DataError if it is not of type `expected`, naming the prompts that carry it."""
+    if isinstance(task.metadata, expected):
         return task.metadata
     raise DataError(
-        f"'{task.prompt[:60]}' carries {type(task.metadata).__name__}, not {wanted.__name__}: this metric "
-        f"judges pictures of prompts of kind '{prompts}'; name its `categories` where a suite has others"
+        f"'{task.prompt[:60]}' carries {type(task.metadata).__name__}, not {expected.__name__}: this metric "
+        f"needs prompts of kind '{prompts}'; restrict its `categories` if the suite has others"
     )

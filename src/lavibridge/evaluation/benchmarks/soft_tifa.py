@@ -1,8 +1,8 @@
-"""Soft-TIFA: how sure a model that sees is of the right answer to each question about a picture.
+"""Soft-TIFA: an image-text model's probability of the correct answer to each question about a picture.
 
-    s(i) = the probability of the right answer to question i, summed over the ways to write it
-    AM   = mean of s            what share of the parts is right; read per skill
-    GM   = (product of s)^(1/n) whether the whole is right: one part that is surely wrong makes 0
+    s(i) = the probability of the correct answer to question i, summed over its spellings
+    AM   = mean of s            the share of correct parts, also by skill
+    GM   = (product of s)^(1/n) whether everything is correct: one certainly wrong part makes it 0
 
 Kamath et al. 2025, GenEval 2, arXiv 2512.16853.
 """
@@ -28,7 +28,7 @@ DIGITS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Atom:
-    """One question about a picture, its right answer, and what it asks about."""
+    """A question about a picture, its correct answer, and the skill that it tests."""
 
     question: str
     answer: str
@@ -43,7 +43,7 @@ class Atoms:
 
 
 def spellings(answer: str) -> tuple[str, ...]:
-    """The ways to begin an answer with this word: small or capital, after a blank or not, in digits too."""
+    """Spellings of an answer: lower case or capitalised, with or without a leading blank, in digits too."""
     word = answer.strip().lower()
     forms = [word, word.capitalize(), *([DIGITS[word]] if word in DIGITS else [])]
     return tuple(blank + form for form in forms for blank in ("", " "))

@@ -1,17 +1,17 @@
-"""T2I-CompBench's rule for "a cat on the left of a sofa": both things found, and the one beside the other.
+"""T2I-CompBench's rule for "a cat on the left of a sofa": both objects detected, in the right relation.
 
-    score = confidence(a) / 4 + confidence(b) / 4 + relation(a, b) / 2        0 where that is below 0.5
-    a or b not found: confidence / 4, which is below 0.5 and so 0
+    score = confidence(a) / 4 + confidence(b) / 4 + relation(a, b) / 2        0 if below 0.5
+    a or b not found: confidence / 4, which is below 0.5 and therefore 0
 
-    left     the centre of b lies further right, and more to the side than up or down: 1, or 0.1 / IoU
-             where the boxes share more than a tenth (IoU > 0.1); right, top and bottom alike
-    near     1 within 150 pixels sideways or upright, else 150 / the larger of the two distances
+    left     1 if the centre of b lies to the right, more sideways than up or down; 0.1 / IoU if IoU > 0.1;
+             right, top and bottom alike
+    near     1 within 150 pixels horizontally or vertically, else 150 / the larger of the two distances
 
-Pixels are those of the published detector's input: short side 479, long side at most 480.
+Pixels refer to the published detector's input: short side 479, long side at most 480.
 
-Huang et al. 2023, T2I-CompBench, arXiv 2307.06350. Two things differ from the published script, which finds
-"on top of" in a prompt and has no rule for it (such pictures score 0 there), and which lets one cat stand
-for both in "a cat next to a cat". Its detector is UniDet: other detectors' scores are not comparable to it.
+Huang et al. 2023, T2I-CompBench, arXiv 2307.06350. Two details differ from the published script, which finds
+"on top of" in a prompt but has no rule for it (such pictures score 0 there), and which counts one cat as both
+in "a cat next to a cat". Its detector is UniDet; scores with other detectors are not comparable to it.
 """
 
 import math
@@ -43,7 +43,7 @@ _RELATIONS: tuple[tuple[Where, str], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class SpatialRelation:
-    """What a prompt says of two things."""
+    """A prompt's relation between two objects."""
 
     first: str
     where: Where
@@ -51,7 +51,7 @@ class SpatialRelation:
 
 
 def read_relation(prompt: str) -> SpatialRelation | None:
-    """The first relation that a prompt states, with the things before and after it; None without one."""
+    """The first relation in a prompt, with the objects before and after it; None if there is none."""
     found = [(match, where) for where, words in _RELATIONS if (match := re.search(rf"\b{words}\b", prompt))]
     if not found:
         return None
@@ -63,7 +63,7 @@ def read_relation(prompt: str) -> SpatialRelation | None:
 
 
 def relation_score(where: Where, a: Box, b: Box) -> float:
-    """How well `a` lies where it should beside `b`, 0 to 1; boxes in pixels of the published input size."""
+    """How well `a` satisfies the relation to `b`, 0 to 1; boxes in pixels of the published input size."""
     dx, dy = b.centre[0] - a.centre[0], b.centre[1] - a.centre[1]
     if where == "near":
         close = abs(dx) < DISTANCE or abs(dy) < DISTANCE

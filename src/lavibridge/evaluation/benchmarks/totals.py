@@ -1,4 +1,4 @@
-"""Totals of benchmarks that are no plain means over pictures, each with its 95 % interval over prompts."""
+"""Totals of benchmarks that are not plain means over pictures, with 95 % intervals over prompts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,11 +7,11 @@ from lavibridge.evaluation.base import ScoredTask
 from lavibridge.evaluation.stats import Estimate, estimate, interval_of
 
 _Cluster = tuple[str, tuple[float, ...]]
-"""A prompt's category, and the scores of its pictures."""
+"""A prompt's category and the scores of its pictures."""
 
 
 def mean_of_categories(scored: Sequence[ScoredTask]) -> Estimate:
-    """The mean of the means of the categories, however many prompts each has."""
+    """The unweighted mean of the categories' means."""
     clusters: dict[tuple[str, str], list[float]] = {}
     unscored = 0
     for each in scored:
@@ -28,7 +28,7 @@ def mean_of_categories(scored: Sequence[ScoredTask]) -> Estimate:
 
 
 def any_picture(scored: Sequence[ScoredTask]) -> Estimate:
-    """The share of prompts of which one picture at least scores 1; those without any score do not count."""
+    """The share of prompts with at least one picture that scores 1; ignores prompts without scores."""
     best: dict[str, float] = {}
     for each in scored:
         key = f"{each.category}/{each.prompt}"
@@ -38,7 +38,7 @@ def any_picture(scored: Sequence[ScoredTask]) -> Estimate:
 
 
 def means_by_part(parts: Sequence[tuple[ScoredTask, Mapping[str, Sequence[float]]]]) -> dict[str, Estimate]:
-    """The mean of all values of each part, given by picture; pictures without a score have no values."""
+    """The mean of each part's values over all pictures; pictures without a score have none."""
     found: dict[str, dict[str, list[float]]] = {}
     for each, values in parts:
         for name, numbers in values.items():

@@ -1,4 +1,4 @@
-"""The closed lists of English words by which phrases are told apart without a parser."""
+"""Closed lists of English words for extracting phrases without a parser."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -40,7 +40,7 @@ VERBS = _words("""
     sits slept slice smells sped spun stand stands stir stood swam swept swim swims take takes threw
     told took tossed turns walk walks was watches wear wears went woke wore write writes wrote
 """)
-"""Forms that are verbs wherever they stand in a prompt."""
+"""Forms that are always verbs in a prompt."""
 
 VERBS_AFTER_NOUNS = _words("""
     beat cook cover covers cut cuts display displays drive drives drove fly flies grows hike hits light
@@ -54,7 +54,7 @@ NO_PARTICIPLES = _words("""
     flooring icing lightning setting siding sting thing nothing something anything duckling dumpling
     bowling
 """)
-"""Words that end as participles do, and are none."""
+"""Words that end like participles but are not."""
 
 ADJECTIVES = _words("""
     ancient angular antique beige big black blue bright broken brown bumpy bushy calm checkered chilled
@@ -70,4 +70,4 @@ ADJECTIVES = _words("""
     striped sturdy sweet tall tan tart teardrop textured thick thin thorny tiled tiny tired translucent
     transparent triangular vast vibrant warm wet white wide wild wooden yellow young
 """)
-"""Words that T2I-CompBench's prompts put before a noun to say what it is like."""
+"""Adjectives of T2I-CompBench's prompts."""

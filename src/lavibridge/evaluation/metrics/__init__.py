@@ -1,1 +1,1 @@
-"""Metrics, a file each."""
+"""Metrics, one file each."""

@@ -1,10 +1,10 @@
-"""The LAION aesthetic predictor, version 2: how beautiful people would find a picture, from 1 to 10.
+"""The LAION aesthetic predictor, version 2: predicts how beautiful people find a picture, from 1 to 10.
 
     score = w . e + b,     e = CLIP ViT-L/14's embedding of the picture, at length 1
 
-The published head has five linear layers (768, 1024, 128, 64, 16, 1) with nothing but dropout between them:
-one affine map, to which it is folded here, w = W5 W4 W3 W2 W1. Schuhmann 2022,
-github.com/christophschuhmann/improved-aesthetic-predictor; the prompt is not read.
+The published head has five linear layers (768, 1024, 128, 64, 16, 1) with only dropout between them. It is
+therefore one affine map, w = W5 W4 W3 W2 W1, to which we fold it. Schuhmann 2022,
+github.com/christophschuhmann/improved-aesthetic-predictor; it does not read the prompt.
 """
 
 import re
@@ -36,14 +36,14 @@ class Aesthetics(DualEncoderMetric):
         """The options of the aesthetic predictor."""
 
         head: str = "sac+logos+ava1-l14-linearMSE.safetensors"
-        """The head's weights as a .safetensors file, its names as published (`layers.0.weight`, ...)."""
+        """The head's weights as a .safetensors file with the published names (`layers.0.weight`, ...)."""
         model: str = "openai/clip-vit-large-patch14"
-        """The CLIP that the head was fitted to: a folder or a hub id."""
+        """The CLIP that the head was trained on: a folder or a hub id."""
 
     config: "Aesthetics.Config"
 
     def __init__(self, config: "Aesthetics.Config") -> None:
-        """Find the model and the head; ModelError where one is absent."""
+        """Find the model and the head; ModelError if one is missing."""
         self.path = at_home(config.head)
         if not self.path.is_file():
             raise ModelError(
@@ -61,23 +61,23 @@ class Aesthetics(DualEncoderMetric):
 
     @cached_property
     def affine(self) -> Affine:
-        """The head as one map."""
+        """The head as one affine map."""
         return fold_head(self.path)
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
-        """Affine maps of embeddings."""
+        """Apply the head to the pictures' embeddings."""
         weight, bias = self.affine
         embedded = self.dual_encoder.pictures(pictures).cpu()
         if embedded.shape[1] != len(weight):
             raise ModelError(
-                f"the head reads embeddings {len(weight)} wide, those of '{self.config.model}' are "
-                f"{embedded.shape[1]} wide: it was fitted to another CLIP"
+                f"the head reads embeddings {len(weight)} wide, and those of '{self.config.model}' are "
+                f"{embedded.shape[1]} wide: give the CLIP that the head was trained on"
             )
         return [Score(value=float(value)) for value in embedded @ weight + bias]
 
 
 def fold_head(path: Path) -> Affine:
-    """The layers of a head one behind the other as a weight and a bias; ModelError where they do not fit."""
+    """Fold the layers of a head into one weight and bias; ModelError if they do not fit together."""
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -85,9 +85,9 @@ def fold_head(path: Path) -> Affine:
     numbers = sorted(
         int(found[1]) for name in state if (found := re.fullmatch(r"layers\.(\d+)\.weight", name))
     )
-    wanted = {f"layers.{number}.{part}" for number in numbers for part in ("weight", "bias")}
-    if not numbers or set(state) != wanted:
-        raise ModelError(f"{path} is no head of linear layers: it holds {', '.join(sorted(state)[:4])}, ...")
+    names = {f"layers.{number}.{part}" for number in numbers for part in ("weight", "bias")}
+    if not numbers or set(state) != names:
+        raise ModelError(f"{path} is not a head of linear layers: it has {', '.join(sorted(state)[:4])}, ...")
     first = state[f"layers.{numbers[0]}.weight"]
     weight, bias = torch.eye(first.shape[1], dtype=torch.float64), torch.zeros(first.shape[1]).double()
     for number in numbers:
@@ -96,5 +96,5 @@ def fold_head(path: Path) -> Affine:
             raise ModelError(f"{path}: layers.{number} does not fit the layer before it")
         weight, bias = matrix @ weight, matrix @ bias + shift
     if weight.shape[0] != 1:
-        raise ModelError(f"{path} ends in {weight.shape[0]} numbers; one is needed")
+        raise ModelError(f"{path} has {weight.shape[0]} outputs: a head has one")
     return weight[0].float(), float(bias[0])

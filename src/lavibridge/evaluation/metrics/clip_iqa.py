@@ -1,9 +1,9 @@
-"""CLIP-IQA: how good a picture is, by which of two opposite texts CLIP finds nearer; the prompt is not read.
+"""CLIP-IQA: image quality by which of two opposite texts CLIP finds nearer; it does not read the prompt.
 
     score = softmax(100 cos(picture, "Good photo."), 100 cos(picture, "Bad photo."))[0]
 
 Wang, Chan and Loy 2023 (arXiv 2207.12396) use CLIP's ResNet-50 without its positional embedding, which
-transformers has not: numbers of a ViT are not the paper's, and the card says which it was.
+transformers lacks. Numbers of a ViT differ from the paper's; the card names the model.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ SHARPNESS = 100.0
 
 
 class CLIPIQA(DualEncoderMetric):
-    """The share of the good text; with several pairs their mean, each pair a clause."""
+    """The probability of the good text; with several pairs the mean, with each pair as a clause."""
 
     class Config(DualEncoderMetric.Config):
         """The options of CLIP-IQA."""
@@ -31,7 +31,7 @@ class CLIPIQA(DualEncoderMetric):
     config: "CLIPIQA.Config"
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
-        """Shares of the good texts."""
+        """The probabilities of the good texts."""
         texts = self.dual_encoder.texts([text for pair in self.config.pairs for text in pair])
         cosines = self.dual_encoder.pictures(pictures) @ texts.T
         shares = (SHARPNESS * cosines).unflatten(1, (-1, 2)).softmax(dim=-1)[:, :, 0].tolist()

@@ -12,7 +12,7 @@ from lavibridge.evaluation.sets.kernels import cmmd_to
 
 
 class CMMD(SetMetric):
-    """As published, times 1000."""
+    """CMMD as published, times 1000."""
 
     class Config(SetMetric.Config):
         """The options, as published by default."""
@@ -20,7 +20,7 @@ class CMMD(SetMetric):
         features: str = "openai/clip-vit-large-patch14-336"
         """The CLIP model."""
         resize: Resize | None = "centre"
-        """How pictures are brought to its size."""
+        """How to resize pictures for it."""
 
     def against(self, reference: Reference) -> Callable[[Features], dict[str, float]]:
         """The distance to the reference's embeddings."""

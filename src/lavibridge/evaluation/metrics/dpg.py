@@ -1,13 +1,13 @@
-"""DPG-Bench: the share of questions about a long prompt that a model that sees answers with yes.
+"""DPG-Bench: the share of questions about a long prompt that an image-text model answers yes.
 
-    picture   mean over its questions, each 0 where one that it hangs on is answered no (benchmarks/dsg.py)
+    picture   mean over its questions, each 0 if one that it depends on is answered no (benchmarks/dsg.py)
     total     mean over pictures; published as a percentage
-    category  entity, attribute, relation, global, other: the share of questions answered yes, as asked
+    category  entity, attribute, relation, global, other: the share of questions answered yes
 
-The published judge, mPLUG-large, is not in transformers; any image-text model takes its place, and scores of
-different judges do not compare. `paper_compat` is ELLA's script to the letter, with what is wrong in it: the
-first line of the file is not read (pictures whose other questions hang on it are lost), a question before its
-parent is not taken back, and categories are read from the last picture of each prompt alone.
+transformers lacks the published model, mPLUG-large. Any image-text model replaces it, but scores of different
+models are not comparable. `paper_compat` reproduces ELLA's script with its errors: it skips the first line of
+the file (and loses pictures with questions that depend on it), keeps a question that precedes its parent, and
+reads categories from the last picture of each prompt only.
 
 Hu et al. 2024, ELLA, arXiv 2403.05135.
 """
@@ -25,23 +25,23 @@ from lavibridge.evaluation.stats import Estimate
 
 
 class Dpg(VisualQuestionMetric):
-    """Judges what a long prompt says, question by question."""
+    """Scores a picture by the questions of its prompt."""
 
     class Config(VisualQuestionMetric.Config):
         """The options of DPG-Bench."""
 
         paper_compat: bool = False
-        """Do as ELLA's script does, mistakes and all, to compare with numbers made by it."""
+        """Reproduce ELLA's script, errors included, to compare with its numbers."""
 
     config: "Dpg.Config"
 
     def check(self, tasks: Sequence[Task]) -> None:
-        """Every prompt must have questions."""
+        """Check that every prompt has questions."""
         for task in tasks:
             metadata_of(task, QuestionGraph, "dpg")
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
-        """The share for each picture; `detail` has the answers by category."""
+        """The score of each picture; `detail` has the answers by category."""
         return [
             self._score(picture, metadata_of(task, QuestionGraph, "dpg"))
             for picture, task in zip(pictures, tasks, strict=True)
@@ -53,12 +53,12 @@ class Dpg(VisualQuestionMetric):
             scored = list({(each.category, each.prompt): each for each in scored}.values())
         return means_by_part([(each, each.score.detail.get("yes", {})) for each in scored])
 
-    def _score(self, picture: Image.Image, asked: QuestionGraph) -> Score:
-        left_out = 1 if self.config.paper_compat and asked.opens_file else 0
-        questions = asked.questions[left_out:]
+    def _score(self, picture: Image.Image, graph: QuestionGraph) -> Score:
+        skipped = 1 if self.config.paper_compat and graph.opens_file else 0
+        questions = graph.questions[skipped:]
         if not questions:
             return unscored("the published script reads no question of this prompt")
-        problem = asked.problem()
+        problem = graph.problem()
         if problem and not self.config.paper_compat:
             return unscored(problem)
         probabilities = self.image_text_model.yes_probabilities(
@@ -70,13 +70,13 @@ class Dpg(VisualQuestionMetric):
         values = cascade_as_published(questions, yes) if self.config.paper_compat else cascade(questions, yes)
         if values is None:
             return unscored(
-                "the published script breaks off: a question hangs on the line that it does not read"
+                "the published script stops: a question depends on the line that it does not read"
             )
         return Score(value=sum(values.values()) / len(values), detail={"yes": _by_category(questions, yes)})
 
 
 def _by_category(questions: Sequence[Question], yes: Mapping[int, bool]) -> dict[str, list[float]]:
-    """The answers, before any is taken back, by what they are about."""
+    """The answers by category, before dependencies apply."""
     found: dict[str, list[float]] = {}
     for question in questions:
         found.setdefault(question.category, []).append(float(yes[question.number]))

@@ -1,7 +1,7 @@
-"""FD-DINOv2: FID with DINOv2's features, which follow people's judgement better.
+"""FD-DINOv2: FID with DINOv2's features, which agree better with people.
 
-The class token of ViT-L/14, normed; the whole picture at 224 x 224, bicubic. Stein et al. 2023 (arXiv
-2306.04675).
+Uses the normalised class token of ViT-L/14, and the whole picture at 224 x 224, bicubic. Stein et al. 2023
+(arXiv 2306.04675).
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from lavibridge.evaluation.sets.frechet import frechet_to
 
 
 class FDDINOv2(SetMetric):
-    """The same distance as FID."""
+    """FID on DINOv2's features."""
 
     class Config(SetMetric.Config):
         """The options, as published by default."""
@@ -21,7 +21,7 @@ class FDDINOv2(SetMetric):
         features: str = "facebook/dinov2-large"
         """The DINOv2 model."""
         resize: Resize | None = "square"
-        """How pictures are brought to its size."""
+        """How to resize pictures for it."""
 
     def against(self, reference: Reference) -> Callable[[Features], dict[str, float]]:
         """The distance to the reference's normal distribution."""

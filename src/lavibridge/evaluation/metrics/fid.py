@@ -8,7 +8,7 @@ from lavibridge.evaluation.sets.frechet import frechet_to
 
 
 class FID(SetMetric):
-    """Published numbers want the 2015 Inception as `features`, and the resize rule of their time."""
+    """FID. To compare with published numbers, use the 2015 Inception as `features` and their resize rule."""
 
     def against(self, reference: Reference) -> Callable[[Features], dict[str, float]]:
         """The distance to the reference's normal distribution."""

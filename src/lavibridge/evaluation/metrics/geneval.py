@@ -1,7 +1,7 @@
-"""GenEval: 1 where a picture has all that its prompt asks for, by a detector and CLIP's colours, else 0.
+"""GenEval: 1 if a detector and CLIP's colours confirm everything that the prompt requires, else 0.
 
-The rules are in benchmarks/geneval.py. The default detector is the published one as it is on the hub; the
-total is the published one too, the mean of the means of the tasks.
+benchmarks/geneval.py has the rules. The default detector is the published one, from the hub. The total is the
+published one too: the mean over tasks of their means.
 
 Ghosh, Hajishirzi and Schmidt 2023, arXiv 2310.11513.
 """
@@ -28,61 +28,61 @@ from lavibridge.evaluation.stats import Estimate
 
 
 class GenEval(ImageMetric):
-    """Judges whether things are there, how many, in which colours and positions."""
+    """Scores the presence, number, colours and positions of objects."""
 
     class Config(ImageMetric.Config):
         """The options of GenEval."""
 
         detector: str = "facebook/mask2former-swin-small-coco-instance"
-        """What finds things: a folder or a hub id."""
+        """The detector: a folder or a hub id."""
         threshold: float = Field(default=0.3, ge=0, lt=1)
-        """How sure the detector must be."""
+        """Minimum confidence of a detection."""
         counting_threshold: float = Field(default=0.9, ge=0, lt=1)
-        """The same where things are counted; much less for detectors that are asked in words."""
+        """Minimum confidence for counting; use much less with an open-vocabulary detector."""
         clip: str = "openai/clip-vit-large-patch14"
-        """The CLIP that tells colours: a folder or a hub id."""
+        """The CLIP that classifies colours: a folder or a hub id."""
 
     config: "GenEval.Config"
 
     def __init__(self, config: "GenEval.Config") -> None:
-        """Find both models; ModelError where one is absent."""
+        """Find both models; ModelError if one is missing."""
         super().__init__(config)
         self.detector, self.clip = find_detector(config.detector), DualEncoder(PretrainedNetwork(config.clip))
         self._networks = {"detector": self.detector.network, "clip": self.clip.network}
 
     def card(self) -> dict[str, Any]:
-        """Its options and its models."""
+        """The options and the models."""
         return {**with_networks(super().card(), self._networks), "resize": "the models' own"}
 
     def check(self, tasks: Sequence[Task]) -> None:
-        """Every prompt must say what it asks for."""
+        """Check that every prompt has requirements."""
         for task in tasks:
             metadata_of(task, Requirements, "geneval")
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
-        """1 or 0 for each picture; `detail` has the boxes and what is wrong."""
-        asked = [metadata_of(task, Requirements, "geneval") for task in tasks]
-        return [self._score(picture, each) for picture, each in zip(pictures, asked, strict=True)]
+        """1 or 0 for each picture; `detail` has the boxes and the unmet requirements."""
+        requirements = [metadata_of(task, Requirements, "geneval") for task in tasks]
+        return [self._score(picture, each) for picture, each in zip(pictures, requirements, strict=True)]
 
     def totals(self, scored: Sequence[ScoredTask]) -> Mapping[str, Estimate]:
-        """The mean of the tasks' means, and the share of prompts with a right picture among theirs."""
+        """The mean of the tasks' means, and the share of prompts with at least one correct picture."""
         return {"mean of tasks": mean_of_categories(scored), "any right": any_picture(scored)}
 
     def free(self) -> None:
-        """Let go of both models."""
+        """Free both models."""
         for network in self._networks.values():
             network.free()
 
-    def _score(self, picture: Image.Image, asked: Requirements) -> Score:
-        threshold = self.config.counting_threshold if asked.is_counting else self.config.threshold
-        boxes = detect_objects(self.detector, picture, asked.names, threshold)
+    def _score(self, picture: Image.Image, required: Requirements) -> Score:
+        threshold = self.config.counting_threshold if required.is_counting else self.config.threshold
+        boxes = detect_objects(self.detector, picture, required.names, threshold)
         if isinstance(boxes, str):
             return unscored(boxes)
 
         def classify(found: Sequence[Box], name: str) -> list[str]:
             return classify_colors(self.clip, picture, found, name)
 
-        clauses, wrong = check_requirements(asked, boxes, classify)
+        clauses, wrong = check_requirements(required, boxes, classify)
         detail = {"wrong": wrong, "boxes": [box.record() for box in boxes]}
         holds = {name: float(is_so) for name, is_so in clauses.items()}
         return Score(value=float(all(clauses.values())), clauses=holds, detail=detail)

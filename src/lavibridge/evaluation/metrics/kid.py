@@ -1,6 +1,6 @@
 """KID: the kernel distance between the features of drawn and real pictures.
 
-Unbiased, so that sets of a few hundred pictures can be compared; a good one may be slightly below 0.
+The estimator is unbiased, so it suits sets of a few hundred pictures, and may be slightly below 0.
 """
 
 import math
@@ -12,7 +12,7 @@ from lavibridge.evaluation.sets.kernels import kid_to
 
 
 class KID(SetMetric):
-    """Published numbers want the 2015 Inception as `features`; they are often given times 1000."""
+    """KID. Published numbers use the 2015 Inception as `features` and are often given times 1000."""
 
     bounds = (-math.inf, math.inf)
 

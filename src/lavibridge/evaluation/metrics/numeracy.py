@@ -1,6 +1,6 @@
-"""T2I-CompBench++'s numeracy score: is each thing there, and as often as the prompt has it?
+"""T2I-CompBench++'s numeracy score: whether each object appears, and as often as the prompt says.
 
-The rule is in benchmarks/numeracy.py; of the detector the same is true as in metrics/spatial.py.
+benchmarks/numeracy.py has the rule. metrics/spatial.py explains the choice of detector.
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from lavibridge.evaluation.benchmarks.prompt_metadata import metadata_of
 
 
 class Numeracy(DetectorMetric):
-    """Judges how many things there are."""
+    """Scores the number of objects."""
 
     def check(self, tasks: Sequence[Task]) -> None:
-        """Every prompt must count something."""
+        """Check that every prompt counts objects."""
         for task in tasks:
             metadata_of(task, Counts, "compbench")
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
-        """The score of each picture; the clause `exact` is the share of things found exactly as often."""
+        """The score of each picture; the clause `exact` is the share of objects with the exact count."""
         counts = [metadata_of(task, Counts, "compbench") for task in tasks]
         return [self._score(picture, each) for picture, each in zip(pictures, counts, strict=True)]
 

@@ -1,4 +1,4 @@
-"""PickScore: what people would rather pick, by a CLIP-H fine-tuned on their choices.
+"""PickScore: human preference, predicted by a CLIP-H fine-tuned on people's choices.
 
     score = exp(scale) cos(picture, prompt)          about 18 to 23
 
@@ -26,7 +26,7 @@ class PickScore(DualEncoderMetric):
     config: "PickScore.Config"
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
-        """Scaled cosines."""
+        """The scaled cosines."""
         found = self.dual_encoder.matches(pictures, [task.prompt for task in tasks], "cut")
         scale = math.exp(float(self.network.model.logit_scale))
         return [Score(value=scale * match.cosine, clauses={"cut": match.cut}) for match in found]

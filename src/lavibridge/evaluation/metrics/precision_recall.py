@@ -11,17 +11,17 @@ from lavibridge.evaluation.sets.precision_recall import precision_recall_to
 
 
 class PrecisionRecall(SetMetric):
-    """How much looks real, and how much of what is real is drawn."""
+    """Precision (how many drawn pictures look real) and recall (how much of the reference is covered)."""
 
     class Config(SetMetric.Config):
-        """The options."""
+        """The options of precision and recall."""
 
         features: str = "facebook/dinov2-large"
-        """Whose features."""
+        """The feature extractor."""
         resize: Resize | None = "square"
-        """How pictures are brought to its size."""
+        """How to resize pictures for it."""
         k: int = Field(default=3, ge=1, lt=19)
-        """Which neighbour a picture's ball reaches to: 3 in the paper, 5 with many authors since."""
+        """The neighbour that sets a ball's radius: 3 in the paper, often 5 since."""
 
     config: "PrecisionRecall.Config"
     unit = "share"

@@ -1,10 +1,10 @@
-"""SigLIP score: how well a picture fits its prompt, by a model trained to say yes or no for each pair.
+"""SigLIP score: how well a picture matches its prompt under a model trained to classify pairs.
 
     cosine     cos(picture, prompt)
     logit      exp(scale) cos + bias              scale and bias as learnt
-    sigmoid    1 / (1 + exp(-logit))              near 0 for hard prompts: the logit's mean is steadier
+    sigmoid    1 / (1 + exp(-logit))              near 0 for hard prompts; the logit's mean is more stable
 
-Texts are padded to the limit, as in its training. Zhai et al. 2023 (arXiv 2303.15343); SigLIP 2 reads lower
+Pads texts to the limit, as in training. Zhai et al. 2023 (arXiv 2303.15343); SigLIP 2 reads lower
 case: Tschannen et al. 2025 (arXiv 2502.14786).
 """
 
@@ -19,7 +19,7 @@ from lavibridge.evaluation.dual_encoder import DualEncoder, DualEncoderMetric, L
 
 
 class SigLIPScore(DualEncoderMetric):
-    """The match of a picture and its prompt under SigLIP."""
+    """The match of picture and prompt under SigLIP."""
 
     class Config(DualEncoderMetric.Config):
         """The options of the SigLIP score."""
@@ -27,21 +27,21 @@ class SigLIPScore(DualEncoderMetric):
         model: str = "google/siglip-so400m-patch14-384"
         """A SigLIP or SigLIP 2: a folder or a hub id."""
         mode: Literal["cosine", "logit", "sigmoid"] = "cosine"
-        """Which of the three numbers."""
+        """The number to report."""
         lower: bool = False
-        """Whether prompts are put into lower case first; SigLIP 2 wants it."""
+        """Whether to lower-case prompts first, as SigLIP 2 expects."""
         long: LongPrompts = "cut"
-        """What becomes of prompts over the limit: `cut`, or the mean cosine over `segments`."""
+        """How to score prompts over the limit: `cut` them, or average over `segments`."""
 
     config: "SigLIPScore.Config"
 
     def __init__(self, config: "SigLIPScore.Config") -> None:
-        """Find the model; ModelError where there is none."""
+        """Find the model; ModelError if there is none."""
         super().__init__(config)
         self.dual_encoder = DualEncoder(self.network, to_limit=True, lower=config.lower)
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
-        """Cosines, logits or probabilities."""
+        """The cosines, logits or probabilities."""
         found = self.dual_encoder.matches(pictures, [task.prompt for task in tasks], self.config.long)
         return [Score(value=self._value(match.cosine), clauses={"cut": match.cut}) for match in found]
 

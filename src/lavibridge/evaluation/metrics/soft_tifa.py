@@ -1,7 +1,7 @@
-"""Soft-TIFA: how sure an image-text model is of the right answer to each question about a picture.
+"""Soft-TIFA: an image-text model's probability of the correct answer to each question about a picture.
 
-    score            the geometric mean over a prompt's questions: whether the whole is right
-    arithmetic mean  what share of the parts is right; and by skill: object, count, attribute, position, verb
+    score            the geometric mean over a prompt's questions: whether everything is correct
+    arithmetic mean  the share of correct parts, also by skill: object, count, attribute, position, verb
 
 GenEval 2's score; published as a percentage. Kamath et al. 2025, arXiv 2512.16853.
 """
@@ -19,10 +19,10 @@ from lavibridge.evaluation.stats import Estimate
 
 
 class SoftTifa(VisualQuestionMetric):
-    """Judges a picture by questions with known answers."""
+    """Scores a picture by questions with known answers."""
 
     def check(self, tasks: Sequence[Task]) -> None:
-        """Every prompt must have questions with answers."""
+        """Check that every prompt has questions with answers."""
         for task in tasks:
             metadata_of(task, Atoms, "geneval2")
 
@@ -34,7 +34,7 @@ class SoftTifa(VisualQuestionMetric):
         ]
 
     def totals(self, scored: Sequence[ScoredTask]) -> Mapping[str, Estimate]:
-        """The mean probability of the right answer by skill."""
+        """The mean probability of the correct answer, by skill."""
         return means_by_part([(each, each.score.detail.get("sure", {})) for each in scored])
 
     def _score(self, picture: Image.Image, metadata: Atoms) -> Score:

@@ -1,7 +1,7 @@
-"""T2I-CompBench's spatial score: are both things there, and the one beside the other as the prompt has it?
+"""T2I-CompBench's spatial score: whether both objects appear, in the relation of the prompt.
 
-The rule is in benchmarks/spatial.py. The published detector, UniDet, is in no library that is kept; any
-detector of transformers takes its place, and scores compare with each other, not with published ones.
+benchmarks/spatial.py has the rule. No maintained library has the published detector, UniDet. Any detector of
+transformers replaces it, so scores are comparable with each other but not with published ones.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from lavibridge.evaluation.benchmarks.spatial import SpatialRelation, spatial_sc
 
 
 class Spatial(DetectorMetric):
-    """Judges where two things lie."""
+    """Scores the relative position of two objects."""
 
     def check(self, tasks: Sequence[Task]) -> None:
-        """Every prompt must state a relation."""
+        """Check that every prompt states a relation."""
         for task in tasks:
             metadata_of(task, SpatialRelation, "compbench")
 
@@ -35,7 +35,7 @@ class Spatial(DetectorMetric):
 def relation_score(
     detector: Detector, picture: Image.Image, relation: SpatialRelation, threshold: float
 ) -> Score:
-    """The score of a picture, or why a detector that does not know the things has none."""
+    """The score of a picture; unscored if the detector does not know the objects."""
     boxes = detect_objects(detector, picture, (relation.first, relation.second), threshold)
     if isinstance(boxes, str):
         return unscored(boxes)

@@ -1,7 +1,7 @@
-"""T2I-CompBench's 3-in-1 for complex prompts: the mean of those of three scores that a prompt is about.
+"""T2I-CompBench's 3-in-1 for complex prompts: the mean of the scores, of three, that apply to the prompt.
 
     attributes   B-VQA                                              always
-    spatial      the spatial score, 0 for a relation unknown to it  prompts listed as spatial, or as neither
+    spatial      the spatial score, 0 for an unknown relation       prompts listed as spatial, or as neither
     action       CLIP's cosine with the prompt without adjectives   prompts listed as action, or as neither
 
 Huang et al. 2023, arXiv 2307.06350.
@@ -28,7 +28,7 @@ from lavibridge.evaluation.networks import PretrainedNetwork
 
 
 class ThreeInOne(ImageMetric):
-    """Judges attributes, places and what goes on, each where the prompt is about it."""
+    """Scores attributes, positions and actions, each if the prompt contains it."""
 
     class Config(ImageMetric.Config):
         """The options of 3-in-1."""
@@ -36,16 +36,16 @@ class ThreeInOne(ImageMetric):
         model: str = "Salesforce/blip-vqa-capfilt-large"
         """The BLIP of B-VQA: a folder or a hub id."""
         detector: str = "google/owlv2-base-patch16-ensemble"
-        """What finds things: a folder or a hub id."""
+        """The detector: a folder or a hub id."""
         threshold: float = Field(default=0.2, ge=0, lt=1)
-        """How sure the detector must be."""
+        """Minimum confidence of a detection."""
         clip: str = "openai/clip-vit-base-patch32"
-        """The CLIP whose cosine stands for actions: a folder or a hub id."""
+        """The CLIP whose cosine scores actions: a folder or a hub id."""
 
     config: "ThreeInOne.Config"
 
     def __init__(self, config: "ThreeInOne.Config") -> None:
-        """Find the three models; ModelError where one is absent."""
+        """Find the three models; ModelError if one is missing."""
         super().__init__(config)
         self.blip, self.clip = Blip(config.model), DualEncoder(PretrainedNetwork(config.clip))
         self.detector = find_detector(config.detector)
@@ -56,12 +56,12 @@ class ThreeInOne(ImageMetric):
         }
 
     def card(self) -> dict[str, Any]:
-        """Its options and its models."""
+        """The options and the models."""
         resize = f"BLIP: {RESIZE}; detector and CLIP: their own"
         return {**with_networks(super().card(), self._networks), "resize": resize}
 
     def check(self, tasks: Sequence[Task]) -> None:
-        """Every prompt must be one of the complex category."""
+        """Check that every prompt is of the complex category."""
         for task in tasks:
             metadata_of(task, Complex, "compbench")
 
@@ -71,7 +71,7 @@ class ThreeInOne(ImageMetric):
         return [self._score(picture, metadata) for picture, metadata in zip(pictures, truths, strict=True)]
 
     def free(self) -> None:
-        """Let go of the three models."""
+        """Free the three models."""
         for network in self._networks.values():
             network.free()
 
@@ -87,8 +87,8 @@ class ThreeInOne(ImageMetric):
             match = self.clip.matches([picture], [metadata.bare], "cut")[0]
             parts["action"] = Score(value=match.cosine)
         detail = {name: dict(part.detail) for name, part in parts.items() if part.detail}
-        lost = next((part for part in parts.values() if part.reason), None)
-        if lost is not None:
-            return replace(lost, detail=detail)
+        failed = next((part for part in parts.values() if part.reason), None)
+        if failed is not None:
+            return replace(failed, detail=detail)
         values = {name: part.value for name, part in parts.items()}
         return Score(value=math.fsum(values.values()) / len(values), clauses=values, detail=detail)

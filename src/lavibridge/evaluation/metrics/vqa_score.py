@@ -1,9 +1,9 @@
-"""VQAScore: how sure an image-text model is that the picture shows the prompt.
+"""VQAScore: an image-text model's probability that the picture shows the prompt.
 
     score = P("Yes" | picture, 'Does this figure show "{prompt}"? Please answer yes or no.')
 
-Any prompts do. Lin et al. 2024, arXiv 2404.01291, whose CLIP-FlanT5 is not in transformers: scores of
-different models do not compare.
+Works with any prompts. Lin et al. 2024, arXiv 2404.01291. transformers lacks their CLIP-FlanT5, and scores of
+different models are not comparable.
 """
 
 from collections.abc import Sequence
@@ -18,20 +18,20 @@ PLACE = "{}"
 
 
 class VqaScore(VisualQuestionMetric):
-    """Judges how well a picture fits its prompt as a whole."""
+    """Scores how well a picture matches its whole prompt."""
 
     class Config(VisualQuestionMetric.Config):
         """The options of VQAScore."""
 
         question: str = 'Does this figure show "{}"? Please answer yes or no.'
-        """What it is asked, with {} where the prompt goes. GenEval 2 asks
-        `Does this image show "{}"? Answer the question with Yes or No.`"""
+        """The question, in which the prompt replaces {}. GenEval 2 asks `Does this image show "{}"? Answer
+        the question with Yes or No.`"""
 
         @field_validator("question")
         @classmethod
         def _has_a_place(cls, value: str) -> str:
             if value.count(PLACE) != 1:
-                raise ValueError("the question should have {} once, where the prompt goes")
+                raise ValueError("the question must contain {} exactly once, which the prompt replaces")
             return value
 
     config: "VqaScore.Config"

@@ -1,4 +1,4 @@
-"""The exact checker as a metric: a picture scores 1 when it keeps every promise of its prompt, else 0."""
+"""The exact checker as a metric: 1 if the picture satisfies every clause of its prompt, else 0."""
 
 from collections.abc import Sequence
 
@@ -12,25 +12,25 @@ from lavibridge.world.scene import Spec
 
 
 class WorldMetric(ImageMetric):
-    """Judges pictures of the miniature world; larger or smaller ones are brought to 64 x 64 first."""
+    """Scores pictures of the miniature world, resized to 64 x 64 if needed."""
 
     unit = "share"
 
     def check(self, tasks: Sequence[Task]) -> None:
-        """Every prompt has to carry its spec; DataError where one does not."""
+        """Check that every prompt has a spec; DataError otherwise."""
         for task in tasks:
             if not isinstance(task.metadata, Spec):
                 raise DataError(
-                    f"the world's checker judges prompts of the world alone, not '{task.prompt[:60]}'; "
-                    "take `prompts: world`, or leave the metric `world` out"
+                    f"the world's checker scores only prompts of the world, not '{task.prompt[:60]}': "
+                    "use `prompts: world`, or remove the metric `world`"
                 )
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
-        """The verdict of the checker on each, clause by clause."""
-        return [_judge(picture, task.metadata) for picture, task in zip(pictures, tasks, strict=True)]
+        """The checker's verdict on each picture, clause by clause."""
+        return [_score(picture, task.metadata) for picture, task in zip(pictures, tasks, strict=True)]
 
 
-def _judge(picture: Image.Image, metadata: object) -> Score:
+def _score(picture: Image.Image, metadata: object) -> Score:
     if not isinstance(metadata, Spec):
         return unscored("the prompt has no spec of the world")
     verdict = check(resize_to_canvas(picture), metadata)

@@ -1,1 +1,1 @@
-"""Where prompts come from, a file each."""
+"""Sources of prompts, one file each."""

@@ -1,7 +1,6 @@
-"""What every source of prompts promises: categories, and the prompts of each, always the same ones.
+"""The contract of prompt sources: categories with fixed prompts.
 
-A source is made as `Source(config)`, which reads and checks its files: DataError says what is missing or
-wrong, and where to get it.
+`Source(config)` reads and checks the files; DataError says what is missing or wrong, and where to get it.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +13,7 @@ from lavibridge.evaluation.base import Prompt
 
 
 class PromptSource(ABC):
-    """Prompts by category; its file in `evaluation/prompts` is its kind."""
+    """Prompts by category; the name of its file in `evaluation/prompts` is its kind."""
 
     class Config(BaseConfig):
         """The options of a source."""
@@ -28,15 +27,15 @@ class PromptSource(ABC):
     @property
     @abstractmethod
     def categories(self) -> tuple[str, ...]:
-        """Names of the categories, in their order."""
+        """The names of the categories, in order."""
 
     @abstractmethod
     def prompts(self, category: str, limit: int | None = None) -> Sequence[Prompt]:
         """The prompts of a category, or the first `limit` of them."""
 
     def card(self) -> dict[str, Any]:
-        """Which prompts they are, as JSON: results of different prompts are never mixed.
+        """The identity of the prompts as JSON, so that results of different prompts never mix.
 
-        A source that reads files adds their SHA-256, and no paths.
+        A source that reads files adds their SHA-256 and no paths.
         """
         return {"kind": registry.kind_of("evaluation.prompts", self)}

@@ -1,7 +1,7 @@
-"""Captions of COCO, as its annotation files hold them: one for each of some of its pictures.
+"""COCO captions from its annotation files, one per picture for a fixed sample of pictures.
 
-Pictures are taken in the order of crc32 of their ids, so that fewer are the first of more, and of each the
-caption with the lowest id. Lin et al. 2014 (arXiv 1405.0312).
+Takes pictures in the order of the crc32 of their ids, so that a smaller sample is a prefix of a larger one,
+and for each picture the caption with the lowest id. Lin et al. 2014 (arXiv 1405.0312).
 """
 
 import json
@@ -19,7 +19,7 @@ from lavibridge.evaluation.prompts.base import PromptSource
 
 
 class CocoPrompts(PromptSource):
-    """A caption a picture; the prompt's name is the picture's id."""
+    """One caption per picture; the prompt's name is the picture's id."""
 
     class Config(PromptSource.Config):
         """The options of COCO's captions."""
@@ -27,12 +27,12 @@ class CocoPrompts(PromptSource):
         path: str | None = None
         """The annotation file, such as captions_val2014.json."""
         count: int = Field(default=5000, ge=1)
-        """How many captions."""
+        """Number of captions."""
 
     config: "CocoPrompts.Config"
 
     def __init__(self, config: "CocoPrompts.Config") -> None:
-        """Read the file; DataError where it is absent, of another form or too small."""
+        """Read the file; DataError if it is missing, in another format or too small."""
         super().__init__(config)
         self.path = find_file(
             config.path,
@@ -42,24 +42,27 @@ class CocoPrompts(PromptSource):
         first: dict[int, tuple[int, str]] = {}
         try:
             for each in json.loads(read_text(self.path))["annotations"]:
-                said = (int(each["id"]), " ".join(str(each["caption"]).split()))
-                first[each["image_id"]] = min(said, first.get(each["image_id"], said))
+                caption = (int(each["id"]), " ".join(str(each["caption"]).split()))
+                first[each["image_id"]] = min(caption, first.get(each["image_id"], caption))
         except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{self.path} is no caption file of COCO: {error!r}") from None
+            raise DataError(f"{self.path} is not a caption file of COCO: {error!r}") from None
         order = sorted(first, key=lambda image: (crc32(str(image).encode()), image))
         if len(order) < config.count:
-            raise DataError(f"{self.path} has captions of {len(order)} pictures, not {config.count}")
+            raise DataError(
+                f"{self.path} has captions of {len(order)} pictures, fewer than `count: "
+                f"{config.count}`: lower `count`"
+            )
         self._found = [
             Prompt(category="coco", text=first[image][1], name=str(image)) for image in order[: config.count]
         ]
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The one."""
+        """The only category."""
         return ("coco",)
 
     def prompts(self, category: str, limit: int | None = None) -> Sequence[Prompt]:
-        """The captions in their order."""
+        """The captions in order."""
         return self._found[:limit]
 
     def card(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""T2I-CompBench's prompts: the lines of its `color_val.txt` and so on, with what each promises."""
+"""T2I-CompBench's prompts: the lines of its `color_val.txt` and so on, parsed for the metrics."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ class CompBenchPrompts(PromptSource):
         path: str | None = None
         """The folder with `color_val.txt`, `complex_val_spatial.txt`, `new_objects.txt` and so on."""
         categories: tuple[Category, ...] = Field(default=ALL, min_length=1)
-        """Which of them; the files of others may be absent."""
+        """The categories to use; files of others may be missing."""
         parses: str | None = None
         """A JSON file with another parser's phrases and objects by prompt (benchmarks/compbench.py). Closed
         word lists parse the prompts that it lacks."""
@@ -37,26 +37,24 @@ class CompBenchPrompts(PromptSource):
     config: "CompBenchPrompts.Config"
 
     def __init__(self, config: "CompBenchPrompts.Config") -> None:
-        """Read the files; DataError names the line that promises nothing that can be judged."""
+        """Read the files; DataError names a line that no metric can score."""
         super().__init__(config)
         self.folder = find_file(config.path, "T2I-CompBench's folder of prompts", WHERE)
         self._files: list[Path] = []
         self._parses: dict[str, compbench.Parse] = {}
         if config.parses is not None:
-            path = find_file(
-                config.parses, "the readings of T2I-CompBench's prompts", "a parser such as spaCy"
-            )
+            path = find_file(config.parses, "the parses of T2I-CompBench's prompts", "a parser such as spaCy")
             self._parses = compbench.load_parses(path)
             self._files.append(path)
         self._prompts = {str(category): self._read(category) for category in config.categories}
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The categories asked for."""
+        """The chosen categories."""
         return self.config.categories
 
     def prompts(self, category: str, limit: int | None = None) -> Sequence[Prompt]:
-        """The prompts of a category, each with what it promises."""
+        """The prompts of a category with their metadata."""
         return self._prompts[category][:limit]
 
     def card(self) -> dict[str, Any]:
@@ -75,7 +73,7 @@ class CompBenchPrompts(PromptSource):
         return found
 
     def _parser(self, category: Category) -> Callable[[str], object]:
-        """What reads a category's prompts; it raises ValueError for one that promises nothing."""
+        """The parser of a category's prompts, which raises ValueError for one that it cannot use."""
         if category == "non-spatial":
             return lambda prompt: None
         if category == "spatial":
@@ -105,6 +103,6 @@ class CompBenchPrompts(PromptSource):
     def _file(self, name: str) -> Path:
         path = self.folder / name
         if not path.is_file():
-            raise DataError(f"there is no {name} in {self.folder}; it comes from {WHERE}")
+            raise DataError(f"there is no {name} in {self.folder}; get it from {WHERE}")
         self._files.append(path)
         return path

@@ -1,4 +1,4 @@
-"""DPG-Bench's prompts with their questions: the lines of its `dpg_bench.csv`, a question each."""
+"""DPG-Bench's prompts and questions: the lines of its `dpg_bench.csv`, one question each."""
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,30 +18,31 @@ CATEGORY = "dense"
 
 
 class DpgPrompts(PromptSource):
-    """1065 long prompts; questions ask about entities, attributes, relations, the whole and other things."""
+    """1065 long prompts; questions about entities, attributes, relations, the whole picture and other
+    aspects."""
 
     class Config(PromptSource.Config):
         """The options of DPG-Bench's prompts."""
 
         path: str | None = None
-        """The file `dpg_bench.csv`, or the folder that it is in."""
+        """The file `dpg_bench.csv`, or its folder."""
 
     config: "DpgPrompts.Config"
 
     def __init__(self, config: "DpgPrompts.Config") -> None:
-        """Read the file; DataError names what is wrong with it."""
+        """Read the file; DataError names what is wrong."""
         super().__init__(config)
         found = find_file(config.path, "DPG-Bench's file of prompts and questions", WHERE)
         self.file = found / "dpg_bench.csv" if found.is_dir() else found
         if not self.file.is_file():
-            raise DataError(f"there is no dpg_bench.csv in {found}; it comes from {WHERE}")
+            raise DataError(f"there is no dpg_bench.csv in {found}; get it from {WHERE}")
         texts: dict[str, str] = {}
         questions: dict[str, list[Question]] = {}
         for line, row in _rows(self.file):
             name = row["item_id"]
             if texts.setdefault(name, row["text"]) != (row["text"] or texts[name]) or not texts[name]:
                 raise DataError(
-                    f"{self.file}: line {line}: item '{name}' has another text than before, or none"
+                    f"{self.file}: line {line}: item '{name}' has no text, or another text than before"
                 )
             questions.setdefault(name, []).append(_question(row, self.file, line))
         self._prompts = [
@@ -56,7 +57,7 @@ class DpgPrompts(PromptSource):
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """One for all: what questions ask about is told apart by the metric."""
+        """One category; the metric distinguishes questions by their own categories."""
         return (CATEGORY,)
 
     def prompts(self, category: str, limit: int | None = None) -> Sequence[Prompt]:
@@ -69,31 +70,32 @@ class DpgPrompts(PromptSource):
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
-    """The rows of the file with the number of the line where each ends."""
+    """Yield the rows of the file, each with the number of its last line."""
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         try:
             lacking = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
             if lacking:
-                raise DataError(f"{path} has no column {', '.join(lacking)}; it should come from {WHERE}")
+                raise DataError(f"{path} has no column {', '.join(lacking)}; get it from {WHERE}")
             for row in reader:
                 if any(not row[column] for column in COLUMNS if column != "text"):
                     raise DataError(f"{path}: line {reader.line_num} has an empty column")
                 yield reader.line_num, row
         except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{path} is no table: {error}") from None
+            raise DataError(f"{path} is not a CSV table: {error}") from None
     if reader.line_num < 2:
         raise DataError(f"{path} holds no questions")
 
 
 def _question(row: Mapping[str, str], path: Path, line: int) -> Question:
-    """A question; what it asks about stands first in its tuple: "entity - whole (car)"."""
+    """A question; its tuple starts with its category: "entity - whole (car)"."""
     try:
         number = int(row["proposition_id"])
         parents = tuple(int(parent) for parent in row["dependency"].split(","))
     except ValueError:
         raise DataError(
-            f"{path}: line {line}: `proposition_id` is a number and `dependency` numbers with commas, "
+            f"{path}: line {line}: expected a number in `proposition_id` and comma-separated numbers in "
+            f"`dependency`, "
             f"found '{row['proposition_id']}' and '{row['dependency']}'"
         ) from None
     category = row["tuple"].split("(")[0].split("-")[0].strip()

@@ -1,4 +1,4 @@
-"""GenEval's prompts: the lines of its `evaluation_metadata.jsonl`, by their tag."""
+"""GenEval's prompts: the lines of its `evaluation_metadata.jsonl`, by tag."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ WHERE = "github.com/djghosh13/geneval, prompts/evaluation_metadata.jsonl"
 
 
 class GenEvalPrompts(PromptSource):
-    """553 prompts of six categories, each with what it asks for."""
+    """553 prompts of six categories, each with its requirements."""
 
     class Config(PromptSource.Config):
         """The options of GenEval's prompts."""
@@ -26,7 +26,7 @@ class GenEvalPrompts(PromptSource):
     config: "GenEvalPrompts.Config"
 
     def __init__(self, config: "GenEvalPrompts.Config") -> None:
-        """Read the file; DataError names the line that is wrong."""
+        """Read the file; DataError names an invalid line."""
         super().__init__(config)
         self.file = find_file(config.path, "GenEval's file of prompts", WHERE)
         self._prompts: dict[str, list[Prompt]] = {}

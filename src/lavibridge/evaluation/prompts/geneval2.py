@@ -1,4 +1,4 @@
-"""GenEval 2's prompts with their questions: the lines of its `geneval2_data.jsonl`, by number of atoms."""
+"""GenEval 2's prompts and questions: the lines of its `geneval2_data.jsonl`, by number of atoms."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ class GenEval2Prompts(PromptSource):
     config: "GenEval2Prompts.Config"
 
     def __init__(self, config: "GenEval2Prompts.Config") -> None:
-        """Read the file; DataError names the line that is wrong."""
+        """Read the file; DataError names an invalid line."""
         super().__init__(config)
         self.file = find_file(config.path, "GenEval 2's file of prompts", WHERE)
         self._prompts: dict[int, list[Prompt]] = {}
@@ -41,11 +41,11 @@ class GenEval2Prompts(PromptSource):
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """Numbers of atoms, from the fewest on."""
+        """The numbers of atoms, in ascending order."""
         return tuple(f"{count} atoms" for count in sorted(self._prompts))
 
     def prompts(self, category: str, limit: int | None = None) -> Sequence[Prompt]:
-        """The prompts of so many atoms with their questions."""
+        """The prompts with this number of atoms, with their questions."""
         return self._prompts[int(category.split()[0])][:limit]
 
     def card(self) -> dict[str, Any]:
@@ -54,13 +54,14 @@ class GenEval2Prompts(PromptSource):
 
 
 def _atoms(record: Mapping[str, Any], file: Path, line: int) -> Atoms:
-    """The questions of a prompt, each with its right answer and its skill."""
+    """The questions of a prompt, each with its answer and skill."""
     pairs, skills, count = record["vqa_list"], record["skills"], record["atom_count"]
     is_right = isinstance(pairs, list) and isinstance(skills, list) and isinstance(count, int) and pairs
     if not is_right or len(pairs) != len(skills) or any(not _is_pair(pair) for pair in pairs):
         raise DataError(
-            f"{file}: line {line}: `vqa_list` holds [question, answer] and `skills` as many words, "
-            "`atom_count` is a number"
+            f"{file}: line {line}: expected [question, answer] pairs in `vqa_list`, as many words in "
+            f"`skills`, "
+            "and a number in `atom_count`"
         )
     atoms = [
         Atom(question=q, answer=a, skill=str(skill)) for (q, a), skill in zip(pairs, skills, strict=True)

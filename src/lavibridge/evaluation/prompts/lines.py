@@ -1,4 +1,4 @@
-"""Prompts from a text file, one a line, in one category."""
+"""Prompts from a text file, one per line, in one category."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,33 +10,33 @@ from lavibridge.evaluation.prompts.base import PromptSource
 
 
 class LinePrompts(PromptSource):
-    """Every line that holds anything is a prompt; the words may be anything."""
+    """Every non-empty line is a prompt."""
 
     class Config(PromptSource.Config):
         """The options of a file of lines."""
 
         path: str | None = None
-        """The file, here or as hf://datasets/OWNER/NAME/FILE."""
+        """The file: a path or hf://datasets/OWNER/NAME/FILE."""
         category: str = "prompts"
-        """What their category is called."""
+        """The name of the category."""
         origin: str = "wherever you keep your prompts"
-        """Where the file comes from; said where it is absent."""
+        """Where to get the file, for the error if it is missing."""
 
     config: "LinePrompts.Config"
 
     def __init__(self, config: "LinePrompts.Config") -> None:
-        """Read the file; DataError where it is absent or no text."""
+        """Read the file; DataError if it is missing or not text."""
         super().__init__(config)
         self.path = find_file(config.path, "the file of prompts", config.origin)
         self.lines = read_lines(self.path)
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The one."""
+        """The only category."""
         return (self.config.category,)
 
     def prompts(self, category: str, limit: int | None = None) -> Sequence[Prompt]:
-        """The lines in their order."""
+        """The lines in order."""
         return [Prompt(category=category, text=line) for line in self.lines[:limit]]
 
     def card(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Prompts from a table with a column of prompts and, perhaps, one of categories: CSV, TSV or JSON lines."""
+"""Prompts from a table (CSV, TSV or JSON lines) with a column of prompts and optionally one of categories."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ from lavibridge.evaluation.prompts.base import PromptSource
 
 
 class TablePrompts(PromptSource):
-    """A row a prompt; categories in the order of their first rows."""
+    """One prompt per row; categories in order of first appearance."""
 
     class Config(PromptSource.Config):
         """The options of a table of prompts."""
@@ -26,14 +26,14 @@ class TablePrompts(PromptSource):
         prompt: str = "prompt"
         """The column of prompts."""
         category: str | None = None
-        """The column of categories. None: all are in one, `prompts`."""
+        """The column of categories. None puts all prompts into one category, `prompts`."""
         origin: str = "wherever you keep your prompts"
-        """Where the file comes from; said where it is absent."""
+        """Where to get the file, for the error if it is missing."""
 
     config: "TablePrompts.Config"
 
     def __init__(self, config: "TablePrompts.Config") -> None:
-        """Read the file; DataError where it is absent, damaged or lacks a column."""
+        """Read the file; DataError if it is missing, damaged or lacks a column."""
         super().__init__(config)
         self.path = find_file(config.path, "the table of prompts", config.origin)
         self._by_category: dict[str, list[Prompt]] = {}
@@ -42,15 +42,15 @@ class TablePrompts(PromptSource):
             found = Prompt(category=category, text=text, name=str(number))
             self._by_category.setdefault(category, []).append(found)
         if not self._by_category:
-            raise DataError(f"{self.path} holds no prompts")
+            raise DataError(f"{self.path} has no prompts: expected one per row")
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """Those of the file."""
+        """The categories of the file."""
         return tuple(self._by_category)
 
     def prompts(self, category: str, limit: int | None = None) -> Sequence[Prompt]:
-        """The category's rows in their order."""
+        """The category's prompts in order."""
         return self._by_category[category][:limit]
 
     def card(self) -> dict[str, Any]:
@@ -59,15 +59,15 @@ class TablePrompts(PromptSource):
         return {**super().card(), "sha256": file_hash(self.path), "columns": columns}
 
     def _read(self, row: dict[str, Any], number: int) -> tuple[str, str]:
-        wanted = [name for name in (self.config.prompt, self.config.category) if name is not None]
-        for name in wanted:
+        columns = [name for name in (self.config.prompt, self.config.category) if name is not None]
+        for name in columns:
             if name not in row:
                 known = tuple(str(key) for key in row)
                 raise DataError(
                     f"{self.path}, row {number}: there is no column '{name}'{did_you_mean(name, known)} "
                     f"(there are {', '.join(known)})"
                 )
-        text, *category = (str(row[name] or "").strip() for name in wanted)
+        text, *category = (str(row[name] or "").strip() for name in columns)
         if not text:
             raise DataError(f"{self.path}, row {number}: the prompt is empty")
         return text, category[0] if category else "prompts"
@@ -76,11 +76,11 @@ class TablePrompts(PromptSource):
 def _rows(path: Path) -> list[dict[str, Any]]:
     text = read_text(path)
     if path.suffix in (".csv", ".tsv"):
-        # Quotes mean nothing in TSV files of prompts, which hold them as they are.
+        # TSV files of prompts contain literal quotes.
         style: Any = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {}
         return list(csv.DictReader(StringIO(text, newline=""), **style))
     if path.suffix != ".jsonl":
-        raise DataError(f"{path} is no .csv, .tsv or .jsonl file")
+        raise DataError(f"{path} is not a .csv, .tsv or .jsonl file")
     rows = []
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
@@ -89,6 +89,6 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             except json.JSONDecodeError as error:
                 raise DataError(f"{path}, line {number} is not valid JSON: {error}") from None
             if not isinstance(row, dict):
-                raise DataError(f"{path}, line {number} should hold a JSON object")
+                raise DataError(f"{path}, line {number} must be a JSON object")
             rows.append(row)
     return rows

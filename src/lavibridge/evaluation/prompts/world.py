@@ -1,9 +1,9 @@
-"""Prompts of the miniature world, with the specs that they keep: as they are, or said at length.
+"""Prompts of the miniature world with their specs, in a short or a long form.
 
     short    a red circle to the left of a blue square
     long     there is a red circle here. to the right of it is a blue square. ...
 
-Both are said from the same spec, so that the long ones are exact too.
+Both forms come from the same spec, so the exact checker applies to both.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from lavibridge.world.captions import CATEGORIES, CaptionedScene
 
 
 class WorldPrompts(PromptSource):
-    """Always the same prompts; fewer of a category are the first of more."""
+    """A fixed list of prompts per category; a smaller count takes a prefix."""
 
     class Config(PromptSource.Config):
         """The options of the world's prompts."""
@@ -30,42 +30,42 @@ class WorldPrompts(PromptSource):
         categories: dict[str, int] = Field(min_length=1)
         """Prompts per category."""
         said: Literal["short", "long"] = "short"
-        """How: `long` says two things in a direction (`spatial`) in several sentences, for the same specs."""
+        """The form; `long` describes the category `spatial` in several sentences, for the same specs."""
 
     config: "WorldPrompts.Config"
 
     def __init__(self, config: "WorldPrompts.Config") -> None:
-        """Check the categories' names; DataError for one that the world has not."""
+        """Check the names of the categories; DataError for an unknown one."""
         super().__init__(config)
         if config.said == "long" and set(config.categories) != {"spatial"}:
-            raise DataError("prompts.world: only the category spatial is said at length")
+            raise DataError("prompts.world: `said: long` supports only the category spatial")
         for name, count in config.categories.items():
             if name not in CATEGORIES or count < 1:
                 raise DataError(
-                    f"prompts.world.categories: '{name}: {count}' is no number of prompts of one of "
+                    f"prompts.world.categories: '{name}: {count}' is invalid: give at least 1 prompt of "
                     f"{', '.join(CATEGORIES)}"
                 )
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The categories asked for."""
+        """The chosen categories."""
         return tuple(self.config.categories)
 
     def prompts(self, category: str, limit: int | None = None) -> Sequence[Prompt]:
-        """Prompts with their specs; DataError where the category has too few."""
+        """Prompts with their specs; DataError if the category has too few."""
         count = self.config.categories[category]
         try:
             pairs = captions.prompts(category, count if limit is None else min(limit, count))
         except ValueError as error:
             raise DataError(str(error)) from None
-        return [Prompt(category=category, text=self._said(pair), metadata=pair.spec) for pair in pairs]
+        return [Prompt(category=category, text=self._text(pair), metadata=pair.spec) for pair in pairs]
 
     def card(self) -> dict[str, Any]:
-        """How they are said, where that is at length."""
+        """The kind, and the form if it is long."""
         long = {"said": "long"} if self.config.said == "long" else {}
         return {**super().card(), **long}
 
-    def _said(self, pair: CaptionedScene) -> str:
+    def _text(self, pair: CaptionedScene) -> str:
         if self.config.said == "short":
             return pair.caption
         return write_caption(np.random.default_rng(crc32(pair.caption.encode())), pair.spec, "long")

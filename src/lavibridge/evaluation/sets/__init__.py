@@ -1,1 +1,1 @@
-"""Distances between sets of pictures: features, references, and the mathematics."""
+"""Distances between sets of pictures: features, reference sets and estimators."""

@@ -1,9 +1,9 @@
-"""Extractors: the Inception of FID, and any image model of transformers, each under a resize rule.
+"""Feature extractors: the Inception of FID and any image model of transformers, with a resize rule.
 
-    FILE.safetensors     the 2015 Inception-v3, (x - 128) / 128 as TensorFlow had it (`legacy`: 127.5)
-    a model              its pooled picture feature, or its projected one where it pairs pictures with texts
+    FILE.safetensors     the 2015 Inception-v3, (x - 128) / 128 as in TensorFlow (`legacy`: 127.5)
+    a model              its pooled image feature, or the projected one of a dual encoder
 
-Which network and which rule goes into the card of every number made with it.
+The card of every number records the network and the rule.
 """
 
 from collections.abc import Sequence
@@ -27,14 +27,14 @@ from lavibridge.evaluation.sets.inception import SIDE, InceptionV3, load_incepti
 from lavibridge.evaluation.sets.resize import Rule, resize
 
 Resize = Rule | Literal["model"]
-"""`model`: as the model's own processor does it."""
+"""`model` uses the model's own processor."""
 INCEPTION_SOURCE = "pt_inception-2015-12-05-6726825d.pth of pytorch-fid"
 
 
 def make_extractor(features: str, rule: Resize | None) -> Extractor:
-    """The extractor that options name; ModelError where its files are absent.
+    """Create the extractor of the options; ModelError if its files are missing.
 
-    Without a rule: `clean` for the Inception, the model's own processor for others.
+    The default rule is `clean` for the Inception and the model's own processor for others.
     """
     if features.endswith(".safetensors"):
         return InceptionExtractor(at_home(features), rule or "clean")
@@ -42,11 +42,13 @@ def make_extractor(features: str, rule: Resize | None) -> Extractor:
 
 
 class InceptionExtractor(Extractor):
-    """The features of FID."""
+    """Extracts the features of FID."""
 
     def __init__(self, path: Path, rule: Resize) -> None:
         if rule == "model":
-            raise ModelError("the Inception has no rule of its own: take clean, legacy or torch-fidelity")
+            raise ModelError(
+                "the Inception has no processor: set `resize` to clean, legacy or torch-fidelity"
+            )
         if not path.is_file():
             raise ModelError(
                 f"there is no '{path}', the weights of FID's Inception: load {INCEPTION_SOURCE} with "
@@ -57,16 +59,16 @@ class InceptionExtractor(Extractor):
         self.rule: Rule = rule
 
     def card(self) -> dict[str, Any]:
-        """The file's hash and the rule."""
+        """The file's hash and the resize rule."""
         return {"model": "inception-v3-2015-12-05", "id": file_hash(self.path), "resize": self.rule}
 
     @cached_property
     def network(self) -> InceptionV3:
-        """The network, on the device in use."""
+        """The network, on the current device."""
         return load_inception(self.path).to(pick_device())
 
     def features(self, pictures: Sequence[Image.Image]) -> Features:
-        """Rows of 2048."""
+        """Features of shape (picture, 2048)."""
         middle = 127.5 if self.rule == "legacy" else 128.0
         pixels = (_stack(pictures, SIDE, self.rule) - middle) / middle
         with torch.no_grad():
@@ -74,28 +76,28 @@ class InceptionExtractor(Extractor):
         return found.double().cpu().numpy()
 
     def free(self) -> None:
-        """Let go of the weights."""
+        """Free the weights."""
         self.__dict__.pop("network", None)
 
 
 class ModelExtractor(Extractor):
-    """The pooled features of an image model."""
+    """Extracts the pooled features of an image model."""
 
     def __init__(self, source: str, rule: Resize) -> None:
         self.network, self.rule = PretrainedNetwork(source), rule
 
     def card(self) -> dict[str, Any]:
-        """The model and the rule."""
+        """The model and the resize rule."""
         return {**self.network.card(), "resize": self.rule}
 
     def features(self, pictures: Sequence[Image.Image]) -> Features:
-        """Rows of the model's width."""
+        """Features of shape (picture, model width)."""
         with torch.no_grad():
             found = image_features(self.network, self._pixels(pictures))
         return found.double().cpu().numpy()
 
     def free(self) -> None:
-        """Let go of the weights."""
+        """Free the weights."""
         self.network.free()
 
     def _pixels(self, pictures: Sequence[Image.Image]) -> Tensor:

@@ -1,10 +1,10 @@
-"""The Frechet distance of two normal distributions, which FID and FD-DINOv2 are by other features.
+"""The Fréchet distance between two normal distributions, the basis of FID and FD-DINOv2.
 
     FD = |m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2))
     tr((S1 S2)^(1/2)) = sum of the square roots of the eigenvalues of R S2 R,   R = S1^(1/2)
 
-R S2 R is symmetric, so that no complex numbers appear and singular covariances (fewer pictures than features)
-need nothing added to them. Covariances are unbiased (n - 1), all in float64.
+R S2 R is symmetric, so no complex numbers appear, and singular covariances (fewer pictures than features)
+need no regularisation. Covariances are unbiased (n - 1) and float64.
 
 Heusel et al. 2017 (arXiv 1706.08500); Stein et al. 2023 (arXiv 2306.04675). The distance of finite sets is
 biased upwards, by about width^2 / 4n for two sets of one distribution: compare equal n only.
@@ -20,18 +20,18 @@ from lavibridge.evaluation.sets.features import Features, Moments
 
 @dataclass(frozen=True, kw_only=True)
 class Frechet:
-    """The distance to a fixed set, whose square root is taken once."""
+    """The distance to a fixed set, with its matrix square root computed once."""
 
     mean: Float[np.ndarray, " width"]
     root: Float[np.ndarray, "width width"]
     trace: float
 
     def distance(self, features: Features) -> float:
-        """Of the normal distribution with the features' moments."""
+        """The distance of a set of features."""
         return self.of_moments(Moments.of(features))
 
     def of_moments(self, other: Moments) -> float:
-        """Of a normal distribution."""
+        """The distance of a normal distribution with these moments."""
         inner = np.linalg.eigvalsh(self.root @ other.covariance @ self.root)
         difference = self.mean - other.mean
         shared = np.sqrt(inner.clip(0, None)).sum()
@@ -39,7 +39,7 @@ class Frechet:
 
 
 def frechet_to(reference: Moments) -> Frechet:
-    """The distance to the normal distribution with these moments."""
+    """Prepare the distance to the normal distribution with these moments."""
     values, vectors = np.linalg.eigh(reference.covariance)
     root = (vectors * np.sqrt(values.clip(0, None))) @ vectors.T
     return Frechet(mean=reference.mean, root=root, trace=float(np.trace(reference.covariance)))

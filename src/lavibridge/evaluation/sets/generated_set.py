@@ -1,10 +1,10 @@
-"""Measures the set of drawn pictures, with an interval over prompts.
+"""Computes set metrics of the drawn pictures, with intervals over prompts.
 
     low, high = value -+ t s,   s^2 = (g - 1) / g sum over groups of (value without the group - their mean)^2
 
 The delete-a-group jackknife with g = 20 groups of prompts (Quenouille 1956, Biometrika 43; Kott 2001, J. Off.
-Stat. 17), t of g - 1 degrees of freedom. A bootstrap would draw pictures twice, and distances between sets
-take that for a lack of variety. The interval is that of the drawn set; the reference is taken as it is.
+Stat. 17), t of g - 1 degrees of freedom. A bootstrap would duplicate pictures, which set distances mistake
+for a lack of diversity. The interval covers the drawn set and treats the reference as fixed.
 """
 
 import json
@@ -34,27 +34,27 @@ T95 = 2.093024054408263
 
 
 class GeneratedSet:
-    """The drawn pictures of an evaluation, whose features metrics with one extractor share."""
+    """The drawn pictures of an evaluation; metrics with the same extractor share features."""
 
     def __init__(self, tasks: Sequence[Task], records: Mapping[Key, Record], out: Path) -> None:
         self.tasks, self.records, self.out = tasks, records, out
         self._made: dict[str, tuple[Features, Reference]] = {}
 
     def measure(self, metric: SetMetric) -> dict[str, Any]:
-        """The metric's card and figures for the pictures that it judges."""
-        judged = [task for task in self.tasks if metric.applies_to(task.category)]
-        mine = [task for task in judged if not self.records[task.key].undrawn]
-        reasons = Counter(reason for task in judged if (reason := self.records[task.key].undrawn))
-        left_out = {"unscored": {f"not drawn: {reason}": n for reason, n in reasons.most_common()}}
+        """The metric's card and estimates for the pictures that it applies to."""
+        applicable = [task for task in self.tasks if metric.applies_to(task.category)]
+        mine = [task for task in applicable if not self.records[task.key].undrawn]
+        reasons = Counter(reason for task in applicable if (reason := self.records[task.key].undrawn))
+        excluded = {"unscored": {f"not drawn: {reason}": n for reason, n in reasons.most_common()}}
         if len(mine) < MIN_IMAGES:
-            return {"card": metric.card(), "unit": metric.unit, "totals": {}, **left_out}
+            return {"card": metric.card(), "unit": metric.unit, "totals": {}, **excluded}
         drawn, reference = self._features(metric, mine)
         prompts = [f"{task.category}/{task.prompt}" for task in mine]
         found = jackknife(metric.against(reference), drawn, prompts, metric.name)
         card = {**metric.card(), **reference.card}
         totals = {name: _within(metric.bounds, value).record() for name, value in found.items()}
         found_all = {"card": card, "unit": metric.unit, "totals": totals}
-        return {**found_all, **left_out} if reasons else found_all
+        return {**found_all, **excluded} if reasons else found_all
 
     def _features(self, metric: SetMetric, tasks: Sequence[Task]) -> tuple[Features, Reference]:
         extractor, source = metric.extractor, metric.config.reference
@@ -81,15 +81,16 @@ def _check_width(name: str, drawn: Features, reference: Reference) -> None:
     width = reference.width
     if width != drawn.shape[1]:
         raise DataError(
-            f"reference: its features are {width} wide, those of '{name}' {drawn.shape[1]}: they are of "
-            "another network"
+            f"reference: its features are {width} wide and those of '{name}' {drawn.shape[1]}: give a "
+            f"reference of "
+            "the same network"
         )
 
 
 def jackknife(
     measure: Callable[[Features], dict[str, float]], drawn: Features, prompts: Sequence[str], what: str
 ) -> dict[str, Estimate]:
-    """The figures of all rows, each with its interval; none where there are fewer prompts than groups."""
+    """Estimates over all rows, with intervals unless there are fewer prompts than groups."""
     places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
     group = np.array([places[prompt] % GROUPS for prompt in prompts])
     whole = measure(drawn)
@@ -101,8 +102,8 @@ def jackknife(
     without = []
     with progress("groups") as bar:
         shown = bar.add_task(f"interval of {what}", total=GROUPS, status="")
-        for left_out in range(GROUPS):
-            without.append(measure(drawn[group != left_out]))
+        for excluded in range(GROUPS):
+            without.append(measure(drawn[group != excluded]))
             bar.advance(shown)
     found = {}
     for name, value in whole.items():

@@ -1,10 +1,10 @@
-"""The Inception-v3 that FID is defined by: the 2015 TensorFlow graph, with its oddities.
+"""The Inception-v3 that defines FID: the 2015 TensorFlow graph with its peculiarities.
 
     299 x 299 -> stem 192 x 35 x 35 -> A A A -> B 768 x 17 x 17 -> C C C C -> D 1280 x 8 x 8 -> E E -> 2048
 
-Averages beside the branches leave the border out of their count, and the last block takes a maximum there
-instead (Szegedy et al. 2015, arXiv 1512.00567; Heusel et al. 2017, arXiv 1706.08500). Names are those of the
-checkpoint `pt_inception-2015-12-05-6726825d.pth` that pytorch-fid publishes; its classifier `fc` is not used.
+Average pools do not count the padding, and the last block has a maximum pool instead (Szegedy et al. 2015,
+arXiv 1512.00567; Heusel et al. 2017, arXiv 1706.08500). Names follow pytorch-fid's checkpoint
+`pt_inception-2015-12-05-6726825d.pth`, without its classifier `fc`.
 """
 
 from pathlib import Path
@@ -25,13 +25,13 @@ Maps = Float[Tensor, "batch channel height width"]
 Made = Float[Tensor, "batch _ _ _"]
 Kernel = int | tuple[int, int]
 Step = tuple[int, Kernel] | tuple[int, Kernel, int]
-"""Channels after it, its kernel, and its stride where that is not 1."""
+"""Output channels, kernel, and stride if it is not 1."""
 WIDE, HIGH, BOTH = (1, 7), (7, 1), (0, 0)
-"""BOTH stands for (1, 3) and (3, 1) beside each other, named `a` and `b`."""
+"""BOTH means parallel (1, 3) and (3, 1) convolutions, named `a` and `b`."""
 
 
 class Conv(nn.Module):
-    """Convolution, batch norm, ReLU; height and width are kept by padding where `pads`."""
+    """Convolution, batch norm, ReLU; `pads` keeps height and width."""
 
     def __init__(self, before: int, after: int, kernel: Kernel, stride: int = 1, pads: bool = True) -> None:
         super().__init__()
@@ -41,17 +41,18 @@ class Conv(nn.Module):
         self.bn = nn.BatchNorm2d(after, eps=0.001)
 
     def forward(self, x: Maps) -> Made:
-        """Maps to maps."""
+        """Apply the block."""
         return functional.relu(self.bn(self.conv(x)))
 
 
 class Mixed(nn.Module):
-    """Branches beside each other, and a pool; what they give is stacked."""
+    """Parallel branches and a pool, concatenated by channel."""
 
     def __init__(
         self, before: int, branches: dict[str, list[Step]], pooled: int | None, highest: bool = False
     ) -> None:
-        """A branch of one step has the branch's name, more are numbered; without `pooled` the pool halves."""
+        """A branch of one step takes the branch's name, others are numbered; `pooled=None` halves the
+        size."""
         super().__init__()
         self.chains = [self._chain(name, before, steps) for name, steps in branches.items()]
         self.pooled, self.highest = pooled, highest
@@ -59,7 +60,7 @@ class Mixed(nn.Module):
             self.branch_pool = Conv(before, pooled, 1)
 
     def forward(self, x: Maps) -> Made:
-        """Maps to maps."""
+        """Apply the block."""
         found = []
         for chain in self.chains:
             y = x
@@ -76,7 +77,7 @@ class Mixed(nn.Module):
         return self.branch_pool(functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False))
 
     def _chain(self, branch: str, before: int, steps: list[Step]) -> list[tuple[str, ...]]:
-        """Add a branch's convolutions; returns their names, two where they stand beside each other."""
+        """Add a branch's convolutions and return their names, two for parallel ones."""
         chain: list[tuple[str, ...]] = []
         for number, (after, kernel, *rest) in enumerate(steps, start=1):
             stride = rest[0] if rest else 1
@@ -93,7 +94,7 @@ class Mixed(nn.Module):
 
 
 def block_a(before: int, pooled: int) -> Mixed:
-    """35 x 35."""
+    """A block at 35 x 35."""
     branches: dict[str, list[Step]] = {
         "branch1x1": [(64, 1)],
         "branch5x5": [(48, 1), (64, 5)],
@@ -103,7 +104,7 @@ def block_a(before: int, pooled: int) -> Mixed:
 
 
 def block_c(width: int) -> Mixed:
-    """17 x 17."""
+    """A block at 17 x 17."""
     branches: dict[str, list[Step]] = {
         "branch1x1": [(192, 1)],
         "branch7x7": [(width, 1), (width, WIDE), (192, HIGH)],
@@ -113,7 +114,7 @@ def block_c(width: int) -> Mixed:
 
 
 def block_e(before: int, highest: bool) -> Mixed:
-    """8 x 8."""
+    """A block at 8 x 8."""
     branches: dict[str, list[Step]] = {
         "branch1x1": [(320, 1)],
         "branch3x3": [(384, 1), (384, BOTH)],
@@ -123,7 +124,7 @@ def block_e(before: int, highest: bool) -> Mixed:
 
 
 class InceptionV3(nn.Module):
-    """Pictures in [-1, 1], 299 x 299, to 2048 features."""
+    """Maps pictures of 299 x 299 in [-1, 1] to 2048 features."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,7 +147,7 @@ class InceptionV3(nn.Module):
         self.Mixed_7b, self.Mixed_7c = block_e(1280, highest=False), block_e(2048, highest=True)
 
     def forward(self, pictures: Float[Tensor, "batch 3 299 299"]) -> Float[Tensor, "batch 2048"]:
-        """The mean over places of the last block."""
+        """The spatial mean of the last block."""
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(pictures)))
         x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(functional.max_pool2d(x, 3, stride=2)))
         x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(functional.max_pool2d(x, 3, stride=2))))
@@ -155,17 +156,17 @@ class InceptionV3(nn.Module):
 
 
 def load_inception(path: Path) -> InceptionV3:
-    """The network with weights from a safetensors file; ModelError where they do not fit."""
+    """The network with weights from a safetensors file; ModelError if they do not fit."""
     try:
-        given = load_file(path)
+        weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path} cannot be read as safetensors: {error}") from None
     with torch.device("meta"):
         network = InceptionV3()
     own = {name: value for name, value in network.state_dict().items() if "num_batches" not in name}
-    given = {name: value.float() for name, value in given.items() if name in own or not _is_unused(name)}
-    check_fit(own, given, str(path))
-    network.load_state_dict(given, strict=False, assign=True)
+    weights = {name: value.float() for name, value in weights.items() if name in own or not _is_unused(name)}
+    check_fit(own, weights, str(path))
+    network.load_state_dict(weights, strict=False, assign=True)
     return network.requires_grad_(False).eval()
 
 

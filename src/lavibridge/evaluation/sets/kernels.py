@@ -2,11 +2,11 @@
 
     MMD^2 = mean k(x, x') + mean k(y, y') - 2 mean k(x, y)
 
-    KID     k = (x . y / width + 1)^3        unbiased: no picture is paired with itself; may be below 0
-    CMMD    k = exp(-|x - y|^2 / 2 s^2)      s = 10, unit vectors, biased (pairs with itself), times 1000
+    KID     k = (x . y / width + 1)^3        unbiased: excludes pairs of a picture with itself; may be below 0
+    CMMD    k = exp(-|x - y|^2 / 2 s^2)      s = 10, unit vectors, biased (includes such pairs), times 1000
 
-Binkowski et al. 2018 (arXiv 1801.01401), on all pictures instead of random subsets of a thousand, whose mean
-has the same expectation; Jayasumana et al. 2024 (arXiv 2401.09603).
+Binkowski et al. 2018 (arXiv 1801.01401), on all pictures rather than random subsets of 1,000, whose mean has
+the same expectation; Jayasumana et al. 2024 (arXiv 2401.09603).
 """
 
 from collections.abc import Callable
@@ -20,30 +20,30 @@ Left = Float[np.ndarray, "left width"]
 Right = Float[np.ndarray, "right width"]
 Kernel = Callable[[Features, Features], Float[np.ndarray, "left right"]]
 BLOCK = 2048
-"""Rows of a kernel matrix held at a time."""
+"""Rows of the kernel matrix in memory at a time."""
 SIGMA = 10.0
 CMMD_SCALE = 1000.0
 
 
 def kid_kernel(left: Left, right: Right) -> Float[np.ndarray, "left right"]:
-    """The cubic kernel."""
+    """The cubic kernel of KID."""
     return (left @ right.T / left.shape[1] + 1) ** 3
 
 
 def cmmd_kernel(left: Left, right: Right) -> Float[np.ndarray, "left right"]:
-    """The Gaussian kernel."""
+    """The Gaussian kernel of CMMD."""
     squares = (left**2).sum(1)[:, None] + (right**2).sum(1)[None] - 2 * left @ right.T
     return np.exp(-squares.clip(0, None) / (2 * SIGMA**2))
 
 
 def kid_to(reference: Features) -> Callable[[Features], float]:
-    """The kernel distance of sets to this one."""
+    """Return a function that computes the KID of a set to the reference."""
     own = _unbiased(kid_kernel, reference)
     return lambda drawn: own + _unbiased(kid_kernel, drawn) - 2 * mean_kernel(kid_kernel, drawn, reference)
 
 
 def cmmd_to(reference: Features) -> Callable[[Features], float]:
-    """The CMMD of sets to this one; features are brought to length 1."""
+    """Return a function that computes the CMMD of a set to the reference, on unit-length features."""
     fixed = unit(reference)
     own = mean_kernel(cmmd_kernel, fixed, fixed)
 
@@ -56,7 +56,7 @@ def cmmd_to(reference: Features) -> Callable[[Features], float]:
 
 
 def unit(features: Features) -> Features:
-    """Each row at length 1; a row of zeros stays one."""
+    """Normalise each row to length 1; rows of zeros stay zero."""
     length = np.linalg.norm(features, axis=1, keepdims=True)
     return features / np.where(length == 0, 1, length)
 

@@ -1,8 +1,8 @@
-"""Improved precision and recall: how many drawn pictures look real, and how much of what is real is drawn.
+"""Improved precision (how many drawn pictures look real) and recall (how much of the reference is covered).
 
     ball(x) = around x, up to its k-th nearest neighbour in its own set
-    precision = share of drawn pictures that lie in a ball of the reference
-    recall    = share of the reference that lies in a ball of the drawn pictures
+    precision = share of drawn pictures inside a ball of the reference
+    recall    = share of the reference inside a ball of the drawn pictures
 
 Kynkaanniemi et al. 2019 (arXiv 1904.06991), with k = 3.
 """
@@ -15,11 +15,11 @@ from jaxtyping import Bool, Float
 from lavibridge.evaluation.sets.features import Features
 
 BLOCK = 1024
-"""Rows of a distance matrix held at a time."""
+"""Rows of the distance matrix in memory at a time."""
 
 
 def precision_recall_to(reference: Features, k: int) -> Callable[[Features], dict[str, float]]:
-    """Precision and recall of sets against this one."""
+    """Return a function that computes precision and recall of a set against the reference."""
     fixed = radii(reference, k)
 
     def measure(drawn: Features) -> dict[str, float]:
@@ -33,7 +33,7 @@ def precision_recall_to(reference: Features, k: int) -> Callable[[Features], dic
 
 
 def radii(features: Features, k: int) -> Float[np.ndarray, " picture"]:
-    """Squared distance of each row to its k-th nearest neighbour, itself not counted."""
+    """Squared distance of each row to its k-th nearest neighbour, excluding itself."""
     found = [
         np.partition(_squares(features[i : i + BLOCK], features), k, axis=1)[:, k]
         for i in range(0, len(features), BLOCK)
@@ -46,7 +46,7 @@ def within(
     centres: Float[np.ndarray, "centre width"],
     radius: Float[np.ndarray, " centre"],
 ) -> Bool[np.ndarray, " point"]:
-    """Which points lie in a ball around any of the centres."""
+    """Whether each point is inside the ball of any centre."""
     found = [
         (_squares(points[i : i + BLOCK], centres) <= radius[None]).any(axis=1)
         for i in range(0, len(points), BLOCK)

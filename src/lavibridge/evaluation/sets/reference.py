@@ -1,11 +1,12 @@
-"""Where a reference set comes from: a folder of pictures, a file of statistics, or the world itself.
+"""Opens reference sets: a folder of pictures, a file of statistics, or the world itself.
 
-    FOLDER                 every picture below it that is not hidden; the cache folder keeps features, by the
-                           pictures' bytes, the extractor's card and the libraries
-    FILE.npz, .safetensors `features` (picture x width), or `mu` and `sigma` as other tools name them
+    FOLDER                 every picture below it that is not hidden; caches features by the pictures'
+    bytes, the
+                           extractor's card and the library versions
+    FILE.npz, .safetensors `features` (picture x width), or `mu` and `sigma` as in other tools
     world                  new scenes of the drawn pictures' categories, in the same proportions
 
-What it was (hash and number of pictures) goes into the card of every number made with it.
+The card of every number records the reference's hash and number of pictures.
 """
 
 import hashlib
@@ -36,13 +37,13 @@ from lavibridge.world.drawing import draw
 
 WORLD = "world"
 SCENES = 2000
-"""Scenes that the world is represented by, or more where more is drawn: few of them bias distances."""
+"""Minimum number of reference scenes, since few scenes bias distances."""
 LIBRARIES = ("torch", "transformers", "pillow", "numpy")
-"""Whose versions may change features."""
+"""Libraries whose versions may change features."""
 
 
 def check_reference(source: str, tasks: Sequence[Task]) -> None:
-    """Raise DataError where there is no such reference, before anything is drawn."""
+    """Raise DataError before drawing if the reference does not exist."""
     if source == WORLD:
         odd = next((task.category for task in tasks if task.category not in CATEGORIES), None)
         if odd is not None:
@@ -61,7 +62,7 @@ def check_reference(source: str, tasks: Sequence[Task]) -> None:
 
 
 def open_reference(source: str, extractor: Extractor, tasks: Sequence[Task]) -> Reference:
-    """The reference set of drawn tasks, with features by the extractor."""
+    """Open the reference set for the drawn tasks, with features by the extractor."""
     if source == WORLD:
         count = max(SCENES, len(tasks))
         features = extract(extractor, _scenes(tasks, count), count, "scenes")
@@ -71,7 +72,7 @@ def open_reference(source: str, extractor: Extractor, tasks: Sequence[Task]) -> 
 
 
 def extract(extractor: Extractor, pictures: Iterator[Image.Image], count: int, what: str) -> Features:
-    """Features of pictures, a batch at a time."""
+    """Extract features batch by batch."""
     rows, batch = [], []
     with progress("pictures") as bar:
         shown = bar.add_task(f"features, {what}", total=count, status="")
@@ -92,23 +93,23 @@ def _scenes(tasks: Sequence[Task], count: int) -> Iterator[Image.Image]:
 
 
 def _of_folder(folder: Path, extractor: Extractor) -> Reference:
-    """Features of a folder's pictures, from the cache where neither they nor the extractor have changed."""
+    """The features of a folder's pictures, cached while neither they nor the extractor change."""
     files = pictures_below(folder)
     digest = reference_hash(folder)
     maker = json.dumps([extractor.card(), versions(*LIBRARIES)], sort_keys=True)
     name = hashlib.sha256(f"{digest}\n{maker}".encode()).hexdigest()[:32]
     kept = cache_folder() / "features" / f"{name}.safetensors"
     card = {"reference": digest, "n": len(files)}
-    with suppress(OSError, SafetensorError, KeyError):  # not there, or damaged: made anew
+    with suppress(OSError, SafetensorError, KeyError):  # missing or damaged: extract again
         return Reference(features=load_file(kept)["features"], card=card)
     features = extract(extractor, (_read(path) for path in files), len(files), folder.name)
-    with suppress(OSError):  # a home that cannot be written to: it is only slower
+    with suppress(OSError):  # a read-only cache folder only costs time
         write_atomic(kept, save({"features": features}))
     return Reference(features=features, card=card)
 
 
 def reference_hash(source: str | Path) -> str:
-    """Which set a reference is, by content: of a folder its pictures, of a file its bytes."""
+    """Identify a reference by content: a folder's pictures or a file's bytes."""
     if source == WORLD:
         return WORLD
     folder = at_home(source)
@@ -132,7 +133,7 @@ def _read(path: Path) -> Image.Image:
 
 
 def _of_file(path: Path) -> Reference:
-    """Features or moments; no pickle is ever read."""
+    """Read features or moments, never a pickle."""
     try:
         found: dict[str, Any] = (
             dict(np.load(path, allow_pickle=False)) if path.suffix == ".npz" else load_file(path)
@@ -148,6 +149,6 @@ def _of_file(path: Path) -> Reference:
     if mean.ndim == 1 and mean.size and covariance.shape == (mean.size, mean.size):
         return Reference(moments=Moments(mean=mean, covariance=covariance), card=card)
     raise DataError(
-        f"reference: {path} holds {', '.join(sorted(found)) or 'nothing'}; needed are `features` "
+        f"reference: {path} holds {', '.join(sorted(found)) or 'nothing'}: it needs `features` "
         "(picture x width), or `mu` (width) and `sigma` (width x width)"
     )

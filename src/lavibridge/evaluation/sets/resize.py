@@ -1,4 +1,4 @@
-"""How a picture is brought to a network's size: rules by name, since each gives another number.
+"""Resize rules for feature extractors, by name, since each changes the numbers.
 
     clean            bicubic with antialiasing on floats, per channel, unrounded     clean-fid's "clean"
     legacy           bilinear between pixel centres, no antialiasing                 pytorch-fid
@@ -6,7 +6,7 @@
     square           bicubic with antialiasing on bytes, the whole picture           dgm-eval (FD-DINOv2)
     centre           the middle square, then as `square`                             CMMD
 
-Parmar, Zhang and Zhu 2022 (arXiv 2104.11222) show how far these differ.
+Parmar, Zhang and Zhu 2022 (arXiv 2104.11222) measure the differences.
 """
 
 from typing import Literal
@@ -21,7 +21,7 @@ Resized = Float[np.ndarray, "size size 3"]
 
 
 def resize(picture: Pixels, size: int, rule: Rule) -> Resized:
-    """A picture of `size` x `size`, in 0 .. 255 as float32."""
+    """Resize a picture to `size` x `size`, float32 in 0 .. 255."""
     if rule == "clean":
         return _clean(picture, size)
     if rule == "legacy":
@@ -52,7 +52,7 @@ def _middle(picture: Pixels) -> UInt8[np.ndarray, "side side 3"]:
 
 
 def _bilinear(picture: Pixels, size: int, shift: float) -> Resized:
-    """Output pixel i reads at (i + shift) * scale - shift; beyond the border the border goes on."""
+    """Output pixel i reads at (i + shift) * scale - shift; repeats the border."""
     values = picture.astype(np.float32)
     for axis in (0, 1):
         length = values.shape[axis]

@@ -82,7 +82,7 @@ def _state(run: RunRecord) -> str:
     log = run.folder / "log.jsonl"
     if log.is_file() and time.time() - log.stat().st_mtime < LIVE and not run.results:
         return "training"
-    return "finished" if run.results or run.trained else "begun"
+    return "finished" if run.results or run.part_sizes else "begun"
 
 
 def _changed(folder: Path) -> float:

@@ -1,1 +1,1 @@
-"""Detectors of things in pictures, a file for each way that networks are asked; the file name is the kind."""
+"""Object detectors, one file per interface of networks; the file name is the kind."""

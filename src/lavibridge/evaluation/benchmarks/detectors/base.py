@@ -1,9 +1,10 @@
-"""What every detector promises: boxes around the things that it is asked for.
+"""The contract of detectors: boxes of the named objects.
 
-    find_detector("google/owlv2-base-patch16-ensemble")     of the kind that reads this model; no weights yet
-        .detect(pictures, names, threshold)     boxes per picture, each called by the name asked for
+    find_detector("google/owlv2-base-patch16-ensemble")     of the kind that supports this model; no weights
+    yet
+        .detect(pictures, names, threshold)     boxes per picture, labelled with the given names
 
-Which kind reads a model is told by its config.json.
+The model's config.json determines the kind.
 """
 
 from abc import ABC, abstractmethod
@@ -18,17 +19,17 @@ from lavibridge.core.sources import read_model_json
 from lavibridge.evaluation.benchmarks.boxes import Box
 from lavibridge.evaluation.networks import PretrainedNetwork
 
-ROOM = "evaluation.benchmarks.detectors"
+PACKAGE = "evaluation.benchmarks.detectors"
 
 
 class Detector(ABC):
-    """A network that finds things."""
+    """A network that detects objects."""
 
     model_class: ClassVar[str]
-    """What transformers calls such networks."""
+    """The transformers class of such networks."""
 
     def __init__(self, source: str, revision: str | None = None) -> None:
-        """Find the model; weights are loaded when first used."""
+        """Find the model; the first use loads its weights."""
         self.network = PretrainedNetwork(source, self.model_class, revision)
 
     @classmethod
@@ -42,16 +43,16 @@ class Detector(ABC):
         return cls.supports(read_model_json(source, "config.json", revision) or {})
 
     def unknown(self, names: Sequence[str]) -> list[str]:
-        """Those of the names that it cannot find, whatever is in the picture."""
+        """The names that it can never detect."""
         return []
 
     @torch.inference_mode()
     def detect(
         self, pictures: Sequence[Image.Image], names: Sequence[Sequence[str]], threshold: float
     ) -> list[list[Box]]:
-        """The boxes surer than `threshold` of the things asked for, per picture, in its pixels."""
-        asked = [list(dict.fromkeys(each)) for each in names]
-        pairs = zip(pictures, asked, strict=True)
+        """The boxes of the named objects above `threshold`, per picture, in its pixels."""
+        unique_names = [list(dict.fromkeys(each)) for each in names]
+        pairs = zip(pictures, unique_names, strict=True)
         return [self._find(picture, each, threshold) if each else [] for picture, each in pairs]
 
     @abstractmethod
@@ -60,8 +61,8 @@ class Detector(ABC):
 
 
 def find_detector(source: str) -> Detector:
-    """The detector at `source`; ModelError where there is none, or it is of no kind that is known here."""
-    found: Detector = registry.load(ROOM, registry.detect(ROOM, source))(source)
+    """The detector at `source`; ModelError if there is none or its kind is unknown."""
+    found: Detector = registry.load(PACKAGE, registry.detect(PACKAGE, source))(source)
     return found
 
 

@@ -1,6 +1,6 @@
-"""Detectors that know a list of classes (DETR, RT-DETR, YOLOS, ...), and what their classes are called.
+"""Detectors with a closed vocabulary (DETR, RT-DETR, YOLOS, ...), and synonyms of their class names.
 
-Benchmarks and models do not call all things the same: a name is looked up as it is, then by its other names.
+Benchmarks and models name some objects differently: looks up the name itself, then its synonyms.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from lavibridge.evaluation.benchmarks.boxes import Box
 from lavibridge.evaluation.benchmarks.detectors.base import Detector, make_box
 
 OPEN_VOCABULARY = ("owlvit", "owlv2", "grounding-dino", "mm-grounding-dino", "omdet-turbo")
-"""Types of models that find what they are asked for in words."""
+"""Model types with an open vocabulary."""
 
 OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "boy": ("person",),
@@ -32,7 +32,7 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "computer keyboard": ("keyboard",),
     "tv remote": ("remote",),
 }
-"""How T2I-CompBench's and GenEval's things are called in the lists that detectors are trained on."""
+"""Names of T2I-CompBench's and GenEval's objects in the detectors' class lists."""
 
 
 class ClosedVocabularyDetector(Detector):
@@ -42,12 +42,12 @@ class ClosedVocabularyDetector(Detector):
 
     @classmethod
     def supports(cls, config: Mapping[str, Any]) -> bool:
-        """Models of object detection that take no words."""
+        """Object detection models without text input."""
         architecture = (config.get("architectures") or [""])[0]
         return architecture.endswith("ForObjectDetection") and config.get("model_type") not in OPEN_VOCABULARY
 
     def unknown(self, names: Sequence[str]) -> list[str]:
-        """Names that are in its list under no name."""
+        """The names without a class."""
         return unknown_classes(self.network.config, names)
 
     def _find(self, picture: Image.Image, names: list[str], threshold: float) -> list[Box]:
@@ -68,7 +68,7 @@ class ClosedVocabularyDetector(Detector):
 
 
 def class_ids(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, int]:
-    """The number of the class of a config.json that stands for each name, where one does."""
+    """The class id in config.json for each name that has one."""
     numbers = {_plain(str(label)): int(number) for number, label in config.get("id2label", {}).items()}
     found: dict[str, int] = {}
     for name in names:
@@ -80,7 +80,7 @@ def class_ids(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, int]
 
 
 def unknown_classes(config: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """The names that no class of a config.json stands for."""
+    """The names without a class in config.json."""
     known = class_ids(config, names)
     return [name for name in names if name not in known]
 

@@ -1,4 +1,4 @@
-"""Grounding DINO: a detector that is asked with one sentence, "cat. red sofa.", and points at its words.
+"""Grounding DINO: detects the objects of one sentence such as "cat. red sofa."
 
     score of a name = the highest probability of a box over the tokens of the name
 
@@ -17,7 +17,7 @@ from lavibridge.evaluation.benchmarks.detectors.base import Detector, make_box
 
 
 class GroundingDinoDetector(Detector):
-    """A network that finds the words of a sentence in the picture."""
+    """A network that grounds the words of a sentence in the picture."""
 
     model_class = "AutoModelForZeroShotObjectDetection"
 
@@ -32,7 +32,10 @@ class GroundingDinoDetector(Detector):
         words = network.tokenizer(sentence, return_tensors="pt", return_offsets_mapping=True)
         offsets = words.pop("offset_mapping")[0].tolist()
         if len(offsets) > network.model.config.max_text_len:
-            raise ModelError(f"'{network.source}' reads sentences shorter than that of {len(names)} names")
+            raise ModelError(
+                f"'{network.source}' has a text limit of {network.model.config.max_text_len} tokens, "
+                f"too short for {len(names)} names"
+            )
         pixels = network.processor(images=[picture], return_tensors="pt")
         output = network.model(**words.to(network.device), **pixels.to(network.device))
         probabilities = output.logits[0].sigmoid()
@@ -46,7 +49,7 @@ class GroundingDinoDetector(Detector):
 
 
 def sentence_of(names: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
-    """The sentence that asks for all names, and the characters that each takes in it."""
+    """The sentence of all names, and the character span of each."""
     sentence, spans = "", []
     for name in names:
         plain = name.lower().replace(".", " ").strip()
@@ -56,5 +59,5 @@ def sentence_of(names: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
 
 
 def tokens_in(offsets: Sequence[Sequence[int]], start: int, end: int) -> list[int]:
-    """The tokens that have characters between `start` and `end`."""
+    """The tokens that overlap the characters from `start` to `end`."""
     return [i for i, (left, right) in enumerate(offsets) if left < end and right > start]

@@ -1,7 +1,7 @@
-"""Mask2Former: every thing with the pixels that it covers. GenEval's published detector is of this kind.
+"""Mask2Former: detects objects with their pixel masks; GenEval's published detector is of this kind.
 
-The box of a thing is the smallest one around its pixels; its score is that of the class times how sure the
-network is of these pixels (Cheng et al. 2022, arXiv 2112.01527).
+An object's box is the smallest one around its mask; its score is the class score times the mask score (Cheng
+et al. 2022, arXiv 2112.01527).
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from lavibridge.evaluation.benchmarks.detectors.closed_vocabulary import class_i
 
 
 class Mask2FormerDetector(Detector):
-    """A network that tells instances of the classes in its config.json apart, pixel by pixel."""
+    """A network that segments instances of the classes in its config.json."""
 
     model_class = "Mask2FormerForUniversalSegmentation"
 
@@ -27,14 +27,15 @@ class Mask2FormerDetector(Detector):
         return config.get("model_type") == "mask2former"
 
     def unknown(self, names: Sequence[str]) -> list[str]:
-        """Names that are in its list under no name."""
+        """The names without a class."""
         return unknown_classes(self.network.config, names)
 
     def _find(self, picture: Image.Image, names: list[str], threshold: float) -> list[Box]:
         network = self.network
         inputs = network.processor(images=[picture], return_tensors="pt").to(network.device)
         seen = network.model(**inputs)
-        seen.class_queries_logits = seen.class_queries_logits.cpu()  # where what follows makes its maps
+        # Post-processing creates its maps on the CPU.
+        seen.class_queries_logits = seen.class_queries_logits.cpu()
         seen.masks_queries_logits = seen.masks_queries_logits.cpu()
         found = network.processor.post_process_instance_segmentation(
             seen,
@@ -53,7 +54,7 @@ class Mask2FormerDetector(Detector):
 
 
 def bounding_box(mask: Bool[np.ndarray, "height width"], name: str, score: float) -> Box:
-    """The smallest box around the pixels of a mask, of which there must be one."""
+    """The smallest box around the pixels of a non-empty mask."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return Box(
         name=name,

@@ -1,4 +1,4 @@
-"""OWL-ViT and OWLv2: detectors that are asked in words, "a photo of a cat" for each thing.
+"""OWL-ViT and OWLv2: open-vocabulary detectors with one query per object, "a photo of a cat".
 
 Minderer et al. 2022, arXiv 2205.06230; 2023, arXiv 2306.09683.
 """
@@ -13,7 +13,7 @@ from lavibridge.evaluation.benchmarks.detectors.base import Detector, make_box
 
 
 class OwlDetector(Detector):
-    """A network that compares patches of the picture with the words for each thing."""
+    """A network that compares image patches with the text query of each object."""
 
     model_class = "AutoModelForZeroShotObjectDetection"
 
