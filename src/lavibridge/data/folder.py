@@ -94,17 +94,17 @@ class Folder(PictureFiles):
         return parse_captions(data, path.name)
 
 
-def select_pictures(found: FolderListing, rejected: Rejected) -> list[str]:
+def select_pictures(listing: FolderListing, rejected: Rejected) -> list[str]:
     """Select the picture files, by suffix or by a caption beside them, and warn about files that belong to
     none."""
-    ends = {name: PurePosixPath(name).suffix.lower() for name in found.files}
-    stems = {name: str(PurePosixPath(name).with_suffix("")) for name in found.files}
+    ends = {name: PurePosixPath(name).suffix.lower() for name in listing.files}
+    stems = {name: str(PurePosixPath(name).with_suffix("")) for name in listing.files}
     named = {name for name, end in ends.items() if end in IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES}
     having = {stems[name] for name in named}
-    captions = {name for name in found.files if PurePosixPath(name).suffix in CAPTIONS}
+    captions = {name for name in listing.files if PurePosixPath(name).suffix in CAPTIONS}
     captioned = {stems[name] for name in captions}
     pictures = []
-    for name in found.files:
+    for name in listing.files:
         stem = stems[name]
         if name in named or (name not in captions and stem in captioned and stem not in having):
             pictures.append(name)

@@ -147,10 +147,10 @@ class CheckJournal:
         self.writer = pa.ipc.new_stream(self.file, SCHEMA)
         return self
 
-    def add(self, judged: Sequence[tuple[ImageEntry, ImageCheck, bool]]) -> None:
+    def add(self, checked: Sequence[tuple[ImageEntry, ImageCheck, bool]]) -> None:
         """Write some checks, so that they outlive this process."""
-        if judged:
-            self.writer.write_batch(batch_of([each[0] for each in judged], [each[1] for each in judged]))
+        if checked:
+            self.writer.write_batch(batch_of([each[0] for each in checked], [each[1] for each in checked]))
             self.file.flush()
 
     def __exit__(self, *error: object) -> None:

@@ -91,7 +91,7 @@ class Indexed(Dataset):
         if fresh is not None:
             return fresh
         self.stamps()  # fails before anything is written if there is no data
-        with self._alone():
+        with self._exclusive():
             fresh = self._fresh()  # another process may have built it while this one waited
             if fresh is not None:
                 return fresh
@@ -109,11 +109,11 @@ class Indexed(Dataset):
         return manifest, self.index.table(manifest)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _exclusive(self) -> Iterator[None]:
         """Hold the exclusive right to write the index; wait for it if necessary."""
-        with ExitStack() as held:
+        with ExitStack() as stack:
             try:
-                held.enter_context(hold(self.index.folder, waits=f"{self.where} is being checked"))
+                stack.enter_context(hold(self.index.folder, waits=f"{self.where} is being checked"))
             except OSError as error:
                 raise self._unwritable(error) from error
             yield
