@@ -40,10 +40,10 @@ def reading() -> Callable[[], object]:
     import torch
 
     from lavibridge.bridge.choices import component
-    from lavibridge.world.captions import sample_pair
+    from lavibridge.world.captions import sample_captioned_scene
 
     language: Any = component("language", "mini-llama").eval()
-    captions = [sample_pair(9, index).caption for index in range(CAPTIONS)]
+    captions = [sample_captioned_scene(9, index).caption for index in range(CAPTIONS)]
 
     @torch.no_grad()
     def read() -> None:

@@ -87,7 +87,9 @@ def test_the_native_bridge_draws_what_the_pipeline_of_diffusers_draws() -> None:
     assert difference.max() <= 1
 
 
-@pytest.mark.parametrize("name", IMAGE_MODELS)
+@pytest.mark.parametrize(
+    "name", ["mini-sd", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mini-ldm", "mini-pixart"))]
+)
 def test_image_models_draw_two_things_each_with_its_own_attributes(name: str) -> None:
     """Their cards have 69 to 81 % of 500; a model that mixes them up has some 15 %."""
     pairs = prompts("two", 16)

@@ -100,12 +100,12 @@ def check_parsed(parsed: ParsedScene, spec: Spec) -> CheckResult:
     """Check every clause of the spec against a parsed scene."""
     answers: dict[str, tuple[bool, str]] = {"objects": _objects(parsed, spec)}
     for name in ("color", "shape", "texture", "size"):
-        wanted = Counter[str]()
+        expected = Counter[str]()
         for group in spec.groups:
             if getattr(group, name) is not None:
-                wanted[getattr(group, name)] += group.count
-        if wanted:
-            answers[name] = _attribute(parsed, name, wanted)
+                expected[getattr(group, name)] += group.count
+        if expected:
+            answers[name] = _attribute(parsed, name, expected)
     plurals = [group for group in spec.groups if group.count > 1]
     if plurals:
         answers["count"] = _count(parsed, plurals)
@@ -123,19 +123,19 @@ def check_parsed(parsed: ParsedScene, spec: Spec) -> CheckResult:
 
 
 def _objects(parsed: ParsedScene, spec: Spec) -> tuple[bool, str]:
-    wanted = sum(group.count for group in spec.groups)
+    expected = sum(group.count for group in spec.groups)
     found = len(parsed.things) + len(parsed.unreadable)
     unreadable = f", {len(parsed.unreadable)} of them unreadable" if parsed.unreadable else ""
-    return found == wanted and not parsed.unreadable, f"{wanted} wanted, {found} there{unreadable}"
+    return found == expected and not parsed.unreadable, f"{expected} wanted, {found} there{unreadable}"
 
 
-def _attribute(parsed: ParsedScene, name: str, target: Counter[str]) -> tuple[bool, str]:
+def _attribute(parsed: ParsedScene, name: str, expected: Counter[str]) -> tuple[bool, str]:
     found = Counter[str](getattr(thing, name) for thing in parsed.things)
     if name in ("color", "shape"):  # the colour of an unreadable part can be right as well
         found.update(known for part in parsed.partial if (known := getattr(part, name)) is not None)
-    missing = target - found
+    missing = expected - found
     if not missing:
-        return True, f"every {name} named is there: {', '.join(target)}"
+        return True, f"every {name} named is there: {', '.join(expected)}"
     return False, f"missing: {_list(missing)}; there: {_list(found) or 'nothing'}"
 
 

@@ -112,7 +112,7 @@ class PixArtPretraining(LatentDiffusionPretraining):
             }
         )
         self.patch_labels = patch_labels(self.pairs)
-        self.binding_labels = cache(self._binding_labels)
+        self.binding_labels = cache(self._label_words)
         self._inner = capture_outputs(
             {
                 "patches": self.transformer.transformer_blocks[PATCH_PROBE_BLOCK - 1],
@@ -146,7 +146,7 @@ class PixArtPretraining(LatentDiffusionPretraining):
                 ),
             )
 
-    def _binding_labels(self, caption: str) -> Int[Tensor, "token kind"]:
+    def _label_words(self, caption: str) -> Int[Tensor, "token kind"]:
         pieces = self.tokenizer.convert_ids_to_tokens(self.tokenizer(caption, truncation=True)["input_ids"])
         return binding_labels([piece.removeprefix(WORD_PREFIX) for piece in pieces])
 

@@ -128,7 +128,7 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
             }
         )
         self.patch_labels = patch_labels(self.pairs)
-        self.binding_labels = cache(self._binding_labels)
+        self.binding_labels = cache(self._label_words)
         blocks = self.transformer.transformer_blocks  # each returns the text's tokens and the patches'
         self._inner = capture_outputs(
             {"words": blocks[BINDING_PROBE_BLOCK - 1], "patches": blocks[PATCH_PROBE_BLOCK - 1]}
@@ -185,7 +185,7 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
         read = self.t5(input_ids=found["input_ids"]).last_hidden_state
         return read * (torch.rand(len(captions), 1, 1) >= T5_DROPOUT)
 
-    def _binding_labels(self, caption: str) -> Int[Tensor, "token kind"]:
+    def _label_words(self, caption: str) -> Int[Tensor, "token kind"]:
         pieces = self.tokenizer.convert_ids_to_tokens(self.tokenizer(caption, truncation=True)["input_ids"])
         return binding_labels([piece.removesuffix(WORD_SUFFIX) for piece in pieces])
 
@@ -221,11 +221,11 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
         )
 
 
-def load_text_towers(clip: Path, trained: Path) -> list[CLIPTextModelWithProjection]:
+def load_text_towers(clip: Path, finetuned: Path) -> list[CLIPTextModelWithProjection]:
     """Load the text tower of a CLIP and one finetuned from it, each with the CLIP's projection."""
     whole = CLIPModel.from_pretrained(clip)
     found = []
-    for tower in (whole.text_model, CLIPTextModel.from_pretrained(trained)):
+    for tower in (whole.text_model, CLIPTextModel.from_pretrained(finetuned)):
         read = CLIPTextModelWithProjection(whole.config.text_config).float().eval()
         read.text_model.load_state_dict(tower.state_dict())
         read.text_projection.load_state_dict(whole.text_projection.state_dict())

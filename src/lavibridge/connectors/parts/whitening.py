@@ -42,8 +42,8 @@ def whitening(x: Float[Tensor, "token width"]) -> Whitening:
 
 
 @torch.no_grad()
-def fold_whitening(layer: nn.Linear, whitening: Whitening) -> None:
+def fold_whitening(layer: nn.Linear, transform: Whitening) -> None:
     """Fold the whitening into a layer's weights; the layer must have a bias."""
-    weight = layer.weight @ whitening.matrix / whitening.spread
-    layer.bias.sub_(weight @ whitening.mean)
+    weight = layer.weight @ transform.matrix / transform.spread
+    layer.bias.sub_(weight @ transform.mean)
     layer.weight.copy_(weight)

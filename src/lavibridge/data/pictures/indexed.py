@@ -111,9 +111,9 @@ class Indexed(Dataset):
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         """Hold the exclusive right to write the index; wait for it if necessary."""
-        with ExitStack() as held:
+        with ExitStack() as stack:
             try:
-                held.enter_context(hold(self.index.folder, waits=f"{self.where} is being checked"))
+                stack.enter_context(hold(self.index.folder, waits=f"{self.where} is being checked"))
             except OSError as error:
                 raise self._unwritable(error) from error
             yield
