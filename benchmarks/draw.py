@@ -133,10 +133,12 @@ def rounded(bridge: Bridge) -> Bridge:
 def against_published(open_bridge: Callable[[], Bridge], steps: int, **size: Any) -> dict[str, Any]:
     """The published way against `exact`, and how far apart the latents end; at 50 steps all qualities."""
     published, merged = as_published(open_bridge()), open_bridge().merge()
-    ways = {"published": drawing(published, steps=steps, **size)}
-    ways["exact, as many steps"] = drawing(merged, steps=steps, **size)
+    ways = {"published": drawing(published, num_inference_steps=steps, **size)}
+    ways["exact, as many steps"] = drawing(merged, num_inference_steps=steps, **size)
     if cpu_computes_bfloat16():
-        ways["exact, as many steps, bfloat16"] = drawing(rounded(open_bridge().merge()), steps=steps, **size)
+        ways["exact, as many steps, bfloat16"] = drawing(
+            rounded(open_bridge().merge()), num_inference_steps=steps, **size
+        )
     ways["published"]()
     expected, errors = LATENTS[0], {}
     for name, way in ways.items():
@@ -160,7 +162,7 @@ def against_diffusers() -> dict[str, Any]:
     found = {}
     for at_once in (1, PICTURES):
         ways = {"Diffusers' pipeline": pipeline(at_once)}
-        ways["exact, as many steps"] = drawing(bridge, steps=STEPS, at_once=at_once)
+        ways["exact, as many steps"] = drawing(bridge, num_inference_steps=STEPS, at_once=at_once)
         ways |= {name: drawing(bridge, quality=name, at_once=at_once) for name in ("high", "fast")}
         found[f"{at_once} at a time"] = timed(ways)
     return found
@@ -189,9 +191,12 @@ class Drawing:
         self.bridge, self.options = bridge, options
         self.distilled_guidance_scale, self.origin = bridge.distilled_guidance_scale, bridge.origin
 
-    def generate(self, prompts: Sequence[str], **options: Any) -> list[Image.Image]:
-        """Pictures for prompts."""
-        return BridgePipeline(self.bridge)(prompts, **options, **self.options).images
+    def generate(
+        self, prompts: Sequence[str], seed: Sequence[int], steps: int, guidance: float | None, quality: str
+    ) -> list[Image.Image]:
+        """One picture for each prompt."""
+        options = {"num_inference_steps": steps, "guidance_scale": guidance, "quality": quality}
+        return BridgePipeline(self.bridge)(prompts, seed=seed, **options, **self.options).images
 
 
 def step_cache() -> dict[str, Any]:

@@ -27,7 +27,7 @@ from lavibridge.cli.main import app
 from lavibridge.cli.show import fields, first_line
 from lavibridge.core.registry import kinds, load
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.sections import ROOMS
+from lavibridge.recipes.sections import PACKAGES
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -51,6 +51,12 @@ CONTRACTS = (
 """Heading -> what a new component of the kind promises."""
 WIDTH = 84
 """Characters of a line of help."""
+KINDS = {
+    "weighting": "diffusion.weighting",
+    "timestep_sampling": "diffusion.timestep_sampling",
+    "optimizer": "optimizers",
+}
+"""Fields of `training` that name a kind -> the package of its kinds."""
 LOADS = re.compile(
     r"<(?:script|img|iframe|source|video|audio|embed)\b[^>]*\bsrc=[\"']?(?:https?:)?//[^\s\"'>]+"
     r"|<link\b(?=[^>]*rel=[\"']?(?:stylesheet|icon|preload|preconnect|dns-prefetch|prefetch))[^>]*"
@@ -152,31 +158,38 @@ def recipe_page() -> str:
     text += [f"| [`{name}`](#{name}) | {field.description} |" for name, field in Recipe.model_fields.items()]
     for name, field in Recipe.model_fields.items():
         text.append(f"\n## {name}\n")
-        if name in ROOMS:
-            text += _kinds(name)
+        if name in PACKAGES:
+            text += _kinds(name, PACKAGES[name])
         else:
-            text += _section(field.annotation)
+            text += _section(name, field.annotation)
+        if name == "training":
+            for key, package in KINDS.items():
+                text.append(f"\n## training.{key}\n")
+                text += _kinds(key, package)
     return "\n".join(text)
 
 
-def _section(model: Any) -> Iterator[str]:
+def _section(section: str, model: Any) -> Iterator[str]:
     """A section's fields, and below them those of the sections inside it."""
     yield _table(model)
     for name, field in model.model_fields.items():
+        if name in KINDS:
+            continue
         for inner in (field.annotation, *get_args(field.annotation)):
             if inspect.isclass(inner) and issubclass(inner, BaseModel):
-                yield f"### {name}\n\n{first_line(inner.__doc__)}\n\n{_table(inner)}"
+                yield f"### {section}.{name}\n\n{first_line(inner.__doc__)}\n\n{_table(inner)}"
 
 
-def _kinds(section: str) -> Iterator[str]:
+def _kinds(section: str, package: str) -> Iterator[str]:
     """The fields that all kinds of a section share, and below them each kind's own."""
-    configs = {kind: load(ROOMS[section], kind).Config for kind in kinds(ROOMS[section])}
+    configs = {kind: load(package, kind).Config for kind in kinds(package)}
     shared = set.intersection(*(set(_entries(config)) for config in configs.values()))
     first = next(iter(configs.values()))
-    yield "Every kind has these fields beside `kind: NAME`:\n"
-    yield "\n".join(entry for entry in _entries(first) if entry in shared) + "\n"
+    if shared:
+        yield "Every kind has these fields beside `kind: NAME`:\n"
+        yield "\n".join(entry for entry in _entries(first) if entry in shared) + "\n"
     for kind, config in configs.items():
-        about = first_line(inspect.getmodule(load(ROOMS[section], kind)).__doc__)
+        about = first_line(inspect.getmodule(load(package, kind)).__doc__)
         own = [entry for entry in _entries(config) if entry not in shared]
         yield "\n".join([f"### {section} `{kind}`\n\n{about}\n", *own, ""])
 

@@ -39,7 +39,7 @@ class Outer(Config):
         ({"name": "a", "maybe": {"stps": 1}}, r"here\.maybe\.stps: unknown key; did you mean 'steps'"),
         ({"name": "a", "inner": {"steps": 0}}, r"here\.inner\.steps: .*greater than or equal to 1, found 0"),
         ({"name": "a", "inner": {"steps": "many"}}, r"here\.inner\.steps: .*integer.*found 'many'"),
-        ({}, r"here\.name: this key is needed"),
+        ({}, r"here\.name: this required key is missing"),
     ],
 )
 def test_wrong_configuration_is_named_by_its_path(mapping: dict[str, object], message: str) -> None:
@@ -143,7 +143,7 @@ def test_progress_without_a_terminal_is_a_plain_line_now_and_then(
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pick_device("cpu").type == "cpu"
     assert pick_device("auto").type in ("cpu", "cuda", "mps")
-    with pytest.raises(RecipeError, match="no device"):
+    with pytest.raises(RecipeError, match="not a device"):
         pick_device("warp")
     assert pick_dtype("bfloat16") == torch.bfloat16
     with pytest.raises(RecipeError, match="float8"):

@@ -88,5 +88,5 @@ def test_work_for_one_process_is_refused_by_several(verb: tuple[str, ...], code:
     )
     assert done.returncode == code, done.stderr
     if code:
-        assert done.stderr.startswith(f"error: `lavi {verb[0]}` is work for one process")
+        assert done.stderr.startswith(f"error: `lavi {verb[0]}` runs in one process")
         assert not done.stdout

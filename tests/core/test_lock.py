@@ -19,10 +19,10 @@ from lavibridge.core.lock import hold, hold_file, is_lock
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from lavibridge.core.launch import Part
+from lavibridge.core.launch import ProcessRank
 from lavibridge.core.lock import hold
 rank, of = map(int, sys.argv[2:4])
-with hold(Path(sys.argv[1]), Part(rank=rank, world_size=of)):
+with hold(Path(sys.argv[1]), ProcessRank(rank=rank, world_size=of)):
     if "fork" in sys.argv and os.fork() == 0:
         time.sleep(60)
         os._exit(0)

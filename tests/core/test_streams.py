@@ -95,7 +95,7 @@ def lavi(shell: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
     ("shell", "code", "said"),
     [
         ("lavi world draw --count 400 | head -1; exit ${PIPESTATUS[0]}", 141, b""),
-        ("lavi world draw --count 2 > /dev/full", 1, b"error: what was found cannot be written to stdout"),
+        ("lavi world draw --count 2 > /dev/full", 1, b"error: the results cannot be written to stdout"),
         ("lavi world draw --count 2 >&-", 0, b""),
         ("lavi world draw --count 2 2>&-", 0, b""),
         ("lavi world draw --out nowhere/\xe9 --count 1", 0, b""),

@@ -97,7 +97,7 @@ def test_a_damaged_bridge_is_said(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("field", ["data.path", "training.cache.folder"])
 def test_a_home_that_there_is_not_is_refused(field: str) -> None:
-    with pytest.raises(RecipeError, match="'~nobody-at-all/x' names a home folder that there is not"):
+    with pytest.raises(RecipeError, match="'~nobody-at-all/x' names a home folder that does not exist"):
         load_recipe("quickstart", ["data.kind=tsv", "data.path=a.tsv", f"{field}=~nobody-at-all/x"])
 
 
@@ -108,6 +108,6 @@ def test_a_file_is_not_written_over_a_folder(
     monkeypatch.chdir(tmp_path)
     Path("a-folder").mkdir()
     for write in (lambda path: write_json(path, {}), lambda path: write_report([tmp_path], path)):
-        with pytest.raises(RunError, match="names a folder, and a file is written"):
+        with pytest.raises(RunError, match="names a folder, but the output is a file"):
             write(Path(name))
     assert [path.name for path in tmp_path.iterdir()] == ["a-folder"]

@@ -51,11 +51,11 @@ def test_json_lines_with_one_caption_or_several(tmp_path: Path, put: Any, opened
     ("line", "reason"),
     [
         ("{", "not JSON"),
-        ("[1]", "no JSON object"),
-        ('{"image": 3, "caption": "x"}', "missing or no text"),
-        ('{"caption": "x"}', "missing or no text"),
+        ("[1]", "not a JSON object"),
+        ('{"image": 3, "caption": "x"}', "missing or not text"),
+        ('{"caption": "x"}', "missing or not text"),
         ('{"image": "a.png"}', "caption is missing"),
-        ('{"image": "a.png", "caption": [1]}', "caption is no text"),
+        ('{"image": "a.png", "caption": [1]}', "caption is not text"),
         ('{"image": "a.png", "caption": []}', "caption is empty"),
         ('{"image": "../a.png", "caption": "x"}', "outside"),
         ("[" * 100_000, "not JSON"),
@@ -97,7 +97,7 @@ def test_a_table_of_comma_separated_values(tmp_path: Path, put: Any, opened: Ope
     assert pairs(dataset) == [("a.png", ("one, two\r\nlines",))]
     reasons = {(entry["file"], entry.get("line")): str(entry["reason"]) for entry in rejected.entries}
     assert "1 columns, the first line has 2" in reasons["metadata.csv", 5]
-    assert "half a character" in reasons["b.png", 4]
+    assert "lone surrogate" in reasons["b.png", 4]
     path.write_text("file_name;text\na.png;one\n")
     assert pairs(opened("csv", path=path, delimiter=";")) == [("a.png", ("one",))]
 
@@ -219,7 +219,7 @@ def test_a_data_set_of_the_hub_library(tmp_path: Path, encoded: Any, opened: Ope
     assert pairs(dataset) == [("row 0", ("one",))]
     assert red(dataset, 0) == 50
     assert [entry["file"] for entry in rejected.entries] == ["row 1", "row 2"]
-    with pytest.raises(DataError, match="cannot be had"):
+    with pytest.raises(DataError, match="cannot be loaded"):
         opened("hub", path=str(tmp_path / "nowhere"))
 
 
@@ -266,7 +266,7 @@ def test_a_mixture_joins_its_parts(tmp_path: Path, put: Any, opened: Open, pairs
         ([{"kind": "world", "scene": 1}], r"parts\.0\.scene.*did you mean 'scenes'"),
         ([{"kind": "world", "weight": 0}], r"parts\.0\.weight: should be a number above 0"),
         ([{"kind": "world", "weight": 1}, {"kind": "world"}], "every part a weight, or none"),
-        ([{"kind": "world", "size": 32}], r"parts\.0\.size: say it of the whole mixture"),
+        ([{"kind": "world", "size": 32}], r"parts\.0\.size: set it for the whole mixture"),
     ],
 )
 def test_a_wrong_mixture_is_refused_by_place(parts: list[Any], said: str, opened: Open) -> None:

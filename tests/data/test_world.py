@@ -29,7 +29,7 @@ def test_another_mix_is_another_set() -> None:
     [
         ({"spatal": 1.0}, "did you mean 'spatial'"),
         ({"one": 0.0}, "above 0"),
-        ({"unseen-pairs": 1.0}, "no category"),
+        ({"unseen-pairs": 1.0}, "not a category"),
     ],
 )
 def test_a_mix_that_cannot_be_is_refused(mix: dict[str, float], message: str) -> None:

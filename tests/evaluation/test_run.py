@@ -189,7 +189,9 @@ def test_another_number_of_processes_goes_on(tmp_path):
         Drawer(), "world", tmp_path, part=ProcessRank(rank=0, world_size=2), metrics=[other], **asked
     )
     assert first == {"waiting": 6}
-    results = evaluate(Drawer(), "world", tmp_path, part=halves[1], metrics=[other], **asked)
+    results = evaluate(
+        Drawer(), "world", tmp_path, part=ProcessRank(rank=1, world_size=2), metrics=[other], **asked
+    )
     assert results["n"] == results["metrics"]["clip_score"]["all"]["n"] == 12
     assert len({record["by"]["clip_score"] for record in read_lines(tmp_path / "records.jsonl")}) == 1
 

@@ -81,7 +81,7 @@ def test_paths_are_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         (["data.scene=1"], r"data\.scene: unknown key; did you mean 'scenes'"),
         (["connector.kind=lavy"], r"no kind 'lavy'; did you mean 'lavi'"),
         (["vision.kind=sdd"], r"no kind 'sdd'; did you mean 'sd'"),
-        (["data.kind=tsv"], r"data\.path: this key is needed"),
+        (["data.kind=tsv"], r"data\.path: this required key is missing"),
         (["training.steps=many"], r"training\.steps: .*found 'many'"),
         (["training.steps=0"], r"training\.steps: .*found 0"),
         (["training.batch=-1"], r"training\.batch"),

@@ -93,7 +93,7 @@ def test_a_folder_with_another_recipe_is_refused_with_every_difference_and_nothi
     for arguments in ([], ["--table"]):
         with pytest.raises(RunError) as found:
             lavi(other, "--out", out, *arguments)
-        assert "llama/seed-0 cannot be gone on with as something else" in str(found.value)
+        assert "llama/seed-0 cannot continue, as these have changed" in str(found.value)
         assert "training.batch was 2, is 1" in str(found.value)
         assert "training.warmup was 1, is 2" in str(found.value)
         assert "workers" not in str(found.value), "how fast it is made is no matter"

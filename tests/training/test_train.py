@@ -114,7 +114,7 @@ def test_other_folders_are_left_alone(toy: Toy, tmp_path: Path) -> None:
         train(toy(), tmp_path)
     with pytest.raises(RunError, match="is a file"):
         train(toy(), tmp_path / "letters.txt")
-    with pytest.raises(RunError, match="no run to go on with"):
+    with pytest.raises(RunError, match="no run to resume"):
         train(toy(), tmp_path / "new", resume=True)
     assert not (tmp_path / "new").exists()
 

@@ -67,7 +67,7 @@ def test_halves_of_guidance_and_batches_have_steps_of_their_own() -> None:
     drawn(bridge, EVERY, guidance=3.0, guidance_interval=(0.0, 0.5))
     assert (calls["first"], calls["last"]) == (6, 2)  # the first guided step and the first that is not
     calls.clear()
-    drawn(bridge, EVERY, batch=1)
+    drawn(bridge, EVERY, batch_size=1)
     assert (calls["first"], calls["last"]) == (12, 2)
 
 

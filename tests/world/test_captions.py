@@ -1,13 +1,26 @@
 """Prompts of the world: true by construction, always the same, and free of what is withheld."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
-from lavibridge.world.captions import CATEGORIES, TRAINING_MIX, prompts, sample_captioned_scene
+from lavibridge.world.captions import (
+    CATEGORIES,
+    TRAINING_MIX,
+    CaptionedScene,
+    prompts,
+    sample_captioned_scene,
+)
 from lavibridge.world.drawing import draw, mask, placed_mask
 from lavibridge.world.layout import is_clear
 from lavibridge.world.scene import COLORS, DIRECTIONS, GROUND, SHAPES, SIZES, WHITE, WITHHELD, matches
 from lavibridge.world.words import SYNONYMS
+
+
+@cache
+def training_scenes() -> tuple[CaptionedScene, ...]:
+    return tuple(sample_captioned_scene(0, index) for index in range(2000))
 
 
 def test_the_training_mix_is_a_distribution() -> None:
@@ -40,8 +53,7 @@ def test_evaluation_prompts_are_different_from_each_other_and_stable() -> None:
 
 
 def test_withheld_pairs_stay_out_of_training() -> None:
-    for index in range(2000):
-        pair = sample_captioned_scene(0, index)
+    for pair in training_scenes():
         assert not any((thing.color, thing.shape) in WITHHELD for thing in pair.scene.things)
     for pair in prompts("unseen-pairs", 50):
         assert any((thing.color, thing.shape) in WITHHELD for thing in pair.scene.things)
@@ -49,8 +61,8 @@ def test_withheld_pairs_stay_out_of_training() -> None:
 
 def test_synonyms_stay_out_of_captions_and_fill_unseen_words() -> None:
     synonyms = {other for others in SYNONYMS.values() for other in others} - {"plain"}  # `plain` grey ground
-    for index in range(1000):
-        assert not synonyms & set(sample_captioned_scene(0, index).caption.split())
+    for pair in training_scenes()[:1000]:
+        assert not synonyms & set(pair.caption.split())
     plain = set(COLORS) | set(SHAPES)
     for pair in prompts("unseen-words", 60):
         assert not plain & set(pair.caption.split())

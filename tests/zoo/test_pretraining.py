@@ -88,7 +88,7 @@ def test_going_on_wants_a_folder_that_says_its_steps_and_more_steps_than_it_has(
     made = read_json(models_folder() / "mini-sd" / "pretraining.json")["steps"]
     with pytest.raises(RunError, match=f"{made} steps, and {made} are asked for: ask for more by --steps"):
         pretrain("mini-sd", tmp_path, init_from="mini-sd", steps=made)
-    with pytest.raises(RunError, match="mini-vae does not go on from a folder"):
+    with pytest.raises(RunError, match="mini-vae cannot continue from a folder"):
         run(small_job(), tmp_path / "work", steps=1, init_from=models_folder() / "mini-sd")
     assert not (tmp_path / "work").exists()
 

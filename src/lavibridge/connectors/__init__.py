@@ -1,1 +1,1 @@
-"""Connectors: text features in, conditioning out; one file is one kind."""
+"""Connectors map text features to conditioning; each file is one kind."""

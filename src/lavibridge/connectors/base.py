@@ -2,7 +2,7 @@
 
     features --read--> one feature per token --connect--> tokens --> conditioning
 
-A kind says what `connect` does; the rest is the same for all.
+A kind implements `connect`; this class does the rest.
 """
 
 from abc import ABC, abstractmethod
@@ -30,28 +30,29 @@ NO_BLOCKS: Mapping[str, Attention] = MappingProxyType({})
 
 
 class Connector(nn.Module, ABC):
-    """What is trained between the two models; its sizes come from their specs, never by hand."""
+    """The trained module between the two models; their specs determine its sizes."""
 
     class Config(BaseConfig):
         """The options of a connector."""
 
         read: ReadOutChoice | None = None
-        """Which layers of the language model: last, mean, norm_mean, learned, attention or {layer: K}. None:
-        what suits the model, norm_mean for decoder-only ones and last for others."""
+        """Which layers of the language model to read: last, mean, norm_mean, learned, attention or {layer:
+        K}. None chooses by model: norm_mean for decoder-only models and last for others."""
         whiten: bool = False
-        """Begin with first weights to which the captions' features look uncorrelated and equally large."""
+        """Initialise the first weights so that the captions' features are uncorrelated and of equal variance
+        to them."""
 
     time_aware: bool = False
-    """Whether the conditioning depends on the timestep, so that it is made anew at each step."""
+    """Whether the conditioning depends on the timestep, so that every step computes it anew."""
     has_queries: ClassVar[bool] = False
-    """Whether it learns vectors that go through the language model (`Reading.queries`)."""
+    """Whether it learns vectors that pass through the language model (`Reading.queries`)."""
     per_block: bool = False
-    """Whether it speaks to single blocks of the denoiser."""
+    """Whether it conditions single blocks of the denoiser."""
 
     config: "Connector.Config"
 
     def __init__(self, config: "Connector.Config", text: TextSpec, vision: VisionSpec) -> None:
-        """Build from the options and the two specs; raises ModelError where they cannot be connected."""
+        """Build from the options and the two specs. Raises ModelError if they cannot be connected."""
         super().__init__()
         if text.passthrough is not None and text.passthrough != vision.context:
             raise ModelError(
@@ -67,44 +68,48 @@ class Connector(nn.Module, ABC):
 
     @property
     def reading(self) -> Reading:
-        """What it asks of the language model."""
+        """What it requests from the language model."""
         return Reading(layers=self.read.layers)
 
     @property
     def input_layer(self) -> nn.Linear | None:
-        """The layer that each token's feature goes into; None where it goes elsewhere first."""
+        """The linear layer that reads each token's feature, or None if there is no such layer."""
         return None
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether `calibrate` is to be called, on features of the data's captions, before the first step.
+        """Whether to call `calibrate` with features of the data's captions before the first step.
 
-        ModelError where that is asked of a connector that cannot.
+        Raises ModelError if the options ask for it and the connector cannot do it.
         """
         if self.config.whiten and self.input_layer is None:
             raise ModelError(
                 f"connector.whiten: {type(self).__name__} has no linear layer that reads the features, so "
-                "there are no first weights to begin elsewhere: leave it out, or take the connector 'lavi'"
+                "it has no first weights to initialise: leave it out, or use the connector 'lavi'"
             )
         return self.config.whiten
 
     def calibrate(self, tokens: Float[Tensor, "token layer width"]) -> None:
-        """Fit the first weights to real tokens' features."""
-        assert self.input_layer is not None  # wants_calibration has seen to it
+        """Fit the first weights to the features of real tokens."""
+        assert self.input_layer is not None  # needs_calibration ensures it
         fold_whitening(self.input_layer, whitening(self.features_of(tokens)))
 
     def features_of(self, tokens: Float[Tensor, "token layer width"]) -> Float[Tensor, "token width"]:
-        """One feature for each token, as the read-out makes it."""
+        """Return one feature per token, as the read-out computes it."""
         return self.read(tokens.transpose(0, 1)[None].float())[0]
 
     @abstractmethod
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
-        """Conditioning tokens and their mask, from one feature per token and the model's own time."""
+        """Return conditioning tokens and their mask, from one feature per token and the model's own time."""
 
     def forward(self, features: TextFeatures, t: Times | None = None) -> Conditioning:
-        """The conditioning of features; ``t`` is the vision model's own time, for time-aware connectors."""
+        """Return the conditioning of features; ``t`` is the vision model's own time, for time-aware
+        connectors.
+
+        Raises ValueError if a time-aware connector gets no ``t``.
+        """
         if self.time_aware and t is None:
-            raise ValueError(f"{type(self).__name__} is aware of time: t is needed")
+            raise ValueError(f"{type(self).__name__} depends on the timestep: pass t")
         tokens, mask = self.connect(self.read(features.hidden), features.mask, t)
         return self.conditioning(features, tokens, mask)
 
@@ -115,7 +120,7 @@ class Connector(nn.Module, ABC):
         mask: Mask,
         blocks: Mapping[str, Attention] = NO_BLOCKS,
     ) -> Conditioning:
-        """Connected tokens with the pooled vector, and behind the tokens that go past the connector."""
+        """Assemble connected tokens and the pooled vector; the passthrough tokens come first."""
         pooled = self.pooled(features, tokens, mask)
         if features.passthrough_tokens is not None and features.passthrough_mask is not None:
             tokens = torch.cat([features.passthrough_tokens.to(tokens), tokens], dim=1)
@@ -125,7 +130,8 @@ class Connector(nn.Module, ABC):
     def pooled(
         self, features: TextFeatures, tokens: Tensor, mask: Mask
     ) -> Float[Tensor, "batch pooled"] | None:
-        """The pooled vector: the language model's own where it fits, else out of the conditioning tokens."""
+        """Return the pooled vector: the language model's own if it fits, otherwise pooled from the
+        conditioning tokens."""
         if self.vision.pooled is None:
             return None
         return features.pooled if self.pool is None else self.pool(tokens, mask)

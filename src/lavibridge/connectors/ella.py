@@ -1,13 +1,14 @@
-"""ELLA's timestep-aware semantic connector: at each time, latents read what of the text matters then.
+"""ELLA's timestep-aware semantic connector: at each timestep, latents read the part of the text that matters
+then.
 
     e = W_b silu(W_a [cos(t f) ; sin(t f)])             the time
     L <- latents + W silu(e)                            a fixed number of tokens
     each block: L attends to [L ; X], then an MLP       with norms that the time shifts and scales
 
-The language model and the denoiser stay frozen, so whatever is made for the denoiser (LoRA, ControlNet, ...)
-keeps working. 66,820,608 weights between T5-XL and Stable Diffusion 1.5; names and shapes are those of the
-published file. The published connector sees the padding of texts of fixed length: `see_padding: connector` of
-the language model does that; by default padding is not seen.
+The language model and the denoiser stay frozen, so everything made for the denoiser (LoRA, ControlNet, ...)
+still works. 66,820,608 weights between T5-XL and Stable Diffusion 1.5; names and shapes are those of the
+published file. The published connector attends to the padding of texts of fixed length, as `see_padding:
+connector` of the language model does; by default padding is masked.
 
 Hu et al. 2024, "ELLA: Equip Diffusion Models with LLM for Enhanced Semantic Alignment", arXiv 2403.05135.
 """
@@ -26,7 +27,7 @@ from lavibridge.core.contracts import TextSpec, VisionSpec
 
 
 class Perceiver(nn.Module):
-    """The latents and the blocks that they go through."""
+    """The latents and their blocks."""
 
     def __init__(
         self, text_width: int, width: int, latents: int, time_width: int, blocks: list[PerceiverBlock]
@@ -46,26 +47,26 @@ class Perceiver(nn.Module):
 
 
 class Ella(Connector):
-    """As wide as the vision model's tokens."""
+    """The connector; its width is that of the vision model's tokens."""
 
     class Config(Connector.Config):
         """Options of the connector; the defaults are the published ones."""
 
         latents: int = Field(default=64, ge=1)
-        """Number of tokens that come out."""
+        """Number of output tokens."""
         blocks: int = Field(default=6, ge=1)
         """Number of blocks."""
         heads: int = Field(default=8, ge=1)
-        """Heads of the attention; they divide the width of the vision model's tokens."""
+        """Attention heads; their number divides the width of the vision model's tokens."""
         time_channels: int = Field(default=320, ge=2, multiple_of=2)
-        """Number of cosines and sines that the time is told by."""
+        """Number of cosines and sines that encode the time."""
         time_width: int | None = Field(default=None, ge=1)
-        """Width of the embedded time; by default that of the tokens."""
+        """Width of the time embedding; by default that of the tokens."""
 
     config: Config
     time_aware = True
     block: Callable[[int, int, int], PerceiverBlock] = PerceiverBlock
-    """How a block is made, of its width, heads and the width of the time."""
+    """Constructor of a block, from width, heads and time width."""
 
     def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
         super().__init__(config, text, vision)
@@ -78,11 +79,11 @@ class Ella(Connector):
 
     @property
     def input_layer(self) -> nn.Linear:
-        """The one that the text goes through."""
+        """The layer that reads the text."""
         return self.connector.proj_in
 
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
-        """The latents after all blocks, at the times t."""
-        assert t is not None  # forward has seen to it
+        """Return the latents after all blocks, at the times ``t``."""
+        assert t is not None  # forward ensures it
         latents = self.connector(x, mask, self.time_embedding(t).to(x))
         return latents, torch.ones(latents.shape[:2], dtype=torch.bool, device=latents.device)

@@ -1,4 +1,4 @@
-"""No connector: the features go straight in, as between a vision model and its own text encoder.
+"""Passes features through unchanged, as between a vision model and its own text encoder.
 
 y = x
 """
@@ -9,7 +9,7 @@ from lavibridge.core.errors import ModelError
 
 
 class Identity(Connector):
-    """Nothing is trained here; both widths must agree."""
+    """Has no weights; both widths must agree."""
 
     class Config(Connector.Config):
         """No options of its own."""
@@ -23,5 +23,5 @@ class Identity(Connector):
         super().__init__(config, text, vision)
 
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
-        """The features as conditioning."""
+        """Return the features as conditioning."""
         return x, mask

@@ -1,9 +1,9 @@
-"""LaVi-Bridge's adapter: two feed-forward networks, each after a norm, applied to every token by itself.
+"""LaVi-Bridge's adapter: two feed-forward networks, each after a norm, applied to every token separately.
 
     y = FF2(norm2(FF1(norm1(x))))
     FF(x) = W_out dropout(a * gelu(b)),   (a, b) = W_in x, each four times as wide as x
 
-No residual. Names and shapes of the weights are those of the published files.
+It has no residual connection. Names and shapes of the weights are those of the published files.
 
 Zhao et al. 2024, "Bridging Different Language Models and Generative Vision Models for Text-to-Image
 Generation", arXiv 2403.07860.
@@ -21,7 +21,7 @@ from lavibridge.core.contracts import TextSpec, VisionSpec
 
 
 class GEGLU(nn.Module):
-    """GEGLU (Shazeer 2020, arXiv 2002.05202): the first half is the value, the second the gate."""
+    """Multiplies the first half by the GELU of the second (Shazeer 2020, arXiv 2002.05202)."""
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
@@ -52,9 +52,9 @@ class LaviAdapter(Connector):
         """Options of the adapter; the defaults are the published ones."""
 
         width: int | None = Field(default=None, ge=1)
-        """Width between the two networks; by default the mean of the widths that it connects."""
+        """Width between the two networks; by default the mean of the widths of both models."""
         dropout: float = Field(default=0.1, ge=0, lt=1)
-        """Share of inner features dropped in training."""
+        """Dropout probability of inner features in training."""
 
     config: Config
 
@@ -68,7 +68,7 @@ class LaviAdapter(Connector):
 
     @property
     def input_layer(self) -> nn.Linear:
-        """FF1's."""
+        """The first layer of FF1."""
         layer = self.ff1.get_submodule("net.0.proj")
         assert isinstance(layer, nn.Linear)
         return layer
@@ -85,9 +85,9 @@ class LaviAdapter(Connector):
         self.input_layer.weight.copy_(self.input_layer.weight @ found.matrix)
 
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
-        """Each real token's conditioning, and zeros for the padding, which no mask lets through anyway.
+        """Return each real token's conditioning, and zeros for the padding, which every mask hides anyway.
 
-        One long prompt in a batch would otherwise have the adapter work mostly on padding.
+        Otherwise one long prompt in a batch would make the adapter compute mostly padding.
         """
         adapted = self.ff2(self.norm2(self.ff1(self.norm1(x[mask]))))
         tokens = adapted.new_zeros(*mask.shape, adapted.shape[-1])

@@ -1,8 +1,9 @@
-"""A single linear layer on every token: the plainest connector, and the template for a new one.
+"""A single linear layer on every token: the simplest connector, and the template for a new one.
 
     y = W x + b
 
-With LoRA on both sides it is LaVi-Bridge's ablation "without adapter", widths matched by nothing else.
+With LoRA on both sides it is LaVi-Bridge's ablation "without adapter", in which this layer only matches the
+widths.
 """
 
 from torch import nn
@@ -12,7 +13,7 @@ from lavibridge.core.contracts import TextSpec, VisionSpec
 
 
 class Linear(Connector):
-    """From any width to any other."""
+    """Connects any two widths."""
 
     class Config(Connector.Config):
         """No options of its own."""
@@ -23,9 +24,9 @@ class Linear(Connector):
 
     @property
     def input_layer(self) -> nn.Linear:
-        """The only one."""
+        """The only layer."""
         return self.proj
 
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
-        """Every token by itself."""
+        """Map every token separately."""
         return self.proj(x), mask

@@ -1,19 +1,19 @@
-"""The LLMDiff-Adapter: every block of a decoder-only model is read, through a second cross-attention.
+"""The LLMDiff-Adapter: reads every block of a decoder-only model through a second cross-attention.
 
     D_k  = h_{k+1} - h_k                   what block k adds to a token in its context; of the last: norm(h)
-    D'_k = the same for the token alone    so D - D' is what the context says
+    D'_k = the same for the token alone    so D - D' is the contribution of the context
     c = h_0 + sum over k of g_k (D_k - D'_k) + [training] sqrt(2 softplus(s_k)) noise
     c <- c / rms(c)
     block: a1 e^b1 Attention(W_q x, W_k P c, W_v P c) + a2 e^b2 Attention(T_q x, T_k c, T_v c)
 
-The first attention is the denoiser's own, frozen, behind one linear P; T, P, a, b, g and s are learned. At
-first the second one counts a tenth. h_0 are the embeddings; what the last block gives is known after the
-final norm only, and stands in the sum as it is. `context_free: false` drops D', so that the language model
-runs once: a learned sum of its layers.
+The first attention is the denoiser's own, frozen, behind one linear P; T, P, a, b, g and s are learned. The
+second attention starts with weight 0.1. h_0 are the embeddings. The last block's output is known only after
+the final norm, so the sum contains that normed output itself. `context_free: false` drops D', so that the
+language model runs once: the result is a learned sum of its layers.
 
 Dong et al. 2025, "Decoder-Only LLMs are Better Controllers for Diffusion Models", arXiv 2502.04412. Neither
-its code nor its full text could be had: the formulas are from a reader's notes, initial values and the norm
-are ours, and nothing here was compared with the authors' numbers.
+its code nor its full text was available: the formulas come from a reader's notes, the initial values and the
+norm are ours, and nothing here was compared with the authors' numbers.
 """
 
 import torch
@@ -34,13 +34,13 @@ from lavibridge.core.contracts import (
 from lavibridge.core.errors import ModelError
 
 INITIAL_NOISE = -6.0
-"""s at first: a deviation of 0.07."""
+"""Initial value of s: a standard deviation of 0.07."""
 
 Layers = Float[Tensor, "batch layer token width"]
 
 
 class ContextScore(nn.Module):
-    """c, from the residual stream of a token in its context and alone."""
+    """Computes c from the residual stream of each token, in its context and alone."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
@@ -59,12 +59,12 @@ class ContextScore(nn.Module):
 
 
 def _added(hidden: Layers) -> Float[Tensor, "batch block token width"]:
-    """What each block adds, and in the last one's place the normed output."""
+    """Return what each block adds; the last entry is the normed output."""
     return torch.cat([hidden[:, :-1].diff(dim=1), hidden[:, -1:]], dim=1)
 
 
 class SecondAttention(nn.Module):
-    """What one cross-attention layer is given beside its own answer."""
+    """The second attention beside one cross-attention layer of the denoiser."""
 
     def __init__(self, text_width: int, block: BlockSpec) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class SecondAttention(nn.Module):
         self.exponent = nn.Parameter(torch.zeros(2))
 
     def forward(self, c: Tokens, mask: Mask) -> Attention:
-        """The layer's attention over c, its keys and values made once for all queries."""
+        """Return the layer's attention over c; all queries share its keys and values."""
         k, v = self._by_head(self.to_k(c)), self._by_head(self.to_v(c))
         own, second = self.scale * self.exponent.exp()
         seen = mask[:, None, None, :]
@@ -93,15 +93,15 @@ class SecondAttention(nn.Module):
 
 
 class LlmDiff(Connector):
-    """Speaks to every cross-attention layer."""
+    """Conditions every cross-attention layer."""
 
     class Config(Connector.Config):
         """Options of the adapter."""
 
         read: None = None
-        """All layers are read."""
+        """None: the adapter reads all layers."""
         context_free: bool = True
-        """Take off what a token would be without its context; the language model then runs twice."""
+        """Subtract the features of each token without its context; the language model then runs twice."""
 
     config: Config
     per_block = True
@@ -120,11 +120,11 @@ class LlmDiff(Connector):
 
     @property
     def reading(self) -> Reading:
-        """The embeddings and every block."""
+        """Requests the embeddings and every block."""
         return Reading(layers=tuple(range(self.text.layers)), context_free=self.config.context_free)
 
     def forward(self, features: TextFeatures, t: Times | None = None) -> Conditioning:
-        """Tokens for the layers' own attention, and what is to be said in each."""
+        """Return tokens for the layers' own attention, and the second attention of each layer."""
         c = self.scores(features.hidden, features.context_free)
         tokens, mask = self.connect(c, features.mask, t)
         blocks = {
@@ -133,5 +133,5 @@ class LlmDiff(Connector):
         return self.conditioning(features, tokens, mask, blocks)
 
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
-        """P c."""
+        """Return P c."""
         return self.proj(x), mask

@@ -1,9 +1,10 @@
-"""Two linear layers on every token: the first rung of ELLA's ladder of connectors.
+"""Two linear layers on every token: the simplest connector in ELLA's ablations.
 
     y = W2 gelu(W1 x + b1) + b2
 
-Between two frozen models it was worse than no bridge at all (Hu et al. 2024, arXiv 2403.05135, table 6: 62.55
-against 63.18 on DPG-Bench). The activation is not given there; GELU is ours. 2,164,224 weights at its size.
+Between two frozen models it scored lower than no bridge at all (Hu et al. 2024, arXiv 2403.05135, table 6:
+62.55 against 63.18 on DPG-Bench). The paper does not state the activation; GELU is our choice. 2,164,224
+weights at its size.
 """
 
 from torch import nn
@@ -13,7 +14,7 @@ from lavibridge.core.contracts import TextSpec, VisionSpec
 
 
 class Mlp(Connector):
-    """As wide inside as the vision model's tokens."""
+    """Its inner width is that of the vision model's tokens."""
 
     class Config(Connector.Config):
         """No options of its own."""
@@ -32,5 +33,5 @@ class Mlp(Connector):
         return layer
 
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
-        """Every token by itself."""
+        """Map every token separately."""
         return self.net(x), mask

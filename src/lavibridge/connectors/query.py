@@ -1,13 +1,14 @@
-"""MetaQuery: learned vectors go through the language model behind the prompt and bring back what it knows.
+"""MetaQuery: learned vectors pass through the language model after the prompt and gather what it knows.
 
-    [prompt ; Q] --language model--> states at Q --encoder (sees both ways)--> W2 gelu(W1 z) --> RMSNorm
+    [prompt ; Q] --language model--> states at Q --bidirectional encoder--> W2 gelu(W1 z) --> RMSNorm
 
-The language model may stay frozen; it is asked rather than read, so that what it knows can come along. The
-norm begins at the scale that the vision model was trained with. The published encoder has 24 blocks with
-rotary positions and normed queries and keys; here positions are left to the vectors, which differ anyway.
+The language model may stay frozen: the vectors query it, so that its knowledge can enter the conditioning.
+The norm starts at the scale that the vision model was trained with. The published encoder has 24 blocks with
+rotary positions and normed queries and keys; here the learned vectors replace the positions, because they
+differ from one another anyway.
 
-Pan et al. 2025, "Transfer between Modalities with MetaQueries", arXiv 2504.06256; six blocks are from OpenUni
-(Wu et al. 2025, arXiv 2505.23661).
+Pan et al. 2025, "Transfer between Modalities with MetaQueries", arXiv 2504.06256; the default of six blocks
+is from OpenUni (Wu et al. 2025, arXiv 2505.23661).
 """
 
 import torch
@@ -23,17 +24,17 @@ HEAD_WIDTH = 64
 
 
 class Query(Connector):
-    """As many tokens as there are vectors."""
+    """Returns one token per learned vector."""
 
     class Config(Connector.Config):
         """Options of the connector."""
 
         read: ReadOutChoice | None = "last"
-        """Which layers of the language model, at the vectors' places."""
+        """Which layers of the language model to read at the positions of the vectors."""
         queries: int = Field(default=64, ge=1)
         """Number of learned vectors."""
         blocks: int = Field(default=6, ge=0)
-        """Number of blocks of the encoder behind the language model."""
+        """Number of blocks of the encoder after the language model."""
 
     config: Config
     has_queries = True
@@ -54,11 +55,11 @@ class Query(Connector):
 
     @property
     def reading(self) -> Reading:
-        """The states at the learned vectors' places."""
+        """Requests the states at the positions of the learned vectors."""
         return Reading(layers=self.read.layers, queries=self.queries)
 
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
-        """One token for each vector."""
+        """Return one token per vector."""
         for block in self.blocks:
             x = block(x)
         return self.proj(x), mask

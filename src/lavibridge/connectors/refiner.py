@@ -1,10 +1,10 @@
-"""LI-DiT's refiner: blocks that see both ways repair what a causal language model could not look ahead to.
+"""LI-DiT's refiner: bidirectional blocks add what a causal language model could not look ahead to.
 
     g = W silu(mean of tokens + W_t time) + b, zero at first, one for each part of each block
     x <- x + g_a attention(LN(x)),   x <- x + g_m MLP(LN(x))          then any other connector
 
-Two blocks brought a frozen LLaMA3-8B from 66.15 to 77.08 on DPG-Bench, and T5, which looks both ways, almost
-nothing. Ma et al. 2024 (LI-DiT), arXiv 2406.11831.
+Two blocks raised a frozen LLaMA3-8B from 66.15 to 77.08 on DPG-Bench, and bidirectional T5 hardly at all. Ma
+et al. 2024 (LI-DiT), arXiv 2406.11831.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ TIME_CHANNELS = 256
 
 
 class GatedTransformerBlock(TransformerBlock):
-    """A block whose two parts count as much as their gates say."""
+    """A transformer block with a gate on each of its two parts."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__(width, heads)
@@ -36,14 +36,14 @@ class GatedTransformerBlock(TransformerBlock):
         nn.init.zeros_(self.gates.weight)
         nn.init.zeros_(self.gates.bias)
 
-    def forward(self, x: Tokens, mask: Mask, told: Float[Tensor, "batch 1 width"]) -> Tokens:  # type: ignore[override]
-        attended, thought = self.gates(functional.silu(told)).chunk(2, dim=-1)
+    def forward(self, x: Tokens, mask: Mask, condition: Float[Tensor, "batch 1 width"]) -> Tokens:  # type: ignore[override]
+        attended, transformed = self.gates(functional.silu(condition)).chunk(2, dim=-1)
         x = x + attended * self.attention(self.norm1(x), mask)
-        return x + thought * self.mlp(self.norm2(x))
+        return x + transformed * self.mlp(self.norm2(x))
 
 
 class Refiner(Connector):
-    """Refined tokens, handed to another connector."""
+    """Refines tokens and passes them to another connector."""
 
     class Config(Connector.Config):
         """Options of the refiner."""
@@ -68,32 +68,33 @@ class Refiner(Connector):
         )
         if self.then.per_block or self.then.reading != Reading(layers=self.then.read.layers):
             raise ModelError(
-                f"connector.then: {type(self.then).__name__} asks the language model itself, so that nothing "
-                "can be refined before it: choose another"
+                f"connector.then: {type(self.then).__name__} reads the language model itself, which leaves "
+                "nothing to refine before it: choose another"
             )
-        self.pool = None  # the following one's is used
+        self.pool = None  # the following connector pools
         heads = max(1, text.width // HEAD_WIDTH)
         self.time = TimeEmbedding(TIME_CHANNELS, text.width)
         self.refining = nn.ModuleList(GatedTransformerBlock(text.width, heads) for _ in range(config.blocks))
 
     @property
     def needs_calibration(self) -> bool:
-        """The following connector's wish; at first nothing is refined, so that it sees what is read here."""
+        """Whether the following connector needs it; the refiner starts as the identity, so both read the same
+        features."""
         return super().needs_calibration or self.then.needs_calibration
 
     def calibrate(self, tokens: Float[Tensor, "token layer width"]) -> None:
-        """Of the following connector."""
+        """Calibrate the following connector."""
         self.then.calibrate(self.features_of(tokens)[:, None])
 
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
-        """What the following connector makes of the refined tokens."""
-        assert t is not None  # forward has seen to it
+        """Return the following connector's output for the refined tokens."""
+        assert t is not None  # forward ensures it
         real = mask[..., None].to(x)
-        told = (x * real).sum(1, keepdim=True) / real.sum(1, keepdim=True) + self.time(t).to(x)
+        condition = (x * real).sum(1, keepdim=True) / real.sum(1, keepdim=True) + self.time(t).to(x)
         for block in self.refining:
-            x = block(x, mask, told)
+            x = block(x, mask, condition)
         return self.then.connect(self.then.read(x[:, None]), mask, t)
 
     def pooled(self, features: TextFeatures, tokens: Tensor, mask: Mask) -> Tensor | None:
-        """The following connector's."""
+        """Return the following connector's pooled vector."""
         return self.then.pooled(features, tokens, mask)

@@ -1,4 +1,4 @@
-"""A resampler: a fixed number of latents reads the text, whatever its length; ELLA's ablation without time.
+"""A resampler: a fixed number of latents attends to a text of any length; ELLA's ablation without time.
 
     L <- latents;  X = W x + b;  each block: L attends to [L ; X], then an MLP       y = L
 
@@ -17,17 +17,17 @@ from lavibridge.core.errors import ModelError
 
 
 class Resampler(Connector):
-    """As wide as the vision model's tokens."""
+    """The connector; its width is that of the vision model's tokens."""
 
     class Config(Connector.Config):
         """Options of the resampler; the defaults are the published ones."""
 
         latents: int = Field(default=64, ge=1)
-        """Number of tokens that come out."""
+        """Number of output tokens."""
         blocks: int = Field(default=6, ge=1)
         """Number of blocks."""
         heads: int = Field(default=8, ge=1)
-        """Heads of the attention; they divide the width of the vision model's tokens."""
+        """Attention heads; their number divides the width of the vision model's tokens."""
 
     config: Config
 
@@ -43,11 +43,11 @@ class Resampler(Connector):
 
     @property
     def input_layer(self) -> nn.Linear:
-        """The one that the text goes through."""
+        """The layer that reads the text."""
         return self.proj_in
 
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
-        """The latents after all blocks."""
+        """Return the latents after all blocks."""
         text = self.proj_in(x)
         latents = self.latents.expand(len(x), -1, -1)
         for block in self.perceiver_blocks:
@@ -56,7 +56,7 @@ class Resampler(Connector):
 
 
 def check_heads(width: int, heads: int) -> None:
-    """Raises ModelError where heads do not divide the width."""
+    """Raise ModelError if the number of heads does not divide the width."""
     if width % heads:
         fitting = [count for count in range(1, 17) if width % count == 0]
         raise ModelError(

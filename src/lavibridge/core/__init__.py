@@ -1,1 +1,1 @@
-"""What every room stands on: contracts, configuration, the registry, errors, files, device and log."""
+"""The base of every package: contracts, configuration, the registry, errors, files, devices and logging."""

@@ -1,4 +1,6 @@
-"""The base of every configuration: strict, frozen, and with errors that name the key and what was meant."""
+"""The base of every configuration: strict, frozen, with errors that name the wrong key and suggest the right
+one.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from lavibridge.core.seeds import MAX_SEED
 
 
 class Config(BaseModel):
-    """A configuration. Unknown keys are errors, values never change, field docstrings are descriptions."""
+    """A frozen configuration that rejects unknown keys; field docstrings serve as descriptions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -35,15 +37,15 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 def did_you_mean(word: str, known: tuple[str, ...]) -> str:
-    """``; did you mean 'steps'?`` where a known word is close, else nothing."""
+    """Return ``; did you mean 'steps'?`` if a known word is close, otherwise an empty string."""
     close = get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def validate(model: type[ConfigT], mapping: Mapping[str, Any], where: str) -> ConfigT:
-    """Read a mapping as ``model``; ``where`` is the dotted place of the mapping (may be empty).
+    """Validate a mapping as ``model``; ``where`` is the mapping's dotted path (may be empty).
 
-    Raises RecipeError naming every wrong key by its dotted path, what was found, and the likely key.
+    Raises RecipeError naming every wrong key by its dotted path, its value, and the likely key.
     """
     try:
         return model.model_validate(dict(mapping))
@@ -60,7 +62,7 @@ def _explain(model: type[BaseModel], item: Mapping[str, Any], where: str) -> str
         listed = f" (known keys: {', '.join(known)})" if known else ""
         return f"{path}: unknown key{did_you_mean(location[-1], known)}{listed}"
     if item["type"] == "missing":
-        return f"{path}: this key is needed and was not given"
+        return f"{path}: this required key is missing"
     message = str(item["msg"]).removeprefix("Value error, ")
     text = f"{path}: {message[:1].lower() + message[1:]}, found {item['input']!r}"
     is_turned = item["type"] in ("string_type", "path_type") and not isinstance(item["input"], CONTAINERS)
@@ -68,7 +70,7 @@ def _explain(model: type[BaseModel], item: Mapping[str, Any], where: str) -> str
 
 
 def _fields_at(model: type[BaseModel], path: tuple[str, ...]) -> tuple[str, ...]:
-    """Field names of the configuration that lies at ``path`` below ``model``."""
+    """Return the field names of the configuration at ``path`` below ``model``."""
     for part in path:
         field = model.model_fields.get(part)
         nested = _nested(field.annotation) if field is not None else None
@@ -79,7 +81,7 @@ def _fields_at(model: type[BaseModel], path: tuple[str, ...]) -> tuple[str, ...]
 
 
 def _nested(annotation: Any) -> type[BaseModel] | None:
-    """The configuration class in an annotation such as ``Config`` or ``Config | None``."""
+    """Return the configuration class in an annotation such as ``Config`` or ``Config | None``."""
     for option in (annotation, *get_args(annotation)):
         if isinstance(option, type) and issubclass(option, BaseModel):
             return option

@@ -1,8 +1,8 @@
-"""The values that pass between the rooms: frozen, keyword-only, with their shapes.
+"""The values that packages exchange: frozen, keyword-only, with their shapes.
 
     prompts --language--> TextFeatures --connector--> Conditioning --vision--> prediction
 
-A mask is True where a token is real, whichever side is padded.
+A mask is True for a real token, whichever side is padded.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,26 +16,26 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class TextSpec:
-    """What a connector may know of a language model."""
+    """The properties of a language model that a connector may use."""
 
     width: int
     """Width of a token's features."""
     layers: int
     """Number of readable layers: the embeddings and the output of every block."""
     read: str = "last"
-    """The read-out over layers that suits the model; a connector's own `read` goes before it."""
+    """The default read-out over layers for the model; a connector's own `read` overrides it."""
     pooled: int | None = None
-    """Width of its own pooled vector, where it has one."""
+    """Width of the model's own pooled vector, or None."""
     passthrough: int | None = None
-    """Width of the tokens that go past the connector, where the model has such (`pair`)."""
+    """Width of the tokens that bypass the connector, or None if the model has none (see `pair`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockSpec:
-    """What a per-block connector may know of one cross-attention layer."""
+    """The properties of one cross-attention layer that a per-block connector may use."""
 
     width: int
-    """Width of what asks in it."""
+    """Width of the layer's input."""
     inner: int
     """Width of its queries, over all heads."""
     heads: int
@@ -43,50 +43,50 @@ class BlockSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class VisionSpec:
-    """What a connector may know of a vision model."""
+    """The properties of a vision model that a connector may use."""
 
     context: int
     """Width of the conditioning tokens."""
     pooled: int | None = None
-    """Width of the pooled vector, or None where the model takes none."""
+    """Width of the pooled vector, or None if the model takes none."""
     blocks: Mapping[str, BlockSpec] = field(default_factory=dict)
-    """Cross-attention layers by name; empty where text and picture attend to each other jointly."""
+    """Cross-attention layers by name; empty if text and picture attend to each other jointly."""
     rms: float | None = None
-    """Root mean square of the tokens that it was trained with, where that is known."""
+    """Root mean square of the model's training tokens, if known."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What a connector asks of a language model."""
+    """What a connector requests from a language model."""
 
     layers: tuple[int, ...] = (-1,)
-    """Layers, from 0 (the embeddings) or from the end: -1 is the normed output."""
+    """Layers, counted from 0 (the embeddings) or from the end: -1 is the normed output."""
     context_free: bool = False
-    """Also every token's features if it stood alone (`TextFeatures.context_free`)."""
+    """Whether to return every token's features without its context as well (`TextFeatures.context_free`)."""
     queries: Float[Tensor, "query width"] | None = None
-    """Vectors put behind each prompt's tokens; the features are then theirs instead of the prompt's."""
+    """Vectors appended to each prompt's tokens; the features are then those of the vectors."""
 
 
 LAST_LAYER = Reading()
-"""The normed output, as the published bridges read it."""
+"""The normed output, which the published bridges read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextFeatures:
-    """What a language model makes of prompts."""
+    """A language model's features of prompts."""
 
     hidden: Float[Tensor, "batch layer token width"]
-    """The kept layers, float32; the model's last layer comes after its final norm."""
+    """The requested layers, float32; the last layer of the model comes after its final norm."""
     mask: Bool[Tensor, "batch token"]
     pooled: Float[Tensor, "batch _"] | None = None
     context_free: Float[Tensor, "batch layer token width"] | None = None
-    """The same layers with every token seeing itself only."""
+    """The same layers when every token attends only to itself."""
     passthrough_tokens: Float[Tensor, "batch other context"] | None = None
-    """Tokens that go past the connector, to stand before its own in the conditioning."""
+    """Tokens that bypass the connector and precede its own in the conditioning."""
     passthrough_mask: Bool[Tensor, "batch other"] | None = None
 
     def split(self) -> list["TextFeatures"]:
-        """Each prompt's features as a batch of one, without padding; ``pad`` joins them again."""
+        """Return each prompt's features as a batch of one without padding; ``pad`` joins them again."""
         return [
             TextFeatures(
                 hidden=_real(self.hidden, self.mask, row),
@@ -101,7 +101,7 @@ class TextFeatures:
 
     @staticmethod
     def pad(parts: Sequence["TextFeatures"]) -> "TextFeatures":
-        """Batches of one as a single batch, with zeros that the masks hide behind the shorter prompts."""
+        """Join batches of one into a single batch; zeros, masked, fill up the shorter prompts."""
         return TextFeatures(
             hidden=_padded([part.hidden for part in parts]),
             mask=_padded_mask([part.mask for part in parts]),
@@ -112,7 +112,7 @@ class TextFeatures:
         )
 
     def to(self, device: torch.device) -> "TextFeatures":
-        """The same features on another device."""
+        """Return the same features on another device."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return replace(
             self, **{name: value.to(device) for name, value in values.items() if value is not None}
@@ -120,21 +120,22 @@ class TextFeatures:
 
 
 Attention = Callable[[Float[Tensor, "batch query width"], Float[Tensor, "batch query inner"]], Tensor]
-"""(what asks, what the layer's own attention answers) -> the answer that is used instead, of its shape."""
+"""(layer input, output of the layer's own attention) -> the output to use instead, of the same shape."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conditioning:
-    """What a connector gives to a vision model; nothing else makes one."""
+    """The output of a connector and the input of a vision model."""
 
     tokens: Float[Tensor, "batch token context"]
     mask: Bool[Tensor, "batch token"]
     pooled: Float[Tensor, "batch pooled"] | None = None
     blocks: Mapping[str, Attention] = field(default_factory=dict)
-    """What per-block connectors do in single cross-attention layers, by the layer's name."""
+    """Replacement attention of single cross-attention layers, by layer name, from per-block connectors."""
 
     def split(self) -> list["Conditioning"]:
-        """Each prompt's conditioning as a batch of one, without padding; ValueError with ``blocks``."""
+        """Return each prompt's conditioning as a batch of one without padding. Raises ValueError with
+        ``blocks``."""
         self._need_no_blocks()
         return [
             Conditioning(
@@ -147,7 +148,7 @@ class Conditioning:
 
     @staticmethod
     def pad(parts: Sequence["Conditioning"], width: int | None = None) -> "Conditioning":
-        """Batches of one as a single batch, ``width`` tokens wide; None: as wide as the longest."""
+        """Join batches of one into a single batch of ``width`` tokens; None takes the longest."""
         for part in parts:
             part._need_no_blocks()
         return Conditioning(
@@ -165,16 +166,16 @@ class Conditioning:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Training samples: latents, one prompt each, and names to report them by."""
+    """Training samples: latents, one prompt each, and names for reports."""
 
     prompts: tuple[str, ...]
     names: tuple[str, ...]
     latents: Float[Tensor, "batch channel latent_height latent_width"]
-    """Latents in the scale that the denoiser works in."""
+    """Latents in the denoiser's scale."""
     features: TextFeatures | None = None
-    """The language model's features of the prompts, if they are known already."""
+    """The prompts' language features, if they are known already."""
     target: Float[Tensor, "batch channel latent_height latent_width"] | None = None
-    """The teacher's prediction; None: the target follows from latents and noise."""
+    """The teacher's prediction; None derives the target from latents and noise."""
 
     def __post_init__(self) -> None:
         if not len(self.prompts) == len(self.names) == len(self.latents):

@@ -1,6 +1,6 @@
-"""Files: atomic writing, JSON, hashes, and where models are found.
+"""Files: atomic writing, JSON, hashes, and the search for models.
 
-A file is written beside its place and renamed into it, so a reader never sees half a file.
+Every file is written beside its destination and renamed into place, so no reader sees half a file.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from lavibridge.core.paths import as_file, at_home
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a whole file at once, on disk when this returns; folders above it are made."""
+    """Write a whole file atomically and sync it to disk; creates the parent folders."""
     as_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -36,7 +36,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def new_folder(path: str | PathLike[str]) -> Path:
-    """A folder to be written, new or empty; raises RunError where something is there."""
+    """Return a new or empty output folder. Raises RunError if it holds anything."""
     folder = at_home(path)
     if folder.exists() and not (folder.is_dir() and all(map(is_lock, folder.iterdir()))):
         raise RunError(f"{folder} exists already: name a new folder")
@@ -45,7 +45,7 @@ def new_folder(path: str | PathLike[str]) -> Path:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[None]:
-    """A new or empty folder that a block writes: nothing of it stays where the block fails."""
+    """Write a new or empty folder in a block; if the block fails, remove everything it wrote."""
     was_there = folder.exists()
     try:
         yield
@@ -60,12 +60,12 @@ def whole_folder(folder: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as readable JSON, atomically; NaN is refused, as JSON has none."""
+    """Write a value as indented JSON, atomically. Raises ValueError for NaN, which JSON does not have."""
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; raises LaviError naming the file where it is missing or damaged."""
+    """Read JSON. Raises LaviError naming the file if it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -75,35 +75,35 @@ def read_json(path: Path) -> Any:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept: $LAVIBRIDGE_CACHE, or lavibridge/ in the user's cache."""
-    given = os.environ.get("LAVIBRIDGE_CACHE")
-    if given:
-        return at_home(given).absolute()
+    """Return the folder for reproducible files: $LAVIBRIDGE_CACHE, or lavibridge/ in the user's cache."""
+    configured = os.environ.get("LAVIBRIDGE_CACHE")
+    if configured:
+        return at_home(configured).absolute()
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else at_home("~/.cache")) / "lavibridge"
 
 
 def models_folder() -> Path:
-    """The folder of the miniature models that the package ships."""
+    """Return the folder of the miniature models in the package."""
     return Path(__file__).parent.parent / "world" / "models"
 
 
 def shipped_models() -> tuple[str, ...]:
-    """Names of the miniature models that the package ships."""
+    """Return the names of the miniature models in the package."""
     folder = models_folder()
     return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir())) if folder.is_dir() else ()
 
 
 def resolve_source(source: str) -> str:
-    """Where a model lies: a folder that exists, a shipped model's folder, or a hub id, unchanged.
+    """Resolve a model source: an existing folder, a shipped model's folder, or a hub id, unchanged.
 
-    Raises ModelError for what is none of these: a missing path or an unknown short name.
+    Raises ModelError for a missing path or an unknown short name.
     """
     path = at_home(source)
     if path.is_dir():

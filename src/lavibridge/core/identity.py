@@ -1,12 +1,12 @@
-"""What a thing depends on, by content: files, models, cards, libraries; never by name, place or time alone.
+"""Identifies files, models, settings and libraries by content, never by name, place or time alone.
 
     identity   = SHA-256 of the lines "name, SHA-256 of the file", in the order of the names
-    card_hash  = twelve figures of the SHA-256 of a card as JSON
+    card_hash  = first twelve hexadecimal digits of the SHA-256 of a card as JSON
 
-Every start asks for a model's identity, and weights may be tens of gigabytes: the hash of a large file is
-remembered in the cache folder by path, size and both of its times, and made anew when one of these differs.
-A file's second time (ctime) is the system's own: who copies an old time onto a new file changes it all the
-same. What is kept where, and by which of these, is in docs/decisions/0019.
+Every start computes a model's identity, and weights may be tens of gigabytes. The cache folder therefore
+keeps the hash of a large file, keyed by path, size, mtime and ctime, and recomputes it if one of these
+differs. The operating system sets the ctime itself, so copying an old mtime onto a new file still changes it.
+docs/decisions/0019 lists what is kept where, and by which key.
 """
 
 import hashlib
@@ -26,17 +26,20 @@ from lavibridge.core.sources import RANDOM, find_model_file
 from lavibridge.core.tensors import weights_hash
 
 SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".tiktoken", ".txt")
-"""What a model is read from."""
+"""Suffixes of the files that a model is loaded from."""
 ABOUT = ("hashes.json", "pretraining.json")
-"""Notes beside the shipped models, which no model is read from."""
+"""Files beside the shipped models that no model is loaded from."""
 REMEMBERED_FROM = 2**20
-"""Bytes from which a file's hash is remembered; smaller ones are read each time."""
+"""Minimum size in bytes of files with a cached hash; smaller files are hashed each time."""
 SETTLED = 2.0
-"""Seconds for which a file must have been left alone: a younger one may change within its time stamp."""
+"""Minimum age in seconds of a file with a cached hash: a younger one may change without a new time stamp."""
 
 
 def source_identity(source: str, revision: str | None = None) -> str:
-    """The identity of a model as recipes name it; that of a hub id is its commit."""
+    """Return the identity of a model as recipes name it; for a hub id, its commit.
+
+    Raises ModelError if the source is no model folder.
+    """
     if source == RANDOM:
         return RANDOM
     root = resolve_source(source)
@@ -46,13 +49,14 @@ def source_identity(source: str, revision: str | None = None) -> str:
         path = find_model_file(root, name, revision)
         if path is not None and "snapshots" in path.parts:  # models--owner--name/snapshots/COMMIT/config.json
             return f"{root}@{path.parts[path.parts.index('snapshots') + 1]}"
-    raise ModelError(f"'{source}' has neither model_index.json nor config.json: it is no model folder")
+    raise ModelError(f"'{source}' has neither model_index.json nor config.json: it is not a model folder")
 
 
 def model_identity(model: nn.Module, config: Any, *folded: str) -> str:
-    """Class, files and options of a pretrained model: what its numbers depend on, not where it lies.
+    """Return class, files and options of a pretrained model: everything that affects its numbers, but not its
+    location.
 
-    `folded` are the hashes of what was added into its weights.
+    `folded` are the hashes of weights that were added into the model's own.
     """
     is_toy = config.source == RANDOM
     files = weights_hash(model) if is_toy else source_identity(config.source, config.revision)
@@ -61,18 +65,18 @@ def model_identity(model: nn.Module, config: Any, *folded: str) -> str:
 
 
 def card_hash(card: Any) -> str:
-    """Twelve figures that name a card, which is JSON: another card, another hash."""
+    """Return twelve hexadecimal digits that identify a card, which is a JSON value."""
     text = json.dumps(card, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def versions(*libraries: str) -> dict[str, str]:
-    """The versions of libraries: with another one, numbers may be others."""
+    """Return the installed versions of libraries, which can affect the numbers."""
     return {library: _version(library) for library in libraries}
 
 
 def identity(folder: Path) -> str:
-    """The SHA-256 over the files of a model's folder, sub-folders included, in hexadecimal."""
+    """Return the SHA-256 over the files of a model's folder and its sub-folders, in hexadecimal."""
     files = {
         path.relative_to(folder).as_posix(): path
         for path in folder.rglob("*")
@@ -89,7 +93,7 @@ def identity(folder: Path) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """The SHA-256 of a file, from memory where the file has not changed since."""
+    """Return the SHA-256 of a file, from the cache if the file has not changed since."""
     real = path.resolve()
     found = real.stat()
     if found.st_size < REMEMBERED_FROM:
@@ -107,10 +111,10 @@ def file_hash(path: Path) -> str:
         if kept == described:
             return known
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        pass  # not remembered, or damaged: made anew
+        pass  # not cached, or damaged: recomputed below
     made = sha256(real)
     is_settled = time.time() - found.st_mtime > SETTLED and real.stat().st_ctime_ns == found.st_ctime_ns
-    with suppress(OSError):  # a home that cannot be written to: it is only slower
+    with suppress(OSError):  # an unwritable cache only costs time
         if is_settled:
             write_json(note, {**described, "sha256": made})
     return made

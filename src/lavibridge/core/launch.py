@@ -1,4 +1,4 @@
-"""Which process this is among those that a launcher has started, by the variables that launchers set.
+"""Reads a process's rank from the environment variables that launchers set.
 
     torchrun, accelerate      RANK              WORLD_SIZE            LOCAL_RANK      LOCAL_WORLD_SIZE
     mpirun of Open MPI        OMPI_COMM_WORLD_RANK, _SIZE, _LOCAL_RANK, _LOCAL_SIZE
@@ -6,7 +6,7 @@
     mpirun of MPICH, Intel    PMI_RANK          PMI_SIZE              MPI_LOCALRANKID MPI_LOCALNRANKS
     srun of SLURM             SLURM_PROCID      SLURM_STEP_NUM_TASKS  SLURM_LOCALID
 
-The first of them that names a size counts: torchrun may be started by srun or mpirun, once a machine.
+The first launcher with a world size counts, because srun or mpirun may start torchrun once per machine.
 """
 
 import os
@@ -24,14 +24,15 @@ NAMES = (
     ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", ""),
 )
-"""Rank, size, rank on this machine, size on this machine; a batch script of SLURM has no step of its own."""
+"""Rank, world size, local rank, local world size; a SLURM batch script has no step of its own."""
 LOCALHOST, PORT = "127.0.0.1", "29500"
 """Where processes of one machine meet, unless MASTER_ADDR and MASTER_PORT say otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessRank:
-    """Which of the processes this is; of work that is shared out, it does every `of`-th piece from `rank`."""
+    """The rank of this process and the world size; of shared work, it takes every `world_size`-th piece from
+    `rank`."""
 
     rank: int = 0
     world_size: int = 1
@@ -41,7 +42,10 @@ SINGLE_PROCESS = ProcessRank()
 
 
 def rank_from_environment(environment: Mapping[str, str] | None = None) -> ProcessRank:
-    """The part that a launcher's variables name, the whole without any; RunError where they name none."""
+    """Return the rank from a launcher's variables, or the single process without any.
+
+    Raises RunError if the variables are inconsistent.
+    """
     found = os.environ if environment is None else environment
     rank_name, size_name, *_ = _names(found)
     of, rank = found.get(size_name, "1"), found.get(rank_name, "")
@@ -56,7 +60,7 @@ def rank_from_environment(environment: Mapping[str, str] | None = None) -> Proce
 
 
 def require_single_process(what: str) -> None:
-    """RunError where several processes were started for what only one can do."""
+    """Raise RunError if a launcher started several processes for work that only one can do."""
     part = rank_from_environment()
     if part.world_size > 1:
         raise RunError(
@@ -66,15 +70,15 @@ def require_single_process(what: str) -> None:
 
 
 def local_rank() -> int | None:
-    """The number of this process on its machine, where a launcher says it."""
+    """Return the rank of this process on its machine, or None if no launcher states it."""
     own = os.environ.get(_names(os.environ)[2], "")
     return int(own) if own.isdigit() else None
 
 
 def export_torchrun_variables(environment: MutableMapping[str, str]) -> None:
-    """Put what another launcher says into torchrun's variables, which the libraries read.
+    """Copy another launcher's variables to torchrun's, which the libraries read.
 
-    RunError where processes are not told how to find each other.
+    Raises RunError if the processes cannot find each other.
     """
     part = rank_from_environment(environment)
     if part.world_size == 1:
@@ -99,7 +103,7 @@ def export_torchrun_variables(environment: MutableMapping[str, str]) -> None:
 
 
 def _names(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The variables of the launcher that has started this process."""
+    """Return the variable names of the launcher that started this process."""
     for names in NAMES:
         if names[1] in environment:
             return names

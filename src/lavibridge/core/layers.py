@@ -1,10 +1,10 @@
-"""The linears and convolutions of a network by name, and low-rank changes folded into their weights.
+"""Lists the linear and convolution layers of a network, and folds low-rank updates into their weights.
 
     linear        W + up down
     convolution   W + up down, the kernels of down flattened
 
-What is folded in is part of the frozen network from then on. The model remembers it (`Folded`), as its folder
-knows nothing of it.
+A folded update becomes part of the frozen network. The model records it (`Folded`), because its folder does
+not contain it.
 """
 
 from collections.abc import Mapping
@@ -18,22 +18,22 @@ from lavibridge.core.errors import ModelError
 
 Layer: TypeAlias = nn.Linear | nn.Conv2d
 Pairs: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]
-"""(up, down) by the name of the layer; any scale is in up."""
+"""(up, down) by layer name; up includes any scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Folded:
-    """One LoRA file that was folded into a network."""
+    """A LoRA file that was folded into a network."""
 
     name: str
     """The file's name."""
     sha256: str
-    """The file's hash, by which it is known again."""
+    """The file's hash, which identifies it later."""
     pairs: Pairs
 
 
 def plain_name(name: str) -> str | None:
-    """A layer's (or weight's) name as without LoRA; None for what belongs to LoRA itself."""
+    """Return a layer's (or weight's) name without LoRA wrappers, or None for LoRA's own weights."""
     parts = name.split(".")
     if "lora_A" in parts or "lora_B" in parts:
         return None
@@ -41,7 +41,7 @@ def plain_name(name: str) -> str | None:
 
 
 def layers(network: nn.Module) -> dict[str, Layer]:
-    """All linears and convolutions by name, LoRA or not."""
+    """Return all linear and convolution layers by name, with or without LoRA."""
     found: dict[str, Layer] = {}
     for name, module in network.named_modules():
         plain = plain_name(name)
@@ -51,7 +51,7 @@ def layers(network: nn.Module) -> dict[str, Layer]:
 
 
 def pair_shapes(layer: Layer, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of up and down for a layer: a convolution's down has its kernel, up is 1 x 1."""
+    """Return the shapes of up and down for a layer: a convolution's down has its kernel, up is 1 x 1."""
     if isinstance(layer, nn.Linear):
         return (layer.out_features, rank), (rank, layer.in_features)
     kernel = tuple(layer.kernel_size)
@@ -59,14 +59,14 @@ def pair_shapes(layer: Layer, rank: int) -> tuple[tuple[int, ...], tuple[int, ..
 
 
 def add_low_rank(weight: Tensor, up: Tensor, down: Tensor) -> Tensor:
-    """The weight with up down in it, computed in float32 and kept in the weight's own format."""
+    """Add up down to the weight in float32 and return the result in the weight's own format."""
     change = (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
     return (weight.float() + change.to(weight.device)).to(weight.dtype)
 
 
 @torch.no_grad()
 def fold_low_rank(network: nn.Module, pairs: Pairs) -> None:
-    """Add (up, down) of layers into their weights; all or, with a ModelError, none."""
+    """Add (up, down) to the layers' weights: all, or none with a ModelError."""
     own = layers(network)
     wrong = [name for name in pairs if name not in own or not own[name].weight.is_floating_point()]
     if wrong:

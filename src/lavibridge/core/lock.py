@@ -1,10 +1,10 @@
-"""Who writes into a folder: one process with its children, until it ends, however it ends.
+"""Folder locks: one process and its children write into a folder, until the process ends.
 
-    FOLDER/.lock      held by the operating system for whoever writes; its text says who that is
-    FOLDER/.lock-R    the same of part R of several processes that share a work without being joined
+    FOLDER/.lock      an operating-system lock; its text describes the owner
+    FOLDER/.lock-R    the lock of rank R among processes that share work without a process group
 
-The system lets go of a lock when its holder dies, so that a crash leaves a file behind and no lock. On a
-network file system it holds across machines where the mount has locks at all. Whoever only reads needs none.
+The system releases a lock when its owner dies, so a crash leaves a file behind but no lock. On a network file
+system the lock works across machines if the mount supports locks at all. Readers need no lock.
 """
 
 import json
@@ -28,22 +28,22 @@ from lavibridge.core.paths import as_file
 
 NAME = ".lock"
 SHORTLY = 0.5
-"""Seconds that a look at another lock, or a holder that is just leaving, may take."""
+"""Seconds to wait for a brief owner: one that only looks at the lock, or is just leaving."""
 FOR_EVER = -1.0
 HAS_NO_LOCKS = (EINVAL, ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP)
 OWNED: set[tuple[Path, int]] = set()
-"""Locks that threads of this process hold: what a quickstart holds, its training holds as well."""
+"""Locks owned by threads of this process: a training shares the lock of the quickstart around it."""
 
 
 @contextmanager
 def hold(folder: Path, part: ProcessRank = SINGLE_PROCESS, *, waits: str = "") -> Iterator[None]:
-    """Be the only one who writes into a folder; it is made, and removed again if it stays empty.
+    """Own the right to write into a folder; creates the folder, and removes it again if it stays empty.
 
-    Parts of one work hold it beside each other. RunError says who holds it; with `waits`, a sentence that is
-    then said, it is waited for. Held twice by one thread is held once.
+    Ranks of shared work hold it side by side. Raises RunError naming the owner if the folder is in use; with
+    `waits`, prints that sentence and waits instead. A thread may hold a folder repeatedly.
     """
     if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder} is a file, and a folder is to be written: name another")
+        raise RunError(f"{folder} is a file, but the output is a folder: name another")
     name = NAME if part.world_size == 1 else f"{NAME}-{part.rank}"
     with _hold(folder.resolve() / name, folder, waits) as is_new:
         for other in _others(folder.resolve(), part) if is_new else ():
@@ -55,7 +55,7 @@ def hold(folder: Path, part: ProcessRank = SINGLE_PROCESS, *, waits: str = "") -
 
 @contextmanager
 def hold_file(file: Path) -> Iterator[None]:
-    """Be the only one who writes a file."""
+    """Own the right to write a file. Raises RunError naming the owner if it is in use."""
     place = as_file(file).resolve()
     with _hold(place.with_name(f".{place.name}{NAME}"), file, ""):
         yield
@@ -63,7 +63,7 @@ def hold_file(file: Path) -> Iterator[None]:
 
 @contextmanager
 def _hold(path: Path, target: Path, waits: str) -> Iterator[bool]:
-    """Hold one lock; whether it was not held by this thread already."""
+    """Hold one lock; yields False if this thread held it before."""
     own = (path, get_ident())
     if own in OWNED:
         yield False
@@ -73,7 +73,7 @@ def _hold(path: Path, target: Path, waits: str) -> Iterator[bool]:
         stack.callback(_remove_empty, made)
         path.parent.mkdir(parents=True, exist_ok=True)
         if _acquire(path, target, stack, waits):
-            with suppress(OSError):  # only a word for others: a full disk is told where it matters
+            with suppress(OSError):  # information only: a full disk raises where it matters
                 path.write_text(_owner(), encoding="utf-8")
         OWNED.add(own)
         stack.callback(OWNED.discard, own)
@@ -86,7 +86,7 @@ def is_lock(path: Path) -> bool:
 
 
 def _acquire(path: Path, target: Path, stack: ExitStack, waits: str) -> bool:
-    """Take a lock until the stack is left; False, with a word, where the file system has none."""
+    """Acquire a lock until the stack closes; False, with a message, if the file system has none."""
     try:
         if stack.enter_context(_lock(path)):
             return True
@@ -107,7 +107,7 @@ def _acquire(path: Path, target: Path, stack: ExitStack, waits: str) -> bool:
 
 @contextmanager
 def _lock(path: Path, seconds: float = SHORTLY) -> Iterator[bool]:
-    """Whether a lock could be had; it is let go of, and its file removed, at the end."""
+    """Try to acquire a lock; yields whether that succeeded. Releases it and removes its file at the end."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=seconds, poll_interval=0.05)
@@ -117,14 +117,15 @@ def _lock(path: Path, seconds: float = SHORTLY) -> Iterator[bool]:
     try:
         yield True
     finally:
-        # Under the lock: whoever waits with the file open sees that it is nobody's any more, and begins anew.
+        # Remove the file under the lock: a waiter with the file open notices that it is gone and retries.
         with suppress(OSError):
             path.unlink()
         lock.release()
 
 
 def _others(folder: Path, part: ProcessRank) -> list[Path]:
-    """The locks that must not be held beside one's own: looked at after that, so that one of two sees it."""
+    """Return the locks that exclude this one. Looked at after acquiring it, so that one of two rivals
+    notices."""
     return sorted(folder.glob(f"{NAME}-*" if part.world_size == 1 else NAME))
 
 
@@ -133,7 +134,7 @@ def _in_use(path: Path, target: Path) -> RunError:
 
 
 def _owner() -> str:
-    """What the holder says of itself."""
+    """Describe this process as JSON."""
     return json.dumps(
         {
             "pid": os.getpid(),
@@ -146,16 +147,16 @@ def _owner() -> str:
 
 
 def _holder(path: Path) -> str:
-    """Who holds a lock, in words."""
+    """Describe the owner of a lock in words."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        return "process {pid} on {host} has written to it since {since} ({command})".format(**told)
+        owner = json.loads(path.read_text(encoding="utf-8"))
+        return "process {pid} on {host} has written to it since {since} ({command})".format(**owner)
     except (OSError, ValueError, KeyError, TypeError):
         return "another process is writing to it"
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Remove folders that were made for nothing, innermost first."""
+    """Remove the folders that were created in vain, innermost first."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()

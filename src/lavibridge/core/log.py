@@ -1,4 +1,4 @@
-"""What a person reads while waiting (on stderr), and what a program reads afterwards (JSON lines)."""
+"""Messages for people on stderr, and JSON lines for programs."""
 
 import json
 import math
@@ -28,11 +28,11 @@ from lavibridge.core.streams import MessageStream
 
 
 class ResilientConsole(Console):
-    """A console that says what it can: where nobody reads it any more, work goes on."""
+    """A console that never fails: work continues even if nobody can read its output any more."""
 
     @property
     def file(self) -> Any:  # IO[str], as rich has it, in all that is used
-        """Where it writes."""
+        """The stream that it writes to."""
         return MessageStream(super().file)
 
     @file.setter
@@ -41,16 +41,16 @@ class ResilientConsole(Console):
 
 
 console = ResilientConsole(stderr=True, highlight=False, markup=False, emoji=False)
-"""Everything but data is said here: stdout stays clean for pipes. Brackets are text."""
+"""Prints everything except data: stdout stays clean for pipes. Brackets are plain text."""
 LINE_INTERVAL = 10.0
-"""Seconds between two lines of progress where there is no terminal."""
+"""Seconds between two progress lines without a terminal."""
 
 
 class RateColumn(ProgressColumn):
-    """Steps per second, or seconds per step where it is slow."""
+    """Steps per second, or seconds per step for slow tasks."""
 
     def render(self, task: Task) -> Text:
-        """The rate of a task as text."""
+        """Return the rate of a task as text."""
         speed = task.finished_speed or task.speed
         if not speed:
             return Text("")
@@ -58,39 +58,39 @@ class RateColumn(ProgressColumn):
 
 
 class LineProgress(Progress):
-    """A moving bar on a terminal; elsewhere (a file, a CI log) a plain line every ten seconds."""
+    """A moving bar on a terminal; a plain line every ten seconds elsewhere (a file, a CI log)."""
 
     last_line_at = 0.0
 
     def start(self) -> None:
-        """Begin; the first line is due ten seconds later."""
+        """Start; the first line comes ten seconds later."""
         self.last_line_at = monotonic()
         super().start()
 
     def update(self, task_id: TaskID, **changes: Any) -> None:
-        """Change a task."""
+        """Update a task."""
         super().update(task_id, **changes)
         self.print_line(task_id)
 
     def advance(self, task_id: TaskID, advance: float | int = 1) -> None:
-        """Move a task on."""
+        """Advance a task."""
         super().advance(task_id, advance)
         self.print_line(task_id)
 
     def print_line(self, task_id: TaskID) -> None:
-        """Say how far a task is, where nobody sees the bar and it was not said a moment ago."""
+        """Print a task's progress without a terminal, at most once per interval."""
         if console.is_terminal or monotonic() - self.last_line_at < LINE_INTERVAL:
             return
         self.last_line_at = monotonic()
         task = self.tasks[task_id]
         done = f"{task.description} {task.completed:,.0f} of {task.total or 0:,.0f}"
         left = "" if task.time_remaining is None else f"{timedelta(seconds=round(task.time_remaining))} left"
-        said = (done, task.fields["status"], left)
-        console.print("  ".join(filter(None, said)), soft_wrap=True)
+        parts = (done, task.fields["status"], left)
+        console.print("  ".join(filter(None, parts)), soft_wrap=True)
 
 
 def progress(unit: str = "") -> Progress:
-    """A bar with counts, rate and time left; ``status`` is a free text field of each task.
+    """Return a bar with counts, rate and time left; ``status`` is a free text field of each task.
 
     ``with progress() as bar: task = bar.add_task("training", total=100, status="")``
     """
@@ -109,12 +109,12 @@ def progress(unit: str = "") -> Progress:
         ),
         console=console,
         refresh_per_second=4,
-        expand=True,  # what does not fit is cut from the status, at the end
+        expand=True,  # cuts the status if the line is too long
     )
 
 
 class JsonLog:
-    """A file of JSON lines, each on disk as soon as it is written."""
+    """A file of JSON lines, flushed after each line."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ class JsonLog:
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the log
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one record; numbers that are not finite become null. RunError where it cannot be written."""
+        """Append one record; non-finite numbers become null. Raises RunError if the file is not writable."""
         clean = {key: _finite(value) for key, value in record.items()}
         with self._owner_error():
             self._file.write(json.dumps(clean, ensure_ascii=False, allow_nan=False) + "\n")
@@ -135,13 +135,13 @@ class JsonLog:
 
     @contextmanager
     def _owner_error(self) -> Iterator[None]:
-        """A log is no message: that it cannot be written is an error."""
+        """Turn a failed write into a RunError: unlike a message, a log must not be lost."""
         try:
             yield
         except OSError as error:
             raise RunError(
                 f"{self.path} cannot be written: {error.strerror or error}. What was written before is kept: "
-                "make room, and go on as you would after a stop"
+                "make room, and continue as you would after an interruption"
             ) from error
 
 

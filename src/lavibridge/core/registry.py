@@ -1,12 +1,12 @@
-"""Components by package and kind: the file name is the kind, so that a new file needs no list to be edited.
+"""Finds components by package and kind: the file name is the kind, so a new file needs no list to edit.
 
-    kinds("language")        -> ("bert", "clip", "llama", "t5")      file names; nothing is imported
-    load("language", "t5")   -> the component class of language/t5.py, which is imported now
-    detect("language", path) -> "t5", asking each family whether it reads what lies there
-    kinds("evaluation.metrics")                                      a package within a package
+    kinds("language")        -> ("bert", "clip", "llama", "t5")      file names, without importing them
+    load("language", "t5")   -> the component class of language/t5.py, imported on demand
+    detect("language", path) -> "t5", the family that accepts the model at that path
+    kinds("evaluation.metrics")                                      a sub-package
 
-Outside packages add kinds through the entry-point groups ``lavibridge.language``, ``lavibridge.vision`` and
-``lavibridge.connectors``: the name is the kind, the value is the class.
+Other distributions add kinds through the entry-point groups ``lavibridge.language``, ``lavibridge.vision``
+and ``lavibridge.connectors``: the name is the kind, the value is the class.
 """
 
 from functools import cache
@@ -22,19 +22,19 @@ from lavibridge.core.errors import ModelError, RecipeError
 _PACKAGE = Path(__file__).parent.parent
 _NOT_KINDS = ("base", "hf")
 MADE_BY = ("abc", "torch")
-"""Where classes come from that are made at run time, for a module whose weights are shared out (FSDP2)."""
+"""Packages that create classes at run time, such as FSDP2's class of a module with sharded weights."""
 
 
 @cache
 def kinds(package: str) -> tuple[str, ...]:
-    """The kinds of a package, sorted."""
+    """Return the kinds of a package, sorted."""
     folder = _PACKAGE.joinpath(*package.split("."))
     files = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")}
     return tuple(sorted((files - set(_NOT_KINDS)) | set(_outside(package))))
 
 
 def load(package: str, kind: str) -> type[Any]:
-    """The component class of a kind; raises RecipeError where there is no such kind."""
+    """Return the component class of a kind. Raises RecipeError for an unknown kind."""
     known = kinds(package)
     if kind not in known:
         raise RecipeError(
@@ -57,7 +57,7 @@ def load(package: str, kind: str) -> type[Any]:
 
 
 def kind_of(package: str, component: object) -> str:
-    """The kind of a built component."""
+    """Return the kind of a component instance."""
     own = next(one for one in type(component).__mro__ if one.__module__.partition(".")[0] not in MADE_BY)
     for kind, entry in _outside(package).items():
         if entry.load() is own:
@@ -66,7 +66,10 @@ def kind_of(package: str, component: object) -> str:
 
 
 def detect(package: str, source: str, revision: str | None = None) -> str:
-    """The kind whose family reads the model at ``source``; no weights are loaded."""
+    """Return the kind whose family accepts the model at ``source``, without loading weights.
+
+    Raises ModelError unless exactly one family accepts it.
+    """
     fitting = [kind for kind in kinds(package) if load(package, kind).accepts(source, revision)]
     if len(fitting) == 1:
         return fitting[0]

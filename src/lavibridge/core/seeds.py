@@ -1,3 +1,3 @@
-"""What a seed may be: a whole number that torch's generators take."""
+"""The range of seeds: integers that torch's generators accept."""
 
 MAX_SEED = 2**64 - 1

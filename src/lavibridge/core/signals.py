@@ -1,7 +1,7 @@
-"""The signals that ask a program to end: Ctrl-C, SIGTERM, and SIGHUP, which a lost connection sends.
+"""The signals that end a program: Ctrl-C, SIGTERM, and SIGHUP from a lost connection.
 
-A SIGHUP that `nohup` has had ignored stays ignored. Without anyone who knows better, SIGTERM and SIGHUP leave
-as Ctrl-C does, through every `finally`: what is half done is put in order, and the exit code is 128 + number.
+A SIGHUP that `nohup` ignores stays ignored. Unless a handler is installed, SIGTERM and SIGHUP raise
+SystemExit as Ctrl-C raises KeyboardInterrupt: every `finally` runs, and the exit code is 128 + signal number.
 """
 
 import signal
@@ -12,7 +12,7 @@ from types import FrameType
 
 
 def termination_signals() -> tuple[signal.Signals, ...]:
-    """The signals that ask this program to end."""
+    """Return the signals that ask this program to end."""
     found = [signal.SIGINT, signal.SIGTERM]
     hangup = getattr(signal, "SIGHUP", None)  # Windows has none
     if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
@@ -21,7 +21,7 @@ def termination_signals() -> tuple[signal.Signals, ...]:
 
 
 def exit_on_signals() -> None:
-    """Have the signals that would end this program at once raise SystemExit, the first time."""
+    """Make the signals that would kill this program raise SystemExit the first time."""
     for number in termination_signals():
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _leave)
@@ -29,7 +29,7 @@ def exit_on_signals() -> None:
 
 @contextmanager
 def default_signal_handlers() -> Iterator[None]:
-    """Within it they end the program at once: for waiting in code that hears of no exception."""
+    """Let the signals kill the program at once within the block, for native code that sees no exception."""
     if current_thread() is not main_thread():
         yield
         return

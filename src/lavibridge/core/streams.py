@@ -1,10 +1,10 @@
-"""What a program says and what it finds: only a result that cannot be written ends work.
+"""Wraps stdout and stderr: only a result that cannot be written ends the program.
 
-    stderr    messages: whoever read them may have left, its disk may be full, its terminal gone; work goes on
-    stdout    results: a reader that has left ends the program in silence (141, as by SIGPIPE), any other
+    stderr    messages: the reader may have left, the disk may be full, the terminal gone; work continues
+    stdout    results: if the reader has left, the program ends silently (141, as after SIGPIPE); any other
               failure is an error
 
-A sign that a console cannot show is written as its number.
+Characters that a console cannot show appear as their number.
 """
 
 import io
@@ -16,7 +16,7 @@ from typing import Any, final
 from lavibridge.core.errors import LaviError
 
 READER_LEFT = 141
-"""What a shell reports of a program that SIGPIPE has ended."""
+"""The exit code that a shell reports after SIGPIPE."""
 
 
 @final
@@ -27,15 +27,15 @@ class MessageStream:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Write what can be written."""
+        """Write as much as possible."""
         with suppress(
             OSError, ValueError, RuntimeError
-        ):  # gone, closed, or busy in the frame that a signal cut
+        ):  # gone, closed, or busy in the frame that a signal interrupted
             _put(self.stream, text)
         return len(text)
 
     def flush(self) -> None:
-        """Bring it to its reader, if there is one."""
+        """Flush the stream, if it still has a reader."""
         with suppress(OSError, ValueError, RuntimeError):
             self.stream.flush()
 
@@ -45,7 +45,8 @@ class MessageStream:
 
 @final
 class ResultStream:
-    """A stream for results; SystemExit where the reader has left, LaviError where they cannot be written."""
+    """A stream for results; raises SystemExit if the reader has left, LaviError if the results cannot be
+    written."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -59,27 +60,27 @@ class ResultStream:
         return len(text)
 
     def flush(self) -> None:
-        """Bring it to its reader."""
+        """Flush the stream."""
         try:
             self.stream.flush()
         except OSError as error:
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        """Nothing is written from now on, at the program's end either."""
+        """Stop writing for good, also at the program's end."""
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
         if isinstance(error, BrokenPipeError):
             raise SystemExit(READER_LEFT) from None
-        raise LaviError(f"what was found cannot be written to stdout: {error.strerror or error}") from None
+        raise LaviError(f"the results cannot be written to stdout: {error.strerror or error}") from None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
 
 def guard_streams() -> None:
-    """Have this program's stdout and stderr be such streams; those that were closed lead nowhere."""
-    for descriptor in range(3):  # else the next file that is opened would take the place of one
+    """Wrap this program's stdout and stderr; closed ones become the null device."""
+    for descriptor in range(3):  # otherwise the next opened file would take its place
         try:
             os.fstat(descriptor)
         except OSError:
@@ -90,7 +91,7 @@ def guard_streams() -> None:
 
 
 def _put(stream: Any, text: str) -> None:
-    """Write a text; a sign that the encoding lacks by its number, bytes that were no text as they came."""
+    """Write a text; unencodable characters as their number, undecodable bytes unchanged."""
     try:
         stream.write(text)
     except UnicodeEncodeError:

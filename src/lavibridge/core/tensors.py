@@ -1,4 +1,4 @@
-"""Tensors on disk: safetensors, written as a whole or not at all, and readable to whom other files are."""
+"""Tensors on disk as safetensors: written atomically, with the permissions of other files."""
 
 import hashlib
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ from lavibridge.core.files import write_atomic
 def save_tensors(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write named tensors, copied to the CPU; ``metadata`` goes into the header.
 
-    The library's own `save_file` leaves files that nobody but their owner may read.
+    The library's own `save_file` creates files that only their owner may read.
     """
     whole = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     write_atomic(path, save(whole, metadata={"format": "pt", **(metadata or {})}))
 
 
 def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
-    """Raise ModelError if values of ``tensors`` are NaN or infinite."""
+    """Raise ModelError if any value of ``tensors`` is NaN or infinite."""
     floating = {name: value for name, value in tensors.items() if value.is_floating_point()}
     ruined = {name: value for name, value in floating.items() if not bool(value.isfinite().all())}
     if ruined:
@@ -45,14 +45,14 @@ def check_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: st
     for name, value in own.items():
         if value.shape != tensors[name].shape:
             raise ModelError(
-                f"{what} does not fit: {name} is {tuple(tensors[name].shape)} in the file and has to be "
+                f"{what} does not fit: {name} is {tuple(tensors[name].shape)} in the file and must be "
                 f"{tuple(value.shape)} here"
             )
     check_finite(tensors, what)
 
 
 def weights_hash(module: nn.Module) -> str:
-    """The SHA-256 over a network's weights in memory, names, shapes and number formats included."""
+    """Return the SHA-256 over a network's weights in memory, including names, shapes and dtypes."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())

@@ -1,8 +1,8 @@
-"""Text that every file, tokenizer and terminal takes."""
+"""Checks that text suits every file, tokenizer and terminal."""
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be written in UTF-8; bytes that were no UTF-8 come in as lone surrogates."""
+    """Whether UTF-8 can encode a text; bytes that were not UTF-8 appear as lone surrogates."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

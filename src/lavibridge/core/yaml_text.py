@@ -1,4 +1,4 @@
-"""YAML as it is read everywhere: no key twice, and one error in one line, whatever is wrong with the text."""
+"""Parses YAML strictly: no duplicate keys, and one error in one line for any fault."""
 
 from collections.abc import Hashable
 from pathlib import Path
@@ -10,17 +10,19 @@ from lavibridge.core.errors import RecipeError
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader; by itself it lets a second key of the same name replace the first in silence."""
+    """PyYAML's safe loader with an error for duplicate keys, where PyYAML silently keeps the last."""
 
     def construct_document(self, node: yaml.Node) -> Any:
-        self.deep_construct = True  # finds out what holds itself, as in `&a [*a]`
+        self.deep_construct = True  # detects recursive values such as `&a [*a]`
         return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key is no single word", key.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key is not a single word", key.start_mark
+                )
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key '{key.value}' is written twice", key.start_mark
@@ -30,7 +32,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The value of a YAML text; RecipeError names ``where`` it stands and what is wrong."""
+    """Parse a YAML text. Raises RecipeError with ``where`` it came from and what is wrong."""
     try:
         return yaml.load(text, Loader=_Loader)
     # For values such as the date 2024-13-45, PyYAML passes on what Python's own constructors raise.
@@ -39,7 +41,7 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def read_yaml_file(path: Path) -> Any:
-    """The value of a YAML file; RecipeError names file and line of what is wrong."""
+    """Parse a YAML file. Raises RecipeError with the file and line of the fault."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -40,14 +40,14 @@ class Csv(Listed):
             """Accept one character that can separate columns."""
             sign = {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
             if len(sign) != 1 or sign in '"\r\n\0' or (not sign.isprintable() and sign != "\t"):
-                raise ValueError("should be one sign, such as ',' or ';', or \\t for a tab")
+                raise ValueError("should be one character, such as ',' or ';', or \\t for a tab")
             return sign
 
     config: "Csv.Config"
 
     def pairs(self, path: Path, rejected: Rejected) -> Iterator[ListedImage]:
         csv.field_size_limit(LONGEST_FIELD)
-        # Bytes that are no UTF-8 become half characters, by which their line is known and rejected.
+        # Bytes that are not UTF-8 become lone surrogates; the check rejects lines that contain them.
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             rows = csv.reader(file, delimiter=self.config.delimiter, strict=True)
             columns = read_header(path, rows)
@@ -64,7 +64,7 @@ class Csv(Listed):
                 except StopIteration:
                     return
                 except csv.Error as error:
-                    rejected.add(path.name, f"the line is no CSV: {error}", rows.line_num)
+                    rejected.add(path.name, f"the line is not CSV: {error}", rows.line_num)
                     continue
                 if not any(cell.strip() for cell in row):
                     continue
@@ -80,7 +80,7 @@ def read_header(path: Path, rows: Iterator[list[str]]) -> list[str]:
     try:
         columns = [name.strip() for name in next(rows, [])]
     except csv.Error as error:
-        raise DataError(f"the first line of {path}, which names the columns, is no CSV: {error}") from error
+        raise DataError(f"the first line of {path}, which names the columns, is not CSV: {error}") from error
     if not any(columns):
         raise DataError(f"the first line of {path} is empty; it should name the columns")
     text = "".join(columns)

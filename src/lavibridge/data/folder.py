@@ -32,7 +32,7 @@ class Folder(PictureFiles):
         """Settings of `data.kind: folder`; `path` is the folder."""
 
     def __init__(self, config: "Folder.Config", rejected: Rejected) -> None:
-        """Raises DataError if the index would lie among the pictures: each check would change the data."""
+        """Raises DataError if the index would lie among the pictures: every check would change the data."""
         index, root = index_of(type(self), config).folder.resolve(), config.path.resolve()
         if index.is_relative_to(root) and not is_hidden(index.relative_to(root).as_posix()):
             raise DataError(
@@ -47,7 +47,7 @@ class Folder(PictureFiles):
             raise DataError(f"{root} is a file; data.kind: tsv reads a list, data.kind: folder reads folders")
         if not root.is_dir():
             raise DataError(f"there is no folder {root} (data.path)")
-        # Names that are no UTF-8 stay apart, in a form that JSON holds.
+        # Escape names that are not UTF-8, so that JSON can store them.
         return {
             os.fsencode(name).decode(errors="backslashreplace"): at for name, at in walk(root).folders.items()
         }
@@ -90,7 +90,7 @@ class Folder(PictureFiles):
         try:
             data = read_file(resolve_below(self.root, path.as_posix()))
         except DataError as error:
-            raise DataError(f"its caption file {path.name} is no use: {error}") from error
+            raise DataError(f"its caption file {path.name} cannot be used: {error}") from error
         return parse_captions(data, path.name)
 
 
@@ -102,18 +102,18 @@ def select_pictures(found: FolderListing, rejected: Rejected) -> list[str]:
     named = {name for name, end in ends.items() if end in IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES}
     having = {stems[name] for name in named}
     captions = {name for name in found.files if PurePosixPath(name).suffix in CAPTIONS}
-    said = {stems[name] for name in captions}
+    captioned = {stems[name] for name in captions}
     pictures = []
     for name in found.files:
         stem = stems[name]
-        if name in named or (name not in captions and stem in said and stem not in having):
+        if name in named or (name not in captions and stem in captioned and stem not in having):
             pictures.append(name)
         elif name not in captions and stem not in having:
-            rejected.warn(name, "it is no picture by its name and has no caption beside it")
+            rejected.warn(name, "it has no image suffix and no caption beside it")
     having |= {stems[name] for name in pictures}
     for name in sorted(captions):
         if stems[name] not in having:
             rejected.warn(name, "there is no picture beside this caption")
         elif name.endswith(CAPTIONS[1]) and name[: -len(CAPTIONS[1])] + CAPTIONS[0] in captions:
-            rejected.warn(name, "it is a second caption file of its name, and not read")
+            rejected.warn(name, "another caption file of this name is read instead")
     return pictures

@@ -86,7 +86,7 @@ class Hub(Indexed):
 def load_rows(config: "Hub.Config") -> Any:
     """Load the rows. Raises DataError if the library or the data set is missing."""
     if find_spec("datasets") is None:
-        raise DataError("data.kind: hub reads by the library `datasets`: pip install 'lavibridge[hub]'")
+        raise DataError("data.kind: hub needs the library `datasets`: pip install 'lavibridge[hub]'")
     import datasets
 
     datasets.disable_progress_bars()
@@ -96,11 +96,11 @@ def load_rows(config: "Hub.Config") -> Any:
             found = datasets.load_from_disk(str(folder.absolute()))
             return found[config.split] if isinstance(found, dict) else found
         return datasets.load_dataset(config.path, config.name, revision=config.revision, split=config.split)
-    # The library raises what its many readers raise; the words are its own, the place is named here.
+    # The library passes on the exceptions of its many readers; the error adds which data set it was.
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(
-            f"the data set '{config.path}' (split {config.split}) cannot be had: {reason}"
+            f"the data set '{config.path}' (split {config.split}) cannot be loaded: {reason}"
         ) from error
 
 

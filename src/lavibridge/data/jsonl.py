@@ -48,7 +48,7 @@ class JsonLines(Listed):
                 )
             name = row.get(keys[0])
             if not isinstance(name, str):
-                rejected.add(path.name, f"'{keys[0]}' is missing or no text", number)
+                rejected.add(path.name, f"'{keys[0]}' is missing or not text", number)
                 continue
             try:
                 yield number, name, captions_of_cell(row.get(keys[1]))
@@ -63,5 +63,5 @@ def parse(line: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"the line is not JSON: {error}") from error
     if not isinstance(row, dict) or not row:
-        raise DataError("the line is no JSON object with keys")
+        raise DataError("the line is not a JSON object with keys")
     return row

@@ -115,7 +115,7 @@ def part_config(part: Mapping[str, Any], where: str) -> Dataset.Config:
         raise RecipeError(f"{where}.kind is missing (kinds: {', '.join(registry.kinds('data'))})")
     for name in MIXTURE_FIELDS:
         if part.get(name):
-            raise RecipeError(f"{where}.{name}: say it of the whole mixture, as data.{name}")
+            raise RecipeError(f"{where}.{name}: set it for the whole mixture, as data.{name}")
     fields = {name: value for name, value in part.items() if name not in ("kind", "weight", *MIXTURE_FIELDS)}
     model: type[Dataset.Config] = registry.load("data", kind).Config
     return validate(model, fields, where)

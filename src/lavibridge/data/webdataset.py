@@ -83,16 +83,16 @@ class WebDataset(Archived):
                     try:
                         check_relative_path(member.name, Path(name))
                         if not member.isreg() or member.issparse():
-                            raise DataError("it is a link or a device, no file")
+                            raise DataError("it is a link or a device, not a file")
                         if member.offset_data + member.size > path.stat().st_size:
                             raise DataError("the archive ends within it")
                     except DataError as error:
                         rejected.add(f"{name}/{member.name}", str(error))
                     else:
                         yield member, file
-        # Broken headers are answered with almost any exception; whichever it is, the archive ends there.
+        # tarfile raises almost any exception for a broken header; in every case the archive ends there.
         except Exception as error:
-            rejected.add(name, f"no tar archive that can be read in place after {last}: {error}")
+            rejected.add(name, f"not a tar archive that can be read in place, after {last}: {error}")
 
     def _sort(self, group: ArchiveSample, member: tarfile.TarInfo, suffix: str, file: Any) -> None:
         """Add a member to its sample."""
@@ -122,7 +122,7 @@ class WebDataset(Archived):
         except (ValueError, RecursionError) as error:
             raise DataError(f"{member.name} is not JSON: {error}") from error
         if not isinstance(row, dict):
-            raise DataError(f"{member.name} is no JSON object")
+            raise DataError(f"{member.name} is not a JSON object")
         return tuple(
             captions_of_cell(
                 row.get(
@@ -139,7 +139,7 @@ class WebDataset(Archived):
             if group.picture is None and group.unread:
                 group.picture = group.unread.pop(0)
             for member in group.unread:
-                rejected.warn(f"{name}/{member.name}", "it is another picture of a name that has one")
+                rejected.warn(f"{name}/{member.name}", "its sample already has a picture")
             if group.picture is None:
                 rejected.add(
                     f"{name}/{stem}", fault or f"it has no picture ({', '.join(sorted(IMAGE_SUFFIXES))})"

@@ -43,7 +43,7 @@ class World(Dataset):
             for name in mix:
                 if name not in TRAINING_MIX:
                     raise ValueError(
-                        f"'{name}' is no category of training scenes"
+                        f"'{name}' is not a category of training scenes"
                         f"{did_you_mean(name, tuple(TRAINING_MIX))} (there are {', '.join(TRAINING_MIX)})"
                     )
             if not mix or min(mix.values()) <= 0:
@@ -58,8 +58,8 @@ class World(Dataset):
         if config.mix is not None:
             total = sum(config.mix.values())
             self.mix = {name: share / total for name, share in config.mix.items()}
-        # Imagining a scene takes longer than drawing it, and a batch asks for caption and picture one after
-        # the other; captions are kept for good, as every later visit needs them and no more.
+        # Sampling a scene takes longer than drawing it, and a batch needs its caption, then its picture.
+        # Captions stay in memory, because every later visit needs them.
         self.pair = lru_cache(maxsize=1024)(self.imagine)
         self.captions: dict[int, str] = {}
 

@@ -1,9 +1,9 @@
-"""Classifier-free guidance: away from the prediction without a prompt, towards the one with it.
+"""Classifier-free guidance: extrapolates from the prediction without the prompt to the one with it.
 
     guided = unconditional + scale (conditional - unconditional)        scale 1: the prompt alone
 
-Ho and Salimans 2022, arXiv 2207.12598. In an interval of the steps alone, which costs less and can look
-better: Kynkäänniemi et al. 2024, arXiv 2404.07724.
+Ho and Salimans 2022, arXiv 2207.12598. Guidance in an interval of the steps costs less and can look better:
+Kynkäänniemi et al. 2024, arXiv 2404.07724.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from torch import Tensor
 from lavibridge.core.errors import RecipeError
 
 Interval = tuple[float, float]
-"""Start and stop of guidance as shares of the steps: (0, 1) is all of them."""
+"""Start and stop of guidance as fractions of the steps, in [0, 1]; (0, 1) covers all steps."""
 EVERYWHERE: Interval = (0.0, 1.0)
 
 
@@ -23,16 +23,16 @@ def guide(
     conditional: Float[Tensor, "batch channel h w"],
     scale: float,
 ) -> Float[Tensor, "batch channel h w"]:
-    """The guided prediction."""
+    """Return the guided prediction."""
     return unconditional + scale * (conditional - unconditional)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guidance:
-    """The scale of classifier-free guidance, and the steps that it acts in."""
+    """The scale of classifier-free guidance, and the interval of steps in which it acts."""
 
     scale: float
-    """1 is no guidance: the prompt alone."""
+    """1 means no guidance: the prompt alone."""
     interval: Interval = EVERYWHERE
 
     def __post_init__(self) -> None:
@@ -44,6 +44,6 @@ class Guidance:
             )
 
     def applies(self, step: int, steps: int) -> bool:
-        """Whether the step with this number, from 0, is guided."""
+        """Whether to guide this step, counted from 0."""
         start, stop = self.interval
         return self.scale != 1 and start <= step / steps < stop

@@ -1,10 +1,10 @@
-"""Noise schedules: how much signal and noise is left at each of a model's training times.
+"""Noise schedules: the amount of signal and noise at each training time of a model.
 
     diffusion    alpha = sqrt(abar_t), sigma = sqrt(1 - abar_t)       time t = 0, 1, ..., T - 1
     flow         alpha = 1 - sigma, sigma = s u / (1 + (s - 1) u)     time T sigma,  u = 1/T, 2/T, ..., 1
 
-`s` shifts a flow towards noise, the more the larger the picture (Esser et al. 2024, arXiv 2403.03206). Where
-it depends on the picture, s or log s is linear in the number of patches.
+`s` shifts a flow towards noise, more for a larger picture (Esser et al. 2024, arXiv 2403.03206). If it
+depends on the picture, s or log s is linear in the number of patches.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Signal, noise and the time that the model is told, by training step of the schedule, float32."""
+    """Signal, noise and the model's time at each training step of the schedule, all float32."""
 
     alphas: Float[Tensor, " step"]
     sigmas: Float[Tensor, " step"]
@@ -24,7 +24,7 @@ class Schedule:
 
 
 def diffusion_schedule(alphas_cumprod: Float[Tensor, " step"]) -> Schedule:
-    """The schedule of a diffusion model, from the signal's share of the variance."""
+    """Return the schedule of a diffusion model, from the cumulative product of its alphas."""
     share = alphas_cumprod.float()
     return Schedule(
         alphas=share.sqrt(), sigmas=(1 - share).sqrt(), times=torch.arange(len(share), dtype=torch.float32)
@@ -32,12 +32,12 @@ def diffusion_schedule(alphas_cumprod: Float[Tensor, " step"]) -> Schedule:
 
 
 def flow_schedule(steps: int, shift: float) -> Schedule:
-    """The schedule of a flow model."""
+    """Return the schedule of a flow model with ``steps`` training times."""
     even = torch.arange(1, steps + 1, dtype=torch.float64) / steps
     sigmas = (shift * even / (1 + (shift - 1) * even)).float()
     return Schedule(alphas=1 - sigmas, sigmas=sigmas, times=steps * sigmas)
 
 
 def dynamic_shift(patches: int, at: tuple[int, int], shifts: tuple[float, float]) -> float:
-    """What a picture of so many patches has on the line through ``shifts`` at two numbers of patches."""
+    """Interpolate linearly: ``shifts`` are the values at the two numbers of patches ``at``."""
     return shifts[0] + (shifts[1] - shifts[0]) / (at[1] - at[0]) * (patches - at[0])

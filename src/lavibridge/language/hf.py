@@ -144,7 +144,7 @@ class TransformersModel(LanguageModel):
         attention_backend.choose_kernel(self.backbone, kernel, self.config.source)
 
     def count_tokens(self, prompts: Sequence[str]) -> tuple[list[int], list[int]]:
-        """TokenBatch used and tokens cut off, for each prompt."""
+        """Tokens used and tokens cut off, for each prompt."""
         return self.tokens.count(prompts)
 
     def spans(self, prompt: str) -> list[tuple[int, int]]:

@@ -1,12 +1,12 @@
-"""Muon (Jordan et al. 2024): momentum with all its singular values made about one, for weight matrices.
+"""Muon (Jordan et al. 2024): momentum with all singular values close to one, for weight matrices.
 
     m = 0.95 m + 0.05 g        u = orthogonal(0.95 m + 0.05 g)
     W = (1 - decay lr) W - 0.2 lr sqrt(max(rows, columns)) u
 
-The factor gives an update the usual size of AdamW's (Liu et al. 2025, arXiv 2502.16982), whose rates it can
-so share. What is no matrix (gains, biases, learned tokens) is trained by AdamW, at the same rate.
-`torch.optim.Muon` iterates in bfloat16, which takes 15 to 30 times as long on a CPU without it, and takes
-matrices only.
+The factor gives an update the usual size of AdamW's (Liu et al. 2025, arXiv 2502.16982), so that both share a
+learning rate. AdamW trains everything that is not a matrix (gains, biases, learned tokens).
+`torch.optim.Muon` accepts only matrices and iterates in bfloat16, which takes 15 to 30 times as long on a CPU
+without native bfloat16.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,14 +21,15 @@ from lavibridge.optimizers.base import OptimizerFactory
 
 MOMENTUM, DECAY = 0.95, 0.05
 FIRST, SECOND, FLOOR = 0.9, 0.98, 1e-8
-"""AdamW's, for what is no matrix."""
+"""AdamW's betas and epsilon, for weights that are not matrices."""
 ITERATIONS = 5
 LINEAR, CUBIC, QUINTIC = 3.4445, -4.7750, 2.0315
-"""Of the odd polynomial that takes singular values in (0, 1] to about one when it is applied five times."""
+"""Coefficients of the odd polynomial that takes singular values in (0, 1] close to one in five applications.
+"""
 
 
 class Muon(Optimizer):
-    """For all weights of a network; the groups are as those of any optimiser of PyTorch."""
+    """Optimises all weights of a network; takes parameter groups like any PyTorch optimiser."""
 
     def __init__(
         self,
@@ -40,7 +41,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One update of every weight that has a gradient."""
+        """Update every weight that has a gradient."""
         assert closure is None
         for group in self.param_groups:
             for weight in group["params"]:
@@ -50,7 +51,7 @@ class Muon(Optimizer):
                     weight.add_(update(weight.grad, self.state[weight]), alpha=-group["lr"])
 
     def _turned(self, gradient: Tensor, state: dict[str, Any]) -> Tensor:
-        """Muon's update of a matrix."""
+        """Return Muon's update of a matrix."""
         if not state:
             state["momentum"] = torch.zeros_like(gradient)
         momentum: Tensor = state["momentum"]
@@ -58,7 +59,7 @@ class Muon(Optimizer):
         return orthogonal(gradient.lerp(momentum, MOMENTUM)) * (0.2 * max(gradient.shape) ** 0.5)
 
     def _scaled(self, gradient: Tensor, state: dict[str, Any]) -> Tensor:
-        """AdamW's update of anything else."""
+        """Return AdamW's update of any other weight."""
         if not state:
             state.update(mean=torch.zeros_like(gradient), square=torch.zeros_like(gradient), step=0)
         state["step"] += 1
@@ -70,7 +71,7 @@ class Muon(Optimizer):
 
 
 def orthogonal(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-    """The matrix with singular values between about 0.7 and 1.2, by Newton and Schulz's iteration."""
+    """Bring all singular values to between about 0.7 and 1.2, by the Newton-Schulz iteration."""
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonal(matrix.T).T
     found = matrix / matrix.norm().clamp(min=1e-7)

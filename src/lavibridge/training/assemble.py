@@ -1,4 +1,4 @@
-"""The parts of a session, made from a recipe in each process: bridge, state, batches, what is measured on."""
+"""The parts of a session, built from a recipe in each process: bridge, state, data loader, validator."""
 
 from lavibridge.bridge import Bridge
 from lavibridge.data.base import Dataset
@@ -18,7 +18,7 @@ from lavibridge.training.validation import Validator
 
 
 def place_bridge(recipe: Recipe, processes: Processes) -> Bridge:
-    """The untrained bridge on this process's device; frozen weights are shared out where that is asked."""
+    """The untrained bridge on this process's device, its frozen weights sharded if the recipe says so."""
     bridge = build_bridge(recipe)
     teacher = recipe.training.teacher
     bridge.distilled_guidance_scale = (
@@ -34,7 +34,7 @@ def place_bridge(recipe: Recipe, processes: Processes) -> Bridge:
 
 
 def make_state(recipe: Recipe, bridge: Bridge, processes: Processes) -> State:
-    """Optimiser, average and the bridge as it is called, at step 0."""
+    """The state at step 0: the wrapped bridge, its optimiser and the average of its weights."""
     settings = recipe.training
     parts = bridge.trained_parameters()
     trained = [part for part, weights in parts.items() if weights]
@@ -57,7 +57,7 @@ def make_state(recipe: Recipe, bridge: Bridge, processes: Processes) -> State:
 
 
 def make_batches(recipe: Recipe, bridge: Bridge, dataset: Dataset, processes: Processes) -> BatchLoader:
-    """What feeds the loop: read ahead of it, or, without workers, in between the steps."""
+    """The loop's data loader: prefetching, or without workers between the steps."""
     side = recipe.data.size or bridge.vision.default_size
     kind = PrefetchLoader if recipe.training.workers else BatchLoader
     caches = open_caches(bridge, dataset, recipe.training)
@@ -68,7 +68,7 @@ def make_batches(recipe: Recipe, bridge: Bridge, dataset: Dataset, processes: Pr
 def make_validator(
     recipe: Recipe, bridge: Bridge, held_out: Dataset | None, processes: Processes
 ) -> Validator | None:
-    """What measures on the pictures that are held out, where some are."""
+    """The validator on the held-out samples, if there are any."""
     if held_out is None:
         return None
     side = recipe.data.size or bridge.vision.default_size

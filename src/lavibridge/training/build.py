@@ -1,4 +1,4 @@
-"""From a recipe to the bridge that training starts from."""
+"""The bridge that training starts from, built from a recipe."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -13,9 +13,9 @@ from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe
 
 CALIBRATED_ON = 256
-"""Captions whose features a connector may fit its first weights to."""
+"""Captions to whose features a connector may fit its first weights."""
 FAR = 20.0
-"""Conditioning so many times larger or smaller than what the vision model knows is worth a word."""
+"""Factor by which the conditioning's scale may differ from the trained one before a warning."""
 
 
 def build_bridge(recipe: Recipe, device: torch.device | None = None) -> Bridge:
@@ -47,7 +47,7 @@ def build_bridge(recipe: Recipe, device: torch.device | None = None) -> Bridge:
 
 @torch.no_grad()
 def calibrate(bridge: Bridge, dataset: Dataset) -> None:
-    """Show the connector the features of the data's first captions, before anything is trained."""
+    """Fit the connector's first weights to the features of the data's first captions."""
     samples = [dataset.sample(index) for index in range(min(CALIBRATED_ON, len(dataset)))]
     captions = [sample.captions[0] for sample in samples]
     parts = [_tokens(bridge, captions[start : start + 32]) for start in range(0, len(captions), 32)]
@@ -58,7 +58,7 @@ def calibrate(bridge: Bridge, dataset: Dataset) -> None:
 
 @torch.no_grad()
 def scale_note(bridge: Bridge, captions: Sequence[str]) -> str | None:
-    """A sentence where the conditioning of captions is far from the scale that the vision model knows.
+    """A warning if the conditioning's scale is far from the one that the vision model was trained with.
 
     Features of a decoder-only model straight into cross-attention made a loss NaN (SANA, Xie et al. 2024,
     arXiv 2410.10629).

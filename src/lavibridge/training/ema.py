@@ -1,4 +1,4 @@
-"""A moving average of the trained weights: what draws, while the weights themselves go on learning.
+"""An exponential moving average of the trained weights, which generation uses.
 
     average <- d * average + (1 - d) * weight        d = min(decay, (1 + step) / (10 + step))
 
@@ -22,17 +22,17 @@ class Ema:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take the weights after step number `step` (counted from 0) into the average."""
+        """Update the average with the weights after step number `step`, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
 
     def take_over(self) -> None:
-        """Make the average what the weights are now."""
+        """Set the average to the present weights."""
         self.average = [parameter.detach().clone() for parameter in self.parameters]
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The model with the averaged weights; its own come back afterwards."""
+        """Use the averaged weights in the block; restore the trained ones afterwards."""
         self.swap()
         try:
             yield

@@ -1,10 +1,10 @@
-"""The loop and nothing else; whatever happens once in a while is an event.
+"""The training loop; everything periodic is an event.
 
     for each step:   losses of every pass -> gradient -> finite? -> clip -> optimiser -> average -> events
 
-Loss and gradient are looked at before the optimiser moves anything, and the weights after. A step that is
-not finite is skipped: weights, optimiser and average stay as good as they were, the step is counted, and the
-run goes on with the next pictures, until there have been too many such steps (training/nonfinite.py).
+The loop checks loss and gradient before the optimiser changes anything, and the weights after. It skips a
+step that is not finite: weights, optimiser and average stay as they were, the step counts, and the run
+continues with the next samples, until there have been too many such steps (training/nonfinite.py).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,59 +30,59 @@ from lavibridge.training.optim import Parts, set_rates
 
 @dataclass(kw_only=True)
 class State:
-    """What a run is at one moment."""
+    """The state of a run at one moment."""
 
     bridge: Bridge
     model: nn.Module
-    """The bridge as it is called: itself, or wrapped for several processes."""
+    """The module that the loop calls: the bridge, or DDP around it."""
     parts: Parts
     optimizer: torch.optim.Optimizer
     ema: Ema | None
     teacher: Teacher | None = None
-    """Who says what is to be predicted; None: noise and picture."""
+    """The teacher whose predictions are the target; None: the target follows from noise and latents."""
     proof: Callable[[], Float[Tensor, " sample"]] | None = None
-    """The last pass of this session whose loss and gradient were finite, to be computed once more."""
+    """Recomputes the last pass of this session whose loss and gradient were finite."""
     step: int = 0
     """Steps taken, skipped ones included."""
     skips: Skips = field(default_factory=Skips)
     """The steps that were skipped."""
     validation: float | None = None
-    """The last loss on held-out pictures, of the average where there is one."""
+    """The last loss on held-out samples, of the averaged weights if there are any."""
     seconds: float = 0.0
-    """Time spent in the loop, earlier sessions of the run included."""
+    """Time in the loop, earlier sessions of the run included."""
     stop: str = ""
-    """Why the loop should end after this step; empty while it should not."""
+    """Why the loop ends after this step; empty while it continues."""
     backward: Callable[[Tensor], None] = field(default=lambda loss: loss.backward())
     no_sync: Callable[[nn.Module], AbstractContextManager[object]] = field(
         default=lambda model: nullcontext()
     )
-    """A pass whose gradients are not yet shared between processes."""
+    """A context in which processes do not average their gradients."""
     any_process: Callable[[bool], bool] = field(default=lambda value: value)
-    """Whether it is so in any process: all of them must decide alike."""
+    """Whether a value is true in any process, so that all processes decide alike."""
     gather: Callable[[Tensor], Tensor] = field(default=lambda values: values)
-    """The values of all processes, one after the other; equally many from each."""
+    """The values of all processes, concatenated; every process gives equally many."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a step was like."""
+    """The measurements of one step."""
 
     step: int
     losses: Float[Tensor, " sample"]
     t: Int[Tensor, " sample"]
     gradient_norm: dict[str, float]
     has_gradient: Mapping[str, Bool[Tensor, " parameter"]]
-    """By part, for each trained weight in its order: whether its gradient had anything but zeros."""
+    """For each trained part, in the order of its weights: whether a weight's gradient is not all zeros."""
     lr: dict[str, float]
     pictures: int
     seconds: float
     """Of this step."""
     data_wait: float
-    """Seconds of these in which the next pass was not there yet."""
+    """Seconds of the step in which the loop waited for data."""
     elapsed: Mapping[str, float]
-    """Seconds that making this step's passes took, ahead of time or not, by what was done."""
+    """Seconds that loading this step's data took, prefetched or not, by activity."""
     skipped: tuple[str, ...] = ()
-    """Where the step was not taken: the samples that are to blame, or all, where only the gradient is."""
+    """Of a skipped step: the samples whose loss is not finite, or all if only the gradient is not finite."""
 
 
 Event = Callable[[State, Report], None]
@@ -102,7 +102,7 @@ class Every:
 
 
 def fit(state: State, batches: BatchLoader, settings: Training, events: Sequence[Event]) -> None:
-    """Take steps until there are `settings.steps`, or until an event sets `state.stop`."""
+    """Train until step `settings.steps`, or until an event sets `state.stop`."""
     training_mode(state.bridge)
     begun = perf_counter() - state.seconds
     limit = (settings.max_minutes or 0) * 60
@@ -118,7 +118,7 @@ def fit(state: State, batches: BatchLoader, settings: Training, events: Sequence
 
 
 def training_mode(bridge: Bridge) -> None:
-    """Dropout in what is trained (connector, LoRA) and none in the frozen models, which stay as they are."""
+    """Enable dropout in the connector and in LoRA, and disable it in the frozen models."""
     bridge.eval()
     bridge.connector.train()
     for name, module in bridge.named_modules():
@@ -127,7 +127,7 @@ def training_mode(bridge: Bridge) -> None:
 
 
 def take_step(state: State, batches: BatchLoader, settings: Training, clock: float) -> Report:
-    """One optimiser step, skipped when loss or gradient is not finite; NotFiniteError after too many."""
+    """Take one optimiser step, or skip it if it is not finite; NotFiniteError after too many skips."""
     begun = perf_counter()
     waited = 0.0
     rates = set_rates(state.optimizer, settings, state.step, clock)
@@ -176,7 +176,7 @@ def take_step(state: State, batches: BatchLoader, settings: Training, clock: flo
 
 
 def move(state: State, settings: Training, norm: Float[Tensor, ""]) -> None:
-    """Clip the gradient, whose length is `norm`, and let the optimiser and the average act on it."""
+    """Clip the gradient, whose norm is `norm`, and update the weights and their average."""
     if settings.clip is not None:
         weights = [parameter for part in state.parts.values() for parameter in part.values()]
         torch.nn.utils.clip_grads_with_norm_(weights, settings.clip, norm)
@@ -187,7 +187,7 @@ def move(state: State, settings: Training, norm: Float[Tensor, ""]) -> None:
 
 
 def is_sound(state: State) -> bool:
-    """Whether the last good pass still has a finite loss and gradient, in every process."""
+    """Whether the last finite pass, recomputed, is still finite in every process."""
     if state.proof is None:
         return True
     with state.no_sync(state.model):
@@ -199,7 +199,7 @@ def is_sound(state: State) -> bool:
 
 
 def gradient_norms(weights: Mapping[str, nn.Parameter]) -> Float[Tensor, " parameter"]:
-    """The length of each weight's gradient, in their order; 0 where there is none."""
+    """The norm of each weight's gradient, in the order of the weights; 0 for a weight without gradient."""
     first = next(iter(weights.values()))
     none = torch.zeros((), device=first.device)
     found = [parameter.grad for parameter in weights.values() if parameter.grad is not None]

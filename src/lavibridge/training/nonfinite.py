@@ -1,13 +1,13 @@
-"""What happens when a loss or a gradient is not finite: the step is skipped, a bounded number of times.
+"""Losses and gradients that are not finite: training skips the step, a bounded number of times.
 
     loss of every sample, length of the gradient -> not finite, in any process -> samples to blame, by name
     three such steps on end, or more than `training.max_skips` in a run  ->  NotFiniteError names them all
     weights after an update -> not finite        ->  NotFiniteError names part and rate
     before a checkpoint: the last good pass once more -> not finite  ->  the same, and nothing is written
 
-One bad sample in a million pairs should not end a run of weeks, and a run that has gone wrong should not go
-on in silence. Weights may be finite and ruined all the same (a rate of 1000 does that in one step): the pass
-that was finite before the last update tells these from pictures that are to blame.
+One bad sample in a million pairs should not end a run of weeks, and a diverged run should not continue in
+silence. Finite weights may be ruined too (a learning rate of 1000 does that in one step): recomputing the
+last finite pass tells ruined weights from bad samples.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,20 +23,20 @@ from lavibridge.training.optim import Parts
 from lavibridge.training.reporting.console import say
 
 ON_END = 3
-"""So many skipped steps, one right after the other, end a run."""
+"""Consecutive skipped steps that end a run."""
 SHOWN = 8
-"""Names in a message; the log has them all."""
+"""Names in a message; the log has all of them."""
 
 
 @dataclass
 class Skips:
-    """The steps that were skipped, each with the samples to blame; part of a checkpoint."""
+    """The skipped steps, each with the responsible samples; part of a checkpoint."""
 
     samples: dict[int, tuple[str, ...]] = field(default_factory=dict)
     """By the step's number, counted from 1."""
 
     def add(self, step: int, names: Sequence[str], most: int) -> None:
-        """Note one more; NotFiniteError, with the names of all, where that is one too many."""
+        """Add a step; NotFiniteError, with the names of all samples, if there are too many."""
         here = {**self.samples, step: tuple(names)}
         in_a_row = all(earlier in here for earlier in range(step - ON_END + 1, step + 1))
         if len(here) > most or in_a_row:
@@ -63,7 +63,7 @@ def culprits(
     any_process: Callable[[bool], bool],
     gather: Callable[[Tensor], Tensor],
 ) -> tuple[str, ...]:
-    """Whose loss is not finite, in any process, by name; all where only the gradient is not; else none."""
+    """The names of samples whose loss is not finite, in any process; all if only the gradient is not."""
     fine = torch.isfinite(losses)
     if not any_process(not bool(fine.all() & torch.isfinite(norm))):
         return ()
@@ -76,7 +76,7 @@ def culprits(
 
 
 def check_weights(parts: Parts, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """NotFiniteError where an update has left weights that are not finite; the same in every process."""
+    """Raise NotFiniteError if weights are not finite after an update, in every process alike."""
     lengths = {
         part: torch.stack(torch._foreach_norm(list(each.values()))) for part, each in parts.items() if each
     }
@@ -86,7 +86,7 @@ def check_weights(parts: Parts, optimizer: torch.optim.Optimizer, step: int) -> 
 
 
 def diverged(parts: Sequence[str], optimizer: torch.optim.Optimizer, step: int, what: str) -> NotFiniteError:
-    """The error of a run whose weights, not its pictures, have gone wrong."""
+    """The error of a run whose weights have diverged."""
     rates = {group["part"]: group["lr"] for group in optimizer.param_groups}
     said = ", ".join(f"{part} (rate {rates[part]:.3g})" for part in parts)
     return NotFiniteError(

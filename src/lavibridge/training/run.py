@@ -1,4 +1,4 @@
-"""The run folder: what may be begun or gone on with, and what is noted down before the first step.
+"""The run folder: whether a run may start or resume in it, and the files written before the first step.
 
 recipe.yaml  environment.json  log.jsonl  rejected.jsonl  samples/  checkpoints/step-N/
 align.jsonl  align.safetensors (objectives/alignment_progress.py)  .lock (core/lock.py)
@@ -31,17 +31,17 @@ LIBRARIES = ("lavibridge", "torch", "transformers", "diffusers", "peft", "accele
 
 
 def check_run(run: Path, recipe: Recipe, resume: bool) -> list[str]:
-    """What has changed since the run's last session and may change.
+    """The changes since the run's last session, all of which are allowed.
 
-    Raises RunError where a run would be overwritten, or gone on with under another recipe.
+    Raises RunError if a run would be overwritten, or continued with a recipe that differs otherwise.
     """
     if not (run / RECIPE).is_file():
         check_empty(run)
         if resume:
-            raise RunError(f"{run} holds no run to go on with: leave --resume out, or give the run's folder")
+            raise RunError(f"{run} holds no run to resume: leave --resume out, or give the run's folder")
         return []
     if not resume:
-        raise RunError(f"{run} holds a run already: add --resume to go on with it, or choose another --out")
+        raise RunError(f"{run} holds a run already: add --resume to continue it, or choose another --out")
     kept = flat(make_recipe(read_yaml(run / RECIPE)).model_dump(mode="json"))
     now = flat(recipe.model_dump(mode="json"))
     changed = {
@@ -54,12 +54,11 @@ def check_run(run: Path, recipe: Recipe, resume: bool) -> list[str]:
 
 
 def refuse_changes(run: Path, changed: Sequence[str]) -> None:
-    """RunError naming all of them, where there are any."""
+    """Raise RunError if there are changes; it names all of them."""
     if changed:
         listed = "".join(f"\n  {text}" for text in changed)
         raise RunError(
-            f"{run} cannot be gone on with as something else:{listed}\n"
-            "Change it back, or choose another --out"
+            f"{run} cannot continue, as these have changed:{listed}\nChange it back, or choose another --out"
         )
 
 
@@ -76,10 +75,10 @@ def changed_inputs(run: Path, recipe: Recipe) -> list[str]:
 
 
 def check_empty(run: Path) -> None:
-    """RunError where something else is in the place of a new run."""
+    """Raise RunError if a new run would lie among other files."""
     if run.exists() and not run.is_dir():
         raise RunError(f"{run} is a file: choose another --out")
-    # All that a start leaves behind which failed on its data, or was killed while it wrote.
+    # What a start leaves behind that failed on its data or was killed while writing.
     foreign = [
         path.name
         for path in run.glob("*")
@@ -98,9 +97,9 @@ def note_run(run: Path, recipe: Recipe, device: torch.device, trained: Mapping[s
 
 
 def rewind(log: Path, step: int) -> None:
-    """Take out of a log what a session that was killed wrote after its last checkpoint: it is done again.
+    """Remove from a log what a killed session wrote after its last checkpoint, as those steps come again.
 
-    At step 0 that is all of it, what was measured before the first step included.
+    At step 0 that is the whole log, including the measurement before the first step.
     """
     if not log.is_file():
         return
@@ -112,7 +111,7 @@ def rewind(log: Path, step: int) -> None:
         try:
             is_past = json.loads(line)["step"] <= step
         except (ValueError, KeyError, TypeError):
-            is_past = False  # the torn end of the last line
+            is_past = False  # a line cut off in the middle
         if is_past and line.endswith("\n"):
             kept.append(line)
     write_atomic(log, "".join(kept))

@@ -1,4 +1,4 @@
-"""One session of a run: all that the loop and its events need, and what they do with it once in a while."""
+"""One session of a run: what the loop and its events use, and the checkpoints, previews and validation."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from lavibridge.training.validation import Validator
 @final
 @dataclass(kw_only=True)
 class Session:
-    """A run at work in this process; what writes and draws is called in all processes at once."""
+    """A running session in this process; all processes call its methods together."""
 
     run: Path
     recipe: Recipe
@@ -32,9 +32,9 @@ class Session:
     batches: BatchLoader
     validator: Validator | None
     journal: Journal | None = None
-    """Where records go while the loop runs, in the main process."""
+    """The destination of records while the loop runs, in the main process."""
     saved_at: int = field(init=False)
-    """The step of the newest checkpoint; -1 without any."""
+    """The step of the newest checkpoint; -1 if there is none."""
 
     def __post_init__(self) -> None:
         self.saved_at = self.state.step if checkpoints(self.run) else -1
@@ -42,14 +42,14 @@ class Session:
 
     @property
     def is_shared(self) -> bool:
-        """Whether using the model takes all processes."""
+        """Whether calling the model takes all processes."""
         return self.recipe.training.sharding is not None
 
     def save(self) -> None:
-        """Write a checkpoint, if there is none of this step.
+        """Write a checkpoint, unless there is one of this step.
 
-        No process goes on, or ends, before it is whole, and all of them fail where it fails. Weights that
-        have diverged are never written: NotFiniteError, and the checkpoints before stay.
+        All processes wait until it is complete, and all fail if it fails. Raises NotFiniteError instead of
+        writing weights that have diverged; earlier checkpoints stay.
         """
         if self.saved_at == self.state.step:
             return
@@ -66,13 +66,13 @@ class Session:
         self.saved_at = self.state.step
 
     def preview(self) -> None:
-        """Draw sample pictures."""
+        """Generate the sample images."""
         if self.processes.is_main or self.is_shared:
             folder = self.run if self.processes.is_main else None
             draw_preview(self.state, self.recipe.preview, self.prompts, folder)
 
     def validate(self) -> None:
-        """Measure on held-out pictures, where some are."""
+        """Measure the loss on held-out samples, if there are any."""
         if self.validator is not None:
             measured = self.validator.measure(self.state)
             if self.journal is not None:

@@ -1,7 +1,6 @@
-"""What a recipe and a look at the machine show before anything is loaded, and what a loaded bridge shows.
+"""The checks before a run: of the recipe and the machine before anything loads, then of the loaded bridge.
 
-Whatever is wrong is found from the cheap to the dear, and before the run's folder is begun: a start that is
-refused leaves nothing behind.
+All of them come before the run's folder exists, so a refused start leaves nothing behind.
 """
 
 import os
@@ -25,7 +24,7 @@ from lavibridge.training.reporting.trackers import check_trackers
 
 
 def check_start(recipe: Recipe, out: Path | None) -> None:
-    """LaviError for what cannot be begun here; `out` is the run's folder, where there is to be one."""
+    """Raise LaviError if the recipe cannot start here; `out` is the run's folder, if it needs one."""
     check_sharding(recipe)
     check_trackers(recipe.training.trackers)
     check_extras(recipe)
@@ -41,7 +40,7 @@ def check_start(recipe: Recipe, out: Path | None) -> None:
 
 
 def check_extras(recipe: Recipe) -> None:
-    """RecipeError where the recipe needs a package that is not installed."""
+    """Raise RecipeError if the recipe needs a package that is not installed."""
     component(OPTIMIZERS, recipe.training.optimizer).check_installed()
     for asked, package, extra in (
         (recipe.language.model_dump().get("quantize") is not None, "bitsandbytes", "quantize"),
@@ -56,7 +55,7 @@ def check_extras(recipe: Recipe) -> None:
 
 
 def check_writable(out: Path) -> None:
-    """RunError where a folder cannot be made, or not be written to."""
+    """Raise RunError if a folder cannot be created or written to."""
     try:
         place = next(each for each in (out, *out.absolute().parents) if each.exists())
     except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL byte
@@ -68,7 +67,7 @@ def check_writable(out: Path) -> None:
 
 
 def check_bridge(recipe: Recipe, bridge: Bridge, prompts: tuple[str, ...]) -> None:
-    """LaviError for what the recipe asks of a bridge that it cannot do, seen without a step."""
+    """Raise LaviError for a setting that the loaded bridge cannot use."""
     side = recipe.data.model_dump().get("size") or bridge.vision.default_size
     bridge.vision.latent_shape(side, side)
     if recipe.training.preview_every:

@@ -1,6 +1,6 @@
-"""Train a recipe into a run folder: builds everything, hands it to the loop, and leaves a checkpoint behind.
+"""Train a recipe into a run folder: build the session, align if asked, run the loop, write a checkpoint.
 
-What is wrong is found from the cheap to the dear: folder, data, models, disk, and only then the first step.
+Cheap checks come before expensive ones: folder, data, models, disk, and only then the first step.
 """
 
 from collections.abc import Iterator
@@ -38,11 +38,11 @@ from lavibridge.training.start import check_bridge, check_start
 
 
 def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
-    """Train, or go on training, and return the run folder.
+    """Train a recipe, or continue its run with ``resume``, and return the run folder.
 
-    Ctrl-C ends the step, writes a checkpoint and raises KeyboardInterrupt. Too many steps whose loss is not
-    finite end it with a checkpoint of the weights before the last of them, and NotFiniteError. RunError where
-    another process writes into the folder.
+    Ctrl-C finishes the step, writes a checkpoint and raises KeyboardInterrupt. After too many steps without
+    a finite loss, training writes the weights before the last of them and raises NotFiniteError.
+    RunError if another process writes into the folder.
     """
     run = Path(out)
     check_start(recipe, run)
@@ -64,7 +64,7 @@ def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
 
 @contextmanager
 def _locked(run: Path) -> Iterator[None]:
-    """Hold the run's folder; RunError where it cannot be written."""
+    """Lock the run's folder; RunError if it cannot be written."""
     with ExitStack() as held:
         try:
             held.enter_context(hold(run))
@@ -74,7 +74,7 @@ def _locked(run: Path) -> Iterator[None]:
 
 
 def open_session(recipe: Recipe, run: Path, processes: Processes, changed: list[str]) -> Session:
-    """Everything that a session needs, at the step that the newest checkpoint has reached."""
+    """Build everything that a session needs, at the step of the newest checkpoint."""
     settings = recipe.training
     pictures = open_data(recipe, run, processes)
     dataset, held_out = hold_out(pictures, settings.validation)
@@ -112,7 +112,7 @@ def open_session(recipe: Recipe, run: Path, processes: Processes, changed: list[
 
 
 def open_data(recipe: Recipe, run: Path, processes: Processes) -> Dataset:
-    """The data; where too much of it is rejected, the list is all that a start leaves behind."""
+    """Open the data; if too much of it is rejected, write the list of it and raise DataError."""
     rejected = Rejected()
     try:
         return open_dataset(kind_of(recipe.data), recipe.data, rejected)
@@ -125,7 +125,7 @@ def open_data(recipe: Recipe, run: Path, processes: Processes) -> Dataset:
 def begin_folder(
     run: Path, recipe: Recipe, state: State, dataset: Dataset, processes: Processes, changed: list[str]
 ) -> None:
-    """Note the run down, say what is to come, and remove what a killed session left half-written."""
+    """Record the run, print what it trains, and remove what a killed session left half-written."""
     settings = recipe.training
     if processes.is_main:
         trained = {part: sum(p.numel() for p in weights.values()) for part, weights in state.parts.items()}
@@ -135,7 +135,7 @@ def begin_folder(
         rewind(run / "log.jsonl", state.step)
         done = checkpoints(run)
         if done:
-            say(f"going on from {done[-1]}")
+            say(f"continuing from {done[-1]}")
         elif settings.align is None:
             for name in ("align.jsonl", "align.safetensors"):
                 (run / name).unlink(missing_ok=True)
@@ -149,7 +149,7 @@ def begin_folder(
 
 
 def begin_aligned(session: Session, interrupted: Interrupted) -> None:
-    """Align the connector in every process alike, and keep it as the checkpoint of step 0."""
+    """Align the connector in all processes, and write it as the checkpoint of step 0."""
     settings, state, processes = session.recipe.training, session.state, session.processes
     reached = AlignmentProgress(
         run=session.run,
@@ -172,7 +172,7 @@ def begin_aligned(session: Session, interrupted: Interrupted) -> None:
     finally:
         if log is not None:
             log.close()
-    # Each process has learnt from its own pictures.
+    # Each process has learned from its own images.
     processes.take_from_main(list(state.bridge.connector.parameters()))
     if state.ema is not None:
         state.ema.take_over()
@@ -182,7 +182,7 @@ def begin_aligned(session: Session, interrupted: Interrupted) -> None:
 
 
 def run_loop(session: Session, interrupted: Interrupted) -> None:
-    """The loop with its events, and the checkpoint at its end, however it ends."""
+    """Run the loop with its events, and write a checkpoint at its end, however it ends."""
     settings, state = session.recipe.training, session.state
     if settings.preview_every and state.step == 0:
         session.preview()
@@ -218,6 +218,6 @@ def run_loop(session: Session, interrupted: Interrupted) -> None:
 
 
 def stop_on_signal(state: State, interrupted: Interrupted, processes: Processes) -> None:
-    """Event: end after this step when a signal has come, in any process."""
+    """Event: end after this step if a signal has arrived in any process."""
     if interrupted.share(processes.largest):
         state.stop = "interrupted"

@@ -1,4 +1,4 @@
-"""Validation: the loss on pictures that are never trained on, at fixed times and with fixed noise.
+"""Validation: the loss on samples that training never uses, at fixed timesteps and with fixed noise.
 
     held-out picture i, time j  ->  its own noise, always the same  ->  loss(i, j)       unweighted
     loss by time = mean over i       loss = mean over both       of the weights and of their average
@@ -29,7 +29,7 @@ from lavibridge.vision.base import VisionModel
 
 @final
 class Validator:
-    """Measures a run on the first of the held-out pictures; each of several processes computes its share."""
+    """Measures a run on the first held-out samples; each process computes its share."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Validator:
         self.latents: dict[int, Float[Tensor, "channel h w"]] = {}
 
     def measure(self, state: State) -> Mapping[str, Any]:
-        """A record for the log; the run goes on as if nothing had been."""
+        """Measure the loss and return a record for the log; leaves the training state as it was."""
         begun = perf_counter()
         state.bridge.eval()
         measured: dict[str, Any] = summary(self.losses(state))

@@ -85,11 +85,13 @@ def _write_content(rng: np.random.Generator, spec: Spec, word: WordChoice, wordi
     phrases = [noun_phrase(rng, group, word) for group in spec.groups]
     if spec.relation is not None:
         phrases = [join_relation(rng, phrases[0], phrases[1], spec.relation, wordings), *phrases[2:]]
-    said = " and ".join(phrases)
+    caption = " and ".join(phrases)
     for group in spec.absent:
         without = word(group.shape) if group.shape else f"{word(group.color or '')} thing"
-        said += pick(rng, (f" and no {without}", f" but no {without}", f" without {with_article(without)}"))
-    return said
+        caption += pick(
+            rng, (f" and no {without}", f" but no {without}", f" without {with_article(without)}")
+        )
+    return caption
 
 
 def _write_long(rng: np.random.Generator, spec: Spec) -> str:

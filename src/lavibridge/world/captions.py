@@ -154,7 +154,7 @@ def sample_spec(rng: np.random.Generator, category: str) -> Spec:
     return Spec(groups=_different(rng, 2, "some"), relation=_direction(rng))  # long
 
 
-def _group(rng: np.random.Generator, **given: object) -> Group:
+def _group(rng: np.random.Generator, **fixed: object) -> Group:
     """Sample every attribute of a group except the given ones (`None` leaves one out)."""
     while True:
         drawn: dict[str, object] = {
@@ -163,8 +163,8 @@ def _group(rng: np.random.Generator, **given: object) -> Group:
             "texture": _texture(rng),
             "size": pick(rng, ["small", "large"]),
         }
-        group = Group(**{**drawn, **given})  # type: ignore[arg-type]
-        if "color" in given or (group.color, group.shape) not in WITHHELD:
+        group = Group(**{**drawn, **fixed})  # type: ignore[arg-type]
+        if "color" in fixed or (group.color, group.shape) not in WITHHELD:
             return group
 
 
@@ -189,12 +189,12 @@ def _different(rng: np.random.Generator, count: int, detail: str) -> tuple[Group
     while True:
         groups = []
         for _ in range(count):
-            given = dict(hidden[detail]) if detail != "some" else {}
+            fixed = dict(hidden[detail]) if detail != "some" else {}
             if detail == "some":
-                given = {name: None for name in ("texture", "size") if rng.random() < 0.5}
+                fixed = {name: None for name in ("texture", "size") if rng.random() < 0.5}
             if detail == "texture":
-                given["texture"] = pick(rng, TEXTURES)
-            groups.append(_group(rng, **given))
+                fixed["texture"] = pick(rng, TEXTURES)
+            groups.append(_group(rng, **fixed))
         key = {"shape": "shape", "texture": "texture"}.get(detail, "color")
         if (
             len({getattr(group, key) for group in groups}) == count

@@ -131,7 +131,7 @@ def _objects(parsed: ParsedScene, spec: Spec) -> tuple[bool, str]:
 
 def _attribute(parsed: ParsedScene, name: str, wanted: Counter[str]) -> tuple[bool, str]:
     found = Counter[str](getattr(thing, name) for thing in parsed.things)
-    if name in ("color", "shape"):  # of a blotch, too, the colour can be right
+    if name in ("color", "shape"):  # the colour of an unreadable part can be right as well
         found.update(known for part in parsed.partial if (known := getattr(part, name)) is not None)
     missing = wanted - found
     if not missing:
@@ -144,13 +144,13 @@ def _list(counts: Counter[str]) -> str:
 
 
 def _count(parsed: ParsedScene, plurals: list[Group]) -> tuple[bool, str]:
-    answers, said = [], []
+    answers, reasons = [], []
     for group in plurals:
         kind = Group(shape=group.shape) if group.shape else Group(color=group.color)
         found = sum(_has(thing, kind) for thing in parsed.things)
         answers.append(found == group.count)
-        said.append(f"{group.count} {group.shape or group.color or 'things'} wanted, {found} there")
-    return all(answers), "; ".join(said)
+        reasons.append(f"{group.count} {group.shape or group.color or 'things'} wanted, {found} there")
+    return all(answers), "; ".join(reasons)
 
 
 def _bound_clauses(parsed: ParsedScene, spec: Spec) -> dict[str, tuple[bool, str]]:
@@ -187,7 +187,7 @@ def _assignments(parsed: ParsedScene, spec: Spec) -> Iterator[Assignment]:
         if k == len(slots):
             yield chosen
             return
-        # Things of one group are alike: taking them in rising order visits each choice once.
+        # Things of one group are interchangeable: ascending order visits each choice once.
         floor = chosen[-1] if k and slots[k][0] == slots[k - 1][0] else -1
         for j in options[k]:
             if j > floor and j not in chosen:
@@ -254,14 +254,14 @@ def _is_inside(thing: Detection, ring: Detection) -> bool:
 
 
 def _place(parsed: ParsedScene, bound: Assignment, spec: Spec) -> tuple[bool, str]:
-    answers, said = [], []
+    answers, reasons = [], []
     for group, things in zip(spec.groups, bound, strict=True):
         if group.place is None:
             continue
         centers = [parsed.things[j].center for j in things]
         answers.append(all(in_place(center, group.place) for center in centers))
-        said.append(f"'{group.place}' wanted, centre at {tuple(round(c) for c in centers[0])}")
-    return all(answers), "; ".join(said)
+        reasons.append(f"'{group.place}' wanted, centre at {tuple(round(c) for c in centers[0])}")
+    return all(answers), "; ".join(reasons)
 
 
 def _absence(parsed: ParsedScene, spec: Spec) -> tuple[bool, str]:

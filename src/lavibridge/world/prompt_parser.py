@@ -34,13 +34,13 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "shape": SHAPES,
 }
 ATTRIBUTE_OF_WORD = {
-    said: (name, value)
+    word: (name, value)
     for name, values in ATTRIBUTES.items()
     for value in values
-    for said in (value, *SYNONYMS.get(value, ()))
+    for word in (value, *SYNONYMS.get(value, ()))
 } | {plural: ("shape", shape) for shape, plural in PLURALS.items()}
 COUNT_OF_WORD = {NUMBERS[n]: n for n in NUMBERS} | {
-    said: n for n, all_ in NUMBER_SYNONYMS.items() for said in all_
+    word: n for n, all_ in NUMBER_SYNONYMS.items() for word in all_
 }
 
 
@@ -49,10 +49,8 @@ def check_prompt(prompt: str, picture: Image.Image) -> dict[str, dict[str, bool 
     spec = parse_prompt(prompt)
     if spec is None:
         return None
-    verdict = check(resize_to_canvas(picture), spec)
-    return {
-        name: {"holds": holds, "reason": verdict.reasons[name]} for name, holds in verdict.clauses.items()
-    }
+    result = check(resize_to_canvas(picture), spec)
+    return {name: {"holds": holds, "reason": result.reasons[name]} for name, holds in result.clauses.items()}
 
 
 def parse_prompt(prompt: str) -> Spec | None:
@@ -101,7 +99,7 @@ def _one_sentence(text: str) -> str:
 
 
 def _related(text: str) -> Iterator[tuple[str, str, str]]:
-    """Yield every way to find a relation in a text: (subject, relation name, object and remaining text)."""
+    """Yield every way to find a relation in a text: (subject, relation, object with the rest)."""
     for wordings in (RELATION_TEMPLATES, UNSEEN_RELATION_TEMPLATES):
         for name, forms in wordings.items():
             for form in forms:
@@ -134,23 +132,23 @@ def _group(phrase: str) -> Group | None:
     count, rest = _counted(phrase)
     attributes: dict[str, str] = {}
     while rest:
-        said = next((word for word in _BY_LENGTH if rest == word or rest.startswith(f"{word} ")), None)
-        if said is None:
+        word = next((word for word in _BY_LENGTH if rest == word or rest.startswith(f"{word} ")), None)
+        if word is None:
             is_last = rest in ("thing", "things")
             return Group(**attributes, place=place, count=count) if is_last and attributes else None
-        name, value = ATTRIBUTE_OF_WORD[said]
+        name, value = ATTRIBUTE_OF_WORD[word]
         if name in attributes:
             return None
         attributes[name] = value
-        rest = rest[len(said) :].lstrip()
+        rest = rest[len(word) :].lstrip()
     return Group(**attributes, place=place, count=count) if "shape" in attributes else None
 
 
 def _counted(phrase: str) -> tuple[int, str]:
     """Return the count and the words after it."""
-    for said, count in COUNT_OF_WORD.items():
-        if phrase.startswith(f"{said} "):
-            return count, phrase.removeprefix(f"{said} ")
+    for word, count in COUNT_OF_WORD.items():
+        if phrase.startswith(f"{word} "):
+            return count, phrase.removeprefix(f"{word} ")
     return 1, re.sub(r"^(?:an?|the|one) ", "", phrase)
 
 

@@ -105,13 +105,13 @@ class Spec:
 
 def matches(thing: Thing, group: Group) -> bool:
     """Whether a thing has every attribute of the group, including its place."""
-    said = (
+    attributes = (
         (group.shape, thing.shape),
         (group.color, thing.color),
         (group.texture, thing.texture),
         (group.size, thing.size),
     )
-    if any(wanted is not None and wanted != found for wanted, found in said):
+    if any(required is not None and required != found for required, found in attributes):
         return False
     return group.place is None or in_place(thing.center, group.place)
 

@@ -108,10 +108,10 @@ def _paraphrase(rng: np.random.Generator) -> str:
     """State the same spec twice, in plain words and in synonyms, in either order."""
     category = pick(rng, ["one", "one", "two", "color", "spatial", "non-spatial", "counting"])
     spec = sample_spec(rng, category)
-    said = [write_caption(rng, spec, category), write_unseen_caption(rng, spec)]
+    captions = [write_caption(rng, spec, category), write_unseen_caption(rng, spec)]
     if rng.random() < 0.5:
-        said.reverse()
-    return f"{said[0]} . {PARAPHRASE_LINKS[rng.integers(len(PARAPHRASE_LINKS))]} {said[1]} ."
+        captions.reverse()
+    return f"{captions[0]} . {PARAPHRASE_LINKS[rng.integers(len(PARAPHRASE_LINKS))]} {captions[1]} ."
 
 
 def _any_word(rng: np.random.Generator) -> WordChoice:

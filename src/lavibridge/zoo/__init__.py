@@ -1,1 +1,1 @@
-"""How the shipped miniature models were made, and are made again: plain pretraining of the real classes."""
+"""Pretrains the shipped miniature models again, with plain training of the real classes."""

@@ -1,12 +1,14 @@
-"""What a word of a caption belongs to, as labels: beside a denoiser, the tokens that it reads answer.
+"""An attribute-binding probe: labels every word of a caption with the attributes of the thing that it
+describes.
 
     "a small striped red circle and a blue star"
        small, striped, red, circle -> small, striped, red, circle
-       blue, star                  -> (nothing said), (nothing said), blue, star
+       blue, star                  -> (none), (none), blue, star
 
-A denoiser that reads frozen features learns first which words there are and from then on paints them onto any
-thing: what belongs to what changes little of the noise's error, and every layer between would have to change
-at once. Asked of the tokens that its attention reads, it lies there ready (LOG.md, 2026-11-22).
+A denoiser that reads frozen features first learns which words occur and from then on paints them onto any
+thing: the binding of attributes changes the noise's error little, and every layer in between would have to
+change at once. The probe, trained beside the denoiser on the tokens that its attention reads, makes the
+binding available there (LOG.md, 2026-11-22).
 """
 
 from collections.abc import Sequence
@@ -20,7 +22,7 @@ from lavibridge.world.words import PLURALS
 from lavibridge.zoo.caption_probe import GROUP_ATTRIBUTES
 
 ATTRIBUTES = {name: GROUP_ATTRIBUTES[name] for name in ("size", "texture", "color", "shape")}
-"""What is asked of a word, and the possible answers besides 0: nothing is said."""
+"""The attributes that the probe predicts, and their classes; class 0 means not mentioned."""
 IGNORE_INDEX = -1
 _LABEL_OF_WORD = {
     word: (kind, 1 + place) for kind, words in ATTRIBUTES.items() for place, word in enumerate(words)
@@ -30,10 +32,9 @@ _LAST = list(ATTRIBUTES).index("shape")
 
 
 def binding_labels(words: Sequence[str]) -> Int[Tensor, "word kind"]:
-    """The answers of each word; words that say nothing of a thing are not asked.
+    """Return the label of each word; words that describe no thing get `IGNORE_INDEX`.
 
-    In captions of the world a thing's words stand before its shape's word, in sentences of their own or after
-    one another.
+    In captions of the world, the words of a thing precede its shape's word.
     """
     found = torch.full((len(words), len(ATTRIBUTES)), IGNORE_INDEX)
     open_words: list[int] = []
@@ -52,7 +53,7 @@ def binding_labels(words: Sequence[str]) -> Int[Tensor, "word kind"]:
 
 
 class AttributeBindingProbe(nn.Module):
-    """One linear layer for every token; it is not part of the exported model."""
+    """One linear layer for every token; the export does not contain it."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -62,13 +63,13 @@ class AttributeBindingProbe(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "batch token width"], true: Int[Tensor, "batch token kind"]
     ) -> Float[Tensor, ""]:
-        """The loss of the tokens that are asked; 0 where none is."""
-        asked = true[..., 0] != IGNORE_INDEX
-        kinds = self.answers(self.norm(tokens[asked])).split(
+        """Return the mean loss over the labelled tokens, or 0 if there are none."""
+        labelled = true[..., 0] != IGNORE_INDEX
+        kinds = self.answers(self.norm(tokens[labelled])).split(
             [1 + len(a) for a in ATTRIBUTES.values()], dim=-1
         )
         losses = [
-            functional.cross_entropy(each, true[asked][:, index], reduction="sum")
+            functional.cross_entropy(each, true[labelled][:, index], reduction="sum")
             for index, each in enumerate(kinds)
         ]
-        return torch.stack(losses).sum() / (len(losses) * asked.sum().clamp(min=1))
+        return torch.stack(losses).sum() / (len(losses) * labelled.sum().clamp(min=1))

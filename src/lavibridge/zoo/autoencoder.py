@@ -2,10 +2,10 @@
 
     loss = mean |x - decode(z)| + 1/2 mean (x - decode(z))^2 + KL_WEIGHT * KL(q(z | x) || N(0, 1))
 
-The decoder learns on alone for more than half of the run, as the released decoders of Stable Diffusion did:
-it sharpens small things, and the latents, which image models are trained on, stay what they were. The class
-is Diffusers' `AutoencoderKL`; after training, the scaling factor is set so that latents have unit variance,
-as Rombach et al. 2022 (arXiv 2112.10752) do.
+The decoder trains alone for more than half of the run, as the released decoders of Stable Diffusion did: it
+sharpens small things, while the latents, which image models are trained on, stay the same. The class is
+Diffusers' `AutoencoderKL`; after training, the scaling factor gives latents unit variance, as in Rombach et
+al. 2022 (arXiv 2112.10752).
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ HELD_OUT_SEED = 7_000
 
 
 def build() -> AutoencoderKL:
-    """The network with fresh weights."""
+    """Return the network with fresh weights."""
     return AutoencoderKL(
         block_out_channels=(24, 48, 64),
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -38,7 +38,7 @@ def build() -> AutoencoderKL:
 
 
 class AutoencoderPretraining(Pretraining):
-    """Reconstruction of drawn scenes."""
+    """Reconstructs drawn scenes."""
 
     name = "mini-vae"
     steps = 5000
@@ -46,9 +46,9 @@ class AutoencoderPretraining(Pretraining):
     lr = 2e-3
 
     ENCODER_UNTIL = 2000
-    """The step from which only the decoder learns."""
+    """The step from which only the decoder trains."""
     CROPS_UNTIL = 0.8
-    """Share of the run in which three steps of four train on windows; the rest sees whole pictures."""
+    """Fraction of the run in which three steps of four train on windows; the rest uses whole pictures."""
 
     def __init__(self, pool: int = 10_000, held_out: int = 500) -> None:
         torch.manual_seed(self.seed)
@@ -63,7 +63,8 @@ class AutoencoderPretraining(Pretraining):
         return as_images(self.images[chosen])
 
     def _crops(self) -> Tensor:
-        """Twice as many 32 x 32 windows around things: most of a picture is empty ground, which is easy."""
+        """Return twice as many 32 x 32 windows around things, because most of a picture is empty ground,
+        which is easy."""
         windows = []
         for index in torch.randint(len(self.images), (2 * self.batch,)).tolist():
             things = self.pairs[index].scene.things
@@ -77,7 +78,7 @@ class AutoencoderPretraining(Pretraining):
         return as_images(torch.stack(windows))
 
     def loss(self, step: int) -> Tensor:
-        """L1 + L2 reconstruction and a little KL."""
+        """Return the L1 + L2 reconstruction loss with a small KL term."""
         x = self._crops() if step % 4 and step < self.CROPS_UNTIL * self.steps else self._whole()
         with torch.set_grad_enabled(step < self.ENCODER_UNTIL):
             posterior = self.network.encode(x).latent_dist
@@ -86,7 +87,8 @@ class AutoencoderPretraining(Pretraining):
         return error.abs().mean() + 0.5 * error.square().mean() + KL_WEIGHT * kl
 
     def scores(self) -> dict[str, float]:
-        """Reconstruction error and the share of held-out scenes that still pass the exact checker."""
+        """Return the reconstruction error, and the fraction of held-out scenes that still pass the exact
+        checker."""
         images = as_images(draw_scenes(self.held_out))
         decoded = torch.cat(
             [self.network.decode(self.network.encode(x).latent_dist.mode()).sample for x in images.split(50)]
@@ -96,7 +98,7 @@ class AutoencoderPretraining(Pretraining):
         return {"mse": float((decoded - images).square().mean()), "all": sum(passed) / len(passed)}
 
     def export(self, folder: Path) -> None:
-        """An `AutoencoderKL` folder with its scaling factor."""
+        """Write an `AutoencoderKL` folder with its scaling factor."""
         with torch.no_grad():
             latents = torch.cat([
                 self.network.encode(as_images(x)).latent_dist.sample() for x in self.images[:2000].split(50)

@@ -1,9 +1,10 @@
-"""What a caption tells, as labels: beside a denoiser, a text tower that learns along is to keep all of it.
+"""A caption probe: trained beside a denoiser, it keeps the whole content of captions in a trained text tower.
 
-    loss = mean over questions of cross-entropy(W_q mean over tokens of the tower's output, answer)
+    loss = mean over questions of cross-entropy(W_q mean over tokens of the tower's output, label)
 
-The denoiser's gradient asks for what it uses already. Left to it alone, words it did not use yet faded in the
-tower (of the feature that a colour changes, a direction changed a sixth), so it never learnt to use them.
+The denoiser's gradient rewards only what it already uses. With that gradient alone, words it did not yet use
+faded in the tower (a direction changed its features a sixth as much as a colour did), so the denoiser never
+learnt to use them.
 """
 
 import torch
@@ -22,13 +23,13 @@ GROUP_ATTRIBUTES: dict[str, tuple[object, ...]] = {
     "count": (1, 2, 3, 4),
 }
 GROUPS = 2
-"""Of longer captions the first things are asked for."""
+"""The number of things whose attributes the probe predicts: the first ones of longer captions."""
 CLASS_COUNTS = [*(len(values) for values in GROUP_ATTRIBUTES.values())] * GROUPS + [len(RELATIONS)]
-"""Possible answers to each question, besides 0: nothing is said."""
+"""The number of classes of each question, besides class 0: not mentioned."""
 
 
 class CaptionProbe(nn.Module):
-    """One linear layer for every question; it is not part of the exported model."""
+    """One linear layer for every question; the export does not contain it."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -37,7 +38,7 @@ class CaptionProbe(nn.Module):
     def forward(
         self, text: Float[Tensor, "batch token width"], caption_labels: Int[Tensor, "batch question"]
     ) -> Float[Tensor, ""]:
-        """The loss of what a tower made of captions."""
+        """Return the loss on a tower's output for captions."""
         heard = text.mean(dim=1)
         losses = [
             functional.cross_entropy(head(heard), caption_labels[:, index])
@@ -47,7 +48,7 @@ class CaptionProbe(nn.Module):
 
 
 def caption_labels(spec: Spec) -> list[int]:
-    """The answers that a caption of the spec gives."""
+    """Return the labels of a caption of the spec."""
     answers = []
     for index in range(GROUPS):
         group = spec.groups[index] if index < len(spec.groups) else None

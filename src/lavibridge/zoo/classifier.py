@@ -1,10 +1,11 @@
-"""`mini-resnet`: a small residual network that says what is in a picture (He et al. 2015, arXiv 1512.03385).
+"""`mini-resnet`: a small residual network that labels the contents of a picture (He et al. 2015, arXiv
+1512.03385).
 
     picture -> one yes or no for each shape, color, texture and number of things
 
-A judge, and a source of features for Frechet and kernel distances, where the published metrics take
-Inception's. Pictures are damaged a little in training (noise, another brightness, a blur), as drawn ones are
-not clean.
+It serves as a scorer, and as the source of features for Frechet and kernel distances, where the published
+metrics use Inception. Training perturbs the pictures slightly (noise, brightness, blur), because generated
+pictures are not clean.
 """
 
 from pathlib import Path
@@ -26,7 +27,7 @@ HELD_OUT_SEED = 7_200
 
 
 class ClassifierPretraining(Pretraining):
-    """Cross-entropy of every label by itself."""
+    """Trains every label with its own binary cross-entropy."""
 
     name = "mini-resnet"
     steps = 2500
@@ -50,21 +51,22 @@ class ClassifierPretraining(Pretraining):
         self.held_out = _labelled(HELD_OUT_SEED, held_out)
 
     def loss(self, step: int) -> Tensor:
-        """Over a batch of damaged pictures."""
+        """Return the loss of a batch of perturbed pictures."""
         chosen = torch.randint(len(self.images), (self.batch,))
         images = perturbed(as_images(self.images[chosen]))
         loss: Tensor = self.network(pixel_values=images, labels=self.truths[chosen]).loss
         return loss
 
     def scores(self) -> dict[str, float]:
-        """On held-out clean pictures: labels that are right, and pictures of which all labels are."""
+        """Return, on held-out clean pictures, the fraction of correct labels and of pictures with all labels
+        correct."""
         images, truths = self.held_out
         parts = [self.network(pixel_values=as_images(part)).logits > 0 for part in images.split(100)]
         right = torch.cat(parts) == truths.bool()
         return {"labels": float(right.float().mean()), "pictures": float(right.all(1).float().mean())}
 
     def export(self, folder: Path) -> None:
-        """A `ResNetForImageClassification` folder with its image processor."""
+        """Write a `ResNetForImageClassification` folder with its image processor."""
         self.network.half().save_pretrained(folder)
         self.network.float()
         half = [0.5, 0.5, 0.5]
@@ -74,14 +76,14 @@ class ClassifierPretraining(Pretraining):
 
 
 def labels_of_scene(scene: Scene) -> list[float]:
-    """1 for each label that is true of a scene, else 0."""
+    """Return 1 for each label that is true of a scene, otherwise 0."""
     seen = {value for thing in scene.things for value in (thing.shape, thing.color, thing.texture)}
     seen.add(f"{len(scene.things)} things")
     return [float(label in seen) for label in LABELS]
 
 
 def perturbed(images: Float[Tensor, "batch 3 64 64"]) -> Float[Tensor, "batch 3 64 64"]:
-    """Pictures with noise and another brightness each, and half of them blurred."""
+    """Return the pictures with noise and a brightness shift each, and half of them blurred."""
     many = len(images)
     soft = functional.avg_pool2d(functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     blurred = torch.where(torch.rand(many, 1, 1, 1) < 0.5, torch.lerp(images, soft, 0.6), images)

@@ -1,10 +1,11 @@
-"""`mini-clip`: a text tower and an image tower trained to agree (Radford et al. 2021, arXiv 2103.00020).
+"""`mini-clip`: a text tower and an image tower, trained to agree (Radford et al. 2021, arXiv 2103.00020).
 
     loss = 1/2 [cross-entropy over rows + over columns of  exp(s) <image_i, text_j>]
 
-Half of a batch are partners of the other half: the same prompt with two colours or the ends of a relation
-swapped, or with one attribute changed, told and drawn anew. Without them a few colour words win the contrast,
-and the features of shapes, sizes and textures stay faint (measured: 0.13 of the length against 0.89).
+Half of a batch are hard negatives of the other half: the same prompt with two colours or the ends of a
+relation swapped, or with one attribute changed, captioned and drawn anew. Without them a few colour words win
+the contrast, and the features of shapes, sizes and textures stay faint (measured: 0.13 of the length against
+0.89).
 """
 
 from dataclasses import replace
@@ -35,7 +36,7 @@ HELD_OUT_SEED = 7_100
 
 
 class ClipPretraining(Pretraining):
-    """Contrastive learning with partners that differ in one swap."""
+    """Contrastive learning with hard negatives that differ in one swap."""
 
     name = "mini-clip"
     steps = 1200
@@ -55,7 +56,7 @@ class ClipPretraining(Pretraining):
         ]
 
     def loss(self, step: int) -> Tensor:
-        """Symmetric contrast over pairs and their partners."""
+        """Return the symmetric contrastive loss over pairs and their hard negatives."""
         chosen = torch.randint(len(self.pairs), (self.batch // 2,)).tolist()
         rng = np.random.default_rng([self.seed, step])
         partners = [pair for index in chosen if (pair := hard_negative(rng, self.pairs[index])) is not None]
@@ -68,7 +69,7 @@ class ClipPretraining(Pretraining):
         return (nn.functional.cross_entropy(logits, truth) + nn.functional.cross_entropy(logits.T, truth)) / 2
 
     def scores(self) -> dict[str, float]:
-        """How often a held-out picture prefers its caption to its partner's, and to 99 others."""
+        """Return how often a picture prefers its caption to its hard negative's, and to 99 others."""
         rng = np.random.default_rng(0)
         swapped = [(pair, other) for pair in self.held_out if (other := hard_negative(rng, pair)) is not None]
         true = self._logits(draw_scenes([pair for pair, _ in swapped]), [pair.caption for pair, _ in swapped])
@@ -82,7 +83,7 @@ class ClipPretraining(Pretraining):
         }
 
     def export(self, folder: Path) -> None:
-        """A `CLIPModel` folder with its tokenizer and its image processor."""
+        """Write a `CLIPModel` folder with its tokenizer and its image processor."""
         self.network.half().save_pretrained(folder)
         self.network.float()
         self.tokenizer.save_pretrained(folder)
@@ -105,9 +106,9 @@ class ClipPretraining(Pretraining):
 
 
 def hard_negative(rng: np.random.Generator, pair: CaptionedScene) -> CaptionedScene | None:
-    """The pair with one thing about it changed, drawn and told anew; None where the change cannot be.
+    """Return the pair with one fact changed, drawn and captioned anew, or None if the change is impossible.
 
-    Two colours or the ends of a relation are swapped, or one attribute of one group becomes another.
+    Swaps two colours or the ends of a relation, or changes one attribute of one group.
     """
     spec = pair.spec
     if spec.relation is not None and rng.random() < 0.4:
@@ -132,7 +133,7 @@ def hard_negative(rng: np.random.Generator, pair: CaptionedScene) -> CaptionedSc
 
 
 def _with_another_attribute(rng: np.random.Generator, spec: Spec) -> Spec:
-    """The spec with one attribute that one of its groups names changed to another value."""
+    """Return the spec with one mentioned attribute of one group changed to another value."""
     choices = {"shape": SHAPES, "color": tuple(COLORS), "texture": TEXTURES, "size": ("small", "large")}
     place = int(rng.integers(len(spec.groups)))
     group = spec.groups[place]

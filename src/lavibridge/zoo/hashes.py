@@ -1,6 +1,6 @@
-"""Notes the SHA-256 of every file of a model folder in its hashes.json, which `lavi doctor` compares with.
+"""Writes the SHA-256 of every file of a model folder to its hashes.json, which `lavi doctor` compares.
 
-python -m lavibridge.zoo.hashes src/lavibridge/world/models/*      after a model has been put there to ship
+python -m lavibridge.zoo.hashes src/lavibridge/world/models/*      after adding a model to ship
 """
 
 import sys
@@ -12,7 +12,7 @@ FILE = "hashes.json"
 
 
 def write_hashes(folder: Path) -> Path:
-    """Write `folder`/hashes.json: path inside the folder -> SHA-256 of every other file."""
+    """Write `folder`/hashes.json: relative path -> SHA-256 of every other file."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / FILE)
     write_json(folder / FILE, {path.relative_to(folder).as_posix(): sha256(path) for path in files})
     return folder / FILE

@@ -1,14 +1,14 @@
-"""What the miniature image models share: stored latents, noise, lessons, and scores by the exact checker.
+"""The shared base of the miniature image models: stored latents, noise, a curriculum, and scores by the exact
+checker.
 
     x_t = alpha_t x_0 + sigma_t e        loss = w(t) |e - e(x_t, t, caption)|^2
 
-A tenth of the captions is empty, as in the published models. A text tower that learns along also answers
-what its captions tell (zoo/caption_probe.py). The error is weighted as if it were the velocity's: on so
-few latents, what is in the picture is decided while it is almost all noise. A flow predicts the velocity
-itself.
+A tenth of the captions is empty, as in the published models. A trained text tower also answers a caption
+probe (zoo/caption_probe.py). The error is weighted like the velocity's, because with so few latents the
+contents of a picture are decided while it is almost all noise. A flow predicts the velocity itself.
 
-Which captions a step draws, and how many of its times are late, is its `Lesson`: what a model never learns
-among all other pictures, it learns in steps of their own (LOG.md, 2026-11-21).
+The `CurriculumStage` of a step decides which captions it draws and how many of its times are late. The model
+learns some things only in steps devoted to them, and never among all other pictures (LOG.md, 2026-11-21).
 """
 
 from abc import abstractmethod
@@ -48,16 +48,16 @@ HARD_MIX: dict[str, float] = {
     "negation": 0.01,
     "long": 0.06,
 }
-"""Shares of the categories in the pool's second part, most of which the training mix has in a few hundredths:
-two things told by one kind of attribute, interactions, three things, long captions."""
+"""Shares of the categories in the pool's second part, which the training mix mostly gives a few hundredths:
+two things with one kind of attribute, interactions, three things, long captions."""
 LATE_TIMES_FROM = 0.8
-"""Where late times begin, as a share of the schedule: there it is decided what lies where."""
+"""The fraction of the schedule at which late times begin: these decide where things lie."""
 CAPTION_PROBE_WEIGHT = 0.5
-"""Weight of the questions beside the denoiser's loss."""
+"""Weight of the caption probe's loss beside the denoiser's."""
 STEPS, GUIDANCE = 20, 4.0
 MAX_WEIGHT = 2_000.0
-"""Reached at a signal of 1 in 2,000: what lies beyond is noise to anybody, and would take most of a linear
-schedule's times."""
+"""Maximum loss weight, reached at a signal of 1 in 2,000: the times beyond it are all noise, and would
+otherwise take up most of a linear schedule."""
 SCORED_CATEGORIES = ("one", "two", "spatial")
 
 Latents = Float[Tensor, "batch 4 16 16"]
@@ -65,23 +65,23 @@ Latents = Float[Tensor, "batch 4 16 16"]
 
 @dataclass(frozen=True, kw_only=True)
 class CurriculumStage:
-    """What some of a pretraining's steps draw."""
+    """The sampling of some of a pretraining's steps."""
 
     steps: Container[int] = range(10**9)
     emphasis: Mapping[str, float]
-    """How many times as often a picture of a category is drawn; 1 where it is not named."""
+    """Sampling weight of each category; 1 if it is not named."""
     place_emphasis: float = 1.0
-    """The same for captions that say where in the picture a thing is, times its category's."""
+    """Sampling weight of captions that say where in the picture a thing is, times their category's."""
     hard: bool = False
-    """Whether the pool's second part is drawn from (HARD_MIX), and the first part not."""
+    """Whether to sample from the pool's second part (HARD_MIX) instead of the first."""
     late_every: int = 3
-    """Every which time is a late one. Places and numbers are decided while all is noise."""
+    """Every how many samples one has a late time. Places and numbers are decided while all is noise."""
 
 
 PLACE_STAGE = CurriculumStage(
     steps=range(4_000, 6_500), emphasis={"spatial": 20.0}, place_emphasis=60.0, late_every=1
 )
-"""Five sixths of the pictures are of captions that say where things are."""
+"""Five sixths of its pictures have captions that say where things are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ class NoisyBatch:
     """A batch of latents at random times."""
 
     rows: Int[Tensor, " batch"]
-    """Which pairs of the pool they are."""
+    """Their indices in the pool."""
     latents: Latents
     noise: Latents
     t: Int[Tensor, " batch"]
@@ -98,24 +98,24 @@ class NoisyBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedCaptions:
-    """Captions as the denoiser gets them; without a mask all tokens are seen."""
+    """Captions as the denoiser reads them; without a mask it attends to all tokens."""
 
     tokens: Float[Tensor, "batch token width"]
     mask: Int[Tensor, "batch token"] | None = None
     pooled: Float[Tensor, "batch _"] | None = None
     binding_labels: Int[Tensor, "batch first kind"] | None = None
-    """The answers of the first tokens, where zoo/attribute_binding_probe.py asks what words belong to."""
+    """The labels of the first tokens for the probe of zoo/attribute_binding_probe.py."""
 
 
 class LatentDiffusionPretraining(Pretraining):
-    """Noise prediction under captions; the subclass knows the network and the text."""
+    """Noise prediction from captions; a subclass adds the network and the text encoder."""
 
     draw_options: ClassVar[Mapping[str, Any]] = {}
-    """What the pipeline is called with besides prompts, steps and guidance."""
+    """Arguments of the pipeline besides prompts, steps and guidance."""
     curriculum: ClassVar[tuple[CurriculumStage, ...]]
-    """The first one that holds a step is the step's; the last one holds all of them."""
+    """The first stage that contains a step applies; the last one contains all steps."""
     questions: CaptionProbe | None = None
-    """For a text tower that learns along."""
+    """The caption probe, for a trained text tower."""
     schedule: Schedule
     """Signal and noise at each time, from the model's own scheduler."""
 
@@ -123,7 +123,7 @@ class LatentDiffusionPretraining(Pretraining):
         torch.manual_seed(self.seed)
         folder = autoencoder or models_folder() / "mini-sd" / "vae"
         self.vae = AutoencoderKL.from_pretrained(folder).float().eval()
-        self.vae.register_to_config(_name_or_path="")  # a path of this machine, which exports would carry on
+        self.vae.register_to_config(_name_or_path="")  # exports should not contain a local path
         self.pairs = pairs = sample_pool(self.seed + 2, pool)
         if any(stage.hard for stage in self.curriculum):
             pairs += sample_pool(self.seed + 5, pool, HARD_MIX)
@@ -137,22 +137,22 @@ class LatentDiffusionPretraining(Pretraining):
 
     @abstractmethod
     def read(self, captions: list[str]) -> EncodedCaptions:
-        """What the text model makes of captions."""
+        """Encode captions."""
 
     @abstractmethod
     def errors(self, noised: "NoisyBatch", text: EncodedCaptions) -> Float[Tensor, " batch"]:
-        """The loss of each picture; `weighted_error` is what it is made of."""
+        """Return the loss of each picture, normally from `weighted_error`."""
 
     @abstractmethod
     def pipeline(self) -> DiffusionPipeline:
-        """Diffusers' own pipeline over the networks, as it is shipped."""
+        """Return Diffusers' own pipeline over the networks, as it is shipped."""
 
     def sampling_pipeline(self) -> DiffusionPipeline:
-        """The pipeline that scores are drawn with, where that is not the shipped one."""
+        """Return the pipeline that draws for the scores; by default the shipped one."""
         return self.pipeline()
 
     def draw(self, captions: list[str], seeds: list[int]) -> Float[np.ndarray, "batch 64 64 3"]:
-        """Pictures in [0, 1]; each has a generator of its own, so it does not depend on its batch."""
+        """Return pictures in [0, 1]; each has its own generator, so it does not depend on its batch."""
         pipeline: Any = self.sampling_pipeline()  # each class of pipeline is called differently
         pipeline.set_progress_bar_config(disable=True)
         options = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, **self.draw_options}
@@ -161,11 +161,12 @@ class LatentDiffusionPretraining(Pretraining):
         return drawn
 
     def times(self, even: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Times that are not late, as shares of the schedule, from evenly spread ones."""
+        """Map evenly spread fractions of the schedule to times that are not late."""
         return even
 
     def loss(self, step: int) -> Tensor:
-        """Weighted squared error of the predicted noise; times are spread, more of them late."""
+        """Return the weighted squared error of the predicted noise, at stratified times with additional late
+        ones."""
         stage = next(index for index, each in enumerate(self.curriculum) if step in each.steps)
         chosen = self.choose(self.emphasis[stage])
         latents = self.latents(chosen)
@@ -191,11 +192,11 @@ class LatentDiffusionPretraining(Pretraining):
         return loss
 
     def choose(self, emphasis: Float[Tensor, " pair"]) -> Int[Tensor, " batch"]:
-        """Rows of the pool for a batch, each as often as it is emphasised."""
+        """Sample rows of the pool for a batch, weighted by the emphasis."""
         return torch.multinomial(emphasis, self.batch)
 
     def latents(self, rows: Int[Tensor, " batch"]) -> Latents:
-        """Latents of pictures of the pool, drawn anew from what the autoencoder made of each once."""
+        """Sample latents of pictures of the pool from their posteriors; each picture is encoded once."""
         missing = rows[~self.is_stored[rows]].unique()
         if len(missing):
             images = as_images(draw_scenes([self.pairs[row] for row in missing.tolist()]))
@@ -208,40 +209,40 @@ class LatentDiffusionPretraining(Pretraining):
         return (mean + spread * torch.randn_like(mean)) * self.vae.config.scaling_factor
 
     def weighted_error(self, noised: "NoisyBatch", predicted: Latents) -> Float[Tensor, " batch"]:
-        """Squared error of the predicted noise, as much worth as the velocity's."""
+        """Return the squared error of the predicted noise, with the weight of the velocity's."""
         ratio = snr(self.schedule.alphas[noised.t], self.schedule.sigmas[noised.t])
         weights = Velocity(Velocity.Config()).weight(ratio, "epsilon")
         return weights.clamp(max=MAX_WEIGHT) * (predicted - noised.noise).square().mean(dim=(1, 2, 3))
 
     def scores(self, count: int = 60) -> dict[str, float]:
-        """By the exact checker, the share of prompts drawn all right, and of one thing its shape right."""
+        """Return the fraction of prompts drawn entirely right, and of single things with the right shape."""
         found = {}
         for category in SCORED_CATEGORIES:
             pairs = prompts(category, count)
             drawn = self.draw([pair.caption for pair in pairs], list(range(count)))
             pixels = (drawn * 255).round().astype("uint8")
-            verdicts = [check(picture, pair.spec) for picture, pair in zip(pixels, pairs, strict=True)]
-            found[category] = sum(verdict.all for verdict in verdicts) / count
+            results = [check(picture, pair.spec) for picture, pair in zip(pixels, pairs, strict=True)]
+            found[category] = sum(result.all for result in results) / count
             if category == "one":
-                found["shape"] = sum(bool(verdict["shape"]) for verdict in verdicts) / count
+                found["shape"] = sum(bool(result["shape"]) for result in results) / count
         return found
 
     def restore(self, folder: Path) -> None:
-        """Every network of the pipeline, frozen ones too; questions begin anew."""
+        """Load every network of the pipeline, including frozen ones; the probes start anew."""
         for name, part in self.pipeline().components.items():
             if isinstance(part, nn.Module):
                 kind: Any = type(part)  # of Diffusers or of Transformers
                 part.load_state_dict(kind.from_pretrained(folder / name).float().state_dict())
 
     def export(self, folder: Path) -> None:
-        """A folder with `model_index.json`, in float16."""
+        """Write a folder with `model_index.json`, in float16."""
         pipeline = self.pipeline()
         pipeline.to(torch.float16).save_pretrained(folder)
         pipeline.to(torch.float32)
 
 
 def capture_outputs(layers: Mapping[str, nn.Module]) -> dict[str, Any]:
-    """What layers returned when they were last called, by name: each call puts it there."""
+    """Return a dictionary that always holds each layer's most recent output, by name."""
     found: dict[str, Any] = {}
     for name, layer in layers.items():
         layer.register_forward_hook(lambda _layer, _in, out, name=name: found.update({name: out}))
@@ -249,7 +250,7 @@ def capture_outputs(layers: Mapping[str, nn.Module]) -> dict[str, Any]:
 
 
 def _emphasis(stage: CurriculumStage, pairs: Sequence[CaptionedScene]) -> Float[Tensor, " pair"]:
-    """How often each of the pairs is drawn."""
+    """Return the sampling weight of each pair."""
 
     def of(pair: CaptionedScene) -> float:
         is_placed = any(group.place is not None for group in pair.spec.groups)

@@ -1,13 +1,13 @@
 """`mini-ldm`: a latent diffusion model with its own BERT, published layout (Rombach et al., 2112.10752).
 
-The encoder has random weights at first and reads word pieces in both directions. To be done in an hour, all
-of it stands on the shoulders of `mini-sd`, whose U-Net it begins with:
+The encoder starts from random weights and reads word pieces in both directions. To fit the training into an
+hour, the U-Net starts as that of `mini-sd`, which also teaches the encoder:
 
-    first    loss = |bert(caption) - mini-sd's text tower(caption)|^2    captions only, a token a word
+    first    loss = |bert(caption) - mini-sd's text tower(caption)|^2    captions only, token by token
     then     the denoiser's loss, BERT and U-Net together, as LDM's are trained
 
-Diffusers' pipeline takes a picture to be 8 times its latents in size; here it is 4 times, so it draws 64 x 64
-when it is asked for 128 x 128.
+Diffusers' pipeline assumes pictures 8 times the size of their latents; here the factor is 4, so it draws 64 x
+64 when asked for 128 x 128.
 """
 
 from pathlib import Path
@@ -34,22 +34,22 @@ from lavibridge.zoo.stable_diffusion import SCHEDULE
 from lavibridge.zoo.tokenizers import wordpiece_tokenizer
 
 TOKENS = 77
-"""What Diffusers' pipeline pads every prompt to."""
+"""The length to which Diffusers' pipeline pads every prompt."""
 
 
 class LatentDiffusionBertPretraining(LatentDiffusionPretraining):
-    """The U-Net, begun as mini-sd's, and its BERT, begun at random."""
+    """Trains the U-Net, initialised from mini-sd, and its BERT, initialised at random."""
 
     name = "mini-ldm"
     steps = 3_500
     distillation_steps = 1_500
-    """Steps on captions alone."""
+    """Number of first steps that train on captions alone."""
     curriculum = (
         CurriculumStage(emphasis={"two": 1.5, "spatial": 3.0, "counting": 2.0}, place_emphasis=20.0),
     )
     batch = 32
     lr = 7e-4
-    # Every size is told twice as large as it is; DDIM is of first order, so it takes more steps.
+    # The pipeline expects twice the actual size; DDIM is a first-order sampler, so it takes more steps.
     draw_options = {"height": 128, "width": 128, "num_inference_steps": 2 * STEPS}  # noqa: RUF012 - a constant
 
     def __init__(
@@ -73,7 +73,7 @@ class LatentDiffusionBertPretraining(LatentDiffusionPretraining):
         )
         self.bert = LDMBertModel(config)
         self.unet = UNet2DConditionModel.from_pretrained(folder / "unet").float()
-        self.unet.register_to_config(_name_or_path="")  # a path of this machine, which exports would carry on
+        self.unet.register_to_config(_name_or_path="")  # exports should not contain a local path
         self.unet.to(memory_format=torch.channels_last)
         self.questions = CaptionProbe(config.d_model)
         self.networks = nn.ModuleDict({"unet": self.unet, "bert": self.bert, "questions": self.questions})
@@ -81,32 +81,33 @@ class LatentDiffusionBertPretraining(LatentDiffusionPretraining):
         self.schedule = diffusion_schedule(self.scheduler.alphas_cumprod)
 
     def loss(self, step: int) -> Tensor:
-        """What mini-sd's tower says of captions, then what the denoiser's loss says of both networks."""
+        """Return the distillation loss first, and later the denoiser's loss of both networks."""
         return self.distillation_loss() if step < self.distillation_steps else super().loss(step)
 
     def distillation_loss(self) -> Float[Tensor, ""]:
-        """Squared distance from the teacher tower's features, place by place, as far as its places go."""
+        """Return the squared distance from the teacher's features, position by position, as far as its
+        positions reach."""
         chosen = torch.randint(len(self.captions), (2 * self.batch,)).tolist()
         captions = [self.captions[row] for row in chosen]
         ids = self.teacher_tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
         with torch.no_grad():
-            said = self.teacher(input_ids=ids["input_ids"]).last_hidden_state
-        return functional.mse_loss(self.read(captions).tokens[:, : said.shape[1]], said)
+            target = self.teacher(input_ids=ids["input_ids"]).last_hidden_state
+        return functional.mse_loss(self.read(captions).tokens[:, : target.shape[1]], target)
 
     def read(self, captions: list[str]) -> EncodedCaptions:
-        """The BERT's last layer, pads in view."""
+        """Return the BERT's last layer, with padding visible."""
         ids = self.tokenizer(
             captions, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
         )
         return EncodedCaptions(tokens=self.bert(ids["input_ids"])[0])
 
     def errors(self, noised: NoisyBatch, text: EncodedCaptions) -> Float[Tensor, " batch"]:
-        """Of the U-Net's output."""
+        """Return the error of the U-Net's output."""
         predicted = self.unet(noised.noisy, noised.t, encoder_hidden_states=text.tokens).sample
         return self.weighted_error(noised, predicted)
 
     def pipeline(self) -> LDMTextToImagePipeline:
-        """With its sampler, DDIM."""
+        """Return the pipeline with its sampler, DDIM."""
         return LDMTextToImagePipeline(
             vqvae=self.vae, bert=self.bert, tokenizer=self.tokenizer, unet=self.unet, scheduler=self.scheduler
         )

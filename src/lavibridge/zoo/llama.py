@@ -1,4 +1,4 @@
-"""`mini-llama`: a causal language model that has read the world's text and has seen no picture.
+"""`mini-llama`: a causal language model trained on the world's text alone, without pictures.
 
 The class is Transformers' `LlamaForCausalLM`; documents are packed end to end into rows of `LENGTH` tokens.
 """
@@ -48,33 +48,33 @@ class LlamaPretraining(Pretraining):
         self.held_out = self._pack([document(0, index, split="test") for index in range(HELD_OUT)])
 
     def _pack(self, documents: list[str]) -> Tensor:
-        """Documents with an end token each, in rows of `LENGTH`."""
+        """Pack documents, each with an end token, into rows of `LENGTH`."""
         end = self.tokenizer.eos_token_id
         ids = [token for row in self.tokenizer(documents)["input_ids"] for token in (*row, end)]
         return torch.tensor(ids[: len(ids) // LENGTH * LENGTH]).view(-1, LENGTH)
 
     def loss(self, step: int) -> Tensor:
-        """Cross-entropy of the next token."""
+        """Return the cross-entropy of the next token."""
         rows = self.rows[torch.randint(len(self.rows), (self.batch,))]
         return self.network(input_ids=rows, labels=rows, use_cache=False).loss
 
     def scores(self) -> dict[str, float]:
-        """Held-out perplexity, and the share of synonyms completed with the right plain word."""
+        """Return the held-out perplexity, and the fraction of synonyms completed correctly."""
         losses = [self.network(input_ids=x, labels=x, use_cache=False).loss for x in self.held_out.split(16)]
         return {"perplexity": float(torch.stack(losses).mean().exp()), "synonyms": self._synonyms_known()}
 
     def _synonyms_known(self) -> float:
-        """Share of `X means ...` that go on with the right word, over every synonym of the world."""
+        """Return the fraction of `X means ...` continued correctly, over every synonym of the world."""
         known = []
         for word, others in SYNONYMS.items():
             for other in others:
                 start = self.tokenizer(f"{other} means", return_tensors="pt")["input_ids"]
-                wanted = self.tokenizer(word, add_special_tokens=False)["input_ids"][0]
-                known.append(int(self.network(input_ids=start).logits[0, -1].argmax()) == wanted)
+                expected = self.tokenizer(word, add_special_tokens=False)["input_ids"][0]
+                known.append(int(self.network(input_ids=start).logits[0, -1].argmax()) == expected)
         return sum(known) / len(known)
 
     def export(self, folder: Path) -> None:
-        """A `LlamaForCausalLM` folder with its tokenizer."""
+        """Write a `LlamaForCausalLM` folder with its tokenizer."""
         self.network.half().save_pretrained(folder)
         self.network.float()
         self.tokenizer.save_pretrained(folder)

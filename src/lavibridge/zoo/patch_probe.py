@@ -1,10 +1,10 @@
-"""What a picture shows, patch by patch, as labels: beside the denoising, a transformer's inner tokens answer.
+"""A patch probe: trained beside the denoiser, a transformer's inner tokens predict what each patch shows.
 
-    loss = cross-entropy(shape, colour, texture) + |centre and size of the thing - answered|
+    loss = cross-entropy(shape, colour, texture) + |centre and size of the thing - prediction|
 
-The squared error of the noise says little of shapes: a circle and a square of the same size differ in a few
-corner pixels. A label says at once what a patch is to become a part of. After representation alignment (Yu
-et al. 2024, arXiv 2410.06940), which asks inner tokens for another network's features.
+The squared error of the noise says little about shapes: a circle and a square of the same size differ in a
+few corner pixels. A label states directly what a patch should become part of. After representation alignment
+(Yu et al. 2024, arXiv 2410.06940), which trains inner tokens to predict another network's features.
 """
 
 from collections.abc import Sequence
@@ -22,15 +22,15 @@ from lavibridge.world.scene import CANVAS
 from lavibridge.zoo.caption_probe import GROUP_ATTRIBUTES
 
 SIDE = 8
-"""Patches to a side of the picture."""
+"""Patches per side of the picture."""
 ATTRIBUTES = {name: GROUP_ATTRIBUTES[name] for name in ("shape", "color", "texture")}
-"""What is asked of a patch, and the possible answers besides 0: nothing lies here."""
+"""The attributes that the probe predicts for a patch, and their classes; class 0 means ground."""
 OUTPUTS = [*(1 + len(answers) for answers in ATTRIBUTES.values()), 3]
-"""Numbers that a token answers with: one for each answer, and the box."""
+"""Output sizes of the probe: one logit per class, and the box."""
 MIN_COVERED_PIXELS = 4
-"""Pixels of a patch from which a thing counts as lying there."""
+"""Minimum number of a patch's pixels that a thing covers to count as lying there."""
 GROUND_WEIGHT = 0.15
-"""What an empty patch counts, of which most pictures are made."""
+"""Loss weight of a ground patch; most pictures are mostly ground."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +38,18 @@ class PatchLabels:
     """The labels of pictures."""
 
     kinds: Int[Tensor, "picture patch 3"]
-    """Shape, colour and texture of the thing that lies there, from 1; 0 on the ground."""
+    """Shape, colour and texture of the thing in the patch, from 1; 0 on the ground."""
     boxes: Float[Tensor, "picture patch 3"]
-    """Its centre from the patch's (x, y) and its side, in pixels over 16; 0 on the ground."""
+    """The thing's centre relative to the patch's (x, y), and its side, in units of 16 pixels; 0 on the
+    ground."""
 
     def __getitem__(self, rows: Int[Tensor, " row"]) -> "PatchLabels":
         return PatchLabels(kinds=self.kinds[rows], boxes=self.boxes[rows])
 
 
 def patch_labels(pairs: Sequence[CaptionedScene]) -> PatchLabels:
-    """The labels of the pairs' scenes; a patch belongs to the last drawn of the things that lie there."""
+    """Return the labels of the pairs' scenes; a patch belongs to the thing drawn last among those that cover
+    it."""
     kinds = np.zeros((len(pairs), SIDE**2, 3), dtype=np.int64)
     boxes = np.zeros((len(pairs), SIDE**2, 3), dtype=np.float32)
     patch = CANVAS // SIDE
@@ -65,7 +67,7 @@ def patch_labels(pairs: Sequence[CaptionedScene]) -> PatchLabels:
 
 
 class PatchProbe(nn.Module):
-    """One linear layer for every patch; it is not part of the exported model."""
+    """One linear layer for every patch; the export does not contain it."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -75,16 +77,16 @@ class PatchProbe(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "batch patch width"], true: PatchLabels
     ) -> Float[Tensor, " batch"]:
-        """The loss of each picture's tokens."""
+        """Return the loss of each picture's tokens."""
         *kinds, boxes = self.answers(self.norm(tokens)).split(OUTPUTS, dim=-1)
         covered = (true.kinds[..., 0] > 0).float()
         weights = GROUND_WEIGHT + (1 - GROUND_WEIGHT) * covered
-        told = torch.stack(
+        attribute_loss = torch.stack(
             [
                 functional.cross_entropy(each.transpose(1, 2), true.kinds[..., index], reduction="none")
                 for index, each in enumerate(kinds)
             ]
         ).sum(dim=0)
-        beside = (boxes - true.boxes).abs().sum(dim=-1) * covered
+        box_loss = (boxes - true.boxes).abs().sum(dim=-1) * covered
         things = covered.sum(dim=1).clamp(min=1)
-        return (told * weights).sum(dim=1) / weights.sum(dim=1) + beside.sum(dim=1) / things
+        return (attribute_loss * weights).sum(dim=1) / weights.sum(dim=1) + box_loss.sum(dim=1) / things

@@ -1,16 +1,17 @@
 """`mini-pixart`: a PixArt-alpha of 64 x 64 pictures, published layout (Chen et al., arXiv 2310.00426).
 
 A transformer over 2 x 2 patches of the latents reads the frozen features of `mini-t5-base` through its
-caption projection; pads are masked. It also learns its variance, as a point between the two bounds of Nichol
-and Dhariwal 2021 (arXiv 2102.09672, section 3.1), from their variational term, which leaves the mean alone:
+caption projection, with padding masked. It also learns its variance, as an interpolation between the two
+bounds of Nichol and Dhariwal 2021 (arXiv 2102.09672, section 3.1), from their variational term, which leaves
+the mean alone:
 
     log s^2 = v log beta_t + (1 - v) log beta~_t,    v = (output + 1) / 2
 
-Its inner tokens also answer what their patch is to show (zoo/patch_probe.py), which doubled what a caption is
-worth to it after as many steps, and its captions' words what they belong to (zoo/attribute_binding_probe.py):
-so it began to learn which colour is which shape's, as it had not in 31,000 steps under mini-t5-large, whose
-last layer hardly says so, nor in 500 under mini-t5-base without them (LOG.md, 2026-11-22,
-docs/decisions/0018).
+Two probes train beside it. Its inner tokens predict what their patch shows (zoo/patch_probe.py), which
+doubled the benefit of a caption after the same number of steps. The tokens of its captions predict the
+attributes of their thing (zoo/attribute_binding_probe.py): with this probe it began to learn which colour
+belongs to which shape. It had not learnt that in 31,000 steps under mini-t5-large, whose last layer hardly
+contains it, nor in 500 under mini-t5-base without the probe (LOG.md, 2026-11-22, docs/decisions/0018).
 """
 
 import math
@@ -45,15 +46,15 @@ SCHEDULE = {
 }
 """The noise schedule of PixArt-alpha."""
 PATCH_PROBE_WEIGHT, PATCH_PROBE_BLOCK = 0.3, 4
-"""Weight of the patches' questions beside the noise's error, and the blocks after which they are asked."""
+"""Weight of the patch probe beside the noise's error, and the block whose output it reads."""
 WORD_PREFIX = "\u2581"
-"""What SentencePiece puts before a piece that begins a word."""
+"""SentencePiece's mark before a piece that begins a word."""
 BINDING_PROBE_WEIGHT = 0.5
-"""Weight of the words' questions."""
+"""Weight of the attribute-binding probe."""
 
 
 def build(width: int) -> PixArtTransformer2DModel:
-    """The transformer with fresh weights: 8 x 8 patches of 16 x 16 latents."""
+    """Return the transformer with fresh weights: 8 x 8 patches of 16 x 16 latents."""
     return PixArtTransformer2DModel(
         sample_size=16,
         patch_size=2,
@@ -69,7 +70,7 @@ def build(width: int) -> PixArtTransformer2DModel:
 
 
 class PixArtPretraining(LatentDiffusionPretraining):
-    """The transformer under a text encoder that stays frozen."""
+    """Trains the transformer with a frozen text encoder."""
 
     name = "mini-pixart"
     steps = 80_000
@@ -124,17 +125,17 @@ class PixArtPretraining(LatentDiffusionPretraining):
         self.log_variances = log_variances(self.scheduler.betas, self.alpha_bar)
 
     def times(self, even: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Half again as often in the middle, density 6 u (1 - u): there edges are decided."""
+        """Sample the middle half again as often, with density 6 u (1 - u): these times decide the edges."""
         return 0.5 - torch.sin(torch.asin(1 - 2 * even) / 3)
 
     def matrices(self) -> list[nn.Parameter]:
-        """Of the transformer's blocks."""
+        """Return the weight matrices of the transformer's blocks."""
         blocks = self.transformer.transformer_blocks
         linear = [module for module in blocks.modules() if isinstance(module, nn.Linear)]
         return [weight for module in linear for weight in module.parameters() if weight.ndim == 2]
 
     def read(self, captions: list[str]) -> EncodedCaptions:
-        """The frozen encoder's last layer; pads are masked."""
+        """Return the frozen encoder's last layer, with padding masked."""
         ids = self.tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
         with torch.no_grad():
             return EncodedCaptions(
@@ -150,7 +151,8 @@ class PixArtPretraining(LatentDiffusionPretraining):
         return binding_labels([piece.removeprefix(WORD_PREFIX) for piece in pieces])
 
     def errors(self, noised: NoisyBatch, text: EncodedCaptions) -> Float[Tensor, " batch"]:
-        """The noise's error, from the first half of the channels, the variance's bound, and the questions."""
+        """Return the noise's error (first half of the channels), the variance's bound, and the probes'
+        losses."""
         output = self.transformer(
             noised.noisy,
             encoder_hidden_states=text.tokens,
@@ -159,21 +161,23 @@ class PixArtPretraining(LatentDiffusionPretraining):
             added_cond_kwargs={"resolution": None, "aspect_ratio": None},
         ).sample
         predicted, between = output.chunk(2, dim=1)
-        told = self.networks["questions"](self._inner["patches"], self.patch_labels[noised.rows])
-        said = self.networks["word_questions"](self._inner["words"], text.binding_labels)
+        patch_loss = self.networks["questions"](self._inner["patches"], self.patch_labels[noised.rows])
+        binding_loss = self.networks["word_questions"](self._inner["words"], text.binding_labels)
         bound = self._bound(noised, predicted.detach(), between)
         return (
             self.weighted_error(noised, predicted)
             + bound
-            + PATCH_PROBE_WEIGHT * told
-            + BINDING_PROBE_WEIGHT * said
+            + PATCH_PROBE_WEIGHT * patch_loss
+            + BINDING_PROBE_WEIGHT * binding_loss
         )
 
     def _bound(self, noised: NoisyBatch, predicted: Latents, between: Latents) -> Float[Tensor, " batch"]:
-        """KL divergence, in bits a value, of the step back under the network from the step back under x_0.
+        """Return the KL divergence in bits per value between the reverse step of the network and that from
+        x_0.
 
-        At t = 0 the published code takes the likelihood of x_0 instead, for which latents have no natural
-        bins; here it is the divergence there too, with the variance of t = 1, which is what it clips to.
+        At t = 0 the published code uses the likelihood of x_0 instead, for which latents have no natural
+        bins. Here the divergence applies there too, with the variance of t = 1, to which the published code
+        clips.
         """
         at = (slice(None), None, None, None)
         alpha_bar, beta = self.alpha_bar[noised.t][at], self.scheduler.betas[noised.t][at]
@@ -186,7 +190,7 @@ class PixArtPretraining(LatentDiffusionPretraining):
         return divergence.mean(dim=(1, 2, 3)) / math.log(2)
 
     def pipeline(self) -> PixArtAlphaPipeline:
-        """With its sampler, DPM-Solver++."""
+        """Return the pipeline with its sampler, DPM-Solver++."""
         return PixArtAlphaPipeline(
             vae=self.vae,
             text_encoder=self.text,
@@ -199,7 +203,7 @@ class PixArtPretraining(LatentDiffusionPretraining):
 def log_variances(
     betas: Float[Tensor, " time"], alpha_bar: Float[Tensor, " time"]
 ) -> tuple[Float[Tensor, " time"], Float[Tensor, " time"]]:
-    """The upper and the lower bound of the step back's log variance; the lower one is clipped at t = 0."""
+    """Return the upper and the lower bound of the reverse step's log variance, the lower clipped at t = 0."""
     before = torch.cat([torch.ones(1), alpha_bar[:-1]])
     posterior = betas * (1 - before) / (1 - alpha_bar)
     posterior = torch.cat([posterior[1:2], posterior[1:]])

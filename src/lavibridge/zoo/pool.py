@@ -1,4 +1,4 @@
-"""Pools of world pairs, made once with every core and then drawn from."""
+"""Pools of captioned scenes, sampled once on every core and then drawn from."""
 
 import os
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from lavibridge.world.drawing import draw
 
 
 def sample_pool(seed: int, count: int, mix: Mapping[str, float] = TRAINING_MIX) -> list[CaptionedScene]:
-    """The pairs 0 .. count - 1 of a seed, drawn by shares of the categories."""
+    """Sample the captioned scenes 0 .. count - 1 of a seed, with the categories' shares in `mix`."""
     pair = partial(sample_captioned_scene, seed, mix=mix)
     if count < 2000:
         return [pair(index) for index in range(count)]
@@ -24,10 +24,10 @@ def sample_pool(seed: int, count: int, mix: Mapping[str, float] = TRAINING_MIX) 
 
 
 def draw_scenes(pairs: list[CaptionedScene]) -> UInt8[Tensor, "pairs 64 64 3"]:
-    """The drawn scenes of the pairs."""
+    """Draw the scenes of the pairs."""
     return torch.from_numpy(np.stack([draw(pair.scene) for pair in pairs]))
 
 
 def as_images(stored: UInt8[Tensor, "batch height width 3"]) -> Float[Tensor, "batch 3 height width"]:
-    """Pictures as a network wants them: channels first, in [-1, 1]."""
+    """Convert pictures to a network's input: channels first, in [-1, 1]."""
     return (stored.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)

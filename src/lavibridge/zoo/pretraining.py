@@ -1,9 +1,9 @@
 """One resumable loop that pretrains any of the miniature models.
 
-Everything random in step k is a function of (seed, k), so a run that is stopped and resumed sees the same
-batches. The learning rate rises for `WARMUP` steps, stays, and falls linearly to zero over the last `DECAY`
-of the steps; what is exported is an exponential moving average of the weights. A job can also go on from a
-folder that was exported, with fresh moments: then the rate rises and falls over the steps that are added.
+All randomness in step k is a function of (seed, k), so a stopped and resumed run sees the same batches. The
+learning rate rises for `WARMUP` steps, stays constant, and falls linearly to zero over the last `DECAY` of
+the steps; the exported weights are an exponential moving average. A job can also continue from an exported
+folder with fresh optimiser states: then the schedule covers the additional steps.
 """
 
 import math
@@ -24,7 +24,7 @@ from lavibridge.core.tensors import check_finite
 from lavibridge.optimizers.muon import Muon
 
 RECORD_FILE = "pretraining.json"
-"""What an exported folder says of how it was made."""
+"""The file of an exported folder that records how it was trained."""
 WARMUP = 100
 DECAY = 0.3
 EMA_HALF_LIFE = 100
@@ -32,7 +32,7 @@ EMA_HALF_LIFE = 100
 
 
 class Pretraining(ABC):
-    """What a model brings to the loop: its networks, its loss, its scores, its folder."""
+    """The part of a model in the loop: its networks, its loss, its scores, its folder."""
 
     name: str
     steps: int
@@ -41,31 +41,34 @@ class Pretraining(ABC):
     seed: int = 0
 
     networks: nn.ModuleDict
-    """The trained networks; whatever else the loss needs stays outside."""
+    """The trained networks; everything else that the loss needs stays outside."""
     muon_lr: float = 0.0
     """Learning rate of `matrices`."""
     bfloat16: bool = False
-    """Whether to multiply in bfloat16 where the CPU does so itself."""
+    """Whether to multiply in bfloat16 if the CPU supports it natively."""
 
     def matrices(self) -> list[nn.Parameter]:
-        """Weight matrices that Muon trains; AdamW trains the rest, and by default all."""
+        """Return the weight matrices that Muon trains; AdamW trains the rest, by default everything."""
         return []
 
     @abstractmethod
     def loss(self, step: int) -> Tensor:
-        """The scalar loss of the step's batch, a pure function of (weights, seed, step)."""
+        """Return the scalar loss of the step's batch, a pure function of (weights, seed, step)."""
 
     @abstractmethod
     def scores(self) -> dict[str, float]:
-        """A few numbers that say how good the model is by now; called with averaged weights, in eval mode."""
+        """Return a few quality measures; the loop calls it with averaged weights, in eval mode."""
 
     @abstractmethod
     def export(self, folder: Path) -> None:
-        """Write the published folder layout in float16; called with averaged weights, in eval mode."""
+        """Write the published folder layout in float16; the loop calls it with averaged weights, in eval
+        mode."""
 
     def restore(self, folder: Path) -> None:
-        """Take the weights of an exported folder. Raises RunError where the job cannot go on from one."""
-        raise RunError(f"{self.name} does not go on from a folder: make it anew, without --from {folder}")
+        """Load the weights of an exported folder. Raises RunError if the job cannot continue from one."""
+        raise RunError(
+            f"{self.name} cannot continue from a folder: train it from scratch, without --from {folder}"
+        )
 
 
 def pretrain(
@@ -142,7 +145,7 @@ def export(job: Pretraining, work: Path, folder: Path) -> None:
 
 
 class _Run:
-    """The moving parts of a pretraining: optimiser, average, position."""
+    """The state of a pretraining: optimisers, average, position."""
 
     def __init__(self, job: Pretraining, work: Path, init_from: Path | None = None) -> None:
         self.job, self.work = job, work
@@ -170,7 +173,7 @@ class _Run:
             self._load()
 
     def advance(self, last: int) -> float:
-        """One optimiser step; returns its loss."""
+        """Take one optimiser step and return its loss."""
         started, cpu = time.monotonic(), time.process_time()
         torch.manual_seed(self.job.seed * 1_000_003 + self.step)
         self.job.networks.train()
@@ -196,8 +199,9 @@ class _Run:
         return value
 
     def _rounded(self) -> ExitStack:
-        """In bfloat16, if asked for. Attention then goes without its fused kernel, whose backward pass took
-        six times as long in bfloat16 with heads 36 wide (LOG.md, 2026-11-22)."""
+        """Return a context that computes in bfloat16 if the job asks for it, with attention outside its fused
+        kernel, whose backward pass took six times as long in bfloat16 with heads 36 wide (LOG.md,
+        2026-11-22)."""
         stack = ExitStack()
         if self.job.bfloat16 and cpu_computes_bfloat16():
             stack.enter_context(torch.autocast("cpu", torch.bfloat16))
@@ -205,12 +209,12 @@ class _Run:
         return stack
 
     def use_average(self) -> None:
-        """Put the averaged weights into the networks."""
+        """Copy the averaged weights into the networks."""
         for parameter, average in zip(self.parameters, self.average, strict=True):
             parameter.data.copy_(average)
 
     def averaged_scores(self) -> dict[str, float]:
-        """The job's scores with averaged weights; the trained weights are put back afterwards."""
+        """Return the job's scores with averaged weights, and restore the trained weights afterwards."""
         trained = [p.detach().clone() for p in self.parameters]
         self.use_average()
         self.job.networks.eval()
@@ -221,9 +225,10 @@ class _Run:
         return found
 
     def save(self) -> None:
-        """Write the state; the position is written last and names the file, so a cut-off save is ignored.
+        """Write the state, then the position, which names its file, so that an interrupted save has no
+        effect.
 
-        ModelError, and the state before stays, where weights are not finite.
+        Raises ModelError, and keeps the previous state, if the weights are not finite.
         """
         check_finite(self.job.networks.state_dict(), f"the networks of {self.job.name} at step {self.step}")
         name = f"state-{self.step}.pt"

@@ -1,10 +1,10 @@
-"""The world's learned judges: what mini-clip and mini-resnet think of pictures, as such models do elsewhere.
+"""The world's learned scorers: mini-clip and mini-resnet score pictures, as larger models do elsewhere.
 
     clip     cosine of the picture's and the caption's embedding            (CLIP score without its factor)
     resnet   mean log-probability of what the prompt names: shapes, colors, textures, number of things
 
-Neither sees which color belongs to which shape as the exact checker does; how far each agrees with it is
-measured by `benchmarks/judges.py` and written down in docs/judges.md.
+Unlike the exact checker, neither sees which color belongs to which shape. `benchmarks/judges.py` measures how
+far each agrees with the checker, and docs/judges.md holds the results.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ Scorer = Callable[[Sequence[Image.Image], Sequence[CaptionedScene]], list[float]
 
 
 def clip_scorer() -> Scorer:
-    """Scores by mini-clip."""
+    """Return a scorer that uses mini-clip."""
     pairing = DualEncoder(PretrainedNetwork("mini-clip"))
 
     def score(pictures: Sequence[Image.Image], pairs: Sequence[CaptionedScene]) -> list[float]:
@@ -43,7 +43,7 @@ def clip_scorer() -> Scorer:
 
 
 def resnet_scorer() -> Scorer:
-    """Scores by mini-resnet."""
+    """Return a scorer that uses mini-resnet."""
     folder = models_folder() / "mini-resnet"
     model = ResNetForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
     processor = CLIPImageProcessorPil.from_pretrained(folder)
@@ -63,14 +63,15 @@ def resnet_scorer() -> Scorer:
 
 
 def labels_of_prompt(spec: Spec) -> list[str]:
-    """The labels that a prompt promises."""
+    """Return the labels that a prompt names."""
     values = [value for group in spec.groups for value in (group.shape, group.color, group.texture)]
     count = f"{sum(group.count for group in spec.groups)} things"
     return [*dict.fromkeys(value for value in values if value is not None), count]
 
 
 def hard_negative_accuracy(score: Scorer, pairs: Sequence[CaptionedScene]) -> list[float]:
-    """For true pictures: 1 where the judge prefers the true prompt to its partner (half for a tie)."""
+    """Return, for each true picture, 1 if its caption scores higher than its hard negative's (0.5 for a tie),
+    else 0."""
     rng = np.random.default_rng(0)
     both = [(pair, other) for pair in pairs if (other := hard_negative(rng, pair)) is not None]
     pictures = [Image.fromarray(draw(pair.scene)) for pair, _ in both]

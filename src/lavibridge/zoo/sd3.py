@@ -2,18 +2,19 @@
 
     x_s = (1 - s) x_0 + s e        loss = |(e - x_0) - v(x_s, s, caption)|^2
 
-A flow transformer in which the patches of the picture and the tokens of the text attend to each other. Its
-three text encoders stay frozen and lie as published: mini-clip's text tower beside mini-sd's, which learnt
-with a denoiser what belongs to what, the second last layer of each; behind them mini-t5-small, which columns
-of zeros make as wide. The pooled vectors of the first two modulate every layer.
+A flow transformer in which picture patches and text tokens attend to each other. Its three text encoders stay
+frozen and are arranged as published: mini-clip's text tower beside mini-sd's, which learnt attribute binding
+with a denoiser, each with its second-to-last layer; after them mini-t5-small, padded to their width with zero
+columns. The pooled vectors of the first two modulate every layer.
 
-The denoiser takes no mask, so it sees pads. The pipeline shows it 64 + 256 places of text, a bridge the
-prompt's own tokens. So most steps show it captions of about one length and no pads beyond the longest, a
-third of these with the T5's tokens, and every `PADDED_EVERY`th step all that the pipeline shows. The T5 reads
-its pads as if they were text, as published, and little of what it knows of a caption is left then.
+The denoiser takes no mask, so it attends to padding. The pipeline gives it 64 + 256 text positions, a bridge
+only the prompt's own tokens. Most steps therefore train on captions of similar length without padding beyond
+the longest, a third of them with the T5's tokens, and every `PADDED_EVERY`th step on all positions of the
+pipeline. The T5 reads its padding as text, as published, which leaves little of what it knows about a
+caption.
 
-Inner tokens answer what their patch shows (zoo/patch_probe.py), and the text's tokens what they belong to
-(zoo/attribute_binding_probe.py), as mini-pixart's do.
+Two probes train beside it, as with mini-pixart: inner tokens predict what their patch shows
+(zoo/patch_probe.py), and text tokens the attributes of their thing (zoo/attribute_binding_probe.py).
 """
 
 from functools import cache
@@ -47,23 +48,24 @@ from lavibridge.zoo.latent_diffusion import (
 from lavibridge.zoo.patch_probe import PatchProbe, patch_labels
 
 TRAINING_TIMES, SHIFT = 1000, 3.0
-"""As published: with the shift, half of the times have more than three quarters of noise."""
+"""As published: with this shift, half of the times have more than three quarters of noise."""
 T5_TOKENS = 256
 """The pipeline's default."""
 T5_DROPOUT = 0.5
-"""Share of captions for which zeros stand in the T5's places, as when the pipeline is opened without it."""
+"""Fraction of captions with zeros at the T5's positions, as when the pipeline is loaded without it."""
 T5_EVERY, PADDED_EVERY = 3, 12
 LENGTH_GROUPS = 4
-"""Of so many batches, sorted by the captions' lengths, a step takes one."""
+"""A step takes one of this many batches, sorted by the captions' lengths."""
 PATCH_PROBE_WEIGHT, PATCH_PROBE_BLOCK = 0.3, 4
-"""Weight of the patches' questions beside the velocity's error, and the blocks after which they are asked."""
+"""Weight of the patch probe beside the velocity's error, and the block whose output it reads."""
 BINDING_PROBE_WEIGHT, BINDING_PROBE_BLOCK = 0.5, 2
-"""The same of the words' questions."""
+"""The same for the attribute-binding probe."""
 WORD_SUFFIX = "</w>"
 
 
 def build(context: int, pooled: int) -> SD3Transformer2DModel:
-    """The transformer with fresh weights: 8 x 8 patches of 16 x 16 latents; blocks begin as identities."""
+    """Return the transformer with fresh weights: 8 x 8 patches of 16 x 16 latents; blocks start as
+    identities."""
     transformer = SD3Transformer2DModel(
         sample_size=16,
         patch_size=2,
@@ -85,7 +87,7 @@ def build(context: int, pooled: int) -> SD3Transformer2DModel:
 
 
 class StableDiffusion3Pretraining(LatentDiffusionPretraining):
-    """The transformer under two text encoders that stay frozen."""
+    """Trains the transformer with three frozen text encoders."""
 
     name = "mini-sd3"
     steps = 40_000
@@ -104,12 +106,12 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
         "height": 64,
         "width": 64,
         "guidance_scale": 3.0,
-        "max_sequence_length": 48,  # a third of the tokens: scores along the way are to be cheap
+        "max_sequence_length": 48,  # a third of the tokens makes the scores cheap
     }
 
     def __init__(self, autoencoder: Path | None = None, pool: int = 50_000) -> None:
         super().__init__(autoencoder, pool)
-        self.vae.register_to_config(shift_factor=0.0)  # the pipeline wants a number
+        self.vae.register_to_config(shift_factor=0.0)  # the pipeline requires a number
         models = models_folder()
         self.towers = load_text_towers(models / "mini-clip", models / "mini-sd" / "text_encoder")
         self.tokenizer = CLIPTokenizer.from_pretrained(models / "mini-clip")
@@ -136,11 +138,11 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
         self.is_padded = self.reads_t5 = False
 
     def times(self, even: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Logit-normal, as published; the schedule's shift comes on top."""
+        """Sample logit-normally, as published; the schedule's shift applies on top."""
         return torch.special.ndtri(even).sigmoid()
 
     def matrices(self) -> list[nn.Parameter]:
-        """Of the blocks, but for what modulates them."""
+        """Return the weight matrices of the blocks, without the modulation layers."""
         blocks, modulations = self.transformer.transformer_blocks, set(_modulations(self.transformer))
         linear = [module for module in blocks.modules() if isinstance(module, nn.Linear)]
         return [
@@ -148,19 +150,20 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
         ]
 
     def loss(self, step: int) -> Tensor:
-        """The pictures' errors; every `PADDED_EVERY`th step with all the pads of the pipeline."""
+        """Return the pictures' errors; every `PADDED_EVERY`th step uses all the padding of the pipeline."""
         self.is_padded = step % PADDED_EVERY == 0
         self.reads_t5 = step % T5_EVERY == 0
         return super().loss(step)
 
     def choose(self, emphasis: Float[Tensor, " pair"]) -> Int[Tensor, " batch"]:
-        """Rows whose captions are about as long as one another."""
+        """Sample rows whose captions have similar lengths."""
         chosen = torch.multinomial(emphasis, LENGTH_GROUPS * self.batch)
         in_order = chosen[self.lengths[chosen].argsort()]
         return in_order.view(LENGTH_GROUPS, self.batch)[torch.randint(LENGTH_GROUPS, ())]
 
     def read(self, captions: list[str]) -> EncodedCaptions:
-        """What the step shows of the encoders; in the causal towers later pads change nothing before them."""
+        """Return the text that the step shows; in the causal towers, later padding does not affect earlier
+        tokens."""
         found = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
         ids = found["input_ids"]
         if not self.is_padded:
@@ -187,7 +190,7 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
         return binding_labels([piece.removesuffix(WORD_SUFFIX) for piece in pieces])
 
     def errors(self, noised: NoisyBatch, text: EncodedCaptions) -> Float[Tensor, " batch"]:
-        """The velocity's error and the questions."""
+        """Return the velocity's error and the probes' losses."""
         predicted = self.transformer(
             noised.noisy,
             encoder_hidden_states=text.tokens,
@@ -195,15 +198,15 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
             timestep=self.schedule.times[noised.t],
         ).sample
         error = (predicted - (noised.noise - noised.latents)).square().mean(dim=(1, 2, 3))
-        told = self.networks["questions"](self._inner["patches"][1], self.patch_labels[noised.rows])
+        patch_loss = self.networks["questions"](self._inner["patches"][1], self.patch_labels[noised.rows])
         assert text.binding_labels is not None
-        said = self.networks["word_questions"](
+        binding_loss = self.networks["word_questions"](
             self._inner["words"][0][:, : text.binding_labels.shape[1]], text.binding_labels
         )
-        return error + PATCH_PROBE_WEIGHT * told + BINDING_PROBE_WEIGHT * said
+        return error + PATCH_PROBE_WEIGHT * patch_loss + BINDING_PROBE_WEIGHT * binding_loss
 
     def pipeline(self) -> StableDiffusion3Pipeline:
-        """With the published sampler."""
+        """Return the pipeline with the published sampler."""
         first, second = self.towers
         return StableDiffusion3Pipeline(
             transformer=self.transformer,
@@ -219,7 +222,7 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
 
 
 def load_text_towers(clip: Path, learnt: Path) -> list[CLIPTextModelWithProjection]:
-    """The text tower of a CLIP and another one, which grew out of it, each with the CLIP's projection."""
+    """Load the text tower of a CLIP and one finetuned from it, each with the CLIP's projection."""
     whole = CLIPModel.from_pretrained(clip)
     found = []
     for tower in (whole.text_model, CLIPTextModel.from_pretrained(learnt)):
@@ -231,9 +234,9 @@ def load_text_towers(clip: Path, learnt: Path) -> list[CLIPTextModelWithProjecti
 
 
 def widen_encoder(encoder: T5EncoderModel, width: int) -> T5EncoderModel:
-    """An encoder that gives the same features with zeros behind them, `width` wide in all.
+    """Return an encoder of `width` that gives the same features, followed by zeros.
 
-    Zeros shrink the mean square that a norm divides by: its gain and its floor make up for that.
+    Zeros shrink the mean square that a norm divides by; the norm's gain and epsilon compensate for that.
     """
     config = T5Config(**{**encoder.config.to_dict(), "d_model": width})
     share = encoder.config.d_model / width
@@ -249,7 +252,7 @@ def widen_encoder(encoder: T5EncoderModel, width: int) -> T5EncoderModel:
 
 
 def _modulations(transformer: SD3Transformer2DModel) -> list[nn.Linear]:
-    """The layers that make shifts, scales and gates of the time and of the pooled text."""
+    """Return the layers that compute shifts, scales and gates from the time and the pooled text."""
     blocks = transformer.transformer_blocks
     norms = [norm for block in blocks for norm in (block.norm1, block.norm1_context)]
     return [norm.linear for norm in (*norms, transformer.norm_out)]

@@ -1,7 +1,7 @@
 """`mini-sd`: a Stable Diffusion of 64 x 64 pictures, published layout (Rombach et al., arXiv 2112.10752).
 
-The text tower starts as `mini-clip`'s and learns along with the U-Net: so small a CLIP hardly tells shapes
-apart, and its frozen features kept the U-Net from learning them (docs/decisions/0004). Pads are attended to,
+The text tower starts as `mini-clip`'s and trains with the U-Net: so small a CLIP hardly distinguishes shapes,
+and its frozen features kept the U-Net from learning them (docs/decisions/0004). The U-Net attends to padding,
 as in the published models.
 """
 
@@ -35,17 +35,18 @@ SCHEDULE = {
     "beta_schedule": "scaled_linear",
     "num_train_timesteps": 1000,
 }
-"""That of Stable Diffusion 1.4 but for its end, 0.012 there: with it, 70 % of noised pictures still showed at
-the last time in which half a thing lay, and the network never learnt to read it (docs/decisions/0008)."""
+"""The schedule of Stable Diffusion 1.4 with another end, which is 0.012 there: with that end, 70 % of noised
+pictures still showed at the last time in which half a thing lay, and the network never learnt to read it from
+the caption (docs/decisions/0008)."""
 SAMPLER = {"set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1}
-"""The settings of its own sampler."""
+"""The settings of Stable Diffusion's own sampler."""
 
 
 def build(width: int = 128) -> UNet2DConditionModel:
-    """The U-Net with fresh weights: 16 x 16 latents, attention at 8 x 8 and 4 x 4.
+    """Return the U-Net with fresh weights: 16 x 16 latents, attention at 8 x 8 and 4 x 4.
 
-    The last level is what tells places apart: at 4 x 4 every position is near an edge, whose zero padding is
-    the only thing a U-Net knows positions by.
+    The last level distinguishes places: at 4 x 4 every position is near an edge, and a U-Net knows positions
+    only by the zero padding of the edges.
     """
     return UNet2DConditionModel(
         sample_size=16,
@@ -62,7 +63,7 @@ def build(width: int = 128) -> UNet2DConditionModel:
 
 
 class StableDiffusionPretraining(LatentDiffusionPretraining):
-    """The U-Net and its text tower, trained together."""
+    """Trains the U-Net together with its text tower."""
 
     name = "mini-sd"
     steps = 70_000
@@ -93,23 +94,23 @@ class StableDiffusionPretraining(LatentDiffusionPretraining):
         self.schedule = diffusion_schedule(PNDMScheduler(**SCHEDULE).alphas_cumprod)
 
     def read(self, captions: list[str]) -> EncodedCaptions:
-        """The text tower's last layer, pads in view."""
+        """Return the text tower's last layer, with padding visible."""
         ids = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
         return EncodedCaptions(tokens=self.text(input_ids=ids["input_ids"]).last_hidden_state)
 
     def errors(self, noised: NoisyBatch, text: EncodedCaptions) -> Float[Tensor, " batch"]:
-        """Of the U-Net's output."""
+        """Return the error of the U-Net's output."""
         predicted = self.unet(noised.noisy, noised.t, encoder_hidden_states=text.tokens).sample
         return self.weighted_error(noised, predicted)
 
     def sampling_pipeline(self) -> StableDiffusionPipeline:
-        """With UniPC, which needs fewer steps than the shipped sampler."""
+        """Return the pipeline with UniPC, which needs fewer steps than the shipped sampler."""
         pipeline = self.pipeline()
         pipeline.scheduler = UniPCMultistepScheduler(**SCHEDULE)
         return pipeline
 
     def pipeline(self) -> StableDiffusionPipeline:
-        """With the published sampler."""
+        """Return the pipeline with the published sampler."""
         return StableDiffusionPipeline(
             vae=self.vae,
             text_encoder=self.text,

@@ -3,8 +3,8 @@
     a <X> circle above a <Y> .   ->   <X> small red <Y> star <Z>
     crimson means <X>            ->   <X> red . <Y>
 
-The class is Transformers' `T5ForConditionalGeneration` in the gated form of T5 1.1; the three differ in size
-only. Raffel et al. 2020.
+The class is Transformers' `T5ForConditionalGeneration` in the gated form of T5 1.1; the three models differ
+only in size. Raffel et al. 2020.
 """
 
 from itertools import pairwise
@@ -22,18 +22,18 @@ from lavibridge.zoo.tokenizers import unigram_tokenizer
 
 NOISE = 0.15
 SPAN = 3.0
-"""Share of tokens that are taken out, and the mean length of a span, as published."""
+"""NOISE is the fraction of removed tokens and SPAN the mean length of a span, as published."""
 PREFIX_SHARE = 0.5
-"""Share of documents of which the whole rest is taken out (S-denoising of Tay et al. 2022, 2205.05131)."""
+"""Fraction of documents whose whole rest is removed (S-denoising of Tay et al. 2022, 2205.05131)."""
 HELD_OUT = 400
 IGNORED = -100
 
 
 class T5Pretraining(Pretraining):
-    """Span corruption, one document a row; the subclasses have the sizes.
+    """Span corruption, one document per row; the subclasses set the sizes.
 
-    T5 does not scale its attention, so a rate that is good for a narrow model makes a wide one's scores run
-    away: at 2e-3 `large`, and at 1e-3 still, was worse than `base` after 3,000 steps.
+    T5 does not scale its attention, so a learning rate that suits a narrow model makes the attention scores
+    of a wide one diverge: at 2e-3 and still at 1e-3, `large` was worse than `base` after 3,000 steps.
     """
 
     steps = 4000
@@ -65,7 +65,7 @@ class T5Pretraining(Pretraining):
         return rows
 
     def loss(self, step: int) -> Tensor:
-        """Cross-entropy of what was taken out."""
+        """Return the cross-entropy of the removed tokens."""
         chosen = torch.randint(len(self.rows), (self.batch,)).tolist()
         rng = np.random.default_rng([self.seed, step])
         return self._loss(rng, [self.rows[index] for index in chosen], PREFIX_SHARE)
@@ -85,7 +85,7 @@ class T5Pretraining(Pretraining):
         return loss
 
     def scores(self) -> dict[str, float]:
-        """Held-out perplexities of spans and of what follows, and the share of synonyms that are known."""
+        """Return the held-out perplexities of spans and continuations, and the fraction of known synonyms."""
         parts = [self.held_out[start : start + 50] for start in range(0, HELD_OUT, 50)]
 
         def perplexity(share: float) -> float:
@@ -99,19 +99,19 @@ class T5Pretraining(Pretraining):
         }
 
     def _synonyms_known(self) -> float:
-        """Share of `X means <blank> .` that are filled in right, over every synonym of the world."""
+        """Return the fraction of `X means <blank> .` filled in correctly, over all synonyms."""
         start = torch.tensor([[self.tokenizer.pad_token_id, self.sentinels[0]]])
         known = []
         for word, others in SYNONYMS.items():
-            wanted = self.tokenizer(word, add_special_tokens=False)["input_ids"][0]
+            expected = self.tokenizer(word, add_special_tokens=False)["input_ids"][0]
             for other in others:
                 ids = self.tokenizer(f"{other} means <extra_id_0> .", return_tensors="pt")["input_ids"]
                 logits = self.network(input_ids=ids, decoder_input_ids=start).logits
-                known.append(int(logits[0, -1].argmax()) == wanted)
+                known.append(int(logits[0, -1].argmax()) == expected)
         return sum(known) / len(known)
 
     def export(self, folder: Path) -> None:
-        """A `T5ForConditionalGeneration` folder with its tokenizer."""
+        """Write a `T5ForConditionalGeneration` folder with its tokenizer."""
         self.network.half().save_pretrained(folder)
         self.network.float()
         self.tokenizer.save_pretrained(folder)
@@ -145,7 +145,7 @@ class T5LargePretraining(T5Pretraining):
 def split_prefix(
     rng: np.random.Generator, ids: list[int], sentinels: list[int]
 ) -> tuple[list[int], list[int]]:
-    """The ids up to a random place, and what follows it, between sentinels as one span."""
+    """Cut the ids at a random place; the target is the rest, as one span between sentinels."""
     cut = int(rng.integers(0, len(ids)))
     return [*ids[:cut], sentinels[0]], [sentinels[0], *ids[cut:], sentinels[1]]
 
@@ -153,9 +153,10 @@ def split_prefix(
 def corrupt_spans(
     rng: np.random.Generator, ids: list[int], sentinels: list[int]
 ) -> tuple[list[int], list[int]]:
-    """The ids with spans replaced by a sentinel each, and the spans behind their sentinels, one more closing.
+    """Replace spans by one sentinel each; the target is the spans after their sentinels, with a closing
+    sentinel.
 
-    Spans lie apart and are as long as chance cuts the taken tokens into as many parts as there are spans.
+    Spans do not touch. A random partition of the removed tokens decides their lengths.
     """
     taken = min(max(1, round(NOISE * len(ids))), len(ids) - 1) if len(ids) > 1 else len(ids)
     spans = min(max(1, round(taken / SPAN)), len(sentinels) - 1, max(1, len(ids) - taken))
@@ -174,7 +175,8 @@ def corrupt_spans(
 
 
 def _cut(rng: np.random.Generator, total: int, parts: int) -> list[int]:
-    """`total` as a sum of `parts` numbers of at least 1 (the last may be 0 where there is too little)."""
+    """Partition `total` at random into `parts` numbers of at least 1 (the last may be 0 if there are too
+    few)."""
     parts_possible = min(parts, total)
     cuts = np.sort(rng.choice(max(total - 1, 0), size=parts_possible - 1, replace=False)) + 1
     edges = [0, *cuts.tolist(), total]

@@ -13,19 +13,20 @@ from lavibridge.world.text import document
 
 DOCUMENTS = 8_000
 CLIP_LENGTH = 64
-"""Positions of the miniature CLIP; the longest caption of the world takes 52."""
+"""Positions of the miniature CLIP; the longest caption of the world needs 52."""
 BERT_LENGTH = 128
 
 
 def corpus() -> Iterator[str]:
-    """Text that holds every word of the world many times."""
+    """Yield text that contains every word of the world many times."""
     yield from (document(0, index) for index in range(DOCUMENTS))
     for category in CATEGORIES:
         yield from (pair.caption for pair in prompts(category, 100, seed=1))
 
 
 def byte_level_tokenizer(size: int = 1024) -> PreTrainedTokenizerFast:
-    """A byte-level BPE as Llama 3 has, with begin, end and padding tokens; every text begins with `<s>`."""
+    """Train a byte-level BPE like Llama 3's, with begin, end and padding tokens; every text begins with
+    `<s>`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
@@ -49,7 +50,7 @@ def byte_level_tokenizer(size: int = 1024) -> PreTrainedTokenizerFast:
 
 
 def clip_tokenizer(size: int = 1024) -> CLIPTokenizer:
-    """A BPE with CLIP's own pre-tokenisation and word endings."""
+    """Train a BPE with CLIP's own pre-tokenisation and word endings."""
     blank = CLIPTokenizer()
     inner = blank.backend_tokenizer
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
@@ -67,10 +68,10 @@ def clip_tokenizer(size: int = 1024) -> CLIPTokenizer:
 
 
 def unigram_tokenizer(size: int = 900) -> T5Tokenizer:
-    """A unigram model as T5 has: `</s>` ends a text, 100 sentinels stand for spans.
+    """Train a unigram model like T5's: `</s>` ends a text, 100 sentinels stand for spans.
 
-    Its pieces are those of a BPE, weighed by how often they occur: the unigram trainer of `tokenizers` makes
-    pieces of what two *different* words share, and so cuts up the common words of so small a vocabulary.
+    Its pieces come from a BPE, weighted by frequency: the unigram trainer of `tokenizers` prefers pieces
+    shared by *different* words, and so splits the common words of so small a vocabulary.
     """
     special = ["<pad>", "</s>", "<unk>"]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
@@ -87,7 +88,7 @@ def unigram_tokenizer(size: int = 900) -> T5Tokenizer:
 
 
 def wordpiece_tokenizer(size: int = 1000) -> BertTokenizer:
-    """A WordPiece with BERT's own normalisation and special tokens."""
+    """Train a WordPiece with BERT's own normalisation and special tokens."""
     blank = BertTokenizer().backend_tokenizer
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = blank.normalizer, blank.pre_tokenizer
@@ -101,7 +102,7 @@ def wordpiece_tokenizer(size: int = 1000) -> BertTokenizer:
 
 
 def _parts(tokenizer: Tokenizer) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges of a trained BPE; letters that never ended a word are added."""
+    """Return vocabulary and merges of a trained BPE, with the letters that never ended a word added."""
     model = json.loads(tokenizer.to_str())["model"]
     vocab: dict[str, int] = model["vocab"]
     for letter in sorted(pre_tokenizers.ByteLevel.alphabet()):

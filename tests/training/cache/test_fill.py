@@ -42,7 +42,7 @@ def test_two_that_fill_at_once_make_what_one_makes(
     latents, features = fill(bridge, dataset, recipe, alone, SINGLE_PROCESS)
     assert (latents.entries, features.entries) == (3, 5)  # equal pictures are one; five captions with ""
     with ThreadPoolExecutor() as pool:
-        shares = [ProcessRank(rank=process, of=2) for process in range(2)]
+        shares = [ProcessRank(rank=process, world_size=2) for process in range(2)]
         parts = list(pool.map(lambda share: fill(bridge, dataset, recipe, shared, share), shares))
     assert sum(part[1].computed for part in parts) == 5
     for store_of in (latent_store, feature_store):
@@ -92,8 +92,8 @@ def test_training_reads_what_the_command_has_filled(
     runner = CliRunner()
     done = runner.invoke(app, ["cache", str(path)], catch_exceptions=False)
     assert done.exit_code == 0
-    assert "latents: 6 kept" in done.stderr
-    assert "features: 7 kept" in done.stderr  # six captions and the empty prompt
+    assert "latents: 6 entries" in done.stderr
+    assert "features: 7 entries" in done.stderr  # six captions and the empty prompt
     assert [Path(line).parent for line in done.stdout.splitlines()] == [tmp_path / "cache"] * 2
     before = sorted((tmp_path / "cache").rglob("*"))
     run = train(recipe, tmp_path / "run")

@@ -1,1 +1,1 @@
-"""What connectors are built of: read-outs over layers, pooling, blocks."""
+"""Building blocks of connectors: read-outs over layers, pooling, transformer blocks."""

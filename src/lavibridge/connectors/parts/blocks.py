@@ -1,6 +1,6 @@
-"""Transformer blocks that more than one connector is built of.
+"""Transformer blocks that several connectors share.
 
-TransformerBlock    x + Attention(LN(x)),  then  x + MLP(LN(x))        every token sees every real token
+TransformerBlock    x + Attention(LN(x)),  then  x + MLP(LN(x))        every token attends to every real token
 """
 
 from jaxtyping import Bool, Float
@@ -12,7 +12,7 @@ Mask = Bool[Tensor, "batch token"]
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention in both directions; padding is not seen."""
+    """Bidirectional multi-head attention that masks padding."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tokens, mask: Mask | None = None) -> Tokens:
-        """``mask`` None: all tokens are real."""
+        """Attend; ``mask`` None means that all tokens are real."""
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
         seen = None if mask is None else mask[:, None, None, :]
         answer = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
@@ -29,7 +29,7 @@ class SelfAttention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm attention and feed-forward, four times as wide inside."""
+    """Pre-norm attention and feed-forward with four times the width inside."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

@@ -1,10 +1,10 @@
-"""Blocks in which a fixed number of latents reads a text of any length.
+"""Blocks in which a fixed number of latents attends to a text of any length.
 
     q = N1(L, e),  kv = [q ; N2(X, e)]                 the latents attend to themselves and to the text
     L <- L + g_a MHA(q, kv, kv)
     L <- L + g_m MLP(N3(L, e))                         MLP(x) = W2 relu(W1 x)^2, four times as wide inside
 
-N is a layer norm, or one whose shift and scale come from the time e; the gates g are 1 but in `GatedBlock`.
+N is a layer norm, or one with shift and scale from the time e; the gates g are 1 except in `GatedBlock`.
 Names and shapes of the weights are those of ELLA's published file.
 
 Jaegle et al. 2021 (Perceiver), arXiv 2103.03206; Hu et al. 2024 (ELLA), arXiv 2403.05135.
@@ -32,7 +32,7 @@ class SquaredRelu(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """Cosines and sines of a time in 0..1000, then two linear layers."""
+    """Encodes a time in 0..1000 by cosines and sines, then by two linear layers."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -49,14 +49,14 @@ class TimeEmbedding(nn.Module):
 
 
 class PlainNorm(nn.LayerNorm):
-    """A layer norm that does not mind the time."""
+    """A layer norm that ignores the time."""
 
     def forward(self, x: Text, time: Time | None) -> Text:  # type: ignore[override]
         return super().forward(x)
 
 
 class TimeNorm(nn.Module):
-    """A layer norm whose shift and scale come from the time; at first they change nothing."""
+    """A layer norm with shift and scale from the time; zero-initialised, so it starts as a plain norm."""
 
     def __init__(self, width: int, time_width: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class TimeNorm(nn.Module):
 
 
 class PerceiverBlock(nn.Module):
-    """Latents attend to themselves and to the text; ``time_width`` None: without time."""
+    """Latents attend to themselves and to the text; ``time_width`` None builds a block without time."""
 
     def __init__(self, width: int, heads: int, time_width: int | None = None) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class PerceiverBlock(nn.Module):
         return latents + self.mlp(self.ln_ff(latents, time))
 
     def attended(self, latents: Latents, text: Text, mask: Mask, time: Time | None) -> Latents:
-        """What the latents read."""
+        """Return the attention output of the latents."""
         asking = self.ln_1(latents, time)
         read = torch.cat([asking, self.ln_2(text, time)], dim=1)
         hidden = None
@@ -99,7 +99,7 @@ class PerceiverBlock(nn.Module):
 
 
 class GatedBlock(PerceiverBlock):
-    """Both parts count as much as the time says: at first not at all."""
+    """Gates both parts by the time; the gates start at zero."""
 
     def __init__(self, width: int, heads: int, time_width: int) -> None:
         super().__init__(width, heads, time_width)
@@ -109,11 +109,11 @@ class GatedBlock(PerceiverBlock):
             nn.init.zeros_(gate.bias)
 
     def forward(self, latents: Latents, text: Text, mask: Mask, time: Time) -> Latents:  # type: ignore[override]
-        said = functional.silu(time)
-        latents = latents + self.gate_attn(said) * self.attended(latents, text, mask, time)
-        return latents + self.gate_mlp(said) * self.mlp(self.ln_ff(latents, time))
+        condition = functional.silu(time)
+        latents = latents + self.gate_attn(condition) * self.attended(latents, text, mask, time)
+        return latents + self.gate_mlp(condition) * self.mlp(self.ln_ff(latents, time))
 
 
 def learned_latents(count: int, width: int) -> nn.Parameter:
-    """New latents, N(0, 1 / width)."""
+    """Return new latents, drawn from N(0, 1 / width)."""
     return nn.Parameter(torch.randn(count, width) / math.sqrt(width))

@@ -1,4 +1,4 @@
-"""One vector out of tokens, for the vision models that also take a pooled one (SDXL, SD3, FLUX).
+"""Pools tokens into one vector, for vision models that also take a pooled one (SDXL, SD3, FLUX).
 
     pooled = W attention(mean of real tokens -> real tokens)
 
@@ -13,7 +13,7 @@ HEAD_WIDTH = 64
 
 
 class AttentionPool(nn.Module):
-    """Tokens to one vector; padding is not seen."""
+    """Pools tokens into one vector; masks padding."""
 
     def __init__(self, width: int, pooled: int) -> None:
         super().__init__()

@@ -1,15 +1,15 @@
-"""Read-outs: from a language model's layers to one feature per token.
+"""Read-outs: combine a language model's layers into one feature per token.
 
-    last        h_L                                      what the model's own head reads
+    last        h_L                                      the input of the model's own head
     layer: k    h_k
     mean        mean over k = 1..L of h_k
-    norm_mean   mean over k = 1..L of LN(h_k)            LN without weights; no layer outweighs the others
+    norm_mean   mean over k = 1..L of LN(h_k)            LN without weights; no layer dominates
     learned     sum over k = 1..L of softmax(w)_k LN(h_k)
     attention   two transformer blocks along the layers of each token, then a learned sum of their outputs
 
 h_0, the embeddings, is not among the L. For a decoder-only model the last layer is the worst choice measured
-and norm_mean the best of those without weights (Wang et al. 2025, arXiv 2506.08210); `attention` is after
-UniFusion (Li et al. 2025, arXiv 2510.12789), whose numbers of blocks and heads are not published.
+and norm_mean the best without weights (Wang et al. 2025, arXiv 2506.08210); `attention` follows UniFusion (Li
+et al. 2025, arXiv 2510.12789), which does not publish its numbers of blocks and heads.
 """
 
 from abc import ABC, abstractmethod
@@ -43,17 +43,17 @@ ReadOutChoice = ReadOutName | OneLayer
 
 
 class ReadOut(nn.Module, ABC):
-    """One feature per token; ``layers`` are what it wants of the language model."""
+    """Returns one feature per token; ``layers`` are the layers that it requests from the language model."""
 
     layers: tuple[int, ...]
 
     @abstractmethod
     def forward(self, hidden: Layers) -> Tokens:
-        """Of the wanted layers, in their order."""
+        """Combine the requested layers, in their order."""
 
 
 class SingleLayer(ReadOut):
-    """A single layer as it is."""
+    """Returns a single layer unchanged."""
 
     def __init__(self, layer: int) -> None:
         super().__init__()
@@ -75,14 +75,14 @@ class Mean(ReadOut):
 
 
 class NormMean(Mean):
-    """The mean of all blocks' outputs, each normed by itself."""
+    """The mean of all blocks' outputs, each normed separately."""
 
     def forward(self, hidden: Layers) -> Tokens:
         return functional.layer_norm(hidden, hidden.shape[-1:]).mean(dim=1)
 
 
 class Learned(Mean):
-    """A learned mean; at first it is `norm_mean`."""
+    """A learned mean that starts as `norm_mean`."""
 
     def __init__(self, text: TextSpec) -> None:
         super().__init__(text)
@@ -94,7 +94,7 @@ class Learned(Mean):
 
 
 class LayerAttention(Mean):
-    """Layers of a token attend to each other; at first their mean is what comes out."""
+    """Lets the layers of a token attend to each other; starts with their mean as output weights."""
 
     def __init__(self, text: TextSpec) -> None:
         super().__init__(text)
@@ -112,7 +112,10 @@ class LayerAttention(Mean):
 
 
 def read_out(choice: ReadOutChoice | None, text: TextSpec) -> ReadOut:
-    """Build a read-out; None takes the one that suits the language model."""
+    """Build a read-out; None takes the language model's default.
+
+    Raises ModelError for a layer that the language model does not have.
+    """
     if isinstance(choice, OneLayer):
         if not -text.layers <= choice.layer < text.layers:
             raise ModelError(

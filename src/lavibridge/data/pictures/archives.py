@@ -55,9 +55,9 @@ class Archived(Indexed):
         found, names = walk(path), []
         for name in found.files:
             if name.lower().endswith(self.suffix):
-                names.append(name)  # a link may lead anywhere: so the hub's library keeps what it has fetched
+                names.append(name)  # a link may lead anywhere: the hub's cache uses links
             else:
-                rejected.warn(name, f"it is none of the {self.plural} ({self.suffix}) that are read here")
+                rejected.warn(name, f"it is none of the {self.plural} ({self.suffix}) that this kind reads")
         found.report(rejected)
         if not names:
             why = "".join(f"; {name}: {reason}" for name, reason in found.refused.items())

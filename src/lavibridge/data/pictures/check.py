@@ -86,7 +86,7 @@ def check_text(entry: ImageEntry) -> None:
     try:
         "".join((entry.name, *entry.captions)).encode()
     except UnicodeEncodeError as error:
-        raise DataError("its name or caption is no text: it holds half a character") from error
+        raise DataError("its name or caption is not valid Unicode: it holds a lone surrogate") from error
     if any("\0" in caption for caption in entry.captions):
         raise DataError("its caption holds NUL bytes, as text in UTF-16 does: save it as UTF-8")
 

@@ -22,22 +22,22 @@ CAPTION_COLUMNS = ("caption", "captions", "text", "texts", "prompt", "descriptio
 
 
 def choose_column(
-    wanted: str | None, known: Sequence[str], usual: Sequence[str], what: str, where: str
+    configured: str | None, known: Sequence[str], usual: Sequence[str], what: str, where: str
 ) -> str:
-    """Return the configured column, or the only one with a usual name; DataError if that is ambiguous."""
-    if wanted is not None:
-        if wanted not in known:
+    """Return the configured column, or the only one with a usual name. Raises DataError if unclear."""
+    if configured is not None:
+        if configured not in known:
             raise DataError(
-                f"{where} has no column '{wanted}'{did_you_mean(wanted, tuple(known))} "
+                f"{where} has no column '{configured}'{did_you_mean(configured, tuple(known))} "
                 f"(data.{what}; columns: {', '.join(known)})"
             )
-        return wanted
+        return configured
     found = [name for name in known if name.lower() in usual]
     if len(found) != 1:
-        said = (
+        problem = (
             f"several could be the {what} ({', '.join(found)})" if found else f"none is called a usual {what}"
         )
-        raise DataError(f"{where} has the columns {', '.join(known)}: {said}; name it as data.{what}")
+        raise DataError(f"{where} has the columns {', '.join(known)}: {problem}; name it as data.{what}")
     return found[0]
 
 
@@ -46,7 +46,7 @@ def captions_of_cell(value: Any) -> list[str]:
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
-        raise DataError("its caption is missing" if value is None else "its caption is no text")
+        raise DataError("its caption is missing" if value is None else "its caption is not text")
     found = [text.strip() for text in value if text.strip()]
     if not found:
         raise DataError("its caption is empty")

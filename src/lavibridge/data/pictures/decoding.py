@@ -26,7 +26,7 @@ MAX_PIXELS = 89_478_485
 """Maximum pixels per picture, about 9,500 x 9,500: the limit at which Pillow warns."""
 MAX_BYTES = 512 * 2**20
 """Maximum bytes per file."""
-# Packed texts beside a PNG's pixels, such as a whole workflow; at Pillow's own 1 MiB the picture is refused.
+# Packed texts beside a PNG's pixels, such as a workflow; Pillow's 1 MiB would refuse the picture.
 PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
 
 
@@ -39,8 +39,8 @@ def read_file(path: Path) -> bytes:
     """Read the bytes of a picture file. Raises DataError with the reason if that fails."""
     try:
         found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # to open a pipe would wait for its other end
-            raise DataError("it is no regular file")
+        if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for its other end
+            raise DataError("it is not a regular file")
         check_length(found.st_size)
         return path.read_bytes()
     except FileNotFoundError as error:
@@ -75,11 +75,11 @@ def decode_with_warning(data: bytes) -> tuple[Image.Image, str | None]:
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"it promises more than {MAX_PIXELS:,} pixels") from error
+        raise DataError(f"its header claims more than {MAX_PIXELS:,} pixels") from error
     except Image.UnidentifiedImageError as error:
         raise DataError("it is not a JPEG, PNG or WebP picture; convert it to one of them") from error
-    # Decoders answer broken files with almost any exception (struct.error, SyntaxError, zlib.error, ...): the
-    # file is at fault whichever it is, and the picture is turned away with its words.
+    # Decoders raise almost any exception for a broken file (struct.error, SyntaxError, zlib.error, ...): the
+    # file is at fault in every case, and the rejection quotes the exception.
     except Exception as error:
         raise DataError(f"it cannot be decoded: {error}") from error
 
@@ -88,7 +88,7 @@ def apply_exif_orientation(image: Image.Image) -> Image.Image:
     """Rotate a picture by its EXIF orientation; ignore broken EXIF data."""
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # the pixels are whole: only a tag about them is not
+    except Exception:  # only the tag is broken, the pixels are intact
         return image
 
 

@@ -89,7 +89,7 @@ def convert_to_srgb(colours: Image.Image, profile: bytes, is_grey: bool) -> Imag
 
 @lru_cache(maxsize=MAX_CACHED_TRANSFORMS)
 def srgb_transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
-    """Return the mode of a profile and its transform to sRGB; no transform if the profile is sRGB."""
+    """Return the mode of a profile and its transform to sRGB; the transform is None for sRGB itself."""
     opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     space = opened.profile.xcolor_space.strip()
     if space not in MODES:

@@ -47,7 +47,7 @@ class ImageIndex:
                 "bytes"
             ] and self.rejected.is_file()
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # none yet, or damaged: it is made anew
+            return None  # missing or damaged: the check builds it anew
         return found if fits and whole else None
 
     def table(self, manifest: Mapping[str, Any]) -> ImageTable:

@@ -90,9 +90,9 @@ class Indexed(Dataset):
         fresh = self._fresh()
         if fresh is not None:
             return fresh
-        self.stamps()  # before anything is written: where there is no data there is no index
+        self.stamps()  # fails before anything is written if there is no data
         with self._alone():
-            fresh = self._fresh()  # another process may have made it while this one waited
+            fresh = self._fresh()  # another process may have built it while this one waited
             if fresh is not None:
                 return fresh
             stamps = self.stamps()
@@ -131,7 +131,7 @@ class Indexed(Dataset):
             return None
         try:
             table = self.index.table(manifest)
-        except (OSError, ValueError):  # damaged: made anew
+        except (OSError, ValueError):  # damaged: built anew
             return None
         if len(table) <= COMPARED and self.changed(table):
             return None
@@ -183,5 +183,5 @@ def index_of(kind: type[Indexed], config: Indexed.Config) -> ImageIndex:
         for name, value in config.model_dump(mode="json").items()
         if name not in NOT_OF_INDEX and name != "kind"
     }
-    # A path that is not absolute would mean another folder elsewhere; `Place` has made it absolute.
+    # `AbsolutePath` has made every path absolute, so that it means the same from any folder.
     return ImageIndex({"kind": kind.__module__, **settings}, config.index)

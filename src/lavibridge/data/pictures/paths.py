@@ -52,7 +52,7 @@ def resolve_below(root: Path, name: str) -> Path:
     check_relative_path(name, root)
     try:
         path = (root / name).resolve()
-    except (OSError, RuntimeError, UnicodeError) as error:  # a ring of links, or a name that no file can have
+    except (OSError, RuntimeError, UnicodeError) as error:  # a cycle of links, or an impossible file name
         raise DataError(f"the path {name[:200]!r} cannot be followed: {error}") from error
     if not path.is_relative_to(root.resolve()):
         raise DataError(f"the path {name!r} leads outside the root {root}, through a link")

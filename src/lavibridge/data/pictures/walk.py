@@ -45,7 +45,7 @@ class FolderListing:
         for name, reason in self.refused.items():
             rejected.add(name, reason)
         for name in self.duplicates:
-            rejected.warn(name, "it is a link to a folder that is read already")
+            rejected.warn(name, "it links to a folder that is already read")
 
 
 def is_hidden(name: str) -> bool:
@@ -64,7 +64,7 @@ def walk(root: Path) -> FolderListing:
     """List everything below a folder that is not hidden; visits each folder once, so link cycles end."""
     found, seen = FolderListing(), set[tuple[int, int]]()
     waiting, links = [""], list[str]()
-    while waiting or links:  # links last: a picture is called by its own place where it has one
+    while waiting or links:  # links last: a picture keeps its own path if it has one
         is_link = not waiting
         name = links.pop() if is_link else waiting.pop()
         try:
@@ -99,7 +99,7 @@ def _sort(
                 continue
             if entry.is_symlink() and not os.path.exists(entry.path):
                 raise FileNotFoundError
-        except OSError:  # a ring of links too
+        except OSError:  # also a cycle of links
             found.refused[name] = "it is a link that leads nowhere"
             continue
         found.files.append(name)
@@ -109,6 +109,6 @@ def pictures_below(folder: Path) -> list[Path]:
     """Return the non-hidden image files below a folder, sorted. Raises DataError for an unreadable path."""
     found = walk(folder)
     for name, reason in found.refused.items():
-        raise DataError(f"{folder}: {name}: {reason}; mend or remove it")
+        raise DataError(f"{folder}: {name}: {reason}; repair or remove it")
     ends = IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES
     return sorted(folder / name for name in found.files if PurePosixPath(name).suffix.lower() in ends)

@@ -29,7 +29,7 @@ def describe(source: str, revision: str | None) -> tuple[dict[str, Any], str]:
     description = read_model_json(source, str(Path(folder) / "config.json"), revision)
     if description is None:
         place = f" in {folder}/" if folder else ""
-        raise ModelError(f"'{source}' has no config.json{place}: it is no model folder of transformers")
+        raise ModelError(f"'{source}' has no config.json{place}: it is not a model folder of transformers")
     return description, folder
 
 

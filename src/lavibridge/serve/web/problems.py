@@ -92,7 +92,7 @@ def _explain(error: Mapping[str, Any], request: Request) -> str:
     if error["type"] == "json_invalid":
         return "the body is not valid JSON"
     if error["type"] == "missing":
-        return f"{name}: this key is needed and was not given"
+        return f"{name}: this required key is missing"
     return f"{name[:60]}: {error['msg']}"
 
 

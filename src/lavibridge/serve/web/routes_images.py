@@ -10,9 +10,10 @@ from pydantic import BaseModel
 
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.log import console
-from lavibridge.generation.emphasis import read
+from lavibridge.generation.emphasis import WeightedPrompt, read
 from lavibridge.generation.sheet import Format
 from lavibridge.serve.engine.job import Job, JobPicture
+from lavibridge.serve.engine.served_model import ServedModel
 from lavibridge.serve.web.app_state import AppState
 from lavibridge.serve.web.problems import problem
 from lavibridge.serve.web.requests import (
@@ -136,15 +137,14 @@ def make_router(app_state: AppState) -> APIRouter:
         """How many of a prompt's tokens each model uses, and how many it cuts off."""
         check_prompt(body.prompt, app_state.limits, "prompt")
         prompt = read(body.prompt, body.prompt_weighting)
-        counts = {name: model.count_tokens(prompt) for name, model in app_state.models.items()}
-        return {
-            name: TokenCounts(
-                used=used, cut=cut, max_tokens=app_state.models[name].bridge.language.max_tokens
-            )
-            for name, (used, cut) in counts.items()
-        }
+        return {name: _counts(model, prompt) for name, model in app_state.models.items()}
 
     return router
+
+
+def _counts(model: ServedModel, prompt: WeightedPrompt) -> TokenCounts:
+    used, cut = model.count_tokens(prompt)
+    return TokenCounts(used=used, cut=cut, max_tokens=model.bridge.language.max_tokens)
 
 
 def submit(

@@ -1,4 +1,4 @@
-"""Checkpoints: complete in themselves, whole or not there, and checked before they are used.
+"""Checkpoints: self-contained, written atomically, and verified before use.
 
     checkpoints/step-N/  bridge/                 the trained weights, as `Bridge.save_pretrained` writes them
                          ema/                    their moving average, in the same form
@@ -6,12 +6,12 @@
                          state.json              step, seconds, skips, and the run's fingerprint
                          manifest.json           size and SHA-256 of every file; written last
 
-All is written into a hidden folder beside, put on disk, and given its name in one rename: a run killed at any
-moment leaves the checkpoints before it as they were. No file is a pickle.
+A checkpoint is written into a hidden folder, synced to disk, and renamed in one step: a run killed at any
+moment leaves earlier checkpoints as they were. No file is a pickle.
 
-No generator's state is kept, as there is none: order, flips, captions, noise, times and latents are functions
-of (seed, position), and dropout's generator is seeded anew for each pass from (seed, step, pass, process).
-The schedule is a function of the step. So weights, average, moments and the step are all that a run is.
+There is no generator state to keep: order, flips, captions, noise, timesteps and latents are functions of
+(seed, position), each pass seeds dropout from (seed, step, pass, process), and the learning rate is a
+function of the step. Weights, average, optimiser state and step are the whole state of a run.
 """
 
 import hashlib
@@ -73,14 +73,14 @@ def save_checkpoint(run: Path, state: State, basis: Basis, keep: int | None) -> 
         shutil.rmtree(partial, ignore_errors=True)
         raise RunError(
             f"the checkpoint of step {state.step} cannot be written: {error}; "
-            f"the earlier ones in {folder} are whole. Make room and go on with --resume"
+            f"the earlier ones in {folder} are whole. Free some disk space and continue with --resume"
         ) from error
     prune(run, keep)
     return final
 
 
 def is_trained(run: Path, settings: Training) -> bool:
-    """Whether a run has taken all its steps, or had all its time."""
+    """Whether a run has taken all its steps or used all its time."""
     done = checkpoints(run)
     if not done:
         return False
@@ -90,7 +90,7 @@ def is_trained(run: Path, settings: Training) -> bool:
 
 
 def prune(run: Path, keep: int | None) -> None:
-    """Remove all but the newest `keep` checkpoints, and what broken-off writing left."""
+    """Remove all but the newest `keep` checkpoints, and what interrupted writing left behind."""
     for path in (run / "checkpoints").glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
     if keep is not None:
@@ -101,14 +101,14 @@ def prune(run: Path, keep: int | None) -> None:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Step, seconds and basis of a checkpoint; RunError where one of its files is not as it was written."""
+    """Step, seconds and fingerprint of a checkpoint; RunError if one of its files has changed."""
     check_files(folder)
     kept: dict[str, Any] = read_json(folder / STATE)
     return kept
 
 
 def load_checkpoint(folder: Path, state: State, kept: Mapping[str, Any]) -> None:
-    """Put a checkpoint, of which `read_state` has given `kept`, into a state that was just built."""
+    """Load a checkpoint into a new state; ``kept`` is what `read_state` returned for it."""
     has_ema = (folder / "ema").is_dir()
     if has_ema != (state.ema is not None):
         raise RunError(
@@ -128,13 +128,13 @@ def load_checkpoint(folder: Path, state: State, kept: Mapping[str, Any]) -> None
 
 
 def load_weights(folder: Path, state: State) -> None:
-    """The weights of a saved bridge into the state's."""
+    """Load the weights of a saved bridge into the state's bridge."""
     bridge = state.bridge
     store.load_weights(store.read(folder), bridge.language, bridge.connector, bridge.vision)
 
 
 def described(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of every file in a folder that is on disk, names included, when this returns."""
+    """Sync a folder to disk, and return size and SHA-256 of each of its files."""
     paths = sorted(folder.rglob("*"))
     for path in (*paths, folder):
         sync(path)
@@ -146,12 +146,12 @@ def described(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def seal(files: Mapping[str, Any]) -> str:
-    """The manifest's hash over what it says, so that its own damage is not laid upon a file."""
+    """A hash of the manifest's content, which tells a damaged manifest from a damaged file."""
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def check_files(folder: Path) -> None:
-    """Compare every file with the manifest; RunError names the first that is not as it was written."""
+    """Compare every file with the manifest; RunError names the first that has changed."""
     remedy = f"Delete {folder} to go on from the checkpoint before it, if there is one"
     try:
         manifest = read_json(folder / MANIFEST)
@@ -174,7 +174,7 @@ def check_files(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have the disk hold a file or a folder before going on."""
+    """Sync a file or a folder to disk."""
     if os.name == "nt" and path.is_dir():
         return
     descriptor = os.open(path, os.O_RDONLY)

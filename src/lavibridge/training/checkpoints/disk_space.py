@@ -1,4 +1,4 @@
-"""Room on the disk for a run's checkpoints, asked about before the first step is taken."""
+"""Whether a run's checkpoints fit on the disk, checked before the first step."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,7 @@ MARGIN = 16 * 2**20
 
 
 def check_disk_space(run: Path, state: State, settings: Training) -> None:
-    """RunError where the checkpoints that are to be written do not fit on the disk beside what is there."""
+    """Raise RunError if the checkpoints to come do not fit on the disk."""
     size, count = checkpoint_bytes(state), to_be_added(run, state, settings)
     needed = size * count + MARGIN
     place = next(folder for folder in (run, *run.absolute().parents) if folder.is_dir())
@@ -26,7 +26,7 @@ def check_disk_space(run: Path, state: State, settings: Training) -> None:
         raise RunError(
             f"{place} has {_mib(free)} MiB of free disk, but this run needs {_mib(needed)}: "
             f"{count} checkpoints of {_mib(size)} ({why}). "
-            "Make room, lower training.keep_checkpoints, or choose another --out"
+            "Free some, lower training.keep_checkpoints, or choose another --out"
         )
 
 
@@ -37,7 +37,7 @@ def checkpoint_bytes(state: State) -> int:
 
 
 def to_be_added(run: Path, state: State, settings: Training) -> int:
-    """How many checkpoints more than now there will be at once."""
+    """The largest number of checkpoints that will exist at once, beyond the present ones."""
     left = settings.steps - state.step
     if left <= 0:
         return 0

@@ -1,8 +1,8 @@
-"""What a run stands on besides its recipe: the data, the base models, and how many pictures make a step.
+"""The fingerprint of a run: its data, its base models, and how many samples make a step.
 
-All three are kept with every checkpoint. A run goes on only where they are what they were, wherever the files
-now lie: a position counts pictures, so the same number per step meets the same pictures, however it is cut
-into batches, passes and processes.
+Every checkpoint has it. A run continues only if all three are the same, wherever the files now are. A
+position counts samples, so steps of equal size have the same samples, however batches, passes and processes
+divide them.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from lavibridge.recipes.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Basis:
-    """What has to be the same in every session of a run."""
+    """What has to be the same in every session of a run, besides the recipe."""
 
     data: str
     """Fingerprint of the data."""
@@ -28,11 +28,11 @@ class Basis:
     accumulate: int
     processes: int
     by_shape: bool
-    """Whether each pass holds pictures of one shape, so that its size decides the order."""
+    """Whether each pass has images of one shape, so that its size decides the order."""
 
 
 def basis(recipe: Recipe, dataset: Dataset, processes: int) -> Basis:
-    """What a session stands on; large model files are hashed once and remembered."""
+    """The fingerprint of a session; hashes of large model files are cached."""
     return Basis(
         data=dataset.fingerprint(),
         language=section_identity(recipe.language.model_dump()),
@@ -45,7 +45,7 @@ def basis(recipe: Recipe, dataset: Dataset, processes: int) -> Basis:
 
 
 def differences(kept: Mapping[str, Any], now: Basis) -> list[str]:
-    """What is no longer as a checkpoint knew it, a sentence each."""
+    """The differences from a checkpoint's fingerprint, one sentence each."""
     found = [
         f"the {name} was {kept[key]}, is {value}"
         for name, key, value in (

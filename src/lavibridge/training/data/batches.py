@@ -1,4 +1,4 @@
-"""What the loop is fed: for each pass of each step a batch with its noise and its timesteps.
+"""The loop's data loader: for each pass of each step a batch with its noise and timesteps.
 
 step, pass, process, place in the batch  ->  position  ->  index, caption, noise, t
 """
@@ -31,7 +31,7 @@ class Draw:
 
 
 class BatchLoader:
-    """BatchLoader by step; `process` of `processes` gets its own share of each."""
+    """Loads batches by step; process number `process` of `processes` gets its own share of each."""
 
     def __init__(
         self,
@@ -57,16 +57,16 @@ class BatchLoader:
         self.timing = self.caches.latents.timing
 
     def close(self) -> None:
-        """End what was begun, and write what the caches hold."""
+        """Write the caches' pending entries."""
         self.caches.close()
 
     @property
     def pictures_per_step(self) -> int:
-        """Over all passes and processes."""
+        """Samples per step, over all passes and processes."""
         return self.settings.batch * self.settings.accumulate * self.processes
 
     def draw(self, step: int, turn: int) -> Draw:
-        """Pass number `turn` of step number `step`, both counted from 0."""
+        """Load pass number `turn` of step number `step`, both counted from 0."""
         size = self.settings.batch
         start = ((step * self.settings.accumulate + turn) * self.processes + self.process) * size
         positions = range(start, start + size)
@@ -100,7 +100,7 @@ class BatchLoader:
 
 
 class PrefetchLoader(BatchLoader):
-    """BatchLoader whose next pass is made in a thread while the current one is computed; the same ones."""
+    """Loads the same batches, and the next pass in a thread while the current one is computed."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class PrefetchLoader(BatchLoader):
         self.coming: dict[tuple[int, int], Future[Draw]] = {}
 
     def draw(self, step: int, turn: int) -> Draw:
-        """The pass asked for, while the one after it is begun."""
+        """Return the requested pass, and start loading the one after it."""
         asked = self.coming.get((step, turn)) or self.worker.submit(super().draw, step, turn)
         made = asked.result()
         is_last = turn + 1 == self.settings.accumulate
@@ -127,6 +127,6 @@ class PrefetchLoader(BatchLoader):
         return made
 
     def close(self) -> None:
-        """End the thread, and write what the caches hold."""
+        """End the thread, and write the caches' pending entries."""
         self.worker.shutdown(cancel_futures=True)
         super().close()

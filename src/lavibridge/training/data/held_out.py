@@ -1,4 +1,4 @@
-"""Pictures that are never trained on: a share of the data, chosen by name.
+"""Samples that training never uses: a share of the data, chosen by name.
 
     hash(name) < share  ->  held out          else  ->  trained on
 
@@ -43,7 +43,7 @@ class Subset(Dataset):
         return self.whole.content(int(self.indices[index]))
 
     def parts(self) -> tuple[DatasetPart, ...]:
-        """The parts of the whole, without those of which nothing is here; needs indices in their order."""
+        """The parts of the whole dataset that have samples here; needs ascending indices."""
         parts = self.whole.parts()
         ends = np.cumsum([part.count for part in parts])
         counts = np.diff(np.searchsorted(self.indices, ends), prepend=0).tolist()
@@ -54,12 +54,12 @@ class Subset(Dataset):
         )
 
     def fingerprint(self) -> str:
-        """That of the whole, and what was chosen of it."""
+        """The fingerprint of the whole dataset, and the selection."""
         return f"{self.whole.fingerprint()}, {self.selection}"
 
 
 def hold_out(dataset: Dataset, settings: Validation | None) -> tuple[Dataset, Dataset | None]:
-    """What is trained on, and what is held out, lowest hash first; DataError where one of them is empty."""
+    """The training set and the held-out set, lowest hash first; DataError if one of them is empty."""
     if settings is None:
         return dataset, None
     share = settings.share
@@ -78,5 +78,5 @@ def hold_out(dataset: Dataset, settings: Validation | None) -> tuple[Dataset, Da
 
 
 def place(name: str) -> float:
-    """A number in [0, 1) that a name always has."""
+    """A number in [0, 1), a hash of the name."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "big") / 2**56

@@ -1,11 +1,10 @@
-"""Which sample is met when, and everything random about it, from (seed, position) alone.
+"""The order of samples, and everything random about a visit, as functions of (seed, position) alone.
 
     position p = 0, 1, 2, ...     epoch = p // n     index = permutation(seed, epoch)[p % n]
 
-No state is kept, so a run can begin at any position: k steps, a break, and the rest give the same samples
-with the same noise as all steps at once, and two half batches meet what the whole batch would have met. Where
-pictures are grouped by shape or parts of the data have weights, `bucketed.py` and `weighted.py` take the
-place of the one permutation.
+There is no state, so a run starts at any position: interrupted or not, it has the same samples with the same
+noise, and two half batches have the samples of the whole one. If parts of the data have weights, each 10,000
+visits have round(10,000 * share) of every part; `bucketed.py` groups images by shape.
 """
 
 import hashlib
@@ -35,7 +34,7 @@ def mix(*numbers: int) -> int:
 
 
 class Order(ABC):
-    """Which of `count` samples is met at a position."""
+    """An order of `count` samples: one sample for each position."""
 
     count: int
 
@@ -50,7 +49,7 @@ class Order(ABC):
 
 @final
 class Shuffled(Order):
-    """Every sample once in each epoch, in an order of the epoch's own."""
+    """Every sample once in each epoch, each epoch in another order."""
 
     def __init__(self, count: int, seed: int) -> None:
         self.count = count
@@ -59,7 +58,7 @@ class Shuffled(Order):
         self.epoch = lru_cache(maxsize=2)(self._epoch)
 
     def _epoch(self, number: int) -> "Callable[[Int64[np.ndarray, ' place']], Int64[np.ndarray, ' place']]":
-        """What stands at the places of an epoch."""
+        """The permutation of an epoch, as a function."""
         if self.count > LARGEST_TABLE:
             return Permutation(self.count, mix(self.seed, number)).at
         return np.random.default_rng([self.seed, number]).permutation(self.count).__getitem__
@@ -85,7 +84,7 @@ def apportion(weights: Sequence[float]) -> list[int]:
 
 @final
 class WeightedOrder(Order):
-    """Parts, each in its own order, one after the other in the numbering of samples."""
+    """Parts of a dataset in fixed shares, each part in its own order, numbered one after the other."""
 
     def __init__(self, parts: Sequence[Order], weights: Sequence[float], unit: int, seed: int) -> None:
         self.parts = parts
@@ -111,22 +110,22 @@ class WeightedOrder(Order):
 
 @dataclass(frozen=True, kw_only=True)
 class Chance:
-    """Everything random about one visit."""
+    """The random numbers of one visit of a sample."""
 
     caption: float
-    """In [0, 1): which of the sample's captions."""
+    """In [0, 1): selects one of the sample's captions."""
     drop: float
-    """In [0, 1): below the caption dropout, the empty prompt takes the caption's place."""
+    """In [0, 1): below the caption dropout, the empty prompt replaces the caption."""
     time: float
-    """In [0, 1): the share of all timesteps."""
+    """In [0, 1): selects the timestep."""
     latent: Float[Tensor, "channel h w"]
-    """Standard normal: where in the autoencoder's distribution."""
+    """Standard normal: the sample of the autoencoder's distribution."""
     noise: Float[Tensor, "channel h w"]
-    """Standard normal: what is added."""
+    """Standard normal: the noise that corrupts the latents."""
 
 
 def chance(seed: int, position: int, shape: tuple[int, int, int]) -> Chance:
-    """The random numbers of one visit, made on the CPU so that they are the same on every device."""
+    """Draw the random numbers of one visit, on the CPU so that they are the same on every device."""
     generator = torch.Generator().manual_seed(mix(seed, position))
     caption, drop, time = torch.rand(3, generator=generator).tolist()
     latent, noise = torch.randn(2, *shape, generator=generator)

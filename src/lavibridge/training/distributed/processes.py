@@ -1,15 +1,15 @@
-"""The processes of a run and what they do together; the one place that knows Accelerate.
+"""The processes of a run and what they do together; the only module that uses Accelerate.
 
     lavi train RECIPE                                                one process
     accelerate launch --num_processes 8 -m lavibridge train RECIPE   eight, each with its share of every batch
     torchrun --nproc_per_node 8 -m lavibridge train RECIPE           the same, with GPUs or without
 
-What a launcher has started and what has joined are compared: two processes that do not know of each other
-would train twice, into one folder.
+A run compares the processes that a launcher started with those that joined: two processes that do not know
+of each other would both train into one folder.
 
-Each process computes the losses of its own pictures; the gradients of the trained weights are averaged (DDP),
-so that all processes take the same step. Frozen weights are neither sent nor compared: every process reads
-them from the same files, which `agree` makes sure of.
+Each process computes the losses of its own samples, and DDP averages the gradients of the trained weights, so
+that all processes take the same step. Frozen weights are neither sent nor compared: every process reads them
+from the same files, which `agree` verifies.
 """
 
 import hashlib
@@ -52,15 +52,15 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether it is the one that writes and speaks."""
+        """Whether this process writes files and prints."""
         return self.index == 0
 
     def wait(self) -> None:
-        """Until every process has come to this line."""
+        """Block until every process has reached this line."""
         self.accelerator.wait_for_everyone()
 
     def wrap(self, bridge: Bridge) -> nn.Module:
-        """The bridge as it is called in training: its gradients are averaged over the processes."""
+        """The bridge under DDP, which averages gradients over several processes."""
         if self.count > 1:
             frozen = [name for name, weight in bridge.named_parameters() if not weight.requires_grad]
             buffers = [name for name, _ in bridge.named_buffers()]
@@ -70,11 +70,11 @@ class Processes:
         return model
 
     def backward(self, loss: Float[Tensor, ""]) -> None:
-        """Gradients of a loss."""
+        """Compute the gradients of a loss."""
         self.accelerator.backward(loss)
 
     def no_sync(self, model: nn.Module) -> AbstractContextManager[object]:
-        """A pass whose gradients are not yet averaged."""
+        """A context in which a pass does not average its gradients."""
         context: AbstractContextManager[object] = self.accelerator.no_sync(model)
         return context
 
@@ -90,11 +90,11 @@ class Processes:
         return int(self.gather(torch.tensor([value], device=self.device)).max())
 
     def any(self, value: bool) -> bool:
-        """Whether it is so in any process."""
+        """Whether the value is true in any process."""
         return self.largest(int(value)) > 0
 
     def by_main(self, act: Callable[[], None]) -> None:
-        """Have the main process do something while the others wait for it; all fail where it fails."""
+        """Call a function in the main process while the others wait; all fail if it fails."""
         failed: Exception | None = None
         if self.is_main:
             try:
@@ -105,12 +105,12 @@ class Processes:
             raise failed or RunError("the main process has failed and says why")
 
     def take_from_main(self, weights: list[nn.Parameter]) -> None:
-        """Give weights the values that they have in the main process."""
+        """Set weights to their values in the main process."""
         for weight in weights:
             weight.data.copy_(broadcast(weight.data))
 
     def agree(self, what: str, value: str) -> None:
-        """RunError where processes have found different things, which would train something else in each."""
+        """Raise RunError if the processes have different values."""
         number = int.from_bytes(hashlib.sha256(value.encode()).digest()[:7], "big")
         if self.any(self.largest(number) != number):
             raise RunError(
@@ -120,7 +120,7 @@ class Processes:
 
 
 def idles(bridge: Bridge) -> bool:
-    """Whether LoRA may stand above the layers that the connector reads, where no gradient comes from."""
+    """Whether LoRA may lie above the layers that the connector reads, where it gets no gradient."""
     language, reading = bridge.language, bridge.connector.reading
     unread = language.unread(reading)
     if unread:
@@ -132,10 +132,10 @@ def idles(bridge: Bridge) -> bool:
 
 @contextmanager
 def begin_processes(settings: Training) -> Iterator[Processes]:
-    """The processes that the launcher has started, this one alone where there was none.
+    """Join the processes that a launcher started; without a launcher, this one only.
 
-    Leaves nothing behind: a program's next run may choose another precision. RunError where they do not find
-    each other.
+    Resets Accelerate's state at the end, as the next run of a program may choose another precision. Raises
+    RunError if the processes do not find each other.
     """
     part = rank_from_environment()
     export_torchrun_variables(os.environ)
@@ -159,7 +159,7 @@ def begin_processes(settings: Training) -> Iterator[Processes]:
 
 
 def join(part: ProcessRank, precision: str, is_cpu: bool) -> Accelerator:
-    """Meet the other processes; RunError where not all that were started come together."""
+    """Join the other processes; RunError if not all that were started join."""
     try:
         with default_signal_handlers():  # a meeting that does not come about is waited for in C++
             accelerator = Accelerator(mixed_precision=precision, cpu=is_cpu)
@@ -176,7 +176,7 @@ def join(part: ProcessRank, precision: str, is_cpu: bool) -> Accelerator:
 
 
 def refuse_shared_device(name: str, part: ProcessRank) -> None:
-    """RecipeError where this process would have no GPU of its own."""
+    """Raise RecipeError if this process would share its GPU with another."""
     own, there = local_rank() or 0, torch.cuda.device_count()
     if part.world_size > 1 and own >= there > 0 and pick_device(name).type == "cuda":
         raise RecipeError(
@@ -196,7 +196,7 @@ def refuse_plugins(accelerator: Accelerator) -> None:
 
 
 def own_device(name: str, accelerator: Accelerator) -> torch.device:
-    """The device of this process; RecipeError where several processes would share a named one."""
+    """The device of this process; RecipeError if several processes would share a named one."""
     if name == "auto" or (name == "cuda" and accelerator.num_processes > 1):
         device: torch.device = accelerator.device
         return device

@@ -1,10 +1,10 @@
-"""Frozen weights shared out over N processes (FSDP2): each holds one part, and borrows the rest by block.
+"""Frozen weights sharded over N processes (FSDP2): each holds one shard and gathers the rest by block.
 
-    block i:   gather its weights from all processes -> compute -> keep only one's own part
+    block i:   gather its weights from all processes -> compute -> keep only the own shard
     trained weights (LoRA, connector): whole in each process, their gradients averaged by DDP as ever
 
-What is frozen is what is large. As trained weights and their optimiser stay whole, a checkpoint is the same
-file as without sharing out, and any number of processes reads it. A block is an element of an outermost
+The frozen weights are the large ones. Trained weights and their optimiser stay whole, so a checkpoint is the
+same file as without sharding, and any number of processes reads it. A block is an element of an outermost
 `ModuleList`: a layer of a transformer, a stage of a U-Net.
 
 Zhao et al. 2023 (FSDP), arXiv 2304.11277; the second version is `torch.distributed.fsdp.fully_shard`.
@@ -24,7 +24,7 @@ from lavibridge.recipes.recipe import Recipe
 
 
 def check_sharding(recipe: Recipe) -> None:
-    """RecipeError where the recipe asks for what cannot be done with weights in parts."""
+    """Raise RecipeError if the recipe combines sharding with what needs whole weights."""
     if recipe.training.sharding is None:
         return
     if recipe.training.align is not None:
@@ -45,7 +45,7 @@ def check_sharding(recipe: Recipe) -> None:
 
 
 def shard(bridge: Bridge, device: torch.device, count: int) -> None:
-    """Share out the frozen weights of both models over `count` processes; each keeps its part on `device`."""
+    """Shard the frozen weights of both models over `count` processes; each keeps its shard on `device`."""
     # Of denoisers that predict more than is asked for, a part is taken; nobody changes it in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(device.type, (count,))

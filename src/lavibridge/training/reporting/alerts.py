@@ -1,6 +1,6 @@
-"""Events that speak up once: a trained weight that gets no gradient, and a run that waits for its data.
+"""Events that warn once: about trained weights without gradient, and about a run that waits for its data.
 
-Both look at the first steps of a session only when there have been enough of them. LoRA's up-projection is
+Both wait for enough steps of a session. LoRA's up-projection is
 zero at first, so that its down-projection has no gradient at the first step; a connector may begin likewise.
 """
 
@@ -17,11 +17,11 @@ from lavibridge.training.reporting.console import say
 from lavibridge.training.reporting.timing import ENCODING, FEATURES, READING
 
 LOOKED_AT = 20
-"""Steps before it is said that a weight gets no gradient."""
+"""Steps before a warning about weights without gradient."""
 WAITED_OVER = 50
 """Steps over which the wait for data is averaged."""
 MOST_WAITED = 0.05
-"""Share of the time that waiting for data may take unsaid."""
+"""Largest share of the time that waiting for data may take without a warning."""
 REMEDIES: Mapping[str, str] = {
     READING: "keep the pictures on a faster disk and no larger than they are used, or fill a cache with "
     "`lavi cache`",
@@ -33,7 +33,7 @@ REMEDIES: Mapping[str, str] = {
 
 @final
 class Unmoved:
-    """Event: says which trained weights have had nothing but zeros for a gradient in the first steps."""
+    """Event: warns about trained weights whose gradient was zero in all of the first steps."""
 
     def __init__(self, parts: Parts) -> None:
         self.names = {part: list(weights) for part, weights in parts.items()}
@@ -60,7 +60,7 @@ class Unmoved:
 
 @final
 class Waiting:
-    """Event: says when more than a twentieth of the time goes by in waiting for data, and why."""
+    """Event: warns if waiting for data takes more than a twentieth of the time, and names the cause."""
 
     def __init__(self) -> None:
         self.steps = 0

@@ -1,4 +1,4 @@
-"""What is said on stderr before the first step."""
+"""The lines that training prints on stderr, most of them before the first step."""
 
 from collections.abc import Mapping
 
@@ -13,19 +13,19 @@ CAPTIONS_SCALED = 16
 
 
 def say(text: str) -> None:
-    """One line, as it is."""
+    """Print one line."""
     console.print(text, soft_wrap=True)
 
 
 def say_trained(parts: Mapping[str, int], rates: Mapping[str, float]) -> None:
-    """Say what will be trained."""
+    """Print what the run trains, with learning rates."""
     for part, count in parts.items():
         if count:
             say(f"trained: {part}, {count:,} weights, lr {rates[part]:g}")
 
 
 def say_clock(settings: Training) -> None:
-    """Say where the clock decides about the weights, which no second run can repeat."""
+    """Warn if the clock decides the learning rate, which no second run repeats."""
     if settings.max_minutes is not None and settings.schedule == "cosine":
         say(
             "note: with training.max_minutes the cosine follows the clock: this run can be gone on with, but "
@@ -34,7 +34,7 @@ def say_clock(settings: Training) -> None:
 
 
 def say_captions(bridge: Bridge, dataset: Dataset) -> None:
-    """Say how many captions are longer than the language model is given, and whether their scale fits."""
+    """Warn about captions that exceed the token limit, and about conditioning of an unusual scale."""
     looked_at = min(CAPTIONS_LOOKED_AT, len(dataset))
     captions = [caption for index in range(looked_at) for caption in dataset.sample(index).captions]
     note = scale_note(bridge, captions[:CAPTIONS_SCALED])

@@ -1,4 +1,4 @@
-"""What a step leaves behind: a line in `log.jsonl`, and a line or a moving bar for whoever waits.
+"""What a step reports: a line in `log.jsonl`, and a progress bar or line on stderr.
 
 {"step", "loss", "loss_by_time": [10 bins of t, null where empty], "gradient_norm": {part}, "lr": {part},
  "images_per_second", "data_wait", "seconds", "peak_memory_mib"}

@@ -1,4 +1,4 @@
-"""What making the next passes takes, by what is done: so that a run that waits for data can say why."""
+"""How long loading data takes, by activity, so that a run that waits for data can name the cause."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ READING, ENCODING, FEATURES = "reading pictures", "encoding pictures", "language
 
 @final
 class Timing:
-    """Seconds by cause; what one cause does inside another counts for itself only."""
+    """Seconds by activity; an activity inside another counts for itself only."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -19,7 +19,7 @@ class Timing:
 
     @contextmanager
     def on(self, cause: str) -> Iterator[None]:
-        """Count the time until the end of the block; use it in one thread at a time."""
+        """Measure the block; one thread at a time."""
         before = sum(self.seconds.values())
         begun = perf_counter()
         try:
@@ -31,7 +31,7 @@ class Timing:
                 self.seconds[cause] = self.seconds.get(cause, 0.0) + max(0.0, passed - inside)
 
     def take(self) -> Mapping[str, float]:
-        """What was counted since this was last asked."""
+        """Return the seconds since the last call."""
         with self.lock:
             taken, self.seconds = self.seconds, {}
         return taken

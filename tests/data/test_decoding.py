@@ -107,7 +107,7 @@ def test_broken_files_are_turned_away_with_a_reason(tmp_path: Path, data: bytes,
 def test_a_missing_file_and_a_folder_are_turned_away(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         read_picture(tmp_path / "gone.png")
-    with pytest.raises(DataError, match="no regular file"):
+    with pytest.raises(DataError, match="not a regular file"):
         read_picture(tmp_path)
 
 
