@@ -73,7 +73,7 @@ def test_what_only_one_has_is_left_out_and_counted(two: tuple[Path, Path], tmp_p
     few = make(tmp_path / "few", Sometimes(0.9), limit=5)
     found = compare(few, two[1])
     assert found["pictures"] == 10
-    assert found["left_out"] == {"first": 0, "second": 14}
+    assert found["unpaired"] == {"first": 0, "second": 14}
 
 
 def test_numbers_that_do_not_mean_the_same_are_refused(two: tuple[Path, Path], tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def compare(ours: Path, theirs: Path) -> dict[str, Any]:
     return {
         **{name: a[name] for name in MUST_AGREE},
         "pictures": len(pairs),
-        "left_out": {"first": len(mine) - len(pairs), "second": len(others) - len(pairs)},
+        "unpaired": {"first": len(mine) - len(pairs), "second": len(others) - len(pairs)},
         "metrics": {name: _by_category(name, pairs) for name in shared},
     }
 
