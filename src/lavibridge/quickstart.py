@@ -23,8 +23,9 @@ from lavibridge.core.lock import hold
 from lavibridge.core.log import console
 from lavibridge.evaluation.provenance import holds_other_images
 from lavibridge.evaluation.run import evaluate
+from lavibridge.generation.contact_sheet import contact_sheet
+from lavibridge.generation.image_files import save_png
 from lavibridge.generation.pipeline import BridgePipeline
-from lavibridge.generation.sheet import contact_sheet, save_png
 from lavibridge.recipes.recipe import Recipe, dump_recipe, load_recipe
 from lavibridge.report.page import write_report
 from lavibridge.training.build import build_bridge

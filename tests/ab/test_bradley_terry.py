@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import approx_fprime, linprog, minimize
 
-from lavibridge.ab.bradley_terry import FIRST, SECOND, TIE, Ballots, fit_strengths, is_finite
+from lavibridge.ab.bradley_terry import FIRST, SECOND, TIE, Ballots, fit_strengths, has_finite_strengths
 from lavibridge.evaluation.stats import Z95
 
 Rows = list[tuple[int, int, int]]
@@ -156,7 +156,7 @@ def test_strengths_are_finite_exactly_where_no_direction_improves_for_ever(rows:
         for aim in np.eye(4)[1:]
         for sign in (1, -1)
     ]
-    assert is_finite(ballots(rows), 3) == (min(moves) > -1e-9)
+    assert has_finite_strengths(ballots(rows), 3) == (min(moves) > -1e-9)
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,15 @@ from lavibridge.core import registry
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.diffusion.objective import target
+from lavibridge.generation.contact_sheet import contact_sheet
 from lavibridge.generation.denoise import OWN_CALLS, advance
 from lavibridge.generation.emphasis import WeightedPrompt, read
 from lavibridge.generation.encode import encode_prompts
+from lavibridge.generation.image_files import save_png
 from lavibridge.generation.noise import initial_noise
 from lavibridge.generation.output import to_images
 from lavibridge.generation.quality import QUALITIES
-from lavibridge.generation.sample import SAMPLERS, Sampling, make_scheduler
-from lavibridge.generation.sheet import contact_sheet, save_png
+from lavibridge.generation.sample import PACKAGE, Sampling, make_scheduler
 from lavibridge.generation.state import RequestState, resolve_settings
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
@@ -49,6 +50,7 @@ def toy(kind: str) -> VisionModel:
 
 
 TOYS = ({"kind": "t5", "source": "random"}, {"kind": "sd", "source": "random"})
+SAMPLERS = registry.kinds(PACKAGE)
 FLOWS = ("flux", "sana", "sd3")
 PAIRS = [
     (kind, sampler)

@@ -13,7 +13,7 @@ from PIL import Image
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import RecipeError
 from lavibridge.generation.emphasis import read
-from lavibridge.generation.sheet import encode_png
+from lavibridge.generation.image_files import encode_png
 from lavibridge.serve.engine.drawing import Drawing, advance
 from lavibridge.serve.engine.job import Job, JobPicture
 from lavibridge.serve.engine.least_rows import find_least_rows

@@ -18,7 +18,7 @@ from run_folder import rows, same, tensors
 from lavibridge import BridgePipeline
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import DataError, NotFiniteError, RunError
-from lavibridge.generation.sheet import contact_sheet
+from lavibridge.generation.contact_sheet import contact_sheet
 from lavibridge.recipes.recipe import Recipe, load_recipe, make_recipe
 from lavibridge.training.checkpoints.checkpoint import checkpoints
 from lavibridge.training.data.batches import BatchLoader, Draw

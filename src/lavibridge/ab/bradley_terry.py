@@ -62,8 +62,8 @@ class Strengths:
 
 
 def fit_strengths(ballots: Ballots, runs: int) -> Strengths | None:
-    """The maximum-likelihood strengths; None if there is no maximum (see `is_finite`)."""
-    if not is_finite(ballots, runs):
+    """The maximum-likelihood strengths; None if there is no maximum (see `has_finite_strengths`)."""
+    if not has_finite_strengths(ballots, runs):
         return None
     design = _design(ballots, runs)
     size = design.shape[2]
@@ -89,7 +89,7 @@ def fit_strengths(ballots: Ballots, runs: int) -> Strengths | None:
     )
 
 
-def is_finite(ballots: Ballots, runs: int) -> bool:
+def has_finite_strengths(ballots: Ballots, runs: int) -> bool:
     """Whether the likelihood has a maximum: no run or group of runs always wins, or never loses.
 
     There is none exactly if the parameters can diverge without making any vote less likely. With the tie

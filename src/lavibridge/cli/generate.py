@@ -140,7 +140,7 @@ class PictureWriter:
     def write(self, number: int, picture: "Image") -> None:
         """Write a picture under the next free number, and print its path."""
         from lavibridge.core.lock import hold
-        from lavibridge.generation.sheet import save_png
+        from lavibridge.generation.image_files import save_png
 
         prompt, seed = self.requested[number]
         with hold(self.out, waits=f"{self.out} is being written to"):  # another process may write there too

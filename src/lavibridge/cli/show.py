@@ -14,14 +14,19 @@ PACKAGES = {
     "data": "data",
     "metrics": "evaluation.metrics",
     "prompts": "evaluation.prompts",
+    "samplers": "generation.samplers",
+    "weightings": "diffusion.weighting",
+    "timesteps": "diffusion.timestep_sampling",
+    "optimizers": "optimizers",
 }
 """The name of a pool on the command line, and the package that holds it."""
 
 WHAT = typer.Argument(
     None,
     metavar="[WHAT]",
-    help="A pool (languages, visions, connectors, data, metrics, prompts, studies), a recipe (name or file), "
-    "or PACKAGE.KIND such as connector.lavi or study.ablation.  [default: everything]",
+    help="A pool (languages, visions, connectors, data, metrics, prompts, samplers, weightings, timesteps, "
+    "optimizers, studies), a recipe (name or file), or PACKAGE.KIND such as connector.lavi or "
+    "study.ablation.  [default: everything]",
 )
 
 
@@ -56,7 +61,7 @@ def show(what: str | None = WHAT) -> None:
 
         component = load(packages[package], kind)
         print(f"{what}: {first_line(component.__doc__)}\n")
-        print("\n".join(fields(component.Config)))
+        print("\n".join(fields(component.Config)) if hasattr(component, "Config") else "It has no settings.")
         return
     from lavibridge.recipes.recipe import load_recipe
 

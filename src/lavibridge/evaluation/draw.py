@@ -17,9 +17,9 @@ from lavibridge.data.pictures.decoding import read_picture
 from lavibridge.evaluation.base import ImageGenerator, Task
 from lavibridge.evaluation.records import Key, Record, drawn_line
 from lavibridge.generation.finite import NotDrawnError
+from lavibridge.generation.image_files import save_png
 from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.generation.quality import EXACT
-from lavibridge.generation.sheet import save_png
 
 CHUNK = 32
 """Pictures drawn between two writes."""

@@ -8,31 +8,22 @@ model is unsteady (docs/decisions/0019). Pictures of the server keep their bits 
 Every sampler begins at the model's last time, where there is nothing but noise, and takes even steps in time.
 Flow models are sampled over sigmas that are shifted towards noise (diffusion/schedule.py), and never by DDIM.
 
-A sampler takes the noise schedule and what is predicted from the model's scheduler_config.json, and nothing
-else: the other settings there (spacing, offset, thresholding, clipping, final sigma, solver order, Karras
-sigmas) belong to the scheduler that the model was published with, and mean other things to another class.
-
-UniPC: Zhao et al. 2023, arXiv 2302.04867; trailing, its last step begins a full step before the end (Lin et
-al. 2023, arXiv 2305.08891). DDIM: Song et al. 2020, arXiv 2010.02502. DPM-Solver++, whose first order is
-DDIM: Lu et al. 2022, arXiv 2211.01095. Euler: Karras et al. 2022, arXiv 2206.00364; of flows, Esser et al.
-2024, arXiv 2403.03206.
+Each sampler is a file of `samplers/`.
 """
 
 import inspect
 import warnings
 from typing import Any
 
-import diffusers
-import numpy as np
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from lavibridge.core.config import did_you_mean
+from lavibridge.core import registry
 from lavibridge.core.errors import RecipeError
 from lavibridge.vision.parts.schedules import is_flow
 
-SAMPLERS = ("unipc", "unipc_trailing", "ddim", "dpm", "euler")
+PACKAGE = "generation.samplers"
 NOISE = (
     "num_train_timesteps",
     "beta_start",
@@ -43,24 +34,6 @@ NOISE = (
     "prediction_type",
 )
 """The settings of a diffusion model's scheduler that say how it was trained."""
-
-
-class FlowEuler(diffusers.FlowMatchEulerDiscreteScheduler):
-    """Euler steps of a flow, with what `Sampling` calls of every sampler."""
-
-    init_noise_sigma = 1.0
-
-    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """The latents as they are."""
-        return sample
-
-
-class EvenFlowEuler(FlowEuler):
-    """Euler steps that are even before they are shifted, as models with a dynamic shift are sampled."""
-
-    def set_timesteps(self, steps: int) -> None:
-        """From pure noise in ``steps`` steps."""
-        super().set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps))
 
 
 def check_steps(steps: int, times: int, name: str = "num_inference_steps") -> None:
@@ -77,49 +50,15 @@ def make_scheduler(scheduler: Any, sampler: str = "unipc", shift: float | None =
     ``shift`` is that of a flow model for the picture's size (`VisionModel.flow_shift`), None for a diffusion
     model. Raises RecipeError for a sampler that is unknown, or does not go with a flow.
     """
-    if sampler not in SAMPLERS:
-        raise RecipeError(
-            f"there is no sampler '{sampler}'{did_you_mean(sampler, SAMPLERS)} "
-            f"(there are {', '.join(SAMPLERS)})"
-        )
+    made = registry.load(PACKAGE, sampler)()
     if is_flow(scheduler) != (shift is not None):
         raise ValueError("a flow is sampled with its shift, a diffusion model with none: give flow_shift()")
-    return _of_diffusion(scheduler, sampler) if shift is None else _of_flow(scheduler, sampler, shift)
-
-
-def _of_diffusion(scheduler: Any, sampler: str) -> Any:
-    known = inspect.signature(type(scheduler)).parameters
-    noise = {name: scheduler.config[name] for name in NOISE if name in known}
-    match sampler:
-        case "unipc":
-            return diffusers.UniPCMultistepScheduler(**noise, timestep_spacing="linspace")
-        case "unipc_trailing":
-            return diffusers.UniPCMultistepScheduler(**noise, timestep_spacing="trailing")
-        case "ddim":
-            # Diffusers' own DDIM steps down by T // steps, wherever the next time lies.
-            return diffusers.DPMSolverMultistepScheduler(**noise, solver_order=1, timestep_spacing="trailing")
-        case "euler":
-            return diffusers.EulerDiscreteScheduler(**noise, timestep_spacing="trailing")
-        case _:
-            return diffusers.DPMSolverMultistepScheduler(**noise, timestep_spacing="linspace")
-
-
-def _of_flow(scheduler: Any, sampler: str, shift: float) -> Any:
     settings = scheduler.config
-    times = {"num_train_timesteps": settings.num_train_timesteps}
-    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift, **times}
-    match sampler:
-        case "unipc" | "unipc_trailing":  # a flow's steps are spaced by its shift
-            return diffusers.UniPCMultistepScheduler(**flow)
-        case "dpm":
-            return diffusers.DPMSolverMultistepScheduler(**flow)
-        case "euler":
-            chosen = EvenFlowEuler if settings.get("use_dynamic_shifting", False) else FlowEuler
-            return chosen(shift=shift, **times)
-    raise RecipeError(
-        f"the sampler '{sampler}' is for diffusion models, and this model is a flow: choose unipc, dpm or "
-        "euler"
-    )
+    if shift is not None:
+        times = {"num_train_timesteps": settings.num_train_timesteps}
+        return made.of_flow(times, shift, bool(settings.get("use_dynamic_shifting", False)))
+    known = inspect.signature(type(scheduler)).parameters
+    return made.of_diffusion({name: settings[name] for name in NOISE if name in known})
 
 
 class Sampling:

@@ -20,7 +20,7 @@ from lavibridge.core.errors import RecipeError
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.read import alternatives, change, find_recipe, read_yaml, shipped_recipes
 from lavibridge.recipes.sections import PACKAGES, kind_of, read_section, section_type
-from lavibridge.recipes.training import Lora, Preview, Training
+from lavibridge.recipes.training import LoraSection, PreviewSection, Training
 
 __all__ = ["Recipe", "dump_recipe", "load_recipe", "make_recipe", "shipped_recipes"]
 
@@ -34,13 +34,13 @@ class Recipe(Config):
     """The vision model, which draws; frozen."""
     connector: SerializeAsAny[Config]
     """What is trained between the two."""
-    lora: Lora = Lora()
+    lora: LoraSection = LoraSection()
     """The small trained changes inside the two frozen models."""
     data: SerializeAsAny[Dataset.Config]
     """The pictures and captions trained on."""
     training: Training
     """How long, how fast, how often."""
-    preview: Changeable[Preview] = Preview()
+    preview: Changeable[PreviewSection] = PreviewSection()
     """The sample pictures drawn while training."""
 
 

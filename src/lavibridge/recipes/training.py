@@ -176,7 +176,7 @@ class Training(Config):
     """Keep both in a folder instead, for later runs; null keeps them in memory."""
 
 
-class Preview(Config):
+class PreviewSection(Config):
     """The sample images drawn during training, the untrained bridge's included."""
 
     prompts: tuple[str, ...] = ()
@@ -189,7 +189,7 @@ class Preview(Config):
     """Scale of classifier-free guidance."""
 
 
-class Lora(Config):
+class LoraSection(Config):
     """LoRA in the two frozen models; null leaves a model as it is."""
 
     language: LoraSettings | None = LoraSettings()

@@ -13,7 +13,8 @@ from PIL import Image
 
 from lavibridge.data.pictures.decoding import read_picture
 from lavibridge.evaluation.base import Task
-from lavibridge.generation.sheet import contact_sheet, encode_png, save_png
+from lavibridge.generation.contact_sheet import contact_sheet
+from lavibridge.generation.image_files import encode_png, save_png
 from lavibridge.study.cells import Cell
 from lavibridge.study.folder import evaluation
 from lavibridge.study.scores import Finished, SuiteResult

@@ -49,7 +49,7 @@ class DiffusersModel(VisionModel):
     """Class in diffusers, and its `_class_name`."""
     pipeline_class: ClassVar[str | None] = None
     """Class in diffusers of the pipeline that the denoiser goes into, where one takes our tokens."""
-    text: ClassVar[TextSide]
+    text: ClassVar[TextSide | None] = None
     """How its pipeline reads prompts, but for lengths and instructions that are the pipeline's defaults."""
     rms: ClassVar[float | None] = None
     """Root mean square of the tokens that it was trained with, where that is known."""
@@ -100,6 +100,8 @@ class DiffusersModel(VisionModel):
 
     def text_side(self) -> TextSide:
         """How the pipeline that model_index.json names reads prompts, by the defaults of its call."""
+        if self.text is None:
+            return super().text_side()
         found = read_model_json(self.config.source, "model_index.json", self.config.revision) or {}
         return with_defaults(self.text, found.get("_class_name"), self.pipeline_class)
 

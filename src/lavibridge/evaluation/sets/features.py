@@ -1,7 +1,7 @@
 """Features of sets of pictures, their extractors, and the two forms of a reference set."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from lavibridge.core.errors import DataError
+from lavibridge.core.log import progress
 
 Features = Float[np.ndarray, "picture width"]
 """One row per picture, float64."""
@@ -78,3 +79,20 @@ class Extractor(ABC):
 
     def free(self) -> None:  # noqa: B027 - some have none
         """Free the weights; the next use loads them again."""
+
+
+def extract_features(
+    extractor: Extractor, pictures: Iterator[Image.Image], count: int, what: str
+) -> Features:
+    """Extract the features of ``count`` pictures batch by batch; ``what`` names them in the progress bar."""
+    rows: list[Features] = []
+    batch: list[Image.Image] = []
+    with progress("pictures") as bar:
+        task = bar.add_task(f"features, {what}", total=count, status="")
+        for number, picture in enumerate(pictures, start=1):
+            batch.append(picture)
+            if len(batch) == extractor.batch or number == count:
+                rows.append(extractor.features(batch))
+                bar.update(task, advance=len(batch))
+                batch = []
+    return np.concatenate(rows)

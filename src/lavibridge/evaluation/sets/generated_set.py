@@ -24,8 +24,8 @@ from lavibridge.evaluation.base import Task
 from lavibridge.evaluation.draw import read_drawn
 from lavibridge.evaluation.metrics.base import MIN_IMAGES, SetMetric
 from lavibridge.evaluation.records import Key, Record
-from lavibridge.evaluation.sets.features import Features, Reference
-from lavibridge.evaluation.sets.reference import extract, open_reference
+from lavibridge.evaluation.sets.features import Features, Reference, extract_features
+from lavibridge.evaluation.sets.reference import open_reference
 from lavibridge.evaluation.stats import Estimate
 
 GROUPS = 20
@@ -62,7 +62,7 @@ class GeneratedSet:
         if key not in self._made:
             reference = open_reference(source, extractor, tasks)
             pictures: Iterator[Image.Image] = (read_drawn(self.out, self.records[task.key]) for task in tasks)
-            drawn = extract(extractor, pictures, len(tasks), "drawn")
+            drawn = extract_features(extractor, pictures, len(tasks), "drawn")
             metric.free()
             _check_width(metric.name, drawn, reference)
             self._made[key] = drawn, reference

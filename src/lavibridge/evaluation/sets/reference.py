@@ -25,13 +25,12 @@ from safetensors.numpy import load_file, save
 from lavibridge.core.errors import DataError
 from lavibridge.core.files import cache_folder, write_atomic
 from lavibridge.core.identity import file_hash, versions
-from lavibridge.core.log import progress
 from lavibridge.core.paths import at_home
 from lavibridge.data.pictures.decoding import VERSION as PIXELS
 from lavibridge.data.pictures.decoding import read_picture
 from lavibridge.data.pictures.walk import pictures_below
 from lavibridge.evaluation.base import Task
-from lavibridge.evaluation.sets.features import Extractor, Features, Moments, Reference
+from lavibridge.evaluation.sets.features import Extractor, Moments, Reference, extract_features
 from lavibridge.world.captions import CATEGORIES, sample_captioned_scene
 from lavibridge.world.drawing import draw
 
@@ -65,24 +64,10 @@ def open_reference(source: str, extractor: Extractor, tasks: Sequence[Task]) -> 
     """Open the reference set for the drawn tasks, with features by the extractor."""
     if source == WORLD:
         count = max(SCENES, len(tasks))
-        features = extract(extractor, _scenes(tasks, count), count, "scenes")
+        features = extract_features(extractor, _scenes(tasks, count), count, "scenes")
         return Reference(features=features, card={"reference": WORLD, "n": count})
     path = at_home(source)
     return _of_folder(path, extractor) if path.is_dir() else _of_file(path)
-
-
-def extract(extractor: Extractor, pictures: Iterator[Image.Image], count: int, what: str) -> Features:
-    """Extract features batch by batch."""
-    rows, batch = [], []
-    with progress("pictures") as bar:
-        shown = bar.add_task(f"features, {what}", total=count, status="")
-        for number, picture in enumerate(pictures, start=1):
-            batch.append(picture)
-            if len(batch) == extractor.batch or number == count:
-                rows.append(extractor.features(batch))
-                bar.update(shown, advance=len(batch))
-                batch = []
-    return np.concatenate(rows)
 
 
 def _scenes(tasks: Sequence[Task], count: int) -> Iterator[Image.Image]:
@@ -102,7 +87,7 @@ def _of_folder(folder: Path, extractor: Extractor) -> Reference:
     card = {"reference": digest, "n": len(files)}
     with suppress(OSError, SafetensorError, KeyError):  # missing or damaged: extract again
         return Reference(features=load_file(kept)["features"], card=card)
-    features = extract(extractor, (_read(path) for path in files), len(files), folder.name)
+    features = extract_features(extractor, (_read(path) for path in files), len(files), folder.name)
     with suppress(OSError):  # a read-only cache folder only costs time
         write_atomic(kept, save({"features": features}))
     return Reference(features=features, card=card)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lavibridge.generation.sheet import Format
+from lavibridge.generation.image_files import Format
 from lavibridge.serve.engine.request import Request
 
 State = Literal["waiting", "drawing", "done", "failed", "cancelled", "rejected"]

@@ -16,7 +16,7 @@ import torch
 from lavibridge.core.errors import LaviError
 from lavibridge.core.log import console
 from lavibridge.generation.finite import NotDrawnError
-from lavibridge.generation.sheet import encode_picture, encode_png
+from lavibridge.generation.image_files import encode_picture, encode_png
 from lavibridge.serve.engine.drawing import Drawing, advance
 from lavibridge.serve.engine.job import Job, JobPicture
 from lavibridge.serve.engine.queue import Place, Queue

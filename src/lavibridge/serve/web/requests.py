@@ -10,9 +10,9 @@ from lavibridge.core.config import Config, did_you_mean
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.text import is_unicode
 from lavibridge.generation.emphasis import read
+from lavibridge.generation.image_files import Format
 from lavibridge.generation.quality import EXACT, QUALITIES, read_quality
 from lavibridge.generation.sample import check_steps
-from lavibridge.generation.sheet import Format
 from lavibridge.serve.engine.request import Request
 from lavibridge.serve.engine.served_model import ServedModel
 from lavibridge.serve.limits import MAX_SEED, Limits

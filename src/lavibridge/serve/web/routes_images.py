@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.log import console
 from lavibridge.generation.emphasis import WeightedPrompt, read
-from lavibridge.generation.sheet import Format
+from lavibridge.generation.image_files import Format
 from lavibridge.serve.engine.job import Job, JobPicture
 from lavibridge.serve.engine.served_model import ServedModel
 from lavibridge.serve.web.app_state import AppState

@@ -4,10 +4,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from lavibridge.data.base import Dataset
+from lavibridge.generation.contact_sheet import contact_sheet
 from lavibridge.generation.finite import NotDrawnError
+from lavibridge.generation.image_files import save_png
 from lavibridge.generation.pipeline import BridgePipeline
-from lavibridge.generation.sheet import contact_sheet, save_png
-from lavibridge.recipes.training import Preview
+from lavibridge.recipes.training import PreviewSection
 from lavibridge.training.loop import State
 from lavibridge.training.reporting.console import say
 
@@ -15,7 +16,7 @@ FALLBACK = 4
 """How many captions are drawn when the recipe names no prompts."""
 
 
-def preview_prompts(settings: Preview, dataset: Dataset) -> tuple[str, ...]:
+def preview_prompts(settings: PreviewSection, dataset: Dataset) -> tuple[str, ...]:
     """The recipe's prompts, else the first captions of the data."""
     if settings.prompts:
         return settings.prompts
@@ -23,7 +24,7 @@ def preview_prompts(settings: Preview, dataset: Dataset) -> tuple[str, ...]:
     return tuple(dict.fromkeys(caption for caption in captions if caption.strip()))
 
 
-def draw_preview(state: State, settings: Preview, prompts: tuple[str, ...], run: Path | None) -> None:
+def draw_preview(state: State, settings: PreviewSection, prompts: tuple[str, ...], run: Path | None) -> None:
     """Write `samples/step-N.png`: one row per prompt, drawn with the averaged weights where there are any.
 
     Without a folder it is drawn only: processes that share out the weights have to draw together.

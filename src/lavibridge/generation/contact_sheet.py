@@ -1,54 +1,17 @@
-"""Pictures on disk: a PNG with its prompt and seed inside, and the contact sheet.
+"""The contact sheet: one picture of many, with labels.
 
         column   column
 prompt  picture  picture
 prompt  picture  picture
 """
 
-import io
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from textwrap import wrap
-from typing import Literal
 
-from PIL import ExifTags, Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
+from PIL import Image, ImageDraw, ImageFont
 
-from lavibridge.core.files import write_atomic
-
-Format = Literal["png", "jpeg", "webp"]
 _INK, _PAPER = (40, 40, 40), (255, 255, 255)
 _GAP, _LABEL, _TEXT = 8, 220, 13
-
-
-def save_png(path: Path, image: Image.Image, text: Mapping[str, str] | None = None) -> None:
-    """Write a picture, whole or not at all, with named texts (prompt, seed, ...) that stay with the file."""
-    write_atomic(path, encode_png(image, text))
-
-
-def encode_png(image: Image.Image, text: Mapping[str, str] | None = None) -> bytes:
-    """A picture as the bytes of a PNG, with named texts in it."""
-    metadata = PngInfo()
-    for key, value in (text or {}).items():
-        metadata.add_itxt(key, value)
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", pnginfo=metadata)
-    return buffer.getvalue()
-
-
-def encode_picture(
-    image: Image.Image, format: Format, compression: int, text: Mapping[str, str] | None = None
-) -> bytes:
-    """A picture as the bytes of a file; of JPEG and WebP, ``compression`` from 0 to 100 is the best."""
-    if format == "png":
-        return encode_png(image, text)
-    exif = Image.Exif()
-    if text:
-        exif[ExifTags.Base.ImageDescription] = json.dumps(dict(text))  # ASCII, as EXIF has it
-    buffer = io.BytesIO()
-    image.save(buffer, format=format.upper(), quality=max(1, compression), exif=exif)
-    return buffer.getvalue()
 
 
 def contact_sheet(
