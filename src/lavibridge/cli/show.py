@@ -60,8 +60,9 @@ def show(what: str | None = WHAT) -> None:
         from lavibridge.core.registry import load
 
         component = load(packages[package], kind)
-        print(f"{what}: {first_line(component.__doc__)}\n")
-        print("\n".join(fields(component.Config)) if hasattr(component, "Config") else "It has no settings.")
+        settings = fields(component.Config) if hasattr(component, "Config") else []
+        print(f"{what}: {first_line(component.__doc__)}{'' if settings else ' It has no settings.'}\n")
+        print("\n".join(settings))
         return
     from lavibridge.recipes.recipe import load_recipe
 

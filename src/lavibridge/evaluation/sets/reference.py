@@ -25,6 +25,7 @@ from safetensors.numpy import load_file, save
 from lavibridge.core.errors import DataError
 from lavibridge.core.files import cache_folder, write_atomic
 from lavibridge.core.identity import file_hash, versions
+from lavibridge.core.log import progress
 from lavibridge.core.paths import at_home
 from lavibridge.data.pictures.decoding import VERSION as PIXELS
 from lavibridge.data.pictures.decoding import read_picture

@@ -27,8 +27,8 @@ class Sampler(ABC):
     def of_flow(self, noise: Mapping[str, Any], shift: float, is_dynamic: bool) -> Any:
         """A Diffusers scheduler for a flow model; RecipeError if the sampler does not go with flows.
 
-        ``noise`` has ``num_train_timesteps``, and ``shift`` moves the sigmas towards noise. ``is_dynamic`` says
-        whether the model's own scheduler computes the shift from the picture's size.
+        ``noise`` has ``num_train_timesteps``, and ``shift`` moves the sigmas towards noise. ``is_dynamic``
+        says whether the model's own scheduler computes the shift from the picture's size.
         """
         name = type(self).__module__.rpartition(".")[2]
         raise RecipeError(
