@@ -32,7 +32,7 @@ class GEGLU(nn.Module):
         return value * functional.gelu(gate)
 
 
-class FeedForward(nn.Module):
+class _FeedForward(nn.Module):
     """Gated projection to four times the width, dropout, projection to the new width."""
 
     def __init__(self, width: int, new_width: int, dropout: float) -> None:
@@ -61,8 +61,8 @@ class LaviAdapter(Connector):
     def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
         super().__init__(config, text, vision)
         width = (text.width + vision.context) // 2 if config.width is None else config.width
-        self.ff1 = FeedForward(text.width, width, config.dropout)
-        self.ff2 = FeedForward(width, vision.context, config.dropout)
+        self.ff1 = _FeedForward(text.width, width, config.dropout)
+        self.ff2 = _FeedForward(width, vision.context, config.dropout)
         self.norm1 = nn.LayerNorm(text.width)
         self.norm2 = nn.LayerNorm(width)
 

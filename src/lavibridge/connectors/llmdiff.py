@@ -39,7 +39,7 @@ INITIAL_NOISE = -6.0
 Layers = Float[Tensor, "batch layer token width"]
 
 
-class ContextScore(nn.Module):
+class _ContextScore(nn.Module):
     """Computes c from the residual stream of each token, in its context and alone."""
 
     def __init__(self, steps: int) -> None:
@@ -63,7 +63,7 @@ def _added(hidden: Layers) -> Float[Tensor, "batch block token width"]:
     return torch.cat([hidden[:, :-1].diff(dim=1), hidden[:, -1:]], dim=1)
 
 
-class SecondAttention(nn.Module):
+class _SecondAttention(nn.Module):
     """The second attention beside one cross-attention layer of the denoiser."""
 
     def __init__(self, text_width: int, block: BlockSpec) -> None:
@@ -113,10 +113,10 @@ class LlmDiff(Connector):
                 "(text and picture attend to each other jointly): use 'lavi', 'ella' or another connector"
             )
         super().__init__(config, text, vision)
-        self.scores = ContextScore(text.layers - 1)
+        self.scores = _ContextScore(text.layers - 1)
         self.proj = nn.Linear(text.width, vision.context)
         self.names = tuple(vision.blocks)
-        self.second = nn.ModuleList(SecondAttention(text.width, block) for block in vision.blocks.values())
+        self.second = nn.ModuleList(_SecondAttention(text.width, block) for block in vision.blocks.values())
 
     @property
     def reading(self) -> Reading:

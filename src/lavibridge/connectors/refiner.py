@@ -27,7 +27,7 @@ HEAD_WIDTH = 64
 TIME_CHANNELS = 256
 
 
-class GatedTransformerBlock(TransformerBlock):
+class _GatedTransformerBlock(TransformerBlock):
     """A transformer block with a gate on each of its two parts."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -74,7 +74,7 @@ class Refiner(Connector):
         self.pool = None  # the following connector pools
         heads = max(1, text.width // HEAD_WIDTH)
         self.time = TimeEmbedding(TIME_CHANNELS, text.width)
-        self.refining = nn.ModuleList(GatedTransformerBlock(text.width, heads) for _ in range(config.blocks))
+        self.refining = nn.ModuleList(_GatedTransformerBlock(text.width, heads) for _ in range(config.blocks))
 
     @property
     def needs_calibration(self) -> bool:

@@ -46,7 +46,7 @@ LINE_INTERVAL = 10.0
 """Seconds between two progress lines without a terminal."""
 
 
-class RateColumn(ProgressColumn):
+class _RateColumn(ProgressColumn):
     """Steps per second, or seconds per step for slow tasks."""
 
     def render(self, task: Task) -> Text:
@@ -99,7 +99,7 @@ def progress(unit: str = "") -> Progress:
         BarColumn(bar_width=16),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn(unit, markup=False),
-        RateColumn(table_column=Column(no_wrap=True, min_width=6)),
+        _RateColumn(table_column=Column(no_wrap=True, min_width=6)),
         TextColumn("left"),
         TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
         TextColumn(

@@ -50,12 +50,12 @@ class Csv(Listed):
         # Bytes that are not UTF-8 become lone surrogates; the check rejects lines that contain them.
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             rows = csv.reader(file, delimiter=self.config.delimiter, strict=True)
-            columns = read_header(path, rows)
+            columns = _read_header(path, rows)
             where = f"{path}, read with data.delimiter={self.config.delimiter!r},"
-            image = column_index(
+            image = _column_index(
                 choose_column(self.config.image, columns, IMAGE_COLUMNS, "image", where), columns, where
             )
-            caption = column_index(
+            caption = _column_index(
                 choose_column(self.config.caption, columns, CAPTION_COLUMNS, "caption", where), columns, where
             )
             while True:
@@ -75,7 +75,7 @@ class Csv(Listed):
                 yield rows.line_num, row[image].strip(), [row[caption]]
 
 
-def read_header(path: Path, rows: Iterator[list[str]]) -> list[str]:
+def _read_header(path: Path, rows: Iterator[list[str]]) -> list[str]:
     """Return the column names. Raises DataError if the first line names none."""
     try:
         columns = [name.strip() for name in next(rows, [])]
@@ -89,7 +89,7 @@ def read_header(path: Path, rows: Iterator[list[str]]) -> list[str]:
     return columns
 
 
-def column_index(name: str, columns: list[str], where: str) -> int:
+def _column_index(name: str, columns: list[str], where: str) -> int:
     """Return the index of a column. Raises DataError if several columns have its name."""
     if columns.count(name) > 1:
         raise DataError(f"{where} has {columns.count(name)} columns '{name}'; give each a name of its own")

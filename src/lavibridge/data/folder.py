@@ -70,7 +70,7 @@ class Folder(PictureFiles):
         below_root = walk(root)
         below_root.report(rejected)
         found: list[ImageEntry] = []
-        for name in select_pictures(below_root, rejected):
+        for name in _select_pictures(below_root, rejected):
             try:
                 found.append(ImageEntry(name=name, captions=self._captions(name)))
             except DataError as error:
@@ -94,7 +94,7 @@ class Folder(PictureFiles):
         return parse_captions(data, path.name)
 
 
-def select_pictures(listing: FolderListing, rejected: Rejected) -> list[str]:
+def _select_pictures(listing: FolderListing, rejected: Rejected) -> list[str]:
     """Select the picture files, by suffix or by a caption beside them, and warn about files that belong to
     none."""
     ends = {name: PurePosixPath(name).suffix.lower() for name in listing.files}

@@ -43,11 +43,11 @@ class Hub(Indexed):
     config: "Hub.Config"
 
     def __init__(self, config: "Hub.Config", rejected: Rejected) -> None:
-        rows = load_rows(config)
+        rows = _load_rows(config)
         columns = list(rows.column_names)
         self.image = choose_column(config.image, columns, IMAGE_COLUMNS, "image", config.path)
         self.caption = choose_column(config.caption, columns, CAPTION_COLUMNS, "caption", config.path)
-        self.rows = without_decoding(rows, self.image, config.path)
+        self.rows = _without_decoding(rows, self.image, config.path)
         super().__init__(config, rejected)
 
     def describe(self) -> str:
@@ -83,7 +83,7 @@ class Hub(Indexed):
         return bytes(data)
 
 
-def load_rows(config: "Hub.Config") -> Any:
+def _load_rows(config: "Hub.Config") -> Any:
     """Load the rows. Raises DataError if the library or the data set is missing."""
     if find_spec("datasets") is None:
         raise DataError("data.kind: hub needs the library `datasets`: pip install 'lavibridge[hub]'")
@@ -104,7 +104,7 @@ def load_rows(config: "Hub.Config") -> Any:
         ) from error
 
 
-def without_decoding(rows: Any, column: str, where: str) -> Any:
+def _without_decoding(rows: Any, column: str, where: str) -> Any:
     """Return the rows with pictures as undecoded bytes."""
     import datasets
 

@@ -47,7 +47,7 @@ class Mixture(Dataset):
             """Check each part by its kind, and write out its defaults."""
             if not isinstance(parts, list | tuple) or not all(isinstance(part, Mapping) for part in parts):
                 raise ValueError("should be a list of sections, each with its kind")
-            found = [complete_part(part, f"data.parts.{number}") for number, part in enumerate(parts)]
+            found = [_complete_part(part, f"data.parts.{number}") for number, part in enumerate(parts)]
             if len({part["weight"] is None for part in found}) > 1:
                 raise ValueError("give every part a weight, or none")
             return found
@@ -59,7 +59,7 @@ class Mixture(Dataset):
         self.datasets: list[Dataset] = []
         for number, part in enumerate(config.parts):
             own = Rejected()
-            self.datasets.append(open_dataset(part["kind"], part_config(part, f"data.parts.{number}"), own))
+            self.datasets.append(open_dataset(part["kind"], _part_config(part, f"data.parts.{number}"), own))
             rejected.take(
                 [*rejected.all, *({**entry, "file": f"{number}:{entry['file']}"} for entry in own.all)]
             )
@@ -107,7 +107,7 @@ class Mixture(Dataset):
         return number, index - (ends[number] - len(self.datasets[number]))
 
 
-def part_config(part: Mapping[str, Any], where: str) -> Dataset.Config:
+def _part_config(part: Mapping[str, Any], where: str) -> Dataset.Config:
     """Return the settings of a part. Raises RecipeError if its kind is missing or a field belongs to the
     mixture."""
     kind = part.get("kind")
@@ -121,14 +121,14 @@ def part_config(part: Mapping[str, Any], where: str) -> Dataset.Config:
     return validate(model, fields, where)
 
 
-def complete_part(part: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _complete_part(part: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return a part with all its fields written out, as a recipe file stores it."""
     weight = part.get("weight")
     if weight is not None and (
         isinstance(weight, bool) or not isinstance(weight, int | float) or weight <= 0
     ):
         raise RecipeError(f"{where}.weight: should be a number above 0, found {weight!r}")
-    fields = part_config(part, where).model_dump(mode="json", exclude=set(MIXTURE_FIELDS))
+    fields = _part_config(part, where).model_dump(mode="json", exclude=set(MIXTURE_FIELDS))
     return {"kind": part["kind"], "weight": weight, **fields}
 
 
@@ -136,7 +136,7 @@ def flatten_parts(parts: Sequence[Mapping[str, Any]]) -> list[tuple[str, Dataset
     """Return kind and settings of every part, including those of nested mixtures."""
     found: list[tuple[str, Dataset.Config]] = []
     for number, part in enumerate(parts):
-        config = part_config(part, f"data.parts.{number}")
+        config = _part_config(part, f"data.parts.{number}")
         found += (
             flatten_parts(config.parts) if isinstance(config, Mixture.Config) else [(part["kind"], config)]
         )

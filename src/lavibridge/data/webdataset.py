@@ -35,7 +35,7 @@ LONGEST_TEXT = 16 * 2**20
 
 
 @dataclass
-class ArchiveSample:
+class _ArchiveSample:
     """The members of one sample: its picture and its captions."""
 
     picture: tarfile.TarInfo | None = None
@@ -63,10 +63,10 @@ class WebDataset(Archived):
     def listing(self, rejected: Rejected) -> list[ImageEntry]:
         found: list[ImageEntry] = []
         for name in self.files(rejected):
-            groups: dict[str, ArchiveSample] = {}
+            groups: dict[str, _ArchiveSample] = {}
             for member, file in self._members(name, rejected):
-                stem, suffix = split_member_name(member.name)
-                self._sort(groups.setdefault(stem, ArchiveSample()), member, suffix, file)
+                stem, suffix = _split_member_name(member.name)
+                self._sort(groups.setdefault(stem, _ArchiveSample()), member, suffix, file)
             found.extend(self._entries(name, groups, rejected))
         return found
 
@@ -94,7 +94,7 @@ class WebDataset(Archived):
         except Exception as error:
             rejected.add(name, f"not a tar archive that can be read in place, after {last}: {error}")
 
-    def _sort(self, group: ArchiveSample, member: tarfile.TarInfo, suffix: str, file: Any) -> None:
+    def _sort(self, group: _ArchiveSample, member: tarfile.TarInfo, suffix: str, file: Any) -> None:
         """Add a member to its sample."""
         if suffix in IMAGE_SUFFIXES:
             if group.picture is not None:
@@ -132,7 +132,7 @@ class WebDataset(Archived):
         )
 
     def _entries(
-        self, name: str, groups: dict[str, ArchiveSample], rejected: Rejected
+        self, name: str, groups: dict[str, _ArchiveSample], rejected: Rejected
     ) -> Iterator[ImageEntry]:
         for stem, group in groups.items():
             fault = group.fault
@@ -170,7 +170,7 @@ class WebDataset(Archived):
             ) from error
 
 
-def split_member_name(name: str) -> tuple[str, str]:
+def _split_member_name(name: str) -> tuple[str, str]:
     """Split a member's name at the first dot of its last component; return the stem and the last suffix in
     lower case."""
     folder, slash, last = name.rpartition("/")

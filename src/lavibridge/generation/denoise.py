@@ -59,7 +59,7 @@ class OwnCalls(Layout):
         t = state.sampling.t.to(noisy.device).expand(len(noisy))
         conditioning = state.condition(bridge.connector, t)
         watched = {row: (maps, conditioning.mask[row]) for row, maps in state.maps_by_row().items()}
-        return call_denoiser(bridge.vision, noisy, t, conditioning, state.settings.autocast, watched)
+        return _call_denoiser(bridge.vision, noisy, t, conditioning, state.settings.autocast, watched)
 
 
 OWN_CALLS = OwnCalls()
@@ -114,7 +114,7 @@ def predict_rows(
             for place, maps in enumerate(rows[index].maps for index in chosen)
             if maps is not None
         }
-        predicted = call_denoiser(
+        predicted = _call_denoiser(
             vision,
             torch.stack([row.noisy for row in filled]),
             torch.stack([row.t for row in filled]),
@@ -126,7 +126,7 @@ def predict_rows(
     return [predictions[index] for index in range(len(rows))]
 
 
-def call_denoiser(
+def _call_denoiser(
     vision: VisionModel,
     noisy: Float[Tensor, "row channel h w"],
     t: Num[Tensor, " row"],

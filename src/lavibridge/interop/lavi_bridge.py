@@ -38,7 +38,7 @@ DROPOUT = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublishedPairs:
+class _PublishedPairs:
     """One list: the (up, down) of each layer, all of one rank."""
 
     path: Path
@@ -63,7 +63,7 @@ def import_lavi_bridge(
     for damaged files before any model is loaded.
     """
     _check_complete(folder)
-    lists = {side: read_pairs(folder / name) for side, name in LISTS.items()}
+    lists = {side: _read_pairs(folder / name) for side, name in LISTS.items()}
     sizes = _sizes(folder / "adapter")
     weights = _adapter_weights(folder / "adapter")
     published = U_NET if lists["vision"].has_convolutions else TRANSFORMER
@@ -86,14 +86,14 @@ def import_lavi_bridge(
     counts = {side: len(published_order(backbone)) for side, backbone in backbones.items()}
     for side, model in (("language", bridge.language), ("vision", bridge.vision)):
         _check_count(lists[side], side, counts)
-        state = named_state(model.backbone, lists[side], f"{side} model")
+        state = _named_state(model.backbone, lists[side], f"{side} model")
         settings = LoraSettings(rank=lists[side].rank, dropout=DROPOUT)
         lora.inject(model.backbone, settings, model.lora_targets, f"{side} model")
         lora.load_lora_state(model.backbone, state, f"{side} model")
     return bridge
 
 
-def read_pairs(path: Path) -> PublishedPairs:
+def _read_pairs(path: Path) -> _PublishedPairs:
     """Read a list and check what can be checked without a model."""
     values = read_list(path)
     if not values or len(values) % 2:
@@ -107,10 +107,10 @@ def read_pairs(path: Path) -> PublishedPairs:
     ranks = sorted({up.shape[1] for up, _ in pairs})
     if len(ranks) > 1:
         raise ModelError(f"{path} should hold pairs of one rank, found ranks {', '.join(map(str, ranks))}")
-    return PublishedPairs(path=path, pairs=pairs, rank=ranks[0])
+    return _PublishedPairs(path=path, pairs=pairs, rank=ranks[0])
 
 
-def named_state(network: nn.Module, published: PublishedPairs, name: str) -> dict[str, Tensor]:
+def _named_state(network: nn.Module, published: _PublishedPairs, name: str) -> dict[str, Tensor]:
     """The list under the names of PEFT's files; every shape must fit the layer at its place."""
     layers = published_order(network)
     for (layer_name, layer), (up, down) in zip(layers.items(), published.pairs, strict=True):
@@ -155,7 +155,7 @@ def _adapter_weights(folder: Path) -> dict[str, Tensor]:
     raise ModelError(f"{folder} holds neither {' nor '.join(ADAPTER_WEIGHTS)}")
 
 
-def _check_count(published: PublishedPairs, side: str, counts: Mapping[str, int]) -> None:
+def _check_count(published: _PublishedPairs, side: str, counts: Mapping[str, int]) -> None:
     if len(published.pairs) == counts[side]:
         return
     (other,) = counts.keys() - {side}

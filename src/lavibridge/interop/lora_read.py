@@ -55,7 +55,7 @@ class LoraReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetModel:
+class _TargetModel:
     """A network that a file may be for."""
 
     model: LanguageModel | VisionModel
@@ -114,12 +114,12 @@ def _file(path: Path) -> Path:
     return found[0]
 
 
-def _parts(bridge: Bridge) -> list[TargetModel]:
+def _parts(bridge: Bridge) -> list[_TargetModel]:
     """The denoiser, and the language model where it is the image model's own text encoder."""
     vision, language = diffusers_model(bridge), bridge.language
     known = lora_names.denoiser_names(vision.backbone)
     found = [
-        TargetModel(
+        _TargetModel(
             model=vision,
             component=vision.denoiser_folder,
             known=known,
@@ -129,7 +129,7 @@ def _parts(bridge: Bridge) -> list[TargetModel]:
     if (language.config.source, language.config.revision) == (vision.config.source, vision.config.revision):
         known = lora_names.text_encoder_names(language.backbone)
         found.append(
-            TargetModel(
+            _TargetModel(
                 model=language, component="text_encoder", known=known, prefixes=lora_names.TEXT_PREFIXES
             )
         )
@@ -137,7 +137,7 @@ def _parts(bridge: Bridge) -> list[TargetModel]:
 
 
 def _sorted_in(
-    key: str, parts: list[TargetModel], by_part: list[dict[str, dict[str, str]]], file: Path
+    key: str, parts: list[_TargetModel], by_part: list[dict[str, dict[str, str]]], file: Path
 ) -> bool:
     """Put a key where it belongs; False where there is no such layer."""
     for part, placed in zip(parts, by_part, strict=True):
@@ -158,7 +158,7 @@ def _sorted_in(
 def _pairs(
     found: Mapping[str, Tensor],
     placed: Mapping[str, Mapping[str, str]],
-    part: TargetModel,
+    part: _TargetModel,
     file_scale: LoraScale,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     own = layers(part.model.backbone)

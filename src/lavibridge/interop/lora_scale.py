@@ -127,11 +127,11 @@ def read_lora_scale(path: Path, component: str, is_peft: bool) -> LoraScale:
             f"{path} is PEFT's, and has no {CONFIG} beside it, which says how strong it is: put it there"
         )
     if config is not None:
-        check_plain(config, path)
+        _check_plain(config, path)
     return LoraScale(path=path, config=config, header=header)
 
 
-def check_plain(config: Mapping[str, Any], path: Path) -> None:
+def _check_plain(config: Mapping[str, Any], path: Path) -> None:
     """Raise ModelError where settings of PEFT's files say that they are of more than plain LoRA."""
     kind = str(config.get("peft_type") or "LORA").rpartition(".")[2]
     if kind != "LORA":

@@ -46,7 +46,7 @@ def training_pass(bridge: Bridge, recipe: Recipe, batch: int, tokens: int | None
     latents, t = _inputs(bridge, recipe, batch)
     prompts = (_prompt(bridge, tokens),) * batch
     with Meter([]):  # reading a cache is not part of the pass
-        features = bridge.features(prompts) if keeps_features(bridge, recipe) else None
+        features = bridge.features(prompts) if _keeps_features(bridge, recipe) else None
     sample = Batch(prompts=prompts, names=prompts, latents=latents, features=features)
     half = torch.bfloat16 if settings.precision == "bfloat16" else None
     _clear(bridge)
@@ -77,7 +77,7 @@ def encoding_pass(bridge: Bridge, recipe: Recipe, batch: int) -> PassCost:
     return PassCost(operations=tuple(meter.work), peak=meter.peak + size)
 
 
-def keeps_features(bridge: Bridge, recipe: Recipe) -> bool:
+def _keeps_features(bridge: Bridge, recipe: Recipe) -> bool:
     """Whether a cache provides the language model's features."""
     settings = recipe.training
     is_enabled = settings.feature_cache_gb > 0 if settings.cache is None else settings.cache.features

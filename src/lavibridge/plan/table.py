@@ -39,8 +39,8 @@ def _memory(plan: TrainingPlan) -> list[str]:
 
 def _work(plan: TrainingPlan) -> list[str]:
     rows = [f"arithmetic of one pass, captions of {plan.tokens} tokens"]
-    rows += [_row(name, tflop(flops)) for name, flops in plan.flops.items() if flops]
-    rows.append(_row("total", tflop(sum(plan.flops.values()))) + f"   in {plan.operations:,} operations")
+    rows += [_row(name, _tflop(flops)) for name, flops in plan.flops.items() if flops]
+    rows.append(_row("total", _tflop(sum(plan.flops.values()))) + f"   in {plan.operations:,} operations")
     return rows
 
 
@@ -104,6 +104,6 @@ def millions(count: int) -> str:
     return f"{count / 1e6:,.2f} M" if count < 1e9 else f"{count / 1e9:,.2f} B"
 
 
-def tflop(flops: int) -> str:
+def _tflop(flops: int) -> str:
     """Format floating-point operations."""
     return f"{flops / 1e12:.3g} TFLOP" if flops >= 1e11 else f"{flops / 1e9:.3g} GFLOP"

@@ -27,14 +27,14 @@ def check_places(recipe: Recipe, out: Path | None) -> None:
     """RunError where a run would write into what it reads, or read out of its own folder."""
     written = _written(recipe)
     if out is not None:
-        for name, place in read_by(recipe).items():
+        for name, place in _read_by(recipe).items():
             if _inside(place, out):
                 raise RunError(
                     f"{name} is {place}, which lies in the run's own folder {out}: choose an --out of its own"
                 )
         written["--out"] = out
     for name, place in written.items():
-        refuse_inside(place, name, swallowed_by(recipe))
+        refuse_inside(place, name, _swallowed_by(recipe))
 
 
 def refuse_inside(out: Path, name: str, inputs: Places) -> None:
@@ -51,7 +51,7 @@ def refuse_inside(out: Path, name: str, inputs: Places) -> None:
         )
 
 
-def swallowed_by(recipe: Recipe) -> dict[str, Path]:
+def _swallowed_by(recipe: Recipe) -> dict[str, Path]:
     """The folders of which everything is read: pictures and models."""
     folders = {
         f"data{number}.path": Path(config.model_dump()["path"])
@@ -63,9 +63,9 @@ def swallowed_by(recipe: Recipe) -> dict[str, Path]:
     return folders
 
 
-def read_by(recipe: Recipe) -> dict[str, Path]:
+def _read_by(recipe: Recipe) -> dict[str, Path]:
     """All that a run reads."""
-    found = swallowed_by(recipe)
+    found = _swallowed_by(recipe)
     for number, (_, config) in _data(recipe):
         options = config.model_dump()
         for field in ("path", "root"):
@@ -88,7 +88,7 @@ def inputs_of(run: str | Path) -> dict[str, Path]:
         else:
             whole = folder
         if (whole / "recipe.yaml").is_file():
-            return swallowed_by(make_recipe(read_yaml(whole / "recipe.yaml")))
+            return _swallowed_by(make_recipe(read_yaml(whole / "recipe.yaml")))
         if (folder / "bridge.json").is_file():
             options = read_json(folder / "bridge.json")
             return _models("language", options["language"]) | _models("vision", options["vision"])

@@ -62,12 +62,12 @@ def change(
 ) -> dict[str, Any]:
     """A copy of a recipe's mapping with `key.path=value` changes, read by the types of the fields."""
     pairs = [_split(setting) for setting in settings]
-    kinds = [(path, as_yaml(path, text)) for path, text in pairs if names_kind(path)]
+    kinds = [(path, _as_yaml(path, text)) for path, text in pairs if _names_kind(path)]
     changed = put(recipe, kinds)
-    others = [(path, text) for path, text in pairs if not names_kind(path)]
+    others = [(path, text) for path, text in pairs if not _names_kind(path)]
     # One by one: a whole section that is given may change the kind, and with it the fields after it.
     for path, text in others:
-        changed = put(changed, [(path, as_typed(path, text, annotation(changed, path)))])
+        changed = put(changed, [(path, _as_typed(path, text, annotation(changed, path)))])
     return changed
 
 
@@ -75,29 +75,29 @@ def put(recipe: Mapping[str, Any], pairs: Sequence[tuple[Sequence[str], Any]]) -
     """A copy of a recipe's mapping with other values at some paths; a change of kind empties its section."""
     changed = _copy(recipe)
     # Kinds first, whatever their place among the changes: the others are for the new kind.
-    for path, value in sorted(pairs, key=lambda pair: not names_kind(pair[0])):
+    for path, value in sorted(pairs, key=lambda pair: not _names_kind(pair[0])):
         place = changed
         for depth, key in enumerate(path[:-1]):
             inner = place.setdefault(key, {})
-            if inner is None or (isinstance(inner, str) and names_kind(path)):
+            if inner is None or (isinstance(inner, str) and _names_kind(path)):
                 inner = place[key] = {}
             if not isinstance(inner, dict):
                 raise RecipeError(
                     f"{'.'.join(path)}: {'.'.join(path[: depth + 1])} is {inner!r}, which has no fields"
                 )
             place = inner
-        if names_kind(path) and place.get("kind") != value:
+        if _names_kind(path) and place.get("kind") != value:
             place.clear()
         place[path[-1]] = value
     return changed
 
 
-def names_kind(path: Sequence[str]) -> bool:
+def _names_kind(path: Sequence[str]) -> bool:
     """Whether a path is that of a kind, on which the other fields of its section depend."""
     return len(path) > 1 and path[-1] == "kind"
 
 
-def as_typed(path: Sequence[str], text: str, annotation: Any) -> Any:
+def _as_typed(path: Sequence[str], text: str, annotation: Any) -> Any:
     """What was typed for a field: itself where the field is text or a path, unless quoted; else as YAML.
 
     Nothing, and `null` or `~` where a field may be empty, are no text.
@@ -105,7 +105,7 @@ def as_typed(path: Sequence[str], text: str, annotation: Any) -> Any:
     types, bare = alternatives(annotation), text.strip()
     others = types - {str, Path, type(None)}
     if not types & {str, Path} or (others and bare[:1] in ("{", "[")):
-        return as_yaml(path, text)
+        return _as_yaml(path, text)
     if bare[:1] in ("'", '"'):
         try:
             value = parse_yaml(text, ".".join(path))
@@ -117,7 +117,7 @@ def as_typed(path: Sequence[str], text: str, annotation: Any) -> Any:
     return bare or text
 
 
-def as_yaml(path: Sequence[str], text: str) -> Any:
+def _as_yaml(path: Sequence[str], text: str) -> Any:
     """Text as a YAML value."""
     return parse_yaml(text, f"{'.'.join(path)}: '{text}'")
 

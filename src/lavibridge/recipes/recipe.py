@@ -48,11 +48,11 @@ def make_recipe(mapping: Mapping[str, Any]) -> Recipe:
     """A recipe from a mapping; RecipeError names every wrong key by its dotted path."""
     sections = {name: read_section(name, mapping[name]) for name in PACKAGES if name in mapping}
     recipe = validate(Recipe, {**mapping, **sections}, "")
-    refuse_float16(recipe)
+    _refuse_float16(recipe)
     return recipe
 
 
-def refuse_float16(recipe: Recipe) -> None:
+def _refuse_float16(recipe: Recipe) -> None:
     """RecipeError where gradients would pass through a model in float16.
 
     Nothing below 6e-8 is left of a gradient there: at 512 x 512, a connector's was wrong by 91 %, where
@@ -75,7 +75,7 @@ def refuse_float16(recipe: Recipe) -> None:
             )
 
 
-def field_type(recipe: Mapping[str, Any], path: Sequence[str]) -> Any:
+def _field_type(recipe: Mapping[str, Any], path: Sequence[str]) -> Any:
     """The type of the field at a path, by the kinds that the mapping names; None where there is none."""
     fields = _fields(recipe, path)
     return fields[-1].annotation if len(fields) == len(path) else None
@@ -106,7 +106,7 @@ def load_recipe(name: str | Path, settings: Sequence[str] = ()) -> Recipe:
     """The recipe of a shipped name or a path, with `key.path=value` changes made."""
     path = find_recipe(str(name))
     try:
-        return make_recipe(change(read_yaml(path), settings, field_type))
+        return make_recipe(change(read_yaml(path), settings, _field_type))
     except RecipeError as error:
         raise RecipeError(f"{path.name}: {error}") from error
 

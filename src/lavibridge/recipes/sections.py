@@ -25,7 +25,7 @@ AUTO = "auto"
 
 
 @cache
-def section_model(package: str, kind: str) -> type[Config]:
+def _section_model(package: str, kind: str) -> type[Config]:
     """The settings of a kind with `kind` beside them; the same class every time."""
     component = registry.load(package, kind)
     fixed: Any = Literal[kind]
@@ -57,7 +57,7 @@ def read_kind(package: str, value: Any, where: str = "") -> Config:
     kind = value.get("kind", AUTO)
     if kind == AUTO:
         raise RecipeError(f"{where}.kind is missing (kinds: {', '.join(registry.kinds(package))})")
-    return validate(section_model(package, str(kind)), {**value, "kind": str(kind)}, where)
+    return validate(_section_model(package, str(kind)), {**value, "kind": str(kind)}, where)
 
 
 def reads(package: str, where: str) -> BeforeValidator:
@@ -76,7 +76,7 @@ def section_type(section: str, value: Any) -> type[Config]:
     package = PACKAGES[section]
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if kind in registry.kinds(package):
-        return section_model(package, str(kind))
+        return _section_model(package, str(kind))
     base = import_module(f"lavibridge.{package}.base")
     contracts: Iterator[Any] = (each for _, each in getmembers(base, isclass) if isabstract(each))
     return next(

@@ -61,10 +61,10 @@ def draw_chart(chart: Mapping[str, Any]) -> str:
         axes.set_ylabel(chart["y_label"])
         if len(series) > 1:
             figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
-        return _svg(figure, chart["title"], describe_series(series))
+        return _svg(figure, chart["title"], _describe_series(series))
 
 
-def describe_series(series: Sequence[Mapping[str, Any]]) -> str:
+def _describe_series(series: Sequence[Mapping[str, Any]]) -> str:
     """The chart in words, for readers who cannot see it."""
     found = []
     for each in series:

@@ -53,7 +53,7 @@ def write_gallery(
         task = bar.add_task("draw the gallery", total=total, status="")
         for category in categories:
             pairs = prompts(category, count)
-            columns = [[_displayed("the scene", draw_image(pair), pair) for pair in pairs]]
+            columns = [[_displayed("the scene", _draw_image(pair), pair) for pair in pairs]]
             for name, pipe in pipes.items():
                 texts = [pair.caption for pair in pairs]
                 scale = guidance if pipe.bridge.distilled_guidance_scale is None else None
@@ -80,7 +80,7 @@ def render(sections: dict[str, list[GalleryRow]], models: Sequence[str], guidanc
     return template.render(sections=sections, tallies=tallies, models=models, settings=settings)
 
 
-def draw_image(pair: CaptionedScene) -> Image.Image:
+def _draw_image(pair: CaptionedScene) -> Image.Image:
     """The scene of a pair as a picture."""
     return Image.fromarray(draw(pair.scene))
 

@@ -22,7 +22,7 @@ def describe_run(run: RunRecord) -> dict[str, Any]:
     state, is_finished = _state(run)
     return {
         "name": run.name,
-        "parts": {part: part_name(run.recipe.get(part)) for part in ("language", "connector", "vision")},
+        "parts": {part: _part_name(run.recipe.get(part)) for part in ("language", "connector", "vision")},
         "state": state,
         "is_finished": is_finished,
         "facts": [
@@ -37,7 +37,7 @@ def describe_run(run: RunRecord) -> dict[str, Any]:
     }
 
 
-def part_name(part: Any) -> str:
+def _part_name(part: Any) -> str:
     """A short name for a part of a recipe: its source, else its kind."""
     if isinstance(part, dict):
         source = part.get("source")

@@ -33,7 +33,7 @@ Features = Float[Tensor, "phrase layer width"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phrase:
+class _Phrase:
     """A phrase of a colour word and a shape word, and the plain colour and shape they mean."""
 
     color: str
@@ -107,8 +107,8 @@ def measure_ceiling(language: LanguageModel, read: ReadOutChoice | None = None) 
     }
 
 
-def _phrase(color: str, shape: str, hue: str, noun: str) -> Phrase:
-    return Phrase(color=color, shape=shape, words={"color": hue, "shape": noun})
+def _phrase(color: str, shape: str, hue: str, noun: str) -> _Phrase:
+    return _Phrase(color=color, shape=shape, words={"color": hue, "shape": noun})
 
 
 def _is_trained(color: str, shape: str) -> bool:
@@ -117,7 +117,7 @@ def _is_trained(color: str, shape: str) -> bool:
 
 @torch.no_grad()
 def _features(
-    language: LanguageModel, phrases: Sequence[Phrase], layers: tuple[int, ...]
+    language: LanguageModel, phrases: Sequence[_Phrase], layers: tuple[int, ...]
 ) -> dict[str, Features]:
     """The mean feature over the tokens of every phrase's colour word and shape word."""
     parts: dict[str, list[Tensor]] = {what: [] for what in CHANCE}
@@ -134,8 +134,8 @@ def _features(
 
 
 def _accuracy(
-    plain: Sequence[Phrase],
-    queries: Sequence[Phrase],
+    plain: Sequence[_Phrase],
+    queries: Sequence[_Phrase],
     plain_features: Float[Tensor, "plain width"],
     query_features: Float[Tensor, "query width"],
     what: str,

@@ -25,7 +25,7 @@ SIDE = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class SheetImage:
+class _SheetImage:
     """One picture of the sheet; `picture` is None if the condition is not finished."""
 
     condition: str
@@ -47,7 +47,7 @@ class SheetRow:
 
     category: str
     prompt: str
-    images: tuple[SheetImage, ...]
+    images: tuple[_SheetImage, ...]
 
 
 def sheet_rows(study: Study, cells: Sequence[Cell], finished: Finished, out: Path) -> list[SheetRow]:
@@ -101,13 +101,13 @@ def _first(tasks: Sequence[Task], count: int) -> list[Task]:
     return [task for each in kept.values() for task in each.values()]
 
 
-def _displayed(cell: Cell, task: Task, measured: SuiteResult | None, folder: Path) -> SheetImage:
+def _displayed(cell: Cell, task: Task, measured: SuiteResult | None, folder: Path) -> _SheetImage:
     if measured is None:
-        return SheetImage(condition=cell.condition, picture=None, verdict="")
+        return _SheetImage(condition=cell.condition, picture=None, verdict="")
     if measured.records[task.key].undrawn:
-        return SheetImage(condition=cell.condition, picture=None, verdict="not drawn")
+        return _SheetImage(condition=cell.condition, picture=None, verdict="not drawn")
     picture = read_picture(folder / task.file)
     picture.thumbnail((SIDE, SIDE))
     score = measured.records[task.key].scores.get("world")
     verdict = "" if score is None else "right" if score == 1 else "wrong"
-    return SheetImage(condition=cell.condition, picture=picture, verdict=verdict)
+    return _SheetImage(condition=cell.condition, picture=picture, verdict=verdict)

@@ -61,18 +61,18 @@ def cost_lines(costs: Sequence[CellCost], device: Device) -> Iterator[str]:
             continue
         fits = "" if cost.plan.fits else "  does NOT fit"
         done = "  (done)" if cost.is_done else ""
-        figures = f"{gib(cost.plan.memory_total):>10}  {format_duration(cost.plan.hours):>10}"
+        figures = f"{gib(cost.plan.memory_total):>10}  {_format_duration(cost.plan.hours):>10}"
         yield f"{cost.cell:<{width}}  {figures}{fits}{done}"
     left = [cost for cost in costs if not cost.is_done]
     unknown = sum(cost.plan is None and cost.reason.startswith("cannot") for cost in left)
     where = "a machine like this" if device.is_measured else f"one {device.name}"
     rest = f", and {unknown} that cannot be planned" if unknown else ""
-    hours = format_duration(sum((cost.hours for cost in left), start=0.0))
+    hours = _format_duration(sum((cost.hours for cost in left), start=0.0))
     yield f"{len(costs)} cells, {len(left)} to run: {hours} of training on {where}{rest}"
     yield "not counted: alignment (training.align), drawing and scoring"
 
 
-def format_duration(hours: float) -> str:
+def _format_duration(hours: float) -> str:
     """Format hours, or minutes if under two hours."""
     return f"{hours:,.1f} h" if hours >= 2 else f"{60 * hours:.1f} min"
 

@@ -23,10 +23,12 @@ def format_change(change: Difference, unit: str, p: float) -> str:
     """Such as `+3.1 points (+0.2 to +6.0), p 0.032`."""
     if math.isnan(change.mean):
         return EMPTY
-    return formatting.format_difference(_record(change), unit) + ("" if math.isnan(p) else f", {format_p(p)}")
+    return formatting.format_difference(_record(change), unit) + (
+        "" if math.isnan(p) else f", {_format_p(p)}"
+    )
 
 
-def format_p(p: float) -> str:
+def _format_p(p: float) -> str:
     """A p-value to two figures."""
     return "p < 0.001" if p < 0.001 else f"p {p:.2g}"
 

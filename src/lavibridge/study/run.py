@@ -34,7 +34,7 @@ from lavibridge.training.train import train
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class _Failure:
     """A cell that failed."""
 
     cell: str
@@ -43,7 +43,7 @@ class Failure:
 
 def run_cells(
     study: Study, cells: Sequence[Cell], out: Path, part: ProcessRank = SINGLE_PROCESS, device: str = "auto"
-) -> list[Failure]:
+) -> list[_Failure]:
     """Run every unfinished cell; returns the failures with their reasons.
 
     One of several processes (`part`) trains together with the others and evaluates its share; all of them
@@ -65,7 +65,7 @@ def run_cells(
     for number, cell in enumerate(cells, start=1):
         try:
             refuse_changes(out / cell.name, changed_inputs(out / cell.name, cell))
-            if is_done(study, cell, out) and not is_outdated(study, cell, out):
+            if is_done(study, cell, out) and not _is_outdated(study, cell, out):
                 _say(f"[{number}/{len(cells)}] {cell.name}: already done")
                 continue
             _say(f"[{number}/{len(cells)}] {cell.name}")
@@ -74,10 +74,10 @@ def run_cells(
             ):  # parts lock what they write
                 run_cell(study, cell, out, part, device)
         except LaviError as error:
-            failures.append(Failure(cell=cell.name, reason=str(error)))
+            failures.append(_Failure(cell=cell.name, reason=str(error)))
         except Exception as error:  # an out-of-memory error in one cell must not stop the next
             console.print(traceback.format_exc())
-            failures.append(Failure(cell=cell.name, reason=f"{type(error).__name__}: {error}"))
+            failures.append(_Failure(cell=cell.name, reason=f"{type(error).__name__}: {error}"))
         if failures and failures[-1].cell == cell.name:
             _say(f"{cell.name} failed: {failures[-1].reason}")
     return failures
@@ -90,7 +90,7 @@ def is_done(study: Study, cell: Cell, out: Path) -> bool:
     return is_made and all(is_measured(folder, key, use) for key, use in study.suites.items())
 
 
-def is_outdated(study: Study, cell: Cell, out: Path) -> bool:
+def _is_outdated(study: Study, cell: Cell, out: Path) -> bool:
     """Whether a finished cell was measured with other prompts or metrics than the current ones."""
     return any(is_suite_outdated(out / cell.name, key, use) for key, use in study.suites.items())
 
@@ -127,7 +127,7 @@ def run_cell(study: Study, cell: Cell, out: Path, part: ProcessRank, device: str
             mark_measured(folder, key, use)
 
 
-def failures_error(failures: Sequence[Failure], count: int) -> RunError:
+def failures_error(failures: Sequence[_Failure], count: int) -> RunError:
     """All failures as one error."""
     listed = "".join(f"\n  {each.cell}: {each.reason}" for each in failures)
     return RunError(f"{len(failures)} of {count} cells failed; run the same command to retry:{listed}")

@@ -36,7 +36,7 @@ def check_run(run: Path, recipe: Recipe, resume: bool) -> list[str]:
     Raises RunError if a run would be overwritten, or continued with a recipe that differs otherwise.
     """
     if not (run / RECIPE).is_file():
-        check_empty(run)
+        _check_empty(run)
         if resume:
             raise RunError(f"{run} holds no run to resume: leave --resume out, or give the run's folder")
         return []
@@ -74,7 +74,7 @@ def changed_inputs(run: Path, recipe: Recipe) -> list[str]:
     return differences(kept, basis(recipe, dataset, int(kept["processes"])))
 
 
-def check_empty(run: Path) -> None:
+def _check_empty(run: Path) -> None:
     """Raise RunError if a new run would lie among other files."""
     if run.exists() and not run.is_dir():
         raise RunError(f"{run} is a file: choose another --out")

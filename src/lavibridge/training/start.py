@@ -27,7 +27,7 @@ def check_start(recipe: Recipe, out: Path | None) -> None:
     """Raise LaviError if the recipe cannot start here; `out` is the run's folder, if it needs one."""
     check_sharding(recipe)
     check_trackers(recipe.training.trackers)
-    check_extras(recipe)
+    _check_extras(recipe)
     check_rates(recipe)
     if recipe.training.align is not None:
         check_alignable(recipe)
@@ -36,10 +36,10 @@ def check_start(recipe: Recipe, out: Path | None) -> None:
     pick_device(recipe.training.device)
     check_places(recipe, out)
     if out is not None:
-        check_writable(out)
+        _check_writable(out)
 
 
-def check_extras(recipe: Recipe) -> None:
+def _check_extras(recipe: Recipe) -> None:
     """Raise RecipeError if the recipe needs a package that is not installed."""
     component(OPTIMIZERS, recipe.training.optimizer).check_installed()
     for asked, package, extra in (
@@ -54,7 +54,7 @@ def check_extras(recipe: Recipe) -> None:
             )
 
 
-def check_writable(out: Path) -> None:
+def _check_writable(out: Path) -> None:
     """Raise RunError if a folder cannot be created or written to."""
     try:
         place = next(each for each in (out, *out.absolute().parents) if each.exists())

@@ -51,12 +51,12 @@ def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
         processes.by_main(lambda: held.enter_context(_locked(run)))
         changed = check_run(run, recipe, resume)
         processes.wait()  # no process may find what a faster one has begun
-        session = open_session(recipe, run, processes, changed)
+        session = _open_session(recipe, run, processes, changed)
         try:
             with watch() as interrupted:
                 if recipe.training.align is not None and session.saved_at < 0:
-                    begin_aligned(session, interrupted)
-                run_loop(session, interrupted)
+                    _begin_aligned(session, interrupted)
+                _run_loop(session, interrupted)
         finally:
             session.batches.close()
     return run
@@ -73,10 +73,10 @@ def _locked(run: Path) -> Iterator[None]:
         yield
 
 
-def open_session(recipe: Recipe, run: Path, processes: Processes, changed: list[str]) -> Session:
+def _open_session(recipe: Recipe, run: Path, processes: Processes, changed: list[str]) -> Session:
     """Build everything that a session needs, at the step of the newest checkpoint."""
     settings = recipe.training
-    pictures = open_data(recipe, run, processes)
+    pictures = _open_data(recipe, run, processes)
     dataset, held_out = hold_out(pictures, settings.validation)
     standing = basis(recipe, dataset, processes.count)
     processes.agree("data and models", f"{standing.data}; {standing.language}; {standing.vision}")
@@ -95,7 +95,7 @@ def open_session(recipe: Recipe, run: Path, processes: Processes, changed: list[
     batches = make_batches(recipe, bridge, dataset, processes)
     try:
         validator = make_validator(recipe, bridge, held_out, processes)
-        begin_folder(run, recipe, state, dataset, processes, changed)
+        _begin_folder(run, recipe, state, dataset, processes, changed)
     except BaseException:
         batches.close()
         raise
@@ -111,7 +111,7 @@ def open_session(recipe: Recipe, run: Path, processes: Processes, changed: list[
     )
 
 
-def open_data(recipe: Recipe, run: Path, processes: Processes) -> Dataset:
+def _open_data(recipe: Recipe, run: Path, processes: Processes) -> Dataset:
     """Open the data; if too much of it is rejected, write the list of it and raise DataError."""
     rejected = Rejected()
     try:
@@ -122,7 +122,7 @@ def open_data(recipe: Recipe, run: Path, processes: Processes) -> Dataset:
         raise
 
 
-def begin_folder(
+def _begin_folder(
     run: Path, recipe: Recipe, state: State, dataset: Dataset, processes: Processes, changed: list[str]
 ) -> None:
     """Record the run, print what it trains, and remove what a killed session left half-written."""
@@ -148,7 +148,7 @@ def begin_folder(
     processes.wait()
 
 
-def begin_aligned(session: Session, interrupted: Interrupted) -> None:
+def _begin_aligned(session: Session, interrupted: Interrupted) -> None:
     """Align the connector in all processes, and write it as the checkpoint of step 0."""
     settings, state, processes = session.recipe.training, session.state, session.processes
     reached = AlignmentProgress(
@@ -181,7 +181,7 @@ def begin_aligned(session: Session, interrupted: Interrupted) -> None:
     reached.remove()
 
 
-def run_loop(session: Session, interrupted: Interrupted) -> None:
+def _run_loop(session: Session, interrupted: Interrupted) -> None:
     """Run the loop with its events, and write a checkpoint at its end, however it ends."""
     settings, state = session.recipe.training, session.state
     if settings.preview_every and state.step == 0:
@@ -200,7 +200,7 @@ def run_loop(session: Session, interrupted: Interrupted) -> None:
             Every(session.validator.every if session.validator else 0, lambda *_: session.validate()),
             Every(settings.preview_every, lambda *_: session.preview()),
             Every(settings.checkpoint_every, lambda *_: session.save()),
-            lambda state, report: stop_on_signal(state, interrupted, session.processes),
+            lambda state, report: _stop_on_signal(state, interrupted, session.processes),
         ]
         try:
             if state.step == 0:
@@ -217,7 +217,7 @@ def run_loop(session: Session, interrupted: Interrupted) -> None:
         interrupted.leave()
 
 
-def stop_on_signal(state: State, interrupted: Interrupted, processes: Processes) -> None:
+def _stop_on_signal(state: State, interrupted: Interrupted, processes: Processes) -> None:
     """Event: end after this step if a signal has arrived in any process."""
     if interrupted.share(processes.largest):
         state.stop = "interrupted"

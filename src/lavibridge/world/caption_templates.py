@@ -76,7 +76,7 @@ def with_article(phrase: str) -> str:
     return f"{'an' if vowel else 'a'} {phrase}"
 
 
-def join_relation(rng: np.random.Generator, a: str, b: str, relation: Relation, wordings: Templates) -> str:
+def _join_relation(rng: np.random.Generator, a: str, b: str, relation: Relation, wordings: Templates) -> str:
     """Join two phrases with one of the relation's templates."""
     return pick(rng, wordings[relation.name]).format(a=a, b=b)
 
@@ -84,7 +84,7 @@ def join_relation(rng: np.random.Generator, a: str, b: str, relation: Relation, 
 def _write_content(rng: np.random.Generator, spec: Spec, word: WordChoice, wordings: Templates) -> str:
     phrases = [noun_phrase(rng, group, word) for group in spec.groups]
     if spec.relation is not None:
-        phrases = [join_relation(rng, phrases[0], phrases[1], spec.relation, wordings), *phrases[2:]]
+        phrases = [_join_relation(rng, phrases[0], phrases[1], spec.relation, wordings), *phrases[2:]]
     caption = " and ".join(phrases)
     for group in spec.absent:
         without = word(group.shape) if group.shape else f"{word(group.color or '')} thing"

@@ -86,7 +86,7 @@ class CheckResult:
 
 def check(picture: Image.Image | UInt8[ndarray, "height width 3"], spec: Spec) -> CheckResult:
     """Parse a 64 x 64 picture and check every clause of the spec. Raises DataError at other sizes."""
-    return check_parsed(parse_scene(picture), spec)
+    return _check_parsed(parse_scene(picture), spec)
 
 
 def resize_to_canvas(picture: Image.Image) -> Image.Image:
@@ -96,7 +96,7 @@ def resize_to_canvas(picture: Image.Image) -> Image.Image:
     return picture.resize((CANVAS, CANVAS), Image.Resampling.BOX)
 
 
-def check_parsed(parsed: ParsedScene, spec: Spec) -> CheckResult:
+def _check_parsed(parsed: ParsedScene, spec: Spec) -> CheckResult:
     """Check every clause of the spec against a parsed scene."""
     answers: dict[str, tuple[bool, str]] = {"objects": _objects(parsed, spec)}
     for name in ("color", "shape", "texture", "size"):
@@ -208,7 +208,7 @@ def _has(thing: Detection, group: Group) -> bool:
 
 def _relation(parsed: ParsedScene, bound: Assignment, relation: Relation) -> tuple[bool, str]:
     pairs = list(product(bound[relation.subject], bound[relation.object]))
-    holds = all(relates(parsed, subject, other, relation.name) for subject, other in pairs)
+    holds = all(_relates(parsed, subject, other, relation.name) for subject, other in pairs)
     centers = [tuple(round(c) for c in parsed.things[j].center) for j in pairs[0]]
     return (
         holds,
@@ -216,7 +216,7 @@ def _relation(parsed: ParsedScene, bound: Assignment, relation: Relation) -> tup
     )
 
 
-def relates(parsed: ParsedScene, subject: int, other: int, name: str) -> bool:
+def _relates(parsed: ParsedScene, subject: int, other: int, name: str) -> bool:
     """Whether one thing stands in a relation to another (indices into `parsed.things`)."""
     a, b = parsed.things[subject], parsed.things[other]
     if name == "touching":

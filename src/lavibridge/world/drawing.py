@@ -30,7 +30,7 @@ def mask(shape: str, side: int) -> Bool[ndarray, "side side"]:
 
 
 @cache
-def second_tone(texture: str, side: int) -> Bool[ndarray, "side side"]:
+def _second_tone(texture: str, side: int) -> Bool[ndarray, "side side"]:
     """Return the pixels of the box that a texture paints white, in cells of 6 or 7 pixels."""
     cell = side // (3 if side < 20 else 4)
     rows, columns = np.mgrid[0:side, 0:side] // cell
@@ -45,7 +45,7 @@ def draw(scene: Scene) -> UInt8[ndarray, "64 64 3"]:
     for thing in scene.things:
         side = thing.side
         box = canvas[thing.top : thing.top + side, thing.left : thing.left + side]
-        paint = np.where(second_tone(thing.texture, side)[..., None], WHITE, COLORS[thing.color])
+        paint = np.where(_second_tone(thing.texture, side)[..., None], WHITE, COLORS[thing.color])
         alpha = coverage(thing.shape, side)[..., None]
         box[:] = alpha * paint + (1 - alpha) * box
     return np.rint(canvas).astype(np.uint8)

@@ -30,7 +30,7 @@ def place_things(
     `things`.
     """
     if relation is not None and relation.name not in DIRECTIONS:
-        pair = place_interaction(rng, things[relation.subject], things[relation.object], relation.name)
+        pair = _place_interaction(rng, things[relation.subject], things[relation.object], relation.name)
         return None if pair is None or len(things) > 2 else Scene(things=pair)
     sides = np.array([thing.side for thing in things])
     corners = rng.integers(1, CANVAS - sides[:, None], size=(ATTEMPTS, len(things), 2))  # left, top
@@ -55,7 +55,7 @@ def is_clear(
     return np.asarray((along >= DIRECTION_MARGIN) & (along >= DOMINANCE * np.abs(across)))
 
 
-def place_interaction(
+def _place_interaction(
     rng: np.random.Generator, subject: Thing, other: Thing, name: str
 ) -> tuple[Thing, ...] | None:
     """Place two things that touch, or one inside or in front of the other; return them in drawing order."""

@@ -53,7 +53,7 @@ class ClassifierPretraining(Pretraining):
     def loss(self, step: int) -> Tensor:
         """Return the loss of a batch of perturbed pictures."""
         chosen = torch.randint(len(self.images), (self.batch,))
-        images = perturbed(as_images(self.images[chosen]))
+        images = _perturbed(as_images(self.images[chosen]))
         loss: Tensor = self.network(pixel_values=images, labels=self.truths[chosen]).loss
         return loss
 
@@ -82,7 +82,7 @@ def labels_of_scene(scene: Scene) -> list[float]:
     return [float(label in seen) for label in LABELS]
 
 
-def perturbed(images: Float[Tensor, "batch 3 64 64"]) -> Float[Tensor, "batch 3 64 64"]:
+def _perturbed(images: Float[Tensor, "batch 3 64 64"]) -> Float[Tensor, "batch 3 64 64"]:
     """Return the pictures with noise and a brightness shift each, and half of them blurred."""
     many = len(images)
     soft = functional.avg_pool2d(functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)

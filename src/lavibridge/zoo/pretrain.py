@@ -33,7 +33,7 @@ JOBS: dict[str, tuple[str, str]] = {
 mini-sd3 also loads the text tower of mini-sd."""
 
 
-def pretraining_class(name: str) -> type[Pretraining]:
+def _pretraining_class(name: str) -> type[Pretraining]:
     """Return the pretraining class of that name. Raises RecipeError for an unknown name."""
     if name not in JOBS:
         raise RecipeError(
@@ -66,8 +66,8 @@ def _pretrain(
         raise RunError(
             f"{work.parent} already holds a pretraining: add --resume to continue it, or choose another --out"
         )
-    kind = pretraining_class(name)
-    start = None if init_from is None else resolve_initial_folder(init_from)
+    kind = _pretraining_class(name)
+    start = None if init_from is None else _resolve_initial_folder(init_from)
     done, last = 0 if start is None else read_json(start / RECORD_FILE)["steps"], steps or kind.steps
     if start is not None and done >= last:
         raise RunError(f"{start} has {done} steps, and {last} are asked for: ask for more by --steps")
@@ -78,7 +78,7 @@ def _pretrain(
     return model
 
 
-def resolve_initial_folder(name: str) -> Path:
+def _resolve_initial_folder(name: str) -> Path:
     """Return the folder to continue from. Raises RunError if it has no record of its steps."""
     folder = models_folder() / name if name in shipped_models() else Path(name)
     if not (folder / RECORD_FILE).is_file():

@@ -113,7 +113,7 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
         super().__init__(autoencoder, pool)
         self.vae.register_to_config(shift_factor=0.0)  # the pipeline requires a number
         models = models_folder()
-        self.towers = load_text_towers(models / "mini-clip", models / "mini-sd" / "text_encoder")
+        self.towers = _load_text_towers(models / "mini-clip", models / "mini-sd" / "text_encoder")
         self.tokenizer = CLIPTokenizer.from_pretrained(models / "mini-clip")
         width = sum(each.config.hidden_size for each in self.towers)
         self.t5 = widen_encoder(T5EncoderModel.from_pretrained(models / "mini-t5-small").float(), width)
@@ -221,7 +221,7 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
         )
 
 
-def load_text_towers(clip: Path, finetuned: Path) -> list[CLIPTextModelWithProjection]:
+def _load_text_towers(clip: Path, finetuned: Path) -> list[CLIPTextModelWithProjection]:
     """Load the text tower of a CLIP and one finetuned from it, each with the CLIP's projection."""
     whole = CLIPModel.from_pretrained(clip)
     found = []

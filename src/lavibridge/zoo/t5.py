@@ -73,7 +73,7 @@ class T5Pretraining(Pretraining):
     def _loss(self, rng: np.random.Generator, rows: list[list[int]], share: float) -> Tensor:
         end = [self.tokenizer.eos_token_id]
         pairs = [
-            split_prefix(rng, row, self.sentinels)
+            _split_prefix(rng, row, self.sentinels)
             if rng.random() < share
             else corrupt_spans(rng, row, self.sentinels)
             for row in rows
@@ -142,7 +142,7 @@ class T5LargePretraining(T5Pretraining):
     shape = {"d_model": 160, "d_ff": 384, "d_kv": 32, "num_heads": 5, "num_layers": 4}  # noqa: RUF012 - a constant
 
 
-def split_prefix(
+def _split_prefix(
     rng: np.random.Generator, ids: list[int], sentinels: list[int]
 ) -> tuple[list[int], list[int]]:
     """Cut the ids at a random place; the target is the rest, as one span between sentinels."""

@@ -17,7 +17,7 @@ CLIP_LENGTH = 64
 BERT_LENGTH = 128
 
 
-def corpus() -> Iterator[str]:
+def _corpus() -> Iterator[str]:
     """Yield text that contains every word of the world many times."""
     yield from (document(0, index) for index in range(DOCUMENTS))
     for category in CATEGORIES:
@@ -36,7 +36,7 @@ def byte_level_tokenizer(size: int = 1024) -> PreTrainedTokenizerFast:
     special = ["<s>", "</s>", "<pad>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(
-        corpus(), trainers.BpeTrainer(vocab_size=size, special_tokens=special, initial_alphabet=alphabet)
+        _corpus(), trainers.BpeTrainer(vocab_size=size, special_tokens=special, initial_alphabet=alphabet)
     )
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     return PreTrainedTokenizerFast(
@@ -62,7 +62,7 @@ def clip_tokenizer(size: int = 1024) -> CLIPTokenizer:
         initial_alphabet=alphabet,
         end_of_word_suffix="</w>",
     )
-    tokenizer.train_from_iterator(corpus(), trainer)
+    tokenizer.train_from_iterator(_corpus(), trainer)
     vocab, merges = _parts(tokenizer)
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CLIP_LENGTH)
 
@@ -78,8 +78,8 @@ def unigram_tokenizer(size: int = 900) -> T5Tokenizer:
     tokenizer.pre_tokenizer = T5Tokenizer().backend_tokenizer.pre_tokenizer
     letters = [chr(code) for code in range(33, 127)]
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=special, initial_alphabet=letters)
-    tokenizer.train_from_iterator(corpus(), trainer)
-    counts = Counter(piece for text in corpus() for piece in tokenizer.encode(text).tokens)
+    tokenizer.train_from_iterator(_corpus(), trainer)
+    counts = Counter(piece for text in _corpus() for piece in tokenizer.encode(text).tokens)
     by_id = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
     pieces = [(piece, math.log((counts[piece] + 0.1) / counts.total())) for piece in by_id[len(special) :]]
     sentinels = [(f"<extra_id_{index}>", 0.0) for index in reversed(range(100))]
@@ -97,7 +97,7 @@ def wordpiece_tokenizer(size: int = 1000) -> BertTokenizer:
     trainer = trainers.WordPieceTrainer(
         vocab_size=size, special_tokens=special, initial_alphabet=letters, continuing_subword_prefix="##"
     )
-    tokenizer.train_from_iterator(corpus(), trainer)
+    tokenizer.train_from_iterator(_corpus(), trainer)
     return BertTokenizer(vocab=tokenizer.get_vocab(), model_max_length=BERT_LENGTH)
 
 

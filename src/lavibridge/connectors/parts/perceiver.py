@@ -24,7 +24,7 @@ Mask = Bool[Tensor, "batch token"]
 Time = Float[Tensor, "batch 1 time_width"]
 
 
-class SquaredRelu(nn.Module):
+class _SquaredRelu(nn.Module):
     """relu(x)^2 (So et al. 2021, arXiv 2109.08668)."""
 
     def forward(self, x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
@@ -48,14 +48,14 @@ class TimeEmbedding(nn.Module):
         return self.linear_2(functional.silu(self.linear_1(waves)))[:, None]
 
 
-class PlainNorm(nn.LayerNorm):
+class _PlainNorm(nn.LayerNorm):
     """A layer norm that ignores the time."""
 
     def forward(self, x: Text, time: Time | None) -> Text:  # type: ignore[override]
         return super().forward(x)
 
 
-class TimeNorm(nn.Module):
+class _TimeNorm(nn.Module):
     """A layer norm with shift and scale from the time; zero-initialised, so it starts as a plain norm."""
 
     def __init__(self, width: int, time_width: int) -> None:
@@ -77,11 +77,11 @@ class PerceiverBlock(nn.Module):
         self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
         self.mlp = nn.Sequential(
             OrderedDict(
-                c_fc=nn.Linear(width, 4 * width), act=SquaredRelu(), c_proj=nn.Linear(4 * width, width)
+                c_fc=nn.Linear(width, 4 * width), act=_SquaredRelu(), c_proj=nn.Linear(4 * width, width)
             )
         )
         self.ln_1, self.ln_2, self.ln_ff = (
-            PlainNorm(width) if time_width is None else TimeNorm(width, time_width) for _ in range(3)
+            _PlainNorm(width) if time_width is None else _TimeNorm(width, time_width) for _ in range(3)
         )
 
     def forward(self, latents: Latents, text: Text, mask: Mask, time: Time | None) -> Latents:

@@ -52,7 +52,7 @@ class ReadOut(nn.Module, ABC):
         """Combine the requested layers, in their order."""
 
 
-class SingleLayer(ReadOut):
+class _SingleLayer(ReadOut):
     """Returns a single layer unchanged."""
 
     def __init__(self, layer: int) -> None:
@@ -74,7 +74,7 @@ class Mean(ReadOut):
         return hidden.mean(dim=1)
 
 
-class NormMean(Mean):
+class _NormMean(Mean):
     """The mean of all blocks' outputs, each normed separately."""
 
     def forward(self, hidden: Layers) -> Tokens:
@@ -93,7 +93,7 @@ class Learned(Mean):
         return torch.einsum("l,bltw->btw", self.weights.softmax(0), normed)
 
 
-class LayerAttention(Mean):
+class _LayerAttention(Mean):
     """Lets the layers of a token attend to each other; starts with their mean as output weights."""
 
     def __init__(self, text: TextSpec) -> None:
@@ -122,7 +122,7 @@ def read_out(choice: ReadOutChoice | None, text: TextSpec) -> ReadOut:
                 f"connector.read: layer {choice.layer} was asked for, the language model has layers 0 to "
                 f"{text.layers - 1} (or -1 to -{text.layers}, counted from the end)"
             )
-        return SingleLayer(choice.layer)
-    kinds = {"mean": Mean, "norm_mean": NormMean, "learned": Learned, "attention": LayerAttention}
+        return _SingleLayer(choice.layer)
+    kinds = {"mean": Mean, "norm_mean": _NormMean, "learned": Learned, "attention": _LayerAttention}
     chosen = text.read if choice is None else choice
-    return SingleLayer(-1) if chosen == "last" else kinds[chosen](text)
+    return _SingleLayer(-1) if chosen == "last" else kinds[chosen](text)

@@ -33,7 +33,7 @@ GetStamp = Callable[[ImageEntry], tuple[int, int]]
 ReadBytes = Callable[[ImageEntry], bytes]
 
 
-class PreviousChecks:
+class _PreviousChecks:
     """Results of earlier checks, by name, location and stamp."""
 
     def __init__(self, tables: Sequence[ImageTable]) -> None:
@@ -59,13 +59,13 @@ class PreviousChecks:
         return then if same_place and then.stamp == stamp else None
 
 
-def check_image(
-    entry: ImageEntry, stamp: GetStamp, read: ReadBytes, known: PreviousChecks
+def _check_image(
+    entry: ImageEntry, stamp: GetStamp, read: ReadBytes, known: _PreviousChecks
 ) -> tuple[ImageCheck, bool]:
     """Check one picture; also return whether the check is new."""
     found = (0, 0)
     try:
-        check_text(entry)
+        _check_text(entry)
         found = stamp(entry)
         before = known.find(entry, found)
         if before is not None:
@@ -78,7 +78,7 @@ def check_image(
     return ImageCheck(stamp=found, size=(image.height, image.width), digest=digest, warning=warning), True
 
 
-def check_text(entry: ImageEntry) -> None:
+def _check_text(entry: ImageEntry) -> None:
     """Raise DataError for captions that are too long or not text, and for text that UTF-8 cannot encode."""
     longest = max(map(len, entry.captions))
     if longest > LONGEST_CAPTION:
@@ -101,7 +101,7 @@ def build_index(
 ) -> None:
     """Build the index of these entries; `rejected` holds the rejections of the listing and takes the rest."""
     index.folder.mkdir(parents=True, exist_ok=True)
-    known = PreviousChecks(index.known())
+    known = _PreviousChecks(index.known())
     digest = hashlib.sha256(f"pixels {VERSION}\n".encode())
     count = 0
     partial = index.folder / "partial.arrow"
@@ -116,7 +116,7 @@ def build_index(
         task = bar.add_task("checking", total=len(entries), status="")
         for start in range(0, len(entries), CHUNK):
             chunk = entries[start : start + CHUNK]
-            checks = list(pool.map(lambda entry: check_image(entry, stamp, read, known), chunk))
+            checks = list(pool.map(lambda entry: _check_image(entry, stamp, read, known), chunk))
             usable = []
             for entry, (check, is_new) in zip(chunk, checks, strict=True):
                 if check.reason is not None:
@@ -132,7 +132,7 @@ def build_index(
             bar.update(task, advance=len(chunk), status=f"{len(rejected.entries):,} rejected")
     write_rejections(index.rejected, rejected.all)
     final = index.folder / f"pictures-{digest.hexdigest()[:16]}.arrow"
-    commit_file(partial, final)
+    _commit_file(partial, final)
     index.finish(final, stamps, count, f"{count} pictures, {digest.hexdigest()[:16]}")
 
 
@@ -158,7 +158,7 @@ class CheckJournal:
         self.file.close()
 
 
-def commit_file(partial: Path, final: Path) -> None:
+def _commit_file(partial: Path, final: Path) -> None:
     """Sync a written file to disk, then rename it into place."""
     with open(partial, "rb+") as file:
         os.fsync(file.fileno())

@@ -71,7 +71,7 @@ def decode_with_warning(data: bytes) -> tuple[Image.Image, str | None]:
                 raise DataError(f"it is {width} x {height}: more than {MAX_PIXELS:,} pixels")
             image.load()
             # A PNG begins with its header, whose ninth value is the number of bits in a sample.
-            return to_srgb(apply_exif_orientation(image), data[24] if image.format == "PNG" else 8)
+            return to_srgb(_apply_exif_orientation(image), data[24] if image.format == "PNG" else 8)
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -84,7 +84,7 @@ def decode_with_warning(data: bytes) -> tuple[Image.Image, str | None]:
         raise DataError(f"it cannot be decoded: {error}") from error
 
 
-def apply_exif_orientation(image: Image.Image) -> Image.Image:
+def _apply_exif_orientation(image: Image.Image) -> Image.Image:
     """Rotate a picture by its EXIF orientation; ignore broken EXIF data."""
     try:
         return ImageOps.exif_transpose(image)

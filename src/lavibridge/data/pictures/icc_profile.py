@@ -28,12 +28,12 @@ def to_srgb(image: Image.Image, depth: int) -> tuple[Image.Image, str | None]:
 
     `depth` is the number of bits per sample in the file, in which a PNG states its transparent colour.
     """
-    colours, alpha = split_alpha(image, depth)
+    colours, alpha = _split_alpha(image, depth)
     is_grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
     profile, fault = image.info.get("icc_profile"), None
     if profile:
         try:
-            colours = convert_to_srgb(colours, bytes(profile), is_grey)
+            colours = _convert_to_srgb(colours, bytes(profile), is_grey)
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
             fault = f"its colour profile cannot be used ({error}); its numbers are taken for sRGB"
     colours = colours.convert("RGB")
@@ -44,7 +44,7 @@ def to_srgb(image: Image.Image, depth: int) -> tuple[Image.Image, str | None]:
     return colours, fault
 
 
-def split_alpha(image: Image.Image, depth: int) -> tuple[Image.Image, Image.Image | None]:
+def _split_alpha(image: Image.Image, depth: int) -> tuple[Image.Image, Image.Image | None]:
     """Split a picture into its colours (L, RGB or CMYK) and its alpha channel, or None if it is opaque."""
     transparent = image.info.get("transparency")
     if image.mode.startswith("I"):  # 16-bit greys
@@ -62,22 +62,22 @@ def split_alpha(image: Image.Image, depth: int) -> tuple[Image.Image, Image.Imag
         # Pillow scales samples to 8 bits, and leaves the transparent colour as it is in the file.
         image = image.copy()
         image.info["transparency"] = (
-            scale_sample(transparent, depth)
+            _scale_sample(transparent, depth)
             if isinstance(transparent, int)
-            else tuple(scale_sample(value, depth) for value in transparent)
+            else tuple(_scale_sample(value, depth) for value in transparent)
         )
     rgba = image.convert("RGBA")
     return rgba.convert("RGB"), rgba.getchannel("A")
 
 
-def scale_sample(value: int, depth: int) -> int:
+def _scale_sample(value: int, depth: int) -> int:
     """Scale a sample of `depth` bits to 8 bits, as Pillow does."""
     return value >> (depth - 8) if depth > 8 else value * 255 // (2**depth - 1)
 
 
-def convert_to_srgb(colours: Image.Image, profile: bytes, is_grey: bool) -> Image.Image:
+def _convert_to_srgb(colours: Image.Image, profile: bytes, is_grey: bool) -> Image.Image:
     """Convert colours to sRGB. Raises a Pillow error or ValueError for a broken or unsuitable profile."""
-    mode, transform = srgb_transform(profile)
+    mode, transform = _srgb_transform(profile)
     if (colours.mode == "CMYK") != (mode == "CMYK") or (mode == "L" and not is_grey):
         raise ValueError(f"it is for {mode}, the picture is {'grey' if is_grey else colours.mode}")
     if transform is None:
@@ -88,7 +88,7 @@ def convert_to_srgb(colours: Image.Image, profile: bytes, is_grey: bool) -> Imag
 
 
 @lru_cache(maxsize=MAX_CACHED_TRANSFORMS)
-def srgb_transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
+def _srgb_transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
     """Return the mode of a profile and its transform to sRGB; the transform is None for sRGB itself."""
     opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     space = opened.profile.xcolor_space.strip()

@@ -30,7 +30,7 @@ WIDE, HIGH, BOTH = (1, 7), (7, 1), (0, 0)
 """BOTH means parallel (1, 3) and (3, 1) convolutions, named `a` and `b`."""
 
 
-class Conv(nn.Module):
+class _Conv(nn.Module):
     """Convolution, batch norm, ReLU; `pads` keeps height and width."""
 
     def __init__(self, before: int, after: int, kernel: Kernel, stride: int = 1, pads: bool = True) -> None:
@@ -57,7 +57,7 @@ class Mixed(nn.Module):
         self.chains = [self._chain(name, before, steps) for name, steps in branches.items()]
         self.pooled, self.highest = pooled, highest
         if pooled is not None:
-            self.branch_pool = Conv(before, pooled, 1)
+            self.branch_pool = _Conv(before, pooled, 1)
 
     def forward(self, x: Maps) -> Made:
         """Apply the block."""
@@ -83,17 +83,17 @@ class Mixed(nn.Module):
             stride = rest[0] if rest else 1
             name = branch if len(steps) == 1 else f"{branch}_{number}"
             if kernel == BOTH:
-                self.add_module(f"{name}a", Conv(before, after, (1, 3)))
-                self.add_module(f"{name}b", Conv(before, after, (3, 1)))
+                self.add_module(f"{name}a", _Conv(before, after, (1, 3)))
+                self.add_module(f"{name}b", _Conv(before, after, (3, 1)))
                 chain.append((f"{name}a", f"{name}b"))
             else:
-                self.add_module(name, Conv(before, after, kernel, stride, pads=stride == 1))
+                self.add_module(name, _Conv(before, after, kernel, stride, pads=stride == 1))
                 chain.append((name,))
             before = after
         return chain
 
 
-def block_a(before: int, pooled: int) -> Mixed:
+def _block_a(before: int, pooled: int) -> Mixed:
     """A block at 35 x 35."""
     branches: dict[str, list[Step]] = {
         "branch1x1": [(64, 1)],
@@ -103,7 +103,7 @@ def block_a(before: int, pooled: int) -> Mixed:
     return Mixed(before, branches, pooled)
 
 
-def block_c(width: int) -> Mixed:
+def _block_c(width: int) -> Mixed:
     """A block at 17 x 17."""
     branches: dict[str, list[Step]] = {
         "branch1x1": [(192, 1)],
@@ -113,7 +113,7 @@ def block_c(width: int) -> Mixed:
     return Mixed(768, branches, 192)
 
 
-def block_e(before: int, highest: bool) -> Mixed:
+def _block_e(before: int, highest: bool) -> Mixed:
     """A block at 8 x 8."""
     branches: dict[str, list[Step]] = {
         "branch1x1": [(320, 1)],
@@ -128,23 +128,23 @@ class InceptionV3(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.Conv2d_1a_3x3 = Conv(3, 32, 3, stride=2, pads=False)
-        self.Conv2d_2a_3x3 = Conv(32, 32, 3, pads=False)
-        self.Conv2d_2b_3x3 = Conv(32, 64, 3)
-        self.Conv2d_3b_1x1 = Conv(64, 80, 1)
-        self.Conv2d_4a_3x3 = Conv(80, 192, 3, pads=False)
-        self.Mixed_5b, self.Mixed_5c, self.Mixed_5d = block_a(192, 32), block_a(256, 64), block_a(288, 64)
+        self.Conv2d_1a_3x3 = _Conv(3, 32, 3, stride=2, pads=False)
+        self.Conv2d_2a_3x3 = _Conv(32, 32, 3, pads=False)
+        self.Conv2d_2b_3x3 = _Conv(32, 64, 3)
+        self.Conv2d_3b_1x1 = _Conv(64, 80, 1)
+        self.Conv2d_4a_3x3 = _Conv(80, 192, 3, pads=False)
+        self.Mixed_5b, self.Mixed_5c, self.Mixed_5d = _block_a(192, 32), _block_a(256, 64), _block_a(288, 64)
         self.Mixed_6a = Mixed(
             288, {"branch3x3": [(384, 3, 2)], "branch3x3dbl": [(64, 1), (96, 3), (96, 3, 2)]}, None
         )
-        self.Mixed_6b, self.Mixed_6c = block_c(128), block_c(160)
-        self.Mixed_6d, self.Mixed_6e = block_c(160), block_c(192)
+        self.Mixed_6b, self.Mixed_6c = _block_c(128), _block_c(160)
+        self.Mixed_6d, self.Mixed_6e = _block_c(160), _block_c(192)
         halving: dict[str, list[Step]] = {
             "branch3x3": [(192, 1), (320, 3, 2)],
             "branch7x7x3": [(192, 1), (192, WIDE), (192, HIGH), (192, 3, 2)],
         }
         self.Mixed_7a = Mixed(768, halving, None)
-        self.Mixed_7b, self.Mixed_7c = block_e(1280, highest=False), block_e(2048, highest=True)
+        self.Mixed_7b, self.Mixed_7c = _block_e(1280, highest=False), _block_e(2048, highest=True)
 
     def forward(self, pictures: Float[Tensor, "batch 3 299 299"]) -> Float[Tensor, "batch 2048"]:
         """The spatial mean of the last block."""

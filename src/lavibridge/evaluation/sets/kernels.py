@@ -25,12 +25,12 @@ SIGMA = 10.0
 CMMD_SCALE = 1000.0
 
 
-def kid_kernel(left: Left, right: Right) -> Float[np.ndarray, "left right"]:
+def _kid_kernel(left: Left, right: Right) -> Float[np.ndarray, "left right"]:
     """The cubic kernel of KID."""
     return (left @ right.T / left.shape[1] + 1) ** 3
 
 
-def cmmd_kernel(left: Left, right: Right) -> Float[np.ndarray, "left right"]:
+def _cmmd_kernel(left: Left, right: Right) -> Float[np.ndarray, "left right"]:
     """The Gaussian kernel of CMMD."""
     squares = (left**2).sum(1)[:, None] + (right**2).sum(1)[None] - 2 * left @ right.T
     return np.exp(-squares.clip(0, None) / (2 * SIGMA**2))
@@ -38,19 +38,19 @@ def cmmd_kernel(left: Left, right: Right) -> Float[np.ndarray, "left right"]:
 
 def kid_to(reference: Features) -> Callable[[Features], float]:
     """Return a function that computes the KID of a set to the reference."""
-    own = _unbiased(kid_kernel, reference)
-    return lambda drawn: own + _unbiased(kid_kernel, drawn) - 2 * mean_kernel(kid_kernel, drawn, reference)
+    own = _unbiased(_kid_kernel, reference)
+    return lambda drawn: own + _unbiased(_kid_kernel, drawn) - 2 * _mean_kernel(_kid_kernel, drawn, reference)
 
 
 def cmmd_to(reference: Features) -> Callable[[Features], float]:
     """Return a function that computes the CMMD of a set to the reference, on unit-length features."""
     fixed = unit(reference)
-    own = mean_kernel(cmmd_kernel, fixed, fixed)
+    own = _mean_kernel(_cmmd_kernel, fixed, fixed)
 
     def measure(drawn: Features) -> float:
         x = unit(drawn)
-        shared = mean_kernel(cmmd_kernel, x, fixed)
-        return CMMD_SCALE * (own + mean_kernel(cmmd_kernel, x, x) - 2 * shared)
+        shared = _mean_kernel(_cmmd_kernel, x, fixed)
+        return CMMD_SCALE * (own + _mean_kernel(_cmmd_kernel, x, x) - 2 * shared)
 
     return measure
 
@@ -61,7 +61,7 @@ def unit(features: Features) -> Features:
     return features / np.where(length == 0, 1, length)
 
 
-def mean_kernel(kernel: Kernel, left: Left, right: Right) -> float:
+def _mean_kernel(kernel: Kernel, left: Left, right: Right) -> float:
     """The kernel's mean over all pairs."""
     total = sum(float(kernel(left[i : i + BLOCK], right).sum()) for i in range(0, len(left), BLOCK))
     return total / (len(left) * len(right))
@@ -71,4 +71,4 @@ def _unbiased(kernel: Kernel, features: Features) -> float:
     """The kernel's mean over all pairs of two different rows."""
     n = len(features)
     itself = sum(float(kernel(row[None], row[None])[0, 0]) for row in features)
-    return (mean_kernel(kernel, features, features) * n * n - itself) / (n * (n - 1))
+    return (_mean_kernel(kernel, features, features) * n * n - itself) / (n * (n - 1))

@@ -20,10 +20,10 @@ BLOCK = 1024
 
 def precision_recall_to(reference: Features, k: int) -> Callable[[Features], dict[str, float]]:
     """Return a function that computes precision and recall of a set against the reference."""
-    fixed = radii(reference, k)
+    fixed = _radii(reference, k)
 
     def measure(drawn: Features) -> dict[str, float]:
-        own = radii(drawn, k)
+        own = _radii(drawn, k)
         return {
             "precision": float(within(drawn, reference, fixed).mean()),
             "recall": float(within(reference, drawn, own).mean()),
@@ -32,7 +32,7 @@ def precision_recall_to(reference: Features, k: int) -> Callable[[Features], dic
     return measure
 
 
-def radii(features: Features, k: int) -> Float[np.ndarray, " picture"]:
+def _radii(features: Features, k: int) -> Float[np.ndarray, " picture"]:
     """Squared distance of each row to its k-th nearest neighbour, excluding itself."""
     found = [
         np.partition(_squares(features[i : i + BLOCK], features), k, axis=1)[:, k]

@@ -33,7 +33,7 @@ def describe(source: str, revision: str | None) -> tuple[dict[str, Any], str]:
     return description, folder
 
 
-def class_name(source: str, description: Mapping[str, Any], models: Mapping[str, str]) -> str:
+def _class_name(source: str, description: Mapping[str, Any], models: Mapping[str, str]) -> str:
     """The class in transformers for a config.json, by its `model_type`; ModelError if there is none."""
     found = str(description.get("model_type"))
     if found not in models:
@@ -57,7 +57,7 @@ def load_model(
     """
     source, revision = config.source, config.revision or "main"
     description, folder = describe(source, config.revision)
-    name = class_name(source, description, models)
+    name = _class_name(source, description, models)
     root = resolve_source(source)
     quieten()
     try:
@@ -69,7 +69,7 @@ def load_model(
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
-            **quantization(config),
+            **_quantization(config),
             **options,
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(
@@ -92,7 +92,7 @@ def meta_model(
 ) -> Any:
     """The model at ``config.source`` on torch's meta device: every size, read from its config.json alone."""
     description, _ = describe(config.source, config.revision)
-    model = class_of(class_name(config.source, description, models))
+    model = class_of(_class_name(config.source, description, models))
     inner = description.get(model.config_class.base_config_key, description)
     # As in loading, options that the configuration knows go into it.
     settings, rest = model.config_class.from_dict(dict(inner), return_unused_kwargs=True, **options)
@@ -109,7 +109,7 @@ def check_quantization(config: LanguageModel.Config) -> None:
         )
 
 
-def quantization(config: LanguageModel.Config) -> dict[str, Any]:
+def _quantization(config: LanguageModel.Config) -> dict[str, Any]:
     """Arguments that load the frozen weights in 8 or 4 bits."""
     if config.quantize is None:
         return {}

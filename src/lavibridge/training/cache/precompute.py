@@ -66,7 +66,7 @@ def fill_latents(
             task = bar.add_task("encoding", total=len(indices), status="")
             for start in range(0, len(indices), CHUNK):
                 chunk = indices[start : start + CHUNK]
-                forms = [form for index in chunk for form in forms_of(visits, index)]
+                forms = [form for index in chunk for form in _forms_of(visits, index)]
                 keyed = zip(latents.keys(forms), forms, strict=True)
                 missing = {key: form for key, form in keyed if key not in store}
                 for key, entry in latents.entries(missing):
@@ -80,7 +80,7 @@ def fill_latents(
         return _written(store, made)
 
 
-def forms_of(visits: Visits, index: int) -> list[Visit]:
+def _forms_of(visits: Visits, index: int) -> list[Visit]:
     """Every form in which a picture can be met: as it is, and mirrored where it may be."""
     plain = Visit(index=index, size=visits.size_of(index))
     if not visits.flip or says_a_side(visits.dataset.sample(index).captions):

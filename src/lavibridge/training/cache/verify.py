@@ -35,19 +35,19 @@ def verify(folder: Path) -> list[ShardCheck]:
     shards = sorted(folder.rglob(f"*{SUFFIX}"))
     findings = [
         ShardCheck(path=path, fault="left half-written by a process that was killed")
-        for path in abandoned(folder)
+        for path in _abandoned(folder)
     ]
     if not shards and not findings:
         raise CacheError(f"{folder} holds no shards: it is no cache, or `lavi cache` has not filled it yet")
     with progress("MB") as bar:
         task = bar.add_task("reading", total=sum(_megabytes(path) for path in shards), status="")
         for path in shards:
-            findings.append(look_at(path))
+            findings.append(_look_at(path))
             bar.advance(task, _megabytes(path))
     return findings
 
 
-def look_at(path: Path) -> ShardCheck:
+def _look_at(path: Path) -> ShardCheck:
     """Read one shard whole."""
     try:
         entries = list(_sound(Shard(path)))
@@ -68,7 +68,7 @@ def repair(finding: ShardCheck) -> int:
     return len(kept)
 
 
-def abandoned(folder: Path) -> list[Path]:
+def _abandoned(folder: Path) -> list[Path]:
     """Files that killed processes left half-written."""
     before = time.time() - ABANDONED_SECONDS
     return sorted(path for path in folder.rglob(f".*{SUFFIX}.*.partial") if path.stat().st_mtime < before)

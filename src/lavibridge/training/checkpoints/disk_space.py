@@ -16,7 +16,7 @@ MARGIN = 16 * 2**20
 
 def check_disk_space(run: Path, state: State, settings: Training) -> None:
     """Raise RunError if the checkpoints to come do not fit on the disk."""
-    size, count = checkpoint_bytes(state), to_be_added(run, state, settings)
+    size, count = _checkpoint_bytes(state), _to_be_added(run, state, settings)
     needed = size * count + MARGIN
     place = next(folder for folder in (run, *run.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(place).free
@@ -30,13 +30,13 @@ def check_disk_space(run: Path, state: State, settings: Training) -> None:
         )
 
 
-def checkpoint_bytes(state: State) -> int:
+def _checkpoint_bytes(state: State) -> int:
     """About the size of one checkpoint: weights, average, and the optimiser's moments."""
     weights = sum(w.numel() * w.element_size() for part in state.parts.values() for w in part.values())
     return weights * (1 + (state.ema is not None) + WEIGHTS_PER_MOMENTS)
 
 
-def to_be_added(run: Path, state: State, settings: Training) -> int:
+def _to_be_added(run: Path, state: State, settings: Training) -> int:
     """The largest number of checkpoints that will exist at once, beyond the present ones."""
     left = settings.steps - state.step
     if left <= 0:

@@ -29,8 +29,8 @@ class Permutation:
         self.count = count
         self.height = np.uint64(math.isqrt(count - 1) + 1)
         self.width = np.uint64(-(-count // int(self.height)))
-        keys = scramble(np.array([seed], dtype=np.uint64)) + np.arange(2 * ROUNDS, dtype=np.uint64)
-        self.keys = scramble(keys)
+        keys = _scramble(np.array([seed], dtype=np.uint64)) + np.arange(2 * ROUNDS, dtype=np.uint64)
+        self.keys = _scramble(keys)
 
     def at(self, places: Int64[np.ndarray, " place"]) -> Int64[np.ndarray, " place"]:
         """What stands at these places."""
@@ -50,10 +50,10 @@ class Permutation:
         self, half: UInt64[np.ndarray, " place"], key: int, size: np.uint64
     ) -> UInt64[np.ndarray, " place"]:
         """The round's function: a number below `size`."""
-        return np.asarray(np.mod(scramble(half ^ self.keys[key]), size))
+        return np.asarray(np.mod(_scramble(half ^ self.keys[key]), size))
 
 
-def scramble(numbers: UInt64[np.ndarray, " place"]) -> UInt64[np.ndarray, " place"]:
+def _scramble(numbers: UInt64[np.ndarray, " place"]) -> UInt64[np.ndarray, " place"]:
     """64 bits to 64 bits that look unrelated; one to one. Sums and products wrap round, as they should."""
     mixed = numbers + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

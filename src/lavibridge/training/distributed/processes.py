@@ -140,10 +140,10 @@ def begin_processes(settings: Training) -> Iterator[Processes]:
     part = rank_from_environment()
     export_torchrun_variables(os.environ)
     is_cpu = pick_device(settings.device).type == "cpu"
-    refuse_shared_device(settings.device, part)
+    _refuse_shared_device(settings.device, part)
     try:
         accelerator = join(part, "bf16" if settings.precision == "bfloat16" else "no", is_cpu)
-        refuse_plugins(accelerator)
+        _refuse_plugins(accelerator)
         accelerator.gradient_accumulation_steps = 1  # whatever Accelerate was told: the loop counts
         processes = Processes(accelerator, own_device(settings.device, accelerator))
         was_quiet, console.quiet = console.quiet, console.quiet or not processes.is_main
@@ -175,7 +175,7 @@ def join(part: ProcessRank, precision: str, is_cpu: bool) -> Accelerator:
     return accelerator
 
 
-def refuse_shared_device(name: str, part: ProcessRank) -> None:
+def _refuse_shared_device(name: str, part: ProcessRank) -> None:
     """Raise RecipeError if this process would share its GPU with another."""
     own, there = local_rank() or 0, torch.cuda.device_count()
     if part.world_size > 1 and own >= there > 0 and pick_device(name).type == "cuda":
@@ -185,7 +185,7 @@ def refuse_shared_device(name: str, part: ProcessRank) -> None:
         )
 
 
-def refuse_plugins(accelerator: Accelerator) -> None:
+def _refuse_plugins(accelerator: Accelerator) -> None:
     """RecipeError where Accelerate's configuration asks for its own way of sharing out a model."""
     kind = accelerator.distributed_type
     if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):

@@ -114,7 +114,7 @@ def align(
                 return False
             rate = settings.lr * warmed_up(step, settings.warmup) * half_cosine(done)
             state.optimizer.param_groups[0]["lr"] = rate
-            captions = step_captions(dataset, settings, training.seed, step)
+            captions = _step_captions(dataset, settings, training.seed, step)
             generator = torch.Generator().manual_seed(mix(training.seed, step))
             images = torch.randint(len(queries.t), (len(captions),), generator=generator)
             features = with_noise(read(captions), settings.noise, generator)
@@ -162,7 +162,7 @@ def collect_queries(native: Bridge, batches: BatchLoader, settings: Alignment) -
     times: list[Tensor] = []
     hooks = [
         vision.backbone.get_submodule(name).register_forward_pre_hook(
-            recorder(kept, settings.queries_per_image), with_kwargs=True
+            _recorder(kept, settings.queries_per_image), with_kwargs=True
         )
         for name, kept in by_layer.items()
     ]
@@ -181,7 +181,7 @@ def collect_queries(native: Bridge, batches: BatchLoader, settings: Alignment) -
     return Queries(by_layer={name: torch.cat(kept) for name, kept in by_layer.items()}, t=torch.cat(times))
 
 
-def recorder(kept: list[Tensor], count: int) -> Callable[..., None]:
+def _recorder(kept: list[Tensor], count: int) -> Callable[..., None]:
     """A pre-hook that keeps up to `count` of a layer's queries, evenly spread over the image."""
 
     def record(module: nn.Module, args: tuple[Tensor, ...], options: dict[str, Tensor]) -> None:
@@ -232,7 +232,7 @@ def fvu(
     return torch.stack(fractions).mean()
 
 
-def step_captions(dataset: Dataset, settings: Alignment, seed: int, step: int) -> list[str]:
+def _step_captions(dataset: Dataset, settings: Alignment, seed: int, step: int) -> list[str]:
     """The captions of a step, a function of the seed and the step."""
     generator = torch.Generator().manual_seed(mix(seed, step, 1))
     samples = [

@@ -61,7 +61,7 @@ class WandB(Tracker):
         self.run = import_module("wandb").init(
             project=PROJECT,
             name=run.resolve().name,
-            id=run_id(run),
+            id=_run_id(run),
             resume="allow",
             dir=str(run),
             config=dict(recipe),
@@ -79,7 +79,7 @@ class Trackio(Tracker):
     """Hugging Face's tracker, which keeps its numbers on this machine."""
 
     def __init__(self, run: Path, recipe: Mapping[str, Any], step: int) -> None:
-        name = f"{run.resolve().name}-{run_id(run)}"
+        name = f"{run.resolve().name}-{_run_id(run)}"
         self.run = import_module("trackio").init(
             project=PROJECT, name=name, config=dict(recipe), resume="allow"
         )
@@ -152,6 +152,6 @@ def numbers(record: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, f
             yield f"{above}{key}", float(value)
 
 
-def run_id(run: Path) -> str:
+def _run_id(run: Path) -> str:
     """A name that this run folder has always, and no other has."""
     return sha256(str(run.resolve()).encode()).hexdigest()[:12]
