@@ -24,7 +24,7 @@ def test_a_source_file_keeps_the_style(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
     assert ast.get_docstring(tree), "a module opens with one sentence about what it is"
-    assert len(text.splitlines()) <= 300
+    assert len(text.splitlines()) <= 400
     assert path.stem not in BANNED_NAMES
     assert "from __future__ import annotations" not in text
     for node in ast.walk(tree):

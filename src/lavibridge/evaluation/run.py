@@ -39,7 +39,7 @@ from lavibridge.evaluation.provenance import (
 from lavibridge.evaluation.records import open_log, read_records, write_records
 from lavibridge.evaluation.scoring import score_images, short_hash, unscored_tasks
 from lavibridge.evaluation.sets.generated_set import GeneratedSet
-from lavibridge.evaluation.suite import ComponentConfig, open_metrics, open_prompts, read_suite
+from lavibridge.evaluation.suite import ComponentConfig, Suite, open_metrics, open_prompts, read_suite
 from lavibridge.evaluation.summary import summarize
 from lavibridge.evaluation.tasks import make_tasks
 from lavibridge.generation.pipeline import BridgePipeline
@@ -88,14 +88,7 @@ def evaluate(
         bridge = PrecomputedImages(bridge, tasks)
     else:
         bridge = bridge.bridge if isinstance(bridge, BridgePipeline) else bridge
-        own = read_quality(quality).num_inference_steps
-        by_suite = plan.guidance if bridge.distilled_guidance_scale is None else 1.0
-        drawn = {
-            "steps": steps or (plan.steps if quality == EXACT else own),
-            "guidance": by_suite if guidance is None else guidance,
-        }
-        if quality != EXACT:
-            drawn["quality"] = quality
+        drawn = _drawing_settings(plan, bridge, steps, guidance, quality)
     settings = {
         "suite": plan.name,
         "version": plan.version,
@@ -108,6 +101,19 @@ def evaluate(
     with hold(out, part), _restore_if_refused(out, part):
         settings = _work(bridge, tasks[part.rank :: part.world_size], active_metrics, settings, out, part)
         return _merge(tasks, active_metrics, settings, bridge.origin, out)
+
+
+def _drawing_settings(
+    plan: Suite, bridge: Bridge | ImageGenerator, steps: int | None, guidance: float | None, quality: str
+) -> dict[str, Any]:
+    """What the caller gives, else what the quality and the suite have."""
+    of_suite = plan.guidance if bridge.distilled_guidance_scale is None else 1.0
+    of_quality = plan.steps if quality == EXACT else read_quality(quality).num_inference_steps
+    drawn = {
+        "steps": steps or of_quality,
+        "guidance": of_suite if guidance is None else guidance,
+    }
+    return drawn if quality == EXACT else {**drawn, "quality": quality}
 
 
 @contextmanager
