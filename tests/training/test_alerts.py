@@ -13,7 +13,7 @@ from lavibridge.training.build import build_bridge
 from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.loop import Report, State, fit
 from lavibridge.training.optim import learning_rates, make_optimizer
-from lavibridge.training.reporting.alerts import LOOKED_AT, WAITED_OVER, Unmoved, Waiting
+from lavibridge.training.reporting.alerts import LOOKED_AT, WAITED_OVER, DataWaitAlert, ZeroGradientAlert
 
 Toy = Callable[..., Recipe]
 
@@ -28,7 +28,7 @@ def run(recipe: Recipe) -> None:
         state,
         BatchLoader(dataset, bridge.vision, recipe.training, (16, 16)),
         recipe.training,
-        [Unmoved(parts)],
+        [ZeroGradientAlert(parts)],
     )
 
 
@@ -83,7 +83,7 @@ def report(waited: float, spent: Mapping[str, float]) -> Report:
 def test_waiting_for_data_is_said_once_with_its_cause(
     toy: Toy, capsys: pytest.CaptureFixture[str], waited: float, cause: str, told: int
 ) -> None:
-    waiting = Waiting()
+    waiting = DataWaitAlert()
     bridge = build_bridge(toy(lora={"language": None, "vision": None}))
     parts = bridge.trained_parameters()
     optimizer = make_optimizer(parts, {"connector": 1.0}, 0.0)

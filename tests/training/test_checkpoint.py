@@ -15,7 +15,7 @@ from run_folder import tensors
 from lavibridge.core.errors import RunError
 from lavibridge.recipes.recipe import Recipe, make_recipe, may_change
 from lavibridge.training.checkpoints.checkpoint import check_files, checkpoints, prune
-from lavibridge.training.checkpoints.run_fingerprint import Basis, differences
+from lavibridge.training.checkpoints.run_fingerprint import RunFingerprint, differences
 from lavibridge.training.run import flat, rewind
 from lavibridge.training.train import train
 
@@ -197,7 +197,9 @@ def test_the_guide_lists_the_fields_that_may_change(toy: Toy, tmp_path: Path) ->
 
 
 def test_what_a_run_stands_on_is_compared_whole() -> None:
-    now = Basis(data="a", language="b", vision="c", batch=4, accumulate=1, processes=2, by_shape=False)
+    now = RunFingerprint(
+        data="a", language="b", vision="c", batch=4, accumulate=1, processes=2, by_shape=False
+    )
     kept: dict[str, Any] = {"data": "a", "language": "b", "vision": "c", "by_shape": False}
     assert differences({**kept, "batch": 2, "accumulate": 4, "processes": 1}, now) == []
     found = differences(

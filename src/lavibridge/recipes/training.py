@@ -61,7 +61,7 @@ class Alignment(Config):
     """Memory, in GB, for the hidden states that each of the two text models computes for captions."""
 
 
-class Teaching(Config):
+class TeacherSection(Config):
     """The bridge learns what the vision model predicts under its own text encoder."""
 
     guidance: float = Field(default=1.0, ge=0)
@@ -132,7 +132,7 @@ class Training(Config):
     """Learning rates."""
     align: Changeable[Alignment | None] = None
     """Align the connector with the vision model's own text encoder first; null starts from new weights."""
-    teacher: Teaching | None = None
+    teacher: TeacherSection | None = None
     """Learn what the vision model predicts under its own text encoder instead of the noise of the images. The
     bridge does not learn what that encoder does not understand. `lavi plan` omits the teacher's passes."""
     schedule: Changeable[Literal["constant", "cosine"]] = "constant"

@@ -7,7 +7,7 @@ from typing import final
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.training.checkpoints.checkpoint import checkpoints, save_checkpoint
-from lavibridge.training.checkpoints.run_fingerprint import Basis
+from lavibridge.training.checkpoints.run_fingerprint import RunFingerprint
 from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.distributed.processes import Processes
 from lavibridge.training.loop import State, is_sound
@@ -27,7 +27,7 @@ class Session:
     recipe: Recipe
     processes: Processes
     dataset: Dataset
-    basis: Basis
+    basis: RunFingerprint
     state: State
     batches: BatchLoader
     validator: Validator | None

@@ -26,7 +26,7 @@ from lavibridge.training.distributed.processes import Processes, begin_processes
 from lavibridge.training.loop import Event, Every, State, fit
 from lavibridge.training.objectives.alignment import align
 from lavibridge.training.objectives.alignment_progress import AlignmentProgress
-from lavibridge.training.reporting.alerts import Unmoved, Waiting
+from lavibridge.training.reporting.alerts import DataWaitAlert, ZeroGradientAlert
 from lavibridge.training.reporting.console import say, say_captions, say_clock, say_trained
 from lavibridge.training.reporting.metrics import LogSteps, ShowProgress
 from lavibridge.training.reporting.preview import preview_prompts
@@ -193,8 +193,8 @@ def _run_loop(session: Session, interrupted: Interrupted) -> None:
             events += [
                 LogSteps(session.journal, session.batches.times),
                 ShowProgress(bar, settings.steps, state.step, settings.max_minutes),
-                Unmoved(state.parts),
-                Waiting(),
+                ZeroGradientAlert(state.parts),
+                DataWaitAlert(),
             ]
         events += [
             Every(session.validator.every if session.validator else 0, lambda *_: session.validate()),

@@ -24,7 +24,7 @@ from lavibridge.training.cache.caches import feature_store, latent_store
 from lavibridge.training.cache.features import Features
 from lavibridge.training.cache.latents import Contents, Latents
 from lavibridge.training.cache.store import Store
-from lavibridge.training.data.sampler import Visit, Visits, says_a_side
+from lavibridge.training.data.sampler import Visit, VisitSampler, says_a_side
 from lavibridge.training.reporting.timing import Timing
 
 CHUNK = 64
@@ -58,7 +58,7 @@ def fill_latents(
     store, maker = latent_store(bridge, cache)
     names = Contents(dataset, maker)
     latents = Latents(dataset, bridge.vision, OnDisk(store), names, settings.workers, Timing())
-    visits = Visits(dataset, settings.seed, size, bridge.vision.unit, settings.batch)
+    visits = VisitSampler(dataset, settings.seed, size, bridge.vision.unit, settings.batch)
     indices = range(share.rank, len(dataset), share.world_size)
     made = 0
     with _exclusive(store, share), closing(latents):
@@ -80,7 +80,7 @@ def fill_latents(
         return _written(store, made)
 
 
-def _forms_of(visits: Visits, index: int) -> list[Visit]:
+def _forms_of(visits: VisitSampler, index: int) -> list[Visit]:
     """Every form in which a picture can be met: as it is, and mirrored where it may be."""
     plain = Visit(index=index, size=visits.size_of(index))
     if not visits.flip or says_a_side(visits.dataset.sample(index).captions):

@@ -33,7 +33,7 @@ from lavibridge.core.errors import LaviError, RunError
 from lavibridge.core.files import read_json, sha256, write_json
 from lavibridge.core.tensors import check_finite, save_tensors
 from lavibridge.recipes.training import Training
-from lavibridge.training.checkpoints.run_fingerprint import Basis
+from lavibridge.training.checkpoints.run_fingerprint import RunFingerprint
 from lavibridge.training.loop import State
 from lavibridge.training.optim import load_optimizer_tensors, optimizer_tensors
 
@@ -41,7 +41,7 @@ STATE = "state.json"
 FORMAT = 2
 
 
-def save_checkpoint(run: Path, state: State, basis: Basis, keep: int | None) -> Path:
+def save_checkpoint(run: Path, state: State, basis: RunFingerprint, keep: int | None) -> Path:
     """Write `checkpoints/step-N`, then remove all but the newest `keep`; returns its folder."""
     folder = run / "checkpoints"
     final = folder / f"step-{state.step}"

@@ -15,7 +15,7 @@ from lavibridge.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Basis:
+class RunFingerprint:
     """What has to be the same in every session of a run, besides the recipe."""
 
     data: str
@@ -31,9 +31,9 @@ class Basis:
     """Whether each pass has images of one shape, so that its size decides the order."""
 
 
-def basis(recipe: Recipe, dataset: Dataset, processes: int) -> Basis:
+def basis(recipe: Recipe, dataset: Dataset, processes: int) -> RunFingerprint:
     """The fingerprint of a session; hashes of large model files are cached."""
-    return Basis(
+    return RunFingerprint(
         data=dataset.fingerprint(),
         language=section_identity(recipe.language.model_dump()),
         vision=section_identity(recipe.vision.model_dump()),
@@ -44,7 +44,7 @@ def basis(recipe: Recipe, dataset: Dataset, processes: int) -> Basis:
     )
 
 
-def differences(kept: Mapping[str, Any], now: Basis) -> list[str]:
+def differences(kept: Mapping[str, Any], now: RunFingerprint) -> list[str]:
     """The differences from a checkpoint's fingerprint, one sentence each."""
     found = [
         f"the {name} was {kept[key]}, is {value}"

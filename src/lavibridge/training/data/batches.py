@@ -16,7 +16,7 @@ from lavibridge.recipes.sections import component
 from lavibridge.recipes.training import TIMESTEPS, Training
 from lavibridge.training.cache.caches import Caches, remembered
 from lavibridge.training.data.order import chance
-from lavibridge.training.data.sampler import Visits
+from lavibridge.training.data.sampler import VisitSampler
 from lavibridge.training.reporting.timing import FEATURES
 from lavibridge.vision.base import VisionModel
 
@@ -51,7 +51,7 @@ class BatchLoader:
         self.device = vision.alphas.device
         self.times = len(vision.alphas)
         self.sampling = component(TIMESTEPS, settings.timestep_sampling)
-        self.visits = Visits(dataset, settings.seed, size, vision.unit, settings.batch * processes)
+        self.visits = VisitSampler(dataset, settings.seed, size, vision.unit, settings.batch * processes)
         # Without a bridge's caches, latents are kept in memory and features not at all.
         self.caches = caches or Caches(latents=remembered(dataset, vision, settings))
         self.timing = self.caches.latents.timing

@@ -109,7 +109,7 @@ class WeightedOrder(Order):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chance:
+class VisitRandomness:
     """The random numbers of one visit of a sample."""
 
     caption: float
@@ -124,9 +124,9 @@ class Chance:
     """Standard normal: the noise that corrupts the latents."""
 
 
-def chance(seed: int, position: int, shape: tuple[int, int, int]) -> Chance:
+def chance(seed: int, position: int, shape: tuple[int, int, int]) -> VisitRandomness:
     """Draw the random numbers of one visit, on the CPU so that they are the same on every device."""
     generator = torch.Generator().manual_seed(mix(seed, position))
     caption, drop, time = torch.rand(3, generator=generator).tolist()
     latent, noise = torch.randn(2, *shape, generator=generator)
-    return Chance(caption=caption, drop=drop, time=time, latent=latent, noise=noise)
+    return VisitRandomness(caption=caption, drop=drop, time=time, latent=latent, noise=noise)

@@ -42,7 +42,7 @@ def says_a_side(captions: Sequence[str]) -> bool:
     return any(SIDED.search(unicodedata.normalize("NFKC", caption).translate(UNSEEN)) for caption in captions)
 
 
-class Visits:
+class VisitSampler:
     """Visits by position: a function of the data, the seed and, with buckets, the size of a pass."""
 
     def __init__(self, dataset: Dataset, seed: int, size: tuple[int, int], unit: int, group: int) -> None:

@@ -18,7 +18,7 @@ from torch import nn
 
 from lavibridge.core.errors import RunError
 from lavibridge.core.tensors import save_tensors
-from lavibridge.training.checkpoints.run_fingerprint import Basis, differences
+from lavibridge.training.checkpoints.run_fingerprint import RunFingerprint, differences
 from lavibridge.training.optim import load_optimizer_tensors, optimizer_tensors
 from lavibridge.training.run import refuse_changes
 
@@ -32,7 +32,7 @@ class AlignmentProgress:
     """The step that an alignment has reached, and when it is saved."""
 
     run: Path
-    basis: Basis
+    basis: RunFingerprint
     every: int
     """Steps between two saves; 0 saves only when a signal stops it."""
     stopped: Callable[[], bool]

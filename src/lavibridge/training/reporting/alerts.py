@@ -32,7 +32,7 @@ REMEDIES: Mapping[str, str] = {
 
 
 @final
-class Unmoved:
+class ZeroGradientAlert:
     """Event: warns about trained weights whose gradient was zero in all of the first steps."""
 
     def __init__(self, parts: Parts) -> None:
@@ -59,7 +59,7 @@ class Unmoved:
 
 
 @final
-class Waiting:
+class DataWaitAlert:
     """Event: warns if waiting for data takes more than a twentieth of the time, and names the cause."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from lavibridge.data.world import World
 from lavibridge.training.data.bucketed import Bucketed, nearest, shapes
 from lavibridge.training.data.order import BLOCK, LARGEST_TABLE, Order, Shuffled, WeightedOrder, apportion
 from lavibridge.training.data.permutation import Permutation
-from lavibridge.training.data.sampler import Visits, says_a_side
+from lavibridge.training.data.sampler import VisitSampler, says_a_side
 
 
 def met(order: Order, start: int, end: int) -> list[int]:
@@ -149,28 +149,28 @@ def world(**settings: object) -> World:
 
 def test_half_of_the_visits_are_mirrored_but_no_picture_with_a_side() -> None:
     dataset = world(flip=True)
-    visits = Visits(dataset, 0, (64, 64), 8, 4).at(range(900))
+    visits = VisitSampler(dataset, 0, (64, 64), 8, 4).at(range(900))
     sided = [visit.flipped for visit, sample in visits if says_a_side(sample.captions)]
     others = [visit.flipped for visit, sample in visits if not says_a_side(sample.captions)]
     assert sided
     assert not any(sided)
     assert 0.42 < sum(others) / len(others) < 0.58
-    assert Visits(dataset, 0, (64, 64), 8, 4).at(range(450, 900)) == visits[450:]
-    assert not any(visit.flipped for visit, _ in Visits(world(), 0, (64, 64), 8, 4).at(range(100)))
+    assert VisitSampler(dataset, 0, (64, 64), 8, 4).at(range(450, 900)) == visits[450:]
+    assert not any(visit.flipped for visit, _ in VisitSampler(world(), 0, (64, 64), 8, 4).at(range(100)))
 
 
 def test_without_buckets_every_visit_is_square_and_the_order_that_of_all_pictures() -> None:
-    visits = Visits(world(), 5, (64, 64), 8, 4)
+    visits = VisitSampler(world(), 5, (64, 64), 8, 4)
     assert {visit.size for visit, _ in visits.at(range(50))} == {(64, 64)}
     assert [visit.index for visit, _ in visits.at(range(50))] == met(Shuffled(300, 5), 0, 50)
-    same = Visits(world(buckets=True), 5, (64, 64), 8, 4)
+    same = VisitSampler(world(buckets=True), 5, (64, 64), 8, 4)
     assert {visit.size for visit, _ in same.at(range(50))} == {(64, 64)}  # the world's pictures are square
 
 
 def test_a_mixture_with_buckets_keeps_passes_of_one_part() -> None:
     parts = [{"kind": "world", "scenes": 30, "weight": 3}, {"kind": "world", "scenes": 50, "weight": 1}]
     mixture = Mixture(Mixture.Config.model_validate({"parts": parts, "buckets": 3}), Rejected())
-    visits = Visits(mixture, 0, (64, 64), 8, 4)
+    visits = VisitSampler(mixture, 0, (64, 64), 8, 4)
     indices = [visit.index for visit, _ in visits.at(range(4000))]
     for start in range(0, 4000, 4):
         assert len({index < 30 for index in indices[start : start + 4]}) == 1
