@@ -48,7 +48,7 @@ def test_every_pass_has_one_shape_and_the_models_take_it(toy: Callable[..., Reci
             draw.batch.latents.shape[1:] == bridge.vision.latent_shape(height, width) == draw.noise.shape[1:]
         )
         if (height, width) not in seen:
-            losses = bridge(draw.batch, draw.t, draw.noise, "uniform")
+            losses = bridge(draw.batch, draw.t, draw.noise)
             assert torch.isfinite(losses).all()
         seen.add((height, width))
     assert len(seen) == 3
