@@ -10,8 +10,8 @@ import pytest
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.log import JsonLog
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.reporting import trackers
 from lavibridge.training.checkpoints.checkpoint import checkpoints
+from lavibridge.training.reporting import trackers
 from lavibridge.training.reporting.trackers import Journal, Tracker, check_trackers, numbers
 from lavibridge.training.train import train
 
