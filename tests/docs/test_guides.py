@@ -18,7 +18,7 @@ def test_one_file_each_and_nothing_else_is_edited(tmp_path: Path) -> None:
         "scratch/auraflow.py",
         "scratch/shared.py",
         "scratch/p2.py",
-        "scratch/deis.py",
+        "scratch/dpm3.py",
         "try_it.py",
     } < set(files)
     for name, content in files.items():

@@ -1,5 +1,7 @@
 """Sampling that a batch does not change, and pictures on disk."""
 
+import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from lavibridge.generation.noise import initial_noise
 from lavibridge.generation.output import to_images
 from lavibridge.generation.quality import QUALITIES
 from lavibridge.generation.sample import PACKAGE, Sampling, make_scheduler
+from lavibridge.generation.samplers.base import Sampler
 from lavibridge.generation.state import RequestState, resolve_settings
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
@@ -51,12 +54,21 @@ def toy(kind: str) -> VisionModel:
 
 TOYS = ({"kind": "t5", "source": "random"}, {"kind": "sd", "source": "random"})
 SAMPLERS = registry.kinds(PACKAGE)
-FLOWS = ("flux", "sana", "sd3")
+FLOWS = tuple(
+    kind
+    for kind in registry.kinds("vision")
+    if "Flow" in registry.load("vision", kind).toy_scheduler["_class_name"]
+    or registry.load("vision", kind).toy_scheduler.get("use_flow_sigmas", False)
+)
+DIFFUSION_ONLY = tuple(
+    sampler for sampler in SAMPLERS if registry.load(PACKAGE, sampler).of_flow is Sampler.of_flow
+)
+"""Samplers that refuse flows."""
 PAIRS = [
     (kind, sampler)
     for kind in registry.kinds("vision")
     for sampler in SAMPLERS
-    if not (kind in FLOWS and sampler == "ddim")
+    if not (kind in FLOWS and sampler in DIFFUSION_ONLY)
 ]
 
 
@@ -123,7 +135,7 @@ def scheduled(name: str) -> VisionModel:
 
 
 def samplers(name: str) -> list[str]:
-    return [sampler for sampler in SAMPLERS if "flow" not in name or sampler != "ddim"]
+    return [sampler for sampler in SAMPLERS if "flow" not in name or sampler not in DIFFUSION_ONLY]
 
 
 SPREAD = 0.7
@@ -424,3 +436,18 @@ def test_contact_sheet_holds_every_picture() -> None:
             assert counted[colour] == 64 * 64
     with pytest.raises(ValueError, match="2 rows by 1"):
         contact_sheet(grid, ["one", "two"], ["trained"])
+
+
+class TwoCalls(Sampler):
+    """Heun's method, which calls the denoiser twice a step."""
+
+    def of_diffusion(self, noise: Mapping[str, Any]) -> Any:
+        known = inspect.signature(diffusers.HeunDiscreteScheduler).parameters
+        return diffusers.HeunDiscreteScheduler(**{name: noise[name] for name in noise if name in known})
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_sampler_that_calls_the_denoiser_twice_a_step_is_refused(vision: VisionModel) -> None:
+    scheduler = TwoCalls().of_diffusion(vision.scheduler.config)
+    with pytest.raises(RecipeError, match="HeunDiscreteScheduler has 19 times for 10 steps"):
+        Sampling(scheduler, initial_noise((4, 8, 8), (1,)), 10)

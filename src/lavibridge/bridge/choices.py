@@ -12,6 +12,7 @@ from lavibridge.core import registry
 from lavibridge.core.config import validate
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.core.sources import RANDOM
+from lavibridge.language.parts.loading import quieten
 from lavibridge.language.parts.native import NativeText
 from lavibridge.lora import LoraSettings
 from lavibridge.vision.base import VisionModel
@@ -56,6 +57,7 @@ def native_text(
     """
     if vision.config.source == RANDOM:
         raise ModelError("a random toy has no text encoders of its own: give a pipeline's folder or hub id")
+    quieten()  # before the pipeline is looked up, as importing it logs what it lacks
     side = vision.text_side()
     return NativeText(
         NativeText.Config(

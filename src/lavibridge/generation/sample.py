@@ -110,6 +110,11 @@ def _spread(scheduler: Any, steps: int) -> None:
         # Diffusers reads torch tensors by a NumPy call that NumPy 2 warns of; nothing here depends on it.
         warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
         scheduler.set_timesteps(steps)
+    if len(scheduler.timesteps) > steps + 1:
+        raise RecipeError(
+            f"{type(scheduler).__name__} has {len(scheduler.timesteps)} times for {steps} steps, as it calls "
+            "the denoiser more than once a step: a sampler has to call it once"
+        )
     if len(scheduler.timesteps) > steps:  # trailing: T / steps was rounded, and one step is left at time -1
         scheduler.timesteps = scheduler.timesteps[:steps]
         scheduler.sigmas = torch.cat([scheduler.sigmas[:steps], scheduler.sigmas[-1:]])

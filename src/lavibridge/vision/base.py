@@ -61,7 +61,7 @@ class VisionModel(nn.Module, ABC):
     joint_attention: ClassVar[bool] = False
     """Whether text and image attend to each other jointly, so that there are no cross-attention layers."""
     honours_mask: ClassVar[bool] = True
-    """Whether the denoiser takes a mask of the tokens. Where not, padding is cut off before it is called."""
+    """Whether padding that a mask hides never changes a prediction; if it does, it is cut off before."""
     alphas: Float[Tensor, " step"]
     """The signal at each training step of the schedule, float32; see diffusion/schedule.py."""
     sigmas: Float[Tensor, " step"]

@@ -100,7 +100,7 @@ class DiffusersModel(VisionModel):
 
     def text_side(self) -> TextSide:
         """How the pipeline that model_index.json names reads prompts, by the defaults of its call."""
-        if self.text is None:
+        if self.text is None or self.config.source == RANDOM:
             return super().text_side()
         found = read_model_json(self.config.source, "model_index.json", self.config.revision) or {}
         return with_defaults(self.text, found.get("_class_name"), self.pipeline_class)

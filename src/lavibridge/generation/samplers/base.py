@@ -14,14 +14,19 @@ from lavibridge.core.errors import RecipeError
 
 
 class Sampler(ABC):
-    """Makes a fresh scheduler for each batch, as a scheduler keeps the history of one."""
+    """Makes a fresh scheduler for each batch, as a scheduler keeps the history of one.
+
+    The scheduler has Diffusers' ``init_noise_sigma``, ``scale_model_input``, ``set_timesteps``,
+    ``set_begin_index`` and ``step``, and calls the denoiser once a step.
+    """
 
     @abstractmethod
     def of_diffusion(self, noise: Mapping[str, Any]) -> Any:
         """A Diffusers scheduler for a diffusion model.
 
-        ``noise`` has the arguments that describe its training, such as ``beta_start`` and
-        ``prediction_type``. The steps begin at the model's last time, where the latents are noise alone.
+        ``noise`` has those of `sample.NOISE` that the model's own scheduler states, such as ``beta_start``,
+        ``prediction_type`` and ``rescale_betas_zero_snr``. The steps begin at the model's last time, where
+        the latents are noise alone.
         """
 
     def of_flow(self, noise: Mapping[str, Any], shift: float, is_dynamic: bool) -> Any:

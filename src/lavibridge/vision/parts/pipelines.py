@@ -18,9 +18,9 @@ def with_defaults(side: TextSide, *pipelines: str | None) -> TextSide:
     if pipeline is None:
         return side
     length = _default(pipeline, "max_sequence_length")
-    instruction = _default(pipeline, "complex_human_instruction") or ()
+    instruction = _default(pipeline, "complex_human_instruction")
     limited = side if length is None else side.limited(length)
-    return limited.model_copy(update={"instruction": "\n".join(instruction)})
+    return limited if not instruction else limited.model_copy(update={"instruction": "\n".join(instruction)})
 
 
 def _default(pipeline: Any, argument: str) -> Any:
