@@ -1,24 +1,24 @@
 """Every family's native text side reads prompts as Diffusers' own pipeline does: toys of the real classes."""
 
+import gc
 import inspect
-from collections.abc import Callable, Mapping
+import weakref
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
 import torch
-import transformers
-from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from toy_pipelines import FAMILIES, WIDTH, pipeline
 
 from lavibridge import BridgePipeline
 from lavibridge.bridge.choices import component, native_text
 from lavibridge.core import registry
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError
-from lavibridge.core.files import models_folder
+from lavibridge.core.text_sides import TextEncoder
 from lavibridge.generation.noise import initial_noise
 from lavibridge.generation.sample import make_scheduler
 from lavibridge.language.parts.native import NativeText
@@ -26,113 +26,6 @@ from lavibridge.language.parts.native import NativeText
 PROMPTS = ["a red circle", "a small Green ring to the left of a blue square, on a gray floor ", "cat " * 200]
 NEGATIVE = "blurred"
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:diffusers")
-WIDTH, POOLED = 48, 24
-"""Of the toys' denoisers."""
-
-
-def clip(width: int, projection: int | None = None) -> Any:
-    tokenizer = transformers.CLIPTokenizer.from_pretrained(models_folder() / "mini-clip")
-    config = transformers.CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        max_position_embeddings=tokenizer.model_max_length,
-        projection_dim=projection or width,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    made = transformers.CLIPTextModel if projection is None else transformers.CLIPTextModelWithProjection
-    return made(config), tokenizer
-
-
-def t5() -> Any:
-    tokenizer = transformers.T5Tokenizer.from_pretrained(models_folder() / "mini-t5-small")
-    config = transformers.T5Config(
-        vocab_size=len(tokenizer), d_model=WIDTH, d_kv=16, d_ff=32, num_layers=2, num_heads=2
-    )
-    return transformers.T5EncoderModel(config), tokenizer
-
-
-def gemma() -> Any:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(models_folder() / "mini-llama")
-    config = transformers.Gemma2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        max_position_embeddings=1024,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    return transformers.Gemma2Model(config), tokenizer
-
-
-def bert() -> Any:
-    tokenizer = transformers.BertTokenizer.from_pretrained(models_folder() / "mini-ldm" / "tokenizer")
-    config = LDMBertConfig(
-        vocab_size=len(tokenizer),
-        d_model=WIDTH,
-        encoder_layers=2,
-        encoder_ffn_dim=32,
-        encoder_attention_heads=2,
-        head_dim=16,
-        max_position_embeddings=77,
-    )
-    return LDMBertModel(config).eval(), tokenizer
-
-
-def numbered(*encoders: Any) -> dict[str, Any]:
-    """Encoders and tokenizers as a pipeline names them: text_encoder, text_encoder_2, ..."""
-    named = {}
-    for index, (model, tokenizer) in enumerate(encoders, start=1):
-        end = "" if index == 1 else f"_{index}"
-        named |= {f"text_encoder{end}": model.eval(), f"tokenizer{end}": tokenizer}
-    return named
-
-
-FAMILIES: Mapping[str, tuple[str, str, Callable[[], dict[str, Any]]]] = {
-    "sd": ("sd", "StableDiffusionPipeline", lambda: numbered(clip(WIDTH))),
-    "sdxl": ("sdxl", "StableDiffusionXLPipeline", lambda: numbered(clip(16), clip(32, POOLED))),
-    "sd3": ("sd3", "StableDiffusion3Pipeline", lambda: numbered(clip(16, 8), clip(16, 16), t5())),
-    "flux": ("flux", "FluxPipeline", lambda: numbered(clip(POOLED), t5())),
-    "pixart": ("pixart", "PixArtAlphaPipeline", lambda: numbered(t5())),
-    "pixart-sigma": ("pixart", "PixArtSigmaPipeline", lambda: numbered(t5())),
-    "sana": ("sana", "SanaPipeline", lambda: numbered(gemma())),
-    "ldm": ("ldm", "LDMTextToImagePipeline", lambda: dict(zip(("bert", "tokenizer"), bert(), strict=True))),
-}
-"""Name -> the family, its pipeline in Diffusers, and the pipeline's text encoders."""
-OTHERS: Mapping[str, Any] = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
-
-
-def pipeline(name: str, **changes: Any) -> Any:
-    """A toy pipeline of the real class, with the family's toy denoiser."""
-    kind, title, encoders = FAMILIES[name]
-    family: Any = registry.load("vision", kind)
-    model = family(family.Config(source="random"))
-    made: Any = getattr(diffusers, title)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        parts = {
-            family.denoiser_folder: model.backbone,
-            family.autoencoder_folder: model.autoencoder,
-            "scheduler": model.scheduler,
-            **encoders(),
-            **changes,
-        }
-    taken = made.__init__.__code__.co_varnames
-    others = {each: value for each, value in OTHERS.items() if each in taken}
-    if "requires_safety_checker" in taken:
-        others["requires_safety_checker"] = False
-    pipe = made(**parts, **others)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 def native(pipe: Any, folder: Path, **options: Any) -> NativeText:
@@ -263,9 +156,44 @@ def test_a_token_knows_its_characters(name: str, tmp_path: Path) -> None:
     prompt = "a red circle"
     spans = text.spans(prompt)
     assert len(spans) == text.encode([prompt]).hidden.shape[2]
-    words = {prompt[start:end].strip() for start, end in spans if end > start}
-    assert "red" in " ".join(sorted(words)) or any("red".startswith(word) for word in words if word)
-    assert all(0 <= start <= end <= len(prompt) for start, end in spans)
+    every = "".join(prompt[start:end] for start, end in spans).replace(" ", "")
+    assert every == "aredcircle" * len(text.side.sequence), "each group covers each character once"
+
+
+def test_an_encoder_is_gone_before_the_next_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = native(pipeline("sd3"), tmp_path, unload=True)
+    load, loaded = NativeText._load, list[weakref.ref[Any]]()
+
+    def watched(self: NativeText, encoder: TextEncoder) -> Any:
+        gc.collect()
+        assert not any(each() is not None for each in loaded), "two encoders at a time"
+        model = load(self, encoder)
+        loaded.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(NativeText, "_load", watched)
+    text.encode(["a red circle"])
+    assert len(loaded) == 3
+
+
+def test_a_native_pipeline_has_nothing_to_save(tmp_path: Path) -> None:
+    pipeline("sd").save_pretrained(tmp_path / "model")
+    ours = BridgePipeline.native(tmp_path / "model", device="cpu")
+    with pytest.raises(ModelError, match="has nothing to save"):
+        ours.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+def test_missing_weights_are_no_random_ones(tmp_path: Path) -> None:
+    pipeline("sd").save_pretrained(tmp_path)
+    path = tmp_path / "text_encoder" / "model.safetensors"
+    state = load_file(path)
+    name = next(each for each in state if each.endswith("fc1.weight"))
+    save_file({each: value for each, value in state.items() if each != name}, path, {"format": "pt"})
+    with pytest.raises(ModelError, match=r"text_encoder.*lacks 1 weights"):
+        native_text(component("vision", str(tmp_path)))
 
 
 def test_sd3_without_its_t5_sees_zeros(tmp_path: Path) -> None:

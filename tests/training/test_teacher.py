@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from toy_pipelines import pipeline
 
 from lavibridge import BridgePipeline, lora
 from lavibridge.bridge import Bridge
@@ -50,6 +51,24 @@ def test_under_guidance_it_says_what_two_passes_would() -> None:
     empty = own.vision.predict(xt, own.vision.times[draw.t], own.condition(("", "", "")))
     torch.testing.assert_close(guided, empty + 3 * (plain - empty), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(guided[1], plain[1], atol=1e-4, rtol=1e-4)  # of the empty caption
+
+
+@torch.no_grad()
+def test_it_leads_away_from_what_the_pipeline_leads_away_from(tmp_path: Path) -> None:
+    """An SDXL folder forces zeros for the empty negative prompt, and so does its teacher."""
+    pipeline("sdxl").save_pretrained(tmp_path)
+    own = BridgePipeline.native(tmp_path, device="cpu").bridge
+    shape = own.vision.latent_shape(32, 32)
+    latents, noise = torch.randn(2, 1, *shape, generator=torch.Generator().manual_seed(0))
+    batch = Batch(prompts=("a cat",), names=("a",), latents=latents)
+    draw = Draw(batch=batch, t=torch.tensor([500]), noise=noise)
+    plain, guided = (Teacher(own, scale).target(draw) for scale in (1.0, 3.0))
+    alpha, sigma = own.vision.alphas[draw.t], own.vision.sigmas[draw.t]
+    xt = alpha[:, None, None, None] * latents + sigma[:, None, None, None] * noise
+    zeros = own.connector(own.features([""], negative=True))
+    assert not zeros.tokens.any()
+    empty = own.vision.predict(xt, own.vision.times[draw.t], zeros)
+    torch.testing.assert_close(guided, empty + 3 * (plain - empty), atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()

@@ -71,6 +71,7 @@ def write(
     for model, name in ((language, "language model"), (vision, "vision model")):
         check_finite(lora.lora_parameters(model.backbone), f"the LoRA of the {name}")
     check_finite(connector.state_dict(), "the connector")
+    named = {"language": _named("language", language), "vision": _named("vision", vision)}
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file, where a folder is to be written: name another")
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,8 +83,7 @@ def write(
     description: dict[str, Any] = {
         "format": FORMAT,
         "lavibridge": __version__,
-        "language": _named("language", language),
-        "vision": _named("vision", vision),
+        **named,
         "connector": connector_options,
         "distilled_guidance_scale": distilled_guidance_scale,
     }
@@ -212,8 +212,16 @@ def _check(description: Any, path: Path) -> None:
 
 
 def _named(package: str, model: LanguageModel | VisionModel) -> dict[str, Any]:
-    """Kind and options of a frozen model; a folder is named by its full path."""
+    """Kind and options of a frozen model; a folder is named by its full path.
+
+    ModelError for a native text side, which belongs to its pipeline's folder.
+    """
+    kind = registry.kind_of(package, model)
+    if kind not in registry.kinds(package):
+        raise ModelError(
+            f"a native pipeline has nothing to save: open '{model.config.source}' with BridgePipeline.native"
+        )
     options = model.config.model_dump()
     if Path(options["source"]).is_dir():
         options["source"] = str(Path(options["source"]).resolve())
-    return {"kind": registry.kind_of(package, model), **options}
+    return {"kind": kind, **options}

@@ -3,8 +3,7 @@
 GNU OpenMP lets a thread without work spin 300,000 times, in case work comes soon. Beside another busy
 program, the thread that it waits for is often not running, and the spinning thread occupies the core that
 this one needs: two threads beside one busy process a core took up to 23 times as long as one thread. A thread
-that sleeps at once costs an idle machine up to half of its speed. SPINS lies between (docs/performance.md,
-"Busy machines").
+that sleeps at once costs an idle machine up to half of its speed. SPINS lies between (LOG.md, 2026-11-30).
 
 libgomp reads its environment once, when torch loads it: call this before torch is imported.
 """

@@ -8,16 +8,12 @@ from typing import Any
 
 import diffusers
 
-from lavibridge.generation.samplers.base import Sampler, flow_settings
+from lavibridge.generation.samplers.unipc import UniPC
 
 
-class UniPCTrailing(Sampler):
-    """UniPC with trailing times; the shift spaces a flow's steps, so there it is UniPC."""
+class UniPCTrailing(UniPC):
+    """UniPC with trailing times; a flow's steps are spaced by its shift, so there it is UniPC."""
 
     def of_diffusion(self, noise: Mapping[str, Any]) -> Any:
         """UniPC with trailing times."""
         return diffusers.UniPCMultistepScheduler(**noise, timestep_spacing="trailing")
-
-    def of_flow(self, noise: Mapping[str, Any], shift: float, is_dynamic: bool) -> Any:
-        """UniPC over shifted sigmas."""
-        return diffusers.UniPCMultistepScheduler(**flow_settings(noise, shift))

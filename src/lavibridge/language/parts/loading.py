@@ -55,33 +55,54 @@ def load_model(
     ``models`` maps `model_type` to the name of a class, ``class_of`` a name to the class, and ``options`` are
     arguments of building it. Raises ModelError if anything is missing or does not fit.
     """
-    source, revision = config.source, config.revision or "main"
-    description, folder = describe(source, config.revision)
-    name = _class_name(source, description, models)
-    root = resolve_source(source)
+    source, revision = config.source, config.revision
+    description, folder = describe(source, revision)
+    model = class_of(_class_name(source, description, models))
+    options = {**_quantization(config), **options}
+    backbone = load_weights(model, source, folder, revision, config.dtype, **options)
+    tokenizer = load_tokenizer(source, "tokenizer" if folder else "", revision)
+    check_vocabulary(tokenizer, len(backbone.get_input_embeddings().weight), source)
+    return backbone, tokenizer
+
+
+def load_weights(
+    model: Any, source: str, folder: str, revision: str | None, dtype: str, **options: Any
+) -> Any:
+    """A class of transformers with the weights in the sub-folder ``folder`` of ``source``.
+
+    Raises ModelError if they cannot be loaded or some are missing.
+    """
     quieten()
     try:
-        backbone, report = class_of(name).from_pretrained(
-            root,
+        backbone, report = model.from_pretrained(
+            resolve_source(source),
             subfolder=folder,
-            revision=revision,
-            dtype=pick_dtype(config.dtype),
+            revision=revision or "main",
+            dtype=pick_dtype(dtype),
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
-            **_quantization(config),
             **options,
-        )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            root, subfolder="tokenizer" if folder else "", revision=revision, trust_remote_code=False
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise cannot_load("language model", source, folder, error) from error
-    check_vocabulary(tokenizer, len(backbone.get_input_embeddings().weight), source)
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
-        raise ModelError(f"'{source}' lacks {len(report['missing_keys'])} weights, among them {missing}")
-    return backbone, tokenizer
+        place = f" ({folder})" if folder else ""
+        raise ModelError(
+            f"'{source}'{place} lacks {len(report['missing_keys'])} weights, among them {missing}"
+        )
+    return backbone
+
+
+def load_tokenizer(source: str, folder: str, revision: str | None) -> Any:
+    """The tokenizer in the sub-folder ``folder`` of ``source``; ModelError if it cannot be loaded."""
+    try:
+        return transformers.AutoTokenizer.from_pretrained(
+            resolve_source(source), subfolder=folder, revision=revision or "main", trust_remote_code=False
+        )
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise cannot_load("tokenizer of", source, folder, error) from error
 
 
 def meta_model(

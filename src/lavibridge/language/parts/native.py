@@ -8,26 +8,23 @@ The vision family says which encoders, layers and lengths those are (`core/text_
 vectors equal those of Diffusers' `encode_prompt`, so that a denoiser draws what its own pipeline draws.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import transformers
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpec
-from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
-from lavibridge.core.files import resolve_source
-from lavibridge.core.sources import cannot_load, read_model_json
+from lavibridge.core.sources import read_model_json
 from lavibridge.core.text_sides import TextEncoder, TextSide
 from lavibridge.language.base import LanguageModel
 from lavibridge.language.ldm_bert import ldm_bert
 from lavibridge.language.parts import attention_backend
+from lavibridge.language.parts.loading import load_tokenizer, load_weights
 from lavibridge.language.parts.vocabulary import check_vocabulary
 
 LONGEST_LIMIT = 100_000
@@ -37,7 +34,7 @@ DEFAULT_TOKENS = 77
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What one encoder makes of prompts."""
+    """One encoder's output for a batch of prompts."""
 
     tokens: Float[Tensor, "batch token width"]
     mask: Bool[Tensor, "batch token"]
@@ -60,7 +57,7 @@ class NativeText(LanguageModel):
     config: Config
     backbone: nn.ModuleDict
     place: Tensor
-    """On the device that the encoders are on."""
+    """Marks the device of the encoders, also while none is loaded."""
     lora_targets = ()
     reads_negative_prompts_differently = True
 
@@ -75,7 +72,10 @@ class NativeText(LanguageModel):
         self.description = description
         self.present = [each for each in self.side.encoders if self._is_present(each)]
         settings = {each: self._settings(each) for each in self.present}
-        self.tokenizers = {each.tokenizer: self._load_tokenizer(each) for each in self.present}
+        self.tokenizers = {
+            each.tokenizer: load_tokenizer(config.source, each.tokenizer, config.revision)
+            for each in self.present
+        }
         loaded = {} if config.unload else {each.folder: self._load(each) for each in self.present}
         self.backbone = nn.ModuleDict(loaded)
         self.register_buffer("place", torch.zeros(()), persistent=False)
@@ -162,8 +162,7 @@ class NativeText(LanguageModel):
         texts = [self._text(prompt, instruction) for prompt in prompts]
         outputs: dict[TextEncoder, Output] = {}
         for encoder in self.present:
-            with self._loaded(encoder) as model:
-                outputs[encoder] = self._run(encoder, model, texts, instruction)
+            outputs[encoder] = self._run(encoder, texts, instruction)
         groups = [self._group(group, outputs, instruction, len(texts)) for group in self.side.sequence]
         vectors = [outputs[each].pooled for each in self.side.pooled]
         pooled = [vector for vector in vectors if vector is not None]
@@ -190,7 +189,10 @@ class NativeText(LanguageModel):
         wide = nn.functional.pad(together[:, kept], (0, self.config.width - together.shape[2]))
         return wide, mask[:, kept]
 
-    def _run(self, encoder: TextEncoder, model: Any, texts: list[str], instruction: str) -> Output:
+    def _run(self, encoder: TextEncoder, texts: list[str], instruction: str) -> Output:
+        """The encoder's output. With `unload` the model is local here, so that it is gone before the next."""
+        unload = self.config.unload
+        model = self._load(encoder).to(self.place.device) if unload else self.backbone[encoder.folder]
         made = self._tokenized(encoder, texts, instruction)
         device = next(model.parameters()).device
         ids, real = made["input_ids"].to(device), made["attention_mask"].to(device)
@@ -221,7 +223,7 @@ class NativeText(LanguageModel):
         )
 
     def _kept(self, encoder: TextEncoder, length: int, instruction: str) -> Int[Tensor, " kept"]:
-        """Columns that the denoiser reads: of an instruction the first token and the last."""
+        """Columns that the denoiser reads: all, but of an instruction only its first and last token."""
         columns = torch.arange(length)
         cut = self._instruction_tokens(encoder, instruction)
         return columns if cut == 0 else torch.cat([columns[:1], columns[cut - 1 :]])
@@ -238,41 +240,12 @@ class NativeText(LanguageModel):
         stated = int(self.tokenizers[encoder.tokenizer].model_max_length)
         return stated if stated < LONGEST_LIMIT else DEFAULT_TOKENS
 
-    @contextmanager
-    def _loaded(self, encoder: TextEncoder) -> Iterator[Any]:
-        """The encoder; where they take turns in memory, loaded for as long as it is used."""
-        if not self.config.unload:
-            yield self.backbone[encoder.folder]
-            return
-        model = self._load(encoder).to(self.place.device)
-        yield model
-        del model
-
     def _load(self, encoder: TextEncoder) -> Any:
-        try:
-            model = self._class(encoder).from_pretrained(
-                resolve_source(self.config.source),
-                subfolder=encoder.folder,
-                revision=self.config.revision or "main",
-                dtype=pick_dtype(self.config.dtype),
-                use_safetensors=True,
-            )
-        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-            raise cannot_load("text encoder of", self.config.source, encoder.folder, error) from error
+        source, revision = self.config.source, self.config.revision
+        model = load_weights(self._class(encoder), source, encoder.folder, revision, self.config.dtype)
         rows = len(model.get_input_embeddings().weight)
-        check_vocabulary(self.tokenizers[encoder.tokenizer], rows, f"{self.config.source}/{encoder.folder}")
+        check_vocabulary(self.tokenizers[encoder.tokenizer], rows, f"{source}/{encoder.folder}")
         return model.requires_grad_(False).eval()
-
-    def _load_tokenizer(self, encoder: TextEncoder) -> Any:
-        try:
-            return transformers.AutoTokenizer.from_pretrained(
-                resolve_source(self.config.source),
-                subfolder=encoder.tokenizer,
-                revision=self.config.revision or "main",
-                trust_remote_code=False,
-            )
-        except (OSError, ValueError, ImportError) as error:
-            raise cannot_load("tokenizer of", self.config.source, encoder.tokenizer, error) from error
 
     def _is_present(self, encoder: TextEncoder) -> bool:
         """Whether the folder has the encoder; a pipeline lists one that it lacks as [null, null]."""

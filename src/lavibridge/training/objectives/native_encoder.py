@@ -8,15 +8,14 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.config import Config
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import LaviError, ModelError
-from lavibridge.core.registry import detect
-from lavibridge.core.sources import RANDOM
+from lavibridge.core.sources import RANDOM, read_model_json
 from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.training.cache.backend import Memory
 from lavibridge.training.cache.features import Features
 
 
 def check_native_encoder(vision: Config, setting: str) -> None:
-    """Raise ModelError if the own text encoder of the `vision:` section is of no known family.
+    """Raise ModelError if the model of the `vision:` section has no pipeline, and so no text encoder.
 
     ``setting`` is the field of the recipe that needs it. Loads no weights.
     """
@@ -25,7 +24,8 @@ def check_native_encoder(vision: Config, setting: str) -> None:
     try:
         if source == RANDOM:
             raise ModelError("a random toy has none")
-        detect("language", source, options.get("revision"))
+        if read_model_json(source, "model_index.json", options.get("revision")) is None:
+            raise ModelError("the folder has no model_index.json")
     except LaviError as error:
         raise refused(source, setting, error) from error
 

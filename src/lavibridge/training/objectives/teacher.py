@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lavibridge import lora
 from lavibridge.bridge import Bridge
-from lavibridge.core.contracts import Batch
+from lavibridge.core.contracts import Batch, TextFeatures
 from lavibridge.diffusion.guidance import guide
 from lavibridge.diffusion.objective import corrupt
 from lavibridge.training.data.batches import Draw
@@ -38,6 +38,8 @@ class Teacher:
         self.guidance = guidance
         self.autocast = torch.autocast(bridge.device.type, torch.bfloat16, enabled=bfloat16)
         self._read = feature_reader(self.native, FEATURE_CACHE_GB)
+        with torch.no_grad():
+            (self._empty,) = self.native.features([""], negative=True).split()
 
     @torch.no_grad()
     def target(self, draw: Draw) -> Float[Tensor, "batch channel h w"]:
@@ -47,11 +49,13 @@ class Teacher:
         noisy = corrupt(draw.batch.latents, draw.noise, alpha, sigma)
         prompts = list(draw.batch.prompts)
         is_guided = self.guidance != 1
-        texts = [""] * len(prompts) + prompts if is_guided else prompts
+        features = self._read(prompts)
+        if is_guided:
+            features = TextFeatures.pad([*[self._empty] * len(prompts), *features.split()])
         twice = torch.cat([noisy, noisy]) if is_guided else noisy
         with self.autocast, lora.disable_adapters(vision.backbone):
             prediction = vision.predict(
-                twice, times.repeat(2) if is_guided else times, self.native.connector(self._read(texts))
+                twice, times.repeat(2) if is_guided else times, self.native.connector(features)
             )
         if not is_guided:
             return prediction

@@ -11,8 +11,11 @@ from lavibridge.core.text_sides import TextSide
 def with_defaults(side: TextSide, *pipelines: str | None) -> TextSide:
     """A text side with the length and the instruction that are defaults of a pipeline's call.
 
-    The first of ``pipelines``, names of classes, that diffusers has decides.
+    The first of ``pipelines``, names of classes, that diffusers has decides. Importing one takes a second or
+    two, so a side without such an argument is returned as it is.
     """
+    if not any(encoder.has_sequence_length for encoder in side.encoders):
+        return side
     known = (getattr(diffusers, name, None) for name in pipelines if name is not None)
     pipeline = next((each for each in known if each is not None), None)
     if pipeline is None:

@@ -1,0 +1,120 @@
+"""Toy pipelines of Diffusers' own classes: each family's denoiser under small text encoders."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
+
+from lavibridge.core import registry
+from lavibridge.core.files import models_folder
+
+WIDTH, POOLED = 48, 24
+"""Of the toys' denoisers."""
+
+
+def clip(width: int, projection: int | None = None) -> Any:
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(models_folder() / "mini-clip")
+    config = transformers.CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        max_position_embeddings=tokenizer.model_max_length,
+        projection_dim=projection or width,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    made = transformers.CLIPTextModel if projection is None else transformers.CLIPTextModelWithProjection
+    return made(config), tokenizer
+
+
+def t5() -> Any:
+    tokenizer = transformers.T5Tokenizer.from_pretrained(models_folder() / "mini-t5-small")
+    config = transformers.T5Config(
+        vocab_size=len(tokenizer), d_model=WIDTH, d_kv=16, d_ff=32, num_layers=2, num_heads=2
+    )
+    return transformers.T5EncoderModel(config), tokenizer
+
+
+def gemma() -> Any:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(models_folder() / "mini-llama")
+    config = transformers.Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        max_position_embeddings=1024,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return transformers.Gemma2Model(config), tokenizer
+
+
+def bert() -> Any:
+    tokenizer = transformers.BertTokenizer.from_pretrained(models_folder() / "mini-ldm" / "tokenizer")
+    config = LDMBertConfig(
+        vocab_size=len(tokenizer),
+        d_model=WIDTH,
+        encoder_layers=2,
+        encoder_ffn_dim=32,
+        encoder_attention_heads=2,
+        head_dim=16,
+        max_position_embeddings=77,
+    )
+    return LDMBertModel(config).eval(), tokenizer
+
+
+def numbered(*encoders: Any) -> dict[str, Any]:
+    """Encoders and tokenizers as a pipeline names them: text_encoder, text_encoder_2, ..."""
+    named = {}
+    for index, (model, tokenizer) in enumerate(encoders, start=1):
+        end = "" if index == 1 else f"_{index}"
+        named |= {f"text_encoder{end}": model.eval(), f"tokenizer{end}": tokenizer}
+    return named
+
+
+FAMILIES: Mapping[str, tuple[str, str, Callable[[], dict[str, Any]]]] = {
+    "sd": ("sd", "StableDiffusionPipeline", lambda: numbered(clip(WIDTH))),
+    "sdxl": ("sdxl", "StableDiffusionXLPipeline", lambda: numbered(clip(16), clip(32, POOLED))),
+    "sd3": ("sd3", "StableDiffusion3Pipeline", lambda: numbered(clip(16, 8), clip(16, 16), t5())),
+    "flux": ("flux", "FluxPipeline", lambda: numbered(clip(POOLED), t5())),
+    "pixart": ("pixart", "PixArtAlphaPipeline", lambda: numbered(t5())),
+    "pixart-sigma": ("pixart", "PixArtSigmaPipeline", lambda: numbered(t5())),
+    "sana": ("sana", "SanaPipeline", lambda: numbered(gemma())),
+    "ldm": ("ldm", "LDMTextToImagePipeline", lambda: dict(zip(("bert", "tokenizer"), bert(), strict=True))),
+}
+"""Name -> the family, its pipeline in Diffusers, and the pipeline's text encoders."""
+OTHERS: Mapping[str, Any] = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
+
+
+def pipeline(name: str, **changes: Any) -> Any:
+    """A toy pipeline of the real class, with the family's toy denoiser."""
+    kind, title, encoders = FAMILIES[name]
+    family: Any = registry.load("vision", kind)
+    model = family(family.Config(source="random"))
+    made: Any = getattr(diffusers, title)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        parts = {
+            family.denoiser_folder: model.backbone,
+            family.autoencoder_folder: model.autoencoder,
+            "scheduler": model.scheduler,
+            **encoders(),
+            **changes,
+        }
+    taken = made.__init__.__code__.co_varnames
+    others = {each: value for each, value in OTHERS.items() if each in taken}
+    if "requires_safety_checker" in taken:
+        others["requires_safety_checker"] = False
+    pipe = made(**parts, **others)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
