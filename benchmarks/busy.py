@@ -2,11 +2,11 @@
 
 python benchmarks/busy.py            all four, written to benchmarks/results; nothing else may run meanwhile
 
-Each run is a fresh process that measures the idle machine first and the busy one second:
+Each run is a fresh process of one of three ways, in turns:
 
-    one thread    OMP_NUM_THREADS=1, the baseline
-    default       all cores, the spin count that the command sets (core/waiting.py)
-    library       all cores, the spin count that GNU OpenMP sets by itself
+    one thread    OMP_NUM_THREADS=1, the baseline, on the idle machine only
+    default       all cores, the spin count that the command sets (core/waiting.py), idle and busy
+    library       all cores, the spin count that GNU OpenMP sets by itself, on the idle machine only
 
 Bars: on the idle machine the default loses at most 5 % against the library, by the medians; on the busy one
 it takes at most three times as long as one thread on the idle machine, in the worst of the runs.
@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 RUNS = 5
-ROUNDS = 3
+ROUNDS = {"reading": 3, "drawing": 3, "serving": 3, "training": 1}
+"""Rounds a process, of which it takes the median; a round of training is long and has its own warm-up."""
 CAPTIONS, BATCH = 256, 32
 PICTURES, STEPS, TRAINED = 4, 10, 12
 WAYS: dict[str, dict[str, str]] = {
@@ -115,8 +116,8 @@ def serving() -> Callable[[], object]:
 WORKS = {"reading": reading, "drawing": drawing, "training": training, "serving": serving}
 
 
-def measure(work: str) -> dict[str, float]:
-    """Seconds of one round, the median of a few, on the machine as it is and beside competitors."""
+def measure(work: str, busy: bool) -> dict[str, float]:
+    """Seconds of one round on the machine as it is and, if ``busy``, also beside competitors."""
     from lavibridge.core.waiting import set_spin_count
 
     set_spin_count()
@@ -124,16 +125,19 @@ def measure(work: str) -> dict[str, float]:
 
     set_threads()
     run = WORKS[work]()
-    run()
-    idle = seconds(run)
-    with competitors():
-        return {"idle": idle, "busy": seconds(run)}
+    if ROUNDS[work] > 1:
+        run()
+    times = {"idle": seconds(run, ROUNDS[work])}
+    if busy:
+        with competitors():
+            times["busy"] = seconds(run, ROUNDS[work])
+    return times
 
 
-def seconds(run: Callable[[], object]) -> float:
-    """The median of a few rounds."""
+def seconds(run: Callable[[], object], rounds: int) -> float:
+    """The median of some rounds."""
     times = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
@@ -157,7 +161,7 @@ def competitors() -> Iterator[None]:
 def in_fresh_process(work: str, way: str) -> dict[str, float]:
     """`measure` in a process of its own, under one way's environment."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
-    command = [sys.executable, __file__, "one", work]
+    command = [sys.executable, __file__, "one", work, *(["busy"] if way == "default" else [])]
     done = subprocess.run(command, env=clean | WAYS[way], check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -170,19 +174,17 @@ def result(work: str) -> dict[str, Any]:
         for way, runs in found.items():
             runs.append(in_fresh_process(work, way))
     idle = {way: statistics.median(run["idle"] for run in runs) for way, runs in found.items()}
-    busy = {way: [run["busy"] / idle["one thread"] for run in runs] for way, runs in found.items()}
+    busy = [run["busy"] / idle["one thread"] for run in found["default"]]
     return {
         "seconds": found,
         "idle, default against library": idle["default"] / idle["library"],
-        "busy, against one idle thread": {
-            way: {"worst": max(ratios), "median": statistics.median(ratios)} for way, ratios in busy.items()
-        },
+        "busy, default against one idle thread": {"worst": max(busy), "median": statistics.median(busy)},
     }
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["one"]:
-        print(json.dumps(measure(sys.argv[2])))
+        print(json.dumps(measure(sys.argv[2], busy="busy" in sys.argv[3:])))
     else:
         from record import record
 
