@@ -26,6 +26,7 @@ OPTIONS = {
     "ella_zero": {"latents": 3, "blocks": 1, "heads": 4, "time_channels": 8},
     "query": {"queries": 3, "blocks": 1},
     "refiner": {"blocks": 1},
+    "pivot": {"slots": 3, "width": 8, "latents": 3, "language_heads": 4, "vision_heads": 4},
 }
 """Small where the published sizes are large."""
 NO_QUERIES = ("clip", "siglip")

@@ -55,11 +55,11 @@ class Resampler(Connector):
         return latents, torch.ones(latents.shape[:2], dtype=torch.bool, device=latents.device)
 
 
-def check_heads(width: int, heads: int) -> None:
-    """Raise ModelError if the number of heads does not divide the width."""
+def check_heads(width: int, heads: int, option: str = "heads") -> None:
+    """Raise ModelError if the number of heads, which ``option`` sets, does not divide the width."""
     if width % heads:
         fitting = [count for count in range(1, 17) if width % count == 0]
         raise ModelError(
-            f"connector.heads is {heads}, which does not divide the width of {width}: "
+            f"connector.{option} is {heads}, which does not divide the width of {width}: "
             f"choose one of {', '.join(map(str, fitting))}"
         )

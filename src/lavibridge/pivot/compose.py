@@ -1,0 +1,160 @@
+"""A bridge from two halves, for any language model and any vision model of a pivot.
+
+    bridge = compose("pivots/mini", "mini-bert", "mini-pixart")
+
+The bridge is an ordinary one: it draws, trains, saves and serves, and no longer needs the pivot.
+"""
+
+from collections.abc import Mapping
+from os import PathLike, fspath
+from typing import Any
+
+import torch
+from torch import nn
+
+from lavibridge.bridge import Bridge
+from lavibridge.bridge.choices import LoraChoice, ModelChoice, component
+from lavibridge.connectors.pivot import Pivot
+from lavibridge.core.errors import ModelError
+from lavibridge.core.files import resolve_source
+from lavibridge.core.paths import at_home
+from lavibridge.pivot.folder import PivotFolder, Side, read_pivot
+from lavibridge.pivot.half import (
+    Model,
+    StoredHalf,
+    config_of,
+    load_half,
+    mismatch,
+    read_half,
+    spec_mismatch,
+)
+
+
+def compose(
+    pivot: str | PathLike[str],
+    language: ModelChoice,
+    vision: ModelChoice,
+    *,
+    language_lora: LoraChoice = None,
+    vision_lora: LoraChoice = None,
+    dtype: str | None = None,
+) -> Bridge:
+    """Return a bridge of two halves of a pivot, whether or not they were trained together.
+
+    ``language`` and ``vision`` are the name of a half, whose model is loaded from where it was when the half
+    was made; or a model, chosen as in `Bridge.compose`, which has to be the one that a half was made for: as
+    a hub id, a folder, or in another number format. ``dtype`` replaces the number format of both models.
+    LoRA, none by default, is as in `Bridge.compose`. Raises RunError if a half is missing, damaged or of
+    another pivot, before models load; ModelError if a model is none that the pivot knows.
+    """
+    opened = read_pivot(pivot)
+    languages = candidates_of(opened, "language", language)
+    visions = candidates_of(opened, "vision", vision)
+    language_half, language_model = _matched(opened, "language", language, languages, dtype)
+    vision_half, vision_model = _matched(opened, "vision", vision, visions, dtype)
+    options = {
+        **config_of(language_half, vision_half).model_dump(),
+        "slots": opened.description.slots,
+        "width": opened.description.width,
+    }
+    bridge = Bridge.compose(
+        language_model, vision_model, {"kind": "pivot", **options}, language_lora, vision_lora
+    )
+    assert isinstance(bridge.connector, Pivot)  # by its kind
+    load_half(language_half, bridge.connector.language_half)
+    load_half(vision_half, bridge.connector.vision_half)
+    bridge.origin = {
+        "folder": opened.folder.as_posix(),
+        "language_half": language_half.name,
+        "vision_half": vision_half.name,
+    }
+    return bridge.eval()
+
+
+def open_half(
+    pivot: PivotFolder, side: Side, choice: ModelChoice, dtype: str | None = None
+) -> tuple[StoredHalf, Model]:
+    """Return the half that a choice names or whose model it is, and the loaded model."""
+    return _matched(pivot, side, choice, candidates_of(pivot, side, choice), dtype)
+
+
+def candidates_of(pivot: PivotFolder, side: Side, choice: ModelChoice) -> list[StoredHalf]:
+    """Return the halves that a choice may mean: the one of its name, those of its source, or all.
+
+    Loads no model. Raises RunError if a half is damaged or of another pivot, or if there are none.
+    """
+    if isinstance(choice, str) and choice in pivot.names(side):
+        return [read_half(pivot, side, choice)]
+    source = _source_of(choice)
+    halves = [read_half(pivot, side, name) for name in pivot.names(side)]
+    same = [stored for stored in halves if source is not None and _is_source(stored, source)]
+    if not halves or (isinstance(choice, str) and not same and not _is_model(choice)):
+        pivot.need(side, str(source))
+    return same or halves
+
+
+def _matched(
+    pivot: PivotFolder,
+    side: Side,
+    choice: ModelChoice,
+    candidates: list[StoredHalf],
+    dtype: str | None,
+) -> tuple[StoredHalf, Model]:
+    """Load the model and return the candidate that was made for it; ModelError if there is none."""
+    number_format = {} if dtype is None else {"dtype": dtype}
+    reasons = []
+    for stored in candidates:
+        options: Any = choice
+        if not isinstance(choice, nn.Module):
+            options = {**_options(stored, choice), **number_format}
+            reason = spec_mismatch(stored, component(side, options, torch.device("meta")))
+            if reason is not None:
+                reasons.append(f"'{stored.name}': {reason}")
+                continue
+        model: Model = component(side, options)
+        reason = mismatch(stored, model)
+        if reason is None:
+            return stored, model
+        reasons.append(f"'{stored.name}': {reason}")
+    shown = _source_of(choice)
+    raise ModelError(
+        f"{pivot.folder} has no {side} half for the model '{shown}' ({'; '.join(reasons)}); add it with "
+        f"`lavi pivot add-{side}`"
+    )
+
+
+def _options(stored: StoredHalf, choice: ModelChoice) -> dict[str, Any]:
+    """Return the options that a model is loaded with: those of its half, and what the choice says."""
+    options = dict(stored.description.model)
+    if isinstance(choice, str) and choice == stored.name:
+        return options
+    given = dict(choice) if isinstance(choice, Mapping) else {"source": choice}
+    if "source" in given and not _is_source(stored, fspath(given["source"])):
+        options.pop("revision", None)
+        options.pop("kind", None)  # found out from its configuration
+    return {**options, **given}
+
+
+def _source_of(choice: Any) -> str | None:
+    """Return the source that a choice names."""
+    if isinstance(choice, nn.Module):
+        return str(choice.config.source)
+    source = choice.get("source") if isinstance(choice, Mapping) else choice
+    return None if source is None else fspath(source)
+
+
+def _is_source(stored: StoredHalf, source: str) -> bool:
+    """Whether a half was made from a source; folders are compared by where they are."""
+    own = str(stored.description.model["source"])
+    if source == own:
+        return True
+    folder = at_home(source)
+    return folder.is_dir() and at_home(own) == folder.resolve()
+
+
+def _is_model(source: str) -> bool:
+    """Whether a source is a model's folder, a shipped model or a hub id, and not a misspelt half."""
+    try:
+        return "/" in resolve_source(source)
+    except ModelError:
+        return False

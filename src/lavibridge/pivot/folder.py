@@ -1,0 +1,110 @@
+"""The folder of a pivot.
+
+pivot.json                  which space it is; written last
+recipe.yaml                 how its first two halves learned; later ones take data and settings from it
+language/NAME/half.json     a language half, by the name of its model (`half.py`)
+vision/NAME/half.json       a vision half
+"""
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from lavibridge import __version__
+from lavibridge.core.config import Config, did_you_mean, validate
+from lavibridge.core.errors import RecipeError, RunError
+from lavibridge.core.files import models_folder, read_json, write_json
+from lavibridge.core.paths import at_home
+
+FORMAT = 1
+"""The format of pivot.json and half.json."""
+PIVOT, HALF, RECIPE = "pivot.json", "half.json", "recipe.yaml"
+Side = Literal["language", "vision"]
+DescriptionT = TypeVar("DescriptionT", bound=Config)
+
+
+class PivotDescription(Config):
+    """The content of pivot.json."""
+
+    format: int
+    """`FORMAT` of the version that wrote it."""
+    lavibridge: str
+    """That version."""
+    id: str
+    """Hash of the two halves that learned first; every half of the pivot names it."""
+    slots: int
+    """Rows of Z."""
+    width: int
+    """Numbers in each row of Z."""
+    reference: str
+    """The language half that learned first, which others reproduce."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PivotFolder:
+    """A pivot on disk."""
+
+    folder: Path
+    description: PivotDescription
+
+    def names(self, side: Side) -> tuple[str, ...]:
+        """Return the names of the halves of a side, sorted."""
+        return tuple(sorted(path.parent.name for path in (self.folder / side).glob(f"*/{HALF}")))
+
+    def place(self, side: Side, name: str) -> Path:
+        """Return the folder of a half, whether it exists or not."""
+        return self.folder / side / name
+
+    def need(self, side: Side, name: str) -> Path:
+        """Return the folder of a half. Raises RunError with the names there are if it does not exist."""
+        if name not in self.names(side):
+            raise RunError(
+                f"{self.folder} has no {side} half '{name}'{did_you_mean(name, self.names(side))} "
+                f"({side} halves: {', '.join(self.names(side)) or 'none'}); "
+                f"add one with `lavi pivot add-{side}`"
+            )
+        return self.place(side, name)
+
+
+def read_pivot(source: str | PathLike[str]) -> PivotFolder:
+    """Read a pivot's description. Raises RunError if the folder holds none."""
+    folder = at_home(source)
+    if not folder.is_dir():
+        raise RunError(f"there is no folder {folder}: make a pivot with `lavi pivot create`")
+    if not (folder / PIVOT).is_file():
+        raise RunError(f"{folder} is no pivot, as it has no {PIVOT}: make one with `lavi pivot create`")
+    return PivotFolder(folder=folder, description=read_description(PivotDescription, folder / PIVOT))
+
+
+def write_pivot(folder: Path, id: str, slots: int, width: int, reference: str) -> PivotFolder:
+    """Write a pivot's description, which makes the folder a pivot."""
+    description = PivotDescription(
+        format=FORMAT, lavibridge=__version__, id=id, slots=slots, width=width, reference=reference
+    )
+    write_json(folder / PIVOT, description.model_dump())
+    return PivotFolder(folder=folder, description=description)
+
+
+def shipped_pivot() -> Path:
+    """Return the folder of the pivot in the package. Raises RunError if this version ships none."""
+    folder = models_folder().parent / "pivot"
+    if not (folder / PIVOT).is_file():
+        raise RunError("this version ships no pivot: give --pivot FOLDER, made by `lavi pivot create`")
+    return folder
+
+
+def read_description(model: type[DescriptionT], path: Path) -> DescriptionT:
+    """Read pivot.json or half.json. Raises RunError if it is damaged or of another format."""
+    content = read_json(path)
+    found = content if isinstance(content, dict) else {}
+    if "format" in found and found["format"] != FORMAT:
+        raise RunError(
+            f"{path} has format {found['format']!r}, written by lavibridge {found.get('lavibridge')}, and "
+            f"this version reads format {FORMAT}: use the version that wrote it"
+        )
+    try:
+        return validate(model, found, "")
+    except RecipeError as error:
+        first = str(error).partition("\n")[0]
+        raise RunError(f"{path} is damaged ({first}): take another copy") from error

@@ -1,0 +1,132 @@
+"""The stages that align a whole bridge: the first pair of a pivot, and one more vision model.
+
+    first pair      features -> language half (learns) -> Z -> vision half (learns) -> conditioning
+    vision model    features -> language half (frozen) -> Z -> vision half (learns) -> conditioning
+
+The teacher is the vision model's own text encoder, or the bridge of `training.align.teacher`. Progress is
+saved in the folder that is being made, so that a stage continues where it was stopped.
+"""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from lavibridge.bridge import Bridge
+from lavibridge.connectors.pivot import Pivot
+from lavibridge.core.device import set_threads
+from lavibridge.core.errors import RunError
+from lavibridge.core.identity import card_hash
+from lavibridge.core.lock import hold
+from lavibridge.core.log import JsonLog
+from lavibridge.core.tensors import weights_hash
+from lavibridge.data.base import open_dataset
+from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.pivot.folder import PIVOT, PivotFolder, read_pivot, write_pivot
+from lavibridge.pivot.half import Learning, load_half, mismatch, read_half, write_half
+from lavibridge.recipes.recipe import Recipe
+from lavibridge.recipes.sections import kind_of
+from lavibridge.training.alignment.aligner import Aligner
+from lavibridge.training.alignment.captions import alignment_captions
+from lavibridge.training.alignment.objective import alignment_objective
+from lavibridge.training.alignment.progress import AlignmentProgress
+from lavibridge.training.alignment.stage import align
+from lavibridge.training.assemble import make_batches, place_bridge
+from lavibridge.training.build import calibrate
+from lavibridge.training.checkpoints.run_fingerprint import basis
+from lavibridge.training.distributed.processes import Processes, begin_processes
+from lavibridge.training.pivot.recipes import alignment_of, name_of, new_place
+from lavibridge.training.reporting.console import say
+from lavibridge.training.run import check_run, note_run, rewind
+from lavibridge.training.signals import watch
+from lavibridge.training.start import check_start
+
+
+def create(recipe: Recipe, out: Path, *, resume: bool = False) -> PivotFolder:
+    """Align a first pair, and write it as a new pivot.
+
+    Ctrl-C saves the step that was reached; ``resume`` continues from it. Raises LaviError before models load
+    if the recipe cannot be aligned, and RunError if ``out`` holds anything else.
+    """
+    if (out / PIVOT).is_file():
+        raise RunError(f"{out} is a pivot already: choose another --out, or add models to it")
+    check_start(recipe, out)
+    with begin_processes(recipe.training) as processes, hold(out):
+        check_run(out, recipe, resume)
+        bridge = place_bridge(recipe, processes)
+        connector, learning = _aligned(bridge, recipe, out, processes)
+        language, vision = connector.language_half, connector.vision_half
+        pivot = card_hash([weights_hash(language), weights_hash(vision)])
+        names = [name_of(model.config.source) for model in (bridge.language, bridge.vision)]
+        for side, name, model, half in (
+            ("language", names[0], bridge.language, language),
+            ("vision", names[1], bridge.vision, vision),
+        ):
+            write_half(out / side / name, pivot, model, connector.config, half, learning)
+        config = connector.config
+        return write_pivot(out, pivot, slots=config.slots, width=config.width, reference=names[0])
+
+
+def add_vision(pivot: PivotFolder, recipe: Recipe, name: str, *, resume: bool = False) -> Path:
+    """Align a vision model through the language half that defines the pivot, and write its half.
+
+    Returns the half's folder. Ctrl-C saves the step that was reached; ``resume`` continues from it.
+    """
+    place = new_place(pivot, "vision", name)
+    reference = read_half(pivot, "language", pivot.description.reference)
+    check_start(recipe, place)
+    with begin_processes(recipe.training) as processes, hold(place):
+        check_run(place, recipe, resume)
+        bridge = place_bridge(recipe, processes)
+        difference = mismatch(reference, bridge.language)
+        if difference is not None:
+            raise RunError(
+                f"'{bridge.language.config.source}' is not the model that {reference.folder} was made for: "
+                f"{difference}"
+            )
+        assert isinstance(bridge.connector, Pivot)  # by its recipe
+        load_half(reference, bridge.connector.language_half)
+        bridge.connector.language_half.requires_grad_(False)
+        connector, learning = _aligned(bridge, recipe, place, processes)
+        identity = pivot.description.id
+        write_half(place, identity, bridge.vision, connector.config, connector.vision_half, learning)
+    return place
+
+
+def _aligned(bridge: Bridge, recipe: Recipe, run: Path, processes: Processes) -> tuple[Pivot, Learning]:
+    """Align what is not frozen of a bridge's connector; return it, and how well it learned."""
+    settings = alignment_of(recipe)
+    dataset = open_dataset(kind_of(recipe.data), recipe.data, Rejected())
+    captions = alignment_captions(dataset, settings, recipe.training.seed)
+    assert isinstance(bridge.connector, Pivot)  # by its recipe
+    with watch() as interrupted, ExitStack() as during:
+        reached = AlignmentProgress(
+            run=run,
+            basis=basis(recipe, dataset, processes.count),
+            every=recipe.training.checkpoint_every,
+            stopped=lambda: interrupted.share(processes.largest),
+            any_process=processes.any,
+            is_main=processes.is_main,
+        )
+        if reached.read():
+            say(f"alignment: continuing from step {reached.step}")
+        elif bridge.connector.needs_calibration and bridge.connector.input_layer.weight.requires_grad:
+            calibrate(bridge, dataset)
+        batches = make_batches(recipe, bridge, dataset, processes)
+        during.callback(batches.close)
+        aligner = Aligner(bridge, alignment_objective(recipe), captions, recipe.training)
+        note_run(run, recipe, processes.device, {"connector": aligner.weights})
+        rewind(run / "align.jsonl", reached.step)
+        log = JsonLog(run / "align.jsonl")
+        during.callback(log.close)
+        if not align(aligner, batches, log, reached):
+            say(f"alignment: step {reached.step} is saved; --resume continues from it")
+            interrupted.leave()
+        measured = aligner.measure() if captions.held_out else {}
+    reached.remove()
+    teacher = settings.teacher or f"the text encoder of {bridge.vision.config.source}"
+    learning = Learning(
+        teacher=teacher,
+        captions=len(captions.training),
+        held_out=len(captions.held_out),
+        fvu=measured.get("held_out_fvu"),
+    )
+    return bridge.connector, learning

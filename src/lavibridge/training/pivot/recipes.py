@@ -1,0 +1,91 @@
+"""The recipe of each stage: that of the first pair, with one model exchanged."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from lavibridge.connectors.pivot import Pivot
+from lavibridge.core.errors import RecipeError, RunError
+from lavibridge.pivot.folder import HALF, RECIPE, PivotFolder, Side
+from lavibridge.recipes.recipe import Recipe, load_recipe
+from lavibridge.recipes.sections import kind_of
+from lavibridge.recipes.training import Alignment, LoraSection
+
+
+def first_recipe(name: str, settings: Sequence[str], captions: Path | None) -> Recipe:
+    """Return the recipe of a first pair. Raises RecipeError if its connector is no pivot."""
+    recipe = load_recipe(name, [*settings, *_captions(captions)])
+    if kind_of(recipe.connector) != "pivot":
+        raise RecipeError(
+            f"the connector of '{name}' is '{kind_of(recipe.connector)}', and a pivot is needed: add "
+            "connector.kind=pivot"
+        )
+    return _aligned_only(recipe)
+
+
+def added_recipe(
+    pivot: PivotFolder, side: Side, source: str, settings: Sequence[str], captions: Path | None
+) -> Recipe:
+    """Return the recipe of one more model: a pivot's own with the model in its section.
+
+    A language model is read by its default, not as the first one was. Raises RecipeError if ``settings``
+    change the space of the pivot.
+    """
+    model = [f"{side}={json.dumps({'source': source})}"]
+    read = ["connector.read=null"] if side == "language" else []
+    changes = [*model, *read, *settings, *_captions(captions)]
+    recipe = load_recipe(pivot.folder / RECIPE, changes)
+    config = connector_config(recipe)
+    for option, expected in (("slots", pivot.description.slots), ("width", pivot.description.width)):
+        found = getattr(config, option)
+        if found != expected:
+            raise RecipeError(
+                f"connector.{option} is {found}, and the space of {pivot.folder} has {expected}, which every "
+                f"half keeps: leave it out"
+            )
+    return _aligned_only(recipe)
+
+
+def connector_config(recipe: Recipe) -> Pivot.Config:
+    """Return the options of a recipe's connector, which is a pivot."""
+    return Pivot.Config.model_validate(recipe.connector.model_dump(exclude={"kind"}))
+
+
+def alignment_of(recipe: Recipe) -> Alignment:
+    """Return the settings of the alignment, which every recipe here has."""
+    assert recipe.training.align is not None  # _aligned_only ensures it
+    return recipe.training.align
+
+
+def new_place(pivot: PivotFolder, side: Side, name: str) -> Path:
+    """Return the folder of a new half. Raises RunError if there is one already."""
+    if Path(name).name != name or name.startswith("."):
+        raise RecipeError(f"--name {name!r} is no name of a folder: choose another")
+    place = pivot.place(side, name)
+    if (place / HALF).is_file():
+        raise RunError(f"{place} exists already: choose another --name, or remove it to learn it anew")
+    return place
+
+
+def name_of(source: str) -> str:
+    """Return the name of a half: the last part of its model's source."""
+    return Path(source).name
+
+
+def _captions(captions: Path | None) -> list[str]:
+    return [] if captions is None else [f"data={json.dumps({'kind': 'captions', 'path': str(captions)})}"]
+
+
+def _aligned_only(recipe: Recipe) -> Recipe:
+    """Return a recipe without LoRA and without steps after the alignment."""
+    training = recipe.training.model_copy(
+        update={
+            "steps": 0,
+            "align": recipe.training.align or Alignment(),
+            "teacher": None,
+            "validation": None,
+            "preview_every": 0,
+        }
+    )
+    lora = LoraSection(language=None, vision=None)
+    return recipe.model_copy(update={"training": training, "lora": lora})
