@@ -10,7 +10,14 @@ from lavibridge.core.seeds import MAX_SEED
 RUN = typer.Argument(
     metavar="RUN",
     help="A run folder, a folder made by save_pretrained; or an image model, "
-    "shipped (mini-sd) or a folder, which then is measured with its own text encoder.",
+    "shipped (mini-sd) or a folder, which then is measured with its own text encoder; or LANGUAGE+VISION, "
+    "two models of a pivot.",
+)
+PIVOT = typer.Option(
+    None,
+    "--pivot",
+    metavar="FOLDER",
+    help="Pivot that LANGUAGE+VISION belong to (see `lavi pivot`).  [default: the one in the package]",
 )
 SUITE = typer.Option("world", "--suite", help="A suite's name or a path to its YAML file.")
 OUT = typer.Option(
@@ -19,7 +26,7 @@ OUT = typer.Option(
     "-o",
     metavar="FOLDER",
     help="Where results go.  [default: evaluation/SUITE in the run folder; for an image model "
-    "runs/evaluation/NAME/SUITE]",
+    "runs/evaluation/NAME/SUITE; for a pair evaluation/LANGUAGE+VISION/SUITE in the pivot]",
 )
 CATEGORY = typer.Option(None, "--category", "-c", help="Only this category; may be given again.")
 LIMIT = typer.Option(None, "--limit", "-n", min=1, help="At most so many prompts of each category.")
@@ -57,6 +64,7 @@ SEED = typer.Option(
 
 def evaluate(
     run: str = RUN,
+    pivot: Path | None = PIVOT,
     suite: str = SUITE,
     out: Path | None = OUT,
     category: list[str] | None = CATEGORY,
@@ -82,17 +90,17 @@ def evaluate(
     records.jsonl has one line a picture. A second call goes on where the first was stopped, and a metric that
     is added later judges the pictures that are there. `lavi show metric.KIND` has a metric's options.
     """
-    from lavibridge.bridge.store import is_saved
+    from lavibridge.cli.generate import open_pipeline
     from lavibridge.core.launch import rank_from_environment
     from lavibridge.evaluation.run import evaluate as evaluate_bridge
     from lavibridge.evaluation.suite import read_suite
-    from lavibridge.generation.pipeline import BridgePipeline
     from lavibridge.generation.quality import read_quality
+    from lavibridge.pivot.folder import pair_of
     from lavibridge.recipes.places import inputs_of, refuse_inside
 
     part = rank_from_environment()
-    folder = Path(run) if is_saved(Path(run)) else Path("runs") / "evaluation" / Path(run).name
-    where = folder / "evaluation" if is_saved(Path(run)) else folder
+    pair = pair_of(run, pivot)
+    where = _results_of(run, pivot)
     place = out or where / Path(suite).stem
     more = [_metric(each) for each in metric or ()]
     # From the cheap to the dear: before models are loaded.
@@ -100,7 +108,7 @@ def evaluate(
     read_suite(suite)
     read_quality(quality)
     results = evaluate_bridge(
-        Path(run) if drawn else BridgePipeline.from_pretrained(run, device=own_device()),
+        Path(run) if drawn else open_pipeline(run, pair, own_device()),
         suite,
         place,
         categories=category or None,
@@ -115,6 +123,17 @@ def evaluate(
     )
     for line in _lines(results.get("metrics", {})):
         print(line)
+
+
+def _results_of(run: str, pivot: Path | None) -> Path:
+    """Where the suites of a run, of an image model or of a pair of a pivot have their results."""
+    from lavibridge.bridge.store import is_saved
+
+    if pivot is not None:
+        return pivot / "evaluation" / run.replace("/", "_")
+    if is_saved(Path(run)):
+        return Path(run) / "evaluation"
+    return Path("runs") / "evaluation" / Path(run).name
 
 
 def _metric(text: str) -> str | dict[str, Any]:

@@ -13,12 +13,21 @@ from lavibridge.core.seeds import MAX_SEED
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from lavibridge.generation.pipeline import BridgePipeline
+
 RUN = typer.Argument(
     metavar="RUN",
     help="A run folder, a checkpoint, a saved bridge (folder or hub id); or a vision model, shipped "
-    "(mini-sd), a folder or a hub id, which then draws with its own text encoder.",
+    "(mini-sd), a folder or a hub id, which then draws with its own text encoder; or LANGUAGE+VISION, two "
+    "models of a pivot.",
 )
 PROMPTS = typer.Argument(metavar="PROMPT...", help="One or more prompts, each in quotes.")
+PIVOT = typer.Option(
+    None,
+    "--pivot",
+    metavar="FOLDER",
+    help="Pivot that LANGUAGE+VISION belong to (see `lavi pivot`).  [default: the one in the package]",
+)
 OUT = typer.Option(Path("pictures"), "--out", "-o", metavar="FOLDER", help="Where the PNG files go.")
 SEED = typer.Option(
     0,
@@ -69,6 +78,7 @@ BATCH_SIZE = typer.Option(
 def generate(
     run: str = RUN,
     prompts: list[str] = PROMPTS,
+    pivot: Path | None = PIVOT,
     out: Path = OUT,
     seed: int = SEED,
     count: int = COUNT,
@@ -88,14 +98,15 @@ def generate(
     lavi generate runs/quickstart "a (red:1.3) circle" --quality fast
     lavi generate runs/quickstart "a red circle" --steps 50 --guidance 5 --guidance-interval 0 0.6
     lavi generate mini-pixart "a red circle" --steps 50 --step-cache 0.1
+    lavi generate mini-bert+mini-pixart "a red circle" --pivot pivots/mini
 
     Prints the path of each PNG on stdout as soon as the file is written. Ctrl-C and pictures
     that are not finite cost no finished picture. Each PNG holds its prompt, seed, steps and guidance scale.
     """
     from lavibridge.core.log import progress
     from lavibridge.generation.checks import check_step_cache
-    from lavibridge.generation.pipeline import BridgePipeline
     from lavibridge.generation.quality import read_quality
+    from lavibridge.pivot.folder import pair_of
     from lavibridge.recipes.places import inputs_of, refuse_inside
 
     _refuse_files(prompts)
@@ -104,7 +115,7 @@ def generate(
     defaults = read_quality(quality)
     steps = defaults.num_inference_steps if steps is None else steps
     interval = guidance_interval or defaults.guidance_interval
-    pipe = BridgePipeline.from_pretrained(run)
+    pipe = open_pipeline(run, pair_of(run, pivot))
     scale = pipe.bridge.default_guidance if guidance is None else guidance
     metadata = {"num_inference_steps": str(steps), "guidance_scale": str(scale)}
     metadata |= _unusual(quality, interval, step_cache, prompt_weighting)
@@ -125,6 +136,15 @@ def generate(
             callback_on_step_end=lambda *_: bar.advance(task),
             callback_on_image=writer.write,
         )
+
+
+def open_pipeline(run: str, pair: tuple[Path, str, str] | None, device: str = "auto") -> "BridgePipeline":
+    """Open what RUN names; ``pair`` is what `pair_of` makes of it."""
+    from lavibridge.generation.pipeline import BridgePipeline
+
+    if pair is None:
+        return BridgePipeline.from_pretrained(run, device=device)
+    return BridgePipeline.from_pivot(*pair, device=device)
 
 
 class PictureWriter:

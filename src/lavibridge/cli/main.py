@@ -24,6 +24,7 @@ from lavibridge.cli import (
     export,
     generate,
     import_released,
+    pivot,
     plan,
     prompts,
     quickstart,
@@ -114,6 +115,7 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(ab.app, name="ab")
 app.add_typer(cache.app, name="cache")
 app.add_typer(data.app, name="data")
+app.add_typer(pivot.app, name="pivot")
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(world.app, name="world")
 

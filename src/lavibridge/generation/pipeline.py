@@ -33,6 +33,7 @@ from lavibridge.generation.noise import Generators, noise_source
 from lavibridge.generation.output import BridgePipelineOutput
 from lavibridge.generation.quality import EXACT
 from lavibridge.generation.state import resolve_settings
+from lavibridge.pivot import compose
 from lavibridge.vision.base import VisionModel
 
 OnStepEnd = Callable[["BridgePipeline", int, Tensor, dict[str, Any]], dict[str, Any] | None]
@@ -93,6 +94,24 @@ class BridgePipeline:
         bridge.origin = {"model": model.config.source}
         pipe = BridgePipeline(bridge.to(pick_device(str(device))).eval())
         return pipe if dtype is None else pipe.to(dtype=dtype)
+
+    @staticmethod
+    def from_pivot(
+        pivot: str | PathLike[str],
+        language: ModelChoice,
+        vision: ModelChoice,
+        *,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype | None = None,
+    ) -> "BridgePipeline":
+        """Open a language model and a vision model that meet in a pivot, trained together or not.
+
+        ``pivot`` is its folder; ``language`` and ``vision`` are names of halves or their models, as in
+        `lavibridge.pivot.compose`. Raises RunError or ModelError where they do not fit.
+        """
+        number_format = None if dtype is None else dtype_name(dtype)
+        bridge = compose(pivot, language, vision, dtype=number_format)
+        return BridgePipeline(bridge.to(pick_device(str(device))))
 
     @property
     def device(self) -> torch.device:

@@ -94,6 +94,23 @@ def shipped_pivot() -> Path:
     return folder
 
 
+def pair_of(source: str, pivot: Path | None) -> tuple[Path, str, str] | None:
+    """Return pivot, language model and vision model of ``LANGUAGE+VISION``; None if it is no such pair.
+
+    ``pivot`` None takes the one in the package. Raises RecipeError if a pivot comes without a pair.
+    """
+    language, _, vision = source.partition("+")
+    is_pair = bool(language and vision) and "+" not in vision
+    if pivot is None and (not is_pair or at_home(source).exists()):
+        return None
+    if not is_pair:
+        raise RecipeError(
+            f"--pivot draws with a pair such as mini-bert+mini-pixart, found '{source}': name a language "
+            "model and a vision model, joined by a +"
+        )
+    return shipped_pivot() if pivot is None else at_home(pivot), language, vision
+
+
 def read_description(model: type[DescriptionT], path: Path) -> DescriptionT:
     """Read pivot.json or half.json. Raises RunError if it is damaged or of another format."""
     content = read_json(path)

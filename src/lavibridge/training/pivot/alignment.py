@@ -20,13 +20,13 @@ from lavibridge.core.log import JsonLog
 from lavibridge.core.tensors import weights_hash
 from lavibridge.data.base import open_dataset
 from lavibridge.data.pictures.rejected import Rejected
-from lavibridge.pivot.folder import PIVOT, PivotFolder, read_pivot, write_pivot
+from lavibridge.pivot.folder import PIVOT, PivotFolder, write_pivot
 from lavibridge.pivot.half import Learning, load_half, mismatch, read_half, write_half
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of
 from lavibridge.training.alignment.aligner import Aligner
 from lavibridge.training.alignment.captions import alignment_captions
-from lavibridge.training.alignment.objective import alignment_objective
+from lavibridge.training.alignment.objective import alignment_objective, default_objective
 from lavibridge.training.alignment.progress import AlignmentProgress
 from lavibridge.training.alignment.stage import align
 from lavibridge.training.assemble import make_batches, place_bridge
@@ -49,6 +49,7 @@ def create(recipe: Recipe, out: Path, *, resume: bool = False) -> PivotFolder:
     if (out / PIVOT).is_file():
         raise RunError(f"{out} is a pivot already: choose another --out, or add models to it")
     check_start(recipe, out)
+    set_threads()
     with begin_processes(recipe.training) as processes, hold(out):
         check_run(out, recipe, resume)
         bridge = place_bridge(recipe, processes)
@@ -73,6 +74,7 @@ def add_vision(pivot: PivotFolder, recipe: Recipe, name: str, *, resume: bool = 
     place = new_place(pivot, "vision", name)
     reference = read_half(pivot, "language", pivot.description.reference)
     check_start(recipe, place)
+    set_threads()
     with begin_processes(recipe.training) as processes, hold(place):
         check_run(place, recipe, resume)
         bridge = place_bridge(recipe, processes)
@@ -112,8 +114,10 @@ def _aligned(bridge: Bridge, recipe: Recipe, run: Path, processes: Processes) ->
             calibrate(bridge, dataset)
         batches = make_batches(recipe, bridge, dataset, processes)
         during.callback(batches.close)
-        aligner = Aligner(bridge, alignment_objective(recipe), captions, recipe.training)
-        note_run(run, recipe, processes.device, {"connector": aligner.weights})
+        objectives = alignment_objective(recipe), default_objective(recipe)
+        aligner = Aligner(bridge, *objectives, captions, recipe.training)
+        learns = aligner.state.parts["connector"].values()
+        note_run(run, recipe, processes.device, {"connector": sum(each.numel() for each in learns)})
         rewind(run / "align.jsonl", reached.step)
         log = JsonLog(run / "align.jsonl")
         during.callback(log.close)

@@ -1,17 +1,18 @@
 """The stage that adds a language model: its half reproduces the slots that the first language half fills.
 
     caption --reference model, frozen--> reference half, frozen --> slots
-    caption --new model, frozen-------> new half (learns) -------> slots'      loss = fvu of slots'
+    caption --new model, frozen--------> new half (learns) -------> slots'       loss = fvu of slots'
 
-The slots have an order, so that they are compared one by one. No vision model is loaded, and each model reads
-each caption once.
+Slots have an order, so that they are compared one by one. No vision model loads, and each language model
+reads each caption once.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from pathlib import Path
 from torch import Tensor
 
 from lavibridge.alignment.parts.variance import unexplained
@@ -22,7 +23,6 @@ from lavibridge.core.contracts import Reading, TextFeatures
 from lavibridge.core.device import pick_device, set_threads
 from lavibridge.core.errors import NotFiniteError
 from lavibridge.core.files import whole_folder
-from lavibridge.core.lock import hold
 from lavibridge.core.log import progress
 from lavibridge.data.base import open_dataset
 from lavibridge.data.pictures.rejected import Rejected
@@ -32,5 +32,171 @@ from lavibridge.pivot.folder import PivotFolder
 from lavibridge.pivot.half import Learning, config_of, load_half, write_half
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of
-from lavibridge.training.alignment.aligner import OPTIMIZER, with_noise
+from lavibridge.training.alignment.aligner import EPOCHS, OPTIMIZER, with_noise
 from lavibridge.training.alignment.captions import Captions, alignment_captions
+from lavibridge.training.alignment.teacher import SETTING
+from lavibridge.training.build import CALIBRATED_ON
+from lavibridge.training.cache.backend import Memory
+from lavibridge.training.cache.features import Features
+from lavibridge.training.data.order import Shuffled, mix
+from lavibridge.training.optim import half_cosine, make_optimizer, warmed_up
+from lavibridge.training.pivot.recipes import alignment_of, connector_config, new_place
+
+READ_TOGETHER = 64
+"""Captions that a language model reads in one call."""
+Reader = Callable[[Sequence[str]], TextFeatures]
+Targets = dict[str, Float[Tensor, "1 slot pivot"]]
+"""The slots of each caption."""
+
+
+def add_language(pivot: PivotFolder, recipe: Recipe, name: str) -> Path:
+    """Learn the half of the recipe's language model by regression, and write it into the pivot.
+
+    Returns the half's folder; a call that is stopped leaves nothing.
+    """
+    place = new_place(pivot, "language", name)
+    settings = alignment_of(recipe)
+    set_threads()
+    device = pick_device(recipe.training.device)
+    dataset = open_dataset(kind_of(recipe.data), recipe.data, Rejected())
+    captions = alignment_captions(dataset, settings, recipe.training.seed)
+    reference, targets = _reference(pivot, captions, device)
+    config = connector_config(recipe)
+    language: LanguageModel = component("language", recipe.language.model_dump()).to(device)
+    half = _new_half(config, language.spec, reference, recipe.training.seed).to(device)
+    read = _reader(language, half, settings.feature_cache_gb, device)
+    if config.whiten:
+        _whiten(half, read(captions.training[:CALIBRATED_ON]))
+    fvu = regress(half, read, captions, targets, recipe)
+    learning = Learning(
+        teacher=f"the language half '{pivot.description.reference}'",
+        captions=len(captions.training),
+        held_out=len(captions.held_out),
+        fvu=fvu,
+    )
+    with whole_folder(place):
+        write_half(place, pivot.description.id, language, config, half, learning)
+    return place
+
+
+def regress(
+    half: LanguageHalf, read: Reader, captions: Captions, targets: Targets, recipe: Recipe
+) -> float | None:
+    """Train a language half on the slots of captions; return the fvu of held-out ones, if there are any.
+
+    Steps, rate, noise and patience are those of `training.align`. Raises NotFiniteError if the loss is not
+    finite.
+    """
+    settings, seed = alignment_of(recipe), recipe.training.seed
+    order = Shuffled(len(captions.training), mix(seed, EPOCHS))
+    weights = {name: weight for name, weight in half.named_parameters() if weight.requires_grad}
+    optimizer = make_optimizer({"half": weights}, {"half": settings.lr}, 0.0, OPTIMIZER)
+    measured: list[float] = []
+    with progress("steps") as bar:
+        task = bar.add_task("language half", total=settings.steps, status="")
+        for step in range(settings.steps):
+            positions = range(step * settings.batch, (step + 1) * settings.batch)
+            chosen = [captions.training[order.index(position)] for position in positions]
+            features = with_noise(
+                read(chosen), settings.noise, torch.Generator().manual_seed(mix(seed, step))
+            )
+            target = torch.cat([targets[caption] for caption in chosen]).to(features.hidden)
+            rate = settings.lr * warmed_up(step, settings.warmup) * half_cosine(step / settings.steps)
+            optimizer.param_groups[0]["lr"] = rate
+            fvu = unexplained(half.slots(features), target, over=(0,))
+            value = _take_step(optimizer, fvu, recipe.training.clip, step)
+            if captions.held_out and (step + 1) % settings.measure_every == 0:
+                measured.append(_measure(half, read, captions.held_out, targets))
+            shown = f", held out {measured[-1]:.3f}" if measured else ""
+            bar.update(task, completed=step + 1, status=f"fvu {value:.3f}{shown}")
+            if settings.patience is not None and _since_lowest(measured) >= settings.patience:
+                break
+    return _measure(half, read, captions.held_out, targets) if captions.held_out else None
+
+
+def _take_step(
+    optimizer: torch.optim.Optimizer, loss: Float[Tensor, ""], clip: float | None, step: int
+) -> float:
+    """Clip the gradient and update the weights; return the loss. Raises NotFiniteError."""
+    loss.backward()
+    weights = optimizer.param_groups[0]["params"]
+    norm = torch.nn.utils.clip_grad_norm_(weights, math.inf if clip is None else clip)
+    value = float(loss.detach())
+    if not math.isfinite(value + float(norm)):
+        raise NotFiniteError(f"step {step + 1} of the regression: the loss is {value:g}; lower {SETTING}.lr")
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return value
+
+
+def _since_lowest(measured: Sequence[float]) -> int:
+    """Return the number of measurements after the lowest."""
+    return len(measured) - 1 - measured.index(min(measured)) if measured else 0
+
+
+def _new_half(config: Pivot.Config, text: TextSpec, reference: LanguageHalf, seed: int) -> LanguageHalf:
+    """Return a half that starts with the weights of the reference wherever they have the same shape.
+
+    What reads the language model starts anew; latents and blocks, which fill the slots, start as they are.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        half = LanguageHalf(config, text)
+    own = half.state_dict()
+    half.load_state_dict(
+        own
+        | {
+            name: value
+            for name, value in reference.state_dict().items()
+            if not name.startswith(("proj_in.", "read.")) and name in own and own[name].shape == value.shape
+        }
+    )
+    return half
+
+
+@torch.no_grad()
+def _measure(half: LanguageHalf, read: Reader, captions: Sequence[str], targets: Targets) -> float:
+    """Return the fvu of the slots of captions."""
+    made = [half.slots(read(part)) for part in _parts(captions)]
+    expected = torch.cat([targets[caption] for caption in captions])
+    return float(unexplained(torch.cat(made).cpu(), expected, over=(0,)))
+
+
+@torch.no_grad()
+def _reference(pivot: PivotFolder, captions: Captions, device: torch.device) -> tuple[LanguageHalf, Targets]:
+    """Return the half that defines the pivot, and the slots that it fills for each caption."""
+    description = pivot.description
+    stored, language = open_half(pivot, "language", description.reference)
+    assert isinstance(language, LanguageModel)  # by its side
+    config = config_of(stored).model_copy(update={"slots": description.slots, "width": description.width})
+    half = LanguageHalf(config, language.spec)
+    load_half(stored, half)
+    language, half = language.to(device), half.to(device)
+    reading = Reading(layers=half.read.layers)
+    texts = [*captions.training, *captions.held_out]
+    targets: Targets = {}
+    with progress("captions") as bar:
+        task = bar.add_task(f"slots of {stored.name}", total=len(texts), status="")
+        for part in _parts(texts):
+            slots = half.slots(language.encode(part, reading)).cpu()
+            targets |= zip(part, slots.split(1), strict=True)
+            bar.advance(task, len(part))
+    return half.cpu(), targets
+
+
+def _reader(language: LanguageModel, half: LanguageHalf, cache_gb: float, device: torch.device) -> Reader:
+    """Return a function from captions to features, which are computed once while they fit into the cache."""
+    features = Features(language, Reading(layers=half.read.layers), Memory(cache_gb), b"")
+    return lambda captions: features.together(captions, device)
+
+
+@torch.no_grad()
+def _whiten(half: LanguageHalf, features: TextFeatures) -> None:
+    """Fit the first weights to features, whose first token is left out, as it is the same in many models."""
+    real = features.mask.clone()
+    real[:, 0] = False
+    fold_whitening(half.proj_in, whitening(half.read(features.hidden)[real]))
+
+
+def _parts(captions: Sequence[str]) -> list[Sequence[str]]:
+    return [captions[start : start + READ_TOGETHER] for start in range(0, len(captions), READ_TOGETHER)]
