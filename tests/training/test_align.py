@@ -140,17 +140,19 @@ def test_alignment_takes_no_more_than_its_share_of_the_time(toy: Toy, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("sections", "message"),
+    ("sections", "match", "message"),
     [
-        ({}, r"training\.align needs the vision model's own text encoder.*a random toy has none"),
-        ({"connector": {"kind": "llmdiff"}}, "the connector 'llmdiff' changes single layers"),
-        ({"vision": {"kind": "sd3", "source": "no-such-folder"}}, "'sd3' attend to text and image jointly"),
+        ({}, None, r"training\.align needs the vision model's own text encoder.*a random toy has none"),
+        ({"connector": {"kind": "llmdiff"}}, "attention", "this connector changes single layers"),
+        ({"vision": {"kind": "sd3", "source": "random"}}, "attention", "attends to text and image jointly"),
+        ({}, "tokens", "take one with a fixed number, such as 'resampler'"),
+        ({"connector": {"kind": "resampler"}}, "closed_form", "use 'linear', 'mlp' or 'lavi'"),
     ],
 )
 def test_what_cannot_be_aligned_is_refused_before_weights_load(
-    toy: Toy, tmp_path: Path, sections: dict[str, dict[str, Any]], message: str
+    toy: Toy, tmp_path: Path, sections: dict[str, dict[str, Any]], match: str | None, message: str
 ) -> None:
-    recipe = toy(**sections, training=ALIGNED)
+    recipe = toy(**sections, training={"align": {**ALIGNED["align"], "match": match}})
     with pytest.raises(ModelError, match=message):
         check_start(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -39,9 +39,7 @@ class AttentionOutputs(AlignmentObjective):
     """The inputs of each cross-attention layer for the noised images."""
 
     @classmethod
-    def refusal(
-        cls, connector: type[Connector], connector_config: Connector.Config, vision: type[VisionModel]
-    ) -> str | None:
+    def refusal(cls, connector: type[Connector], vision: type[VisionModel]) -> str | None:
         """Need cross-attention layers, and a connector that makes tokens."""
         if connector.per_block:
             return "it compares outputs for the connector's tokens, and this connector changes single layers"

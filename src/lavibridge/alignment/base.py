@@ -68,9 +68,7 @@ class AlignmentObjective(ABC):
         self.config = config
 
     @classmethod
-    def refusal(
-        cls, connector: type[Connector], connector_config: Connector.Config, vision: type[VisionModel]
-    ) -> str | None:
+    def refusal(cls, connector: type[Connector], vision: type[VisionModel]) -> str | None:
         """Return why a connector and a vision model of these kinds cannot be aligned, or None."""
         return None
 

@@ -43,9 +43,7 @@ class ClosedForm(AlignmentObjective):
     is_closed_form = True
 
     @classmethod
-    def refusal(
-        cls, connector: type[Connector], connector_config: Connector.Config, vision: type[VisionModel]
-    ) -> str | None:
+    def refusal(cls, connector: type[Connector], vision: type[VisionModel]) -> str | None:
         """Need a connector that ends in a linear layer on every token."""
         if connector.output_layer is Connector.output_layer:
             return (
@@ -125,9 +123,6 @@ class Regression:
             len(mean_x), dtype=covariance.dtype, device=mean_x.device
         )
         weight = torch.linalg.solve(regularised, crossed)
-        if layer.bias is None:
-            layer.weight.copy_(weight.T)
-            return
         layer.weight.copy_(weight.T)
         layer.bias.copy_(mean_y - mean_x @ weight)
 

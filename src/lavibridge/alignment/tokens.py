@@ -30,9 +30,7 @@ class Tokens(AlignmentObjective):
     needs_latents = False
 
     @classmethod
-    def refusal(
-        cls, connector: type[Connector], connector_config: Connector.Config, vision: type[VisionModel]
-    ) -> str | None:
+    def refusal(cls, connector: type[Connector], vision: type[VisionModel]) -> str | None:
         """Need a connector with a fixed number of tokens, and a text side without masked padding."""
         if connector.tokens_option is None:
             return (

@@ -26,9 +26,10 @@ DRAWN_TOGETHER = 8
 
 def noised_data(teacher: Bridge, batches: BatchLoader, count: int) -> list[NoisedLatents]:
     """Return at least ``count`` noised pictures of the data, in the order and the batches of training."""
-    vision, found, step = teacher.vision, [], 0
+    vision = teacher.vision
+    found: list[NoisedLatents] = []
     while sum(len(each.t) for each in found) < count:
-        draw = batches.draw(step, 0)
+        draw = batches.draw(len(found), 0)
         alpha, sigma = vision.alphas[draw.t], vision.sigmas[draw.t]
         found.append(
             NoisedLatents(
@@ -37,7 +38,6 @@ def noised_data(teacher: Bridge, batches: BatchLoader, count: int) -> list[Noise
                 prompts=draw.batch.prompts,
             )
         )
-        step += 1
     return found
 
 

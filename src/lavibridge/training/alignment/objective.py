@@ -44,7 +44,7 @@ def check_alignable(recipe: Recipe) -> None:
     if settings.start is not None:
         objectives.append(build_objective(CLOSED_FORM))
     for objective in objectives:
-        refusal = objective.refusal(connector, recipe.connector, vision)
+        refusal = objective.refusal(connector, vision)
         if refusal is not None:
             raise ModelError(
                 f"{SETTING}.match is {registry.kind_of(ALIGNMENT, objective)}: {refusal} (connector "
