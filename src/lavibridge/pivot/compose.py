@@ -138,7 +138,7 @@ def _options(stored: StoredHalf, choice: ModelChoice) -> dict[str, Any]:
 def _source_of(choice: Any) -> str | None:
     """Return the source that a choice names."""
     if isinstance(choice, nn.Module):
-        return str(choice.config.source)
+        return str(choice.config.source)  # type: ignore[union-attr]
     source = choice.get("source") if isinstance(choice, Mapping) else choice
     return None if source is None else fspath(source)
 

@@ -19,7 +19,7 @@ from lavibridge.alignment.parts.variance import unexplained
 from lavibridge.bridge.choices import component
 from lavibridge.connectors.parts.whitening import fold_whitening, whitening
 from lavibridge.connectors.pivot import LanguageHalf, Pivot
-from lavibridge.core.contracts import Reading, TextFeatures
+from lavibridge.core.contracts import Reading, TextFeatures, TextSpec
 from lavibridge.core.device import pick_device, set_threads
 from lavibridge.core.errors import NotFiniteError
 from lavibridge.core.files import whole_folder
