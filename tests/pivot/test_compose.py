@@ -141,14 +141,14 @@ def in_8_bits(name: str, value: torch.Tensor) -> torch.Tensor:
 
 
 def tuned(name: str, value: torch.Tensor) -> torch.Tensor:
-    """Move a matrix as a fine-tuning does, in few directions: by LoRA of rank 4, a tenth as large as it."""
+    """Move a matrix as a fine-tuning does, by LoRA of rank 4 and a twentieth of its size."""
     if value.dim() < 2 or "embed" in name:
         return value
     generator = torch.Generator().manual_seed(len(name))
     low = torch.randn(len(value), 4, generator=generator) @ torch.randn(
         4, value.shape[1], generator=generator
     )
-    return value + 0.1 * low * value.norm() / low.norm()
+    return value + 0.05 * low * value.norm() / low.norm()
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def test_one_model_in_other_files_is_the_same_model(
 
 
 def test_a_fine_tuned_or_another_model_is_refused(bert_pivot: PivotFolder, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"'mini-bert': its features of the captions differ by \d+%"):
+    with pytest.raises(ModelError, match=r"'mini-bert': its features of the captions differ by \d"):
         compose(bert_pivot.folder, str(copied("mini-bert", tmp_path / "tuned", tuned)), "sd")
     with pytest.raises(ModelError, match=r"'mini-bert': it is of kind t5 and not bert"):
         compose(bert_pivot.folder, "mini-t5-small", "sd")

@@ -129,7 +129,7 @@ def _options(stored: StoredHalf, choice: ModelChoice) -> dict[str, Any]:
     if isinstance(choice, str) and choice == stored.name:
         return options
     given = dict(choice) if isinstance(choice, Mapping) else {"source": choice}
-    if "source" in given and not _is_source(stored, fspath(given["source"])):
+    if "source" in given and not _is_source(stored, str(_source_of(choice))):
         options.pop("revision", None)
         options.pop("kind", None)  # found out from its configuration
     return {**options, **given}

@@ -6,12 +6,15 @@
 
     distance(a, b) = |a - b| / |b - mean of b over captions|
 
-A model keeps its fingerprint, within `TOLERANCE`, as a hub id, a folder, in 16 bits or quantised to 8; a
-fine-tuned one does not. Bytes cannot tell this: each of those files has others.
+A model keeps its fingerprint, within `TOLERANCE`, as a hub id, a folder, in 16 bits or quantised to 8: the
+shipped models are then at most 0.014 (language) and 0.052 (vision) away. LoRA a thirtieth as large as the
+weights moves them by 0.036 to 0.16, and quantising to 4 bits by 0.056 to 0.19: such models count as others.
+Bytes cannot tell this, as each of those files has others.
 """
 
 import hashlib
 import json
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
@@ -34,8 +37,9 @@ CAPTIONS = (
     "an empty room",
 )
 """The captions; another text would change every half's fingerprint."""
-TOLERANCE = 0.1
-"""Largest distance at which two models count as one."""
+TOLERANCE: Mapping[str, float] = {"language": 0.03, "vision": 0.06}
+"""Largest distance at which two models of a side count as one. A vision model's denoiser has more layers for
+errors of rounding to grow in."""
 TOKENS, VALUES = 8, 1024
 """Conditioning tokens, and predicted numbers that are kept of each latent."""
 LATENTS = 2
@@ -83,9 +87,9 @@ def vision_fingerprint(model: VisionModel) -> Float[Tensor, "2 value"]:
     return predicted[:, places]
 
 
-def distance(found: Fingerprint, expected: Fingerprint) -> float:
+def distance(fingerprint: Fingerprint, expected: Fingerprint) -> float:
     """Return how far a fingerprint is from the expected one; infinity if it has another shape."""
-    if found.shape != expected.shape:
+    if fingerprint.shape != expected.shape:
         return float("inf")
     spread = (expected - expected.mean(dim=0)).norm()
-    return float((found - expected).norm() / spread.clamp_min(1e-12))
+    return float((fingerprint - expected).norm() / spread.clamp_min(1e-12))

@@ -172,9 +172,10 @@ def mismatch(stored: StoredHalf, model: Model) -> str | None:
     if isinstance(model, LanguageModel) and tokenizer_hash(model) != description.tokenizer:
         return "its tokenizer cuts the captions at other places"
     found = distance(fingerprint_of(model, config_of(stored)), stored.fingerprint)
-    if found > TOLERANCE:
+    allowed = TOLERANCE[description.side]
+    if found > allowed:
         what = "features of the captions" if isinstance(model, LanguageModel) else "predictions"
-        return f"its {what} differ by {found:.0%} ({TOLERANCE:.0%} are allowed): it is another or fine-tuned"
+        return f"its {what} differ by {found:.1%} ({allowed:.0%} are allowed): it is another or fine-tuned"
     return None
 
 
