@@ -31,9 +31,18 @@ def _memory(plan: TrainingPlan) -> list[str]:
         _row("average (ema)", gib(memory.average)),
         _row("activations", gib(memory.activations))
         + f"   ({gib(plan.activations_checkpointed)} with training.checkpointing=true)",
+        *(
+            [_row("teacher", gib(memory.teacher)) + "   beyond the activations"]
+            if plan.reading_seconds is not None
+            else []
+        ),
         _row("encoding pictures", gib(memory.encoding)) + "   (0 with training.cache.folder)",
+        *([_row("caches in memory", gib(memory.caches))] if memory.caches else []),
+        *([_row("program", gib(memory.program))] if memory.program else []),
         _row("total", gib(plan.memory_total))
         + f"   {verdict} in the {gib(plan.memory_of_device)} of {plan.device.name}",
+        _row("drawing one picture", gib(memory.weights + plan.drawing + memory.program))
+        + "   in all, guided",
     ]
 
 
@@ -53,6 +62,11 @@ def _run(plan: TrainingPlan) -> list[str]:
         + ("   (bound by launching kernels: raise the batch)" if plan.is_bound_by_launching else ""),
         _row("pictures per second", f"{plan.images_per_second:.3g}"),
         _row("encoding one picture", f"{plan.encoding_seconds:.2g} s"),
+        *(
+            [_row("own encoders, one caption", f"{plan.reading_seconds:.2g} s")]
+            if plan.reading_seconds is not None
+            else []
+        ),
         _row(f"all {plan.steps:,} steps", f"{plan.hours:.3g} h")
         + ("" if plan.cost is None else f"   costs {plan.cost:,.2f}")
         + ("" if plan.epochs is None else f"   {plan.epochs:,.{0 if plan.epochs >= 10 else 2}f} epochs"),

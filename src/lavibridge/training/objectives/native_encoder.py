@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 import torch
 
 from lavibridge.bridge import Bridge
+from lavibridge.bridge.choices import native_text
 from lavibridge.core.config import Config
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import LaviError, ModelError
 from lavibridge.core.sources import RANDOM, read_model_json
-from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.training.cache.backend import Memory
 from lavibridge.training.cache.features import Features
 
@@ -36,9 +36,10 @@ def native_bridge(bridge: Bridge, setting: str) -> Bridge:
     ``setting`` is the field of the recipe that needs it. Raises ModelError if the encoder cannot be used.
     """
     try:
-        return BridgePipeline.native(bridge.vision, device=bridge.device).bridge
+        native = Bridge.compose(native_text(bridge.vision), bridge.vision, "identity", None, None)
     except LaviError as error:
         raise refused(bridge.vision.config.source, setting, error) from error
+    return native.to(bridge.device).eval()
 
 
 def refused(source: str, setting: str, error: LaviError) -> ModelError:
