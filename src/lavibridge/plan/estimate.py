@@ -75,6 +75,11 @@ class CostEstimate:
     """Whether training keeps features of captions."""
 
     @property
+    def bridge_parts(self) -> tuple[ModelPart, ...]:
+        """The parts of the bridge, without the own text encoders of a teacher."""
+        return self.parts if self.teacher is None else self.parts[: -len(self.teacher.parts)]
+
+    @property
     def passes(self) -> tuple[PassCost, ...]:
         """What each pass of a step computes: that of training, and the teacher's."""
         return (self.training,) if self.teacher is None else (self.teacher.target, self.training)

@@ -65,7 +65,7 @@ def training_pass(bridge: Bridge, recipe: Recipe, batch: int, tokens: int | None
                 loss = bridge(sample, draw.t, torch.empty_like(latents), weighting).mean()
             emulated.casts.clear()
             with meter.during("backward pass"):
-                _backward(loss)
+                run_backward(loss)
     _clear(bridge)
     return PassCost(operations=tuple(meter.work), peak=meter.peak + gradient_bytes)
 
@@ -165,10 +165,19 @@ def keeps_features(bridge: Bridge, recipe: Recipe) -> bool:
     return is_enabled and refusal(bridge) is None
 
 
-def _backward(loss: torch.Tensor) -> None:
-    """Run the autograd engine directly, since `loss.backward()` would leave the mode during recomputation."""
+def run_backward(loss: Tensor, weights: tuple[nn.Parameter, ...] = ()) -> None:
+    """Run the autograd engine directly, since `loss.backward()` would leave the mode during recomputation.
+
+    Makes gradients of ``weights`` and drops them, or accumulates those of all weights if none are given.
+    """
     torch.autograd.graph._engine_run_backward(
-        (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
+        (loss,),
+        (torch.ones_like(loss),),
+        False,
+        False,
+        weights,
+        allow_unreachable=True,
+        accumulate_grad=not weights,
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from lavibridge.core.device import pick_dtype
+from lavibridge.plan.alignment_plan import AlignmentPlan, plan_alignment
 from lavibridge.plan.devices import GIB, Device
 from lavibridge.plan.estimate import CostEstimate, MemoryEstimate, estimate_costs, seconds_of
 from lavibridge.plan.meta_model import ModelPart, build_meta_bridge, with_changes
@@ -82,6 +83,8 @@ class TrainingPlan:
     """Bytes on disk per caption; None if the language model is trained."""
     gradient_bytes: int
     """Bytes that devices exchange per step."""
+    alignment: AlignmentPlan | None
+    """The alignment before the first step, if there is one."""
     choices: tuple[Configuration, ...]
     """Configurations that fit, fastest first; empty unless the recipe does not fit or a search was
     requested."""
@@ -98,9 +101,10 @@ def make_plan(
     found = estimate_costs(recipe, bridge, settings.batch, terms.tokens, device.type)
     memory = replace(found.memory, caches=cached_bytes(recipe, terms, found, device), program=device.program)
     tick()
-    lighter = with_changes(recipe, {"training": {"checkpointing": True}})
-    checkpointed = estimate_costs(
-        lighter, build_meta_bridge(lighter), settings.batch, terms.tokens, device.type
+    checkpointed = found if settings.checkpointing else _checkpointed(recipe, terms.tokens, device)
+    tick()
+    alignment = plan_alignment(
+        recipe, bridge, found.bridge_parts, device, terms.pictures, terms.tokens, terms.devices
     )
     tick()
     room = SHARE * device.memory
@@ -115,6 +119,7 @@ def make_plan(
     beside = count_encodings(recipe, terms, found) * encoding
     beside += count_readings(recipe, terms, found) * (reading or 0.0)
     hours = (settings.steps * step + beside) / 3600
+    whole = hours + (0.0 if alignment is None else alignment.hours)
     dtype = torch.float32 if settings.cache is None else pick_dtype(settings.cache.dtype)
     return TrainingPlan(
         device=device,
@@ -139,19 +144,26 @@ def make_plan(
         encoding_seconds=encoding,
         reading_seconds=reading,
         hours=hours,
-        cost=None if terms.price is None else hours * terms.devices * terms.price,
+        cost=None if terms.price is None else whole * terms.devices * terms.price,
         pictures=terms.pictures,
         epochs=None if terms.pictures is None else settings.steps * pictures / terms.pictures,
         latent_bytes=2 * found.latent_numbers * dtype.itemsize,
         feature_bytes=found.feature_numbers * dtype.itemsize if refusal(bridge) is None else None,
         gradient_bytes=found.memory.gradients,
+        alignment=alignment,
         choices=tuple(kept),
     )
 
 
 def max_ticks(recipe: Recipe) -> int:
     """The maximum number of calls of ``tick``."""
-    return 2 + len(variants(recipe))
+    return 3 + len(variants(recipe))
+
+
+def _checkpointed(recipe: Recipe, tokens: int | None, device: Device) -> CostEstimate:
+    """The same with gradient checkpointing."""
+    lighter = with_changes(recipe, {"training": {"checkpointing": True}})
+    return estimate_costs(lighter, build_meta_bridge(lighter), recipe.training.batch, tokens, device.type)
 
 
 def count_encodings(recipe: Recipe, terms: PlanOptions, estimate: CostEstimate) -> float:

@@ -2,13 +2,15 @@
 
 from lavibridge.plan.devices import GIB
 from lavibridge.plan.plan import TrainingPlan
+from lavibridge.plan.search import SHARE
 
 LEFT = 30
 
 
 def plan_lines(plan: TrainingPlan) -> list[str]:
     """The lines of a plan: weights, memory, arithmetic, time, disk and configurations that fit."""
-    return [*_weights(plan), "", *_memory(plan), "", *_work(plan), "", *_run(plan), *_choices(plan)]
+    found = [*_weights(plan), "", *_memory(plan), "", *_work(plan), "", *_run(plan)]
+    return [*found, *_alignment(plan), *_choices(plan)]
 
 
 def _weights(plan: TrainingPlan) -> list[str]:
@@ -80,6 +82,33 @@ def _run(plan: TrainingPlan) -> list[str]:
         rows.append(_row("language features", "none") + "   (the language model is trained)")
     else:
         rows.append(_row("language features", gib(plan.feature_bytes * count)) + "   one caption each")
+    return rows
+
+
+def _alignment(plan: TrainingPlan) -> list[str]:
+    """The alignment before the first step, in rows of its own."""
+    alignment = plan.alignment
+    if alignment is None:
+        return []
+    memory, each = alignment.memory, "both text sides, one caption"
+    verdict = "fits" if alignment.memory_total <= SHARE * plan.memory_of_device else "does NOT fit"
+    rows = [
+        "",
+        f"alignment before it (match {alignment.match}), {alignment.captions_per_step} captions a step",
+    ]
+    rows += [_row(part.name, gib(part.bytes)) + "   of weights" for part in alignment.parts]
+    rows += [
+        _row("weights, all", gib(memory.weights)),
+        _row("gradients and optimiser", gib(memory.gradients + memory.optimiser + memory.average)),
+        _row("activations", gib(memory.activations)),
+        _row("latents and caches", gib(memory.caches)),
+        *([_row("program", gib(memory.program))] if memory.program else []),
+        _row("total", gib(alignment.memory_total))
+        + f"   {verdict} in the {gib(plan.memory_of_device)} of {plan.device.name}",
+        _row(each, f"{alignment.reading_seconds:.2g} s") + f"   {alignment.captions:,} captions",
+        _row("one step", f"{alignment.step_seconds:.3g} s") + f"   {_tflop(alignment.flops)}",
+        _row(f"all {alignment.steps:,} steps", f"{alignment.hours:.3g} h") + "   with the reading",
+    ]
     return rows
 
 
