@@ -101,7 +101,7 @@ def test_a_model_without_a_list_of_blocks_runs_whole() -> None:
 def test_many_prompts_are_read_once_each_and_with_little_padding(
     model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lavibridge.language.base.TOKENS_PER_BATCH", 150)
+    monkeypatch.setattr("lavibridge.language.base.CPU_TOKENS", 150)
     reading = Reading(layers=(1, -1))
     prompts = [SHORT, LONG, "", "a red car", SHORT, "x" * 10_000, LONG]
     batches: list[list[str]] = []
