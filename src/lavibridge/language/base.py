@@ -36,9 +36,9 @@ class LanguageModel(nn.Module, ABC):
         revision: Changeable[str | None] = None
         """Branch, tag or commit of a hub id."""
         dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-        """Number format of the frozen weights; LoRA weights and features are float32. bfloat16 changes features by
-        about 1 % (median relative error 0.4 to 1.1 %, mini-llama and MiniLM, 128 captions). It saves memory
-        everywhere, and time on processors that compute in it."""
+        """Number format of the frozen weights; LoRA weights and features are float32. bfloat16 changes
+        features by about 1 % (median relative error 0.4 to 1.1 %, mini-llama and MiniLM, 128 captions). It
+        saves memory everywhere, and time on processors that compute in it."""
         quantize: Literal["8bit", "4bit"] | None = None
         """Load the frozen weights in 8 or 4 bits (needs the extra `quantize`); LoRA on top stays float32."""
         template: str | None = None
