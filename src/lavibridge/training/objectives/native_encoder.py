@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from lavibridge import lora
 from lavibridge.bridge import Bridge
 from lavibridge.core.config import Config
 from lavibridge.core.contracts import TextFeatures
@@ -13,7 +12,7 @@ from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.recipes.training import Cache
 from lavibridge.training.cache.backend import Backend, Memory, MemoryOverDisk, OnDisk
 from lavibridge.training.cache.caches import feature_store
-from lavibridge.training.cache.features import Features
+from lavibridge.training.cache.features import Features, refusal
 
 
 def check_native_encoder(vision: Config, setting: str) -> None:
@@ -52,27 +51,25 @@ def refused(source: str, setting: str, error: LaviError) -> ModelError:
 
 
 class FeatureReader:
-    """A frozen language model's features of captions; each caption is read once, if it fits into the cache.
+    """A language model's features of captions; each caption is read once, if it fits into the cache.
 
-    LoRA is disabled while captions are read.
+    The model must not change meanwhile: LoRA that is enabled or disabled at the first call stays so.
     """
 
     def __init__(self, bridge: Bridge, backend: Backend, maker: bytes = b"") -> None:
-        self.bridge = bridge
+        self.device = bridge.device
         self.features = Features(bridge.language, bridge.connector.reading, backend, maker)
 
     def __call__(self, captions: Sequence[str]) -> TextFeatures:
         """The features of a batch of captions, in their order."""
-        with lora.disable_adapters(self.bridge.language.backbone):
-            return self.features.together(captions, self.bridge.device)
+        return self.features.together(captions, self.device)
 
     def read_ahead(self, captions: Sequence[str]) -> None:
         """Read a whole set of captions, sorted by length, and cache as many as there is room for.
 
-        Shows a progress bar, and a note if some captions do not fit and have to be read in every epoch.
+        Shows a progress bar, and a note if some captions do not fit and are read again in every epoch.
         """
-        with lora.disable_adapters(self.bridge.language.backbone):
-            cached, distinct = self.features.read_ahead(captions), len(set(captions))
+        cached, distinct = self.features.read_ahead(captions), len(set(captions))
         if cached < distinct:
             console.print(
                 f"note: the cache holds the features of {cached:,} of {distinct:,} captions; the others are "
@@ -86,15 +83,16 @@ class FeatureReader:
 
 
 def feature_reader(bridge: Bridge, cache_gb: float, cache: Cache | None = None) -> FeatureReader:
-    """A reader that caches up to ``cache_gb`` gigabytes in memory.
+    """A reader that caches up to ``cache_gb`` gigabytes in memory, without gradients.
 
-    With ``cache``, the recipe's `training.cache`, features also go to that folder, where training finds them.
-    A connector with trained queries reads anew each time, since its features change.
+    With ``cache``, the recipe's `training.cache`, features also go to that folder, under the keys that
+    training uses, unless LoRA or trained queries change them. Features of trained queries are not cached at
+    all.
     """
     if bridge.connector.reading.queries is not None:
         return FeatureReader(bridge, Memory(0))
     memory = Memory(cache_gb)
-    if cache is None or not cache.features:
+    if cache is None or not cache.features or refusal(bridge) is not None:
         return FeatureReader(bridge, memory)
     store, maker = feature_store(bridge, cache)
     return FeatureReader(bridge, MemoryOverDisk(memory, OnDisk(store)), maker)
