@@ -114,11 +114,16 @@ def meta_model(
     """The model at ``config.source`` on torch's meta device: every size, read from its config.json alone."""
     description, _ = describe(config.source, config.revision)
     model = class_of(_class_name(config.source, description, models))
+    return meta_weights(model, description, config.dtype, **options)
+
+
+def meta_weights(model: Any, description: Mapping[str, Any], dtype: str, **options: Any) -> Any:
+    """A class of transformers on the meta device: every size of the config.json ``description``."""
     inner = description.get(model.config_class.base_config_key, description)
     # As in loading, options that the configuration knows go into it.
     settings, rest = model.config_class.from_dict(dict(inner), return_unused_kwargs=True, **options)
     with torch.device("meta"):
-        return model(settings, **rest).to(pick_dtype(config.dtype))
+        return model(settings, **rest).to(pick_dtype(dtype))
 
 
 def check_quantization(config: LanguageModel.Config) -> None:

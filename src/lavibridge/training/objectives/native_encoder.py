@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from lavibridge.bridge import Bridge
+from lavibridge.bridge.choices import native_text
 from lavibridge.core.config import Config
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import LaviError, ModelError
 from lavibridge.core.log import console
 from lavibridge.core.sources import RANDOM, read_model_json
-from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.recipes.training import Cache
 from lavibridge.training.cache.backend import Backend, Memory, MemoryOverDisk, OnDisk
 from lavibridge.training.cache.caches import feature_store
@@ -37,9 +37,10 @@ def native_bridge(bridge: Bridge, setting: str) -> Bridge:
     ``setting`` is the field of the recipe that needs it. Raises ModelError if the encoder cannot be used.
     """
     try:
-        return BridgePipeline.native(bridge.vision, device=bridge.device).bridge
+        native = Bridge.compose(native_text(bridge.vision), bridge.vision, "identity", None, None)
     except LaviError as error:
         raise refused(bridge.vision.config.source, setting, error) from error
+    return native.to(bridge.device).eval()
 
 
 def refused(source: str, setting: str, error: LaviError) -> ModelError:
