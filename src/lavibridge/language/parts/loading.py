@@ -1,6 +1,6 @@
-"""A model folder of the transformers library: its description, its weights and tokenizer, or its sizes only.
+"""Loads a model folder of Transformers: its description, its weights and tokenizer, or its sizes only.
 
-Only safetensors are read, and no code from a folder is ever run.
+Only safetensors are loaded, and no code from a folder ever runs.
 """
 
 import sys
@@ -127,7 +127,7 @@ def meta_weights(model: Any, description: Mapping[str, Any], dtype: str, **optio
 
 
 def check_quantization(config: LanguageModel.Config) -> None:
-    """Raise ModelError if the configuration needs bitsandbytes and it is not installed."""
+    """Raise ModelError if the configuration needs bitsandbytes, which is not installed."""
     if config.quantize is not None and find_spec("bitsandbytes") is None:
         raise ModelError(
             f"language.quantize: {config.quantize} needs bitsandbytes, which is not installed: "
@@ -157,7 +157,7 @@ def quieten() -> None:
 
 
 def byte_tokenizer(template: str) -> Any:
-    """A tokenizer of the 256 bytes: no files, any text; ``template`` frames it, as in ``<s> $A``."""
+    """A tokenizer of the 256 bytes, for any text; ``template`` frames each text, such as ``<s> $A``."""
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=byte_tokens(template), pad_token=PAD, bos_token=BEGIN, eos_token=END
     )

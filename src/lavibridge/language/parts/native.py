@@ -74,7 +74,7 @@ class NativeText(LanguageModel):
         self.side = config.side
         description = read_model_json(config.source, "model_index.json", config.revision)
         if description is None:
-            raise ModelError(f"'{config.source}' has no model_index.json: its text encoders are not known")
+            raise ModelError(f"'{config.source}' has no model_index.json, which lists its text encoders")
         self.description = description
         self.present = [each for each in self.side.encoders if self._is_present(each)]
         settings = {each: self._settings(each) for each in self.present}
@@ -96,7 +96,7 @@ class NativeText(LanguageModel):
 
     @classmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:
-        """Never: only the vision model of the same folder knows how its encoders are read."""
+        """Never: only the vision model of the same folder knows how its pipeline reads prompts."""
         return False
 
     def encode(self, prompts: Sequence[str], reading: Reading = LAST_LAYER) -> TextFeatures:
@@ -114,6 +114,12 @@ class NativeText(LanguageModel):
             mask=made.mask,
             pooled=None if made.pooled is None else made.pooled * full[:, None],
         )
+
+    def sequence_lengths(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens of each prompt in the encoder that computes most of them."""
+        padded = max((self._limit(each) for each in self.present if not each.masks_padding), default=0)
+        instruction = max(self._instruction_tokens(each, self.side.instruction) for each in self.present)
+        return [max(used, padded) + instruction for used in self.count_tokens(prompts)[0]]
 
     def unread(self, reading: Reading) -> list[nn.Module]:
         """None: nothing here is trained."""
@@ -159,7 +165,7 @@ class NativeText(LanguageModel):
     def _read(self, prompts: Sequence[str], reading: Reading, instruction: str) -> TextFeatures:
         if reading.layers != LAST_LAYER.layers or reading.context_free or reading.queries is not None:
             raise ModelError(
-                f"the text side of '{self.config.source}' gives its pipeline's tokens and nothing else: "
+                f"the text side of '{self.config.source}' returns its pipeline's tokens and nothing else: "
                 "connect it with the connector 'identity', or choose a language model"
             )
         texts = [self._text(prompt, instruction) for prompt in prompts]
