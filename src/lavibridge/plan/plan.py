@@ -111,11 +111,8 @@ def make_plan(
     parts, pictures = found.bridge_parts, terms.pictures
     alignment = plan_alignment(recipe, bridge, parts, device, pictures, terms.tokens, terms.devices)
     tick()
-    room = SHARE * device.memory
-    fits = memory.total <= room
-    left = room - memory.caches - memory.program
-    is_searched = terms.search or not fits
-    kept = search_configurations(recipe, device, left, terms.tokens, tick) if is_searched else []
+    fits = memory.total <= SHARE * device.memory
+    choices = _choices(recipe, device, memory, terms.tokens, tick) if terms.search or not fits else ()
     step = found.step_seconds(recipe, device)
     per_step = settings.batch * settings.accumulate * terms.devices
     encoding = seconds_of(found.encoding, device) / settings.batch
@@ -153,7 +150,7 @@ def make_plan(
         feature_bytes=found.feature_numbers * dtype.itemsize if refusal(bridge) is None else None,
         gradient_bytes=found.memory.gradients,
         alignment=alignment,
-        choices=tuple(kept),
+        choices=choices,
     )
     return (
         plan if terms.price is None else replace(plan, cost=plan.hours_in_all * terms.devices * terms.price)
@@ -163,6 +160,14 @@ def make_plan(
 def max_ticks(recipe: Recipe) -> int:
     """The maximum number of calls of ``tick``."""
     return 3 + len(variants(recipe))
+
+
+def _choices(
+    recipe: Recipe, device: Device, memory: MemoryEstimate, tokens: int | None, tick: Callable[[], None]
+) -> tuple[Configuration, ...]:
+    """Configurations that fit beside the caches and the program."""
+    room = SHARE * device.memory - memory.caches - memory.program
+    return tuple(search_configurations(recipe, device, room, tokens, tick))
 
 
 def _checkpointed(recipe: Recipe, tokens: int | None, device: Device) -> CostEstimate:
