@@ -19,15 +19,15 @@ from lavibridge.core.packaged import PACKAGED
 from lavibridge.language.hf import TransformersModel
 from lavibridge.language.parts.byte_tokens import TOY_IDS
 from lavibridge.language.parts.loading import byte_tokenizer
-from lavibridge.plan.devices import GPUS
-from lavibridge.plan.plan import PlanOptions, make_plan
-from lavibridge.recipes.recipe import load_recipe
+from lavibridge.plan.meta_model import ModelPart, build_meta_bridge, model_parts
+from lavibridge.recipes.recipe import Recipe, load_recipe
 
 gguf = pytest.importorskip("gguf", reason="needs the extra [gguf]")
 from toy_gguf import WORDS, write_gguf  # noqa: E402 - it needs gguf
 
 PROMPTS = ["a red circle", "a much longer prompt: a boat, a house and a tree", "a"]
 BEGINS = {"tokenizer__ggml__add_bos_token": True}
+PIECES = {"tokenizer": "t5"}
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 10_000.0,
@@ -47,18 +47,19 @@ CASES: dict[str, Case] = {
     "gemma3": ("gemma", "gemma3", {"query_pre_attn_scalar": 16}, BEGINS),
     "llama 3.2": ("llama", "llama", {"rope_parameters": LLAMA3}, BEGINS),
     "gemma3 4b": ("gemma", "gemma3", {"query_pre_attn_scalar": 16, "rope_scaling": LINEAR}, BEGINS | SCALED),
-    "t5 1.1": ("t5", "t5encoder", {"feed_forward_proj": "gated-gelu"}, {}),
-    "t5": ("t5", "t5encoder", {"feed_forward_proj": "relu"}, {}),
+    "t5 1.1": ("t5", "t5encoder", {"feed_forward_proj": "gated-gelu"}, PIECES),
+    "t5": ("t5", "t5encoder", {"feed_forward_proj": "relu"}, PIECES),
+    "umt5": ("t5", "t5encoder", {"feed_forward_proj": "gated-gelu"}, PIECES | {"general__name": "UMT5 toy"}),
 }
 """Name -> kind, architecture in llama.cpp, settings beside the toy's, metadata beside the sizes."""
-MODEL_TYPES = {"gemma3": "gemma3_text", "t5encoder": "t5"}
+MODEL_TYPES = {"gemma3": "gemma3_text", "gemma3 4b": "gemma3_text", "llama 3.2": "llama", "t5 1.1": "t5"}
 
 
 def toy_backbone(case: str) -> Any:
     """A toy of the class that reads the architecture, with weights of which no two are equal."""
-    kind, architecture, settings, _ = CASES[case]
+    kind, _, settings, _ = CASES[case]
     family = registry.load("language", kind)
-    model = getattr(transformers, family.models[MODEL_TYPES.get(architecture, architecture)])
+    model = getattr(transformers, family.models[MODEL_TYPES.get(case, case)])
     ids = TOY_IDS if kind != "t5" else {"pad_token_id": 0, "eos_token_id": 1, "vocab_size": len(WORDS)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
@@ -79,6 +80,13 @@ def toy_file(folder: Path, case: str = "llama", name: str = "toy.gguf", **option
 def load(source: Path | str, **options: Any) -> TransformersModel:
     found: TransformersModel = component("language", {"source": str(source), **options})
     return found
+
+
+def language_part(recipe: Recipe) -> ModelPart:
+    """The language model in the plan of a recipe."""
+    return next(
+        each for each in model_parts(build_meta_bridge(recipe), None) if each.name == "language model"
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -102,6 +110,21 @@ def test_features_are_those_of_the_same_weights_in_safetensors(case: str, tmp_pa
     assert {name: each.shape for name, each in meta.backbone.named_parameters()} == {
         name: each.shape for name, each in expected.backbone.named_parameters()
     }
+
+
+def test_llama_2_begins_prompts_and_pads_as_it_learned(tmp_path: Path) -> None:
+    """Its converter writes no `add_bos_token`, and no padding token."""
+    words = ["<unk>", "<s>", "</s>", "\u2581", *"abcdefghijklmnopqrstuvwxyz", "\u2581a"]
+    family = registry.load("language", "llama")
+    ids = {"pad_token_id": None, "bos_token_id": 1, "eos_token_id": 2, "vocab_size": len(words)}
+    made = transformers.LlamaModel(transformers.LlamaConfig(**{**family.toy, **ids}))
+    model = load(write_gguf(made, tmp_path / "toy.gguf", "llama", words, tokenizer="llama"))
+    found = model.tokens(["a cab", "a"])
+    assert found.ids.tolist() == [
+        [1, words.index("\u2581a"), 3, 6, 4, 5],
+        [1, words.index("\u2581a"), 0, 0, 0, 0],
+    ]
+    assert model.spans("a cab") == [(0, 0), (0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]
 
 
 def test_quantised_weights_are_near_the_whole_ones_in_a_smaller_file(tmp_path: Path) -> None:
@@ -133,8 +156,7 @@ def test_a_bridge_learns_from_a_file_and_finds_it_again(
 def test_a_plan_reads_the_header_only(tmp_path: Path) -> None:
     file = toy_file(tmp_path)
     recipe = load_recipe("quickstart", [f"language={{source: {file}, kind: llama}}", "connector=lavi"])
-    parts = make_plan(recipe, GPUS["l4"], PlanOptions()).parts
-    (part,) = (each for each in parts if each.name == "language model")
+    part = language_part(recipe)
     assert part.frozen == sum(each.numel() for each in toy_backbone("llama").parameters())
     assert part.bytes == 4 * (part.frozen + part.trained)
 
@@ -169,6 +191,21 @@ def test_a_file_in_the_working_folder_is_not_taken_for_another(
     toy_file(tmp_path / "here", "qwen2")
     monkeypatch.chdir(tmp_path / "here")
     torch.testing.assert_close(load(file).encode(PROMPTS).hidden, expected)
+
+
+def test_a_file_of_the_hub_is_read_from_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = tmp_path / "models--owner--name" / "snapshots" / ("0" * 40)
+    commit.mkdir(parents=True)
+    (tmp_path / "models--owner--name" / "refs").mkdir()
+    (tmp_path / "models--owner--name" / "refs" / "main").write_text("0" * 40)
+    file = toy_file(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    source = "owner/name/toy.gguf"
+    assert torch.equal(load(source).encode(PROMPTS).hidden, load(file).encode(PROMPTS).hidden)
+    assert source_identity(source) == source_identity(str(file))
+    with pytest.raises(ModelError, match="HF_HUB_OFFLINE is set"):
+        load("owner/name/other.gguf")
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -270,6 +307,5 @@ def test_smollm2_draws_through_a_bridge_and_is_planned() -> None:
     bridge = Bridge.compose("smollm2", "mini-sd", "lavi", language_lora={"rank": 2})
     assert BridgePipeline(bridge)("a red circle", seed=0, num_inference_steps=2).images
     recipe = load_recipe("minilm_mini-sd_lavi", ["language={source: smollm2, kind: llama}"])
-    parts = make_plan(recipe, GPUS["l4"], PlanOptions()).parts
-    (part,) = (each for each in parts if each.name == "language model")
+    part = language_part(recipe)
     assert part.frozen == sum(each.numel() for each in load("smollm2").backbone.parameters())

@@ -10,6 +10,7 @@ from gguf import GGMLQuantizationType, GGUFWriter, TokenType
 
 WORDS = ("<pad>", "</s>", "<unk>", "\u2581", *"abcdefghijklmnopqrstuvwxyz,.:")
 """The vocabulary of the toy T5."""
+FIELDS = {"pad": "padding_token_id", "bos": "bos_token_id", "eos": "eos_token_id"}
 PERMUTED = ("llama",)
 """Architectures whose queries and keys llama.cpp keeps in another order of rows."""
 
@@ -20,13 +21,18 @@ def write_gguf(
     architecture: str,
     words: Sequence[str],
     kind: GGMLQuantizationType = GGMLQuantizationType.F32,
+    tokenizer: str = "gpt2",
     **metadata: Any,
 ) -> Path:
-    """Write the weights of a model of transformers; matrices in the format ``kind``."""
+    """Write the weights of a model of transformers, matrices in the format ``kind``.
+
+    ``tokenizer`` is `gpt2` for bytes, `llama` or `t5` for word pieces. In the keys of ``metadata``, __ stands
+    for a dot.
+    """
     writer = GGUFWriter(path, architecture)
     settings = backbone.config
     _add_sizes(writer, settings)
-    _add_words(writer, words, "t5" if architecture.startswith("t5") else "gpt2", settings)
+    _add_words(writer, words, tokenizer, settings)
     for key, value in metadata.items():
         _add(writer, key.replace("__", "."), value)
     blocks = settings.num_hidden_layers
@@ -68,7 +74,7 @@ def _add_sizes(writer: GGUFWriter, settings: Any) -> None:
     writer.add_embedding_length(settings.hidden_size)
     writer.add_head_count(settings.num_attention_heads)
     writer.add_vocab_size(settings.vocab_size)
-    if settings.model_type == "t5":
+    if settings.model_type in ("t5", "umt5"):
         writer.add_context_length(512)
         writer.add_feed_forward_length(settings.d_ff)
         writer.add_key_length(settings.d_kv)
@@ -100,11 +106,10 @@ def _add_words(writer: GGUFWriter, words: Sequence[str], tokenizer: str, setting
     writer.add_token_types(
         [TokenType.CONTROL if id in special else TokenType.NORMAL for id in range(len(words))]
     )
-    writer.add_pad_token_id(ids["pad"])
-    writer.add_eos_token_id(ids["eos"])
-    if ids["bos"] is not None:
-        writer.add_bos_token_id(ids["bos"])
-    if tokenizer == "t5":
+    for name, id in ids.items():
+        if id is not None:
+            writer.add_uint32(f"tokenizer.ggml.{FIELDS[name]}", id)
+    if "<unk>" in words:
         writer.add_unk_token_id(words.index("<unk>"))
 
 

@@ -12,6 +12,7 @@ import struct
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stderr
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.util import find_spec
@@ -86,7 +87,7 @@ def read_gguf_config(file: Path) -> dict[str, Any]:
     or needs the package `gguf`.
     """
     found = file.stat()
-    return dict(_read_config(file.absolute(), found.st_size, found.st_mtime_ns))
+    return deepcopy(_read_config(file.absolute(), found.st_size, found.st_mtime_ns))
 
 
 def load_gguf(file: Path, model: Any, dtype: str, options: Mapping[str, Any]) -> tuple[Any, Any, set[str]]:
