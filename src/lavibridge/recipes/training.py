@@ -14,9 +14,11 @@ from lavibridge.lora import LoraSettings
 from lavibridge.recipes.sections import read_kind, reads
 
 OPTIMIZERS, WEIGHTING, TIMESTEPS = "optimizers", "diffusion.weighting", "diffusion.timestep_sampling"
+ALIGNMENT = "alignment"
 """The packages of the kinds that a recipe chooses from."""
 Optimizer = Annotated[SerializeAsAny[Config], reads(OPTIMIZERS, "training.optimizer")]
 Weighting = Annotated[SerializeAsAny[Config], reads(WEIGHTING, "training.weighting")]
+Match = Annotated[SerializeAsAny[Config], reads(ALIGNMENT, "training.align.match")]
 TimestepSampling = Annotated[SerializeAsAny[Config], reads(TIMESTEPS, "training.timestep_sampling")]
 
 
@@ -36,25 +38,43 @@ class LearningRates(Config):
 
 
 class Alignment(Config):
-    """Before the first step the connector learns from the vision model's own text encoder, on captions."""
+    """Before the first step the connector learns from a teacher, on captions alone."""
 
+    match: Match | None = None
+    """What it reproduces: `attention`, the outputs of the cross-attention layers; `blocks`, the image stream
+    after each block; `prediction`, what the denoiser predicts; `tokens`, the teacher's tokens; `closed_form`,
+    ridge regression onto the tokens. None: attention where there are cross-attention layers, else blocks."""
+    teacher: str | None = None
+    """A bridge into the same vision model: its folder, run or hub id. None: the vision model's own text
+    encoder."""
     steps: int = Field(default=1000, ge=1)
     """Optimiser steps."""
     batch: int = Field(default=64, ge=2)
-    """Captions per step."""
+    """Captions per step, over all devices."""
+    captions: int = Field(default=20_000, ge=2)
+    """Largest number of captions to learn from. Each is read once and visited in every epoch."""
+    held_out: int = Field(default=256, ge=0)
+    """Captions that only measure, at most a tenth of all; 0 measures nothing and never stops early."""
+    measure_every: int = Field(default=50, ge=1)
+    """Steps between two measurements on the held-out captions."""
+    patience: int | None = Field(default=10, ge=1)
+    """Measurements without a new lowest fvu after which alignment ends; null never ends early."""
     lr: float = Field(default=2e-4, gt=0)
     """The connector's peak learning rate; a half cosine lowers it to 0. Untried on large pairs."""
     warmup: int = Field(default=20, ge=0)
     """Steps over which the learning rate rises to its peak."""
+    start: Literal["closed_form"] | None = None
+    """`closed_form` solves the connector's last layer before the first step; null starts from new weights."""
     noise: float = Field(default=0.0, ge=0)
     """Standard deviation of the noise on the language model's features, relative to their own over the tokens
     of the captions. A connector trained with noise treats neighbouring words alike, even words that no
     caption has: at 0.5 a quarter of such prompts came out right instead of one in sixty, and directions
     less often (docs/studies; measured on features that are not whitened)."""
-    query_images: int = Field(default=256, ge=1)
-    """Noised images whose cross-attention queries the loss uses."""
-    queries_per_image: int = Field(default=48, ge=1)
-    """Queries kept for each of these images and each layer, evenly spread over the image."""
+    latents: Literal["auto", "data", "sampling"] = "auto"
+    """Where the noised latents come from: the data's pictures, or the teacher's own drawing. `auto` takes the
+    data where it has pictures, and sampling for `match: prediction`."""
+    noised_latents: int = Field(default=256, ge=1)
+    """Noised latents that the objective looks at."""
     max_time_share: float = Field(default=0.75, gt=0, le=1)
     """Largest share of `max_minutes` that alignment takes: a minute of it teaches more than one of images."""
     feature_cache_gb: float = Field(default=1.0, ge=0)
@@ -97,8 +117,8 @@ class Cache(Config):
 class Training(Config):
     """How the bridge is trained."""
 
-    steps: Changeable[int] = Field(ge=1)
-    """Optimiser steps in all."""
+    steps: Changeable[int] = Field(ge=0)
+    """Optimiser steps in all; 0 ends after the alignment."""
     batch: Changeable[int] = Field(default=16, ge=1)
     """Samples per forward pass on each device."""
     accumulate: Changeable[int] = Field(default=1, ge=1)

@@ -8,16 +8,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lavibridge.bridge import Bridge
+from lavibridge.core import registry
 from lavibridge.core.device import pick_device
 from lavibridge.core.errors import RecipeError, RunError
 from lavibridge.generation.checks import check_seeds, read_prompts
 from lavibridge.generation.sample import check_steps
 from lavibridge.recipes.places import check_places
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.sections import component
+from lavibridge.recipes.sections import component, kind_of
 from lavibridge.recipes.training import OPTIMIZERS
+from lavibridge.training.alignment.objective import check_alignable
 from lavibridge.training.distributed.sharding import check_sharding
-from lavibridge.training.objectives.alignment import check_alignable
 from lavibridge.training.objectives.native_encoder import check_native_encoder
 from lavibridge.training.optim import check_rates
 from lavibridge.training.reporting.trackers import check_trackers
@@ -28,6 +29,7 @@ def check_start(recipe: Recipe, out: Path | None) -> None:
     check_sharding(recipe)
     check_trackers(recipe.training.trackers)
     _check_extras(recipe)
+    _check_pictures(recipe)
     check_rates(recipe)
     if recipe.training.align is not None:
         check_alignable(recipe)
@@ -37,6 +39,19 @@ def check_start(recipe: Recipe, out: Path | None) -> None:
     check_places(recipe, out)
     if out is not None:
         _check_writable(out)
+
+
+def _check_pictures(recipe: Recipe) -> None:
+    """Raise RecipeError if the recipe trains on data without pictures, or does nothing at all."""
+    settings = recipe.training
+    needs_pictures = settings.steps > 0 or settings.validation is not None
+    if needs_pictures and not registry.load("data", kind_of(recipe.data)).has_pictures:
+        raise RecipeError(
+            f"data of kind '{kind_of(recipe.data)}' has no pictures, which training.steps above 0 and "
+            "training.validation need: align without them (`lavi align`), or choose data with pictures"
+        )
+    if settings.steps == 0 and settings.align is None:
+        raise RecipeError("training.steps is 0 and training.align is null, so that nothing is learned")
 
 
 def _check_extras(recipe: Recipe) -> None:

@@ -97,6 +97,12 @@ class VisionModel(nn.Module, ABC):
         """The denoiser's ``prediction_type`` of noisy latents at its own times ``t``."""
 
     @abstractmethod
+    def block_outputs(
+        self, noisy: Float[Tensor, "batch channel h w"], t: Num[Tensor, " batch"], conditioning: Conditioning
+    ) -> dict[str, Float[Tensor, "batch ..."]]:
+        """The image stream after each transformer block by name, and the prediction as ``prediction``."""
+
+    @abstractmethod
     def attend(
         self, block: str, queries: Float[Tensor, "batch query width"], conditioning: Conditioning
     ) -> Float[Tensor, "batch query width"]:

@@ -1,6 +1,6 @@
 """Ways of computing a denoiser of the diffusers library that change its speed and memory only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import nn
@@ -15,11 +15,17 @@ TORCH_S = "AttnProcessor2_0"
 """The library's attention by torch's own kernels, for which it has a plain one as well."""
 
 
-def compile_repeated(denoiser: nn.Module, backend: str) -> None:
-    """Compile the blocks, each when it is first called; equal ones share their code."""
+def repeated_blocks(denoiser: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the transformer blocks with their names, in the order of the modules."""
     for name, module in denoiser.named_modules():
         if name.rpartition(".")[0].endswith(REPEATED):
-            module.compile(backend=backend)
+            yield name, module
+
+
+def compile_repeated(denoiser: nn.Module, backend: str) -> None:
+    """Compile the blocks, each when it is first called; equal ones share their code."""
+    for _, block in repeated_blocks(denoiser):
+        block.compile(backend=backend)
 
 
 def enable_gradient_checkpointing(denoiser: Any, source: str) -> None:
