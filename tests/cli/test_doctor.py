@@ -57,6 +57,8 @@ def test_the_doctor_looks_at_everything() -> None:
         "device",
         "threads",
         "memory",
+        "minilm",
+        "smollm2",
     ):
         assert f" {subject} " in done.stdout
     bad = [line for line in done.stdout.splitlines() if line.startswith("bad")]

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from lavibridge.cli.main import app
 from lavibridge.cli.show import PACKAGES
 from lavibridge.core.errors import RecipeError
+from lavibridge.core.packaged import PACKAGED
 from lavibridge.core.registry import kinds
 from lavibridge.evaluation.shipped import shipped_suites
 from lavibridge.recipes.recipe import load_recipe, shipped_recipes
@@ -25,7 +26,7 @@ def test_everything_that_can_be_combined_is_listed() -> None:
     text = shown()
     for room in PACKAGES.values():
         assert "  ".join(kinds(room)) in text
-    for name in shipped_suites():
+    for name in (*shipped_suites(), *PACKAGED):
         assert name in text
     for name in shipped_recipes():
         assert name in text

@@ -91,6 +91,13 @@ def test_sources(tmp_path: Path) -> None:
     for wrong in (str(tmp_path / "no"), "./no", "a/b/c", "mini-nothing"):
         with pytest.raises(ModelError, match="no model folder"):
             files.resolve_source(wrong)
+    file = tmp_path / "model.GGUF"
+    for wrong in (str(file), "model.gguf", "a/model.gguf", "./a/b/model.gguf"):
+        with pytest.raises(ModelError, match="no GGUF file"):
+            files.resolve_source(wrong)
+    file.write_bytes(b"")
+    assert files.resolve_source(str(file)) == str(file)
+    assert files.resolve_source("owner/model/model.Q8_0.gguf") == "owner/model/model.Q8_0.gguf"
 
 
 def test_model_json(tmp_path: Path) -> None:

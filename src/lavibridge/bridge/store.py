@@ -212,7 +212,7 @@ def _check(description: Any, path: Path) -> None:
 
 
 def _named(package: str, model: LanguageModel | VisionModel) -> dict[str, Any]:
-    """Kind and options of a frozen model; a folder is named by its full path.
+    """Kind and options of a frozen model; a folder or a GGUF file is named by its full path.
 
     ModelError for a native text side, which belongs to its pipeline's folder.
     """
@@ -222,6 +222,6 @@ def _named(package: str, model: LanguageModel | VisionModel) -> dict[str, Any]:
             f"a native pipeline has nothing to save: open '{model.config.source}' with BridgePipeline.native"
         )
     options = model.config.model_dump()
-    if Path(options["source"]).is_dir():
+    if Path(options["source"]).exists():
         options["source"] = str(Path(options["source"]).resolve())
     return {"kind": kind, **options}

@@ -42,10 +42,18 @@ def doctor() -> None:
     \b
     lavi doctor
 
-    Looks at versions against their security floors, the device, threads, memory, the shipped models and
-    the network.
+    Looks at versions against their security floors, the device, threads, memory, the shipped and packaged
+    models and the network.
     """
-    findings = [*_versions(), _torchvision(), _python(), *_machine(), *_models(), _network()]
+    findings = [
+        *_versions(),
+        _torchvision(),
+        _python(),
+        *_machine(),
+        *_models(),
+        *_packaged_models(),
+        _network(),
+    ]
     width = max(len(each.subject) for each in findings)
     for each in findings:
         print(f"{each.state:<5} {each.subject:<{width}}  {each.result}")
@@ -181,12 +189,28 @@ def _models() -> list[Check]:
     return findings
 
 
+def _packaged_models() -> list[Check]:
+    """Look for the models that other Python packages carry."""
+    from lavibridge.core.files import GGUF
+    from lavibridge.core.packaged import PACKAGED
+
+    findings = []
+    for name, model in PACKAGED.items():
+        path = model.path()
+        advice = None if path is not None else model.install
+        if path is not None and path.suffix == GGUF and find_spec("gguf") is None:
+            advice = "pip install 'lavibridge[gguf]'"
+        result = f"{model.hub_id}, " + ("installed" if advice is None else f"not usable yet: {advice}")
+        findings.append(Check(state="ok" if advice is None else "note", subject=name, result=result))
+    return findings
+
+
 def _network() -> Check:
     """Ask the hub once, unless it is never asked."""
     from huggingface_hub import constants, is_offline_mode
 
     if is_offline_mode():
-        told = "offline (HF_HUB_OFFLINE is set): folders and shipped models only"
+        told = "offline (HF_HUB_OFFLINE is set): folders and installed models only"
         return Check(state="ok", subject="network", result=told)
     reason = unreachable(constants.ENDPOINT)
     if reason is None:
@@ -194,7 +218,7 @@ def _network() -> Check:
             state="ok", subject="network", result=f"{constants.ENDPOINT} answers: its models may be fetched"
         )
     told = (
-        f"{constants.ENDPOINT} cannot be reached ({reason}): folders and shipped models only; with "
+        f"{constants.ENDPOINT} cannot be reached ({reason}): folders and installed models only; with "
         "HF_HUB_OFFLINE=1 nothing waits for it"
     )
     return Check(state="note", subject="network", result=told)

@@ -71,6 +71,7 @@ def show(what: str | None = WHAT) -> None:
 
 def _everything() -> None:
     from lavibridge.core.files import shipped_models
+    from lavibridge.core.packaged import PACKAGED
     from lavibridge.core.registry import kinds
     from lavibridge.evaluation.shipped import shipped_suites
     from lavibridge.recipes.recipe import shipped_recipes
@@ -79,7 +80,11 @@ def _everything() -> None:
     for name, package in PACKAGES.items():
         print(f"{name:<11} {'  '.join(kinds(package))}")
     print(f"{'suites':<11} {'  '.join(shipped_suites())}")
-    print(f"{'models':<11} {'  '.join(shipped_models())}   (shipped; a folder or hub id does as well)")
+    print(f"{'models':<11} {'  '.join(shipped_models())}   (shipped)")
+    for name, model in PACKAGED.items():
+        place = f"{model.hub_id}, {'installed' if model.path() else model.install}"
+        print(f"{'':<11} {name}   ({place})")
+    print(f"{'':<11} a folder, a hub id or, for language models, a GGUF file does as well")
     print(f"{'studies':<11} {'  '.join(shipped_studies())}")
     print(f"{'recipes':<11} " + f"\n{'':<11} ".join(shipped_recipes()))
     print("\nMore: lavi show languages, lavi show connector.lavi, lavi show language.llama, lavi show RECIPE")

@@ -16,6 +16,7 @@ from typing import Any
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import LaviError, ModelError, RunError
 from lavibridge.core.lock import is_lock
+from lavibridge.core.packaged import PACKAGED, packaged_path
 from lavibridge.core.paths import as_file, at_home
 
 
@@ -100,22 +101,35 @@ def shipped_models() -> tuple[str, ...]:
     return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir())) if folder.is_dir() else ()
 
 
-def resolve_source(source: str) -> str:
-    """Resolve a model source: an existing folder, a shipped model's folder, or a hub id, unchanged.
+GGUF = ".gguf"
+"""Suffix of a language model as one file, in the format of llama.cpp."""
 
-    Raises ModelError for a missing path or an unknown short name.
+
+def resolve_source(source: str) -> str:
+    """Resolve a model source: a folder, a GGUF file, the path of a shipped or packaged model, or a hub id.
+
+    Returns a hub id unchanged, also one with a GGUF file behind it (OWNER/NAME/FILE.gguf). Raises ModelError
+    for a missing path, an unknown short name, or a packaged model that is not installed.
     """
     path = at_home(source)
-    if path.is_dir():
+    is_gguf = path.suffix.lower() == GGUF
+    if path.is_dir() or (is_gguf and path.is_file()):
         return str(path)
     shipped = shipped_models()
     if source in shipped:
         return str(models_folder() / source)
+    if source in PACKAGED:
+        return str(packaged_path(source))
     parts = source.split("/")
-    is_path = source.startswith(("/", ".", "~")) or len(parts) > 2 or not all(parts) or path.exists()
-    if is_path or source.startswith("mini-"):
+    is_path = source.startswith(("/", ".", "~")) or not all(parts) or path.exists()
+    if is_gguf and (is_path or len(parts) < 3):
         raise ModelError(
-            f"there is no model folder '{source}'{did_you_mean(source, shipped)} "
-            f"(shipped models: {', '.join(shipped) or 'none'}; or a folder, or a hub id such as 't5-large')"
+            f"there is no GGUF file '{source}': give its path, or OWNER/NAME/FILE.gguf of the hub"
+        )
+    if is_path or source.startswith("mini-") or (len(parts) > 2 and not is_gguf):
+        names = (*shipped, *PACKAGED)
+        raise ModelError(
+            f"there is no model folder '{source}'{did_you_mean(source, names)} "
+            f"(models by name: {', '.join(names)}; or a folder, a GGUF file, or a hub id such as 't5-large')"
         )
     return source

@@ -1,6 +1,7 @@
 """Identifies files, models, settings and libraries by content, never by name, place or time alone.
 
     identity   = SHA-256 of the lines "name, SHA-256 of the file", in the order of the names
+                 of a GGUF file, its own SHA-256
     card_hash  = first twelve hexadecimal digits of the SHA-256 of a card as JSON
 
 Every start computes a model's identity, and weights may be tens of gigabytes. The cache folder therefore
@@ -20,9 +21,9 @@ from typing import Any
 from torch import nn
 
 from lavibridge.core.errors import ModelError
-from lavibridge.core.files import cache_folder, resolve_source, sha256, write_json
+from lavibridge.core.files import cache_folder, sha256, write_json
 from lavibridge.core.log import progress
-from lavibridge.core.sources import RANDOM, find_model_file
+from lavibridge.core.sources import RANDOM, find_gguf, find_model_file, locate
 from lavibridge.core.tensors import weights_hash
 
 SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".tiktoken", ".txt")
@@ -42,7 +43,10 @@ def source_identity(source: str, revision: str | None = None) -> str:
     """
     if source == RANDOM:
         return RANDOM
-    root = resolve_source(source)
+    file = find_gguf(source, revision)
+    if file is not None:
+        return file_hash(file)
+    root = locate(source, revision)
     if Path(root).is_dir():
         return identity(Path(root))
     for name in ("model_index.json", "config.json"):

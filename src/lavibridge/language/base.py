@@ -25,7 +25,8 @@ class LanguageModel(nn.Module, ABC):
         """Which language model, and how prompts go in."""
 
         source: Changeable[str]
-        """A folder, a shipped miniature's name, a hub id, or `random` (a toy of the family, offline)."""
+        """A folder, a GGUF file, a hub id, the name of a shipped or packaged model (mini-llama, minilm), or
+        `random` (a toy of the family, offline)."""
         max_tokens: int | None = Field(default=None, ge=2)
         """The longest prompt in tokens, special ones included; the rest is cut off. None: 77, or fewer if the
         model has fewer positions."""

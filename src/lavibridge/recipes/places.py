@@ -117,16 +117,16 @@ def _data(recipe: Recipe) -> list[tuple[str, tuple[str, Any]]]:
 
 
 def _models(name: str, options: Any) -> dict[str, Path]:
-    """The folders of a section's models, by name, shipped ones left out."""
+    """The folders and GGUF files of a section's models, by name; models of the hub are left out."""
     options = {"source": options} if isinstance(options, str) else dict(options)
     found = (
         {} if options.get("passthrough") is None else _models(f"{name}.passthrough", options["passthrough"])
     )
     try:
-        folder = Path(resolve_source(str(options.get("source"))))
+        place = Path(resolve_source(str(options.get("source"))))
     except LaviError:
         return found
-    return {f"{name}.source": folder, **found} if folder.is_dir() else found
+    return {f"{name}.source": place, **found} if place.exists() else found
 
 
 def _inside(place: Path, folder: Path) -> bool:
