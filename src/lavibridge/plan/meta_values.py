@@ -162,7 +162,7 @@ class MetaValues(TorchDispatchMode):
 def _over(values: torch.UntypedStorage, leaf: Tensor) -> Tensor:
     """The CPU tensor that lies in ``values`` as ``leaf`` lies in its own storage."""
     empty = torch.empty(0, dtype=leaf.dtype)
-    return empty.set_(values, leaf.storage_offset(), leaf.size(), leaf.stride())  # type: ignore[call-overload]
+    return empty.set_(values, leaf.storage_offset(), leaf.size(), leaf.stride())
 
 
 def _costliest(func: Any, args: Any, kwargs: Any) -> Any:
