@@ -17,10 +17,10 @@ import torch
 
 from lavibridge.bridge import Bridge
 from lavibridge.data.base import Dataset, open_dataset
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.recipes.recipe import Recipe, load_recipe
-from lavibridge.recipes.sections import kind_of
-from lavibridge.training.build import build_bridge
+from lavibridge.recipes.sections import kind_of_section
+from lavibridge.training.build_bridge import build_bridge
 from lavibridge.training.cache.caches import open_caches
 from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.loop import training_mode
@@ -57,7 +57,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     plain = recipe(given.batch)
-    dataset = open_dataset(kind_of(plain.data), plain.data, Rejected())
+    dataset = open_dataset(kind_of_section(plain.data), plain.data, RejectedPictures())
     bridge = build_bridge(plain)
     training_mode(bridge)
     with tempfile.TemporaryDirectory() as folder:

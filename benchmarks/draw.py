@@ -33,8 +33,8 @@ from train_step import SMALL
 from lavibridge import Bridge, BridgePipeline
 from lavibridge.core.device import cpu_computes_bfloat16, set_threads
 from lavibridge.core.files import models_folder
-from lavibridge.evaluation.compare import compare
-from lavibridge.evaluation.run import evaluate
+from lavibridge.evaluation.compare import compare_evaluations
+from lavibridge.evaluation.evaluate import evaluate
 from lavibridge.generation.quality import QUALITIES
 from lavibridge.lora import LoraSettings
 
@@ -180,7 +180,7 @@ def scores(run: str) -> dict[str, Any]:
             results = evaluate(bridge, "world", out, categories=CATEGORIES, limit=PROMPTS, **options)
             found[name] = {"right": results["metrics"]["world"]["all"]}
             if name != "published":
-                found[name]["difference"] = compare(out, Path(folder) / "published")
+                found[name]["difference"] = compare_evaluations(out, Path(folder) / "published")
     return found
 
 
@@ -217,7 +217,7 @@ def step_cache() -> dict[str, Any]:
                 )
                 found[f"{steps} steps, {threshold or 'none'}"] = {
                     "right": results["metrics"]["world"]["all"],
-                    "difference": compare(out, Path(folder) / f"{PUBLISHED_STEPS}-None")["metrics"],
+                    "difference": compare_evaluations(out, Path(folder) / f"{PUBLISHED_STEPS}-None")["metrics"],
                     "processor seconds, judging too": process_time() - begun,
                 }
     return found

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from lavibridge.evaluation.agreement import agreement, auroc, kendall_tau
+from lavibridge.evaluation.agreement import metric_agreement, auroc, kendall_tau
 from lavibridge.evaluation.stats import Estimate, estimate
-from lavibridge.world.captions import CATEGORIES, prompts, sample_captioned_scene
+from lavibridge.world.captions import CATEGORIES, evaluation_prompts, sample_captioned_scene
 from lavibridge.zoo.scorers import Scorer, clip_scorer, hard_negative_accuracy, resnet_scorer
 
 PAGE = Path(__file__).parents[1] / "docs" / "judges.md"
@@ -55,7 +55,7 @@ def main() -> None:
 
 def row(category: str, records: list[dict], folder: Path, judges: dict[str, Scorer]) -> str:  # type: ignore[type-arg]
     """The table's line of a category."""
-    by_caption = {pair.caption: pair for pair in prompts(category, len(records))}
+    by_caption = {pair.caption: pair for pair in evaluation_prompts(category, len(records))}
     pairs = [by_caption[record["prompt"]] for record in records]
     pictures = [Image.open(folder / record["file"]).convert("RGB") for record in records]
     right = [record["scores"]["world"] for record in records]
@@ -66,8 +66,8 @@ def row(category: str, records: list[dict], folder: Path, judges: dict[str, Scor
     for judge in judges.values():
         scores = judge(pictures, pairs)
         both = LEAST <= sum(right) <= len(right) - LEAST
-        cells.append(shown(agreement(auroc, scores, right)) if both else "")
-        cells.append(shown(agreement(kendall_tau, scores, kept)))
+        cells.append(shown(metric_agreement(auroc, scores, right)) if both else "")
+        cells.append(shown(metric_agreement(kendall_tau, scores, kept)))
         preferred = hard_negative_accuracy(judge, real)
         cells.append(shown(estimate({str(index): [value] for index, value in enumerate(preferred)})))
     return f"| {' | '.join(cells)} |"

@@ -25,9 +25,9 @@ from record import record
 from lavibridge import BridgePipeline
 from lavibridge.core.device import set_threads
 from lavibridge.core.files import read_json
-from lavibridge.evaluation.run import evaluate
+from lavibridge.evaluation.evaluate import evaluate
 from lavibridge.recipes.recipe import load_recipe
-from lavibridge.training.checkpoints.checkpoint import checkpoints, is_trained
+from lavibridge.training.checkpoints.checkpoint import saved_checkpoints, is_run_trained
 from lavibridge.training.train import train
 
 SEEDS, PROMPTS, SHARE = 3, 100, 0.9
@@ -83,11 +83,11 @@ def curve(name: str, seed: int, folder: Path) -> list[dict[str, float]]:
     run = folder / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
     settings = (*COMMON, *RECIPES[name], f"training.seed={seed}")
     recipe = load_recipe("mini-llama_mini-sd_lavi", settings)
-    if not is_trained(run, recipe.training):
+    if not is_run_trained(run, recipe.training):
         train(recipe, run, resume=(run / "recipe.yaml").is_file())
     before = len((run / "align.jsonl").read_text().splitlines()) if recipe.training.align else 0
     points = []
-    for checkpoint in checkpoints(run):
+    for checkpoint in saved_checkpoints(run):
         state = read_json(checkpoint / "state.json")
         bridge = BridgePipeline.from_pretrained(checkpoint, device="cpu").bridge
         out = run / "judged" / str(state["step"])

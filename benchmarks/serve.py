@@ -41,22 +41,22 @@ def throughput() -> dict[str, Any]:
     import torch
 
     from lavibridge.core.device import set_threads
-    from lavibridge.serve.engine.drawing import Drawing, advance
+    from lavibridge.serve.engine.image_generation import ImageGeneration, advance_generations
     from lavibridge.serve.engine.request import Request
     from lavibridge.serve.engine.served_model import ServedModel
-    from lavibridge.serve.engine.threads import choose_threads
+    from lavibridge.serve.engine.thread_count import choose_thread_count
 
     every = set_threads()
     bridge = BridgePipeline.native("mini-sd", device="cpu").bridge
     model = ServedModel("mini-sd", bridge, 8)
-    threads = choose_threads([model], 8)
+    threads = choose_thread_count([model], 8)
 
     @torch.inference_mode()
     def serve(at_once: int) -> list[str]:
         found = []
         for start in range(0, PICTURES, at_once):
             drawings = [
-                Drawing(
+                ImageGeneration(
                     Request(
                         model="mini-sd",
                         prompt=PROMPT,
@@ -73,7 +73,7 @@ def throughput() -> dict[str, Any]:
                 for seed in range(start, start + at_once)
             ]
             for _ in range(STEPS):
-                advance(drawings)
+                advance_generations(drawings)
             found += [hashlib.sha256(drawing.picture().tobytes()).hexdigest() for drawing in drawings]
         return found
 

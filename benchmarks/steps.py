@@ -16,8 +16,8 @@ from record import record
 
 from lavibridge import BridgePipeline
 from lavibridge.core.device import set_threads
-from lavibridge.evaluation.compare import compare
-from lavibridge.evaluation.run import evaluate
+from lavibridge.evaluation.compare import compare_evaluations
+from lavibridge.evaluation.evaluate import evaluate
 
 SAMPLERS = ("unipc", "unipc_trailing", "dpm", "ddim")
 STEPS = (6, 8, 10, 12, 16, 20, 30, 50)
@@ -46,7 +46,7 @@ def measure(folder: Path) -> dict[str, dict[int, Any]]:
             )
             found[sampler][steps] = {
                 "right": results["metrics"]["world"]["all"],
-                "difference": compare(out, published)["metrics"]["world"],
+                "difference": compare_evaluations(out, published)["metrics"]["world"],
             }
     return found
 

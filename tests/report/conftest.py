@@ -8,7 +8,7 @@ import pytest
 
 from lavibridge import BridgePipeline
 from lavibridge.bridge import Bridge
-from lavibridge.evaluation.run import evaluate
+from lavibridge.evaluation.evaluate import evaluate
 from lavibridge.recipes.recipe import make_recipe
 from lavibridge.training.train import train
 

@@ -19,13 +19,13 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError, RunError
 from lavibridge.data.base import open_dataset
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.training import Alignment, Training
-from lavibridge.report.curves import curves
+from lavibridge.recipes.training_section import AlignmentSection, TrainingSection
+from lavibridge.report.curves import make_curves
 from lavibridge.report.run_record import read_run
-from lavibridge.training.checkpoints.checkpoint import checkpoints
+from lavibridge.training.checkpoints.checkpoint import saved_checkpoints
 from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.objectives.alignment import (
     Queries,
@@ -34,7 +34,7 @@ from lavibridge.training.objectives.alignment import (
     fvu,
     with_noise,
 )
-from lavibridge.training.start import check_start
+from lavibridge.training.start_checks import check_start
 from lavibridge.training.train import train
 
 Toy = Callable[..., Recipe]
@@ -44,10 +44,10 @@ ALIGNED = {"align": {"steps": 24, "batch": 8, "lr": 5e-3, "query_images": 32}}
 
 
 def queries_of(own: Bridge) -> Queries:
-    dataset = open_dataset("world", World.Config(scenes=16, size=64), Rejected(None))
-    settings = Training(steps=1, batch=16)
+    dataset = open_dataset("world", World.Config(scenes=16, size=64), RejectedPictures(None))
+    settings = TrainingSection(steps=1, batch=16)
     batches = BatchLoader(dataset, own.vision, settings, (64, 64))
-    return collect_queries(own, batches, Alignment(query_images=32, queries_per_image=48))
+    return collect_queries(own, batches, AlignmentSection(query_images=32, queries_per_image=48))
 
 
 def logged(run: Path) -> list[float]:
@@ -85,7 +85,7 @@ def test_only_the_connector_learns_and_it_comes_to_be_heard(toy: Toy, tmp_path: 
     found = logged(run)
     assert len(found) == 40
     assert sum(found[-4:]) < 0.8 * sum(found[:4])
-    assert "Alignment" in [chart["title"] for chart in curves([read_run(run)])]
+    assert "AlignmentSection" in [chart["title"] for chart in make_curves([read_run(run)])]
     first = run / "checkpoints/step-0/bridge"
     for part in ("language_lora", "vision_lora"):
         weights = load_file(first / part / "adapter_model.safetensors")
@@ -108,7 +108,7 @@ def test_a_run_that_stops_after_its_alignment_goes_on_as_if_it_had_not(toy: Toy,
     train(toy(vision=SD, data={"size": 64}, training={"steps": 2, **aligned}), broken, resume=True)
     assert len(logged(broken)) == 24  # not aligned again
     ends = [run / "checkpoints/step-2/bridge" for run in (straight, broken)]
-    assert [path.name for path in checkpoints(broken)] == ["step-0", "step-1", "step-2"]
+    assert [path.name for path in saved_checkpoints(broken)] == ["step-0", "step-1", "step-2"]
     for name in ("connector/model.safetensors", "vision_lora/adapter_model.safetensors"):
         one, other = (load_file(end / name) for end in ends)
         assert all(torch.equal(value, other[key]) for key, value in one.items())
@@ -125,7 +125,7 @@ def test_an_alignment_that_is_stopped_goes_on_bit_for_bit(toy: Toy, tmp_path: Pa
     stopped.join()
     done = len(logged(broken))
     assert 6 <= done < 24
-    assert not checkpoints(broken)
+    assert not saved_checkpoints(broken)
     assert (broken / "align.safetensors").is_file()
     with open(broken / "align.jsonl", "a") as log:
         log.write('{"step": 25, "fvu": 1}\n{"st')  # as of a session that was killed later
@@ -185,4 +185,4 @@ def test_what_cannot_be_aligned_is_refused_before_weights_load(
 
 def test_a_connector_without_weights_cannot_be_aligned() -> None:
     with pytest.raises(ModelError, match="has no weights to align"):
-        alignment_state(BridgePipeline.native("mini-sd", device="cpu").bridge, Alignment())
+        alignment_state(BridgePipeline.native("mini-sd", device="cpu").bridge, AlignmentSection())

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from lavibridge.cli.main import app
 from lavibridge.core.errors import LaviError
-from lavibridge.core.files import whole_folder
+from lavibridge.core.files import write_folder_atomic
 from lavibridge.recipes.recipe import Recipe, dump_recipe
 
 Toy = Callable[..., Recipe]
@@ -129,7 +129,7 @@ def test_other_commands_leave_nothing_either(written: Path, tmp_path: Path) -> N
 
 
 def half_write(folder: Path) -> None:
-    with whole_folder(folder):
+    with write_folder_atomic(folder):
         (folder / "deep").mkdir(parents=True)
         (folder / "deep" / "half").write_text("half")
         (folder / "half").write_text("half")
@@ -216,10 +216,10 @@ def test_what_is_drawn_and_exported_stays_out_of_data_and_models(written: Path, 
 
 
 def test_a_hidden_place_among_the_pictures_is_not_read_and_so_allowed(toy: Toy, tmp_path: Path) -> None:
-    from lavibridge.recipes.places import check_places
+    from lavibridge.recipes.input_paths import check_input_paths
     from lavibridge.recipes.recipe import make_recipe
 
     data: dict[str, Any] = {"kind": "folder", "path": str(pictures(tmp_path / "pictures")), "size": 16}
     recipe = make_recipe({**toy().model_dump(), "data": data})
-    check_places(recipe, tmp_path / "pictures" / ".runs" / "a")
-    check_places(recipe, tmp_path / "pictures-of-runs")
+    check_input_paths(recipe, tmp_path / "pictures" / ".runs" / "a")
+    check_input_paths(recipe, tmp_path / "pictures-of-runs")

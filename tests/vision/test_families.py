@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def toy(kind: str, **options: object) -> DiffusersModel:
-    family = registry.load("vision", kind)
+    family = registry.load_kind("vision", kind)
     return family(family.Config(source="random", **options))  # type: ignore[no-any-return]
 
 
@@ -72,7 +72,7 @@ def save(model: DiffusersModel, folder: Path) -> None:
 
 
 def load(kind: str, folder: Path, **options: object) -> DiffusersModel:
-    family = registry.load("vision", kind)
+    family = registry.load_kind("vision", kind)
     return family(family.Config(source=str(folder), **options))  # type: ignore[no-any-return]
 
 
@@ -215,7 +215,7 @@ def test_spec_names_the_blocks_that_read_tokens(model: DiffusersModel) -> None:
 def test_saved_folder_is_detected_and_read(model: DiffusersModel, tmp_path: Path) -> None:
     save(model, tmp_path)
     kind = registry.kind_of("vision", model)
-    assert registry.detect("vision", str(tmp_path)) == kind
+    assert registry.detect_kind("vision", str(tmp_path)) == kind
     loaded = load(kind, tmp_path)
     assert torch.equal(loaded.sigmas, model.sigmas)
     xt, t, given = noisy(model), torch.tensor([10, 700]), conditioning(model, 2, 5)
@@ -276,7 +276,7 @@ def test_a_dynamic_shift_is_for_sampling_only() -> None:
 
 def test_wrong_sources_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no vision family"):
-        registry.detect("vision", str(tmp_path))
+        registry.detect_kind("vision", str(tmp_path))
     save(built("sd"), tmp_path)
     with pytest.raises(ModelError, match="transformer/"):
         load("pixart", tmp_path)
@@ -285,7 +285,7 @@ def test_wrong_sources_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="takes 'None' beside tokens"):
         load("sdxl", tmp_path)
     change(tmp_path, "unet/config.json", in_channels=9)
-    assert registry.detect("vision", str(tmp_path)) == "sd"
+    assert registry.detect_kind("vision", str(tmp_path)) == "sd"
     with pytest.raises(ModelError, match="reads 9 channels"):
         load("sd", tmp_path)
 
@@ -353,7 +353,7 @@ def test_pixart_sigma_and_alpha_of_1024_pixels(told: bool, tmp_path: Path) -> No
         "cross_attention_dim": 48,
     }
     type(model.backbone)(**{**model.toy, **options}).save_pretrained(tmp_path / "transformer")
-    assert registry.detect("vision", str(tmp_path)) == "pixart"
+    assert registry.detect_kind("vision", str(tmp_path)) == "pixart"
     large = load("pixart", tmp_path)
     assert (large.spec.context, large.default_size, large.default_guidance) == (24, 512, 4.5)
     seen: list[dict[str, Tensor]] = []

@@ -21,7 +21,7 @@ ModelChoice = str | PathLike[str] | Mapping[str, Any] | nn.Module
 LoraChoice = LoraSettings | Mapping[str, Any] | Literal["default"] | None
 
 
-def component(package: str, choice: ModelChoice, device: torch.device | None = None) -> Any:
+def model_of_choice(package: str, choice: ModelChoice, device: torch.device | None = None) -> Any:
     """The language or vision model (``package``) of a source or options, or the loaded model itself.
 
     Detects the kind if none is named. On the meta ``device`` it has every shape, and no weights are read.
@@ -40,13 +40,13 @@ def component(package: str, choice: ModelChoice, device: torch.device | None = N
         raise RecipeError(
             f"{package}.kind: a random toy needs its kind named, one of {', '.join(registry.kinds(package))}"
         )
-    chosen = registry.load(
-        package, registry.detect(package, source, options.get("revision")) if kind is None else kind
+    chosen = registry.load_kind(
+        package, registry.detect_kind(package, source, options.get("revision")) if kind is None else kind
     )
     return chosen(validate(chosen.Config, options, package), device)
 
 
-def native_text(
+def native_text_encoders(
     vision: VisionModel, max_sequence_length: int | None = None, unload: bool = False
 ) -> NativeText:
     """The text encoders of the vision model's own pipeline, in the denoiser's number format.
@@ -71,15 +71,15 @@ def native_text(
     )
 
 
-def connector(choice: str | Mapping[str, Any]) -> tuple[type[Connector], Connector.Config]:
+def connector_of_choice(choice: str | Mapping[str, Any]) -> tuple[type[Connector], Connector.Config]:
     options = {"kind": choice} if isinstance(choice, str) else dict(choice)
     if "kind" not in options:
         raise RecipeError(f"connector.kind: name one of {', '.join(registry.kinds('connectors'))}")
-    chosen = registry.load("connectors", options.pop("kind"))
+    chosen = registry.load_kind("connectors", options.pop("kind"))
     return chosen, validate(chosen.Config, options, "connector")
 
 
-def lora_settings(choice: LoraChoice, where: str) -> LoraSettings | None:
+def lora_settings_of_choice(choice: LoraChoice, where: str) -> LoraSettings | None:
     if isinstance(choice, Mapping):
         return validate(LoraSettings, choice, where)
     return LoraSettings() if choice == "default" else choice

@@ -13,16 +13,16 @@ from torch import nn
 from lavibridge import lora
 from lavibridge.bridge.module import Bridge
 from lavibridge.core import registry
-from lavibridge.core.identity import card_hash, versions
+from lavibridge.core.identity import card_hash, library_versions
 from lavibridge.core.tensors import weights_hash
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 
-LIBRARIES = ("lavibridge", "torch", "transformers", "tokenizers", "diffusers", "peft")
+IDENTITY_LIBRARIES = ("lavibridge", "torch", "transformers", "tokenizers", "diffusers", "peft")
 """Whose versions may change a picture."""
 
 
-def identity(bridge: Bridge) -> dict[str, str]:
+def bridge_identity(bridge: Bridge) -> dict[str, str]:
     """A short hash for each part of a bridge; seconds for billions of weights."""
     connector = bridge.connector
     options: dict[str, Any] = connector.config.model_dump(mode="json")
@@ -33,13 +33,13 @@ def identity(bridge: Bridge) -> dict[str, str]:
     }
 
 
-def surroundings(bridge: Bridge) -> dict[str, str]:
+def bridge_environment(bridge: Bridge) -> dict[str, str]:
     """What else the bits of its pictures depend on: libraries, and the kind of device."""
-    return {**versions(*LIBRARIES), "device": bridge.device.type}
+    return {**library_versions(*IDENTITY_LIBRARIES), "device": bridge.device.type}
 
 
 def _model(model: LanguageModel | VisionModel) -> str:
-    return _part(model, model.identity(), lora.in_force(model.backbone))
+    return _part(model, model.identity(), lora.active_lora(model.backbone))
 
 
 def _part(module: nn.Module, *settings: Any) -> str:

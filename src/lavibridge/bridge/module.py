@@ -17,9 +17,9 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
 from lavibridge import lora
-from lavibridge.bridge import choices, store
+from lavibridge.bridge import choices, saved_bridge
 from lavibridge.bridge.choices import LoraChoice, ModelChoice
-from lavibridge.bridge.states import need_weights, need_whole
+from lavibridge.bridge.weight_checks import require_weights, require_whole_weights
 from lavibridge.connectors.base import Connector
 from lavibridge.core.contracts import Batch, Conditioning, TextFeatures
 from lavibridge.core.device import dtype_name, pick_device
@@ -29,7 +29,7 @@ from lavibridge.diffusion.weighting.base import Weighting
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 
-PARTS = ("language_lora", "connector", "vision_lora")
+TRAINED_PARTS = ("language_lora", "connector", "vision_lora")
 """What is trained."""
 
 
@@ -61,13 +61,13 @@ class Bridge(nn.Module):
         with ``kind``. LoRA has the published settings by default; None leaves a model without it. Raises
         RecipeError or ModelError, before weights are loaded where it can.
         """
-        connector_class, connector_config = choices.connector(connector)
+        connector_class, connector_config = choices.connector_of_choice(connector)
         settings = [
-            choices.lora_settings(language_lora, "language_lora"),
-            choices.lora_settings(vision_lora, "vision_lora"),
+            choices.lora_settings_of_choice(language_lora, "language_lora"),
+            choices.lora_settings_of_choice(vision_lora, "vision_lora"),
         ]
-        language_model: LanguageModel = choices.component("language", language)
-        vision_model: VisionModel = choices.component("vision", vision)
+        language_model: LanguageModel = choices.model_of_choice("language", language)
+        vision_model: VisionModel = choices.model_of_choice("vision", vision)
         bridge = Bridge(
             language_model,
             connector_class(connector_config, language_model.spec, vision_model.spec),
@@ -81,7 +81,7 @@ class Bridge(nn.Module):
             (vision_model, settings[1], "vision model", []),
         ):
             if chosen is not None:
-                lora.inject(model.backbone, chosen, model.lora_targets, name, unused)
+                lora.inject_lora(model.backbone, chosen, model.lora_targets, name, unused)
         return bridge
 
     @property
@@ -92,7 +92,7 @@ class Bridge(nn.Module):
     @property
     def is_merged(self) -> bool:
         """Whether LoRA is added into the weights of one of the models."""
-        return any(lora.is_merged(model.backbone) for model in (self.language, self.vision))
+        return any(lora.is_lora_merged(model.backbone) for model in (self.language, self.vision))
 
     @property
     def device(self) -> torch.device:
@@ -126,12 +126,12 @@ class Bridge(nn.Module):
             raise ModelError("a merged bridge cannot be trained: call unmerge() first")
         x0 = batch.latents
         alpha, sigma, times = self.vision.alphas[t], self.vision.sigmas[t], self.vision.times[t]
-        xt = objective.corrupt(x0, noise, alpha, sigma)
+        xt = objective.add_noise(x0, noise, alpha, sigma)
         features = self.features(batch.prompts) if batch.features is None else batch.features
         prediction = self.vision.predict(xt, times, self.connector(features, times))
         target = batch.target
         if target is None:
-            target = objective.target(self.vision.prediction_type, x0, noise, alpha, sigma)
+            target = objective.prediction_target(self.vision.prediction_type, x0, noise, alpha, sigma)
         error = (prediction.float() - target).square().mean(dim=(1, 2, 3))
         if weighting is None:
             return error
@@ -147,8 +147,8 @@ class Bridge(nn.Module):
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
         """Write bridge.json, the connector and LoRA in PEFT's layout; the frozen models are only named."""
-        need_weights(self, "save")
-        store.write(Path(folder), self.language, self.connector, self.vision, self.distilled_guidance_scale)
+        require_weights(self, "save")
+        saved_bridge.write_saved_bridge(Path(folder), self.language, self.connector, self.vision, self.distilled_guidance_scale)
 
     @staticmethod
     def from_pretrained(
@@ -164,7 +164,7 @@ class Bridge(nn.Module):
         both frozen models. ``revision`` is the branch, tag or commit of a hub id. Raises RunError where there
         is no bridge, or where its files are not those that were saved.
         """
-        stored = store.read(store.locate(source, revision))
+        stored = saved_bridge.read_saved_bridge(saved_bridge.locate_saved_bridge(source, revision))
         number_format = {} if dtype is None else {"dtype": dtype_name(dtype)}
         bridge = Bridge.compose(
             {**stored.language, **number_format},
@@ -173,21 +173,21 @@ class Bridge(nn.Module):
             stored.language_lora,
             stored.vision_lora,
         )
-        store.load_weights(stored, bridge.language, bridge.connector, bridge.vision)
+        saved_bridge.load_saved_weights(stored, bridge.language, bridge.connector, bridge.vision)
         bridge.distilled_guidance_scale = stored.distilled_guidance_scale
         bridge.origin = {"folder": stored.folder.as_posix(), "sha256": stored.sha256}
         return bridge.to(pick_device(str(device))).eval()
 
     def merge(self) -> "Bridge":
         """Add LoRA into the weights for faster drawing; unmerge before training on."""
-        need_whole(self, "merge")
+        require_whole_weights(self, "merge")
         for model in (self.language, self.vision):
-            lora.merge(model.backbone)
+            lora.merge_lora(model.backbone)
         return self
 
     def unmerge(self) -> "Bridge":
         """Undo ``merge``, but for rounding."""
-        need_whole(self, "unmerge")
+        require_whole_weights(self, "unmerge")
         for model in (self.language, self.vision):
-            lora.unmerge(model.backbone)
+            lora.unmerge_lora(model.backbone)
         return self

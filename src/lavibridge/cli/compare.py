@@ -4,12 +4,12 @@ from pathlib import Path
 
 import typer
 
-FIRST = typer.Argument(metavar="FIRST", help="A folder that `lavi evaluate` wrote to.")
-SECOND = typer.Argument(metavar="SECOND", help="Another, of the same suite.")
-AS_JSON = typer.Option(False, "--json", help="Print all of it as JSON.")
+_FIRST = typer.Argument(metavar="FIRST", help="A folder that `lavi evaluate` wrote to.")
+_SECOND = typer.Argument(metavar="SECOND", help="Another, of the same suite.")
+_AS_JSON = typer.Option(False, "--json", help="Print all of it as JSON.")
 
 
-def compare(first: Path = FIRST, second: Path = SECOND, as_json: bool = AS_JSON) -> None:
+def compare(first: Path = _FIRST, second: Path = _SECOND, as_json: bool = _AS_JSON) -> None:
     """Say how much better FIRST is than SECOND, over the pictures that both have.
 
     \b
@@ -20,7 +20,7 @@ def compare(first: Path = FIRST, second: Path = SECOND, as_json: bool = AS_JSON)
     """
     import json
 
-    from lavibridge.evaluation.compare import compare as compare_results
+    from lavibridge.evaluation.compare import compare_evaluations as compare_results
 
     found = compare_results(first, second)
     if as_json:

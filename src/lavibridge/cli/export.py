@@ -4,12 +4,12 @@ from pathlib import Path
 
 import typer
 
-RUN = typer.Argument(metavar="RUN", help="A run folder, a checkpoint, or a folder made by save_pretrained.")
-FORMAT = typer.Option(..., "--format", "-f", metavar="FORMAT", help="peft, diffusers, comfyui or kohya.")
-OUT = typer.Option(..., "--out", "-o", metavar="FOLDER", help="Where the files go; new or empty.")
+_RUN = typer.Argument(metavar="RUN", help="A run folder, a checkpoint, or a folder made by save_pretrained.")
+_FORMAT = typer.Option(..., "--format", "-f", metavar="FORMAT", help="peft, diffusers, comfyui or kohya.")
+_OUT = typer.Option(..., "--out", "-o", metavar="FOLDER", help="Where the files go; new or empty.")
 
 
-def export(run: Path = RUN, format: str = FORMAT, out: Path = OUT) -> None:
+def export(run: Path = _RUN, format: str = _FORMAT, out: Path = _OUT) -> None:
     """Write a bridge for other tools.
 
     \b
@@ -28,9 +28,9 @@ def export(run: Path = RUN, format: str = FORMAT, out: Path = OUT) -> None:
     """
     from lavibridge.bridge import Bridge
     from lavibridge.interop.export import export as export_bridge
-    from lavibridge.interop.export import place_for
-    from lavibridge.recipes.places import inputs_of, refuse_inside
+    from lavibridge.interop.export import export_folder
+    from lavibridge.recipes.input_paths import input_paths_of, refuse_output_inside_inputs
 
-    place_for(format, out)  # early: before models are loaded
-    refuse_inside(out, "--out", inputs_of(run))
+    export_folder(format, out)  # early: before models are loaded
+    refuse_output_inside_inputs(out, "--out", input_paths_of(run))
     print(export_bridge(Bridge.from_pretrained(run, "cpu"), format, out))

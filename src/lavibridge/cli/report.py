@@ -4,10 +4,10 @@ from pathlib import Path
 
 import typer
 
-RUNS = typer.Argument(
+_RUNS = typer.Argument(
     metavar="RUN...", help="One or more run folders; the first is compared with the others."
 )
-OUT = typer.Option(
+_OUT = typer.Option(
     None,
     "--out",
     "-o",
@@ -17,7 +17,7 @@ OUT = typer.Option(
 )
 
 
-def report(runs: list[Path] = RUNS, out: Path | None = OUT) -> None:
+def report(runs: list[Path] = _RUNS, out: Path | None = _OUT) -> None:
     """Write runs up as one self-contained HTML page.
 
     \b

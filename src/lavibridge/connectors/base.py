@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor, nn
 
 from lavibridge.connectors.parts.pool import AttentionPool
-from lavibridge.connectors.parts.read_out import ReadOutChoice, read_out
-from lavibridge.connectors.parts.whitening import fold_whitening, whitening
+from lavibridge.connectors.parts.read_out import ReadOutChoice, make_read_out
+from lavibridge.connectors.parts.whitening import fold_whitening, compute_whitening
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import Attention, Conditioning, Reading, TextFeatures, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError
@@ -26,7 +26,7 @@ Mask = Bool[Tensor, "batch token"]
 Times = Num[Tensor, " batch"]
 Connected = tuple[Float[Tensor, "batch _ context"], Bool[Tensor, "batch _"]]
 """Conditioning tokens and their mask."""
-NO_BLOCKS: Mapping[str, Attention] = MappingProxyType({})
+_NO_BLOCKS: Mapping[str, Attention] = MappingProxyType({})
 
 
 class Connector(nn.Module, ABC):
@@ -61,7 +61,7 @@ class Connector(nn.Module, ABC):
             )
         self.config = config
         self.text, self.vision = text, vision
-        self.read = read_out(config.read, text)
+        self.read = make_read_out(config.read, text)
         self.pool: AttentionPool | None = None
         if vision.pooled is not None and vision.pooled != text.pooled:
             self.pool = AttentionPool(vision.context, vision.pooled)
@@ -92,7 +92,7 @@ class Connector(nn.Module, ABC):
     def calibrate(self, tokens: Float[Tensor, "token layer width"]) -> None:
         """Fit the first weights to the features of real tokens."""
         assert self.input_layer is not None  # needs_calibration ensures it
-        fold_whitening(self.input_layer, whitening(self.features_of(tokens)))
+        fold_whitening(self.input_layer, compute_whitening(self.features_of(tokens)))
 
     def features_of(self, tokens: Float[Tensor, "token layer width"]) -> Float[Tensor, "token width"]:
         """Return one feature per token, as the read-out computes it."""
@@ -118,7 +118,7 @@ class Connector(nn.Module, ABC):
         features: TextFeatures,
         tokens: Float[Tensor, "batch _ context"],
         mask: Mask,
-        blocks: Mapping[str, Attention] = NO_BLOCKS,
+        blocks: Mapping[str, Attention] = _NO_BLOCKS,
     ) -> Conditioning:
         """Assemble connected tokens and the pooled vector; the passthrough tokens come first."""
         pooled = self.pooled(features, tokens, mask)

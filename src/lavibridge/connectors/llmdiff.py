@@ -33,7 +33,7 @@ from lavibridge.core.contracts import (
 )
 from lavibridge.core.errors import ModelError
 
-INITIAL_NOISE = -6.0
+_INITIAL_NOISE = -6.0
 """Initial value of s: a standard deviation of 0.07."""
 
 Layers = Float[Tensor, "batch layer token width"]
@@ -45,7 +45,7 @@ class _ContextScore(nn.Module):
     def __init__(self, steps: int) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.ones(steps))
-        self.noise = nn.Parameter(torch.full((steps,), INITIAL_NOISE))
+        self.noise = nn.Parameter(torch.full((steps,), _INITIAL_NOISE))
 
     def forward(self, hidden: Layers, context_free: Layers | None) -> Tokens:
         score = _added(hidden)

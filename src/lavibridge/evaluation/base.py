@@ -89,7 +89,7 @@ class Score:
             object.__setattr__(self, "reason", f"the metric's {named} is not finite")
 
 
-def unscored(reason: str, detail: Mapping[str, Any] | None = None) -> Score:
+def unscored_score(reason: str, detail: Mapping[str, Any] | None = None) -> Score:
     """The score of a picture that could not be scored."""
     return Score(value=math.nan, reason=reason, detail=detail or {})
 

@@ -108,5 +108,5 @@ def _open(package: str, where: str, value: ComponentConfig, overrides: dict[str,
     if "kind" not in options:
         raise RecipeError(f"{where}: `kind` is missing (kinds: {', '.join(registry.kinds(package))})")
     kind = str(options.pop("kind"))
-    component = registry.load(package, kind)
+    component = registry.load_kind(package, kind)
     return component(validate(component.Config, {**options, **overrides}, f"{where}.{kind}"))

@@ -18,8 +18,8 @@ from lavibridge.core.contracts import Batch
 from lavibridge.plan.device_emulation import DeviceEmulation
 from lavibridge.plan.meter import Meter, Operation
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.sections import component
-from lavibridge.recipes.training import WEIGHTING
+from lavibridge.recipes.sections import component_of_section
+from lavibridge.recipes.training_section import WEIGHTING
 from lavibridge.training.cache.features import refusal
 
 
@@ -42,7 +42,7 @@ class PassCost:
 def training_pass(bridge: Bridge, recipe: Recipe, batch: int, tokens: int | None, type: str) -> PassCost:
     """Meter a forward and backward pass of ``batch`` cached latents on a device of ``type``."""
     settings = recipe.training
-    weighting = component(WEIGHTING, settings.weighting)
+    weighting = component_of_section(WEIGHTING, settings.weighting)
     latents, t = _inputs(bridge, recipe, batch)
     prompts = (_prompt(bridge, tokens),) * batch
     with Meter([]):  # reading a cache is not part of the pass

@@ -18,9 +18,9 @@ from lavibridge.core import registry
 from lavibridge.core.config import CHANGEABLE, Changeable, Config, validate
 from lavibridge.core.errors import RecipeError
 from lavibridge.data.base import Dataset
-from lavibridge.recipes.read import alternatives, change, find_recipe, read_yaml, shipped_recipes
-from lavibridge.recipes.sections import PACKAGES, kind_of, read_section, section_type
-from lavibridge.recipes.training import LoraSection, PreviewSection, Training
+from lavibridge.recipes.recipe_text import annotated_types, change_recipe_text, find_recipe, read_recipe_yaml, shipped_recipes
+from lavibridge.recipes.sections import SECTION_PACKAGES, kind_of_section, read_section, section_type
+from lavibridge.recipes.training_section import LoraSection, PreviewSection, TrainingSection
 
 __all__ = ["Recipe", "dump_recipe", "load_recipe", "make_recipe", "shipped_recipes"]
 
@@ -38,7 +38,7 @@ class Recipe(Config):
     """The small trained changes inside the two frozen models."""
     data: SerializeAsAny[Dataset.Config]
     """The pictures and captions trained on."""
-    training: Training
+    training: TrainingSection
     """How long, how fast, how often."""
     preview: Changeable[PreviewSection] = PreviewSection()
     """The sample pictures drawn while training."""
@@ -46,7 +46,7 @@ class Recipe(Config):
 
 def make_recipe(mapping: Mapping[str, Any]) -> Recipe:
     """A recipe from a mapping; RecipeError names every wrong key by its dotted path."""
-    sections = {name: read_section(name, mapping[name]) for name in PACKAGES if name in mapping}
+    sections = {name: read_section(name, mapping[name]) for name in SECTION_PACKAGES if name in mapping}
     recipe = validate(Recipe, {**mapping, **sections}, "")
     _refuse_float16(recipe)
     return recipe
@@ -59,7 +59,7 @@ def _refuse_float16(recipe: Recipe) -> None:
     bfloat16 has 1 %, and the loss was the same. What no gradient passes through may be in it.
     """
     is_learnt_through = (
-        recipe.lora.language is not None or registry.load("connectors", kind_of(recipe.connector)).has_queries
+        recipe.lora.language is not None or registry.load_kind("connectors", kind_of_section(recipe.connector)).has_queries
     )
     for name, section, is_passed in (
         ("vision", recipe.vision, True),
@@ -81,7 +81,7 @@ def _field_type(recipe: Mapping[str, Any], path: Sequence[str]) -> Any:
     return fields[-1].annotation if len(fields) == len(path) else None
 
 
-def may_change(recipe: Recipe, key: str) -> bool:
+def may_change_on_resume(recipe: Recipe, key: str) -> bool:
     """Whether the field at a dotted path may differ between the sessions of a run (`Changeable`)."""
     return any(CHANGEABLE in field.metadata for field in _fields(recipe.model_dump(), key.split(".")))
 
@@ -91,13 +91,13 @@ def _fields(recipe: Mapping[str, Any], path: Sequence[str]) -> list[FieldInfo]:
     found: list[FieldInfo] = []
     model: type[BaseModel] | None = Recipe
     for depth, key in enumerate(path):
-        if depth == 1 and path[0] in PACKAGES:
+        if depth == 1 and path[0] in SECTION_PACKAGES:
             model = section_type(path[0], recipe.get(path[0]))
         field = model.model_fields.get(key) if model is not None else None
         if field is None:
             break
         found.append(field)
-        types = [each for each in alternatives(field.annotation) if isinstance(each, type)]
+        types = [each for each in annotated_types(field.annotation) if isinstance(each, type)]
         model = next((each for each in types if issubclass(each, BaseModel)), None)
     return found
 
@@ -106,7 +106,7 @@ def load_recipe(name: str | Path, settings: Sequence[str] = ()) -> Recipe:
     """The recipe of a shipped name or a path, with `key.path=value` changes made."""
     path = find_recipe(str(name))
     try:
-        return make_recipe(change(read_yaml(path), settings, _field_type))
+        return make_recipe(change_recipe_text(read_recipe_yaml(path), settings, _field_type))
     except RecipeError as error:
         raise RecipeError(f"{path.name}: {error}") from error
 

@@ -4,7 +4,7 @@ from pydantic import Field
 
 from lavibridge.core.config import Config
 
-MAX_SEED = 2**53 - 1
+MAX_REQUEST_SEED = 2**53 - 1
 """The largest integer that every JSON reader reads exactly."""
 
 

@@ -19,7 +19,7 @@ from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import Conditioning, VisionSpec
 from lavibridge.core.errors import ModelError
 from lavibridge.core.identity import model_identity
-from lavibridge.core.layers import Folded
+from lavibridge.core.low_rank import FoldedLora
 from lavibridge.core.text_sides import TextSide
 
 
@@ -42,7 +42,7 @@ class VisionModel(nn.Module, ABC):
     config: "VisionModel.Config"
     spec: VisionSpec
     backbone: nn.Module
-    folded: tuple[Folded, ...] = ()
+    folded: tuple[FoldedLora, ...] = ()
     """LoRA files that are part of the frozen weights (`read_lora_file`)."""
     autoencoder: Any
     """The frozen network between pictures and latents; its `config` has their scale and shift."""

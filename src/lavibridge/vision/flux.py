@@ -24,8 +24,8 @@ from lavibridge.core.text_sides import TextEncoder, TextSide
 from lavibridge.vision.hf import DiffusersModel
 from lavibridge.vision.parts.toys import TOY_FLOW, TOY_WIDE_AUTOENCODER
 
-CLIP = TextEncoder()
-T5 = TextEncoder(folder="text_encoder_2", tokenizer="tokenizer_2", has_sequence_length=True)
+_CLIP = TextEncoder()
+_T5 = TextEncoder(folder="text_encoder_2", tokenizer="tokenizer_2", has_sequence_length=True)
 
 
 class Flux(DiffusersModel):
@@ -38,7 +38,7 @@ class Flux(DiffusersModel):
         """Guidance scale that a guidance-distilled model takes as an input; costs no second call."""
 
     config: Config
-    text = TextSide(sequence=((T5,),), pooled=(CLIP,))
+    text = TextSide(sequence=((_T5,),), pooled=(_CLIP,))
     denoiser_folder = "transformer"
     denoiser_class = "FluxTransformer2DModel"
     class_names = ("FluxTransformer2DModel",)

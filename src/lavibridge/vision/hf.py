@@ -25,12 +25,12 @@ from lavibridge.core.sources import RANDOM, read_model_json
 from lavibridge.core.text_sides import TextSide
 from lavibridge.vision.base import VisionModel
 from lavibridge.vision.parts import attention_backend, step_cache
-from lavibridge.vision.parts.attention_processor import OpenedAttention, cross_attention_layers
-from lavibridge.vision.parts.loading import load_part, load_scheduler, quieten
-from lavibridge.vision.parts.memory_format import reorder_norms, set_memory_format
-from lavibridge.vision.parts.padding import scores, without_padding
-from lavibridge.vision.parts.pipelines import with_defaults
-from lavibridge.vision.parts.schedules import prediction_type, sampling_shift, training_schedule
+from lavibridge.vision.parts.attention_processor import PerBlockAttention, cross_attention_layers
+from lavibridge.vision.parts.loading import load_diffusers_part, load_scheduler, quieten_diffusers
+from lavibridge.vision.parts.memory_format import use_contiguous_norms, set_memory_format
+from lavibridge.vision.parts.padding import padding_bias, predict_without_padding
+from lavibridge.vision.parts.pipeline_defaults import with_pipeline_defaults
+from lavibridge.vision.parts.scheduler_settings import scheduler_prediction_type, scheduler_sampling_shift, scheduler_training_schedule
 from lavibridge.vision.parts.toys import TOY_AUTOENCODER, TOY_DIFFUSION
 
 
@@ -70,20 +70,20 @@ class DiffusersModel(VisionModel):
     def __init__(self, config: VisionModel.Config, device: torch.device | None = None) -> None:
         """Load the model; on the meta ``device``, build it from its configurations alone."""
         super().__init__()
-        quieten()
+        quieten_diffusers()
         self.config = config
         is_toy = config.source == RANDOM
         with torch.device("cpu"):  # a scheduler computes at once, so that the meta device is not for it
             self.scheduler = self._toy_scheduler() if is_toy else self._load_scheduler()
-        self.prediction_type = prediction_type(self.scheduler, config.source)
-        schedule = training_schedule(self.scheduler)
+        self.prediction_type = scheduler_prediction_type(self.scheduler, config.source)
+        schedule = scheduler_training_schedule(self.scheduler)
         for name in ("alphas", "sigmas", "times"):
             self.register_buffer(name, getattr(schedule, name), persistent=False)
         self.backbone, self.autoencoder = self._toy_models(device) if is_toy else self._load_models(device)
         for part in (self.backbone, self.autoencoder):
             part.requires_grad_(False)
             part.eval()
-        reorder_norms(self.backbone)
+        use_contiguous_norms(self.backbone)
         self.set_memory_format(torch.device("cpu"), is_trained=False)
         self.spec = VisionSpec(
             context=self._context_width(),
@@ -103,7 +103,7 @@ class DiffusersModel(VisionModel):
         if self.text is None or self.config.source == RANDOM:
             return super().text_side()
         found = read_model_json(self.config.source, "model_index.json", self.config.revision) or {}
-        return with_defaults(self.text, found.get("_class_name"), self.pipeline_class)
+        return with_pipeline_defaults(self.text, found.get("_class_name"), self.pipeline_class)
 
     @classmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:
@@ -151,7 +151,7 @@ class DiffusersModel(VisionModel):
         """Replace the attention's processors by ones that let a connector speak."""
         self._need_blocks()
         for name in [name for name, _ in self.backbone.named_modules() if name.endswith(self.opened)]:
-            self.backbone.get_submodule(name).set_processor(OpenedAttention(name))
+            self.backbone.get_submodule(name).set_processor(PerBlockAttention(name))
         self.is_open = True
 
     def predict(
@@ -170,7 +170,7 @@ class DiffusersModel(VisionModel):
         conditioning = replace(conditioning, tokens=conditioning.tokens.to(dtype), pooled=pooled)
         if self.honours_mask:
             return self._call(noisy.to(dtype), t, conditioning).float()
-        return without_padding(self._call, noisy.to(dtype), t, conditioning).float()
+        return predict_without_padding(self._call, noisy.to(dtype), t, conditioning).float()
 
     def attend(
         self, block: str, queries: Float[Tensor, "batch query width"], conditioning: Conditioning
@@ -181,7 +181,7 @@ class DiffusersModel(VisionModel):
         output = self.backbone.get_submodule(block)(
             queries.to(dtype),
             encoder_hidden_states=self._context(conditioning.tokens.to(dtype)),
-            attention_mask=scores(conditioning.mask, dtype),
+            attention_mask=padding_bias(conditioning.mask, dtype),
         )
         return output.float()
 
@@ -189,17 +189,17 @@ class DiffusersModel(VisionModel):
         attention_backend.enable_gradient_checkpointing(self.backbone, self.config.source)
 
     def compile_blocks(self, backend: str) -> None:
-        attention_backend.compile_repeated(self.backbone, backend)
+        attention_backend.compile_repeated_blocks(self.backbone, backend)
 
     def set_attention_backend(self, kernel: str) -> None:
         plain = diffusers.models.attention_processor.AttnProcessor
-        attention_backend.choose_kernel(self.backbone, kernel, plain, self.config.source)
+        attention_backend.choose_attention_kernel(self.backbone, kernel, plain, self.config.source)
 
     def set_memory_format(self, device: torch.device, is_trained: bool) -> None:
         set_memory_format(self.backbone, device, is_trained)
 
     def reusing(self, threshold: float) -> AbstractContextManager[None]:
-        return step_cache.reusing(self.backbone, threshold, self.config.source)
+        return step_cache.use_step_cache(self.backbone, threshold, self.config.source)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Channels, height and width of the latents of a picture."""
@@ -211,7 +211,7 @@ class DiffusersModel(VisionModel):
         """How far sampling is shifted towards noise, by the model's own scheduler."""
         if self.prediction_type != "flow":
             return None
-        return sampling_shift(self.scheduler, (shape[1] // self.patch) * (shape[2] // self.patch))
+        return scheduler_sampling_shift(self.scheduler, (shape[1] // self.patch) * (shape[2] // self.patch))
 
     @abstractmethod
     def _call(
@@ -301,7 +301,7 @@ class DiffusersModel(VisionModel):
     def _load_models(self, device: torch.device | None) -> tuple[Any, Any]:
         is_meta = device is not None and device.type == "meta"
         denoiser, autoencoder = (
-            load_part(getattr(diffusers, name), self.config, folder, dtype, is_meta)
+            load_diffusers_part(getattr(diffusers, name), self.config, folder, dtype, is_meta)
             for name, folder, dtype in (
                 (self.denoiser_class, self.denoiser_folder, pick_dtype(self.config.dtype)),
                 (self.autoencoder_class, self.autoencoder_folder, torch.float32),

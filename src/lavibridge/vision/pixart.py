@@ -14,7 +14,7 @@ from torch import Tensor
 from lavibridge.core.contracts import Conditioning
 from lavibridge.core.text_sides import TextEncoder, TextSide
 from lavibridge.vision.hf import DiffusersModel
-from lavibridge.vision.parts.padding import hiding
+from lavibridge.vision.parts.padding import padding_mask
 
 
 class PixArt(DiffusersModel):
@@ -51,7 +51,7 @@ class PixArt(DiffusersModel):
             encoder_hidden_states=conditioning.tokens,
             timestep=t,
             added_cond_kwargs=self._size_conditions(noisy),
-            encoder_attention_mask=hiding(conditioning.mask),
+            encoder_attention_mask=padding_mask(conditioning.mask),
             return_dict=False,
             **self._block_arguments(conditioning),
         )[0]

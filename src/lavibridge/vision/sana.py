@@ -19,7 +19,7 @@ from lavibridge.core.errors import ModelError
 from lavibridge.core.text_sides import TextEncoder, TextSide
 from lavibridge.vision.hf import DiffusersModel
 from lavibridge.vision.parts.attention_processor import MaskWithBlocks
-from lavibridge.vision.parts.padding import hiding, scores
+from lavibridge.vision.parts.padding import padding_mask, padding_bias
 
 
 class Sana(DiffusersModel):
@@ -73,10 +73,10 @@ class Sana(DiffusersModel):
         t: Num[Tensor, " batch"],
         conditioning: Conditioning,
     ) -> Float[Tensor, "batch channel h w"]:
-        mask: Tensor | MaskWithBlocks | None = hiding(conditioning.mask)
+        mask: Tensor | MaskWithBlocks | None = padding_mask(conditioning.mask)
         if conditioning.blocks:
             # Its blocks hand on no other argument to their layers.
-            added = None if mask is None else scores(conditioning.mask, noisy.dtype)
+            added = None if mask is None else padding_bias(conditioning.mask, noisy.dtype)
             mask = MaskWithBlocks(mask=added, blocks=conditioning.blocks)
         return self.backbone(
             noisy,

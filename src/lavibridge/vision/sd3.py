@@ -14,16 +14,16 @@ from lavibridge.core.text_sides import TextEncoder, TextSide
 from lavibridge.vision.hf import DiffusersModel
 from lavibridge.vision.parts.toys import TOY_FLOW, TOY_WIDE_AUTOENCODER
 
-CLIP_L = TextEncoder(layer=-2)
-CLIP_G = TextEncoder(folder="text_encoder_2", tokenizer="tokenizer_2", layer=-2)
-T5 = TextEncoder(folder="text_encoder_3", tokenizer="tokenizer_3", has_sequence_length=True)
+_CLIP_L = TextEncoder(layer=-2)
+_CLIP_G = TextEncoder(folder="text_encoder_2", tokenizer="tokenizer_2", layer=-2)
+_T5 = TextEncoder(folder="text_encoder_3", tokenizer="tokenizer_3", has_sequence_length=True)
 
 
 class StableDiffusion3(DiffusersModel):
     """SD3Transformer2DModel."""
 
     pipeline_class = "StableDiffusion3Pipeline"
-    text = TextSide(sequence=((CLIP_L, CLIP_G), (T5,)), pooled=(CLIP_L, CLIP_G), optional=(T5.folder,))
+    text = TextSide(sequence=((_CLIP_L, _CLIP_G), (_T5,)), pooled=(_CLIP_L, _CLIP_G), optional=(_T5.folder,))
     denoiser_folder = "transformer"
     denoiser_class = "SD3Transformer2DModel"
     class_names = ("SD3Transformer2DModel",)

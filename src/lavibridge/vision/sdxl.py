@@ -14,9 +14,9 @@ from lavibridge.core.contracts import Conditioning
 from lavibridge.core.text_sides import TextEncoder, TextSide
 from lavibridge.vision.parts.unet import UNet
 
-CLIP_L = TextEncoder(layer=-2)
-CLIP_G = TextEncoder(folder="text_encoder_2", tokenizer="tokenizer_2", layer=-2)
-SIZES = 6
+_CLIP_L = TextEncoder(layer=-2)
+_CLIP_G = TextEncoder(folder="text_encoder_2", tokenizer="tokenizer_2", layer=-2)
+_SIZES = 6
 """How many numbers it is told of sizes."""
 
 
@@ -24,7 +24,7 @@ class StableDiffusionXL(UNet):
     """UNet2DConditionModel with `addition_embed_type: text_time`."""
 
     pipeline_class = "StableDiffusionXLPipeline"
-    text = TextSide(sequence=((CLIP_L, CLIP_G),), pooled=(CLIP_G,))
+    text = TextSide(sequence=((_CLIP_L, _CLIP_G),), pooled=(_CLIP_G,))
     addition = "text_time"
     default_guidance = 5.0
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
@@ -32,7 +32,7 @@ class StableDiffusionXL(UNet):
         **UNet.toy,
         "addition_embed_type": "text_time",
         "addition_time_embed_dim": 8,
-        "projection_class_embeddings_input_dim": SIZES * 8 + 24,
+        "projection_class_embeddings_input_dim": _SIZES * 8 + 24,
         "use_linear_projection": True,
     }
 
@@ -41,8 +41,8 @@ class StableDiffusionXL(UNet):
     ) -> dict[str, Tensor | None]:
         height, width = noisy.shape[2] * self.factor, noisy.shape[3] * self.factor
         sizes = self.alphas.new_tensor([height, width, 0, 0, height, width])
-        return {"text_embeds": conditioning.pooled, "time_ids": sizes.expand(len(noisy), SIZES)}
+        return {"text_embeds": conditioning.pooled, "time_ids": sizes.expand(len(noisy), _SIZES)}
 
     def _pooled_width(self) -> int:
         settings = self.backbone.config
-        return int(settings.projection_class_embeddings_input_dim - SIZES * settings.addition_time_embed_dim)
+        return int(settings.projection_class_embeddings_input_dim - _SIZES * settings.addition_time_embed_dim)

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lavibridge.generation.image_files import Format
+from lavibridge.generation.image_files import ImageFormat
 from lavibridge.serve.engine.request import Request
 
-State = Literal["waiting", "drawing", "done", "failed", "cancelled", "rejected"]
+JobStatus = Literal["waiting", "drawing", "done", "failed", "cancelled", "rejected"]
 
 
 @dataclass(kw_only=True, eq=False)
-class JobPicture:
+class JobImage:
     """One picture of a job."""
 
     request: Request
@@ -35,14 +35,14 @@ class JobPicture:
 class Job:
     """The pictures of one HTTP request; only the queue changes it, under its lock."""
 
-    pictures: list[JobPicture]
+    pictures: list[JobImage]
     embed_recipe: bool = True
     """Whether its files hold their recipe."""
-    format: Format = "png"
+    format: ImageFormat = "png"
     compression: int = 100
     """Quality of JPEG and WebP from 0, the smallest files, to 100, the best."""
     id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
-    state: State = "waiting"
+    state: JobStatus = "waiting"
     error: str | None = None
     is_own_fault: bool = False
     """Whether the error is the client's."""

@@ -4,7 +4,7 @@
 
 On a CPU two things change a row's bits: matrix products and convolutions of very few rows take another path,
 so that a call is filled up to a least number of rows; and attention adds in another order under another
-number of tokens, so that `SharedCalls` pads every prompt to one width. The server does not take on trust that
+number of tokens, so that `SharedDenoiserCalls` pads every prompt to one width. The server does not take on trust that
 this suffices on its machine: it tries.
 
 He 2025 (Thinking Machines Lab), "Defeating Nondeterminism in LLM Inference", on batch invariance.
@@ -18,12 +18,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lavibridge.core.contracts import Conditioning
-from lavibridge.generation.denoise import DenoiserRow, SharedCalls, predict_rows
+from lavibridge.generation.denoise import DenoiserRow, SharedDenoiserCalls, predict_denoiser_rows
 from lavibridge.vision.base import VisionModel
 
-CANDIDATES = (2, 4, 8)
+_CANDIDATES = (2, 4, 8)
 """Least rows of a call that are tried, the cheapest first."""
-SLOW = 1.0
+LEAST_ROWS_TIME_LIMIT = 1.0
 """Seconds of one row from which on nothing is tried: so large a denoiser gains nothing by sharing calls on a
 CPU, and a server should start within seconds."""
 
@@ -38,12 +38,12 @@ def find_least_rows(vision: VisionModel, width: int, most: int) -> int | None:
     device = vision.alphas.device
     if device.type != "cpu":
         return 1
-    rows = trial_rows(vision, width, most)
+    rows = least_rows_trial(vision, width, most)
     begun = time.perf_counter()
     _predict(vision, rows[:1], width, 1)
-    if time.perf_counter() - begun > SLOW:
+    if time.perf_counter() - begun > LEAST_ROWS_TIME_LIMIT:
         return None
-    for least in (each for each in CANDIDATES if each <= most):
+    for least in (each for each in _CANDIDATES if each <= most):
         alone = torch.cat([_predict(vision, rows[i : i + 1], width, least) for i in range(len(rows))])
         counts = sorted({least + 1, 2 * least - 1, (least + most) // 2, most} & set(range(most + 1)))
         if all(
@@ -58,10 +58,10 @@ def find_least_rows(vision: VisionModel, width: int, most: int) -> int | None:
 def _predict(
     vision: VisionModel, rows: Sequence[DenoiserRow], width: int, least: int
 ) -> Float[Tensor, "batch channel h w"]:
-    return torch.stack(predict_rows(vision, rows, SharedCalls(width=width, least_rows=least)))
+    return torch.stack(predict_denoiser_rows(vision, rows, SharedDenoiserCalls(width=width, least_rows=least)))
 
 
-def trial_rows(vision: VisionModel, width: int, most: int) -> list[DenoiserRow]:
+def least_rows_trial(vision: VisionModel, width: int, most: int) -> list[DenoiserRow]:
     """Rows of noise with conditioning of noise, of all lengths."""
     rng = torch.Generator().manual_seed(0)
     shape = vision.latent_shape(vision.default_size, vision.default_size)

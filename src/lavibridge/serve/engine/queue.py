@@ -11,12 +11,12 @@ from collections.abc import Callable
 from threading import Condition, RLock
 
 from lavibridge.core.errors import LaviError
-from lavibridge.serve.engine.job import Job, JobPicture, State
+from lavibridge.serve.engine.job import Job, JobImage, JobStatus
 from lavibridge.serve.limits import Limits
 
-FIRST_GUESS = 1.0
+_FIRST_GUESS = 1.0
 """Seconds for a picture, before any was drawn."""
-Place = tuple[Job, JobPicture]
+QueuedImage = tuple[Job, JobImage]
 
 
 class QueueFull(LaviError):
@@ -39,11 +39,11 @@ class Queue:
         self.is_closing = False
         self.drawn = 0
         """Pictures finished since the start."""
-        self.pace = FIRST_GUESS
+        self.pace = _FIRST_GUESS
         """A running mean of the seconds between finished pictures while there is work."""
         self._changed = Condition(RLock())  # some methods call others
-        self._waiting: deque[Place] = deque()
-        self._drawing: list[Place] = []
+        self._waiting: deque[QueuedImage] = deque()
+        self._drawing: list[QueuedImage] = []
         self._jobs: dict[str, Job] = {}
 
     def submit(self, job: Job) -> Job:
@@ -79,7 +79,7 @@ class Queue:
         with self._changed:
             self._jobs.pop(job.id, None)
 
-    def end(self, job: Job, state: State, error: str | None = None, is_own_fault: bool = False) -> None:
+    def end(self, job: Job, state: JobStatus, error: str | None = None, is_own_fault: bool = False) -> None:
         """End a job that is not over."""
         with self._changed:
             if not job.is_over:
@@ -89,7 +89,7 @@ class Queue:
                 self._notify(job)
                 self._changed.notify_all()
 
-    def take(self) -> list[Place]:
+    def take(self) -> list[QueuedImage]:
         """For the worker: wait for work and return the pictures to draw now; none means stop.
 
         Pictures come in the order of their requests, up to the batch size.
@@ -107,14 +107,14 @@ class Queue:
                     return list(self._drawing)
                 self._changed.wait()
 
-    def stepped(self, job: Job, picture: JobPicture, preview: bytes | None) -> None:
+    def stepped(self, job: Job, picture: JobImage, preview: bytes | None) -> None:
         """For the worker: a picture has taken one more step."""
         with self._changed:
             picture.step += 1
             picture.preview = preview or picture.preview
             self._notify(job)
 
-    def finished(self, job: Job, picture: JobPicture, file: bytes, seconds: float) -> None:
+    def finished(self, job: Job, picture: JobImage, file: bytes, seconds: float) -> None:
         """For the worker: a picture is done, ``seconds`` of work after the one before."""
         with self._changed:
             if job.is_over:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lavibridge import __version__
-from lavibridge.generation.emphasis import WeightedPrompt, read
+from lavibridge.generation.emphasis import WeightedPrompt, read_emphasis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +30,12 @@ class Request:
     @property
     def weighted_prompt(self) -> WeightedPrompt:
         """The prompt with its weights."""
-        return read(self.prompt, self.prompt_weighting)
+        return read_emphasis(self.prompt, self.prompt_weighting)
 
     @property
     def weighted_negative_prompt(self) -> WeightedPrompt:
         """The negative prompt with its weights."""
-        return read(self.negative_prompt, self.prompt_weighting, is_negative=True)
+        return read_emphasis(self.negative_prompt, self.prompt_weighting, is_negative=True)
 
     def record(self) -> dict[str, str | int | float]:
         """The recipe that the picture's file holds, to draw it again."""

@@ -18,10 +18,10 @@ from lavibridge.core import registry
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.core.files import models_folder, resolve_source
 from lavibridge.generation import emphasis
-from lavibridge.generation.checks import check_weights
-from lavibridge.generation.denoise import OWN_CALLS, Layout, SharedCalls
+from lavibridge.generation.checks import check_word_weights
+from lavibridge.generation.denoise import SEPARATE_DENOISER_CALLS, DenoiserCalls, SharedDenoiserCalls
 from lavibridge.generation.emphasis import WeightedPrompt
-from lavibridge.generation.encode import EncodedPrompt, encode_prompts
+from lavibridge.generation.prompt_encoding import EncodedPrompt, encode_prompts
 from lavibridge.serve.engine.least_rows import find_least_rows
 
 KEPT = 256
@@ -37,8 +37,8 @@ class ServedModel:
         self.bridge = bridge.eval()
         self.lock = Lock()  # a tokenizer serves one thread at a time
         self._encoded: OrderedDict[WeightedPrompt, EncodedPrompt] = OrderedDict()
-        longest = self._encode(emphasis.read("a " * (2 * bridge.language.max_tokens), False))
-        empty = self.encode(emphasis.read("", False, is_negative=True))
+        longest = self._encode(emphasis.read_emphasis("a " * (2 * bridge.language.max_tokens), False))
+        empty = self.encode(emphasis.read_emphasis("", False, is_negative=True))
         tokens = [self._tokens(each) for each in (longest, empty)]
         self.width = 1 + tokens[0]
         self.keeps_tokens = tokens == [each.features.hidden.shape[2] for each in (longest, empty)]
@@ -49,11 +49,11 @@ class ServedModel:
         """Rows of a shared call of the denoiser; None: a call for each picture."""
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> DenoiserCalls:
         """Which rows share a call of the denoiser."""
         if self.least_rows is None:
-            return OWN_CALLS
-        return SharedCalls(width=self.width, least_rows=self.least_rows)
+            return SEPARATE_DENOISER_CALLS
+        return SharedDenoiserCalls(width=self.width, least_rows=self.least_rows)
 
     @torch.inference_mode()
     def encode(self, prompt: WeightedPrompt) -> EncodedPrompt:
@@ -76,7 +76,7 @@ class ServedModel:
             self.bridge.vision.latent_shape(height, width)
         except ModelError as error:
             raise RecipeError(f"size: {error}") from None
-        check_weights(prompts, self.bridge.connector)
+        check_word_weights(prompts, self.bridge.connector)
 
     def count_tokens(self, prompt: WeightedPrompt) -> tuple[int, int]:
         """Tokens of a prompt that are used, and that are cut off."""

@@ -15,19 +15,19 @@ import torch
 
 from lavibridge.core.errors import LaviError
 from lavibridge.core.log import console
-from lavibridge.generation.finite import NotDrawnError
-from lavibridge.generation.image_files import encode_picture, encode_png
-from lavibridge.serve.engine.drawing import Drawing, advance
-from lavibridge.serve.engine.job import Job, JobPicture
-from lavibridge.serve.engine.queue import Place, Queue
+from lavibridge.generation.nonfinite_images import NonfiniteImageError
+from lavibridge.generation.image_files import encode_image, encode_png
+from lavibridge.serve.engine.image_generation import ImageGeneration, advance_generations
+from lavibridge.serve.engine.job import Job, JobImage
+from lavibridge.serve.engine.queue import QueuedImage, Queue
 from lavibridge.serve.engine.served_model import ServedModel
 from lavibridge.world.prompt_parser import check_prompt
 
-TEXT_CHUNK = "lavibridge"
+_TEXT_CHUNK = "lavibridge"
 """Key of a picture's metadata that holds its recipe."""
-PREVIEW_EVERY = 0.4
+_PREVIEW_EVERY = 0.4
 """The least seconds between two previews of a picture."""
-PREVIEW_SHARE = 5.0
+_PREVIEW_SHARE = 5.0
 """The least time between two previews, in multiples of what one takes."""
 
 
@@ -37,11 +37,11 @@ class Worker:
     def __init__(self, queue: Queue, models: Mapping[str, ServedModel], threads: int) -> None:
         self.queue, self.models, self.threads = queue, models, threads
         self.steps = 0
-        """Calls of `advance` so far."""
+        """Calls of `advance_generations` so far."""
         self.picture_steps = 0
         """Steps of single pictures in these calls."""
-        self._drawings: dict[JobPicture, Drawing] = {}
-        self._previewed: dict[JobPicture, float] = {}
+        self._drawings: dict[JobImage, ImageGeneration] = {}
+        self._previewed: dict[JobImage, float] = {}
         self._turn = 0
         self._mark = time.monotonic()
         self._thread = Thread(target=self._run, name="lavi-worker", daemon=True)
@@ -66,7 +66,7 @@ class Worker:
             self._turn += 1
             self._step(groups[self._turn % len(groups)])
 
-    def _forget_others(self, places: list[Place]) -> None:
+    def _forget_others(self, places: list[QueuedImage]) -> None:
         """Drop the drawings of cancelled jobs."""
         current = {picture for _, picture in places}
         for picture in self._drawings.keys() - current:
@@ -75,32 +75,32 @@ class Worker:
         if not self._drawings:
             self._mark = time.monotonic()
 
-    def _begin(self, job: Job, picture: JobPicture) -> bool:
+    def _begin(self, job: Job, picture: JobImage) -> bool:
         """Begin a picture's drawing, unless it has one; False where that fails."""
         if picture in self._drawings:
             return True
         try:
             model = self.models[picture.request.model]
-            self._drawings[picture] = Drawing(picture.request, model)
+            self._drawings[picture] = ImageGeneration(picture.request, model)
             job.tokens_used, job.tokens_cut = model.count_tokens(picture.request.weighted_prompt)
         except Exception as error:
             self._fail([(job, picture)], error)
             return False
         return True
 
-    def _grouped(self, places: list[Place]) -> list[list[Place]]:
+    def _grouped(self, places: list[QueuedImage]) -> list[list[QueuedImage]]:
         """The places whose drawings can take a step together."""
-        groups: dict[object, list[Place]] = {}
+        groups: dict[object, list[QueuedImage]] = {}
         for job, picture in places:
             settings = self._drawings[picture].state.settings
             key = (picture.request.model, settings.shape, settings.autocast)
             groups.setdefault(key, []).append((job, picture))
         return list(groups.values())
 
-    def _step(self, group: list[Place]) -> None:
+    def _step(self, group: list[QueuedImage]) -> None:
         drawings = [self._drawings[picture] for _, picture in group]
         try:
-            advance(drawings)
+            advance_generations(drawings)
         except Exception as error:
             self._fail(group, error)
             return
@@ -113,7 +113,7 @@ class Worker:
             except Exception as error:
                 self._fail([(job, picture)], error)
 
-    def _preview(self, job: Job, picture: JobPicture, drawing: Drawing) -> bytes | None:
+    def _preview(self, job: Job, picture: JobImage, drawing: ImageGeneration) -> bytes | None:
         """The picture so far as a PNG, at intervals, where anybody listens."""
         if drawing.is_finished or not job.wants_preview:
             return None
@@ -122,24 +122,24 @@ class Worker:
             return None
         png = encode_png(drawing.preview())
         elapsed = time.monotonic() - start
-        self._previewed[picture] = start + max(PREVIEW_EVERY, PREVIEW_SHARE * elapsed)
+        self._previewed[picture] = start + max(_PREVIEW_EVERY, _PREVIEW_SHARE * elapsed)
         return png
 
-    def _finish(self, job: Job, picture: JobPicture, drawing: Drawing) -> None:
+    def _finish(self, job: Job, picture: JobImage, drawing: ImageGeneration) -> None:
         image = drawing.picture()
         if drawing.model.has_checker:
             picture.verdict = check_prompt(picture.request.weighted_prompt.text, image)
         picture.attention_maps = drawing.attention_maps()
-        metadata = {TEXT_CHUNK: json.dumps(picture.request.record())} if job.embed_recipe else {}
-        file = encode_picture(image, job.format, job.compression, metadata)
+        metadata = {_TEXT_CHUNK: json.dumps(picture.request.record())} if job.embed_recipe else {}
+        file = encode_image(image, job.format, job.compression, metadata)
         now = time.monotonic()
         self.queue.finished(job, picture, file, now - self._mark)
         self._mark = now
 
-    def _fail(self, group: list[Place], error: Exception) -> None:
+    def _fail(self, group: list[QueuedImage], error: Exception) -> None:
         """End jobs with an error; the client sees the message of a LaviError, the console every traceback."""
         is_for_client = isinstance(error, LaviError)
-        is_own_fault = is_for_client and not isinstance(error, NotDrawnError)
+        is_own_fault = is_for_client and not isinstance(error, NonfiniteImageError)
         if not is_own_fault:
             console.print("".join(traceback.format_exception(error)), soft_wrap=True)
         message = str(error) if is_for_client else "the picture could not be drawn; the server's log says why"

@@ -4,9 +4,9 @@ import socket
 from dataclasses import dataclass
 
 from lavibridge.core.errors import RunError
-from lavibridge.serve.web.guard import LOOPBACK
+from lavibridge.serve.web.guard import LOOPBACK_HOSTS
 
-LEAST_TOKEN = 16
+_LEAST_TOKEN = 16
 """Characters of a token."""
 
 
@@ -22,16 +22,16 @@ class Address:
 
 def check_address(address: Address) -> None:
     """RunError for an address that anybody could use, or a token that could be guessed."""
-    if address.token is None and address.host not in LOOPBACK:
+    if address.token is None and address.host not in LOOPBACK_HOSTS:
         raise RunError(
             f"binding {address.host} lets other machines in: set a token ($LAVI_TOKEN or --token), or leave "
             "--host out to serve this machine only"
         )
-    if address.token is not None and (len(address.token) < LEAST_TOKEN or not address.token.isascii()):
-        raise RunError(f"a token has at least {LEAST_TOKEN} ASCII characters, found {len(address.token)}")
+    if address.token is not None and (len(address.token) < _LEAST_TOKEN or not address.token.isascii()):
+        raise RunError(f"a token has at least {_LEAST_TOKEN} ASCII characters, found {len(address.token)}")
 
 
-def bind(address: Address) -> socket.socket:
+def bind_address(address: Address) -> socket.socket:
     """A socket that listens; RunError where that cannot be."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
@@ -43,7 +43,7 @@ def bind(address: Address) -> socket.socket:
         ) from None
 
 
-def url_of(address: Address, bound: socket.socket) -> str:
+def address_url(address: Address, bound: socket.socket) -> str:
     """The page's URL; the token stands behind #, which browsers keep to themselves."""
     shown = "127.0.0.1" if address.host in ("0.0.0.0", "::") else address.host
     shown = f"[{shown}]" if ":" in shown else shown

@@ -15,8 +15,8 @@ from lavibridge import __version__
 from lavibridge.serve.web import problems, routes_images, routes_jobs, routes_state
 from lavibridge.serve.web.app_state import AppState
 
-PAGE = Path(__file__).parent.parent / "page"
-TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_PAGE = Path(__file__).parent.parent / "page"
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 def make_app(app_state: AppState) -> FastAPI:
@@ -27,9 +27,9 @@ def make_app(app_state: AppState) -> FastAPI:
         description="Draws with bridges between language models and image models.",
         docs_url=None,  # their pages load scripts from another host
         redoc_url=None,
-        responses={**problems.ANSWERS},
+        responses={**problems.PROBLEM_RESPONSES},
     )
-    problems.install(app)
+    problems.install_problem_handlers(app)
     for room in (routes_images, routes_jobs, routes_state):
         app.include_router(room.make_router(app_state))
     _add_page(app)
@@ -37,7 +37,7 @@ def make_app(app_state: AppState) -> FastAPI:
 
 
 def _add_page(app: FastAPI) -> None:
-    files = {path.name: path for path in PAGE.iterdir() if path.suffix in TYPES}
+    files = {path.name: path for path in _PAGE.iterdir() if path.suffix in _TYPES}
     _add_file(app, "/", files["index.html"])
     for name, path in files.items():
         _add_file(app, f"/page/{name}", path)
@@ -46,4 +46,4 @@ def _add_page(app: FastAPI) -> None:
 def _add_file(app: FastAPI, route: str, path: Path) -> None:
     @app.get(route, include_in_schema=False)
     async def page() -> FileResponse:
-        return FileResponse(path, media_type=TYPES[path.suffix])
+        return FileResponse(path, media_type=_TYPES[path.suffix])

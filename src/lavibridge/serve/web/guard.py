@@ -14,24 +14,24 @@ from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 
-from lavibridge.serve.web.problems import problem
+from lavibridge.serve.web.problems import problem_response
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+GuardedApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-OPEN = ("/", "/health")
-OPEN_BELOW = "/page/"
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+_OPEN = ("/", "/health")
+_OPEN_BELOW = "/page/"
 """Static files; everything else needs the token, if there is one."""
-POLICY = (
+_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-HEADERS = {
-    "content-security-policy": POLICY,
+_HEADERS = {
+    "content-security-policy": _POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
@@ -43,9 +43,9 @@ HEADERS = {
 class Guard:
     """An ASGI application around another."""
 
-    def __init__(self, app: App, *, host: str, token: str | None, body_bytes: int) -> None:
+    def __init__(self, app: GuardedApp, *, host: str, token: str | None, body_bytes: int) -> None:
         self.app, self.token, self.body_bytes = app, token, body_bytes
-        self.hosts = {*LOOPBACK, host} if token is None else None
+        self.hosts = {*LOOPBACK_HOSTS, host} if token is None else None
         """Host names that the server answers to; None: any, as requests need a token."""
         self.answered: dict[tuple[str, str, int], int] = {}
         """Answers so far, by method, route and status."""
@@ -64,14 +64,14 @@ class Guard:
                 own = {name for name, _ in message["headers"]}
                 message["headers"] = [
                     *message["headers"],
-                    *((k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in own),
+                    *((k.encode(), v.encode()) for k, v in _HEADERS.items() if k.encode() not in own),
                 ]
             await send(message)
 
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         refusal = self._refusal(scope, headers)
         try:
-            answer = self.app if refusal is None else problem(*refusal)
+            answer = self.app if refusal is None else problem_response(*refusal)
             await answer(scope, self._bounded(receive), noting)
         finally:
             route = scope.get("route")
@@ -121,7 +121,7 @@ class Guard:
 
 
 def _is_open(path: str) -> bool:
-    return path in OPEN or path.startswith(OPEN_BELOW)
+    return path in _OPEN or path.startswith(_OPEN_BELOW)
 
 
 def _name(host: str) -> str:

@@ -8,10 +8,10 @@ from lavibridge.serve.engine.queue import Queue
 from lavibridge.serve.engine.worker import Worker
 from lavibridge.serve.web.guard import Guard
 
-TYPE = "text/plain; version=0.0.4; charset=utf-8"
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def exposition(queue: Queue, worker: Worker, guard: Guard) -> str:
+def metrics_exposition(queue: Queue, worker: Worker, guard: Guard) -> str:
     """All metrics as text."""
     return "\n".join([*_lines(queue, worker, guard), ""])
 

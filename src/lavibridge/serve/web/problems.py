@@ -16,7 +16,7 @@ from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import LaviError
 from lavibridge.serve.engine.queue import QueueFull, ServerClosing
 
-TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 class Detail(BaseModel):
@@ -34,49 +34,49 @@ class Problem(BaseModel):
     error: Detail
 
 
-ANSWERS: Mapping[int | str, dict[str, Any]] = {
+PROBLEM_RESPONSES: Mapping[int | str, dict[str, Any]] = {
     "4XX": {"model": Problem, "description": "The request cannot be met; the message says what to do."},
     503: {"model": Problem, "description": "The server is stopping."},
 }
 """Declared of every route."""
 
 
-def problem(
+def problem_response(
     status: int, message: str, code: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """An error's answer."""
-    kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     text = message.encode("utf-8", "replace").decode()  # a key may hold half of a surrogate pair
     body = {"error": {"message": text, "type": kind, "param": None, "code": code}}
     return JSONResponse(body, status, headers=dict(headers or {}))
 
 
-def install(app: FastAPI) -> None:
+def install_problem_handlers(app: FastAPI) -> None:
     """Answer every error of ``app`` in this form."""
 
     @app.exception_handler(QueueFull)
     def _full(request: Request, error: QueueFull) -> JSONResponse:
-        return problem(429, str(error), "queue_full", {"Retry-After": str(error.seconds)})
+        return problem_response(429, str(error), "queue_full", {"Retry-After": str(error.seconds)})
 
     @app.exception_handler(ServerClosing)
     def _closing(request: Request, error: ServerClosing) -> JSONResponse:
-        return problem(503, str(error), "closing", {"Retry-After": "30"})
+        return problem_response(503, str(error), "closing", {"Retry-After": "30"})
 
     @app.exception_handler(LaviError)
     def _refused(request: Request, error: LaviError) -> JSONResponse:
-        return problem(400, str(error))
+        return problem_response(400, str(error))
 
     @app.exception_handler(RequestValidationError)
     def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return problem(400, "; ".join(_explain(each, request) for each in error.errors()[:5]))
+        return problem_response(400, "; ".join(_explain(each, request) for each in error.errors()[:5]))
 
     @app.exception_handler(HTTPException)
     def _other(request: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, str(error.detail), None, error.headers)
+        return problem_response(error.status_code, str(error.detail), None, error.headers)
 
     @app.exception_handler(Exception)
     def _unexpected(request: Request, error: Exception) -> JSONResponse:
-        return problem(500, "something went wrong on the server; its log says what", "internal")
+        return problem_response(500, "something went wrong on the server; its log says what", "internal")
 
 
 def _explain(error: Mapping[str, Any], request: Request) -> str:

@@ -8,14 +8,14 @@ from pydantic import Field, model_validator
 
 from lavibridge.core.config import Config, did_you_mean
 from lavibridge.core.errors import RecipeError
-from lavibridge.core.text import is_unicode
-from lavibridge.generation.emphasis import read
-from lavibridge.generation.image_files import Format
-from lavibridge.generation.quality import EXACT, QUALITIES, read_quality
-from lavibridge.generation.sample import check_steps
+from lavibridge.core.unicode_text import is_valid_unicode
+from lavibridge.generation.emphasis import read_emphasis
+from lavibridge.generation.image_files import ImageFormat
+from lavibridge.generation.quality import EXACT_QUALITY, QUALITIES, read_quality
+from lavibridge.generation.sampling import check_sampling_steps
 from lavibridge.serve.engine.request import Request
 from lavibridge.serve.engine.served_model import ServedModel
-from lavibridge.serve.limits import MAX_SEED, Limits
+from lavibridge.serve.limits import MAX_REQUEST_SEED, Limits
 
 
 class ClientRequest(Config):
@@ -44,7 +44,7 @@ class PictureRequest(ClientRequest):
     """What guidance leads away from."""
     prompt_weighting: bool = False
     """Whether `(word:1.3)` in both prompts weighs a word; else brackets are text."""
-    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
+    seed: int | None = Field(default=None, ge=0, le=MAX_REQUEST_SEED)
     """Seed of the first picture's noise. None: a random one."""
     quality: Literal["exact", "high", "fast", "low", "medium", "standard", "hd", "xhigh", "max", "auto"] = (
         "exact"
@@ -64,7 +64,7 @@ class ImageRequest(PictureRequest):
 
     response_format: Literal["b64_json", "url"] = "b64_json"
     """The file itself in base 64, or the URL to fetch it from."""
-    output_format: Format = "png"
+    output_format: ImageFormat = "png"
     """The format of the file."""
     output_compression: int = Field(default=100, ge=0, le=100)
     """Quality of JPEG and WebP from 0, the smallest files, to 100, the best."""
@@ -100,7 +100,7 @@ class TokensRequest(ClientRequest):
     """Whether `(word:1.3)` in it is a weight, which takes no tokens."""
 
 
-def to_requests(
+def requests_of_body(
     body: PictureRequest, models: Mapping[str, ServedModel], limits: Limits, has_attention_maps: bool = False
 ) -> list[Request]:
     """A request for each picture of a body; RecipeError for values that this server does not take."""
@@ -111,17 +111,17 @@ def to_requests(
             f"(there are {', '.join(models)})"
         )
     model = models[name]
-    check_prompt(body.prompt, limits, "prompt")
-    check_prompt(body.negative_prompt, limits, "negative_prompt")
-    quality = {"low": "fast"}.get(body.quality, body.quality if body.quality in QUALITIES else EXACT)
+    check_request_prompt(body.prompt, limits, "prompt")
+    check_request_prompt(body.negative_prompt, limits, "negative_prompt")
+    quality = {"low": "fast"}.get(body.quality, body.quality if body.quality in QUALITIES else EXACT_QUALITY)
     steps = body.num_inference_steps or read_quality(quality).num_inference_steps
     for key, found, most in (("n", body.n, limits.count), ("num_inference_steps", steps, limits.steps)):
         if found > most:
             raise RecipeError(f"{key}: this server takes {most} at most, found {found}")
     vision = model.bridge.vision
-    check_steps(steps, len(vision.times), "num_inference_steps")
+    check_sampling_steps(steps, len(vision.times), "num_inference_steps")
     width, height = _size(body.size, vision.default_size, limits.side)
-    prompts = [read(prompt, body.prompt_weighting) for prompt in (body.prompt, body.negative_prompt)]
+    prompts = [read_emphasis(prompt, body.prompt_weighting) for prompt in (body.prompt, body.negative_prompt)]
     if not prompts[0].text.strip():
         raise RecipeError("prompt: give a text to draw, it is empty")
     model.check(prompts, height, width)
@@ -133,7 +133,7 @@ def to_requests(
             prompt=body.prompt,
             negative_prompt=body.negative_prompt,
             prompt_weighting=body.prompt_weighting,
-            seed=(seed + number) % (MAX_SEED + 1),
+            seed=(seed + number) % (MAX_REQUEST_SEED + 1),
             num_inference_steps=steps,
             guidance_scale=guidance,
             quality=quality,
@@ -145,9 +145,9 @@ def to_requests(
     ]
 
 
-def check_prompt(prompt: str, limits: Limits, key: str) -> None:
+def check_request_prompt(prompt: str, limits: Limits, key: str) -> None:
     """RecipeError for a prompt that is too long or not valid Unicode."""
-    if not is_unicode(prompt):  # JSON can hold half of a surrogate pair
+    if not is_valid_unicode(prompt):  # JSON can hold half of a surrogate pair
         raise RecipeError(f"{key}: this is not valid Unicode")
     if len(prompt.encode("utf-8")) > limits.prompt_bytes:
         raise RecipeError(f"{key}: longer than {limits.prompt_bytes} bytes of UTF-8: shorten it")

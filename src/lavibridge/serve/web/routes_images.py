@@ -10,20 +10,20 @@ from pydantic import BaseModel
 
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.log import console
-from lavibridge.generation.emphasis import WeightedPrompt, read
-from lavibridge.generation.image_files import Format
-from lavibridge.serve.engine.job import Job, JobPicture
+from lavibridge.generation.emphasis import WeightedPrompt, read_emphasis
+from lavibridge.generation.image_files import ImageFormat
+from lavibridge.serve.engine.job import Job, JobImage
 from lavibridge.serve.engine.served_model import ServedModel
 from lavibridge.serve.web.app_state import AppState
-from lavibridge.serve.web.problems import problem
+from lavibridge.serve.web.problems import problem_response
 from lavibridge.serve.web.requests import (
     ImageRequest,
     PictureRequest,
     TokensRequest,
-    check_prompt,
-    to_requests,
+    check_request_prompt,
+    requests_of_body,
 )
-from lavibridge.serve.web.watching import until_over
+from lavibridge.serve.web.job_watching import watch_until_over
 
 
 class Image(BaseModel):
@@ -41,7 +41,7 @@ class Images(BaseModel):
 
     created: int
     data: list[Image]
-    output_format: Format
+    output_format: ImageFormat
     background: Literal["opaque"] = "opaque"
     size: str
     model: str
@@ -94,9 +94,9 @@ def make_router(app_state: AppState) -> APIRouter:
         """Draw and answer with the pictures. A client that goes away cancels its work."""
         if body.output_format == "png" and body.output_compression != 100:
             raise RecipeError("output_compression: PNG is lossless; set output_format to jpeg or webp")
-        job = submit(app_state, body, format=body.output_format, compression=body.output_compression)
-        await until_over(app_state.queue, job, request)
-        failure = failed(job)
+        job = submit_image_job(app_state, body, format=body.output_format, compression=body.output_compression)
+        await watch_until_over(app_state.queue, job, request)
+        failure = _failed(job)
         if failure is not None:
             app_state.queue.forget(job)
             return failure
@@ -135,8 +135,8 @@ def make_router(app_state: AppState) -> APIRouter:
     @router.post("/tokens")
     async def tokens(body: TokensRequest) -> dict[str, TokenCounts]:
         """How many of a prompt's tokens each model uses, and how many it cuts off."""
-        check_prompt(body.prompt, app_state.limits, "prompt")
-        prompt = read(body.prompt, body.prompt_weighting)
+        check_request_prompt(body.prompt, app_state.limits, "prompt")
+        prompt = read_emphasis(body.prompt, body.prompt_weighting)
         return {name: _counts(model, prompt) for name, model in app_state.models.items()}
 
     return router
@@ -147,17 +147,17 @@ def _counts(model: ServedModel, prompt: WeightedPrompt) -> TokenCounts:
     return TokenCounts(used=used, cut=cut, max_tokens=model.bridge.language.max_tokens)
 
 
-def submit(
+def submit_image_job(
     app_state: AppState,
     body: PictureRequest,
     has_attention_maps: bool = False,
-    format: Format = "png",
+    format: ImageFormat = "png",
     compression: int = 100,
 ) -> Job:
     """Put a job into the queue; raises a LaviError for the client."""
-    requests = to_requests(body, app_state.models, app_state.limits, has_attention_maps)
+    requests = requests_of_body(body, app_state.models, app_state.limits, has_attention_maps)
     job = Job(
-        pictures=[JobPicture(request=request) for request in requests],
+        pictures=[JobImage(request=request) for request in requests],
         embed_recipe=body.embed_recipe,
         format=format,
         compression=compression,
@@ -169,14 +169,14 @@ def submit(
     return job
 
 
-def failed(job: Job) -> Response | None:
+def _failed(job: Job) -> Response | None:
     """The answer for a job that did not succeed, else None."""
     match job.state:
         case "done":
             return None
         case "rejected":
-            return problem(503, job.error or "", "closing", {"Retry-After": "30"})
+            return problem_response(503, job.error or "", "closing", {"Retry-After": "30"})
         case "cancelled":
             return JSONResponse({}, 499)  # the client has gone
         case _:
-            return problem(400 if job.is_own_fault else 500, job.error or "")
+            return problem_response(400 if job.is_own_fault else 500, job.error or "")

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from lavibridge.serve.engine.job import Job
 from lavibridge.serve.web.app_state import AppState
 from lavibridge.serve.web.requests import JobRequest
-from lavibridge.serve.web.routes_images import submit
-from lavibridge.serve.web.watching import events
+from lavibridge.serve.web.routes_images import submit_image_job
+from lavibridge.serve.web.job_watching import watch_events
 
 
 class PictureState(BaseModel):
@@ -46,7 +46,7 @@ def make_router(app_state: AppState) -> APIRouter:
     @router.post("", status_code=201)
     async def create(body: JobRequest) -> JobState:
         """Begin a job. The server cancels it when its last listener leaves, or when nobody asks for it."""
-        return _state(submit(app_state, body, body.attention_maps))
+        return _state(submit_image_job(app_state, body, body.attention_maps))
 
     @router.get("/{name}")
     async def state(name: str) -> JobState:
@@ -60,7 +60,7 @@ def make_router(app_state: AppState) -> APIRouter:
         The last listener that leaves before the end cancels the job.
         """
         return StreamingResponse(
-            events(app_state.queue, _found(app_state, name)), media_type="text/event-stream"
+            watch_events(app_state.queue, _found(app_state, name)), media_type="text/event-stream"
         )
 
     @router.get("/{name}/pictures/{number}", name="picture", response_class=Response)

@@ -11,7 +11,7 @@ from lavibridge import __version__
 from lavibridge.serve.web import metrics, runs
 from lavibridge.serve.web.app_state import AppState
 
-REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
+_REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
 """A report is one file with its styles and pictures inside; no script of it runs."""
 
 
@@ -41,23 +41,23 @@ def make_router(app_state: AppState) -> APIRouter:
     @router.get("/metrics", tags=["state"], response_class=PlainTextResponse)
     async def read_metrics(request: Request) -> Response:
         """Prometheus metrics."""
-        text = metrics.exposition(app_state.queue, app_state.worker, request.app.state.guard)
-        return Response(text, media_type=metrics.TYPE)
+        text = metrics.metrics_exposition(app_state.queue, app_state.worker, request.app.state.guard)
+        return Response(text, media_type=metrics.METRICS_TYPE)
 
     @router.get("/v1/runs", tags=["runs"])
     def list_runs() -> list[dict[str, Any]]:
         """Runs in the runs folder, the latest first."""
-        return [runs.summary(folder) for folder in _runs(app_state).values()]
+        return [runs.run_summary(folder) for folder in _runs(app_state).values()]
 
     @router.get("/v1/runs/{name}", tags=["runs"])
     def run(name: str) -> dict[str, Any]:
         """A run with its loss curve and scores."""
-        return runs.details(_run(app_state, name))
+        return runs.run_details(_run(app_state, name))
 
     @router.get("/v1/runs/{name}/samples/{sample}", tags=["runs"], response_class=Response)
     def sample(name: str, sample: str) -> Response:
         """A preview picture of a run."""
-        found = runs.sample(_run(app_state, name), sample)
+        found = runs.run_preview(_run(app_state, name), sample)
         if found is None:
             raise HTTPException(404, "the run has no such sample")
         return Response(found, media_type="image/png")
@@ -68,7 +68,7 @@ def make_router(app_state: AppState) -> APIRouter:
         page = _run(app_state, name) / "report.html"
         if not page.is_file():
             raise HTTPException(404, "the run has no report yet: lavi report writes it")
-        headers = {"content-security-policy": REPORT_POLICY}
+        headers = {"content-security-policy": _REPORT_POLICY}
         return Response(page.read_bytes(), media_type="text/html", headers=headers)
 
     return router

@@ -11,11 +11,11 @@ from lavibridge.core.errors import RunError
 from lavibridge.report.evaluations import find_evaluations
 from lavibridge.report.run_record import RunRecord, read_run
 
-MOST_POINTS = 400
+MAX_CURVE_POINTS = 400
 """Points of a curve."""
-LIVE = 120.0
+_LIVE = 120.0
 """Seconds since the last line of the log up to which a run counts as in training."""
-SHOWN = ("step", "loss", "seconds")
+_SHOWN = ("step", "loss", "seconds")
 
 
 def list_runs(root: Path) -> dict[str, Path]:
@@ -24,7 +24,7 @@ def list_runs(root: Path) -> dict[str, Path]:
     return {path.name: path for path in sorted(found, key=_changed, reverse=True)}
 
 
-def summary(folder: Path) -> dict[str, Any]:
+def run_summary(folder: Path) -> dict[str, Any]:
     """A run in a line; a damaged one says what is wrong."""
     try:
         run = read_run(folder)
@@ -48,18 +48,18 @@ def summary(folder: Path) -> dict[str, Any]:
     }
 
 
-def details(folder: Path) -> dict[str, Any]:
+def run_details(folder: Path) -> dict[str, Any]:
     """A run with its curve and scores."""
     run = read_run(folder)
-    stride = max(1, -(-len(run.rows) // MOST_POINTS))
+    stride = max(1, -(-len(run.rows) // MAX_CURVE_POINTS))
     rows = [*run.rows[::stride], *([run.rows[-1]] if run.rows and (len(run.rows) - 1) % stride else [])]
-    return summary(folder) | {
-        "curve": [{key: row.get(key) for key in SHOWN} for row in rows],
+    return run_summary(folder) | {
+        "curve": [{key: row.get(key) for key in _SHOWN} for row in rows],
         "scores": _scores(run),
     }
 
 
-def sample(folder: Path, name: str) -> bytes | None:
+def run_preview(folder: Path, name: str) -> bytes | None:
     """A preview picture of a run by its name."""
     found = {path.stem: path for path in read_run(folder).samples}
     return found[name].read_bytes() if name in found else None
@@ -80,7 +80,7 @@ def _scores(run: RunRecord) -> dict[str, dict[str, Any]]:
 
 def _state(run: RunRecord) -> str:
     log = run.folder / "log.jsonl"
-    if log.is_file() and time.time() - log.stat().st_mtime < LIVE and not run.results:
+    if log.is_file() and time.time() - log.stat().st_mtime < _LIVE and not run.results:
         return "training"
     return "finished" if run.results or run.part_sizes else "begun"
 

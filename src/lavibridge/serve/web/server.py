@@ -23,15 +23,15 @@ from lavibridge.core.signals import termination_signals
 from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.serve.engine.queue import Queue
 from lavibridge.serve.engine.served_model import ServedModel
-from lavibridge.serve.engine.threads import choose_threads
+from lavibridge.serve.engine.thread_count import choose_thread_count
 from lavibridge.serve.engine.worker import Worker
 from lavibridge.serve.limits import Limits
-from lavibridge.serve.web.address import Address, url_of
+from lavibridge.serve.web.address import Address, address_url
 from lavibridge.serve.web.app import make_app
 from lavibridge.serve.web.app_state import AppState
-from lavibridge.serve.web.guard import App, Guard
+from lavibridge.serve.web.guard import GuardedApp, Guard
 
-MOST_FILES = 65_536
+_MOST_FILES = 65_536
 
 
 class Server(uvicorn.Server):
@@ -73,7 +73,7 @@ def make_app_state(
     models: dict[str, ServedModel], limits: Limits, runs: Path | None, logs_prompts: bool
 ) -> AppState:
     """The state of an application for loaded models, with a running worker."""
-    threads = choose_threads(list(models.values()), limits.batch_size)
+    threads = choose_thread_count(list(models.values()), limits.batch_size)
     for name, model in models.items():
         if model.least_rows is None and not model.bridge.connector.per_block:
             console.print(
@@ -93,7 +93,7 @@ def make_app_state(
     return app_state
 
 
-def guarded(app_state: AppState, address: Address) -> App:
+def guard_server(app_state: AppState, address: Address) -> GuardedApp:
     """The application behind its guard."""
     app = make_app(app_state)
     guard = Guard(app, host=address.host, token=address.token, body_bytes=app_state.limits.body_bytes)
@@ -105,7 +105,7 @@ def serve(app_state: AppState, address: Address, bound: socket.socket, opens: bo
     """Serve until a signal comes."""
     _raise_file_limit()
     config = uvicorn.Config(
-        guarded(app_state, address),
+        guard_server(app_state, address),
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -118,7 +118,7 @@ def serve(app_state: AppState, address: Address, bound: socket.socket, opens: bo
         for number in set(termination_signals()) - set(uvicorn.server.HANDLED_SIGNALS):
             signal.signal(number, server.handle_exit)
     if opens and _has_display():
-        threading.Timer(0.5, webbrowser.open, [url_of(address, bound)]).start()
+        threading.Timer(0.5, webbrowser.open, [address_url(address, bound)]).start()
     server.run(sockets=[bound])
     app_state.queue.close()
     app_state.worker.join(60.0)
@@ -137,6 +137,6 @@ def _raise_file_limit() -> None:
         import resource
 
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        limit = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+        limit = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
         if soft < limit:
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

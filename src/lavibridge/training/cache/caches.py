@@ -12,7 +12,7 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import RecipeError
 from lavibridge.data.base import Dataset
-from lavibridge.recipes.training import Cache, Training
+from lavibridge.recipes.training_section import CacheSection, TrainingSection
 from lavibridge.training.cache.backend import Backend, Memory, OnDisk
 from lavibridge.training.cache.features import Features, refusal
 from lavibridge.training.cache.keys import feature_maker, latent_maker
@@ -36,7 +36,7 @@ class Caches:
             self.features.backend.close()
 
 
-def open_caches(bridge: Bridge, dataset: Dataset, settings: Training) -> Caches:
+def open_caches(bridge: Bridge, dataset: Dataset, settings: TrainingSection) -> Caches:
     """The caches that a recipe asks for."""
     features = _features(bridge, settings)  # first: it may refuse
     if settings.cache is None:
@@ -47,27 +47,27 @@ def open_caches(bridge: Bridge, dataset: Dataset, settings: Training) -> Caches:
     return Caches(latents=latents, features=features)
 
 
-def remembered(dataset: Dataset, vision: VisionModel, settings: Training) -> Latents:
+def remembered(dataset: Dataset, vision: VisionModel, settings: TrainingSection) -> Latents:
     """Latents in memory."""
     memory = Memory(settings.latent_cache_gb)
     return Latents(dataset, vision, memory, Names(), settings.workers, Timing())
 
 
-def latent_store(bridge: Bridge, cache: Cache) -> tuple[Store, bytes]:
+def latent_store(bridge: Bridge, cache: CacheSection) -> tuple[Store, bytes]:
     """The folder of the latents, and what its keys begin with."""
     dtype = pick_dtype(cache.dtype)
     maker = latent_maker(bridge.vision, dtype)
     return Store(cache.folder / f"latents-{maker.hex()[:12]}", dtype), maker
 
 
-def feature_store(bridge: Bridge, cache: Cache) -> tuple[Store, bytes]:
+def feature_store(bridge: Bridge, cache: CacheSection) -> tuple[Store, bytes]:
     """The folder of the features, and what its keys begin with."""
     dtype = pick_dtype(cache.dtype)
     maker = feature_maker(bridge.language, bridge.connector.reading, dtype)
     return Store(cache.folder / f"features-{maker.hex()[:12]}", dtype), maker
 
 
-def _features(bridge: Bridge, settings: Training) -> Features | None:
+def _features(bridge: Bridge, settings: TrainingSection) -> Features | None:
     """Kept features, or None where they are computed within the step."""
     on_disk = settings.cache is not None and settings.cache.features
     if refusal(bridge) is not None or not (on_disk or settings.feature_cache_gb > 0):

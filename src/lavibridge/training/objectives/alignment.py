@@ -35,21 +35,21 @@ from lavibridge.bridge import Bridge
 from lavibridge.core import registry
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError, NotFiniteError
-from lavibridge.core.log import JsonLog, progress
+from lavibridge.core.log import JsonLog, progress_bar
 from lavibridge.data.base import Dataset
-from lavibridge.diffusion.objective import corrupt
+from lavibridge.diffusion.objective import add_noise
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.sections import kind_of, read_kind
-from lavibridge.recipes.training import OPTIMIZERS, Alignment, Training
+from lavibridge.recipes.sections import kind_of_section, read_kind_section
+from lavibridge.recipes.training_section import OPTIMIZERS, AlignmentSection, TrainingSection
 from lavibridge.training.data.batches import BatchLoader
-from lavibridge.training.data.order import mix
-from lavibridge.training.loop import State, gradient_norms, move
+from lavibridge.training.data.order import mix_seeds
+from lavibridge.training.loop import TrainingState, gradient_norms, update_weights
 from lavibridge.training.objectives.alignment_progress import AlignmentProgress
 from lavibridge.training.objectives.native_encoder import check_native_encoder, feature_reader, native_bridge
-from lavibridge.training.optim import half_cosine, make_optimizer, warmed_up
+from lavibridge.training.optimization import half_cosine, make_optimizer, linear_warmup
 
 SETTING = "training.align"
-OPTIMIZER = read_kind(OPTIMIZERS, "muon")
+OPTIMIZER = read_kind_section(OPTIMIZERS, "muon")
 """AdamW takes twice the steps to the same loss (LOG.md, 2026-11-22)."""
 
 
@@ -63,14 +63,14 @@ class Queries:
 
 def check_alignable(recipe: Recipe) -> None:
     """Raise ModelError if the recipe's models or connector cannot be aligned; loads no weights."""
-    if registry.load("connectors", kind_of(recipe.connector)).per_block:
+    if registry.load_kind("connectors", kind_of_section(recipe.connector)).per_block:
         raise ModelError(
             f"{SETTING} compares outputs of cross-attention layers for the connector's tokens, and the "
-            f"connector '{kind_of(recipe.connector)}' changes single layers instead; leave {SETTING} out"
+            f"connector '{kind_of_section(recipe.connector)}' changes single layers instead; leave {SETTING} out"
         )
-    if registry.load("vision", kind_of(recipe.vision)).joint_attention:
+    if registry.load_kind("vision", kind_of_section(recipe.vision)).joint_attention:
         raise ModelError(
-            f"{SETTING} needs cross-attention layers, and vision models of kind '{kind_of(recipe.vision)}' "
+            f"{SETTING} needs cross-attention layers, and vision models of kind '{kind_of_section(recipe.vision)}' "
             f"attend to text and image jointly; leave {SETTING} out"
         )
     check_native_encoder(recipe.vision, SETTING)
@@ -80,7 +80,7 @@ def align(
     bridge: Bridge,
     dataset: Dataset,
     batches: BatchLoader,
-    training: Training,
+    training: TrainingSection,
     log: JsonLog | None,
     reached: AlignmentProgress,
 ) -> bool:
@@ -103,7 +103,7 @@ def align(
             during.enter_context(lora.disable_adapters(model.backbone))
         queries = collect_queries(native, batches, settings)
         begun = perf_counter() - reached.seconds
-        bar = during.enter_context(progress("steps"))
+        bar = during.enter_context(progress_bar("steps"))
         task = bar.add_task("aligning", total=settings.steps, completed=reached.step, status="")
         for step in range(reached.step, settings.steps):
             done = max(step / settings.steps, (perf_counter() - begun) / limit)
@@ -112,10 +112,10 @@ def align(
             if reached.stopped():
                 reached.save(bridge.connector, state.optimizer)
                 return False
-            rate = settings.lr * warmed_up(step, settings.warmup) * half_cosine(done)
+            rate = settings.lr * linear_warmup(step, settings.warmup) * half_cosine(done)
             state.optimizer.param_groups[0]["lr"] = rate
             captions = _step_captions(dataset, settings, training.seed, step)
-            generator = torch.Generator().manual_seed(mix(training.seed, step))
+            generator = torch.Generator().manual_seed(mix_seeds(training.seed, step))
             images = torch.randint(len(queries.t), (len(captions),), generator=generator)
             features = with_noise(read(captions), settings.noise, generator)
             loss = fvu(bridge, native, features, read_native(captions), queries, images)
@@ -129,7 +129,7 @@ def align(
     return True
 
 
-def take_step(state: State, training: Training, loss: Float[Tensor, ""], step: int) -> float:
+def take_step(state: TrainingState, training: TrainingSection, loss: Float[Tensor, ""], step: int) -> float:
     """Clip the gradient of a loss, update the connector, and return the gradient's norm."""
     value = float(loss.detach())
     if not math.isfinite(value):
@@ -139,11 +139,11 @@ def take_step(state: State, training: Training, loss: Float[Tensor, ""], step: i
     for weight, gradient in zip(weights.values(), gradients, strict=True):
         weight.grad = gradient
     norm = torch.linalg.vector_norm(gradient_norms(weights))
-    move(state, training, norm)
+    update_weights(state, training, norm)
     return float(norm)
 
 
-def alignment_state(bridge: Bridge, settings: Alignment) -> State:
+def alignment_state(bridge: Bridge, settings: AlignmentSection) -> TrainingState:
     """The connector's weights with their optimiser, at step 0."""
     connector = bridge.connector
     weights = {name: weight for name, weight in connector.named_parameters() if weight.requires_grad}
@@ -151,11 +151,11 @@ def alignment_state(bridge: Bridge, settings: Alignment) -> State:
         raise ModelError(f"{SETTING}: this connector has no weights to align; leave {SETTING} out")
     parts = {"connector": weights}
     optimizer = make_optimizer(parts, {"connector": settings.lr}, 0.0, OPTIMIZER)
-    return State(bridge=bridge, model=bridge, parts=parts, optimizer=optimizer, ema=None)
+    return TrainingState(bridge=bridge, model=bridge, parts=parts, optimizer=optimizer, ema=None)
 
 
 @torch.no_grad()
-def collect_queries(native: Bridge, batches: BatchLoader, settings: Alignment) -> Queries:
+def collect_queries(native: Bridge, batches: BatchLoader, settings: AlignmentSection) -> Queries:
     """Noise the run's first images and keep what enters each cross-attention layer."""
     vision = native.vision
     by_layer: dict[str, list[Tensor]] = {name: [] for name in vision.spec.blocks}
@@ -171,7 +171,7 @@ def collect_queries(native: Bridge, batches: BatchLoader, settings: Alignment) -
         while sum(map(len, times)) < settings.query_images:
             draw = batches.draw(step, 0)
             alpha, sigma, t = vision.alphas[draw.t], vision.sigmas[draw.t], vision.times[draw.t]
-            noisy = corrupt(draw.batch.latents, draw.noise, alpha, sigma)
+            noisy = add_noise(draw.batch.latents, draw.noise, alpha, sigma)
             vision.predict(noisy, t, native.condition(draw.batch.prompts))
             times.append(t)
             step += 1
@@ -232,9 +232,9 @@ def fvu(
     return torch.stack(fractions).mean()
 
 
-def _step_captions(dataset: Dataset, settings: Alignment, seed: int, step: int) -> list[str]:
+def _step_captions(dataset: Dataset, settings: AlignmentSection, seed: int, step: int) -> list[str]:
     """The captions of a step, a function of the seed and the step."""
-    generator = torch.Generator().manual_seed(mix(seed, step, 1))
+    generator = torch.Generator().manual_seed(mix_seeds(seed, step, 1))
     samples = [
         dataset.sample(index).captions
         for index in torch.randint(len(dataset), (settings.batch,), generator=generator).tolist()

@@ -7,18 +7,18 @@ from torch import nn
 
 from lavibridge.core.errors import ModelError
 
-REPEATED = "transformer_blocks"
+_REPEATED = "transformer_blocks"
 """Ends of the names of the lists whose elements are compiled. (The library says so of some classes only.)"""
-KERNELS = {"eager": "_native_math", "flash": "flash"}
+_KERNELS = {"eager": "_native_math", "flash": "flash"}
 """What the library's dispatcher calls them."""
-TORCH_S = "AttnProcessor2_0"
+_TORCH_S = "AttnProcessor2_0"
 """The library's attention by torch's own kernels, for which it has a plain one as well."""
 
 
-def compile_repeated(denoiser: nn.Module, backend: str) -> None:
+def compile_repeated_blocks(denoiser: nn.Module, backend: str) -> None:
     """Compile the blocks, each when it is first called; equal ones share their code."""
     for name, module in denoiser.named_modules():
-        if name.rpartition(".")[0].endswith(REPEATED):
+        if name.rpartition(".")[0].endswith(_REPEATED):
             module.compile(backend=backend)
 
 
@@ -33,7 +33,7 @@ def enable_gradient_checkpointing(denoiser: Any, source: str) -> None:
         ) from error
 
 
-def choose_kernel(denoiser: Any, kernel: str, plain: Callable[[], Any], source: str) -> None:
+def choose_attention_kernel(denoiser: Any, kernel: str, plain: Callable[[], Any], source: str) -> None:
     """Set the kernel of attention; ``plain`` makes the library's attention without torch's kernels."""
     if kernel == "sdpa":
         return  # every denoiser of the library begins with it
@@ -41,12 +41,12 @@ def choose_kernel(denoiser: Any, kernel: str, plain: Callable[[], Any], source: 
     names = sorted({type(processor).__name__ for processor in processors})
     if all(hasattr(processor, "_attention_backend") for processor in processors):
         try:
-            denoiser.set_attention_backend(KERNELS[kernel])
+            denoiser.set_attention_backend(_KERNELS[kernel])
         except (ValueError, ImportError, RuntimeError) as error:
             raise ModelError(
                 f"training.attention is {kernel}, which '{source}' cannot use here: {error}"
             ) from error
-    elif kernel == "eager" and names == [TORCH_S]:
+    elif kernel == "eager" and names == [_TORCH_S]:
         denoiser.set_attn_processor(plain())
     else:
         raise ModelError(

@@ -44,7 +44,7 @@ class MaskWithBlocks:
     """For the denoiser, which makes scores out of masks of two dimensions and hands on those of three."""
 
 
-class OpenedAttention:
+class PerBlockAttention:
     """A processor of the diffusers library's Attention, by the layer's name."""
 
     def __init__(self, name: str) -> None:

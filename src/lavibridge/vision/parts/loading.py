@@ -13,7 +13,7 @@ from lavibridge.core.sources import cannot_load, read_model_json
 from lavibridge.vision.base import VisionModel
 
 
-def load_part(model: Any, config: VisionModel.Config, folder: str, dtype: torch.dtype, is_meta: bool) -> Any:
+def load_diffusers_part(model: Any, config: VisionModel.Config, folder: str, dtype: torch.dtype, is_meta: bool) -> Any:
     """The class ``model`` of the diffusers library from the sub-folder ``folder`` of ``config.source``.
 
     If ``is_meta``, on the meta device, from its configuration alone. Only safetensors are read. Raises
@@ -44,7 +44,7 @@ def load_scheduler(source: str, revision: str | None) -> Any:
     return found.from_config(settings)
 
 
-def quieten() -> None:
+def quieten_diffusers() -> None:
     """Silence the library's loading messages, and its progress bar without a terminal."""
     diffusers.utils.logging.set_verbosity_error()
     if not sys.stderr.isatty():

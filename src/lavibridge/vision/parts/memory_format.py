@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-SMALL_MAP = 1024
+_SMALL_MAP = 1024
 """Pixels of a map below which torch's group norm in channels last on a CPU is slow, group by group."""
 
 
@@ -22,7 +22,7 @@ def set_memory_format(denoiser: nn.Module, device: torch.device, is_trained: boo
     denoiser.to(memory_format=chosen)  # type: ignore[call-overload]
 
 
-def reorder_norms(denoiser: nn.Module) -> None:
+def use_contiguous_norms(denoiser: nn.Module) -> None:
     """Make group norms of small bfloat16 maps on a CPU work on contiguous input.
 
     In float32 the backward pass costs what the norm gains (docs/performance.md).
@@ -36,5 +36,5 @@ def _contiguous_input(
     norm: nn.Module, inputs: tuple[Float[Tensor, "batch channel *place"]]
 ) -> tuple[Float[Tensor, "batch channel *place"]] | None:
     (x,) = inputs
-    is_slow = x.device.type == "cpu" and x.dtype == torch.bfloat16 and x[0, 0].numel() < SMALL_MAP
+    is_slow = x.device.type == "cpu" and x.dtype == torch.bfloat16 and x[0, 0].numel() < _SMALL_MAP
     return (x.contiguous(),) if is_slow else None

@@ -16,24 +16,24 @@ from torch import Tensor
 
 from lavibridge.core.contracts import Conditioning
 
-HIDDEN = -10_000.0
+_HIDDEN = -10_000.0
 """Added to the scores of tokens that are padding, as the library's denoisers do."""
 
 Latents = Float[Tensor, "batch channel h w"]
 Times = Num[Tensor, " batch"]
 
 
-def hiding(mask: Bool[Tensor, "batch token"]) -> Bool[Tensor, "batch token"] | None:
+def padding_mask(mask: Bool[Tensor, "batch token"]) -> Bool[Tensor, "batch token"] | None:
     """The mask, or None where it hides nothing: attention is faster so."""
     return None if bool(mask.all()) else mask
 
 
-def scores(mask: Bool[Tensor, "batch token"], dtype: torch.dtype) -> Float[Tensor, "batch 1 token"]:
+def padding_bias(mask: Bool[Tensor, "batch token"], dtype: torch.dtype) -> Float[Tensor, "batch 1 token"]:
     """What is added to the attention's scores: 0 for real tokens."""
-    return ((1 - mask.to(dtype)) * HIDDEN)[:, None]
+    return ((1 - mask.to(dtype)) * _HIDDEN)[:, None]
 
 
-def without_padding(
+def predict_without_padding(
     call: Callable[[Latents, Times, Conditioning], Latents],
     noisy: Latents,
     t: Times,

@@ -20,21 +20,21 @@ from torch import Tensor, nn
 
 from lavibridge.core.errors import ModelError
 
-HOOKS = ("fbc_leader_block_hook", "fbc_block_hook")
+_HOOKS = ("fbc_leader_block_hook", "fbc_block_hook")
 """What the library calls them."""
 
 
-KNOWN = ("PixArtTransformer2DModel", "FluxTransformer2DModel")
+_KNOWN = ("PixArtTransformer2DModel", "FluxTransformer2DModel")
 """Denoisers of the families here that they work with. (Stable Diffusion 3's last block gives no text.)"""
 
 
 @contextmanager
-def reusing(denoiser: nn.Module, threshold: float, source: str) -> Iterator[None]:
+def use_step_cache(denoiser: nn.Module, threshold: float, source: str) -> Iterator[None]:
     """Calls of ``denoiser`` in here reuse what those of the same shapes before them did.
 
     ModelError where it is none that can; ``source`` is named in it.
     """
-    if type(denoiser).__name__ not in KNOWN:
+    if type(denoiser).__name__ not in _KNOWN:
         raise ModelError(
             f"step_cache is for PixArt and FLUX, found a {type(denoiser).__name__} ('{source}'): leave it "
             "out; fewer steps, or quality fast, make a picture cheaper too"
@@ -55,5 +55,5 @@ def reusing(denoiser: nn.Module, threshold: float, source: str) -> Iterator[None
     finally:
         begins.remove()
         ends.remove()
-        for name in HOOKS:
+        for name in _HOOKS:
             HookRegistry.check_if_exists_or_initialize(denoiser).remove_hook(name, recurse=True)

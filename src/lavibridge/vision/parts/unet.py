@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lavibridge.core.contracts import Conditioning
 from lavibridge.vision.hf import DiffusersModel
-from lavibridge.vision.parts.padding import hiding
+from lavibridge.vision.parts.padding import padding_mask
 
 
 class UNet(DiffusersModel):
@@ -66,7 +66,7 @@ class UNet(DiffusersModel):
             noisy,
             t,
             conditioning.tokens,
-            encoder_attention_mask=hiding(conditioning.mask),
+            encoder_attention_mask=padding_mask(conditioning.mask),
             added_cond_kwargs=self._additions(noisy, conditioning),
             return_dict=False,
             **self._block_arguments(conditioning),

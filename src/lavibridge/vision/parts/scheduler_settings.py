@@ -1,0 +1,88 @@
+"""What a Diffusers scheduler says of a model: what it predicts, its noise schedule, how sampling is shifted.
+
+    diffusion    a scheduler with betas; its `prediction_type` is epsilon, v_prediction or sample
+    flow         FlowMatchEulerDiscreteScheduler, or a multi-step one with `use_flow_sigmas`
+
+A flow whose shift is dynamic is trained unshifted, and sampled the more shifted the larger the picture.
+"""
+
+import math
+from typing import Any
+
+from lavibridge.core.errors import ModelError
+from lavibridge.diffusion.schedule import Schedule, diffusion_schedule, dynamic_shift, flow_schedule
+
+_FLOW_MATCHING = "FlowMatchEulerDiscreteScheduler"
+_BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
+"""Noise schedules by name that Diffusers' samplers make."""
+
+
+def is_flow_scheduler(scheduler: Any) -> bool:
+    """Whether the noise is a flow's."""
+    name = type(scheduler).__name__
+    return name == _FLOW_MATCHING or bool(scheduler.config.get("use_flow_sigmas", False))
+
+
+def scheduler_prediction_type(scheduler: Any, source: str) -> str:
+    """What a model predicts, by its scheduler; raises ModelError where that is not known here."""
+    settings, name = scheduler.config, type(scheduler).__name__
+    if name == _FLOW_MATCHING:
+        if settings.get("invert_sigmas", False):
+            raise ModelError(f"'{source}' counts noise backwards (invert_sigmas), which is not known here")
+        return "flow"
+    found = str(settings.get("prediction_type", "epsilon"))
+    if is_flow_scheduler(scheduler):
+        if found != "flow_prediction":
+            raise ModelError(
+                f"'{source}' has the noise of a flow (use_flow_sigmas) and predicts '{found}' by its "
+                "scheduler's configuration; a flow predicts flow_prediction"
+            )
+        return "flow"
+    if "alphas_cumprod" not in vars(scheduler):
+        raise ModelError(
+            f"'{source}' has a {name}, whose noise schedule is not known here: choose a model with a "
+            f"diffusion schedule or with {_FLOW_MATCHING}"
+        )
+    betas = settings.get("beta_schedule")
+    if betas not in _BETAS and settings.get("trained_betas") is None:
+        raise ModelError(
+            f"'{source}' has the noise schedule '{betas}' by its scheduler's configuration, which no sampler "
+            f"here knows (they know {', '.join(_BETAS)}): write its numbers there as trained_betas"
+        )
+    if found not in ("epsilon", "v_prediction", "sample"):
+        raise ModelError(
+            f"'{source}' predicts '{found}' by its scheduler's configuration; epsilon, v_prediction and "
+            "sample are known of diffusion models, flow_prediction with use_flow_sigmas"
+        )
+    return found
+
+
+def scheduler_training_schedule(scheduler: Any) -> Schedule:
+    """The noise schedule that a model was trained with."""
+    if not is_flow_scheduler(scheduler):
+        return diffusion_schedule(scheduler.alphas_cumprod)
+    steps = int(scheduler.config.num_train_timesteps)
+    return flow_schedule(steps, 1.0 if _is_dynamic(scheduler) else _fixed_shift(scheduler))
+
+
+def scheduler_sampling_shift(scheduler: Any, patches: int) -> float:
+    """The shift of a flow for pictures of so many patches."""
+    if not _is_dynamic(scheduler):
+        return _fixed_shift(scheduler)
+    settings = scheduler.config
+    found = dynamic_shift(
+        patches,
+        at=(int(settings.base_image_seq_len), int(settings.max_image_seq_len)),
+        shifts=(float(settings.base_shift), float(settings.max_shift)),
+    )
+    return math.exp(found) if settings.time_shift_type == "exponential" else found
+
+
+def _is_dynamic(scheduler: Any) -> bool:
+    """Whether the shift depends on the picture's size."""
+    return type(scheduler).__name__ == _FLOW_MATCHING and bool(scheduler.config.use_dynamic_shifting)
+
+
+def _fixed_shift(scheduler: Any) -> float:
+    settings = scheduler.config
+    return float(settings.shift if type(scheduler).__name__ == _FLOW_MATCHING else settings.flow_shift)
