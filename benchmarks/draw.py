@@ -217,7 +217,9 @@ def step_cache() -> dict[str, Any]:
                 )
                 found[f"{steps} steps, {threshold or 'none'}"] = {
                     "right": results["metrics"]["world"]["all"],
-                    "difference": compare_evaluations(out, Path(folder) / f"{PUBLISHED_STEPS}-None")["metrics"],
+                    "difference": compare_evaluations(out, Path(folder) / f"{PUBLISHED_STEPS}-None")[
+                        "metrics"
+                    ],
                     "processor seconds, judging too": process_time() - begun,
                 }
     return found

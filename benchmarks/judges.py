@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from lavibridge.evaluation.agreement import metric_agreement, auroc, kendall_tau
+from lavibridge.evaluation.agreement import auroc, kendall_tau, metric_agreement
 from lavibridge.evaluation.stats import Estimate, estimate
 from lavibridge.world.captions import CATEGORIES, evaluation_prompts, sample_captioned_scene
 from lavibridge.zoo.scorers import Scorer, clip_scorer, hard_negative_accuracy, resnet_scorer

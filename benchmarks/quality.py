@@ -27,7 +27,7 @@ from lavibridge.core.device import set_threads
 from lavibridge.core.files import read_json
 from lavibridge.evaluation.evaluate import evaluate
 from lavibridge.recipes.recipe import load_recipe
-from lavibridge.training.checkpoints.checkpoint import saved_checkpoints, is_run_trained
+from lavibridge.training.checkpoints.checkpoint import is_run_trained, saved_checkpoints
 from lavibridge.training.train import train
 
 SEEDS, PROMPTS, SHARE = 3, 100, 0.9

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from lavibridge.evaluation.evaluate import evaluate as evaluate
     from lavibridge.generation.pipeline import BridgePipeline as BridgePipeline
     from lavibridge.interop.export import export as export
-    from lavibridge.interop.pipeline_hook import connect as connect
     from lavibridge.interop.lora_read import read_lora_file as read_lora_file
+    from lavibridge.interop.pipeline_hook import connect as connect
     from lavibridge.interop.pipelines import prompt_inputs as prompt_inputs
     from lavibridge.interop.pipelines import to_diffusers as to_diffusers
     from lavibridge.interop.released import import_released as import_released

@@ -18,11 +18,11 @@ from typing import Any
 from lavibridge.bridge import Bridge
 from lavibridge.core.device import set_threads
 from lavibridge.core.files import write_json
-from lavibridge.core.process_rank import require_single_process
 from lavibridge.core.lock import hold_lock
 from lavibridge.core.log import console
-from lavibridge.evaluation.provenance import holds_other_images
+from lavibridge.core.process_rank import require_single_process
 from lavibridge.evaluation.evaluate import evaluate
+from lavibridge.evaluation.provenance import holds_other_images
 from lavibridge.generation.contact_sheet import contact_sheet
 from lavibridge.generation.image_files import save_png
 from lavibridge.generation.pipeline import BridgePipeline

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lavibridge.ab.key import KeyItem, AbKey, Vote
+from lavibridge.ab.key import AbKey, KeyItem, Vote
 from lavibridge.ab.votes import UnblindedVote
 from lavibridge.evaluation.evaluate import evaluate
 from lavibridge.world.captions import evaluation_prompts

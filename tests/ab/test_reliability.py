@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lavibridge.ab.reliability import mirrored_ratings, fleiss_kappa, krippendorff_alpha
+from lavibridge.ab.reliability import fleiss_kappa, krippendorff_alpha, mirrored_ratings
 
 FOURTEEN = """0 0 0 0 14  0 2 6 4 2  0 0 3 5 6  0 3 9 2 0  2 2 8 1 1
               7 7 0 0 0  3 2 6 3 0  2 5 3 2 2  6 5 2 1 0  0 2 2 3 7"""
@@ -49,7 +49,9 @@ def test_alpha_is_kappa_corrected_for_few_ratings() -> None:
     assert krippendorff_alpha(table) == pytest.approx(1 - (1 - fleiss_kappa(table)) * 79 / 80)
 
 
-@pytest.mark.parametrize("measure", [fleiss_kappa, krippendorff_alpha, lambda table: krippendorff_alpha(table, "ordinal")])
+@pytest.mark.parametrize(
+    "measure", [fleiss_kappa, krippendorff_alpha, lambda table: krippendorff_alpha(table, "ordinal")]
+)
 def test_the_ends_of_the_scale(measure) -> None:  # type: ignore[no-untyped-def]
     agreed = np.array([[3.0, 0, 0], [0, 0, 2], [0, 4, 0]])
     assert measure(agreed) == pytest.approx(1)

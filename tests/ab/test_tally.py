@@ -53,7 +53,12 @@ def test_raters_are_described_and_asked_again(cast: MakeVote) -> None:
         cast(1, 0, 1, item="ee", repeat_of="zz"),
         cast(0, 1, 1, item="aa", rater="ben", left="first"),
     ]
-    assert retest_raters(votes) == {"n": 2, "mean": 0.5, "low": wilson_interval(1, 2)[0], "high": wilson_interval(1, 2)[1]}
+    assert retest_raters(votes) == {
+        "n": 2,
+        "mean": 0.5,
+        "low": wilson_interval(1, 2)[0],
+        "high": wilson_interval(1, 2)[1],
+    }
     anna = describe_raters(votes)["anna"]
     assert (anna["votes"], anna["seconds"]) == (5, 4.0)
     assert (anna["ties"]["mean"], anna["ties"]["n"]) == (0.2, 5)

@@ -103,7 +103,8 @@ def test_losses_are_per_sample_and_weighted() -> None:
     snr = (bridge.vision.alphas[t] / bridge.vision.sigmas[t]).square()
     expected = both * snr.clamp(max=5) / snr
     torch.testing.assert_close(
-        bridge(batch(), t, noise(), component_of_section(WEIGHTING, read_kind_section(WEIGHTING, "min_snr"))), expected
+        bridge(batch(), t, noise(), component_of_section(WEIGHTING, read_kind_section(WEIGHTING, "min_snr"))),
+        expected,
     )
 
 
@@ -224,7 +225,10 @@ def test_run_folder_gives_its_newest_complete_checkpoint(tmp_path: Path) -> None
         if step != "30":
             (tmp_path / "checkpoints" / f"step-{step}" / "manifest.json").write_text("{}")
     assert find_saved_bridge(tmp_path) == tmp_path / "checkpoints" / "step-10" / "ema"
-    assert find_saved_bridge(tmp_path / "checkpoints" / "step-2") == tmp_path / "checkpoints" / "step-2" / "bridge"
+    assert (
+        find_saved_bridge(tmp_path / "checkpoints" / "step-2")
+        == tmp_path / "checkpoints" / "step-2" / "bridge"
+    )
 
 
 def test_wrong_choices_are_named() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lavibridge.connectors.parts.whitening import fold_whitening, compute_whitening
+from lavibridge.connectors.parts.whitening import compute_whitening, fold_whitening
 from lavibridge.core import registry
 from lavibridge.core.contracts import TextFeatures, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError

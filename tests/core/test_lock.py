@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from lavibridge.core.errors import RunError
+from lavibridge.core.lock import hold_file_lock, hold_lock, is_lock_file
 from lavibridge.core.process_rank import ProcessRank
-from lavibridge.core.lock import hold_lock, hold_file_lock, is_lock_file
 
 HOLDER = """
 import os, sys, time

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lavibridge.core.thread_spinning import SPIN_VARIABLES, SPIN_COUNT
+from lavibridge.core.thread_spinning import SPIN_COUNT, SPIN_VARIABLES
 
 PROGRAM = """
 import os, sys
@@ -41,7 +41,10 @@ def test_the_command_sets_the_spin_count_where_nobody_has(chosen: dict[str, str]
 
 
 def test_after_torch_it_is_too_late_and_nothing_is_pretended() -> None:
-    late = "import torch, os, sys; from lavibridge.core.thread_spinning import set_spin_count; set_spin_count(); "
+    late = (
+        "import torch, os, sys; from lavibridge.core.thread_spinning import set_spin_count; "
+        "set_spin_count(); "
+    )
     assert answer(late + "print(os.environ.get('GOMP_SPINCOUNT'), file=sys.stderr)") == ["None"]
 
 

@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lavibridge.core.errors import DataError
-from lavibridge.data.pictures.decoding import decode_picture, normalize_pixels, decode_picture_file, scale_and_crop
+from lavibridge.data.pictures.decoding import (
+    decode_picture,
+    decode_picture_file,
+    normalize_pixels,
+    scale_and_crop,
+)
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:

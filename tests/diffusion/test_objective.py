@@ -126,4 +126,6 @@ def test_guidance() -> None:
     without, given_prompt = draws(4)
     torch.testing.assert_close(apply_guidance(without, given_prompt, 1.0), given_prompt)
     assert torch.equal(apply_guidance(without, given_prompt, 0.0), without)
-    torch.testing.assert_close(apply_guidance(without, given_prompt, 3.0) - without, 3 * (given_prompt - without))
+    torch.testing.assert_close(
+        apply_guidance(without, given_prompt, 3.0) - without, 3 * (given_prompt - without)
+    )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lavibridge.evaluation.agreement import metric_agreement, auroc, kendall_tau
+from lavibridge.evaluation.agreement import auroc, kendall_tau, metric_agreement
 
 scipy_stats = pytest.importorskip("scipy.stats")
 metrics = pytest.importorskip("sklearn.metrics")

@@ -123,7 +123,9 @@ def test_p_is_even_where_there_is_no_difference() -> None:
 def test_any_statistic_has_an_interval_over_prompts() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(1.0, 1.0, size=200)
-    low, high = bootstrap_interval_of([[float(v)] for v in values], lambda rows: float(np.mean([r[0] for r in rows])))
+    low, high = bootstrap_interval_of(
+        [[float(v)] for v in values], lambda rows: float(np.mean([r[0] for r in rows]))
+    )
     half = 1.96 * values.std() / math.sqrt(200)
     assert (high - low) / 2 == pytest.approx(half, rel=0.1)
     assert all(math.isnan(bound) for bound in bootstrap_interval_of([1, 2], lambda rows: math.nan))

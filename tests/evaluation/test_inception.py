@@ -11,7 +11,13 @@ from torch import nn
 
 from lavibridge.core.errors import ModelError
 from lavibridge.evaluation.sets.extractors import make_extractor
-from lavibridge.evaluation.sets.inception import INCEPTION_SIDE, INCEPTION_WIDTH, InceptionV3, InceptionMixed, load_inception
+from lavibridge.evaluation.sets.inception import (
+    INCEPTION_SIDE,
+    INCEPTION_WIDTH,
+    InceptionMixed,
+    InceptionV3,
+    load_inception,
+)
 from lavibridge.evaluation.sets.resize import resize
 
 
@@ -25,7 +31,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
             nn.init.kaiming_normal_(module.weight)  # or deep layers tell no picture from another
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -0.1, 0.1)
-    state = {**network.state_dict(), "fc.weight": torch.zeros(1008, INCEPTION_WIDTH), "fc.bias": torch.zeros(1008)}
+    state = {
+        **network.state_dict(),
+        "fc.weight": torch.zeros(1008, INCEPTION_WIDTH),
+        "fc.bias": torch.zeros(1008),
+    }
     path = tmp_path_factory.mktemp("inception") / "inception.safetensors"
     save_file(state, path)
     return path

@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from lavibridge.cli.prompts import app
 from lavibridge.core.errors import DataError, LaviError, ModelError, RecipeError
-from lavibridge.evaluation.prompt_expansion import PromptExpander
 from lavibridge.evaluation.benchmark_files import find_benchmark_file
 from lavibridge.evaluation.metrics.world import WorldMetric
+from lavibridge.evaluation.prompt_expansion import PromptExpander
 from lavibridge.evaluation.shipped import shipped_suites
 from lavibridge.evaluation.suite import open_prompts, read_suite
 from lavibridge.evaluation.tasks import make_tasks

@@ -16,8 +16,8 @@ from lavibridge.bridge.identity import bridge_identity
 from lavibridge.core.errors import DataError, RunError
 from lavibridge.core.process_rank import ProcessRank
 from lavibridge.evaluation.compare import compare_evaluations
-from lavibridge.evaluation.metrics.world import WorldMetric
 from lavibridge.evaluation.evaluate import evaluate
+from lavibridge.evaluation.metrics.world import WorldMetric
 from lavibridge.world.captions import evaluation_prompts
 from lavibridge.world.drawing import draw_scene
 

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from lavibridge.core.errors import DataError, ModelError
 from lavibridge.evaluation.base import Task
 from lavibridge.evaluation.sets.extractors import ModelExtractor, make_extractor
-from lavibridge.evaluation.sets.features import SetFeatures, Moments, ReferenceFeatures
+from lavibridge.evaluation.sets.features import Moments, ReferenceFeatures, SetFeatures
 from lavibridge.evaluation.sets.frechet import frechet_to
 from lavibridge.evaluation.sets.generated_set import JACKKNIFE_GROUPS, JACKKNIFE_T, jackknife
 from lavibridge.evaluation.sets.kernels import cmmd_to, kid_to, normalize_rows
@@ -129,7 +129,9 @@ def test_precision_and_recall_of_sets_that_can_be_seen_through() -> None:
 
 def test_the_jackknife_of_a_mean_is_its_t_interval() -> None:
     x = np.random.default_rng(0).normal(size=(JACKKNIFE_GROUPS, 1))
-    found = jackknife(lambda rows: {"mean": float(rows.mean())}, x, [str(i) for i in range(JACKKNIFE_GROUPS)], "x")
+    found = jackknife(
+        lambda rows: {"mean": float(rows.mean())}, x, [str(i) for i in range(JACKKNIFE_GROUPS)], "x"
+    )
     reach = JACKKNIFE_T * x.std(ddof=1) / math.sqrt(JACKKNIFE_GROUPS)
     assert found["mean"].high - found["mean"].mean == pytest.approx(reach, rel=1e-9)
     assert scipy_stats.t.ppf(0.975, JACKKNIFE_GROUPS - 1) == pytest.approx(JACKKNIFE_T)

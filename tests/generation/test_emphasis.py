@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lavibridge import Bridge, BridgePipeline
 from lavibridge.core import registry
 from lavibridge.core.errors import RecipeError
-from lavibridge.generation.emphasis import parse_emphasis, read_emphasis, emphasis_of_tokens, apply_emphasis
+from lavibridge.generation.emphasis import apply_emphasis, emphasis_of_tokens, parse_emphasis, read_emphasis
 
 KINDS = registry.kinds("language")
 
@@ -56,7 +56,9 @@ SIGNS = st.text(alphabet=st.sampled_from("a1 .:()\\\\")) | st.text()
 
 @given(SIGNS)
 def test_any_text_can_be_drawn_as_it_stands(text: str) -> None:
-    assert read_emphasis(text, weights=False) == read_emphasis(re.sub(r"([()\\\\])", r"\\\1", text), weights=True)
+    assert read_emphasis(text, weights=False) == read_emphasis(
+        re.sub(r"([()\\\\])", r"\\\1", text), weights=True
+    )
     assert read_emphasis(text, weights=False).text == text
 
 

@@ -22,14 +22,14 @@ from lavibridge.diffusion.objective import prediction_target
 from lavibridge.generation.contact_sheet import contact_sheet
 from lavibridge.generation.denoise import SEPARATE_DENOISER_CALLS, take_denoising_step
 from lavibridge.generation.emphasis import WeightedPrompt, read_emphasis
-from lavibridge.generation.prompt_encoding import encode_prompts
 from lavibridge.generation.image_files import save_png
 from lavibridge.generation.noise import initial_noise
 from lavibridge.generation.output import to_pil_images
+from lavibridge.generation.prompt_encoding import encode_prompts
 from lavibridge.generation.quality import QUALITIES
-from lavibridge.generation.sampling import SAMPLER_PACKAGE, Sampling, make_sampler
-from lavibridge.generation.samplers.base import Sampler
 from lavibridge.generation.request_state import RequestState, resolve_denoising_settings
+from lavibridge.generation.samplers.base import Sampler
+from lavibridge.generation.sampling import SAMPLER_PACKAGE, Sampling, make_sampler
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 from lavibridge.vision.parts.scheduler_settings import scheduler_prediction_type, scheduler_training_schedule

@@ -18,7 +18,7 @@ from lavibridge.bridge.choices import model_of_choice, native_text_encoders
 from lavibridge.core import registry
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError
-from lavibridge.core.text_sides import TextEncoder
+from lavibridge.core.text_encoders import TextEncoder
 from lavibridge.generation.noise import initial_noise
 from lavibridge.generation.sampling import make_sampler
 from lavibridge.language.parts.native import NativeText

@@ -83,7 +83,9 @@ def test_other_denoisers_are_read_by_the_names_of_diffusers(vision: str, prefix:
     bridge = toy(vision)
     before = weights(bridge)
     grouped = {
-        name for name, layer in named_layers(bridge.vision.backbone).items() if getattr(layer, "groups", 1) > 1
+        name
+        for name, layer in named_layers(bridge.vision.backbone).items()
+        if getattr(layer, "groups", 1) > 1
     }
     pairs = {
         name: pair

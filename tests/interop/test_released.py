@@ -40,7 +40,9 @@ def write_released(folder: Path, language: dict[str, Any], vision: dict[str, Any
     for name, model in (("lora_text.pt", bridge.language), ("lora_vis.pt", bridge.vision)):
         values: list[Tensor] = []
         for layer in published_order(model.backbone).values():
-            values += [0.1 * torch.randn(shape, generator=generator) for shape in low_rank_shapes(layer, rank)]
+            values += [
+                0.1 * torch.randn(shape, generator=generator) for shape in low_rank_shapes(layer, rank)
+            ]
         torch.save([nn.Parameter(value.half()) for value in values], folder / name)
     adapter = folder / "adapter"
     adapter.mkdir()

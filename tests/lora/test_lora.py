@@ -42,7 +42,9 @@ def output(model: LanguageModel | VisionModel) -> Tensor:
 def injected(room: str, kind: str, rank: int = 4, is_trained: bool = True) -> LanguageModel | VisionModel:
     """A toy with LoRA, as if trained: both halves far from their start."""
     model = toy(room, kind)
-    lora.inject_lora(model.backbone, LoraSettings(rank=rank, dropout=0.0), model.lora_targets, f"{room} model")
+    lora.inject_lora(
+        model.backbone, LoraSettings(rank=rank, dropout=0.0), model.lora_targets, f"{room} model"
+    )
     if is_trained:
         generator = torch.Generator().manual_seed(7)
         for parameter in lora.lora_parameters(model.backbone).values():
@@ -199,7 +201,9 @@ def test_rank_larger_than_a_layer() -> None:
 def test_targets_that_match_nothing() -> None:
     model = toy("language", "t5")
     with pytest.raises(ModelError, match=r"'q_proj' matches no layer.*SelfAttention"):
-        lora.inject_lora(model.backbone, LoraSettings(targets=("SelfAttention.q", "q_proj")), (), "language model")
+        lora.inject_lora(
+            model.backbone, LoraSettings(targets=("SelfAttention.q", "q_proj")), (), "language model"
+        )
     with pytest.raises(ModelError, match="no targets"):
         lora.inject_lora(model.backbone, LoraSettings(targets=()), (), "language model")
 

@@ -51,7 +51,10 @@ def real_pass(recipe: Recipe, batch: int) -> tuple[Callable[[], None], Callable[
         sample = Batch(prompts=prompts, names=prompts, latents=latents)
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             loss = bridge(
-                sample, t, torch.randn_like(latents), component_of_section(WEIGHTING, recipe.training.weighting)
+                sample,
+                t,
+                torch.randn_like(latents),
+                component_of_section(WEIGHTING, recipe.training.weighting),
             ).mean()
         loss.backward()
 

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from lavibridge.core.errors import RecipeError
-from lavibridge.recipes.recipe_text import change_recipe_text, read_recipe_yaml
 from lavibridge.recipes.recipe import dump_recipe, load_recipe, make_recipe, shipped_recipes
+from lavibridge.recipes.recipe_text import change_recipe_text, read_recipe_yaml
 
 TOY: dict[str, Any] = {
     "language": {"kind": "llama", "source": "random"},

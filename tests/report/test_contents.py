@@ -17,9 +17,9 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.errors import RunError
 from lavibridge.evaluation.compare import compare_evaluations
 from lavibridge.evaluation.records import read_records
-from lavibridge.report.report_contents import make_report_contents, read_report_runs
 from lavibridge.report.embedded_images import EMBEDDED_SIDE, embed_image
 from lavibridge.report.page import write_report
+from lavibridge.report.report_contents import make_report_contents, read_report_runs
 from lavibridge.report.run_record import read_run
 
 Runs = tuple[Path, Path]

@@ -12,9 +12,9 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from lavibridge.report.report_contents import MAX_SHOWN_PREVIEWS
 from lavibridge.report.formatting import format_fact
 from lavibridge.report.page import render_report, write_report
+from lavibridge.report.report_contents import MAX_SHOWN_PREVIEWS
 
 VOID = {"meta", "img", "link", "br", "hr", "input"}
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")

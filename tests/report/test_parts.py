@@ -12,7 +12,14 @@ pytest.importorskip("matplotlib")
 
 from lavibridge.report.charts import CHART_INK, draw_chart
 from lavibridge.report.formatting import format_difference, format_estimate, format_fact, join_names
-from lavibridge.report.series import SERIES_POINTS, table_of_bin_series, table_of_line_series, round_series, smooth_series, thin_series
+from lavibridge.report.series import (
+    SERIES_POINTS,
+    round_series,
+    smooth_series,
+    table_of_bin_series,
+    table_of_line_series,
+    thin_series,
+)
 
 FINITE = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=50)
 
@@ -111,7 +118,12 @@ def test_what_is_rounded_is_json_of_six_figures(values: list[float]) -> None:
 
 
 def test_a_line_is_summed_up() -> None:
-    assert table_of_line_series([line("a", [3.0, None, 1.0, 2.0])])["rows"][0]["values"] == [3.0, 1.0, 3.0, 2.0]
+    assert table_of_line_series([line("a", [3.0, None, 1.0, 2.0])])["rows"][0]["values"] == [
+        3.0,
+        1.0,
+        3.0,
+        2.0,
+    ]
 
 
 def test_figures_in_words() -> None:

@@ -14,7 +14,7 @@ import uvicorn
 from lavibridge.bridge import Bridge
 from lavibridge.serve.engine.served_model import ServedModel
 from lavibridge.serve.limits import Limits
-from lavibridge.serve.web.address import Address, bind_address, address_url
+from lavibridge.serve.web.address import Address, address_url, bind_address
 from lavibridge.serve.web.app_state import AppState
 from lavibridge.serve.web.server import Server, guard_server, make_app_state
 

@@ -12,7 +12,7 @@ import pytest
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import RunError
-from lavibridge.serve.web.address import Address, bind_address, address_url
+from lavibridge.serve.web.address import Address, address_url, bind_address
 from lavibridge.serve.web.server import load_models
 
 LAVI = Path(sys.executable).parent / "lavi"
@@ -31,7 +31,9 @@ def test_the_page_is_named_by_its_address() -> None:
         port = bound.getsockname()[1]
         assert address_url(Address(), bound) == f"http://127.0.0.1:{port}/"
         assert address_url(Address(host="::1"), bound) == f"http://[::1]:{port}/"
-        assert address_url(Address(host="0.0.0.0", token="abc"), bound) == f"http://127.0.0.1:{port}/#token=abc"
+        assert (
+            address_url(Address(host="0.0.0.0", token="abc"), bound) == f"http://127.0.0.1:{port}/#token=abc"
+        )
         with pytest.raises(RunError, match="give another --port"):
             bind_address(Address(port=port))
 

@@ -39,7 +39,9 @@ def test_one_thread_where_shared_calls_are_faster(
 ) -> None:
     found = model(compose)
     assert found.least_rows is None
-    monkeypatch.setattr(thread_count, "step_seconds_with_threads", lambda model, least, batch: together if least else alone)
+    monkeypatch.setattr(
+        thread_count, "step_seconds_with_threads", lambda model, least, batch: together if least else alone
+    )
     assert choose_thread_count([found], 4) == torch.get_num_threads() == chosen
     assert (found.least_rows is not None) == (chosen == 1)
 

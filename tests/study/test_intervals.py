@@ -56,7 +56,12 @@ def test_few_prompts_that_agree_are_no_certainty() -> None:
     assert found.low == 1 - wilson_interval(0, 4)[1]
     assert found.p == 2 / 2**4, "of the 16 ways to sign four prompts, two are as far"
     same = difference_interval(np.ones((1, 50)), np.ones((1, 50)))
-    assert (same.mean, same.low, same.high, same.p) == (0, -wilson_interval(0, 50)[1], wilson_interval(0, 50)[1], 1)
+    assert (same.mean, same.low, same.high, same.p) == (
+        0,
+        -wilson_interval(0, 50)[1],
+        wilson_interval(0, 50)[1],
+        1,
+    )
 
 
 def test_p_is_rarely_small_where_there_is_no_difference() -> None:
@@ -66,7 +71,9 @@ def test_p_is_rarely_small_where_there_is_no_difference() -> None:
 
 
 def test_holm_by_hand() -> None:
-    assert holm_correction([0.01, 0.04, 0.03, NOTHING]) == pytest.approx([0.03, 0.06, 0.06, NOTHING], nan_ok=True)
+    assert holm_correction([0.01, 0.04, 0.03, NOTHING]) == pytest.approx(
+        [0.03, 0.06, 0.06, NOTHING], nan_ok=True
+    )
     assert holm_correction([0.6, 0.7]) == [1.0, 1.0]
 
 

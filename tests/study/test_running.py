@@ -16,8 +16,8 @@ from lavibridge.cli.main import app
 from lavibridge.core.errors import LaviError, RunError
 from lavibridge.evaluation.metrics.world import WorldMetric
 from lavibridge.study import run_cells
-from lavibridge.study.cells import choose_cells, expand_cells, load_study
 from lavibridge.study.cell_folder import CELL_FILE, cell_folder_differences
+from lavibridge.study.cells import choose_cells, expand_cells, load_study
 from lavibridge.training.checkpoints.checkpoint import saved_checkpoints
 
 Write = Callable[..., Path]

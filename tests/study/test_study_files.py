@@ -14,7 +14,7 @@ from lavibridge.cli.main import app
 from lavibridge.core.config import validate
 from lavibridge.core.errors import RecipeError
 from lavibridge.recipes.recipe_text import change_recipe_text
-from lavibridge.study.cells import choose_cells, expand_cells, load_study, cell_setting
+from lavibridge.study.cells import cell_setting, choose_cells, expand_cells, load_study
 from lavibridge.study.shipped import shipped_studies
 from lavibridge.study.study import Study
 

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lavibridge import Bridge
-from lavibridge.core.low_rank import named_layers, low_rank_shapes
+from lavibridge.core.low_rank import low_rank_shapes, named_layers
 from lavibridge.interop.merged_weights import merged_weights
 
 Pairs = dict[str, tuple[Tensor, Tensor]]

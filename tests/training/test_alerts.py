@@ -13,7 +13,12 @@ from lavibridge.training.build_bridge import build_bridge
 from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.loop import StepReport, TrainingState, run_training_loop
 from lavibridge.training.optimization import learning_rates, make_optimizer
-from lavibridge.training.reporting.alerts import ALERT_AFTER_STEPS, DATA_WAIT_STEPS, DataWaitAlert, ZeroGradientAlert
+from lavibridge.training.reporting.alerts import (
+    ALERT_AFTER_STEPS,
+    DATA_WAIT_STEPS,
+    DataWaitAlert,
+    ZeroGradientAlert,
+)
 
 Toy = Callable[..., Recipe]
 

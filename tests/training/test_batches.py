@@ -19,7 +19,7 @@ from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.recipes.sections import kind_of_section, read_section
 from lavibridge.training.build_bridge import build_bridge
 from lavibridge.training.cache.backend import Memory
-from lavibridge.training.data.batches import BatchLoader, TrainingPass, PrefetchLoader
+from lavibridge.training.data.batches import BatchLoader, PrefetchLoader, TrainingPass
 from lavibridge.training.data.sampler import Visit
 
 SIZE = (16, 16)

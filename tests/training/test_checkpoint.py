@@ -14,7 +14,11 @@ from run_folder import tensors
 
 from lavibridge.core.errors import RunError
 from lavibridge.recipes.recipe import Recipe, make_recipe, may_change_on_resume
-from lavibridge.training.checkpoints.checkpoint import check_checkpoint_files, saved_checkpoints, prune_checkpoints
+from lavibridge.training.checkpoints.checkpoint import (
+    check_checkpoint_files,
+    prune_checkpoints,
+    saved_checkpoints,
+)
 from lavibridge.training.checkpoints.run_fingerprint import RunFingerprint, fingerprint_differences
 from lavibridge.training.run_folder import flatten_recipe, rewind_run_log
 from lavibridge.training.train import train

@@ -66,5 +66,7 @@ def test_the_first_losses_are_what_they_were(name: str) -> None:
         World(World.Config(scenes=12), RejectedPictures()), bridge.vision, recipe.training, (16, 16)
     )
     losses: list[float] = []
-    run_training_loop(state, batches, recipe.training, [lambda state, report: losses.append(float(report.losses.mean()))])
+    run_training_loop(
+        state, batches, recipe.training, [lambda state, report: losses.append(float(report.losses.mean()))]
+    )
     assert losses == pytest.approx(GOLDEN[name], rel=1e-5), losses

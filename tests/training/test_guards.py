@@ -92,7 +92,9 @@ def ruin(checkpoint: Path, file: str) -> None:
         (folder / "bridge.json").write_text(json.dumps(described_there))
     (checkpoint / "manifest.json").unlink()
     files = describe_files(checkpoint)
-    (checkpoint / "manifest.json").write_text(json.dumps({"format": 2, "files": files, "seal": manifest_hash(files)}))
+    (checkpoint / "manifest.json").write_text(
+        json.dumps({"format": 2, "files": files, "seal": manifest_hash(files)})
+    )
 
 
 @pytest.mark.parametrize(

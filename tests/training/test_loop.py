@@ -14,7 +14,14 @@ from lavibridge.recipes.recipe import Recipe
 from lavibridge.training.build_bridge import build_bridge
 from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.ema import Ema
-from lavibridge.training.loop import EverySteps, StepReport, TrainingState, run_training_loop, take_training_step, training_mode
+from lavibridge.training.loop import (
+    EverySteps,
+    StepReport,
+    TrainingState,
+    run_training_loop,
+    take_training_step,
+    training_mode,
+)
 from lavibridge.training.nonfinite import nonfinite_samples
 from lavibridge.training.optimization import learning_rates, make_optimizer, optimizer_tensors
 from lavibridge.training.reporting.step_metrics import loss_metrics_by_time
@@ -220,7 +227,9 @@ def test_the_clock_ends_training(toy: Toy) -> None:
     recipe = toy(training={"steps": 100_000, "max_minutes": 0.005, "schedule": "cosine"})
     state, batches = begin(recipe)
     rates: list[float] = []
-    run_training_loop(state, batches, recipe.training, [lambda state, report: rates.append(report.lr["connector"])])
+    run_training_loop(
+        state, batches, recipe.training, [lambda state, report: rates.append(report.lr["connector"])]
+    )
     assert 1 <= state.step < 100_000
     assert state.stop
     assert state.seconds >= 0.3

@@ -17,11 +17,11 @@ from lavibridge.recipes.sections import read_kind_section
 from lavibridge.recipes.training_section import OPTIMIZERS, LearningRates, TrainingSection
 from lavibridge.training.ema import Ema
 from lavibridge.training.optimization import (
+    learning_rate_scale,
     learning_rates,
     load_optimizer_tensors,
     make_optimizer,
     optimizer_tensors,
-    learning_rate_scale,
     set_learning_rates,
 )
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lavibridge.training.data.order import ShuffledOrder, rng_for_visit, mix_seeds
+from lavibridge.training.data.order import ShuffledOrder, mix_seeds, rng_for_visit
 
 SHAPE = (4, 2, 2)
 

@@ -10,8 +10,15 @@ from hypothesis import strategies as st
 from lavibridge.data.mixture import Mixture
 from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.data.world import World
-from lavibridge.training.data.bucketed import Bucketed, nearest_buckets, bucket_shapes
-from lavibridge.training.data.order import ORDER_BLOCK, LARGEST_ORDER_TABLE, SampleOrder, ShuffledOrder, WeightedOrder, apportion_places
+from lavibridge.training.data.bucketed import Bucketed, bucket_shapes, nearest_buckets
+from lavibridge.training.data.order import (
+    LARGEST_ORDER_TABLE,
+    ORDER_BLOCK,
+    SampleOrder,
+    ShuffledOrder,
+    WeightedOrder,
+    apportion_places,
+)
 from lavibridge.training.data.permutation import Permutation
 from lavibridge.training.data.sampler import VisitSampler, mentions_a_side
 

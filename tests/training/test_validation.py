@@ -20,7 +20,7 @@ from lavibridge.report.curves import make_curves
 from lavibridge.report.run_record import read_run
 from lavibridge.training.build_bridge import build_bridge
 from lavibridge.training.data.batches import BatchLoader
-from lavibridge.training.data.held_out import HeldOutSubset, hold_out, held_out_position
+from lavibridge.training.data.held_out import HeldOutSubset, held_out_position, hold_out
 from lavibridge.training.ema import Ema
 from lavibridge.training.loop import TrainingState, training_mode
 from lavibridge.training.optimization import learning_rates, make_optimizer

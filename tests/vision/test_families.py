@@ -128,7 +128,7 @@ def test_attend_is_what_the_layer_does_inside_the_denoiser(model: DiffusersModel
         hook.remove()
         [(asked, answered)] = seen
         assert asked.shape[-1] == block.width
-        torch.testing.assert_close(model.attend(name, asked, given), answered)
+        torch.testing.assert_close(model.layer_output(name, asked, given), answered)
 
 
 def test_masked_tokens_are_never_seen(model: DiffusersModel) -> None:
@@ -373,7 +373,7 @@ def test_pixart_sigma_and_alpha_of_1024_pixels(told: bool, tmp_path: Path) -> No
 @pytest.mark.parametrize("kind", WITH_BLOCKS)
 def test_an_opened_denoiser_is_the_closed_one_until_a_block_is_spoken_to(kind: str) -> None:
     closed, opened = built(kind), toy(kind)
-    opened.open_blocks()
+    opened.enable_per_block_attention()
     xt, t = noisy(closed, 3), torch.tensor([10, 700, 300])
     for given in (conditioning(closed, 3, 5), ragged(closed)):
         expected = closed.predict(xt, t, given)
@@ -384,7 +384,7 @@ def test_an_opened_denoiser_is_the_closed_one_until_a_block_is_spoken_to(kind: s
         for name in names:
             louder = replace(given, blocks={name: lambda queries, answer: 3 * answer})
             assert (opened.predict(xt, t, louder) - expected).abs().max() > 1e-4
-    with pytest.raises(ModelError, match="open_blocks"):
+    with pytest.raises(ModelError, match="enable_per_block_attention"):
         closed.predict(xt, t, louder)
 
 
@@ -392,7 +392,7 @@ def test_an_opened_denoiser_is_the_closed_one_until_a_block_is_spoken_to(kind: s
 @pytest.mark.parametrize("padded", [False, True])
 def test_gradients_of_blocks_are_the_same_under_checkpointing(kind: str, padded: bool) -> None:
     model = toy(kind)
-    model.open_blocks()
+    model.enable_per_block_attention()
     given = ragged(model) if padded else conditioning(model, 3, 6)
     xt, t = noisy(model, 3), torch.tensor([10, 700, 300])
     generator = torch.Generator().manual_seed(4)
@@ -426,9 +426,9 @@ def test_gradients_of_blocks_are_the_same_under_checkpointing(kind: str, padded:
 def test_joint_attention_has_no_blocks_to_open(kind: str) -> None:
     model = built(kind)
     with pytest.raises(ModelError, match="no cross-attention layers"):
-        model.open_blocks()
+        model.enable_per_block_attention()
     with pytest.raises(ModelError, match="no cross-attention layers"):
-        model.attend("transformer_blocks.0.attn", torch.randn(1, 4, 32), conditioning(model, 1, 3))
+        model.layer_output("transformer_blocks.0.attn", torch.randn(1, 4, 32), conditioning(model, 1, 3))
 
 
 def test_a_second_self_attention_is_no_cross_attention(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from lavibridge.world.captions import (
     evaluation_prompts,
     sample_captioned_scene,
 )
-from lavibridge.world.drawing import draw_scene, draw_mask, draw_placed_mask
+from lavibridge.world.drawing import draw_mask, draw_placed_mask, draw_scene
 from lavibridge.world.layout import is_clear_direction
 from lavibridge.world.scene import COLORS, DIRECTIONS, GROUND, SHAPES, SIZES, WHITE, WITHHELD, matches_group
 from lavibridge.world.words import SYNONYMS

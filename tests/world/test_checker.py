@@ -98,7 +98,9 @@ def test_clauses_are_python_bools_and_absent_ones_are_none():
 def test_binding_is_not_presence():
     """A red square and a blue circle show every word of a red circle and a blue square, and fail."""
     spec = Spec(groups=(Group(shape="circle", color="red"), Group(shape="square", color="blue")))
-    verdict = check_picture(draw_scene(Scene(things=(thing("square", "red", 5, 5), thing("circle", "blue", 40, 40)))), spec)
+    verdict = check_picture(
+        draw_scene(Scene(things=(thing("square", "red", 5, 5), thing("circle", "blue", 40, 40)))), spec
+    )
     assert verdict["color"] is True
     assert verdict["shape"] is True
     assert verdict["binding"] is False
@@ -123,7 +125,9 @@ def test_place_and_absence():
 def test_touching_is_within_two_pixels(gap):
     scene = Scene(things=(thing("square", "red", 10, 20), thing("circle", "blue", 28 + gap, 20)))
     groups = (Group(shape="square", color="red"), Group(shape="circle", color="blue"))
-    verdict = check_picture(draw_scene(scene), Spec(groups=groups, relation=Relation(name="touching", subject=0, object=1)))
+    verdict = check_picture(
+        draw_scene(scene), Spec(groups=groups, relation=Relation(name="touching", subject=0, object=1))
+    )
     assert verdict["binding"] is True
     assert verdict["relation"] is (gap <= 1)
 
@@ -154,7 +158,9 @@ def test_inside_needs_the_hole():
 @pytest.mark.parametrize("size", ["small", "large"])
 def test_runs_together_or_cut_is_unreadable(shape, size):
     side = SIZES[size]
-    two = draw_scene(Scene(things=(thing(shape, "red", 2, 2, size), thing(shape, "red", 2 + side // 2, 2, size))))
+    two = draw_scene(
+        Scene(things=(thing(shape, "red", 2, 2, size), thing(shape, "red", 2 + side // 2, 2, size)))
+    )
     assert parse_scene(two).unreadable
     assert not check_picture(two, Spec(groups=(Group(shape=shape, color="red", count=2),))).all
     whole = draw_scene(Scene(things=(thing(shape, "blue", 16, 16, size),)))
@@ -172,7 +178,9 @@ def test_runs_together_or_cut_is_unreadable(shape, size):
 
 def test_two_touching_alike_are_unreadable():
     for shape in ("circle", "square", "cross", "ring"):
-        reading = parse_scene(draw_scene(Scene(things=(thing(shape, "red", 4, 20), thing(shape, "red", 22, 20)))))
+        reading = parse_scene(
+            draw_scene(Scene(things=(thing(shape, "red", 4, 20), thing(shape, "red", 22, 20))))
+        )
         assert reading.unreadable
         assert not reading.things
 

@@ -2,8 +2,8 @@
 
 from functools import cache
 
-from lavibridge.world.scene import COLORS, SHAPES, WITHHELD
 from lavibridge.world.documents import DOCUMENT_KINDS, write_document
+from lavibridge.world.scene import COLORS, SHAPES, WITHHELD
 from lavibridge.world.words import SYNONYMS
 
 

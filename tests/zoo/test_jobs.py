@@ -20,8 +20,8 @@ from lavibridge.zoo.latent_diffusion import LatentDiffusionPretraining
 from lavibridge.zoo.ldm import LatentDiffusionBertPretraining
 from lavibridge.zoo.llama import LlamaPretraining
 from lavibridge.zoo.pixart import PixArtPretraining, log_variances
-from lavibridge.zoo.scene_pool import scene_pool_images, draw_scene_pool, sample_scene_pool
 from lavibridge.zoo.pretraining import Pretraining, export_pretraining, run_pretraining
+from lavibridge.zoo.scene_pool import draw_scene_pool, sample_scene_pool, scene_pool_images
 from lavibridge.zoo.scorers import labels_of_prompt
 from lavibridge.zoo.sd3 import T5_TOKENS, StableDiffusion3Pretraining, widen_encoder
 from lavibridge.zoo.stable_diffusion import StableDiffusionPretraining
@@ -80,11 +80,16 @@ def test_the_classifier_trains_and_is_an_ordinary_folder(tmp_path: Path) -> None
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "model", dtype=torch.float32)
     pairs = sample_scene_pool(5, 3)
     for pair in pairs:
-        said = {label for label, true in zip(CLASSIFIER_LABELS, labels_of_scene(pair.scene), strict=True) if true}
+        said = {
+            label for label, true in zip(CLASSIFIER_LABELS, labels_of_scene(pair.scene), strict=True) if true
+        }
         assert {thing.shape for thing in pair.scene.things} <= said
         assert f"{len(pair.scene.things)} things" in said
         assert set(labels_of_prompt(pair.spec)) <= said | {"solid"}
-    assert model(pixel_values=scene_pool_images(draw_scene_pool(pairs))).logits.shape == (3, len(CLASSIFIER_LABELS))
+    assert model(pixel_values=scene_pool_images(draw_scene_pool(pairs))).logits.shape == (
+        3,
+        len(CLASSIFIER_LABELS),
+    )
     assert tuple(model.config.id2label[index] for index in range(len(CLASSIFIER_LABELS))) == CLASSIFIER_LABELS
 
 

@@ -14,7 +14,12 @@ def test_labels_are_those_of_the_thing_that_is_drawn_there() -> None:
     pairs = [pair for pair in sample_scene_pool(3, 200) if len(pair.scene.things) == 1]
     assert len(pairs) > 30
     labels = patch_labels(pairs)
-    drawn = draw_scene_pool(pairs).numpy().reshape(-1, PATCHES_PER_SIDE, PATCH, PATCHES_PER_SIDE, PATCH, 3).transpose(0, 1, 3, 2, 4, 5)
+    drawn = (
+        draw_scene_pool(pairs)
+        .numpy()
+        .reshape(-1, PATCHES_PER_SIDE, PATCH, PATCHES_PER_SIDE, PATCH, 3)
+        .transpose(0, 1, 3, 2, 4, 5)
+    )
     drawn = drawn.reshape(len(pairs), PATCHES_PER_SIDE**2, PATCH**2, 3)
     for pair, kinds, boxes, patches in zip(pairs, labels.kinds, labels.boxes, drawn, strict=True):
         (thing,) = pair.scene.things

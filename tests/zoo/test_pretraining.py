@@ -11,9 +11,9 @@ from diffusers import AutoencoderKL
 from lavibridge.core.errors import RecipeError, RunError
 from lavibridge.core.files import models_folder, read_json
 from lavibridge.zoo.autoencoder import AutoencoderPretraining
-from lavibridge.zoo.pretraining_jobs import PRETRAINING_JOBS, pretrain_miniature
 from lavibridge.zoo.pretraining import export_pretraining
 from lavibridge.zoo.pretraining import run_pretraining as run
+from lavibridge.zoo.pretraining_jobs import PRETRAINING_JOBS, pretrain_miniature
 
 
 def small_job() -> AutoencoderPretraining:

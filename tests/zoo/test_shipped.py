@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, CLIPModel, CLIPProcessor, T5ForCondition
 
 from lavibridge import BridgePipeline
 from lavibridge.core import registry
-from lavibridge.core.files import models_folder, file_sha256, shipped_models
+from lavibridge.core.files import file_sha256, models_folder, shipped_models
 from lavibridge.generation.noise import initial_noise
 from lavibridge.language.llama import Llama
 from lavibridge.world.captions import evaluation_prompts
@@ -104,7 +104,11 @@ def test_image_models_draw_two_things_each_with_its_own_attributes(name: str) ->
 def test_mini_clip_opens_with_its_processor_and_tells_colors_apart() -> None:
     model = CLIPModel.from_pretrained(models_folder() / "mini-clip", dtype=torch.float32)
     processor = CLIPProcessor.from_pretrained(models_folder() / "mini-clip")
-    pairs = [pair for pair in evaluation_prompts("one", 40) if pair.spec.groups[0].color in ("red", "green", "blue")]
+    pairs = [
+        pair
+        for pair in evaluation_prompts("one", 40)
+        if pair.spec.groups[0].color in ("red", "green", "blue")
+    ]
     inputs = processor(
         text=[f"a {color} thing" for color in ("red", "green", "blue")],
         images=[Image.fromarray(draw_scene(pair.scene)) for pair in pairs],

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from lavibridge.ab.data_uri import data_uri
-from lavibridge.ab.design import PairedComparison, AbDesign, design_ab_study
-from lavibridge.ab.evaluated_runs import EvaluatedRun, read_evaluated_runs, keys_shared_by_runs
-from lavibridge.ab.key import KEY_FORMAT, QUESTIONS, KeyItem, AbKey, KeyRun
+from lavibridge.ab.design import AbDesign, PairedComparison, design_ab_study
+from lavibridge.ab.evaluated_runs import EvaluatedRun, keys_shared_by_runs, read_evaluated_runs
+from lavibridge.ab.key import KEY_FORMAT, QUESTIONS, AbKey, KeyItem, KeyRun
 from lavibridge.ab.page import render_ab_page
 from lavibridge.core.errors import RunError
 from lavibridge.core.files import write_atomic, write_json
@@ -54,7 +54,12 @@ def build_ab_study(
     draw = secrets.randbits(64) if seed is None else seed
     rng = np.random.default_rng(draw)
     parts = design_ab_study(
-        keys_shared_by_runs(evaluated), len(evaluated), rng, prompts=prompts, per_prompt=per_prompt, repeats=repeats
+        keys_shared_by_runs(evaluated),
+        len(evaluated),
+        rng,
+        prompts=prompts,
+        per_prompt=per_prompt,
+        repeats=repeats,
     )
     shown = _displayed(parts, evaluated, side, rng)
     study = hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:12]

@@ -15,7 +15,7 @@ from lavibridge.data.pictures.decoding import decode_picture_file
 from lavibridge.evaluation.compare import read_comparable_evaluations
 from lavibridge.evaluation.generated_images import check_generated_image
 from lavibridge.evaluation.provenance import matches_run, read_results, read_scored_records
-from lavibridge.evaluation.records import RecordKey, Record
+from lavibridge.evaluation.records import Record, RecordKey
 
 
 @dataclass(frozen=True, kw_only=True)

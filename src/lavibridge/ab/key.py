@@ -104,8 +104,8 @@ def read_ab_key(path: Path) -> AbKey:
         raise RunError(f"{path} is not the key of a study: give the .key.json of `lavi ab build`")
     if found.get("form") != KEY_FORMAT:
         raise RunError(
-            f"{path} has format {found.get('form')}, and this version of lavibridge reads {KEY_FORMAT}: build "
-            f"the study again"
+            f"{path} has format {found.get('form')}, and this version of lavibridge reads {KEY_FORMAT}: "
+            f"build the study again"
         )
     try:
         key = validate(AbKey, found, str(path))

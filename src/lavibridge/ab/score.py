@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from lavibridge.ab.bradley_terry import FIRST, ELO_POINTS, SECOND, TIE, Ballots, Strengths, fit_strengths
+from lavibridge.ab.bradley_terry import ELO_POINTS, FIRST, SECOND, TIE, Ballots, Strengths, fit_strengths
 from lavibridge.ab.key import QUESTIONS, AbKey
 from lavibridge.ab.raters import describe_raters, retest_raters
-from lavibridge.ab.reliability import RatingTable, mirrored_ratings, fleiss_kappa, krippendorff_alpha
+from lavibridge.ab.reliability import RatingTable, fleiss_kappa, krippendorff_alpha, mirrored_ratings
 from lavibridge.ab.tally import tally_votes
 from lavibridge.ab.votes import UnblindedVote, VoteSet
-from lavibridge.evaluation.stats import Estimate, estimate, bootstrap_interval_of
+from lavibridge.evaluation.stats import Estimate, bootstrap_interval_of, estimate
 
 DRAWS = 500
 """Resamples of prompts for the intervals of agreement."""
@@ -144,7 +144,9 @@ def _agreement(votes: Sequence[UnblindedVote]) -> dict[str, Any]:
     return {name: _over_prompts(clusters, measure, len(shared)) for name, measure in measures.items()}
 
 
-def _over_prompts(clusters: Sequence[RatingTable], measure: Callable[[RatingTable], float], n: int) -> dict[str, Any]:
+def _over_prompts(
+    clusters: Sequence[RatingTable], measure: Callable[[RatingTable], float], n: int
+) -> dict[str, Any]:
     def statistic(chosen: Sequence[RatingTable]) -> float:
         return measure(np.concatenate(chosen))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from lavibridge.ab.key import KEY_FORMAT, QUESTIONS, KeyItem, AbKey, Vote
+from lavibridge.ab.key import KEY_FORMAT, QUESTIONS, AbKey, KeyItem, Vote
 from lavibridge.core.errors import RunError
 
 

@@ -1,4 +1,4 @@
-"""What a bridge is composed of, as callers name it: sources, kinds, mappings of options, loaded models."""
+"""Turns the arguments of `Bridge.compose` (sources, kinds, options) into models and settings."""
 
 from collections.abc import Mapping
 from os import PathLike, fspath
@@ -22,10 +22,10 @@ LoraChoice = LoraSettings | Mapping[str, Any] | Literal["default"] | None
 
 
 def model_of_choice(package: str, choice: ModelChoice, device: torch.device | None = None) -> Any:
-    """The language or vision model (``package``) of a source or options, or the loaded model itself.
+    """Load the language or vision model (``package``) of a source or of options; return a loaded model as is.
 
-    Detects the kind if none is named. On the meta ``device`` it has every shape, and no weights are read.
-    Raises RecipeError for options, ModelError for files.
+    Detects the kind if the options name none. On the meta ``device`` the model has shapes but no weights.
+    Raises RecipeError for wrong options and ModelError for wrong files.
     """
     if isinstance(choice, nn.Module):
         return choice
@@ -49,16 +49,16 @@ def model_of_choice(package: str, choice: ModelChoice, device: torch.device | No
 def native_text_encoders(
     vision: VisionModel, max_sequence_length: int | None = None, unload: bool = False
 ) -> NativeText:
-    """The text encoders of the vision model's own pipeline, in the denoiser's number format.
+    """Load the text encoders of the vision model's own pipeline, in the denoiser's number format.
 
-    ``max_sequence_length`` replaces the pipeline's default, where it has that argument. With ``unload``, each
-    encoder is loaded when prompts are read and let go before the next. Raises ModelError where the folder
-    lacks an encoder, or is a random toy.
+    ``max_sequence_length`` replaces the pipeline's default if the pipeline has that argument. With
+    ``unload``, each encoder is loaded to read prompts and released before the next. Raises ModelError if the
+    folder lacks an encoder or is a random toy.
     """
     if vision.config.source == RANDOM:
         raise ModelError("a random toy has no text encoders of its own: give a pipeline's folder or hub id")
-    quieten()  # before the pipeline is looked up, as importing it logs what it lacks
-    side = vision.text_side()
+    quieten()  # importing the pipeline logs missing packages
+    side = vision.pipeline_text_encoders()
     return NativeText(
         NativeText.Config(
             source=vision.config.source,
@@ -72,6 +72,7 @@ def native_text_encoders(
 
 
 def connector_of_choice(choice: str | Mapping[str, Any]) -> tuple[type[Connector], Connector.Config]:
+    """Return the class and the options of a connector. Raises RecipeError for wrong ones."""
     options = {"kind": choice} if isinstance(choice, str) else dict(choice)
     if "kind" not in options:
         raise RecipeError(f"connector.kind: name one of {', '.join(registry.kinds('connectors'))}")
@@ -80,6 +81,7 @@ def connector_of_choice(choice: str | Mapping[str, Any]) -> tuple[type[Connector
 
 
 def lora_settings_of_choice(choice: LoraChoice, where: str) -> LoraSettings | None:
+    """Return LoRA's settings; ``default`` means the published ones. Raises RecipeError naming ``where``."""
     if isinstance(choice, Mapping):
         return validate(LoraSettings, choice, where)
     return LoraSettings() if choice == "default" else choice

@@ -1,4 +1,4 @@
-"""Another number format for the frozen weights of a loaded bridge."""
+"""Converts the frozen weights of a loaded bridge to another number format."""
 
 from lavibridge import lora
 from lavibridge.bridge.module import Bridge
@@ -6,9 +6,9 @@ from lavibridge.core.device import pick_dtype
 
 
 def convert_dtype(bridge: Bridge, dtype: str) -> None:
-    """Give the frozen weights of both models a number format, as if they had been loaded in it.
+    """Convert the frozen weights of both models to ``dtype``, as if they had been loaded in it.
 
-    LoRA weights stay float32, and so do buffers; quantised weights stay as they are.
+    LoRA weights and buffers stay float32, and quantised weights stay unchanged.
     """
     for model in (bridge.language, bridge.vision):
         trained = {id(weight) for weight in lora.lora_parameters(model.backbone).values()}

@@ -1,4 +1,4 @@
-"""Bridges on the Hugging Face hub: a repository holds what `save_pretrained` writes, and a model card.
+"""Uploads and downloads bridges: a repository on the hub is a saved bridge with a model card.
 
 OWNER/NAME    bridge.json, connector/, language_lora/, vision_lora/, README.md
 """
@@ -35,20 +35,20 @@ image = pipe("a red circle", seed=0).images[0]
 
 
 def is_hub_id(source: str | PathLike[str]) -> bool:
-    """Whether a source reads as OWNER/NAME and is no path below a folder that exists."""
+    """Whether a source has the form OWNER/NAME and is no path below an existing folder."""
     text = str(source)
     return bool(_HUB_ID.fullmatch(text)) and not Path(text).parent.is_dir()
 
 
 def download_bridge_from_hub(repo_id: str, revision: str | None) -> Path:
-    """The folder that a bridge of the hub lies in after its download; RunError where it cannot be had."""
+    """Download a bridge from the hub and return its folder. Raises RunError if that fails."""
     from huggingface_hub import constants, snapshot_download
 
     try:
         folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(_FILES)))
-    except Exception as error:  # the client passes on the errors of its network library
+    except Exception as error:  # the client lets errors of its network library through
         raise RunError(
-            f"there is no folder '{repo_id}', and the hub ({constants.ENDPOINT}) gives no such repository: "
+            f"there is no folder '{repo_id}', and the hub ({constants.ENDPOINT}) has no such repository: "
             f"{_first_line(error)}"
         ) from None
     if not (folder / "bridge.json").is_file():
@@ -56,10 +56,12 @@ def download_bridge_from_hub(repo_id: str, revision: str | None) -> Path:
     return folder
 
 
-def upload_bridge_to_hub(folder: Path, repo_id: str, *, private: bool | None, token: str | None, message: str) -> str:
+def upload_bridge_to_hub(
+    folder: Path, repo_id: str, *, private: bool | None, token: str | None, message: str
+) -> str:
     """Upload a saved bridge and its model card, and return the commit's URL.
 
-    Raises ModelError where the frozen models are folders of this machine, RunError where the hub refuses.
+    Raises ModelError if a frozen model is a local folder, and RunError if the hub refuses the upload.
     """
     from huggingface_hub import HfApi
 
@@ -71,12 +73,12 @@ def upload_bridge_to_hub(folder: Path, repo_id: str, *, private: bool | None, to
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message))
-    except Exception as error:  # the client passes on the errors of its network library
+    except Exception as error:  # the client lets errors of its network library through
         raise RunError(f"the hub ({api.endpoint}) refuses '{repo_id}': {_first_line(error)}") from None
 
 
 def _public_source(name: str, options: Mapping[str, Any]) -> str:
-    """The model's source; ModelError where it is a folder, which nobody else has."""
+    """Return the model's source. Raises ModelError if it is a local folder, which nobody else has."""
     source = str(options["source"])
     if Path(source).is_absolute():
         raise ModelError(

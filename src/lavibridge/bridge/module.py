@@ -30,7 +30,7 @@ from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 
 TRAINED_PARTS = ("language_lora", "connector", "vision_lora")
-"""What is trained."""
+"""The parts of a bridge that training changes."""
 
 
 class Bridge(nn.Module):
@@ -42,9 +42,9 @@ class Bridge(nn.Module):
         self.connector = connector
         self.vision = vision
         self.origin: dict[str, str] = {}
-        """Where it comes from: the folder and the SHA-256 of its bridge.json, or the vision model."""
+        """Its source: the folder and the SHA-256 of its bridge.json, or the vision model."""
         self.distilled_guidance_scale: float | None = None
-        """The guidance scale that a teacher distilled into it, so that it draws without any; None: none."""
+        """The guidance scale that a teacher distilled into the bridge, or None."""
 
     @staticmethod
     def compose(
@@ -57,9 +57,9 @@ class Bridge(nn.Module):
         """Connect two pretrained models.
 
         ``language`` and ``vision`` are a source (a folder, a shipped model's name, a hub id), a mapping of
-        options with ``source`` and perhaps ``kind``, or a loaded model. ``connector`` is a kind or a mapping
-        with ``kind``. LoRA has the published settings by default; None leaves a model without it. Raises
-        RecipeError or ModelError, before weights are loaded where it can.
+        options with ``source`` and optionally ``kind``, or a loaded model. ``connector`` is a kind or a
+        mapping with ``kind``. LoRA has the published settings by default; None adds no LoRA to a model.
+        Raises RecipeError or ModelError, if possible before it loads weights.
         """
         connector_class, connector_config = choices.connector_of_choice(connector)
         settings = [
@@ -74,7 +74,7 @@ class Bridge(nn.Module):
             vision_model,
         )
         if bridge.connector.per_block:
-            vision_model.open_blocks()
+            vision_model.enable_per_block_attention()
         unread = language_model.unread(bridge.connector.reading)
         for model, chosen, name, unused in (
             (language_model, settings[0], "language model", unread),
@@ -86,26 +86,26 @@ class Bridge(nn.Module):
 
     @property
     def default_guidance(self) -> float:
-        """The guidance scale to draw with: the vision model's own, or 1 where guidance was distilled."""
+        """The default guidance scale: the vision model's own, or 1 if guidance was distilled."""
         return self.vision.default_guidance if self.distilled_guidance_scale is None else 1.0
 
     @property
     def is_merged(self) -> bool:
-        """Whether LoRA is added into the weights of one of the models."""
+        """Whether LoRA is merged into the weights of one of the models."""
         return any(lora.is_lora_merged(model.backbone) for model in (self.language, self.vision))
 
     @property
     def device(self) -> torch.device:
-        """Where the vision model's weights lie."""
+        """The device of the vision model's weights."""
         return self.vision.alphas.device
 
     @property
     def learns_through_language(self) -> bool:
-        """Whether gradients pass through the language model: to its LoRA, or to vectors that it is asked."""
+        """Whether gradients pass through the language model, to its LoRA or to a connector's queries."""
         return lora.has_lora(self.language.backbone) or self.connector.reading.queries is not None
 
     def features(self, prompts: Sequence[str], negative: bool = False) -> TextFeatures:
-        """The language model's features of prompts; without gradients if it has no LoRA."""
+        """Return the language model's features of prompts, with gradients only if it has LoRA."""
         encode = self.language.encode_negative if negative else self.language.encode
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.learns_through_language):
             return encode(prompts, self.connector.reading)
@@ -121,7 +121,7 @@ class Bridge(nn.Module):
         noise: Float[Tensor, "batch channel h w"],
         weighting: Weighting | None = None,
     ) -> Float[Tensor, " batch"]:
-        """The loss of each sample at the steps ``t`` of the schedule, unweighted by default."""
+        """Return each sample's loss at the schedule's steps ``t``, unweighted by default."""
         if self.is_merged:
             raise ModelError("a merged bridge cannot be trained: call unmerge() first")
         x0 = batch.latents
@@ -138,7 +138,7 @@ class Bridge(nn.Module):
         return error * weighting.weight(objective.snr(alpha, sigma), self.vision.prediction_type)
 
     def trained_parameters(self) -> dict[str, dict[str, nn.Parameter]]:
-        """Trained weights by part and name; a part that is not there is empty."""
+        """Return the trained weights by part and name; a missing part is empty."""
         return {
             "language_lora": lora.lora_parameters(self.language.backbone),
             "connector": dict(self.connector.named_parameters()),
@@ -146,9 +146,11 @@ class Bridge(nn.Module):
         }
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
-        """Write bridge.json, the connector and LoRA in PEFT's layout; the frozen models are only named."""
+        """Write bridge.json, the connector, and LoRA in PEFT's layout. The frozen models are not copied."""
         require_weights(self, "save")
-        saved_bridge.write_saved_bridge(Path(folder), self.language, self.connector, self.vision, self.distilled_guidance_scale)
+        saved_bridge.write_saved_bridge(
+            Path(folder), self.language, self.connector, self.vision, self.distilled_guidance_scale
+        )
 
     @staticmethod
     def from_pretrained(
@@ -157,12 +159,12 @@ class Bridge(nn.Module):
         dtype: str | torch.dtype | None = None,
         revision: str | None = None,
     ) -> "Bridge":
-        """Load a bridge that ``save_pretrained`` or a training wrote.
+        """Load a bridge that ``save_pretrained`` or a training run wrote.
 
         ``source`` is the folder or hub id of a saved bridge, a checkpoint, or a run folder, whose newest
-        complete checkpoint is loaded; averaged weights come first. ``dtype`` replaces the number format of
-        both frozen models. ``revision`` is the branch, tag or commit of a hub id. Raises RunError where there
-        is no bridge, or where its files are not those that were saved.
+        complete checkpoint is loaded, with averaged weights if it has them. ``dtype`` replaces the number
+        format of both frozen models. ``revision`` is the branch, tag or commit of a hub id. Raises RunError
+        if there is no bridge, or if its files have changed since it was saved.
         """
         stored = saved_bridge.read_saved_bridge(saved_bridge.locate_saved_bridge(source, revision))
         number_format = {} if dtype is None else {"dtype": dtype_name(dtype)}
@@ -179,14 +181,14 @@ class Bridge(nn.Module):
         return bridge.to(pick_device(str(device))).eval()
 
     def merge(self) -> "Bridge":
-        """Add LoRA into the weights for faster drawing; unmerge before training on."""
+        """Merge LoRA into the weights for faster generation; call ``unmerge`` before further training."""
         require_whole_weights(self, "merge")
         for model in (self.language, self.vision):
             lora.merge_lora(model.backbone)
         return self
 
     def unmerge(self) -> "Bridge":
-        """Undo ``merge``, but for rounding."""
+        """Undo ``merge``, up to rounding."""
         require_whole_weights(self, "unmerge")
         for model in (self.language, self.vision):
             lora.unmerge_lora(model.backbone)

@@ -1,4 +1,4 @@
-"""Refuses operations on bridges that lack their weights, or hold them in shards."""
+"""Checks that a bridge has its weights, and has them whole, before an operation that needs them."""
 
 import torch
 from torch import nn
@@ -7,13 +7,16 @@ from lavibridge.core.errors import ModelError
 
 
 def require_weights(bridge: nn.Module, doing: str) -> None:
-    """Raise ModelError for a bridge that is an outline on the meta device; ``doing`` is a verb."""
+    """Raise ModelError for a bridge on the meta device; ``doing`` is the verb in the message."""
     if any(weight.is_meta for weight in bridge.parameters()):
-        raise ModelError(f"to {doing} a bridge its weights are needed, and this is an outline without any")
+        raise ModelError(
+            f"cannot {doing} a bridge without weights: this one is on the meta device; load it on a real "
+            "device"
+        )
 
 
 def require_whole_weights(bridge: nn.Module, doing: str) -> None:
-    """The same, and for a bridge whose frozen weights are shared out over processes."""
+    """Raise ModelError also for a bridge whose frozen weights are sharded over processes."""
     require_weights(bridge, doing)
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return
@@ -21,6 +24,6 @@ def require_whole_weights(bridge: nn.Module, doing: str) -> None:
 
     if any(isinstance(weight.data, DTensor) for weight in bridge.parameters()):
         raise ModelError(
-            f"to {doing} a bridge its weights have to be whole, and these are shared out over processes "
-            "(training.sharding): save it, and load it in one process"
+            f"cannot {doing} a bridge whose weights are sharded over processes (training.sharding): save it, "
+            "and load it in one process"
         )

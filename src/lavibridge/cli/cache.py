@@ -53,8 +53,8 @@ def fill(recipe: str = _RECIPE, settings: list[str] | None = _SETTINGS) -> None:
     """
     from lavibridge.core.device import set_threads
     from lavibridge.core.errors import RecipeError
-    from lavibridge.core.process_rank import rank_from_environment
     from lavibridge.core.log import console
+    from lavibridge.core.process_rank import rank_from_environment
     from lavibridge.data.base import open_dataset
     from lavibridge.data.pictures.rejected import RejectedPictures
     from lavibridge.recipes.recipe import load_recipe
@@ -100,9 +100,9 @@ def verify(folder: Path = _FOLDER, repair: bool = _REPAIR) -> None:
     """
     from contextlib import nullcontext
 
-    from lavibridge.core.process_rank import require_single_process
     from lavibridge.core.lock import hold_lock
     from lavibridge.core.paths import expand_path
+    from lavibridge.core.process_rank import require_single_process
 
     require_single_process("`lavi cache verify`")
     folder = expand_path(folder)

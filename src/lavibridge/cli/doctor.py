@@ -24,7 +24,16 @@ VERSION_FLOORS = {
 PATIENCE = 4.0
 """Seconds that the hub is given to answer."""
 
-_OTHERS = ("peft", "accelerate", "safetensors", "huggingface-hub", "pydantic", "numpy", "pyarrow", "jaxtyping")
+_OTHERS = (
+    "peft",
+    "accelerate",
+    "safetensors",
+    "huggingface-hub",
+    "pydantic",
+    "numpy",
+    "pyarrow",
+    "jaxtyping",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +117,10 @@ def _waiting() -> Check:
     if chosen == [f"GOMP_SPINCOUNT={thread_spinning.SPIN_COUNT}"]:
         advice = "set by this command; in your own Python program, set it before you import torch"
         return Check(state="ok", subject="waiting", result=f"{chosen[0]} ({advice})")
-    advice = f"a busy machine may slow two threads down many times; GOMP_SPINCOUNT={thread_spinning.SPIN_COUNT} avoids it"
+    advice = (
+        "on a busy machine two threads may be many times slower; "
+        f"GOMP_SPINCOUNT={thread_spinning.SPIN_COUNT} avoids it"
+    )
     return Check(state="note", subject="waiting", result=f"{', '.join(chosen)}: {advice}")
 
 
@@ -151,7 +163,7 @@ def _gib(size: float | None) -> str:
 
 def _models() -> list[Check]:
     """Compare every shipped model's files with the hashes that were recorded when it was made."""
-    from lavibridge.core.files import models_folder, read_json, file_sha256, shipped_models
+    from lavibridge.core.files import file_sha256, models_folder, read_json, shipped_models
 
     names = shipped_models()
     if not names:

@@ -143,7 +143,9 @@ class PictureWriter:
         from lavibridge.generation.image_files import save_png
 
         prompt, seed = self.requested[number]
-        with hold_lock(self.out, waits=f"{self.out} is being written to"):  # another process may write there too
+        with hold_lock(
+            self.out, waits=f"{self.out} is being written to"
+        ):  # another process may write there too
             first = 1 + max((_number(path) for path in self.out.glob("*.png")), default=0)
             path = self.out / f"{first:04d}-{_slug(prompt)}-seed{seed}.png"
             try:

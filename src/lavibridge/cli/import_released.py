@@ -15,7 +15,11 @@ _OUT = typer.Option(..., "--out", "-o", metavar="FOLDER", help="Folder of the sa
 
 
 def import_released(
-    format: str = _FORMAT, path: Path = _PATH, language: str = _LANGUAGE, vision: str = _VISION, out: Path = _OUT
+    format: str = _FORMAT,
+    path: Path = _PATH,
+    language: str = _LANGUAGE,
+    vision: str = _VISION,
+    out: Path = _OUT,
 ) -> None:
     """Make a bridge of released LaVi-Bridge or ELLA weights.
 

@@ -38,8 +38,8 @@ from lavibridge.core.errors import LaviError
 from lavibridge.core.process_rank import require_single_process
 from lavibridge.core.signals import exit_on_signals
 from lavibridge.core.streams import guard_streams
-from lavibridge.core.unicode_text import is_valid_unicode
 from lavibridge.core.thread_spinning import set_spin_count
+from lavibridge.core.unicode_text import is_valid_unicode
 
 _FOR_SEVERAL = ("train", "evaluate", "cache", "study")
 """Verbs whose work the processes of a launcher share out."""
@@ -60,7 +60,11 @@ class Verbs(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the first word names."""
         name, command, rest = super().resolve_command(ctx, args)
-        if command is not None and name not in _FOR_SEVERAL + _WRITES_NOTHING and not _HELP.intersection(rest):
+        if (
+            command is not None
+            and name not in _FOR_SEVERAL + _WRITES_NOTHING
+            and not _HELP.intersection(rest)
+        ):
             require_single_process(f"`lavi {name}`")
         return name, command, rest
 

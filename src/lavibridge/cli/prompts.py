@@ -21,7 +21,9 @@ _CATEGORY = typer.Option(None, "--category", "-c", help="Only this category; may
 _LIMIT = typer.Option(None, "--limit", "-n", min=1, help="At most so many prompts of each category.")
 _FILE = typer.Argument(metavar="FILE", help="A text file with one short prompt a line.")
 _MODEL = typer.Option(..., "--model", "-m", help="A causal language model: a folder or a hub id.")
-_OUT = typer.Option(..., "--out", "-o", metavar="FILE", help="The text file to write, one long prompt a line.")
+_OUT = typer.Option(
+    ..., "--out", "-o", metavar="FILE", help="The text file to write, one long prompt a line."
+)
 _TOKENS = typer.Option(120, "--tokens", min=8, help="The most tokens that a long prompt has.")
 _INSTRUCTION = typer.Option(None, "--instruction", help="Other words to ask with; {prompt} is the short one.")
 

@@ -9,7 +9,9 @@ _RUNS = typer.Argument(
     help="Run folders, checkpoints, saved bridges (folders or hub ids); or vision models, shipped (mini-sd), "
     "folders or hub ids, which then draw with their own text encoder. The page shows several side by side.",
 )
-_HOST = typer.Option("127.0.0.1", "--host", help="Address to bind; another than this machine's needs a token.")
+_HOST = typer.Option(
+    "127.0.0.1", "--host", help="Address to bind; another than this machine's needs a token."
+)
 _PORT = typer.Option(8765, "--port", min=0, max=65535, help="Port; 0 takes any that is free.")
 _TOKEN = typer.Option(
     None,
@@ -58,7 +60,7 @@ def serve(
     is at /openapi.json. The page's URL is printed on stdout. Ctrl-C finishes what is being drawn.
     """
     try:
-        from lavibridge.serve.web.address import Address, bind_address, check_address, address_url
+        from lavibridge.serve.web.address import Address, address_url, bind_address, check_address
     except ImportError as error:
         from lavibridge.core.errors import RunError
 

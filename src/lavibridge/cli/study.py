@@ -108,8 +108,8 @@ def _make(
     from contextlib import nullcontext
 
     from lavibridge.cli.evaluate import evaluation_device
-    from lavibridge.core.process_rank import rank_from_environment, require_single_process
     from lavibridge.core.lock import hold_lock
+    from lavibridge.core.process_rank import rank_from_environment, require_single_process
     from lavibridge.study.finish_study import finish_study
     from lavibridge.study.reuse import reuse_cells
     from lavibridge.study.run_cells import cell_failures_error, run_cells

@@ -13,7 +13,10 @@ _RESUME = typer.Option(False, "--resume", help="Go on from the newest complete c
 
 
 def train(
-    recipe: str = _RECIPE, settings: list[str] | None = _SETTINGS, out: Path | None = _OUT, resume: bool = _RESUME
+    recipe: str = _RECIPE,
+    settings: list[str] | None = _SETTINGS,
+    out: Path | None = _OUT,
+    resume: bool = _RESUME,
 ) -> None:
     """Train a bridge between two models.
 

@@ -64,7 +64,7 @@ def draw(category: str | None = _CATEGORY, count: int = _COUNT, seed: int = _SEE
     from PIL import Image
 
     from lavibridge.core.errors import RecipeError
-    from lavibridge.world.captions import CATEGORIES, sample_captioned_scene
+    from lavibridge.world.captions import sample_captioned_scene
     from lavibridge.world.drawing import draw_scene as draw_scene
 
     if category is not None and category not in _CATEGORIES:

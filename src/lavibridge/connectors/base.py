@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lavibridge.connectors.parts.pool import AttentionPool
 from lavibridge.connectors.parts.read_out import ReadOutChoice, make_read_out
-from lavibridge.connectors.parts.whitening import fold_whitening, compute_whitening
+from lavibridge.connectors.parts.whitening import compute_whitening, fold_whitening
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import Attention, Conditioning, Reading, TextFeatures, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError
@@ -56,7 +56,7 @@ class Connector(nn.Module, ABC):
         super().__init__()
         if text.passthrough is not None and text.passthrough != vision.context:
             raise ModelError(
-                f"the passthrough tokens are {text.passthrough} wide, and the vision model takes tokens "
+                f"the passthrough tokens are {text.passthrough} wide, but the vision model takes tokens "
                 f"{vision.context} wide: pair the language model with an encoder of that width"
             )
         self.config = config
@@ -85,7 +85,7 @@ class Connector(nn.Module, ABC):
         if self.config.whiten and self.input_layer is None:
             raise ModelError(
                 f"connector.whiten: {type(self).__name__} has no linear layer that reads the features, so "
-                "it has no first weights to initialise: leave it out, or use the connector 'lavi'"
+                "there are no first weights to initialise: omit the option, or use the connector 'lavi'"
             )
         return self.config.whiten
 

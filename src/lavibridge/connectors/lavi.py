@@ -79,7 +79,9 @@ class LaviAdapter(Connector):
 
         Shapes, names and roles of the weights stay the published ones.
         """
-        found = compute_whitening(functional.layer_norm(self.features_of(tokens), self.norm1.normalized_shape))
+        found = compute_whitening(
+            functional.layer_norm(self.features_of(tokens), self.norm1.normalized_shape)
+        )
         self.norm1.weight.copy_(1 / found.spread)
         self.norm1.bias.copy_(-found.mean / found.spread)
         self.input_layer.weight.copy_(self.input_layer.weight @ found.matrix)

@@ -1,4 +1,4 @@
-"""The LLMDiff-Adapter: reads every block of a decoder-only model through a second cross-attention.
+"""The LLMDiff-Adapter: a second cross-attention reads every block of a decoder-only model.
 
     D_k  = h_{k+1} - h_k                   what block k adds to a token in its context; of the last: norm(h)
     D'_k = the same for the token alone    so D - D' is the contribution of the context
@@ -109,8 +109,8 @@ class LlmDiff(Connector):
     def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
         if not vision.blocks:
             raise ModelError(
-                "the connector 'llmdiff' adds to cross-attention layers, and this vision model has none "
-                "(text and picture attend to each other jointly): use 'lavi', 'ella' or another connector"
+                "the connector 'llmdiff' extends cross-attention layers, and this vision model has none "
+                "(text and image share joint attention): use 'lavi', 'ella' or another connector"
             )
         super().__init__(config, text, vision)
         self.scores = _ContextScore(text.layers - 1)

@@ -29,8 +29,8 @@ class _ChangeableOnResume:
 
 
 CHANGEABLE: Final = _ChangeableOnResume()
-_T = TypeVar("T")
-Changeable = Annotated[_T, CHANGEABLE]
+T = TypeVar("T")
+Changeable = Annotated[T, CHANGEABLE]
 """A field whose value may differ between the sessions of a run, as in ``steps: Changeable[int]``."""
 _CONTAINERS = (Mapping, list, tuple)
 ConfigT = TypeVar("ConfigT", bound=Config)

@@ -16,7 +16,7 @@ from typing import Any
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import LaviError, ModelError, RunError
 from lavibridge.core.lock import is_lock_file
-from lavibridge.core.paths import require_file_path, expand_path
+from lavibridge.core.paths import expand_path, require_file_path
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:

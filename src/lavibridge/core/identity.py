@@ -20,7 +20,7 @@ from typing import Any
 from torch import nn
 
 from lavibridge.core.errors import ModelError
-from lavibridge.core.files import cache_folder, resolve_source, file_sha256, write_json
+from lavibridge.core.files import cache_folder, file_sha256, resolve_source, write_json
 from lavibridge.core.log import progress_bar
 from lavibridge.core.sources import RANDOM, find_model_file
 from lavibridge.core.tensors import weights_hash

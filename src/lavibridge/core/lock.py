@@ -22,9 +22,9 @@ from threading import get_ident
 from filelock import FileLock, Timeout
 
 from lavibridge.core.errors import RunError
-from lavibridge.core.process_rank import SINGLE_PROCESS, ProcessRank
 from lavibridge.core.log import console
 from lavibridge.core.paths import require_file_path
+from lavibridge.core.process_rank import SINGLE_PROCESS, ProcessRank
 
 _NAME = ".lock"
 _SHORTLY = 0.5

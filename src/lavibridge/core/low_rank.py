@@ -3,8 +3,8 @@
     linear        W + up down
     convolution   W + up down, the kernels of down flattened
 
-A folded update becomes part of the frozen network. The model records it (`FoldedLora`), because its folder does
-not contain it.
+A folded update becomes part of the frozen network. The model records it (`FoldedLora`), because its folder
+does not contain it.
 """
 
 from collections.abc import Mapping

@@ -15,7 +15,7 @@ from pydantic import field_validator
 
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, choose_column
-from lavibridge.data.pictures.files import ListedPictureFiles, ListedImage
+from lavibridge.data.pictures.files import ListedImage, ListedPictureFiles
 from lavibridge.data.pictures.rejected import RejectedPictures
 
 _LONGEST_FIELD = 16 * 2**20

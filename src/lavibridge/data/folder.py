@@ -49,7 +49,8 @@ class Folder(PictureFiles):
             raise DataError(f"there is no folder {root} (data.path)")
         # Escape names that are not UTF-8, so that JSON can store them.
         return {
-            os.fsencode(name).decode(errors="backslashreplace"): at for name, at in walk_folder(root).folders.items()
+            os.fsencode(name).decode(errors="backslashreplace"): at
+            for name, at in walk_folder(root).folders.items()
         }
 
     def changed(self, table: ImageTable) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, captions_of_cell, choose_column
-from lavibridge.data.pictures.files import ListedPictureFiles, ListedImage
+from lavibridge.data.pictures.files import ListedImage, ListedPictureFiles
 from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.data.pictures.text import read_text_lines
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lavibridge.core.log import console
 from lavibridge.data.pictures.columns import IMAGE_COLUMNS
-from lavibridge.data.pictures.files import ListedPictureFiles, ListedImage
+from lavibridge.data.pictures.files import ListedImage, ListedPictureFiles
 from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.data.pictures.text import read_text_lines, shorten_text
 

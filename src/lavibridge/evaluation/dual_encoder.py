@@ -78,7 +78,9 @@ class DualEncoder:
     def pictures(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "picture width"]:
         """Image embeddings of unit length."""
         with torch.no_grad():
-            return functional.normalize(network_image_features(self.network, self.network.pixels(pictures)), dim=-1)
+            return functional.normalize(
+                network_image_features(self.network, self.network.pixels(pictures)), dim=-1
+            )
 
     def texts(self, texts: Sequence[str]) -> Float[Tensor, "text width"]:
         """Text embeddings of unit length; truncates texts at the limit."""

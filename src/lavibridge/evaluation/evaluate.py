@@ -7,7 +7,7 @@
 
 A second call resumes where the first stopped; a metric that you add later scores the existing pictures.
 Refuses pictures of another bridge or of an earlier checkpoint (provenance.py). Several processes
-(core/process_rank.py) share the work, and the last one merges it. The prompt determines the seed of the noise, so
+(core/process_rank.py) share the work, and the last one merges it. The prompt determines the noise, so
 results of two bridges pair prompt by prompt (`compare_evaluations`).
 """
 
@@ -22,9 +22,9 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.errors import LaviError, RecipeError
 from lavibridge.core.files import write_json
 from lavibridge.core.identity import card_hash
-from lavibridge.core.process_rank import SINGLE_PROCESS, ProcessRank
 from lavibridge.core.lock import hold_lock, is_lock_file
 from lavibridge.core.log import console
+from lavibridge.core.process_rank import SINGLE_PROCESS, ProcessRank
 from lavibridge.evaluation.base import ImageGenerator, Task
 from lavibridge.evaluation.generated_images import check_same_image, generate_missing_images, plan_generation
 from lavibridge.evaluation.metrics.base import ImageMetric, Metric, SetMetric
@@ -155,7 +155,9 @@ def _work(
         drawing = plan_generation(out, tasks, records)
         settings = resolve_image_settings(out, settings, records, not (drawing.missing or drawing.damaged))
         if drawing.whole is not None and not isinstance(bridge, Bridge):  # content identifies a bridge
-            check_same_image(bridge, drawing.whole, records[drawing.whole.key], settings, out, PROVENANCE_ADVICE)
+            check_same_image(
+                bridge, drawing.whole, records[drawing.whole.key], settings, out, PROVENANCE_ADVICE
+            )
         log = open_record_log(out, part.rank)
         try:
             generate_missing_images(bridge, drawing, settings, out, log, card_hash(settings))

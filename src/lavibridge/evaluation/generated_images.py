@@ -15,9 +15,9 @@ from lavibridge.core.files import file_sha256
 from lavibridge.core.log import JsonLog, console, progress_bar
 from lavibridge.data.pictures.decoding import decode_picture_file
 from lavibridge.evaluation.base import ImageGenerator, Task
-from lavibridge.evaluation.records import RecordKey, Record, image_record
-from lavibridge.generation.nonfinite_images import NonfiniteImageError
+from lavibridge.evaluation.records import Record, RecordKey, image_record
 from lavibridge.generation.image_files import save_png
+from lavibridge.generation.nonfinite_images import NonfiniteImageError
 from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.generation.quality import EXACT_QUALITY
 

@@ -141,7 +141,9 @@ def network_image_features(network: PretrainedNetwork, pixels: Tensor) -> Float[
     return pooled.flatten(1)
 
 
-def network_text_features(network: PretrainedNetwork, tokens: Mapping[str, Tensor]) -> Float[Tensor, "text width"]:
+def network_text_features(
+    network: PretrainedNetwork, tokens: Mapping[str, Tensor]
+) -> Float[Tensor, "text width"]:
     """A projected feature per text."""
     found: Tensor = network.model.get_text_features(**tokens).pooler_output
     return found

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from lavibridge.core.errors import DataError
-from lavibridge.core.identity import card_hash, cached_file_hash
+from lavibridge.core.identity import cached_file_hash, card_hash
 from lavibridge.data.pictures.decoding import decode_picture_file
 from lavibridge.data.pictures.walk import pictures_below
 from lavibridge.evaluation.base import Task

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from lavibridge.core.errors import DataError, ModelError
-from lavibridge.core.files import read_json, file_sha256, write_atomic, write_json
+from lavibridge.core.files import file_sha256, read_json, write_atomic, write_json
 from lavibridge.core.identity import library_versions
 from lavibridge.core.log import progress_bar
 from lavibridge.core.paths import require_file_path

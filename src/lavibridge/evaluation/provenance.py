@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.bridge import Bridge
-from lavibridge.bridge.identity import bridge_identity, bridge_environment
+from lavibridge.bridge.identity import bridge_environment, bridge_identity
 from lavibridge.bridge.saved_bridge import saved_bridge_hash
 from lavibridge.core.errors import RunError
 from lavibridge.core.files import read_json, write_json
 from lavibridge.core.identity import card_hash
 from lavibridge.evaluation.base import ImageGenerator
-from lavibridge.evaluation.records import RecordKey, Record, read_records
+from lavibridge.evaluation.records import Record, RecordKey, read_records
 
 _SETTINGS = "settings.json"
 RESULTS_FILE = "results.json"

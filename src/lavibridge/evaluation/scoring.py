@@ -9,7 +9,7 @@ from lavibridge.core.log import JsonLog, progress_bar
 from lavibridge.evaluation.base import Task, unscored_score
 from lavibridge.evaluation.generated_images import read_generated_image
 from lavibridge.evaluation.metrics.base import ImageMetric, Metric
-from lavibridge.evaluation.records import RecordKey, Record, score_record
+from lavibridge.evaluation.records import Record, RecordKey, score_record
 
 
 def scoring_hash(metric: Metric) -> str:
@@ -17,7 +17,9 @@ def scoring_hash(metric: Metric) -> str:
     return card_hash(metric.card())
 
 
-def unscored_tasks(metric: ImageMetric, tasks: Sequence[Task], records: Mapping[RecordKey, Record]) -> list[Task]:
+def unscored_tasks(
+    metric: ImageMetric, tasks: Sequence[Task], records: Mapping[RecordKey, Record]
+) -> list[Task]:
     """The tasks that the metric applies to and, as configured now, has not scored."""
     by = scoring_hash(metric)
     return [

@@ -16,10 +16,10 @@ from lavibridge.core.errors import RecipeError
 from lavibridge.generation.checks import check_count, check_step_cache
 from lavibridge.generation.denoise import DenoiserCalls, take_denoising_step
 from lavibridge.generation.emphasis import WeightedPrompt
-from lavibridge.generation.prompt_encoding import EncodedPrompt, encode_prompts
-from lavibridge.generation.nonfinite_images import NonfiniteImageError
 from lavibridge.generation.noise import NoiseSource
+from lavibridge.generation.nonfinite_images import NonfiniteImageError
 from lavibridge.generation.output import check_output_type, collect_output, convert_output
+from lavibridge.generation.prompt_encoding import EncodedPrompt, encode_prompts
 from lavibridge.generation.request_state import DenoisingSettings, RequestState
 
 StepCallback = Callable[[int, Tensor, dict[str, Any]], dict[str, Any] | None]
@@ -76,7 +76,7 @@ class BatchedGeneration:
         for start in range(0, len(self.texts), self.batch_size):
             places = range(start, min(start + self.batch_size, len(self.texts)))
             state = self._begin(places, encoded, bridge)
-            with nullcontext() if self.step_cache is None else bridge.vision.reusing(self.step_cache):
+            with nullcontext() if self.step_cache is None else bridge.vision.use_step_cache(self.step_cache):
                 self._denoise(state, bridge, on_step)
             latents = state.sampling.latents
             values = latents if self.output_type == "latent" else bridge.vision.decode(latents)

@@ -13,7 +13,8 @@ from lavibridge.language.base import LanguageModel
 def check_prompts(prompts: str | Sequence[str], prompt_weighting: bool = False) -> tuple[WeightedPrompt, ...]:
     """Prompts, with brackets read as weights if ``prompt_weighting``; RecipeError where one is empty."""
     read_all = tuple(
-        read_emphasis(prompt, prompt_weighting) for prompt in ((prompts,) if isinstance(prompts, str) else prompts)
+        read_emphasis(prompt, prompt_weighting)
+        for prompt in ((prompts,) if isinstance(prompts, str) else prompts)
     )
     empty = [str(index + 1) for index, prompt in enumerate(read_all) if not prompt.text.strip()]
     if not read_all or empty:

@@ -6,8 +6,8 @@ A batch of `BridgePipeline` is one state of many pictures. The server keeps a st
 pictures join and leave between steps. A layout decides which rows share a call:
 
     SeparateDenoiserCalls   a call for each state, padded to its longest prompt
-    SharedDenoiserCalls     all states in one call of at least `least_rows` rows and `width` tokens, so that on a CPU a
-                            row's bits do not depend on the others (docs/decisions/0011)
+    SharedDenoiserCalls     all states in one call of at least `least_rows` rows and `width` tokens, so that
+                            on a CPU a row's bits do not depend on other rows (docs/decisions/0011)
 
 The connector computes in its own number format; autocast to bfloat16 covers the denoiser alone.
 """

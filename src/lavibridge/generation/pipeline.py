@@ -27,7 +27,12 @@ from lavibridge.core.paths import expand_path
 from lavibridge.core.sources import find_model_file
 from lavibridge.diffusion.guidance import GuidanceInterval
 from lavibridge.generation import checks
-from lavibridge.generation.batched_generation import BatchedGeneration, ImageCallback, BatchPrompts, evaluation_mode
+from lavibridge.generation.batched_generation import (
+    BatchedGeneration,
+    BatchPrompts,
+    ImageCallback,
+    evaluation_mode,
+)
 from lavibridge.generation.denoise import SEPARATE_DENOISER_CALLS, DenoiserCalls
 from lavibridge.generation.noise import NoiseGenerators, noise_source
 from lavibridge.generation.output import BridgePipelineOutput
@@ -135,7 +140,9 @@ class BridgePipeline:
         """
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            return upload_bridge_to_hub(Path(folder), repo_id, private=private, token=token, message=commit_message)
+            return upload_bridge_to_hub(
+                Path(folder), repo_id, private=private, token=token, message=commit_message
+            )
 
     @torch.no_grad()  # not inference_mode, for which FSDP2 would gather the weights once more
     def __call__(
@@ -212,7 +219,9 @@ class BridgePipeline:
         negative_prompts = checks.check_negative_prompts(negative_prompt, len(prompts), prompt_weighting)
         checks.check_word_weights((*prompts, *negative_prompts), self.bridge.connector)
         checks.warn_about_long_prompts(prompts, self.bridge.language)
-        return BatchPrompts(prompts=prompts, negative_prompts=negative_prompts, images_per_prompt=images_per_prompt)
+        return BatchPrompts(
+            prompts=prompts, negative_prompts=negative_prompts, images_per_prompt=images_per_prompt
+        )
 
 
 def _is_vision_model(source: str | PathLike[str], revision: str | None) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lavibridge.bridge import Bridge
 from lavibridge.connectors.base import Connector
 from lavibridge.core.contracts import Conditioning, TextFeatures
-from lavibridge.generation.emphasis import WeightedPrompt, emphasis_of_tokens, apply_emphasis
+from lavibridge.generation.emphasis import WeightedPrompt, apply_emphasis, emphasis_of_tokens
 
 
 class EncodedPrompt:

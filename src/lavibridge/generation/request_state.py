@@ -18,8 +18,8 @@ from lavibridge.core.contracts import Conditioning, TextFeatures
 from lavibridge.diffusion.guidance import Guidance, GuidanceInterval, apply_guidance
 from lavibridge.diffusion.objective import predict_x0
 from lavibridge.generation.attention_maps import AttentionMaps
-from lavibridge.generation.prompt_encoding import EncodedPrompt
 from lavibridge.generation.nonfinite_images import first_nonfinite_stage
+from lavibridge.generation.prompt_encoding import EncodedPrompt
 from lavibridge.generation.quality import EXACT_QUALITY, quality_gains_by_bfloat16, read_quality
 from lavibridge.generation.sampling import Sampling, check_sampling_steps, make_sampler
 from lavibridge.vision.base import VisionModel

@@ -20,8 +20,8 @@ from lavibridge.core.errors import ModelError
 from lavibridge.core.files import resolve_source, write_atomic, write_json
 from lavibridge.core.sources import RANDOM, read_model_json
 from lavibridge.core.tensors import save_tensors
-from lavibridge.interop.pipeline_hook import require_diffusers_model
 from lavibridge.interop.merged_weights import merged_weights
+from lavibridge.interop.pipeline_hook import require_diffusers_model
 
 _KEPT = (".json", ".txt", ".model", ".safetensors", ".jinja")
 """Ends of files that are copied; pickles are left behind."""

@@ -39,7 +39,9 @@ def write_kohya_lora(bridge: Bridge, folder: Path) -> None:
             f"'{bridge.vision.config.source}' has no U-Net, and kohya's names are for U-Nets: export it as "
             "comfyui, peft or diffusers"
         )
-    _write(folder, {f"lora_unet_{name.replace('.', '_')}": pair for name, pair in pairs.items()}, _KOHYA_SIDES)
+    _write(
+        folder, {f"lora_unet_{name.replace('.', '_')}": pair for name, pair in pairs.items()}, _KOHYA_SIDES
+    )
 
 
 def write_comfyui_lora(bridge: Bridge, folder: Path) -> None:

@@ -22,12 +22,12 @@ from lavibridge.bridge import Bridge
 from lavibridge.bridge.weight_checks import require_whole_weights
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import file_sha256
-from lavibridge.core.low_rank import FoldedLora, Layer, fold_low_rank, named_layers, low_rank_shapes
 from lavibridge.core.log import console
+from lavibridge.core.low_rank import FoldedLora, Layer, fold_low_rank, low_rank_shapes, named_layers
 from lavibridge.core.paths import expand_path
 from lavibridge.interop import lora_names
-from lavibridge.interop.pipeline_hook import require_diffusers_model
 from lavibridge.interop.lora_scale import LoraScale, read_lora_scale, refuse_unknown_method
+from lavibridge.interop.pipeline_hook import require_diffusers_model
 from lavibridge.interop.weight_files import read_named_weights
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
@@ -39,7 +39,12 @@ _SIDES = {
     r"(lora\.)?alpha": "alpha",
 }
 """How a key goes on after its layer's name, and what it is; \\w+ is the name that PEFT gave the adapter."""
-_FILES = (lora.PEFT_WEIGHTS, "adapter_model.bin", "pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
+_FILES = (
+    lora.PEFT_WEIGHTS,
+    "adapter_model.bin",
+    "pytorch_lora_weights.safetensors",
+    "pytorch_lora_weights.bin",
+)
 """What a folder is read from."""
 _TEXT = re.compile(r"(base_model\.model\.)?(lora_te\d?_|text_encoder|clip_[lg]|t5xxl)")
 
@@ -130,7 +135,10 @@ def _parts(bridge: Bridge) -> list[_TargetModel]:
         known = lora_names.text_encoder_lora_names(language.backbone)
         found.append(
             _TargetModel(
-                model=language, component="text_encoder", known=known, prefixes=lora_names.TEXT_ENCODER_PREFIXES
+                model=language,
+                component="text_encoder",
+                known=known,
+                prefixes=lora_names.TEXT_ENCODER_PREFIXES,
             )
         )
     return found

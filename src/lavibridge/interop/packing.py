@@ -36,7 +36,9 @@ def packed_columns(reading: Reading, text: TextSpec) -> int:
     return 2 + layers * text.width + (text.passthrough or 0)
 
 
-def unpack_features(packed: Float[Tensor, "batch token column"], reading: Reading, text: TextSpec) -> TextFeatures:
+def unpack_features(
+    packed: Float[Tensor, "batch token column"], reading: Reading, text: TextSpec
+) -> TextFeatures:
     """The features that were packed, padded to equal lengths."""
     count = len(reading.layers)
     sizes = [

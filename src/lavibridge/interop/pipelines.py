@@ -27,8 +27,13 @@ from lavibridge.generation.checks import check_word_weights, warn_about_long_pro
 from lavibridge.generation.emphasis import WeightedPrompt, read_emphasis
 from lavibridge.generation.prompt_encoding import encode_prompts
 from lavibridge.generation.sampling import make_sampler
-from lavibridge.interop.pipeline_hook import connect, require_diffusers_model, needs_pipeline_hook, runs_at_each_step
 from lavibridge.interop.packing import pack_features
+from lavibridge.interop.pipeline_hook import (
+    connect,
+    needs_pipeline_hook,
+    require_diffusers_model,
+    runs_at_each_step,
+)
 
 _TASKS = {
     "text-to-image": None,

@@ -1,7 +1,7 @@
-"""What a run reads and where it writes: nothing is written where it would be read as input the next time.
+"""Checks that a run writes nothing into the folders that it reads as a whole.
 
-a folder of pictures      all that lies below it and is not hidden is data at the next start
-a model's folder          what lies in it is part of which model it is
+a folder of images    every file below it that is not hidden becomes data at the next start
+a model's folder      every file in it is part of the model's identity
 """
 
 from collections.abc import Mapping
@@ -13,24 +13,24 @@ from lavibridge.core.files import read_json, resolve_source
 from lavibridge.core.paths import expand_path
 from lavibridge.data.mixture import Mixture, flatten_parts
 from lavibridge.data.pictures.walk import is_hidden
-from lavibridge.recipes.recipe_text import read_recipe_yaml
 from lavibridge.recipes.recipe import Recipe, make_recipe
+from lavibridge.recipes.recipe_text import read_recipe_yaml
 from lavibridge.recipes.sections import kind_of_section
 
 _READ_WHOLE = "folder"
-"""The kind of data that takes every file below a folder for a picture."""
+"""The kind of data that reads every file below a folder as an image."""
 Places = Mapping[str, Path]
-"""Folders and files by the field that names them."""
+"""Folders and files by the recipe field that names them."""
 
 
 def check_input_paths(recipe: Recipe, out: Path | None) -> None:
-    """RunError where a run would write into what it reads, or read out of its own folder."""
+    """Raise RunError if a run would write into its inputs, or read from its own folder."""
     written = _written(recipe)
     if out is not None:
         for name, place in _read_by(recipe).items():
             if _inside(place, out):
                 raise RunError(
-                    f"{name} is {place}, which lies in the run's own folder {out}: choose an --out of its own"
+                    f"{name} is {place}, which is inside the run's own folder {out}: choose another --out"
                 )
         written["--out"] = out
     for name, place in written.items():
@@ -38,7 +38,7 @@ def check_input_paths(recipe: Recipe, out: Path | None) -> None:
 
 
 def refuse_output_inside_inputs(out: Path, name: str, inputs: Places) -> None:
-    """RunError where a place to write lies in one of the folders that are read whole."""
+    """Raise RunError if an output path is inside one of the folders that a run reads as a whole."""
     for what, folder in inputs.items():
         if not _inside(out, folder):
             continue
@@ -46,13 +46,13 @@ def refuse_output_inside_inputs(out: Path, name: str, inputs: Places) -> None:
         if what.startswith("data") and is_hidden(below):
             continue
         raise RunError(
-            f"{name} is {out}, which lies in {what} ({folder}) and would be read as a part of it the next "
-            "time: choose a place beside it"
+            f"{name} is {out}, which is inside {what} ({folder}) and would be read as a part of it next "
+            "time: choose a path outside"
         )
 
 
 def _swallowed_by(recipe: Recipe) -> dict[str, Path]:
-    """The folders of which everything is read: pictures and models."""
+    """Return the folders that a run reads as a whole: images and models."""
     folders = {
         f"data{number}.path": Path(config.model_dump()["path"])
         for number, (kind, config) in _data(recipe)
@@ -64,21 +64,21 @@ def _swallowed_by(recipe: Recipe) -> dict[str, Path]:
 
 
 def _read_by(recipe: Recipe) -> dict[str, Path]:
-    """All that a run reads."""
+    """Return every path that a run reads."""
     found = _swallowed_by(recipe)
     for number, (_, config) in _data(recipe):
         options = config.model_dump()
         for field in ("path", "root"):
-            # A hub's id is no path, and one of that name beside it is not read.
+            # A hub id is no path, even if a folder of that name exists.
             if isinstance(options.get(field), Path):
                 found[f"data{number}.{field}"] = options[field]
     return found
 
 
 def input_paths_of(run: str | Path) -> dict[str, Path]:
-    """The folders that a run, a saved bridge or an image model was made from or is: nothing belongs in them.
+    """Return the folders behind a run, a saved bridge or an image model, which must not receive output.
 
-    What cannot be read is not answered here, but by who opens it.
+    Ignores what it cannot read, since the caller that opens it raises the error.
     """
     folder = expand_path(run)
     try:
@@ -98,7 +98,7 @@ def input_paths_of(run: str | Path) -> dict[str, Path]:
 
 
 def _written(recipe: Recipe) -> dict[str, Path]:
-    """Where a run writes beside its own folder."""
+    """Return the paths outside the run folder that a run writes to."""
     cache = recipe.training.cache
     found = {} if cache is None else {"training.cache.folder": cache.folder}
     for number, (_, config) in _data(recipe):
@@ -109,7 +109,7 @@ def _written(recipe: Recipe) -> dict[str, Path]:
 
 
 def _data(recipe: Recipe) -> list[tuple[str, tuple[str, Any]]]:
-    """Kind and settings of the data, or of each part of a mixture, with the rest of its name after `data`."""
+    """Return kind and settings of the data, or of each part of a mixture, with the suffix of its field."""
     if isinstance(recipe.data, Mixture.Config):
         parts = flatten_parts(recipe.data.parts)
         return [(f".parts.{number}", part) for number, part in enumerate(parts)]
@@ -117,7 +117,7 @@ def _data(recipe: Recipe) -> list[tuple[str, tuple[str, Any]]]:
 
 
 def _models(name: str, options: Any) -> dict[str, Path]:
-    """The folders of a section's models, by name, shipped ones left out."""
+    """Return the folders of a section's models by field, without shipped models."""
     options = {"source": options} if isinstance(options, str) else dict(options)
     found = (
         {} if options.get("passthrough") is None else _models(f"{name}.passthrough", options["passthrough"])
@@ -130,5 +130,5 @@ def _models(name: str, options: Any) -> dict[str, Path]:
 
 
 def _inside(place: Path, folder: Path) -> bool:
-    """Whether a place is a folder or lies in it, links followed."""
+    """Whether a path is a folder or inside it, after resolving links."""
     return expand_path(place).resolve().is_relative_to(expand_path(folder).resolve())

@@ -1,11 +1,11 @@
-"""Recipe text to mapping: YAML without duplicate keys, and `key.path=value` changes on top.
+"""Parses recipe text: YAML without duplicate keys, and changes such as `key.path=value`.
 
 training.steps=200              one field
 language={source: mini-llama}   a whole section, as YAML
-data.kind=tsv                   another kind has other fields: the section starts empty, later changes fill it
-data.path=2024-01-01            a field that is text or a path takes what was typed, whatever YAML makes of it
+data.kind=tsv                   another kind has other fields, so the section starts empty
+data.path=2024-01-01            a field for text or a path takes the text as typed
 
-In a file YAML speaks first: `path: 2024-01-01` is a date there, and refused with the advice to quote it.
+In a file, YAML decides first: it reads `path: 2024-01-01` as a date, and the error advises quotes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,18 +21,18 @@ from lavibridge.core.yaml_text import parse_yaml, read_yaml_file
 _FOLDER = Path(__file__).parent
 _SUFFIXES = (".yaml", ".yml")
 _NULLS = ("", "~", "null", "Null", "NULL")
-"""How YAML writes nothing."""
+"""The spellings of null in YAML."""
 Annotation = Callable[[Mapping[str, Any], Sequence[str]], Any]
-"""The type of the field at a path of a recipe's mapping; None where there is no such field."""
+"""Returns the type of the field at a path of a recipe's mapping; None if there is no such field."""
 
 
 def shipped_recipes() -> tuple[str, ...]:
-    """Names of the recipes that the package ships."""
+    """Return the names of the recipes in the package."""
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a shipped recipe's name or of a path; RecipeError says which names there are."""
+    """Return the file of a shipped recipe or of a path. Raises RecipeError with the known names."""
     if name in shipped_recipes():
         return _FOLDER / f"{name}.yaml"
     path = expand_path(name)
@@ -46,7 +46,7 @@ def find_recipe(name: str) -> Path:
 
 
 def read_recipe_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file as a mapping of words to values; RecipeError names file and line of what is wrong."""
+    """Read a YAML file as a mapping. Raises RecipeError with file and line."""
     content = read_yaml_file(path)
     if content is None:
         raise RecipeError(f"{path} is empty; `lavi show quickstart` prints a recipe to start from")
@@ -60,21 +60,23 @@ def read_recipe_yaml(path: Path) -> dict[str, Any]:
 def change_recipe_text(
     recipe: Mapping[str, Any], settings: Sequence[str], annotation: Annotation = lambda *_: None
 ) -> dict[str, Any]:
-    """A copy of a recipe's mapping with `key.path=value` changes, read by the types of the fields."""
+    """Return a copy of a recipe's mapping with `key.path=value` changes, parsed by the fields' types."""
     pairs = [_split(setting) for setting in settings]
     kinds = [(path, _as_yaml(path, text)) for path, text in pairs if _names_kind(path)]
     changed = _put_recipe_values(recipe, kinds)
     others = [(path, text) for path, text in pairs if not _names_kind(path)]
-    # One by one: a whole section that is given may change the kind, and with it the fields after it.
+    # One by one, because a change of a whole section may change its kind and so the fields after it.
     for path, text in others:
         changed = _put_recipe_values(changed, [(path, _as_typed(path, text, annotation(changed, path)))])
     return changed
 
 
-def _put_recipe_values(recipe: Mapping[str, Any], pairs: Sequence[tuple[Sequence[str], Any]]) -> dict[str, Any]:
-    """A copy of a recipe's mapping with other values at some paths; a change of kind empties its section."""
+def _put_recipe_values(
+    recipe: Mapping[str, Any], pairs: Sequence[tuple[Sequence[str], Any]]
+) -> dict[str, Any]:
+    """Return a copy of a recipe's mapping with new values at some paths; a new kind empties its section."""
     changed = _copy(recipe)
-    # Kinds first, whatever their place among the changes: the others are for the new kind.
+    # Kinds come first in any order of the changes, because the others belong to the new kind.
     for path, value in sorted(pairs, key=lambda pair: not _names_kind(pair[0])):
         place = changed
         for depth, key in enumerate(path[:-1]):
@@ -93,14 +95,14 @@ def _put_recipe_values(recipe: Mapping[str, Any], pairs: Sequence[tuple[Sequence
 
 
 def _names_kind(path: Sequence[str]) -> bool:
-    """Whether a path is that of a kind, on which the other fields of its section depend."""
+    """Whether a path names a kind, on which the other fields of its section depend."""
     return len(path) > 1 and path[-1] == "kind"
 
 
 def _as_typed(path: Sequence[str], text: str, annotation: Any) -> Any:
-    """What was typed for a field: itself where the field is text or a path, unless quoted; else as YAML.
+    """Parse the typed value of a field: unquoted text for a text or path field, YAML for other fields.
 
-    Nothing, and `null` or `~` where a field may be empty, are no text.
+    Empty text means None, and so do `null` and `~` for an optional field.
     """
     types, bare = annotated_types(annotation), text.strip()
     others = types - {str, Path, type(None)}
@@ -118,12 +120,12 @@ def _as_typed(path: Sequence[str], text: str, annotation: Any) -> Any:
 
 
 def _as_yaml(path: Sequence[str], text: str) -> Any:
-    """Text as a YAML value."""
+    """Parse text as a YAML value."""
     return parse_yaml(text, f"{'.'.join(path)}: '{text}'")
 
 
 def annotated_types(annotation: Any) -> set[Any]:
-    """The types that a field may have, without what is said about them."""
+    """Return the types that a field accepts, without their annotations."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return annotated_types(inner[0])
@@ -133,16 +135,16 @@ def annotated_types(annotation: Any) -> set[Any]:
 
 
 def _split(setting: str) -> tuple[list[str], str]:
-    """`a.b=value` as (["a", "b"], "value")."""
+    """Split `a.b=value` into (["a", "b"], "value")."""
     key, equals, text = setting.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
         raise RecipeError(
-            f"'{setting}' is no change to a recipe; write key.path=value, as in training.steps=200"
+            f"'{setting}' is not a change of a recipe: write key.path=value, as in training.steps=200"
         )
     return path, text
 
 
 def _copy(value: Any) -> Any:
-    """Mappings copied all the way down; the rest is never changed in place."""
+    """Copy nested mappings; other values never change in place."""
     return {key: _copy(item) for key, item in value.items()} if isinstance(value, Mapping) else value

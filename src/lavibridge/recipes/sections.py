@@ -1,9 +1,9 @@
-"""A recipe's sections that name a kind: the kind's own settings, with the kind beside them.
+"""Reads the sections of a recipe that name a kind, such as `language` and `connector`.
 
     vision: {kind: sd, source: mini-sd}   ->   sd's Config(source="mini-sd"), with kind="sd"
 
-`kind: auto` (or no kind, for the two models) reads the model's own configuration and takes the family that it
-names, so that a recipe written to a run folder always says which.
+For the two models, `kind: auto` or no kind detects the family from the model's own configuration. The
+recipe in a run folder always names the kind.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,13 +20,13 @@ from lavibridge.core.errors import RecipeError
 from lavibridge.core.sources import RANDOM
 
 SECTION_PACKAGES = {"language": "language", "vision": "vision", "connector": "connectors", "data": "data"}
-"""Section of a recipe -> package that its kinds live in."""
+"""Section of a recipe -> package of its kinds."""
 _AUTO = "auto"
 
 
 @cache
 def _section_model(package: str, kind: str) -> type[Config]:
-    """The settings of a kind with `kind` beside them; the same class every time."""
+    """Return the settings of a kind with the field `kind`; the same class on every call."""
     component = registry.load_kind(package, kind)
     fixed: Any = Literal[kind]
     name = f"{component.__name__}Section"
@@ -34,7 +34,7 @@ def _section_model(package: str, kind: str) -> type[Config]:
 
 
 def read_section(section: str, value: Any) -> Config:
-    """Validate one section; RecipeError names the key, what was found and what was likely meant."""
+    """Validate one section. Raises RecipeError with the key, the value found, and the likely key."""
     if isinstance(value, str) and section != "connector":  # `language: mini-llama`
         value = {"source": value}
     if section in ("language", "vision") and isinstance(value, Mapping):
@@ -43,9 +43,9 @@ def read_section(section: str, value: Any) -> Config:
 
 
 def read_kind_section(package: str, value: Any, where: str = "") -> Config:
-    """The settings of a kind of a package, from `lavi`, `{kind: lavi, ...}` or themselves.
+    """Read the settings of a kind from its name, from `{kind: lavi, ...}`, or from settings already read.
 
-    ``where`` is the dotted place in the recipe that a RecipeError names.
+    Raises RecipeError; ``where`` is the dotted path in its message.
     """
     where = where or package
     if isinstance(value, Config):
@@ -61,18 +61,18 @@ def read_kind_section(package: str, value: Any, where: str = "") -> Config:
 
 
 def section_field(package: str, where: str) -> BeforeValidator:
-    """Have a field of a configuration read as a kind of a package."""
+    """Return the validator of a configuration field that holds a kind of a package."""
     return BeforeValidator(lambda value: read_kind_section(package, value, where))
 
 
 @cache
 def component_of_section(package: str, section: Config) -> Any:
-    """The component that a section describes, for kinds that are built from their settings alone."""
+    """Build the component of a section, for kinds that need nothing but their settings."""
     return registry.load_kind(package, kind_of_section(section))(section)
 
 
 def section_type(section: str, value: Any) -> type[Config]:
-    """The settings of a section not yet read: those of its kind, or those of all kinds of the package."""
+    """Return the settings class of an unvalidated section: its kind's, or the base class of all kinds."""
     package = SECTION_PACKAGES[section]
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if kind in registry.kinds(package):
@@ -85,12 +85,12 @@ def section_type(section: str, value: Any) -> type[Config]:
 
 
 def kind_of_section(section: Config) -> str:
-    """The kind that a validated section names."""
+    """Return the kind of a validated section."""
     return str(section.model_dump()["kind"])
 
 
 def _model_kind(section: str, value: Mapping[str, Any]) -> Any:
-    """The kind of model that a section names, or that its source turns out to be."""
+    """Return the kind that a section names, or the kind detected from its source."""
     kind, source = value.get("kind", _AUTO), value.get("source")
     if kind != _AUTO or source in (None, RANDOM):
         return kind

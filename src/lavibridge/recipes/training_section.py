@@ -1,4 +1,4 @@
-"""The `training:`, `preview:` and `lora:` sections of a recipe: how long, how fast, how often.
+"""The `training:`, `preview:` and `lora:` sections of a recipe.
 
 A `Changeable` field may differ between the sessions of a run; `--resume` refuses a change of any other field.
 """
@@ -14,7 +14,7 @@ from lavibridge.lora import LoraSettings
 from lavibridge.recipes.sections import read_kind_section, section_field
 
 OPTIMIZERS, WEIGHTING, TIMESTEPS = "optimizers", "diffusion.weighting", "diffusion.timestep_sampling"
-"""The packages of the kinds that a recipe chooses from."""
+"""Packages of the kinds that these sections choose from."""
 Optimizer = Annotated[SerializeAsAny[Config], section_field(OPTIMIZERS, "training.optimizer")]
 Weighting = Annotated[SerializeAsAny[Config], section_field(WEIGHTING, "training.weighting")]
 TimestepSampling = Annotated[SerializeAsAny[Config], section_field(TIMESTEPS, "training.timestep_sampling")]
@@ -23,8 +23,8 @@ TimestepSampling = Annotated[SerializeAsAny[Config], section_field(TIMESTEPS, "t
 class LearningRates(Config):
     """One learning rate per trained part.
 
-    A rate that is not given is the published one of the vision family (`published_lr`). A family without
-    published rates needs a rate for every trained part.
+    The default is the published rate of the vision family (`published_lr`). A family without published
+    rates needs a rate for every trained part.
     """
 
     language_lora: float | None = Field(default=None, ge=0)
@@ -36,47 +36,47 @@ class LearningRates(Config):
 
 
 class AlignmentSection(Config):
-    """Before the first step the connector learns from the vision model's own text encoder, on captions."""
+    """Before the first step, the connector learns from the vision model's own text encoder, on captions."""
 
     steps: int = Field(default=1000, ge=1)
     """Optimiser steps."""
     batch: int = Field(default=64, ge=2)
     """Captions per step."""
     lr: float = Field(default=2e-4, gt=0)
-    """The connector's peak learning rate; a half cosine lowers it to 0. Untried on large pairs."""
+    """The connector's peak learning rate, which falls to 0 along a half cosine. Untested on large pairs."""
     warmup: int = Field(default=20, ge=0)
     """Steps over which the learning rate rises to its peak."""
     noise: float = Field(default=0.0, ge=0)
-    """Standard deviation of the noise on the language model's features, relative to their own over the tokens
-    of the captions. A connector trained with noise treats neighbouring words alike, even words that no
-    caption has: at 0.5 a quarter of such prompts came out right instead of one in sixty, and directions
-    less often (docs/studies; measured on features that are not whitened)."""
+    """Standard deviation of the noise on the language model's features, relative to the standard deviation
+    of the features over the tokens of the captions. Noise makes a connector treat similar words alike, even
+    words that no caption contains: at 0.5 a quarter of such prompts came out right instead of one in sixty,
+    while directions came out right less often (docs/studies, features without whitening)."""
     query_images: int = Field(default=256, ge=1)
     """Noised images whose cross-attention queries the loss uses."""
     queries_per_image: int = Field(default=48, ge=1)
     """Queries kept for each of these images and each layer, evenly spread over the image."""
     max_time_share: float = Field(default=0.75, gt=0, le=1)
-    """Largest share of `max_minutes` that alignment takes: a minute of it teaches more than one of images."""
+    """Largest share of `max_minutes` for alignment, which teaches more per minute than training on images."""
     feature_cache_gb: float = Field(default=1.0, ge=0)
-    """Memory, in GB, for the hidden states that each of the two text models computes for captions."""
+    """Memory, in GB, for the captions' hidden states of each of the two text models."""
 
 
 class TeacherSection(Config):
     """The bridge learns what the vision model predicts under its own text encoder."""
 
     guidance: float = Field(default=1.0, ge=0)
-    """Guidance scale of the teacher. Other than 1, the bridge needs no guidance when it generates."""
+    """Guidance scale of the teacher. With any value but 1, the bridge generates without guidance."""
 
 
 class ValidationSection(Config):
-    """Samples that training never uses, and how the loss is measured on them."""
+    """Measures the loss on samples that training never uses."""
 
     every: Changeable[int] = Field(default=500, ge=1)
-    """Steps between two measurements; there is one before the first step."""
+    """Steps between two measurements; the first is before the first step."""
     share: float = Field(default=0.02, gt=0, lt=1)
-    """Share of the data that is held out. A sample's name decides, so it never changes sides."""
+    """Share of the data that is held out. A hash of a sample's name decides, so no sample changes sides."""
     pictures: Changeable[int] = Field(default=64, ge=1)
-    """Largest number of held-out samples that are measured."""
+    """Maximum number of held-out samples in a measurement."""
     times: Changeable[int] = Field(default=8, ge=1)
     """Number of timesteps, evenly spread over the schedule, at which each sample is measured."""
     seed: Changeable[Seed] = 0
@@ -84,113 +84,114 @@ class ValidationSection(Config):
 
 
 class CacheSection(Config):
-    """A folder that keeps encoded images and language features from run to run."""
+    """A folder that stores encoded images and language features for later runs."""
 
     folder: Annotated[Path, AfterValidator(lambda path: expand_path(path).absolute())]
-    """Its path; several runs and processes may share one folder. `lavi cache` fills it ahead of training."""
+    """Path of the folder. Several runs and processes may share it; `lavi cache` fills it before training."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Number format on disk; bfloat16 takes half the space and rounds to 3 digits."""
+    """Number format on disk; bfloat16 needs half the space and rounds to 3 digits."""
     features: bool = True
-    """Keep language features too, if the language model has no LoRA."""
+    """Store language features too, if the language model has no LoRA."""
 
 
 class TrainingSection(Config):
     """How the bridge is trained."""
 
     steps: Changeable[int] = Field(ge=1)
-    """Optimiser steps in all."""
+    """Total number of optimiser steps."""
     batch: Changeable[int] = Field(default=16, ge=1)
     """Samples per forward pass on each device."""
     accumulate: Changeable[int] = Field(default=1, ge=1)
-    """Passes whose gradients add up to one step of batch x accumulate x devices samples."""
+    """Passes per optimiser step, which then has batch x accumulate x devices samples."""
     max_minutes: Changeable[float | None] = Field(default=None, gt=0)
-    """Minutes after which training ends with a checkpoint, whatever `steps` is."""
+    """Minutes after which training ends with a checkpoint, even before `steps`."""
     seed: Seed = 0
-    """Seed of the order of the samples, the noise, the timesteps and every dropout."""
+    """Seed of the sample order, the noise, the timesteps and every dropout."""
     device: Changeable[str] = "auto"
     """`auto` (a CUDA GPU, else Apple's, else the CPU), or `cpu`, `cuda`, `cuda:1`, `mps`."""
     sharding: Changeable[Literal["fsdp2"] | None] = None
-    """`fsdp2` splits the frozen weights over all processes, which gather them block by block; null keeps both
+    """`fsdp2` shards the frozen weights over all processes, which gather them block by block; null keeps both
     models whole in every process. Checkpoints are the same."""
     workers: Changeable[int] = Field(default=8, ge=0)
-    """Threads that read images, while another prepares the next batch; 0 does both between the steps."""
+    """Threads that read images while one more prepares the next batch; 0 does both between the steps."""
     precision: Changeable[Literal["float32", "bfloat16"]] = "float32"
-    """Number format of the computation; trained weights and their optimiser stay float32."""
+    """Number format of the computation; trained weights and optimiser state stay float32."""
     checkpointing: Changeable[bool] = False
-    """Gradient checkpointing: recompute the models' blocks in the backward pass. It takes less memory and
-    about a third more time; the gradients are the same."""
+    """Gradient checkpointing: recompute the models' blocks in the backward pass. Needs less memory and about
+    a third more time; the gradients are the same."""
     compile: Changeable[Literal["inductor", "aot_eager"] | None] = None
     """Compile the models' repeated blocks with `torch.compile` (needs a C++ compiler or a GPU); `aot_eager`
     generates no code and shows whether compiling would work."""
     attention: Changeable[Literal["auto", "sdpa", "eager", "flash"]] = "auto"
-    """Attention backend: each model's default; PyTorch's kernels; plain matrix products, which are slow, for
-    devices whose kernels are faulty; or the package `flash-attn`."""
+    """Attention backend: `auto`, each model's default; `sdpa`, PyTorch's kernels; `eager`, plain and slow
+    matrix products, for devices with faulty kernels; or `flash`, the package `flash-attn`."""
     optimizer: Optimizer = read_kind_section(OPTIMIZERS, "adamw")
-    """`adamw`; `adamw8bit`, with both moments in 8 bits (needs the extra `quantize`); or `muon`, which makes
-    all singular values of a matrix's update about one (no gain in short runs so far, LOG.md, 2026-11-22)."""
+    """`adamw`; `adamw8bit`, with both moments in 8 bits (needs the extra `quantize`); or `muon`, which
+    orthogonalises the update of each matrix (no gain in short runs so far, LOG.md, 2026-11-22)."""
     lr: Changeable[LearningRates] = LearningRates()
     """Learning rates."""
     align: Changeable[AlignmentSection | None] = None
-    """Align the connector with the vision model's own text encoder first; null starts from new weights."""
+    """First align the connector with the vision model's own text encoder; null starts from new weights."""
     teacher: TeacherSection | None = None
-    """Learn what the vision model predicts under its own text encoder instead of the noise of the images. The
-    bridge does not learn what that encoder does not understand. `lavi plan` omits the teacher's passes."""
+    """Use the vision model's prediction under its own text encoder as the target, instead of the noise of the
+    images. The bridge does not learn what that encoder does not understand. `lavi plan` omits the teacher's
+    passes."""
     schedule: Changeable[Literal["constant", "cosine"]] = "constant"
     """Learning rate after the warm-up: constant, or a half cosine down to 0."""
     warmup: Changeable[int] = Field(default=500, ge=0)
-    """Steps over which the learning rate rises from 0. (The published text says 500, its code does none.)"""
+    """Steps over which the learning rate rises from 0. (The paper states 500; its code has none.)"""
     weight_decay: Changeable[float] = Field(default=1e-2, ge=0)
     """Weight decay of the optimiser."""
     clip: Changeable[float | None] = Field(default=1.0, gt=0)
-    """Largest norm of the gradient over all trained weights; null never clips."""
+    """Maximum norm of the gradient over all trained weights; null never clips."""
     caption_dropout: Changeable[float] = Field(default=0.1, ge=0, lt=1)
-    """Share of captions that the empty prompt replaces, for classifier-free guidance. (Published: none.)"""
+    """Share of captions replaced by the empty prompt, for classifier-free guidance. (Published: none.)"""
     weighting: Changeable[Weighting] = read_kind_section(WEIGHTING, "uniform")
     """Weight of the loss at each timestep: `uniform`; `min_snr` (Hang et al. 2023, arXiv 2303.09556); or
-    `velocity`, the error of the velocity whatever the model predicts, which emphasises the noisiest
+    `velocity`, which turns any prediction's error into the velocity's and emphasises the noisiest
     timesteps."""
     timestep_sampling: Changeable[TimestepSampling] = read_kind_section(TIMESTEPS, "uniform")
-    """Distribution of the training timesteps: `uniform`; or `logit_normal` with `mean` and `std`, which draws
-    those in the middle more often (Esser et al. 2024, arXiv 2403.03206, eq. 19)."""
+    """Distribution of the training timesteps: `uniform`; or `logit_normal` with `mean` and `std`, which
+    samples timesteps in the middle more often (Esser et al. 2024, arXiv 2403.03206, eq. 19)."""
     max_skips: Changeable[int] = Field(default=10, ge=0)
-    """Steps that a run may skip because a loss or the gradient is not finite; three in a row always end it,
-    and 0 ends it at the first."""
+    """Steps that a run may skip because a loss or the gradient is not finite. Three in a row always end the
+    run; 0 ends it at the first."""
     ema: float | None = Field(default=0.999, gt=0, lt=1)
-    """Decay of the moving average of the trained weights, which generation uses; null keeps none."""
+    """Decay of the moving average of the trained weights, which generation uses; null disables it."""
     checkpoint_every: Changeable[int] = Field(default=1000, ge=0)
-    """Steps between checkpoints; there is always one at the end, and 0 writes only that one."""
+    """Steps between checkpoints; 0 writes only the one at the end."""
     keep_checkpoints: Changeable[int | None] = Field(default=3, ge=1)
-    """Number of newest checkpoints that stay; null keeps all."""
+    """Number of newest checkpoints to keep; null keeps all."""
     preview_every: Changeable[int] = Field(default=500, ge=0)
-    """Steps between sheets of sample images; 0 draws none."""
+    """Steps between sheets of sample images; 0 generates none."""
     validation: ValidationSection | None = None
     """The loss on samples that training never uses; null holds none out."""
     trackers: Changeable[tuple[Literal["tensorboard", "wandb", "trackio"], ...]] = ()
-    """Where the numbers of `log.jsonl` also go (needs the extra `track`)."""
+    """Trackers that also receive the numbers of `log.jsonl` (needs the extra `track`)."""
     latent_cache_gb: Changeable[float] = Field(default=2.0, ge=0)
-    """Memory, in GB, for encoded images; an image that fits is encoded only once."""
+    """Memory, in GB, for encoded images, each of which is encoded only once."""
     feature_cache_gb: Changeable[float] = Field(default=0.0, ge=0)
-    """Memory, in GB, for the features that a language model without LoRA computes for captions. They are then
-    computed one by one, which is slower on a GPU and pays from the second or third epoch."""
+    """Memory, in GB, for the captions' features of a language model without LoRA. The cache computes captions
+    one by one, which is slower on a GPU and pays off from the second or third epoch."""
     cache: Changeable[CacheSection | None] = None
-    """Keep both in a folder instead, for later runs; null keeps them in memory."""
+    """Store both caches in a folder for later runs; null keeps them in memory."""
 
 
 class PreviewSection(Config):
-    """The sample images drawn during training, the untrained bridge's included."""
+    """The sample images generated during training, and before its first step."""
 
     prompts: tuple[str, ...] = ()
-    """The prompts, brackets as text; by default the first captions of the data."""
+    """The prompts, in which brackets are plain text; by default the first captions of the data."""
     seed: Seed = 0
     """Seed of the noise, the same at every preview."""
     steps: int = Field(default=20, ge=1)
-    """Sampling steps."""
+    """Number of inference steps."""
     guidance: float = Field(default=5.0, ge=0)
-    """Scale of classifier-free guidance."""
+    """Guidance scale."""
 
 
 class LoraSection(Config):
-    """LoRA in the two frozen models; null leaves a model as it is."""
+    """LoRA in the two frozen models; null adds none to a model."""
 
     language: LoraSettings | None = LoraSettings()
     """In the language model."""

@@ -91,7 +91,13 @@ def _draw_bars(axes: Any, series: Sequence[Mapping[str, Any]]) -> None:
         places = [place + (number - (len(series) - 1) / 2) * width for place in range(len(names))]
         look = {"color": _COLORS[number % len(_COLORS)], "hatch": _HATCHES[number % len(_HATCHES)]}
         axes.bar(
-            places, _gaps(each["y"]), width=width, edgecolor=CHART_INK, linewidth=0.4, label=each["name"], **look
+            places,
+            _gaps(each["y"]),
+            width=width,
+            edgecolor=CHART_INK,
+            linewidth=0.4,
+            label=each["name"],
+            **look,
         )
     axes.set_xticks(range(len(names)), names, fontsize=8)
     axes.grid(visible=False, axis="x")

@@ -16,7 +16,13 @@ from typing import Any
 
 from lavibridge.report.run_record import RunRecord
 from lavibridge.report.run_summary import PART_LABELS
-from lavibridge.report.series import table_of_bin_series, table_of_line_series, round_series, smooth_series, thin_series
+from lavibridge.report.series import (
+    round_series,
+    smooth_series,
+    table_of_bin_series,
+    table_of_line_series,
+    thin_series,
+)
 
 _BINS = tuple(f"{low / 10:.1f} to {(low + 1) / 10:.1f}" for low in range(10))
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from lavibridge.evaluation.compare import COMPARED_SETTINGS
 from lavibridge.evaluation.provenance import matches_run, read_scored_records
-from lavibridge.evaluation.records import RecordKey, Record, read_records
+from lavibridge.evaluation.records import Record, RecordKey, read_records
 from lavibridge.report.run_record import RunRecord, read_optional_record
 
 _ALONE = "this bridge"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from lavibridge.evaluation.records import RecordKey, Record
+from lavibridge.evaluation.records import Record, RecordKey
 from lavibridge.report.evaluations import Evaluation, EvaluationGroup
 from lavibridge.report.examples import make_example
 from lavibridge.report.score_tables import score_pairs

@@ -9,7 +9,7 @@ from typing import Any
 
 from lavibridge.core.errors import DataError, RunError
 from lavibridge.evaluation.generated_images import check_generated_image
-from lavibridge.evaluation.records import RecordKey, Record
+from lavibridge.evaluation.records import Record, RecordKey
 from lavibridge.report.evaluations import Evaluation
 from lavibridge.report.formatting import SHARE_UNIT
 

@@ -85,7 +85,9 @@ def _weakest(own: Figures) -> Iterator[str]:
     """Per suite and metric of shares, the categories with the lowest mean."""
     for (suite, metric), figures in groupby(own, lambda each: (each[0]["suite"], each[0]["metric"])):
         means = [
-            (name, cell["mean"]) for table, name, cell in figures if table["unit"] == SHARE_UNIT and name != "all"
+            (name, cell["mean"])
+            for table, name, cell in figures
+            if table["unit"] == SHARE_UNIT and name != "all"
         ]
         lowest = min((mean for _, mean in means), default=None)
         names = [name for name, mean in means if mean == lowest]

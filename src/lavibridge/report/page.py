@@ -20,9 +20,9 @@ from lavibridge.core.files import write_atomic, write_json
 from lavibridge.core.log import console, progress_bar
 from lavibridge.core.paths import require_file_path
 from lavibridge.report.charts import draw_chart
-from lavibridge.report.report_contents import make_report_contents, read_report_runs
 from lavibridge.report.embedded_images import EMBEDDED_SHEET_SIDE, EmbeddedImage, embed_image
 from lavibridge.report.formatting import format_difference, format_estimate, format_fact, format_score
+from lavibridge.report.report_contents import make_report_contents, read_report_runs
 
 try:
     from jinja2 import Environment, PackageLoader, StrictUndefined

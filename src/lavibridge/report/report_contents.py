@@ -12,9 +12,13 @@ from typing import Any
 from lavibridge.core.errors import RunError
 from lavibridge.report.curves import make_curves
 from lavibridge.report.evaluations import find_evaluations, group_evaluations
-from lavibridge.report.example_selection import select_disputed_examples, select_extreme_examples, select_examples_side_by_side
+from lavibridge.report.example_selection import (
+    select_disputed_examples,
+    select_examples_side_by_side,
+    select_extreme_examples,
+)
 from lavibridge.report.formatting import join_names
-from lavibridge.report.metric_cards import metric_cards, differences_between_recipes
+from lavibridge.report.metric_cards import differences_between_recipes, metric_cards
 from lavibridge.report.model_card import make_model_card
 from lavibridge.report.run_record import RunRecord, read_run
 from lavibridge.report.run_summary import describe_run
@@ -87,7 +91,9 @@ def _samples(run: RunRecord) -> dict[str, Any]:
     count = len(run.samples)
     places: Sequence[int] = range(count)
     if count > MAX_SHOWN_PREVIEWS:
-        places = [round(place * (count - 1) / (MAX_SHOWN_PREVIEWS - 1)) for place in range(MAX_SHOWN_PREVIEWS)]
+        places = [
+            round(place * (count - 1) / (MAX_SHOWN_PREVIEWS - 1)) for place in range(MAX_SHOWN_PREVIEWS)
+        ]
     return {
         "sheet": run.sheet.relative_to(run.folder).as_posix() if run.sheet else None,
         "shown": [run.samples[place].relative_to(run.folder).as_posix() for place in places],

@@ -82,7 +82,8 @@ def _main_facts(run: RunRecord) -> list[tuple[str, Any, str]]:
         ("unreadable pictures", run.rejected or None, "count"),
     ]
     found += [
-        (f"weights trained, {PART_LABELS[part]}", run.environment.get(f"trained_{part}"), "count") for part in PART_LABELS
+        (f"weights trained, {PART_LABELS[part]}", run.environment.get(f"trained_{part}"), "count")
+        for part in PART_LABELS
     ]
     if run.validations:
         measured = run.validations[-1]["validation"]

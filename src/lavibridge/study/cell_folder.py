@@ -21,8 +21,8 @@ from lavibridge.evaluation.metrics.base import Metric, SetMetric
 from lavibridge.evaluation.provenance import matches_run, read_results
 from lavibridge.evaluation.sets.reference import reference_hash
 from lavibridge.evaluation.suite import open_metrics, open_prompts, read_suite
-from lavibridge.recipes.recipe_text import read_recipe_yaml
 from lavibridge.recipes.recipe import Recipe, make_recipe
+from lavibridge.recipes.recipe_text import read_recipe_yaml
 from lavibridge.study.cells import Cell
 from lavibridge.study.study import SuiteUse
 from lavibridge.training import run_folder
@@ -103,7 +103,11 @@ def is_measured(folder: Path, key: str, use: SuiteUse) -> bool:
 def changed_cell_inputs(folder: Path, cell: Cell) -> list[str]:
     """The data and models that changed since a cell was finished, one sentence each."""
     if not cell.native:
-        return run_folder.changed_run_inputs(folder, cell.recipe) if is_run_trained(folder, cell.recipe.training) else []
+        return (
+            run_folder.changed_run_inputs(folder, cell.recipe)
+            if is_run_trained(folder, cell.recipe.training)
+            else []
+        )
     if not (folder / CELL_FILE).is_file():
         return []
     kept, now = read_json(folder / CELL_FILE).get("vision"), _vision(cell)

@@ -15,8 +15,8 @@ import yaml
 from lavibridge.core.config import did_you_mean, validate
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.paths import expand_path
-from lavibridge.recipes.recipe_text import change_recipe_text, find_recipe, read_recipe_yaml
 from lavibridge.recipes.recipe import Recipe, make_recipe
+from lavibridge.recipes.recipe_text import change_recipe_text, find_recipe, read_recipe_yaml
 from lavibridge.study.shipped import shipped_studies
 from lavibridge.study.study import Study, StudyCondition
 
@@ -107,7 +107,9 @@ def _content(study: Study, condition: StudyCondition, out: Path) -> dict[str, An
         content = read_recipe_yaml(find_recipe(condition.recipe or study.recipe))
         content = change_recipe_text(content, [cell_setting(*pair) for pair in study.set.items()])
         if study.cache:
-            content = change_recipe_text(content, [cell_setting("training.cache.folder", str(out.absolute() / "cache"))])
+            content = change_recipe_text(
+                content, [cell_setting("training.cache.folder", str(out.absolute() / "cache"))]
+            )
         return change_recipe_text(content, [cell_setting(*pair) for pair in condition.set.items()])
     except RecipeError as error:
         raise RecipeError(f"condition '{condition.name}': {error}") from None

@@ -10,10 +10,10 @@ from lavibridge.core.errors import RunError
 from lavibridge.core.log import console
 from lavibridge.study.ceiling_cache import find_ceilings
 from lavibridge.study.cells import Cell
-from lavibridge.study.study_sheet import save_study_sheet, study_sheet_rows
 from lavibridge.study.page import write_study_page
 from lavibridge.study.scores import read_finished_scores
 from lavibridge.study.study import Study
+from lavibridge.study.study_sheet import save_study_sheet, study_sheet_rows
 from lavibridge.study.table import make_study_table
 from lavibridge.study.write_tables import write_tables
 

@@ -81,7 +81,9 @@ def difference_interval(ours: ScoreMatrix, theirs: ScoreMatrix) -> DifferenceInt
     mean, drawn = _mean(kept), _drawn(kept)
     low, high = (float(value) for value in np.quantile(drawn, [0.025, 0.975]))
     if low == high and set(np.unique(ours)) | set(np.unique(theirs)) <= {0.0, 1.0}:
-        reach = wilson_interval(0, kept.shape[1])[1]  # no variance: that many prompts may still hide a difference
+        reach = wilson_interval(0, kept.shape[1])[
+            1
+        ]  # no variance: that many prompts may still hide a difference
         low, high = max(-1.0, mean - reach), min(1.0, mean + reach)
     fewest = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
     p = max(2 * (fewest + 1) / (len(drawn) + 1), sign_flip_p(np.nanmean(kept, axis=0).tolist()))

@@ -10,10 +10,10 @@ from lavibridge.core.errors import RunError
 from lavibridge.core.files import write_atomic
 from lavibridge.study import formatting
 from lavibridge.study.ceiling_cache import Ceiling
-from lavibridge.study.study_sheet import SheetRow
 from lavibridge.study.plots import interval_plots
+from lavibridge.study.study_sheet import SheetRow
 from lavibridge.study.table import StudyTable
-from lavibridge.study.write_tables import CEILING_NOTE, CEILING_COLUMNS
+from lavibridge.study.write_tables import CEILING_COLUMNS, CEILING_NOTE
 
 try:
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined

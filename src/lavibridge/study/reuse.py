@@ -14,8 +14,8 @@ from lavibridge.core.errors import RunError
 from lavibridge.core.files import read_json, write_json
 from lavibridge.core.lock import is_lock_file
 from lavibridge.core.log import console
+from lavibridge.study.cell_folder import CELL_FILE, cell_folder_differences, changed_cell_inputs
 from lavibridge.study.cells import Cell
-from lavibridge.study.cell_folder import CELL_FILE, changed_cell_inputs, cell_folder_differences
 from lavibridge.training.checkpoints.checkpoint import is_run_trained
 
 
@@ -24,7 +24,9 @@ def reuse_cells(cells: Sequence[Cell], out: Path, folders: Sequence[Path], study
 
     Raises RunError before copying anything if a folder holds no cell of a study.
     """
-    found = [(folder, sorted(path.parent for path in folder.glob(f"*/seed-*/{CELL_FILE}"))) for folder in folders]
+    found = [
+        (folder, sorted(path.parent for path in folder.glob(f"*/seed-*/{CELL_FILE}"))) for folder in folders
+    ]
     for folder, made in found:
         if not made:
             raise RunError(

@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lavibridge.core.errors import LaviError, RunError
-from lavibridge.core.process_rank import SINGLE_PROCESS, ProcessRank
 from lavibridge.core.lock import hold_lock
 from lavibridge.core.log import console
+from lavibridge.core.process_rank import SINGLE_PROCESS, ProcessRank
 from lavibridge.evaluation.evaluate import evaluate
 from lavibridge.evaluation.suite import read_suite
 from lavibridge.generation.pipeline import BridgePipeline
-from lavibridge.study.cells import Cell
 from lavibridge.study.cell_folder import (
     begin_cell_folder,
     changed_cell_inputs,
     check_cell_folder,
-    suite_folder,
     is_measured,
     is_suite_outdated,
     mark_measured,
+    suite_folder,
 )
+from lavibridge.study.cells import Cell
 from lavibridge.study.study import Study
 from lavibridge.training.checkpoints.checkpoint import is_run_trained
 from lavibridge.training.run_folder import RECIPE_FILE, refuse_recipe_changes

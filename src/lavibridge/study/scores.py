@@ -15,11 +15,11 @@ import numpy as np
 from lavibridge.core.errors import RunError
 from lavibridge.evaluation.base import Task
 from lavibridge.evaluation.provenance import read_results, read_scored_records
-from lavibridge.evaluation.records import RecordKey, Record
+from lavibridge.evaluation.records import Record, RecordKey
 from lavibridge.evaluation.suite import open_prompts, read_suite
 from lavibridge.evaluation.tasks import make_tasks
+from lavibridge.study.cell_folder import check_cell_folder, is_measured, suite_folder
 from lavibridge.study.cells import Cell
-from lavibridge.study.cell_folder import check_cell_folder, suite_folder, is_measured
 from lavibridge.study.intervals import ScoreMatrix
 from lavibridge.study.study import RowSpec, Study, SuiteUse
 
@@ -84,7 +84,9 @@ def _check_alike(key: str, measured: Mapping[tuple[str, int], SuiteResult]) -> N
             )
 
 
-def scores_of(row: RowSpec, condition: str, seeds: Sequence[int], finished: FinishedScores) -> ScoreMatrix | None:
+def scores_of(
+    row: RowSpec, condition: str, seeds: Sequence[int], finished: FinishedScores
+) -> ScoreMatrix | None:
     """A row's score for each seed and prompt, with NaN for unfinished seeds; None if no seed is finished or
     the metric only scores sets of pictures."""
     by_seed: list[dict[tuple[str, str], float]] = []

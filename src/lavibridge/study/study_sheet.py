@@ -15,8 +15,8 @@ from lavibridge.data.pictures.decoding import decode_picture_file
 from lavibridge.evaluation.base import Task
 from lavibridge.generation.contact_sheet import contact_sheet
 from lavibridge.generation.image_files import encode_png, save_png
-from lavibridge.study.cells import Cell
 from lavibridge.study.cell_folder import suite_folder
+from lavibridge.study.cells import Cell
 from lavibridge.study.scores import FinishedScores, SuiteResult
 from lavibridge.study.study import Study
 
@@ -50,7 +50,9 @@ class SheetRow:
     images: tuple[_SheetImage, ...]
 
 
-def study_sheet_rows(study: Study, cells: Sequence[Cell], finished: FinishedScores, out: Path) -> list[SheetRow]:
+def study_sheet_rows(
+    study: Study, cells: Sequence[Cell], finished: FinishedScores, out: Path
+) -> list[SheetRow]:
     """The first prompts of each category of each suite, at the seed that most conditions have finished."""
     rows = []
     for key in study.suites:

@@ -9,8 +9,15 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
-from lavibridge.study.intervals import DifferenceInterval, MeanInterval, ScoreMatrix, difference_interval, holm_correction, mean_interval
-from lavibridge.study.scores import FinishedScores, set_scores_of, scores_of, unit_of_scores
+from lavibridge.study.intervals import (
+    DifferenceInterval,
+    MeanInterval,
+    ScoreMatrix,
+    difference_interval,
+    holm_correction,
+    mean_interval,
+)
+from lavibridge.study.scores import FinishedScores, scores_of, set_scores_of, unit_of_scores
 from lavibridge.study.study import RowSpec, Study
 
 _T975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}

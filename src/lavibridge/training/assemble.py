@@ -29,7 +29,9 @@ def assemble_bridge(recipe: Recipe, processes: Processes) -> Bridge:
         if processes.count > 1:
             shard_bridge(bridge, processes.device, processes.count)
         else:
-            print_line("note: training.sharding has no effect on one process; see docs/guides/scale.md for several")
+            print_line(
+                "note: training.sharding has no effect on one process; see docs/guides/scale.md for several"
+            )
     return bridge.to(processes.device)
 
 

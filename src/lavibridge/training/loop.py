@@ -101,7 +101,9 @@ class EverySteps:
             self.action(state, report)
 
 
-def run_training_loop(state: TrainingState, batches: BatchLoader, settings: TrainingSection, events: Sequence[TrainingEvent]) -> None:
+def run_training_loop(
+    state: TrainingState, batches: BatchLoader, settings: TrainingSection, events: Sequence[TrainingEvent]
+) -> None:
     """Train until step `settings.steps`, or until an event sets `state.stop`."""
     training_mode(state.bridge)
     begun = perf_counter() - state.seconds
@@ -126,7 +128,9 @@ def training_mode(bridge: Bridge) -> None:
             module.train()
 
 
-def take_training_step(state: TrainingState, batches: BatchLoader, settings: TrainingSection, clock: float) -> StepReport:
+def take_training_step(
+    state: TrainingState, batches: BatchLoader, settings: TrainingSection, clock: float
+) -> StepReport:
     """Take one optimiser step, or skip it if it is not finite; NotFiniteError after too many skips."""
     begun = perf_counter()
     waited = 0.0

@@ -41,10 +41,12 @@ class NonfiniteSkips:
         in_a_row = all(earlier in here for earlier in range(step - _ON_END + 1, step + 1))
         if len(here) > most or in_a_row:
             found = tuple(dict.fromkeys(name for each in here.values() for name in each))
-            why = f"as were the {_ON_END - 1} before it" if in_a_row else f"and {most} may be skipped in a run"
+            why = (
+                f"as were the {_ON_END - 1} before it" if in_a_row else f"and {most} may be skipped in a run"
+            )
             raise NotFiniteError(
-                f"step {step}: the loss or the gradient is not finite (samples: {shorten_names(names)}), {why}. "
-                "The weights are as before it. Look at these samples; else lower training.lr, or use "
+                f"step {step}: the loss or the gradient is not finite (samples: {shorten_names(names)}), "
+                f"{why}. The weights are as before it. Look at these samples; else lower training.lr, or use "
                 f"precision float32. The samples of all such steps: {shorten_names(found)}",
                 found,
             )
@@ -85,7 +87,9 @@ def check_weights_finite(parts: TrainedWeights, optimizer: torch.optim.Optimizer
         raise nonfinite_error(ruined, optimizer, step, "are not finite, or above 1e19")
 
 
-def nonfinite_error(parts: Sequence[str], optimizer: torch.optim.Optimizer, step: int, what: str) -> NotFiniteError:
+def nonfinite_error(
+    parts: Sequence[str], optimizer: torch.optim.Optimizer, step: int, what: str
+) -> NotFiniteError:
     """The error of a run whose weights have diverged."""
     rates = {group["part"]: group["lr"] for group in optimizer.param_groups}
     said = ", ".join(f"{part} (rate {rates[part]:.3g})" for part in parts)

@@ -18,11 +18,11 @@ from lavibridge.core.identity import library_versions
 from lavibridge.core.lock import is_lock_file
 from lavibridge.data.base import open_dataset
 from lavibridge.data.pictures.rejected import RejectedPictures
-from lavibridge.recipes.recipe_text import read_recipe_yaml
 from lavibridge.recipes.recipe import Recipe, dump_recipe, make_recipe, may_change_on_resume
+from lavibridge.recipes.recipe_text import read_recipe_yaml
 from lavibridge.recipes.sections import kind_of_section
 from lavibridge.training.checkpoints.checkpoint import CHECKPOINT_STATE, saved_checkpoints
-from lavibridge.training.checkpoints.run_fingerprint import run_fingerprint, fingerprint_differences
+from lavibridge.training.checkpoints.run_fingerprint import fingerprint_differences, run_fingerprint
 from lavibridge.training.data.held_out import hold_out
 
 RECIPE_FILE = "recipe.yaml"
@@ -49,7 +49,9 @@ def check_run_folder(run: Path, recipe: Recipe, resume: bool) -> list[str]:
         for key in sorted(kept.keys() | now.keys())
         if kept.get(key) != now.get(key)
     }
-    refuse_recipe_changes(run, [text for key, text in changed.items() if not may_change_on_resume(recipe, key)])
+    refuse_recipe_changes(
+        run, [text for key, text in changed.items() if not may_change_on_resume(recipe, key)]
+    )
     return [text for key, text in changed.items() if may_change_on_resume(recipe, key)]
 
 
@@ -69,7 +71,8 @@ def changed_run_inputs(run: Path, recipe: Recipe) -> list[str]:
     """
     kept = read_json(saved_checkpoints(run)[-1] / CHECKPOINT_STATE)["basis"]
     dataset, _ = hold_out(
-        open_dataset(kind_of_section(recipe.data), recipe.data, RejectedPictures()), recipe.training.validation
+        open_dataset(kind_of_section(recipe.data), recipe.data, RejectedPictures()),
+        recipe.training.validation,
     )
     return fingerprint_differences(kept, run_fingerprint(recipe, dataset, int(kept["processes"])))
 

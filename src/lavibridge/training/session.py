@@ -6,7 +6,7 @@ from typing import final
 
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.checkpoints.checkpoint import saved_checkpoints, save_checkpoint
+from lavibridge.training.checkpoints.checkpoint import save_checkpoint, saved_checkpoints
 from lavibridge.training.checkpoints.run_fingerprint import RunFingerprint
 from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.distributed.processes import Processes

@@ -10,7 +10,7 @@ from pathlib import Path
 from lavibridge.bridge import Bridge
 from lavibridge.core.device import pick_device
 from lavibridge.core.errors import RecipeError, RunError
-from lavibridge.generation.checks import check_seeds, check_prompts
+from lavibridge.generation.checks import check_prompts, check_seeds
 from lavibridge.generation.sampling import check_sampling_steps
 from lavibridge.recipes.input_paths import check_input_paths
 from lavibridge.recipes.recipe import Recipe

@@ -16,22 +16,37 @@ from lavibridge.data.base import Dataset, open_dataset
 from lavibridge.data.pictures.rejected import RejectedPictures, write_rejections
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of_section
-from lavibridge.training.assemble import assemble_batches, assemble_state, assemble_validator, assemble_bridge
+from lavibridge.training.assemble import assemble_batches, assemble_bridge, assemble_state, assemble_validator
 from lavibridge.training.build_bridge import calibrate_connector
-from lavibridge.training.checkpoints.checkpoint import saved_checkpoints, load_checkpoint, prune_checkpoints, read_checkpoint
+from lavibridge.training.checkpoints.checkpoint import (
+    load_checkpoint,
+    prune_checkpoints,
+    read_checkpoint,
+    saved_checkpoints,
+)
 from lavibridge.training.checkpoints.disk_space import check_disk_space
-from lavibridge.training.checkpoints.run_fingerprint import run_fingerprint, fingerprint_differences
+from lavibridge.training.checkpoints.run_fingerprint import fingerprint_differences, run_fingerprint
 from lavibridge.training.data.held_out import hold_out
 from lavibridge.training.distributed.processes import Processes, begin_processes
-from lavibridge.training.loop import TrainingEvent, EverySteps, TrainingState, run_training_loop
+from lavibridge.training.loop import EverySteps, TrainingEvent, TrainingState, run_training_loop
 from lavibridge.training.objectives.alignment import align
 from lavibridge.training.objectives.alignment_progress import AlignmentProgress
 from lavibridge.training.reporting.alerts import DataWaitAlert, ZeroGradientAlert
-from lavibridge.training.reporting.console import print_line, warn_about_captions, warn_about_clock, print_trained_parts
-from lavibridge.training.reporting.step_metrics import StepLogger, StepProgress
+from lavibridge.training.reporting.console import (
+    print_line,
+    print_trained_parts,
+    warn_about_captions,
+    warn_about_clock,
+)
 from lavibridge.training.reporting.preview import preview_prompts
+from lavibridge.training.reporting.step_metrics import StepLogger, StepProgress
 from lavibridge.training.reporting.trackers import open_journal
-from lavibridge.training.run_folder import check_run_folder, write_run_record, refuse_recipe_changes, rewind_run_log
+from lavibridge.training.run_folder import (
+    check_run_folder,
+    refuse_recipe_changes,
+    rewind_run_log,
+    write_run_record,
+)
 from lavibridge.training.session import Session
 from lavibridge.training.signals import InterruptSignals, watch_signals
 from lavibridge.training.start_checks import check_bridge, check_start
@@ -123,7 +138,12 @@ def _open_data(recipe: Recipe, run: Path, processes: Processes) -> Dataset:
 
 
 def _begin_folder(
-    run: Path, recipe: Recipe, state: TrainingState, dataset: Dataset, processes: Processes, changed: list[str]
+    run: Path,
+    recipe: Recipe,
+    state: TrainingState,
+    dataset: Dataset,
+    processes: Processes,
+    changed: list[str],
 ) -> None:
     """Record the run, print what it trains, and remove what a killed session left half-written."""
     settings = recipe.training

@@ -111,7 +111,9 @@ class Validator:
 
     def noise(self, name: str, time: int) -> Float[Tensor, "channel h w"]:
         """The noise of a picture at one of the times: a function of its name."""
-        generator = torch.Generator().manual_seed(mix_seeds(self.seed, int(held_out_position(name) * 2**56), time))
+        generator = torch.Generator().manual_seed(
+            mix_seeds(self.seed, int(held_out_position(name) * 2**56), time)
+        )
         return torch.randn(self.vision.latent_shape(*self.size), generator=generator)
 
 

@@ -1,8 +1,8 @@
-"""Stable Diffusion 3 and 3.5: a flow transformer in which text and picture attend to each other jointly.
+"""Stable Diffusion 3 and 3.5: a flow transformer in which text and image share joint attention.
 
-Esser et al. 2024, arXiv 2403.03206. It takes no mask, so padding is cut off. LoRA as in the Diffusers
-library's training scripts: the attention's linears, of the picture and of the text, but for the queries of
-the last block's text, whose answers are thrown away.
+Esser et al. 2024, arXiv 2403.03206. It takes no mask, so padding is removed. LoRA as in the
+training scripts of Diffusers: the linear layers of attention, for image and text. The text queries of the
+last block get none, because the model discards their output.
 """
 
 import torch
@@ -10,7 +10,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from lavibridge.core.contracts import Conditioning
-from lavibridge.core.text_sides import TextEncoder, TextSide
+from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
 from lavibridge.vision.hf import DiffusersModel
 from lavibridge.vision.parts.toys import TOY_FLOW, TOY_WIDE_AUTOENCODER
 
@@ -23,7 +23,9 @@ class StableDiffusion3(DiffusersModel):
     """SD3Transformer2DModel."""
 
     pipeline_class = "StableDiffusion3Pipeline"
-    text = TextSide(sequence=((_CLIP_L, _CLIP_G), (_T5,)), pooled=(_CLIP_L, _CLIP_G), optional=(_T5.folder,))
+    text = PipelineTextEncoders(
+        sequence=((_CLIP_L, _CLIP_G), (_T5,)), pooled=(_CLIP_L, _CLIP_G), optional=(_T5.folder,)
+    )
     denoiser_folder = "transformer"
     denoiser_class = "SD3Transformer2DModel"
     class_names = ("SD3Transformer2DModel",)
@@ -57,8 +59,8 @@ class StableDiffusion3(DiffusersModel):
 
     def __init__(self, config: DiffusersModel.Config, device: torch.device | None = None) -> None:
         super().__init__(config, device)
-        heard = range(len(self.backbone.transformer_blocks) - 1)
-        queries = tuple(f"transformer_blocks.{index}.attn.add_q_proj" for index in heard)
+        blocks = range(len(self.backbone.transformer_blocks) - 1)
+        queries = tuple(f"transformer_blocks.{index}.attn.add_q_proj" for index in blocks)
         self.lora_targets = (*type(self).lora_targets, *queries)
 
     def _call(

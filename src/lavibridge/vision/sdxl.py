@@ -1,30 +1,31 @@
-"""Stable Diffusion XL: a U-Net that is also told a pooled vector of the prompt and the picture's sizes.
+"""Stable Diffusion XL: a U-Net that also takes a pooled vector of the prompt and the sizes of the image.
 
-    beside the tokens: [pooled | (height, width) of the original, (top, left) of the crop, (height, width)]
+    additional inputs: [pooled | (height, width) of the original, (top, left) of the crop, (height, width)]
 
-The original is told to be as large as the picture and not cropped, as its pipeline does by default.
+The sizes say that the original is as large as the image and not cropped, as in its pipeline by default.
 
-Podell et al. 2023, arXiv 2307.01952. LoRA as in the Diffusers library's training scripts: attention linears.
+Podell et al. 2023, arXiv 2307.01952. LoRA as in the training scripts of Diffusers: the linear layers of
+attention.
 """
 
 from jaxtyping import Float
 from torch import Tensor
 
 from lavibridge.core.contracts import Conditioning
-from lavibridge.core.text_sides import TextEncoder, TextSide
+from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
 from lavibridge.vision.parts.unet import UNet
 
 _CLIP_L = TextEncoder(layer=-2)
 _CLIP_G = TextEncoder(folder="text_encoder_2", tokenizer="tokenizer_2", layer=-2)
 _SIZES = 6
-"""How many numbers it is told of sizes."""
+"""Number of sizes that the U-Net takes."""
 
 
 class StableDiffusionXL(UNet):
     """UNet2DConditionModel with `addition_embed_type: text_time`."""
 
     pipeline_class = "StableDiffusionXLPipeline"
-    text = TextSide(sequence=((_CLIP_L, _CLIP_G),), pooled=(_CLIP_G,))
+    text = PipelineTextEncoders(sequence=((_CLIP_L, _CLIP_G),), pooled=(_CLIP_G,))
     addition = "text_time"
     default_guidance = 5.0
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")

@@ -223,7 +223,9 @@ def _negation(rng: np.random.Generator) -> Spec:
     """Sample one thing, and a shape or a colour that is absent."""
     group = _group(rng, texture=None, size=None)
     while True:
-        absent = Group(shape=rng_pick(rng, SHAPES)) if rng.random() < 0.6 else Group(color=rng_pick(rng, _HUES))
+        absent = (
+            Group(shape=rng_pick(rng, SHAPES)) if rng.random() < 0.6 else Group(color=rng_pick(rng, _HUES))
+        )
         if absent.shape != group.shape and absent.color != group.color:
             return Spec(groups=(group,), absent=(absent,))
 

@@ -18,7 +18,7 @@ from PIL import Image
 from lavibridge.core.errors import DataError
 from lavibridge.world.detections import Detection, ParsedScene, UnreadablePart
 from lavibridge.world.fitting import ShapeFit, fit_shape, fit_texture
-from lavibridge.world.pixel_regions import connected_regions, region_core, grow_region, name_pixel_colors
+from lavibridge.world.pixel_regions import connected_regions, grow_region, name_pixel_colors, region_core
 from lavibridge.world.scene import CANVAS, COLORS, GROUND, WHITE
 
 _HUES = tuple(COLORS)
@@ -214,7 +214,10 @@ def _misfit(part: _Part) -> str | None:
     if part.fit.lead < _MIN_LEAD:
         return "between two shapes"
     region = part.fit.region()
-    if region_core(region & part.care & ~part.mask).sum() >= _MIN_CORE or region_core(part.mask & ~region).sum() >= _MIN_CORE:
+    if (
+        region_core(region & part.care & ~part.mask).sum() >= _MIN_CORE
+        or region_core(part.mask & ~region).sum() >= _MIN_CORE
+    ):
         return "with a piece missing or added"
     rows, columns = part.mask.any(axis=1).sum(), part.mask.any(axis=0).sum()
     if not part.hidden and max(rows, columns) > _MAX_STRETCH * min(rows, columns):

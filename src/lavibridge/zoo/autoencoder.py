@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from lavibridge.world.checker import check_picture
 from lavibridge.world.scene import CANVAS
-from lavibridge.zoo.scene_pool import scene_pool_images, draw_scene_pool, sample_scene_pool
 from lavibridge.zoo.pretraining import Pretraining
+from lavibridge.zoo.scene_pool import draw_scene_pool, sample_scene_pool, scene_pool_images
 
 _KL_WEIGHT = 1e-4
 _HELD_OUT_SEED = 7_000
@@ -94,14 +94,17 @@ class AutoencoderPretraining(Pretraining):
             [self.network.decode(self.network.encode(x).latent_dist.mode()).sample for x in images.split(50)]
         )
         drawn = ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-        passed = [check_picture(picture, pair.spec).all for picture, pair in zip(drawn, self.held_out, strict=True)]
+        passed = [
+            check_picture(picture, pair.spec).all for picture, pair in zip(drawn, self.held_out, strict=True)
+        ]
         return {"mse": float((decoded - images).square().mean()), "all": sum(passed) / len(passed)}
 
     def export(self, folder: Path) -> None:
         """Write an `AutoencoderKL` folder with its scaling factor."""
         with torch.no_grad():
             latents = torch.cat([
-                self.network.encode(scene_pool_images(x)).latent_dist.sample() for x in self.images[:2000].split(50)
+                self.network.encode(scene_pool_images(x)).latent_dist.sample()
+                for x in self.images[:2000].split(50)
             ])  # fmt: skip
         self.network.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
         self.network.half().save_pretrained(folder)

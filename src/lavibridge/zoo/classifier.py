@@ -18,8 +18,8 @@ from torch.nn import functional
 from transformers import CLIPImageProcessorPil, ResNetConfig, ResNetForImageClassification
 
 from lavibridge.world.scene import CANVAS, COLORS, SHAPES, TEXTURES, Scene
-from lavibridge.zoo.scene_pool import scene_pool_images, draw_scene_pool, sample_scene_pool
 from lavibridge.zoo.pretraining import Pretraining
+from lavibridge.zoo.scene_pool import draw_scene_pool, sample_scene_pool, scene_pool_images
 
 _MAX_THINGS = 4
 CLASSIFIER_LABELS = (*SHAPES, *COLORS, *TEXTURES, *(f"{count} things" for count in range(1, _MAX_THINGS + 1)))

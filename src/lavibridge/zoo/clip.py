@@ -28,8 +28,8 @@ from lavibridge.world.caption_templates import write_caption
 from lavibridge.world.captions import CaptionedScene, sample_captioned_scene, sample_scene
 from lavibridge.world.rng import rng_pick
 from lavibridge.world.scene import COLORS, SHAPES, TEXTURES, WITHHELD, Spec
-from lavibridge.zoo.scene_pool import scene_pool_images, draw_scene_pool, sample_scene_pool
 from lavibridge.zoo.pretraining import Pretraining
+from lavibridge.zoo.scene_pool import draw_scene_pool, sample_scene_pool, scene_pool_images
 from lavibridge.zoo.tokenizers import CLIP_LENGTH, clip_tokenizer
 
 _HELD_OUT_SEED = 7_100
@@ -72,11 +72,15 @@ class ClipPretraining(Pretraining):
         """Return how often a picture prefers its caption to its hard negative's, and to 99 others."""
         rng = np.random.default_rng(0)
         swapped = [(pair, other) for pair in self.held_out if (other := hard_negative(rng, pair)) is not None]
-        true = self._logits(draw_scene_pool([pair for pair, _ in swapped]), [pair.caption for pair, _ in swapped])
+        true = self._logits(
+            draw_scene_pool([pair for pair, _ in swapped]), [pair.caption for pair, _ in swapped]
+        )
         false = self._logits(
             draw_scene_pool([pair for pair, _ in swapped]), [other.caption for _, other in swapped]
         )
-        among = self._logits(draw_scene_pool(self.held_out[:100]), [pair.caption for pair in self.held_out[:100]])
+        among = self._logits(
+            draw_scene_pool(self.held_out[:100]), [pair.caption for pair in self.held_out[:100]]
+        )
         return {
             "partner": float((true.diagonal() > false.diagonal()).float().mean()),
             "retrieval": float((among.argmax(1) == torch.arange(100)).float().mean()),

@@ -30,8 +30,8 @@ from lavibridge.diffusion.weighting.velocity import Velocity
 from lavibridge.world.captions import CaptionedScene, evaluation_prompts
 from lavibridge.world.checker import check_picture
 from lavibridge.zoo.caption_probe import CaptionProbe, caption_labels
-from lavibridge.zoo.scene_pool import scene_pool_images, draw_scene_pool, sample_scene_pool
 from lavibridge.zoo.pretraining import Pretraining
+from lavibridge.zoo.scene_pool import draw_scene_pool, sample_scene_pool, scene_pool_images
 
 _EMPTY_CAPTIONS = 0.1
 _HARD_MIX: dict[str, float] = {

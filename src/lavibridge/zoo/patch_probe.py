@@ -53,11 +53,16 @@ def patch_labels(pairs: Sequence[CaptionedScene]) -> PatchLabels:
     kinds = np.zeros((len(pairs), PATCHES_PER_SIDE**2, 3), dtype=np.int64)
     boxes = np.zeros((len(pairs), PATCHES_PER_SIDE**2, 3), dtype=np.float32)
     patch = CANVAS // PATCHES_PER_SIDE
-    centers = np.stack(np.meshgrid(*(np.arange(PATCHES_PER_SIDE) * patch + patch / 2,) * 2), axis=-1).reshape(-1, 2)
+    centers = np.stack(np.meshgrid(*(np.arange(PATCHES_PER_SIDE) * patch + patch / 2,) * 2), axis=-1).reshape(
+        -1, 2
+    )
     for row, pair in enumerate(pairs):
         for thing in pair.scene.things:
             here = (
-                draw_placed_mask(thing).reshape(PATCHES_PER_SIDE, patch, PATCHES_PER_SIDE, patch).sum(axis=(1, 3)).ravel()
+                draw_placed_mask(thing)
+                .reshape(PATCHES_PER_SIDE, patch, PATCHES_PER_SIDE, patch)
+                .sum(axis=(1, 3))
+                .ravel()
                 >= MIN_PATCH_PIXELS
             )
             kinds[row, here] = [1 + kind.index(getattr(thing, name)) for name, kind in _ATTRIBUTES.items()]

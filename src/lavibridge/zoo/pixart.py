@@ -171,7 +171,9 @@ class PixArtPretraining(LatentDiffusionPretraining):
             + _BINDING_PROBE_WEIGHT * binding_loss
         )
 
-    def _bound(self, noised: NoisyBatch, predicted: MiniatureLatents, between: MiniatureLatents) -> Float[Tensor, " batch"]:
+    def _bound(
+        self, noised: NoisyBatch, predicted: MiniatureLatents, between: MiniatureLatents
+    ) -> Float[Tensor, " batch"]:
         """Return the KL divergence in bits per value between the reverse step of the network and that from
         x_0.
 

@@ -230,7 +230,9 @@ class _Run:
 
         Raises ModelError, and keeps the previous state, if the weights are not finite.
         """
-        check_tensors_finite(self.job.networks.state_dict(), f"the networks of {self.job.name} at step {self.step}")
+        check_tensors_finite(
+            self.job.networks.state_dict(), f"the networks of {self.job.name} at step {self.step}"
+        )
         name = f"state-{self.step}.pt"
         state = {
             "networks": self.job.networks.state_dict(),

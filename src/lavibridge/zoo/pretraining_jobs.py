@@ -37,7 +37,8 @@ def _pretraining_class(name: str) -> type[Pretraining]:
     """Return the pretraining class of that name. Raises RecipeError for an unknown name."""
     if name not in PRETRAINING_JOBS:
         raise RecipeError(
-            f"there is no pretraining '{name}'{did_you_mean(name, tuple(PRETRAINING_JOBS))} (there are {', '.join(PRETRAINING_JOBS)})"
+            f"there is no pretraining '{name}'{did_you_mean(name, tuple(PRETRAINING_JOBS))} (there are "
+            f"{', '.join(PRETRAINING_JOBS)})"
         )
     module, kind = PRETRAINING_JOBS[name]
     found: type[Pretraining] = getattr(import_module(f"lavibridge.zoo.{module}"), kind)

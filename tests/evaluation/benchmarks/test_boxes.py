@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from lavibridge.evaluation.benchmarks.boxes import (
     Box,
-    sort_boxes_by_score,
-    intersection_over_union,
     box_overlap,
+    intersection_over_union,
     scale_box,
+    sort_boxes_by_score,
     without_duplicate_boxes,
 )
 
@@ -42,7 +42,9 @@ def test_overlap(a, b, factor):
     assert shared == pytest.approx(intersection_over_union(b, a))
     assert 0 <= shared <= 1 + 1e-9
     assert intersection_over_union(a, a) == pytest.approx(1)
-    assert intersection_over_union(scale_box(a, factor), scale_box(b, factor)) == pytest.approx(shared, abs=1e-6)
+    assert intersection_over_union(scale_box(a, factor), scale_box(b, factor)) == pytest.approx(
+        shared, abs=1e-6
+    )
     assert box_overlap(a, b) <= min(a.area, b.area) + 1e-6
 
 

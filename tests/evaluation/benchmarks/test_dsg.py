@@ -4,13 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lavibridge.evaluation.benchmarks.dsg import DsgQuestion, DsgQuestionGraph, cascade_dsg, cascade_dsg_as_published
+from lavibridge.evaluation.benchmarks.dsg import (
+    DsgQuestion,
+    DsgQuestionGraph,
+    cascade_dsg,
+    cascade_dsg_as_published,
+)
 
 
 def questions(*parents: tuple[int, ...]) -> tuple[DsgQuestion, ...]:
     """Questions 1, 2, ... with their parents."""
     return tuple(
-        DsgQuestion(number=i, text=f"{i}?", category="entity", parents=each) for i, each in enumerate(parents, 1)
+        DsgQuestion(number=i, text=f"{i}?", category="entity", parents=each)
+        for i, each in enumerate(parents, 1)
     )
 
 

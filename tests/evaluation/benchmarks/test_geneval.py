@@ -5,7 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lavibridge.evaluation.benchmarks.boxes import Box
-from lavibridge.evaluation.benchmarks.geneval import GENEVAL_PLACES, check_geneval_requirements, geneval_positions, read_geneval_requirements
+from lavibridge.evaluation.benchmarks.geneval import (
+    GENEVAL_PLACES,
+    check_geneval_requirements,
+    geneval_positions,
+    read_geneval_requirements,
+)
 
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
@@ -56,7 +61,9 @@ def test_counting(found, right):
         }
     )
     assert required.is_counting
-    holds, wrong = check_geneval_requirements(required, [box("cup", 20 * i, 0) for i in range(found)], no_colors)
+    holds, wrong = check_geneval_requirements(
+        required, [box("cup", 20 * i, 0) for i in range(found)], no_colors
+    )
     assert all(holds.values()) is right
     assert bool(wrong) is not right
 
@@ -78,7 +85,9 @@ def test_colors_are_those_of_the_surest():
         [],
     )
     assert asked == [0.9]
-    holds, wrong = check_geneval_requirements(read_geneval_requirements(record), [boxes[0], boxes[2]], classify)
+    holds, wrong = check_geneval_requirements(
+        read_geneval_requirements(record), [boxes[0], boxes[2]], classify
+    )
     assert holds == {"there": True, "color": False}
     assert "found red" in wrong[0]
 
@@ -97,7 +106,10 @@ def test_position(place):
         "place": True,
     }
     wrong_side = box("cat", 200 - x, 200 - y)
-    assert check_geneval_requirements(required, [couch, wrong_side], no_colors)[0] == {"there": True, "place": False}
+    assert check_geneval_requirements(required, [couch, wrong_side], no_colors)[0] == {
+        "there": True,
+        "place": False,
+    }
     no_target = check_geneval_requirements(required, [box("cat", x, y)], no_colors)[0]
     assert no_target == {"there": False, "place": False}
 

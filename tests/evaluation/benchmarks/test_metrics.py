@@ -8,7 +8,12 @@ from lavibridge.core import registry
 from lavibridge.core.config import validate
 from lavibridge.core.errors import DataError, ModelError, RecipeError
 from lavibridge.evaluation.base import Score, ScoredTask, Task
-from lavibridge.evaluation.benchmarks.dsg import DsgQuestion, DsgQuestionGraph, cascade_dsg, cascade_dsg_as_published
+from lavibridge.evaluation.benchmarks.dsg import (
+    DsgQuestion,
+    DsgQuestionGraph,
+    cascade_dsg,
+    cascade_dsg_as_published,
+)
 from lavibridge.evaluation.benchmarks.geneval import GenEvalObject, GenEvalRequirements
 from lavibridge.evaluation.benchmarks.numeracy import ObjectCounts, numeracy_score
 from lavibridge.evaluation.benchmarks.prompt_metadata import ComplexMetadata, PhrasesMetadata
@@ -142,7 +147,9 @@ def test_what_a_detector_does_not_know_is_not_scored(make, toy, pictures):
     assert make("numeracy", detector=toy("yolos")).score(pictures[:1], [task(counts)])[0].reason
     asked = GenEvalRequirements(include=(GenEvalObject(name="zebra", count=1),))
     assert make("geneval").score(pictures[:1], [task(asked)])[0].reason
-    asked_for = ComplexMetadata(phrases=("a cat",), relation=zebra, bare="a cat", is_spatial=True, is_action=True)
+    asked_for = ComplexMetadata(
+        phrases=("a cat",), relation=zebra, bare="a cat", is_spatial=True, is_action=True
+    )
     assert make("three_in_one", detector=toy("yolos")).score(pictures[:1], [task(asked_for)])[0].reason
 
 
@@ -165,7 +172,10 @@ def test_three_in_one_is_the_mean_of_what_the_prompt_is_about(make, pictures):
 
 def test_geneval_counts_with_surer_boxes(make, pictures):
     thing = GenEvalObject(name="cat", count=1)
-    plain, counting = GenEvalRequirements(include=(thing,)), GenEvalRequirements(include=(thing,), is_counting=True)
+    plain, counting = (
+        GenEvalRequirements(include=(thing,)),
+        GenEvalRequirements(include=(thing,), is_counting=True),
+    )
     sure, unsure = make("geneval", threshold=0.0, counting_threshold=0.999), make("geneval", threshold=0.999)
     assert sure.score(pictures[:1], [task(plain)])[0].value == 1
     assert sure.score(pictures[:1], [task(counting)])[0].value == 0
@@ -211,7 +221,9 @@ def test_dpg_takes_back_what_hangs_on_a_no(make, pictures):
 
 
 def test_dpg_questions_that_hang_on_nothing_are_not_scored(make, pictures):
-    lost = DsgQuestionGraph(questions=(DsgQuestion(number=2, text="Is it red?", category="color", parents=(1,)),))
+    lost = DsgQuestionGraph(
+        questions=(DsgQuestion(number=2, text="Is it red?", category="color", parents=(1,)),)
+    )
     [score] = make("dpg").score(pictures[:1], [task(lost)])
     assert "depends on question 1, which does not exist" in score.reason
     assert "script stops" in make("dpg", paper_compat=True).score(pictures[:1], [task(lost)])[0].reason

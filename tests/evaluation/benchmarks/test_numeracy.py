@@ -3,7 +3,12 @@
 import pytest
 
 from lavibridge.evaluation.benchmarks.boxes import Box
-from lavibridge.evaluation.benchmarks.numeracy import ObjectCounts, numeracy_score, read_numeracy_counts, read_numeracy_objects
+from lavibridge.evaluation.benchmarks.numeracy import (
+    ObjectCounts,
+    numeracy_score,
+    read_numeracy_counts,
+    read_numeracy_objects,
+)
 
 THINGS = read_numeracy_objects(
     "knife - knives\nmouse - mice\nfish - fish\nperson - people\npen - pens\ntraffic light - traffic lights\n"

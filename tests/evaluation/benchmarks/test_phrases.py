@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lavibridge.evaluation.benchmarks.phrases import phrase_head, noun_phrases, phrases_without_adjectives
+from lavibridge.evaluation.benchmarks.phrases import noun_phrases, phrase_head, phrases_without_adjectives
 
 EXPECTED = {
     "a green bench and a blue bowl": ["a green bench", "a blue bowl"],

@@ -4,7 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lavibridge.evaluation.benchmarks.soft_tifa import tifa_arithmetic_mean, tifa_geometric_mean, tifa_spellings
+from lavibridge.evaluation.benchmarks.soft_tifa import (
+    tifa_arithmetic_mean,
+    tifa_geometric_mean,
+    tifa_spellings,
+)
 
 
 def test_by_hand():

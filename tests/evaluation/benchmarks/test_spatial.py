@@ -39,7 +39,9 @@ def test_diagonals_count_for_the_longer_side_only(where):
 
 def test_boxes_that_share_much_count_less():
     # 100 wide, 50 apart: a third is shared, so 0.1 / (1/3).
-    assert spatial_relation_score("left", box("a", 100, 100, 100), box("b", 150, 100, 100)) == pytest.approx(0.3)
+    assert spatial_relation_score("left", box("a", 100, 100, 100), box("b", 150, 100, 100)) == pytest.approx(
+        0.3
+    )
     # 100 wide, 90 apart: 10 of 190 are shared, which is below a tenth.
     assert spatial_relation_score("left", box("a", 100, 100, 100), box("b", 190, 100, 100)) == 1
 

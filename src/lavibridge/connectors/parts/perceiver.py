@@ -4,8 +4,8 @@
     L <- L + g_a MHA(q, kv, kv)
     L <- L + g_m MLP(N3(L, e))                         MLP(x) = W2 relu(W1 x)^2, four times as wide inside
 
-N is a layer norm, or one with shift and scale from the time e; the gates g are 1 except in `GatedPerceiverBlock`.
-Names and shapes of the weights are those of ELLA's published file.
+N is a layer norm, or one with shift and scale from the time e. The gates g are 1 except in
+`GatedPerceiverBlock`. Names and shapes of the weights are those of ELLA's published file.
 
 Jaegle et al. 2021 (Perceiver), arXiv 2103.03206; Hu et al. 2024 (ELLA), arXiv 2403.05135.
 """

@@ -119,10 +119,15 @@ def make_read_out(choice: ReadOutChoice | None, text: TextSpec) -> ReadOut:
     if isinstance(choice, OneLayerReadOut):
         if not -text.layers <= choice.layer < text.layers:
             raise ModelError(
-                f"connector.read: layer {choice.layer} was asked for, the language model has layers 0 to "
+                f"connector.read: layer {choice.layer} does not exist; the language model has layers 0 to "
                 f"{text.layers - 1} (or -1 to -{text.layers}, counted from the end)"
             )
         return _SingleLayer(choice.layer)
-    kinds = {"mean": MeanReadOut, "norm_mean": _NormMean, "learned": LearnedReadOut, "attention": _LayerAttention}
+    kinds = {
+        "mean": MeanReadOut,
+        "norm_mean": _NormMean,
+        "learned": LearnedReadOut,
+        "attention": _LayerAttention,
+    }
     chosen = text.read if choice is None else choice
     return _SingleLayer(-1) if chosen == "last" else kinds[chosen](text)

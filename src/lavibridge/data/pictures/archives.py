@@ -24,7 +24,7 @@ class ArchivedPictures(IndexedPictures):
         path: Changeable[AbsolutePath]
         """One such file, or a folder that is searched for such files recursively."""
 
-    config: "Archived.Config"
+    config: "ArchivedPictures.Config"
     suffix: ClassVar[str]
     """Suffix of the files."""
     plural: ClassVar[str]

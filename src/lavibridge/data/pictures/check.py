@@ -24,7 +24,13 @@ from lavibridge.core.log import progress_bar
 from lavibridge.data.pictures.decoding import DECODING_VERSION, decode_picture_with_warning
 from lavibridge.data.pictures.index import ImageIndex
 from lavibridge.data.pictures.rejected import RejectedPictures, write_rejections
-from lavibridge.data.pictures.table import IMAGE_TABLE_SCHEMA, ImageCheck, ImageEntry, ImageTable, image_table_rows
+from lavibridge.data.pictures.table import (
+    IMAGE_TABLE_SCHEMA,
+    ImageCheck,
+    ImageEntry,
+    ImageTable,
+    image_table_rows,
+)
 
 _CHUNK = 512
 _LONGEST_CAPTION = 100_000
@@ -150,7 +156,9 @@ class CheckJournal:
     def add(self, checked: Sequence[tuple[ImageEntry, ImageCheck, bool]]) -> None:
         """Write some checks, so that they outlive this process."""
         if checked:
-            self.writer.write_batch(image_table_rows([each[0] for each in checked], [each[1] for each in checked]))
+            self.writer.write_batch(
+                image_table_rows([each[0] for each in checked], [each[1] for each in checked])
+            )
             self.file.flush()
 
     def __exit__(self, *error: object) -> None:

@@ -68,7 +68,7 @@ class ListedPictureFiles(PictureFiles):
         root: Changeable[AbsolutePath | None] = None
         """Folder that the paths in the list start from; by default the list's own folder."""
 
-    config: "Listed.Config"
+    config: "ListedPictureFiles.Config"
 
     @property
     def root(self) -> Path:

@@ -50,7 +50,7 @@ class IndexedPictures(Dataset):
         """Folder of the index that `lavi data check` writes, outside the data's folder; by default a folder
         of the user's cache."""
 
-    def __init__(self, config: "Indexed.Config", rejected: RejectedPictures) -> None:
+    def __init__(self, config: "IndexedPictures.Config", rejected: RejectedPictures) -> None:
         super().__init__(config, rejected)
         forbid_decompression_bombs()
         self.where = self.describe()

@@ -70,7 +70,9 @@ def require_compbench_counts(prompt: str, things: Mapping[str, str]) -> ObjectCo
     return found
 
 
-def read_compbench_complex(prompt: str, parse: CompBenchParse, spatial: Set[str], action: Set[str]) -> ComplexMetadata:
+def read_compbench_complex(
+    prompt: str, parse: CompBenchParse, spatial: Set[str], action: Set[str]
+) -> ComplexMetadata:
     """The metadata of a complex prompt, given the sets of purely spatial and purely action prompts."""
     related = read_spatial_relation(prompt) is not None
     return ComplexMetadata(

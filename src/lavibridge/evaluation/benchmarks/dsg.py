@@ -63,7 +63,9 @@ def cascade_dsg(questions: Sequence[DsgQuestion], yes: Mapping[int, bool]) -> di
     return {question.number: value(question.number) for question in questions}
 
 
-def cascade_dsg_as_published(questions: Sequence[DsgQuestion], yes: Mapping[int, bool]) -> dict[int, float] | None:
+def cascade_dsg_as_published(
+    questions: Sequence[DsgQuestion], yes: Mapping[int, bool]
+) -> dict[int, float] | None:
     """The same as in ELLA's script; None if the script fails on a parent that it has not read."""
     found = {question.number: float(yes[question.number]) for question in questions}
     for question in questions:

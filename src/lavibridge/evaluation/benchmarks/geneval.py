@@ -125,8 +125,11 @@ def _read_thing(record: Mapping[str, Any], number: int) -> GenEvalObject:
         raise ValueError(f"an object needs a `class` and a `count` of at least 1, found {dict(record)}")
     if color is not None and color not in GENEVAL_COLORS:
         raise ValueError(f"`color` is one of {', '.join(GENEVAL_COLORS)}, found '{color}'")
-    if place is not None and (place not in GENEVAL_PLACES or not isinstance(target, int) or not 0 <= target < number):
+    if place is not None and (
+        place not in GENEVAL_PLACES or not isinstance(target, int) or not 0 <= target < number
+    ):
         raise ValueError(
-            f"`position` is [one of {', '.join(GENEVAL_PLACES)}, index of an earlier object], found {place}, {target}"
+            f"`position` is [one of {', '.join(GENEVAL_PLACES)}, index of an earlier object], found {place}, "
+            f"{target}"
         )
     return GenEvalObject(name=name, count=count, color=color, place=place, target=target)

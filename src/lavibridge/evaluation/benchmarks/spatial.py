@@ -20,8 +20,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lavibridge.evaluation.benchmarks.boxes import Box, sort_boxes_by_score, intersection_over_union, scale_box
-from lavibridge.evaluation.benchmarks.phrases import phrase_head, noun_phrases
+from lavibridge.evaluation.benchmarks.boxes import (
+    Box,
+    intersection_over_union,
+    scale_box,
+    sort_boxes_by_score,
+)
+from lavibridge.evaluation.benchmarks.phrases import noun_phrases, phrase_head
 
 Where = Literal["near", "left", "right", "top", "bottom"]
 

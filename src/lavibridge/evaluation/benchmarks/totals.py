@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from lavibridge.evaluation.base import ScoredTask
-from lavibridge.evaluation.stats import Estimate, estimate, bootstrap_interval_of
+from lavibridge.evaluation.stats import Estimate, bootstrap_interval_of, estimate
 
 _Cluster = tuple[str, tuple[float, ...]]
 """A prompt's category and the scores of its pictures."""

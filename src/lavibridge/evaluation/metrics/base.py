@@ -19,7 +19,7 @@ from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.errors import DataError
 from lavibridge.evaluation.base import Score, ScoredTask, Task
 from lavibridge.evaluation.sets.extractors import ExtractorResize, make_extractor
-from lavibridge.evaluation.sets.features import SetFeatures, ReferenceFeatures
+from lavibridge.evaluation.sets.features import ReferenceFeatures, SetFeatures
 from lavibridge.evaluation.sets.reference import check_reference
 from lavibridge.evaluation.stats import Estimate
 
@@ -89,7 +89,7 @@ class ImageMetric(Metric):
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
         """Score a batch of RGB pictures, each with the task that it was drawn for.
 
-        Returns `unscored_score(reason)` for a picture that it cannot score; never omits it, never scores it 0.
+        Returns `unscored_score(reason)` for a picture that it cannot score; never omits it or scores it 0.
         """
 
     def totals(self, scored: Sequence[ScoredTask]) -> Mapping[str, Estimate]:

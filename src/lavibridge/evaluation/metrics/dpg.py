@@ -17,7 +17,12 @@ from collections.abc import Mapping, Sequence
 from PIL import Image
 
 from lavibridge.evaluation.base import Score, ScoredTask, Task, unscored_score
-from lavibridge.evaluation.benchmarks.dsg import DsgQuestion, DsgQuestionGraph, cascade_dsg, cascade_dsg_as_published
+from lavibridge.evaluation.benchmarks.dsg import (
+    DsgQuestion,
+    DsgQuestionGraph,
+    cascade_dsg,
+    cascade_dsg_as_published,
+)
 from lavibridge.evaluation.benchmarks.model_metrics import VisualQuestionMetric
 from lavibridge.evaluation.benchmarks.prompt_metadata import prompt_metadata
 from lavibridge.evaluation.benchmarks.totals import totals_by_part
@@ -67,7 +72,11 @@ class Dpg(VisualQuestionMetric):
         yes = {
             question.number: chance >= 0.5 for question, chance in zip(questions, probabilities, strict=True)
         }
-        values = cascade_dsg_as_published(questions, yes) if self.config.paper_compat else cascade_dsg(questions, yes)
+        values = (
+            cascade_dsg_as_published(questions, yes)
+            if self.config.paper_compat
+            else cascade_dsg(questions, yes)
+        )
         if values is None:
             return unscored_score(
                 "the published script stops: a question depends on the line that it does not read"

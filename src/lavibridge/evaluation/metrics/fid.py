@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from lavibridge.evaluation.metrics.base import SetMetric
-from lavibridge.evaluation.sets.features import SetFeatures, ReferenceFeatures
+from lavibridge.evaluation.sets.features import ReferenceFeatures, SetFeatures
 from lavibridge.evaluation.sets.frechet import frechet_to
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 
 from lavibridge.evaluation.metrics.base import SetMetric
-from lavibridge.evaluation.sets.features import SetFeatures, ReferenceFeatures
+from lavibridge.evaluation.sets.features import ReferenceFeatures, SetFeatures
 from lavibridge.evaluation.sets.kernels import kid_to
 
 

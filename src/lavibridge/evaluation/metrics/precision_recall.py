@@ -6,7 +6,7 @@ from pydantic import Field
 
 from lavibridge.evaluation.metrics.base import SetMetric
 from lavibridge.evaluation.sets.extractors import ExtractorResize
-from lavibridge.evaluation.sets.features import SetFeatures, ReferenceFeatures
+from lavibridge.evaluation.sets.features import ReferenceFeatures, SetFeatures
 from lavibridge.evaluation.sets.precision_recall import precision_recall_to
 
 

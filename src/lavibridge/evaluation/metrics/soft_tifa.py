@@ -13,7 +13,12 @@ from PIL import Image
 from lavibridge.evaluation.base import Score, ScoredTask, Task
 from lavibridge.evaluation.benchmarks.model_metrics import VisualQuestionMetric
 from lavibridge.evaluation.benchmarks.prompt_metadata import prompt_metadata
-from lavibridge.evaluation.benchmarks.soft_tifa import TifaAtoms, tifa_arithmetic_mean, tifa_geometric_mean, tifa_spellings
+from lavibridge.evaluation.benchmarks.soft_tifa import (
+    TifaAtoms,
+    tifa_arithmetic_mean,
+    tifa_geometric_mean,
+    tifa_spellings,
+)
 from lavibridge.evaluation.benchmarks.totals import totals_by_part
 from lavibridge.evaluation.stats import Estimate
 

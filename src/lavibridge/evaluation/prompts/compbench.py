@@ -9,9 +9,9 @@ from pydantic import Field
 from lavibridge.core.errors import DataError
 from lavibridge.core.identity import cached_file_hash
 from lavibridge.evaluation.base import Prompt
+from lavibridge.evaluation.benchmark_files import find_benchmark_file, read_benchmark_lines
 from lavibridge.evaluation.benchmarks import compbench
 from lavibridge.evaluation.benchmarks.numeracy import read_numeracy_objects
-from lavibridge.evaluation.benchmark_files import find_benchmark_file, read_benchmark_lines
 from lavibridge.evaluation.prompts.base import PromptSource
 
 _WHERE = "github.com/Karine-Huang/T2I-CompBench, examples/dataset"
@@ -43,7 +43,9 @@ class CompBenchPrompts(PromptSource):
         self._files: list[Path] = []
         self._parses: dict[str, compbench.CompBenchParse] = {}
         if config.parses is not None:
-            path = find_benchmark_file(config.parses, "the parses of T2I-CompBench's prompts", "a parser such as spaCy")
+            path = find_benchmark_file(
+                config.parses, "the parses of T2I-CompBench's prompts", "a parser such as spaCy"
+            )
             self._parses = compbench.load_compbench_parses(path)
             self._files.append(path)
         self._prompts = {str(category): self._read(category) for category in config.categories}

@@ -8,8 +8,8 @@ from typing import Any
 from lavibridge.core.errors import DataError
 from lavibridge.core.identity import cached_file_hash
 from lavibridge.evaluation.base import Prompt
-from lavibridge.evaluation.benchmarks.dsg import DsgQuestion, DsgQuestionGraph
 from lavibridge.evaluation.benchmark_files import find_benchmark_file
+from lavibridge.evaluation.benchmarks.dsg import DsgQuestion, DsgQuestionGraph
 from lavibridge.evaluation.prompts.base import PromptSource
 
 _WHERE = "github.com/TencentQQGYLab/ELLA, dpg_bench/dpg_bench.csv"

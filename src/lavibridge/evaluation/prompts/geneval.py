@@ -6,9 +6,9 @@ from typing import Any
 from lavibridge.core.errors import DataError
 from lavibridge.core.identity import cached_file_hash
 from lavibridge.evaluation.base import Prompt
+from lavibridge.evaluation.benchmark_files import find_benchmark_file
 from lavibridge.evaluation.benchmarks.geneval import read_geneval_requirements
 from lavibridge.evaluation.benchmarks.jsonl import read_jsonl_objects
-from lavibridge.evaluation.benchmark_files import find_benchmark_file
 from lavibridge.evaluation.prompts.base import PromptSource
 
 _WHERE = "github.com/djghosh13/geneval, prompts/evaluation_metadata.jsonl"

@@ -7,9 +7,9 @@ from typing import Any
 from lavibridge.core.errors import DataError
 from lavibridge.core.identity import cached_file_hash
 from lavibridge.evaluation.base import Prompt
+from lavibridge.evaluation.benchmark_files import find_benchmark_file
 from lavibridge.evaluation.benchmarks.jsonl import read_jsonl_objects
 from lavibridge.evaluation.benchmarks.soft_tifa import TifaAtom, TifaAtoms
-from lavibridge.evaluation.benchmark_files import find_benchmark_file
 from lavibridge.evaluation.prompts.base import PromptSource
 
 _WHERE = "github.com/facebookresearch/GenEval2, geneval2_data.jsonl (CC BY-NC 4.0)"

@@ -111,6 +111,8 @@ class ModelExtractor(Extractor):
         return ((_stack(pictures, size, self.rule) / 255 - mean) / std).to(self.network.device)
 
 
-def _stack(pictures: Sequence[Image.Image], size: int, rule: ResizeRule) -> Float[Tensor, "batch 3 size size"]:
+def _stack(
+    pictures: Sequence[Image.Image], size: int, rule: ResizeRule
+) -> Float[Tensor, "batch 3 size size"]:
     rows = [resize(np.array(picture, dtype=np.uint8), size, rule) for picture in pictures]
     return torch.from_numpy(np.stack(rows)).float().permute(0, 3, 1, 2)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from lavibridge.evaluation.sets.features import SetFeatures, Moments
+from lavibridge.evaluation.sets.features import Moments, SetFeatures
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,8 +23,8 @@ from lavibridge.core.log import progress_bar
 from lavibridge.evaluation.base import Task
 from lavibridge.evaluation.generated_images import read_generated_image
 from lavibridge.evaluation.metrics.base import MIN_SET_IMAGES, SetMetric
-from lavibridge.evaluation.records import RecordKey, Record
-from lavibridge.evaluation.sets.features import SetFeatures, ReferenceFeatures, extract_features
+from lavibridge.evaluation.records import Record, RecordKey
+from lavibridge.evaluation.sets.features import ReferenceFeatures, SetFeatures, extract_features
 from lavibridge.evaluation.sets.reference import open_reference
 from lavibridge.evaluation.stats import Estimate
 
@@ -61,7 +61,9 @@ class GeneratedSet:
         key = json.dumps([extractor.card(), source, metric.config.categories], sort_keys=True)
         if key not in self._made:
             reference = open_reference(source, extractor, tasks)
-            pictures: Iterator[Image.Image] = (read_generated_image(self.out, self.records[task.key]) for task in tasks)
+            pictures: Iterator[Image.Image] = (
+                read_generated_image(self.out, self.records[task.key]) for task in tasks
+            )
             drawn = extract_features(extractor, pictures, len(tasks), "drawn")
             metric.free()
             _check_width(metric.name, drawn, reference)
@@ -108,6 +110,8 @@ def jackknife(
     found = {}
     for name, value in whole.items():
         values = np.array([each[name] for each in without])
-        reach = JACKKNIFE_T * math.sqrt((JACKKNIFE_GROUPS - 1) / JACKKNIFE_GROUPS * float(((values - values.mean()) ** 2).sum()))
+        reach = JACKKNIFE_T * math.sqrt(
+            (JACKKNIFE_GROUPS - 1) / JACKKNIFE_GROUPS * float(((values - values.mean()) ** 2).sum())
+        )
         found[name] = Estimate(n=len(drawn), mean=value, low=value - reach, high=value + reach)
     return found

@@ -1,4 +1,4 @@
-"""One picture of a server on its way from noise: its request, its model and its state in the driver."""
+"""One image in progress: its request, its model and its state in the denoising driver."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from lavibridge.generation.denoise import take_denoising_step as advance_states
-from lavibridge.generation.nonfinite_images import NonfiniteImageError
+from lavibridge.generation.denoise import take_denoising_step
 from lavibridge.generation.noise import initial_noise
+from lavibridge.generation.nonfinite_images import NonfiniteImageError
 from lavibridge.generation.output import to_pil_images
 from lavibridge.generation.request_state import RequestState, resolve_denoising_settings
 from lavibridge.serve.engine.request import Request
@@ -16,10 +16,10 @@ from lavibridge.serve.engine.served_model import ServedModel
 
 
 class ImageGeneration:
-    """A picture that is being drawn."""
+    """An image in progress."""
 
     def __init__(self, request: Request, model: ServedModel) -> None:
-        """Encodes the prompts and makes the noise."""
+        """Encode the prompts and create the initial noise."""
         self.request, self.model = request, model
         bridge = model.bridge
         settings = resolve_denoising_settings(
@@ -42,16 +42,16 @@ class ImageGeneration:
 
     @property
     def is_finished(self) -> bool:
-        """Whether every step is taken."""
+        """Whether all steps are done."""
         return self.state.is_finished
 
     def preview(self) -> Image.Image:
-        """The picture that the last prediction leads to."""
+        """Return the clean image that the last prediction implies."""
         vision = self.model.bridge.vision
         return to_pil_images(vision.decode(self.state.predicted_x0(vision)))[0]
 
     def picture(self) -> Image.Image:
-        """The finished picture; NotDrawnError where it is not finite."""
+        """Return the finished image. Raises NonfiniteImageError if it is not finite."""
         decoded = self.model.bridge.vision.decode(self.state.sampling.latents)
         faults = self.state.faults(decoded)
         if faults:
@@ -59,7 +59,7 @@ class ImageGeneration:
         return to_pil_images(decoded)[0]
 
     def attention_maps(self) -> dict[str, Any] | None:
-        """Which words each region attends to; None where nobody asked, or the denoiser has no such layers."""
+        """Return the words that each region attends to; None if not requested or not available."""
         if not self.state.attention_maps or not self.state.attention_maps[0].is_known:
             return None
         (maps,) = self.state.attention_maps
@@ -70,7 +70,7 @@ class ImageGeneration:
 
 
 @torch.inference_mode()
-def advance_generations(drawings: Sequence[ImageGeneration]) -> None:
-    """Take one step of every drawing; all are of one model, one size and one setting of autocast."""
-    model = drawings[0].model
-    advance_states([drawing.state for drawing in drawings], model.bridge, model.layout)
+def advance_generations(generations: Sequence[ImageGeneration]) -> None:
+    """Take one step of each image; all must have the same model, size and autocast setting."""
+    model = generations[0].model
+    take_denoising_step([each.state for each in generations], model.bridge, model.layout)

@@ -1,8 +1,8 @@
-"""How many threads a server draws with on a CPU: all, or one where pictures can then share calls and it pays.
+"""Chooses the number of threads of a server on a CPU: all, or one if shared calls then make it faster.
 
-Several threads split a matrix product by its rows, so that a row's bits depend on their number and each
-picture needs calls of its own (`least_rows.py`). A small denoiser then draws more pictures with one thread
-and shared calls; the server measures both.
+Several threads split a matrix product by rows, so a row's bits depend on the number of rows and each image
+needs calls of its own (`least_rows.py`). With a small denoiser, one thread and shared calls can generate more
+images; the server measures both.
 """
 
 import time
@@ -19,7 +19,7 @@ THREAD_TRIALS = 3
 
 
 def choose_thread_count(models: Sequence[ServedModel], batch: int) -> int:
-    """The number of threads to draw with; where it is one, sets the models' ``least_rows`` for it."""
+    """Return the number of threads; if it is one, set the models' ``least_rows`` accordingly."""
     threads = set_threads()
     sharing = [each for each in models if not each.bridge.connector.per_block]
     if threads == 1 or all(each.least_rows is not None for each in sharing):
@@ -30,7 +30,9 @@ def choose_thread_count(models: Sequence[ServedModel], batch: int) -> int:
     torch.set_num_threads(1)
     found = [find_least_rows(each.bridge.vision, each.width, 2 * batch) for each in sharing]
     if None not in found:
-        then = [step_seconds_with_threads(each, least, batch) for each, least in zip(sharing, found, strict=True)]
+        then = [
+            step_seconds_with_threads(each, least, batch) for each, least in zip(sharing, found, strict=True)
+        ]
         if sum(then) < sum(now):
             for each, least in zip(sharing, found, strict=True):
                 each.least_rows = least
@@ -41,7 +43,7 @@ def choose_thread_count(models: Sequence[ServedModel], batch: int) -> int:
 
 @torch.inference_mode()
 def step_seconds_with_threads(model: ServedModel, least: int | None, batch: int) -> float:
-    """Seconds of a picture's guided step: the best of a few rounds, of a whole batch in shared calls."""
+    """Measure the seconds per image of a guided step, the best of a few trials with a whole batch."""
     vision, together = model.bridge.vision, 1 if least is None else batch
     layout = SharedDenoiserCalls(width=model.width, least_rows=least or 1)
     rows, best = least_rows_trial(vision, model.width, 2 * together), float("inf")

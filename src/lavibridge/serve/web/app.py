@@ -1,4 +1,4 @@
-"""The application: every route, in one place to be read.
+"""The application with all its routes.
 
 GET  /  /page/...                 the page                    POST /v1/images/generations  as OpenAI's
 GET  /health  /metrics            state                       GET  /v1/models              the bridges
@@ -20,18 +20,18 @@ _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".
 
 
 def make_app(app_state: AppState) -> FastAPI:
-    """The application, without its guard."""
+    """Create the application without its guard."""
     app = FastAPI(
         title="lavibridge",
         version=__version__,
-        description="Draws with bridges between language models and image models.",
-        docs_url=None,  # their pages load scripts from another host
+        description="Generates images with bridges between language models and image models.",
+        docs_url=None,  # its page loads scripts from another host
         redoc_url=None,
         responses={**problems.PROBLEM_RESPONSES},
     )
     problems.install_problem_handlers(app)
-    for room in (routes_images, routes_jobs, routes_state):
-        app.include_router(room.make_router(app_state))
+    for routes in (routes_images, routes_jobs, routes_state):
+        app.include_router(routes.make_router(app_state))
     _add_page(app)
     return app
 

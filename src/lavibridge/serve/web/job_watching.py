@@ -1,4 +1,4 @@
-"""Waiting for a job without holding a thread, and noticing when the client has gone."""
+"""Waits for jobs without blocking a thread, and notices when a client disconnects."""
 
 import asyncio
 import base64
@@ -13,12 +13,12 @@ from lavibridge.serve.engine.job import Job
 from lavibridge.serve.engine.queue import Queue
 
 _STILL_HERE = 15.0
-"""Seconds of silence after which a comment is sent, which reveals a broken connection."""
+"""Seconds of silence after which to send a comment, which reveals a broken connection."""
 
 
 @asynccontextmanager
-async def listening(queue: Queue, job: Job) -> AsyncIterator[asyncio.Event]:
-    """An event that is set whenever the job changes; the last listener to leave cancels the job."""
+async def watch_listening(queue: Queue, job: Job) -> AsyncIterator[asyncio.Event]:
+    """Yield an event that every change of the job sets; the last listener to leave cancels the job."""
     changed = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -33,8 +33,8 @@ async def listening(queue: Queue, job: Job) -> AsyncIterator[asyncio.Event]:
 
 
 async def watch_until_over(queue: Queue, job: Job, request: Request) -> None:
-    """Wait until a job is over or its client has gone."""
-    async with listening(queue, job) as changed:
+    """Wait until a job is over or its client has disconnected."""
+    async with watch_listening(queue, job) as changed:
         gone = asyncio.create_task(_gone(request))
         try:
             while not job.is_over and not gone.done():
@@ -47,12 +47,12 @@ async def watch_until_over(queue: Queue, job: Job, request: Request) -> None:
 
 
 async def watch_events(queue: Queue, job: Job) -> AsyncIterator[str]:
-    """A job as server-sent events, `event: job`: its state now and after each change.
+    """Yield a job's state now and after each change, as server-sent events `event: job`.
 
-    A slow reader gets the latest state, never a backlog. Pictures and previews are sent once, when new.
+    A slow client gets the latest state, never a backlog. Each image and preview is sent once.
     """
     sent: dict[int, bytes] = {}
-    async with listening(queue, job) as changed:
+    async with watch_listening(queue, job) as changed:
         while True:
             changed.clear()
             is_over = job.is_over

@@ -1,4 +1,4 @@
-"""Errors as OpenAI's clients read them: what was wrong and what to do, and never a traceback.
+"""Formats errors for OpenAI's clients: what is wrong and what to do, never a traceback.
 
 {"error": {"message": ..., "type": ..., "param": null, "code": ...}}
 """
@@ -19,8 +19,8 @@ from lavibridge.serve.engine.queue import QueueFull, ServerClosing
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
-class Detail(BaseModel):
-    """What is wrong."""
+class ProblemDetail(BaseModel):
+    """The description of an error."""
 
     message: str
     type: str
@@ -29,22 +29,22 @@ class Detail(BaseModel):
 
 
 class Problem(BaseModel):
-    """The body of every answer that is no success."""
+    """The body of every error response."""
 
-    error: Detail
+    error: ProblemDetail
 
 
 PROBLEM_RESPONSES: Mapping[int | str, dict[str, Any]] = {
-    "4XX": {"model": Problem, "description": "The request cannot be met; the message says what to do."},
+    "4XX": {"model": Problem, "description": "The request is invalid; the message says what to do."},
     503: {"model": Problem, "description": "The server is stopping."},
 }
-"""Declared of every route."""
+"""Error responses that every route declares."""
 
 
 def problem_response(
     status: int, message: str, code: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """An error's answer."""
+    """Create an error response."""
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     text = message.encode("utf-8", "replace").decode()  # a key may hold half of a surrogate pair
     body = {"error": {"message": text, "type": kind, "param": None, "code": code}}
@@ -52,7 +52,7 @@ def problem_response(
 
 
 def install_problem_handlers(app: FastAPI) -> None:
-    """Answer every error of ``app`` in this form."""
+    """Convert every error of ``app`` to this form."""
 
     @app.exception_handler(QueueFull)
     def _full(request: Request, error: QueueFull) -> JSONResponse:
@@ -76,11 +76,11 @@ def install_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     def _unexpected(request: Request, error: Exception) -> JSONResponse:
-        return problem_response(500, "something went wrong on the server; its log says what", "internal")
+        return problem_response(500, "internal error; the server's log has the traceback", "internal")
 
 
 def _explain(error: Mapping[str, Any], request: Request) -> str:
-    """One thing that is wrong with a request; what was sent is not sent back."""
+    """Describe one validation error without echoing the value."""
     place = [str(part) for part in error["loc"] if part not in ("body", "path", "query")]
     name = ".".join(place) or "the body"
     if error["type"] == "extra_forbidden":
@@ -97,7 +97,7 @@ def _explain(error: Mapping[str, Any], request: Request) -> str:
 
 
 def _keys(app: FastAPI) -> dict[str, tuple[str, ...]]:
-    """The keys that a request's body may have, by path."""
+    """Return the keys of each path's request body."""
     schema, found = app.openapi(), {}
     for path, methods in schema["paths"].items():
         bodies = [method["requestBody"] for method in methods.values() if "requestBody" in method]

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lavibridge.bridge import Bridge
-from lavibridge.core.process_rank import ProcessRank
 from lavibridge.core.lock import hold_lock
 from lavibridge.core.log import progress_bar
+from lavibridge.core.process_rank import ProcessRank
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.training_section import CacheSection, TrainingSection
 from lavibridge.training.cache.backend import OnDisk

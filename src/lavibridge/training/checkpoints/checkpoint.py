@@ -30,7 +30,7 @@ from safetensors.torch import load_file
 from lavibridge.bridge import saved_bridge
 from lavibridge.bridge.saved_bridge import CHECKPOINT_MANIFEST, saved_checkpoints
 from lavibridge.core.errors import LaviError, RunError
-from lavibridge.core.files import read_json, file_sha256, write_json
+from lavibridge.core.files import file_sha256, read_json, write_json
 from lavibridge.core.tensors import check_tensors_finite, save_tensors
 from lavibridge.recipes.training_section import TrainingSection
 from lavibridge.training.checkpoints.run_fingerprint import RunFingerprint
@@ -63,7 +63,9 @@ def save_checkpoint(run: Path, state: TrainingState, basis: RunFingerprint, keep
             },
         )
         files = describe_files(partial)
-        write_json(partial / CHECKPOINT_MANIFEST, {"format": _FORMAT, "files": files, "seal": manifest_hash(files)})
+        write_json(
+            partial / CHECKPOINT_MANIFEST, {"format": _FORMAT, "files": files, "seal": manifest_hash(files)}
+        )
         if final.exists():  # the ruin of a copy, which did not count: the new one takes its place
             os.replace(final, folder / f".step-{state.step}.old")
         os.replace(partial, final)
@@ -130,7 +132,9 @@ def load_checkpoint(folder: Path, state: TrainingState, kept: Mapping[str, Any])
 def _load_bridge_weights(folder: Path, state: TrainingState) -> None:
     """Load the weights of a saved bridge into the state's bridge."""
     bridge = state.bridge
-    saved_bridge.load_saved_weights(saved_bridge.read_saved_bridge(folder), bridge.language, bridge.connector, bridge.vision)
+    saved_bridge.load_saved_weights(
+        saved_bridge.read_saved_bridge(folder), bridge.language, bridge.connector, bridge.vision
+    )
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
@@ -163,8 +167,9 @@ def check_checkpoint_files(folder: Path) -> None:
         raise RunError(f"{folder / CHECKPOINT_MANIFEST} is damaged. {remedy}")
     if version != _FORMAT:
         raise RunError(
-            f"{folder / CHECKPOINT_MANIFEST} has format {version!r}; this version goes on from {_FORMAT}. Go on with the "
-            "version of lavibridge that wrote it (its environment.json says which), or begin a new run"
+            f"{folder / CHECKPOINT_MANIFEST} has format {version!r}; this version goes on from {_FORMAT}. Go "
+            "on with the version of lavibridge that wrote it (its environment.json says which), or begin a "
+            "new run"
         )
     for name, expected in files.items():
         path = folder / name

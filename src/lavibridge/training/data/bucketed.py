@@ -60,7 +60,8 @@ class Bucketed(SampleOrder):
         present = np.unique(buckets).tolist()
         self.members = [np.flatnonzero(buckets == bucket) for bucket in present]
         self.rounds = [
-            ShuffledOrder(len(each), mix_seeds(seed, bucket)) for each, bucket in zip(self.members, present, strict=True)
+            ShuffledOrder(len(each), mix_seeds(seed, bucket))
+            for each, bucket in zip(self.members, present, strict=True)
         ]
         self.turns = lru_cache(maxsize=4)(self._turns)
 

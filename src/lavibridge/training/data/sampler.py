@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lavibridge.data.base import Dataset, Sample
-from lavibridge.training.data.bucketed import DEFAULT_BUCKETS, Bucketed, nearest_buckets, bucket_shapes
+from lavibridge.training.data.bucketed import DEFAULT_BUCKETS, Bucketed, bucket_shapes, nearest_buckets
 from lavibridge.training.data.order import SampleOrder, ShuffledOrder, WeightedOrder, mix_seeds
 
 _FLIP = 3
@@ -39,7 +39,9 @@ class Visit:
 
 def mentions_a_side(captions: Sequence[str]) -> bool:
     """Whether one of the captions would be untrue of the mirror image (English words only)."""
-    return any(_SIDED.search(unicodedata.normalize("NFKC", caption).translate(_UNSEEN)) for caption in captions)
+    return any(
+        _SIDED.search(unicodedata.normalize("NFKC", caption).translate(_UNSEEN)) for caption in captions
+    )
 
 
 class VisitSampler:
@@ -80,7 +82,9 @@ class VisitSampler:
         for position, index in zip(positions, self.order.indices(np.array(positions)).tolist(), strict=True):
             sample = self.dataset.sample(index)
             flipped = (
-                self.flip and mix_seeds(self.seed, position, _FLIP) % 2 == 1 and not mentions_a_side(sample.captions)
+                self.flip
+                and mix_seeds(self.seed, position, _FLIP) % 2 == 1
+                and not mentions_a_side(sample.captions)
             )
             found.append((Visit(index=index, size=self.size_of(index), flipped=flipped), sample))
         return found

@@ -29,8 +29,13 @@ from torch.nn.parallel import DistributedDataParallel
 from lavibridge.bridge import Bridge
 from lavibridge.core.device import pick_device
 from lavibridge.core.errors import LaviError, RecipeError, RunError
-from lavibridge.core.process_rank import ProcessRank, export_torchrun_variables, local_rank, rank_from_environment
 from lavibridge.core.log import console
+from lavibridge.core.process_rank import (
+    ProcessRank,
+    export_torchrun_variables,
+    local_rank,
+    rank_from_environment,
+)
 from lavibridge.core.signals import default_signal_handlers
 from lavibridge.recipes.training_section import TrainingSection
 
@@ -65,7 +70,9 @@ class Processes:
             frozen = [name for name, weight in bridge.named_parameters() if not weight.requires_grad]
             buffers = [name for name, _ in bridge.named_buffers()]
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(bridge, frozen + buffers)
-            self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=has_idle_lora(bridge))
+            self.accelerator.ddp_handler = DistributedDataParallelKwargs(
+                find_unused_parameters=has_idle_lora(bridge)
+            )
         model: nn.Module = self.accelerator.prepare_model(bridge, device_placement=False)
         return model
 

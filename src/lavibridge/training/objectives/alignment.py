@@ -46,7 +46,7 @@ from lavibridge.training.data.order import mix_seeds
 from lavibridge.training.loop import TrainingState, gradient_norms, update_weights
 from lavibridge.training.objectives.alignment_progress import AlignmentProgress
 from lavibridge.training.objectives.native_encoder import check_native_encoder, feature_reader, native_bridge
-from lavibridge.training.optimization import half_cosine, make_optimizer, linear_warmup
+from lavibridge.training.optimization import half_cosine, linear_warmup, make_optimizer
 
 SETTING = "training.align"
 OPTIMIZER = read_kind_section(OPTIMIZERS, "muon")
@@ -66,12 +66,13 @@ def check_alignable(recipe: Recipe) -> None:
     if registry.load_kind("connectors", kind_of_section(recipe.connector)).per_block:
         raise ModelError(
             f"{SETTING} compares outputs of cross-attention layers for the connector's tokens, and the "
-            f"connector '{kind_of_section(recipe.connector)}' changes single layers instead; leave {SETTING} out"
+            f"connector '{kind_of_section(recipe.connector)}' changes single layers instead; leave {SETTING} "
+            "out"
         )
     if registry.load_kind("vision", kind_of_section(recipe.vision)).joint_attention:
         raise ModelError(
-            f"{SETTING} needs cross-attention layers, and vision models of kind '{kind_of_section(recipe.vision)}' "
-            f"attend to text and image jointly; leave {SETTING} out"
+            f"{SETTING} needs cross-attention layers, and vision models of kind "
+            f"'{kind_of_section(recipe.vision)}' attend to text and image jointly; leave {SETTING} out"
         )
     check_native_encoder(recipe.vision, SETTING)
 
@@ -225,8 +226,8 @@ def fvu(
     fractions = []
     for name, of_images in queries.by_layer.items():
         with torch.no_grad():
-            target = bridge.vision.attend(name, of_images[images], target_conditioning)
-        output = bridge.vision.attend(name, of_images[images], conditioning)
+            target = bridge.vision.layer_output(name, of_images[images], target_conditioning)
+        output = bridge.vision.layer_output(name, of_images[images], conditioning)
         variance = (target - target.mean(dim=(0, 1))).square().mean()
         fractions.append((output - target).square().mean() / variance)
     return torch.stack(fractions).mean()

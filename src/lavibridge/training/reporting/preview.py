@@ -5,8 +5,8 @@ from pathlib import Path
 
 from lavibridge.data.base import Dataset
 from lavibridge.generation.contact_sheet import contact_sheet
-from lavibridge.generation.nonfinite_images import NonfiniteImageError
 from lavibridge.generation.image_files import save_png
+from lavibridge.generation.nonfinite_images import NonfiniteImageError
 from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.recipes.training_section import PreviewSection
 from lavibridge.training.loop import TrainingState
@@ -24,7 +24,9 @@ def preview_prompts(settings: PreviewSection, dataset: Dataset) -> tuple[str, ..
     return tuple(dict.fromkeys(caption for caption in captions if caption.strip()))
 
 
-def draw_preview(state: TrainingState, settings: PreviewSection, prompts: tuple[str, ...], run: Path | None) -> None:
+def draw_preview(
+    state: TrainingState, settings: PreviewSection, prompts: tuple[str, ...], run: Path | None
+) -> None:
     """Write `samples/step-N.png`: one row per prompt, drawn with the averaged weights where there are any.
 
     Without a folder it is drawn only: processes that share out the weights have to draw together.

@@ -1,9 +1,9 @@
-"""What a Diffusers scheduler says of a model: what it predicts, its noise schedule, how sampling is shifted.
+"""Reads a model's prediction type, noise schedule and timestep shift from its Diffusers scheduler.
 
     diffusion    a scheduler with betas; its `prediction_type` is epsilon, v_prediction or sample
     flow         FlowMatchEulerDiscreteScheduler, or a multi-step one with `use_flow_sigmas`
 
-A flow whose shift is dynamic is trained unshifted, and sampled the more shifted the larger the picture.
+A flow model with a dynamic shift trains without a shift; sampling shifts larger images more.
 """
 
 import math
@@ -14,51 +14,51 @@ from lavibridge.diffusion.schedule import Schedule, diffusion_schedule, dynamic_
 
 _FLOW_MATCHING = "FlowMatchEulerDiscreteScheduler"
 _BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
-"""Noise schedules by name that Diffusers' samplers make."""
+"""The beta schedules that the samplers of Diffusers know by name."""
 
 
 def is_flow_scheduler(scheduler: Any) -> bool:
-    """Whether the noise is a flow's."""
+    """Whether the scheduler belongs to a flow model."""
     name = type(scheduler).__name__
     return name == _FLOW_MATCHING or bool(scheduler.config.get("use_flow_sigmas", False))
 
 
 def scheduler_prediction_type(scheduler: Any, source: str) -> str:
-    """What a model predicts, by its scheduler; raises ModelError where that is not known here."""
+    """Return the prediction type that a scheduler states. Raises ModelError if it is not supported."""
     settings, name = scheduler.config, type(scheduler).__name__
     if name == _FLOW_MATCHING:
         if settings.get("invert_sigmas", False):
-            raise ModelError(f"'{source}' counts noise backwards (invert_sigmas), which is not known here")
+            raise ModelError(f"'{source}' has inverted sigmas (invert_sigmas), which are not supported")
         return "flow"
     found = str(settings.get("prediction_type", "epsilon"))
     if is_flow_scheduler(scheduler):
         if found != "flow_prediction":
             raise ModelError(
-                f"'{source}' has the noise of a flow (use_flow_sigmas) and predicts '{found}' by its "
-                "scheduler's configuration; a flow predicts flow_prediction"
+                f"the scheduler of '{source}' has use_flow_sigmas and prediction_type '{found}': a flow "
+                "model needs prediction_type flow_prediction"
             )
         return "flow"
     if "alphas_cumprod" not in vars(scheduler):
         raise ModelError(
-            f"'{source}' has a {name}, whose noise schedule is not known here: choose a model with a "
+            f"'{source}' has a {name}, whose noise schedule is not supported: choose a model with a "
             f"diffusion schedule or with {_FLOW_MATCHING}"
         )
     betas = settings.get("beta_schedule")
     if betas not in _BETAS and settings.get("trained_betas") is None:
         raise ModelError(
-            f"'{source}' has the noise schedule '{betas}' by its scheduler's configuration, which no sampler "
-            f"here knows (they know {', '.join(_BETAS)}): write its numbers there as trained_betas"
+            f"the scheduler of '{source}' has beta_schedule '{betas}', which no sampler supports (they "
+            f"support {', '.join(_BETAS)}): write its numbers into its configuration as trained_betas"
         )
     if found not in ("epsilon", "v_prediction", "sample"):
         raise ModelError(
-            f"'{source}' predicts '{found}' by its scheduler's configuration; epsilon, v_prediction and "
-            "sample are known of diffusion models, flow_prediction with use_flow_sigmas"
+            f"the scheduler of '{source}' has prediction_type '{found}': diffusion models are supported with "
+            "epsilon, v_prediction and sample, flow models with flow_prediction and use_flow_sigmas"
         )
     return found
 
 
 def scheduler_training_schedule(scheduler: Any) -> Schedule:
-    """The noise schedule that a model was trained with."""
+    """Return the noise schedule that a model was trained with."""
     if not is_flow_scheduler(scheduler):
         return diffusion_schedule(scheduler.alphas_cumprod)
     steps = int(scheduler.config.num_train_timesteps)
@@ -66,7 +66,7 @@ def scheduler_training_schedule(scheduler: Any) -> Schedule:
 
 
 def scheduler_sampling_shift(scheduler: Any, patches: int) -> float:
-    """The shift of a flow for pictures of so many patches."""
+    """Return a flow model's timestep shift for an image of ``patches`` patches."""
     if not _is_dynamic(scheduler):
         return _fixed_shift(scheduler)
     settings = scheduler.config
@@ -79,7 +79,7 @@ def scheduler_sampling_shift(scheduler: Any, patches: int) -> float:
 
 
 def _is_dynamic(scheduler: Any) -> bool:
-    """Whether the shift depends on the picture's size."""
+    """Whether the shift depends on the size of the image."""
     return type(scheduler).__name__ == _FLOW_MATCHING and bool(scheduler.config.use_dynamic_shifting)
 
 

@@ -44,7 +44,9 @@ class ClosedVocabularyDetector(Detector):
     def supports(cls, config: Mapping[str, Any]) -> bool:
         """Object detection models without text input."""
         architecture = (config.get("architectures") or [""])[0]
-        return architecture.endswith("ForObjectDetection") and config.get("model_type") not in _OPEN_VOCABULARY
+        return (
+            architecture.endswith("ForObjectDetection") and config.get("model_type") not in _OPEN_VOCABULARY
+        )
 
     def unknown(self, names: Sequence[str]) -> list[str]:
         """The names without a class."""

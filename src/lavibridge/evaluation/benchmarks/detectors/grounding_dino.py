@@ -39,7 +39,9 @@ class GroundingDinoDetector(Detector):
         pixels = network.processor(images=[picture], return_tensors="pt")
         output = network.model(**words.to(network.device), **pixels.to(network.device))
         probabilities = output.logits[0].sigmoid()
-        scores = torch.stack([probabilities[:, grounding_tokens(offsets, *span)].amax(-1) for span in spans], dim=-1)
+        scores = torch.stack(
+            [probabilities[:, grounding_tokens(offsets, *span)].amax(-1) for span in spans], dim=-1
+        )
         best, labels = scores.max(-1)
         x, y, width, height = output.pred_boxes[0].unbind(-1)
         corners = torch.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], dim=-1)

@@ -28,7 +28,7 @@ class TextEncoder(Config):
     """Whether the encoder and the denoiser get a mask of the padding, so that it changes nothing."""
 
 
-class TextSide(Config):
+class PipelineTextEncoders(Config):
     """All text encoders of a pipeline."""
 
     sequence: Annotated[tuple[tuple[TextEncoder, ...], ...], Field(min_length=1)]
@@ -42,7 +42,7 @@ class TextSide(Config):
     optional: tuple[str, ...] = ()
     """Folders of encoders that a pipeline may lack. Zeros stand in the place of their tokens."""
 
-    def limited(self, max_sequence_length: int) -> "TextSide":
+    def limited(self, max_sequence_length: int) -> "PipelineTextEncoders":
         """The same with that length for the encoders whose length is the pipeline's argument."""
 
         def limited(encoder: TextEncoder) -> TextEncoder:
