@@ -58,7 +58,7 @@ def test_a_large_file_is_read_once_until_it_changes(model: Path, monkeypatch: py
     os.utime(large, (1, 1))
     first = cached_file_hash(large)
     (note,) = (cache_folder() / "hashes").iterdir()
-    monkeypatch.setattr(module, "sha256", lambda path: "read again")
+    monkeypatch.setattr(module, "file_sha256", lambda path: "read again")
     assert cached_file_hash(large) == first
     os.utime(large, (2, 2))
     assert cached_file_hash(large) == "read again"

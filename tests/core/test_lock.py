@@ -20,9 +20,9 @@ HOLDER = """
 import os, sys, time
 from pathlib import Path
 from lavibridge.core.process_rank import ProcessRank
-from lavibridge.core.lock import hold
+from lavibridge.core.lock import hold_lock
 rank, of = map(int, sys.argv[2:4])
-with hold(Path(sys.argv[1]), ProcessRank(rank=rank, world_size=of)):
+with hold_lock(Path(sys.argv[1]), ProcessRank(rank=rank, world_size=of)):
     if "fork" in sys.argv and os.fork() == 0:
         time.sleep(60)
         os._exit(0)

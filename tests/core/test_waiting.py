@@ -14,7 +14,7 @@ from lavibridge.cli import main
 sys.argv = ["lavi", "show", "samplers"]
 was_there = "torch" in sys.modules
 try:
-    main.run()
+    main.main()
 except SystemExit:
     pass
 print("torch" in sys.modules, was_there, os.environ.get("GOMP_SPINCOUNT"), file=sys.stderr)

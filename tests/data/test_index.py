@@ -127,7 +127,7 @@ MORTAL = """
 import os, signal, sys
 from pathlib import Path
 from lavibridge.data.tsv import Tsv
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 
 class Mortal(Tsv):
     def read(self, entry):
@@ -136,7 +136,7 @@ class Mortal(Tsv):
         return super().read(entry)
 
 Mortal.__module__ = Tsv.__module__
-Mortal(Mortal.Config(path=Path(sys.argv[1]), index=Path(sys.argv[2])), Rejected())
+Mortal(Mortal.Config(path=Path(sys.argv[1]), index=Path(sys.argv[2])), RejectedPictures())
 """
 
 
@@ -184,10 +184,10 @@ OPEN = """
 import resource, sys, time
 from pathlib import Path
 from lavibridge.data.tsv import Tsv
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 
 begun = time.perf_counter()
-dataset = Tsv(Tsv.Config(path=Path(sys.argv[1]), index=Path(sys.argv[2])), Rejected())
+dataset = Tsv(Tsv.Config(path=Path(sys.argv[1]), index=Path(sys.argv[2])), RejectedPictures())
 opened = time.perf_counter() - begun
 assert len(dataset) == 1_000_000
 assert dataset.sample(765_432).captions == ("a picture, number 765432, with a caption of usual length",)

@@ -92,7 +92,7 @@ def test_another_library_draws_nothing_more_but_judges_what_is_there(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     versions = dict.fromkeys(module.IDENTITY_LIBRARIES, "99")
-    monkeypatch.setattr(module, "versions", lambda *names: versions)
+    monkeypatch.setattr(module, "library_versions", lambda *names: versions)
     before = json.loads((copy / "results.json").read_text())
     clip = {"kind": "clip_score", "model": "mini-clip"}
     results = evaluate(make_bridge(), "world", copy, **ASKED, metrics=[clip])

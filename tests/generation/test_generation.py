@@ -377,7 +377,7 @@ def test_a_quality_decides_what_is_not_given(monkeypatch: pytest.MonkeyPatch) ->
     assert high[0] == [2] * 10 + [1] * 10
     assert fast[0] == [2] * 6 + [1] * 6
     assert drawn(quality="fast", num_inference_steps=4, guidance_interval=(0.0, 1.0))[0] == [2] * 4
-    monkeypatch.setattr("lavibridge.generation.request_state.gains_by_bfloat16", lambda device: True)
+    monkeypatch.setattr("lavibridge.generation.request_state.quality_gains_by_bfloat16", lambda device: True)
     assert np.array_equal(drawn()[1], exact[1])
     rounded = drawn(quality="high")[1]
     assert 0 < np.abs(rounded - high[1]).mean() < 0.015 * 255

@@ -46,7 +46,8 @@ RETIRED = {
 PUBLIC_ONLY = {"found": "the thing that was found", "made": "the thing that was made"}
 """Words that a local name may hold and a public one may not."""
 EXCEPTIONS = {
-    "held_out": "the field's word for data kept apart for validation",
+    "HeldOut": "the field's word for data kept apart for validation",
+    "held_out": "the same",
     "llm_judge": "the field's word for a language model that scores",
     "resize_to_canvas": "the world's drawing canvas, of 64 x 64 pixels",
 }

@@ -278,7 +278,7 @@ def test_the_recipe_is_in_the_png_or_not(eventually: Eventually, models: dict[st
 def test_features_of_a_prompt_are_kept_and_the_empty_one_always(
     models: dict[str, ServedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lavibridge.serve.engine.served_model.KEPT", 3)
+    monkeypatch.setattr("lavibridge.serve.engine.served_model._KEPT", 3)
     model = models["second"]
     nothing, first = read_emphasis("", weights=False), read_emphasis("first", weights=False)
     empty, again = model.encode(nothing), model.encode(first)

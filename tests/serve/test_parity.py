@@ -99,7 +99,7 @@ def test_command_python_and_server_draw_the_same_bits(connector: str, quality: s
 @pytest.mark.parametrize("connector", ["lavi", "ella"])
 def test_the_connector_computes_outside_of_autocast(connector: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In both layouts: its linear layers stay float32 while those of the denoiser round to bfloat16."""
-    monkeypatch.setattr("lavibridge.generation.request_state.gains_by_bfloat16", lambda device: True)
+    monkeypatch.setattr("lavibridge.generation.request_state.quality_gains_by_bfloat16", lambda device: True)
     bridge = compose(connector)
     dtypes: dict[str, set[torch.dtype]] = {"connector": set(), "denoiser": set()}
 

@@ -47,7 +47,7 @@ def test_one_thread_where_shared_calls_are_faster(
 
 
 def test_time_is_measured_for_a_picture(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thread_count, "SLOW", float("inf"))  # a busy machine would end it early
+    monkeypatch.setattr(thread_count, "LEAST_ROWS_TIME_LIMIT", float("inf"))  # a busy machine would end it early
     found = ServedModel("first", compose("t5", "pixart"), 4)
     calls: list[int] = []
     found.bridge.vision.backbone.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
@@ -64,7 +64,7 @@ def test_all_threads_where_calls_can_be_shared_anyway(compose: Compose) -> None:
 
 def test_a_slow_denoiser_is_not_tried(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(least_rows, "LEAST_ROWS_TIME_LIMIT", 0.0)
-    monkeypatch.setattr(thread_count, "SLOW", 0.0)
+    monkeypatch.setattr(thread_count, "LEAST_ROWS_TIME_LIMIT", 0.0)
     bridge, calls = compose("t5", "pixart"), list[int]()
     bridge.vision.backbone.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
     found = ServedModel("first", bridge, 4)

@@ -1,9 +1,9 @@
 """Finds components by package and kind: the file name is the kind, so a new file needs no list to edit.
 
-    kinds("language")        -> ("bert", "clip", "llama", "t5")      file names, without importing them
-    load("language", "t5")   -> the component class of language/t5.py, imported on demand
-    detect("language", path) -> "t5", the family that accepts the model at that path
-    kinds("evaluation.metrics")                                      a sub-package
+    kinds("language")             -> ("bert", "clip", "llama", "t5")      file names, without importing them
+    load_kind("language", "t5")   -> the component class of language/t5.py, imported on demand
+    detect_kind("language", path) -> "t5", the family that accepts the model at that path
+    kinds("evaluation.metrics")                                           a sub-package
 
 Other distributions add kinds through the entry-point groups ``lavibridge.language``, ``lavibridge.vision``
 and ``lavibridge.connectors``: the name is the kind, the value is the class.
