@@ -136,11 +136,11 @@ REFUSED = {
     **{(state, "read a file"): "has been read" for state in STATES if "file" in state},
     **{("without LoRA", f"export {form}"): "no vision LoRA" for form in ("kohya", "comfyui")},
     **{
-        ("sharded", name): "shared out over processes"
+        ("sharded", name): "sharded over processes"
         for name in OPERATIONS
         if name.startswith(("merge", "unmerge", "export", "pipeline", "read"))
     },
-    **{("outline", name): "outline without any" for name in OPERATIONS if name not in NEED_NO_WEIGHTS},
+    **{("outline", name): "on the meta device" for name in OPERATIONS if name not in NEED_NO_WEIGHTS},
 }
 """(state, operation) -> what is said. All others are done."""
 

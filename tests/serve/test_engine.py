@@ -160,7 +160,7 @@ def test_weights_are_refused_where_nothing_reads_them(compose: Compose) -> None:
     with pytest.raises(RecipeError, match="leave them out"):
         model.check([read_emphasis("a (red:1.2) circle", weights=True)], 16, 16)
     model.check([read_emphasis("a (red:1.2) circle", weights=False)], 16, 16)
-    with pytest.raises(RecipeError, match="size: sides must be multiples"):
+    with pytest.raises(RecipeError, match="size: height and width must be multiples"):
         model.check([read_emphasis("a red circle", weights=False)], 17, 16)
 
 
@@ -235,7 +235,7 @@ def test_a_failing_picture_takes_nobody_along(
     queue.close()
     worker.join(20.0)
     assert (unknown.state, fine.state) == ("failed", "done")
-    assert "log says why" in str(unknown.error)
+    assert "log has the traceback" in str(unknown.error)
     assert "nobody" not in str(unknown.error)
     assert "Traceback" in capsys.readouterr().err
 

@@ -75,4 +75,4 @@ def test_other_machines_are_not_let_in_by_accident(saved: Path) -> None:
         env=environment,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("error: binding 0.0.0.0 lets other machines in: set a token")
+    assert done.stderr.startswith("error: --host 0.0.0.0 gives other machines access: set a token")

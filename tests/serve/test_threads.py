@@ -47,7 +47,9 @@ def test_one_thread_where_shared_calls_are_faster(
 
 
 def test_time_is_measured_for_a_picture(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thread_count, "LEAST_ROWS_TIME_LIMIT", float("inf"))  # a busy machine would end it early
+    monkeypatch.setattr(
+        thread_count, "LEAST_ROWS_TIME_LIMIT", float("inf")
+    )  # a busy machine would end it early
     found = ServedModel("first", compose("t5", "pixart"), 4)
     calls: list[int] = []
     found.bridge.vision.backbone.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))

@@ -155,9 +155,9 @@ def test_a_run_and_its_pictures_are_kept_apart(written: Path, tmp_path: Path) ->
     data = pictures(tmp_path / "run" / "pictures")
     before = sorted(tmp_path.rglob("*"))
     for out, more, said in (
-        (tmp_path / "run", [], r"lies in the run's own folder"),
-        (data, [], r"lies in the run's own folder"),
-        (data / "run", [], r"--out is .* lies in data\.path"),
+        (tmp_path / "run", [], r"inside the run's own folder"),
+        (data, [], r"inside the run's own folder"),
+        (data / "run", [], r"--out is .* inside data\.path"),
         (
             tmp_path / "other",
             [f"training.cache.folder={data / 'cache'}"],
@@ -167,7 +167,7 @@ def test_a_run_and_its_pictures_are_kept_apart(written: Path, tmp_path: Path) ->
         (
             tmp_path / "run",
             ["data.kind=tsv", f"data.path={data / 'list.tsv'}"],
-            r"lies in the run's own folder",
+            r"inside the run's own folder",
         ),
     ):
         error = lavi("train", written, "--out", out, *in_data(data)[: 0 if len(more) > 1 else 3], *more)

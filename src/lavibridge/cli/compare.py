@@ -20,9 +20,9 @@ def compare(first: Path = _FIRST, second: Path = _SECOND, as_json: bool = _AS_JS
     """
     import json
 
-    from lavibridge.evaluation.compare import compare_evaluations as compare_results
+    from lavibridge.evaluation.compare import compare_evaluations
 
-    found = compare_results(first, second)
+    found = compare_evaluations(first, second)
     if as_json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return

@@ -81,9 +81,9 @@ def study(
     every = expand_cells(loaded, folder, sources)
     cells = choose_cells(every, only or [])
     if commands:
-        from lavibridge.study.cell_commands import cell_commands as commands_of
+        from lavibridge.study.cell_commands import cell_commands
 
-        print("\n".join(commands_of(name, cells, folder, sources)))
+        print("\n".join(cell_commands(name, cells, folder, sources)))
     elif dry_run:
         from lavibridge.plan.devices import find_device
         from lavibridge.study.costs import cost_lines, estimate_cell_costs

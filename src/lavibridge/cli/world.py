@@ -64,12 +64,12 @@ def draw(category: str | None = _CATEGORY, count: int = _COUNT, seed: int = _SEE
     from PIL import Image
 
     from lavibridge.core.errors import RecipeError
-    from lavibridge.world.captions import sample_captioned_scene
-    from lavibridge.world.drawing import draw_scene as draw_scene
+    from lavibridge.world.captions import CATEGORIES, sample_captioned_scene
+    from lavibridge.world.drawing import draw_scene
 
-    if category is not None and category not in _CATEGORIES:
+    if category is not None and category not in CATEGORIES:
         raise RecipeError(
-            f"--category: there is no '{category}' in the world; there are {', '.join(_CATEGORIES)}"
+            f"--category: there is no '{category}' in the world; there are {', '.join(CATEGORIES)}"
         )
     out.mkdir(parents=True, exist_ok=True)
     for index in range(count):
@@ -127,15 +127,15 @@ def gallery(
     from lavibridge.core.errors import RecipeError
     from lavibridge.core.files import models_folder, shipped_models
     from lavibridge.report.gallery import write_gallery
-    from lavibridge.world.captions import CATEGORIES as KNOWN
+    from lavibridge.world.captions import CATEGORIES
 
-    unknown = [name for name in category or () if name not in KNOWN]
+    unknown = [name for name in category or () if name not in CATEGORIES]
     if unknown:
         raise RecipeError(
-            f"--category: there is no '{unknown[0]}' in the world; there are {', '.join(KNOWN)}"
+            f"--category: there is no '{unknown[0]}' in the world; there are {', '.join(CATEGORIES)}"
         )
     drawing = [name for name in shipped_models() if (models_folder() / name / "model_index.json").is_file()]
-    print(write_gallery(models or drawing, category or KNOWN, count, guidance, out))
+    print(write_gallery(models or drawing, category or CATEGORIES, count, guidance, out))
 
 
 @app.command()
@@ -153,6 +153,10 @@ def pretrain(
     lavi world pretrain mini-sd --out runs/pretrain/mini-sd --resume
     lavi world pretrain mini-sd --from mini-sd --steps 90000
     """
-    from lavibridge.zoo.pretraining_jobs import pretrain_miniature as make
+    from lavibridge.zoo.pretraining_jobs import pretrain_miniature
 
-    print(make(name, out or Path("runs/pretrain") / name, resume=resume, init_from=init_from, steps=steps))
+    print(
+        pretrain_miniature(
+            name, out or Path("runs/pretrain") / name, resume=resume, init_from=init_from, steps=steps
+        )
+    )
