@@ -70,8 +70,11 @@ def expand(
     world needs no model: its suite `world-long` says the same specs at length.
     """
     from lavibridge.core.lock import hold_file_lock
-    from lavibridge.evaluation.prompt_expansion import EXPANSION_INSTRUCTION
-    from lavibridge.evaluation.prompt_expansion import PromptExpander, expand_prompt_file
+    from lavibridge.evaluation.prompt_expansion import (
+        EXPANSION_INSTRUCTION,
+        PromptExpander,
+        expand_prompt_file,
+    )
 
     with hold_file_lock(out):
         expand_prompt_file(file, PromptExpander(model, tokens, instruction or EXPANSION_INSTRUCTION), out)
