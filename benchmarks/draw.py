@@ -212,8 +212,8 @@ def step_cache() -> dict[str, Any]:
                     out,
                     categories=CATEGORIES,
                     limit=PROMPTS,
-                    steps=steps,
-                    guidance=PIXART_GUIDANCE,
+                    num_inference_steps=steps,
+                    guidance_scale=PIXART_GUIDANCE,
                 )
                 found[f"{steps} steps, {threshold or 'none'}"] = {
                     "right": results["metrics"]["world"]["all"],

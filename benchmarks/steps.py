@@ -41,8 +41,8 @@ def measure(folder: Path) -> dict[str, dict[int, Any]]:
                 out,
                 categories=CATEGORIES,
                 limit=PROMPTS,
-                steps=steps,
-                guidance=GUIDANCE,
+                num_inference_steps=steps,
+                guidance_scale=GUIDANCE,
             )
             found[sampler][steps] = {
                 "right": results["metrics"]["world"]["all"],

@@ -151,8 +151,8 @@ def _measure(condition: QuickstartCondition, prompts: int, steps: int) -> dict[s
         condition.folder,
         categories=(_CATEGORY,),
         limit=prompts,
-        steps=steps,
-        guidance=_GUIDANCE,
+        num_inference_steps=steps,
+        guidance_scale=_GUIDANCE,
     )
 
 

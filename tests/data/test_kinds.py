@@ -227,7 +227,8 @@ def test_without_the_hub_library_the_way_to_it_is_named(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['datasets'] = None\n"
         "from importlib import util; util.find_spec = lambda name: None\n"
-        "from lavibridge.data.hub import Hub\nfrom lavibridge.data.pictures.rejected import RejectedPictures\n"
+        "from lavibridge.data.hub import Hub\n"
+        "from lavibridge.data.pictures.rejected import RejectedPictures\n"
         "Hub(Hub.Config(path='x'), RejectedPictures())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

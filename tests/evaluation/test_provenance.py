@@ -21,7 +21,7 @@ from lavibridge.evaluation.metrics.world import WorldMetric
 from lavibridge.world.captions import evaluation_prompts
 from lavibridge.world.drawing import draw_scene
 
-ASKED: dict[str, Any] = {"categories": ("one",), "limit": 2, "steps": 1, "guidance": 1.0}
+ASKED: dict[str, Any] = {"categories": ("one",), "limit": 2, "num_inference_steps": 1, "guidance_scale": 1.0}
 OLD = "did not record the bridge"
 
 

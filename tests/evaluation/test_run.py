@@ -249,7 +249,7 @@ def test_pictures_of_another_bridge_or_setting_are_refused(tmp_path):
     with pytest.raises(RunError, match="another bridge"):
         evaluate(Drawer(blind=True), "world", tmp_path, categories=("one",), limit=2)
     with pytest.raises(RunError, match="drawn with"):
-        evaluate(Drawer(), "world", tmp_path, categories=("one",), limit=2, steps=7)
+        evaluate(Drawer(), "world", tmp_path, categories=("one",), limit=2, num_inference_steps=7)
 
 
 def test_a_drawer_that_draws_too_few_is_refused(tmp_path):

@@ -284,7 +284,7 @@ def test_every_family_draws(kind: str, language: LanguageModel) -> None:
     prompts = ["a cat", "a much longer prompt with a boat in it"]
     drawn = BridgePipeline(bridge)(prompts, num_inference_steps=2, seed=[3, 4]).images
     own = BridgePipeline(bridge)(
-        prompts[1], num_inference_steps=2, guidance_scale=bridge.vision.default_guidance, seed=4
+        prompts[1], num_inference_steps=2, guidance_scale=bridge.vision.default_guidance_scale, seed=4
     ).images
     assert np.abs(np.asarray(drawn[1], int) - np.asarray(own[0], int)).max() <= 1
     other = BridgePipeline(bridge)(prompts[1], num_inference_steps=2, guidance_scale=12.0, seed=4).images

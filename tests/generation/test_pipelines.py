@@ -46,7 +46,7 @@ def ours(model: DiffusersModel, sampler: str, given: Conditioning, noise: Tensor
         prediction = model.predict(every, t.expand(len(every)), given)
         if len(every) == 1:
             return prediction
-        return apply_guidance(prediction[:1], prediction[1:], model.default_guidance)
+        return apply_guidance(prediction[:1], prediction[1:], model.default_guidance_scale)
 
     shape = (noise.shape[1], noise.shape[2], noise.shape[3])
     scheduler = make_sampler(model.scheduler, sampler, model.flow_shift(shape))

@@ -53,7 +53,7 @@ def evaluated(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
             folder / name / "evaluation" / "world",
             categories=("one", "counting"),
             limit=3,
-            steps=4,
+            num_inference_steps=4,
             metrics=[{"kind": "clip_score", "model": "mini-clip"}],
         )
     return folder / "first", folder / "second"

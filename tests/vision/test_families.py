@@ -286,7 +286,7 @@ def test_wrong_sources_are_errors(tmp_path: Path) -> None:
         load("sdxl", tmp_path)
     change(tmp_path, "unet/config.json", in_channels=9)
     assert registry.detect_kind("vision", str(tmp_path)) == "sd"
-    with pytest.raises(ModelError, match="takes 9 channels.*additional input"):
+    with pytest.raises(ModelError, match=r"takes 9 channels.*additional input"):
         load("sd", tmp_path)
 
 
@@ -303,7 +303,7 @@ def test_distilled_and_filling_models_are_refused(tmp_path: Path) -> None:
 
 def test_flux_is_told_a_guidance(tmp_path: Path) -> None:
     model, more = built("flux"), toy("flux", embedded_guidance_scale=7.0)
-    assert model.default_guidance == 1
+    assert model.default_guidance_scale == 1
     xt, t, given = noisy(model), torch.tensor([10, 700]), conditioning(model, 2, 5)
     assert (model.predict(xt, t, given) - more.predict(xt, t, given)).abs().max() > 1e-4
     options = {**model.toy, "guidance_embeds": False}
@@ -355,7 +355,7 @@ def test_pixart_sigma_and_alpha_of_1024_pixels(told: bool, tmp_path: Path) -> No
     type(model.backbone)(**{**model.toy, **options}).save_pretrained(tmp_path / "transformer")
     assert registry.detect_kind("vision", str(tmp_path)) == "pixart"
     large = load("pixart", tmp_path)
-    assert (large.spec.context, large.default_size, large.default_guidance) == (24, 512, 4.5)
+    assert (large.spec.context, large.default_size, large.default_guidance_scale) == (24, 512, 4.5)
     seen: list[dict[str, Tensor]] = []
     hook = large.backbone.register_forward_pre_hook(
         lambda module, args, options: seen.append(options["added_cond_kwargs"]), with_kwargs=True

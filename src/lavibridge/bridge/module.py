@@ -85,9 +85,9 @@ class Bridge(nn.Module):
         return bridge
 
     @property
-    def default_guidance(self) -> float:
+    def default_guidance_scale(self) -> float:
         """The default guidance scale: the vision model's own, or 1 if guidance was distilled."""
-        return self.vision.default_guidance if self.distilled_guidance_scale is None else 1.0
+        return self.vision.default_guidance_scale if self.distilled_guidance_scale is None else 1.0
 
     @property
     def is_merged(self) -> bool:

@@ -105,7 +105,7 @@ def generate(
     steps = defaults.num_inference_steps if steps is None else steps
     interval = guidance_interval or defaults.guidance_interval
     pipe = BridgePipeline.from_pretrained(run)
-    scale = pipe.bridge.default_guidance if guidance is None else guidance
+    scale = pipe.bridge.default_guidance_scale if guidance is None else guidance
     metadata = {"num_inference_steps": str(steps), "guidance_scale": str(scale)}
     metadata |= _unusual(quality, interval, step_cache, prompt_weighting)
     requested = [(prompt, seed + number) for prompt in prompts for number in range(count)]

@@ -120,7 +120,7 @@ def _properties(package: str, component: Any) -> list[str]:
         return [f"reads {', '.join(models)}; read-out {component.read}"] if models else []
     if package == "vision":
         padding = "masked" if component.honours_mask else "cut off, as the denoiser takes no mask"
-        return [f"padding is {padding}; guidance {component.default_guidance:g} by default"]
+        return [f"padding is {padding}; guidance {component.default_guidance_scale:g} by default"]
     if package == "connectors":
         notes = [
             "made anew at each step" if component.time_aware else "made once per prompt",

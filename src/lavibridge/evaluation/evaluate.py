@@ -54,20 +54,20 @@ def evaluate(
     categories: Sequence[str] | None = None,
     limit: int | None = None,
     seed: int = 0,
-    steps: int | None = None,
-    guidance: float | None = None,
+    num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
     quality: str = EXACT_QUALITY,
     prompts: str | None = None,
     metrics: Sequence[ComponentConfig] = (),
     part: ProcessRank = SINGLE_PROCESS,
 ) -> dict[str, Any]:
-    """Draw and score a suite; returns the content of results.json.
+    """Generate and score the images of a suite; returns the content of results.json.
 
-    `bridge` is a bridge, its pipeline, any other generator, or a folder of pictures drawn elsewhere. `suite`
+    `bridge` is a bridge, its pipeline, any other generator, or a folder of images from elsewhere. `suite`
     is a shipped name or a path. `categories` selects some of its categories, and `limit` caps the prompts of
-    each. `seed` selects another set of noises. `steps` and `guidance` override the suite's; a `quality` other
-    than exact (`generation/quality.py`) brings its own steps, and a bridge with distilled guidance uses none
-    by default. `prompts` is the path of the prompt files. `metrics` extend the suite's and replace those of
+    each. `seed` selects another set of noises. `num_inference_steps` and `guidance_scale` override the suite's;
+    a `quality` other than exact (`generation/quality.py`) has its own steps, and a bridge with distilled
+    guidance uses none by default. `prompts` is the path of the prompt files. `metrics` extend the suite's and replace those of
     the same name. One of several processes (`part`) returns {"waiting": number of unfinished pictures} until
     the last one is done.
 
@@ -88,7 +88,7 @@ def evaluate(
         bridge = PrecomputedImages(bridge, tasks)
     else:
         bridge = bridge.bridge if isinstance(bridge, BridgePipeline) else bridge
-        drawn = _drawing_settings(plan, bridge, steps, guidance, quality)
+        drawn = _drawing_settings(plan, bridge, num_inference_steps, guidance_scale, quality)
     settings = {
         "suite": plan.name,
         "version": plan.version,
@@ -104,14 +104,18 @@ def evaluate(
 
 
 def _drawing_settings(
-    plan: Suite, bridge: Bridge | ImageGenerator, steps: int | None, guidance: float | None, quality: str
+    plan: Suite,
+    bridge: Bridge | ImageGenerator,
+    num_inference_steps: int | None,
+    guidance_scale: float | None,
+    quality: str,
 ) -> dict[str, Any]:
-    """What the caller gives, else what the quality and the suite have."""
+    """Return the caller's settings, else those of the quality and the suite."""
     of_suite = plan.guidance if bridge.distilled_guidance_scale is None else 1.0
     of_quality = plan.steps if quality == EXACT_QUALITY else read_quality(quality).num_inference_steps
     drawn = {
-        "steps": steps or of_quality,
-        "guidance": of_suite if guidance is None else guidance,
+        "steps": num_inference_steps or of_quality,
+        "guidance": of_suite if guidance_scale is None else guidance_scale,
     }
     return drawn if quality == EXACT_QUALITY else {**drawn, "quality": quality}
 

@@ -40,8 +40,8 @@ class PrecomputedImages:
         self,
         prompts: Sequence[str],
         seed: Sequence[int],
-        steps: int | None,
-        guidance: float | None,
+        num_inference_steps: int | None,
+        guidance_scale: float | None,
         quality: str,
     ) -> list[Image.Image]:
         """The pictures of these prompts; DataError names one that it cannot read."""

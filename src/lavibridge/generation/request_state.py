@@ -61,7 +61,7 @@ def resolve_denoising_settings(
     """
     vision, defaults = bridge.vision, read_quality(quality)
     guidance = Guidance(
-        scale=bridge.default_guidance if guidance_scale is None else guidance_scale,
+        scale=bridge.default_guidance_scale if guidance_scale is None else guidance_scale,
         interval=defaults.guidance_interval if guidance_interval is None else guidance_interval,
     )
     steps = defaults.num_inference_steps if num_inference_steps is None else num_inference_steps

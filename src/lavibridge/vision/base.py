@@ -54,7 +54,7 @@ class VisionModel(nn.Module, ABC):
     """Height and width of an image are multiples of this number of pixels."""
     default_size: int
     """Height and width, in pixels, that the model was trained for."""
-    default_guidance: ClassVar[float] = 7.5
+    default_guidance_scale: ClassVar[float] = 7.5
     """The default guidance scale of its published pipeline."""
     published_lr: ClassVar[Mapping[str, float]] = MappingProxyType({})
     """Learning rates of a published bridge to this family, by trained part; empty if none is published."""

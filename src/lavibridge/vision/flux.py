@@ -42,7 +42,7 @@ class Flux(DiffusersModel):
     denoiser_folder = "transformer"
     denoiser_class = "FluxTransformer2DModel"
     class_names = ("FluxTransformer2DModel",)
-    default_guidance = 1.0
+    default_guidance_scale = 1.0
     joint_attention = True
     honours_mask = False
     lora_targets = (

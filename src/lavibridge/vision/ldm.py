@@ -13,5 +13,5 @@ class LatentDiffusion(UNet):
     pipeline_class = "StableDiffusionPipeline"
     text = PipelineTextEncoders(sequence=((TextEncoder(folder="bert", max_tokens=77),),))
     autoencoder_folder = "vqvae"
-    default_guidance = 6.0  # from its model card; the pipeline's own default of 1 disables guidance
+    default_guidance_scale = 6.0  # from its model card; the pipeline's own default of 1 disables guidance
     published_lr = {"language_lora": 5e-6, "connector": 1e-4, "vision_lora": 1e-4}  # noqa: RUF012

@@ -28,7 +28,7 @@ class PixArt(DiffusersModel):
     denoiser_class = "PixArtTransformer2DModel"
     class_names = ("PixArtTransformer2DModel", "Transformer2DModel")
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
-    default_guidance = 4.5
+    default_guidance_scale = 4.5
     published_lr = {"language_lora": 5e-6, "connector": 2e-5, "vision_lora": 2e-5}  # noqa: RUF012
     toy = {  # noqa: RUF012 - a constant of the class
         "sample_size": 8,

@@ -33,7 +33,7 @@ class Sana(DiffusersModel):
     denoiser_class = "SanaTransformer2DModel"
     class_names = ("SanaTransformer2DModel",)
     autoencoder_class = "AutoencoderDC"
-    default_guidance = 4.5
+    default_guidance_scale = 4.5
     rms = 5.5**0.5
     lora_targets = ("to_q", "to_k", "to_v")
     per_block_layers = ("attn2",)

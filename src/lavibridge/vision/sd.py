@@ -14,5 +14,5 @@ class StableDiffusion(UNet):
     pipeline_class = "StableDiffusionPipeline"
     text = PipelineTextEncoders(sequence=((TextEncoder(),),))
     rms = 1.0
-    default_guidance = 7.5
+    default_guidance_scale = 7.5
     published_lr = {"language_lora": 5e-6, "connector": 1e-4, "vision_lora": 1e-4}  # noqa: RUF012

@@ -29,7 +29,7 @@ class StableDiffusion3(DiffusersModel):
     denoiser_folder = "transformer"
     denoiser_class = "SD3Transformer2DModel"
     class_names = ("SD3Transformer2DModel",)
-    default_guidance = 7.0
+    default_guidance_scale = 7.0
     joint_attention = True
     honours_mask = False
     lora_targets: tuple[str, ...] = (

@@ -27,7 +27,7 @@ class StableDiffusionXL(UNet):
     pipeline_class = "StableDiffusionXLPipeline"
     text = PipelineTextEncoders(sequence=((_CLIP_L, _CLIP_G),), pooled=(_CLIP_G,))
     addition = "text_time"
-    default_guidance = 5.0
+    default_guidance_scale = 5.0
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     toy = {  # noqa: RUF012 - a constant of the class
         **UNet.toy,

@@ -101,7 +101,7 @@ class ServedModel:
             "connector": registry.kind_of("connectors", self.bridge.connector),
             "vision": f"{registry.kind_of('vision', vision)} {Path(vision.config.source).name}",
             "default_size": f"{vision.default_size}x{vision.default_size}",
-            "default_guidance": self.bridge.default_guidance,
+            "default_guidance_scale": self.bridge.default_guidance_scale,
             "max_tokens": language.max_tokens,
             "has_attention_maps": bool(vision.spec.blocks),
             "has_checker": self.has_checker,

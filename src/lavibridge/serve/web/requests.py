@@ -125,7 +125,7 @@ def requests_of_body(
         raise RecipeError("prompt: it is empty: describe the image")
     model.check(prompts, height, width)
     seed = secrets.randbelow(2**32) if body.seed is None else body.seed
-    guidance = model.bridge.default_guidance if body.guidance_scale is None else body.guidance_scale
+    guidance = model.bridge.default_guidance_scale if body.guidance_scale is None else body.guidance_scale
     return [
         Request(
             model=name,

@@ -60,7 +60,7 @@ class ServedModelResponse(BaseModel):
     connector: str
     vision: str
     default_size: str
-    default_guidance: float
+    default_guidance_scale: float
     max_tokens: int
     has_attention_maps: bool
     """Whether it can return maps of the words that a region attends to."""
