@@ -17,27 +17,34 @@ RETIRED = {
     "belongs": "attribute_binding",
     "beside": "passthrough",
     "canvas": "RequestState",
+    "chance": "rng, or probability",
+    "culprits": "samples",
     "desk": "Queue",
     "given": "precomputed, or the thing itself",
     "heard": "layer or attention outputs",
     "held": "locked, archived, or held_out",
     "house": "AppState",
+    "idles": "has_idle_lora",
     "judge": "score, scorer; llm_judge where a judge model is meant",
     "judged": "scored",
     "keeper": "backend",
     "learnt": "distilled, learned",
     "missed": "fvu",
+    "note": "record, warning",
     "notes": "console, metadata, log",
+    "opened": "per_block, open_*",
     "outline": "meta_model",
     "painter": "vision",
     "promise": "constraint",
     "promises": "constraints",
+    "reusing": "step_cache",
     "room": "package, or disk_space",
     "rooms": "packages",
     "said": "the message or value itself",
     "shown": "patch labels, displayed",
     "speaker": "language",
     "spent": "elapsed, timing",
+    "surroundings": "environment",
     "told": "answers, targets, metadata",
     "wanted": "target",
     "wish": "Request",
@@ -104,6 +111,19 @@ def test_no_two_public_classes_share_a_name() -> None:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and is_public(node.name):
                 homes[node.name].append(path.relative_to(PACKAGE).as_posix())
+    assert {name: places for name, places in homes.items() if len(places) > 1} == {}
+
+
+def test_no_two_public_functions_share_a_name() -> None:
+    """Commands have the names of what they call; every file of routes has one `make_router`."""
+    homes = defaultdict(list)
+    for path in SOURCES:
+        if path.parent.name == "cli":
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and is_public(node.name):
+                homes[node.name].append(path.relative_to(PACKAGE).as_posix())
+    del homes["make_router"]
     assert {name: places for name, places in homes.items() if len(places) > 1} == {}
 
 

@@ -65,11 +65,11 @@ def evaluate(
 
     `bridge` is a bridge, its pipeline, any other generator, or a folder of images from elsewhere. `suite`
     is a shipped name or a path. `categories` selects some of its categories, and `limit` caps the prompts of
-    each. `seed` selects another set of noises. `num_inference_steps` and `guidance_scale` override the suite's;
-    a `quality` other than exact (`generation/quality.py`) has its own steps, and a bridge with distilled
-    guidance uses none by default. `prompts` is the path of the prompt files. `metrics` extend the suite's and replace those of
-    the same name. One of several processes (`part`) returns {"waiting": number of unfinished pictures} until
-    the last one is done.
+    each. `seed` selects another set of noises. `num_inference_steps` and `guidance_scale` override the
+    suite's; a `quality` other than exact (`generation/quality.py`) has its own steps, and a bridge with
+    distilled guidance uses none by default. `prompts` is the path of the prompt files. `metrics` extend the
+    suite's and replace those of the same name. One of several processes (`part`) returns {"waiting": number
+    of unfinished images} until the last one is done.
 
     Raises RecipeError for an unknown suite or option, DataError for an unknown category or a missing prompt
     file, ModelError for a missing model, RunError if `out` is in use or holds other settings.

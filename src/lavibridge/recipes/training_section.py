@@ -15,9 +15,11 @@ from lavibridge.recipes.sections import read_kind_section, section_field
 
 OPTIMIZERS, WEIGHTING, TIMESTEPS = "optimizers", "diffusion.weighting", "diffusion.timestep_sampling"
 """Packages of the kinds that these sections choose from."""
-Optimizer = Annotated[SerializeAsAny[Config], section_field(OPTIMIZERS, "training.optimizer")]
-Weighting = Annotated[SerializeAsAny[Config], section_field(WEIGHTING, "training.weighting")]
-TimestepSampling = Annotated[SerializeAsAny[Config], section_field(TIMESTEPS, "training.timestep_sampling")]
+OptimizerSection = Annotated[SerializeAsAny[Config], section_field(OPTIMIZERS, "training.optimizer")]
+WeightingSection = Annotated[SerializeAsAny[Config], section_field(WEIGHTING, "training.weighting")]
+TimestepSamplingSection = Annotated[
+    SerializeAsAny[Config], section_field(TIMESTEPS, "training.timestep_sampling")
+]
 
 
 class LearningRates(Config):
@@ -125,7 +127,7 @@ class TrainingSection(Config):
     attention: Changeable[Literal["auto", "sdpa", "eager", "flash"]] = "auto"
     """Attention backend: `auto`, each model's default; `sdpa`, PyTorch's kernels; `eager`, plain and slow
     matrix products, for devices with faulty kernels; or `flash`, the package `flash-attn`."""
-    optimizer: Optimizer = read_kind_section(OPTIMIZERS, "adamw")
+    optimizer: OptimizerSection = read_kind_section(OPTIMIZERS, "adamw")
     """`adamw`; `adamw8bit`, with both moments in 8 bits (needs the extra `quantize`); or `muon`, which
     orthogonalises the update of each matrix (no gain in short runs so far, LOG.md, 2026-11-22)."""
     lr: Changeable[LearningRates] = LearningRates()
@@ -146,11 +148,11 @@ class TrainingSection(Config):
     """Maximum norm of the gradient over all trained weights; null never clips."""
     caption_dropout: Changeable[float] = Field(default=0.1, ge=0, lt=1)
     """Share of captions replaced by the empty prompt, for classifier-free guidance. (Published: none.)"""
-    weighting: Changeable[Weighting] = read_kind_section(WEIGHTING, "uniform")
+    weighting: Changeable[WeightingSection] = read_kind_section(WEIGHTING, "uniform")
     """Weight of the loss at each timestep: `uniform`; `min_snr` (Hang et al. 2023, arXiv 2303.09556); or
     `velocity`, which turns any prediction's error into the velocity's and emphasises the noisiest
     timesteps."""
-    timestep_sampling: Changeable[TimestepSampling] = read_kind_section(TIMESTEPS, "uniform")
+    timestep_sampling: Changeable[TimestepSamplingSection] = read_kind_section(TIMESTEPS, "uniform")
     """Distribution of the training timesteps: `uniform`; or `logit_normal` with `mean` and `std`, which
     samples timesteps in the middle more often (Esser et al. 2024, arXiv 2403.03206, eq. 19)."""
     max_skips: Changeable[int] = Field(default=10, ge=0)

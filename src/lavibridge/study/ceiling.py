@@ -29,7 +29,7 @@ from lavibridge.world.words import SYNONYMS
 
 _BATCH = 64
 CEILING_CHANCE = {"color": 1 / len(COLORS), "shape": 1 / len(SHAPES)}
-Features = Float[Tensor, "phrase layer width"]
+WordFeatures = Float[Tensor, "phrase layer width"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ def _is_trained(color: str, shape: str) -> bool:
 @torch.no_grad()
 def _features(
     language: LanguageModel, phrases: Sequence[_Phrase], layers: tuple[int, ...]
-) -> dict[str, Features]:
+) -> dict[str, WordFeatures]:
     """The mean feature over the tokens of every phrase's colour word and shape word."""
     parts: dict[str, list[Tensor]] = {what: [] for what in CEILING_CHANCE}
     for start in range(0, len(phrases), _BATCH):

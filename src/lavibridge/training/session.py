@@ -27,7 +27,7 @@ class Session:
     recipe: Recipe
     processes: Processes
     dataset: Dataset
-    basis: RunFingerprint
+    fingerprint: RunFingerprint
     state: TrainingState
     batches: BatchLoader
     validator: Validator | None
@@ -61,7 +61,7 @@ class Session:
                 [part for part, weights in state.parts.items() if weights], state.optimizer, state.step, what
             )
         self.processes.by_main(
-            lambda: print_line(f"checkpoint: {save_checkpoint(self.run, state, self.basis, keep)}")
+            lambda: print_line(f"checkpoint: {save_checkpoint(self.run, state, self.fingerprint, keep)}")
         )
         self.saved_at = self.state.step
 

@@ -119,7 +119,7 @@ def _open_session(recipe: Recipe, run: Path, processes: Processes, changed: list
         recipe=recipe,
         processes=processes,
         dataset=dataset,
-        basis=standing,
+        fingerprint=standing,
         state=state,
         batches=batches,
         validator=validator,
@@ -173,7 +173,7 @@ def _begin_aligned(session: Session, interrupted: InterruptSignals) -> None:
     settings, state, processes = session.recipe.training, session.state, session.processes
     reached = AlignmentProgress(
         run=session.run,
-        basis=session.basis,
+        basis=session.fingerprint,
         every=settings.checkpoint_every,
         stopped=lambda: interrupted.share(processes.largest),
         any_process=processes.any,

@@ -21,10 +21,10 @@ from lavibridge.core.tensors import check_tensors_fit
 
 INCEPTION_SIDE = 299
 INCEPTION_WIDTH = 2048
-Maps = Float[Tensor, "batch channel height width"]
-Made = Float[Tensor, "batch _ _ _"]
-Kernel = int | tuple[int, int]
-Step = tuple[int, Kernel] | tuple[int, Kernel, int]
+FeatureMaps = Float[Tensor, "batch channel height width"]
+BlockOutput = Float[Tensor, "batch _ _ _"]
+KernelSize = int | tuple[int, int]
+ConvolutionStep = tuple[int, KernelSize] | tuple[int, KernelSize, int]
 """Output channels, kernel, and stride if it is not 1."""
 _WIDE, _HIGH, _BOTH = (1, 7), (7, 1), (0, 0)
 """BOTH means parallel (1, 3) and (3, 1) convolutions, named `a` and `b`."""
@@ -33,14 +33,16 @@ _WIDE, _HIGH, _BOTH = (1, 7), (7, 1), (0, 0)
 class _Conv(nn.Module):
     """Convolution, batch norm, ReLU; `pads` keeps height and width."""
 
-    def __init__(self, before: int, after: int, kernel: Kernel, stride: int = 1, pads: bool = True) -> None:
+    def __init__(
+        self, before: int, after: int, kernel: KernelSize, stride: int = 1, pads: bool = True
+    ) -> None:
         super().__init__()
         sides = (kernel, kernel) if isinstance(kernel, int) else kernel
         padding = (sides[0] // 2, sides[1] // 2) if pads else (0, 0)
         self.conv = nn.Conv2d(before, after, sides, stride=stride, padding=padding, bias=False)
         self.bn = nn.BatchNorm2d(after, eps=0.001)
 
-    def forward(self, x: Maps) -> Made:
+    def forward(self, x: FeatureMaps) -> BlockOutput:
         """Apply the block."""
         return functional.relu(self.bn(self.conv(x)))
 
@@ -49,7 +51,11 @@ class InceptionMixed(nn.Module):
     """Parallel branches and a pool, concatenated by channel."""
 
     def __init__(
-        self, before: int, branches: dict[str, list[Step]], pooled: int | None, highest: bool = False
+        self,
+        before: int,
+        branches: dict[str, list[ConvolutionStep]],
+        pooled: int | None,
+        highest: bool = False,
     ) -> None:
         """A branch of one step takes the branch's name, others are numbered; `pooled=None` halves the
         size."""
@@ -59,7 +65,7 @@ class InceptionMixed(nn.Module):
         if pooled is not None:
             self.branch_pool = _Conv(before, pooled, 1)
 
-    def forward(self, x: Maps) -> Made:
+    def forward(self, x: FeatureMaps) -> BlockOutput:
         """Apply the block."""
         found = []
         for chain in self.chains:
@@ -69,14 +75,14 @@ class InceptionMixed(nn.Module):
             found.append(y)
         return torch.cat([*found, self._pool(x)], dim=1)
 
-    def _pool(self, x: Maps) -> Made:
+    def _pool(self, x: FeatureMaps) -> BlockOutput:
         if self.pooled is None:
             return functional.max_pool2d(x, 3, stride=2)
         if self.highest:
             return self.branch_pool(functional.max_pool2d(x, 3, stride=1, padding=1))
         return self.branch_pool(functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False))
 
-    def _chain(self, branch: str, before: int, steps: list[Step]) -> list[tuple[str, ...]]:
+    def _chain(self, branch: str, before: int, steps: list[ConvolutionStep]) -> list[tuple[str, ...]]:
         """Add a branch's convolutions and return their names, two for parallel ones."""
         chain: list[tuple[str, ...]] = []
         for number, (after, kernel, *rest) in enumerate(steps, start=1):
@@ -95,7 +101,7 @@ class InceptionMixed(nn.Module):
 
 def _block_a(before: int, pooled: int) -> InceptionMixed:
     """A block at 35 x 35."""
-    branches: dict[str, list[Step]] = {
+    branches: dict[str, list[ConvolutionStep]] = {
         "branch1x1": [(64, 1)],
         "branch5x5": [(48, 1), (64, 5)],
         "branch3x3dbl": [(64, 1), (96, 3), (96, 3)],
@@ -105,7 +111,7 @@ def _block_a(before: int, pooled: int) -> InceptionMixed:
 
 def _block_c(width: int) -> InceptionMixed:
     """A block at 17 x 17."""
-    branches: dict[str, list[Step]] = {
+    branches: dict[str, list[ConvolutionStep]] = {
         "branch1x1": [(192, 1)],
         "branch7x7": [(width, 1), (width, _WIDE), (192, _HIGH)],
         "branch7x7dbl": [(width, 1), (width, _HIGH), (width, _WIDE), (width, _HIGH), (192, _WIDE)],
@@ -115,7 +121,7 @@ def _block_c(width: int) -> InceptionMixed:
 
 def _block_e(before: int, highest: bool) -> InceptionMixed:
     """A block at 8 x 8."""
-    branches: dict[str, list[Step]] = {
+    branches: dict[str, list[ConvolutionStep]] = {
         "branch1x1": [(320, 1)],
         "branch3x3": [(384, 1), (384, _BOTH)],
         "branch3x3dbl": [(448, 1), (384, 3), (384, _BOTH)],
@@ -139,7 +145,7 @@ class InceptionV3(nn.Module):
         )
         self.Mixed_6b, self.Mixed_6c = _block_c(128), _block_c(160)
         self.Mixed_6d, self.Mixed_6e = _block_c(160), _block_c(192)
-        halving: dict[str, list[Step]] = {
+        halving: dict[str, list[ConvolutionStep]] = {
             "branch3x3": [(192, 1), (320, 3, 2)],
             "branch7x7x3": [(192, 1), (192, _WIDE), (192, _HIGH), (192, 3, 2)],
         }

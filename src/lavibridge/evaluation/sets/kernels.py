@@ -18,7 +18,7 @@ from lavibridge.evaluation.sets.features import SetFeatures
 
 Left = Float[np.ndarray, "left width"]
 Right = Float[np.ndarray, "right width"]
-Kernel = Callable[[SetFeatures, SetFeatures], Float[np.ndarray, "left right"]]
+KernelFunction = Callable[[SetFeatures, SetFeatures], Float[np.ndarray, "left right"]]
 _BLOCK = 2048
 """Rows of the kernel matrix in memory at a time."""
 _SIGMA = 10.0
@@ -61,13 +61,13 @@ def normalize_rows(features: SetFeatures) -> SetFeatures:
     return features / np.where(length == 0, 1, length)
 
 
-def _mean_kernel(kernel: Kernel, left: Left, right: Right) -> float:
+def _mean_kernel(kernel: KernelFunction, left: Left, right: Right) -> float:
     """The kernel's mean over all pairs."""
     total = sum(float(kernel(left[i : i + _BLOCK], right).sum()) for i in range(0, len(left), _BLOCK))
     return total / (len(left) * len(right))
 
 
-def _unbiased(kernel: Kernel, features: SetFeatures) -> float:
+def _unbiased(kernel: KernelFunction, features: SetFeatures) -> float:
     """The kernel's mean over all pairs of two different rows."""
     n = len(features)
     itself = sum(float(kernel(row[None], row[None])[0, 0]) for row in features)

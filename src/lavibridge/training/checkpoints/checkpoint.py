@@ -41,7 +41,7 @@ CHECKPOINT_STATE = "state.json"
 _FORMAT = 2
 
 
-def save_checkpoint(run: Path, state: TrainingState, basis: RunFingerprint, keep: int | None) -> Path:
+def save_checkpoint(run: Path, state: TrainingState, fingerprint: RunFingerprint, keep: int | None) -> Path:
     """Write `checkpoints/step-N`, then remove all but the newest `keep`; returns its folder."""
     folder = run / "checkpoints"
     final = folder / f"step-{state.step}"
@@ -59,7 +59,7 @@ def save_checkpoint(run: Path, state: TrainingState, basis: RunFingerprint, keep
                 "step": state.step,
                 "seconds": round(state.seconds, 3),
                 "skipped": state.skips.samples,
-                "basis": asdict(basis),
+                "basis": asdict(fingerprint),
             },
         )
         files = describe_files(partial)
