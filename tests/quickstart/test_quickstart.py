@@ -77,7 +77,7 @@ def test_a_real_language_model_goes_into_the_shipped_image_model(tmp_path: Path)
             "batch": 4,
             "warmup": 1,
             "max_minutes": None,
-            "align": recipe.training.align.model_copy(update={"steps": 2, "query_images": 8}),
+            "align": recipe.training.align.model_copy(update={"steps": 2, "noised_latents": 8}),
         }
     )
     out = run_quickstart(

@@ -15,54 +15,27 @@ import torch
 from safetensors.torch import load_file
 
 from lavibridge import BridgePipeline
-from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError, RunError
-from lavibridge.data.base import open_dataset
-from lavibridge.data.pictures.rejected import RejectedPictures
-from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.training_section import AlignmentSection, TrainingSection
+from lavibridge.recipes.training_section import AlignmentSection
 from lavibridge.report.curves import make_curves
 from lavibridge.report.run_record import read_run
+from lavibridge.training.alignment.aligner import alignment_state, with_noise
 from lavibridge.training.checkpoints.checkpoint import saved_checkpoints
-from lavibridge.training.data.batches import BatchLoader
-from lavibridge.training.objectives.alignment import (
-    Queries,
-    alignment_state,
-    collect_queries,
-    fvu,
-    with_noise,
-)
 from lavibridge.training.start_checks import check_start
 from lavibridge.training.train import train
 
 Toy = Callable[..., Recipe]
 SD = {"kind": "sd", "source": "mini-sd"}
 CAPTIONS = ["a red circle", "a small blue star", "a large striped green ring above a yellow cross"]
-ALIGNED = {"align": {"steps": 24, "batch": 8, "lr": 5e-3, "query_images": 32}}
-
-
-def queries_of(own: Bridge) -> Queries:
-    dataset = open_dataset("world", World.Config(scenes=16, size=64), RejectedPictures(None))
-    settings = TrainingSection(steps=1, batch=16)
-    batches = BatchLoader(dataset, own.vision, settings, (64, 64))
-    return collect_queries(own, batches, AlignmentSection(query_images=32, queries_per_image=48))
+ALIGNED = {"align": {"steps": 24, "batch": 8, "lr": 5e-3, "noised_latents": 32}}
 
 
 def logged(run: Path) -> list[float]:
-    return [json.loads(line)["fvu"] for line in (run / "align.jsonl").read_text().splitlines()]
-
-
-def test_the_own_encoder_explains_all_variance_and_constant_tokens_none() -> None:
-    own = BridgePipeline.native("mini-sd", device="cpu").bridge
-    queries = queries_of(own)
-    picked = torch.arange(len(CAPTIONS))
-    widths = {name: block.width for name, block in own.vision.spec.blocks.items()}
-    assert {name: asked.shape[-1] for name, asked in queries.by_layer.items()} == widths
-    read, nothing = own.features(CAPTIONS), own.features(["", "", ""])
-    assert float(fvu(own, own, read, read, queries, picked)) == 0
-    assert float(fvu(own, own, nothing, read, queries, picked)) > 0.5
+    """The fvu of each step; the record before the first step has none."""
+    records = [json.loads(line) for line in (run / "align.jsonl").read_text().splitlines()]
+    return [record["fvu"] for record in records if record["step"]]
 
 
 def test_noise_is_as_large_as_it_is_said_to_be_and_the_same_every_time() -> None:
@@ -80,7 +53,7 @@ def test_noise_is_as_large_as_it_is_said_to_be_and_the_same_every_time() -> None
 
 def test_only_the_connector_learns_and_it_comes_to_be_heard(toy: Toy, tmp_path: Path) -> None:
     speaker = {"source": "mini-llama", "max_tokens": 96}
-    training = {"steps": 2, "align": {"steps": 40, "batch": 16, "lr": 2e-3, "query_images": 32}}
+    training = {"steps": 2, "align": {"steps": 40, "batch": 16, "lr": 2e-3, "noised_latents": 32}}
     run = train(toy(language=speaker, vision=SD, data={"size": 64}, training=training), tmp_path / "run")
     found = logged(run)
     assert len(found) == 40
@@ -158,7 +131,7 @@ def stop_after(log: Path, lines: int) -> None:
 
 
 def test_alignment_takes_no_more_than_its_share_of_the_time(toy: Toy, tmp_path: Path) -> None:
-    aligned = {"steps": 100_000, "batch": 4, "lr": 1e-3, "query_images": 8, "max_time_share": 0.5}
+    aligned = {"steps": 100_000, "batch": 4, "lr": 1e-3, "noised_latents": 8, "max_time_share": 0.5}
     limited = {"steps": 1, "max_minutes": 0.05, "align": aligned}
     run = train(toy(vision=SD, data={"size": 64}, training=limited), tmp_path / "run")
     seconds = [json.loads(line)["seconds"] for line in (run / "align.jsonl").read_text().splitlines()]
@@ -167,17 +140,19 @@ def test_alignment_takes_no_more_than_its_share_of_the_time(toy: Toy, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("sections", "message"),
+    ("sections", "match", "message"),
     [
-        ({}, r"training\.align needs the vision model's own text encoder.*a random toy has none"),
-        ({"connector": {"kind": "llmdiff"}}, "the connector 'llmdiff' changes single layers"),
-        ({"vision": {"kind": "sd3", "source": "no-such-folder"}}, "'sd3' attend to text and image jointly"),
+        ({}, None, r"training\.align needs the vision model's own text encoder.*a random toy has none"),
+        ({"connector": {"kind": "llmdiff"}}, "attention", "this connector changes single layers"),
+        ({"vision": {"kind": "sd3", "source": "random"}}, "attention", "attends to text and image jointly"),
+        ({}, "tokens", "take one with a fixed number, such as 'resampler'"),
+        ({"connector": {"kind": "resampler"}}, "closed_form", "use 'linear', 'mlp' or 'lavi'"),
     ],
 )
 def test_what_cannot_be_aligned_is_refused_before_weights_load(
-    toy: Toy, tmp_path: Path, sections: dict[str, dict[str, Any]], message: str
+    toy: Toy, tmp_path: Path, sections: dict[str, dict[str, Any]], match: str | None, message: str
 ) -> None:
-    recipe = toy(**sections, training=ALIGNED)
+    recipe = toy(**sections, training={"align": {**ALIGNED["align"], "match": match}})
     with pytest.raises(ModelError, match=message):
         check_start(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -75,7 +75,7 @@ def test_losses_gradients_and_pictures_are_the_same(language: str, vision: str, 
     [
         (
             {"training": {"sharding": "fsdp2", "align": {"steps": 1}}},
-            "training.align: alignment calls single",
+            "match=attention: it calls single",
         ),
         ({"training": {"sharding": "fsdp2", "teacher": {}}}, "training.teacher: LoRA comes and goes"),
         ({"training": {"sharding": "fsdp2"}, "language": {"quantize": "4bit"}}, "language.quantize"),

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from lavibridge import __version__
 from lavibridge.cli import (
     ab,
+    align,
     cache,
     compare,
     data,
@@ -41,7 +42,7 @@ from lavibridge.core.streams import guard_streams
 from lavibridge.core.thread_spinning import set_spin_count
 from lavibridge.core.unicode_text import is_valid_unicode
 
-_FOR_SEVERAL = ("train", "evaluate", "cache", "study")
+_FOR_SEVERAL = ("train", "align", "evaluate", "cache", "study")
 """Verbs whose work the processes of a launcher share out."""
 _WRITES_NOTHING = ("show", "doctor", "plan", "compare")
 _HELP = frozenset(("-h", "--help"))
@@ -105,6 +106,7 @@ def lavi(
 app.command("quickstart")(quickstart.quickstart)
 app.command("plan")(plan.plan)
 app.command("train")(train.train)
+app.command("align")(align.align)
 app.command("generate")(generate.generate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)

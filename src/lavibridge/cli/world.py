@@ -127,15 +127,14 @@ def gallery(
     from lavibridge.core.errors import RecipeError
     from lavibridge.core.files import models_folder, shipped_models
     from lavibridge.report.gallery import write_gallery
-    from lavibridge.world.captions import CATEGORIES
 
-    unknown = [name for name in category or () if name not in CATEGORIES]
+    unknown = [name for name in category or () if name not in _CATEGORIES]
     if unknown:
         raise RecipeError(
-            f"--category: there is no '{unknown[0]}' in the world; there are {', '.join(CATEGORIES)}"
+            f"--category: there is no '{unknown[0]}' in the world; there are {', '.join(_CATEGORIES)}"
         )
     drawing = [name for name in shipped_models() if (models_folder() / name / "model_index.json").is_file()]
-    print(write_gallery(models or drawing, category or CATEGORIES, count, guidance, out))
+    print(write_gallery(models or drawing, category or _CATEGORIES, count, guidance, out))
 
 
 @app.command()

@@ -48,6 +48,8 @@ class Connector(nn.Module, ABC):
     """Whether it learns vectors that pass through the language model (`Reading.queries`)."""
     per_block: bool = False
     """Whether it conditions single blocks of the denoiser."""
+    tokens_option: ClassVar[str | None] = None
+    """The option that sets the number of conditioning tokens, or None if the text sets it."""
 
     config: "Connector.Config"
 
@@ -74,6 +76,11 @@ class Connector(nn.Module, ABC):
     @property
     def input_layer(self) -> nn.Linear | None:
         """The linear layer that reads each token's feature, or None if there is no such layer."""
+        return None
+
+    @property
+    def output_layer(self) -> nn.Linear | None:
+        """The last linear layer of a connector that maps every token separately, or None for others."""
         return None
 
     @property

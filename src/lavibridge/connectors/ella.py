@@ -64,6 +64,7 @@ class Ella(Connector):
         """Width of the time embedding; by default that of the tokens."""
 
     config: Config
+    tokens_option = "latents"
     time_aware = True
     block: Callable[[int, int, int], PerceiverBlock] = PerceiverBlock
     """Constructor of a block, from width, heads and time width."""

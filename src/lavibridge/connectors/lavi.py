@@ -73,6 +73,13 @@ class LaviAdapter(Connector):
         assert isinstance(layer, nn.Linear)
         return layer
 
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The last layer of FF2."""
+        layer = self.ff2.get_submodule("net.2")
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     @torch.no_grad()
     def calibrate(self, tokens: Float[Tensor, "token layer width"]) -> None:
         """Centre and scale each feature in norm1, and decorrelate them in FF1's first weights.

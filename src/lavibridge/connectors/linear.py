@@ -27,6 +27,11 @@ class Linear(Connector):
         """The only layer."""
         return self.proj
 
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The only layer."""
+        return self.proj
+
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
         """Map every token separately."""
         return self.proj(x), mask

@@ -32,6 +32,13 @@ class Mlp(Connector):
         assert isinstance(layer, nn.Linear)
         return layer
 
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The second of the two."""
+        layer = self.net[2]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
         """Map every token separately."""
         return self.net(x), mask

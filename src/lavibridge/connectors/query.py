@@ -37,6 +37,7 @@ class Query(Connector):
         """Number of blocks of the encoder after the language model."""
 
     config: Config
+    tokens_option = "queries"
     has_queries = True
 
     def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:

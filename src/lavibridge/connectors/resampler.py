@@ -30,6 +30,7 @@ class Resampler(Connector):
         """Attention heads; their number divides the width of the vision model's tokens."""
 
     config: Config
+    tokens_option = "latents"
 
     def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
         super().__init__(config, text, vision)

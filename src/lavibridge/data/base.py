@@ -53,6 +53,9 @@ class Dataset(ABC):
         flip: bool = False
         """Mirror half of the visits, except for pictures with a caption that says left or right."""
 
+    has_pictures: bool = True
+    """Whether there is a picture for each sample; a data set of captions alone has none."""
+
     @abstractmethod
     def __init__(self, config: "Dataset.Config", rejected: RejectedPictures) -> None:
         """Read the index and check every picture; unusable ones go to `rejected`."""

@@ -129,6 +129,8 @@ def _complete_part(part: Mapping[str, Any], where: str) -> dict[str, Any]:
     ):
         raise RecipeError(f"{where}.weight: should be a number above 0, found {weight!r}")
     fields = _part_config(part, where).model_dump(mode="json", exclude=set(_MIXTURE_FIELDS))
+    if not registry.load_kind("data", str(part["kind"])).has_pictures:
+        raise RecipeError(f"{where}: data of kind '{part['kind']}' has no pictures to mix with others")
     return {"kind": part["kind"], "weight": weight, **fields}
 
 

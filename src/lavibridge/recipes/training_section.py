@@ -14,9 +14,11 @@ from lavibridge.lora import LoraSettings
 from lavibridge.recipes.sections import read_kind_section, section_field
 
 OPTIMIZERS, WEIGHTING, TIMESTEPS = "optimizers", "diffusion.weighting", "diffusion.timestep_sampling"
+ALIGNMENT = "alignment"
 """Packages of the kinds that these sections choose from."""
 OptimizerSection = Annotated[SerializeAsAny[Config], section_field(OPTIMIZERS, "training.optimizer")]
 WeightingSection = Annotated[SerializeAsAny[Config], section_field(WEIGHTING, "training.weighting")]
+Match = Annotated[SerializeAsAny[Config], section_field(ALIGNMENT, "training.align.match")]
 TimestepSamplingSection = Annotated[
     SerializeAsAny[Config], section_field(TIMESTEPS, "training.timestep_sampling")
 ]
@@ -38,25 +40,44 @@ class LearningRates(Config):
 
 
 class AlignmentSection(Config):
-    """Before the first step, the connector learns from the vision model's own text encoder, on captions."""
+    """Before the first step, the connector learns from a teacher, on captions alone."""
 
+    match: Match | None = None
+    """What alignment reproduces: `attention`, the outputs of the cross-attention layers; `blocks`, the image
+    stream after each block; `prediction`, the denoiser's prediction; `tokens`, the teacher's tokens; or
+    `closed_form`, ridge regression onto the tokens. By default `attention` if there are cross-attention
+    layers, otherwise `blocks`."""
+    teacher: str | None = None
+    """A bridge to the same vision model: its folder, run or hub id. By default the vision model's own text
+    encoder is the teacher."""
     steps: int = Field(default=1000, ge=1)
     """Optimiser steps."""
     batch: int = Field(default=64, ge=2)
-    """Captions per step."""
+    """Captions per step, over all devices."""
+    captions: int = Field(default=20_000, ge=2)
+    """Maximum number of captions to learn from; every epoch uses each once."""
+    held_out: int = Field(default=256, ge=0)
+    """Captions for measurement only, at most a tenth of all; 0 disables measurement and early stopping."""
+    measure_every: int = Field(default=50, ge=1)
+    """Steps between two measurements on the held-out captions."""
+    patience: int | None = Field(default=10, ge=1)
+    """Measurements without a new lowest fvu after which alignment ends; null disables early stopping."""
     lr: float = Field(default=2e-4, gt=0)
     """The connector's peak learning rate, which falls to 0 along a half cosine. Untested on large pairs."""
     warmup: int = Field(default=20, ge=0)
     """Steps over which the learning rate rises to its peak."""
+    start: Literal["closed_form"] | None = None
+    """`closed_form` solves the connector's last layer before the first step; null starts from new weights."""
     noise: float = Field(default=0.0, ge=0)
     """Standard deviation of the noise on the language model's features, relative to the standard deviation
     of the features over the tokens of the captions. Noise makes a connector treat similar words alike, even
     words that no caption contains: at 0.5 a quarter of such prompts came out right instead of one in sixty,
     while directions came out right less often (docs/studies, features without whitening)."""
-    query_images: int = Field(default=256, ge=1)
-    """Noised images whose cross-attention queries the loss uses."""
-    queries_per_image: int = Field(default=48, ge=1)
-    """Queries kept for each of these images and each layer, evenly spread over the image."""
+    latents: Literal["auto", "data", "sampling"] = "auto"
+    """Source of the noised latents: `data`, the images of the data; `sampling`, images that the teacher
+    generates; or `auto`, the data if it has images, but sampling for `match: prediction`."""
+    noised_latents: int = Field(default=256, ge=1)
+    """Number of noised latents that the objective uses."""
     max_time_share: float = Field(default=0.75, gt=0, le=1)
     """Largest share of `max_minutes` for alignment, which teaches more per minute than training on images."""
     feature_cache_gb: float = Field(default=1.0, ge=0)
@@ -99,8 +120,8 @@ class CacheSection(Config):
 class TrainingSection(Config):
     """How the bridge is trained."""
 
-    steps: Changeable[int] = Field(ge=1)
-    """Total number of optimiser steps."""
+    steps: Changeable[int] = Field(ge=0)
+    """Total number of optimiser steps; 0 ends after alignment."""
     batch: Changeable[int] = Field(default=16, ge=1)
     """Samples per forward pass on each device."""
     accumulate: Changeable[int] = Field(default=1, ge=1)

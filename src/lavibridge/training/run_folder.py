@@ -1,7 +1,7 @@
 """The run folder: whether a run may start or resume in it, and the files written before the first step.
 
 recipe.yaml  environment.json  log.jsonl  rejected.jsonl  samples/  checkpoints/step-N/
-align.jsonl  align.safetensors (objectives/alignment_progress.py)  .lock (core/lock.py)
+align.jsonl  align.safetensors (alignment/progress.py)  .lock (core/lock.py)
 """
 
 import json

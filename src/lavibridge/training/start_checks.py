@@ -8,18 +8,18 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lavibridge.bridge import Bridge
+from lavibridge.core import registry
 from lavibridge.core.device import pick_device
 from lavibridge.core.errors import RecipeError, RunError
 from lavibridge.generation.checks import check_prompts, check_seeds
 from lavibridge.generation.sampling import check_sampling_steps
 from lavibridge.recipes.input_paths import check_input_paths
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.sections import component_of_section
+from lavibridge.recipes.sections import component_of_section, kind_of_section
 from lavibridge.recipes.training_section import OPTIMIZERS
+from lavibridge.training.alignment.objective import check_alignable
 from lavibridge.training.distributed.sharding import check_sharding
-from lavibridge.training.objectives.alignment import check_alignable
 from lavibridge.training.objectives.native_encoder import check_native_encoder
-from lavibridge.training.optimization import check_learning_rates
 from lavibridge.training.reporting.trackers import check_trackers
 
 
@@ -28,6 +28,7 @@ def check_start(recipe: Recipe, out: Path | None) -> None:
     check_sharding(recipe)
     check_trackers(recipe.training.trackers)
     _check_extras(recipe)
+    _check_pictures(recipe)
     check_learning_rates(recipe)
     if recipe.training.align is not None:
         check_alignable(recipe)
@@ -37,6 +38,19 @@ def check_start(recipe: Recipe, out: Path | None) -> None:
     check_input_paths(recipe, out)
     if out is not None:
         _check_writable(out)
+
+
+def _check_pictures(recipe: Recipe) -> None:
+    """Raise RecipeError if the recipe trains on data without pictures, or does nothing at all."""
+    settings = recipe.training
+    needs_pictures = settings.steps > 0 or settings.validation is not None
+    if needs_pictures and not registry.load_kind("data", kind_of_section(recipe.data)).has_pictures:
+        raise RecipeError(
+            f"data of kind '{kind_of_section(recipe.data)}' has no pictures, which training.steps above 0 "
+            "and training.validation need: align without them (`lavi align`), or choose data with pictures"
+        )
+    if settings.steps == 0 and settings.align is None:
+        raise RecipeError("training.steps is 0 and training.align is null, so that nothing is learned")
 
 
 def _check_extras(recipe: Recipe) -> None:

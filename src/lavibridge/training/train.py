@@ -16,6 +16,11 @@ from lavibridge.data.base import Dataset, open_dataset
 from lavibridge.data.pictures.rejected import RejectedPictures, write_rejections
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of_section
+from lavibridge.training.alignment.aligner import Aligner
+from lavibridge.training.alignment.captions import alignment_captions
+from lavibridge.training.alignment.objective import alignment_objective, default_objective
+from lavibridge.training.alignment.progress import AlignmentProgress
+from lavibridge.training.alignment.stage import align
 from lavibridge.training.assemble import assemble_batches, assemble_bridge, assemble_state, assemble_validator
 from lavibridge.training.build_bridge import calibrate_connector
 from lavibridge.training.checkpoints.checkpoint import (
@@ -29,8 +34,6 @@ from lavibridge.training.checkpoints.run_fingerprint import fingerprint_differen
 from lavibridge.training.data.held_out import hold_out
 from lavibridge.training.distributed.processes import Processes, begin_processes
 from lavibridge.training.loop import EverySteps, TrainingEvent, TrainingState, run_training_loop
-from lavibridge.training.objectives.alignment import align
-from lavibridge.training.objectives.alignment_progress import AlignmentProgress
 from lavibridge.training.reporting.alerts import DataWaitAlert, ZeroGradientAlert
 from lavibridge.training.reporting.console import (
     print_line,
@@ -171,6 +174,7 @@ def _begin_folder(
 def _begin_aligned(session: Session, interrupted: InterruptSignals) -> None:
     """Align the connector in all processes, and write it as the checkpoint of step 0."""
     settings, state, processes = session.recipe.training, session.state, session.processes
+    assert settings.align is not None  # the caller has looked
     reached = AlignmentProgress(
         run=session.run,
         basis=session.fingerprint,
@@ -186,13 +190,16 @@ def _begin_aligned(session: Session, interrupted: InterruptSignals) -> None:
         rewind_run_log(session.run / "align.jsonl", reached.step)
     log = JsonLog(session.run / "align.jsonl") if processes.is_main else None
     try:
-        if not align(state.bridge, session.dataset, session.batches, settings, log, reached):
+        captions = alignment_captions(session.dataset, settings.align, settings.seed)
+        objectives = alignment_objective(session.recipe), default_objective(session.recipe)
+        aligner = Aligner(state.bridge, *objectives, captions, settings, processes)
+        if not align(aligner, session.batches, log, reached):
             print_line(f"alignment: step {reached.step} is saved; --resume continues from it")
             interrupted.leave()
     finally:
         if log is not None:
             log.close()
-    # Each process has learned from its own images.
+    # Noised latents of the data are each process's own, and so may be the last bits of its gradients.
     processes.take_from_main(list(state.bridge.connector.parameters()))
     if state.ema is not None:
         state.ema.take_over()

@@ -101,6 +101,12 @@ class VisionModel(nn.Module, ABC):
         """Return the denoiser's prediction (see ``prediction_type``) for noisy latents at timesteps ``t``."""
 
     @abstractmethod
+    def block_outputs(
+        self, noisy: Float[Tensor, "batch channel h w"], t: Num[Tensor, " batch"], conditioning: Conditioning
+    ) -> dict[str, Float[Tensor, "batch ..."]]:
+        """The image stream after each transformer block by name, and the prediction as ``prediction``."""
+
+    @abstractmethod
     def layer_output(
         self, block: str, queries: Float[Tensor, "batch query width"], conditioning: Conditioning
     ) -> Float[Tensor, "batch query width"]:

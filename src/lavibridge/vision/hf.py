@@ -26,9 +26,10 @@ from lavibridge.core.text_encoders import PipelineTextEncoders
 from lavibridge.vision.base import VisionModel
 from lavibridge.vision.parts import attention_backend, step_cache
 from lavibridge.vision.parts.attention_processor import PerBlockAttention, cross_attention_layers
+from lavibridge.vision.parts.block_outputs import record_block_outputs
 from lavibridge.vision.parts.loading import load_diffusers_part, load_scheduler, quieten_diffusers
 from lavibridge.vision.parts.memory_format import set_memory_format, use_contiguous_norms
-from lavibridge.vision.parts.padding import padding_bias, predict_without_padding
+from lavibridge.vision.parts.padding import padding_bias, predict_without_padding, rows_by_length
 from lavibridge.vision.parts.pipeline_defaults import with_pipeline_defaults
 from lavibridge.vision.parts.scheduler_settings import (
     scheduler_prediction_type,
@@ -179,6 +180,20 @@ class DiffusersModel(VisionModel):
         if self.honours_mask:
             return self._call(noisy.to(dtype), t, conditioning).float()
         return predict_without_padding(self._call, noisy.to(dtype), t, conditioning).float()
+
+    def block_outputs(
+        self, noisy: Float[Tensor, "batch channel h w"], t: Num[Tensor, " batch"], conditioning: Conditioning
+    ) -> dict[str, Float[Tensor, "batch ..."]]:
+        """The image stream after each transformer block, and the prediction."""
+        image_tokens = (noisy.shape[2] // self.patch) * (noisy.shape[3] // self.patch)
+        joint = image_tokens if self.joint_attention else None
+        with record_block_outputs(self.backbone, joint) as recorded:
+            prediction = self.predict(noisy, t, conditioning)
+        outputs = {name: torch.cat(calls).float() for name, calls in recorded.items()}
+        if not self.honours_mask:  # `predict` called the denoiser once for each length
+            order = torch.cat(rows_by_length(conditioning.mask)).argsort()
+            outputs = {name: output[order] for name, output in outputs.items()}
+        return {**outputs, "prediction": prediction}
 
     def layer_output(
         self, block: str, queries: Float[Tensor, "batch query width"], conditioning: Conditioning

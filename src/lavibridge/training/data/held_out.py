@@ -24,6 +24,7 @@ class HeldOutSubset(Dataset):
     def __init__(self, whole: Dataset, indices: Int[np.ndarray, " picture"], selection: str) -> None:
         super().__init__(whole.config, whole.rejected)
         self.whole = whole
+        self.has_pictures = whole.has_pictures
         self.indices = indices
         self.selection = selection
 

@@ -90,6 +90,12 @@ class Processes:
         gathered: Tensor = self.accelerator.gather(values)
         return gathered
 
+    def average(self, values: list[Tensor]) -> None:
+        """Replace each tensor by its mean over all processes, in place."""
+        if self.count > 1:
+            for value in values:
+                value.copy_(self.accelerator.reduce(value, reduction="mean"))
+
     def largest(self, value: int) -> int:
         """The largest of the processes' values."""
         if self.count == 1:

@@ -21,16 +21,17 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import RecipeError
 from lavibridge.recipes.recipe import Recipe
+from lavibridge.training.alignment.objective import alignment_objective
 
 
 def check_sharding(recipe: Recipe) -> None:
     """Raise RecipeError if the recipe combines sharding with what needs whole weights."""
     if recipe.training.sharding is None:
         return
-    if recipe.training.align is not None:
+    if recipe.training.align is not None and alignment_objective(recipe).calls_layers:
         raise RecipeError(
-            "training.sharding with training.align: alignment calls single attention layers, whose weights "
-            "are whole only within their block; leave one of the two out"
+            "training.sharding with training.align.match=attention: it calls single attention layers, whose "
+            "weights are whole only within their block; use match blocks, prediction or tokens"
         )
     if recipe.training.teacher is not None:
         raise RecipeError(
@@ -53,14 +54,16 @@ def shard_bridge(bridge: Bridge, device: torch.device, count: int) -> None:
     frozen = [*language.parameters(), *vision.backbone.parameters()]
     shared = {weight for weight in frozen if not weight.requires_grad}
     whole = set(bridge.parameters()) - shared
-    for part, inner, method in ((language, language, "encode"), (vision, vision.backbone, "predict")):
+    calls = {language: ("encode",), vision: ("predict", "block_outputs")}
+    for part, inner in ((language, language), (vision, vision.backbone)):
         for weight in inner.parameters():  # FSDP2 takes no other order than the plain one
             weight.data = weight.data.contiguous()
         for block in dict.fromkeys(_blocks(inner)):  # a model may be reached by two names
             if not shared.isdisjoint(block.parameters()):
                 fully_shard(block, mesh=mesh, ignored_params=whole)
         fully_shard(part, mesh=mesh, ignored_params=whole)
-        register_fsdp_forward_method(part, method)
+        for method in calls[part]:
+            register_fsdp_forward_method(part, method)
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:

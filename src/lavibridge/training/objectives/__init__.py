@@ -1,5 +1,5 @@
-"""What the bridge learns besides predicting the noise of images: from the vision model's own text encoder.
+"""What training learns from the vision model's own text encoder, during its steps and before them.
 
-`alignment` trains the connector on captions before the first step, `teacher` replaces the target of each step
-by a prediction, and `native_encoder` gives both of them the vision model's own text encoder.
+`native_encoder` opens that encoder and reads captions with it; `teacher` replaces the target of each step by
+a prediction under it. Alignment, which comes before the first step, is in `training/alignment`.
 """

@@ -1,6 +1,6 @@
 """Settings that change a denoiser's speed and memory, not its result."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import nn
@@ -15,11 +15,17 @@ _TORCH_S = "AttnProcessor2_0"
 """The processor with torch's kernels; diffusers also has a plain one for the same attention."""
 
 
-def compile_repeated_blocks(denoiser: nn.Module, backend: str) -> None:
-    """Compile each repeated block on its first call; equal blocks share their code."""
+def repeated_blocks(denoiser: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the transformer blocks with their names, in the order of the modules."""
     for name, module in denoiser.named_modules():
         if name.rpartition(".")[0].endswith(_REPEATED):
-            module.compile(backend=backend)
+            yield name, module
+
+
+def compile_repeated_blocks(denoiser: nn.Module, backend: str) -> None:
+    """Compile each repeated block on its first call; equal blocks share their code."""
+    for _, block in repeated_blocks(denoiser):
+        block.compile(backend=backend)
 
 
 def enable_gradient_checkpointing(denoiser: Any, source: str) -> None:

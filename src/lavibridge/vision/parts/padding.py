@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from lavibridge.core.contracts import Conditioning
@@ -42,12 +42,11 @@ def predict_without_padding(
     """Run ``call`` on real tokens only, once per prompt length, and restore the order of the samples."""
     if bool(conditioning.mask.all()):
         return call(noisy, t, conditioning)
-    lengths = conditioning.mask.sum(dim=1)
-    rows: list[Tensor] = []
+    rows = rows_by_length(conditioning.mask)
     answers: list[Tensor] = []
-    for length in lengths.unique().tolist():
-        chosen = (lengths == length).nonzero().flatten()
+    for chosen in rows:
         mask = conditioning.mask[chosen]
+        length = int(mask[0].sum())
         tokens = conditioning.tokens[chosen][mask]
         part = replace(
             conditioning,
@@ -55,6 +54,11 @@ def predict_without_padding(
             mask=torch.ones(len(chosen), length, dtype=torch.bool, device=mask.device),
             pooled=None if conditioning.pooled is None else conditioning.pooled[chosen],
         )
-        rows.append(chosen)
         answers.append(call(noisy[chosen], t[chosen], part))
     return torch.cat(answers)[torch.cat(rows).argsort()]
+
+
+def rows_by_length(mask: Bool[Tensor, "batch token"]) -> list[Int[Tensor, " row"]]:
+    """Return the rows of each length, the shortest first: those that share a call without padding."""
+    lengths = mask.sum(dim=1)
+    return [(lengths == length).nonzero().flatten() for length in lengths.unique()]

@@ -43,6 +43,10 @@ class AlignmentProgress:
     step: int = 0
     seconds: float = 0.0
     """Time in its steps, earlier sessions included."""
+    lowest: float | None = None
+    """The lowest held-out fvu so far."""
+    since_lowest: int = 0
+    """Measurements after it."""
 
     @property
     def path(self) -> Path:
@@ -58,6 +62,7 @@ class AlignmentProgress:
                 header = json.loads(file.metadata()["reached"])
             refuse_recipe_changes(self.run, fingerprint_differences(header["basis"], self.basis))
             self.step, self.seconds = int(header["step"]), float(header["seconds"])
+            self.lowest, self.since_lowest = header["lowest"], int(header["since_lowest"])
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"{self.path} is damaged: delete it, and the alignment begins anew") from error
         return self.step
@@ -71,6 +76,16 @@ class AlignmentProgress:
         connector.load_state_dict(_below(WEIGHTS, kept))
         load_optimizer_tensors(optimizer, _parts(connector), _below(MOMENTS, kept))
 
+    def note(self, held_out_fvu: float) -> None:
+        """Note a measurement on the held-out captions."""
+        is_lower = self.lowest is None or held_out_fvu < self.lowest
+        self.lowest = held_out_fvu if is_lower else self.lowest
+        self.since_lowest = 0 if is_lower else self.since_lowest + 1
+
+    def is_exhausted(self, patience: int | None) -> bool:
+        """Whether the held-out fvu has not fallen for ``patience`` measurements."""
+        return patience is not None and self.since_lowest >= patience
+
     def advance(self, seconds: float, connector: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Count a step that ended after ``seconds``, and save every `every` steps."""
         self.step, self.seconds = self.step + 1, seconds
@@ -83,7 +98,13 @@ class AlignmentProgress:
             return
         weights = {f"{WEIGHTS}{name}": value for name, value in connector.state_dict().items()}
         moments = optimizer_tensors(optimizer, _parts(connector))
-        header = {"step": self.step, "seconds": self.seconds, "basis": asdict(self.basis)}
+        header = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "lowest": self.lowest,
+            "since_lowest": self.since_lowest,
+            "basis": asdict(self.basis),
+        }
         try:
             save_tensors(
                 {**weights, **{f"{MOMENTS}{name}": value for name, value in moments.items()}},

@@ -1,0 +1,96 @@
+"""`attention`: the output of each cross-attention layer, for the same queries.
+
+The two sets of tokens may differ in number and order, as only what attention makes of them counts. A step
+calls no denoiser and no language model, and no noise hides the target, so that it teaches more in seconds
+than the diffusion loss does in minutes (LOG.md, 2026-11-21).
+
+The queries are those of noised images under the teacher, computed once. Qin et al. 2023 (GlueGen, arXiv
+2303.10056) learn text features from the encoder that they replace; comparing the outputs of the attention
+layers instead is our own.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from lavibridge.alignment.base import AlignmentObjective, NoisedLatents
+from lavibridge.alignment.parts.variance import unexplained
+from lavibridge.bridge import Bridge
+from lavibridge.connectors.base import Connector
+from lavibridge.core.contracts import Conditioning
+from lavibridge.vision.base import VisionModel
+
+
+class AttentionOutputs(AlignmentObjective):
+    """Compares what the cross-attention layers make of tokens."""
+
+    class Config(AlignmentObjective.Config):
+        """Options of `match: attention`."""
+
+        queries_per_image: int = Field(default=48, ge=1)
+        """Queries kept for each noised image and each layer, evenly spread over the image."""
+
+    config: Config
+    calls_layers = True
+    queries: dict[str, Float[Tensor, "image query _"]]
+    """The inputs of each cross-attention layer for the noised images."""
+
+    @classmethod
+    def refusal(cls, connector: type[Connector], vision: type[VisionModel]) -> str | None:
+        """Need cross-attention layers, and a connector that makes tokens."""
+        if connector.per_block:
+            return "it compares outputs for the connector's tokens, and this connector changes single layers"
+        if vision.joint_attention:
+            return "it compares cross-attention layers, and this model attends to text and image jointly"
+        return None
+
+    @torch.no_grad()
+    def prepare(self, student: Bridge, teacher: Bridge, noised: Sequence[NoisedLatents]) -> None:
+        """Keep what enters each cross-attention layer while the teacher denoises."""
+        super().prepare(student, teacher, noised)
+        vision = teacher.vision
+        kept: dict[str, list[Tensor]] = {name: [] for name in vision.spec.blocks}
+        hooks = [
+            vision.backbone.get_submodule(name).register_forward_pre_hook(
+                _recorder(inputs, self.config.queries_per_image), with_kwargs=True
+            )
+            for name, inputs in kept.items()
+        ]
+        try:
+            for each in noised:
+                vision.predict(each.latents, each.t, teacher.condition(each.prompts, each.t))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        self.queries = {name: torch.cat(inputs) for name, inputs in kept.items()}
+
+    def fractions(
+        self,
+        vision: VisionModel,
+        conditioning: Conditioning,
+        target: Conditioning,
+        chosen: Int[Tensor, " caption"],
+    ) -> list[Float[Tensor, ""]]:
+        """Return the fvu of each layer."""
+        fractions = []
+        for name, queries in self.queries.items():
+            with torch.no_grad():
+                target_output = vision.layer_output(name, queries[chosen], target)
+            output = vision.layer_output(name, queries[chosen], conditioning)
+            fractions.append(unexplained(output, target_output, over=(0, 1)))
+        return fractions
+
+
+def _recorder(kept: list[Tensor], count: int) -> Callable[..., None]:
+    """Return a pre-hook that keeps up to `count` of a layer's queries, evenly spread over the image."""
+
+    def record(module: nn.Module, args: tuple[Tensor, ...], options: dict[str, Tensor]) -> None:
+        queries = args[0] if args else options["hidden_states"]
+        # Images of other shapes (data.buckets) have other numbers of queries; as many are kept of each.
+        places = kept[0].shape[1] if kept else min(count, queries.shape[1])
+        kept.append(queries[:, torch.linspace(0, queries.shape[1] - 1, places).round().long()])
+
+    return record

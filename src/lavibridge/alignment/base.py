@@ -1,0 +1,117 @@
+"""The contract of an alignment objective: what a bridge reproduces of a teacher's conditioning.
+
+    caption --teacher's text side, frozen--------------------> conditioning --\
+                                                                               the objective compares them
+    caption --language model, frozen--> connector (learns) --> conditioning --/
+
+    loss = mean over places of  E|output - teacher's output|^2 / Var[teacher's output]
+
+The loss is the fraction of variance unexplained (fvu): 0 where every place has the teacher's output, 1 where
+it has the same mean for every caption. A kind says which places it compares. The pooled vector, of vision
+models that take one, is a place of every kind.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int, Num
+from torch import Tensor
+
+from lavibridge.alignment.parts.variance import unexplained
+from lavibridge.bridge import Bridge
+from lavibridge.connectors.base import Connector
+from lavibridge.core.config import Config as BaseConfig
+from lavibridge.core.contracts import Conditioning, TextFeatures
+from lavibridge.vision.base import VisionModel
+
+CaptionBatches = Callable[[], Iterable[tuple[Sequence[str], TextFeatures, TextFeatures]]]
+"""Yields captions with their features by the student's language model and by the teacher's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisedLatents:
+    """Noised latents of one shape, and the captions that they belong to."""
+
+    latents: Float[Tensor, "image channel h w"]
+    t: Num[Tensor, " image"]
+    """The vision model's own times."""
+    prompts: tuple[str, ...]
+
+
+class AlignmentObjective(ABC):
+    """Compares the conditioning of a student with that of a teacher."""
+
+    class Config(BaseConfig):
+        """The options of an objective."""
+
+    needs_latents: ClassVar[bool] = True
+    """Whether it looks at noised latents."""
+    calls_layers: ClassVar[bool] = False
+    """Whether it calls single layers of the denoiser, which weights in shards (FSDP2) do not allow."""
+    calls_denoiser: ClassVar[bool] = False
+    """Whether each step calls the whole denoiser, for the student and for the teacher."""
+    differentiates_denoiser: ClassVar[bool] = False
+    """Whether gradients pass through the whole denoiser, which takes the memory of a training step."""
+    follows_sampling: ClassVar[bool] = False
+    """Whether the noised latents are those that the teacher meets when it draws."""
+    is_closed_form: ClassVar[bool] = False
+    """Whether `fit` solves for the weights, so that there are no steps."""
+
+    config: "AlignmentObjective.Config"
+    t: Num[Tensor, " image"]
+    """Times of the noised latents."""
+
+    def __init__(self, config: "AlignmentObjective.Config") -> None:
+        self.config = config
+
+    @classmethod
+    def refusal(cls, connector: type[Connector], vision: type[VisionModel]) -> str | None:
+        """Return why a connector and a vision model of these kinds cannot be aligned, or None."""
+        return None
+
+    def prepare(self, student: Bridge, teacher: Bridge, noised: Sequence[NoisedLatents]) -> None:
+        """Look at the noised latents, of which there are none without `needs_latents`, before the first step.
+
+        Raises ModelError if the two bridges cannot be compared in this way.
+        """
+        times = [each.t for each in noised] or [teacher.vision.times]
+        self.t = torch.cat(times)
+
+    def fit(self, student: Bridge, teacher: Bridge, batches: CaptionBatches) -> None:
+        """Solve for the connector's weights, where the kind `is_closed_form`."""
+        raise NotImplementedError(f"{type(self).__name__} learns by steps")
+
+    def choose(self, count: int, generator: torch.Generator) -> Int[Tensor, " caption"]:
+        """Return the number of the noised latents that each of ``count`` captions meets."""
+        return torch.randint(len(self.t), (count,), generator=generator)
+
+    def loss(
+        self,
+        student: Bridge,
+        teacher: Bridge,
+        features: TextFeatures,
+        teacher_features: TextFeatures,
+        chosen: Int[Tensor, " caption"],
+    ) -> Float[Tensor, ""]:
+        """Return the mean fvu over all places, for features of the same captions by both text sides."""
+        t = self.t[chosen]
+        with torch.no_grad():
+            target = teacher.connector(teacher_features, t)
+        conditioning = student.connector(features, t)
+        fractions = self.fractions(student.vision, conditioning, target, chosen)
+        if target.pooled is not None and conditioning.pooled is not None:
+            fractions.append(unexplained(conditioning.pooled, target.pooled, over=(0,)))
+        return torch.stack(fractions).mean()
+
+    @abstractmethod
+    def fractions(
+        self,
+        vision: VisionModel,
+        conditioning: Conditioning,
+        target: Conditioning,
+        chosen: Int[Tensor, " caption"],
+    ) -> list[Float[Tensor, ""]]:
+        """Return the fvu of each place but the pooled vector; gradients pass to ``conditioning`` only."""

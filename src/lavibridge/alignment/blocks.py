@@ -1,0 +1,34 @@
+"""`blocks`: the image stream after each transformer block, and the prediction.
+
+It suits every denoiser, and is the only one that compares single layers where text and image attend to each
+other jointly (SD3, FLUX). Gradients pass through the denoiser, so that a step takes the memory of a training
+step.
+
+Ma et al. 2025 (X2I, arXiv 2503.06134) distil the attention of a transformer's blocks into a new text side.
+"""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lavibridge.alignment.parts.denoised import DenoisingObjective
+from lavibridge.core.contracts import Conditioning
+from lavibridge.vision.base import VisionModel
+
+
+class BlockOutputs(DenoisingObjective):
+    """Compares the image stream after each block."""
+
+    class Config(DenoisingObjective.Config):
+        """Options of `match: blocks`."""
+
+    config: Config
+
+    def outputs(
+        self,
+        vision: VisionModel,
+        noisy: Float[Tensor, "caption channel h w"],
+        t: Float[Tensor, " caption"],
+        conditioning: Conditioning,
+    ) -> list[Float[Tensor, "caption ..."]]:
+        """Return every block's output and the prediction."""
+        return list(vision.block_outputs(noisy, t, conditioning).values())

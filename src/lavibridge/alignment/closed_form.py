@@ -1,0 +1,185 @@
+"""`closed_form`: ridge regression onto the teacher's tokens, without a gradient.
+
+    y = W x + b,   W = (X'X + ridge trace(X'X)/d I)^-1 X'Y       X, Y centred over all tokens of the captions
+
+x is what enters the connector's last linear layer, y the teacher's tokens for the same characters. The two
+tokenizers cut a caption differently, so a token's target is the mean of the teacher's tokens weighted by the
+characters that they share. The first special token has the teacher's first as its target, later special
+tokens the mean of those behind the caption, padding included. The pooled vector is solved in the same way.
+
+A baseline for the other objectives, and a start for them.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from lavibridge.alignment.base import AlignmentObjective, CaptionBatches
+from lavibridge.bridge import Bridge
+from lavibridge.connectors.base import Connector
+from lavibridge.core.contracts import Conditioning, TextFeatures
+from lavibridge.vision.base import VisionModel
+
+Span = tuple[int, int]
+
+
+class ClosedForm(AlignmentObjective):
+    """Solves the last linear layer of a connector that maps every token separately."""
+
+    class Config(AlignmentObjective.Config):
+        """Options of `match: closed_form`."""
+
+        ridge: float = Field(default=1e-3, gt=0)
+        """Weight of the penalty, relative to the mean variance of the layer's inputs."""
+
+    config: Config
+    needs_latents = False
+    is_closed_form = True
+
+    @classmethod
+    def refusal(cls, connector: type[Connector], vision: type[VisionModel]) -> str | None:
+        """Need a connector that ends in a linear layer on every token."""
+        if connector.output_layer is Connector.output_layer:
+            return (
+                "it solves the last linear layer of a connector that maps every token separately, and this "
+                "one is none: use 'linear', 'mlp' or 'lavi'"
+            )
+        return None
+
+    @torch.no_grad()
+    def fit(self, student: Bridge, teacher: Bridge, batches: CaptionBatches) -> None:
+        """Solve the connector's output layer, then the layer that makes the pooled vector."""
+        layer = student.connector.output_layer
+        assert layer is not None  # refusal() ensures it
+        tokens = Regression()
+        for captions, features, teacher_features in batches():
+            target = teacher.connector(teacher_features, self.t[:1].expand(len(captions)))
+            with inputs_of(layer) as seen:
+                student.connector(features, self.t[:1].expand(len(captions)))
+            x = seen[0] if seen[0].dim() == 2 else seen[0][features.mask]
+            y, is_matched = matched_tokens(student, teacher, captions, features, target)
+            tokens.add(x[is_matched], y[is_matched])
+        tokens.solve(layer, self.config.ridge)
+        if student.connector.pool is not None:
+            self._fit_pooled(student, teacher, student.connector.pool.out, batches)
+
+    def _fit_pooled(
+        self, student: Bridge, teacher: Bridge, layer: nn.Linear, batches: CaptionBatches
+    ) -> None:
+        pooled = Regression()
+        for captions, features, teacher_features in batches():
+            t = self.t[:1].expand(len(captions))
+            target = teacher.connector(teacher_features, t).pooled
+            with inputs_of(layer) as seen:
+                student.connector(features, t)
+            if target is not None:
+                pooled.add(seen[0], target)
+        pooled.solve(layer, self.config.ridge)
+
+    def fractions(
+        self,
+        vision: VisionModel,
+        conditioning: Conditioning,
+        target: Conditioning,
+        chosen: Int[Tensor, " caption"],
+    ) -> list[Float[Tensor, ""]]:
+        """Not for this kind: tokens of two tokenizers have no common order. Measure by another objective."""
+        raise NotImplementedError("the closed form has no loss")
+
+
+@dataclass
+class Regression:
+    """Sums over rows from which ridge regression is solved, in float64."""
+
+    count: int = 0
+    sums: tuple[Tensor, Tensor] | None = None
+    products: tuple[Tensor, Tensor] | None = None
+    """X'X and X'Y."""
+
+    def add(self, x: Float[Tensor, "row input"], y: Float[Tensor, "row output"]) -> None:
+        """Add rows."""
+        x, y = x.double(), y.double()
+        sums, products = (x.sum(0), y.sum(0)), (x.T @ x, x.T @ y)
+        if self.sums is not None and self.products is not None:
+            sums = (self.sums[0] + sums[0], self.sums[1] + sums[1])
+            products = (self.products[0] + products[0], self.products[1] + products[1])
+        self.count, self.sums, self.products = self.count + len(x), sums, products
+
+    def solve(self, layer: nn.Linear, ridge: float) -> None:
+        """Set a layer's weight and bias to the solution."""
+        assert self.sums is not None, "a regression needs rows"
+        assert self.products is not None
+        mean_x, mean_y = (each / self.count for each in self.sums)
+        covariance = self.products[0] / self.count - torch.outer(mean_x, mean_x)
+        crossed = self.products[1] / self.count - torch.outer(mean_x, mean_y)
+        penalty = ridge * covariance.diagonal().mean().clamp_min(1e-12)
+        regularised = covariance + penalty * torch.eye(
+            len(mean_x), dtype=covariance.dtype, device=mean_x.device
+        )
+        weight = torch.linalg.solve(regularised, crossed)
+        layer.weight.copy_(weight.T)
+        layer.bias.copy_(mean_y - mean_x @ weight)
+
+
+def matched_tokens(
+    student: Bridge,
+    teacher: Bridge,
+    captions: Sequence[str],
+    features: TextFeatures,
+    target: Conditioning,
+) -> tuple[Float[Tensor, "token context"], Tensor]:
+    """Return the target of every real token of the student, and which tokens have one.
+
+    The tokens of all captions stand one behind the other, as the mask selects them.
+    """
+    targets, is_matched = [], []
+    for row, caption in enumerate(captions):
+        real = int(features.mask[row].sum())
+        weights = span_weights(student.language.spans(caption)[:real], teacher.language.spans(caption))
+        own = target.tokens[row][target.mask[row]]
+        weights = weights[:, : len(own)].to(own)
+        totals = weights.sum(1, keepdim=True)
+        targets.append(weights @ own / totals.clamp_min(1e-12))
+        is_matched.append(totals[:, 0] > 0)
+    return torch.cat(targets), torch.cat(is_matched)
+
+
+def span_weights(spans: Sequence[Span], teacher_spans: Sequence[Span]) -> Float[Tensor, "token other"]:
+    """Return how many characters each token shares with each of the teacher's.
+
+    Special tokens have no characters. The first shares with the teacher's first one, later ones with all of
+    the teacher's behind the caption.
+    """
+    weights = torch.zeros(len(spans), len(teacher_spans))
+    is_special = [end <= start for start, end in teacher_spans]
+    last = max((place for place, special in enumerate(is_special) if not special), default=-1)
+    for place, (start, end) in enumerate(spans):
+        if end > start:
+            for other, (begin, stop) in enumerate(teacher_spans):
+                weights[place, other] = max(0, min(end, stop) - max(start, begin))
+        elif place == 0 and is_special[0]:
+            weights[place, 0] = 1
+        else:
+            weights[place, last + 1 :] = 1
+    return weights
+
+
+@contextmanager
+def inputs_of(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect what enters a layer."""
+    seen: list[Tensor] = []
+
+    def record(module: nn.Module, args: tuple[Any, ...]) -> None:
+        seen.append(args[0])
+
+    hook = layer.register_forward_pre_hook(record)
+    try:
+        yield seen
+    finally:
+        hook.remove()

@@ -1,0 +1,74 @@
+"""Objectives that call the denoiser: several captions meet the same noised latents.
+
+Most of what a denoiser computes depends on the noised latents, which student and teacher share. Captions that
+meet the same latents tell how much depends on the caption: that variance is what the fvu divides by.
+"""
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from lavibridge.alignment.base import AlignmentObjective, NoisedLatents
+from lavibridge.alignment.parts.variance import unexplained_within
+from lavibridge.bridge import Bridge
+from lavibridge.core.contracts import Conditioning
+from lavibridge.vision.base import VisionModel
+
+
+class DenoisingObjective(AlignmentObjective):
+    """Runs the denoiser under both conditionings, for the same noised latents and times."""
+
+    class Config(AlignmentObjective.Config):
+        """Options of objectives that call the denoiser."""
+
+        captions_per_image: int = Field(default=4, ge=2)
+        """Captions that meet the same noised latents in a step."""
+
+    config: Config
+    calls_denoiser = True
+    differentiates_denoiser = True
+    latents: Float[Tensor, "image channel h w"]
+
+    def prepare(self, student: Bridge, teacher: Bridge, noised: Sequence[NoisedLatents]) -> None:
+        """Keep the noised latents of the shape that most of them have."""
+        shape, _ = Counter(each.latents.shape[1:] for each in noised).most_common(1)[0]
+        kept = [each for each in noised if each.latents.shape[1:] == shape]
+        super().prepare(student, teacher, kept)
+        self.latents = torch.cat([each.latents for each in kept])
+
+    def choose(self, count: int, generator: torch.Generator) -> Int[Tensor, " caption"]:
+        """Return the same latents for `captions_per_image` captions each."""
+        groups = -(-count // self.config.captions_per_image)
+        images = torch.randint(len(self.t), (groups,), generator=generator)
+        return images.repeat_interleave(self.config.captions_per_image)[:count]
+
+    def fractions(
+        self,
+        vision: VisionModel,
+        conditioning: Conditioning,
+        target: Conditioning,
+        chosen: Int[Tensor, " caption"],
+    ) -> list[Float[Tensor, ""]]:
+        """Return the fvu of each output of the denoiser that the kind compares."""
+        noisy, t = self.latents[chosen], self.t[chosen]
+        with torch.no_grad():
+            targets = self.outputs(vision, noisy, t, target)
+        outputs = self.outputs(vision, noisy, t, conditioning)
+        return [
+            unexplained_within(output, each, chosen) for output, each in zip(outputs, targets, strict=True)
+        ]
+
+    @abstractmethod
+    def outputs(
+        self,
+        vision: VisionModel,
+        noisy: Float[Tensor, "caption channel h w"],
+        t: Float[Tensor, " caption"],
+        conditioning: Conditioning,
+    ) -> list[Float[Tensor, "caption ..."]]:
+        """Return the outputs that are compared."""

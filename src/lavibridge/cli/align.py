@@ -1,0 +1,59 @@
+"""`lavi align`: a bridge from captions alone."""
+
+from pathlib import Path
+
+import typer
+
+RECIPE = typer.Argument(metavar="RECIPE", help="A recipe's name (see `lavi show`) or a path to a YAML file.")
+SETTINGS = typer.Argument(None, metavar="[key.path=value]...", help="Fields of the recipe to change.")
+CAPTIONS = typer.Option(
+    None, "--captions", metavar="FILE", help="Captions, one per line.  [default: those of the recipe's data]"
+)
+LANGUAGE = typer.Option(
+    None, "--language", metavar="MODEL", help="Language model to use in place of the recipe's."
+)
+TEACHER = typer.Option(
+    None,
+    "--from",
+    metavar="BRIDGE",
+    help="Bridge into the same vision model to learn from.  [default: the vision model's own text encoder]",
+)
+OUT = typer.Option(
+    None, "--out", "-o", metavar="FOLDER", help="Run folder to make.  [default: runs/RECIPE-aligned]"
+)
+RESUME = typer.Option(False, "--resume", help="Continue an alignment that was stopped.")
+
+
+def align(
+    recipe: str = RECIPE,
+    settings: list[str] | None = SETTINGS,
+    captions: Path | None = CAPTIONS,
+    language: str | None = LANGUAGE,
+    teacher: str | None = TEACHER,
+    out: Path | None = OUT,
+    resume: bool = RESUME,
+) -> None:
+    """Teach a vision model another language model from captions alone.
+
+    The connector learns to replace the vision model's own text encoder, or the bridge of --from. No picture
+    is needed, and both models stay as they are.
+
+    \b
+    lavi align mini-llama_mini-sd_lavi --out runs/aligned
+    lavi align mini-llama_mini-sd_lavi --language minilm --captions captions.txt
+    lavi align mini-llama_mini-sd_lavi --from runs/large training.align.steps=2000
+
+    `training.align` in the recipe holds the settings: objective (`match`), steps, learning rate. The folder
+    is a run: draw with it (`lavi generate FOLDER "a prompt"`), look at it (`lavi report FOLDER`), or train it
+    on with pictures (`lavi train RECIPE --out FOLDER --resume`).
+    """
+    from lavibridge.core.process_rank import rank_from_environment
+    from lavibridge.recipes.alignment import alignment_recipe
+    from lavibridge.recipes.recipe import load_recipe
+    from lavibridge.training.train import train
+
+    loaded = alignment_recipe(load_recipe(recipe, settings or []), captions, language, teacher)
+    folder = out or Path("runs") / f"{Path(recipe).stem}-aligned"
+    run = train(loaded, folder, resume=resume)
+    if rank_from_environment().rank == 0:  # one of several processes prints
+        print(run)

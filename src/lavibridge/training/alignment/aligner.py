@@ -1,0 +1,204 @@
+"""The steps of an alignment: features of captions, the objective's fvu, and an update of the connector."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lavibridge.alignment.base import AlignmentObjective, NoisedLatents
+from lavibridge.alignment.parts.variance import mean_token
+from lavibridge.bridge import Bridge
+from lavibridge.core.contracts import TextFeatures
+from lavibridge.core.errors import ModelError, NotFiniteError, RecipeError
+from lavibridge.recipes.sections import read_kind_section
+from lavibridge.recipes.training_section import OPTIMIZERS, AlignmentSection, TrainingSection
+from lavibridge.training.alignment.captions import Captions
+from lavibridge.training.alignment.noised_latents import noised_data, sampled_latents
+from lavibridge.training.alignment.objective import CLOSED_FORM, build_objective
+from lavibridge.training.alignment.teacher import SETTING, open_teacher
+from lavibridge.training.data.batches import BatchLoader
+from lavibridge.training.data.order import ShuffledOrder, mix_seeds
+from lavibridge.training.distributed.processes import Processes
+from lavibridge.training.loop import TrainingState, gradient_norms, update_weights
+from lavibridge.training.objectives.native_encoder import feature_reader
+from lavibridge.training.optimization import make_optimizer
+
+OPTIMIZER = read_kind_section(OPTIMIZERS, "muon")
+"""AdamW takes twice the steps to the same loss (LOG.md, 2026-11-22)."""
+EPOCHS, MEASURED = 1, 4
+"""Keep these random numbers apart from others of the same seed."""
+Reader = Callable[[Sequence[str]], TextFeatures]
+
+
+class Aligner:
+    """The parts of an alignment: both bridges, their readers, captions and objective."""
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        objective: AlignmentObjective,
+        measure: AlignmentObjective,
+        captions: Captions,
+        training: TrainingSection,
+        processes: Processes | None = None,
+    ) -> None:
+        """Open the teacher. ``measure`` measures what has no loss of its own: the closed form.
+
+        ModelError if the teacher cannot be used; RecipeError if processes cannot share a batch.
+        """
+        settings = training.align
+        assert settings is not None  # the caller asks for an alignment
+        self.bridge, self.objective, self.captions = bridge, objective, captions
+        self.measured_by = measure if objective.is_closed_form else objective
+        self.settings, self.seed, self.training = settings, training.seed, training
+        self.processes = processes
+        count = 1 if processes is None else processes.count
+        if settings.batch % count:
+            raise RecipeError(
+                f"{SETTING}.batch is {settings.batch}, which {count} processes cannot share equally: choose "
+                f"a multiple of {count}"
+            )
+        self.state = alignment_state(bridge, settings)
+        self.teacher = open_teacher(bridge, settings)
+        self.read = student_reader(bridge, settings.feature_cache_gb)
+        self.read_teacher = feature_reader(self.teacher, settings.feature_cache_gb)
+        self.order = ShuffledOrder(len(captions.training), mix_seeds(training.seed, EPOCHS))
+
+    def prepare(self, batches: BatchLoader) -> None:
+        """Collect the noised latents that the objective looks at."""
+        objective = self.measured_by
+        noised = self._noised_latents(batches) if objective.needs_latents else []
+        objective.prepare(self.bridge, self.teacher, noised)
+
+    def _noised_latents(self, batches: BatchLoader) -> list[NoisedLatents]:
+        settings, is_sampled = self.settings, not batches.dataset.has_pictures
+        if settings.latents == "sampling" or (settings.latents == "auto" and self.objective.follows_sampling):
+            is_sampled = True
+        if is_sampled:
+            captions = self.captions.training
+            return sampled_latents(self.teacher, captions, settings.noised_latents, self.seed)
+        return noised_data(self.teacher, batches, settings.noised_latents)
+
+    def solve(self) -> None:
+        """Solve for the connector's last layer, if the objective or the start is the closed form."""
+        if self.settings.start is None and not self.objective.is_closed_form:
+            return
+        solver = self.objective if self.objective.is_closed_form else build_objective(CLOSED_FORM)
+        solver.prepare(self.bridge, self.teacher, [])
+        solver.fit(self.bridge, self.teacher, self._caption_batches)
+
+    def _caption_batches(self) -> Iterator[tuple[Sequence[str], TextFeatures, TextFeatures]]:
+        texts = self.captions.training
+        for start in range(0, len(texts), self.settings.batch):
+            chosen = texts[start : start + self.settings.batch]
+            yield chosen, self.read(chosen), self.read_teacher(chosen)
+
+    def step(self, step: int, rate: float) -> tuple[float, float]:
+        """Take a step at a learning rate; return its fvu and the norm of its gradient."""
+        self.state.optimizer.param_groups[0]["lr"] = rate
+        batch = self.settings.batch
+        positions = range(step * batch, (step + 1) * batch)
+        captions = [self.captions.training[self.order.index(position)] for position in positions]
+        generator = torch.Generator().manual_seed(mix_seeds(self.seed, step))
+        chosen = self.objective.choose(batch, generator)
+        mine = self._share(batch)
+        captions = captions[mine]
+        features = with_noise(self.read(captions), self.settings.noise, generator)
+        loss = self.objective.loss(
+            self.bridge, self.teacher, features, self.read_teacher(captions), chosen[mine]
+        )
+        return take_step(self.state, self.training, loss, step, self.processes)
+
+    def _share(self, count: int) -> slice:
+        """Return this process's part of a batch."""
+        if self.processes is None:
+            return slice(0, count)
+        size = count // self.processes.count
+        return slice(self.processes.index * size, (self.processes.index + 1) * size)
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """Return the fvu of the held-out captions, and the cosine to the teacher's conditioning.
+
+        The cosine is that of each prompt's mean token, and of the pooled vector where there is one.
+        """
+        texts = self.captions.held_out
+        parts = -(-len(texts) // self.settings.batch)  # of equal size, as one caption has no variance
+        sums: dict[str, float] = {}
+        generator = torch.Generator().manual_seed(mix_seeds(self.seed, MEASURED))
+        for part in range(parts):
+            captions = texts[part::parts]
+            features, teacher_features = self.read(captions), self.read_teacher(captions)
+            chosen = self.measured_by.choose(len(captions), generator)
+            loss = self.measured_by.loss(self.bridge, self.teacher, features, teacher_features, chosen)
+            found = {"held_out_fvu": float(loss)} | self._cosines(features, teacher_features, chosen)
+            for name, value in found.items():
+                sums[name] = sums.get(name, 0.0) + value * len(captions) / len(texts)
+        return sums
+
+    def _cosines(
+        self, features: TextFeatures, teacher_features: TextFeatures, chosen: Int[Tensor, " caption"]
+    ) -> dict[str, float]:
+        t = self.measured_by.t[chosen]
+        made, target = self.bridge.connector(features, t), self.teacher.connector(teacher_features, t)
+        pairs = {"token_cosine": (mean_token(made), mean_token(target))}
+        if made.pooled is not None and target.pooled is not None:
+            pairs["pooled_cosine"] = (made.pooled, target.pooled)
+        return {name: float(torch.cosine_similarity(*pair).mean()) for name, pair in pairs.items()}
+
+
+def student_reader(bridge: Bridge, cache_gb: float) -> Reader:
+    """Return a function from captions to the student's features; vectors that query it get gradients."""
+    if bridge.connector.reading.queries is not None:
+        return bridge.features
+    return feature_reader(bridge, cache_gb)
+
+
+def take_step(
+    state: TrainingState,
+    training: TrainingSection,
+    loss: Float[Tensor, ""],
+    step: int,
+    processes: Processes | None = None,
+) -> tuple[float, float]:
+    """Update the connector by a loss, averaged over all processes; return loss and norm of the gradient."""
+    weights = state.parts["connector"]
+    # LoRA learns nothing here, and a weight may have no part in what an objective compares.
+    gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+    for weight, gradient in zip(weights.values(), gradients, strict=True):
+        weight.grad = torch.zeros_like(weight) if gradient is None else gradient
+    value = loss.detach()
+    if processes is not None:
+        processes.average([value, *(weight.grad for weight in weights.values() if weight.grad is not None)])
+    if not math.isfinite(float(value)):
+        raise NotFiniteError(f"alignment step {step + 1}: the loss is {float(value)}; lower {SETTING}.lr")
+    norm = torch.linalg.vector_norm(gradient_norms(weights))
+    update_weights(state, training, norm)
+    return float(value), float(norm)
+
+
+def alignment_state(bridge: Bridge, settings: AlignmentSection) -> TrainingState:
+    """Return the connector's weights with their optimiser, at step 0."""
+    connector = bridge.connector
+    weights = {name: weight for name, weight in connector.named_parameters() if weight.requires_grad}
+    if not weights:
+        raise ModelError(f"{SETTING}: this connector has no weights to align; leave {SETTING} out")
+    parts = {"connector": weights}
+    optimizer = make_optimizer(parts, {"connector": settings.lr}, 0.0, OPTIMIZER)
+    return TrainingState(bridge=bridge, model=bridge, parts=parts, optimizer=optimizer, ema=None)
+
+
+def with_noise(features: TextFeatures, noise: float, generator: torch.Generator) -> TextFeatures:
+    """Return features plus normal noise, `noise` times the standard deviation of each over real tokens.
+
+    A decoder trained with such noise treats neighbours alike: Nukrai et al. 2022 (CapDec), arXiv 2211.00575.
+    """
+    if not noise:
+        return features
+    hidden = features.hidden
+    spread = hidden.permute(0, 2, 1, 3)[features.mask].std(dim=0)[None, :, None]
+    drawn = torch.randn(hidden.shape, generator=generator).to(hidden)
+    return replace(features, hidden=hidden + noise * spread * drawn)

@@ -1,0 +1,75 @@
+"""The noised latents at which an alignment compares a student with its teacher.
+
+data       the run's first pictures, encoded and noised as in training
+sampling   what the teacher meets when it draws the first captions, step by step: no picture is needed
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from lavibridge.alignment.base import NoisedLatents
+from lavibridge.bridge import Bridge
+from lavibridge.diffusion.objective import add_noise
+from lavibridge.generation.denoise import SEPARATE_DENOISER_CALLS, take_denoising_step
+from lavibridge.generation.emphasis import read_emphasis
+from lavibridge.generation.noise import initial_noise
+from lavibridge.generation.prompt_encoding import encode_prompts
+from lavibridge.generation.request_state import RequestState, resolve_denoising_settings
+from lavibridge.training.data.batches import BatchLoader
+
+SAMPLING_STEPS = 16
+"""Steps in which the teacher draws."""
+DRAWN_TOGETHER = 8
+"""Pictures that the teacher draws at a time."""
+
+
+def noised_data(teacher: Bridge, batches: BatchLoader, count: int) -> list[NoisedLatents]:
+    """Return at least ``count`` noised pictures of the data, in the order and the batches of training."""
+    vision = teacher.vision
+    found: list[NoisedLatents] = []
+    while sum(len(each.t) for each in found) < count:
+        draw = batches.draw(len(found), 0)
+        alpha, sigma = vision.alphas[draw.t], vision.sigmas[draw.t]
+        found.append(
+            NoisedLatents(
+                latents=add_noise(draw.batch.latents, draw.noise, alpha, sigma),
+                t=vision.times[draw.t],
+                prompts=draw.batch.prompts,
+            )
+        )
+    return found
+
+
+@torch.no_grad()
+def sampled_latents(teacher: Bridge, captions: Sequence[str], count: int, seed: int) -> list[NoisedLatents]:
+    """Return at least ``count`` noised latents of the teacher's sampling, for the first captions.
+
+    It draws at the default size and guidance of its vision model, picture i with seed ``seed`` + i.
+    """
+    pictures = min(len(captions), -(-count // SAMPLING_STEPS))
+    found: list[NoisedLatents] = []
+    for start in range(0, pictures, DRAWN_TOGETHER):
+        chosen = captions[start : min(start + DRAWN_TOGETHER, pictures)]
+        found += _trajectory(teacher, chosen, seed + start)
+    return found
+
+
+def _trajectory(teacher: Bridge, captions: Sequence[str], seed: int) -> Iterator[NoisedLatents]:
+    """Yield the noised latents of every step for some captions."""
+    settings = resolve_denoising_settings(teacher, num_inference_steps=SAMPLING_STEPS)
+    prompts = [read_emphasis(caption, weights=False) for caption in captions]
+    negative = [read_emphasis("", weights=False, is_negative=True)] * len(captions)
+    encoded = encode_prompts(teacher, [*negative, *prompts], DRAWN_TOGETHER)
+    noise = initial_noise(settings.shape, range(seed, seed + len(captions))).to(teacher.device)
+    state = RequestState(
+        teacher.vision,
+        settings,
+        [encoded[prompt] for prompt in prompts],
+        [encoded[prompt] for prompt in (negative if settings.is_ever_guided else [])],
+        noise,
+    )
+    while not state.is_finished:
+        t = state.sampling.t.to(noise.device).expand(len(captions))
+        yield NoisedLatents(latents=state.sampling.noisy, t=t, prompts=tuple(captions))
+        take_denoising_step([state], teacher, SEPARATE_DENOISER_CALLS)
