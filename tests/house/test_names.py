@@ -30,7 +30,6 @@ RETIRED = {
     "keeper": "backend",
     "learnt": "distilled, learned",
     "missed": "fvu",
-    "note": "record, warning",
     "notes": "console, metadata, log",
     "opened": "per_block, open_*",
     "outline": "meta_model",

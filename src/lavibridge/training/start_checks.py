@@ -20,6 +20,7 @@ from lavibridge.recipes.training_section import OPTIMIZERS
 from lavibridge.training.alignment.objective import check_alignable
 from lavibridge.training.distributed.sharding import check_sharding
 from lavibridge.training.objectives.native_encoder import check_native_encoder
+from lavibridge.training.optimization import check_learning_rates
 from lavibridge.training.reporting.trackers import check_trackers
 
 
