@@ -1,15 +1,15 @@
-"""Measures reading, drawing, training and serving on an idle machine and beside one busy process a core.
+"""Measures encoding, generation, training and serving on an idle and on a busy machine.
 
-python benchmarks/busy.py            all four, written to benchmarks/results; nothing else may run meanwhile
+python benchmarks/busy.py            all four, written to benchmarks/results; run nothing else meanwhile
 
 Each run is a fresh process of one of three ways, in turns:
 
     one thread    OMP_NUM_THREADS=1, the baseline, on the idle machine only
-    default       all cores, the spin count that the command sets (core/thread_spinning.py), idle and busy
-    library       all cores, the spin count that GNU OpenMP sets by itself, on the idle machine only
+    default       all cores, the spin count of the command (core/thread_spinning.py), idle and busy
+    library       all cores, the default spin count of GNU OpenMP, on the idle machine only
 
-Bars: on the idle machine the default loses at most 5 % against the library, by the medians; on the busy one
-it takes at most three times as long as one thread on the idle machine, in the worst of the runs.
+Targets: on the idle machine the median of the default is at most 5 % slower than the library. On the busy
+machine its slowest run takes at most three times as long as one thread on the idle machine.
 """
 
 import json

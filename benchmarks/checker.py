@@ -1,4 +1,4 @@
-"""How often the exact checker agrees with the drawer under each damage, and how often a change escapes it.
+"""Measures how often the checker confirms perturbed scenes, and how often it misses a change.
 
 python benchmarks/checker.py [scenes]        writes benchmarks/results/checker.json
 """

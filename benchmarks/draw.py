@@ -1,17 +1,17 @@
-"""What a picture costs, drawn as it was published and as it is drawn here; and what the cheap ways lose.
+"""Measures the cost of an image in the published way and in lavibridge, and what cheaper settings lose.
 
-    python benchmarks/draw.py [RUN]           all; RUN is a bridge of the miniature world (runs/quickstart)
-    python benchmarks/draw.py [RUN] world     or: proportions, diffusers, scores, step-cache
+    python benchmarks/draw.py [RUN]           all parts; RUN is a bridge of the miniature world (runs/quickstart)
+    python benchmarks/draw.py [RUN] world     or proportions, diffusers, scores, step-cache
 
-world        the published way (Zhao et al. 2024, arXiv 2403.07860: float32, LoRA apart, UniPC, 50 steps,
-             guidance in all of them) against each quality, four pictures by the bridge of RUN
+world        the published way (Zhao et al. 2024, arXiv 2403.07860: float32, unmerged LoRA, UniPC, 50 steps,
+             all with guidance) against each quality, four images by the bridge of RUN
 proportions  the published way against `exact`, a U-Net with random weights at Stable Diffusion's proportions
 diffusers    mini-sd against Diffusers' own pipeline with channels_last, at equal steps
-scores       right pictures by the exact checker, the same prompts and noises, as paired differences
-step-cache   mini-pixart with steps that reuse the one before: right pictures likewise, and processor time
+scores       right images by the checker, with the same prompts and noises, as paired differences
+step-cache   mini-pixart with steps that reuse the previous step: right images, and processor time
 
-All ways take turns, round by round, in several processes one after the other. A ratio is the median of its
-processes' with a 95 % bootstrap interval over them, and a process's is the median of its rounds'.
+All variants take turns in each round, in several processes one after the other. A ratio is the median over
+processes with a 95 % bootstrap interval; the value of a process is the median over its rounds.
 """
 
 import statistics

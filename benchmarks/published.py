@@ -1,4 +1,4 @@
-"""Pairs of models of any size with random weights; and the published ones, measured on a GPU.
+"""Builds pairs of models of any size with random weights, and measures the published pairs on a GPU.
 
 python benchmarks/train_step.py --gpu
 """

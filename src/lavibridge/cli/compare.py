@@ -16,7 +16,7 @@ def compare(first: Path = _FIRST, second: Path = _SECOND, as_json: bool = _AS_JS
     lavi compare runs/a/evaluation/world runs/b/evaluation/world
 
     Each line has n prompts, the mean difference with its 95 % interval, and p, the chance of one as large if
-    there were none (random signs). Evaluations of other suite versions, prompts or judges are refused.
+    there were none (random signs). Refuses evaluations of other suite versions, prompts or metrics.
     """
     import json
 

@@ -25,7 +25,7 @@ def report(runs: list[Path] = _RUNS, out: Path | None = _OUT) -> None:
     lavi report runs/first runs/second --out comparison.html
 
     It says what was trained, what it scores with intervals and paired differences, shows the same prompts
-    side by side, the worst and the best pictures with the judges' verdicts, curves, what each number depends
+    side by side, the worst and the best pictures with the metrics' scores, curves, what each number depends
     on, and the text of a model card. The page needs no network and no other file; report.json beside it has
     every number that it shows. A run may still be in training. The page's path is printed on stdout, and
     what could not be shown is said on stderr.

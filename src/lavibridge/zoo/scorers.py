@@ -4,7 +4,7 @@
     resnet   mean log-probability of what the prompt names: shapes, colors, textures, number of things
 
 Unlike the exact checker, neither sees which color belongs to which shape. `benchmarks/judges.py` measures how
-far each agrees with the checker, and docs/judges.md holds the results.
+far each agrees with the checker, and docs/judges.md has the results.
 """
 
 from collections.abc import Callable, Sequence
