@@ -1,6 +1,6 @@
 """Measures the cost of an image in the published way and in lavibridge, and what cheaper settings lose.
 
-    python benchmarks/draw.py [RUN]           all parts; RUN is a bridge of the miniature world (runs/quickstart)
+    python benchmarks/draw.py [RUN]           all; RUN is a bridge of the miniature world (runs/quickstart)
     python benchmarks/draw.py [RUN] world     or proportions, diffusers, scores, step-cache
 
 world        the published way (Zhao et al. 2024, arXiv 2403.07860: float32, unmerged LoRA, UniPC, 50 steps,

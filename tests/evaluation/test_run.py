@@ -264,7 +264,7 @@ def test_a_drawer_that_draws_too_few_is_refused(tmp_path):
         ) -> list[Image.Image]:
             return super().generate(prompts, seed, steps, guidance, quality)[1:]
 
-    with pytest.raises(RunError, match="nothing is left out"):
+    with pytest.raises(RunError, match="return one per prompt"):
         evaluate(Lazy(), "world", tmp_path, limit=1)
 
 

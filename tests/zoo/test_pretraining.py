@@ -86,7 +86,7 @@ def test_going_on_wants_a_folder_that_says_its_steps_and_more_steps_than_it_has(
     with pytest.raises(RunError, match=r"has no pretraining.json: give a shipped model's name \(mini-bert"):
         pretrain_miniature("mini-sd", tmp_path, init_from=str(tmp_path))
     made = read_json(models_folder() / "mini-sd" / "pretraining.json")["steps"]
-    with pytest.raises(RunError, match=f"{made} steps, and {made} are asked for: ask for more by --steps"):
+    with pytest.raises(RunError, match=f"{made} steps, and --steps is {made}: set a larger number"):
         pretrain_miniature("mini-sd", tmp_path, init_from="mini-sd", steps=made)
     with pytest.raises(RunError, match="mini-vae cannot continue from a folder"):
         run(small_job(), tmp_path / "work", steps=1, init_from=models_folder() / "mini-sd")

@@ -43,7 +43,7 @@ class Connector(nn.Module, ABC):
         to them."""
 
     time_aware: bool = False
-    """Whether the conditioning depends on the timestep, so that every step computes it anew."""
+    """Whether the conditioning depends on the timestep, so that every step recomputes it."""
     has_queries: ClassVar[bool] = False
     """Whether it learns vectors that pass through the language model (`Reading.queries`)."""
     per_block: bool = False

@@ -64,7 +64,7 @@ def _added(hidden: Layers) -> Float[Tensor, "batch block token width"]:
 
 
 class _SecondAttention(nn.Module):
-    """The second attention beside one cross-attention layer of the denoiser."""
+    """The second attention of one cross-attention layer of the denoiser."""
 
     def __init__(self, text_width: int, block: BlockSpec) -> None:
         super().__init__()

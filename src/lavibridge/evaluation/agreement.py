@@ -1,4 +1,4 @@
-"""How well a learned judge's scores agree with the exact checker.
+"""Measures how well a learned scorer agrees with the exact checker.
 
     AUROC    the chance that a correct picture outscores a wrong one; a tie counts half, 0.5 is chance
     tau-b    (concordant - discordant) / sqrt(pairs untied in x * pairs untied in y)       -1 .. 1

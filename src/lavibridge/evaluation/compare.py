@@ -67,12 +67,12 @@ def read_comparable_evaluations(ours: Path, theirs: Path) -> tuple[Mapping[str, 
 
 
 def _by_category(metric: str, pairs: list[tuple[Record, Record]]) -> dict[str, Any]:
-    judged = [(a, b) for a, b in pairs if metric in a.scores and metric in b.scores]
-    found = {"all": _difference(metric, judged)}
-    categories = dict.fromkeys(a.category for a, _ in judged)
+    scored = [(a, b) for a, b in pairs if metric in a.scores and metric in b.scores]
+    found = {"all": _difference(metric, scored)}
+    categories = dict.fromkeys(a.category for a, _ in scored)
     if len(categories) > 1:
         for category in categories:
-            found[category] = _difference(metric, [(a, b) for a, b in judged if a.category == category])
+            found[category] = _difference(metric, [(a, b) for a, b in scored if a.category == category])
     return found
 
 

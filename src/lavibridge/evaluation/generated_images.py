@@ -1,4 +1,4 @@
-"""Draws what a suite asks for and is not there yet; a picture that is missing or damaged is drawn again."""
+"""Generates the images of a suite that are missing or damaged."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -22,17 +22,17 @@ from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.generation.quality import EXACT_QUALITY
 
 _CHUNK = 32
-"""Pictures drawn between two writes."""
+"""Images generated between two writes."""
 _END = b"IEND\xaeB`\x82"
-"""How every whole PNG ends."""
+"""The end of every complete PNG."""
 _REMEDY = "delete it, and it is drawn again"
 _SAME_PICTURE = 1.0
-"""Mean difference of 255 up to which two drawings by what is no bridge are taken for the same picture."""
+"""Maximum mean difference, out of 255, at which two images of a generator count as the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationPlan:
-    """What a process has to draw."""
+    """The images that a process has to generate."""
 
     missing: tuple[Task, ...]
     damaged: tuple[Task, ...]
@@ -44,7 +44,7 @@ class GenerationPlan:
 
 
 def plan_generation(out: Path, tasks: Sequence[Task], records: Mapping[RecordKey, Record]) -> GenerationPlan:
-    """Look which of the tasks' pictures are there, and whole."""
+    """Find the tasks whose images are missing or incomplete."""
     recorded = [task for task in tasks if task.key in records]
     undrawn = {task.key for task in recorded if records[task.key].undrawn}
     damaged = [
@@ -67,7 +67,7 @@ def generate_missing_images(
     log: JsonLog,
     drawn_with: str,
 ) -> None:
-    """Draw, save and record; RunError where the bridge gives another number of pictures than asked for."""
+    """Generate, save and record images. Raises RunError if their number differs from the prompts'."""
     if plan.damaged:
         names = ", ".join(task.file for task in plan.damaged[:3])
         console.print(
@@ -93,7 +93,7 @@ def generate_missing_images(
 
 
 def read_generated_image(out: Path, record: Record) -> Image.Image:
-    """The picture of a record; DataError where its file is damaged, or is another than was drawn."""
+    """Return the image of a record. Raises DataError if its file is damaged or has changed."""
     path = out / record.file
     try:
         picture = decode_picture_file(path)
@@ -104,7 +104,7 @@ def read_generated_image(out: Path, record: Record) -> Image.Image:
 
 
 def check_generated_image(out: Path, record: Record) -> None:
-    """DataError where a picture's file, which is there, is not the one that was drawn and scored."""
+    """Raise DataError if an existing file is not the image that was generated and scored."""
     if file_sha256(out / record.file) != record.sha256:
         raise DataError(f"{out / record.file}: it is not the picture that was drawn; {_REMEDY}")
 
@@ -117,7 +117,7 @@ def check_same_image(
     out: Path,
     advice: str,
 ) -> None:
-    """Draw one picture again, of what says by name alone what it is: RunError where it draws otherwise."""
+    """Generate one image again to verify a generator that only has a name. Raises RunError if it differs."""
     before = np.asarray(read_generated_image(out, record), dtype=np.float32)
     now = np.asarray(_draw(bridge, [task], settings)[0].convert("RGB"), dtype=np.float32)
     if before.shape != now.shape or float(np.abs(before - now).mean()) > _SAME_PICTURE:
@@ -150,12 +150,14 @@ def _draw(
     else:
         pictures = bridge.generate(prompts, seeds, steps, guidance, quality)
     if len(pictures) != len(tasks):
-        raise RunError(f"{len(tasks)} pictures were asked for and {len(pictures)} drawn: nothing is left out")
+        raise RunError(
+            f"the generator returned {len(pictures)} images for {len(tasks)} prompts: return one per prompt"
+        )
     return pictures
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a PNG is there up to its last chunk; to decode thousands would take minutes."""
+    """Whether a PNG is complete up to its last chunk; decoding thousands would take minutes."""
     try:
         with open(path, "rb") as file:
             file.seek(-len(_END), os.SEEK_END)

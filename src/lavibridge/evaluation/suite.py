@@ -6,7 +6,7 @@
     metrics: [world, {kind: clip_score, model: mini-clip}]
     seeds: 1
 
-The kinds are the files of `prompts` and `metrics`; the other keys beside `kind` are that kind's options.
+The kinds are the files of `prompts` and `metrics`; their other keys are that kind's options.
 """
 
 from collections.abc import Sequence

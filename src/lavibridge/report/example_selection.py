@@ -1,6 +1,6 @@
 """Selects the pictures of a report: prompts side by side, worst and best, and largest disagreements.
 
-The side-by-side prompts spread evenly over the suite, whatever their scores.
+The side-by-side prompts spread evenly over the suite, independent of their scores.
 """
 
 import math
@@ -55,10 +55,10 @@ def select_extreme_examples(groups: Sequence[EvaluationGroup]) -> list[dict[str,
                 continue
             records = each.records
             for metric in _picture_metrics(each):
-                judged = [record for record in records.values() if _score(record, metric) is not None]
-                worst = sorted(judged, key=lambda record: _rank(record, metric, best=False))[:_CASES]
+                scored = [record for record in records.values() if _score(record, metric) is not None]
+                worst = sorted(scored, key=lambda record: _rank(record, metric, best=False))[:_CASES]
                 taken = {record.key for record in worst}
-                left = [record for record in judged if record.key not in taken]
+                left = [record for record in scored if record.key not in taken]
                 best = sorted(left, key=lambda record: _rank(record, metric, best=True))[:_CASES]
                 if worst:
                     named = {"suite": group.suite, "version": group.version, "metric": metric}
@@ -66,7 +66,7 @@ def select_extreme_examples(groups: Sequence[EvaluationGroup]) -> list[dict[str,
                         name: [make_example(record.key, [each]) for record in chosen]
                         for name, chosen in (("worst", worst), ("best", best))
                     }
-                    found.append({**named, "by": each.label, "of": len(judged), **shown})
+                    found.append({**named, "by": each.label, "of": len(scored), **shown})
     return found
 
 

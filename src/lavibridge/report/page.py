@@ -1,4 +1,4 @@
-"""Writes one self-contained HTML page for run folders, and its numbers as JSON beside it.
+"""Writes one self-contained HTML page for run folders, and its numbers as JSON.
 
     folders -> contents (report.json) -> page        the page takes every number from report.json
             -> pictures -------------->

@@ -131,7 +131,7 @@ def _fits(cell: Cell, pattern: str) -> bool:
 
 
 def _at_home(content: dict[str, Any], home: Path) -> dict[str, Any]:
-    """Make the paths of recipes and suites beside the study's file absolute."""
+    """Make paths of recipes and suites absolute; they are relative to the study's file."""
 
     def whole(holder: Any, key: str) -> Any:
         if not isinstance(holder, dict) or not isinstance(holder.get(key), str):

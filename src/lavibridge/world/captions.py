@@ -115,7 +115,7 @@ def evaluation_prompts(category: str, count: int, seed: int = 0) -> tuple[Captio
         index += 1
         if index > 50 * count + 1000:
             raise ValueError(
-                f"category {category!r} has only {len(found)} different prompts; {count} were asked for"
+                f"category {category!r} has only {len(found)} different prompts, but {count} are needed"
             )
     return tuple(found.values())
 

@@ -16,7 +16,7 @@ A clause that the prompt does not raise is `None`, never true. Each clause asks:
     clean      the picture has at least one thing, and every part is readable
 
 After GenEval (Ghosh et al. 2023, arXiv 2310.11513) and T2I-CompBench (Huang et al. 2023, arXiv 2307.06350),
-with rules in place of the judge model.
+with rules instead of a model.
 """
 
 from collections import Counter

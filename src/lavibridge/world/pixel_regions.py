@@ -29,7 +29,7 @@ def name_pixel_colors(
     counts = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
     alike = np.take_along_axis(counts, labels[None], axis=0)[0] - 1
     most = counts.argmax(axis=0)
-    # The tips of a star are thin too: what stands against the ground alone stays, if anything near is alike.
+    # The tips of a star are thin too: a pixel against the ground alone stays if any neighbour is alike.
     return np.where((alike < _MIN_ALIKE) & ((most != ground) | (alike < 1)), most, labels)
 
 

@@ -7,7 +7,7 @@ describes.
 
 A denoiser that reads frozen features first learns which words occur and from then on paints them onto any
 thing: the binding of attributes changes the noise's error little, and every layer in between would have to
-change at once. The probe, trained beside the denoiser on the tokens that its attention reads, makes the
+change at once. The probe, trained with the denoiser on the tokens that its attention reads, makes the
 binding available there (LOG.md, 2026-11-22).
 """
 

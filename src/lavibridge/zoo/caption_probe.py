@@ -1,4 +1,4 @@
-"""A caption probe: trained beside a denoiser, it keeps the whole content of captions in a trained text tower.
+"""A caption probe: trained with a denoiser, it keeps the content of captions in a trained text tower.
 
     loss = mean over questions of cross-entropy(W_q mean over tokens of the tower's output, label)
 

@@ -53,7 +53,7 @@ two things with one kind of attribute, interactions, three things, long captions
 _LATE_TIMES_FROM = 0.8
 """The fraction of the schedule at which late times begin: these decide where things lie."""
 _CAPTION_PROBE_WEIGHT = 0.5
-"""Weight of the caption probe's loss beside the denoiser's."""
+"""Weight of the caption probe's loss relative to the denoiser's."""
 STEPS, _GUIDANCE = 20, 4.0
 _MAX_WEIGHT = 2_000.0
 """Maximum loss weight, reached at a signal of 1 in 2,000: the times beyond it are all noise, and would
@@ -228,7 +228,7 @@ class LatentDiffusionPretraining(Pretraining):
         return found
 
     def restore(self, folder: Path) -> None:
-        """Load every network of the pipeline, including frozen ones; the probes start anew."""
+        """Load every network of the pipeline, including frozen ones; the probes get new weights."""
         for name, part in self.pipeline().components.items():
             if isinstance(part, nn.Module):
                 kind: Any = type(part)  # of Diffusers or of Transformers

@@ -1,4 +1,4 @@
-"""A patch probe: trained beside the denoiser, a transformer's inner tokens predict what each patch shows.
+"""A patch probe: during pretraining, a transformer's inner tokens predict the content of each patch.
 
     loss = cross-entropy(shape, colour, texture) + |centre and size of the thing - prediction|
 

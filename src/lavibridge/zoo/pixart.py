@@ -7,7 +7,7 @@ the mean alone:
 
     log s^2 = v log beta_t + (1 - v) log beta~_t,    v = (output + 1) / 2
 
-Two probes train beside it. Its inner tokens predict what their patch shows (zoo/patch_probe.py), which
+Two probes train with it. Its inner tokens predict the content of their patch (zoo/patch_probe.py), which
 doubled the benefit of a caption after the same number of steps. The tokens of its captions predict the
 attributes of their thing (zoo/attribute_binding_probe.py): with this probe it began to learn which colour
 belongs to which shape. It had not learnt that in 31,000 steps under mini-t5-large, whose last layer hardly
@@ -46,7 +46,7 @@ _SCHEDULE = {
 }
 """The noise schedule of PixArt-alpha."""
 _PATCH_PROBE_WEIGHT, _PATCH_PROBE_BLOCK = 0.3, 4
-"""Weight of the patch probe beside the noise's error, and the block whose output it reads."""
+"""Weight of the patch probe relative to the noise's error, and the block whose output it reads."""
 _WORD_PREFIX = "\u2581"
 """SentencePiece's mark before a piece that begins a word."""
 _BINDING_PROBE_WEIGHT = 0.5

@@ -261,7 +261,7 @@ class _Run:
         except RuntimeError as error:
             raise RunError(
                 f"{self.work} holds the state of another network, of an earlier version of this job "
-                f"or of the world's text: move it away to begin anew ({str(error).splitlines()[-1].strip()})"
+                f"or of the world's text: move it away to start again ({str(error).splitlines()[-1].strip()})"
             ) from None
         for name, (optimizer, _) in self.optimizers.items():
             optimizer.load_state_dict(state[name])

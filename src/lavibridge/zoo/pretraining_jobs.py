@@ -71,7 +71,7 @@ def _pretrain(
     start = None if init_from is None else _resolve_initial_folder(init_from)
     done, last = 0 if start is None else read_json(start / RECORD_FILE)["steps"], steps or kind.steps
     if start is not None and done >= last:
-        raise RunError(f"{start} has {done} steps, and {last} are asked for: ask for more by --steps")
+        raise RunError(f"{start} has {done} steps, and --steps is {last}: set a larger number")
     job = kind()
     scores = pretraining.run_pretraining(job, work, steps=steps, init_from=start)
     console.print("  ".join(f"{key} {value:.3f}" for key, value in scores.items()))

@@ -3,8 +3,8 @@
     x_s = (1 - s) x_0 + s e        loss = |(e - x_0) - v(x_s, s, caption)|^2
 
 A flow transformer in which picture patches and text tokens attend to each other. Its three text encoders stay
-frozen and are arranged as published: mini-clip's text tower beside mini-sd's, which learnt attribute binding
-with a denoiser, each with its second-to-last layer; after them mini-t5-small, padded to their width with zero
+frozen and are arranged as published: mini-clip's text tower next to mini-sd's, which learned attribute
+binding with a denoiser, each with its second-to-last layer; after them mini-t5-small, padded to their width with zero
 columns. The pooled vectors of the first two modulate every layer.
 
 The denoiser takes no mask, so it attends to padding. The pipeline gives it 64 + 256 text positions, a bridge
@@ -13,7 +13,7 @@ the longest, a third of them with the T5's tokens, and every `_PADDED_EVERY`th s
 pipeline. The T5 reads its padding as text, as published, which leaves little of what it knows about a
 caption.
 
-Two probes train beside it, as with mini-pixart: inner tokens predict what their patch shows
+Two probes train with it, as in mini-pixart: inner tokens predict the content of their patch
 (zoo/patch_probe.py), and text tokens the attributes of their thing (zoo/attribute_binding_probe.py).
 """
 
@@ -57,7 +57,7 @@ _T5_EVERY, _PADDED_EVERY = 3, 12
 _LENGTH_GROUPS = 4
 """A step takes one of this many batches, sorted by the captions' lengths."""
 _PATCH_PROBE_WEIGHT, _PATCH_PROBE_BLOCK = 0.3, 4
-"""Weight of the patch probe beside the velocity's error, and the block whose output it reads."""
+"""Weight of the patch probe relative to the velocity's error, and the block whose output it reads."""
 _BINDING_PROBE_WEIGHT, _BINDING_PROBE_BLOCK = 0.5, 2
 """The same for the attribute-binding probe."""
 _WORD_SUFFIX = "</w>"

@@ -112,9 +112,9 @@ def _faults(
         faults["color"] = fault if right < thing.count else ""
     if thing.place is not None and thing.target is not None:
         targets = groups[thing.target]
-        lie = bool(targets) and not any(faults.values())
-        lie = lie and all(thing.place in geneval_positions(a, b) for a in found for b in targets)
-        faults["place"] = "" if lie else f"expected {thing.name} {thing.place} its target"
+        holds = bool(targets) and not any(faults.values())
+        holds = holds and all(thing.place in geneval_positions(a, b) for a in found for b in targets)
+        faults["place"] = "" if holds else f"expected {thing.name} {thing.place} its target"
     return faults
 
 

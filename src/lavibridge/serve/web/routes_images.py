@@ -1,4 +1,4 @@
-"""OpenAI's images endpoint and list of models, for clients that speak OpenAI's API."""
+"""OpenAI's images endpoint and list of models, for OpenAI's clients."""
 
 import base64
 import time
