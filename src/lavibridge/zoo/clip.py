@@ -3,10 +3,9 @@
     loss = 1/2 [cross-entropy over rows + over columns of  exp(s) <image_i, text_j>]
 
 Half of a batch are hard negatives of the other half: the same prompt with two colours or the ends of a
-relation swapped, or with one attribute changed, with a new caption and image. Without them a few colour words
-win the contrast, and the features of shapes, sizes and textures stay faint (measured: 0.13 of the length against
-0.89).
-"""
+relation swapped, or with one attribute changed, with a new caption and image. Without them a few colour
+words win the contrast, and the features of shapes, sizes and textures stay faint (measured: 0.13 of the
+length against 0.89). """
 
 from dataclasses import replace
 from pathlib import Path

@@ -2,10 +2,10 @@
 
     x_s = (1 - s) x_0 + s e        loss = |(e - x_0) - v(x_s, s, caption)|^2
 
-A flow transformer in which picture patches and text tokens attend to each other. Its three text encoders stay
-frozen and are arranged as published: mini-clip's text tower next to mini-sd's, which learned attribute
-binding with a denoiser, each with its second-to-last layer; after them mini-t5-small, padded to their width with zero
-columns. The pooled vectors of the first two modulate every layer.
+A flow transformer in which picture patches and text tokens attend to each other. Its three text encoders
+stay frozen and are arranged as published: mini-clip's text tower next to mini-sd's, which learned attribute
+binding with a denoiser, each with its second-to-last layer; after them mini-t5-small, padded to their width
+with zero columns. The pooled vectors of the first two modulate every layer.
 
 The denoiser takes no mask, so it attends to padding. The pipeline gives it 64 + 256 text positions, a bridge
 only the prompt's own tokens. Most steps therefore train on captions of similar length without padding beyond
