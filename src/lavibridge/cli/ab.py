@@ -1,4 +1,4 @@
-"""`lavi ab`: a blind user study, from evaluated runs to what people prefer."""
+"""`lavi ab`: a blind user study, from evaluated runs to people's preferences."""
 
 from pathlib import Path
 
@@ -18,29 +18,33 @@ app = typer.Typer(
 _RUNS = typer.Argument(
     metavar="RUN RUN...", help="Run folders that were evaluated, or folders that `lavi evaluate` wrote to."
 )
-_SUITE = typer.Option("world", "--suite", help="Which of a run folder's evaluations.")
-_OUT = typer.Option(..., "--out", "-o", metavar="FILE", help="The page; its key goes beside it.")
-_PROMPTS = typer.Option(None, "--prompts", min=1, help="Prompts to ask about.  [default: 40, or all]")
-_PER_PROMPT = typer.Option(1, "--per-prompt", min=1, help="Pairs of runs that each prompt is shown for.")
-_REPEATS = typer.Option(
-    None, "--repeats", min=0, help="Comparisons shown twice, sides swapped.  [default: one in ten]"
+_SUITE = typer.Option("world", "--suite", help="The suite whose evaluations to use.")
+_OUT = typer.Option(
+    ..., "--out", "-o", metavar="FILE", help="File of the page; the key is written next to it."
 )
-_SIDE = typer.Option(768, "--side", min=32, help="Larger pictures are made as small, in pixels.")
+_PROMPTS = typer.Option(None, "--prompts", min=1, help="Number of prompts.  [default: 40, or all]")
+_PER_PROMPT = typer.Option(1, "--per-prompt", min=1, help="Pairs of runs per prompt.")
+_REPEATS = typer.Option(
+    None, "--repeats", min=0, help="Comparisons to repeat with swapped sides.  [default: one in ten]"
+)
+_SIDE = typer.Option(768, "--side", min=32, help="Maximum side of a picture, in pixels.")
 _SEND_TO = typer.Option(
-    "", "--send-to", metavar="TEXT", help="Where raters send their votes; the page says it."
+    "", "--send-to", metavar="TEXT", help="Address to which raters send their votes, shown on the page."
 )
 _SEED = typer.Option(
     None,
     "--seed",
     min=0,
     max=MAX_SEED,
-    help="Draws the same page again; tell no rater.  [default: by chance]",
+    help="Seed that reproduces the page; keep it from raters.  [default: random]",
 )
 _KEY = typer.Argument(metavar="KEY", help="The .key.json that `lavi ab build` wrote.")
 _VOTES = typer.Argument(metavar="VOTES...", help="Files of votes.")
 _JSON = typer.Option(None, "--json", metavar="FILE", help="Write all figures as JSON.")
 _METRIC = typer.Option("world", "--metric", "-m", help="A metric of the runs' evaluations.")
-_QUESTION = typer.Option("follows", "--question", help="Which question it answers: follows, looks.")
+_QUESTION = typer.Option(
+    "follows", "--question", help="The question that the metric answers: follows or looks."
+)
 
 
 @app.command()
@@ -86,7 +90,7 @@ def build(
 
 @app.command()
 def score(key: Path = _KEY, votes: list[Path] = _VOTES, json: Path | None = _JSON) -> None:
-    """Say what the votes say: who wins, how surely, and how far raters agree.
+    """Score the votes: which run wins, with what confidence, and how well raters agree.
 
     \b
     lavi ab score ab.key.json votes-*.jsonl
@@ -125,7 +129,7 @@ def score(key: Path = _KEY, votes: list[Path] = _VOTES, json: Path | None = _JSO
 
 @app.command()
 def vote(key: Path = _KEY, metric: str = _METRIC, question: str = _QUESTION) -> None:
-    """Let a metric vote as a person would: for the picture that it scored higher.
+    """Let a metric vote in place of a person, for the picture with the higher score.
 
     \b
     lavi ab vote ab.key.json > votes-checker.jsonl

@@ -22,6 +22,11 @@ OUT = typer.Option(
     None, "--out", "-o", metavar="FOLDER", help="Run folder to make.  [default: runs/RECIPE-aligned]"
 )
 RESUME = typer.Option(False, "--resume", help="Continue an alignment that was stopped.")
+REPORT = typer.Option(
+    False,
+    "--report",
+    help="Also write FOLDER/alignment-report: curve, memory, times and a panel of pictures, without names.",
+)
 
 
 def align(
@@ -32,6 +37,7 @@ def align(
     teacher: str | None = TEACHER,
     out: Path | None = OUT,
     resume: bool = RESUME,
+    report: bool = REPORT,
 ) -> None:
     """Teach a vision model another language model from captions alone.
 
@@ -50,10 +56,13 @@ def align(
     from lavibridge.core.process_rank import rank_from_environment
     from lavibridge.recipes.alignment import alignment_recipe
     from lavibridge.recipes.recipe import load_recipe
+    from lavibridge.report.alignment import write_alignment_report
     from lavibridge.training.train import train
 
     loaded = alignment_recipe(load_recipe(recipe, settings or []), captions, language, teacher)
     folder = out or Path("runs") / f"{Path(recipe).stem}-aligned"
     run = train(loaded, folder, resume=resume)
     if rank_from_environment().rank == 0:  # one of several processes prints
+        if report:
+            write_alignment_report(run)
         print(run)

@@ -1,4 +1,4 @@
-"""`lavi cache`: encode a recipe's pictures and captions before training, and check what was kept."""
+"""`lavi cache`: encode a recipe's pictures and captions before training, and verify the cache."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,8 @@ _RECIPE = typer.Argument(metavar="RECIPE", help="A recipe's name (see `lavi show
 _SETTINGS = typer.Argument(
     None, metavar="[key.path=value]...", help="Fields of the recipe to change, as for `lavi train`."
 )
-_FOLDER = typer.Argument(metavar="FOLDER", help="What training.cache.folder names.")
-_REPAIR = typer.Option(False, "--repair", help="Remove what is damaged or half-written; what is whole stays.")
+_FOLDER = typer.Argument(metavar="FOLDER", help="The folder in training.cache.folder.")
+_REPAIR = typer.Option(False, "--repair", help="Remove damaged and incomplete shards; keep intact ones.")
 
 
 class FillByDefault(TyperGroup):
@@ -111,7 +111,7 @@ def verify(folder: Path = _FOLDER, repair: bool = _REPAIR) -> None:
 
 
 def _look_through(folder: Path, repair: bool) -> None:
-    """Read a folder, print what was found, and clear it away where that is asked for."""
+    """Read a folder, print the result, and remove damaged shards if requested."""
     from lavibridge.core.errors import CacheError
     from lavibridge.core.log import console
     from lavibridge.training.cache.verify import repair as clear
@@ -144,7 +144,7 @@ def _device(name: str) -> "torch.device":
 
 
 def _tell(filled: "Filled", what: str) -> None:
-    """Say what a folder holds, and print where it is."""
+    """Describe a folder's content, and print its path."""
     from lavibridge.core.log import console
 
     console.print(

@@ -5,12 +5,12 @@ from pathlib import Path
 import typer
 
 _FIRST = typer.Argument(metavar="FIRST", help="A folder that `lavi evaluate` wrote to.")
-_SECOND = typer.Argument(metavar="SECOND", help="Another, of the same suite.")
-_AS_JSON = typer.Option(False, "--json", help="Print all of it as JSON.")
+_SECOND = typer.Argument(metavar="SECOND", help="Another such folder, of the same suite.")
+_AS_JSON = typer.Option(False, "--json", help="Print all figures as JSON.")
 
 
 def compare(first: Path = _FIRST, second: Path = _SECOND, as_json: bool = _AS_JSON) -> None:
-    """Say how much better FIRST is than SECOND, over the pictures that both have.
+    """Compare FIRST with SECOND, over the pictures that both have.
 
     \b
     lavi compare runs/a/evaluation/world runs/b/evaluation/world

@@ -1,4 +1,4 @@
-"""`lavi data`: look at training data before anything is spent on it."""
+"""`lavi data`: check training data before training."""
 
 import typer
 
@@ -19,7 +19,7 @@ def data() -> None:
 
 @app.command()
 def check(recipe: str = _RECIPE, settings: list[str] | None = _SETTINGS) -> None:
-    """Read every picture of a recipe's data once and remember what was found.
+    """Read every picture of a recipe's data once and store the result in an index.
 
     \b
     lavi data check mini-llama_mini-sd_lavi data.kind=folder data.path=pictures

@@ -1,4 +1,4 @@
-"""`lavi doctor`: is this machine fit to run lavibridge, and if not, what to do."""
+"""`lavi doctor`: checks whether lavibridge can run on this machine, and says what to do if not."""
 
 import os
 import re
@@ -19,7 +19,7 @@ VERSION_FLOORS = {
     "diffusers": ("0.40", "CVE-2026-44513 and what this package is built on"),
     "pillow": ("12", "safe reading of pictures"),
 }
-"""Oldest versions that are safe to load other people's models with, and why."""
+"""Oldest versions that load models from others safely, and why."""
 
 PATIENCE = 4.0
 """Seconds that the hub is given to answer."""
@@ -38,7 +38,7 @@ _OTHERS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing looked at: `state` is ok, note (worth knowing) or bad (has to change)."""
+    """One check; `state` is ok, note (for information) or bad (must change)."""
 
     state: str
     subject: str
@@ -46,7 +46,7 @@ class Check:
 
 
 def doctor() -> None:
-    """Check that this machine is fit; exit 1 if not.
+    """Check whether lavibridge can run on this machine; exit with 1 if not.
 
     \b
     lavi doctor
@@ -151,7 +151,7 @@ def _machine() -> list[Check]:
 
 
 def _memory() -> float | None:
-    """Memory of the machine in GiB, or None where the system does not say."""
+    """Return the machine's memory in GiB; None if the system does not report it."""
     if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
         return None
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
@@ -194,7 +194,7 @@ def _models() -> list[Check]:
 
 
 def _network() -> Check:
-    """Ask the hub once, unless it is never asked."""
+    """Contact the hub once, unless it is disabled."""
     from huggingface_hub import constants, is_offline_mode
 
     if is_offline_mode():

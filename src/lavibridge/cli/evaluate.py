@@ -1,4 +1,4 @@
-"""`lavi evaluate`: a run in, scores with intervals out."""
+"""`lavi evaluate`: scores a run, with intervals."""
 
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ _OUT = typer.Option(
     "--out",
     "-o",
     metavar="FOLDER",
-    help="Where results go.  [default: evaluation/SUITE in the run folder; for an image model "
+    help="Folder of the results.  [default: evaluation/SUITE in the run folder; for an image model "
     "runs/evaluation/NAME/SUITE]",
 )
-_CATEGORY = typer.Option(None, "--category", "-c", help="Only this category; may be given again.")
-_LIMIT = typer.Option(None, "--limit", "-n", min=1, help="At most so many prompts of each category.")
+_CATEGORY = typer.Option(None, "--category", "-c", help="Evaluate only this category; repeatable.")
+_LIMIT = typer.Option(None, "--limit", "-n", min=1, help="Maximum number of prompts per category.")
 _PROMPTS = typer.Option(
     None,
     "--prompts",
@@ -43,15 +43,15 @@ _QUALITY = typer.Option(
     "exact",
     "--quality",
     metavar="exact|high|fast",
-    help="How much work a picture is worth; fast brings its own number of steps.",
+    help="Trades quality for speed; fast has its own number of steps.",
 )
 _DRAWN = typer.Option(
     False,
     "--drawn",
-    help="RUN is a folder of pictures drawn elsewhere, one for each prompt in the suite's order.",
+    help="RUN is a folder of pictures from elsewhere, one per prompt in the suite's order.",
 )
 _SEED = typer.Option(
-    0, "--seed", min=0, max=MAX_SEED, help="Another set of noises; only equal ones are compared."
+    0, "--seed", min=0, max=MAX_SEED, help="Selects a set of noises; `lavi compare` needs equal seeds."
 )
 
 
@@ -69,7 +69,7 @@ def evaluate(
     seed: int = _SEED,
     drawn: bool = _DRAWN,
 ) -> None:
-    """Draw a suite's prompts and let its metrics judge every picture.
+    """Generate images for a suite's prompts and score them with its metrics.
 
     \b
     lavi evaluate runs/quickstart
@@ -129,7 +129,7 @@ def _metric(text: str) -> str | dict[str, Any]:
 
 
 def evaluation_device() -> str:
-    """The GPU of this process, where a launcher gives each its own."""
+    """Return the GPU that a launcher assigned to this process."""
     import torch
 
     from lavibridge.core.process_rank import local_rank
@@ -142,7 +142,7 @@ def evaluation_device() -> str:
 
 
 def _lines(metrics: dict[str, Any]) -> list[str]:
-    """A line for each figure: metric, category, n, value and interval."""
+    """Format a line per figure: metric, category, n, value and interval."""
     rows = []
     for name, found in metrics.items():
         figures = {**found.get("categories", {}), **found.get("totals", {})}

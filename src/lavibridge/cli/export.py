@@ -6,7 +6,7 @@ import typer
 
 _RUN = typer.Argument(metavar="RUN", help="A run folder, a checkpoint, or a folder made by save_pretrained.")
 _FORMAT = typer.Option(..., "--format", "-f", metavar="FORMAT", help="peft, diffusers, comfyui or kohya.")
-_OUT = typer.Option(..., "--out", "-o", metavar="FOLDER", help="Where the files go; new or empty.")
+_OUT = typer.Option(..., "--out", "-o", metavar="FOLDER", help="Output folder, new or empty.")
 
 
 def export(run: Path = _RUN, format: str = _FORMAT, out: Path = _OUT) -> None:
@@ -23,8 +23,8 @@ def export(run: Path = _RUN, format: str = _FORMAT, out: Path = _OUT) -> None:
     comfyui    the denoiser's LoRA as one file under ComfyUI's names
     kohya      the same under the names of kohya's scripts; U-Nets only
 
-    Prompts still go through the bridge, whose language model and connector no other tool knows: see the
-    README.md of the diffusers format. The folder's path is printed on stdout.
+    Prompts still go through the bridge, since no other tool knows its language model and connector: see
+    the README.md of the diffusers format. The folder's path is printed on stdout.
     """
     from lavibridge.bridge import Bridge
     from lavibridge.interop.export import export as export_bridge

@@ -1,4 +1,4 @@
-"""`lavi generate`: prompts in, PNG files out."""
+"""`lavi generate`: generates PNG files from prompts."""
 
 import os
 import re
@@ -19,7 +19,7 @@ _RUN = typer.Argument(
     "(mini-sd), a folder or a hub id, which then draws with its own text encoder.",
 )
 _PROMPTS = typer.Argument(metavar="PROMPT...", help="One or more prompts, each in quotes.")
-_OUT = typer.Option(Path("pictures"), "--out", "-o", metavar="FOLDER", help="Where the PNG files go.")
+_OUT = typer.Option(Path("pictures"), "--out", "-o", metavar="FOLDER", help="Folder of the PNG files.")
 _SEED = typer.Option(
     0,
     "--seed",
@@ -28,7 +28,7 @@ _SEED = typer.Option(
     help="Seed of every prompt's noise; the same seed gives the same picture.",
 )
 _COUNT = typer.Option(1, "--count", min=1, help="Pictures per prompt, from seed, seed + 1, ...")
-_QUALITY = typer.Option("exact", "--quality", metavar="exact|high|fast", help="How much work a picture gets.")
+_QUALITY = typer.Option("exact", "--quality", metavar="exact|high|fast", help="Trades quality for speed.")
 _STEPS = typer.Option(
     None, "--steps", min=1, help="Denoising steps.  [default: the quality's own, 20 if exact]"
 )
@@ -36,26 +36,26 @@ _GUIDANCE = typer.Option(
     None,
     "--guidance",
     min=0.0,
-    help="Classifier-free guidance scale; 1 is none.  [default: the image model's own, or none where "
+    help="Scale of classifier-free guidance; 1 disables it.  [default: the image model's own, or none where "
     "the bridge has learnt it]",
 )
 _INTERVAL = typer.Option(
     None,
     "--guidance-interval",
     metavar="START STOP",
-    help="Guide these steps only, as shares of all; a step outside costs half.  [default: the quality's own]",
+    help="Use guidance only in this share of the steps; other steps cost half.  [default: the quality's own]",
 )
 _STEP_CACHE = typer.Option(
     None,
     "--step-cache",
     metavar="THRESHOLD",
-    help="Let steps that change less than this (0.1) reuse blocks of the step before; PixArt and FLUX only. "
+    help="Reuse blocks of the previous step if the change is below this (0.1); PixArt and FLUX only. "
     "A picture then depends a little on the others of its batch.  [default: compute every step]",
 )
 _WEIGHTING = typer.Option(
     True,
     "--prompt-weighting/--no-prompt-weighting",
-    help="Read brackets such as (red:1.3) as weights of words, or as text; \\( is always a bracket.",
+    help="Read brackets such as (red:1.3) as word weights or as text; \\( is always a bracket.",
 )
 _BATCH_SIZE = typer.Option(
     16,
@@ -80,7 +80,7 @@ def generate(
     prompt_weighting: bool = _WEIGHTING,
     batch_size: int = _BATCH_SIZE,
 ) -> None:
-    """Draw pictures with a trained bridge.
+    """Generate images with a trained bridge.
 
     \b
     lavi generate runs/quickstart "a red circle" "a small blue square"
@@ -184,7 +184,7 @@ def _unusual(
 
 
 def _refuse_files(prompts: list[str]) -> None:
-    """RecipeError for a prompt that names a file, whose name would be drawn."""
+    """Raise RecipeError for a prompt that is the name of a file."""
     from lavibridge.core.errors import RecipeError
 
     for prompt in prompts:

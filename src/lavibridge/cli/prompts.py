@@ -18,7 +18,7 @@ _PATH = typer.Option(
     help="The suite's prompt file or folder, or hf://datasets/OWNER/NAME/FILE.",
 )
 _CATEGORY = typer.Option(None, "--category", "-c", help="Only this category; may be given again.")
-_LIMIT = typer.Option(None, "--limit", "-n", min=1, help="At most so many prompts of each category.")
+_LIMIT = typer.Option(None, "--limit", "-n", min=1, help="Maximum number of prompts per category.")
 _FILE = typer.Argument(metavar="FILE", help="A text file with one short prompt a line.")
 _MODEL = typer.Option(..., "--model", "-m", help="A causal language model: a folder or a hub id.")
 _OUT = typer.Option(

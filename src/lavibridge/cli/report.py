@@ -12,7 +12,7 @@ _OUT = typer.Option(
     "--out",
     "-o",
     metavar="FILE",
-    help="The page; its numbers go beside it, as .json.  "
+    help="File of the page; its numbers are written next to it as .json.  "
     "[default: RUN/report.html, or report.html for several]",
 )
 
@@ -28,7 +28,7 @@ def report(runs: list[Path] = _RUNS, out: Path | None = _OUT) -> None:
     side by side, the worst and the best pictures with the metrics' scores, curves, what each number depends
     on, and the text of a model card. The page needs no network and no other file; report.json beside it has
     every number that it shows. A run may still be in training. The page's path is printed on stdout, and
-    what could not be shown is said on stderr.
+    stderr lists what could not be shown.
     """
     from lavibridge.report.page import write_report
 

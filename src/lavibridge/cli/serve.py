@@ -1,4 +1,4 @@
-"""`lavi serve`: bridges on a page in the browser, and behind an API that other tools speak."""
+"""`lavi serve`: serves bridges to a browser, and to other tools through an API."""
 
 from pathlib import Path
 

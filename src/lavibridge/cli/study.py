@@ -57,7 +57,7 @@ def study(
 
     \b
     lavi study world-read-outs --dry-run              what it takes
-    lavi study world-read-outs                        make it; the same line goes on after a stop
+    lavi study world-read-outs                        run it, or continue it after a stop
     lavi study world-read-outs --commands | parallel -j 4
     lavi study world-read-outs --table                the table of what is finished so far
     lavi study my_study.yaml --only "t5-*" --out runs/mine
@@ -117,7 +117,7 @@ def _make(
     part = rank_from_environment()
     if reuse or only_table:
         require_single_process("`lavi study` with --reuse or --table")
-    # Cells that are named are held one by one: others may be made beside them.
+    # Named cells are locked one by one, so other processes can run the others.
     with hold_lock(folder) if is_whole and not only_table and part.world_size == 1 else nullcontext():
         reuse_cells(cells, folder, reuse, loaded.name)
         failures = [] if only_table else run_cells(loaded, cells, folder, part, evaluation_device())

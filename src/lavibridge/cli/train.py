@@ -38,5 +38,5 @@ def train(
     loaded = load_recipe(recipe, settings or [])
     folder = out or Path("runs") / Path(recipe).stem
     run = train_bridge(loaded, folder, resume=resume)
-    if rank_from_environment().rank == 0:  # of several processes one speaks
+    if rank_from_environment().rank == 0:  # only one of several processes prints
         print(run)

@@ -127,14 +127,15 @@ def gallery(
     from lavibridge.core.errors import RecipeError
     from lavibridge.core.files import models_folder, shipped_models
     from lavibridge.report.gallery import write_gallery
+    from lavibridge.world.captions import CATEGORIES
 
-    unknown = [name for name in category or () if name not in _CATEGORIES]
+    unknown = [name for name in category or () if name not in CATEGORIES]
     if unknown:
         raise RecipeError(
-            f"--category: there is no '{unknown[0]}' in the world; there are {', '.join(_CATEGORIES)}"
+            f"--category: there is no '{unknown[0]}' in the world; there are {', '.join(CATEGORIES)}"
         )
     drawing = [name for name in shipped_models() if (models_folder() / name / "model_index.json").is_file()]
-    print(write_gallery(models or drawing, category or _CATEGORIES, count, guidance, out))
+    print(write_gallery(models or drawing, category or CATEGORIES, count, guidance, out))
 
 
 @app.command()
@@ -145,7 +146,7 @@ def pretrain(
     init_from: str | None = _BEGIN,
     steps: int | None = _STEPS,
 ) -> None:
-    """Make a shipped miniature model again, or go on with one.
+    """Pretrain a shipped miniature model again, or continue one.
 
     \b
     lavi world pretrain mini-llama
