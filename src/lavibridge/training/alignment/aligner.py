@@ -14,7 +14,7 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError, NotFiniteError, RecipeError
 from lavibridge.recipes.sections import read_kind_section
-from lavibridge.recipes.training_section import OPTIMIZERS, AlignmentSection, TrainingSection
+from lavibridge.recipes.training_section import OPTIMIZERS, AlignmentSection, CacheSection, TrainingSection
 from lavibridge.training.alignment.captions import Captions
 from lavibridge.training.alignment.noised_latents import noised_data, sampled_latents
 from lavibridge.training.alignment.objective import CLOSED_FORM, build_objective
@@ -23,7 +23,7 @@ from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.data.order import ShuffledOrder, mix_seeds
 from lavibridge.training.distributed.processes import Processes
 from lavibridge.training.loop import TrainingState, gradient_norms, update_weights
-from lavibridge.training.objectives.native_encoder import feature_reader
+from lavibridge.training.objectives.native_encoder import FeatureReader, feature_reader
 from lavibridge.training.optimization import make_optimizer
 
 OPTIMIZER = read_kind_section(OPTIMIZERS, "muon")
@@ -63,12 +63,15 @@ class Aligner:
             )
         self.state = alignment_state(bridge, settings)
         self.teacher = open_teacher(bridge, settings)
-        self.read = student_reader(bridge, settings.feature_cache_gb)
+        self.read = student_reader(bridge, settings.feature_cache_gb, training.cache)
         self.read_teacher = feature_reader(self.teacher, settings.feature_cache_gb)
         self.order = ShuffledOrder(len(captions.training), mix_seeds(training.seed, EPOCHS))
 
     def prepare(self, batches: BatchLoader) -> None:
-        """Collect the noised latents that the objective looks at."""
+        """Read every caption, and collect the noised latents that the objective looks at."""
+        for read in (self.read, self.read_teacher):
+            if isinstance(read, FeatureReader):
+                read.read_ahead([*self.captions.held_out, *self.captions.training])
         objective = self.measured_by
         noised = self._noised_latents(batches) if objective.needs_latents else []
         objective.prepare(self.bridge, self.teacher, noised)
@@ -150,11 +153,11 @@ class Aligner:
         return {name: float(torch.cosine_similarity(*pair).mean()) for name, pair in pairs.items()}
 
 
-def student_reader(bridge: Bridge, cache_gb: float) -> Reader:
+def student_reader(bridge: Bridge, cache_gb: float, cache: CacheSection | None) -> Reader:
     """Return a function from captions to the student's features; vectors that query it get gradients."""
     if bridge.connector.reading.queries is not None:
         return bridge.features
-    return feature_reader(bridge, cache_gb)
+    return feature_reader(bridge, cache_gb, cache)
 
 
 def take_step(
