@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from lavibridge.bridge import store
+from lavibridge.bridge import saved_bridge
 from lavibridge.core.config import validate
 from lavibridge.core.errors import LaviError, RecipeError
 from lavibridge.lora import LoraSettings
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import read_section
-from lavibridge.recipes.training import Alignment
+from lavibridge.recipes.training_section import AlignmentSection
 
 
 def alignment_recipe(
@@ -24,7 +24,7 @@ def alignment_recipe(
     model, ``teacher`` a bridge to learn from. A teacher with LoRA in its vision model gives the student the
     same. Raises RecipeError for a file or a bridge that is not there.
     """
-    settings = recipe.training.align or Alignment()
+    settings = recipe.training.align or AlignmentSection()
     changes: dict[str, Any] = {}
     if captions is not None:
         changes["data"] = read_section("data", {"kind": "captions", "path": str(captions)})
@@ -42,7 +42,7 @@ def alignment_recipe(
 
 def _vision_lora(teacher: str) -> LoraSettings | None:
     try:
-        stored = store.read(store.locate(teacher)).vision_lora
+        stored = saved_bridge.read_saved_bridge(saved_bridge.locate_saved_bridge(teacher)).vision_lora
     except LaviError as error:
         raise RecipeError(f"--from {teacher}: {error}") from error
     return None if stored is None else validate(LoraSettings, stored, "lora.vision")
