@@ -34,6 +34,9 @@ from lavibridge.training.alignment.objective import alignment_method
 from lavibridge.training.alignment.teacher import SETTING
 from lavibridge.training.objectives.native_encoder import native_bridge
 
+SOLVED_TOKENS = 8
+"""Tokens of the captions for which the closed form is metered: it takes them one by one, in Python."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AlignmentCost:
@@ -48,7 +51,7 @@ class AlignmentCost:
     step: PassCost | None
     """Loss and gradient of a step; None for the closed form, which has no steps."""
     solving: PassCost | None
-    """The closed form for the captions of one step, if it is solved."""
+    """The closed form, if it is solved; what grows with the number of captions is little beside reading."""
     collecting: PassCost
     """The objective's look at `images` noised latents before the first step."""
     drawing: PassCost | None
@@ -99,7 +102,7 @@ def alignment_cost(
         if method.takes_steps:
             step = _step_cost(bridge, teacher, objective, features, type)
         if method.solver is not None:
-            solving = _solving_cost(bridge, teacher, method.solver, (own, *features), type)
+            solving = _solving_cost(bridge, teacher, method.solver, type)
         sizes = 4 * feature_numbers(bridge, tokens), 4 * feature_numbers(teacher, tokens)
     return AlignmentCost(
         match=registry.kind_of(ALIGNMENT, objective if method.takes_steps else method.solver),
@@ -136,13 +139,10 @@ def _step_cost(
     return cost_of(meter)
 
 
-def _solving_cost(
-    bridge: Bridge,
-    teacher: Bridge,
-    solver: AlignmentSolver,
-    batch: tuple[list[str], TextFeatures, TextFeatures],
-    type: str,
-) -> PassCost:
+def _solving_cost(bridge: Bridge, teacher: Bridge, solver: AlignmentSolver, type: str) -> PassCost:
+    own, theirs = (_captions(each, SOLVED_TOKENS, 2) for each in (bridge, teacher))
+    with torch.no_grad():
+        batch = own, bridge.features(own), teacher.features(theirs)
     with metering([bridge, teacher], [], type) as meter, meter.during("closed form"):
         solver.fit(bridge, teacher, lambda: [batch])
     return cost_of(meter)
