@@ -61,8 +61,9 @@ class Aligner:
                 f"{SETTING}.batch is {settings.batch}, which {count} processes cannot share equally: choose "
                 f"a multiple of {count}"
             )
-        self.state = alignment_state(bridge, settings)
         self.teacher = open_teacher(bridge, settings)
+        bridge.connector.continue_from(self.teacher.connector)
+        self.state = alignment_state(bridge, settings)
         self.read = student_reader(bridge, settings.feature_cache_gb)
         self.read_teacher = feature_reader(self.teacher, settings.feature_cache_gb)
         self.order = Shuffled(len(captions.training), mix(training.seed, EPOCHS))
@@ -178,8 +179,8 @@ def take_step(
 
 def alignment_state(bridge: Bridge, settings: Alignment) -> State:
     """Return the connector's weights with their optimiser, at step 0."""
-    connector = bridge.connector
-    weights = {name: weight for name, weight in connector.named_parameters() if weight.requires_grad}
+    aligned = bridge.connector.aligned_parameters()
+    weights = {name: weight for name, weight in aligned.items() if weight.requires_grad}
     if not weights:
         raise ModelError(f"{SETTING}: this connector has no weights to align; leave {SETTING} out")
     parts = {"connector": weights}
