@@ -90,6 +90,10 @@ def test_tokens_and_pooled_vectors_are_the_pipelines(name: str, negative: str | 
     found = text.encode(PROMPTS)
     assert_equal(found, expected["tokens"], expected.get("mask"), expected.get("pooled"))
     assert found.hidden.shape[-1] == text.spec.width == WIDTH
+    for prompt, each in text.encode_many(PROMPTS):
+        alone = found.split()[PROMPTS.index(prompt)]
+        torch.testing.assert_close(each.hidden, alone.hidden, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(each.pooled, alone.pooled, atol=1e-5, rtol=1e-5)
     if "negative" in expected:
         away = text.encode_negative([negative or ""] * len(PROMPTS))
         assert_equal(

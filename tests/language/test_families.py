@@ -1,7 +1,9 @@
 """What every language family promises, on the real class at toy size."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.core.packaged import PACKAGED
 from lavibridge.language.base import LanguageModel
 from lavibridge.language.clip import ClipText
+from lavibridge.language.hf import TransformersModel
+from lavibridge.language.parts.toys import TOY
 
 KINDS = registry.kinds("language")
 SHORT, LONG = "a red cat", "a much longer prompt: a boat, a house — and a naïve tree"
@@ -41,6 +45,88 @@ def test_prompt_is_the_same_alone_and_beside_longer_ones(model: LanguageModel) -
     if alone.pooled is not None:
         assert beside.pooled is not None
         torch.testing.assert_close(beside.pooled[1], alone.pooled[0], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_layer_read_alone_is_that_of_the_whole_model_and_no_block_above_it_runs(
+    model: LanguageModel,
+) -> None:
+    """The reference is the library's own list of hidden states, and the output for the last layer."""
+    whole: TransformersModel = getattr(model, "inner", model)  # type: ignore[assignment]
+    last = model.spec.layers - 1
+    tokens = whole.tokens([LONG, SHORT])
+    inputs = {"input_ids": tokens.ids, "attention_mask": tokens.mask.long(), **whole.call_options}
+    expected = whole.backbone(**inputs, output_hidden_states=True)
+    ran: list[int] = []
+    hooks = [
+        block.register_forward_hook(lambda *_, number=number: ran.append(number))
+        for number, block in enumerate(whole.blocks)
+    ]
+    for layer in range(model.spec.layers):
+        ran.clear()
+        features = model.encode([LONG, SHORT], Reading(layers=(layer,)))
+        states = expected.last_hidden_state if layer == last else expected.hidden_states[layer]
+        assert torch.equal(features.hidden[:, 0], states)
+        is_whole = whole.spec.pooled is not None  # the pooled vector comes from the last layer
+        assert ran == list(range(last if is_whole else max(1, layer)))
+    for hook in hooks:
+        hook.remove()
+
+
+def test_two_threads_read_different_layers_of_one_model() -> None:
+    model, prompts = toy("llama"), [LONG, SHORT]
+    layers = (0, 1, 2) * 8
+    expected = [model.encode(prompts, Reading(layers=(layer,))).hidden for layer in range(3)]
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda layer: model.encode(prompts, Reading(layers=(layer,))).hidden, layers)
+    assert all(torch.equal(hidden, expected[layer]) for layer, hidden in zip(layers, found, strict=True))
+
+
+class Albert(TransformersModel):
+    """Runs one and the same block several times, so that no list holds its layers."""
+
+    models = {"albert": "AlbertModel"}  # noqa: RUF012 - a constant of the class
+    limits_positions = True
+    toy_template = "<s> $A </s>"
+    toy = {**TOY, "embedding_size": 16}  # noqa: RUF012 - a constant of the class
+
+
+def test_a_model_without_a_list_of_blocks_runs_whole() -> None:
+    model = Albert(LanguageModel.Config(source="random"))
+    assert not model.unread(Reading(layers=(0,)))
+    hidden = model.encode([SHORT], Reading(layers=(0, 1, 2))).hidden
+    assert torch.equal(hidden[:, 1], model.encode([SHORT], Reading(layers=(1,))).hidden[:, 0])
+    assert (hidden[:, 1] - hidden[:, 2]).abs().max() > 1e-3
+
+
+def test_many_prompts_are_read_once_each_and_with_little_padding(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lavibridge.language.base.CPU_TOKENS", 150)
+    reading = Reading(layers=(1, -1))
+    prompts = [SHORT, LONG, "", "a red car", SHORT, "x" * 10_000, LONG]
+    batches: list[list[str]] = []
+    encode = model.encode
+    monkeypatch.setattr(
+        model, "encode", lambda some, read: (batches.append(list(some)), encode(some, read))[1]
+    )
+    found = dict(model.encode_many(prompts, reading))
+    assert sorted(chain(*batches)) == sorted(set(prompts))
+    lengths = [model.sequence_lengths(batch) for batch in batches]
+    assert list(chain(*lengths)) == sorted(chain(*lengths), reverse=True)
+    assert all(len(each) == 1 or len(each) * each[0] <= 150 for each in lengths)
+    assert not list(model.encode_many([], reading))
+    expected = encode(prompts, reading).split()
+    for prompt, each in zip(prompts, expected, strict=True):
+        assert torch.equal(found[prompt].mask, each.mask)
+        torch.testing.assert_close(found[prompt].hidden, each.hidden, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"see_padding": True}, {"template": "Describe: {prompt} now"}])
+def test_the_length_of_a_prompt_is_that_of_its_row(options: dict[str, object]) -> None:
+    model = toy("qwen", max_tokens=30, **options)
+    for prompt in (SHORT, "", "x" * 100):
+        assert model.sequence_lengths([prompt]) == [model.tokens([prompt]).ids.shape[1]]  # type: ignore[operator, union-attr]
 
 
 def test_prompts_differ_and_layers_differ(model: LanguageModel) -> None:

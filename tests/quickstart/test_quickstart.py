@@ -77,7 +77,9 @@ def test_a_real_language_model_goes_into_the_shipped_image_model(tmp_path: Path)
             "batch": 4,
             "warmup": 1,
             "max_minutes": None,
-            "align": recipe.training.align.model_copy(update={"steps": 2, "noised_latents": 8}),
+            "align": recipe.training.align.model_copy(
+                update={"steps": 2, "batch": 8, "captions": 40, "noised_latents": 8}
+            ),
         }
     )
     out = run_quickstart(

@@ -11,7 +11,11 @@ from lavibridge.core.contracts import Batch
 from lavibridge.recipes.recipe import Recipe, load_recipe, shipped_recipes
 from lavibridge.training.build import build_bridge
 
-PUBLISHED = [name for name in shipped_recipes() if "mini" not in name and name != "quickstart"]
+PUBLISHED = [
+    name
+    for name in shipped_recipes()
+    if "mini" not in name and name != "quickstart" and not name.endswith("_aligned")
+]
 SIZES: dict[str, tuple[str, dict[str, Any]]] = {
     "openai/clip-vit-large-patch14": (
         "clip",

@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from lavibridge import BridgePipeline
+from lavibridge.cli.main import app
 from lavibridge.core.contracts import TextFeatures
-from lavibridge.core.errors import ModelError, RunError
-from lavibridge.recipes.recipe import Recipe
+from lavibridge.core.errors import ModelError, RecipeError, RunError
+from lavibridge.recipes.alignment import alignment_recipe
+from lavibridge.recipes.recipe import Recipe, load_recipe
 from lavibridge.recipes.training import Alignment
 from lavibridge.report.curves import curves
 from lavibridge.report.run_record import read_run
@@ -25,6 +28,7 @@ from lavibridge.training.alignment.aligner import alignment_state, with_noise
 from lavibridge.training.checkpoints.checkpoint import checkpoints
 from lavibridge.training.start import check_start
 from lavibridge.training.train import train
+from lavibridge.world.captions import sample_captioned_scene
 
 Toy = Callable[..., Recipe]
 SD = {"kind": "sd", "source": "mini-sd"}
@@ -161,3 +165,62 @@ def test_what_cannot_be_aligned_is_refused_before_weights_load(
 def test_a_connector_without_weights_cannot_be_aligned() -> None:
     with pytest.raises(ModelError, match="has no weights to align"):
         alignment_state(BridgePipeline.native("mini-sd", device="cpu").bridge, Alignment())
+
+
+def test_a_bridge_is_learned_from_a_text_file_and_no_picture(tmp_path: Path) -> None:
+    """`lavi align` as a user calls it: three captions a line each, a report, and the run draws."""
+    captions = tmp_path / "captions.txt"
+    lines = [sample_captioned_scene(1, index).caption for index in range(60)]
+    captions.write_text("\n\n".join(lines) + "\n")
+    out = tmp_path / "run"
+    settings = ["training.align={steps: 6, batch: 8, noised_latents: 16, measure_every: 3, lr: 5e-3}"]
+    settings += ["preview.steps=2", "training.preview_every=1", "training.device=cpu"]
+    arguments = [
+        "align",
+        "mini-llama_mini-sd_lavi",
+        *settings,
+        "--captions",
+        str(captions),
+        "--out",
+        str(out),
+    ]
+    done = CliRunner().invoke(app, [*arguments, "--language", "mini-bert", "--report"])
+    assert done.exit_code == 0, done.output
+    records = [json.loads(line) for line in (out / "align.jsonl").read_text().splitlines()]
+    measured = {record["step"]: record["held_out_fvu"] for record in records if "held_out_fvu" in record}
+    assert list(measured) == [0, 3, 6]
+    assert 0 < measured[6] < measured[0]
+    assert all(-1 <= record["token_cosine"] <= 1 for record in records if "held_out_fvu" in record)
+    assert [path.name for path in checkpoints(out)] == ["step-0"]
+    assert read_run(out).recipe["language"]["source"] == "mini-bert"
+    report = out / "alignment-report"
+    assert {path.name for path in report.iterdir()} == {"summary.json", "curve.jsonl", "panel.png"}
+    summary = (report / "summary.json").read_text()
+    assert str(tmp_path) not in summary
+    assert json.loads(summary)["steps"] == 6
+    with pytest.raises(RecipeError, match="has no pictures, which training"):
+        check_start(load_recipe(str(out / "recipe.yaml"), ["training.steps=1"]), None)
+
+
+def test_a_bridge_teaches_another_language_model(toy: Toy, tmp_path: Path) -> None:
+    """The student of a bridge takes over the LoRA that its teacher trained in the vision model."""
+    taught = train(toy(vision=SD, data={"size": 64}, training={"steps": 2}), tmp_path / "teacher")
+    recipe = toy(
+        vision=SD,
+        language={"kind": "bert", "source": "random"},
+        data={"size": 64},
+        training={"align": {"steps": 30, "batch": 10, "lr": 2e-2, "noised_latents": 8, "held_out": 0}},
+    )
+    student = train(alignment_recipe(recipe, teacher=str(taught)), tmp_path / "student")
+    found = logged(student)
+    assert sum(found[-4:]) < 0.7 * sum(found[:4])
+    ends = [
+        taught / "checkpoints/step-2/ema/vision_lora/adapter_model.safetensors",  # what generation uses
+        student / "checkpoints/step-0/bridge/vision_lora/adapter_model.safetensors",
+    ]
+    one, other = (load_file(end) for end in ends)
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+    assert any(value.any() for name, value in one.items() if "lora_B" in name)
+    elsewhere = toy(vision={"kind": "ldm", "source": "mini-ldm"}, training=ALIGNED)
+    with pytest.raises(ModelError, match="a teacher and its student share the vision model"):
+        train(alignment_recipe(elsewhere, teacher=str(taught)), tmp_path / "other")

@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoModelForImageClassification, AutoTokeniz
 
 from lavibridge import BridgePipeline
 from lavibridge.core.files import models_folder, read_json
+from lavibridge.zoo import tokenizers
 from lavibridge.zoo.autoencoder import AutoencoderPretraining
 from lavibridge.zoo.bert import BertPretraining
 from lavibridge.zoo.classifier import LABELS, ClassifierPretraining, labels_of_scene
@@ -35,10 +36,18 @@ TEXTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def corpus() -> tuple[str, ...]:
+    """A tenth of the text, in whose tokenizers common words are whole pieces too; written once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizers, "DOCUMENTS", 800)
+        return tuple(tokenizers._corpus())
+
+
 @pytest.fixture(autouse=True)
-def little_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tenth of the text makes tokenizers soon, and common words are whole pieces in them too."""
-    monkeypatch.setattr("lavibridge.zoo.tokenizers.DOCUMENTS", 800)
+def little_text(corpus: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokenizers are trained on that text."""
+    monkeypatch.setattr(tokenizers, "_corpus", lambda: iter(corpus))
 
 
 def _small(job: Pretraining) -> Pretraining:

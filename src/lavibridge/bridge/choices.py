@@ -53,7 +53,7 @@ def native_text(
 
     ``max_sequence_length`` replaces the pipeline's default, where it has that argument. With ``unload``, each
     encoder is loaded when prompts are read and let go before the next. Raises ModelError where the folder
-    lacks an encoder, or is a random toy.
+    lacks an encoder, or is a random toy. On the meta device, where the vision model lies there.
     """
     if vision.config.source == RANDOM:
         raise ModelError("a random toy has no text encoders of its own: give a pipeline's folder or hub id")
@@ -67,7 +67,8 @@ def native_text(
             side=side if max_sequence_length is None else side.limited(max_sequence_length),
             width=vision.spec.context,
             unload=unload,
-        )
+        ),
+        vision.alphas.device,
     )
 
 

@@ -27,6 +27,11 @@ OUT = typer.Option(
     None, "--out", "-o", metavar="FOLDER", help="Run folder to make.  [default: runs/RECIPE-aligned]"
 )
 RESUME = typer.Option(False, "--resume", help="Continue an alignment that was stopped.")
+REPORT = typer.Option(
+    False,
+    "--report",
+    help="Also write FOLDER/alignment-report: curve, memory, times and a panel of pictures, without names.",
+)
 
 
 def align(
@@ -38,6 +43,7 @@ def align(
     translate: bool = TRANSLATE,
     out: Path | None = OUT,
     resume: bool = RESUME,
+    report: bool = REPORT,
 ) -> None:
     """Teach a vision model another language model from captions alone.
 
@@ -57,10 +63,13 @@ def align(
     from lavibridge.core.launch import rank_from_environment
     from lavibridge.recipes.alignment import alignment_recipe
     from lavibridge.recipes.recipe import load_recipe
+    from lavibridge.report.alignment import write_alignment_report
     from lavibridge.training.train import train
 
     loaded = alignment_recipe(load_recipe(recipe, settings or []), captions, language, teacher, translate)
     folder = out or Path("runs") / f"{Path(recipe).stem}-aligned"
     run = train(loaded, folder, resume=resume)
     if rank_from_environment().rank == 0:  # one of several processes prints
+        if report:
+            write_alignment_report(run)
         print(run)

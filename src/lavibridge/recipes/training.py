@@ -154,7 +154,7 @@ class Training(Config):
     """Align the connector with the vision model's own text encoder first; null starts from new weights."""
     teacher: TeacherSection | None = None
     """Learn what the vision model predicts under its own text encoder instead of the noise of the images. The
-    bridge does not learn what that encoder does not understand. `lavi plan` omits the teacher's passes."""
+    bridge does not learn what that encoder does not understand."""
     schedule: Changeable[Literal["constant", "cosine"]] = "constant"
     """Learning rate after the warm-up: constant, or a half cosine down to 0."""
     warmup: Changeable[int] = Field(default=500, ge=0)

@@ -119,13 +119,16 @@ def _gradients(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
 
 def _alignment(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
     description = (
-        "Before the first step: the fraction of variance unexplained (fvu) of the cross-attention outputs, "
-        "compared with the vision model's own text encoder."
+        "Before the first step: the fraction of the teacher's variance that the bridge leaves unexplained "
+        "(fvu), for the captions of each step and for captions that only measure."
     )
     series = []
     for run in (run for run in runs if run.alignment):
-        steps = [float(row["step"]) for row in run.alignment]
-        series.append(_line(run.name, steps, [number(row.get("fvu")) for row in run.alignment]))
+        for key, name in (("fvu", run.name), ("held_out_fvu", f"{run.name}, held out")):
+            rows = [row for row in run.alignment if key in row]
+            steps = [float(row["step"]) for row in rows]
+            if rows:
+                series.append(_line(name, steps, [number(row[key]) for row in rows]))
     yield _lines("Alignment", description, "fvu", series) | {"x_label": "step of the alignment"}
 
 

@@ -63,7 +63,7 @@ def read_run(folder: Path) -> RunRecord:
         environment=optional_json(folder / "environment.json"),
         rows=_log(folder / "log.jsonl", "loss"),
         validations=_log(folder / "log.jsonl", "validation"),
-        alignment=_log(folder / "align.jsonl", "fvu"),
+        alignment=_log(folder / "align.jsonl", "step"),
         results=optional_json(folder / "results.json"),
         sheet=sheet if sheet.is_file() else None,
         samples=tuple(sorted((folder / "samples").rglob("*.png"), key=_natural)),

@@ -49,6 +49,8 @@ def _state(run: RunRecord) -> tuple[str, bool]:
     """The state of a run in words, and whether it is finished."""
     training = run.recipe.get("training") or {}
     planned, minutes = training.get("steps"), training.get("max_minutes")
+    if planned == 0 and run.alignment and run.fingerprint:
+        return "finished: aligned from captions alone", True
     if not run.rows:
         begun = "in alignment" if run.alignment else "not started"
         return f"{begun}: no step logged", False

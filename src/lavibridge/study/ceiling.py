@@ -27,7 +27,6 @@ from lavibridge.world.caption_templates import with_article
 from lavibridge.world.scene import COLORS, SHAPES, WITHHELD
 from lavibridge.world.words import SYNONYMS
 
-BATCH = 64
 CHANCE = {"color": 1 / len(COLORS), "shape": 1 / len(SHAPES)}
 Features = Float[Tensor, "phrase layer width"]
 
@@ -120,17 +119,15 @@ def _features(
     language: LanguageModel, phrases: Sequence[_Phrase], layers: tuple[int, ...]
 ) -> dict[str, Features]:
     """The mean feature over the tokens of every phrase's colour word and shape word."""
-    parts: dict[str, list[Tensor]] = {what: [] for what in CHANCE}
-    for start in range(0, len(phrases), BATCH):
-        some = phrases[start : start + BATCH]
-        hidden = language.encode([phrase.text for phrase in some], Reading(layers=layers)).hidden
-        for row, phrase in zip(hidden, some, strict=True):
-            places = language.spans(phrase.text)
-            for what, found in parts.items():
-                first, end = phrase.place(what)
-                tokens = [n for n, (begin, stop) in enumerate(places) if begin < end and stop > first]
-                found.append(row[:, tokens].mean(dim=1).cpu())
-    return {what: torch.stack(found) for what, found in parts.items()}
+    by_text = {phrase.text: phrase for phrase in phrases}
+    means: dict[str, dict[str, Tensor]] = {}
+    for text, features in language.encode_many(list(by_text), Reading(layers=layers)):
+        places = language.spans(text)
+        for what in CHANCE:
+            first, end = by_text[text].place(what)
+            tokens = [n for n, (begin, stop) in enumerate(places) if begin < end and stop > first]
+            means.setdefault(text, {})[what] = features.hidden[0, :, tokens].mean(dim=1).cpu()
+    return {what: torch.stack([means[phrase.text][what] for phrase in phrases]) for what in CHANCE}
 
 
 def _accuracy(

@@ -100,6 +100,6 @@ def test_what_is_kept_is_what_version_1_keeps(toy: Toy, tmp_path: Path) -> None:
     image = torch.linspace(-1, 1, 3 * 16 * 16).reshape(3, 16, 16).numpy()
     moments = caches.latents.encode(image)["moments"]
     assert caches.features is not None
-    hidden = caches.features.compute(["a red circle"])[0]["hidden"]
+    hidden = caches.features.one("a red circle")["hidden"]
     found = [float(value) for value in (moments[0].sum(), moments[1].sum(), hidden.abs().sum())]
     assert found == pytest.approx([-2.47947, 22.1161, 341.906], rel=1e-4)

@@ -1,6 +1,6 @@
-"""A model folder of the transformers library: its description, its weights and tokenizer, or its sizes only.
+"""Loads a model folder of Transformers: its description, its weights and tokenizer, or its sizes only.
 
-Only safetensors and GGUF files are read, and no code from a folder is ever run.
+Only safetensors and GGUF files are loaded, and no code from a folder ever runs.
 """
 
 import sys
@@ -129,11 +129,16 @@ def meta_model(
     """The model at ``config.source`` on torch's meta device: every size, read from its config.json alone."""
     description, _ = describe(config.source, config.revision)
     model = class_of(_class_name(config.source, description, models))
+    return meta_weights(model, description, config.dtype, **options)
+
+
+def meta_weights(model: Any, description: Mapping[str, Any], dtype: str, **options: Any) -> Any:
+    """A class of transformers on the meta device: every size of the config.json ``description``."""
     inner = description.get(model.config_class.base_config_key, description)
     # As in loading, options that the configuration knows go into it.
     settings, rest = model.config_class.from_dict(dict(inner), return_unused_kwargs=True, **options)
     with torch.device("meta"):
-        return model(settings, **rest).to(pick_dtype(config.dtype))
+        return model(settings, **rest).to(pick_dtype(dtype))
 
 
 def check_quantization(config: LanguageModel.Config) -> None:
@@ -174,7 +179,7 @@ def quieten() -> None:
 
 
 def byte_tokenizer(template: str) -> Any:
-    """A tokenizer of the 256 bytes: no files, any text; ``template`` frames it, as in ``<s> $A``."""
+    """A tokenizer of the 256 bytes, for any text; ``template`` frames each text, such as ``<s> $A``."""
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=byte_tokens(template), pad_token=PAD, bos_token=BEGIN, eos_token=END
     )

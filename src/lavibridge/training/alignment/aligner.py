@@ -14,7 +14,7 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError, NotFiniteError, RecipeError
 from lavibridge.recipes.sections import read_kind
-from lavibridge.recipes.training import OPTIMIZERS, Alignment, Training
+from lavibridge.recipes.training import OPTIMIZERS, Alignment, Cache, Training
 from lavibridge.training.alignment.captions import Captions
 from lavibridge.training.alignment.noised_latents import noised_data, sampled_latents
 from lavibridge.training.alignment.objective import CLOSED_FORM, build_objective
@@ -23,7 +23,7 @@ from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.data.order import Shuffled, mix
 from lavibridge.training.distributed.processes import Processes
 from lavibridge.training.loop import State, gradient_norms, move
-from lavibridge.training.objectives.native_encoder import feature_reader
+from lavibridge.training.objectives.native_encoder import FeatureReader, feature_reader
 from lavibridge.training.optim import make_optimizer
 
 OPTIMIZER = read_kind(OPTIMIZERS, "muon")
@@ -61,15 +61,18 @@ class Aligner:
                 f"{SETTING}.batch is {settings.batch}, which {count} processes cannot share equally: choose "
                 f"a multiple of {count}"
             )
+        self.state = alignment_state(bridge, settings)
         self.teacher = open_teacher(bridge, settings)
         bridge.connector.continue_from(self.teacher.connector)
-        self.state = alignment_state(bridge, settings)
-        self.read = student_reader(bridge, settings.feature_cache_gb)
+        self.read = student_reader(bridge, settings.feature_cache_gb, training.cache)
         self.read_teacher = feature_reader(self.teacher, settings.feature_cache_gb)
         self.order = Shuffled(len(captions.training), mix(training.seed, EPOCHS))
 
     def prepare(self, batches: BatchLoader) -> None:
-        """Collect the noised latents that the objective looks at."""
+        """Read every caption, and collect the noised latents that the objective looks at."""
+        for read in (self.read, self.read_teacher):
+            if isinstance(read, FeatureReader):
+                read.read_ahead([*self.captions.held_out, *self.captions.training])
         objective = self.measured_by
         noised = self._noised_latents(batches) if objective.needs_latents else []
         objective.prepare(self.bridge, self.teacher, noised)
@@ -151,11 +154,11 @@ class Aligner:
         return {name: float(torch.cosine_similarity(*pair).mean()) for name, pair in pairs.items()}
 
 
-def student_reader(bridge: Bridge, cache_gb: float) -> Reader:
+def student_reader(bridge: Bridge, cache_gb: float, cache: Cache | None) -> Reader:
     """Return a function from captions to the student's features; vectors that query it get gradients."""
     if bridge.connector.reading.queries is not None:
         return bridge.features
-    return feature_reader(bridge, cache_gb)
+    return feature_reader(bridge, cache_gb, cache)
 
 
 def take_step(

@@ -22,15 +22,16 @@ class Captions:
 
 def alignment_captions(dataset: Dataset, settings: Alignment, seed: int) -> Captions:
     """Return different captions of the data, one for each sample, in an order that the seed decides."""
+    limit = min(settings.captions, settings.steps * settings.batch)
     order = Shuffled(len(dataset), mix(seed, CAPTION_ORDER))
     found: dict[str, None] = {}
     for position in range(len(dataset)):
         texts = dataset.sample(order.index(position)).captions
         found[texts[mix(seed, CAPTION_CHOICE, position) % len(texts)]] = None
-        if len(found) == settings.captions + settings.held_out:
+        if len(found) == limit + settings.held_out:
             break
     captions = tuple(found)
     if len(captions) < 2:
         raise RecipeError(f"{SETTING} needs at least two different captions, found {len(captions)}")
     measured = min(settings.held_out, len(captions) // 10)
-    return Captions(training=captions[measured:][: settings.captions], held_out=captions[:measured])
+    return Captions(training=captions[measured:][:limit], held_out=captions[:measured])

@@ -1,11 +1,11 @@
-"""Filling a cache folder before training, by any number of processes, each its part.
+"""Fills a cache folder before training; any number of processes share the work.
 
-    pictures    process i of N takes pictures i, i + N, ... in every form in which they can be met
-    captions    a caption is whose its key says, so that none is computed twice; many at a time, by length
+    pictures    process i of N encodes pictures i, i + N, ... in every form that training can visit
+    captions    a caption's key decides which process computes it, so that none is computed twice
 
-What is there already is left as it is, so that a filling that was broken off is gone on with by the same
-command. Captions computed together differ in the last bits from those that training computes one by one;
-once kept they are what every run reads.
+Existing entries stay as they are, so that the same command continues a filling that was interrupted. Captions
+are sorted by length and computed many at a time: their last bits differ from those that training computes one
+by one, and every run that uses the folder reads the same ones.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,20 +28,18 @@ from lavibridge.training.data.sampler import Visit, VisitSampler, says_a_side
 from lavibridge.training.reporting.timing import Timing
 
 CHUNK = 64
-"""Pictures whose keys are looked up together."""
+"""Number of pictures whose keys are looked up together."""
 WINDOW = 1024
-"""Captions that are sorted by length together."""
-TOGETHER = 32
-"""Captions that are computed together."""
+"""Number of captions that are sorted by length together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Filled:
-    """What a folder holds when a process has done its part."""
+    """The state of a folder after a process has done its part."""
 
     folder: Path
     computed: int
-    """Entries that this process has computed."""
+    """Number of entries that this process computed."""
     entries: int
     bytes: int
 
@@ -54,7 +52,7 @@ def fill_latents(
     size: tuple[int, int],
     share: ProcessRank,
 ) -> Filled:
-    """Encode this process's pictures; CacheError where they cannot be written."""
+    """Encode this process's pictures. Raises CacheError if they cannot be written."""
     store, maker = latent_store(bridge, cache)
     names = Contents(dataset, maker)
     latents = Latents(dataset, bridge.vision, OnDisk(store), names, settings.workers, Timing())
@@ -81,7 +79,7 @@ def fill_latents(
 
 
 def _forms_of(visits: VisitSampler, index: int) -> list[Visit]:
-    """Every form in which a picture can be met: as it is, and mirrored where it may be."""
+    """Every form in which training can visit a picture: as it is, and mirrored if that is allowed."""
     plain = Visit(index=index, size=visits.size_of(index))
     if not visits.flip or says_a_side(visits.dataset.sample(index).captions):
         return [plain]
@@ -91,7 +89,7 @@ def _forms_of(visits: VisitSampler, index: int) -> list[Visit]:
 def fill_features(
     bridge: Bridge, dataset: Dataset, settings: Training, cache: Cache, share: ProcessRank
 ) -> Filled:
-    """Compute this process's captions, the empty one included; CacheError where they cannot be written."""
+    """Compute this process's captions, with the empty one. Raises CacheError if they cannot be written."""
     store, maker = feature_store(bridge, cache)
     features = Features(bridge.language, bridge.connector.reading, OnDisk(store), maker)
     made = 0
@@ -100,12 +98,9 @@ def fill_features(
             task = bar.add_task("reading captions", total=len(dataset), status="")
             for window in _windows(features, dataset, settings, share):
                 missing = {caption: key for caption, key in window.captions.items() if key not in store}
-                ordered = sorted(missing, key=len)
-                for start in range(0, len(ordered), TOGETHER):
-                    together = ordered[start : start + TOGETHER]
-                    for caption, entry in zip(together, features.compute(together), strict=True):
-                        store.put(missing[caption], entry)
-                    made += len(together)
+                for caption, entry in features.compute(list(missing)):
+                    store.put(missing[caption], entry)
+                    made += 1
                     bar.update(task, status=f"{made:,} new")
                     if store.is_due:
                         store.flush()
@@ -115,7 +110,7 @@ def fill_features(
 
 @dataclass(frozen=True, kw_only=True)
 class _Window:
-    """Captions of one process out of some pictures in a row, and where these end."""
+    """One process's captions of consecutive pictures, and the index after the last picture."""
 
     captions: dict[str, bytes]
     until: int
@@ -143,7 +138,7 @@ def _windows(
 
 @contextmanager
 def _exclusive(store: Store, share: ProcessRank) -> Iterator[None]:
-    """The right to fill a folder, beside the other parts of the same filling; runs may read and add to it."""
+    """Lock a folder for one filling, whose processes share the lock; runs may use it meanwhile."""
     with ExitStack() as held:
         try:
             held.enter_context(hold(store.folder, share))

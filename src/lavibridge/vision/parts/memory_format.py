@@ -7,6 +7,8 @@
 The autoencoder stays contiguous: its large group norms lose digits in channels last.
 """
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -19,7 +21,23 @@ def set_memory_format(denoiser: nn.Module, device: torch.device, is_trained: boo
     """Lay out the weights for ``device``, and for training if LoRA inside it is trained."""
     plain = is_trained and device.type == "cpu"
     chosen = torch.contiguous_format if plain else torch.channels_last
+    before = {name: weight.data_ptr() for name, weight in denoiser.named_parameters()}
     denoiser.to(memory_format=chosen)  # type: ignore[call-overload]
+    _leave_file(denoiser, before)
+
+
+def _leave_file(denoiser: nn.Module, before: Mapping[str, int]) -> None:
+    """Copy the other weights, too, where most were copied to be laid out anew.
+
+    Weights are read from a file that is mapped into memory. While one of them lies there, the whole file
+    stays in memory beside the copies: 2 GiB of a U-Net's 3.2.
+    """
+    weights = dict(denoiser.named_parameters())
+    left = [weight for name, weight in weights.items() if weight.data_ptr() == before[name]]
+    if 2 * sum(weight.nbytes for weight in left) >= sum(weight.nbytes for weight in weights.values()):
+        return
+    for weight in left:
+        weight.data = weight.data.clone()
 
 
 def reorder_norms(denoiser: nn.Module) -> None:
