@@ -14,7 +14,7 @@ from lavibridge.alignment.parts.variance import unexplained, unexplained_within
 from lavibridge.bridge import Bridge
 from lavibridge.core import registry
 from lavibridge.core.contracts import TextFeatures
-from lavibridge.recipes.training import Alignment, Training
+from lavibridge.recipes.training_section import AlignmentSection, TrainingSection
 from lavibridge.training.alignment.aligner import alignment_state, take_step
 from lavibridge.world.captions import sample_captioned_scene
 
@@ -49,7 +49,7 @@ def natives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bridge]:
 
 
 def prepared(match: str, student: Bridge, teacher: Bridge) -> AlignmentObjective:
-    kind = registry.load("alignment", match)
+    kind = registry.load_kind("alignment", match)
     objective: AlignmentObjective = kind(kind.Config())
     noised = []
     if objective.needs_latents:
@@ -98,8 +98,8 @@ def test_the_connector_learns_what_is_compared(case: str, natives: dict[str, Bri
             None,
         ).eval()
     objective = prepared(match, student, teacher)
-    settings = Training(steps=1, align=Alignment(lr=1e-2))
-    state = alignment_state(student, Alignment(lr=1e-2))
+    settings = TrainingSection(steps=1, align=AlignmentSection(lr=1e-2))
+    state = alignment_state(student, AlignmentSection(lr=1e-2))
     losses = []
     with torch.no_grad():
         features, own = student.features(CAPTIONS), teacher.features(CAPTIONS)

@@ -16,7 +16,7 @@ from lavibridge.core import registry
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.recipes.alignment import alignment_recipe
 from lavibridge.recipes.recipe import load_recipe
-from lavibridge.recipes.training import Alignment, Training
+from lavibridge.recipes.training_section import AlignmentSection, TrainingSection
 from lavibridge.training.alignment.aligner import alignment_state, take_step
 from lavibridge.training.alignment.objective import check_alignable
 from lavibridge.world.captions import sample_captioned_scene
@@ -46,7 +46,10 @@ def test_the_translation_learns_and_the_connector_stays(connector: dict[str, Any
     shape = teacher.vision.latent_shape(*[teacher.vision.default_size] * 2)
     latents = torch.randn(8, *shape, generator=torch.Generator().manual_seed(0))
     objective.prepare(student, teacher, [NoisedLatents(latents=latents, t=t, prompts=tuple(CAPTIONS[:8]))])
-    state, settings = alignment_state(student, Alignment(lr=1e-2)), Training(steps=1, align=Alignment())
+    state, settings = (
+        alignment_state(student, AlignmentSection(lr=1e-2)),
+        TrainingSection(steps=1, align=AlignmentSection()),
+    )
     with torch.no_grad():
         features, own = student.features(CAPTIONS), teacher.features(CAPTIONS)
     losses = []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lavibridge.bridge.choices import component
+from lavibridge.bridge.choices import model_of_choice
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import models_folder
 
@@ -45,7 +45,7 @@ def test_weights_that_cannot_be_read_are_named(
     shutil.copytree(models_folder() / model, tmp_path / model)
     change(tmp_path / model / weights)
     with pytest.raises(ModelError, match=said) as caught:
-        component(room, str(tmp_path / model))
+        model_of_choice(room, str(tmp_path / model))
     assert "\n" not in str(caught.value)
 
 
@@ -53,10 +53,10 @@ def test_the_advice_for_a_variant_helps(tmp_path: Path) -> None:
     shutil.copytree(models_folder() / "mini-llama", tmp_path / "llama")
     variant(tmp_path / "llama" / "model.safetensors")
     with pytest.raises(ModelError) as caught:
-        component("language", str(tmp_path / "llama"))
+        model_of_choice("language", str(tmp_path / "llama"))
     command = str(caught.value).split("`")[1]
     subprocess.run(command.split(), cwd=tmp_path / "llama", check=True)
-    assert component("language", str(tmp_path / "llama"))
+    assert model_of_choice("language", str(tmp_path / "llama"))
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @cache
 def spec(room: str, kind: str) -> TextSpec | VisionSpec:
-    family = registry.load(room, kind)
+    family = registry.load_kind(room, kind)
     made: LanguageModel | VisionModel = family(family.Config(source="random"))
     return made.spec
 

@@ -60,7 +60,7 @@ def align(
     is a run: draw with it (`lavi generate FOLDER "a prompt"`), look at it (`lavi report FOLDER`), or train it
     on with pictures (`lavi train RECIPE --out FOLDER --resume`).
     """
-    from lavibridge.core.launch import rank_from_environment
+    from lavibridge.core.process_rank import rank_from_environment
     from lavibridge.recipes.alignment import alignment_recipe
     from lavibridge.recipes.recipe import load_recipe
     from lavibridge.report.alignment import write_alignment_report

@@ -12,7 +12,7 @@ from lavibridge.core.config import Changeable
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpec
 from lavibridge.core.identity import model_identity
-from lavibridge.core.layers import Folded
+from lavibridge.core.low_rank import FoldedLora
 
 CPU_TOKENS, GPU_TOKENS = 512, 4096
 """Tokens in a batch of `encode_many`, padding included; a CPU is fastest while its cache holds a batch."""
@@ -56,7 +56,7 @@ class LanguageModel(nn.Module, ABC):
     backbone: nn.Module
     reads_negative_prompts_differently: ClassVar[bool] = False
     """Whether `encode_negative` differs from `encode`."""
-    folded: tuple[Folded, ...] = ()
+    folded: tuple[FoldedLora, ...] = ()
     """LoRA files that were merged into the frozen weights (`read_lora_file`)."""
 
     @classmethod

@@ -11,8 +11,8 @@ from torch import nn
 
 from lavibridge import lora
 from lavibridge.alignment.base import AlignmentObjective, NoisedLatents
-from lavibridge.bridge import Bridge, store
-from lavibridge.bridge.choices import component
+from lavibridge.bridge import Bridge, saved_bridge
+from lavibridge.bridge.choices import model_of_choice
 from lavibridge.core import registry
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.plan.meta_model import ModelPart, model_part
@@ -28,8 +28,8 @@ from lavibridge.plan.metered_passes import (
 )
 from lavibridge.plan.text_side_passes import encoder_parts
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.sections import kind_of
-from lavibridge.recipes.training import ALIGNMENT, Alignment
+from lavibridge.recipes.sections import kind_of_section
+from lavibridge.recipes.training_section import ALIGNMENT, AlignmentSection
 from lavibridge.training.alignment.objective import CLOSED_FORM, alignment_objective, build_objective
 from lavibridge.training.alignment.teacher import SETTING
 from lavibridge.training.objectives.native_encoder import native_bridge
@@ -78,7 +78,8 @@ def alignment_cost(
     latents, images = draw.batch.latents, len(draw.t)
     bridge.eval()
     is_sampled = (
-        settings.latents == "sampling" or not registry.load("data", kind_of(recipe.data)).has_pictures
+        settings.latents == "sampling"
+        or not registry.load_kind("data", kind_of_section(recipe.data)).has_pictures
     )
     is_sampled |= settings.latents == "auto" and objective.follows_sampling
     with MetaValues(), lora.disable_adapters(bridge.language.backbone):
@@ -144,13 +145,13 @@ def _solving_cost(
     return cost_of(meter)
 
 
-def _meta_teacher(bridge: Bridge, settings: Alignment) -> Bridge:
+def _meta_teacher(bridge: Bridge, settings: AlignmentSection) -> Bridge:
     """The teacher of an alignment, on the meta device."""
     if settings.teacher is None:
         return native_bridge(bridge, SETTING)
-    stored = store.read(store.locate(settings.teacher))
+    stored = saved_bridge.read_saved_bridge(saved_bridge.locate_saved_bridge(settings.teacher))
     meta = torch.device("meta")
-    language = component("language", stored.language, meta)
+    language = model_of_choice("language", stored.language, meta)
     with meta:
         return Bridge.compose(language, bridge.vision, stored.connector, stored.language_lora, None).eval()
 

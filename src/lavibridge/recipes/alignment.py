@@ -5,15 +5,15 @@ from typing import Any
 
 import torch
 
-from lavibridge.bridge import store
-from lavibridge.bridge.choices import component
+from lavibridge.bridge.choices import model_of_choice
+from lavibridge.bridge.saved_bridge import SavedBridge, locate_saved_bridge, read_saved_bridge
 from lavibridge.core.config import validate
 from lavibridge.core.errors import LaviError, RecipeError
 from lavibridge.language.base import LanguageModel
 from lavibridge.lora import LoraSettings
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import read_section
-from lavibridge.recipes.training import Alignment
+from lavibridge.recipes.training_section import AlignmentSection
 
 
 def alignment_recipe(
@@ -30,7 +30,7 @@ def alignment_recipe(
     same. With ``translate`` the teacher's connector stays, and a translation of the language model's features
     is learned in front of it. Raises RecipeError for a file or a bridge that is not there.
     """
-    settings = recipe.training.align or Alignment()
+    settings = recipe.training.align or AlignmentSection()
     changes: dict[str, Any] = {}
     if captions is not None:
         changes["data"] = read_section("data", {"kind": "captions", "path": str(captions)})
@@ -38,10 +38,10 @@ def alignment_recipe(
         changes["language"] = read_section("language", language)
     if teacher is not None:
         settings = settings.model_copy(update={"teacher": teacher})
-        stored = _stored(teacher)
-        changes["lora"] = recipe.lora.model_copy(update={"vision": _vision_lora(stored)})
+        saved = _saved(teacher)
+        changes["lora"] = recipe.lora.model_copy(update={"vision": _vision_lora(saved)})
         if translate:
-            changes["connector"] = _translator(stored)
+            changes["connector"] = _translator(saved)
     elif translate:
         raise RecipeError("--translate keeps the connector of a trained bridge: name the bridge with --from")
     validation = recipe.training.validation if captions is None else None
@@ -51,20 +51,20 @@ def alignment_recipe(
     return recipe.model_copy(update=changes)
 
 
-def _stored(teacher: str) -> store.Stored:
+def _saved(teacher: str) -> SavedBridge:
     try:
-        return store.read(store.locate(teacher))
+        return read_saved_bridge(locate_saved_bridge(teacher))
     except LaviError as error:
         raise RecipeError(f"--from {teacher}: {error}") from error
 
 
-def _vision_lora(teacher: store.Stored) -> LoraSettings | None:
+def _vision_lora(teacher: SavedBridge) -> LoraSettings | None:
     lora = teacher.vision_lora
     return None if lora is None else validate(LoraSettings, lora, "lora.vision")
 
 
-def _translator(teacher: store.Stored) -> Any:
+def _translator(teacher: SavedBridge) -> Any:
     """Return the section of a translator in front of the teacher's connector."""
-    language: LanguageModel = component("language", teacher.language, torch.device("meta"))
+    language: LanguageModel = model_of_choice("language", teacher.language, torch.device("meta"))
     section = {"kind": "translator", "width": language.spec.width, "then": dict(teacher.connector)}
     return read_section("connector", section)

@@ -13,20 +13,20 @@ from lavibridge.alignment.parts.variance import mean_token
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError, NotFiniteError, RecipeError
-from lavibridge.recipes.sections import read_kind
-from lavibridge.recipes.training import OPTIMIZERS, Alignment, Cache, Training
+from lavibridge.recipes.sections import read_kind_section
+from lavibridge.recipes.training_section import OPTIMIZERS, AlignmentSection, CacheSection, TrainingSection
 from lavibridge.training.alignment.captions import Captions
 from lavibridge.training.alignment.noised_latents import noised_data, sampled_latents
 from lavibridge.training.alignment.objective import CLOSED_FORM, build_objective
 from lavibridge.training.alignment.teacher import SETTING, open_teacher
 from lavibridge.training.data.batches import BatchLoader
-from lavibridge.training.data.order import Shuffled, mix
+from lavibridge.training.data.order import ShuffledOrder, mix_seeds
 from lavibridge.training.distributed.processes import Processes
-from lavibridge.training.loop import State, gradient_norms, move
+from lavibridge.training.loop import TrainingState, gradient_norms, update_weights
 from lavibridge.training.objectives.native_encoder import FeatureReader, feature_reader
-from lavibridge.training.optim import make_optimizer
+from lavibridge.training.optimization import make_optimizer
 
-OPTIMIZER = read_kind(OPTIMIZERS, "muon")
+OPTIMIZER = read_kind_section(OPTIMIZERS, "muon")
 """AdamW takes twice the steps to the same loss (LOG.md, 2026-11-22)."""
 EPOCHS, MEASURED = 1, 4
 """Keep these random numbers apart from others of the same seed."""
@@ -42,7 +42,7 @@ class Aligner:
         objective: AlignmentObjective,
         measure: AlignmentObjective,
         captions: Captions,
-        training: Training,
+        training: TrainingSection,
         processes: Processes | None = None,
     ) -> None:
         """Open the teacher. ``measure`` measures what has no loss of its own: the closed form.
@@ -66,7 +66,7 @@ class Aligner:
         bridge.connector.continue_from(self.teacher.connector)
         self.read = student_reader(bridge, settings.feature_cache_gb, training.cache)
         self.read_teacher = feature_reader(self.teacher, settings.feature_cache_gb)
-        self.order = Shuffled(len(captions.training), mix(training.seed, EPOCHS))
+        self.order = ShuffledOrder(len(captions.training), mix_seeds(training.seed, EPOCHS))
 
     def prepare(self, batches: BatchLoader) -> None:
         """Read every caption, and collect the noised latents that the objective looks at."""
@@ -106,7 +106,7 @@ class Aligner:
         batch = self.settings.batch
         positions = range(step * batch, (step + 1) * batch)
         captions = [self.captions.training[self.order.index(position)] for position in positions]
-        generator = torch.Generator().manual_seed(mix(self.seed, step))
+        generator = torch.Generator().manual_seed(mix_seeds(self.seed, step))
         chosen = self.objective.choose(batch, generator)
         mine = self._share(batch)
         captions = captions[mine]
@@ -132,7 +132,7 @@ class Aligner:
         texts = self.captions.held_out
         parts = -(-len(texts) // self.settings.batch)  # of equal size, as one caption has no variance
         sums: dict[str, float] = {}
-        generator = torch.Generator().manual_seed(mix(self.seed, MEASURED))
+        generator = torch.Generator().manual_seed(mix_seeds(self.seed, MEASURED))
         for part in range(parts):
             captions = texts[part::parts]
             features, teacher_features = self.read(captions), self.read_teacher(captions)
@@ -154,7 +154,7 @@ class Aligner:
         return {name: float(torch.cosine_similarity(*pair).mean()) for name, pair in pairs.items()}
 
 
-def student_reader(bridge: Bridge, cache_gb: float, cache: Cache | None) -> Reader:
+def student_reader(bridge: Bridge, cache_gb: float, cache: CacheSection | None) -> Reader:
     """Return a function from captions to the student's features; vectors that query it get gradients."""
     if bridge.connector.reading.queries is not None:
         return bridge.features
@@ -162,7 +162,11 @@ def student_reader(bridge: Bridge, cache_gb: float, cache: Cache | None) -> Read
 
 
 def take_step(
-    state: State, training: Training, loss: Float[Tensor, ""], step: int, processes: Processes | None = None
+    state: TrainingState,
+    training: TrainingSection,
+    loss: Float[Tensor, ""],
+    step: int,
+    processes: Processes | None = None,
 ) -> tuple[float, float]:
     """Update the connector by a loss, averaged over all processes; return loss and norm of the gradient."""
     weights = state.parts["connector"]
@@ -176,11 +180,11 @@ def take_step(
     if not math.isfinite(float(value)):
         raise NotFiniteError(f"alignment step {step + 1}: the loss is {float(value)}; lower {SETTING}.lr")
     norm = torch.linalg.vector_norm(gradient_norms(weights))
-    move(state, training, norm)
+    update_weights(state, training, norm)
     return float(value), float(norm)
 
 
-def alignment_state(bridge: Bridge, settings: Alignment) -> State:
+def alignment_state(bridge: Bridge, settings: AlignmentSection) -> TrainingState:
     """Return the connector's weights with their optimiser, at step 0."""
     aligned = bridge.connector.aligned_parameters()
     weights = {name: weight for name, weight in aligned.items() if weight.requires_grad}
@@ -188,7 +192,7 @@ def alignment_state(bridge: Bridge, settings: Alignment) -> State:
         raise ModelError(f"{SETTING}: this connector has no weights to align; leave {SETTING} out")
     parts = {"connector": weights}
     optimizer = make_optimizer(parts, {"connector": settings.lr}, 0.0, OPTIMIZER)
-    return State(bridge=bridge, model=bridge, parts=parts, optimizer=optimizer, ema=None)
+    return TrainingState(bridge=bridge, model=bridge, parts=parts, optimizer=optimizer, ema=None)
 
 
 def with_noise(features: TextFeatures, noise: float, generator: torch.Generator) -> TextFeatures:

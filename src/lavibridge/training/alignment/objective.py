@@ -6,12 +6,12 @@ from lavibridge.alignment.base import AlignmentObjective
 from lavibridge.core import registry
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.sections import component, kind_of, read_kind
-from lavibridge.recipes.training import ALIGNMENT
+from lavibridge.recipes.sections import component_of_section, kind_of_section, read_kind_section
+from lavibridge.recipes.training_section import ALIGNMENT
 from lavibridge.training.alignment.teacher import SETTING
 from lavibridge.training.objectives.native_encoder import check_native_encoder
 
-CLOSED_FORM = read_kind(ALIGNMENT, "closed_form")
+CLOSED_FORM = read_kind_section(ALIGNMENT, "closed_form")
 
 
 def alignment_objective(recipe: Recipe) -> AlignmentObjective:
@@ -23,14 +23,16 @@ def alignment_objective(recipe: Recipe) -> AlignmentObjective:
 
 def default_objective(recipe: Recipe) -> AlignmentObjective:
     """Return `attention` where the models have cross-attention layers and tokens, else `blocks`."""
-    is_joint = registry.load("vision", kind_of(recipe.vision)).joint_attention
-    is_per_block = registry.load("connectors", kind_of(recipe.connector)).per_block
-    return build_objective(read_kind(ALIGNMENT, "blocks" if is_joint or is_per_block else "attention"))
+    is_joint = registry.load_kind("vision", kind_of_section(recipe.vision)).joint_attention
+    is_per_block = registry.load_kind("connectors", kind_of_section(recipe.connector)).per_block
+    return build_objective(
+        read_kind_section(ALIGNMENT, "blocks" if is_joint or is_per_block else "attention")
+    )
 
 
 def build_objective(section: Any) -> AlignmentObjective:
     """Return the objective that a section describes."""
-    found: AlignmentObjective = component(ALIGNMENT, section)
+    found: AlignmentObjective = component_of_section(ALIGNMENT, section)
     return found
 
 
@@ -38,8 +40,8 @@ def check_alignable(recipe: Recipe) -> None:
     """Raise LaviError if the recipe's models or connector cannot be aligned; loads no weights."""
     settings = recipe.training.align
     assert settings is not None  # the caller asks for an alignment
-    connector = registry.load("connectors", kind_of(recipe.connector))
-    vision = registry.load("vision", kind_of(recipe.vision))
+    connector = registry.load_kind("connectors", kind_of_section(recipe.connector))
+    vision = registry.load_kind("vision", kind_of_section(recipe.vision))
     objectives = [alignment_objective(recipe)]
     if settings.start is not None:
         objectives.append(build_objective(CLOSED_FORM))
@@ -48,14 +50,14 @@ def check_alignable(recipe: Recipe) -> None:
         if refusal is not None:
             raise ModelError(
                 f"{SETTING}.match is {registry.kind_of(ALIGNMENT, objective)}: {refusal} (connector "
-                f"'{kind_of(recipe.connector)}', vision model of kind '{kind_of(recipe.vision)}'); choose "
-                f"another match, or leave {SETTING} out"
+                f"'{kind_of_section(recipe.connector)}', vision model of kind "
+                f"'{kind_of_section(recipe.vision)}'); choose another match, or leave {SETTING} out"
             )
-    data = registry.load("data", kind_of(recipe.data))
+    data = registry.load_kind("data", kind_of_section(recipe.data))
     if settings.latents == "data" and not data.has_pictures:
         raise RecipeError(
-            f"{SETTING}.latents is data, and data of kind '{kind_of(recipe.data)}' has no pictures: use "
-            f"{SETTING}.latents=sampling"
+            f"{SETTING}.latents is data, and data of kind '{kind_of_section(recipe.data)}' has no pictures: "
+            f"use {SETTING}.latents=sampling"
         )
     if settings.teacher is None:
         if connector.needs_teacher:
