@@ -59,6 +59,7 @@ class Aligner:
             )
         self.state = alignment_state(bridge, settings)
         self.teacher = open_teacher(bridge, settings)
+        bridge.connector.continue_from(self.teacher.connector)
         self.read = student_reader(bridge, settings.feature_cache_gb, training.cache)
         self.read_teacher = feature_reader(self.teacher, settings.feature_cache_gb)
         self.order = ShuffledOrder(len(captions.training), mix_seeds(training.seed, EPOCHS))
@@ -177,8 +178,8 @@ def take_step(
 
 def alignment_state(bridge: Bridge, settings: AlignmentSection) -> TrainingState:
     """Return the connector's weights with their optimiser, at step 0."""
-    connector = bridge.connector
-    weights = {name: weight for name, weight in connector.named_parameters() if weight.requires_grad}
+    aligned = bridge.connector.aligned_parameters()
+    weights = {name: weight for name, weight in aligned.items() if weight.requires_grad}
     if not weights:
         raise ModelError(f"{SETTING}: this connector has no weights to align; leave {SETTING} out")
     parts = {"connector": weights}

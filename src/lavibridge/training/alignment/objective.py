@@ -68,4 +68,9 @@ def check_alignable(recipe: Recipe) -> None:
             f"use {SETTING}.latents=sampling"
         )
     if settings.teacher is None:
+        if connector.needs_teacher:
+            raise RecipeError(
+                f"{SETTING}.teacher: the connector '{kind_of(recipe.connector)}' continues that of a trained "
+                "bridge: name the bridge (`lavi align --from BRIDGE --translate`)"
+            )
         check_native_encoder(recipe.vision, SETTING)
