@@ -31,7 +31,7 @@ from lavibridge.core.contracts import Reading
 from lavibridge.core.device import cpu_computes_bfloat16, set_threads
 from lavibridge.core.errors import LaviError
 from lavibridge.data.base import open_dataset
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.data.world import World
 from lavibridge.language.base import LanguageModel
 
@@ -45,14 +45,14 @@ Way = Callable[[Sequence[str]], Features]
 
 def open_model(source: str, dtype: str = "float32") -> LanguageModel:
     """A language model by its source; LaviError where it is not installed."""
-    family = registry.load("language", registry.detect("language", source))
+    family = registry.load_kind("language", registry.detect_kind("language", source))
     model: LanguageModel = family(family.Config(source=source, dtype=dtype))
     return model.eval()
 
 
 def captions(count: int) -> list[str]:
     """Distinct captions of the miniature world, in the order of the data."""
-    dataset = open_dataset("world", World.Config(scenes=count, size=64), Rejected())
+    dataset = open_dataset("world", World.Config(scenes=count, size=64), RejectedPictures())
     return list(dict.fromkeys(dataset.sample(index).captions[0] for index in range(count)))
 
 
@@ -148,7 +148,7 @@ def main() -> None:
     result: dict[str, Any] = {"threads": set_threads(), "rounds": options.rounds}
     for source in options.models:
         try:
-            registry.detect("language", source)
+            registry.detect_kind("language", source)
         except LaviError as reason:
             print(f"{source} is left out: {reason}", file=sys.stderr)
             continue

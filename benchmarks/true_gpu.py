@@ -26,7 +26,7 @@ from lavibridge import BridgePipeline
 from lavibridge.bridge import Bridge
 from lavibridge.plan.devices import GIB
 from lavibridge.plan.metered_passes import training_pass
-from lavibridge.training.optim import make_optimizer
+from lavibridge.training.optimization import make_optimizer
 
 PAIRS = ("t5-large_sd14_lavi", "t5-large_pixart_lavi")
 BATCHES = (1, 2, 4, 8, 16, 32)

@@ -34,8 +34,8 @@ def test_help_imports_nothing_heavy() -> None:
     program = (
         "import json, sys\n"
         "sys.argv = ['lavi', '--help']\n"
-        "from lavibridge.cli.main import run\n"
-        "try:\n    run()\nexcept SystemExit:\n    pass\n"
+        "from lavibridge.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "print(json.dumps(sorted(sys.modules)), file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -99,7 +99,7 @@ def test_ctrl_c_exits_with_130(tmp_path: Path) -> None:
         "@main.app.command('wait')\n"
         "def wait() -> None:\n    raise KeyboardInterrupt\n"
         "sys.argv = ['lavi', 'wait']\n"
-        "main.run()\n"
+        "main.main()\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 130

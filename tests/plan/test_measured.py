@@ -11,9 +11,9 @@ from lavibridge.core.contracts import Batch
 from lavibridge.plan.meta_model import build_meta_bridge
 from lavibridge.plan.metered_passes import encoding_pass, training_pass
 from lavibridge.recipes.recipe import Recipe, load_recipe
-from lavibridge.recipes.sections import component
-from lavibridge.recipes.training import WEIGHTING
-from lavibridge.training.build import build_bridge
+from lavibridge.recipes.sections import component_of_section
+from lavibridge.recipes.training_section import WEIGHTING
+from lavibridge.training.build_bridge import build_bridge
 from lavibridge.training.loop import training_mode
 
 TOYS = ["language.source=random", "vision.source=random", "training.precision=float32", "data.size=64"]
@@ -51,7 +51,10 @@ def real_pass(recipe: Recipe, batch: int) -> tuple[Callable[[], None], Callable[
         sample = Batch(prompts=prompts, names=prompts, latents=latents)
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             loss = bridge(
-                sample, t, torch.randn_like(latents), component(WEIGHTING, recipe.training.weighting)
+                sample,
+                t,
+                torch.randn_like(latents),
+                component_of_section(WEIGHTING, recipe.training.weighting),
             ).mean()
         loss.backward()
 

@@ -14,7 +14,7 @@ from lavibridge.plan.meta_model import build_meta_bridge
 from lavibridge.plan.meta_values import LARGEST, MetaValues
 from lavibridge.plan.metered_passes import training_pass
 from lavibridge.recipes.recipe import Recipe, make_recipe
-from lavibridge.training.build import build_bridge
+from lavibridge.training.build_bridge import build_bridge
 from lavibridge.training.loop import training_mode
 
 MASK = torch.tensor([[True, True, False], [True, False, False]])

@@ -14,7 +14,7 @@ from lavibridge.core.contracts import Batch
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.registry import kind_of, kinds
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.distributed.sharding import check_sharding, shard
+from lavibridge.training.distributed.sharding import check_sharding, shard_bridge
 
 Toy = Callable[..., Recipe]
 FAMILIES = {*((kind, "sd") for kind in kinds("language")), *(("llama", kind) for kind in kinds("vision"))}
@@ -61,7 +61,7 @@ def test_losses_gradients_and_pictures_are_the_same(language: str, vision: str, 
     picture = BridgePipeline(bridge)(
         "a red circle", num_inference_steps=2, seed=0, height=32, width=32
     ).images[0]
-    shard(bridge, torch.device("cpu"), 1)
+    shard_bridge(bridge, torch.device("cpu"), 1)
     parts = [name for name, weight in bridge.named_parameters() if "DTensor" in type(weight.data).__name__]
     assert parts
     assert all(not weight.requires_grad for name, weight in bridge.named_parameters() if name in parts)

@@ -12,7 +12,7 @@ from lavibridge.core.config import Changeable
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpec
 from lavibridge.core.identity import model_identity
-from lavibridge.core.layers import Folded
+from lavibridge.core.low_rank import FoldedLora
 
 CPU_TOKENS, GPU_TOKENS = 512, 4096
 """Tokens in a batch of `encode_many`, padding included; a CPU is fastest while its cache holds a batch."""
@@ -25,7 +25,8 @@ class LanguageModel(nn.Module, ABC):
         """Which language model, and how prompts go in."""
 
         source: Changeable[str]
-        """A folder, a shipped miniature's name, a hub id, or `random` (a toy of the family, offline)."""
+        """A folder, a GGUF file, a hub id, the name of a shipped or packaged model (mini-llama, minilm), or
+        `random` (a toy of the family, offline)."""
         max_tokens: int | None = Field(default=None, ge=2)
         """The longest prompt in tokens, special ones included; the rest is cut off. None: 77, or fewer if the
         model has fewer positions."""
@@ -55,7 +56,7 @@ class LanguageModel(nn.Module, ABC):
     backbone: nn.Module
     reads_negative_prompts_differently: ClassVar[bool] = False
     """Whether `encode_negative` differs from `encode`."""
-    folded: tuple[Folded, ...] = ()
+    folded: tuple[FoldedLora, ...] = ()
     """LoRA files that were merged into the frozen weights (`read_lora_file`)."""
 
     @classmethod

@@ -43,9 +43,9 @@ class Pair(LanguageModel):
         self.config = config
         inner = LanguageModel.Config.model_validate(config.model_dump(exclude={"of", "passthrough"}))
         kind = config.of or (
-            "llama" if config.source == RANDOM else registry.detect("language", config.source)
+            "llama" if config.source == RANDOM else registry.detect_kind("language", config.source)
         )
-        self.inner: LanguageModel = registry.load("language", kind)(inner, device)
+        self.inner: LanguageModel = registry.load_kind("language", kind)(inner, device)
         self.other = _passthrough(config.passthrough, device)
         self.lora_targets = self.inner.lora_targets
         self.backbone = self.inner.backbone
@@ -109,9 +109,9 @@ def _passthrough(choice: str | Mapping[str, Any], device: torch.device | None) -
     if not isinstance(source, str):
         raise RecipeError("language.passthrough.source: give a folder, a shipped model's name or a hub id")
     kind = options.pop("kind", None) or (
-        "clip" if source == RANDOM else registry.detect("language", source, options.get("revision"))
+        "clip" if source == RANDOM else registry.detect_kind("language", source, options.get("revision"))
     )
-    family = registry.load("language", kind)
+    family = registry.load_kind("language", kind)
     config = validate(family.Config, {"see_padding": True, **options}, "language.passthrough")
     model: LanguageModel = family(config, device)
     return model

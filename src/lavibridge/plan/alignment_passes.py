@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from lavibridge import lora
-from lavibridge.alignment.base import AlignmentObjective, NoisedLatents
-from lavibridge.bridge import Bridge, store
-from lavibridge.bridge.choices import component
+from lavibridge.alignment.base import AlignmentObjective, AlignmentSolver, NoisedLatents
+from lavibridge.bridge import Bridge, saved_bridge
+from lavibridge.bridge.choices import model_of_choice
 from lavibridge.core import registry
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.plan.meta_model import ModelPart, model_part
@@ -28,9 +28,9 @@ from lavibridge.plan.metered_passes import (
 )
 from lavibridge.plan.text_side_passes import encoder_parts
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.sections import kind_of
-from lavibridge.recipes.training import ALIGNMENT, Alignment
-from lavibridge.training.alignment.objective import CLOSED_FORM, alignment_objective, build_objective
+from lavibridge.recipes.sections import kind_of_section
+from lavibridge.recipes.training_section import ALIGNMENT, AlignmentSection
+from lavibridge.training.alignment.objective import alignment_method
 from lavibridge.training.alignment.teacher import SETTING
 from lavibridge.training.objectives.native_encoder import native_bridge
 
@@ -76,12 +76,14 @@ def alignment_cost(
     settings = recipe.training.align
     if settings is None:
         return None
-    objective = alignment_objective(recipe)
+    method = alignment_method(recipe)
+    objective = method.objective
     draw = unknown_draw(bridge, recipe, min(recipe.training.batch, settings.noised_latents), tokens)
     latents, images = draw.batch.latents, len(draw.t)
     bridge.eval()
     is_sampled = (
-        settings.latents == "sampling" or not registry.load("data", kind_of(recipe.data)).has_pictures
+        settings.latents == "sampling"
+        or not registry.load_kind("data", kind_of_section(recipe.data)).has_pictures
     )
     is_sampled |= settings.latents == "auto" and objective.follows_sampling
     with MetaValues(), lora.disable_adapters(bridge.language.backbone):
@@ -97,13 +99,13 @@ def alignment_cost(
             objective.prepare(bridge, teacher, noised if objective.needs_latents else [])
         kept = collecting.live * settings.noised_latents // images
         step = solving = None
-        if not objective.is_closed_form:
+        if method.takes_steps:
             step = _step_cost(bridge, teacher, objective, features, type)
-        if objective.is_closed_form or settings.start is not None:
-            solving = _solving_cost(bridge, teacher, type)
+        if method.solver is not None:
+            solving = _solving_cost(bridge, teacher, method.solver, type)
         sizes = 4 * feature_numbers(bridge, tokens), 4 * feature_numbers(teacher, tokens)
     return AlignmentCost(
-        match=registry.kind_of(ALIGNMENT, objective),
+        match=registry.kind_of(ALIGNMENT, objective if method.takes_steps else method.solver),
         parts=_teacher_parts(teacher),
         reading=cost_of(reading),
         step=step,
@@ -137,24 +139,22 @@ def _step_cost(
     return cost_of(meter)
 
 
-def _solving_cost(bridge: Bridge, teacher: Bridge, type: str) -> PassCost:
-    solver = build_objective(CLOSED_FORM)
+def _solving_cost(bridge: Bridge, teacher: Bridge, solver: AlignmentSolver, type: str) -> PassCost:
     own, theirs = (_captions(each, SOLVED_TOKENS, 2) for each in (bridge, teacher))
     with torch.no_grad():
         batch = own, bridge.features(own), teacher.features(theirs)
-    solver.prepare(bridge, teacher, [])
     with metering([bridge, teacher], [], type) as meter, meter.during("closed form"):
         solver.fit(bridge, teacher, lambda: [batch])
     return cost_of(meter)
 
 
-def _meta_teacher(bridge: Bridge, settings: Alignment) -> Bridge:
+def _meta_teacher(bridge: Bridge, settings: AlignmentSection) -> Bridge:
     """The teacher of an alignment, on the meta device."""
     if settings.teacher is None:
-        return native_bridge(bridge, SETTING)
-    stored = store.read(store.locate(settings.teacher))
+        return native_bridge(bridge, SETTING, settings.max_sequence_length)
+    stored = saved_bridge.read_saved_bridge(saved_bridge.locate_saved_bridge(settings.teacher))
     meta = torch.device("meta")
-    language = component("language", stored.language, meta)
+    language = model_of_choice("language", stored.language, meta)
     with meta:
         return Bridge.compose(language, bridge.vision, stored.connector, stored.language_lora, None).eval()
 

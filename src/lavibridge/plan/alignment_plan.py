@@ -13,8 +13,8 @@ from lavibridge.plan.devices import Device
 from lavibridge.plan.estimate import UPDATE, MemoryEstimate, seconds_of
 from lavibridge.plan.meta_model import ModelPart
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.sections import component
-from lavibridge.recipes.training import OPTIMIZERS, Alignment
+from lavibridge.recipes.sections import component_of_section
+from lavibridge.recipes.training_section import OPTIMIZERS, AlignmentSection
 from lavibridge.training.alignment.aligner import OPTIMIZER
 
 
@@ -98,7 +98,7 @@ def _memory(
     return MemoryEstimate(
         weights=sum(part.bytes for part in (*parts, *cost.parts)),
         gradients=gradients,
-        optimiser=int(component(OPTIMIZERS, OPTIMIZER).state_bytes * trained),
+        optimiser=int(component_of_section(OPTIMIZERS, OPTIMIZER).state_bytes * trained),
         average=0 if recipe.training.ema is None else 4 * every,
         activations=max(0, cost.peak - (gradients if cost.step is not None else 0)),
         teacher=0,
@@ -108,7 +108,7 @@ def _memory(
     )
 
 
-def _readings(settings: Alignment, cost: AlignmentCost, captions: int, visits: int) -> float:
+def _readings(settings: AlignmentSection, cost: AlignmentCost, captions: int, visits: int) -> float:
     """Captions that are read during the steps: those whose features fit the cache once, others every time."""
     kept = min(1.0, settings.feature_cache_gb * 1e9 / max(cost.feature_bytes) / captions)
     first = captions if cost.step is None else min(captions, visits)

@@ -23,8 +23,8 @@ from lavibridge.plan.metered_passes import (
 )
 from lavibridge.plan.text_side_passes import TeacherCost, teacher_cost
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.sections import component
-from lavibridge.recipes.training import OPTIMIZERS
+from lavibridge.recipes.sections import component_of_section
+from lavibridge.recipes.training_section import OPTIMIZERS
 
 UPDATE = 52
 """Bytes moved per trained weight: norm 4, clipping 8, AdamW 28, average 12."""
@@ -111,7 +111,7 @@ def estimate_costs(recipe: Recipe, bridge: Bridge, batch: int, tokens: int | Non
         memory=MemoryEstimate(
             weights=sum(part.bytes for part in every),
             gradients=gradients,
-            optimiser=int(component(OPTIMIZERS, settings.optimizer).state_bytes * trained),
+            optimiser=int(component_of_section(OPTIMIZERS, settings.optimizer).state_bytes * trained),
             average=0 if settings.ema is None else 4 * trained,
             activations=activations,
             teacher=0 if teacher is None else max(0, teacher.peak - activations),

@@ -14,7 +14,7 @@ from torch import nn
 
 from lavibridge.bridge import Bridge
 from lavibridge.recipes.recipe import Recipe, make_recipe
-from lavibridge.training.build import build_bridge
+from lavibridge.training.build_bridge import build_bridge
 from lavibridge.training.loop import training_mode
 
 BITS: Mapping[str | None, float] = {"8bit": 8.0, "4bit": 4.5}

@@ -19,10 +19,10 @@ from lavibridge.plan.device_emulation import DeviceEmulation
 from lavibridge.plan.meta_values import MetaValues
 from lavibridge.plan.meter import Meter, Operation
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.sections import component
-from lavibridge.recipes.training import WEIGHTING
+from lavibridge.recipes.sections import component_of_section
+from lavibridge.recipes.training_section import WEIGHTING
 from lavibridge.training.cache.features import refusal
-from lavibridge.training.data.batches import Draw
+from lavibridge.training.data.batches import TrainingPass
 from lavibridge.training.loop import training_mode
 
 
@@ -45,7 +45,7 @@ class PassCost:
 def training_pass(bridge: Bridge, recipe: Recipe, batch: int, tokens: int | None, type: str) -> PassCost:
     """Meter a forward and backward pass of ``batch`` cached latents on a device of ``type``."""
     settings = recipe.training
-    weighting = component(WEIGHTING, settings.weighting)
+    weighting = component_of_section(WEIGHTING, settings.weighting)
     training_mode(bridge)
     draw = unknown_draw(bridge, recipe, batch, tokens)
     latents, prompts = draw.batch.latents, draw.batch.prompts
@@ -118,13 +118,13 @@ def number_format(recipe: Recipe) -> torch.dtype | None:
     return torch.bfloat16 if recipe.training.precision == "bfloat16" else None
 
 
-def unknown_draw(bridge: Bridge, recipe: Recipe, batch: int, tokens: int | None) -> Draw:
+def unknown_draw(bridge: Bridge, recipe: Recipe, batch: int, tokens: int | None) -> TrainingPass:
     """A pass of ``batch`` captions of ``tokens`` tokens, its latents, noise and times without values."""
     side = recipe.data.size or bridge.vision.default_size
     shape = bridge.vision.latent_shape(side, side)
     latents, noise = (torch.empty(batch, *shape, device="meta") for _ in range(2))
     prompts = (caption(bridge, tokens),) * batch
-    return Draw(
+    return TrainingPass(
         batch=Batch(prompts=prompts, names=prompts, latents=latents),
         t=torch.empty(batch, dtype=torch.long, device="meta"),
         noise=noise,

@@ -23,10 +23,10 @@ from PIL import Image
 from lavibridge.bridge.hub import is_hub_id
 from lavibridge.core.files import read_json, shipped_models, write_atomic, write_json
 from lavibridge.generation.contact_sheet import contact_sheet
-from lavibridge.generation.finite import NotDrawnError
 from lavibridge.generation.image_files import save_png
+from lavibridge.generation.nonfinite_images import NonfiniteImageError
 from lavibridge.generation.pipeline import BridgePipeline
-from lavibridge.recipes.read import read_yaml
+from lavibridge.recipes.recipe_text import read_recipe_yaml
 
 FOLDER = "alignment-report"
 SEED = 0
@@ -101,7 +101,7 @@ def _draw(pipe: BridgePipeline, each: PanelPrompt) -> tuple[Image.Image, float]:
         image: Image.Image = pipe(
             each.prompt, each.negative_prompt, guidance_scale=guidance, seed=SEED
         ).images[0]
-    except NotDrawnError:
+    except NonfiniteImageError:
         image = Image.new("RGB", (64, 64))
     return image, perf_counter() - begun
 
@@ -114,7 +114,7 @@ def _curve(run: Path) -> list[dict[str, Any]]:
 
 def _summary(run: Path, records: list[dict[str, Any]]) -> dict[str, Any]:
     environment = read_json(run / "environment.json")
-    recipe = read_yaml(run / "recipe.yaml")
+    recipe = read_recipe_yaml(run / "recipe.yaml")
     measured = [record for record in records if "held_out_fvu" in record]
     return {
         "environment": {name: value for name, value in environment.items() if name not in PRIVATE},

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lavibridge.core.errors import LaviError
-from lavibridge.core.log import progress
+from lavibridge.core.log import progress_bar
 from lavibridge.plan.devices import Device
 from lavibridge.plan.plan import PlanOptions, TrainingPlan, make_plan
 from lavibridge.plan.table import gib
 from lavibridge.study.cells import Cell
-from lavibridge.study.run import is_done
+from lavibridge.study.run_cells import is_cell_done
 from lavibridge.study.study import Study
 
 
@@ -38,7 +38,7 @@ def estimate_cell_costs(study: Study, cells: Sequence[Cell], out: Path, device: 
     """The cost of every cell; plans each condition once for all its seeds."""
     planned: dict[str, tuple[TrainingPlan | None, str]] = {}
     found = []
-    with progress("conditions") as bar:
+    with progress_bar("conditions") as bar:
         task = bar.add_task("planning", total=len({cell.condition for cell in cells}), status="")
         for cell in cells:
             if cell.condition not in planned:
@@ -46,7 +46,7 @@ def estimate_cell_costs(study: Study, cells: Sequence[Cell], out: Path, device: 
                 bar.advance(task)
             plan, reason = planned[cell.condition]
             found.append(
-                CellCost(cell=cell.name, is_done=is_done(study, cell, out), plan=plan, reason=reason)
+                CellCost(cell=cell.name, is_done=is_cell_done(study, cell, out), plan=plan, reason=reason)
             )
     return found
 

@@ -9,7 +9,7 @@ import torch
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import Batch, TextFeatures
-from lavibridge.recipes.training import Cache
+from lavibridge.recipes.training_section import CacheSection
 from lavibridge.training.cache.backend import Memory, OnDisk
 from lavibridge.training.cache.caches import feature_store
 from lavibridge.training.cache.features import Features, from_entry, refusal, to_entry
@@ -114,7 +114,7 @@ def assert_equal(found: TextFeatures, expected: TextFeatures) -> None:
 def test_a_set_is_read_ahead_once_and_found_by_training_in_the_same_folder(
     composed: Callable[..., Bridge], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bridge, cache = composed("t5"), Cache(folder=tmp_path)
+    bridge, cache = composed("t5"), CacheSection(folder=tmp_path)
     expected = bridge.features(PROMPTS)
     calls = calls_of(bridge, monkeypatch)
     read = feature_reader(bridge, 1.0, cache)
@@ -148,7 +148,7 @@ def test_features_under_lora_are_read_with_it_and_stay_out_of_the_folder(tmp_pat
     for name, weight in bridge.language.named_parameters():
         if "lora_B" in name:
             weight.data.fill_(0.5)
-    read = feature_reader(bridge, 1.0, Cache(folder=tmp_path))
+    read = feature_reader(bridge, 1.0, CacheSection(folder=tmp_path))
     read.read_ahead(PROMPTS)
     assert_equal(read(PROMPTS), bridge.features(PROMPTS))
     read.close()

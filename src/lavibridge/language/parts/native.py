@@ -4,8 +4,8 @@
     prompt --tokenizer--> ids --encoder--> hidden states ---[side by side, one behind the other]--> tokens
                                \\--> pooled --[side by side]--> pooled vector
 
-The vision family says which encoders, layers and lengths those are (`core/text_sides.py`). Tokens and pooled
-vectors equal those of Diffusers' `encode_prompt`, so that a denoiser draws what its own pipeline draws.
+The vision family says which encoders, layers and lengths those are (`core/text_encoders.py`). Tokens and
+pooled vectors equal those of Diffusers' `encode_prompt`, so a denoiser draws what its own pipeline draws.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpec
 from lavibridge.core.errors import ModelError
 from lavibridge.core.sources import read_model_json
-from lavibridge.core.text_sides import TextEncoder, TextSide
+from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
 from lavibridge.language.base import LanguageModel
 from lavibridge.language.ldm_bert import ldm_bert
 from lavibridge.language.parts import attention_backend
@@ -51,7 +51,7 @@ class NativeText(LanguageModel):
     class Config(LanguageModel.Config):
         """The pipeline, how it reads prompts, and how wide the denoiser's tokens are."""
 
-        side: TextSide
+        side: PipelineTextEncoders
         """How the pipeline reads prompts."""
         width: int
         """Width of the tokens that the denoiser takes."""

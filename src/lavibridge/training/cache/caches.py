@@ -12,7 +12,7 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import RecipeError
 from lavibridge.data.base import Dataset
-from lavibridge.recipes.training import Cache, Training
+from lavibridge.recipes.training_section import CacheSection, TrainingSection
 from lavibridge.training.cache.backend import Backend, Memory, OnDisk
 from lavibridge.training.cache.features import Features, refusal
 from lavibridge.training.cache.keys import feature_maker, latent_maker
@@ -36,7 +36,7 @@ class Caches:
             self.features.backend.close()
 
 
-def open_caches(bridge: Bridge, dataset: Dataset, settings: Training) -> Caches:
+def open_caches(bridge: Bridge, dataset: Dataset, settings: TrainingSection) -> Caches:
     """Open the caches that a recipe asks for. Raises RecipeError if they cannot be combined with sharding."""
     features = _features(bridge, settings)  # first, as it may raise
     if settings.cache is None:
@@ -47,27 +47,27 @@ def open_caches(bridge: Bridge, dataset: Dataset, settings: Training) -> Caches:
     return Caches(latents=latents, features=features)
 
 
-def remembered(dataset: Dataset, vision: VisionModel, settings: Training) -> Latents:
+def remembered(dataset: Dataset, vision: VisionModel, settings: TrainingSection) -> Latents:
     """Return latents that are cached in memory."""
     memory = Memory(settings.latent_cache_gb)
     return Latents(dataset, vision, memory, Names(), settings.workers, Timing())
 
 
-def latent_store(bridge: Bridge, cache: Cache) -> tuple[Store, bytes]:
+def latent_store(bridge: Bridge, cache: CacheSection) -> tuple[Store, bytes]:
     """Return the folder of the latents and the maker that its keys begin with."""
     dtype = pick_dtype(cache.dtype)
     maker = latent_maker(bridge.vision, dtype)
     return Store(cache.folder / f"latents-{maker.hex()[:12]}", dtype), maker
 
 
-def feature_store(bridge: Bridge, cache: Cache) -> tuple[Store, bytes]:
+def feature_store(bridge: Bridge, cache: CacheSection) -> tuple[Store, bytes]:
     """Return the folder of the features and the maker that its keys begin with."""
     dtype = pick_dtype(cache.dtype)
     maker = feature_maker(bridge.language, bridge.connector.reading, dtype)
     return Store(cache.folder / f"features-{maker.hex()[:12]}", dtype), maker
 
 
-def _features(bridge: Bridge, settings: Training) -> Features | None:
+def _features(bridge: Bridge, settings: TrainingSection) -> Features | None:
     """Cached features, or None if each step computes its own."""
     on_disk = settings.cache is not None and settings.cache.features
     if refusal(bridge) is not None or not (on_disk or settings.feature_cache_gb > 0):

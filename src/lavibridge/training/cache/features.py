@@ -17,7 +17,7 @@ from torch import Tensor
 from lavibridge import lora
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import Reading, TextFeatures
-from lavibridge.core.log import progress
+from lavibridge.core.log import progress_bar
 from lavibridge.language.base import LanguageModel
 from lavibridge.training.cache.backend import Backend
 from lavibridge.training.cache.keys import caption_key
@@ -79,7 +79,7 @@ class Features:
         kept = len(distinct) - len(missing)
         if not missing:
             return kept
-        with progress("captions") as bar:
+        with progress_bar("captions") as bar:
             task = bar.add_task("reading captions", total=len(missing), status="")
             for caption, entry in self.compute(missing):
                 self.backend.put(self.key(caption), entry)

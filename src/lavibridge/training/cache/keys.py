@@ -13,9 +13,9 @@ import json
 import torch
 
 from lavibridge.core.contracts import Reading
-from lavibridge.core.identity import versions
+from lavibridge.core.identity import library_versions
 from lavibridge.core.tensors import weights_hash
-from lavibridge.data.pictures.decoding import VERSION as PIXELS
+from lavibridge.data.pictures.decoding import DECODING_VERSION as PIXELS
 from lavibridge.language.base import LanguageModel
 from lavibridge.training.cache.shard import KEY_BYTES
 from lavibridge.training.data.sampler import Visit
@@ -51,7 +51,7 @@ def latent_maker(vision: VisionModel, dtype: torch.dtype) -> bytes:
     """Hash everything that affects all latents alike: the autoencoder's class, settings and weights."""
     settings = {name: value for name, value in vision.autoencoder.config.items() if name[0] != "_"}
     return digest(
-        f"latents {LATENTS_VERSION} {dtype}, pixels {PIXELS} {versions(*LATENTS_BY)}",
+        f"latents {LATENTS_VERSION} {dtype}, pixels {PIXELS} {library_versions(*LATENTS_BY)}",
         type(vision).__name__,
         json.dumps(settings, sort_keys=True, default=str),
         weights_hash(vision.autoencoder),
@@ -61,5 +61,5 @@ def latent_maker(vision: VisionModel, dtype: torch.dtype) -> bytes:
 def feature_maker(language: LanguageModel, reading: Reading, dtype: torch.dtype) -> bytes:
     """Hash everything that affects all features alike: the language model and the layers read."""
     layers = json.dumps([reading.layers, reading.context_free])
-    by = versions(*FEATURES_BY)
+    by = library_versions(*FEATURES_BY)
     return digest(f"features {FEATURES_VERSION} {dtype} {by}", language.identity(), layers)

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lavibridge.bridge import Bridge
-from lavibridge.core.launch import ProcessRank
-from lavibridge.core.lock import hold
-from lavibridge.core.log import progress
+from lavibridge.core.lock import hold_lock
+from lavibridge.core.log import progress_bar
+from lavibridge.core.process_rank import ProcessRank
 from lavibridge.data.base import Dataset
-from lavibridge.recipes.training import Cache, Training
+from lavibridge.recipes.training_section import CacheSection, TrainingSection
 from lavibridge.training.cache.backend import OnDisk
 from lavibridge.training.cache.caches import feature_store, latent_store
 from lavibridge.training.cache.features import Features
 from lavibridge.training.cache.latents import Contents, Latents
 from lavibridge.training.cache.store import Store
-from lavibridge.training.data.sampler import Visit, VisitSampler, says_a_side
+from lavibridge.training.data.sampler import Visit, VisitSampler, mentions_a_side
 from lavibridge.training.reporting.timing import Timing
 
 CHUNK = 64
@@ -47,8 +47,8 @@ class Filled:
 def fill_latents(
     bridge: Bridge,
     dataset: Dataset,
-    settings: Training,
-    cache: Cache,
+    settings: TrainingSection,
+    cache: CacheSection,
     size: tuple[int, int],
     share: ProcessRank,
 ) -> Filled:
@@ -60,7 +60,7 @@ def fill_latents(
     indices = range(share.rank, len(dataset), share.world_size)
     made = 0
     with _exclusive(store, share), closing(latents):
-        with progress("pictures") as bar:
+        with progress_bar("pictures") as bar:
             task = bar.add_task("encoding", total=len(indices), status="")
             for start in range(0, len(indices), CHUNK):
                 chunk = indices[start : start + CHUNK]
@@ -81,20 +81,20 @@ def fill_latents(
 def _forms_of(visits: VisitSampler, index: int) -> list[Visit]:
     """Every form in which training can visit a picture: as it is, and mirrored if that is allowed."""
     plain = Visit(index=index, size=visits.size_of(index))
-    if not visits.flip or says_a_side(visits.dataset.sample(index).captions):
+    if not visits.flip or mentions_a_side(visits.dataset.sample(index).captions):
         return [plain]
     return [plain, Visit(index=index, size=plain.size, flipped=True)]
 
 
 def fill_features(
-    bridge: Bridge, dataset: Dataset, settings: Training, cache: Cache, share: ProcessRank
+    bridge: Bridge, dataset: Dataset, settings: TrainingSection, cache: CacheSection, share: ProcessRank
 ) -> Filled:
     """Compute this process's captions, with the empty one. Raises CacheError if they cannot be written."""
     store, maker = feature_store(bridge, cache)
     features = Features(bridge.language, bridge.connector.reading, OnDisk(store), maker)
     made = 0
     with _exclusive(store, share), closing(features.backend):
-        with progress("pictures") as bar:
+        with progress_bar("pictures") as bar:
             task = bar.add_task("reading captions", total=len(dataset), status="")
             for window in _windows(features, dataset, settings, share):
                 missing = {caption: key for caption, key in window.captions.items() if key not in store}
@@ -117,7 +117,7 @@ class _Window:
 
 
 def _windows(
-    features: Features, dataset: Dataset, settings: Training, share: ProcessRank
+    features: Features, dataset: Dataset, settings: TrainingSection, share: ProcessRank
 ) -> Iterator[_Window]:
     captions: dict[str, bytes] = {}
 
@@ -141,7 +141,7 @@ def _exclusive(store: Store, share: ProcessRank) -> Iterator[None]:
     """Lock a folder for one filling, whose processes share the lock; runs may use it meanwhile."""
     with ExitStack() as held:
         try:
-            held.enter_context(hold(store.folder, share))
+            held.enter_context(hold_lock(store.folder, share))
         except OSError as error:
             raise store.unwritable(error) from error
         yield

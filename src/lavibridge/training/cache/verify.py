@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lavibridge.core.errors import CacheError
-from lavibridge.core.log import progress
+from lavibridge.core.log import progress_bar
 from lavibridge.training.cache.shard import SUFFIX, Entry, Shard, write_shard
 
 ABANDONED_SECONDS = 3600.0
@@ -39,7 +39,7 @@ def verify(folder: Path) -> list[ShardCheck]:
     ]
     if not shards and not findings:
         raise CacheError(f"{folder} holds no shards: it is no cache, or `lavi cache` has not filled it yet")
-    with progress("MB") as bar:
+    with progress_bar("MB") as bar:
         task = bar.add_task("reading", total=sum(_megabytes(path) for path in shards), status="")
         for path in shards:
             findings.append(_look_at(path))

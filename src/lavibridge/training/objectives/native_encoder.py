@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from lavibridge.bridge import Bridge
-from lavibridge.bridge.choices import native_text
+from lavibridge.bridge.choices import native_text_encoders
 from lavibridge.core.config import Config
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import LaviError, ModelError
 from lavibridge.core.log import console
 from lavibridge.core.sources import RANDOM, read_model_json
-from lavibridge.recipes.training import Cache
+from lavibridge.recipes.training_section import CacheSection
 from lavibridge.training.cache.backend import Backend, Memory, MemoryOverDisk, OnDisk
 from lavibridge.training.cache.caches import feature_store
 from lavibridge.training.cache.features import Features, refusal
@@ -31,13 +31,15 @@ def check_native_encoder(vision: Config, setting: str) -> None:
         raise refused(source, setting, error) from error
 
 
-def native_bridge(bridge: Bridge, setting: str) -> Bridge:
+def native_bridge(bridge: Bridge, setting: str, max_sequence_length: int | None = None) -> Bridge:
     """The vision model under its own text encoder; it shares the bridge's denoiser.
 
-    ``setting`` is the field of the recipe that needs it. Raises ModelError if the encoder cannot be used.
+    ``max_sequence_length`` replaces the pipeline's default, where it has one. ``setting`` is the field of
+    the recipe that needs the encoder. Raises ModelError if the encoder cannot be used.
     """
     try:
-        native = Bridge.compose(native_text(bridge.vision), bridge.vision, "identity", None, None)
+        encoders = native_text_encoders(bridge.vision, max_sequence_length)
+        native = Bridge.compose(encoders, bridge.vision, "identity", None, None)
     except LaviError as error:
         raise refused(bridge.vision.config.source, setting, error) from error
     return native.to(bridge.device).eval()
@@ -83,7 +85,7 @@ class FeatureReader:
         self.features.backend.close()
 
 
-def feature_reader(bridge: Bridge, cache_gb: float, cache: Cache | None = None) -> FeatureReader:
+def feature_reader(bridge: Bridge, cache_gb: float, cache: CacheSection | None = None) -> FeatureReader:
     """A reader that caches up to ``cache_gb`` gigabytes in memory, without gradients.
 
     With ``cache``, the recipe's `training.cache`, features also go to that folder, under the keys that

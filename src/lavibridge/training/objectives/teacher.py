@@ -21,9 +21,9 @@ from torch import Tensor
 from lavibridge import lora
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import Batch, TextFeatures
-from lavibridge.diffusion.guidance import guide
-from lavibridge.diffusion.objective import corrupt
-from lavibridge.training.data.batches import Draw
+from lavibridge.diffusion.guidance import apply_guidance
+from lavibridge.diffusion.objective import add_noise
+from lavibridge.training.data.batches import TrainingPass
 from lavibridge.training.objectives.native_encoder import feature_reader, native_bridge
 
 FEATURE_CACHE_GB = 1.0
@@ -44,16 +44,16 @@ class Teacher:
         with torch.no_grad():
             (self._empty,) = self.native.features([""], negative=True).split()
 
-    def target(self, draw: Draw) -> Float[Tensor, "batch channel h w"]:
+    def target(self, draw: TrainingPass) -> Float[Tensor, "batch channel h w"]:
         """The teacher's prediction for the noisy latents of a pass, guided if `guidance` is not 1."""
         return self.predict(draw, self._read(draw.batch.prompts))
 
     @torch.no_grad()
-    def predict(self, draw: Draw, features: TextFeatures) -> Float[Tensor, "batch channel h w"]:
+    def predict(self, draw: TrainingPass, features: TextFeatures) -> Float[Tensor, "batch channel h w"]:
         """The same, with the own encoder's features of the captions."""
         vision = self.native.vision
         alpha, sigma, times = vision.alphas[draw.t], vision.sigmas[draw.t], vision.times[draw.t]
-        noisy = corrupt(draw.batch.latents, draw.noise, alpha, sigma)
+        noisy = add_noise(draw.batch.latents, draw.noise, alpha, sigma)
         is_guided = self.guidance != 1
         if is_guided:
             features = TextFeatures.pad([*[self._empty] * len(noisy), *features.split()])
@@ -65,10 +65,10 @@ class Teacher:
         if not is_guided:
             return prediction
         unconditional, conditional = prediction.chunk(2)
-        return guide(unconditional, conditional, self.guidance)
+        return apply_guidance(unconditional, conditional, self.guidance)
 
 
-def with_target(teacher: Teacher | None, draw: Draw) -> Batch:
+def with_target(teacher: Teacher | None, draw: TrainingPass) -> Batch:
     """The batch of a pass, with the teacher's prediction as its target if there is a teacher."""
     if teacher is None:
         return draw.batch
