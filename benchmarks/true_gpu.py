@@ -1,4 +1,4 @@
-"""The GPU part of `true_size.py`, in under eight minutes: published pairs at their true shapes, random weights.
+"""The GPU part of `true_size.py`, in under eight minutes: published pairs with random weights.
 
 training    images a second, utilisation, peak memory against the plan, the largest batch in 24 GiB
 4 bits      Llama-2-7B in 4 bits into Stable Diffusion 1.4 at batch 8: does it fit in 16 GiB?
@@ -118,6 +118,7 @@ def drawing() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         place = sd_folder(Path(folder))
         found: dict[str, Any] = {}
+        options = {"num_inference_steps": DRAWN_STEPS, "guidance_scale": 7.5}
         for way in ("as it is", "compiled"):
             ours = BridgePipeline.native(place, device="cuda", dtype="bfloat16")
             theirs: Any = diffusers.StableDiffusionPipeline.from_pretrained(
@@ -127,7 +128,6 @@ def drawing() -> dict[str, Any]:
             if way == "compiled":
                 ours.bridge.vision.compile_blocks("inductor")
                 theirs.unet.compile_repeated_blocks(fullgraph=True)
-            options = {"num_inference_steps": DRAWN_STEPS, "guidance_scale": 7.5}
             seconds = {
                 "lavibridge": timed(lambda pipe=ours: pipe("a cat", seed=0, **options)),  # type: ignore[misc]
                 "Diffusers": timed(lambda pipe=theirs: pipe("a cat", **options)),  # type: ignore[misc]

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from lavibridge import Bridge, BridgePipeline
-from lavibridge.bridge.choices import component
+from lavibridge.bridge.choices import model_of_choice
 from lavibridge.core import registry
 from lavibridge.core.errors import ModelError
 from lavibridge.core.identity import source_identity
@@ -58,7 +58,7 @@ MODEL_TYPES = {"gemma3": "gemma3_text", "gemma3 4b": "gemma3_text", "llama 3.2":
 def toy_backbone(case: str) -> Any:
     """A toy of the class that reads the architecture, with weights of which no two are equal."""
     kind, _, settings, _ = CASES[case]
-    family = registry.load("language", kind)
+    family = registry.load_kind("language", kind)
     model = getattr(transformers, family.models[MODEL_TYPES.get(case, case)])
     ids = TOY_IDS if kind != "t5" else {"pad_token_id": 0, "eos_token_id": 1, "vocab_size": len(WORDS)}
     with torch.random.fork_rng(devices=[]):
@@ -78,7 +78,7 @@ def toy_file(folder: Path, case: str = "llama", name: str = "toy.gguf", **option
 
 
 def load(source: Path | str, **options: Any) -> TransformersModel:
-    found: TransformersModel = component("language", {"source": str(source), **options})
+    found: TransformersModel = model_of_choice("language", {"source": str(source), **options})
     return found
 
 
@@ -106,7 +106,7 @@ def test_features_are_those_of_the_same_weights_in_safetensors(case: str, tmp_pa
         assert torch.equal(features.mask, right.mask)
         torch.testing.assert_close(features.hidden, right.hidden, atol=1e-5, rtol=1e-5)
     assert model.spec == expected.spec
-    meta = component("language", {"source": str(tmp_path / "toy.gguf")}, torch.device("meta"))
+    meta = model_of_choice("language", {"source": str(tmp_path / "toy.gguf")}, torch.device("meta"))
     assert {name: each.shape for name, each in meta.backbone.named_parameters()} == {
         name: each.shape for name, each in expected.backbone.named_parameters()
     }
@@ -115,7 +115,7 @@ def test_features_are_those_of_the_same_weights_in_safetensors(case: str, tmp_pa
 def test_llama_2_begins_prompts_and_pads_as_it_learned(tmp_path: Path) -> None:
     """Its converter writes no `add_bos_token`, and no padding token."""
     words = ["<unk>", "<s>", "</s>", "\u2581", *"abcdefghijklmnopqrstuvwxyz", "\u2581a"]
-    family = registry.load("language", "llama")
+    family = registry.load_kind("language", "llama")
     ids = {"pad_token_id": None, "bos_token_id": 1, "eos_token_id": 2, "vocab_size": len(words)}
     made = transformers.LlamaModel(transformers.LlamaConfig(**{**family.toy, **ids}))
     model = load(write_gguf(made, tmp_path / "toy.gguf", "llama", words, tokenizer="llama"))
@@ -179,7 +179,7 @@ def test_a_folder_with_one_file_names_it(tmp_path: Path) -> None:
     assert torch.equal(load(tmp_path).encode(PROMPTS).hidden, load(file).encode(PROMPTS).hidden)
     shutil.copy(file, tmp_path / "other.gguf")
     with pytest.raises(ModelError, match=r"has 2 GGUF files \(other.gguf, toy.gguf\): name one"):
-        registry.detect("language", str(tmp_path))
+        registry.detect_kind("language", str(tmp_path))
 
 
 def test_a_file_in_the_working_folder_is_not_taken_for_another(
@@ -271,7 +271,7 @@ def test_what_cannot_be_read_from_a_file_is_said(tmp_path: Path, monkeypatch: py
     file = toy_file(tmp_path)
     for choice in (str(file), {"kind": "sd", "source": str(file)}):
         with pytest.raises(ModelError, match="only language models are read from those"):
-            component("vision", choice)
+            model_of_choice("vision", choice)
     with pytest.raises(ModelError, match=r"there is no GGUF file 'gone/toy\.gguf'"):
         load("gone/toy.gguf")
     monkeypatch.setitem(sys.modules, "bitsandbytes", pytest)
