@@ -20,6 +20,7 @@ from lavibridge.language.hf import TransformersModel
 from lavibridge.language.parts.byte_tokens import TOY_IDS
 from lavibridge.language.parts.loading import byte_tokenizer
 from lavibridge.plan.meta_model import ModelPart, build_meta_bridge, model_parts
+from lavibridge.plan.search import variants
 from lavibridge.recipes.recipe import Recipe, load_recipe
 
 gguf = pytest.importorskip("gguf", reason="needs the extra [gguf]")
@@ -159,6 +160,7 @@ def test_a_plan_reads_the_header_only(tmp_path: Path) -> None:
     part = language_part(recipe)
     assert part.frozen == sum(each.numel() for each in toy_backbone("llama").parameters())
     assert part.bytes == 4 * (part.frozen + part.trained)
+    assert all("quantize" not in changes.get("language", {}) for changes in variants(recipe))
 
 
 def test_a_file_is_known_by_its_content(tmp_path: Path) -> None:
