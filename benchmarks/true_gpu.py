@@ -119,7 +119,6 @@ def drawing() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         place = sd_folder(Path(folder))
         found: dict[str, Any] = {}
-        options = {"num_inference_steps": DRAWN_STEPS, "guidance_scale": 7.5}
         for way in ("as it is", "compiled"):
             ours = BridgePipeline.native(place, device="cuda", dtype="bfloat16")
             theirs: Any = diffusers.StableDiffusionPipeline.from_pretrained(
