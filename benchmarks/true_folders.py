@@ -1,7 +1,7 @@
-"""Folders of published models with random weights: the hub's layout, sizes and file formats, without a download.
+"""Folders of published models with random weights, in the hub's layout and sizes, without a download.
 
-Published sizes of T5-Large (Raffel et al. 2019, arXiv 1910.10683), Stable Diffusion 1.4 (Rombach et al. 2022,
-arXiv 2112.10752) and SDXL (Podell et al. 2023, arXiv 2307.01952). Tokenizers have one token for each byte, and
+T5-Large (Raffel et al. 2019, arXiv 1910.10683), Stable Diffusion 1.4 (Rombach et al. 2022, arXiv
+2112.10752) and SDXL (Podell et al. 2023, arXiv 2307.01952). Tokenizers have one token for each byte, and
 words that nobody writes up to the size of the model's table.
 """
 

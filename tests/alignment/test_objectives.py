@@ -9,7 +9,7 @@ from tests.support.toy_pipelines import pipeline
 
 from lavibridge import BridgePipeline
 from lavibridge.alignment.base import AlignmentObjective, NoisedLatents
-from lavibridge.alignment.closed_form import Regression, matched_tokens, span_weights
+from lavibridge.alignment.closed_form import ClosedForm, Regression, matched_tokens, span_weights
 from lavibridge.alignment.parts.variance import unexplained, unexplained_within
 from lavibridge.bridge import Bridge
 from lavibridge.core import registry
@@ -161,7 +161,7 @@ def test_the_closed_form_solves_tokens_and_pooled_vector(connector: str, natives
         student = Bridge.compose(
             {"kind": "llama", "source": "mini-llama"}, teacher.vision, connector, None, None
         ).eval()
-    objective = prepared("closed_form", student, teacher)
+    solver = ClosedForm(ClosedForm.Config())
 
     def batches() -> Any:
         for start in range(0, 48, 16):
@@ -184,7 +184,7 @@ def test_the_closed_form_solves_tokens_and_pooled_vector(connector: str, natives
         ]
 
     before = errors()
-    objective.fit(student, teacher, batches)
+    solver.fit(student, teacher, batches)
     after = errors()
     assert after[0] < min(0.7, 0.5 * before[0]), (before, after)
     assert after[1] < min(0.5, 0.5 * before[1]), (before, after)

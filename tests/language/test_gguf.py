@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from lavibridge import Bridge, BridgePipeline
-from lavibridge.bridge.choices import component
+from lavibridge.bridge.choices import model_of_choice
 from lavibridge.core import registry
 from lavibridge.core.errors import ModelError
 from lavibridge.core.identity import source_identity
@@ -20,6 +20,7 @@ from lavibridge.language.hf import TransformersModel
 from lavibridge.language.parts.byte_tokens import TOY_IDS
 from lavibridge.language.parts.loading import byte_tokenizer
 from lavibridge.plan.meta_model import ModelPart, build_meta_bridge, model_parts
+from lavibridge.plan.search import variants
 from lavibridge.recipes.recipe import Recipe, load_recipe
 
 gguf = pytest.importorskip("gguf", reason="needs the extra [gguf]")
@@ -78,7 +79,7 @@ def toy_file(folder: Path, case: str = "llama", name: str = "toy.gguf", **option
 
 
 def load(source: Path | str, **options: Any) -> TransformersModel:
-    found: TransformersModel = component("language", {"source": str(source), **options})
+    found: TransformersModel = model_of_choice("language", {"source": str(source), **options})
     return found
 
 
@@ -106,7 +107,7 @@ def test_features_are_those_of_the_same_weights_in_safetensors(case: str, tmp_pa
         assert torch.equal(features.mask, right.mask)
         torch.testing.assert_close(features.hidden, right.hidden, atol=1e-5, rtol=1e-5)
     assert model.spec == expected.spec
-    meta = component("language", {"source": str(tmp_path / "toy.gguf")}, torch.device("meta"))
+    meta = model_of_choice("language", {"source": str(tmp_path / "toy.gguf")}, torch.device("meta"))
     assert {name: each.shape for name, each in meta.backbone.named_parameters()} == {
         name: each.shape for name, each in expected.backbone.named_parameters()
     }
@@ -159,6 +160,7 @@ def test_a_plan_reads_the_header_only(tmp_path: Path) -> None:
     part = language_part(recipe)
     assert part.frozen == sum(each.numel() for each in toy_backbone("llama").parameters())
     assert part.bytes == 4 * (part.frozen + part.trained)
+    assert all("quantize" not in changes.get("language", {}) for changes in variants(recipe))
 
 
 def test_a_file_is_known_by_its_content(tmp_path: Path) -> None:
@@ -271,7 +273,7 @@ def test_what_cannot_be_read_from_a_file_is_said(tmp_path: Path, monkeypatch: py
     file = toy_file(tmp_path)
     for choice in (str(file), {"kind": "sd", "source": str(file)}):
         with pytest.raises(ModelError, match="only language models are read from those"):
-            component("vision", choice)
+            model_of_choice("vision", choice)
     with pytest.raises(ModelError, match=r"there is no GGUF file 'gone/toy\.gguf'"):
         load("gone/toy.gguf")
     monkeypatch.setitem(sys.modules, "bitsandbytes", pytest)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
+from allocations import allocated
 from torch.utils.flop_counter import FlopCounterMode
 
 from lavibridge.core.contracts import Batch
@@ -59,20 +59,6 @@ def real_pass(recipe: Recipe, batch: int) -> tuple[Callable[[], None], Callable[
         loss.backward()
 
     return step, lambda: bridge.vision.encode_moments(torch.zeros(batch, 3, side, side))
-
-
-def allocated(work: Callable[[], object]) -> int:
-    """The most bytes that the CPU's allocator holds beyond what it held before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        work()
-    found = recorded.profiler
-    assert found is not None
-    events = [event for event in found.kineto_results.events() if event.name() == "[memory]"]
-    live = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        live += event.nbytes()
-        most = max(most, live)
-    return most
 
 
 def compare(name: str, settings: list[str], batch: int) -> None:

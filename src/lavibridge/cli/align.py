@@ -18,6 +18,11 @@ TEACHER = typer.Option(
     metavar="BRIDGE",
     help="Bridge into the same vision model to learn from.  [default: the vision model's own text encoder]",
 )
+TRANSLATE = typer.Option(
+    False,
+    "--translate",
+    help="Keep the connector of --from, and learn a translation of the language model's features before it.",
+)
 OUT = typer.Option(
     None, "--out", "-o", metavar="FOLDER", help="Run folder to make.  [default: runs/RECIPE-aligned]"
 )
@@ -35,6 +40,7 @@ def align(
     captions: Path | None = CAPTIONS,
     language: str | None = LANGUAGE,
     teacher: str | None = TEACHER,
+    translate: bool = TRANSLATE,
     out: Path | None = OUT,
     resume: bool = RESUME,
     report: bool = REPORT,
@@ -48,6 +54,7 @@ def align(
     lavi align mini-llama_mini-sd_lavi --out runs/aligned
     lavi align mini-llama_mini-sd_lavi --language minilm --captions captions.txt
     lavi align mini-llama_mini-sd_lavi --from runs/large training.align.steps=2000
+    lavi align mini-llama_mini-sd_lavi --from runs/large --language minilm --translate
 
     `training.align` in the recipe holds the settings: objective (`match`), steps, learning rate. The folder
     is a run: draw with it (`lavi generate FOLDER "a prompt"`), look at it (`lavi report FOLDER`), or train it
@@ -59,7 +66,7 @@ def align(
     from lavibridge.report.alignment import write_alignment_report
     from lavibridge.training.train import train
 
-    loaded = alignment_recipe(load_recipe(recipe, settings or []), captions, language, teacher)
+    loaded = alignment_recipe(load_recipe(recipe, settings or []), captions, language, teacher, translate)
     folder = out or Path("runs") / f"{Path(recipe).stem}-aligned"
     run = train(loaded, folder, resume=resume)
     if rank_from_environment().rank == 0:  # one of several processes prints

@@ -48,6 +48,8 @@ class Connector(nn.Module, ABC):
     """Whether it learns vectors that pass through the language model (`Reading.queries`)."""
     per_block: bool = False
     """Whether it conditions single blocks of the denoiser."""
+    needs_teacher: ClassVar[bool] = False
+    """Whether it continues a trained connector, so that its alignment needs another bridge as the teacher."""
     tokens_option: ClassVar[str | None] = None
     """The option that sets the number of conditioning tokens, or None if the text sets it."""
 
@@ -82,6 +84,13 @@ class Connector(nn.Module, ABC):
     def output_layer(self) -> nn.Linear | None:
         """The last linear layer of a connector that maps every token separately, or None for others."""
         return None
+
+    def continue_from(self, connector: "Connector") -> None:
+        """Take over the weights that a kind continues from the teacher, before an alignment."""
+
+    def aligned_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the weights that an alignment trains, by name."""
+        return dict(self.named_parameters())
 
     @property
     def needs_calibration(self) -> bool:

@@ -23,7 +23,7 @@ from torch import nn
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import cache_folder, file_sha256, write_json
 from lavibridge.core.log import progress_bar
-from lavibridge.core.sources import RANDOM, find_gguf, find_model_file, locate
+from lavibridge.core.sources import RANDOM, find_gguf, find_model_file, locate_source
 from lavibridge.core.tensors import weights_hash
 
 _SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".tiktoken", ".txt")
@@ -46,7 +46,7 @@ def source_identity(source: str, revision: str | None = None) -> str:
     file = find_gguf(source, revision)
     if file is not None:
         return cached_file_hash(file)
-    root = locate(source, revision)
+    root = locate_source(source, revision)
     if Path(root).is_dir():
         return folder_identity(Path(root))
     for name in ("model_index.json", "config.json"):

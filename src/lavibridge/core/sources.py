@@ -42,7 +42,7 @@ def find_model_file(source: str, name: str, revision: str | None = None) -> Path
 
     Raises ModelError if the source does not exist or is a GGUF file.
     """
-    root = locate(source, revision)
+    root = locate_source(source, revision)
     if root.lower().endswith(GGUF):
         raise ModelError(
             f"'{source}' is a GGUF file, and only language models are read from those: give a folder or a "
@@ -52,7 +52,7 @@ def find_model_file(source: str, name: str, revision: str | None = None) -> Path
     return path if path is not None and path.is_file() else None
 
 
-def locate(source: str, revision: str | None = None) -> str:
+def locate_source(source: str, revision: str | None = None) -> str:
     """Return where a model is read from: a folder, a GGUF file, or a hub id.
 
     If the hub does not give a model that an installed package carries, this is the path in the package; with
@@ -70,7 +70,7 @@ def find_gguf(source: str, revision: str | None = None) -> Path | None:
     A folder with a single GGUF file and no config.json names that file. Raises ModelError if the source does
     not exist, or if such a folder has several.
     """
-    root = locate(source, revision)
+    root = locate_source(source, revision)
     path = Path(root)
     if path.is_dir():
         files = sorted(each for each in path.iterdir() if each.suffix.lower() == GGUF)

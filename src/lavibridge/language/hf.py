@@ -2,7 +2,7 @@
 
     prompts -> token ids (cut, padded on the right) -> backbone up to the highest layer read -> float32 layers
 
-Only safetensors are loaded, and no code from a folder ever runs.
+Only safetensors and GGUF files are loaded, and no code from a folder ever runs.
 """
 
 import sys

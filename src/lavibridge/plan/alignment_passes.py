@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lavibridge import lora
-from lavibridge.alignment.base import AlignmentObjective, NoisedLatents
+from lavibridge.alignment.base import AlignmentObjective, AlignmentSolver, NoisedLatents
 from lavibridge.bridge import Bridge, saved_bridge
 from lavibridge.bridge.choices import model_of_choice
 from lavibridge.core import registry
@@ -30,9 +30,12 @@ from lavibridge.plan.text_side_passes import encoder_parts
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of_section
 from lavibridge.recipes.training_section import ALIGNMENT, AlignmentSection
-from lavibridge.training.alignment.objective import CLOSED_FORM, alignment_objective, build_objective
+from lavibridge.training.alignment.objective import alignment_method
 from lavibridge.training.alignment.teacher import SETTING
 from lavibridge.training.objectives.native_encoder import native_bridge
+
+SOLVED_TOKENS = 8
+"""Tokens of the captions for which the closed form is metered: it takes them one by one, in Python."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,7 @@ class AlignmentCost:
     step: PassCost | None
     """Loss and gradient of a step; None for the closed form, which has no steps."""
     solving: PassCost | None
-    """The closed form for the captions of one step, if it is solved."""
+    """The closed form, if it is solved; what grows with the number of captions is little beside reading."""
     collecting: PassCost
     """The objective's look at `images` noised latents before the first step."""
     drawing: PassCost | None
@@ -73,7 +76,8 @@ def alignment_cost(
     settings = recipe.training.align
     if settings is None:
         return None
-    objective = alignment_objective(recipe)
+    method = alignment_method(recipe)
+    objective = method.objective
     draw = unknown_draw(bridge, recipe, min(recipe.training.batch, settings.noised_latents), tokens)
     latents, images = draw.batch.latents, len(draw.t)
     bridge.eval()
@@ -95,13 +99,13 @@ def alignment_cost(
             objective.prepare(bridge, teacher, noised if objective.needs_latents else [])
         kept = collecting.live * settings.noised_latents // images
         step = solving = None
-        if not objective.is_closed_form:
+        if method.takes_steps:
             step = _step_cost(bridge, teacher, objective, features, type)
-        if objective.is_closed_form or settings.start is not None:
-            solving = _solving_cost(bridge, teacher, (own, *features), type)
+        if method.solver is not None:
+            solving = _solving_cost(bridge, teacher, method.solver, type)
         sizes = 4 * feature_numbers(bridge, tokens), 4 * feature_numbers(teacher, tokens)
     return AlignmentCost(
-        match=registry.kind_of(ALIGNMENT, objective),
+        match=registry.kind_of(ALIGNMENT, objective if method.takes_steps else method.solver),
         parts=_teacher_parts(teacher),
         reading=cost_of(reading),
         step=step,
@@ -135,11 +139,10 @@ def _step_cost(
     return cost_of(meter)
 
 
-def _solving_cost(
-    bridge: Bridge, teacher: Bridge, batch: tuple[list[str], TextFeatures, TextFeatures], type: str
-) -> PassCost:
-    solver = build_objective(CLOSED_FORM)
-    solver.prepare(bridge, teacher, [])
+def _solving_cost(bridge: Bridge, teacher: Bridge, solver: AlignmentSolver, type: str) -> PassCost:
+    own, theirs = (_captions(each, SOLVED_TOKENS, 2) for each in (bridge, teacher))
+    with torch.no_grad():
+        batch = own, bridge.features(own), teacher.features(theirs)
     with metering([bridge, teacher], [], type) as meter, meter.during("closed form"):
         solver.fit(bridge, teacher, lambda: [batch])
     return cost_of(meter)
@@ -148,7 +151,7 @@ def _solving_cost(
 def _meta_teacher(bridge: Bridge, settings: AlignmentSection) -> Bridge:
     """The teacher of an alignment, on the meta device."""
     if settings.teacher is None:
-        return native_bridge(bridge, SETTING)
+        return native_bridge(bridge, SETTING, settings.max_sequence_length)
     stored = saved_bridge.read_saved_bridge(saved_bridge.locate_saved_bridge(settings.teacher))
     meta = torch.device("meta")
     language = model_of_choice("language", stored.language, meta)

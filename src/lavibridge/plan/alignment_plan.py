@@ -64,7 +64,7 @@ def plan_alignment(
     seconds = steps * step + _readings(settings, cost, captions, steps * batch) * reading
     seconds += ceil(settings.noised_latents / cost.images) * _seconds_of_latents(cost, device)
     if cost.solving is not None:
-        seconds += ceil(captions / batch) * seconds_of(cost.solving, device)
+        seconds += seconds_of(cost.solving, device)
     if recipe.training.max_minutes is not None:
         seconds = min(seconds, 60 * recipe.training.max_minutes * settings.max_time_share)
     return AlignmentPlan(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lavibridge.core.sources import find_gguf
 from lavibridge.plan.devices import Device
 from lavibridge.plan.estimate import estimate_costs
 from lavibridge.plan.meta_model import build_meta_bridge, with_changes
@@ -60,7 +61,8 @@ def variants(recipe: Recipe) -> list[Changes]:
     )
     if recipe.training.precision == "bfloat16" and is_single:
         kept.append(HALVED)
-    if recipe.language.model_dump()["quantize"] is None:
+    language = recipe.language.model_dump()
+    if language["quantize"] is None and find_gguf(language["source"], language["revision"]) is None:
         kept.append({**kept[-1], "language": {**kept[-1].get("language", {}), "quantize": "4bit"}})
     if recipe.training.checkpointing:
         return kept

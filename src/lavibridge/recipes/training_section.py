@@ -50,6 +50,9 @@ class AlignmentSection(Config):
     teacher: str | None = None
     """A bridge to the same vision model: its folder, run or hub id. By default the vision model's own text
     encoder is the teacher."""
+    max_sequence_length: int | None = Field(default=None, ge=2)
+    """Length of prompts in the own text encoders whose pipeline has this argument (SD3, FLUX). None: its
+    default."""
     steps: int = Field(default=1000, ge=1)
     """Optimiser steps."""
     batch: int = Field(default=64, ge=2)

@@ -18,7 +18,7 @@ from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of_section
 from lavibridge.training.alignment.aligner import Aligner
 from lavibridge.training.alignment.captions import alignment_captions
-from lavibridge.training.alignment.objective import alignment_objective, default_objective
+from lavibridge.training.alignment.objective import alignment_method
 from lavibridge.training.alignment.progress import AlignmentProgress
 from lavibridge.training.alignment.stage import align
 from lavibridge.training.assemble import assemble_batches, assemble_bridge, assemble_state, assemble_validator
@@ -191,8 +191,8 @@ def _begin_aligned(session: Session, interrupted: InterruptSignals) -> None:
     log = JsonLog(session.run / "align.jsonl") if processes.is_main else None
     try:
         captions = alignment_captions(session.dataset, settings.align, settings.seed)
-        objectives = alignment_objective(session.recipe), default_objective(session.recipe)
-        aligner = Aligner(state.bridge, *objectives, captions, settings, processes)
+        method = alignment_method(session.recipe)
+        aligner = Aligner(state.bridge, method, captions, settings, processes)
         if not align(aligner, session.batches, log, reached):
             print_line(f"alignment: step {reached.step} is saved; --resume continues from it")
             interrupted.leave()

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
-from lavibridge.core.sources import RANDOM, cannot_load, find_gguf, locate, read_model_json
+from lavibridge.core.sources import RANDOM, cannot_load, find_gguf, locate_source, read_model_json
 from lavibridge.language.base import LanguageModel
 from lavibridge.language.parts.byte_tokens import BEGIN, END, PAD, byte_tokens
 from lavibridge.language.parts.gguf import load_gguf, read_gguf_config
@@ -87,7 +87,7 @@ def load_weights(
     quieten()
     try:
         backbone, report = model.from_pretrained(
-            locate(source, revision),
+            locate_source(source, revision),
             subfolder=folder,
             revision=revision or "main",
             dtype=pick_dtype(dtype),
@@ -114,7 +114,10 @@ def load_tokenizer(source: str, folder: str, revision: str | None) -> Any:
     """The tokenizer in the sub-folder ``folder`` of ``source``; ModelError if it cannot be loaded."""
     try:
         return transformers.AutoTokenizer.from_pretrained(
-            locate(source, revision), subfolder=folder, revision=revision or "main", trust_remote_code=False
+            locate_source(source, revision),
+            subfolder=folder,
+            revision=revision or "main",
+            trust_remote_code=False,
         )
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise cannot_load("tokenizer of", source, folder, error) from error

@@ -8,16 +8,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lavibridge.alignment.base import AlignmentObjective, NoisedLatents
+from lavibridge.alignment.base import NoisedLatents
 from lavibridge.alignment.parts.variance import mean_token
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError, NotFiniteError, RecipeError
 from lavibridge.recipes.sections import read_kind_section
 from lavibridge.recipes.training_section import OPTIMIZERS, AlignmentSection, CacheSection, TrainingSection
-from lavibridge.training.alignment.captions import Captions
+from lavibridge.training.alignment.captions import AlignmentCaptions
 from lavibridge.training.alignment.noised_latents import noised_data, sampled_latents
-from lavibridge.training.alignment.objective import CLOSED_FORM, build_objective
+from lavibridge.training.alignment.objective import AlignmentMethod
 from lavibridge.training.alignment.teacher import SETTING, open_teacher
 from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.data.order import ShuffledOrder, mix_seeds
@@ -39,20 +39,16 @@ class Aligner:
     def __init__(
         self,
         bridge: Bridge,
-        objective: AlignmentObjective,
-        measure: AlignmentObjective,
-        captions: Captions,
+        method: AlignmentMethod,
+        captions: AlignmentCaptions,
         training: TrainingSection,
         processes: Processes | None = None,
     ) -> None:
-        """Open the teacher. ``measure`` measures what has no loss of its own: the closed form.
-
-        ModelError if the teacher cannot be used; RecipeError if processes cannot share a batch.
-        """
+        """Open the teacher. ModelError if it cannot be used; RecipeError if a batch cannot be shared."""
         settings = training.align
         assert settings is not None  # the caller asks for an alignment
-        self.bridge, self.objective, self.captions = bridge, objective, captions
-        self.measured_by = measure if objective.is_closed_form else objective
+        self.bridge, self.method, self.captions = bridge, method, captions
+        self.objective = method.objective
         self.settings, self.seed, self.training = settings, training.seed, training
         self.processes = processes
         count = 1 if processes is None else processes.count
@@ -63,6 +59,7 @@ class Aligner:
             )
         self.state = alignment_state(bridge, settings)
         self.teacher = open_teacher(bridge, settings)
+        bridge.connector.continue_from(self.teacher.connector)
         self.read = student_reader(bridge, settings.feature_cache_gb, training.cache)
         self.read_teacher = feature_reader(self.teacher, settings.feature_cache_gb)
         self.order = ShuffledOrder(len(captions.training), mix_seeds(training.seed, EPOCHS))
@@ -72,9 +69,8 @@ class Aligner:
         for read in (self.read, self.read_teacher):
             if isinstance(read, FeatureReader):
                 read.read_ahead([*self.captions.held_out, *self.captions.training])
-        objective = self.measured_by
-        noised = self._noised_latents(batches) if objective.needs_latents else []
-        objective.prepare(self.bridge, self.teacher, noised)
+        noised = self._noised_latents(batches) if self.objective.needs_latents else []
+        self.objective.prepare(self.bridge, self.teacher, noised)
 
     def _noised_latents(self, batches: BatchLoader) -> list[NoisedLatents]:
         settings, is_sampled = self.settings, not batches.dataset.has_pictures
@@ -86,12 +82,9 @@ class Aligner:
         return noised_data(self.teacher, batches, settings.noised_latents)
 
     def solve(self) -> None:
-        """Solve for the connector's last layer, if the objective or the start is the closed form."""
-        if self.settings.start is None and not self.objective.is_closed_form:
-            return
-        solver = self.objective if self.objective.is_closed_form else build_objective(CLOSED_FORM)
-        solver.prepare(self.bridge, self.teacher, [])
-        solver.fit(self.bridge, self.teacher, self._caption_batches)
+        """Solve for weights of the connector, if the method has a solver."""
+        if self.method.solver is not None:
+            self.method.solver.fit(self.bridge, self.teacher, self._caption_batches)
 
     def _caption_batches(self) -> Iterator[tuple[Sequence[str], TextFeatures, TextFeatures]]:
         texts = self.captions.training
@@ -135,8 +128,8 @@ class Aligner:
         for part in range(parts):
             captions = texts[part::parts]
             features, teacher_features = self.read(captions), self.read_teacher(captions)
-            chosen = self.measured_by.choose(len(captions), generator)
-            loss = self.measured_by.loss(self.bridge, self.teacher, features, teacher_features, chosen)
+            chosen = self.objective.choose(len(captions), generator)
+            loss = self.objective.loss(self.bridge, self.teacher, features, teacher_features, chosen)
             found = {"held_out_fvu": float(loss)} | self._cosines(features, teacher_features, chosen)
             for name, value in found.items():
                 sums[name] = sums.get(name, 0.0) + value * len(captions) / len(texts)
@@ -145,7 +138,7 @@ class Aligner:
     def _cosines(
         self, features: TextFeatures, teacher_features: TextFeatures, chosen: Int[Tensor, " caption"]
     ) -> dict[str, float]:
-        t = self.measured_by.t[chosen]
+        t = self.objective.t[chosen]
         made, target = self.bridge.connector(features, t), self.teacher.connector(teacher_features, t)
         pairs = {"token_cosine": (mean_token(made), mean_token(target))}
         if made.pooled is not None and target.pooled is not None:
@@ -185,8 +178,8 @@ def take_step(
 
 def alignment_state(bridge: Bridge, settings: AlignmentSection) -> TrainingState:
     """Return the connector's weights with their optimiser, at step 0."""
-    connector = bridge.connector
-    weights = {name: weight for name, weight in connector.named_parameters() if weight.requires_grad}
+    aligned = bridge.connector.aligned_parameters()
+    weights = {name: weight for name, weight in aligned.items() if weight.requires_grad}
     if not weights:
         raise ModelError(f"{SETTING}: this connector has no weights to align; leave {SETTING} out")
     parts = {"connector": weights}

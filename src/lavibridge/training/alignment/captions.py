@@ -13,14 +13,14 @@ CAPTION_ORDER, CAPTION_CHOICE = 2, 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Captions:
+class AlignmentCaptions:
     """The captions of an alignment; those that only measure are apart."""
 
     training: tuple[str, ...]
     held_out: tuple[str, ...]
 
 
-def alignment_captions(dataset: Dataset, settings: AlignmentSection, seed: int) -> Captions:
+def alignment_captions(dataset: Dataset, settings: AlignmentSection, seed: int) -> AlignmentCaptions:
     """Return different captions of the data, one for each sample, in an order that the seed decides."""
     limit = min(settings.captions, settings.steps * settings.batch)
     order = ShuffledOrder(len(dataset), mix_seeds(seed, CAPTION_ORDER))
@@ -34,4 +34,4 @@ def alignment_captions(dataset: Dataset, settings: AlignmentSection, seed: int) 
     if len(captions) < 2:
         raise RecipeError(f"{SETTING} needs at least two different captions, found {len(captions)}")
     measured = min(settings.held_out, len(captions) // 10)
-    return Captions(training=captions[measured:][:limit], held_out=captions[:measured])
+    return AlignmentCaptions(training=captions[measured:][:limit], held_out=captions[:measured])

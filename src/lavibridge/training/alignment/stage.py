@@ -44,7 +44,7 @@ def align(aligner: Aligner, batches: BatchLoader, log: JsonLog | None, reached: 
         if reached.step == 0:
             aligner.solve()
             _record(aligner, log, reached, {"step": 0, "seconds": perf_counter() - begun})
-        steps = 0 if aligner.objective.is_closed_form else settings.steps
+        steps = settings.steps if aligner.method.takes_steps else 0
         bar = during.enter_context(progress_bar("steps"))
         task = bar.add_task("aligning", total=steps, completed=reached.step, status="")
         for step in range(reached.step, steps):

@@ -19,7 +19,7 @@ SETTING = "training.align"
 def open_teacher(student: Bridge, settings: AlignmentSection) -> Bridge:
     """Return the teacher. ModelError if it cannot be opened, or is a bridge into another vision model."""
     if settings.teacher is None:
-        return native_bridge(student, SETTING)
+        return native_bridge(student, SETTING, settings.max_sequence_length)
     setting = f"{SETTING}.teacher"
     try:
         stored = saved_bridge.read_saved_bridge(saved_bridge.locate_saved_bridge(settings.teacher))

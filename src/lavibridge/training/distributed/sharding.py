@@ -21,14 +21,14 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import RecipeError
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.alignment.objective import alignment_objective
+from lavibridge.training.alignment.objective import alignment_method
 
 
 def check_sharding(recipe: Recipe) -> None:
     """Raise RecipeError if the recipe combines sharding with what needs whole weights."""
     if recipe.training.sharding is None:
         return
-    if recipe.training.align is not None and alignment_objective(recipe).calls_layers:
+    if recipe.training.align is not None and alignment_method(recipe).objective.calls_layers:
         raise RecipeError(
             "training.sharding with training.align.match=attention: it calls single attention layers, whose "
             "weights are whole only within their block; use match blocks, prediction or tokens"

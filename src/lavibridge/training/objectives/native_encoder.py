@@ -31,13 +31,15 @@ def check_native_encoder(vision: Config, setting: str) -> None:
         raise refused(source, setting, error) from error
 
 
-def native_bridge(bridge: Bridge, setting: str) -> Bridge:
+def native_bridge(bridge: Bridge, setting: str, max_sequence_length: int | None = None) -> Bridge:
     """The vision model under its own text encoder; it shares the bridge's denoiser.
 
-    ``setting`` is the field of the recipe that needs it. Raises ModelError if the encoder cannot be used.
+    ``max_sequence_length`` replaces the pipeline's default, where it has one. ``setting`` is the field of
+    the recipe that needs the encoder. Raises ModelError if the encoder cannot be used.
     """
     try:
-        native = Bridge.compose(native_text_encoders(bridge.vision), bridge.vision, "identity", None, None)
+        encoders = native_text_encoders(bridge.vision, max_sequence_length)
+        native = Bridge.compose(encoders, bridge.vision, "identity", None, None)
     except LaviError as error:
         raise refused(bridge.vision.config.source, setting, error) from error
     return native.to(bridge.device).eval()
