@@ -75,9 +75,8 @@ def sorted_by_length(model: LanguageModel, reading: Reading) -> Way:
     return lambda texts: {text: each.hidden[0, 0].clone() for text, each in model.encode_many(texts, reading)}
 
 
-def ladder(source: str, layer: int) -> dict[str, Way]:
+def ladder(model: LanguageModel, layer: int) -> dict[str, Way]:
     """The rungs by name; to read the last layer as well, every block has to run."""
-    model = open_model(source)
     every, read = Reading(layers=(layer, -1)), Reading(layers=(layer,))
     ways = {
         FIRST: in_order(model, every),
@@ -85,7 +84,7 @@ def ladder(source: str, layer: int) -> dict[str, Way]:
         "blocks read": sorted_by_length(model, read),
     }
     if cpu_computes_bfloat16():
-        ways["bfloat16"] = sorted_by_length(open_model(source, "bfloat16"), read)
+        ways["bfloat16"] = sorted_by_length(open_model(model.config.source, "bfloat16"), read)
     return ways
 
 
@@ -93,8 +92,9 @@ def ladder(source: str, layer: int) -> dict[str, Way]:
 def measure(source: str, count: int, rounds: int) -> dict[str, Any]:
     """Times of all rungs on one model, and how far their features lie from the first's."""
     set_threads()
-    texts, layer = captions(count), (open_model(source).spec.layers - 1) // 3
-    ways = ladder(source, layer)
+    texts, model = captions(count), open_model(source)
+    layer = (model.spec.layers - 1) // 3
+    ways = ladder(model, layer)
     features = {name: read(texts) for name, read in ways.items()}  # also warms up
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for number in range(rounds):
@@ -104,8 +104,7 @@ def measure(source: str, count: int, rounds: int) -> dict[str, Any]:
             times[name].append((perf_counter() - begun[0], process_time() - begun[1]))
         print(f"{source}: round {number + 1} of {rounds}", file=sys.stderr)
     return {
-        "captions": len(texts),
-        "layer": layer,
+        "read": f"layer {layer} of {model.spec.layers - 1}, {len(texts)} captions",
         "seconds": compared(times, 0, len(texts)),
         "processor seconds": compared(times, 1, len(texts)),
         "relative error": {name: error(each, features[FIRST]) for name, each in features.items()},
