@@ -40,7 +40,7 @@ def test_the_translation_learns_and_the_connector_stays(connector: dict[str, Any
     student = Bridge.compose("mini-t5-small", teacher.vision, section, None, None).eval()
     assert isinstance(student.connector, Translator)
     student.connector.continue_from(teacher.connector)
-    kind = registry.load("alignment", "attention")
+    kind = registry.load_kind("alignment", "attention")
     objective = kind(kind.Config())
     t = teacher.vision.times[torch.linspace(400, 990, 8).long()]
     shape = teacher.vision.latent_shape(*[teacher.vision.default_size] * 2)

@@ -59,7 +59,7 @@ MODEL_TYPES = {"gemma3": "gemma3_text", "gemma3 4b": "gemma3_text", "llama 3.2":
 def toy_backbone(case: str) -> Any:
     """A toy of the class that reads the architecture, with weights of which no two are equal."""
     kind, _, settings, _ = CASES[case]
-    family = registry.load("language", kind)
+    family = registry.load_kind("language", kind)
     model = getattr(transformers, family.models[MODEL_TYPES.get(case, case)])
     ids = TOY_IDS if kind != "t5" else {"pad_token_id": 0, "eos_token_id": 1, "vocab_size": len(WORDS)}
     with torch.random.fork_rng(devices=[]):
@@ -116,7 +116,7 @@ def test_features_are_those_of_the_same_weights_in_safetensors(case: str, tmp_pa
 def test_llama_2_begins_prompts_and_pads_as_it_learned(tmp_path: Path) -> None:
     """Its converter writes no `add_bos_token`, and no padding token."""
     words = ["<unk>", "<s>", "</s>", "\u2581", *"abcdefghijklmnopqrstuvwxyz", "\u2581a"]
-    family = registry.load("language", "llama")
+    family = registry.load_kind("language", "llama")
     ids = {"pad_token_id": None, "bos_token_id": 1, "eos_token_id": 2, "vocab_size": len(words)}
     made = transformers.LlamaModel(transformers.LlamaConfig(**{**family.toy, **ids}))
     model = load(write_gguf(made, tmp_path / "toy.gguf", "llama", words, tokenizer="llama"))
@@ -181,7 +181,7 @@ def test_a_folder_with_one_file_names_it(tmp_path: Path) -> None:
     assert torch.equal(load(tmp_path).encode(PROMPTS).hidden, load(file).encode(PROMPTS).hidden)
     shutil.copy(file, tmp_path / "other.gguf")
     with pytest.raises(ModelError, match=r"has 2 GGUF files \(other.gguf, toy.gguf\): name one"):
-        registry.detect("language", str(tmp_path))
+        registry.detect_kind("language", str(tmp_path))
 
 
 def test_a_file_in_the_working_folder_is_not_taken_for_another(

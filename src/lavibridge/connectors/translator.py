@@ -45,7 +45,7 @@ class Translator(Connector):
         options = dict(config.then)
         if "kind" not in options:
             raise RecipeError(f"connector.then.kind: name one of {', '.join(registry.kinds('connectors'))}")
-        following = registry.load("connectors", options.pop("kind"))
+        following = registry.load_kind("connectors", options.pop("kind"))
         width = config.width or text.width
         options |= {"read": None, "whiten": False}  # which layers there were is part of what is translated
         self.then: Connector = following(

@@ -70,7 +70,7 @@ def check_alignable(recipe: Recipe) -> None:
     if settings.teacher is None:
         if connector.needs_teacher:
             raise RecipeError(
-                f"{SETTING}.teacher: the connector '{kind_of(recipe.connector)}' continues that of a trained "
-                "bridge: name the bridge (`lavi align --from BRIDGE --translate`)"
+                f"{SETTING}.teacher: the connector '{kind_of_section(recipe.connector)}' continues that of a "
+                "trained bridge: name the bridge (`lavi align --from BRIDGE --translate`)"
             )
         check_native_encoder(recipe.vision, SETTING)
