@@ -57,6 +57,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
         "block_out_channels": (128, 256, 512, 512),
         "attention_head_dim": 8,
     },
+    "autoencoder": {**AUTOENCODER, "block_out_channels": (32, 64, 128, 128)},
 }
 """Sizes at which the script is tried."""
 
@@ -65,6 +66,7 @@ def t5_folder(root: Path, is_small: bool = False) -> Path:
     """T5-Large."""
     folder = root / "t5-large"
     sizes = SMALL["t5"] if is_small else T5_LARGE
+    sizes = {**sizes, "pad_token_id": 0, "eos_token_id": sizes["vocab_size"] - 1}
     config = transformers.T5Config(
         **sizes, feed_forward_proj="relu", is_encoder_decoder=False, use_cache=False
     )
@@ -76,7 +78,7 @@ def t5_folder(root: Path, is_small: bool = False) -> Path:
 def sd_folder(root: Path, is_small: bool = False) -> Path:
     """Stable Diffusion 1.4, a complete pipeline."""
     folder = root / "sd14"
-    _denoiser(folder, SMALL["sd"] if is_small else SD14)
+    _denoiser(folder, *((SMALL["sd"], SMALL["autoencoder"]) if is_small else (SD14, AUTOENCODER)))
     _encoder(folder, "", SMALL["clip"] if is_small else CLIP_L, transformers.CLIPTextModel)
     scheduler = diffusers.DDPMScheduler(
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False
@@ -88,7 +90,7 @@ def sd_folder(root: Path, is_small: bool = False) -> Path:
 def sdxl_folder(root: Path) -> Path:
     """SDXL, a complete pipeline."""
     folder = root / "sdxl"
-    _denoiser(folder, SDXL)
+    _denoiser(folder, SDXL, AUTOENCODER)
     _encoder(folder, "", CLIP_L, transformers.CLIPTextModel)
     _encoder(folder, "_2", CLIP_G, transformers.CLIPTextModelWithProjection)
     scheduler = diffusers.EulerDiscreteScheduler(
@@ -113,10 +115,10 @@ def tokenizer(template: str, rows: int) -> Any:
     )
 
 
-def _denoiser(folder: Path, sizes: Mapping[str, Any]) -> None:
+def _denoiser(folder: Path, sizes: Mapping[str, Any], other: Mapping[str, Any]) -> None:
     with torch.device("meta"):
         denoiser = diffusers.UNet2DConditionModel(**sizes)
-        autoencoder = diffusers.AutoencoderKL(**AUTOENCODER, sample_size=8 * sizes["sample_size"])
+        autoencoder = diffusers.AutoencoderKL(**other, sample_size=8 * sizes["sample_size"])
     _filled(denoiser).save_pretrained(folder / "unet")
     _filled(autoencoder).save_pretrained(folder / "vae")
 

@@ -76,11 +76,9 @@ def trained(language: str, vision: str, training: Mapping[str, Any]) -> dict[str
 def drawn(language: str, vision: str) -> dict[str, float]:
     """Draw one guided picture with an untrained bridge, LoRA merged, in two steps."""
     set_threads()
-    with tempfile.TemporaryDirectory() as folder:
-        with watched() as found:
-            bridge = Bridge.compose(language, vision).merge().eval()
-            BridgePipeline(bridge)(PROMPT, num_inference_steps=STEPS, seed=0)
-        del folder
+    with watched() as found:
+        bridge = Bridge.compose(language, vision).merge().eval()
+        BridgePipeline(bridge)(PROMPT, num_inference_steps=STEPS, seed=0)
     return found
 
 

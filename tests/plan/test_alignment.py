@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 from allocations import allocated
-from lavibridge.training.build import build_bridge
 from torch.utils.flop_counter import FlopCounterMode
 from toy_pipelines import pipeline
 
@@ -19,6 +18,7 @@ from lavibridge.plan.plan import PlanOptions, make_plan
 from lavibridge.plan.table import plan_lines
 from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.training.alignment.objective import alignment_objective
+from lavibridge.training.build_bridge import build_bridge
 from lavibridge.training.objectives.native_encoder import native_bridge
 
 CAPTIONS, IMAGES = 8, 4

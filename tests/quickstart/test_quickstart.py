@@ -8,6 +8,7 @@ from PIL import Image
 
 from lavibridge import BridgePipeline
 from lavibridge.bridge import Bridge
+from lavibridge.core.packaged import PACKAGED
 from lavibridge.quickstart import SHEET_PROMPTS, quickstart_recipe, run_quickstart
 from lavibridge.recipes.recipe import make_recipe
 

@@ -89,6 +89,11 @@ class TrainingPlan:
     """Configurations that fit, fastest first; empty unless the recipe does not fit or a search was
     requested."""
 
+    @property
+    def hours_in_all(self) -> float:
+        """Hours of the alignment and the training together."""
+        return self.hours + (0.0 if self.alignment is None else self.alignment.hours)
+
 
 def make_plan(
     recipe: Recipe, device: Device, terms: PlanOptions, tick: Callable[[], None] = lambda: None
@@ -103,25 +108,19 @@ def make_plan(
     tick()
     checkpointed = found if settings.checkpointing else _checkpointed(recipe, terms.tokens, device)
     tick()
-    alignment = plan_alignment(
-        recipe, bridge, found.bridge_parts, device, terms.pictures, terms.tokens, terms.devices
-    )
+    parts, pictures = found.bridge_parts, terms.pictures
+    alignment = plan_alignment(recipe, bridge, parts, device, pictures, terms.tokens, terms.devices)
     tick()
-    room = SHARE * device.memory
-    fits = memory.total <= room
-    rest = memory.caches + memory.program
-    is_searched = terms.search or not fits
-    kept = search_configurations(recipe, device, room - rest, terms.tokens, tick) if is_searched else []
+    fits = memory.total <= SHARE * device.memory
+    choices = _choices(recipe, device, memory, terms.tokens, tick) if terms.search or not fits else ()
     step = found.step_seconds(recipe, device)
-    pictures = settings.batch * settings.accumulate * terms.devices
+    per_step = settings.batch * settings.accumulate * terms.devices
     encoding = seconds_of(found.encoding, device) / settings.batch
     reading = None if found.teacher is None else seconds_of(found.teacher.reading, device) / settings.batch
     beside = count_encodings(recipe, terms, found) * encoding
     beside += count_readings(recipe, terms, found) * (reading or 0.0)
-    hours = (settings.steps * step + beside) / 3600
-    whole = hours + (0.0 if alignment is None else alignment.hours)
     dtype = torch.float32 if settings.cache is None else pick_dtype(settings.cache.dtype)
-    return TrainingPlan(
+    plan = TrainingPlan(
         device=device,
         devices=terms.devices,
         memory_of_device=device.memory,
@@ -140,24 +139,35 @@ def make_plan(
         flops_of_step=settings.accumulate * sum(each.flops() for each in found.passes),
         step_seconds=step,
         is_bound_by_launching=found.is_launching(device),
-        images_per_second=pictures / step,
+        images_per_second=per_step / step,
         encoding_seconds=encoding,
         reading_seconds=reading,
-        hours=hours,
-        cost=None if terms.price is None else whole * terms.devices * terms.price,
-        pictures=terms.pictures,
-        epochs=None if terms.pictures is None else settings.steps * pictures / terms.pictures,
+        hours=(settings.steps * step + beside) / 3600,
+        cost=None,
+        pictures=pictures,
+        epochs=None if pictures is None else settings.steps * per_step / pictures,
         latent_bytes=2 * found.latent_numbers * dtype.itemsize,
         feature_bytes=found.feature_numbers * dtype.itemsize if refusal(bridge) is None else None,
         gradient_bytes=found.memory.gradients,
         alignment=alignment,
-        choices=tuple(kept),
+        choices=choices,
+    )
+    return (
+        plan if terms.price is None else replace(plan, cost=plan.hours_in_all * terms.devices * terms.price)
     )
 
 
 def max_ticks(recipe: Recipe) -> int:
     """The maximum number of calls of ``tick``."""
     return 3 + len(variants(recipe))
+
+
+def _choices(
+    recipe: Recipe, device: Device, memory: MemoryEstimate, tokens: int | None, tick: Callable[[], None]
+) -> tuple[Configuration, ...]:
+    """Configurations that fit beside the caches and the program."""
+    room = SHARE * device.memory - memory.caches - memory.program
+    return tuple(search_configurations(recipe, device, room, tokens, tick))
 
 
 def _checkpointed(recipe: Recipe, tokens: int | None, device: Device) -> CostEstimate:

@@ -35,15 +35,15 @@ class Configuration:
 
 
 def search_configurations(
-    recipe: Recipe, device: Device, room: float, tokens: int | None, tick: Callable[[], None]
+    recipe: Recipe, device: Device, memory_limit: float, tokens: int | None, tick: Callable[[], None]
 ) -> list[Configuration]:
-    """Configurations that fit in ``room`` bytes, fastest first.
+    """Configurations that fit in ``memory_limit`` bytes, fastest first.
 
     Leaves out those that change more than a faster one. Calls ``tick`` after each candidate.
     """
     found = []
     for changes in variants(recipe):
-        best = _best(recipe, changes, device, room, tokens)
+        best = _best(recipe, changes, device, memory_limit, tokens)
         found += [] if best is None else [best]
         tick()
     kept: list[Configuration] = []
@@ -70,7 +70,7 @@ def variants(recipe: Recipe) -> list[Changes]:
 
 
 def _best(
-    recipe: Recipe, changes: Changes, device: Device, room: float, tokens: int | None
+    recipe: Recipe, changes: Changes, device: Device, memory_limit: float, tokens: int | None
 ) -> Configuration | None:
     """The largest batch of a variant that fits and divides the pictures per step."""
     variant = with_changes(recipe, changes)
@@ -79,12 +79,12 @@ def _best(
     pictures = recipe.training.batch * recipe.training.accumulate
     for batch in range(pictures, 0, -1):
         line = one.memory.total + (batch - 1) * (two.memory.total - one.memory.total)
-        if pictures % batch or line > room:
+        if pictures % batch or line > memory_limit:
             continue
         passes = pictures // batch
         sized = with_changes(variant, {"training": {"batch": batch, "accumulate": passes}})
         found = estimate_costs(sized, bridge, batch, tokens, device.type)
-        if found.memory.total > room:
+        if found.memory.total > memory_limit:
             continue
         added = {**changes, "training": {**changes.get("training", {}), **_sizes(recipe, batch)}}
         return Configuration(

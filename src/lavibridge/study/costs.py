@@ -1,6 +1,6 @@
 """Estimates memory and time of each cell before anything is loaded, as `lavi plan` does.
 
-Counts training only, neither alignment before it nor drawing and scoring pictures after it.
+Counts training and the alignment before it, not drawing and scoring pictures after it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,8 +30,8 @@ class CellCost:
 
     @property
     def hours(self) -> float:
-        """Remaining hours of training; 0 if unknown."""
-        return 0.0 if self.is_done or self.plan is None else self.plan.hours
+        """Remaining hours of alignment and training; 0 if unknown."""
+        return 0.0 if self.is_done or self.plan is None else self.plan.hours_in_all
 
 
 def estimate_cell_costs(study: Study, cells: Sequence[Cell], out: Path, device: Device) -> list[CellCost]:
@@ -61,7 +61,7 @@ def cost_lines(costs: Sequence[CellCost], device: Device) -> Iterator[str]:
             continue
         fits = "" if cost.plan.fits else "  does NOT fit"
         done = "  (done)" if cost.is_done else ""
-        figures = f"{gib(cost.plan.memory_total):>10}  {_format_duration(cost.plan.hours):>10}"
+        figures = f"{gib(cost.plan.memory_total):>10}  {_format_duration(cost.plan.hours_in_all):>10}"
         yield f"{cost.cell:<{width}}  {figures}{fits}{done}"
     left = [cost for cost in costs if not cost.is_done]
     unknown = sum(cost.plan is None and cost.reason.startswith("cannot") for cost in left)
@@ -69,7 +69,7 @@ def cost_lines(costs: Sequence[CellCost], device: Device) -> Iterator[str]:
     rest = f", and {unknown} that cannot be planned" if unknown else ""
     hours = _format_duration(sum((cost.hours for cost in left), start=0.0))
     yield f"{len(costs)} cells, {len(left)} to run: {hours} of training on {where}{rest}"
-    yield "not counted: alignment (training.align), drawing and scoring"
+    yield "not counted: drawing and scoring"
 
 
 def _format_duration(hours: float) -> str:
