@@ -24,7 +24,7 @@ from pydantic import BaseModel
 
 import lavibridge
 from lavibridge.cli.main import app
-from lavibridge.cli.show import describe_fields, first_sentence
+from lavibridge.cli.show import first_sentence, show_fields
 from lavibridge.core.registry import kinds, load_kind
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import SECTION_PACKAGES
@@ -202,7 +202,7 @@ def _table(model: Any) -> str:
 def _entries(model: Any) -> list[str]:
     """Each field with its type, default and meaning, as one entry of a list."""
     entries: list[str] = []
-    for line in describe_fields(model):
+    for line in show_fields(model):
         if line.startswith(" "):
             entries[-1] += f"\n  {line.strip()}"
         else:

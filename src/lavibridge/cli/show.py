@@ -60,7 +60,7 @@ def show(what: str | None = _WHAT) -> None:
         from lavibridge.core.registry import load_kind
 
         component = load_kind(packages[package], kind)
-        settings = describe_fields(component.Config) if hasattr(component, "Config") else []
+        settings = show_fields(component.Config) if hasattr(component, "Config") else []
         print(f"{what}: {first_sentence(component.__doc__)}{'' if settings else ' It has no settings.'}\n")
         print("\n".join(settings))
         return
@@ -140,7 +140,7 @@ def first_sentence(text: str | None) -> str:
     return (text or "").strip().partition("\n")[0]
 
 
-def describe_fields(config: "type[BaseModel]", indent: str = "") -> list[str]:
+def show_fields(config: "type[BaseModel]", indent: str = "") -> list[str]:
     """One entry per field of a config: name, default and meaning."""
     lines = []
     for name, field in config.model_fields.items():

@@ -83,7 +83,7 @@ class TransformersModel(LanguageModel):
         self.backbone.requires_grad_(False).eval()
         self.recomputed: list[nn.Module] = []
         settings = self._settings()
-        self.blocks = attention_backend.blocks(self.backbone, settings.num_hidden_layers)
+        self.blocks = attention_backend.transformer_blocks(self.backbone, settings.num_hidden_layers)
         self.is_stacked = stack_blocks(self.backbone, self.blocks)
         self.spec = TextSpec(
             width=settings.hidden_size,

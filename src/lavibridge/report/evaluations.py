@@ -19,7 +19,7 @@ from typing import Any
 from lavibridge.evaluation.compare import COMPARED_SETTINGS
 from lavibridge.evaluation.provenance import matches_run, read_scored_records
 from lavibridge.evaluation.records import Record, RecordKey, read_records
-from lavibridge.report.run_record import RunRecord, read_optional_record
+from lavibridge.report.run_record import RunRecord, read_run_record_if_present
 
 _ALONE = "this bridge"
 """The label of a report's only run."""
@@ -67,7 +67,7 @@ def find_evaluations(runs: Sequence[RunRecord]) -> tuple[list[Evaluation], list[
         mine: list[Evaluation] = []
         for folder in sorted([*run.folder.glob("evaluation/*/"), *run.folder.glob("conditions/*/")]):
             place = folder.relative_to(run.folder).as_posix()
-            results = read_optional_record(folder / "results.json")
+            results = read_run_record_if_present(folder / "results.json")
             if not results or (place.startswith("conditions/") and "compared" not in run.results):
                 notes += _unfinished(run.name, folder, place)
             elif "metrics" not in results or "drawn_with" not in results:

@@ -60,20 +60,20 @@ def read_run(folder: Path) -> RunRecord:
         name=folder.resolve().name,
         folder=folder,
         recipe=recipe if isinstance(recipe, dict) else {},
-        environment=read_optional_record(folder / "environment.json"),
+        environment=read_run_record_if_present(folder / "environment.json"),
         rows=_log(folder / "log.jsonl", "loss"),
         validations=_log(folder / "log.jsonl", "validation"),
         alignment=_log(folder / "align.jsonl", "step"),
-        results=read_optional_record(folder / "results.json"),
+        results=read_run_record_if_present(folder / "results.json"),
         sheet=sheet if sheet.is_file() else None,
         samples=tuple(sorted((folder / "samples").rglob("*.png"), key=_natural)),
         rejected=len(_lines(folder / "rejected.jsonl")),
         part_sizes=_sizes(newest) if newest else {},
-        fingerprint=read_optional_record(newest / "state.json").get("basis") or {} if newest else {},
+        fingerprint=read_run_record_if_present(newest / "state.json").get("basis") or {} if newest else {},
     )
 
 
-def read_optional_record(path: Path) -> dict[str, Any]:
+def read_run_record_if_present(path: Path) -> dict[str, Any]:
     """The object in a JSON file, empty if there is no file; RunError if it is damaged or no object."""
     if not path.is_file():
         return {}

@@ -24,7 +24,7 @@ from lavibridge.evaluation.suite import open_metrics, open_prompts, read_suite
 from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.recipes.recipe_text import read_recipe_yaml
 from lavibridge.study.cells import Cell
-from lavibridge.study.study import SuiteUse
+from lavibridge.study.study import StudySuite
 from lavibridge.training import run_folder
 from lavibridge.training.checkpoints.checkpoint import is_run_trained
 from lavibridge.training.checkpoints.run_fingerprint import section_fingerprint
@@ -89,7 +89,7 @@ def begin_cell_folder(folder: Path, cell: Cell, study: str) -> None:
         )
 
 
-def is_measured(folder: Path, key: str, use: SuiteUse) -> bool:
+def is_measured(folder: Path, key: str, use: StudySuite) -> bool:
     """Whether the suite is done with the study's current options and the cell's current bridge."""
     path = folder / CELL_FILE
     if not path.is_file() or read_json(path)["suites"].get(key) != use.model_dump(mode="json"):
@@ -114,7 +114,7 @@ def changed_cell_inputs(folder: Path, cell: Cell) -> list[str]:
     return [] if kept == now else [f"the vision model was {kept or 'not recorded'}, is {now}"]
 
 
-def is_suite_outdated(folder: Path, key: str, use: SuiteUse) -> bool:
+def is_suite_outdated(folder: Path, key: str, use: StudySuite) -> bool:
     """Whether a measured suite has other prompts or metrics now."""
     results = read_results(suite_folder(folder, key))
     plan = read_suite(use.suite)
@@ -131,7 +131,7 @@ def is_suite_outdated(folder: Path, key: str, use: SuiteUse) -> bool:
     )
 
 
-def mark_measured(folder: Path, key: str, use: SuiteUse) -> None:
+def mark_measured(folder: Path, key: str, use: StudySuite) -> None:
     """Record that the suite is measured."""
     found = read_json(folder / CELL_FILE)
     write_json(folder / CELL_FILE, {**found, "suites": {**found["suites"], key: use.model_dump(mode="json")}})

@@ -21,7 +21,7 @@ from lavibridge.evaluation.tasks import make_tasks
 from lavibridge.study.cell_folder import check_cell_folder, is_measured, suite_folder
 from lavibridge.study.cells import Cell
 from lavibridge.study.intervals import ScoreMatrix
-from lavibridge.study.study import RowSpec, Study, SuiteUse
+from lavibridge.study.study import RowSpec, Study, StudySuite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ def unit_of_scores(row: RowSpec, finished: FinishedScores) -> str:
     return ""
 
 
-def _tasks(use: SuiteUse, seed: int) -> tuple[Task, ...]:
+def _tasks(use: StudySuite, seed: int) -> tuple[Task, ...]:
     plan = read_suite(use.suite)
     source = open_prompts(plan.prompts, use.prompts)
     return tuple(make_tasks(plan, source, use.categories, use.limit, seed))

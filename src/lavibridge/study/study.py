@@ -52,7 +52,7 @@ class StudyCondition(Config):
         return name
 
 
-class SuiteUse(Config):
+class StudySuite(Config):
     """A suite with the options of `lavi evaluate`."""
 
     suite: str
@@ -125,7 +125,7 @@ class Study(Config):
     """The conditions as a product: choices by the name of their axis."""
     baseline: str | None = None
     """The condition to compare the others with; by default the first."""
-    suites: dict[str, SuiteUse] = Field(min_length=1)
+    suites: dict[str, StudySuite] = Field(min_length=1)
     """The suites that measure each cell, by folder name."""
     rows: tuple[RowSpec, ...] = Field(min_length=1)
     """The rows of the table."""

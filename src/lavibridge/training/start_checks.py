@@ -81,7 +81,7 @@ def _check_writable(out: Path) -> None:
         raise RunError(f"{place} cannot be written to: choose another --out")
 
 
-def check_bridge(recipe: Recipe, bridge: Bridge, prompts: tuple[str, ...]) -> None:
+def check_bridge_at_start(recipe: Recipe, bridge: Bridge, prompts: tuple[str, ...]) -> None:
     """Raise LaviError for a setting that the loaded bridge cannot use."""
     side = recipe.data.model_dump().get("size") or bridge.vision.default_size
     bridge.vision.latent_shape(side, side)

@@ -52,7 +52,7 @@ from lavibridge.training.run_folder import (
 )
 from lavibridge.training.session import Session
 from lavibridge.training.signals import InterruptSignals, watch_signals
-from lavibridge.training.start_checks import check_bridge, check_start
+from lavibridge.training.start_checks import check_bridge_at_start, check_start
 
 
 def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
@@ -109,7 +109,7 @@ def _open_session(recipe: Recipe, run: Path, processes: Processes, changed: list
     if kept is not None:
         load_checkpoint(done[-1], state, kept)
     check_disk_space(run, state, settings)
-    check_bridge(recipe, bridge, preview_prompts(recipe.preview, dataset))
+    check_bridge_at_start(recipe, bridge, preview_prompts(recipe.preview, dataset))
     batches = assemble_batches(recipe, bridge, dataset, processes)
     try:
         validator = assemble_validator(recipe, bridge, held_out, processes)

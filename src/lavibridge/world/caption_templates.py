@@ -42,7 +42,7 @@ def write_unseen_caption(rng: np.random.Generator, spec: Spec) -> str:
     return _write_content(rng, spec, lambda word: pick_synonym(rng, word), UNSEEN_RELATION_TEMPLATES)
 
 
-def write_mixed_caption(rng: np.random.Generator, spec: Spec) -> str:
+def fill_mixed_templates(rng: np.random.Generator, spec: Spec) -> str:
     """Write a caption that mixes plain words and synonyms, for the language models' own text."""
 
     def mixed(word: str) -> str:

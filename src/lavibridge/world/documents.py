@@ -19,9 +19,9 @@ import numpy as np
 from lavibridge.world.caption_templates import (
     WordChoice,
     caption_noun_phrase,
+    fill_mixed_templates,
     pick_synonym,
     write_caption,
-    write_mixed_caption,
     write_unseen_caption,
 )
 from lavibridge.world.captions import TRAINING_MIX, sample_spec
@@ -55,7 +55,7 @@ def write_document(seed: int, index: int, split: str = "train") -> str:
         return makers[kind](rng)
     category = rng_pick_weighted(rng, TRAINING_MIX)
     spec = sample_spec(rng, category)
-    return write_caption(rng, spec, category) if kind == "caption" else f"{write_mixed_caption(rng, spec)} ."
+    return write_caption(rng, spec, category) if kind == "caption" else f"{fill_mixed_templates(rng, spec)} ."
 
 
 def _definition(rng: np.random.Generator) -> str:

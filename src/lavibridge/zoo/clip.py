@@ -58,7 +58,9 @@ class ClipPretraining(Pretraining):
         """Return the symmetric contrastive loss over pairs and their hard negatives."""
         chosen = torch.randint(len(self.pairs), (self.batch // 2,)).tolist()
         rng = np.random.default_rng([self.seed, step])
-        partners = [pair for index in chosen if (pair := hard_negative(rng, self.pairs[index])) is not None]
+        partners = [
+            pair for index in chosen if (pair := clip_hard_negative(rng, self.pairs[index])) is not None
+        ]
         captions = [self.pairs[index].caption for index in chosen] + [pair.caption for pair in partners]
         images = self.images[chosen]
         if partners:
@@ -70,7 +72,9 @@ class ClipPretraining(Pretraining):
     def scores(self) -> dict[str, float]:
         """Return how often a picture prefers its caption to its hard negative's, and to 99 others."""
         rng = np.random.default_rng(0)
-        swapped = [(pair, other) for pair in self.held_out if (other := hard_negative(rng, pair)) is not None]
+        swapped = [
+            (pair, other) for pair in self.held_out if (other := clip_hard_negative(rng, pair)) is not None
+        ]
         true = self._logits(
             draw_scene_pool([pair for pair, _ in swapped]), [pair.caption for pair, _ in swapped]
         )
@@ -108,7 +112,7 @@ class ClipPretraining(Pretraining):
         return dict(self.tokenizer(captions, padding=True, truncation=True, return_tensors="pt"))
 
 
-def hard_negative(rng: np.random.Generator, pair: CaptionedScene) -> CaptionedScene | None:
+def clip_hard_negative(rng: np.random.Generator, pair: CaptionedScene) -> CaptionedScene | None:
     """Return the pair with one fact changed, drawn and captioned anew, or None if the change is impossible.
 
     Swaps two colours or the ends of a relation, or changes one attribute of one group.

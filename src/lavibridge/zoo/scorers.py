@@ -21,7 +21,7 @@ from lavibridge.evaluation.networks import PretrainedNetwork
 from lavibridge.world.captions import CaptionedScene
 from lavibridge.world.drawing import draw_scene
 from lavibridge.world.scene import Spec
-from lavibridge.zoo.clip import hard_negative
+from lavibridge.zoo.clip import clip_hard_negative
 
 _BATCH = 100
 Scorer = Callable[[Sequence[Image.Image], Sequence[CaptionedScene]], list[float]]
@@ -73,7 +73,7 @@ def hard_negative_accuracy(score: Scorer, pairs: Sequence[CaptionedScene]) -> li
     """Return, for each true picture, 1 if its caption scores higher than its hard negative's (0.5 for a tie),
     else 0."""
     rng = np.random.default_rng(0)
-    both = [(pair, other) for pair in pairs if (other := hard_negative(rng, pair)) is not None]
+    both = [(pair, other) for pair in pairs if (other := clip_hard_negative(rng, pair)) is not None]
     pictures = [Image.fromarray(draw_scene(pair.scene)) for pair, _ in both]
     true = score(pictures, [pair for pair, _ in both])
     false = score(pictures, [other for _, other in both])

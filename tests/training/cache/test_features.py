@@ -12,9 +12,9 @@ from lavibridge.core.contracts import Batch, TextFeatures
 from lavibridge.recipes.training_section import CacheSection
 from lavibridge.training.cache.backend import Memory, OnDisk
 from lavibridge.training.cache.caches import feature_store
+from lavibridge.training.cache.feature_reader import feature_reader
 from lavibridge.training.cache.features import Features, from_entry, refusal, to_entry
 from lavibridge.training.cache.store import Store
-from lavibridge.training.objectives.native_encoder import feature_reader
 
 PROMPTS = ("a red cat", "", "a boat beside a house", "x")
 CPU = torch.device("cpu")

@@ -17,7 +17,7 @@ BLOCK = "GradientCheckpointingLayer"
 """The library's class for repeated blocks."""
 
 
-def blocks(backbone: nn.Module, count: int) -> list[nn.Module]:
+def transformer_blocks(backbone: nn.Module, count: int) -> list[nn.Module]:
     """The ``count`` repeated blocks in the order of computation, or an empty list if they are not found."""
     lists = [list(module) for module in backbone.modules() if isinstance(module, nn.ModuleList)]
     candidates = [_library_blocks(backbone), *lists]

@@ -19,11 +19,11 @@ from lavibridge.training.alignment.captions import AlignmentCaptions
 from lavibridge.training.alignment.noised_latents import noised_data, sampled_latents
 from lavibridge.training.alignment.objective import AlignmentMethod
 from lavibridge.training.alignment.teacher import SETTING, open_teacher
+from lavibridge.training.cache.feature_reader import FeatureReader, feature_reader
 from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.data.order import ShuffledOrder, mix_seeds
 from lavibridge.training.distributed.processes import Processes
 from lavibridge.training.loop import TrainingState, gradient_norms, update_weights
-from lavibridge.training.objectives.native_encoder import FeatureReader, feature_reader
 from lavibridge.training.optimization import make_optimizer
 
 OPTIMIZER = read_kind_section(OPTIMIZERS, "muon")

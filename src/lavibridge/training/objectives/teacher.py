@@ -23,8 +23,9 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import Batch, TextFeatures
 from lavibridge.diffusion.guidance import apply_guidance
 from lavibridge.diffusion.objective import add_noise
+from lavibridge.training.cache.feature_reader import feature_reader
 from lavibridge.training.data.batches import TrainingPass
-from lavibridge.training.objectives.native_encoder import feature_reader, native_bridge
+from lavibridge.training.objectives.native_encoder import native_bridge
 
 FEATURE_CACHE_GB = 1.0
 """Memory for the own encoder's features of captions."""
