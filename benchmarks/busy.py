@@ -1,15 +1,15 @@
-"""Measures reading, drawing, training and serving on an idle machine and beside one busy process a core.
+"""Measures encoding, generation, training and serving on an idle and on a busy machine.
 
-python benchmarks/busy.py            all four, written to benchmarks/results; nothing else may run meanwhile
+python benchmarks/busy.py            all four, written to benchmarks/results; run nothing else meanwhile
 
 Each run is a fresh process of one of three ways, in turns:
 
     one thread    OMP_NUM_THREADS=1, the baseline, on the idle machine only
-    default       all cores, the spin count that the command sets (core/waiting.py), idle and busy
-    library       all cores, the spin count that GNU OpenMP sets by itself, on the idle machine only
+    default       all cores, the spin count of the command (core/thread_spinning.py), idle and busy
+    library       all cores, the default spin count of GNU OpenMP, on the idle machine only
 
-Bars: on the idle machine the default loses at most 5 % against the library, by the medians; on the busy one
-it takes at most three times as long as one thread on the idle machine, in the worst of the runs.
+Targets: on the idle machine the median of the default is at most 5 % slower than the library. On the busy
+machine its slowest run takes at most three times as long as one thread on the idle machine.
 """
 
 import json
@@ -40,10 +40,10 @@ def reading() -> Callable[[], object]:
     """256 captions of the world, read by mini-llama."""
     import torch
 
-    from lavibridge.bridge.choices import component
+    from lavibridge.bridge.choices import model_of_choice
     from lavibridge.world.captions import sample_captioned_scene
 
-    language: Any = component("language", "mini-llama").eval()
+    language: Any = model_of_choice("language", "mini-llama").eval()
     captions = [sample_captioned_scene(9, index).caption for index in range(CAPTIONS)]
 
     @torch.no_grad()
@@ -85,14 +85,14 @@ def serving() -> Callable[[], object]:
     import torch
 
     from lavibridge import BridgePipeline
-    from lavibridge.serve.engine.drawing import Drawing, advance
+    from lavibridge.serve.engine.image_generation import ImageGeneration, advance_generations
     from lavibridge.serve.engine.request import Request
     from lavibridge.serve.engine.served_model import ServedModel
-    from lavibridge.serve.engine.threads import choose_threads
+    from lavibridge.serve.engine.thread_count import choose_thread_count
 
     bridge = BridgePipeline.native("mini-sd", device="cpu").bridge
     model = ServedModel("mini-sd", bridge, PICTURES)
-    choose_threads([model], PICTURES)
+    choose_thread_count([model], PICTURES)
     options: dict[str, Any] = {
         "model": "mini-sd",
         "prompt": "a red circle to the left of a blue square",
@@ -106,9 +106,9 @@ def serving() -> Callable[[], object]:
 
     @torch.inference_mode()
     def serve() -> None:
-        drawings = [Drawing(Request(seed=seed, **options), model) for seed in range(PICTURES)]
+        drawings = [ImageGeneration(Request(seed=seed, **options), model) for seed in range(PICTURES)]
         for _ in range(STEPS):
-            advance(drawings)
+            advance_generations(drawings)
 
     return serve
 
@@ -118,7 +118,7 @@ WORKS = {"reading": reading, "drawing": drawing, "training": training, "serving"
 
 def measure(work: str, busy: bool) -> dict[str, float]:
     """Seconds of one round on the machine as it is and, if ``busy``, also beside competitors."""
-    from lavibridge.core.waiting import set_spin_count
+    from lavibridge.core.thread_spinning import set_spin_count
 
     set_spin_count()
     from lavibridge.core.device import set_threads

@@ -1,10 +1,10 @@
-"""What the caches save of a training step, in CPU time, all ways interleaved in one run.
+"""Measures how much CPU time the caches save per training step; all variants take turns in one run.
 
     python benchmarks/caches.py [--repeats 9] [--batch 8]
 
-A step is a pass forwards and backwards of a miniature bridge whose language model has no LoRA. Each way is
-timed on the same visits: pictures encoded or latents read from disk, captions computed in the step or
-features read from disk. CPU time is counted, not the clock, so that other work on the machine does not count.
+A step is a forward and a backward pass of a miniature bridge whose language model has no LoRA. Each variant
+uses the same samples: it encodes images or reads latents from disk, and encodes captions or reads features
+from disk. CPU time, unlike wall time, excludes other work on the machine.
 """
 
 import argparse
@@ -17,10 +17,10 @@ import torch
 
 from lavibridge.bridge import Bridge
 from lavibridge.data.base import Dataset, open_dataset
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.recipes.recipe import Recipe, load_recipe
-from lavibridge.recipes.sections import kind_of
-from lavibridge.training.build import build_bridge
+from lavibridge.recipes.sections import kind_of_section
+from lavibridge.training.build_bridge import build_bridge
 from lavibridge.training.cache.caches import open_caches
 from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.loop import training_mode
@@ -29,14 +29,14 @@ SIDE = (64, 64)
 
 
 def recipe(batch: int, *settings: str) -> Recipe:
-    """The miniature recipe with a language model that stays as it is."""
+    """Return the miniature recipe with a frozen language model."""
     frozen = "lora={language: null, vision: {rank: 16, dropout: 0.0}}"
     common = [frozen, "training.align=null", f"training.batch={batch}", "training.latent_cache_gb=0"]
     return load_recipe("mini-llama_mini-sd_lavi", [*common, *settings])
 
 
 def seconds(bridge: Bridge, batches: BatchLoader, step: int) -> float:
-    """CPU time of the drawing, forward pass and backward pass of one step."""
+    """Measure the CPU time of one step: loading, forward pass and backward pass."""
     begun = process_time()
     draw = batches.draw(step, 0)
     bridge(draw.batch, draw.t, draw.noise).mean().backward()
@@ -44,20 +44,20 @@ def seconds(bridge: Bridge, batches: BatchLoader, step: int) -> float:
 
 
 def fed(bridge: Bridge, dataset: Dataset, chosen: Recipe) -> BatchLoader:
-    """BatchLoader with the caches that a recipe asks for."""
+    """Create a BatchLoader with the caches of a recipe."""
     caches = open_caches(bridge, dataset, chosen.training)
     return BatchLoader(dataset, bridge.vision, chosen.training, SIDE, caches=caches)
 
 
 def main() -> None:
-    """Print the median CPU time of each way, and its ratio to the one without caches, with quartiles."""
+    """Print each variant's median CPU time, and its ratio to the one without caches, with quartiles."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--batch", type=int, default=8)
     given = parser.parse_args()
     torch.set_num_threads(1)
     plain = recipe(given.batch)
-    dataset = open_dataset(kind_of(plain.data), plain.data, Rejected())
+    dataset = open_dataset(kind_of_section(plain.data), plain.data, RejectedPictures())
     bridge = build_bridge(plain)
     training_mode(bridge)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""How often the exact checker agrees with the drawer under each damage, and how often a change escapes it.
+"""Measures how often the checker confirms perturbed scenes, and how often it misses a change.
 
 python benchmarks/checker.py [scenes]        writes benchmarks/results/checker.json
 """
@@ -9,11 +9,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from lavibridge.evaluation.stats import wilson
+from lavibridge.evaluation.stats import wilson_interval
 from lavibridge.world.captions import CATEGORIES, sample_captioned_scene
-from lavibridge.world.checker import check
+from lavibridge.world.checker import check_picture
 from lavibridge.world.detections import ParsedScene
-from lavibridge.world.drawing import draw
+from lavibridge.world.drawing import draw_scene
 from lavibridge.world.perturbations import PERTURBATIONS, counterfactuals
 from lavibridge.world.scene import Scene
 
@@ -29,7 +29,7 @@ def main() -> None:
     for name, damage in PERTURBATIONS.items():
         right = 0
         for pair in pairs:
-            verdict = check(damage(draw(pair.scene), pair.index), pair.spec)
+            verdict = check_picture(damage(draw_scene(pair.scene), pair.index), pair.spec)
             right += verdict.all and _attributes(verdict.parsed) == _attributes(pair.scene)
         agreement[name] = _share(right, scenes)
         print(f"{name:<8} {agreement[name]}", flush=True)
@@ -39,7 +39,7 @@ def main() -> None:
     for pair in pairs[: scenes // 5]:
         for name, scene in counterfactuals(pair.scene, pair.spec):
             tried[name] += 1
-            accepted[name] += check(draw(scene), pair.spec).all
+            accepted[name] += check_picture(draw_scene(scene), pair.spec).all
     escaped = {name: _share(accepted[name], n) for name, n in tried.items()}
     print(escaped)
     result = {"agreement": agreement, "accepted counterfactuals": escaped, "cpu milliseconds": milliseconds}
@@ -52,7 +52,7 @@ def _attributes(read: ParsedScene | Scene) -> list[tuple[str, str, str, str]]:
 
 
 def _share(count: int, n: int) -> dict[str, float]:
-    low, high = wilson(count, n)
+    low, high = wilson_interval(count, n)
     return {"n": n, "count": count, "share": count / n, "low": low, "high": high}
 
 

@@ -1,17 +1,17 @@
-"""What a picture costs, drawn as it was published and as it is drawn here; and what the cheap ways lose.
+"""Measures the cost of an image in the published way and in lavibridge, and what cheaper settings lose.
 
     python benchmarks/draw.py [RUN]           all; RUN is a bridge of the miniature world (runs/quickstart)
-    python benchmarks/draw.py [RUN] world     or: proportions, diffusers, scores, step-cache
+    python benchmarks/draw.py [RUN] world     or proportions, diffusers, scores, step-cache
 
-world        the published way (Zhao et al. 2024, arXiv 2403.07860: float32, LoRA apart, UniPC, 50 steps,
-             guidance in all of them) against each quality, four pictures by the bridge of RUN
+world        the published way (Zhao et al. 2024, arXiv 2403.07860: float32, unmerged LoRA, UniPC, 50 steps,
+             all with guidance) against each quality, four images by the bridge of RUN
 proportions  the published way against `exact`, a U-Net with random weights at Stable Diffusion's proportions
 diffusers    mini-sd against Diffusers' own pipeline with channels_last, at equal steps
-scores       right pictures by the exact checker, the same prompts and noises, as paired differences
-step-cache   mini-pixart with steps that reuse the one before: right pictures likewise, and processor time
+scores       right images by the checker, with the same prompts and noises, as paired differences
+step-cache   mini-pixart with steps that reuse the previous step: right images, and processor time
 
-All ways take turns, round by round, in several processes one after the other. A ratio is the median of its
-processes' with a 95 % bootstrap interval over them, and a process's is the median of its rounds'.
+All variants take turns in each round, in several processes one after the other. A ratio is the median over
+processes with a 95 % bootstrap interval; the value of a process is the median over its rounds.
 """
 
 import statistics
@@ -33,8 +33,8 @@ from train_step import SMALL
 from lavibridge import Bridge, BridgePipeline
 from lavibridge.core.device import cpu_computes_bfloat16, set_threads
 from lavibridge.core.files import models_folder
-from lavibridge.evaluation.compare import compare
-from lavibridge.evaluation.run import evaluate
+from lavibridge.evaluation.compare import compare_evaluations
+from lavibridge.evaluation.evaluate import evaluate
 from lavibridge.generation.quality import QUALITIES
 from lavibridge.lora import LoraSettings
 
@@ -180,7 +180,7 @@ def scores(run: str) -> dict[str, Any]:
             results = evaluate(bridge, "world", out, categories=CATEGORIES, limit=PROMPTS, **options)
             found[name] = {"right": results["metrics"]["world"]["all"]}
             if name != "published":
-                found[name]["difference"] = compare(out, Path(folder) / "published")
+                found[name]["difference"] = compare_evaluations(out, Path(folder) / "published")
     return found
 
 
@@ -212,12 +212,14 @@ def step_cache() -> dict[str, Any]:
                     out,
                     categories=CATEGORIES,
                     limit=PROMPTS,
-                    steps=steps,
-                    guidance=PIXART_GUIDANCE,
+                    num_inference_steps=steps,
+                    guidance_scale=PIXART_GUIDANCE,
                 )
                 found[f"{steps} steps, {threshold or 'none'}"] = {
                     "right": results["metrics"]["world"]["all"],
-                    "difference": compare(out, Path(folder) / f"{PUBLISHED_STEPS}-None")["metrics"],
+                    "difference": compare_evaluations(out, Path(folder) / f"{PUBLISHED_STEPS}-None")[
+                        "metrics"
+                    ],
                     "processor seconds, judging too": process_time() - begun,
                 }
     return found

@@ -1,11 +1,12 @@
-"""How cost grows: a training step with batch, size, words, language model and rank; drawing; caches.
+"""Measures how the cost of training, generation and caches grows with batch, size, tokens, width and rank.
 
     python benchmarks/growth.py            all, and docs/growth.png
 
-The pair is that of train_step.py, at Stable Diffusion's proportions with random weights. From one base
-(batch 4, 128 x 128 pictures, 16 tokens, a T5 of width 256, rank 8) one thing changes at a time. All points of
-a curve take turns, round by round; a ratio is the median of the rounds' ratios of processor time to the base,
-with a 95 % bootstrap interval. Memory is the most that the allocator holds in a step beyond the models.
+The models are those of train_step.py: Stable Diffusion's proportions with random weights. From one base
+(batch 4, 128 x 128 images, 16 tokens, a T5 of width 256, rank 8) one setting changes at a time. All points
+of a curve take turns in each round. A ratio is the median over rounds of the processor time relative to the
+base, with a 95 % bootstrap interval. Memory is the peak that the allocator holds in a step beyond the
+models.
 """
 
 import tempfile

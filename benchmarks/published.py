@@ -1,4 +1,4 @@
-"""Pairs of models of any size with random weights; and the published ones, measured on a GPU.
+"""Builds pairs of models of any size with random weights, and measures the published pairs on a GPU.
 
 python benchmarks/train_step.py --gpu
 """
@@ -18,7 +18,7 @@ from lavibridge.plan.devices import GIB, GPUS, UTILISATION
 from lavibridge.plan.metered_passes import training_pass
 from lavibridge.recipes.recipe import Recipe, load_recipe
 from lavibridge.training.loop import training_mode
-from lavibridge.training.optim import make_optimizer
+from lavibridge.training.optimization import make_optimizer
 
 Sizes = Mapping[str, Mapping[str, Any]]
 AUTOENCODER = {
@@ -60,7 +60,7 @@ def pair(
     language: str, vision: str, sizes: Sizes, options: Mapping[str, Any], dtype: str = "float32"
 ) -> tuple[Any, Any]:
     """A language and a vision model of these kinds and sizes, with random weights."""
-    speaker, painter = registry.load("language", language), registry.load("vision", vision)
+    speaker, painter = registry.load_kind("language", language), registry.load_kind("vision", vision)
     speaker = type(speaker.__name__, (speaker,), {"toy": sizes["language"]})
     toys = {"toy": sizes["vision"], "toy_autoencoder": sizes["autoencoder"]}
     painter = type(painter.__name__, (painter,), toys)

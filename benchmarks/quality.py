@@ -1,17 +1,17 @@
-"""How soon a recipe is good: right pictures against steps and minutes, for each idea by itself.
+"""Measures how fast recipes learn: the share of right images against steps and minutes.
 
-    python benchmarks/quality.py [FOLDER]        runs go to FOLDER (runs/quality) and are gone on with there
+    python benchmarks/quality.py [FOLDER]        runs go to FOLDER (runs/quality) and resume there
     python benchmarks/quality.py [FOLDER] NAME   only this recipe
 
-Every recipe bridges mini-llama into mini-sd; all see the same scenes, one picture of each of PROMPTS
-prompts of one thing judges each checkpoint's average (12 steps, quality `fast`), and the exact checker
-judges the pictures. A recipe's steps and minutes to a score are those of its first checkpoint that has it;
-alignment counts with its steps and time. Checkpoints lie closer where less is trained.
+Every recipe connects mini-llama to mini-sd and trains on the same scenes. The averaged weights of each
+checkpoint generate one image for each of PROMPTS prompts of one object (12 steps, quality `fast`), and the
+checker scores them. A recipe's steps and minutes to a score are those of its first checkpoint with that
+score, alignment included. Short recipes write checkpoints more often.
 
-`published` is the published recipe: its connector as it was first made, the last layer, dropout, its rates,
-every timestep alike, nothing aligned or taught; `threefold` and `tenfold` are the same at so many times its
-rates (thirty times had learnt nothing after 400 steps). `gentle` is `aligned longer, resampler` with a tenth
-of the connector's rate once pictures are learnt from, as in the quickstart.
+`published` is the published recipe: its connector without whitening, the last layer, dropout, its learning
+rates, uniform timesteps, no alignment and no teacher. `threefold` and `tenfold` multiply its rates (thirty
+times had learned nothing after 400 steps). `gentle` is `aligned longer, resampler` with a tenth of the
+connector's rate during training on images, as in the quickstart.
 """
 
 import statistics
@@ -25,9 +25,9 @@ from record import record
 from lavibridge import BridgePipeline
 from lavibridge.core.device import set_threads
 from lavibridge.core.files import read_json
-from lavibridge.evaluation.run import evaluate
+from lavibridge.evaluation.evaluate import evaluate
 from lavibridge.recipes.recipe import load_recipe
-from lavibridge.training.checkpoints.checkpoint import checkpoints, is_trained
+from lavibridge.training.checkpoints.checkpoint import is_run_trained, saved_checkpoints
 from lavibridge.training.train import train
 
 SEEDS, PROMPTS, SHARE = 3, 100, 0.9
@@ -79,15 +79,15 @@ RECIPES: Mapping[str, tuple[str, ...]] = {
 
 
 def curve(name: str, seed: int, folder: Path) -> list[dict[str, float]]:
-    """The recipe's checkpoints: steps, minutes and the share of right pictures, in order."""
+    """Return steps, minutes and the share of right images of a recipe's checkpoints, in order."""
     run = folder / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
     settings = (*COMMON, *RECIPES[name], f"training.seed={seed}")
     recipe = load_recipe("mini-llama_mini-sd_lavi", settings)
-    if not is_trained(run, recipe.training):
+    if not is_run_trained(run, recipe.training):
         train(recipe, run, resume=(run / "recipe.yaml").is_file())
     before = len((run / "align.jsonl").read_text().splitlines()) if recipe.training.align else 0
     points = []
-    for checkpoint in checkpoints(run):
+    for checkpoint in saved_checkpoints(run):
         state = read_json(checkpoint / "state.json")
         bridge = BridgePipeline.from_pretrained(checkpoint, device="cpu").bridge
         out = run / "judged" / str(state["step"])
@@ -100,12 +100,12 @@ def curve(name: str, seed: int, folder: Path) -> list[dict[str, float]]:
 
 
 def reached(points: list[dict[str, float]], score: float) -> dict[str, float] | None:
-    """The first point with at least this score."""
+    """Return the first point with at least this score."""
     return next((point for point in points if point["right"] >= score), None)
 
 
 def summary(curves: Mapping[str, list[list[dict[str, float]]]]) -> dict[str, Any]:
-    """By recipe: the last score of each seed, and steps and minutes to the published recipe's, mostly."""
+    """Return each recipe's last scores by seed, and its steps and minutes to the published recipe's score."""
     goals = {
         goal: SHARE * statistics.mean(points[-1]["right"] for points in curves[goal])
         for goal in ("published", "threefold", "tenfold")
@@ -120,7 +120,7 @@ def summary(curves: Mapping[str, list[list[dict[str, float]]]]) -> dict[str, Any
 
 
 def main() -> None:
-    """Train, judge and record."""
+    """Train, score and record."""
     given = sys.argv[1:]
     only = [each for each in given if each in RECIPES]
     folder = Path(next((each for each in given if each not in RECIPES), "runs/quality"))

@@ -1,4 +1,4 @@
-"""Wall time of `lavi quickstart` by phase, and its scores, from a fresh run folder.
+"""Measures the wall time of `lavi quickstart` by phase, and its scores, in a fresh run folder.
 
 python benchmarks/quickstart.py
 """

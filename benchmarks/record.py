@@ -1,4 +1,4 @@
-"""Writes a benchmark's result to benchmarks/results, named for the machine and the commit."""
+"""Writes a benchmark's result to benchmarks/results, in a file named after the machine and the commit."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def _commit() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """The machine in words: processor, its vector instructions, cores that may be used; no host name."""
+    """Describe the machine: processor, vector instructions and usable cores, without a host name."""
     processor = platform.processor() or platform.machine()
     try:
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), flags=re.M)

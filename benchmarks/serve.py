@@ -1,12 +1,12 @@
-"""What serving gives: pictures a second together and one at a time, and a thousand clients at once.
+"""Measures serving: images per second in batches and one at a time, and a thousand clients at once.
 
 python benchmarks/serve.py                 both, written to benchmarks/results
 python benchmarks/serve.py load            a thousand clients only, as JSON on stdout; or: throughput
 
-throughput    mini-sd, 10 steps, guidance; 8 pictures eight at a time, one at a time, and by BridgePipeline
-              one at a time, in turns; medians of the rounds of several processes, by the clock, and by
-              processor time, which other programs on the machine do not disturb (one thread)
-load          a toy bridge behind `lavi serve` in a process of its own, 1,000 requests at once from here
+throughput    mini-sd, 10 steps, guidance; 8 images eight at a time, one at a time, and by BridgePipeline
+              one at a time, in turns; medians over the rounds of several processes, of wall time and of
+              processor time, which excludes other programs on the machine (one thread)
+load          a toy bridge in a separate `lavi serve` process, and 1,000 simultaneous requests
 """
 
 import asyncio
@@ -37,26 +37,27 @@ PROMPT = "a red circle to the left of a blue square"
 
 
 def throughput() -> dict[str, Any]:
-    """Pictures a second in three ways, and whether the bits are the same."""
+    """Measure images per second in three ways, and compare the bits."""
     import torch
 
+    from lavibridge import BridgePipeline
     from lavibridge.core.device import set_threads
-    from lavibridge.serve.engine.drawing import Drawing, advance
+    from lavibridge.serve.engine.image_generation import ImageGeneration, advance_generations
     from lavibridge.serve.engine.request import Request
     from lavibridge.serve.engine.served_model import ServedModel
-    from lavibridge.serve.engine.threads import choose_threads
+    from lavibridge.serve.engine.thread_count import choose_thread_count
 
     every = set_threads()
     bridge = BridgePipeline.native("mini-sd", device="cpu").bridge
     model = ServedModel("mini-sd", bridge, 8)
-    threads = choose_threads([model], 8)
+    threads = choose_thread_count([model], 8)
 
     @torch.inference_mode()
     def serve(at_once: int) -> list[str]:
         found = []
         for start in range(0, PICTURES, at_once):
             drawings = [
-                Drawing(
+                ImageGeneration(
                     Request(
                         model="mini-sd",
                         prompt=PROMPT,
@@ -73,7 +74,7 @@ def throughput() -> dict[str, Any]:
                 for seed in range(start, start + at_once)
             ]
             for _ in range(STEPS):
-                advance(drawings)
+                advance_generations(drawings)
             found += [hashlib.sha256(drawing.picture().tobytes()).hexdigest() for drawing in drawings]
         return found
 
@@ -128,7 +129,8 @@ def throughput() -> dict[str, Any]:
 
 
 def load() -> dict[str, Any]:
-    """A thousand clients at once: who got what, and what it cost the server."""
+    """Send a thousand requests at once, and report the responses and the server's cost."""
+    from lavibridge import Bridge
 
     with tempfile.TemporaryDirectory() as folder:
         toy = {"source": "random"}
@@ -198,7 +200,7 @@ def _read(text: str) -> dict[str, float]:
 
 
 def _killed(url: str) -> dict[str, float]:
-    """Kill a client in mid-request: seconds and steps until its place is free."""
+    """Kill a client during its request, and return seconds and steps until its place is free."""
     body = {"prompt": "a red circle", "num_inference_steps": 1000, "size": "16x16"}
     program = f"import httpx; httpx.post('{url}v1/images/generations', json={body!r}, timeout=300)"
     client = subprocess.Popen([sys.executable, "-c", program])

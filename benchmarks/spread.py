@@ -1,7 +1,7 @@
-"""How sure a figure is: medians with intervals, over rounds of one process or over processes.
+"""Medians with intervals, over the rounds of one process or over processes.
 
-Rounds of one process agree better than processes do (docs/performance.md), so a ratio that is compared with
-one of another day is taken in several processes, each fresh, and its interval is over those.
+Rounds of one process agree better than processes do (docs/performance.md). A ratio for comparison with
+another day therefore comes from several fresh processes, with an interval over them.
 """
 
 import random
@@ -14,22 +14,22 @@ PROCESSES = 5
 
 
 def interval(values: Sequence[float]) -> dict[str, Any]:
-    """Median with a 95 % bootstrap interval."""
+    """Return the median with a 95 % bootstrap interval."""
     chance = random.Random(0)
     drawn = sorted(statistics.median(chance.choices(values, k=len(values))) for _ in range(2000))
     return {"median": statistics.median(values), "low": drawn[49], "high": drawn[1949], "n": len(values)}
 
 
 def fresh(measure: Callable[..., Any], *given: Any) -> Any:
-    """What ``measure`` returns in a process of its own."""
+    """Run ``measure`` in a process of its own and return its result."""
     with get_context("spawn").Pool(1) as pool:
         return pool.apply(measure, given)
 
 
 def across(found: Sequence[Any]) -> Any:
-    """The same result of several processes as one: a number becomes an interval over them, with all values.
+    """Combine the results of several processes: each number becomes an interval with all values.
 
-    What is no number has to be the same in all, or stands as a list.
+    Other values must be equal in all processes, or become a list.
     """
     first = found[0]
     if isinstance(first, Mapping):

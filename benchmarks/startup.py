@@ -1,4 +1,4 @@
-"""How long `lavi --help` takes: the median of ten runs in fresh processes, and whether torch was imported.
+"""Measures the time of `lavi --help`, the median of ten fresh processes, and whether it imports torch.
 
 python benchmarks/startup.py
 """
@@ -16,7 +16,7 @@ RUNS = 10
 
 
 def seconds() -> float:
-    """One run of `lavi --help`."""
+    """Measure one run of `lavi --help`."""
     start = time.perf_counter()
     subprocess.run([str(LAVI), "--help"], check=True, capture_output=True)
     return time.perf_counter() - start

@@ -1,9 +1,9 @@
-"""How many steps a picture needs, by sampler: right pictures of mini-sd, and a curve of them.
+"""Measures how many steps each sampler needs: the share of right images of mini-sd, as a curve.
 
-    python benchmarks/steps.py [FOLDER]        pictures go to FOLDER (runs/steps), which is gone on with
+    python benchmarks/steps.py [FOLDER]        images go to FOLDER (runs/steps), which a later run continues
 
-Guided in every step, under mini-sd's own text encoder; 100 prompts each of one thing and of two, the same
-prompts and noises for all. The curve goes to docs/steps.png.
+mini-sd with its own text encoder and guidance in every step generates 100 prompts each of one and of two
+objects, with the same prompts and noises for every sampler. The curve goes to docs/steps.png.
 """
 
 import sys
@@ -16,8 +16,8 @@ from record import record
 
 from lavibridge import BridgePipeline
 from lavibridge.core.device import set_threads
-from lavibridge.evaluation.compare import compare
-from lavibridge.evaluation.run import evaluate
+from lavibridge.evaluation.compare import compare_evaluations
+from lavibridge.evaluation.evaluate import evaluate
 
 SAMPLERS = ("unipc", "unipc_trailing", "dpm", "ddim")
 STEPS = (6, 8, 10, 12, 16, 20, 30, 50)
@@ -26,7 +26,7 @@ CHART = Path(__file__).parents[1] / "docs" / "steps.png"
 
 
 def measure(folder: Path) -> dict[str, dict[int, Any]]:
-    """By sampler and steps: the share of right pictures, and its difference to the published way's."""
+    """Return the share of right images by sampler and steps, and the difference from the published way."""
     bridge, found = (
         BridgePipeline.native("mini-sd", device="cpu").bridge,
         {sampler: dict[int, Any]() for sampler in SAMPLERS},
@@ -41,18 +41,18 @@ def measure(folder: Path) -> dict[str, dict[int, Any]]:
                 out,
                 categories=CATEGORIES,
                 limit=PROMPTS,
-                steps=steps,
-                guidance=GUIDANCE,
+                num_inference_steps=steps,
+                guidance_scale=GUIDANCE,
             )
             found[sampler][steps] = {
                 "right": results["metrics"]["world"]["all"],
-                "difference": compare(out, published)["metrics"]["world"],
+                "difference": compare_evaluations(out, published)["metrics"]["world"],
             }
     return found
 
 
 def draw(found: Mapping[str, Mapping[int, Any]]) -> None:
-    """The shares against the steps."""
+    """Plot the shares against the steps."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -79,7 +79,7 @@ def draw(found: Mapping[str, Mapping[int, Any]]) -> None:
 
 
 def main() -> None:
-    """Draw, judge and record."""
+    """Generate, score and record."""
     threads = set_threads()
     found = measure(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/steps"))
     draw(found)

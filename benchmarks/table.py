@@ -1,11 +1,10 @@
-"""The ratios of all benchmarks in one table, each beside what the same machine gave before.
+"""Prints the ratios of all benchmarks in one table, each with the previous one of the same machine.
 
-python benchmarks/table.py        newest results against those before them; exits 1 where one is 10 % worse
+python benchmarks/table.py        newest results against previous ones; exits with 1 if one is 10 % worse
 
-A ratio compares two ways that took turns, so that it means the same on a busy machine and on an idle one;
-seconds do not, and are left out. Processes differ by more than their rounds do, so that only results over
-several processes are compared: worse is a median that has fallen by a tenth while the intervals have nothing
-in common.
+A ratio compares two variants that took turns, so a busy machine does not distort it; the table omits seconds,
+which it would. Processes differ more than their rounds, so the table compares only results over several
+processes. A ratio is worse if its median has fallen by a tenth and the intervals do not overlap.
 """
 
 import json
@@ -23,7 +22,7 @@ SPENT = "processor time"
 
 @dataclass(frozen=True)
 class Ratio:
-    """A figure that should not fall: the benchmark, where its result has it, and what it is called."""
+    """A figure that should not fall: its benchmark, its place in the result, and its label."""
 
     benchmark: str
     path: tuple[str, ...]
@@ -58,7 +57,7 @@ RATIOS = (
 
 
 def results(benchmark: str) -> list[Mapping[str, Any]]:
-    """This machine's results of a benchmark, the newest last."""
+    """Return this machine's results of a benchmark, the newest last."""
     files = RESULTS.glob(f"{benchmark}_{machine()['name']}_*.json")
     return sorted(
         (json.loads(file.read_text(encoding="utf-8")) for file in files), key=lambda each: each["time"]
@@ -66,7 +65,7 @@ def results(benchmark: str) -> list[Mapping[str, Any]]:
 
 
 def figure(result: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any] | None:
-    """A ratio's median and interval over processes; None where the result has none."""
+    """Return a ratio's median and interval over processes; None if the result has none."""
     value: Any = result
     for key in path:
         if not isinstance(value, Mapping) or key not in value:
@@ -76,12 +75,12 @@ def figure(result: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any
 
 
 def is_worse(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-    """Whether a ratio has fallen by a tenth, and by more than its processes differ."""
+    """Whether a ratio has fallen by a tenth and beyond the spread of its processes."""
     return bool(now["median"] < WORSE * before["median"] and now["high"] < before["low"])
 
 
 def main() -> int:
-    """Print the table; 1 where something has become worse."""
+    """Print the table; return 1 if a ratio has become worse."""
     lines, worse = [], []
     for ratio in RATIOS:
         found = [(each, figure(each, ratio.path)) for each in results(ratio.benchmark)]

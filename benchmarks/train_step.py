@@ -1,14 +1,14 @@
-"""Where a training step's time goes, and how it compares with the same step done the published way.
+"""Measures the parts of a training step, and compares it with the published training step.
 
     python benchmarks/train_step.py            on the processor, a small pair at the published proportions
     python benchmarks/train_step.py --gpu      on a GPU, the published pairs at their true shapes
 
-The published way (Zhao et al. 2024, arXiv 2403.07860, its training scripts): float32, every picture encoded
-in every step, captions padded to 77 tokens with the padding in view, dropout in LoRA and adapter, AdamW
-looping over tensors. Each rung of the ladder changes one thing; lavibridge's way is `fused AdamW`, and what
-comes after it was left out. All rungs take turns, round by round, in several processes one after the other; a
-ratio is the median of its processes' with a 95 % bootstrap interval over them, and a process's is the median
-of its rounds'. Weights are random: time does not mind.
+The published way (training scripts of Zhao et al. 2024, arXiv 2403.07860) computes in float32, encodes every
+image in every step, pads captions to 77 unmasked tokens, has dropout in LoRA and adapter, and an AdamW that
+loops over tensors. Each variant changes one thing; lavibridge's own way is `fused AdamW`, and the variants
+after it are not used. All variants take turns in each round, in several processes one after the other. A
+ratio is the median over processes with a 95 % bootstrap interval; the value of a process is the median over
+its rounds. Weights are random, which does not affect time.
 """
 
 import json
@@ -61,7 +61,7 @@ SMALL = {
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """A way of taking a step; every field's default is lavibridge's."""
+    """The settings of a step; the defaults are lavibridge's."""
 
     is_encoding: bool = False
     sees_padding: bool = False
@@ -133,14 +133,14 @@ class Stepper:
 
 
 class Clock:
-    """Time between laps: on the wall, and of this process's threads, which other programs hardly disturb."""
+    """Time between laps: wall time, and processor time, which other programs hardly disturb."""
 
     def __init__(self) -> None:
         self.laps: dict[str, tuple[float, float]] = {}
         self.last = (perf_counter(), process_time())
 
     def lap(self, name: str) -> None:
-        """Everything since the last lap was ``name``."""
+        """Attribute the time since the last lap to ``name``."""
         now = (perf_counter(), process_time())
         self.laps[name] = (now[0] - self.last[0], now[1] - self.last[1])
         self.last = now
@@ -158,7 +158,7 @@ def sample(number: int) -> tuple[Any, ...]:
 
 
 def ladder() -> dict[str, Any]:
-    """Ratios of all rungs to the published way, and parts of the first and the last; medians of rounds."""
+    """Return each variant's ratio to the published way, and the parts of the first and the last."""
     set_threads()
     steppers = {name: Stepper(way) for name, way in LADDER.items()}
     for stepper in steppers.values():
@@ -180,7 +180,7 @@ def ladder() -> dict[str, Any]:
 
 
 def compared(times: Mapping[str, list[Laps]], clock: int) -> dict[str, Any]:
-    """Each rung's time by one of the two clocks, and how many times faster than the published it is."""
+    """Return each variant's time by one of the clocks, and its speed-up over the published way."""
     total = {
         name: [sum(lap[clock] for lap in each.values()) for each in rounds] for name, rounds in times.items()
     }
@@ -194,7 +194,7 @@ def compared(times: Mapping[str, list[Laps]], clock: int) -> dict[str, Any]:
 
 
 def proportions() -> dict[str, float]:
-    """The autoencoder's share of the published step's arithmetic, here and at true size."""
+    """Return the autoencoder's share of the published step's arithmetic, here and at true size."""
     recipe = load_recipe("t5-large_sd14_lavi", ["training.precision=float32", f"data.size={SIZE}"])
     with torch.device("meta"):
         bridge = Stepper(PUBLISHED).bridge.to("meta")
@@ -204,7 +204,7 @@ def proportions() -> dict[str, float]:
 
 
 def curves() -> dict[str, Any]:
-    """How far apart losses lie where only the order of computing differs; and bfloat16, and its time."""
+    """Compare losses that differ by the order of computation only, and by bfloat16, with its time."""
     fast, slow = Stepper(Way(channels_last=True)), Stepper(Way(is_fused=False))
     losses = [(fast.step(number), slow.step(number)) for number in range(CURVE)]
     half = Stepper(Way(bfloat16=True))
@@ -220,7 +220,7 @@ def curves() -> dict[str, Any]:
 
 
 def waiting() -> dict[str, float]:
-    """Share of a run's step time that goes by in waiting for data, from its log: 160 scenes, 8 at a time."""
+    """Return the share of step time spent waiting for data, from a run's log: 160 scenes, 8 at a time."""
     settings = ["training.steps=60", "training.batch=8", "data.scenes=160", "training.checkpoint_every=0"]
     recipe = load_recipe("quickstart", [*settings, "training.align=null", "training.max_minutes=null"])
     with tempfile.TemporaryDirectory() as folder:

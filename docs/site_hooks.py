@@ -24,10 +24,10 @@ from pydantic import BaseModel
 
 import lavibridge
 from lavibridge.cli.main import app
-from lavibridge.cli.show import fields, first_line
-from lavibridge.core.registry import kinds, load
+from lavibridge.cli.show import first_sentence, show_fields
+from lavibridge.core.registry import kinds, load_kind
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.sections import PACKAGES
+from lavibridge.recipes.sections import SECTION_PACKAGES
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -158,8 +158,8 @@ def recipe_page() -> str:
     text += [f"| [`{name}`](#{name}) | {field.description} |" for name, field in Recipe.model_fields.items()]
     for name, field in Recipe.model_fields.items():
         text.append(f"\n## {name}\n")
-        if name in PACKAGES:
-            text += _kinds(name, PACKAGES[name])
+        if name in SECTION_PACKAGES:
+            text += _kinds(name, SECTION_PACKAGES[name])
         else:
             text += _section(name, field.annotation)
         if name == "training":
@@ -177,19 +177,19 @@ def _section(section: str, model: Any) -> Iterator[str]:
             continue
         for inner in (field.annotation, *get_args(field.annotation)):
             if inspect.isclass(inner) and issubclass(inner, BaseModel):
-                yield f"### {section}.{name}\n\n{first_line(inner.__doc__)}\n\n{_table(inner)}"
+                yield f"### {section}.{name}\n\n{first_sentence(inner.__doc__)}\n\n{_table(inner)}"
 
 
 def _kinds(section: str, package: str) -> Iterator[str]:
     """The fields that all kinds of a section share, and below them each kind's own."""
-    configs = {kind: load(package, kind).Config for kind in kinds(package)}
+    configs = {kind: load_kind(package, kind).Config for kind in kinds(package)}
     shared = set.intersection(*(set(_entries(config)) for config in configs.values()))
     first = next(iter(configs.values()))
     if shared:
         yield "Every kind has these fields beside `kind: NAME`:\n"
         yield "\n".join(entry for entry in _entries(first) if entry in shared) + "\n"
     for kind, config in configs.items():
-        about = first_line(inspect.getmodule(load(package, kind)).__doc__)
+        about = first_sentence(inspect.getmodule(load_kind(package, kind)).__doc__)
         own = [entry for entry in _entries(config) if entry not in shared]
         yield "\n".join([f"### {section} `{kind}`\n\n{about}\n", *own, ""])
 
@@ -202,7 +202,7 @@ def _table(model: Any) -> str:
 def _entries(model: Any) -> list[str]:
     """Each field with its type, default and meaning, as one entry of a list."""
     entries: list[str] = []
-    for line in fields(model):
+    for line in show_fields(model):
         if line.startswith(" "):
             entries[-1] += f"\n  {line.strip()}"
         else:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lavibridge.bridge import Bridge as Bridge
-    from lavibridge.evaluation.run import evaluate as evaluate
+    from lavibridge.evaluation.evaluate import evaluate as evaluate
     from lavibridge.generation.pipeline import BridgePipeline as BridgePipeline
     from lavibridge.interop.export import export as export
-    from lavibridge.interop.hook import connect as connect
     from lavibridge.interop.lora_read import read_lora_file as read_lora_file
+    from lavibridge.interop.pipeline_hook import connect as connect
     from lavibridge.interop.pipelines import prompt_inputs as prompt_inputs
     from lavibridge.interop.pipelines import to_diffusers as to_diffusers
     from lavibridge.interop.released import import_released as import_released
@@ -32,8 +32,8 @@ _MODULES = {
     "Bridge": "lavibridge.bridge",
     "BridgePipeline": "lavibridge.generation.pipeline",
     "LoraSettings": "lavibridge.lora",
-    "connect": "lavibridge.interop.hook",
-    "evaluate": "lavibridge.evaluation.run",
+    "connect": "lavibridge.interop.pipeline_hook",
+    "evaluate": "lavibridge.evaluation.evaluate",
     "export": "lavibridge.interop.export",
     "import_released": "lavibridge.interop.released",
     "load_recipe": "lavibridge.recipes.recipe",

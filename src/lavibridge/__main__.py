@@ -3,7 +3,7 @@
 accelerate launch -m lavibridge train RECIPE
 """
 
-from lavibridge.cli.main import run
+from lavibridge.cli.main import main
 
 if __name__ == "__main__":
-    run()
+    main()

@@ -25,14 +25,14 @@ from torch import Tensor, nn
 
 from lavibridge.core.config import Config
 from lavibridge.core.errors import ModelError
-from lavibridge.core.layers import Pairs
-from lavibridge.core.tensors import check_fit, save_tensors
+from lavibridge.core.low_rank import LowRankPairs
+from lavibridge.core.tensors import check_tensors_fit, save_tensors
 
-ADAPTER = "default"
-PREFIX = "base_model.model."
+_ADAPTER = "default"
+PEFT_PREFIX = "base_model.model."
 """What names begin with in PEFT's files."""
 _UP, _DOWN = ".lora_B.weight", ".lora_A.weight"
-WEIGHTS = "adapter_model.safetensors"
+PEFT_WEIGHTS = "adapter_model.safetensors"
 
 
 class LoraSettings(Config):
@@ -47,7 +47,7 @@ class LoraSettings(Config):
     in a language model below the layer that the connector reads."""
 
 
-def inject(
+def inject_lora(
     module: nn.Module,
     settings: LoraSettings,
     targets: Sequence[str],
@@ -82,7 +82,7 @@ def inject(
         target_modules=list(names),
         bias="none",
     )
-    peft.inject_adapter_in_model(config, module, adapter_name=ADAPTER)
+    peft.inject_adapter_in_model(config, module, adapter_name=_ADAPTER)
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     for parameter in lora_parameters(module).values():
@@ -93,9 +93,9 @@ def inject(
 
 def lora_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """LoRA weights by their names in PEFT's files, such as ``base_model.model.block.q.lora_A.weight``."""
-    marks = tuple(f"{side}.{ADAPTER}." for side in ("lora_A", "lora_B"))
+    marks = tuple(f"{side}.{_ADAPTER}." for side in ("lora_A", "lora_B"))
     return {
-        PREFIX + name.replace(f".{ADAPTER}.", "."): parameter
+        PEFT_PREFIX + name.replace(f".{_ADAPTER}.", "."): parameter
         for name, parameter in module.named_parameters()
         if any(mark in name for mark in marks)
     }
@@ -108,20 +108,20 @@ def lora_state(module: nn.Module) -> dict[str, Tensor]:
 
 def lora_pairs(module: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
     """Copies of (up, down) of each layer with LoRA, by the layer's name."""
-    return pairs_of(lora_state(module))
+    return lora_pairs_of_state(lora_state(module))
 
 
-def pairs_of(state: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+def lora_pairs_of_state(state: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     """(up, down) of each layer, by the layer's name, of weights by the names of PEFT's files."""
     names = [name.removesuffix(_DOWN) for name in state if name.endswith(_DOWN)]
-    return {name.removeprefix(PREFIX): (state[name + _UP], state[name + _DOWN]) for name in names}
+    return {name.removeprefix(PEFT_PREFIX): (state[name + _UP], state[name + _DOWN]) for name in names}
 
 
-def named_pairs(pairs: Pairs) -> dict[str, Tensor]:
+def lora_state_of_pairs(pairs: LowRankPairs) -> dict[str, Tensor]:
     """(up, down) of layers by the names of PEFT's files."""
     state: dict[str, Tensor] = {}
     for name, (up, down) in pairs.items():
-        state |= {f"{PREFIX}{name}{_DOWN}": down, f"{PREFIX}{name}{_UP}": up}
+        state |= {f"{PEFT_PREFIX}{name}{_DOWN}": down, f"{PEFT_PREFIX}{name}{_UP}": up}
     return state
 
 
@@ -129,7 +129,7 @@ def load_lora_state(module: nn.Module, state: Mapping[str, Tensor], name: str) -
     """Put weights into the injected LoRA; every name and shape must fit."""
     own = lora_parameters(module)
     _need_unmerged(module, "replaced")
-    check_fit(own, state, f"the LoRA of the {name}")
+    check_tensors_fit(own, state, f"the LoRA of the {name}")
     with torch.no_grad():
         for key, parameter in own.items():
             parameter.copy_(state[key])
@@ -137,16 +137,16 @@ def load_lora_state(module: nn.Module, state: Mapping[str, Tensor], name: str) -
 
 def save_lora(module: nn.Module, folder: Path, source: str) -> None:
     """Write the LoRA as a folder that PEFT reads; ``source`` names the frozen model in it."""
-    config: peft.LoraConfig = module.peft_config[ADAPTER]  # type: ignore[index]
+    config: peft.LoraConfig = module.peft_config[_ADAPTER]  # type: ignore[index]
     config.inference_mode = True
     config.target_modules = sorted(config.target_modules)  # a set until now: files should not vary by chance
     config.base_model_name_or_path = source
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(str(folder))
-    save_tensors(lora_state(module), folder / WEIGHTS)
+    save_tensors(lora_state(module), folder / PEFT_WEIGHTS)
 
 
-def save_pairs(pairs: Pairs, folder: Path, source: str) -> None:
+def save_lora_pairs(pairs: LowRankPairs, folder: Path, source: str) -> None:
     """Write (up, down) of layers, of any ranks, as a folder that PEFT reads."""
     ranks = {f"^{re.escape(name)}": up.shape[1] for name, (up, _) in pairs.items()}
     most = max(ranks.values())
@@ -161,10 +161,10 @@ def save_pairs(pairs: Pairs, folder: Path, source: str) -> None:
     )
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(str(folder))
-    save_tensors(named_pairs(pairs), folder / WEIGHTS)
+    save_tensors(lora_state_of_pairs(pairs), folder / PEFT_WEIGHTS)
 
 
-def peft_scale(config: Mapping[str, Any], layer: str) -> tuple[int, float]:
+def peft_lora_scale(config: Mapping[str, Any], layer: str) -> tuple[int, float]:
     """(rank, scale) of a layer by the settings of PEFT's files."""
     ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
     rank = int(ranks.get(get_pattern_key(ranks, layer), config["r"]))
@@ -174,12 +174,12 @@ def peft_scale(config: Mapping[str, Any], layer: str) -> tuple[int, float]:
 
 def load_lora(module: nn.Module, folder: Path, name: str) -> None:
     """Read the LoRA weights of a folder into a module that has LoRA already."""
-    if not (folder / WEIGHTS).is_file():
-        raise ModelError(f"there is no {folder / WEIGHTS} to load the LoRA of the {name} from")
-    load_lora_state(module, load_file(folder / WEIGHTS), f"{name} in {folder}")
+    if not (folder / PEFT_WEIGHTS).is_file():
+        raise ModelError(f"there is no {folder / PEFT_WEIGHTS} to load the LoRA of the {name} from")
+    load_lora_state(module, load_file(folder / PEFT_WEIGHTS), f"{name} in {folder}")
 
 
-def merge(module: nn.Module) -> None:
+def merge_lora(module: nn.Module) -> None:
     """Add the LoRA into the weights below it: the same function in fewer operations, for drawing only.
 
     Quantised weights stay as they are, with the LoRA beside them: there are too few bits to take it in. What
@@ -187,10 +187,10 @@ def merge(module: nn.Module) -> None:
     """
     for layer in _lora_layers(module):
         if layer.get_base_layer().weight.is_floating_point() and not layer.merged:
-            layer.merge(adapter_names=[ADAPTER])
+            layer.merge(adapter_names=[_ADAPTER])
 
 
-def unmerge(module: nn.Module) -> None:
+def unmerge_lora(module: nn.Module) -> None:
     """Take the LoRA out of the weights again; they come back but for rounding."""
     for layer in _lora_layers(module):
         if layer.merged:
@@ -211,7 +211,7 @@ def disable_adapters(module: nn.Module) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def in_force(module: nn.Module) -> dict[str, list[Any]]:
+def active_lora(module: nn.Module) -> dict[str, list[Any]]:
     """For each layer with LoRA: the scales of its adapters that speak, and those that are merged."""
     return {
         name: [
@@ -223,11 +223,11 @@ def in_force(module: nn.Module) -> dict[str, list[Any]]:
     }
 
 
-def settings_of(module: nn.Module) -> LoraSettings | None:
+def lora_settings_of(module: nn.Module) -> LoraSettings | None:
     """The settings of the injected LoRA, its targets named; None where there is none."""
     if not has_lora(module):
         return None
-    config: peft.LoraConfig = module.peft_config[ADAPTER]  # type: ignore[index]
+    config: peft.LoraConfig = module.peft_config[_ADAPTER]  # type: ignore[index]
     targets = tuple(sorted(config.target_modules))
     return LoraSettings(rank=config.r, dropout=config.lora_dropout, targets=targets)
 
@@ -237,7 +237,7 @@ def has_lora(module: nn.Module) -> bool:
     return bool(_lora_layers(module))
 
 
-def is_merged(module: nn.Module) -> bool:
+def is_lora_merged(module: nn.Module) -> bool:
     """Whether LoRA is added into the weights below it."""
     return any(layer.merged for layer in _lora_layers(module))
 
@@ -247,7 +247,7 @@ def _lora_layers(module: nn.Module) -> list[LoraLayer]:
 
 
 def _need_unmerged(module: nn.Module, done: str) -> None:
-    if is_merged(module):
+    if is_lora_merged(module):
         raise ModelError(f"LoRA that is merged into the weights cannot be {done}: call unmerge() first")
 
 

@@ -18,19 +18,19 @@ from typing import Any
 from lavibridge.bridge import Bridge
 from lavibridge.core.device import set_threads
 from lavibridge.core.files import write_json
-from lavibridge.core.launch import require_single_process
-from lavibridge.core.lock import hold
+from lavibridge.core.lock import hold_lock
 from lavibridge.core.log import console
+from lavibridge.core.process_rank import require_single_process
+from lavibridge.evaluation.evaluate import evaluate
 from lavibridge.evaluation.provenance import holds_other_images
-from lavibridge.evaluation.run import evaluate
 from lavibridge.generation.contact_sheet import contact_sheet
 from lavibridge.generation.image_files import save_png
 from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.recipes.recipe import Recipe, dump_recipe, load_recipe
 from lavibridge.report.page import write_report
-from lavibridge.training.build import build_bridge
-from lavibridge.training.checkpoints.checkpoint import is_trained
-from lavibridge.training.run import changed_inputs, refuse_changes
+from lavibridge.training.build_bridge import build_bridge
+from lavibridge.training.checkpoints.checkpoint import is_run_trained
+from lavibridge.training.run_folder import changed_run_inputs, refuse_recipe_changes
 from lavibridge.training.train import train
 
 SHEET_PROMPTS = (
@@ -41,12 +41,12 @@ SHEET_PROMPTS = (
     "a checkered green triangle",
     "a red cross and a blue circle",
 )
-SHEET_SEED = 7
-CATEGORY = "one"
+_SHEET_SEED = 7
+_CATEGORY = "one"
 """One thing with every attribute: what two minutes are enough for."""
-PROMPTS = 150
+_PROMPTS = 150
 """Prompts per condition; their intervals are about 8 points to each side at worst."""
-STEPS, GUIDANCE = 20, 4.0
+_STEPS, _GUIDANCE = 20, 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class QuickstartCondition:
     folder: Path
 
 
-def run_quickstart(recipe: Recipe, out: Path, *, prompts: int = PROMPTS, steps: int = STEPS) -> Path:
+def run_quickstart(recipe: Recipe, out: Path, *, prompts: int = _PROMPTS, steps: int = _STEPS) -> Path:
     """Train, draw, measure, report; returns the run folder.
 
     What an earlier call with the same recipe has done in the folder is kept and gone on from. Raises RunError
@@ -67,7 +67,7 @@ def run_quickstart(recipe: Recipe, out: Path, *, prompts: int = PROMPTS, steps: 
     """
     require_single_process("a quickstart")
     set_threads()
-    with hold(out):
+    with hold_lock(out):
         return _run(recipe, out, prompts, steps)
 
 
@@ -105,8 +105,8 @@ def _train(recipe: Recipe, out: Path) -> None:
     """Train, or go on with what was begun; a run that has had all its time is left as it is."""
     kept = out / "recipe.yaml"
     is_same = kept.is_file() and kept.read_text(encoding="utf-8") == dump_recipe(recipe)
-    if is_same and is_trained(out, recipe.training):
-        refuse_changes(out, changed_inputs(out, recipe))
+    if is_same and is_run_trained(out, recipe.training):
+        refuse_recipe_changes(out, changed_run_inputs(out, recipe))
         console.print(f"{out} is trained already (delete it to begin anew)", soft_wrap=True)
         return
     train(recipe, out, resume=kept.is_file())
@@ -128,14 +128,14 @@ def _conditions(recipe: Recipe, out: Path) -> list[QuickstartCondition]:
 def _draw_sheet(conditions: list[QuickstartCondition], path: Path, steps: int) -> None:
     columns = [
         BridgePipeline(condition.bridge)(
-            SHEET_PROMPTS, num_inference_steps=steps, guidance_scale=GUIDANCE, seed=SHEET_SEED
+            SHEET_PROMPTS, num_inference_steps=steps, guidance_scale=_GUIDANCE, seed=_SHEET_SEED
         ).images
         for condition in conditions
     ]
     names = [condition.name for condition in conditions]
     sheet = contact_sheet([list(row) for row in zip(*columns, strict=True)], SHEET_PROMPTS, names)
     description = (
-        f"Rows: {'; '.join(SHEET_PROMPTS)}. Columns: {'; '.join(names)}. Seed {SHEET_SEED} everywhere."
+        f"Rows: {'; '.join(SHEET_PROMPTS)}. Columns: {'; '.join(names)}. Seed {_SHEET_SEED} everywhere."
     )
     save_png(path, sheet, {"description": description})
 
@@ -149,10 +149,10 @@ def _measure(condition: QuickstartCondition, prompts: int, steps: int) -> dict[s
         condition.bridge,
         "world",
         condition.folder,
-        categories=(CATEGORY,),
+        categories=(_CATEGORY,),
         limit=prompts,
-        steps=steps,
-        guidance=GUIDANCE,
+        num_inference_steps=steps,
+        guidance_scale=_GUIDANCE,
     )
 
 
@@ -184,12 +184,12 @@ def _tell(results: dict[str, Any], out: Path, page: Path) -> None:
     width = max(len(name) for name in rows)
     console.print("\none thing, every attribute right (n, share, 95 % interval)")
     for name, each in rows.items():
-        score = each["metrics"]["world"]["categories"][CATEGORY]
+        score = each["metrics"]["world"]["categories"][_CATEGORY]
         interval = f"{score['mean']:6.1%}  ({score['low']:.1%} to {score['high']:.1%})"
         console.print(f"  {name:<{width}}  n {score['n']}  {interval}")
     console.print(
         f"\nReport: {page}\n\nTo go on:\n"
-        f'  lavi generate {out} "a small red circle" "a large blue star" --guidance {GUIDANCE}\n'
+        f'  lavi generate {out} "a small red circle" "a large blue star" --guidance {_GUIDANCE}\n'
         f"  lavi evaluate {out} --suite world\n"
         "  lavi train mini-llama_mini-sd_lavi --out runs/longer\n"
         "  lavi show\n\n"

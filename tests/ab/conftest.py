@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lavibridge.ab.key import Item, StudyKey, Vote
+from lavibridge.ab.key import AbKey, KeyItem, Vote
 from lavibridge.ab.votes import UnblindedVote
-from lavibridge.evaluation.run import evaluate
-from lavibridge.world.captions import prompts
-from lavibridge.world.drawing import draw
+from lavibridge.evaluation.evaluate import evaluate
+from lavibridge.world.captions import evaluation_prompts
+from lavibridge.world.drawing import draw_scene
 
 CATEGORIES = ("one", "two")
 LIMIT = 8
-PAIRS = [pair for category in CATEGORIES for pair in prompts(category, LIMIT)]
+PAIRS = [pair for category in CATEGORIES for pair in evaluation_prompts(category, LIMIT)]
 
 
 class Sometimes:
@@ -36,7 +36,7 @@ class Sometimes:
     def generate(
         self, prompts: Sequence[str], seed: Sequence[int], steps: int, guidance: float | None, quality: str
     ) -> list[Image.Image]:
-        return [Image.fromarray(draw(self.scenes[prompt])) for prompt in prompts]
+        return [Image.fromarray(draw_scene(self.scenes[prompt])) for prompt in prompts]
 
 
 def _evaluated(run: Path, share: float, draws: int, **options: Any) -> Path:
@@ -62,7 +62,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
 def _cast(run: int, other: int, winner: int | None, **more: Any) -> UnblindedVote:
     """A vote on a comparison that shows `run` first."""
     options = {"prompt": "p", "item": "i", "rater": "anna", "category": "c", "question": "follows", **more}
-    item = Item(
+    item = KeyItem(
         item=str(options["item"]),
         category=str(options["category"]),
         prompt=str(options["prompt"]),
@@ -100,7 +100,7 @@ def cast() -> Callable[..., UnblindedVote]:
 
 
 @pytest.fixture
-def key() -> StudyKey:
+def key() -> AbKey:
     """A key of two runs and three comparisons, the last of which repeats the first."""
     items = [
         {"item": "aa", "category": "one", "prompt": "a circle", "seed": 1, "first": 0, "second": 1},
@@ -110,4 +110,4 @@ def key() -> StudyKey:
     ]
     found = [{"name": "ours", "folder": "a"}, {"name": "theirs", "folder": "b"}]
     head = {"study": "0123", "form": 1, "suite": "world", "draw": 7}
-    return StudyKey.model_validate({**head, "runs": found, "items": items})
+    return AbKey.model_validate({**head, "runs": found, "items": items})

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from lavibridge.ab.build import build_study
+from lavibridge.ab.build import build_ab_study
 from lavibridge.ab.data_uri import data_uri
-from lavibridge.ab.key import QUESTIONS, read_key
-from lavibridge.ab.page import render
+from lavibridge.ab.key import QUESTIONS, read_ab_key
+from lavibridge.ab.page import render_ab_page
 from lavibridge.cli.main import app
 from lavibridge.core.errors import LaviError, RunError
 from lavibridge.evaluation.records import read_records
@@ -40,8 +40,8 @@ def opened(uri: str) -> Image.Image:
 
 
 def test_the_key_tells_whose_each_picture_is_and_the_page_does_not(runs: Runs, tmp_path: Path) -> None:
-    page, key_path = build_study(runs, "world", tmp_path / "ab.html", prompts=12, repeats=2)
-    text, key = page.read_text(encoding="utf-8"), read_key(key_path)
+    page, key_path = build_ab_study(runs, "world", tmp_path / "ab.html", prompts=12, repeats=2)
+    text, key = page.read_text(encoding="utf-8"), read_ab_key(key_path)
     assert key_path == tmp_path / "ab.key.json"
     for run in runs:
         assert run.name not in text
@@ -66,7 +66,7 @@ def test_the_key_tells_whose_each_picture_is_and_the_page_does_not(runs: Runs, t
 
 
 def test_the_page_allows_itself_nothing_but_what_it_holds(runs: Runs, tmp_path: Path) -> None:
-    text = build_study(runs[:2], "world", tmp_path / "ab.html", prompts=4)[0].read_text(encoding="utf-8")
+    text = build_ab_study(runs[:2], "world", tmp_path / "ab.html", prompts=4)[0].read_text(encoding="utf-8")
     (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
     allowed = dict(each.strip().split(" ", 1) for each in policy.replace("&#39;", "'").split(";"))
     assert allowed["default-src"] == "'none'"
@@ -82,22 +82,22 @@ def test_the_page_allows_itself_nothing_but_what_it_holds(runs: Runs, tmp_path: 
 
 def test_one_seed_makes_one_page_and_no_seed_another_each_time(runs: Runs, tmp_path: Path) -> None:
     made = [
-        build_study(runs, "world", tmp_path / f"{n}.html", prompts=6, seed=seed)
+        build_ab_study(runs, "world", tmp_path / f"{n}.html", prompts=6, seed=seed)
         for n, seed in enumerate((5, 5, 6))
     ]
-    made += [build_study(runs, "world", tmp_path / f"{n}.html", prompts=6) for n in (3, 4)]
+    made += [build_ab_study(runs, "world", tmp_path / f"{n}.html", prompts=6) for n in (3, 4)]
     pages = [page.read_bytes() for page, _ in made]
     assert pages[0] == pages[1]
     assert made[0][1].read_bytes() == made[1][1].read_bytes()
     assert len(set(pages)) == 4
-    assert len({read_key(key).study for _, key in made}) == 4
+    assert len({read_ab_key(key).study for _, key in made}) == 4
 
 
 def test_prompts_stay_text() -> None:
     prompt = "</script><script>alert(1)</script> <!-- \u2028 “ö” 🦊\n" + "x" * 10_000
     part = [{"item": "aa", "prompt": prompt, "first": 0, "second": 0}]
     study = {"study": "s", "questions": QUESTIONS, "sendTo": "<b>", "parts": [part], "pictures": ["data:,"]}
-    text = render(study)
+    text = render_ab_page(study)
     assert shown_in(text) == study
     assert "alert(1)</script>" not in text
     assert text.count("<script") == 2
@@ -128,7 +128,7 @@ def test_what_cannot_be_compared_is_refused_and_nothing_is_written(
         ((few, others), "world", "share no prompt and seed"),
     ):
         with pytest.raises(LaviError, match=said):
-            build_study(chosen, suite, page)
+            build_ab_study(chosen, suite, page)
     assert not page.parent.exists()
 
 
@@ -139,26 +139,26 @@ def test_a_missing_or_damaged_picture_is_named(runs: Runs, tmp_path: Path) -> No
     pictures = sorted(copy.rglob("*.png"))
     pictures[3].write_bytes(pictures[3].read_bytes()[:80])
     with pytest.raises(RunError, match=rf"{pictures[3].name}: it cannot be decoded.*lavi evaluate"):
-        build_study((runs[0], copy), "world", page)
+        build_ab_study((runs[0], copy), "world", page)
     pictures[3].unlink()
     with pytest.raises(RunError, match=rf"{pictures[3].name}: there is no such file"):
-        build_study((runs[0], copy), "world", page)
+        build_ab_study((runs[0], copy), "world", page)
     assert not page.parent.exists()
 
 
 def test_a_study_that_is_there_is_never_written_over(runs: Runs, tmp_path: Path) -> None:
-    page, key = build_study(runs[:2], "world", tmp_path / "ab.html", prompts=2)
+    page, key = build_ab_study(runs[:2], "world", tmp_path / "ab.html", prompts=2)
     for path, other in ((page, key), (key, page)):
         other.rename(tmp_path / "aside")
         with pytest.raises(RunError, match=f"{path.name} exists, and"):
-            build_study(runs[:2], "world", page)
+            build_ab_study(runs[:2], "world", page)
         (tmp_path / "aside").rename(other)
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(runs: Runs, tmp_path: Path) -> None:
     shutil.copytree(runs[1], tmp_path / runs[0].name)
-    _, key = build_study((runs[0], tmp_path / runs[0].name), "world", tmp_path / "ab.html", prompts=2)
-    names = [run.name for run in read_key(key).runs]
+    _, key = build_ab_study((runs[0], tmp_path / runs[0].name), "world", tmp_path / "ab.html", prompts=2)
+    names = [run.name for run in read_ab_key(key).runs]
     assert len(set(names)) == 2
     assert all(runs[0].name in name for name in names)
 

@@ -9,9 +9,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from lavibridge.ab.build import build_study
-from lavibridge.ab.key import StudyKey, read_key
-from lavibridge.ab.score import score_study
+from lavibridge.ab.build import build_ab_study
+from lavibridge.ab.key import AbKey, read_ab_key
+from lavibridge.ab.score import score_ab_votes
 from lavibridge.ab.votes import read_votes
 
 PATIENCE = 60_000
@@ -21,17 +21,17 @@ COMPARISONS = 10
 
 
 @pytest.fixture(scope="module")
-def study(runs: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudyKey]:
+def study(runs: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, AbKey]:
     """A page of the best run and the worst."""
     out = tmp_path_factory.mktemp("page") / "ab.html"
-    page, key = build_study(
+    page, key = build_ab_study(
         (runs[0], runs[2]), "world", out, prompts=8, repeats=2, send_to="study@example.org"
     )
-    return page, read_key(key)
+    return page, read_ab_key(key)
 
 
 @pytest.fixture
-def page(browser: Browser, study: tuple[Path, StudyKey]) -> Iterator[Page]:
+def page(browser: Browser, study: tuple[Path, AbKey]) -> Iterator[Page]:
     """The page on a phone in the dark; anything that it logs or asks the network for fails the test."""
     context = browser.new_context(
         viewport={"width": 360, "height": 740},
@@ -76,7 +76,7 @@ def saved(page: Page, button: str, path: Path) -> Path:
     return path
 
 
-def answer(page: Page, key: StudyKey) -> None:
+def answer(page: Page, key: AbKey) -> None:
     """Vote as somebody who knows: for the first run's picture, and no difference in looks."""
     items = {item.item: item for item in key.items}
     for place in range(COMPARISONS):
@@ -93,7 +93,7 @@ def answer(page: Page, key: StudyKey) -> None:
 
 
 def test_a_study_is_voted_by_keyboard_on_a_phone_and_scored(
-    page: Page, study: tuple[Path, StudyKey], tmp_path: Path
+    page: Page, study: tuple[Path, AbKey], tmp_path: Path
 ) -> None:
     key = study[1]
     check(page, "start")
@@ -108,7 +108,7 @@ def test_a_study_is_voted_by_keyboard_on_a_phone_and_scored(
     assert (len(read.votes), read.rejected) == (2 * COMPARISONS, ())
     assert {cast.rater for cast in read.votes} == {"Zoë O'Neill"}
     assert all(cast.vote.ms is not None and cast.vote.ms < PATIENCE for cast in read.votes)
-    found = score_study(key, read)
+    found = score_ab_votes(key, read)
     follows, looks = (found["questions"][name]["pairs"][0] for name in ("follows", "looks"))
     assert (follows["wins"], follows["ties"], follows["losses"]) == (8, 0, 0)
     assert (looks["wins"], looks["ties"], looks["losses"]) == (0, 8, 0)
@@ -128,7 +128,7 @@ def test_a_study_is_voted_by_keyboard_on_a_phone_and_scored(
 
 
 def test_votes_survive_a_reload_and_can_be_changed(
-    page: Page, study: tuple[Path, StudyKey], tmp_path: Path
+    page: Page, study: tuple[Path, AbKey], tmp_path: Path
 ) -> None:
     begin(page, "ben")
     page.keyboard.press("1")

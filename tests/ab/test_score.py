@@ -9,27 +9,27 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from lavibridge.ab.build import build_study
-from lavibridge.ab.key import StudyKey, Vote, read_key
+from lavibridge.ab.build import build_ab_study
+from lavibridge.ab.key import AbKey, Vote, read_ab_key
 from lavibridge.ab.metric_votes import metric_votes
-from lavibridge.ab.score import score_study
+from lavibridge.ab.score import score_ab_votes
 from lavibridge.ab.votes import VoteSet, read_votes
 from lavibridge.cli.main import app
 from lavibridge.core.errors import RunError
-from lavibridge.evaluation.stats import wilson
+from lavibridge.evaluation.stats import wilson_interval
 
-Study = tuple[StudyKey, Path]
+Study = tuple[AbKey, Path]
 
 
 @pytest.fixture(scope="module")
 def study(runs: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -> Study:
     """Three runs, each pair on each of 16 prompts."""
     out = tmp_path_factory.mktemp("study") / "ab.html"
-    _, key = build_study(runs, "world", out, per_prompt=3, repeats=6, seed=1)
-    return read_key(key), key
+    _, key = build_ab_study(runs, "world", out, per_prompt=3, repeats=6, seed=1)
+    return read_ab_key(key), key
 
 
-def people(key: StudyKey, count: int, slips: float) -> Iterator[Vote]:
+def people(key: AbKey, count: int, slips: float) -> Iterator[Vote]:
     """Raters who see what the checker sees, but for some slips."""
     rng = np.random.default_rng(0)
     for rater in range(count):
@@ -56,7 +56,7 @@ def test_people_and_checker_agree_on_which_run_is_best(study: Study, tmp_path: P
     done = runner.invoke(app, ["ab", "score", str(path), str(voted), str(checker), "--json", str(out)])
     assert done.exit_code == 0, done.output
     found = json.loads(out.read_text())
-    assert found == score_study(key, read_votes(key, [voted, checker]))
+    assert found == score_ab_votes(key, read_votes(key, [voted, checker]))
     assert "votes-people.jsonl, line 163: Invalid JSON" in done.stderr
     assert "rejected 1 lines" in done.stderr
     assert f"{3 * 48} votes by 3 people on 48 comparisons, and 18 on repeats" in done.stdout
@@ -104,7 +104,7 @@ def test_the_order_of_runs_changes_signs_alone(
     other = key.model_copy(update={"runs": key.runs[::-1], "items": tuple(items)})
     voted = write(tmp_path / "v.jsonl", people(key, 3, 0.3))
     monkeypatch.setattr("lavibridge.ab.score.DRAWS", 50)
-    found, turned = (score_study(each, read_votes(each, [voted])) for each in (key, other))
+    found, turned = (score_ab_votes(each, read_votes(each, [voted])) for each in (key, other))
     ours, theirs = found["questions"]["follows"], turned["questions"]["follows"]
     assert theirs["agreement"] == ours["agreement"]
     assert turned["raters"] == found["raters"]
@@ -127,11 +127,11 @@ def test_questions_and_metrics_that_are_not_there_are_named(study: Study) -> Non
         next(metric_votes(key, "clip_score", "follows"))
 
 
-def test_where_one_run_always_wins_no_strength_is_made_up(cast: Callable[..., Any], key: StudyKey) -> None:
+def test_where_one_run_always_wins_no_strength_is_made_up(cast: Callable[..., Any], key: AbKey) -> None:
     votes = tuple(cast(0, 1, 0, prompt=f"p{n}", item=f"i{n}") for n in range(6))
-    found = score_study(key, VoteSet(votes=votes, rejected=(), replaced=0))["questions"]["follows"]
+    found = score_ab_votes(key, VoteSet(votes=votes, rejected=(), replaced=0))["questions"]["follows"]
     assert found["strengths"] is None
     (pair,) = found["pairs"]
     assert pair["preference"] is None
-    assert (pair["win_rate"]["low"], pair["win_rate"]["high"]) == wilson(6, 6)
+    assert (pair["win_rate"]["low"], pair["win_rate"]["high"]) == wilson_interval(6, 6)
     assert pair["p_votes"] == pytest.approx(2 / 2**6)

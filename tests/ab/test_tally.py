@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from lavibridge.ab.raters import describe_raters, retest
-from lavibridge.ab.tally import sign_test, tally
-from lavibridge.evaluation.stats import wilson
+from lavibridge.ab.raters import describe_raters, retest_raters
+from lavibridge.ab.tally import sign_test, tally_votes
+from lavibridge.evaluation.stats import wilson_interval
 
 MakeVote = Callable[..., Any]
 
@@ -31,17 +31,17 @@ def test_a_pair_is_counted_from_either_side(cast: MakeVote) -> None:
         cast(0, 1, None, prompt="c"),
         cast(0, 2, 2, prompt="c"),
     ]
-    ours = tally(votes, 0, 1)
+    ours = tally_votes(votes, 0, 1)
     assert (ours.wins, ours.losses, ours.ties, ours.prompts) == (3, 1, 1, 3)
     assert ours.p == sign_test(3, 1)
     assert ours.p_prompts == sign_test(2, 0), "two prompts lean to it, one leans nowhere"
     rate = ours.record()["win_rate"]
     assert rate["mean"] == 0.7
-    assert (rate["low"], rate["high"]) == wilson(3.5, 5)
-    theirs = tally(votes, 1, 0).record()["win_rate"]
+    assert (rate["low"], rate["high"]) == wilson_interval(3.5, 5)
+    theirs = tally_votes(votes, 1, 0).record()["win_rate"]
     assert theirs["mean"] == pytest.approx(1 - rate["mean"])
     assert theirs["low"] == pytest.approx(1 - rate["high"])
-    assert tally(votes, 1, 2).record()["win_rate"] is None
+    assert tally_votes(votes, 1, 2).record()["win_rate"] is None
 
 
 def test_raters_are_described_and_asked_again(cast: MakeVote) -> None:
@@ -53,7 +53,12 @@ def test_raters_are_described_and_asked_again(cast: MakeVote) -> None:
         cast(1, 0, 1, item="ee", repeat_of="zz"),
         cast(0, 1, 1, item="aa", rater="ben", left="first"),
     ]
-    assert retest(votes) == {"n": 2, "mean": 0.5, "low": wilson(1, 2)[0], "high": wilson(1, 2)[1]}
+    assert retest_raters(votes) == {
+        "n": 2,
+        "mean": 0.5,
+        "low": wilson_interval(1, 2)[0],
+        "high": wilson_interval(1, 2)[1],
+    }
     anna = describe_raters(votes)["anna"]
     assert (anna["votes"], anna["seconds"]) == (5, 4.0)
     assert (anna["ties"]["mean"], anna["ties"]["n"]) == (0.2, 5)

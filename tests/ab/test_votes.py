@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lavibridge.ab.key import StudyKey, read_key
+from lavibridge.ab.key import AbKey, read_ab_key
 from lavibridge.ab.votes import read_votes
 from lavibridge.core.errors import LaviError, RunError
 from lavibridge.core.files import write_json
@@ -33,7 +33,7 @@ def write(path: Path, *lines: dict[str, Any] | str) -> Path:
     return path
 
 
-def test_choices_become_runs(key: StudyKey, tmp_path: Path) -> None:
+def test_choices_become_runs(key: AbKey, tmp_path: Path) -> None:
     lines = [vote(), vote(item="bb"), vote(question="looks", choice="tie"), vote(item="bb", rater="ben")]
     read = read_votes(key, [write(tmp_path / "v.jsonl", *lines)])
     assert [(cast.rater, cast.question, cast.winner) for cast in read.votes] == [
@@ -45,7 +45,7 @@ def test_choices_become_runs(key: StudyKey, tmp_path: Path) -> None:
     assert (read.rejected, read.replaced) == ((), 0)
 
 
-def test_lines_that_are_no_votes_are_named_and_counted(key: StudyKey, tmp_path: Path) -> None:
+def test_lines_that_are_no_votes_are_named_and_counted(key: AbKey, tmp_path: Path) -> None:
     wrong = {
         '{"study": "0123", "fo': "Invalid JSON",
         "[1, 2]": "should be an object",
@@ -70,13 +70,13 @@ def test_lines_that_are_no_votes_are_named_and_counted(key: StudyKey, tmp_path: 
         read_votes(key, [write(tmp_path / "empty.jsonl")])
 
 
-def test_votes_of_another_study_are_refused(key: StudyKey, tmp_path: Path) -> None:
+def test_votes_of_another_study_are_refused(key: AbKey, tmp_path: Path) -> None:
     path = write(tmp_path / "v.jsonl", vote(), vote(study="beef", item="zz"))
     with pytest.raises(RunError, match=r"v\.jsonl: line 2 is a vote in study beef, and the key is of 0123"):
         read_votes(key, [path])
 
 
-def test_a_file_fetched_twice_counts_once_with_the_later_answer(key: StudyKey, tmp_path: Path) -> None:
+def test_a_file_fetched_twice_counts_once_with_the_later_answer(key: AbKey, tmp_path: Path) -> None:
     late = write(
         tmp_path / "late.jsonl", vote(choice="second", at="2026-01-01T10:05:00.000Z"), vote(item="bb")
     )
@@ -90,7 +90,7 @@ def test_a_file_fetched_twice_counts_once_with_the_later_answer(key: StudyKey, t
         assert read.replaced == 1
 
 
-def test_two_people_of_one_name_are_not_made_one(key: StudyKey, tmp_path: Path) -> None:
+def test_two_people_of_one_name_are_not_made_one(key: AbKey, tmp_path: Path) -> None:
     first, second = write(tmp_path / "1.jsonl", vote()), write(tmp_path / "2.jsonl", vote(session="s2"))
     with pytest.raises(
         RunError, match=r"'anna' answers the same question in two sessions \(.*1\.jsonl and .*2"
@@ -98,7 +98,7 @@ def test_two_people_of_one_name_are_not_made_one(key: StudyKey, tmp_path: Path) 
         read_votes(key, [first, second])
 
 
-def test_files_of_other_editors_are_read_and_no_text_is_an_error(key: StudyKey, tmp_path: Path) -> None:
+def test_files_of_other_editors_are_read_and_no_text_is_an_error(key: AbKey, tmp_path: Path) -> None:
     path = tmp_path / "v.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(vote()).encode() + b"\r\n\r\n")
     assert len(read_votes(key, [path]).votes) == 1
@@ -107,11 +107,11 @@ def test_files_of_other_editors_are_read_and_no_text_is_an_error(key: StudyKey, 
         read_votes(key, [path])
 
 
-def test_what_is_no_key_is_refused(key: StudyKey, tmp_path: Path) -> None:
+def test_what_is_no_key_is_refused(key: AbKey, tmp_path: Path) -> None:
     path = tmp_path / "ab.key.json"
     good = key.model_dump(mode="json")
     write_json(path, good)
-    assert read_key(path) == key
+    assert read_ab_key(path) == key
     item = good["items"][0]
     for found, said in (
         ([], "is not the key of a study"),
@@ -122,7 +122,7 @@ def test_what_is_no_key_is_refused(key: StudyKey, tmp_path: Path) -> None:
     ):
         write_json(path, found)
         with pytest.raises(RunError, match=said):
-            read_key(path)
+            read_ab_key(path)
     path.write_text("{")
     with pytest.raises(LaviError, match="not valid JSON"):
-        read_key(path)
+        read_ab_key(path)

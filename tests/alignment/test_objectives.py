@@ -9,12 +9,12 @@ from tests.support.toy_pipelines import pipeline
 
 from lavibridge import BridgePipeline
 from lavibridge.alignment.base import AlignmentObjective, NoisedLatents
-from lavibridge.alignment.closed_form import Regression, matched_tokens, span_weights
+from lavibridge.alignment.closed_form import ClosedForm, Regression, matched_tokens, span_weights
 from lavibridge.alignment.parts.variance import unexplained, unexplained_within
 from lavibridge.bridge import Bridge
 from lavibridge.core import registry
 from lavibridge.core.contracts import TextFeatures
-from lavibridge.recipes.training import Alignment, Training
+from lavibridge.recipes.training_section import AlignmentSection, TrainingSection
 from lavibridge.training.alignment.aligner import alignment_state, take_step
 from lavibridge.world.captions import sample_captioned_scene
 
@@ -49,7 +49,7 @@ def natives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bridge]:
 
 
 def prepared(match: str, student: Bridge, teacher: Bridge) -> AlignmentObjective:
-    kind = registry.load("alignment", match)
+    kind = registry.load_kind("alignment", match)
     objective: AlignmentObjective = kind(kind.Config())
     noised = []
     if objective.needs_latents:
@@ -98,8 +98,8 @@ def test_the_connector_learns_what_is_compared(case: str, natives: dict[str, Bri
             None,
         ).eval()
     objective = prepared(match, student, teacher)
-    settings = Training(steps=1, align=Alignment(lr=1e-2))
-    state = alignment_state(student, Alignment(lr=1e-2))
+    settings = TrainingSection(steps=1, align=AlignmentSection(lr=1e-2))
+    state = alignment_state(student, AlignmentSection(lr=1e-2))
     losses = []
     with torch.no_grad():
         features, own = student.features(CAPTIONS), teacher.features(CAPTIONS)
@@ -161,7 +161,7 @@ def test_the_closed_form_solves_tokens_and_pooled_vector(connector: str, natives
         student = Bridge.compose(
             {"kind": "llama", "source": "mini-llama"}, teacher.vision, connector, None, None
         ).eval()
-    objective = prepared("closed_form", student, teacher)
+    solver = ClosedForm(ClosedForm.Config())
 
     def batches() -> Any:
         for start in range(0, 48, 16):
@@ -184,7 +184,7 @@ def test_the_closed_form_solves_tokens_and_pooled_vector(connector: str, natives
         ]
 
     before = errors()
-    objective.fit(student, teacher, batches)
+    solver.fit(student, teacher, batches)
     after = errors()
     assert after[0] < min(0.7, 0.5 * before[0]), (before, after)
     assert after[1] < min(0.5, 0.5 * before[1]), (before, after)

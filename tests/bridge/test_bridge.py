@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from lavibridge import Bridge, BridgePipeline
-from lavibridge.bridge import PARTS
-from lavibridge.bridge.store import checkpoints
+from lavibridge.bridge import TRAINED_PARTS
+from lavibridge.bridge.saved_bridge import saved_checkpoints
 from lavibridge.core.contracts import Batch
 from lavibridge.core.errors import ModelError, RecipeError, RunError
-from lavibridge.core.files import sha256
-from lavibridge.recipes.sections import component, read_kind
-from lavibridge.recipes.training import WEIGHTING
+from lavibridge.core.files import file_sha256
+from lavibridge.recipes.sections import component_of_section, read_kind_section
+from lavibridge.recipes.training_section import WEIGHTING
 from lavibridge.report.run_record import read_run
 
 PAIRS = [("t5", "sd"), ("llama", "sd"), ("bert", "pixart"), ("clip", "pixart")]
@@ -67,14 +67,14 @@ def test_gradient_reaches_exactly_the_trained_parts(language: str, vision: str) 
     assert losses.shape == (2,)
     losses.mean().backward()
     parts = bridge.trained_parameters()
-    assert tuple(parts) == PARTS
+    assert tuple(parts) == TRAINED_PARTS
     trained = {id(value) for part in parts.values() for value in part.values()}
     reached = {
         id(value) for value in bridge.parameters() if value.grad is not None and bool(value.grad.any())
     }
     assert reached == trained
     assert {id(value) for value in bridge.parameters() if value.requires_grad} == trained
-    assert set(bridge.vision.published_lr) == set(PARTS)
+    assert set(bridge.vision.published_lr) == set(TRAINED_PARTS)
 
 
 def test_a_step_lowers_the_loss() -> None:
@@ -103,7 +103,8 @@ def test_losses_are_per_sample_and_weighted() -> None:
     snr = (bridge.vision.alphas[t] / bridge.vision.sigmas[t]).square()
     expected = both * snr.clamp(max=5) / snr
     torch.testing.assert_close(
-        bridge(batch(), t, noise(), component(WEIGHTING, read_kind(WEIGHTING, "min_snr"))), expected
+        bridge(batch(), t, noise(), component_of_section(WEIGHTING, read_kind_section(WEIGHTING, "min_snr"))),
+        expected,
     )
 
 
@@ -111,7 +112,7 @@ def test_without_lora_only_the_connector_trains() -> None:
     bridge = compose(language_lora=None, vision_lora=None)
     assert not bridge.features(PROMPTS).hidden.requires_grad
     parts = bridge.trained_parameters()
-    assert [len(parts[part]) > 0 for part in PARTS] == [False, True, False]
+    assert [len(parts[part]) > 0 for part in TRAINED_PARTS] == [False, True, False]
 
 
 INNER = {"kind": "linear", "read": {"layer": 1}}
@@ -174,7 +175,7 @@ def test_saved_bridge_is_the_same(language: str, vision: str, tmp_path: Path) ->
     bridge = shaken(compose(language, vision, connector=connector)).eval()
     bridge.save_pretrained(tmp_path)
     loaded = Bridge.from_pretrained(tmp_path, device="cpu")
-    assert loaded.origin == {"folder": tmp_path.as_posix(), "sha256": sha256(tmp_path / "bridge.json")}
+    assert loaded.origin == {"folder": tmp_path.as_posix(), "sha256": file_sha256(tmp_path / "bridge.json")}
     t = torch.tensor([20, 800])
     assert torch.equal(loaded(batch(), t, noise()), bridge(batch(), t, noise()))
     assert np.array_equal(pixels(loaded, PROMPTS), pixels(bridge, PROMPTS))
@@ -214,7 +215,7 @@ def test_damaged_and_missing_folders(tmp_path: Path) -> None:
 
 
 def test_run_folder_gives_its_newest_complete_checkpoint(tmp_path: Path) -> None:
-    from lavibridge.bridge.store import find
+    from lavibridge.bridge.saved_bridge import find_saved_bridge
 
     for step, parts in (("2", ("bridge",)), ("10", ("bridge", "ema")), ("30", ("bridge",))):
         for part in parts:
@@ -223,8 +224,11 @@ def test_run_folder_gives_its_newest_complete_checkpoint(tmp_path: Path) -> None
             (folder / "bridge.json").write_text("{}")
         if step != "30":
             (tmp_path / "checkpoints" / f"step-{step}" / "manifest.json").write_text("{}")
-    assert find(tmp_path) == tmp_path / "checkpoints" / "step-10" / "ema"
-    assert find(tmp_path / "checkpoints" / "step-2") == tmp_path / "checkpoints" / "step-2" / "bridge"
+    assert find_saved_bridge(tmp_path) == tmp_path / "checkpoints" / "step-10" / "ema"
+    assert (
+        find_saved_bridge(tmp_path / "checkpoints" / "step-2")
+        == tmp_path / "checkpoints" / "step-2" / "bridge"
+    )
 
 
 def test_wrong_choices_are_named() -> None:
@@ -264,6 +268,6 @@ def test_a_copied_checkpoint_is_none_of_the_run_s(tmp_path: Path, copy: str) -> 
     shutil.copytree(step, step.with_name(copy))
     (tmp_path / "recipe.yaml").write_text("training: {steps: 7}\n")
     assert Bridge.from_pretrained(tmp_path, "cpu").origin["folder"] == (step / "bridge").as_posix()
-    assert checkpoints(tmp_path) == [step]
+    assert saved_checkpoints(tmp_path) == [step]
     assert read_run(tmp_path).part_sizes.keys() == {"connector", "language_lora", "vision_lora"}
     assert Bridge.from_pretrained(step.with_name(copy), "cpu")

@@ -12,7 +12,7 @@ from torch import Tensor
 from lavibridge import Bridge, BridgePipeline, export, lora, prompt_inputs, read_lora_file, to_diffusers
 from lavibridge.core.contracts import Batch
 from lavibridge.core.errors import LaviError, ModelError, RunError
-from lavibridge.training.distributed.sharding import shard
+from lavibridge.training.distributed.sharding import shard_bridge
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -75,7 +75,7 @@ def made(state: str, file: Path) -> Bridge:
     if state.startswith("merged"):
         bridge.merge()
     if state == "sharded":
-        shard(bridge, torch.device("cpu"), 1)
+        shard_bridge(bridge, torch.device("cpu"), 1)
     return bridge
 
 
@@ -110,7 +110,7 @@ OPERATIONS: dict[str, Callable[[Bridge, Path, Path], object]] = {
     "load LoRA": lambda bridge, file, out: lora.load_lora_state(
         bridge.vision.backbone, lora.lora_state(bridge.vision.backbone), "vision model"
     ),
-    "add LoRA": lambda bridge, file, out: lora.inject(
+    "add LoRA": lambda bridge, file, out: lora.inject_lora(
         bridge.vision.backbone, lora.LoraSettings(rank=2), bridge.vision.lora_targets, "vision model"
     ),
     "export peft": lambda bridge, file, out: export(bridge, "peft", out),
@@ -136,11 +136,11 @@ REFUSED = {
     **{(state, "read a file"): "has been read" for state in STATES if "file" in state},
     **{("without LoRA", f"export {form}"): "no vision LoRA" for form in ("kohya", "comfyui")},
     **{
-        ("sharded", name): "shared out over processes"
+        ("sharded", name): "sharded over processes"
         for name in OPERATIONS
         if name.startswith(("merge", "unmerge", "export", "pipeline", "read"))
     },
-    **{("outline", name): "outline without any" for name in OPERATIONS if name not in NEED_NO_WEIGHTS},
+    **{("outline", name): "on the meta device" for name in OPERATIONS if name not in NEED_NO_WEIGHTS},
 }
 """(state, operation) -> what is said. All others are done."""
 

@@ -26,8 +26,8 @@ def compose() -> Bridge:
     [
         ({"format": 2}, r"format 2, written by lavibridge .* reads format 3: load it with the version"),
         ({"format": 2, "lavibridge": None}, "format 2, written by an earlier version"),
-        ({"distilled_guidance_scale": None}, "'distilled_guidance_scale' cannot be read"),
-        ({"folded": None}, "'folded' cannot be read"),
+        ({"distilled_guidance_scale": None}, "'distilled_guidance_scale' is missing or invalid"),
+        ({"folded": None}, "'folded' is missing or invalid"),
     ],
 )
 def test_another_format_is_refused_and_never_read_as_this_one(

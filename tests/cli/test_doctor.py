@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from lavibridge.cli import doctor
 from lavibridge.cli.main import app
 from lavibridge.core import files
-from lavibridge.zoo.hashes import write_hashes
+from lavibridge.zoo.hashes import write_model_hashes
 
 
 def network_line(**settings: str) -> str:
@@ -42,7 +42,7 @@ def network_line(**settings: str) -> str:
     ],
 )
 def test_versions_are_compared_as_numbers(found: str, floor: str, is_older: bool) -> None:
-    assert doctor.older(found, floor) is is_older
+    assert doctor.is_older_version(found, floor) is is_older
 
 
 def test_the_doctor_looks_at_everything() -> None:
@@ -57,6 +57,8 @@ def test_the_doctor_looks_at_everything() -> None:
         "device",
         "threads",
         "memory",
+        "minilm",
+        "smollm2",
     ):
         assert f" {subject} " in done.stdout
     bad = [line for line in done.stdout.splitlines() if line.startswith("bad")]
@@ -64,7 +66,7 @@ def test_the_doctor_looks_at_everything() -> None:
 
 
 def test_an_old_library_is_bad_and_the_reason_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(doctor.FLOORS, "torch", ("999.0", "a reason"))
+    monkeypatch.setitem(doctor.VERSION_FLOORS, "torch", ("999.0", "a reason"))
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == 1
     assert "bad   torch" in done.stdout
@@ -115,11 +117,11 @@ def test_no_network_is_found_out_soon(monkeypatch: pytest.MonkeyPatch) -> None:
         closed = network_line(HF_ENDPOINT=f"http://127.0.0.1:{mute.getsockname()[1]}")
         mute.listen()
         monkeypatch.setattr(doctor, "PATIENCE", 0.2)
-        silent = doctor.unreachable(f"http://127.0.0.1:{mute.getsockname()[1]}")
+        silent = doctor.why_unreachable(f"http://127.0.0.1:{mute.getsockname()[1]}")
     assert closed.startswith("note ")
     assert "refused" in closed
     assert silent is not None
-    assert doctor.unreachable("no address") is not None
+    assert doctor.why_unreachable("no address") is not None
 
 
 def test_a_damaged_shipped_model_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +130,7 @@ def test_a_damaged_shipped_model_is_found(tmp_path: Path, monkeypatch: pytest.Mo
     weights.write_bytes(b"weights")
     monkeypatch.setattr(files, "models_folder", lambda: tmp_path)
     assert "hashes.json is missing" in CliRunner().invoke(app, ["doctor"]).stdout
-    write_hashes(tmp_path / "mini-toy")
+    write_model_hashes(tmp_path / "mini-toy")
     assert "1 files as shipped" in CliRunner().invoke(app, ["doctor"]).stdout
     weights.write_bytes(b"weightz")
     assert "damaged: unet/model.safetensors" in CliRunner().invoke(app, ["doctor"]).stdout

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lavibridge.cli.main import app
 from lavibridge.core.errors import LaviError
 from lavibridge.recipes.recipe import dump_recipe, load_recipe, make_recipe
-from lavibridge.training.run import flat
+from lavibridge.training.run_folder import flatten_recipe
 
 YAMLS = (
     "null true [] {} 0 -1 .nan .inf 1e400 2024-13-45 12:30:45 ~ 1:60:99999999999 0x 09 = <<: {<<:3} [1,2 "
@@ -25,7 +25,7 @@ WRITTEN = [text.replace(":", ": ").replace("{a", " {a").replace("[*", " [*") for
 TAGGED = [f"!!{tag} x" for tag in ("int", "float", "timestamp", "binary", "python/name:os.system", "omap")]
 VALUES = st.sampled_from([*YAMLS, *WRITTEN, *TAGGED]) | st.text(max_size=8) | st.floats().map(str)
 LISTS = st.lists(VALUES, max_size=3).map(lambda each: f"[{', '.join(each)}]")
-KEYS = sorted(flat(load_recipe("quickstart").model_dump(mode="json")))
+KEYS = sorted(flatten_recipe(load_recipe("quickstart").model_dump(mode="json")))
 PLACES = (
     *KEYS,
     "training.validation.seed",

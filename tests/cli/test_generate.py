@@ -14,7 +14,7 @@ from lavibridge.bridge import Bridge
 from lavibridge.cli.generate import PictureWriter
 from lavibridge.cli.main import app
 from lavibridge.core.errors import RecipeError
-from lavibridge.generation.finite import NotDrawnError
+from lavibridge.generation.nonfinite_images import NonfiniteImageError
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_finished_pictures_are_written_before_one_that_is_not_finite_ends_the_co
         drawn.append(number)
         writer.write(number, picture)
 
-    with pytest.raises(NotDrawnError, match="number 2"), writer:
+    with pytest.raises(NonfiniteImageError, match="number 2"), writer:
         BridgePipeline(bridge)(
             ["a cat", "a zoo", "a boat"], num_inference_steps=1, seed=0, callback_on_image=write
         )

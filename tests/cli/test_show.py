@@ -6,8 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from lavibridge.cli.main import app
-from lavibridge.cli.show import PACKAGES
+from lavibridge.cli.show import SHOWN_PACKAGES
 from lavibridge.core.errors import RecipeError
+from lavibridge.core.packaged import PACKAGED
 from lavibridge.core.registry import kinds
 from lavibridge.evaluation.shipped import shipped_suites
 from lavibridge.recipes.recipe import load_recipe, shipped_recipes
@@ -23,9 +24,9 @@ def shown(*arguments: str) -> str:
 
 def test_everything_that_can_be_combined_is_listed() -> None:
     text = shown()
-    for room in PACKAGES.values():
+    for room in SHOWN_PACKAGES.values():
         assert "  ".join(kinds(room)) in text
-    for name in shipped_suites():
+    for name in (*shipped_suites(), *PACKAGED):
         assert name in text
     for name in shipped_recipes():
         assert name in text
@@ -40,7 +41,7 @@ def test_a_shown_recipe_is_the_recipe(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "what",
-    [f"{name.removesuffix('s')}.{kind}" for name, room in PACKAGES.items() for kind in kinds(room)],
+    [f"{name.removesuffix('s')}.{kind}" for name, room in SHOWN_PACKAGES.items() for kind in kinds(room)],
 )
 def test_every_setting_of_every_component_says_what_it_means(what: str) -> None:
     lines = shown(what).splitlines()[2:]
@@ -56,6 +57,6 @@ def test_an_unknown_kind_is_answered_with_the_likely_one() -> None:
 
 @pytest.mark.parametrize("pool", ["languages", "visions", "connectors", "data", "metrics", "prompts"])
 def test_a_pool_is_shown_kind_by_kind(pool: str) -> None:
-    room = PACKAGES[pool] if pool in PACKAGES else pool.removesuffix("s")
+    room = SHOWN_PACKAGES[pool] if pool in SHOWN_PACKAGES else pool.removesuffix("s")
     first_words = {line.split(" ")[0] for line in shown(pool).splitlines()}
     assert set(kinds(room)) <= first_words

@@ -34,8 +34,8 @@ def test_help_imports_nothing_heavy() -> None:
     program = (
         "import json, sys\n"
         "sys.argv = ['lavi', '--help']\n"
-        "from lavibridge.cli.main import run\n"
-        "try:\n    run()\nexcept SystemExit:\n    pass\n"
+        "from lavibridge.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "print(json.dumps(sorted(sys.modules)), file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -69,12 +69,11 @@ def test_wrong_usage_exits_with_2() -> None:
 
 
 def test_an_error_is_one_line_on_stderr_and_exits_with_1(tmp_path: Path) -> None:
-    for arguments in (["show", "connector.lavy"], ["generate", str(tmp_path / "nothing"), "a red circle"]):
-        done = lavi(*arguments)
-        assert done.returncode == 1, done.stderr
-        assert done.stdout == ""
-        assert done.stderr.startswith("error: ")
-        assert "Traceback" not in done.stderr
+    done = lavi("generate", str(tmp_path / "nothing"), "a red circle")
+    assert done.returncode == 1, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -100,7 +99,7 @@ def test_ctrl_c_exits_with_130(tmp_path: Path) -> None:
         "@main.app.command('wait')\n"
         "def wait() -> None:\n    raise KeyboardInterrupt\n"
         "sys.argv = ['lavi', 'wait']\n"
-        "main.run()\n"
+        "main.main()\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 130

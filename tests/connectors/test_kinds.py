@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from lavibridge.connectors.base import Connector
 from lavibridge.connectors.llmdiff import LlmDiff
-from lavibridge.connectors.parts.read_out import OneLayer, read_out
+from lavibridge.connectors.parts.read_out import OneLayerReadOut, make_read_out
 from lavibridge.core import registry
 from lavibridge.core.contracts import BlockSpec, TextFeatures, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError, RecipeError
@@ -19,7 +19,7 @@ VISION = VisionSpec(context=16, blocks=BLOCKS)
 
 
 def build(kind: str, text: TextSpec = TEXT, vision: VisionSpec = VISION, **options: object) -> Connector:
-    chosen = registry.load("connectors", kind)
+    chosen = registry.load_kind("connectors", kind)
     torch.manual_seed(0)
     made: Connector = chosen(chosen.Config.model_validate(options), text, vision)
     return made
@@ -139,7 +139,7 @@ def test_what_stands_beside_comes_first_and_untouched(kind: str) -> None:
 def test_read_outs() -> None:
     hidden = torch.randn(2, 3, 5, 16)
     normed = functional.layer_norm(hidden, (16,))
-    mean, norm_mean, learned = (read_out(name, TEXT) for name in ("mean", "norm_mean", "learned"))
+    mean, norm_mean, learned = (make_read_out(name, TEXT) for name in ("mean", "norm_mean", "learned"))
     assert mean.layers == norm_mean.layers == learned.layers == (1, 2, 3)
     torch.testing.assert_close(mean(hidden), hidden.mean(1))
     torch.testing.assert_close(norm_mean(hidden), normed.mean(1))
@@ -147,19 +147,19 @@ def test_read_outs() -> None:
     with torch.no_grad():
         learned.weights.copy_(torch.tensor([0.0, 50.0, 0.0]))  # type: ignore[union-attr]
     torch.testing.assert_close(learned(hidden), normed[:, 1])
-    along = read_out("attention", TEXT)
+    along = make_read_out("attention", TEXT)
     changed = hidden.clone()
     changed[0, 2, 4, 0] += 1
     moved = (along(changed) - along(hidden)).abs().amax(-1) > 1e-6
     assert moved.nonzero().tolist() == [[0, 4]]
-    assert read_out(None, TEXT).layers == (1, 2, 3)
-    assert read_out("last", TEXT).layers == (-1,)
-    one = read_out(OneLayer(layer=2), TEXT)
+    assert make_read_out(None, TEXT).layers == (1, 2, 3)
+    assert make_read_out("last", TEXT).layers == (-1,)
+    one = make_read_out(OneLayerReadOut(layer=2), TEXT)
     assert one.layers == (2,)
     assert torch.equal(one(hidden[:, :1]), hidden[:, 0])
     for layer in (4, -5):
         with pytest.raises(ModelError, match="layers 0 to 3"):
-            read_out(OneLayer(layer=layer), TEXT)
+            make_read_out(OneLayerReadOut(layer=layer), TEXT)
 
 
 def test_ella_attends_to_its_latents_and_the_text() -> None:

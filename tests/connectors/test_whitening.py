@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lavibridge.connectors.parts.whitening import fold_whitening, whitening
+from lavibridge.connectors.parts.whitening import compute_whitening, fold_whitening
 from lavibridge.core import registry
 from lavibridge.core.contracts import TextFeatures, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError
@@ -23,7 +23,7 @@ def on_a_line(count: int, scale: float = 1.0) -> torch.Tensor:
 @pytest.mark.parametrize("scale", [1e-2, 1.0, 1e3])
 def test_whitened_features_are_uncorrelated_and_equally_large(scale: float) -> None:
     x = on_a_line(4000, scale)
-    found = whitening(x)
+    found = compute_whitening(x)
     white = (x - found.mean) / found.spread @ found.matrix
     assert white.mean(0).abs().max() < 1e-3
     spread, turned = white.std(0), torch.corrcoef(white.T) - torch.eye(24)
@@ -35,7 +35,7 @@ def test_whitened_features_are_uncorrelated_and_equally_large(scale: float) -> N
 
 def test_folding_is_whitening_before_the_layer() -> None:
     x = on_a_line(400)
-    found = whitening(x)
+    found = compute_whitening(x)
     layer = nn.Linear(24, 8)
     wanted = layer((x - found.mean) / found.spread @ found.matrix)
     fold_whitening(layer, found)
@@ -58,7 +58,7 @@ def test_a_connector_tells_tokens_apart_that_lie_on_a_line(kind: str) -> None:
     differing = {}
     for whiten in (False, True):
         torch.manual_seed(0)
-        maker = registry.load("connectors", kind)
+        maker = registry.load_kind("connectors", kind)
         connector = maker(maker.Config(**KINDS[kind], whiten=whiten), TEXT, VISION)
         assert connector.needs_calibration == whiten
         if whiten:
@@ -71,7 +71,7 @@ def test_a_connector_tells_tokens_apart_that_lie_on_a_line(kind: str) -> None:
 
 
 def test_a_refiner_hands_it_to_the_connector_that_follows() -> None:
-    maker = registry.load("connectors", "refiner")
+    maker = registry.load_kind("connectors", "refiner")
     refiner = maker(maker.Config(then={"kind": "linear", "whiten": True}), TEXT, VISION)
     assert refiner.needs_calibration
     before = refiner.then.proj.weight.clone()
@@ -81,7 +81,7 @@ def test_a_refiner_hands_it_to_the_connector_that_follows() -> None:
 
 @pytest.mark.parametrize("kind", ["query", "refiner"])
 def test_a_connector_that_cannot_says_so(kind: str) -> None:
-    maker = registry.load("connectors", kind)
+    maker = registry.load_kind("connectors", kind)
     connector = maker(maker.Config(whiten=True), TEXT, VISION)
     with pytest.raises(ModelError, match="whiten"):
         _ = connector.needs_calibration

@@ -13,7 +13,7 @@ from lavibridge.core.config import Config, validate
 from lavibridge.core.contracts import Batch, Conditioning, TextFeatures
 from lavibridge.core.device import cpu_computes_bfloat16, pick_device, pick_dtype, set_threads
 from lavibridge.core.errors import LaviError, ModelError, NotFiniteError, RecipeError
-from lavibridge.core.log import JsonLog, progress
+from lavibridge.core.log import JsonLog, progress_bar
 
 
 class Inner(Config):
@@ -61,9 +61,9 @@ def test_kinds_are_the_files() -> None:
     assert set(registry.kinds("connectors")) >= {"lavi", "identity"}
     for room in ("language", "vision", "connectors"):
         for kind in registry.kinds(room):
-            assert issubclass(registry.load(room, kind).Config, Config)
+            assert issubclass(registry.load_kind(room, kind).Config, Config)
     with pytest.raises(RecipeError, match="did you mean 'pixart'"):
-        registry.load("vision", "pixartt")
+        registry.load_kind("vision", "pixartt")
 
 
 def test_atomic_writing_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_atomic_writing_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
     assert files.read_json(place)["list"] == [1, 2]
     assert [path.name for path in place.parent.iterdir()] == ["a.json"]
     files.write_atomic(place, b"\x00\x01")
-    assert files.sha256(place) == "b413f47d13ee2fe6c845b2ee141af81de858df4ec549a58b7970bb96645bc8d2"
+    assert files.file_sha256(place) == "b413f47d13ee2fe6c845b2ee141af81de858df4ec549a58b7970bb96645bc8d2"
     with pytest.raises(LaviError, match="not valid JSON"):
         files.read_json(place)
     with pytest.raises(LaviError, match="does not exist"):
@@ -91,6 +91,13 @@ def test_sources(tmp_path: Path) -> None:
     for wrong in (str(tmp_path / "no"), "./no", "a/b/c", "mini-nothing"):
         with pytest.raises(ModelError, match="no model folder"):
             files.resolve_source(wrong)
+    file = tmp_path / "model.GGUF"
+    for wrong in (str(file), "model.gguf", "a/model.gguf", "./a/b/model.gguf"):
+        with pytest.raises(ModelError, match="no GGUF file"):
+            files.resolve_source(wrong)
+    file.write_bytes(b"")
+    assert files.resolve_source(str(file)) == str(file)
+    assert files.resolve_source("owner/model/model.Q8_0.gguf") == "owner/model/model.Q8_0.gguf"
 
 
 def test_model_json(tmp_path: Path) -> None:
@@ -116,7 +123,7 @@ def test_log_is_lines_that_grow(tmp_path: Path) -> None:
 
 
 def test_progress_stays_off_stdout(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress("steps") as bar:
+    with progress_bar("steps") as bar:
         task = bar.add_task("working", total=2, status="loss 0.5")
         bar.advance(task)
     assert capsys.readouterr().out == ""
@@ -127,7 +134,7 @@ def test_progress_without_a_terminal_is_a_plain_line_now_and_then(
 ) -> None:
     def lines(patience: float) -> list[str]:
         monkeypatch.setattr(log, "LINE_INTERVAL", patience)
-        with progress("files") as bar:
+        with progress_bar("files") as bar:
             task = bar.add_task("reading", total=3, status="")
             bar.advance(task)
             bar.update(task, completed=2, status="loss 0.5")

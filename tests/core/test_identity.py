@@ -9,8 +9,8 @@ import pytest
 
 from lavibridge.core import identity as module
 from lavibridge.core.errors import ModelError
-from lavibridge.core.files import cache_folder, sha256
-from lavibridge.core.identity import file_hash, identity, source_identity
+from lavibridge.core.files import cache_folder, file_sha256
+from lavibridge.core.identity import cached_file_hash, folder_identity, source_identity
 
 
 @pytest.fixture
@@ -26,11 +26,11 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_only_what_the_model_is_read_from_counts(model: Path) -> None:
-    first = identity(model)
+    first = folder_identity(model)
     assert len(first) == 64
     (model / "README.md").write_text("about it, again")
     (model / "hashes.json").write_text("[]")
-    assert identity(model) == first
+    assert folder_identity(model) == first
     found = {first}
     for change in (
         lambda: (model / "unet/weights.safetensors").write_bytes(b"v" * 100),
@@ -39,7 +39,7 @@ def test_only_what_the_model_is_read_from_counts(model: Path) -> None:
         lambda: (model / "tokenizer.model").write_bytes(b""),
     ):
         change()
-        found.add(identity(model))
+        found.add(folder_identity(model))
     assert len(found) == 5
 
 
@@ -54,36 +54,36 @@ def test_another_place_is_the_same_model(model: Path, tmp_path: Path) -> None:
 
 def test_a_large_file_is_read_once_until_it_changes(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     large = model / "unet/weights.safetensors"
-    large.write_bytes(b"w" * module.REMEMBERED_FROM)
+    large.write_bytes(b"w" * module.CACHED_HASH_BYTES)
     os.utime(large, (1, 1))
-    first = file_hash(large)
+    first = cached_file_hash(large)
     (note,) = (cache_folder() / "hashes").iterdir()
-    monkeypatch.setattr(module, "sha256", lambda path: "read again")
-    assert file_hash(large) == first
+    monkeypatch.setattr(module, "file_sha256", lambda path: "read again")
+    assert cached_file_hash(large) == first
     os.utime(large, (2, 2))
-    assert file_hash(large) == "read again"
+    assert cached_file_hash(large) == "read again"
     note.write_text("torn")
-    assert file_hash(large) == "read again"
+    assert cached_file_hash(large) == "read again"
     note.write_text(json.dumps([1]))
-    assert file_hash(large) == "read again"
+    assert cached_file_hash(large) == "read again"
 
 
 def test_another_file_under_an_old_time_and_size_is_read_anew(model: Path) -> None:
     """As archives and `cp --preserve` leave it."""
     large = model / "unet/weights.safetensors"
-    large.write_bytes(b"w" * module.REMEMBERED_FROM)
+    large.write_bytes(b"w" * module.CACHED_HASH_BYTES)
     os.utime(large, (1, 1))
-    first = file_hash(large)
+    first = cached_file_hash(large)
     time.sleep(0.02)  # the system's clock of files is coarse
-    large.write_bytes(b"v" * module.REMEMBERED_FROM)
+    large.write_bytes(b"v" * module.CACHED_HASH_BYTES)
     os.utime(large, (1, 1))
-    assert file_hash(large) == sha256(large) != first
+    assert cached_file_hash(large) == file_sha256(large) != first
 
 
 def test_a_file_that_was_just_written_is_not_remembered(model: Path) -> None:
     large = model / "unet/weights.safetensors"
-    large.write_bytes(b"w" * module.REMEMBERED_FROM)
-    file_hash(large)
+    large.write_bytes(b"w" * module.CACHED_HASH_BYTES)
+    cached_file_hash(large)
     assert not (cache_folder() / "hashes").exists()
 
 
@@ -93,9 +93,9 @@ def test_a_cache_that_cannot_be_written_is_no_hindrance(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LAVIBRIDGE_CACHE", str(tmp_path / "file"))
     large = model / "unet/weights.safetensors"
-    large.write_bytes(b"w" * module.REMEMBERED_FROM)
+    large.write_bytes(b"w" * module.CACHED_HASH_BYTES)
     os.utime(large, (1, 1))
-    assert len(file_hash(large)) == 64
+    assert len(cached_file_hash(large)) == 64
 
 
 def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

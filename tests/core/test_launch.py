@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from lavibridge.core.errors import RunError
-from lavibridge.core.launch import (
+from lavibridge.core.process_rank import (
     SINGLE_PROCESS,
     ProcessRank,
     export_torchrun_variables,

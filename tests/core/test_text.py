@@ -12,7 +12,7 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.device import pick_device
 from lavibridge.core.errors import RecipeError, RunError
 from lavibridge.core.files import write_json
-from lavibridge.core.log import console, progress
+from lavibridge.core.log import console, progress_bar
 from lavibridge.core.seeds import MAX_SEED
 from lavibridge.core.yaml_text import parse_yaml
 from lavibridge.evaluation.suite import read_suite
@@ -29,7 +29,7 @@ def test_no_message_is_markup() -> None:
         table = Table(MARKED)
         table.add_row(MARKED)
         console.print(table)
-        with progress(MARKED) as bar:
+        with progress_bar(MARKED) as bar:
             bar.add_task(MARKED, total=1, status=MARKED)
     assert said.get().count("[red]a") >= 3
     assert "😄" not in said.get()

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lavibridge.core.waiting import SETTINGS, SPINS
+from lavibridge.core.thread_spinning import SPIN_COUNT, SPIN_VARIABLES
 
 PROGRAM = """
 import os, sys
@@ -14,7 +14,7 @@ from lavibridge.cli import main
 sys.argv = ["lavi", "show", "samplers"]
 was_there = "torch" in sys.modules
 try:
-    main.run()
+    main.main()
 except SystemExit:
     pass
 print("torch" in sys.modules, was_there, os.environ.get("GOMP_SPINCOUNT"), file=sys.stderr)
@@ -23,7 +23,7 @@ print("torch" in sys.modules, was_there, os.environ.get("GOMP_SPINCOUNT"), file=
 
 def answer(program: str, **chosen: str) -> list[str]:
     """The last line that a fresh process prints."""
-    clean = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    clean = {name: value for name, value in os.environ.items() if name not in SPIN_VARIABLES}
     done = subprocess.run(
         [sys.executable, "-c", program], env=clean | chosen, capture_output=True, text=True, check=True
     )
@@ -32,7 +32,7 @@ def answer(program: str, **chosen: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("chosen", "expected"),
-    [({}, SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+    [({}, SPIN_COUNT), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
 )
 def test_the_command_sets_the_spin_count_where_nobody_has(chosen: dict[str, str], expected: str) -> None:
     _, was_there, count = answer(PROGRAM, **chosen)
@@ -41,14 +41,17 @@ def test_the_command_sets_the_spin_count_where_nobody_has(chosen: dict[str, str]
 
 
 def test_after_torch_it_is_too_late_and_nothing_is_pretended() -> None:
-    late = "import torch, os, sys; from lavibridge.core.waiting import set_spin_count; set_spin_count(); "
+    late = (
+        "import torch, os, sys; from lavibridge.core.thread_spinning import set_spin_count; "
+        "set_spin_count(); "
+    )
     assert answer(late + "print(os.environ.get('GOMP_SPINCOUNT'), file=sys.stderr)") == ["None"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="libgomp prints its settings on Linux only")
 def test_libgomp_reads_what_the_command_has_set() -> None:
     shown = PROGRAM.replace('"show", "samplers"', '"doctor"')
-    clean = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    clean = {name: value for name, value in os.environ.items() if name not in SPIN_VARIABLES}
     done = subprocess.run(
         [sys.executable, "-c", shown],
         env=clean | {"OMP_DISPLAY_ENV": "verbose"},
@@ -56,5 +59,5 @@ def test_libgomp_reads_what_the_command_has_set() -> None:
         text=True,
         check=True,
     )
-    assert f"GOMP_SPINCOUNT = '{SPINS}'" in done.stderr
-    assert f"GOMP_SPINCOUNT={SPINS}" in done.stdout
+    assert f"GOMP_SPINCOUNT = '{SPIN_COUNT}'" in done.stderr
+    assert f"GOMP_SPINCOUNT={SPIN_COUNT}" in done.stdout

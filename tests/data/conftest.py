@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from lavibridge.core.config import validate
-from lavibridge.core.registry import load
+from lavibridge.core.registry import load_kind
 from lavibridge.data.base import Dataset, open_dataset
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 
 
 def _encoded(shade: int = 90, size: tuple[int, int] = (20, 30), kind: str = "PNG") -> bytes:
@@ -26,9 +26,9 @@ def _put(path: Path, shade: int = 90, size: tuple[int, int] = (20, 30)) -> Path:
     return path
 
 
-def _opened(kind: str, rejected: Rejected | None = None, **settings: Any) -> Dataset:
-    config = validate(load("data", kind).Config, settings, "data")
-    return open_dataset(kind, config, rejected or Rejected())
+def _opened(kind: str, rejected: RejectedPictures | None = None, **settings: Any) -> Dataset:
+    config = validate(load_kind("data", kind).Config, settings, "data")
+    return open_dataset(kind, config, rejected or RejectedPictures())
 
 
 def _pairs(dataset: Dataset) -> list[tuple[str, tuple[str, ...]]]:

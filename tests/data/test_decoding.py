@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lavibridge.core.errors import DataError
-from lavibridge.data.pictures.decoding import decode, normalize_pixels, read_picture, scale_and_crop
+from lavibridge.data.pictures.decoding import (
+    decode_picture,
+    decode_picture_file,
+    normalize_pixels,
+    scale_and_crop,
+)
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -42,30 +47,30 @@ def bomb() -> bytes:
 def test_any_shape_becomes_the_asked_size(tmp_path: Path, kind: str, shape: tuple[int, int]) -> None:
     path = tmp_path / "picture"
     path.write_bytes(encoded(Image.new("RGB", shape, (200, 30, 40)), kind))
-    pixels = scale_and_crop(read_picture(path), (24, 32))
+    pixels = scale_and_crop(decode_picture_file(path), (24, 32))
     assert pixels.shape == (24, 32, 3)
     assert np.abs(pixels.astype(int) - (200, 30, 40)).max() <= 6
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
 def test_every_mode_becomes_rgb(mode: str) -> None:
-    decoded = decode(encoded(Image.new(mode, (5, 4)), "PNG"))
+    decoded = decode_picture(encoded(Image.new(mode, (5, 4)), "PNG"))
     assert decoded.mode == "RGB"
     assert decoded.size == (5, 4)
 
 
 def test_transparency_lies_over_white_and_deep_greys_are_scaled() -> None:
     half = Image.new("RGBA", (2, 2), (255, 0, 0, 0))
-    assert decode(encoded(half, "PNG")).getpixel((0, 0)) == (255, 255, 255)
+    assert decode_picture(encoded(half, "PNG")).getpixel((0, 0)) == (255, 255, 255)
     deep = Image.fromarray(np.full((2, 2), 128 * 257, dtype=np.uint16))
-    assert decode(encoded(deep, "PNG")).getpixel((0, 0)) == (128, 128, 128)
+    assert decode_picture(encoded(deep, "PNG")).getpixel((0, 0)) == (128, 128, 128)
 
 
 def test_cmyk_jpeg_and_exif_orientation() -> None:
-    assert decode(encoded(Image.new("CMYK", (8, 8)), "JPEG")).mode == "RGB"
+    assert decode_picture(encoded(Image.new("CMYK", (8, 8)), "JPEG")).mode == "RGB"
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
-    assert decode(encoded(Image.new("RGB", (40, 20)), "JPEG", exif=exif)).size == (20, 40)
+    assert decode_picture(encoded(Image.new("RGB", (40, 20)), "JPEG", exif=exif)).size == (20, 40)
 
 
 def test_the_centre_is_kept_and_nothing_is_stretched() -> None:
@@ -100,15 +105,15 @@ def test_broken_files_are_turned_away_with_a_reason(tmp_path: Path, data: bytes,
     path = tmp_path / "broken.png"
     path.write_bytes(data)
     with pytest.raises(DataError, match=said):
-        read_picture(path)
+        decode_picture_file(path)
     assert path.read_bytes() == data
 
 
 def test_a_missing_file_and_a_folder_are_turned_away(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
-        read_picture(tmp_path / "gone.png")
+        decode_picture_file(tmp_path / "gone.png")
     with pytest.raises(DataError, match="not a regular file"):
-        read_picture(tmp_path)
+        decode_picture_file(tmp_path)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -119,4 +124,4 @@ def test_a_flipped_byte_gives_a_picture_or_a_data_error(position: int, byte: int
     data = bytearray(encoded(Image.effect_noise((12, 12), 50).convert("RGB"), kind))
     data[position % len(data)] = byte
     with contextlib.suppress(DataError):
-        assert decode(bytes(data)).mode == "RGB"
+        assert decode_picture(bytes(data)).mode == "RGB"

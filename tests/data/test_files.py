@@ -10,10 +10,10 @@ from PIL import Image
 
 from lavibridge.core.config import validate
 from lavibridge.core.errors import DataError, RecipeError
-from lavibridge.core.registry import load
+from lavibridge.core.registry import load_kind
 from lavibridge.data.base import Dataset
 from lavibridge.data.base import open_dataset as open_checked
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 
 SIZE = (16, 16)
 
@@ -23,14 +23,14 @@ def picture(path: Path, shade: int = 90, size: tuple[int, int] = (20, 30)) -> No
     Image.new("RGB", size, (shade, 10, 10)).save(path)
 
 
-def open_dataset(settings: dict[str, Any], rejected: Rejected) -> Dataset:
+def open_dataset(settings: dict[str, Any], rejected: RejectedPictures) -> Dataset:
     options = {key: value for key, value in settings.items() if key != "kind"}
-    config = validate(load("data", settings["kind"]).Config, options, "data")
+    config = validate(load_kind("data", settings["kind"]).Config, options, "data")
     return open_checked(settings["kind"], config, rejected)
 
 
-def open_list(path: Path, rejected: Rejected | None = None, **options: Any) -> Dataset:
-    return open_dataset({"kind": "tsv", "path": path, **options}, rejected or Rejected())
+def open_list(path: Path, rejected: RejectedPictures | None = None, **options: Any) -> Dataset:
+    return open_dataset({"kind": "tsv", "path": path, **options}, rejected or RejectedPictures())
 
 
 def write_list(folder: Path, text: str | bytes, pictures: tuple[str, ...] = ("a.png", "b.png")) -> Path:
@@ -97,9 +97,9 @@ def test_a_missing_list_a_folder_and_a_wrong_kind_are_refused(tmp_path: Path) ->
     with pytest.raises(DataError, match="is a folder"):
         open_list(tmp_path)
     with pytest.raises(RecipeError, match="did you mean 'tsv'"):
-        open_dataset({"kind": "tsvv", "path": tmp_path}, Rejected())
+        open_dataset({"kind": "tsvv", "path": tmp_path}, RejectedPictures())
     with pytest.raises(RecipeError, match=r"data\.pth.*did you mean 'path'"):
-        open_dataset({"kind": "tsv", "pth": tmp_path}, Rejected())
+        open_dataset({"kind": "tsv", "pth": tmp_path}, RejectedPictures())
 
 
 def test_broken_pictures_are_named_and_left_alone_below_the_limit(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_broken_pictures_are_named_and_left_alone_below_the_limit(tmp_path: Path
     path = write_list(tmp_path, lines, good)
     (tmp_path / "empty.png").write_bytes(b"")
     report = tmp_path / "run" / "rejected.jsonl"
-    dataset = open_list(path, Rejected(report), max_rejected=0.2)
+    dataset = open_list(path, RejectedPictures(report), max_rejected=0.2)
     assert len(dataset) == 8
     entries = [json.loads(line) for line in report.read_text().splitlines()]
     assert [entry["file"] for entry in entries] == ["empty.png", "gone.png"]
@@ -123,7 +123,7 @@ def test_above_the_limit_training_stops_and_the_list_is_still_written(tmp_path: 
     with pytest.raises(
         DataError, match=r"2 of 10 pictures cannot be used.*\n  one.png, line 9: there is no such file"
     ):
-        open_list(path, Rejected(report), max_rejected=0.19)
+        open_list(path, RejectedPictures(report), max_rejected=0.19)
     assert len(report.read_text().splitlines()) == 2
 
 
@@ -134,7 +134,7 @@ def test_a_list_without_one_good_picture_is_refused_whatever_the_limit(tmp_path:
 
 
 def test_an_empty_caption_is_set_aside_with_its_line(tmp_path: Path) -> None:
-    rejected = Rejected()
+    rejected = RejectedPictures()
     open_list(write_list(tmp_path, "a.png\tone\nb.png\t  \n"), rejected, max_rejected=0.5)
     assert rejected.entries == [{"file": "b.png", "reason": "its caption is empty", "line": 2}]
 
@@ -144,7 +144,7 @@ def test_a_link_that_leads_outside_the_root_is_not_followed(tmp_path: Path) -> N
     root = tmp_path / "root"
     path = write_list(root, "a.png\tone\nlink.png\ttwo\n", ("a.png",))
     (root / "link.png").symlink_to(tmp_path / "secret" / "s.png")
-    rejected = Rejected()
+    rejected = RejectedPictures()
     open_list(path, rejected, max_rejected=0.5)
     assert "through a link" in str(rejected.entries[0]["reason"])
 
@@ -177,7 +177,7 @@ def test_a_folder_is_read_with_its_text_files(tmp_path: Path) -> None:
     picture(tmp_path / "alone.webp")
     (tmp_path / "b.txt").write_text("first\n\nsecond\n")
     (tmp_path / "more" / "a.txt").write_bytes(b"\xef\xbb\xbfthird\r\n")
-    rejected = Rejected()
+    rejected = RejectedPictures()
     dataset = open_dataset({"kind": "folder", "path": tmp_path, "max_rejected": 0.4}, rejected)
     assert [dataset.sample(i).name for i in range(len(dataset))] == ["b.jpg", "more/a.PNG"]
     assert [dataset.sample(i).captions for i in range(len(dataset))] == [("first", "second"), ("third",)]
@@ -187,21 +187,21 @@ def test_a_folder_is_read_with_its_text_files(tmp_path: Path) -> None:
 def test_an_empty_folder_a_file_and_a_missing_folder_are_refused(tmp_path: Path) -> None:
     for path, said in ((tmp_path, "holds no pictures"), (tmp_path / "gone", "there is no folder")):
         with pytest.raises(DataError, match=said):
-            open_dataset({"kind": "folder", "path": path}, Rejected())
+            open_dataset({"kind": "folder", "path": path}, RejectedPictures())
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="is a file"):
-        open_dataset({"kind": "folder", "path": tmp_path / "file"}, Rejected())
+        open_dataset({"kind": "folder", "path": tmp_path / "file"}, RejectedPictures())
 
 
 def test_the_world_is_the_same_each_time_and_fits_any_size() -> None:
     settings = {"kind": "world", "scenes": 5, "seed": 3}
-    first = open_dataset(settings, Rejected())
-    second = open_dataset(settings, Rejected())
+    first = open_dataset(settings, RejectedPictures())
+    second = open_dataset(settings, RejectedPictures())
     assert len(first) == 5
     assert first.fingerprint() == second.fingerprint()
     for index in (4, 0):
         assert first.sample(index) == second.sample(index)
         assert np.array_equal(first.picture(index, (64, 64)), second.picture(index, (64, 64)))
     assert first.picture(1, (16, 24)).shape == (16, 24, 3)
-    other = open_dataset({**settings, "seed": 4}, Rejected())
+    other = open_dataset({**settings, "seed": 4}, RejectedPictures())
     assert other.fingerprint() != first.fingerprint()

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from lavibridge.data.base import Dataset
-from lavibridge.data.pictures.decoding import decode, decode_with_warning
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.decoding import decode_picture, decode_picture_with_warning
+from lavibridge.data.pictures.rejected import RejectedPictures
 
 # Primaries in the profile's own white (D50), columns red, green, blue: Apple's Display P3, and sRGB's.
 P3 = np.array([[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]])
@@ -91,7 +91,7 @@ def test_display_p3_becomes_srgb(colour: tuple[int, int, int], kind: str) -> Non
     options = {"PNG": {}, "WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}[kind]
     data = saved(Image.new("RGB", (16, 16), colour), kind, icc_profile=matrix_profile(P3), **options)
     expected = as_srgb(colour, P3)
-    found = np.array(decode(data).getpixel((8, 8)))
+    found = np.array(decode_picture(data).getpixel((8, 8)))
     assert np.abs(found - expected).max() <= (5 if kind == "JPEG" else 1.5)
     if colour == (200, 100, 50):
         assert abs(int(found[0]) - 200) > 8  # not what the file's numbers say
@@ -102,16 +102,16 @@ def test_srgb_and_no_profile_keep_every_number() -> None:
     own = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for profile in (None, own, matrix_profile(SRGB)):
         options = {} if profile is None else {"icc_profile": profile}
-        assert np.array_equal(np.asarray(decode(saved(Image.fromarray(noise), **options))), noise)
+        assert np.array_equal(np.asarray(decode_picture(saved(Image.fromarray(noise), **options))), noise)
 
 
 def test_transparency_and_palettes_go_with_a_profile() -> None:
     expected = np.rint(as_srgb((200, 100, 50), P3))
     half = Image.new("RGBA", (4, 4), (200, 100, 50, 128))
-    found = np.array(decode(saved(half, icc_profile=matrix_profile(P3))).getpixel((0, 0)))
+    found = np.array(decode_picture(saved(half, icc_profile=matrix_profile(P3))).getpixel((0, 0)))
     assert np.abs(found - (expected * 128 + 255 * 127) / 255).max() <= 1.5
     palette = Image.new("RGB", (4, 4), (200, 100, 50)).quantize(4)
-    found = np.array(decode(saved(palette, icc_profile=matrix_profile(P3))).getpixel((0, 0)))
+    found = np.array(decode_picture(saved(palette, icc_profile=matrix_profile(P3))).getpixel((0, 0)))
     assert np.abs(found - expected).max() <= 1.5
 
 
@@ -120,11 +120,11 @@ def test_greys_follow_their_profile(mode: str) -> None:
     deep = Image.fromarray(np.full((4, 4), 100 * 257, dtype=np.uint16))
     image = deep if mode == "I;16" else Image.new(mode, (4, 4), 100 if mode == "L" else (100, 255))
     expected = float(encoded_srgb(np.array((100 / 255) ** 1.0)) * 255)
-    found = decode(saved(image, icc_profile=grey_profile(1.0))).getpixel((0, 0))
+    found = decode_picture(saved(image, icc_profile=grey_profile(1.0))).getpixel((0, 0))
     assert np.abs(np.array(found) - expected).max() <= 1.5
     assert expected > 160
     # A grey picture may have a colour profile: its greys are those of that space.
-    found = decode(saved(image, icc_profile=matrix_profile(P3))).getpixel((0, 0))
+    found = decode_picture(saved(image, icc_profile=matrix_profile(P3))).getpixel((0, 0))
     assert np.abs(np.array(found) - 100).max() <= 1
 
 
@@ -151,13 +151,13 @@ def test_cmyk_follows_its_profile() -> None:
     profile = bytearray(icc("CMYK", {"wtpt": white(), "A2B0": table}))
     profile[8:12], profile[12:16], profile[20:24] = b"\2\x40\0\0", b"prtr", b"Lab "
     data = saved(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), "JPEG", quality=100, icc_profile=bytes(profile))
-    image, note = decode_with_warning(data)
+    image, note = decode_picture_with_warning(data)
     assert note is None
     assert (
         max(image.getpixel((4, 4))) <= 8
     )  # this press's cyan is black; without its profile it is (0, 255, 255)
     data = saved(Image.new("CMYK", (8, 8)), "JPEG", quality=100, icc_profile=bytes(profile))
-    assert min(decode(data).getpixel((4, 4))) >= 247
+    assert min(decode_picture(data).getpixel((4, 4))) >= 247
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_profile_that_cannot_be_used_is_noted_and_the_picture_used(
     (tmp_path / "a.png").write_bytes(saved(Image.new("RGB", (8, 8), (200, 100, 50)), icc_profile=profile))
     (tmp_path / "a.txt").write_text("words")
     for _ in range(2):
-        rejected = Rejected()
+        rejected = RejectedPictures()
         dataset = opened("folder", rejected, path=tmp_path)
         assert tuple(dataset.picture(0, (8, 8))[0, 0]) == (200, 100, 50)
         assert not rejected.entries
@@ -219,7 +219,7 @@ def png(depth: int, colour: int, row: bytes, *more: bytes, width: int = 2) -> by
 def test_one_transparent_colour_is_white_at_every_depth(
     depth: int, colour: int, row: bytes, transparent: tuple[int, ...], expected: list[tuple[int, ...]]
 ) -> None:
-    image = decode(
+    image = decode_picture(
         png(depth, colour, row, chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)))
     )
     assert [image.getpixel((x, 0)) for x in range(2)] == expected
@@ -234,4 +234,4 @@ def test_two_megabytes_beside_the_pixels_are_no_fault(name: str) -> None:
         "iTXt": b"k\0\1\0\0\0" + zlib.compress(text),
         "iCCP": b"k\0\0" + zlib.compress(matrix_profile(SRGB) + text),
     }[name]
-    assert decode(png(8, 2, bytes([9] * 6), chunk(name.encode(), data))).getpixel((0, 0)) == (9, 9, 9)
+    assert decode_picture(png(8, 2, bytes([9] * 6), chunk(name.encode(), data))).getpixel((0, 0)) == (9, 9, 9)

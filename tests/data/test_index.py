@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from lavibridge.cli.main import app
 from lavibridge.core.errors import DataError
-from lavibridge.core.identity import file_hash
+from lavibridge.core.identity import cached_file_hash
 from lavibridge.data.base import Dataset
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 
 Open = Callable[..., Dataset]
 RECIPE = "mini-llama_mini-sd_lavi"
@@ -61,7 +61,7 @@ def test_a_change_is_noticed_and_only_changed_pictures_are_read(
     spoil(tmp_path / "0000.png")  # not read again, so that it passes
     put(tmp_path / "0001.png", 250, (6, 6))
     (tmp_path / "0002.png").write_bytes(b"no picture any more")
-    rejected = Rejected()
+    rejected = RejectedPictures()
     dataset = opened(kind, rejected, path=path, max_rejected=0.5)
     assert [dataset.sample(index).name for index in range(len(dataset))] == ["0000.png", "0001.png"]
     assert dataset.sizes().tolist() == [[4, 4], [6, 6]]
@@ -89,8 +89,8 @@ def test_rejections_are_told_again_from_the_index(tmp_path: Path, put: Any, open
     path = a_list(tmp_path, put, 3)
     path.write_text(path.read_text() + "gone.png\tx\n0000.png\t\n")
     first, second = (
-        Rejected(tmp_path / "run" / "rejected.jsonl"),
-        Rejected(tmp_path / "run2" / "rejected.jsonl"),
+        RejectedPictures(tmp_path / "run" / "rejected.jsonl"),
+        RejectedPictures(tmp_path / "run2" / "rejected.jsonl"),
     )
     opened("tsv", first, path=path, max_rejected=0.5)
     opened("tsv", second, path=path, max_rejected=0.5)
@@ -127,7 +127,7 @@ MORTAL = """
 import os, signal, sys
 from pathlib import Path
 from lavibridge.data.tsv import Tsv
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 
 class Mortal(Tsv):
     def read(self, entry):
@@ -136,7 +136,7 @@ class Mortal(Tsv):
         return super().read(entry)
 
 Mortal.__module__ = Tsv.__module__
-Mortal(Mortal.Config(path=Path(sys.argv[1]), index=Path(sys.argv[2])), Rejected())
+Mortal(Mortal.Config(path=Path(sys.argv[1]), index=Path(sys.argv[2])), RejectedPictures())
 """
 
 
@@ -147,7 +147,7 @@ def test_a_check_that_was_killed_goes_on_where_it_stopped(tmp_path: Path, put: A
     assert not (index / "index.json").exists()
     for number in range(500):
         spoil(tmp_path / f"{number:04d}.png")
-    rejected = Rejected()
+    rejected = RejectedPictures()
     dataset = opened("tsv", rejected, path=path, index=index)
     assert len(dataset) == 700
     assert not rejected.entries
@@ -184,10 +184,10 @@ OPEN = """
 import resource, sys, time
 from pathlib import Path
 from lavibridge.data.tsv import Tsv
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 
 begun = time.perf_counter()
-dataset = Tsv(Tsv.Config(path=Path(sys.argv[1]), index=Path(sys.argv[2])), Rejected())
+dataset = Tsv(Tsv.Config(path=Path(sys.argv[1]), index=Path(sys.argv[2])), RejectedPictures())
 opened = time.perf_counter() - begun
 assert len(dataset) == 1_000_000
 assert dataset.sample(765_432).captions == ("a picture, number 765432, with a caption of usual length",)
@@ -203,7 +203,7 @@ def test_a_million_entries_open_within_two_seconds_and_a_gibibyte(tmp_path: Path
     from lavibridge.data.pictures.index import ImageIndex
     from lavibridge.data.pictures.indexed import index_of
     from lavibridge.data.pictures.rejected import write_rejections
-    from lavibridge.data.pictures.table import SCHEMA, ImageCheck, ImageEntry, batch_of
+    from lavibridge.data.pictures.table import IMAGE_TABLE_SCHEMA, ImageCheck, ImageEntry, image_table_rows
     from lavibridge.data.tsv import Tsv
 
     path = tmp_path / "pairs.tsv"
@@ -212,7 +212,7 @@ def test_a_million_entries_open_within_two_seconds_and_a_gibibyte(tmp_path: Path
     index: ImageIndex = index_of(Tsv, config)
     index.folder.mkdir()
     table = index.folder / "pictures-0.arrow"
-    with pa.OSFile(str(table), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
+    with pa.OSFile(str(table), "wb") as file, pa.ipc.new_file(file, IMAGE_TABLE_SCHEMA) as writer:
         for start in range(0, 1_000_000, 512):
             numbers = range(start, min(start + 512, 1_000_000))
             entries = [
@@ -223,9 +223,9 @@ def test_a_million_entries_open_within_two_seconds_and_a_gibibyte(tmp_path: Path
                 for number in numbers
             ]
             verdict = ImageCheck(stamp=(1, 2), size=(512, 512), digest=bytes(32))
-            writer.write_batch(batch_of(entries, [verdict] * len(entries)))
+            writer.write_batch(image_table_rows(entries, [verdict] * len(entries)))
     write_rejections(index.rejected, [])
-    stamps = {"list": file_hash(path)}
+    stamps = {"list": cached_file_hash(path)}
     index.finish(table, stamps, 1_000_000, "a million")
     begun = time.perf_counter()
     done = subprocess.run(

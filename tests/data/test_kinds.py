@@ -15,7 +15,7 @@ import pytest
 
 from lavibridge.core.errors import DataError, RecipeError
 from lavibridge.data.base import Dataset
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 
 Open = Callable[..., Dataset]
 Pairs = Callable[[Dataset], list[tuple[str, tuple[str, ...]]]]
@@ -67,7 +67,7 @@ def test_a_wrong_json_line_is_set_aside_with_its_number(
     put(tmp_path / "a.png")
     path = tmp_path / "list.jsonl"
     path.write_text(f'{{"image": "a.png", "caption": "good"}}\n{line}\n')
-    rejected = Rejected()
+    rejected = RejectedPictures()
     assert len(opened("jsonl", rejected, path=path, max_rejected=0.9)) == 1
     assert rejected.entries[0]["line"] == 2
     assert reason in str(rejected.entries[0]["reason"])
@@ -92,7 +92,7 @@ def test_a_table_of_comma_separated_values(tmp_path: Path, put: Any, opened: Ope
         b'\xef\xbb\xbffile_name,text\r\na.png,"one, two\r\nlines"\r\n'
         b"b.png,caf\xc3\xa9\r\na.png\r\nb.png,\xff\r\n\r\n"
     )
-    rejected = Rejected()
+    rejected = RejectedPictures()
     dataset = opened("csv", rejected, path=path, max_rejected=0.9)
     assert pairs(dataset) == [("a.png", ("one, two\r\nlines",))]
     reasons = {(entry["file"], entry.get("line")): str(entry["reason"]) for entry in rejected.entries}
@@ -128,7 +128,7 @@ def test_what_parquet_cannot_use_is_set_aside(tmp_path: Path, encoded: Any, open
     )
     pq.write_table(table, tmp_path / "good.parquet")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 and no more")
-    rejected = Rejected()
+    rejected = RejectedPictures()
     assert len(opened("parquet", rejected, path=tmp_path, max_rejected=0.9)) == 1
     assert [entry["file"] for entry in rejected.entries] == [
         "bad.parquet",
@@ -187,7 +187,7 @@ def test_what_an_archive_hides_is_set_aside(tmp_path: Path, encoded: Any, opened
         link = tarfile.TarInfo("link.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         file.addfile(link)
-    rejected = Rejected()
+    rejected = RejectedPictures()
     dataset = opened("webdataset", rejected, path=path, max_rejected=0.9)
     assert [dataset.sample(index).name for index in range(len(dataset))] == ["0.tar/good.png"]
     assert {str(entry["file"]).removeprefix("0.tar/") for entry in rejected.entries} == {
@@ -202,7 +202,7 @@ def test_a_compressed_or_broken_off_archive_is_named(tmp_path: Path, encoded: An
     archive(tmp_path / "packed.tar", members, "w:gz")
     whole = archive(tmp_path / "cut.tar", members)
     whole.write_bytes(whole.read_bytes()[:3000])
-    rejected = Rejected()
+    rejected = RejectedPictures()
     dataset = opened("webdataset", rejected, path=tmp_path, max_rejected=0.9)
     assert 0 < len(dataset) < 3
     assert {str(entry["file"]).partition("/")[0] for entry in rejected.entries} == {"packed.tar", "cut.tar"}
@@ -214,7 +214,7 @@ def test_a_data_set_of_the_hub_library(tmp_path: Path, encoded: Any, opened: Ope
     cells = [{"bytes": encoded(50), "path": None}, {"bytes": b"broken", "path": None}, None]
     rows = datasets.Dataset.from_dict({"image": cells, "text": ["one", "two", "three"]}, features=features)
     rows.save_to_disk(str(tmp_path / "saved"))
-    rejected = Rejected()
+    rejected = RejectedPictures()
     dataset = opened("hub", rejected, path=str(tmp_path / "saved"), max_rejected=0.9)
     assert pairs(dataset) == [("row 0", ("one",))]
     assert red(dataset, 0) == 50
@@ -227,8 +227,9 @@ def test_without_the_hub_library_the_way_to_it_is_named(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['datasets'] = None\n"
         "from importlib import util; util.find_spec = lambda name: None\n"
-        "from lavibridge.data.hub import Hub\nfrom lavibridge.data.pictures.rejected import Rejected\n"
-        "Hub(Hub.Config(path='x'), Rejected())"
+        "from lavibridge.data.hub import Hub\n"
+        "from lavibridge.data.pictures.rejected import RejectedPictures\n"
+        "Hub(Hub.Config(path='x'), RejectedPictures())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install 'lavibridge[hub]'" in done.stderr
@@ -243,7 +244,7 @@ def test_a_mixture_joins_its_parts(tmp_path: Path, put: Any, opened: Open, pairs
         {"kind": "folder", "path": str(tmp_path), "max_rejected": 0.9, "weight": 3},
         {"kind": "tsv", "path": str(tmp_path / "more" / "list.tsv"), "max_rejected": 0.9, "weight": 1},
     ]
-    rejected = Rejected()
+    rejected = RejectedPictures()
     dataset = opened("mixture", rejected, parts=parts)
     assert pairs(dataset) == [("0:a.png", ("from a folder",)), ("1:b.png", ("from a list",))]
     assert [red(dataset, index) for index in range(2)] == [40, 80]

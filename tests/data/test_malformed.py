@@ -19,7 +19,7 @@ from PIL import Image
 
 from lavibridge.core.errors import DataError
 from lavibridge.data.base import Dataset
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 
 Open = Callable[..., Dataset]
 QUICK = "/dev/shm" if Path("/dev/shm").is_dir() else None  # memory: each example is brought to the disk
@@ -93,7 +93,7 @@ caption = st.one_of(
 )
 
 
-def told(rejected: Rejected) -> str:
+def told(rejected: RejectedPictures) -> str:
     for entry in rejected.entries:
         assert entry["file"]
         assert entry["reason"]
@@ -107,7 +107,7 @@ def all_are_pictures(dataset: Dataset) -> None:
         assert "secret" not in dataset.sample(index).name
 
 
-def open_or_refuse(opened: Open, kind: str, rejected: Rejected, **options: Any) -> Dataset | None:
+def open_or_refuse(opened: Open, kind: str, rejected: RejectedPictures, **options: Any) -> Dataset | None:
     """The data, or None where it is refused in words of ours; anything else is a crash."""
     try:
         return opened(kind, rejected, max_rejected=1.0, **options)
@@ -128,7 +128,7 @@ def test_180_broken_pictures(pictures: list[tuple[bytes, str]], opened: Open) ->
         for number, (data, suffix) in enumerate(pictures):
             (root / f"{number}.{suffix}").write_bytes(data)
             (root / f"{number}.txt").write_text("a caption")
-        rejected = Rejected()
+        rejected = RejectedPictures()
         dataset = opened("folder", rejected, path=root, index=Path(place) / "index", max_rejected=1.0)
         all_are_pictures(dataset)
         used = {dataset.sample(index).name for index in range(len(dataset))}
@@ -174,7 +174,7 @@ def test_60_broken_lists(
         if kind == "csv":
             lines.insert(0, b"image,caption")
         path.write_bytes(start + end.join([*lines, noise]))
-        rejected = Rejected()
+        rejected = RejectedPictures()
         dataset = open_or_refuse(opened, kind, rejected, path=path, index=Path(place) / "index")
         assert dataset is not None  # the good line stands first
         all_are_pictures(dataset)
@@ -208,7 +208,7 @@ def test_50_broken_archives(
         if flipped is not None and flipped < len(broken):
             broken[flipped] ^= 0x41
         path.write_bytes(broken)
-        rejected = Rejected()
+        rejected = RejectedPictures()
         dataset = open_or_refuse(opened, "webdataset", rejected, path=path, index=Path(place) / "index")
         told(rejected)
         if dataset is not None:
@@ -232,7 +232,7 @@ def test_20_broken_tables(cells: list[tuple[bytes | None, str | None]], share: f
         }
         pq.write_table(pa.table(rows, schema=pa.schema({"image": pa.binary(), "caption": pa.string()})), path)
         path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-        rejected = Rejected()
+        rejected = RejectedPictures()
         dataset = open_or_refuse(opened, "parquet", rejected, path=path, index=Path(place) / "index")
         told(rejected)
         if dataset is not None:

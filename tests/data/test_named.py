@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from lavibridge.cli.main import app
 from lavibridge.core.errors import DataError, RecipeError
 from lavibridge.data.base import Dataset
-from lavibridge.data.pictures.rejected import Rejected
-from lavibridge.data.pictures.walk import is_hidden, pictures_below, walk
+from lavibridge.data.pictures.rejected import RejectedPictures
+from lavibridge.data.pictures.walk import is_hidden, pictures_below, walk_folder
 
 Open = Callable[..., Dataset]
 
@@ -62,7 +62,7 @@ def test_a_folder_is_read_without_what_is_hidden(tmp_path: Path, put: Any, opene
     for name in ("a.png", ".ipynb_checkpoints/a.png", "deep/.Trash-1000/b.png", "__MACOSX/c.png", "._a.png"):
         with_caption(put, root / name)
     (root / "Thumbs.db").write_bytes(b"junk")
-    rejected = Rejected()
+    rejected = RejectedPictures()
     assert names(opened("folder", rejected, path=root)) == ["a.png"]
     assert rejected.all == []
     with pytest.raises(DataError, match="holds no pictures"):
@@ -88,7 +88,7 @@ def test_every_picture_beside_a_caption_is_read_or_rejected(tmp_path: Path, put:
         (
             tmp_path / f"{name.removesuffix('.part') if name[0] == 'j' else name.partition('.')[0]}.txt"
         ).write_text("words")
-    rejected = Rejected()
+    rejected = RejectedPictures()
     dataset = opened("folder", rejected, path=tmp_path, max_rejected=0.5)
     assert names(dataset) == ["a.jfif", "b.JPEG", "c.WebP", "d", "e.gif", "j.jpg.part"]
     assert files(rejected.entries) == {"f.bmp", "g.gif", "h.tiff", "i.avif"}
@@ -107,7 +107,7 @@ def test_captions_and_pictures_without_each_other_are_named(tmp_path: Path, put:
     (tmp_path / "README.md").write_text("about the pictures")
     (tmp_path / "film.mp4").write_bytes(b"no picture")
     for turn in range(2):  # the second time from the index
-        rejected = Rejected(tmp_path.parent / f"{tmp_path.name}-{turn}" / "rejected.jsonl")
+        rejected = RejectedPictures(tmp_path.parent / f"{tmp_path.name}-{turn}" / "rejected.jsonl")
         dataset = opened("folder", rejected, path=tmp_path, max_rejected=0.25)
         assert names(dataset) == ["a.jpg", "a.png", "upper.PNG"]
         assert dataset.sample(2).captions == ("in capitals",)
@@ -133,7 +133,7 @@ def test_links_are_followed_as_far_as_the_folder(tmp_path: Path, put: Any, opene
         ("real/up", ".."),
     ):
         (root / name).symlink_to(target)
-    rejected = Rejected()
+    rejected = RejectedPictures()
     dataset = opened("folder", rejected, path=root, max_rejected=0.9)
     assert names(dataset) == ["real/a.png", "stored/b.png"]
     assert files(rejected.entries) == {"outside", "nowhere", "ring"}
@@ -152,7 +152,7 @@ def test_a_folder_whose_name_is_no_text_is_read(tmp_path: Path, put: Any, opened
     with_caption(put, tmp_path / "a.png")
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/odd-\xff"))
     with_caption(put, odd / "b.png")
-    rejected = Rejected()
+    rejected = RejectedPictures()
     assert names(opened("folder", rejected, path=tmp_path, max_rejected=0.5)) == ["a.png"]
     assert "lone surrogate" in str(rejected.entries[0]["reason"])
 
@@ -160,7 +160,7 @@ def test_a_folder_whose_name_is_no_text_is_read(tmp_path: Path, put: Any, opened
 @pytest.mark.skipif(os.geteuid() == 0, reason="root opens every folder")
 def test_a_folder_that_cannot_be_opened_is_counted(tmp_path: Path) -> None:
     (tmp_path / "shut").mkdir(mode=0)
-    assert set(walk(tmp_path).refused) == {"shut"}
+    assert set(walk_folder(tmp_path).refused) == {"shut"}
 
 
 @pytest.mark.parametrize("kind", ["tsv", "csv", "jsonl"])
@@ -176,7 +176,7 @@ def test_a_list_that_names_what_is_hidden_is_answered_by_line(
         "jsonl": [json.dumps({"image": name, "caption": "x"}) for name in rows],
     }[kind]
     (tmp_path / "list").write_text("\n".join(lines))
-    rejected = Rejected()
+    rejected = RejectedPictures()
     assert names(opened(kind, rejected, path=tmp_path / "list", max_rejected=0.9)) == ["a.png"]
     assert files(rejected.entries) == {".ipynb_checkpoints/a.png", "deep/._b.png"}
     assert {entry["line"] - (kind == "csv") for entry in rejected.entries} == {2, 3}
@@ -207,7 +207,7 @@ def test_archives_and_tables_are_held_to_the_same(tmp_path: Path, encoded: Any, 
         copy.write_bytes((archives / "0.tar").read_bytes())
     (archives / "packed.tar.gz").write_bytes(b"packed")
     (archives / "more").symlink_to("../elsewhere")
-    rejected = Rejected()
+    rejected = RejectedPictures()
     assert names(opened("webdataset", rejected, path=archives, max_rejected=0.9)) == [
         "0.tar/0.jfif",
         "0.tar/3.png",
@@ -219,7 +219,7 @@ def test_archives_and_tables_are_held_to_the_same(tmp_path: Path, encoded: Any, 
     pq.write_table(table, tables / ".old" / "1.parquet")
     (tables / "a.png").write_bytes(encoded())
     (tables / ".b.png").write_bytes(encoded())
-    rejected = Rejected()
+    rejected = RejectedPictures()
     assert names(opened("parquet", rejected, path=tables, max_rejected=0.9)) == ["0.parquet:1"]
     assert files(rejected.entries) == {"0.parquet:2"}
 
@@ -234,7 +234,7 @@ def test_captions_in_utf_16_are_no_captions(tmp_path: Path, put: Any, opened: Op
     ):
         put(tmp_path / f"{name}.png")
         (tmp_path / f"{name}.txt").write_bytes(text)
-    rejected = Rejected()
+    rejected = RejectedPictures()
     assert names(opened("folder", rejected, path=tmp_path, max_rejected=0.9)) == ["good.png"]
     assert all("UTF-8" in str(entry["reason"]) for entry in rejected.entries)
     assert files(rejected.entries) == {"a.png", "b.png", "c.png"}

@@ -4,12 +4,12 @@ import pytest
 
 from lavibridge.core.config import validate
 from lavibridge.core.errors import RecipeError
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.data.world import World
 
 
 def opened(**settings: object) -> World:
-    return World(validate(World.Config, settings, "data"), Rejected())
+    return World(validate(World.Config, settings, "data"), RejectedPictures())
 
 
 def test_only_categories_of_the_mix_occur() -> None:

@@ -1,4 +1,4 @@
-"""Tiny judges of the real classes, with random weights, and a place for them that is not the user's."""
+"""Tiny scorers of the real classes with random weights, and a cache folder that is not the user's."""
 
 import json
 from collections.abc import Callable

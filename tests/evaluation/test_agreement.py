@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lavibridge.evaluation.agreement import agreement, auroc, kendall_tau
+from lavibridge.evaluation.agreement import auroc, kendall_tau, metric_agreement
 
 scipy_stats = pytest.importorskip("scipy.stats")
 metrics = pytest.importorskip("sklearn.metrics")
@@ -29,7 +29,7 @@ def test_the_interval_holds_the_value_and_narrows_with_n() -> None:
     widths = []
     for n in (40, 640):
         right = (rng.random(n) < 0.5).astype(float)
-        found = agreement(auroc, list(right + rng.normal(size=n)), list(right))
+        found = metric_agreement(auroc, list(right + rng.normal(size=n)), list(right))
         assert found.low < found.mean < found.high
         assert found.n == n
         widths.append(found.high - found.low)

@@ -15,14 +15,14 @@ from typer.testing import CliRunner
 from lavibridge.cli.main import app
 from lavibridge.core.errors import RunError
 from lavibridge.evaluation.base import ImageGenerator
-from lavibridge.evaluation.compare import compare
-from lavibridge.evaluation.run import evaluate
-from lavibridge.evaluation.stats import interval_of, sign_flip_p
-from lavibridge.world.captions import prompts
-from lavibridge.world.drawing import draw
+from lavibridge.evaluation.compare import compare_evaluations
+from lavibridge.evaluation.evaluate import evaluate
+from lavibridge.evaluation.stats import bootstrap_interval_of, sign_flip_p
+from lavibridge.world.captions import evaluation_prompts
+from lavibridge.world.drawing import draw_scene
 from lavibridge.world.scene import Scene
 
-PAIRS = [pair for category in ("one", "two") for pair in prompts(category, 12)]
+PAIRS = [pair for category in ("one", "two") for pair in evaluation_prompts(category, 12)]
 
 
 class Sometimes:
@@ -40,7 +40,7 @@ class Sometimes:
     def generate(
         self, prompts: Sequence[str], seed: Sequence[int], steps: int, guidance: float | None, quality: str
     ) -> list[Image.Image]:
-        return [Image.fromarray(draw(self.scenes[prompt])) for prompt in prompts]
+        return [Image.fromarray(draw_scene(self.scenes[prompt])) for prompt in prompts]
 
 
 def make(out: Path, bridge: ImageGenerator, **options: Any) -> Path:
@@ -55,7 +55,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_the_difference_is_that_of_the_means_and_turns_round(two: tuple[Path, Path]) -> None:
-    found = compare(*two)["metrics"]["world"]
+    found = compare_evaluations(*two)["metrics"]["world"]
     means = [
         json.loads((folder / "results.json").read_text())["metrics"]["world"]["all"]["mean"] for folder in two
     ]
@@ -63,37 +63,37 @@ def test_the_difference_is_that_of_the_means_and_turns_round(two: tuple[Path, Pa
     assert found["all"]["low"] > 0
     assert found["all"]["p"] < 0.05
     assert set(found) == {"all", "one", "two"}
-    back = compare(two[1], two[0])["metrics"]["world"]["all"]
+    back = compare_evaluations(two[1], two[0])["metrics"]["world"]["all"]
     assert back["mean"] == pytest.approx(-found["all"]["mean"])
-    same = compare(two[0], two[0])["metrics"]["world"]["all"]
+    same = compare_evaluations(two[0], two[0])["metrics"]["world"]["all"]
     assert (same["mean"], same["p"]) == (0, 1)
 
 
 def test_what_only_one_has_is_left_out_and_counted(two: tuple[Path, Path], tmp_path: Path) -> None:
     few = make(tmp_path / "few", Sometimes(0.9), limit=5)
-    found = compare(few, two[1])
+    found = compare_evaluations(few, two[1])
     assert found["pictures"] == 10
     assert found["unpaired"] == {"first": 0, "second": 14}
 
 
 def test_numbers_that_do_not_mean_the_same_are_refused(two: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"seed is 0 in the first and 5"):
-        compare(two[0], make(tmp_path / "seed", Sometimes(0.9), seed=5, limit=2))
+        compare_evaluations(two[0], make(tmp_path / "seed", Sometimes(0.9), seed=5, limit=2))
     with pytest.raises(RunError, match=r"holds no results\.json"):
-        compare(two[0], tmp_path)
+        compare_evaluations(two[0], tmp_path)
     other = make(tmp_path / "other", Sometimes(0.9), limit=2)
     path = other / "results.json"
     results = json.loads(path.read_text())
     path.write_text(json.dumps({**results, "version": 2}))
     with pytest.raises(RunError, match="version is 1 in the first and 2"):
-        compare(two[0], other)
+        compare_evaluations(two[0], other)
     results["metrics"]["world"]["card"]["version"] = 7
     path.write_text(json.dumps(results))
     with pytest.raises(RunError, match="their cards differ"):
-        compare(two[0], other)
+        compare_evaluations(two[0], other)
     path.write_text(json.dumps({"categories": {}}))
     with pytest.raises(RunError, match="older version"):
-        compare(two[0], other)
+        compare_evaluations(two[0], other)
 
 
 def test_the_command_prints_lines_or_json(two: tuple[Path, Path]) -> None:
@@ -101,7 +101,7 @@ def test_the_command_prints_lines_or_json(two: tuple[Path, Path]) -> None:
     assert done.exit_code == 0
     assert done.stdout.splitlines()[0].startswith("world all  n    24  +0.")
     done = CliRunner().invoke(app, ["compare", *map(str, two), "--json"])
-    assert json.loads(done.stdout) == compare(*two)
+    assert json.loads(done.stdout) == compare_evaluations(*two)
 
 
 def test_p_of_few_differences_is_counted_out() -> None:
@@ -123,7 +123,9 @@ def test_p_is_even_where_there_is_no_difference() -> None:
 def test_any_statistic_has_an_interval_over_prompts() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(1.0, 1.0, size=200)
-    low, high = interval_of([[float(v)] for v in values], lambda rows: float(np.mean([r[0] for r in rows])))
+    low, high = bootstrap_interval_of(
+        [[float(v)] for v in values], lambda rows: float(np.mean([r[0] for r in rows]))
+    )
     half = 1.96 * values.std() / math.sqrt(200)
     assert (high - low) / 2 == pytest.approx(half, rel=0.1)
-    assert all(math.isnan(bound) for bound in interval_of([1, 2], lambda rows: math.nan))
+    assert all(math.isnan(bound) for bound in bootstrap_interval_of([1, 2], lambda rows: math.nan))

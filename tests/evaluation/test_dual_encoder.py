@@ -15,7 +15,7 @@ from torch import nn
 from lavibridge.core.errors import ModelError
 from lavibridge.evaluation.base import Score, Task
 from lavibridge.evaluation.dual_encoder import DualEncoder
-from lavibridge.evaluation.metrics.aesthetics import fold_head
+from lavibridge.evaluation.metrics.aesthetics import fold_aesthetics_head
 from lavibridge.evaluation.metrics.base import ImageMetric
 from lavibridge.evaluation.networks import PretrainedNetwork
 from lavibridge.evaluation.suite import open_metrics
@@ -142,7 +142,7 @@ def test_the_aesthetic_head_folded_is_the_head_in_layers(toy_clip: Path, tmp_pat
 
     save_file({**state, "layers.1.slope": torch.zeros(1)}, head)
     with pytest.raises(ModelError, match="not a head of linear layers"):
-        fold_head(head)
+        fold_aesthetics_head(head)
     with pytest.raises(ModelError, match="improved-aesthetic-predictor"):
         open_metrics([{"kind": "aesthetics", "model": str(toy_clip), "head": "nowhere.safetensors"}], [], ())
 

@@ -10,8 +10,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lavibridge.core.errors import ModelError
-from lavibridge.evaluation.sets.encoders import make_extractor
-from lavibridge.evaluation.sets.inception import SIDE, WIDTH, InceptionV3, Mixed, load_inception
+from lavibridge.evaluation.sets.extractors import make_extractor
+from lavibridge.evaluation.sets.inception import (
+    INCEPTION_SIDE,
+    INCEPTION_WIDTH,
+    InceptionMixed,
+    InceptionV3,
+    load_inception,
+)
 from lavibridge.evaluation.sets.resize import resize
 
 
@@ -25,7 +31,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
             nn.init.kaiming_normal_(module.weight)  # or deep layers tell no picture from another
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -0.1, 0.1)
-    state = {**network.state_dict(), "fc.weight": torch.zeros(1008, WIDTH), "fc.bias": torch.zeros(1008)}
+    state = {
+        **network.state_dict(),
+        "fc.weight": torch.zeros(1008, INCEPTION_WIDTH),
+        "fc.bias": torch.zeros(1008),
+    }
     path = tmp_path_factory.mktemp("inception") / "inception.safetensors"
     save_file(state, path)
     return path
@@ -58,10 +68,10 @@ def test_features_are_those_of_the_loaded_weights_under_each_rule(weights: Path)
         extractor = make_extractor(str(weights), rule)  # type: ignore[arg-type]
         found.append(extractor.features([Image.fromarray(pixels)])[0])
         assert extractor.card()["resize"] == rule
-        ready = (torch.tensor(resize(pixels, SIDE, rule)) - middle) / middle  # type: ignore[arg-type]
+        ready = (torch.tensor(resize(pixels, INCEPTION_SIDE, rule)) - middle) / middle  # type: ignore[arg-type]
         with torch.no_grad():
             expected = network(ready.permute(2, 0, 1)[None].float())[0].numpy()
-        assert expected.shape == (WIDTH,)
+        assert expected.shape == (INCEPTION_WIDTH,)
         assert found[-1] == pytest.approx(expected, rel=1e-4, abs=1e-6)
     assert np.abs(found[0] - found[1]).max() > 1e-3 * np.abs(found[0]).max()
     with pytest.raises(ModelError, match="has no processor"):
@@ -85,7 +95,7 @@ def test_the_mean_leaves_the_border_out_and_the_last_block_takes_the_maximum() -
     x = torch.ones(1, 4, 5, 5)
     pooled = []
     for highest in (False, True):
-        block = Mixed(4, {}, 3, highest).eval()
+        block = InceptionMixed(4, {}, 3, highest).eval()
         block.branch_pool = nn.Identity()  # type: ignore[assignment]
         assert torch.equal(block(x), x)  # a counted border would darken the edge
         ramp = torch.arange(25.0).view(1, 1, 5, 5)

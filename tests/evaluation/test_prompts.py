@@ -9,14 +9,14 @@ from typer.testing import CliRunner
 
 from lavibridge.cli.prompts import app
 from lavibridge.core.errors import DataError, LaviError, ModelError, RecipeError
-from lavibridge.evaluation.expand import PromptExpander
-from lavibridge.evaluation.files import find_file
+from lavibridge.evaluation.benchmark_files import find_benchmark_file
 from lavibridge.evaluation.metrics.world import WorldMetric
+from lavibridge.evaluation.prompt_expansion import PromptExpander
 from lavibridge.evaluation.shipped import shipped_suites
 from lavibridge.evaluation.suite import open_prompts, read_suite
 from lavibridge.evaluation.tasks import make_tasks
-from lavibridge.world.captions import prompts
-from lavibridge.world.drawing import draw
+from lavibridge.world.captions import evaluation_prompts
+from lavibridge.world.drawing import draw_scene
 
 ODD = ["a, b / c", 'a "quoted" \\ line', "🙂🙂 naïve", "x" * 10_000, "../../etc", "tab\there", "a\u2028b"]
 
@@ -97,7 +97,7 @@ def test_absent_and_wrong_files_are_said_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"github\.com/google-research/parti"):
         open_prompts(read_suite("parti").prompts, str(tmp_path / "nothing.tsv"))
     with pytest.raises(DataError, match=r"should be hf://datasets/OWNER/NAME/FILE"):
-        find_file("hf://datasets/owner", "it", "there")
+        find_benchmark_file("hf://datasets/owner", "it", "there")
     (tmp_path / "latin.txt").write_bytes("naïve".encode("latin-1"))
     (tmp_path / "empty.txt").write_text("\n \n")
     for name, match in (("latin.txt", "not UTF-8"), ("empty.txt", "has no lines"), (".", "is a folder")):
@@ -126,7 +126,7 @@ def test_every_shipped_suite_names_kinds_and_options_that_exist() -> None:
 
 
 def test_the_world_says_the_same_specs_at_length() -> None:
-    short = prompts("spatial", 12)
+    short = evaluation_prompts("spatial", 12)
     source = open_prompts({"kind": "world", "categories": {"spatial": 12}, "length": "long"})
     long = source.prompts("spatial")
     assert [each.metadata for each in long] == [pair.spec for pair in short]
@@ -135,7 +135,7 @@ def test_the_world_says_the_same_specs_at_length() -> None:
         assert each.text.count(".") >= 2
         assert len(each.text) > len(pair.caption)
     tasks = make_tasks(read_suite("world-long"), source, None, None, 0)
-    pictures = [Image.fromarray(draw(pair.scene)) for pair in short]
+    pictures = [Image.fromarray(draw_scene(pair.scene)) for pair in short]
     metric = WorldMetric(WorldMetric.Config())
     assert all(score.value == 1 for score in metric.score(pictures, tasks))
     with pytest.raises(DataError, match="only the category spatial"):
@@ -173,7 +173,7 @@ def test_what_cannot_write_is_refused() -> None:
 def test_a_suites_prompts_are_listed() -> None:
     done = CliRunner().invoke(app, ["list", "world", "--category", "one", "--limit", "3"])
     assert done.exit_code == 0
-    assert done.stdout.splitlines() == [pair.caption for pair in prompts("one", 3)]
+    assert done.stdout.splitlines() == [pair.caption for pair in evaluation_prompts("one", 3)]
     wrong = CliRunner().invoke(app, ["list", "world", "--category", "on"])
     assert isinstance(wrong.exception, LaviError)
 

@@ -12,16 +12,16 @@ from PIL import Image
 
 from lavibridge import Bridge
 from lavibridge.bridge import identity as module
-from lavibridge.bridge.identity import identity
+from lavibridge.bridge.identity import bridge_identity
 from lavibridge.core.errors import DataError, RunError
-from lavibridge.core.launch import ProcessRank
-from lavibridge.evaluation.compare import compare
+from lavibridge.core.process_rank import ProcessRank
+from lavibridge.evaluation.compare import compare_evaluations
+from lavibridge.evaluation.evaluate import evaluate
 from lavibridge.evaluation.metrics.world import WorldMetric
-from lavibridge.evaluation.run import evaluate
-from lavibridge.world.captions import prompts
-from lavibridge.world.drawing import draw
+from lavibridge.world.captions import evaluation_prompts
+from lavibridge.world.drawing import draw_scene
 
-ASKED: dict[str, Any] = {"categories": ("one",), "limit": 2, "steps": 1, "guidance": 1.0}
+ASKED: dict[str, Any] = {"categories": ("one",), "limit": 2, "num_inference_steps": 1, "guidance_scale": 1.0}
 OLD = "did not record the bridge"
 
 
@@ -83,16 +83,16 @@ def test_every_part_and_format_of_a_bridge_counts() -> None:
         "language rounded": lambda: make_bridge(dtype="bfloat16"),
         "vision rounded": lambda: make_bridge(vision="bfloat16"),
     }
-    found = {name: json.dumps(identity(build())) for name, build in made.items()}
+    found = {name: json.dumps(bridge_identity(build())) for name, build in made.items()}
     assert len(set(found.values())) == len(made)
-    assert json.dumps(identity(make_bridge())) == found["as it is"]
+    assert json.dumps(bridge_identity(make_bridge())) == found["as it is"]
 
 
 def test_another_library_draws_nothing_more_but_judges_what_is_there(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    versions = dict.fromkeys(module.LIBRARIES, "99")
-    monkeypatch.setattr(module, "versions", lambda *names: versions)
+    versions = dict.fromkeys(module.IDENTITY_LIBRARIES, "99")
+    monkeypatch.setattr(module, "library_versions", lambda *names: versions)
     before = json.loads((copy / "results.json").read_text())
     clip = {"kind": "clip_score", "model": "mini-clip"}
     results = evaluate(make_bridge(), "world", copy, **ASKED, metrics=[clip])
@@ -110,7 +110,7 @@ def test_what_was_kept_before_the_bridge_was_noted_is_refused(copy: Path) -> Non
     with pytest.raises(RunError, match=OLD):
         evaluate(make_bridge(), "world", copy, **ASKED)
     with pytest.raises(RunError, match=OLD):
-        compare(copy, copy)
+        compare_evaluations(copy, copy)
 
 
 def test_pictures_of_two_bridges_in_one_folder_are_found_whoever_put_them_there(
@@ -127,7 +127,7 @@ def test_pictures_of_two_bridges_in_one_folder_are_found_whoever_put_them_there(
     shutil.copy(other / "records-2.jsonl", copy / "records-2.jsonl")  # of a process with another bridge
     for try_it in (
         lambda: evaluate(make_bridge(), "world", copy, **ASKED),
-        lambda: compare(copy, copy),
+        lambda: compare_evaluations(copy, copy),
     ):
         with pytest.raises(RunError, match="two bridges"):
             try_it()
@@ -141,7 +141,7 @@ def test_results_of_pictures_that_were_deleted_are_not_left(copy: Path) -> None:
     )
     assert found == {"waiting": 1}
     with pytest.raises(RunError, match=r"holds no results\.json"):
-        compare(copy, copy)
+        compare_evaluations(copy, copy)
 
 
 def test_a_picture_that_was_replaced_is_not_judged(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,14 +168,14 @@ def test_scores_under_another_card_are_not_compared(kept: Path, copy: Path) -> N
         "reason": "",
     }
     (copy / "records-0.jsonl").write_text(json.dumps(line) + "\n")
-    assert compare(copy, kept)["metrics"]["world"]["all"]["mean"] == 0
+    assert compare_evaluations(copy, kept)["metrics"]["world"]["all"]["mean"] == 0
 
 
 def test_pictures_drawn_elsewhere_are_known_by_their_bytes(tmp_path: Path) -> None:
     given = tmp_path / "given"
     given.mkdir()
-    for number, pair in enumerate(prompts("one", 2)):
-        Image.fromarray(draw(pair.scene)).save(given / f"{number}.png")
+    for number, pair in enumerate(evaluation_prompts("one", 2)):
+        Image.fromarray(draw_scene(pair.scene)).save(given / f"{number}.png")
     evaluate(given, "world", tmp_path / "out", categories=("one",), limit=2)
     moved = given.rename(tmp_path / "moved")
     evaluate(moved, "world", tmp_path / "out", categories=("one",), limit=2)

@@ -6,12 +6,12 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from lavibridge.evaluation.sets.resize import Pixels, Rule, resize
+from lavibridge.evaluation.sets.resize import ResizePixels, ResizeRule, resize
 
-RULES: tuple[Rule, ...] = ("clean", "legacy", "torch-fidelity", "square", "centre")
+RULES: tuple[ResizeRule, ...] = ("clean", "legacy", "torch-fidelity", "square", "centre")
 
 
-def checkerboard(height: int, width: int) -> Pixels:
+def checkerboard(height: int, width: int) -> ResizePixels:
     rows, columns = np.indices((height, width)) // 5
     return np.repeat((((rows + columns) % 2) * 255).astype(np.uint8)[:, :, None], 3, axis=2)
 

@@ -13,17 +13,17 @@ from PIL import Image
 from lavibridge import BridgePipeline
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import DataError, ModelError, RecipeError, RunError
-from lavibridge.core.launch import ProcessRank, rank_from_environment
-from lavibridge.evaluation.compare import compare
-from lavibridge.evaluation.run import evaluate
+from lavibridge.core.process_rank import ProcessRank, rank_from_environment
+from lavibridge.evaluation.compare import compare_evaluations
+from lavibridge.evaluation.evaluate import evaluate
 from lavibridge.evaluation.suite import open_prompts, read_suite
 from lavibridge.evaluation.tasks import make_tasks, noise_seed
-from lavibridge.generation.finite import NotDrawnError
-from lavibridge.world.captions import CATEGORIES, prompts
-from lavibridge.world.drawing import draw
+from lavibridge.generation.nonfinite_images import NonfiniteImageError
+from lavibridge.world.captions import CATEGORIES, evaluation_prompts
+from lavibridge.world.drawing import draw_scene
 from lavibridge.world.scene import Scene
 
-PAIRS = [pair for category in CATEGORIES for pair in prompts(category, 4)]
+PAIRS = [pair for category in CATEGORIES for pair in evaluation_prompts(category, 4)]
 MINI_CLIP = {"kind": "clip_score", "model": "mini-clip"}
 
 
@@ -44,7 +44,7 @@ class Drawer:
         if len(self.drawn) + len(prompts) > self.patience:
             raise KeyboardInterrupt
         self.drawn += zip(prompts, seed, strict=True)
-        return [Image.fromarray(draw(self.scenes[prompt])) for prompt in prompts]
+        return [Image.fromarray(draw_scene(self.scenes[prompt])) for prompt in prompts]
 
 
 def world(results: dict[str, Any]) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class Overflowing(Drawer):
         reasons = {place: OVERFLOW for place, prompt in enumerate(prompts) if prompt in self.lost}
         if reasons:
             kept = [None if place in reasons else picture for place, picture in enumerate(pictures)]
-            raise NotDrawnError(prompts, kept, reasons)
+            raise NonfiniteImageError(prompts, kept, reasons)
         return pictures
 
 
@@ -123,7 +123,7 @@ OVERFLOW = "the latents are not finite"
 
 def test_what_cannot_be_drawn_is_null_with_its_reason(tmp_path):
     """In records, results, sets and comparisons: counted and named, neither 0 nor left out."""
-    lost = {pair.caption for pair in prompts("one", 1)}
+    lost = {pair.caption for pair in evaluation_prompts("one", 1)}
     evaluate(Drawer(), "world", tmp_path / "good", limit=2)
     kid = {"kind": "kid", "reference": str(tmp_path / "good/images"), "features": "mini-resnet"}
     drawer = Overflowing(lost)
@@ -143,7 +143,7 @@ def test_what_cannot_be_drawn_is_null_with_its_reason(tmp_path):
     again = Overflowing(lost)
     assert evaluate(again, "world", tmp_path / "bad", limit=2, metrics=[kid]) == results
     assert len(again.drawn) == 1  # to see that it is the same bridge
-    found = compare(tmp_path / "bad", tmp_path / "good")["metrics"]["world"]["one"]
+    found = compare_evaluations(tmp_path / "bad", tmp_path / "good")["metrics"]["world"]["one"]
     assert (found["n"], found["unscored"]) == (1, 1)
 
 
@@ -249,7 +249,7 @@ def test_pictures_of_another_bridge_or_setting_are_refused(tmp_path):
     with pytest.raises(RunError, match="another bridge"):
         evaluate(Drawer(blind=True), "world", tmp_path, categories=("one",), limit=2)
     with pytest.raises(RunError, match="drawn with"):
-        evaluate(Drawer(), "world", tmp_path, categories=("one",), limit=2, steps=7)
+        evaluate(Drawer(), "world", tmp_path, categories=("one",), limit=2, num_inference_steps=7)
 
 
 def test_a_drawer_that_draws_too_few_is_refused(tmp_path):
@@ -264,7 +264,7 @@ def test_a_drawer_that_draws_too_few_is_refused(tmp_path):
         ) -> list[Image.Image]:
             return super().generate(prompts, seed, steps, guidance, quality)[1:]
 
-    with pytest.raises(RunError, match="nothing is left out"):
+    with pytest.raises(RunError, match="return one per prompt"):
         evaluate(Lazy(), "world", tmp_path, limit=1)
 
 
@@ -301,7 +301,7 @@ def test_sets_are_measured_against_a_folder_and_share_their_features(tmp_path, m
     real = tmp_path / "real"
     real.mkdir()
     for number, pair in enumerate(PAIRS):
-        Image.fromarray(draw(pair.scene)).save(real / f"{number}.png")
+        Image.fromarray(draw_scene(pair.scene)).save(real / f"{number}.png")
     options = {"reference": str(real), "features": "mini-resnet", "resize": "model"}
     metrics = [{"kind": kind, **options} for kind in ("fid", "kid", "precision_recall")]
     good = evaluate(Drawer(), "world", tmp_path / "good", limit=2, metrics=metrics)["metrics"]
@@ -324,9 +324,9 @@ def test_sets_are_measured_against_a_folder_and_share_their_features(tmp_path, m
 def test_pictures_drawn_elsewhere_are_judged_and_none_is_left_out(tmp_path):
     given = tmp_path / "given"
     given.mkdir()
-    pairs = [pair for category in ("one", "two") for pair in prompts(category, 6)]
+    pairs = [pair for category in ("one", "two") for pair in evaluation_prompts(category, 6)]
     for number, pair in enumerate(pairs):  # 2.png comes before 10.png
-        Image.fromarray(draw(pair.scene)).save(given / f"{number}.png")
+        Image.fromarray(draw_scene(pair.scene)).save(given / f"{number}.png")
     asked = {"categories": ("one", "two"), "limit": 6}
     results = evaluate(given, "world", tmp_path / "out", **asked)
     assert results["metrics"]["world"]["all"]["mean"] == 1

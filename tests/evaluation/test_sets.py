@@ -14,11 +14,11 @@ from safetensors.numpy import save_file
 
 from lavibridge.core.errors import DataError, ModelError
 from lavibridge.evaluation.base import Task
-from lavibridge.evaluation.sets.encoders import ModelExtractor, make_extractor
-from lavibridge.evaluation.sets.features import Features, Moments, Reference
+from lavibridge.evaluation.sets.extractors import ModelExtractor, make_extractor
+from lavibridge.evaluation.sets.features import Moments, ReferenceFeatures, SetFeatures
 from lavibridge.evaluation.sets.frechet import frechet_to
-from lavibridge.evaluation.sets.generated_set import GROUPS, T95, jackknife
-from lavibridge.evaluation.sets.kernels import cmmd_to, kid_to, unit
+from lavibridge.evaluation.sets.generated_set import JACKKNIFE_GROUPS, JACKKNIFE_T, jackknife
+from lavibridge.evaluation.sets.kernels import cmmd_to, kid_to, normalize_rows
 from lavibridge.evaluation.sets.precision_recall import precision_recall_to
 from lavibridge.evaluation.sets.reference import check_reference, open_reference
 from lavibridge.evaluation.suite import open_metrics
@@ -28,12 +28,12 @@ scipy_stats = pytest.importorskip("scipy.stats")
 pairwise = pytest.importorskip("sklearn.metrics.pairwise")
 
 
-def features(seed: int, n: int, width: int, shift: float = 0.0) -> Features:
+def features(seed: int, n: int, width: int, shift: float = 0.0) -> SetFeatures:
     rng = np.random.default_rng(seed)
     return rng.normal(size=(n, width)) @ rng.normal(size=(width, width)) + shift
 
 
-def fid(drawn: Features, real: Features) -> float:
+def fid(drawn: SetFeatures, real: SetFeatures) -> float:
     return frechet_to(Moments.of(real)).distance(drawn)
 
 
@@ -107,8 +107,8 @@ def test_kid_of_one_distribution_is_zero_on_average() -> None:
 
 
 def test_cmmd_is_scikit_learns_kernel() -> None:
-    x, y = unit(features(6, 30, 5)), unit(features(7, 25, 5, shift=1.0))
-    k: Callable[[Features, Features], float] = lambda a, b: float(  # noqa: E731 - a formula
+    x, y = normalize_rows(features(6, 30, 5)), normalize_rows(features(7, 25, 5, shift=1.0))
+    k: Callable[[SetFeatures, SetFeatures], float] = lambda a, b: float(  # noqa: E731 - a formula
         pairwise.rbf_kernel(a, b, gamma=1 / (2 * 10.0**2)).mean()
     )
     expected = 1000 * (k(x, x) + k(y, y) - 2 * k(x, y))
@@ -128,12 +128,14 @@ def test_precision_and_recall_of_sets_that_can_be_seen_through() -> None:
 
 
 def test_the_jackknife_of_a_mean_is_its_t_interval() -> None:
-    x = np.random.default_rng(0).normal(size=(GROUPS, 1))
-    found = jackknife(lambda rows: {"mean": float(rows.mean())}, x, [str(i) for i in range(GROUPS)], "x")
-    reach = T95 * x.std(ddof=1) / math.sqrt(GROUPS)
+    x = np.random.default_rng(0).normal(size=(JACKKNIFE_GROUPS, 1))
+    found = jackknife(
+        lambda rows: {"mean": float(rows.mean())}, x, [str(i) for i in range(JACKKNIFE_GROUPS)], "x"
+    )
+    reach = JACKKNIFE_T * x.std(ddof=1) / math.sqrt(JACKKNIFE_GROUPS)
     assert found["mean"].high - found["mean"].mean == pytest.approx(reach, rel=1e-9)
-    assert scipy_stats.t.ppf(0.975, GROUPS - 1) == pytest.approx(T95)
-    alone = jackknife(lambda rows: {"mean": float(rows.mean())}, x, ["one prompt"] * GROUPS, "x")
+    assert scipy_stats.t.ppf(0.975, JACKKNIFE_GROUPS - 1) == pytest.approx(JACKKNIFE_T)
+    alone = jackknife(lambda rows: {"mean": float(rows.mean())}, x, ["one prompt"] * JACKKNIFE_GROUPS, "x")
     assert math.isnan(alone["mean"].low)
 
 
@@ -179,7 +181,7 @@ def test_references_are_folders_files_and_the_world(tmp_path: Path, monkeypatch:
 
 
 class _Broken(ModelExtractor):
-    def features(self, pictures: object) -> Features:
+    def features(self, pictures: object) -> SetFeatures:
         raise AssertionError("the features should have been remembered")
 
 
@@ -208,4 +210,4 @@ def test_a_metric_of_sets_wants_enough_pictures_and_its_width() -> None:
     with pytest.raises(DataError, match="at least 20 pictures, found 3"):
         metric.check([task] * 3)
     metric.check([task] * 20)
-    assert Reference(features=np.zeros((2, 5)), card={}).width == 5
+    assert ReferenceFeatures(features=np.zeros((2, 5)), card={}).width == 5

@@ -5,14 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from lavibridge.evaluation.stats import bootstrap, estimate, paired_difference, wilson
+from lavibridge.evaluation.stats import bootstrap_interval, estimate, paired_difference, wilson_interval
 
 
 def test_wilson_has_the_known_values():
-    assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
-    assert wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
-    assert wilson(0, 0) == (0.0, 1.0)
+    assert wilson_interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert wilson_interval(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+    assert wilson_interval(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
+    assert wilson_interval(0, 0) == (0.0, 1.0)
 
 
 def test_bootstrap_covers_the_truth_over_prompts():
@@ -21,7 +21,7 @@ def test_bootstrap_covers_the_truth_over_prompts():
     for _ in range(runs):
         difficulty = rng.beta(2, 2, size=60)
         clusters = [list((rng.random(4) < p).astype(float)) for p in difficulty]
-        low, high = bootstrap(clusters)
+        low, high = bootstrap_interval(clusters)
         hits += low <= 0.5 <= high
     assert 0.88 <= hits / runs <= 0.99
 

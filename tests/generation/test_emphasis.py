@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lavibridge import Bridge, BridgePipeline
 from lavibridge.core import registry
 from lavibridge.core.errors import RecipeError
-from lavibridge.generation.emphasis import parse, read, token_weights, weigh
+from lavibridge.generation.emphasis import apply_emphasis, emphasis_of_tokens, parse_emphasis, read_emphasis
 
 KINDS = registry.kinds("language")
 
@@ -41,7 +41,7 @@ KINDS = registry.kinds("language")
     ],
 )
 def test_weights_are_read(prompt: str, text: str, weighted: dict[str, float]) -> None:
-    found = parse(prompt)
+    found = parse_emphasis(prompt)
     assert found.text == text
     expected = [1.0] * len(text)
     for part, weight in weighted.items():
@@ -56,31 +56,33 @@ SIGNS = st.text(alphabet=st.sampled_from("a1 .:()\\\\")) | st.text()
 
 @given(SIGNS)
 def test_any_text_can_be_drawn_as_it_stands(text: str) -> None:
-    assert read(text, weights=False) == read(re.sub(r"([()\\\\])", r"\\\1", text), weights=True)
-    assert read(text, weights=False).text == text
+    assert read_emphasis(text, weights=False) == read_emphasis(
+        re.sub(r"([()\\\\])", r"\\\1", text), weights=True
+    )
+    assert read_emphasis(text, weights=False).text == text
 
 
 @given(SIGNS)
 def test_no_weight_leaves_its_range(text: str) -> None:
-    found = parse(text)
+    found = parse_emphasis(text)
     assert len(found.weights) == len(found.text)
     assert all(0 <= weight <= 10 for weight in found.weights)
 
 
 def test_a_weight_moves_features_from_the_empty_prompt_s() -> None:
     hidden, empty = torch.randn(2, 3, 5), torch.randn(2, 4, 5)
-    found = weigh(hidden, empty, torch.tensor([1.0, 0.0, 2.0]))
+    found = apply_emphasis(hidden, empty, torch.tensor([1.0, 0.0, 2.0]))
     start = empty.mean(1)
     torch.testing.assert_close(found[:, 0], hidden[:, 0])
     torch.testing.assert_close(found[:, 1], start)
     torch.testing.assert_close(found[:, 2], 2 * hidden[:, 2] - start)
-    weights = token_weights(parse("a (red:3) cat"), [(0, 0), (0, 1), (1, 5), (5, 9)])
+    weights = emphasis_of_tokens(parse_emphasis("a (red:3) cat"), [(0, 0), (0, 1), (1, 5), (5, 9)])
     assert weights.tolist() == pytest.approx([1, 1, 2.5, 1])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_token_has_its_characters(kind: str) -> None:
-    family = registry.load("language", kind)
+    family = registry.load_kind("language", kind)
     model = family(family.Config(source="random"))
     prompt = "a red cat, and a naïve tree " * 20
     spans = model.spans(prompt)

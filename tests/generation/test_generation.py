@@ -18,50 +18,50 @@ from lavibridge import Bridge, BridgePipeline
 from lavibridge.core import registry
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError, RecipeError
-from lavibridge.diffusion.objective import target
+from lavibridge.diffusion.objective import prediction_target
 from lavibridge.generation.contact_sheet import contact_sheet
-from lavibridge.generation.denoise import OWN_CALLS, advance
-from lavibridge.generation.emphasis import WeightedPrompt, read
-from lavibridge.generation.encode import encode_prompts
+from lavibridge.generation.denoise import SEPARATE_DENOISER_CALLS, take_denoising_step
+from lavibridge.generation.emphasis import WeightedPrompt, read_emphasis
 from lavibridge.generation.image_files import save_png
 from lavibridge.generation.noise import initial_noise
-from lavibridge.generation.output import to_images
+from lavibridge.generation.output import to_pil_images
+from lavibridge.generation.prompt_encoding import encode_prompts
 from lavibridge.generation.quality import QUALITIES
-from lavibridge.generation.sample import PACKAGE, Sampling, make_scheduler
+from lavibridge.generation.request_state import RequestState, resolve_denoising_settings
 from lavibridge.generation.samplers.base import Sampler
-from lavibridge.generation.state import RequestState, resolve_settings
+from lavibridge.generation.sampling import SAMPLER_PACKAGE, Sampling, make_sampler
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
-from lavibridge.vision.parts.schedules import prediction_type, training_schedule
+from lavibridge.vision.parts.scheduler_settings import scheduler_prediction_type, scheduler_training_schedule
 
 
 @pytest.fixture(scope="module")
 def vision() -> VisionModel:
-    family = registry.load("vision", "sd")
+    family = registry.load_kind("vision", "sd")
     return family(family.Config(source="random"))  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")
 def language() -> LanguageModel:
-    family = registry.load("language", "t5")
+    family = registry.load_kind("language", "t5")
     return family(family.Config(source="random"))  # type: ignore[no-any-return]
 
 
 def toy(kind: str) -> VisionModel:
-    family = registry.load("vision", kind)
+    family = registry.load_kind("vision", kind)
     return family(family.Config(source="random"))  # type: ignore[no-any-return]
 
 
 TOYS = ({"kind": "t5", "source": "random"}, {"kind": "sd", "source": "random"})
-SAMPLERS = registry.kinds(PACKAGE)
+SAMPLERS = registry.kinds(SAMPLER_PACKAGE)
 FLOWS = tuple(
     kind
     for kind in registry.kinds("vision")
-    if "Flow" in registry.load("vision", kind).toy_scheduler["_class_name"]
-    or registry.load("vision", kind).toy_scheduler.get("use_flow_sigmas", False)
+    if "Flow" in registry.load_kind("vision", kind).toy_scheduler["_class_name"]
+    or registry.load_kind("vision", kind).toy_scheduler.get("use_flow_sigmas", False)
 )
 DIFFUSION_ONLY = tuple(
-    sampler for sampler in SAMPLERS if registry.load(PACKAGE, sampler).of_flow is Sampler.of_flow
+    sampler for sampler in SAMPLERS if registry.load_kind(SAMPLER_PACKAGE, sampler).of_flow is Sampler.of_flow
 )
 """Samplers that refuse flows."""
 PAIRS = [
@@ -79,7 +79,7 @@ def test_a_perfect_prediction_ends_at_the_clean_latents(kind: str, sampler: str)
     shape = model.latent_shape(32, 32)
     x0 = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     noise = initial_noise(shape, (1, 2))
-    scheduler = make_scheduler(model.scheduler, sampler, model.flow_shift(shape))
+    scheduler = make_sampler(model.scheduler, sampler, model.flow_shift(shape))
     times = []
 
     def predict(xt: Tensor, t: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ def test_a_perfect_prediction_ends_at_the_clean_latents(kind: str, sampler: str)
             float(np.interp(float(t), model.times, each)) for each in (model.alphas, model.sigmas)
         )
         eps = (xt - alpha * x0) / sigma
-        return target(model.prediction_type, x0, eps, *torch.tensor([[alpha] * 2, [sigma] * 2]))
+        return prediction_target(model.prediction_type, x0, eps, *torch.tensor([[alpha] * 2, [sigma] * 2]))
 
     found = sample(predict, scheduler, noise, 10)
     assert times == sorted(times, reverse=True)
@@ -128,8 +128,8 @@ def scheduled(name: str) -> VisionModel:
     model = toy(kind)
     settings = {**model.scheduler.config, **changes}
     model.scheduler = type(model.scheduler).from_config(settings)
-    model.prediction_type = prediction_type(model.scheduler, "toy")
-    schedule = training_schedule(model.scheduler)
+    model.prediction_type = scheduler_prediction_type(model.scheduler, "toy")
+    schedule = scheduler_training_schedule(model.scheduler)
     model.alphas, model.sigmas, model.times = schedule.alphas, schedule.sigmas, schedule.times
     return model
 
@@ -153,9 +153,9 @@ def drawn_from(model: VisionModel, sampler: str, steps: int) -> tuple[float, lis
         at = (np.interp(float(t), model.times, each) for each in (model.alphas, model.sigmas))
         alpha, sigma = (torch.tensor([float(each)]) for each in at)
         x0 = alpha * SPREAD**2 * xt / (alpha**2 * SPREAD**2 + sigma**2)
-        return target(model.prediction_type, x0, (xt - alpha * x0) / sigma, alpha, sigma)
+        return prediction_target(model.prediction_type, x0, (xt - alpha * x0) / sigma, alpha, sigma)
 
-    scheduler = make_scheduler(model.scheduler, sampler, model.flow_shift(model.latent_shape(32, 32)))
+    scheduler = make_sampler(model.scheduler, sampler, model.flow_shift(model.latent_shape(32, 32)))
     return float(sample(predict, scheduler, torch.ones(1, 1, 1, 1), steps)), times
 
 
@@ -181,7 +181,7 @@ def test_no_step_stands_still(steps: int) -> None:
     """With as many steps as there are times, or one less, the noise falls in each: none divides by 0."""
     model = scheduled("epsilon")
     for sampler in SAMPLERS:
-        scheduler = make_scheduler(model.scheduler, sampler)
+        scheduler = make_sampler(model.scheduler, sampler)
         assert Sampling(scheduler, torch.ones(1, 1, 1, 1), steps).t == 999
         assert (scheduler.sigmas.diff() < 0).all()
 
@@ -203,7 +203,7 @@ def test_every_number_of_steps_begins_at_the_last_time(name: str) -> None:
     model = scheduled(name)
     last = float(model.times[-1])
     for sampler in samplers(name):
-        scheduler = make_scheduler(model.scheduler, sampler, model.flow_shift(model.latent_shape(32, 32)))
+        scheduler = make_sampler(model.scheduler, sampler, model.flow_shift(model.latent_shape(32, 32)))
         for steps in range(1, 1001):
             sampling = Sampling(scheduler, torch.ones(1, 1, 1, 1), steps)
             assert last - 1 <= float(sampling.t) <= last
@@ -223,10 +223,10 @@ def test_nothing_but_the_noise_schedule_comes_from_a_model(name: str) -> None:
 def test_a_noise_schedule_that_samplers_do_not_know() -> None:
     sigmoid = diffusers.DDPMScheduler(beta_schedule="sigmoid")
     with pytest.raises(ModelError, match=r"'sigmoid'.*trained_betas"):
-        prediction_type(sigmoid, "a model")
+        scheduler_prediction_type(sigmoid, "a model")
     given = diffusers.DDPMScheduler(beta_schedule="sigmoid", trained_betas=sigmoid.betas.tolist())
-    assert prediction_type(given, "a model") == "epsilon"
-    made = make_scheduler(given)
+    assert scheduler_prediction_type(given, "a model") == "epsilon"
+    made = make_sampler(given)
     torch.testing.assert_close(made.alphas_cumprod, sigmoid.alphas_cumprod)
 
 
@@ -244,31 +244,31 @@ def test_ddim_is_ddim() -> None:
     xt = noise
     for t in own.timesteps:
         xt = own.step(predict(xt, t), t, xt, return_dict=False)[0]
-    torch.testing.assert_close(sample(predict, make_scheduler(model.scheduler, "ddim"), noise, 20), xt)
+    torch.testing.assert_close(sample(predict, make_sampler(model.scheduler, "ddim"), noise, 20), xt)
 
 
 def test_a_flow_is_sampled_as_a_flow(vision: VisionModel) -> None:
     flow = toy("sd3")
     shift = flow.flow_shift((16, 8, 8))
     with pytest.raises(RecipeError, match="unipc, dpm or euler"):
-        make_scheduler(flow.scheduler, "ddim", shift)
+        make_sampler(flow.scheduler, "ddim", shift)
     with pytest.raises(ValueError, match="flow_shift"):
-        make_scheduler(flow.scheduler)
+        make_sampler(flow.scheduler)
     with pytest.raises(ValueError, match="flow_shift"):
-        make_scheduler(vision.scheduler, shift=3.0)
+        make_sampler(vision.scheduler, shift=3.0)
 
 
 def test_euler_walks_the_steps_of_the_published_pipelines() -> None:
     """Those of Stable Diffusion 3 and of FLUX, the latter at two sizes."""
     sd3 = toy("sd3")
-    made = make_scheduler(sd3.scheduler, "euler", sd3.flow_shift((16, 8, 8)))
+    made = make_sampler(sd3.scheduler, "euler", sd3.flow_shift((16, 8, 8)))
     made.set_timesteps(7)
     own = diffusers.FlowMatchEulerDiscreteScheduler.from_config(sd3.scheduler.config)
     own.set_timesteps(7)
     torch.testing.assert_close(made.sigmas, own.sigmas)
     flux = toy("flux")
     for side in (8, 64):
-        made = make_scheduler(flux.scheduler, "euler", flux.flow_shift((16, side, side)))
+        made = make_sampler(flux.scheduler, "euler", flux.flow_shift((16, side, side)))
         made.set_timesteps(7)
         own = diffusers.FlowMatchEulerDiscreteScheduler.from_config(flux.scheduler.config)
         own.set_timesteps(sigmas=np.linspace(1, 1 / 7, 7), mu=calculate_shift((side // 2) ** 2))
@@ -284,7 +284,7 @@ def test_every_family_draws(kind: str, language: LanguageModel) -> None:
     prompts = ["a cat", "a much longer prompt with a boat in it"]
     drawn = BridgePipeline(bridge)(prompts, num_inference_steps=2, seed=[3, 4]).images
     own = BridgePipeline(bridge)(
-        prompts[1], num_inference_steps=2, guidance_scale=bridge.vision.default_guidance, seed=4
+        prompts[1], num_inference_steps=2, guidance_scale=bridge.vision.default_guidance_scale, seed=4
     ).images
     assert np.abs(np.asarray(drawn[1], int) - np.asarray(own[0], int)).max() <= 1
     other = BridgePipeline(bridge)(prompts[1], num_inference_steps=2, guidance_scale=12.0, seed=4).images
@@ -293,7 +293,7 @@ def test_every_family_draws(kind: str, language: LanguageModel) -> None:
 
 def test_unknown_sampler(vision: VisionModel) -> None:
     with pytest.raises(RecipeError, match="did you mean 'unipc'"):
-        make_scheduler(vision.scheduler, "unpic")
+        make_sampler(vision.scheduler, "unpic")
 
 
 def test_noise_belongs_to_its_seed() -> None:
@@ -303,14 +303,14 @@ def test_noise_belongs_to_its_seed() -> None:
 
 
 def plain(prompt: str) -> WeightedPrompt:
-    return read(prompt, weights=False)
+    return read_emphasis(prompt, weights=False)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_latents_are_the_same_alone_and_in_company(guidance: float) -> None:
     bridge = Bridge.compose(*TOYS, "lavi", None, None).eval()
     prompts = ("a cat", "a much longer prompt with a boat in it", "two red houses")
-    settings = resolve_settings(bridge, num_inference_steps=6, guidance_scale=guidance)
+    settings = resolve_denoising_settings(bridge, num_inference_steps=6, guidance_scale=guidance)
     encoded = encode_prompts(bridge, [*map(plain, prompts), plain("")], 8)
 
     def latents(chosen: list[int]) -> Tensor:
@@ -319,7 +319,7 @@ def test_latents_are_the_same_alone_and_in_company(guidance: float) -> None:
         noise = initial_noise(settings.shape, chosen)
         state = RequestState(bridge.vision, settings, texts, negatives, noise)
         while not state.is_finished:
-            advance([state], bridge, OWN_CALLS)
+            take_denoising_step([state], bridge, SEPARATE_DENOISER_CALLS)
         return state.sampling.latents
 
     together = latents([0, 1, 2])
@@ -377,7 +377,7 @@ def test_a_quality_decides_what_is_not_given(monkeypatch: pytest.MonkeyPatch) ->
     assert high[0] == [2] * 10 + [1] * 10
     assert fast[0] == [2] * 6 + [1] * 6
     assert drawn(quality="fast", num_inference_steps=4, guidance_interval=(0.0, 1.0))[0] == [2] * 4
-    monkeypatch.setattr("lavibridge.generation.state.gains_by_bfloat16", lambda device: True)
+    monkeypatch.setattr("lavibridge.generation.request_state.quality_gains_by_bfloat16", lambda device: True)
     assert np.array_equal(drawn()[1], exact[1])
     rounded = drawn(quality="high")[1]
     assert 0 < np.abs(rounded - high[1]).mean() < 0.015 * 255
@@ -410,7 +410,7 @@ def test_padding_undoes_the_splitting(language: LanguageModel) -> None:
 
 def test_images_are_rgb_of_eight_bits() -> None:
     values = torch.tensor([-3.0, -1.0, 0.0, 0.999, 1.0, 3.0])
-    pictures = to_images(values.expand(2, 3, 1, 6))
+    pictures = to_pil_images(values.expand(2, 3, 1, 6))
     assert [picture.mode for picture in pictures] == ["RGB", "RGB"]
     levels = np.asarray(pictures[0])
     assert levels.dtype == np.uint8

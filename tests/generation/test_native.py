@@ -14,13 +14,13 @@ from torch import Tensor
 from toy_pipelines import FAMILIES, WIDTH, pipeline
 
 from lavibridge import BridgePipeline
-from lavibridge.bridge.choices import component, native_text
+from lavibridge.bridge.choices import model_of_choice, native_text_encoders
 from lavibridge.core import registry
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError
-from lavibridge.core.text_sides import TextEncoder
+from lavibridge.core.text_encoders import TextEncoder
 from lavibridge.generation.noise import initial_noise
-from lavibridge.generation.sample import make_scheduler
+from lavibridge.generation.sampling import make_sampler
 from lavibridge.language.parts.native import NativeText
 
 PROMPTS = ["a red circle", "a small Green ring to the left of a blue square, on a gray floor ", "cat " * 200]
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:diffusers")
 def native(pipe: Any, folder: Path, **options: Any) -> NativeText:
     """The text side that the vision family reads from the saved pipeline."""
     pipe.save_pretrained(folder)
-    return native_text(component("vision", str(folder)), **options)
+    return native_text_encoders(model_of_choice("vision", str(folder)), **options)
 
 
 @torch.no_grad()
@@ -90,6 +90,10 @@ def test_tokens_and_pooled_vectors_are_the_pipelines(name: str, negative: str | 
     found = text.encode(PROMPTS)
     assert_equal(found, expected["tokens"], expected.get("mask"), expected.get("pooled"))
     assert found.hidden.shape[-1] == text.spec.width == WIDTH
+    for prompt, each in text.encode_many(PROMPTS):
+        alone = found.split()[PROMPTS.index(prompt)]
+        torch.testing.assert_close(each.hidden, alone.hidden, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(each.pooled, alone.pooled, atol=1e-5, rtol=1e-5)
     if "negative" in expected:
         away = text.encode_negative([negative or ""] * len(PROMPTS))
         assert_equal(
@@ -116,7 +120,7 @@ def test_pictures_are_the_pipelines(name: str, negative: str | None, tmp_path: P
     shape = vision.latent_shape(**size)
     noise = initial_noise(shape, range(len(PROMPTS)))
     if name != "flux":  # whose own scheduler takes our Euler steps
-        pipe.scheduler = make_scheduler(vision.scheduler, "euler", vision.flow_shift(shape))
+        pipe.scheduler = make_sampler(vision.scheduler, "euler", vision.flow_shift(shape))
     taken = inspect.signature(pipe.__call__).parameters
     options: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": GUIDANCE.get(name, 4.0), **size}
     if name == "flux":
@@ -138,7 +142,7 @@ def test_pictures_are_the_pipelines(name: str, negative: str | None, tmp_path: P
 def test_encoders_that_take_turns_read_the_same(name: str, tmp_path: Path) -> None:
     pipe = pipeline(name)
     whole = native(pipe, tmp_path)
-    turns = native_text(component("vision", str(tmp_path)), unload=True)
+    turns = native_text_encoders(model_of_choice("vision", str(tmp_path)), unload=True)
     assert not list(turns.parameters())
     for one, other in zip(
         (whole.encode(PROMPTS), whole.encode_negative([""])),
@@ -193,7 +197,7 @@ def test_missing_weights_are_no_random_ones(tmp_path: Path) -> None:
     name = next(each for each in state if each.endswith("fc1.weight"))
     save_file({each: value for each, value in state.items() if each != name}, path, {"format": "pt"})
     with pytest.raises(ModelError, match=r"text_encoder.*lacks 1 weights"):
-        native_text(component("vision", str(tmp_path)))
+        native_text_encoders(model_of_choice("vision", str(tmp_path)))
 
 
 def test_sd3_without_its_t5_sees_zeros(tmp_path: Path) -> None:
@@ -223,15 +227,15 @@ def test_sdxl_without_forced_zeros_reads_the_empty_prompt(tmp_path: Path) -> Non
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    toy: Any = registry.load("vision", "sd")
+    toy: Any = registry.load_kind("vision", "sd")
     with pytest.raises(ModelError, match="random toy"):
-        native_text(toy(toy.Config(source="random")))
+        native_text_encoders(toy(toy.Config(source="random")))
     pipe = pipeline("sdxl")
     pipe.save_pretrained(tmp_path)
     (tmp_path / "text_encoder_2" / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="text_encoder_2"):
-        native_text(component("vision", str(tmp_path)))
+        native_text_encoders(model_of_choice("vision", str(tmp_path)))
     index = (tmp_path / "model_index.json").read_text()
     (tmp_path / "model_index.json").write_text(index.replace("CLIPTextModelWithProjection", "NoSuchModel"))
     with pytest.raises(ModelError, match="NoSuchModel"):
-        native_text(component("vision", str(tmp_path)))
+        native_text_encoders(model_of_choice("vision", str(tmp_path)))

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from lavibridge.core import registry
 from lavibridge.core.contracts import Conditioning
-from lavibridge.diffusion.guidance import guide
+from lavibridge.diffusion.guidance import apply_guidance
 from lavibridge.generation.noise import initial_noise
-from lavibridge.generation.sample import make_scheduler
+from lavibridge.generation.sampling import make_sampler
 from lavibridge.vision.hf import DiffusersModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -24,7 +24,7 @@ OPTIONS: dict[str, Any] = {"num_inference_steps": STEPS, "output_type": "latent"
 
 def prepared(kind: str, samples: int) -> tuple[DiffusersModel, Conditioning, Tensor]:
     """A toy, conditioning of six tokens, noise of a picture that is no square."""
-    family = registry.load("vision", kind)
+    family = registry.load_kind("vision", kind)
     model = family(family.Config(source="random"))
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(samples, 6, model.spec.context, generator=generator)
@@ -46,10 +46,10 @@ def ours(model: DiffusersModel, sampler: str, given: Conditioning, noise: Tensor
         prediction = model.predict(every, t.expand(len(every)), given)
         if len(every) == 1:
             return prediction
-        return guide(prediction[:1], prediction[1:], model.default_guidance)
+        return apply_guidance(prediction[:1], prediction[1:], model.default_guidance_scale)
 
     shape = (noise.shape[1], noise.shape[2], noise.shape[3])
-    scheduler = make_scheduler(model.scheduler, sampler, model.flow_shift(shape))
+    scheduler = make_sampler(model.scheduler, sampler, model.flow_shift(shape))
     return sample(predict, scheduler, noise, STEPS)
 
 
@@ -73,7 +73,7 @@ def test_stable_diffusion_xl() -> None:
     pipe = diffusers.StableDiffusionXLPipeline(
         vae=model.autoencoder,
         unet=model.backbone,
-        scheduler=make_scheduler(model.scheduler, "euler"),
+        scheduler=make_sampler(model.scheduler, "euler"),
         **NO_ENCODERS,
     )
     torch.testing.assert_close(

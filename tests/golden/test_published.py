@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lavibridge import Bridge, import_released, lora
 from lavibridge.core.contracts import Batch, Conditioning
-from lavibridge.diffusion.guidance import guide
+from lavibridge.diffusion.guidance import apply_guidance
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 COMBINATIONS = {
@@ -65,7 +65,7 @@ def test_settings_are_those_of_the_published_training(case: Case) -> None:
     assert language.max_tokens == published["max_length"]
     assert case.bridge.connector.config.read == "last"
     for model in (language, case.bridge.vision):
-        settings = lora.settings_of(model.backbone)
+        settings = lora.lora_settings_of(model.backbone)
         assert settings is not None
         assert (settings.rank, settings.dropout) == (published["r"], 0.1)
 
@@ -134,7 +134,7 @@ def test_sampling(case: Case) -> None:
     def predict(noisy: Tensor, t: Tensor) -> Tensor:
         assert_close(t.float(), case.tensors["infer.timesteps"][len(seen)])
         twice = vision.predict(torch.cat([noisy, noisy]), t.expand(2), conditioning)
-        guided = guide(twice[:1], twice[1:], case.facts["guidance"])
+        guided = apply_guidance(twice[:1], twice[1:], case.facts["guidance"])
         assert_close(guided, case.tensors[f"infer.noise_pred_step{len(seen)}"], 2e-4)
         seen.append(guided)
         return guided

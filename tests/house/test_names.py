@@ -17,27 +17,33 @@ RETIRED = {
     "belongs": "attribute_binding",
     "beside": "passthrough",
     "canvas": "RequestState",
+    "chance": "rng, or probability",
+    "culprits": "samples",
     "desk": "Queue",
     "given": "precomputed, or the thing itself",
     "heard": "layer or attention outputs",
     "held": "locked, archived, or held_out",
     "house": "AppState",
+    "idles": "has_idle_lora",
     "judge": "score, scorer; llm_judge where a judge model is meant",
     "judged": "scored",
     "keeper": "backend",
     "learnt": "distilled, learned",
     "missed": "fvu",
     "notes": "console, metadata, log",
+    "opened": "per_block, open_*",
     "outline": "meta_model",
     "painter": "vision",
     "promise": "constraint",
     "promises": "constraints",
+    "reusing": "step_cache",
     "room": "package, or disk_space",
     "rooms": "packages",
     "said": "the message or value itself",
     "shown": "patch labels, displayed",
     "speaker": "language",
     "spent": "elapsed, timing",
+    "surroundings": "environment",
     "told": "answers, targets, metadata",
     "wanted": "target",
     "wish": "Request",
@@ -46,7 +52,8 @@ RETIRED = {
 PUBLIC_ONLY = {"found": "the thing that was found", "made": "the thing that was made"}
 """Words that a local name may hold and a public one may not."""
 EXCEPTIONS = {
-    "held_out": "the field's word for data kept apart for validation",
+    "HeldOut": "the field's word for data kept apart for validation",
+    "held_out": "the same",
     "llm_judge": "the field's word for a language model that scores",
     "resize_to_canvas": "the world's drawing canvas, of 64 x 64 pixels",
 }
@@ -103,6 +110,19 @@ def test_no_two_public_classes_share_a_name() -> None:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and is_public(node.name):
                 homes[node.name].append(path.relative_to(PACKAGE).as_posix())
+    assert {name: places for name, places in homes.items() if len(places) > 1} == {}
+
+
+def test_no_two_public_functions_share_a_name() -> None:
+    """Commands have the names of what they call; every file of routes has one `make_router`."""
+    homes = defaultdict(list)
+    for path in SOURCES:
+        if path.parent.name == "cli":
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and is_public(node.name):
+                homes[node.name].append(path.relative_to(PACKAGE).as_posix())
+    del homes["make_router"]
     assert {name: places for name, places in homes.items() if len(places) > 1} == {}
 
 

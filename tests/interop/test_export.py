@@ -30,8 +30,8 @@ from lavibridge.core import registry
 from lavibridge.core.contracts import Conditioning
 from lavibridge.core.errors import ModelError, RecipeError, RunError
 from lavibridge.core.files import models_folder
-from lavibridge.interop.lora_files import FILE
-from lavibridge.interop.merged_weights import merged_state
+from lavibridge.interop.lora_files import LORA_FILE
+from lavibridge.interop.merged_weights import merged_weights
 
 # Diffusers reads torch tensors by a NumPy call that NumPy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -92,7 +92,7 @@ def test_a_lora_file_comes_back(form: str, vision: str, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match="has no U-Net"):
             export(bridge, form, tmp_path / "out")
         return
-    path = export(bridge, form, tmp_path / "out") / FILE
+    path = export(bridge, form, tmp_path / "out") / LORA_FILE
     again = plain(bridge)
     assert (predicted(again) - predicted(bridge)).abs().max() > 1e-2
     report = read_lora_file(again, path)
@@ -102,15 +102,15 @@ def test_a_lora_file_comes_back(form: str, vision: str, tmp_path: Path) -> None:
 
 
 def test_names_are_those_of_the_tools(tmp_path: Path) -> None:
-    kohya = load_file(export(compose(), "kohya", tmp_path / "kohya") / FILE)
+    kohya = load_file(export(compose(), "kohya", tmp_path / "kohya") / LORA_FILE)
     attention = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0"
     convolution = "lora_unet_down_blocks_0_resnets_0_conv1"
     assert kohya[f"{attention}.lora_down.weight"].shape == (4, 32)
     assert kohya[f"{convolution}.lora_down.weight"].shape == (4, 32, 3, 3)
     assert kohya[f"{convolution}.lora_up.weight"].shape == (32, 4, 1, 1)
     assert float(kohya[f"{convolution}.alpha"]) == 4
-    assert load_file(export(compose(), "comfyui", tmp_path / "comfyui") / FILE).keys() == kohya.keys()
-    pixart = load_file(export(compose("pixart"), "comfyui", tmp_path / "pixart") / FILE)
+    assert load_file(export(compose(), "comfyui", tmp_path / "comfyui") / LORA_FILE).keys() == kohya.keys()
+    pixart = load_file(export(compose("pixart"), "comfyui", tmp_path / "pixart") / LORA_FILE)
     assert "transformer.transformer_blocks.0.attn2.to_k.lora_A.weight" in pixart
     with pytest.raises(ModelError, match="ComfyUI knows no names"):
         export(compose("sana"), "comfyui", tmp_path / "sana")
@@ -118,7 +118,7 @@ def test_names_are_those_of_the_tools(tmp_path: Path) -> None:
 
 def test_diffusers_itself_reads_the_kohya_file(tmp_path: Path) -> None:
     bridge = compose()
-    path = export(bridge, "kohya", tmp_path / "out") / FILE
+    path = export(bridge, "kohya", tmp_path / "out") / LORA_FILE
     untouched = plain(bridge)
     before = predicted(untouched)
     parts = {"vae": untouched.vision.autoencoder, "unet": untouched.vision.backbone}
@@ -138,9 +138,9 @@ def test_a_lora_file_of_peft_and_another_alpha_are_read(tmp_path: Path) -> None:
     bridge = compose("pixart")
     bridge.save_pretrained(tmp_path)
     again = plain(bridge)
-    read_lora_file(again, tmp_path / "vision_lora" / lora.WEIGHTS)
+    read_lora_file(again, tmp_path / "vision_lora" / lora.PEFT_WEIGHTS)
     assert_close(predicted(again), predicted(bridge))
-    state = load_file(export(bridge, "comfyui", tmp_path / "out") / FILE)
+    state = load_file(export(bridge, "comfyui", tmp_path / "out") / LORA_FILE)
     halved = {name: value / 2 if name.endswith("alpha") else value for name, value in state.items()}
     halved = {name: value * 2 if "lora_B" in name else value for name, value in halved.items()}
     save_file(halved, tmp_path / "halved.safetensors")
@@ -151,7 +151,7 @@ def test_a_lora_file_of_peft_and_another_alpha_are_read(tmp_path: Path) -> None:
 
 def test_a_lora_file_is_reported_on_and_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bridge, path = compose(), tmp_path / "changed.safetensors"
-    state = load_file(export(bridge, "kohya", tmp_path / "out") / FILE)
+    state = load_file(export(bridge, "kohya", tmp_path / "out") / LORA_FILE)
     names = sorted({name.partition(".")[0] for name in state})
     some = {name: value for name, value in state.items() if not name.startswith(names[0] + ".")}
     save_file(some | {"lora_te_text_model.lora_up.weight": torch.zeros(2, 2), "odd": torch.zeros(1)}, path)
@@ -185,7 +185,7 @@ def test_peft_reads_the_folders_in_a_fresh_process(tmp_path: Path) -> None:
     for part in ("language_lora", "vision_lora"):
         assert (out / part / "adapter_config.json").is_file()
     assert (out / "connector" / "model.safetensors").is_file()
-    expected = merged_state(bridge.vision.backbone, is_merged=False)
+    expected = merged_weights(bridge.vision.backbone, is_merged=False)
     save_file(expected, tmp_path / "expected.safetensors")
     program = (
         "import sys, diffusers, peft, torch\n"
@@ -213,9 +213,9 @@ def test_merged_weights_are_the_same_function() -> None:
     bridge = compose()
     expected = predicted(bridge)
     fresh = plain(bridge)
-    fresh.vision.backbone.load_state_dict(merged_state(bridge.vision.backbone, is_merged=False))
+    fresh.vision.backbone.load_state_dict(merged_weights(bridge.vision.backbone, is_merged=False))
     assert_close(predicted(fresh), expected)
-    fresh.vision.backbone.load_state_dict(merged_state(bridge.merge().vision.backbone, is_merged=True))
+    fresh.vision.backbone.load_state_dict(merged_weights(bridge.merge().vision.backbone, is_merged=True))
     assert_close(predicted(fresh), expected)
 
 
@@ -322,6 +322,6 @@ def test_the_command_writes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture
     call = ["export", str(tmp_path / "run"), "--format", "kohya", "--out", str(tmp_path / "out")]
     app(call, standalone_mode=False)
     assert capsys.readouterr().out.strip() == str(tmp_path / "out")
-    assert (tmp_path / "out" / FILE).is_file()
+    assert (tmp_path / "out" / LORA_FILE).is_file()
     with pytest.raises(RecipeError, match="no format"):
         app([*call[:3], "safetensors", *call[4:]], standalone_mode=False)

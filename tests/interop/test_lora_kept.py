@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from lavibridge import Bridge, export, read_lora_file
 from lavibridge.core.errors import ModelError
-from lavibridge.interop.lora_files import FILE
+from lavibridge.interop.lora_files import LORA_FILE
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -67,8 +67,8 @@ def test_read_lora_stays_through_saving_and_exports_and_beside_the_bridge_s_own(
             torch.testing.assert_close(found[name], change, rtol=0, atol=1e-6)
     plain = toy()
     base = weights(plain)
-    read_lora_file(plain, export(bridge, "kohya", tmp_path / "kohya") / FILE)
+    read_lora_file(plain, export(bridge, "kohya", tmp_path / "kohya") / LORA_FILE)
     own = {name.removesuffix(".weight"): before[name] - base[name] for name in before}
     both = {name: change + wanted.get(name, 0) for name, change in own.items()}
     assert_added(plain, base, both)
-    assert load_file(tmp_path / "kohya" / FILE)["lora_unet_conv_in.lora_down.weight"].shape[0] == 5 + 3
+    assert load_file(tmp_path / "kohya" / LORA_FILE)["lora_unet_conv_in.lora_down.weight"].shape[0] == 5 + 3

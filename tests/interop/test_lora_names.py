@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lavibridge import Bridge, BridgePipeline, read_lora_file
-from lavibridge.core.layers import layers
-from lavibridge.interop.lora_names import DENOISER_PREFIXES, denoiser_names, placed
-from lavibridge.interop.merged_weights import merged_state
+from lavibridge.core.low_rank import named_layers
+from lavibridge.interop.lora_names import DENOISER_PREFIXES, denoiser_lora_names, find_lora_layer
+from lavibridge.interop.merged_weights import merged_weights
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -83,7 +83,9 @@ def test_other_denoisers_are_read_by_the_names_of_diffusers(vision: str, prefix:
     bridge = toy(vision)
     before = weights(bridge)
     grouped = {
-        name for name, layer in layers(bridge.vision.backbone).items() if getattr(layer, "groups", 1) > 1
+        name
+        for name, layer in named_layers(bridge.vision.backbone).items()
+        if getattr(layer, "groups", 1) > 1
     }
     pairs = {
         name: pair
@@ -136,8 +138,8 @@ PUBLISHED_SDXL = {
 def test_the_published_names_of_sdxl_are_those_that_diffusers_converts() -> None:
     """All of them: what our table calls each layer, the library's converter calls back."""
     network = sdxl()
-    known = denoiser_names(network)
-    flat = {name: name.replace(".", "_") for name in layers(network)}
+    known = denoiser_lora_names(network)
+    flat = {name: name.replace(".", "_") for name in named_layers(network)}
     published = {
         layer: name
         for name, layer in known.items()
@@ -153,7 +155,7 @@ def test_the_published_names_of_sdxl_are_those_that_diffusers_converts() -> None
     found = convert_unet_state_dict_to_peft({key.removeprefix("unet."): value for key, value in back.items()})
     by_value = {id(value): key.rpartition(".lora_")[0].replace(".", "_") for key, value in found.items()}
     for key, value in state.items():
-        layer, rest = placed(key, known, DENOISER_PREFIXES) or ("", "")
+        layer, rest = find_lora_layer(key, known, DENOISER_PREFIXES) or ("", "")
         assert flat[layer] == by_value[id(value)]
         assert rest in ("lora_up.weight", "lora_down.weight")
 
@@ -172,10 +174,10 @@ PUBLISHED_SD = {
 @pytest.mark.parametrize(("prefix", "dot"), [("diffusion_model.", "."), ("lora_unet_", "_")])
 def test_the_published_names_of_stable_diffusion(prefix: str, dot: str) -> None:
     with torch.device("meta"):
-        known = denoiser_names(diffusers.UNet2DConditionModel(cross_attention_dim=768))
+        known = denoiser_lora_names(diffusers.UNet2DConditionModel(cross_attention_dim=768))
     for name, layer in PUBLISHED_SD.items():
         key = f"{prefix}{name.replace('.', dot)}.lora_up.weight"
-        assert placed(key, known, DENOISER_PREFIXES) == (layer, "lora_up.weight")
+        assert find_lora_layer(key, known, DENOISER_PREFIXES) == (layer, "lora_up.weight")
 
 
 def test_the_text_encoder_s_layers_are_taken_where_the_bridge_reads_with_it(
@@ -192,12 +194,12 @@ def test_the_text_encoder_s_layers_are_taken_where_the_bridge_reads_with_it(
             state |= {f"{stem}.lora_up.weight": up, f"{stem}.lora_down.weight": down}
             state[f"{stem}.alpha"] = torch.tensor(1.0)
     save_file({key: value.clone() for key, value in state.items()}, path)
-    before, before_text = weights(native), merged_state(clip, False)
+    before, before_text = weights(native), merged_weights(clip, False)
     identity = native.language.identity()
     report = read_lora_file(native, path)
     assert_added(native, before, deltas(pairs, lambda name, rank: 1.0))
     wanted = deltas(text, lambda name, rank: 1.0 / rank)
-    for name, value in merged_state(clip, False).items():
+    for name, value in merged_weights(clip, False).items():
         change = wanted.get(name.removesuffix(".weight"), torch.zeros(()))
         torch.testing.assert_close(value - before_text[name], change.expand_as(value), rtol=0, atol=1e-6)
     assert native.language.identity() != identity

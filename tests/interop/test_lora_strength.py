@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lavibridge import read_lora_file
 from lavibridge.core.errors import ModelError
-from lavibridge.core.layers import layers
+from lavibridge.core.low_rank import named_layers
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -126,7 +126,7 @@ def test_kohya_s_header_counts_where_there_are_no_alphas(tmp_path: Path) -> None
     network = bridge.vision.backbone
     large = {
         name
-        for name, layer in layers(network).items()
+        for name, layer in named_layers(network).items()
         if isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1)
     }
     pairs = some_pairs(network, (4,)) | {
@@ -153,7 +153,7 @@ def test_kohya_s_header_counts_where_there_are_no_alphas(tmp_path: Path) -> None
 def test_a_kernel_in_two_and_linears_as_convolutions(tmp_path: Path) -> None:
     """LyCORIS' Tucker form of a convolution: up, after mid, after down."""
     bridge, path = toy(), tmp_path / "lora.safetensors"
-    own = layers(bridge.vision.backbone)
+    own = named_layers(bridge.vision.backbone)
     conv, linear = (
         "down_blocks.0.resnets.0.conv1",
         "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q",

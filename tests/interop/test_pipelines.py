@@ -174,7 +174,7 @@ def test_what_a_pipeline_cannot_do_is_said() -> None:
 
 def test_a_controlnet_hears_the_bridge() -> None:
     bridge = compose("sd", {"kind": "ella", "latents": 3, "blocks": 1, "heads": 4})
-    family = registry.load("vision", "sd")
+    family = registry.load_kind("vision", "sd")
     plain = family(family.Config(source="random")).backbone
     control = diffusers.ControlNetModel.from_unet(plain, conditioning_embedding_out_channels=(8, 16, 16))
     torch.manual_seed(0)

@@ -20,8 +20,8 @@ from lavibridge.connectors.lavi import LaviAdapter
 from lavibridge.core import registry
 from lavibridge.core.contracts import TextFeatures, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError, RecipeError, RunError
-from lavibridge.core.layers import pair_shapes
-from lavibridge.interop.ella import read_sizes
+from lavibridge.core.low_rank import low_rank_shapes
+from lavibridge.interop.ella import read_ella_sizes
 from lavibridge.interop.published_order import published_order
 from lavibridge.vision.sd import StableDiffusion
 
@@ -40,7 +40,9 @@ def write_released(folder: Path, language: dict[str, Any], vision: dict[str, Any
     for name, model in (("lora_text.pt", bridge.language), ("lora_vis.pt", bridge.vision)):
         values: list[Tensor] = []
         for layer in published_order(model.backbone).values():
-            values += [0.1 * torch.randn(shape, generator=generator) for shape in pair_shapes(layer, rank)]
+            values += [
+                0.1 * torch.randn(shape, generator=generator) for shape in low_rank_shapes(layer, rank)
+            ]
         torch.save([nn.Parameter(value.half()) for value in values], folder / name)
     adapter = folder / "adapter"
     adapter.mkdir()
@@ -89,7 +91,7 @@ def test_the_order_is_the_published_one_at_true_size(combination: str, part: str
     # The published code wraps Llama in a class with a vocabulary head.
     assert list(found) == [row["module"].removeprefix("model.") for row in rows]
     for layer, row in zip(found.values(), rows, strict=True):
-        assert pair_shapes(layer, facts["rank"]) == (tuple(row["up"]), tuple(row["down"]))
+        assert low_rank_shapes(layer, facts["rank"]) == (tuple(row["up"]), tuple(row["down"]))
 
 
 @needs_golden
@@ -107,7 +109,7 @@ def test_the_adapter_is_the_published_one_at_true_size(combination: str) -> None
 def test_ella_is_the_published_one_at_true_size() -> None:
     facts = json.loads((GOLDEN / "true_shapes" / "ella-sd1.5-tsc-t5xl.json").read_text())
     weights = {name: torch.empty(shape, device="meta") for name, shape in facts["keys"].items()}
-    config, text_width, context = read_sizes(weights, Path("ella"))
+    config, text_width, context = read_ella_sizes(weights, Path("ella"))
     assert (text_width, context) == (2048, 768)
     config.pop("kind")
     with torch.device("meta"):
@@ -217,7 +219,7 @@ class WideStableDiffusion(StableDiffusion):
 @pytest.fixture
 def golden_ella(tmp_path: Path) -> Bridge:
     """The official code's small one, between a T5 and a U-Net of its widths."""
-    t5 = registry.load("language", "t5")
+    t5 = registry.load_kind("language", "t5")
     wide = type("WideT5", (t5,), {"toy": {**t5.toy, "d_model": 48}})(t5.Config(source="random"))
     wide.backbone.save_pretrained(tmp_path)
     wide.tokenizer.save_pretrained(tmp_path)

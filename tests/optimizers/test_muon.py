@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lavibridge.optimizers.muon import Muon, orthogonal
-from lavibridge.zoo.pretraining import Pretraining, pretrain
+from lavibridge.optimizers.muon import Muon, orthogonalize
+from lavibridge.zoo.pretraining import Pretraining, run_pretraining
 
 
 @pytest.mark.parametrize("shape", [(24, 60), (60, 24), (32, 32)])
@@ -15,7 +15,7 @@ def test_singular_values_come_near_one_and_directions_stay(shape: tuple[int, int
     matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     values = values.clamp(min=0.02 * values.max())  # what is far smaller takes more than five iterations
-    found = left.T @ orthogonal(left @ values.diag() @ right) @ right.T
+    found = left.T @ orthogonalize(left @ values.diag() @ right) @ right.T
     assert 0.5 < float(found.diagonal().min()) <= float(found.diagonal().max()) < 1.3
     assert (found - found.diagonal().diag()).abs().max() < 1e-4
 
@@ -50,10 +50,10 @@ class Line(Pretraining):
 def test_two_optimisers_learn_together_and_go_on_exactly(tmp_path: Path) -> None:
     whole, halves, rest = Line(), Line(stops_at=120), Line()
     before = whole.scores()["error"]
-    assert pretrain(whole, tmp_path / "whole")["error"] < 0.02 * before
+    assert run_pretraining(whole, tmp_path / "whole")["error"] < 0.02 * before
     with pytest.raises(KeyboardInterrupt):
-        pretrain(halves, tmp_path / "halves")
-    pretrain(rest, tmp_path / "halves")
+        run_pretraining(halves, tmp_path / "halves")
+    run_pretraining(rest, tmp_path / "halves")
     for one, other in zip(whole.networks.parameters(), rest.networks.parameters(), strict=True):
         assert torch.equal(one, other)
 

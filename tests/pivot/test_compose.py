@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from toy_pivot import CONFIG, LANGUAGES, LEARNING, VISIONS, make_pivot
 
 from lavibridge import Bridge, BridgePipeline
-from lavibridge.bridge.choices import component
+from lavibridge.bridge.choices import model_of_choice
 from lavibridge.connectors.pivot import LanguageHalf, Pivot
 from lavibridge.core.errors import LaviError, ModelError, RunError
-from lavibridge.core.files import models_folder, sha256, write_json
+from lavibridge.core.files import file_sha256, models_folder, write_json
 from lavibridge.pivot import compose
 from lavibridge.pivot.folder import PivotFolder, read_pivot
 from lavibridge.pivot.half import read_half, write_half
@@ -80,7 +80,7 @@ def put_nan(folder: Path) -> None:
 
 def rehash(folder: Path) -> None:
     description = json.loads((folder / "half.json").read_text())
-    description["files"] = {name: sha256(folder / name) for name in description["files"]}
+    description["files"] = {name: file_sha256(folder / name) for name in description["files"]}
     write_json(folder / "half.json", description)
 
 
@@ -155,7 +155,7 @@ def tuned(name: str, value: torch.Tensor) -> torch.Tensor:
 def bert_pivot(tmp_path_factory: pytest.TempPathFactory) -> PivotFolder:
     """A pivot whose language half belongs to mini-bert."""
     folder = make_pivot(tmp_path_factory.mktemp("bert") / "pivot", "bert")
-    language = component("language", "mini-bert")
+    language = model_of_choice("language", "mini-bert")
     config = Pivot.Config.model_validate(CONFIG)
     half = LanguageHalf(config, language.spec)
     write_half(folder.place("language", "mini-bert"), "bert", language, config, half, LEARNING)

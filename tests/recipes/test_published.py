@@ -9,9 +9,13 @@ from lavibridge import Bridge
 from lavibridge.core import registry
 from lavibridge.core.contracts import Batch
 from lavibridge.recipes.recipe import Recipe, load_recipe, shipped_recipes
-from lavibridge.training.build import build_bridge
+from lavibridge.training.build_bridge import build_bridge
 
-PUBLISHED = [name for name in shipped_recipes() if "mini" not in name and name != "quickstart"]
+PUBLISHED = [
+    name
+    for name in shipped_recipes()
+    if "mini" not in name and name != "quickstart" and not name.endswith("_aligned")
+]
 SIZES: dict[str, tuple[str, dict[str, Any]]] = {
     "openai/clip-vit-large-patch14": (
         "clip",
@@ -83,7 +87,7 @@ def at_full_size(room: str, section: Any) -> Any:
     """The recipe's model on the meta device: shapes without weights."""
     kind, sizes = SIZES[section.source]
     assert kind == section.kind
-    family = registry.load(room, kind)
+    family = registry.load_kind(room, kind)
     full = type(family.__name__, (family,), {"toy": sizes})
     options = section.model_dump(exclude={"kind", "source"})
     return full(family.Config(source="random", **options))

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from lavibridge.core.errors import RecipeError
-from lavibridge.recipes.read import change, read_yaml
 from lavibridge.recipes.recipe import dump_recipe, load_recipe, make_recipe, shipped_recipes
+from lavibridge.recipes.recipe_text import change_recipe_text, read_recipe_yaml
 
 TOY: dict[str, Any] = {
     "language": {"kind": "llama", "source": "random"},
@@ -62,7 +62,7 @@ def test_another_kind_empties_its_section_wherever_it_stands(tmp_path: Path) -> 
 
 def test_changing_a_recipe_leaves_the_original_alone() -> None:
     original: dict[str, Any] = {"training": {"lr": {"connector": 1}}}
-    assert change(original, ["training.lr.connector=2"]) == {"training": {"lr": {"connector": 2}}}
+    assert change_recipe_text(original, ["training.lr.connector=2"]) == {"training": {"lr": {"connector": 2}}}
     assert original == {"training": {"lr": {"connector": 1}}}
 
 
@@ -142,7 +142,7 @@ def test_short_forms_of_sections() -> None:
 def test_yaml_anchors_stay_within_one_file(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("a: &x {b: 1}\nc: *x\n")
-    assert read_yaml(path) == {"a": {"b": 1}, "c": {"b": 1}}
+    assert read_recipe_yaml(path) == {"a": {"b": 1}, "c": {"b": 1}}
 
 
 TURNED = "1e5 1.5e+5 2024-01-01 no on Yes 007 0x10 1_000 12:30 null ~ .5 .inf true [a {a #1 *a !a @a %a `a ?"

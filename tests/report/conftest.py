@@ -8,7 +8,7 @@ import pytest
 
 from lavibridge import BridgePipeline
 from lavibridge.bridge import Bridge
-from lavibridge.evaluation.run import evaluate
+from lavibridge.evaluation.evaluate import evaluate
 from lavibridge.recipes.recipe import make_recipe
 from lavibridge.training.train import train
 
@@ -53,7 +53,7 @@ def evaluated(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
             folder / name / "evaluation" / "world",
             categories=("one", "counting"),
             limit=3,
-            steps=4,
+            num_inference_steps=4,
             metrics=[{"kind": "clip_score", "model": "mini-clip"}],
         )
     return folder / "first", folder / "second"

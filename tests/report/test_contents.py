@@ -15,11 +15,11 @@ from PIL import Image
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import RunError
-from lavibridge.evaluation.compare import compare
+from lavibridge.evaluation.compare import compare_evaluations
 from lavibridge.evaluation.records import read_records
-from lavibridge.report.contents import make_contents, read_runs
-from lavibridge.report.embedded_images import SIDE, embed_image
+from lavibridge.report.embedded_images import EMBEDDED_SIDE, embed_image
 from lavibridge.report.page import write_report
+from lavibridge.report.report_contents import make_report_contents, read_report_runs
 from lavibridge.report.run_record import read_run
 
 Runs = tuple[Path, Path]
@@ -27,7 +27,7 @@ Copy = Callable[[Path], Path]
 
 
 def told_of(*folders: Path) -> dict[str, Any]:
-    return make_contents(read_runs(folders))
+    return make_report_contents(read_report_runs(folders))
 
 
 def change(path: Path, **values: Any) -> None:
@@ -36,7 +36,7 @@ def change(path: Path, **values: Any) -> None:
 
 def test_differences_are_those_of_lavi_compare(evaluated: Runs) -> None:
     told = told_of(*evaluated)
-    expected = compare(*(folder / "evaluation" / "world" for folder in evaluated))
+    expected = compare_evaluations(*(folder / "evaluation" / "world" for folder in evaluated))
     assert [each["metric"] for each in told["differences"]] == list(expected["metrics"])
     for each in told["differences"]:
         assert (each["first"], each["second"]) == ("first", "second")
@@ -193,11 +193,11 @@ def test_runs_that_are_not_whole_say_what_they_lack(evaluated: Runs, copied: Cop
 
 def test_runs_of_one_name_are_told_apart_and_none_is_taken_twice(run: Path, tmp_path: Path) -> None:
     folders = [Path(shutil.copytree(run, tmp_path / above / "run")) for above in ("a", "b")]
-    assert [each.name for each in read_runs(folders)] == ["a/run", "b/run"]
+    assert [each.name for each in read_report_runs(folders)] == ["a/run", "b/run"]
     with pytest.raises(RunError, match="given twice"):
-        read_runs([run, run / ".." / run.name])
+        read_report_runs([run, run / ".." / run.name])
     with pytest.raises(RunError, match="at least one"):
-        read_runs([])
+        read_report_runs([])
     with pytest.raises(RunError, match=r"another suffix"):
         write_report([run], tmp_path / "report.json")
 
@@ -206,7 +206,7 @@ def test_a_large_picture_is_scaled_down_and_a_small_one_left_alone(tmp_path: Pat
     Image.new("RGB", (1000, 500), "red").save(tmp_path / "large.png")
     Image.new("RGB", (64, 64), "red").save(tmp_path / "small.png")
     large, small = embed_image(tmp_path / "large.png"), embed_image(tmp_path / "small.png")
-    assert (large.width, large.height) == (SIDE, SIDE // 2)
+    assert (large.width, large.height) == (EMBEDDED_SIDE, EMBEDDED_SIDE // 2)
     assert large.source.startswith("data:image/webp")
     assert small.is_small
     assert not large.is_small

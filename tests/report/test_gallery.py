@@ -6,7 +6,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from lavibridge.cli.main import app
-from lavibridge.world.captions import prompts
+from lavibridge.world.captions import evaluation_prompts
 
 
 def test_scenes_are_right_and_every_drawing_is_judged(tmp_path: Path) -> None:
@@ -17,7 +17,7 @@ def test_scenes_are_right_and_every_drawing_is_judged(tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "guidance 3" in text
     for category in ("one", "counting"):
-        for pair in prompts(category, 2):
+        for pair in evaluation_prompts(category, 2):
             assert pair.caption in text
     assert text.count("the scene 2 of 2") == 2, "a drawn scene keeps its caption"
     assert len(re.findall(r'<figure class="(?:right|wrong)">', text)) == 8

@@ -12,9 +12,9 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from lavibridge.report.contents import SHOWN
 from lavibridge.report.formatting import format_fact
-from lavibridge.report.page import render, write_report
+from lavibridge.report.page import render_report, write_report
+from lavibridge.report.report_contents import MAX_SHOWN_PREVIEWS
 
 VOID = {"meta", "img", "link", "br", "hr", "input"}
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -112,7 +112,7 @@ def test_the_page_is_made_of_the_json_and_the_pictures_alone(
         (folder / "log.jsonl").unlink()  # charts take time: that they are always the same is tested elsewhere
     page = write_report(folders, tmp_path / "report.html")
     told = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
-    assert render(told, folders) == page.read_text(encoding="utf-8")
+    assert render_report(told, folders) == page.read_text(encoding="utf-8")
 
 
 def test_the_page_is_whole_and_needs_nothing_else(text: str) -> None:
@@ -170,12 +170,12 @@ def test_many_samples_are_thinned_and_the_rest_is_counted(run: Path, tmp_path: P
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "log.jsonl").unlink()  # charts take time, and are none of this
     picture = tmp_path / "run" / "samples" / "step-0.png"
-    for step in range(10, 10 + 2 * SHOWN):
+    for step in range(10, 10 + 2 * MAX_SHOWN_PREVIEWS):
         shutil.copy(picture, picture.with_name(f"step-{step}.png"))
     text = write_report([tmp_path / "run"], tmp_path / "report.html").read_text(encoding="utf-8")
-    assert text.count("<img") == SHOWN
-    assert f">{2 * SHOWN + 3}</span> previews" in text
-    assert f"step {9 + 2 * SHOWN}</figcaption>" in text
+    assert text.count("<img") == MAX_SHOWN_PREVIEWS
+    assert f">{2 * MAX_SHOWN_PREVIEWS + 3}</span> previews" in text
+    assert f"step {9 + 2 * MAX_SHOWN_PREVIEWS}</figcaption>" in text
 
 
 def check(pointer: str, said: str, told: dict[str, Any]) -> None:

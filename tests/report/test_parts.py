@@ -10,41 +10,48 @@ from hypothesis import strategies as st
 
 pytest.importorskip("matplotlib")
 
-from lavibridge.report.charts import INK, draw_chart
+from lavibridge.report.charts import CHART_INK, draw_chart
 from lavibridge.report.formatting import format_difference, format_estimate, format_fact, join_names
-from lavibridge.report.series import POINTS, bins_table, lines_table, rounded, smooth, thin
+from lavibridge.report.series import (
+    SERIES_POINTS,
+    round_series,
+    smooth_series,
+    table_of_bin_series,
+    table_of_line_series,
+    thin_series,
+)
 
 FINITE = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=50)
 
 
 @given(FINITE, st.integers(1, 20))
 def test_smoothing_stays_between_the_values(values: list[float], span: int) -> None:
-    smoothed = smooth(values, span)
+    smoothed = smooth_series(values, span)
     assert len(smoothed) == len(values)
     assert min(values) - 1e-6 <= min(smoothed)
     assert max(smoothed) <= max(values) + 1e-6
 
 
 def test_smoothing_over_one_value_changes_nothing() -> None:
-    assert smooth([3.0, 1.0, 2.0], 1) == [3.0, 1.0, 2.0]
+    assert smooth_series([3.0, 1.0, 2.0], 1) == [3.0, 1.0, 2.0]
 
 
 def test_smoothing_keeps_a_constant_from_its_first_value_on() -> None:
-    assert smooth([2.0] * 5, 4) == pytest.approx([2.0] * 5)
+    assert smooth_series([2.0] * 5, 4) == pytest.approx([2.0] * 5)
 
 
 def test_smoothing_passes_over_gaps() -> None:
-    assert smooth([1.0, math.nan, 1.0], 2) == pytest.approx([1.0, 1.0, 1.0])
-    assert math.isnan(smooth([math.nan, 1.0], 2)[0])
+    assert smooth_series([1.0, math.nan, 1.0], 2) == pytest.approx([1.0, 1.0, 1.0])
+    assert math.isnan(smooth_series([math.nan, 1.0], 2)[0])
 
 
-@given(st.integers(1, 3 * POINTS))
+@given(st.integers(1, 3 * SERIES_POINTS))
 def test_thinning_keeps_both_ends_and_the_order(count: int) -> None:
-    kept = thin([float(value) for value in range(count)])
+    kept = thin_series([float(value) for value in range(count)])
     assert kept[0] == 0
     assert kept[-1] == count - 1
     assert kept == sorted(set(kept))
-    assert len(kept) == min(count, POINTS)
+    assert len(kept) == min(count, SERIES_POINTS)
 
 
 def chart(title: str, *series: dict[str, Any], kind: str = "lines", log_y: bool = False) -> dict[str, Any]:
@@ -71,7 +78,7 @@ def test_a_chart_is_valid_svg_in_the_pages_own_ink_and_the_same_every_time() -> 
     assert root.tag.endswith("svg")
     assert "3" in root.attrib["aria-label"]
     assert root.attrib["role"] == "img"
-    assert INK not in drawn
+    assert CHART_INK not in drawn
     assert "currentColor" in drawn
     assert drawn == draw_chart(chart("Loss", *lines, log_y=True))
 
@@ -99,19 +106,24 @@ def test_series_differ_in_more_than_colour() -> None:
 def test_bars_leave_out_what_was_not_measured() -> None:
     bar = {"name": "first", "x": ["0.0", "0.1"], "y": [0.1, None], "faint": []}
     ET.fromstring(draw_chart(chart("Loss by time", bar, kind="bars")))
-    assert bins_table([bar])["rows"][1] == {"name": "0.1", "values": [None]}
+    assert table_of_bin_series([bar])["rows"][1] == {"name": "0.1", "values": [None]}
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=20))
 def test_what_is_rounded_is_json_of_six_figures(values: list[float]) -> None:
-    for before, after in zip(values, rounded(values), strict=True):
+    for before, after in zip(values, round_series(values), strict=True):
         assert (after is None) == (not math.isfinite(before))
         if after is not None:
             assert after == pytest.approx(before, rel=1e-5)
 
 
 def test_a_line_is_summed_up() -> None:
-    assert lines_table([line("a", [3.0, None, 1.0, 2.0])])["rows"][0]["values"] == [3.0, 1.0, 3.0, 2.0]
+    assert table_of_line_series([line("a", [3.0, None, 1.0, 2.0])])["rows"][0]["values"] == [
+        3.0,
+        1.0,
+        3.0,
+        2.0,
+    ]
 
 
 def test_figures_in_words() -> None:

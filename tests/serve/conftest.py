@@ -14,9 +14,9 @@ import uvicorn
 from lavibridge.bridge import Bridge
 from lavibridge.serve.engine.served_model import ServedModel
 from lavibridge.serve.limits import Limits
-from lavibridge.serve.web.address import Address, bind, url_of
+from lavibridge.serve.web.address import Address, address_url, bind_address
 from lavibridge.serve.web.app_state import AppState
-from lavibridge.serve.web.server import Server, guarded, make_app_state
+from lavibridge.serve.web.server import Server, guard_server, make_app_state
 
 
 def _compose(language: str, vision: str, connector: str = "lavi") -> Bridge:
@@ -66,14 +66,14 @@ class Running:
 def _running(app_state: AppState, token: str | None = None) -> Iterator[Running]:
     """Serve a app_state from a thread."""
     address = Address(port=0, token=token)
-    bound: socket.socket = bind(address)
+    bound: socket.socket = bind_address(address)
     config = uvicorn.Config(
-        guarded(app_state, address), log_level="warning", access_log=False, lifespan="off", ws="none"
+        guard_server(app_state, address), log_level="warning", access_log=False, lifespan="off", ws="none"
     )
     server = Server(config, app_state.queue)
     thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
     thread.start()
-    url = url_of(address, bound).partition("#")[0].rstrip("/")
+    url = address_url(address, bound).partition("#")[0].rstrip("/")
     with httpx.Client(base_url=url, timeout=60) as client:
         _eventually(lambda: server.started)
         yield Running(url=url, app_state=app_state, client=client, server=server)

@@ -12,10 +12,10 @@ from PIL import Image
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import RecipeError
-from lavibridge.generation.emphasis import read
+from lavibridge.generation.emphasis import read_emphasis
 from lavibridge.generation.image_files import encode_png
-from lavibridge.serve.engine.drawing import Drawing, advance
-from lavibridge.serve.engine.job import Job, JobPicture
+from lavibridge.serve.engine.image_generation import ImageGeneration, advance_generations
+from lavibridge.serve.engine.job import Job, JobImage
 from lavibridge.serve.engine.least_rows import find_least_rows
 from lavibridge.serve.engine.queue import Queue, QueueFull, ServerClosing
 from lavibridge.serve.engine.request import Request
@@ -76,12 +76,12 @@ def mixed(count: int) -> list[Request]:
 @torch.inference_mode()
 def draw(model: ServedModel, requests: list[Request], at_once: int) -> list[str]:
     """The hash of each picture, so many drawn at once; new ones join as soon as others end."""
-    waiting, current, hashes = list(enumerate(requests)), dict[int, Drawing](), dict[int, str]()
+    waiting, current, hashes = list(enumerate(requests)), dict[int, ImageGeneration](), dict[int, str]()
     while waiting or current:
         while waiting and len(current) < at_once:
             number, each = waiting.pop(0)
-            current[number] = Drawing(each, model)
-        advance(list(current.values()))
+            current[number] = ImageGeneration(each, model)
+        advance_generations(list(current.values()))
         for number, drawing in list(current.items()):
             if drawing.is_finished:
                 hashes[number] = hashlib.sha256(drawing.picture().tobytes()).hexdigest()
@@ -131,10 +131,10 @@ def test_a_machine_whose_arithmetic_depends_on_the_batch_is_found_out(compose: C
 def test_attention_maps_change_no_picture_and_their_shares_add_up(models: dict[str, ServedModel]) -> None:
     values = {"prompt": "a (red:1.3) circle", "prompt_weighting": True}
     plain, watched = request(5, **values), request(5, **values, has_attention_maps=True)
-    drawings = [Drawing(plain, models["first"]), Drawing(watched, models["first"])]
+    drawings = [ImageGeneration(plain, models["first"]), ImageGeneration(watched, models["first"])]
     with torch.inference_mode():
         while not drawings[0].is_finished:
-            advance(drawings)
+            advance_generations(drawings)
         assert drawings[0].picture().tobytes() == drawings[1].picture().tobytes()
         maps = drawings[1].attention_maps()
     assert drawings[0].attention_maps() is None
@@ -148,8 +148,8 @@ def test_attention_maps_change_no_picture_and_their_shares_add_up(models: dict[s
 def test_tokens_that_are_no_single_words_are_numbered(compose: Compose) -> None:
     model = ServedModel("first", compose("t5", "pixart", "resampler"), 4)
     assert not model.keeps_tokens
-    drawing = Drawing(request(1, num_inference_steps=1, has_attention_maps=True), model)
-    advance([drawing])
+    drawing = ImageGeneration(request(1, num_inference_steps=1, has_attention_maps=True), model)
+    advance_generations([drawing])
     maps = drawing.attention_maps()
     assert maps is not None
     assert maps["by"] == "token"
@@ -158,14 +158,14 @@ def test_tokens_that_are_no_single_words_are_numbered(compose: Compose) -> None:
 def test_weights_are_refused_where_nothing_reads_them(compose: Compose) -> None:
     model = ServedModel("first", compose("llama", "pixart", "query"), 2)
     with pytest.raises(RecipeError, match="leave them out"):
-        model.check([read("a (red:1.2) circle", weights=True)], 16, 16)
-    model.check([read("a (red:1.2) circle", weights=False)], 16, 16)
-    with pytest.raises(RecipeError, match="size: sides must be multiples"):
-        model.check([read("a red circle", weights=False)], 17, 16)
+        model.check([read_emphasis("a (red:1.2) circle", weights=True)], 16, 16)
+    model.check([read_emphasis("a (red:1.2) circle", weights=False)], 16, 16)
+    with pytest.raises(RecipeError, match="size: height and width must be multiples"):
+        model.check([read_emphasis("a red circle", weights=False)], 17, 16)
 
 
 def job(*to_requests: Request) -> Job:
-    return Job(pictures=[JobPicture(request=each) for each in to_requests])
+    return Job(pictures=[JobImage(request=each) for each in to_requests])
 
 
 def test_the_queue_takes_up_to_its_bound_whole_jobs_only() -> None:
@@ -235,7 +235,7 @@ def test_a_failing_picture_takes_nobody_along(
     queue.close()
     worker.join(20.0)
     assert (unknown.state, fine.state) == ("failed", "done")
-    assert "log says why" in str(unknown.error)
+    assert "log has the traceback" in str(unknown.error)
     assert "nobody" not in str(unknown.error)
     assert "Traceback" in capsys.readouterr().err
 
@@ -278,13 +278,13 @@ def test_the_recipe_is_in_the_png_or_not(eventually: Eventually, models: dict[st
 def test_features_of_a_prompt_are_kept_and_the_empty_one_always(
     models: dict[str, ServedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lavibridge.serve.engine.served_model.KEPT", 3)
+    monkeypatch.setattr("lavibridge.serve.engine.served_model._KEPT", 3)
     model = models["second"]
-    nothing, first = read("", weights=False), read("first", weights=False)
+    nothing, first = read_emphasis("", weights=False), read_emphasis("first", weights=False)
     empty, again = model.encode(nothing), model.encode(first)
     assert model.encode(first) is again
-    assert model.encode(read("(first:2)", weights=True)) is not again
+    assert model.encode(read_emphasis("(first:2)", weights=True)) is not again
     for number in range(5):
-        model.encode(read(f"prompt {number}", weights=False))
+        model.encode(read_emphasis(f"prompt {number}", weights=False))
     assert model.encode(nothing) is empty
     assert model.encode(first) is not again

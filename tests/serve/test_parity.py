@@ -12,7 +12,7 @@ from torch import nn
 from lavibridge import Bridge, BridgePipeline
 from lavibridge.cli.main import app
 from lavibridge.core import registry
-from lavibridge.serve.engine.drawing import Drawing, advance
+from lavibridge.serve.engine.image_generation import ImageGeneration, advance_generations
 from lavibridge.serve.engine.request import Request
 from lavibridge.serve.engine.served_model import ServedModel
 
@@ -57,9 +57,9 @@ def requests(quality: str, weighting: bool) -> list[Request]:
 @torch.inference_mode()
 def serve(model: ServedModel, wanted: list[Request]) -> Image.Image:
     """The first request's picture, drawn by the server's engine beside the others."""
-    drawings = [Drawing(request, model) for request in wanted]
+    drawings = [ImageGeneration(request, model) for request in wanted]
     while not drawings[0].is_finished:
-        advance([drawing for drawing in drawings if not drawing.is_finished])
+        advance_generations([drawing for drawing in drawings if not drawing.is_finished])
         assert drawings[0].is_finished or drawings[0].preview().size == (32, 32)
     return drawings[0].picture()
 
@@ -99,7 +99,7 @@ def test_command_python_and_server_draw_the_same_bits(connector: str, quality: s
 @pytest.mark.parametrize("connector", ["lavi", "ella"])
 def test_the_connector_computes_outside_of_autocast(connector: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In both layouts: its linear layers stay float32 while those of the denoiser round to bfloat16."""
-    monkeypatch.setattr("lavibridge.generation.state.gains_by_bfloat16", lambda device: True)
+    monkeypatch.setattr("lavibridge.generation.request_state.quality_gains_by_bfloat16", lambda device: True)
     bridge = compose(connector)
     dtypes: dict[str, set[torch.dtype]] = {"connector": set(), "denoiser": set()}
 

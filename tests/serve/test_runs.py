@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 
 from lavibridge.core.errors import RunError
-from lavibridge.evaluation.run import evaluate
+from lavibridge.evaluation.evaluate import evaluate
 from lavibridge.serve.engine.served_model import ServedModel
 from lavibridge.serve.limits import Limits
 from lavibridge.serve.web import runs
 from lavibridge.serve.web.address import Address, check_address
 from lavibridge.serve.web.server import make_app_state
-from lavibridge.world.captions import prompts
-from lavibridge.world.drawing import draw
+from lavibridge.world.captions import evaluation_prompts
+from lavibridge.world.drawing import draw_scene
 
 Serve = Callable[..., AbstractContextManager[Any]]
 
@@ -43,13 +43,13 @@ def root(tmp_path: Path) -> Path:
 def test_a_run_is_summed_up_and_its_curve_thinned(root: Path) -> None:
     assert set(runs.list_runs(root)) == {"good", "damaged"}
     assert runs.list_runs(root / "nothing") == {}
-    told = runs.details(root / "good")
+    told = runs.run_details(root / "good")
     assert told["state"] == "training"
     assert (told["step"], told["steps"]) == (1001, 2000)
     assert told["parts"]["language"] == "mini-t5-small"
-    assert len(told["curve"]) <= runs.MOST_POINTS + 1
+    assert len(told["curve"]) <= runs.MAX_CURVE_POINTS + 1
     assert (told["curve"][0]["step"], told["curve"][-1]["step"]) == (1, 1001)
-    damaged = runs.summary(root / "damaged")
+    damaged = runs.run_summary(root / "damaged")
     assert damaged["state"] == "damaged"
     assert str(root) not in damaged["error"]
 
@@ -57,10 +57,10 @@ def test_a_run_is_summed_up_and_its_curve_thinned(root: Path) -> None:
 def test_a_run_s_evaluation_is_told_by_category(root: Path) -> None:
     pictures = root.parent / "pictures"
     pictures.mkdir()
-    for number, pair in enumerate(prompts("one", 3)):
-        Image.fromarray(draw(pair.scene)).save(pictures / f"{number}.png")
+    for number, pair in enumerate(evaluation_prompts("one", 3)):
+        Image.fromarray(draw_scene(pair.scene)).save(pictures / f"{number}.png")
     evaluate(pictures, "world", root / "good" / "evaluation" / "world", categories=("one",), limit=3)
-    scores = runs.details(root / "good")["scores"]
+    scores = runs.run_details(root / "good")["scores"]
     assert set(scores) == {"world: all", "world: one"}
     assert (scores["world: one"]["n"], scores["world: one"]["mean"]) == (3, 1.0)
 

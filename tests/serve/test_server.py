@@ -12,7 +12,7 @@ import pytest
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import RunError
-from lavibridge.serve.web.address import Address, bind, url_of
+from lavibridge.serve.web.address import Address, address_url, bind_address
 from lavibridge.serve.web.server import load_models
 
 LAVI = Path(sys.executable).parent / "lavi"
@@ -27,13 +27,15 @@ def saved(compose: Callable[..., Bridge], tmp_path_factory: pytest.TempPathFacto
 
 
 def test_the_page_is_named_by_its_address() -> None:
-    with bind(Address(port=0)) as bound:
+    with bind_address(Address(port=0)) as bound:
         port = bound.getsockname()[1]
-        assert url_of(Address(), bound) == f"http://127.0.0.1:{port}/"
-        assert url_of(Address(host="::1"), bound) == f"http://[::1]:{port}/"
-        assert url_of(Address(host="0.0.0.0", token="abc"), bound) == f"http://127.0.0.1:{port}/#token=abc"
+        assert address_url(Address(), bound) == f"http://127.0.0.1:{port}/"
+        assert address_url(Address(host="::1"), bound) == f"http://[::1]:{port}/"
+        assert (
+            address_url(Address(host="0.0.0.0", token="abc"), bound) == f"http://127.0.0.1:{port}/#token=abc"
+        )
         with pytest.raises(RunError, match="give another --port"):
-            bind(Address(port=port))
+            bind_address(Address(port=port))
 
 
 def test_bridges_of_one_name_are_numbered(saved: Path) -> None:
@@ -73,4 +75,4 @@ def test_other_machines_are_not_let_in_by_accident(saved: Path) -> None:
         env=environment,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("error: binding 0.0.0.0 lets other machines in: set a token")
+    assert done.stderr.startswith("error: --host 0.0.0.0 gives other machines access: set a token")

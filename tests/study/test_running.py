@@ -15,10 +15,10 @@ from lavibridge.bridge import Bridge
 from lavibridge.cli.main import app
 from lavibridge.core.errors import LaviError, RunError
 from lavibridge.evaluation.metrics.world import WorldMetric
-from lavibridge.study import run
-from lavibridge.study.cells import choose, expand, load_study
-from lavibridge.study.folder import CELL, differences
-from lavibridge.training.checkpoints.checkpoint import checkpoints
+from lavibridge.study import run_cells
+from lavibridge.study.cell_folder import CELL_FILE, cell_folder_differences
+from lavibridge.study.cells import choose_cells, expand_cells, load_study
+from lavibridge.training.checkpoints.checkpoint import saved_checkpoints
 
 Write = Callable[..., Path]
 Lavi = Callable[..., Result]
@@ -32,7 +32,7 @@ def times(out: Path) -> dict[str, int]:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(checkpoints(run)[-1] / "bridge" / "connector" / "model.safetensors")
+    return load_file(saved_checkpoints(run)[-1] / "bridge" / "connector" / "model.safetensors")
 
 
 def copied(made: Path, folder: Path) -> Path:
@@ -44,7 +44,7 @@ def test_everything_lies_where_it_is_said_and_a_second_call_makes_nothing_anew(
 ) -> None:
     before = times(made)
     for cell in CELLS:
-        assert len(checkpoints(made / cell)) == 2
+        assert len(saved_checkpoints(made / cell)) == 2
         assert len((made / cell / "evaluation/world/records.jsonl").read_text().splitlines()) == 4
     again = lavi(toy, "--out", made)
     assert again.stdout == (made / "table.md").read_text()
@@ -64,7 +64,7 @@ def test_commands_print_one_for_each_cell_and_each_makes_its_own(
     monkeypatch.chdir(tmp_path)  # from any folder
     done = CliRunner().invoke(app, shlex.split(lines[2])[1:])
     assert (done.exit_code, done.stdout) == (0, ""), "the table is left to --table"
-    assert [path.parent.relative_to(out).as_posix() for path in out.rglob(CELL)] == ["bert/seed-0"]
+    assert [path.parent.relative_to(out).as_posix() for path in out.rglob(CELL_FILE)] == ["bert/seed-0"]
     text = lavi(toy, "--table", "--out", out).stdout
     assert "Not finished: llama/seed-0, llama/seed-1, bert/seed-1." in text
     assert "2 x 1 seed" in text
@@ -76,11 +76,11 @@ def test_a_cell_that_was_stopped_goes_on_to_the_same_weights(
     out = copied(made, tmp_path)
     cell = out / "llama/seed-0"
     wanted = weights(cell)
-    shutil.rmtree(checkpoints(cell)[-1])  # as if killed after the first step, nothing measured yet
+    shutil.rmtree(saved_checkpoints(cell)[-1])  # as if killed after the first step, nothing measured yet
     shutil.rmtree(cell / "evaluation")
-    (cell / CELL).unlink()
+    (cell / CELL_FILE).unlink()
     assert lavi(toy, "--out", out).exit_code == 0
-    assert len(checkpoints(cell)) == 2
+    assert len(saved_checkpoints(cell)) == 2
     assert all(torch.equal(value, wanted[name]) for name, value in weights(cell).items())
     assert (out / "table.json").read_text() == (made / "table.json").read_text()
 
@@ -97,7 +97,7 @@ def test_a_folder_with_another_recipe_is_refused_with_every_difference_and_nothi
         assert "training.batch was 2, is 1" in str(found.value)
         assert "training.warmup was 1, is 2" in str(found.value)
         assert "workers" not in str(found.value), "how fast it is made is no matter"
-    (out / "llama/seed-0" / CELL).unlink()  # a run of `lavi train` in its place
+    (out / "llama/seed-0" / CELL_FILE).unlink()  # a run of `lavi train` in its place
     with pytest.raises(RunError, match=r"training\.batch was 2, is 1"):
         lavi(other, "--out", out)
 
@@ -136,9 +136,9 @@ def test_an_error_that_nobody_foresaw_stops_nobody_either(
     def fails(*_: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(run, "run_cell", fails)
+    monkeypatch.setattr(run_cells, "run_cell", fails)
     study = load_study(str(toy))
-    failures = run.run_cells(study, expand(study, tmp_path), tmp_path)
+    failures = run_cells.run_cells(study, expand_cells(study, tmp_path), tmp_path)
     assert [each.cell for each in failures] == list(CELLS)
     assert failures[0].reason == "MemoryError: no room"
 
@@ -170,7 +170,7 @@ def test_what_nobody_trains_is_measured_by_several_processes(
     for rank, suites in ((0, {}), (1, {"world"})):
         monkeypatch.setenv("RANK", str(rank))
         lavi(path, "--only", "own/seed-0", "--out", out)
-        cell = json.loads((out / "own/seed-0" / CELL).read_text())
+        cell = json.loads((out / "own/seed-0" / CELL_FILE).read_text())
         assert set(cell["suites"]) == set(suites)
     assert cell["native"]
     assert not list(out.rglob("checkpoints"))
@@ -180,14 +180,14 @@ def test_models_may_lie_elsewhere(write_study: Write, lavi: Lavi, tmp_path: Path
     named = {"name": "a", "set": {"language.kind": "llama", "language.source": "somebody/mini"}}
     path = write_study(tmp_path, axes={}, conditions=[named], claims=[])
     study = load_study(str(path))
-    (cell, _) = expand(study, tmp_path, {"somebody/mini": "/models/mini"})
+    (cell, _) = expand_cells(study, tmp_path, {"somebody/mini": "/models/mini"})
     assert cell.recipe.language.model_dump()["source"] == "/models/mini"
     assert dict(cell.source_names) == {"language.source": "somebody/mini"}
     moved = f"somebody/mini={tmp_path}"
     assert shlex.quote(moved) in lavi(path, "--commands", "--source", moved).stdout
     with pytest.raises(LaviError, match="is no NAME=FOLDER"):
         lavi(path, "--commands", "--source", "somebody/mini=/nowhere")
-    assert choose(expand(study, tmp_path), ["a/seed-1"])[0].seed == 1
+    assert choose_cells(expand_cells(study, tmp_path), ["a/seed-1"])[0].seed == 1
 
 
 def test_nothing_is_not_put_into_a_table(toy: Path, lavi: Lavi, tmp_path: Path) -> None:
@@ -205,14 +205,14 @@ def test_a_cell_of_the_same_recipe_is_taken_over_from_another_study(
     out = tmp_path / "out"
     with pytest.raises(RunError, match="holds no cell of a study"):
         lavi(other, "--out", out, "--reuse", tmp_path)
-    monkeypatch.setattr(run, "train", lambda *_: pytest.fail("it was trained already"))
+    monkeypatch.setattr(run_cells, "train", lambda *_: pytest.fail("it was trained already"))
     done = lavi(other, "--out", out, "--only", "causal", "--reuse", made)
     assert done.exit_code == 0
     assert all(
         torch.equal(weight, weights(out / "causal/seed-0")[name])
         for name, weight in weights(made / "llama/seed-0").items()
     )
-    kept = json.loads((out / "causal/seed-0" / CELL).read_text())
+    kept = json.loads((out / "causal/seed-0" / CELL_FILE).read_text())
     assert (kept["study"], kept["condition"]) == ("other", "causal")
     assert set(kept["suites"]) == {"world"}
     lavi(other, "--table", "--out", out, "--reuse", made)
@@ -223,21 +223,21 @@ def test_a_cell_of_an_earlier_version_has_the_defaults_of_what_there_was_not(
     made: Path, toy: Path, tmp_path: Path
 ) -> None:
     out = copied(made, tmp_path)
-    cell = expand(load_study(str(toy)), out)[0]
-    kept = json.loads((out / cell.name / CELL).read_text())
+    cell = expand_cells(load_study(str(toy)), out)[0]
+    kept = json.loads((out / cell.name / CELL_FILE).read_text())
     assert kept["recipe"].pop("training.teacher") is None
-    (out / cell.name / CELL).write_text(json.dumps(kept))
-    assert differences(out / cell.name, cell) == []
+    (out / cell.name / CELL_FILE).write_text(json.dumps(kept))
+    assert cell_folder_differences(out / cell.name, cell) == []
     kept["recipe"]["training.gone"] = 3
-    (out / cell.name / CELL).write_text(json.dumps(kept))
-    assert "training.gone was 3, is None" in differences(out / cell.name, cell)
+    (out / cell.name / CELL_FILE).write_text(json.dumps(kept))
+    assert "training.gone was 3, is None" in cell_folder_differences(out / cell.name, cell)
 
 
 def test_another_checkpoint_in_a_cell_is_not_what_was_measured(
     made: Path, toy: Path, lavi: Lavi, tmp_path: Path
 ) -> None:
     out = copied(made, tmp_path)
-    newest = checkpoints(out / "llama/seed-0")[-1]
+    newest = saved_checkpoints(out / "llama/seed-0")[-1]
     bridge = Bridge.from_pretrained(newest)
     with torch.no_grad():
         next(bridge.connector.parameters()).add_(1e-6)
@@ -252,7 +252,7 @@ def test_a_cell_of_other_data_or_models_is_neither_left_nor_taken_over(
 ) -> None:
     out = copied(made, tmp_path)
     for cell, what in (("llama/seed-0", "language"), ("bert/seed-1", "data")):
-        path = checkpoints(out / cell)[-1] / "state.json"
+        path = saved_checkpoints(out / cell)[-1] / "state.json"
         state = json.loads(path.read_text())
         path.write_text(json.dumps({**state, "basis": {**state["basis"], what: "another"}}))
     with pytest.raises(RunError) as found:
@@ -261,7 +261,7 @@ def test_a_cell_of_other_data_or_models_is_neither_left_nor_taken_over(
     assert "the language model was another, is random" in str(found.value)
     assert "the data was another" in str(found.value)
     lavi(toy, "--out", tmp_path / "new", "--only", "llama", "--reuse", out, "--table")
-    assert [path.parent.name for path in (tmp_path / "new").rglob(CELL)] == ["seed-1"]
+    assert [path.parent.name for path in (tmp_path / "new").rglob(CELL_FILE)] == ["seed-1"]
 
 
 def test_scores_of_another_version_of_a_metric_stand_in_no_table_with_new_ones(

@@ -19,7 +19,7 @@ from lavibridge.evaluation.base import Task
 from lavibridge.evaluation.records import Record
 from lavibridge.study.scores import SuiteResult
 from lavibridge.study.study import Study
-from lavibridge.study.table import make_table
+from lavibridge.study.table import make_study_table
 
 Lavi = Callable[..., Result]
 CONDITIONS = ("llama", "bert")
@@ -135,7 +135,7 @@ def test_measures_of_sets_have_students_interval_and_lower_may_be_better() -> No
         for name, shift in (("old", 0.3), ("new", 0.0))
         for seed in (0, 1, 2)
     }
-    table = make_table(asked, finished)
+    table = make_study_table(asked, finished)
     found = table.rows[0].entries["old"].value
     assert (found.mean, found.seeds) == (2.0, 3)
     assert found.high - found.mean == pytest.approx(4.303 / 3**0.5, abs=1e-3)

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lavibridge import Bridge
-from lavibridge.core.layers import layers, pair_shapes
-from lavibridge.interop.merged_weights import merged_state
+from lavibridge.core.low_rank import low_rank_shapes, named_layers
+from lavibridge.interop.merged_weights import merged_weights
 
 Pairs = dict[str, tuple[Tensor, Tensor]]
 
@@ -36,15 +36,15 @@ def toy(vision: str = "sd") -> Bridge:
 
 def weights(bridge: Bridge) -> dict[str, Tensor]:
     """The denoiser's weights, all LoRA in them."""
-    return merged_state(bridge.vision.backbone, bridge.is_merged)
+    return merged_weights(bridge.vision.backbone, bridge.is_merged)
 
 
 def some_pairs(network: nn.Module, ranks: tuple[int, ...] = (3,), every: int = 1) -> Pairs:
     """Drawn (up, down) of every n-th layer, of changing ranks."""
     generator = torch.Generator().manual_seed(4)
     drawn: Pairs = {}
-    for index, (name, layer) in enumerate(list(layers(network).items())[::every]):
-        up, down = pair_shapes(layer, ranks[index % len(ranks)])
+    for index, (name, layer) in enumerate(list(named_layers(network).items())[::every]):
+        up, down = low_rank_shapes(layer, ranks[index % len(ranks)])
         drawn[name] = tuple(0.1 * torch.randn(shape, generator=generator) for shape in (up, down))  # type: ignore[assignment]
     return drawn
 

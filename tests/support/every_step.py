@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lavibridge.generation.sample import Sampling
+from lavibridge.generation.sampling import Sampling
 
 
 def sample(predict: Callable[[Tensor, Tensor], Tensor], scheduler: Any, noise: Tensor, steps: int) -> Tensor:

@@ -99,7 +99,7 @@ OTHERS: Mapping[str, Any] = {"safety_checker": None, "feature_extractor": None, 
 def pipeline(name: str, **changes: Any) -> Any:
     """A toy pipeline of the real class, with the family's toy denoiser."""
     kind, title, encoders = FAMILIES[name]
-    family: Any = registry.load("vision", kind)
+    family: Any = registry.load_kind("vision", kind)
     model = family(family.Config(source="random"))
     made: Any = getattr(diffusers, title)
     with torch.random.fork_rng(devices=[]):

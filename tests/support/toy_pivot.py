@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from lavibridge.bridge.choices import component
+from lavibridge.bridge.choices import model_of_choice
 from lavibridge.connectors.pivot import LanguageHalf, Pivot, VisionHalf
 from lavibridge.pivot.folder import PivotFolder, write_pivot
 from lavibridge.pivot.half import Learning, write_half
@@ -22,11 +22,11 @@ def make_pivot(folder: Path, id: str) -> PivotFolder:
     torch.manual_seed(len(id))
     config = Pivot.Config.model_validate(CONFIG)
     for kind in LANGUAGES:
-        language = component("language", {"kind": kind, "source": "random"})
+        language = model_of_choice("language", {"kind": kind, "source": "random"})
         write_half(
             folder / "language" / kind, id, language, config, LanguageHalf(config, language.spec), LEARNING
         )
     for kind in VISIONS:
-        vision = component("vision", {"kind": kind, "source": "random"})
+        vision = model_of_choice("vision", {"kind": kind, "source": "random"})
         write_half(folder / "vision" / kind, id, vision, config, VisionHalf(config, vision.spec), LEARNING)
     return write_pivot(folder, id, slots=config.slots, width=config.width, reference="llama")

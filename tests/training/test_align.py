@@ -13,18 +13,22 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from lavibridge import BridgePipeline
+from lavibridge.cli.main import app
 from lavibridge.core.contracts import TextFeatures
-from lavibridge.core.errors import ModelError, RunError
-from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.training import Alignment
-from lavibridge.report.curves import curves
+from lavibridge.core.errors import ModelError, RecipeError, RunError
+from lavibridge.recipes.alignment import alignment_recipe
+from lavibridge.recipes.recipe import Recipe, load_recipe
+from lavibridge.recipes.training_section import AlignmentSection
+from lavibridge.report.curves import make_curves
 from lavibridge.report.run_record import read_run
 from lavibridge.training.alignment.aligner import alignment_state, with_noise
-from lavibridge.training.checkpoints.checkpoint import checkpoints
-from lavibridge.training.start import check_start
+from lavibridge.training.checkpoints.checkpoint import saved_checkpoints
+from lavibridge.training.start_checks import check_start
 from lavibridge.training.train import train
+from lavibridge.world.captions import sample_captioned_scene
 
 Toy = Callable[..., Recipe]
 SD = {"kind": "sd", "source": "mini-sd"}
@@ -58,7 +62,7 @@ def test_only_the_connector_learns_and_it_comes_to_be_heard(toy: Toy, tmp_path: 
     found = logged(run)
     assert len(found) == 40
     assert sum(found[-4:]) < 0.8 * sum(found[:4])
-    assert "Alignment" in [chart["title"] for chart in curves([read_run(run)])]
+    assert "Alignment" in [chart["title"] for chart in make_curves([read_run(run)])]
     first = run / "checkpoints/step-0/bridge"
     for part in ("language_lora", "vision_lora"):
         weights = load_file(first / part / "adapter_model.safetensors")
@@ -81,7 +85,7 @@ def test_a_run_that_stops_after_its_alignment_goes_on_as_if_it_had_not(toy: Toy,
     train(toy(vision=SD, data={"size": 64}, training={"steps": 2, **aligned}), broken, resume=True)
     assert len(logged(broken)) == 24  # not aligned again
     ends = [run / "checkpoints/step-2/bridge" for run in (straight, broken)]
-    assert [path.name for path in checkpoints(broken)] == ["step-0", "step-1", "step-2"]
+    assert [path.name for path in saved_checkpoints(broken)] == ["step-0", "step-1", "step-2"]
     for name in ("connector/model.safetensors", "vision_lora/adapter_model.safetensors"):
         one, other = (load_file(end / name) for end in ends)
         assert all(torch.equal(value, other[key]) for key, value in one.items())
@@ -98,7 +102,7 @@ def test_an_alignment_that_is_stopped_goes_on_bit_for_bit(toy: Toy, tmp_path: Pa
     stopped.join()
     done = len(logged(broken))
     assert 6 <= done < 24
-    assert not checkpoints(broken)
+    assert not saved_checkpoints(broken)
     assert (broken / "align.safetensors").is_file()
     with open(broken / "align.jsonl", "a") as log:
         log.write('{"step": 25, "fvu": 1}\n{"st')  # as of a session that was killed later
@@ -160,4 +164,63 @@ def test_what_cannot_be_aligned_is_refused_before_weights_load(
 
 def test_a_connector_without_weights_cannot_be_aligned() -> None:
     with pytest.raises(ModelError, match="has no weights to align"):
-        alignment_state(BridgePipeline.native("mini-sd", device="cpu").bridge, Alignment())
+        alignment_state(BridgePipeline.native("mini-sd", device="cpu").bridge, AlignmentSection())
+
+
+def test_a_bridge_is_learned_from_a_text_file_and_no_picture(tmp_path: Path) -> None:
+    """`lavi align` as a user calls it: three captions a line each, a report, and the run draws."""
+    captions = tmp_path / "captions.txt"
+    lines = [sample_captioned_scene(1, index).caption for index in range(60)]
+    captions.write_text("\n\n".join(lines) + "\n")
+    out = tmp_path / "run"
+    settings = ["training.align={steps: 6, batch: 8, noised_latents: 16, measure_every: 3, lr: 5e-3}"]
+    settings += ["preview.steps=2", "training.preview_every=1", "training.device=cpu"]
+    arguments = [
+        "align",
+        "mini-llama_mini-sd_lavi",
+        *settings,
+        "--captions",
+        str(captions),
+        "--out",
+        str(out),
+    ]
+    done = CliRunner().invoke(app, [*arguments, "--language", "mini-bert", "--report"])
+    assert done.exit_code == 0, done.output
+    records = [json.loads(line) for line in (out / "align.jsonl").read_text().splitlines()]
+    measured = {record["step"]: record["held_out_fvu"] for record in records if "held_out_fvu" in record}
+    assert list(measured) == [0, 3, 6]
+    assert 0 < measured[6] < measured[0]
+    assert all(-1 <= record["token_cosine"] <= 1 for record in records if "held_out_fvu" in record)
+    assert [path.name for path in saved_checkpoints(out)] == ["step-0"]
+    assert read_run(out).recipe["language"]["source"] == "mini-bert"
+    report = out / "alignment-report"
+    assert {path.name for path in report.iterdir()} == {"summary.json", "curve.jsonl", "panel.png"}
+    summary = (report / "summary.json").read_text()
+    assert str(tmp_path) not in summary
+    assert json.loads(summary)["steps"] == 6
+    with pytest.raises(RecipeError, match="has no pictures, which training"):
+        check_start(load_recipe(str(out / "recipe.yaml"), ["training.steps=1"]), None)
+
+
+def test_a_bridge_teaches_another_language_model(toy: Toy, tmp_path: Path) -> None:
+    """The student of a bridge takes over the LoRA that its teacher trained in the vision model."""
+    taught = train(toy(vision=SD, data={"size": 64}, training={"steps": 2}), tmp_path / "teacher")
+    recipe = toy(
+        vision=SD,
+        language={"kind": "bert", "source": "random"},
+        data={"size": 64},
+        training={"align": {"steps": 30, "batch": 10, "lr": 2e-2, "noised_latents": 8, "held_out": 0}},
+    )
+    student = train(alignment_recipe(recipe, teacher=str(taught)), tmp_path / "student")
+    found = logged(student)
+    assert sum(found[-4:]) < 0.7 * sum(found[:4])
+    ends = [
+        taught / "checkpoints/step-2/ema/vision_lora/adapter_model.safetensors",  # what generation uses
+        student / "checkpoints/step-0/bridge/vision_lora/adapter_model.safetensors",
+    ]
+    one, other = (load_file(end) for end in ends)
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+    assert any(value.any() for name, value in one.items() if "lora_B" in name)
+    elsewhere = toy(vision={"kind": "ldm", "source": "mini-ldm"}, training=ALIGNED)
+    with pytest.raises(ModelError, match="a teacher and its student share the vision model"):
+        train(alignment_recipe(elsewhere, teacher=str(taught)), tmp_path / "other")

@@ -13,13 +13,13 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.errors import DataError
 from lavibridge.data.base import Dataset, open_dataset
 from lavibridge.data.pictures.decoding import normalize_pixels
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe, make_recipe
-from lavibridge.recipes.sections import kind_of, read_section
-from lavibridge.training.build import build_bridge
+from lavibridge.recipes.sections import kind_of_section, read_section
+from lavibridge.training.build_bridge import build_bridge
 from lavibridge.training.cache.backend import Memory
-from lavibridge.training.data.batches import BatchLoader, Draw, PrefetchLoader
+from lavibridge.training.data.batches import BatchLoader, PrefetchLoader, TrainingPass
 from lavibridge.training.data.sampler import Visit
 
 SIZE = (16, 16)
@@ -42,7 +42,7 @@ def bridge() -> Bridge:
 
 
 def world(scenes: int = 10) -> Dataset:
-    return World(World.Config(scenes=scenes), Rejected())
+    return World(World.Config(scenes=scenes), RejectedPictures())
 
 
 def batches(
@@ -51,12 +51,12 @@ def batches(
     return BatchLoader(dataset or world(), bridge.vision, recipe.training, SIZE, rank, of)
 
 
-def latents_of(draw: Draw) -> torch.Tensor:
+def latents_of(draw: TrainingPass) -> torch.Tensor:
     assert draw.batch.latents is not None
     return draw.batch.latents
 
 
-def joined(draws: list[Draw]) -> tuple[tuple[str, ...], tuple[str, ...], torch.Tensor, torch.Tensor]:
+def joined(draws: list[TrainingPass]) -> tuple[tuple[str, ...], tuple[str, ...], torch.Tensor, torch.Tensor]:
     names = tuple(name for draw in draws for name in draw.batch.names)
     prompts = tuple(prompt for draw in draws for prompt in draw.batch.prompts)
     return names, prompts, torch.cat([d.t for d in draws]), torch.cat([d.noise for d in draws])
@@ -156,7 +156,7 @@ def test_all_captions_of_a_picture_are_met(
 def open_pairs(path: Path) -> Dataset:
     section = read_section("data", {"kind": "tsv", "path": path})
     assert isinstance(section, Dataset.Config)
-    return open_dataset(kind_of(section), section, Rejected())
+    return open_dataset(kind_of_section(section), section, RejectedPictures())
 
 
 def test_timesteps_cover_the_whole_schedule(bridge: Bridge, toy: Callable[..., Recipe]) -> None:

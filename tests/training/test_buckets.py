@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from lavibridge.data.folder import Folder
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.build import build_bridge
+from lavibridge.training.build_bridge import build_bridge
 from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.data.sampler import Visit
 
@@ -34,7 +34,7 @@ def test_every_pass_has_one_shape_and_the_models_take_it(toy: Callable[..., Reci
     recipe = toy(training={"batch": 2})
     bridge = build_bridge(recipe)
     config = Folder.Config(path=pictures(tmp_path), buckets=3, flip=True)
-    fed = BatchLoader(Folder(config, Rejected()), bridge.vision, recipe.training, (32, 32))
+    fed = BatchLoader(Folder(config, RejectedPictures()), bridge.vision, recipe.training, (32, 32))
     unit = bridge.vision.unit
     seen = set()
     for step in range(12):
@@ -60,7 +60,7 @@ def test_the_latents_of_a_mirrored_visit_are_those_of_the_mirror_image(
 ) -> None:
     recipe = toy(training={"batch": 2})
     bridge = build_bridge(recipe)
-    dataset = Folder(Folder.Config(path=pictures(tmp_path), flip=True), Rejected())
+    dataset = Folder(Folder.Config(path=pictures(tmp_path), flip=True), RejectedPictures())
     fed = BatchLoader(dataset, bridge.vision, recipe.training, (32, 32))
     mean, _ = fed.caches.latents.moments([Visit(index=1, size=(32, 32), flipped=True)])
     mirrored = torch.from_numpy(dataset.picture(1, (32, 32))[:, ::-1].copy()).permute(2, 0, 1)[None]

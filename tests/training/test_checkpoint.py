@@ -13,10 +13,14 @@ import torch
 from run_folder import tensors
 
 from lavibridge.core.errors import RunError
-from lavibridge.recipes.recipe import Recipe, make_recipe, may_change
-from lavibridge.training.checkpoints.checkpoint import check_files, checkpoints, prune
-from lavibridge.training.checkpoints.run_fingerprint import RunFingerprint, differences
-from lavibridge.training.run import flat, rewind
+from lavibridge.recipes.recipe import Recipe, make_recipe, may_change_on_resume
+from lavibridge.training.checkpoints.checkpoint import (
+    check_checkpoint_files,
+    prune_checkpoints,
+    saved_checkpoints,
+)
+from lavibridge.training.checkpoints.run_fingerprint import RunFingerprint, fingerprint_differences
+from lavibridge.training.run_folder import flatten_recipe, rewind_run_log
 from lavibridge.training.train import train
 
 Toy = Callable[..., Recipe]
@@ -56,7 +60,7 @@ def test_the_files_of_a_checkpoint_are_these(whole: Path) -> None:
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == list(
         FILES
     )
-    check_files(folder)
+    check_checkpoint_files(folder)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -70,12 +74,12 @@ def test_a_file_that_is_cut_short_changed_or_gone_is_named(whole: Path, tmp_path
     for ruin in (data[:-2], data[: len(data) // 2], b"", bytes(flipped), data + b"\0"):
         victim.write_bytes(ruin)
         with pytest.raises(RunError, match=f"{name} is damaged") as refused:
-            check_files(folder)
+            check_checkpoint_files(folder)
         assert "go on from the checkpoint before it" in str(refused.value)
     if name != "manifest.json":  # without it the folder is no checkpoint at all
         victim.unlink()
         with pytest.raises(RunError, match=f"{name} is missing"):
-            check_files(folder)
+            check_checkpoint_files(folder)
 
 
 def test_training_goes_on_from_a_whole_checkpoint_only(toy: Toy, whole: Path, tmp_path: Path) -> None:
@@ -83,7 +87,7 @@ def test_training_goes_on_from_a_whole_checkpoint_only(toy: Toy, whole: Path, tm
     shutil.copytree(whole, run)
     shutil.copytree(run / "checkpoints/step-2", run / "checkpoints/step-9")
     (run / "checkpoints/step-9/manifest.json").unlink()
-    assert [path.name for path in checkpoints(run)] == ["step-2"]
+    assert [path.name for path in saved_checkpoints(run)] == ["step-2"]
     (run / "checkpoints/step-2/optimizer.safetensors").write_bytes(b"")
     with pytest.raises(RunError, match=r"optimizer\.safetensors is damaged"):
         train(make_toy(toy, steps=3), run, resume=True)
@@ -96,9 +100,9 @@ def test_old_checkpoints_go_at_once_or_not_at_all(tmp_path: Path) -> None:
         (folder / "manifest.json").write_text("{}")
     (tmp_path / "checkpoints/.step-11.partial").mkdir()
     (tmp_path / "checkpoints/step-7").mkdir()  # not one of ours
-    prune(tmp_path, None)
-    assert [path.name for path in checkpoints(tmp_path)] == ["step-1", "step-2", "step-10"]
-    prune(tmp_path, 2)
+    prune_checkpoints(tmp_path, None)
+    assert [path.name for path in saved_checkpoints(tmp_path)] == ["step-1", "step-2", "step-10"]
+    prune_checkpoints(tmp_path, 2)
     left = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert left == ["step-10", "step-2", "step-7"]
 
@@ -138,13 +142,13 @@ def test_a_disk_that_is_full_leaves_the_earlier_checkpoint_whole(
     with pytest.raises(RunError, match=r"step 2 cannot be written: .*No space left.*are whole"):
         train(make_toy(toy, steps=2, ema=None), run, resume=True)
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-1"]
-    check_files(run / "checkpoints/step-1")
+    check_checkpoint_files(run / "checkpoints/step-1")
     after = tensors(run / "checkpoints/step-1")
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     filler.unlink()
     train(make_toy(toy, steps=2, ema=None, keep_checkpoints=1), run, resume=True)
-    assert [path.name for path in checkpoints(run)] == ["step-2"]
+    assert [path.name for path in saved_checkpoints(run)] == ["step-2"]
 
 
 def test_a_disk_without_room_is_refused_before_the_first_step(
@@ -184,12 +188,12 @@ def test_every_difference_is_listed_and_what_may_change_is_not_refused(
 def test_the_guide_lists_the_fields_that_may_change(toy: Toy, tmp_path: Path) -> None:
     data = {"kind": "jsonl", "path": tmp_path / "pairs.jsonl"}
     recipe = make_recipe(toy(training={"validation": {}}).model_dump() | {"data": data})
-    keys = list(flat(recipe.model_dump(mode="json")))
-    free = {key for key in keys if may_change(recipe, key)}
+    keys = list(flatten_recipe(recipe.model_dump(mode="json")))
+    free = {key for key in keys if may_change_on_resume(recipe, key)}
     assert {"data.path", "training.validation.every", "training.weighting.kind", "preview.seed"} < free
     fixed = {"training.seed", "training.ema", "training.optimizer.kind", "training.validation.share"}
     assert {"lora.vision.rank", "connector.kind", *fixed} < {*keys} - free
-    assert not may_change(recipe, "training.no_such_field")
+    assert not may_change_on_resume(recipe, "training.no_such_field")
     guide = (Path(__file__).parents[2] / "docs/guides/resume.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"`([\w.]+)`", guide[guide.index("## What may change") :]))
     documented = {name.split(".")[-1] for name in listed}
@@ -201,8 +205,8 @@ def test_what_a_run_stands_on_is_compared_whole() -> None:
         data="a", language="b", vision="c", batch=4, accumulate=1, processes=2, by_shape=False
     )
     kept: dict[str, Any] = {"data": "a", "language": "b", "vision": "c", "by_shape": False}
-    assert differences({**kept, "batch": 2, "accumulate": 4, "processes": 1}, now) == []
-    found = differences(
+    assert fingerprint_differences({**kept, "batch": 2, "accumulate": 4, "processes": 1}, now) == []
+    found = fingerprint_differences(
         {"data": "x", "language": "y", "vision": "z", "batch": 4, "accumulate": 8, "processes": 1}, now
     )
     assert len(found) == 4
@@ -234,10 +238,10 @@ def test_other_weights_in_a_model_s_folder_are_noticed_and_another_place_is_not(
 def test_a_log_is_taken_back_to_the_checkpoint(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text('{"step": 1}\n{"step": 2, "validation": 3}\n{"step": 3}\n{"step": 4, "los')
-    rewind(log, 2)
+    rewind_run_log(log, 2)
     assert log.read_text() == '{"step": 1}\n{"step": 2, "validation": 3}\n'
-    rewind(tmp_path / "none.jsonl", 2)
+    rewind_run_log(tmp_path / "none.jsonl", 2)
     assert os.listdir(tmp_path) == ["log.jsonl"]
     log.write_text('{"step": 0, "validation": 3}\n')
-    rewind(log, 0)
+    rewind_run_log(log, 0)
     assert os.listdir(tmp_path) == []

@@ -13,7 +13,7 @@ import pytest
 import torch
 from run_folder import tensors
 
-from lavibridge.training.checkpoints.checkpoint import check_files, checkpoints
+from lavibridge.training.checkpoints.checkpoint import check_checkpoint_files, saved_checkpoints
 
 STEPS = 12
 OFTEN = (f"training.steps={STEPS}", "training.checkpoint_every=2", "training.keep_checkpoints=2")
@@ -21,9 +21,9 @@ OFTEN = (f"training.steps={STEPS}", "training.checkpoint_every=2", "training.kee
 
 def newest(run: Path) -> int:
     """The step of the newest checkpoint, after a look at all of them; 0 without any."""
-    found = checkpoints(run)
+    found = saved_checkpoints(run)
     for folder in found:
-        check_files(folder)
+        check_checkpoint_files(folder)
     return int(found[-1].name.removeprefix("step-")) if found else 0
 
 

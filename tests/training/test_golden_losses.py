@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from lavibridge.bridge import PARTS
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.bridge import TRAINED_PARTS
+from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import make_recipe
-from lavibridge.training.build import build_bridge
+from lavibridge.training.build_bridge import build_bridge
 from lavibridge.training.data.batches import BatchLoader
-from lavibridge.training.loop import State, fit
-from lavibridge.training.optim import learning_rates, make_optimizer
+from lavibridge.training.loop import TrainingState, run_training_loop
+from lavibridge.training.optimization import learning_rates, make_optimizer
 
 GOLDEN: dict[str, list[float]] = json.loads(Path(__file__).with_name("golden_losses.json").read_text())
 LORA = {"language": {"rank": 4}, "vision": {"rank": 4}}
@@ -58,13 +58,15 @@ def test_the_first_losses_are_what_they_were(name: str) -> None:
     recipe = make_recipe({**pair, "data": data, "training": TRAINING})
     bridge = build_bridge(recipe)
     parts = bridge.trained_parameters()
-    rates = learning_rates(pair["vision"]["kind"], recipe.training.lr, PARTS)
-    state = State(
+    rates = learning_rates(pair["vision"]["kind"], recipe.training.lr, TRAINED_PARTS)
+    state = TrainingState(
         bridge=bridge, model=bridge, parts=parts, optimizer=make_optimizer(parts, rates, 0.01), ema=None
     )
     batches = BatchLoader(
-        World(World.Config(scenes=12), Rejected()), bridge.vision, recipe.training, (16, 16)
+        World(World.Config(scenes=12), RejectedPictures()), bridge.vision, recipe.training, (16, 16)
     )
     losses: list[float] = []
-    fit(state, batches, recipe.training, [lambda state, report: losses.append(float(report.losses.mean()))])
+    run_training_loop(
+        state, batches, recipe.training, [lambda state, report: losses.append(float(report.losses.mean()))]
+    )
     assert losses == pytest.approx(GOLDEN[name], rel=1e-5), losses

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from lavibridge import Bridge
 from lavibridge.core.errors import ModelError, NotFiniteError
-from lavibridge.core.files import sha256
+from lavibridge.core.files import file_sha256
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.checkpoints.checkpoint import described, seal
-from lavibridge.training.data.batches import BatchLoader, Draw
+from lavibridge.training.checkpoints.checkpoint import describe_files, manifest_hash
+from lavibridge.training.data.batches import BatchLoader, TrainingPass
 from lavibridge.training.train import train
 
 Toy = Callable[..., Recipe]
@@ -26,7 +26,7 @@ def spoilt(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     steps: set[int] = set()
     plain = BatchLoader.draw
 
-    def draw(self: BatchLoader, step: int, turn: int) -> Draw:
+    def draw(self: BatchLoader, step: int, turn: int) -> TrainingPass:
         made = plain(self, step, turn)
         if step in steps:
             made.noise[1, 0, 0, 0] = float("nan")
@@ -88,11 +88,13 @@ def ruin(checkpoint: Path, file: str) -> None:
     save_file(weights, checkpoint / file)
     for folder in (checkpoint / "bridge", checkpoint / "ema"):
         described_there = json.loads((folder / "bridge.json").read_text())
-        described_there["files"] = {name: sha256(folder / name) for name in described_there["files"]}
+        described_there["files"] = {name: file_sha256(folder / name) for name in described_there["files"]}
         (folder / "bridge.json").write_text(json.dumps(described_there))
     (checkpoint / "manifest.json").unlink()
-    files = described(checkpoint)
-    (checkpoint / "manifest.json").write_text(json.dumps({"format": 2, "files": files, "seal": seal(files)}))
+    files = describe_files(checkpoint)
+    (checkpoint / "manifest.json").write_text(
+        json.dumps({"format": 2, "files": files, "seal": manifest_hash(files)})
+    )
 
 
 @pytest.mark.parametrize(

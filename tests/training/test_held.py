@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lavibridge.training.checkpoints.checkpoint import check_files, checkpoints
+from lavibridge.training.checkpoints.checkpoint import check_checkpoint_files, saved_checkpoints
 
 LONG = ("training.steps=3000", "training.checkpoint_every=0", "training.validation=null")
 
@@ -40,8 +40,8 @@ def test_a_second_training_is_told_who_runs_and_the_first_ends_whole(
     wait_for(sessions, first[0], run, before + 2)
     os.kill(first[0], signal.SIGTERM)
     assert sessions.end(first) == [143] * processes
-    (folder,) = checkpoints(run)
-    check_files(folder)
+    (folder,) = saved_checkpoints(run)
+    check_checkpoint_files(folder)
     log = (run / "log.jsonl").read_bytes().splitlines()
     assert folder.name == f"step-{len(log)}"
     assert not (run / ".lock").exists()

@@ -5,14 +5,14 @@ import torch
 
 from lavibridge import Bridge
 from lavibridge.core import registry
-from lavibridge.training.distributed.processes import idles
+from lavibridge.training.distributed.processes import has_idle_lora
 
 
 @pytest.mark.parametrize("language", registry.kinds("language"))
 @pytest.mark.parametrize("read", [{"layer": 1}, {"layer": -2}, "last", "mean"])
 def test_what_gets_no_gradient_is_known_beforehand(language: str, read: str | dict[str, int]) -> None:
     """LoRA stands above the layer that is read only where it is named; processes then have to know."""
-    for targets in (None, registry.load("language", language).lora_targets or ("q_proj",)):
+    for targets in (None, registry.load_kind("language", language).lora_targets or ("q_proj",)):
         bridge = Bridge.compose(
             {"kind": language, "source": "random"},
             {"kind": "ldm", "source": "random"},
@@ -25,5 +25,5 @@ def test_what_gets_no_gradient_is_known_beforehand(language: str, read: str | di
         idle = [
             name for name, weight in bridge.named_parameters() if weight.requires_grad and weight.grad is None
         ]
-        assert idles(bridge) == bool(idle), idle
+        assert has_idle_lora(bridge) == bool(idle), idle
         assert targets is not None or not idle

@@ -8,52 +8,52 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from lavibridge.bridge import PARTS
+from lavibridge.bridge import TRAINED_PARTS
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.tensors import save_tensors
 from lavibridge.optimizers import adamw8bit
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.sections import read_kind
-from lavibridge.recipes.training import OPTIMIZERS, LearningRates, Training
+from lavibridge.recipes.sections import read_kind_section
+from lavibridge.recipes.training_section import OPTIMIZERS, LearningRates, TrainingSection
 from lavibridge.training.ema import Ema
-from lavibridge.training.optim import (
+from lavibridge.training.optimization import (
+    learning_rate_scale,
     learning_rates,
     load_optimizer_tensors,
     make_optimizer,
     optimizer_tensors,
-    scale,
-    set_rates,
+    set_learning_rates,
 )
 
 
 def test_warm_up_is_real_and_then_constant() -> None:
-    settings = Training(steps=20, warmup=4)
-    assert [scale(settings, step) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
-    assert scale(Training(steps=5, warmup=0), 0) == 1
+    settings = TrainingSection(steps=20, warmup=4)
+    assert [learning_rate_scale(settings, step) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert learning_rate_scale(TrainingSection(steps=5, warmup=0), 0) == 1
 
 
 def test_the_cosine_falls_to_nothing_by_steps_or_by_clock() -> None:
-    settings = Training(steps=104, warmup=4, schedule="cosine")
-    assert scale(settings, 4) == pytest.approx(1)
-    assert scale(settings, 54) == pytest.approx(0.5)
-    assert scale(settings, 103) < 0.001
-    assert scale(settings, 10, clock=0.5) == pytest.approx(0.5)
-    assert scale(settings, 10, clock=1.7) == pytest.approx(0)
-    rates = [scale(settings, step) for step in range(4, 104)]
+    settings = TrainingSection(steps=104, warmup=4, schedule="cosine")
+    assert learning_rate_scale(settings, 4) == pytest.approx(1)
+    assert learning_rate_scale(settings, 54) == pytest.approx(0.5)
+    assert learning_rate_scale(settings, 103) < 0.001
+    assert learning_rate_scale(settings, 10, clock=0.5) == pytest.approx(0.5)
+    assert learning_rate_scale(settings, 10, clock=1.7) == pytest.approx(0)
+    rates = [learning_rate_scale(settings, step) for step in range(4, 104)]
     assert rates == sorted(rates, reverse=True)
 
 
 def test_a_warm_up_longer_than_the_run_never_fails() -> None:
-    settings = Training(steps=3, warmup=100, schedule="cosine")
-    assert [round(scale(settings, step), 3) for step in range(3)] == [0.01, 0.02, 0.03]
+    settings = TrainingSection(steps=3, warmup=100, schedule="cosine")
+    assert [round(learning_rate_scale(settings, step), 3) for step in range(3)] == [0.01, 0.02, 0.03]
 
 
 def test_rates_not_given_are_the_published_ones_of_the_family() -> None:
     nothing = LearningRates()
     published = {"language_lora": 5e-6, "connector": 1e-4, "vision_lora": 1e-4}
-    assert learning_rates("sd", nothing, PARTS) == published
-    assert learning_rates("pixart", nothing, PARTS)["connector"] == 2e-5
-    given = learning_rates("sd", LearningRates(connector=3e-3, language_lora=0.0), PARTS)
+    assert learning_rates("sd", nothing, TRAINED_PARTS) == published
+    assert learning_rates("pixart", nothing, TRAINED_PARTS)["connector"] == 2e-5
+    given = learning_rates("sd", LearningRates(connector=3e-3, language_lora=0.0), TRAINED_PARTS)
     assert given == {"language_lora": 0.0, "connector": 3e-3, "vision_lora": 1e-4}
 
 
@@ -66,7 +66,7 @@ def test_a_family_without_published_rates_needs_one_for_each_trained_part() -> N
 def test_every_part_gets_its_own_rate() -> None:
     parts = {name: {"w": nn.Parameter(torch.ones(2))} for name in ("connector", "vision_lora")}
     optimizer = make_optimizer({**parts, "language_lora": {}}, {"connector": 1.0, "vision_lora": 0.1}, 0.0)
-    rates = set_rates(optimizer, Training(steps=8, warmup=2), 0, 0.0)
+    rates = set_learning_rates(optimizer, TrainingSection(steps=8, warmup=2), 0, 0.0)
     assert rates == {"connector": 0.5, "vision_lora": 0.05}
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.05]
 
@@ -91,7 +91,7 @@ def test_what_an_optimiser_remembers_can_be_kept_by_name(kind: str, tmp_path: Pa
             for name in order
         }
         return parts, make_optimizer(
-            parts, {"connector": 0.1, "vision_lora": 0.2}, 0.01, read_kind(OPTIMIZERS, kind)
+            parts, {"connector": 0.1, "vision_lora": 0.2}, 0.01, read_kind_section(OPTIMIZERS, kind)
         )
 
     parts, optimizer = begin(("connector", "vision_lora"))
@@ -117,7 +117,7 @@ def test_an_optimiser_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyP
             {"connector": {"w": nn.Parameter(torch.ones(2))}},
             {"connector": 1.0},
             0.0,
-            read_kind(OPTIMIZERS, "adamw8bit"),
+            read_kind_section(OPTIMIZERS, "adamw8bit"),
         )
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from run_folder import rows, same, tensors
 
-from lavibridge.training.checkpoints.checkpoint import checkpoints
+from lavibridge.training.checkpoints.checkpoint import saved_checkpoints
 
 STILL = ("lora.language.dropout=0", "lora.vision.dropout=0", "connector.dropout=0")
 """Dropout is drawn by process: with it, two processes are as good as one, but not equal to it."""
@@ -134,7 +134,7 @@ def test_two_processes_go_on_bit_for_bit(sessions: Any, tmp_path: Path) -> None:
     settings = ("training.accumulate=2", "training.schedule=cosine", "training.workers=2")
     straight = sessions.trained(*settings, out=tmp_path / "straight", processes=2)
     broken = sessions.trained(*settings, "training.checkpoint_every=1", out=tmp_path / "broken", processes=2)
-    for folder in checkpoints(broken)[1:]:
+    for folder in saved_checkpoints(broken)[1:]:
         remove(folder)
     sessions.trained(*settings, "training.workers=0", out=broken, resume=True, processes=2)
     assert losses(straight) == losses(broken)

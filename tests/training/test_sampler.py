@@ -8,15 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lavibridge.data.mixture import Mixture
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.data.world import World
-from lavibridge.training.data.bucketed import Bucketed, nearest, shapes
-from lavibridge.training.data.order import BLOCK, LARGEST_TABLE, Order, Shuffled, WeightedOrder, apportion
+from lavibridge.training.data.bucketed import Bucketed, bucket_shapes, nearest_buckets
+from lavibridge.training.data.order import (
+    LARGEST_ORDER_TABLE,
+    ORDER_BLOCK,
+    SampleOrder,
+    ShuffledOrder,
+    WeightedOrder,
+    apportion_places,
+)
 from lavibridge.training.data.permutation import Permutation
-from lavibridge.training.data.sampler import VisitSampler, says_a_side
+from lavibridge.training.data.sampler import VisitSampler, mentions_a_side
 
 
-def met(order: Order, start: int, end: int) -> list[int]:
+def met(order: SampleOrder, start: int, end: int) -> list[int]:
     return [int(index) for index in order.indices(np.arange(start, end))]
 
 
@@ -43,23 +50,23 @@ def test_a_computed_shuffle_looks_random_and_differs_by_seed() -> None:
 
 
 def test_a_hundred_million_samples_need_no_table() -> None:
-    order = Shuffled(10**8, 3)
+    order = ShuffledOrder(10**8, 3)
     positions = np.array([0, 1, 99_999_999, 10**8, 10**8 + 1, 5 * 10**8])
     found = order.indices(positions)
     assert ((found >= 0) & (found < 10**8)).all()
     assert [order.index(int(position)) for position in positions] == found.tolist()
-    assert len(set(met(Shuffled(LARGEST_TABLE + 1, 0), 0, 10_000))) == 10_000
+    assert len(set(met(ShuffledOrder(LARGEST_ORDER_TABLE + 1, 0), 0, 10_000))) == 10_000
 
 
 def test_shapes_keep_the_area_and_the_unit() -> None:
-    found = shapes((512, 512), 8, 9)
+    found = bucket_shapes((512, 512), 8, 9)
     assert (512, 512) in found
     assert len(set(found)) == 9
     for height, width in found:
         assert height % 8 == width % 8 == 0
         assert abs(height * width / 512**2 - 1) < 0.04
         assert 0.49 < width / height < 2.05
-    chosen = nearest(np.array([[100, 100], [300, 100], [100, 900], [600, 500]]), found)
+    chosen = nearest_buckets(np.array([[100, 100], [300, 100], [100, 900], [600, 500]]), found)
     assert [found[shape] for shape in chosen] == [
         (512, 512),
         found[0],
@@ -99,9 +106,9 @@ def test_passes_are_of_one_bucket_and_nobody_is_left_out(
 
 
 def test_weights_are_kept_block_by_block() -> None:
-    order = WeightedOrder([Shuffled(1000, 1), Shuffled(7, 2)], [0.6, 0.4], 1, 0)
-    visits = np.array(met(order, 0, 3 * BLOCK))
-    for block in visits.reshape(3, BLOCK):
+    order = WeightedOrder([ShuffledOrder(1000, 1), ShuffledOrder(7, 2)], [0.6, 0.4], 1, 0)
+    visits = np.array(met(order, 0, 3 * ORDER_BLOCK))
+    for block in visits.reshape(3, ORDER_BLOCK):
         assert (block < 1000).sum() == 6000
     small = Counter(visits[visits >= 1000].tolist())
     assert max(small.values()) - min(small.values()) <= 1
@@ -114,8 +121,8 @@ def test_weights_are_kept_block_by_block() -> None:
 @settings(deadline=None)
 @given(st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=20))
 def test_a_block_is_shared_out_whole_and_every_part_gets_some(weights: list[float]) -> None:
-    places = apportion(weights)
-    assert sum(places) == BLOCK
+    places = apportion_places(weights)
+    assert sum(places) == ORDER_BLOCK
     assert min(places) >= 1
 
 
@@ -135,23 +142,23 @@ def test_a_block_is_shared_out_whole_and_every_part_gets_some(weights: list[floa
     ],
 )
 def test_captions_that_say_a_side(caption: str) -> None:
-    assert says_a_side(("a plain one", caption))
+    assert mentions_a_side(("a plain one", caption))
 
 
 @pytest.mark.parametrize("caption", ["a bright copyright sign", "a cleft rock", "an upright clock", ""])
 def test_captions_that_say_none(caption: str) -> None:
-    assert not says_a_side((caption,))
+    assert not mentions_a_side((caption,))
 
 
 def world(**settings: object) -> World:
-    return World(World.Config.model_validate({"scenes": 300, **settings}), Rejected())
+    return World(World.Config.model_validate({"scenes": 300, **settings}), RejectedPictures())
 
 
 def test_half_of_the_visits_are_mirrored_but_no_picture_with_a_side() -> None:
     dataset = world(flip=True)
     visits = VisitSampler(dataset, 0, (64, 64), 8, 4).at(range(900))
-    sided = [visit.flipped for visit, sample in visits if says_a_side(sample.captions)]
-    others = [visit.flipped for visit, sample in visits if not says_a_side(sample.captions)]
+    sided = [visit.flipped for visit, sample in visits if mentions_a_side(sample.captions)]
+    others = [visit.flipped for visit, sample in visits if not mentions_a_side(sample.captions)]
     assert sided
     assert not any(sided)
     assert 0.42 < sum(others) / len(others) < 0.58
@@ -162,14 +169,14 @@ def test_half_of_the_visits_are_mirrored_but_no_picture_with_a_side() -> None:
 def test_without_buckets_every_visit_is_square_and_the_order_that_of_all_pictures() -> None:
     visits = VisitSampler(world(), 5, (64, 64), 8, 4)
     assert {visit.size for visit, _ in visits.at(range(50))} == {(64, 64)}
-    assert [visit.index for visit, _ in visits.at(range(50))] == met(Shuffled(300, 5), 0, 50)
+    assert [visit.index for visit, _ in visits.at(range(50))] == met(ShuffledOrder(300, 5), 0, 50)
     same = VisitSampler(world(buckets=True), 5, (64, 64), 8, 4)
     assert {visit.size for visit, _ in same.at(range(50))} == {(64, 64)}  # the world's pictures are square
 
 
 def test_a_mixture_with_buckets_keeps_passes_of_one_part() -> None:
     parts = [{"kind": "world", "scenes": 30, "weight": 3}, {"kind": "world", "scenes": 50, "weight": 1}]
-    mixture = Mixture(Mixture.Config.model_validate({"parts": parts, "buckets": 3}), Rejected())
+    mixture = Mixture(Mixture.Config.model_validate({"parts": parts, "buckets": 3}), RejectedPictures())
     visits = VisitSampler(mixture, 0, (64, 64), 8, 4)
     indices = [visit.index for visit, _ in visits.at(range(4000))]
     for start in range(0, 4000, 4):

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from lavibridge.training.checkpoints.checkpoint import check_files, checkpoints
-from lavibridge.training.signals import Interrupted
+from lavibridge.training.checkpoints.checkpoint import check_checkpoint_files, saved_checkpoints
+from lavibridge.training.signals import InterruptSignals
 
 LONG = ("training.steps=2000", "training.checkpoint_every=0")
 
@@ -42,8 +42,8 @@ def test_a_signal_ends_the_step_writes_a_checkpoint_and_is_the_exit_code(
     os.kill(child, number)
     assert sessions.end([child]) == [code]
     assert "stopping after this step" in sessions.said(child)
-    assert [path.name for path in checkpoints(run)] == [f"step-{steps(run)[-1]}"]
-    check_files(checkpoints(run)[-1])
+    assert [path.name for path in saved_checkpoints(run)] == [f"step-{steps(run)[-1]}"]
+    check_checkpoint_files(saved_checkpoints(run)[-1])
 
 
 def test_what_nohup_has_ignored_stays_ignored(sessions: Any, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_whoever_reads_the_messages_may_leave_and_the_run_goes_on(sessions: Any,
     wait_for(sessions, child, run, len(steps(run)) + 3)
     os.kill(child, signal.SIGINT)
     assert sessions.end([child]) == [130]
-    assert [path.name for path in checkpoints(run)] == [f"step-{steps(run)[-1]}"]
+    assert [path.name for path in saved_checkpoints(run)] == [f"step-{steps(run)[-1]}"]
 
 
 def test_a_second_ctrl_c_does_not_wait(sessions: Any, tmp_path: Path) -> None:
@@ -81,8 +81,8 @@ def test_a_second_ctrl_c_does_not_wait(sessions: Any, tmp_path: Path) -> None:
     os.kill(child, signal.SIGCONT)
     (code,) = sessions.end([child])
     assert code in (-signal.SIGTERM, 130, 143)
-    for folder in checkpoints(run):
-        check_files(folder)
+    for folder in saved_checkpoints(run):
+        check_checkpoint_files(folder)
     assert len(steps(run)) < 2000
 
 
@@ -92,11 +92,11 @@ def test_a_signal_to_one_process_ends_all_of_them_alike(sessions: Any, tmp_path:
     wait_for(sessions, children[0], run, 2)
     os.kill(children[1], signal.SIGTERM)
     assert sessions.end(children) == [143, 143]
-    assert [path.name for path in checkpoints(run)] == [f"step-{steps(run)[-1]}"]
+    assert [path.name for path in saved_checkpoints(run)] == [f"step-{steps(run)[-1]}"]
 
 
 def test_the_signal_of_one_process_becomes_that_of_all() -> None:
-    here = Interrupted()
+    here = InterruptSignals()
     assert not here.share(lambda number: number)
     assert here.share(lambda number: max(number, int(signal.SIGTERM)))
     with pytest.raises(SystemExit) as left:
@@ -139,4 +139,4 @@ def test_real_launchers(sessions: Any, tmp_path: Path, launcher: tuple[str, ...]
     running.terminate()
     running.communicate(timeout=120)
     assert running.returncode != 0
-    assert [path.name for path in checkpoints(run)] == [f"step-{steps(run)[-1]}"]
+    assert [path.name for path in saved_checkpoints(run)] == [f"step-{steps(run)[-1]}"]

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import ModelError
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.assemble import place_bridge
-from lavibridge.training.build import build_bridge
+from lavibridge.training.assemble import assemble_bridge
+from lavibridge.training.build_bridge import build_bridge
 from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.distributed.processes import begin_processes
 from lavibridge.training.loop import training_mode
@@ -53,7 +53,7 @@ def learn(recipe: Recipe) -> tuple[Tensor, dict[str, Tensor], int]:
                 weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.02)
     training_mode(bridge)
     draw = BatchLoader(
-        World(World.Config(scenes=4), Rejected()), bridge.vision, recipe.training, (16, 16)
+        World(World.Config(scenes=4), RejectedPictures()), bridge.vision, recipe.training, (16, 16)
     ).draw(0, 0)
     kept: dict[int, int] = {}
 
@@ -137,7 +137,7 @@ def test_a_cpu_trains_in_the_plain_order_and_draws_in_channels_last(toy: Toy) ->
     """LoRA's small convolutions are slow in channels last there, and merged they are gone."""
     recipe = toy(training={"device": "cpu"})
     with begin_processes(recipe.training) as processes:
-        bridge = place_bridge(recipe, processes)
+        bridge = assemble_bridge(recipe, processes)
     trained, drawn = bridge.vision.backbone, build_bridge(recipe).vision.backbone
     assert trained.conv_out.weight.is_contiguous()
     assert not drawn.conv_out.weight.is_contiguous()

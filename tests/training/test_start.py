@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from lavibridge.cli.main import app
 from lavibridge.core.errors import LaviError
-from lavibridge.core.files import whole_folder
+from lavibridge.core.files import write_folder_atomic
 from lavibridge.recipes.recipe import Recipe, dump_recipe
 
 Toy = Callable[..., Recipe]
@@ -129,7 +129,7 @@ def test_other_commands_leave_nothing_either(written: Path, tmp_path: Path) -> N
 
 
 def half_write(folder: Path) -> None:
-    with whole_folder(folder):
+    with write_folder_atomic(folder):
         (folder / "deep").mkdir(parents=True)
         (folder / "deep" / "half").write_text("half")
         (folder / "half").write_text("half")
@@ -155,9 +155,9 @@ def test_a_run_and_its_pictures_are_kept_apart(written: Path, tmp_path: Path) ->
     data = pictures(tmp_path / "run" / "pictures")
     before = sorted(tmp_path.rglob("*"))
     for out, more, said in (
-        (tmp_path / "run", [], r"lies in the run's own folder"),
-        (data, [], r"lies in the run's own folder"),
-        (data / "run", [], r"--out is .* lies in data\.path"),
+        (tmp_path / "run", [], r"inside the run's own folder"),
+        (data, [], r"inside the run's own folder"),
+        (data / "run", [], r"--out is .* inside data\.path"),
         (
             tmp_path / "other",
             [f"training.cache.folder={data / 'cache'}"],
@@ -167,7 +167,7 @@ def test_a_run_and_its_pictures_are_kept_apart(written: Path, tmp_path: Path) ->
         (
             tmp_path / "run",
             ["data.kind=tsv", f"data.path={data / 'list.tsv'}"],
-            r"lies in the run's own folder",
+            r"inside the run's own folder",
         ),
     ):
         error = lavi("train", written, "--out", out, *in_data(data)[: 0 if len(more) > 1 else 3], *more)
@@ -216,10 +216,10 @@ def test_what_is_drawn_and_exported_stays_out_of_data_and_models(written: Path, 
 
 
 def test_a_hidden_place_among_the_pictures_is_not_read_and_so_allowed(toy: Toy, tmp_path: Path) -> None:
-    from lavibridge.recipes.places import check_places
+    from lavibridge.recipes.input_paths import check_input_paths
     from lavibridge.recipes.recipe import make_recipe
 
     data: dict[str, Any] = {"kind": "folder", "path": str(pictures(tmp_path / "pictures")), "size": 16}
     recipe = make_recipe({**toy().model_dump(), "data": data})
-    check_places(recipe, tmp_path / "pictures" / ".runs" / "a")
-    check_places(recipe, tmp_path / "pictures-of-runs")
+    check_input_paths(recipe, tmp_path / "pictures" / ".runs" / "a")
+    check_input_paths(recipe, tmp_path / "pictures-of-runs")

@@ -14,7 +14,7 @@ from lavibridge.core.contracts import Batch
 from lavibridge.core.errors import ModelError
 from lavibridge.lora import LoraSettings
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.data.batches import Draw
+from lavibridge.training.data.batches import TrainingPass
 from lavibridge.training.objectives.teacher import Teacher, with_target
 from lavibridge.training.train import train
 
@@ -23,11 +23,11 @@ SD = {"kind": "sd", "source": "mini-sd"}
 CAPTIONS = ("a red circle", "", "a large striped green ring above a yellow cross")
 
 
-def draw_of(bridge: Bridge) -> Draw:
+def draw_of(bridge: Bridge) -> TrainingPass:
     shape = bridge.vision.latent_shape(64, 64)
     latents, noise = torch.randn(2, len(CAPTIONS), *shape, generator=torch.Generator().manual_seed(0))
     batch = Batch(prompts=CAPTIONS, names=CAPTIONS, latents=latents)
-    return Draw(batch=batch, t=torch.tensor([100, 500, 900]), noise=noise)
+    return TrainingPass(batch=batch, t=torch.tensor([100, 500, 900]), noise=noise)
 
 
 @torch.no_grad()
@@ -61,7 +61,7 @@ def test_it_leads_away_from_what_the_pipeline_leads_away_from(tmp_path: Path) ->
     shape = own.vision.latent_shape(32, 32)
     latents, noise = torch.randn(2, 1, *shape, generator=torch.Generator().manual_seed(0))
     batch = Batch(prompts=("a cat",), names=("a",), latents=latents)
-    draw = Draw(batch=batch, t=torch.tensor([500]), noise=noise)
+    draw = TrainingPass(batch=batch, t=torch.tensor([500]), noise=noise)
     plain, guided = (Teacher(own, scale).target(draw) for scale in (1.0, 3.0))
     alpha, sigma = own.vision.alphas[draw.t], own.vision.sigmas[draw.t]
     xt = alpha[:, None, None, None] * latents + sigma[:, None, None, None] * noise

@@ -10,9 +10,9 @@ import pytest
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.log import JsonLog
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.checkpoints.checkpoint import checkpoints
+from lavibridge.training.checkpoints.checkpoint import saved_checkpoints
 from lavibridge.training.reporting import trackers
-from lavibridge.training.reporting.trackers import Journal, Tracker, check_trackers, numbers
+from lavibridge.training.reporting.trackers import Journal, Tracker, check_trackers, tracked_numbers
 from lavibridge.training.train import train
 
 Toy = Callable[..., Recipe]
@@ -31,7 +31,7 @@ def test_tensorboard_shows_the_log_also_after_a_resume(toy: Toy, tmp_path: Path)
     kept = {"trackers": ("tensorboard",), "checkpoint_every": 2}
     run = train(toy(training={**kept, "steps": 2}), tmp_path / "run")
     train(toy(training={**kept, "steps": 4}), run, resume=True)
-    assert checkpoints(run)
+    assert saved_checkpoints(run)
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     for name, value in (
         ("loss", lambda row: row["loss"]),
@@ -81,4 +81,4 @@ def test_a_tracker_that_fails_ends_no_run(tmp_path: Path, capsys: pytest.Capture
 
 def test_single_numbers_are_named_by_their_path() -> None:
     record = {"step": 3, "loss": 1, "lr": {"connector": 0.5}, "loss_by_time": [1.0, None], "skipped": ("a",)}
-    assert dict(numbers(record)) == {"loss": 1.0, "lr/connector": 0.5}
+    assert dict(tracked_numbers(record)) == {"loss": 1.0, "lr/connector": 0.5}

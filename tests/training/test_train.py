@@ -20,23 +20,23 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.errors import DataError, NotFiniteError, RunError
 from lavibridge.generation.contact_sheet import contact_sheet
 from lavibridge.recipes.recipe import Recipe, load_recipe, make_recipe
-from lavibridge.training.checkpoints.checkpoint import checkpoints
-from lavibridge.training.data.batches import BatchLoader, Draw
+from lavibridge.training.checkpoints.checkpoint import saved_checkpoints
+from lavibridge.training.data.batches import BatchLoader, TrainingPass
 from lavibridge.training.train import train
 
 Toy = Callable[..., Recipe]
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("changed", "starts"),
     [
-        {"workers": 2, "schedule": "cosine"},
-        {"workers": 0, "ema": None, "accumulate": 1},
-        {"workers": 0, "latent_cache_gb": 0.0, "weighting": "min_snr"},
+        ({"workers": 2, "schedule": "cosine"}, (4, 1)),
+        ({"workers": 0, "ema": None, "accumulate": 1, "preview_every": 0}, (4,)),
+        ({"workers": 0, "latent_cache_gb": 0.0, "weighting": "min_snr", "preview_every": 0}, (4,)),
     ],
 )
 def test_k_steps_and_the_rest_equal_all_steps_bit_for_bit(
-    toy: Toy, tmp_path: Path, changed: dict[str, Any]
+    toy: Toy, tmp_path: Path, changed: dict[str, Any], starts: tuple[int, ...]
 ) -> None:
     """With every dropout on, over an epoch's end and the warm-up's, with average and optimiser included."""
     settings = {"batch": 2, "accumulate": 2, "preview_every": 2, "warmup": 3, "steps": 6, **changed}
@@ -45,8 +45,8 @@ def test_k_steps_and_the_rest_equal_all_steps_bit_for_bit(
     train(toy(training={**settings, "checkpoint_every": 1, "keep_checkpoints": None}), broken)
     assert not same(straight / "checkpoints/step-6", broken / "checkpoints/step-5")
     keys = ("step", "loss", "loss_by_time", "gradient_norm", "lr")
-    for kept in (4, 1):
-        for folder in checkpoints(broken)[kept:]:
+    for kept in starts:
+        for folder in saved_checkpoints(broken)[kept:]:
             shutil.rmtree(folder)
         workers = 0 if changed["workers"] else 2  # how pictures are read is not what they are
         train(toy(training={**settings, "workers": workers}), broken, resume=True)
@@ -61,7 +61,7 @@ def test_a_run_folder_holds_what_is_promised(toy: Toy, tmp_path: Path) -> None:
     run = train(recipe, tmp_path / "run")
     assert load_recipe(run / "recipe.yaml") == recipe
     assert json.loads((run / "environment.json").read_text())["device"] == "cpu"
-    assert [path.name for path in checkpoints(run)] == ["step-2", "step-3"]
+    assert [path.name for path in saved_checkpoints(run)] == ["step-2", "step-3"]
     assert {path.name for path in (run / "samples").iterdir()} == {"step-0.png", "step-2.png"}
     row = rows(run)[-1]
     assert set(row) == {
@@ -103,9 +103,9 @@ def test_a_run_is_never_overwritten_nor_resumed_as_another(toy: Toy, tmp_path: P
     ):
         with pytest.raises(RunError, match=said):
             train(toy(**sections), run, resume=True)
-    before = checkpoints(run)[-1].stat().st_mtime_ns
+    before = saved_checkpoints(run)[-1].stat().st_mtime_ns
     train(toy(training={"steps": 1}), run, resume=True)  # finished already
-    assert checkpoints(run)[-1].stat().st_mtime_ns == before
+    assert saved_checkpoints(run)[-1].stat().st_mtime_ns == before
 
 
 def test_other_folders_are_left_alone(toy: Toy, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_goes_on_as_if_nothing_had_been(toy: Toy
     thread.join()
     assert signal.getsignal(signal.SIGINT) is before
     last = rows(run)[-1]["step"]
-    assert [path.name for path in checkpoints(run)] == [f"step-{last}"]
+    assert [path.name for path in saved_checkpoints(run)] == [f"step-{last}"]
     assert 2 <= last < 400
     interrupt_when(run, last + 2, signal.SIGTERM)
     with pytest.raises(SystemExit) as left:
@@ -184,7 +184,7 @@ def test_a_nan_leaves_a_checkpoint_of_the_weights_before_it(
 ) -> None:
     plain = BatchLoader.draw
 
-    def poisoned(self: BatchLoader, step: int, turn: int) -> Draw:
+    def poisoned(self: BatchLoader, step: int, turn: int) -> TrainingPass:
         draw = plain(self, step, turn)
         if step == 2:
             draw.noise[1, 0, 0, 0] = float("nan")
@@ -195,7 +195,7 @@ def test_a_nan_leaves_a_checkpoint_of_the_weights_before_it(
     with pytest.raises(NotFiniteError, match="step 3") as caught:
         train(toy(training={"max_skips": 0}), run)
     assert len(caught.value.names) == 1
-    assert [path.name for path in checkpoints(run)] == ["step-2"]
+    assert [path.name for path in saved_checkpoints(run)] == ["step-2"]
     monkeypatch.undo()
     train(toy(), run, resume=True)
     straight = train(toy(), tmp_path / "straight")
@@ -220,14 +220,14 @@ def test_without_lora_or_average(toy: Toy, tmp_path: Path, changed: dict[str, An
 
 def test_a_scale_far_from_the_vision_model_s_is_said() -> None:
     from lavibridge import Bridge
-    from lavibridge.training.build import scale_note
+    from lavibridge.training.build_bridge import conditioning_scale_warning
 
     bridge = Bridge.compose(
         {"kind": "llama", "source": "random"}, {"kind": "sd", "source": "random"}, "linear", None, None
     )
-    assert scale_note(bridge, ["a red circle", "a blue square"]) is None
+    assert conditioning_scale_warning(bridge, ["a red circle", "a blue square"]) is None
     for parameter in bridge.connector.parameters():
         parameter.data *= 1000
-    note = scale_note(bridge, ["a red circle", "a blue square"])
+    note = conditioning_scale_warning(bridge, ["a red circle", "a blue square"])
     assert note is not None
     assert "was trained with about 1:" in note

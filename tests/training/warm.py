@@ -20,7 +20,7 @@ from typing import Any
 
 import lavibridge.training.train  # noqa: F401 - what a session imports
 from lavibridge.bridge import Bridge
-from lavibridge.cli.main import run
+from lavibridge.cli.main import main
 
 
 def begin(arguments: list[str], environment: dict[str, str], output: str) -> int:
@@ -40,7 +40,7 @@ def begin(arguments: list[str], environment: dict[str, str], output: str) -> int
     sys.argv = ["lavi", *arguments]
     code = 1
     try:
-        run()
+        main()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -73,7 +73,7 @@ def answer(asked: dict[str, Any]) -> int:
     return end(asked["end"], asked["seconds"])
 
 
-def main() -> None:
+def answer_stdin() -> None:
     """Serve until stdin ends."""
     # Both libraries import a model's file when it is first built. No thread is begun by that.
     small = {"rank": 4}
@@ -86,4 +86,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    answer_stdin()

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def toy(kind: str, **options: object) -> DiffusersModel:
-    family = registry.load("vision", kind)
+    family = registry.load_kind("vision", kind)
     return family(family.Config(source="random", **options))  # type: ignore[no-any-return]
 
 
@@ -72,7 +72,7 @@ def save(model: DiffusersModel, folder: Path) -> None:
 
 
 def load(kind: str, folder: Path, **options: object) -> DiffusersModel:
-    family = registry.load("vision", kind)
+    family = registry.load_kind("vision", kind)
     return family(family.Config(source=str(folder), **options))  # type: ignore[no-any-return]
 
 
@@ -128,7 +128,7 @@ def test_attend_is_what_the_layer_does_inside_the_denoiser(model: DiffusersModel
         hook.remove()
         [(asked, answered)] = seen
         assert asked.shape[-1] == block.width
-        torch.testing.assert_close(model.attend(name, asked, given), answered)
+        torch.testing.assert_close(model.layer_output(name, asked, given), answered)
 
 
 def test_masked_tokens_are_never_seen(model: DiffusersModel) -> None:
@@ -215,7 +215,7 @@ def test_spec_names_the_blocks_that_read_tokens(model: DiffusersModel) -> None:
 def test_saved_folder_is_detected_and_read(model: DiffusersModel, tmp_path: Path) -> None:
     save(model, tmp_path)
     kind = registry.kind_of("vision", model)
-    assert registry.detect("vision", str(tmp_path)) == kind
+    assert registry.detect_kind("vision", str(tmp_path)) == kind
     loaded = load(kind, tmp_path)
     assert torch.equal(loaded.sigmas, model.sigmas)
     xt, t, given = noisy(model), torch.tensor([10, 700]), conditioning(model, 2, 5)
@@ -276,17 +276,17 @@ def test_a_dynamic_shift_is_for_sampling_only() -> None:
 
 def test_wrong_sources_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no vision family"):
-        registry.detect("vision", str(tmp_path))
+        registry.detect_kind("vision", str(tmp_path))
     save(built("sd"), tmp_path)
     with pytest.raises(ModelError, match="transformer/"):
         load("pixart", tmp_path)
     with pytest.raises(ModelError, match="nothing in vqvae/"):
         load("ldm", tmp_path)
-    with pytest.raises(ModelError, match="takes 'None' beside tokens"):
+    with pytest.raises(ModelError, match="addition_embed_type 'None'"):
         load("sdxl", tmp_path)
     change(tmp_path, "unet/config.json", in_channels=9)
-    assert registry.detect("vision", str(tmp_path)) == "sd"
-    with pytest.raises(ModelError, match="reads 9 channels"):
+    assert registry.detect_kind("vision", str(tmp_path)) == "sd"
+    with pytest.raises(ModelError, match=r"takes 9 channels.*additional input"):
         load("sd", tmp_path)
 
 
@@ -297,13 +297,13 @@ def test_distilled_and_filling_models_are_refused(tmp_path: Path) -> None:
         load("sana", tmp_path / "sana")
     save(built("flux"), tmp_path / "flux")
     change(tmp_path / "flux", "transformer/config.json", in_channels=384)
-    with pytest.raises(ModelError, match="reads 384 channels"):
+    with pytest.raises(ModelError, match="takes 384 channels"):
         load("flux", tmp_path / "flux")
 
 
 def test_flux_is_told_a_guidance(tmp_path: Path) -> None:
     model, more = built("flux"), toy("flux", embedded_guidance_scale=7.0)
-    assert model.default_guidance == 1
+    assert model.default_guidance_scale == 1
     xt, t, given = noisy(model), torch.tensor([10, 700]), conditioning(model, 2, 5)
     assert (model.predict(xt, t, given) - more.predict(xt, t, given)).abs().max() > 1e-4
     options = {**model.toy, "guidance_embeds": False}
@@ -335,7 +335,7 @@ def test_the_pooled_vector_counts_and_is_needed(kind: str) -> None:
     assert given.pooled is not None
     other = replace(given, pooled=given.pooled + 1)
     assert (model.predict(xt, t, given) - model.predict(xt, t, other)).abs().max() > 1e-4
-    with pytest.raises(ModelError, match="pooled vector 24 wide"):
+    with pytest.raises(ModelError, match="pooled vector of width 24"):
         model.predict(xt, t, replace(given, pooled=None))
 
 
@@ -353,9 +353,9 @@ def test_pixart_sigma_and_alpha_of_1024_pixels(told: bool, tmp_path: Path) -> No
         "cross_attention_dim": 48,
     }
     type(model.backbone)(**{**model.toy, **options}).save_pretrained(tmp_path / "transformer")
-    assert registry.detect("vision", str(tmp_path)) == "pixart"
+    assert registry.detect_kind("vision", str(tmp_path)) == "pixart"
     large = load("pixart", tmp_path)
-    assert (large.spec.context, large.default_size, large.default_guidance) == (24, 512, 4.5)
+    assert (large.spec.context, large.default_size, large.default_guidance_scale) == (24, 512, 4.5)
     seen: list[dict[str, Tensor]] = []
     hook = large.backbone.register_forward_pre_hook(
         lambda module, args, options: seen.append(options["added_cond_kwargs"]), with_kwargs=True
@@ -373,7 +373,7 @@ def test_pixart_sigma_and_alpha_of_1024_pixels(told: bool, tmp_path: Path) -> No
 @pytest.mark.parametrize("kind", WITH_BLOCKS)
 def test_an_opened_denoiser_is_the_closed_one_until_a_block_is_spoken_to(kind: str) -> None:
     closed, opened = built(kind), toy(kind)
-    opened.open_blocks()
+    opened.enable_per_block_attention()
     xt, t = noisy(closed, 3), torch.tensor([10, 700, 300])
     for given in (conditioning(closed, 3, 5), ragged(closed)):
         expected = closed.predict(xt, t, given)
@@ -384,7 +384,7 @@ def test_an_opened_denoiser_is_the_closed_one_until_a_block_is_spoken_to(kind: s
         for name in names:
             louder = replace(given, blocks={name: lambda queries, answer: 3 * answer})
             assert (opened.predict(xt, t, louder) - expected).abs().max() > 1e-4
-    with pytest.raises(ModelError, match="open_blocks"):
+    with pytest.raises(ModelError, match="enable_per_block_attention"):
         closed.predict(xt, t, louder)
 
 
@@ -392,7 +392,7 @@ def test_an_opened_denoiser_is_the_closed_one_until_a_block_is_spoken_to(kind: s
 @pytest.mark.parametrize("padded", [False, True])
 def test_gradients_of_blocks_are_the_same_under_checkpointing(kind: str, padded: bool) -> None:
     model = toy(kind)
-    model.open_blocks()
+    model.enable_per_block_attention()
     given = ragged(model) if padded else conditioning(model, 3, 6)
     xt, t = noisy(model, 3), torch.tensor([10, 700, 300])
     generator = torch.Generator().manual_seed(4)
@@ -426,9 +426,9 @@ def test_gradients_of_blocks_are_the_same_under_checkpointing(kind: str, padded:
 def test_joint_attention_has_no_blocks_to_open(kind: str) -> None:
     model = built(kind)
     with pytest.raises(ModelError, match="no cross-attention layers"):
-        model.open_blocks()
+        model.enable_per_block_attention()
     with pytest.raises(ModelError, match="no cross-attention layers"):
-        model.attend("transformer_blocks.0.attn", torch.randn(1, 4, 32), conditioning(model, 1, 3))
+        model.layer_output("transformer_blocks.0.attn", torch.randn(1, 4, 32), conditioning(model, 1, 3))
 
 
 def test_a_second_self_attention_is_no_cross_attention(tmp_path: Path) -> None:

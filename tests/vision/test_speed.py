@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lavibridge.vision.parts.memory_format import reorder_norms
+from lavibridge.vision.parts.memory_format import use_contiguous_norms
 
 ROUNDING = 2**-7
 """Of a number in bfloat16, relative."""
@@ -20,7 +20,7 @@ def test_only_small_maps_in_bfloat16_are_normalised_in_the_plain_order(
     norm, orders = nn.GroupNorm(4, 8).to(dtype), []
     x = torch.randn(2, 8, side, side).to(dtype).to(memory_format=torch.channels_last)
     before = norm(x)
-    reorder_norms(nn.Sequential(norm))
+    use_contiguous_norms(nn.Sequential(norm))
     norm.register_forward_hook(lambda module, given, made: orders.append(given[0].is_contiguous()))
     after = norm(x)
     assert orders == [is_reordered]

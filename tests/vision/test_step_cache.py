@@ -88,7 +88,7 @@ def test_others_say_what_can(kind: str) -> None:
     bridge = Bridge.compose(
         {"kind": "t5", "source": "random"}, {"kind": kind, "source": "random"}, "lavi", None, None
     )
-    with pytest.raises(ModelError, match="step_cache is for PixArt and FLUX, found a"):
+    with pytest.raises(ModelError, match="step_cache supports PixArt and FLUX, found a"):
         drawn(bridge, 0.1)
 
 

@@ -9,12 +9,12 @@ from lavibridge.world.captions import (
     CATEGORIES,
     TRAINING_MIX,
     CaptionedScene,
-    prompts,
+    evaluation_prompts,
     sample_captioned_scene,
 )
-from lavibridge.world.drawing import draw, mask, placed_mask
-from lavibridge.world.layout import is_clear
-from lavibridge.world.scene import COLORS, DIRECTIONS, GROUND, SHAPES, SIZES, WHITE, WITHHELD, matches
+from lavibridge.world.drawing import draw_mask, draw_placed_mask, draw_scene
+from lavibridge.world.layout import is_clear_direction
+from lavibridge.world.scene import COLORS, DIRECTIONS, GROUND, SHAPES, SIZES, WHITE, WITHHELD, matches_group
 from lavibridge.world.words import SYNONYMS
 
 
@@ -29,13 +29,13 @@ def test_the_training_mix_is_a_distribution() -> None:
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_a_scene_keeps_its_spec(category: str) -> None:
-    for pair in prompts(category, 40):
+    for pair in evaluation_prompts(category, 40):
         things = list(pair.scene.things)
         assert len(things) == sum(group.count for group in pair.spec.groups)
         for group in pair.spec.groups:
-            assert sum(matches(thing, group) for thing in things) >= group.count
+            assert sum(matches_group(thing, group) for thing in things) >= group.count
         for group in pair.spec.absent:
-            assert not any(matches(thing, group) for thing in things)
+            assert not any(matches_group(thing, group) for thing in things)
 
 
 def test_a_pair_is_named_by_seed_and_index() -> None:
@@ -47,15 +47,15 @@ def test_a_pair_is_named_by_seed_and_index() -> None:
 
 
 def test_evaluation_prompts_are_different_from_each_other_and_stable() -> None:
-    found = prompts("two", 100)
+    found = evaluation_prompts("two", 100)
     assert len({pair.caption for pair in found}) == 100
-    assert found[:50] == prompts("two", 50)
+    assert found[:50] == evaluation_prompts("two", 50)
 
 
 def test_withheld_pairs_stay_out_of_training() -> None:
     for pair in training_scenes():
         assert not any((thing.color, thing.shape) in WITHHELD for thing in pair.scene.things)
-    for pair in prompts("unseen-pairs", 50):
+    for pair in evaluation_prompts("unseen-pairs", 50):
         assert any((thing.color, thing.shape) in WITHHELD for thing in pair.scene.things)
 
 
@@ -64,32 +64,32 @@ def test_synonyms_stay_out_of_captions_and_fill_unseen_words() -> None:
     for pair in training_scenes()[:1000]:
         assert not synonyms & set(pair.caption.split())
     plain = set(COLORS) | set(SHAPES)
-    for pair in prompts("unseen-words", 60):
+    for pair in evaluation_prompts("unseen-words", 60):
         assert not plain & set(pair.caption.split())
 
 
 def test_directions_in_scenes_are_beyond_doubt() -> None:
-    for pair in prompts("spatial", 60):
+    for pair in evaluation_prompts("spatial", 60):
         relation = pair.spec.relation
         assert relation is not None
         assert relation.name in DIRECTIONS
         first, second = pair.scene.things[relation.subject], pair.scene.things[relation.object]
-        assert is_clear(np.array(first.center), np.array(second.center), relation.name)
+        assert is_clear_direction(np.array(first.center), np.array(second.center), relation.name)
 
 
 def test_things_keep_apart_unless_they_interact() -> None:
-    for pair in prompts("complex", 30):
-        total = sum(placed_mask(thing).astype(int) for thing in pair.scene.things)
+    for pair in evaluation_prompts("complex", 30):
+        total = sum(draw_placed_mask(thing).astype(int) for thing in pair.scene.things)
         assert int(np.max(total)) == 1
 
 
 def test_drawing_paints_things_and_leaves_the_ground() -> None:
-    for pair in prompts("one", 20):
-        picture = draw(pair.scene)
+    for pair in evaluation_prompts("one", 20):
+        picture = draw_scene(pair.scene)
         (thing,) = pair.scene.things
         assert picture.shape == (64, 64, 3)
         assert (picture[0] == GROUND).all()
-        inside = picture[placed_mask(thing)].astype(int)
+        inside = picture[draw_placed_mask(thing)].astype(int)
         own, white = (
             np.abs(inside - np.array(tone)).max(axis=1) < 8 for tone in (COLORS[thing.color], WHITE)
         )
@@ -101,10 +101,10 @@ def test_drawing_paints_things_and_leaves_the_ground() -> None:
 def test_shapes_differ_from_each_other(side: int) -> None:
     for i, a in enumerate(SHAPES):
         for b in SHAPES[:i]:
-            joined = (mask(a, side) | mask(b, side)).sum()
-            assert (mask(a, side) & mask(b, side)).sum() / joined < 0.85
+            joined = (draw_mask(a, side) | draw_mask(b, side)).sum()
+            assert (draw_mask(a, side) & draw_mask(b, side)).sum() / joined < 0.85
 
 
 def test_an_unknown_category_is_named() -> None:
     with pytest.raises(ValueError, match="no category 'three'"):
-        prompts("three", 1)
+        evaluation_prompts("three", 1)

@@ -6,9 +6,9 @@ from PIL import Image
 
 from lavibridge.core.errors import DataError
 from lavibridge.world.captions import CATEGORIES, CaptionedScene, sample_captioned_scene
-from lavibridge.world.checker import CLAUSES, check
+from lavibridge.world.checker import CLAUSE_KINDS, check_picture
 from lavibridge.world.detections import ParsedScene
-from lavibridge.world.drawing import draw
+from lavibridge.world.drawing import draw_scene
 from lavibridge.world.perturbations import PERTURBATIONS, counterfactuals
 from lavibridge.world.scene import GROUND, SHAPES, SIZES, Group, Relation, Scene, Spec, Thing
 from lavibridge.world.scene_parser import parse_scene
@@ -42,7 +42,7 @@ def sees_all(reading: ParsedScene, scene: Scene) -> bool:
 def agreement(damage: str, count: int) -> float:
     right = 0
     for pair in pairs(count):
-        verdict = check(PERTURBATIONS[damage](draw(pair.scene), pair.index), pair.spec)
+        verdict = check_picture(PERTURBATIONS[damage](draw_scene(pair.scene), pair.index), pair.spec)
         right += verdict.all and sees_all(verdict.parsed, pair.scene)
     return right / count
 
@@ -58,13 +58,13 @@ def test_agrees_with_the_drawer_on_5000(damage):
     assert agreement(damage, 5000) >= BARS[damage]
 
 
-@pytest.mark.parametrize("count", [39, pytest.param(260, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [26, pytest.param(260, marks=pytest.mark.slow)])
 def test_single_changes_are_rejected(count):
     tried: dict[str, int] = {}
     for pair in pairs(count):
         for name, scene in counterfactuals(pair.scene, pair.spec):
             tried[name] = tried.get(name, 0) + 1
-            assert not check(draw(scene), pair.spec).all, (name, pair.caption, scene)
+            assert not check_picture(draw_scene(scene), pair.spec).all, (name, pair.caption, scene)
     kinds = {"color", "shape", "texture", "size", "colors swapped", "removed", "one more", "flipped"}
     assert set(tried) == kinds
     assert min(tried.values()) >= 3, tried
@@ -75,14 +75,14 @@ def test_count_is_exact():
     for there in range(1, 5):
         for wanted in range(2, 5):
             spec = Spec(groups=(Group(shape="star", color="green", count=wanted),))
-            verdict = check(draw(Scene(things=tuple(stars[:there]))), spec)
+            verdict = check_picture(draw_scene(Scene(things=tuple(stars[:there]))), spec)
             assert verdict["count"] is (there == wanted)
             assert verdict.all is (there == wanted)
 
 
 def test_clauses_are_python_bools_and_absent_ones_are_none():
     scene = Scene(things=(thing("circle", "red", 10, 10),))
-    verdict = check(draw(scene), Spec(groups=(Group(shape="circle", color="red"),)))
+    verdict = check_picture(draw_scene(scene), Spec(groups=(Group(shape="circle", color="red"),)))
     assert {type(answer) for answer in verdict.clauses.values()} == {bool}
     assert type(verdict.all) is bool
     assert set(verdict.clauses) == {"objects", "shape", "color", "binding", "clean"} == set(verdict.reasons)
@@ -92,13 +92,15 @@ def test_clauses_are_python_bools_and_absent_ones_are_none():
     assert verdict.soft == 1.0
     with pytest.raises(KeyError):
         verdict["colour"]
-    assert set(verdict.clauses) <= set(CLAUSES)
+    assert set(verdict.clauses) <= set(CLAUSE_KINDS)
 
 
 def test_binding_is_not_presence():
     """A red square and a blue circle show every word of a red circle and a blue square, and fail."""
     spec = Spec(groups=(Group(shape="circle", color="red"), Group(shape="square", color="blue")))
-    verdict = check(draw(Scene(things=(thing("square", "red", 5, 5), thing("circle", "blue", 40, 40)))), spec)
+    verdict = check_picture(
+        draw_scene(Scene(things=(thing("square", "red", 5, 5), thing("circle", "blue", 40, 40)))), spec
+    )
     assert verdict["color"] is True
     assert verdict["shape"] is True
     assert verdict["binding"] is False
@@ -107,15 +109,15 @@ def test_binding_is_not_presence():
 
 
 def test_place_and_absence():
-    picture = draw(Scene(things=(thing("circle", "red", 5, 5),)))
+    picture = draw_scene(Scene(things=(thing("circle", "red", 5, 5),)))
     for place, answer in (("left", True), ("right", False), ("top", True), ("bottom", False)):
-        assert check(picture, Spec(groups=(Group(shape="circle", place=place),)))["place"] is answer
+        assert check_picture(picture, Spec(groups=(Group(shape="circle", place=place),)))["place"] is answer
     for absent, answer in (
         (Group(shape="circle"), False),
         (Group(shape="ring"), True),
         (Group(color="red"), False),
     ):
-        verdict = check(picture, Spec(groups=(Group(shape="circle"),), absent=(absent,)))
+        verdict = check_picture(picture, Spec(groups=(Group(shape="circle"),), absent=(absent,)))
         assert verdict["absence"] is answer
 
 
@@ -123,7 +125,9 @@ def test_place_and_absence():
 def test_touching_is_within_two_pixels(gap):
     scene = Scene(things=(thing("square", "red", 10, 20), thing("circle", "blue", 28 + gap, 20)))
     groups = (Group(shape="square", color="red"), Group(shape="circle", color="blue"))
-    verdict = check(draw(scene), Spec(groups=groups, relation=Relation(name="touching", subject=0, object=1)))
+    verdict = check_picture(
+        draw_scene(scene), Spec(groups=groups, relation=Relation(name="touching", subject=0, object=1))
+    )
     assert verdict["binding"] is True
     assert verdict["relation"] is (gap <= 1)
 
@@ -132,10 +136,10 @@ def test_in_front_of_knows_which_is_in_front():
     front, back = thing("circle", "red", 30, 30), thing("square", "blue", 10, 10, "large")
     groups = (Group(shape="circle", color="red"), Group(shape="square", color="blue"))
     forth = Spec(groups=groups, relation=Relation(name="in front of", subject=0, object=1))
-    assert check(draw(Scene(things=(back, front))), forth).all
-    assert check(draw(Scene(things=(front, back))), forth)["relation"] is False
+    assert check_picture(draw_scene(Scene(things=(back, front))), forth).all
+    assert check_picture(draw_scene(Scene(things=(front, back))), forth)["relation"] is False
     back_to = Spec(groups=groups, relation=Relation(name="in front of", subject=1, object=0))
-    assert check(draw(Scene(things=(back, front))), back_to)["relation"] is False
+    assert check_picture(draw_scene(Scene(things=(back, front))), back_to)["relation"] is False
 
 
 def test_inside_needs_the_hole():
@@ -144,9 +148,9 @@ def test_inside_needs_the_hole():
         (Group(shape="star", color="red"), Group(shape="ring")),
     )
     spec = Spec(groups=groups, relation=Relation(name="inside", subject=0, object=1))
-    assert check(draw(Scene(things=(ring, thing("star", "red", 22, 22)))), spec).all
-    assert not check(
-        draw(Scene(things=(thing("ring", "blue", 2, 2, "large"), thing("star", "red", 42, 42)))), spec
+    assert check_picture(draw_scene(Scene(things=(ring, thing("star", "red", 22, 22)))), spec).all
+    assert not check_picture(
+        draw_scene(Scene(things=(thing("ring", "blue", 2, 2, "large"), thing("star", "red", 42, 42)))), spec
     ).all
 
 
@@ -154,11 +158,13 @@ def test_inside_needs_the_hole():
 @pytest.mark.parametrize("size", ["small", "large"])
 def test_runs_together_or_cut_is_unreadable(shape, size):
     side = SIZES[size]
-    two = draw(Scene(things=(thing(shape, "red", 2, 2, size), thing(shape, "red", 2 + side // 2, 2, size))))
+    two = draw_scene(
+        Scene(things=(thing(shape, "red", 2, 2, size), thing(shape, "red", 2 + side // 2, 2, size)))
+    )
     assert parse_scene(two).unreadable
-    assert not check(two, Spec(groups=(Group(shape=shape, color="red", count=2),))).all
-    whole = draw(Scene(things=(thing(shape, "blue", 16, 16, size),)))
-    other = draw(Scene(things=(thing(shape, "red", 16, 16, size),)))
+    assert not check_picture(two, Spec(groups=(Group(shape=shape, color="red", count=2),))).all
+    whole = draw_scene(Scene(things=(thing(shape, "blue", 16, 16, size),)))
+    other = draw_scene(Scene(things=(thing(shape, "red", 16, 16, size),)))
     half = 16 + side // 2
     for cut in (whole.copy(), whole.copy(), other):
         if cut is other:
@@ -172,7 +178,9 @@ def test_runs_together_or_cut_is_unreadable(shape, size):
 
 def test_two_touching_alike_are_unreadable():
     for shape in ("circle", "square", "cross", "ring"):
-        reading = parse_scene(draw(Scene(things=(thing(shape, "red", 4, 20), thing(shape, "red", 22, 20)))))
+        reading = parse_scene(
+            draw_scene(Scene(things=(thing(shape, "red", 4, 20), thing(shape, "red", 22, 20))))
+        )
         assert reading.unreadable
         assert not reading.things
 
@@ -185,16 +193,16 @@ def test_noise_and_mush_are_wrong_and_unreadable():
         grey = np.array(Image.fromarray(rng.integers(40, 210, (8, 8), dtype=np.uint8)).resize((64, 64), 3))
         mush = np.repeat(grey[..., None], 3, axis=2)
         for picture in (noise, mush):
-            verdict = check(picture, spec)
+            verdict = check_picture(picture, spec)
             assert verdict.parsed.unreadable
             assert verdict["clean"] is False
             assert not verdict.all
 
 
 def test_an_empty_ground_is_readable_and_wrong():
-    empty = draw(Scene(things=()))
+    empty = draw_scene(Scene(things=()))
     assert parse_scene(empty) == ParsedScene(things=(), unreadable=())
-    verdict = check(empty, Spec(groups=(Group(shape="ring"),), absent=(Group(shape="star"),)))
+    verdict = check_picture(empty, Spec(groups=(Group(shape="ring"),), absent=(Group(shape="star"),)))
     assert verdict["objects"] is False
     assert verdict["absence"] is True
     assert not verdict.all
@@ -203,15 +211,15 @@ def test_an_empty_ground_is_readable_and_wrong():
 def test_pictures_of_other_sizes_are_refused():
     with pytest.raises(DataError, match="64 x 64"):
         parse_scene(np.zeros((32, 32, 3), dtype=np.uint8))
-    assert parse_scene(Image.fromarray(draw(Scene(things=())))) == ParsedScene(things=(), unreadable=())
+    assert parse_scene(Image.fromarray(draw_scene(Scene(things=())))) == ParsedScene(things=(), unreadable=())
 
 
 def test_a_blotch_keeps_its_colour_and_nothing_else() -> None:
     picture = np.full((64, 64, 3), GROUND, dtype=np.uint8)
     picture[10:40, 10:20] = picture[30:40, 10:40] = (214, 44, 50)  # an L of red
-    verdict = check(picture, Spec(groups=(Group(shape="circle", color="red"),)))
+    verdict = check_picture(picture, Spec(groups=(Group(shape="circle", color="red"),)))
     assert verdict["color"] is True
     assert verdict["shape"] is False
     assert verdict["clean"] is False
     assert not verdict.all
-    assert check(picture, Spec(groups=(Group(shape="circle", color="blue"),)))["color"] is False
+    assert check_picture(picture, Spec(groups=(Group(shape="circle", color="blue"),)))["color"] is False

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from lavibridge.world.captions import CATEGORIES, sample_captioned_scene
-from lavibridge.world.drawing import draw
+from lavibridge.world.drawing import draw_scene
 from lavibridge.world.prompt_parser import check_prompt, parse_prompt
 from lavibridge.world.scene import Group, Relation, Spec
 
@@ -46,10 +46,10 @@ def test_capitals_commas_and_a_full_stop_do_no_harm() -> None:
 
 def test_a_true_picture_keeps_every_promise_and_another_breaks_some() -> None:
     pair, other = (sample_captioned_scene(1, index, category="one", split="test") for index in (0, 1))
-    verdict = check_prompt(pair.caption, Image.fromarray(draw(pair.scene)))
+    verdict = check_prompt(pair.caption, Image.fromarray(draw_scene(pair.scene)))
     assert verdict is not None
     assert all(clause["holds"] for clause in verdict.values())
-    wrong = check_prompt(pair.caption, Image.fromarray(draw(other.scene)))
+    wrong = check_prompt(pair.caption, Image.fromarray(draw_scene(other.scene)))
     assert wrong is not None
     assert not all(clause["holds"] for clause in wrong.values())
-    assert check_prompt("a cat", Image.fromarray(draw(pair.scene))) is None
+    assert check_prompt("a cat", Image.fromarray(draw_scene(pair.scene))) is None

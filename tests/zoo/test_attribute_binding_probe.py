@@ -2,9 +2,9 @@
 
 import torch
 
-from lavibridge.world.captions import prompts
+from lavibridge.world.captions import evaluation_prompts
 from lavibridge.zoo.attribute_binding_probe import (
-    ATTRIBUTES,
+    BINDING_ATTRIBUTES,
     IGNORE_INDEX,
     AttributeBindingProbe,
     binding_labels,
@@ -13,13 +13,13 @@ from lavibridge.zoo.attribute_binding_probe import (
 
 def test_words_of_two_things_belong_to_their_own_and_say_what_the_caption_says() -> None:
     asked = 0
-    for pair in prompts("two", 100):
+    for pair in evaluation_prompts("two", 100):
         words = pair.caption.split()
         answers = binding_labels(words)
         told = [
             [
-                0 if (value := getattr(group, kind)) is None else 1 + ATTRIBUTES[kind].index(value)
-                for kind in ATTRIBUTES
+                0 if (value := getattr(group, kind)) is None else 1 + BINDING_ATTRIBUTES[kind].index(value)
+                for kind in BINDING_ATTRIBUTES
             ]
             for group in pair.spec.groups
         ]
@@ -30,7 +30,7 @@ def test_words_of_two_things_belong_to_their_own_and_say_what_the_caption_says()
         assert len(found) >= len(said) / 2
         asked += len(found)
         for word, answer in zip(words, answers.tolist(), strict=True):
-            is_meant = any(word in values for values in ATTRIBUTES.values())
+            is_meant = any(word in values for values in BINDING_ATTRIBUTES.values())
             assert (answer[0] != IGNORE_INDEX) == is_meant, word
     assert asked > 400
 

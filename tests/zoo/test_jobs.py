@@ -12,16 +12,17 @@ from transformers import AutoModel, AutoModelForImageClassification, AutoTokeniz
 
 from lavibridge import BridgePipeline
 from lavibridge.core.files import models_folder, read_json
+from lavibridge.zoo import tokenizers
 from lavibridge.zoo.autoencoder import AutoencoderPretraining
 from lavibridge.zoo.bert import BertPretraining
-from lavibridge.zoo.classifier import LABELS, ClassifierPretraining, labels_of_scene
+from lavibridge.zoo.classifier import CLASSIFIER_LABELS, ClassifierPretraining, labels_of_scene
 from lavibridge.zoo.clip import ClipPretraining
 from lavibridge.zoo.latent_diffusion import LatentDiffusionPretraining
 from lavibridge.zoo.ldm import LatentDiffusionBertPretraining
 from lavibridge.zoo.llama import LlamaPretraining
 from lavibridge.zoo.pixart import PixArtPretraining, log_variances
-from lavibridge.zoo.pool import as_images, draw_scenes, sample_pool
-from lavibridge.zoo.pretraining import Pretraining, export, pretrain
+from lavibridge.zoo.pretraining import Pretraining, export_pretraining, run_pretraining
+from lavibridge.zoo.scene_pool import draw_scene_pool, sample_scene_pool, scene_pool_images
 from lavibridge.zoo.scorers import labels_of_prompt
 from lavibridge.zoo.sd3 import T5_TOKENS, StableDiffusion3Pretraining, widen_encoder
 from lavibridge.zoo.stable_diffusion import StableDiffusionPretraining
@@ -35,10 +36,18 @@ TEXTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def corpus() -> tuple[str, ...]:
+    """A tenth of the text, in whose tokenizers common words are whole pieces too; written once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizers, "DOCUMENTS", 800)
+        return tuple(tokenizers._corpus())
+
+
 @pytest.fixture(autouse=True)
-def little_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tenth of the text makes tokenizers soon, and common words are whole pieces in them too."""
-    monkeypatch.setattr("lavibridge.zoo.tokenizers.DOCUMENTS", 800)
+def little_text(corpus: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokenizers are trained on that text."""
+    monkeypatch.setattr(tokenizers, "_corpus", lambda: iter(corpus))
 
 
 def _small(job: Pretraining) -> Pretraining:
@@ -51,7 +60,7 @@ def trained(job: Pretraining, work: Path, steps: int = 2) -> float:
     """The share of the weights' tensors that a few steps change."""
     _small(job)
     before = [p.detach().clone() for p in job.networks.parameters()]
-    pretrain(job, work, steps=steps)
+    run_pretraining(job, work, steps=steps)
     pairs = zip(before, job.networks.parameters(), strict=True)
     return float(np.mean([not torch.equal(was, now) for was, now in pairs]))
 
@@ -61,7 +70,7 @@ def test_language_models_train_and_are_ordinary_folders(name: str, tmp_path: Pat
     job = TEXTS[name]()
     assert job.name == name
     assert trained(job, tmp_path / "work") > 0.9
-    export(job, tmp_path / "work", tmp_path / "model")
+    export_pretraining(job, tmp_path / "work", tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     words = "a red disc to the left of a box"
     ids = tokenizer(words)["input_ids"]
@@ -76,25 +85,30 @@ def test_language_models_train_and_are_ordinary_folders(name: str, tmp_path: Pat
 def test_the_classifier_trains_and_is_an_ordinary_folder(tmp_path: Path) -> None:
     job = ClassifierPretraining(pool=60, held_out=20)
     assert trained(job, tmp_path / "work", steps=3) > 0.9
-    export(job, tmp_path / "work", tmp_path / "model")
+    export_pretraining(job, tmp_path / "work", tmp_path / "model")
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "model", dtype=torch.float32)
-    pairs = sample_pool(5, 3)
+    pairs = sample_scene_pool(5, 3)
     for pair in pairs:
-        said = {label for label, true in zip(LABELS, labels_of_scene(pair.scene), strict=True) if true}
+        said = {
+            label for label, true in zip(CLASSIFIER_LABELS, labels_of_scene(pair.scene), strict=True) if true
+        }
         assert {thing.shape for thing in pair.scene.things} <= said
         assert f"{len(pair.scene.things)} things" in said
         assert set(labels_of_prompt(pair.spec)) <= said | {"solid"}
-    assert model(pixel_values=as_images(draw_scenes(pairs))).logits.shape == (3, len(LABELS))
-    assert tuple(model.config.id2label[index] for index in range(len(LABELS))) == LABELS
+    assert model(pixel_values=scene_pool_images(draw_scene_pool(pairs))).logits.shape == (
+        3,
+        len(CLASSIFIER_LABELS),
+    )
+    assert tuple(model.config.id2label[index] for index in range(len(CLASSIFIER_LABELS))) == CLASSIFIER_LABELS
 
 
 def test_the_autoencoder_s_encoder_stays_as_it_is_while_its_decoder_learns_on(tmp_path: Path) -> None:
     job = AutoencoderPretraining(pool=40, held_out=4)
     job.batch, job.ENCODER_UNTIL = 2, 1
     job.scores = dict  # type: ignore[method-assign]
-    pretrain(job, tmp_path / "work", steps=1)
+    run_pretraining(job, tmp_path / "work", steps=1)
     before = {name: value.clone() for name, value in job.network.state_dict().items()}
-    pretrain(job, tmp_path / "work", steps=3)
+    run_pretraining(job, tmp_path / "work", steps=3)
     changed = {
         name.split(".")[0]
         for name, value in job.network.state_dict().items()
@@ -121,7 +135,7 @@ def test_image_models_train_and_diffusers_opens_them(name: str, tmp_path: Path) 
     job = image_job(name)
     assert job.name == name
     assert trained(job, tmp_path / "work", steps=3) > 0.9
-    export(job, tmp_path / "work", tmp_path / "model")
+    export_pretraining(job, tmp_path / "work", tmp_path / "model")
     pipeline = DiffusionPipeline.from_pretrained(tmp_path / "model", torch_dtype=torch.float32)
     assert type(pipeline) is type(job.pipeline())
     job.draw_options = {**job.draw_options, "num_inference_steps": 4}  # type: ignore[misc]
@@ -134,7 +148,7 @@ def test_image_models_train_and_diffusers_opens_them(name: str, tmp_path: Path) 
         ours = BridgePipeline.native(tmp_path / "model", device="cpu").bridge.condition(["a red circle"])
         assert torch.allclose(ours.tokens[ours.mask], tokens[mask.bool()], atol=1e-4)
     again = image_job(name)
-    pretrain(_small(again), tmp_path / "again", steps=4, init_from=tmp_path / "model")
+    run_pretraining(_small(again), tmp_path / "again", steps=4, init_from=tmp_path / "model")
     assert read_json(tmp_path / "again" / "position.json")["step"] == 4, "three steps were there already"
     was, now = (
         torch.cat(

@@ -11,9 +11,9 @@ from diffusers import AutoencoderKL
 from lavibridge.core.errors import RecipeError, RunError
 from lavibridge.core.files import models_folder, read_json
 from lavibridge.zoo.autoencoder import AutoencoderPretraining
-from lavibridge.zoo.pretrain import JOBS, pretrain
-from lavibridge.zoo.pretraining import export
-from lavibridge.zoo.pretraining import pretrain as run
+from lavibridge.zoo.pretraining import export_pretraining
+from lavibridge.zoo.pretraining import run_pretraining as run
+from lavibridge.zoo.pretraining_jobs import PRETRAINING_JOBS, pretrain_miniature
 
 
 def small_job() -> AutoencoderPretraining:
@@ -64,7 +64,7 @@ def test_the_exported_folder_is_an_ordinary_model(tmp_path: Path) -> None:
     job = small_job()
     scores = run(job, tmp_path / "work", steps=2)
     assert set(scores) == {"mse", "all"}
-    export(job, tmp_path / "work", tmp_path / "model")
+    export_pretraining(job, tmp_path / "work", tmp_path / "model")
     loaded = AutoencoderKL.from_pretrained(tmp_path / "model")
     assert loaded.config.scaling_factor > 0
     assert read_json(tmp_path / "model" / "pretraining.json")["steps"] == 2
@@ -73,28 +73,28 @@ def test_the_exported_folder_is_an_ordinary_model(tmp_path: Path) -> None:
 
 def test_an_unknown_name_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="did you mean 'mini-llama'"):
-        pretrain("mini-lama", tmp_path)
+        pretrain_miniature("mini-lama", tmp_path)
 
 
 def test_a_begun_pretraining_is_not_overwritten(tmp_path: Path) -> None:
     run(small_job(), tmp_path / "work", steps=1)
     with pytest.raises(RunError, match="--resume"):
-        pretrain("mini-vae", tmp_path)
+        pretrain_miniature("mini-vae", tmp_path)
 
 
 def test_going_on_wants_a_folder_that_says_its_steps_and_more_steps_than_it_has(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"has no pretraining.json: give a shipped model's name \(mini-bert"):
-        pretrain("mini-sd", tmp_path, init_from=str(tmp_path))
+        pretrain_miniature("mini-sd", tmp_path, init_from=str(tmp_path))
     made = read_json(models_folder() / "mini-sd" / "pretraining.json")["steps"]
-    with pytest.raises(RunError, match=f"{made} steps, and {made} are asked for: ask for more by --steps"):
-        pretrain("mini-sd", tmp_path, init_from="mini-sd", steps=made)
+    with pytest.raises(RunError, match=f"{made} steps, and --steps is {made}: set a larger number"):
+        pretrain_miniature("mini-sd", tmp_path, init_from="mini-sd", steps=made)
     with pytest.raises(RunError, match="mini-vae cannot continue from a folder"):
         run(small_job(), tmp_path / "work", steps=1, init_from=models_folder() / "mini-sd")
     assert not (tmp_path / "work").exists()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("name", PRETRAINING_JOBS)
 def test_the_command_of_each_card_begins_and_goes_on(name: str, tmp_path: Path) -> None:
     lavi = [sys.executable, "-m", "lavibridge", "world", "pretrain", name, "--out", str(tmp_path / "out")]
     for steps, more in ((1, []), (2, ["--resume"])):

@@ -22,9 +22,9 @@ from jaxtyping import Float, Int
 
 from lavibridge.evaluation.stats import Z95
 
-POINTS = 400 / math.log(10)
+ELO_POINTS = 400 / math.log(10)
 """Elo points per unit of theta: 400 points are odds of ten to one."""
-STEPS = 200
+_STEPS = 200
 FIRST, SECOND, TIE = 0, 1, 2
 
 Votes = Int[np.ndarray, " vote"]
@@ -69,7 +69,7 @@ def fit_strengths(ballots: Ballots, runs: int) -> Strengths | None:
     size = design.shape[2]
     values = np.zeros(size)
     reached, gradients, curvature = _derivatives(values, design, ballots.outcome)
-    for _ in range(STEPS):
+    for _ in range(_STEPS):
         step = np.linalg.pinv(curvature, rcond=1e-10, hermitian=True) @ gradients.sum(axis=0)
         if float(np.abs(step).max()) < 1e-10:
             break

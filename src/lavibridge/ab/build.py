@@ -14,20 +14,20 @@ from typing import Any
 import numpy as np
 
 from lavibridge.ab.data_uri import data_uri
-from lavibridge.ab.design import Comparison, Design, make_design
-from lavibridge.ab.evaluated_runs import EvaluatedRun, read_evaluated_runs, shared_keys
-from lavibridge.ab.key import FORM, QUESTIONS, Item, StudyKey, StudyRun
-from lavibridge.ab.page import render
+from lavibridge.ab.design import AbDesign, PairedComparison, design_ab_study
+from lavibridge.ab.evaluated_runs import EvaluatedRun, keys_shared_by_runs, read_evaluated_runs
+from lavibridge.ab.key import KEY_FORMAT, QUESTIONS, AbKey, KeyItem, KeyRun
+from lavibridge.ab.page import render_ab_page
 from lavibridge.core.errors import RunError
 from lavibridge.core.files import write_atomic, write_json
-from lavibridge.core.log import console, progress
-from lavibridge.core.paths import as_file
+from lavibridge.core.log import console, progress_bar
+from lavibridge.core.paths import require_file_path
 
-SIDE = 768
+_SIDE = 768
 """Maximum pixels of a picture's longer side in the page."""
 
 
-def build_study(
+def build_ab_study(
     runs: Sequence[Path],
     suite: str,
     page: Path,
@@ -35,7 +35,7 @@ def build_study(
     prompts: int | None = None,
     per_prompt: int = 1,
     repeats: int | None = None,
-    side: int = SIDE,
+    side: int = _SIDE,
     send_to: str = "",
     seed: int | None = None,
 ) -> tuple[Path, Path]:
@@ -45,7 +45,7 @@ def build_study(
     and writes nothing, if the runs are not comparable, a picture is missing or damaged, or one of the two
     files exists.
     """
-    page = as_file(page)
+    page = require_file_path(page)
     key_path = page.with_suffix(".key.json")
     for path in (page, key_path):
         if path.exists():
@@ -53,21 +53,26 @@ def build_study(
     evaluated, name = read_evaluated_runs(runs, suite)
     draw = secrets.randbits(64) if seed is None else seed
     rng = np.random.default_rng(draw)
-    parts = make_design(
-        shared_keys(evaluated), len(evaluated), rng, prompts=prompts, per_prompt=per_prompt, repeats=repeats
+    parts = design_ab_study(
+        keys_shared_by_runs(evaluated),
+        len(evaluated),
+        rng,
+        prompts=prompts,
+        per_prompt=per_prompt,
+        repeats=repeats,
     )
     shown = _displayed(parts, evaluated, side, rng)
     study = hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:12]
-    about = {"study": study, "form": FORM, "questions": QUESTIONS, "sendTo": send_to}
-    key = StudyKey(
+    about = {"study": study, "form": KEY_FORMAT, "questions": QUESTIONS, "sendTo": send_to}
+    key = AbKey(
         study=study,
-        form=FORM,
+        form=KEY_FORMAT,
         suite=name,
         draw=draw,
-        runs=tuple(StudyRun(name=each.name, folder=each.folder.as_posix()) for each in evaluated),
+        runs=tuple(KeyRun(name=each.name, folder=each.folder.as_posix()) for each in evaluated),
         items=tuple(_item(each, evaluated) for part in parts for each in part),
     )
-    text = render({**about, **shown})
+    text = render_ab_page({**about, **shown})
     write_json(key_path, key.model_dump(mode="json"))
     try:
         write_atomic(page, text)
@@ -84,14 +89,14 @@ def build_study(
 
 
 def _displayed(
-    parts: Design, evaluated: Sequence[EvaluatedRun], side: int, rng: np.random.Generator
+    parts: AbDesign, evaluated: Sequence[EvaluatedRun], side: int, rng: np.random.Generator
 ) -> dict[str, Any]:
     """The comparisons in the page: prompts, and pictures by index into a shuffled list."""
     every = [each for part in parts for each in part]
     needed = list(dict.fromkeys((run, each.key) for each in every for run in (each.first, each.second)))
     needed = [needed[place] for place in rng.permutation(len(needed))]
     pictures = []
-    with progress("pictures") as bar:
+    with progress_bar("pictures") as bar:
         task = bar.add_task("embedding pictures", total=len(needed), status="")
         for run, key in needed:
             pictures.append(data_uri(evaluated[run].picture(key), side))
@@ -114,12 +119,12 @@ def _displayed(
     }
 
 
-def _item(each: Comparison, evaluated: Sequence[EvaluatedRun]) -> Item:
+def _item(each: PairedComparison, evaluated: Sequence[EvaluatedRun]) -> KeyItem:
     ours, theirs = evaluated[each.first], evaluated[each.second]
     first, second = (run.records[each.key].scores for run in (ours, theirs))
     alike = [name for name in first if name in second and ours.cards.get(name) == theirs.cards.get(name)]
     category, prompt, seed = each.key
-    return Item(
+    return KeyItem(
         item=each.name,
         category=category,
         prompt=prompt,

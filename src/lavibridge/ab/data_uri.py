@@ -8,9 +8,9 @@ import io
 
 from PIL import Image
 
-LOSSLESS = 256 * 256
+_LOSSLESS = 256 * 256
 """Maximum pixels of a lossless picture."""
-QUALITY = 92
+_QUALITY = 92
 
 
 def data_uri(picture: Image.Image, side: int) -> str:
@@ -19,5 +19,5 @@ def data_uri(picture: Image.Image, side: int) -> str:
     shown.paste(picture)  # copies pixels only: no text, profile or camera data
     shown.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    shown.save(buffer, "WEBP", lossless=shown.width * shown.height <= LOSSLESS, quality=QUALITY, method=4)
+    shown.save(buffer, "WEBP", lossless=shown.width * shown.height <= _LOSSLESS, quality=_QUALITY, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

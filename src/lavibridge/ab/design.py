@@ -17,39 +17,39 @@ from typing import TypeVar
 import numpy as np
 
 from lavibridge.core.errors import RunError
-from lavibridge.evaluation.records import Key
+from lavibridge.evaluation.records import RecordKey
 
 Thing = TypeVar("Thing")
-PARTS = 4
-DEFAULT_PROMPTS = 40
+DESIGN_PARTS = 4
+_DEFAULT_PROMPTS = 40
 """Default number of prompts; fewer if there are fewer."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class PairedComparison:
     """Two runs' pictures of one prompt and seed."""
 
     name: str
     """A random name that reveals nothing."""
-    key: Key
+    key: RecordKey
     first: int
     second: int
     repeat_of: str | None = None
 
 
-Design = tuple[tuple[Comparison, ...], ...]
+AbDesign = tuple[tuple[PairedComparison, ...], ...]
 """The parts of a study."""
 
 
-def make_design(
-    keys: Sequence[Key],
+def design_ab_study(
+    keys: Sequence[RecordKey],
     runs: int,
     rng: np.random.Generator,
     *,
     prompts: int | None = None,
     per_prompt: int = 1,
     repeats: int | None = None,
-) -> Design:
+) -> AbDesign:
     """The parts of a study of `prompts` prompts, each with `per_prompt` pairs of runs.
 
     Defaults to DEFAULT_PROMPTS prompts and one repeat per ten comparisons. Raises RunError for more prompts,
@@ -68,7 +68,7 @@ def make_design(
         for step in range(per_prompt)
     ]
     count = len(dealt) // 10 if repeats is None else repeats
-    most = len(dealt) // PARTS
+    most = len(dealt) // DESIGN_PARTS
     if count > most:
         raise RunError(
             f"{len(dealt)} comparisons allow at most {most} repeats, and {count} were requested: give "
@@ -84,9 +84,9 @@ def make_design(
     return (*(tuple(part) for part in parts[:-1]), tuple(_shuffled([*parts[-1], *again], rng)))
 
 
-def _choose(keys: Sequence[Key], prompts: int | None, rng: np.random.Generator) -> list[Key]:
+def _choose(keys: Sequence[RecordKey], prompts: int | None, rng: np.random.Generator) -> list[RecordKey]:
     """One seed of each chosen prompt, category by category."""
-    by_category: dict[str, dict[str, list[Key]]] = {}
+    by_category: dict[str, dict[str, list[RecordKey]]] = {}
     for key in keys:
         by_category.setdefault(key[0], {}).setdefault(key[1], []).append(key)
     there = sum(map(len, by_category.values()))
@@ -94,7 +94,7 @@ def _choose(keys: Sequence[Key], prompts: int | None, rng: np.random.Generator) 
         raise RunError(
             f"the runs share {there} prompts, fewer than the {prompts} requested: give fewer --prompts"
         )
-    left = min(prompts or DEFAULT_PROMPTS, there)
+    left = min(prompts or _DEFAULT_PROMPTS, there)
     shares = _shares({name: len(each) for name, each in by_category.items()}, left, rng)
     chosen = []
     for name, share in shares.items():
@@ -115,8 +115,8 @@ def _shares(sizes: Mapping[str, int], total: int, rng: np.random.Generator) -> d
 
 
 def _sided(
-    dealt: Sequence[tuple[Key, tuple[int, int]]], names: Sequence[str], rng: np.random.Generator
-) -> list[Comparison]:
+    dealt: Sequence[tuple[RecordKey, tuple[int, int]]], names: Sequence[str], rng: np.random.Generator
+) -> list[PairedComparison]:
     """Assign sides to the comparisons, pair by pair."""
     found = []
     for pair in sorted({pair for _, pair in dealt}):
@@ -124,16 +124,16 @@ def _sided(
         turn = int(rng.integers(2))
         for number, place in enumerate(_shuffled(mine, rng)):
             first, second = pair if (number + turn) % 2 else pair[::-1]
-            found.append(Comparison(name=names[place], key=dealt[place][0], first=first, second=second))
+            found.append(PairedComparison(name=names[place], key=dealt[place][0], first=first, second=second))
     return found
 
 
-def _parts(comparisons: Sequence[Comparison], rng: np.random.Generator) -> list[list[Comparison]]:
+def _parts(comparisons: Sequence[PairedComparison], rng: np.random.Generator) -> list[list[PairedComparison]]:
     """Split in turn, so that each part has its share of every pair."""
-    return [_shuffled(comparisons[part::PARTS], rng) for part in range(PARTS)]
+    return [_shuffled(comparisons[part::DESIGN_PARTS], rng) for part in range(DESIGN_PARTS)]
 
 
-def _mixed(comparisons: Sequence[Comparison], rng: np.random.Generator) -> list[Comparison]:
+def _mixed(comparisons: Sequence[PairedComparison], rng: np.random.Generator) -> list[PairedComparison]:
     """Interleave the comparisons: one of each pair of runs, then the next of each."""
     seen: dict[frozenset[int], int] = {}
     turns = []

@@ -11,11 +11,11 @@ from typing import Any
 from PIL import Image
 
 from lavibridge.core.errors import DataError, RunError
-from lavibridge.data.pictures.decoding import read_picture
-from lavibridge.evaluation.compare import read_comparable
-from lavibridge.evaluation.draw import check_drawn
+from lavibridge.data.pictures.decoding import decode_picture_file
+from lavibridge.evaluation.compare import read_comparable_evaluations
+from lavibridge.evaluation.generated_images import check_generated_image
 from lavibridge.evaluation.provenance import matches_run, read_results, read_scored_records
-from lavibridge.evaluation.records import Key, Record
+from lavibridge.evaluation.records import Record, RecordKey
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +24,11 @@ class EvaluatedRun:
 
     name: str
     folder: Path
-    records: dict[Key, Record]
+    records: dict[RecordKey, Record]
     cards: Mapping[str, Any]
     """Card by metric."""
 
-    def picture(self, key: Key) -> Image.Image:
+    def picture(self, key: RecordKey) -> Image.Image:
         """The picture of a prompt and seed; RunError names a missing or damaged file."""
         path = self.folder / self.records[key].file
         if self.records[key].undrawn:
@@ -37,8 +37,8 @@ class EvaluatedRun:
                 "other prompts (--category, --limit) or another bridge"
             )
         try:
-            picture = read_picture(path)
-            check_drawn(self.folder, self.records[key])
+            picture = decode_picture_file(path)
+            check_generated_image(self.folder, self.records[key])
         except DataError as error:
             raise RunError(f"{path}: {error}; run `lavi evaluate` again to draw it") from None
         return picture
@@ -56,7 +56,7 @@ def read_evaluated_runs(runs: Sequence[Path], suite: str) -> tuple[list[Evaluate
     for place, folder in enumerate(folders):
         if folder.resolve() in {each.resolve() for each in folders[:place]}:
             raise RunError(f"{runs[place]} is given twice: name each run once")
-    results = [read_comparable(folders[0], folder)[1] for folder in folders]
+    results = [read_comparable_evaluations(folders[0], folder)[1] for folder in folders]
     names = [_name(folder) for folder in folders]
     if len(set(names)) < len(names):
         names = [folder.as_posix() for folder in folders]
@@ -72,7 +72,7 @@ def read_evaluated_runs(runs: Sequence[Path], suite: str) -> tuple[list[Evaluate
     return found, str(results[0]["suite"])
 
 
-def shared_keys(evaluated: Sequence[EvaluatedRun]) -> list[Key]:
+def keys_shared_by_runs(evaluated: Sequence[EvaluatedRun]) -> list[RecordKey]:
     """The prompts and seeds that all of them drew, in the first one's order; RunError for none."""
     found = [key for key in evaluated[0].records if all(key in each.records for each in evaluated)]
     if not found:

@@ -14,7 +14,7 @@ from lavibridge.core.config import Config, validate
 from lavibridge.core.errors import RecipeError, RunError
 from lavibridge.core.files import read_json
 
-FORM = 1
+KEY_FORMAT = 1
 """The format of pages, keys and votes; increases when they change."""
 QUESTIONS = {
     "follows": "Which picture follows the description better?",
@@ -23,7 +23,7 @@ QUESTIONS = {
 VoteChoice = Literal["first", "second", "tie"]
 
 
-class StudyRun(Config):
+class KeyRun(Config):
     """A run in the study."""
 
     name: str
@@ -32,7 +32,7 @@ class StudyRun(Config):
     """The folder of its evaluation when the study was built."""
 
 
-class Item(Config):
+class KeyItem(Config):
     """One comparison."""
 
     item: str
@@ -53,7 +53,7 @@ class Item(Config):
     """The two pictures' scores by metric; null means not scored."""
 
 
-class StudyKey(Config):
+class AbKey(Config):
     """Identifies the pictures behind the votes of one study."""
 
     study: str
@@ -64,9 +64,9 @@ class StudyKey(Config):
     """The suite of the prompts."""
     draw: int
     """The seed of the random choice of prompts, pairs, sides and order."""
-    runs: tuple[StudyRun, ...] = Field(min_length=2)
+    runs: tuple[KeyRun, ...] = Field(min_length=2)
     """The runs in the study."""
-    items: tuple[Item, ...] = Field(min_length=1)
+    items: tuple[KeyItem, ...] = Field(min_length=1)
     """The comparisons."""
 
 
@@ -97,18 +97,18 @@ class Vote(Config):
     """The voting metric; null for a person."""
 
 
-def read_key(path: Path) -> StudyKey:
+def read_ab_key(path: Path) -> AbKey:
     """Read the key of a study; RunError if the file is not one."""
     found = read_json(path)
     if not isinstance(found, dict) or "study" not in found:
         raise RunError(f"{path} is not the key of a study: give the .key.json of `lavi ab build`")
-    if found.get("form") != FORM:
+    if found.get("form") != KEY_FORMAT:
         raise RunError(
-            f"{path} has format {found.get('form')}, and this version of lavibridge reads {FORM}: build "
-            f"the study again"
+            f"{path} has format {found.get('form')}, and this version of lavibridge reads {KEY_FORMAT}: "
+            f"build the study again"
         )
     try:
-        key = validate(StudyKey, found, str(path))
+        key = validate(AbKey, found, str(path))
     except RecipeError as error:
         raise RunError(str(error)) from None
     last, names = len(key.runs) - 1, {item.item for item in key.items}

@@ -1,17 +1,17 @@
 """Lets a metric vote in place of a person: it prefers the picture with the higher score, or ties.
 
 The scores come from the evaluations, by way of the key. The world's exact checker can therefore vote, the
-whole procedure runs without people, and `score_study` reports how often a metric agrees with the people.
+whole procedure runs without people, and `score_ab_votes` reports how often a metric agrees with the people.
 """
 
 from collections.abc import Iterator
 
-from lavibridge.ab.key import FORM, QUESTIONS, StudyKey, Vote, VoteChoice
+from lavibridge.ab.key import KEY_FORMAT, QUESTIONS, AbKey, Vote, VoteChoice
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import RunError
 
 
-def metric_votes(key: StudyKey, metric: str, question: str) -> Iterator[Vote]:
+def metric_votes(key: AbKey, metric: str, question: str) -> Iterator[Vote]:
     """Yield a vote on every comparison whose two pictures the metric scored.
 
     Raises RunError for an unknown question, or a metric that not all runs share.
@@ -33,7 +33,7 @@ def metric_votes(key: StudyKey, metric: str, question: str) -> Iterator[Vote]:
         if first is not None and second is not None:
             yield Vote(
                 study=key.study,
-                form=FORM,
+                form=KEY_FORMAT,
                 rater=f"metric:{metric}",
                 item=item.item,
                 question=question,

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from lavibridge.report.page import environment
+from lavibridge.report.page import page_environment
 
 
-def render(study: Mapping[str, Any]) -> str:
-    """Render the page of a study from the value that `build_study` makes."""
+def render_ab_page(study: Mapping[str, Any]) -> str:
+    """Render the page of a study from the value that `build_ab_study` makes."""
     templates = files("lavibridge.ab") / "templates"
-    base = environment()
+    base = page_environment()
     style = base.get_template("style.css").render() + (templates / "study.css").read_text(encoding="utf-8")
     script = (templates / "study.js").read_text(encoding="utf-8")
     comparisons = sum(len(part) for part in study["parts"])

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from lavibridge.ab.votes import UnblindedVote
-from lavibridge.evaluation.stats import wilson
+from lavibridge.evaluation.stats import wilson_interval
 
 
 def describe_raters(votes: Sequence[UnblindedVote]) -> dict[str, dict[str, Any]]:
@@ -19,7 +19,7 @@ def describe_raters(votes: Sequence[UnblindedVote]) -> dict[str, dict[str, Any]]
     }
 
 
-def retest(votes: Sequence[UnblindedVote]) -> dict[str, Any]:
+def retest_raters(votes: Sequence[UnblindedVote]) -> dict[str, Any]:
     """The share of repeats that received the same answer as before."""
     before = {
         (vote.rater, vote.question, vote.item.item): vote.winner
@@ -42,13 +42,13 @@ def _described(votes: Sequence[UnblindedVote]) -> dict[str, Any]:
         "seconds": median(times) / 1000 if times else None,
         "ties": _share(sum(vote.winner is None for vote in votes), len(votes)),
         "left": _share(sum(vote.choice == vote.left for vote in placed), len(placed)),
-        "retest": retest(votes),
+        "retest": retest_raters(votes),
     }
 
 
 def _share(count: int, n: int) -> dict[str, Any]:
     """A share with Wilson's interval; null if n is 0."""
-    low, high = wilson(count, n)
+    low, high = wilson_interval(count, n)
     return (
         {"n": n, "mean": count / n, "low": low, "high": high}
         if n

@@ -17,10 +17,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-Table = Float[np.ndarray, "item value"]
+RatingTable = Float[np.ndarray, "item value"]
 
 
-def fleiss(table: Table) -> float:
+def fleiss_kappa(table: RatingTable) -> float:
     """Fleiss' kappa; NaN if no item has two ratings or all ratings are equal."""
     kept = table[table.sum(axis=1) >= 2]
     if not len(kept):
@@ -32,8 +32,8 @@ def fleiss(table: Table) -> float:
     return (float(agreeing.mean()) - by_chance) / (1 - by_chance) if by_chance < 1 else math.nan
 
 
-def krippendorff(table: Table, level: Literal["nominal", "ordinal"] = "nominal") -> float:
-    """Krippendorff's alpha; `ordinal` weights distant values more. NaN as for `fleiss`."""
+def krippendorff_alpha(table: RatingTable, level: Literal["nominal", "ordinal"] = "nominal") -> float:
+    """Krippendorff's alpha; `ordinal` weights distant values more. NaN as for `fleiss_kappa`."""
     kept = table[table.sum(axis=1) >= 2]
     if not len(kept):
         return math.nan
@@ -49,7 +49,7 @@ def krippendorff(table: Table, level: Literal["nominal", "ordinal"] = "nominal")
     return 1 - float((coincidences * difference).sum()) / by_chance if by_chance > 0 else math.nan
 
 
-def either_way(table: Table) -> Float[np.ndarray, "both value"]:
+def mirrored_ratings(table: RatingTable) -> Float[np.ndarray, "both value"]:
     """Append the table's mirror image, since the order of two pictures is arbitrary.
 
     Without it, chance agreement would depend on the assignment of sides.

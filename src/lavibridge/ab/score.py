@@ -16,19 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from lavibridge.ab.bradley_terry import FIRST, POINTS, SECOND, TIE, Ballots, Strengths, fit_strengths
-from lavibridge.ab.key import QUESTIONS, StudyKey
-from lavibridge.ab.raters import describe_raters, retest
-from lavibridge.ab.reliability import Table, either_way, fleiss, krippendorff
-from lavibridge.ab.tally import tally
+from lavibridge.ab.bradley_terry import ELO_POINTS, FIRST, SECOND, TIE, Ballots, Strengths, fit_strengths
+from lavibridge.ab.key import QUESTIONS, AbKey
+from lavibridge.ab.raters import describe_raters, retest_raters
+from lavibridge.ab.reliability import RatingTable, fleiss_kappa, krippendorff_alpha, mirrored_ratings
+from lavibridge.ab.tally import tally_votes
 from lavibridge.ab.votes import UnblindedVote, VoteSet
-from lavibridge.evaluation.stats import Estimate, estimate, interval_of
+from lavibridge.evaluation.stats import Estimate, bootstrap_interval_of, estimate
 
 DRAWS = 500
 """Resamples of prompts for the intervals of agreement."""
 
 
-def score_study(key: StudyKey, read: VoteSet) -> dict[str, Any]:
+def score_ab_votes(key: AbKey, read: VoteSet) -> dict[str, Any]:
     """The statistics of a study."""
     people = [cast for cast in read.votes if cast.vote.metric is None]
     metrics = [cast for cast in read.votes if cast.vote.metric is not None]
@@ -45,7 +45,7 @@ def score_study(key: StudyKey, read: VoteSet) -> dict[str, Any]:
         "dropped": [vars(each) for each in read.rejected],
         "replaced": read.replaced,
         "raters": describe_raters(counted),
-        "retest": retest(counted),
+        "retest": retest_raters(counted),
         "questions": {
             question: _question(
                 [cast for cast in firsts if cast.question == question],
@@ -83,7 +83,7 @@ def _pair(
     votes: Sequence[UnblindedVote], a: int, b: int, strengths: Strengths | None, runs: int
 ) -> dict[str, Any]:
     """The counts of a pair; `preference` is the probability of choosing a over b, given no tie."""
-    found = tally(votes, a, b).record()
+    found = tally_votes(votes, a, b).record()
     found["preference"] = None
     if strengths is not None:
         contrast = [float(run == a) - float(run == b) for run in range(runs)]
@@ -92,7 +92,7 @@ def _pair(
     categories = dict.fromkeys(vote.item.category for vote in votes)
     if len(categories) > 1:
         found["categories"] = {
-            name: tally([vote for vote in votes if vote.item.category == name], a, b).record()
+            name: tally_votes([vote for vote in votes if vote.item.category == name], a, b).record()
             for name in categories
         }
     return found
@@ -103,7 +103,7 @@ def _strengths(strengths: Strengths, names: Sequence[str]) -> dict[str, Any]:
     points = {}
     for place, name in enumerate(names):
         contrast = [float(run == place) - 1 / runs for run in range(runs)]
-        mean, low, high = (POINTS * each for each in strengths.interval(contrast))
+        mean, low, high = (ELO_POINTS * each for each in strengths.interval(contrast))
         points[name] = {"mean": mean, "low": low, "high": high}
     return {"points": points, "nu": strengths.nu}
 
@@ -135,22 +135,24 @@ def _agreement(votes: Sequence[UnblindedVote]) -> dict[str, Any]:
         rows[name][{"first": 0, "tie": 1, "second": 2}[vote.vote.choice]] += 1
     shared = {name for name, row in rows.items() if sum(row) >= 2}
     clusters = [np.array([rows[name] for name in names if name in shared]) for names in prompts.values()]
-    clusters = [either_way(cluster) for cluster in clusters if len(cluster)]
-    measures: dict[str, Callable[[Table], float]] = {
-        "fleiss_kappa": fleiss,
-        "krippendorff_alpha": krippendorff,
-        "krippendorff_alpha_ordinal": lambda table: krippendorff(table, "ordinal"),
+    clusters = [mirrored_ratings(cluster) for cluster in clusters if len(cluster)]
+    measures: dict[str, Callable[[RatingTable], float]] = {
+        "fleiss_kappa": fleiss_kappa,
+        "krippendorff_alpha": krippendorff_alpha,
+        "krippendorff_alpha_ordinal": lambda table: krippendorff_alpha(table, "ordinal"),
     }
     return {name: _over_prompts(clusters, measure, len(shared)) for name, measure in measures.items()}
 
 
-def _over_prompts(clusters: Sequence[Table], measure: Callable[[Table], float], n: int) -> dict[str, Any]:
-    def statistic(chosen: Sequence[Table]) -> float:
+def _over_prompts(
+    clusters: Sequence[RatingTable], measure: Callable[[RatingTable], float], n: int
+) -> dict[str, Any]:
+    def statistic(chosen: Sequence[RatingTable]) -> float:
         return measure(np.concatenate(chosen))
 
     if not clusters:
         return Estimate(n=n, mean=math.nan, low=math.nan, high=math.nan).record()
-    low, high = interval_of(clusters, statistic, DRAWS)
+    low, high = bootstrap_interval_of(clusters, statistic, DRAWS)
     return Estimate(n=n, mean=statistic(clusters), low=low, high=high).record()
 
 

@@ -8,11 +8,11 @@ from rich.table import Table
 
 from lavibridge.ab.key import QUESTIONS
 
-UNKNOWN = "-"
+_UNKNOWN = "-"
 
 
-def tables(scores: Mapping[str, Any]) -> Iterator[Table | str]:
-    """Yield the tables and lines of `score_study`, in reading order."""
+def ab_tables(scores: Mapping[str, Any]) -> Iterator[Table | str]:
+    """Yield the tables and lines of `score_ab_votes`, in reading order."""
     kinds = ("person", "people") if scores["of_people"] else ("metric", "metrics")
     yield (
         f"study {scores['study']}, suite {scores['suite']}: {scores['votes']} votes by "
@@ -40,7 +40,7 @@ def _pairs(each: Mapping[str, Any]) -> Table:
     table = _table("run", "against", "n", "won/tied/lost", "win rate", "p votes", "p prompts")
     for pair in each["pairs"]:
         counts = "/".join(str(pair[name]) for name in ("wins", "ties", "losses"))
-        tests = [f"{pair[name]:.3f}" if pair["n"] else UNKNOWN for name in ("p_votes", "p_prompts")]
+        tests = [f"{pair[name]:.3f}" if pair["n"] else _UNKNOWN for name in ("p_votes", "p_prompts")]
         row = (pair["run"], pair["other"], str(pair["n"]), counts, _share(pair["win_rate"]), *tests)
         table.add_row(*row)
     return table
@@ -57,7 +57,7 @@ def _strengths(each: Mapping[str, Any]) -> Table:
 def _raters(raters: Mapping[str, Any]) -> Table:
     table = _table("rater", "votes", "seconds", "ties", "left", "same again")
     for name, each in raters.items():
-        seconds = UNKNOWN if each["seconds"] is None else f"{each['seconds']:.1f}"
+        seconds = _UNKNOWN if each["seconds"] is None else f"{each['seconds']:.1f}"
         shares = [_percent(each[key]["mean"]) for key in ("ties", "left", "retest")]
         table.add_row(name, str(each["votes"]), seconds, *shares)
     return table
@@ -81,24 +81,24 @@ def _agreement(found: Mapping[str, Any]) -> str:
 
 def _number(each: Mapping[str, Any]) -> str:
     return (
-        UNKNOWN
+        _UNKNOWN
         if each["mean"] is None
         else f"{each['mean']:.2f} ({_bound(each['low'])} to {_bound(each['high'])})"
     )
 
 
 def _bound(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.2f}"
+    return _UNKNOWN if value is None else f"{value:.2f}"
 
 
 def _share(each: Mapping[str, Any] | None) -> str:
     if each is None or each["mean"] is None:
-        return UNKNOWN
+        return _UNKNOWN
     return f"{each['mean']:.0%} ({each['low']:.0%} to {each['high']:.0%})"
 
 
 def _percent(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.0%}"
+    return _UNKNOWN if value is None else f"{value:.0%}"
 
 
 def _many(count: int, one: str, many: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lavibridge.ab.votes import UnblindedVote
-from lavibridge.evaluation.stats import wilson
+from lavibridge.evaluation.stats import wilson_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Tally:
     def record(self) -> dict[str, Any]:
         """The tally as JSON."""
         score = self.wins + self.ties / 2
-        low, high = wilson(score, self.votes)
+        low, high = wilson_interval(score, self.votes)
         rate = {"mean": score / self.votes, "low": low, "high": high} if self.votes else None
         return {
             "n": self.votes,
@@ -53,7 +53,7 @@ class Tally:
         }
 
 
-def tally(votes: Sequence[UnblindedVote], run: int, other: int) -> Tally:
+def tally_votes(votes: Sequence[UnblindedVote], run: int, other: int) -> Tally:
     """Count the votes on a pair of runs, from the side of `run`; ignores votes on other pairs."""
     mine = [vote for vote in votes if {vote.first, vote.second} == {run, other}]
     signs: Counter[tuple[str, str]] = Counter()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from lavibridge.ab.key import FORM, QUESTIONS, Item, StudyKey, Vote
+from lavibridge.ab.key import KEY_FORMAT, QUESTIONS, AbKey, KeyItem, Vote
 from lavibridge.core.errors import RunError
 
 
@@ -20,7 +20,7 @@ class UnblindedVote:
 
     rater: str
     question: str
-    item: Item
+    item: KeyItem
     first: int
     second: int
     winner: int | None
@@ -52,7 +52,7 @@ class VoteSet:
     """Number of answers replaced by a later one of the same session."""
 
 
-def read_votes(key: StudyKey, paths: Sequence[Path]) -> VoteSet:
+def read_votes(key: AbKey, paths: Sequence[Path]) -> VoteSet:
     """Read the votes of all files.
 
     Raises RunError for a file that is missing, not text or of another study, for two people of one name, or
@@ -105,7 +105,7 @@ def _parse(line: str) -> Vote | str:
     return vote
 
 
-def _check_study(vote: Vote, key: StudyKey, where: str) -> None:
+def _check_study(vote: Vote, key: AbKey, where: str) -> None:
     if vote.study != key.study:
         raise RunError(
             f"{where} is a vote in study {vote.study}, and the key is of {key.study}: omit the file, or "
@@ -113,12 +113,12 @@ def _check_study(vote: Vote, key: StudyKey, where: str) -> None:
         )
 
 
-def _known(vote: Vote, items: Mapping[str, Item]) -> Vote | str:
+def _known(vote: Vote, items: Mapping[str, KeyItem]) -> Vote | str:
     """The vote if its comparison and question exist, else the reason to reject it."""
     if vote.item not in items or vote.question not in QUESTIONS:
         return f"the study has no comparison '{vote.item}' with a question '{vote.question}'"
-    if vote.form != FORM:
-        return f"the format is {vote.form}, and this version of lavibridge reads {FORM}"
+    if vote.form != KEY_FORMAT:
+        return f"the format is {vote.form}, and this version of lavibridge reads {KEY_FORMAT}"
     return vote
 
 
@@ -130,7 +130,7 @@ def _check_one_person(before: tuple[Vote, Path], now: tuple[Vote, Path]) -> None
         )
 
 
-def _unblind(vote: Vote, items: Mapping[str, Item]) -> UnblindedVote:
+def _unblind(vote: Vote, items: Mapping[str, KeyItem]) -> UnblindedVote:
     item = items[vote.item]
     winner = {"first": item.first, "second": item.second, "tie": None}[vote.choice]
     return UnblindedVote(

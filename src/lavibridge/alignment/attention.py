@@ -78,8 +78,8 @@ class AttentionOutputs(AlignmentObjective):
         fractions = []
         for name, queries in self.queries.items():
             with torch.no_grad():
-                target_output = vision.attend(name, queries[chosen], target)
-            output = vision.attend(name, queries[chosen], conditioning)
+                target_output = vision.layer_output(name, queries[chosen], target)
+            output = vision.layer_output(name, queries[chosen], conditioning)
             fractions.append(unexplained(output, target_output, over=(0, 1)))
         return fractions
 

@@ -1,4 +1,4 @@
-"""The contract of an alignment objective: what a bridge reproduces of a teacher's conditioning.
+"""The contract of alignment: what a bridge reproduces of a teacher's conditioning.
 
     caption --teacher's text side, frozen--------------------> conditioning --\
                                                                                the objective compares them
@@ -41,11 +41,33 @@ class NoisedLatents:
     prompts: tuple[str, ...]
 
 
-class AlignmentObjective(ABC):
-    """Compares the conditioning of a student with that of a teacher."""
+class AlignmentKind(ABC):
+    """What `training.align.match` chooses."""
 
     class Config(BaseConfig):
-        """The options of an objective."""
+        """The options of a kind."""
+
+    config: "AlignmentKind.Config"
+
+    def __init__(self, config: "AlignmentKind.Config") -> None:
+        self.config = config
+
+    @classmethod
+    def refusal(cls, connector: type[Connector], vision: type[VisionModel]) -> str | None:
+        """Return why a connector and a vision model of these kinds cannot be aligned, or None."""
+        return None
+
+
+class AlignmentSolver(AlignmentKind):
+    """Solves for weights of the connector, without steps."""
+
+    @abstractmethod
+    def fit(self, student: Bridge, teacher: Bridge, batches: CaptionBatches) -> None:
+        """Set weights of the student's connector; ``batches`` gives the captions at each call."""
+
+
+class AlignmentObjective(AlignmentKind):
+    """Compares the conditioning of a student with that of a teacher, step by step."""
 
     needs_latents: ClassVar[bool] = True
     """Whether it looks at noised latents."""
@@ -57,20 +79,9 @@ class AlignmentObjective(ABC):
     """Whether gradients pass through the whole denoiser, which takes the memory of a training step."""
     follows_sampling: ClassVar[bool] = False
     """Whether the noised latents are those that the teacher meets when it draws."""
-    is_closed_form: ClassVar[bool] = False
-    """Whether `fit` solves for the weights, so that there are no steps."""
 
-    config: "AlignmentObjective.Config"
     t: Num[Tensor, " image"]
     """Times of the noised latents."""
-
-    def __init__(self, config: "AlignmentObjective.Config") -> None:
-        self.config = config
-
-    @classmethod
-    def refusal(cls, connector: type[Connector], vision: type[VisionModel]) -> str | None:
-        """Return why a connector and a vision model of these kinds cannot be aligned, or None."""
-        return None
 
     def prepare(self, student: Bridge, teacher: Bridge, noised: Sequence[NoisedLatents]) -> None:
         """Look at the noised latents, of which there are none without `needs_latents`, before the first step.
@@ -79,10 +90,6 @@ class AlignmentObjective(ABC):
         """
         times = [each.t for each in noised] or [teacher.vision.times]
         self.t = torch.cat(times)
-
-    def fit(self, student: Bridge, teacher: Bridge, batches: CaptionBatches) -> None:
-        """Solve for the connector's weights, where the kind `is_closed_form`."""
-        raise NotImplementedError(f"{type(self).__name__} learns by steps")
 
     def choose(self, count: int, generator: torch.Generator) -> Int[Tensor, " caption"]:
         """Return the number of the noised latents that each of ``count`` captions meets."""

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Num
 from pydantic import Field
 from torch import Tensor, nn
 
-from lavibridge.alignment.base import AlignmentObjective, CaptionBatches
+from lavibridge.alignment.base import AlignmentSolver, CaptionBatches
 from lavibridge.bridge import Bridge
 from lavibridge.connectors.base import Connector
 from lavibridge.core.contracts import Conditioning, TextFeatures
@@ -29,18 +29,16 @@ from lavibridge.vision.base import VisionModel
 Span = tuple[int, int]
 
 
-class ClosedForm(AlignmentObjective):
+class ClosedForm(AlignmentSolver):
     """Solves the last linear layer of a connector that maps every token separately."""
 
-    class Config(AlignmentObjective.Config):
+    class Config(AlignmentSolver.Config):
         """Options of `match: closed_form`."""
 
         ridge: float = Field(default=1e-3, gt=0)
         """Weight of the penalty, relative to the mean variance of the layer's inputs."""
 
     config: Config
-    needs_latents = False
-    is_closed_form = True
 
     @classmethod
     def refusal(cls, connector: type[Connector], vision: type[VisionModel]) -> str | None:
@@ -59,9 +57,10 @@ class ClosedForm(AlignmentObjective):
         assert layer is not None  # refusal() ensures it
         tokens = Regression()
         for captions, features, teacher_features in batches():
-            target = teacher.connector(teacher_features, self.t[:1].expand(len(captions)))
+            t = middle_time(teacher.vision, len(captions))
+            target = teacher.connector(teacher_features, t)
             with inputs_of(layer) as seen:
-                student.connector(features, self.t[:1].expand(len(captions)))
+                student.connector(features, t)
             x = seen[0] if seen[0].dim() == 2 else seen[0][features.mask]
             y, is_matched = matched_tokens(student, teacher, captions, features, target)
             tokens.add(x[is_matched], y[is_matched])
@@ -74,23 +73,13 @@ class ClosedForm(AlignmentObjective):
     ) -> None:
         pooled = Regression()
         for captions, features, teacher_features in batches():
-            t = self.t[:1].expand(len(captions))
+            t = middle_time(teacher.vision, len(captions))
             target = teacher.connector(teacher_features, t).pooled
             with inputs_of(layer) as seen:
                 student.connector(features, t)
             if target is not None:
                 pooled.add(seen[0], target)
         pooled.solve(layer, self.config.ridge)
-
-    def fractions(
-        self,
-        vision: VisionModel,
-        conditioning: Conditioning,
-        target: Conditioning,
-        chosen: Int[Tensor, " caption"],
-    ) -> list[Float[Tensor, ""]]:
-        """Not for this kind: tokens of two tokenizers have no common order. Measure by another objective."""
-        raise NotImplementedError("the closed form has no loss")
 
 
 @dataclass
@@ -125,6 +114,11 @@ class Regression:
         weight = torch.linalg.solve(regularised, crossed)
         layer.weight.copy_(weight.T)
         layer.bias.copy_(mean_y - mean_x @ weight)
+
+
+def middle_time(vision: VisionModel, count: int) -> Num[Tensor, " caption"]:
+    """The middle of the schedule, for teachers whose conditioning depends on the timestep."""
+    return vision.times[len(vision.times) // 2].expand(count)
 
 
 def matched_tokens(

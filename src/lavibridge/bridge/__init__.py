@@ -1,5 +1,5 @@
-"""The bridge: three parts as one module, and the folder that it is saved in."""
+"""The bridge: language model, connector and vision model as one module, and its saved form."""
 
-from lavibridge.bridge.module import PARTS, Bridge
+from lavibridge.bridge.module import TRAINED_PARTS, Bridge
 
-__all__ = ["PARTS", "Bridge"]
+__all__ = ["TRAINED_PARTS", "Bridge"]

@@ -1,4 +1,4 @@
-"""What a bridge is composed of, as callers name it: sources, kinds, mappings of options, loaded models."""
+"""Turns the arguments of `Bridge.compose` (sources, kinds, options) into models and settings."""
 
 from collections.abc import Mapping
 from os import PathLike, fspath
@@ -21,11 +21,11 @@ ModelChoice = str | PathLike[str] | Mapping[str, Any] | nn.Module
 LoraChoice = LoraSettings | Mapping[str, Any] | Literal["default"] | None
 
 
-def component(package: str, choice: ModelChoice, device: torch.device | None = None) -> Any:
-    """The language or vision model (``package``) of a source or options, or the loaded model itself.
+def model_of_choice(package: str, choice: ModelChoice, device: torch.device | None = None) -> Any:
+    """Load the language or vision model (``package``) of a source or of options; return a loaded model as is.
 
-    Detects the kind if none is named. On the meta ``device`` it has every shape, and no weights are read.
-    Raises RecipeError for options, ModelError for files.
+    Detects the kind if the options name none. On the meta ``device`` the model has shapes but no weights.
+    Raises RecipeError for wrong options and ModelError for wrong files.
     """
     if isinstance(choice, nn.Module):
         return choice
@@ -40,25 +40,25 @@ def component(package: str, choice: ModelChoice, device: torch.device | None = N
         raise RecipeError(
             f"{package}.kind: a random toy needs its kind named, one of {', '.join(registry.kinds(package))}"
         )
-    chosen = registry.load(
-        package, registry.detect(package, source, options.get("revision")) if kind is None else kind
+    chosen = registry.load_kind(
+        package, registry.detect_kind(package, source, options.get("revision")) if kind is None else kind
     )
     return chosen(validate(chosen.Config, options, package), device)
 
 
-def native_text(
+def native_text_encoders(
     vision: VisionModel, max_sequence_length: int | None = None, unload: bool = False
 ) -> NativeText:
-    """The text encoders of the vision model's own pipeline, in the denoiser's number format.
+    """Load the text encoders of the vision model's own pipeline, in the denoiser's number format.
 
     ``max_sequence_length`` replaces the pipeline's default, where it has that argument. With ``unload``, each
     encoder is loaded when prompts are read and let go before the next. Raises ModelError where the folder
-    lacks an encoder, or is a random toy.
+    lacks an encoder, or is a random toy. On the meta device, where the vision model lies there.
     """
     if vision.config.source == RANDOM:
         raise ModelError("a random toy has no text encoders of its own: give a pipeline's folder or hub id")
-    quieten()  # before the pipeline is looked up, as importing it logs what it lacks
-    side = vision.text_side()
+    quieten()  # importing the pipeline logs missing packages
+    side = vision.pipeline_text_encoders()
     return NativeText(
         NativeText.Config(
             source=vision.config.source,
@@ -67,19 +67,22 @@ def native_text(
             side=side if max_sequence_length is None else side.limited(max_sequence_length),
             width=vision.spec.context,
             unload=unload,
-        )
+        ),
+        vision.alphas.device,
     )
 
 
-def connector(choice: str | Mapping[str, Any]) -> tuple[type[Connector], Connector.Config]:
+def connector_of_choice(choice: str | Mapping[str, Any]) -> tuple[type[Connector], Connector.Config]:
+    """Return the class and the options of a connector. Raises RecipeError for wrong ones."""
     options = {"kind": choice} if isinstance(choice, str) else dict(choice)
     if "kind" not in options:
         raise RecipeError(f"connector.kind: name one of {', '.join(registry.kinds('connectors'))}")
-    chosen = registry.load("connectors", options.pop("kind"))
+    chosen = registry.load_kind("connectors", options.pop("kind"))
     return chosen, validate(chosen.Config, options, "connector")
 
 
-def lora_settings(choice: LoraChoice, where: str) -> LoraSettings | None:
+def lora_settings_of_choice(choice: LoraChoice, where: str) -> LoraSettings | None:
+    """Return LoRA's settings; ``default`` means the published ones. Raises RecipeError naming ``where``."""
     if isinstance(choice, Mapping):
         return validate(LoraSettings, choice, where)
     return LoraSettings() if choice == "default" else choice

@@ -1,4 +1,4 @@
-"""Bridges on the Hugging Face hub: a repository holds what `save_pretrained` writes, and a model card.
+"""Uploads and downloads bridges: a repository on the hub is a saved bridge with a model card.
 
 OWNER/NAME    bridge.json, connector/, language_lora/, vision_lora/, README.md
 """
@@ -12,9 +12,9 @@ from typing import Any
 from lavibridge.core.errors import ModelError, RunError
 from lavibridge.core.files import read_json, write_atomic
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-FILES = ("bridge.json", "connector/*", "*_lora/*", "*_folded/*")
-CARD = """---
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_FILES = ("bridge.json", "connector/*", "*_lora/*", "*_folded/*")
+_CARD = """---
 library_name: lavibridge
 pipeline_tag: text-to-image
 base_model:
@@ -35,20 +35,20 @@ image = pipe("a red circle", seed=0).images[0]
 
 
 def is_hub_id(source: str | PathLike[str]) -> bool:
-    """Whether a source reads as OWNER/NAME and is no path below a folder that exists."""
+    """Whether a source has the form OWNER/NAME and is no path below an existing folder."""
     text = str(source)
-    return bool(HUB_ID.fullmatch(text)) and not Path(text).parent.is_dir()
+    return bool(_HUB_ID.fullmatch(text)) and not Path(text).parent.is_dir()
 
 
-def download(repo_id: str, revision: str | None) -> Path:
-    """The folder that a bridge of the hub lies in after its download; RunError where it cannot be had."""
+def download_bridge_from_hub(repo_id: str, revision: str | None) -> Path:
+    """Download a bridge from the hub and return its folder. Raises RunError if that fails."""
     from huggingface_hub import constants, snapshot_download
 
     try:
-        folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(FILES)))
-    except Exception as error:  # the client passes on the errors of its network library
+        folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(_FILES)))
+    except Exception as error:  # the client lets errors of its network library through
         raise RunError(
-            f"there is no folder '{repo_id}', and the hub ({constants.ENDPOINT}) gives no such repository: "
+            f"there is no folder '{repo_id}', and the hub ({constants.ENDPOINT}) has no such repository: "
             f"{_first_line(error)}"
         ) from None
     if not (folder / "bridge.json").is_file():
@@ -56,27 +56,29 @@ def download(repo_id: str, revision: str | None) -> Path:
     return folder
 
 
-def upload(folder: Path, repo_id: str, *, private: bool | None, token: str | None, message: str) -> str:
+def upload_bridge_to_hub(
+    folder: Path, repo_id: str, *, private: bool | None, token: str | None, message: str
+) -> str:
     """Upload a saved bridge and its model card, and return the commit's URL.
 
-    Raises ModelError where the frozen models are folders of this machine, RunError where the hub refuses.
+    Raises ModelError if a frozen model is a local folder, and RunError if the hub refuses the upload.
     """
     from huggingface_hub import HfApi
 
     stored = read_json(folder / "bridge.json")
     sources = {name: _public_source(name, stored[name]) for name in ("language", "vision")}
     base_models = "\n".join(f"  - {source}" for source in sources.values())
-    write_atomic(folder / "README.md", CARD.format(repo_id=repo_id, base_models=base_models, **sources))
+    write_atomic(folder / "README.md", _CARD.format(repo_id=repo_id, base_models=base_models, **sources))
     api = HfApi(token=token)
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message))
-    except Exception as error:  # the client passes on the errors of its network library
+    except Exception as error:  # the client lets errors of its network library through
         raise RunError(f"the hub ({api.endpoint}) refuses '{repo_id}': {_first_line(error)}") from None
 
 
 def _public_source(name: str, options: Mapping[str, Any]) -> str:
-    """The model's source; ModelError where it is a folder, which nobody else has."""
+    """Return the model's source. Raises ModelError if it is a local folder, which nobody else has."""
     source = str(options["source"])
     if Path(source).is_absolute():
         raise ModelError(

@@ -1,9 +1,9 @@
-"""Hashes of a bridge in memory, over everything that its pictures depend on.
+"""Hashes a bridge in memory, over everything that its images depend on.
 
     language, vision    class, files (tokenizer and settings among them), options, LoRA's scales, every weight
     connector           kind, options (the read-out among them), every weight
 
-Weights are hashed as they were loaded: another number format, quantised or merged ones are other weights.
+The hash covers the weights as loaded: another number format, quantisation or merging changes it.
 """
 
 from typing import Any
@@ -13,17 +13,17 @@ from torch import nn
 from lavibridge import lora
 from lavibridge.bridge.module import Bridge
 from lavibridge.core import registry
-from lavibridge.core.identity import card_hash, versions
+from lavibridge.core.identity import card_hash, library_versions
 from lavibridge.core.tensors import weights_hash
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 
-LIBRARIES = ("lavibridge", "torch", "transformers", "tokenizers", "diffusers", "peft")
-"""Whose versions may change a picture."""
+IDENTITY_LIBRARIES = ("lavibridge", "torch", "transformers", "tokenizers", "diffusers", "peft")
+"""Libraries whose version may change an image."""
 
 
-def identity(bridge: Bridge) -> dict[str, str]:
-    """A short hash for each part of a bridge; seconds for billions of weights."""
+def bridge_identity(bridge: Bridge) -> dict[str, str]:
+    """Return a short hash of each part of a bridge; takes seconds for billions of weights."""
     connector = bridge.connector
     options: dict[str, Any] = connector.config.model_dump(mode="json")
     return {
@@ -33,13 +33,13 @@ def identity(bridge: Bridge) -> dict[str, str]:
     }
 
 
-def surroundings(bridge: Bridge) -> dict[str, str]:
-    """What else the bits of its pictures depend on: libraries, and the kind of device."""
-    return {**versions(*LIBRARIES), "device": bridge.device.type}
+def bridge_environment(bridge: Bridge) -> dict[str, str]:
+    """Return the library versions and the kind of device, on which the bits of an image also depend."""
+    return {**library_versions(*IDENTITY_LIBRARIES), "device": bridge.device.type}
 
 
 def _model(model: LanguageModel | VisionModel) -> str:
-    return _part(model, model.identity(), lora.in_force(model.backbone))
+    return _part(model, model.identity(), lora.active_lora(model.backbone))
 
 
 def _part(module: nn.Module, *settings: Any) -> str:

@@ -17,9 +17,9 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
 from lavibridge import lora
-from lavibridge.bridge import choices, store
+from lavibridge.bridge import choices, saved_bridge
 from lavibridge.bridge.choices import LoraChoice, ModelChoice
-from lavibridge.bridge.states import need_weights, need_whole
+from lavibridge.bridge.weight_checks import require_weights, require_whole_weights
 from lavibridge.connectors.base import Connector
 from lavibridge.core.contracts import Batch, Conditioning, TextFeatures
 from lavibridge.core.device import dtype_name, pick_device
@@ -29,8 +29,8 @@ from lavibridge.diffusion.weighting.base import Weighting
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 
-PARTS = ("language_lora", "connector", "vision_lora")
-"""What is trained."""
+TRAINED_PARTS = ("language_lora", "connector", "vision_lora")
+"""The parts of a bridge that training changes."""
 
 
 class Bridge(nn.Module):
@@ -42,9 +42,9 @@ class Bridge(nn.Module):
         self.connector = connector
         self.vision = vision
         self.origin: dict[str, str] = {}
-        """Where it comes from: the folder and the SHA-256 of its bridge.json, or the vision model."""
+        """Its source: the folder and the SHA-256 of its bridge.json, or the vision model."""
         self.distilled_guidance_scale: float | None = None
-        """The guidance scale that a teacher distilled into it, so that it draws without any; None: none."""
+        """The guidance scale that a teacher distilled into the bridge, or None."""
 
     @staticmethod
     def compose(
@@ -57,55 +57,55 @@ class Bridge(nn.Module):
         """Connect two pretrained models.
 
         ``language`` and ``vision`` are a source (a folder, a shipped model's name, a hub id), a mapping of
-        options with ``source`` and perhaps ``kind``, or a loaded model. ``connector`` is a kind or a mapping
-        with ``kind``. LoRA has the published settings by default; None leaves a model without it. Raises
-        RecipeError or ModelError, before weights are loaded where it can.
+        options with ``source`` and optionally ``kind``, or a loaded model. ``connector`` is a kind or a
+        mapping with ``kind``. LoRA has the published settings by default; None adds no LoRA to a model.
+        Raises RecipeError or ModelError, if possible before it loads weights.
         """
-        connector_class, connector_config = choices.connector(connector)
+        connector_class, connector_config = choices.connector_of_choice(connector)
         settings = [
-            choices.lora_settings(language_lora, "language_lora"),
-            choices.lora_settings(vision_lora, "vision_lora"),
+            choices.lora_settings_of_choice(language_lora, "language_lora"),
+            choices.lora_settings_of_choice(vision_lora, "vision_lora"),
         ]
-        language_model: LanguageModel = choices.component("language", language)
-        vision_model: VisionModel = choices.component("vision", vision)
+        language_model: LanguageModel = choices.model_of_choice("language", language)
+        vision_model: VisionModel = choices.model_of_choice("vision", vision)
         bridge = Bridge(
             language_model,
             connector_class(connector_config, language_model.spec, vision_model.spec),
             vision_model,
         )
         if bridge.connector.per_block:
-            vision_model.open_blocks()
+            vision_model.enable_per_block_attention()
         unread = language_model.unread(bridge.connector.reading)
         for model, chosen, name, unused in (
             (language_model, settings[0], "language model", unread),
             (vision_model, settings[1], "vision model", []),
         ):
             if chosen is not None:
-                lora.inject(model.backbone, chosen, model.lora_targets, name, unused)
+                lora.inject_lora(model.backbone, chosen, model.lora_targets, name, unused)
         return bridge
 
     @property
-    def default_guidance(self) -> float:
-        """The guidance scale to draw with: the vision model's own, or 1 where guidance was distilled."""
-        return self.vision.default_guidance if self.distilled_guidance_scale is None else 1.0
+    def default_guidance_scale(self) -> float:
+        """The default guidance scale: the vision model's own, or 1 if guidance was distilled."""
+        return self.vision.default_guidance_scale if self.distilled_guidance_scale is None else 1.0
 
     @property
     def is_merged(self) -> bool:
-        """Whether LoRA is added into the weights of one of the models."""
-        return any(lora.is_merged(model.backbone) for model in (self.language, self.vision))
+        """Whether LoRA is merged into the weights of one of the models."""
+        return any(lora.is_lora_merged(model.backbone) for model in (self.language, self.vision))
 
     @property
     def device(self) -> torch.device:
-        """Where the vision model's weights lie."""
+        """The device of the vision model's weights."""
         return self.vision.alphas.device
 
     @property
     def learns_through_language(self) -> bool:
-        """Whether gradients pass through the language model: to its LoRA, or to vectors that it is asked."""
+        """Whether gradients pass through the language model, to its LoRA or to a connector's queries."""
         return lora.has_lora(self.language.backbone) or self.connector.reading.queries is not None
 
     def features(self, prompts: Sequence[str], negative: bool = False) -> TextFeatures:
-        """The language model's features of prompts; without gradients if it has no LoRA."""
+        """Return the language model's features of prompts, with gradients only if it has LoRA."""
         encode = self.language.encode_negative if negative else self.language.encode
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.learns_through_language):
             return encode(prompts, self.connector.reading)
@@ -121,24 +121,24 @@ class Bridge(nn.Module):
         noise: Float[Tensor, "batch channel h w"],
         weighting: Weighting | None = None,
     ) -> Float[Tensor, " batch"]:
-        """The loss of each sample at the steps ``t`` of the schedule, unweighted by default."""
+        """Return each sample's loss at the schedule's steps ``t``, unweighted by default."""
         if self.is_merged:
             raise ModelError("a merged bridge cannot be trained: call unmerge() first")
         x0 = batch.latents
         alpha, sigma, times = self.vision.alphas[t], self.vision.sigmas[t], self.vision.times[t]
-        xt = objective.corrupt(x0, noise, alpha, sigma)
+        xt = objective.add_noise(x0, noise, alpha, sigma)
         features = self.features(batch.prompts) if batch.features is None else batch.features
         prediction = self.vision.predict(xt, times, self.connector(features, times))
         target = batch.target
         if target is None:
-            target = objective.target(self.vision.prediction_type, x0, noise, alpha, sigma)
+            target = objective.prediction_target(self.vision.prediction_type, x0, noise, alpha, sigma)
         error = (prediction.float() - target).square().mean(dim=(1, 2, 3))
         if weighting is None:
             return error
         return error * weighting.weight(objective.snr(alpha, sigma), self.vision.prediction_type)
 
     def trained_parameters(self) -> dict[str, dict[str, nn.Parameter]]:
-        """Trained weights by part and name; a part that is not there is empty."""
+        """Return the trained weights by part and name; a missing part is empty."""
         return {
             "language_lora": lora.lora_parameters(self.language.backbone),
             "connector": dict(self.connector.named_parameters()),
@@ -146,9 +146,11 @@ class Bridge(nn.Module):
         }
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
-        """Write bridge.json, the connector and LoRA in PEFT's layout; the frozen models are only named."""
-        need_weights(self, "save")
-        store.write(Path(folder), self.language, self.connector, self.vision, self.distilled_guidance_scale)
+        """Write bridge.json, the connector, and LoRA in PEFT's layout. The frozen models are not copied."""
+        require_weights(self, "save")
+        saved_bridge.write_saved_bridge(
+            Path(folder), self.language, self.connector, self.vision, self.distilled_guidance_scale
+        )
 
     @staticmethod
     def from_pretrained(
@@ -157,14 +159,14 @@ class Bridge(nn.Module):
         dtype: str | torch.dtype | None = None,
         revision: str | None = None,
     ) -> "Bridge":
-        """Load a bridge that ``save_pretrained`` or a training wrote.
+        """Load a bridge that ``save_pretrained`` or a training run wrote.
 
         ``source`` is the folder or hub id of a saved bridge, a checkpoint, or a run folder, whose newest
-        complete checkpoint is loaded; averaged weights come first. ``dtype`` replaces the number format of
-        both frozen models. ``revision`` is the branch, tag or commit of a hub id. Raises RunError where there
-        is no bridge, or where its files are not those that were saved.
+        complete checkpoint is loaded, with averaged weights if it has them. ``dtype`` replaces the number
+        format of both frozen models. ``revision`` is the branch, tag or commit of a hub id. Raises RunError
+        if there is no bridge, or if its files have changed since it was saved.
         """
-        stored = store.read(store.locate(source, revision))
+        stored = saved_bridge.read_saved_bridge(saved_bridge.locate_saved_bridge(source, revision))
         number_format = {} if dtype is None else {"dtype": dtype_name(dtype)}
         bridge = Bridge.compose(
             {**stored.language, **number_format},
@@ -173,21 +175,21 @@ class Bridge(nn.Module):
             stored.language_lora,
             stored.vision_lora,
         )
-        store.load_weights(stored, bridge.language, bridge.connector, bridge.vision)
+        saved_bridge.load_saved_weights(stored, bridge.language, bridge.connector, bridge.vision)
         bridge.distilled_guidance_scale = stored.distilled_guidance_scale
         bridge.origin = {"folder": stored.folder.as_posix(), "sha256": stored.sha256}
         return bridge.to(pick_device(str(device))).eval()
 
     def merge(self) -> "Bridge":
-        """Add LoRA into the weights for faster drawing; unmerge before training on."""
-        need_whole(self, "merge")
+        """Merge LoRA into the weights for faster generation; call ``unmerge`` before further training."""
+        require_whole_weights(self, "merge")
         for model in (self.language, self.vision):
-            lora.merge(model.backbone)
+            lora.merge_lora(model.backbone)
         return self
 
     def unmerge(self) -> "Bridge":
-        """Undo ``merge``, but for rounding."""
-        need_whole(self, "unmerge")
+        """Undo ``merge``, up to rounding."""
+        require_whole_weights(self, "unmerge")
         for model in (self.language, self.vision):
-            lora.unmerge(model.backbone)
+            lora.unmerge_lora(model.backbone)
         return self

@@ -1,4 +1,4 @@
-"""`lavi ab`: a blind user study, from evaluated runs to what people prefer."""
+"""`lavi ab`: a blind user study, from evaluated runs to people's preferences."""
 
 from pathlib import Path
 
@@ -15,45 +15,49 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-RUNS = typer.Argument(
+_RUNS = typer.Argument(
     metavar="RUN RUN...", help="Run folders that were evaluated, or folders that `lavi evaluate` wrote to."
 )
-SUITE = typer.Option("world", "--suite", help="Which of a run folder's evaluations.")
-OUT = typer.Option(..., "--out", "-o", metavar="FILE", help="The page; its key goes beside it.")
-PROMPTS = typer.Option(None, "--prompts", min=1, help="Prompts to ask about.  [default: 40, or all]")
-PER_PROMPT = typer.Option(1, "--per-prompt", min=1, help="Pairs of runs that each prompt is shown for.")
-REPEATS = typer.Option(
-    None, "--repeats", min=0, help="Comparisons shown twice, sides swapped.  [default: one in ten]"
+_SUITE = typer.Option("world", "--suite", help="The suite whose evaluations to use.")
+_OUT = typer.Option(
+    ..., "--out", "-o", metavar="FILE", help="File of the page; the key is written next to it."
 )
-SIDE = typer.Option(768, "--side", min=32, help="Larger pictures are made as small, in pixels.")
-SEND_TO = typer.Option(
-    "", "--send-to", metavar="TEXT", help="Where raters send their votes; the page says it."
+_PROMPTS = typer.Option(None, "--prompts", min=1, help="Number of prompts.  [default: 40, or all]")
+_PER_PROMPT = typer.Option(1, "--per-prompt", min=1, help="Pairs of runs per prompt.")
+_REPEATS = typer.Option(
+    None, "--repeats", min=0, help="Comparisons to repeat with swapped sides.  [default: one in ten]"
 )
-SEED = typer.Option(
+_SIDE = typer.Option(768, "--side", min=32, help="Maximum side of a picture, in pixels.")
+_SEND_TO = typer.Option(
+    "", "--send-to", metavar="TEXT", help="Address to which raters send their votes, shown on the page."
+)
+_SEED = typer.Option(
     None,
     "--seed",
     min=0,
     max=MAX_SEED,
-    help="Draws the same page again; tell no rater.  [default: by chance]",
+    help="Seed that reproduces the page; keep it from raters.  [default: random]",
 )
-KEY = typer.Argument(metavar="KEY", help="The .key.json that `lavi ab build` wrote.")
-VOTES = typer.Argument(metavar="VOTES...", help="Files of votes.")
-JSON = typer.Option(None, "--json", metavar="FILE", help="Write all figures as JSON.")
-METRIC = typer.Option("world", "--metric", "-m", help="A metric of the runs' evaluations.")
-QUESTION = typer.Option("follows", "--question", help="Which question it answers: follows, looks.")
+_KEY = typer.Argument(metavar="KEY", help="The .key.json that `lavi ab build` wrote.")
+_VOTES = typer.Argument(metavar="VOTES...", help="Files of votes.")
+_JSON = typer.Option(None, "--json", metavar="FILE", help="Write all figures as JSON.")
+_METRIC = typer.Option("world", "--metric", "-m", help="A metric of the runs' evaluations.")
+_QUESTION = typer.Option(
+    "follows", "--question", help="The question that the metric answers: follows or looks."
+)
 
 
 @app.command()
 def build(
-    runs: list[Path] = RUNS,
-    out: Path = OUT,
-    suite: str = SUITE,
-    prompts: int | None = PROMPTS,
-    per_prompt: int = PER_PROMPT,
-    repeats: int | None = REPEATS,
-    side: int = SIDE,
-    send_to: str = SEND_TO,
-    seed: int | None = SEED,
+    runs: list[Path] = _RUNS,
+    out: Path = _OUT,
+    suite: str = _SUITE,
+    prompts: int | None = _PROMPTS,
+    per_prompt: int = _PER_PROMPT,
+    repeats: int | None = _REPEATS,
+    side: int = _SIDE,
+    send_to: str = _SEND_TO,
+    seed: int | None = _SEED,
 ) -> None:
     """Put runs' pictures of the same prompts and noises side by side, in a page for raters.
 
@@ -65,11 +69,11 @@ def build(
     picture is, not in its source either: keep the key to yourself. Raters answer two questions about each
     pair and send back a file of votes. Both paths are printed on stdout.
     """
-    from lavibridge.ab.build import build_study
-    from lavibridge.core.lock import hold_file
+    from lavibridge.ab.build import build_ab_study
+    from lavibridge.core.lock import hold_file_lock
 
-    with hold_file(out):
-        page, key = build_study(
+    with hold_file_lock(out):
+        page, key = build_ab_study(
             runs,
             suite,
             out,
@@ -85,8 +89,8 @@ def build(
 
 
 @app.command()
-def score(key: Path = KEY, votes: list[Path] = VOTES, json: Path | None = JSON) -> None:
-    """Say what the votes say: who wins, how surely, and how far raters agree.
+def score(key: Path = _KEY, votes: list[Path] = _VOTES, json: Path | None = _JSON) -> None:
+    """Score the votes: which run wins, with what confidence, and how well raters agree.
 
     \b
     lavi ab score ab.key.json votes-*.jsonl
@@ -101,16 +105,16 @@ def score(key: Path = KEY, votes: list[Path] = VOTES, json: Path | None = JSON) 
 
     from rich.console import Console
 
-    from lavibridge.ab.key import read_key
-    from lavibridge.ab.score import score_study
-    from lavibridge.ab.table import tables
+    from lavibridge.ab.key import read_ab_key
+    from lavibridge.ab.score import score_ab_votes
+    from lavibridge.ab.table import ab_tables
     from lavibridge.ab.votes import read_votes
     from lavibridge.core.files import write_json
     from lavibridge.core.log import console
 
-    found = read_key(key)
+    found = read_ab_key(key)
     read = read_votes(found, votes)
-    scored = score_study(found, read)
+    scored = score_ab_votes(found, read)
     if json is not None:
         write_json(json, scored)
     for each in read.rejected:
@@ -119,13 +123,13 @@ def score(key: Path = KEY, votes: list[Path] = VOTES, json: Path | None = JSON) 
         console.print(f"rejected {len(read.rejected)} lines that are not valid votes")
     # Into a file or a pipe nothing has to be folded.
     out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
-    for part in tables(scored):
+    for part in ab_tables(scored):
         out.print(part, soft_wrap=isinstance(part, str))
 
 
 @app.command()
-def vote(key: Path = KEY, metric: str = METRIC, question: str = QUESTION) -> None:
-    """Let a metric vote as a person would: for the picture that it scored higher.
+def vote(key: Path = _KEY, metric: str = _METRIC, question: str = _QUESTION) -> None:
+    """Let a metric vote in place of a person, for the picture with the higher score.
 
     \b
     lavi ab vote ab.key.json > votes-checker.jsonl
@@ -134,8 +138,8 @@ def vote(key: Path = KEY, metric: str = METRIC, question: str = QUESTION) -> Non
     By default it is the exact checker of the miniature world. The votes are printed on stdout. Scored beside
     people's, they are not counted among them, but say how often the metric sided with people.
     """
-    from lavibridge.ab.key import read_key
+    from lavibridge.ab.key import read_ab_key
     from lavibridge.ab.metric_votes import metric_votes
 
-    for each in list(metric_votes(read_key(key), metric, question)):
+    for each in list(metric_votes(read_ab_key(key), metric, question)):
         print(each.model_dump_json())

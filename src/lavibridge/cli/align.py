@@ -18,10 +18,20 @@ TEACHER = typer.Option(
     metavar="BRIDGE",
     help="Bridge into the same vision model to learn from.  [default: the vision model's own text encoder]",
 )
+TRANSLATE = typer.Option(
+    False,
+    "--translate",
+    help="Keep the connector of --from, and learn a translation of the language model's features before it.",
+)
 OUT = typer.Option(
     None, "--out", "-o", metavar="FOLDER", help="Run folder to make.  [default: runs/RECIPE-aligned]"
 )
 RESUME = typer.Option(False, "--resume", help="Continue an alignment that was stopped.")
+REPORT = typer.Option(
+    False,
+    "--report",
+    help="Also write FOLDER/alignment-report: curve, memory, times and a panel of pictures, without names.",
+)
 
 
 def align(
@@ -30,8 +40,10 @@ def align(
     captions: Path | None = CAPTIONS,
     language: str | None = LANGUAGE,
     teacher: str | None = TEACHER,
+    translate: bool = TRANSLATE,
     out: Path | None = OUT,
     resume: bool = RESUME,
+    report: bool = REPORT,
 ) -> None:
     """Teach a vision model another language model from captions alone.
 
@@ -42,18 +54,22 @@ def align(
     lavi align mini-llama_mini-sd_lavi --out runs/aligned
     lavi align mini-llama_mini-sd_lavi --language minilm --captions captions.txt
     lavi align mini-llama_mini-sd_lavi --from runs/large training.align.steps=2000
+    lavi align mini-llama_mini-sd_lavi --from runs/large --language minilm --translate
 
     `training.align` in the recipe holds the settings: objective (`match`), steps, learning rate. The folder
     is a run: draw with it (`lavi generate FOLDER "a prompt"`), look at it (`lavi report FOLDER`), or train it
     on with pictures (`lavi train RECIPE --out FOLDER --resume`).
     """
-    from lavibridge.core.launch import rank_from_environment
+    from lavibridge.core.process_rank import rank_from_environment
     from lavibridge.recipes.alignment import alignment_recipe
     from lavibridge.recipes.recipe import load_recipe
+    from lavibridge.report.alignment import write_alignment_report
     from lavibridge.training.train import train
 
-    loaded = alignment_recipe(load_recipe(recipe, settings or []), captions, language, teacher)
+    loaded = alignment_recipe(load_recipe(recipe, settings or []), captions, language, teacher, translate)
     folder = out or Path("runs") / f"{Path(recipe).stem}-aligned"
     run = train(loaded, folder, resume=resume)
     if rank_from_environment().rank == 0:  # one of several processes prints
+        if report:
+            write_alignment_report(run)
         print(run)

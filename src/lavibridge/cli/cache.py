@@ -1,4 +1,4 @@
-"""`lavi cache`: encode a recipe's pictures and captions before training, and check what was kept."""
+"""`lavi cache`: encode a recipe's pictures and captions before training, and verify the cache."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
     from lavibridge.training.cache.precompute import Filled
 
-RECIPE = typer.Argument(metavar="RECIPE", help="A recipe's name (see `lavi show`) or a path to a YAML file.")
-SETTINGS = typer.Argument(
+_RECIPE = typer.Argument(metavar="RECIPE", help="A recipe's name (see `lavi show`) or a path to a YAML file.")
+_SETTINGS = typer.Argument(
     None, metavar="[key.path=value]...", help="Fields of the recipe to change, as for `lavi train`."
 )
-FOLDER = typer.Argument(metavar="FOLDER", help="What training.cache.folder names.")
-REPAIR = typer.Option(False, "--repair", help="Remove what is damaged or half-written; what is whole stays.")
+_FOLDER = typer.Argument(metavar="FOLDER", help="The folder in training.cache.folder.")
+_REPAIR = typer.Option(False, "--repair", help="Remove damaged and incomplete shards; keep intact ones.")
 
 
 class FillByDefault(TyperGroup):
@@ -41,7 +41,7 @@ app = typer.Typer(
 
 
 @app.command()
-def fill(recipe: str = RECIPE, settings: list[str] | None = SETTINGS) -> None:
+def fill(recipe: str = _RECIPE, settings: list[str] | None = _SETTINGS) -> None:
     """Fill the folder that training.cache.folder names.
 
     Latents of all pictures, and features of all captions where the language model has no LoRA. What is there
@@ -53,16 +53,16 @@ def fill(recipe: str = RECIPE, settings: list[str] | None = SETTINGS) -> None:
     """
     from lavibridge.core.device import set_threads
     from lavibridge.core.errors import RecipeError
-    from lavibridge.core.launch import rank_from_environment
     from lavibridge.core.log import console
+    from lavibridge.core.process_rank import rank_from_environment
     from lavibridge.data.base import open_dataset
-    from lavibridge.data.pictures.rejected import Rejected
+    from lavibridge.data.pictures.rejected import RejectedPictures
     from lavibridge.recipes.recipe import load_recipe
-    from lavibridge.recipes.sections import kind_of
-    from lavibridge.training.build import build_bridge
+    from lavibridge.recipes.sections import kind_of_section
+    from lavibridge.training.build_bridge import build_bridge
     from lavibridge.training.cache.features import refusal
     from lavibridge.training.cache.precompute import fill_features, fill_latents
-    from lavibridge.training.start import check_start
+    from lavibridge.training.start_checks import check_start
 
     loaded = load_recipe(recipe, settings or [])
     cache = loaded.training.cache
@@ -75,7 +75,7 @@ def fill(recipe: str = RECIPE, settings: list[str] | None = SETTINGS) -> None:
     share = rank_from_environment()
     console.quiet = share.rank > 0
     set_threads()
-    dataset = open_dataset(kind_of(loaded.data), loaded.data, Rejected())
+    dataset = open_dataset(kind_of_section(loaded.data), loaded.data, RejectedPictures())
     bridge = build_bridge(loaded).to(_device(loaded.training.device)).eval()
     side = loaded.data.size or bridge.vision.default_size
     bridge.vision.latent_shape(side, side)
@@ -88,7 +88,7 @@ def fill(recipe: str = RECIPE, settings: list[str] | None = SETTINGS) -> None:
 
 
 @app.command()
-def verify(folder: Path = FOLDER, repair: bool = REPAIR) -> None:
+def verify(folder: Path = _FOLDER, repair: bool = _REPAIR) -> None:
     """Read a cache folder from end to end and compare every entry with its checksum.
 
     Each shard is a line on stdout: whole or damaged, its entries, its path. Exits with 1 where something is
@@ -100,18 +100,18 @@ def verify(folder: Path = FOLDER, repair: bool = REPAIR) -> None:
     """
     from contextlib import nullcontext
 
-    from lavibridge.core.launch import require_single_process
-    from lavibridge.core.lock import hold
-    from lavibridge.core.paths import at_home
+    from lavibridge.core.lock import hold_lock
+    from lavibridge.core.paths import expand_path
+    from lavibridge.core.process_rank import require_single_process
 
     require_single_process("`lavi cache verify`")
-    folder = at_home(folder)
-    with hold(folder) if repair and folder.is_dir() else nullcontext():
+    folder = expand_path(folder)
+    with hold_lock(folder) if repair and folder.is_dir() else nullcontext():
         _look_through(folder, repair)
 
 
 def _look_through(folder: Path, repair: bool) -> None:
-    """Read a folder, print what was found, and clear it away where that is asked for."""
+    """Read a folder, print the result, and remove damaged shards if requested."""
     from lavibridge.core.errors import CacheError
     from lavibridge.core.log import console
     from lavibridge.training.cache.verify import repair as clear
@@ -135,7 +135,7 @@ def _look_through(folder: Path, repair: bool) -> None:
 def _device(name: str) -> "torch.device":
     """The device of this process: under a launcher, each its own GPU."""
     from lavibridge.core.device import pick_device
-    from lavibridge.core.launch import local_rank
+    from lavibridge.core.process_rank import local_rank
 
     device = pick_device(name)
     return (
@@ -144,7 +144,7 @@ def _device(name: str) -> "torch.device":
 
 
 def _tell(filled: "Filled", what: str) -> None:
-    """Say what a folder holds, and print where it is."""
+    """Describe a folder's content, and print its path."""
     from lavibridge.core.log import console
 
     console.print(

@@ -4,25 +4,25 @@ from pathlib import Path
 
 import typer
 
-FIRST = typer.Argument(metavar="FIRST", help="A folder that `lavi evaluate` wrote to.")
-SECOND = typer.Argument(metavar="SECOND", help="Another, of the same suite.")
-AS_JSON = typer.Option(False, "--json", help="Print all of it as JSON.")
+_FIRST = typer.Argument(metavar="FIRST", help="A folder that `lavi evaluate` wrote to.")
+_SECOND = typer.Argument(metavar="SECOND", help="Another such folder, of the same suite.")
+_AS_JSON = typer.Option(False, "--json", help="Print all figures as JSON.")
 
 
-def compare(first: Path = FIRST, second: Path = SECOND, as_json: bool = AS_JSON) -> None:
-    """Say how much better FIRST is than SECOND, over the pictures that both have.
+def compare(first: Path = _FIRST, second: Path = _SECOND, as_json: bool = _AS_JSON) -> None:
+    """Compare FIRST with SECOND, over the pictures that both have.
 
     \b
     lavi compare runs/a/evaluation/world runs/b/evaluation/world
 
     Each line has n prompts, the mean difference with its 95 % interval, and p, the chance of one as large if
-    there were none (random signs). Evaluations of other suite versions, prompts or judges are refused.
+    there were none (random signs). Refuses evaluations of other suite versions, prompts or metrics.
     """
     import json
 
-    from lavibridge.evaluation.compare import compare as compare_results
+    from lavibridge.evaluation.compare import compare_evaluations
 
-    found = compare_results(first, second)
+    found = compare_evaluations(first, second)
     if as_json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return

@@ -1,4 +1,4 @@
-"""`lavi data`: look at training data before anything is spent on it."""
+"""`lavi data`: check training data before training."""
 
 import typer
 
@@ -8,8 +8,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-RECIPE = typer.Argument(metavar="RECIPE", help="A recipe's name (see `lavi show`) or a path to a YAML file.")
-SETTINGS = typer.Argument(None, metavar="[key.path=value]...", help="Fields of the recipe to change.")
+_RECIPE = typer.Argument(metavar="RECIPE", help="A recipe's name (see `lavi show`) or a path to a YAML file.")
+_SETTINGS = typer.Argument(None, metavar="[key.path=value]...", help="Fields of the recipe to change.")
 
 
 @app.callback()
@@ -18,8 +18,8 @@ def data() -> None:
 
 
 @app.command()
-def check(recipe: str = RECIPE, settings: list[str] | None = SETTINGS) -> None:
-    """Read every picture of a recipe's data once and remember what was found.
+def check(recipe: str = _RECIPE, settings: list[str] | None = _SETTINGS) -> None:
+    """Read every picture of a recipe's data once and store the result in an index.
 
     \b
     lavi data check mini-llama_mini-sd_lavi data.kind=folder data.path=pictures
@@ -31,19 +31,19 @@ def check(recipe: str = RECIPE, settings: list[str] | None = SETTINGS) -> None:
     """
     from lavibridge.data.base import Dataset
     from lavibridge.data.mixture import Mixture, flatten_parts
-    from lavibridge.data.pictures.indexed import Indexed
+    from lavibridge.data.pictures.indexed import IndexedPictures
     from lavibridge.data.pictures.recheck import recheck
     from lavibridge.recipes.recipe import load_recipe
-    from lavibridge.recipes.sections import kind_of
+    from lavibridge.recipes.sections import kind_of_section
 
     section = load_recipe(recipe, settings or []).data
     assert isinstance(section, Dataset.Config)
-    parts = [(kind_of(section), section)]
+    parts = [(kind_of_section(section), section)]
     if isinstance(section, Mixture.Config):
         parts = flatten_parts(section.parts)
     for kind, config in parts:
         dataset = recheck(kind, config)
-        if not isinstance(dataset, Indexed):
+        if not isinstance(dataset, IndexedPictures):
             print(f"{kind}: {len(dataset):,} pictures, drawn when they are asked for: nothing to check")
             continue
         turned_away = len(dataset.rejected.entries)

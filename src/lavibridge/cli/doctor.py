@@ -1,4 +1,4 @@
-"""`lavi doctor`: is this machine fit to run lavibridge, and if not, what to do."""
+"""`lavi doctor`: checks whether lavibridge can run on this machine, and says what to do if not."""
 
 import os
 import re
@@ -11,25 +11,34 @@ from pathlib import Path
 
 import typer
 
-from lavibridge.core import waiting
+from lavibridge.core import thread_spinning
 
-FLOORS = {
+VERSION_FLOORS = {
     "torch": ("2.10", "CVE-2026-24747"),
     "transformers": ("5.3", "CVE-2026-4372: a model's config.json alone could run code"),
     "diffusers": ("0.40", "CVE-2026-44513 and what this package is built on"),
     "pillow": ("12", "safe reading of pictures"),
 }
-"""Oldest versions that are safe to load other people's models with, and why."""
+"""Oldest versions that load models from others safely, and why."""
 
 PATIENCE = 4.0
 """Seconds that the hub is given to answer."""
 
-OTHERS = ("peft", "accelerate", "safetensors", "huggingface-hub", "pydantic", "numpy", "pyarrow", "jaxtyping")
+_OTHERS = (
+    "peft",
+    "accelerate",
+    "safetensors",
+    "huggingface-hub",
+    "pydantic",
+    "numpy",
+    "pyarrow",
+    "jaxtyping",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing looked at: `state` is ok, note (worth knowing) or bad (has to change)."""
+    """One check; `state` is ok, note (for information) or bad (must change)."""
 
     state: str
     subject: str
@@ -37,15 +46,23 @@ class Check:
 
 
 def doctor() -> None:
-    """Check that this machine is fit; exit 1 if not.
+    """Check whether lavibridge can run on this machine; exit with 1 if not.
 
     \b
     lavi doctor
 
-    Looks at versions against their security floors, the device, threads, memory, the shipped models and
-    the network.
+    Looks at versions against their security floors, the device, threads, memory, the shipped and packaged
+    models and the network.
     """
-    findings = [*_versions(), _torchvision(), _python(), *_machine(), *_models(), _network()]
+    findings = [
+        *_versions(),
+        _torchvision(),
+        _python(),
+        *_machine(),
+        *_models(),
+        *_packaged_models(),
+        _network(),
+    ]
     width = max(len(each.subject) for each in findings)
     for each in findings:
         print(f"{each.state:<5} {each.subject:<{width}}  {each.result}")
@@ -54,7 +71,7 @@ def doctor() -> None:
     raise typer.Exit(1 if bad else 0)
 
 
-def older(version: str, floor: str) -> bool:
+def is_older_version(version: str, floor: str) -> bool:
     """Whether version `version` is older than `floor`; build suffixes such as +cpu do not count."""
     numbers = [
         tuple(int(part) for part in re.findall(r"\d+", text.split("+")[0])) for text in (version, floor)
@@ -71,16 +88,16 @@ def _installed(name: str) -> str | None:
 
 def _versions() -> list[Check]:
     findings = []
-    for name, (floor, reason) in FLOORS.items():
+    for name, (floor, reason) in VERSION_FLOORS.items():
         found = _installed(name)
-        if found is None or older(found, floor):
+        if found is None or is_older_version(found, floor):
             advice = (
                 f"{found or 'missing'}; at least {floor} is needed ({reason}): pip install '{name}>={floor}'"
             )
             findings.append(Check(state="bad", subject=name, result=advice))
         else:
             findings.append(Check(state="ok", subject=name, result=f"{found} (at least {floor})"))
-    missing = [name for name in OTHERS if _installed(name) is None]
+    missing = [name for name in _OTHERS if _installed(name) is None]
     if missing:
         findings.append(
             Check(state="bad", subject="others", result=f"missing: pip install {' '.join(missing)}")
@@ -104,11 +121,14 @@ def _python() -> Check:
 
 def _waiting() -> Check:
     """How threads wait for each other, which decides how a busy machine slows them down."""
-    chosen = [f"{name}={os.environ[name]}" for name in waiting.SETTINGS if name in os.environ]
-    if chosen == [f"GOMP_SPINCOUNT={waiting.SPINS}"]:
+    chosen = [f"{name}={os.environ[name]}" for name in thread_spinning.SPIN_VARIABLES if name in os.environ]
+    if chosen == [f"GOMP_SPINCOUNT={thread_spinning.SPIN_COUNT}"]:
         advice = "set by this command; in your own Python program, set it before you import torch"
         return Check(state="ok", subject="waiting", result=f"{chosen[0]} ({advice})")
-    advice = f"a busy machine may slow two threads down many times; GOMP_SPINCOUNT={waiting.SPINS} avoids it"
+    advice = (
+        "on a busy machine two threads may be many times slower; "
+        f"GOMP_SPINCOUNT={thread_spinning.SPIN_COUNT} avoids it"
+    )
     return Check(state="note", subject="waiting", result=f"{', '.join(chosen)}: {advice}")
 
 
@@ -139,7 +159,7 @@ def _machine() -> list[Check]:
 
 
 def _memory() -> float | None:
-    """Memory of the machine in GiB, or None where the system does not say."""
+    """Return the machine's memory in GiB; None if the system does not report it."""
     if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
         return None
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
@@ -151,7 +171,7 @@ def _gib(size: float | None) -> str:
 
 def _models() -> list[Check]:
     """Compare every shipped model's files with the hashes that were recorded when it was made."""
-    from lavibridge.core.files import models_folder, read_json, sha256, shipped_models
+    from lavibridge.core.files import file_sha256, models_folder, read_json, shipped_models
 
     names = shipped_models()
     if not names:
@@ -170,7 +190,7 @@ def _models() -> list[Check]:
         wrong = [
             file
             for file, kept in hashes.items()
-            if not (folder / file).is_file() or sha256(folder / file) != kept
+            if not (folder / file).is_file() or file_sha256(folder / file) != kept
         ]
         found = (
             f"damaged: {', '.join(wrong)}: reinstall lavibridge"
@@ -181,26 +201,42 @@ def _models() -> list[Check]:
     return findings
 
 
+def _packaged_models() -> list[Check]:
+    """Look for the models that other Python packages carry."""
+    from lavibridge.core.files import GGUF
+    from lavibridge.core.packaged import PACKAGED
+
+    findings = []
+    for name, model in PACKAGED.items():
+        path = model.path()
+        advice = None if path is not None else model.install
+        if path is not None and path.suffix == GGUF and find_spec("gguf") is None:
+            advice = "pip install 'lavibridge[gguf]'"
+        result = f"{model.hub_id}, " + ("installed" if advice is None else f"not usable yet: {advice}")
+        findings.append(Check(state="ok" if advice is None else "note", subject=name, result=result))
+    return findings
+
+
 def _network() -> Check:
-    """Ask the hub once, unless it is never asked."""
+    """Contact the hub once, unless it is disabled."""
     from huggingface_hub import constants, is_offline_mode
 
     if is_offline_mode():
-        told = "offline (HF_HUB_OFFLINE is set): folders and shipped models only"
+        told = "offline (HF_HUB_OFFLINE is set): folders and installed models only"
         return Check(state="ok", subject="network", result=told)
-    reason = unreachable(constants.ENDPOINT)
+    reason = why_unreachable(constants.ENDPOINT)
     if reason is None:
         return Check(
             state="ok", subject="network", result=f"{constants.ENDPOINT} answers: its models may be fetched"
         )
     told = (
-        f"{constants.ENDPOINT} cannot be reached ({reason}): folders and shipped models only; with "
+        f"{constants.ENDPOINT} cannot be reached ({reason}): folders and installed models only; with "
         "HF_HUB_OFFLINE=1 nothing waits for it"
     )
     return Check(state="note", subject="network", result=told)
 
 
-def unreachable(address: str) -> str | None:
+def why_unreachable(address: str) -> str | None:
     """Why no server answers there within a few seconds; None where one does."""
     from queue import Empty, Queue
     from threading import Thread

@@ -1,4 +1,4 @@
-"""`lavi evaluate`: a run in, scores with intervals out."""
+"""`lavi evaluate`: scores a run, with intervals."""
 
 from pathlib import Path
 from typing import Any
@@ -7,36 +7,36 @@ import typer
 
 from lavibridge.core.seeds import MAX_SEED
 
-RUN = typer.Argument(
+_RUN = typer.Argument(
     metavar="RUN",
     help="A run folder, a folder made by save_pretrained; or an image model, "
     "shipped (mini-sd) or a folder, which then is measured with its own text encoder; or LANGUAGE+VISION, "
     "two models of a pivot.",
 )
-PIVOT = typer.Option(
+_PIVOT = typer.Option(
     None,
     "--pivot",
     metavar="FOLDER",
     help="Pivot that LANGUAGE+VISION belong to (see `lavi pivot`).  [default: the one in the package]",
 )
-SUITE = typer.Option("world", "--suite", help="A suite's name or a path to its YAML file.")
-OUT = typer.Option(
+_SUITE = typer.Option("world", "--suite", help="A suite's name or a path to its YAML file.")
+_OUT = typer.Option(
     None,
     "--out",
     "-o",
     metavar="FOLDER",
-    help="Where results go.  [default: evaluation/SUITE in the run folder; for an image model "
+    help="Folder of the results.  [default: evaluation/SUITE in the run folder; for an image model "
     "runs/evaluation/NAME/SUITE; for a pair evaluation/LANGUAGE+VISION/SUITE in the pivot]",
 )
-CATEGORY = typer.Option(None, "--category", "-c", help="Only this category; may be given again.")
-LIMIT = typer.Option(None, "--limit", "-n", min=1, help="At most so many prompts of each category.")
-PROMPTS = typer.Option(
+_CATEGORY = typer.Option(None, "--category", "-c", help="Evaluate only this category; repeatable.")
+_LIMIT = typer.Option(None, "--limit", "-n", min=1, help="Maximum number of prompts per category.")
+_PROMPTS = typer.Option(
     None,
     "--prompts",
     metavar="PATH",
     help="The suite's prompt file or folder, or hf://datasets/OWNER/NAME/FILE.",
 )
-METRIC = typer.Option(
+_METRIC = typer.Option(
     None,
     "--metric",
     "-m",
@@ -44,40 +44,40 @@ METRIC = typer.Option(
     help="One more metric: a kind, or its options as '{kind: clip_score, model: mini-clip}'; it replaces the "
     "suite's of the same name. May be given again.",
 )
-STEPS = typer.Option(None, "--steps", min=1, help="Denoising steps.  [default: the suite's]")
-GUIDANCE = typer.Option(None, "--guidance", min=1.0, help="Guidance scale.  [default: the suite's]")
-QUALITY = typer.Option(
+_STEPS = typer.Option(None, "--steps", min=1, help="Denoising steps.  [default: the suite's]")
+_GUIDANCE = typer.Option(None, "--guidance", min=1.0, help="Guidance scale.  [default: the suite's]")
+_QUALITY = typer.Option(
     "exact",
     "--quality",
     metavar="exact|high|fast",
-    help="How much work a picture is worth; fast brings its own number of steps.",
+    help="Trades quality for speed; fast has its own number of steps.",
 )
-DRAWN = typer.Option(
+_DRAWN = typer.Option(
     False,
     "--drawn",
-    help="RUN is a folder of pictures drawn elsewhere, one for each prompt in the suite's order.",
+    help="RUN is a folder of pictures from elsewhere, one per prompt in the suite's order.",
 )
-SEED = typer.Option(
-    0, "--seed", min=0, max=MAX_SEED, help="Another set of noises; only equal ones are compared."
+_SEED = typer.Option(
+    0, "--seed", min=0, max=MAX_SEED, help="Selects a set of noises; `lavi compare` needs equal seeds."
 )
 
 
 def evaluate(
-    run: str = RUN,
-    pivot: Path | None = PIVOT,
-    suite: str = SUITE,
-    out: Path | None = OUT,
-    category: list[str] | None = CATEGORY,
-    limit: int | None = LIMIT,
-    prompts: str | None = PROMPTS,
-    metric: list[str] | None = METRIC,
-    steps: int | None = STEPS,
-    guidance: float | None = GUIDANCE,
-    quality: str = QUALITY,
-    seed: int = SEED,
-    drawn: bool = DRAWN,
+    run: str = _RUN,
+    pivot: Path | None = _PIVOT,
+    suite: str = _SUITE,
+    out: Path | None = _OUT,
+    category: list[str] | None = _CATEGORY,
+    limit: int | None = _LIMIT,
+    prompts: str | None = _PROMPTS,
+    metric: list[str] | None = _METRIC,
+    steps: int | None = _STEPS,
+    guidance: float | None = _GUIDANCE,
+    quality: str = _QUALITY,
+    seed: int = _SEED,
+    drawn: bool = _DRAWN,
 ) -> None:
-    """Draw a suite's prompts and let its metrics judge every picture.
+    """Generate images for a suite's prompts and score them with its metrics.
 
     \b
     lavi evaluate runs/quickstart
@@ -91,32 +91,31 @@ def evaluate(
     is added later judges the pictures that are there. `lavi show metric.KIND` has a metric's options.
     """
     from lavibridge.cli.generate import open_pipeline
-    from lavibridge.core.launch import rank_from_environment
-    from lavibridge.evaluation.run import evaluate as evaluate_bridge
+    from lavibridge.core.process_rank import rank_from_environment
+    from lavibridge.evaluation.evaluate import evaluate as evaluate_bridge
     from lavibridge.evaluation.suite import read_suite
     from lavibridge.generation.quality import read_quality
     from lavibridge.pivot.folder import pair_of
-    from lavibridge.recipes.places import inputs_of, refuse_inside
+    from lavibridge.recipes.input_paths import input_paths_of, refuse_output_inside_inputs
 
     part = rank_from_environment()
     pair = pair_of(run, pivot)
-    where = _results_of(run, pivot)
-    place = out or where / Path(suite).stem
+    place = out or _results_of(run, pivot) / Path(suite).stem
     more = [_metric(each) for each in metric or ()]
     # From the cheap to the dear: before models are loaded.
-    refuse_inside(place, "--out", {"the pictures": Path(run)} if drawn else inputs_of(run))
+    refuse_output_inside_inputs(place, "--out", {"the pictures": Path(run)} if drawn else input_paths_of(run))
     read_suite(suite)
     read_quality(quality)
     results = evaluate_bridge(
-        Path(run) if drawn else open_pipeline(run, pair, own_device()),
+        Path(run) if drawn else open_pipeline(run, pair, evaluation_device()),
         suite,
         place,
         categories=category or None,
         limit=limit,
         prompts=prompts,
         metrics=more,
-        steps=steps,
-        guidance=guidance,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
         quality=quality,
         seed=seed,
         part=part,
@@ -126,12 +125,12 @@ def evaluate(
 
 
 def _results_of(run: str, pivot: Path | None) -> Path:
-    """Where the suites of a run, of an image model or of a pair of a pivot have their results."""
-    from lavibridge.bridge.store import is_saved
+    """The folder with the results of a run, of an image model or of a pair of a pivot, by suite."""
+    from lavibridge.bridge.saved_bridge import holds_saved_bridge
 
     if pivot is not None:
         return pivot / "evaluation" / run.replace("/", "_")
-    if is_saved(Path(run)):
+    if holds_saved_bridge(Path(run)):
         return Path(run) / "evaluation"
     return Path("runs") / "evaluation" / Path(run).name
 
@@ -147,11 +146,11 @@ def _metric(text: str) -> str | dict[str, Any]:
     return found
 
 
-def own_device() -> str:
-    """The GPU of this process, where a launcher gives each its own."""
+def evaluation_device() -> str:
+    """Return the GPU that a launcher assigned to this process."""
     import torch
 
-    from lavibridge.core.launch import local_rank
+    from lavibridge.core.process_rank import local_rank
 
     local = local_rank()
     if local is None or not torch.cuda.is_available():
@@ -161,7 +160,7 @@ def own_device() -> str:
 
 
 def _lines(metrics: dict[str, Any]) -> list[str]:
-    """A line for each figure: metric, category, n, value and interval."""
+    """Format a line per figure: metric, category, n, value and interval."""
     rows = []
     for name, found in metrics.items():
         figures = {**found.get("categories", {}), **found.get("totals", {})}

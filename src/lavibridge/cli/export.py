@@ -4,12 +4,12 @@ from pathlib import Path
 
 import typer
 
-RUN = typer.Argument(metavar="RUN", help="A run folder, a checkpoint, or a folder made by save_pretrained.")
-FORMAT = typer.Option(..., "--format", "-f", metavar="FORMAT", help="peft, diffusers, comfyui or kohya.")
-OUT = typer.Option(..., "--out", "-o", metavar="FOLDER", help="Where the files go; new or empty.")
+_RUN = typer.Argument(metavar="RUN", help="A run folder, a checkpoint, or a folder made by save_pretrained.")
+_FORMAT = typer.Option(..., "--format", "-f", metavar="FORMAT", help="peft, diffusers, comfyui or kohya.")
+_OUT = typer.Option(..., "--out", "-o", metavar="FOLDER", help="Output folder, new or empty.")
 
 
-def export(run: Path = RUN, format: str = FORMAT, out: Path = OUT) -> None:
+def export(run: Path = _RUN, format: str = _FORMAT, out: Path = _OUT) -> None:
     """Write a bridge for other tools.
 
     \b
@@ -23,14 +23,14 @@ def export(run: Path = RUN, format: str = FORMAT, out: Path = OUT) -> None:
     comfyui    the denoiser's LoRA as one file under ComfyUI's names
     kohya      the same under the names of kohya's scripts; U-Nets only
 
-    Prompts still go through the bridge, whose language model and connector no other tool knows: see the
-    README.md of the diffusers format. The folder's path is printed on stdout.
+    Prompts still go through the bridge, since no other tool knows its language model and connector: see
+    the README.md of the diffusers format. The folder's path is printed on stdout.
     """
     from lavibridge.bridge import Bridge
     from lavibridge.interop.export import export as export_bridge
-    from lavibridge.interop.export import place_for
-    from lavibridge.recipes.places import inputs_of, refuse_inside
+    from lavibridge.interop.export import export_folder
+    from lavibridge.recipes.input_paths import input_paths_of, refuse_output_inside_inputs
 
-    place_for(format, out)  # early: before models are loaded
-    refuse_inside(out, "--out", inputs_of(run))
+    export_folder(format, out)  # early: before models are loaded
+    refuse_output_inside_inputs(out, "--out", input_paths_of(run))
     print(export_bridge(Bridge.from_pretrained(run, "cpu"), format, out))

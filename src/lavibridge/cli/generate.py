@@ -1,4 +1,4 @@
-"""`lavi generate`: prompts in, PNG files out."""
+"""`lavi generate`: generates PNG files from prompts."""
 
 import os
 import re
@@ -15,58 +15,58 @@ if TYPE_CHECKING:
 
     from lavibridge.generation.pipeline import BridgePipeline
 
-RUN = typer.Argument(
+_RUN = typer.Argument(
     metavar="RUN",
     help="A run folder, a checkpoint, a saved bridge (folder or hub id); or a vision model, shipped "
     "(mini-sd), a folder or a hub id, which then draws with its own text encoder; or LANGUAGE+VISION, two "
     "models of a pivot.",
 )
-PROMPTS = typer.Argument(metavar="PROMPT...", help="One or more prompts, each in quotes.")
-PIVOT = typer.Option(
+_PIVOT = typer.Option(
     None,
     "--pivot",
     metavar="FOLDER",
     help="Pivot that LANGUAGE+VISION belong to (see `lavi pivot`).  [default: the one in the package]",
 )
-OUT = typer.Option(Path("pictures"), "--out", "-o", metavar="FOLDER", help="Where the PNG files go.")
-SEED = typer.Option(
+_PROMPTS = typer.Argument(metavar="PROMPT...", help="One or more prompts, each in quotes.")
+_OUT = typer.Option(Path("pictures"), "--out", "-o", metavar="FOLDER", help="Folder of the PNG files.")
+_SEED = typer.Option(
     0,
     "--seed",
     min=0,
     max=MAX_SEED,
     help="Seed of every prompt's noise; the same seed gives the same picture.",
 )
-COUNT = typer.Option(1, "--count", min=1, help="Pictures per prompt, from seed, seed + 1, ...")
-QUALITY = typer.Option("exact", "--quality", metavar="exact|high|fast", help="How much work a picture gets.")
-STEPS = typer.Option(
+_COUNT = typer.Option(1, "--count", min=1, help="Pictures per prompt, from seed, seed + 1, ...")
+_QUALITY = typer.Option("exact", "--quality", metavar="exact|high|fast", help="Trades quality for speed.")
+_STEPS = typer.Option(
     None, "--steps", min=1, help="Denoising steps.  [default: the quality's own, 20 if exact]"
 )
-GUIDANCE = typer.Option(
+_GUIDANCE = typer.Option(
     None,
     "--guidance",
     min=0.0,
-    help="Classifier-free guidance scale; 1 is none.  [default: the image model's own, or none where "
+    help="Scale of classifier-free guidance; 1 disables it.  [default: the image model's own, or none where "
     "the bridge has learnt it]",
 )
-INTERVAL = typer.Option(
+_INTERVAL = typer.Option(
     None,
     "--guidance-interval",
     metavar="START STOP",
-    help="Guide these steps only, as shares of all; a step outside costs half.  [default: the quality's own]",
+    help="Use guidance only in this share of the steps; other steps cost half.  [default: the quality's own]",
 )
-STEP_CACHE = typer.Option(
+_STEP_CACHE = typer.Option(
     None,
     "--step-cache",
     metavar="THRESHOLD",
-    help="Let steps that change less than this (0.1) reuse blocks of the step before; PixArt and FLUX only. "
+    help="Reuse blocks of the previous step if the change is below this (0.1); PixArt and FLUX only. "
     "A picture then depends a little on the others of its batch.  [default: compute every step]",
 )
-WEIGHTING = typer.Option(
+_WEIGHTING = typer.Option(
     True,
     "--prompt-weighting/--no-prompt-weighting",
-    help="Read brackets such as (red:1.3) as weights of words, or as text; \\( is always a bracket.",
+    help="Read brackets such as (red:1.3) as word weights or as text; \\( is always a bracket.",
 )
-BATCH_SIZE = typer.Option(
+_BATCH_SIZE = typer.Option(
     16,
     "--batch-size",
     min=1,
@@ -76,21 +76,21 @@ BATCH_SIZE = typer.Option(
 
 
 def generate(
-    run: str = RUN,
-    prompts: list[str] = PROMPTS,
-    pivot: Path | None = PIVOT,
-    out: Path = OUT,
-    seed: int = SEED,
-    count: int = COUNT,
-    quality: str = QUALITY,
-    steps: int | None = STEPS,
-    guidance: float | None = GUIDANCE,
-    guidance_interval: tuple[float, float] | None = INTERVAL,
-    step_cache: float | None = STEP_CACHE,
-    prompt_weighting: bool = WEIGHTING,
-    batch_size: int = BATCH_SIZE,
+    run: str = _RUN,
+    prompts: list[str] = _PROMPTS,
+    pivot: Path | None = _PIVOT,
+    out: Path = _OUT,
+    seed: int = _SEED,
+    count: int = _COUNT,
+    quality: str = _QUALITY,
+    steps: int | None = _STEPS,
+    guidance: float | None = _GUIDANCE,
+    guidance_interval: tuple[float, float] | None = _INTERVAL,
+    step_cache: float | None = _STEP_CACHE,
+    prompt_weighting: bool = _WEIGHTING,
+    batch_size: int = _BATCH_SIZE,
 ) -> None:
-    """Draw pictures with a trained bridge.
+    """Generate images with a trained bridge.
 
     \b
     lavi generate runs/quickstart "a red circle" "a small blue square"
@@ -103,24 +103,24 @@ def generate(
     Prints the path of each PNG on stdout as soon as the file is written. Ctrl-C and pictures
     that are not finite cost no finished picture. Each PNG holds its prompt, seed, steps and guidance scale.
     """
-    from lavibridge.core.log import progress
+    from lavibridge.core.log import progress_bar
     from lavibridge.generation.checks import check_step_cache
     from lavibridge.generation.quality import read_quality
     from lavibridge.pivot.folder import pair_of
-    from lavibridge.recipes.places import inputs_of, refuse_inside
+    from lavibridge.recipes.input_paths import input_paths_of, refuse_output_inside_inputs
 
     _refuse_files(prompts)
     check_step_cache(step_cache)
-    refuse_inside(out, "--out", inputs_of(run))
+    refuse_output_inside_inputs(out, "--out", input_paths_of(run))
     defaults = read_quality(quality)
     steps = defaults.num_inference_steps if steps is None else steps
     interval = guidance_interval or defaults.guidance_interval
     pipe = open_pipeline(run, pair_of(run, pivot))
-    scale = pipe.bridge.default_guidance if guidance is None else guidance
+    scale = pipe.bridge.default_guidance_scale if guidance is None else guidance
     metadata = {"num_inference_steps": str(steps), "guidance_scale": str(scale)}
     metadata |= _unusual(quality, interval, step_cache, prompt_weighting)
     requested = [(prompt, seed + number) for prompt in prompts for number in range(count)]
-    with PictureWriter(out, requested, metadata) as writer, progress("steps") as bar:
+    with PictureWriter(out, requested, metadata) as writer, progress_bar("steps") as bar:
         task = bar.add_task("drawing", total=steps * -(-len(requested) // batch_size), status="")
         pipe(
             prompts,
@@ -159,11 +159,13 @@ class PictureWriter:
 
     def write(self, number: int, picture: "Image") -> None:
         """Write a picture under the next free number, and print its path."""
-        from lavibridge.core.lock import hold
+        from lavibridge.core.lock import hold_lock
         from lavibridge.generation.image_files import save_png
 
         prompt, seed = self.requested[number]
-        with hold(self.out, waits=f"{self.out} is being written to"):  # another process may write there too
+        with hold_lock(
+            self.out, waits=f"{self.out} is being written to"
+        ):  # another process may write there too
             first = 1 + max((_number(path) for path in self.out.glob("*.png")), default=0)
             path = self.out / f"{first:04d}-{_slug(prompt)}-seed{seed}.png"
             try:
@@ -190,11 +192,11 @@ def _unusual(
     quality: str, interval: tuple[float, float], step_cache: float | None, prompt_weighting: bool
 ) -> dict[str, str]:
     """The settings that differ from the defaults, as a PNG holds them."""
-    from lavibridge.diffusion.guidance import EVERYWHERE
-    from lavibridge.generation.quality import EXACT
+    from lavibridge.diffusion.guidance import GUIDED_EVERYWHERE
+    from lavibridge.generation.quality import EXACT_QUALITY
 
-    metadata = {} if quality == EXACT else {"quality": quality}
-    if interval != EVERYWHERE:
+    metadata = {} if quality == EXACT_QUALITY else {"quality": quality}
+    if interval != GUIDED_EVERYWHERE:
         metadata["guidance_interval"] = " ".join(str(each) for each in interval)
     if step_cache is not None:
         metadata["step_cache"] = str(step_cache)
@@ -202,7 +204,7 @@ def _unusual(
 
 
 def _refuse_files(prompts: list[str]) -> None:
-    """RecipeError for a prompt that names a file, whose name would be drawn."""
+    """Raise RecipeError for a prompt that is the name of a file."""
     from lavibridge.core.errors import RecipeError
 
     for prompt in prompts:

@@ -4,18 +4,22 @@ from pathlib import Path
 
 import typer
 
-FORMAT = typer.Argument(metavar="FORMAT", help="lavi-bridge or ella.")
-PATH = typer.Argument(
+_FORMAT = typer.Argument(metavar="FORMAT", help="lavi-bridge or ella.")
+_PATH = typer.Argument(
     metavar="PATH",
     help="lavi-bridge: the folder with lora_vis.pt, lora_text.pt and adapter/; ella: the .safetensors file.",
 )
-LANGUAGE = typer.Option(..., "--language", metavar="MODEL", help="The language model it was trained with.")
-VISION = typer.Option(..., "--vision", metavar="MODEL", help="The image model it was trained with.")
-OUT = typer.Option(..., "--out", "-o", metavar="FOLDER", help="Folder of the saved bridge; new or empty.")
+_LANGUAGE = typer.Option(..., "--language", metavar="MODEL", help="The language model it was trained with.")
+_VISION = typer.Option(..., "--vision", metavar="MODEL", help="The image model it was trained with.")
+_OUT = typer.Option(..., "--out", "-o", metavar="FOLDER", help="Folder of the saved bridge; new or empty.")
 
 
 def import_released(
-    format: str = FORMAT, path: Path = PATH, language: str = LANGUAGE, vision: str = VISION, out: Path = OUT
+    format: str = _FORMAT,
+    path: Path = _PATH,
+    language: str = _LANGUAGE,
+    vision: str = _VISION,
+    out: Path = _OUT,
 ) -> None:
     """Make a bridge of released LaVi-Bridge or ELLA weights.
 
@@ -27,14 +31,14 @@ def import_released(
     training (tokens, padding, read-out) are set. The models are not copied, only named. The folder's path is
     printed on stdout; draw with it: lavi generate FOLDER "a prompt".
     """
-    from lavibridge.core.files import new_folder, whole_folder
-    from lavibridge.core.lock import hold
+    from lavibridge.core.files import require_empty_folder, write_folder_atomic
+    from lavibridge.core.lock import hold_lock
     from lavibridge.interop.released import import_released as import_bridge
-    from lavibridge.recipes.places import inputs_of, refuse_inside
+    from lavibridge.recipes.input_paths import input_paths_of, refuse_output_inside_inputs
 
-    folder = new_folder(out)
+    folder = require_empty_folder(out)
     for source in (language, vision):
-        refuse_inside(folder, "--out", inputs_of(source))
-    with hold(folder), whole_folder(folder):
+        refuse_output_inside_inputs(folder, "--out", input_paths_of(source))
+    with hold_lock(folder), write_folder_atomic(folder):
         import_bridge(format, path, language, vision, device="cpu").save_pretrained(folder)
     print(folder)

@@ -37,16 +37,16 @@ from lavibridge.cli import (
     world,
 )
 from lavibridge.core.errors import LaviError
-from lavibridge.core.launch import require_single_process
+from lavibridge.core.process_rank import require_single_process
 from lavibridge.core.signals import exit_on_signals
 from lavibridge.core.streams import guard_streams
-from lavibridge.core.text import is_unicode
-from lavibridge.core.waiting import set_spin_count
+from lavibridge.core.thread_spinning import set_spin_count
+from lavibridge.core.unicode_text import is_valid_unicode
 
-FOR_SEVERAL = ("train", "align", "evaluate", "cache", "study")
+_FOR_SEVERAL = ("train", "align", "evaluate", "cache", "study")
 """Verbs whose work the processes of a launcher share out."""
-WRITES_NOTHING = ("show", "doctor", "plan", "compare")
-HELP = frozenset(("-h", "--help"))
+_WRITES_NOTHING = ("show", "doctor", "plan", "compare")
+_HELP = frozenset(("-h", "--help"))
 
 
 class Verbs(TyperGroup):
@@ -55,14 +55,18 @@ class Verbs(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse; a usage error for an argument that is no text, which no recipe, PNG or tokenizer takes."""
         for arg in args:
-            if not is_unicode(arg):
+            if not is_valid_unicode(arg):
                 raise typer.BadParameter(f"{arg!r} is not UTF-8: write it anew, or rename the file")
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the first word names."""
         name, command, rest = super().resolve_command(ctx, args)
-        if command is not None and name not in FOR_SEVERAL + WRITES_NOTHING and not HELP.intersection(rest):
+        if (
+            command is not None
+            and name not in _FOR_SEVERAL + _WRITES_NOTHING
+            and not _HELP.intersection(rest)
+        ):
             require_single_process(f"`lavi {name}`")
         return name, command, rest
 
@@ -122,7 +126,7 @@ app.add_typer(prompts.app, name="prompts")
 app.add_typer(world.app, name="world")
 
 
-def run() -> None:
+def main() -> None:
     """Run the command line and leave with its exit code."""
     set_spin_count()
     guard_streams()
@@ -158,4 +162,4 @@ def _fail(text: str, code: int) -> None:
 
 
 if __name__ == "__main__":
-    run()
+    main()

@@ -17,7 +17,10 @@ FOLDER = typer.Argument(metavar="PIVOT", help="The folder of a pivot.")
 MODEL = typer.Argument(metavar="MODEL", help="A shipped model's name, a folder or a hub id.")
 SETTINGS = typer.Argument(None, metavar="[key.path=value]...", help="Fields of the recipe to change.")
 CAPTIONS = typer.Option(
-    None, "--captions", metavar="FILE", help="Captions, one per line.  [default: those of the recipe's data]"
+    None,
+    "--captions",
+    metavar="FILE",
+    help="Captions, one per line.  [default: those of the recipe's data]",
 )
 OUT = typer.Option(..., "--out", "-o", metavar="FOLDER", help="Folder of the new pivot.")
 NAME = typer.Option(

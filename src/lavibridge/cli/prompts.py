@@ -10,28 +10,30 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-SUITE = typer.Argument(metavar="SUITE", help="A suite's name or a path to its YAML file.")
-PATH = typer.Option(
+_SUITE = typer.Argument(metavar="SUITE", help="A suite's name or a path to its YAML file.")
+_PATH = typer.Option(
     None,
     "--prompts",
     metavar="PATH",
     help="The suite's prompt file or folder, or hf://datasets/OWNER/NAME/FILE.",
 )
-CATEGORY = typer.Option(None, "--category", "-c", help="Only this category; may be given again.")
-LIMIT = typer.Option(None, "--limit", "-n", min=1, help="At most so many prompts of each category.")
-FILE = typer.Argument(metavar="FILE", help="A text file with one short prompt a line.")
-MODEL = typer.Option(..., "--model", "-m", help="A causal language model: a folder or a hub id.")
-OUT = typer.Option(..., "--out", "-o", metavar="FILE", help="The text file to write, one long prompt a line.")
-TOKENS = typer.Option(120, "--tokens", min=8, help="The most tokens that a long prompt has.")
-INSTRUCTION = typer.Option(None, "--instruction", help="Other words to ask with; {prompt} is the short one.")
+_CATEGORY = typer.Option(None, "--category", "-c", help="Only this category; may be given again.")
+_LIMIT = typer.Option(None, "--limit", "-n", min=1, help="Maximum number of prompts per category.")
+_FILE = typer.Argument(metavar="FILE", help="A text file with one short prompt a line.")
+_MODEL = typer.Option(..., "--model", "-m", help="A causal language model: a folder or a hub id.")
+_OUT = typer.Option(
+    ..., "--out", "-o", metavar="FILE", help="The text file to write, one long prompt a line."
+)
+_TOKENS = typer.Option(120, "--tokens", min=8, help="The most tokens that a long prompt has.")
+_INSTRUCTION = typer.Option(None, "--instruction", help="Other words to ask with; {prompt} is the short one.")
 
 
 @app.command("list")
 def list_prompts(
-    suite: str = SUITE,
-    path: str | None = PATH,
-    category: list[str] | None = CATEGORY,
-    limit: int | None = LIMIT,
+    suite: str = _SUITE,
+    path: str | None = _PATH,
+    category: list[str] | None = _CATEGORY,
+    limit: int | None = _LIMIT,
 ) -> None:
     """Print a suite's prompts, one a line.
 
@@ -52,11 +54,11 @@ def list_prompts(
 
 @app.command()
 def expand(
-    file: Path = FILE,
-    model: str = MODEL,
-    out: Path = OUT,
-    tokens: int = TOKENS,
-    instruction: str | None = INSTRUCTION,
+    file: Path = _FILE,
+    model: str = _MODEL,
+    out: Path = _OUT,
+    tokens: int = _TOKENS,
+    instruction: str | None = _INSTRUCTION,
 ) -> None:
     """Let a language model make short prompts long.
 
@@ -67,10 +69,13 @@ def expand(
     on where the first was stopped. Beside the file lies FILE.json, which says who wrote it. The miniature
     world needs no model: its suite `world-long` says the same specs at length.
     """
-    from lavibridge.core.lock import hold_file
-    from lavibridge.evaluation.expand import INSTRUCTION as OURS
-    from lavibridge.evaluation.expand import PromptExpander, expand_file
+    from lavibridge.core.lock import hold_file_lock
+    from lavibridge.evaluation.prompt_expansion import (
+        EXPANSION_INSTRUCTION,
+        PromptExpander,
+        expand_prompt_file,
+    )
 
-    with hold_file(out):
-        expand_file(file, PromptExpander(model, tokens, instruction or OURS), out)
+    with hold_file_lock(out):
+        expand_prompt_file(file, PromptExpander(model, tokens, instruction or EXPANSION_INSTRUCTION), out)
     print(out)

@@ -4,23 +4,24 @@ from pathlib import Path
 
 import typer
 
-LANGUAGE = typer.Option(
+_LANGUAGE = typer.Option(
     None,
     "--language",
-    metavar="FOLDER_OR_HUB_ID",
-    help="Another language model.  [default: mini-llama, shipped]",
+    metavar="SOURCE",
+    help="Another language model: a folder, a GGUF file, a hub id, or a name such as minilm.  [default: "
+    "mini-llama, shipped]",
 )
-OUT = typer.Option(Path("runs/quickstart"), "--out", "-o", metavar="FOLDER", help="Run folder to make.")
-MINUTES = typer.Option(2.0, "--minutes", min=0.02, help="Longest training time.")
+_OUT = typer.Option(Path("runs/quickstart"), "--out", "-o", metavar="FOLDER", help="Run folder to make.")
+_MINUTES = typer.Option(2.0, "--minutes", min=0.02, help="Longest training time.")
 
 
-def quickstart(language: str | None = LANGUAGE, out: Path = OUT, minutes: float = MINUTES) -> None:
+def quickstart(language: str | None = _LANGUAGE, out: Path = _OUT, minutes: float = _MINUTES) -> None:
     """Train a small bridge, draw with it, measure it.
 
     \b
     lavi quickstart
     lavi quickstart --minutes 10 --out runs/longer
-    lavi quickstart --language sentence-transformers/all-MiniLM-L6-v2 --out runs/minilm
+    lavi quickstart --language minilm --out runs/minilm
 
     The bridge goes from a small Llama into a small Stable Diffusion. Everything it needs is in the package;
     no network, no GPU. It ends with a contact sheet, results.json and report.html in the run folder, and with

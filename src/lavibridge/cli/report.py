@@ -4,20 +4,20 @@ from pathlib import Path
 
 import typer
 
-RUNS = typer.Argument(
+_RUNS = typer.Argument(
     metavar="RUN...", help="One or more run folders; the first is compared with the others."
 )
-OUT = typer.Option(
+_OUT = typer.Option(
     None,
     "--out",
     "-o",
     metavar="FILE",
-    help="The page; its numbers go beside it, as .json.  "
+    help="File of the page; its numbers are written next to it as .json.  "
     "[default: RUN/report.html, or report.html for several]",
 )
 
 
-def report(runs: list[Path] = RUNS, out: Path | None = OUT) -> None:
+def report(runs: list[Path] = _RUNS, out: Path | None = _OUT) -> None:
     """Write runs up as one self-contained HTML page.
 
     \b
@@ -25,10 +25,10 @@ def report(runs: list[Path] = RUNS, out: Path | None = OUT) -> None:
     lavi report runs/first runs/second --out comparison.html
 
     It says what was trained, what it scores with intervals and paired differences, shows the same prompts
-    side by side, the worst and the best pictures with the judges' verdicts, curves, what each number depends
+    side by side, the worst and the best pictures with the metrics' scores, curves, what each number depends
     on, and the text of a model card. The page needs no network and no other file; report.json beside it has
     every number that it shows. A run may still be in training. The page's path is printed on stdout, and
-    what could not be shown is said on stderr.
+    stderr lists what could not be shown.
     """
     from lavibridge.report.page import write_report
 

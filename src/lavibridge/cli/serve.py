@@ -1,51 +1,53 @@
-"""`lavi serve`: bridges on a page in the browser, and behind an API that other tools speak."""
+"""`lavi serve`: serves bridges to a browser, and to other tools through an API."""
 
 from pathlib import Path
 
 import typer
 
-RUNS = typer.Argument(
+_RUNS = typer.Argument(
     metavar="RUN...",
     help="Run folders, checkpoints, saved bridges (folders or hub ids); or vision models, shipped (mini-sd), "
     "folders or hub ids, which then draw with their own text encoder. The page shows several side by side.",
 )
-HOST = typer.Option("127.0.0.1", "--host", help="Address to bind; another than this machine's needs a token.")
-PORT = typer.Option(8765, "--port", min=0, max=65535, help="Port; 0 takes any that is free.")
-TOKEN = typer.Option(
+_HOST = typer.Option(
+    "127.0.0.1", "--host", help="Address to bind; another than this machine's needs a token."
+)
+_PORT = typer.Option(8765, "--port", min=0, max=65535, help="Port; 0 takes any that is free.")
+_TOKEN = typer.Option(
     None,
     "--token",
     envvar="LAVI_TOKEN",
     help="Secret that every request must bring; better in $LAVI_TOKEN, where other users do not see it.",
 )
-RUNS_FOLDER = typer.Option(
+_RUNS_FOLDER = typer.Option(
     Path("runs"), "--runs", metavar="FOLDER", help="Folder whose runs the page shows, read-only."
 )
-DEVICE = typer.Option("auto", "--device", help="auto, cpu, cuda, cuda:1 or mps.")
-BATCH_SIZE = typer.Option(
+_DEVICE = typer.Option("auto", "--device", help="auto, cpu, cuda, cuda:1 or mps.")
+_BATCH_SIZE = typer.Option(
     8, "--batch-size", min=1, max=64, help="Pictures drawn at a time; it changes no picture on a CPU."
 )
-QUEUE = typer.Option(64, "--queue", min=1, help="Pictures that may wait; beyond that clients get 429.")
-MOST_STEPS = typer.Option(100, "--max-steps", min=1, max=1000, help="Most denoising steps of a picture.")
-MOST_SIDE = typer.Option(1024, "--max-side", min=8, help="Most pixels of a side.")
-MOST_COUNT = typer.Option(10, "--max-count", min=1, max=64, help="Most pictures of one request.")
-OPEN = typer.Option(True, "--open/--no-open", help="Open the page in a browser, where there is one.")
-LOG_PROMPTS = typer.Option(False, "--log-prompts", help="Write prompts into the log; else they stay out.")
+_QUEUE = typer.Option(64, "--queue", min=1, help="Pictures that may wait; beyond that clients get 429.")
+_MOST_STEPS = typer.Option(100, "--max-steps", min=1, max=1000, help="Most denoising steps of a picture.")
+_MOST_SIDE = typer.Option(1024, "--max-side", min=8, help="Most pixels of a side.")
+_MOST_COUNT = typer.Option(10, "--max-count", min=1, max=64, help="Most pictures of one request.")
+_OPEN = typer.Option(True, "--open/--no-open", help="Open the page in a browser, where there is one.")
+_LOG_PROMPTS = typer.Option(False, "--log-prompts", help="Write prompts into the log; else they stay out.")
 
 
 def serve(
-    runs: list[str] = RUNS,
-    host: str = HOST,
-    port: int = PORT,
-    token: str | None = TOKEN,
-    runs_folder: Path = RUNS_FOLDER,
-    device: str = DEVICE,
-    batch_size: int = BATCH_SIZE,
-    queue: int = QUEUE,
-    max_steps: int = MOST_STEPS,
-    max_side: int = MOST_SIDE,
-    max_count: int = MOST_COUNT,
-    opens: bool = OPEN,
-    log_prompts: bool = LOG_PROMPTS,
+    runs: list[str] = _RUNS,
+    host: str = _HOST,
+    port: int = _PORT,
+    token: str | None = _TOKEN,
+    runs_folder: Path = _RUNS_FOLDER,
+    device: str = _DEVICE,
+    batch_size: int = _BATCH_SIZE,
+    queue: int = _QUEUE,
+    max_steps: int = _MOST_STEPS,
+    max_side: int = _MOST_SIDE,
+    max_count: int = _MOST_COUNT,
+    opens: bool = _OPEN,
+    log_prompts: bool = _LOG_PROMPTS,
 ) -> None:
     """Serve bridges: a page to draw with, and an API.
 
@@ -58,7 +60,7 @@ def serve(
     is at /openapi.json. The page's URL is printed on stdout. Ctrl-C finishes what is being drawn.
     """
     try:
-        from lavibridge.serve.web.address import Address, bind, check_address, url_of
+        from lavibridge.serve.web.address import Address, address_url, bind_address, check_address
     except ImportError as error:
         from lavibridge.core.errors import RunError
 
@@ -67,7 +69,7 @@ def serve(
         raise RunError(f"serving needs {error.name}: pip install 'lavibridge[serve]'") from None
     address = Address(host=host, port=port, token=token or None)
     check_address(address)
-    with bind(address) as bound:
+    with bind_address(address) as bound:
         from lavibridge.serve.limits import Limits
         from lavibridge.serve.web import server
 
@@ -75,5 +77,5 @@ def serve(
         app_state = server.make_app_state(
             server.load_models(runs, device, batch_size), limits, runs_folder, log_prompts
         )
-        print(url_of(address, bound), flush=True)
+        print(address_url(address, bound), flush=True)
         server.serve(app_state, address, bound, opens)

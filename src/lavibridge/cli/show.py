@@ -7,7 +7,7 @@ import typer
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-PACKAGES = {
+SHOWN_PACKAGES = {
     "language": "language",
     "vision": "vision",
     "connectors": "connectors",
@@ -21,7 +21,7 @@ PACKAGES = {
 }
 """The name of a pool on the command line, and the package that holds it."""
 
-WHAT = typer.Argument(
+_WHAT = typer.Argument(
     None,
     metavar="[WHAT]",
     help="A pool (languages, visions, connectors, data, metrics, prompts, samplers, weightings, timesteps, "
@@ -30,7 +30,7 @@ WHAT = typer.Argument(
 )
 
 
-def show(what: str | None = WHAT) -> None:
+def show(what: str | None = _WHAT) -> None:
     """Show what can be combined and what settings mean.
 
     \b
@@ -51,35 +51,40 @@ def show(what: str | None = WHAT) -> None:
     if package == "study" and kind in shipped_studies():
         print(shipped_studies()[kind].read_text(encoding="utf-8"), end="")
         return
-    packages = {name.removesuffix("s"): package for name, package in PACKAGES.items()} | PACKAGES
-    pools = packages | {f"{name}s": package for name, package in PACKAGES.items()}
+    packages = {name.removesuffix("s"): package for name, package in SHOWN_PACKAGES.items()} | SHOWN_PACKAGES
+    pools = packages | {f"{name}s": package for name, package in SHOWN_PACKAGES.items()}
     if what in pools:
         _pool(pools[what])
         return
     if kind and package in packages:
-        from lavibridge.core.registry import load
+        from lavibridge.core.registry import load_kind
 
-        component = load(packages[package], kind)
-        settings = fields(component.Config) if hasattr(component, "Config") else []
-        print(f"{what}: {first_line(component.__doc__)}{'' if settings else ' It has no settings.'}\n")
+        component = load_kind(packages[package], kind)
+        settings = show_fields(component.Config) if hasattr(component, "Config") else []
+        print(f"{what}: {first_sentence(component.__doc__)}{'' if settings else ' It has no settings.'}\n")
         print("\n".join(settings))
         return
     from lavibridge.recipes.recipe import load_recipe
 
-    print("\n".join(documented(load_recipe(what, []))))
+    print("\n".join(_documented_config(load_recipe(what, []))))
 
 
 def _everything() -> None:
     from lavibridge.core.files import shipped_models
+    from lavibridge.core.packaged import PACKAGED
     from lavibridge.core.registry import kinds
     from lavibridge.evaluation.shipped import shipped_suites
     from lavibridge.recipes.recipe import shipped_recipes
     from lavibridge.study.shipped import shipped_studies
 
-    for name, package in PACKAGES.items():
+    for name, package in SHOWN_PACKAGES.items():
         print(f"{name:<11} {'  '.join(kinds(package))}")
     print(f"{'suites':<11} {'  '.join(shipped_suites())}")
-    print(f"{'models':<11} {'  '.join(shipped_models())}   (shipped; a folder or hub id does as well)")
+    print(f"{'models':<11} {'  '.join(shipped_models())}   (shipped)")
+    for name, model in PACKAGED.items():
+        place = f"{model.hub_id}, {'installed' if model.path() else model.install}"
+        print(f"{'':<11} {name}   ({place})")
+    print(f"{'':<11} a folder, a hub id or, for language models, a GGUF file does as well")
     print(f"{'studies':<11} {'  '.join(shipped_studies())}")
     print(f"{'recipes':<11} " + f"\n{'':<11} ".join(shipped_recipes()))
     print("\nMore: lavi show languages, lavi show connector.lavi, lavi show language.llama, lavi show RECIPE")
@@ -102,12 +107,12 @@ def _pool(package: str) -> None:
     """Print every kind of a package with its properties."""
     import inspect
 
-    from lavibridge.core.registry import kinds, load
+    from lavibridge.core.registry import kinds, load_kind
 
     width = max(10, *map(len, kinds(package)))
     for kind in kinds(package):
-        component = load(package, kind)
-        print(f"{kind:<{width}} {first_line(inspect.getmodule(component).__doc__)}")
+        component = load_kind(package, kind)
+        print(f"{kind:<{width}} {first_sentence(inspect.getmodule(component).__doc__)}")
         for line in _properties(package, component):
             print(f"{'':<{width}} {line}")
     print(f"\nMore: lavi show {package.rpartition('.')[2].removesuffix('s')}.{kinds(package)[0]}")
@@ -120,7 +125,7 @@ def _properties(package: str, component: Any) -> list[str]:
         return [f"reads {', '.join(models)}; read-out {component.read}"] if models else []
     if package == "vision":
         padding = "masked" if component.honours_mask else "cut off, as the denoiser takes no mask"
-        return [f"padding is {padding}; guidance {component.default_guidance:g} by default"]
+        return [f"padding is {padding}; guidance {component.default_guidance_scale:g} by default"]
     if package == "connectors":
         notes = [
             "made anew at each step" if component.time_aware else "made once per prompt",
@@ -130,12 +135,12 @@ def _properties(package: str, component: Any) -> list[str]:
     return []
 
 
-def first_line(text: str | None) -> str:
+def first_sentence(text: str | None) -> str:
     """The first sentence of a docstring."""
     return (text or "").strip().partition("\n")[0]
 
 
-def fields(config: "type[BaseModel]", indent: str = "") -> list[str]:
+def show_fields(config: "type[BaseModel]", indent: str = "") -> list[str]:
     """One entry per field of a config: name, default and meaning."""
     lines = []
     for name, field in config.model_fields.items():
@@ -149,7 +154,7 @@ def _type(annotation: Any) -> str:
     return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
 
 
-def documented(config: "BaseModel", indent: str = "") -> list[str]:
+def _documented_config(config: "BaseModel", indent: str = "") -> list[str]:
     """A config as YAML that can be used as a recipe, with each field's meaning as a comment above it."""
     import json
 
@@ -160,7 +165,7 @@ def documented(config: "BaseModel", indent: str = "") -> list[str]:
         value = getattr(config, name)
         lines += [f"{indent}# {line}" for line in (field.description or "").splitlines()]
         if isinstance(value, BaseModel):
-            lines += [f"{indent}{name}:", *documented(value, indent + "  ")]
+            lines += [f"{indent}{name}:", *_documented_config(value, indent + "  ")]
         else:
             plain = config.model_dump(mode="json", include={name})[name]
             lines.append(f"{indent}{name}: {json.dumps(plain, ensure_ascii=False)}")

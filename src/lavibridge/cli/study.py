@@ -10,54 +10,54 @@ if TYPE_CHECKING:
     from lavibridge.study.cells import Cell
     from lavibridge.study.study import Study
 
-STUDY = typer.Argument(
+_STUDY = typer.Argument(
     metavar="STUDY", help="A study's name (see `lavi show studies`) or a path to a YAML file."
 )
-OUT = typer.Option(None, "--out", "-o", metavar="FOLDER", help="Where its cells lie.  [default: runs/STUDY]")
-ONLY = typer.Option(
+_OUT = typer.Option(None, "--out", "-o", metavar="FOLDER", help="Where its cells lie.  [default: runs/STUDY]")
+_ONLY = typer.Option(
     None,
     "--only",
     metavar="CELL",
     help="Only these cells: CONDITION, CONDITION/seed-S, or with *; may be repeated.",
 )
-SOURCE = typer.Option(
+_SOURCE = typer.Option(
     None,
     "--source",
     metavar="NAME=FOLDER",
     help="Read the model that the study calls NAME from FOLDER; may be repeated.",
 )
-DRY = typer.Option(
+_DRY = typer.Option(
     False, "--dry-run", help="Print every cell with its memory and time (`lavi plan`), and stop."
 )
-DEVICE = typer.Option(
+_DEVICE = typer.Option(
     "here", "--device", metavar="NAME", help="For --dry-run: a device such as h100, or `here`."
 )
-COMMANDS = typer.Option(False, "--commands", help="Print one command for each cell, and stop.")
-REUSE = typer.Option(
+_COMMANDS = typer.Option(False, "--commands", help="Print one command for each cell, and stop.")
+_REUSE = typer.Option(
     None,
     "--reuse",
     metavar="FOLDER",
     help="Take over cells of the same recipe from another study's folder; may be repeated.",
 )
-TABLE = typer.Option(False, "--table", help="Make nothing; put what is finished into the table.")
+_TABLE = typer.Option(False, "--table", help="Make nothing; put what is finished into the table.")
 
 
 def study(
-    name: str = STUDY,
-    out: Path | None = OUT,
-    only: list[str] | None = ONLY,
-    source: list[str] | None = SOURCE,
-    reuse: list[Path] | None = REUSE,
-    dry_run: bool = DRY,
-    device: str = DEVICE,
-    commands: bool = COMMANDS,
-    table: bool = TABLE,
+    name: str = _STUDY,
+    out: Path | None = _OUT,
+    only: list[str] | None = _ONLY,
+    source: list[str] | None = _SOURCE,
+    reuse: list[Path] | None = _REUSE,
+    dry_run: bool = _DRY,
+    device: str = _DEVICE,
+    commands: bool = _COMMANDS,
+    table: bool = _TABLE,
 ) -> None:
     """Answer a question with many trainings: make every cell of a grid, and one table of all.
 
     \b
     lavi study world-read-outs --dry-run              what it takes
-    lavi study world-read-outs                        make it; the same line goes on after a stop
+    lavi study world-read-outs                        run it, or continue it after a stop
     lavi study world-read-outs --commands | parallel -j 4
     lavi study world-read-outs --table                the table of what is finished so far
     lavi study my_study.yaml --only "t5-*" --out runs/mine
@@ -73,17 +73,17 @@ def study(
     """
     if sum((dry_run, commands, table)) > 1:
         raise typer.BadParameter("--dry-run, --commands and --table are three different things: give one")
-    from lavibridge.study.cells import choose, expand, load_study
+    from lavibridge.study.cells import choose_cells, expand_cells, load_study
 
     loaded = load_study(name)
     folder = out or Path("runs") / loaded.name
     sources = _sources(source or [])
-    every = expand(loaded, folder, sources)
-    cells = choose(every, only or [])
+    every = expand_cells(loaded, folder, sources)
+    cells = choose_cells(every, only or [])
     if commands:
-        from lavibridge.study.commands import commands as commands_of
+        from lavibridge.study.cell_commands import cell_commands
 
-        print("\n".join(commands_of(name, cells, folder, sources)))
+        print("\n".join(cell_commands(name, cells, folder, sources)))
     elif dry_run:
         from lavibridge.plan.devices import find_device
         from lavibridge.study.costs import cost_lines, estimate_cell_costs
@@ -107,35 +107,35 @@ def _make(
     """Make the cells, and the table where it is not left to a later call."""
     from contextlib import nullcontext
 
-    from lavibridge.cli.evaluate import own_device
-    from lavibridge.core.launch import rank_from_environment, require_single_process
-    from lavibridge.core.lock import hold
-    from lavibridge.study.finish import finish
+    from lavibridge.cli.evaluate import evaluation_device
+    from lavibridge.core.lock import hold_lock
+    from lavibridge.core.process_rank import rank_from_environment, require_single_process
+    from lavibridge.study.finish_study import finish_study
     from lavibridge.study.reuse import reuse_cells
-    from lavibridge.study.run import failures_error, run_cells
+    from lavibridge.study.run_cells import cell_failures_error, run_cells
 
     part = rank_from_environment()
     if reuse or only_table:
         require_single_process("`lavi study` with --reuse or --table")
-    # Cells that are named are held one by one: others may be made beside them.
-    with hold(folder) if is_whole and not only_table and part.world_size == 1 else nullcontext():
+    # Named cells are locked one by one, so other processes can run the others.
+    with hold_lock(folder) if is_whole and not only_table and part.world_size == 1 else nullcontext():
         reuse_cells(cells, folder, reuse, loaded.name)
-        failures = [] if only_table else run_cells(loaded, cells, folder, part, own_device())
+        failures = [] if only_table else run_cells(loaded, cells, folder, part, evaluation_device())
     # Of cells that are made one by one, each leaves the table to the call that asks for it.
     if only_table or (is_whole and part.world_size == 1):
-        print(finish(loaded, every, folder), end="")
+        print(finish_study(loaded, every, folder), end="")
     if failures:
-        raise failures_error(failures, len(cells))
+        raise cell_failures_error(failures, len(cells))
 
 
 def _sources(sources: list[str]) -> dict[str, str]:
     from lavibridge.core.errors import RecipeError
-    from lavibridge.core.paths import at_home
+    from lavibridge.core.paths import expand_path
 
     found = {}
     for each in sources:
         name, equals, folder = each.partition("=")
-        if not (name and equals and at_home(folder).is_dir()):
+        if not (name and equals and expand_path(folder).is_dir()):
             raise RecipeError(f"--source: '{each}' is no NAME=FOLDER with a folder that exists")
-        found[name] = str(at_home(folder).absolute())
+        found[name] = str(expand_path(folder).absolute())
     return found

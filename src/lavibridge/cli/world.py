@@ -13,46 +13,46 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-CATEGORY = typer.Option(
+_CATEGORY = typer.Option(
     None, "--category", "-c", help="One category of prompts.  [default: the training mix]"
 )
-COUNT = typer.Option(16, "--count", "-n", min=1, help="How many scenes.")
-SEED = typer.Option(0, "--seed", min=0, max=MAX_SEED, help="The same seed gives the same scenes.")
-OUT = typer.Option(Path("world"), "--out", "-o", metavar="FOLDER", help="Where the PNG files go.")
-PICTURES = typer.Argument(metavar="PICTURE...", help="PNG files of 64 x 64 pixels.")
-NAME = typer.Argument(
+_COUNT = typer.Option(16, "--count", "-n", min=1, help="How many scenes.")
+_SEED = typer.Option(0, "--seed", min=0, max=MAX_SEED, help="The same seed gives the same scenes.")
+_OUT = typer.Option(Path("world"), "--out", "-o", metavar="FOLDER", help="Where the PNG files go.")
+_PICTURES = typer.Argument(metavar="PICTURE...", help="PNG files of 64 x 64 pixels.")
+_NAME = typer.Argument(
     metavar="NAME",
     help="mini-vae, mini-clip, mini-t5-small, mini-t5-base, mini-t5-large, mini-bert, mini-llama; and, "
     "on top of shipped ones, mini-sd (mini-vae, mini-clip), mini-ldm (mini-sd), mini-pixart "
     "(mini-vae, mini-t5-base), mini-sd3 (mini-vae, mini-clip, mini-sd's text encoder).",
 )
-MADE = typer.Option(
+_MADE = typer.Option(
     None, "--out", "-o", metavar="FOLDER", help="Model folder to make.  [default: runs/pretrain/NAME]"
 )
-MODELS = typer.Argument(
+_MODELS = typer.Argument(
     None, metavar="[MODEL...]", help="Image models and bridges to draw with.  [default: the shipped ones]"
 )
-CATEGORIES = typer.Option(None, "--category", "-c", help="Only this category; may be given again.")
-EACH = typer.Option(8, "--count", "-n", min=1, help="How many prompts of each category.")
-SCALE = typer.Option(
+_CATEGORIES = typer.Option(None, "--category", "-c", help="Only this category; may be given again.")
+_EACH = typer.Option(8, "--count", "-n", min=1, help="How many prompts of each category.")
+_SCALE = typer.Option(
     4.0, "--guidance", min=1.0, help="Guidance scale; a bridge that has learnt its own has none."
 )
-PAGE = typer.Option(Path("gallery.html"), "--out", "-o", metavar="FILE", help="The page to write.")
-RESUME = typer.Option(False, "--resume", help="Go on from the newest checkpoint in --out.")
-BEGIN = typer.Option(
+_PAGE = typer.Option(Path("gallery.html"), "--out", "-o", metavar="FILE", help="The page to write.")
+_RESUME = typer.Option(False, "--resume", help="Go on from the newest checkpoint in --out.")
+_BEGIN = typer.Option(
     None,
     "--from",
     metavar="MODEL",
     help="Go on from an image model that was pretrained before: a shipped one's name, or a folder.  "
     "[default: random weights]",
 )
-STEPS = typer.Option(
+_STEPS = typer.Option(
     None, "--steps", min=1, help="Stop at this step, counted from the very first.  [default: the model's own]"
 )
 
 
 @app.command()
-def draw(category: str | None = CATEGORY, count: int = COUNT, seed: int = SEED, out: Path = OUT) -> None:
+def draw(category: str | None = _CATEGORY, count: int = _COUNT, seed: int = _SEED, out: Path = _OUT) -> None:
     """Draw scenes and print their captions.
 
     \b
@@ -65,7 +65,7 @@ def draw(category: str | None = CATEGORY, count: int = COUNT, seed: int = SEED, 
 
     from lavibridge.core.errors import RecipeError
     from lavibridge.world.captions import CATEGORIES, sample_captioned_scene
-    from lavibridge.world.drawing import draw as draw_scene
+    from lavibridge.world.drawing import draw_scene
 
     if category is not None and category not in CATEGORIES:
         raise RecipeError(
@@ -80,7 +80,7 @@ def draw(category: str | None = CATEGORY, count: int = COUNT, seed: int = SEED, 
 
 
 @app.command()
-def check(pictures: list[Path] = PICTURES) -> None:
+def check(pictures: list[Path] = _PICTURES) -> None:
     """Read pictures back into scenes.
 
     \b
@@ -109,11 +109,11 @@ def check(pictures: list[Path] = PICTURES) -> None:
 
 @app.command()
 def gallery(
-    models: list[str] | None = MODELS,
-    category: list[str] | None = CATEGORIES,
-    count: int = EACH,
-    guidance: float = SCALE,
-    out: Path = PAGE,
+    models: list[str] | None = _MODELS,
+    category: list[str] | None = _CATEGORIES,
+    count: int = _EACH,
+    guidance: float = _SCALE,
+    out: Path = _PAGE,
 ) -> None:
     """Draw a page of scenes and of what the models make of their captions.
 
@@ -127,32 +127,36 @@ def gallery(
     from lavibridge.core.errors import RecipeError
     from lavibridge.core.files import models_folder, shipped_models
     from lavibridge.report.gallery import write_gallery
-    from lavibridge.world.captions import CATEGORIES as KNOWN
+    from lavibridge.world.captions import CATEGORIES
 
-    unknown = [name for name in category or () if name not in KNOWN]
+    unknown = [name for name in category or () if name not in CATEGORIES]
     if unknown:
         raise RecipeError(
-            f"--category: there is no '{unknown[0]}' in the world; there are {', '.join(KNOWN)}"
+            f"--category: there is no '{unknown[0]}' in the world; there are {', '.join(CATEGORIES)}"
         )
     drawing = [name for name in shipped_models() if (models_folder() / name / "model_index.json").is_file()]
-    print(write_gallery(models or drawing, category or KNOWN, count, guidance, out))
+    print(write_gallery(models or drawing, category or CATEGORIES, count, guidance, out))
 
 
 @app.command()
 def pretrain(
-    name: str = NAME,
-    out: Path | None = MADE,
-    resume: bool = RESUME,
-    init_from: str | None = BEGIN,
-    steps: int | None = STEPS,
+    name: str = _NAME,
+    out: Path | None = _MADE,
+    resume: bool = _RESUME,
+    init_from: str | None = _BEGIN,
+    steps: int | None = _STEPS,
 ) -> None:
-    """Make a shipped miniature model again, or go on with one.
+    """Pretrain a shipped miniature model again, or continue one.
 
     \b
     lavi world pretrain mini-llama
     lavi world pretrain mini-sd --out runs/pretrain/mini-sd --resume
     lavi world pretrain mini-sd --from mini-sd --steps 90000
     """
-    from lavibridge.zoo.pretrain import pretrain as make
+    from lavibridge.zoo.pretraining_jobs import pretrain_miniature
 
-    print(make(name, out or Path("runs/pretrain") / name, resume=resume, init_from=init_from, steps=steps))
+    print(
+        pretrain_miniature(
+            name, out or Path("runs/pretrain") / name, resume=resume, init_from=init_from, steps=steps
+        )
+    )

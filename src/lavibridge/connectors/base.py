@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor, nn
 
 from lavibridge.connectors.parts.pool import AttentionPool
-from lavibridge.connectors.parts.read_out import ReadOutChoice, read_out
-from lavibridge.connectors.parts.whitening import fold_whitening, whitening
+from lavibridge.connectors.parts.read_out import ReadOutChoice, make_read_out
+from lavibridge.connectors.parts.whitening import compute_whitening, fold_whitening
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import Attention, Conditioning, Reading, TextFeatures, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError
@@ -26,7 +26,7 @@ Mask = Bool[Tensor, "batch token"]
 Times = Num[Tensor, " batch"]
 Connected = tuple[Float[Tensor, "batch _ context"], Bool[Tensor, "batch _"]]
 """Conditioning tokens and their mask."""
-NO_BLOCKS: Mapping[str, Attention] = MappingProxyType({})
+_NO_BLOCKS: Mapping[str, Attention] = MappingProxyType({})
 
 
 class Connector(nn.Module, ABC):
@@ -43,11 +43,13 @@ class Connector(nn.Module, ABC):
         to them."""
 
     time_aware: bool = False
-    """Whether the conditioning depends on the timestep, so that every step computes it anew."""
+    """Whether the conditioning depends on the timestep, so that every step recomputes it."""
     has_queries: ClassVar[bool] = False
     """Whether it learns vectors that pass through the language model (`Reading.queries`)."""
     per_block: bool = False
     """Whether it conditions single blocks of the denoiser."""
+    needs_teacher: ClassVar[bool] = False
+    """Whether it continues a trained connector, so that its alignment needs another bridge as the teacher."""
     tokens_option: ClassVar[str | None] = None
     """The option that sets the number of conditioning tokens, or None if the text sets it."""
 
@@ -58,12 +60,12 @@ class Connector(nn.Module, ABC):
         super().__init__()
         if text.passthrough is not None and text.passthrough != vision.context:
             raise ModelError(
-                f"the passthrough tokens are {text.passthrough} wide, and the vision model takes tokens "
+                f"the passthrough tokens are {text.passthrough} wide, but the vision model takes tokens "
                 f"{vision.context} wide: pair the language model with an encoder of that width"
             )
         self.config = config
         self.text, self.vision = text, vision
-        self.read = read_out(config.read, text)
+        self.read = make_read_out(config.read, text)
         self.pool: AttentionPool | None = None
         if vision.pooled is not None and vision.pooled != text.pooled:
             self.pool = AttentionPool(vision.context, vision.pooled)
@@ -83,6 +85,13 @@ class Connector(nn.Module, ABC):
         """The last linear layer of a connector that maps every token separately, or None for others."""
         return None
 
+    def continue_from(self, connector: "Connector") -> None:
+        """Take over the weights that a kind continues from the teacher, before an alignment."""
+
+    def aligned_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the weights that an alignment trains, by name."""
+        return dict(self.named_parameters())
+
     @property
     def needs_calibration(self) -> bool:
         """Whether to call `calibrate` with features of the data's captions before the first step.
@@ -92,14 +101,14 @@ class Connector(nn.Module, ABC):
         if self.config.whiten and self.input_layer is None:
             raise ModelError(
                 f"connector.whiten: {type(self).__name__} has no linear layer that reads the features, so "
-                "it has no first weights to initialise: leave it out, or use the connector 'lavi'"
+                "there are no first weights to initialise: omit the option, or use the connector 'lavi'"
             )
         return self.config.whiten
 
     def calibrate(self, tokens: Float[Tensor, "token layer width"]) -> None:
         """Fit the first weights to the features of real tokens."""
         assert self.input_layer is not None  # needs_calibration ensures it
-        fold_whitening(self.input_layer, whitening(self.features_of(tokens)))
+        fold_whitening(self.input_layer, compute_whitening(self.features_of(tokens)))
 
     def features_of(self, tokens: Float[Tensor, "token layer width"]) -> Float[Tensor, "token width"]:
         """Return one feature per token, as the read-out computes it."""
@@ -125,7 +134,7 @@ class Connector(nn.Module, ABC):
         features: TextFeatures,
         tokens: Float[Tensor, "batch _ context"],
         mask: Mask,
-        blocks: Mapping[str, Attention] = NO_BLOCKS,
+        blocks: Mapping[str, Attention] = _NO_BLOCKS,
     ) -> Conditioning:
         """Assemble connected tokens and the pooled vector; the passthrough tokens come first."""
         pooled = self.pooled(features, tokens, mask)

@@ -21,19 +21,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lavibridge.connectors.base import Connected, Connector, Mask, Times, Tokens
-from lavibridge.connectors.parts.perceiver import PerceiverBlock, TimeEmbedding, learned_latents
-from lavibridge.connectors.resampler import check_heads
+from lavibridge.connectors.parts.perceiver import PerceiverBlock, TimeEmbedding, perceiver_latents
+from lavibridge.connectors.resampler import check_resampler_heads
 from lavibridge.core.contracts import TextSpec, VisionSpec
 
 
-class Perceiver(nn.Module):
+class EllaPerceiver(nn.Module):
     """The latents and their blocks."""
 
     def __init__(
         self, text_width: int, width: int, latents: int, time_width: int, blocks: list[PerceiverBlock]
     ) -> None:
         super().__init__()
-        self.latents = learned_latents(latents, width)
+        self.latents = perceiver_latents(latents, width)
         self.time_aware_linear = nn.Linear(time_width, width)
         self.proj_in = nn.Linear(text_width, width)
         self.perceiver_blocks = nn.ModuleList(blocks)
@@ -72,11 +72,11 @@ class Ella(Connector):
     def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
         super().__init__(config, text, vision)
         width = vision.context
-        check_heads(width, config.heads)
+        check_resampler_heads(width, config.heads)
         time_width = config.time_width or width
         self.time_embedding = TimeEmbedding(config.time_channels, time_width)
         blocks = [type(self).block(width, config.heads, time_width) for _ in range(config.blocks)]
-        self.connector = Perceiver(text.width, width, config.latents, time_width, blocks)
+        self.connector = EllaPerceiver(text.width, width, config.latents, time_width, blocks)
 
     @property
     def input_layer(self) -> nn.Linear:

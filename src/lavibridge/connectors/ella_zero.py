@@ -9,10 +9,10 @@ Hu et al. 2024, arXiv 2403.05135, table 6; Peebles and Xie 2022 (AdaLN-Zero), ar
 """
 
 from lavibridge.connectors.ella import Ella
-from lavibridge.connectors.parts.perceiver import GatedBlock
+from lavibridge.connectors.parts.perceiver import GatedPerceiverBlock
 
 
 class EllaZero(Ella):
     """Takes the options of `ella`."""
 
-    block = GatedBlock
+    block = GatedPerceiverBlock

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lavibridge.connectors.base import Connected, Connector, Mask, Times, Tokens
-from lavibridge.connectors.parts.whitening import whitening
+from lavibridge.connectors.parts.whitening import compute_whitening
 from lavibridge.core.contracts import TextSpec, VisionSpec
 
 
@@ -86,7 +86,9 @@ class LaviAdapter(Connector):
 
         Shapes, names and roles of the weights stay the published ones.
         """
-        found = whitening(functional.layer_norm(self.features_of(tokens), self.norm1.normalized_shape))
+        found = compute_whitening(
+            functional.layer_norm(self.features_of(tokens), self.norm1.normalized_shape)
+        )
         self.norm1.weight.copy_(1 / found.spread)
         self.norm1.bias.copy_(-found.mean / found.spread)
         self.input_layer.weight.copy_(self.input_layer.weight @ found.matrix)

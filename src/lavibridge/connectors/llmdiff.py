@@ -1,4 +1,4 @@
-"""The LLMDiff-Adapter: reads every block of a decoder-only model through a second cross-attention.
+"""The LLMDiff-Adapter: a second cross-attention reads every block of a decoder-only model.
 
     D_k  = h_{k+1} - h_k                   what block k adds to a token in its context; of the last: norm(h)
     D'_k = the same for the token alone    so D - D' is the contribution of the context
@@ -33,7 +33,7 @@ from lavibridge.core.contracts import (
 )
 from lavibridge.core.errors import ModelError
 
-INITIAL_NOISE = -6.0
+_INITIAL_NOISE = -6.0
 """Initial value of s: a standard deviation of 0.07."""
 
 Layers = Float[Tensor, "batch layer token width"]
@@ -45,7 +45,7 @@ class _ContextScore(nn.Module):
     def __init__(self, steps: int) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.ones(steps))
-        self.noise = nn.Parameter(torch.full((steps,), INITIAL_NOISE))
+        self.noise = nn.Parameter(torch.full((steps,), _INITIAL_NOISE))
 
     def forward(self, hidden: Layers, context_free: Layers | None) -> Tokens:
         score = _added(hidden)
@@ -64,7 +64,7 @@ def _added(hidden: Layers) -> Float[Tensor, "batch block token width"]:
 
 
 class _SecondAttention(nn.Module):
-    """The second attention beside one cross-attention layer of the denoiser."""
+    """The second attention of one cross-attention layer of the denoiser."""
 
     def __init__(self, text_width: int, block: BlockSpec) -> None:
         super().__init__()
@@ -109,8 +109,8 @@ class LlmDiff(Connector):
     def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
         if not vision.blocks:
             raise ModelError(
-                "the connector 'llmdiff' adds to cross-attention layers, and this vision model has none "
-                "(text and picture attend to each other jointly): use 'lavi', 'ella' or another connector"
+                "the connector 'llmdiff' extends cross-attention layers, and this vision model has none "
+                "(text and image share joint attention): use 'lavi', 'ella' or another connector"
             )
         super().__init__(config, text, vision)
         self.scores = _ContextScore(text.layers - 1)

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lavibridge.connectors.base import Connected, Connector, Mask, Times, Tokens
-from lavibridge.connectors.parts.perceiver import PerceiverBlock, learned_latents
+from lavibridge.connectors.parts.perceiver import PerceiverBlock, perceiver_latents
 from lavibridge.connectors.parts.pool import AttentionPool
-from lavibridge.connectors.parts.read_out import ReadOut, read_out
-from lavibridge.connectors.resampler import check_heads
+from lavibridge.connectors.parts.read_out import ReadOut, make_read_out
+from lavibridge.connectors.resampler import check_resampler_heads
 from lavibridge.core.contracts import TextFeatures, TextSpec, VisionSpec
 
 Slots = Float[Tensor, "batch slot pivot"]
@@ -86,7 +86,7 @@ class _Half(nn.Module):
 
     def __init__(self, read_width: int, width: int, latents: int, blocks: int, heads: int) -> None:
         super().__init__()
-        self.latents = learned_latents(latents, width)
+        self.latents = perceiver_latents(latents, width)
         self.proj_in = nn.Linear(read_width, width)
         self.perceiver_blocks = nn.ModuleList(PerceiverBlock(width, heads) for _ in range(blocks))
 
@@ -103,11 +103,11 @@ class LanguageHalf(_Half):
     """Maps a language model's features to the slots of Z."""
 
     def __init__(self, config: Pivot.Config, text: TextSpec) -> None:
-        check_heads(config.width, config.language_heads, "language_heads")
+        check_resampler_heads(config.width, config.language_heads, "language_heads")
         super().__init__(
             text.width, config.width, config.slots, config.language_blocks, config.language_heads
         )
-        self.read = read_out(config.read, text)
+        self.read = make_read_out(config.read, text)
 
     def forward(self, x: Tokens, mask: Mask) -> Slots:
         """Return the slots of one feature per token, as `read` computes them."""
@@ -122,7 +122,7 @@ class VisionHalf(_Half):
     """Maps the slots of Z to a vision model's conditioning tokens."""
 
     def __init__(self, config: Pivot.Config, vision: VisionSpec) -> None:
-        check_heads(vision.context, config.vision_heads, "vision_heads")
+        check_resampler_heads(vision.context, config.vision_heads, "vision_heads")
         super().__init__(
             config.width, vision.context, config.latents, config.vision_blocks, config.vision_heads
         )

@@ -20,7 +20,7 @@ from lavibridge.connectors.parts.blocks import TransformerBlock
 from lavibridge.connectors.parts.read_out import ReadOutChoice
 from lavibridge.core.contracts import Reading, TextSpec, VisionSpec
 
-HEAD_WIDTH = 64
+_HEAD_WIDTH = 64
 
 
 class Query(Connector):
@@ -42,7 +42,7 @@ class Query(Connector):
 
     def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
         super().__init__(config, text, vision)
-        heads = max(1, text.width // HEAD_WIDTH)
+        heads = max(1, text.width // _HEAD_WIDTH)
         self.queries = nn.Parameter(0.02 * torch.randn(config.queries, text.width))
         self.blocks = nn.ModuleList(TransformerBlock(text.width, heads) for _ in range(config.blocks))
         scale = nn.RMSNorm(vision.context, eps=1e-6)

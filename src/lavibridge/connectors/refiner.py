@@ -23,8 +23,8 @@ from lavibridge.core.config import validate
 from lavibridge.core.contracts import Reading, TextFeatures, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError, RecipeError
 
-HEAD_WIDTH = 64
-TIME_CHANNELS = 256
+_HEAD_WIDTH = 64
+_TIME_CHANNELS = 256
 
 
 class _GatedTransformerBlock(TransformerBlock):
@@ -61,7 +61,7 @@ class Refiner(Connector):
         options = {"kind": config.then} if isinstance(config.then, str) else dict(config.then)
         if "kind" not in options:
             raise RecipeError(f"connector.then.kind: name one of {', '.join(registry.kinds('connectors'))}")
-        following = registry.load("connectors", options.pop("kind"))
+        following = registry.load_kind("connectors", options.pop("kind"))
         refined = TextSpec(width=text.width, layers=1, pooled=text.pooled)
         self.then: Connector = following(
             validate(following.Config, options, "connector.then"), refined, vision
@@ -72,8 +72,8 @@ class Refiner(Connector):
                 "nothing to refine before it: choose another"
             )
         self.pool = None  # the following connector pools
-        heads = max(1, text.width // HEAD_WIDTH)
-        self.time = TimeEmbedding(TIME_CHANNELS, text.width)
+        heads = max(1, text.width // _HEAD_WIDTH)
+        self.time = TimeEmbedding(_TIME_CHANNELS, text.width)
         self.refining = nn.ModuleList(_GatedTransformerBlock(text.width, heads) for _ in range(config.blocks))
 
     @property

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import nn
 
 from lavibridge.connectors.base import Connected, Connector, Mask, Times, Tokens
-from lavibridge.connectors.parts.perceiver import PerceiverBlock, learned_latents
+from lavibridge.connectors.parts.perceiver import PerceiverBlock, perceiver_latents
 from lavibridge.core.contracts import TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError
 
@@ -35,8 +35,8 @@ class Resampler(Connector):
     def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
         super().__init__(config, text, vision)
         width = vision.context
-        check_heads(width, config.heads)
-        self.latents = learned_latents(config.latents, width)
+        check_resampler_heads(width, config.heads)
+        self.latents = perceiver_latents(config.latents, width)
         self.proj_in = nn.Linear(text.width, width)
         self.perceiver_blocks = nn.ModuleList(
             PerceiverBlock(width, config.heads) for _ in range(config.blocks)
@@ -56,7 +56,7 @@ class Resampler(Connector):
         return latents, torch.ones(latents.shape[:2], dtype=torch.bool, device=latents.device)
 
 
-def check_heads(width: int, heads: int, option: str = "heads") -> None:
+def check_resampler_heads(width: int, heads: int, option: str = "heads") -> None:
     """Raise ModelError if the number of heads, which ``option`` sets, does not divide the width."""
     if width % heads:
         fitting = [count for count in range(1, 17) if width % count == 0]

@@ -32,7 +32,7 @@ CHANGEABLE: Final = _ChangeableOnResume()
 T = TypeVar("T")
 Changeable = Annotated[T, CHANGEABLE]
 """A field whose value may differ between the sessions of a run, as in ``steps: Changeable[int]``."""
-CONTAINERS = (Mapping, list, tuple)
+_CONTAINERS = (Mapping, list, tuple)
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
@@ -65,7 +65,7 @@ def _explain(model: type[BaseModel], item: Mapping[str, Any], where: str) -> str
         return f"{path}: this required key is missing"
     message = str(item["msg"]).removeprefix("Value error, ")
     text = f"{path}: {message[:1].lower() + message[1:]}, found {item['input']!r}"
-    is_turned = item["type"] in ("string_type", "path_type") and not isinstance(item["input"], CONTAINERS)
+    is_turned = item["type"] in ("string_type", "path_type") and not isinstance(item["input"], _CONTAINERS)
     return f"{text}; in YAML, quote what should stay text: '...'" if is_turned else text
 
 

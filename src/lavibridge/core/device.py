@@ -9,8 +9,8 @@ import torch
 
 from lavibridge.core.errors import RecipeError
 
-KINDS = {"cpu": "CPU", "cuda": "CUDA GPU", "mps": "Apple GPU"}
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_KINDS = {"cpu": "CPU", "cuda": "CUDA GPU", "mps": "Apple GPU"}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -26,20 +26,20 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise RecipeError(f"device: '{name}' is not a device; use auto, cpu, cuda, cuda:1 or mps") from None
-    if device.type not in KINDS:
-        raise RecipeError(f"device: '{name}' is not supported; use {', '.join(KINDS)} or auto")
+    if device.type not in _KINDS:
+        raise RecipeError(f"device: '{name}' is not supported; use {', '.join(_KINDS)} or auto")
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if (device.index or 0) >= there[device.type]:
-        seen = f"{there[device.type] or 'no'} {KINDS[device.type]}"
+        seen = f"{there[device.type] or 'no'} {_KINDS[device.type]}"
         raise RecipeError(f"device: '{name}' was asked for, but torch sees {seen} here; use auto or cpu")
     return device
 
 
 def pick_dtype(name: str) -> torch.dtype:
     """Return the torch dtype of ``float32``, ``bfloat16`` or ``float16``. Raises RecipeError otherwise."""
-    if name not in DTYPES:
-        raise RecipeError(f"dtype: '{name}' is not one of {', '.join(DTYPES)}")
-    return DTYPES[name]
+    if name not in _DTYPES:
+        raise RecipeError(f"dtype: '{name}' is not one of {', '.join(_DTYPES)}")
+    return _DTYPES[name]
 
 
 def dtype_name(dtype: str | torch.dtype) -> str:

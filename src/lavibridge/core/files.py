@@ -15,13 +15,14 @@ from typing import Any
 
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import LaviError, ModelError, RunError
-from lavibridge.core.lock import is_lock
-from lavibridge.core.paths import as_file, at_home
+from lavibridge.core.lock import is_lock_file
+from lavibridge.core.packaged import PACKAGED, packaged_path
+from lavibridge.core.paths import expand_path, require_file_path
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a whole file atomically and sync it to disk; creates the parent folders."""
-    as_file(path)
+    require_file_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     data = content.encode("utf-8") if isinstance(content, str) else content
@@ -35,16 +36,16 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def new_folder(path: str | PathLike[str]) -> Path:
+def require_empty_folder(path: str | PathLike[str]) -> Path:
     """Return a new or empty output folder. Raises RunError if it holds anything."""
-    folder = at_home(path)
-    if folder.exists() and not (folder.is_dir() and all(map(is_lock, folder.iterdir()))):
+    folder = expand_path(path)
+    if folder.exists() and not (folder.is_dir() and all(map(is_lock_file, folder.iterdir()))):
         raise RunError(f"{folder} exists already: name a new folder")
     return folder
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[None]:
+def write_folder_atomic(folder: Path) -> Iterator[None]:
     """Write a new or empty folder in a block; if the block fails, remove everything it wrote."""
     was_there = folder.exists()
     try:
@@ -52,7 +53,7 @@ def whole_folder(folder: Path) -> Iterator[None]:
     except BaseException:
         if was_there:
             for path in folder.iterdir():
-                if not is_lock(path):
+                if not is_lock_file(path):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
         else:
             shutil.rmtree(folder, ignore_errors=True)
@@ -74,7 +75,7 @@ def read_json(path: Path) -> Any:
         raise LaviError(f"{path} is not valid JSON: {error}") from None
 
 
-def sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -84,9 +85,9 @@ def cache_folder() -> Path:
     """Return the folder for reproducible files: $LAVIBRIDGE_CACHE, or lavibridge/ in the user's cache."""
     configured = os.environ.get("LAVIBRIDGE_CACHE")
     if configured:
-        return at_home(configured).absolute()
+        return expand_path(configured).absolute()
     home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else at_home("~/.cache")) / "lavibridge"
+    return (Path(home) if home else expand_path("~/.cache")) / "lavibridge"
 
 
 def models_folder() -> Path:
@@ -100,22 +101,35 @@ def shipped_models() -> tuple[str, ...]:
     return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir())) if folder.is_dir() else ()
 
 
-def resolve_source(source: str) -> str:
-    """Resolve a model source: an existing folder, a shipped model's folder, or a hub id, unchanged.
+GGUF = ".gguf"
+"""Suffix of a language model as one file, in the format of llama.cpp."""
 
-    Raises ModelError for a missing path or an unknown short name.
+
+def resolve_source(source: str) -> str:
+    """Resolve a model source: a folder, a GGUF file, the path of a shipped or packaged model, or a hub id.
+
+    Returns a hub id unchanged, also one with a GGUF file behind it (OWNER/NAME/FILE.gguf). Raises ModelError
+    for a missing path, an unknown short name, or a packaged model that is not installed.
     """
-    path = at_home(source)
-    if path.is_dir():
+    path = expand_path(source)
+    is_gguf = path.suffix.lower() == GGUF
+    if path.is_dir() or (is_gguf and path.is_file()):
         return str(path)
     shipped = shipped_models()
     if source in shipped:
         return str(models_folder() / source)
+    if source in PACKAGED:
+        return str(packaged_path(source))
     parts = source.split("/")
-    is_path = source.startswith(("/", ".", "~")) or len(parts) > 2 or not all(parts) or path.exists()
-    if is_path or source.startswith("mini-"):
+    is_path = source.startswith(("/", ".", "~")) or not all(parts) or path.exists()
+    if is_gguf and (is_path or len(parts) < 3):
         raise ModelError(
-            f"there is no model folder '{source}'{did_you_mean(source, shipped)} "
-            f"(shipped models: {', '.join(shipped) or 'none'}; or a folder, or a hub id such as 't5-large')"
+            f"there is no GGUF file '{source}': give its path, or OWNER/NAME/FILE.gguf of the hub"
+        )
+    if is_path or source.startswith("mini-") or (len(parts) > 2 and not is_gguf):
+        names = (*shipped, *PACKAGED)
+        raise ModelError(
+            f"there is no model folder '{source}'{did_you_mean(source, names)} "
+            f"(models by name: {', '.join(names)}; or a folder, a GGUF file, or a hub id such as 't5-large')"
         )
     return source

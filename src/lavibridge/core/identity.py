@@ -1,6 +1,7 @@
 """Identifies files, models, settings and libraries by content, never by name, place or time alone.
 
     identity   = SHA-256 of the lines "name, SHA-256 of the file", in the order of the names
+                 of a GGUF file, its own SHA-256
     card_hash  = first twelve hexadecimal digits of the SHA-256 of a card as JSON
 
 Every start computes a model's identity, and weights may be tens of gigabytes. The cache folder therefore
@@ -20,18 +21,18 @@ from typing import Any
 from torch import nn
 
 from lavibridge.core.errors import ModelError
-from lavibridge.core.files import cache_folder, resolve_source, sha256, write_json
-from lavibridge.core.log import progress
-from lavibridge.core.sources import RANDOM, find_model_file
+from lavibridge.core.files import cache_folder, file_sha256, write_json
+from lavibridge.core.log import progress_bar
+from lavibridge.core.sources import RANDOM, find_gguf, find_model_file, locate_source
 from lavibridge.core.tensors import weights_hash
 
-SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".tiktoken", ".txt")
+_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".tiktoken", ".txt")
 """Suffixes of the files that a model is loaded from."""
-ABOUT = ("hashes.json", "pretraining.json")
+_ABOUT = ("hashes.json", "pretraining.json")
 """Files beside the shipped models that no model is loaded from."""
-REMEMBERED_FROM = 2**20
+CACHED_HASH_BYTES = 2**20
 """Minimum size in bytes of files with a cached hash; smaller files are hashed each time."""
-SETTLED = 2.0
+_SETTLED = 2.0
 """Minimum age in seconds of a file with a cached hash: a younger one may change without a new time stamp."""
 
 
@@ -42,9 +43,12 @@ def source_identity(source: str, revision: str | None = None) -> str:
     """
     if source == RANDOM:
         return RANDOM
-    root = resolve_source(source)
+    file = find_gguf(source, revision)
+    if file is not None:
+        return cached_file_hash(file)
+    root = locate_source(source, revision)
     if Path(root).is_dir():
-        return identity(Path(root))
+        return folder_identity(Path(root))
     for name in ("model_index.json", "config.json"):
         path = find_model_file(root, name, revision)
         if path is not None and "snapshots" in path.parts:  # models--owner--name/snapshots/COMMIT/config.json
@@ -70,34 +74,34 @@ def card_hash(card: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
-def versions(*libraries: str) -> dict[str, str]:
+def library_versions(*libraries: str) -> dict[str, str]:
     """Return the installed versions of libraries, which can affect the numbers."""
     return {library: _version(library) for library in libraries}
 
 
-def identity(folder: Path) -> str:
+def folder_identity(folder: Path) -> str:
     """Return the SHA-256 over the files of a model's folder and its sub-folders, in hexadecimal."""
     files = {
         path.relative_to(folder).as_posix(): path
         for path in folder.rglob("*")
-        if path.suffix in SUFFIXES and path.name not in ABOUT and path.is_file()
+        if path.suffix in _SUFFIXES and path.name not in _ABOUT and path.is_file()
     }
     digest = hashlib.sha256()
-    with progress("files") as bar:
+    with progress_bar("files") as bar:
         large = [path for path in files.values() if path.stat().st_size >= 2**30]
         task = bar.add_task(f"hashing {folder.name}", total=len(files), status="", visible=bool(large))
         for name in sorted(files):
-            digest.update(f"{name}\0{file_hash(files[name])}\n".encode())
+            digest.update(f"{name}\0{cached_file_hash(files[name])}\n".encode())
             bar.advance(task)
     return digest.hexdigest()
 
 
-def file_hash(path: Path) -> str:
+def cached_file_hash(path: Path) -> str:
     """Return the SHA-256 of a file, from the cache if the file has not changed since."""
     real = path.resolve()
     found = real.stat()
-    if found.st_size < REMEMBERED_FROM:
-        return sha256(real)
+    if found.st_size < CACHED_HASH_BYTES:
+        return file_sha256(real)
     described = {
         "path": str(real),
         "bytes": found.st_size,
@@ -112,8 +116,8 @@ def file_hash(path: Path) -> str:
             return known
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         pass  # not cached, or damaged: recomputed below
-    made = sha256(real)
-    is_settled = time.time() - found.st_mtime > SETTLED and real.stat().st_ctime_ns == found.st_ctime_ns
+    made = file_sha256(real)
+    is_settled = time.time() - found.st_mtime > _SETTLED and real.stat().st_ctime_ns == found.st_ctime_ns
     with suppress(OSError):  # an unwritable cache only costs time
         if is_settled:
             write_json(note, {**described, "sha256": made})

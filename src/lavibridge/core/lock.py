@@ -22,21 +22,21 @@ from threading import get_ident
 from filelock import FileLock, Timeout
 
 from lavibridge.core.errors import RunError
-from lavibridge.core.launch import SINGLE_PROCESS, ProcessRank
 from lavibridge.core.log import console
-from lavibridge.core.paths import as_file
+from lavibridge.core.paths import require_file_path
+from lavibridge.core.process_rank import SINGLE_PROCESS, ProcessRank
 
-NAME = ".lock"
-SHORTLY = 0.5
+_NAME = ".lock"
+_SHORTLY = 0.5
 """Seconds to wait for a brief owner: one that only looks at the lock, or is just leaving."""
-FOR_EVER = -1.0
-HAS_NO_LOCKS = (EINVAL, ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP)
-OWNED: set[tuple[Path, int]] = set()
+_FOR_EVER = -1.0
+_HAS_NO_LOCKS = (EINVAL, ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP)
+_OWNED: set[tuple[Path, int]] = set()
 """Locks owned by threads of this process: a training shares the lock of the quickstart around it."""
 
 
 @contextmanager
-def hold(folder: Path, part: ProcessRank = SINGLE_PROCESS, *, waits: str = "") -> Iterator[None]:
+def hold_lock(folder: Path, part: ProcessRank = SINGLE_PROCESS, *, waits: str = "") -> Iterator[None]:
     """Own the right to write into a folder; creates the folder, and removes it again if it stays empty.
 
     Ranks of shared work hold it side by side. Raises RunError naming the owner if the folder is in use; with
@@ -44,7 +44,7 @@ def hold(folder: Path, part: ProcessRank = SINGLE_PROCESS, *, waits: str = "") -
     """
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file, but the output is a folder: name another")
-    name = NAME if part.world_size == 1 else f"{NAME}-{part.rank}"
+    name = _NAME if part.world_size == 1 else f"{_NAME}-{part.rank}"
     with _hold(folder.resolve() / name, folder, waits) as is_new:
         for other in _others(folder.resolve(), part) if is_new else ():
             with _lock(other) as is_free:
@@ -54,10 +54,10 @@ def hold(folder: Path, part: ProcessRank = SINGLE_PROCESS, *, waits: str = "") -
 
 
 @contextmanager
-def hold_file(file: Path) -> Iterator[None]:
+def hold_file_lock(file: Path) -> Iterator[None]:
     """Own the right to write a file. Raises RunError naming the owner if it is in use."""
-    place = as_file(file).resolve()
-    with _hold(place.with_name(f".{place.name}{NAME}"), file, ""):
+    place = require_file_path(file).resolve()
+    with _hold(place.with_name(f".{place.name}{_NAME}"), file, ""):
         yield
 
 
@@ -65,7 +65,7 @@ def hold_file(file: Path) -> Iterator[None]:
 def _hold(path: Path, target: Path, waits: str) -> Iterator[bool]:
     """Hold one lock; yields False if this thread held it before."""
     own = (path, get_ident())
-    if own in OWNED:
+    if own in _OWNED:
         yield False
         return
     made = [each for each in path.parents if not each.exists()]
@@ -75,14 +75,14 @@ def _hold(path: Path, target: Path, waits: str) -> Iterator[bool]:
         if _acquire(path, target, stack, waits):
             with suppress(OSError):  # information only: a full disk raises where it matters
                 path.write_text(_owner(), encoding="utf-8")
-        OWNED.add(own)
-        stack.callback(OWNED.discard, own)
+        _OWNED.add(own)
+        stack.callback(_OWNED.discard, own)
         yield True
 
 
-def is_lock(path: Path) -> bool:
+def is_lock_file(path: Path) -> bool:
     """Whether a file in a folder is only its lock."""
-    return path.name == NAME or path.name.startswith(f"{NAME}-")
+    return path.name == _NAME or path.name.startswith(f"{_NAME}-")
 
 
 def _acquire(path: Path, target: Path, stack: ExitStack, waits: str) -> bool:
@@ -93,9 +93,9 @@ def _acquire(path: Path, target: Path, stack: ExitStack, waits: str) -> bool:
         if not waits:
             raise _in_use(path, target)
         console.print(f"{waits} ({_holder(path)}); waiting for it", soft_wrap=True)
-        return stack.enter_context(_lock(path, FOR_EVER))
+        return stack.enter_context(_lock(path, _FOR_EVER))
     except OSError as error:
-        if error.errno not in HAS_NO_LOCKS:
+        if error.errno not in _HAS_NO_LOCKS:
             raise
         console.print(
             f"note: {target} lies on a file system without locks ({error.strerror}): see to it that nothing "
@@ -106,7 +106,7 @@ def _acquire(path: Path, target: Path, stack: ExitStack, waits: str) -> bool:
 
 
 @contextmanager
-def _lock(path: Path, seconds: float = SHORTLY) -> Iterator[bool]:
+def _lock(path: Path, seconds: float = _SHORTLY) -> Iterator[bool]:
     """Try to acquire a lock; yields whether that succeeded. Releases it and removes its file at the end."""
     lock = FileLock(path)
     try:
@@ -126,7 +126,7 @@ def _lock(path: Path, seconds: float = SHORTLY) -> Iterator[bool]:
 def _others(folder: Path, part: ProcessRank) -> list[Path]:
     """Return the locks that exclude this one. Looked at after acquiring it, so that one of two rivals
     notices."""
-    return sorted(folder.glob(f"{NAME}-*" if part.world_size == 1 else NAME))
+    return sorted(folder.glob(f"{_NAME}-*" if part.world_size == 1 else _NAME))
 
 
 def _in_use(path: Path, target: Path) -> RunError:

@@ -89,7 +89,7 @@ class LineProgress(Progress):
         console.print("  ".join(filter(None, parts)), soft_wrap=True)
 
 
-def progress(unit: str = "") -> Progress:
+def progress_bar(unit: str = "") -> Progress:
     """Return a bar with counts, rate and time left; ``status`` is a free text field of each task.
 
     ``with progress() as bar: task = bar.add_task("training", total=100, status="")``

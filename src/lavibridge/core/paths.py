@@ -6,7 +6,7 @@ from pathlib import Path
 from lavibridge.core.errors import RecipeError, RunError
 
 
-def at_home(path: str | PathLike[str]) -> Path:
+def expand_path(path: str | PathLike[str]) -> Path:
     """Expand `~` in a path. Raises RecipeError if that home folder does not exist."""
     try:
         return Path(path).expanduser()
@@ -16,9 +16,9 @@ def at_home(path: str | PathLike[str]) -> Path:
         ) from None
 
 
-def as_file(path: Path) -> Path:
+def require_file_path(path: Path) -> Path:
     """Return the path of an output file. Raises RunError if it is a folder or empty."""
-    file = at_home(path)
+    file = expand_path(path)
     if not file.name or file.is_dir():
         raise RunError(f"'{path}' names a folder, but the output is a file: name a file")
     return file

@@ -1,9 +1,9 @@
 """Finds components by package and kind: the file name is the kind, so a new file needs no list to edit.
 
-    kinds("language")        -> ("bert", "clip", "llama", "t5")      file names, without importing them
-    load("language", "t5")   -> the component class of language/t5.py, imported on demand
-    detect("language", path) -> "t5", the family that accepts the model at that path
-    kinds("evaluation.metrics")                                      a sub-package
+    kinds("language")             -> ("bert", "clip", "llama", "t5")      file names, without importing them
+    load_kind("language", "t5")   -> the component class of language/t5.py, imported on demand
+    detect_kind("language", path) -> "t5", the family that accepts the model at that path
+    kinds("evaluation.metrics")                                           a sub-package
 
 Other distributions add kinds through the entry-point groups ``lavibridge.language``, ``lavibridge.vision``
 and ``lavibridge.connectors``: the name is the kind, the value is the class.
@@ -21,7 +21,7 @@ from lavibridge.core.errors import ModelError, RecipeError
 
 _PACKAGE = Path(__file__).parent.parent
 _NOT_KINDS = ("base", "hf")
-MADE_BY = ("abc", "torch")
+_MADE_BY = ("abc", "torch")
 """Packages that create classes at run time, such as FSDP2's class of a module with sharded weights."""
 
 
@@ -33,7 +33,7 @@ def kinds(package: str) -> tuple[str, ...]:
     return tuple(sorted((files - set(_NOT_KINDS)) | set(_outside(package))))
 
 
-def load(package: str, kind: str) -> type[Any]:
+def load_kind(package: str, kind: str) -> type[Any]:
     """Return the component class of a kind. Raises RecipeError for an unknown kind."""
     known = kinds(package)
     if kind not in known:
@@ -58,19 +58,19 @@ def load(package: str, kind: str) -> type[Any]:
 
 def kind_of(package: str, component: object) -> str:
     """Return the kind of a component instance."""
-    own = next(one for one in type(component).__mro__ if one.__module__.partition(".")[0] not in MADE_BY)
+    own = next(one for one in type(component).__mro__ if one.__module__.partition(".")[0] not in _MADE_BY)
     for kind, entry in _outside(package).items():
         if entry.load() is own:
             return kind
     return own.__module__.rpartition(".")[2]
 
 
-def detect(package: str, source: str, revision: str | None = None) -> str:
+def detect_kind(package: str, source: str, revision: str | None = None) -> str:
     """Return the kind whose family accepts the model at ``source``, without loading weights.
 
     Raises ModelError unless exactly one family accepts it.
     """
-    fitting = [kind for kind in kinds(package) if load(package, kind).accepts(source, revision)]
+    fitting = [kind for kind in kinds(package) if load_kind(package, kind).accepts(source, revision)]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:

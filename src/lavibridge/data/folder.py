@@ -12,16 +12,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lavibridge.core.errors import DataError
-from lavibridge.data.pictures.decoding import read_file
+from lavibridge.data.pictures.decoding import read_picture_bytes
 from lavibridge.data.pictures.files import PictureFiles
 from lavibridge.data.pictures.indexed import index_of
 from lavibridge.data.pictures.paths import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, resolve_below
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.data.pictures.table import ImageEntry, ImageTable
 from lavibridge.data.pictures.text import parse_captions
-from lavibridge.data.pictures.walk import FolderListing, is_hidden, walk
+from lavibridge.data.pictures.walk import FolderListing, is_hidden, walk_folder
 
-CAPTIONS = (".txt", ".TXT")
+_CAPTIONS = (".txt", ".TXT")
 """Suffixes of caption files; if both exist, the first wins."""
 
 
@@ -31,7 +31,7 @@ class Folder(PictureFiles):
     class Config(PictureFiles.Config):
         """Settings of `data.kind: folder`; `path` is the folder."""
 
-    def __init__(self, config: "Folder.Config", rejected: Rejected) -> None:
+    def __init__(self, config: "Folder.Config", rejected: RejectedPictures) -> None:
         """Raises DataError if the index would lie among the pictures: every check would change the data."""
         index, root = index_of(type(self), config).folder.resolve(), config.path.resolve()
         if index.is_relative_to(root) and not is_hidden(index.relative_to(root).as_posix()):
@@ -49,7 +49,8 @@ class Folder(PictureFiles):
             raise DataError(f"there is no folder {root} (data.path)")
         # Escape names that are not UTF-8, so that JSON can store them.
         return {
-            os.fsencode(name).decode(errors="backslashreplace"): at for name, at in walk(root).folders.items()
+            os.fsencode(name).decode(errors="backslashreplace"): at
+            for name, at in walk_folder(root).folders.items()
         }
 
     def changed(self, table: ImageTable) -> bool:
@@ -65,9 +66,9 @@ class Folder(PictureFiles):
                 return True
         return False
 
-    def listing(self, rejected: Rejected) -> list[ImageEntry]:
+    def listing(self, rejected: RejectedPictures) -> list[ImageEntry]:
         root = self.config.path
-        below_root = walk(root)
+        below_root = walk_folder(root)
         below_root.report(rejected)
         found: list[ImageEntry] = []
         for name in _select_pictures(below_root, rejected):
@@ -83,25 +84,25 @@ class Folder(PictureFiles):
 
     def _captions(self, name: str) -> tuple[str, ...]:
         """Return the captions beside a picture. Raises DataError if there are none."""
-        beside = [Path(name).with_suffix(end) for end in CAPTIONS]
+        beside = [Path(name).with_suffix(end) for end in _CAPTIONS]
         path = next((each for each in beside if (self.root / each).exists()), None)
         if path is None:
             raise DataError(f"it has no caption file {beside[0].name}")
         try:
-            data = read_file(resolve_below(self.root, path.as_posix()))
+            data = read_picture_bytes(resolve_below(self.root, path.as_posix()))
         except DataError as error:
             raise DataError(f"its caption file {path.name} cannot be used: {error}") from error
         return parse_captions(data, path.name)
 
 
-def _select_pictures(listing: FolderListing, rejected: Rejected) -> list[str]:
+def _select_pictures(listing: FolderListing, rejected: RejectedPictures) -> list[str]:
     """Select the picture files, by suffix or by a caption beside them, and warn about files that belong to
     none."""
     ends = {name: PurePosixPath(name).suffix.lower() for name in listing.files}
     stems = {name: str(PurePosixPath(name).with_suffix("")) for name in listing.files}
     named = {name for name, end in ends.items() if end in IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES}
     having = {stems[name] for name in named}
-    captions = {name for name in listing.files if PurePosixPath(name).suffix in CAPTIONS}
+    captions = {name for name in listing.files if PurePosixPath(name).suffix in _CAPTIONS}
     captioned = {stems[name] for name in captions}
     pictures = []
     for name in listing.files:
@@ -114,6 +115,6 @@ def _select_pictures(listing: FolderListing, rejected: Rejected) -> list[str]:
     for name in sorted(captions):
         if stems[name] not in having:
             rejected.warn(name, "there is no picture beside this caption")
-        elif name.endswith(CAPTIONS[1]) and name[: -len(CAPTIONS[1])] + CAPTIONS[0] in captions:
+        elif name.endswith(_CAPTIONS[1]) and name[: -len(_CAPTIONS[1])] + _CAPTIONS[0] in captions:
             rejected.warn(name, "another caption file of this name is read instead")
     return pictures

@@ -11,20 +11,20 @@ from typing import Any
 
 from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
-from lavibridge.core.paths import at_home
+from lavibridge.core.paths import expand_path
 from lavibridge.data.pictures.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, captions_of_cell, choose_column
-from lavibridge.data.pictures.decoding import check_length
-from lavibridge.data.pictures.indexed import Indexed
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.decoding import check_picture_bytes
+from lavibridge.data.pictures.indexed import IndexedPictures
+from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.data.pictures.table import ImageEntry
 
-ROWS = 1000
+_ROWS = 1000
 
 
-class Hub(Indexed):
+class Hub(IndexedPictures):
     """Pictures and captions of a data set that the library `datasets` reads."""
 
-    class Config(Indexed.Config):
+    class Config(IndexedPictures.Config):
         """Settings of `data.kind: hub`."""
 
         path: Changeable[str]
@@ -42,7 +42,7 @@ class Hub(Indexed):
 
     config: "Hub.Config"
 
-    def __init__(self, config: "Hub.Config", rejected: Rejected) -> None:
+    def __init__(self, config: "Hub.Config", rejected: RejectedPictures) -> None:
         rows = _load_rows(config)
         columns = list(rows.column_names)
         self.image = choose_column(config.image, columns, IMAGE_COLUMNS, "image", config.path)
@@ -57,11 +57,11 @@ class Hub(Indexed):
         """Return the library's own fingerprint of the rows, and their number."""
         return {"fingerprint": str(self.rows._fingerprint), "rows": len(self.rows)}
 
-    def listing(self, rejected: Rejected) -> list[ImageEntry]:
+    def listing(self, rejected: RejectedPictures) -> list[ImageEntry]:
         found = []
         captions = self.rows.select_columns([self.caption])
-        for start in range(0, len(captions), ROWS):
-            for number, cell in enumerate(captions[start : start + ROWS][self.caption], start=start):
+        for start in range(0, len(captions), _ROWS):
+            for number, cell in enumerate(captions[start : start + _ROWS][self.caption], start=start):
                 try:
                     found.append(
                         ImageEntry(name=f"row {number}", captions=tuple(captions_of_cell(cell)), first=number)
@@ -79,7 +79,7 @@ class Hub(Indexed):
         data = cell["bytes"] if cell is not None else None
         if data is None:
             raise DataError("its cell holds no picture")
-        check_length(len(data))
+        check_picture_bytes(len(data))
         return bytes(data)
 
 
@@ -90,7 +90,7 @@ def _load_rows(config: "Hub.Config") -> Any:
     import datasets
 
     datasets.disable_progress_bars()
-    folder = at_home(config.path)
+    folder = expand_path(config.path)
     try:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             found = datasets.load_from_disk(str(folder.absolute()))

@@ -14,15 +14,15 @@ from typing import Any
 
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, captions_of_cell, choose_column
-from lavibridge.data.pictures.files import Listed, ListedImage
-from lavibridge.data.pictures.rejected import Rejected
-from lavibridge.data.pictures.text import read_lines
+from lavibridge.data.pictures.files import ListedImage, ListedPictureFiles
+from lavibridge.data.pictures.rejected import RejectedPictures
+from lavibridge.data.pictures.text import read_text_lines
 
 
-class JsonLines(Listed):
+class JsonLines(ListedPictureFiles):
     """Pictures and captions named by a file of JSON lines."""
 
-    class Config(Listed.Config):
+    class Config(ListedPictureFiles.Config):
         """Settings of `data.kind: jsonl`; `path` is the list."""
 
         image: str | None = None
@@ -32,11 +32,11 @@ class JsonLines(Listed):
 
     config: "JsonLines.Config"
 
-    def pairs(self, path: Path, rejected: Rejected) -> Iterator[ListedImage]:
+    def pairs(self, path: Path, rejected: RejectedPictures) -> Iterator[ListedImage]:
         keys: tuple[str, str] | None = None
-        for number, line in read_lines(path, rejected):
+        for number, line in read_text_lines(path, rejected):
             try:
-                row = parse(line)
+                row = _parse_json_line(line)
             except DataError as error:
                 rejected.add(path.name, str(error), number)
                 continue
@@ -56,7 +56,7 @@ class JsonLines(Listed):
                 rejected.add(name or path.name, str(error), number)
 
 
-def parse(line: str) -> dict[str, Any]:
+def _parse_json_line(line: str) -> dict[str, Any]:
     """Parse one line as an object. Raises DataError if it is none."""
     try:
         row = json.loads(line)

@@ -25,9 +25,9 @@ from lavibridge.core import registry
 from lavibridge.core.config import validate
 from lavibridge.core.errors import RecipeError
 from lavibridge.data.base import Dataset, DatasetPart, Sample, open_dataset
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 
-MIXTURE_FIELDS = ("size", "buckets", "flip")
+_MIXTURE_FIELDS = ("size", "buckets", "flip")
 """Fields that belong to the mixture and not to a part."""
 
 
@@ -54,11 +54,11 @@ class Mixture(Dataset):
 
     config: "Mixture.Config"
 
-    def __init__(self, config: "Mixture.Config", rejected: Rejected) -> None:
+    def __init__(self, config: "Mixture.Config", rejected: RejectedPictures) -> None:
         super().__init__(config, rejected)
         self.datasets: list[Dataset] = []
         for number, part in enumerate(config.parts):
-            own = Rejected()
+            own = RejectedPictures()
             self.datasets.append(open_dataset(part["kind"], _part_config(part, f"data.parts.{number}"), own))
             rejected.take(
                 [*rejected.all, *({**entry, "file": f"{number}:{entry['file']}"} for entry in own.all)]
@@ -113,11 +113,11 @@ def _part_config(part: Mapping[str, Any], where: str) -> Dataset.Config:
     kind = part.get("kind")
     if not isinstance(kind, str):
         raise RecipeError(f"{where}.kind is missing (kinds: {', '.join(registry.kinds('data'))})")
-    for name in MIXTURE_FIELDS:
+    for name in _MIXTURE_FIELDS:
         if part.get(name):
             raise RecipeError(f"{where}.{name}: set it for the whole mixture, as data.{name}")
-    fields = {name: value for name, value in part.items() if name not in ("kind", "weight", *MIXTURE_FIELDS)}
-    model: type[Dataset.Config] = registry.load("data", kind).Config
+    fields = {name: value for name, value in part.items() if name not in ("kind", "weight", *_MIXTURE_FIELDS)}
+    model: type[Dataset.Config] = registry.load_kind("data", kind).Config
     return validate(model, fields, where)
 
 
@@ -128,8 +128,8 @@ def _complete_part(part: Mapping[str, Any], where: str) -> dict[str, Any]:
         isinstance(weight, bool) or not isinstance(weight, int | float) or weight <= 0
     ):
         raise RecipeError(f"{where}.weight: should be a number above 0, found {weight!r}")
-    fields = _part_config(part, where).model_dump(mode="json", exclude=set(MIXTURE_FIELDS))
-    if not registry.load("data", str(part["kind"])).has_pictures:
+    fields = _part_config(part, where).model_dump(mode="json", exclude=set(_MIXTURE_FIELDS))
+    if not registry.load_kind("data", str(part["kind"])).has_pictures:
         raise RecipeError(f"{where}: data of kind '{part['kind']}' has no pictures to mix with others")
     return {"kind": part["kind"], "weight": weight, **fields}
 

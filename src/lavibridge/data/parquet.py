@@ -18,22 +18,22 @@ import pyarrow.parquet as pq
 
 from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
-from lavibridge.data.pictures.archives import Archived
+from lavibridge.data.pictures.archives import ArchivedPictures
 from lavibridge.data.pictures.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, captions_of_cell, choose_column
-from lavibridge.data.pictures.decoding import check_length, read_file
+from lavibridge.data.pictures.decoding import check_picture_bytes, read_picture_bytes
 from lavibridge.data.pictures.paths import AbsolutePath, resolve_below
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.data.pictures.table import ImageEntry
 from lavibridge.data.pictures.walk import refuse_hidden
 
-GROUPS_KEPT = 4
-ROWS = 1024
+_GROUPS_KEPT = 4
+_ROWS = 1024
 
 
-class Parquet(Archived):
+class Parquet(ArchivedPictures):
     """Pictures and captions in one Parquet table or a folder of them."""
 
-    class Config(Archived.Config):
+    class Config(ArchivedPictures.Config):
         """Settings of `data.kind: parquet`."""
 
         path: Changeable[AbsolutePath]
@@ -49,12 +49,12 @@ class Parquet(Archived):
     suffix = ".parquet"
     plural = "Parquet tables"
 
-    def __init__(self, config: "Parquet.Config", rejected: Rejected) -> None:
+    def __init__(self, config: "Parquet.Config", rejected: RejectedPictures) -> None:
         self.groups: OrderedDict[tuple[str, int], Any] = OrderedDict()
         self.turn = threading.Lock()
         super().__init__(config, rejected)
 
-    def listing(self, rejected: Rejected) -> list[ImageEntry]:
+    def listing(self, rejected: RejectedPictures) -> list[ImageEntry]:
         found: list[ImageEntry] = []
         for name in self.files(rejected):
             try:
@@ -64,7 +64,7 @@ class Parquet(Archived):
                 rejected.add(name, f"the table cannot be read: {error}")
         return found
 
-    def _rows(self, name: str, table: Any, rejected: Rejected) -> Iterator[ImageEntry]:
+    def _rows(self, name: str, table: Any, rejected: RejectedPictures) -> Iterator[ImageEntry]:
         """Yield the pictures of one table, group by group."""
         column = choose_column(
             self.config.caption, table.schema_arrow.names, CAPTION_COLUMNS, "caption", name
@@ -73,7 +73,7 @@ class Parquet(Archived):
         number = 0
         for group in range(table.num_row_groups):
             row = 0
-            for batch in table.iter_batches(ROWS, row_groups=[group], columns=[column]):
+            for batch in table.iter_batches(_ROWS, row_groups=[group], columns=[column]):
                 for cell in batch.column(0).to_pylist():
                     number += 1
                     try:
@@ -101,12 +101,12 @@ class Parquet(Archived):
             cell = cell.get("bytes") if cell.get("bytes") is not None else cell.get("path")
         if isinstance(cell, str):
             refuse_hidden(cell)
-            return read_file(resolve_below(self.config.root or self.folder, cell))
+            return read_picture_bytes(resolve_below(self.config.root or self.folder, cell))
         if not isinstance(cell, bytes):
             raise DataError(
                 f"its cell holds {'nothing' if cell is None else type(cell).__name__}, no picture"
             )
-        check_length(len(cell))
+        check_picture_bytes(len(cell))
         return cell
 
     def _group(self, entry: ImageEntry) -> Any:
@@ -119,7 +119,7 @@ class Parquet(Archived):
                     self.groups[key] = table.read_row_group(entry.first, columns=[column]).column(0)
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"the table {entry.container} cannot be read: {error}") from error
-            while len(self.groups) > GROUPS_KEPT:
+            while len(self.groups) > _GROUPS_KEPT:
                 self.groups.popitem(last=False)
         self.groups.move_to_end(key)
         return self.groups[key]

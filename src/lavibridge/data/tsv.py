@@ -13,26 +13,26 @@ from pathlib import Path
 
 from lavibridge.core.log import console
 from lavibridge.data.pictures.columns import IMAGE_COLUMNS
-from lavibridge.data.pictures.files import Listed, ListedImage
-from lavibridge.data.pictures.rejected import Rejected
-from lavibridge.data.pictures.text import read_lines, shorten
+from lavibridge.data.pictures.files import ListedImage, ListedPictureFiles
+from lavibridge.data.pictures.rejected import RejectedPictures
+from lavibridge.data.pictures.text import read_text_lines, shorten_text
 
 
-class Tsv(Listed):
+class Tsv(ListedPictureFiles):
     """Pictures and captions named by a tab-separated list."""
 
-    class Config(Listed.Config):
+    class Config(ListedPictureFiles.Config):
         """Settings of `data.kind: tsv`; `path` is the list."""
 
-    def pairs(self, path: Path, rejected: Rejected) -> Iterator[ListedImage]:
+    def pairs(self, path: Path, rejected: RejectedPictures) -> Iterator[ListedImage]:
         more_columns = 0
-        for number, line in read_lines(path, rejected):
+        for number, line in read_text_lines(path, rejected):
             name, *columns = line.split("\t")
             name = name.strip()
             if number == 1 and name.lower() in IMAGE_COLUMNS:
                 continue
             if not columns:
-                reason = f"no tab in {shorten(line)!r}; write image_path<TAB>caption"
+                reason = f"no tab in {shorten_text(line)!r}; write image_path<TAB>caption"
                 rejected.add(path.name, reason, number)
                 continue
             more_columns += len(columns) > 1

@@ -17,21 +17,21 @@ from typing import Any
 
 from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
-from lavibridge.data.pictures.archives import Archived
+from lavibridge.data.pictures.archives import ArchivedPictures
 from lavibridge.data.pictures.columns import CAPTION_COLUMNS, captions_of_cell, choose_column
-from lavibridge.data.pictures.decoding import check_length
+from lavibridge.data.pictures.decoding import check_picture_bytes
 from lavibridge.data.pictures.paths import (
     IMAGE_SUFFIXES,
     UNSUPPORTED_SUFFIXES,
     AbsolutePath,
     check_relative_path,
 )
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.data.pictures.table import ImageEntry
 from lavibridge.data.pictures.text import parse_captions
 from lavibridge.data.pictures.walk import is_hidden
 
-LONGEST_TEXT = 16 * 2**20
+_LONGEST_TEXT = 16 * 2**20
 
 
 @dataclass
@@ -45,10 +45,10 @@ class _ArchiveSample:
     fault: str | None = None
 
 
-class WebDataset(Archived):
+class WebDataset(ArchivedPictures):
     """Pictures and captions in one tar archive or a folder of them."""
 
-    class Config(Archived.Config):
+    class Config(ArchivedPictures.Config):
         """Settings of `data.kind: webdataset`."""
 
         path: Changeable[AbsolutePath]
@@ -60,7 +60,7 @@ class WebDataset(Archived):
     suffix = ".tar"
     plural = "archives"
 
-    def listing(self, rejected: Rejected) -> list[ImageEntry]:
+    def listing(self, rejected: RejectedPictures) -> list[ImageEntry]:
         found: list[ImageEntry] = []
         for name in self.files(rejected):
             groups: dict[str, _ArchiveSample] = {}
@@ -70,7 +70,7 @@ class WebDataset(Archived):
             found.extend(self._entries(name, groups, rejected))
         return found
 
-    def _members(self, name: str, rejected: Rejected) -> Iterator[tuple[tarfile.TarInfo, Any]]:
+    def _members(self, name: str, rejected: RejectedPictures) -> Iterator[tuple[tarfile.TarInfo, Any]]:
         """Yield the files of an archive in order; anything else, or outside it, goes to `rejected`."""
         path = self.folder / name
         last = "its beginning"
@@ -109,7 +109,7 @@ class WebDataset(Archived):
                 group.fault = str(error)
 
     def _texts(self, member: tarfile.TarInfo, suffix: str, file: Any) -> tuple[str, ...]:
-        if member.size > LONGEST_TEXT:
+        if member.size > _LONGEST_TEXT:
             raise DataError(f"its {suffix} file has {member.size:,} bytes")
         place = file.tell()
         file.seek(member.offset_data)
@@ -132,7 +132,7 @@ class WebDataset(Archived):
         )
 
     def _entries(
-        self, name: str, groups: dict[str, _ArchiveSample], rejected: Rejected
+        self, name: str, groups: dict[str, _ArchiveSample], rejected: RejectedPictures
     ) -> Iterator[ImageEntry]:
         for stem, group in groups.items():
             fault = group.fault
@@ -159,7 +159,7 @@ class WebDataset(Archived):
             )
 
     def read(self, entry: ImageEntry) -> bytes:
-        check_length(entry.second)
+        check_picture_bytes(entry.second)
         try:
             with (self.folder / entry.container).open("rb") as file:
                 file.seek(entry.first)

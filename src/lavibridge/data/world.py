@@ -14,9 +14,9 @@ from pydantic import Field, field_validator
 from lavibridge.core.config import Seed, did_you_mean
 from lavibridge.data.base import Dataset, Sample
 from lavibridge.data.pictures.decoding import scale_and_crop
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.world.captions import TRAINING_MIX, CaptionedScene, sample_captioned_scene
-from lavibridge.world.drawing import draw
+from lavibridge.world.drawing import draw_scene
 from lavibridge.world.scene import CANVAS
 
 
@@ -50,7 +50,7 @@ class World(Dataset):
                 raise ValueError("name at least one category, each with a share above 0")
             return mix
 
-    def __init__(self, config: "World.Config", rejected: Rejected) -> None:
+    def __init__(self, config: "World.Config", rejected: RejectedPictures) -> None:
         super().__init__(config, rejected)
         self.scenes = config.scenes
         self.seed = config.seed
@@ -78,13 +78,13 @@ class World(Dataset):
         return Sample(name=f"scene-{index:06d}", captions=(self.captions[index],))
 
     def picture(self, index: int, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
-        return scale_and_crop(Image.fromarray(draw(self.pair(index).scene)), size)
+        return scale_and_crop(Image.fromarray(draw_scene(self.pair(index).scene)), size)
 
     def sizes(self) -> Int[np.ndarray, "picture 2"]:
         return np.full((len(self), 2), CANVAS)
 
     def content(self, index: int) -> bytes:
-        return draw(self.pair(index).scene).tobytes()
+        return draw_scene(self.pair(index).scene).tobytes()
 
     def fingerprint(self) -> str:
         """Combine number, seed and a hash of some captions, which changes with the code of the world."""

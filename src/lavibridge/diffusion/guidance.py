@@ -13,12 +13,12 @@ from torch import Tensor
 
 from lavibridge.core.errors import RecipeError
 
-Interval = tuple[float, float]
+GuidanceInterval = tuple[float, float]
 """Start and stop of guidance as fractions of the steps, in [0, 1]; (0, 1) covers all steps."""
-EVERYWHERE: Interval = (0.0, 1.0)
+GUIDED_EVERYWHERE: GuidanceInterval = (0.0, 1.0)
 
 
-def guide(
+def apply_guidance(
     unconditional: Float[Tensor, "batch channel h w"],
     conditional: Float[Tensor, "batch channel h w"],
     scale: float,
@@ -33,7 +33,7 @@ class Guidance:
 
     scale: float
     """1 means no guidance: the prompt alone."""
-    interval: Interval = EVERYWHERE
+    interval: GuidanceInterval = GUIDED_EVERYWHERE
 
     def __post_init__(self) -> None:
         start, stop = self.interval

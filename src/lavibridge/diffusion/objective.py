@@ -22,7 +22,7 @@ Shares = Float[Tensor, " batch"]
 """alpha or sigma of each sample."""
 
 
-def corrupt(
+def add_noise(
     x0: Float[Tensor, "batch channel h w"],
     noise: Float[Tensor, "batch channel h w"],
     alpha: Shares,
@@ -32,7 +32,7 @@ def corrupt(
     return _wide(alpha) * x0 + _wide(sigma) * noise
 
 
-def target(
+def prediction_target(
     prediction_type: str,
     x0: Float[Tensor, "batch channel h w"],
     noise: Float[Tensor, "batch channel h w"],

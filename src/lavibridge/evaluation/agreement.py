@@ -1,4 +1,4 @@
-"""How well a learned judge's scores agree with the exact checker.
+"""Measures how well a learned scorer agrees with the exact checker.
 
     AUROC    the chance that a correct picture outscores a wrong one; a tie counts half, 0.5 is chance
     tau-b    (concordant - discordant) / sqrt(pairs untied in x * pairs untied in y)       -1 .. 1
@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from lavibridge.evaluation.stats import SEED, Estimate
+from lavibridge.evaluation.stats import BOOTSTRAP_SEED, Estimate
 
 Values = Float[np.ndarray, " picture"]
-DRAWS = 500
+_DRAWS = 500
 
 
 def auroc(scores: Values, right: Values) -> float:
@@ -37,13 +37,13 @@ def kendall_tau(first: Values, second: Values) -> float:
     return float((a * b).sum()) / untied if untied else math.nan
 
 
-def agreement(
+def metric_agreement(
     measure: Callable[[Values, Values], float], scores: Sequence[float], truths: Sequence[float]
 ) -> Estimate:
     """A measure of agreement with its 95 % interval; skips resamples for which it is undefined."""
     x, y = np.array(scores, dtype=float), np.array(truths, dtype=float)
-    rng = np.random.default_rng(SEED)
-    found = [measure(x[rows], y[rows]) for rows in rng.integers(0, len(x), size=(DRAWS, len(x)))]
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    found = [measure(x[rows], y[rows]) for rows in rng.integers(0, len(x), size=(_DRAWS, len(x)))]
     defined = [value for value in found if math.isfinite(value)]
     mean = measure(x, y)
     if not defined or not math.isfinite(mean):

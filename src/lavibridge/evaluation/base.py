@@ -17,7 +17,7 @@ from PIL import Image
 
 @runtime_checkable
 class ImageGenerator(Protocol):
-    """Anything that draws a picture for each prompt, such as a bridge."""
+    """Anything that generates an image for each prompt, such as a bridge."""
 
     origin: dict[str, str]
     """What the results record: the folder it was read from and its hash. For anything but a bridge, this also
@@ -27,9 +27,14 @@ class ImageGenerator(Protocol):
     """The guidance scale that the model has distilled; None if it has none, so that the suite's applies."""
 
     def generate(
-        self, prompts: Sequence[str], seed: Sequence[int], steps: int, guidance: float | None, quality: str
+        self,
+        prompts: Sequence[str],
+        seed: Sequence[int],
+        num_inference_steps: int,
+        guidance_scale: float | None,
+        quality: str,
     ) -> list[Image.Image]:
-        """One picture per prompt, each from its own seed; `guidance=None` uses the model's default."""
+        """Return one image per prompt, each from its own seed; no `guidance_scale` uses the default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +94,7 @@ class Score:
             object.__setattr__(self, "reason", f"the metric's {named} is not finite")
 
 
-def unscored(reason: str, detail: Mapping[str, Any] | None = None) -> Score:
+def unscored_score(reason: str, detail: Mapping[str, Any] | None = None) -> Score:
     """The score of a picture that could not be scored."""
     return Score(value=math.nan, reason=reason, detail=detail or {})
 

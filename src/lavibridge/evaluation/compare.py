@@ -16,17 +16,17 @@ from lavibridge.evaluation.provenance import read_results, read_scored_records
 from lavibridge.evaluation.records import Record
 from lavibridge.evaluation.stats import paired_difference, sign_flip_p
 
-MUST_AGREE = ("suite", "version", "seed", "prompts")
+COMPARED_SETTINGS = ("suite", "version", "seed", "prompts")
 """Settings that both evaluations must share; steps and guidance may differ, since a comparison may be of
 them."""
 
 
-def compare(ours: Path, theirs: Path) -> dict[str, Any]:
+def compare_evaluations(ours: Path, theirs: Path) -> dict[str, Any]:
     """The differences between two folders of `evaluate`, by metric and category, as JSON.
 
     Raises RunError if a folder holds no results or the two are not comparable.
     """
-    a, b = read_comparable(ours, theirs)
+    a, b = read_comparable_evaluations(ours, theirs)
     shared = [name for name in a["metrics"] if name in b["metrics"] and "all" in a["metrics"][name]]
     if not shared:
         raise RunError(
@@ -47,17 +47,17 @@ def compare(ours: Path, theirs: Path) -> dict[str, Any]:
             f"and --seed"
         )
     return {
-        **{name: a[name] for name in MUST_AGREE},
+        **{name: a[name] for name in COMPARED_SETTINGS},
         "pictures": len(pairs),
         "unpaired": {"first": len(mine) - len(pairs), "second": len(others) - len(pairs)},
         "metrics": {name: _by_category(name, pairs) for name in shared},
     }
 
 
-def read_comparable(ours: Path, theirs: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+def read_comparable_evaluations(ours: Path, theirs: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """The results of two folders; RunError if one holds none or they are of different pictures."""
     a, b = read_results(ours), read_results(theirs)
-    for name in MUST_AGREE:
+    for name in COMPARED_SETTINGS:
         if a.get(name) != b.get(name):
             raise RunError(
                 f"{ours} and {theirs} cannot be compared: {name} is {a.get(name)} in the first and "
@@ -67,12 +67,12 @@ def read_comparable(ours: Path, theirs: Path) -> tuple[Mapping[str, Any], Mappin
 
 
 def _by_category(metric: str, pairs: list[tuple[Record, Record]]) -> dict[str, Any]:
-    judged = [(a, b) for a, b in pairs if metric in a.scores and metric in b.scores]
-    found = {"all": _difference(metric, judged)}
-    categories = dict.fromkeys(a.category for a, _ in judged)
+    scored = [(a, b) for a, b in pairs if metric in a.scores and metric in b.scores]
+    found = {"all": _difference(metric, scored)}
+    categories = dict.fromkeys(a.category for a, _ in scored)
     if len(categories) > 1:
         for category in categories:
-            found[category] = _difference(metric, [(a, b) for a, b in judged if a.category == category])
+            found[category] = _difference(metric, [(a, b) for a, b in scored if a.category == category])
     return found
 
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from lavibridge.core.errors import ModelError
 from lavibridge.evaluation.metrics.base import ImageMetric
-from lavibridge.evaluation.networks import PretrainedNetwork, image_features, text_features
+from lavibridge.evaluation.networks import PretrainedNetwork, network_image_features, network_text_features
 
 LongPrompts = Literal["cut", "segments"]
 
@@ -78,7 +78,9 @@ class DualEncoder:
     def pictures(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "picture width"]:
         """Image embeddings of unit length."""
         with torch.no_grad():
-            return functional.normalize(image_features(self.network, self.network.pixels(pictures)), dim=-1)
+            return functional.normalize(
+                network_image_features(self.network, self.network.pixels(pictures)), dim=-1
+            )
 
     def texts(self, texts: Sequence[str]) -> Float[Tensor, "text width"]:
         """Text embeddings of unit length; truncates texts at the limit."""
@@ -92,7 +94,7 @@ class DualEncoder:
         # SigLIP was trained without a mask, so it attends to its padding.
         inputs: Mapping[str, Tensor] = {"input_ids": tokens["input_ids"]} if self.to_limit else {**tokens}
         with torch.no_grad():
-            return functional.normalize(text_features(self.network, inputs), dim=-1)
+            return functional.normalize(network_text_features(self.network, inputs), dim=-1)
 
     def share_cut(self, prompt: str) -> float:
         """The fraction of a prompt's own tokens beyond the limit."""

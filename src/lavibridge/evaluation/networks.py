@@ -27,7 +27,7 @@ from lavibridge.core.files import resolve_source
 from lavibridge.core.identity import source_identity
 from lavibridge.core.sources import read_model_json
 
-FAULTS = (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError)
+_FAULTS = (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError)
 """What transformers raises for a folder that it cannot load."""
 
 
@@ -77,7 +77,7 @@ class PretrainedNetwork:
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-        except FAULTS as error:
+        except _FAULTS as error:
             raise ModelError(f"'{self.source}' cannot be loaded as {self.model_class}: {error}") from error
         if report["missing_keys"]:
             missing = ", ".join(sorted(report["missing_keys"])[:3])
@@ -119,7 +119,7 @@ class PretrainedNetwork:
             return getattr(transformers, loader).from_pretrained(
                 self.root, revision=self.revision or "main", trust_remote_code=False, **options
             )
-        except FAULTS as error:
+        except _FAULTS as error:
             raise ModelError(f"'{self.source}' has no {loader[4:]} that can be loaded: {error}") from error
 
 
@@ -130,7 +130,7 @@ def _quieten() -> None:
         transformers.utils.logging.disable_progress_bar()
 
 
-def image_features(network: PretrainedNetwork, pixels: Tensor) -> Float[Tensor, "picture width"]:
+def network_image_features(network: PretrainedNetwork, pixels: Tensor) -> Float[Tensor, "picture width"]:
     """A feature per picture: projected if the model is a dual encoder, else pooled."""
     model = network.model
     pairs = "text_config" in network.config and "vision_config" in network.config
@@ -141,7 +141,9 @@ def image_features(network: PretrainedNetwork, pixels: Tensor) -> Float[Tensor, 
     return pooled.flatten(1)
 
 
-def text_features(network: PretrainedNetwork, tokens: Mapping[str, Tensor]) -> Float[Tensor, "text width"]:
+def network_text_features(
+    network: PretrainedNetwork, tokens: Mapping[str, Tensor]
+) -> Float[Tensor, "text width"]:
     """A projected feature per text."""
     found: Tensor = network.model.get_text_features(**tokens).pooler_output
     return found

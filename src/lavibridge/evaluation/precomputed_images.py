@@ -12,8 +12,8 @@ from pathlib import Path
 from PIL import Image
 
 from lavibridge.core.errors import DataError
-from lavibridge.core.identity import card_hash, file_hash
-from lavibridge.data.pictures.decoding import read_picture
+from lavibridge.core.identity import cached_file_hash, card_hash
+from lavibridge.data.pictures.decoding import decode_picture_file
 from lavibridge.data.pictures.walk import pictures_below
 from lavibridge.evaluation.base import Task
 
@@ -32,7 +32,7 @@ class PrecomputedImages:
                 "in the suite's order, or choose fewer prompts with --category and --limit"
             )
         self.distilled_guidance_scale: float | None = None
-        hashes = [file_hash(path) for path in files]
+        hashes = [cached_file_hash(path) for path in files]
         self.origin = {"pictures": folder.as_posix(), "sha256": card_hash(hashes)}
         self.files = {(task.prompt, task.seed): path for task, path in zip(tasks, files, strict=True)}
 
@@ -40,15 +40,15 @@ class PrecomputedImages:
         self,
         prompts: Sequence[str],
         seed: Sequence[int],
-        steps: int | None,
-        guidance: float | None,
+        num_inference_steps: int | None,
+        guidance_scale: float | None,
         quality: str,
     ) -> list[Image.Image]:
         """The pictures of these prompts; DataError names one that it cannot read."""
         found = []
         for key in zip(prompts, seed, strict=True):
             try:
-                found.append(read_picture(self.files[key]))
+                found.append(decode_picture_file(self.files[key]))
             except DataError as error:
                 raise DataError(
                     f"{self.files[key]}: {error}; repair it, since every picture counts"

@@ -15,35 +15,35 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.bridge import Bridge
-from lavibridge.bridge.identity import identity, surroundings
-from lavibridge.bridge.store import saved_as
+from lavibridge.bridge.identity import bridge_environment, bridge_identity
+from lavibridge.bridge.saved_bridge import saved_bridge_hash
 from lavibridge.core.errors import RunError
 from lavibridge.core.files import read_json, write_json
 from lavibridge.core.identity import card_hash
 from lavibridge.evaluation.base import ImageGenerator
-from lavibridge.evaluation.records import Key, Record, read_records
+from lavibridge.evaluation.records import Record, RecordKey, read_records
 
-SETTINGS = "settings.json"
-RESULTS = "results.json"
-ADVICE = "give another --out, or delete images and records*.jsonl there to draw again"
-UNKNOWN_PROVENANCE = (
+_SETTINGS = "settings.json"
+RESULTS_FILE = "results.json"
+PROVENANCE_ADVICE = "give another --out, or delete images and records*.jsonl there to draw again"
+_UNKNOWN_PROVENANCE = (
     "holds an evaluation by an earlier version of lavibridge, which did not record the bridge: its pictures "
     "may be of another checkpoint"
 )
-PLACES = ("folder", "pictures")
+_PLACES = ("folder", "pictures")
 """Keys of an origin that hold paths, which do not identify pictures."""
 
 
 def provenance_of(bridge: Bridge | ImageGenerator) -> dict[str, dict[str, str]]:
     """The generator by content, the library versions and the kind of device."""
     if isinstance(bridge, Bridge):
-        return {"drawn_by": identity(bridge), "made_with": surroundings(bridge)}
-    origin = {name: value for name, value in bridge.origin.items() if name not in PLACES}
+        return {"drawn_by": bridge_identity(bridge), "made_with": bridge_environment(bridge)}
+    origin = {name: value for name, value in bridge.origin.items() if name not in _PLACES}
     return {"drawn_by": origin, "made_with": {}}
 
 
-def resolve_settings(
-    out: Path, settings: Mapping[str, Any], records: Mapping[Key, Record], is_complete: bool
+def resolve_image_settings(
+    out: Path, settings: Mapping[str, Any], records: Mapping[RecordKey, Record], is_complete: bool
 ) -> dict[str, Any]:
     """Write or check the settings of a folder's pictures, and return them.
 
@@ -51,12 +51,12 @@ def resolve_settings(
     """
     now: dict[str, Any] = loads(dumps(settings))
     if not records:
-        (out / RESULTS).unlink(missing_ok=True)  # the pictures of these results are gone
-        write_json(out / SETTINGS, now)
+        (out / RESULTS_FILE).unlink(missing_ok=True)  # the pictures of these results are gone
+        write_json(out / _SETTINGS, now)
         return now
-    before = read_json(out / SETTINGS) if (out / SETTINGS).is_file() else None
+    before = read_json(out / _SETTINGS) if (out / _SETTINGS).is_file() else None
     if not isinstance(before, dict) or "drawn_by" not in before:
-        raise RunError(f"{out} {UNKNOWN_PROVENANCE}; {ADVICE}")
+        raise RunError(f"{out} {_UNKNOWN_PROVENANCE}; {PROVENANCE_ADVICE}")
     check_provenance(out, records, card_hash(before))
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if not changed or (changed == ["made_with"] and is_complete):
@@ -65,50 +65,50 @@ def resolve_settings(
         parts = _differing(before["drawn_by"], now["drawn_by"])
         raise RunError(
             f"{out} holds pictures of another bridge, or of this one before further training (changed: "
-            f"{', '.join(parts)}): {ADVICE}"
+            f"{', '.join(parts)}): {PROVENANCE_ADVICE}"
         )
     then, today = ({name: each.get(name) for name in changed} for each in (before, now))
-    raise RunError(f"{out} holds pictures drawn with {then}, not {today}: {ADVICE}")
+    raise RunError(f"{out} holds pictures drawn with {then}, not {today}: {PROVENANCE_ADVICE}")
 
 
 def holds_other_images(out: Path, bridge: Bridge | ImageGenerator) -> bool:
     """Whether a folder holds pictures of another or an unknown bridge."""
     if not any(out.glob("records*.jsonl")):
         return False
-    before = read_json(out / SETTINGS) if (out / SETTINGS).is_file() else {}
+    before = read_json(out / _SETTINGS) if (out / _SETTINGS).is_file() else {}
     return any(before.get(name) != value for name, value in provenance_of(bridge).items())
 
 
-def check_provenance(out: Path, records: Mapping[Key, Record], drawn_with: str) -> None:
+def check_provenance(out: Path, records: Mapping[RecordKey, Record], drawn_with: str) -> None:
     """Raise RunError unless every record's picture was drawn with these settings."""
     others = sum(record.drawn_with != drawn_with for record in records.values())
     if others:
         raise RunError(
             f"{out} holds pictures of two bridges or settings: {others} of {len(records)} do not match "
-            f"its {SETTINGS}; {ADVICE}"
+            f"its {_SETTINGS}; {PROVENANCE_ADVICE}"
         )
 
 
 def read_results(folder: Path) -> Mapping[str, Any]:
     """The results.json of `lavi evaluate`; RunError if there is none or its bridge is unknown."""
-    path = folder / RESULTS
+    path = folder / RESULTS_FILE
     if not path.is_file():
-        raise RunError(f"{folder} holds no {RESULTS}: give the folder that `lavi evaluate` wrote")
+        raise RunError(f"{folder} holds no {RESULTS_FILE}: give the folder that `lavi evaluate` wrote")
     found = read_json(path)
     if not isinstance(found, dict) or "metrics" not in found:
         raise RunError(f"{path} was written by an older version: evaluate again")
     if "drawn_with" not in found:
-        raise RunError(f"{folder} {UNKNOWN_PROVENANCE}: evaluate again, into another --out")
+        raise RunError(f"{folder} {_UNKNOWN_PROVENANCE}: evaluate again, into another --out")
     return found
 
 
 def matches_run(run: Path, results: Mapping[str, Any]) -> bool:
     """Whether results are of the bridge that a run holds now; True if the run has no hash to compare."""
-    now = saved_as(run)
+    now = saved_bridge_hash(run)
     return now is None or (results.get("bridge") or {}).get("sha256", now) == now
 
 
-def read_scored_records(folder: Path, results: Mapping[str, Any]) -> dict[Key, Record]:
+def read_scored_records(folder: Path, results: Mapping[str, Any]) -> dict[RecordKey, Record]:
     """The records behind results: scores under the same cards, of pictures by the same bridge."""
     cards = {name: card_hash(each["card"]) for name, each in results["metrics"].items() if "all" in each}
     records = read_records(folder, cards)

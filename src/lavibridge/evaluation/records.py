@@ -19,7 +19,7 @@ from lavibridge.core.files import write_atomic
 from lavibridge.core.log import JsonLog
 from lavibridge.evaluation.base import Score, Task
 
-Key = tuple[str, str, int]
+RecordKey = tuple[str, str, int]
 
 
 @dataclass(kw_only=True)
@@ -48,7 +48,7 @@ class Record:
     """Short hash of the metric's card, by metric."""
 
     @property
-    def key(self) -> Key:
+    def key(self) -> RecordKey:
         """The key of its task."""
         return self.category, self.prompt, self.seed
 
@@ -57,7 +57,7 @@ class Record:
         return self.by.get(metric) == by
 
 
-def read_records(out: Path, cards: Mapping[str, str] | None = None) -> dict[Key, Record]:
+def read_records(out: Path, cards: Mapping[str, str] | None = None) -> dict[RecordKey, Record]:
     """All records of a folder, unfinished processes included.
 
     For metrics named in `cards` (short hashes), ignores scores under other cards. Raises RunError if a file
@@ -75,7 +75,7 @@ def read_records(out: Path, cards: Mapping[str, str] | None = None) -> dict[Key,
         ) from None
 
 
-def open_log(out: Path, rank: int) -> JsonLog:
+def open_record_log(out: Path, rank: int) -> JsonLog:
     """Open the log that a process appends to, without a line that was cut short."""
     path = out / f"records-{rank}.jsonl"
     written = path.read_bytes() if path.is_file() else b""
@@ -85,13 +85,13 @@ def open_log(out: Path, rank: int) -> JsonLog:
     return JsonLog(path)
 
 
-def drawn_line(task: Task, drawing: int, drawn_with: str, sha256: str, undrawn: str = "") -> dict[str, Any]:
+def image_record(task: Task, drawing: int, drawn_with: str, sha256: str, undrawn: str = "") -> dict[str, Any]:
     """The log line of a drawn picture, or of why drawing failed."""
     drawn = {"file": task.file, "name": task.name, "drawn_with": drawn_with, "sha256": sha256}
     return {**_named(task, drawing), **drawn, **({"undrawn": undrawn} if undrawn else {})}
 
 
-def score_line(task: Task, drawing: int, metric: str, by: str, score: Score) -> dict[str, Any]:
+def score_record(task: Task, drawing: int, metric: str, by: str, score: Score) -> dict[str, Any]:
     """The log line of a score; NaN becomes null with a reason."""
     return {
         **_named(task, drawing),
@@ -116,9 +116,9 @@ def _named(task: Task, drawing: int) -> dict[str, Any]:
     return {"category": task.category, "prompt": task.prompt, "seed": task.seed, "drawing": drawing}
 
 
-def _gather(lines: Sequence[dict[str, Any]], cards: Mapping[str, str]) -> dict[Key, Record]:
+def _gather(lines: Sequence[dict[str, Any]], cards: Mapping[str, str]) -> dict[RecordKey, Record]:
     """The newest drawing of each picture with its scores."""
-    found: dict[Key, Record] = {}
+    found: dict[RecordKey, Record] = {}
     scores = [line for line in lines if "metric" in line]
     for line in lines:
         if "metric" not in line:

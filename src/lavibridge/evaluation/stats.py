@@ -18,9 +18,9 @@ import numpy as np
 
 Z95 = 1.959963984540054
 """The 97.5th percentile of the normal distribution."""
-DRAWS = 2000
-FLIPS = 10_000
-SEED = 20240311
+_DRAWS = 2000
+_FLIPS = 10_000
+BOOTSTRAP_SEED = 20240311
 Cluster = TypeVar("Cluster")
 
 
@@ -42,7 +42,7 @@ class Estimate:
         return found | ({"unscored": self.unscored} if self.unscored else {})
 
 
-def wilson(right: int | float, n: int) -> tuple[float, float]:
+def wilson_interval(right: int | float, n: int) -> tuple[float, float]:
     """The 95 % Wilson interval of a share; (0, 1) if n is 0. A tie counts half."""
     if n == 0:
         return 0.0, 1.0
@@ -65,30 +65,30 @@ def estimate(scores: Mapping[str, Sequence[float]]) -> Estimate:
         return Estimate(n=0, mean=math.nan, low=math.nan, high=math.nan, unscored=unscored)
     mean = math.fsum(flat) / len(flat)
     if all(len(each) <= 1 for each in kept.values()) and set(flat) <= {0.0, 1.0}:
-        low, high = wilson(round(math.fsum(flat)), len(flat))
+        low, high = wilson_interval(round(math.fsum(flat)), len(flat))
     else:
-        low, high = bootstrap([each for each in kept.values() if each])
+        low, high = bootstrap_interval([each for each in kept.values() if each])
     return Estimate(n=len(flat), mean=mean, low=low, high=high, unscored=unscored)
 
 
-def bootstrap(clusters: Sequence[Sequence[float]]) -> tuple[float, float]:
+def bootstrap_interval(clusters: Sequence[Sequence[float]]) -> tuple[float, float]:
     """The 95 % percentile interval of the mean of all scores, resampling whole clusters."""
     sums = np.array([math.fsum(each) for each in clusters])
     sizes = np.array([len(each) for each in clusters])
-    drawn = np.random.default_rng(SEED).integers(0, len(clusters), size=(DRAWS, len(clusters)))
+    drawn = np.random.default_rng(BOOTSTRAP_SEED).integers(0, len(clusters), size=(_DRAWS, len(clusters)))
     means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 
 
-def interval_of(
+def bootstrap_interval_of(
     clusters: Sequence[Cluster], statistic: Callable[[Sequence[Cluster]], float], draws: int = 1000
 ) -> tuple[float, float]:
     """The 95 % percentile interval of any statistic, resampling prompts; a cluster holds one prompt's values.
 
     Skips resamples for which the statistic is NaN; returns NaN, NaN if none is left.
     """
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
     found = [
         statistic([clusters[place] for place in places])
         for places in rng.integers(0, len(clusters), size=(draws, len(clusters)))
@@ -108,13 +108,13 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     values = np.array(differences, dtype=float)
     if not len(values):
         return math.nan
-    if 2 ** len(values) <= FLIPS:
+    if 2 ** len(values) <= _FLIPS:
         bits = np.arange(2 ** len(values))[:, None] >> np.arange(len(values))
         signs, extra = 1.0 - 2.0 * (bits & 1), 0
         sums = np.abs(signs @ values)
     else:
-        rng = np.random.default_rng(SEED)
-        drawn = (rng.choice([-1.0, 1.0], size=(FLIPS // 20, len(values))) @ values for _ in range(20))
+        rng = np.random.default_rng(BOOTSTRAP_SEED)
+        drawn = (rng.choice([-1.0, 1.0], size=(_FLIPS // 20, len(values))) @ values for _ in range(20))
         sums, extra = np.abs(np.concatenate(list(drawn))), 1
     as_far = int((sums >= abs(float(values.sum())) * (1 - 1e-12)).sum())
     return (as_far + extra) / (len(sums) + extra)
@@ -136,6 +136,6 @@ def paired_difference(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, 
     unscored = len(shared) - len(differences)
     if not differences:
         return Estimate(n=0, mean=math.nan, low=math.nan, high=math.nan, unscored=unscored)
-    low, high = bootstrap([[difference] for difference in differences])
+    low, high = bootstrap_interval([[difference] for difference in differences])
     mean = math.fsum(differences) / len(differences)
     return Estimate(n=len(differences), mean=mean, low=low, high=high, unscored=unscored)

@@ -6,7 +6,7 @@
     metrics: [world, {kind: clip_score, model: mini-clip}]
     seeds: 1
 
-The kinds are the files of `prompts` and `metrics`; the other keys beside `kind` are that kind's options.
+The kinds are the files of `prompts` and `metrics`; their other keys are that kind's options.
 """
 
 from collections.abc import Sequence
@@ -108,5 +108,5 @@ def _open(package: str, where: str, value: ComponentConfig, overrides: dict[str,
     if "kind" not in options:
         raise RecipeError(f"{where}: `kind` is missing (kinds: {', '.join(registry.kinds(package))})")
     kind = str(options.pop("kind"))
-    component = registry.load(package, kind)
+    component = registry.load_kind(package, kind)
     return component(validate(component.Config, {**options, **overrides}, f"{where}.{kind}"))

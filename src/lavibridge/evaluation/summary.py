@@ -19,7 +19,7 @@ Scores = dict[str, list[float]]
 """Scores by prompt."""
 
 
-def summarize(metric: ImageMetric, records: Sequence[Record]) -> dict[str, Any]:
+def summarize_metric(metric: ImageMetric, records: Sequence[Record]) -> dict[str, Any]:
     """Summarise a metric over the records that it applies to, all of them scored."""
     name = metric.name
     mine = [record for record in records if metric.applies_to(record.category)]

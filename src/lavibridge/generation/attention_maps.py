@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from lavibridge.vision.base import VisionModel
 
-MOST_SIDE = 32
+_MOST_SIDE = 32
 """Largest side of a map."""
 
 
@@ -30,7 +30,7 @@ class AttentionMaps:
     def __init__(self, vision: VisionModel, shape: tuple[int, int, int]) -> None:
         self.vision = vision
         height, width = shape[1:]
-        shrink = max(1.0, max(height, width) / MOST_SIDE)
+        shrink = max(1.0, max(height, width) / _MOST_SIDE)
         self.ratio = height / width
         self.size = (max(1, round(height / shrink)), max(1, round(width / shrink)))
         self.total: Float[Tensor, "token h w"] | None = None

@@ -6,14 +6,15 @@ from lavibridge.connectors.base import Connector
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.log import console
 from lavibridge.core.seeds import MAX_SEED
-from lavibridge.generation.emphasis import WeightedPrompt, read
+from lavibridge.generation.emphasis import WeightedPrompt, read_emphasis
 from lavibridge.language.base import LanguageModel
 
 
-def read_prompts(prompts: str | Sequence[str], prompt_weighting: bool = False) -> tuple[WeightedPrompt, ...]:
+def check_prompts(prompts: str | Sequence[str], prompt_weighting: bool = False) -> tuple[WeightedPrompt, ...]:
     """Prompts, with brackets read as weights if ``prompt_weighting``; RecipeError where one is empty."""
     read_all = tuple(
-        read(prompt, prompt_weighting) for prompt in ((prompts,) if isinstance(prompts, str) else prompts)
+        read_emphasis(prompt, prompt_weighting)
+        for prompt in ((prompts,) if isinstance(prompts, str) else prompts)
     )
     empty = [str(index + 1) for index, prompt in enumerate(read_all) if not prompt.text.strip()]
     if not read_all or empty:
@@ -22,7 +23,7 @@ def read_prompts(prompts: str | Sequence[str], prompt_weighting: bool = False) -
     return read_all
 
 
-def read_negative_prompts(
+def check_negative_prompts(
     negative_prompt: str | Sequence[str] | None, count: int, prompt_weighting: bool = False
 ) -> tuple[WeightedPrompt, ...]:
     """A negative prompt for each of ``count`` prompts; RecipeError where their number differs."""
@@ -34,7 +35,7 @@ def read_negative_prompts(
         raise RecipeError(
             f"give one negative prompt, or one for each prompt: found {len(texts)} for {count} prompts"
         )
-    return tuple(read(text, prompt_weighting, is_negative=True) for text in texts)
+    return tuple(read_emphasis(text, prompt_weighting, is_negative=True) for text in texts)
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
@@ -59,7 +60,7 @@ def check_step_cache(threshold: float | None) -> None:
         )
 
 
-def check_weights(prompts: Sequence[WeightedPrompt], connector: Connector) -> None:
+def check_word_weights(prompts: Sequence[WeightedPrompt], connector: Connector) -> None:
     """RecipeError where prompts have word weights and the connector reads no tokens of the prompt."""
     if connector.reading.queries is not None and not all(each.is_plain for each in prompts):
         raise RecipeError(
@@ -68,7 +69,7 @@ def check_weights(prompts: Sequence[WeightedPrompt], connector: Connector) -> No
         )
 
 
-def warn_about_cuts(prompts: Sequence[WeightedPrompt], language: LanguageModel) -> None:
+def warn_about_long_prompts(prompts: Sequence[WeightedPrompt], language: LanguageModel) -> None:
     """Warn about every prompt that exceeds the language model's token limit."""
     texts = [each.text for each in prompts]
     counts = zip(texts, *language.count_tokens(texts), strict=True)

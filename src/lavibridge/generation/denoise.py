@@ -5,9 +5,9 @@
 A batch of `BridgePipeline` is one state of many pictures. The server keeps a state for each picture, so that
 pictures join and leave between steps. A layout decides which rows share a call:
 
-    OwnCalls       a call for each state, padded to its longest prompt
-    SharedCalls    all states in one call of at least `least_rows` rows and `width` tokens, so that on a CPU a
-                   row's bits do not depend on the others (docs/decisions/0011)
+    SeparateDenoiserCalls   a call for each state, padded to its longest prompt
+    SharedDenoiserCalls     all states in one call of at least `least_rows` rows and `width` tokens, so that
+                            on a CPU a row's bits do not depend on other rows (docs/decisions/0011)
 
 The connector computes in its own number format; autocast to bfloat16 covers the denoiser alone.
 """
@@ -24,11 +24,11 @@ from torch import Tensor
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import Conditioning
 from lavibridge.generation.attention_maps import AttentionMaps
-from lavibridge.generation.state import RequestState
+from lavibridge.generation.request_state import RequestState
 from lavibridge.vision.base import VisionModel
 
 
-class Layout(ABC):
+class DenoiserCalls(ABC):
     """How the rows of states are laid into calls of the denoiser."""
 
     @abstractmethod
@@ -39,13 +39,13 @@ class Layout(ABC):
 
 
 @torch.no_grad()  # not inference_mode, in which sharded weights (FSDP2) would be gathered for drawing only
-def advance(states: Sequence[RequestState], bridge: Bridge, layout: Layout) -> None:
+def take_denoising_step(states: Sequence[RequestState], bridge: Bridge, layout: DenoiserCalls) -> None:
     """Take one step of every state; all have one shape of latents and one setting of autocast."""
     for state, predictions in zip(states, layout.predict(states, bridge), strict=True):
         state.take(predictions)
 
 
-class OwnCalls(Layout):
+class SeparateDenoiserCalls(DenoiserCalls):
     """A call of the denoiser for each state, as wide as its longest prompt."""
 
     def predict(
@@ -62,11 +62,11 @@ class OwnCalls(Layout):
         return _call_denoiser(bridge.vision, noisy, t, conditioning, state.settings.autocast, watched)
 
 
-OWN_CALLS = OwnCalls()
+SEPARATE_DENOISER_CALLS = SeparateDenoiserCalls()
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedCalls(Layout):
+class SharedDenoiserCalls(DenoiserCalls):
     """All states in shared calls of the denoiser; not for connectors that are per-block."""
 
     width: int
@@ -79,7 +79,7 @@ class SharedCalls(Layout):
     ) -> list[Float[Tensor, "row channel h w"]]:
         """The denoiser's predictions for each state's rows."""
         rows = [row for state in states for row in _rows(state, bridge)]
-        predictions = predict_rows(bridge.vision, rows, self, states[0].settings.autocast)
+        predictions = predict_denoiser_rows(bridge.vision, rows, self, states[0].settings.autocast)
         return list(torch.stack(predictions).split([len(state.texts) for state in states]))
 
 
@@ -99,8 +99,8 @@ class DenoiserRow:
         return self.conditioning.tokens.shape[1]
 
 
-def predict_rows(
-    vision: VisionModel, rows: Sequence[DenoiserRow], layout: SharedCalls, autocast: bool = False
+def predict_denoiser_rows(
+    vision: VisionModel, rows: Sequence[DenoiserRow], layout: SharedDenoiserCalls, autocast: bool = False
 ) -> list[Float[Tensor, "channel h w"]]:
     """The denoiser's prediction for each row, in shared calls."""
     predictions: dict[int, Tensor] = {}

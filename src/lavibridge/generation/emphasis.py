@@ -21,11 +21,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lavibridge.core.errors import RecipeError
-from lavibridge.core.text import is_unicode
+from lavibridge.core.unicode_text import is_valid_unicode
 
 _WEIGHT = r":\s*([0-9]*\.[0-9]+)\s*\)|(?<![0-9])(?<![0-9]\s):\s*([0-9]+)\s*\)"
 _PART = re.compile(rf"\\([()\\])|(\()|{_WEIGHT}|(\))")
-MOST = 10.0
+_MOST = 10.0
 """The largest weight."""
 
 
@@ -44,18 +44,18 @@ class WeightedPrompt:
         return all(weight == 1 for weight in self.weights)
 
 
-def read(prompt: str, weights: bool, is_negative: bool = False) -> WeightedPrompt:
+def read_emphasis(prompt: str, weights: bool, is_negative: bool = False) -> WeightedPrompt:
     """A prompt, its brackets as weights where they are ``weights``, as text where not.
 
     Raises RecipeError for what no tokenizer takes.
     """
-    if not is_unicode(prompt):
+    if not is_valid_unicode(prompt):
         raise RecipeError(f"the prompt {prompt[:60]!r} is not valid Unicode: write it anew")
-    found = parse(prompt) if weights else WeightedPrompt(text=prompt, weights=(1.0,) * len(prompt))
+    found = parse_emphasis(prompt) if weights else WeightedPrompt(text=prompt, weights=(1.0,) * len(prompt))
     return replace(found, is_negative=is_negative)
 
 
-def parse(prompt: str) -> WeightedPrompt:
+def parse_emphasis(prompt: str) -> WeightedPrompt:
     """A prompt with its weights read."""
     characters: list[str] = []
     weights: list[float] = []
@@ -72,9 +72,9 @@ def parse(prompt: str) -> WeightedPrompt:
             _add(characters, weights, "(")
         else:
             start = opened.pop() if opened else len(characters)
-            weight = float(decimal or whole or MOST + 1)
+            weight = float(decimal or whole or _MOST + 1)
             inner = [each * weight for each in weights[start + 1 :]]
-            if start < len(characters) and max([weight, *inner]) <= MOST:
+            if start < len(characters) and max([weight, *inner]) <= _MOST:
                 del characters[start]
                 weights[start:] = inner
             else:
@@ -83,13 +83,13 @@ def parse(prompt: str) -> WeightedPrompt:
     return WeightedPrompt(text="".join(characters), weights=tuple(weights))
 
 
-def token_weights(weighted: WeightedPrompt, spans: Sequence[tuple[int, int]]) -> Float[Tensor, " token"]:
+def emphasis_of_tokens(weighted: WeightedPrompt, spans: Sequence[tuple[int, int]]) -> Float[Tensor, " token"]:
     """The mean weight of each token's characters; 1 for tokens that stand for none of the prompt's."""
     found = [weighted.weights[start:end] for start, end in spans]
     return torch.tensor([sum(each) / len(each) if each else 1.0 for each in found])
 
 
-def weigh(
+def apply_emphasis(
     hidden: Float[Tensor, "layer token width"],
     empty: Float[Tensor, "layer other width"],
     weights: Float[Tensor, " token"],

@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from lavibridge.core.files import write_atomic
 
-Format = Literal["png", "jpeg", "webp"]
+ImageFormat = Literal["png", "jpeg", "webp"]
 
 
 def save_png(path: Path, image: Image.Image, text: Mapping[str, str] | None = None) -> None:
@@ -29,8 +29,8 @@ def encode_png(image: Image.Image, text: Mapping[str, str] | None = None) -> byt
     return buffer.getvalue()
 
 
-def encode_picture(
-    image: Image.Image, format: Format, compression: int, text: Mapping[str, str] | None = None
+def encode_image(
+    image: Image.Image, format: ImageFormat, compression: int, text: Mapping[str, str] | None = None
 ) -> bytes:
     """A picture as the bytes of a file; of JPEG and WebP, ``compression`` from 0 to 100 is the best."""
     if format == "png":

@@ -16,8 +16,8 @@ from torch import Tensor
 from lavibridge.core.errors import RecipeError
 from lavibridge.generation.checks import check_seeds
 
-Generators = torch.Generator | Sequence[torch.Generator] | None
-Noise = Callable[[range], Tensor]
+NoiseGenerators = torch.Generator | Sequence[torch.Generator] | None
+NoiseSource = Callable[[range], Tensor]
 """The noise of the pictures at these places, from 0."""
 
 
@@ -31,8 +31,8 @@ def noise_source(
     prompts: int,
     images_per_prompt: int,
     seed: int | Sequence[int] | None,
-    generator: Generators,
-) -> Noise:
+    generator: NoiseGenerators,
+) -> NoiseSource:
     """What gives each picture its noise; call it with each place once, in order.
 
     Raises RecipeError where both are given, or where their number is not that of the pictures.

@@ -18,7 +18,7 @@ from torch import Tensor
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import RecipeError
 
-OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+_OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
 @dataclass
@@ -31,18 +31,18 @@ class BridgePipelineOutput(BaseOutput):
 
 def check_output_type(output_type: str) -> None:
     """RecipeError for an unknown output type."""
-    if output_type not in OUTPUT_TYPES:
+    if output_type not in _OUTPUT_TYPES:
         raise RecipeError(
-            f"there is no output_type '{output_type}'{did_you_mean(output_type, OUTPUT_TYPES)} "
-            f"(there are {', '.join(OUTPUT_TYPES)})"
+            f"there is no output_type '{output_type}'{did_you_mean(output_type, _OUTPUT_TYPES)} "
+            f"(there are {', '.join(_OUTPUT_TYPES)})"
         )
 
 
-def convert(values: Float[Tensor, "batch channel h w"], output_type: str) -> Sequence[Any]:
+def convert_output(values: Float[Tensor, "batch channel h w"], output_type: str) -> Sequence[Any]:
     """Decoded pictures, or latents where they are asked for, each in the form of ``output_type``."""
     match output_type:
         case "pil":
-            return to_images(values)
+            return to_pil_images(values)
         case "latent":
             return list(values)
         case "pt":
@@ -51,7 +51,7 @@ def convert(values: Float[Tensor, "batch channel h w"], output_type: str) -> Seq
             return list(((values.float().clamp(-1, 1) + 1) / 2).permute(0, 2, 3, 1).cpu().numpy())
 
 
-def collect(images: Sequence[Any], output_type: str) -> Any:
+def collect_output(images: Sequence[Any], output_type: str) -> Any:
     """The pictures of all batches as one output."""
     match output_type:
         case "pil":
@@ -62,7 +62,7 @@ def collect(images: Sequence[Any], output_type: str) -> Any:
             return torch.stack(list(images))
 
 
-def to_images(pictures: Float[Tensor, "batch 3 height width"]) -> list[Image.Image]:
+def to_pil_images(pictures: Float[Tensor, "batch 3 height width"]) -> list[Image.Image]:
     """RGB pictures of 8 bits from values in [-1, 1]; what lies outside is clipped."""
     levels = ((pictures.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     arrays = levels.permute(0, 2, 3, 1).cpu().numpy()

@@ -17,22 +17,27 @@ import torch
 from torch import Tensor
 
 from lavibridge.bridge import Bridge
-from lavibridge.bridge.choices import ModelChoice, component, native_text
-from lavibridge.bridge.convert import cast
-from lavibridge.bridge.hub import is_hub_id, upload
-from lavibridge.bridge.states import need_weights
+from lavibridge.bridge.choices import ModelChoice, model_of_choice, native_text_encoders
+from lavibridge.bridge.dtype import convert_dtype
+from lavibridge.bridge.hub import is_hub_id, upload_bridge_to_hub
+from lavibridge.bridge.weight_checks import require_weights
 from lavibridge.core.device import dtype_name, pick_device
 from lavibridge.core.files import shipped_models
-from lavibridge.core.paths import at_home
+from lavibridge.core.paths import expand_path
 from lavibridge.core.sources import find_model_file
-from lavibridge.diffusion.guidance import Interval
+from lavibridge.diffusion.guidance import GuidanceInterval
 from lavibridge.generation import checks
-from lavibridge.generation.batches import BatchedDrawing, OnImage, Texts, evaluating
-from lavibridge.generation.denoise import OWN_CALLS, Layout
-from lavibridge.generation.noise import Generators, noise_source
+from lavibridge.generation.batched_generation import (
+    BatchedGeneration,
+    BatchPrompts,
+    ImageCallback,
+    evaluation_mode,
+)
+from lavibridge.generation.denoise import SEPARATE_DENOISER_CALLS, DenoiserCalls
+from lavibridge.generation.noise import NoiseGenerators, noise_source
 from lavibridge.generation.output import BridgePipelineOutput
-from lavibridge.generation.quality import EXACT
-from lavibridge.generation.state import resolve_settings
+from lavibridge.generation.quality import EXACT_QUALITY
+from lavibridge.generation.request_state import resolve_denoising_settings
 from lavibridge.pivot import compose
 from lavibridge.vision.base import VisionModel
 
@@ -42,7 +47,7 @@ OnStepEnd = Callable[["BridgePipeline", int, Tensor, dict[str, Any]], dict[str, 
 class BridgePipeline:
     """Draws with a bridge, which it holds as ``bridge`` and does not copy."""
 
-    def __init__(self, bridge: Bridge, layout: Layout = OWN_CALLS) -> None:
+    def __init__(self, bridge: Bridge, layout: DenoiserCalls = SEPARATE_DENOISER_CALLS) -> None:
         """``layout`` decides which rows share a call of the denoiser (`generation/denoise.py`)."""
         self.bridge, self.layout = bridge, layout
 
@@ -83,9 +88,9 @@ class BridgePipeline:
         ``unload_text_encoders``, each encoder is loaded when prompts are read and let go before the next.
         ModelError where the folder lacks a text encoder, or is a random toy.
         """
-        model: VisionModel = component("vision", vision)
+        model: VisionModel = model_of_choice("vision", vision)
         bridge = Bridge.compose(
-            language=native_text(model, max_sequence_length, unload_text_encoders),
+            language=native_text_encoders(model, max_sequence_length, unload_text_encoders),
             vision=model,
             connector="identity",
             language_lora=None,
@@ -132,7 +137,7 @@ class BridgePipeline:
         if device is not None:
             self.bridge.to(pick_device(str(device)))
         if dtype is not None:
-            cast(self.bridge, dtype_name(dtype))
+            convert_dtype(self.bridge, dtype_name(dtype))
         return self
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
@@ -154,7 +159,9 @@ class BridgePipeline:
         """
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            return upload(Path(folder), repo_id, private=private, token=token, message=commit_message)
+            return upload_bridge_to_hub(
+                Path(folder), repo_id, private=private, token=token, message=commit_message
+            )
 
     @torch.no_grad()  # not inference_mode, for which FSDP2 would gather the weights once more
     def __call__(
@@ -166,17 +173,17 @@ class BridgePipeline:
         height: int | None = None,
         width: int | None = None,
         num_images_per_prompt: int = 1,
-        generator: Generators = None,
+        generator: NoiseGenerators = None,
         seed: int | Sequence[int] | None = None,
-        quality: str = EXACT,
-        guidance_interval: Interval | None = None,
+        quality: str = EXACT_QUALITY,
+        guidance_interval: GuidanceInterval | None = None,
         sampler: str | None = None,
         prompt_weighting: bool = False,
         step_cache: float | None = None,
         batch_size: int = 16,
         output_type: str = "pil",
         callback_on_step_end: OnStepEnd | None = None,
-        callback_on_image: OnImage | None = None,
+        callback_on_image: ImageCallback | None = None,
     ) -> BridgePipelineOutput:
         """Draw ``num_images_per_prompt`` pictures of each prompt, in the order of the prompts.
 
@@ -193,7 +200,7 @@ class BridgePipeline:
         may return other latents; ``callback_on_image(index, image)`` runs after each finished picture. Raises
         RecipeError or ModelError before it draws, NotDrawnError, with the others, for pictures not finite.
         """
-        settings = resolve_settings(
+        settings = resolve_denoising_settings(
             self.bridge,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
@@ -204,7 +211,7 @@ class BridgePipeline:
             width=width,
         )
         texts = self._read(prompt, negative_prompt, num_images_per_prompt, prompt_weighting)
-        drawing = BatchedDrawing(
+        drawing = BatchedGeneration(
             settings=settings,
             texts=texts,
             noise=noise_source(settings.shape, len(texts.prompts), num_images_per_prompt, seed, generator),
@@ -214,7 +221,7 @@ class BridgePipeline:
             output_type=output_type,
         )
         on_step = callback_on_step_end and partial(callback_on_step_end, self)
-        with evaluating(self.bridge):
+        with evaluation_mode(self.bridge):
             return BridgePipelineOutput(images=drawing.draw(self.bridge, on_step, callback_on_image))
 
     def _read(
@@ -223,21 +230,23 @@ class BridgePipeline:
         negative_prompt: str | Sequence[str] | None,
         images_per_prompt: int,
         prompt_weighting: bool,
-    ) -> Texts:
+    ) -> BatchPrompts:
         """The checked texts of a call; warns about prompts that exceed the token limit."""
-        need_weights(self.bridge, "draw with")
+        require_weights(self.bridge, "draw with")
         checks.check_count("num_images_per_prompt", images_per_prompt)
-        prompts = checks.read_prompts(prompt, prompt_weighting)
-        negative_prompts = checks.read_negative_prompts(negative_prompt, len(prompts), prompt_weighting)
-        checks.check_weights((*prompts, *negative_prompts), self.bridge.connector)
-        checks.warn_about_cuts(prompts, self.bridge.language)
-        return Texts(prompts=prompts, negative_prompts=negative_prompts, images_per_prompt=images_per_prompt)
+        prompts = checks.check_prompts(prompt, prompt_weighting)
+        negative_prompts = checks.check_negative_prompts(negative_prompt, len(prompts), prompt_weighting)
+        checks.check_word_weights((*prompts, *negative_prompts), self.bridge.connector)
+        checks.warn_about_long_prompts(prompts, self.bridge.language)
+        return BatchPrompts(
+            prompts=prompts, negative_prompts=negative_prompts, images_per_prompt=images_per_prompt
+        )
 
 
 def _is_vision_model(source: str | PathLike[str], revision: str | None) -> bool:
     """Whether a source is a vision model, with or without a pipeline around it, and no bridge."""
-    if str(source) in shipped_models() or (at_home(source) / "model_index.json").is_file():
+    if str(source) in shipped_models() or (expand_path(source) / "model_index.json").is_file():
         return True
-    if at_home(source).exists() or not is_hub_id(source):
+    if expand_path(source).exists() or not is_hub_id(source):
         return False
     return find_model_file(str(source), "model_index.json", revision) is not None

@@ -15,7 +15,7 @@ import torch
 
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import RecipeError
-from lavibridge.diffusion.guidance import EVERYWHERE, Interval
+from lavibridge.diffusion.guidance import GUIDED_EVERYWHERE, GuidanceInterval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +24,13 @@ class Quality:
 
     num_inference_steps: int = 20
     sampler: str = "unipc"
-    guidance_interval: Interval = EVERYWHERE
+    guidance_interval: GuidanceInterval = GUIDED_EVERYWHERE
     bfloat16: bool = False
 
 
-EXACT = "exact"
+EXACT_QUALITY = "exact"
 QUALITIES: Mapping[str, Quality] = {
-    EXACT: Quality(),
+    EXACT_QUALITY: Quality(),
     "high": Quality(guidance_interval=(0.0, 0.5), bfloat16=True),
     "fast": Quality(
         num_inference_steps=12, sampler="unipc_trailing", guidance_interval=(0.0, 0.5), bfloat16=True
@@ -48,7 +48,7 @@ def read_quality(name: str) -> Quality:
     return QUALITIES[name]
 
 
-def gains_by_bfloat16(device: torch.device) -> bool:
+def quality_gains_by_bfloat16(device: torch.device) -> bool:
     """Whether drawing is faster in bfloat16: on GPUs that multiply in it natively.
 
     On CPUs that do, converting the weights in every call takes most of the gain (docs/performance.md)."""

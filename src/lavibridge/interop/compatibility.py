@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import ModelError
-from lavibridge.core.tensors import check_fit
+from lavibridge.core.tensors import check_tensors_fit
 
 
-def check_widths(bridge: Bridge, text_width: int, context: int, path: Path) -> None:
+def check_width_compatibility(bridge: Bridge, text_width: int, context: int, path: Path) -> None:
     """Raise ModelError where published weights were trained between models of other widths."""
     language, vision = bridge.language, bridge.vision
     if (language.spec.width, vision.spec.context) != (text_width, context):
@@ -21,7 +21,7 @@ def check_widths(bridge: Bridge, text_width: int, context: int, path: Path) -> N
         )
 
 
-def load_exactly(connector: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+def load_compatible_weights(connector: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Load weights whose names and shapes must all be the connector's."""
-    check_fit(connector.state_dict(), weights, f"the connector in {path}")
+    check_tensors_fit(connector.state_dict(), weights, f"the connector in {path}")
     connector.load_state_dict({name: value.float() for name, value in weights.items()})

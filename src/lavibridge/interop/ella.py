@@ -18,13 +18,13 @@ from torch import Tensor
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import ModelError
-from lavibridge.interop.compatibility import check_widths, load_exactly
-from lavibridge.interop.weights import read_named
+from lavibridge.interop.compatibility import check_width_compatibility, load_compatible_weights
+from lavibridge.interop.weight_files import read_named_weights
 from lavibridge.vision.base import VisionModel
 
-PUBLISHED: Mapping[str, Any] = {"max_tokens": 128, "see_padding": "connector"}
-HEADS = 8
-BLOCKS = "connector.perceiver_blocks."
+_PUBLISHED: Mapping[str, Any] = {"max_tokens": 128, "see_padding": "connector"}
+_HEADS = 8
+_BLOCKS = "connector.perceiver_blocks."
 
 
 def import_ella(
@@ -34,21 +34,21 @@ def import_ella(
     connector: Mapping[str, Any],
 ) -> Bridge:
     """The bridge of a released connector, between the two models that it was trained with."""
-    weights = read_named(path)
-    config, text_width, context = read_sizes(weights, path)
+    weights = read_named_weights(path)
+    config, text_width, context = read_ella_sizes(weights, path)
     bridge = Bridge.compose(
-        language={**PUBLISHED, **language},
+        language={**_PUBLISHED, **language},
         vision=vision,
         connector={**config, **connector},
         language_lora=None,
         vision_lora=None,
     )
-    check_widths(bridge, text_width, context, path)
-    load_exactly(bridge.connector, weights, path)
+    check_width_compatibility(bridge, text_width, context, path)
+    load_compatible_weights(bridge.connector, weights, path)
     return bridge
 
 
-def read_sizes(weights: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Any], int, int]:
+def read_ella_sizes(weights: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Any], int, int]:
     """The connector's options, the width of the text features and that of the conditioning."""
     needed = ("connector.latents", "connector.proj_in.weight", "time_embedding.linear_1.weight")
     missing = [name for name in needed if name not in weights or weights[name].ndim != 2]
@@ -59,13 +59,13 @@ def read_sizes(weights: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Any
         )
     latents, width = weights["connector.latents"].shape
     time_width, channels = weights["time_embedding.linear_1.weight"].shape
-    blocks = {name.removeprefix(BLOCKS).partition(".")[0] for name in weights if name.startswith(BLOCKS)}
+    blocks = {name.removeprefix(_BLOCKS).partition(".")[0] for name in weights if name.startswith(_BLOCKS)}
     config = {
         "kind": "ella",
         "read": "last",
         "latents": latents,
         "blocks": max(1, len(blocks)),
-        "heads": HEADS,
+        "heads": _HEADS,
         "time_channels": channels,
         "time_width": time_width,
     }

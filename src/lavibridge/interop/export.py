@@ -13,40 +13,40 @@ from os import PathLike
 from pathlib import Path
 
 from lavibridge.bridge import Bridge
-from lavibridge.bridge.states import need_whole
+from lavibridge.bridge.weight_checks import require_whole_weights
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import RecipeError
-from lavibridge.core.files import new_folder, whole_folder
-from lavibridge.core.lock import hold
-from lavibridge.interop.folder import write_diffusers
-from lavibridge.interop.lora_files import write_comfyui, write_kohya
+from lavibridge.core.files import require_empty_folder, write_folder_atomic
+from lavibridge.core.lock import hold_lock
+from lavibridge.interop.diffusers_folder import write_diffusers_folder
+from lavibridge.interop.lora_files import write_comfyui_lora, write_kohya_lora
 
-FORMATS = {
+_FORMATS = {
     "peft": Bridge.save_pretrained,
-    "diffusers": write_diffusers,
-    "comfyui": write_comfyui,
-    "kohya": write_kohya,
+    "diffusers": write_diffusers_folder,
+    "comfyui": write_comfyui_lora,
+    "kohya": write_kohya_lora,
 }
 
 
 def export(bridge: Bridge, format: str, out: str | PathLike[str]) -> Path:
     """Write a bridge into the folder ``out``, which must be empty or new, and return it.
 
-    Raises what ``place_for`` does, and ModelError where the bridge has nothing that the format can hold.
+    Raises what ``export_folder`` does, and ModelError where the bridge has nothing that the format can hold.
     """
-    folder = place_for(format, out)
-    need_whole(bridge, "export")
-    with hold(folder), whole_folder(folder):
-        FORMATS[format](bridge, folder)
+    folder = export_folder(format, out)
+    require_whole_weights(bridge, "export")
+    with hold_lock(folder), write_folder_atomic(folder):
+        _FORMATS[format](bridge, folder)
     return folder
 
 
-def place_for(format: str, out: str | PathLike[str]) -> Path:
+def export_folder(format: str, out: str | PathLike[str]) -> Path:
     """The folder to write; raises RecipeError for an unknown format, RunError where something is there."""
-    if format not in FORMATS:
-        known = tuple(FORMATS)
+    if format not in _FORMATS:
+        known = tuple(_FORMATS)
         raise RecipeError(
             f"there is no format '{format}' to export{did_you_mean(format, known)} (formats: "
             f"{', '.join(known)})"
         )
-    return new_folder(out)
+    return require_empty_folder(out)

@@ -23,18 +23,18 @@ from lavibridge import lora
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import read_json
-from lavibridge.core.layers import pair_shapes
-from lavibridge.interop.compatibility import check_widths, load_exactly
+from lavibridge.core.low_rank import low_rank_shapes
+from lavibridge.interop.compatibility import check_width_compatibility, load_compatible_weights
 from lavibridge.interop.published_order import published_order
-from lavibridge.interop.weights import read_list, read_named
+from lavibridge.interop.weight_files import read_named_weights, read_weight_list
 from lavibridge.lora import LoraSettings
 from lavibridge.vision.base import VisionModel
 
-LISTS = {"language": "lora_text.pt", "vision": "lora_vis.pt"}
-ADAPTER_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-U_NET: Mapping[str, Any] = {"max_tokens": 77, "see_padding": True}
-TRANSFORMER: Mapping[str, Any] = {"max_tokens": 120, "see_padding": False}
-DROPOUT = 0.1
+_LISTS = {"language": "lora_text.pt", "vision": "lora_vis.pt"}
+_ADAPTER_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+_U_NET: Mapping[str, Any] = {"max_tokens": 77, "see_padding": True}
+_TRANSFORMER: Mapping[str, Any] = {"max_tokens": 120, "see_padding": False}
+_DROPOUT = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,39 +63,39 @@ def import_lavi_bridge(
     for damaged files before any model is loaded.
     """
     _check_complete(folder)
-    lists = {side: _read_pairs(folder / name) for side, name in LISTS.items()}
+    lists = {side: _read_pairs(folder / name) for side, name in _LISTS.items()}
     sizes = _sizes(folder / "adapter")
     weights = _adapter_weights(folder / "adapter")
-    published = U_NET if lists["vision"].has_convolutions else TRANSFORMER
+    published = _U_NET if lists["vision"].has_convolutions else _TRANSFORMER
     bridge = Bridge.compose(
         language={**published, **language},
         vision=vision,
         connector={
             "kind": "lavi",
             "width": sizes["int_dim"],
-            "dropout": DROPOUT,
+            "dropout": _DROPOUT,
             "read": "last",
             **connector,
         },
         language_lora=None,
         vision_lora=None,
     )
-    check_widths(bridge, sizes["in_dim"], sizes["out_dim"], folder)
-    load_exactly(bridge.connector, weights, folder / "adapter")
+    check_width_compatibility(bridge, sizes["in_dim"], sizes["out_dim"], folder)
+    load_compatible_weights(bridge.connector, weights, folder / "adapter")
     backbones = {"language": bridge.language.backbone, "vision": bridge.vision.backbone}
     counts = {side: len(published_order(backbone)) for side, backbone in backbones.items()}
     for side, model in (("language", bridge.language), ("vision", bridge.vision)):
         _check_count(lists[side], side, counts)
         state = _named_state(model.backbone, lists[side], f"{side} model")
-        settings = LoraSettings(rank=lists[side].rank, dropout=DROPOUT)
-        lora.inject(model.backbone, settings, model.lora_targets, f"{side} model")
+        settings = LoraSettings(rank=lists[side].rank, dropout=_DROPOUT)
+        lora.inject_lora(model.backbone, settings, model.lora_targets, f"{side} model")
         lora.load_lora_state(model.backbone, state, f"{side} model")
     return bridge
 
 
 def _read_pairs(path: Path) -> _PublishedPairs:
     """Read a list and check what can be checked without a model."""
-    values = read_list(path)
+    values = read_weight_list(path)
     if not values or len(values) % 2:
         raise ModelError(f"{path} should hold pairs of up and down, found {len(values)} tensors")
     pairs = tuple(zip(values[::2], values[1::2], strict=True))
@@ -115,18 +115,18 @@ def _named_state(network: nn.Module, published: _PublishedPairs, name: str) -> d
     layers = published_order(network)
     for (layer_name, layer), (up, down) in zip(layers.items(), published.pairs, strict=True):
         for tensor, shape, side in zip(
-            (up, down), pair_shapes(layer, published.rank), ("up", "down"), strict=True
+            (up, down), low_rank_shapes(layer, published.rank), ("up", "down"), strict=True
         ):
             if tuple(tensor.shape) != shape:
                 raise ModelError(
                     f"{published.path} was trained with another {name}: at {layer_name}, {side} is "
                     f"{tuple(tensor.shape)} in the file and has to be {shape} here"
                 )
-    return lora.named_pairs(dict(zip(layers, published.pairs, strict=True)))
+    return lora.lora_state_of_pairs(dict(zip(layers, published.pairs, strict=True)))
 
 
 def _check_complete(folder: Path) -> None:
-    needed = (*LISTS.values(), "adapter/config.json")
+    needed = (*_LISTS.values(), "adapter/config.json")
     missing = [name for name in needed if not (folder / name).is_file()]
     if missing:
         here = ", ".join(sorted(each.name for each in folder.iterdir())) if folder.is_dir() else "no folder"
@@ -149,10 +149,10 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def _adapter_weights(folder: Path) -> dict[str, Tensor]:
-    for name in ADAPTER_WEIGHTS:
+    for name in _ADAPTER_WEIGHTS:
         if (folder / name).is_file():
-            return read_named(folder / name)
-    raise ModelError(f"{folder} holds neither {' nor '.join(ADAPTER_WEIGHTS)}")
+            return read_named_weights(folder / name)
+    raise ModelError(f"{folder} holds neither {' nor '.join(_ADAPTER_WEIGHTS)}")
 
 
 def _check_count(published: _PublishedPairs, side: str, counts: Mapping[str, int]) -> None:
@@ -162,7 +162,7 @@ def _check_count(published: _PublishedPairs, side: str, counts: Mapping[str, int
     if not counts[side]:
         advice = "no layer of it is of a kind that LaVi-Bridge trains: give one of the models that it names"
     elif len(published.pairs) == counts[other]:
-        advice = f"it fits the {other} model: were {LISTS[side]} and {LISTS[other]} exchanged?"
+        advice = f"it fits the {other} model: were {_LISTS[side]} and {_LISTS[other]} exchanged?"
     else:
         advice = "give the model that it was trained with"
     raise ModelError(

@@ -20,18 +20,18 @@ from torch import Tensor
 from lavibridge import lora
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import ModelError
-from lavibridge.core.layers import Pairs
+from lavibridge.core.low_rank import LowRankPairs
 from lavibridge.core.tensors import save_tensors
 
-FILE = "vision_lora.safetensors"
-KOHYA_SIDES = (".lora_up.weight", ".lora_down.weight")
-PEFT_SIDES = (".lora_B.weight", ".lora_A.weight")
+LORA_FILE = "vision_lora.safetensors"
+_KOHYA_SIDES = (".lora_up.weight", ".lora_down.weight")
+_PEFT_SIDES = (".lora_B.weight", ".lora_A.weight")
 """Up and down."""
-COMFYUI_TRANSFORMERS = ("PixArtTransformer2DModel", "SD3Transformer2DModel")
+_COMFYUI_TRANSFORMERS = ("PixArtTransformer2DModel", "SD3Transformer2DModel")
 """Transformers whose layers ComfyUI knows by the names of Diffusers."""
 
 
-def write_kohya(bridge: Bridge, folder: Path) -> None:
+def write_kohya_lora(bridge: Bridge, folder: Path) -> None:
     """Write the vision LoRA of a U-Net under kohya's names."""
     pairs = _vision_pairs(bridge)
     if not isinstance(bridge.vision.backbone, diffusers.UNet2DConditionModel):
@@ -39,18 +39,20 @@ def write_kohya(bridge: Bridge, folder: Path) -> None:
             f"'{bridge.vision.config.source}' has no U-Net, and kohya's names are for U-Nets: export it as "
             "comfyui, peft or diffusers"
         )
-    _write(folder, {f"lora_unet_{name.replace('.', '_')}": pair for name, pair in pairs.items()}, KOHYA_SIDES)
+    _write(
+        folder, {f"lora_unet_{name.replace('.', '_')}": pair for name, pair in pairs.items()}, _KOHYA_SIDES
+    )
 
 
-def write_comfyui(bridge: Bridge, folder: Path) -> None:
+def write_comfyui_lora(bridge: Bridge, folder: Path) -> None:
     """Write the vision LoRA under names that ComfyUI reads."""
     pairs = _vision_pairs(bridge)
     kind = type(bridge.vision.backbone).__name__
     if isinstance(bridge.vision.backbone, diffusers.UNet2DConditionModel):
-        write_kohya(bridge, folder)
-    elif kind in COMFYUI_TRANSFORMERS:
+        write_kohya_lora(bridge, folder)
+    elif kind in _COMFYUI_TRANSFORMERS:
         named = {f"transformer.{name}": pair for name, pair in pairs.items()}
-        _write(folder, named, PEFT_SIDES)
+        _write(folder, named, _PEFT_SIDES)
     else:
         raise ModelError(f"ComfyUI knows no names for the layers of a {kind}: export it as peft or diffusers")
 
@@ -73,7 +75,7 @@ def _vision_pairs(bridge: Bridge) -> dict[str, tuple[Tensor, Tensor]]:
     return pairs
 
 
-def _write(folder: Path, pairs: Pairs, sides: tuple[str, str]) -> None:
+def _write(folder: Path, pairs: LowRankPairs, sides: tuple[str, str]) -> None:
     state: dict[str, Tensor] = {}
     for name, (up, down) in pairs.items():
         state[name + sides[0]] = up
@@ -82,4 +84,4 @@ def _write(folder: Path, pairs: Pairs, sides: tuple[str, str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rank = str(max(up.shape[1] for up, _ in pairs.values()))
     metadata = {"ss_network_module": "networks.lora", "ss_network_dim": rank, "ss_network_alpha": rank}
-    save_tensors(state, folder / FILE, metadata)
+    save_tensors(state, folder / LORA_FILE, metadata)

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 import diffusers
 from torch import nn
 
-from lavibridge.core.layers import layers
+from lavibridge.core.low_rank import named_layers
 
 DENOISER_PREFIXES = (
     "base_model_model_",
@@ -29,8 +29,8 @@ DENOISER_PREFIXES = (
     "diffusion_model_",
     "module_",
 )
-TEXT_PREFIXES = ("base_model_model_", "lora_te_", "lora_te1_", "text_encoder_", "module_")
-OUTSIDE_BLOCKS = {
+TEXT_ENCODER_PREFIXES = ("base_model_model_", "lora_te_", "lora_te1_", "text_encoder_", "module_")
+_OUTSIDE_BLOCKS = {
     "conv_in": "input_blocks.0.0",
     "conv_out": "out.2",
     "time_embedding.linear_1": "time_embed.0",
@@ -38,7 +38,7 @@ OUTSIDE_BLOCKS = {
     "add_embedding.linear_1": "label_emb.0.0",
     "add_embedding.linear_2": "label_emb.0.2",
 }
-IN_RESIDUAL_BLOCKS = {
+_IN_RESIDUAL_BLOCKS = {
     "conv1": "in_layers.2",
     "conv2": "out_layers.3",
     "time_emb_proj": "emb_layers.1",
@@ -46,9 +46,9 @@ IN_RESIDUAL_BLOCKS = {
 }
 
 
-def denoiser_names(network: nn.Module) -> dict[str, str]:
+def denoiser_lora_names(network: nn.Module) -> dict[str, str]:
     """All names of a denoiser's layers, underscores for dots -> the layer's own name."""
-    own = list(layers(network))
+    own = list(named_layers(network))
     known = {_flat(name): name for name in own}
     for name in own:
         for other in (*_older(name), *_published(name, network, own)):
@@ -56,10 +56,10 @@ def denoiser_names(network: nn.Module) -> dict[str, str]:
     return known
 
 
-def text_encoder_names(network: nn.Module) -> dict[str, str]:
+def text_encoder_lora_names(network: nn.Module) -> dict[str, str]:
     """The same for CLIP's layers, which stood below `text_model` before."""
     known: dict[str, str] = {}
-    for name in layers(network):
+    for name in named_layers(network):
         stem, _, last = name.rpartition(".")
         older = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}.get(last)
         for other in (name, *([f"{stem}.{older}_lora"] if older else [])):
@@ -67,7 +67,7 @@ def text_encoder_names(network: nn.Module) -> dict[str, str]:
     return known
 
 
-def placed(key: str, known: Mapping[str, str], prefixes: tuple[str, ...]) -> tuple[str, str] | None:
+def find_lora_layer(key: str, known: Mapping[str, str], prefixes: tuple[str, ...]) -> tuple[str, str] | None:
     """The layer that a key is for and the rest of the key, or None where no layer has such a name."""
     parts = key.split(".")
     for count in range(len(parts), 0, -1):
@@ -98,14 +98,14 @@ def _published(name: str, network: nn.Module, own: list[str]) -> list[str]:
     """The name in the layout that U-Nets were published in, where there is one."""
     if not isinstance(network, diffusers.UNet2DConditionModel):
         return []
-    if name in OUTSIDE_BLOCKS:
-        return [OUTSIDE_BLOCKS[name]]
+    if name in _OUTSIDE_BLOCKS:
+        return [_OUTSIDE_BLOCKS[name]]
     each = network.config.layers_per_block
     found = re.fullmatch(r"(down|mid|up)_blocks?\.(?:(\d+)\.)?(\w+)\.(\d+)\.(.+)", name)
     if found is None or not isinstance(each, int):
         return []
     side, block, kind, index, inner = found[1], int(found[2] or 0), found[3], int(found[4]), found[5]
-    inner = IN_RESIDUAL_BLOCKS.get(inner, inner)
+    inner = _IN_RESIDUAL_BLOCKS.get(inner, inner)
     if side == "mid":
         return [f"middle_block.{2 * index if kind == 'resnets' else 1}.{inner}"]
     if kind == "downsamplers":

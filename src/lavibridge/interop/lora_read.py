@@ -19,29 +19,34 @@ from torch import Tensor
 
 from lavibridge import lora
 from lavibridge.bridge import Bridge
-from lavibridge.bridge.states import need_whole
+from lavibridge.bridge.weight_checks import require_whole_weights
 from lavibridge.core.errors import ModelError
-from lavibridge.core.files import sha256
-from lavibridge.core.layers import Folded, Layer, fold_low_rank, layers, pair_shapes
+from lavibridge.core.files import file_sha256
 from lavibridge.core.log import console
-from lavibridge.core.paths import at_home
+from lavibridge.core.low_rank import FoldedLora, Layer, fold_low_rank, low_rank_shapes, named_layers
+from lavibridge.core.paths import expand_path
 from lavibridge.interop import lora_names
-from lavibridge.interop.hook import diffusers_model
-from lavibridge.interop.lora_scale import LoraScale, read_lora_scale, refuse_method
-from lavibridge.interop.weights import read_named
+from lavibridge.interop.lora_scale import LoraScale, read_lora_scale, refuse_unknown_method
+from lavibridge.interop.pipeline_hook import require_diffusers_model
+from lavibridge.interop.weight_files import read_named_weights
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 
-SIDES = {
+_SIDES = {
     r"(lora_A|lora_down|lora\.down|lora_linear_layer\.down|down)(\.\w+)?\.weight": "down",
     r"(lora_B|lora_up|lora\.up|lora_linear_layer\.up|up)(\.\w+)?\.weight": "up",
     r"lora_mid\.weight": "mid",
     r"(lora\.)?alpha": "alpha",
 }
 """How a key goes on after its layer's name, and what it is; \\w+ is the name that PEFT gave the adapter."""
-FILES = (lora.WEIGHTS, "adapter_model.bin", "pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
+_FILES = (
+    lora.PEFT_WEIGHTS,
+    "adapter_model.bin",
+    "pytorch_lora_weights.safetensors",
+    "pytorch_lora_weights.bin",
+)
 """What a folder is read from."""
-TEXT = re.compile(r"(base_model\.model\.)?(lora_te\d?_|text_encoder|clip_[lg]|t5xxl)")
+_TEXT = re.compile(r"(base_model\.model\.)?(lora_te\d?_|text_encoder|clip_[lg]|t5xxl)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +77,11 @@ def read_lora_file(bridge: Bridge, path: str | PathLike[str]) -> LoraReport:
     changed, where no key matches, a shape does not fit, half of a pair is missing, the strength cannot be
     known, the file is more than LoRA, or was read before.
     """
-    file = _file(at_home(path))
-    need_whole(bridge, "read a LoRA file into")
-    found = read_named(file)
+    file = _file(expand_path(path))
+    require_whole_weights(bridge, "read a LoRA file into")
+    found = read_named_weights(file)
     parts = _parts(bridge)
-    digest = sha256(file)
+    digest = file_sha256(file)
     if any(digest == each.sha256 for part in parts for each in part.model.folded):
         raise ModelError(f"{file} has been read into this bridge already: a second time would double it")
     by_part: list[dict[str, dict[str, str]]] = [{} for _ in parts]
@@ -88,7 +93,7 @@ def read_lora_file(bridge: Bridge, path: str | PathLike[str]) -> LoraReport:
             f"of '{bridge.vision.config.source}', such as {example}: "
             "was it made for another model, or named as none of the tools does that are read?"
         )
-    is_peft = any(key.startswith(lora.PREFIX) for key in found)
+    is_peft = any(key.startswith(lora.PEFT_PREFIX) for key in found)
     pairs = [
         _pairs(found, placed, part, read_lora_scale(file, part.component, is_peft)) if placed else {}
         for part, placed in zip(parts, by_part, strict=True)
@@ -96,7 +101,7 @@ def read_lora_file(bridge: Bridge, path: str | PathLike[str]) -> LoraReport:
     for part, each in zip(parts, pairs, strict=True):
         if each:
             fold_low_rank(part.model.backbone, each)
-            part.model.folded += (Folded(name=file.name, sha256=digest, pairs=each),)
+            part.model.folded += (FoldedLora(name=file.name, sha256=digest, pairs=each),)
     bridge.origin = {**bridge.origin, f"lora {file.name}": digest}
     _tell(file, unmatched, len(found))
     used = [key for placed in by_part for sides in placed.values() for key in sides.values()]
@@ -106,18 +111,18 @@ def read_lora_file(bridge: Bridge, path: str | PathLike[str]) -> LoraReport:
 def _file(path: Path) -> Path:
     if not path.is_dir():
         return path
-    found = [path / name for name in FILES if (path / name).is_file()] or sorted(path.glob("*.safetensors"))
+    found = [path / name for name in _FILES if (path / name).is_file()] or sorted(path.glob("*.safetensors"))
     if len(found) != 1:
         raise ModelError(
-            f"{path} holds {len(found)} files that may be LoRA (one of {', '.join(FILES[::2])}): name one"
+            f"{path} holds {len(found)} files that may be LoRA (one of {', '.join(_FILES[::2])}): name one"
         )
     return found[0]
 
 
 def _parts(bridge: Bridge) -> list[_TargetModel]:
     """The denoiser, and the language model where it is the image model's own text encoder."""
-    vision, language = diffusers_model(bridge), bridge.language
-    known = lora_names.denoiser_names(vision.backbone)
+    vision, language = require_diffusers_model(bridge), bridge.language
+    known = lora_names.denoiser_lora_names(vision.backbone)
     found = [
         _TargetModel(
             model=vision,
@@ -127,10 +132,13 @@ def _parts(bridge: Bridge) -> list[_TargetModel]:
         )
     ]
     if (language.config.source, language.config.revision) == (vision.config.source, vision.config.revision):
-        known = lora_names.text_encoder_names(language.backbone)
+        known = lora_names.text_encoder_lora_names(language.backbone)
         found.append(
             _TargetModel(
-                model=language, component="text_encoder", known=known, prefixes=lora_names.TEXT_PREFIXES
+                model=language,
+                component="text_encoder",
+                known=known,
+                prefixes=lora_names.TEXT_ENCODER_PREFIXES,
             )
         )
     return found
@@ -141,13 +149,13 @@ def _sorted_in(
 ) -> bool:
     """Put a key where it belongs; False where there is no such layer."""
     for part, placed in zip(parts, by_part, strict=True):
-        found = lora_names.placed(key, part.known, part.prefixes)
+        found = lora_names.find_lora_layer(key, part.known, part.prefixes)
         if found is None:
             continue
         layer, rest = found
-        side = next((side for form, side in SIDES.items() if re.fullmatch(form, rest)), None)
+        side = next((side for form, side in _SIDES.items() if re.fullmatch(form, rest)), None)
         if side is None:
-            refuse_method(file, layer, rest)
+            refuse_unknown_method(file, layer, rest)
         other = placed.setdefault(layer, {}).setdefault(str(side), key)
         if other != key:
             raise ModelError(f"{file} holds two weights for one place: {other} and {key}; take one out")
@@ -161,7 +169,7 @@ def _pairs(
     part: _TargetModel,
     file_scale: LoraScale,
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    own = layers(part.model.backbone)
+    own = named_layers(part.model.backbone)
     return {name: _pair(found, sides, name, own[name], file_scale) for name, sides in placed.items()}
 
 
@@ -177,7 +185,7 @@ def _pair(
     rank = len(down)
     if "mid" in sides:
         down = _through(found[sides["mid"]].float(), down)
-    shapes = pair_shapes(layer, rank)
+    shapes = low_rank_shapes(layer, rank)
     if not all(_fits(tensor, shape) for tensor, shape in zip((up, down), shapes, strict=True)):
         raise ModelError(
             f"{file_scale.path} does not fit '{name}': up and down are {tuple(up.shape)} and "
@@ -217,7 +225,7 @@ def _fits(tensor: Tensor, shape: tuple[int, ...]) -> bool:
 def _tell(file: Path, unmatched: list[str], count: int) -> None:
     if not unmatched:
         return
-    kinds = Counter("of a text encoder" if TEXT.match(key) else "of no layer here" for key in unmatched)
+    kinds = Counter("of a text encoder" if _TEXT.match(key) else "of no layer here" for key in unmatched)
     counted = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
     console.print(
         f"note: {len(unmatched)} of {count} keys of {file} are not used ({counted}): "

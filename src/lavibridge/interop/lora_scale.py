@@ -22,11 +22,11 @@ from safetensors import safe_open
 from lavibridge import lora
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import read_json
-from lavibridge.core.layers import Layer, pair_shapes
+from lavibridge.core.low_rank import Layer, low_rank_shapes
 
-CONFIG = "adapter_config.json"
-DIFFUSERS_HEADER = "lora_adapter_metadata"
-METHODS = {
+_CONFIG = "adapter_config.json"
+_DIFFUSERS_HEADER = "lora_adapter_metadata"
+_METHODS = {
     "hada_": "LoHa",
     "lokr_": "LoKr",
     "boft_": "BOFT",
@@ -46,9 +46,9 @@ METHODS = {
 }
 """How a key goes on after its layer's name -> the method that writes it. None of them is read yet."""
 
-PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+_PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 """Values of PEFT's `init_lora_weights` that leave the frozen weights as they were."""
-MORE_THAN_LORA = (
+_MORE_THAN_LORA = (
     "alora_invocation_tokens",
     "arrow_config",
     "kasa_config",
@@ -76,7 +76,7 @@ class LoraScale:
     def scale(self, name: str, layer: Layer, rank: int) -> float:
         """The scale of a layer without a tensor of its own for it; ModelError where this contradicts it."""
         if self.config is not None:
-            declared, scale = lora.peft_scale(self.config, name)
+            declared, scale = lora.peft_lora_scale(self.config, name)
         elif "ss_network_alpha" in self.header:
             declared, alpha = self._by_kohya(layer)
             scale = alpha / rank
@@ -92,7 +92,7 @@ class LoraScale:
     def _by_kohya(self, layer: Layer) -> tuple[int, float]:
         """(rank, alpha)"""
         header = dict(self.header)
-        if len(pair_shapes(layer, 1)[1]) == 4 and layer.kernel_size != (1, 1):
+        if len(low_rank_shapes(layer, 1)[1]) == 4 and layer.kernel_size != (1, 1):
             args = _json(header.get("ss_network_args") or "{}", self.path)
             header["ss_network_dim"] = str(args.get("conv_dim", header.get("ss_network_dim")))
             header["ss_network_alpha"] = str(args.get("conv_alpha", header["ss_network_alpha"]))
@@ -112,10 +112,10 @@ def read_lora_scale(path: Path, component: str, is_peft: bool) -> LoraScale:
     """
     header = _header(path)
     config: Mapping[str, Any] | None = None
-    if is_peft and (path.parent / CONFIG).is_file():
-        config = read_json(path.parent / CONFIG)
-    elif DIFFUSERS_HEADER in header:
-        metadata = _json(header[DIFFUSERS_HEADER], path)
+    if is_peft and (path.parent / _CONFIG).is_file():
+        config = read_json(path.parent / _CONFIG)
+    elif _DIFFUSERS_HEADER in header:
+        metadata = _json(header[_DIFFUSERS_HEADER], path)
         inside = {
             key.removeprefix(f"{component}."): value
             for key, value in metadata.items()
@@ -124,7 +124,7 @@ def read_lora_scale(path: Path, component: str, is_peft: bool) -> LoraScale:
         config = inside or (metadata if "r" in metadata else None)
     elif is_peft:
         raise ModelError(
-            f"{path} is PEFT's, and has no {CONFIG} beside it, which says how strong it is: put it there"
+            f"{path} is PEFT's, and has no {_CONFIG} beside it, which says how strong it is: put it there"
         )
     if config is not None:
         _check_plain(config, path)
@@ -139,9 +139,9 @@ def _check_plain(config: Mapping[str, Any], path: Path) -> None:
     if not all(isinstance(config.get(name), int | float) for name in ("r", "lora_alpha")):
         raise ModelError(f"the settings of {path} lack r or lora_alpha: its strength cannot be known")
     uses = [name for name in config if name.startswith("use_") and name != "use_rslora"]
-    more = [name for name in (*uses, *MORE_THAN_LORA) if config.get(name)]
+    more = [name for name in (*uses, *_MORE_THAN_LORA) if config.get(name)]
     start, biases = config.get("init_lora_weights", True), config.get("bias", "none")
-    if start not in PLAIN_STARTS:
+    if start not in _PLAIN_STARTS:
         more.append(f"init_lora_weights: {start} (which changed the frozen weights)")
     if biases != "none":
         more.append(f"bias: {biases}")
@@ -153,9 +153,9 @@ def _check_plain(config: Mapping[str, Any], path: Path) -> None:
         )
 
 
-def refuse_method(path: Path, layer: str, rest: str) -> None:
+def refuse_unknown_method(path: Path, layer: str, rest: str) -> None:
     """Raise ModelError for a key that changes a layer in a way that is not read."""
-    method = next((name for start, name in METHODS.items() if rest.startswith(start)), None)
+    method = next((name for start, name in _METHODS.items() if rest.startswith(start)), None)
     raise ModelError(
         f"{path} changes '{layer}' by '{rest}'{f', which is {method}' if method else ''}; LoRA alone is read "
         "(up, down and alpha): convert the file to LoRA, or use another"

@@ -3,17 +3,17 @@
 import torch
 from torch import Tensor, nn
 
-from lavibridge.core.layers import add_low_rank, plain_name
+from lavibridge.core.low_rank import add_low_rank, plain_layer_name
 from lavibridge.lora import lora_pairs
 
 
 @torch.no_grad()
-def merged_state(network: nn.Module, is_merged: bool) -> dict[str, Tensor]:
+def merged_weights(network: nn.Module, is_merged: bool) -> dict[str, Tensor]:
     """Copies of the weights on the CPU; ``is_merged`` says that LoRA is in them already."""
     pairs = {} if is_merged else lora_pairs(network)
     state: dict[str, Tensor] = {}
     for name, value in network.state_dict().items():
-        plain = plain_name(name)
+        plain = plain_layer_name(name)
         if plain is None:
             continue
         weight = value.detach().clone()

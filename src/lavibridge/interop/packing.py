@@ -13,7 +13,7 @@ from torch.nn import functional
 from lavibridge.core.contracts import Reading, TextFeatures, TextSpec
 
 
-def pack(features: TextFeatures) -> Float[Tensor, "batch token column"]:
+def pack_features(features: TextFeatures) -> Float[Tensor, "batch token column"]:
     """Features as prompt embeddings, as long as the tokens or the passthrough tokens, if these are more."""
     beside, mask = features.passthrough_tokens, features.passthrough_mask
     length = max(features.mask.shape[1], 0 if beside is None else beside.shape[1])
@@ -30,13 +30,15 @@ def pack(features: TextFeatures) -> Float[Tensor, "batch token column"]:
     return torch.cat([functional.pad(part, (0, 0, 0, length - part.shape[1])) for part in parts], dim=-1)
 
 
-def columns(reading: Reading, text: TextSpec) -> int:
+def packed_columns(reading: Reading, text: TextSpec) -> int:
     """Number of columns of packed features."""
     layers = len(reading.layers) * (2 if reading.context_free else 1)
     return 2 + layers * text.width + (text.passthrough or 0)
 
 
-def unpack(packed: Float[Tensor, "batch token column"], reading: Reading, text: TextSpec) -> TextFeatures:
+def unpack_features(
+    packed: Float[Tensor, "batch token column"], reading: Reading, text: TextSpec
+) -> TextFeatures:
     """The features that were packed, padded to equal lengths."""
     count = len(reading.layers)
     sizes = [

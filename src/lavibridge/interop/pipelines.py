@@ -4,7 +4,7 @@
     image = pipe(**prompt_inputs(bridge, ["a red circle"])).images[0]
 
 No text encoder is inside: prompts become embeddings here. The denoiser's weights are the bridge's own, not
-copies; the hook in front of it (`hook.py`) is the pipeline's.
+copies; the hook in front of it (`pipeline_hook.py`) is the pipeline's.
 """
 
 import copy
@@ -18,19 +18,24 @@ import diffusers
 import torch
 
 from lavibridge.bridge import Bridge
-from lavibridge.bridge.states import need_whole
+from lavibridge.bridge.weight_checks import require_whole_weights
 from lavibridge.core import registry
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError, RecipeError
-from lavibridge.generation.checks import check_weights, warn_about_cuts
-from lavibridge.generation.emphasis import WeightedPrompt, read
-from lavibridge.generation.encode import encode_prompts
-from lavibridge.generation.sample import make_scheduler
-from lavibridge.interop.hook import connect, diffusers_model, needs_hook, runs_at_each_step
-from lavibridge.interop.packing import pack
+from lavibridge.generation.checks import check_word_weights, warn_about_long_prompts
+from lavibridge.generation.emphasis import WeightedPrompt, read_emphasis
+from lavibridge.generation.prompt_encoding import encode_prompts
+from lavibridge.generation.sampling import make_sampler
+from lavibridge.interop.packing import pack_features
+from lavibridge.interop.pipeline_hook import (
+    connect,
+    needs_pipeline_hook,
+    require_diffusers_model,
+    runs_at_each_step,
+)
 
-TASKS = {
+_TASKS = {
     "text-to-image": None,
     "image-to-image": "AutoPipelineForImage2Image",
     "inpainting": "AutoPipelineForInpainting",
@@ -45,22 +50,22 @@ def to_diffusers(bridge: Bridge, task: str = "text-to-image", controlnet: Any | 
     The bridge is put into evaluation mode, and what changes the pipeline's weights changes the bridge's.
     Raises RecipeError for an unknown task, ModelError where Diffusers has no such pipeline for the family.
     """
-    if task not in TASKS:
-        known = tuple(TASKS)
+    if task not in _TASKS:
+        known = tuple(_TASKS)
         raise RecipeError(f"there is no task '{task}'{did_you_mean(task, known)} (tasks: {', '.join(known)})")
-    vision, pipeline = diffusers_model(bridge), pipeline_class(bridge)
-    need_whole(bridge, "make a pipeline of")
+    vision, pipeline = require_diffusers_model(bridge), _pipeline_class(bridge)
+    require_whole_weights(bridge, "make a pipeline of")
     bridge.eval()
     shape = vision.latent_shape(vision.default_size, vision.default_size)
     own = {
         vision.denoiser_folder: _with_own_hooks(vision.backbone),
         "vae": vision.autoencoder,
-        "scheduler": make_scheduler(vision.scheduler, shift=vision.flow_shift(shape)),
+        "scheduler": make_sampler(vision.scheduler, shift=vision.flow_shift(shape)),
         "requires_safety_checker": False,
         "force_zeros_for_empty_prompt": False,
         "add_watermarker": False,
     }
-    converted = TASKS[task] if controlnet is None else TASKS[task] or "AutoPipelineForText2Image"
+    converted = _TASKS[task] if controlnet is None else _TASKS[task] or "AutoPipelineForText2Image"
     control = {} if controlnet is None else {"controlnet": _with_own_hooks(controlnet)}
     with warnings.catch_warnings():
         # Settings of old schedulers are changed with a warning; the scheduler that counts comes in below.
@@ -75,7 +80,7 @@ def to_diffusers(bridge: Bridge, task: str = "text-to-image", controlnet: Any | 
                     f"Diffusers has no {requested} beside its {pipeline.__name__}: use text-to-image "
                     "without one"
                 ) from error
-    pipe.scheduler = make_scheduler(vision.scheduler, shift=vision.flow_shift(shape))
+    pipe.scheduler = make_sampler(vision.scheduler, shift=vision.flow_shift(shape))
     connect(pipe, bridge)
     return pipe
 
@@ -101,17 +106,17 @@ def prompt_inputs(
         raise RecipeError(
             f"give prompts, and one negative prompt or one for each: found {len(texts)} and {len(negative)}"
         )
-    pipeline = pipeline_class(bridge)
-    weighted = [read(prompt, prompt_weighting, is_negative=True) for prompt in negative]
-    features = _features(bridge, [*weighted, *(read(prompt, prompt_weighting) for prompt in texts)])
+    pipeline = _pipeline_class(bridge)
+    weighted = [read_emphasis(prompt, prompt_weighting, is_negative=True) for prompt in negative]
+    features = _features(bridge, [*weighted, *(read_emphasis(prompt, prompt_weighting) for prompt in texts)])
     if runs_at_each_step(bridge):
-        embeddings, width = pack(features), bridge.vision.spec.pooled
+        embeddings, width = pack_features(features), bridge.vision.spec.pooled
         mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
         pooled = None if width is None else embeddings.new_zeros(len(embeddings), width)
     else:
         made = bridge.connector(features)
         embeddings, mask, pooled = made.tokens, made.mask, made.pooled
-        if needs_hook(bridge, pipeline):
+        if needs_pipeline_hook(bridge, pipeline):
             embeddings = torch.cat([mask[..., None].to(embeddings), embeddings], dim=-1)
         elif not bridge.vision.honours_mask and not bool(mask.all()):
             raise ModelError(
@@ -129,9 +134,9 @@ def prompt_inputs(
     return inputs
 
 
-def pipeline_class(bridge: Bridge) -> Any:
+def _pipeline_class(bridge: Bridge) -> Any:
     """The pipeline that the vision model's denoiser goes into; raises ModelError where none is known."""
-    name = diffusers_model(bridge).pipeline_class
+    name = require_diffusers_model(bridge).pipeline_class
     if name is None:
         kind = registry.kind_of("vision", bridge.vision)
         raise ModelError(
@@ -142,8 +147,8 @@ def pipeline_class(bridge: Bridge) -> Any:
 
 def _features(bridge: Bridge, prompts: Sequence[WeightedPrompt]) -> TextFeatures:
     """The prompts' features as `BridgePipeline` computes them."""
-    check_weights(prompts, bridge.connector)
-    warn_about_cuts(prompts, bridge.language)
+    check_word_weights(prompts, bridge.connector)
+    warn_about_long_prompts(prompts, bridge.language)
     encoded = encode_prompts(bridge, prompts, len(prompts))
     return TextFeatures.pad([encoded[prompt].features for prompt in prompts])
 

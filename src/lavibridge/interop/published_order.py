@@ -12,9 +12,9 @@ Zhao et al. 2024 (LaVi-Bridge), arXiv 2403.07860.
 
 from torch import nn
 
-from lavibridge.core.layers import Layer, layers
+from lavibridge.core.low_rank import Layer, named_layers
 
-ANCESTORS = frozenset(
+_ANCESTORS = frozenset(
     {
         "ResnetBlock2D",
         "CrossAttention",
@@ -32,7 +32,7 @@ def published_order(network: nn.Module) -> dict[str, Layer]:
     """The layers that LaVi-Bridge trains, in the order of its files; empty where it knows no such network."""
     found: dict[str, Layer] = {}
     for above, ancestor in network.named_modules():
-        if type(ancestor).__name__ in ANCESTORS:
-            for name, layer in layers(ancestor).items():
+        if type(ancestor).__name__ in _ANCESTORS:
+            for name, layer in named_layers(ancestor).items():
                 found.setdefault(f"{above}.{name}" if above else name, layer)
     return found

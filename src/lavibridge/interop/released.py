@@ -15,13 +15,13 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.device import pick_device
 from lavibridge.core.errors import ModelError, RecipeError
-from lavibridge.core.paths import at_home
+from lavibridge.core.paths import expand_path
 from lavibridge.interop.ella import import_ella
 from lavibridge.interop.lavi_bridge import import_lavi_bridge
 from lavibridge.vision.base import VisionModel
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
-FORMATS = {"lavi-bridge": import_lavi_bridge, "ella": import_ella}
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_FORMATS = {"lavi-bridge": import_lavi_bridge, "ella": import_ella}
 
 
 def import_released(
@@ -29,7 +29,7 @@ def import_released(
     path: str | PathLike[str],
     language: str | PathLike[str] | Mapping[str, Any],
     vision: str | PathLike[str] | Mapping[str, Any] | VisionModel,
-    connector: Mapping[str, Any] = NOTHING,
+    connector: Mapping[str, Any] = _NOTHING,
     device: str | torch.device = "auto",
 ) -> Bridge:
     """A bridge with released weights, between the two models that they were trained with.
@@ -38,15 +38,15 @@ def import_released(
     ``language`` and ``connector`` override those of the published training (tokens, padding, read-out,
     dropout). Raises RecipeError for an unknown format and ModelError for files that do not fit.
     """
-    if format not in FORMATS:
-        known = tuple(FORMATS)
+    if format not in _FORMATS:
+        known = tuple(_FORMATS)
         raise RecipeError(
             f"there is no format '{format}' of released weights{did_you_mean(format, known)} "
             f"(formats: {', '.join(known)})"
         )
-    place = at_home(path)
+    place = expand_path(path)
     if not place.exists():
         raise ModelError(f"there is nothing at {place}: give the released folder or file")
     options = dict(language) if isinstance(language, Mapping) else {"source": fspath(language)}
     model = vision if isinstance(vision, Mapping | VisionModel) else {"source": fspath(vision)}
-    return FORMATS[format](place, options, model, connector).to(pick_device(str(device))).eval()
+    return _FORMATS[format](place, options, model, connector).to(pick_device(str(device))).eval()

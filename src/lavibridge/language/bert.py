@@ -1,7 +1,7 @@
 """BERT encoders, MiniLM sentence encoders among them: bidirectional with learned positions.
 
 Devlin et al. 2019, arXiv 1810.04805; Wang et al. 2020 (MiniLM), arXiv 2002.10957. LoRA on the attention's
-four linears, the analogue of what LaVi-Bridge takes in T5: query, key, value and the output after them.
+four linears (query, key, value, output), as LaVi-Bridge has it in T5.
 """
 
 from lavibridge.language.hf import TransformersModel

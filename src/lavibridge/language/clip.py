@@ -1,4 +1,4 @@
-"""CLIP text encoders; of a Stable Diffusion folder its own text_encoder is read.
+"""CLIP text encoders; from a Stable Diffusion folder, its text_encoder is loaded.
 
 Radford et al. 2021, arXiv 2103.00020. LoRA on the attention's four linears, as in LaVi-Bridge.
 """
@@ -14,7 +14,7 @@ from lavibridge.language.parts.toys import TOY
 
 
 class ClipText(TransformersModel):
-    """CLIPTextModel: causal, and pooled at the first end token, which is the tokenizer's."""
+    """CLIPTextModel: causal; the pooled vector is the output at the tokenizer's first end token."""
 
     models = {"clip_text_model": "CLIPTextModel", "clip": "CLIPTextModel"}  # noqa: RUF012 - a constant
     lora_targets = ("k_proj", "v_proj", "q_proj", "out_proj")
@@ -28,11 +28,11 @@ class ClipText(TransformersModel):
     def _check_tokens(self) -> None:
         super()._check_tokens()
         for module in self.backbone.modules():
-            if "eos_token_id" in vars(module):  # where the library pools, which fails where there is none
+            if "eos_token_id" in vars(module):  # the library pools there, and fails without one
                 module.eos_token_id = self.tokens.end[0]
 
     def _pooled(self, output: Any, ids: Int[Tensor, "batch token"]) -> Float[Tensor, "batch width"] | None:
-        # The library takes the highest id where the end's is 2, as it was in old configurations.
+        # The library takes the highest id if the end token is 2, as old configurations say.
         places = (ids == self.tokens.end[0]).int().argmax(dim=1)
         return output.last_hidden_state[torch.arange(len(ids), device=ids.device), places].float()
 

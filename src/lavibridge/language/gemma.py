@@ -1,7 +1,7 @@
 """Gemma 2 and 3, decoder-only, without the vocabulary head and without a key-value cache.
 
-Gemma team 2024 (Gemma 2), arXiv 2408.00118; 2025 (Gemma 3), arXiv 2503.19786. Of a Sana folder its own
-text_encoder is read. Gemma 3's text models only; of its multimodal ones the text part is not looked for.
+Gemma team 2024 (Gemma 2), arXiv 2408.00118; 2025 (Gemma 3), arXiv 2503.19786. From a Sana folder,
+its text_encoder is loaded. Of Gemma 3, only text models load, not the text part of a multimodal one.
 LoRA on q_proj, k_proj, v_proj, o_proj.
 """
 
@@ -10,7 +10,7 @@ from lavibridge.language.parts.toys import TOY_DECODER
 
 
 class Gemma(TransformersModel):
-    """Causal, with rotary positions; every other layer sees a window only."""
+    """Causal, with rotary positions; every other layer attends within a window."""
 
     models = {"gemma2": "Gemma2Model", "gemma3_text": "Gemma3TextModel"}  # noqa: RUF012 - a constant
     lora_targets = ("q_proj", "k_proj", "v_proj", "o_proj")

@@ -1,8 +1,8 @@
-"""Language models of the transformers library; a family is a subclass that holds data only.
+"""Language models of the Transformers library; a family is a subclass that holds data only.
 
-    prompts -> token ids (cut, padded on the right) -> backbone -> the kept layers, float32
+    prompts -> token ids (cut, padded on the right) -> backbone up to the highest layer read -> float32 layers
 
-Only safetensors are read, and no code from a folder is ever run.
+Only safetensors and GGUF files are loaded, and no code from a folder ever runs.
 """
 
 import sys
@@ -21,6 +21,7 @@ from lavibridge.core.errors import ModelError
 from lavibridge.core.sources import RANDOM
 from lavibridge.language.base import LanguageModel
 from lavibridge.language.parts import attention_backend
+from lavibridge.language.parts.block_stack import record_layers, stack_blocks
 from lavibridge.language.parts.byte_tokens import TOY_IDS
 from lavibridge.language.parts.loading import (
     byte_tokenizer,
@@ -33,33 +34,33 @@ from lavibridge.language.parts.tokens import PromptTokens, TokenBatch
 from lavibridge.language.parts.vocabulary import check_frame, pad_id
 
 DEFAULT_TOKENS = 77
-"""What the published U-Nets were trained with."""
+"""Number of tokens that the published U-Nets were trained with."""
 
 
 class TransformersModel(LanguageModel):
-    """What all families share; the class attributes are what a family says of itself."""
+    """The code that all families share; a family sets the class attributes."""
 
     models: ClassVar[Mapping[str, str]]
-    """Value of `model_type` in config.json -> class in transformers; the first is the toy's."""
+    """Value of `model_type` in config.json -> class in Transformers; `source: random` takes the first."""
     load_options: ClassVar[Mapping[str, Any]] = {}
-    """Fixed arguments of building the model."""
+    """Arguments that the model is always built with."""
     call_options: ClassVar[Mapping[str, Any]] = {}
-    """Fixed arguments of calling it."""
+    """Arguments that the model is always called with."""
     read: ClassVar[str] = "last"
-    """The read-out over layers that suits it."""
+    """The default read-out over layers."""
     limits_positions: ClassVar[bool]
-    """Whether a prompt longer than `max_position_embeddings` is impossible."""
+    """Whether prompts can have at most `max_position_embeddings` tokens."""
     learned_positions: ClassVar[bool] = False
-    """Whether a token standing alone still depends on where it stood: positions are learned vectors."""
+    """Whether positions are learned vectors, so that a token's context-free features depend on its place."""
     takes_queries: ClassVar[bool] = True
-    """Whether vectors can be put in place of tokens."""
+    """Whether the model accepts vectors in place of tokens."""
     pads: ClassVar[tuple[str, ...]] = ("pad",)
-    """Special tokens that may stand for padding, by preference. No real token sees them (but with
-    `see_padding`), so which it is matters to weights trained with padding in view only."""
+    """Special tokens to pad with, by preference. Without `see_padding` no real token attends to padding, so
+    the choice only matters to weights that were trained with visible padding."""
     is_framed: ClassVar[bool] = False
-    """Whether it was trained on prompts that begin and end as in `toy_template`, and on no others."""
+    """Whether all its training prompts began and ended as in `toy_template`."""
     toy: ClassVar[Mapping[str, Any]]
-    """Configuration of `source: random`, besides the token ids."""
+    """Configuration of `source: random`, except the token ids."""
     toy_template: ClassVar[str]
     """How the byte tokenizer frames a prompt, with $A for the prompt."""
 
@@ -82,6 +83,8 @@ class TransformersModel(LanguageModel):
         self.backbone.requires_grad_(False).eval()
         self.recomputed: list[nn.Module] = []
         settings = self._settings()
+        self.blocks = attention_backend.transformer_blocks(self.backbone, settings.num_hidden_layers)
+        self.is_stacked = stack_blocks(self.backbone, self.blocks)
         self.spec = TextSpec(
             width=settings.hidden_size,
             layers=settings.num_hidden_layers + 1,
@@ -109,7 +112,7 @@ class TransformersModel(LanguageModel):
         return source != RANDOM and describe(source, revision)[0].get("model_type") in cls.models
 
     def encode(self, prompts: Sequence[str], reading: Reading = LAST_LAYER) -> TextFeatures:
-        """Features of prompts; see the contract."""
+        """Features of prompts; see `LanguageModel.encode`."""
         layers = self._numbered(reading.layers)
         tokens = self.tokens(prompts)
         if reading.queries is not None:
@@ -117,13 +120,19 @@ class TransformersModel(LanguageModel):
         device = next(self.backbone.parameters()).device
         ids, mask, kept = tokens.ids.to(device), tokens.mask.to(device), tokens.kept.to(device)
         seen = None if self.config.see_padding is True else mask.long()
-        output, real = self._run(layers, input_ids=ids, attention_mask=seen), mask[:, kept]
+        is_pooled = self.spec.pooled is not None
+        hidden, output = self._run(layers, is_whole=is_pooled, input_ids=ids, attention_mask=seen)
+        real = mask[:, kept]
         return TextFeatures(
-            hidden=self._layers(output, layers)[:, :, kept],
+            hidden=hidden[:, :, kept],
             mask=torch.ones_like(real) if self.config.see_padding else real,
             pooled=self._pooled(output, ids),
             context_free=self._context_free(ids[:, kept], kept, layers) if reading.context_free else None,
         )
+
+    def sequence_lengths(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens of each prompt with its special ones, the template and the padding that the model sees."""
+        return self.tokens.lengths(prompts)
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute the blocks in the backward pass."""
@@ -131,8 +140,7 @@ class TransformersModel(LanguageModel):
 
     def unread(self, reading: Reading) -> list[nn.Module]:
         """The blocks above the highest layer that is read."""
-        highest = max(self._numbered(reading.layers))
-        return attention_backend.blocks(self.backbone, self.spec.layers - 1)[highest:]
+        return self.blocks[max(self._numbered(reading.layers)) :]
 
     def compile_blocks(self, backend: str) -> None:
         """Compile the blocks, each when it is first called."""
@@ -152,7 +160,7 @@ class TransformersModel(LanguageModel):
         return self.tokens.spans(prompt)
 
     def _check_tokens(self) -> None:
-        """Raise ModelError where prompts are framed as they were not in training."""
+        """Raise ModelError if the tokenizer frames prompts differently from the model's training."""
         if self.is_framed:
             check_frame(self.tokens.begin, self.tokens.end, self.toy_template, self.config.source)
 
@@ -164,16 +172,16 @@ class TransformersModel(LanguageModel):
         return None
 
     def _settings(self) -> Any:
-        """The part of the configuration that has the sizes."""
+        """The part of the configuration that states the sizes."""
         return self.backbone.config
 
     def _query_features(
         self, tokens: TokenBatch, layers: list[int], queries: Float[Tensor, "query width"]
     ) -> TextFeatures:
-        """Features of vectors put right behind each prompt's real tokens."""
+        """Features of vectors that are appended to each prompt's real tokens."""
         if not self.takes_queries or self.config.see_padding:
             raise ModelError(
-                f"the language model {self.config.source} takes tokens only, the connector asks it with "
+                f"the language model {self.config.source} takes tokens only, and the connector appends "
                 "vectors: choose a decoder-only model, T5 or BERT, without see_padding"
             )
         table = self.backbone.get_input_embeddings()
@@ -185,39 +193,49 @@ class TransformersModel(LanguageModel):
         places = mask.sum(1, keepdim=True) + torch.arange(count, device=ids.device)
         vectors = vectors.index_put((rows, places), queries.to(vectors))
         seen = torch.arange(vectors.shape[1], device=ids.device) < places[:, -1:] + 1
-        output = self._run(layers, inputs_embeds=vectors, attention_mask=seen.long())
-        hidden = self._layers(output, layers).transpose(1, 2)[rows, places].transpose(1, 2)
+        read, _ = self._run(layers, inputs_embeds=vectors, attention_mask=seen.long())
+        hidden = read.transpose(1, 2)[rows, places].transpose(1, 2)
         return TextFeatures(hidden=hidden, mask=torch.ones_like(places, dtype=torch.bool))
 
     def _context_free(
         self, ids: Tensor, kept: Tensor, layers: list[int]
     ) -> Float[Tensor, "batch layer token width"]:
-        """Every token's features as a sequence of one; equal tokens are computed once."""
+        """Each token's features as a sequence of one token; equal tokens are computed once."""
         places = kept.expand_as(ids) if self.learned_positions else torch.zeros_like(ids)
         pairs, index = torch.stack([ids.flatten(), places.flatten()]).unique(dim=1, return_inverse=True)
         positions = {"position_ids": pairs[1][:, None]} if self.learned_positions else {}
-        output = self._run(layers, input_ids=pairs[0][:, None], **positions)
-        found = self._layers(output, layers)[:, :, 0]
-        return found[index].unflatten(0, ids.shape).transpose(1, 2)
+        hidden, _ = self._run(layers, input_ids=pairs[0][:, None], **positions)
+        return hidden[:, :, 0][index].unflatten(0, ids.shape).transpose(1, 2)
 
-    def _run(self, layers: list[int], **inputs: Any) -> Any:
+    def _run(
+        self, layers: list[int], is_whole: bool = False, **inputs: Any
+    ) -> tuple[Float[Tensor, "batch layer token width"], Any]:
+        """The layers of a batch, and the backbone's output, which is complete only with ``is_whole``.
+
+        Raises ModelError if the backbone does not run its blocks in order.
+        """
         for block in self.recomputed:
-            block.training = torch.is_grad_enabled()  # else the library keeps what it computed
-        is_inner = any(layer != self.spec.layers - 1 for layer in layers)
-        return self.backbone(**inputs, output_hidden_states=is_inner, **self.call_options)
-
-    def _layers(self, output: Any, layers: list[int]) -> Float[Tensor, "batch layer token width"]:
+            block.training = torch.is_grad_enabled()  # otherwise the library stores activations
         last = self.spec.layers - 1
-        # In some families the list of hidden states ends before the final norm; last_hidden_state never does.
-        kept = [output.last_hidden_state if one == last else output.hidden_states[one] for one in layers]
-        return torch.stack(kept, dim=1).float()
+        inner = {layer for layer in layers if layer != last}
+        with record_layers(inner, last if is_whole else max(layers)) as recorded:
+            states = {"output_hidden_states": True} if inner and not self.is_stacked else {}
+            output = self.backbone(**inputs, **states, **self.call_options)
+        hidden = recorded if self.is_stacked else dict(enumerate(output.hidden_states or ()))
+        if not inner <= hidden.keys():
+            raise ModelError(
+                f"the language model '{self.config.source}' does not run its blocks one after the other, so "
+                "only its last layer can be read: choose connector.read=last"
+            )
+        hidden[last] = output.last_hidden_state  # the only layer that passes through the final norm
+        return torch.stack([hidden[layer] for layer in layers], dim=1).float(), output
 
     def _numbered(self, layers: Sequence[int]) -> list[int]:
         last = self.spec.layers - 1
         wanted = [layer + self.spec.layers if layer < 0 else layer for layer in layers]
         if any(not 0 <= layer <= last for layer in wanted):
             raise ModelError(
-                f"layers {tuple(layers)} were asked for, but {self.config.source} has 0 to {last}"
+                f"the connector reads layers {tuple(layers)}, but {self.config.source} has layers 0 to {last}"
             )
         return wanted
 

@@ -1,7 +1,7 @@
-"""LDM's own text encoder: a transformer over word pieces that was trained by the denoiser's loss alone.
+"""LDM's text encoder: a transformer over word pieces, trained by the denoiser's loss alone.
 
-Rombach et al. 2022, arXiv 2112.10752. It reads word pieces like BERT, and the published pipeline shows it 77
-tokens with the padding in view (`see_padding: true`). LoRA on the attention's four linears.
+Rombach et al. 2022, arXiv 2112.10752. It reads word pieces like BERT; the published pipeline pads
+prompts to 77 tokens and masks nothing (`see_padding: true`). LoRA on the attention's four linears.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from lavibridge.language.hf import TransformersModel
 
 
 class LdmBert(TransformersModel):
-    """Of a folder of LDM's pipeline its `bert` is read."""
+    """From a folder of LDM's pipeline, its `bert` is loaded."""
 
     models = {"ldmbert": "LDMBertModel"}  # noqa: RUF012 - a constant of the class
     lora_targets = ("q_proj", "k_proj", "v_proj", "out_proj")
@@ -32,7 +32,7 @@ class LdmBert(TransformersModel):
 
 
 def ldm_bert() -> Any:
-    """LDMBertModel, which the diffusers library has beside the pipeline that it belongs to."""
+    """Return LDMBertModel, which Diffusers keeps in the module of its pipeline."""
     from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertModel
 
     return LDMBertModel

@@ -1,10 +1,11 @@
-"""Two language models side by side: one goes through the connector, the other's tokens are kept beside it.
+"""Two language models side by side: one feeds the connector, the other's tokens bypass it.
 
     prompts --source--> features --connector--> tokens --\
     prompts --passthrough (untouched)--------------> tokens --[passthrough ; connected]--> vision model
 
-As ELLA is used with CLIP (Hu et al. 2024, arXiv 2403.05135): words that a community model was taught under
-CLIP go on to work. What stands beside must be as wide as the vision model's tokens, as its own encoder is.
+ELLA is used with CLIP like this (Hu et al. 2024, arXiv 2403.05135): words that a community model learned
+under CLIP keep working. The passthrough tokens must be as wide as those of the vision model's
+own encoder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,16 +24,16 @@ from lavibridge.language.base import LanguageModel
 
 
 class Pair(LanguageModel):
-    """LoRA, limits and read-outs are those of `source`; the pooled vector is that of `passthrough`."""
+    """LoRA, limits and read-outs are those of `source`; the pooled vector comes from `passthrough`."""
 
     class Config(LanguageModel.Config):
-        """The options of the model that goes through the connector, and the other one's."""
+        """The options of the model that feeds the connector, and those of the passthrough model."""
 
         of: str | None = None
-        """Kind of `source`; found out where it is not given."""
+        """Kind of `source`; detected by default."""
         passthrough: str | Mapping[str, Any] = RANDOM
-        """The model beside it: a source, or a mapping of its options. It is padded in view by default, as
-        pipelines read their own encoder."""
+        """The passthrough model: a source, or a mapping of its options. It sees padding by default, as a
+        pipeline's own encoder does."""
 
     config: Config
     lora_targets = ()
@@ -42,9 +43,9 @@ class Pair(LanguageModel):
         self.config = config
         inner = LanguageModel.Config.model_validate(config.model_dump(exclude={"of", "passthrough"}))
         kind = config.of or (
-            "llama" if config.source == RANDOM else registry.detect("language", config.source)
+            "llama" if config.source == RANDOM else registry.detect_kind("language", config.source)
         )
-        self.inner: LanguageModel = registry.load("language", kind)(inner, device)
+        self.inner: LanguageModel = registry.load_kind("language", kind)(inner, device)
         self.other = _passthrough(config.passthrough, device)
         self.lora_targets = self.inner.lora_targets
         self.backbone = self.inner.backbone
@@ -53,11 +54,11 @@ class Pair(LanguageModel):
 
     @classmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:
-        """Never: a pair is asked for by name."""
+        """Never: a recipe selects a pair by its kind."""
         return False
 
     def encode(self, prompts: Sequence[str], reading: Reading = LAST_LAYER) -> TextFeatures:
-        """Features of the one, with the normed output of the other beside them."""
+        """Features of `source`, with the normed output of the passthrough model."""
         kept = self.other.encode(prompts)
         return replace(
             self.inner.encode(prompts, reading),
@@ -66,34 +67,39 @@ class Pair(LanguageModel):
             passthrough_mask=kept.mask,
         )
 
+    def sequence_lengths(self, prompts: Sequence[str]) -> list[int]:
+        """The number of tokens that both models compute."""
+        lengths = (self.inner.sequence_lengths(prompts), self.other.sequence_lengths(prompts))
+        return [sum(both) for both in zip(*lengths, strict=True)]
+
     def enable_gradient_checkpointing(self) -> None:
-        """Of the model that goes through the connector: nothing is learnt through the other."""
+        """Recompute the blocks of `source`; no gradient passes through the passthrough model."""
         self.inner.enable_gradient_checkpointing()
 
     def unread(self, reading: Reading) -> list[nn.Module]:
-        """Of the model that goes through the connector, whose backbone is the pair's."""
+        """The unread blocks of `source`, whose backbone is the pair's."""
         return self.inner.unread(reading)
 
     def compile_blocks(self, backend: str) -> None:
-        """Of both."""
+        """Compile the blocks of both models."""
         self.inner.compile_blocks(backend)
         self.other.compile_blocks(backend)
 
     def set_attention_backend(self, kernel: str) -> None:
-        """Of both."""
+        """Choose the kernel of both models."""
         self.inner.set_attention_backend(kernel)
         self.other.set_attention_backend(kernel)
 
     def spans(self, prompt: str) -> list[tuple[int, int]]:
-        """Of the model that goes through the connector: what stands beside it is not weighted."""
+        """Spans of the tokens of `source`; word weights do not apply to passthrough tokens."""
         return self.inner.spans(prompt)
 
     def count_tokens(self, prompts: Sequence[str]) -> tuple[list[int], list[int]]:
-        """Of the model that goes through the connector."""
+        """Token counts of `source`."""
         return self.inner.count_tokens(prompts)
 
     def identity(self) -> str:
-        """Of both."""
+        """The identities of both models."""
         return f"{self.inner.identity()} beside {self.other.identity()}"
 
 
@@ -103,9 +109,9 @@ def _passthrough(choice: str | Mapping[str, Any], device: torch.device | None) -
     if not isinstance(source, str):
         raise RecipeError("language.passthrough.source: give a folder, a shipped model's name or a hub id")
     kind = options.pop("kind", None) or (
-        "clip" if source == RANDOM else registry.detect("language", source, options.get("revision"))
+        "clip" if source == RANDOM else registry.detect_kind("language", source, options.get("revision"))
     )
-    family = registry.load("language", kind)
+    family = registry.load_kind("language", kind)
     config = validate(family.Config, {"see_padding": True, **options}, "language.passthrough")
     model: LanguageModel = family(config, device)
     return model

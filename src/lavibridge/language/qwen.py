@@ -1,7 +1,7 @@
 """Qwen 2, 2.5 and 3, decoder-only, without the vocabulary head and without a key-value cache.
 
-Qwen team 2024 (Qwen2.5), arXiv 2412.15115; Yang et al. 2025 (Qwen3), arXiv 2505.09388. The tokenizer puts no
-token before or after a text. LoRA on q_proj, k_proj, v_proj, o_proj.
+Qwen team 2024 (Qwen2.5), arXiv 2412.15115; Yang et al. 2025 (Qwen3), arXiv 2505.09388. The tokenizer adds
+no token before or after a text. LoRA on q_proj, k_proj, v_proj, o_proj.
 """
 
 from lavibridge.language.hf import TransformersModel

@@ -1,6 +1,6 @@
-"""T5 encoders, bidirectional with relative positions: of LaVi-Bridge's language models the most used.
+"""T5 encoders, bidirectional with relative positions: the most used language models of LaVi-Bridge.
 
-Flan-T5, mT5 and umT5 are read too. Raffel et al. 2020, arXiv 1910.10683; Xue et al. 2020 (mT5), arXiv
+Flan-T5, mT5 and umT5 load too. Raffel et al. 2020, arXiv 1910.10683; Xue et al. 2020 (mT5), arXiv
 2010.11934; Chung et al. 2023 (umT5), arXiv 2304.09151. LoRA on SelfAttention's q, k, v, o.
 """
 
@@ -9,7 +9,7 @@ from lavibridge.language.hf import TransformersModel
 
 
 class T5(TransformersModel):
-    """The encoder alone: the decoder's weights of a full checkpoint are left aside."""
+    """The encoder alone; the decoder's weights in a full checkpoint are ignored."""
 
     models = {  # noqa: RUF012 - a constant of the class
         "t5": "T5EncoderModel",

@@ -1,6 +1,6 @@
-"""T5Gemma encoders: Gemma adapted to see both ways, as the encoder of an encoder-decoder model.
+"""T5Gemma encoders: Gemma adapted to bidirectional attention, the encoder of an encoder-decoder model.
 
-Zhang et al. 2025, arXiv 2504.06225. The decoder's weights are left aside. LoRA on the four attention linears.
+Zhang et al. 2025, arXiv 2504.06225. The decoder's weights are ignored. LoRA on the four attention linears.
 """
 
 from typing import Any

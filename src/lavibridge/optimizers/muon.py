@@ -19,11 +19,11 @@ from torch.optim import Optimizer
 
 from lavibridge.optimizers.base import OptimizerFactory
 
-MOMENTUM, DECAY = 0.95, 0.05
-FIRST, SECOND, FLOOR = 0.9, 0.98, 1e-8
+_MOMENTUM, _DECAY = 0.95, 0.05
+_FIRST, _SECOND, _FLOOR = 0.9, 0.98, 1e-8
 """AdamW's betas and epsilon, for weights that are not matrices."""
-ITERATIONS = 5
-LINEAR, CUBIC, QUINTIC = 3.4445, -4.7750, 2.0315
+_ITERATIONS = 5
+_LINEAR, _CUBIC, _QUINTIC = 3.4445, -4.7750, 2.0315
 """Coefficients of the odd polynomial that takes singular values in (0, 1] close to one in five applications.
 """
 
@@ -35,7 +35,7 @@ class Muon(Optimizer):
         self,
         weights: Iterable[nn.Parameter] | Iterable[Mapping[str, Any]],
         lr: float = 1e-3,
-        weight_decay: float = DECAY,
+        weight_decay: float = _DECAY,
     ) -> None:
         super().__init__(list(weights), {"lr": lr, "weight_decay": weight_decay})  # type: ignore[arg-type]
 
@@ -55,30 +55,30 @@ class Muon(Optimizer):
         if not state:
             state["momentum"] = torch.zeros_like(gradient)
         momentum: Tensor = state["momentum"]
-        momentum.lerp_(gradient, 1 - MOMENTUM)
-        return orthogonal(gradient.lerp(momentum, MOMENTUM)) * (0.2 * max(gradient.shape) ** 0.5)
+        momentum.lerp_(gradient, 1 - _MOMENTUM)
+        return orthogonalize(gradient.lerp(momentum, _MOMENTUM)) * (0.2 * max(gradient.shape) ** 0.5)
 
     def _scaled(self, gradient: Tensor, state: dict[str, Any]) -> Tensor:
         """Return AdamW's update of any other weight."""
         if not state:
             state.update(mean=torch.zeros_like(gradient), square=torch.zeros_like(gradient), step=0)
         state["step"] += 1
-        state["mean"].lerp_(gradient, 1 - FIRST)
-        state["square"].lerp_(gradient.square(), 1 - SECOND)
-        mean = state["mean"] / (1 - FIRST ** state["step"])
-        square = state["square"] / (1 - SECOND ** state["step"])
-        return mean / (square.sqrt() + FLOOR)
+        state["mean"].lerp_(gradient, 1 - _FIRST)
+        state["square"].lerp_(gradient.square(), 1 - _SECOND)
+        mean = state["mean"] / (1 - _FIRST ** state["step"])
+        square = state["square"] / (1 - _SECOND ** state["step"])
+        return mean / (square.sqrt() + _FLOOR)
 
 
-def orthogonal(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+def orthogonalize(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
     """Bring all singular values to between about 0.7 and 1.2, by the Newton-Schulz iteration."""
     if matrix.shape[0] > matrix.shape[1]:
-        return orthogonal(matrix.T).T
+        return orthogonalize(matrix.T).T
     found = matrix / matrix.norm().clamp(min=1e-7)
-    for _ in range(ITERATIONS):
+    for _ in range(_ITERATIONS):
         square = found @ found.T
-        odd = torch.addmm(square, square, square, beta=CUBIC, alpha=QUINTIC)
-        found = torch.addmm(found, odd, found, beta=LINEAR)
+        odd = torch.addmm(square, square, square, beta=_CUBIC, alpha=_QUINTIC)
+        found = torch.addmm(found, odd, found, beta=_LINEAR)
     return found
 
 

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from lavibridge.bridge import Bridge
-from lavibridge.bridge.choices import LoraChoice, ModelChoice, component
+from lavibridge.bridge.choices import LoraChoice, ModelChoice, model_of_choice
 from lavibridge.connectors.pivot import Pivot
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import resolve_source
-from lavibridge.core.paths import at_home
+from lavibridge.core.paths import expand_path
 from lavibridge.pivot.folder import PivotFolder, Side, read_pivot
 from lavibridge.pivot.half import (
     Model,
@@ -107,11 +107,11 @@ def _matched(
         options: Any = choice
         if not isinstance(choice, nn.Module):
             options = {**_options(stored, choice), **number_format}
-            reason = spec_mismatch(stored, component(side, options, torch.device("meta")))
+            reason = spec_mismatch(stored, model_of_choice(side, options, torch.device("meta")))
             if reason is not None:
                 reasons.append(f"'{stored.name}': {reason}")
                 continue
-        model: Model = component(side, options)
+        model: Model = model_of_choice(side, options)
         reason = mismatch(stored, model)
         if reason is None:
             return stored, model
@@ -148,8 +148,8 @@ def _is_source(stored: StoredHalf, source: str) -> bool:
     own = str(stored.description.model["source"])
     if source == own:
         return True
-    folder = at_home(source)
-    return folder.is_dir() and at_home(own) == folder.resolve()
+    folder = expand_path(source)
+    return folder.is_dir() and expand_path(own) == folder.resolve()
 
 
 def _is_model(source: str) -> bool:

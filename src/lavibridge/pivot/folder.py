@@ -15,7 +15,7 @@ from lavibridge import __version__
 from lavibridge.core.config import Config, did_you_mean, validate
 from lavibridge.core.errors import RecipeError, RunError
 from lavibridge.core.files import models_folder, read_json, write_json
-from lavibridge.core.paths import at_home
+from lavibridge.core.paths import expand_path
 
 FORMAT = 1
 """The format of pivot.json and half.json."""
@@ -69,7 +69,7 @@ class PivotFolder:
 
 def read_pivot(source: str | PathLike[str]) -> PivotFolder:
     """Read a pivot's description. Raises RunError if the folder holds none."""
-    folder = at_home(source)
+    folder = expand_path(source)
     if not folder.is_dir():
         raise RunError(f"there is no folder {folder}: make a pivot with `lavi pivot create`")
     if not (folder / PIVOT).is_file():
@@ -101,14 +101,14 @@ def pair_of(source: str, pivot: Path | None) -> tuple[Path, str, str] | None:
     """
     language, _, vision = source.partition("+")
     is_pair = bool(language and vision) and "+" not in vision
-    if pivot is None and (not is_pair or at_home(source).exists()):
+    if pivot is None and (not is_pair or expand_path(source).exists()):
         return None
     if not is_pair:
         raise RecipeError(
             f"--pivot draws with a pair such as mini-bert+mini-pixart, found '{source}': name a language "
             "model and a vision model, joined by a +"
         )
-    return shipped_pivot() if pivot is None else at_home(pivot), language, vision
+    return shipped_pivot() if pivot is None else expand_path(pivot), language, vision
 
 
 def read_description(model: type[DescriptionT], path: Path) -> DescriptionT:

@@ -18,13 +18,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lavibridge import __version__
-from lavibridge.connectors.parts.read_out import read_out
+from lavibridge.connectors.parts.read_out import make_read_out
 from lavibridge.connectors.pivot import Pivot
 from lavibridge.core import registry
 from lavibridge.core.config import Config
 from lavibridge.core.errors import ModelError, RunError
-from lavibridge.core.files import sha256, write_json
-from lavibridge.core.tensors import check_finite, check_fit, save_tensors
+from lavibridge.core.files import file_sha256, write_json
+from lavibridge.core.tensors import check_tensors_finite, check_tensors_fit, save_tensors
 from lavibridge.language.base import LanguageModel
 from lavibridge.pivot.fingerprint import (
     TOLERANCE,
@@ -112,7 +112,7 @@ def write_half(
 ) -> None:
     """Write a half, half.json last. Raises ModelError if a weight is not finite."""
     side: Side = "language" if isinstance(model, LanguageModel) else "vision"
-    check_finite(half.state_dict(), f"the {side} half")
+    check_tensors_finite(half.state_dict(), f"the {side} half")
     (folder / HALF).unlink(missing_ok=True)
     save_tensors(half.state_dict(), folder / WEIGHTS)
     save_tensors({"fingerprint": fingerprint_of(model, config)}, folder / FINGERPRINT)
@@ -128,7 +128,7 @@ def write_half(
         tokenizer=tokenizer_hash(model) if isinstance(model, LanguageModel) else None,
         identity=model.identity(),
         learning=learning,
-        files={name: sha256(folder / name) for name in (WEIGHTS, FINGERPRINT)},
+        files={name: file_sha256(folder / name) for name in (WEIGHTS, FINGERPRINT)},
     )
     write_json(folder / HALF, description.model_dump())
 
@@ -148,7 +148,7 @@ def read_half(pivot: PivotFolder, side: Side, name: str) -> StoredHalf:
         )
     tensors = {file: _load(folder / file, description.files.get(file, "")) for file in (WEIGHTS, FINGERPRINT)}
     weights = tensors[WEIGHTS]
-    check_finite(weights, f"the {side} half {folder}")
+    check_tensors_finite(weights, f"the {side} half {folder}")
     return StoredHalf(
         folder=folder,
         description=description,
@@ -159,7 +159,7 @@ def read_half(pivot: PivotFolder, side: Side, name: str) -> StoredHalf:
 
 def load_half(stored: StoredHalf, half: nn.Module) -> None:
     """Put the saved weights into a half of the connector."""
-    check_fit(half.state_dict(), stored.weights, f"the half {stored.folder}")
+    check_tensors_fit(half.state_dict(), stored.weights, f"the half {stored.folder}")
     half.load_state_dict(dict(stored.weights))
 
 
@@ -203,7 +203,7 @@ def fingerprint_of(model: Model, config: Pivot.Config) -> Fingerprint:
     """Return the fingerprint of a model, of the layers that the options read."""
     if isinstance(model, VisionModel):
         return vision_fingerprint(model)
-    return language_fingerprint(model, read_out(config.read, model.spec).layers)
+    return language_fingerprint(model, make_read_out(config.read, model.spec).layers)
 
 
 def spec_of(model: Model) -> dict[str, int | None]:
@@ -225,7 +225,7 @@ def described(model: Model) -> dict[str, Any]:
 def _load(path: Path, expected: str) -> dict[str, Tensor]:
     if not path.is_file():
         raise RunError(f"{path} is missing: the half is not complete, take another copy")
-    if sha256(path) != expected:
+    if file_sha256(path) != expected:
         raise RunError(f"{path} is not what was saved (its SHA-256 differs): take another copy")
     try:
         return load_file(path)

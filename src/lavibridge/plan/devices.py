@@ -22,6 +22,8 @@ UTILISATION = {"arithmetic": 0.5, "bandwidth": 0.8}
 LAUNCH = 8e-6
 """Assumed seconds that Python and PyTorch need to launch one kernel of an uncompiled model."""
 GIB = 2**30
+PROGRAM = 6 * GIB // 10
+"""Bytes that Python and its libraries hold in a training process on a CPU, before any weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,9 @@ class Device:
     launch: float
     """Minimum seconds per operation."""
     type: str = "cuda"
+    program: int = 0
+    """Bytes of the device's memory that Python and its libraries take. A GPU's context is not counted, as a
+    plan leaves a part of the memory free."""
     is_measured: bool = False
 
 
@@ -104,6 +109,7 @@ def measure_device() -> Device:
         bandwidth=3 * 4 * large.numel() / _seconds(lambda: torch.add(large, large, out=sums)),
         launch=_seconds(lambda: [small + small for _ in range(1000)]) / 1000,
         type=device.type,
+        program=PROGRAM if device.type == "cpu" else 0,
         is_measured=True,
     )
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from lavibridge.bridge import Bridge
 from lavibridge.recipes.recipe import Recipe, make_recipe
-from lavibridge.training.build import build_bridge
+from lavibridge.training.build_bridge import build_bridge
 from lavibridge.training.loop import training_mode
 
 BITS: Mapping[str | None, float] = {"8bit": 8.0, "4bit": 4.5}
@@ -57,14 +57,15 @@ def model_parts(bridge: Bridge, quantize: str | None) -> tuple[ModelPart, ...]:
     vision = bridge.vision.get_submodule("backbone")
     rest = [value for name, value in bridge.vision.named_parameters() if not name.startswith("backbone.")]
     return (
-        _part("language model", bridge.language.parameters(), _saved(bridge.language, quantize)),
-        _part("connector", bridge.connector.parameters()),
-        _part("denoiser", vision.parameters()),
-        _part("autoencoder", rest),
+        model_part("language model", bridge.language.parameters(), _saved(bridge.language, quantize)),
+        model_part("connector", bridge.connector.parameters()),
+        model_part("denoiser", vision.parameters()),
+        model_part("autoencoder", rest),
     )
 
 
-def _part(name: str, weights: Iterable[nn.Parameter], saved: int = 0) -> ModelPart:
+def model_part(name: str, weights: Iterable[nn.Parameter], saved: int = 0) -> ModelPart:
+    """A part of these weights; ``saved`` bytes of them are taken off by quantisation."""
     every = list(weights)
     return ModelPart(
         name=name,

@@ -2,9 +2,7 @@
 
     with Meter(known) as meter:  loss.backward()        meter.work, meter.peak
 
-Counts every operation that reaches PyTorch's dispatcher, the backward pass included. Meta tensors have sizes
-but no values; if a program needs a value (is a mask full? which tokens are equal?), the meter answers with
-the most expensive case: masks are full, and nothing is equal.
+Counts every operation that reaches PyTorch's dispatcher, the backward pass included.
 """
 
 import weakref
@@ -13,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-import torch.fx.experimental._config as fx_config
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -54,18 +51,6 @@ class Meter(TorchDispatchMode):
         self._storages: dict[int, int] = {}
         for tensor in known:
             self._storages.setdefault(tensor.untyped_storage()._cdata, 0)
-        self._config: Any = fx_config.patch(  # type: ignore[attr-defined]
-            meta_nonzero_assume_all_nonzero=True
-        )
-
-    def __enter__(self) -> "Meter":
-        self._config.__enter__()
-        super().__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        self._config.__exit__(*error)
 
     @contextmanager
     def during(self, part: str) -> Iterator[None]:
@@ -80,7 +65,7 @@ class Meter(TorchDispatchMode):
         kwargs = kwargs or {}
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         known = {leaf.untyped_storage()._cdata for leaf in inputs if leaf.is_meta}
-        out = _run(func, args, kwargs)
+        out = func(*args, **kwargs)
         outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor) and leaf.is_meta]
         if not outputs:
             return out
@@ -117,14 +102,3 @@ class Meter(TorchDispatchMode):
 
     def _drop(self, key: int) -> None:
         self.live -= self._storages.pop(key, 0)
-
-
-def _run(func: Any, args: Any, kwargs: Any) -> Any:
-    """The operation's result; if it depends on values, the most expensive one."""
-    if func is aten._local_scalar_dense.default and args[0].is_meta:
-        return args[0].dtype is torch.bool or 1
-    if func is aten.unique_dim.default and args[0].is_meta:
-        values, dim = args[0], args[1]
-        count = values.new_empty(values.shape[dim], dtype=torch.long)
-        return torch.empty_like(values), torch.empty_like(count), torch.empty_like(count)
-    return func(*args, **kwargs)

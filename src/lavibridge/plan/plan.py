@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 import torch
 
 from lavibridge.core.device import pick_dtype
+from lavibridge.plan.alignment_plan import AlignmentPlan, plan_alignment
 from lavibridge.plan.devices import GIB, Device
-from lavibridge.plan.estimate import CostEstimate, MemoryEstimate, estimate_costs
+from lavibridge.plan.estimate import CostEstimate, MemoryEstimate, estimate_costs, seconds_of
 from lavibridge.plan.meta_model import ModelPart, build_meta_bridge, with_changes
+from lavibridge.plan.metered_passes import drawing_pass
 from lavibridge.plan.search import SHARE, Configuration, search_configurations, variants
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.training.cache.features import refusal
+from lavibridge.training.objectives.teacher import FEATURE_CACHE_GB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,8 @@ class TrainingPlan:
     memory_total: int
     activations_checkpointed: int
     """Activations with `training.checkpointing`."""
+    drawing: int
+    """Bytes that drawing one picture under guidance holds beyond the weights."""
     fits: bool
     flops: dict[str, int]
     """Operations of one pass on one device, by part."""
@@ -64,8 +69,11 @@ class TrainingPlan:
     """Throughput of all devices together."""
     encoding_seconds: float
     """Seconds to encode one picture."""
+    reading_seconds: float | None
+    """Seconds in which the own text encoders read one caption; None without a teacher."""
     hours: float
-    """Hours of the whole run, including the encoding of uncached pictures."""
+    """Hours of the whole run, including the encoding of uncached pictures and the reading of uncached
+    captions."""
     cost: float | None
     pictures: int | None
     epochs: float | None
@@ -75,9 +83,16 @@ class TrainingPlan:
     """Bytes on disk per caption; None if the language model is trained."""
     gradient_bytes: int
     """Bytes that devices exchange per step."""
+    alignment: AlignmentPlan | None
+    """The alignment before the first step, if there is one."""
     choices: tuple[Configuration, ...]
     """Configurations that fit, fastest first; empty unless the recipe does not fit or a search was
     requested."""
+
+    @property
+    def hours_in_all(self) -> float:
+        """Hours of the alignment and the training together."""
+        return self.hours + (0.0 if self.alignment is None else self.alignment.hours)
 
 
 def make_plan(
@@ -89,20 +104,23 @@ def make_plan(
     settings = recipe.training
     bridge = build_meta_bridge(recipe)
     found = estimate_costs(recipe, bridge, settings.batch, terms.tokens, device.type)
+    memory = replace(found.memory, caches=cached_bytes(recipe, terms, found, device), program=device.program)
     tick()
-    lighter = with_changes(recipe, {"training": {"checkpointing": True}})
-    checkpointed = estimate_costs(
-        lighter, build_meta_bridge(lighter), settings.batch, terms.tokens, device.type
-    )
+    checkpointed = found if settings.checkpointing else _checkpointed(recipe, terms.tokens, device)
     tick()
-    fits = found.memory.total <= SHARE * device.memory
-    kept = search_configurations(recipe, device, terms.tokens, tick) if terms.search or not fits else []
+    parts, pictures = found.bridge_parts, terms.pictures
+    alignment = plan_alignment(recipe, bridge, parts, device, pictures, terms.tokens, terms.devices)
+    tick()
+    fits = memory.total <= SHARE * device.memory
+    choices = _choices(recipe, device, memory, terms.tokens, tick) if terms.search or not fits else ()
     step = found.step_seconds(recipe, device)
-    pictures = settings.batch * settings.accumulate * terms.devices
-    each = found.seconds_of(found.encoding, device) / settings.batch
-    hours = (settings.steps * step + count_encodings(recipe, terms, found) * each) / 3600
+    per_step = settings.batch * settings.accumulate * terms.devices
+    encoding = seconds_of(found.encoding, device) / settings.batch
+    reading = None if found.teacher is None else seconds_of(found.teacher.reading, device) / settings.batch
+    beside = count_encodings(recipe, terms, found) * encoding
+    beside += count_readings(recipe, terms, found) * (reading or 0.0)
     dtype = torch.float32 if settings.cache is None else pick_dtype(settings.cache.dtype)
-    return TrainingPlan(
+    plan = TrainingPlan(
         device=device,
         devices=terms.devices,
         memory_of_device=device.memory,
@@ -111,42 +129,94 @@ def make_plan(
         steps=settings.steps,
         tokens=found.tokens,
         parts=found.parts,
-        memory=found.memory,
-        memory_total=found.memory.total,
+        memory=memory,
+        memory_total=memory.total,
         activations_checkpointed=checkpointed.memory.activations,
+        drawing=drawing_pass(bridge, recipe, terms.tokens, device.type).peak,
         fits=fits,
-        flops={name: found.training.flops(name) for name in found.training.names()},
-        operations=len(found.training.operations),
-        flops_of_step=settings.accumulate * found.training.flops(),
+        flops={name: each.flops(name) for each in found.passes for name in each.names()},
+        operations=sum(len(each.operations) for each in found.passes),
+        flops_of_step=settings.accumulate * sum(each.flops() for each in found.passes),
         step_seconds=step,
         is_bound_by_launching=found.is_launching(device),
-        images_per_second=pictures / step,
-        encoding_seconds=each,
-        hours=hours,
-        cost=None if terms.price is None else hours * terms.devices * terms.price,
-        pictures=terms.pictures,
-        epochs=None if terms.pictures is None else settings.steps * pictures / terms.pictures,
+        images_per_second=per_step / step,
+        encoding_seconds=encoding,
+        reading_seconds=reading,
+        hours=(settings.steps * step + beside) / 3600,
+        cost=None,
+        pictures=pictures,
+        epochs=None if pictures is None else settings.steps * per_step / pictures,
         latent_bytes=2 * found.latent_numbers * dtype.itemsize,
         feature_bytes=found.feature_numbers * dtype.itemsize if refusal(bridge) is None else None,
         gradient_bytes=found.memory.gradients,
-        choices=tuple(kept),
+        alignment=alignment,
+        choices=choices,
+    )
+    return (
+        plan if terms.price is None else replace(plan, cost=plan.hours_in_all * terms.devices * terms.price)
     )
 
 
 def max_ticks(recipe: Recipe) -> int:
     """The maximum number of calls of ``tick``."""
-    return 2 + len(variants(recipe))
+    return 3 + len(variants(recipe))
+
+
+def _choices(
+    recipe: Recipe, device: Device, memory: MemoryEstimate, tokens: int | None, tick: Callable[[], None]
+) -> tuple[Configuration, ...]:
+    """Configurations that fit beside the caches and the program."""
+    room = SHARE * device.memory - memory.caches - memory.program
+    return tuple(search_configurations(recipe, device, room, tokens, tick))
+
+
+def _checkpointed(recipe: Recipe, tokens: int | None, device: Device) -> CostEstimate:
+    """The same with gradient checkpointing."""
+    lighter = with_changes(recipe, {"training": {"checkpointing": True}})
+    return estimate_costs(lighter, build_meta_bridge(lighter), recipe.training.batch, tokens, device.type)
 
 
 def count_encodings(recipe: Recipe, terms: PlanOptions, estimate: CostEstimate) -> float:
     """Pictures that each device encodes during the run: those that fit the memory cache once, others every
     time."""
-    settings = recipe.training
-    if settings.cache is not None:
+    if recipe.training.cache is not None:
         return 0.0
-    visits = settings.steps * settings.batch * settings.accumulate
+    return _count(recipe, terms, recipe.training.latent_cache_gb, 8 * estimate.latent_numbers)
+
+
+def count_readings(recipe: Recipe, terms: PlanOptions, estimate: CostEstimate) -> float:
+    """Captions that the own text encoders read on each device during the run, likewise."""
+    if estimate.teacher is None:
+        return 0.0
+    return _count(recipe, terms, FEATURE_CACHE_GB, estimate.teacher.feature_bytes)
+
+
+def cached_bytes(recipe: Recipe, terms: PlanOptions, estimate: CostEstimate, device: Device) -> int:
+    """Bytes of the latents and features that the run keeps in the device's memory, which is a CPU's."""
+    if device.type != "cpu":
+        return 0
+    settings = recipe.training
+    sizes = []
+    if settings.cache is None:
+        features = settings.feature_cache_gb if estimate.keeps_features else 0.0
+        sizes.append((settings.latent_cache_gb, 8 * estimate.latent_numbers))
+        sizes.append((features, 4 * estimate.feature_numbers))
+    if estimate.teacher is not None:
+        sizes.append((FEATURE_CACHE_GB, estimate.teacher.feature_bytes))
+    count = min(_visits(recipe), terms.pictures or _visits(recipe))
+    return int(sum(min(gigabytes * 1e9, size * count) for gigabytes, size in sizes))
+
+
+def _count(recipe: Recipe, terms: PlanOptions, gigabytes: float, size: int) -> float:
+    """Samples computed during the run, where a cache of so many gigabytes keeps ``size`` bytes of each."""
+    visits = _visits(recipe)
     if terms.pictures is None:
         return float(visits)
     first = min(visits, terms.pictures)
-    cached = settings.latent_cache_gb * 1e9 / (8 * estimate.latent_numbers)
-    return first + (visits - first) * (1 - min(1.0, cached / terms.pictures))
+    return first + (visits - first) * (1 - min(1.0, gigabytes * 1e9 / size / terms.pictures))
+
+
+def _visits(recipe: Recipe) -> int:
+    """Samples that a device meets during the run."""
+    settings = recipe.training
+    return settings.steps * settings.batch * settings.accumulate

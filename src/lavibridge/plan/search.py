@@ -1,17 +1,17 @@
 """Searches for the fastest configuration that fits a device: batch, checkpointing and frozen formats.
 
-The pictures per step stay fixed, so a smaller batch means more passes. Memory and work of a pass grow
-linearly with the batch, so two metered batches are enough.
+The pictures per step stay fixed, so a smaller batch means more passes. Memory grows about linearly with the
+batch, so two metered batches tell which one to meter next.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from lavibridge.core.sources import find_gguf
 from lavibridge.plan.devices import Device
-from lavibridge.plan.estimate import CostEstimate, estimate_costs
+from lavibridge.plan.estimate import estimate_costs
 from lavibridge.plan.meta_model import build_meta_bridge, with_changes
-from lavibridge.plan.meter import Operation
 from lavibridge.recipes.recipe import Recipe
 
 SHARE = 0.92
@@ -35,15 +35,15 @@ class Configuration:
 
 
 def search_configurations(
-    recipe: Recipe, device: Device, tokens: int | None, tick: Callable[[], None]
+    recipe: Recipe, device: Device, memory_limit: float, tokens: int | None, tick: Callable[[], None]
 ) -> list[Configuration]:
-    """Configurations that fit, fastest first, without those that change more and gain nothing.
+    """Configurations that fit in ``memory_limit`` bytes, fastest first.
 
-    Calls ``tick`` after each candidate.
+    Leaves out those that change more than a faster one. Calls ``tick`` after each candidate.
     """
     found = []
     for changes in variants(recipe):
-        best = _best(recipe, changes, device, tokens)
+        best = _best(recipe, changes, device, memory_limit, tokens)
         found += [] if best is None else [best]
         tick()
     kept: list[Configuration] = []
@@ -61,49 +61,40 @@ def variants(recipe: Recipe) -> list[Changes]:
     )
     if recipe.training.precision == "bfloat16" and is_single:
         kept.append(HALVED)
-    if recipe.language.model_dump()["quantize"] is None:
+    language = recipe.language.model_dump()
+    if language["quantize"] is None and find_gguf(language["source"], language["revision"]) is None:
         kept.append({**kept[-1], "language": {**kept[-1].get("language", {}), "quantize": "4bit"}})
     if recipe.training.checkpointing:
         return kept
     return [*kept, *({**each, "training": {"checkpointing": True}} for each in kept)]
 
 
-def _best(recipe: Recipe, changes: Changes, device: Device, tokens: int | None) -> Configuration | None:
+def _best(
+    recipe: Recipe, changes: Changes, device: Device, memory_limit: float, tokens: int | None
+) -> Configuration | None:
     """The largest batch of a variant that fits and divides the pictures per step."""
     variant = with_changes(recipe, changes)
     bridge = build_meta_bridge(variant)
     one, two = (estimate_costs(variant, bridge, batch, tokens, device.type) for batch in (1, 2))
-    settings = recipe.training
-    pictures = settings.batch * settings.accumulate
+    pictures = recipe.training.batch * recipe.training.accumulate
     for batch in range(pictures, 0, -1):
-        if pictures % batch:
+        line = one.memory.total + (batch - 1) * (two.memory.total - one.memory.total)
+        if pictures % batch or line > memory_limit:
             continue
-        memory = one.memory.total + (batch - 1) * (two.memory.total - one.memory.total)
-        if memory <= SHARE * device.memory:
-            passes = pictures // batch
-            sized = with_changes(variant, {"training": {"batch": batch, "accumulate": passes}})
-            seconds = scaled(one, two, batch).step_seconds(sized, device)
-            added = _as_settings(
-                {**changes, "training": {**changes.get("training", {}), **_sizes(recipe, batch)}}
-            )
-            return Configuration(
-                settings=added, batch=batch, accumulate=passes, memory=memory, seconds=seconds
-            )
+        passes = pictures // batch
+        sized = with_changes(variant, {"training": {"batch": batch, "accumulate": passes}})
+        found = estimate_costs(sized, bridge, batch, tokens, device.type)
+        if found.memory.total > memory_limit:
+            continue
+        added = {**changes, "training": {**changes.get("training", {}), **_sizes(recipe, batch)}}
+        return Configuration(
+            settings=_as_settings(added),
+            batch=batch,
+            accumulate=passes,
+            memory=found.memory.total,
+            seconds=found.step_seconds(sized, device),
+        )
     return None
-
-
-def scaled(one: CostEstimate, two: CostEstimate, batch: int) -> CostEstimate:
-    """Extrapolate the costs of batches 1 and 2 to a larger batch."""
-    operations = tuple(
-        Operation(a.part, _line(a.flops, b.flops, batch), _line(a.traffic, b.traffic, batch), a.is_half)
-        for a, b in zip(one.training.operations, two.training.operations, strict=True)
-    )
-    peak = _line(one.training.peak, two.training.peak, batch)
-    return replace(one, training=replace(one.training, operations=operations, peak=peak))
-
-
-def _line(one: int, two: int, batch: int) -> int:
-    return one + (batch - 1) * (two - one)
 
 
 def _sizes(recipe: Recipe, batch: int) -> dict[str, int]:

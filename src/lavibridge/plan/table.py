@@ -2,13 +2,15 @@
 
 from lavibridge.plan.devices import GIB
 from lavibridge.plan.plan import TrainingPlan
+from lavibridge.plan.search import SHARE
 
 LEFT = 30
 
 
 def plan_lines(plan: TrainingPlan) -> list[str]:
     """The lines of a plan: weights, memory, arithmetic, time, disk and configurations that fit."""
-    return [*_weights(plan), "", *_memory(plan), "", *_work(plan), "", *_run(plan), *_choices(plan)]
+    found = [*_weights(plan), "", *_memory(plan), "", *_work(plan), "", *_run(plan)]
+    return [*found, *_alignment(plan), *_choices(plan)]
 
 
 def _weights(plan: TrainingPlan) -> list[str]:
@@ -31,9 +33,18 @@ def _memory(plan: TrainingPlan) -> list[str]:
         _row("average (ema)", gib(memory.average)),
         _row("activations", gib(memory.activations))
         + f"   ({gib(plan.activations_checkpointed)} with training.checkpointing=true)",
+        *(
+            [_row("teacher", gib(memory.teacher)) + "   beyond the activations"]
+            if plan.reading_seconds is not None
+            else []
+        ),
         _row("encoding pictures", gib(memory.encoding)) + "   (0 with training.cache.folder)",
+        *([_row("caches in memory", gib(memory.caches))] if memory.caches else []),
+        *([_row("program", gib(memory.program))] if memory.program else []),
         _row("total", gib(plan.memory_total))
         + f"   {verdict} in the {gib(plan.memory_of_device)} of {plan.device.name}",
+        _row("drawing one picture", gib(memory.weights + plan.drawing + memory.program))
+        + "   in all, guided",
     ]
 
 
@@ -53,6 +64,11 @@ def _run(plan: TrainingPlan) -> list[str]:
         + ("   (bound by launching kernels: raise the batch)" if plan.is_bound_by_launching else ""),
         _row("pictures per second", f"{plan.images_per_second:.3g}"),
         _row("encoding one picture", f"{plan.encoding_seconds:.2g} s"),
+        *(
+            [_row("own encoders, one caption", f"{plan.reading_seconds:.2g} s")]
+            if plan.reading_seconds is not None
+            else []
+        ),
         _row(f"all {plan.steps:,} steps", f"{plan.hours:.3g} h")
         + ("" if plan.cost is None else f"   costs {plan.cost:,.2f}")
         + ("" if plan.epochs is None else f"   {plan.epochs:,.{0 if plan.epochs >= 10 else 2}f} epochs"),
@@ -66,6 +82,33 @@ def _run(plan: TrainingPlan) -> list[str]:
         rows.append(_row("language features", "none") + "   (the language model is trained)")
     else:
         rows.append(_row("language features", gib(plan.feature_bytes * count)) + "   one caption each")
+    return rows
+
+
+def _alignment(plan: TrainingPlan) -> list[str]:
+    """The alignment before the first step, in rows of its own."""
+    alignment = plan.alignment
+    if alignment is None:
+        return []
+    memory, each = alignment.memory, "both text sides, one caption"
+    verdict = "fits" if alignment.memory_total <= SHARE * plan.memory_of_device else "does NOT fit"
+    rows = [
+        "",
+        f"alignment before it (match {alignment.match}), {alignment.captions_per_step} captions a step",
+    ]
+    rows += [_row(part.name, gib(part.bytes)) + "   of weights" for part in alignment.parts]
+    rows += [
+        _row("weights, all", gib(memory.weights)),
+        _row("gradients and optimiser", gib(memory.gradients + memory.optimiser + memory.average)),
+        _row("activations", gib(memory.activations)),
+        _row("latents and caches", gib(memory.caches)),
+        *([_row("program", gib(memory.program))] if memory.program else []),
+        _row("total", gib(alignment.memory_total))
+        + f"   {verdict} in the {gib(plan.memory_of_device)} of {plan.device.name}",
+        _row(each, f"{alignment.reading_seconds:.2g} s") + f"   {alignment.captions:,} captions",
+        _row("one step", f"{alignment.step_seconds:.3g} s") + f"   {_tflop(alignment.flops)}",
+        _row(f"all {alignment.steps:,} steps", f"{alignment.hours:.3g} h") + "   with the reading",
+    ]
     return rows
 
 

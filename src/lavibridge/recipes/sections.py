@@ -1,9 +1,9 @@
-"""A recipe's sections that name a kind: the kind's own settings, with the kind beside them.
+"""Reads the sections of a recipe that name a kind, such as `language` and `connector`.
 
     vision: {kind: sd, source: mini-sd}   ->   sd's Config(source="mini-sd"), with kind="sd"
 
-`kind: auto` (or no kind, for the two models) reads the model's own configuration and takes the family that it
-names, so that a recipe written to a run folder always says which.
+For the two models, `kind: auto` or no kind detects the family from the model's own configuration. The
+recipe in a run folder always names the kind.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,33 +19,33 @@ from lavibridge.core.config import Config, validate
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.sources import RANDOM
 
-PACKAGES = {"language": "language", "vision": "vision", "connector": "connectors", "data": "data"}
-"""Section of a recipe -> package that its kinds live in."""
-AUTO = "auto"
+SECTION_PACKAGES = {"language": "language", "vision": "vision", "connector": "connectors", "data": "data"}
+"""Section of a recipe -> package of its kinds."""
+_AUTO = "auto"
 
 
 @cache
 def _section_model(package: str, kind: str) -> type[Config]:
-    """The settings of a kind with `kind` beside them; the same class every time."""
-    component = registry.load(package, kind)
+    """Return the settings of a kind with the field `kind`; the same class on every call."""
+    component = registry.load_kind(package, kind)
     fixed: Any = Literal[kind]
     name = f"{component.__name__}Section"
     return create_model(name, __base__=component.Config, kind=(fixed, kind))
 
 
 def read_section(section: str, value: Any) -> Config:
-    """Validate one section; RecipeError names the key, what was found and what was likely meant."""
+    """Validate one section. Raises RecipeError with the key, the value found, and the likely key."""
     if isinstance(value, str) and section != "connector":  # `language: mini-llama`
         value = {"source": value}
     if section in ("language", "vision") and isinstance(value, Mapping):
         value = {**value, "kind": _model_kind(section, value)}
-    return read_kind(PACKAGES[section], value, section)
+    return read_kind_section(SECTION_PACKAGES[section], value, section)
 
 
-def read_kind(package: str, value: Any, where: str = "") -> Config:
-    """The settings of a kind of a package, from `lavi`, `{kind: lavi, ...}` or themselves.
+def read_kind_section(package: str, value: Any, where: str = "") -> Config:
+    """Read the settings of a kind from its name, from `{kind: lavi, ...}`, or from settings already read.
 
-    ``where`` is the dotted place in the recipe that a RecipeError names.
+    Raises RecipeError; ``where`` is the dotted path in its message.
     """
     where = where or package
     if isinstance(value, Config):
@@ -54,26 +54,26 @@ def read_kind(package: str, value: Any, where: str = "") -> Config:
         value = {"kind": value}
     if not isinstance(value, Mapping):
         raise RecipeError(f"{where}: should hold fields such as `kind:`, found {value!r}")
-    kind = value.get("kind", AUTO)
-    if kind == AUTO:
+    kind = value.get("kind", _AUTO)
+    if kind == _AUTO:
         raise RecipeError(f"{where}.kind is missing (kinds: {', '.join(registry.kinds(package))})")
     return validate(_section_model(package, str(kind)), {**value, "kind": str(kind)}, where)
 
 
-def reads(package: str, where: str) -> BeforeValidator:
-    """Have a field of a configuration read as a kind of a package."""
-    return BeforeValidator(lambda value: read_kind(package, value, where))
+def section_field(package: str, where: str) -> BeforeValidator:
+    """Return the validator of a configuration field that holds a kind of a package."""
+    return BeforeValidator(lambda value: read_kind_section(package, value, where))
 
 
 @cache
-def component(package: str, section: Config) -> Any:
-    """The component that a section describes, for kinds that are built from their settings alone."""
-    return registry.load(package, kind_of(section))(section)
+def component_of_section(package: str, section: Config) -> Any:
+    """Build the component of a section, for kinds that need nothing but their settings."""
+    return registry.load_kind(package, kind_of_section(section))(section)
 
 
 def section_type(section: str, value: Any) -> type[Config]:
-    """The settings of a section not yet read: those of its kind, or those of all kinds of the package."""
-    package = PACKAGES[section]
+    """Return the settings class of an unvalidated section: its kind's, or the base class of all kinds."""
+    package = SECTION_PACKAGES[section]
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if kind in registry.kinds(package):
         return _section_model(package, str(kind))
@@ -84,14 +84,14 @@ def section_type(section: str, value: Any) -> type[Config]:
     )
 
 
-def kind_of(section: Config) -> str:
-    """The kind that a validated section names."""
+def kind_of_section(section: Config) -> str:
+    """Return the kind of a validated section."""
     return str(section.model_dump()["kind"])
 
 
 def _model_kind(section: str, value: Mapping[str, Any]) -> Any:
-    """The kind of model that a section names, or that its source turns out to be."""
-    kind, source = value.get("kind", AUTO), value.get("source")
-    if kind != AUTO or source in (None, RANDOM):
+    """Return the kind that a section names, or the kind detected from its source."""
+    kind, source = value.get("kind", _AUTO), value.get("source")
+    if kind != _AUTO or source in (None, RANDOM):
         return kind
-    return registry.detect(PACKAGES[section], str(source), value.get("revision"))
+    return registry.detect_kind(SECTION_PACKAGES[section], str(source), value.get("revision"))

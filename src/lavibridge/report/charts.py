@@ -19,30 +19,30 @@ try:
 except ImportError:
     raise RunError("reports need matplotlib to draw their curves: pip install 'lavibridge[report]'") from None
 
-INK = "#010203"
+CHART_INK = "#010203"
 """A placeholder for the page's text colour until the SVG is written."""
 
-COLORS = ("#2f7ed8", "#d9622b", "#2e9d62", "#a05cc4", "#b58a1b", "#cf4f7d")
+_COLORS = ("#2f7ed8", "#d9622b", "#2e9d62", "#a05cc4", "#b58a1b", "#cf4f7d")
 """Series colours with a contrast of at least 3:1 on white and on near-black."""
 
-DASHES = ("-", "--", "-.", ":")
+_DASHES = ("-", "--", "-.", ":")
 
-HATCHES = ("", "////", "....", "xxxx", "----", "++++")
+_HATCHES = ("", "////", "....", "xxxx", "----", "++++")
 
-STYLE = {
+_STYLE = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
+    "text.color": CHART_INK,
+    "axes.labelcolor": CHART_INK,
+    "axes.edgecolor": CHART_INK,
+    "xtick.color": CHART_INK,
+    "ytick.color": CHART_INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": INK,
+    "grid.color": CHART_INK,
     "grid.alpha": 0.12,
     "hatch.linewidth": 0.6,
 }
@@ -51,7 +51,7 @@ STYLE = {
 def draw_chart(chart: Mapping[str, Any]) -> str:
     """A chart of report.json as an inline SVG with an accessible name."""
     series = chart["series"]
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": chart["title"]}):
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": chart["title"]}):
         figure = Figure(figsize=(6.4, 3.4), layout="constrained")
         axes: Any = figure.subplots()
         (_draw_bars if chart["kind"] == "bars" else _draw_lines)(axes, series)
@@ -76,7 +76,7 @@ def _describe_series(series: Sequence[Mapping[str, Any]]) -> str:
 
 def _draw_lines(axes: Any, series: Sequence[Mapping[str, Any]]) -> None:
     for number, each in enumerate(series):
-        color, dash = COLORS[number % len(COLORS)], DASHES[number % len(DASHES)]
+        color, dash = _COLORS[number % len(_COLORS)], _DASHES[number % len(_DASHES)]
         if each["faint"]:
             axes.plot(each["x"], _gaps(each["faint"]), color=color, alpha=0.25, linewidth=0.8)
         marker = "o" if len(each["x"]) == 1 else ""
@@ -89,9 +89,15 @@ def _draw_bars(axes: Any, series: Sequence[Mapping[str, Any]]) -> None:
     width = 0.8 / len(series)
     for number, each in enumerate(series):
         places = [place + (number - (len(series) - 1) / 2) * width for place in range(len(names))]
-        look = {"color": COLORS[number % len(COLORS)], "hatch": HATCHES[number % len(HATCHES)]}
+        look = {"color": _COLORS[number % len(_COLORS)], "hatch": _HATCHES[number % len(_HATCHES)]}
         axes.bar(
-            places, _gaps(each["y"]), width=width, edgecolor=INK, linewidth=0.4, label=each["name"], **look
+            places,
+            _gaps(each["y"]),
+            width=width,
+            edgecolor=CHART_INK,
+            linewidth=0.4,
+            label=each["name"],
+            **look,
         )
     axes.set_xticks(range(len(names)), names, fontsize=8)
     axes.grid(visible=False, axis="x")
@@ -109,7 +115,7 @@ def _svg(figure: Figure, title: str, description: str) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = svg[svg.index("<svg") :].replace(CHART_INK, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     referred = set(re.findall(r"#([\w-]+)", svg))
     svg = re.sub(r' id="([^"]*)"', lambda found: found.group() if found.group(1) in referred else "", svg)

@@ -15,13 +15,19 @@ from statistics import fmean
 from typing import Any
 
 from lavibridge.report.run_record import RunRecord
-from lavibridge.report.run_summary import PARTS
-from lavibridge.report.series import bins_table, lines_table, rounded, smooth, thin
+from lavibridge.report.run_summary import PART_LABELS
+from lavibridge.report.series import (
+    round_series,
+    smooth_series,
+    table_of_bin_series,
+    table_of_line_series,
+    thin_series,
+)
 
-BINS = tuple(f"{low / 10:.1f} to {(low + 1) / 10:.1f}" for low in range(10))
+_BINS = tuple(f"{low / 10:.1f} to {(low + 1) / 10:.1f}" for low in range(10))
 
 
-def curves(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
+def make_curves(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """Every chart for which the runs have values."""
     makers: tuple[Callable[[Sequence[RunRecord]], Iterable[dict[str, Any]]], ...] = (
         _loss,
@@ -35,7 +41,7 @@ def curves(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     return [chart for make in makers for chart in make(runs) if chart["series"]]
 
 
-def number(value: Any) -> float:
+def _number(value: Any) -> float:
     """A logged value as a number; NaN if it is missing or null."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
@@ -82,7 +88,7 @@ def _held_out(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
             if found:
                 name = whose if len(runs) == 1 else f"{run.name}, {whose}"
                 steps = [step for step, _ in found]
-                series.append(_line(name, steps, [number(each.get("loss")) for _, each in found]))
+                series.append(_line(name, steps, [_number(each.get("loss")) for _, each in found]))
     yield _lines("Held-out loss", description, "loss", series)
 
 
@@ -96,7 +102,7 @@ def _held_out_by_time(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
         lengths.add(len(values))
         places = [f"{(place + 0.5) / len(values):.2f}" for place in range(len(values))]
         name = run.name if len(runs) > 1 else "last measurement"
-        series.append({**_bars(name, [number(value) for value in values]), "x": places})
+        series.append({**_bars(name, [_number(value) for value in values]), "x": places})
     description = (
         "The last measurement on held-out pictures, at each of its times from 0 (nearly clean) to 1."
     )
@@ -110,22 +116,25 @@ def _gradients(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
         seen = {name for row in run.rows for name in row.get("gradient_norm") or {}}
         steps = [float(row["step"]) for row in run.rows]
         series = []
-        for part in (name for name in PARTS if name in seen and len(run.rows) > 1):
-            values = [number((row.get("gradient_norm") or {}).get(part)) for row in run.rows]
-            series.append(_line(PARTS[part], steps, smooth(values, max(len(values) // 20, 1))))
+        for part in (name for name in PART_LABELS if name in seen and len(run.rows) > 1):
+            values = [_number((row.get("gradient_norm") or {}).get(part)) for row in run.rows]
+            series.append(_line(PART_LABELS[part], steps, smooth_series(values, max(len(values) // 20, 1))))
         title = "Gradient norm" if len(runs) == 1 else f"Gradient norm, {run.name}"
         yield _lines(title, description, "gradient norm", series) | {"log_y": True}
 
 
 def _alignment(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
     description = (
-        "Before the first step: the fraction of variance unexplained (fvu) of the cross-attention outputs, "
-        "compared with the vision model's own text encoder."
+        "Before the first step: the fraction of the teacher's variance that the bridge leaves unexplained "
+        "(fvu), for the captions of each step and for captions that only measure."
     )
     series = []
     for run in (run for run in runs if run.alignment):
-        steps = [float(row["step"]) for row in run.alignment]
-        series.append(_line(run.name, steps, [number(row.get("fvu")) for row in run.alignment]))
+        for key, name in (("fvu", run.name), ("held_out_fvu", f"{run.name}, held out")):
+            rows = [row for row in run.alignment if key in row]
+            steps = [float(row["step"]) for row in rows]
+            if rows:
+                series.append(_line(name, steps, [_number(row[key]) for row in rows]))
     yield _lines("Alignment", description, "fvu", series) | {"x_label": "step of the alignment"}
 
 
@@ -140,26 +149,26 @@ def _has_bins(row: dict[str, Any]) -> bool:
 
 def _mean_bins(rows: Sequence[dict[str, Any]]) -> list[float]:
     means = []
-    for place in range(len(BINS)):
-        values = [number(row["loss_by_time"][place]) for row in rows if _has_bins(row)]
+    for place in range(len(_BINS)):
+        values = [_number(row["loss_by_time"][place]) for row in rows if _has_bins(row)]
         finite = [value for value in values if math.isfinite(value)]
         means.append(fmean(finite) if finite else math.nan)
     return means
 
 
 def _smoothed(run: RunRecord, key: str, name: str, *, faint: bool = False) -> dict[str, Any]:
-    values = [number(row.get(key)) for row in run.rows]
+    values = [_number(row.get(key)) for row in run.rows]
     steps = [float(row["step"]) for row in run.rows]
-    made = _line(name, steps, smooth(values, max(len(values) // 20, 1)))
-    return made | ({"faint": rounded(thin(values))} if faint else {})
+    made = _line(name, steps, smooth_series(values, max(len(values) // 20, 1)))
+    return made | ({"faint": round_series(thin_series(values))} if faint else {})
 
 
 def _line(name: str, x: Sequence[float], y: Sequence[float]) -> dict[str, Any]:
-    return {"name": name, "x": rounded(thin(x)), "y": rounded(thin(y)), "faint": []}
+    return {"name": name, "x": round_series(thin_series(x)), "y": round_series(thin_series(y)), "faint": []}
 
 
 def _bars(name: str, y: Sequence[float]) -> dict[str, Any]:
-    return {"name": name, "x": list(BINS), "y": rounded(y), "faint": []}
+    return {"name": name, "x": list(_BINS), "y": round_series(y), "faint": []}
 
 
 def _lines(title: str, description: str, y_label: str, series: list[dict[str, Any]]) -> dict[str, Any]:
@@ -170,7 +179,7 @@ def _lines(title: str, description: str, y_label: str, series: list[dict[str, An
         "x_label": "step",
         "y_label": y_label,
     }
-    return {**named, "log_y": False, "series": series, "table": lines_table(series)}
+    return {**named, "log_y": False, "series": series, "table": table_of_line_series(series)}
 
 
 def _bins(title: str, description: str, series: list[dict[str, Any]]) -> dict[str, Any]:
@@ -181,4 +190,4 @@ def _bins(title: str, description: str, series: list[dict[str, Any]]) -> dict[st
         "x_label": "diffusion time",
         "y_label": "loss",
     }
-    return {**named, "log_y": False, "series": series, "table": bins_table(series)}
+    return {**named, "log_y": False, "series": series, "table": table_of_bin_series(series)}

@@ -12,13 +12,13 @@ from pathlib import Path
 from PIL import Image
 
 from lavibridge.core.errors import DataError, RunError
-from lavibridge.data.pictures.decoding import decode, read_file
+from lavibridge.data.pictures.decoding import decode_picture, read_picture_bytes
 
-SIDE = 256
+EMBEDDED_SIDE = 256
 """Pixels of the longer side of a drawn picture on the page."""
-SHEET_SIDE = 1600
+EMBEDDED_SHEET_SIDE = 1600
 """The same of a contact sheet or a preview."""
-PIXELS = 128
+_PIXELS = 128
 """Maximum pixels per side of a picture that the page enlarges without blurring."""
 
 
@@ -36,14 +36,14 @@ class EmbeddedImage:
     @property
     def is_small(self) -> bool:
         """Whether the page should show its pixels as squares."""
-        return max(self.width, self.height) <= PIXELS
+        return max(self.width, self.height) <= _PIXELS
 
 
-def embed_image(path: Path, side: int = SIDE) -> EmbeddedImage:
+def embed_image(path: Path, side: int = EMBEDDED_SIDE) -> EmbeddedImage:
     """Embed a picture file; RunError if it is damaged."""
     try:
-        data = read_file(path)
-        image = decode(data)
+        data = read_picture_bytes(path)
+        image = decode_picture(data)
     except DataError as error:
         raise RunError(f"{path}: {error}; delete it to make the report without it") from None
     description = _description(data)

@@ -16,12 +16,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lavibridge.evaluation.compare import MUST_AGREE
+from lavibridge.evaluation.compare import COMPARED_SETTINGS
 from lavibridge.evaluation.provenance import matches_run, read_scored_records
-from lavibridge.evaluation.records import Key, Record, read_records
-from lavibridge.report.run_record import RunRecord, optional_json
+from lavibridge.evaluation.records import Record, RecordKey, read_records
+from lavibridge.report.run_record import RunRecord, read_run_record_if_present
 
-ALONE = "this bridge"
+_ALONE = "this bridge"
 """The label of a report's only run."""
 
 
@@ -42,7 +42,7 @@ class Evaluation:
     results: Mapping[str, Any]
 
     @cached_property
-    def records(self) -> Mapping[Key, Record]:
+    def records(self) -> Mapping[RecordKey, Record]:
         """The record of each picture, in the suite's order."""
         found = read_scored_records(self.folder, self.results).values() if self.folder else ()
         return {record.key: record for record in sorted(found, key=lambda record: record.file)}
@@ -63,11 +63,11 @@ def find_evaluations(runs: Sequence[RunRecord]) -> tuple[list[Evaluation], list[
     found: list[Evaluation] = []
     notes: list[str] = []
     for number, run in enumerate(runs):
-        own = run.name if len(runs) > 1 else ALONE
+        own = run.name if len(runs) > 1 else _ALONE
         mine: list[Evaluation] = []
         for folder in sorted([*run.folder.glob("evaluation/*/"), *run.folder.glob("conditions/*/")]):
             place = folder.relative_to(run.folder).as_posix()
-            results = optional_json(folder / "results.json")
+            results = read_run_record_if_present(folder / "results.json")
             if not results or (place.startswith("conditions/") and "compared" not in run.results):
                 notes += _unfinished(run.name, folder, place)
             elif "metrics" not in results or "drawn_with" not in results:
@@ -87,11 +87,11 @@ def find_evaluations(runs: Sequence[RunRecord]) -> tuple[list[Evaluation], list[
     return found, notes
 
 
-def groups(evaluations: Sequence[Evaluation]) -> tuple[list[EvaluationGroup], list[str]]:
+def group_evaluations(evaluations: Sequence[Evaluation]) -> tuple[list[EvaluationGroup], list[str]]:
     """Groups of comparable evaluations, and notes on suites that are not comparable."""
     found: dict[str, list[Evaluation]] = {}
     for each in evaluations:
-        shared = [each.results.get(name) for name in MUST_AGREE]
+        shared = [each.results.get(name) for name in COMPARED_SETTINGS]
         found.setdefault(json.dumps([each.place.split("/")[0], *shared], sort_keys=True), []).append(each)
     notes = []
     first: dict[tuple[str, str], Evaluation] = {}
@@ -119,7 +119,7 @@ def _group(columns: Sequence[Evaluation]) -> EvaluationGroup:
 def _evaluation(
     own: str, other: str | None, run: int, folder: Path | None, place: str, results: Mapping[str, Any]
 ) -> Evaluation:
-    label = own if other is None else other if own == ALONE else f"{own}: {other}"
+    label = own if other is None else other if own == _ALONE else f"{own}: {other}"
     return Evaluation(label=label, run=run, folder=folder, place=place, is_own=other is None, results=results)
 
 
@@ -158,7 +158,7 @@ def _unfinished(name: str, folder: Path, place: str) -> list[str]:
 
 
 def _apart(first: Evaluation, second: Evaluation) -> str:
-    name = next(name for name in MUST_AGREE if first.results.get(name) != second.results.get(name))
+    name = next(name for name in COMPARED_SETTINGS if first.results.get(name) != second.results.get(name))
     return (
         f"suite {first.results['suite']}: {first.label} and {second.label} are not comparable: "
         f"{name} is {first.results.get(name)} in the first and {second.results.get(name)} in the second: "

@@ -1,6 +1,6 @@
 """Selects the pictures of a report: prompts side by side, worst and best, and largest disagreements.
 
-The side-by-side prompts spread evenly over the suite, whatever their scores.
+The side-by-side prompts spread evenly over the suite, independent of their scores.
 """
 
 import math
@@ -8,20 +8,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from lavibridge.evaluation.records import Key, Record
+from lavibridge.evaluation.records import Record, RecordKey
 from lavibridge.report.evaluations import Evaluation, EvaluationGroup
 from lavibridge.report.examples import make_example
-from lavibridge.report.score_tables import pairs
+from lavibridge.report.score_tables import score_pairs
 
-ROWS = 8
+_ROWS = 8
 """Prompts shown side by side."""
-CASES = 4
+_CASES = 4
 """Pictures shown as worst, as best, and on each side of a disagreement."""
 
-Records = Mapping[Key, Record]
+Records = Mapping[RecordKey, Record]
 
 
-def side_by_side(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
+def select_examples_side_by_side(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
     """Per group, prompts that all of its evaluations drew: {suite, version, columns, rows, of}."""
     found = []
     for group in groups:
@@ -36,14 +36,14 @@ def side_by_side(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
                     "suite": group.suite,
                     "version": group.version,
                     "columns": [each.label for each in columns],
-                    "rows": [make_example(key, columns) for key in _spread(shared, ROWS)],
+                    "rows": [make_example(key, columns) for key in _spread(shared, _ROWS)],
                     "of": len(shared),
                 }
             )
     return found
 
 
-def extremes(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
+def select_extreme_examples(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
     """The worst and the best of each run's own pictures by each metric: {suite, metric, by, worst, best}.
 
     Among equal scores, the worst satisfy the fewest clauses and the best had the most to satisfy.
@@ -55,26 +55,26 @@ def extremes(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
                 continue
             records = each.records
             for metric in _picture_metrics(each):
-                judged = [record for record in records.values() if _score(record, metric) is not None]
-                worst = sorted(judged, key=lambda record: _rank(record, metric, best=False))[:CASES]
+                scored = [record for record in records.values() if _score(record, metric) is not None]
+                worst = sorted(scored, key=lambda record: _rank(record, metric, best=False))[:_CASES]
                 taken = {record.key for record in worst}
-                left = [record for record in judged if record.key not in taken]
-                best = sorted(left, key=lambda record: _rank(record, metric, best=True))[:CASES]
+                left = [record for record in scored if record.key not in taken]
+                best = sorted(left, key=lambda record: _rank(record, metric, best=True))[:_CASES]
                 if worst:
                     named = {"suite": group.suite, "version": group.version, "metric": metric}
                     shown = {
                         name: [make_example(record.key, [each]) for record in chosen]
                         for name, chosen in (("worst", worst), ("best", best))
                     }
-                    found.append({**named, "by": each.label, "of": len(judged), **shown})
+                    found.append({**named, "by": each.label, "of": len(scored), **shown})
     return found
 
 
-def disputed(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
+def select_disputed_examples(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
     """Prompts on which two runs differ most: {suite, metric, first, second, first_ahead, second_ahead}."""
     found = []
     for group in groups:
-        for first, second in pairs(group):
+        for first, second in score_pairs(group):
             if not second.is_own:
                 continue
             a, b = first.records, second.records
@@ -83,8 +83,8 @@ def disputed(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
                     continue
                 ahead = sorted(_gaps(a, b, metric), key=lambda each: (-each[0], each[1][2]))
                 sides = {
-                    "first_ahead": [key for gap, key in ahead[:CASES] if gap > 0],
-                    "second_ahead": [key for gap, key in ahead[::-1][:CASES] if gap < 0],
+                    "first_ahead": [key for gap, key in ahead[:_CASES] if gap > 0],
+                    "second_ahead": [key for gap, key in ahead[::-1][:_CASES] if gap < 0],
                 }
                 named = {"suite": group.suite, "version": group.version, "metric": metric}
                 shown = {
@@ -113,7 +113,7 @@ def _score(record: Record, metric: str) -> float | None:
     return record.scores.get(metric)
 
 
-def _gaps(a: Records, b: Records, metric: str) -> Iterator[tuple[float, Key]]:
+def _gaps(a: Records, b: Records, metric: str) -> Iterator[tuple[float, RecordKey]]:
     for key, record in a.items():
         ours = _score(record, metric)
         theirs = _score(b[key], metric) if key in b else None
@@ -134,7 +134,7 @@ def _clauses(record: Record, metric: str) -> list[float | list[float]]:
     return [value for value in record.clauses.get(metric, {}).values() if value != []]
 
 
-def _spread(keys: Sequence[Key], count: int) -> list[Key]:
+def _spread(keys: Sequence[RecordKey], count: int) -> list[RecordKey]:
     """At most `count` keys, evenly spread: the middle of each interval."""
     if len(keys) <= count:
         return list(keys)

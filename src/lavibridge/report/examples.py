@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from lavibridge.core.errors import DataError, RunError
-from lavibridge.evaluation.draw import check_drawn
-from lavibridge.evaluation.records import Key, Record
+from lavibridge.evaluation.generated_images import check_generated_image
+from lavibridge.evaluation.records import Record, RecordKey
 from lavibridge.report.evaluations import Evaluation
-from lavibridge.report.formatting import SHARE
+from lavibridge.report.formatting import SHARE_UNIT
 
 
-def make_example(key: Key, columns: Sequence[Evaluation]) -> dict[str, Any]:
+def make_example(key: RecordKey, columns: Sequence[Evaluation]) -> dict[str, Any]:
     """One prompt and seed, as each evaluation drew it."""
     category, prompt, seed = key
     shown = [_displayed(each, each.records[key]) for each in columns]
@@ -27,7 +27,7 @@ def _displayed(evaluation: Evaluation, record: Record) -> dict[str, Any]:
     is_there = (evaluation.folder / record.file).is_file()
     if is_there:
         try:
-            check_drawn(evaluation.folder, record)
+            check_generated_image(evaluation.folder, record)
         except DataError as error:
             raise RunError(str(error)) from None
     return {
@@ -44,7 +44,7 @@ def _displayed(evaluation: Evaluation, record: Record) -> dict[str, Any]:
 
 def _score(record: Record, metric: str, unit: str) -> dict[str, Any]:
     """A metric's score of a picture; only shares have clauses that are satisfied or not."""
-    clauses = record.clauses.get(metric, {}) if unit == SHARE else {}
+    clauses = record.clauses.get(metric, {}) if unit == SHARE_UNIT else {}
     detail = record.detail.get(metric, {})
     return {
         "metric": metric,

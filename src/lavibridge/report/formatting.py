@@ -8,13 +8,13 @@ difference       +12.3 points              of shares; others      +0.0121
 from collections.abc import Mapping
 from typing import Any
 
-SHARE = "share"
+SHARE_UNIT = "share"
 """The unit of metrics whose values are shares, which the page shows in per cent."""
 
 
 def format_score(value: float | int, unit: str = "") -> str:
     """Format one value of a metric."""
-    return f"{100 * value:.1f} %" if unit == SHARE else f"{value:.4g}"
+    return f"{100 * value:.1f} %" if unit == SHARE_UNIT else f"{value:.4g}"
 
 
 def format_estimate(value: Mapping[str, Any], unit: str = "") -> str:
@@ -28,7 +28,7 @@ def format_estimate(value: Mapping[str, Any], unit: str = "") -> str:
 
 def format_difference(value: Mapping[str, Any], unit: str = "") -> str:
     """Format a difference and its interval, with signs."""
-    scale, form, mark = (100.0, "{:+.1f}", " points") if unit == SHARE else (1.0, "{:+.4g}", "")
+    scale, form, mark = (100.0, "{:+.1f}", " points") if unit == SHARE_UNIT else (1.0, "{:+.4g}", "")
     mean = form.format(scale * value["mean"]) + mark
     if value["low"] is None or value["high"] is None:
         return mean

@@ -12,14 +12,14 @@ from pathlib import Path
 from PIL import Image
 
 from lavibridge.core.files import write_atomic
-from lavibridge.core.log import progress
+from lavibridge.core.log import progress_bar
 from lavibridge.generation.pipeline import BridgePipeline
-from lavibridge.report.page import environment
-from lavibridge.world.captions import CaptionedScene, prompts
-from lavibridge.world.checker import CheckResult, check
-from lavibridge.world.drawing import draw
+from lavibridge.report.page import page_environment
+from lavibridge.world.captions import CaptionedScene, evaluation_prompts
+from lavibridge.world.checker import CheckResult, check_picture
+from lavibridge.world.drawing import draw_scene
 
-STEPS, SEED = 20, 0
+_STEPS, _SEED = 20, 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,25 +48,25 @@ def write_gallery(
     """Draw `count` prompts of each category with each model and return the page."""
     pipes = {Path(model).name: BridgePipeline.from_pretrained(model) for model in models}
     sections = {}
-    with progress("pictures") as bar:
+    with progress_bar("pictures") as bar:
         total = count * len(categories) * max(len(pipes), 1)
         task = bar.add_task("draw the gallery", total=total, status="")
         for category in categories:
-            pairs = prompts(category, count)
+            pairs = evaluation_prompts(category, count)
             columns = [[_displayed("the scene", _draw_image(pair), pair) for pair in pairs]]
             for name, pipe in pipes.items():
                 texts = [pair.caption for pair in pairs]
                 scale = guidance if pipe.bridge.distilled_guidance_scale is None else None
-                drawn = pipe(texts, num_inference_steps=STEPS, guidance_scale=scale, seed=SEED).images
+                drawn = pipe(texts, num_inference_steps=_STEPS, guidance_scale=scale, seed=_SEED).images
                 columns.append([_displayed(name, one, pair) for one, pair in zip(drawn, pairs, strict=True)])
                 bar.advance(task, count)
             rows = zip(pairs, zip(*columns, strict=True), strict=True)
             sections[category] = [GalleryRow(caption=pair.caption, images=images) for pair, images in rows]
-    write_atomic(page, render(sections, tuple(pipes), guidance))
+    write_atomic(page, _render(sections, tuple(pipes), guidance))
     return page
 
 
-def render(sections: dict[str, list[GalleryRow]], models: Sequence[str], guidance: float) -> str:
+def _render(sections: dict[str, list[GalleryRow]], models: Sequence[str], guidance: float) -> str:
     """The page as text, with the count of right pictures over each column."""
     tallies = {
         category: [
@@ -75,18 +75,18 @@ def render(sections: dict[str, list[GalleryRow]], models: Sequence[str], guidanc
         ]
         for category, rows in sections.items()
     }
-    settings = f"{STEPS} steps, guidance {guidance:g}, seed {SEED}"
-    template = environment().get_template("gallery.html.j2")
+    settings = f"{_STEPS} steps, guidance {guidance:g}, seed {_SEED}"
+    template = page_environment().get_template("gallery.html.j2")
     return template.render(sections=sections, tallies=tallies, models=models, settings=settings)
 
 
 def _draw_image(pair: CaptionedScene) -> Image.Image:
     """The scene of a pair as a picture."""
-    return Image.fromarray(draw(pair.scene))
+    return Image.fromarray(draw_scene(pair.scene))
 
 
 def _displayed(by: str, picture: Image.Image, pair: CaptionedScene) -> GalleryImage:
-    verdict = check(picture, pair.spec)
+    verdict = check_picture(picture, pair.spec)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

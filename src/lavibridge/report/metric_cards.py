@@ -41,19 +41,19 @@ def metric_cards(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def recipe_differences(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
+def differences_between_recipes(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """The recipe fields that differ between runs: {name, values}, one value per run."""
-    recipes = [dict(flat(run.recipe)) for run in runs]
+    recipes = [dict(_flat(run.recipe)) for run in runs]
     keys = dict.fromkeys(key for recipe in recipes for key in recipe)
     rows = [{"name": key, "values": [recipe.get(key) for recipe in recipes]} for key in keys]
     return [row for row in rows if any(value != row["values"][0] for value in row["values"])]
 
 
-def flat(mapping: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(mapping: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted path, value) for every leaf of nested mappings."""
     for key, value in mapping.items():
         if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{above}{key}.")
+            yield from _flat(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", value
 
@@ -61,6 +61,6 @@ def flat(mapping: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
 def _find(card: Mapping[str, Any], key: str) -> str:
     """All values under a key anywhere in a card, joined; empty if there are none."""
     values = [
-        str(value) for path, value in flat(card) if path.split(".")[-1] == key and isinstance(value, str)
+        str(value) for path, value in _flat(card) if path.split(".")[-1] == key and isinstance(value, str)
     ]
     return ", ".join(dict.fromkeys(values))

@@ -9,9 +9,9 @@ from itertools import groupby
 from typing import Any
 
 from lavibridge.core.files import shipped_models
-from lavibridge.report.formatting import SHARE, format_estimate, format_fact, format_score, join_names
+from lavibridge.report.formatting import SHARE_UNIT, format_estimate, format_fact, format_score, join_names
 
-FEW = 100
+_FEW = 100
 """Figures over fewer pictures are called uncertain."""
 
 
@@ -19,7 +19,7 @@ Figures = Sequence[tuple[Mapping[str, Any], str, Mapping[str, Any]]]
 """(table, row, figure)"""
 
 
-def model_card(run: Mapping[str, Any], number: int, tables: Sequence[Mapping[str, Any]]) -> str:
+def make_model_card(run: Mapping[str, Any], number: int, tables: Sequence[Mapping[str, Any]]) -> str:
     """The card of one run of report.json, with its own scores."""
     own = list(_own(tables, number))
     parts = [_what(run), _made(run), _figures(own), _limits(run, own), _licences(run)]
@@ -74,8 +74,8 @@ def _limits(run: Mapping[str, Any], own: Figures) -> list[str]:
             "is known about other prompts."
         )
     found += _weakest(own)
-    if any(cell["n"] < FEW for _, _, cell in own):
-        found.append(f"Figures with n below {FEW} are uncertain: read the intervals.")
+    if any(cell["n"] < _FEW for _, _, cell in own):
+        found.append(f"Figures with n below {_FEW} are uncertain: read the intervals.")
     if not own:
         found.append("Nothing has been measured yet.")
     return ["## Limitations", "", *(f"- {each}" for each in found)]
@@ -85,12 +85,14 @@ def _weakest(own: Figures) -> Iterator[str]:
     """Per suite and metric of shares, the categories with the lowest mean."""
     for (suite, metric), figures in groupby(own, lambda each: (each[0]["suite"], each[0]["metric"])):
         means = [
-            (name, cell["mean"]) for table, name, cell in figures if table["unit"] == SHARE and name != "all"
+            (name, cell["mean"])
+            for table, name, cell in figures
+            if table["unit"] == SHARE_UNIT and name != "all"
         ]
         lowest = min((mean for _, mean in means), default=None)
         names = [name for name, mean in means if mean == lowest]
         if lowest is not None and len(names) < len(means):
-            text = f"{format_score(lowest, SHARE)} by {metric} (suite {suite}) in {join_names(names)}"
+            text = f"{format_score(lowest, SHARE_UNIT)} by {metric} (suite {suite}) in {join_names(names)}"
             yield f"Weakest where measured: {text}."
 
 

@@ -1,4 +1,4 @@
-"""Writes one self-contained HTML page for run folders, and its numbers as JSON beside it.
+"""Writes one self-contained HTML page for run folders, and its numbers as JSON.
 
     folders -> contents (report.json) -> page        the page takes every number from report.json
             -> pictures -------------->
@@ -17,12 +17,12 @@ import yaml
 
 from lavibridge.core.errors import RunError
 from lavibridge.core.files import write_atomic, write_json
-from lavibridge.core.log import console, progress
-from lavibridge.core.paths import as_file
+from lavibridge.core.log import console, progress_bar
+from lavibridge.core.paths import require_file_path
 from lavibridge.report.charts import draw_chart
-from lavibridge.report.contents import make_contents, read_runs
-from lavibridge.report.embedded_images import SHEET_SIDE, EmbeddedImage, embed_image
+from lavibridge.report.embedded_images import EMBEDDED_SHEET_SIDE, EmbeddedImage, embed_image
 from lavibridge.report.formatting import format_difference, format_estimate, format_fact, format_score
+from lavibridge.report.report_contents import make_report_contents, read_report_runs
 
 try:
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -36,13 +36,13 @@ def write_report(folders: Sequence[Path], page: Path) -> Path:
     Notes on stderr and on the page what it cannot show. Raises RunError, and writes nothing, for a folder
     that is no run or a damaged file or picture.
     """
-    page = as_file(page)
+    page = require_file_path(page)
     numbers = page.with_suffix(".json")
     if numbers == page:
         raise RunError(f"{page} is the name of the JSON file: give the page another suffix, such as .html")
-    runs = read_runs(folders)
-    contents = make_contents(runs)
-    text = render(contents, [run.folder for run in runs])
+    runs = read_report_runs(folders)
+    contents = make_report_contents(runs)
+    text = render_report(contents, [run.folder for run in runs])
     write_json(numbers, contents)
     write_atomic(page, text)
     for note in contents["notes"]:
@@ -50,16 +50,16 @@ def write_report(folders: Sequence[Path], page: Path) -> Path:
     return page
 
 
-def render(contents: Mapping[str, Any], folders: Sequence[Path]) -> str:
+def render_report(contents: Mapping[str, Any], folders: Sequence[Path]) -> str:
     """Render report.json as a page, with pictures from the runs' folders."""
 
     def picture(run: int, file: str) -> EmbeddedImage:
         return embed_image(folders[run] / file)
 
     def sheet(run: int, file: str) -> EmbeddedImage:
-        return embed_image(folders[run] / file, SHEET_SIDE)
+        return embed_image(folders[run] / file, EMBEDDED_SHEET_SIDE)
 
-    templates = environment()
+    templates = page_environment()
     templates.filters.update(
         estimate=format_estimate, difference=format_difference, fact=format_fact, score=format_score
     )
@@ -67,7 +67,7 @@ def render(contents: Mapping[str, Any], folders: Sequence[Path]) -> str:
         yaml=partial(yaml.safe_dump, sort_keys=False, allow_unicode=True), indented=_indented
     )
     templates.filters["pointer"] = _pointer
-    with progress("charts") as bar:
+    with progress_bar("charts") as bar:
         task = bar.add_task("drawing the report", total=len(contents["curves"]), status="")
         charts = []
         for chart in contents["curves"]:
@@ -78,7 +78,7 @@ def render(contents: Mapping[str, Any], folders: Sequence[Path]) -> str:
     )
 
 
-def environment() -> Environment:
+def page_environment() -> Environment:
     """The package's Jinja environment, in which an undefined name is an error."""
     return Environment(
         loader=PackageLoader("lavibridge.report"),

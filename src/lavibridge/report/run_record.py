@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lavibridge.bridge.store import checkpoints
+from lavibridge.bridge.saved_bridge import saved_checkpoints
 from lavibridge.core.errors import LaviError, RecipeError, RunError
 from lavibridge.core.files import read_json
 from lavibridge.core.yaml_text import read_yaml_file
@@ -55,25 +55,25 @@ def read_run(folder: Path) -> RunRecord:
     except RecipeError as error:
         raise RunError(str(error)) from None
     sheet = folder / "contact_sheet.png"
-    newest = next(reversed(checkpoints(folder)), None)
+    newest = next(reversed(saved_checkpoints(folder)), None)
     return RunRecord(
         name=folder.resolve().name,
         folder=folder,
         recipe=recipe if isinstance(recipe, dict) else {},
-        environment=optional_json(folder / "environment.json"),
+        environment=read_run_record_if_present(folder / "environment.json"),
         rows=_log(folder / "log.jsonl", "loss"),
         validations=_log(folder / "log.jsonl", "validation"),
-        alignment=_log(folder / "align.jsonl", "fvu"),
-        results=optional_json(folder / "results.json"),
+        alignment=_log(folder / "align.jsonl", "step"),
+        results=read_run_record_if_present(folder / "results.json"),
         sheet=sheet if sheet.is_file() else None,
         samples=tuple(sorted((folder / "samples").rglob("*.png"), key=_natural)),
         rejected=len(_lines(folder / "rejected.jsonl")),
         part_sizes=_sizes(newest) if newest else {},
-        fingerprint=optional_json(newest / "state.json").get("basis") or {} if newest else {},
+        fingerprint=read_run_record_if_present(newest / "state.json").get("basis") or {} if newest else {},
     )
 
 
-def optional_json(path: Path) -> dict[str, Any]:
+def read_run_record_if_present(path: Path) -> dict[str, Any]:
     """The object in a JSON file, empty if there is no file; RunError if it is damaged or no object."""
     if not path.is_file():
         return {}

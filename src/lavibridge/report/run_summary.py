@@ -11,9 +11,9 @@ from typing import Any
 
 from lavibridge.report.run_record import RunRecord
 
-PARTS = {"language_lora": "language LoRA", "connector": "connector", "vision_lora": "vision LoRA"}
+PART_LABELS = {"language_lora": "language LoRA", "connector": "connector", "vision_lora": "vision LoRA"}
 
-ENVIRONMENT = ("device", "device_name", "threads", "torch", "lavibridge")
+_ENVIRONMENT = ("device", "device_name", "threads", "torch", "lavibridge")
 """Environment fields to show at once; the page folds the rest."""
 
 
@@ -49,6 +49,8 @@ def _state(run: RunRecord) -> tuple[str, bool]:
     """The state of a run in words, and whether it is finished."""
     training = run.recipe.get("training") or {}
     planned, minutes = training.get("steps"), training.get("max_minutes")
+    if planned == 0 and run.alignment and run.fingerprint:
+        return "finished: aligned from captions alone", True
     if not run.rows:
         begun = "in alignment" if run.alignment else "not started"
         return f"{begun}: no step logged", False
@@ -82,7 +84,8 @@ def _main_facts(run: RunRecord) -> list[tuple[str, Any, str]]:
         ("unreadable pictures", run.rejected or None, "count"),
     ]
     found += [
-        (f"weights trained, {PARTS[part]}", run.environment.get(f"trained_{part}"), "count") for part in PARTS
+        (f"weights trained, {PART_LABELS[part]}", run.environment.get(f"trained_{part}"), "count")
+        for part in PART_LABELS
     ]
     if run.validations:
         measured = run.validations[-1]["validation"]
@@ -95,12 +98,12 @@ def _main_facts(run: RunRecord) -> list[tuple[str, Any, str]]:
 def _more_facts(run: RunRecord) -> list[tuple[str, Any, str]]:
     """Further facts: name, value, unit."""
     rates = (run.recipe.get("training") or {}).get("lr") or {}
-    trained = [part for part in PARTS if run.environment.get(f"trained_{part}")]
+    trained = [part for part in PART_LABELS if run.environment.get(f"trained_{part}")]
     return [
-        *((f"learning rate, {PARTS[part]}", rates.get(part), "number") for part in trained),
-        *((f"saved, {PARTS[part]}", run.part_sizes.get(part), "bytes") for part in PARTS),
+        *((f"learning rate, {PART_LABELS[part]}", rates.get(part), "number") for part in trained),
+        *((f"saved, {PART_LABELS[part]}", run.part_sizes.get(part), "bytes") for part in PART_LABELS),
         ("peak memory", run.rows[-1].get("peak_memory_mib") if run.rows else None, "MiB"),
-        *((key.replace("_", " "), run.environment.get(key), "text") for key in ENVIRONMENT),
+        *((key.replace("_", " "), run.environment.get(key), "text") for key in _ENVIRONMENT),
     ]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from lavibridge.core.errors import RunError
 from lavibridge.core.identity import card_hash
-from lavibridge.evaluation.compare import compare
+from lavibridge.evaluation.compare import compare_evaluations
 from lavibridge.report.evaluations import Evaluation, EvaluationGroup
 
 Cells = Mapping[str, Mapping[str, Any]]
@@ -27,7 +27,7 @@ def score_tables(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
     ]
 
 
-def differences(groups: Sequence[EvaluationGroup]) -> tuple[list[dict[str, Any]], list[str]]:
+def score_differences(groups: Sequence[EvaluationGroup]) -> tuple[list[dict[str, Any]], list[str]]:
     """Paired differences: the first run against the others, and each run against its baselines.
 
     Also returns notes on evaluations that cannot be paired.
@@ -35,11 +35,11 @@ def differences(groups: Sequence[EvaluationGroup]) -> tuple[list[dict[str, Any]]
     found: list[dict[str, Any]] = []
     notes: list[str] = []
     for group in groups:
-        for first, second in pairs(group):
+        for first, second in score_pairs(group):
             assert first.folder is not None  # `pairs` yields evaluations with folders only
             assert second.folder is not None
             try:
-                compared = compare(first.folder, second.folder)
+                compared = compare_evaluations(first.folder, second.folder)
             except RunError as error:
                 text = str(error).replace(str(first.folder), first.label)
                 notes.append(f"no paired difference: {text.replace(str(second.folder), second.label)}")
@@ -60,7 +60,7 @@ def differences(groups: Sequence[EvaluationGroup]) -> tuple[list[dict[str, Any]]
     return found, notes
 
 
-def pairs(group: EvaluationGroup) -> Iterator[tuple[Evaluation, Evaluation]]:
+def score_pairs(group: EvaluationGroup) -> Iterator[tuple[Evaluation, Evaluation]]:
     """The pairs of evaluations in a group to compare picture by picture."""
     columns = [each for each in group.columns if each.folder is not None]
     own = [each for each in columns if each.is_own]

@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-POINTS = 300
+SERIES_POINTS = 300
 """Maximum points per line; more would only make the page larger."""
 
 
-def smooth(values: Sequence[float], span: int) -> list[float]:
+def smooth_series(values: Sequence[float], span: int) -> list[float]:
     """Exponential moving average over about `span` values, corrected for its start; skips NaN."""
     keep, total, weight, smoothed = 1 - 1 / max(span, 1), 0.0, 0.0, []
     for value in values:
@@ -18,19 +18,19 @@ def smooth(values: Sequence[float], span: int) -> list[float]:
     return smoothed
 
 
-def thin(values: Sequence[float]) -> list[float]:
+def thin_series(values: Sequence[float]) -> list[float]:
     """At most POINTS values, evenly spread, the first and the last among them."""
-    if len(values) <= POINTS:
+    if len(values) <= SERIES_POINTS:
         return list(values)
-    return [values[round(place * (len(values) - 1) / (POINTS - 1))] for place in range(POINTS)]
+    return [values[round(place * (len(values) - 1) / (SERIES_POINTS - 1))] for place in range(SERIES_POINTS)]
 
 
-def rounded(values: Sequence[float]) -> list[float | None]:
+def round_series(values: Sequence[float]) -> list[float | None]:
     """Round to six digits for JSON; non-finite values become null."""
     return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
 
 
-def lines_table(series: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def table_of_line_series(series: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The first, lowest, highest and last value of each line."""
     rows = []
     for each in series:
@@ -40,7 +40,7 @@ def lines_table(series: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"columns": ["first", "lowest", "highest", "last"], "rows": rows}
 
 
-def bins_table(series: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def table_of_bin_series(series: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The value of each bar."""
     names = series[0]["x"] if series else []
     rows = [

@@ -1,4 +1,4 @@
-"""Bridges as a service: `engine` draws, `web` speaks HTTP, and a browser shows `page`.
+"""Serves bridges: `engine` generates images, `web` handles HTTP, and `page` is the browser's page.
 
 browser, OpenAI clients --HTTP--> web --jobs--> engine (one thread per device) --pictures--> web
 """

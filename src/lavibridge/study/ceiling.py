@@ -19,17 +19,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from lavibridge.connectors.parts.read_out import ReadOutChoice, read_out
+from lavibridge.connectors.parts.read_out import ReadOutChoice, make_read_out
 from lavibridge.core.contracts import Reading
-from lavibridge.evaluation.stats import Estimate, estimate, wilson
+from lavibridge.evaluation.stats import Estimate, estimate, wilson_interval
 from lavibridge.language.base import LanguageModel
 from lavibridge.world.caption_templates import with_article
 from lavibridge.world.scene import COLORS, SHAPES, WITHHELD
 from lavibridge.world.words import SYNONYMS
 
-BATCH = 64
-CHANCE = {"color": 1 / len(COLORS), "shape": 1 / len(SHAPES)}
-Features = Float[Tensor, "phrase layer width"]
+CEILING_CHANCE = {"color": 1 / len(COLORS), "shape": 1 / len(SHAPES)}
+WordFeatures = Float[Tensor, "phrase layer width"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +87,11 @@ def measure_ceiling(language: LanguageModel, read: ReadOutChoice | None = None) 
     ]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        chosen = read_out(read, language.spec)
+        chosen = make_read_out(read, language.spec)
     layer_ids = [layer % language.spec.layers for layer in chosen.layers]
     plain_features, query_features = (_features(language, each, layers) for each in (plain, queries))
     found: dict[str, dict[str, Estimate]] = {}
-    for what in CHANCE:
+    for what in CEILING_CHANCE:
         both = plain_features[what], query_features[what]
         for layer in layers:
             one, other = (each[:, layer] for each in both)
@@ -100,7 +99,7 @@ def measure_ceiling(language: LanguageModel, read: ReadOutChoice | None = None) 
         with torch.no_grad():
             one, other = (chosen(each[:, layer_ids, None])[:, 0] for each in both)
         found.setdefault("read", {})[what] = _accuracy(plain, queries, one, other, what)
-    words = {what: len({phrase.words[what] for phrase in queries}) for what in CHANCE}
+    words = {what: len({phrase.words[what] for phrase in queries}) for what in CEILING_CHANCE}
     return {
         name: LayerAccuracy(color=each["color"], shape=each["shape"], words=words)
         for name, each in found.items()
@@ -118,19 +117,17 @@ def _is_trained(color: str, shape: str) -> bool:
 @torch.no_grad()
 def _features(
     language: LanguageModel, phrases: Sequence[_Phrase], layers: tuple[int, ...]
-) -> dict[str, Features]:
+) -> dict[str, WordFeatures]:
     """The mean feature over the tokens of every phrase's colour word and shape word."""
-    parts: dict[str, list[Tensor]] = {what: [] for what in CHANCE}
-    for start in range(0, len(phrases), BATCH):
-        some = phrases[start : start + BATCH]
-        hidden = language.encode([phrase.text for phrase in some], Reading(layers=layers)).hidden
-        for row, phrase in zip(hidden, some, strict=True):
-            places = language.spans(phrase.text)
-            for what, found in parts.items():
-                first, end = phrase.place(what)
-                tokens = [n for n, (begin, stop) in enumerate(places) if begin < end and stop > first]
-                found.append(row[:, tokens].mean(dim=1).cpu())
-    return {what: torch.stack(found) for what, found in parts.items()}
+    by_text = {phrase.text: phrase for phrase in phrases}
+    means: dict[str, dict[str, Tensor]] = {}
+    for text, features in language.encode_many(list(by_text), Reading(layers=layers)):
+        places = language.spans(text)
+        for what in CEILING_CHANCE:
+            first, end = by_text[text].place(what)
+            tokens = [n for n, (begin, stop) in enumerate(places) if begin < end and stop > first]
+            means.setdefault(text, {})[what] = features.hidden[0, :, tokens].mean(dim=1).cpu()
+    return {what: torch.stack([means[phrase.text][what] for phrase in phrases]) for what in CEILING_CHANCE}
 
 
 def _accuracy(
@@ -154,6 +151,6 @@ def _accuracy(
         scores.setdefault(phrase.words[what], []).append(float(answers[answer] == getattr(phrase, what)))
     found = estimate(scores)
     if found.low == found.high:  # all phrases alike: resampled words show no variance
-        low, high = wilson(round(found.mean * len(scores)), len(scores))
+        low, high = wilson_interval(round(found.mean * len(scores)), len(scores))
         return replace(found, low=low, high=high)
     return found

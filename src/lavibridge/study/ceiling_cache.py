@@ -16,20 +16,20 @@ from lavibridge.bridge import choices
 from lavibridge.connectors.parts.read_out import ReadOutChoice
 from lavibridge.core.errors import LaviError
 from lavibridge.core.files import read_json, write_json
-from lavibridge.core.identity import versions
-from lavibridge.core.log import console, progress
+from lavibridge.core.identity import library_versions
+from lavibridge.core.log import console, progress_bar
 from lavibridge.study.ceiling import measure_ceiling
 from lavibridge.study.cells import Cell
-from lavibridge.training.checkpoints.run_fingerprint import section_identity
+from lavibridge.training.checkpoints.run_fingerprint import section_fingerprint
 
-CACHE = "ceiling.json"
-LIBRARIES = ("lavibridge", "torch", "transformers", "tokenizers")
+_CACHE = "ceiling.json"
+_LIBRARIES = ("lavibridge", "torch", "transformers", "tokenizers")
 """Libraries whose versions may change a ceiling; ours also defines the phrases."""
-READ: TypeAdapter[ReadOutChoice | None] = TypeAdapter(ReadOutChoice | None)
+READ_OUT_ADAPTER: TypeAdapter[ReadOutChoice | None] = TypeAdapter(ReadOutChoice | None)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Accuracy:
+class CeilingAccuracy:
     """An accuracy with its interval over words."""
 
     n: int
@@ -39,7 +39,7 @@ class Accuracy:
     high: float
 
 
-Ceiling = Mapping[str, Mapping[str, Accuracy]]
+Ceiling = Mapping[str, Mapping[str, CeilingAccuracy]]
 """By `read` or `layer K`, then by `color` and `shape`."""
 
 
@@ -48,13 +48,13 @@ def find_ceilings(cells: Sequence[Cell], out: Path, *, compute: bool = True) -> 
 
     Reports and skips a language model that cannot be loaded.
     """
-    path = out / CACHE
+    path = out / _CACHE
     kept: dict[str, Any] = read_json(path) if path.is_file() else {}
     conditions = {cell.condition: _options(cell) for cell in cells}
     keys = {name: key for name, options in conditions.items() if (key := _key(options)) is not None}
     missing = {key: conditions[name] for name, key in keys.items() if key not in kept}
     if missing and compute:
-        with progress("language models") as bar:
+        with progress_bar("language models") as bar:
             task = bar.add_task("measuring ceilings", total=len(missing), status="")
             for key, options in missing.items():
                 try:
@@ -76,22 +76,22 @@ def _options(cell: Cell) -> dict[str, Any]:
 
 
 def _compute(options: Mapping[str, Any]) -> dict[str, Any]:
-    language = choices.component("language", options["language"]).eval()
-    found = measure_ceiling(language, READ.validate_python(options["read"]))
+    language = choices.model_of_choice("language", options["language"]).eval()
+    found = measure_ceiling(language, READ_OUT_ADAPTER.validate_python(options["read"]))
     return {name: each.record() for name, each in found.items()}
 
 
 def _key(options: Mapping[str, Any]) -> str | None:
     """The cache key, by content; reports a missing model and returns None."""
     try:
-        files = section_identity(options["language"])
+        files = section_fingerprint(options["language"])
     except LaviError as error:
         _report_missing(options, error)
         return None
     language = {
         name: each for name, each in options["language"].items() if name not in ("source", "revision")
     }
-    return json.dumps([files, language, options["read"], versions(*LIBRARIES)], sort_keys=True)
+    return json.dumps([files, language, options["read"], library_versions(*_LIBRARIES)], sort_keys=True)
 
 
 def _report_missing(options: Mapping[str, Any], error: LaviError) -> None:
@@ -100,6 +100,6 @@ def _report_missing(options: Mapping[str, Any], error: LaviError) -> None:
 
 def _read(kept: Mapping[str, Any]) -> Ceiling:
     return {
-        name: {what: Accuracy(words=each["words"][what], **each[what]) for what in ("color", "shape")}
+        name: {what: CeilingAccuracy(words=each["words"][what], **each[what]) for what in ("color", "shape")}
         for name, each in kept.items()
     }

@@ -14,9 +14,9 @@ import yaml
 
 from lavibridge.core.config import did_you_mean, validate
 from lavibridge.core.errors import RecipeError
-from lavibridge.core.paths import at_home
-from lavibridge.recipes.read import change, find_recipe, read_yaml
+from lavibridge.core.paths import expand_path
 from lavibridge.recipes.recipe import Recipe, make_recipe
+from lavibridge.recipes.recipe_text import change_recipe_text, find_recipe, read_recipe_yaml
 from lavibridge.study.shipped import shipped_studies
 from lavibridge.study.study import Study, StudyCondition
 
@@ -43,16 +43,16 @@ class Cell:
 def load_study(name: str) -> Study:
     """A shipped study by name, or any by the path to its YAML file. Raises RecipeError."""
     shipped = shipped_studies()
-    path = shipped.get(name, at_home(name))
+    path = shipped.get(name, expand_path(name))
     if not path.is_file():
         raise RecipeError(
             f"there is no study '{name}'{did_you_mean(name, tuple(shipped))} "
             f"(shipped: {', '.join(shipped)}; or give the path to a YAML file)"
         )
-    return validate(Study, _at_home(read_yaml(path), path.parent), path.name)
+    return validate(Study, _at_home(read_recipe_yaml(path), path.parent), path.name)
 
 
-def expand(study: Study, out: Path, sources: Mapping[str, str] | None = None) -> tuple[Cell, ...]:
+def expand_cells(study: Study, out: Path, sources: Mapping[str, str] | None = None) -> tuple[Cell, ...]:
     """All cells with validated recipes; RecipeError names the condition with an invalid one.
 
     `sources` redirects models to local folders: {hub id: folder}.
@@ -62,7 +62,7 @@ def expand(study: Study, out: Path, sources: Mapping[str, str] | None = None) ->
         content = _content(study, condition, out)
         source_names = _redirect_sources(content, sources or {})
         for seed in study.seeds:
-            seeded = change(content, [f"training.seed={seed}"])
+            seeded = change_recipe_text(content, [f"training.seed={seed}"])
             try:
                 recipe = make_recipe(seeded)
             except RecipeError as error:
@@ -80,7 +80,7 @@ def expand(study: Study, out: Path, sources: Mapping[str, str] | None = None) ->
     return tuple(cells)
 
 
-def choose(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
+def choose_cells(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
     """The cells that match the patterns (`t5-*`, `last/seed-0`); all if there are no patterns."""
     chosen = tuple(cell for cell in cells if not only or any(_fits(cell, pattern) for pattern in only))
     for pattern in only:
@@ -93,7 +93,7 @@ def choose(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
     return chosen
 
 
-def setting(path: str, value: Any) -> str:
+def cell_setting(path: str, value: Any) -> str:
     """Format a recipe setting as on a command line."""
     # Escapes U+0085, which PyYAML would write as a line break and read back as a space.
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6)
@@ -104,11 +104,13 @@ def _content(study: Study, condition: StudyCondition, out: Path) -> dict[str, An
     """A condition's recipe as a mapping. The condition is a layer of its own, so a new kind clears what the
     study set in that section."""
     try:
-        content = read_yaml(find_recipe(condition.recipe or study.recipe))
-        content = change(content, [setting(*pair) for pair in study.set.items()])
+        content = read_recipe_yaml(find_recipe(condition.recipe or study.recipe))
+        content = change_recipe_text(content, [cell_setting(*pair) for pair in study.set.items()])
         if study.cache:
-            content = change(content, [setting("training.cache.folder", str(out.absolute() / "cache"))])
-        return change(content, [setting(*pair) for pair in condition.set.items()])
+            content = change_recipe_text(
+                content, [cell_setting("training.cache.folder", str(out.absolute() / "cache"))]
+            )
+        return change_recipe_text(content, [cell_setting(*pair) for pair in condition.set.items()])
     except RecipeError as error:
         raise RecipeError(f"condition '{condition.name}': {error}") from None
 
@@ -129,7 +131,7 @@ def _fits(cell: Cell, pattern: str) -> bool:
 
 
 def _at_home(content: dict[str, Any], home: Path) -> dict[str, Any]:
-    """Make the paths of recipes and suites beside the study's file absolute."""
+    """Make paths of recipes and suites absolute; they are relative to the study's file."""
 
     def whole(holder: Any, key: str) -> Any:
         if not isinstance(holder, dict) or not isinstance(holder.get(key), str):

@@ -1,6 +1,6 @@
 """Estimates memory and time of each cell before anything is loaded, as `lavi plan` does.
 
-Counts training only, neither alignment before it nor drawing and scoring pictures after it.
+Counts training and the alignment before it, not drawing and scoring pictures after it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lavibridge.core.errors import LaviError
-from lavibridge.core.log import progress
+from lavibridge.core.log import progress_bar
 from lavibridge.plan.devices import Device
 from lavibridge.plan.plan import PlanOptions, TrainingPlan, make_plan
 from lavibridge.plan.table import gib
 from lavibridge.study.cells import Cell
-from lavibridge.study.run import is_done
+from lavibridge.study.run_cells import is_cell_done
 from lavibridge.study.study import Study
 
 
@@ -30,15 +30,15 @@ class CellCost:
 
     @property
     def hours(self) -> float:
-        """Remaining hours of training; 0 if unknown."""
-        return 0.0 if self.is_done or self.plan is None else self.plan.hours
+        """Remaining hours of alignment and training; 0 if unknown."""
+        return 0.0 if self.is_done or self.plan is None else self.plan.hours_in_all
 
 
 def estimate_cell_costs(study: Study, cells: Sequence[Cell], out: Path, device: Device) -> list[CellCost]:
     """The cost of every cell; plans each condition once for all its seeds."""
     planned: dict[str, tuple[TrainingPlan | None, str]] = {}
     found = []
-    with progress("conditions") as bar:
+    with progress_bar("conditions") as bar:
         task = bar.add_task("planning", total=len({cell.condition for cell in cells}), status="")
         for cell in cells:
             if cell.condition not in planned:
@@ -46,7 +46,7 @@ def estimate_cell_costs(study: Study, cells: Sequence[Cell], out: Path, device: 
                 bar.advance(task)
             plan, reason = planned[cell.condition]
             found.append(
-                CellCost(cell=cell.name, is_done=is_done(study, cell, out), plan=plan, reason=reason)
+                CellCost(cell=cell.name, is_done=is_cell_done(study, cell, out), plan=plan, reason=reason)
             )
     return found
 
@@ -61,7 +61,7 @@ def cost_lines(costs: Sequence[CellCost], device: Device) -> Iterator[str]:
             continue
         fits = "" if cost.plan.fits else "  does NOT fit"
         done = "  (done)" if cost.is_done else ""
-        figures = f"{gib(cost.plan.memory_total):>10}  {_format_duration(cost.plan.hours):>10}"
+        figures = f"{gib(cost.plan.memory_total):>10}  {_format_duration(cost.plan.hours_in_all):>10}"
         yield f"{cost.cell:<{width}}  {figures}{fits}{done}"
     left = [cost for cost in costs if not cost.is_done]
     unknown = sum(cost.plan is None and cost.reason.startswith("cannot") for cost in left)
@@ -69,7 +69,7 @@ def cost_lines(costs: Sequence[CellCost], device: Device) -> Iterator[str]:
     rest = f", and {unknown} that cannot be planned" if unknown else ""
     hours = _format_duration(sum((cost.hours for cost in left), start=0.0))
     yield f"{len(costs)} cells, {len(left)} to run: {hours} of training on {where}{rest}"
-    yield "not counted: alignment (training.align), drawing and scoring"
+    yield "not counted: drawing and scoring"
 
 
 def _format_duration(hours: float) -> str:

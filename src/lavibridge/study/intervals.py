@@ -21,16 +21,16 @@ import numpy as np
 from jaxtyping import Float, UInt16
 from numpy import ndarray
 
-from lavibridge.evaluation.stats import SEED, sign_flip_p, wilson
+from lavibridge.evaluation.stats import BOOTSTRAP_SEED, sign_flip_p, wilson_interval
 
-DRAWS = 10_000
-CHUNK = 1_000
+_DRAWS = 10_000
+_CHUNK = 1_000
 """Resamples at a time, to limit memory."""
-Scores = Float[ndarray, "seed prompt"]
+ScoreMatrix = Float[ndarray, "seed prompt"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interval:
+class MeanInterval:
     """A mean with its 95 % interval over prompts and seeds."""
 
     mean: float
@@ -43,33 +43,33 @@ class Interval:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference(Interval):
+class DifferenceInterval(MeanInterval):
     """A mean paired difference; `p` is the probability of one at least as large by chance."""
 
     p: float
 
 
-def interval(scores: Scores) -> Interval:
+def mean_interval(scores: ScoreMatrix) -> MeanInterval:
     """The mean of a condition; uses Wilson's interval over prompts if all scores are 0 or all are 1."""
     kept, counts = _kept(scores)
     if not kept.size:
-        return Interval(
+        return MeanInterval(
             mean=math.nan, low=math.nan, high=math.nan, seeds=0, prompts=0, unscored=counts["unscored"]
         )
     mean = _mean(kept)
     if np.nanmin(kept) == np.nanmax(kept) and mean in (0.0, 1.0):
-        low, high = wilson(round(mean * kept.shape[1]), kept.shape[1])
+        low, high = wilson_interval(round(mean * kept.shape[1]), kept.shape[1])
     else:
         low, high = (float(value) for value in np.quantile(_drawn(kept), [0.025, 0.975]))
-    return Interval(mean=mean, low=low, high=high, **counts)
+    return MeanInterval(mean=mean, low=low, high=high, **counts)
 
 
-def difference(ours: Scores, theirs: Scores) -> Difference:
+def difference_interval(ours: ScoreMatrix, theirs: ScoreMatrix) -> DifferenceInterval:
     """How much higher `ours` is, seed by seed and prompt by prompt; rows and columns of both must match."""
     kept, counts = _kept(ours - theirs)
     if not kept.size:
         nothing = math.nan
-        return Difference(
+        return DifferenceInterval(
             mean=nothing,
             low=nothing,
             high=nothing,
@@ -81,14 +81,16 @@ def difference(ours: Scores, theirs: Scores) -> Difference:
     mean, drawn = _mean(kept), _drawn(kept)
     low, high = (float(value) for value in np.quantile(drawn, [0.025, 0.975]))
     if low == high and set(np.unique(ours)) | set(np.unique(theirs)) <= {0.0, 1.0}:
-        reach = wilson(0, kept.shape[1])[1]  # no variance: that many prompts may still hide a difference
+        reach = wilson_interval(0, kept.shape[1])[
+            1
+        ]  # no variance: that many prompts may still hide a difference
         low, high = max(-1.0, mean - reach), min(1.0, mean + reach)
     fewest = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
     p = max(2 * (fewest + 1) / (len(drawn) + 1), sign_flip_p(np.nanmean(kept, axis=0).tolist()))
-    return Difference(mean=mean, low=low, high=high, p=min(1.0, p), **counts)
+    return DifferenceInterval(mean=mean, low=low, high=high, p=min(1.0, p), **counts)
 
 
-def holm(values: Sequence[float]) -> list[float]:
+def holm_correction(values: Sequence[float]) -> list[float]:
     """Correct p-values for multiple comparisons; ignores NaN, which marks no comparison."""
     adjusted = list(values)
     order = sorted((p, place) for place, p in enumerate(values) if not math.isnan(p))
@@ -99,7 +101,7 @@ def holm(values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _kept(scores: Scores) -> tuple[Float[ndarray, "_ _"], dict[str, int]]:
+def _kept(scores: ScoreMatrix) -> tuple[Float[ndarray, "_ _"], dict[str, int]]:
     """Drop unfinished seeds and unscored prompts, and count what is left."""
     known = ~np.isnan(scores)
     finished = known.any(axis=1)
@@ -108,18 +110,18 @@ def _kept(scores: Scores) -> tuple[Float[ndarray, "_ _"], dict[str, int]]:
     return kept, {"seeds": kept.shape[0], "prompts": kept.shape[1], "unscored": unscored}
 
 
-def _mean(kept: Scores) -> float:
+def _mean(kept: ScoreMatrix) -> float:
     return float(np.nanmean(kept, axis=1).mean())
 
 
-def _drawn(kept: Scores) -> Float[ndarray, " draw"]:
+def _drawn(kept: ScoreMatrix) -> Float[ndarray, " draw"]:
     """The mean under DRAWS resamples of seeds and prompts; skips resamples without any score."""
     known = ~np.isnan(kept)
     values = np.where(known, kept, 0.0).T
     parts = []
-    for start in range(0, DRAWS, CHUNK):
+    for start in range(0, _DRAWS, _CHUNK):
         seeds, prompts = (
-            _weights(count, place)[start : start + CHUNK].astype(float)
+            _weights(count, place)[start : start + _CHUNK].astype(float)
             for place, count in enumerate(kept.shape)
         )
         sizes = prompts @ known.T
@@ -137,6 +139,6 @@ def _weights(count: int, margin: int) -> UInt16[ndarray, "draw count"]:
     Omits the weight n / (n - 1), which cancels in means.
     """
     if count == 1:
-        return np.ones((DRAWS, 1), dtype=np.uint16)
-    rng = np.random.default_rng([SEED, margin])
-    return rng.multinomial(count - 1, np.full(count, 1 / count), size=DRAWS).astype(np.uint16)
+        return np.ones((_DRAWS, 1), dtype=np.uint16)
+    rng = np.random.default_rng([BOOTSTRAP_SEED, margin])
+    return rng.multinomial(count - 1, np.full(count, 1 / count), size=_DRAWS).astype(np.uint16)

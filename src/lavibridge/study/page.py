@@ -10,10 +10,10 @@ from lavibridge.core.errors import RunError
 from lavibridge.core.files import write_atomic
 from lavibridge.study import formatting
 from lavibridge.study.ceiling_cache import Ceiling
-from lavibridge.study.contact_sheet import SheetRow
-from lavibridge.study.plots import plots
+from lavibridge.study.plots import interval_plots
+from lavibridge.study.study_sheet import SheetRow
 from lavibridge.study.table import StudyTable
-from lavibridge.study.write_tables import CEILING_NOTE, CEILINGS
+from lavibridge.study.write_tables import CEILING_COLUMNS, CEILING_NOTE
 
 try:
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -21,15 +21,15 @@ except ImportError:
     raise RunError("a study's page needs Jinja2: pip install 'lavibridge[report]'") from None
 
 
-def write_page(
+def write_study_page(
     table: StudyTable, ceilings: Mapping[str, Ceiling], rows: Sequence[SheetRow], page: Path
 ) -> Path:
     """Write the page; returns its path."""
-    write_atomic(page, render(table, ceilings, rows))
+    write_atomic(page, _render(table, ceilings, rows))
     return page
 
 
-def render(table: StudyTable, ceilings: Mapping[str, Ceiling], rows: Sequence[SheetRow]) -> str:
+def _render(table: StudyTable, ceilings: Mapping[str, Ceiling], rows: Sequence[SheetRow]) -> str:
     """The page as text."""
     environment = Environment(
         # Studies share the reports' style sheet.
@@ -44,8 +44,8 @@ def render(table: StudyTable, ceilings: Mapping[str, Ceiling], rows: Sequence[Sh
         study=table.study,
         formatting=formatting,
         ceilings=ceilings,
-        ceiling_titles=CEILINGS,
+        ceiling_titles=CEILING_COLUMNS,
         ceiling_note=CEILING_NOTE,
-        plots=list(plots(table)),
+        plots=list(interval_plots(table)),
         rows=rows,
     )

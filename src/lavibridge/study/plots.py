@@ -11,27 +11,27 @@ from html import escape
 from lavibridge.study import formatting
 from lavibridge.study.table import ResultRow, StudyTable
 
-WIDTH, LEFT, RIGHT, LINE, TOP, BOTTOM = 340, 120, 22, 22, 8, 26
-LONGEST = 17
+_WIDTH, _LEFT, _RIGHT, _LINE, _TOP, _BOTTOM = 340, 120, 22, 22, 8, 26
+_LONGEST = 17
 """Maximum characters of a label beside a chart."""
 
 
-def plots(table: StudyTable) -> Iterator[tuple[str, str]]:
+def interval_plots(table: StudyTable) -> Iterator[tuple[str, str]]:
     """Yield (row name, SVG) for each row with at least one score."""
     for row in table.rows:
         if any(not math.isnan(entry.value.mean) for entry in row.entries.values()):
-            yield row.spec.name, plot(row, table.labels, table.baseline)
+            yield row.spec.name, _plot(row, table.labels, table.baseline)
 
 
-def plot(row: ResultRow, labels: Mapping[str, str], baseline: str) -> str:
+def _plot(row: ResultRow, labels: Mapping[str, str], baseline: str) -> str:
     """One chart, with an accessible name that lists all its values."""
     known = {name: each.value for name, each in row.entries.items() if not math.isnan(each.value.mean)}
     ends = [end for each in known.values() for end in (each.low, each.mean, each.high) if not math.isnan(end)]
     low, high = (0.0, 1.0) if row.unit == "share" else _padded(min(ends), max(ends))
-    height = TOP + LINE * len(known) + BOTTOM
+    height = _TOP + _LINE * len(known) + _BOTTOM
 
     def x(value: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * (value - low) / (high - low)
+        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (value - low) / (high - low)
 
     parts = []
     for tick in (low, (low + high) / 2, high):
@@ -41,9 +41,9 @@ def plot(row: ResultRow, labels: Mapping[str, str], baseline: str) -> str:
     if baseline in known:
         parts.append(_upright(x(known[baseline].mean), height, 'stroke-dasharray="4 3" stroke-opacity=".6"'))
     for number, (name, found) in enumerate(known.items()):
-        y = TOP + LINE * (number + 0.5)
+        y = _TOP + _LINE * (number + 0.5)
         label = escape(_short(labels[name]))
-        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
+        parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
         if not math.isnan(found.low):
             ends_at = f'x1="{x(found.low):.1f}" x2="{x(found.high):.1f}" y1="{y:.1f}" y2="{y:.1f}"'
             parts.append(f'<line {ends_at} class="reach"/>')
@@ -52,13 +52,13 @@ def plot(row: ResultRow, labels: Mapping[str, str], baseline: str) -> str:
         f"{labels[name]} {formatting.format_value(found, row.unit)}" for name, found in known.items()
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" '
         f'aria-label="{escape(f"{row.spec.name}: {description}")}">{"".join(parts)}</svg>'
     )
 
 
 def _upright(x: float, height: int, style: str) -> str:
-    ends = f'x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{height - BOTTOM}"'
+    ends = f'x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{height - _BOTTOM}"'
     return f'<line {ends} stroke="currentColor" {style}/>'
 
 
@@ -68,4 +68,4 @@ def _padded(low: float, high: float) -> tuple[float, float]:
 
 
 def _short(label: str) -> str:
-    return label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…"
+    return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…"

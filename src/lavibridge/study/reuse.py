@@ -12,11 +12,11 @@ from pathlib import Path
 
 from lavibridge.core.errors import RunError
 from lavibridge.core.files import read_json, write_json
-from lavibridge.core.lock import is_lock
+from lavibridge.core.lock import is_lock_file
 from lavibridge.core.log import console
+from lavibridge.study.cell_folder import CELL_FILE, cell_folder_differences, changed_cell_inputs
 from lavibridge.study.cells import Cell
-from lavibridge.study.folder import CELL, changed_inputs, differences
-from lavibridge.training.checkpoints.checkpoint import is_trained
+from lavibridge.training.checkpoints.checkpoint import is_run_trained
 
 
 def reuse_cells(cells: Sequence[Cell], out: Path, folders: Sequence[Path], study: str) -> None:
@@ -24,11 +24,13 @@ def reuse_cells(cells: Sequence[Cell], out: Path, folders: Sequence[Path], study
 
     Raises RunError before copying anything if a folder holds no cell of a study.
     """
-    found = [(folder, sorted(path.parent for path in folder.glob(f"*/seed-*/{CELL}"))) for folder in folders]
+    found = [
+        (folder, sorted(path.parent for path in folder.glob(f"*/seed-*/{CELL_FILE}"))) for folder in folders
+    ]
     for folder, made in found:
         if not made:
             raise RunError(
-                f"--reuse: {folder} holds no cell of a study (CONDITION/seed-S/{CELL}): give the folder "
+                f"--reuse: {folder} holds no cell of a study (CONDITION/seed-S/{CELL_FILE}): give the folder "
                 f"of a study"
             )
     for cell in cells:
@@ -39,14 +41,14 @@ def reuse_cells(cells: Sequence[Cell], out: Path, folders: Sequence[Path], study
         partial = place.with_name(f".{place.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(
-            same, partial, ignore=lambda _, names: [name for name in names if is_lock(Path(name))]
+            same, partial, ignore=lambda _, names: [name for name in names if is_lock_file(Path(name))]
         )
-        kept = read_json(partial / CELL)
-        write_json(partial / CELL, {**kept, "study": study, "condition": cell.condition})
+        kept = read_json(partial / CELL_FILE)
+        write_json(partial / CELL_FILE, {**kept, "study": study, "condition": cell.condition})
         os.replace(partial, place)
         console.print(f"{cell.name}: copied from {same}", soft_wrap=True)
 
 
 def _is_same(cell: Cell, folder: Path) -> bool:
-    is_made = cell.native or is_trained(folder, cell.recipe.training)
-    return is_made and not differences(folder, cell) and not changed_inputs(folder, cell)
+    is_made = cell.native or is_run_trained(folder, cell.recipe.training)
+    return is_made and not cell_folder_differences(folder, cell) and not changed_cell_inputs(folder, cell)

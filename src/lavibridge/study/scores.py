@@ -15,13 +15,13 @@ import numpy as np
 from lavibridge.core.errors import RunError
 from lavibridge.evaluation.base import Task
 from lavibridge.evaluation.provenance import read_results, read_scored_records
-from lavibridge.evaluation.records import Key, Record
+from lavibridge.evaluation.records import Record, RecordKey
 from lavibridge.evaluation.suite import open_prompts, read_suite
 from lavibridge.evaluation.tasks import make_tasks
+from lavibridge.study.cell_folder import check_cell_folder, is_measured, suite_folder
 from lavibridge.study.cells import Cell
-from lavibridge.study.folder import check_cell, evaluation, is_measured
-from lavibridge.study.intervals import Scores
-from lavibridge.study.study import RowSpec, Study, SuiteUse
+from lavibridge.study.intervals import ScoreMatrix
+from lavibridge.study.study import RowSpec, Study, StudySuite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class SuiteResult:
     """One cell's results on one suite."""
 
     results: Mapping[str, Any]
-    records: Mapping[Key, Record]
+    records: Mapping[RecordKey, Record]
     tasks: tuple[Task, ...]
 
     def metric(self, row: RowSpec) -> Mapping[str, Any]:
@@ -43,11 +43,11 @@ class SuiteResult:
         return dict(found[row.metric])
 
 
-Finished = Mapping[tuple[str, int], Mapping[str, SuiteResult]]
+FinishedScores = Mapping[tuple[str, int], Mapping[str, SuiteResult]]
 """By condition and seed, then by suite."""
 
 
-def read_finished(study: Study, cells: Sequence[Cell], out: Path) -> Finished:
+def read_finished_scores(study: Study, cells: Sequence[Cell], out: Path) -> FinishedScores:
     """The finished suites of all cells; RunError if a folder holds another recipe."""
     tasks = {
         (key, seed): _tasks(use, seed)
@@ -57,9 +57,9 @@ def read_finished(study: Study, cells: Sequence[Cell], out: Path) -> Finished:
     }
     found = {}
     for cell in cells:
-        check_cell(out / cell.name, cell)
+        check_cell_folder(out / cell.name, cell)
         found[cell.condition, cell.seed] = {
-            key: _read(evaluation(out / cell.name, key), tasks[key, cell.seed])
+            key: _read(suite_folder(out / cell.name, key), tasks[key, cell.seed])
             for key, use in study.suites.items()
             if is_measured(out / cell.name, key, use)
         }
@@ -84,7 +84,9 @@ def _check_alike(key: str, measured: Mapping[tuple[str, int], SuiteResult]) -> N
             )
 
 
-def scores_of(row: RowSpec, condition: str, seeds: Sequence[int], finished: Finished) -> Scores | None:
+def scores_of(
+    row: RowSpec, condition: str, seeds: Sequence[int], finished: FinishedScores
+) -> ScoreMatrix | None:
     """A row's score for each seed and prompt, with NaN for unfinished seeds; None if no seed is finished or
     the metric only scores sets of pictures."""
     by_seed: list[dict[tuple[str, str], float]] = []
@@ -98,8 +100,8 @@ def scores_of(row: RowSpec, condition: str, seeds: Sequence[int], finished: Fini
     return np.array([[each.get(prompt, math.nan) for prompt in prompts] for each in by_seed])
 
 
-def figures_of(
-    row: RowSpec, condition: str, seeds: Sequence[int], finished: Finished
+def set_scores_of(
+    row: RowSpec, condition: str, seeds: Sequence[int], finished: FinishedScores
 ) -> dict[int, Mapping[str, Any]]:
     """The estimate of a set metric, such as FID, for each finished seed."""
     found = {}
@@ -111,7 +113,7 @@ def figures_of(
     return found
 
 
-def unit_of(row: RowSpec, finished: Finished) -> str:
+def unit_of_scores(row: RowSpec, finished: FinishedScores) -> str:
     """`share`, or nothing."""
     for by_suite in finished.values():
         if row.suite in by_suite:
@@ -119,7 +121,7 @@ def unit_of(row: RowSpec, finished: Finished) -> str:
     return ""
 
 
-def _tasks(use: SuiteUse, seed: int) -> tuple[Task, ...]:
+def _tasks(use: StudySuite, seed: int) -> tuple[Task, ...]:
     plan = read_suite(use.suite)
     source = open_prompts(plan.prompts, use.prompts)
     return tuple(make_tasks(plan, source, use.categories, use.limit, seed))

@@ -24,9 +24,9 @@ from pydantic import Field, field_validator, model_validator
 from lavibridge.core.config import Config, Seed, did_you_mean
 from lavibridge.evaluation.suite import ComponentConfig
 
-JOIN = "_"
+_JOIN = "_"
 """Joins the names of choices from several axes."""
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class StudyCondition(Config):
@@ -47,12 +47,12 @@ class StudyCondition(Config):
     @classmethod
     def _names_a_folder(cls, name: str) -> str:
         """Check that the name is safe in a path and on a command line."""
-        if not NAME.fullmatch(name):
+        if not _NAME.fullmatch(name):
             raise ValueError("a name may contain letters, digits and . _ -, since it names a folder")
         return name
 
 
-class SuiteUse(Config):
+class StudySuite(Config):
     """A suite with the options of `lavi evaluate`."""
 
     suite: str
@@ -125,7 +125,7 @@ class Study(Config):
     """The conditions as a product: choices by the name of their axis."""
     baseline: str | None = None
     """The condition to compare the others with; by default the first."""
-    suites: dict[str, SuiteUse] = Field(min_length=1)
+    suites: dict[str, StudySuite] = Field(min_length=1)
     """The suites that measure each cell, by folder name."""
     rows: tuple[RowSpec, ...] = Field(min_length=1)
     """The rows of the table."""
@@ -148,7 +148,7 @@ class Study(Config):
         _only_once("seeds", self.seeds)
         _only_once("rows", [row.name for row in self.rows])
         for name in (self.name, *self.axes, *self.suites):
-            if not NAME.fullmatch(name):
+            if not _NAME.fullmatch(name):
                 raise ValueError(f"'{name}' names a folder: use letters, digits and . _ -")
         for axis, choices in (("conditions", self.conditions), *self.axes.items()):
             _only_once(axis, [choice.name for choice in choices])
@@ -186,7 +186,7 @@ def _joined(choices: tuple[StudyCondition, ...]) -> StudyCondition:
             f"{' and '.join(choice.name for choice in choices)} both name a recipe: only one may"
         )
     return StudyCondition(
-        name=JOIN.join(choice.name for choice in choices),
+        name=_JOIN.join(choice.name for choice in choices),
         label=", ".join(choice.label or choice.name for choice in choices),
         recipe=recipes[0] if recipes else None,
         set={path: value for choice in choices for path, value in choice.set.items()},

@@ -9,11 +9,18 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
-from lavibridge.study.intervals import Difference, Interval, Scores, difference, holm, interval
-from lavibridge.study.scores import Finished, figures_of, scores_of, unit_of
+from lavibridge.study.intervals import (
+    DifferenceInterval,
+    MeanInterval,
+    ScoreMatrix,
+    difference_interval,
+    holm_correction,
+    mean_interval,
+)
+from lavibridge.study.scores import FinishedScores, scores_of, set_scores_of, unit_of_scores
 from lavibridge.study.study import RowSpec, Study
 
-T975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+_T975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 """The 97.5th percentile of Student's t by degrees of freedom."""
 
 
@@ -21,8 +28,8 @@ T975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8
 class ConditionResult:
     """One condition's result in one row."""
 
-    value: Interval
-    difference: Difference | None = None
+    value: MeanInterval
+    difference: DifferenceInterval | None = None
     """Difference from the baseline; None for the baseline itself or without pairs."""
     p_holm: float = math.nan
     """The p-value of the difference, corrected for all comparisons of the table."""
@@ -51,7 +58,7 @@ class ClaimVerdict:
     row: str
     verdict: str
     """`confirmed`, `contradicted`, `cannot tell`; `not compared` without scores, or for FID with one seed."""
-    difference: Difference | None
+    difference: DifferenceInterval | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,29 +88,29 @@ class StudyTable:
 class RowScores:
     """A row's scores under one condition: per picture, or per seed for set metrics."""
 
-    scores: Scores | None
+    scores: ScoreMatrix | None
     figures: Mapping[int, Mapping[str, Any]]
 
-    def value(self) -> Interval | None:
+    def value(self) -> MeanInterval | None:
         """The mean; None if nothing is finished."""
         if self.scores is not None:
-            return interval(self.scores)
+            return mean_interval(self.scores)
         return _over_seeds(self.figures) if self.figures else None
 
-    def minus(self, other: "RowScores") -> Difference | None:
+    def minus(self, other: "RowScores") -> DifferenceInterval | None:
         """The difference from another condition; None if they cannot be paired."""
         if self.scores is not None and other.scores is not None:
-            return difference(self.scores, other.scores)
+            return difference_interval(self.scores, other.scores)
         return _between_seeds(self.figures, other.figures)
 
 
-def make_table(study: Study, finished: Finished) -> StudyTable:
+def make_study_table(study: Study, finished: FinishedScores) -> StudyTable:
     """Build the table from the finished cells."""
     labels = {each.name: each.label or each.name for each in study.grid()}
     found = {
         (row.name, name): RowScores(
             scores=scores_of(row, name, study.seeds, finished),
-            figures=figures_of(row, name, study.seeds, finished),
+            figures=set_scores_of(row, name, study.seeds, finished),
         )
         for row in study.rows
         for name in labels
@@ -111,7 +118,7 @@ def make_table(study: Study, finished: Finished) -> StudyTable:
     rows = [
         ResultRow(
             spec=row,
-            unit=unit_of(row, finished),
+            unit=unit_of_scores(row, finished),
             entries={
                 name: ConditionResult(value=value, difference=None if name == study.reference() else change)
                 for name in labels
@@ -142,26 +149,26 @@ def make_table(study: Study, finished: Finished) -> StudyTable:
     )
 
 
-def _over_seeds(figures: Mapping[int, Mapping[str, Any]]) -> Interval:
+def _over_seeds(figures: Mapping[int, Mapping[str, Any]]) -> MeanInterval:
     """A measure of sets: Student's interval over the seeds; of one seed, the metric's own over prompts."""
     first = next(iter(figures.values()))
     mean, reach = _student([each["mean"] for each in figures.values()])
     low, high = mean - reach, mean + reach
     if len(figures) == 1:
         low, high = (math.nan if first[end] is None else first[end] for end in ("low", "high"))
-    return Interval(mean=mean, low=low, high=high, seeds=len(figures), prompts=int(first["n"]))
+    return MeanInterval(mean=mean, low=low, high=high, seeds=len(figures), prompts=int(first["n"]))
 
 
 def _between_seeds(
     ours: Mapping[int, Mapping[str, Any]], theirs: Mapping[int, Mapping[str, Any]]
-) -> Difference | None:
+) -> DifferenceInterval | None:
     """Pair set metrics by seed; there is no p-value, and None for fewer than two seeds."""
     shared = [seed for seed in ours if seed in theirs]
     if len(shared) < 2:
         return None
     mean, reach = _student([ours[seed]["mean"] - theirs[seed]["mean"] for seed in shared])
     prompts = int(ours[shared[0]]["n"])
-    return Difference(
+    return DifferenceInterval(
         mean=mean, low=mean - reach, high=mean + reach, p=math.nan, seeds=len(shared), prompts=prompts
     )
 
@@ -171,7 +178,7 @@ def _student(values: Sequence[float]) -> tuple[float, float]:
     count = len(values)
     if count == 1:
         return values[0], math.nan
-    return fmean(values), T975.get(count - 1, 2.262) * stdev(values) / math.sqrt(count)
+    return fmean(values), _T975.get(count - 1, 2.262) * stdev(values) / math.sqrt(count)
 
 
 def _corrected(rows: Sequence[ResultRow]) -> list[ResultRow]:
@@ -183,7 +190,7 @@ def _corrected(rows: Sequence[ResultRow]) -> list[ResultRow]:
         if entry.difference is not None
     ]
     places = [(number, name) for number, name, _ in tested]
-    adjusted = dict(zip(places, holm([p for _, _, p in tested]), strict=True))
+    adjusted = dict(zip(places, holm_correction([p for _, _, p in tested]), strict=True))
     return [
         replace(
             row,
@@ -196,7 +203,7 @@ def _corrected(rows: Sequence[ResultRow]) -> list[ResultRow]:
     ]
 
 
-def _verdict(row: RowSpec, found: Difference | None) -> ClaimVerdict:
+def _verdict(row: RowSpec, found: DifferenceInterval | None) -> ClaimVerdict:
     """Decide the claim if the interval of the paired difference excludes zero."""
     if found is None or not found.seeds:
         return ClaimVerdict(row=row.name, verdict="not compared", difference=None)

@@ -16,13 +16,13 @@ from lavibridge.study import formatting
 from lavibridge.study.ceiling_cache import Ceiling
 from lavibridge.study.table import ResultRow, StudyTable
 
-CEILINGS = {"color": "Ceiling, colour", "shape": "Ceiling, shape"}
+CEILING_COLUMNS = {"color": "Ceiling, colour", "shape": "Ceiling, shape"}
 CEILING_NOTE = (
     "Ceiling: how often the language model's features of a word that no caption contains (“crimson”, “disc”) "
     "are nearest to those of the correct plain word, as the connector reads them before training. Chance is "
     "12.5 % for colours and 16.7 % for shapes. Intervals are over words."
 )
-COLUMNS = (
+_COLUMNS = (
     *("study", "condition", "label", "row", "suite", "metric", "categories", "clause", "better", "unit"),
     *("seeds", "prompts", "unscored", "mean", "low", "high"),
     *("difference", "difference_low", "difference_high", "p", "p_holm"),
@@ -31,21 +31,21 @@ COLUMNS = (
 
 def write_tables(table: StudyTable, ceilings: Mapping[str, Ceiling], out: Path) -> str:
     """Write all three files and return the Markdown."""
-    text = markdown(table, ceilings)
+    text = _markdown(table, ceilings)
     write_atomic(out / "table.md", text)
-    write_json(out / "table.json", as_json(table, ceilings))
+    write_json(out / "table.json", _as_json(table, ceilings))
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(buffer, _COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(_flat(table))
     write_atomic(out / "table.csv", buffer.getvalue())
     return text
 
 
-def markdown(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> str:
+def _markdown(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> str:
     """The table, the differences from the baseline, the claims, and what is missing."""
     study, labels = table.study, tuple(table.labels.values())
-    parts = [f"# {study.name}", study.question, study.comment.strip(), formatting.HOW]
+    parts = [f"# {study.name}", study.question, study.comment.strip(), formatting.INTERVAL_NOTE]
     rows = [[_named(row), *(_value(row, name) for name in table.labels), _size(row)] for row in table.rows]
     parts.append(_grid(["", *labels, "n"], rows + _ceiling_rows(table, ceilings)))
     if ceilings:
@@ -67,7 +67,7 @@ def markdown(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def as_json(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> dict[str, Any]:
+def _as_json(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> dict[str, Any]:
     """The table as JSON, with null for NaN."""
     found: dict[str, Any] = _plain(
         {
@@ -105,11 +105,11 @@ def _ceiling_rows(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> list[li
     if not ceilings:
         return []
     rows = []
-    for what, title in CEILINGS.items():
+    for what, title in CEILING_COLUMNS.items():
         cells = [
             formatting.format_value(ceilings[name]["read"][what], "share")
             if name in ceilings
-            else formatting.EMPTY
+            else formatting.EMPTY_VALUE
             for name in table.labels
         ]
         some = next(iter(ceilings.values()))["read"][what]
@@ -122,7 +122,7 @@ def _layers(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> Iterator[str]
     conditions: dict[str, list[str]] = {}
     for name, found in ceilings.items():
         rows = [
-            [layer, *(formatting.format_value(each[what], "share") for what in CEILINGS)]
+            [layer, *(formatting.format_value(each[what], "share") for what in CEILING_COLUMNS)]
             for layer, each in found.items()
             if layer != "read"
         ]
@@ -141,7 +141,7 @@ def _claims(table: StudyTable) -> Iterator[str]:
                 [
                     each.row,
                     each.verdict,
-                    formatting.EMPTY
+                    formatting.EMPTY_VALUE
                     if each.difference is None
                     else formatting.format_change(each.difference, table.unit(each.row), each.difference.p),
                 ]
@@ -161,7 +161,7 @@ def _named(row: ResultRow) -> str:
 
 def _value(row: ResultRow, name: str) -> str:
     if name not in row.entries:
-        return formatting.EMPTY
+        return formatting.EMPTY_VALUE
     text = formatting.format_value(row.entries[name].value, row.unit)
     return f"**{text}**" if row.best() == name else text
 
@@ -169,14 +169,14 @@ def _value(row: ResultRow, name: str) -> str:
 def _change(row: ResultRow, name: str) -> str:
     entry = row.entries.get(name)
     if entry is None or entry.difference is None:
-        return formatting.EMPTY
+        return formatting.EMPTY_VALUE
     return formatting.format_change(entry.difference, row.unit, entry.p_holm)
 
 
 def _size(row: ResultRow) -> str:
     """The distinct sample sizes of a row; the JSON has one per condition."""
     sizes = [formatting.format_size(entry.value) for entry in row.entries.values()]
-    return "; ".join(dict.fromkeys(sizes)) or formatting.EMPTY
+    return "; ".join(dict.fromkeys(sizes)) or formatting.EMPTY_VALUE
 
 
 def _flat(table: StudyTable) -> Iterator[dict[str, Any]]:

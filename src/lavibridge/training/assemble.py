@@ -3,21 +3,21 @@
 from lavibridge.bridge import Bridge
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.sections import kind_of
-from lavibridge.training.build import build_bridge
+from lavibridge.recipes.sections import kind_of_section
+from lavibridge.training.build_bridge import build_bridge
 from lavibridge.training.cache.caches import open_caches
 from lavibridge.training.data.batches import BatchLoader, PrefetchLoader
 from lavibridge.training.distributed.processes import Processes
-from lavibridge.training.distributed.sharding import shard
+from lavibridge.training.distributed.sharding import shard_bridge
 from lavibridge.training.ema import Ema
-from lavibridge.training.loop import State
+from lavibridge.training.loop import TrainingState
 from lavibridge.training.objectives.teacher import Teacher
-from lavibridge.training.optim import learning_rates, make_optimizer
-from lavibridge.training.reporting.console import say
+from lavibridge.training.optimization import learning_rates, make_optimizer
+from lavibridge.training.reporting.console import print_line
 from lavibridge.training.validation import Validator
 
 
-def place_bridge(recipe: Recipe, processes: Processes) -> Bridge:
+def assemble_bridge(recipe: Recipe, processes: Processes) -> Bridge:
     """The untrained bridge on this process's device, its frozen weights sharded if the recipe says so."""
     bridge = build_bridge(recipe)
     teacher = recipe.training.teacher
@@ -27,20 +27,22 @@ def place_bridge(recipe: Recipe, processes: Processes) -> Bridge:
     bridge.vision.set_memory_format(processes.device, is_trained=True)
     if recipe.training.sharding is not None:
         if processes.count > 1:
-            shard(bridge, processes.device, processes.count)
+            shard_bridge(bridge, processes.device, processes.count)
         else:
-            say("note: training.sharding has no effect on one process; see docs/guides/scale.md for several")
+            print_line(
+                "note: training.sharding has no effect on one process; see docs/guides/scale.md for several"
+            )
     return bridge.to(processes.device)
 
 
-def make_state(recipe: Recipe, bridge: Bridge, processes: Processes) -> State:
+def assemble_state(recipe: Recipe, bridge: Bridge, processes: Processes) -> TrainingState:
     """The state at step 0: the wrapped bridge, its optimiser and the average of its weights."""
     settings = recipe.training
     parts = bridge.trained_parameters()
     trained = [part for part, weights in parts.items() if weights]
-    rates = learning_rates(kind_of(recipe.vision), settings.lr, trained)
+    rates = learning_rates(kind_of_section(recipe.vision), settings.lr, trained)
     weights = [parameter for part in parts.values() for parameter in part.values()]
-    return State(
+    return TrainingState(
         bridge=bridge,
         model=processes.wrap(bridge),
         parts=parts,
@@ -56,7 +58,7 @@ def make_state(recipe: Recipe, bridge: Bridge, processes: Processes) -> State:
     )
 
 
-def make_batches(recipe: Recipe, bridge: Bridge, dataset: Dataset, processes: Processes) -> BatchLoader:
+def assemble_batches(recipe: Recipe, bridge: Bridge, dataset: Dataset, processes: Processes) -> BatchLoader:
     """The loop's data loader: prefetching, or without workers between the steps."""
     side = recipe.data.size or bridge.vision.default_size
     kind = PrefetchLoader if recipe.training.workers else BatchLoader
@@ -65,7 +67,7 @@ def make_batches(recipe: Recipe, bridge: Bridge, dataset: Dataset, processes: Pr
     return kind(dataset, bridge.vision, recipe.training, (side, side), *place, caches)
 
 
-def make_validator(
+def assemble_validator(
     recipe: Recipe, bridge: Bridge, held_out: Dataset | None, processes: Processes
 ) -> Validator | None:
     """The validator on the held-out samples, if there are any."""

@@ -18,24 +18,24 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lavibridge.bridge import Bridge
-from lavibridge.recipes.sections import component
-from lavibridge.recipes.training import WEIGHTING, Training
+from lavibridge.recipes.sections import component_of_section
+from lavibridge.recipes.training_section import WEIGHTING, TrainingSection
 from lavibridge.training.data.batches import BatchLoader
-from lavibridge.training.data.order import mix
+from lavibridge.training.data.order import mix_seeds
 from lavibridge.training.ema import Ema
-from lavibridge.training.nonfinite import Skips, check_weights, culprits
+from lavibridge.training.nonfinite import NonfiniteSkips, check_weights_finite, nonfinite_samples
 from lavibridge.training.objectives.teacher import Teacher, with_target
-from lavibridge.training.optim import Parts, set_rates
+from lavibridge.training.optimization import TrainedWeights, set_learning_rates
 
 
 @dataclass(kw_only=True)
-class State:
+class TrainingState:
     """The state of a run at one moment."""
 
     bridge: Bridge
     model: nn.Module
     """The module that the loop calls: the bridge, or DDP around it."""
-    parts: Parts
+    parts: TrainedWeights
     optimizer: torch.optim.Optimizer
     ema: Ema | None
     teacher: Teacher | None = None
@@ -44,7 +44,7 @@ class State:
     """Recomputes the last pass of this session whose loss and gradient were finite."""
     step: int = 0
     """Steps taken, skipped ones included."""
-    skips: Skips = field(default_factory=Skips)
+    skips: NonfiniteSkips = field(default_factory=NonfiniteSkips)
     """The steps that were skipped."""
     validation: float | None = None
     """The last loss on held-out samples, of the averaged weights if there are any."""
@@ -64,7 +64,7 @@ class State:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class StepReport:
     """The measurements of one step."""
 
     step: int
@@ -85,23 +85,25 @@ class Report:
     """Of a skipped step: the samples whose loss is not finite, or all if only the gradient is not finite."""
 
 
-Event = Callable[[State, Report], None]
+TrainingEvent = Callable[[TrainingState, StepReport], None]
 """Called after each step."""
 
 
 @dataclass(frozen=True)
-class Every:
+class EverySteps:
     """Event: performs `action` after every `steps` steps; 0 never does."""
 
     steps: int
-    action: Event
+    action: TrainingEvent
 
-    def __call__(self, state: State, report: Report) -> None:
+    def __call__(self, state: TrainingState, report: StepReport) -> None:
         if self.steps and state.step % self.steps == 0:
             self.action(state, report)
 
 
-def fit(state: State, batches: BatchLoader, settings: Training, events: Sequence[Event]) -> None:
+def run_training_loop(
+    state: TrainingState, batches: BatchLoader, settings: TrainingSection, events: Sequence[TrainingEvent]
+) -> None:
     """Train until step `settings.steps`, or until an event sets `state.stop`."""
     training_mode(state.bridge)
     begun = perf_counter() - state.seconds
@@ -109,7 +111,7 @@ def fit(state: State, batches: BatchLoader, settings: Training, events: Sequence
     while state.step < settings.steps and not state.stop:
         state.seconds = perf_counter() - begun
         clock = state.seconds / limit if limit else 0.0
-        report = take_step(state, batches, settings, clock)
+        report = take_training_step(state, batches, settings, clock)
         state.seconds = perf_counter() - begun
         if limit and state.any_process(state.seconds >= limit):
             state.stop = "the time is up"
@@ -126,12 +128,14 @@ def training_mode(bridge: Bridge) -> None:
             module.train()
 
 
-def take_step(state: State, batches: BatchLoader, settings: Training, clock: float) -> Report:
+def take_training_step(
+    state: TrainingState, batches: BatchLoader, settings: TrainingSection, clock: float
+) -> StepReport:
     """Take one optimiser step, or skip it if it is not finite; NotFiniteError after too many skips."""
     begun = perf_counter()
     waited = 0.0
-    rates = set_rates(state.optimizer, settings, state.step, clock)
-    weighting = component(WEIGHTING, settings.weighting)
+    rates = set_learning_rates(state.optimizer, settings, state.step, clock)
+    weighting = component_of_section(WEIGHTING, settings.weighting)
     losses: list[Tensor] = []
     times: list[Tensor] = []
     for turn in range(settings.accumulate):
@@ -139,7 +143,7 @@ def take_step(state: State, batches: BatchLoader, settings: Training, clock: flo
         draw = batches.draw(state.step, turn)
         waited += perf_counter() - asked
         # Dropout draws from torch's global generator: seeded here, it too depends on the step alone.
-        torch.manual_seed(mix(settings.seed, state.step, turn, batches.process))
+        torch.manual_seed(mix_seeds(settings.seed, state.step, turn, batches.process))
         is_last = turn + 1 == settings.accumulate
         with nullcontext() if is_last else state.no_sync(state.model):
             passed = partial(state.model, with_target(state.teacher, draw), draw.t, draw.noise, weighting)
@@ -151,16 +155,16 @@ def take_step(state: State, batches: BatchLoader, settings: Training, clock: flo
     gradients = {part: gradient_norms(weights) for part, weights in state.parts.items() if weights}
     norms = {part: torch.linalg.vector_norm(each) for part, each in gradients.items()}
     total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
-    skipped = culprits(all_losses, total, state.step, batches, state.any_process, state.gather)
+    skipped = nonfinite_samples(all_losses, total, state.step, batches, state.any_process, state.gather)
     if skipped:
         state.optimizer.zero_grad(set_to_none=True)
         state.skips.add(state.step + 1, skipped, settings.max_skips)
     else:
         state.proof = passed
-        move(state, settings, total)
-        check_weights(state.parts, state.optimizer, state.step + 1)
+        update_weights(state, settings, total)
+        check_weights_finite(state.parts, state.optimizer, state.step + 1)
     state.step += 1
-    return Report(
+    return StepReport(
         step=state.step,
         losses=state.gather(all_losses).cpu(),
         t=state.gather(torch.cat(times)).cpu(),
@@ -175,7 +179,7 @@ def take_step(state: State, batches: BatchLoader, settings: Training, clock: flo
     )
 
 
-def move(state: State, settings: Training, norm: Float[Tensor, ""]) -> None:
+def update_weights(state: TrainingState, settings: TrainingSection, norm: Float[Tensor, ""]) -> None:
     """Clip the gradient, whose norm is `norm`, and update the weights and their average."""
     if settings.clip is not None:
         weights = [parameter for part in state.parts.values() for parameter in part.values()]
@@ -186,7 +190,7 @@ def move(state: State, settings: Training, norm: Float[Tensor, ""]) -> None:
         state.ema.update(state.step)
 
 
-def is_sound(state: State) -> bool:
+def is_model_finite(state: TrainingState) -> bool:
     """Whether the last finite pass, recomputed, is still finite in every process."""
     if state.proof is None:
         return True

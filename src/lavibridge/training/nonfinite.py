@@ -19,17 +19,17 @@ from torch import Tensor
 
 from lavibridge.core.errors import NotFiniteError
 from lavibridge.training.data.batches import BatchLoader
-from lavibridge.training.optim import Parts
-from lavibridge.training.reporting.console import say
+from lavibridge.training.optimization import TrainedWeights
+from lavibridge.training.reporting.console import print_line
 
-ON_END = 3
+_ON_END = 3
 """Consecutive skipped steps that end a run."""
-SHOWN = 8
+_SHOWN = 8
 """Names in a message; the log has all of them."""
 
 
 @dataclass
-class Skips:
+class NonfiniteSkips:
     """The skipped steps, each with the responsible samples; part of a checkpoint."""
 
     samples: dict[int, tuple[str, ...]] = field(default_factory=dict)
@@ -38,24 +38,26 @@ class Skips:
     def add(self, step: int, names: Sequence[str], most: int) -> None:
         """Add a step; NotFiniteError, with the names of all samples, if there are too many."""
         here = {**self.samples, step: tuple(names)}
-        in_a_row = all(earlier in here for earlier in range(step - ON_END + 1, step + 1))
+        in_a_row = all(earlier in here for earlier in range(step - _ON_END + 1, step + 1))
         if len(here) > most or in_a_row:
             found = tuple(dict.fromkeys(name for each in here.values() for name in each))
-            why = f"as were the {ON_END - 1} before it" if in_a_row else f"and {most} may be skipped in a run"
+            why = (
+                f"as were the {_ON_END - 1} before it" if in_a_row else f"and {most} may be skipped in a run"
+            )
             raise NotFiniteError(
-                f"step {step}: the loss or the gradient is not finite (samples: {shorten(names)}), {why}. "
-                "The weights are as before it. Look at these samples; else lower training.lr, or use "
-                f"precision float32. The samples of all such steps: {shorten(found)}",
+                f"step {step}: the loss or the gradient is not finite (samples: {shorten_names(names)}), "
+                f"{why}. The weights are as before it. Look at these samples; else lower training.lr, or use "
+                f"precision float32. The samples of all such steps: {shorten_names(found)}",
                 found,
             )
         self.samples = here
-        say(
-            f"step {step} is skipped: its loss or gradient is not finite (samples: {shorten(names)}); "
+        print_line(
+            f"step {step} is skipped: its loss or gradient is not finite (samples: {shorten_names(names)}); "
             f"{len(here)} of at most {most} in a run"
         )
 
 
-def culprits(
+def nonfinite_samples(
     losses: Float[Tensor, " sample"],
     norm: Float[Tensor, ""],
     step: int,
@@ -75,17 +77,19 @@ def culprits(
     return tuple(batches.visits.at(range(begin + place, begin + place + 1))[0][1].name for place in bad)
 
 
-def check_weights(parts: Parts, optimizer: torch.optim.Optimizer, step: int) -> None:
+def check_weights_finite(parts: TrainedWeights, optimizer: torch.optim.Optimizer, step: int) -> None:
     """Raise NotFiniteError if weights are not finite after an update, in every process alike."""
     lengths = {
         part: torch.stack(torch._foreach_norm(list(each.values()))) for part, each in parts.items() if each
     }
     if not bool(torch.cat([each.to("cpu") for each in lengths.values()]).isfinite().all()):
         ruined = [part for part, each in lengths.items() if not bool(each.isfinite().all())]
-        raise diverged(ruined, optimizer, step, "are not finite, or above 1e19")
+        raise nonfinite_error(ruined, optimizer, step, "are not finite, or above 1e19")
 
 
-def diverged(parts: Sequence[str], optimizer: torch.optim.Optimizer, step: int, what: str) -> NotFiniteError:
+def nonfinite_error(
+    parts: Sequence[str], optimizer: torch.optim.Optimizer, step: int, what: str
+) -> NotFiniteError:
     """The error of a run whose weights have diverged."""
     rates = {group["part"]: group["lr"] for group in optimizer.param_groups}
     said = ", ".join(f"{part} (rate {rates[part]:.3g})" for part in parts)
@@ -96,6 +100,6 @@ def diverged(parts: Sequence[str], optimizer: torch.optim.Optimizer, step: int, 
     )
 
 
-def shorten(names: Sequence[str]) -> str:
+def shorten_names(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -6,13 +6,13 @@ from typing import final
 
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.checkpoints.checkpoint import checkpoints, save_checkpoint
+from lavibridge.training.checkpoints.checkpoint import save_checkpoint, saved_checkpoints
 from lavibridge.training.checkpoints.run_fingerprint import RunFingerprint
 from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.distributed.processes import Processes
-from lavibridge.training.loop import State, is_sound
-from lavibridge.training.nonfinite import check_weights, diverged
-from lavibridge.training.reporting.console import say
+from lavibridge.training.loop import TrainingState, is_model_finite
+from lavibridge.training.nonfinite import check_weights_finite, nonfinite_error
+from lavibridge.training.reporting.console import print_line
 from lavibridge.training.reporting.preview import draw_preview, preview_prompts
 from lavibridge.training.reporting.trackers import Journal
 from lavibridge.training.validation import Validator
@@ -27,8 +27,8 @@ class Session:
     recipe: Recipe
     processes: Processes
     dataset: Dataset
-    basis: RunFingerprint
-    state: State
+    fingerprint: RunFingerprint
+    state: TrainingState
     batches: BatchLoader
     validator: Validator | None
     journal: Journal | None = None
@@ -37,7 +37,7 @@ class Session:
     """The step of the newest checkpoint; -1 if there is none."""
 
     def __post_init__(self) -> None:
-        self.saved_at = self.state.step if checkpoints(self.run) else -1
+        self.saved_at = self.state.step if saved_checkpoints(self.run) else -1
         self.prompts = preview_prompts(self.recipe.preview, self.dataset)
 
     @property
@@ -54,14 +54,14 @@ class Session:
         if self.saved_at == self.state.step:
             return
         state, keep = self.state, self.recipe.training.keep_checkpoints
-        check_weights(state.parts, state.optimizer, state.step)
-        if not is_sound(state):
+        check_weights_finite(state.parts, state.optimizer, state.step)
+        if not is_model_finite(state):
             what = "give no finite loss or gradient to pictures that had one before"
-            raise diverged(
+            raise nonfinite_error(
                 [part for part, weights in state.parts.items() if weights], state.optimizer, state.step, what
             )
         self.processes.by_main(
-            lambda: say(f"checkpoint: {save_checkpoint(self.run, state, self.basis, keep)}")
+            lambda: print_line(f"checkpoint: {save_checkpoint(self.run, state, self.fingerprint, keep)}")
         )
         self.saved_at = self.state.step
 

@@ -10,7 +10,7 @@ from lavibridge.core.log import console
 from lavibridge.core.signals import termination_signals
 
 
-class Interrupted:
+class InterruptSignals:
     """Which signal has come, if any."""
 
     def __init__(self) -> None:
@@ -39,9 +39,9 @@ class Interrupted:
 
 
 @contextmanager
-def watch() -> Iterator[Interrupted]:
+def watch_signals() -> Iterator[InterruptSignals]:
     """Collect the signals while training; the handlers that were there come back afterwards."""
-    interrupted = Interrupted()
+    interrupted = InterruptSignals()
     if current_thread() is not main_thread():  # only the main thread may set handlers
         yield interrupted
         return

@@ -10,34 +10,49 @@ from time import perf_counter
 
 from lavibridge.core.device import set_threads
 from lavibridge.core.errors import DataError, NotFiniteError, RunError
-from lavibridge.core.lock import hold
-from lavibridge.core.log import JsonLog, progress
+from lavibridge.core.lock import hold_lock
+from lavibridge.core.log import JsonLog, progress_bar
 from lavibridge.data.base import Dataset, open_dataset
-from lavibridge.data.pictures.rejected import Rejected, write_rejections
+from lavibridge.data.pictures.rejected import RejectedPictures, write_rejections
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.sections import kind_of
+from lavibridge.recipes.sections import kind_of_section
 from lavibridge.training.alignment.aligner import Aligner
 from lavibridge.training.alignment.captions import alignment_captions
-from lavibridge.training.alignment.objective import alignment_objective, default_objective
+from lavibridge.training.alignment.objective import alignment_method
 from lavibridge.training.alignment.progress import AlignmentProgress
 from lavibridge.training.alignment.stage import align
-from lavibridge.training.assemble import make_batches, make_state, make_validator, place_bridge
-from lavibridge.training.build import calibrate
-from lavibridge.training.checkpoints.checkpoint import checkpoints, load_checkpoint, prune, read_state
+from lavibridge.training.assemble import assemble_batches, assemble_bridge, assemble_state, assemble_validator
+from lavibridge.training.build_bridge import calibrate_connector
+from lavibridge.training.checkpoints.checkpoint import (
+    load_checkpoint,
+    prune_checkpoints,
+    read_checkpoint,
+    saved_checkpoints,
+)
 from lavibridge.training.checkpoints.disk_space import check_disk_space
-from lavibridge.training.checkpoints.run_fingerprint import basis, differences
+from lavibridge.training.checkpoints.run_fingerprint import fingerprint_differences, run_fingerprint
 from lavibridge.training.data.held_out import hold_out
 from lavibridge.training.distributed.processes import Processes, begin_processes
-from lavibridge.training.loop import Event, Every, State, fit
+from lavibridge.training.loop import EverySteps, TrainingEvent, TrainingState, run_training_loop
 from lavibridge.training.reporting.alerts import DataWaitAlert, ZeroGradientAlert
-from lavibridge.training.reporting.console import say, say_captions, say_clock, say_trained
-from lavibridge.training.reporting.metrics import LogSteps, ShowProgress
+from lavibridge.training.reporting.console import (
+    print_line,
+    print_trained_parts,
+    warn_about_captions,
+    warn_about_clock,
+)
 from lavibridge.training.reporting.preview import preview_prompts
+from lavibridge.training.reporting.step_metrics import StepLogger, StepProgress
 from lavibridge.training.reporting.trackers import open_journal
-from lavibridge.training.run import check_run, note_run, refuse_changes, rewind
+from lavibridge.training.run_folder import (
+    check_run_folder,
+    refuse_recipe_changes,
+    rewind_run_log,
+    write_run_record,
+)
 from lavibridge.training.session import Session
-from lavibridge.training.signals import Interrupted, watch
-from lavibridge.training.start import check_bridge, check_start
+from lavibridge.training.signals import InterruptSignals, watch_signals
+from lavibridge.training.start_checks import check_bridge_at_start, check_start
 
 
 def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
@@ -52,11 +67,11 @@ def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
     set_threads()
     with begin_processes(recipe.training) as processes, ExitStack() as held:
         processes.by_main(lambda: held.enter_context(_locked(run)))
-        changed = check_run(run, recipe, resume)
+        changed = check_run_folder(run, recipe, resume)
         processes.wait()  # no process may find what a faster one has begun
         session = _open_session(recipe, run, processes, changed)
         try:
-            with watch() as interrupted:
+            with watch_signals() as interrupted:
                 if recipe.training.align is not None and session.saved_at < 0:
                     _begin_aligned(session, interrupted)
                 _run_loop(session, interrupted)
@@ -70,7 +85,7 @@ def _locked(run: Path) -> Iterator[None]:
     """Lock the run's folder; RunError if it cannot be written."""
     with ExitStack() as held:
         try:
-            held.enter_context(hold(run))
+            held.enter_context(hold_lock(run))
         except OSError as error:
             raise RunError(f"{run} cannot be written: {error.strerror}; choose another --out") from error
         yield
@@ -81,23 +96,23 @@ def _open_session(recipe: Recipe, run: Path, processes: Processes, changed: list
     settings = recipe.training
     pictures = _open_data(recipe, run, processes)
     dataset, held_out = hold_out(pictures, settings.validation)
-    standing = basis(recipe, dataset, processes.count)
+    standing = run_fingerprint(recipe, dataset, processes.count)
     processes.agree("data and models", f"{standing.data}; {standing.language}; {standing.vision}")
-    done = checkpoints(run)
-    kept = read_state(done[-1]) if done else None
+    done = saved_checkpoints(run)
+    kept = read_checkpoint(done[-1]) if done else None
     if kept is not None:
-        refuse_changes(run, differences(kept["basis"], standing))
-    bridge = place_bridge(recipe, processes)
+        refuse_recipe_changes(run, fingerprint_differences(kept["basis"], standing))
+    bridge = assemble_bridge(recipe, processes)
     if bridge.connector.needs_calibration and kept is None:
-        calibrate(bridge, dataset)
-    state = make_state(recipe, bridge, processes)
+        calibrate_connector(bridge, dataset)
+    state = assemble_state(recipe, bridge, processes)
     if kept is not None:
         load_checkpoint(done[-1], state, kept)
     check_disk_space(run, state, settings)
-    check_bridge(recipe, bridge, preview_prompts(recipe.preview, dataset))
-    batches = make_batches(recipe, bridge, dataset, processes)
+    check_bridge_at_start(recipe, bridge, preview_prompts(recipe.preview, dataset))
+    batches = assemble_batches(recipe, bridge, dataset, processes)
     try:
-        validator = make_validator(recipe, bridge, held_out, processes)
+        validator = assemble_validator(recipe, bridge, held_out, processes)
         _begin_folder(run, recipe, state, dataset, processes, changed)
     except BaseException:
         batches.close()
@@ -107,7 +122,7 @@ def _open_session(recipe: Recipe, run: Path, processes: Processes, changed: list
         recipe=recipe,
         processes=processes,
         dataset=dataset,
-        basis=standing,
+        fingerprint=standing,
         state=state,
         batches=batches,
         validator=validator,
@@ -116,9 +131,9 @@ def _open_session(recipe: Recipe, run: Path, processes: Processes, changed: list
 
 def _open_data(recipe: Recipe, run: Path, processes: Processes) -> Dataset:
     """Open the data; if too much of it is rejected, write the list of it and raise DataError."""
-    rejected = Rejected()
+    rejected = RejectedPictures()
     try:
-        return open_dataset(kind_of(recipe.data), recipe.data, rejected)
+        return open_dataset(kind_of_section(recipe.data), recipe.data, rejected)
     except DataError:
         if processes.is_main and rejected.entries:
             write_rejections(run / "rejected.jsonl", rejected.all)
@@ -126,55 +141,60 @@ def _open_data(recipe: Recipe, run: Path, processes: Processes) -> Dataset:
 
 
 def _begin_folder(
-    run: Path, recipe: Recipe, state: State, dataset: Dataset, processes: Processes, changed: list[str]
+    run: Path,
+    recipe: Recipe,
+    state: TrainingState,
+    dataset: Dataset,
+    processes: Processes,
+    changed: list[str],
 ) -> None:
     """Record the run, print what it trains, and remove what a killed session left half-written."""
     settings = recipe.training
     if processes.is_main:
         trained = {part: sum(p.numel() for p in weights.values()) for part, weights in state.parts.items()}
-        note_run(run, recipe, processes.device, trained)
+        write_run_record(run, recipe, processes.device, trained)
         write_rejections(run / "rejected.jsonl", dataset.rejected.all)
-        prune(run, None)
-        rewind(run / "log.jsonl", state.step)
-        done = checkpoints(run)
+        prune_checkpoints(run, None)
+        rewind_run_log(run / "log.jsonl", state.step)
+        done = saved_checkpoints(run)
         if done:
-            say(f"continuing from {done[-1]}")
+            print_line(f"continuing from {done[-1]}")
         elif settings.align is None:
             for name in ("align.jsonl", "align.safetensors"):
                 (run / name).unlink(missing_ok=True)
         for text in changed:
-            say(f"note: {text}")
-        say_trained(trained, {group["part"]: group["rate"] for group in state.optimizer.param_groups})
-        say_clock(settings)
+            print_line(f"note: {text}")
+        print_trained_parts(trained, {group["part"]: group["rate"] for group in state.optimizer.param_groups})
+        warn_about_clock(settings)
     if processes.is_main or settings.sharding is not None:
-        say_captions(state.bridge, dataset)
+        warn_about_captions(state.bridge, dataset)
     processes.wait()
 
 
-def _begin_aligned(session: Session, interrupted: Interrupted) -> None:
+def _begin_aligned(session: Session, interrupted: InterruptSignals) -> None:
     """Align the connector in all processes, and write it as the checkpoint of step 0."""
     settings, state, processes = session.recipe.training, session.state, session.processes
     assert settings.align is not None  # the caller has looked
     reached = AlignmentProgress(
         run=session.run,
-        basis=session.basis,
+        basis=session.fingerprint,
         every=settings.checkpoint_every,
         stopped=lambda: interrupted.share(processes.largest),
         any_process=processes.any,
         is_main=processes.is_main,
     )
     if reached.read():
-        say(f"alignment: continuing from step {reached.step}")
+        print_line(f"alignment: continuing from step {reached.step}")
     begun = perf_counter() - reached.seconds
     if processes.is_main:
-        rewind(session.run / "align.jsonl", reached.step)
+        rewind_run_log(session.run / "align.jsonl", reached.step)
     log = JsonLog(session.run / "align.jsonl") if processes.is_main else None
     try:
         captions = alignment_captions(session.dataset, settings.align, settings.seed)
-        objectives = alignment_objective(session.recipe), default_objective(session.recipe)
-        aligner = Aligner(state.bridge, *objectives, captions, settings, processes)
+        method = alignment_method(session.recipe)
+        aligner = Aligner(state.bridge, method, captions, settings, processes)
         if not align(aligner, session.batches, log, reached):
-            say(f"alignment: step {reached.step} is saved; --resume continues from it")
+            print_line(f"alignment: step {reached.step} is saved; --resume continues from it")
             interrupted.leave()
     finally:
         if log is not None:
@@ -188,31 +208,31 @@ def _begin_aligned(session: Session, interrupted: Interrupted) -> None:
     reached.remove()
 
 
-def _run_loop(session: Session, interrupted: Interrupted) -> None:
+def _run_loop(session: Session, interrupted: InterruptSignals) -> None:
     """Run the loop with its events, and write a checkpoint at its end, however it ends."""
     settings, state = session.recipe.training, session.state
     if settings.preview_every and state.step == 0:
         session.preview()
-    with progress("steps") as bar:
-        events: list[Event] = []
+    with progress_bar("steps") as bar:
+        events: list[TrainingEvent] = []
         if session.processes.is_main:
             session.journal = open_journal(session.run, session.recipe, state.step)
             events += [
-                LogSteps(session.journal, session.batches.times),
-                ShowProgress(bar, settings.steps, state.step, settings.max_minutes),
+                StepLogger(session.journal, session.batches.times),
+                StepProgress(bar, settings.steps, state.step, settings.max_minutes),
                 ZeroGradientAlert(state.parts),
                 DataWaitAlert(),
             ]
         events += [
-            Every(session.validator.every if session.validator else 0, lambda *_: session.validate()),
-            Every(settings.preview_every, lambda *_: session.preview()),
-            Every(settings.checkpoint_every, lambda *_: session.save()),
+            EverySteps(session.validator.every if session.validator else 0, lambda *_: session.validate()),
+            EverySteps(settings.preview_every, lambda *_: session.preview()),
+            EverySteps(settings.checkpoint_every, lambda *_: session.save()),
             lambda state, report: _stop_on_signal(state, interrupted, session.processes),
         ]
         try:
             if state.step == 0:
                 session.validate()
-            fit(state, session.batches, settings, events)
+            run_training_loop(state, session.batches, settings, events)
         except NotFiniteError:
             if state.step > 0:
                 session.save()  # which says so where the weights are to blame, not the samples
@@ -224,7 +244,7 @@ def _run_loop(session: Session, interrupted: Interrupted) -> None:
         interrupted.leave()
 
 
-def _stop_on_signal(state: State, interrupted: Interrupted, processes: Processes) -> None:
+def _stop_on_signal(state: TrainingState, interrupted: InterruptSignals, processes: Processes) -> None:
     """Event: end after this step if a signal has arrived in any process."""
     if interrupted.share(processes.largest):
         state.stop = "interrupted"

@@ -20,10 +20,10 @@ from torch import Tensor
 from lavibridge.core.contracts import Batch
 from lavibridge.data.base import Dataset
 from lavibridge.data.pictures.decoding import normalize_pixels
-from lavibridge.recipes.training import Training
-from lavibridge.training.data.held_out import place
-from lavibridge.training.data.order import mix
-from lavibridge.training.loop import State, training_mode
+from lavibridge.recipes.training_section import TrainingSection
+from lavibridge.training.data.held_out import held_out_position
+from lavibridge.training.data.order import mix_seeds
+from lavibridge.training.loop import TrainingState, training_mode
 from lavibridge.vision.base import VisionModel
 
 
@@ -35,7 +35,7 @@ class Validator:
         self,
         held_out: Dataset,
         vision: VisionModel,
-        settings: Training,
+        settings: TrainingSection,
         size: tuple[int, int],
         process: int = 0,
         processes: int = 1,
@@ -55,22 +55,22 @@ class Validator:
         self.steps = [int((number + 0.5) / wanted.times * steps) for number in range(wanted.times)]
         self.latents: dict[int, Float[Tensor, "channel h w"]] = {}
 
-    def measure(self, state: State) -> Mapping[str, Any]:
+    def measure(self, state: TrainingState) -> Mapping[str, Any]:
         """Measure the loss and return a record for the log; leaves the training state as it was."""
         begun = perf_counter()
         state.bridge.eval()
-        measured: dict[str, Any] = summary(self.losses(state))
+        measured: dict[str, Any] = _summary(self.losses(state))
         state.validation = measured["loss"]
         if state.ema is not None:
             with state.ema.applied():
-                measured["ema"] = summary(self.losses(state))
+                measured["ema"] = _summary(self.losses(state))
             state.validation = measured["ema"]["loss"]
         training_mode(state.bridge)
         measured |= {"pictures": self.pictures, "seconds": round(perf_counter() - begun, 3)}
         return {"step": state.step, "validation": measured}
 
     @torch.no_grad()
-    def losses(self, state: State) -> Float[Tensor, "picture time"]:
+    def losses(self, state: TrainingState) -> Float[Tensor, "picture time"]:
         """The loss of every picture at every time, in every process."""
         count, times = self.pictures * len(self.steps), len(self.steps)
         rounds = -(-count // (self.batch * self.processes))
@@ -84,7 +84,7 @@ class Validator:
         in_order = gathered.reshape(self.processes, rounds, self.batch).transpose(0, 1).flatten()
         return in_order[:count].reshape(self.pictures, times).float().cpu()
 
-    def losses_of(self, state: State, pairs: list[tuple[int, int]]) -> Float[Tensor, " pair"]:
+    def losses_of(self, state: TrainingState, pairs: list[tuple[int, int]]) -> Float[Tensor, " pair"]:
         """The losses of some (picture, time)."""
         samples = [self.held_out.sample(picture) for picture, _ in pairs]
         latents = torch.stack([self.latent(picture) for picture, _ in pairs])
@@ -111,11 +111,13 @@ class Validator:
 
     def noise(self, name: str, time: int) -> Float[Tensor, "channel h w"]:
         """The noise of a picture at one of the times: a function of its name."""
-        generator = torch.Generator().manual_seed(mix(self.seed, int(place(name) * 2**56), time))
+        generator = torch.Generator().manual_seed(
+            mix_seeds(self.seed, int(held_out_position(name) * 2**56), time)
+        )
         return torch.randn(self.vision.latent_shape(*self.size), generator=generator)
 
 
-def summary(losses: Float[Tensor, "picture time"]) -> dict[str, Any]:
+def _summary(losses: Float[Tensor, "picture time"]) -> dict[str, Any]:
     """The mean, its standard error over the pictures, and the means by time."""
     by_picture = losses.mean(dim=1)
     error = by_picture.std() / len(by_picture) ** 0.5 if len(by_picture) > 1 else torch.tensor(float("nan"))

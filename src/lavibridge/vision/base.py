@@ -1,7 +1,7 @@
-"""The contract of a vision model: pictures to latents and back, and what the denoiser predicts.
+"""The contract of a vision model: it encodes and decodes images, and its denoiser predicts.
 
 image  [-1, 1], (3, height, width)
-latent (image's latent - shift) * scale, both from the autoencoder's own configuration
+latent (image's latent - shift) * scale, with the autoencoder's own shift and scale
 """
 
 from abc import ABC, abstractmethod
@@ -19,82 +19,86 @@ from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import Conditioning, VisionSpec
 from lavibridge.core.errors import ModelError
 from lavibridge.core.identity import model_identity
-from lavibridge.core.layers import Folded
-from lavibridge.core.text_sides import TextSide
+from lavibridge.core.low_rank import FoldedLora
+from lavibridge.core.text_encoders import PipelineTextEncoders
 
 
 class VisionModel(nn.Module, ABC):
     """A frozen diffusion model; ``backbone`` is the denoiser, the network that takes LoRA."""
 
     class Config(BaseConfig):
-        """Which vision model. What it predicts and its noise schedule are read from its own scheduler."""
+        """Which vision model. Its scheduler states the prediction type and the noise schedule."""
 
         source: Changeable[str]
-        """A folder as Diffusers saves it, a shipped miniature's name, a hub id, or `random` (a toy)."""
+        """A folder that Diffusers saved, a shipped miniature's name, a hub id, or `random` (a toy)."""
         revision: Changeable[str | None] = None
         """Branch, tag or commit of a hub id."""
         dtype: Literal["float32", "bfloat16", "float16"] = "float32"
         """Number format of the frozen denoiser; LoRA weights, latents and the autoencoder are float32."""
 
     lora_targets: tuple[str, ...]
-    """Ends of the names of the layers that take LoRA, as published."""
+    """Suffixes of the names of the layers that take LoRA, as published."""
 
     config: "VisionModel.Config"
     spec: VisionSpec
     backbone: nn.Module
-    folded: tuple[Folded, ...] = ()
-    """LoRA files that are part of the frozen weights (`read_lora_file`)."""
+    folded: tuple[FoldedLora, ...] = ()
+    """LoRA files that `read_lora_file` added to the frozen weights."""
     autoencoder: Any
-    """The frozen network between pictures and latents; its `config` has their scale and shift."""
+    """The frozen network between images and latents; its `config` holds their scale and shift."""
     scheduler: Any
-    """The Diffusers scheduler of the model's own folder; samplers are made from its configuration."""
+    """The Diffusers scheduler of the model's own folder; samplers take over its configuration."""
     prediction_type: str
     """``epsilon``, ``v_prediction``, ``sample`` or ``flow``."""
     unit: int
-    """Sides of pictures are multiples of so many pixels."""
+    """Height and width of an image are multiples of this number of pixels."""
     default_size: int
-    """Height and width, in pixels, that the model was made for."""
-    default_guidance: ClassVar[float] = 7.5
-    """The guidance that its published pipeline draws with."""
+    """Height and width, in pixels, that the model was trained for."""
+    default_guidance_scale: ClassVar[float] = 7.5
+    """The default guidance scale of its published pipeline."""
     published_lr: ClassVar[Mapping[str, float]] = MappingProxyType({})
-    """Learning rates of a published bridge into the family, by trained part; empty where there is none."""
+    """Learning rates of a published bridge to this family, by trained part; empty if none is published."""
     joint_attention: ClassVar[bool] = False
-    """Whether text and image attend to each other jointly, so that there are no cross-attention layers."""
+    """Whether text and image share joint attention, which leaves no cross-attention layers."""
     honours_mask: ClassVar[bool] = True
-    """Whether padding that a mask hides never changes a prediction; if it does, it is cut off before."""
+    """Whether the denoiser takes a mask and ignores masked tokens; if not, padding is removed beforehand."""
     alphas: Float[Tensor, " step"]
-    """The signal at each training step of the schedule, float32; see diffusion/schedule.py."""
+    """Scale of the signal at each training step of the schedule, float32; see diffusion/schedule.py."""
     sigmas: Float[Tensor, " step"]
-    """The noise at each."""
+    """Scale of the noise at each training step."""
     times: Float[Tensor, " step"]
-    """The time that the denoiser is told at each."""
+    """The timestep that the denoiser takes at each training step."""
 
     @classmethod
     @abstractmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:
-        """Whether this family reads the model at ``source``; looks at its configuration only."""
+        """Whether this family can load the model at ``source``; reads its configuration only."""
 
-    def text_side(self) -> TextSide:
-        """How the published pipeline reads prompts; ModelError where the family does not say."""
+    def pipeline_text_encoders(self) -> PipelineTextEncoders:
+        """Describe the published pipeline's text encoders. Raises ModelError if the family does not."""
         raise ModelError(
-            f"{type(self).__name__} does not say how the pipeline of '{self.config.source}' reads prompts"
+            f"{type(self).__name__} does not describe the text encoders of '{self.config.source}': choose a "
+            "family that does, such as sd or sd3"
         )
 
     @abstractmethod
     def encode_moments(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> tuple[Float[Tensor, "batch channel h w"], Float[Tensor, "batch channel h w"]]:
-        """Mean and standard deviation of the scaled latents: cache these, and sampling stays random."""
+        """Return the mean and the standard deviation of the scaled latents.
+
+        A cache of both keeps the sampling random.
+        """
 
     @abstractmethod
     def decode(self, latents: Float[Tensor, "batch channel h w"]) -> Float[Tensor, "batch 3 height width"]:
-        """Pictures of scaled latents, in about [-1, 1]."""
+        """Decode scaled latents to images with values in about [-1, 1]."""
 
     @abstractmethod
     def predict(
         self, noisy: Float[Tensor, "batch channel h w"], t: Num[Tensor, " batch"], conditioning: Conditioning
     ) -> Float[Tensor, "batch channel h w"]:
-        """The denoiser's ``prediction_type`` of noisy latents at its own times ``t``."""
+        """Return the denoiser's prediction (see ``prediction_type``) for noisy latents at timesteps ``t``."""
 
     @abstractmethod
     def block_outputs(
@@ -103,53 +107,61 @@ class VisionModel(nn.Module, ABC):
         """The image stream after each transformer block by name, and the prediction as ``prediction``."""
 
     @abstractmethod
-    def attend(
+    def layer_output(
         self, block: str, queries: Float[Tensor, "batch query width"], conditioning: Conditioning
     ) -> Float[Tensor, "batch query width"]:
-        """What one cross-attention layer, named as in ``spec.blocks``, makes of its input."""
+        """Return the output of one cross-attention layer, named as in ``spec.blocks``, for its input."""
 
     @abstractmethod
-    def open_blocks(self) -> None:
-        """Let `Conditioning.blocks` speak in the cross-attention layers of ``spec.blocks``."""
+    def enable_per_block_attention(self) -> None:
+        """Let `Conditioning.blocks` replace the attention of the layers in ``spec.blocks``."""
 
     @abstractmethod
     def enable_gradient_checkpointing(self) -> None:
-        """From now on compute the denoiser's blocks once more in the backward pass, instead of keeping what
-        they gave. The gradients stay the same. Raises ModelError where the denoiser cannot."""
+        """Recompute the denoiser's blocks in the backward pass instead of storing their activations.
+
+        The gradients stay the same. Raises ModelError if the denoiser does not support it.
+        """
 
     @abstractmethod
     def compile_blocks(self, backend: str) -> None:
-        """Have `torch.compile` make faster code of the repeated blocks, when they are first called."""
+        """Compile each repeated block with `torch.compile` on its first call."""
 
     @abstractmethod
     def set_attention_backend(self, kernel: str) -> None:
-        """Compute attention by `sdpa`, `eager` or `flash`; ModelError where the denoiser cannot."""
+        """Compute attention with `sdpa`, `eager` or `flash`. Raises ModelError if the denoiser cannot."""
 
     @abstractmethod
     def set_memory_format(self, device: torch.device, is_trained: bool) -> None:
-        """Lay out the denoiser's weights for inference or training on ``device``."""
+        """Choose the memory layout of the denoiser's weights for inference or training on ``device``."""
 
     @abstractmethod
-    def reusing(self, threshold: float) -> AbstractContextManager[None]:
-        """While it lasts, a step whose first block changes by less than ``threshold``, relative, takes over
-        what the other blocks did before. ModelError where the denoiser cannot."""
+    def use_step_cache(self, threshold: float) -> AbstractContextManager[None]:
+        """Return a context in which a step reuses the other blocks' outputs of the step before.
+
+        A step does so if its first block's output changes by at most ``threshold``, relative. Raises
+        ModelError if the denoiser does not support it.
+        """
 
     @abstractmethod
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """Channels, height and width of a picture's latents; refuses sizes that do not divide."""
+        """Return channels, height and width of an image's latents.
+
+        Raises ModelError unless ``unit`` divides the size.
+        """
 
     @abstractmethod
     def flow_shift(self, shape: tuple[int, int, int]) -> float | None:
-        """How far sampling latents of ``shape`` is shifted towards noise; None where it is no flow."""
+        """Return the timestep shift for sampling latents of ``shape``; None for a diffusion model."""
 
     def identity(self) -> str:
-        """What its pictures depend on beside its inputs: files and options, not where they lie."""
+        """Identify the model by its files and options, wherever they are stored."""
         return model_identity(self, self.config, *(each.sha256 for each in self.folded))
 
     def encode(
         self, images: Float[Tensor, "batch 3 height width"], generator: torch.Generator | None = None
     ) -> Float[Tensor, "batch channel h w"]:
-        """Scaled latents drawn from the autoencoder's distribution."""
+        """Sample scaled latents from the autoencoder's distribution."""
         mean, std = self.encode_moments(images)
         device = torch.device("cpu") if generator is None else generator.device
         drawn = torch.randn(mean.shape, generator=generator, device=device)

@@ -1,11 +1,11 @@
-"""FLUX.1: a flow transformer over packed latents, in which text and picture attend to each other jointly.
+"""FLUX.1: a flow transformer over packed latents, in which text and image share joint attention.
 
     latent (channel, h, w) -> patches of 2x2 as tokens (h w / 4, 4 channel), with their row and column
 
-The `dev` model takes the guidance scale as an input, and needs no classifier-free guidance besides.
+The `dev` model takes the guidance scale as an input and needs no classifier-free guidance.
 
-Black Forest Labs 2024, no paper. It takes no mask, so padding is cut off. LoRA as in the Diffusers library's
-training scripts: the linears of attention and feed-forward, of the picture and of the text.
+Black Forest Labs 2024, without a paper. The model takes no mask, so padding is removed. LoRA as in the
+training scripts of Diffusers: the linear layers of attention and feed-forward, for image and text.
 """
 
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ from torch.nn import functional
 
 from lavibridge.core.contracts import Conditioning
 from lavibridge.core.errors import ModelError
-from lavibridge.core.text_sides import TextEncoder, TextSide
+from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
 from lavibridge.vision.hf import DiffusersModel
 from lavibridge.vision.parts.toys import TOY_FLOW, TOY_WIDE_AUTOENCODER
 
-CLIP = TextEncoder()
-T5 = TextEncoder(folder="text_encoder_2", tokenizer="tokenizer_2", has_sequence_length=True)
+_CLIP = TextEncoder()
+_T5 = TextEncoder(folder="text_encoder_2", tokenizer="tokenizer_2", has_sequence_length=True)
 
 
 class Flux(DiffusersModel):
@@ -35,14 +35,14 @@ class Flux(DiffusersModel):
         """Which FLUX model."""
 
         embedded_guidance_scale: float = Field(default=3.5, ge=0)
-        """Guidance scale that a guidance-distilled model takes as an input; costs no second call."""
+        """Guidance scale that a guidance-distilled model takes as an input, which needs no second call."""
 
     config: Config
-    text = TextSide(sequence=((T5,),), pooled=(CLIP,))
+    text = PipelineTextEncoders(sequence=((_T5,),), pooled=(_CLIP,))
     denoiser_folder = "transformer"
     denoiser_class = "FluxTransformer2DModel"
     class_names = ("FluxTransformer2DModel",)
-    default_guidance = 1.0
+    default_guidance_scale = 1.0
     joint_attention = True
     honours_mask = False
     lora_targets = (
@@ -110,18 +110,19 @@ class Flux(DiffusersModel):
         latents, packed = int(autoencoder["latent_channels"]), int(denoiser["in_channels"])
         if _packing(denoiser, autoencoder) ** 2 * latents != packed:
             raise ModelError(
-                f"'{self.config.source}' reads {packed} channels, which are no square patches of latents of "
-                f"{latents}: it is shown pictures beside the noise; choose a model that takes text only"
+                f"the denoiser of '{self.config.source}' takes {packed} channels, which are no square "
+                f"patches of {latents} latent channels: it takes an image as an additional input; choose a "
+                "text-to-image model"
             )
 
 
 def _packing(denoiser: Mapping[str, Any], autoencoder: Mapping[str, Any]) -> int:
-    """Side of the patches of latents that make up one token."""
+    """Return the side of the patch of latents behind one token."""
     return isqrt(int(denoiser["in_channels"]) // int(autoencoder["latent_channels"]))
 
 
 def _places(rows: int, columns: int, device: torch.device) -> Float[Tensor, "patch 3"]:
-    """(0, row, column) of each patch."""
+    """Return (0, row, column) of each patch."""
     places = torch.zeros(rows, columns, 3, device=device)
     places[..., 1] = torch.arange(rows, device=device)[:, None]
     places[..., 2] = torch.arange(columns, device=device)

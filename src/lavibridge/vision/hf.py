@@ -1,10 +1,10 @@
-"""Vision models of the diffusers library; a family is a subclass that says how its denoiser is called.
+"""Vision models of the diffusers library; each family is a subclass that calls its own denoiser.
 
     noisy, t, conditioning -> denoiser -> prediction, float32
     image -> autoencoder -> (mean - shift) * scale, std * scale        with its own shift and scale
 
-Folders are as Diffusers saves them: the denoiser, the autoencoder and ``scheduler/``. Only safetensors are
-read. What a model predicts, its noise schedule and all sizes are read from its own configuration.
+A model's folder has the layout of Diffusers: the denoiser, the autoencoder and ``scheduler/``. Weights load
+from safetensors only. The model's own configuration states its prediction type, noise schedule and sizes.
 """
 
 from abc import abstractmethod
@@ -22,69 +22,73 @@ from lavibridge.core.contracts import Conditioning, VisionSpec
 from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
 from lavibridge.core.sources import RANDOM, read_model_json
-from lavibridge.core.text_sides import TextSide
+from lavibridge.core.text_encoders import PipelineTextEncoders
 from lavibridge.vision.base import VisionModel
 from lavibridge.vision.parts import attention_backend, step_cache
-from lavibridge.vision.parts.attention_processor import OpenedAttention, cross_attention_layers
+from lavibridge.vision.parts.attention_processor import PerBlockAttention, cross_attention_layers
 from lavibridge.vision.parts.block_outputs import record_block_outputs
-from lavibridge.vision.parts.loading import load_part, load_scheduler, quieten
-from lavibridge.vision.parts.memory_format import reorder_norms, set_memory_format
-from lavibridge.vision.parts.padding import rows_by_length, scores, without_padding
-from lavibridge.vision.parts.pipelines import with_defaults
-from lavibridge.vision.parts.schedules import prediction_type, sampling_shift, training_schedule
+from lavibridge.vision.parts.loading import load_diffusers_part, load_scheduler, quieten_diffusers
+from lavibridge.vision.parts.memory_format import set_memory_format, use_contiguous_norms
+from lavibridge.vision.parts.padding import padding_bias, predict_without_padding, rows_by_length
+from lavibridge.vision.parts.pipeline_defaults import with_pipeline_defaults
+from lavibridge.vision.parts.scheduler_settings import (
+    scheduler_prediction_type,
+    scheduler_sampling_shift,
+    scheduler_training_schedule,
+)
 from lavibridge.vision.parts.toys import TOY_AUTOENCODER, TOY_DIFFUSION
 
 
 class DiffusersModel(VisionModel):
-    """What all families share; the class attributes are what a family says of itself."""
+    """The base of all families; a family describes its folder and its classes in the class attributes."""
 
     denoiser_folder: ClassVar[str]
     """Sub-folder of the denoiser."""
     denoiser_class: ClassVar[str]
-    """Class in diffusers."""
+    """The denoiser's class in diffusers."""
     class_names: ClassVar[tuple[str, ...]]
-    """Values of `_class_name` in the denoiser's config.json that it reads."""
+    """The values of `_class_name` in the denoiser's config.json that the family accepts."""
     autoencoder_folder: ClassVar[str] = "vae"
     """Sub-folder of the autoencoder."""
     autoencoder_class: ClassVar[str] = "AutoencoderKL"
-    """Class in diffusers, and its `_class_name`."""
+    """The autoencoder's class in diffusers, and its `_class_name`."""
     pipeline_class: ClassVar[str | None] = None
-    """Class in diffusers of the pipeline that the denoiser goes into, where one takes our tokens."""
-    text: ClassVar[TextSide | None] = None
-    """How its pipeline reads prompts, but for lengths and instructions that are the pipeline's defaults."""
+    """The pipeline class in diffusers that takes this denoiser and prompt embeddings, if any."""
+    text: ClassVar[PipelineTextEncoders | None] = None
+    """The pipeline's text encoders; their lengths and instruction come from the pipeline's own defaults."""
     rms: ClassVar[float | None] = None
-    """Root mean square of the tokens that it was trained with, where that is known."""
+    """Root mean square of the tokens that the model was trained with; None if unknown."""
     block_argument: ClassVar[str | None] = "cross_attention_kwargs"
-    """The denoiser's argument that reaches the attention's processors, where it has one that does."""
-    opened: ClassVar[tuple[str, ...]] = ("attn1", "attn2")
-    """Ends of the names of the layers that `open_blocks` replaces: all that hear connectors."""
+    """The denoiser's argument that reaches its attention processors; None if it has none."""
+    per_block_layers: ClassVar[tuple[str, ...]] = ("attn1", "attn2")
+    """Suffixes of the names of the attention layers that receive a connector's per-block functions."""
     toy: ClassVar[Mapping[str, Any]]
     """The denoiser's configuration for `source: random`."""
     toy_autoencoder: ClassVar[Mapping[str, Any]] = TOY_AUTOENCODER
-    """The autoencoder's."""
+    """The autoencoder's configuration for `source: random`."""
     toy_scheduler: ClassVar[Mapping[str, Any]] = TOY_DIFFUSION
-    """The scheduler's, and its class."""
+    """The scheduler's configuration for `source: random`, with its class."""
 
     backbone: Any
     autoencoder: Any
 
     def __init__(self, config: VisionModel.Config, device: torch.device | None = None) -> None:
-        """Load the model; on the meta ``device``, build it from its configurations alone."""
+        """Load the model; on the meta ``device``, build it without weights from its configurations."""
         super().__init__()
-        quieten()
+        quieten_diffusers()
         self.config = config
         is_toy = config.source == RANDOM
-        with torch.device("cpu"):  # a scheduler computes at once, so that the meta device is not for it
+        with torch.device("cpu"):  # a scheduler computes its schedule, which the meta device cannot do
             self.scheduler = self._toy_scheduler() if is_toy else self._load_scheduler()
-        self.prediction_type = prediction_type(self.scheduler, config.source)
-        schedule = training_schedule(self.scheduler)
+        self.prediction_type = scheduler_prediction_type(self.scheduler, config.source)
+        schedule = scheduler_training_schedule(self.scheduler)
         for name in ("alphas", "sigmas", "times"):
             self.register_buffer(name, getattr(schedule, name), persistent=False)
         self.backbone, self.autoencoder = self._toy_models(device) if is_toy else self._load_models(device)
         for part in (self.backbone, self.autoencoder):
             part.requires_grad_(False)
             part.eval()
-        reorder_norms(self.backbone)
+        use_contiguous_norms(self.backbone)
         self.set_memory_format(torch.device("cpu"), is_trained=False)
         self.spec = VisionSpec(
             context=self._context_width(),
@@ -97,23 +101,23 @@ class DiffusersModel(VisionModel):
         self.unit = self.factor * self.patch
         self.channels = int(self.autoencoder.config.latent_channels)
         self.default_size = self._default_size()
-        self.is_open = False
+        self.has_per_block_attention = False
 
-    def text_side(self) -> TextSide:
-        """How the pipeline that model_index.json names reads prompts, by the defaults of its call."""
+    def pipeline_text_encoders(self) -> PipelineTextEncoders:
+        """Describe the text encoders of the pipeline in model_index.json, with the defaults of its call."""
         if self.text is None or self.config.source == RANDOM:
-            return super().text_side()
+            return super().pipeline_text_encoders()
         found = read_model_json(self.config.source, "model_index.json", self.config.revision) or {}
-        return with_defaults(self.text, found.get("_class_name"), self.pipeline_class)
+        return with_pipeline_defaults(self.text, found.get("_class_name"), self.pipeline_class)
 
     @classmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:
-        """Whether the folder's configuration names the family's classes."""
+        """Whether the model's configuration names the family's classes."""
         return source != RANDOM and cls.refusal(source, revision) is None
 
     @classmethod
     def refusal(cls, source: str, revision: str | None = None) -> str | None:
-        """What ``source`` has instead of what the family reads, or None where it has that."""
+        """Say what ``source`` holds that the family cannot load; None if it can load everything."""
         denoiser, autoencoder = cls.settings_at(source, revision)
         for settings, folder, names in (
             (denoiser, cls.denoiser_folder, cls.class_names),
@@ -126,14 +130,14 @@ class DiffusersModel(VisionModel):
 
     @classmethod
     def settings_at(cls, source: str, revision: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The configurations of denoiser and autoencoder; empty where there are none."""
+        """Return the configurations of denoiser and autoencoder; empty if a file is missing."""
         denoiser = read_model_json(source, f"{cls.denoiser_folder}/config.json", revision) or {}
         return denoiser, read_model_json(source, f"{cls.autoencoder_folder}/config.json", revision) or {}
 
     def encode_moments(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> tuple[Float[Tensor, "batch channel h w"], Float[Tensor, "batch channel h w"]]:
-        """Mean and standard deviation of the scaled latents."""
+        """Return the mean and the standard deviation of the scaled latents."""
         weights = next(self.autoencoder.parameters())
         with torch.no_grad():
             mean, std = self._encoded(images.to(weights).contiguous())
@@ -141,37 +145,41 @@ class DiffusersModel(VisionModel):
         return (mean - shift) * scale, std * scale
 
     def decode(self, latents: Float[Tensor, "batch channel h w"]) -> Float[Tensor, "batch 3 height width"]:
-        """Pictures of scaled latents."""
+        """Decode scaled latents to images."""
         weights = next(self.autoencoder.parameters())
         shift, scale = self._shift_and_scale()
         with torch.no_grad():
             scaled = (latents / scale + shift).to(weights).contiguous()
             return self.autoencoder.decode(scaled, return_dict=False)[0]
 
-    def open_blocks(self) -> None:
-        """Replace the attention's processors by ones that let a connector speak."""
+    def enable_per_block_attention(self) -> None:
+        """Install attention processors that call a connector's per-block functions."""
         self._need_blocks()
-        for name in [name for name, _ in self.backbone.named_modules() if name.endswith(self.opened)]:
-            self.backbone.get_submodule(name).set_processor(OpenedAttention(name))
-        self.is_open = True
+        for name in [
+            name for name, _ in self.backbone.named_modules() if name.endswith(self.per_block_layers)
+        ]:
+            self.backbone.get_submodule(name).set_processor(PerBlockAttention(name))
+        self.has_per_block_attention = True
 
     def predict(
         self, noisy: Float[Tensor, "batch channel h w"], t: Num[Tensor, " batch"], conditioning: Conditioning
     ) -> Float[Tensor, "batch channel h w"]:
-        """What the denoiser predicts."""
+        """Return the denoiser's prediction as float32. Raises ModelError for unsuitable conditioning."""
         if self.spec.pooled is not None and conditioning.pooled is None:
             raise ModelError(
-                f"'{self.config.source}' takes a pooled vector {self.spec.pooled} wide beside the tokens, "
-                "found none: use a connector that pools"
+                f"'{self.config.source}' takes a pooled vector of width {self.spec.pooled} in addition to "
+                "the tokens, found none: use a connector that pools"
             )
-        if conditioning.blocks and not self.is_open:
-            raise ModelError("the denoiser's blocks are closed to connectors: call open_blocks() first")
+        if conditioning.blocks and not self.has_per_block_attention:
+            raise ModelError(
+                "the denoiser has no per-block attention: call enable_per_block_attention() first"
+            )
         dtype = pick_dtype(self.config.dtype)
         pooled = None if conditioning.pooled is None else conditioning.pooled.to(dtype)
         conditioning = replace(conditioning, tokens=conditioning.tokens.to(dtype), pooled=pooled)
         if self.honours_mask:
             return self._call(noisy.to(dtype), t, conditioning).float()
-        return without_padding(self._call, noisy.to(dtype), t, conditioning).float()
+        return predict_without_padding(self._call, noisy.to(dtype), t, conditioning).float()
 
     def block_outputs(
         self, noisy: Float[Tensor, "batch channel h w"], t: Num[Tensor, " batch"], conditioning: Conditioning
@@ -187,16 +195,16 @@ class DiffusersModel(VisionModel):
             outputs = {name: output[order] for name, output in outputs.items()}
         return {**outputs, "prediction": prediction}
 
-    def attend(
+    def layer_output(
         self, block: str, queries: Float[Tensor, "batch query width"], conditioning: Conditioning
     ) -> Float[Tensor, "batch query width"]:
-        """What one cross-attention layer makes of its input."""
+        """Return the output of one cross-attention layer for its input."""
         self._need_blocks()
         dtype = pick_dtype(self.config.dtype)
         output = self.backbone.get_submodule(block)(
             queries.to(dtype),
             encoder_hidden_states=self._context(conditioning.tokens.to(dtype)),
-            attention_mask=scores(conditioning.mask, dtype),
+            attention_mask=padding_bias(conditioning.mask, dtype),
         )
         return output.float()
 
@@ -204,29 +212,31 @@ class DiffusersModel(VisionModel):
         attention_backend.enable_gradient_checkpointing(self.backbone, self.config.source)
 
     def compile_blocks(self, backend: str) -> None:
-        attention_backend.compile_repeated(self.backbone, backend)
+        attention_backend.compile_repeated_blocks(self.backbone, backend)
 
     def set_attention_backend(self, kernel: str) -> None:
         plain = diffusers.models.attention_processor.AttnProcessor
-        attention_backend.choose_kernel(self.backbone, kernel, plain, self.config.source)
+        attention_backend.choose_attention_kernel(self.backbone, kernel, plain, self.config.source)
 
     def set_memory_format(self, device: torch.device, is_trained: bool) -> None:
         set_memory_format(self.backbone, device, is_trained)
 
-    def reusing(self, threshold: float) -> AbstractContextManager[None]:
-        return step_cache.reusing(self.backbone, threshold, self.config.source)
+    def use_step_cache(self, threshold: float) -> AbstractContextManager[None]:
+        return step_cache.use_step_cache(self.backbone, threshold, self.config.source)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """Channels, height and width of the latents of a picture."""
+        """Return channels, height and width of an image's latents."""
         if height < self.unit or width < self.unit or height % self.unit or width % self.unit:
-            raise ModelError(f"sides must be multiples of {self.unit} pixels, found {height}x{width}")
+            raise ModelError(
+                f"height and width must be multiples of {self.unit} pixels, found {height}x{width}"
+            )
         return self.channels, height // self.factor, width // self.factor
 
     def flow_shift(self, shape: tuple[int, int, int]) -> float | None:
-        """How far sampling is shifted towards noise, by the model's own scheduler."""
+        """Return the timestep shift of the model's scheduler for latents of ``shape``."""
         if self.prediction_type != "flow":
             return None
-        return sampling_shift(self.scheduler, (shape[1] // self.patch) * (shape[2] // self.patch))
+        return scheduler_sampling_shift(self.scheduler, (shape[1] // self.patch) * (shape[2] // self.patch))
 
     @abstractmethod
     def _call(
@@ -242,32 +252,32 @@ class DiffusersModel(VisionModel):
         """Width of the conditioning tokens."""
 
     def _pooled_width(self) -> int | None:
-        """Width of the pooled vector, or None where the denoiser takes none."""
+        """Width of the pooled vector; None if the denoiser takes none."""
         return None
 
     def _block_arguments(self, conditioning: Conditioning) -> dict[str, Any]:
-        """The argument of the denoiser's call that carries per-block connectors, if there is one."""
+        """Return the denoiser's argument with the per-block functions; empty if there are none."""
         if not (self.block_argument and conditioning.blocks):
             return {}
         return {self.block_argument: {"blocks": conditioning.blocks}}
 
     def _context(self, tokens: Float[Tensor, "batch token context"]) -> Float[Tensor, "batch token _"]:
-        """The conditioning tokens as the cross-attention layers get them."""
+        """Project the conditioning tokens as the denoiser does before its cross-attention layers."""
         return tokens
 
     def _need_blocks(self) -> None:
         if not self.spec.blocks:
             raise ModelError(
-                f"'{self.config.source}' has no cross-attention layers: text and picture attend to each "
-                "other jointly in it; use a connector that makes tokens only, and leave training.align out"
+                f"'{self.config.source}' has no cross-attention layers, because text and image share joint "
+                "attention: use a connector without per-block attention, and leave training.align out"
             )
 
     def _depth(self) -> int:
-        """Resolutions of the autoencoder."""
+        """Number of resolutions of the autoencoder."""
         return len(self.autoencoder.config.block_out_channels)
 
     def _patch(self) -> int:
-        """Heights and widths of latents are multiples of this."""
+        """Height and width of latents are multiples of this."""
         return int(self.backbone.config.get("patch_size", 1))
 
     def _default_size(self) -> int:
@@ -276,7 +286,7 @@ class DiffusersModel(VisionModel):
     def _encoded(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> tuple[Float[Tensor, "batch channel h w"], Float[Tensor, "batch channel h w"]]:
-        """Mean and standard deviation of the autoencoder's latents, before they are scaled."""
+        """Return the mean and the standard deviation of the autoencoder's latents before scaling."""
         latents = self.autoencoder.encode(images).latent_dist
         return latents.mean, latents.std
 
@@ -285,12 +295,12 @@ class DiffusersModel(VisionModel):
         return float(settings.get("shift_factor") or 0.0), float(settings.scaling_factor)
 
     def _check(self, denoiser: Mapping[str, Any], autoencoder: Mapping[str, Any]) -> None:
-        """Raise ModelError where the two do not fit each other, by their configurations."""
+        """Raise ModelError if the configurations of denoiser and autoencoder do not match."""
         read, made = denoiser.get("in_channels"), autoencoder.get("latent_channels")
         if read != made and None not in (read, made):
             raise ModelError(
-                f"'{self.config.source}' reads {read} channels, and its latents have {made}: it is shown "
-                "pictures beside the noise; choose a model that takes text only"
+                f"the denoiser of '{self.config.source}' takes {read} channels, but its latents have {made}: "
+                "it takes an image as an additional input; choose a text-to-image model"
             )
 
     def _toy_scheduler(self) -> Any:
@@ -305,18 +315,18 @@ class DiffusersModel(VisionModel):
         return denoiser.to(pick_dtype(self.config.dtype)), autoencoder
 
     def _load_scheduler(self) -> Any:
-        """The model's own scheduler, after all that is to be known of it without its weights."""
+        """Load the scheduler, after every check that needs no weights."""
         source, revision = self.config.source, self.config.revision
         unread = self.refusal(source, revision)
         if unread is not None:
-            raise ModelError(f"'{source}' has {unread}: leave out `kind`, or name another")
+            raise ModelError(f"'{source}' has {unread}: omit `kind`, or name another")
         self._check(*self.settings_at(source, revision))
         return load_scheduler(source, revision)
 
     def _load_models(self, device: torch.device | None) -> tuple[Any, Any]:
         is_meta = device is not None and device.type == "meta"
         denoiser, autoencoder = (
-            load_part(getattr(diffusers, name), self.config, folder, dtype, is_meta)
+            load_diffusers_part(getattr(diffusers, name), self.config, folder, dtype, is_meta)
             for name, folder, dtype in (
                 (self.denoiser_class, self.denoiser_folder, pick_dtype(self.config.dtype)),
                 (self.autoencoder_class, self.autoencoder_folder, torch.float32),

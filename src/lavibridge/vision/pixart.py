@@ -1,8 +1,8 @@
-"""PixArt-alpha and -Sigma: diffusion transformers whose tokens pass through their own caption projection.
+"""PixArt-alpha and -Sigma: diffusion transformers with a caption projection of their own.
 
-Chen et al. 2023, arXiv 2310.00426; Chen et al. 2024, arXiv 2403.04692. They also predict a variance: the
-first half of the channels counts. LoRA as in LaVi-Bridge: all attention linears (224 layers), none of the
-feed-forward.
+Chen et al. 2023, arXiv 2310.00426; Chen et al. 2024, arXiv 2403.04692. They also predict a
+variance in the second half of the channels, which is dropped. LoRA as in LaVi-Bridge: the linear layers of
+attention (224 layers), without the feed-forward layers.
 """
 
 from typing import Any
@@ -12,21 +12,23 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from lavibridge.core.contracts import Conditioning
-from lavibridge.core.text_sides import TextEncoder, TextSide
+from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
 from lavibridge.vision.hf import DiffusersModel
-from lavibridge.vision.parts.padding import hiding
+from lavibridge.vision.parts.padding import padding_mask
 
 
 class PixArt(DiffusersModel):
-    """PixArtTransformer2DModel; old folders call the class Transformer2DModel."""
+    """PixArtTransformer2DModel; older folders call the class Transformer2DModel."""
 
     pipeline_class = "PixArtAlphaPipeline"
-    text = TextSide(sequence=((TextEncoder(has_sequence_length=True, masks_padding=True),),), normalizes=True)
+    text = PipelineTextEncoders(
+        sequence=((TextEncoder(has_sequence_length=True, masks_padding=True),),), normalizes=True
+    )
     denoiser_folder = "transformer"
     denoiser_class = "PixArtTransformer2DModel"
     class_names = ("PixArtTransformer2DModel", "Transformer2DModel")
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
-    default_guidance = 4.5
+    default_guidance_scale = 4.5
     published_lr = {"language_lora": 5e-6, "connector": 2e-5, "vision_lora": 2e-5}  # noqa: RUF012
     toy = {  # noqa: RUF012 - a constant of the class
         "sample_size": 8,
@@ -51,14 +53,14 @@ class PixArt(DiffusersModel):
             encoder_hidden_states=conditioning.tokens,
             timestep=t,
             added_cond_kwargs=self._size_conditions(noisy),
-            encoder_attention_mask=hiding(conditioning.mask),
+            encoder_attention_mask=padding_mask(conditioning.mask),
             return_dict=False,
             **self._block_arguments(conditioning),
         )[0]
         return output[:, : noisy.shape[1]]
 
     def _size_conditions(self, noisy: Float[Tensor, "batch channel h w"]) -> dict[str, Any]:
-        """Picture size and aspect ratio, which PixArt-alpha's 1024-pixel models are told."""
+        """Return image size and aspect ratio, inputs of PixArt-alpha's 1024-pixel models."""
         if not self.backbone.use_additional_conditions:
             return {"resolution": None, "aspect_ratio": None}
         height, width = noisy.shape[2] * self.factor, noisy.shape[3] * self.factor

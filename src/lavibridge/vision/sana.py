@@ -1,6 +1,6 @@
-"""SANA: a flow transformer with linear self-attention, over an autoencoder that divides sides by 32.
+"""SANA: a flow transformer with linear self-attention; its autoencoder reduces each side by 32.
 
-    latent = (autoencoder's latent) * scale        deterministic: its standard deviation is 0
+    latent = (autoencoder's latent) * scale        deterministic: the standard deviation is 0
 
 Xie et al. 2024, arXiv 2410.10629; the autoencoder: Chen et al. 2024, arXiv 2410.10733. The scale of its
 tokens is MetaQuery's (Pan et al. 2025, arXiv 2504.06256). LoRA as in the Diffusers library's training
@@ -16,25 +16,27 @@ from torch import Tensor
 
 from lavibridge.core.contracts import Conditioning
 from lavibridge.core.errors import ModelError
-from lavibridge.core.text_sides import TextEncoder, TextSide
+from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
 from lavibridge.vision.hf import DiffusersModel
 from lavibridge.vision.parts.attention_processor import MaskWithBlocks
-from lavibridge.vision.parts.padding import hiding, scores
+from lavibridge.vision.parts.padding import padding_bias, padding_mask
 
 
 class Sana(DiffusersModel):
     """SanaTransformer2DModel with an AutoencoderDC."""
 
     pipeline_class = "SanaPipeline"
-    text = TextSide(sequence=((TextEncoder(has_sequence_length=True, masks_padding=True),),), normalizes=True)
+    text = PipelineTextEncoders(
+        sequence=((TextEncoder(has_sequence_length=True, masks_padding=True),),), normalizes=True
+    )
     denoiser_folder = "transformer"
     denoiser_class = "SanaTransformer2DModel"
     class_names = ("SanaTransformer2DModel",)
     autoencoder_class = "AutoencoderDC"
-    default_guidance = 4.5
+    default_guidance_scale = 4.5
     rms = 5.5**0.5
     lora_targets = ("to_q", "to_k", "to_v")
-    opened = ("attn2",)
+    per_block_layers = ("attn2",)
     block_argument = None
     toy_autoencoder = {  # noqa: RUF012 - a constant of the class
         "latent_channels": 8,
@@ -73,10 +75,10 @@ class Sana(DiffusersModel):
         t: Num[Tensor, " batch"],
         conditioning: Conditioning,
     ) -> Float[Tensor, "batch channel h w"]:
-        mask: Tensor | MaskWithBlocks | None = hiding(conditioning.mask)
+        mask: Tensor | MaskWithBlocks | None = padding_mask(conditioning.mask)
         if conditioning.blocks:
-            # Its blocks hand on no other argument to their layers.
-            added = None if mask is None else scores(conditioning.mask, noisy.dtype)
+            # The blocks pass no other argument to their attention layers.
+            added = None if mask is None else padding_bias(conditioning.mask, noisy.dtype)
             mask = MaskWithBlocks(mask=added, blocks=conditioning.blocks)
         return self.backbone(
             noisy,
@@ -105,6 +107,6 @@ class Sana(DiffusersModel):
         super()._check(denoiser, autoencoder)
         if denoiser.get("guidance_embeds", False):
             raise ModelError(
-                f"'{self.config.source}' is a SANA distilled to few steps (guidance_embeds), which this kind "
-                "does not know: choose the SANA that it was made of"
+                f"'{self.config.source}' is a few-step distilled SANA (guidance_embeds), which this family "
+                "does not support: choose the SANA model that it was distilled from"
             )

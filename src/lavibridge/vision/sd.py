@@ -4,15 +4,15 @@ Rombach et al. 2022, arXiv 2112.10752. The scale of its tokens is MetaQuery's (P
 2504.06256); the learning rates are those of LaVi-Bridge (Zhao et al. 2024, arXiv 2403.07860).
 """
 
-from lavibridge.core.text_sides import TextEncoder, TextSide
+from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
 from lavibridge.vision.parts.unet import UNet
 
 
 class StableDiffusion(UNet):
-    """UNet2DConditionModel that takes tokens and nothing else."""
+    """UNet2DConditionModel without additional inputs."""
 
     pipeline_class = "StableDiffusionPipeline"
-    text = TextSide(sequence=((TextEncoder(),),))
+    text = PipelineTextEncoders(sequence=((TextEncoder(),),))
     rms = 1.0
-    default_guidance = 7.5
+    default_guidance_scale = 7.5
     published_lr = {"language_lora": 5e-6, "connector": 1e-4, "vision_lora": 1e-4}  # noqa: RUF012

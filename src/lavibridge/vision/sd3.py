@@ -1,8 +1,8 @@
-"""Stable Diffusion 3 and 3.5: a flow transformer in which text and picture attend to each other jointly.
+"""Stable Diffusion 3 and 3.5: a flow transformer in which text and image share joint attention.
 
-Esser et al. 2024, arXiv 2403.03206. It takes no mask, so padding is cut off. LoRA as in the Diffusers
-library's training scripts: the attention's linears, of the picture and of the text, but for the queries of
-the last block's text, whose answers are thrown away.
+Esser et al. 2024, arXiv 2403.03206. It takes no mask, so padding is removed. LoRA as in the
+training scripts of Diffusers: the linear layers of attention, for image and text. The text queries of the
+last block get none, because the model discards their output.
 """
 
 import torch
@@ -10,24 +10,26 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from lavibridge.core.contracts import Conditioning
-from lavibridge.core.text_sides import TextEncoder, TextSide
+from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
 from lavibridge.vision.hf import DiffusersModel
 from lavibridge.vision.parts.toys import TOY_FLOW, TOY_WIDE_AUTOENCODER
 
-CLIP_L = TextEncoder(layer=-2)
-CLIP_G = TextEncoder(folder="text_encoder_2", tokenizer="tokenizer_2", layer=-2)
-T5 = TextEncoder(folder="text_encoder_3", tokenizer="tokenizer_3", has_sequence_length=True)
+_CLIP_L = TextEncoder(layer=-2)
+_CLIP_G = TextEncoder(folder="text_encoder_2", tokenizer="tokenizer_2", layer=-2)
+_T5 = TextEncoder(folder="text_encoder_3", tokenizer="tokenizer_3", has_sequence_length=True)
 
 
 class StableDiffusion3(DiffusersModel):
     """SD3Transformer2DModel."""
 
     pipeline_class = "StableDiffusion3Pipeline"
-    text = TextSide(sequence=((CLIP_L, CLIP_G), (T5,)), pooled=(CLIP_L, CLIP_G), optional=(T5.folder,))
+    text = PipelineTextEncoders(
+        sequence=((_CLIP_L, _CLIP_G), (_T5,)), pooled=(_CLIP_L, _CLIP_G), optional=(_T5.folder,)
+    )
     denoiser_folder = "transformer"
     denoiser_class = "SD3Transformer2DModel"
     class_names = ("SD3Transformer2DModel",)
-    default_guidance = 7.0
+    default_guidance_scale = 7.0
     joint_attention = True
     honours_mask = False
     lora_targets: tuple[str, ...] = (
@@ -57,8 +59,8 @@ class StableDiffusion3(DiffusersModel):
 
     def __init__(self, config: DiffusersModel.Config, device: torch.device | None = None) -> None:
         super().__init__(config, device)
-        heard = range(len(self.backbone.transformer_blocks) - 1)
-        queries = tuple(f"transformer_blocks.{index}.attn.add_q_proj" for index in heard)
+        blocks = range(len(self.backbone.transformer_blocks) - 1)
+        queries = tuple(f"transformer_blocks.{index}.attn.add_q_proj" for index in blocks)
         self.lora_targets = (*type(self).lora_targets, *queries)
 
     def _call(

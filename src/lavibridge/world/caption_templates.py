@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lavibridge.world.rng import pick
+from lavibridge.world.rng import rng_pick
 from lavibridge.world.scene import Group, Relation, Spec
 from lavibridge.world.words import (
     LONG_ENDINGS,
@@ -34,40 +34,40 @@ def write_caption(rng: np.random.Generator, spec: Spec, category: str) -> str:
         return write_unseen_caption(rng, spec)
     if category == "long":
         return _write_long(rng, spec)
-    return pick(rng, OPENINGS).format(x=_write_content(rng, spec, _plain, RELATION_TEMPLATES))
+    return rng_pick(rng, OPENINGS).format(x=_write_content(rng, spec, _plain, RELATION_TEMPLATES))
 
 
 def write_unseen_caption(rng: np.random.Generator, spec: Spec) -> str:
     """Write a caption in words that no image caption uses: every attribute becomes a synonym."""
-    return _write_content(rng, spec, lambda word: synonym(rng, word), UNSEEN_RELATION_TEMPLATES)
+    return _write_content(rng, spec, lambda word: pick_synonym(rng, word), UNSEEN_RELATION_TEMPLATES)
 
 
-def write_mixed_caption(rng: np.random.Generator, spec: Spec) -> str:
+def fill_mixed_templates(rng: np.random.Generator, spec: Spec) -> str:
     """Write a caption that mixes plain words and synonyms, for the language models' own text."""
 
     def mixed(word: str) -> str:
-        return synonym(rng, word) if rng.random() < 0.5 else word
+        return pick_synonym(rng, word) if rng.random() < 0.5 else word
 
     wordings = RELATION_TEMPLATES if rng.random() < 0.5 else UNSEEN_RELATION_TEMPLATES
     return _write_content(rng, spec, mixed, wordings)
 
 
-def synonym(rng: np.random.Generator, word: str) -> str:
+def pick_synonym(rng: np.random.Generator, word: str) -> str:
     """Pick one of the word's synonyms, or return the word if it has none."""
-    return pick(rng, SYNONYMS.get(word, (word,)))
+    return rng_pick(rng, SYNONYMS.get(word, (word,)))
 
 
-def noun_phrase(rng: np.random.Generator, group: Group, word: WordChoice) -> str:
+def caption_noun_phrase(rng: np.random.Generator, group: Group, word: WordChoice) -> str:
     """Join article or number, size, texture, colour and shape: `a small striped red circle`, `three red
     circles`."""
     attributes = [word(value) for value in (group.size, group.texture, group.color) if value is not None]
     shape = group.shape or "thing"
     if group.count > 1:
         plain = word(shape) == shape
-        number = NUMBERS[group.count] if plain else pick(rng, NUMBER_SYNONYMS[group.count])
+        number = NUMBERS[group.count] if plain else rng_pick(rng, NUMBER_SYNONYMS[group.count])
         return " ".join([number, *attributes, PLURALS[shape]])
     phrase = with_article(" ".join([*attributes, word(shape)]))
-    return phrase if group.place is None else f"{phrase} {pick(rng, PLACE_TEMPLATES[group.place])}"
+    return phrase if group.place is None else f"{phrase} {rng_pick(rng, PLACE_TEMPLATES[group.place])}"
 
 
 def with_article(phrase: str) -> str:
@@ -78,17 +78,17 @@ def with_article(phrase: str) -> str:
 
 def _join_relation(rng: np.random.Generator, a: str, b: str, relation: Relation, wordings: Templates) -> str:
     """Join two phrases with one of the relation's templates."""
-    return pick(rng, wordings[relation.name]).format(a=a, b=b)
+    return rng_pick(rng, wordings[relation.name]).format(a=a, b=b)
 
 
 def _write_content(rng: np.random.Generator, spec: Spec, word: WordChoice, wordings: Templates) -> str:
-    phrases = [noun_phrase(rng, group, word) for group in spec.groups]
+    phrases = [caption_noun_phrase(rng, group, word) for group in spec.groups]
     if spec.relation is not None:
         phrases = [_join_relation(rng, phrases[0], phrases[1], spec.relation, wordings), *phrases[2:]]
     caption = " and ".join(phrases)
     for group in spec.absent:
         without = word(group.shape) if group.shape else f"{word(group.color or '')} thing"
-        caption += pick(
+        caption += rng_pick(
             rng, (f" and no {without}", f" but no {without}", f" without {with_article(without)}")
         )
     return caption
@@ -97,9 +97,9 @@ def _write_content(rng: np.random.Generator, spec: Spec, word: WordChoice, wordi
 def _write_long(rng: np.random.Generator, spec: Spec) -> str:
     """Write several sentences about a spec of two groups in a direction."""
     assert spec.relation is not None
-    first, second = (noun_phrase(rng, group, _plain) for group in spec.groups)
+    first, second = (caption_noun_phrase(rng, group, _plain) for group in spec.groups)
     sentences = [
-        pick(rng, LONG_OPENINGS).format(x=first),
+        rng_pick(rng, LONG_OPENINGS).format(x=first),
         LONG_SECONDS[spec.relation.name].format(b=second),
         *rng.permutation(LONG_ENDINGS)[: rng.integers(1, 4)],
     ]

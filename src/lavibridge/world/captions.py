@@ -25,8 +25,8 @@ from zlib import crc32
 import numpy as np
 
 from lavibridge.world.caption_templates import write_caption
-from lavibridge.world.layout import place_things
-from lavibridge.world.rng import pick, pick_weighted
+from lavibridge.world.layout import lay_out_things
+from lavibridge.world.rng import rng_pick, rng_pick_weighted
 from lavibridge.world.scene import (
     COLORS,
     DIRECTIONS,
@@ -58,9 +58,9 @@ TRAINING_MIX: dict[str, float] = {
 }
 """Share of each category among training pairs."""
 
-HUES = tuple(COLORS)
-MENTIONED_TEXTURES = {"solid": 0.5, "striped": 0.25, "checkered": 0.25}
-UNMENTIONED_TEXTURES = {"solid": 0.6, "striped": 0.2, "checkered": 0.2}
+_HUES = tuple(COLORS)
+_MENTIONED_TEXTURES = {"solid": 0.5, "striped": 0.25, "checkered": 0.25}
+_UNMENTIONED_TEXTURES = {"solid": 0.6, "striped": 0.2, "checkered": 0.2}
 
 CATEGORIES = (*TRAINING_MIX, "unseen-pairs", "unseen-words")
 
@@ -91,7 +91,7 @@ def sample_captioned_scene(
     """
     rng = np.random.default_rng([crc32(f"{split}/{category}".encode()), seed, index])
     if category is None:
-        category = pick_weighted(rng, mix)
+        category = rng_pick_weighted(rng, mix)
     while True:
         spec = sample_spec(rng, category)
         scene = sample_scene(rng, spec)
@@ -100,7 +100,7 @@ def sample_captioned_scene(
             return CaptionedScene(index=index, category=category, caption=caption, spec=spec, scene=scene)
 
 
-def prompts(category: str, count: int, seed: int = 0) -> tuple[CaptionedScene, ...]:
+def evaluation_prompts(category: str, count: int, seed: int = 0) -> tuple[CaptionedScene, ...]:
     """Return `count` different evaluation prompts of a category, each with a scene that satisfies it.
 
     Raises ValueError for an unknown category, and if the category has fewer different prompts.
@@ -115,7 +115,7 @@ def prompts(category: str, count: int, seed: int = 0) -> tuple[CaptionedScene, .
         index += 1
         if index > 50 * count + 1000:
             raise ValueError(
-                f"category {category!r} has only {len(found)} different prompts; {count} were asked for"
+                f"category {category!r} has only {len(found)} different prompts, but {count} are needed"
             )
     return tuple(found.values())
 
@@ -123,7 +123,7 @@ def prompts(category: str, count: int, seed: int = 0) -> tuple[CaptionedScene, .
 def sample_spec(rng: np.random.Generator, category: str) -> Spec:
     """Sample the spec of a prompt of the category, without a scene."""
     if category == "unseen-words":
-        category = pick(rng, ["one", "one", "color", "spatial"])
+        category = rng_pick(rng, ["one", "one", "color", "spatial"])
     if category == "unseen-pairs":
         color, shape = WITHHELD[rng.integers(len(WITHHELD))]
         return Spec(groups=(_group(rng, color=color, shape=shape, place=_place(rng)),))
@@ -158,10 +158,10 @@ def _group(rng: np.random.Generator, **fixed: object) -> Group:
     """Sample every attribute of a group except the given ones (`None` leaves one out)."""
     while True:
         drawn: dict[str, object] = {
-            "shape": pick(rng, SHAPES),
-            "color": pick(rng, HUES),
+            "shape": rng_pick(rng, SHAPES),
+            "color": rng_pick(rng, _HUES),
             "texture": _texture(rng),
-            "size": pick(rng, ["small", "large"]),
+            "size": rng_pick(rng, ["small", "large"]),
         }
         group = Group(**{**drawn, **fixed})  # type: ignore[arg-type]
         if "color" in fixed or (group.color, group.shape) not in WITHHELD:
@@ -169,12 +169,12 @@ def _group(rng: np.random.Generator, **fixed: object) -> Group:
 
 
 def _place(rng: np.random.Generator) -> str | None:
-    return pick(rng, PLACES) if rng.random() < 0.15 else None
+    return rng_pick(rng, PLACES) if rng.random() < 0.15 else None
 
 
 def _texture(rng: np.random.Generator) -> str | None:
     """Sample a texture; half of the time leave out `solid`, the ordinary case."""
-    texture = pick_weighted(rng, MENTIONED_TEXTURES)
+    texture = rng_pick_weighted(rng, _MENTIONED_TEXTURES)
     return None if texture == "solid" and rng.random() < 0.5 else texture
 
 
@@ -193,7 +193,7 @@ def _different(rng: np.random.Generator, count: int, detail: str) -> tuple[Group
             if detail == "some":
                 fixed = {name: None for name in ("texture", "size") if rng.random() < 0.5}
             if detail == "texture":
-                fixed["texture"] = pick(rng, TEXTURES)
+                fixed["texture"] = rng_pick(rng, TEXTURES)
             groups.append(_group(rng, **fixed))
         key = {"shape": "shape", "texture": "texture"}.get(detail, "color")
         if (
@@ -204,12 +204,12 @@ def _different(rng: np.random.Generator, count: int, detail: str) -> tuple[Group
 
 
 def _direction(rng: np.random.Generator) -> Relation:
-    return Relation(name=pick(rng, DIRECTIONS), subject=0, object=1)
+    return Relation(name=rng_pick(rng, DIRECTIONS), subject=0, object=1)
 
 
 def _interaction(rng: np.random.Generator) -> Spec:
     """Sample two solid things of different colours; the container of another thing is a ring."""
-    name = pick(rng, INTERACTIONS)
+    name = rng_pick(rng, INTERACTIONS)
     hidden: dict[str, object] = {"texture": None, "size": None}
     while True:
         subject = _group(rng, **hidden)
@@ -223,7 +223,9 @@ def _negation(rng: np.random.Generator) -> Spec:
     """Sample one thing, and a shape or a colour that is absent."""
     group = _group(rng, texture=None, size=None)
     while True:
-        absent = Group(shape=pick(rng, SHAPES)) if rng.random() < 0.6 else Group(color=pick(rng, HUES))
+        absent = (
+            Group(shape=rng_pick(rng, SHAPES)) if rng.random() < 0.6 else Group(color=rng_pick(rng, _HUES))
+        )
         if absent.shape != group.shape and absent.color != group.color:
             return Spec(groups=(group,), absent=(absent,))
 
@@ -243,20 +245,20 @@ def sample_scene(rng: np.random.Generator, spec: Spec) -> Scene | None:
             )
         things += [_unplaced(filled)] * group.count
         places += [group.place] * group.count
-    return place_things(rng, things, spec.relation, places)
+    return lay_out_things(rng, things, spec.relation, places)
 
 
 def _fill(rng: np.random.Generator, group: Group, *, small: bool) -> Group:
     """Fill in every open attribute of the group without creating a withheld pair."""
     while True:
-        shape = group.shape or pick(rng, SHAPES)
-        color = group.color or pick(rng, HUES)
+        shape = group.shape or rng_pick(rng, SHAPES)
+        color = group.color or rng_pick(rng, _HUES)
         if (color, shape) not in WITHHELD or (group.color, group.shape) in WITHHELD:
             break
     texture = group.texture or (
-        "solid" if group.color and rng.random() < 0.8 else pick_weighted(rng, UNMENTIONED_TEXTURES)
+        "solid" if group.color and rng.random() < 0.8 else rng_pick_weighted(rng, _UNMENTIONED_TEXTURES)
     )
-    size = group.size or ("small" if small and rng.random() < 0.7 else pick(rng, ["small", "large"]))
+    size = group.size or ("small" if small and rng.random() < 0.7 else rng_pick(rng, ["small", "large"]))
     return Group(shape=shape, color=color, texture=texture, size=size)
 
 

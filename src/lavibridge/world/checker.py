@@ -16,7 +16,7 @@ A clause that the prompt does not raise is `None`, never true. Each clause asks:
     clean      the picture has at least one thing, and every part is readable
 
 After GenEval (Ghosh et al. 2023, arXiv 2310.11513) and T2I-CompBench (Huang et al. 2023, arXiv 2307.06350),
-with rules in place of the judge model.
+with rules instead of a model.
 """
 
 from collections import Counter
@@ -30,11 +30,11 @@ from numpy import ndarray
 from PIL import Image
 
 from lavibridge.world.detections import Detection, ParsedScene
-from lavibridge.world.patches import grow
-from lavibridge.world.scene import CANVAS, Group, Relation, Spec, in_place
+from lavibridge.world.pixel_regions import grow_region
+from lavibridge.world.scene import CANVAS, Group, Relation, Spec, is_in_place
 from lavibridge.world.scene_parser import parse_scene
 
-CLAUSES = (
+CLAUSE_KINDS = (
     "objects",
     "color",
     "shape",
@@ -47,13 +47,13 @@ CLAUSES = (
     "absence",
     "clean",
 )
-MARGIN = 4.0
+_MARGIN = 4.0
 """Minimum distance in pixels between two centres along the axis of a direction."""
-MAX_TOUCHING_OVERLAP = 0.1
+_MAX_TOUCHING_OVERLAP = 0.1
 """Maximum overlap of two touching things, as a fraction of the smaller one."""
-HOLE = 0.76
+_HOLE = 0.76
 """Radius of the hole of a ring that holds something, as a fraction of the ring's radius."""
-HOLE_SLACK = 1.5
+_HOLE_SLACK = 1.5
 
 Assignment = tuple[tuple[int, ...], ...]
 """For each group of the spec, the things assigned to it (indices into `ParsedScene.things`)."""
@@ -69,7 +69,7 @@ class CheckResult:
 
     def __getitem__(self, clause: str) -> bool | None:
         """Return the answer to a clause, or None if it does not apply. Raises KeyError for other names."""
-        if clause not in CLAUSES:
+        if clause not in CLAUSE_KINDS:
             raise KeyError(clause)
         return self.clauses.get(clause)
 
@@ -84,7 +84,7 @@ class CheckResult:
         return sum(self.clauses.values()) / len(self.clauses)
 
 
-def check(picture: Image.Image | UInt8[ndarray, "height width 3"], spec: Spec) -> CheckResult:
+def check_picture(picture: Image.Image | UInt8[ndarray, "height width 3"], spec: Spec) -> CheckResult:
     """Parse a 64 x 64 picture and check every clause of the spec. Raises DataError at other sizes."""
     return _check_parsed(parse_scene(picture), spec)
 
@@ -114,7 +114,7 @@ def _check_parsed(parsed: ParsedScene, spec: Spec) -> CheckResult:
         answers["absence"] = _absence(parsed, spec)
     reasons = "; ".join(parsed.unreadable) or ("nothing is there" if not parsed.things else "all can be read")
     answers["clean"] = not parsed.unreadable and bool(parsed.things), reasons
-    ordered = {name: answers[name] for name in CLAUSES if name in answers}
+    ordered = {name: answers[name] for name in CLAUSE_KINDS if name in answers}
     return CheckResult(
         clauses={name: bool(answer) for name, (answer, _) in ordered.items()},
         reasons={name: reason for name, (_, reason) in ordered.items()},
@@ -232,25 +232,25 @@ def _relates(parsed: ParsedScene, subject: int, other: int, name: str) -> bool:
         "above": (v - y, x - u),
         "below": (y - v, x - u),
     }[name]
-    return along >= MARGIN and along >= abs(across)
+    return along >= _MARGIN and along >= abs(across)
 
 
 def _touch(a: Detection, b: Detection) -> bool:
     """Whether two things come within two pixels of each other and hardly overlap."""
     shared = (a.region & b.region).sum() / min(a.region.sum(), b.region.sum())
-    near = grow(a.visible | a.region) & grow(b.visible | b.region)
-    return bool(near.any() and shared <= MAX_TOUCHING_OVERLAP)
+    near = grow_region(a.visible | a.region) & grow_region(b.visible | b.region)
+    return bool(near.any() and shared <= _MAX_TOUCHING_OVERLAP)
 
 
 def _is_inside(thing: Detection, ring: Detection) -> bool:
     """Whether a whole thing lies in the hole of a ring."""
     if ring.shape != "ring":
         return False
-    hole = HOLE if ring.size == "huge" else 0.5
+    hole = _HOLE if ring.size == "huge" else 0.5
     rows, columns = np.nonzero(thing.region)
     x, y = ring.center
     distance = np.hypot(columns + 0.5 - x, rows + 0.5 - y)
-    return bool(distance.max() <= hole * ring.side / 2 + HOLE_SLACK)
+    return bool(distance.max() <= hole * ring.side / 2 + _HOLE_SLACK)
 
 
 def _place(parsed: ParsedScene, bound: Assignment, spec: Spec) -> tuple[bool, str]:
@@ -259,7 +259,7 @@ def _place(parsed: ParsedScene, bound: Assignment, spec: Spec) -> tuple[bool, st
         if group.place is None:
             continue
         centers = [parsed.things[j].center for j in things]
-        answers.append(all(in_place(center, group.place) for center in centers))
+        answers.append(all(is_in_place(center, group.place) for center in centers))
         reasons.append(f"'{group.place}' wanted, centre at {tuple(round(c) for c in centers[0])}")
     return all(answers), "; ".join(reasons)
 

@@ -13,18 +13,18 @@ from numpy import ndarray
 
 from lavibridge.world.scene import CANVAS, COLORS, GROUND, SIZES, WHITE, Scene, Thing
 
-SAMPLES = 4
+_SAMPLES = 4
 
 
 @cache
 def coverage(shape: str, side: int) -> Float[ndarray, "side side"]:
     """Return the fraction of each pixel of a side x side box that the shape covers, in [0, 1]."""
-    fine = _region(shape, side * SAMPLES).astype(np.float64)
-    return fine.reshape(side, SAMPLES, side, SAMPLES).mean(axis=(1, 3))
+    fine = _region(shape, side * _SAMPLES).astype(np.float64)
+    return fine.reshape(side, _SAMPLES, side, _SAMPLES).mean(axis=(1, 3))
 
 
 @cache
-def mask(shape: str, side: int) -> Bool[ndarray, "side side"]:
+def draw_mask(shape: str, side: int) -> Bool[ndarray, "side side"]:
     """Return the pixels of a side x side box that the shape covers by at least half."""
     return np.asarray(coverage(shape, side) >= 0.5)
 
@@ -38,7 +38,7 @@ def _second_tone(texture: str, side: int) -> Bool[ndarray, "side side"]:
     return np.asarray(pattern % 2 == 1)
 
 
-def draw(scene: Scene) -> UInt8[ndarray, "64 64 3"]:
+def draw_scene(scene: Scene) -> UInt8[ndarray, "64 64 3"]:
     """Draw the scene as an RGB picture with values in 0..255."""
     canvas = np.empty((CANVAS, CANVAS, 3))
     canvas[:] = GROUND
@@ -51,10 +51,10 @@ def draw(scene: Scene) -> UInt8[ndarray, "64 64 3"]:
     return np.rint(canvas).astype(np.uint8)
 
 
-def placed_mask(thing: Thing) -> Bool[ndarray, "64 64"]:
+def draw_placed_mask(thing: Thing) -> Bool[ndarray, "64 64"]:
     """Return the thing's hard mask on the canvas, ignoring occlusion."""
     canvas = np.zeros((CANVAS, CANVAS), dtype=bool)
-    canvas[thing.top : thing.top + thing.side, thing.left : thing.left + thing.side] = mask(
+    canvas[thing.top : thing.top + thing.side, thing.left : thing.left + thing.side] = draw_mask(
         thing.shape, thing.side
     )
     return canvas
@@ -74,7 +74,7 @@ def _region(shape: str, resolution: int) -> Bool[ndarray, "resolution resolution
         return (np.abs(x) <= 0.36) | (np.abs(y) <= 0.36)
     if shape == "ring":
         hole = (
-            0.76 if resolution >= SIZES["huge"] * SAMPLES else 0.5
+            0.76 if resolution >= SIZES["huge"] * _SAMPLES else 0.5
         )  # a huge ring has room for a thing inside
         return (x**2 + y**2 <= 1) & (x**2 + y**2 >= hole**2)
     return _star(x, y)

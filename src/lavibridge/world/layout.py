@@ -8,20 +8,20 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from lavibridge.world.drawing import placed_mask
+from lavibridge.world.drawing import draw_placed_mask
 from lavibridge.world.scene import CANVAS, DIRECTIONS, Relation, Scene, Thing
 
-GAP = 3
-DIRECTION_MARGIN = 12.0
+_GAP = 3
+_DIRECTION_MARGIN = 12.0
 """Minimum distance in pixels between two centres along the axis of their direction."""
-DOMINANCE = 1.25
+_DOMINANCE = 1.25
 """Minimum ratio of the distance along the axis of a direction to the distance across it."""
-PLACE_MARGIN = 4.0
+_PLACE_MARGIN = 4.0
 """Minimum distance in pixels of a centre from the middle line of the half that the caption names."""
-ATTEMPTS = 80
+_ATTEMPTS = 80
 
 
-def place_things(
+def lay_out_things(
     rng: np.random.Generator, things: list[Thing], relation: Relation | None, places: list[str | None]
 ) -> Scene | None:
     """Give the things positions. Returns None if no attempt succeeds.
@@ -33,18 +33,18 @@ def place_things(
         pair = _place_interaction(rng, things[relation.subject], things[relation.object], relation.name)
         return None if pair is None or len(things) > 2 else Scene(things=pair)
     sides = np.array([thing.side for thing in things])
-    corners = rng.integers(1, CANVAS - sides[:, None], size=(ATTEMPTS, len(things), 2))  # left, top
+    corners = rng.integers(1, CANVAS - sides[:, None], size=(_ATTEMPTS, len(things), 2))  # left, top
     good = _apart(corners, sides) & _in_clear_places(corners + sides[:, None] / 2, places)
     if relation is not None:
         centers = corners + sides[:, None] / 2
-        good &= is_clear(centers[:, relation.subject], centers[:, relation.object], relation.name)
+        good &= is_clear_direction(centers[:, relation.subject], centers[:, relation.object], relation.name)
     if not good.any():
         return None
     chosen = corners[int(good.argmax())].tolist()
     return Scene(things=tuple(_at(thing, *corner) for thing, corner in zip(things, chosen, strict=True)))
 
 
-def is_clear(
+def is_clear_direction(
     subject: Float[ndarray, "*many 2"], other: Float[ndarray, "*many 2"], direction: str
 ) -> Bool[ndarray, "*many"]:
     """Whether the direction between two centres (x, y) is unambiguous."""
@@ -52,7 +52,7 @@ def is_clear(
     along, across = {"left of": (dx, dy), "right of": (-dx, dy), "above": (dy, dx), "below": (-dy, dx)}[
         direction
     ]
-    return np.asarray((along >= DIRECTION_MARGIN) & (along >= DOMINANCE * np.abs(across)))
+    return np.asarray((along >= _DIRECTION_MARGIN) & (along >= _DOMINANCE * np.abs(across)))
 
 
 def _place_interaction(
@@ -84,8 +84,8 @@ def _apart(
     good = np.ones(len(corners), dtype=bool)
     for i in range(len(sides)):
         for j in range(i):
-            after = corners[:, i] >= corners[:, j] + sides[j] + GAP
-            before = corners[:, j] >= corners[:, i] + sides[i] + GAP
+            after = corners[:, i] >= corners[:, j] + sides[j] + _GAP
+            before = corners[:, j] >= corners[:, i] + sides[i] + _GAP
             good &= (after | before).any(axis=1)
     return good
 
@@ -93,13 +93,13 @@ def _apart(
 def _in_clear_places(
     centers: Float[ndarray, "attempt thing 2"], places: list[str | None]
 ) -> Bool[ndarray, " attempt"]:
-    """Return, for each attempt, whether each thing with a named half lies at least `PLACE_MARGIN` pixels
+    """Return, for each attempt, whether each thing with a named half lies at least `_PLACE_MARGIN` pixels
     inside it."""
     good = np.ones(len(centers), dtype=bool)
     for i, place in enumerate(places):
         if place is not None:
             offset = centers[:, i, 0 if place in ("left", "right") else 1] - CANVAS / 2
-            good &= (offset <= -PLACE_MARGIN) if place in ("left", "top") else (offset >= PLACE_MARGIN)
+            good &= (offset <= -_PLACE_MARGIN) if place in ("left", "top") else (offset >= _PLACE_MARGIN)
     return good
 
 
@@ -117,9 +117,9 @@ def _inside(rng: np.random.Generator, subject: Thing, ring: Thing) -> tuple[Thin
 
 def _in_front(rng: np.random.Generator, front: Thing, back: Thing) -> tuple[Thing, ...] | None:
     """Place the front thing so that it covers between 8 and 45 % of the back one, near a corner."""
-    for _ in range(ATTEMPTS):
+    for _ in range(_ATTEMPTS):
         back, front = _drop(rng, back), _drop(rng, front)
-        behind, before = placed_mask(back), placed_mask(front)
+        behind, before = draw_placed_mask(back), draw_placed_mask(front)
         share = (behind & before).sum() / behind.sum()
         if 0.08 <= share <= 0.45 and (before & ~behind).sum() >= 0.25 * before.sum():
             return back, front
@@ -128,7 +128,7 @@ def _in_front(rng: np.random.Generator, front: Thing, back: Thing) -> tuple[Thin
 
 def _touching(rng: np.random.Generator, subject: Thing, other: Thing) -> tuple[Thing, ...] | None:
     """Push two things together, side by side or stacked, until their masks meet without overlap."""
-    for _ in range(ATTEMPTS):
+    for _ in range(_ATTEMPTS):
         still = _drop(rng, other)
         stacked, first = rng.integers(0, 2, size=2)
         shift = (still.side - subject.side) // 2
@@ -143,7 +143,7 @@ def _touching(rng: np.random.Generator, subject: Thing, other: Thing) -> tuple[T
             moved = _at(subject, left, top)
             if not _fits(moved):
                 continue
-            if (placed_mask(moved) & placed_mask(still)).any():
+            if (draw_placed_mask(moved) & draw_placed_mask(still)).any():
                 break
             if _meet(moved, still):
                 return still, moved
@@ -152,10 +152,10 @@ def _touching(rng: np.random.Generator, subject: Thing, other: Thing) -> tuple[T
 
 def _meet(a: Thing, b: Thing) -> bool:
     """Whether a pixel of one mask is next to a pixel of the other (4-neighbours)."""
-    reach = placed_mask(a)
+    reach = draw_placed_mask(a)
     grown = reach.copy()
     grown[1:] |= reach[:-1]
     grown[:-1] |= reach[1:]
     grown[:, 1:] |= reach[:, :-1]
     grown[:, :-1] |= reach[:, 1:]
-    return bool((grown & placed_mask(b)).any())
+    return bool((grown & draw_placed_mask(b)).any())

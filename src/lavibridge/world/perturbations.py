@@ -22,36 +22,36 @@ from lavibridge.world.scene import (
     Scene,
     Spec,
     Thing,
-    matches,
+    matches_group,
 )
 
 Picture = UInt8[ndarray, "64 64 3"]
 
 
-def identity(picture: Picture, seed: int) -> Picture:
+def _identity(picture: Picture, seed: int) -> Picture:
     """Return the picture unchanged."""
     return picture
 
 
-def add_noise(picture: Picture, seed: int) -> Picture:
+def _add_noise(picture: Picture, seed: int) -> Picture:
     """Add Gaussian noise with a standard deviation of 10 of 255."""
     noisy = picture + np.random.default_rng(seed).normal(0, 10, picture.shape)
     return np.rint(np.clip(noisy, 0, 255)).astype(np.uint8)
 
 
-def blur(picture: Picture, seed: int) -> Picture:
+def _blur(picture: Picture, seed: int) -> Picture:
     """Apply a Gaussian blur with a radius of 0.6 pixels."""
     return np.array(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(0.6)))
 
 
-def compress(picture: Picture, seed: int) -> Picture:
+def _compress(picture: Picture, seed: int) -> Picture:
     """Compress to JPEG at quality 75 and decode again."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=75)
     return np.array(Image.open(file).convert("RGB"))
 
 
-def shift(picture: Picture, seed: int) -> Picture:
+def _shift(picture: Picture, seed: int) -> Picture:
     """Shift by one pixel in the direction that the seed selects; ground fills the edge."""
     moved = np.roll(picture, 1 if seed % 2 else -1, axis=seed // 2 % 2)
     edge = 0 if seed % 2 else -1
@@ -60,11 +60,11 @@ def shift(picture: Picture, seed: int) -> Picture:
 
 
 PERTURBATIONS: dict[str, Callable[[Picture, int], Picture]] = {
-    "clean": identity,
-    "noise": add_noise,
-    "blur": blur,
-    "jpeg": compress,
-    "shift": shift,
+    "clean": _identity,
+    "noise": _add_noise,
+    "blur": _blur,
+    "jpeg": _compress,
+    "shift": _shift,
 }
 
 
@@ -90,7 +90,7 @@ def counterfactuals(scene: Scene, spec: Spec) -> Iterator[tuple[str, Scene]]:
 def _changed_things(things: tuple[Thing, ...], spec: Spec) -> Iterator[tuple[str, Scene]]:
     """Change one attribute of one thing, for each attribute that the prompt names."""
     for i, thing in enumerate(things):
-        group = next((g for g in spec.groups if matches(thing, g)), None)
+        group = next((g for g in spec.groups if matches_group(thing, g)), None)
         if group is None or thing.size == "huge":
             continue
         changes: dict[str, dict[str, str | int]] = {
@@ -115,7 +115,7 @@ def _could_be(things: tuple[Thing, ...], spec: Spec) -> bool:
     free = list(things)
     for group in spec.groups:
         for _ in range(group.count):
-            found = next((thing for thing in free if matches(thing, group)), None)
+            found = next((thing for thing in free if matches_group(thing, group)), None)
             if found is None:
                 return False
             free.remove(found)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from PIL import Image
 
-from lavibridge.world.checker import check, resize_to_canvas
+from lavibridge.world.checker import check_picture, resize_to_canvas
 from lavibridge.world.scene import COLORS, SHAPES, SIZES, TEXTURES, Group, Relation, Spec
 from lavibridge.world.words import (
     LONG_ENDINGS,
@@ -27,19 +27,19 @@ from lavibridge.world.words import (
     UNSEEN_RELATION_TEMPLATES,
 )
 
-ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
+_ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "size": tuple(SIZES),
     "texture": TEXTURES,
     "color": tuple(COLORS),
     "shape": SHAPES,
 }
-ATTRIBUTE_OF_WORD = {
+_ATTRIBUTE_OF_WORD = {
     word: (name, value)
-    for name, values in ATTRIBUTES.items()
+    for name, values in _ATTRIBUTES.items()
     for value in values
     for word in (value, *SYNONYMS.get(value, ()))
 } | {plural: ("shape", shape) for shape, plural in PLURALS.items()}
-COUNT_OF_WORD = {NUMBERS[n]: n for n in NUMBERS} | {
+_COUNT_OF_WORD = {NUMBERS[n]: n for n in NUMBERS} | {
     word: n for n, all_ in NUMBER_SYNONYMS.items() for word in all_
 }
 
@@ -49,7 +49,7 @@ def check_prompt(prompt: str, picture: Image.Image) -> dict[str, dict[str, bool 
     spec = parse_prompt(prompt)
     if spec is None:
         return None
-    result = check(resize_to_canvas(picture), spec)
+    result = check_picture(resize_to_canvas(picture), spec)
     return {name: {"holds": holds, "reason": result.reasons[name]} for name, holds in result.clauses.items()}
 
 
@@ -136,7 +136,7 @@ def _group(phrase: str) -> Group | None:
         if word is None:
             is_last = rest in ("thing", "things")
             return Group(**attributes, place=place, count=count) if is_last and attributes else None
-        name, value = ATTRIBUTE_OF_WORD[word]
+        name, value = _ATTRIBUTE_OF_WORD[word]
         if name in attributes:
             return None
         attributes[name] = value
@@ -146,10 +146,10 @@ def _group(phrase: str) -> Group | None:
 
 def _counted(phrase: str) -> tuple[int, str]:
     """Return the count and the words after it."""
-    for word, count in COUNT_OF_WORD.items():
+    for word, count in _COUNT_OF_WORD.items():
         if phrase.startswith(f"{word} "):
             return count, phrase.removeprefix(f"{word} ")
     return 1, re.sub(r"^(?:an?|the|one) ", "", phrase)
 
 
-_BY_LENGTH = sorted(ATTRIBUTE_OF_WORD, key=len, reverse=True)
+_BY_LENGTH = sorted(_ATTRIBUTE_OF_WORD, key=len, reverse=True)

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 
-def pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+def rng_pick(rng: np.random.Generator, options: Sequence[str]) -> str:
     """Return one of the options with equal probability."""
     return options[int(rng.integers(len(options)))]
 
 
-def pick_weighted(rng: np.random.Generator, shares: Mapping[str, float]) -> str:
+def rng_pick_weighted(rng: np.random.Generator, shares: Mapping[str, float]) -> str:
     """Return one of the keys with its value as probability; the values sum to one."""
     rest = rng.random()
     for option, share in shares.items():

@@ -103,7 +103,7 @@ class Spec:
     absent: tuple[Group, ...] = ()
 
 
-def matches(thing: Thing, group: Group) -> bool:
+def matches_group(thing: Thing, group: Group) -> bool:
     """Whether a thing has every attribute of the group, including its place."""
     attributes = (
         (group.shape, thing.shape),
@@ -113,10 +113,10 @@ def matches(thing: Thing, group: Group) -> bool:
     )
     if any(required is not None and required != found for required, found in attributes):
         return False
-    return group.place is None or in_place(thing.center, group.place)
+    return group.place is None or is_in_place(thing.center, group.place)
 
 
-def in_place(center: tuple[float, float], place: str) -> bool:
+def is_in_place(center: tuple[float, float], place: str) -> bool:
     """Whether a centre lies in the named half of the canvas."""
     x, y = center
     middle = CANVAS / 2

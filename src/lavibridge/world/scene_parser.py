@@ -17,42 +17,42 @@ from PIL import Image
 
 from lavibridge.core.errors import DataError
 from lavibridge.world.detections import Detection, ParsedScene, UnreadablePart
-from lavibridge.world.fitting import Fit, fit_shape, fit_texture
-from lavibridge.world.patches import components, core, grow, name_pixels
+from lavibridge.world.fitting import ShapeFit, fit_shape, fit_texture
+from lavibridge.world.pixel_regions import connected_regions, grow_region, name_pixel_colors, region_core
 from lavibridge.world.scene import CANVAS, COLORS, GROUND, WHITE
 
-HUES = tuple(COLORS)
-PALETTE = np.array([GROUND, WHITE, *COLORS.values()], dtype=np.float32)
-GROUND_LABEL, WHITE_LABEL, FIRST_HUE = 0, 1, 2
+_HUES = tuple(COLORS)
+_PALETTE = np.array([GROUND, WHITE, *COLORS.values()], dtype=np.float32)
+_GROUND_LABEL, _WHITE_LABEL, _FIRST_HUE = 0, 1, 2
 
-_KINDS = np.arange(len(PALETTE))
-JOINED = (_KINDS[:, None] != _KINDS) & (_KINDS[:, None] != GROUND_LABEL) & (_KINDS != GROUND_LABEL)
+_KINDS = np.arange(len(_PALETTE))
+_JOINED = (_KINDS[:, None] != _KINDS) & (_KINDS[:, None] != _GROUND_LABEL) & (_KINDS != _GROUND_LABEL)
 """Pairs of different colours other than the ground."""
-BLENDS_TO_GROUND = np.linalg.norm((PALETTE[:, None] + PALETTE) / 2 - PALETTE[GROUND_LABEL], axis=-1) < 25
+_BLENDS_TO_GROUND = np.linalg.norm((_PALETTE[:, None] + _PALETTE) / 2 - _PALETTE[_GROUND_LABEL], axis=-1) < 25
 """Pairs of colours, such as black and white, whose mean is the ground's colour, so that their edge looks like
 ground."""
 
-MIN_OVERLAP = 0.74
-MIN_LEAD = 0.01
+_MIN_OVERLAP = 0.74
+_MIN_LEAD = 0.01
 """Minimum lead in overlap of the best shape over any other."""
-HIDDEN_GAIN = 0.025
+_HIDDEN_GAIN = 0.025
 """Minimum gain in overlap before a thing is read as partly hidden."""
-MIN_COVERED = 0.04
+_MIN_COVERED = 0.04
 """Minimum fraction of a thing that another must cover to count as being in front."""
-MAX_STRETCH = 1.3
-SPECK = 14
+_MAX_STRETCH = 1.3
+_SPECK = 14
 """Components of at most this many pixels are specks; a few of them are ignored."""
-MAX_SPECKS = 60
+_MAX_SPECKS = 60
 """Maximum number of pixels in all specks together."""
-MIN_CORE = 4
-MAX_PIECES = 6
-MAX_UNKNOWN = 0.25
-MAX_FADED = 70.0
+_MIN_CORE = 4
+_MAX_PIECES = 6
+_MAX_UNKNOWN = 0.25
+_MAX_FADED = 70.0
 """Maximum RGB distance between a thing's mean colour and its named colour."""
-MAX_DOUBT = 0.7
+_MAX_DOUBT = 0.7
 """Maximum ratio of that distance to the distance to the next colour."""
-GROUND_RANGE = 45.0
-MAX_SOILED = 24
+_GROUND_RANGE = 45.0
+_MAX_SOILED = 24
 """Maximum number of pixels of the ground, away from all things, without the ground's colour."""
 
 
@@ -63,7 +63,7 @@ class _Part:
     hue: int
     mask: Bool[ndarray, "64 64"]
     care: Bool[ndarray, "64 64"]
-    fit: Fit | None
+    fit: ShapeFit | None
     hidden: bool = False
 
     @property
@@ -80,8 +80,8 @@ def parse_scene(picture: Image.Image | UInt8[ndarray, "height width 3"]) -> Pars
     if pixels.shape != (CANVAS, CANVAS, 3):
         raise DataError(f"the checker reads RGB pictures of {CANVAS} x {CANVAS}; this one is {pixels.shape}")
     floats = pixels.astype(np.float32)
-    labels = name_pixels(floats, PALETTE, GROUND_LABEL)
-    patches, count = components((labels != GROUND_LABEL) | _seams(labels))
+    labels = name_pixel_colors(floats, _PALETTE, _GROUND_LABEL)
+    patches, count = connected_regions((labels != _GROUND_LABEL) | _seams(labels))
     reasons = _soil(floats, labels)
     things: list[Detection] = []
     occlusions: list[tuple[int, int]] = []
@@ -89,7 +89,7 @@ def parse_scene(picture: Image.Image | UInt8[ndarray, "height width 3"]) -> Pars
     specks = 0
     for i in range(1, count + 1):
         patch = patches == i
-        if patch.sum() <= SPECK:
+        if patch.sum() <= _SPECK:
             specks += int(patch.sum())
             continue
         parts, problems = _split(patch, labels)
@@ -110,7 +110,7 @@ def parse_scene(picture: Image.Image | UInt8[ndarray, "height width 3"]) -> Pars
             if parts[k].hidden and parts[j].is_whole and _is_covered(seen[k], seen[j], labels == parts[j].hue)
         ]
         things += seen.values()
-    if specks > MAX_SPECKS:
+    if specks > _MAX_SPECKS:
         reasons.append(f"{specks} pixels of specks")
     return ParsedScene(
         things=tuple(things), unreadable=tuple(reasons), partial=tuple(partial), occlusions=tuple(occlusions)
@@ -123,42 +123,42 @@ def _seams(labels: Int[ndarray, "64 64"]) -> Bool[ndarray, "64 64"]:
     seams = np.zeros(labels.shape, dtype=bool)
     padded = np.pad(labels, 2)
     for one, other in ((1, 1), (1, 2), (2, 1)):
-        joined = JOINED if one == other else JOINED & BLENDS_TO_GROUND
+        joined = _JOINED if one == other else _JOINED & _BLENDS_TO_GROUND
         for axis in (0, 1):
             before = np.roll(padded, one, axis)[2:-2, 2:-2]
             after = np.roll(padded, -other, axis)[2:-2, 2:-2]
             seams |= joined[before, after]
-    return seams & (labels == GROUND_LABEL)
+    return seams & (labels == _GROUND_LABEL)
 
 
 def _soil(pixels: Float32[ndarray, "64 64 3"], labels: Int[ndarray, "64 64"]) -> list[str]:
     """Return a reason if the ground, away from all things, has patches of another grey."""
-    clear = ~grow(grow(labels != GROUND_LABEL))
+    clear = ~grow_region(grow_region(labels != _GROUND_LABEL))
     padded = np.pad(pixels, ((1, 1), (1, 1), (0, 0)), mode="edge")
     rows = padded[:-2] + padded[1:-1] + padded[2:]
     mean = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9
-    far = np.linalg.norm(mean - PALETTE[GROUND_LABEL], axis=-1) > GROUND_RANGE
-    return ["a patch that is neither ground nor a thing"] if (far & clear).sum() > MAX_SOILED else []
+    far = np.linalg.norm(mean - _PALETTE[_GROUND_LABEL], axis=-1) > _GROUND_RANGE
+    return ["a patch that is neither ground nor a thing"] if (far & clear).sum() > _MAX_SOILED else []
 
 
 def _split(patch: Bool[ndarray, "64 64"], labels: Int[ndarray, "64 64"]) -> tuple[list[_Part], list[str]]:
     """Split a patch into fitted parts of one hue each, or return a reason why it cannot be split."""
-    inside = np.where(patch, labels, GROUND_LABEL)
-    hues = [h for h in range(FIRST_HUE, len(PALETTE)) if core(inside == h).sum() >= MIN_CORE]
+    inside = np.where(patch, labels, _GROUND_LABEL)
+    hues = [h for h in range(_FIRST_HUE, len(_PALETTE)) if region_core(inside == h).sum() >= _MIN_CORE]
     if not hues:
         return [], ["a patch of no hue"]
-    known = patch & np.isin(np.arange(len(PALETTE)), [WHITE_LABEL, *hues])[labels]
-    if (patch & ~known & (labels != GROUND_LABEL)).sum() > MAX_UNKNOWN * patch.sum():
+    known = patch & np.isin(np.arange(len(_PALETTE)), [_WHITE_LABEL, *hues])[labels]
+    if (patch & ~known & (labels != _GROUND_LABEL)).sum() > _MAX_UNKNOWN * patch.sum():
         return [], ["a patch of many colours"]
     care = known | ~patch
     if len(hues) == 1:
-        whole = known | (patch & (labels == GROUND_LABEL))  # its seams are its own
+        whole = known | (patch & (labels == _GROUND_LABEL))  # its seams are its own
         return [_fitted(hues[0], whole, care | whole)], []
     owner = _share_white(inside, hues)
     parts: list[_Part] = []
     for hue in hues:
         pieces = _pieces(owner == hue)
-        if len(pieces) > MAX_PIECES:
+        if len(pieces) > _MAX_PIECES:
             return [], ["a patch of many pieces"]
         found = [_fitted(hue, piece, care) for piece in pieces]
         if len(found) > 1 and not all(part.is_whole for part in found):
@@ -173,16 +173,16 @@ def _fitted(hue: int, mask: Bool[ndarray, "64 64"], care: Bool[ndarray, "64 64"]
 
 
 def _pieces(mask: Bool[ndarray, "64 64"]) -> list[Bool[ndarray, "64 64"]]:
-    numbered, count = components(mask)
-    return [numbered == i for i in range(1, count + 1) if (numbered == i).sum() > SPECK]
+    numbered, count = connected_regions(mask)
+    return [numbered == i for i in range(1, count + 1) if (numbered == i).sum() > _SPECK]
 
 
 def _share_white(inside: Int[ndarray, "64 64"], hues: list[int]) -> Int[ndarray, "64 64"]:
     """Give each white area between several hues to the hue with the longest shared border."""
     owner = inside.copy()
-    numbered, count = components(inside == WHITE_LABEL)
+    numbered, count = connected_regions(inside == _WHITE_LABEL)
     for i in range(1, count + 1):
-        rim = grow(numbered == i)
+        rim = grow_region(numbered == i)
         owner[numbered == i] = max(hues, key=lambda hue: int((rim & (inside == hue)).sum()))
     return owner
 
@@ -191,13 +191,13 @@ def _hide(parts: list[_Part], care: Bool[ndarray, "64 64"]) -> None:
     """Refit parts as hidden behind whole ones where that explains them clearly better."""
     gains: list[tuple[float, int, _Part]] = []
     for i, part in enumerate(parts):
-        fronts = [grow(other.mask) for other in parts if other is not part and other.is_whole]
+        fronts = [grow_region(other.mask) for other in parts if other is not part and other.is_whole]
         if not fronts:
             continue
         in_view = care & ~(np.logical_or.reduce(fronts) & ~part.mask)
         fit = fit_shape(part.mask, in_view, hidden=True)
         alone = part.fit.overlap if part.fit is not None else 0.0
-        if fit is not None and fit.overlap > alone + HIDDEN_GAIN:
+        if fit is not None and fit.overlap > alone + _HIDDEN_GAIN:
             behind = _Part(hue=part.hue, mask=part.mask, care=in_view, fit=fit, hidden=True)
             gains.append((fit.overlap - alone, i, behind))
     for _, i, behind in sorted(gains, key=lambda gain: -gain[0]):
@@ -209,15 +209,18 @@ def _misfit(part: _Part) -> str | None:
     """Return why the pixels of a part are not one shape of the world, or None if they are."""
     if part.fit is None:
         return "of no size of the world"
-    if part.fit.overlap < MIN_OVERLAP:
+    if part.fit.overlap < _MIN_OVERLAP:
         return "of no shape of the world"
-    if part.fit.lead < MIN_LEAD:
+    if part.fit.lead < _MIN_LEAD:
         return "between two shapes"
     region = part.fit.region()
-    if core(region & part.care & ~part.mask).sum() >= MIN_CORE or core(part.mask & ~region).sum() >= MIN_CORE:
+    if (
+        region_core(region & part.care & ~part.mask).sum() >= _MIN_CORE
+        or region_core(part.mask & ~region).sum() >= _MIN_CORE
+    ):
         return "with a piece missing or added"
     rows, columns = part.mask.any(axis=1).sum(), part.mask.any(axis=0).sum()
-    if not part.hidden and max(rows, columns) > MAX_STRETCH * min(rows, columns):
+    if not part.hidden and max(rows, columns) > _MAX_STRETCH * min(rows, columns):
         return "stretched or cut"
     return None
 
@@ -229,7 +232,7 @@ def _name(
     pixels: Float32[ndarray, "64 64 3"],
 ) -> Detection | UnreadablePart:
     """Return a part as a detection, or why it is unreadable and what is certain about it."""
-    color = HUES[part.hue - FIRST_HUE]
+    color = _HUES[part.hue - _FIRST_HUE]
     misfit = _misfit(part)
     colored = part.mask & (labels == part.hue)
     is_pure = bool(colored.any()) and _is_pure(colored, part.hue, pixels)
@@ -239,7 +242,7 @@ def _name(
         return UnreadablePart(
             reason=f"something of a colour between {color} and another", shape=part.fit.shape
         )
-    texture = fit_texture(part.mask & (labels == WHITE_LABEL), colored, part.fit)
+    texture = fit_texture(part.mask & (labels == _WHITE_LABEL), colored, part.fit)
     if texture is None:
         reason = f"something {color} ({part.fit.shape}) of no texture of the world"
         return UnreadablePart(reason=reason, color=color, shape=part.fit.shape)
@@ -259,11 +262,11 @@ def _name(
 
 def _is_pure(colored: Bool[ndarray, "64 64"], hue: int, pixels: Float32[ndarray, "64 64 3"]) -> bool:
     """Whether the mean colour of a part, away from its edges, is clearly its hue."""
-    middle = core(colored)
+    middle = region_core(colored)
     mean = pixels[middle if middle.any() else colored].mean(axis=0)
-    distance = np.linalg.norm(PALETTE - mean, axis=-1)
+    distance = np.linalg.norm(_PALETTE - mean, axis=-1)
     others = np.delete(distance, hue)
-    return bool(distance[hue] <= MAX_FADED and distance[hue] <= MAX_DOUBT * others.min())
+    return bool(distance[hue] <= _MAX_FADED and distance[hue] <= _MAX_DOUBT * others.min())
 
 
 def _is_covered(back: Detection, front: Detection, in_front: Bool[ndarray, "64 64"]) -> bool:
@@ -271,4 +274,4 @@ def _is_covered(back: Detection, front: Detection, in_front: Bool[ndarray, "64 6
     shared = back.region & front.region
     area = int(shared.sum())
     shows = (shared & in_front).sum() >= 0.5 * area and (shared & back.visible).sum() <= 0.3 * area
-    return bool(area >= MIN_COVERED * back.region.sum() and shows)
+    return bool(area >= _MIN_COVERED * back.region.sum() and shows)

@@ -14,16 +14,16 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from lavibridge.world.checker import check
+from lavibridge.world.checker import check_picture
 from lavibridge.world.scene import CANVAS
-from lavibridge.zoo.pool import as_images, draw_scenes, sample_pool
 from lavibridge.zoo.pretraining import Pretraining
+from lavibridge.zoo.scene_pool import draw_scene_pool, sample_scene_pool, scene_pool_images
 
-KL_WEIGHT = 1e-4
-HELD_OUT_SEED = 7_000
+_KL_WEIGHT = 1e-4
+_HELD_OUT_SEED = 7_000
 
 
-def build() -> AutoencoderKL:
+def _build() -> AutoencoderKL:
     """Return the network with fresh weights."""
     return AutoencoderKL(
         block_out_channels=(24, 48, 64),
@@ -52,15 +52,15 @@ class AutoencoderPretraining(Pretraining):
 
     def __init__(self, pool: int = 10_000, held_out: int = 500) -> None:
         torch.manual_seed(self.seed)
-        self.network = build().to(memory_format=torch.channels_last)
+        self.network = _build().to(memory_format=torch.channels_last)
         self.networks = nn.ModuleDict({"vae": self.network})
-        self.pairs = sample_pool(self.seed, pool)
-        self.images = draw_scenes(self.pairs)
-        self.held_out = sample_pool(HELD_OUT_SEED, held_out)
+        self.pairs = sample_scene_pool(self.seed, pool)
+        self.images = draw_scene_pool(self.pairs)
+        self.held_out = sample_scene_pool(_HELD_OUT_SEED, held_out)
 
     def _whole(self) -> Tensor:
         chosen = torch.randint(len(self.images), (self.batch,))
-        return as_images(self.images[chosen])
+        return scene_pool_images(self.images[chosen])
 
     def _crops(self) -> Tensor:
         """Return twice as many 32 x 32 windows around things, because most of a picture is empty ground,
@@ -75,7 +75,7 @@ class AutoencoderPretraining(Pretraining):
                 min(max(int(c) - 16 + j, 0), CANVAS - 32) for c, j in zip((x, y), jitter, strict=True)
             )
             windows.append(self.images[index, top : top + 32, left : left + 32])
-        return as_images(torch.stack(windows))
+        return scene_pool_images(torch.stack(windows))
 
     def loss(self, step: int) -> Tensor:
         """Return the L1 + L2 reconstruction loss with a small KL term."""
@@ -84,24 +84,27 @@ class AutoencoderPretraining(Pretraining):
             posterior = self.network.encode(x).latent_dist
         error = self.network.decode(posterior.sample()).sample - x
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
-        return error.abs().mean() + 0.5 * error.square().mean() + KL_WEIGHT * kl
+        return error.abs().mean() + 0.5 * error.square().mean() + _KL_WEIGHT * kl
 
     def scores(self) -> dict[str, float]:
         """Return the reconstruction error, and the fraction of held-out scenes that still pass the exact
         checker."""
-        images = as_images(draw_scenes(self.held_out))
+        images = scene_pool_images(draw_scene_pool(self.held_out))
         decoded = torch.cat(
             [self.network.decode(self.network.encode(x).latent_dist.mode()).sample for x in images.split(50)]
         )
         drawn = ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-        passed = [check(picture, pair.spec).all for picture, pair in zip(drawn, self.held_out, strict=True)]
+        passed = [
+            check_picture(picture, pair.spec).all for picture, pair in zip(drawn, self.held_out, strict=True)
+        ]
         return {"mse": float((decoded - images).square().mean()), "all": sum(passed) / len(passed)}
 
     def export(self, folder: Path) -> None:
         """Write an `AutoencoderKL` folder with its scaling factor."""
         with torch.no_grad():
             latents = torch.cat([
-                self.network.encode(as_images(x)).latent_dist.sample() for x in self.images[:2000].split(50)
+                self.network.encode(scene_pool_images(x)).latent_dist.sample()
+                for x in self.images[:2000].split(50)
             ])  # fmt: skip
         self.network.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
         self.network.half().save_pretrained(folder)

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM
 
-from lavibridge.world.text import document
+from lavibridge.world.documents import write_document
 from lavibridge.world.words import SYNONYMS
 from lavibridge.zoo.pretraining import Pretraining
 from lavibridge.zoo.tokenizers import BERT_LENGTH, wordpiece_tokenizer
 
-MASKED, MASKED_IN_SCORES = 0.4, 0.15
-HELD_OUT = 400
-IGNORED = -100
+_MASKED, _MASKED_IN_SCORES = 0.4, 0.15
+_HELD_OUT = 400
+_IGNORED = -100
 
 
 class BertPretraining(Pretraining):
@@ -48,8 +48,8 @@ class BertPretraining(Pretraining):
         )
         self.network = BertForMaskedLM(config)
         self.networks = nn.ModuleDict({"bert": self.network})
-        self.rows = self._rows([document(self.seed, index) for index in range(documents)])
-        self.held_out = self._rows([document(0, index, split="test") for index in range(HELD_OUT)])
+        self.rows = self._rows([write_document(self.seed, index) for index in range(documents)])
+        self.held_out = self._rows([write_document(0, index, split="test") for index in range(_HELD_OUT)])
 
     def _rows(self, documents: list[str]) -> list[Tensor]:
         found = self.tokenizer(documents, truncation=True)["input_ids"]
@@ -58,7 +58,7 @@ class BertPretraining(Pretraining):
     def loss(self, step: int) -> Tensor:
         """Return the cross-entropy of the masked tokens."""
         chosen = torch.randint(len(self.rows), (self.batch,)).tolist()
-        return self._loss([self.rows[index] for index in chosen], MASKED)
+        return self._loss([self.rows[index] for index in chosen], _MASKED)
 
     def _loss(self, rows: list[Tensor], masked: float) -> Tensor:
         pad = self.tokenizer.pad_token_id
@@ -68,7 +68,7 @@ class BertPretraining(Pretraining):
         fate = torch.rand(ids.shape)
         inputs = torch.where(selected & (fate < 0.8), self.tokenizer.mask_token_id, ids)
         inputs = torch.where(selected & (fate >= 0.9), torch.randint_like(ids, len(self.tokenizer)), inputs)
-        labels = torch.where(selected, ids, IGNORED)
+        labels = torch.where(selected, ids, _IGNORED)
         found: Tensor = self.network(input_ids=inputs, attention_mask=(ids != pad).long(), labels=labels).loss
         return found
 
@@ -76,8 +76,8 @@ class BertPretraining(Pretraining):
         """Return the held-out perplexity (masked as published), and the fraction of synonyms filled in
         correctly."""
         torch.manual_seed(0)
-        parts = [self.held_out[start : start + 50] for start in range(0, HELD_OUT, 50)]
-        losses = torch.stack([self._loss(part, MASKED_IN_SCORES) for part in parts])
+        parts = [self.held_out[start : start + 50] for start in range(0, _HELD_OUT, 50)]
+        losses = torch.stack([self._loss(part, _MASKED_IN_SCORES) for part in parts])
         return {"perplexity": float(losses.mean().exp()), "synonyms": self._synonyms_known()}
 
     def _synonyms_known(self) -> float:

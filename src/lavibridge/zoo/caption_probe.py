@@ -1,4 +1,4 @@
-"""A caption probe: trained beside a denoiser, it keeps the whole content of captions in a trained text tower.
+"""A caption probe: trained with a denoiser, it keeps the content of captions in a trained text tower.
 
     loss = mean over questions of cross-entropy(W_q mean over tokens of the tower's output, label)
 
@@ -22,9 +22,9 @@ GROUP_ATTRIBUTES: dict[str, tuple[object, ...]] = {
     "place": PLACES,
     "count": (1, 2, 3, 4),
 }
-GROUPS = 2
+_GROUPS = 2
 """The number of things whose attributes the probe predicts: the first ones of longer captions."""
-CLASS_COUNTS = [*(len(values) for values in GROUP_ATTRIBUTES.values())] * GROUPS + [len(RELATIONS)]
+_CLASS_COUNTS = [*(len(values) for values in GROUP_ATTRIBUTES.values())] * _GROUPS + [len(RELATIONS)]
 """The number of classes of each question, besides class 0: not mentioned."""
 
 
@@ -33,7 +33,7 @@ class CaptionProbe(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.heads = nn.ModuleList(nn.Linear(width, 1 + answers) for answers in CLASS_COUNTS)
+        self.heads = nn.ModuleList(nn.Linear(width, 1 + answers) for answers in _CLASS_COUNTS)
 
     def forward(
         self, text: Float[Tensor, "batch token width"], caption_labels: Int[Tensor, "batch question"]
@@ -50,7 +50,7 @@ class CaptionProbe(nn.Module):
 def caption_labels(spec: Spec) -> list[int]:
     """Return the labels of a caption of the spec."""
     answers = []
-    for index in range(GROUPS):
+    for index in range(_GROUPS):
         group = spec.groups[index] if index < len(spec.groups) else None
         for name, values in GROUP_ATTRIBUTES.items():
             value = None if group is None else getattr(group, name)

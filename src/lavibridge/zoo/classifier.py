@@ -18,12 +18,12 @@ from torch.nn import functional
 from transformers import CLIPImageProcessorPil, ResNetConfig, ResNetForImageClassification
 
 from lavibridge.world.scene import CANVAS, COLORS, SHAPES, TEXTURES, Scene
-from lavibridge.zoo.pool import as_images, draw_scenes, sample_pool
 from lavibridge.zoo.pretraining import Pretraining
+from lavibridge.zoo.scene_pool import draw_scene_pool, sample_scene_pool, scene_pool_images
 
-MAX_THINGS = 4
-LABELS = (*SHAPES, *COLORS, *TEXTURES, *(f"{count} things" for count in range(1, MAX_THINGS + 1)))
-HELD_OUT_SEED = 7_200
+_MAX_THINGS = 4
+CLASSIFIER_LABELS = (*SHAPES, *COLORS, *TEXTURES, *(f"{count} things" for count in range(1, _MAX_THINGS + 1)))
+_HELD_OUT_SEED = 7_200
 
 
 class ClassifierPretraining(Pretraining):
@@ -41,19 +41,19 @@ class ClassifierPretraining(Pretraining):
             hidden_sizes=[32, 64, 96],
             depths=[1, 2, 2],
             layer_type="basic",
-            id2label=dict(enumerate(LABELS)),
-            label2id={label: index for index, label in enumerate(LABELS)},
+            id2label=dict(enumerate(CLASSIFIER_LABELS)),
+            label2id={label: index for index, label in enumerate(CLASSIFIER_LABELS)},
             problem_type="multi_label_classification",
         )
         self.network = ResNetForImageClassification(config).to(memory_format=torch.channels_last)
         self.networks = nn.ModuleDict({"resnet": self.network})
         self.images, self.truths = _labelled(self.seed + 3, pool)
-        self.held_out = _labelled(HELD_OUT_SEED, held_out)
+        self.held_out = _labelled(_HELD_OUT_SEED, held_out)
 
     def loss(self, step: int) -> Tensor:
         """Return the loss of a batch of perturbed pictures."""
         chosen = torch.randint(len(self.images), (self.batch,))
-        images = _perturbed(as_images(self.images[chosen]))
+        images = _perturbed(scene_pool_images(self.images[chosen]))
         loss: Tensor = self.network(pixel_values=images, labels=self.truths[chosen]).loss
         return loss
 
@@ -61,7 +61,7 @@ class ClassifierPretraining(Pretraining):
         """Return, on held-out clean pictures, the fraction of correct labels and of pictures with all labels
         correct."""
         images, truths = self.held_out
-        parts = [self.network(pixel_values=as_images(part)).logits > 0 for part in images.split(100)]
+        parts = [self.network(pixel_values=scene_pool_images(part)).logits > 0 for part in images.split(100)]
         right = torch.cat(parts) == truths.bool()
         return {"labels": float(right.float().mean()), "pictures": float(right.all(1).float().mean())}
 
@@ -79,7 +79,7 @@ def labels_of_scene(scene: Scene) -> list[float]:
     """Return 1 for each label that is true of a scene, otherwise 0."""
     seen = {value for thing in scene.things for value in (thing.shape, thing.color, thing.texture)}
     seen.add(f"{len(scene.things)} things")
-    return [float(label in seen) for label in LABELS]
+    return [float(label in seen) for label in CLASSIFIER_LABELS]
 
 
 def _perturbed(images: Float[Tensor, "batch 3 64 64"]) -> Float[Tensor, "batch 3 64 64"]:
@@ -92,7 +92,7 @@ def _perturbed(images: Float[Tensor, "batch 3 64 64"]) -> Float[Tensor, "batch 3
 
 
 def _labelled(seed: int, count: int) -> tuple[Tensor, Tensor]:
-    pairs = sample_pool(seed, count)
-    return draw_scenes(pairs), torch.tensor(
+    pairs = sample_scene_pool(seed, count)
+    return draw_scene_pool(pairs), torch.tensor(
         np.array([labels_of_scene(pair.scene) for pair in pairs]), dtype=torch.float32
     )

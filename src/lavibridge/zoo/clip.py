@@ -3,10 +3,9 @@
     loss = 1/2 [cross-entropy over rows + over columns of  exp(s) <image_i, text_j>]
 
 Half of a batch are hard negatives of the other half: the same prompt with two colours or the ends of a
-relation swapped, or with one attribute changed, captioned and drawn anew. Without them a few colour words win
-the contrast, and the features of shapes, sizes and textures stay faint (measured: 0.13 of the length against
-0.89).
-"""
+relation swapped, or with one attribute changed, with a new caption and image. Without them a few colour
+words win the contrast, and the features of shapes, sizes and textures stay faint (measured: 0.13 of the
+length against 0.89)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,13 +25,13 @@ from transformers import (
 
 from lavibridge.world.caption_templates import write_caption
 from lavibridge.world.captions import CaptionedScene, sample_captioned_scene, sample_scene
-from lavibridge.world.rng import pick
+from lavibridge.world.rng import rng_pick
 from lavibridge.world.scene import COLORS, SHAPES, TEXTURES, WITHHELD, Spec
-from lavibridge.zoo.pool import as_images, draw_scenes, sample_pool
 from lavibridge.zoo.pretraining import Pretraining
+from lavibridge.zoo.scene_pool import draw_scene_pool, sample_scene_pool, scene_pool_images
 from lavibridge.zoo.tokenizers import CLIP_LENGTH, clip_tokenizer
 
-HELD_OUT_SEED = 7_100
+_HELD_OUT_SEED = 7_100
 
 
 class ClipPretraining(Pretraining):
@@ -48,10 +47,10 @@ class ClipPretraining(Pretraining):
         torch.manual_seed(self.seed)
         self.network = CLIPModel(_config(self.tokenizer))
         self.networks = nn.ModuleDict({"clip": self.network})
-        self.pairs = sample_pool(self.seed + 1, pool)
-        self.images = draw_scenes(self.pairs)
+        self.pairs = sample_scene_pool(self.seed + 1, pool)
+        self.images = draw_scene_pool(self.pairs)
         self.held_out = [
-            sample_captioned_scene(HELD_OUT_SEED, i, category=["two", "color", "spatial"][i % 3])
+            sample_captioned_scene(_HELD_OUT_SEED, i, category=["two", "color", "spatial"][i % 3])
             for i in range(300)
         ]
 
@@ -59,11 +58,13 @@ class ClipPretraining(Pretraining):
         """Return the symmetric contrastive loss over pairs and their hard negatives."""
         chosen = torch.randint(len(self.pairs), (self.batch // 2,)).tolist()
         rng = np.random.default_rng([self.seed, step])
-        partners = [pair for index in chosen if (pair := hard_negative(rng, self.pairs[index])) is not None]
+        partners = [
+            pair for index in chosen if (pair := clip_hard_negative(rng, self.pairs[index])) is not None
+        ]
         captions = [self.pairs[index].caption for index in chosen] + [pair.caption for pair in partners]
         images = self.images[chosen]
         if partners:
-            images = torch.cat([images, draw_scenes(partners)])
+            images = torch.cat([images, draw_scene_pool(partners)])
         logits = self._logits(images, captions)
         truth = torch.arange(len(captions))
         return (nn.functional.cross_entropy(logits, truth) + nn.functional.cross_entropy(logits.T, truth)) / 2
@@ -71,12 +72,18 @@ class ClipPretraining(Pretraining):
     def scores(self) -> dict[str, float]:
         """Return how often a picture prefers its caption to its hard negative's, and to 99 others."""
         rng = np.random.default_rng(0)
-        swapped = [(pair, other) for pair in self.held_out if (other := hard_negative(rng, pair)) is not None]
-        true = self._logits(draw_scenes([pair for pair, _ in swapped]), [pair.caption for pair, _ in swapped])
-        false = self._logits(
-            draw_scenes([pair for pair, _ in swapped]), [other.caption for _, other in swapped]
+        swapped = [
+            (pair, other) for pair in self.held_out if (other := clip_hard_negative(rng, pair)) is not None
+        ]
+        true = self._logits(
+            draw_scene_pool([pair for pair, _ in swapped]), [pair.caption for pair, _ in swapped]
         )
-        among = self._logits(draw_scenes(self.held_out[:100]), [pair.caption for pair in self.held_out[:100]])
+        false = self._logits(
+            draw_scene_pool([pair for pair, _ in swapped]), [other.caption for _, other in swapped]
+        )
+        among = self._logits(
+            draw_scene_pool(self.held_out[:100]), [pair.caption for pair in self.held_out[:100]]
+        )
         return {
             "partner": float((true.diagonal() > false.diagonal()).float().mean()),
             "retrieval": float((among.argmax(1) == torch.arange(100)).float().mean()),
@@ -94,7 +101,7 @@ class ClipPretraining(Pretraining):
 
     def _logits(self, images: Tensor, captions: list[str]) -> Float[Tensor, "images captions"]:
         ids = self._tokens(captions)
-        pixels = as_images(images)
+        pixels = scene_pool_images(images)
         found = self.network(
             input_ids=ids["input_ids"], attention_mask=ids["attention_mask"], pixel_values=pixels
         )
@@ -105,7 +112,7 @@ class ClipPretraining(Pretraining):
         return dict(self.tokenizer(captions, padding=True, truncation=True, return_tensors="pt"))
 
 
-def hard_negative(rng: np.random.Generator, pair: CaptionedScene) -> CaptionedScene | None:
+def clip_hard_negative(rng: np.random.Generator, pair: CaptionedScene) -> CaptionedScene | None:
     """Return the pair with one fact changed, drawn and captioned anew, or None if the change is impossible.
 
     Swaps two colours or the ends of a relation, or changes one attribute of one group.
@@ -137,10 +144,10 @@ def _with_another_attribute(rng: np.random.Generator, spec: Spec) -> Spec:
     choices = {"shape": SHAPES, "color": tuple(COLORS), "texture": TEXTURES, "size": ("small", "large")}
     place = int(rng.integers(len(spec.groups)))
     group = spec.groups[place]
-    name = pick(rng, [name for name in choices if getattr(group, name) is not None])
+    name = rng_pick(rng, [name for name in choices if getattr(group, name) is not None])
     others = [value for value in choices[name] if value != getattr(group, name)]
     groups = list(spec.groups)
-    groups[place] = replace(group, **{name: pick(rng, others)})  # type: ignore[arg-type]
+    groups[place] = replace(group, **{name: rng_pick(rng, others)})  # type: ignore[arg-type]
     return replace(spec, groups=tuple(groups))
 
 

@@ -6,19 +6,19 @@ python -m lavibridge.zoo.hashes src/lavibridge/world/models/*      after adding 
 import sys
 from pathlib import Path
 
-from lavibridge.core.files import sha256, write_json
+from lavibridge.core.files import file_sha256, write_json
 
-FILE = "hashes.json"
+_FILE = "hashes.json"
 
 
-def write_hashes(folder: Path) -> Path:
+def write_model_hashes(folder: Path) -> Path:
     """Write `folder`/hashes.json: relative path -> SHA-256 of every other file."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / FILE)
-    write_json(folder / FILE, {path.relative_to(folder).as_posix(): sha256(path) for path in files})
-    return folder / FILE
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / _FILE)
+    write_json(folder / _FILE, {path.relative_to(folder).as_posix(): file_sha256(path) for path in files})
+    return folder / _FILE
 
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
         if Path(name).is_dir():
-            write_hashes(Path(name))
+            write_model_hashes(Path(name))

@@ -27,14 +27,14 @@ from lavibridge.core.files import models_folder
 from lavibridge.diffusion.objective import snr
 from lavibridge.diffusion.schedule import Schedule
 from lavibridge.diffusion.weighting.velocity import Velocity
-from lavibridge.world.captions import CaptionedScene, prompts
-from lavibridge.world.checker import check
+from lavibridge.world.captions import CaptionedScene, evaluation_prompts
+from lavibridge.world.checker import check_picture
 from lavibridge.zoo.caption_probe import CaptionProbe, caption_labels
-from lavibridge.zoo.pool import as_images, draw_scenes, sample_pool
 from lavibridge.zoo.pretraining import Pretraining
+from lavibridge.zoo.scene_pool import draw_scene_pool, sample_scene_pool, scene_pool_images
 
-EMPTY_CAPTIONS = 0.1
-HARD_MIX: dict[str, float] = {
+_EMPTY_CAPTIONS = 0.1
+_HARD_MIX: dict[str, float] = {
     "one": 0.05,
     "plain": 0.02,
     "two": 0.08,
@@ -50,17 +50,17 @@ HARD_MIX: dict[str, float] = {
 }
 """Shares of the categories in the pool's second part, which the training mix mostly gives a few hundredths:
 two things with one kind of attribute, interactions, three things, long captions."""
-LATE_TIMES_FROM = 0.8
+_LATE_TIMES_FROM = 0.8
 """The fraction of the schedule at which late times begin: these decide where things lie."""
-CAPTION_PROBE_WEIGHT = 0.5
-"""Weight of the caption probe's loss beside the denoiser's."""
-STEPS, GUIDANCE = 20, 4.0
-MAX_WEIGHT = 2_000.0
+_CAPTION_PROBE_WEIGHT = 0.5
+"""Weight of the caption probe's loss relative to the denoiser's."""
+STEPS, _GUIDANCE = 20, 4.0
+_MAX_WEIGHT = 2_000.0
 """Maximum loss weight, reached at a signal of 1 in 2,000: the times beyond it are all noise, and would
 otherwise take up most of a linear schedule."""
-SCORED_CATEGORIES = ("one", "two", "spatial")
+_SCORED_CATEGORIES = ("one", "two", "spatial")
 
-Latents = Float[Tensor, "batch 4 16 16"]
+MiniatureLatents = Float[Tensor, "batch 4 16 16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +90,10 @@ class NoisyBatch:
 
     rows: Int[Tensor, " batch"]
     """Their indices in the pool."""
-    latents: Latents
-    noise: Latents
+    latents: MiniatureLatents
+    noise: MiniatureLatents
     t: Int[Tensor, " batch"]
-    noisy: Latents
+    noisy: MiniatureLatents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +124,9 @@ class LatentDiffusionPretraining(Pretraining):
         folder = autoencoder or models_folder() / "mini-sd" / "vae"
         self.vae = AutoencoderKL.from_pretrained(folder).float().eval()
         self.vae.register_to_config(_name_or_path="")  # exports should not contain a local path
-        self.pairs = pairs = sample_pool(self.seed + 2, pool)
+        self.pairs = pairs = sample_scene_pool(self.seed + 2, pool)
         if any(stage.hard for stage in self.curriculum):
-            pairs += sample_pool(self.seed + 5, pool, HARD_MIX)
+            pairs += sample_scene_pool(self.seed + 5, pool, _HARD_MIX)
         hard = torch.arange(len(pairs)) >= pool
         self.emphasis = [_emphasis(stage, pairs) * (hard == stage.hard) for stage in self.curriculum]
         self.captions = ["", *(pair.caption for pair in pairs)]
@@ -155,7 +155,7 @@ class LatentDiffusionPretraining(Pretraining):
         """Return pictures in [0, 1]; each has its own generator, so it does not depend on its batch."""
         pipeline: Any = self.sampling_pipeline()  # each class of pipeline is called differently
         pipeline.set_progress_bar_config(disable=True)
-        options = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, **self.draw_options}
+        options = {"num_inference_steps": STEPS, "guidance_scale": _GUIDANCE, **self.draw_options}
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         drawn: np.ndarray = pipeline(captions, generator=generators, output_type="np", **options).images
         return drawn
@@ -173,9 +173,9 @@ class LatentDiffusionPretraining(Pretraining):
         noise = torch.randn_like(latents)
         even = (torch.arange(self.batch) + torch.rand(())) / self.batch
         is_late = torch.arange(self.batch) % self.curriculum[stage].late_every == 0
-        even = torch.where(is_late, LATE_TIMES_FROM + (1 - LATE_TIMES_FROM) * even, self.times(even))
+        even = torch.where(is_late, _LATE_TIMES_FROM + (1 - _LATE_TIMES_FROM) * even, self.times(even))
         t = (even * len(self.schedule.times)).long().clamp(max=len(self.schedule.times) - 1)
-        kept = torch.rand(self.batch) >= EMPTY_CAPTIONS
+        kept = torch.rand(self.batch) >= _EMPTY_CAPTIONS
         captions = [self.captions[row] for row in torch.where(kept, chosen + 1, 0).tolist()]
         alpha, sigma = (
             share[t][:, None, None, None] for share in (self.schedule.alphas, self.schedule.sigmas)
@@ -186,7 +186,7 @@ class LatentDiffusionPretraining(Pretraining):
         noised = NoisyBatch(rows=chosen, latents=latents, noise=noise, t=t, noisy=noisy)
         loss = self.errors(noised, text).mean()
         if self.questions is not None:
-            loss = loss + CAPTION_PROBE_WEIGHT * self.questions(
+            loss = loss + _CAPTION_PROBE_WEIGHT * self.questions(
                 text.tokens[kept], self.caption_labels[chosen[kept]]
             )
         return loss
@@ -195,11 +195,11 @@ class LatentDiffusionPretraining(Pretraining):
         """Sample rows of the pool for a batch, weighted by the emphasis."""
         return torch.multinomial(emphasis, self.batch)
 
-    def latents(self, rows: Int[Tensor, " batch"]) -> Latents:
+    def latents(self, rows: Int[Tensor, " batch"]) -> MiniatureLatents:
         """Sample latents of pictures of the pool from their posteriors; each picture is encoded once."""
         missing = rows[~self.is_stored[rows]].unique()
         if len(missing):
-            images = as_images(draw_scenes([self.pairs[row] for row in missing.tolist()]))
+            images = scene_pool_images(draw_scene_pool([self.pairs[row] for row in missing.tolist()]))
             with torch.no_grad():
                 posterior = self.vae.encode(images).latent_dist
             self.means[missing] = posterior.mean.half()
@@ -208,27 +208,27 @@ class LatentDiffusionPretraining(Pretraining):
         mean, spread = self.means[rows].float(), self.spreads[rows].float()
         return (mean + spread * torch.randn_like(mean)) * self.vae.config.scaling_factor
 
-    def weighted_error(self, noised: "NoisyBatch", predicted: Latents) -> Float[Tensor, " batch"]:
+    def weighted_error(self, noised: "NoisyBatch", predicted: MiniatureLatents) -> Float[Tensor, " batch"]:
         """Return the squared error of the predicted noise, with the weight of the velocity's."""
         ratio = snr(self.schedule.alphas[noised.t], self.schedule.sigmas[noised.t])
         weights = Velocity(Velocity.Config()).weight(ratio, "epsilon")
-        return weights.clamp(max=MAX_WEIGHT) * (predicted - noised.noise).square().mean(dim=(1, 2, 3))
+        return weights.clamp(max=_MAX_WEIGHT) * (predicted - noised.noise).square().mean(dim=(1, 2, 3))
 
     def scores(self, count: int = 60) -> dict[str, float]:
         """Return the fraction of prompts drawn entirely right, and of single things with the right shape."""
         found = {}
-        for category in SCORED_CATEGORIES:
-            pairs = prompts(category, count)
+        for category in _SCORED_CATEGORIES:
+            pairs = evaluation_prompts(category, count)
             drawn = self.draw([pair.caption for pair in pairs], list(range(count)))
             pixels = (drawn * 255).round().astype("uint8")
-            results = [check(picture, pair.spec) for picture, pair in zip(pixels, pairs, strict=True)]
+            results = [check_picture(picture, pair.spec) for picture, pair in zip(pixels, pairs, strict=True)]
             found[category] = sum(result.all for result in results) / count
             if category == "one":
                 found["shape"] = sum(bool(result["shape"]) for result in results) / count
         return found
 
     def restore(self, folder: Path) -> None:
-        """Load every network of the pipeline, including frozen ones; the probes start anew."""
+        """Load every network of the pipeline, including frozen ones; the probes get new weights."""
         for name, part in self.pipeline().components.items():
             if isinstance(part, nn.Module):
                 kind: Any = type(part)  # of Diffusers or of Transformers

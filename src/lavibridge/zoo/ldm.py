@@ -30,10 +30,10 @@ from lavibridge.zoo.latent_diffusion import (
     LatentDiffusionPretraining,
     NoisyBatch,
 )
-from lavibridge.zoo.stable_diffusion import SCHEDULE
+from lavibridge.zoo.stable_diffusion import STABLE_DIFFUSION_SCHEDULE
 from lavibridge.zoo.tokenizers import wordpiece_tokenizer
 
-TOKENS = 77
+_TOKENS = 77
 """The length to which Diffusers' pipeline pads every prompt."""
 
 
@@ -62,7 +62,7 @@ class LatentDiffusionBertPretraining(LatentDiffusionPretraining):
         self.tokenizer = wordpiece_tokenizer()
         config = LDMBertConfig(
             vocab_size=len(self.tokenizer),
-            max_position_embeddings=TOKENS,
+            max_position_embeddings=_TOKENS,
             d_model=self.teacher.config.hidden_size,
             encoder_layers=4,
             encoder_ffn_dim=512,
@@ -77,7 +77,7 @@ class LatentDiffusionBertPretraining(LatentDiffusionPretraining):
         self.unet.to(memory_format=torch.channels_last)
         self.questions = CaptionProbe(config.d_model)
         self.networks = nn.ModuleDict({"unet": self.unet, "bert": self.bert, "questions": self.questions})
-        self.scheduler = DDIMScheduler(**SCHEDULE, clip_sample=False, set_alpha_to_one=False)
+        self.scheduler = DDIMScheduler(**STABLE_DIFFUSION_SCHEDULE, clip_sample=False, set_alpha_to_one=False)
         self.schedule = diffusion_schedule(self.scheduler.alphas_cumprod)
 
     def loss(self, step: int) -> Tensor:
@@ -97,7 +97,7 @@ class LatentDiffusionBertPretraining(LatentDiffusionPretraining):
     def read(self, captions: list[str]) -> EncodedCaptions:
         """Return the BERT's last layer, with padding visible."""
         ids = self.tokenizer(
-            captions, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
+            captions, padding="max_length", max_length=_TOKENS, truncation=True, return_tensors="pt"
         )
         return EncodedCaptions(tokens=self.bert(ids["input_ids"])[0])
 

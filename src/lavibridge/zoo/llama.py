@@ -1,6 +1,6 @@
 """`mini-llama`: a causal language model trained on the world's text alone, without pictures.
 
-The class is Transformers' `LlamaForCausalLM`; documents are packed end to end into rows of `LENGTH` tokens.
+The class is Transformers' `LlamaForCausalLM`; documents are packed end to end into rows of `_LENGTH` tokens.
 """
 
 from pathlib import Path
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lavibridge.world.text import document
+from lavibridge.world.documents import write_document
 from lavibridge.world.words import SYNONYMS
 from lavibridge.zoo.pretraining import Pretraining
 from lavibridge.zoo.tokenizers import byte_level_tokenizer
 
-LENGTH = 128
-HELD_OUT = 400
+_LENGTH = 128
+_HELD_OUT = 400
 
 
 class LlamaPretraining(Pretraining):
@@ -44,14 +44,14 @@ class LlamaPretraining(Pretraining):
         )
         self.network = LlamaForCausalLM(config)
         self.networks = nn.ModuleDict({"llama": self.network})
-        self.rows = self._pack([document(self.seed, index) for index in range(documents)])
-        self.held_out = self._pack([document(0, index, split="test") for index in range(HELD_OUT)])
+        self.rows = self._pack([write_document(self.seed, index) for index in range(documents)])
+        self.held_out = self._pack([write_document(0, index, split="test") for index in range(_HELD_OUT)])
 
     def _pack(self, documents: list[str]) -> Tensor:
-        """Pack documents, each with an end token, into rows of `LENGTH`."""
+        """Pack documents, each with an end token, into rows of `_LENGTH`."""
         end = self.tokenizer.eos_token_id
         ids = [token for row in self.tokenizer(documents)["input_ids"] for token in (*row, end)]
-        return torch.tensor(ids[: len(ids) // LENGTH * LENGTH]).view(-1, LENGTH)
+        return torch.tensor(ids[: len(ids) // _LENGTH * _LENGTH]).view(-1, _LENGTH)
 
     def loss(self, step: int) -> Tensor:
         """Return the cross-entropy of the next token."""

@@ -1,4 +1,4 @@
-"""A patch probe: trained beside the denoiser, a transformer's inner tokens predict what each patch shows.
+"""A patch probe: during pretraining, a transformer's inner tokens predict the content of each patch.
 
     loss = cross-entropy(shape, colour, texture) + |centre and size of the thing - prediction|
 
@@ -17,19 +17,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lavibridge.world.captions import CaptionedScene
-from lavibridge.world.drawing import placed_mask
+from lavibridge.world.drawing import draw_placed_mask
 from lavibridge.world.scene import CANVAS
 from lavibridge.zoo.caption_probe import GROUP_ATTRIBUTES
 
-SIDE = 8
+PATCHES_PER_SIDE = 8
 """Patches per side of the picture."""
-ATTRIBUTES = {name: GROUP_ATTRIBUTES[name] for name in ("shape", "color", "texture")}
+_ATTRIBUTES = {name: GROUP_ATTRIBUTES[name] for name in ("shape", "color", "texture")}
 """The attributes that the probe predicts for a patch, and their classes; class 0 means ground."""
-OUTPUTS = [*(1 + len(answers) for answers in ATTRIBUTES.values()), 3]
+_OUTPUTS = [*(1 + len(answers) for answers in _ATTRIBUTES.values()), 3]
 """Output sizes of the probe: one logit per class, and the box."""
-MIN_COVERED_PIXELS = 4
+MIN_PATCH_PIXELS = 4
 """Minimum number of a patch's pixels that a thing covers to count as lying there."""
-GROUND_WEIGHT = 0.15
+_GROUND_WEIGHT = 0.15
 """Loss weight of a ground patch; most pictures are mostly ground."""
 
 
@@ -50,17 +50,22 @@ class PatchLabels:
 def patch_labels(pairs: Sequence[CaptionedScene]) -> PatchLabels:
     """Return the labels of the pairs' scenes; a patch belongs to the thing drawn last among those that cover
     it."""
-    kinds = np.zeros((len(pairs), SIDE**2, 3), dtype=np.int64)
-    boxes = np.zeros((len(pairs), SIDE**2, 3), dtype=np.float32)
-    patch = CANVAS // SIDE
-    centers = np.stack(np.meshgrid(*(np.arange(SIDE) * patch + patch / 2,) * 2), axis=-1).reshape(-1, 2)
+    kinds = np.zeros((len(pairs), PATCHES_PER_SIDE**2, 3), dtype=np.int64)
+    boxes = np.zeros((len(pairs), PATCHES_PER_SIDE**2, 3), dtype=np.float32)
+    patch = CANVAS // PATCHES_PER_SIDE
+    centers = np.stack(np.meshgrid(*(np.arange(PATCHES_PER_SIDE) * patch + patch / 2,) * 2), axis=-1).reshape(
+        -1, 2
+    )
     for row, pair in enumerate(pairs):
         for thing in pair.scene.things:
             here = (
-                placed_mask(thing).reshape(SIDE, patch, SIDE, patch).sum(axis=(1, 3)).ravel()
-                >= MIN_COVERED_PIXELS
+                draw_placed_mask(thing)
+                .reshape(PATCHES_PER_SIDE, patch, PATCHES_PER_SIDE, patch)
+                .sum(axis=(1, 3))
+                .ravel()
+                >= MIN_PATCH_PIXELS
             )
-            kinds[row, here] = [1 + kind.index(getattr(thing, name)) for name, kind in ATTRIBUTES.items()]
+            kinds[row, here] = [1 + kind.index(getattr(thing, name)) for name, kind in _ATTRIBUTES.items()]
             boxes[row, here, :2] = (np.asarray(thing.center) - centers[here]) / 16
             boxes[row, here, 2] = thing.side / 16
     return PatchLabels(kinds=torch.from_numpy(kinds), boxes=torch.from_numpy(boxes))
@@ -72,15 +77,15 @@ class PatchProbe(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.answers = nn.Linear(width, sum(OUTPUTS))
+        self.answers = nn.Linear(width, sum(_OUTPUTS))
 
     def forward(
         self, tokens: Float[Tensor, "batch patch width"], true: PatchLabels
     ) -> Float[Tensor, " batch"]:
         """Return the loss of each picture's tokens."""
-        *kinds, boxes = self.answers(self.norm(tokens)).split(OUTPUTS, dim=-1)
+        *kinds, boxes = self.answers(self.norm(tokens)).split(_OUTPUTS, dim=-1)
         covered = (true.kinds[..., 0] > 0).float()
-        weights = GROUND_WEIGHT + (1 - GROUND_WEIGHT) * covered
+        weights = _GROUND_WEIGHT + (1 - _GROUND_WEIGHT) * covered
         attribute_loss = torch.stack(
             [
                 functional.cross_entropy(each.transpose(1, 2), true.kinds[..., index], reduction="none")

@@ -7,7 +7,7 @@ the mean alone:
 
     log s^2 = v log beta_t + (1 - v) log beta~_t,    v = (output + 1) / 2
 
-Two probes train beside it. Its inner tokens predict what their patch shows (zoo/patch_probe.py), which
+Two probes train with it. Its inner tokens predict the content of their patch (zoo/patch_probe.py), which
 doubled the benefit of a caption after the same number of steps. The tokens of its captions predict the
 attributes of their thing (zoo/attribute_binding_probe.py): with this probe it began to learn which colour
 belongs to which shape. It had not learnt that in 31,000 steps under mini-t5-large, whose last layer hardly
@@ -32,28 +32,28 @@ from lavibridge.zoo.latent_diffusion import (
     CurriculumStage,
     EncodedCaptions,
     LatentDiffusionPretraining,
-    Latents,
+    MiniatureLatents,
     NoisyBatch,
     capture_outputs,
 )
 from lavibridge.zoo.patch_probe import PatchProbe, patch_labels
 
-SCHEDULE = {
+_SCHEDULE = {
     "beta_start": 0.0001,
     "beta_end": 0.02,
     "beta_schedule": "linear",
     "num_train_timesteps": 1000,
 }
 """The noise schedule of PixArt-alpha."""
-PATCH_PROBE_WEIGHT, PATCH_PROBE_BLOCK = 0.3, 4
-"""Weight of the patch probe beside the noise's error, and the block whose output it reads."""
-WORD_PREFIX = "\u2581"
+_PATCH_PROBE_WEIGHT, _PATCH_PROBE_BLOCK = 0.3, 4
+"""Weight of the patch probe relative to the noise's error, and the block whose output it reads."""
+_WORD_PREFIX = "\u2581"
 """SentencePiece's mark before a piece that begins a word."""
-BINDING_PROBE_WEIGHT = 0.5
+_BINDING_PROBE_WEIGHT = 0.5
 """Weight of the attribute-binding probe."""
 
 
-def build(width: int) -> PixArtTransformer2DModel:
+def _build(width: int) -> PixArtTransformer2DModel:
     """Return the transformer with fresh weights: 8 x 8 patches of 16 x 16 latents."""
     return PixArtTransformer2DModel(
         sample_size=16,
@@ -101,7 +101,7 @@ class PixArtPretraining(LatentDiffusionPretraining):
         folder = t5 or models_folder() / "mini-t5-base"
         self.text = T5EncoderModel.from_pretrained(folder).float().eval()
         self.tokenizer = T5Tokenizer.from_pretrained(folder)
-        self.transformer = build(self.text.config.d_model)
+        self.transformer = _build(self.text.config.d_model)
         config = self.transformer.config
         width = config.num_attention_heads * config.attention_head_dim
         self.networks = nn.ModuleDict(
@@ -115,11 +115,11 @@ class PixArtPretraining(LatentDiffusionPretraining):
         self.binding_labels = cache(self._label_words)
         self._inner = capture_outputs(
             {
-                "patches": self.transformer.transformer_blocks[PATCH_PROBE_BLOCK - 1],
+                "patches": self.transformer.transformer_blocks[_PATCH_PROBE_BLOCK - 1],
                 "words": self.transformer.caption_projection,
             }
         )
-        self.scheduler = DPMSolverMultistepScheduler(**SCHEDULE)
+        self.scheduler = DPMSolverMultistepScheduler(**_SCHEDULE)
         self.alpha_bar = self.scheduler.alphas_cumprod
         self.schedule = diffusion_schedule(self.alpha_bar)
         self.log_variances = log_variances(self.scheduler.betas, self.alpha_bar)
@@ -148,7 +148,7 @@ class PixArtPretraining(LatentDiffusionPretraining):
 
     def _label_words(self, caption: str) -> Int[Tensor, "token kind"]:
         pieces = self.tokenizer.convert_ids_to_tokens(self.tokenizer(caption, truncation=True)["input_ids"])
-        return binding_labels([piece.removeprefix(WORD_PREFIX) for piece in pieces])
+        return binding_labels([piece.removeprefix(_WORD_PREFIX) for piece in pieces])
 
     def errors(self, noised: NoisyBatch, text: EncodedCaptions) -> Float[Tensor, " batch"]:
         """Return the noise's error (first half of the channels), the variance's bound, and the probes'
@@ -167,11 +167,13 @@ class PixArtPretraining(LatentDiffusionPretraining):
         return (
             self.weighted_error(noised, predicted)
             + bound
-            + PATCH_PROBE_WEIGHT * patch_loss
-            + BINDING_PROBE_WEIGHT * binding_loss
+            + _PATCH_PROBE_WEIGHT * patch_loss
+            + _BINDING_PROBE_WEIGHT * binding_loss
         )
 
-    def _bound(self, noised: NoisyBatch, predicted: Latents, between: Latents) -> Float[Tensor, " batch"]:
+    def _bound(
+        self, noised: NoisyBatch, predicted: MiniatureLatents, between: MiniatureLatents
+    ) -> Float[Tensor, " batch"]:
         """Return the KL divergence in bits per value between the reverse step of the network and that from
         x_0.
 

@@ -1,7 +1,7 @@
 """One resumable loop that pretrains any of the miniature models.
 
 All randomness in step k is a function of (seed, k), so a stopped and resumed run sees the same batches. The
-learning rate rises for `WARMUP` steps, stays constant, and falls linearly to zero over the last `DECAY` of
+learning rate rises for `_WARMUP` steps, stays constant, and falls linearly to zero over the last `_DECAY` of
 the steps; the exported weights are an exponential moving average. A job can also continue from an exported
 folder with fresh optimiser states: then the schedule covers the additional steps.
 """
@@ -19,15 +19,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lavibridge.core.device import cpu_computes_bfloat16, set_threads
 from lavibridge.core.errors import RunError
 from lavibridge.core.files import read_json, write_json
-from lavibridge.core.log import JsonLog, console, progress
-from lavibridge.core.tensors import check_finite
+from lavibridge.core.log import JsonLog, console, progress_bar
+from lavibridge.core.tensors import check_tensors_finite
 from lavibridge.optimizers.muon import Muon
 
 RECORD_FILE = "pretraining.json"
 """The file of an exported folder that records how it was trained."""
-WARMUP = 100
-DECAY = 0.3
-EMA_HALF_LIFE = 100
+_WARMUP = 100
+_DECAY = 0.3
+_EMA_HALF_LIFE = 100
 """Steps after which a past weight counts half in the average."""
 
 
@@ -71,7 +71,7 @@ class Pretraining(ABC):
         )
 
 
-def pretrain(
+def run_pretraining(
     job: Pretraining,
     work: Path,
     *,
@@ -104,7 +104,7 @@ def _advance(run: "_Run", last: int, log: JsonLog, save_seconds: float, score_se
     """Take steps until the last, with checkpoints and scores along the way."""
     saved = scored = time.monotonic()
     smooth: float | None = None
-    with progress("steps") as bar:
+    with progress_bar("steps") as bar:
         task = bar.add_task(f"pretrain {run.job.name}", total=last, completed=run.step, status="")
         while run.step < last:
             value = run.advance(last)
@@ -123,7 +123,7 @@ def _advance(run: "_Run", last: int, log: JsonLog, save_seconds: float, score_se
                 scored = time.monotonic()
 
 
-def export(job: Pretraining, work: Path, folder: Path) -> None:
+def export_pretraining(job: Pretraining, work: Path, folder: Path) -> None:
     """Write the averaged weights of the newest checkpoint under `work` as a model folder."""
     run = _Run(job, work)
     run.use_average()
@@ -192,7 +192,7 @@ class _Run:
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
         taken = self.step - self.begun
-        keep = min(0.5 ** (1 / EMA_HALF_LIFE), (1 + taken) / (10 + taken))
+        keep = min(0.5 ** (1 / _EMA_HALF_LIFE), (1 + taken) / (10 + taken))
         torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - keep)
         self.seconds += time.monotonic() - started
         self.cpu_seconds += time.process_time() - cpu
@@ -230,7 +230,9 @@ class _Run:
 
         Raises ModelError, and keeps the previous state, if the weights are not finite.
         """
-        check_finite(self.job.networks.state_dict(), f"the networks of {self.job.name} at step {self.step}")
+        check_tensors_finite(
+            self.job.networks.state_dict(), f"the networks of {self.job.name} at step {self.step}"
+        )
         name = f"state-{self.step}.pt"
         state = {
             "networks": self.job.networks.state_dict(),
@@ -253,13 +255,13 @@ class _Run:
     def _load(self) -> None:
         position = read_json(self.work / "position.json")
         state = torch.load(self.work / position["state"], weights_only=True)
-        check_finite(state["networks"], f"the networks in {self.work / position['state']}")
+        check_tensors_finite(state["networks"], f"the networks in {self.work / position['state']}")
         try:
             self.job.networks.load_state_dict(state["networks"])
         except RuntimeError as error:
             raise RunError(
                 f"{self.work} holds the state of another network, of an earlier version of this job "
-                f"or of the world's text: move it away to begin anew ({str(error).splitlines()[-1].strip()})"
+                f"or of the world's text: move it away to start again ({str(error).splitlines()[-1].strip()})"
             ) from None
         for name, (optimizer, _) in self.optimizers.items():
             optimizer.load_state_dict(state[name])
@@ -271,4 +273,4 @@ class _Run:
 
 
 def _schedule(step: int, last: int) -> float:
-    return min(1.0, (step + 1) / WARMUP, max(0.0, (last - step) / (DECAY * last)))
+    return min(1.0, (step + 1) / _WARMUP, max(0.0, (last - step) / (_DECAY * last)))

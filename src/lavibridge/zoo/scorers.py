@@ -4,7 +4,7 @@
     resnet   mean log-probability of what the prompt names: shapes, colors, textures, number of things
 
 Unlike the exact checker, neither sees which color belongs to which shape. `benchmarks/judges.py` measures how
-far each agrees with the checker, and docs/judges.md holds the results.
+far each agrees with the checker, and docs/judges.md has the results.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,11 +19,11 @@ from lavibridge.core.files import models_folder
 from lavibridge.evaluation.dual_encoder import DualEncoder
 from lavibridge.evaluation.networks import PretrainedNetwork
 from lavibridge.world.captions import CaptionedScene
-from lavibridge.world.drawing import draw
+from lavibridge.world.drawing import draw_scene
 from lavibridge.world.scene import Spec
-from lavibridge.zoo.clip import hard_negative
+from lavibridge.zoo.clip import clip_hard_negative
 
-BATCH = 100
+_BATCH = 100
 Scorer = Callable[[Sequence[Image.Image], Sequence[CaptionedScene]], list[float]]
 
 
@@ -33,9 +33,9 @@ def clip_scorer() -> Scorer:
 
     def score(pictures: Sequence[Image.Image], pairs: Sequence[CaptionedScene]) -> list[float]:
         found: list[float] = []
-        for start in range(0, len(pairs), BATCH):
-            captions = [pair.caption for pair in pairs[start : start + BATCH]]
-            matches = pairing.matches(pictures[start : start + BATCH], captions, "cut")
+        for start in range(0, len(pairs), _BATCH):
+            captions = [pair.caption for pair in pairs[start : start + _BATCH]]
+            matches = pairing.matches(pictures[start : start + _BATCH], captions, "cut")
             found += [match.cosine for match in matches]
         return found
 
@@ -51,11 +51,11 @@ def resnet_scorer() -> Scorer:
 
     def score(pictures: Sequence[Image.Image], pairs: Sequence[CaptionedScene]) -> list[float]:
         found: list[float] = []
-        for start in range(0, len(pairs), BATCH):
-            pixels = processor(images=list(pictures[start : start + BATCH]), return_tensors="pt")
+        for start in range(0, len(pairs), _BATCH):
+            pixels = processor(images=list(pictures[start : start + _BATCH]), return_tensors="pt")
             with torch.no_grad():
                 certain = functional.logsigmoid(model(**pixels).logits)
-            for row, pair in zip(certain, pairs[start : start + BATCH], strict=True):
+            for row, pair in zip(certain, pairs[start : start + _BATCH], strict=True):
                 found.append(float(row[[place[label] for label in labels_of_prompt(pair.spec)]].mean()))
         return found
 
@@ -73,8 +73,8 @@ def hard_negative_accuracy(score: Scorer, pairs: Sequence[CaptionedScene]) -> li
     """Return, for each true picture, 1 if its caption scores higher than its hard negative's (0.5 for a tie),
     else 0."""
     rng = np.random.default_rng(0)
-    both = [(pair, other) for pair in pairs if (other := hard_negative(rng, pair)) is not None]
-    pictures = [Image.fromarray(draw(pair.scene)) for pair, _ in both]
+    both = [(pair, other) for pair in pairs if (other := clip_hard_negative(rng, pair)) is not None]
+    pictures = [Image.fromarray(draw_scene(pair.scene)) for pair, _ in both]
     true = score(pictures, [pair for pair, _ in both])
     false = score(pictures, [other for _, other in both])
     return [float(a > b) + 0.5 * float(a == b) for a, b in zip(true, false, strict=True)]

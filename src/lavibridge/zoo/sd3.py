@@ -2,18 +2,18 @@
 
     x_s = (1 - s) x_0 + s e        loss = |(e - x_0) - v(x_s, s, caption)|^2
 
-A flow transformer in which picture patches and text tokens attend to each other. Its three text encoders stay
-frozen and are arranged as published: mini-clip's text tower beside mini-sd's, which learnt attribute binding
-with a denoiser, each with its second-to-last layer; after them mini-t5-small, padded to their width with zero
-columns. The pooled vectors of the first two modulate every layer.
+A flow transformer in which picture patches and text tokens attend to each other. Its three text encoders
+stay frozen and are arranged as published: mini-clip's text tower next to mini-sd's, which learned attribute
+binding with a denoiser, each with its second-to-last layer; after them mini-t5-small, padded to their width
+with zero columns. The pooled vectors of the first two modulate every layer.
 
 The denoiser takes no mask, so it attends to padding. The pipeline gives it 64 + 256 text positions, a bridge
 only the prompt's own tokens. Most steps therefore train on captions of similar length without padding beyond
-the longest, a third of them with the T5's tokens, and every `PADDED_EVERY`th step on all positions of the
+the longest, a third of them with the T5's tokens, and every `_PADDED_EVERY`th step on all positions of the
 pipeline. The T5 reads its padding as text, as published, which leaves little of what it knows about a
 caption.
 
-Two probes train beside it, as with mini-pixart: inner tokens predict what their patch shows
+Two probes train with it, as in mini-pixart: inner tokens predict the content of their patch
 (zoo/patch_probe.py), and text tokens the attributes of their thing (zoo/attribute_binding_probe.py).
 """
 
@@ -47,23 +47,23 @@ from lavibridge.zoo.latent_diffusion import (
 )
 from lavibridge.zoo.patch_probe import PatchProbe, patch_labels
 
-TRAINING_TIMES, SHIFT = 1000, 3.0
+_TRAINING_TIMES, _SHIFT = 1000, 3.0
 """As published: with this shift, half of the times have more than three quarters of noise."""
 T5_TOKENS = 256
 """The pipeline's default."""
 T5_DROPOUT = 0.5
 """Fraction of captions with zeros at the T5's positions, as when the pipeline is loaded without it."""
-T5_EVERY, PADDED_EVERY = 3, 12
-LENGTH_GROUPS = 4
+_T5_EVERY, _PADDED_EVERY = 3, 12
+_LENGTH_GROUPS = 4
 """A step takes one of this many batches, sorted by the captions' lengths."""
-PATCH_PROBE_WEIGHT, PATCH_PROBE_BLOCK = 0.3, 4
-"""Weight of the patch probe beside the velocity's error, and the block whose output it reads."""
-BINDING_PROBE_WEIGHT, BINDING_PROBE_BLOCK = 0.5, 2
+_PATCH_PROBE_WEIGHT, _PATCH_PROBE_BLOCK = 0.3, 4
+"""Weight of the patch probe relative to the velocity's error, and the block whose output it reads."""
+_BINDING_PROBE_WEIGHT, _BINDING_PROBE_BLOCK = 0.5, 2
 """The same for the attribute-binding probe."""
-WORD_SUFFIX = "</w>"
+_WORD_SUFFIX = "</w>"
 
 
-def build(context: int, pooled: int) -> SD3Transformer2DModel:
+def _build(context: int, pooled: int) -> SD3Transformer2DModel:
     """Return the transformer with fresh weights: 8 x 8 patches of 16 x 16 latents; blocks start as
     identities."""
     transformer = SD3Transformer2DModel(
@@ -118,7 +118,7 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
         width = sum(each.config.hidden_size for each in self.towers)
         self.t5 = widen_encoder(T5EncoderModel.from_pretrained(models / "mini-t5-small").float(), width)
         self.t5_tokenizer = T5Tokenizer.from_pretrained(models / "mini-t5-small")
-        self.transformer = build(width, sum(each.config.projection_dim for each in self.towers))
+        self.transformer = _build(width, sum(each.config.projection_dim for each in self.towers))
         width = self.transformer.inner_dim
         self.networks = nn.ModuleDict(
             {
@@ -131,9 +131,9 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
         self.binding_labels = cache(self._label_words)
         blocks = self.transformer.transformer_blocks  # each returns the text's tokens and the patches'
         self._inner = capture_outputs(
-            {"words": blocks[BINDING_PROBE_BLOCK - 1], "patches": blocks[PATCH_PROBE_BLOCK - 1]}
+            {"words": blocks[_BINDING_PROBE_BLOCK - 1], "patches": blocks[_PATCH_PROBE_BLOCK - 1]}
         )
-        self.schedule = flow_schedule(TRAINING_TIMES, SHIFT)
+        self.schedule = flow_schedule(_TRAINING_TIMES, _SHIFT)
         self.lengths = torch.tensor([len(each) for each in self.tokenizer(self.captions[1:])["input_ids"]])
         self.is_padded = self.reads_t5 = False
 
@@ -150,16 +150,16 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
         ]
 
     def loss(self, step: int) -> Tensor:
-        """Return the pictures' errors; every `PADDED_EVERY`th step uses all the padding of the pipeline."""
-        self.is_padded = step % PADDED_EVERY == 0
-        self.reads_t5 = step % T5_EVERY == 0
+        """Return the pictures' errors; every `_PADDED_EVERY`th step uses all the padding of the pipeline."""
+        self.is_padded = step % _PADDED_EVERY == 0
+        self.reads_t5 = step % _T5_EVERY == 0
         return super().loss(step)
 
     def choose(self, emphasis: Float[Tensor, " pair"]) -> Int[Tensor, " batch"]:
         """Sample rows whose captions have similar lengths."""
-        chosen = torch.multinomial(emphasis, LENGTH_GROUPS * self.batch)
+        chosen = torch.multinomial(emphasis, _LENGTH_GROUPS * self.batch)
         in_order = chosen[self.lengths[chosen].argsort()]
-        return in_order.view(LENGTH_GROUPS, self.batch)[torch.randint(LENGTH_GROUPS, ())]
+        return in_order.view(_LENGTH_GROUPS, self.batch)[torch.randint(_LENGTH_GROUPS, ())]
 
     def read(self, captions: list[str]) -> EncodedCaptions:
         """Return the text that the step shows; in the causal towers, later padding does not affect earlier
@@ -187,7 +187,7 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
 
     def _label_words(self, caption: str) -> Int[Tensor, "token kind"]:
         pieces = self.tokenizer.convert_ids_to_tokens(self.tokenizer(caption, truncation=True)["input_ids"])
-        return binding_labels([piece.removesuffix(WORD_SUFFIX) for piece in pieces])
+        return binding_labels([piece.removesuffix(_WORD_SUFFIX) for piece in pieces])
 
     def errors(self, noised: NoisyBatch, text: EncodedCaptions) -> Float[Tensor, " batch"]:
         """Return the velocity's error and the probes' losses."""
@@ -203,14 +203,14 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
         binding_loss = self.networks["word_questions"](
             self._inner["words"][0][:, : text.binding_labels.shape[1]], text.binding_labels
         )
-        return error + PATCH_PROBE_WEIGHT * patch_loss + BINDING_PROBE_WEIGHT * binding_loss
+        return error + _PATCH_PROBE_WEIGHT * patch_loss + _BINDING_PROBE_WEIGHT * binding_loss
 
     def pipeline(self) -> StableDiffusion3Pipeline:
         """Return the pipeline with the published sampler."""
         first, second = self.towers
         return StableDiffusion3Pipeline(
             transformer=self.transformer,
-            scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAINING_TIMES, shift=SHIFT),
+            scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=_TRAINING_TIMES, shift=_SHIFT),
             vae=self.vae,
             text_encoder=first,
             tokenizer=self.tokenizer,

@@ -29,7 +29,7 @@ from lavibridge.zoo.latent_diffusion import (
     NoisyBatch,
 )
 
-SCHEDULE = {
+STABLE_DIFFUSION_SCHEDULE = {
     "beta_start": 0.00085,
     "beta_end": 0.02,
     "beta_schedule": "scaled_linear",
@@ -38,11 +38,11 @@ SCHEDULE = {
 """The schedule of Stable Diffusion 1.4 with another end, which is 0.012 there: with that end, 70 % of noised
 pictures still showed at the last time in which half a thing lay, and the network never learnt to read it from
 the caption (docs/decisions/0008)."""
-SAMPLER = {"set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1}
+_SAMPLER = {"set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1}
 """The settings of Stable Diffusion's own sampler."""
 
 
-def build(width: int = 128) -> UNet2DConditionModel:
+def _build(width: int = 128) -> UNet2DConditionModel:
     """Return the U-Net with fresh weights: 16 x 16 latents, attention at 8 x 8 and 4 x 4.
 
     The last level distinguishes places: at 4 x 4 every position is near an edge, and a U-Net knows positions
@@ -88,10 +88,10 @@ class StableDiffusionPretraining(LatentDiffusionPretraining):
         folder = clip or models_folder() / "mini-clip"
         self.text = CLIPTextModel.from_pretrained(folder).float()
         self.tokenizer = CLIPTokenizer.from_pretrained(folder)
-        self.unet = build(self.text.config.hidden_size).to(memory_format=torch.channels_last)
+        self.unet = _build(self.text.config.hidden_size).to(memory_format=torch.channels_last)
         self.questions = CaptionProbe(self.text.config.hidden_size)
         self.networks = nn.ModuleDict({"unet": self.unet, "text": self.text, "questions": self.questions})
-        self.schedule = diffusion_schedule(PNDMScheduler(**SCHEDULE).alphas_cumprod)
+        self.schedule = diffusion_schedule(PNDMScheduler(**STABLE_DIFFUSION_SCHEDULE).alphas_cumprod)
 
     def read(self, captions: list[str]) -> EncodedCaptions:
         """Return the text tower's last layer, with padding visible."""
@@ -106,7 +106,7 @@ class StableDiffusionPretraining(LatentDiffusionPretraining):
     def sampling_pipeline(self) -> StableDiffusionPipeline:
         """Return the pipeline with UniPC, which needs fewer steps than the shipped sampler."""
         pipeline = self.pipeline()
-        pipeline.scheduler = UniPCMultistepScheduler(**SCHEDULE)
+        pipeline.scheduler = UniPCMultistepScheduler(**STABLE_DIFFUSION_SCHEDULE)
         return pipeline
 
     def pipeline(self) -> StableDiffusionPipeline:
@@ -116,7 +116,7 @@ class StableDiffusionPretraining(LatentDiffusionPretraining):
             text_encoder=self.text,
             tokenizer=self.tokenizer,
             unet=self.unet,
-            scheduler=PNDMScheduler(**SCHEDULE, **SAMPLER),
+            scheduler=PNDMScheduler(**STABLE_DIFFUSION_SCHEDULE, **_SAMPLER),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,

@@ -15,18 +15,18 @@ import torch
 from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
 
-from lavibridge.world.text import document
+from lavibridge.world.documents import write_document
 from lavibridge.world.words import SYNONYMS
 from lavibridge.zoo.pretraining import Pretraining
 from lavibridge.zoo.tokenizers import unigram_tokenizer
 
-NOISE = 0.15
-SPAN = 3.0
+_NOISE = 0.15
+_SPAN = 3.0
 """NOISE is the fraction of removed tokens and SPAN the mean length of a span, as published."""
-PREFIX_SHARE = 0.5
+_PREFIX_SHARE = 0.5
 """Fraction of documents whose whole rest is removed (S-denoising of Tay et al. 2022, 2205.05131)."""
-HELD_OUT = 400
-IGNORED = -100
+_HELD_OUT = 400
+_IGNORED = -100
 
 
 class T5Pretraining(Pretraining):
@@ -57,8 +57,8 @@ class T5Pretraining(Pretraining):
         self.sentinels: list[int] = self.tokenizer.convert_tokens_to_ids(
             [f"<extra_id_{i}>" for i in range(20)]
         )
-        self.rows = self._rows([document(self.seed, index) for index in range(documents)])
-        self.held_out = self._rows([document(0, index, split="test") for index in range(HELD_OUT)])
+        self.rows = self._rows([write_document(self.seed, index) for index in range(documents)])
+        self.held_out = self._rows([write_document(0, index, split="test") for index in range(_HELD_OUT)])
 
     def _rows(self, documents: list[str]) -> list[list[int]]:
         rows: list[list[int]] = self.tokenizer(documents, add_special_tokens=False)["input_ids"]
@@ -68,7 +68,7 @@ class T5Pretraining(Pretraining):
         """Return the cross-entropy of the removed tokens."""
         chosen = torch.randint(len(self.rows), (self.batch,)).tolist()
         rng = np.random.default_rng([self.seed, step])
-        return self._loss(rng, [self.rows[index] for index in chosen], PREFIX_SHARE)
+        return self._loss(rng, [self.rows[index] for index in chosen], _PREFIX_SHARE)
 
     def _loss(self, rng: np.random.Generator, rows: list[list[int]], share: float) -> Tensor:
         end = [self.tokenizer.eos_token_id]
@@ -79,14 +79,14 @@ class T5Pretraining(Pretraining):
             for row in rows
         ]
         inputs = _padded([left + end for left, _ in pairs], self.tokenizer.pad_token_id)
-        labels = _padded([right + end for _, right in pairs], IGNORED)
+        labels = _padded([right + end for _, right in pairs], _IGNORED)
         mask = (inputs != self.tokenizer.pad_token_id).long()
         loss: Tensor = self.network(input_ids=inputs, attention_mask=mask, labels=labels).loss
         return loss
 
     def scores(self) -> dict[str, float]:
         """Return the held-out perplexities of spans and continuations, and the fraction of known synonyms."""
-        parts = [self.held_out[start : start + 50] for start in range(0, HELD_OUT, 50)]
+        parts = [self.held_out[start : start + 50] for start in range(0, _HELD_OUT, 50)]
 
         def perplexity(share: float) -> float:
             rng = np.random.default_rng(0)
@@ -158,8 +158,8 @@ def corrupt_spans(
 
     Spans do not touch. A random partition of the removed tokens decides their lengths.
     """
-    taken = min(max(1, round(NOISE * len(ids))), len(ids) - 1) if len(ids) > 1 else len(ids)
-    spans = min(max(1, round(taken / SPAN)), len(sentinels) - 1, max(1, len(ids) - taken))
+    taken = min(max(1, round(_NOISE * len(ids))), len(ids) - 1) if len(ids) > 1 else len(ids)
+    spans = min(max(1, round(taken / _SPAN)), len(sentinels) - 1, max(1, len(ids) - taken))
     lengths = _cut(rng, taken, spans)
     gaps = _cut(rng, len(ids) - taken + 1, spans + 1) if len(ids) > taken else [1] + [0] * spans
     gaps[0] -= 1  # the text may begin with a span

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertTokenizer, CLIPTokenizer, PreTrainedTokenizerFast, T5Tokenizer
 
-from lavibridge.world.captions import CATEGORIES, prompts
-from lavibridge.world.text import document
+from lavibridge.world.captions import CATEGORIES, evaluation_prompts
+from lavibridge.world.documents import write_document
 
 DOCUMENTS = 8_000
 CLIP_LENGTH = 64
@@ -19,9 +19,9 @@ BERT_LENGTH = 128
 
 def _corpus() -> Iterator[str]:
     """Yield text that contains every word of the world many times."""
-    yield from (document(0, index) for index in range(DOCUMENTS))
+    yield from (write_document(0, index) for index in range(DOCUMENTS))
     for category in CATEGORIES:
-        yield from (pair.caption for pair in prompts(category, 100, seed=1))
+        yield from (pair.caption for pair in evaluation_prompts(category, 100, seed=1))
 
 
 def byte_level_tokenizer(size: int = 1024) -> PreTrainedTokenizerFast:

@@ -5,8 +5,8 @@ import torch
 from PIL import Image
 
 from lavibridge.core.errors import ModelError
-from lavibridge.evaluation.benchmarks.blip import Blip, normalize_question, preprocess
-from lavibridge.evaluation.benchmarks.image_text_model import ImageTextModel, find_template
+from lavibridge.evaluation.benchmarks.blip import Blip, normalize_blip_question, preprocess_for_blip
+from lavibridge.evaluation.benchmarks.image_text_model import ImageTextModel, find_chat_template
 
 
 def test_blip_is_asked_as_its_own_generation_asks(toy, pictures):
@@ -16,7 +16,7 @@ def test_blip_is_asked_as_its_own_generation_asks(toy, pictures):
     ids[:, 0] = len(tokenizer) + 1
     made = model.generate(
         input_ids=ids,
-        pixel_values=preprocess(pictures[0])[None],
+        pixel_values=preprocess_for_blip(pictures[0])[None],
         interpolate_pos_encoding=True,
         max_new_tokens=1,
         return_dict_in_generate=True,
@@ -39,8 +39,8 @@ def test_blips_answers_do_not_hang_on_other_questions(toy, pictures):
 
 
 def test_blips_input():
-    assert normalize_question('A "red"  (cat);\n#1: *?~!') == "a red cat 1 ?"
-    white = preprocess(Image.new("RGB", (30, 60), "white"))
+    assert normalize_blip_question('A "red"  (cat);\n#1: *?~!') == "a red cat 1 ?"
+    white = preprocess_for_blip(Image.new("RGB", (30, 60), "white"))
     assert white.shape == (3, 480, 480)
     assert white[:, 0, 0].tolist() == pytest.approx([1.9303, 2.0749, 2.1459], abs=1e-3)
 
@@ -94,6 +94,6 @@ def test_what_has_no_chat_is_refused_before_weights_are_read(toy):
 
 def test_a_template_may_lie_in_any_of_a_models_files(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "from the tokenizer"}')
-    assert find_template(str(tmp_path)) == "from the tokenizer"
+    assert find_chat_template(str(tmp_path)) == "from the tokenizer"
     (tmp_path / "chat_template.json").write_text('{"chat_template": "of its own"}')
-    assert find_template(str(tmp_path)) == "of its own"
+    assert find_chat_template(str(tmp_path)) == "of its own"

@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 
 from lavibridge.evaluation.benchmarks.boxes import (
     Box,
-    by_score,
+    box_overlap,
     intersection_over_union,
-    overlap,
-    scaled,
-    without_duplicates,
+    scale_box,
+    sort_boxes_by_score,
+    without_duplicate_boxes,
 )
 
 numbers = st.floats(0, 100, allow_nan=False).map(lambda value: round(value, 2))
@@ -42,8 +42,10 @@ def test_overlap(a, b, factor):
     assert shared == pytest.approx(intersection_over_union(b, a))
     assert 0 <= shared <= 1 + 1e-9
     assert intersection_over_union(a, a) == pytest.approx(1)
-    assert intersection_over_union(scaled(a, factor), scaled(b, factor)) == pytest.approx(shared, abs=1e-6)
-    assert overlap(a, b) <= min(a.area, b.area) + 1e-6
+    assert intersection_over_union(scale_box(a, factor), scale_box(b, factor)) == pytest.approx(
+        shared, abs=1e-6
+    )
+    assert box_overlap(a, b) <= min(a.area, b.area) + 1e-6
 
 
 def test_overlap_by_hand():
@@ -54,9 +56,9 @@ def test_overlap_by_hand():
 
 @given(st.lists(boxes(), max_size=8))
 def test_duplicates_keep_the_surest_of_each(found):
-    kept = without_duplicates(found)
-    assert without_duplicates(kept) == kept
-    assert kept == [each for each in by_score(found) if any(each is other for other in kept)]
+    kept = without_duplicate_boxes(found)
+    assert without_duplicate_boxes(kept) == kept
+    assert kept == [each for each in sort_boxes_by_score(found) if any(each is other for other in kept)]
     assert {each.name for each in kept} == {each.name for each in found}
 
 
@@ -66,4 +68,4 @@ def test_duplicates_by_hand():
     inside = box("cat", 10, 10, 20, 20, 0.7)
     beside = box("cat", 50, 0, 150, 100, 0.6)
     dog = box("dog", 0, 0, 100, 100, 0.5)
-    assert without_duplicates([dog, beside, inside, again, cat]) == [cat, beside, dog]
+    assert without_duplicate_boxes([dog, beside, inside, again, cat]) == [cat, beside, dog]

@@ -8,11 +8,11 @@ from transformers import GroundingDinoProcessor
 
 from lavibridge.core.errors import ModelError
 from lavibridge.evaluation.benchmarks.boxes import Box
-from lavibridge.evaluation.benchmarks.colors import classify_colors, crop
+from lavibridge.evaluation.benchmarks.colors import classify_colors, crop_for_colors
 from lavibridge.evaluation.benchmarks.detectors.base import find_detector
 from lavibridge.evaluation.benchmarks.detectors.closed_vocabulary import class_ids
-from lavibridge.evaluation.benchmarks.detectors.grounding_dino import sentence_of, tokens_in
-from lavibridge.evaluation.benchmarks.detectors.mask2former import bounding_box
+from lavibridge.evaluation.benchmarks.detectors.grounding_dino import grounding_sentence, grounding_tokens
+from lavibridge.evaluation.benchmarks.detectors.mask2former import mask_bounding_box
 from lavibridge.evaluation.dual_encoder import DualEncoder
 from lavibridge.evaluation.networks import PretrainedNetwork
 
@@ -63,7 +63,7 @@ def test_segments_have_their_pixels_and_the_box_around_them(toy, pictures):
         assert inside.sum() == box.mask.sum() > 0
     mask = np.zeros((5, 8), dtype=bool)
     mask[2:4, 1:7] = True
-    box = bounding_box(mask, "cat", 0.5)
+    box = mask_bounding_box(mask, "cat", 0.5)
     assert (box.left, box.top, box.right, box.bottom) == (1, 2, 7, 4)
 
 
@@ -85,11 +85,11 @@ def test_grounded_boxes_are_those_of_transformers(toy, pictures):
 
 
 def test_words_of_a_sentence():
-    sentence, spans = sentence_of(["Cat", "red bench."])
+    sentence, spans = grounding_sentence(["Cat", "red bench."])
     assert sentence == "cat. red bench."
     assert [sentence[start:end] for start, end in spans] == ["cat", "red bench"]
     offsets = [(0, 0), (0, 3), (3, 4), (5, 8), (9, 14), (14, 15), (0, 0)]
-    assert [tokens_in(offsets, *span) for span in spans] == [[1], [3, 4]]
+    assert [grounding_tokens(offsets, *span) for span in spans] == [[1], [3, 4]]
 
 
 def test_what_detects_nothing_is_refused(toy, tmp_path):
@@ -104,12 +104,12 @@ def test_cut_outs_and_their_colors(toy):
     mask = np.zeros((10, 20), dtype=bool)
     mask[2:6, 4:8] = True
     box = Box(name="cat", score=1.0, left=3.0, top=2.0, right=9.0, bottom=6.0, mask=mask)
-    cut = np.asarray(crop(picture, box))
+    cut = np.asarray(crop_for_colors(picture, box))
     assert cut.shape == (4, 6, 3)
     assert (cut[:, 0] == 153).all()
     assert (cut[:, 1] == (255, 0, 0)).all()
     beyond = Box(name="cat", score=1.0, left=-5.0, top=9.9, right=99.0, bottom=9.9)
-    assert crop(picture, beyond).size == (20, 1)
+    assert crop_for_colors(picture, beyond).size == (20, 1)
     clip = DualEncoder(PretrainedNetwork(toy("clip")))
     found = classify_colors(clip, picture, [box, beyond, box], "cat")
     assert found[0] == found[2]

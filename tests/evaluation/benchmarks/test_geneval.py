@@ -5,7 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lavibridge.evaluation.benchmarks.boxes import Box
-from lavibridge.evaluation.benchmarks.geneval import PLACES, check_requirements, positions, read_requirements
+from lavibridge.evaluation.benchmarks.geneval import (
+    GENEVAL_PLACES,
+    check_geneval_requirements,
+    geneval_positions,
+    read_geneval_requirements,
+)
 
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
@@ -21,19 +26,19 @@ def no_colors(boxes, name):
 
 def test_places_by_hand():
     middle = box("b", 100, 100)
-    assert positions(box("a", 50, 100), middle) == {"left of"}
-    assert positions(box("a", 150, 100), middle) == {"right of"}
-    assert positions(box("a", 100, 50), middle) == {"above"}
-    assert positions(box("a", 100, 150), middle) == {"below"}
-    assert positions(box("a", 150, 150), middle) == {"right of", "below"}
-    assert positions(middle, middle) == set()
+    assert geneval_positions(box("a", 50, 100), middle) == {"left of"}
+    assert geneval_positions(box("a", 150, 100), middle) == {"right of"}
+    assert geneval_positions(box("a", 100, 50), middle) == {"above"}
+    assert geneval_positions(box("a", 100, 150), middle) == {"below"}
+    assert geneval_positions(box("a", 150, 150), middle) == {"right of", "below"}
+    assert geneval_positions(middle, middle) == set()
 
 
 def test_a_tenth_of_both_sizes_is_no_place():
     # Sizes 100 and 100: the first 20 pixels count for nothing; 41 leave 21, over half of 41; 39 leave 19.
-    assert positions(box("a", 119, 100, 100), box("b", 100, 100, 100)) == set()
-    assert positions(box("a", 139, 100, 100), box("b", 100, 100, 100)) == set()
-    assert positions(box("a", 141, 100, 100), box("b", 100, 100, 100)) == {"right of"}
+    assert geneval_positions(box("a", 119, 100, 100), box("b", 100, 100, 100)) == set()
+    assert geneval_positions(box("a", 139, 100, 100), box("b", 100, 100, 100)) == set()
+    assert geneval_positions(box("a", 141, 100, 100), box("b", 100, 100, 100)) == {"right of"}
 
 
 coordinates = st.floats(0, 500)
@@ -42,12 +47,12 @@ coordinates = st.floats(0, 500)
 @given(coordinates, coordinates, coordinates, coordinates, st.floats(1, 100), st.floats(1, 100))
 def test_places_turn_round(ax, ay, bx, by, first, second):
     a, b = box("a", ax, ay, first), box("b", bx, by, second)
-    assert {OPPOSITE[place] for place in positions(a, b)} == positions(b, a)
+    assert {OPPOSITE[place] for place in geneval_positions(a, b)} == geneval_positions(b, a)
 
 
 @pytest.mark.parametrize(("found", "right"), [(2, False), (3, True), (4, False)])
 def test_counting(found, right):
-    required = read_requirements(
+    required = read_geneval_requirements(
         {
             "tag": "counting",
             "include": [{"class": "cup", "count": 3}],
@@ -56,7 +61,9 @@ def test_counting(found, right):
         }
     )
     assert required.is_counting
-    holds, wrong = check_requirements(required, [box("cup", 20 * i, 0) for i in range(found)], no_colors)
+    holds, wrong = check_geneval_requirements(
+        required, [box("cup", 20 * i, 0) for i in range(found)], no_colors
+    )
     assert all(holds.values()) is right
     assert bool(wrong) is not right
 
@@ -73,32 +80,37 @@ def test_colors_are_those_of_the_surest():
         return ["brown" if each.score > 0.8 else "red" for each in boxes]
 
     boxes = [box("dog", 0, 0, score=0.5), box("dog", 50, 0, score=0.9), box("cat", 90, 0)]
-    assert check_requirements(read_requirements(record), boxes, classify) == (
+    assert check_geneval_requirements(read_geneval_requirements(record), boxes, classify) == (
         {"there": True, "color": True},
         [],
     )
     assert asked == [0.9]
-    holds, wrong = check_requirements(read_requirements(record), [boxes[0], boxes[2]], classify)
+    holds, wrong = check_geneval_requirements(
+        read_geneval_requirements(record), [boxes[0], boxes[2]], classify
+    )
     assert holds == {"there": True, "color": False}
     assert "found red" in wrong[0]
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", GENEVAL_PLACES)
 def test_position(place):
     record = {
         "tag": "position",
         "include": [{"class": "couch", "count": 1}, {"class": "cat", "count": 1, "position": [place, 0]}],
     }
-    required = read_requirements(record)
+    required = read_geneval_requirements(record)
     x, y = {"left of": (0, 100), "right of": (200, 100), "above": (100, 0), "below": (100, 200)}[place]
     couch = box("couch", 100, 100)
-    assert check_requirements(required, [couch, box("cat", x, y)], no_colors)[0] == {
+    assert check_geneval_requirements(required, [couch, box("cat", x, y)], no_colors)[0] == {
         "there": True,
         "place": True,
     }
     wrong_side = box("cat", 200 - x, 200 - y)
-    assert check_requirements(required, [couch, wrong_side], no_colors)[0] == {"there": True, "place": False}
-    no_target = check_requirements(required, [box("cat", x, y)], no_colors)[0]
+    assert check_geneval_requirements(required, [couch, wrong_side], no_colors)[0] == {
+        "there": True,
+        "place": False,
+    }
+    no_target = check_geneval_requirements(required, [box("cat", x, y)], no_colors)[0]
     assert no_target == {"there": False, "place": False}
 
 
@@ -115,4 +127,4 @@ def test_position(place):
 )
 def test_what_cannot_be_asked_for(include):
     with pytest.raises(ValueError, match=r"include|class|color|position"):
-        read_requirements({"tag": "position", "include": include})
+        read_geneval_requirements({"tag": "position", "include": include})

@@ -8,35 +8,40 @@ from lavibridge.core import registry
 from lavibridge.core.config import validate
 from lavibridge.core.errors import DataError, ModelError, RecipeError
 from lavibridge.evaluation.base import Score, ScoredTask, Task
-from lavibridge.evaluation.benchmarks.dsg import Question, QuestionGraph, cascade, cascade_as_published
-from lavibridge.evaluation.benchmarks.geneval import ObjectRequirement, Requirements
-from lavibridge.evaluation.benchmarks.numeracy import Counts, numeracy_score
-from lavibridge.evaluation.benchmarks.prompt_metadata import Complex, Phrases
-from lavibridge.evaluation.benchmarks.soft_tifa import Atom, Atoms, spellings
+from lavibridge.evaluation.benchmarks.dsg import (
+    DsgQuestion,
+    DsgQuestionGraph,
+    cascade_dsg,
+    cascade_dsg_as_published,
+)
+from lavibridge.evaluation.benchmarks.geneval import GenEvalObject, GenEvalRequirements
+from lavibridge.evaluation.benchmarks.numeracy import ObjectCounts, numeracy_score
+from lavibridge.evaluation.benchmarks.prompt_metadata import ComplexMetadata, PhrasesMetadata
+from lavibridge.evaluation.benchmarks.soft_tifa import TifaAtom, TifaAtoms, tifa_spellings
 from lavibridge.evaluation.benchmarks.spatial import SpatialRelation, spatial_score
-from lavibridge.evaluation.benchmarks.totals import any_picture, mean_of_categories
+from lavibridge.evaluation.benchmarks.totals import total_of_any_picture, total_over_categories
 from lavibridge.evaluation.metrics.base import ImageMetric
 
 NEAR = SpatialRelation(first="cat", where="near", second="dog")
 TRUTHS: dict[str, object] = {
-    "b_vqa": Phrases(phrases=("a red cat", "a dog")),
+    "b_vqa": PhrasesMetadata(phrases=("a red cat", "a dog")),
     "spatial": NEAR,
-    "numeracy": Counts(things={"cat": 2, "dog": 1}),
-    "three_in_one": Complex(
+    "numeracy": ObjectCounts(things={"cat": 2, "dog": 1}),
+    "three_in_one": ComplexMetadata(
         phrases=("a cat",), relation=NEAR, bare="a cat near a dog", is_spatial=True, is_action=True
     ),
-    "geneval": Requirements(include=(ObjectRequirement(name="cat", count=1, color="red"),)),
-    "dpg": QuestionGraph(
+    "geneval": GenEvalRequirements(include=(GenEvalObject(name="cat", count=1, color="red"),)),
+    "dpg": DsgQuestionGraph(
         questions=(
-            Question(number=1, text="Is there a cat?", category="entity"),
-            Question(number=2, text="Is the cat red?", category="attribute", parents=(1,)),
+            DsgQuestion(number=1, text="Is there a cat?", category="entity"),
+            DsgQuestion(number=2, text="Is the cat red?", category="attribute", parents=(1,)),
         ),
         opens_file=True,
     ),
-    "soft_tifa": Atoms(
+    "soft_tifa": TifaAtoms(
         atoms=(
-            Atom(question="How many cats?", answer="two", skill="count"),
-            Atom(question="Are there cats?", answer="Yes", skill="object"),
+            TifaAtom(question="How many cats?", answer="two", skill="count"),
+            TifaAtom(question="Are there cats?", answer="Yes", skill="object"),
         )
     ),
     "vqa_score": None,
@@ -60,7 +65,7 @@ def make(toy):
             name: toy(value) if name in ("model", "detector", "clip") else value
             for name, value in OPTIONS[kind].items()
         }
-        metric = registry.load("evaluation.metrics", kind)
+        metric = registry.load_kind("evaluation.metrics", kind)
         found: ImageMetric = metric(validate(metric.Config, {**models, **options}, kind))
         return found
 
@@ -100,7 +105,7 @@ def test_prompts_of_other_benchmarks_are_refused_before_anything_is_drawn(kind, 
 
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_absent_models_are_said_at_once(kind, tmp_path):
-    metric = registry.load("evaluation.metrics", kind)
+    metric = registry.load_kind("evaluation.metrics", kind)
     absent = {name: str(tmp_path / "absent") for name in OPTIONS[kind] if name != "dtype"}
     with pytest.raises(ModelError, match="no model folder"):
         metric(validate(metric.Config, absent, kind))
@@ -112,7 +117,7 @@ def test_b_vqa_is_the_product_over_the_first_eight_phrases(make, pictures):
     factors = score.detail["yes"]
     assert list(factors) == ["a red cat?", "a dog?"]
     assert score.value == pytest.approx(math.prod(factors.values()))
-    many = Phrases(phrases=tuple(f"{'a ' * i}cat" for i in range(10)))
+    many = PhrasesMetadata(phrases=tuple(f"{'a ' * i}cat" for i in range(10)))
     assert len(metric.score(pictures[:1], [task(many)])[0].detail["yes"]) == 8
 
 
@@ -130,7 +135,7 @@ def _spatial(boxes):
 
 
 def _numeracy(boxes):
-    return numeracy_score(Counts(things={"cat": 2, "dog": 1}), boxes)[0]
+    return numeracy_score(ObjectCounts(things={"cat": 2, "dog": 1}), boxes)[0]
 
 
 def test_what_a_detector_does_not_know_is_not_scored(make, toy, pictures):
@@ -138,11 +143,13 @@ def test_what_a_detector_does_not_know_is_not_scored(make, toy, pictures):
     [score] = make("spatial", detector=toy("yolos")).score(pictures[:1], [task(zebra)])
     assert math.isnan(score.value)
     assert "'zebra'" in score.reason
-    counts = Counts(things={"zebra": 2})
+    counts = ObjectCounts(things={"zebra": 2})
     assert make("numeracy", detector=toy("yolos")).score(pictures[:1], [task(counts)])[0].reason
-    asked = Requirements(include=(ObjectRequirement(name="zebra", count=1),))
+    asked = GenEvalRequirements(include=(GenEvalObject(name="zebra", count=1),))
     assert make("geneval").score(pictures[:1], [task(asked)])[0].reason
-    asked_for = Complex(phrases=("a cat",), relation=zebra, bare="a cat", is_spatial=True, is_action=True)
+    asked_for = ComplexMetadata(
+        phrases=("a cat",), relation=zebra, bare="a cat", is_spatial=True, is_action=True
+    )
     assert make("three_in_one", detector=toy("yolos")).score(pictures[:1], [task(asked_for)])[0].reason
 
 
@@ -150,7 +157,7 @@ def test_three_in_one_is_the_mean_of_what_the_prompt_is_about(make, pictures):
     metric = make("three_in_one")
     parts = {}
     for is_spatial, is_action in ((True, False), (False, True), (True, True)):
-        metadata = Complex(
+        metadata = ComplexMetadata(
             phrases=("a cat",), relation=None, bare="a cat", is_spatial=is_spatial, is_action=is_action
         )
         [score] = metric.score(pictures[:1], [task(metadata)])
@@ -164,8 +171,11 @@ def test_three_in_one_is_the_mean_of_what_the_prompt_is_about(make, pictures):
 
 
 def test_geneval_counts_with_surer_boxes(make, pictures):
-    thing = ObjectRequirement(name="cat", count=1)
-    plain, counting = Requirements(include=(thing,)), Requirements(include=(thing,), is_counting=True)
+    thing = GenEvalObject(name="cat", count=1)
+    plain, counting = (
+        GenEvalRequirements(include=(thing,)),
+        GenEvalRequirements(include=(thing,), is_counting=True),
+    )
     sure, unsure = make("geneval", threshold=0.0, counting_threshold=0.999), make("geneval", threshold=0.999)
     assert sure.score(pictures[:1], [task(plain)])[0].value == 1
     assert sure.score(pictures[:1], [task(counting)])[0].value == 0
@@ -188,13 +198,13 @@ def scored(category: str, prompt: str, *values: float) -> list[ScoredTask]:
 
 def test_geneval_totals_weigh_tasks_alike(make):
     found = [*scored("one", "a", 1.0, 1.0), *scored("two", "b", 0.0, 1.0), *scored("two", "c", 0.0, math.nan)]
-    mean = mean_of_categories(found)
+    mean = total_over_categories(found)
     assert mean.mean == pytest.approx((1 + 1 / 3) / 2)
     assert (mean.n, mean.unscored) == (5, 1)
     assert mean.low < mean.mean < mean.high
-    assert any_picture(found).mean == pytest.approx(2 / 3)
+    assert total_of_any_picture(found).mean == pytest.approx(2 / 3)
     assert set(make("geneval").totals(found)) == {"mean of tasks", "any right"}
-    nothing = mean_of_categories(scored("one", "a", math.nan))
+    nothing = total_over_categories(scored("one", "a", math.nan))
     assert (nothing.n, nothing.unscored) == (0, 1)
 
 
@@ -205,13 +215,15 @@ def test_dpg_takes_back_what_hangs_on_a_no(make, pictures):
         pictures[0], ["Is there a cat? Answer yes or no.", "Is the cat red? Answer yes or no."]
     )
     yes = {i: chance >= 0.5 for i, chance in enumerate(probabilities, 1)}
-    expected = cascade(metadata.questions, yes)
+    expected = cascade_dsg(metadata.questions, yes)
     assert score.value == sum(expected.values()) / 2
     assert score.detail["yes"] == {"entity": [float(yes[1])], "attribute": [float(yes[2])]}
 
 
 def test_dpg_questions_that_hang_on_nothing_are_not_scored(make, pictures):
-    lost = QuestionGraph(questions=(Question(number=2, text="Is it red?", category="color", parents=(1,)),))
+    lost = DsgQuestionGraph(
+        questions=(DsgQuestion(number=2, text="Is it red?", category="color", parents=(1,)),)
+    )
     [score] = make("dpg").score(pictures[:1], [task(lost)])
     assert "depends on question 1, which does not exist" in score.reason
     assert "script stops" in make("dpg", paper_compat=True).score(pictures[:1], [task(lost)])[0].reason
@@ -221,12 +233,12 @@ def test_dpg_as_published_keeps_its_mistakes(make, pictures):
     metric = make("dpg", paper_compat=True)
     [lost] = metric.score(pictures[:1], [task(TRUTHS["dpg"])])
     assert "script stops" in lost.reason  # its second question hangs on the first line of the file
-    alone = QuestionGraph(questions=TRUTHS["dpg"].questions[:1], opens_file=True)
+    alone = DsgQuestionGraph(questions=TRUTHS["dpg"].questions[:1], opens_file=True)
     assert "reads no question" in metric.score(pictures[:1], [task(alone)])[0].reason
-    later = QuestionGraph(questions=TRUTHS["dpg"].questions)
+    later = DsgQuestionGraph(questions=TRUTHS["dpg"].questions)
     [score] = metric.score(pictures[:1], [task(later)])
     yes = {1: bool(score.detail["yes"]["entity"][0]), 2: bool(score.detail["yes"]["attribute"][0])}
-    values = cascade_as_published(later.questions, yes)
+    values = cascade_dsg_as_published(later.questions, yes)
     assert values is not None
     assert score.value == sum(values.values()) / 2
 
@@ -252,7 +264,7 @@ def test_soft_tifa_asks_for_one_word_in_any_spelling(make, pictures):
     two, yes = metric.image_text_model.answer_probabilities(
         pictures[0],
         ["How many cats? Answer in one word.", "Are there cats? Answer in one word."],
-        [spellings("two"), spellings("Yes")],
+        [tifa_spellings("two"), tifa_spellings("Yes")],
     )
     assert score.value == pytest.approx(math.sqrt(two * yes))
     assert score.clauses == {"arithmetic mean": pytest.approx((two + yes) / 2)}

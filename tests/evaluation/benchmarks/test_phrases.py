@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lavibridge.evaluation.benchmarks.phrases import head, noun_phrases, without_adjectives
+from lavibridge.evaluation.benchmarks.phrases import noun_phrases, phrase_head, phrases_without_adjectives
 
 EXPECTED = {
     "a green bench and a blue bowl": ["a green bench", "a blue bowl"],
@@ -61,7 +61,7 @@ def test_any_text_is_read(prompt):
     for phrase in noun_phrases(prompt):
         assert phrase.strip()
         assert all(part in prompt for part in phrase.split())
-    assert len(without_adjectives(prompt).split()) <= len(prompt) + 1
+    assert len(phrases_without_adjectives(prompt).split()) <= len(prompt) + 1
 
 
 def test_very_long_prompts_are_read():
@@ -69,13 +69,13 @@ def test_very_long_prompts_are_read():
 
 
 def test_heads():
-    assert head("the brown coat rack") == "coat rack"
-    assert head("The striped black and white cat") == "cat"
-    assert head("an orange") == "orange"
+    assert phrase_head("the brown coat rack") == "coat rack"
+    assert phrase_head("The striped black and white cat") == "cat"
+    assert phrase_head("an orange") == "orange"
 
 
 def test_bare_prompts():
-    bare = without_adjectives("The fluffy cat is on the left of the soft pillow.")
+    bare = phrases_without_adjectives("The fluffy cat is on the left of the soft pillow.")
     assert bare == "The cat is on the left of the pillow ."
-    assert without_adjectives("The striped black and white cat slept.") == "The cat slept ."
-    assert without_adjectives("a brown orange and a glass") == "a orange and a glass"
+    assert phrases_without_adjectives("The striped black and white cat slept.") == "The cat slept ."
+    assert phrases_without_adjectives("a brown orange and a glass") == "a orange and a glass"

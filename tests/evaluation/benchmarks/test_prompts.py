@@ -7,11 +7,11 @@ import pytest
 from lavibridge.core import registry
 from lavibridge.core.config import validate
 from lavibridge.core.errors import DataError
-from lavibridge.evaluation.benchmarks.dsg import QuestionGraph
-from lavibridge.evaluation.benchmarks.geneval import Requirements
-from lavibridge.evaluation.benchmarks.numeracy import Counts
-from lavibridge.evaluation.benchmarks.prompt_metadata import Complex, Phrases
-from lavibridge.evaluation.benchmarks.soft_tifa import Atoms
+from lavibridge.evaluation.benchmarks.dsg import DsgQuestionGraph
+from lavibridge.evaluation.benchmarks.geneval import GenEvalRequirements
+from lavibridge.evaluation.benchmarks.numeracy import ObjectCounts
+from lavibridge.evaluation.benchmarks.prompt_metadata import ComplexMetadata, PhrasesMetadata
+from lavibridge.evaluation.benchmarks.soft_tifa import TifaAtoms
 from lavibridge.evaluation.benchmarks.spatial import SpatialRelation
 from lavibridge.evaluation.prompts.base import PromptSource
 
@@ -23,7 +23,7 @@ CSV = (
 
 
 def source(kind: str, **options: object) -> PromptSource:
-    made = registry.load("evaluation.prompts", kind)
+    made = registry.load_kind("evaluation.prompts", kind)
     found: PromptSource = made(validate(made.Config, options, kind))
     return found
 
@@ -66,7 +66,7 @@ def test_geneval(tmp_path):
     [prompt] = found.prompts("counting")
     assert prompt.text == STRANGE
     assert prompt.name == "00001"
-    assert isinstance(prompt.metadata, Requirements)
+    assert isinstance(prompt.metadata, GenEvalRequirements)
     assert prompt.metadata.is_counting
     assert prompt.metadata.names == ("bus",)
     assert found.prompts("counting", 0) == []
@@ -95,7 +95,7 @@ def test_geneval2(tmp_path):
     found = source("geneval2", path=lines(tmp_path / "x.jsonl", ten, ATOMS))
     assert found.categories == ("3 atoms", "10 atoms")
     [prompt] = found.prompts("3 atoms")
-    assert isinstance(prompt.metadata, Atoms)
+    assert isinstance(prompt.metadata, TifaAtoms)
     assert [(atom.answer, atom.skill) for atom in prompt.metadata.atoms] == [
         ("two", "count"),
         ("Yes", "attribute"),
@@ -124,7 +124,7 @@ def test_dpg(tmp_path):
     assert found.categories == ("dense",)
     first, second = found.prompts("dense")
     assert (first.name, second.text) == ("a", "Two\nlines 😀")
-    assert isinstance(first.metadata, QuestionGraph)
+    assert isinstance(first.metadata, DsgQuestionGraph)
     assert [(each.category, each.parents) for each in first.metadata.questions] == [
         ("entity", ()),
         ("attribute", (1,)),
@@ -180,10 +180,10 @@ def test_compbench(compbench):
     found = source("compbench", path=str(compbench))
     assert found.categories == ("color", "shape", "texture", "spatial", "numeracy", "non-spatial", "complex")
     truths = {category: [each.metadata for each in found.prompts(category)] for category in found.categories}
-    assert truths["color"] == [Phrases(phrases=("a green bench", "a blue bowl"))]
-    assert truths["texture"] == [Phrases(phrases=("rubber gloves", "a glass jar"))]
+    assert truths["color"] == [PhrasesMetadata(phrases=("a green bench", "a blue bowl"))]
+    assert truths["texture"] == [PhrasesMetadata(phrases=("rubber gloves", "a glass jar"))]
     assert truths["spatial"] == [SpatialRelation(first="cat", where="left", second="sofa")]
-    assert truths["numeracy"] == [Counts(things={"apple": 4, "lemon": 1})]
+    assert truths["numeracy"] == [ObjectCounts(things={"apple": 4, "lemon": 1})]
     assert truths["non-spatial"] == [None]
     hat, dog, cat = truths["complex"]
     assert (hat.is_spatial, hat.is_action) == (True, False)
@@ -210,9 +210,9 @@ def test_compbench_takes_another_parsers_reading(compbench):
         categories=["complex", "color"],
         parses=str(compbench / "mine.json"),
     )
-    assert found.prompts("color")[0].metadata == Phrases(phrases=("a bench",))
+    assert found.prompts("color")[0].metadata == PhrasesMetadata(phrases=("a bench",))
     hat = found.prompts("complex")[0].metadata
-    assert isinstance(hat, Complex)
+    assert isinstance(hat, ComplexMetadata)
     assert (hat.phrases, hat.bare) == (("The hat",), "hat on coat")
     assert hat.relation == SpatialRelation(first="cap", where="top", second="coat")
     (compbench / "mine.json").write_text('{"a cat": {"phrase": []}}')

@@ -5,8 +5,8 @@ import pytest
 from lavibridge.evaluation.benchmarks.boxes import Box
 from lavibridge.evaluation.benchmarks.spatial import (
     SpatialRelation,
-    read_relation,
-    relation_score,
+    read_spatial_relation,
+    spatial_relation_score,
     spatial_score,
 )
 
@@ -23,9 +23,9 @@ def box(name: str, x: float, y: float, side: float = 40, score: float = 0.8) -> 
 def test_one_side_is_right_and_the_other_three_are_not(where):
     middle = box("b", 200, 200)
     for place, (x, y) in PLACES.items():
-        assert relation_score(where, box("a", x, y), middle) == float(place == where)
-    assert relation_score(OPPOSITE[where], middle, box("a", *PLACES[where])) == 1
-    assert relation_score(where, middle, middle) == 0
+        assert spatial_relation_score(where, box("a", x, y), middle) == float(place == where)
+    assert spatial_relation_score(OPPOSITE[where], middle, box("a", *PLACES[where])) == 1
+    assert spatial_relation_score(where, middle, middle) == 0
 
 
 @pytest.mark.parametrize("where", PLACES)
@@ -33,22 +33,24 @@ def test_diagonals_count_for_the_longer_side_only(where):
     x, y = PLACES[where]
     aside = (x, y + 99) if where in ("left", "right") else (x + 99, y)
     beyond = (x, y + 101) if where in ("left", "right") else (x + 101, y)
-    assert relation_score(where, box("a", *aside), box("b", 200, 200)) == 1
-    assert relation_score(where, box("a", *beyond), box("b", 200, 200)) == 0
+    assert spatial_relation_score(where, box("a", *aside), box("b", 200, 200)) == 1
+    assert spatial_relation_score(where, box("a", *beyond), box("b", 200, 200)) == 0
 
 
 def test_boxes_that_share_much_count_less():
     # 100 wide, 50 apart: a third is shared, so 0.1 / (1/3).
-    assert relation_score("left", box("a", 100, 100, 100), box("b", 150, 100, 100)) == pytest.approx(0.3)
+    assert spatial_relation_score("left", box("a", 100, 100, 100), box("b", 150, 100, 100)) == pytest.approx(
+        0.3
+    )
     # 100 wide, 90 apart: 10 of 190 are shared, which is below a tenth.
-    assert relation_score("left", box("a", 100, 100, 100), box("b", 190, 100, 100)) == 1
+    assert spatial_relation_score("left", box("a", 100, 100, 100), box("b", 190, 100, 100)) == 1
 
 
 def test_near_is_150_pixels_either_way():
     here = box("a", 0, 0)
-    assert relation_score("near", here, box("b", 400, 149)) == 1
-    assert relation_score("near", here, box("b", 149, 400)) == 1
-    assert relation_score("near", here, box("b", 300, 200)) == pytest.approx(0.5)
+    assert spatial_relation_score("near", here, box("b", 400, 149)) == 1
+    assert spatial_relation_score("near", here, box("b", 149, 400)) == 1
+    assert spatial_relation_score("near", here, box("b", 300, 200)) == pytest.approx(0.5)
 
 
 def test_the_score_of_a_picture():
@@ -93,7 +95,7 @@ def test_one_thing_does_not_stand_for_two():
     ],
 )
 def test_relations_are_read(prompt, expected):
-    found = read_relation(prompt)
+    found = read_spatial_relation(prompt)
     assert found is not None
     assert (found.first, found.where, found.second) == expected
 
@@ -102,4 +104,4 @@ def test_relations_are_read(prompt, expected):
     "prompt", ["a cat", "nearby cats", "near a cat", "a cat on the left of", "😀, / \n", ""]
 )
 def test_what_states_no_relation(prompt):
-    assert read_relation(prompt) is None
+    assert read_spatial_relation(prompt) is None

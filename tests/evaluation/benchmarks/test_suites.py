@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from lavibridge.core.errors import DataError, RecipeError
-from lavibridge.evaluation.run import evaluate
+from lavibridge.evaluation.evaluate import evaluate
 from lavibridge.evaluation.suite import read_suite
 
 TOYS = {

@@ -11,7 +11,7 @@ from PIL import Image
 from lavibridge.bridge import Bridge
 from lavibridge.data.base import Dataset
 from lavibridge.data.folder import Folder
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 
 Composed = Callable[..., Bridge]
 
@@ -67,6 +67,6 @@ def opened() -> Callable[..., Dataset]:
 
     def make(path: Path, **options: object) -> Dataset:
         config = Folder.Config.model_validate({"path": path, **options})
-        return Folder(config, Rejected())
+        return Folder(config, RejectedPictures())
 
     return make

@@ -1,6 +1,7 @@
 """Kept features teach what fresh ones do: the losses are equal bit for bit."""
 
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,10 @@ import torch
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import Batch, TextFeatures
+from lavibridge.recipes.training_section import CacheSection
 from lavibridge.training.cache.backend import Memory, OnDisk
+from lavibridge.training.cache.caches import feature_store
+from lavibridge.training.cache.feature_reader import feature_reader
 from lavibridge.training.cache.features import Features, from_entry, refusal, to_entry
 from lavibridge.training.cache.store import Store
 
@@ -79,19 +83,76 @@ def test_one_by_one_the_features_are_the_same_but_for_rounding(
     torch.testing.assert_close(half.of(PROMPTS, CPU).hidden, first.hidden, rtol=2**-8, atol=1e-6)
 
 
-def test_captions_that_are_new_are_read_in_one_call_and_never_again(
+def test_new_captions_are_read_together_and_never_again(
     composed: Callable[..., Bridge], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bridge = composed("t5")
     kept = Features(bridge.language, bridge.connector.reading, Memory(1.0), b"")
-    calls, compute = list[int](), kept.compute
-    monkeypatch.setattr(kept, "compute", lambda new: (calls.append(len(new)), compute(new))[1])
+    calls = calls_of(bridge, monkeypatch)
     for captions in (PROMPTS, PROMPTS, (*PROMPTS, "new", "new")):
-        made, expected = kept.together(captions, CPU), bridge.features(captions)
-        assert torch.equal(made.mask, expected.mask)
-        real = made.mask[:, None, :, None]
-        torch.testing.assert_close(made.hidden * real, expected.hidden * real)
-    assert calls == [len(PROMPTS), 1]
+        made = kept.together(captions, CPU)
+        assert_equal(made, bridge.language.encode(captions, bridge.connector.reading))
+        calls.pop()  # the expected features
+    assert [sorted(call) for call in calls] == [sorted(PROMPTS), ["new"]]
+
+
+def calls_of(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The prompts of each call of `encode` from now on."""
+    calls, encode = list[list[str]](), bridge.language.encode
+    monkeypatch.setattr(
+        bridge.language, "encode", lambda new, reading: (calls.append(list(new)), encode(new, reading))[1]
+    )
+    return calls
+
+
+def assert_equal(found: TextFeatures, expected: TextFeatures) -> None:
+    assert torch.equal(found.mask, expected.mask)
+    real = found.mask[:, None, :, None]
+    torch.testing.assert_close(found.hidden * real, expected.hidden * real, rtol=1e-5, atol=1e-5)
+
+
+def test_a_set_is_read_ahead_once_and_found_by_training_in_the_same_folder(
+    composed: Callable[..., Bridge], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge, cache = composed("t5"), CacheSection(folder=tmp_path)
+    expected = bridge.features(PROMPTS)
+    calls = calls_of(bridge, monkeypatch)
+    read = feature_reader(bridge, 1.0, cache)
+    read.read_ahead([*PROMPTS, *PROMPTS])
+    assert sorted(chain(*calls)) == sorted(PROMPTS)
+    assert_equal(read(PROMPTS), expected)
+    store, maker = feature_store(bridge, cache)
+    trained = Features(bridge.language, bridge.connector.reading, OnDisk(store), maker)
+    assert_equal(trained.of(PROMPTS, CPU), expected)
+    feature_reader(bridge, 0.0, cache).read_ahead(PROMPTS)
+    assert len(calls) == 1
+
+
+def test_captions_that_do_not_fit_into_memory_are_read_when_they_are_used(
+    composed: Callable[..., Bridge], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bridge = composed("t5")
+    expected = bridge.features(PROMPTS)
+    longest = max(each.hidden.nbytes for each in expected.split())
+    calls = calls_of(bridge, monkeypatch)
+    read = feature_reader(bridge, 1e-9 * (longest + 1))
+    read.read_ahead(PROMPTS)
+    assert "1 of 4 captions" in capsys.readouterr().err
+    assert_equal(read(PROMPTS), expected)
+    assert sorted(calls[-1]) == sorted(set(PROMPTS) - {"a boat beside a house"})
+
+
+def test_features_under_lora_are_read_with_it_and_stay_out_of_the_folder(tmp_path: Path) -> None:
+    small = ({"kind": "llama", "source": "random"}, {"kind": "sd", "source": "random"})
+    bridge = Bridge.compose(*small, "lavi", language_lora={"rank": 2}, vision_lora=None).eval()
+    for name, weight in bridge.language.named_parameters():
+        if "lora_B" in name:
+            weight.data.fill_(0.5)
+    read = feature_reader(bridge, 1.0, CacheSection(folder=tmp_path))
+    read.read_ahead(PROMPTS)
+    assert_equal(read(PROMPTS), bridge.features(PROMPTS))
+    read.close()
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_changes_in_training_is_not_kept(composed: Callable[..., Bridge]) -> None:
@@ -102,7 +163,7 @@ def test_what_changes_in_training_is_not_kept(composed: Callable[..., Bridge]) -
     asked = Bridge.compose(
         *small, {"kind": "query", "queries": 3, "blocks": 1}, language_lora=None, vision_lora=None
     )
-    assert "vectors that are trained" in str(refusal(asked))
+    assert "appends trained vectors" in str(refusal(asked))
 
 
 def test_padding_on_the_left_is_left_out_too() -> None:

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from lavibridge.bridge import Bridge
 from lavibridge.cli.main import app
 from lavibridge.core.errors import CacheError, RecipeError
-from lavibridge.core.launch import SINGLE_PROCESS, ProcessRank
+from lavibridge.core.process_rank import SINGLE_PROCESS, ProcessRank
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe, dump_recipe
-from lavibridge.recipes.training import Cache
+from lavibridge.recipes.training_section import CacheSection
 from lavibridge.training.cache.caches import feature_store, latent_store
 from lavibridge.training.cache.precompute import Filled, fill_features, fill_latents
 from lavibridge.training.train import train
@@ -26,7 +26,7 @@ Opened = Callable[..., Dataset]
 
 
 def fill(
-    bridge: Bridge, dataset: Dataset, recipe: Recipe, cache: Cache, share: ProcessRank
+    bridge: Bridge, dataset: Dataset, recipe: Recipe, cache: CacheSection, share: ProcessRank
 ) -> tuple[Filled, Filled]:
     return (
         fill_latents(bridge, dataset, recipe.training, cache, SIZE, share),
@@ -38,7 +38,7 @@ def test_two_that_fill_at_once_make_what_one_makes(
     toy: Toy, pictures: Path, opened: Opened, composed: Callable[..., Bridge], tmp_path: Path
 ) -> None:
     recipe, dataset, bridge = toy(), opened(pictures), composed()
-    alone, shared = (Cache(folder=tmp_path / name) for name in ("alone", "shared"))
+    alone, shared = (CacheSection(folder=tmp_path / name) for name in ("alone", "shared"))
     latents, features = fill(bridge, dataset, recipe, alone, SINGLE_PROCESS)
     assert (latents.entries, features.entries) == (3, 5)  # equal pictures are one; five captions with ""
     with ThreadPoolExecutor() as pool:
@@ -64,7 +64,7 @@ def test_every_form_of_a_picture_is_filled(
     toy: Toy, pictures: Path, opened: Opened, composed: Callable[..., Bridge], tmp_path: Path
 ) -> None:
     dataset = opened(pictures, flip=True)
-    cache = Cache(folder=tmp_path / "cache")
+    cache = CacheSection(folder=tmp_path / "cache")
     filled = fill_latents(composed(), dataset, toy().training, cache, SIZE, SINGLE_PROCESS)
     assert filled.entries == 5  # three pictures, of which the one with "left" in its caption stays as it is
     assert filled.bytes == sum(path.stat().st_size for path in filled.folder.iterdir())
@@ -74,7 +74,7 @@ def test_a_folder_that_cannot_be_written_to_stops_the_filling(
     toy: Toy, pictures: Path, opened: Opened, composed: Callable[..., Bridge], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    cache = Cache(folder=tmp_path / "file")
+    cache = CacheSection(folder=tmp_path / "file")
     with pytest.raises(CacheError, match=r"make room, or name another training\.cache\.folder"):
         fill_latents(composed(), opened(pictures), toy().training, cache, SIZE, SINGLE_PROCESS)
 
@@ -106,7 +106,7 @@ def test_training_reads_what_the_command_has_filled(
 def test_verify_fails_until_it_has_repaired(
     toy: Toy, pictures: Path, opened: Opened, composed: Callable[..., Bridge], tmp_path: Path
 ) -> None:
-    cache = Cache(folder=tmp_path / "cache")
+    cache = CacheSection(folder=tmp_path / "cache")
     filled = fill_latents(composed(), opened(pictures), toy().training, cache, SIZE, SINGLE_PROCESS)
     [shard] = filled.folder.iterdir()
     shard.write_bytes(shard.read_bytes()[:-1])

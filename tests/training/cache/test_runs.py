@@ -10,10 +10,10 @@ import torch
 
 from lavibridge.core.errors import RecipeError
 from lavibridge.data.base import open_dataset
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.sections import kind_of
-from lavibridge.training.build import build_bridge
+from lavibridge.recipes.sections import kind_of_section
+from lavibridge.training.build_bridge import build_bridge
 from lavibridge.training.cache.caches import open_caches
 from lavibridge.training.train import train
 
@@ -80,13 +80,13 @@ def test_with_lora_in_the_language_model_latents_alone_are_kept(toy: Toy, tmp_pa
 
 def test_features_can_be_left_out(toy: Toy, tmp_path: Path) -> None:
     recipe = toy(lora=FROZEN, training={"cache": {"folder": tmp_path, "features": False}})
-    dataset = open_dataset(kind_of(recipe.data), recipe.data, Rejected())
+    dataset = open_dataset(kind_of_section(recipe.data), recipe.data, RejectedPictures())
     assert open_caches(build_bridge(recipe), dataset, recipe.training).features is None
 
 
 def test_kept_features_with_shared_out_weights_are_refused(toy: Toy) -> None:
     recipe = toy(lora=FROZEN, training={"sharding": "fsdp2", "feature_cache_gb": 1.0})
-    dataset = open_dataset(kind_of(recipe.data), recipe.data, Rejected())
+    dataset = open_dataset(kind_of_section(recipe.data), recipe.data, RejectedPictures())
     with pytest.raises(RecipeError, match=r"set training\.cache\.features=false"):
         open_caches(build_bridge(recipe), dataset, recipe.training)
 
@@ -94,12 +94,12 @@ def test_kept_features_with_shared_out_weights_are_refused(toy: Toy) -> None:
 def test_what_is_kept_is_what_version_1_keeps(toy: Toy, tmp_path: Path) -> None:
     """Where this fails, kept entries would not be what is made now: raise VERSION in keys.py, then these."""
     recipe = toy(lora=FROZEN, training={"cache": {"folder": tmp_path}})
-    dataset = open_dataset(kind_of(recipe.data), recipe.data, Rejected())
+    dataset = open_dataset(kind_of_section(recipe.data), recipe.data, RejectedPictures())
     bridge = build_bridge(recipe)
     caches = open_caches(bridge, dataset, recipe.training)
     image = torch.linspace(-1, 1, 3 * 16 * 16).reshape(3, 16, 16).numpy()
     moments = caches.latents.encode(image)["moments"]
     assert caches.features is not None
-    hidden = caches.features.compute(["a red circle"])[0]["hidden"]
+    hidden = caches.features.one("a red circle")["hidden"]
     found = [float(value) for value in (moments[0].sum(), moments[1].sum(), hidden.abs().sum())]
     assert found == pytest.approx([-2.47947, 22.1161, 341.906], rel=1e-4)

@@ -195,7 +195,7 @@ def test_an_unreadable_shard_is_left_out_and_cleared_away(
     first, second = sorted(tmp_path.glob("*.safetensors"))
     first.write_bytes(first.read_bytes()[:100])
     assert len(held(tmp_path, range(8))) == 4
-    assert "made anew" in capsys.readouterr().err
+    assert "computed again" in capsys.readouterr().err
     bad = [finding for finding in verify(tmp_path) if finding.fault is not None]
     assert [finding.path for finding in bad] == [first]
     assert repair(bad[0]) == 0

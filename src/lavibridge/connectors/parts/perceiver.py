@@ -4,8 +4,8 @@
     L <- L + g_a MHA(q, kv, kv)
     L <- L + g_m MLP(N3(L, e))                         MLP(x) = W2 relu(W1 x)^2, four times as wide inside
 
-N is a layer norm, or one with shift and scale from the time e; the gates g are 1 except in `GatedBlock`.
-Names and shapes of the weights are those of ELLA's published file.
+N is a layer norm, or one with shift and scale from the time e. The gates g are 1 except in
+`GatedPerceiverBlock`. Names and shapes of the weights are those of ELLA's published file.
 
 Jaegle et al. 2021 (Perceiver), arXiv 2103.03206; Hu et al. 2024 (ELLA), arXiv 2403.05135.
 """
@@ -98,7 +98,7 @@ class PerceiverBlock(nn.Module):
         return self.attn(asking, read, read, key_padding_mask=hidden, need_weights=False)[0]
 
 
-class GatedBlock(PerceiverBlock):
+class GatedPerceiverBlock(PerceiverBlock):
     """Gates both parts by the time; the gates start at zero."""
 
     def __init__(self, width: int, heads: int, time_width: int) -> None:
@@ -114,6 +114,6 @@ class GatedBlock(PerceiverBlock):
         return latents + self.gate_mlp(condition) * self.mlp(self.ln_ff(latents, time))
 
 
-def learned_latents(count: int, width: int) -> nn.Parameter:
+def perceiver_latents(count: int, width: int) -> nn.Parameter:
     """Return new latents, drawn from N(0, 1 / width)."""
     return nn.Parameter(torch.randn(count, width) / math.sqrt(width))

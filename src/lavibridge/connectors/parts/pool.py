@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-HEAD_WIDTH = 64
+_HEAD_WIDTH = 64
 
 
 class AttentionPool(nn.Module):
@@ -17,7 +17,7 @@ class AttentionPool(nn.Module):
 
     def __init__(self, width: int, pooled: int) -> None:
         super().__init__()
-        self.heads = max(1, width // HEAD_WIDTH)
+        self.heads = max(1, width // _HEAD_WIDTH)
         while width % self.heads:
             self.heads -= 1
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))

@@ -26,20 +26,20 @@ from lavibridge.core.contracts import TextSpec
 from lavibridge.core.errors import ModelError
 
 ReadOutName = Literal["last", "mean", "norm_mean", "learned", "attention"]
-HEAD_WIDTH = 64
+_HEAD_WIDTH = 64
 
 Layers = Float[Tensor, "batch layer token width"]
 Tokens = Float[Tensor, "batch token width"]
 
 
-class OneLayer(Config):
+class OneLayerReadOut(Config):
     """A single layer."""
 
     layer: int
     """0 is the embeddings, -1 the normed output."""
 
 
-ReadOutChoice = ReadOutName | OneLayer
+ReadOutChoice = ReadOutName | OneLayerReadOut
 
 
 class ReadOut(nn.Module, ABC):
@@ -63,7 +63,7 @@ class _SingleLayer(ReadOut):
         return hidden[:, -1]
 
 
-class Mean(ReadOut):
+class MeanReadOut(ReadOut):
     """The plain mean of all blocks' outputs."""
 
     def __init__(self, text: TextSpec) -> None:
@@ -74,14 +74,14 @@ class Mean(ReadOut):
         return hidden.mean(dim=1)
 
 
-class _NormMean(Mean):
+class _NormMean(MeanReadOut):
     """The mean of all blocks' outputs, each normed separately."""
 
     def forward(self, hidden: Layers) -> Tokens:
         return functional.layer_norm(hidden, hidden.shape[-1:]).mean(dim=1)
 
 
-class Learned(Mean):
+class LearnedReadOut(MeanReadOut):
     """A learned mean that starts as `norm_mean`."""
 
     def __init__(self, text: TextSpec) -> None:
@@ -93,12 +93,12 @@ class Learned(Mean):
         return torch.einsum("l,bltw->btw", self.weights.softmax(0), normed)
 
 
-class _LayerAttention(Mean):
+class _LayerAttention(MeanReadOut):
     """Lets the layers of a token attend to each other; starts with their mean as output weights."""
 
     def __init__(self, text: TextSpec) -> None:
         super().__init__(text)
-        heads = max(1, text.width // HEAD_WIDTH)
+        heads = max(1, text.width // _HEAD_WIDTH)
         self.blocks = nn.ModuleList(TransformerBlock(text.width, heads) for _ in range(2))
         self.collapse = nn.Parameter(torch.full((len(self.layers),), 1 / len(self.layers)))
 
@@ -111,18 +111,23 @@ class _LayerAttention(Mean):
         return torch.einsum("l,nlw->nw", self.collapse, x).unflatten(0, (batch, tokens))
 
 
-def read_out(choice: ReadOutChoice | None, text: TextSpec) -> ReadOut:
+def make_read_out(choice: ReadOutChoice | None, text: TextSpec) -> ReadOut:
     """Build a read-out; None takes the language model's default.
 
     Raises ModelError for a layer that the language model does not have.
     """
-    if isinstance(choice, OneLayer):
+    if isinstance(choice, OneLayerReadOut):
         if not -text.layers <= choice.layer < text.layers:
             raise ModelError(
-                f"connector.read: layer {choice.layer} was asked for, the language model has layers 0 to "
+                f"connector.read: layer {choice.layer} does not exist; the language model has layers 0 to "
                 f"{text.layers - 1} (or -1 to -{text.layers}, counted from the end)"
             )
         return _SingleLayer(choice.layer)
-    kinds = {"mean": Mean, "norm_mean": _NormMean, "learned": Learned, "attention": _LayerAttention}
+    kinds = {
+        "mean": MeanReadOut,
+        "norm_mean": _NormMean,
+        "learned": LearnedReadOut,
+        "attention": _LayerAttention,
+    }
     chosen = text.read if choice is None else choice
     return _SingleLayer(-1) if chosen == "last" else kinds[chosen](text)

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-SPREAD_FLOOR = 0.02
+_SPREAD_FLOOR = 0.02
 """Fraction of the features' root mean square that is added to every spread."""
-VARIANCE_FLOOR = 0.005
+_VARIANCE_FLOOR = 0.005
 """Added before the division, so that directions with hardly any variance are not amplified."""
 
 
@@ -31,13 +31,13 @@ class Whitening:
 
 
 @torch.no_grad()
-def whitening(x: Float[Tensor, "token width"]) -> Whitening:
+def compute_whitening(x: Float[Tensor, "token width"]) -> Whitening:
     """Return the whitening of the features of at least two tokens."""
     mean = x.mean(0)
-    spread = x.std(0) + SPREAD_FLOOR * x.square().mean().sqrt()
+    spread = x.std(0) + _SPREAD_FLOOR * x.square().mean().sqrt()
     z = (x - mean) / spread
     values, directions = torch.linalg.eigh(z.T @ z / len(z))
-    shrunk = (values.clamp(min=0) + VARIANCE_FLOOR).rsqrt()
+    shrunk = (values.clamp(min=0) + _VARIANCE_FLOOR).rsqrt()
     return Whitening(mean=mean, spread=spread, matrix=(directions * shrunk) @ directions.T)
 
 

@@ -8,23 +8,23 @@ from typing import Any, ClassVar
 
 from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
-from lavibridge.data.pictures.indexed import Indexed
+from lavibridge.data.pictures.indexed import IndexedPictures
 from lavibridge.data.pictures.paths import AbsolutePath, file_stamp
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.data.pictures.table import ImageEntry
-from lavibridge.data.pictures.walk import walk
+from lavibridge.data.pictures.walk import walk_folder
 
 
-class Archived(Indexed):
+class ArchivedPictures(IndexedPictures):
     """Base of the kinds that read one such file, or a folder of them."""
 
-    class Config(Indexed.Config):
+    class Config(IndexedPictures.Config):
         """Settings of every kind whose pictures lie inside larger files."""
 
         path: Changeable[AbsolutePath]
         """One such file, or a folder that is searched for such files recursively."""
 
-    config: "Archived.Config"
+    config: "ArchivedPictures.Config"
     suffix: ClassVar[str]
     """Suffix of the files."""
     plural: ClassVar[str]
@@ -40,9 +40,9 @@ class Archived(Indexed):
 
     def stamps(self) -> dict[str, Any]:
         """Return size and modification time of every file."""
-        return {name: list(self._stamp(self.folder / name)) for name in self.files(Rejected())}
+        return {name: list(self._stamp(self.folder / name)) for name in self.files(RejectedPictures())}
 
-    def files(self, rejected: Rejected) -> list[str]:
+    def files(self, rejected: RejectedPictures) -> list[str]:
         """Return the files' names in order; anything else below the folder goes to `rejected`.
 
         Raises DataError if there is no such file.
@@ -52,7 +52,7 @@ class Archived(Indexed):
             return [path.name]
         if not path.is_dir():
             raise DataError(f"there is no file or folder {path} (data.path)")
-        found, names = walk(path), []
+        found, names = walk_folder(path), []
         for name in found.files:
             if name.lower().endswith(self.suffix):
                 names.append(name)  # a link may lead anywhere: the hub's cache uses links

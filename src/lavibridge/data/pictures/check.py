@@ -20,14 +20,20 @@ from typing import Any
 import pyarrow as pa
 
 from lavibridge.core.errors import DataError
-from lavibridge.core.log import progress
-from lavibridge.data.pictures.decoding import VERSION, decode_with_warning
+from lavibridge.core.log import progress_bar
+from lavibridge.data.pictures.decoding import DECODING_VERSION, decode_picture_with_warning
 from lavibridge.data.pictures.index import ImageIndex
-from lavibridge.data.pictures.rejected import Rejected, write_rejections
-from lavibridge.data.pictures.table import SCHEMA, ImageCheck, ImageEntry, ImageTable, batch_of
+from lavibridge.data.pictures.rejected import RejectedPictures, write_rejections
+from lavibridge.data.pictures.table import (
+    IMAGE_TABLE_SCHEMA,
+    ImageCheck,
+    ImageEntry,
+    ImageTable,
+    image_table_rows,
+)
 
-CHUNK = 512
-LONGEST_CAPTION = 100_000
+_CHUNK = 512
+_LONGEST_CAPTION = 100_000
 """Characters; a longer caption is a mistake, and every visit would tokenise it."""
 GetStamp = Callable[[ImageEntry], tuple[int, int]]
 ReadBytes = Callable[[ImageEntry], bytes]
@@ -71,7 +77,7 @@ def _check_image(
         if before is not None:
             return before, False
         data = read(entry)
-        image, warning = decode_with_warning(data)
+        image, warning = decode_picture_with_warning(data)
     except DataError as error:
         return ImageCheck(stamp=found, reason=str(error)), True
     digest = hashlib.sha256(data).digest()
@@ -81,8 +87,8 @@ def _check_image(
 def _check_text(entry: ImageEntry) -> None:
     """Raise DataError for captions that are too long or not text, and for text that UTF-8 cannot encode."""
     longest = max(map(len, entry.captions))
-    if longest > LONGEST_CAPTION:
-        raise DataError(f"a caption has {longest:,} characters; at most {LONGEST_CAPTION:,} are read")
+    if longest > _LONGEST_CAPTION:
+        raise DataError(f"a caption has {longest:,} characters; at most {_LONGEST_CAPTION:,} are read")
     try:
         "".join((entry.name, *entry.captions)).encode()
     except UnicodeEncodeError as error:
@@ -97,25 +103,25 @@ def build_index(
     stamps: dict[str, Any],
     stamp: GetStamp,
     read: ReadBytes,
-    rejected: Rejected,
+    rejected: RejectedPictures,
 ) -> None:
     """Build the index of these entries; `rejected` holds the rejections of the listing and takes the rest."""
     index.folder.mkdir(parents=True, exist_ok=True)
     known = _PreviousChecks(index.known())
-    digest = hashlib.sha256(f"pixels {VERSION}\n".encode())
+    digest = hashlib.sha256(f"pixels {DECODING_VERSION}\n".encode())
     count = 0
     partial = index.folder / "partial.arrow"
     journal = index.folder / f"journal-{len(index.journals()):06d}.arrows"
     with ExitStack() as stack:
-        bar = stack.enter_context(progress("pictures"))
+        bar = stack.enter_context(progress_bar("pictures"))
         pool = stack.enter_context(ThreadPoolExecutor(max_workers=os.cpu_count() or 1))
         table = stack.enter_context(
-            pa.ipc.new_file(stack.enter_context(pa.OSFile(str(partial), "wb")), SCHEMA)
+            pa.ipc.new_file(stack.enter_context(pa.OSFile(str(partial), "wb")), IMAGE_TABLE_SCHEMA)
         )
         notes = stack.enter_context(CheckJournal(journal))
         task = bar.add_task("checking", total=len(entries), status="")
-        for start in range(0, len(entries), CHUNK):
-            chunk = entries[start : start + CHUNK]
+        for start in range(0, len(entries), _CHUNK):
+            chunk = entries[start : start + _CHUNK]
             checks = list(pool.map(lambda entry: _check_image(entry, stamp, read, known), chunk))
             usable = []
             for entry, (check, is_new) in zip(chunk, checks, strict=True):
@@ -126,7 +132,7 @@ def build_index(
                     rejected.warn(entry.name, check.warning)
                 usable.append((entry, check, is_new))
                 digest.update("\0".join((entry.name, *entry.captions)).encode() + b"\n" + check.digest)
-            table.write_batch(batch_of([each[0] for each in usable], [each[1] for each in usable]))
+            table.write_batch(image_table_rows([each[0] for each in usable], [each[1] for each in usable]))
             notes.add([each for each in usable if each[2]])
             count += len(usable)
             bar.update(task, advance=len(chunk), status=f"{len(rejected.entries):,} rejected")
@@ -144,13 +150,15 @@ class CheckJournal:
 
     def __enter__(self) -> "CheckJournal":
         self.file = open(self.path, "wb")
-        self.writer = pa.ipc.new_stream(self.file, SCHEMA)
+        self.writer = pa.ipc.new_stream(self.file, IMAGE_TABLE_SCHEMA)
         return self
 
     def add(self, checked: Sequence[tuple[ImageEntry, ImageCheck, bool]]) -> None:
         """Write some checks, so that they outlive this process."""
         if checked:
-            self.writer.write_batch(batch_of([each[0] for each in checked], [each[1] for each in checked]))
+            self.writer.write_batch(
+                image_table_rows([each[0] for each in checked], [each[1] for each in checked])
+            )
             self.file.flush()
 
     def __exit__(self, *error: object) -> None:

@@ -19,29 +19,29 @@ from PIL import Image, ImageOps, PngImagePlugin
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.icc_profile import to_srgb
 
-VERSION = 2
+DECODING_VERSION = 2
 """Version of the decoding, raised whenever pixels change; indexes and cached latents depend on it."""
-FORMATS = ("JPEG", "PNG", "WEBP")
-MAX_PIXELS = 89_478_485
+_FORMATS = ("JPEG", "PNG", "WEBP")
+_MAX_PIXELS = 89_478_485
 """Maximum pixels per picture, about 9,500 x 9,500: the limit at which Pillow warns."""
-MAX_BYTES = 512 * 2**20
+_MAX_BYTES = 512 * 2**20
 """Maximum bytes per file."""
 # Packed texts beside a PNG's pixels, such as a workflow; Pillow's 1 MiB would refuse the picture.
 PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
 
 
-def read_picture(path: Path) -> Image.Image:
+def decode_picture_file(path: Path) -> Image.Image:
     """Decode a picture file to upright RGB. Raises DataError with the reason if that fails."""
-    return decode(read_file(path))
+    return decode_picture(read_picture_bytes(path))
 
 
-def read_file(path: Path) -> bytes:
+def read_picture_bytes(path: Path) -> bytes:
     """Read the bytes of a picture file. Raises DataError with the reason if that fails."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for its other end
             raise DataError("it is not a regular file")
-        check_length(found.st_size)
+        check_picture_bytes(found.st_size)
         return path.read_bytes()
     except FileNotFoundError as error:
         raise DataError("there is no such file") from error
@@ -49,33 +49,33 @@ def read_file(path: Path) -> bytes:
         raise DataError(f"the file cannot be read: {error.strerror or error}") from error
 
 
-def check_length(length: int) -> None:
+def check_picture_bytes(length: int) -> None:
     """Raise DataError for an empty or too large file."""
     if length == 0:
         raise DataError("the file is empty (0 bytes)")
-    if length > MAX_BYTES:
-        raise DataError(f"the file has {length:,} bytes; at most {MAX_BYTES:,} are read")
+    if length > _MAX_BYTES:
+        raise DataError(f"the file has {length:,} bytes; at most {_MAX_BYTES:,} are read")
 
 
-def decode(data: bytes) -> Image.Image:
+def decode_picture(data: bytes) -> Image.Image:
     """Decode a file's bytes to upright sRGB over white. Raises DataError with the reason if that fails."""
-    return decode_with_warning(data)[0]
+    return decode_picture_with_warning(data)[0]
 
 
-def decode_with_warning(data: bytes) -> tuple[Image.Image, str | None]:
+def decode_picture_with_warning(data: bytes) -> tuple[Image.Image, str | None]:
     """Decode a file's bytes; also return a warning if a part of the file was ignored, or None."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise DataError(f"it is {width} x {height}: more than {MAX_PIXELS:,} pixels")
+            if width * height > _MAX_PIXELS:
+                raise DataError(f"it is {width} x {height}: more than {_MAX_PIXELS:,} pixels")
             image.load()
             # A PNG begins with its header, whose ninth value is the number of bits in a sample.
             return to_srgb(_apply_exif_orientation(image), data[24] if image.format == "PNG" else 8)
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"its header claims more than {MAX_PIXELS:,} pixels") from error
+        raise DataError(f"its header claims more than {_MAX_PIXELS:,} pixels") from error
     except Image.UnidentifiedImageError as error:
         raise DataError("it is not a JPEG, PNG or WebP picture; convert it to one of them") from error
     # Decoders raise almost any exception for a broken file (struct.error, SyntaxError, zlib.error, ...): the

@@ -8,20 +8,20 @@ from typing import Any
 
 from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
-from lavibridge.core.identity import file_hash
+from lavibridge.core.identity import cached_file_hash
 from lavibridge.data.pictures.check import group_captions
-from lavibridge.data.pictures.decoding import read_file
-from lavibridge.data.pictures.indexed import Indexed
+from lavibridge.data.pictures.decoding import read_picture_bytes
+from lavibridge.data.pictures.indexed import IndexedPictures
 from lavibridge.data.pictures.paths import AbsolutePath, check_relative_path, file_stamp, resolve_below
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.data.pictures.table import ImageEntry, ImageTable
 from lavibridge.data.pictures.walk import refuse_hidden
 
 
-class PictureFiles(Indexed):
+class PictureFiles(IndexedPictures):
     """Base of the kinds whose pictures are files."""
 
-    class Config(Indexed.Config):
+    class Config(IndexedPictures.Config):
         """Settings of every kind that reads picture files."""
 
         path: Changeable[AbsolutePath]
@@ -41,7 +41,7 @@ class PictureFiles(Indexed):
         return file_stamp(resolve_below(self.root, entry.name))
 
     def read(self, entry: ImageEntry) -> bytes:
-        return read_file(resolve_below(self.root, entry.name))
+        return read_picture_bytes(resolve_below(self.root, entry.name))
 
     def changed(self, table: ImageTable) -> bool:
         """Whether a picture's file has another size or modification time than at its check."""
@@ -59,7 +59,7 @@ ListedImage = tuple[int, str, Sequence[str]]
 """Line of the list, path of the picture, captions."""
 
 
-class Listed(PictureFiles):
+class ListedPictureFiles(PictureFiles):
     """Base of the kinds that read a list; a subclass parses its lines."""
 
     class Config(PictureFiles.Config):
@@ -68,14 +68,14 @@ class Listed(PictureFiles):
         root: Changeable[AbsolutePath | None] = None
         """Folder that the paths in the list start from; by default the list's own folder."""
 
-    config: "Listed.Config"
+    config: "ListedPictureFiles.Config"
 
     @property
     def root(self) -> Path:
         return self.config.root or self.config.path.parent
 
     @abstractmethod
-    def pairs(self, path: Path, rejected: Rejected) -> Iterator[ListedImage]:
+    def pairs(self, path: Path, rejected: RejectedPictures) -> Iterator[ListedImage]:
         """Yield every line that names a picture; the others go to `rejected`."""
 
     def stamps(self) -> dict[str, Any]:
@@ -86,9 +86,9 @@ class Listed(PictureFiles):
             )
         if not path.is_file():
             raise DataError(f"there is no file {path} (data.path)")
-        return {"list": file_hash(path)}
+        return {"list": cached_file_hash(path)}
 
-    def listing(self, rejected: Rejected) -> list[ImageEntry]:
+    def listing(self, rejected: RejectedPictures) -> list[ImageEntry]:
         found = group_captions(self._sound(rejected))
         if not found and not rejected.entries:
             raise DataError(
@@ -97,7 +97,7 @@ class Listed(PictureFiles):
             )
         return found
 
-    def _sound(self, rejected: Rejected) -> Iterator[ListedImage]:
+    def _sound(self, rejected: RejectedPictures) -> Iterator[ListedImage]:
         """Yield the pairs whose path stays below the root and which have a caption."""
         for line, name, captions in self.pairs(self.config.path, rejected):
             texts = [caption.strip() for caption in captions if caption.strip()]

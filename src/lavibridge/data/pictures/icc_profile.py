@@ -14,12 +14,12 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageCms
 
-MAX_CACHED_TRANSFORMS = 16
+_MAX_CACHED_TRANSFORMS = 16
 """Transforms kept in memory; a data set has few profiles."""
-SRGB_TOLERANCE = 1
+_SRGB_TOLERANCE = 1
 """Maximum difference from sRGB, in steps of 255, at which a profile counts as sRGB: the size of rounding
 errors."""
-MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 """Colour space of a profile -> mode of the pictures it applies to."""
 
 
@@ -87,14 +87,14 @@ def _convert_to_srgb(colours: Image.Image, profile: bytes, is_grey: bool) -> Ima
     return transform.apply(colours.convert(mode))
 
 
-@lru_cache(maxsize=MAX_CACHED_TRANSFORMS)
+@lru_cache(maxsize=_MAX_CACHED_TRANSFORMS)
 def _srgb_transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
     """Return the mode of a profile and its transform to sRGB; the transform is None for sRGB itself."""
     opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     space = opened.profile.xcolor_space.strip()
-    if space not in MODES:
-        raise ValueError(f"it is for {space or 'nothing'}, not for {', '.join(MODES)}")
-    mode = MODES[space]
+    if space not in _MODES:
+        raise ValueError(f"it is for {space or 'nothing'}, not for {', '.join(_MODES)}")
+    mode = _MODES[space]
     transform = ImageCms.buildTransform(
         opened,
         ImageCms.createProfile("sRGB"),
@@ -107,7 +107,7 @@ def _srgb_transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | N
         return mode, transform
     probe = Image.fromarray(_probe_colours(mode))
     before, after = (np.asarray(each.convert("RGB")).astype(int) for each in (probe, transform.apply(probe)))
-    return mode, None if np.abs(before - after).max() <= SRGB_TOLERANCE else transform
+    return mode, None if np.abs(before - after).max() <= _SRGB_TOLERANCE else transform
 
 
 def _probe_colours(mode: str) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":

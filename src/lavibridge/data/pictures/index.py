@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.files import cache_folder, write_json
-from lavibridge.data.pictures.decoding import VERSION as PIXELS
+from lavibridge.data.pictures.decoding import DECODING_VERSION as PIXELS
 from lavibridge.data.pictures.rejected import Rejection
-from lavibridge.data.pictures.table import ImageTable, open_journal, open_table
+from lavibridge.data.pictures.table import ImageTable, open_image_journal, open_image_table
 
-VERSION = f"3, pixels {PIXELS}"
+_VERSION = f"3, pixels {PIXELS}"
 """Version of the checks and of the files; an index of another version is built anew."""
-MANIFEST = "index.json"
+_MANIFEST = "index.json"
 
 
 class ImageIndex:
@@ -41,8 +41,8 @@ class ImageIndex:
     def manifest(self) -> dict[str, Any] | None:
         """Return the manifest of a finished check of these settings by this version, or None."""
         try:
-            found = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
-            fits = found["version"] == VERSION and found["settings"] == self.settings
+            found = json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8"))
+            fits = found["version"] == _VERSION and found["settings"] == self.settings
             whole = (self.folder / found["table"]).stat().st_size == found[
                 "bytes"
             ] and self.rejected.is_file()
@@ -52,7 +52,7 @@ class ImageIndex:
 
     def table(self, manifest: Mapping[str, Any]) -> ImageTable:
         """Return the usable pictures."""
-        return open_table(self.folder / manifest["table"])
+        return open_image_table(self.folder / manifest["table"])
 
     def rejections(self) -> list[Rejection]:
         """Return the rejected pictures and the warnings."""
@@ -65,7 +65,7 @@ class ImageIndex:
         if manifest is not None:
             with suppress(OSError, ValueError):
                 tables.append(self.table(manifest))
-        return tables + [open_journal(path) for path in self.journals()]
+        return tables + [open_image_journal(path) for path in self.journals()]
 
     def journals(self) -> list[Path]:
         """Return the journals of interrupted checks."""
@@ -74,9 +74,9 @@ class ImageIndex:
     def finish(self, table: Path, stamps: Mapping[str, Any], count: int, fingerprint: str) -> None:
         """Publish a complete table on disk as the index, and delete its predecessors."""
         write_json(
-            self.folder / MANIFEST,
+            self.folder / _MANIFEST,
             {
-                "version": VERSION,
+                "version": _VERSION,
                 "settings": self.settings,
                 "stamps": stamps,
                 "pictures": count,
@@ -93,4 +93,4 @@ class ImageIndex:
         """Make the next opening compare everything again; checks of unchanged files stay valid."""
         manifest = self.manifest()
         if manifest is not None:
-            write_json(self.folder / MANIFEST, {**manifest, "stamps": {}})
+            write_json(self.folder / _MANIFEST, {**manifest, "stamps": {}})

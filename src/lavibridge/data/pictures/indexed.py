@@ -6,7 +6,7 @@
 The check decodes every picture before training begins. It finds a truncated download in the first minutes and
 not after a night, and it settles which samples exist, and with them the whole order of training. An index is
 fresh while lists hold the same bytes, and folders or archives have the same sizes and modification times; up
-to `COMPARED` pictures each file is compared as well. Every picture must have its checked hash when it is
+to `_COMPARED` pictures each file is compared as well. Every picture must have its checked hash when it is
 read: training never uses an unchecked picture.
 """
 
@@ -23,22 +23,22 @@ from pydantic import Field
 
 from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
-from lavibridge.core.lock import hold
+from lavibridge.core.lock import hold_lock
 from lavibridge.data.base import Dataset, Sample
 from lavibridge.data.pictures.check import build_index
-from lavibridge.data.pictures.decoding import decode, forbid_decompression_bombs, scale_and_crop
+from lavibridge.data.pictures.decoding import decode_picture, forbid_decompression_bombs, scale_and_crop
 from lavibridge.data.pictures.index import ImageIndex
 from lavibridge.data.pictures.paths import AbsolutePath
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.data.pictures.table import ImageEntry, ImageTable
 
-COMPARED = 100_000
+_COMPARED = 100_000
 """Up to this many pictures, every start compares each one's file with the index."""
-NOT_OF_INDEX = frozenset({"size", "buckets", "flip", "max_rejected", "index"})
+_NOT_OF_INDEX = frozenset({"size", "buckets", "flip", "max_rejected", "index"})
 """Settings that do not change the set of pictures."""
 
 
-class Indexed(Dataset):
+class IndexedPictures(Dataset):
     """Base of the kinds whose pictures are checked once and then read through the index."""
 
     class Config(Dataset.Config):
@@ -50,7 +50,7 @@ class Indexed(Dataset):
         """Folder of the index that `lavi data check` writes, outside the data's folder; by default a folder
         of the user's cache."""
 
-    def __init__(self, config: "Indexed.Config", rejected: Rejected) -> None:
+    def __init__(self, config: "IndexedPictures.Config", rejected: RejectedPictures) -> None:
         super().__init__(config, rejected)
         forbid_decompression_bombs()
         self.where = self.describe()
@@ -70,7 +70,7 @@ class Indexed(Dataset):
         """Return JSON values that change when the listing does, found without listing anew."""
 
     @abstractmethod
-    def listing(self, rejected: Rejected) -> list[ImageEntry]:
+    def listing(self, rejected: RejectedPictures) -> list[ImageEntry]:
         """List every picture, unread; anything that is no picture at all goes to `rejected`."""
 
     @abstractmethod
@@ -85,7 +85,7 @@ class Indexed(Dataset):
         """Whether files that `stamps` does not cover differ from the table; takes one stat per file."""
         return False
 
-    def _open(self, rejected: Rejected) -> tuple[dict[str, Any], ImageTable]:
+    def _open(self, rejected: RejectedPictures) -> tuple[dict[str, Any], ImageTable]:
         """Open the index, and build it first if it is not fresh."""
         fresh = self._fresh()
         if fresh is not None:
@@ -113,7 +113,7 @@ class Indexed(Dataset):
         """Hold the exclusive right to write the index; wait for it if necessary."""
         with ExitStack() as stack:
             try:
-                stack.enter_context(hold(self.index.folder, waits=f"{self.where} is being checked"))
+                stack.enter_context(hold_lock(self.index.folder, waits=f"{self.where} is being checked"))
             except OSError as error:
                 raise self._unwritable(error) from error
             yield
@@ -133,7 +133,7 @@ class Indexed(Dataset):
             table = self.index.table(manifest)
         except (OSError, ValueError):  # damaged: built anew
             return None
-        if len(table) <= COMPARED and self.changed(table):
+        if len(table) <= _COMPARED and self.changed(table):
             return None
         return manifest, table
 
@@ -169,19 +169,19 @@ class Indexed(Dataset):
         return data
 
     def picture(self, index: int, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
-        return scale_and_crop(decode(self.content(index)), size)
+        return scale_and_crop(decode_picture(self.content(index)), size)
 
     def fingerprint(self) -> str:
         """Return the number of pictures and a hash of their names, captions and bytes in order."""
         return self._fingerprint
 
 
-def index_of(kind: type[Indexed], config: Indexed.Config) -> ImageIndex:
+def index_of(kind: type[IndexedPictures], config: IndexedPictures.Config) -> ImageIndex:
     """Return the index that belongs to a kind's settings."""
     settings = {
         name: value
         for name, value in config.model_dump(mode="json").items()
-        if name not in NOT_OF_INDEX and name != "kind"
+        if name not in _NOT_OF_INDEX and name != "kind"
     }
     # `AbsolutePath` has made every path absolute, so that it means the same from any folder.
     return ImageIndex({"kind": kind.__module__, **settings}, config.index)

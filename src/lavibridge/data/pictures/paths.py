@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from lavibridge.core.errors import DataError
-from lavibridge.core.paths import at_home
+from lavibridge.core.paths import expand_path
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".apng", ".webp"})
 """Suffixes of supported pictures in folders and archives; the bytes decide the actual format."""
@@ -30,7 +30,7 @@ UNSUPPORTED_SUFFIXES = frozenset(
     | {".ppm", ".psd", ".svg", ".tga", ".tif", ".tiff"}
 )
 """Suffixes of unsupported pictures, rejected unless their bytes are of a supported format."""
-AbsolutePath = Annotated[Path, AfterValidator(lambda path: at_home(path).absolute())]
+AbsolutePath = Annotated[Path, AfterValidator(lambda path: expand_path(path).absolute())]
 """A path made absolute, because a recipe may be read again from another folder."""
 
 

@@ -1,18 +1,18 @@
 """Checks data from scratch: compares every file with the index and reads the changed ones again."""
 
 from lavibridge.core import registry
-from lavibridge.core.lock import hold
+from lavibridge.core.lock import hold_lock
 from lavibridge.data.base import Dataset, open_dataset
-from lavibridge.data.pictures.indexed import Indexed, index_of
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.indexed import IndexedPictures, index_of
+from lavibridge.data.pictures.rejected import RejectedPictures
 
 
 def recheck(kind: str, config: Dataset.Config) -> Dataset:
     """Open data without trusting the index. Raises DataError if too many pictures are unusable."""
-    component = registry.load("data", kind)
-    if issubclass(component, Indexed) and isinstance(config, Indexed.Config):
+    component = registry.load_kind("data", kind)
+    if issubclass(component, IndexedPictures) and isinstance(config, IndexedPictures.Config):
         index = index_of(component, config)
         if index.folder.is_dir():
-            with hold(index.folder, waits=f"the data of {index.folder} is being checked"):
+            with hold_lock(index.folder, waits=f"the data of {index.folder} is being checked"):
                 index.forget_freshness()
-    return open_dataset(kind, config, Rejected())
+    return open_dataset(kind, config, RejectedPictures())

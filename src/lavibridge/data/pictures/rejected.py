@@ -18,7 +18,7 @@ from lavibridge.core.files import write_atomic
 Rejection = dict[str, str | int]
 
 
-class Rejected:
+class RejectedPictures:
     """Collects rejections and writes them to `path`, one JSON object per line, if there is a path."""
 
     def __init__(self, path: Path | None = None) -> None:

@@ -20,7 +20,7 @@ from jaxtyping import Int
 
 from lavibridge.data.base import Sample
 
-SCHEMA = pa.schema(
+IMAGE_TABLE_SCHEMA = pa.schema(
     {
         "name": pa.string(),
         "captions": pa.list_(pa.string()),
@@ -67,7 +67,7 @@ class ImageCheck:
     """A fault that does not prevent its use."""
 
 
-def batch_of(entries: Sequence[ImageEntry], checks: Sequence[ImageCheck]) -> Any:
+def image_table_rows(entries: Sequence[ImageEntry], checks: Sequence[ImageCheck]) -> Any:
     """Convert entries and their checks to rows of the table."""
     columns = {
         "name": [entry.name for entry in entries],
@@ -82,7 +82,7 @@ def batch_of(entries: Sequence[ImageEntry], checks: Sequence[ImageCheck]) -> Any
         "second": [entry.second for entry in entries],
         "warning": [check.warning for check in checks],
     }
-    return pa.record_batch(columns, schema=SCHEMA)
+    return pa.record_batch(columns, schema=IMAGE_TABLE_SCHEMA)
 
 
 class ImageTable:
@@ -90,7 +90,7 @@ class ImageTable:
 
     def __init__(self, rows: Any) -> None:
         self.rows = rows
-        self.columns = {name: rows.column(name) for name in SCHEMA.names}
+        self.columns = {name: rows.column(name) for name in IMAGE_TABLE_SCHEMA.names}
 
     def __len__(self) -> int:
         return int(self.rows.num_rows)
@@ -136,17 +136,17 @@ class ImageTable:
         return self.columns[column][index].as_py()
 
 
-def open_table(path: Path) -> ImageTable:
+def open_image_table(path: Path) -> ImageTable:
     """Map a finished table into memory. Raises OSError or a pyarrow error if it is damaged."""
     return ImageTable(pa.ipc.open_file(pa.memory_map(os.fspath(path))).read_all())
 
 
-def open_journal(path: Path) -> ImageTable:
+def open_image_journal(path: Path) -> ImageTable:
     """Read a journal up to the point where its writer stopped."""
     batches = []
     with suppress(pa.ArrowInvalid, OSError, StopIteration), pa.OSFile(os.fspath(path)) as file:
         stream = pa.ipc.open_stream(file)
-        if stream.schema == SCHEMA:
+        if stream.schema == IMAGE_TABLE_SCHEMA:
             while True:
                 batches.append(stream.read_next_batch())
-    return ImageTable(pa.Table.from_batches(batches, schema=SCHEMA))
+    return ImageTable(pa.Table.from_batches(batches, schema=IMAGE_TABLE_SCHEMA))

@@ -4,25 +4,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lavibridge.core.errors import DataError
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 
-LONGEST_LINE = 16 * 2**20
+_LONGEST_LINE = 16 * 2**20
 """Maximum bytes in one line of a list."""
 
 
-def read_lines(path: Path, rejected: Rejected) -> Iterator[tuple[int, str]]:
+def read_text_lines(path: Path, rejected: RejectedPictures) -> Iterator[tuple[int, str]]:
     """Yield number and text of every non-blank line, without its line end and byte-order mark.
 
     Only LF and CRLF end a line; lines that are not UTF-8 go to `rejected`.
     """
     with path.open("rb") as file:
         number = 0
-        while raw := file.readline(LONGEST_LINE):
+        while raw := file.readline(_LONGEST_LINE):
             number += 1
-            if len(raw) == LONGEST_LINE and not raw.endswith(b"\n"):
+            if len(raw) == _LONGEST_LINE and not raw.endswith(b"\n"):
                 while raw and not raw.endswith(b"\n"):  # the rest of it
-                    raw = file.readline(LONGEST_LINE)
-                rejected.add(path.name, f"the line has more than {LONGEST_LINE:,} bytes", number)
+                    raw = file.readline(_LONGEST_LINE)
+                rejected.add(path.name, f"the line has more than {_LONGEST_LINE:,} bytes", number)
                 continue
             if number == 1:
                 raw = raw.removeprefix(b"\xef\xbb\xbf")
@@ -47,6 +47,6 @@ def parse_captions(data: bytes, name: str) -> tuple[str, ...]:
     return captions
 
 
-def shorten(text: str) -> str:
+def shorten_text(text: str) -> str:
     """Return at most sixty characters of a line, for a message."""
     return text if len(text) <= 60 else text[:57] + "..."

@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.paths import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, resolve_below
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 
-SYSTEM_FILES = frozenset(
+_SYSTEM_FILES = frozenset(
     {
         "__macosx",
         "@eadir",
@@ -40,7 +40,7 @@ class FolderListing:
     duplicates: list[str] = field(default_factory=list)
     """Links to folders that were read already."""
 
-    def report(self, rejected: Rejected) -> None:
+    def report(self, rejected: RejectedPictures) -> None:
         """Reject unreadable paths, and warn about folders that are not read twice."""
         for name, reason in self.refused.items():
             rejected.add(name, reason)
@@ -51,7 +51,7 @@ class FolderListing:
 def is_hidden(name: str) -> bool:
     """Whether a path is hidden, lies in a hidden folder, or is a system file."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
-    return any((part.startswith(".") and part != "..") or part.lower() in SYSTEM_FILES for part in parts)
+    return any((part.startswith(".") and part != "..") or part.lower() in _SYSTEM_FILES for part in parts)
 
 
 def refuse_hidden(name: str) -> None:
@@ -60,7 +60,7 @@ def refuse_hidden(name: str) -> None:
         raise DataError("it is hidden or lies in a hidden folder, which is not read; give it another name")
 
 
-def walk(root: Path) -> FolderListing:
+def walk_folder(root: Path) -> FolderListing:
     """List everything below a folder that is not hidden; visits each folder once, so link cycles end."""
     found, seen = FolderListing(), set[tuple[int, int]]()
     waiting, links = [""], list[str]()
@@ -107,7 +107,7 @@ def _sort(
 
 def pictures_below(folder: Path) -> list[Path]:
     """Return the non-hidden image files below a folder, sorted. Raises DataError for an unreadable path."""
-    found = walk(folder)
+    found = walk_folder(folder)
     for name, reason in found.refused.items():
         raise DataError(f"{folder}: {name}: {reason}; repair or remove it")
     ends = IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES

@@ -16,7 +16,7 @@ from torch import Tensor
 from lavibridge.diffusion.objective import weight_from_x0
 from lavibridge.diffusion.weighting.base import Weighting
 
-LARGEST_WEIGHT = 20.0
+_LARGEST_WEIGHT = 20.0
 """Of an error of epsilon."""
 
 
@@ -24,4 +24,4 @@ class Velocity(Weighting):
     """The mean squared error of v."""
 
     def weight(self, snr: Float[Tensor, " batch"], prediction_type: str) -> Float[Tensor, " batch"]:
-        return weight_from_x0(torch.minimum(snr + 1, LARGEST_WEIGHT * snr), snr, prediction_type)
+        return weight_from_x0(torch.minimum(snr + 1, _LARGEST_WEIGHT * snr), snr, prediction_type)

@@ -22,11 +22,11 @@ from torch import Tensor
 from lavibridge.core.errors import ModelError
 from lavibridge.evaluation.networks import PretrainedNetwork
 
-SIZE = 480
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
-LONGEST = 35
-RESIZE = f"squashed to {SIZE} x {SIZE}, PIL bicubic"
+_SIZE = 480
+_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_STD = (0.26862954, 0.26130258, 0.27577711)
+_LONGEST = 35
+BLIP_RESIZE = f"squashed to {_SIZE} x {_SIZE}, PIL bicubic"
 
 
 class Blip:
@@ -47,7 +47,7 @@ class Blip:
         """The probability of yes, 0 to 1, for each question about a picture."""
         device = self.network.device
         image_embeds = self.network.model.vision_model(
-            preprocess(picture)[None].to(device), interpolate_pos_encoding=True
+            preprocess_for_blip(picture)[None].to(device), interpolate_pos_encoding=True
         ).last_hidden_state
         # One by one: the decoder of transformers 5.23 attends to padding despite the mask.
         return [self._yes(image_embeds, question) for question in questions]
@@ -55,7 +55,7 @@ class Blip:
     def _yes(self, image_embeds: Float[Tensor, "1 patch width"], question: str) -> float:
         tokenizer, model = self.network.tokenizer, self.network.model
         ids = tokenizer(
-            normalize_question(question), truncation=True, max_length=LONGEST, return_tensors="pt"
+            normalize_blip_question(question), truncation=True, max_length=_LONGEST, return_tensors="pt"
         )["input_ids"]
         start = model.config.text_config.bos_token_id  # [DEC]; [ENC] is the next id
         ids[:, 0] = start + 1
@@ -72,16 +72,16 @@ class Blip:
         return float(logits[both].float().softmax(-1)[0])
 
 
-def normalize_question(question: str) -> str:
+def normalize_blip_question(question: str) -> str:
     """Normalise a question as in BLIP's training."""
     kept = re.sub(r"[.!\"()*#:;~]", "", question.lower())
     return re.sub(r"\s+", " ", kept).strip()
 
 
-def preprocess(picture: Image.Image) -> Float[Tensor, "3 height width"]:
+def preprocess_for_blip(picture: Image.Image) -> Float[Tensor, "3 height width"]:
     """Resize and normalise a picture for BLIP."""
-    small = picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC)
-    values = (np.asarray(small, dtype=np.float32) / 255 - np.array(MEAN, np.float32)) / np.array(
-        STD, np.float32
+    small = picture.convert("RGB").resize((_SIZE, _SIZE), Image.Resampling.BICUBIC)
+    values = (np.asarray(small, dtype=np.float32) / 255 - np.array(_MEAN, np.float32)) / np.array(
+        _STD, np.float32
     )
     return torch.from_numpy(values.transpose(2, 0, 1).copy())

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool
 
-SAME = 0.9
+_SAME = 0.9
 """The overlap above which two boxes of one name are one object."""
 
 
@@ -49,7 +49,7 @@ class Box:
         return [self.name, *(round(number, 3) for number in numbers)]
 
 
-def overlap(a: Box, b: Box) -> float:
+def box_overlap(a: Box, b: Box) -> float:
     """The common area of two boxes, in square pixels."""
     width = min(a.right, b.right) - max(a.left, b.left)
     height = min(a.bottom, b.bottom) - max(a.top, b.top)
@@ -58,33 +58,33 @@ def overlap(a: Box, b: Box) -> float:
 
 def intersection_over_union(a: Box, b: Box) -> float:
     """The common area divided by the joint area; 0 for boxes without area."""
-    shared = overlap(a, b)
+    shared = box_overlap(a, b)
     union = a.area + b.area - shared
     return shared / union if union > 0 else 0.0
 
 
-def without_duplicates(boxes: Sequence[Box]) -> list[Box]:
+def without_duplicate_boxes(boxes: Sequence[Box]) -> list[Box]:
     """The boxes by descending confidence, without duplicates of a more confident box of the same name."""
     kept: list[Box] = []
-    for box in by_score(boxes):
+    for box in sort_boxes_by_score(boxes):
         if not any(box.name == other.name and _same(box, other) for other in kept):
             kept.append(box)
     return kept
 
 
-def by_score(boxes: Sequence[Box], name: str | None = None) -> list[Box]:
+def sort_boxes_by_score(boxes: Sequence[Box], name: str | None = None) -> list[Box]:
     """The boxes by descending confidence, optionally of one name only."""
     chosen = [box for box in boxes if name is None or box.name == name]
     return sorted(chosen, key=lambda box: -box.score)
 
 
-def scaled(box: Box, factor: float) -> Box:
+def scale_box(box: Box, factor: float) -> Box:
     """The box in a picture `factor` times as large, without its mask, which no rule needs."""
     left, top, right, bottom = (side * factor for side in (box.left, box.top, box.right, box.bottom))
     return replace(box, left=left, top=top, right=right, bottom=bottom, mask=None)
 
 
 def _same(a: Box, b: Box) -> bool:
-    shared = overlap(a, b)
+    shared = box_overlap(a, b)
     smaller = min(a.area, b.area)
-    return intersection_over_union(a, b) > SAME or (smaller > 0 and shared / smaller > SAME)
+    return intersection_over_union(a, b) > _SAME or (smaller > 0 and shared / smaller > _SAME)

@@ -11,31 +11,31 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from lavibridge.evaluation.benchmarks.boxes import Box
-from lavibridge.evaluation.benchmarks.geneval import COLORS
+from lavibridge.evaluation.benchmarks.geneval import GENEVAL_COLORS
 from lavibridge.evaluation.dual_encoder import DualEncoder
 
-TEMPLATES = (
+_TEMPLATES = (
     "a photo of a {color} {name}",
     "a photo of a {color}-colored {name}",
     "a photo of a {color} object",
 )
-GREY = (153, 153, 153)
+_GREY = (153, 153, 153)
 
 
 def classify_colors(clip: DualEncoder, picture: Image.Image, boxes: Sequence[Box], name: str) -> list[str]:
     """Classify the colour of each box of a name in a picture."""
     if not boxes:
         return []
-    texts = [form.format(color=color, name=name) for color in COLORS for form in TEMPLATES]
-    named = normalize(clip.texts(texts).unflatten(0, (len(COLORS), -1)).mean(1), dim=-1)
-    nearest = (clip.pictures([crop(picture, box) for box in boxes]) @ named.T).argmax(-1)
-    return [COLORS[number] for number in nearest.tolist()]
+    texts = [form.format(color=color, name=name) for color in GENEVAL_COLORS for form in _TEMPLATES]
+    named = normalize(clip.texts(texts).unflatten(0, (len(GENEVAL_COLORS), -1)).mean(1), dim=-1)
+    nearest = (clip.pictures([crop_for_colors(picture, box) for box in boxes]) @ named.T).argmax(-1)
+    return [GENEVAL_COLORS[number] for number in nearest.tolist()]
 
 
-def crop(picture: Image.Image, box: Box) -> Image.Image:
+def crop_for_colors(picture: Image.Image, box: Box) -> Image.Image:
     """Crop a box, at least one pixel; with a mask, on grey."""
     if box.mask is not None:
-        grey = Image.new("RGB", picture.size, GREY)
+        grey = Image.new("RGB", picture.size, _GREY)
         picture = Image.composite(picture, grey, Image.fromarray(box.mask))
     left = min(max(round(box.left), 0), picture.width - 1)
     top = min(max(round(box.top), 0), picture.height - 1)

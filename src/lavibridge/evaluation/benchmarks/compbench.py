@@ -16,13 +16,13 @@ from pydantic import Field
 from lavibridge.core.config import Config, validate
 from lavibridge.core.errors import DataError, RecipeError
 from lavibridge.core.files import read_json
-from lavibridge.evaluation.benchmarks.numeracy import Counts, read_counts
-from lavibridge.evaluation.benchmarks.phrases import noun_phrases, without_adjectives
-from lavibridge.evaluation.benchmarks.prompt_metadata import Complex, Phrases
-from lavibridge.evaluation.benchmarks.spatial import SpatialRelation, read_relation
+from lavibridge.evaluation.benchmarks.numeracy import ObjectCounts, read_numeracy_counts
+from lavibridge.evaluation.benchmarks.phrases import noun_phrases, phrases_without_adjectives
+from lavibridge.evaluation.benchmarks.prompt_metadata import ComplexMetadata, PhrasesMetadata
+from lavibridge.evaluation.benchmarks.spatial import SpatialRelation, read_spatial_relation
 
 
-class Parse(Config):
+class CompBenchParse(Config):
     """Another parser's output for a prompt; overrides the closed word lists."""
 
     phrases: tuple[str, ...] | None = Field(default=None, min_length=1)
@@ -33,28 +33,28 @@ class Parse(Config):
     """The prompt without adjectives."""
 
 
-def load_parses(path: Path) -> dict[str, Parse]:
+def load_compbench_parses(path: Path) -> dict[str, CompBenchParse]:
     """The parses in a JSON file, by prompt; DataError if it is invalid."""
     found = read_json(path)
     if not isinstance(found, dict) or any(not isinstance(each, dict) for each in found.values()):
         raise DataError(f"{path} must hold an object of objects by prompt")
     try:
-        return {prompt: validate(Parse, each, f"'{prompt[:60]}'") for prompt, each in found.items()}
+        return {prompt: validate(CompBenchParse, each, f"'{prompt[:60]}'") for prompt, each in found.items()}
     except RecipeError as error:
         raise DataError(f"{path}: {error}") from None
 
 
-def read_phrases(prompt: str, parse: Parse) -> Phrases:
+def read_compbench_phrases(prompt: str, parse: CompBenchParse) -> PhrasesMetadata:
     """The noun phrases that a picture should show; ValueError if there are none."""
     found = parse.phrases or noun_phrases(prompt)
     if not found:
         raise ValueError("holds no noun phrase; a file of `parses` can provide some")
-    return Phrases(phrases=found)
+    return PhrasesMetadata(phrases=found)
 
 
-def require_relation(prompt: str, parse: Parse) -> SpatialRelation:
+def require_compbench_relation(prompt: str, parse: CompBenchParse) -> SpatialRelation:
     """The relation that the prompt states; ValueError if there is none."""
-    found = read_relation(prompt)
+    found = read_spatial_relation(prompt)
     if found is None:
         raise ValueError("states no relation, such as 'on the left of', between two objects")
     if parse.objects is None:
@@ -62,26 +62,28 @@ def require_relation(prompt: str, parse: Parse) -> SpatialRelation:
     return replace(found, first=parse.objects[0], second=parse.objects[1])
 
 
-def require_counts(prompt: str, things: Mapping[str, str]) -> Counts:
+def require_compbench_counts(prompt: str, things: Mapping[str, str]) -> ObjectCounts:
     """The required counts of objects; ValueError if there are none."""
-    found = read_counts(prompt, things)
+    found = read_numeracy_counts(prompt, things)
     if not found.things:
         raise ValueError("counts nothing that new_objects.txt lists")
     return found
 
 
-def read_complex(prompt: str, parse: Parse, spatial: Set[str], action: Set[str]) -> Complex:
+def read_compbench_complex(
+    prompt: str, parse: CompBenchParse, spatial: Set[str], action: Set[str]
+) -> ComplexMetadata:
     """The metadata of a complex prompt, given the sets of purely spatial and purely action prompts."""
-    related = read_relation(prompt) is not None
-    return Complex(
-        phrases=read_phrases(prompt, parse).phrases,
-        relation=require_relation(prompt, parse) if related else None,
-        bare=parse.without_adjectives or without_adjectives(prompt),
-        is_spatial=key(prompt) in spatial or key(prompt) not in action,
-        is_action=key(prompt) not in spatial,
+    related = read_spatial_relation(prompt) is not None
+    return ComplexMetadata(
+        phrases=read_compbench_phrases(prompt, parse).phrases,
+        relation=require_compbench_relation(prompt, parse) if related else None,
+        bare=parse.without_adjectives or phrases_without_adjectives(prompt),
+        is_spatial=compbench_key(prompt) in spatial or compbench_key(prompt) not in action,
+        is_action=compbench_key(prompt) not in spatial,
     )
 
 
-def key(prompt: str) -> str:
+def compbench_key(prompt: str) -> str:
     """Normalise a prompt for lookup in the complex lists: lower case, up to the first full stop."""
     return prompt.split(".")[0].strip().lower()

@@ -8,7 +8,7 @@
     score = mean over the questions, each 0 if one that it depends on is 0, recursively
 
 Cho et al. 2024, DSG, arXiv 2310.18235; DPG-Bench's questions and rule: Hu et al. 2024, ELLA, arXiv
-2403.05135. `cascade_as_published` reproduces ELLA's script, which visits the questions once in the order
+2403.05135. `cascade_dsg_as_published` reproduces ELLA's script, which visits the questions once in the order
 of the file, so that a question before its parent keeps its answer.
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class DsgQuestion:
     """A question about a picture."""
 
     number: int
@@ -29,10 +29,10 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuestionGraph:
+class DsgQuestionGraph:
     """The questions of a prompt with their dependencies, in the order of their file."""
 
-    questions: tuple[Question, ...]
+    questions: tuple[DsgQuestion, ...]
     opens_file: bool = False
     """Whether the first one is the first line of the file, which the published script skips."""
 
@@ -49,7 +49,7 @@ class QuestionGraph:
         return "questions depend on each other in a cycle" if _has_cycle(parents) else ""
 
 
-def cascade(questions: Sequence[Question], yes: Mapping[int, bool]) -> dict[int, float]:
+def cascade_dsg(questions: Sequence[DsgQuestion], yes: Mapping[int, bool]) -> dict[int, float]:
     """1 for each question that is yes along with all its ancestors, else 0."""
     by_number = {question.number: question for question in questions}
     found: dict[int, float] = {}
@@ -63,7 +63,9 @@ def cascade(questions: Sequence[Question], yes: Mapping[int, bool]) -> dict[int,
     return {question.number: value(question.number) for question in questions}
 
 
-def cascade_as_published(questions: Sequence[Question], yes: Mapping[int, bool]) -> dict[int, float] | None:
+def cascade_dsg_as_published(
+    questions: Sequence[DsgQuestion], yes: Mapping[int, bool]
+) -> dict[int, float] | None:
     """The same as in ELLA's script; None if the script fails on a parent that it has not read."""
     found = {question.number: float(yes[question.number]) for question in questions}
     for question in questions:

@@ -18,19 +18,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lavibridge.evaluation.benchmarks.boxes import Box, by_score
+from lavibridge.evaluation.benchmarks.boxes import Box, sort_boxes_by_score
 
-COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
-PLACES = ("left of", "right of", "above", "below")
-MAX_BOXES = 16
-DEAD_ZONE = 0.1
+GENEVAL_COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
+GENEVAL_PLACES = ("left of", "right of", "above", "below")
+_MAX_BOXES = 16
+_DEAD_ZONE = 0.1
 
 Classify = Callable[[Sequence[Box], str], Sequence[str]]
 """Classifies the colours of boxes of one name."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectRequirement:
+class GenEvalObject:
     """An object that a prompt requires or excludes."""
 
     name: str
@@ -42,11 +42,11 @@ class ObjectRequirement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Requirements:
+class GenEvalRequirements:
     """All objects that a prompt requires and excludes."""
 
-    include: tuple[ObjectRequirement, ...]
-    exclude: tuple[ObjectRequirement, ...] = ()
+    include: tuple[GenEvalObject, ...]
+    exclude: tuple[GenEvalObject, ...] = ()
     is_counting: bool = False
     """Whether to apply the confidence threshold of counting."""
 
@@ -56,41 +56,41 @@ class Requirements:
         return tuple(dict.fromkeys(thing.name for thing in (*self.include, *self.exclude)))
 
 
-def read_requirements(record: Mapping[str, Any]) -> Requirements:
+def read_geneval_requirements(record: Mapping[str, Any]) -> GenEvalRequirements:
     """A line of the benchmark's `evaluation_metadata.jsonl`; ValueError if it is invalid."""
     include = tuple(_read_thing(each, number) for number, each in enumerate(record["include"]))
     exclude = tuple(_read_thing(each, 0) for each in record.get("exclude", ()))
     if not include:
         raise ValueError("`include` is empty")
-    return Requirements(include=include, exclude=exclude, is_counting=record["tag"] == "counting")
+    return GenEvalRequirements(include=include, exclude=exclude, is_counting=record["tag"] == "counting")
 
 
-def check_requirements(
-    required: Requirements, boxes: Sequence[Box], classify: Classify
+def check_geneval_requirements(
+    required: GenEvalRequirements, boxes: Sequence[Box], classify: Classify
 ) -> tuple[dict[str, bool], list[str]]:
     """Whether each kind of clause holds, and the violations in words."""
     holds: dict[str, bool] = {}
     wrong: list[str] = []
     groups: list[list[Box]] = []
     for thing in required.include:
-        found = by_score(boxes, thing.name)[: min(thing.count, MAX_BOXES)]
+        found = sort_boxes_by_score(boxes, thing.name)[: min(thing.count, _MAX_BOXES)]
         faults = _faults(thing, found, groups, classify)
         for clause, fault in faults.items():
             holds[clause] = holds.get(clause, True) and not fault
         wrong += [fault for fault in faults.values() if fault]
         groups.append([] if any(faults.values()) else found)
     for thing in required.exclude:
-        number = len(by_score(boxes, thing.name)[:MAX_BOXES])
+        number = len(sort_boxes_by_score(boxes, thing.name)[:_MAX_BOXES])
         holds["excluded"] = holds.get("excluded", True) and number < thing.count
         if number >= thing.count:
             wrong.append(f"expected fewer than {thing.count} {thing.name}, found {number}")
     return holds, wrong
 
 
-def positions(a: Box, b: Box) -> set[str]:
+def geneval_positions(a: Box, b: Box) -> set[str]:
     """The position of `a` relative to `b`: up to two of left of, right of, above and below."""
     offset = [a.centre[i] - b.centre[i] for i in (0, 1)]
-    lengths = [max(abs(offset[i]) - DEAD_ZONE * (a.size[i] + b.size[i]), 0.0) for i in (0, 1)]
+    lengths = [max(abs(offset[i]) - _DEAD_ZONE * (a.size[i] + b.size[i]), 0.0) for i in (0, 1)]
     shortened = [math.copysign(lengths[i], offset[i]) for i in (0, 1)]
     if all(abs(each) < 1e-3 for each in shortened):
         return set()
@@ -100,7 +100,7 @@ def positions(a: Box, b: Box) -> set[str]:
 
 
 def _faults(
-    thing: ObjectRequirement, found: list[Box], groups: list[list[Box]], classify: Classify
+    thing: GenEvalObject, found: list[Box], groups: list[list[Box]], classify: Classify
 ) -> dict[str, str]:
     """The violation by clause, empty if it holds. An object that fails is no target for others."""
     few = len(found) < thing.count
@@ -112,21 +112,24 @@ def _faults(
         faults["color"] = fault if right < thing.count else ""
     if thing.place is not None and thing.target is not None:
         targets = groups[thing.target]
-        lie = bool(targets) and not any(faults.values())
-        lie = lie and all(thing.place in positions(a, b) for a in found for b in targets)
-        faults["place"] = "" if lie else f"expected {thing.name} {thing.place} its target"
+        holds = bool(targets) and not any(faults.values())
+        holds = holds and all(thing.place in geneval_positions(a, b) for a in found for b in targets)
+        faults["place"] = "" if holds else f"expected {thing.name} {thing.place} its target"
     return faults
 
 
-def _read_thing(record: Mapping[str, Any], number: int) -> ObjectRequirement:
+def _read_thing(record: Mapping[str, Any], number: int) -> GenEvalObject:
     name, count, color = record["class"], record["count"], record.get("color")
     place, target = record.get("position") or (None, None)
     if not isinstance(name, str) or not name or not isinstance(count, int) or count < 1:
         raise ValueError(f"an object needs a `class` and a `count` of at least 1, found {dict(record)}")
-    if color is not None and color not in COLORS:
-        raise ValueError(f"`color` is one of {', '.join(COLORS)}, found '{color}'")
-    if place is not None and (place not in PLACES or not isinstance(target, int) or not 0 <= target < number):
+    if color is not None and color not in GENEVAL_COLORS:
+        raise ValueError(f"`color` is one of {', '.join(GENEVAL_COLORS)}, found '{color}'")
+    if place is not None and (
+        place not in GENEVAL_PLACES or not isinstance(target, int) or not 0 <= target < number
+    ):
         raise ValueError(
-            f"`position` is [one of {', '.join(PLACES)}, index of an earlier object], found {place}, {target}"
+            f"`position` is [one of {', '.join(GENEVAL_PLACES)}, index of an earlier object], found {place}, "
+            f"{target}"
         )
-    return ObjectRequirement(name=name, count=count, color=color, place=place, target=target)
+    return GenEvalObject(name=name, count=count, color=color, place=place, target=target)

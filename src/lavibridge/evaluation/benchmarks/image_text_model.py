@@ -19,12 +19,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lavibridge.core.errors import ModelError
 from lavibridge.core.sources import find_model_file, read_model_json
-from lavibridge.evaluation.benchmarks.soft_tifa import spellings
+from lavibridge.evaluation.benchmarks.soft_tifa import tifa_spellings
 from lavibridge.evaluation.networks import PretrainedNetwork
 
-BATCH = 8
+_BATCH = 8
 """Questions per batch."""
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class ImageTextModel:
@@ -32,13 +32,13 @@ class ImageTextModel:
 
     def __init__(self, source: str, dtype: Literal["float32", "bfloat16"]) -> None:
         """Find the model; ModelError if it is not a decoder-only image-text model."""
-        self.network = PretrainedNetwork(source, "AutoModelForImageTextToText", dtype=DTYPES[dtype])
+        self.network = PretrainedNetwork(source, "AutoModelForImageTextToText", dtype=_DTYPES[dtype])
         if self.network.config.get("is_encoder_decoder"):
             raise ModelError(
                 f"'{source}' is an encoder-decoder: give a decoder-only model, "
                 "such as Qwen/Qwen3-VL-8B-Instruct"
             )
-        self._template = find_template(source)
+        self._template = find_chat_template(source)
 
     def answer_probabilities(
         self, picture: Image.Image, questions: Sequence[str], answers: Sequence[Sequence[str]]
@@ -49,15 +49,15 @@ class ImageTextModel:
 
     def yes_probabilities(self, picture: Image.Image, questions: Sequence[str]) -> list[float]:
         """For each question, the probability of yes against no."""
-        yes, no = self._first(spellings("yes")), self._first(spellings("no"))
+        yes, no = self._first(tifa_spellings("yes")), self._first(tifa_spellings("no"))
         both = [(float(row[yes].sum()), float(row[no].sum())) for row in self._next_word(picture, questions)]
         return [a / (a + b) if a + b > 0 else 0.5 for a, b in both]
 
     @torch.inference_mode()
     def _next_word(self, picture: Image.Image, questions: Sequence[str]) -> Iterator[Float[Tensor, " token"]]:
         """The probabilities of the token after each question."""
-        for start in range(0, len(questions), BATCH):
-            texts = [self._plain(question) for question in questions[start : start + BATCH]]
+        for start in range(0, len(questions), _BATCH):
+            texts = [self._plain(question) for question in questions[start : start + _BATCH]]
             inputs = self._with_grid(picture, texts) if self._has_grid else self._joint(picture, texts)
             inputs = {name: value.to(self.network.device) for name, value in inputs.items()}
             inputs["pixel_values"] = inputs["pixel_values"].to(self.network.dtype)
@@ -128,7 +128,7 @@ class ImageTextModel:
         return {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": is_picture, **pixels}
 
 
-def find_template(source: str) -> str:
+def find_chat_template(source: str) -> str:
     """The model's chat template; ModelError if it has none."""
     path = find_model_file(source, "chat_template.jinja")
     if path is not None:

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import DataError
-from lavibridge.evaluation.files import read_lines
+from lavibridge.evaluation.benchmark_files import read_benchmark_lines
 
 
-def read_objects(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
+def read_jsonl_objects(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
     """The objects of a file, one per line; DataError names a line that is invalid or lacks a key."""
     found: list[dict[str, Any]] = []
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in enumerate(read_benchmark_lines(path), 1):
         try:
             value = json.loads(line)
         except json.JSONDecodeError as error:

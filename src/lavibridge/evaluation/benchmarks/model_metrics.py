@@ -8,7 +8,7 @@ from PIL import Image
 from pydantic import Field
 
 from lavibridge.evaluation.benchmarks.boxes import Box
-from lavibridge.evaluation.benchmarks.cards import with_networks
+from lavibridge.evaluation.benchmarks.cards import card_with_networks
 from lavibridge.evaluation.benchmarks.detectors.base import Detector, find_detector
 from lavibridge.evaluation.benchmarks.image_text_model import ImageTextModel
 from lavibridge.evaluation.metrics.base import ImageMetric
@@ -35,7 +35,7 @@ class VisualQuestionMetric(ImageMetric, ABC):
     def card(self) -> dict[str, Any]:
         """The options and the model."""
         return {
-            **with_networks(super().card(), {"model": self.image_text_model.network}),
+            **card_with_networks(super().card(), {"model": self.image_text_model.network}),
             "resize": "the model's own",
         }
 
@@ -66,7 +66,7 @@ class DetectorMetric(ImageMetric, ABC):
     def card(self) -> dict[str, Any]:
         """The options and the detector."""
         return {
-            **with_networks(super().card(), {"detector": self.detector.network}),
+            **card_with_networks(super().card(), {"detector": self.detector.network}),
             "resize": "the detector's",
         }
 

@@ -12,9 +12,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lavibridge.evaluation.benchmarks.boxes import Box, without_duplicates
+from lavibridge.evaluation.benchmarks.boxes import Box, without_duplicate_boxes
 
-NUMBERS = {
+_NUMBERS = {
     "a": 1,
     "an": 1,
     "one": 1,
@@ -29,13 +29,13 @@ NUMBERS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counts:
+class ObjectCounts:
     """The required count of each object of a prompt, by its singular name."""
 
     things: Mapping[str, int]
 
 
-def read_things(text: str) -> dict[str, str]:
+def read_numeracy_objects(text: str) -> dict[str, str]:
     """Parse lines such as "knife - knives" into singular by plural and by singular; ValueError names a bad
     line."""
     things: dict[str, str] = {}
@@ -50,24 +50,24 @@ def read_things(text: str) -> dict[str, str]:
     return things
 
 
-def read_counts(prompt: str, things: Mapping[str, str]) -> Counts:
+def read_numeracy_counts(prompt: str, things: Mapping[str, str]) -> ObjectCounts:
     """The objects that directly follow a number in a prompt; repeated objects add up."""
     counts: dict[str, int] = {}
     words = re.findall(r"[^\W\d_]+|\S", prompt.lower())
     for i, word in enumerate(words):
-        if word not in NUMBERS:
+        if word not in _NUMBERS:
             continue
         for length in (2, 1):
             named = " ".join(words[i + 1 : i + 1 + length])
             if named in things:
-                counts[things[named]] = counts.get(things[named], 0) + NUMBERS[word]
+                counts[things[named]] = counts.get(things[named], 0) + _NUMBERS[word]
                 break
-    return Counts(things=counts)
+    return ObjectCounts(things=counts)
 
 
-def numeracy_score(counts: Counts, boxes: Sequence[Box]) -> tuple[float, dict[str, int]]:
+def numeracy_score(counts: ObjectCounts, boxes: Sequence[Box]) -> tuple[float, dict[str, int]]:
     """The score of a picture, 0 to 1, and the detected count of each object. `counts` must not be empty."""
-    kept = without_duplicates(boxes)
+    kept = without_duplicate_boxes(boxes)
     found = {name: sum(box.name == name for box in kept) for name in counts.things}
     parts = [(found[name] > 0) / 2 + (found[name] == n) / 2 for name, n in counts.things.items()]
     return sum(parts) / len(parts), found

@@ -23,7 +23,7 @@ from lavibridge.evaluation.benchmarks.word_lists import (
     VERBS_AFTER_NOUNS,
 )
 
-DROPPED = frozenset(("top", "the side", "the left", "the right"))
+_DROPPED = frozenset(("top", "the side", "the left", "the right"))
 _BREAKS = PREPOSITIONS | LINKS | PRONOUNS | AUXILIARIES | VERBS
 _WORD = re.compile(r"[^\W_]+(?:['’.:-][^\W_]+)*|[^\w\s]")
 
@@ -32,10 +32,10 @@ def noun_phrases(prompt: str) -> tuple[str, ...]:
     """The noun phrases of a prompt, in order and verbatim."""
     words = _WORD.findall(prompt)
     found = (" ".join(words[start:end]) for start, end in _spans([word.lower() for word in words]))
-    return tuple(phrase for phrase in found if phrase.lower() not in DROPPED)
+    return tuple(phrase for phrase in found if phrase.lower() not in _DROPPED)
 
 
-def head(phrase: str) -> str:
+def phrase_head(phrase: str) -> str:
     """The object that a phrase names: "the brown coat rack" -> "coat rack"."""
     words = phrase.lower().split()
     while len(words) > 1 and words[0] in DETERMINERS | ADJECTIVES | {"and", ","}:
@@ -43,7 +43,7 @@ def head(phrase: str) -> str:
     return " ".join(words)
 
 
-def without_adjectives(prompt: str) -> str:
+def phrases_without_adjectives(prompt: str) -> str:
     """The prompt without adjectives; keeps nouns of the same form."""
     words = _WORD.findall(prompt)
     lower = [word.lower() for word in words]

@@ -11,14 +11,14 @@ MetadataT = TypeVar("MetadataT")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phrases:
+class PhrasesMetadata:
     """The noun phrases of a prompt, all of which the picture should show."""
 
     phrases: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Complex:
+class ComplexMetadata:
     """A prompt of T2I-CompBench's complex category, and which of three scores apply to it."""
 
     phrases: tuple[str, ...]
@@ -32,7 +32,7 @@ class Complex:
     """Whether CLIP's score counts."""
 
 
-def metadata_of(task: Task, expected: type[MetadataT], prompts: str) -> MetadataT:
+def prompt_metadata(task: Task, expected: type[MetadataT], prompts: str) -> MetadataT:
     """The task's metadata; DataError if it is not of type `expected`, naming the prompts that carry it."""
     if isinstance(task.metadata, expected):
         return task.metadata

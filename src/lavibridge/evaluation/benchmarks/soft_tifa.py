@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-DIGITS = {
+_DIGITS = {
     "zero": "0",
     "one": "1",
     "two": "2",
@@ -27,7 +27,7 @@ DIGITS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Atom:
+class TifaAtom:
     """A question about a picture, its correct answer, and the skill that it tests."""
 
     question: str
@@ -36,25 +36,25 @@ class Atom:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Atoms:
+class TifaAtoms:
     """The questions of a prompt."""
 
-    atoms: tuple[Atom, ...]
+    atoms: tuple[TifaAtom, ...]
 
 
-def spellings(answer: str) -> tuple[str, ...]:
+def tifa_spellings(answer: str) -> tuple[str, ...]:
     """Spellings of an answer: lower case or capitalised, with or without a leading blank, in digits too."""
     word = answer.strip().lower()
-    forms = [word, word.capitalize(), *([DIGITS[word]] if word in DIGITS else [])]
+    forms = [word, word.capitalize(), *([_DIGITS[word]] if word in _DIGITS else [])]
     return tuple(blank + form for form in forms for blank in ("", " "))
 
 
-def arithmetic_mean(values: Sequence[float]) -> float:
+def tifa_arithmetic_mean(values: Sequence[float]) -> float:
     """The mean of at least one value."""
     return math.fsum(values) / len(values)
 
 
-def geometric_mean(values: Sequence[float]) -> float:
+def tifa_geometric_mean(values: Sequence[float]) -> float:
     """The n-th root of the product of n values, 0 where one is 0; at least one value."""
     if min(values) <= 0:
         return 0.0

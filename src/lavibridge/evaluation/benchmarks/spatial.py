@@ -20,15 +20,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lavibridge.evaluation.benchmarks.boxes import Box, by_score, intersection_over_union, scaled
-from lavibridge.evaluation.benchmarks.phrases import head, noun_phrases
+from lavibridge.evaluation.benchmarks.boxes import (
+    Box,
+    intersection_over_union,
+    scale_box,
+    sort_boxes_by_score,
+)
+from lavibridge.evaluation.benchmarks.phrases import noun_phrases, phrase_head
 
 Where = Literal["near", "left", "right", "top", "bottom"]
 
-IOU = 0.1
-DISTANCE = 150.0
-SHORT, LONG = 479.0, 480.0
-FLOOR = 0.5
+_IOU = 0.1
+_DISTANCE = 150.0
+_SHORT, _LONG = 479.0, 480.0
+_FLOOR = 0.5
 
 _RELATIONS: tuple[tuple[Where, str], ...] = (
     ("near", r"on (?:the )?side of"),
@@ -50,7 +55,7 @@ class SpatialRelation:
     second: str
 
 
-def read_relation(prompt: str) -> SpatialRelation | None:
+def read_spatial_relation(prompt: str) -> SpatialRelation | None:
     """The first relation in a prompt, with the objects before and after it; None if there is none."""
     found = [(match, where) for where, words in _RELATIONS if (match := re.search(rf"\b{words}\b", prompt))]
     if not found:
@@ -59,31 +64,31 @@ def read_relation(prompt: str) -> SpatialRelation | None:
     before, after = noun_phrases(prompt[: match.start()]), noun_phrases(prompt[match.end() :])
     if not before or not after:
         return None
-    return SpatialRelation(first=head(before[-1]), where=where, second=head(after[0]))
+    return SpatialRelation(first=phrase_head(before[-1]), where=where, second=phrase_head(after[0]))
 
 
-def relation_score(where: Where, a: Box, b: Box) -> float:
+def spatial_relation_score(where: Where, a: Box, b: Box) -> float:
     """How well `a` satisfies the relation to `b`, 0 to 1; boxes in pixels of the published input size."""
     dx, dy = b.centre[0] - a.centre[0], b.centre[1] - a.centre[1]
     if where == "near":
-        close = abs(dx) < DISTANCE or abs(dy) < DISTANCE
-        return 1.0 if close else DISTANCE / max(abs(dx), abs(dy))
+        close = abs(dx) < _DISTANCE or abs(dy) < _DISTANCE
+        return 1.0 if close else _DISTANCE / max(abs(dx), abs(dy))
     ahead, aside = {"left": (dx, dy), "right": (-dx, dy), "top": (dy, dx), "bottom": (-dy, dx)}[where]
     if ahead <= abs(aside):
         return 0.0
     shared = intersection_over_union(a, b)
-    return 1.0 if shared < IOU else IOU / shared
+    return 1.0 if shared < _IOU else _IOU / shared
 
 
 def spatial_score(relation: SpatialRelation, boxes: Sequence[Box], width: int, height: int) -> float:
     """The score of a picture of `width` x `height` pixels, 0 to 1."""
-    factor = min(SHORT / min(width, height), LONG / max(width, height))
-    found = [scaled(box, factor) for box in boxes]
-    first, second = by_score(found, relation.first), by_score(found, relation.second)
+    factor = min(_SHORT / min(width, height), _LONG / max(width, height))
+    found = [scale_box(box, factor) for box in boxes]
+    first, second = sort_boxes_by_score(found, relation.first), sort_boxes_by_score(found, relation.second)
     if relation.first == relation.second:
         second = second[1:]
     if not first or not second:
         return 0.0
     a, b = first[0], second[0]
-    score = a.score / 4 + b.score / 4 + relation_score(relation.where, a, b) / 2
-    return 0.0 if score < FLOOR and not math.isclose(score, FLOOR) else score
+    score = a.score / 4 + b.score / 4 + spatial_relation_score(relation.where, a, b) / 2
+    return 0.0 if score < _FLOOR and not math.isclose(score, _FLOOR) else score

@@ -4,13 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 
 from lavibridge.evaluation.base import ScoredTask
-from lavibridge.evaluation.stats import Estimate, estimate, interval_of
+from lavibridge.evaluation.stats import Estimate, bootstrap_interval_of, estimate
 
 _Cluster = tuple[str, tuple[float, ...]]
 """A prompt's category and the scores of its pictures."""
 
 
-def mean_of_categories(scored: Sequence[ScoredTask]) -> Estimate:
+def total_over_categories(scored: Sequence[ScoredTask]) -> Estimate:
     """The unweighted mean of the categories' means."""
     clusters: dict[tuple[str, str], list[float]] = {}
     unscored = 0
@@ -22,12 +22,12 @@ def mean_of_categories(scored: Sequence[ScoredTask]) -> Estimate:
     kept: list[_Cluster] = [(category, tuple(found)) for (category, _), found in clusters.items()]
     if not kept:
         return Estimate(n=0, mean=math.nan, low=math.nan, high=math.nan, unscored=unscored)
-    low, high = interval_of(kept, _mean_of_means)
+    low, high = bootstrap_interval_of(kept, _mean_of_means)
     n = sum(len(found) for _, found in kept)
     return Estimate(n=n, mean=_mean_of_means(kept), low=low, high=high, unscored=unscored)
 
 
-def any_picture(scored: Sequence[ScoredTask]) -> Estimate:
+def total_of_any_picture(scored: Sequence[ScoredTask]) -> Estimate:
     """The share of prompts with at least one picture that scores 1; ignores prompts without scores."""
     best: dict[str, float] = {}
     for each in scored:
@@ -37,7 +37,7 @@ def any_picture(scored: Sequence[ScoredTask]) -> Estimate:
     return estimate({key: [value if math.isnan(value) else float(value == 1)] for key, value in best.items()})
 
 
-def means_by_part(parts: Sequence[tuple[ScoredTask, Mapping[str, Sequence[float]]]]) -> dict[str, Estimate]:
+def totals_by_part(parts: Sequence[tuple[ScoredTask, Mapping[str, Sequence[float]]]]) -> dict[str, Estimate]:
     """The mean of each part's values over all pictures; pictures without a score have none."""
     found: dict[str, dict[str, list[float]]] = {}
     for each, values in parts:

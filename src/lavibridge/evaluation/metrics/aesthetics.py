@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lavibridge.core.errors import ModelError
-from lavibridge.core.identity import file_hash
-from lavibridge.core.paths import at_home
+from lavibridge.core.identity import cached_file_hash
+from lavibridge.core.paths import expand_path
 from lavibridge.evaluation.base import Score, Task
 from lavibridge.evaluation.dual_encoder import DualEncoderMetric
 
@@ -44,7 +44,7 @@ class Aesthetics(DualEncoderMetric):
 
     def __init__(self, config: "Aesthetics.Config") -> None:
         """Find the model and the head; ModelError if one is missing."""
-        self.path = at_home(config.head)
+        self.path = expand_path(config.head)
         if not self.path.is_file():
             raise ModelError(
                 f"there is no '{config.head}', the head of the aesthetic predictor: load sac+logos+ava1-l14-"
@@ -57,12 +57,12 @@ class Aesthetics(DualEncoderMetric):
         """Model and head, by their hashes."""
         card = super().card()
         options = {key: value for key, value in card["options"].items() if key != "head"}
-        return {**card, "options": options, "head": file_hash(self.path)}
+        return {**card, "options": options, "head": cached_file_hash(self.path)}
 
     @cached_property
     def affine(self) -> Affine:
         """The head as one affine map."""
-        return fold_head(self.path)
+        return fold_aesthetics_head(self.path)
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
         """Apply the head to the pictures' embeddings."""
@@ -76,7 +76,7 @@ class Aesthetics(DualEncoderMetric):
         return [Score(value=float(value)) for value in embedded @ weight + bias]
 
 
-def fold_head(path: Path) -> Affine:
+def fold_aesthetics_head(path: Path) -> Affine:
     """Fold the layers of a head into one weight and bias; ModelError if they do not fit together."""
     try:
         state = load_file(path)

@@ -13,12 +13,12 @@ from typing import Any
 from PIL import Image
 
 from lavibridge.evaluation.base import Score, Task
-from lavibridge.evaluation.benchmarks.blip import RESIZE, Blip
-from lavibridge.evaluation.benchmarks.cards import with_networks
-from lavibridge.evaluation.benchmarks.prompt_metadata import Phrases, metadata_of
+from lavibridge.evaluation.benchmarks.blip import BLIP_RESIZE, Blip
+from lavibridge.evaluation.benchmarks.cards import card_with_networks
+from lavibridge.evaluation.benchmarks.prompt_metadata import PhrasesMetadata, prompt_metadata
 from lavibridge.evaluation.metrics.base import ImageMetric
 
-MAX_PHRASES = 8
+_MAX_PHRASES = 8
 """Maximum phrases per prompt, as in the published script."""
 
 
@@ -40,17 +40,17 @@ class BVqa(ImageMetric):
 
     def card(self) -> dict[str, Any]:
         """The options and the model."""
-        return {**with_networks(super().card(), {"model": self.blip.network}), "resize": RESIZE}
+        return {**card_with_networks(super().card(), {"model": self.blip.network}), "resize": BLIP_RESIZE}
 
     def check(self, tasks: Sequence[Task]) -> None:
         """Check that every prompt has noun phrases."""
         for task in tasks:
-            metadata_of(task, Phrases, "compbench")
+            prompt_metadata(task, PhrasesMetadata, "compbench")
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
         """The product for each picture; `detail` has the factors."""
         return [
-            phrases_score(self.blip, picture, metadata_of(task, Phrases, "compbench").phrases)
+            b_vqa_score(self.blip, picture, prompt_metadata(task, PhrasesMetadata, "compbench").phrases)
             for picture, task in zip(pictures, tasks, strict=True)
         ]
 
@@ -59,8 +59,8 @@ class BVqa(ImageMetric):
         self.blip.network.free()
 
 
-def phrases_score(blip: Blip, picture: Image.Image, phrases: Sequence[str]) -> Score:
+def b_vqa_score(blip: Blip, picture: Image.Image, phrases: Sequence[str]) -> Score:
     """B-VQA of a picture, over at most the first eight phrases."""
-    questions = [f"{phrase}?" for phrase in phrases[:MAX_PHRASES]]
+    questions = [f"{phrase}?" for phrase in phrases[:_MAX_PHRASES]]
     factors = blip.yes_probabilities(picture, questions)
     return Score(value=math.prod(factors), detail={"yes": dict(zip(questions, factors, strict=True))})

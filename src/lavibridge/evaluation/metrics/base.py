@@ -18,12 +18,12 @@ from lavibridge.core import registry
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.errors import DataError
 from lavibridge.evaluation.base import Score, ScoredTask, Task
-from lavibridge.evaluation.sets.encoders import Resize, make_extractor
-from lavibridge.evaluation.sets.features import Features, Reference
+from lavibridge.evaluation.sets.extractors import ExtractorResize, make_extractor
+from lavibridge.evaluation.sets.features import ReferenceFeatures, SetFeatures
 from lavibridge.evaluation.sets.reference import check_reference
 from lavibridge.evaluation.stats import Estimate
 
-MIN_IMAGES = 20
+MIN_SET_IMAGES = 20
 """Minimum number of pictures in a set."""
 
 
@@ -89,13 +89,13 @@ class ImageMetric(Metric):
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
         """Score a batch of RGB pictures, each with the task that it was drawn for.
 
-        Returns `unscored(reason)` for a picture that it cannot score; never omits it, never scores it 0.
+        Returns `unscored_score(reason)` for a picture that it cannot score; never omits it or scores it 0.
         """
 
     def totals(self, scored: Sequence[ScoredTask]) -> Mapping[str, Estimate]:
         """Further estimates over all pictures that are not plain means; by default none.
 
-        `stats.interval_of` gives their intervals over prompts.
+        `stats.bootstrap_interval_of` gives their intervals over prompts.
         """
         return {}
 
@@ -112,7 +112,7 @@ class SetMetric(Metric):
         features: str
         """The feature extractor: an image model (a folder, a shipped one, a hub id), or the weights of FID's
         Inception as a .safetensors file."""
-        resize: Resize | None = None
+        resize: ExtractorResize | None = None
         """How to resize pictures for the network. None: as the metric's definition says."""
 
     config: "SetMetric.Config"
@@ -126,7 +126,7 @@ class SetMetric(Metric):
         self.extractor = make_extractor(config.features, config.resize)
 
     @abstractmethod
-    def against(self, reference: Reference) -> Callable[[Features], dict[str, float]]:
+    def against(self, reference: ReferenceFeatures) -> Callable[[SetFeatures], dict[str, float]]:
         """A function from the drawn pictures' features to values by name, with the reference's part computed
         once. DataError if it needs features and the reference has only their moments."""
 
@@ -139,9 +139,9 @@ class SetMetric(Metric):
 
     def check(self, tasks: Sequence[Task]) -> None:
         """Check the number of pictures and the reference; DataError."""
-        if len(tasks) < MIN_IMAGES:
+        if len(tasks) < MIN_SET_IMAGES:
             raise DataError(
-                f"metric '{self.name}' needs at least {MIN_IMAGES} pictures, found {len(tasks)}: "
+                f"metric '{self.name}' needs at least {MIN_SET_IMAGES} pictures, found {len(tasks)}: "
                 "evaluate more prompts"
             )
         check_reference(self.config.reference, tasks)

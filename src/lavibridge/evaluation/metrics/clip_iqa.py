@@ -14,7 +14,7 @@ from pydantic import Field
 from lavibridge.evaluation.base import Score, Task
 from lavibridge.evaluation.dual_encoder import DualEncoderMetric
 
-SHARPNESS = 100.0
+_SHARPNESS = 100.0
 
 
 class CLIPIQA(DualEncoderMetric):
@@ -34,7 +34,7 @@ class CLIPIQA(DualEncoderMetric):
         """The probabilities of the good texts."""
         texts = self.dual_encoder.texts([text for pair in self.config.pairs for text in pair])
         cosines = self.dual_encoder.pictures(pictures) @ texts.T
-        shares = (SHARPNESS * cosines).unflatten(1, (-1, 2)).softmax(dim=-1)[:, :, 0].tolist()
+        shares = (_SHARPNESS * cosines).unflatten(1, (-1, 2)).softmax(dim=-1)[:, :, 0].tolist()
         names = [good for good, _ in self.config.pairs]
         found = []
         for row in shares:

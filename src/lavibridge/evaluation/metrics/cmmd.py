@@ -6,8 +6,8 @@ ViT-L/14 at 336 pixels, the middle square of the picture. Jayasumana et al. 2024
 from collections.abc import Callable
 
 from lavibridge.evaluation.metrics.base import SetMetric
-from lavibridge.evaluation.sets.encoders import Resize
-from lavibridge.evaluation.sets.features import Features, Reference
+from lavibridge.evaluation.sets.extractors import ExtractorResize
+from lavibridge.evaluation.sets.features import ReferenceFeatures, SetFeatures
 from lavibridge.evaluation.sets.kernels import cmmd_to
 
 
@@ -19,10 +19,10 @@ class CMMD(SetMetric):
 
         features: str = "openai/clip-vit-large-patch14-336"
         """The CLIP model."""
-        resize: Resize | None = "centre"
+        resize: ExtractorResize | None = "centre"
         """How to resize pictures for it."""
 
-    def against(self, reference: Reference) -> Callable[[Features], dict[str, float]]:
+    def against(self, reference: ReferenceFeatures) -> Callable[[SetFeatures], dict[str, float]]:
         """The distance to the reference's embeddings."""
         measure = cmmd_to(reference.all_features("CMMD"))
         return lambda drawn: {"cmmd": measure(drawn)}

@@ -16,11 +16,16 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image
 
-from lavibridge.evaluation.base import Score, ScoredTask, Task, unscored
-from lavibridge.evaluation.benchmarks.dsg import Question, QuestionGraph, cascade, cascade_as_published
+from lavibridge.evaluation.base import Score, ScoredTask, Task, unscored_score
+from lavibridge.evaluation.benchmarks.dsg import (
+    DsgQuestion,
+    DsgQuestionGraph,
+    cascade_dsg,
+    cascade_dsg_as_published,
+)
 from lavibridge.evaluation.benchmarks.model_metrics import VisualQuestionMetric
-from lavibridge.evaluation.benchmarks.prompt_metadata import metadata_of
-from lavibridge.evaluation.benchmarks.totals import means_by_part
+from lavibridge.evaluation.benchmarks.prompt_metadata import prompt_metadata
+from lavibridge.evaluation.benchmarks.totals import totals_by_part
 from lavibridge.evaluation.stats import Estimate
 
 
@@ -38,12 +43,12 @@ class Dpg(VisualQuestionMetric):
     def check(self, tasks: Sequence[Task]) -> None:
         """Check that every prompt has questions."""
         for task in tasks:
-            metadata_of(task, QuestionGraph, "dpg")
+            prompt_metadata(task, DsgQuestionGraph, "dpg")
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
         """The score of each picture; `detail` has the answers by category."""
         return [
-            self._score(picture, metadata_of(task, QuestionGraph, "dpg"))
+            self._score(picture, prompt_metadata(task, DsgQuestionGraph, "dpg"))
             for picture, task in zip(pictures, tasks, strict=True)
         ]
 
@@ -51,31 +56,35 @@ class Dpg(VisualQuestionMetric):
         """The share of yes by category of question."""
         if self.config.paper_compat:
             scored = list({(each.category, each.prompt): each for each in scored}.values())
-        return means_by_part([(each, each.score.detail.get("yes", {})) for each in scored])
+        return totals_by_part([(each, each.score.detail.get("yes", {})) for each in scored])
 
-    def _score(self, picture: Image.Image, graph: QuestionGraph) -> Score:
+    def _score(self, picture: Image.Image, graph: DsgQuestionGraph) -> Score:
         skipped = 1 if self.config.paper_compat and graph.opens_file else 0
         questions = graph.questions[skipped:]
         if not questions:
-            return unscored("the published script reads no question of this prompt")
+            return unscored_score("the published script reads no question of this prompt")
         problem = graph.problem()
         if problem and not self.config.paper_compat:
-            return unscored(problem)
+            return unscored_score(problem)
         probabilities = self.image_text_model.yes_probabilities(
             picture, [f"{question.text} Answer yes or no." for question in questions]
         )
         yes = {
             question.number: chance >= 0.5 for question, chance in zip(questions, probabilities, strict=True)
         }
-        values = cascade_as_published(questions, yes) if self.config.paper_compat else cascade(questions, yes)
+        values = (
+            cascade_dsg_as_published(questions, yes)
+            if self.config.paper_compat
+            else cascade_dsg(questions, yes)
+        )
         if values is None:
-            return unscored(
+            return unscored_score(
                 "the published script stops: a question depends on the line that it does not read"
             )
         return Score(value=sum(values.values()) / len(values), detail={"yes": _by_category(questions, yes)})
 
 
-def _by_category(questions: Sequence[Question], yes: Mapping[int, bool]) -> dict[str, list[float]]:
+def _by_category(questions: Sequence[DsgQuestion], yes: Mapping[int, bool]) -> dict[str, list[float]]:
     """The answers by category, before dependencies apply."""
     found: dict[str, list[float]] = {}
     for question in questions:

@@ -7,8 +7,8 @@ Uses the normalised class token of ViT-L/14, and the whole picture at 224 x 224,
 from collections.abc import Callable
 
 from lavibridge.evaluation.metrics.base import SetMetric
-from lavibridge.evaluation.sets.encoders import Resize
-from lavibridge.evaluation.sets.features import Features, Reference
+from lavibridge.evaluation.sets.extractors import ExtractorResize
+from lavibridge.evaluation.sets.features import ReferenceFeatures, SetFeatures
 from lavibridge.evaluation.sets.frechet import frechet_to
 
 
@@ -20,10 +20,10 @@ class FDDINOv2(SetMetric):
 
         features: str = "facebook/dinov2-large"
         """The DINOv2 model."""
-        resize: Resize | None = "square"
+        resize: ExtractorResize | None = "square"
         """How to resize pictures for it."""
 
-    def against(self, reference: Reference) -> Callable[[Features], dict[str, float]]:
+    def against(self, reference: ReferenceFeatures) -> Callable[[SetFeatures], dict[str, float]]:
         """The distance to the reference's normal distribution."""
         fixed = frechet_to(reference.all_moments())
         return lambda drawn: {"fd_dinov2": fixed.distance(drawn)}

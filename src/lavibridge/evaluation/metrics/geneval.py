@@ -12,15 +12,15 @@ from typing import Any
 from PIL import Image
 from pydantic import Field
 
-from lavibridge.evaluation.base import Score, ScoredTask, Task, unscored
+from lavibridge.evaluation.base import Score, ScoredTask, Task, unscored_score
 from lavibridge.evaluation.benchmarks.boxes import Box
-from lavibridge.evaluation.benchmarks.cards import with_networks
+from lavibridge.evaluation.benchmarks.cards import card_with_networks
 from lavibridge.evaluation.benchmarks.colors import classify_colors
 from lavibridge.evaluation.benchmarks.detectors.base import find_detector
-from lavibridge.evaluation.benchmarks.geneval import Requirements, check_requirements
+from lavibridge.evaluation.benchmarks.geneval import GenEvalRequirements, check_geneval_requirements
 from lavibridge.evaluation.benchmarks.model_metrics import detect_objects
-from lavibridge.evaluation.benchmarks.prompt_metadata import metadata_of
-from lavibridge.evaluation.benchmarks.totals import any_picture, mean_of_categories
+from lavibridge.evaluation.benchmarks.prompt_metadata import prompt_metadata
+from lavibridge.evaluation.benchmarks.totals import total_of_any_picture, total_over_categories
 from lavibridge.evaluation.dual_encoder import DualEncoder
 from lavibridge.evaluation.metrics.base import ImageMetric
 from lavibridge.evaluation.networks import PretrainedNetwork
@@ -52,37 +52,37 @@ class GenEval(ImageMetric):
 
     def card(self) -> dict[str, Any]:
         """The options and the models."""
-        return {**with_networks(super().card(), self._networks), "resize": "the models' own"}
+        return {**card_with_networks(super().card(), self._networks), "resize": "the models' own"}
 
     def check(self, tasks: Sequence[Task]) -> None:
         """Check that every prompt has requirements."""
         for task in tasks:
-            metadata_of(task, Requirements, "geneval")
+            prompt_metadata(task, GenEvalRequirements, "geneval")
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
         """1 or 0 for each picture; `detail` has the boxes and the unmet requirements."""
-        requirements = [metadata_of(task, Requirements, "geneval") for task in tasks]
+        requirements = [prompt_metadata(task, GenEvalRequirements, "geneval") for task in tasks]
         return [self._score(picture, each) for picture, each in zip(pictures, requirements, strict=True)]
 
     def totals(self, scored: Sequence[ScoredTask]) -> Mapping[str, Estimate]:
         """The mean of the tasks' means, and the share of prompts with at least one correct picture."""
-        return {"mean of tasks": mean_of_categories(scored), "any right": any_picture(scored)}
+        return {"mean of tasks": total_over_categories(scored), "any right": total_of_any_picture(scored)}
 
     def free(self) -> None:
         """Free both models."""
         for network in self._networks.values():
             network.free()
 
-    def _score(self, picture: Image.Image, required: Requirements) -> Score:
+    def _score(self, picture: Image.Image, required: GenEvalRequirements) -> Score:
         threshold = self.config.counting_threshold if required.is_counting else self.config.threshold
         boxes = detect_objects(self.detector, picture, required.names, threshold)
         if isinstance(boxes, str):
-            return unscored(boxes)
+            return unscored_score(boxes)
 
         def classify(boxes: Sequence[Box], name: str) -> list[str]:
             return classify_colors(self.clip, picture, boxes, name)
 
-        clauses, wrong = check_requirements(required, boxes, classify)
+        clauses, wrong = check_geneval_requirements(required, boxes, classify)
         detail = {"wrong": wrong, "boxes": [box.record() for box in boxes]}
         holds = {name: float(is_so) for name, is_so in clauses.items()}
         return Score(value=float(all(clauses.values())), clauses=holds, detail=detail)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 
 from lavibridge.evaluation.metrics.base import SetMetric
-from lavibridge.evaluation.sets.features import Features, Reference
+from lavibridge.evaluation.sets.features import ReferenceFeatures, SetFeatures
 from lavibridge.evaluation.sets.kernels import kid_to
 
 
@@ -16,7 +16,7 @@ class KID(SetMetric):
 
     bounds = (-math.inf, math.inf)
 
-    def against(self, reference: Reference) -> Callable[[Features], dict[str, float]]:
+    def against(self, reference: ReferenceFeatures) -> Callable[[SetFeatures], dict[str, float]]:
         """The distance to the reference's features."""
         measure = kid_to(reference.all_features("KID"))
         return lambda drawn: {"kid": measure(drawn)}

@@ -21,7 +21,7 @@ class PickScore(DualEncoderMetric):
         """The options of PickScore."""
 
         model: str = "yuvalkirstain/PickScore_v1"
-        """The fine-tuned CLIP, a folder or a hub id, with its tokenizer and processor beside it."""
+        """The fine-tuned CLIP, a folder or a hub id with its tokenizer and processor."""
 
     config: "PickScore.Config"
 

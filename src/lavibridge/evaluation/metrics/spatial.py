@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from lavibridge.evaluation.base import Score, Task, unscored
+from lavibridge.evaluation.base import Score, Task, unscored_score
 from lavibridge.evaluation.benchmarks.detectors.base import Detector
 from lavibridge.evaluation.benchmarks.model_metrics import DetectorMetric, detect_objects
-from lavibridge.evaluation.benchmarks.prompt_metadata import metadata_of
+from lavibridge.evaluation.benchmarks.prompt_metadata import prompt_metadata
 from lavibridge.evaluation.benchmarks.spatial import SpatialRelation, spatial_score
 
 
@@ -21,23 +21,23 @@ class Spatial(DetectorMetric):
     def check(self, tasks: Sequence[Task]) -> None:
         """Check that every prompt states a relation."""
         for task in tasks:
-            metadata_of(task, SpatialRelation, "compbench")
+            prompt_metadata(task, SpatialRelation, "compbench")
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
         """The score of each picture; `detail` has the boxes."""
-        relations = [metadata_of(task, SpatialRelation, "compbench") for task in tasks]
+        relations = [prompt_metadata(task, SpatialRelation, "compbench") for task in tasks]
         return [
-            relation_score(self.detector, picture, relation, self.config.threshold)
+            score_spatial_relation(self.detector, picture, relation, self.config.threshold)
             for picture, relation in zip(pictures, relations, strict=True)
         ]
 
 
-def relation_score(
+def score_spatial_relation(
     detector: Detector, picture: Image.Image, relation: SpatialRelation, threshold: float
 ) -> Score:
     """The score of a picture; unscored if the detector does not know the objects."""
     boxes = detect_objects(detector, picture, (relation.first, relation.second), threshold)
     if isinstance(boxes, str):
-        return unscored(boxes)
+        return unscored_score(boxes)
     value = spatial_score(relation, boxes, *picture.size)
     return Score(value=value, detail={"boxes": [box.record() for box in boxes]})

@@ -16,14 +16,14 @@ from PIL import Image
 from pydantic import Field
 
 from lavibridge.evaluation.base import Score, Task
-from lavibridge.evaluation.benchmarks.blip import RESIZE, Blip
-from lavibridge.evaluation.benchmarks.cards import with_networks
+from lavibridge.evaluation.benchmarks.blip import BLIP_RESIZE, Blip
+from lavibridge.evaluation.benchmarks.cards import card_with_networks
 from lavibridge.evaluation.benchmarks.detectors.base import find_detector
-from lavibridge.evaluation.benchmarks.prompt_metadata import Complex, metadata_of
+from lavibridge.evaluation.benchmarks.prompt_metadata import ComplexMetadata, prompt_metadata
 from lavibridge.evaluation.dual_encoder import DualEncoder
-from lavibridge.evaluation.metrics.b_vqa import phrases_score
+from lavibridge.evaluation.metrics.b_vqa import b_vqa_score
 from lavibridge.evaluation.metrics.base import ImageMetric
-from lavibridge.evaluation.metrics.spatial import relation_score
+from lavibridge.evaluation.metrics.spatial import score_spatial_relation
 from lavibridge.evaluation.networks import PretrainedNetwork
 
 
@@ -57,17 +57,17 @@ class ThreeInOne(ImageMetric):
 
     def card(self) -> dict[str, Any]:
         """The options and the models."""
-        resize = f"BLIP: {RESIZE}; detector and CLIP: their own"
-        return {**with_networks(super().card(), self._networks), "resize": resize}
+        resize = f"BLIP: {BLIP_RESIZE}; detector and CLIP: their own"
+        return {**card_with_networks(super().card(), self._networks), "resize": resize}
 
     def check(self, tasks: Sequence[Task]) -> None:
         """Check that every prompt is of the complex category."""
         for task in tasks:
-            metadata_of(task, Complex, "compbench")
+            prompt_metadata(task, ComplexMetadata, "compbench")
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
         """The mean for each picture; the clauses are its parts."""
-        truths = [metadata_of(task, Complex, "compbench") for task in tasks]
+        truths = [prompt_metadata(task, ComplexMetadata, "compbench") for task in tasks]
         return [self._score(picture, metadata) for picture, metadata in zip(pictures, truths, strict=True)]
 
     def free(self) -> None:
@@ -75,12 +75,12 @@ class ThreeInOne(ImageMetric):
         for network in self._networks.values():
             network.free()
 
-    def _score(self, picture: Image.Image, metadata: Complex) -> Score:
-        parts = {"attributes": phrases_score(self.blip, picture, metadata.phrases)}
+    def _score(self, picture: Image.Image, metadata: ComplexMetadata) -> Score:
+        parts = {"attributes": b_vqa_score(self.blip, picture, metadata.phrases)}
         if metadata.is_spatial:
             parts["spatial"] = Score(value=0.0)
             if metadata.relation is not None:
-                parts["spatial"] = relation_score(
+                parts["spatial"] = score_spatial_relation(
                     self.detector, picture, metadata.relation, self.config.threshold
                 )
         if metadata.is_action:

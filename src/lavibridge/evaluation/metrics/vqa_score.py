@@ -14,7 +14,7 @@ from pydantic import field_validator
 from lavibridge.evaluation.base import Score, Task
 from lavibridge.evaluation.benchmarks.model_metrics import VisualQuestionMetric
 
-PLACE = "{}"
+_PLACE = "{}"
 
 
 class VqaScore(VisualQuestionMetric):
@@ -30,7 +30,7 @@ class VqaScore(VisualQuestionMetric):
         @field_validator("question")
         @classmethod
         def _has_a_place(cls, value: str) -> str:
-            if value.count(PLACE) != 1:
+            if value.count(_PLACE) != 1:
                 raise ValueError("the question must contain {} exactly once, which the prompt replaces")
             return value
 
@@ -40,7 +40,7 @@ class VqaScore(VisualQuestionMetric):
         """The probability of yes for each picture."""
         found = []
         for picture, task in zip(pictures, tasks, strict=True):
-            question = self.config.question.replace(PLACE, task.prompt)
+            question = self.config.question.replace(_PLACE, task.prompt)
             found.append(
                 Score(value=self.image_text_model.answer_probabilities(picture, [question], [("Yes",)])[0])
             )

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from PIL import Image
 
 from lavibridge.core.errors import DataError
-from lavibridge.evaluation.base import Score, Task, unscored
+from lavibridge.evaluation.base import Score, Task, unscored_score
 from lavibridge.evaluation.metrics.base import ImageMetric
-from lavibridge.world.checker import check, resize_to_canvas
+from lavibridge.world.checker import check_picture, resize_to_canvas
 from lavibridge.world.scene import Spec
 
 
@@ -32,8 +32,8 @@ class WorldMetric(ImageMetric):
 
 def _score(picture: Image.Image, metadata: object) -> Score:
     if not isinstance(metadata, Spec):
-        return unscored("the prompt has no spec of the world")
-    verdict = check(resize_to_canvas(picture), metadata)
+        return unscored_score("the prompt has no spec of the world")
+    verdict = check_picture(resize_to_canvas(picture), metadata)
     wrong = {name: verdict.reasons[name] for name, holds in verdict.clauses.items() if not holds}
     clauses = {name: float(holds) for name, holds in verdict.clauses.items()}
     return Score(value=float(verdict.all), clauses=clauses, detail=wrong)

@@ -12,9 +12,9 @@ from zlib import crc32
 from pydantic import Field
 
 from lavibridge.core.errors import DataError
-from lavibridge.core.identity import file_hash
+from lavibridge.core.identity import cached_file_hash
 from lavibridge.evaluation.base import Prompt
-from lavibridge.evaluation.files import find_file, read_text
+from lavibridge.evaluation.benchmark_files import find_benchmark_file, read_benchmark_text
 from lavibridge.evaluation.prompts.base import PromptSource
 
 
@@ -34,14 +34,14 @@ class CocoPrompts(PromptSource):
     def __init__(self, config: "CocoPrompts.Config") -> None:
         """Read the file; DataError if it is missing, in another format or too small."""
         super().__init__(config)
-        self.path = find_file(
+        self.path = find_benchmark_file(
             config.path,
             "captions_val2014.json of COCO",
             "https://cocodataset.org/#download (2014 Train/Val annotations)",
         )
         first: dict[int, tuple[int, str]] = {}
         try:
-            for each in json.loads(read_text(self.path))["annotations"]:
+            for each in json.loads(read_benchmark_text(self.path))["annotations"]:
                 caption = (int(each["id"]), " ".join(str(each["caption"]).split()))
                 first[each["image_id"]] = min(caption, first.get(each["image_id"], caption))
         except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
@@ -67,4 +67,4 @@ class CocoPrompts(PromptSource):
 
     def card(self) -> dict[str, Any]:
         """The file's hash."""
-        return {**super().card(), "sha256": file_hash(self.path)}
+        return {**super().card(), "sha256": cached_file_hash(self.path)}

@@ -7,17 +7,17 @@ from typing import Any, Literal
 from pydantic import Field
 
 from lavibridge.core.errors import DataError
-from lavibridge.core.identity import file_hash
+from lavibridge.core.identity import cached_file_hash
 from lavibridge.evaluation.base import Prompt
+from lavibridge.evaluation.benchmark_files import find_benchmark_file, read_benchmark_lines
 from lavibridge.evaluation.benchmarks import compbench
-from lavibridge.evaluation.benchmarks.numeracy import read_things
-from lavibridge.evaluation.files import find_file, read_lines
+from lavibridge.evaluation.benchmarks.numeracy import read_numeracy_objects
 from lavibridge.evaluation.prompts.base import PromptSource
 
-WHERE = "github.com/Karine-Huang/T2I-CompBench, examples/dataset"
+_WHERE = "github.com/Karine-Huang/T2I-CompBench, examples/dataset"
 Category = Literal["color", "shape", "texture", "spatial", "numeracy", "non-spatial", "complex"]
-PARTS = ("spatial", "action")
-ALL: tuple[Category, ...] = ("color", "shape", "texture", "spatial", "numeracy", "non-spatial", "complex")
+_PARTS = ("spatial", "action")
+_ALL: tuple[Category, ...] = ("color", "shape", "texture", "spatial", "numeracy", "non-spatial", "complex")
 
 
 class CompBenchPrompts(PromptSource):
@@ -28,7 +28,7 @@ class CompBenchPrompts(PromptSource):
 
         path: str | None = None
         """The folder with `color_val.txt`, `complex_val_spatial.txt`, `new_objects.txt` and so on."""
-        categories: tuple[Category, ...] = Field(default=ALL, min_length=1)
+        categories: tuple[Category, ...] = Field(default=_ALL, min_length=1)
         """The categories to use; files of others may be missing."""
         parses: str | None = None
         """A JSON file with another parser's phrases and objects by prompt (benchmarks/compbench.py). Closed
@@ -39,12 +39,14 @@ class CompBenchPrompts(PromptSource):
     def __init__(self, config: "CompBenchPrompts.Config") -> None:
         """Read the files; DataError names a line that no metric can score."""
         super().__init__(config)
-        self.folder = find_file(config.path, "T2I-CompBench's folder of prompts", WHERE)
+        self.folder = find_benchmark_file(config.path, "T2I-CompBench's folder of prompts", _WHERE)
         self._files: list[Path] = []
-        self._parses: dict[str, compbench.Parse] = {}
+        self._parses: dict[str, compbench.CompBenchParse] = {}
         if config.parses is not None:
-            path = find_file(config.parses, "the parses of T2I-CompBench's prompts", "a parser such as spaCy")
-            self._parses = compbench.load_parses(path)
+            path = find_benchmark_file(
+                config.parses, "the parses of T2I-CompBench's prompts", "a parser such as spaCy"
+            )
+            self._parses = compbench.load_compbench_parses(path)
             self._files.append(path)
         self._prompts = {str(category): self._read(category) for category in config.categories}
 
@@ -59,7 +61,7 @@ class CompBenchPrompts(PromptSource):
 
     def card(self) -> dict[str, Any]:
         """The files' hashes."""
-        return {**super().card(), "sha256": {path.name: file_hash(path) for path in self._files}}
+        return {**super().card(), "sha256": {path.name: cached_file_hash(path) for path in self._files}}
 
     def _read(self, category: Category) -> list[Prompt]:
         name = f"{category.replace('-', '_')}_val.txt"
@@ -77,32 +79,32 @@ class CompBenchPrompts(PromptSource):
         if category == "non-spatial":
             return lambda prompt: None
         if category == "spatial":
-            return lambda prompt: compbench.require_relation(prompt, self._parse(prompt))
+            return lambda prompt: compbench.require_compbench_relation(prompt, self._parse(prompt))
         if category == "numeracy":
             things = self._things()
-            return lambda prompt: compbench.require_counts(prompt, things)
+            return lambda prompt: compbench.require_compbench_counts(prompt, things)
         if category == "complex":
-            files = [self._lines(f"complex_val_{part}.txt") for part in PARTS]
-            lists = [{compbench.key(line) for line in lines} for lines in files]
-            return lambda prompt: compbench.read_complex(prompt, self._parse(prompt), *lists)
-        return lambda prompt: compbench.read_phrases(prompt, self._parse(prompt))
+            files = [self._lines(f"complex_val_{part}.txt") for part in _PARTS]
+            lists = [{compbench.compbench_key(line) for line in lines} for lines in files]
+            return lambda prompt: compbench.read_compbench_complex(prompt, self._parse(prompt), *lists)
+        return lambda prompt: compbench.read_compbench_phrases(prompt, self._parse(prompt))
 
-    def _parse(self, prompt: str) -> compbench.Parse:
-        return self._parses.get(prompt, compbench.Parse())
+    def _parse(self, prompt: str) -> compbench.CompBenchParse:
+        return self._parses.get(prompt, compbench.CompBenchParse())
 
     def _things(self) -> dict[str, str]:
         path = self._file("new_objects.txt")
         try:
-            return read_things("\n".join(read_lines(path)))
+            return read_numeracy_objects("\n".join(read_benchmark_lines(path)))
         except ValueError as error:
             raise DataError(f"{path}: {error}") from None
 
     def _lines(self, name: str) -> list[str]:
-        return read_lines(self._file(name))
+        return read_benchmark_lines(self._file(name))
 
     def _file(self, name: str) -> Path:
         path = self.folder / name
         if not path.is_file():
-            raise DataError(f"there is no {name} in {self.folder}; get it from {WHERE}")
+            raise DataError(f"there is no {name} in {self.folder}; get it from {_WHERE}")
         self._files.append(path)
         return path

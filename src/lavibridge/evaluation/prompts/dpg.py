@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import DataError
-from lavibridge.core.identity import file_hash
+from lavibridge.core.identity import cached_file_hash
 from lavibridge.evaluation.base import Prompt
-from lavibridge.evaluation.benchmarks.dsg import Question, QuestionGraph
-from lavibridge.evaluation.files import find_file
+from lavibridge.evaluation.benchmark_files import find_benchmark_file
+from lavibridge.evaluation.benchmarks.dsg import DsgQuestion, DsgQuestionGraph
 from lavibridge.evaluation.prompts.base import PromptSource
 
-WHERE = "github.com/TencentQQGYLab/ELLA, dpg_bench/dpg_bench.csv"
-COLUMNS = ("item_id", "text", "proposition_id", "dependency", "tuple", "question_natural_language")
-CATEGORY = "dense"
+_WHERE = "github.com/TencentQQGYLab/ELLA, dpg_bench/dpg_bench.csv"
+_COLUMNS = ("item_id", "text", "proposition_id", "dependency", "tuple", "question_natural_language")
+_CATEGORY = "dense"
 
 
 class DpgPrompts(PromptSource):
@@ -32,12 +32,12 @@ class DpgPrompts(PromptSource):
     def __init__(self, config: "DpgPrompts.Config") -> None:
         """Read the file; DataError names what is wrong."""
         super().__init__(config)
-        found = find_file(config.path, "DPG-Bench's file of prompts and questions", WHERE)
+        found = find_benchmark_file(config.path, "DPG-Bench's file of prompts and questions", _WHERE)
         self.file = found / "dpg_bench.csv" if found.is_dir() else found
         if not self.file.is_file():
-            raise DataError(f"there is no dpg_bench.csv in {found}; get it from {WHERE}")
+            raise DataError(f"there is no dpg_bench.csv in {found}; get it from {_WHERE}")
         texts: dict[str, str] = {}
-        questions: dict[str, list[Question]] = {}
+        questions: dict[str, list[DsgQuestion]] = {}
         for line, row in _rows(self.file):
             name = row["item_id"]
             if texts.setdefault(name, row["text"]) != (row["text"] or texts[name]) or not texts[name]:
@@ -47,9 +47,9 @@ class DpgPrompts(PromptSource):
             questions.setdefault(name, []).append(_question(row, self.file, line))
         self._prompts = [
             Prompt(
-                category=CATEGORY,
+                category=_CATEGORY,
                 text=text,
-                metadata=QuestionGraph(questions=tuple(questions[name]), opens_file=place == 0),
+                metadata=DsgQuestionGraph(questions=tuple(questions[name]), opens_file=place == 0),
                 name=name,
             )
             for place, (name, text) in enumerate(texts.items())
@@ -58,7 +58,7 @@ class DpgPrompts(PromptSource):
     @property
     def categories(self) -> tuple[str, ...]:
         """One category; the metric distinguishes questions by their own categories."""
-        return (CATEGORY,)
+        return (_CATEGORY,)
 
     def prompts(self, category: str, limit: int | None = None) -> Sequence[Prompt]:
         """The prompts with their questions."""
@@ -66,7 +66,7 @@ class DpgPrompts(PromptSource):
 
     def card(self) -> dict[str, Any]:
         """The file's hash."""
-        return {**super().card(), "sha256": file_hash(self.file)}
+        return {**super().card(), "sha256": cached_file_hash(self.file)}
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
@@ -74,11 +74,11 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         try:
-            lacking = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+            lacking = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
             if lacking:
-                raise DataError(f"{path} has no column {', '.join(lacking)}; get it from {WHERE}")
+                raise DataError(f"{path} has no column {', '.join(lacking)}; get it from {_WHERE}")
             for row in reader:
-                if any(not row[column] for column in COLUMNS if column != "text"):
+                if any(not row[column] for column in _COLUMNS if column != "text"):
                     raise DataError(f"{path}: line {reader.line_num} has an empty column")
                 yield reader.line_num, row
         except (csv.Error, UnicodeDecodeError) as error:
@@ -87,7 +87,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
         raise DataError(f"{path} holds no questions")
 
 
-def _question(row: Mapping[str, str], path: Path, line: int) -> Question:
+def _question(row: Mapping[str, str], path: Path, line: int) -> DsgQuestion:
     """A question; its tuple starts with its category: "entity - whole (car)"."""
     try:
         number = int(row["proposition_id"])
@@ -99,7 +99,7 @@ def _question(row: Mapping[str, str], path: Path, line: int) -> Question:
             f"found '{row['proposition_id']}' and '{row['dependency']}'"
         ) from None
     category = row["tuple"].split("(")[0].split("-")[0].strip()
-    return Question(
+    return DsgQuestion(
         number=number,
         text=row["question_natural_language"],
         category=category,

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from lavibridge.core.errors import DataError
-from lavibridge.core.identity import file_hash
+from lavibridge.core.identity import cached_file_hash
 from lavibridge.evaluation.base import Prompt
-from lavibridge.evaluation.benchmarks.geneval import read_requirements
-from lavibridge.evaluation.benchmarks.jsonl import read_objects
-from lavibridge.evaluation.files import find_file
+from lavibridge.evaluation.benchmark_files import find_benchmark_file
+from lavibridge.evaluation.benchmarks.geneval import read_geneval_requirements
+from lavibridge.evaluation.benchmarks.jsonl import read_jsonl_objects
 from lavibridge.evaluation.prompts.base import PromptSource
 
-WHERE = "github.com/djghosh13/geneval, prompts/evaluation_metadata.jsonl"
+_WHERE = "github.com/djghosh13/geneval, prompts/evaluation_metadata.jsonl"
 
 
 class GenEvalPrompts(PromptSource):
@@ -28,11 +28,11 @@ class GenEvalPrompts(PromptSource):
     def __init__(self, config: "GenEvalPrompts.Config") -> None:
         """Read the file; DataError names an invalid line."""
         super().__init__(config)
-        self.file = find_file(config.path, "GenEval's file of prompts", WHERE)
+        self.file = find_benchmark_file(config.path, "GenEval's file of prompts", _WHERE)
         self._prompts: dict[str, list[Prompt]] = {}
-        for number, record in enumerate(read_objects(self.file, ("tag", "prompt", "include"))):
+        for number, record in enumerate(read_jsonl_objects(self.file, ("tag", "prompt", "include"))):
             try:
-                metadata = read_requirements(record)
+                metadata = read_geneval_requirements(record)
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"{self.file}: line {number + 1}: {error}") from None
             category, text = str(record["tag"]), str(record["prompt"])
@@ -50,4 +50,4 @@ class GenEvalPrompts(PromptSource):
 
     def card(self) -> dict[str, Any]:
         """The file's hash."""
-        return {**super().card(), "sha256": file_hash(self.file)}
+        return {**super().card(), "sha256": cached_file_hash(self.file)}

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import DataError
-from lavibridge.core.identity import file_hash
+from lavibridge.core.identity import cached_file_hash
 from lavibridge.evaluation.base import Prompt
-from lavibridge.evaluation.benchmarks.jsonl import read_objects
-from lavibridge.evaluation.benchmarks.soft_tifa import Atom, Atoms
-from lavibridge.evaluation.files import find_file
+from lavibridge.evaluation.benchmark_files import find_benchmark_file
+from lavibridge.evaluation.benchmarks.jsonl import read_jsonl_objects
+from lavibridge.evaluation.benchmarks.soft_tifa import TifaAtom, TifaAtoms
 from lavibridge.evaluation.prompts.base import PromptSource
 
-WHERE = "github.com/facebookresearch/GenEval2, geneval2_data.jsonl (CC BY-NC 4.0)"
-KEYS = ("prompt", "atom_count", "vqa_list", "skills")
+_WHERE = "github.com/facebookresearch/GenEval2, geneval2_data.jsonl (CC BY-NC 4.0)"
+_KEYS = ("prompt", "atom_count", "vqa_list", "skills")
 
 
 class GenEval2Prompts(PromptSource):
@@ -30,9 +30,9 @@ class GenEval2Prompts(PromptSource):
     def __init__(self, config: "GenEval2Prompts.Config") -> None:
         """Read the file; DataError names an invalid line."""
         super().__init__(config)
-        self.file = find_file(config.path, "GenEval 2's file of prompts", WHERE)
+        self.file = find_benchmark_file(config.path, "GenEval 2's file of prompts", _WHERE)
         self._prompts: dict[int, list[Prompt]] = {}
-        for number, record in enumerate(read_objects(self.file, KEYS)):
+        for number, record in enumerate(read_jsonl_objects(self.file, _KEYS)):
             count, metadata = record["atom_count"], _atoms(record, self.file, number + 1)
             found = Prompt(
                 category=f"{count} atoms", text=str(record["prompt"]), metadata=metadata, name=f"{number:05d}"
@@ -50,10 +50,10 @@ class GenEval2Prompts(PromptSource):
 
     def card(self) -> dict[str, Any]:
         """The file's hash."""
-        return {**super().card(), "sha256": file_hash(self.file)}
+        return {**super().card(), "sha256": cached_file_hash(self.file)}
 
 
-def _atoms(record: Mapping[str, Any], file: Path, line: int) -> Atoms:
+def _atoms(record: Mapping[str, Any], file: Path, line: int) -> TifaAtoms:
     """The questions of a prompt, each with its answer and skill."""
     pairs, skills, count = record["vqa_list"], record["skills"], record["atom_count"]
     is_right = isinstance(pairs, list) and isinstance(skills, list) and isinstance(count, int) and pairs
@@ -64,9 +64,9 @@ def _atoms(record: Mapping[str, Any], file: Path, line: int) -> Atoms:
             "and a number in `atom_count`"
         )
     atoms = [
-        Atom(question=q, answer=a, skill=str(skill)) for (q, a), skill in zip(pairs, skills, strict=True)
+        TifaAtom(question=q, answer=a, skill=str(skill)) for (q, a), skill in zip(pairs, skills, strict=True)
     ]
-    return Atoms(atoms=tuple(atoms))
+    return TifaAtoms(atoms=tuple(atoms))
 
 
 def _is_pair(value: object) -> bool:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lavibridge.core.identity import file_hash
+from lavibridge.core.identity import cached_file_hash
 from lavibridge.evaluation.base import Prompt
-from lavibridge.evaluation.files import find_file, read_lines
+from lavibridge.evaluation.benchmark_files import find_benchmark_file, read_benchmark_lines
 from lavibridge.evaluation.prompts.base import PromptSource
 
 
@@ -27,8 +27,8 @@ class LinePrompts(PromptSource):
     def __init__(self, config: "LinePrompts.Config") -> None:
         """Read the file; DataError if it is missing or not text."""
         super().__init__(config)
-        self.path = find_file(config.path, "the file of prompts", config.origin)
-        self.lines = read_lines(self.path)
+        self.path = find_benchmark_file(config.path, "the file of prompts", config.origin)
+        self.lines = read_benchmark_lines(self.path)
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -41,4 +41,4 @@ class LinePrompts(PromptSource):
 
     def card(self) -> dict[str, Any]:
         """The file's hash."""
-        return {**super().card(), "sha256": file_hash(self.path)}
+        return {**super().card(), "sha256": cached_file_hash(self.path)}

@@ -9,9 +9,9 @@ from typing import Any
 
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import DataError
-from lavibridge.core.identity import file_hash
+from lavibridge.core.identity import cached_file_hash
 from lavibridge.evaluation.base import Prompt
-from lavibridge.evaluation.files import find_file, read_text
+from lavibridge.evaluation.benchmark_files import find_benchmark_file, read_benchmark_text
 from lavibridge.evaluation.prompts.base import PromptSource
 
 
@@ -35,7 +35,7 @@ class TablePrompts(PromptSource):
     def __init__(self, config: "TablePrompts.Config") -> None:
         """Read the file; DataError if it is missing, damaged or lacks a column."""
         super().__init__(config)
-        self.path = find_file(config.path, "the table of prompts", config.origin)
+        self.path = find_benchmark_file(config.path, "the table of prompts", config.origin)
         self._by_category: dict[str, list[Prompt]] = {}
         for number, row in enumerate(_rows(self.path), start=1):
             text, category = self._read(row, number)
@@ -56,7 +56,7 @@ class TablePrompts(PromptSource):
     def card(self) -> dict[str, Any]:
         """The file's hash, and the columns."""
         columns = {"prompt": self.config.prompt, "category": self.config.category}
-        return {**super().card(), "sha256": file_hash(self.path), "columns": columns}
+        return {**super().card(), "sha256": cached_file_hash(self.path), "columns": columns}
 
     def _read(self, row: dict[str, Any], number: int) -> tuple[str, str]:
         columns = [name for name in (self.config.prompt, self.config.category) if name is not None]
@@ -74,7 +74,7 @@ class TablePrompts(PromptSource):
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    text = read_text(path)
+    text = read_benchmark_text(path)
     if path.suffix in (".csv", ".tsv"):
         # TSV files of prompts contain literal quotes.
         style: Any = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {}

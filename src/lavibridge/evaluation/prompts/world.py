@@ -55,7 +55,7 @@ class WorldPrompts(PromptSource):
         """Prompts with their specs; DataError if the category has too few."""
         count = self.config.categories[category]
         try:
-            pairs = captions.prompts(category, count if limit is None else min(limit, count))
+            pairs = captions.evaluation_prompts(category, count if limit is None else min(limit, count))
         except ValueError as error:
             raise DataError(str(error)) from None
         return [Prompt(category=category, text=self._text(pair), metadata=pair.spec) for pair in pairs]

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from PIL import Image
 
 from lavibridge.core.errors import DataError
-from lavibridge.core.log import progress
+from lavibridge.core.log import progress_bar
 
-Features = Float[np.ndarray, "picture width"]
+SetFeatures = Float[np.ndarray, "picture width"]
 """One row per picture, float64."""
 
 
@@ -26,7 +26,7 @@ class Moments:
     """Number of pictures, if known."""
 
     @staticmethod
-    def of(features: Features) -> "Moments":
+    def of(features: SetFeatures) -> "Moments":
         """Compute the moments of at least two rows."""
         mean = features.mean(axis=0)
         centred = features - mean
@@ -34,10 +34,10 @@ class Moments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reference:
+class ReferenceFeatures:
     """A reference set: its features, or only their moments."""
 
-    features: Features | None = None
+    features: SetFeatures | None = None
     moments: Moments | None = None
     card: Mapping[str, Any]
     """Its identity for the results: hash and number of pictures."""
@@ -54,7 +54,7 @@ class Reference:
             return self.moments
         return Moments.of(self.all_features("moments"))
 
-    def all_features(self, metric: str) -> Features:
+    def all_features(self, metric: str) -> SetFeatures:
         """The features; DataError if the reference has only moments."""
         if self.features is None:
             raise DataError(
@@ -74,7 +74,7 @@ class Extractor(ABC):
         """The network and its resize rule."""
 
     @abstractmethod
-    def features(self, pictures: Sequence[Image.Image]) -> Features:
+    def features(self, pictures: Sequence[Image.Image]) -> SetFeatures:
         """One row per picture of an RGB batch."""
 
     def free(self) -> None:  # noqa: B027 - some have none
@@ -83,11 +83,11 @@ class Extractor(ABC):
 
 def extract_features(
     extractor: Extractor, pictures: Iterator[Image.Image], count: int, what: str
-) -> Features:
+) -> SetFeatures:
     """Extract the features of ``count`` pictures batch by batch; ``what`` names them in the progress bar."""
-    rows: list[Features] = []
+    rows: list[SetFeatures] = []
     batch: list[Image.Image] = []
-    with progress("pictures") as bar:
+    with progress_bar("pictures") as bar:
         task = bar.add_task(f"features, {what}", total=count, status="")
         for number, picture in enumerate(pictures, start=1):
             batch.append(picture)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from lavibridge.evaluation.sets.features import Features, Moments
+from lavibridge.evaluation.sets.features import Moments, SetFeatures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Frechet:
     root: Float[np.ndarray, "width width"]
     trace: float
 
-    def distance(self, features: Features) -> float:
+    def distance(self, features: SetFeatures) -> float:
         """The distance of a set of features."""
         return self.of_moments(Moments.of(features))
 

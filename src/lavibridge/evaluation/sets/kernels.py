@@ -14,15 +14,15 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from lavibridge.evaluation.sets.features import Features
+from lavibridge.evaluation.sets.features import SetFeatures
 
 Left = Float[np.ndarray, "left width"]
 Right = Float[np.ndarray, "right width"]
-Kernel = Callable[[Features, Features], Float[np.ndarray, "left right"]]
-BLOCK = 2048
+KernelFunction = Callable[[SetFeatures, SetFeatures], Float[np.ndarray, "left right"]]
+_BLOCK = 2048
 """Rows of the kernel matrix in memory at a time."""
-SIGMA = 10.0
-CMMD_SCALE = 1000.0
+_SIGMA = 10.0
+_CMMD_SCALE = 1000.0
 
 
 def _kid_kernel(left: Left, right: Right) -> Float[np.ndarray, "left right"]:
@@ -33,41 +33,41 @@ def _kid_kernel(left: Left, right: Right) -> Float[np.ndarray, "left right"]:
 def _cmmd_kernel(left: Left, right: Right) -> Float[np.ndarray, "left right"]:
     """The Gaussian kernel of CMMD."""
     squares = (left**2).sum(1)[:, None] + (right**2).sum(1)[None] - 2 * left @ right.T
-    return np.exp(-squares.clip(0, None) / (2 * SIGMA**2))
+    return np.exp(-squares.clip(0, None) / (2 * _SIGMA**2))
 
 
-def kid_to(reference: Features) -> Callable[[Features], float]:
+def kid_to(reference: SetFeatures) -> Callable[[SetFeatures], float]:
     """Return a function that computes the KID of a set to the reference."""
     own = _unbiased(_kid_kernel, reference)
     return lambda drawn: own + _unbiased(_kid_kernel, drawn) - 2 * _mean_kernel(_kid_kernel, drawn, reference)
 
 
-def cmmd_to(reference: Features) -> Callable[[Features], float]:
+def cmmd_to(reference: SetFeatures) -> Callable[[SetFeatures], float]:
     """Return a function that computes the CMMD of a set to the reference, on unit-length features."""
-    fixed = unit(reference)
+    fixed = normalize_rows(reference)
     own = _mean_kernel(_cmmd_kernel, fixed, fixed)
 
-    def measure(drawn: Features) -> float:
-        x = unit(drawn)
+    def measure(drawn: SetFeatures) -> float:
+        x = normalize_rows(drawn)
         shared = _mean_kernel(_cmmd_kernel, x, fixed)
-        return CMMD_SCALE * (own + _mean_kernel(_cmmd_kernel, x, x) - 2 * shared)
+        return _CMMD_SCALE * (own + _mean_kernel(_cmmd_kernel, x, x) - 2 * shared)
 
     return measure
 
 
-def unit(features: Features) -> Features:
+def normalize_rows(features: SetFeatures) -> SetFeatures:
     """Normalise each row to length 1; rows of zeros stay zero."""
     length = np.linalg.norm(features, axis=1, keepdims=True)
     return features / np.where(length == 0, 1, length)
 
 
-def _mean_kernel(kernel: Kernel, left: Left, right: Right) -> float:
+def _mean_kernel(kernel: KernelFunction, left: Left, right: Right) -> float:
     """The kernel's mean over all pairs."""
-    total = sum(float(kernel(left[i : i + BLOCK], right).sum()) for i in range(0, len(left), BLOCK))
+    total = sum(float(kernel(left[i : i + _BLOCK], right).sum()) for i in range(0, len(left), _BLOCK))
     return total / (len(left) * len(right))
 
 
-def _unbiased(kernel: Kernel, features: Features) -> float:
+def _unbiased(kernel: KernelFunction, features: SetFeatures) -> float:
     """The kernel's mean over all pairs of two different rows."""
     n = len(features)
     itself = sum(float(kernel(row[None], row[None])[0, 0]) for row in features)

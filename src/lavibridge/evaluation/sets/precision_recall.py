@@ -12,44 +12,44 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Bool, Float
 
-from lavibridge.evaluation.sets.features import Features
+from lavibridge.evaluation.sets.features import SetFeatures
 
-BLOCK = 1024
+_BLOCK = 1024
 """Rows of the distance matrix in memory at a time."""
 
 
-def precision_recall_to(reference: Features, k: int) -> Callable[[Features], dict[str, float]]:
+def precision_recall_to(reference: SetFeatures, k: int) -> Callable[[SetFeatures], dict[str, float]]:
     """Return a function that computes precision and recall of a set against the reference."""
     fixed = _radii(reference, k)
 
-    def measure(drawn: Features) -> dict[str, float]:
+    def measure(drawn: SetFeatures) -> dict[str, float]:
         own = _radii(drawn, k)
         return {
-            "precision": float(within(drawn, reference, fixed).mean()),
-            "recall": float(within(reference, drawn, own).mean()),
+            "precision": float(_within(drawn, reference, fixed).mean()),
+            "recall": float(_within(reference, drawn, own).mean()),
         }
 
     return measure
 
 
-def _radii(features: Features, k: int) -> Float[np.ndarray, " picture"]:
+def _radii(features: SetFeatures, k: int) -> Float[np.ndarray, " picture"]:
     """Squared distance of each row to its k-th nearest neighbour, excluding itself."""
     found = [
-        np.partition(_squares(features[i : i + BLOCK], features), k, axis=1)[:, k]
-        for i in range(0, len(features), BLOCK)
+        np.partition(_squares(features[i : i + _BLOCK], features), k, axis=1)[:, k]
+        for i in range(0, len(features), _BLOCK)
     ]
     return np.concatenate(found)
 
 
-def within(
+def _within(
     points: Float[np.ndarray, "point width"],
     centres: Float[np.ndarray, "centre width"],
     radius: Float[np.ndarray, " centre"],
 ) -> Bool[np.ndarray, " point"]:
     """Whether each point is inside the ball of any centre."""
     found = [
-        (_squares(points[i : i + BLOCK], centres) <= radius[None]).any(axis=1)
-        for i in range(0, len(points), BLOCK)
+        (_squares(points[i : i + _BLOCK], centres) <= radius[None]).any(axis=1)
+        for i in range(0, len(points), _BLOCK)
     ]
     return np.concatenate(found)
 

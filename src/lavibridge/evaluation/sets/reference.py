@@ -24,32 +24,32 @@ from safetensors.numpy import load_file, save
 
 from lavibridge.core.errors import DataError
 from lavibridge.core.files import cache_folder, write_atomic
-from lavibridge.core.identity import file_hash, versions
-from lavibridge.core.log import progress
-from lavibridge.core.paths import at_home
-from lavibridge.data.pictures.decoding import VERSION as PIXELS
-from lavibridge.data.pictures.decoding import read_picture
+from lavibridge.core.identity import cached_file_hash, library_versions
+from lavibridge.core.log import progress_bar
+from lavibridge.core.paths import expand_path
+from lavibridge.data.pictures.decoding import DECODING_VERSION as PIXELS
+from lavibridge.data.pictures.decoding import decode_picture_file
 from lavibridge.data.pictures.walk import pictures_below
 from lavibridge.evaluation.base import Task
-from lavibridge.evaluation.sets.features import Extractor, Moments, Reference, extract_features
+from lavibridge.evaluation.sets.features import Extractor, Moments, ReferenceFeatures, extract_features
 from lavibridge.world.captions import CATEGORIES, sample_captioned_scene
-from lavibridge.world.drawing import draw
+from lavibridge.world.drawing import draw_scene
 
-WORLD = "world"
-SCENES = 2000
+_WORLD = "world"
+_SCENES = 2000
 """Minimum number of reference scenes, since few scenes bias distances."""
-LIBRARIES = ("torch", "transformers", "pillow", "numpy")
+_LIBRARIES = ("torch", "transformers", "pillow", "numpy")
 """Libraries whose versions may change features."""
 
 
 def check_reference(source: str, tasks: Sequence[Task]) -> None:
     """Raise DataError before drawing if the reference does not exist."""
-    if source == WORLD:
+    if source == _WORLD:
         odd = next((task.category for task in tasks if task.category not in CATEGORIES), None)
         if odd is not None:
             raise DataError(f"reference: world has no scenes of '{odd}'; give a folder of real pictures")
         return
-    path = at_home(source)
+    path = expand_path(source)
     if path.suffix in (".npz", ".safetensors") and path.is_file():
         return
     if not path.is_dir():
@@ -61,13 +61,13 @@ def check_reference(source: str, tasks: Sequence[Task]) -> None:
         raise DataError(f"reference: '{source}' holds no JPEG, PNG or WebP pictures")
 
 
-def open_reference(source: str, extractor: Extractor, tasks: Sequence[Task]) -> Reference:
+def open_reference(source: str, extractor: Extractor, tasks: Sequence[Task]) -> ReferenceFeatures:
     """Open the reference set for the drawn tasks, with features by the extractor."""
-    if source == WORLD:
-        count = max(SCENES, len(tasks))
+    if source == _WORLD:
+        count = max(_SCENES, len(tasks))
         features = extract_features(extractor, _scenes(tasks, count), count, "scenes")
-        return Reference(features=features, card={"reference": WORLD, "n": count})
-    path = at_home(source)
+        return ReferenceFeatures(features=features, card={"reference": _WORLD, "n": count})
+    path = expand_path(source)
     return _of_folder(path, extractor) if path.is_dir() else _of_file(path)
 
 
@@ -75,50 +75,50 @@ def _scenes(tasks: Sequence[Task], count: int) -> Iterator[Image.Image]:
     for index in range(count):
         category = tasks[index % len(tasks)].category
         pair = sample_captioned_scene(0, index, category=category, split="reference")
-        yield Image.fromarray(draw(pair.scene))
+        yield Image.fromarray(draw_scene(pair.scene))
 
 
-def _of_folder(folder: Path, extractor: Extractor) -> Reference:
+def _of_folder(folder: Path, extractor: Extractor) -> ReferenceFeatures:
     """The features of a folder's pictures, cached while neither they nor the extractor change."""
     files = pictures_below(folder)
     digest = reference_hash(folder)
-    maker = json.dumps([extractor.card(), versions(*LIBRARIES)], sort_keys=True)
+    maker = json.dumps([extractor.card(), library_versions(*_LIBRARIES)], sort_keys=True)
     name = hashlib.sha256(f"{digest}\n{maker}".encode()).hexdigest()[:32]
     kept = cache_folder() / "features" / f"{name}.safetensors"
     card = {"reference": digest, "n": len(files)}
     with suppress(OSError, SafetensorError, KeyError):  # missing or damaged: extract again
-        return Reference(features=load_file(kept)["features"], card=card)
+        return ReferenceFeatures(features=load_file(kept)["features"], card=card)
     features = extract_features(extractor, (_read(path) for path in files), len(files), folder.name)
     with suppress(OSError):  # a read-only cache folder only costs time
         write_atomic(kept, save({"features": features}))
-    return Reference(features=features, card=card)
+    return ReferenceFeatures(features=features, card=card)
 
 
 def reference_hash(source: str | Path) -> str:
     """Identify a reference by content: a folder's pictures or a file's bytes."""
-    if source == WORLD:
-        return WORLD
-    folder = at_home(source)
+    if source == _WORLD:
+        return _WORLD
+    folder = expand_path(source)
     if not folder.is_dir():
-        return file_hash(folder)
+        return cached_file_hash(folder)
     files = pictures_below(folder)
     digest = hashlib.sha256(f"pixels {PIXELS}\n".encode())
-    with progress("files") as bar:
+    with progress_bar("files") as bar:
         shown = bar.add_task(f"hashing {folder.name}", total=len(files), status="", visible=len(files) > 500)
         for path in files:
-            digest.update(f"{path.relative_to(folder).as_posix()}\0{file_hash(path)}\n".encode())
+            digest.update(f"{path.relative_to(folder).as_posix()}\0{cached_file_hash(path)}\n".encode())
             bar.advance(shown)
     return digest.hexdigest()
 
 
 def _read(path: Path) -> Image.Image:
     try:
-        return read_picture(path)
+        return decode_picture_file(path)
     except DataError as error:
         raise DataError(f"reference: {path}: {error}; repair or remove it") from None
 
 
-def _of_file(path: Path) -> Reference:
+def _of_file(path: Path) -> ReferenceFeatures:
     """Read features or moments, never a pickle."""
     try:
         found: dict[str, Any] = (
@@ -130,10 +130,10 @@ def _of_file(path: Path) -> Reference:
     if "features" in found:
         features = np.asarray(found["features"], dtype=np.float64)
         if features.ndim == 2 and len(features) > 1:
-            return Reference(features=features, card={**card, "n": len(features)})
+            return ReferenceFeatures(features=features, card={**card, "n": len(features)})
     mean, covariance = (np.asarray(found.get(key, ()), dtype=np.float64) for key in ("mu", "sigma"))
     if mean.ndim == 1 and mean.size and covariance.shape == (mean.size, mean.size):
-        return Reference(moments=Moments(mean=mean, covariance=covariance), card=card)
+        return ReferenceFeatures(moments=Moments(mean=mean, covariance=covariance), card=card)
     raise DataError(
         f"reference: {path} holds {', '.join(sorted(found)) or 'nothing'}: it needs `features` "
         "(picture x width), or `mu` (width) and `sigma` (width x width)"

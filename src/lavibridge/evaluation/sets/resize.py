@@ -15,12 +15,12 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-Rule = Literal["clean", "legacy", "torch-fidelity", "square", "centre"]
-Pixels = UInt8[np.ndarray, "height width 3"]
+ResizeRule = Literal["clean", "legacy", "torch-fidelity", "square", "centre"]
+ResizePixels = UInt8[np.ndarray, "height width 3"]
 Resized = Float[np.ndarray, "size size 3"]
 
 
-def resize(picture: Pixels, size: int, rule: Rule) -> Resized:
+def resize(picture: ResizePixels, size: int, rule: ResizeRule) -> Resized:
     """Resize a picture to `size` x `size`, float32 in 0 .. 255."""
     if rule == "clean":
         return _clean(picture, size)
@@ -31,7 +31,7 @@ def resize(picture: Pixels, size: int, rule: Rule) -> Resized:
     return _bytes(_middle(picture) if rule == "centre" else picture, size)
 
 
-def _clean(picture: Pixels, size: int) -> Resized:
+def _clean(picture: ResizePixels, size: int) -> Resized:
     channels = [
         Image.fromarray(picture[:, :, c].astype(np.float32)).resize((size, size), Image.Resampling.BICUBIC)
         for c in range(3)
@@ -39,19 +39,19 @@ def _clean(picture: Pixels, size: int) -> Resized:
     return np.stack([np.asarray(channel) for channel in channels], axis=-1).clip(0, 255)
 
 
-def _bytes(picture: Pixels, size: int) -> Resized:
+def _bytes(picture: ResizePixels, size: int) -> Resized:
     resized = Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(resized, dtype=np.float32)
 
 
-def _middle(picture: Pixels) -> UInt8[np.ndarray, "side side 3"]:
+def _middle(picture: ResizePixels) -> UInt8[np.ndarray, "side side 3"]:
     height, width = picture.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     return np.ascontiguousarray(picture[top : top + side, left : left + side])
 
 
-def _bilinear(picture: Pixels, size: int, shift: float) -> Resized:
+def _bilinear(picture: ResizePixels, size: int, shift: float) -> Resized:
     """Output pixel i reads at (i + shift) * scale - shift; repeats the border."""
     values = picture.astype(np.float32)
     for axis in (0, 1):

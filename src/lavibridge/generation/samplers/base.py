@@ -42,6 +42,6 @@ class Sampler(ABC):
         )
 
 
-def flow_settings(noise: Mapping[str, Any], shift: float) -> dict[str, Any]:
+def flow_sampler_settings(noise: Mapping[str, Any], shift: float) -> dict[str, Any]:
     """Arguments of the multistep schedulers of Diffusers for a flow model."""
     return {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift, **noise}

@@ -5,7 +5,7 @@ from typing import Any
 
 import diffusers
 
-from lavibridge.generation.samplers.base import Sampler, flow_settings
+from lavibridge.generation.samplers.base import Sampler, flow_sampler_settings
 
 
 class DPM(Sampler):
@@ -17,4 +17,4 @@ class DPM(Sampler):
 
     def of_flow(self, noise: Mapping[str, Any], shift: float, is_dynamic: bool) -> Any:
         """DPM-Solver++ over shifted sigmas."""
-        return diffusers.DPMSolverMultistepScheduler(**flow_settings(noise, shift))
+        return diffusers.DPMSolverMultistepScheduler(**flow_sampler_settings(noise, shift))

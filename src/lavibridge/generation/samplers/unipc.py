@@ -5,7 +5,7 @@ from typing import Any
 
 import diffusers
 
-from lavibridge.generation.samplers.base import Sampler, flow_settings
+from lavibridge.generation.samplers.base import Sampler, flow_sampler_settings
 
 
 class UniPC(Sampler):
@@ -17,4 +17,4 @@ class UniPC(Sampler):
 
     def of_flow(self, noise: Mapping[str, Any], shift: float, is_dynamic: bool) -> Any:
         """UniPC over shifted sigmas."""
-        return diffusers.UniPCMultistepScheduler(**flow_settings(noise, shift))
+        return diffusers.UniPCMultistepScheduler(**flow_sampler_settings(noise, shift))

@@ -1,1 +1,1 @@
-"""What language families are built of: prompts as token ids."""
+"""Parts of language families: token ids, loading, blocks, and the text side of a pipeline."""

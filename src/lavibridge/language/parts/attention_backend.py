@@ -1,6 +1,6 @@
-"""Ways of computing a language model of the transformers library that change its speed and memory only.
+"""Gradient checkpointing and attention kernels of Transformers models: they change speed and memory only.
 
-The library's own switches are used; what they leave unsaid, such as a choice that had no effect, is an error.
+The library's switches ignore a choice that a model does not support; here it is an error.
 """
 
 from functools import partial
@@ -12,20 +12,20 @@ from torch.utils.checkpoint import checkpoint
 from lavibridge.core.errors import ModelError
 
 KERNELS = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
-"""What the library calls them."""
+"""Name of a kernel in a recipe -> its name in the library."""
 BLOCK = "GradientCheckpointingLayer"
-"""The library's class of what is repeated."""
+"""The library's class for repeated blocks."""
 
 
-def blocks(backbone: nn.Module, count: int) -> list[nn.Module]:
-    """What is repeated, from the first computed on; none where no ``count`` blocks are to be found."""
+def transformer_blocks(backbone: nn.Module, count: int) -> list[nn.Module]:
+    """The ``count`` repeated blocks in the order of computation, or an empty list if they are not found."""
     lists = [list(module) for module in backbone.modules() if isinstance(module, nn.ModuleList)]
     candidates = [_library_blocks(backbone), *lists]
     return next((found for found in candidates if len(found) == count), [])
 
 
 def repeated(backbone: nn.Module, source: str) -> list[nn.Module]:
-    """The blocks, which are all alike; ModelError where there are none."""
+    """The repeated blocks. Raises ModelError if there are none."""
     found = _library_blocks(backbone)
     if not found:
         raise ModelError(
@@ -36,11 +36,11 @@ def repeated(backbone: nn.Module, source: str) -> list[nn.Module]:
 
 
 def recomputing(backbone: Any, source: str) -> list[nn.Module]:
-    """Have the blocks recomputed in the backward pass, and return them.
+    """Make the blocks recompute in the backward pass, and return them.
 
-    What is set is what the library's own switch sets, whose name is another one in each of its versions. It
-    recomputes only while a block is in training mode, which ours never are: whoever calls the model has to
-    set the blocks' own flag (their children, and with them dropout, keep theirs).
+    Sets the attributes that the library's own switch sets, as that switch has another name in each version.
+    The library recomputes only in training mode, and our blocks are in evaluation mode: the caller sets the
+    flag ``training`` of the blocks alone, so that dropout in their children stays off.
     """
     found: list[Any] = repeated(backbone, source)
     for block in found:
@@ -50,7 +50,7 @@ def recomputing(backbone: Any, source: str) -> list[nn.Module]:
 
 
 def choose_kernel(backbone: Any, kernel: str, source: str) -> None:
-    """Set the kernel of attention; ModelError where the model or this machine has none of that name."""
+    """Set the kernel of attention. Raises ModelError if the model or this machine does not support it."""
     try:
         backbone.set_attn_implementation(KERNELS[kernel])
     except (ValueError, ImportError, RuntimeError) as error:

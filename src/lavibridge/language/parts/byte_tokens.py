@@ -1,14 +1,14 @@
-"""A tokenizer of the 256 bytes, for toys: it needs no files and reads any text."""
+"""A tokenizer of the 256 bytes for toys, which needs no files and tokenizes any text."""
 
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 BEGIN, END, PAD = "<s>", "</s>", "<pad>"
 TOY_IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 258, "vocab_size": 259}
-"""Its special ids: the end has the highest, which is how old CLIP models find it."""
+"""Its special ids. The end token has the highest, since old CLIP models find it that way."""
 
 
 def byte_tokens(template: str) -> Tokenizer:
-    """The tokenizer; ``template`` frames a text, as in ``<s> $A``."""
+    """Return the tokenizer; ``template`` frames each text, such as ``<s> $A``."""
     tokens = [PAD, BEGIN, *sorted(pre_tokenizers.ByteLevel.alphabet()), END]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))

@@ -1,10 +1,10 @@
-"""A model folder of the transformers library: its description, its weights and tokenizer, or its sizes only.
+"""Loads a model folder of Transformers: its description, its weights and tokenizer, or its sizes only.
 
-Only safetensors are read, and no code from a folder is ever run.
+Only safetensors and GGUF files are loaded, and no code from a folder ever runs.
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,21 @@ from safetensors import SafetensorError
 
 from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
-from lavibridge.core.files import resolve_source
-from lavibridge.core.sources import cannot_load, read_model_json
+from lavibridge.core.sources import RANDOM, cannot_load, find_gguf, locate_source, read_model_json
 from lavibridge.language.base import LanguageModel
 from lavibridge.language.parts.byte_tokens import BEGIN, END, PAD, byte_tokens
+from lavibridge.language.parts.gguf import load_gguf, read_gguf_config
 from lavibridge.language.parts.vocabulary import check_vocabulary
 
 
 def describe(source: str, revision: str | None) -> tuple[dict[str, Any], str]:
-    """A model's config.json and its sub-folder: in a pipeline's folder, that of its text encoder."""
+    """A model's config.json and its sub-folder: in a pipeline's folder, that of its text encoder.
+
+    A GGUF file has its configuration in its header.
+    """
+    file = find_gguf(source, revision)
+    if file is not None:
+        return read_gguf_config(file), ""
     pipeline = read_model_json(source, "model_index.json", revision)
     folder = "" if pipeline is None else "bert" if "bert" in pipeline else "text_encoder"
     description = read_model_json(source, str(Path(folder) / "config.json"), revision)
@@ -58,9 +64,15 @@ def load_model(
     source, revision = config.source, config.revision
     description, folder = describe(source, revision)
     model = class_of(_class_name(source, description, models))
-    options = {**_quantization(config), **options}
-    backbone = load_weights(model, source, folder, revision, config.dtype, **options)
-    tokenizer = load_tokenizer(source, "tokenizer" if folder else "", revision)
+    file = find_gguf(source, revision)
+    if file is None:
+        options = {**_quantization(config), **options}
+        backbone = load_weights(model, source, folder, revision, config.dtype, **options)
+        tokenizer = load_tokenizer(source, "tokenizer" if folder else "", revision)
+    else:
+        quieten()
+        backbone, tokenizer, missing = load_gguf(file, model, config.dtype, options)
+        _check_complete(missing, source)
     check_vocabulary(tokenizer, len(backbone.get_input_embeddings().weight), source)
     return backbone, tokenizer
 
@@ -75,7 +87,7 @@ def load_weights(
     quieten()
     try:
         backbone, report = model.from_pretrained(
-            resolve_source(source),
+            locate_source(source, revision),
             subfolder=folder,
             revision=revision or "main",
             dtype=pick_dtype(dtype),
@@ -86,20 +98,26 @@ def load_weights(
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise cannot_load("language model", source, folder, error) from error
-    if report["missing_keys"]:
-        missing = ", ".join(sorted(report["missing_keys"])[:3])
-        place = f" ({folder})" if folder else ""
-        raise ModelError(
-            f"'{source}'{place} lacks {len(report['missing_keys'])} weights, among them {missing}"
-        )
+    _check_complete(report["missing_keys"], source, folder)
     return backbone
+
+
+def _check_complete(missing: Collection[str], source: str, folder: str = "") -> None:
+    """Raise ModelError where weights are missing."""
+    if missing:
+        place = f" ({folder})" if folder else ""
+        named = ", ".join(sorted(missing)[:3])
+        raise ModelError(f"'{source}'{place} lacks {len(missing)} weights, among them {named}")
 
 
 def load_tokenizer(source: str, folder: str, revision: str | None) -> Any:
     """The tokenizer in the sub-folder ``folder`` of ``source``; ModelError if it cannot be loaded."""
     try:
         return transformers.AutoTokenizer.from_pretrained(
-            resolve_source(source), subfolder=folder, revision=revision or "main", trust_remote_code=False
+            locate_source(source, revision),
+            subfolder=folder,
+            revision=revision or "main",
+            trust_remote_code=False,
         )
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise cannot_load("tokenizer of", source, folder, error) from error
@@ -114,19 +132,31 @@ def meta_model(
     """The model at ``config.source`` on torch's meta device: every size, read from its config.json alone."""
     description, _ = describe(config.source, config.revision)
     model = class_of(_class_name(config.source, description, models))
+    return meta_weights(model, description, config.dtype, **options)
+
+
+def meta_weights(model: Any, description: Mapping[str, Any], dtype: str, **options: Any) -> Any:
+    """A class of transformers on the meta device: every size of the config.json ``description``."""
     inner = description.get(model.config_class.base_config_key, description)
     # As in loading, options that the configuration knows go into it.
     settings, rest = model.config_class.from_dict(dict(inner), return_unused_kwargs=True, **options)
     with torch.device("meta"):
-        return model(settings, **rest).to(pick_dtype(config.dtype))
+        return model(settings, **rest).to(pick_dtype(dtype))
 
 
 def check_quantization(config: LanguageModel.Config) -> None:
-    """Raise ModelError if the configuration needs bitsandbytes and it is not installed."""
-    if config.quantize is not None and find_spec("bitsandbytes") is None:
+    """Raise ModelError if the configuration needs bitsandbytes, which is missing, or quantises a GGUF."""
+    if config.quantize is None:
+        return
+    if find_spec("bitsandbytes") is None:
         raise ModelError(
             f"language.quantize: {config.quantize} needs bitsandbytes, which is not installed: "
             "pip install 'lavibridge[quantize]'"
+        )
+    if config.source != RANDOM and find_gguf(config.source, config.revision) is not None:
+        raise ModelError(
+            f"language.quantize: '{config.source}' is a GGUF file, which is dequantised as it loads: give "
+            "the model's folder with safetensors, or leave quantize out"
         )
 
 
@@ -152,7 +182,7 @@ def quieten() -> None:
 
 
 def byte_tokenizer(template: str) -> Any:
-    """A tokenizer of the 256 bytes: no files, any text; ``template`` frames it, as in ``<s> $A``."""
+    """A tokenizer of the 256 bytes, for any text; ``template`` frames each text, such as ``<s> $A``."""
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=byte_tokens(template), pad_token=PAD, bos_token=BEGIN, eos_token=END
     )

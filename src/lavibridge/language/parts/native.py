@@ -4,8 +4,8 @@
     prompt --tokenizer--> ids --encoder--> hidden states ---[side by side, one behind the other]--> tokens
                                \\--> pooled --[side by side]--> pooled vector
 
-The vision family says which encoders, layers and lengths those are (`core/text_sides.py`). Tokens and pooled
-vectors equal those of Diffusers' `encode_prompt`, so that a denoiser draws what its own pipeline draws.
+The vision family says which encoders, layers and lengths those are (`core/text_encoders.py`). Tokens and
+pooled vectors equal those of Diffusers' `encode_prompt`, so a denoiser draws what its own pipeline draws.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,16 +20,20 @@ from torch import Tensor, nn
 from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpec
 from lavibridge.core.errors import ModelError
 from lavibridge.core.sources import read_model_json
-from lavibridge.core.text_sides import TextEncoder, TextSide
+from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
 from lavibridge.language.base import LanguageModel
 from lavibridge.language.ldm_bert import ldm_bert
 from lavibridge.language.parts import attention_backend
-from lavibridge.language.parts.loading import load_tokenizer, load_weights
+from lavibridge.language.parts.loading import byte_tokenizer, load_tokenizer, load_weights, meta_weights
 from lavibridge.language.parts.vocabulary import check_vocabulary
 
 LONGEST_LIMIT = 100_000
 """Tokenizers without a limit of their own state an astronomical one."""
 DEFAULT_TOKENS = 77
+META_TEMPLATE = "<s> $A </s>"
+"""How the byte tokenizer of an encoder on the meta device frames a prompt."""
+BYTES_PER_TOKEN = 4
+"""Of English text, by the tokenizers of large models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +51,7 @@ class NativeText(LanguageModel):
     class Config(LanguageModel.Config):
         """The pipeline, how it reads prompts, and how wide the denoiser's tokens are."""
 
-        side: TextSide
+        side: PipelineTextEncoders
         """How the pipeline reads prompts."""
         width: int
         """Width of the tokens that the denoiser takes."""
@@ -61,24 +65,23 @@ class NativeText(LanguageModel):
     lora_targets = ()
     reads_negative_prompts_differently = True
 
-    def __init__(self, config: Config) -> None:
-        """Load the encoders; ModelError where the folder lacks one or they do not fit together."""
+    def __init__(self, config: Config, device: torch.device | None = None) -> None:
+        """Load the encoders; on the meta ``device``, build them from their config.json files, with byte
+        tokenizers. ModelError where the folder lacks one or they do not fit together."""
         super().__init__()
         self.config = config
+        self.is_meta = device is not None and device.type == "meta"
         self.side = config.side
         description = read_model_json(config.source, "model_index.json", config.revision)
         if description is None:
-            raise ModelError(f"'{config.source}' has no model_index.json: its text encoders are not known")
+            raise ModelError(f"'{config.source}' has no model_index.json, which lists its text encoders")
         self.description = description
         self.present = [each for each in self.side.encoders if self._is_present(each)]
         settings = {each: self._settings(each) for each in self.present}
-        self.tokenizers = {
-            each.tokenizer: load_tokenizer(config.source, each.tokenizer, config.revision)
-            for each in self.present
-        }
+        self.tokenizers = {each.tokenizer: self._load_tokenizer(each) for each in self.present}
         loaded = {} if config.unload else {each.folder: self._load(each) for each in self.present}
         self.backbone = nn.ModuleDict(loaded)
-        self.register_buffer("place", torch.zeros(()), persistent=False)
+        self.register_buffer("place", torch.zeros((), device=device), persistent=False)
         widths = [
             sum(_width(settings[each]) for each in group if each in settings) for group in self.side.sequence
         ]
@@ -93,7 +96,7 @@ class NativeText(LanguageModel):
 
     @classmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:
-        """Never: only the vision model of the same folder knows how its encoders are read."""
+        """Never: only the vision model of the same folder knows how its pipeline reads prompts."""
         return False
 
     def encode(self, prompts: Sequence[str], reading: Reading = LAST_LAYER) -> TextFeatures:
@@ -111,6 +114,12 @@ class NativeText(LanguageModel):
             mask=made.mask,
             pooled=None if made.pooled is None else made.pooled * full[:, None],
         )
+
+    def sequence_lengths(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens of each prompt in the encoder that computes most of them."""
+        padded = max((self._limit(each) for each in self.present if not each.masks_padding), default=0)
+        instruction = max(self._instruction_tokens(each, self.side.instruction) for each in self.present)
+        return [max(used, padded) + instruction for used in self.count_tokens(prompts)[0]]
 
     def unread(self, reading: Reading) -> list[nn.Module]:
         """None: nothing here is trained."""
@@ -156,7 +165,7 @@ class NativeText(LanguageModel):
     def _read(self, prompts: Sequence[str], reading: Reading, instruction: str) -> TextFeatures:
         if reading.layers != LAST_LAYER.layers or reading.context_free or reading.queries is not None:
             raise ModelError(
-                f"the text side of '{self.config.source}' gives its pipeline's tokens and nothing else: "
+                f"the text side of '{self.config.source}' returns its pipeline's tokens and nothing else: "
                 "connect it with the connector 'identity', or choose a language model"
             )
         texts = [self._text(prompt, instruction) for prompt in prompts]
@@ -229,6 +238,8 @@ class NativeText(LanguageModel):
         return columns if cut == 0 else torch.cat([columns[:1], columns[cut - 1 :]])
 
     def _instruction_tokens(self, encoder: TextEncoder, instruction: str) -> int:
+        if self.is_meta:
+            return len(instruction) // BYTES_PER_TOKEN
         return len(self.tokenizers[encoder.tokenizer].encode(instruction)) if instruction else 0
 
     def _text(self, prompt: str, instruction: str) -> str:
@@ -240,8 +251,20 @@ class NativeText(LanguageModel):
         stated = int(self.tokenizers[encoder.tokenizer].model_max_length)
         return stated if stated < LONGEST_LIMIT else DEFAULT_TOKENS
 
+    def _load_tokenizer(self, encoder: TextEncoder) -> Any:
+        source, revision = self.config.source, self.config.revision
+        if not self.is_meta:
+            return load_tokenizer(source, encoder.tokenizer, revision)
+        tokenizer = byte_tokenizer(META_TEMPLATE)
+        settings = read_model_json(source, f"{encoder.tokenizer}/tokenizer_config.json", revision) or {}
+        tokenizer.model_max_length = int(settings.get("model_max_length") or DEFAULT_TOKENS)
+        return tokenizer
+
     def _load(self, encoder: TextEncoder) -> Any:
         source, revision = self.config.source, self.config.revision
+        if self.is_meta:
+            model = meta_weights(self._class(encoder), self._settings(encoder), self.config.dtype)
+            return model.requires_grad_(False).eval()
         model = load_weights(self._class(encoder), source, encoder.folder, revision, self.config.dtype)
         rows = len(model.get_input_embeddings().weight)
         check_vocabulary(self.tokenizers[encoder.tokenizer], rows, f"{source}/{encoder.folder}")

@@ -3,10 +3,10 @@
     begin | before | prompt ... | after | end | padding
     begin, end: the tokenizer's own special tokens       template: "before {prompt} after"
 
-Padding is made here, on the right, not by the tokenizer: its side differs between library versions, and so a
-causal model's real tokens never see it. Of a template what stands before the prompt is left out of the
-features (SANA, Xie et al. 2024, arXiv 2410.10629, keeps the begin token as we do); what follows the prompt
-stays, as in a causal model it has read all of it.
+This module pads, always on the right, where a causal model's real tokens never see it; the side on which
+tokenizers pad differs between library versions. Features of the template before the prompt are dropped, but
+for the begin token, as in SANA (Xie et al. 2024, arXiv 2410.10629); those after it stay, since in a causal
+model they have attended to the whole prompt.
 """
 
 import sys
@@ -25,7 +25,7 @@ PLACE = "{prompt}"
 
 @dataclass(frozen=True, kw_only=True)
 class TokenBatch:
-    """A batch of prompts; ``kept`` are the columns whose features are the prompt's."""
+    """A batch of prompts; ``kept`` are the columns whose features are returned."""
 
     ids: Int[Tensor, "batch token"]
     mask: Bool[Tensor, "batch token"]
@@ -33,7 +33,7 @@ class TokenBatch:
 
 
 class PromptTokens:
-    """Prompts as ids under one tokenizer, template and limit."""
+    """Turns prompts into ids with one tokenizer, template and limit."""
 
     def __init__(
         self,
@@ -44,9 +44,10 @@ class PromptTokens:
         to_limit: bool,
         rows: int = sys.maxsize,
     ) -> None:
-        """``rows`` are those of the model's table: tokens beyond it are read as plain text.
+        """``rows`` is the size of the model's embedding table; tokens beyond it become plain text.
 
-        Raises RecipeError for a template without ``{prompt}``, ModelError where nothing fits beside it."""
+        Raises RecipeError for a template without ``{prompt}``, ModelError if no prompt fits beside it.
+        """
         if template is not None and template.count(PLACE) != 1:
             raise RecipeError(
                 f"language.template must hold {PLACE} once, where the prompt goes, found {template!r}"
@@ -64,15 +65,15 @@ class PromptTokens:
         self.room = max_tokens - len(self.begin) - len(self.after) - len(self.end)
         if self.room < 1:
             raise ModelError(
-                f"max_tokens is {max_tokens}, of which special tokens and what follows the prompt in the "
-                f"template take {max_tokens - self.room}: raise max_tokens, or shorten the template"
+                f"max_tokens is {max_tokens}, and special tokens with the template after the prompt take "
+                f"{max_tokens - self.room} of them: raise max_tokens, or shorten the template"
             )
 
     def __call__(self, prompts: Sequence[str]) -> TokenBatch:
         """Ids and mask, padded to the longest prompt (or to the limit)."""
         rows = [
             [*self.begin, *self.before, *body[: self.room], *self.after, *self.end]
-            # Without special tokens nothing is left of the empty prompt: one pad stands for it.
+            # Without special tokens the empty prompt has no token: one pad stands for it.
             or [self.pad_id]
             for body in self._plain(prompts)
         ]
@@ -88,11 +89,11 @@ class PromptTokens:
         return TokenBatch(ids=ids, mask=mask, kept=columns[(columns < begin) | (columns >= begin + cropped)])
 
     def spans(self, prompt: str) -> list[tuple[int, int]]:
-        """For each kept token: the characters of the prompt that it stands for, (0, 0) for others'."""
+        """Start and end characters of each kept token in the prompt; (0, 0) if it stands outside."""
         if not self.tokenizer.is_fast:
             raise ModelError(
-                "weights such as (word:1.2) need to know where a token stands in the prompt, which this "
-                "model's tokenizer does not tell: give it a tokenizer.json, or leave the weights out"
+                "weights such as (word:1.2) need the place of each token in the prompt, which this model's "
+                "tokenizer does not provide: give it a tokenizer.json, or leave the weights out"
             )
         made = self._made(prompt, return_offsets_mapping=True)
         body = [tuple(place) for place in made["offset_mapping"]][: self.room]
@@ -102,13 +103,20 @@ class PromptTokens:
         return found + [none] * (self.max_tokens - len(found) if self.to_limit else 0)
 
     def count(self, prompts: Sequence[str]) -> tuple[list[int], list[int]]:
-        """For each prompt: tokens used, special ones and the template's kept ones counted; tokens cut off."""
+        """Tokens used (special ones and the template after the prompt included) and cut off, by prompt."""
         lengths = [len(body) for body in self._plain(prompts)]
         own = self.max_tokens - self.room
         return (
             [min(length, self.room) + own for length in lengths],
             [max(0, length - self.room) for length in lengths],
         )
+
+    def lengths(self, prompts: Sequence[str]) -> list[int]:
+        """Length of each prompt's row when it stands alone in a batch."""
+        instruction = len(self.before)
+        if self.to_limit:
+            return [self.max_tokens + instruction] * len(prompts)
+        return [max(1, used + instruction) for used in self.count(prompts)[0]]
 
     def _plain(self, texts: Sequence[str]) -> list[list[int]]:
         rows: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)[
@@ -120,7 +128,7 @@ class PromptTokens:
         ]
 
     def _made(self, text: str, **options: bool) -> Any:
-        """What the tokenizer makes of a text; special tokens are plain text where one has no row."""
+        """The tokenizer's output for a text; if a special token has no row, all are read as plain text."""
         made = self.tokenizer(text, add_special_tokens=False, verbose=False, **options)
         if max(made["input_ids"], default=0) < self.rows:
             return made

@@ -1,4 +1,4 @@
-"""The smallest sizes of the real classes, for `source: random`, under the names most configurations have."""
+"""Tiny sizes for `source: random`, under the names that most configurations use."""
 
 from collections.abc import Mapping
 
@@ -10,4 +10,4 @@ TOY: Mapping[str, int] = {
     "max_position_embeddings": 128,
 }
 TOY_DECODER: Mapping[str, int] = {**TOY, "num_key_value_heads": 1}
-"""With keys and values shared by the heads."""
+"""The same, with keys and values that the heads share."""

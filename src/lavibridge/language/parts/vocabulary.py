@@ -1,8 +1,8 @@
-"""Whether a tokenizer is that of its model, found out before the first prompt.
+"""Checks before the first prompt that a tokenizer belongs to its model.
 
 ids of tokens   0 ... rows of the model's table - 1, most of them used
 beyond it       special tokens that text models inherit (Gemma 3's <image_soft_token>): read as plain text
-frame           begin and end, where a family was trained with nothing else
+frame           begin and end tokens, if a family was always trained with them
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from lavibridge.core.errors import ModelError
 from lavibridge.core.log import console
 
 LEAST_USED = 0.75
-"""Share of the table that a tokenizer has words for; published tables are padded by a few per cent."""
+"""Least share of the table that a tokenizer uses; published tables are padded by a few per cent."""
 
 
 def check_vocabulary(tokenizer: Any, rows: int, source: str) -> None:
-    """Raise ModelError where the ids are not those of a table of so many rows."""
+    """Raise ModelError if the tokenizer's ids do not fit an embedding table of ``rows`` rows."""
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
     beyond = sorted((id, word) for word, id in vocabulary.items() if id >= rows)
@@ -48,7 +48,7 @@ def check_vocabulary(tokenizer: Any, rows: int, source: str) -> None:
 
 
 def check_frame(begin: Sequence[int], end: Sequence[int], template: str, source: str) -> None:
-    """Raise ModelError where prompts do not begin and end as in ``template``, `<s> $A </s>` or less."""
+    """Raise ModelError if prompts do not begin and end as in ``template``, such as `<s> $A </s>`."""
     before, _, after = template.partition("$A")
     wanted, found = (bool(before), bool(after)), (len(begin), len(end))
     if found != wanted:
@@ -60,9 +60,9 @@ def check_frame(begin: Sequence[int], end: Sequence[int], template: str, source:
 
 
 def pad_id(tokenizer: Any, names: Sequence[str], rows: int, is_seen: bool, source: str) -> int:
-    """The id to pad with, the first of ``names`` that there is; ModelError where there is none.
+    """Return the id of the first of ``names`` that the tokenizer has. Raises ModelError if it has none.
 
-    A pad without a row in the table is passed over, but where padding is seen (``is_seen``).
+    Skips an id without a row in the table, unless the model sees padding (``is_seen``).
     """
     found = [getattr(tokenizer, f"{name}_token_id") for name in names]
     known = [int(one) for one in found if one is not None]

@@ -1,1 +1,1 @@
-"""From requests to pictures: a bounded queue, and a thread that draws many of its pictures at a time."""
+"""Turns requests into images: a bounded queue, and one thread that generates many images at a time."""

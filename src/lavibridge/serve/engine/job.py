@@ -1,4 +1,4 @@
-"""A job: the pictures of one HTTP request from the queue to the end, and its listeners.
+"""A job: the images of one HTTP request, their progress, and the job's listeners.
 
 waiting -> drawing -> done | failed
 waiting -> rejected (the server stops)        waiting, drawing -> cancelled
@@ -10,45 +10,45 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lavibridge.generation.image_files import Format
+from lavibridge.generation.image_files import ImageFormat
 from lavibridge.serve.engine.request import Request
 
-State = Literal["waiting", "drawing", "done", "failed", "cancelled", "rejected"]
+JobStatus = Literal["waiting", "drawing", "done", "failed", "cancelled", "rejected"]
 
 
 @dataclass(kw_only=True, eq=False)
-class JobPicture:
-    """One picture of a job."""
+class JobImage:
+    """One image of a job."""
 
     request: Request
     step: int = 0
     file: bytes | None = None
-    """The finished picture, encoded as the job asks."""
+    """The finished image in the format of the job."""
     preview: bytes | None = None
-    """The picture so far, as a PNG."""
+    """A preview of the unfinished image, as a PNG."""
     verdict: dict[str, dict[str, bool | str]] | None = None
-    """The exact checker's answers, in the miniature world."""
+    """The checker's answers, for images of the miniature world."""
     attention_maps: dict[str, Any] | None = None
 
 
 @dataclass(kw_only=True, eq=False)
 class Job:
-    """The pictures of one HTTP request; only the queue changes it, under its lock."""
+    """The images of one HTTP request. Only the queue changes it, under its lock."""
 
-    pictures: list[JobPicture]
+    pictures: list[JobImage]
     embed_recipe: bool = True
-    """Whether its files hold their recipe."""
-    format: Format = "png"
+    """Whether its files contain their recipe."""
+    format: ImageFormat = "png"
     compression: int = 100
-    """Quality of JPEG and WebP from 0, the smallest files, to 100, the best."""
+    """Quality of JPEG and WebP, from 0 (smallest file) to 100 (best image)."""
     id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
-    state: State = "waiting"
+    state: JobStatus = "waiting"
     error: str | None = None
     is_own_fault: bool = False
-    """Whether the error is the client's."""
+    """Whether the client caused the error."""
     created: float = field(default_factory=time.time)
     seen: float = field(default_factory=time.monotonic)
-    """When a client last asked for it."""
+    """When a client last asked about it."""
     version: int = 0
     listeners: list[Callable[[], None]] = field(default_factory=list)
     tokens_used: int | None = None
@@ -56,16 +56,16 @@ class Job:
 
     @property
     def is_over(self) -> bool:
-        """Whether it is done, failed, cancelled or rejected."""
+        """Whether the job is done, failed, cancelled or rejected."""
         return self.state not in ("waiting", "drawing")
 
     @property
     def wants_preview(self) -> bool:
-        """Whether anybody listens."""
+        """Whether the job has listeners and is not over."""
         return bool(self.listeners) and not self.is_over
 
     def describe(self) -> dict[str, Any]:
-        """Its state as JSON, without the pictures."""
+        """Return the state as JSON, without the images."""
         return {
             "id": self.id,
             "object": "job",

@@ -1,11 +1,11 @@
-"""The least rows of a shared call from which on a picture has the same bits alone and in company.
+"""Finds how many rows a shared call needs so that an image has the same bits alone and in a batch.
 
-    rows of all pictures (one, or two with guidance) --> calls of at least `least_rows` rows, one token width
+    rows of all images (one, or two with guidance) --> calls of at least `least_rows` rows, one token width
 
-On a CPU two things change a row's bits: matrix products and convolutions of very few rows take another path,
-so that a call is filled up to a least number of rows; and attention adds in another order under another
-number of tokens, so that `SharedCalls` pads every prompt to one width. The server does not take on trust that
-this suffices on its machine: it tries.
+On a CPU two things change a row's bits. Matrix products and convolutions of very few rows take another code
+path, so each call is filled up to a minimum number of rows. Attention sums in another order for another
+number of tokens, so `SharedDenoiserCalls` pads every prompt to one width. The server tests whether this
+suffices on its machine.
 
 He 2025 (Thinking Machines Lab), "Defeating Nondeterminism in LLM Inference", on batch invariance.
 """
@@ -18,32 +18,32 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lavibridge.core.contracts import Conditioning
-from lavibridge.generation.denoise import DenoiserRow, SharedCalls, predict_rows
+from lavibridge.generation.denoise import DenoiserRow, SharedDenoiserCalls, predict_denoiser_rows
 from lavibridge.vision.base import VisionModel
 
-CANDIDATES = (2, 4, 8)
-"""Least rows of a call that are tried, the cheapest first."""
-SLOW = 1.0
-"""Seconds of one row from which on nothing is tried: so large a denoiser gains nothing by sharing calls on a
-CPU, and a server should start within seconds."""
+_CANDIDATES = (2, 4, 8)
+"""Minimum numbers of rows to try, the cheapest first."""
+LEAST_ROWS_TIME_LIMIT = 1.0
+"""Seconds for one row above which the search is skipped: a denoiser that slow gains nothing from shared calls
+on a CPU, and a server should start within seconds."""
 
 
 @torch.inference_mode()
 def find_least_rows(vision: VisionModel, width: int, most: int) -> int | None:
-    """The least rows of a call from which on, up to ``most``, no row's bits depend on the others.
+    """Return the smallest number of rows at which, up to ``most``, no row's bits depend on other rows.
 
-    None where there is no such number, or one row alone is SLOW: then each picture has to be drawn by itself.
-    Only a CPU is asked; of a GPU no such thing is promised, and the answer is 1.
+    Returns None if there is no such number or one row takes too long; each image then needs calls of its own.
+    Returns 1 on a GPU, where nothing guarantees equal bits.
     """
     device = vision.alphas.device
     if device.type != "cpu":
         return 1
-    rows = trial_rows(vision, width, most)
+    rows = least_rows_trial(vision, width, most)
     begun = time.perf_counter()
     _predict(vision, rows[:1], width, 1)
-    if time.perf_counter() - begun > SLOW:
+    if time.perf_counter() - begun > LEAST_ROWS_TIME_LIMIT:
         return None
-    for least in (each for each in CANDIDATES if each <= most):
+    for least in (each for each in _CANDIDATES if each <= most):
         alone = torch.cat([_predict(vision, rows[i : i + 1], width, least) for i in range(len(rows))])
         counts = sorted({least + 1, 2 * least - 1, (least + most) // 2, most} & set(range(most + 1)))
         if all(
@@ -58,11 +58,13 @@ def find_least_rows(vision: VisionModel, width: int, most: int) -> int | None:
 def _predict(
     vision: VisionModel, rows: Sequence[DenoiserRow], width: int, least: int
 ) -> Float[Tensor, "batch channel h w"]:
-    return torch.stack(predict_rows(vision, rows, SharedCalls(width=width, least_rows=least)))
+    return torch.stack(
+        predict_denoiser_rows(vision, rows, SharedDenoiserCalls(width=width, least_rows=least))
+    )
 
 
-def trial_rows(vision: VisionModel, width: int, most: int) -> list[DenoiserRow]:
-    """Rows of noise with conditioning of noise, of all lengths."""
+def least_rows_trial(vision: VisionModel, width: int, most: int) -> list[DenoiserRow]:
+    """Return random rows with random conditioning of various lengths."""
     rng = torch.Generator().manual_seed(0)
     shape = vision.latent_shape(vision.default_size, vision.default_size)
     lengths = [1 + (7 * i) % (width - 1) if vision.honours_mask else width - 1 for i in range(most)]

@@ -1,7 +1,6 @@
-"""The queue: accepts jobs up to a bound, hands their pictures to the worker, and notifies listeners.
+"""The queue: accepts jobs up to a limit, hands their images to the worker, and notifies listeners.
 
-It is thread-safe. The clients' side (the event loop) and the worker's side (the drawing thread) meet here and
-nowhere else.
+It is thread-safe, and the only place where the event loop and the worker's thread meet.
 """
 
 import math
@@ -11,19 +10,19 @@ from collections.abc import Callable
 from threading import Condition, RLock
 
 from lavibridge.core.errors import LaviError
-from lavibridge.serve.engine.job import Job, JobPicture, State
+from lavibridge.serve.engine.job import Job, JobImage, JobStatus
 from lavibridge.serve.limits import Limits
 
-FIRST_GUESS = 1.0
-"""Seconds for a picture, before any was drawn."""
-Place = tuple[Job, JobPicture]
+_FIRST_GUESS = 1.0
+"""Assumed seconds per image before the first one is finished."""
+QueuedImage = tuple[Job, JobImage]
 
 
 class QueueFull(LaviError):
-    """The queue is full; ``seconds`` is the time after which to ask again."""
+    """The queue is full; clients may retry after ``seconds``."""
 
     def __init__(self, seconds: int) -> None:
-        super().__init__(f"the queue is full: ask again in {seconds} s")
+        super().__init__(f"the queue is full: try again in {seconds} s")
         self.seconds = seconds
 
 
@@ -32,26 +31,26 @@ class ServerClosing(LaviError):
 
 
 class Queue:
-    """Jobs that wait, jobs that are being drawn, and the latest that are over."""
+    """Jobs that wait, jobs in progress, and the latest finished jobs."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.is_closing = False
         self.drawn = 0
-        """Pictures finished since the start."""
-        self.pace = FIRST_GUESS
-        """A running mean of the seconds between finished pictures while there is work."""
-        self._changed = Condition(RLock())  # some methods call others
-        self._waiting: deque[Place] = deque()
-        self._drawing: list[Place] = []
+        """Images finished since the start."""
+        self.pace = _FIRST_GUESS
+        """Running mean of the seconds between finished images while there is work."""
+        self._changed = Condition(RLock())  # reentrant, as some methods call others
+        self._waiting: deque[QueuedImage] = deque()
+        self._drawing: list[QueuedImage] = []
         self._jobs: dict[str, Job] = {}
 
     def submit(self, job: Job) -> Job:
-        """Accept a whole job; raises QueueFull or ServerClosing."""
+        """Accept a whole job. Raises QueueFull or ServerClosing."""
         with self._changed:
             if self.is_closing:
                 raise ServerClosing(
-                    "the server is stopping and takes no more jobs: ask again when it is back"
+                    "the server is stopping and accepts no more jobs: try again when it is back"
                 )
             load = len(self._waiting) + len(self._drawing)
             if load + len(job.pictures) > self.limits.queue:
@@ -63,7 +62,7 @@ class Queue:
         return job
 
     def find(self, name: str) -> Job | None:
-        """The job with an id; each look-up keeps it alive."""
+        """Return the job with an id, or None. Each call keeps the job alive."""
         with self._changed:
             job = self._jobs.get(name)
             if job is not None:
@@ -71,16 +70,16 @@ class Queue:
             return job
 
     def cancel(self, job: Job) -> None:
-        """Stop a job; its place becomes free within a step."""
+        """Cancel a job, which frees its place within a step."""
         self.end(job, "cancelled", "cancelled by the client")
 
     def forget(self, job: Job) -> None:
-        """Drop a job that is over, with its pictures."""
+        """Remove a finished job with its images."""
         with self._changed:
             self._jobs.pop(job.id, None)
 
-    def end(self, job: Job, state: State, error: str | None = None, is_own_fault: bool = False) -> None:
-        """End a job that is not over."""
+    def end(self, job: Job, state: JobStatus, error: str | None = None, is_own_fault: bool = False) -> None:
+        """End a job, unless it is over."""
         with self._changed:
             if not job.is_over:
                 job.state, job.error, job.is_own_fault = state, error, is_own_fault
@@ -89,10 +88,10 @@ class Queue:
                 self._notify(job)
                 self._changed.notify_all()
 
-    def take(self) -> list[Place]:
-        """For the worker: wait for work and return the pictures to draw now; none means stop.
+    def take(self) -> list[QueuedImage]:
+        """Wait for work and return the images to generate now; an empty list tells the worker to stop.
 
-        Pictures come in the order of their requests, up to the batch size.
+        Images come in the order of their requests, up to the batch size.
         """
         with self._changed:
             while True:
@@ -107,15 +106,15 @@ class Queue:
                     return list(self._drawing)
                 self._changed.wait()
 
-    def stepped(self, job: Job, picture: JobPicture, preview: bytes | None) -> None:
-        """For the worker: a picture has taken one more step."""
+    def stepped(self, job: Job, picture: JobImage, preview: bytes | None) -> None:
+        """Record, for the worker, that an image has taken one more step."""
         with self._changed:
             picture.step += 1
             picture.preview = preview or picture.preview
             self._notify(job)
 
-    def finished(self, job: Job, picture: JobPicture, file: bytes, seconds: float) -> None:
-        """For the worker: a picture is done, ``seconds`` of work after the one before."""
+    def finished(self, job: Job, picture: JobImage, file: bytes, seconds: float) -> None:
+        """Record, for the worker, that an image is done, ``seconds`` of work after the previous one."""
         with self._changed:
             if job.is_over:
                 return
@@ -128,13 +127,13 @@ class Queue:
             self._notify(job)
 
     def close(self) -> None:
-        """Let pictures finish that are being drawn; reject jobs that wait and new ones."""
+        """Finish the images in progress; reject waiting and new jobs."""
         with self._changed:
             self.is_closing = True
             begun = {id(job) for job, _ in self._drawing}
             for job in {id(job): job for job, _ in self._waiting}.values():
                 if id(job) not in begun:
-                    self.end(job, "rejected", "the server is stopping: ask again when it is back")
+                    self.end(job, "rejected", "the server is stopping: try again when it is back")
             self._changed.notify_all()
 
     def listen(self, job: Job, listener: Callable[[], None]) -> None:
@@ -150,12 +149,12 @@ class Queue:
                 self.end(job, "cancelled", "the client went away")
 
     def counts(self) -> tuple[int, int]:
-        """Number of pictures that wait, and that are being drawn."""
+        """Return the numbers of waiting images and of images in progress."""
         with self._changed:
             return len(self._waiting), len(self._drawing)
 
     def jobs(self) -> list[Job]:
-        """All known jobs, the newest last."""
+        """Return all known jobs, the newest last."""
         with self._changed:
             return list(self._jobs.values())
 
@@ -165,11 +164,11 @@ class Queue:
             listener()
 
     def _cancel_abandoned(self) -> None:
-        """Cancel jobs that nobody listens to or has asked for in a while."""
+        """Cancel jobs without listeners that no client has asked about recently."""
         oldest = time.monotonic() - self.limits.patience
         for job in [job for job, _ in (*self._waiting, *self._drawing)]:
             if not job.listeners and job.seen < oldest:
-                self.end(job, "cancelled", f"nobody asked for it in {self.limits.patience:g} s")
+                self.end(job, "cancelled", f"no client asked about it for {self.limits.patience:g} s")
 
     def _forget(self) -> None:
         over = [job for job in self._jobs.values() if job.is_over]

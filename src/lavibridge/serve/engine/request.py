@@ -1,44 +1,44 @@
-"""A request for one picture: everything that decides it, so that the same request gives the same picture."""
+"""A request for one image, with everything that determines it: equal requests give equal images."""
 
 from dataclasses import dataclass
 
 from lavibridge import __version__
-from lavibridge.generation.emphasis import WeightedPrompt, read
+from lavibridge.generation.emphasis import WeightedPrompt, read_emphasis
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One picture that a client asks for."""
+    """One image that a client requests."""
 
     model: str
     """Name of the model on this server."""
     prompt: str
-    """As the client wrote it."""
+    """The prompt as the client wrote it."""
     negative_prompt: str
     seed: int
     num_inference_steps: int
     guidance_scale: float
     quality: str
-    """A name of `generation/quality.py`; ``num_inference_steps`` overrides its own."""
+    """A name in `generation/quality.py`; ``num_inference_steps`` overrides its number of steps."""
     width: int
     height: int
     prompt_weighting: bool = False
-    """Whether brackets in both prompts weigh words, or are text."""
+    """Whether brackets in both prompts are word weights or plain text."""
     has_attention_maps: bool = False
-    """Whether attention maps are collected; that changes no picture."""
+    """Whether to collect attention maps, which does not change the image."""
 
     @property
     def weighted_prompt(self) -> WeightedPrompt:
-        """The prompt with its weights."""
-        return read(self.prompt, self.prompt_weighting)
+        """The prompt with its word weights."""
+        return read_emphasis(self.prompt, self.prompt_weighting)
 
     @property
     def weighted_negative_prompt(self) -> WeightedPrompt:
-        """The negative prompt with its weights."""
-        return read(self.negative_prompt, self.prompt_weighting, is_negative=True)
+        """The negative prompt with its word weights."""
+        return read_emphasis(self.negative_prompt, self.prompt_weighting, is_negative=True)
 
     def record(self) -> dict[str, str | int | float]:
-        """The recipe that the picture's file holds, to draw it again."""
+        """Return the recipe to store in the image's file, from which it can be generated again."""
         return {
             "model": self.model,
             "prompt": self.prompt,

@@ -1,8 +1,8 @@
-"""A bridge as a server draws with it: prompts encoded one by one and kept, and a layout that keeps bits.
+"""A bridge in a server: a cache of encoded prompts, and denoiser calls in which an image keeps its bits.
 
-    prompt --language model, alone--> EncodedPrompt        the latest prompts are kept, and "" always
+    prompt --language model--> EncodedPrompt        the cache holds the latest prompts, and always ""
 
-Each prompt is encoded by itself, so that its features do not depend on other requests.
+The language model encodes each prompt in a call of its own, so its features do not depend on other requests.
 """
 
 from collections import OrderedDict
@@ -18,75 +18,75 @@ from lavibridge.core import registry
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.core.files import models_folder, resolve_source
 from lavibridge.generation import emphasis
-from lavibridge.generation.checks import check_weights
-from lavibridge.generation.denoise import OWN_CALLS, Layout, SharedCalls
+from lavibridge.generation.checks import check_word_weights
+from lavibridge.generation.denoise import SEPARATE_DENOISER_CALLS, DenoiserCalls, SharedDenoiserCalls
 from lavibridge.generation.emphasis import WeightedPrompt
-from lavibridge.generation.encode import EncodedPrompt, encode_prompts
+from lavibridge.generation.prompt_encoding import EncodedPrompt, encode_prompts
 from lavibridge.serve.engine.least_rows import find_least_rows
 
-KEPT = 256
-"""Prompts whose features are kept."""
+_KEPT = 256
+"""Maximum number of prompts in the cache."""
 
 
 class ServedModel:
     """A bridge that a server has loaded."""
 
     def __init__(self, name: str, bridge: Bridge, batch_size: int) -> None:
-        """Encodes the longest possible prompt to learn the width of a shared call."""
+        """Encode the longest possible prompt to find the width of a shared call."""
         self.name = name
         self.bridge = bridge.eval()
-        self.lock = Lock()  # a tokenizer serves one thread at a time
+        self.lock = Lock()  # a tokenizer is not thread-safe
         self._encoded: OrderedDict[WeightedPrompt, EncodedPrompt] = OrderedDict()
-        longest = self._encode(emphasis.read("a " * (2 * bridge.language.max_tokens), False))
-        empty = self.encode(emphasis.read("", False, is_negative=True))
+        longest = self._encode(emphasis.read_emphasis("a " * (2 * bridge.language.max_tokens), False))
+        empty = self.encode(emphasis.read_emphasis("", False, is_negative=True))
         tokens = [self._tokens(each) for each in (longest, empty)]
         self.width = 1 + tokens[0]
         self.keeps_tokens = tokens == [each.features.hidden.shape[2] for each in (longest, empty)]
-        """Whether conditioning tokens are the prompt's, one for one, so that its words name them."""
+        """Whether conditioning tokens match the prompt's tokens one to one, so that words can label them."""
         self.least_rows = (
             None if bridge.connector.per_block else find_least_rows(bridge.vision, self.width, 2 * batch_size)
         )
-        """Rows of a shared call of the denoiser; None: a call for each picture."""
+        """Minimum rows of a shared call of the denoiser; None means separate calls for each image."""
 
     @property
-    def layout(self) -> Layout:
-        """Which rows share a call of the denoiser."""
+    def layout(self) -> DenoiserCalls:
+        """How the rows of the images are grouped into calls of the denoiser."""
         if self.least_rows is None:
-            return OWN_CALLS
-        return SharedCalls(width=self.width, least_rows=self.least_rows)
+            return SEPARATE_DENOISER_CALLS
+        return SharedDenoiserCalls(width=self.width, least_rows=self.least_rows)
 
     @torch.inference_mode()
     def encode(self, prompt: WeightedPrompt) -> EncodedPrompt:
-        """A prompt's features, encoded once while it is kept."""
+        """Return a prompt's features, from the cache if possible."""
         if prompt not in self._encoded:
             self._encoded[prompt] = self._encode(prompt)
         self._encoded.move_to_end(prompt)
-        if len(self._encoded) > KEPT:
+        if len(self._encoded) > _KEPT:
             self._encoded.pop(next(kept for kept in self._encoded if kept.text))
         return self._encoded[prompt]
 
     def spans(self, prompt: str) -> list[tuple[int, int]]:
-        """The characters that each token of a prompt stands for."""
+        """Return the (start, end) characters of each token of a prompt."""
         with self.lock:
             return self.bridge.language.spans(prompt)
 
     def check(self, prompts: Sequence[WeightedPrompt], height: int, width: int) -> None:
-        """Raise RecipeError for a size or word weights that the bridge cannot draw."""
+        """Raise RecipeError for a size or for word weights that the bridge does not support."""
         try:
             self.bridge.vision.latent_shape(height, width)
         except ModelError as error:
             raise RecipeError(f"size: {error}") from None
-        check_weights(prompts, self.bridge.connector)
+        check_word_weights(prompts, self.bridge.connector)
 
     def count_tokens(self, prompt: WeightedPrompt) -> tuple[int, int]:
-        """Tokens of a prompt that are used, and that are cut off."""
+        """Return the numbers of tokens that are used and that are cut off."""
         with self.lock:
             used, cut = self.bridge.language.count_tokens([prompt.text])
         return used[0], cut[0]
 
     @property
     def has_checker(self) -> bool:
-        """Whether it draws the miniature world, whose exact checker scores its pictures."""
+        """Whether the model generates the miniature world, whose checker verifies the images."""
         source = self.bridge.vision.config.source
         try:
             return Path(resolve_source(source)).parent == models_folder()
@@ -94,14 +94,14 @@ class ServedModel:
             return False
 
     def describe(self) -> dict[str, Any]:
-        """What a client may know of it."""
+        """Return the public description of the model."""
         language, vision = self.bridge.language, self.bridge.vision
         return {
             "language": f"{registry.kind_of('language', language)} {Path(language.config.source).name}",
             "connector": registry.kind_of("connectors", self.bridge.connector),
             "vision": f"{registry.kind_of('vision', vision)} {Path(vision.config.source).name}",
             "default_size": f"{vision.default_size}x{vision.default_size}",
-            "default_guidance": self.bridge.default_guidance,
+            "default_guidance_scale": self.bridge.default_guidance_scale,
             "max_tokens": language.max_tokens,
             "has_attention_maps": bool(vision.spec.blocks),
             "has_checker": self.has_checker,
@@ -115,6 +115,6 @@ class ServedModel:
 
     @torch.inference_mode()
     def _tokens(self, prompt: EncodedPrompt) -> int:
-        """The number of a prompt's conditioning tokens."""
+        """Return the number of a prompt's conditioning tokens."""
         t = self.bridge.vision.times[:1].to(self.bridge.device)
         return int(self.bridge.connector(prompt.features, t).mask.sum())

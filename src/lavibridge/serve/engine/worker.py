@@ -1,8 +1,8 @@
-"""The worker: the one thread that draws.
+"""The worker: the one thread that generates images.
 
-    each turn: waiting pictures join -> one step of the drawings of one model and size -> finished ones leave
+    each turn: waiting images join -> one step for the images of one model and size -> finished images leave
 
-Pictures join and leave between steps, so that a short request never waits for a long one to end.
+Images join and leave between steps, so a short request never waits for the end of a long one.
 """
 
 import json
@@ -15,33 +15,33 @@ import torch
 
 from lavibridge.core.errors import LaviError
 from lavibridge.core.log import console
-from lavibridge.generation.finite import NotDrawnError
-from lavibridge.generation.image_files import encode_picture, encode_png
-from lavibridge.serve.engine.drawing import Drawing, advance
-from lavibridge.serve.engine.job import Job, JobPicture
-from lavibridge.serve.engine.queue import Place, Queue
+from lavibridge.generation.image_files import encode_image, encode_png
+from lavibridge.generation.nonfinite_images import NonfiniteImageError
+from lavibridge.serve.engine.image_generation import ImageGeneration, advance_generations
+from lavibridge.serve.engine.job import Job, JobImage
+from lavibridge.serve.engine.queue import Queue, QueuedImage
 from lavibridge.serve.engine.served_model import ServedModel
 from lavibridge.world.prompt_parser import check_prompt
 
-TEXT_CHUNK = "lavibridge"
-"""Key of a picture's metadata that holds its recipe."""
-PREVIEW_EVERY = 0.4
-"""The least seconds between two previews of a picture."""
-PREVIEW_SHARE = 5.0
-"""The least time between two previews, in multiples of what one takes."""
+_TEXT_CHUNK = "lavibridge"
+"""Key of the recipe in an image's metadata."""
+_PREVIEW_EVERY = 0.4
+"""Minimum seconds between two previews of an image."""
+_PREVIEW_SHARE = 5.0
+"""Minimum time between two previews, as a multiple of the time that a preview takes."""
 
 
 class Worker:
-    """Draws the pictures of a queue until the queue closes."""
+    """Generates the images of a queue until the queue closes."""
 
     def __init__(self, queue: Queue, models: Mapping[str, ServedModel], threads: int) -> None:
         self.queue, self.models, self.threads = queue, models, threads
         self.steps = 0
-        """Calls of `advance` so far."""
+        """Number of calls of `advance_generations`."""
         self.picture_steps = 0
-        """Steps of single pictures in these calls."""
-        self._drawings: dict[JobPicture, Drawing] = {}
-        self._previewed: dict[JobPicture, float] = {}
+        """Number of steps, summed over the images of these calls."""
+        self._in_progress: dict[JobImage, ImageGeneration] = {}
+        self._previewed: dict[JobImage, float] = {}
         self._turn = 0
         self._mark = time.monotonic()
         self._thread = Thread(target=self._run, name="lavi-worker", daemon=True)
@@ -51,7 +51,7 @@ class Worker:
         self._thread.start()
 
     def join(self, seconds: float | None = None) -> None:
-        """Wait for the thread's end, after `Queue.close`."""
+        """Wait for the end of the thread, after `Queue.close`."""
         self._thread.join(seconds)
 
     @torch.inference_mode()
@@ -66,82 +66,86 @@ class Worker:
             self._turn += 1
             self._step(groups[self._turn % len(groups)])
 
-    def _forget_others(self, places: list[Place]) -> None:
-        """Drop the drawings of cancelled jobs."""
+    def _forget_others(self, places: list[QueuedImage]) -> None:
+        """Drop the unfinished images of cancelled jobs."""
         current = {picture for _, picture in places}
-        for picture in self._drawings.keys() - current:
-            del self._drawings[picture]
+        for picture in self._in_progress.keys() - current:
+            del self._in_progress[picture]
             self._previewed.pop(picture, None)
-        if not self._drawings:
+        if not self._in_progress:
             self._mark = time.monotonic()
 
-    def _begin(self, job: Job, picture: JobPicture) -> bool:
-        """Begin a picture's drawing, unless it has one; False where that fails."""
-        if picture in self._drawings:
+    def _begin(self, job: Job, picture: JobImage) -> bool:
+        """Start an image unless it is in progress; return False if that fails."""
+        if picture in self._in_progress:
             return True
         try:
             model = self.models[picture.request.model]
-            self._drawings[picture] = Drawing(picture.request, model)
+            self._in_progress[picture] = ImageGeneration(picture.request, model)
             job.tokens_used, job.tokens_cut = model.count_tokens(picture.request.weighted_prompt)
         except Exception as error:
             self._fail([(job, picture)], error)
             return False
         return True
 
-    def _grouped(self, places: list[Place]) -> list[list[Place]]:
-        """The places whose drawings can take a step together."""
-        groups: dict[object, list[Place]] = {}
+    def _grouped(self, places: list[QueuedImage]) -> list[list[QueuedImage]]:
+        """Group the images that can take a step together."""
+        groups: dict[object, list[QueuedImage]] = {}
         for job, picture in places:
-            settings = self._drawings[picture].state.settings
+            settings = self._in_progress[picture].state.settings
             key = (picture.request.model, settings.shape, settings.autocast)
             groups.setdefault(key, []).append((job, picture))
         return list(groups.values())
 
-    def _step(self, group: list[Place]) -> None:
-        drawings = [self._drawings[picture] for _, picture in group]
+    def _step(self, group: list[QueuedImage]) -> None:
+        generations = [self._in_progress[picture] for _, picture in group]
         try:
-            advance(drawings)
+            advance_generations(generations)
         except Exception as error:
             self._fail(group, error)
             return
         self.steps, self.picture_steps = self.steps + 1, self.picture_steps + len(group)
-        for (job, picture), drawing in zip(group, drawings, strict=True):
+        for (job, picture), generation in zip(group, generations, strict=True):
             try:
-                self.queue.stepped(job, picture, self._preview(job, picture, drawing))
-                if drawing.is_finished:
-                    self._finish(job, picture, drawing)
+                self.queue.stepped(job, picture, self._preview(job, picture, generation))
+                if generation.is_finished:
+                    self._finish(job, picture, generation)
             except Exception as error:
                 self._fail([(job, picture)], error)
 
-    def _preview(self, job: Job, picture: JobPicture, drawing: Drawing) -> bytes | None:
-        """The picture so far as a PNG, at intervals, where anybody listens."""
-        if drawing.is_finished or not job.wants_preview:
+    def _preview(self, job: Job, picture: JobImage, generation: ImageGeneration) -> bytes | None:
+        """Return a preview as a PNG, at intervals and only if the job has listeners."""
+        if generation.is_finished or not job.wants_preview:
             return None
         start = time.monotonic()
         if start < self._previewed.get(picture, 0.0):
             return None
-        png = encode_png(drawing.preview())
+        png = encode_png(generation.preview())
         elapsed = time.monotonic() - start
-        self._previewed[picture] = start + max(PREVIEW_EVERY, PREVIEW_SHARE * elapsed)
+        self._previewed[picture] = start + max(_PREVIEW_EVERY, _PREVIEW_SHARE * elapsed)
         return png
 
-    def _finish(self, job: Job, picture: JobPicture, drawing: Drawing) -> None:
-        image = drawing.picture()
-        if drawing.model.has_checker:
+    def _finish(self, job: Job, picture: JobImage, generation: ImageGeneration) -> None:
+        image = generation.picture()
+        if generation.model.has_checker:
             picture.verdict = check_prompt(picture.request.weighted_prompt.text, image)
-        picture.attention_maps = drawing.attention_maps()
-        metadata = {TEXT_CHUNK: json.dumps(picture.request.record())} if job.embed_recipe else {}
-        file = encode_picture(image, job.format, job.compression, metadata)
+        picture.attention_maps = generation.attention_maps()
+        metadata = {_TEXT_CHUNK: json.dumps(picture.request.record())} if job.embed_recipe else {}
+        file = encode_image(image, job.format, job.compression, metadata)
         now = time.monotonic()
         self.queue.finished(job, picture, file, now - self._mark)
         self._mark = now
 
-    def _fail(self, group: list[Place], error: Exception) -> None:
-        """End jobs with an error; the client sees the message of a LaviError, the console every traceback."""
+    def _fail(self, group: list[QueuedImage], error: Exception) -> None:
+        """End jobs with an error: the client gets a LaviError's message, the console the traceback."""
         is_for_client = isinstance(error, LaviError)
-        is_own_fault = is_for_client and not isinstance(error, NotDrawnError)
+        is_own_fault = is_for_client and not isinstance(error, NonfiniteImageError)
         if not is_own_fault:
             console.print("".join(traceback.format_exception(error)), soft_wrap=True)
-        message = str(error) if is_for_client else "the picture could not be drawn; the server's log says why"
+        message = (
+            str(error)
+            if is_for_client
+            else "the server failed to generate the image; its log has the traceback"
+        )
         for job, _ in group:
             self.queue.end(job, "failed", message, is_own_fault)

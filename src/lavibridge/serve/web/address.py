@@ -1,50 +1,52 @@
-"""Where the server is found and who may ask it: looked at before anything heavy is loaded."""
+"""The server's address and token, checked before anything heavy is loaded."""
 
 import socket
 from dataclasses import dataclass
 
 from lavibridge.core.errors import RunError
-from lavibridge.serve.web.guard import LOOPBACK
+from lavibridge.serve.web.guard import LOOPBACK_HOSTS
 
-LEAST_TOKEN = 16
-"""Characters of a token."""
+_LEAST_TOKEN = 16
+"""Minimum number of characters of a token."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """Where the server is found, and who may ask it."""
+    """Host, port and access token of a server."""
 
     host: str = "127.0.0.1"
     port: int = 8765
-    """0: any that is free."""
+    """0 chooses a free port."""
     token: str | None = None
 
 
 def check_address(address: Address) -> None:
-    """RunError for an address that anybody could use, or a token that could be guessed."""
-    if address.token is None and address.host not in LOOPBACK:
+    """Raise RunError for an address without protection or a token that is easy to guess."""
+    if address.token is None and address.host not in LOOPBACK_HOSTS:
         raise RunError(
-            f"binding {address.host} lets other machines in: set a token ($LAVI_TOKEN or --token), or leave "
-            "--host out to serve this machine only"
+            f"--host {address.host} gives other machines access: set a token ($LAVI_TOKEN or --token), or "
+            "omit --host to serve this machine only"
         )
-    if address.token is not None and (len(address.token) < LEAST_TOKEN or not address.token.isascii()):
-        raise RunError(f"a token has at least {LEAST_TOKEN} ASCII characters, found {len(address.token)}")
+    if address.token is not None and (len(address.token) < _LEAST_TOKEN or not address.token.isascii()):
+        raise RunError(
+            f"the token needs at least {_LEAST_TOKEN} ASCII characters, found {len(address.token)}"
+        )
 
 
-def bind(address: Address) -> socket.socket:
-    """A socket that listens; RunError where that cannot be."""
+def bind_address(address: Address) -> socket.socket:
+    """Open a listening socket. Raises RunError if that fails."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
         return socket.create_server((address.host, address.port), family=family, backlog=2048)
     except OSError as error:
         raise RunError(
             f"cannot listen on {address.host}:{address.port} ({error.strerror}): give another --port, or "
-            "--port 0 for any that is free"
+            "--port 0 for a free one"
         ) from None
 
 
-def url_of(address: Address, bound: socket.socket) -> str:
-    """The page's URL; the token stands behind #, which browsers keep to themselves."""
+def address_url(address: Address, bound: socket.socket) -> str:
+    """Return the page's URL, with the token after #, which browsers do not send."""
     shown = "127.0.0.1" if address.host in ("0.0.0.0", "::") else address.host
     shown = f"[{shown}]" if ":" in shown else shown
     token = "" if address.token is None else f"#token={address.token}"

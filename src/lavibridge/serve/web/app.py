@@ -1,4 +1,4 @@
-"""The application: every route, in one place to be read.
+"""The application with all its routes.
 
 GET  /  /page/...                 the page                    POST /v1/images/generations  as OpenAI's
 GET  /health  /metrics            state                       GET  /v1/models              the bridges
@@ -15,29 +15,29 @@ from lavibridge import __version__
 from lavibridge.serve.web import problems, routes_images, routes_jobs, routes_state
 from lavibridge.serve.web.app_state import AppState
 
-PAGE = Path(__file__).parent.parent / "page"
-TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_PAGE = Path(__file__).parent.parent / "page"
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 def make_app(app_state: AppState) -> FastAPI:
-    """The application, without its guard."""
+    """Create the application without its guard."""
     app = FastAPI(
         title="lavibridge",
         version=__version__,
-        description="Draws with bridges between language models and image models.",
-        docs_url=None,  # their pages load scripts from another host
+        description="Generates images with bridges between language models and image models.",
+        docs_url=None,  # its page loads scripts from another host
         redoc_url=None,
-        responses={**problems.ANSWERS},
+        responses={**problems.PROBLEM_RESPONSES},
     )
-    problems.install(app)
-    for room in (routes_images, routes_jobs, routes_state):
-        app.include_router(room.make_router(app_state))
+    problems.install_problem_handlers(app)
+    for routes in (routes_images, routes_jobs, routes_state):
+        app.include_router(routes.make_router(app_state))
     _add_page(app)
     return app
 
 
 def _add_page(app: FastAPI) -> None:
-    files = {path.name: path for path in PAGE.iterdir() if path.suffix in TYPES}
+    files = {path.name: path for path in _PAGE.iterdir() if path.suffix in _TYPES}
     _add_file(app, "/", files["index.html"])
     for name, path in files.items():
         _add_file(app, f"/page/{name}", path)
@@ -46,4 +46,4 @@ def _add_page(app: FastAPI) -> None:
 def _add_file(app: FastAPI, route: str, path: Path) -> None:
     @app.get(route, include_in_schema=False)
     async def page() -> FileResponse:
-        return FileResponse(path, media_type=TYPES[path.suffix])
+        return FileResponse(path, media_type=_TYPES[path.suffix])

@@ -1,4 +1,4 @@
-"""What every route of the application works with."""
+"""The state that all routes of the application share."""
 
 import time
 from collections.abc import Mapping

@@ -1,10 +1,10 @@
-"""Access control, before any route: hosts, tokens, kinds and sizes of bodies.
+"""Access control before any route: host names, tokens, and the type and size of bodies.
 
     Host, Origin      a page of another site cannot talk to a server on this machine (DNS rebinding, CSRF)
-    token             compared in constant time; needed everywhere but for the page's files and /health
-    JSON only, size   a body is JSON, and is not read beyond the limit
+    token             compared in constant time; required except for the page's files and /health
+    JSON only, size   a body must be JSON, and is not read beyond the limit
 
-What a route may not do without a token is no list: only what is open is listed.
+The lists name what is open; everything else needs the token.
 """
 
 import hmac
@@ -14,24 +14,24 @@ from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 
-from lavibridge.serve.web.problems import problem
+from lavibridge.serve.web.problems import problem_response
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+GuardedApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-OPEN = ("/", "/health")
-OPEN_BELOW = "/page/"
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+_OPEN = ("/", "/health")
+_OPEN_BELOW = "/page/"
 """Static files; everything else needs the token, if there is one."""
-POLICY = (
+_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-HEADERS = {
-    "content-security-policy": POLICY,
+_HEADERS = {
+    "content-security-policy": _POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
@@ -41,17 +41,17 @@ HEADERS = {
 
 
 class Guard:
-    """An ASGI application around another."""
+    """An ASGI middleware that checks every request."""
 
-    def __init__(self, app: App, *, host: str, token: str | None, body_bytes: int) -> None:
+    def __init__(self, app: GuardedApp, *, host: str, token: str | None, body_bytes: int) -> None:
         self.app, self.token, self.body_bytes = app, token, body_bytes
-        self.hosts = {*LOOPBACK, host} if token is None else None
-        """Host names that the server answers to; None: any, as requests need a token."""
+        self.hosts = {*LOOPBACK_HOSTS, host} if token is None else None
+        """Host names that the server accepts; None accepts any, since requests need a token."""
         self.answered: dict[tuple[str, str, int], int] = {}
-        """Answers so far, by method, route and status."""
+        """Number of responses by method, route and status."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or answer it here."""
+        """Pass a request on, or refuse it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -64,14 +64,14 @@ class Guard:
                 own = {name for name, _ in message["headers"]}
                 message["headers"] = [
                     *message["headers"],
-                    *((k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in own),
+                    *((k.encode(), v.encode()) for k, v in _HEADERS.items() if k.encode() not in own),
                 ]
             await send(message)
 
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         refusal = self._refusal(scope, headers)
         try:
-            answer = self.app if refusal is None else problem(*refusal)
+            answer = self.app if refusal is None else problem_response(*refusal)
             await answer(scope, self._bounded(receive), noting)
         finally:
             route = scope.get("route")
@@ -80,13 +80,13 @@ class Guard:
                 self.answered[key] = self.answered.get(key, 0) + 1
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
-        """Status and message for a request that is not let in."""
+        """Return status and message for a request to refuse, else None."""
         host = headers.get("host", "")
         if self.hosts is not None and _name(host) not in self.hosts:
-            return 403, "this server answers under 127.0.0.1 and localhost only: ask it by one of these names"
+            return 403, "this server accepts the host names 127.0.0.1 and localhost only: use one of them"
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            return 403, "requests from pages of other sites are not answered"
+            return 403, "requests from other sites are refused"
         if self.token is not None and not _is_open(scope["path"]) and not self._is_known(headers):
             return 401, "a token is needed: send the header 'Authorization: Bearer TOKEN'"
         if scope["method"] in ("POST", "PUT", "PATCH"):
@@ -103,7 +103,7 @@ class Guard:
         return hmac.compare_digest(token.strip().encode(), expected) and scheme.lower() == "bearer"
 
     def _bounded(self, receive: Receive) -> Receive:
-        """The same body, which raises when it is too long."""
+        """Wrap a body so that reading it beyond the limit raises an error."""
         length = 0
 
         async def bounded() -> Message:
@@ -121,11 +121,11 @@ class Guard:
 
 
 def _is_open(path: str) -> bool:
-    return path in OPEN or path.startswith(OPEN_BELOW)
+    return path in _OPEN or path.startswith(_OPEN_BELOW)
 
 
 def _name(host: str) -> str:
-    """A Host header without its port."""
+    """Return the name in a Host header, without the port."""
     try:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:

@@ -1,4 +1,4 @@
-"""Errors as OpenAI's clients read them: what was wrong and what to do, and never a traceback.
+"""Formats errors for OpenAI's clients: what is wrong and what to do, never a traceback.
 
 {"error": {"message": ..., "type": ..., "param": null, "code": ...}}
 """
@@ -16,11 +16,11 @@ from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import LaviError
 from lavibridge.serve.engine.queue import QueueFull, ServerClosing
 
-TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
-class Detail(BaseModel):
-    """What is wrong."""
+class ProblemDetail(BaseModel):
+    """The description of an error."""
 
     message: str
     type: str
@@ -29,58 +29,58 @@ class Detail(BaseModel):
 
 
 class Problem(BaseModel):
-    """The body of every answer that is no success."""
+    """The body of every error response."""
 
-    error: Detail
+    error: ProblemDetail
 
 
-ANSWERS: Mapping[int | str, dict[str, Any]] = {
-    "4XX": {"model": Problem, "description": "The request cannot be met; the message says what to do."},
+PROBLEM_RESPONSES: Mapping[int | str, dict[str, Any]] = {
+    "4XX": {"model": Problem, "description": "The request is invalid; the message says what to do."},
     503: {"model": Problem, "description": "The server is stopping."},
 }
-"""Declared of every route."""
+"""Error responses that every route declares."""
 
 
-def problem(
+def problem_response(
     status: int, message: str, code: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """An error's answer."""
-    kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    """Create an error response."""
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     text = message.encode("utf-8", "replace").decode()  # a key may hold half of a surrogate pair
     body = {"error": {"message": text, "type": kind, "param": None, "code": code}}
     return JSONResponse(body, status, headers=dict(headers or {}))
 
 
-def install(app: FastAPI) -> None:
-    """Answer every error of ``app`` in this form."""
+def install_problem_handlers(app: FastAPI) -> None:
+    """Convert every error of ``app`` to this form."""
 
     @app.exception_handler(QueueFull)
     def _full(request: Request, error: QueueFull) -> JSONResponse:
-        return problem(429, str(error), "queue_full", {"Retry-After": str(error.seconds)})
+        return problem_response(429, str(error), "queue_full", {"Retry-After": str(error.seconds)})
 
     @app.exception_handler(ServerClosing)
     def _closing(request: Request, error: ServerClosing) -> JSONResponse:
-        return problem(503, str(error), "closing", {"Retry-After": "30"})
+        return problem_response(503, str(error), "closing", {"Retry-After": "30"})
 
     @app.exception_handler(LaviError)
     def _refused(request: Request, error: LaviError) -> JSONResponse:
-        return problem(400, str(error))
+        return problem_response(400, str(error))
 
     @app.exception_handler(RequestValidationError)
     def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return problem(400, "; ".join(_explain(each, request) for each in error.errors()[:5]))
+        return problem_response(400, "; ".join(_explain(each, request) for each in error.errors()[:5]))
 
     @app.exception_handler(HTTPException)
     def _other(request: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, str(error.detail), None, error.headers)
+        return problem_response(error.status_code, str(error.detail), None, error.headers)
 
     @app.exception_handler(Exception)
     def _unexpected(request: Request, error: Exception) -> JSONResponse:
-        return problem(500, "something went wrong on the server; its log says what", "internal")
+        return problem_response(500, "internal error; the server's log has the traceback", "internal")
 
 
 def _explain(error: Mapping[str, Any], request: Request) -> str:
-    """One thing that is wrong with a request; what was sent is not sent back."""
+    """Describe one validation error without echoing the value."""
     place = [str(part) for part in error["loc"] if part not in ("body", "path", "query")]
     name = ".".join(place) or "the body"
     if error["type"] == "extra_forbidden":
@@ -97,7 +97,7 @@ def _explain(error: Mapping[str, Any], request: Request) -> str:
 
 
 def _keys(app: FastAPI) -> dict[str, tuple[str, ...]]:
-    """The keys that a request's body may have, by path."""
+    """Return the keys of each path's request body."""
     schema, found = app.openapi(), {}
     for path, methods in schema["paths"].items():
         bodies = [method["requestBody"] for method in methods.values() if "requestBody" in method]

@@ -1,4 +1,4 @@
-"""OpenAI's images endpoint and list of models, for clients that speak OpenAI's API."""
+"""OpenAI's images endpoint and list of models, for OpenAI's clients."""
 
 import base64
 import time
@@ -10,38 +10,38 @@ from pydantic import BaseModel
 
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.log import console
-from lavibridge.generation.emphasis import WeightedPrompt, read
-from lavibridge.generation.image_files import Format
-from lavibridge.serve.engine.job import Job, JobPicture
+from lavibridge.generation.emphasis import WeightedPrompt, read_emphasis
+from lavibridge.generation.image_files import ImageFormat
+from lavibridge.serve.engine.job import Job, JobImage
 from lavibridge.serve.engine.served_model import ServedModel
 from lavibridge.serve.web.app_state import AppState
-from lavibridge.serve.web.problems import problem
+from lavibridge.serve.web.job_watching import watch_until_over
+from lavibridge.serve.web.problems import problem_response
 from lavibridge.serve.web.requests import (
     ImageRequest,
     PictureRequest,
     TokensRequest,
-    check_prompt,
-    to_requests,
+    check_request_prompt,
+    requests_of_body,
 )
-from lavibridge.serve.web.watching import until_over
 
 
-class Image(BaseModel):
-    """One picture."""
+class ImageResponse(BaseModel):
+    """One image."""
 
     b64_json: str | None = None
     url: str | None = None
     seed: int
     verdict: dict[str, dict[str, bool | str]] | None
-    """The exact checker's answers, in the miniature world."""
+    """The checker's answers, for images of the miniature world."""
 
 
-class Images(BaseModel):
-    """The answer of the images endpoint, with fields beyond OpenAI's."""
+class ImagesResponse(BaseModel):
+    """The response of the images endpoint; it extends OpenAI's."""
 
     created: int
-    data: list[Image]
-    output_format: Format
+    data: list[ImageResponse]
+    output_format: ImageFormat
     background: Literal["opaque"] = "opaque"
     size: str
     model: str
@@ -49,7 +49,7 @@ class Images(BaseModel):
     tokens_cut: int | None
 
 
-class Model(BaseModel):
+class ServedModelResponse(BaseModel):
     """A model that this server has loaded."""
 
     id: str
@@ -60,25 +60,25 @@ class Model(BaseModel):
     connector: str
     vision: str
     default_size: str
-    default_guidance: float
+    default_guidance_scale: float
     max_tokens: int
     has_attention_maps: bool
     """Whether it can return maps of the words that a region attends to."""
     has_checker: bool
-    """Whether it draws the miniature world, whose exact checker scores its pictures."""
+    """Whether it generates the miniature world, whose checker verifies the images."""
     shares_calls: bool
-    """Whether pictures share calls of the denoiser."""
+    """Whether images share calls of the denoiser."""
 
 
-class Models(BaseModel):
-    """All of them."""
+class ServedModelsResponse(BaseModel):
+    """All loaded models."""
 
     object: Literal["list"] = "list"
-    data: list[Model]
+    data: list[ServedModelResponse]
 
 
 class TokenCounts(BaseModel):
-    """TokenCounts of a prompt under one bridge."""
+    """Token counts of a prompt for one bridge."""
 
     used: int
     cut: int
@@ -86,17 +86,19 @@ class TokenCounts(BaseModel):
 
 
 def make_router(app_state: AppState) -> APIRouter:
-    """The routes."""
+    """Create the routes."""
     router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
-    @router.post("/images/generations", response_model=Images)
+    @router.post("/images/generations", response_model=ImagesResponse)
     async def generate(body: ImageRequest, request: Request) -> Any:
-        """Draw and answer with the pictures. A client that goes away cancels its work."""
+        """Generate images and return them. A client that disconnects cancels its request."""
         if body.output_format == "png" and body.output_compression != 100:
             raise RecipeError("output_compression: PNG is lossless; set output_format to jpeg or webp")
-        job = submit(app_state, body, format=body.output_format, compression=body.output_compression)
-        await until_over(app_state.queue, job, request)
-        failure = failed(job)
+        job = submit_image_job(
+            app_state, body, format=body.output_format, compression=body.output_compression
+        )
+        await watch_until_over(app_state.queue, job, request)
+        failure = _failed(job)
         if failure is not None:
             app_state.queue.forget(job)
             return failure
@@ -104,7 +106,7 @@ def make_router(app_state: AppState) -> APIRouter:
         if not by_url:
             app_state.queue.forget(job)
         data = [
-            Image(
+            ImageResponse(
                 b64_json=None if by_url else base64.b64encode(picture.file or b"").decode(),
                 url=str(request.url_for("picture", name=job.id, number=number)) if by_url else None,
                 seed=picture.request.seed,
@@ -112,7 +114,7 @@ def make_router(app_state: AppState) -> APIRouter:
             )
             for number, picture in enumerate(job.pictures)
         ]
-        return Images(
+        return ImagesResponse(
             created=int(job.created),
             data=data,
             output_format=job.format,
@@ -123,20 +125,21 @@ def make_router(app_state: AppState) -> APIRouter:
         )
 
     @router.get("/models")
-    async def models() -> Models:
-        """The loaded models."""
+    async def models() -> ServedModelsResponse:
+        """List the loaded models."""
         created = int(app_state.started)
-        return Models(
+        return ServedModelsResponse(
             data=[
-                Model(id=name, created=created, **each.describe()) for name, each in app_state.models.items()
+                ServedModelResponse(id=name, created=created, **each.describe())
+                for name, each in app_state.models.items()
             ]
         )
 
     @router.post("/tokens")
     async def tokens(body: TokensRequest) -> dict[str, TokenCounts]:
-        """How many of a prompt's tokens each model uses, and how many it cuts off."""
-        check_prompt(body.prompt, app_state.limits, "prompt")
-        prompt = read(body.prompt, body.prompt_weighting)
+        """Count the tokens of a prompt that each model uses and cuts off."""
+        check_request_prompt(body.prompt, app_state.limits, "prompt")
+        prompt = read_emphasis(body.prompt, body.prompt_weighting)
         return {name: _counts(model, prompt) for name, model in app_state.models.items()}
 
     return router
@@ -147,17 +150,17 @@ def _counts(model: ServedModel, prompt: WeightedPrompt) -> TokenCounts:
     return TokenCounts(used=used, cut=cut, max_tokens=model.bridge.language.max_tokens)
 
 
-def submit(
+def submit_image_job(
     app_state: AppState,
     body: PictureRequest,
     has_attention_maps: bool = False,
-    format: Format = "png",
+    format: ImageFormat = "png",
     compression: int = 100,
 ) -> Job:
-    """Put a job into the queue; raises a LaviError for the client."""
-    requests = to_requests(body, app_state.models, app_state.limits, has_attention_maps)
+    """Put a job into the queue. Raises a LaviError for the client."""
+    requests = requests_of_body(body, app_state.models, app_state.limits, has_attention_maps)
     job = Job(
-        pictures=[JobPicture(request=request) for request in requests],
+        pictures=[JobImage(request=request) for request in requests],
         embed_recipe=body.embed_recipe,
         format=format,
         compression=compression,
@@ -169,14 +172,14 @@ def submit(
     return job
 
 
-def failed(job: Job) -> Response | None:
-    """The answer for a job that did not succeed, else None."""
+def _failed(job: Job) -> Response | None:
+    """Return the response to a job that did not succeed, else None."""
     match job.state:
         case "done":
             return None
         case "rejected":
-            return problem(503, job.error or "", "closing", {"Retry-After": "30"})
+            return problem_response(503, job.error or "", "closing", {"Retry-After": "30"})
         case "cancelled":
             return JSONResponse({}, 499)  # the client has gone
         case _:
-            return problem(400 if job.is_own_fault else 500, job.error or "")
+            return problem_response(400 if job.is_own_fault else 500, job.error or "")

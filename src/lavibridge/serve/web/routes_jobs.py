@@ -1,4 +1,4 @@
-"""Jobs: drawing with progress, previews and a way to stop it."""
+"""Routes of jobs: image generation with progress, previews and cancellation."""
 
 from typing import Any, Literal
 
@@ -8,13 +8,13 @@ from pydantic import BaseModel
 
 from lavibridge.serve.engine.job import Job
 from lavibridge.serve.web.app_state import AppState
+from lavibridge.serve.web.job_watching import watch_events
 from lavibridge.serve.web.requests import JobRequest
-from lavibridge.serve.web.routes_images import submit
-from lavibridge.serve.web.watching import events
+from lavibridge.serve.web.routes_images import submit_image_job
 
 
-class PictureState(BaseModel):
-    """The progress of a picture."""
+class JobPictureState(BaseModel):
+    """The progress of an image."""
 
     recipe: dict[str, str | int | float]
     step: int
@@ -36,45 +36,45 @@ class JobState(BaseModel):
     model: str
     tokens_used: int | None
     tokens_cut: int | None
-    pictures: list[PictureState]
+    pictures: list[JobPictureState]
 
 
 def make_router(app_state: AppState) -> APIRouter:
-    """The routes."""
+    """Create the routes."""
     router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
     @router.post("", status_code=201)
     async def create(body: JobRequest) -> JobState:
-        """Begin a job. The server cancels it when its last listener leaves, or when nobody asks for it."""
-        return _state(submit(app_state, body, body.attention_maps))
+        """Start a job. The server cancels it when its last listener leaves or no client asks about it."""
+        return _state(submit_image_job(app_state, body, body.attention_maps))
 
     @router.get("/{name}")
     async def state(name: str) -> JobState:
-        """The progress of a job."""
+        """Return the progress of a job."""
         return _state(_found(app_state, name))
 
     @router.get("/{name}/events", response_class=StreamingResponse)
     async def listen(name: str) -> StreamingResponse:
-        """The same as server-sent events, with previews and finished pictures in base 64.
+        """Stream the progress as server-sent events, with previews and finished images in base 64.
 
-        The last listener that leaves before the end cancels the job.
+        The job is cancelled when its last listener leaves before the end.
         """
         return StreamingResponse(
-            events(app_state.queue, _found(app_state, name)), media_type="text/event-stream"
+            watch_events(app_state.queue, _found(app_state, name)), media_type="text/event-stream"
         )
 
     @router.get("/{name}/pictures/{number}", name="picture", response_class=Response)
     async def picture(name: str, number: int) -> Response:
-        """A finished picture."""
+        """Return a finished image."""
         job = _found(app_state, name)
         file = job.pictures[number].file if 0 <= number < len(job.pictures) else None
         if file is None:
-            raise HTTPException(404, "there is no such picture, or it is not finished")
+            raise HTTPException(404, "there is no such image, or it is not finished")
         return Response(file, media_type=f"image/{job.format}")
 
     @router.delete("/{name}")
     async def cancel(name: str) -> JobState:
-        """Cancel a job; one that is over stays as it is."""
+        """Cancel a job, unless it is over."""
         job = _found(app_state, name)
         app_state.queue.cancel(job)
         return _state(job)

@@ -1,4 +1,4 @@
-"""The server's own state, and runs from the runs folder, read-only."""
+"""Routes of the server's state, and of the runs in the runs folder, read-only."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +11,12 @@ from lavibridge import __version__
 from lavibridge.serve.web import metrics, runs
 from lavibridge.serve.web.app_state import AppState
 
-REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
-"""A report is one file with its styles and pictures inside; no script of it runs."""
+_REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
+"""A report is one file with embedded styles and images; its scripts are blocked."""
 
 
-class Health(BaseModel):
-    """Whether the server takes jobs."""
+class ServerHealth(BaseModel):
+    """Whether the server accepts jobs."""
 
     status: Literal["ok", "closing"]
     version: str
@@ -24,15 +24,15 @@ class Health(BaseModel):
 
 
 def make_router(app_state: AppState) -> APIRouter:
-    """The routes."""
+    """Create the routes."""
     router = APIRouter()
 
     @router.get("/health", tags=["state"])
-    async def health(request: Request) -> Health:
-        """Whether the server takes jobs."""
+    async def health(request: Request) -> ServerHealth:
+        """Return whether the server accepts jobs."""
         closing = app_state.queue.is_closing
         guard = request.app.state.guard
-        return Health(
+        return ServerHealth(
             status="closing" if closing else "ok",
             version=__version__,
             needs_token=guard.token is not None,
@@ -40,35 +40,35 @@ def make_router(app_state: AppState) -> APIRouter:
 
     @router.get("/metrics", tags=["state"], response_class=PlainTextResponse)
     async def read_metrics(request: Request) -> Response:
-        """Prometheus metrics."""
-        text = metrics.exposition(app_state.queue, app_state.worker, request.app.state.guard)
-        return Response(text, media_type=metrics.TYPE)
+        """Return the metrics for Prometheus."""
+        text = metrics.metrics_exposition(app_state.queue, app_state.worker, request.app.state.guard)
+        return Response(text, media_type=metrics.METRICS_TYPE)
 
     @router.get("/v1/runs", tags=["runs"])
     def list_runs() -> list[dict[str, Any]]:
-        """Runs in the runs folder, the latest first."""
-        return [runs.summary(folder) for folder in _runs(app_state).values()]
+        """List the runs in the runs folder, the latest first."""
+        return [runs.run_summary(folder) for folder in _runs(app_state).values()]
 
     @router.get("/v1/runs/{name}", tags=["runs"])
     def run(name: str) -> dict[str, Any]:
-        """A run with its loss curve and scores."""
-        return runs.details(_run(app_state, name))
+        """Return a run with its loss curve and scores."""
+        return runs.run_details(_run(app_state, name))
 
     @router.get("/v1/runs/{name}/samples/{sample}", tags=["runs"], response_class=Response)
     def sample(name: str, sample: str) -> Response:
-        """A preview picture of a run."""
-        found = runs.sample(_run(app_state, name), sample)
+        """Return a preview image of a run."""
+        found = runs.run_preview(_run(app_state, name), sample)
         if found is None:
             raise HTTPException(404, "the run has no such sample")
         return Response(found, media_type="image/png")
 
     @router.get("/v1/runs/{name}/report", tags=["runs"], response_class=Response)
     def report(name: str) -> Response:
-        """The report of a finished run."""
+        """Return the report of a finished run."""
         page = _run(app_state, name) / "report.html"
         if not page.is_file():
             raise HTTPException(404, "the run has no report yet: lavi report writes it")
-        headers = {"content-security-policy": REPORT_POLICY}
+        headers = {"content-security-policy": _REPORT_POLICY}
         return Response(page.read_bytes(), media_type="text/html", headers=headers)
 
     return router

@@ -1,6 +1,6 @@
-"""Runs in training and finished ones, read-only: what the page's second tab shows.
+"""Describes runs for the page's second tab, read-only.
 
-A name from a client is looked up among the folders that are there; no path is ever made of it.
+A name from a client only selects among existing folders; it never becomes part of a path.
 """
 
 import time
@@ -11,21 +11,21 @@ from lavibridge.core.errors import RunError
 from lavibridge.report.evaluations import find_evaluations
 from lavibridge.report.run_record import RunRecord, read_run
 
-MOST_POINTS = 400
-"""Points of a curve."""
-LIVE = 120.0
-"""Seconds since the last line of the log up to which a run counts as in training."""
-SHOWN = ("step", "loss", "seconds")
+MAX_CURVE_POINTS = 400
+"""Maximum points of a curve."""
+_LIVE = 120.0
+"""Maximum age in seconds of the log of a run that counts as in training."""
+_SHOWN = ("step", "loss", "seconds")
 
 
 def list_runs(root: Path) -> dict[str, Path]:
-    """Run folders below a folder, by name, the latest first."""
+    """Return the run folders in a folder by name, the latest first."""
     found = [path for path in root.glob("*") if (path / "recipe.yaml").is_file()] if root.is_dir() else []
     return {path.name: path for path in sorted(found, key=_changed, reverse=True)}
 
 
-def summary(folder: Path) -> dict[str, Any]:
-    """A run in a line; a damaged one says what is wrong."""
+def run_summary(folder: Path) -> dict[str, Any]:
+    """Summarise a run; a damaged one gets its error message."""
     try:
         run = read_run(folder)
     except RunError as error:
@@ -48,25 +48,25 @@ def summary(folder: Path) -> dict[str, Any]:
     }
 
 
-def details(folder: Path) -> dict[str, Any]:
-    """A run with its curve and scores."""
+def run_details(folder: Path) -> dict[str, Any]:
+    """Return a run's summary with its curve and scores."""
     run = read_run(folder)
-    stride = max(1, -(-len(run.rows) // MOST_POINTS))
+    stride = max(1, -(-len(run.rows) // MAX_CURVE_POINTS))
     rows = [*run.rows[::stride], *([run.rows[-1]] if run.rows and (len(run.rows) - 1) % stride else [])]
-    return summary(folder) | {
-        "curve": [{key: row.get(key) for key in SHOWN} for row in rows],
+    return run_summary(folder) | {
+        "curve": [{key: row.get(key) for key in _SHOWN} for row in rows],
         "scores": _scores(run),
     }
 
 
-def sample(folder: Path, name: str) -> bytes | None:
-    """A preview picture of a run by its name."""
+def run_preview(folder: Path, name: str) -> bytes | None:
+    """Return a preview image of a run by its name; None if there is none."""
     found = {path.stem: path for path in read_run(folder).samples}
     return found[name].read_bytes() if name in found else None
 
 
 def _scores(run: RunRecord) -> dict[str, dict[str, Any]]:
-    """What the run's own evaluations found, of metrics that are shares of pictures, by category."""
+    """Return the run's own scores by category, for metrics that are shares of images."""
     scores = {}
     for evaluation in find_evaluations([run])[0]:
         suite = evaluation.results["suite"]
@@ -80,7 +80,7 @@ def _scores(run: RunRecord) -> dict[str, dict[str, Any]]:
 
 def _state(run: RunRecord) -> str:
     log = run.folder / "log.jsonl"
-    if log.is_file() and time.time() - log.stat().st_mtime < LIVE and not run.results:
+    if log.is_file() and time.time() - log.stat().st_mtime < _LIVE and not run.results:
         return "training"
     return "finished" if run.results or run.part_sizes else "begun"
 

@@ -1,7 +1,7 @@
-"""The server: loads models, serves them, and ends in good order on a signal.
+"""The server: loads models, serves them, and shuts down gracefully on a signal.
 
-On the first SIGTERM, SIGHUP or Ctrl-C it finishes the pictures that are being drawn and answers waiting jobs
-with 503. On the second it ends at once.
+On the first SIGTERM, SIGHUP or Ctrl-C it finishes the images in progress and answers waiting jobs with 503.
+On the second it exits at once.
 """
 
 import asyncio
@@ -23,19 +23,19 @@ from lavibridge.core.signals import termination_signals
 from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.serve.engine.queue import Queue
 from lavibridge.serve.engine.served_model import ServedModel
-from lavibridge.serve.engine.threads import choose_threads
+from lavibridge.serve.engine.thread_count import choose_thread_count
 from lavibridge.serve.engine.worker import Worker
 from lavibridge.serve.limits import Limits
-from lavibridge.serve.web.address import Address, url_of
+from lavibridge.serve.web.address import Address, address_url
 from lavibridge.serve.web.app import make_app
 from lavibridge.serve.web.app_state import AppState
-from lavibridge.serve.web.guard import App, Guard
+from lavibridge.serve.web.guard import Guard, GuardedApp
 
-MOST_FILES = 65_536
+_MOST_FILES = 65_536
 
 
 class Server(uvicorn.Server):
-    """Closes the queue on a signal, so that waiting clients get their answer."""
+    """A uvicorn server that closes the queue on a signal, so that waiting clients get a response."""
 
     def __init__(self, config: uvicorn.Config, queue: Queue) -> None:
         super().__init__(config)
@@ -43,12 +43,12 @@ class Server(uvicorn.Server):
         self.loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Keep the event loop, in which the queue is closed."""
+        """Remember the event loop, which closes the queue."""
         self.loop = asyncio.get_running_loop()
         await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Handle a signal. Unlike uvicorn's, this server does not raise it again: it is no failure."""
+        """Handle a signal. Unlike uvicorn, do not raise it again, since it is no failure."""
         if self.loop is not None:
             self.loop.call_soon_threadsafe(self.queue.close)
         self.force_exit = self.should_exit
@@ -56,7 +56,7 @@ class Server(uvicorn.Server):
 
 
 def load_models(sources: Sequence[str], device: str, batch_size: int) -> dict[str, ServedModel]:
-    """Models by name: the last part of their path, numbered where it occurs twice."""
+    """Load models and name each by the last part of its path, numbered if it occurs twice."""
     models: dict[str, ServedModel] = {}
     for source in sources:
         stem = Path(source).resolve().name if Path(source).exists() else source
@@ -72,13 +72,13 @@ def load_models(sources: Sequence[str], device: str, batch_size: int) -> dict[st
 def make_app_state(
     models: dict[str, ServedModel], limits: Limits, runs: Path | None, logs_prompts: bool
 ) -> AppState:
-    """The state of an application for loaded models, with a running worker."""
-    threads = choose_threads(list(models.values()), limits.batch_size)
+    """Create the state of an application for loaded models, and start its worker."""
+    threads = choose_thread_count(list(models.values()), limits.batch_size)
     for name, model in models.items():
         if model.least_rows is None and not model.bridge.connector.per_block:
             console.print(
-                f"note: pictures of {name} are drawn one at a time: on this machine batching would change "
-                "them by rounding, or gain nothing",
+                f"note: the server generates images of {name} one at a time: on this machine batches would "
+                "change rounding, or save no time",
             )
     queue = Queue(limits)
     app_state = AppState(
@@ -93,8 +93,8 @@ def make_app_state(
     return app_state
 
 
-def guarded(app_state: AppState, address: Address) -> App:
-    """The application behind its guard."""
+def guard_server(app_state: AppState, address: Address) -> GuardedApp:
+    """Create the application behind its guard."""
     app = make_app(app_state)
     guard = Guard(app, host=address.host, token=address.token, body_bytes=app_state.limits.body_bytes)
     app.state.guard = guard
@@ -105,7 +105,7 @@ def serve(app_state: AppState, address: Address, bound: socket.socket, opens: bo
     """Serve until a signal comes."""
     _raise_file_limit()
     config = uvicorn.Config(
-        guarded(app_state, address),
+        guard_server(app_state, address),
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -118,25 +118,25 @@ def serve(app_state: AppState, address: Address, bound: socket.socket, opens: bo
         for number in set(termination_signals()) - set(uvicorn.server.HANDLED_SIGNALS):
             signal.signal(number, server.handle_exit)
     if opens and _has_display():
-        threading.Timer(0.5, webbrowser.open, [url_of(address, bound)]).start()
+        threading.Timer(0.5, webbrowser.open, [address_url(address, bound)]).start()
     server.run(sockets=[bound])
     app_state.queue.close()
     app_state.worker.join(60.0)
 
 
 def _has_display() -> bool:
-    """Whether a browser has a window to open; else a text browser would take the terminal."""
+    """Whether there is a display; without one, a text browser would take over the terminal."""
     return sys.platform in ("darwin", "win32") or bool(
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     )
 
 
 def _raise_file_limit() -> None:
-    """Raise the limit of open files to what the system allows."""
+    """Raise the limit of open files as far as the system allows."""
     if sys.platform != "win32":
         import resource
 
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        limit = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+        limit = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
         if soft < limit:
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

@@ -8,25 +8,25 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lavibridge.alignment.base import AlignmentObjective, NoisedLatents
+from lavibridge.alignment.base import NoisedLatents
 from lavibridge.alignment.parts.variance import mean_token
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError, NotFiniteError, RecipeError
-from lavibridge.recipes.sections import read_kind
-from lavibridge.recipes.training import OPTIMIZERS, Alignment, Training
-from lavibridge.training.alignment.captions import Captions
+from lavibridge.recipes.sections import read_kind_section
+from lavibridge.recipes.training_section import OPTIMIZERS, AlignmentSection, CacheSection, TrainingSection
+from lavibridge.training.alignment.captions import AlignmentCaptions
 from lavibridge.training.alignment.noised_latents import noised_data, sampled_latents
-from lavibridge.training.alignment.objective import CLOSED_FORM, build_objective
+from lavibridge.training.alignment.objective import AlignmentMethod
 from lavibridge.training.alignment.teacher import SETTING, open_teacher
+from lavibridge.training.cache.feature_reader import FeatureReader, feature_reader
 from lavibridge.training.data.batches import BatchLoader
-from lavibridge.training.data.order import Shuffled, mix
+from lavibridge.training.data.order import ShuffledOrder, mix_seeds
 from lavibridge.training.distributed.processes import Processes
-from lavibridge.training.loop import State, gradient_norms, move
-from lavibridge.training.objectives.native_encoder import feature_reader
-from lavibridge.training.optim import make_optimizer
+from lavibridge.training.loop import TrainingState, gradient_norms, update_weights
+from lavibridge.training.optimization import make_optimizer
 
-OPTIMIZER = read_kind(OPTIMIZERS, "muon")
+OPTIMIZER = read_kind_section(OPTIMIZERS, "muon")
 """AdamW takes twice the steps to the same loss (LOG.md, 2026-11-22)."""
 EPOCHS, MEASURED = 1, 4
 """Keep these random numbers apart from others of the same seed."""
@@ -39,20 +39,16 @@ class Aligner:
     def __init__(
         self,
         bridge: Bridge,
-        objective: AlignmentObjective,
-        measure: AlignmentObjective,
-        captions: Captions,
-        training: Training,
+        method: AlignmentMethod,
+        captions: AlignmentCaptions,
+        training: TrainingSection,
         processes: Processes | None = None,
     ) -> None:
-        """Open the teacher. ``measure`` measures what has no loss of its own: the closed form.
-
-        ModelError if the teacher cannot be used; RecipeError if processes cannot share a batch.
-        """
+        """Open the teacher. ModelError if it cannot be used; RecipeError if a batch cannot be shared."""
         settings = training.align
         assert settings is not None  # the caller asks for an alignment
-        self.bridge, self.objective, self.captions = bridge, objective, captions
-        self.measured_by = measure if objective.is_closed_form else objective
+        self.bridge, self.method, self.captions = bridge, method, captions
+        self.objective = method.objective
         self.settings, self.seed, self.training = settings, training.seed, training
         self.processes = processes
         count = 1 if processes is None else processes.count
@@ -63,15 +59,18 @@ class Aligner:
             )
         self.state = alignment_state(bridge, settings)
         self.teacher = open_teacher(bridge, settings)
-        self.read = student_reader(bridge, settings.feature_cache_gb)
+        bridge.connector.continue_from(self.teacher.connector)
+        self.read = student_reader(bridge, settings.feature_cache_gb, training.cache)
         self.read_teacher = feature_reader(self.teacher, settings.feature_cache_gb)
-        self.order = Shuffled(len(captions.training), mix(training.seed, EPOCHS))
+        self.order = ShuffledOrder(len(captions.training), mix_seeds(training.seed, EPOCHS))
 
     def prepare(self, batches: BatchLoader) -> None:
-        """Collect the noised latents that the objective looks at."""
-        objective = self.measured_by
-        noised = self._noised_latents(batches) if objective.needs_latents else []
-        objective.prepare(self.bridge, self.teacher, noised)
+        """Read every caption, and collect the noised latents that the objective looks at."""
+        for read in (self.read, self.read_teacher):
+            if isinstance(read, FeatureReader):
+                read.read_ahead([*self.captions.held_out, *self.captions.training])
+        noised = self._noised_latents(batches) if self.objective.needs_latents else []
+        self.objective.prepare(self.bridge, self.teacher, noised)
 
     def _noised_latents(self, batches: BatchLoader) -> list[NoisedLatents]:
         settings, is_sampled = self.settings, not batches.dataset.has_pictures
@@ -83,12 +82,9 @@ class Aligner:
         return noised_data(self.teacher, batches, settings.noised_latents)
 
     def solve(self) -> None:
-        """Solve for the connector's last layer, if the objective or the start is the closed form."""
-        if self.settings.start is None and not self.objective.is_closed_form:
-            return
-        solver = self.objective if self.objective.is_closed_form else build_objective(CLOSED_FORM)
-        solver.prepare(self.bridge, self.teacher, [])
-        solver.fit(self.bridge, self.teacher, self._caption_batches)
+        """Solve for weights of the connector, if the method has a solver."""
+        if self.method.solver is not None:
+            self.method.solver.fit(self.bridge, self.teacher, self._caption_batches)
 
     def _caption_batches(self) -> Iterator[tuple[Sequence[str], TextFeatures, TextFeatures]]:
         texts = self.captions.training
@@ -102,7 +98,7 @@ class Aligner:
         batch = self.settings.batch
         positions = range(step * batch, (step + 1) * batch)
         captions = [self.captions.training[self.order.index(position)] for position in positions]
-        generator = torch.Generator().manual_seed(mix(self.seed, step))
+        generator = torch.Generator().manual_seed(mix_seeds(self.seed, step))
         chosen = self.objective.choose(batch, generator)
         mine = self._share(batch)
         captions = captions[mine]
@@ -128,12 +124,12 @@ class Aligner:
         texts = self.captions.held_out
         parts = -(-len(texts) // self.settings.batch)  # of equal size, as one caption has no variance
         sums: dict[str, float] = {}
-        generator = torch.Generator().manual_seed(mix(self.seed, MEASURED))
+        generator = torch.Generator().manual_seed(mix_seeds(self.seed, MEASURED))
         for part in range(parts):
             captions = texts[part::parts]
             features, teacher_features = self.read(captions), self.read_teacher(captions)
-            chosen = self.measured_by.choose(len(captions), generator)
-            loss = self.measured_by.loss(self.bridge, self.teacher, features, teacher_features, chosen)
+            chosen = self.objective.choose(len(captions), generator)
+            loss = self.objective.loss(self.bridge, self.teacher, features, teacher_features, chosen)
             found = {"held_out_fvu": float(loss)} | self._cosines(features, teacher_features, chosen)
             for name, value in found.items():
                 sums[name] = sums.get(name, 0.0) + value * len(captions) / len(texts)
@@ -142,7 +138,7 @@ class Aligner:
     def _cosines(
         self, features: TextFeatures, teacher_features: TextFeatures, chosen: Int[Tensor, " caption"]
     ) -> dict[str, float]:
-        t = self.measured_by.t[chosen]
+        t = self.objective.t[chosen]
         made, target = self.bridge.connector(features, t), self.teacher.connector(teacher_features, t)
         pairs = {"token_cosine": (mean_token(made), mean_token(target))}
         if made.pooled is not None and target.pooled is not None:
@@ -150,15 +146,19 @@ class Aligner:
         return {name: float(torch.cosine_similarity(*pair).mean()) for name, pair in pairs.items()}
 
 
-def student_reader(bridge: Bridge, cache_gb: float) -> Reader:
+def student_reader(bridge: Bridge, cache_gb: float, cache: CacheSection | None) -> Reader:
     """Return a function from captions to the student's features; vectors that query it get gradients."""
     if bridge.connector.reading.queries is not None:
         return bridge.features
-    return feature_reader(bridge, cache_gb)
+    return feature_reader(bridge, cache_gb, cache)
 
 
 def take_step(
-    state: State, training: Training, loss: Float[Tensor, ""], step: int, processes: Processes | None = None
+    state: TrainingState,
+    training: TrainingSection,
+    loss: Float[Tensor, ""],
+    step: int,
+    processes: Processes | None = None,
 ) -> tuple[float, float]:
     """Update the connector by a loss, averaged over all processes; return loss and norm of the gradient."""
     weights = state.parts["connector"]
@@ -172,19 +172,19 @@ def take_step(
     if not math.isfinite(float(value)):
         raise NotFiniteError(f"alignment step {step + 1}: the loss is {float(value)}; lower {SETTING}.lr")
     norm = torch.linalg.vector_norm(gradient_norms(weights))
-    move(state, training, norm)
+    update_weights(state, training, norm)
     return float(value), float(norm)
 
 
-def alignment_state(bridge: Bridge, settings: Alignment) -> State:
+def alignment_state(bridge: Bridge, settings: AlignmentSection) -> TrainingState:
     """Return the connector's weights with their optimiser, at step 0."""
-    connector = bridge.connector
-    weights = {name: weight for name, weight in connector.named_parameters() if weight.requires_grad}
+    aligned = bridge.connector.aligned_parameters()
+    weights = {name: weight for name, weight in aligned.items() if weight.requires_grad}
     if not weights:
         raise ModelError(f"{SETTING}: this connector has no weights to align; leave {SETTING} out")
     parts = {"connector": weights}
     optimizer = make_optimizer(parts, {"connector": settings.lr}, 0.0, OPTIMIZER)
-    return State(bridge=bridge, model=bridge, parts=parts, optimizer=optimizer, ema=None)
+    return TrainingState(bridge=bridge, model=bridge, parts=parts, optimizer=optimizer, ema=None)
 
 
 def with_noise(features: TextFeatures, noise: float, generator: torch.Generator) -> TextFeatures:

@@ -10,12 +10,12 @@ import torch
 
 from lavibridge.alignment.base import NoisedLatents
 from lavibridge.bridge import Bridge
-from lavibridge.diffusion.objective import corrupt
-from lavibridge.generation.denoise import OWN_CALLS, advance
-from lavibridge.generation.emphasis import read
-from lavibridge.generation.encode import encode_prompts
+from lavibridge.diffusion.objective import add_noise
+from lavibridge.generation.denoise import SEPARATE_DENOISER_CALLS, take_denoising_step
+from lavibridge.generation.emphasis import read_emphasis
 from lavibridge.generation.noise import initial_noise
-from lavibridge.generation.state import RequestState, resolve_settings
+from lavibridge.generation.prompt_encoding import encode_prompts
+from lavibridge.generation.request_state import RequestState, resolve_denoising_settings
 from lavibridge.training.data.batches import BatchLoader
 
 SAMPLING_STEPS = 16
@@ -33,7 +33,7 @@ def noised_data(teacher: Bridge, batches: BatchLoader, count: int) -> list[Noise
         alpha, sigma = vision.alphas[draw.t], vision.sigmas[draw.t]
         found.append(
             NoisedLatents(
-                latents=corrupt(draw.batch.latents, draw.noise, alpha, sigma),
+                latents=add_noise(draw.batch.latents, draw.noise, alpha, sigma),
                 t=vision.times[draw.t],
                 prompts=draw.batch.prompts,
             )
@@ -57,9 +57,9 @@ def sampled_latents(teacher: Bridge, captions: Sequence[str], count: int, seed: 
 
 def _trajectory(teacher: Bridge, captions: Sequence[str], seed: int) -> Iterator[NoisedLatents]:
     """Yield the noised latents of every step for some captions."""
-    settings = resolve_settings(teacher, num_inference_steps=SAMPLING_STEPS)
-    prompts = [read(caption, weights=False) for caption in captions]
-    negative = [read("", weights=False, is_negative=True)] * len(captions)
+    settings = resolve_denoising_settings(teacher, num_inference_steps=SAMPLING_STEPS)
+    prompts = [read_emphasis(caption, weights=False) for caption in captions]
+    negative = [read_emphasis("", weights=False, is_negative=True)] * len(captions)
     encoded = encode_prompts(teacher, [*negative, *prompts], DRAWN_TOGETHER)
     noise = initial_noise(settings.shape, range(seed, seed + len(captions))).to(teacher.device)
     state = RequestState(
@@ -72,4 +72,4 @@ def _trajectory(teacher: Bridge, captions: Sequence[str], seed: int) -> Iterator
     while not state.is_finished:
         t = state.sampling.t.to(noise.device).expand(len(captions))
         yield NoisedLatents(latents=state.sampling.noisy, t=t, prompts=tuple(captions))
-        advance([state], teacher, OWN_CALLS)
+        take_denoising_step([state], teacher, SEPARATE_DENOISER_CALLS)

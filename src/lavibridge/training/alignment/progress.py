@@ -18,9 +18,9 @@ from torch import nn
 
 from lavibridge.core.errors import RunError
 from lavibridge.core.tensors import save_tensors
-from lavibridge.training.checkpoints.run_fingerprint import RunFingerprint, differences
-from lavibridge.training.optim import load_optimizer_tensors, optimizer_tensors
-from lavibridge.training.run import refuse_changes
+from lavibridge.training.checkpoints.run_fingerprint import RunFingerprint, fingerprint_differences
+from lavibridge.training.optimization import load_optimizer_tensors, optimizer_tensors
+from lavibridge.training.run_folder import refuse_recipe_changes
 
 NAME = "align.safetensors"
 WEIGHTS, MOMENTS = "connector.", "moments."
@@ -60,7 +60,7 @@ class AlignmentProgress:
         try:
             with safe_open(str(self.path), "pt") as file:
                 header = json.loads(file.metadata()["reached"])
-            refuse_changes(self.run, differences(header["basis"], self.basis))
+            refuse_recipe_changes(self.run, fingerprint_differences(header["basis"], self.basis))
             self.step, self.seconds = int(header["step"]), float(header["seconds"])
             self.lowest, self.since_lowest = header["lowest"], int(header["since_lowest"])
         except (SafetensorError, KeyError, TypeError, ValueError) as error:

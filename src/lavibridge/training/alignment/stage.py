@@ -17,11 +17,11 @@ from time import perf_counter
 from typing import Any
 
 from lavibridge import lora
-from lavibridge.core.log import JsonLog, progress
+from lavibridge.core.log import JsonLog, progress_bar
 from lavibridge.training.alignment.aligner import Aligner
 from lavibridge.training.alignment.progress import AlignmentProgress
 from lavibridge.training.data.batches import BatchLoader
-from lavibridge.training.optim import half_cosine, warmed_up
+from lavibridge.training.optimization import half_cosine, linear_warmup
 
 
 def align(aligner: Aligner, batches: BatchLoader, log: JsonLog | None, reached: AlignmentProgress) -> bool:
@@ -44,8 +44,8 @@ def align(aligner: Aligner, batches: BatchLoader, log: JsonLog | None, reached: 
         if reached.step == 0:
             aligner.solve()
             _record(aligner, log, reached, {"step": 0, "seconds": perf_counter() - begun})
-        steps = 0 if aligner.objective.is_closed_form else settings.steps
-        bar = during.enter_context(progress("steps"))
+        steps = settings.steps if aligner.method.takes_steps else 0
+        bar = during.enter_context(progress_bar("steps"))
         task = bar.add_task("aligning", total=steps, completed=reached.step, status="")
         for step in range(reached.step, steps):
             done = max(step / steps, (perf_counter() - begun) / limit)
@@ -54,7 +54,7 @@ def align(aligner: Aligner, batches: BatchLoader, log: JsonLog | None, reached: 
             if reached.stopped():
                 reached.save(bridge.connector, optimizer)
                 return False
-            rate = settings.lr * warmed_up(step, settings.warmup) * half_cosine(done)
+            rate = settings.lr * linear_warmup(step, settings.warmup) * half_cosine(done)
             fvu, norm = aligner.step(step, rate)
             record = {"step": step + 1, "fvu": fvu, "gradient_norm": {"connector": norm}}
             record |= {"lr": {"connector": rate}, "seconds": perf_counter() - begun}

@@ -1,7 +1,7 @@
-"""Where entries are kept while a bridge is trained: in memory while they fit, or in a folder.
+"""Backends keep entries while a bridge is trained: in memory while they fit, in a folder, or in both.
 
-Training never fails for want of a cache: where the folder cannot be written to it is said once, and what
-would have been kept is made anew when it is met again.
+Training never fails for want of a cache: where the folder cannot be written to, a note says so once, and
+entries are computed again when they are needed again.
 """
 
 from abc import ABC, abstractmethod
@@ -18,20 +18,24 @@ class Backend(ABC):
 
     @abstractmethod
     def get(self, key: bytes) -> Entry | None:
-        """An entry, if it is there."""
+        """The entry of a key, or None."""
 
     @abstractmethod
     def put(self, key: bytes, entry: Entry) -> Entry:
-        """Keep an entry; returns it as `get` will give it."""
+        """Keep an entry if there is room; returns it as `get` will return it."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Write entries that wait to be written."""
 
     @abstractmethod
     def close(self) -> None:
-        """Nothing is put any more."""
+        """Write entries that wait to be written, and free the memory."""
 
 
 @final
 class Memory(Backend):
-    """In memory, those that are met first, up to so many gigabytes."""
+    """Keeps the first entries in memory, up to ``gigabytes``, and no later ones."""
 
     def __init__(self, gigabytes: float) -> None:
         self.room = gigabytes * 1e9
@@ -49,13 +53,16 @@ class Memory(Backend):
             self.entries[key] = kept
         return kept
 
+    def flush(self) -> None:
+        pass
+
     def close(self) -> None:
         self.entries.clear()
 
 
 @final
 class OnDisk(Backend):
-    """In a folder, from run to run."""
+    """Keeps entries in a folder, from run to run."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -69,16 +76,43 @@ class OnDisk(Backend):
             return self.store.rounded(entry)
         kept = self.store.put(key, entry)
         if self.store.is_due:
-            self.write()
+            self.flush()
         return kept
 
     def close(self) -> None:
-        self.write()
+        self.flush()
 
-    def write(self) -> None:
-        """Write what is waiting, or say why that cannot be done and leave it from now on."""
+    def flush(self) -> None:
+        """Write entries that wait to be written; if that fails, say why and write nothing more."""
         try:
             self.store.flush()
         except CacheError as error:
             self.is_writing = False
             console.print(f"note: {error}. Training goes on and keeps nothing more", soft_wrap=True)
+
+
+@final
+class MemoryOverDisk(Backend):
+    """Keeps entries in a folder, and in memory those that fit."""
+
+    def __init__(self, memory: Memory, disk: OnDisk) -> None:
+        self.memory = memory
+        self.disk = disk
+
+    def get(self, key: bytes) -> Entry | None:
+        found = self.memory.get(key)
+        if found is None:
+            found = self.disk.get(key)
+            if found is not None:
+                self.memory.put(key, found)
+        return found
+
+    def put(self, key: bytes, entry: Entry) -> Entry:
+        return self.memory.put(key, self.disk.put(key, entry))
+
+    def flush(self) -> None:
+        self.disk.flush()
+
+    def close(self) -> None:
+        self.disk.close()
+        self.memory.close()

@@ -1,14 +1,15 @@
-"""What a frozen language model makes of captions, computed once: kept without padding, padded when used.
+"""A frozen language model's features of captions, computed once: stored without padding, padded when used.
 
-    caption --language model--> features of its real tokens, in the layers that the connector reads     kept
-    batch of captions -> kept features, padded on the right to the longest
+    caption --language model--> features of its real tokens, in the layers that the connector reads     stored
+    batch of captions -> stored features, padded on the right to the longest
 
-Like pictures, captions are computed one by one in training, so that the last bits depend on the caption alone
-(see `latents.py`); on a GPU that is slow for a short caption, and `fill.py` computes many at a time ahead.
-It is for language models that training leaves as they are: without LoRA, and read rather than asked.
+`of` computes captions one by one, so that the last bits depend on the caption alone, as those of latents do
+(see `latents.py`); on a GPU that is slow for a short caption. `together` and `compute` sort captions by
+length and compute many at a time, which is several times as fast and rounds differently. Only a language
+model that training leaves unchanged has such features: it has no LoRA and receives no trained vectors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from lavibridge import lora
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import Reading, TextFeatures
+from lavibridge.core.log import progress_bar
 from lavibridge.language.base import LanguageModel
 from lavibridge.training.cache.backend import Backend
 from lavibridge.training.cache.keys import caption_key
@@ -23,11 +25,11 @@ from lavibridge.training.cache.shard import Entry
 
 
 def refusal(bridge: Bridge) -> str | None:
-    """Why a bridge's language features cannot be kept, or None."""
+    """The reason why a bridge's language features cannot be cached, or None."""
     if lora.has_lora(bridge.language.backbone):
         return "the language model is trained (lora.language), so that its features change at every step"
     if bridge.connector.reading.queries is not None:
-        return "the connector asks the language model with vectors that are trained"
+        return "the connector appends trained vectors to each prompt"
     return None
 
 
@@ -45,32 +47,58 @@ class Features:
         return caption_key(self.maker, caption)
 
     def of(self, captions: Sequence[str], device: torch.device) -> TextFeatures:
-        """What `LanguageModel.encode` gives, but for the last bits and for what stands at padded places."""
+        """The features that `LanguageModel.encode` returns, but for rounding and with zeros as padding."""
         return TextFeatures.pad([from_entry(self.one(caption)) for caption in captions]).to(device)
 
     def together(self, captions: Sequence[str], device: torch.device) -> TextFeatures:
-        """The same, but what is not there yet is computed in one call: sooner, with other last bits."""
+        """The same, computing all captions that are not cached at once: faster, with other last bits."""
         found = {caption: self.backend.get(self.key(caption)) for caption in captions}
-        new = [caption for caption, entry in found.items() if entry is None]
-        made = zip(new, self.compute(new), strict=True) if new else ()
-        found |= {caption: self.backend.put(self.key(caption), entry) for caption, entry in made}
+        missing = [caption for caption, entry in found.items() if entry is None]
+        found |= {
+            caption: self.backend.put(self.key(caption), entry) for caption, entry in self.compute(missing)
+        }
         entries = [entry for entry in map(found.get, captions) if entry is not None]
         return TextFeatures.pad([from_entry(entry) for entry in entries]).to(device)
 
     def one(self, caption: str) -> Entry:
-        """What is kept of one caption."""
+        """The entry of one caption, computed alone if it is not cached."""
         key = self.key(caption)
         found = self.backend.get(key)
-        return self.backend.put(key, self.compute([caption])[0]) if found is None else found
+        if found is None:
+            ((_, entry),) = self.compute([caption])
+            found = self.backend.put(key, entry)
+        return found
 
-    def compute(self, captions: Sequence[str]) -> list[Entry]:
-        """What is kept of captions, computed together."""
-        with torch.no_grad():
-            return [to_entry(each) for each in self.language.encode(captions, self.reading).split()]
+    def read_ahead(self, captions: Sequence[str]) -> int:
+        """Compute and cache the captions that are not cached yet; returns the number that now are.
+
+        Stops at the first caption that does not fit into the cache.
+        """
+        distinct = dict.fromkeys(captions)
+        missing = [caption for caption in distinct if self.backend.get(self.key(caption)) is None]
+        kept = len(distinct) - len(missing)
+        if not missing:
+            return kept
+        with progress_bar("captions") as bar:
+            task = bar.add_task("reading captions", total=len(missing), status="")
+            for caption, entry in self.compute(missing):
+                self.backend.put(self.key(caption), entry)
+                if self.backend.get(self.key(caption)) is None:
+                    break
+                kept += 1
+                bar.advance(task)
+        self.backend.flush()
+        return kept
+
+    @torch.no_grad()
+    def compute(self, captions: Sequence[str]) -> Iterator[tuple[str, Entry]]:
+        """Yield each distinct caption with its entry, in the order of `LanguageModel.encode_many`."""
+        for caption, features in self.language.encode_many(captions, self.reading):
+            yield caption, to_entry(features)
 
 
 def to_entry(features: TextFeatures) -> Entry:
-    """What is kept of one prompt's features, a batch of one without padding."""
+    """The tensors of one prompt's features, which are a batch of one without padding."""
     found = {
         "hidden": features.hidden,
         "context_free": features.context_free,

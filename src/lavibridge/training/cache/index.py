@@ -1,4 +1,4 @@
-"""From a key to where it lies, over all shards: sorted numbers and a binary search.
+"""Finds the shard and row of a key by binary search over the sorted keys of all shards.
 
     16 bytes -> two numbers; all firsts sorted -> search -> seconds compared -> shard and row
 
@@ -15,11 +15,11 @@ NO_KEYS: Keys = np.zeros((0, 16), dtype=np.uint8)
 
 
 class Index:
-    """Where the keys of shards lie; of equal ones that of the first shard comes first."""
+    """The places of all keys; copies of a key come in the order of their shards."""
 
     def __init__(self, shards: Sequence[Keys] = ()) -> None:
         halves = np.ascontiguousarray(np.concatenate([NO_KEYS, *shards])).view(">u8").astype(np.uint64)
-        # Stable, and each shard is sorted in itself: the sort only has to merge.
+        # Each shard is sorted already, so that a stable sort only merges.
         order = np.argsort(halves[:, 0], kind="stable")
         self.first, self.second = halves[order, 0], halves[order, 1]
         counts = [len(keys) for keys in shards]
@@ -28,7 +28,7 @@ class Index:
         self.row = np.concatenate(rows)[order]
 
     def places(self, key: bytes) -> Iterator[tuple[int, int]]:
-        """(shard, row) of every copy of a key."""
+        """Yield (shard, row) of each copy of a key."""
         first, second = np.frombuffer(key, dtype=">u8").astype(np.uint64)
         begin = int(np.searchsorted(self.first, first))
         end = int(np.searchsorted(self.first, first, side="right"))
@@ -40,7 +40,7 @@ class Index:
         return any(True for _ in self.places(key))
 
     def distinct(self) -> int:
-        """How many different keys there are."""
+        """Number of different keys."""
         order = np.lexsort((self.second, self.first))
         first, second = self.first[order], self.second[order]
         repeats = (first[1:] == first[:-1]) & (second[1:] == second[:-1])

@@ -1,11 +1,11 @@
-"""Encoded pictures, each encoded once where it can be kept, when it is first met.
+"""Encoded pictures, each encoded at its first visit and cached if there is room.
 
-    picture --autoencoder--> mean, std     kept     x0 = mean + std * normal        drawn anew at each visit
+    picture --autoencoder--> mean, std     cached     x0 = mean + std * normal        drawn anew at each visit
 
-Pictures are encoded one by one: how many are encoded together changes the last bits (by 3e-6 in a miniature),
-and so a latent depends on its picture alone. Runs with and without a cache, straight and resumed, with one
-process and with many see the same numbers bit for bit, and processes can fill one cache together. It costs
-little, as a picture fills the machine by itself: 3 % of the encoding with the miniature autoencoder on a CPU.
+Pictures are encoded one by one, so that a latent depends on its picture alone: the number of pictures encoded
+together changes the last bits (by 3e-6 in a miniature). Runs with and without a cache, straight and resumed,
+with one process and with many see the same numbers bit for bit, and processes can fill one cache together. It
+costs little, as one picture keeps a machine busy: 3 % of the encoding with mini-sd's autoencoder on a CPU.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,23 +33,23 @@ Result = TypeVar("Result")
 
 
 class Names:
-    """Keys of visits where pictures stay what they are: in memory, for as long as a run."""
+    """Keys of visits in memory, where they last as long as the run."""
 
     def __call__(self, visit: Visit) -> bytes:
         """The key of a visit."""
         return repr(visit).encode()
 
     def check(self, visit: Visit) -> None:
-        """Nothing outlives the run, so that nothing can be out of date."""
+        """Do nothing: no entry outlives the run, so none can be out of date."""
 
 
 class Contents:
-    """Keys of visits by what the pictures are made from; each is read once for that."""
+    """Keys of visits by the content of the pictures, each of which is read once for its hash."""
 
     def __init__(self, dataset: Dataset, maker: bytes) -> None:
         self.dataset = dataset
         self.maker = maker
-        # 17 bytes a picture, of which the system takes up those of pictures that were met.
+        # 17 bytes a picture; the system allocates only the pages of visited pictures.
         self.hashes = np.zeros((len(dataset), KEY_BYTES), dtype=np.uint8)
         self.known = np.zeros(len(dataset), dtype=bool)
 
@@ -61,15 +61,15 @@ class Contents:
         return picture_key(self.maker, self.hashes[visit.index].tobytes(), visit)
 
     def content(self, index: int) -> bytes:
-        """The hash of what a picture is made from, at this moment."""
+        """The hash of a picture's file or scene at this moment."""
         return digest(self.dataset.content(index))
 
     def check(self, visit: Visit) -> None:
-        """DataError where a picture was replaced after its key was made: the key would be untrue."""
+        """Raise DataError if a picture changed after its key was computed."""
         if self.content(visit.index) != self.hashes[visit.index].tobytes():
             raise DataError(
-                f"{self.dataset.sample(visit.index).name} was replaced while it was used: leave the pictures "
-                "alone during training, and begin again"
+                f"{self.dataset.sample(visit.index).name} was replaced during training: leave the pictures "
+                "unchanged and start again"
             )
 
 
@@ -108,7 +108,7 @@ class Latents:
             return list(self._read_ahead(self.names, visits))
 
     def entries(self, visits: Mapping[bytes, Visit]) -> Iterator[tuple[bytes, Entry]]:
-        """What is to be kept of some pictures, by their keys; others are read while one is encoded."""
+        """Encode pictures and yield their keys and entries; reads the next pictures meanwhile."""
         images = self._read_ahead(self.read, visits.values())
         for key in visits:
             with self.timing.on(READING):
@@ -124,17 +124,17 @@ class Latents:
         return normalize_pixels(pixels[:, ::-1] if visit.flipped else pixels)
 
     def encode(self, image: Image) -> Entry:
-        """What is kept of one picture."""
+        """The entry of one picture: mean and standard deviation."""
         device = self.vision.alphas.device
         mean, std = self.vision.encode_moments(torch.from_numpy(image)[None].to(device))
         return {"moments": torch.stack([mean[0], std[0]])}
 
     def close(self) -> None:
-        """Write what is waiting, and end the readers."""
+        """Write the entries that wait to be written, and stop the readers."""
         if self.readers is not None:
             self.readers.shutdown(cancel_futures=True)
         self.backend.close()
 
     def _read_ahead(self, function: Callable[[Visit], Result], visits: Iterable[Visit]) -> Iterator[Result]:
-        """What a function says of each visit, in their order."""
+        """Apply a function to each visit and yield the results in order."""
         return map(function, visits) if self.readers is None else self.readers.map(function, visits)

@@ -1,11 +1,11 @@
-"""Filling a cache folder before training, by any number of processes, each its part.
+"""Fills a cache folder before training; any number of processes share the work.
 
-    pictures    process i of N takes pictures i, i + N, ... in every form in which they can be met
-    captions    a caption is whose its key says, so that none is computed twice; many at a time, by length
+    pictures    process i of N encodes pictures i, i + N, ... in every form that training can visit
+    captions    a caption's key decides which process computes it, so that none is computed twice
 
-What is there already is left as it is, so that a filling that was broken off is gone on with by the same
-command. Captions computed together differ in the last bits from those that training computes one by one;
-once kept they are what every run reads.
+Existing entries stay as they are, so that the same command continues a filling that was interrupted. Captions
+are sorted by length and computed many at a time: their last bits differ from those that training computes one
+by one, and every run that uses the folder reads the same ones.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,34 +14,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lavibridge.bridge import Bridge
-from lavibridge.core.launch import ProcessRank
-from lavibridge.core.lock import hold
-from lavibridge.core.log import progress
+from lavibridge.core.lock import hold_lock
+from lavibridge.core.log import progress_bar
+from lavibridge.core.process_rank import ProcessRank
 from lavibridge.data.base import Dataset
-from lavibridge.recipes.training import Cache, Training
+from lavibridge.recipes.training_section import CacheSection, TrainingSection
 from lavibridge.training.cache.backend import OnDisk
 from lavibridge.training.cache.caches import feature_store, latent_store
 from lavibridge.training.cache.features import Features
 from lavibridge.training.cache.latents import Contents, Latents
 from lavibridge.training.cache.store import Store
-from lavibridge.training.data.sampler import Visit, VisitSampler, says_a_side
+from lavibridge.training.data.sampler import Visit, VisitSampler, mentions_a_side
 from lavibridge.training.reporting.timing import Timing
 
 CHUNK = 64
-"""Pictures whose keys are looked up together."""
+"""Number of pictures whose keys are looked up together."""
 WINDOW = 1024
-"""Captions that are sorted by length together."""
-TOGETHER = 32
-"""Captions that are computed together."""
+"""Number of captions that are sorted by length together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Filled:
-    """What a folder holds when a process has done its part."""
+    """The state of a folder after a process has done its part."""
 
     folder: Path
     computed: int
-    """Entries that this process has computed."""
+    """Number of entries that this process computed."""
     entries: int
     bytes: int
 
@@ -49,12 +47,12 @@ class Filled:
 def fill_latents(
     bridge: Bridge,
     dataset: Dataset,
-    settings: Training,
-    cache: Cache,
+    settings: TrainingSection,
+    cache: CacheSection,
     size: tuple[int, int],
     share: ProcessRank,
 ) -> Filled:
-    """Encode this process's pictures; CacheError where they cannot be written."""
+    """Encode this process's pictures. Raises CacheError if they cannot be written."""
     store, maker = latent_store(bridge, cache)
     names = Contents(dataset, maker)
     latents = Latents(dataset, bridge.vision, OnDisk(store), names, settings.workers, Timing())
@@ -62,7 +60,7 @@ def fill_latents(
     indices = range(share.rank, len(dataset), share.world_size)
     made = 0
     with _exclusive(store, share), closing(latents):
-        with progress("pictures") as bar:
+        with progress_bar("pictures") as bar:
             task = bar.add_task("encoding", total=len(indices), status="")
             for start in range(0, len(indices), CHUNK):
                 chunk = indices[start : start + CHUNK]
@@ -81,31 +79,28 @@ def fill_latents(
 
 
 def _forms_of(visits: VisitSampler, index: int) -> list[Visit]:
-    """Every form in which a picture can be met: as it is, and mirrored where it may be."""
+    """Every form in which training can visit a picture: as it is, and mirrored if that is allowed."""
     plain = Visit(index=index, size=visits.size_of(index))
-    if not visits.flip or says_a_side(visits.dataset.sample(index).captions):
+    if not visits.flip or mentions_a_side(visits.dataset.sample(index).captions):
         return [plain]
     return [plain, Visit(index=index, size=plain.size, flipped=True)]
 
 
 def fill_features(
-    bridge: Bridge, dataset: Dataset, settings: Training, cache: Cache, share: ProcessRank
+    bridge: Bridge, dataset: Dataset, settings: TrainingSection, cache: CacheSection, share: ProcessRank
 ) -> Filled:
-    """Compute this process's captions, the empty one included; CacheError where they cannot be written."""
+    """Compute this process's captions, with the empty one. Raises CacheError if they cannot be written."""
     store, maker = feature_store(bridge, cache)
     features = Features(bridge.language, bridge.connector.reading, OnDisk(store), maker)
     made = 0
     with _exclusive(store, share), closing(features.backend):
-        with progress("pictures") as bar:
+        with progress_bar("pictures") as bar:
             task = bar.add_task("reading captions", total=len(dataset), status="")
             for window in _windows(features, dataset, settings, share):
                 missing = {caption: key for caption, key in window.captions.items() if key not in store}
-                ordered = sorted(missing, key=len)
-                for start in range(0, len(ordered), TOGETHER):
-                    together = ordered[start : start + TOGETHER]
-                    for caption, entry in zip(together, features.compute(together), strict=True):
-                        store.put(missing[caption], entry)
-                    made += len(together)
+                for caption, entry in features.compute(list(missing)):
+                    store.put(missing[caption], entry)
+                    made += 1
                     bar.update(task, status=f"{made:,} new")
                     if store.is_due:
                         store.flush()
@@ -115,14 +110,14 @@ def fill_features(
 
 @dataclass(frozen=True, kw_only=True)
 class _Window:
-    """Captions of one process out of some pictures in a row, and where these end."""
+    """One process's captions of consecutive pictures, and the index after the last picture."""
 
     captions: dict[str, bytes]
     until: int
 
 
 def _windows(
-    features: Features, dataset: Dataset, settings: Training, share: ProcessRank
+    features: Features, dataset: Dataset, settings: TrainingSection, share: ProcessRank
 ) -> Iterator[_Window]:
     captions: dict[str, bytes] = {}
 
@@ -143,10 +138,10 @@ def _windows(
 
 @contextmanager
 def _exclusive(store: Store, share: ProcessRank) -> Iterator[None]:
-    """The right to fill a folder, beside the other parts of the same filling; runs may read and add to it."""
+    """Lock a folder for one filling, whose processes share the lock; runs may use it meanwhile."""
     with ExitStack() as held:
         try:
-            held.enter_context(hold(store.folder, share))
+            held.enter_context(hold_lock(store.folder, share))
         except OSError as error:
             raise store.unwritable(error) from error
         yield

@@ -2,12 +2,12 @@
 
     key          16 bytes an entry, in sorted order
     sum          CRC-32 of an entry's values
-    NAME         the values called NAME of all entries, one behind the other
+    NAME         the values called NAME of all entries, concatenated
     NAME.shape   their shapes
 
-A shard is written whole, put on disk and given its name in one rename, so that there is no half one. The
-header holds a hash of keys, sums and shapes, and every entry is compared with its sum when it is read: a bit
-that has turned is noticed before it teaches anything.
+A shard is written under a temporary name, synced to disk and renamed, so that no partial shard exists. The
+header holds a hash of keys, sums and shapes, and reading compares each entry with its checksum: a flipped bit
+is noticed before training uses it.
 """
 
 import hashlib
@@ -30,11 +30,11 @@ KEY_BYTES = 16
 SUFFIX = ".safetensors"
 
 Entry = Mapping[str, Tensor]
-"""What is kept of one sample: arrays by name, the same names in all entries of a folder."""
+"""The tensors of one sample by name; all entries of a folder have the same names."""
 
 
 def write_shard(path: Path, entries: Mapping[bytes, Entry]) -> None:
-    """Write entries, at least one; OSError leaves nothing behind."""
+    """Write one or more entries. Raises OSError if that fails, and leaves no file."""
     keys = sorted(entries)
     names = sorted(entries[keys[0]])
     index: dict[str, Tensor] = {
@@ -57,7 +57,7 @@ def checksum(entry: Entry) -> int:
 
 
 class Shard:
-    """A shard that is read; CacheError where it is not what was written."""
+    """A shard open for reading. Raises CacheError if it is not as it was written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -89,14 +89,14 @@ class Shard:
 
     @cached_property
     def ends(self) -> dict[str, Int64[np.ndarray, " entry"]]:
-        """Where each entry's values end, by name."""
+        """The end of each entry's values, by name."""
         return {
             name: self.index[f"{name}.shape"].numpy().astype(np.int64).prod(axis=1).cumsum()
             for name in self.names
         }
 
     def read(self, row: int) -> Entry:
-        """One entry; CacheError where it is damaged."""
+        """Return one entry. Raises CacheError if it is damaged."""
         entry: dict[str, Tensor] = {}
         try:
             for name in self.names:
@@ -111,7 +111,7 @@ class Shard:
         return entry
 
     def whole(self) -> Iterator[tuple[bytes, Entry | None]]:
-        """Every entry with its key; None in the place of a damaged one."""
+        """Yield every key with its entry, or None if the entry is damaged."""
         for row, key in enumerate(self.keys):
             try:
                 yield key.tobytes(), self.read(row)

@@ -1,11 +1,11 @@
-"""A folder of shards that any number of processes fill and read at the same time.
+"""A folder of shards that any number of processes write and read at the same time.
 
     put -> waiting -> (256 MB, or five minutes) -> WRITER-NUMBER.safetensors, whole, by one rename
     get -> waiting? -> index of all shards -> the entry, compared with its checksum
 
-Every writer names its shards by a random number of its own, so that none can meet another's, and nothing that
-has been written is ever changed. Two that make the same entry leave two equal copies. Who is killed loses
-what was waiting and no more.
+Each writer names its shards by its own random number, so that names never clash, and no file is changed once
+it is written. Two writers that compute the same entry leave two equal copies. A process that is killed loses
+only the entries that wait to be written.
 """
 
 import secrets
@@ -23,14 +23,14 @@ from lavibridge.training.cache.shard import SUFFIX, Entry, Shard, write_shard
 
 SHARD_BYTES = 256 * 10**6
 FLUSH_SECONDS = 300.0
-"""What was made in so much time is not risked any longer."""
+"""Seconds after which waiting entries are written."""
 LOOK_SECONDS = 10.0
-"""How often it is looked whether other processes have written something."""
+"""Seconds between two looks for shards that other processes wrote."""
 OPEN_SHARDS = 256
 
 
 class Store:
-    """Entries by key, kept in the number format `dtype`."""
+    """Entries by key, stored in the number format ``dtype``."""
 
     def __init__(self, folder: Path, dtype: torch.dtype, shard_bytes: int = SHARD_BYTES) -> None:
         self.folder = folder
@@ -50,7 +50,7 @@ class Store:
         self.look()
 
     def look(self) -> None:
-        """Take up the shards that have come since; a damaged one is left out, with a word."""
+        """Index the shards added since the last look; prints a note for a damaged one and skips it."""
         with self.lock:
             self.looked = time.monotonic()
             found = sorted(self.folder.glob(f"*{SUFFIX}"))
@@ -67,7 +67,7 @@ class Store:
             self.index = Index(list(self.keys.values()))
 
     def get(self, key: bytes) -> Entry | None:
-        """An entry, or None; damaged copies are passed over, with a word."""
+        """Return an entry or None; prints a note for a damaged copy and skips it."""
         with self.lock:
             if key not in self and time.monotonic() - self.looked > LOOK_SECONDS:
                 self.look()
@@ -82,14 +82,14 @@ class Store:
         return None
 
     def rounded(self, entry: Entry) -> Entry:
-        """An entry as it is read back."""
+        """Return an entry as it will be read back: on the CPU, in the store's number format."""
         return {
             name: value.detach().to("cpu", self.dtype, copy=True).contiguous()
             for name, value in entry.items()
         }
 
     def put(self, key: bytes, entry: Entry) -> Entry:
-        """Keep an entry; returns it as it will be read."""
+        """Add an entry to those that wait to be written; returns it as it will be read back."""
         kept = self.rounded(entry)
         with self.lock:
             if not self.waiting:
@@ -101,12 +101,12 @@ class Store:
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to write what is waiting."""
+        """Whether the waiting entries should be written now."""
         is_late = bool(self.waiting) and time.monotonic() - self.waiting_since > FLUSH_SECONDS
         return is_late or self.waiting_bytes >= self.shard_bytes
 
     def flush(self) -> None:
-        """Write what is waiting; CacheError where it cannot be, and then nothing is waiting any longer."""
+        """Write the waiting entries. Raises CacheError if that fails, and drops them."""
         with self.lock:
             waiting, self.waiting, self.waiting_bytes = self.waiting, {}, 0
             if not waiting:
@@ -120,7 +120,7 @@ class Store:
             self.look()
 
     def unwritable(self, error: OSError) -> CacheError:
-        """That the folder cannot be written to, as an error of ours."""
+        """The error if the folder cannot be written to."""
         return CacheError(
             f"the cache cannot be written to {self.folder}: {error.strerror or error}. What was written "
             "before is whole; make room, or name another training.cache.folder"
@@ -130,18 +130,18 @@ class Store:
         return key in self.waiting or key in self.index
 
     def __len__(self) -> int:
-        """How many different entries are on disk."""
+        """Number of different entries on disk."""
         return self.index.distinct()
 
     def bytes(self) -> int:
-        """How large the shards are."""
+        """Size of all shards."""
         return sum(path.stat().st_size for path in self.shards)
 
     def say(self, path: Path, error: CacheError) -> None:
-        """Tell once of damage that is got over: what was kept there is made anew."""
+        """Print a note once about damage that is harmless, since the entries are computed again."""
         if path not in self.said:
             self.said.add(path)
             console.print(
-                f"note: {error}; what it held is made anew (`lavi cache verify --repair` clears it away)",
+                f"note: {error}; its entries are computed again (`lavi cache verify --repair` removes it)",
                 soft_wrap=True,
             )

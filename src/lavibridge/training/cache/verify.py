@@ -1,7 +1,7 @@
-"""A cache folder read again from end to end: what is whole, what is damaged, what was left half-written.
+"""Reads a cache folder from end to end and finds damaged shards and partial files.
 
-Repair never makes anything: it moves the whole entries of a damaged shard into a new one and removes the old.
-What is gone is made anew when it is next needed.
+Repair computes nothing: it moves the sound entries of a damaged shard into a new one and removes the old.
+Training computes lost entries again when it needs them.
 """
 
 import time
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lavibridge.core.errors import CacheError
-from lavibridge.core.log import progress
+from lavibridge.core.log import progress_bar
 from lavibridge.training.cache.shard import SUFFIX, Entry, Shard, write_shard
 
 ABANDONED_SECONDS = 3600.0
-"""A file that is half-written and was not touched for so long belongs to a process that was killed."""
+"""Seconds without a change after which a partial file belongs to a process that was killed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,21 +25,21 @@ class ShardCheck:
     entries: int = 0
     damaged: int = 0
     fault: str | None = None
-    """What is wrong, in words; None where all is well."""
+    """The fault in words, or None."""
 
 
 def verify(folder: Path) -> list[ShardCheck]:
-    """Read every shard below a folder; CacheError where there are none."""
+    """Read every shard below a folder. Raises CacheError if there are none."""
     if not folder.is_dir():
         raise CacheError(f"there is no folder {folder}: give what training.cache.folder names")
     shards = sorted(folder.rglob(f"*{SUFFIX}"))
     findings = [
-        ShardCheck(path=path, fault="left half-written by a process that was killed")
+        ShardCheck(path=path, fault="left partial by a process that was killed")
         for path in _abandoned(folder)
     ]
     if not shards and not findings:
         raise CacheError(f"{folder} holds no shards: it is no cache, or `lavi cache` has not filled it yet")
-    with progress("MB") as bar:
+    with progress_bar("MB") as bar:
         task = bar.add_task("reading", total=sum(_megabytes(path) for path in shards), status="")
         for path in shards:
             findings.append(_look_at(path))
@@ -48,7 +48,7 @@ def verify(folder: Path) -> list[ShardCheck]:
 
 
 def _look_at(path: Path) -> ShardCheck:
-    """Read one shard whole."""
+    """Read one shard and check all its entries."""
     try:
         entries = list(_sound(Shard(path)))
     except CacheError as error:
@@ -59,7 +59,7 @@ def _look_at(path: Path) -> ShardCheck:
 
 
 def repair(finding: ShardCheck) -> int:
-    """Clear away what a finding is about; returns how many of its entries were saved."""
+    """Remove a damaged file; returns the number of entries that were saved."""
     kept: dict[bytes, Entry] = {}
     if finding.entries > finding.damaged:
         kept = {key: entry for key, entry in Shard(finding.path).whole() if entry is not None}
@@ -69,7 +69,7 @@ def repair(finding: ShardCheck) -> int:
 
 
 def _abandoned(folder: Path) -> list[Path]:
-    """Files that killed processes left half-written."""
+    """Partial files of processes that were killed."""
     before = time.time() - ABANDONED_SECONDS
     return sorted(path for path in folder.rglob(f".*{SUFFIX}.*.partial") if path.stat().st_mtime < before)
 

@@ -27,21 +27,21 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from lavibridge.bridge import store
-from lavibridge.bridge.store import MANIFEST, checkpoints
+from lavibridge.bridge import saved_bridge
+from lavibridge.bridge.saved_bridge import CHECKPOINT_MANIFEST, saved_checkpoints
 from lavibridge.core.errors import LaviError, RunError
-from lavibridge.core.files import read_json, sha256, write_json
-from lavibridge.core.tensors import check_finite, save_tensors
-from lavibridge.recipes.training import Training
+from lavibridge.core.files import file_sha256, read_json, write_json
+from lavibridge.core.tensors import check_tensors_finite, save_tensors
+from lavibridge.recipes.training_section import TrainingSection
 from lavibridge.training.checkpoints.run_fingerprint import RunFingerprint
-from lavibridge.training.loop import State
-from lavibridge.training.optim import load_optimizer_tensors, optimizer_tensors
+from lavibridge.training.loop import TrainingState
+from lavibridge.training.optimization import load_optimizer_tensors, optimizer_tensors
 
-STATE = "state.json"
-FORMAT = 2
+CHECKPOINT_STATE = "state.json"
+_FORMAT = 2
 
 
-def save_checkpoint(run: Path, state: State, basis: RunFingerprint, keep: int | None) -> Path:
+def save_checkpoint(run: Path, state: TrainingState, fingerprint: RunFingerprint, keep: int | None) -> Path:
     """Write `checkpoints/step-N`, then remove all but the newest `keep`; returns its folder."""
     folder = run / "checkpoints"
     final = folder / f"step-{state.step}"
@@ -54,61 +54,63 @@ def save_checkpoint(run: Path, state: State, basis: RunFingerprint, keep: int | 
                 state.bridge.save_pretrained(partial / "ema")
         save_tensors(optimizer_tensors(state.optimizer, state.parts), partial / "optimizer.safetensors")
         write_json(
-            partial / STATE,
+            partial / CHECKPOINT_STATE,
             {
                 "step": state.step,
                 "seconds": round(state.seconds, 3),
                 "skipped": state.skips.samples,
-                "basis": asdict(basis),
+                "basis": asdict(fingerprint),
             },
         )
-        files = described(partial)
-        write_json(partial / MANIFEST, {"format": FORMAT, "files": files, "seal": seal(files)})
+        files = describe_files(partial)
+        write_json(
+            partial / CHECKPOINT_MANIFEST, {"format": _FORMAT, "files": files, "seal": manifest_hash(files)}
+        )
         if final.exists():  # the ruin of a copy, which did not count: the new one takes its place
             os.replace(final, folder / f".step-{state.step}.old")
         os.replace(partial, final)
-        sync(folder)
-        sync(run)
+        _sync(folder)
+        _sync(run)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise RunError(
             f"the checkpoint of step {state.step} cannot be written: {error}; "
             f"the earlier ones in {folder} are whole. Free some disk space and continue with --resume"
         ) from error
-    prune(run, keep)
+    prune_checkpoints(run, keep)
     return final
 
 
-def is_trained(run: Path, settings: Training) -> bool:
+def is_run_trained(run: Path, settings: TrainingSection) -> bool:
     """Whether a run has taken all its steps or used all its time."""
-    done = checkpoints(run)
+    done = saved_checkpoints(run)
     if not done:
         return False
-    state = read_json(done[-1] / STATE)
+    state = read_json(done[-1] / CHECKPOINT_STATE)
     limit = math.inf if settings.max_minutes is None else settings.max_minutes * 60
     return bool(state["step"] >= settings.steps or state["seconds"] >= limit)
 
 
-def prune(run: Path, keep: int | None) -> None:
+def prune_checkpoints(run: Path, keep: int | None) -> None:
     """Remove all but the newest `keep` checkpoints, and what interrupted writing left behind."""
     for path in (run / "checkpoints").glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
     if keep is not None:
-        for path in checkpoints(run)[:-keep]:
+        for path in saved_checkpoints(run)[:-keep]:
             hidden = path.with_name(f".{path.name}.old")  # first: half of a checkpoint must not count as one
             os.replace(path, hidden)
             shutil.rmtree(hidden, ignore_errors=True)
 
 
-def read_state(folder: Path) -> dict[str, Any]:
+def read_checkpoint(folder: Path) -> dict[str, Any]:
     """Step, seconds and fingerprint of a checkpoint; RunError if one of its files has changed."""
-    check_files(folder)
-    kept: dict[str, Any] = read_json(folder / STATE)
+    check_checkpoint_files(folder)
+    kept: dict[str, Any] = read_json(folder / CHECKPOINT_STATE)
     return kept
 
 
-def load_checkpoint(folder: Path, state: State, kept: Mapping[str, Any]) -> None:
-    """Load a checkpoint into a new state; ``kept`` is what `read_state` returned for it."""
+def load_checkpoint(folder: Path, state: TrainingState, kept: Mapping[str, Any]) -> None:
+    """Load a checkpoint into a new state; ``kept`` is what `read_checkpoint` returned for it."""
     has_ema = (folder / "ema").is_dir()
     if has_ema != (state.ema is not None):
         raise RunError(
@@ -116,64 +118,67 @@ def load_checkpoint(folder: Path, state: State, kept: Mapping[str, Any]) -> None
             "leave training.ema as it was"
         )
     if state.ema is not None:
-        load_weights(folder / "ema", state)
+        _load_bridge_weights(folder / "ema", state)
         state.ema.take_over()
-    load_weights(folder / "bridge", state)
+    _load_bridge_weights(folder / "bridge", state)
     remembered = load_file(folder / "optimizer.safetensors")
-    check_finite(remembered, f"what the optimiser remembers in {folder}")
+    check_tensors_finite(remembered, f"what the optimiser remembers in {folder}")
     load_optimizer_tensors(state.optimizer, state.parts, remembered)
     state.skips.samples = {int(step): tuple(names) for step, names in kept["skipped"].items()}
     state.step = int(kept["step"])
     state.seconds = float(kept["seconds"])
 
 
-def load_weights(folder: Path, state: State) -> None:
+def _load_bridge_weights(folder: Path, state: TrainingState) -> None:
     """Load the weights of a saved bridge into the state's bridge."""
     bridge = state.bridge
-    store.load_weights(store.read(folder), bridge.language, bridge.connector, bridge.vision)
+    saved_bridge.load_saved_weights(
+        saved_bridge.read_saved_bridge(folder), bridge.language, bridge.connector, bridge.vision
+    )
 
 
-def described(folder: Path) -> dict[str, dict[str, Any]]:
+def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Sync a folder to disk, and return size and SHA-256 of each of its files."""
     paths = sorted(folder.rglob("*"))
     for path in (*paths, folder):
-        sync(path)
+        _sync(path)
     return {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
         for path in paths
         if path.is_file()
     }
 
 
-def seal(files: Mapping[str, Any]) -> str:
+def manifest_hash(files: Mapping[str, Any]) -> str:
     """A hash of the manifest's content, which tells a damaged manifest from a damaged file."""
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
-def check_files(folder: Path) -> None:
+def check_checkpoint_files(folder: Path) -> None:
     """Compare every file with the manifest; RunError names the first that has changed."""
     remedy = f"Delete {folder} to go on from the checkpoint before it, if there is one"
     try:
-        manifest = read_json(folder / MANIFEST)
+        manifest = read_json(folder / CHECKPOINT_MANIFEST)
         version, files = manifest["format"], manifest["files"]
-        is_whole = version != FORMAT or manifest["seal"] == seal(files)
+        is_whole = version != _FORMAT or manifest["seal"] == manifest_hash(files)
     except (LaviError, KeyError, TypeError):
         is_whole = False
     if not is_whole:
-        raise RunError(f"{folder / MANIFEST} is damaged. {remedy}")
-    if version != FORMAT:
+        raise RunError(f"{folder / CHECKPOINT_MANIFEST} is damaged. {remedy}")
+    if version != _FORMAT:
         raise RunError(
-            f"{folder / MANIFEST} has format {version!r}; this version goes on from {FORMAT}. Go on with the "
-            "version of lavibridge that wrote it (its environment.json says which), or begin a new run"
+            f"{folder / CHECKPOINT_MANIFEST} has format {version!r}; this version goes on from {_FORMAT}. Go "
+            "on with the version of lavibridge that wrote it (its environment.json says which), or begin a "
+            "new run"
         )
     for name, expected in files.items():
         path = folder / name
         size = path.stat().st_size if path.is_file() else -1
-        if size != expected["bytes"] or sha256(path) != expected["sha256"]:
+        if size != expected["bytes"] or file_sha256(path) != expected["sha256"]:
             raise RunError(f"{path} is {'missing' if size < 0 else 'damaged'}. {remedy}")
 
 
-def sync(path: Path) -> None:
+def _sync(path: Path) -> None:
     """Sync a file or a folder to disk."""
     if os.name == "nt" and path.is_dir():
         return

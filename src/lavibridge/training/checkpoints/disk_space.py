@@ -4,17 +4,17 @@ import shutil
 from pathlib import Path
 
 from lavibridge.core.errors import RunError
-from lavibridge.recipes.training import Training
-from lavibridge.training.checkpoints.checkpoint import checkpoints
-from lavibridge.training.loop import State
+from lavibridge.recipes.training_section import TrainingSection
+from lavibridge.training.checkpoints.checkpoint import saved_checkpoints
+from lavibridge.training.loop import TrainingState
 
-WEIGHTS_PER_MOMENTS = 2
+_WEIGHTS_PER_MOMENTS = 2
 """AdamW keeps two numbers for each trained weight; other optimisers keep no more."""
 MARGIN = 16 * 2**20
 """Bytes for the log, the sample pictures and what surrounds the weights in a checkpoint."""
 
 
-def check_disk_space(run: Path, state: State, settings: Training) -> None:
+def check_disk_space(run: Path, state: TrainingState, settings: TrainingSection) -> None:
     """Raise RunError if the checkpoints to come do not fit on the disk."""
     size, count = _checkpoint_bytes(state), _to_be_added(run, state, settings)
     needed = size * count + MARGIN
@@ -30,13 +30,13 @@ def check_disk_space(run: Path, state: State, settings: Training) -> None:
         )
 
 
-def _checkpoint_bytes(state: State) -> int:
+def _checkpoint_bytes(state: TrainingState) -> int:
     """About the size of one checkpoint: weights, average, and the optimiser's moments."""
     weights = sum(w.numel() * w.element_size() for part in state.parts.values() for w in part.values())
-    return weights * (1 + (state.ema is not None) + WEIGHTS_PER_MOMENTS)
+    return weights * (1 + (state.ema is not None) + _WEIGHTS_PER_MOMENTS)
 
 
-def _to_be_added(run: Path, state: State, settings: Training) -> int:
+def _to_be_added(run: Path, state: TrainingState, settings: TrainingSection) -> int:
     """The largest number of checkpoints that will exist at once, beyond the present ones."""
     left = settings.steps - state.step
     if left <= 0:
@@ -45,7 +45,7 @@ def _to_be_added(run: Path, state: State, settings: Training) -> int:
     to_come = 1 if not every else -(-left // every)
     if settings.keep_checkpoints is None:
         return to_come
-    return min(to_come, max(1, settings.keep_checkpoints + 1 - len(checkpoints(run))))
+    return min(to_come, max(1, settings.keep_checkpoints + 1 - len(saved_checkpoints(run))))
 
 
 def _mib(count: int) -> str:

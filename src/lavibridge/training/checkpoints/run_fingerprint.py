@@ -31,12 +31,12 @@ class RunFingerprint:
     """Whether each pass has images of one shape, so that its size decides the order."""
 
 
-def basis(recipe: Recipe, dataset: Dataset, processes: int) -> RunFingerprint:
+def run_fingerprint(recipe: Recipe, dataset: Dataset, processes: int) -> RunFingerprint:
     """The fingerprint of a session; hashes of large model files are cached."""
     return RunFingerprint(
         data=dataset.fingerprint(),
-        language=section_identity(recipe.language.model_dump()),
-        vision=section_identity(recipe.vision.model_dump()),
+        language=section_fingerprint(recipe.language.model_dump()),
+        vision=section_fingerprint(recipe.vision.model_dump()),
         batch=recipe.training.batch,
         accumulate=recipe.training.accumulate,
         processes=processes,
@@ -44,7 +44,7 @@ def basis(recipe: Recipe, dataset: Dataset, processes: int) -> RunFingerprint:
     )
 
 
-def differences(kept: Mapping[str, Any], now: RunFingerprint) -> list[str]:
+def fingerprint_differences(kept: Mapping[str, Any], now: RunFingerprint) -> list[str]:
     """The differences from a checkpoint's fingerprint, one sentence each."""
     found = [
         f"the {name} was {kept[key]}, is {value}"
@@ -71,13 +71,13 @@ def differences(kept: Mapping[str, Any], now: RunFingerprint) -> list[str]:
     return found
 
 
-def section_identity(section: Mapping[str, Any] | str) -> str:
+def section_fingerprint(section: Mapping[str, Any] | str) -> str:
     """The identity of the model, or of the two models, that a section names."""
     if isinstance(section, str):
         return source_identity(section)
     own = source_identity(str(section["source"]), section.get("revision"))
     beside = section.get("passthrough")
-    return own if beside is None else f"{own} and {section_identity(beside)}"
+    return own if beside is None else f"{own} and {section_fingerprint(beside)}"
 
 
 def _product(factors: list[int]) -> int:

@@ -12,17 +12,17 @@ from torch import Tensor
 
 from lavibridge.core.contracts import Batch
 from lavibridge.data.base import Dataset
-from lavibridge.recipes.sections import component
-from lavibridge.recipes.training import TIMESTEPS, Training
+from lavibridge.recipes.sections import component_of_section
+from lavibridge.recipes.training_section import TIMESTEPS, TrainingSection
 from lavibridge.training.cache.caches import Caches, remembered
-from lavibridge.training.data.order import chance
+from lavibridge.training.data.order import rng_for_visit
 from lavibridge.training.data.sampler import VisitSampler
 from lavibridge.training.reporting.timing import FEATURES
 from lavibridge.vision.base import VisionModel
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draw:
+class TrainingPass:
     """One pass: the arguments of `Bridge.forward`."""
 
     batch: Batch
@@ -37,7 +37,7 @@ class BatchLoader:
         self,
         dataset: Dataset,
         vision: VisionModel,
-        settings: Training,
+        settings: TrainingSection,
         size: tuple[int, int],
         process: int = 0,
         processes: int = 1,
@@ -50,7 +50,7 @@ class BatchLoader:
         self.processes = processes
         self.device = vision.alphas.device
         self.times = len(vision.alphas)
-        self.sampling = component(TIMESTEPS, settings.timestep_sampling)
+        self.sampling = component_of_section(TIMESTEPS, settings.timestep_sampling)
         self.visits = VisitSampler(dataset, settings.seed, size, vision.unit, settings.batch * processes)
         # Without a bridge's caches, latents are kept in memory and features not at all.
         self.caches = caches or Caches(latents=remembered(dataset, vision, settings))
@@ -65,14 +65,14 @@ class BatchLoader:
         """Samples per step, over all passes and processes."""
         return self.settings.batch * self.settings.accumulate * self.processes
 
-    def draw(self, step: int, turn: int) -> Draw:
+    def draw(self, step: int, turn: int) -> TrainingPass:
         """Load pass number `turn` of step number `step`, both counted from 0."""
         size = self.settings.batch
         start = ((step * self.settings.accumulate + turn) * self.processes + self.process) * size
         positions = range(start, start + size)
         visits, samples = zip(*self.visits.at(positions), strict=True)
         shape = self.vision.latent_shape(*visits[0].size)
-        chances = [chance(self.settings.seed, position, shape) for position in positions]
+        chances = [rng_for_visit(self.settings.seed, position, shape) for position in positions]
         prompts = [
             ""
             if one.drop < self.settings.caption_dropout
@@ -85,7 +85,7 @@ class BatchLoader:
         if self.caches.features is not None:
             with self.timing.on(FEATURES):
                 features = self.caches.features.of(prompts, self.device)
-        return Draw(
+        return TrainingPass(
             batch=Batch(
                 prompts=tuple(prompts),
                 names=tuple(sample.name for sample in samples),
@@ -106,7 +106,7 @@ class PrefetchLoader(BatchLoader):
         self,
         dataset: Dataset,
         vision: VisionModel,
-        settings: Training,
+        settings: TrainingSection,
         size: tuple[int, int],
         process: int = 0,
         processes: int = 1,
@@ -115,9 +115,9 @@ class PrefetchLoader(BatchLoader):
         super().__init__(dataset, vision, settings, size, process, processes, caches)
         # One worker: it alone fills the caches, and whatever is asked for out of turn waits in line.
         self.worker = ThreadPoolExecutor(max_workers=1)
-        self.coming: dict[tuple[int, int], Future[Draw]] = {}
+        self.coming: dict[tuple[int, int], Future[TrainingPass]] = {}
 
-    def draw(self, step: int, turn: int) -> Draw:
+    def draw(self, step: int, turn: int) -> TrainingPass:
         """Return the requested pass, and start loading the one after it."""
         asked = self.coming.get((step, turn)) or self.worker.submit(super().draw, step, turn)
         made = asked.result()

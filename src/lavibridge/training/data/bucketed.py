@@ -20,25 +20,25 @@ from typing import final
 import numpy as np
 from jaxtyping import Int, Int64
 
-from lavibridge.training.data.order import Order, Shuffled, mix
+from lavibridge.training.data.order import SampleOrder, ShuffledOrder, mix_seeds
 
-WIDEST = 2.0
+_WIDEST = 2.0
 """Widest and, turned, highest proportions; what is more extreme is cropped to them."""
 DEFAULT_BUCKETS = 9
 
 
-def shapes(size: tuple[int, int], unit: int, count: int) -> list[tuple[int, int]]:
+def bucket_shapes(size: tuple[int, int], unit: int, count: int) -> list[tuple[int, int]]:
     """(height, width) of up to `count` shapes the area of `size`, their sides multiples of `unit`."""
     side = math.sqrt(size[0] * size[1])
     found: dict[tuple[int, int], None] = {}
     for place in range(count):
-        ratio = WIDEST ** (2 * place / (count - 1) - 1)  # width / height; evenly spaced in logarithm
+        ratio = _WIDEST ** (2 * place / (count - 1) - 1)  # width / height; evenly spaced in logarithm
         height, width = (max(unit, round(side * root / unit) * unit) for root in (ratio**-0.5, ratio**0.5))
         found[height, width] = None
     return list(found)
 
 
-def nearest(
+def nearest_buckets(
     sizes: Int[np.ndarray, "picture 2"], shapes: Sequence[tuple[int, int]]
 ) -> Int64[np.ndarray, " picture"]:
     """The shape, by number, whose proportions are nearest to each picture's (height, width)."""
@@ -49,7 +49,7 @@ def nearest(
 
 
 @final
-class Bucketed(Order):
+class Bucketed(SampleOrder):
     """Passes of `group` samples, each pass from one bucket; `buckets` says which each sample is in."""
 
     def __init__(self, buckets: Int64[np.ndarray, " sample"], group: int, seed: int) -> None:
@@ -60,7 +60,8 @@ class Bucketed(Order):
         present = np.unique(buckets).tolist()
         self.members = [np.flatnonzero(buckets == bucket) for bucket in present]
         self.rounds = [
-            Shuffled(len(each), mix(seed, bucket)) for each, bucket in zip(self.members, present, strict=True)
+            ShuffledOrder(len(each), mix_seeds(seed, bucket))
+            for each, bucket in zip(self.members, present, strict=True)
         ]
         self.turns = lru_cache(maxsize=4)(self._turns)
 
@@ -80,9 +81,9 @@ class Bucketed(Order):
         bucket = int(np.searchsorted(ends, shuffled, side="right"))
         return bucket, after[bucket] - int(ends[bucket]) + shuffled
 
-    def _turns(self, epoch: int, count: int) -> Shuffled:
+    def _turns(self, epoch: int, count: int) -> ShuffledOrder:
         """The order of an epoch's passes."""
-        return Shuffled(count, mix(self.seed, epoch, 1))
+        return ShuffledOrder(count, mix_seeds(self.seed, epoch, 1))
 
     def indices(self, positions: Int64[np.ndarray, " position"]) -> Int64[np.ndarray, " position"]:
         turns, places = np.divmod(positions, self.group)

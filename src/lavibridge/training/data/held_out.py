@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Int
 
 from lavibridge.core.errors import DataError
-from lavibridge.data.base import Dataset, DatasetPart, Pixels, Sample
-from lavibridge.recipes.training import Validation
+from lavibridge.data.base import Dataset, DatasetPart, PicturePixels, Sample
+from lavibridge.recipes.training_section import ValidationSection
 
 
 @final
-class Subset(Dataset):
+class HeldOutSubset(Dataset):
     """Some samples of a dataset."""
 
     def __init__(self, whole: Dataset, indices: Int[np.ndarray, " picture"], selection: str) -> None:
@@ -34,7 +34,7 @@ class Subset(Dataset):
     def sample(self, index: int) -> Sample:
         return self.whole.sample(int(self.indices[index]))
 
-    def picture(self, index: int, size: tuple[int, int]) -> Pixels:
+    def picture(self, index: int, size: tuple[int, int]) -> PicturePixels:
         return self.whole.picture(int(self.indices[index]), size)
 
     def sizes(self) -> Int[np.ndarray, "picture 2"]:
@@ -59,12 +59,12 @@ class Subset(Dataset):
         return f"{self.whole.fingerprint()}, {self.selection}"
 
 
-def hold_out(dataset: Dataset, settings: Validation | None) -> tuple[Dataset, Dataset | None]:
+def hold_out(dataset: Dataset, settings: ValidationSection | None) -> tuple[Dataset, Dataset | None]:
     """The training set and the held-out set, lowest hash first; DataError if one of them is empty."""
     if settings is None:
         return dataset, None
     share = settings.share
-    places = np.array([place(name) for name in dataset.names()])
+    places = np.array([held_out_position(name) for name in dataset.names()])
     held, kept = np.flatnonzero(places < share), np.flatnonzero(places >= share)
     for found, what in ((held, "held out"), (kept, "trained on")):
         if not len(found):
@@ -73,11 +73,11 @@ def hold_out(dataset: Dataset, settings: Validation | None) -> tuple[Dataset, Da
                 f"{what}: {'raise' if what == 'held out' else 'lower'} it, or leave training.validation out"
             )
     return (
-        Subset(dataset, kept, f"but {share:g} held out"),
-        Subset(dataset, held[np.argsort(places[held])], f"{share:g} held out"),
+        HeldOutSubset(dataset, kept, f"but {share:g} held out"),
+        HeldOutSubset(dataset, held[np.argsort(places[held])], f"{share:g} held out"),
     )
 
 
-def place(name: str) -> float:
+def held_out_position(name: str) -> float:
     """A number in [0, 1), a hash of the name."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "big") / 2**56

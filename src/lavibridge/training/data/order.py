@@ -21,19 +21,19 @@ from torch import Tensor
 
 from lavibridge.training.data.permutation import Permutation
 
-LARGEST_TABLE = 2**20
+LARGEST_ORDER_TABLE = 2**20
 """Samples up to which a permutation is stored as a table, 8 bytes each; above, it is computed."""
-BLOCK = 10_000
+ORDER_BLOCK = 10_000
 """Visits in which the parts of a dataset have their exact shares."""
 
 
-def mix(*numbers: int) -> int:
+def mix_seeds(*numbers: int) -> int:
     """One seed from several numbers, well spread: neighbours share nothing."""
     text = ",".join(str(number) for number in numbers)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-class Order(ABC):
+class SampleOrder(ABC):
     """An order of `count` samples: one sample for each position."""
 
     count: int
@@ -48,7 +48,7 @@ class Order(ABC):
 
 
 @final
-class Shuffled(Order):
+class ShuffledOrder(SampleOrder):
     """Every sample once in each epoch, each epoch in another order."""
 
     def __init__(self, count: int, seed: int) -> None:
@@ -59,8 +59,8 @@ class Shuffled(Order):
 
     def _epoch(self, number: int) -> "Callable[[Int64[np.ndarray, ' place']], Int64[np.ndarray, ' place']]":
         """The permutation of an epoch, as a function."""
-        if self.count > LARGEST_TABLE:
-            return Permutation(self.count, mix(self.seed, number)).at
+        if self.count > LARGEST_ORDER_TABLE:
+            return Permutation(self.count, mix_seeds(self.seed, number)).at
         return np.random.default_rng([self.seed, number]).permutation(self.count).__getitem__
 
     def indices(self, positions: Int64[np.ndarray, " position"]) -> Int64[np.ndarray, " position"]:
@@ -72,35 +72,35 @@ class Shuffled(Order):
         return found
 
 
-def apportion(weights: Sequence[float]) -> list[int]:
+def apportion_places(weights: Sequence[float]) -> list[int]:
     """How many of a block's places each part takes: the nearest to its share, at least one, BLOCK in all."""
-    shares = np.array(weights, dtype=np.float64) / sum(weights) * BLOCK
+    shares = np.array(weights, dtype=np.float64) / sum(weights) * ORDER_BLOCK
     places = np.maximum(np.floor(shares), 1).astype(np.int64)
-    while (missing := BLOCK - int(places.sum())) > 0:  # by the largest remainders
+    while (missing := ORDER_BLOCK - int(places.sum())) > 0:  # by the largest remainders
         places[np.argmax(shares - places)] += 1
     places[np.argmax(places)] += missing  # where parts with next to nothing have got their one
     return [int(place) for place in places]
 
 
 @final
-class WeightedOrder(Order):
+class WeightedOrder(SampleOrder):
     """Parts of a dataset in fixed shares, each part in its own order, numbered one after the other."""
 
-    def __init__(self, parts: Sequence[Order], weights: Sequence[float], unit: int, seed: int) -> None:
+    def __init__(self, parts: Sequence[SampleOrder], weights: Sequence[float], unit: int, seed: int) -> None:
         self.parts = parts
         self.unit = unit
         self.count = sum(part.count for part in parts)
         self.starts = np.cumsum([0, *(part.count for part in parts)])[:-1]
-        self.places = apportion(weights)
+        self.places = apportion_places(weights)
         self.ends = np.cumsum(self.places)
-        self.turns = Shuffled(BLOCK, mix(seed, 2))
+        self.turns = ShuffledOrder(ORDER_BLOCK, mix_seeds(seed, 2))
 
     def indices(self, positions: Int64[np.ndarray, " position"]) -> Int64[np.ndarray, " position"]:
         turns, inside = np.divmod(positions, self.unit)
         shuffled = self.turns.indices(turns)
         part = np.searchsorted(self.ends, shuffled, side="right")
         places, ends = np.array(self.places)[part], self.ends[part]
-        own = (turns // BLOCK * places + shuffled - (ends - places)) * self.unit + inside
+        own = (turns // ORDER_BLOCK * places + shuffled - (ends - places)) * self.unit + inside
         found = np.empty_like(positions)
         for number in np.unique(part).tolist():
             here = part == number
@@ -124,9 +124,9 @@ class VisitRandomness:
     """Standard normal: the noise that corrupts the latents."""
 
 
-def chance(seed: int, position: int, shape: tuple[int, int, int]) -> VisitRandomness:
+def rng_for_visit(seed: int, position: int, shape: tuple[int, int, int]) -> VisitRandomness:
     """Draw the random numbers of one visit, on the CPU so that they are the same on every device."""
-    generator = torch.Generator().manual_seed(mix(seed, position))
+    generator = torch.Generator().manual_seed(mix_seeds(seed, position))
     caption, drop, time = torch.rand(3, generator=generator).tolist()
     latent, noise = torch.randn(2, *shape, generator=generator)
     return VisitRandomness(caption=caption, drop=drop, time=time, latent=latent, noise=noise)

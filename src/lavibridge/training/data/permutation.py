@@ -18,7 +18,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Int64, UInt64
 
-ROUNDS = 8
+_ROUNDS = 8
 
 
 @final
@@ -29,7 +29,7 @@ class Permutation:
         self.count = count
         self.height = np.uint64(math.isqrt(count - 1) + 1)
         self.width = np.uint64(-(-count // int(self.height)))
-        keys = _scramble(np.array([seed], dtype=np.uint64)) + np.arange(2 * ROUNDS, dtype=np.uint64)
+        keys = _scramble(np.array([seed], dtype=np.uint64)) + np.arange(2 * _ROUNDS, dtype=np.uint64)
         self.keys = _scramble(keys)
 
     def at(self, places: Int64[np.ndarray, " place"]) -> Int64[np.ndarray, " place"]:
@@ -41,7 +41,7 @@ class Permutation:
 
     def _shuffle(self, numbers: UInt64[np.ndarray, " place"]) -> UInt64[np.ndarray, " place"]:
         left, right = np.divmod(numbers, self.width)
-        for turn in range(ROUNDS):
+        for turn in range(_ROUNDS):
             left = np.mod(left + self._rest(right, 2 * turn, self.height), self.height)
             right = np.mod(right + self._rest(left, 2 * turn + 1, self.width), self.width)
         return np.asarray(left * self.width + right)

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from lavibridge.data.base import Dataset, Sample
-from lavibridge.training.data.bucketed import DEFAULT_BUCKETS, Bucketed, nearest, shapes
-from lavibridge.training.data.order import Order, Shuffled, WeightedOrder, mix
+from lavibridge.training.data.bucketed import DEFAULT_BUCKETS, Bucketed, bucket_shapes, nearest_buckets
+from lavibridge.training.data.order import SampleOrder, ShuffledOrder, WeightedOrder, mix_seeds
 
-FLIP = 3
+_FLIP = 3
 """Keeps the coin of the mirror apart from other numbers that are mixed with a position."""
 # "left", "Right-hand", "leftmost", "rightwards", "upper_left"; but not "bright", "copyright" or "cleft".
-SIDED = re.compile(r"(?<![^\W_])(left|right|((anti|counter)[\s-]?)?clockwise)", re.IGNORECASE)
-UNSEEN = dict.fromkeys((0x00AD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF))
+_SIDED = re.compile(r"(?<![^\W_])(left|right|((anti|counter)[\s-]?)?clockwise)", re.IGNORECASE)
+_UNSEEN = dict.fromkeys((0x00AD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF))
 """Soft hyphens, joiners and spaces of no width, which may stand inside a word."""
 
 
@@ -37,9 +37,11 @@ class Visit:
     """Mirrored, left for right."""
 
 
-def says_a_side(captions: Sequence[str]) -> bool:
+def mentions_a_side(captions: Sequence[str]) -> bool:
     """Whether one of the captions would be untrue of the mirror image (English words only)."""
-    return any(SIDED.search(unicodedata.normalize("NFKC", caption).translate(UNSEEN)) for caption in captions)
+    return any(
+        _SIDED.search(unicodedata.normalize("NFKC", caption).translate(_UNSEEN)) for caption in captions
+    )
 
 
 class VisitSampler:
@@ -53,25 +55,25 @@ class VisitSampler:
         self.shape_of = np.zeros(0, dtype=np.int64)
         if dataset.config.buckets:
             wanted = DEFAULT_BUCKETS if dataset.config.buckets is True else dataset.config.buckets
-            self.shapes = shapes(size, unit, wanted)
-            self.shape_of = nearest(dataset.sizes(), self.shapes)
+            self.shapes = bucket_shapes(size, unit, wanted)
+            self.shape_of = nearest_buckets(dataset.sizes(), self.shapes)
         self.order = self._order(group)
 
-    def _order(self, group: int) -> Order:
+    def _order(self, group: int) -> SampleOrder:
         parts = self.dataset.parts()
         if len(parts) == 1:
             return self._part(0, len(self.dataset), group, self.seed)
         unit = group if len(self.shape_of) else 1
         starts = np.cumsum([0, *(part.count for part in parts)]).tolist()
         orders = [
-            self._part(start, part.count, group, mix(self.seed, number))
+            self._part(start, part.count, group, mix_seeds(self.seed, number))
             for number, (start, part) in enumerate(zip(starts, parts, strict=False))
         ]
         return WeightedOrder(orders, [part.weight for part in parts], unit, self.seed)
 
-    def _part(self, start: int, count: int, group: int, seed: int) -> Order:
+    def _part(self, start: int, count: int, group: int, seed: int) -> SampleOrder:
         if not len(self.shape_of):
-            return Shuffled(count, seed)
+            return ShuffledOrder(count, seed)
         return Bucketed(self.shape_of[start : start + count], group, seed)
 
     def at(self, positions: range) -> list[tuple[Visit, Sample]]:
@@ -80,7 +82,9 @@ class VisitSampler:
         for position, index in zip(positions, self.order.indices(np.array(positions)).tolist(), strict=True):
             sample = self.dataset.sample(index)
             flipped = (
-                self.flip and mix(self.seed, position, FLIP) % 2 == 1 and not says_a_side(sample.captions)
+                self.flip
+                and mix_seeds(self.seed, position, _FLIP) % 2 == 1
+                and not mentions_a_side(sample.captions)
             )
             found.append((Visit(index=index, size=self.size_of(index), flipped=flipped), sample))
         return found

@@ -29,12 +29,17 @@ from torch.nn.parallel import DistributedDataParallel
 from lavibridge.bridge import Bridge
 from lavibridge.core.device import pick_device
 from lavibridge.core.errors import LaviError, RecipeError, RunError
-from lavibridge.core.launch import ProcessRank, export_torchrun_variables, local_rank, rank_from_environment
 from lavibridge.core.log import console
+from lavibridge.core.process_rank import (
+    ProcessRank,
+    export_torchrun_variables,
+    local_rank,
+    rank_from_environment,
+)
 from lavibridge.core.signals import default_signal_handlers
-from lavibridge.recipes.training import Training
+from lavibridge.recipes.training_section import TrainingSection
 
-ENDED: list[object] = []
+_ENDED: list[object] = []
 """Process groups that are done with, kept to the end of the program. A thread of gloo's lets go of a tensor a
 moment after the last exchange, and waits for the interpreter's lock to do so; freeing the group waits for the
 thread, with that lock held."""
@@ -65,7 +70,9 @@ class Processes:
             frozen = [name for name, weight in bridge.named_parameters() if not weight.requires_grad]
             buffers = [name for name, _ in bridge.named_buffers()]
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(bridge, frozen + buffers)
-            self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=idles(bridge))
+            self.accelerator.ddp_handler = DistributedDataParallelKwargs(
+                find_unused_parameters=has_idle_lora(bridge)
+            )
         model: nn.Module = self.accelerator.prepare_model(bridge, device_placement=False)
         return model
 
@@ -125,7 +132,7 @@ class Processes:
             )
 
 
-def idles(bridge: Bridge) -> bool:
+def has_idle_lora(bridge: Bridge) -> bool:
     """Whether LoRA may lie above the layers that the connector reads, where it gets no gradient."""
     language, reading = bridge.language, bridge.connector.reading
     unread = language.unread(reading)
@@ -137,7 +144,7 @@ def idles(bridge: Bridge) -> bool:
 
 
 @contextmanager
-def begin_processes(settings: Training) -> Iterator[Processes]:
+def begin_processes(settings: TrainingSection) -> Iterator[Processes]:
     """Join the processes that a launcher started; without a launcher, this one only.
 
     Resets Accelerate's state at the end, as the next run of a program may choose another precision. Raises
@@ -148,23 +155,23 @@ def begin_processes(settings: Training) -> Iterator[Processes]:
     is_cpu = pick_device(settings.device).type == "cpu"
     _refuse_shared_device(settings.device, part)
     try:
-        accelerator = join(part, "bf16" if settings.precision == "bfloat16" else "no", is_cpu)
+        accelerator = _join(part, "bf16" if settings.precision == "bfloat16" else "no", is_cpu)
         _refuse_plugins(accelerator)
         accelerator.gradient_accumulation_steps = 1  # whatever Accelerate was told: the loop counts
-        processes = Processes(accelerator, own_device(settings.device, accelerator))
+        processes = Processes(accelerator, _own_device(settings.device, accelerator))
         was_quiet, console.quiet = console.quiet, console.quiet or not processes.is_main
         try:
             yield processes
         finally:
             console.quiet = was_quiet
         if processes.count > 1:
-            ENDED.append(torch.distributed.group.WORLD)
+            _ENDED.append(torch.distributed.group.WORLD)
         accelerator.end_training()
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def join(part: ProcessRank, precision: str, is_cpu: bool) -> Accelerator:
+def _join(part: ProcessRank, precision: str, is_cpu: bool) -> Accelerator:
     """Join the other processes; RunError if not all that were started join."""
     try:
         with default_signal_handlers():  # a meeting that does not come about is waited for in C++
@@ -201,7 +208,7 @@ def _refuse_plugins(accelerator: Accelerator) -> None:
         )
 
 
-def own_device(name: str, accelerator: Accelerator) -> torch.device:
+def _own_device(name: str, accelerator: Accelerator) -> torch.device:
     """The device of this process; RecipeError if several processes would share a named one."""
     if name == "auto" or (name == "cuda" and accelerator.num_processes > 1):
         device: torch.device = accelerator.device

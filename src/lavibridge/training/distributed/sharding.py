@@ -21,14 +21,14 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import RecipeError
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.alignment.objective import alignment_objective
+from lavibridge.training.alignment.objective import alignment_method
 
 
 def check_sharding(recipe: Recipe) -> None:
     """Raise RecipeError if the recipe combines sharding with what needs whole weights."""
     if recipe.training.sharding is None:
         return
-    if recipe.training.align is not None and alignment_objective(recipe).calls_layers:
+    if recipe.training.align is not None and alignment_method(recipe).objective.calls_layers:
         raise RecipeError(
             "training.sharding with training.align.match=attention: it calls single attention layers, whose "
             "weights are whole only within their block; use match blocks, prediction or tokens"
@@ -45,7 +45,7 @@ def check_sharding(recipe: Recipe) -> None:
         )
 
 
-def shard(bridge: Bridge, device: torch.device, count: int) -> None:
+def shard_bridge(bridge: Bridge, device: torch.device, count: int) -> None:
     """Shard the frozen weights of both models over `count` processes; each keeps its shard on `device`."""
     # Of denoisers that predict more than is asked for, a part is taken; nobody changes it in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
@@ -58,7 +58,7 @@ def shard(bridge: Bridge, device: torch.device, count: int) -> None:
     for part, inner in ((language, language), (vision, vision.backbone)):
         for weight in inner.parameters():  # FSDP2 takes no other order than the plain one
             weight.data = weight.data.contiguous()
-        for block in dict.fromkeys(blocks(inner)):  # a model may be reached by two names
+        for block in dict.fromkeys(_blocks(inner)):  # a model may be reached by two names
             if not shared.isdisjoint(block.parameters()):
                 fully_shard(block, mesh=mesh, ignored_params=whole)
         fully_shard(part, mesh=mesh, ignored_params=whole)
@@ -66,10 +66,10 @@ def shard(bridge: Bridge, device: torch.device, count: int) -> None:
             register_fsdp_forward_method(part, method)
 
 
-def blocks(module: nn.Module) -> Iterator[nn.Module]:
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
     """The elements of the outermost lists of modules."""
     for child in module.children():
         if isinstance(child, nn.ModuleList):
             yield from child
         else:
-            yield from blocks(child)
+            yield from _blocks(child)

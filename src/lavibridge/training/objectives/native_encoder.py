@@ -1,17 +1,10 @@
-"""The vision model under its own text encoder, from which a bridge learns, and its features of captions."""
-
-from collections.abc import Callable, Sequence
-
-import torch
+"""The vision model under its own text encoder, from which a bridge learns."""
 
 from lavibridge.bridge import Bridge
+from lavibridge.bridge.choices import native_text_encoders
 from lavibridge.core.config import Config
-from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import LaviError, ModelError
 from lavibridge.core.sources import RANDOM, read_model_json
-from lavibridge.generation.pipeline import BridgePipeline
-from lavibridge.training.cache.backend import Memory
-from lavibridge.training.cache.features import Features
 
 
 def check_native_encoder(vision: Config, setting: str) -> None:
@@ -30,15 +23,18 @@ def check_native_encoder(vision: Config, setting: str) -> None:
         raise refused(source, setting, error) from error
 
 
-def native_bridge(bridge: Bridge, setting: str) -> Bridge:
+def native_bridge(bridge: Bridge, setting: str, max_sequence_length: int | None = None) -> Bridge:
     """The vision model under its own text encoder; it shares the bridge's denoiser.
 
-    ``setting`` is the field of the recipe that needs it. Raises ModelError if the encoder cannot be used.
+    ``max_sequence_length`` replaces the pipeline's default, where it has one. ``setting`` is the field of
+    the recipe that needs the encoder. Raises ModelError if the encoder cannot be used.
     """
     try:
-        return BridgePipeline.native(bridge.vision, device=bridge.device).bridge
+        encoders = native_text_encoders(bridge.vision, max_sequence_length)
+        native = Bridge.compose(encoders, bridge.vision, "identity", None, None)
     except LaviError as error:
         raise refused(bridge.vision.config.source, setting, error) from error
+    return native.to(bridge.device).eval()
 
 
 def refused(source: str, setting: str, error: LaviError) -> ModelError:
@@ -47,16 +43,3 @@ def refused(source: str, setting: str, error: LaviError) -> ModelError:
         f"{setting} needs the vision model's own text encoder, and that of '{source}' cannot be used "
         f"({error}); leave {setting} out"
     )
-
-
-def feature_reader(bridge: Bridge, cache_gb: float) -> Callable[[Sequence[str]], TextFeatures]:
-    """A function from captions to a frozen language model's features, which it caches if it can."""
-    uncached = torch.no_grad()(bridge.features)
-    if bridge.connector.reading.queries is not None:
-        return uncached
-    cached = Features(bridge.language, bridge.connector.reading, Memory(cache_gb), b"")
-    try:
-        cached.compute(("", "a caption of more tokens"))
-    except ModelError:  # the language model does not pad on the right
-        return uncached
-    return lambda captions: cached.together(captions, bridge.device)

@@ -10,6 +10,7 @@ Training a text encoder on predictions of the denoiser that uses it: Wang et al.
 distilling guidance: Meng et al. 2023, arXiv 2210.03142; into the conditioning alone: DICE, arXiv 2502.03726.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import final
 
@@ -20,10 +21,11 @@ from torch import Tensor
 from lavibridge import lora
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import Batch, TextFeatures
-from lavibridge.diffusion.guidance import guide
-from lavibridge.diffusion.objective import corrupt
-from lavibridge.training.data.batches import Draw
-from lavibridge.training.objectives.native_encoder import feature_reader, native_bridge
+from lavibridge.diffusion.guidance import apply_guidance
+from lavibridge.diffusion.objective import add_noise
+from lavibridge.training.cache.feature_reader import feature_reader
+from lavibridge.training.data.batches import TrainingPass
+from lavibridge.training.objectives.native_encoder import native_bridge
 
 FEATURE_CACHE_GB = 1.0
 """Memory for the own encoder's features of captions."""
@@ -33,25 +35,29 @@ FEATURE_CACHE_GB = 1.0
 class Teacher:
     """The vision model as published, which shares the bridge's denoiser."""
 
+    autocast: AbstractContextManager[object]
+
     def __init__(self, bridge: Bridge, guidance: float, bfloat16: bool = False) -> None:
         self.native = native_bridge(bridge, "training.teacher")
         self.guidance = guidance
-        self.autocast = torch.autocast(bridge.device.type, torch.bfloat16, enabled=bfloat16)
+        self.autocast = torch.autocast(bridge.device.type, torch.bfloat16) if bfloat16 else nullcontext()
         self._read = feature_reader(self.native, FEATURE_CACHE_GB)
         with torch.no_grad():
             (self._empty,) = self.native.features([""], negative=True).split()
 
-    @torch.no_grad()
-    def target(self, draw: Draw) -> Float[Tensor, "batch channel h w"]:
+    def target(self, draw: TrainingPass) -> Float[Tensor, "batch channel h w"]:
         """The teacher's prediction for the noisy latents of a pass, guided if `guidance` is not 1."""
+        return self.predict(draw, self._read(draw.batch.prompts))
+
+    @torch.no_grad()
+    def predict(self, draw: TrainingPass, features: TextFeatures) -> Float[Tensor, "batch channel h w"]:
+        """The same, with the own encoder's features of the captions."""
         vision = self.native.vision
         alpha, sigma, times = vision.alphas[draw.t], vision.sigmas[draw.t], vision.times[draw.t]
-        noisy = corrupt(draw.batch.latents, draw.noise, alpha, sigma)
-        prompts = list(draw.batch.prompts)
+        noisy = add_noise(draw.batch.latents, draw.noise, alpha, sigma)
         is_guided = self.guidance != 1
-        features = self._read(prompts)
         if is_guided:
-            features = TextFeatures.pad([*[self._empty] * len(prompts), *features.split()])
+            features = TextFeatures.pad([*[self._empty] * len(noisy), *features.split()])
         twice = torch.cat([noisy, noisy]) if is_guided else noisy
         with self.autocast, lora.disable_adapters(vision.backbone):
             prediction = vision.predict(
@@ -60,10 +66,10 @@ class Teacher:
         if not is_guided:
             return prediction
         unconditional, conditional = prediction.chunk(2)
-        return guide(unconditional, conditional, self.guidance)
+        return apply_guidance(unconditional, conditional, self.guidance)
 
 
-def with_target(teacher: Teacher | None, draw: Draw) -> Batch:
+def with_target(teacher: Teacher | None, draw: TrainingPass) -> Batch:
     """The batch of a pass, with the teacher's prediction as its target if there is a teacher."""
     if teacher is None:
         return draw.batch

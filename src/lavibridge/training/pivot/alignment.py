@@ -15,29 +15,29 @@ from lavibridge.connectors.pivot import Pivot
 from lavibridge.core.device import set_threads
 from lavibridge.core.errors import RunError
 from lavibridge.core.identity import card_hash
-from lavibridge.core.lock import hold
+from lavibridge.core.lock import hold_lock
 from lavibridge.core.log import JsonLog
 from lavibridge.core.tensors import weights_hash
 from lavibridge.data.base import open_dataset
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.pivot.folder import PIVOT, PivotFolder, write_pivot
 from lavibridge.pivot.half import Learning, load_half, mismatch, read_half, write_half
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.sections import kind_of
+from lavibridge.recipes.sections import kind_of_section
 from lavibridge.training.alignment.aligner import Aligner
 from lavibridge.training.alignment.captions import alignment_captions
-from lavibridge.training.alignment.objective import alignment_objective, default_objective
+from lavibridge.training.alignment.objective import alignment_method
 from lavibridge.training.alignment.progress import AlignmentProgress
 from lavibridge.training.alignment.stage import align
-from lavibridge.training.assemble import make_batches, place_bridge
-from lavibridge.training.build import calibrate
-from lavibridge.training.checkpoints.run_fingerprint import basis
+from lavibridge.training.assemble import assemble_batches, assemble_bridge
+from lavibridge.training.build_bridge import calibrate_connector
+from lavibridge.training.checkpoints.run_fingerprint import run_fingerprint
 from lavibridge.training.distributed.processes import Processes, begin_processes
 from lavibridge.training.pivot.recipes import alignment_of, name_of, new_place
-from lavibridge.training.reporting.console import say
-from lavibridge.training.run import check_run, note_run, rewind
-from lavibridge.training.signals import watch
-from lavibridge.training.start import check_start
+from lavibridge.training.reporting.console import print_line
+from lavibridge.training.run_folder import check_run_folder, rewind_run_log, write_run_record
+from lavibridge.training.signals import watch_signals
+from lavibridge.training.start_checks import check_start
 
 
 def create(recipe: Recipe, out: Path, *, resume: bool = False) -> PivotFolder:
@@ -50,9 +50,9 @@ def create(recipe: Recipe, out: Path, *, resume: bool = False) -> PivotFolder:
         raise RunError(f"{out} is a pivot already: choose another --out, or add models to it")
     check_start(recipe, out)
     set_threads()
-    with begin_processes(recipe.training) as processes, hold(out):
-        check_run(out, recipe, resume)
-        bridge = place_bridge(recipe, processes)
+    with begin_processes(recipe.training) as processes, hold_lock(out):
+        check_run_folder(out, recipe, resume)
+        bridge = assemble_bridge(recipe, processes)
         connector, learning = _aligned(bridge, recipe, out, processes)
         language, vision = connector.language_half, connector.vision_half
         pivot = card_hash([weights_hash(language), weights_hash(vision)])
@@ -75,9 +75,9 @@ def add_vision(pivot: PivotFolder, recipe: Recipe, name: str, *, resume: bool = 
     reference = read_half(pivot, "language", pivot.description.reference)
     check_start(recipe, place)
     set_threads()
-    with begin_processes(recipe.training) as processes, hold(place):
-        check_run(place, recipe, resume)
-        bridge = place_bridge(recipe, processes)
+    with begin_processes(recipe.training) as processes, hold_lock(place):
+        check_run_folder(place, recipe, resume)
+        bridge = assemble_bridge(recipe, processes)
         difference = mismatch(reference, bridge.language)
         if difference is not None:
             raise RunError(
@@ -96,33 +96,32 @@ def add_vision(pivot: PivotFolder, recipe: Recipe, name: str, *, resume: bool = 
 def _aligned(bridge: Bridge, recipe: Recipe, run: Path, processes: Processes) -> tuple[Pivot, Learning]:
     """Align what is not frozen of a bridge's connector; return it, and how well it learned."""
     settings = alignment_of(recipe)
-    dataset = open_dataset(kind_of(recipe.data), recipe.data, Rejected())
+    dataset = open_dataset(kind_of_section(recipe.data), recipe.data, RejectedPictures())
     captions = alignment_captions(dataset, settings, recipe.training.seed)
     assert isinstance(bridge.connector, Pivot)  # by its recipe
-    with watch() as interrupted, ExitStack() as during:
+    with watch_signals() as interrupted, ExitStack() as during:
         reached = AlignmentProgress(
             run=run,
-            basis=basis(recipe, dataset, processes.count),
+            basis=run_fingerprint(recipe, dataset, processes.count),
             every=recipe.training.checkpoint_every,
             stopped=lambda: interrupted.share(processes.largest),
             any_process=processes.any,
             is_main=processes.is_main,
         )
         if reached.read():
-            say(f"alignment: continuing from step {reached.step}")
+            print_line(f"alignment: continuing from step {reached.step}")
         elif bridge.connector.needs_calibration and bridge.connector.input_layer.weight.requires_grad:
-            calibrate(bridge, dataset)
-        batches = make_batches(recipe, bridge, dataset, processes)
+            calibrate_connector(bridge, dataset)
+        batches = assemble_batches(recipe, bridge, dataset, processes)
         during.callback(batches.close)
-        objectives = alignment_objective(recipe), default_objective(recipe)
-        aligner = Aligner(bridge, *objectives, captions, recipe.training)
+        aligner = Aligner(bridge, alignment_method(recipe), captions, recipe.training)
         learns = aligner.state.parts["connector"].values()
-        note_run(run, recipe, processes.device, {"connector": sum(each.numel() for each in learns)})
-        rewind(run / "align.jsonl", reached.step)
+        write_run_record(run, recipe, processes.device, {"connector": sum(each.numel() for each in learns)})
+        rewind_run_log(run / "align.jsonl", reached.step)
         log = JsonLog(run / "align.jsonl")
         during.callback(log.close)
         if not align(aligner, batches, log, reached):
-            say(f"alignment: step {reached.step} is saved; --resume continues from it")
+            print_line(f"alignment: step {reached.step} is saved; --resume continues from it")
             interrupted.leave()
         measured = aligner.measure() if captions.held_out else {}
     reached.remove()

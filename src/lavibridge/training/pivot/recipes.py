@@ -8,16 +8,16 @@ from lavibridge.connectors.pivot import Pivot
 from lavibridge.core.errors import RecipeError, RunError
 from lavibridge.pivot.folder import HALF, RECIPE, PivotFolder, Side
 from lavibridge.recipes.recipe import Recipe, load_recipe
-from lavibridge.recipes.sections import kind_of
-from lavibridge.recipes.training import Alignment, LoraSection
+from lavibridge.recipes.sections import kind_of_section
+from lavibridge.recipes.training_section import AlignmentSection, LoraSection
 
 
 def first_recipe(name: str, settings: Sequence[str], captions: Path | None) -> Recipe:
     """Return the recipe of a first pair. Raises RecipeError if its connector is no pivot."""
     recipe = load_recipe(name, [*settings, *_captions(captions)])
-    if kind_of(recipe.connector) != "pivot":
+    if kind_of_section(recipe.connector) != "pivot":
         raise RecipeError(
-            f"the connector of '{name}' is '{kind_of(recipe.connector)}', and a pivot is needed: add "
+            f"the connector of '{name}' is '{kind_of_section(recipe.connector)}', and a pivot is needed: add "
             "connector.kind=pivot"
         )
     return _aligned_only(recipe)
@@ -51,7 +51,7 @@ def connector_config(recipe: Recipe) -> Pivot.Config:
     return Pivot.Config.model_validate(recipe.connector.model_dump(exclude={"kind"}))
 
 
-def alignment_of(recipe: Recipe) -> Alignment:
+def alignment_of(recipe: Recipe) -> AlignmentSection:
     """Return the settings of the alignment, which every recipe here has."""
     assert recipe.training.align is not None  # _aligned_only ensures it
     return recipe.training.align
@@ -81,7 +81,7 @@ def _aligned_only(recipe: Recipe) -> Recipe:
     training = recipe.training.model_copy(
         update={
             "steps": 0,
-            "align": recipe.training.align or Alignment(),
+            "align": recipe.training.align or AlignmentSection(),
             "teacher": None,
             "validation": None,
             "preview_every": 0,

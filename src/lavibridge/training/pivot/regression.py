@@ -16,34 +16,35 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lavibridge.alignment.parts.variance import unexplained
-from lavibridge.bridge.choices import component
-from lavibridge.connectors.parts.whitening import fold_whitening, whitening
+from lavibridge.bridge.choices import model_of_choice
+from lavibridge.connectors.parts.whitening import compute_whitening, fold_whitening
 from lavibridge.connectors.pivot import LanguageHalf, Pivot
 from lavibridge.core.contracts import Reading, TextFeatures, TextSpec
 from lavibridge.core.device import pick_device, set_threads
 from lavibridge.core.errors import NotFiniteError
-from lavibridge.core.files import whole_folder
-from lavibridge.core.log import progress
+from lavibridge.core.files import write_folder_atomic
+from lavibridge.core.log import progress_bar
 from lavibridge.data.base import open_dataset
-from lavibridge.data.pictures.rejected import Rejected
+from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.language.base import LanguageModel
 from lavibridge.pivot.compose import open_half
 from lavibridge.pivot.folder import PivotFolder
 from lavibridge.pivot.half import Learning, config_of, load_half, write_half
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.sections import kind_of
+from lavibridge.recipes.sections import kind_of_section
 from lavibridge.training.alignment.aligner import EPOCHS, OPTIMIZER, with_noise
-from lavibridge.training.alignment.captions import Captions, alignment_captions
+from lavibridge.training.alignment.captions import AlignmentCaptions, alignment_captions
 from lavibridge.training.alignment.teacher import SETTING
-from lavibridge.training.build import CALIBRATED_ON
 from lavibridge.training.cache.backend import Memory
 from lavibridge.training.cache.features import Features
-from lavibridge.training.data.order import Shuffled, mix
-from lavibridge.training.optim import half_cosine, make_optimizer, warmed_up
+from lavibridge.training.data.order import ShuffledOrder, mix_seeds
+from lavibridge.training.optimization import half_cosine, linear_warmup, make_optimizer
 from lavibridge.training.pivot.recipes import alignment_of, connector_config, new_place
 
 READ_TOGETHER = 64
 """Captions that a language model reads in one call."""
+CALIBRATED_ON = 256
+"""Captions to whose features the first weights are fitted."""
 Reader = Callable[[Sequence[str]], TextFeatures]
 Targets = dict[str, Float[Tensor, "1 slot pivot"]]
 """The slots of each caption."""
@@ -58,11 +59,11 @@ def add_language(pivot: PivotFolder, recipe: Recipe, name: str) -> Path:
     settings = alignment_of(recipe)
     set_threads()
     device = pick_device(recipe.training.device)
-    dataset = open_dataset(kind_of(recipe.data), recipe.data, Rejected())
+    dataset = open_dataset(kind_of_section(recipe.data), recipe.data, RejectedPictures())
     captions = alignment_captions(dataset, settings, recipe.training.seed)
     reference, targets = _reference(pivot, captions, device)
     config = connector_config(recipe)
-    language: LanguageModel = component("language", recipe.language.model_dump()).to(device)
+    language: LanguageModel = model_of_choice("language", recipe.language.model_dump()).to(device)
     half = _new_half(config, language.spec, reference, recipe.training.seed).to(device)
     read = _reader(language, half, settings.feature_cache_gb, device)
     if config.whiten:
@@ -74,13 +75,13 @@ def add_language(pivot: PivotFolder, recipe: Recipe, name: str) -> Path:
         held_out=len(captions.held_out),
         fvu=fvu,
     )
-    with whole_folder(place):
+    with write_folder_atomic(place):
         write_half(place, pivot.description.id, language, config, half, learning)
     return place
 
 
 def regress(
-    half: LanguageHalf, read: Reader, captions: Captions, targets: Targets, recipe: Recipe
+    half: LanguageHalf, read: Reader, captions: AlignmentCaptions, targets: Targets, recipe: Recipe
 ) -> float | None:
     """Train a language half on the slots of captions; return the fvu of held-out ones, if there are any.
 
@@ -88,20 +89,20 @@ def regress(
     finite.
     """
     settings, seed = alignment_of(recipe), recipe.training.seed
-    order = Shuffled(len(captions.training), mix(seed, EPOCHS))
+    order = ShuffledOrder(len(captions.training), mix_seeds(seed, EPOCHS))
     weights = {name: weight for name, weight in half.named_parameters() if weight.requires_grad}
     optimizer = make_optimizer({"half": weights}, {"half": settings.lr}, 0.0, OPTIMIZER)
     measured: list[float] = []
-    with progress("steps") as bar:
+    with progress_bar("steps") as bar:
         task = bar.add_task("language half", total=settings.steps, status="")
         for step in range(settings.steps):
             positions = range(step * settings.batch, (step + 1) * settings.batch)
             chosen = [captions.training[order.index(position)] for position in positions]
             features = with_noise(
-                read(chosen), settings.noise, torch.Generator().manual_seed(mix(seed, step))
+                read(chosen), settings.noise, torch.Generator().manual_seed(mix_seeds(seed, step))
             )
             target = torch.cat([targets[caption] for caption in chosen]).to(features.hidden)
-            rate = settings.lr * warmed_up(step, settings.warmup) * half_cosine(step / settings.steps)
+            rate = settings.lr * linear_warmup(step, settings.warmup) * half_cosine(step / settings.steps)
             optimizer.param_groups[0]["lr"] = rate
             fvu = unexplained(half.slots(features), target, over=(0,))
             value = _take_step(optimizer, fvu, recipe.training.clip, step)
@@ -163,7 +164,9 @@ def _measure(half: LanguageHalf, read: Reader, captions: Sequence[str], targets:
 
 
 @torch.no_grad()
-def _reference(pivot: PivotFolder, captions: Captions, device: torch.device) -> tuple[LanguageHalf, Targets]:
+def _reference(
+    pivot: PivotFolder, captions: AlignmentCaptions, device: torch.device
+) -> tuple[LanguageHalf, Targets]:
     """Return the half that defines the pivot, and the slots that it fills for each caption."""
     description = pivot.description
     stored, language = open_half(pivot, "language", description.reference)
@@ -175,7 +178,7 @@ def _reference(pivot: PivotFolder, captions: Captions, device: torch.device) -> 
     reading = Reading(layers=half.read.layers)
     texts = [*captions.training, *captions.held_out]
     targets: Targets = {}
-    with progress("captions") as bar:
+    with progress_bar("captions") as bar:
         task = bar.add_task(f"slots of {stored.name}", total=len(texts), status="")
         for part in _parts(texts):
             slots = half.slots(language.encode(part, reading)).cpu()
@@ -195,7 +198,7 @@ def _whiten(half: LanguageHalf, features: TextFeatures) -> None:
     """Fit the first weights to features, whose first token is left out, as it is the same in many models."""
     real = features.mask.clone()
     real[:, 0] = False
-    fold_whitening(half.proj_in, whitening(half.read(features.hidden)[real]))
+    fold_whitening(half.proj_in, compute_whitening(half.read(features.hidden)[real]))
 
 
 def _parts(captions: Sequence[str]) -> list[Sequence[str]]:

@@ -10,19 +10,19 @@ from typing import final
 from jaxtyping import Bool
 from torch import Tensor
 
-from lavibridge.training.loop import Report, State
-from lavibridge.training.nonfinite import shorten
-from lavibridge.training.optim import Parts
-from lavibridge.training.reporting.console import say
+from lavibridge.training.loop import StepReport, TrainingState
+from lavibridge.training.nonfinite import shorten_names
+from lavibridge.training.optimization import TrainedWeights
+from lavibridge.training.reporting.console import print_line
 from lavibridge.training.reporting.timing import ENCODING, FEATURES, READING
 
-LOOKED_AT = 20
+ALERT_AFTER_STEPS = 20
 """Steps before a warning about weights without gradient."""
-WAITED_OVER = 50
+DATA_WAIT_STEPS = 50
 """Steps over which the wait for data is averaged."""
-MOST_WAITED = 0.05
+_MOST_WAITED = 0.05
 """Largest share of the time that waiting for data may take without a warning."""
-REMEDIES: Mapping[str, str] = {
+_REMEDIES: Mapping[str, str] = {
     READING: "keep the pictures on a faster disk and no larger than they are used, or fill a cache with "
     "`lavi cache`",
     ENCODING: "fill a cache with `lavi cache`, or raise training.latent_cache_gb (in the first epoch each "
@@ -35,26 +35,26 @@ REMEDIES: Mapping[str, str] = {
 class ZeroGradientAlert:
     """Event: warns about trained weights whose gradient was zero in all of the first steps."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: TrainedWeights) -> None:
         self.names = {part: list(weights) for part, weights in parts.items()}
         self.moved: dict[str, Bool[Tensor, " parameter"]] = {}
         self.steps = 0
 
-    def __call__(self, state: State, report: Report) -> None:
+    def __call__(self, state: TrainingState, report: StepReport) -> None:
         """Take a step into account."""
-        if self.steps == LOOKED_AT or report.skipped:
+        if self.steps == ALERT_AFTER_STEPS or report.skipped:
             return
         self.steps += 1
         for part, has in report.has_gradient.items():
             self.moved[part] = self.moved.get(part, has) | has
-        if self.steps < LOOKED_AT:
+        if self.steps < ALERT_AFTER_STEPS:
             return
         for part, moved in self.moved.items():
             still = [name for name, has in zip(self.names[part], moved.tolist(), strict=True) if not has]
             if still:
-                say(
+                print_line(
                     f"note: {len(still)} of {len(moved)} weights of {part} have had no gradient in "
-                    f"{LOOKED_AT} steps and learn nothing: {shorten(still)}"
+                    f"{ALERT_AFTER_STEPS} steps and learn nothing: {shorten_names(still)}"
                 )
 
 
@@ -69,21 +69,21 @@ class DataWaitAlert:
         self.elapsed: dict[str, float] = {}
         self.is_said = False
 
-    def __call__(self, state: State, report: Report) -> None:
+    def __call__(self, state: TrainingState, report: StepReport) -> None:
         """Take a step into account."""
         self.steps += 1
         self.waited += report.data_wait
         self.seconds += report.seconds
         for cause, seconds in report.elapsed.items():
             self.elapsed[cause] = self.elapsed.get(cause, 0.0) + seconds
-        if self.steps < WAITED_OVER:
+        if self.steps < DATA_WAIT_STEPS:
             return
         share = self.waited / self.seconds
-        if share > MOST_WAITED and self.elapsed and not self.is_said:
+        if share > _MOST_WAITED and self.elapsed and not self.is_said:
             self.is_said = True
             cause = max(self.elapsed, key=lambda each: self.elapsed[each])
-            say(
+            print_line(
                 f"note: {share:.0%} of the time of the last {self.steps} steps was spent waiting for data; "
-                f"what takes longest is {cause}: {REMEDIES[cause]}"
+                f"what takes longest is {cause}: {_REMEDIES[cause]}"
             )
         self.steps, self.waited, self.seconds, self.elapsed = 0, 0.0, 0.0, {}

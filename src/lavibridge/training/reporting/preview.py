@@ -5,14 +5,14 @@ from pathlib import Path
 
 from lavibridge.data.base import Dataset
 from lavibridge.generation.contact_sheet import contact_sheet
-from lavibridge.generation.finite import NotDrawnError
 from lavibridge.generation.image_files import save_png
+from lavibridge.generation.nonfinite_images import NonfiniteImageError
 from lavibridge.generation.pipeline import BridgePipeline
-from lavibridge.recipes.training import PreviewSection
-from lavibridge.training.loop import State
-from lavibridge.training.reporting.console import say
+from lavibridge.recipes.training_section import PreviewSection
+from lavibridge.training.loop import TrainingState
+from lavibridge.training.reporting.console import print_line
 
-FALLBACK = 4
+_FALLBACK = 4
 """How many captions are drawn when the recipe names no prompts."""
 
 
@@ -20,11 +20,13 @@ def preview_prompts(settings: PreviewSection, dataset: Dataset) -> tuple[str, ..
     """The recipe's prompts, else the first captions of the data."""
     if settings.prompts:
         return settings.prompts
-    captions = [dataset.sample(index).captions[0] for index in range(min(FALLBACK, len(dataset)))]
+    captions = [dataset.sample(index).captions[0] for index in range(min(_FALLBACK, len(dataset)))]
     return tuple(dict.fromkeys(caption for caption in captions if caption.strip()))
 
 
-def draw_preview(state: State, settings: PreviewSection, prompts: tuple[str, ...], run: Path | None) -> None:
+def draw_preview(
+    state: TrainingState, settings: PreviewSection, prompts: tuple[str, ...], run: Path | None
+) -> None:
     """Write `samples/step-N.png`: one row per prompt, drawn with the averaged weights where there are any.
 
     Without a folder it is drawn only: processes that share out the weights have to draw together.
@@ -38,8 +40,8 @@ def draw_preview(state: State, settings: PreviewSection, prompts: tuple[str, ...
                 guidance_scale=guidance,
                 seed=settings.seed,
             ).images
-        except NotDrawnError as error:  # no picture is worth the end of a run
-            say(f"note: no preview at step {state.step}: {error}")
+        except NonfiniteImageError as error:  # no picture is worth the end of a run
+            print_line(f"note: no preview at step {state.step}: {error}")
             return
     if run is None:
         return

@@ -19,9 +19,9 @@ from typing import Any, final
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.log import JsonLog
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.reporting.console import say
+from lavibridge.training.reporting.console import print_line
 
-PROJECT = "lavibridge"
+_PROJECT = "lavibridge"
 
 
 class Tracker(ABC):
@@ -59,7 +59,7 @@ class WandB(Tracker):
 
     def __init__(self, run: Path, recipe: Mapping[str, Any], step: int) -> None:
         self.run = import_module("wandb").init(
-            project=PROJECT,
+            project=_PROJECT,
             name=run.resolve().name,
             id=_run_id(run),
             resume="allow",
@@ -81,7 +81,7 @@ class Trackio(Tracker):
     def __init__(self, run: Path, recipe: Mapping[str, Any], step: int) -> None:
         name = f"{run.resolve().name}-{_run_id(run)}"
         self.run = import_module("trackio").init(
-            project=PROJECT, name=name, config=dict(recipe), resume="allow"
+            project=_PROJECT, name=name, config=dict(recipe), resume="allow"
         )
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
@@ -91,7 +91,7 @@ class Trackio(Tracker):
         self.run.finish()
 
 
-TRACKERS: Mapping[str, type[TensorBoard] | type[WandB] | type[Trackio]] = {
+_TRACKERS: Mapping[str, type[TensorBoard] | type[WandB] | type[Trackio]] = {
     "tensorboard": TensorBoard,
     "wandb": WandB,
     "trackio": Trackio,
@@ -111,10 +111,10 @@ class Journal:
         self.log.write(record)
         for tracker in tuple(self.trackers):
             try:
-                tracker.write(int(record["step"]), dict(numbers(record)))
+                tracker.write(int(record["step"]), dict(tracked_numbers(record)))
             except Exception as error:  # whatever a service's client may raise
                 self.trackers.remove(tracker)
-                say(f"note: {type(tracker).__name__} failed and gets nothing more: {error}")
+                print_line(f"note: {type(tracker).__name__} failed and gets nothing more: {error}")
 
     def close(self) -> None:
         """End the log and the trackers."""
@@ -123,7 +123,7 @@ class Journal:
             try:
                 tracker.close()
             except Exception as error:
-                say(f"note: {type(tracker).__name__} could not be closed: {error}")
+                print_line(f"note: {type(tracker).__name__} could not be closed: {error}")
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -139,15 +139,15 @@ def check_trackers(names: Sequence[str]) -> None:
 def open_journal(run: Path, recipe: Recipe, step: int) -> Journal:
     """The log of a run that goes on after a step, and its trackers."""
     told = recipe.model_dump(mode="json")
-    trackers = [TRACKERS[name](run, told, step) for name in recipe.training.trackers]
+    trackers = [_TRACKERS[name](run, told, step) for name in recipe.training.trackers]
     return Journal(JsonLog(run / "log.jsonl"), trackers)
 
 
-def numbers(record: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
+def tracked_numbers(record: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
     """The single numbers of a record by their path; lists and the step are left out."""
     for key, value in record.items():
         if isinstance(value, Mapping):
-            yield from numbers(value, f"{above}{key}/")
+            yield from tracked_numbers(value, f"{above}{key}/")
         elif isinstance(value, int | float) and key != "step":
             yield f"{above}{key}", float(value)
 

@@ -1,1 +1,1 @@
-"""What vision families are built of: opened cross-attention layers."""
+"""Parts that the vision families share: loading, schedules, attention, padding, toys."""

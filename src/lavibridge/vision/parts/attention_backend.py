@@ -1,4 +1,4 @@
-"""Ways of computing a denoiser of the diffusers library that change its speed and memory only."""
+"""Settings that change a denoiser's speed and memory, not its result."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,52 +7,54 @@ from torch import nn
 
 from lavibridge.core.errors import ModelError
 
-REPEATED = "transformer_blocks"
-"""Ends of the names of the lists whose elements are compiled. (The library says so of some classes only.)"""
-KERNELS = {"eager": "_native_math", "flash": "flash"}
-"""What the library's dispatcher calls them."""
-TORCH_S = "AttnProcessor2_0"
-"""The library's attention by torch's own kernels, for which it has a plain one as well."""
+_REPEATED = "transformer_blocks"
+"""Suffix of the names of the module lists whose elements are compiled."""
+_KERNELS = {"eager": "_native_math", "flash": "flash"}
+"""Their names in the dispatcher of diffusers."""
+_TORCH_S = "AttnProcessor2_0"
+"""The processor with torch's kernels; diffusers also has a plain one for the same attention."""
 
 
 def repeated_blocks(denoiser: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield the transformer blocks with their names, in the order of the modules."""
     for name, module in denoiser.named_modules():
-        if name.rpartition(".")[0].endswith(REPEATED):
+        if name.rpartition(".")[0].endswith(_REPEATED):
             yield name, module
 
 
-def compile_repeated(denoiser: nn.Module, backend: str) -> None:
-    """Compile the blocks, each when it is first called; equal ones share their code."""
+def compile_repeated_blocks(denoiser: nn.Module, backend: str) -> None:
+    """Compile each repeated block on its first call; equal blocks share their code."""
     for _, block in repeated_blocks(denoiser):
         block.compile(backend=backend)
 
 
 def enable_gradient_checkpointing(denoiser: Any, source: str) -> None:
-    """Have the blocks recomputed in the backward pass."""
+    """Recompute the blocks in the backward pass. Raises ModelError if the denoiser does not support it."""
     try:
         denoiser.enable_gradient_checkpointing()
     except ValueError as error:
         raise ModelError(
-            f"the denoiser of '{source}' cannot recompute its blocks ({error}): "
-            "leave training.checkpointing out"
+            f"the denoiser of '{source}' cannot recompute its blocks ({error}): omit training.checkpointing"
         ) from error
 
 
-def choose_kernel(denoiser: Any, kernel: str, plain: Callable[[], Any], source: str) -> None:
-    """Set the kernel of attention; ``plain`` makes the library's attention without torch's kernels."""
+def choose_attention_kernel(denoiser: Any, kernel: str, plain: Callable[[], Any], source: str) -> None:
+    """Set the attention kernel; ``plain`` creates the processor without torch's kernels.
+
+    Raises ModelError if the denoiser cannot use the kernel here.
+    """
     if kernel == "sdpa":
-        return  # every denoiser of the library begins with it
+        return  # the default of every denoiser in diffusers
     processors = denoiser.attn_processors.values()
     names = sorted({type(processor).__name__ for processor in processors})
     if all(hasattr(processor, "_attention_backend") for processor in processors):
         try:
-            denoiser.set_attention_backend(KERNELS[kernel])
+            denoiser.set_attention_backend(_KERNELS[kernel])
         except (ValueError, ImportError, RuntimeError) as error:
             raise ModelError(
                 f"training.attention is {kernel}, which '{source}' cannot use here: {error}"
             ) from error
-    elif kernel == "eager" and names == [TORCH_S]:
+    elif kernel == "eager" and names == [_TORCH_S]:
         denoiser.set_attn_processor(plain())
     else:
         raise ModelError(

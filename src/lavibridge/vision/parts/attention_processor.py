@@ -1,10 +1,10 @@
-"""A cross-attention layer that lets a per-block connector answer in its stead.
+"""An attention processor that lets a per-block connector replace a layer's attention.
 
-    q = W_q x,  k = W_k y,  v = W_v y,   answer = softmax(q k^T / sqrt(d)) v      as before
-    W_o attend(x, answer)                                                   `attend` comes with the call
+    q = W_q x,  k = W_k y,  v = W_v y,   answer = softmax(q k^T / sqrt(d)) v      unchanged
+    W_o attend(x, answer)                                                   the connector's `attend`
 
-What a connector says reaches the layer as an argument of its call and is kept nowhere, so that layers that
-are recomputed in the backward pass (gradient checkpointing) see it again.
+The connector's functions are arguments of each call and stored nowhere. Gradient checkpointing, which
+repeats the call, therefore sees them again.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from lavibridge.core.contracts import Attention, BlockSpec
 
 
 def cross_attention_layers(backbone: nn.Module) -> dict[str, BlockSpec]:
-    """The denoiser's cross-attention layers by name; an `attn2` may also be a second self-attention."""
+    """Return the denoiser's cross-attention layers by name, without an `attn2` that is self-attention."""
     named: dict[str, Any] = {
         name: module for name, module in backbone.named_modules() if name.endswith("attn2")
     }
@@ -35,17 +35,17 @@ def cross_attention_layers(backbone: nn.Module) -> dict[str, BlockSpec]:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskWithBlocks:
-    """A mask that carries what connectors say, for denoisers that hand only that to their layers."""
+    """A mask that carries per-block functions, for denoisers that pass their layers nothing but the mask."""
 
     mask: Tensor | None
-    """What is added to the scores (batch, 1, token)."""
+    """Added to the attention scores, (batch, 1, token)."""
     blocks: Mapping[str, Attention]
     ndim: int = 3
-    """For the denoiser, which makes scores out of masks of two dimensions and hands on those of three."""
+    """The denoiser converts masks of two dimensions and passes masks of three unchanged."""
 
 
-class OpenedAttention:
-    """A processor of the diffusers library's Attention, by the layer's name."""
+class PerBlockAttention:
+    """A processor for the Attention class of diffusers; ``name`` is the layer's name."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -58,7 +58,7 @@ class OpenedAttention:
         attention_mask: Tensor | MaskWithBlocks | None = None,
         blocks: Mapping[str, Attention] | None = None,
     ) -> Tensor:
-        """What the layer makes of ``hidden_states`` (batch, query, width)."""
+        """Return the layer's output for ``hidden_states``, both (batch, query, width)."""
         added: Any = attention_mask
         if isinstance(added, MaskWithBlocks):
             added, blocks = added.mask, added.blocks

@@ -1,4 +1,4 @@
-"""One model of a Diffusers folder: with its weights, or on torch's meta device with its sizes only."""
+"""Loads one model of a Diffusers folder, with its weights or on torch's meta device."""
 
 import sys
 from typing import Any
@@ -13,11 +13,13 @@ from lavibridge.core.sources import cannot_load, read_model_json
 from lavibridge.vision.base import VisionModel
 
 
-def load_part(model: Any, config: VisionModel.Config, folder: str, dtype: torch.dtype, is_meta: bool) -> Any:
-    """The class ``model`` of the diffusers library from the sub-folder ``folder`` of ``config.source``.
+def load_diffusers_part(
+    model: Any, config: VisionModel.Config, folder: str, dtype: torch.dtype, is_meta: bool
+) -> Any:
+    """Load the diffusers class ``model`` from the sub-folder ``folder`` of ``config.source``.
 
-    If ``is_meta``, on the meta device, from its configuration alone. Only safetensors are read. Raises
-    ModelError if it cannot be loaded.
+    ``is_meta`` builds it from its configuration on the meta device, without weights. Weights load from
+    safetensors only. Raises ModelError if it cannot be loaded.
     """
     source, revision = config.source, config.revision
     if is_meta:
@@ -36,7 +38,7 @@ def load_part(model: Any, config: VisionModel.Config, folder: str, dtype: torch.
 
 
 def load_scheduler(source: str, revision: str | None) -> Any:
-    """The scheduler of a Diffusers folder; ModelError if it names no class of the library."""
+    """Load the scheduler of a Diffusers folder. Raises ModelError if its class is not in diffusers."""
     settings = read_model_json(source, "scheduler/scheduler_config.json", revision) or {}
     found = getattr(diffusers, str(settings.get("_class_name", "")), None)
     if found is None:
@@ -44,8 +46,8 @@ def load_scheduler(source: str, revision: str | None) -> Any:
     return found.from_config(settings)
 
 
-def quieten() -> None:
-    """Silence the library's loading messages, and its progress bar without a terminal."""
+def quieten_diffusers() -> None:
+    """Silence the loading messages of diffusers, and its progress bar if stderr is no terminal."""
     diffusers.utils.logging.set_verbosity_error()
     if not sys.stderr.isatty():
         diffusers.utils.logging.disable_progress_bar()

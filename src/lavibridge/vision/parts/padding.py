@@ -1,10 +1,10 @@
-"""Padding: hidden by a mask where the denoiser takes one, cut off where it takes none.
+"""Handles padding: masks it if the denoiser takes a mask, removes it if not.
 
     tokens [a b . .]        length 2: [a b], [f g]     one call of the denoiser per length,
-           [c d e .]   ->   length 3: [c d e]          then the samples in their order again
+           [c d e .]   ->   length 3: [c d e]          results in the order of the samples
            [. f g .]
 
-Either way the tokens that a mask hides never change a prediction.
+In both cases masked tokens never change a prediction.
 """
 
 from collections.abc import Callable
@@ -16,30 +16,30 @@ from torch import Tensor
 
 from lavibridge.core.contracts import Conditioning
 
-HIDDEN = -10_000.0
-"""Added to the scores of tokens that are padding, as the library's denoisers do."""
+_HIDDEN = -10_000.0
+"""Added to the attention scores of padding, as in the denoisers of diffusers."""
 
 Latents = Float[Tensor, "batch channel h w"]
 Times = Num[Tensor, " batch"]
 
 
-def hiding(mask: Bool[Tensor, "batch token"]) -> Bool[Tensor, "batch token"] | None:
-    """The mask, or None where it hides nothing: attention is faster so."""
+def padding_mask(mask: Bool[Tensor, "batch token"]) -> Bool[Tensor, "batch token"] | None:
+    """Return the mask, or None if it hides nothing, which makes attention faster."""
     return None if bool(mask.all()) else mask
 
 
-def scores(mask: Bool[Tensor, "batch token"], dtype: torch.dtype) -> Float[Tensor, "batch 1 token"]:
-    """What is added to the attention's scores: 0 for real tokens."""
-    return ((1 - mask.to(dtype)) * HIDDEN)[:, None]
+def padding_bias(mask: Bool[Tensor, "batch token"], dtype: torch.dtype) -> Float[Tensor, "batch 1 token"]:
+    """Return the bias of the attention scores: 0 for real tokens, -10,000 for padding."""
+    return ((1 - mask.to(dtype)) * _HIDDEN)[:, None]
 
 
-def without_padding(
+def predict_without_padding(
     call: Callable[[Latents, Times, Conditioning], Latents],
     noisy: Latents,
     t: Times,
     conditioning: Conditioning,
 ) -> Latents:
-    """What ``call`` answers where it is given real tokens only, samples of one length at a time."""
+    """Run ``call`` on real tokens only, once per prompt length, and restore the order of the samples."""
     if bool(conditioning.mask.all()):
         return call(noisy, t, conditioning)
     rows = rows_by_length(conditioning.mask)

@@ -1,10 +1,10 @@
-"""First-block cache: a step in which the first block does little new takes over what all others did before.
+"""First-block cache: a step whose first block changes little reuses the other blocks' outputs.
 
     r = first(x) - x, the step before: x', r'
     |r - r'| <= threshold |r'|:   y = first(x) + last(x') - first(x')
     else:                         y = last(x)
 
-By Diffusers' hooks, which know some classes of blocks. Pictures of one batch decide together.
+It uses the hooks of Diffusers, which support some block classes. A batch decides as a whole.
 
 ParaAttention (Cheng 2024, github.com/chengzeyi/ParaAttention), after TeaCache (Liu et al. 2024,
 arXiv 2411.19108).
@@ -20,30 +20,28 @@ from torch import Tensor, nn
 
 from lavibridge.core.errors import ModelError
 
-HOOKS = ("fbc_leader_block_hook", "fbc_block_hook")
-"""What the library calls them."""
-
-
-KNOWN = ("PixArtTransformer2DModel", "FluxTransformer2DModel")
-"""Denoisers of the families here that they work with. (Stable Diffusion 3's last block gives no text.)"""
+_HOOKS = ("fbc_leader_block_hook", "fbc_block_hook")
+"""Their names in diffusers."""
+_KNOWN = ("PixArtTransformer2DModel", "FluxTransformer2DModel")
+"""The denoisers that the hooks support. (The last block of Stable Diffusion 3 returns no text.)"""
 
 
 @contextmanager
-def reusing(denoiser: nn.Module, threshold: float, source: str) -> Iterator[None]:
-    """Calls of ``denoiser`` in here reuse what those of the same shapes before them did.
+def use_step_cache(denoiser: nn.Module, threshold: float, source: str) -> Iterator[None]:
+    """Let calls of ``denoiser`` reuse block outputs of earlier calls with inputs of the same shapes.
 
-    ModelError where it is none that can; ``source`` is named in it.
+    Raises ModelError, naming ``source``, if the hooks do not support the denoiser.
     """
-    if type(denoiser).__name__ not in KNOWN:
+    if type(denoiser).__name__ not in _KNOWN:
         raise ModelError(
-            f"step_cache is for PixArt and FLUX, found a {type(denoiser).__name__} ('{source}'): leave it "
-            "out; fewer steps, or quality fast, make a picture cheaper too"
+            f"step_cache supports PixArt and FLUX, found a {type(denoiser).__name__} ('{source}'): omit it; "
+            "fewer steps or quality 'fast' also save time"
         )
     apply_first_block_cache(denoiser, FirstBlockCacheConfig(threshold))
     call = ExitStack()
 
     def begin(module: nn.Module, inputs: Sequence[Any], named: Mapping[str, Any]) -> None:
-        # Halves of guidance and prompts of one length are calls of their own, and differ in their shapes.
+        # Guidance and prompts of another length make calls of their own, which differ in their shapes.
         tensors = [each for each in (*inputs, *named.values()) if isinstance(each, Tensor)]
         name = " ".join(str(tuple(each.shape)) for each in tensors)
         call.enter_context(diffusers.CacheMixin.cache_context(denoiser, name))
@@ -55,5 +53,5 @@ def reusing(denoiser: nn.Module, threshold: float, source: str) -> Iterator[None
     finally:
         begins.remove()
         ends.remove()
-        for name in HOOKS:
+        for name in _HOOKS:
             HookRegistry.check_if_exists_or_initialize(denoiser).remove_hook(name, recurse=True)

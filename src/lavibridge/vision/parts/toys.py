@@ -1,4 +1,4 @@
-"""The smallest autoencoders and schedules of the real classes, for `source: random`."""
+"""Tiny autoencoders and schedules of the real classes, for `source: random`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ TOY_AUTOENCODER: Mapping[str, Any] = {
     "scaling_factor": 0.3,
 }
 TOY_WIDE_AUTOENCODER: Mapping[str, Any] = {**TOY_AUTOENCODER, "latent_channels": 16, "shift_factor": 0.1}
-"""As the newer models have it: 16 channels, shifted."""
+"""16 latent channels and a shift, as in newer models."""
 
 TOY_DIFFUSION: Mapping[str, Any] = {
     "_class_name": "DDIMScheduler",

@@ -1,7 +1,7 @@
-"""What the families share whose denoiser is a U-Net with cross-attention.
+"""The shared base of the families whose denoiser is a U-Net with cross-attention.
 
-LoRA as in LaVi-Bridge: the attention's linears, GEGLU projections, the residual blocks' convolutions and time
-projections (224 layers of Stable Diffusion 1.4).
+LoRA as in LaVi-Bridge: the linear layers of attention, GEGLU projections, and the convolutions and time
+projections of the residual blocks (224 layers in Stable Diffusion 1.4).
 """
 
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from lavibridge.core.contracts import Conditioning
 from lavibridge.vision.hf import DiffusersModel
-from lavibridge.vision.parts.padding import hiding
+from lavibridge.vision.parts.padding import padding_mask
 
 
 class UNet(DiffusersModel):
-    """UNet2DConditionModel; a family says what its U-Net takes beside tokens."""
+    """UNet2DConditionModel; a family states which inputs its U-Net takes in addition to tokens."""
 
     denoiser_folder = "unet"
     denoiser_class = "UNet2DConditionModel"
@@ -43,18 +43,18 @@ class UNet(DiffusersModel):
         "cross_attention_dim": 48,
     }
     addition: ClassVar[str | None] = None
-    """The U-Net's `addition_embed_type`: what it takes beside tokens."""
+    """The U-Net's `addition_embed_type`: its inputs in addition to tokens."""
 
     @classmethod
     def refusal(cls, source: str, revision: str | None = None) -> str | None:
-        """Also where the U-Net takes something else beside tokens."""
+        """As the base class, and also for a U-Net with other additional inputs."""
         found = super().refusal(source, revision)
         if found is not None:
             return found
-        beside = cls.settings_at(source, revision)[0].get("addition_embed_type")
-        if beside == cls.addition:
+        addition = cls.settings_at(source, revision)[0].get("addition_embed_type")
+        if addition == cls.addition:
             return None
-        return f"a U-Net that takes '{beside}' beside tokens, where this kind knows '{cls.addition}'"
+        return f"a U-Net with addition_embed_type '{addition}', not '{cls.addition}'"
 
     def _call(
         self,
@@ -66,7 +66,7 @@ class UNet(DiffusersModel):
             noisy,
             t,
             conditioning.tokens,
-            encoder_attention_mask=hiding(conditioning.mask),
+            encoder_attention_mask=padding_mask(conditioning.mask),
             added_cond_kwargs=self._additions(noisy, conditioning),
             return_dict=False,
             **self._block_arguments(conditioning),
@@ -75,7 +75,7 @@ class UNet(DiffusersModel):
     def _additions(
         self, noisy: Float[Tensor, "batch channel h w"], conditioning: Conditioning
     ) -> Mapping[str, Any] | None:
-        """What the U-Net takes beside tokens; nothing, if the family does not say otherwise."""
+        """Return the U-Net's inputs in addition to tokens; None by default."""
         return None
 
     def _context_width(self) -> int:

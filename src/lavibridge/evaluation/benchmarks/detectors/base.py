@@ -19,7 +19,7 @@ from lavibridge.core.sources import read_model_json
 from lavibridge.evaluation.benchmarks.boxes import Box
 from lavibridge.evaluation.networks import PretrainedNetwork
 
-PACKAGE = "evaluation.benchmarks.detectors"
+_PACKAGE = "evaluation.benchmarks.detectors"
 
 
 class Detector(ABC):
@@ -62,7 +62,7 @@ class Detector(ABC):
 
 def find_detector(source: str) -> Detector:
     """The detector at `source`; ModelError if there is none or its kind is unknown."""
-    found: Detector = registry.load(PACKAGE, registry.detect(PACKAGE, source))(source)
+    found: Detector = registry.load_kind(_PACKAGE, registry.detect_kind(_PACKAGE, source))(source)
     return found
 
 

@@ -11,10 +11,10 @@ from PIL import Image
 from lavibridge.evaluation.benchmarks.boxes import Box
 from lavibridge.evaluation.benchmarks.detectors.base import Detector, make_box
 
-OPEN_VOCABULARY = ("owlvit", "owlv2", "grounding-dino", "mm-grounding-dino", "omdet-turbo")
+_OPEN_VOCABULARY = ("owlvit", "owlv2", "grounding-dino", "mm-grounding-dino", "omdet-turbo")
 """Model types with an open vocabulary."""
 
-OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+_OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "boy": ("person",),
     "girl": ("person",),
     "man": ("person",),
@@ -44,7 +44,9 @@ class ClosedVocabularyDetector(Detector):
     def supports(cls, config: Mapping[str, Any]) -> bool:
         """Object detection models without text input."""
         architecture = (config.get("architectures") or [""])[0]
-        return architecture.endswith("ForObjectDetection") and config.get("model_type") not in OPEN_VOCABULARY
+        return (
+            architecture.endswith("ForObjectDetection") and config.get("model_type") not in _OPEN_VOCABULARY
+        )
 
     def unknown(self, names: Sequence[str]) -> list[str]:
         """The names without a class."""
@@ -72,7 +74,7 @@ def class_ids(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, int]
     numbers = {_plain(str(label)): int(number) for number, label in config.get("id2label", {}).items()}
     found: dict[str, int] = {}
     for name in names:
-        spelled = [_plain(each) for each in (name, *OTHER_NAMES.get(name, ()))]
+        spelled = [_plain(each) for each in (name, *_OTHER_NAMES.get(name, ()))]
         number = next((numbers[each] for each in spelled if each in numbers), None)
         if number is not None:
             found[name] = number

@@ -28,7 +28,7 @@ class GroundingDinoDetector(Detector):
 
     def _find(self, picture: Image.Image, names: list[str], threshold: float) -> list[Box]:
         network = self.network
-        sentence, spans = sentence_of(names)
+        sentence, spans = grounding_sentence(names)
         words = network.tokenizer(sentence, return_tensors="pt", return_offsets_mapping=True)
         offsets = words.pop("offset_mapping")[0].tolist()
         if len(offsets) > network.model.config.max_text_len:
@@ -39,7 +39,9 @@ class GroundingDinoDetector(Detector):
         pixels = network.processor(images=[picture], return_tensors="pt")
         output = network.model(**words.to(network.device), **pixels.to(network.device))
         probabilities = output.logits[0].sigmoid()
-        scores = torch.stack([probabilities[:, tokens_in(offsets, *span)].amax(-1) for span in spans], dim=-1)
+        scores = torch.stack(
+            [probabilities[:, grounding_tokens(offsets, *span)].amax(-1) for span in spans], dim=-1
+        )
         best, labels = scores.max(-1)
         x, y, width, height = output.pred_boxes[0].unbind(-1)
         corners = torch.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], dim=-1)
@@ -48,7 +50,7 @@ class GroundingDinoDetector(Detector):
         return [make_box(names[label], score, each) for score, label, each in rows if score > threshold]
 
 
-def sentence_of(names: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
+def grounding_sentence(names: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
     """The sentence of all names, and the character span of each."""
     sentence, spans = "", []
     for name in names:
@@ -58,6 +60,6 @@ def sentence_of(names: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
     return sentence.strip(), spans
 
 
-def tokens_in(offsets: Sequence[Sequence[int]], start: int, end: int) -> list[int]:
+def grounding_tokens(offsets: Sequence[Sequence[int]], start: int, end: int) -> list[int]:
     """The tokens that overlap the characters from `start` to `end`."""
     return [i for i, (left, right) in enumerate(offsets) if left < end and right > start]

@@ -49,11 +49,11 @@ class Mask2FormerDetector(Detector):
             called = [name for name, number in numbers.items() if number == segment["label_id"]]
             if called and segment["score"] > threshold:
                 mask = found["segmentation"][i].numpy() > 0
-                boxes += [bounding_box(mask, name, segment["score"]) for name in called]
+                boxes += [mask_bounding_box(mask, name, segment["score"]) for name in called]
         return boxes
 
 
-def bounding_box(mask: Bool[np.ndarray, "height width"], name: str, score: float) -> Box:
+def mask_bounding_box(mask: Bool[np.ndarray, "height width"], name: str, score: float) -> Box:
     """The smallest box around the pixels of a non-empty mask."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return Box(

@@ -1,0 +1,77 @@
+"""Prompts as the denoiser's driver takes them: each is encoded once, its words weighted, its padding removed.
+
+prompts --language model, a batch at a time--> TextFeatures.split() --word weights--> EncodedPrompt
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from jaxtyping import Num
+from torch import Tensor
+
+from lavibridge.bridge import Bridge
+from lavibridge.connectors.base import Connector
+from lavibridge.core.contracts import Conditioning, TextFeatures
+from lavibridge.generation.emphasis import WeightedPrompt, apply_emphasis, emphasis_of_tokens
+
+
+class EncodedPrompt:
+    """One prompt's features, and its conditioning once a layout has asked for that."""
+
+    def __init__(self, features: TextFeatures) -> None:
+        """``features`` is a batch of one without padding."""
+        self.features = features
+        self._conditioning: Conditioning | None = None
+
+    def condition(self, connector: Connector, t: Num[Tensor, " one"]) -> Conditioning:
+        """The conditioning of this prompt alone, without padding, at the vision model's time ``t``.
+
+        Computed once where the connector is not time-aware.
+        """
+        if self._conditioning is not None:
+            return self._conditioning
+        (conditioning,) = connector(self.features, t).split()
+        if not connector.time_aware:
+            self._conditioning = conditioning
+        return conditioning
+
+
+def encode_prompts(
+    bridge: Bridge, prompts: Sequence[WeightedPrompt], batch_size: int
+) -> dict[WeightedPrompt, EncodedPrompt]:
+    """Encode each different prompt once, ``batch_size`` texts at a time."""
+    if not bridge.language.reads_negative_prompts_differently:
+        return _encode(bridge, prompts, batch_size, False)
+    negative = [prompt for prompt in prompts if prompt.is_negative]
+    positive = [prompt for prompt in prompts if not prompt.is_negative]
+    return _encode(bridge, negative, batch_size, True) | _encode(bridge, positive, batch_size, False)
+
+
+def _encode(
+    bridge: Bridge, prompts: Sequence[WeightedPrompt], batch_size: int, is_negative: bool
+) -> dict[WeightedPrompt, EncodedPrompt]:
+    emphasised = [prompt for prompt in dict.fromkeys(prompts) if not prompt.is_plain]
+    texts = list(dict.fromkeys([*(each.text for each in prompts), *([""] if emphasised else [])]))
+    features: dict[str, TextFeatures] = {}
+    for start in range(0, len(texts), batch_size):
+        part = texts[start : start + batch_size]
+        features |= zip(part, bridge.features(part, is_negative).split(), strict=True)
+    weighted = {prompt: features[prompt.text] for prompt in prompts}
+    for prompt in emphasised:
+        weighted[prompt] = _weigh(prompt, features[prompt.text], features[""], bridge)
+    return {prompt: EncodedPrompt(each) for prompt, each in weighted.items()}
+
+
+def _weigh(
+    prompt: WeightedPrompt, features: TextFeatures, empty: TextFeatures, bridge: Bridge
+) -> TextFeatures:
+    """Features with the prompt's word weights applied, relative to those of the empty prompt."""
+    weights = emphasis_of_tokens(prompt, bridge.language.spans(prompt.text))
+    context_free = None
+    if features.context_free is not None and empty.context_free is not None:
+        context_free = apply_emphasis(features.context_free[0], empty.context_free[0], weights)[None]
+    return replace(
+        features,
+        hidden=apply_emphasis(features.hidden[0], empty.hidden[0], weights)[None],
+        context_free=context_free,
+    )

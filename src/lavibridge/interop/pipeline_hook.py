@@ -1,0 +1,133 @@
+"""A hook before a pipeline's denoiser that hands it what the pipeline has no argument for.
+
+    connector runs once             [mask | tokens]  --hook-->                tokens, mask
+    runs at each step (ELLA), or    [features]       --hook, connector, t-->  tokens, mask, pooled,
+    per block (LLMDiff)                                                       attention in blocks
+
+Stable Diffusion's pipelines take no mask, and none passes the time to a connector; so the prompt embeddings
+carry mask or features in columns of their own.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lavibridge.bridge import Bridge
+from lavibridge.core.contracts import Conditioning
+from lavibridge.core.errors import ModelError
+from lavibridge.interop.packing import packed_columns, unpack_features
+from lavibridge.vision.hf import DiffusersModel
+from lavibridge.vision.parts.padding import padding_mask
+
+
+def require_diffusers_model(bridge: Bridge) -> DiffusersModel:
+    """The bridge's vision model, if it is one of Diffusers; raises ModelError otherwise."""
+    if not isinstance(bridge.vision, DiffusersModel):
+        raise ModelError(
+            f"'{bridge.vision.config.source}' is no model of Diffusers: it has no pipeline there"
+        )
+    return bridge.vision
+
+
+def runs_at_each_step(bridge: Bridge) -> bool:
+    """Whether the connector runs before each call of the denoiser."""
+    return bridge.connector.time_aware or bridge.connector.per_block
+
+
+def needs_pipeline_hook(bridge: Bridge, pipeline: type[Any]) -> bool:
+    """Whether prompt embeddings of a pipeline carry more than the conditioning's tokens."""
+    takes_mask = "prompt_attention_mask" in inspect.signature(pipeline.__call__).parameters
+    return runs_at_each_step(bridge) or (bridge.vision.honours_mask and not takes_mask)
+
+
+def connect(pipe: Any, bridge: Bridge) -> None:
+    """Have a pipeline's denoiser understand the bridge's prompt embeddings, and no others from then on.
+
+    In the pipelines of ``to_diffusers`` this is done; one opened from a folder exported as `diffusers` needs
+    it. Raises ModelError where the connector speaks in blocks that this denoiser has not opened.
+    """
+    denoiser = getattr(pipe, require_diffusers_model(bridge).denoiser_folder)
+    if not needs_pipeline_hook(bridge, type(pipe)):
+        return
+    if bridge.connector.per_block:
+        name, weight = next(denoiser.named_parameters())
+        is_shared = weight is dict(bridge.vision.backbone.named_parameters()).get(name)
+        speaks = "cross_attention_kwargs" in inspect.signature(denoiser.forward).parameters
+        if not speaks or not is_shared:
+            raise ModelError(
+                "the connector speaks in the denoiser's blocks, which this pipeline has closed: use "
+                "BridgePipeline, or to_diffusers(bridge) with a U-Net or PixArt"
+            )
+    width = _columns(bridge)
+
+    def before(denoiser: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        embeddings = kwargs["encoder_hidden_states"]
+        if embeddings.shape[-1] != width:
+            raise ModelError(
+                f"the prompt embeddings are {embeddings.shape[-1]} wide, {width} were expected: make them "
+                "with prompt_inputs(bridge, prompts)"
+            )
+        t = torch.as_tensor(kwargs["timestep"] if "timestep" in kwargs else args[1])
+        t = t / denoiser.config.get("timestep_scale", 1.0)
+        return args, kwargs | _arguments(_conditioning(bridge, embeddings, t), kwargs, embeddings.dtype)
+
+    denoiser.register_forward_pre_hook(before, with_kwargs=True)
+    control = getattr(pipe, "controlnet", None)
+    if control is not None:
+        control.register_forward_pre_hook(_before_control(bridge), with_kwargs=True)
+
+
+def _before_control(bridge: Bridge) -> Callable[..., tuple[Any, dict[str, Any]]]:
+    """A hook that gives a ControlNet the tokens that the denoiser gets."""
+
+    def before(control: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        made = _conditioning(bridge, kwargs["encoder_hidden_states"], torch.as_tensor(args[1]))
+        if not bool(made.mask.all()):
+            raise ModelError(
+                "a ControlNet takes no mask and the prompts differ in length (the negative one is counted): "
+                "use a connector with a fixed number of tokens, such as 'ella', or see_padding"
+            )
+        return args, kwargs | {"encoder_hidden_states": made.tokens.to(kwargs["encoder_hidden_states"].dtype)}
+
+    return before
+
+
+def _conditioning(bridge: Bridge, embeddings: Float[Tensor, "batch token column"], t: Tensor) -> Conditioning:
+    if not runs_at_each_step(bridge):
+        return Conditioning(tokens=embeddings[..., 1:], mask=embeddings[..., 0] > 0.5)
+    features = unpack_features(embeddings.float(), bridge.connector.reading, bridge.language.spec)
+    made = bridge.connector(features, t.to(embeddings.device).expand(len(embeddings)))
+    if not bridge.vision.honours_mask and not bool(made.mask.all()):
+        raise ModelError(
+            "this pipeline takes no mask and the prompts differ in length: set see_padding in the language "
+            "model, or use BridgePipeline"
+        )
+    return made
+
+
+def _arguments(made: Conditioning, named: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """The denoiser's arguments that a conditioning replaces."""
+    changed: dict[str, Any] = {"encoder_hidden_states": made.tokens.to(dtype)}
+    mask = padding_mask(made.mask)
+    if mask is not None or "encoder_attention_mask" in named:
+        changed["encoder_attention_mask"] = mask
+    if made.blocks:
+        changed["cross_attention_kwargs"] = {
+            **(named.get("cross_attention_kwargs") or {}),
+            "blocks": made.blocks,
+        }
+    if made.pooled is not None and "pooled_projections" in named:
+        changed["pooled_projections"] = made.pooled.to(dtype)
+    if made.pooled is not None and "text_embeds" in (named.get("added_cond_kwargs") or {}):
+        changed["added_cond_kwargs"] = {**named["added_cond_kwargs"], "text_embeds": made.pooled.to(dtype)}
+    return changed
+
+
+def _columns(bridge: Bridge) -> int:
+    if runs_at_each_step(bridge):
+        return packed_columns(bridge.connector.reading, bridge.language.spec)
+    return 1 + bridge.vision.spec.context

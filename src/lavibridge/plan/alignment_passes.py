@@ -1,0 +1,173 @@
+"""Meters what an alignment costs (`training.align`): a step of its objective, both text sides' reading.
+
+The objective is the recipe's own, on the meta device: what it calls of the denoiser, with gradients or
+without, is what is counted.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from lavibridge import lora
+from lavibridge.alignment.base import AlignmentObjective, AlignmentSolver, NoisedLatents
+from lavibridge.bridge import Bridge, saved_bridge
+from lavibridge.bridge.choices import model_of_choice
+from lavibridge.core import registry
+from lavibridge.core.contracts import TextFeatures
+from lavibridge.plan.meta_model import ModelPart, model_part
+from lavibridge.plan.meta_values import MetaValues
+from lavibridge.plan.metered_passes import (
+    PassCost,
+    caption,
+    cost_of,
+    feature_numbers,
+    metering,
+    run_backward,
+    unknown_draw,
+)
+from lavibridge.plan.text_side_passes import encoder_parts
+from lavibridge.recipes.recipe import Recipe
+from lavibridge.recipes.sections import kind_of_section
+from lavibridge.recipes.training_section import ALIGNMENT, AlignmentSection
+from lavibridge.training.alignment.objective import alignment_method
+from lavibridge.training.alignment.teacher import SETTING
+from lavibridge.training.objectives.native_encoder import native_bridge
+
+SOLVED_TOKENS = 8
+"""Tokens of the captions for which the closed form is metered: it takes them one by one, in Python."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentCost:
+    """The costs of an alignment, at one number of captions a step."""
+
+    match: str
+    """The objective's kind."""
+    parts: tuple[ModelPart, ...]
+    """The teacher's text side."""
+    reading: PassCost
+    """The captions of a step, read by both text sides."""
+    step: PassCost | None
+    """Loss and gradient of a step; None for the closed form, which has no steps."""
+    solving: PassCost | None
+    """The closed form, if it is solved; what grows with the number of captions is little beside reading."""
+    collecting: PassCost
+    """The objective's look at `images` noised latents before the first step."""
+    drawing: PassCost | None
+    """The teacher's prediction for `images` noised latents, where they come from its own drawing."""
+    images: int
+    kept: int
+    """Bytes that the objective keeps of all noised latents."""
+    feature_bytes: tuple[int, int]
+    """Of a caption's features by the language model and by the teacher's, float32."""
+
+    @property
+    def peak(self) -> int:
+        """Most bytes beyond weights and what is kept."""
+        passes = (self.reading, self.step, self.solving, self.collecting, self.drawing)
+        return max(each.peak for each in passes if each is not None)
+
+
+def alignment_cost(
+    bridge: Bridge, recipe: Recipe, captions: int, tokens: int | None, type: str
+) -> AlignmentCost | None:
+    """Meter a recipe's alignment at ``captions`` a step; None without one. ``bridge`` is a meta bridge."""
+    settings = recipe.training.align
+    if settings is None:
+        return None
+    method = alignment_method(recipe)
+    objective = method.objective
+    draw = unknown_draw(bridge, recipe, min(recipe.training.batch, settings.noised_latents), tokens)
+    latents, images = draw.batch.latents, len(draw.t)
+    bridge.eval()
+    is_sampled = (
+        settings.latents == "sampling"
+        or not registry.load_kind("data", kind_of_section(recipe.data)).has_pictures
+    )
+    is_sampled |= settings.latents == "auto" and objective.follows_sampling
+    with MetaValues(), lora.disable_adapters(bridge.language.backbone):
+        teacher = _meta_teacher(bridge, settings)
+        own, theirs = (_captions(each, tokens, captions) for each in (bridge, teacher))
+        with metering([bridge, teacher], [], type) as reading, torch.no_grad():
+            features = bridge.features(own), teacher.features(theirs)
+        prompts = tuple(theirs[:1] * images)
+        noised = [NoisedLatents(latents=latents, t=bridge.vision.times[draw.t], prompts=prompts)]
+        with metering([bridge, teacher], [latents], type) as drawing, torch.no_grad():
+            bridge.vision.predict(latents, noised[0].t, teacher.condition(prompts, noised[0].t))
+        with metering([bridge, teacher], [latents, noised[0].t], type) as collecting:
+            objective.prepare(bridge, teacher, noised if objective.needs_latents else [])
+        kept = collecting.live * settings.noised_latents // images
+        step = solving = None
+        if method.takes_steps:
+            step = _step_cost(bridge, teacher, objective, features, type)
+        if method.solver is not None:
+            solving = _solving_cost(bridge, teacher, method.solver, type)
+        sizes = 4 * feature_numbers(bridge, tokens), 4 * feature_numbers(teacher, tokens)
+    return AlignmentCost(
+        match=registry.kind_of(ALIGNMENT, objective if method.takes_steps else method.solver),
+        parts=_teacher_parts(teacher),
+        reading=cost_of(reading),
+        step=step,
+        solving=solving,
+        collecting=cost_of(collecting),
+        drawing=cost_of(drawing) if is_sampled and objective.needs_latents else None,
+        images=images,
+        kept=kept,
+        feature_bytes=sizes,
+    )
+
+
+def _step_cost(
+    bridge: Bridge,
+    teacher: Bridge,
+    objective: AlignmentObjective,
+    features: tuple[TextFeatures, TextFeatures],
+    type: str,
+) -> PassCost:
+    weights = tuple(weight for weight in bridge.connector.parameters() if weight.requires_grad)
+    known = [each for text in features for each in (text.hidden, text.pooled) if each is not None]
+    known += [objective.t, *(each for each in vars(objective).values() if isinstance(each, torch.Tensor))]
+    known += list(getattr(objective, "queries", {}).values())
+    count = len(features[0].mask)
+    chosen = objective.choose(count, torch.Generator().manual_seed(0)).to("meta")
+    with metering([bridge, teacher], known, type) as meter:
+        with meter.during("alignment"):
+            loss = objective.loss(bridge, teacher, *features, chosen)
+        with meter.during("backward pass"):
+            run_backward(loss, weights)
+    return cost_of(meter)
+
+
+def _solving_cost(bridge: Bridge, teacher: Bridge, solver: AlignmentSolver, type: str) -> PassCost:
+    own, theirs = (_captions(each, SOLVED_TOKENS, 2) for each in (bridge, teacher))
+    with torch.no_grad():
+        batch = own, bridge.features(own), teacher.features(theirs)
+    with metering([bridge, teacher], [], type) as meter, meter.during("closed form"):
+        solver.fit(bridge, teacher, lambda: [batch])
+    return cost_of(meter)
+
+
+def _meta_teacher(bridge: Bridge, settings: AlignmentSection) -> Bridge:
+    """The teacher of an alignment, on the meta device."""
+    if settings.teacher is None:
+        return native_bridge(bridge, SETTING, settings.max_sequence_length)
+    stored = saved_bridge.read_saved_bridge(saved_bridge.locate_saved_bridge(settings.teacher))
+    meta = torch.device("meta")
+    language = model_of_choice("language", stored.language, meta)
+    with meta:
+        return Bridge.compose(language, bridge.vision, stored.connector, stored.language_lora, None).eval()
+
+
+def _teacher_parts(teacher: Bridge) -> tuple[ModelPart, ...]:
+    encoders = teacher.language.backbone
+    if isinstance(encoders, nn.ModuleDict):
+        return encoder_parts(teacher)
+    return (
+        model_part("teacher's language model", teacher.language.parameters()),
+        model_part("teacher's connector", teacher.connector.parameters()),
+    )
+
+
+def _captions(bridge: Bridge, tokens: int | None, count: int) -> list[str]:
+    return [caption(bridge, tokens)] * count

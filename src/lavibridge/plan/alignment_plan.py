@@ -1,0 +1,125 @@
+"""Plans the alignment before a training, from its metered passes: memory, seconds of a step, hours.
+
+memory = weights + gradients + optimiser + average + activations + caches + program
+hours  = reading of the captions + noised latents + closed form + steps, at most its share of max_minutes
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+from lavibridge.bridge import Bridge
+from lavibridge.plan.alignment_passes import AlignmentCost, alignment_cost
+from lavibridge.plan.devices import Device
+from lavibridge.plan.estimate import UPDATE, MemoryEstimate, seconds_of
+from lavibridge.plan.meta_model import ModelPart
+from lavibridge.recipes.recipe import Recipe
+from lavibridge.recipes.sections import component_of_section
+from lavibridge.recipes.training_section import OPTIMIZERS, AlignmentSection
+from lavibridge.training.alignment.aligner import OPTIMIZER
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentPlan:
+    """The estimates for an alignment, in bytes, seconds and floating-point operations."""
+
+    match: str
+    parts: tuple[ModelPart, ...]
+    """The teacher's text side, beside the parts of the bridge."""
+    captions_per_step: int
+    """On one device."""
+    captions: int
+    steps: int
+    memory: MemoryEstimate
+    memory_total: int
+    flops: int
+    """Operations of a step."""
+    step_seconds: float
+    reading_seconds: float
+    """Seconds in which both text sides read one caption."""
+    hours: float
+
+
+def plan_alignment(
+    recipe: Recipe,
+    bridge: Bridge,
+    parts: tuple[ModelPart, ...],
+    device: Device,
+    pictures: int | None,
+    tokens: int | None,
+    devices: int,
+) -> AlignmentPlan | None:
+    """Plan a recipe's alignment; None without one. ``parts`` are those of ``bridge``, its meta bridge."""
+    settings = recipe.training.align
+    batch = 0 if settings is None else max(2, settings.batch // devices)
+    cost = alignment_cost(bridge, recipe, batch, tokens, device.type)
+    if settings is None or cost is None:
+        return None
+    captions = min(settings.captions, pictures or settings.captions)
+    steps = 0 if cost.step is None else settings.steps
+    memory = _memory(recipe, cost, parts, device, captions)
+    step = 0.0 if cost.step is None else seconds_of(cost.step, device)
+    trained = _connector(parts).trained
+    step += UPDATE * trained / device.bandwidth if steps else 0.0
+    reading = seconds_of(cost.reading, device) / batch
+    seconds = steps * step + _readings(settings, cost, captions, steps * batch) * reading
+    seconds += ceil(settings.noised_latents / cost.images) * _seconds_of_latents(cost, device)
+    if cost.solving is not None:
+        seconds += seconds_of(cost.solving, device)
+    if recipe.training.max_minutes is not None:
+        seconds = min(seconds, 60 * recipe.training.max_minutes * settings.max_time_share)
+    return AlignmentPlan(
+        match=cost.match,
+        parts=cost.parts,
+        captions_per_step=batch,
+        captions=captions,
+        steps=steps,
+        memory=memory,
+        memory_total=memory.total,
+        flops=0 if cost.step is None else cost.step.flops(),
+        step_seconds=step,
+        reading_seconds=reading,
+        hours=seconds / 3600,
+    )
+
+
+def _memory(
+    recipe: Recipe, cost: AlignmentCost, parts: tuple[ModelPart, ...], device: Device, captions: int
+) -> MemoryEstimate:
+    settings = recipe.training.align
+    assert settings is not None  # there is a cost of it
+    trained = _connector(parts).trained
+    gradients = 4 * trained
+    features = 0
+    if device.type == "cpu":
+        features = sum(
+            int(min(settings.feature_cache_gb * 1e9, size * captions)) for size in cost.feature_bytes
+        )
+    every = sum(part.trained for part in parts)
+    return MemoryEstimate(
+        weights=sum(part.bytes for part in (*parts, *cost.parts)),
+        gradients=gradients,
+        optimiser=int(component_of_section(OPTIMIZERS, OPTIMIZER).state_bytes * trained),
+        average=0 if recipe.training.ema is None else 4 * every,
+        activations=max(0, cost.peak - (gradients if cost.step is not None else 0)),
+        teacher=0,
+        encoding=0,
+        caches=cost.kept + features,
+        program=device.program,
+    )
+
+
+def _readings(settings: AlignmentSection, cost: AlignmentCost, captions: int, visits: int) -> float:
+    """Captions that are read during the steps: those whose features fit the cache once, others every time."""
+    kept = min(1.0, settings.feature_cache_gb * 1e9 / max(cost.feature_bytes) / captions)
+    first = captions if cost.step is None else min(captions, visits)
+    return first + max(0, visits - first) * (1 - kept) + settings.held_out
+
+
+def _seconds_of_latents(cost: AlignmentCost, device: Device) -> float:
+    """Seconds until the objective has looked at some noised latents, drawn under guidance or encoded."""
+    drawn = 0.0 if cost.drawing is None else 2 * seconds_of(cost.drawing, device)
+    return drawn + seconds_of(cost.collecting, device)
+
+
+def _connector(parts: tuple[ModelPart, ...]) -> ModelPart:
+    return next(part for part in parts if part.name == "connector")

@@ -1,0 +1,151 @@
+"""The report of an alignment, to send to others: no names, no paths, nothing of the machine but its device.
+
+RUN/alignment-report/
+    summary.json   versions, device, the two models as far as they are public, settings, times, peak memory
+    curve.jsonl    fvu, held-out fvu and cosines by step
+    panel.png      the panel's prompts, drawn by the image model's own pipeline and through the bridge
+
+The panel holds what people fear to lose: tags, negative prompts, low and high guidance, long prompts, prompts
+in another language. Every pair of pictures has the same seed and the same settings.
+"""
+
+import json
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from PIL import Image
+
+from lavibridge.bridge.hub import is_hub_id
+from lavibridge.core.files import read_json, shipped_models, write_atomic, write_json
+from lavibridge.generation.contact_sheet import contact_sheet
+from lavibridge.generation.image_files import save_png
+from lavibridge.generation.nonfinite_images import NonfiniteImageError
+from lavibridge.generation.pipeline import BridgePipeline
+from lavibridge.recipes.recipe_text import read_recipe_yaml
+
+FOLDER = "alignment-report"
+SEED = 0
+PRIVATE = ("system",)
+"""Entries of environment.json that tell of the machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PanelPrompt:
+    """One row of the panel."""
+
+    label: str
+    prompt: str
+    negative_prompt: str | None = None
+    guidance_scale: float | None = None
+    """None: the image model's own."""
+
+
+PANEL = (
+    PanelPrompt(
+        label="sentence", prompt="a red fox sits on a mossy rock beside a stream, early morning light"
+    ),
+    PanelPrompt(label="two things", prompt="a blue ceramic bowl to the left of a yellow teapot"),
+    PanelPrompt(label="count", prompt="three green apples on a white plate"),
+    PanelPrompt(
+        label="tags", prompt="portrait, woman, freckles, soft light, 85mm, film grain, shallow depth of field"
+    ),
+    PanelPrompt(
+        label="negative prompt", prompt="a street in the rain at night", negative_prompt="people, cars, text"
+    ),
+    PanelPrompt(label="low guidance", prompt="a lighthouse on a cliff", guidance_scale=1.5),
+    PanelPrompt(label="high guidance", prompt="a lighthouse on a cliff", guidance_scale=12.0),
+    PanelPrompt(
+        label="long",
+        prompt="an old bookshop with tall wooden shelves, a ladder leaning against the left one, a black cat "
+        "asleep on a pile of atlases in the foreground, a brass lamp on the counter throwing warm light on "
+        "an open ledger, dust in the air, a bicycle seen through the window, and snow falling outside",
+    ),
+    PanelPrompt(label="another language", prompt="ein roter Apfel auf einem blauen Tisch"),
+    PanelPrompt(label="words in the picture", prompt='a wooden sign that reads "OPEN"'),
+)
+
+
+def write_alignment_report(run: Path) -> Path:
+    """Draw the panel and write the report of an aligned run; returns its folder.
+
+    Raises RunError if the run has no bridge yet.
+    """
+    bridge = BridgePipeline.from_pretrained(run)
+    native = BridgePipeline.native(bridge.bridge.vision, unload_text_encoders=False)
+    folder = run / FOLDER
+    rows, facts = [], []
+    for each in PANEL:
+        drawn = [_draw(pipe, each) for pipe in (native, bridge)]
+        rows.append([image for image, _ in drawn])
+        facts.append({"label": each.label, "seconds": [round(seconds, 2) for _, seconds in drawn]})
+    sheet = contact_sheet(
+        rows, [f"{each.label}: {each.prompt}" for each in PANEL], ["own text encoder", "bridge"], cell=256
+    )
+    save_png(folder / "panel.png", sheet, {"description": f"seed {SEED}"})
+    records = _curve(run)
+    write_atomic(folder / "curve.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+    write_json(folder / "summary.json", _summary(run, records) | {"panel": facts})
+    return folder
+
+
+def _draw(pipe: BridgePipeline, each: PanelPrompt) -> tuple[Image.Image, float]:
+    """A picture of the panel, and the seconds that it took; black where it is not finite."""
+    begun = perf_counter()
+    guidance = each.guidance_scale
+    try:
+        image: Image.Image = pipe(
+            each.prompt, each.negative_prompt, guidance_scale=guidance, seed=SEED
+        ).images[0]
+    except NonfiniteImageError:
+        image = Image.new("RGB", (64, 64))
+    return image, perf_counter() - begun
+
+
+def _curve(run: Path) -> list[dict[str, Any]]:
+    path = run / "align.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines]
+
+
+def _summary(run: Path, records: list[dict[str, Any]]) -> dict[str, Any]:
+    environment = read_json(run / "environment.json")
+    recipe = read_recipe_yaml(run / "recipe.yaml")
+    measured = [record for record in records if "held_out_fvu" in record]
+    return {
+        "environment": {name: value for name, value in environment.items() if name not in PRIVATE},
+        "language": _public(recipe["language"]),
+        "vision": _public(recipe["vision"]),
+        "connector": recipe["connector"],
+        "align": {
+            **recipe["training"]["align"],
+            "teacher": recipe["training"]["align"]["teacher"] is not None,
+        },
+        "precision": recipe["training"]["precision"],
+        "steps": records[-1]["step"] if records else 0,
+        "seconds": records[-1].get("seconds") if records else None,
+        "last_measured": measured[-1] if measured else None,
+        "peak_memory_gib": {key: round(value / 2**30, 2) for key, value in _peak_memory().items()},
+    }
+
+
+def _public(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's section; a local folder, which may tell somebody's name, is called `local folder`."""
+    source = str(section["source"])
+    is_public = source in shipped_models() or (is_hub_id(source) and not Path(source).exists())
+    kept = ("kind", "dtype", "max_tokens", "quantize", "template")
+    return {"source": source if is_public else "local folder"} | {
+        key: section[key] for key in kept if section.get(key) is not None
+    }
+
+
+def _peak_memory() -> dict[str, int]:
+    """Bytes at the peak of this process: resident, and on the GPU."""
+    found = {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.max_memory_allocated()
+    return found

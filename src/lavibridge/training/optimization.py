@@ -1,0 +1,137 @@
+"""The optimiser over the trained parts, its state by name, and its learning rates by step.
+
+    warm-up   rate * (step + 1) / warmup
+    then      constant: rate      cosine: rate * (1 + cos(pi * done)) / 2, done from 0 to 1
+
+With a limit in minutes, `done` follows the steps or the clock, whichever is nearer its end, so that the
+learning rate reaches 0 when training ends, on a fast machine and on a slow one.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lavibridge.core import registry
+from lavibridge.core.config import Config
+from lavibridge.core.errors import RecipeError
+from lavibridge.optimizers.base import OptimizerFactory
+from lavibridge.recipes.recipe import Recipe
+from lavibridge.recipes.sections import component_of_section, kind_of_section, read_kind_section
+from lavibridge.recipes.training_section import OPTIMIZERS, LearningRates, TrainingSection
+
+_NUMBER = "number"
+"""Marks what is no tensor in an optimiser's state."""
+_ADAMW = read_kind_section(OPTIMIZERS, "adamw")
+
+TrainedWeights = Mapping[str, Mapping[str, nn.Parameter]]
+
+
+def check_learning_rates(recipe: Recipe) -> None:
+    """RecipeError if a part that the recipe trains has no learning rate; loads nothing."""
+    loras = {"language_lora": recipe.lora.language, "vision_lora": recipe.lora.vision}
+    trained = [part for part, lora in loras.items() if lora is not None]
+    learning_rates(kind_of_section(recipe.vision), recipe.training.lr, ("connector", *trained))
+
+
+def learning_rates(vision: str, configured: LearningRates, parts: Iterable[str]) -> dict[str, float]:
+    """The rate of each part: the configured one, else the published one of the vision model's family.
+
+    ``vision`` is the family's kind. Raises RecipeError if a part has neither.
+    """
+    published = registry.load_kind("vision", vision).published_lr
+    rates = {part: getattr(configured, part) for part in parts}
+    rates = {part: published.get(part) if rate is None else rate for part, rate in rates.items()}
+    missing = [f"training.lr.{part}" for part, rate in rates.items() if rate is None]
+    if missing:
+        raise RecipeError(
+            f"{' and '.join(missing)}: no learning rate is given, and none is published for vision models of "
+            f"kind '{vision}'; give one, such as {missing[0]}=1e-4, and look at the first losses"
+        )
+    return {part: float(rate) for part, rate in rates.items()}
+
+
+def make_optimizer(
+    parts: TrainedWeights, rates: Mapping[str, float], weight_decay: float, settings: Config = _ADAMW
+) -> torch.optim.Optimizer:
+    """The optimiser of ``settings`` with one group for each trained part; RecipeError if there is none."""
+    groups: list[dict[str, Any]] = [
+        {"params": list(parameters.values()), "lr": rates[part], "rate": rates[part], "part": part}
+        for part, parameters in parts.items()
+        if parameters
+    ]
+    if not groups:
+        raise RecipeError(
+            "nothing is trained: the connector has no weights and neither model has LoRA; "
+            "set lora.language or lora.vision, or choose another connector"
+        )
+    factory: OptimizerFactory = component_of_section(OPTIMIZERS, settings)
+    return factory.build(groups, weight_decay)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, parts: TrainedWeights) -> dict[str, Tensor]:
+    """Copies, on the CPU, of all that the optimiser remembers, as `part/name/key`, whatever its kind."""
+    kept: dict[str, Tensor] = {}
+    for part, parameters in parts.items():
+        for name, parameter in parameters.items():
+            for key, value in optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor):
+                    kept[f"{part}/{name}/{key}"] = value.detach().cpu().clone()
+                else:
+                    kept[f"{part}/{name}/{key}/{_NUMBER}"] = torch.tensor(value)
+    return kept
+
+
+def load_optimizer_tensors(
+    optimizer: torch.optim.Optimizer, parts: TrainedWeights, kept: Mapping[str, Tensor]
+) -> None:
+    """Put back what `optimizer_tensors` gave: by name, so that no order of weights is relied upon."""
+    remembered: dict[str, dict[str, Any]] = {}
+    for path, value in kept.items():
+        above, key = path.rsplit("/", 1)
+        if key == _NUMBER:
+            above, key = above.rsplit("/", 1)
+            remembered.setdefault(above, {})[key] = value.item()
+        else:
+            remembered.setdefault(above, {})[key] = value
+    names = {id(p): f"{part}/{name}" for part, weights in parts.items() for name, p in weights.items()}
+    state = optimizer.state_dict()
+    places = [number for group in state["param_groups"] for number in group["params"]]
+    weights = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state["state"] = {
+        place: remembered[names[id(weight)]]
+        for place, weight in zip(places, weights, strict=True)
+        if names[id(weight)] in remembered
+    }
+    optimizer.load_state_dict(state)
+
+
+def set_learning_rates(
+    optimizer: torch.optim.Optimizer, settings: TrainingSection, step: int, clock: float
+) -> dict[str, float]:
+    """Set and return each part's rate for a step; ``clock`` is the elapsed share of the minutes."""
+    share = learning_rate_scale(settings, step, clock)
+    for group in optimizer.param_groups:
+        group["lr"] = group["rate"] * share
+    return {group["part"]: group["lr"] for group in optimizer.param_groups}
+
+
+def learning_rate_scale(settings: TrainingSection, step: int, clock: float = 0.0) -> float:
+    """The share of the full rate at a step, counted from 0."""
+    rise = linear_warmup(step, settings.warmup)
+    if settings.schedule == "constant":
+        return rise
+    by_steps = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    return rise * half_cosine(max(by_steps, clock))
+
+
+def linear_warmup(step: int, warmup: int) -> float:
+    """A linear rise over ``warmup`` steps, to 1."""
+    return min(1.0, (step + 1) / warmup) if warmup else 1.0
+
+
+def half_cosine(done: float) -> float:
+    """A half cosine from 1, where ``done`` is 0 or less, to 0, where it is 1 or more."""
+    return (1 + math.cos(math.pi * min(1.0, max(0.0, done)))) / 2

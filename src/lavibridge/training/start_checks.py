@@ -1,0 +1,91 @@
+"""The checks before a run: of the recipe and the machine before anything loads, then of the loaded bridge.
+
+All of them come before the run's folder exists, so a refused start leaves nothing behind.
+"""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from lavibridge.bridge import Bridge
+from lavibridge.core import registry
+from lavibridge.core.device import pick_device
+from lavibridge.core.errors import RecipeError, RunError
+from lavibridge.generation.checks import check_prompts, check_seeds
+from lavibridge.generation.sampling import check_sampling_steps
+from lavibridge.recipes.input_paths import check_input_paths
+from lavibridge.recipes.recipe import Recipe
+from lavibridge.recipes.sections import component_of_section, kind_of_section
+from lavibridge.recipes.training_section import OPTIMIZERS
+from lavibridge.training.alignment.objective import check_alignable
+from lavibridge.training.distributed.sharding import check_sharding
+from lavibridge.training.objectives.native_encoder import check_native_encoder
+from lavibridge.training.optimization import check_learning_rates
+from lavibridge.training.reporting.trackers import check_trackers
+
+
+def check_start(recipe: Recipe, out: Path | None) -> None:
+    """Raise LaviError if the recipe cannot start here; `out` is the run's folder, if it needs one."""
+    check_sharding(recipe)
+    check_trackers(recipe.training.trackers)
+    _check_extras(recipe)
+    _check_pictures(recipe)
+    check_learning_rates(recipe)
+    if recipe.training.align is not None:
+        check_alignable(recipe)
+    if recipe.training.teacher is not None:
+        check_native_encoder(recipe.vision, "training.teacher")
+    pick_device(recipe.training.device)
+    check_input_paths(recipe, out)
+    if out is not None:
+        _check_writable(out)
+
+
+def _check_pictures(recipe: Recipe) -> None:
+    """Raise RecipeError if the recipe trains on data without pictures, or does nothing at all."""
+    settings = recipe.training
+    needs_pictures = settings.steps > 0 or settings.validation is not None
+    if needs_pictures and not registry.load_kind("data", kind_of_section(recipe.data)).has_pictures:
+        raise RecipeError(
+            f"data of kind '{kind_of_section(recipe.data)}' has no pictures, which training.steps above 0 "
+            "and training.validation need: align without them (`lavi align`), or choose data with pictures"
+        )
+    if settings.steps == 0 and settings.align is None:
+        raise RecipeError("training.steps is 0 and training.align is null, so that nothing is learned")
+
+
+def _check_extras(recipe: Recipe) -> None:
+    """Raise RecipeError if the recipe needs a package that is not installed."""
+    component_of_section(OPTIMIZERS, recipe.training.optimizer).check_installed()
+    for asked, package, extra in (
+        (recipe.language.model_dump().get("quantize") is not None, "bitsandbytes", "quantize"),
+        (recipe.training.attention == "flash", "flash_attn", ""),
+    ):
+        if asked and find_spec(package) is None:
+            how = f"pip install 'lavibridge[{extra}]'" if extra else "pip install flash-attn"
+            raise RecipeError(
+                f"the recipe needs {package}, which is not installed: {how}, or leave out "
+                "language.quantize and training.attention=flash"
+            )
+
+
+def _check_writable(out: Path) -> None:
+    """Raise RunError if a folder cannot be created or written to."""
+    try:
+        place = next(each for each in (out, *out.absolute().parents) if each.exists())
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL byte
+        raise RunError(f"--out cannot be a folder: {error}; choose another") from error
+    if not place.is_dir():
+        raise RunError(f"{out} cannot be a folder, as {place} is a file: choose another --out")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise RunError(f"{place} cannot be written to: choose another --out")
+
+
+def check_bridge_at_start(recipe: Recipe, bridge: Bridge, prompts: tuple[str, ...]) -> None:
+    """Raise LaviError for a setting that the loaded bridge cannot use."""
+    side = recipe.data.model_dump().get("size") or bridge.vision.default_size
+    bridge.vision.latent_shape(side, side)
+    if recipe.training.preview_every:
+        check_prompts(prompts)
+        check_seeds([recipe.preview.seed])
+        check_sampling_steps(recipe.preview.steps, len(bridge.vision.times), "preview.steps")
