@@ -59,7 +59,7 @@ def test_the_first_pair_is_the_bridge_that_was_aligned(pivot: PivotFolder) -> No
     for side, name in (("language", "mini-llama"), ("vision", "mini-sd")):
         learning = read_half(pivot, side, name).description.learning  # type: ignore[arg-type]
         assert learning.fvu == pytest.approx(logged[-1]["held_out_fvu"])
-        assert (learning.captions, learning.teacher) == (100, "the text encoder of mini-sd")
+        assert (learning.captions, learning.teacher) == (12 * 8, "the text encoder of mini-sd")
     assert logged[-1]["held_out_fvu"] < logged[0]["held_out_fvu"]
     assert not (pivot.folder / "align.safetensors").exists()
 

@@ -93,8 +93,7 @@ def generate(
     """Generate images with a trained bridge.
 
     \b
-    lavi generate runs/quickstart "a red circle" "a small blue square"
-    lavi generate runs/quickstart "a red circle" --count 4 --seed 10 --out pictures/circles
+    lavi generate runs/quickstart "a red circle" "a blue square" --count 4 --seed 10 --out pictures/shapes
     lavi generate runs/quickstart "a (red:1.3) circle" --quality fast
     lavi generate runs/quickstart "a red circle" --steps 50 --guidance 5 --guidance-interval 0 0.6
     lavi generate mini-pixart "a red circle" --steps 50 --step-cache 0.1

@@ -65,7 +65,9 @@ def add_language(pivot: PivotFolder, recipe: Recipe, name: str) -> Path:
     config = connector_config(recipe)
     language: LanguageModel = model_of_choice("language", recipe.language.model_dump()).to(device)
     half = _new_half(config, language.spec, reference, recipe.training.seed).to(device)
-    read = _reader(language, half, settings.feature_cache_gb, device)
+    read = _reader(
+        language, half, [*captions.training, *captions.held_out], settings.feature_cache_gb, device
+    )
     if config.whiten:
         _whiten(half, read(captions.training[:CALIBRATED_ON]))
     fvu = regress(half, read, captions, targets, recipe)
@@ -187,9 +189,16 @@ def _reference(
     return half.cpu(), targets
 
 
-def _reader(language: LanguageModel, half: LanguageHalf, cache_gb: float, device: torch.device) -> Reader:
-    """Return a function from captions to features, which are computed once while they fit into the cache."""
+def _reader(
+    language: LanguageModel,
+    half: LanguageHalf,
+    captions: Sequence[str],
+    cache_gb: float,
+    device: torch.device,
+) -> Reader:
+    """Read captions once, as many as fit into the cache; return a function from captions to features."""
     features = Features(language, Reading(layers=half.read.layers), Memory(cache_gb), b"")
+    features.read_ahead(captions)
     return lambda captions: features.together(captions, device)
 
 
