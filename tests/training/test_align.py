@@ -62,7 +62,7 @@ def test_only_the_connector_learns_and_it_comes_to_be_heard(toy: Toy, tmp_path: 
     found = logged(run)
     assert len(found) == 40
     assert sum(found[-4:]) < 0.8 * sum(found[:4])
-    assert "AlignmentSection" in [chart["title"] for chart in make_curves([read_run(run)])]
+    assert "Alignment" in [chart["title"] for chart in make_curves([read_run(run)])]
     first = run / "checkpoints/step-0/bridge"
     for part in ("language_lora", "vision_lora"):
         weights = load_file(first / part / "adapter_model.safetensors")
