@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.support.toy_pipelines import pipeline
+from toy_pipelines import pipeline
 
 from lavibridge import BridgePipeline
 from lavibridge.alignment.base import AlignmentObjective, NoisedLatents

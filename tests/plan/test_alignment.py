@@ -17,7 +17,7 @@ from lavibridge.plan.meta_model import build_meta_bridge
 from lavibridge.plan.plan import PlanOptions, make_plan
 from lavibridge.plan.table import plan_lines
 from lavibridge.recipes.recipe import Recipe, make_recipe
-from lavibridge.training.alignment.objective import alignment_objective
+from lavibridge.training.alignment.objective import alignment_method
 from lavibridge.training.build_bridge import build_bridge
 from lavibridge.training.objectives.native_encoder import native_bridge
 
@@ -53,7 +53,7 @@ def test_a_planned_step_is_a_real_one(match: str, tmp_path: Path) -> None:
     assert planned.step is not None
     bridge = build_bridge(recipe).eval()
     teacher = native_bridge(bridge, "training.align")
-    objective = alignment_objective(recipe)
+    objective = alignment_method(recipe).objective
     latents = torch.randn(IMAGES, *bridge.vision.latent_shape(64, 64))
     captions = ("x y z " * 200,) * IMAGES
     times = torch.tensor([10.0, 300.0, 600.0, 900.0])

@@ -20,6 +20,8 @@ from lavibridge.plan.table import plan_lines
 from lavibridge.recipes.recipe import Recipe, load_recipe, make_recipe
 
 SMALL = ["language.source=random", "vision.source=random", "lora.language.rank=4", "lora.vision.rank=4"]
+LIGHT = [*SMALL, "data.size=64", "training.precision=float32", "training.checkpointing=true"]
+"""With checkpointing there is half as much to try, and each plan traces one pass less."""
 
 
 def at_true_size(published: Path, *settings: str) -> Recipe:
@@ -89,9 +91,7 @@ def test_features_from_a_cache_take_the_language_model_out_of_the_step() -> None
 
 
 def test_what_does_not_fit_is_answered_with_settings_that_do() -> None:
-    recipe = load_recipe(
-        "t5-large_pixart_lavi", [*SMALL, "data.size=64", "training.batch=64", "training.precision=float32"]
-    )
+    recipe = load_recipe("t5-large_pixart_lavi", [*LIGHT, "training.batch=64"])
     whole = make_plan(recipe, GPUS["l4"], PlanOptions(pictures=1000, price=2.0, devices=2))
     assert whole.fits
     assert not whole.choices
@@ -104,12 +104,9 @@ def test_what_does_not_fit_is_answered_with_settings_that_do() -> None:
     assert all(each.batch * each.accumulate == 64 * 8 for each in tight.choices)
     best = tight.choices[0]
     assert best.seconds == min(each.seconds for each in tight.choices)
-    asked = load_recipe(
-        "t5-large_pixart_lavi",
-        [*SMALL, "data.size=64", "training.batch=64", "training.precision=float32", *best.settings],
-    )
+    asked = load_recipe("t5-large_pixart_lavi", [*LIGHT, "training.batch=64", *best.settings])
     again = estimate_costs(asked, build_meta_bridge(asked), best.batch, 20, "cuda")
-    assert again.memory.total == pytest.approx(best.memory, rel=0.03)
+    assert again.memory.total == pytest.approx(best.memory, rel=0.001)
     table = "\n".join(plan_lines(tight))
     assert "does NOT fit in" in table
     assert " ".join(best.settings) in table
@@ -142,7 +139,7 @@ def test_an_unknown_device_is_answered_with_the_known_ones() -> None:
 
 
 def test_the_command_prints_a_table_or_json() -> None:
-    asked = ["plan", "t5-large_pixart_lavi", "data.size=64", *SMALL, "--device", "l4", "--pictures", "1000"]
+    asked = ["plan", "t5-large_pixart_lavi", *LIGHT, "--device", "l4", "--pictures", "1000"]
     told = CliRunner().invoke(app, [*asked, "--json"])
     assert told.exit_code == 0, told.stderr
     plan = json.loads(told.stdout)

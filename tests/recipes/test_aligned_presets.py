@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.toy_pipelines import pipeline
+from toy_pipelines import pipeline
 from typer.testing import CliRunner
 
 from lavibridge.cli.main import app

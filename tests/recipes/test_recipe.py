@@ -83,7 +83,7 @@ def test_paths_are_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         (["vision.kind=sdd"], r"no kind 'sdd'; did you mean 'sd'"),
         (["data.kind=tsv"], r"data\.path: this required key is missing"),
         (["training.steps=many"], r"training\.steps: .*found 'many'"),
-        (["training.steps=0"], r"training\.steps: .*found 0"),
+        (["training.steps=-1"], r"training\.steps: .*found -1"),
         (["training.batch=-1"], r"training\.batch"),
         (["training.ema=1.5"], r"training\.ema"),
         (["lora.language.rank=0"], r"lora\.language\.rank"),

@@ -84,7 +84,7 @@ class AlignmentObjective(AlignmentKind):
     """Times of the noised latents."""
 
     def prepare(self, student: Bridge, teacher: Bridge, noised: Sequence[NoisedLatents]) -> None:
-        """Look at the noised latents, of which there are none without `needs_latents`, before the first step.
+        """Look at the noised latents once, before the first step. Without `needs_latents` the list is empty.
 
         Raises ModelError if the two bridges cannot be compared in this way.
         """

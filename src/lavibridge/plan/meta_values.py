@@ -174,7 +174,7 @@ def _costliest(func: Any, args: Any, kwargs: Any) -> Any:
     try:
         if kwargs.get("device") is None:
             return func(*args, **kwargs)  # every element counts as not zero
-    except NotImplementedError:
+    except RuntimeError:  # no kernel for it on meta
         pass
     shapes = [tuple(leaf.shape) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     raise ModelError(

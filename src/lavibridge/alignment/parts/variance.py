@@ -29,7 +29,7 @@ def unexplained_within(
     Rows of one group share their noised latents, so that only captions tell them apart: the variance counts
     what the captions change and leaves out what the latents change. A group of one row has no variance.
     """
-    members, index, counts = groups.unique(return_inverse=True, return_counts=True)
+    members, index, counts = groups.to(target.device).unique(return_inverse=True, return_counts=True)
     sums = target.new_zeros(len(members), *target.shape[1:]).index_add(0, index, target)
     means = sums / counts.reshape(-1, *[1] * (target.dim() - 1))
     # A mean of k rows lies nearer to them than the true mean does: k / (k - 1) corrects it.

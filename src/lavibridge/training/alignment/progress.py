@@ -42,7 +42,7 @@ class AlignmentProgress:
     is_main: bool
     step: int = 0
     seconds: float = 0.0
-    """Time in its steps, earlier sessions included."""
+    """Time in it, reading and earlier sessions included."""
     lowest: float | None = None
     """The lowest held-out fvu so far."""
     since_lowest: int = 0

@@ -39,8 +39,8 @@ def align(aligner: Aligner, batches: BatchLoader, log: JsonLog | None, reached: 
         during.enter_context(lora.disable_adapters(bridge.language.backbone))
         if settings.teacher is None:  # another bridge may have trained LoRA in the vision model
             during.enter_context(lora.disable_adapters(bridge.vision.backbone))
-        aligner.prepare(batches)
         begun = perf_counter() - reached.seconds
+        aligner.prepare(batches)
         if reached.step == 0:
             aligner.solve()
             _record(aligner, log, reached, {"step": 0, "seconds": perf_counter() - begun})
