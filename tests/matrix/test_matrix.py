@@ -54,7 +54,7 @@ def refusal(language: str, vision: str, connector: str) -> str | None:
     if connector == "identity" and text.width != picture.context:
         return "joins equal widths"
     if connector == "llmdiff" and not picture.blocks:
-        return "text and picture attend to each other jointly"
+        return "text and image share joint attention"
     if connector == "query" and language in NO_QUERIES:
         return "takes tokens only"
     return None

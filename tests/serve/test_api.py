@@ -131,7 +131,7 @@ def test_the_python_of_the_guide_runs(served: Running) -> None:
     assert 'model="quickstart"' in code
     names: dict[str, Any] = {}
     exec(code.replace("http://127.0.0.1:8765", served.url).replace('"quickstart"', '"first"'), names)
-    assert len(names["made"].data) == 2
+    assert len(names["response"].data) == 2
 
 
 @pytest.mark.parametrize(
@@ -235,9 +235,9 @@ def test_a_full_queue_says_when_to_come_again(served: Running, eventually: Calla
         ({"partial_images": 2}, "partial_images: "),
         ({"frame_count": 3}, "frame_count: unknown key"),
         ({"prompt": None}, "prompt"),
-        ({"n": 5}, "4 at most"),
+        ({"n": 5}, "the maximum of this server is 4"),
         ({"n": 0}, "n: "),
-        ({"num_inference_steps": 1001}, "1000 at most"),
+        ({"num_inference_steps": 1001}, "the maximum of this server is 1000"),
         ({"quality": "best"}, "quality: "),
         ({"size": "4096x16"}, "64 pixels"),
         ({"size": "17x17"}, "multiples"),

@@ -54,14 +54,14 @@ WRONG = {
     "tracker": (["training.trackers=[wandb]"], "wandb is not installed"),
     "alignment of a toy": (["training.align={steps: 2}"], r"training\.align needs the vision model's own"),
     "alignment by blocks": (
-        ["connector={kind: llmdiff}", "training.align={steps: 2}"],
+        ["connector={kind: llmdiff}", "training.align={steps: 2, match: attention}"],
         "changes single layers",
     ),
     "teacher of a toy": (["training.teacher={}"], r"training\.teacher needs the vision model's own"),
     "sharding": (["training.sharding=fsdp2", "training.teacher={}"], "leave one of the two out"),
     "kept features": (
         ["training.sharding=fsdp2", "lora.language=null", "training.feature_cache_gb=1"],
-        "training.sharding with kept",
+        "training.sharding with cached",
     ),
     "preview": (["training.preview_every=1", "preview.prompts=['']"], "prompt 1 is empty"),
     "nothing trained": (
@@ -173,10 +173,10 @@ def test_a_run_and_its_pictures_are_kept_apart(written: Path, tmp_path: Path) ->
         error = lavi("train", written, "--out", out, *in_data(data)[: 0 if len(more) > 1 else 3], *more)
         assert re.search(said, str(error)), error
     (tmp_path / "link").symlink_to(data)
-    assert "lies in data.path" in str(
+    assert "is inside data.path" in str(
         lavi("train", written, "--out", tmp_path / "link" / "run", *in_data(data))
     )
-    assert "lies in data.path" in str(
+    assert "is inside data.path" in str(
         lavi("cache", written, *in_data(data), f"training.cache.folder={data / 'c'}")
     )
     parts = f"data={{kind: mixture, size: 16, parts: [{{kind: world}}, {{kind: folder, path: {data}}}]}}"

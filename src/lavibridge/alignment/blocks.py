@@ -7,7 +7,7 @@ step.
 Ma et al. 2025 (X2I, arXiv 2503.06134) distil the attention of a transformer's blocks into a new text side.
 """
 
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from lavibridge.alignment.parts.denoised import DenoisingObjective
@@ -27,7 +27,7 @@ class BlockOutputs(DenoisingObjective):
         self,
         vision: VisionModel,
         noisy: Float[Tensor, "caption channel h w"],
-        t: Float[Tensor, " caption"],
+        t: Num[Tensor, " caption"],
         conditioning: Conditioning,
     ) -> list[Float[Tensor, "caption ..."]]:
         """Return every block's output and the prediction."""

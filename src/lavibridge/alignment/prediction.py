@@ -7,7 +7,7 @@ Wang et al. 2025 (arXiv 2503.19897) train a small T5 on the predictions that a l
 sampling trajectories.
 """
 
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from lavibridge.alignment.parts.denoised import DenoisingObjective
@@ -28,7 +28,7 @@ class Prediction(DenoisingObjective):
         self,
         vision: VisionModel,
         noisy: Float[Tensor, "caption channel h w"],
-        t: Float[Tensor, " caption"],
+        t: Num[Tensor, " caption"],
         conditioning: Conditioning,
     ) -> list[Float[Tensor, "caption ..."]]:
         """Return the prediction."""

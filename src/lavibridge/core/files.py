@@ -75,6 +75,14 @@ def read_json(path: Path) -> Any:
         raise LaviError(f"{path} is not valid JSON: {error}") from None
 
 
+def split_json_lines(text: str) -> list[str]:
+    """Return the lines of JSON lines without blank ones.
+
+    `str.splitlines` would also cut at separators such as U+2028, which a name inside a line may hold.
+    """
+    return [line for line in text.split("\n") if line.strip()]
+
+
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with open(path, "rb") as file:

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from lavibridge.bridge.hub import is_hub_id
-from lavibridge.core.files import read_json, shipped_models, write_atomic, write_json
+from lavibridge.core.files import read_json, shipped_models, split_json_lines, write_atomic, write_json
 from lavibridge.generation.contact_sheet import contact_sheet
 from lavibridge.generation.image_files import save_png
 from lavibridge.generation.nonfinite_images import NonfiniteImageError
@@ -108,8 +108,8 @@ def _draw(pipe: BridgePipeline, each: PanelPrompt) -> tuple[Image.Image, float]:
 
 def _curve(run: Path) -> list[dict[str, Any]]:
     path = run / "align.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [json.loads(line) for line in lines]
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return [json.loads(line) for line in split_json_lines(text)]
 
 
 def _summary(run: Path, records: list[dict[str, Any]]) -> dict[str, Any]:

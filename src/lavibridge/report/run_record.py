@@ -12,7 +12,7 @@ from typing import Any
 
 from lavibridge.bridge.saved_bridge import saved_checkpoints
 from lavibridge.core.errors import LaviError, RecipeError, RunError
-from lavibridge.core.files import read_json
+from lavibridge.core.files import read_json, split_json_lines
 from lavibridge.core.yaml_text import read_yaml_file
 
 
@@ -87,11 +87,7 @@ def read_run_record_if_present(path: Path) -> dict[str, Any]:
 
 
 def _lines(path: Path) -> list[str]:
-    return (
-        [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        if path.is_file()
-        else []
-    )
+    return split_json_lines(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
 def _log(path: Path, key: str) -> tuple[dict[str, Any], ...]:

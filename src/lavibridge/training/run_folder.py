@@ -110,13 +110,14 @@ def rewind_run_log(log: Path, step: int) -> None:
         log.unlink()
         return
     kept = []
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+    *whole, _ = log.read_text(encoding="utf-8", errors="replace").split("\n")  # the last may be cut off
+    for line in whole:
         try:
             is_past = json.loads(line)["step"] <= step
         except (ValueError, KeyError, TypeError):
-            is_past = False  # a line cut off in the middle
-        if is_past and line.endswith("\n"):
-            kept.append(line)
+            is_past = False
+        if is_past:
+            kept.append(f"{line}\n")
     write_atomic(log, "".join(kept))
 
 

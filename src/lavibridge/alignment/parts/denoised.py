@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from pydantic import Field
 from torch import Tensor
 
@@ -68,7 +68,7 @@ class DenoisingObjective(AlignmentObjective):
         self,
         vision: VisionModel,
         noisy: Float[Tensor, "caption channel h w"],
-        t: Float[Tensor, " caption"],
+        t: Num[Tensor, " caption"],
         conditioning: Conditioning,
     ) -> list[Float[Tensor, "caption ..."]]:
         """Return the outputs that are compared."""

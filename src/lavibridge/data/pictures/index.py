@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lavibridge.core.files import cache_folder, write_json
+from lavibridge.core.files import cache_folder, split_json_lines, write_json
 from lavibridge.data.pictures.decoding import DECODING_VERSION as PIXELS
 from lavibridge.data.pictures.rejected import Rejection
 from lavibridge.data.pictures.table import ImageTable, open_image_journal, open_image_table
@@ -56,7 +56,7 @@ class ImageIndex:
 
     def rejections(self) -> list[Rejection]:
         """Return the rejected pictures and the warnings."""
-        return [json.loads(line) for line in self.rejected.read_text(encoding="utf-8").splitlines()]
+        return [json.loads(line) for line in split_json_lines(self.rejected.read_text(encoding="utf-8"))]
 
     def known(self) -> list[ImageTable]:
         """Return earlier checks, newest last: a finished index, even with outdated lists, and journals."""
