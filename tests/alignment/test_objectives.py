@@ -65,14 +65,12 @@ def prepared(match: str, student: Bridge, teacher: Bridge) -> AlignmentObjective
     return objective
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [case for case in CASES if not case.endswith("tokens")])
 def test_the_teacher_explains_itself_and_one_prompt_for_all_explains_nothing(
     case: str, natives: dict[str, Bridge]
 ) -> None:
     family, match = CASES[case]
     own = natives[family]
-    if match == "tokens":
-        pytest.skip("needs a connector with a fixed number of tokens, which a teacher has not")
     objective = prepared(match, own, own)
     chosen = objective.choose(24, torch.Generator().manual_seed(0))
     with torch.no_grad():

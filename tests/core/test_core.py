@@ -13,6 +13,7 @@ from lavibridge.core.config import Config, validate
 from lavibridge.core.contracts import Batch, Conditioning, TextFeatures
 from lavibridge.core.device import cpu_computes_bfloat16, pick_device, pick_dtype, set_threads
 from lavibridge.core.errors import LaviError, ModelError, NotFiniteError, RecipeError
+from lavibridge.core.files import split_json_lines
 from lavibridge.core.log import JsonLog, progress_bar
 
 
@@ -193,3 +194,10 @@ def test_tensors_are_written_whole_and_for_everybody(tmp_path: Path) -> None:
         assert file.get_tensor("a").tolist() == [[0, 3], [1, 4], [2, 5]]
     assert path.stat().st_mode == plain.stat().st_mode
     assert [each.name for each in path.parent.iterdir()] == ["a.safetensors"]
+
+
+def test_json_lines_are_cut_at_line_feeds_alone() -> None:
+    """Names may hold what `str.splitlines` takes for the end of a line."""
+    rows = [{"file": f"a{sign}b.jpg"} for sign in "\x85\u2028\u2029\x0b\x0c\x1c\x1d\x1e"]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    assert [json.loads(line) for line in split_json_lines(f"{text}\n")] == rows

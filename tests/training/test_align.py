@@ -25,6 +25,7 @@ from lavibridge.recipes.training_section import AlignmentSection
 from lavibridge.report.curves import make_curves
 from lavibridge.report.run_record import read_run
 from lavibridge.training.alignment.aligner import alignment_state, with_noise
+from lavibridge.training.alignment.objective import alignment_method
 from lavibridge.training.checkpoints.checkpoint import saved_checkpoints
 from lavibridge.training.start_checks import check_start
 from lavibridge.training.train import train
@@ -224,3 +225,21 @@ def test_a_bridge_teaches_another_language_model(toy: Toy, tmp_path: Path) -> No
     elsewhere = toy(vision={"kind": "ldm", "source": "mini-ldm"}, training=ALIGNED)
     with pytest.raises(ModelError, match="a teacher and its student share the vision model"):
         train(alignment_recipe(elsewhere, teacher=str(taught)), tmp_path / "other")
+
+
+def test_an_alignment_ends_when_the_held_out_captions_gain_no_more(toy: Toy, tmp_path: Path) -> None:
+    still = {"steps": 20, "batch": 8, "lr": 1e-12, "noised_latents": 8, "measure_every": 2, "patience": 2}
+    scenes = {"size": 64, "scenes": 40}
+    run = train(toy(vision=SD, data=scenes, training={"steps": 0, "align": still}), tmp_path / "run")
+    records = [json.loads(line) for line in (run / "align.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if "held_out_fvu" in record] == [0, 2, 4]
+    assert records[-1]["step"] == 4
+    on = {"steps": 1, "align": still}  # the same run, trained on with pictures
+    train(toy(vision=SD, data=scenes, training=on), run, resume=True)
+    assert [path.name for path in saved_checkpoints(run)] == ["step-0", "step-1"]
+
+
+def test_two_alignments_share_no_objective(toy: Toy) -> None:
+    recipe = toy(vision=SD, training=ALIGNED)
+    one, other = (alignment_method(recipe).objective for _ in range(2))
+    assert one is not other

@@ -158,3 +158,17 @@ def remove(folder: Path) -> None:
     for path in sorted(folder.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     folder.rmdir()
+
+
+def test_processes_that_align_share_a_batch_and_end_together(sessions: Any, tmp_path: Path) -> None:
+    """Each measures with noised latents of its own, and all leave when the first has lost its patience."""
+    align = "{steps: 30, batch: 8, lr: 1.0e-12, noised_latents: 8, measure_every: 1, patience: 2}"
+    settings = ("vision={kind: sd, source: mini-sd}", "data.size=64", "data.scenes=40", "training.steps=0")
+    run = sessions.trained(*settings, f"training.align={align}", out=tmp_path / "run", processes=2)
+    steps = [json.loads(line)["step"] for line in (run / "align.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
+    assert steps[-1] < 30
+    assert [path.name for path in saved_checkpoints(run)] == ["step-0"]
+    refused = sessions.train(*settings, "training.align={batch: 9}", out=tmp_path / "odd", processes=2)
+    assert sessions.end(refused) == [1, 1]
+    assert "2 processes cannot share equally" in sessions.said(refused[0])

@@ -73,10 +73,6 @@ class AlignmentObjective(AlignmentKind):
     """Whether it looks at noised latents."""
     calls_layers: ClassVar[bool] = False
     """Whether it calls single layers of the denoiser, which weights in shards (FSDP2) do not allow."""
-    calls_denoiser: ClassVar[bool] = False
-    """Whether each step calls the whole denoiser, for the student and for the teacher."""
-    differentiates_denoiser: ClassVar[bool] = False
-    """Whether gradients pass through the whole denoiser, which takes the memory of a training step."""
     follows_sampling: ClassVar[bool] = False
     """Whether the noised latents are those that the teacher meets when it draws."""
 

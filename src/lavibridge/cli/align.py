@@ -63,7 +63,6 @@ def align(
     from lavibridge.core.process_rank import rank_from_environment
     from lavibridge.recipes.alignment import alignment_recipe
     from lavibridge.recipes.recipe import load_recipe
-    from lavibridge.report.alignment import write_alignment_report
     from lavibridge.training.train import train
 
     loaded = alignment_recipe(load_recipe(recipe, settings or []), captions, language, teacher, translate)
@@ -71,5 +70,7 @@ def align(
     run = train(loaded, folder, resume=resume)
     if rank_from_environment().rank == 0:  # one of several processes prints
         if report:
+            from lavibridge.report.alignment import write_alignment_report
+
             write_alignment_report(run)
         print(run)

@@ -28,7 +28,6 @@ from lavibridge.plan.metered_passes import (
 )
 from lavibridge.plan.text_side_passes import encoder_parts
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.sections import kind_of_section
 from lavibridge.recipes.training_section import ALIGNMENT, AlignmentSection
 from lavibridge.training.alignment.objective import alignment_method
 from lavibridge.training.alignment.teacher import SETTING
@@ -81,11 +80,6 @@ def alignment_cost(
     draw = unknown_draw(bridge, recipe, min(recipe.training.batch, settings.noised_latents), tokens)
     latents, images = draw.batch.latents, len(draw.t)
     bridge.eval()
-    is_sampled = (
-        settings.latents == "sampling"
-        or not registry.load_kind("data", kind_of_section(recipe.data)).has_pictures
-    )
-    is_sampled |= settings.latents == "auto" and objective.follows_sampling
     with MetaValues(), lora.disable_adapters(bridge.language.backbone):
         teacher = _meta_teacher(bridge, settings)
         own, theirs = (_captions(each, tokens, captions) for each in (bridge, teacher))
@@ -111,7 +105,7 @@ def alignment_cost(
         step=step,
         solving=solving,
         collecting=cost_of(collecting),
-        drawing=cost_of(drawing) if is_sampled and objective.needs_latents else None,
+        drawing=cost_of(drawing) if method.samples_latents and objective.needs_latents else None,
         images=images,
         kept=kept,
         feature_bytes=sizes,

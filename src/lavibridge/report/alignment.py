@@ -10,23 +10,23 @@ in another language. Every pair of pictures has the same seed and the same setti
 """
 
 import json
-import resource
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import torch
 from PIL import Image
 
 from lavibridge.bridge.hub import is_hub_id
 from lavibridge.core.files import read_json, shipped_models, split_json_lines, write_atomic, write_json
+from lavibridge.core.log import console
 from lavibridge.generation.contact_sheet import contact_sheet
 from lavibridge.generation.image_files import save_png
 from lavibridge.generation.nonfinite_images import NonfiniteImageError
 from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.recipes.recipe_text import read_recipe_yaml
+from lavibridge.training.reporting.step_metrics import peak_memory_mib
 
 FOLDER = "alignment-report"
 SEED = 0
@@ -76,13 +76,19 @@ def write_alignment_report(run: Path) -> Path:
     Raises RunError if the run has no bridge yet.
     """
     bridge = BridgePipeline.from_pretrained(run)
-    native = BridgePipeline.native(bridge.bridge.vision, unload_text_encoders=False)
+    native = BridgePipeline.native(bridge.bridge.vision)
     folder = run / FOLDER
     rows, facts = [], []
     for each in PANEL:
         drawn = [_draw(pipe, each) for pipe in (native, bridge)]
-        rows.append([image for image, _ in drawn])
-        facts.append({"label": each.label, "seconds": [round(seconds, 2) for _, seconds in drawn]})
+        rows.append([one.image for one in drawn])
+        facts.append(
+            {
+                "label": each.label,
+                "seconds": [round(one.seconds, 2) for one in drawn],
+                "not_drawn": [one.reason for one in drawn],
+            }
+        )
     sheet = contact_sheet(
         rows, [f"{each.label}: {each.prompt}" for each in PANEL], ["own text encoder", "bridge"], cell=256
     )
@@ -93,17 +99,25 @@ def write_alignment_report(run: Path) -> Path:
     return folder
 
 
-def _draw(pipe: BridgePipeline, each: PanelPrompt) -> tuple[Image.Image, float]:
-    """A picture of the panel, and the seconds that it took; black where it is not finite."""
-    begun = perf_counter()
-    guidance = each.guidance_scale
+@dataclass(frozen=True, kw_only=True)
+class _Drawn:
+    """One picture of the panel; white, with the reason, where it is not finite."""
+
+    image: Image.Image
+    seconds: float
+    reason: str | None
+
+
+def _draw(pipe: BridgePipeline, each: PanelPrompt) -> _Drawn:
+    begun, reason = perf_counter(), None
     try:
         image: Image.Image = pipe(
-            each.prompt, each.negative_prompt, guidance_scale=guidance, seed=SEED
+            each.prompt, each.negative_prompt, guidance_scale=each.guidance_scale, seed=SEED
         ).images[0]
-    except NonfiniteImageError:
-        image = Image.new("RGB", (64, 64))
-    return image, perf_counter() - begun
+    except NonfiniteImageError as error:
+        image, reason = Image.new("RGB", (64, 64), "white"), error.reasons[0]
+        console.print(f"note: the panel's '{each.label}' is not drawn: {reason}", soft_wrap=True)
+    return _Drawn(image=image, seconds=perf_counter() - begun, reason=reason)
 
 
 def _curve(run: Path) -> list[dict[str, Any]]:
@@ -129,7 +143,7 @@ def _summary(run: Path, records: list[dict[str, Any]]) -> dict[str, Any]:
         "steps": records[-1]["step"] if records else 0,
         "seconds": records[-1].get("seconds") if records else None,
         "last_measured": measured[-1] if measured else None,
-        "peak_memory_gib": {key: round(value / 2**30, 2) for key, value in _peak_memory().items()},
+        "peak_memory_mib": round(peak_memory_mib(), 1),
     }
 
 
@@ -141,11 +155,3 @@ def _public(section: Mapping[str, Any]) -> dict[str, Any]:
     return {"source": source if is_public else "local folder"} | {
         key: section[key] for key in kept if section.get(key) is not None
     }
-
-
-def _peak_memory() -> dict[str, int]:
-    """Bytes at the peak of this process: resident, and on the GPU."""
-    found = {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
-    if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.max_memory_allocated()
-    return found

@@ -11,7 +11,7 @@ from time import perf_counter
 from lavibridge.core.device import set_threads
 from lavibridge.core.errors import DataError, NotFiniteError, RunError
 from lavibridge.core.lock import hold_lock
-from lavibridge.core.log import JsonLog, progress_bar
+from lavibridge.core.log import progress_bar
 from lavibridge.data.base import Dataset, open_dataset
 from lavibridge.data.pictures.rejected import RejectedPictures, write_rejections
 from lavibridge.recipes.recipe import Recipe
@@ -20,7 +20,7 @@ from lavibridge.training.alignment.aligner import Aligner
 from lavibridge.training.alignment.captions import alignment_captions
 from lavibridge.training.alignment.objective import alignment_method
 from lavibridge.training.alignment.progress import AlignmentProgress
-from lavibridge.training.alignment.stage import align
+from lavibridge.training.alignment.stage import run_alignment
 from lavibridge.training.assemble import assemble_batches, assemble_bridge, assemble_state, assemble_validator
 from lavibridge.training.build_bridge import calibrate_connector
 from lavibridge.training.checkpoints.checkpoint import (
@@ -175,30 +175,13 @@ def _begin_aligned(session: Session, interrupted: InterruptSignals) -> None:
     """Align the connector in all processes, and write it as the checkpoint of step 0."""
     settings, state, processes = session.recipe.training, session.state, session.processes
     assert settings.align is not None  # the caller has looked
-    reached = AlignmentProgress(
-        run=session.run,
-        basis=session.fingerprint,
-        every=settings.checkpoint_every,
-        stopped=lambda: interrupted.share(processes.largest),
-        any_process=processes.any,
-        is_main=processes.is_main,
+    reached = AlignmentProgress.begin(
+        session.run, session.fingerprint, settings.checkpoint_every, processes, interrupted
     )
-    if reached.read():
-        print_line(f"alignment: continuing from step {reached.step}")
     begun = perf_counter() - reached.seconds
-    if processes.is_main:
-        rewind_run_log(session.run / "align.jsonl", reached.step)
-    log = JsonLog(session.run / "align.jsonl") if processes.is_main else None
-    try:
-        captions = alignment_captions(session.dataset, settings.align, settings.seed)
-        method = alignment_method(session.recipe)
-        aligner = Aligner(state.bridge, method, captions, settings, processes)
-        if not align(aligner, session.batches, log, reached):
-            print_line(f"alignment: step {reached.step} is saved; --resume continues from it")
-            interrupted.leave()
-    finally:
-        if log is not None:
-            log.close()
+    captions = alignment_captions(session.dataset, settings.align, settings.seed)
+    aligner = Aligner(state.bridge, alignment_method(session.recipe), captions, settings, processes)
+    run_alignment(aligner, session.batches, reached, interrupted)
     # Noised latents of the data are each process's own, and so may be the last bits of its gradients.
     processes.take_from_main(list(state.bridge.connector.parameters()))
     if state.ema is not None:

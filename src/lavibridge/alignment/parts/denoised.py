@@ -30,8 +30,6 @@ class DenoisingObjective(AlignmentObjective):
         """Captions that meet the same noised latents in a step."""
 
     config: Config
-    calls_denoiser = True
-    differentiates_denoiser = True
     latents: Float[Tensor, "image channel h w"]
 
     def prepare(self, student: Bridge, teacher: Bridge, noised: Sequence[NoisedLatents]) -> None:

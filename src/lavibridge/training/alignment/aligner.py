@@ -73,10 +73,8 @@ class Aligner:
         self.objective.prepare(self.bridge, self.teacher, noised)
 
     def _noised_latents(self, batches: BatchLoader) -> list[NoisedLatents]:
-        settings, is_sampled = self.settings, not batches.dataset.has_pictures
-        if settings.latents == "sampling" or (settings.latents == "auto" and self.objective.follows_sampling):
-            is_sampled = True
-        if is_sampled:
+        settings = self.settings
+        if self.method.samples_latents:
             captions = self.captions.training
             return sampled_latents(self.teacher, captions, settings.noised_latents, self.seed)
         return noised_data(self.teacher, batches, settings.noised_latents)

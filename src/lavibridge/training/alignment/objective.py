@@ -1,12 +1,14 @@
 """Which objective a recipe aligns with, and whether its models and connector can be aligned so."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from lavibridge.alignment.base import AlignmentObjective, AlignmentSolver
 from lavibridge.core import registry
+from lavibridge.core.config import Config
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.sections import component_of_section, kind_of_section, read_kind_section
+from lavibridge.recipes.sections import kind_of_section, read_kind_section
 from lavibridge.recipes.training_section import ALIGNMENT
 from lavibridge.training.alignment.teacher import SETTING
 from lavibridge.training.objectives.native_encoder import check_native_encoder
@@ -20,30 +22,41 @@ class AlignmentMethod:
     objective: AlignmentObjective
     """Also measures what a solver alone has reached."""
     takes_steps: bool
+    samples_latents: bool
+    """Whether the noised latents come from the teacher's own drawing and not from the data."""
 
 
 def alignment_method(recipe: Recipe) -> AlignmentMethod:
     """Return the method that `training.align` names, with defaults for the recipe's models."""
     settings = recipe.training.align
     assert settings is not None  # the caller asks for an alignment
-    match = None if settings.match is None else component_of_section(ALIGNMENT, settings.match)
+    match = _build(_default_match(recipe) if settings.match is None else settings.match)
+    solver = None if settings.start is None else _build(settings.start)
+    takes_steps = not isinstance(match, AlignmentSolver)
     if isinstance(match, AlignmentSolver):
-        return AlignmentMethod(solver=match, objective=_default_objective(recipe), takes_steps=False)
-    start = None if settings.start is None else read_kind_section(ALIGNMENT, settings.start)
+        solver, match = match, _build(_default_match(recipe))
+    has_pictures = registry.load_kind("data", kind_of_section(recipe.data)).has_pictures
     return AlignmentMethod(
-        solver=None if start is None else component_of_section(ALIGNMENT, start),
-        objective=_default_objective(recipe) if match is None else match,
-        takes_steps=True,
+        solver=solver,
+        objective=match,
+        takes_steps=takes_steps,
+        samples_latents=settings.latents == "sampling"
+        or not has_pictures
+        or (settings.latents == "auto" and match.follows_sampling),
     )
 
 
-def _default_objective(recipe: Recipe) -> AlignmentObjective:
+def _build(choice: Config | str) -> Any:
+    """Return a new component of a kind: it keeps noised latents, so that no two alignments may share it."""
+    section = read_kind_section(ALIGNMENT, choice)
+    return registry.load_kind(ALIGNMENT, kind_of_section(section))(section)
+
+
+def _default_match(recipe: Recipe) -> str:
     """Return `attention` where the models have cross-attention layers and tokens, else `blocks`."""
     is_joint = registry.load_kind("vision", kind_of_section(recipe.vision)).joint_attention
     is_per_block = registry.load_kind("connectors", kind_of_section(recipe.connector)).per_block
-    kind = "blocks" if is_joint or is_per_block else "attention"
-    objective: AlignmentObjective = component_of_section(ALIGNMENT, read_kind_section(ALIGNMENT, kind))
-    return objective
+    return "blocks" if is_joint or is_per_block else "attention"
 
 
 def check_alignable(recipe: Recipe) -> None:

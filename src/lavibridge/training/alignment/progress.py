@@ -19,8 +19,11 @@ from torch import nn
 from lavibridge.core.errors import RunError
 from lavibridge.core.tensors import save_tensors
 from lavibridge.training.checkpoints.run_fingerprint import RunFingerprint, fingerprint_differences
+from lavibridge.training.distributed.processes import Processes
 from lavibridge.training.optimization import load_optimizer_tensors, optimizer_tensors
+from lavibridge.training.reporting.console import print_line
 from lavibridge.training.run_folder import refuse_recipe_changes
+from lavibridge.training.signals import InterruptSignals
 
 NAME = "align.safetensors"
 WEIGHTS, MOMENTS = "connector.", "moments."
@@ -47,6 +50,27 @@ class AlignmentProgress:
     """The lowest held-out fvu so far."""
     since_lowest: int = 0
     """Measurements after it."""
+
+    @staticmethod
+    def begin(
+        run: Path,
+        fingerprint: RunFingerprint,
+        every: int,
+        processes: Processes,
+        interrupted: InterruptSignals,
+    ) -> "AlignmentProgress":
+        """Return how far the alignment in a folder has come, and print it. RunError as of `read`."""
+        reached = AlignmentProgress(
+            run=run,
+            basis=fingerprint,
+            every=every,
+            stopped=lambda: interrupted.share(processes.largest),
+            any_process=processes.any,
+            is_main=processes.is_main,
+        )
+        if reached.read():
+            print_line(f"alignment: continuing from step {reached.step}")
+        return reached
 
     @property
     def path(self) -> Path:

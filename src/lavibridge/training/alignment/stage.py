@@ -22,6 +22,28 @@ from lavibridge.training.alignment.aligner import Aligner
 from lavibridge.training.alignment.progress import AlignmentProgress
 from lavibridge.training.data.batches import BatchLoader
 from lavibridge.training.optimization import half_cosine, linear_warmup
+from lavibridge.training.reporting.console import print_line
+from lavibridge.training.run_folder import rewind_run_log
+from lavibridge.training.signals import InterruptSignals
+
+
+def run_alignment(
+    aligner: Aligner, batches: BatchLoader, reached: AlignmentProgress, interrupted: InterruptSignals
+) -> None:
+    """Align in all processes, from where the run's folder stands, and log the steps to `align.jsonl`.
+
+    After a signal it saves the step that it has reached and ends the program.
+    """
+    path = reached.run / "align.jsonl"
+    with ExitStack() as during:
+        log = None
+        if reached.is_main:
+            rewind_run_log(path, reached.step)
+            log = JsonLog(path)
+            during.callback(log.close)
+        if not align(aligner, batches, log, reached):
+            print_line(f"alignment: step {reached.step} is saved; --resume continues from it")
+            interrupted.leave()
 
 
 def align(aligner: Aligner, batches: BatchLoader, log: JsonLog | None, reached: AlignmentProgress) -> bool:
@@ -49,7 +71,8 @@ def align(aligner: Aligner, batches: BatchLoader, log: JsonLog | None, reached: 
         task = bar.add_task("aligning", total=steps, completed=reached.step, status="")
         for step in range(reached.step, steps):
             done = max(step / steps, (perf_counter() - begun) / limit)
-            if reached.any_process(done >= 1) or reached.is_exhausted(settings.patience):
+            # Processes may measure differently, and must leave together.
+            if reached.any_process(done >= 1 or reached.is_exhausted(settings.patience)):
                 break
             if reached.stopped():
                 reached.save(bridge.connector, optimizer)

@@ -16,7 +16,6 @@ from lavibridge.core.device import set_threads
 from lavibridge.core.errors import RunError
 from lavibridge.core.identity import card_hash
 from lavibridge.core.lock import hold_lock
-from lavibridge.core.log import JsonLog
 from lavibridge.core.tensors import weights_hash
 from lavibridge.data.base import open_dataset
 from lavibridge.data.pictures.rejected import RejectedPictures
@@ -28,14 +27,13 @@ from lavibridge.training.alignment.aligner import Aligner
 from lavibridge.training.alignment.captions import alignment_captions
 from lavibridge.training.alignment.objective import alignment_method
 from lavibridge.training.alignment.progress import AlignmentProgress
-from lavibridge.training.alignment.stage import align
+from lavibridge.training.alignment.stage import run_alignment
 from lavibridge.training.assemble import assemble_batches, assemble_bridge
 from lavibridge.training.build_bridge import calibrate_connector
 from lavibridge.training.checkpoints.run_fingerprint import run_fingerprint
 from lavibridge.training.distributed.processes import Processes, begin_processes
 from lavibridge.training.pivot.recipes import alignment_of, name_of, new_place
-from lavibridge.training.reporting.console import print_line
-from lavibridge.training.run_folder import check_run_folder, rewind_run_log, write_run_record
+from lavibridge.training.run_folder import check_run_folder, write_run_record
 from lavibridge.training.signals import watch_signals
 from lavibridge.training.start_checks import check_start
 
@@ -100,29 +98,21 @@ def _aligned(bridge: Bridge, recipe: Recipe, run: Path, processes: Processes) ->
     captions = alignment_captions(dataset, settings, recipe.training.seed)
     assert isinstance(bridge.connector, Pivot)  # by its recipe
     with watch_signals() as interrupted, ExitStack() as during:
-        reached = AlignmentProgress(
-            run=run,
-            basis=run_fingerprint(recipe, dataset, processes.count),
-            every=recipe.training.checkpoint_every,
-            stopped=lambda: interrupted.share(processes.largest),
-            any_process=processes.any,
-            is_main=processes.is_main,
-        )
-        if reached.read():
-            print_line(f"alignment: continuing from step {reached.step}")
-        elif bridge.connector.needs_calibration and bridge.connector.input_layer.weight.requires_grad:
+        fingerprint = run_fingerprint(recipe, dataset, processes.count)
+        every = recipe.training.checkpoint_every
+        reached = AlignmentProgress.begin(run, fingerprint, every, processes, interrupted)
+        if (
+            not reached.step
+            and bridge.connector.needs_calibration
+            and bridge.connector.input_layer.weight.requires_grad
+        ):
             calibrate_connector(bridge, dataset)
         batches = assemble_batches(recipe, bridge, dataset, processes)
         during.callback(batches.close)
         aligner = Aligner(bridge, alignment_method(recipe), captions, recipe.training)
         learns = aligner.state.parts["connector"].values()
         write_run_record(run, recipe, processes.device, {"connector": sum(each.numel() for each in learns)})
-        rewind_run_log(run / "align.jsonl", reached.step)
-        log = JsonLog(run / "align.jsonl")
-        during.callback(log.close)
-        if not align(aligner, batches, log, reached):
-            print_line(f"alignment: step {reached.step} is saved; --resume continues from it")
-            interrupted.leave()
+        run_alignment(aligner, batches, reached, interrupted)
         measured = aligner.measure() if captions.held_out else {}
     reached.remove()
     teacher = settings.teacher or f"the text encoder of {bridge.vision.config.source}"

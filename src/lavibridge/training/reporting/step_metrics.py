@@ -40,7 +40,7 @@ class StepLogger:
                 "images_per_second": round(report.pictures / report.seconds, 2),
                 "data_wait": round(report.data_wait / report.seconds, 4),
                 "seconds": round(state.seconds, 3),
-                "peak_memory_mib": round(_peak_memory_mib(), 1),
+                "peak_memory_mib": round(peak_memory_mib(), 1),
                 **skipped,
             }
         )
@@ -56,7 +56,7 @@ def loss_metrics_by_time(
     return [float(s / n) if n else None for s, n in zip(sums, counts, strict=True)]
 
 
-def _peak_memory_mib() -> float:
+def peak_memory_mib() -> float:
     """The most memory used so far: the GPU's where there is one, else the process's."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
