@@ -17,6 +17,7 @@ from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.data.world import World
 from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.recipes.sections import kind_of_section, read_section
+from lavibridge.training.assemble import loader_class
 from lavibridge.training.build_bridge import build_bridge
 from lavibridge.training.cache.backend import Memory
 from lavibridge.training.data.batches import BatchLoader, PrefetchLoader, TrainingPass
@@ -179,6 +180,21 @@ def test_reading_ahead_gives_the_same_passes_in_any_order(bridge: Bridge, toy: C
         assert torch.equal(found.batch.latents, expected.batch.latents)
         assert torch.equal(found.noise, expected.noise)
     ahead.close()
+
+
+@pytest.mark.parametrize(
+    ("device", "workers", "expected"),
+    [
+        ("cuda", 8, PrefetchLoader),
+        ("mps", 1, PrefetchLoader),
+        ("cuda", 0, BatchLoader),
+        ("cpu", 8, BatchLoader),
+    ],
+)
+def test_only_a_gpu_has_its_batches_prefetched(
+    device: str, workers: int, expected: type[BatchLoader]
+) -> None:
+    assert loader_class(torch.device(device), workers) is expected
 
 
 def test_an_error_while_reading_ahead_is_not_lost(

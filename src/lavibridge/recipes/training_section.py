@@ -139,7 +139,7 @@ class TrainingSection(Config):
     """`fsdp2` shards the frozen weights over all processes, which gather them block by block; null keeps both
     models whole in every process. Checkpoints are the same."""
     workers: Changeable[int] = Field(default=8, ge=0)
-    """Threads that read images while one more prepares the next batch; 0 does both between the steps."""
+    """Threads that read images; a GPU has one more that prepares the next batch. 0: none of them."""
     precision: Changeable[Literal["float32", "bfloat16"]] = "float32"
     """Number format of the computation; trained weights and optimiser state stay float32."""
     checkpointing: Changeable[bool] = False

@@ -1,5 +1,7 @@
 """The parts of a session, built from a recipe in each process: bridge, state, data loader, validator."""
 
+import torch
+
 from lavibridge.bridge import Bridge
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe
@@ -58,10 +60,19 @@ def assemble_state(recipe: Recipe, bridge: Bridge, processes: Processes) -> Trai
     )
 
 
+def loader_class(device: torch.device, workers: int) -> type[BatchLoader]:
+    """The class of the data loader for a vision model on this device.
+
+    On a GPU it prefetches. On a CPU the thread that encodes the next pictures would compete with the step for
+    the cores: the quickstart's steps took a quarter longer with it (LOG.md, 2026-11-30).
+    """
+    return PrefetchLoader if workers and device.type != "cpu" else BatchLoader
+
+
 def assemble_batches(recipe: Recipe, bridge: Bridge, dataset: Dataset, processes: Processes) -> BatchLoader:
-    """The loop's data loader: prefetching, or without workers between the steps."""
+    """The loop's data loader."""
     side = recipe.data.size or bridge.vision.default_size
-    kind = PrefetchLoader if recipe.training.workers else BatchLoader
+    kind = loader_class(bridge.vision.alphas.device, recipe.training.workers)
     caches = open_caches(bridge, dataset, recipe.training)
     place = (processes.index, processes.count)
     return kind(dataset, bridge.vision, recipe.training, (side, side), *place, caches)
