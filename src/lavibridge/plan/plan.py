@@ -207,7 +207,7 @@ def cached_bytes(recipe: Recipe, terms: PlanOptions, estimate: CostEstimate, dev
 
 
 def _count(recipe: Recipe, terms: PlanOptions, gigabytes: float, size: int) -> float:
-    """Number of samples to compute during the run, if a cache of these gigabytes needs ``size`` bytes each."""
+    """Number of samples to compute during the run, with a cache of these gigabytes, ``size`` bytes each."""
     visits = _visits(recipe)
     if terms.pictures is None:
         return float(visits)
