@@ -148,9 +148,7 @@ def test_a_picture_that_was_replaced_is_not_judged(copy: Path, monkeypatch: pyte
     first, second = sorted(copy.rglob("*.png"))
     shutil.copy(second, first)
     monkeypatch.setattr(WorldMetric, "version", 2)
-    with pytest.raises(
-        DataError, match=r"is not the picture that was drawn; delete it, and it is drawn again"
-    ):
+    with pytest.raises(DataError, match=r"has changed since it was generated; delete it, and the next call"):
         evaluate(make_bridge(), "world", copy, **ASKED)
 
 

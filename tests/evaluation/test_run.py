@@ -229,11 +229,11 @@ def test_missing_and_damaged_pictures_are_drawn_again(tmp_path, capsys):
     assert evaluate(again, "world", tmp_path, **chosen) == before
     assert {prompt for prompt, _ in again.drawn} >= {lost["prompt"], cut["prompt"]}
     assert len(again.drawn) == 3
-    assert "2 pictures are missing or damaged" in capsys.readouterr().err
+    assert "generating 2 missing or damaged images again" in capsys.readouterr().err
     data = bytearray((tmp_path / cut["file"]).read_bytes())
     data[40:60] = bytes(20)  # inside, where a look at the end does not find it
     (tmp_path / cut["file"]).write_bytes(data)
-    with pytest.raises(DataError, match="delete it, and it is drawn again"):
+    with pytest.raises(DataError, match="delete it, and the next call generates it again"):
         evaluate(Drawer(), "world", tmp_path, metrics=[MINI_CLIP], **chosen)
 
 
@@ -317,7 +317,7 @@ def test_sets_are_measured_against_a_folder_and_share_their_features(tmp_path, m
     assert bad["precision_recall"]["totals"]["recall"]["mean"] < 0.1
     np.savez(tmp_path / "narrow.npz", mu=np.zeros(3), sigma=np.eye(3))
     narrow = {"kind": "fid", **options, "reference": str(tmp_path / "narrow.npz")}
-    with pytest.raises(DataError, match="3 wide and those of 'fid' 96"):
+    with pytest.raises(DataError, match="width 3, but those of 'fid' 96"):
         evaluate(Drawer(), "world", tmp_path / "good", limit=2, metrics=[narrow])
 
 

@@ -272,7 +272,7 @@ def test_missing_weights_and_another_kind_are_refused(tmp_path: Path) -> None:
 def test_what_cannot_be_read_from_a_file_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = toy_file(tmp_path)
     for choice in (str(file), {"kind": "sd", "source": str(file)}):
-        with pytest.raises(ModelError, match="only language models are read from those"):
+        with pytest.raises(ModelError, match="only language models can be read from GGUF"):
             model_of_choice("vision", choice)
     with pytest.raises(ModelError, match=r"there is no GGUF file 'gone/toy\.gguf'"):
         load("gone/toy.gguf")

@@ -117,7 +117,7 @@ def test_cells_are_chosen_by_condition_cell_or_pattern(tmp_path: Path) -> None:
                     "y": [{"name": "b", "recipe": "quickstart"}],
                 }
             },
-            "both name a recipe",
+            "both set a recipe",
         ),
     ],
 )

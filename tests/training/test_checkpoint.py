@@ -75,7 +75,7 @@ def test_a_file_that_is_cut_short_changed_or_gone_is_named(whole: Path, tmp_path
         victim.write_bytes(ruin)
         with pytest.raises(RunError, match=f"{name} is damaged") as refused:
             check_checkpoint_files(folder)
-        assert "go on from the checkpoint before it" in str(refused.value)
+        assert "continue from the checkpoint before it" in str(refused.value)
     if name != "manifest.json":  # without it the folder is no checkpoint at all
         victim.unlink()
         with pytest.raises(RunError, match=f"{name} is missing"):

@@ -61,7 +61,7 @@ WRONG = {
     "sharding": (["training.sharding=fsdp2", "training.teacher={}"], "leave one of the two out"),
     "kept features": (
         ["training.sharding=fsdp2", "lora.language=null", "training.feature_cache_gb=1"],
-        "training.sharding with cached",
+        "training.sharding does not support cached",
     ),
     "preview": (["training.preview_every=1", "preview.prompts=['']"], "prompt 1 is empty"),
     "nothing trained": (

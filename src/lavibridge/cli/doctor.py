@@ -91,9 +91,7 @@ def _versions() -> list[Check]:
     for name, (floor, reason) in VERSION_FLOORS.items():
         found = _installed(name)
         if found is None or is_older_version(found, floor):
-            advice = (
-                f"{found or 'missing'}; needs at least {floor} ({reason}): pip install '{name}>={floor}'"
-            )
+            advice = f"{found or 'missing'}; needs at least {floor} ({reason}): pip install '{name}>={floor}'"
             findings.append(Check(state="bad", subject=name, result=advice))
         else:
             findings.append(Check(state="ok", subject=name, result=f"{found} (at least {floor})"))
@@ -108,9 +106,7 @@ def _versions() -> list[Check]:
 def _torchvision() -> Check:
     if find_spec("torchvision") is None:
         return Check(state="ok", subject="torchvision", result="absent, as it should be")
-    advice = (
-        "installed, but not used; with a CPU build of torch it breaks imports: pip uninstall torchvision"
-    )
+    advice = "installed, but not used; with a CPU build of torch it breaks imports: pip uninstall torchvision"
     return Check(state="note", subject="torchvision", result=advice)
 
 

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 _STUDY = typer.Argument(
     metavar="STUDY", help="A study's name (see `lavi show studies`) or a path to a YAML file."
 )
-_OUT = typer.Option(
-    None, "--out", "-o", metavar="FOLDER", help="Folder of the cells.  [default: runs/STUDY]"
-)
+_OUT = typer.Option(None, "--out", "-o", metavar="FOLDER", help="Folder of the cells.  [default: runs/STUDY]")
 _ONLY = typer.Option(
     None,
     "--only",

@@ -68,9 +68,7 @@ def draw(category: str | None = _CATEGORY, count: int = _COUNT, seed: int = _SEE
     from lavibridge.world.drawing import draw_scene
 
     if category is not None and category not in CATEGORIES:
-        raise RecipeError(
-            f"--category: unknown category '{category}' (choose from {', '.join(CATEGORIES)})"
-        )
+        raise RecipeError(f"--category: unknown category '{category}' (choose from {', '.join(CATEGORIES)})")
     out.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         pair = sample_captioned_scene(seed, index, category=category)

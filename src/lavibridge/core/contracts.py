@@ -159,9 +159,7 @@ class Conditioning:
 
     def _need_no_blocks(self) -> None:
         if self.blocks:
-            raise ValueError(
-                "a conditioning with `blocks` belongs to one call and cannot be split or padded"
-            )
+            raise ValueError("a conditioning with `blocks` belongs to one call and cannot be split or padded")
 
 
 @dataclass(frozen=True, kw_only=True)

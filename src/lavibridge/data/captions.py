@@ -38,9 +38,7 @@ class Captions(Dataset):
         except OSError as error:
             raise DataError(f"data.path: {config.path} cannot be read: {error.strerror}") from error
         if rejected.entries:
-            console.print(
-                f"note: {config.path}: rejected {len(rejected.entries):,} lines", soft_wrap=True
-            )
+            console.print(f"note: {config.path}: rejected {len(rejected.entries):,} lines", soft_wrap=True)
         if not self.lines:
             raise DataError(f"{config.path} has no captions: write one per line, as UTF-8")
 

@@ -47,7 +47,6 @@ def export_folder(format: str, out: str | PathLike[str]) -> Path:
     if format not in _FORMATS:
         known = tuple(_FORMATS)
         raise RecipeError(
-            f"unknown export format '{format}'{did_you_mean(format, known)} (choose from "
-            f"{', '.join(known)})"
+            f"unknown export format '{format}'{did_you_mean(format, known)} (choose from {', '.join(known)})"
         )
     return require_empty_folder(out)

@@ -103,9 +103,7 @@ def _held_out_by_time(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
         places = [f"{(place + 0.5) / len(values):.2f}" for place in range(len(values))]
         name = run.name if len(runs) > 1 else "last measurement"
         series.append({**_bars(name, [_number(value) for value in values]), "x": places})
-    description = (
-        "The last measurement on held-out images, at each of its times from 0 (nearly clean) to 1."
-    )
+    description = "The last measurement on held-out images, at each of its times from 0 (nearly clean) to 1."
     if len(lengths) == 1 and lengths != {0}:  # runs that measure at different times cannot share bars
         yield _bins("Held-out loss by diffusion time", description, series)
 
