@@ -122,7 +122,7 @@ def test_what_is_typed_to_draw_with_may_hold_weights(
 def test_a_file_is_no_prompt(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("prompts.txt").write_text("a cat\n")
-    with pytest.raises(RecipeError, match=r"'prompts.txt' is a file.*tr .*< prompts.txt"):
+    with pytest.raises(RecipeError, match=r"'prompts.txt' is the name of a file.*tr .*< prompts.txt"):
         app(["generate", str(saved), "a dog", "prompts.txt"], standalone_mode=False)
     assert [path.name for path in tmp_path.iterdir()] == ["prompts.txt"]
 

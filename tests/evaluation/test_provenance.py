@@ -65,7 +65,7 @@ def copy(kept: Path, tmp_path: Path) -> Path:
 
 def test_a_bridge_that_was_trained_on_is_another_however_alike_it_draws(copy: Path) -> None:
     before = {path: path.read_bytes() for path in copy.rglob("*.*")}
-    with pytest.raises(RunError, match=r"another bridge.*\(changed: connector\): give another --out"):
+    with pytest.raises(RunError, match=r"another bridge.*\(changed: connector\): choose another --out"):
         evaluate(trained_on(make_bridge()), "world", copy, **ASKED)
     assert {path: path.read_bytes() for path in copy.rglob("*.*")} == before
     evaluate(make_bridge(), "world", copy, **ASKED)  # made anew, it is the same

@@ -332,10 +332,10 @@ def test_pictures_drawn_elsewhere_are_judged_and_none_is_left_out(tmp_path):
     assert results["metrics"]["world"]["all"]["mean"] == 1
     assert (results["n"], results["steps"]) == (12, None)
     (given / "3.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"3\.png.*every picture counts"):
+    with pytest.raises(DataError, match=r"3\.png.*needs every image"):
         evaluate(given, "world", tmp_path / "again", **asked)
     (given / "3.png").unlink()
-    with pytest.raises(DataError, match="has 11 pictures and the suite needs 12"):
+    with pytest.raises(DataError, match="has 11 images but the suite needs 12"):
         evaluate(given, "world", tmp_path / "again", **asked)
     with pytest.raises(DataError, match="there is no folder"):
         evaluate(tmp_path / "nowhere", "world", tmp_path / "again", **asked)

@@ -168,7 +168,7 @@ def test_a_lora_file_is_reported_on_and_refused(tmp_path: Path, capsys: pytest.C
     refused({"lora_te_a.lora_up.weight": torch.zeros(2, 2)}, "none of its 1 keys, such as lora_te_a")
     refused(state, "none of its", compose("pixart"))
     up = f"{names[0]}.lora_up.weight"
-    refused({up: state[up]}, "stands alone")
+    refused({up: state[up]}, "has no partner")
     refused(state | {up: state[up][:-1].clone()}, "does not fit")
     path.write_bytes(b"garbage")
     with pytest.raises(ModelError, match="not a complete safetensors file"):
@@ -250,7 +250,7 @@ def test_the_diffusers_folder_opens_by_itself_and_its_readme_is_true(tmp_path: P
 def test_the_diffusers_folder_is_refused_where_it_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="a random toy has no folder"):
         export(compose(), "diffusers", tmp_path / "toy")
-    with pytest.raises(ModelError, match="in the denoiser's blocks"):
+    with pytest.raises(ModelError, match="to the denoiser's blocks"):
         export(compose(connector="llmdiff"), "diffusers", tmp_path / "blocks")
 
 

@@ -115,7 +115,7 @@ def test_settings_that_say_more_than_lora_or_another_rank_are_refused(tmp_path: 
             read_lora_file(bridge, tmp_path)
         assert_added(bridge, before, {})
     path.unlink()
-    with pytest.raises(ModelError, match=r"no adapter_config\.json beside it"):
+    with pytest.raises(ModelError, match=r"has no adapter_config\.json"):
         read_lora_file(toy(), tmp_path)
     with pytest.raises(ModelError, match="holds 0 files that may be LoRA"):
         read_lora_file(toy(), tmp_path / "..")

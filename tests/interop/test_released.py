@@ -208,8 +208,8 @@ def test_an_ella_that_is_none_is_refused(ella: Path, tmp_path: Path) -> None:
     )
     refused(weights | {"extra": torch.zeros(2)}, "extra")
     first = "time_embedding.linear_1.weight"
-    refused(weights | {first: torch.zeros(50, 16)}, "time_embedding.linear_1.bias is")
-    refused(weights | {"connector.proj_in.bias": torch.zeros(50)}, "connector.proj_in.bias is")
+    refused(weights | {first: torch.zeros(50, 16)}, "time_embedding.linear_1.bias has shape")
+    refused(weights | {"connector.proj_in.bias": torch.zeros(50)}, "connector.proj_in.bias has shape")
     refused(weights | {"connector.proj_in.weight": torch.zeros(48, 40)}, "text features 40 wide")
 
 
@@ -281,7 +281,7 @@ def test_unknown_formats_and_missing_places(released: Path, tmp_path: Path) -> N
     with pytest.raises(ModelError, match="there is no file or folder"):
         import_toys(tmp_path / "nowhere")
     (released / "lora_vis.pt").rename(released / "s1000_lora_vis.pt")
-    with pytest.raises(ModelError, match=r"lacks lora_vis.pt, found adapter, .*rename them"):
+    with pytest.raises(ModelError, match=r"lacks lora_vis.pt; found adapter, .*rename them"):
         import_toys(released)
 
 

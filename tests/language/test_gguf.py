@@ -180,7 +180,7 @@ def test_a_folder_with_one_file_names_it(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("about it")
     assert torch.equal(load(tmp_path).encode(PROMPTS).hidden, load(file).encode(PROMPTS).hidden)
     shutil.copy(file, tmp_path / "other.gguf")
-    with pytest.raises(ModelError, match=r"has 2 GGUF files \(other.gguf, toy.gguf\): name one"):
+    with pytest.raises(ModelError, match=r"has 2 GGUF files \(other.gguf, toy.gguf\): choose one"):
         registry.detect_kind("language", str(tmp_path))
 
 
@@ -219,7 +219,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a family that we have not": (
         {"general__architecture": "phi3"},
-        r"no language family reads '.*toy\.gguf'",
+        r"no language family accepts '.*toy\.gguf'",
     ),
     "a denoiser": ({"general__architecture": "flux"}, "holds the image or video model 'flux'"),
 }

@@ -194,7 +194,7 @@ def test_runs_that_are_not_whole_say_what_they_lack(evaluated: Runs, copied: Cop
 def test_runs_of_one_name_are_told_apart_and_none_is_taken_twice(run: Path, tmp_path: Path) -> None:
     folders = [Path(shutil.copytree(run, tmp_path / above / "run")) for above in ("a", "b")]
     assert [each.name for each in read_report_runs(folders)] == ["a/run", "b/run"]
-    with pytest.raises(RunError, match="given twice"):
+    with pytest.raises(RunError, match="appears twice"):
         read_report_runs([run, run / ".." / run.name])
     with pytest.raises(RunError, match="at least one"):
         read_report_runs([])

@@ -199,8 +199,7 @@ class BridgePipeline:
 
         ``callback_on_step_end(pipe, step, timestep, {"latents": ...})`` runs after each step of a batch and
         may return new latents; ``callback_on_image(index, image)`` runs after each finished image. Raises
-        RecipeError or ModelError before generation starts. Raises NonfiniteImageError, which holds the
-        other images, if some are not finite.
+        RecipeError or ModelError before it starts, NonfiniteImageError (with the others) for failed images.
         """
         settings = resolve_denoising_settings(
             self.bridge,
