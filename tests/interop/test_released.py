@@ -210,7 +210,7 @@ def test_an_ella_that_is_none_is_refused(ella: Path, tmp_path: Path) -> None:
     first = "time_embedding.linear_1.weight"
     refused(weights | {first: torch.zeros(50, 16)}, "time_embedding.linear_1.bias has shape")
     refused(weights | {"connector.proj_in.bias": torch.zeros(50)}, "connector.proj_in.bias has shape")
-    refused(weights | {"connector.proj_in.weight": torch.zeros(48, 40)}, "text features 40 wide")
+    refused(weights | {"connector.proj_in.weight": torch.zeros(48, 40)}, "text features of width 40")
 
 
 class WideStableDiffusion(StableDiffusion):
