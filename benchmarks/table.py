@@ -50,7 +50,7 @@ RATIOS = (
         Ratio("serve", ("throughput", f"eight at a time against {other}", "by processor time"), label)
         for other, label in (
             ("one at a time", "serving eight at a time, against one"),
-            ("Bridge.generate", "serving eight at a time, against Bridge.generate"),
+            ("Bridge.generate", "serving eight at a time, against BridgePipeline"),
         )
     ),
 )
