@@ -49,8 +49,8 @@ def compose(
     model.
     """
     opened = read_pivot(pivot)
-    languages = candidates_of(opened, "language", language)
-    visions = candidates_of(opened, "vision", vision)
+    languages = _candidates_of(opened, "language", language)
+    visions = _candidates_of(opened, "vision", vision)
     language_half, language_model = _matched(opened, "language", language, languages, dtype)
     vision_half, vision_model = _matched(opened, "vision", vision, visions, dtype)
     options = {
@@ -76,10 +76,10 @@ def open_half(
     pivot: PivotFolder, side: Side, choice: ModelChoice, dtype: str | None = None
 ) -> tuple[StoredHalf, Model]:
     """Return the half that a choice names, or that was made for the chosen model; and the loaded model."""
-    return _matched(pivot, side, choice, candidates_of(pivot, side, choice), dtype)
+    return _matched(pivot, side, choice, _candidates_of(pivot, side, choice), dtype)
 
 
-def candidates_of(pivot: PivotFolder, side: Side, choice: ModelChoice) -> list[StoredHalf]:
+def _candidates_of(pivot: PivotFolder, side: Side, choice: ModelChoice) -> list[StoredHalf]:
     """Return the halves that a choice may refer to: the one of this name, those of this source, or all.
 
     Loads no model. Raises RunError if a half is damaged or of another pivot, or if there are none.

@@ -103,7 +103,7 @@ def make_plan(
     settings = recipe.training
     bridge = build_meta_bridge(recipe)
     found = estimate_costs(recipe, bridge, settings.batch, terms.tokens, device.type)
-    memory = replace(found.memory, caches=cached_bytes(recipe, terms, found, device), program=device.program)
+    memory = replace(found.memory, caches=_cached_bytes(recipe, terms, found, device), program=device.program)
     tick()
     checkpointed = found if settings.checkpointing else _checkpointed(recipe, terms.tokens, device)
     tick()
@@ -190,7 +190,7 @@ def count_readings(recipe: Recipe, terms: PlanOptions, estimate: CostEstimate) -
     return _count(recipe, terms, FEATURE_CACHE_GB, estimate.teacher.feature_bytes)
 
 
-def cached_bytes(recipe: Recipe, terms: PlanOptions, estimate: CostEstimate, device: Device) -> int:
+def _cached_bytes(recipe: Recipe, terms: PlanOptions, estimate: CostEstimate, device: Device) -> int:
     """Bytes of latents and features that the run caches in the device's memory; 0 unless it is a CPU."""
     if device.type != "cpu":
         return 0
