@@ -70,7 +70,9 @@ class AlignmentObjective(AlignmentKind):
     """Compares the conditioning of a student with that of a teacher, step by step."""
 
     needs_latents: ClassVar[bool] = True
-    """Whether it looks at noised latents."""
+    """Whether it looks at noised latents, and so calls the denoiser."""
+    compares_places: ClassVar[bool] = False
+    """Whether it compares tokens place by place, so that student and teacher need equally many."""
     calls_layers: ClassVar[bool] = False
     """Whether it calls single layers of the denoiser, which weights in shards (FSDP2) do not allow."""
     follows_sampling: ClassVar[bool] = False
