@@ -15,8 +15,9 @@ def unexplained(
 ) -> Float[Tensor, ""]:
     """E|output - target|^2 / Var[target], with the mean of ``target`` taken over the axes ``over``.
 
-    0 where the output is the target, 1 where it is the target's mean.
+    0 where the output is the target, 1 where it is the target's mean. Computed in float32.
     """
+    output, target = output.float(), target.float()
     variance = (target - target.mean(dim=over, keepdim=True)).square().mean()
     return (output - target).square().mean() / variance.clamp_min(SMALLEST_VARIANCE)
 
@@ -29,6 +30,7 @@ def unexplained_within(
     Rows of one group share their noised latents, so that only captions tell them apart: the variance counts
     what the captions change and leaves out what the latents change. A group of one row has no variance.
     """
+    output, target = output.float(), target.float()
     members, index, counts = groups.to(target.device).unique(return_inverse=True, return_counts=True)
     sums = target.new_zeros(len(members), *target.shape[1:]).index_add(0, index, target)
     means = sums / counts.reshape(-1, *[1] * (target.dim() - 1))

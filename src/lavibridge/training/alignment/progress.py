@@ -40,6 +40,8 @@ class AlignmentProgress:
     """Steps between two saves; 0 saves only when a signal stops it."""
     stopped: Callable[[], bool]
     """Whether a signal has arrived, in any process."""
+    is_interrupted: Callable[[], bool]
+    """Whether a signal has arrived in this process; does not wait for the others."""
     any_process: Callable[[bool], bool]
     """Whether it is so in any process: all of them must decide alike."""
     is_main: bool
@@ -65,6 +67,7 @@ class AlignmentProgress:
             basis=fingerprint,
             every=every,
             stopped=lambda: interrupted.share(processes.largest),
+            is_interrupted=lambda: interrupted.by is not None,
             any_process=processes.any,
             is_main=processes.is_main,
         )

@@ -42,15 +42,17 @@ def run_alignment(
             log = JsonLog(path)
             during.callback(log.close)
         if not align(aligner, batches, log, reached):
-            print_line(f"alignment: step {reached.step} is saved; --resume continues from it")
+            done = f"step {reached.step} is saved" if reached.step else "it stopped before its first step"
+            print_line(f"alignment: {done}; --resume continues from there")
             interrupted.leave()
 
 
 def align(aligner: Aligner, batches: BatchLoader, log: JsonLog | None, reached: AlignmentProgress) -> bool:
     """Train the connector from where it is to the last step of `training.align`, or until its time is up.
 
-    Returns False if a signal stops it before; `reached` is saved then. Clipping and weight updates are those
-    of the training loop. Raises NotFiniteError if the loss is not finite.
+    Returns False if a signal stops it before; `reached` is saved then, and of captions that are being read,
+    those on disk stay. Clipping and weight updates are those of the training loop. Raises NotFiniteError if
+    the loss is not finite.
     """
     settings, training, bridge = aligner.settings, aligner.training, aligner.bridge
     limit = math.inf if training.max_minutes is None else training.max_minutes * 60 * settings.max_time_share
@@ -62,6 +64,9 @@ def align(aligner: Aligner, batches: BatchLoader, log: JsonLog | None, reached: 
         if settings.teacher is None:  # another bridge may have trained LoRA in the vision model
             during.enter_context(lora.disable_adapters(bridge.vision.backbone))
         begun = perf_counter() - reached.seconds
+        aligner.read_captions(reached.is_interrupted)
+        if reached.stopped():
+            return False
         aligner.prepare(batches)
         if reached.step == 0:
             aligner.solve()

@@ -3,7 +3,7 @@
 captions --sorted by length, in batches by tokens--> features, cached in memory and perhaps on disk
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import TextFeatures
@@ -28,13 +28,14 @@ class FeatureReader:
         """The features of a batch of captions, in their order."""
         return self.features.together(captions, self.device)
 
-    def read_ahead(self, captions: Sequence[str]) -> None:
+    def read_ahead(self, captions: Sequence[str], stopped: Callable[[], bool] = lambda: False) -> None:
         """Read a whole set of captions, sorted by length, and cache as many as there is room for.
 
-        Shows a progress bar, and a note if some captions do not fit and are read again in every epoch.
+        Shows a progress bar, and a note if some captions do not fit and are read again in every epoch. Ends
+        early once ``stopped``; what it has read by then is on disk, if the cache is.
         """
-        cached, distinct = self.features.read_ahead(captions), len(set(captions))
-        if cached < distinct:
+        cached, distinct = self.features.read_ahead(captions, stopped), len(set(captions))
+        if cached < distinct and not stopped():
             console.print(
                 f"note: the cache holds the features of {cached:,} of {distinct:,} captions; the others are "
                 "read whenever they are used: raise feature_cache_gb, or name training.cache.folder",
@@ -46,12 +47,14 @@ class FeatureReader:
         self.features.backend.close()
 
 
-def feature_reader(bridge: Bridge, cache_gb: float, cache: CacheSection | None = None) -> FeatureReader:
+def feature_reader(
+    bridge: Bridge, cache_gb: float, cache: CacheSection | None = None, is_writing: bool = True
+) -> FeatureReader:
     """A reader that caches up to ``cache_gb`` gigabytes in memory, without gradients.
 
     With ``cache``, the recipe's `training.cache`, features also go to that folder, under the keys that
     training uses, unless LoRA or trained queries change them. Features of trained queries are not cached at
-    all.
+    all. Without ``is_writing`` the folder is only read, as in all but one of several processes.
     """
     if bridge.connector.reading.queries is not None:
         return FeatureReader(bridge, Memory(0))
@@ -59,4 +62,4 @@ def feature_reader(bridge: Bridge, cache_gb: float, cache: CacheSection | None =
     if cache is None or not cache.features or refusal(bridge) is not None:
         return FeatureReader(bridge, memory)
     store, maker = feature_store(bridge, cache)
-    return FeatureReader(bridge, MemoryOverDisk(memory, OnDisk(store)), maker)
+    return FeatureReader(bridge, MemoryOverDisk(memory, OnDisk(store, is_writing)), maker)

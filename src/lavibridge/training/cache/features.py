@@ -9,7 +9,7 @@ length and compute many at a time, which is several times as fast and rounds dif
 model that training leaves unchanged has such features: it has no LoRA and receives no trained vectors.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -69,13 +69,13 @@ class Features:
             found = self.backend.put(key, entry)
         return found
 
-    def read_ahead(self, captions: Sequence[str]) -> int:
+    def read_ahead(self, captions: Sequence[str], stopped: Callable[[], bool] = lambda: False) -> int:
         """Compute and cache the captions that are not cached yet; returns the number that now are.
 
-        Stops at the first caption that does not fit into the cache.
+        Ends at the first caption that does not fit into the cache, or once ``stopped``.
         """
         distinct = dict.fromkeys(captions)
-        missing = [caption for caption in distinct if self.backend.get(self.key(caption)) is None]
+        missing = [caption for caption in distinct if self.key(caption) not in self.backend]
         kept = len(distinct) - len(missing)
         if not missing:
             return kept
@@ -83,10 +83,12 @@ class Features:
             task = bar.add_task("reading captions", total=len(missing), status="")
             for caption, entry in self.compute(missing):
                 self.backend.put(self.key(caption), entry)
-                if self.backend.get(self.key(caption)) is None:
+                if self.key(caption) not in self.backend:
                     break
                 kept += 1
                 bar.advance(task)
+                if stopped():
+                    break
         self.backend.flush()
         return kept
 
