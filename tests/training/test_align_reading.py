@@ -57,10 +57,10 @@ def logged(run: Path) -> list[float]:
 @pytest.mark.parametrize(
     ("family", "latents", "length", "message"),
     [
-        ("flux", 8, None, r"makes 8 tokens where .* has 512: set connector\.latents=512"),
-        ("flux", 8, 20, r"makes 8 tokens where .* has 20: set connector\.latents=20"),
-        ("sd3", 8, 20, r"makes 8 tokens where .* has \d+: set"),
-        ("sana", 8, None, "masks the padding"),
+        ("flux", 8, None, r"makes 8 tokens and .* makes 512: set connector\.latents=512"),
+        ("flux", 8, 20, r"makes 8 tokens and .* makes 20: set connector\.latents=20"),
+        ("sd3", 8, 20, r"makes 8 tokens and .* makes \d+: set"),
+        ("sana", 8, None, "masks its padding"),
         ("flux", 512, None, None),
         ("flux", 20, 20, None),
     ],
@@ -86,10 +86,10 @@ def test_a_bridge_that_cannot_teach_is_refused_before_weights_load(toy: Toy, tmp
     teacher.save_pretrained(tmp_path / "teacher")
     settings = {**SMALL, "match": "tokens", "teacher": str(tmp_path / "teacher")}
     recipe = aligned(toy, source, {"kind": "resampler", "latents": 5}, training={"align": settings})
-    with pytest.raises(ModelError, match=r"makes 5 tokens where .* has 6: set connector\.latents=6"):
+    with pytest.raises(ModelError, match=r"makes 5 tokens and .* makes 6: set connector\.latents=6"):
         check_start(recipe, None)
     elsewhere = aligned(toy, "mini-sd", {"kind": "lavi"}, training={"align": {**settings, "match": None}})
-    with pytest.raises(ModelError, match="a teacher and its student share the vision model"):
+    with pytest.raises(ModelError, match="choose a teacher with the same vision model"):
         check_start(elsewhere, None)
 
 

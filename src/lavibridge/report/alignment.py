@@ -1,12 +1,12 @@
-"""The report of an alignment, to send to others: no names, no paths, nothing of the machine but its device.
+"""Writes a report of an alignment for others: without names and paths, and with only the machine's device.
 
 RUN/alignment-report/
     summary.json   versions, device, the two models as far as they are public, settings, times, peak memory
     curve.jsonl    fvu, held-out fvu and cosines by step
-    panel.png      the panel's prompts, drawn by the image model's own pipeline and through the bridge
+    panel.png      images of the panel's prompts, by the vision model's own pipeline and by the bridge
 
-The panel holds what people fear to lose: tags, negative prompts, low and high guidance, long prompts, prompts
-in another language, and a LoRA file on top. Every pair of pictures has the same seed and the same settings.
+The panel tests features that users may miss: tags, negative prompts, low and high guidance, long prompts,
+prompts in another language, and a stacked LoRA file. Every pair of images has the same seed and settings.
 """
 
 import json
@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from PIL import Image
 
-from lavibridge.bridge.hub import is_hub_id
 from lavibridge.core.errors import LaviError
 from lavibridge.core.files import read_json, shipped_models, split_json_lines, write_atomic, write_json
 from lavibridge.core.log import console
+from lavibridge.core.sources import is_hub_id
 from lavibridge.generation.contact_sheet import contact_sheet
 from lavibridge.generation.image_files import save_png
 from lavibridge.generation.nonfinite_images import NonfiniteImageError
@@ -34,7 +34,7 @@ from lavibridge.training.reporting.step_metrics import peak_memory_mib
 FOLDER = "alignment-report"
 SEED = 0
 PRIVATE = ("system",)
-"""Entries of environment.json that tell of the machine."""
+"""Entries of environment.json that identify the machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class PanelPrompt:
     prompt: str
     negative_prompt: str | None = None
     guidance_scale: float | None = None
-    """None: the image model's own."""
+    """None: the vision model's default."""
     has_lora: bool = False
     """Whether the report's LoRA file is folded into the denoiser, where it stays: this row comes last."""
 
@@ -77,7 +77,7 @@ PANEL = (
 
 
 def write_alignment_report(run: Path, panel_lora: Path | None = None) -> Path:
-    """Draw the panel and write the report of an aligned run; returns its folder.
+    """Generate the panel and write the report of an aligned run; returns its folder.
 
     ``panel_lora`` is a LoRA file of the vision model, which the last row folds into it. A panel that does not
     fit into memory is left out. Raises RunError if the run has no bridge yet.
@@ -111,7 +111,7 @@ def write_alignment_report(run: Path, panel_lora: Path | None = None) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class _Drawn:
-    """One picture of the panel; white, with the reason, where there is none."""
+    """One image of the panel; white, with the reason, if there is none."""
 
     image: Image.Image
     seconds: float
@@ -156,7 +156,7 @@ def _draw(pipe: BridgePipeline, each: PanelPrompt) -> _Drawn:
         ).images[0]
     except NonfiniteImageError as error:
         reason = error.reasons[0]
-        console.print(f"note: the panel's '{each.label}' is not drawn: {reason}", soft_wrap=True)
+        console.print(f"note: the panel lacks '{each.label}': {reason}", soft_wrap=True)
         return _not_drawn(reason)
     return _Drawn(image=image, seconds=perf_counter() - begun, reason=None)
 
@@ -189,7 +189,7 @@ def _summary(run: Path, records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _public(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A model's section; a local folder, which may tell somebody's name, is called `local folder`."""
+    """A model's section; `local folder` replaces a folder's path, which may contain somebody's name."""
     source = str(section["source"])
     is_public = source in shipped_models() or (is_hub_id(source) and not Path(source).exists())
     kept = ("kind", "dtype", "max_tokens", "quantize", "template")
