@@ -6,7 +6,8 @@ from lavibridge.bridge import Bridge
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of_section
-from lavibridge.training.build_bridge import build_bridge
+from lavibridge.training.alignment.objective import needs_vision_weights
+from lavibridge.training.build_bridge import build_bridge, move_bridge
 from lavibridge.training.cache.caches import open_caches
 from lavibridge.training.data.batches import BatchLoader, PrefetchLoader
 from lavibridge.training.distributed.processes import Processes
@@ -20,8 +21,13 @@ from lavibridge.training.validation import Validator
 
 
 def assemble_bridge(recipe: Recipe, processes: Processes) -> Bridge:
-    """Build the untrained bridge on this process's device, with sharded frozen weights if the recipe asks."""
-    bridge = build_bridge(recipe)
+    """Build the untrained bridge on this process's device, with sharded frozen weights if the recipe asks.
+
+    An alignment that never calls the denoiser does not load the vision model's weights.
+    """
+    bridge = build_bridge(
+        recipe, vision_device=None if needs_vision_weights(recipe) else torch.device("meta")
+    )
     teacher = recipe.training.teacher
     bridge.distilled_guidance_scale = (
         teacher.guidance if teacher is not None and teacher.guidance != 1 else None
@@ -34,7 +40,7 @@ def assemble_bridge(recipe: Recipe, processes: Processes) -> Bridge:
             print_line(
                 "note: training.sharding has no effect on one process; see docs/guides/scale.md for several"
             )
-    return bridge.to(processes.device)
+    return move_bridge(bridge, processes.device)
 
 
 def assemble_state(recipe: Recipe, bridge: Bridge, processes: Processes) -> TrainingState:

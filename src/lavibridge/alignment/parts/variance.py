@@ -15,8 +15,9 @@ def unexplained(
 ) -> Float[Tensor, ""]:
     """E|output - target|^2 / Var[target], where the mean of ``target`` is over the axes ``over``.
 
-    It is 0 if the output equals the target, and 1 if it equals the target's mean.
+    It is 0 if the output equals the target, and 1 if it equals the target's mean. Computed in float32.
     """
+    output, target = output.float(), target.float()
     variance = (target - target.mean(dim=over, keepdim=True)).square().mean()
     return (output - target).square().mean() / variance.clamp_min(SMALLEST_VARIANCE)
 
@@ -29,6 +30,7 @@ def unexplained_within(
     Rows of one group share their noised latents and differ only in their captions, so the variance measures
     the effect of captions and not that of latents. A group of one row has no variance and does not count.
     """
+    output, target = output.float(), target.float()
     members, index, counts = groups.to(target.device).unique(return_inverse=True, return_counts=True)
     sums = target.new_zeros(len(members), *target.shape[1:]).index_add(0, index, target)
     means = sums / counts.reshape(-1, *[1] * (target.dim() - 1))
