@@ -43,6 +43,25 @@ def unexplained_within(
     return (output - target).square().mean() / variance.clamp_min(SMALLEST_VARIANCE)
 
 
+def unexplained_by_query(
+    output: Float[Tensor, "row query _"],
+    target: Float[Tensor, "row query _"],
+    groups: Int[Tensor, " row"],
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Split attention's output into the mean over each row's queries and the rest; return the fvu of both.
+
+    The mean tells what a caption mentions, and the rest which query gets which part of it: which thing has
+    which colour. In mini-pixart, exchanging the colours of two things changes only 3 to 11 % of the variance
+    of a layer. With one fvu for both parts, a connector learned to draw the right colours on the wrong things
+    (LOG.md, 2026-11-30).
+    """
+    means = [each.mean(dim=1, keepdim=True) for each in (output, target)]
+    return (
+        unexplained_within(*means, groups),
+        unexplained_within(output - means[0], target - means[1], groups),
+    )
+
+
 def mean_token(conditioning: Conditioning) -> Float[Tensor, "batch context"]:
     """The mean of each prompt's real tokens."""
     real = conditioning.mask[..., None].to(conditioning.tokens)
