@@ -76,7 +76,7 @@ class AttentionOutputs(SharedLatentsObjective):
         chosen: Int[Tensor, " caption"],
     ) -> list[Float[Tensor, ""]]:
         """Return two fvu for each layer: of what all queries have in common, and of the rest."""
-        fractions = []
+        fractions: list[Tensor] = []
         for name, queries in self.queries.items():
             with torch.no_grad():
                 target_output = vision.layer_output(name, queries[chosen], target)

@@ -55,10 +55,10 @@ def unexplained_by_query(
     of a layer. With one fvu for both parts, a connector learned to draw the right colours on the wrong things
     (LOG.md, 2026-11-30).
     """
-    means = [each.mean(dim=1, keepdim=True) for each in (output, target)]
+    mean, target_mean = output.mean(dim=1, keepdim=True), target.mean(dim=1, keepdim=True)
     return (
-        unexplained_within(*means, groups),
-        unexplained_within(output - means[0], target - means[1], groups),
+        unexplained_within(mean, target_mean, groups),
+        unexplained_within(output - mean, target - target_mean, groups),
     )
 
 
