@@ -100,16 +100,18 @@ def evaluate(
 
     part = rank_from_environment()
     pair = pair_of(run, pivot)
-    place = out or _results_of(run, pivot) / Path(suite).stem
     more = [_metric(each) for each in metric or ()]
     # From the cheap to the dear: before models are loaded.
-    refuse_output_inside_inputs(place, "--out", {"the pictures": Path(run)} if drawn else input_paths_of(run))
+    inputs = {"the pictures": Path(run)} if drawn else input_paths_of(run)
+    refuse_output_inside_inputs(out or _results_of(run, {}) / Path(suite).stem, "--out", inputs)
     read_suite(suite)
     read_quality(quality)
+    pipe = None if drawn else open_pipeline(run, pair, evaluation_device())
+    origin = {} if pipe is None or pivot is None else pipe.bridge.origin
     results = evaluate_bridge(
-        Path(run) if drawn else open_pipeline(run, pair, evaluation_device()),
+        Path(run) if pipe is None else pipe,
         suite,
-        place,
+        out or _results_of(run, origin) / Path(suite).stem,
         categories=category or None,
         limit=limit,
         prompts=prompts,
@@ -124,12 +126,16 @@ def evaluate(
         print(line)
 
 
-def _results_of(run: str, pivot: Path | None) -> Path:
-    """The folder with the results of a run, of an image model or of a pair of a pivot, by suite."""
-    from lavibridge.bridge.saved_bridge import holds_saved_bridge
+def _results_of(run: str, pair: dict[str, str]) -> Path:
+    """The folder with the results of a run, of an image model or of a pair of a pivot, by suite.
 
-    if pivot is not None:
-        return pivot / "evaluation" / run.replace("/", "_")
+    ``pair`` has the folder of the pivot and the names of both halves, whatever their models are called.
+    """
+    from lavibridge.bridge.saved_bridge import holds_saved_bridge
+    from lavibridge.pivot.folder import read_pivot
+
+    if pair:
+        return read_pivot(pair["folder"]).evaluation(pair["language_half"], pair["vision_half"])
     if holds_saved_bridge(Path(run)):
         return Path(run) / "evaluation"
     return Path("runs") / "evaluation" / Path(run).name

@@ -1,15 +1,9 @@
 """`lavi pivot`: models that meet in one space, so that every pair of them draws at once."""
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
-if TYPE_CHECKING:
-    from lavibridge.pivot.folder import PivotFolder
-
-Row = tuple[str, ...]
 SUITE = "world"
 """The suite whose results `show` lists, and its metric."""
 RECIPE = typer.Argument(metavar="RECIPE", help="A recipe with the connector `pivot`: a name or a YAML file.")
@@ -27,6 +21,7 @@ NAME = typer.Option(
     None, "--name", metavar="NAME", help="Name of the half.  [default: the last part of the model's source]"
 )
 RESUME = typer.Option(False, "--resume", help="Continue from where it was stopped.")
+CATEGORY = typer.Option("all", "--category", "-c", help="Show the scores of this category.")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -115,56 +110,33 @@ def add_vision(
 
 
 @app.command()
-def show(folder: Path = FOLDER) -> None:
-    """List the halves of a pivot, and what is measured of each pair.
+def show(folder: Path = FOLDER, category: str = CATEGORY) -> None:
+    """List the halves of a pivot, and the score of each pair.
 
     \b
     lavi pivot show pivots/mini
+    lavi pivot show pivots/mini --category two
 
     The fvu is the fraction of variance that stayed unexplained on held-out captions: of the slots for a
     language half, of what the vision model's own text encoder makes for a vision half. Any language half goes
     with any vision half; the table of pairs has the share of prompts drawn right where
-    `lavi evaluate LANGUAGE+VISION --pivot PIVOT` has measured it.
+    `lavi evaluate LANGUAGE+VISION --pivot PIVOT` has measured it. A ~ marks a prediction for a pair that was
+    never measured, from those that were; a dash, a pair that they say nothing about.
     """
+    from lavibridge.cli.pivot_tables import half_rows, pair_notes, pair_rows, print_table
+    from lavibridge.core.config import did_you_mean
+    from lavibridge.evaluation.pivot_scores import ALL, pivot_scores
     from lavibridge.pivot.folder import read_pivot
+    from lavibridge.world.captions import CATEGORIES as KNOWN
 
+    if category not in (ALL, *KNOWN):
+        raise typer.BadParameter(f"no category '{category}'{did_you_mean(category, (ALL, *KNOWN))}")
     pivot = read_pivot(folder)
     description = pivot.description
+    scores = pivot_scores(pivot, SUITE, SUITE, category)
     print(f"pivot {description.id}: {description.slots} slots of {description.width} numbers\n")
-    _print_table([("half", "model", "fvu", "n", "learned from"), *_halves(pivot)])
+    print_table(half_rows(pivot))
     print()
-    _print_table(_pairs(pivot))
-
-
-def _halves(pivot: "PivotFolder") -> Iterator[Row]:
-    from lavibridge.pivot.half import read_half
-
-    for side in ("language", "vision"):
-        for name in pivot.names(side):
-            half = read_half(pivot, side, name).description
-            learning = half.learning
-            fvu = "unknown" if learning.fvu is None else f"{learning.fvu:.1%}"
-            learned = f"{learning.teacher}, {learning.captions:,} captions"
-            yield f"{side}/{name}", str(half.model["source"]), fvu, str(learning.held_out), learned
-
-
-def _pairs(pivot: "PivotFolder") -> Iterator[Row]:
-    """The measured share of prompts that each pair draws right, with its n; a dash where none is measured."""
-    from lavibridge.core.files import read_json
-
-    visions = pivot.names("vision")
-    yield f"suite {SUITE}", *visions
-    for language in pivot.names("language"):
-        cells = []
-        for vision in visions:
-            results = pivot.folder / "evaluation" / f"{language}+{vision}" / SUITE / "results.json"
-            found = read_json(results)["metrics"].get(SUITE, {}).get("all") if results.is_file() else None
-            cells.append("-" if found is None else f"{found['mean']:.1%} (n {found['n']})")
-        yield language, *cells
-
-
-def _print_table(rows: Iterable[Row]) -> None:
-    table = list(rows)
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_table(pair_rows(pivot, scores, f"suite {SUITE}, {category}"))
+    for line in pair_notes(scores):
+        print(line)

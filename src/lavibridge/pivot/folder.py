@@ -4,6 +4,7 @@ pivot.json                  which space it is; written last
 recipe.yaml                 how its first two halves learned; later ones take data and settings from it
 language/NAME/half.json     a language half, by the name of its model (`half.py`)
 vision/NAME/half.json       a vision half
+evaluation/PAIR/SUITE/      what `lavi evaluate` has measured of a pair, LANGUAGE+VISION
 """
 
 from dataclasses import dataclass
@@ -55,6 +56,10 @@ class PivotFolder:
     def place(self, side: Side, name: str) -> Path:
         """Return the folder of a half, whether it exists or not."""
         return self.folder / side / name
+
+    def evaluation(self, language: str, vision: str) -> Path:
+        """Return the folder of a pair's results, by suite, whether it exists or not."""
+        return self.folder / "evaluation" / f"{language}+{vision}"
 
     def need(self, side: Side, name: str) -> Path:
         """Return the folder of a half. Raises RunError with the names there are if it does not exist."""

@@ -1,0 +1,71 @@
+"""The tables that `lavi pivot` prints."""
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lavibridge.evaluation.pivot_scores import PivotScores
+    from lavibridge.pivot.folder import PivotFolder
+
+Row = tuple[str, ...]
+NONE = "-"
+"""What a table has in place of a figure that there is not."""
+
+
+def print_table(rows: Iterable[Row]) -> None:
+    """Print rows in columns."""
+    table = list(rows)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def half_rows(pivot: "PivotFolder") -> Iterator[Row]:
+    """Each half of a pivot, and how well it learned."""
+    from lavibridge.pivot.half import read_half
+
+    yield "half", "model", "fvu", "n", "learned from"
+    for side in ("language", "vision"):
+        for name in pivot.names(side):
+            half = read_half(pivot, side, name).description
+            learning = half.learning
+            fvu = "unknown" if learning.fvu is None else f"{learning.fvu:.1%}"
+            learned = f"{learning.teacher}, {learning.captions:,} captions"
+            yield f"{side}/{name}", str(half.model["source"]), fvu, str(learning.held_out), learned
+
+
+def pair_rows(pivot: "PivotFolder", scores: "PivotScores", title: str) -> Iterator[Row]:
+    """The score of each pair: measured with its n, predicted with its interval, or a dash."""
+    visions = pivot.names("vision")
+    yield title, *visions
+    for language in pivot.names("language"):
+        yield language, *(_pair_cell(scores, (language, vision)) for vision in visions)
+
+
+def _pair_cell(scores: "PivotScores", pair: tuple[str, str]) -> str:
+    for mark, found in (("", scores.measured), ("*", scores.measured_otherwise)):
+        if pair in found:
+            return f"{found[pair].mean:.1%} (n {found[pair].n}){mark}"
+    if pair in scores.predicted:
+        predicted = scores.predicted[pair]
+        return f"~{predicted.mean:.0%} ({predicted.low:.0%} to {predicted.high:.0%})"
+    return NONE
+
+
+def pair_notes(scores: "PivotScores") -> Iterator[str]:
+    """What the marks in the table of pairs mean."""
+    if scores.predicted:
+        left_out = scores.left_out
+        yield (
+            "~ predicted, never measured: logit(share) = language model + vision model, fitted to the "
+            f"{len(scores.measured)} measured pairs, with a 95 % interval"
+        )
+        if left_out.n:
+            yield (
+                f"  predicted from the other pairs, a measured pair is {100 * left_out.error:.1f} points off "
+                f"on average (n {left_out.n} pairs)"
+            )
+        else:
+            yield "  no measured pair is left over to check this sum"
+    if scores.measured_otherwise:
+        yield "* measured with other settings or prompts than most pairs; it predicts nothing"
