@@ -1,15 +1,26 @@
 """The tables that `lavi pivot` prints."""
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lavibridge.evaluation.agreement import Association
     from lavibridge.evaluation.pivot_scores import PivotScores
+    from lavibridge.evaluation.stats import Estimate
     from lavibridge.pivot.folder import PivotFolder
+    from lavibridge.training.pivot.ranking import RankedLanguage
 
 Row = tuple[str, ...]
 NONE = "-"
 """What a table has in place of a figure that there is not."""
+FIGURES: Mapping[str, str] = {
+    "ridge_fvu": "ridge fvu",
+    "fvu": "fvu",
+    "unseen_words_fvu": "fvu, unseen words",
+    "parameters": "parameters",
+}
+"""The figures of a ranking that cost no picture, and their titles."""
 
 
 def print_table(rows: Iterable[Row]) -> None:
@@ -69,3 +80,43 @@ def pair_notes(scores: "PivotScores") -> Iterator[str]:
             yield "  no measured pair is left over to check this sum"
     if scores.measured_otherwise:
         yield "* measured with other settings or prompts than most pairs; it predicts nothing"
+
+
+def rank_rows(ranked: Sequence["RankedLanguage"]) -> Iterator[Row]:
+    """A row for each language model; columns without any figure are left out."""
+    categories = list(dict.fromkeys(category for each in ranked for category in each.scores))
+    columns: Mapping[str, list[str]] = {
+        "language model": [each.name + (" (reference)" if each.is_reference else "") for each in ranked],
+        FIGURES["ridge_fvu"]: [_share(each.ridge_fvu) for each in ranked],
+        FIGURES["fvu"]: [_share(each.fvu) for each in ranked],
+        FIGURES["unseen_words_fvu"]: [_share(each.unseen_words_fvu) for each in ranked],
+        **{category: [_interval(each.scores.get(category)) for each in ranked] for category in categories},
+        FIGURES["parameters"]: [f"{each.parameters / 1e6:.1f} M" for each in ranked],
+        "ms a prompt": [f"{each.milliseconds:.1f}" for each in ranked],
+        "memory": [f"{each.megabytes:.1f} MB" for each in ranked],
+    }
+    kept = {name: cells for name, cells in columns.items() if any(cell != NONE for cell in cells)}
+    yield tuple(kept)
+    yield from zip(*kept.values(), strict=True)
+
+
+def correlation_rows(correlations: Mapping[str, Mapping[str, "Association"]]) -> Iterator[Row]:
+    """A row for each cheap figure: rho, its p-value and the number of models, by category."""
+    categories = list(dict.fromkeys(category for found in correlations.values() for category in found))
+    yield "figure", *categories
+    for figure, found in correlations.items():
+        yield FIGURES[figure], *(_association(found.get(category)) for category in categories)
+
+
+def _association(found: "Association | None") -> str:
+    if found is None or math.isnan(found.rho):
+        return NONE
+    return f"{found.rho:+.2f} (p {found.p:.2g}, n {found.n})"
+
+
+def _share(value: float | None) -> str:
+    return NONE if value is None else f"{value:.1%}"
+
+
+def _interval(score: "Estimate | None") -> str:
+    return NONE if score is None else f"{score.mean:.1%} ({score.low:.1%} to {score.high:.1%})"
