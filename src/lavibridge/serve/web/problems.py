@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from lavibridge.core.config import did_you_mean
 from lavibridge.core.errors import LaviError
+from lavibridge.serve.engine.model_pool import PairUnavailable
 from lavibridge.serve.engine.queue import QueueFull, ServerClosing
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -36,7 +37,7 @@ class Problem(BaseModel):
 
 PROBLEM_RESPONSES: Mapping[int | str, dict[str, Any]] = {
     "4XX": {"model": Problem, "description": "The request is invalid; the message says what to do."},
-    503: {"model": Problem, "description": "The server is stopping."},
+    503: {"model": Problem, "description": "The server is stopping, or cannot compose the pair."},
 }
 """Error responses that every route declares."""
 
@@ -61,6 +62,10 @@ def install_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(ServerClosing)
     def _closing(request: Request, error: ServerClosing) -> JSONResponse:
         return problem_response(503, str(error), "closing", {"Retry-After": "30"})
+
+    @app.exception_handler(PairUnavailable)
+    def _unavailable(request: Request, error: PairUnavailable) -> JSONResponse:
+        return problem_response(503, str(error), "pair_unavailable")
 
     @app.exception_handler(LaviError)
     def _refused(request: Request, error: LaviError) -> JSONResponse:
