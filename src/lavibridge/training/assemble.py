@@ -16,12 +16,18 @@ from lavibridge.training.loop import TrainingState
 from lavibridge.training.objectives.teacher import Teacher
 from lavibridge.training.optimization import learning_rates, make_optimizer
 from lavibridge.training.reporting.console import print_line
+from lavibridge.training.start_weights import load_start_weights
 from lavibridge.training.validation import Validator
 
 
-def assemble_bridge(recipe: Recipe, processes: Processes) -> Bridge:
-    """The untrained bridge on this process's device, its frozen weights sharded if the recipe says so."""
+def assemble_bridge(recipe: Recipe, processes: Processes, *, is_new: bool = True) -> Bridge:
+    """The bridge on this process's device, its frozen weights sharded if the recipe says so.
+
+    A new run's has the weights that the recipe starts from; those of a checkpoint come later.
+    """
     bridge = build_bridge(recipe)
+    if is_new and recipe.training.start is not None:
+        load_start_weights(bridge, recipe.training.start)
     teacher = recipe.training.teacher
     bridge.distilled_guidance_scale = (
         teacher.guidance if teacher is not None and teacher.guidance != 1 else None
