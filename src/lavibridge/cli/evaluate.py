@@ -93,19 +93,12 @@ def evaluate(
     from lavibridge.cli.generate import open_pipeline
     from lavibridge.core.process_rank import rank_from_environment
     from lavibridge.evaluation.evaluate import evaluate as evaluate_bridge
-    from lavibridge.evaluation.suite import read_suite
-    from lavibridge.generation.quality import read_quality
     from lavibridge.pivot.folder import pair_of
-    from lavibridge.recipes.input_paths import input_paths_of, refuse_output_inside_inputs
 
     part = rank_from_environment()
     pair = pair_of(run, pivot)
     more = [_metric(each) for each in metric or ()]
-    # From the cheap to the dear: before models are loaded.
-    inputs = {"the pictures": Path(run)} if drawn else input_paths_of(run)
-    refuse_output_inside_inputs(out or _results_of(run, {}) / Path(suite).stem, "--out", inputs)
-    read_suite(suite)
-    read_quality(quality)
+    _check_arguments(run, suite, out, quality, drawn)
     pipe = None if drawn else open_pipeline(run, pair, evaluation_device())
     origin = {} if pipe is None or pivot is None else pipe.bridge.origin
     results = evaluate_bridge(
@@ -124,6 +117,18 @@ def evaluate(
     )
     for line in _lines(results.get("metrics", {})):
         print(line)
+
+
+def _check_arguments(run: str, suite: str, out: Path | None, quality: str, drawn: bool) -> None:
+    """Raise LaviError for arguments that cannot work, before models load."""
+    from lavibridge.evaluation.suite import read_suite
+    from lavibridge.generation.quality import read_quality
+    from lavibridge.recipes.input_paths import input_paths_of, refuse_output_inside_inputs
+
+    inputs = {"the pictures": Path(run)} if drawn else input_paths_of(run)
+    refuse_output_inside_inputs(out or _results_of(run, {}) / Path(suite).stem, "--out", inputs)
+    read_suite(suite)
+    read_quality(quality)
 
 
 def _results_of(run: str, pair: dict[str, str]) -> Path:

@@ -4,8 +4,12 @@ import re
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from lavibridge.training.pivot.ranking import RankDrawing
 
 SUITE = "world"
 """The suite whose results `show` lists, and its metric."""
@@ -160,7 +164,7 @@ def show(folder: Path = FOLDER, category: str = CATEGORY) -> None:
     `lavi evaluate LANGUAGE+VISION --pivot PIVOT` has measured it. A ~ marks a prediction for a pair that was
     never measured, from those that were; a dash, a pair that they say nothing about.
     """
-    from lavibridge.cli.pivot_tables import half_rows, pair_notes, pair_rows, print_table
+    from lavibridge.cli.pivot_tables import half_rows, pair_rows, print_pair_legend, print_table
     from lavibridge.core.config import did_you_mean
     from lavibridge.evaluation.pivot_scores import ALL, pivot_scores
     from lavibridge.pivot.folder import read_pivot
@@ -175,8 +179,7 @@ def show(folder: Path = FOLDER, category: str = CATEGORY) -> None:
     print_table(half_rows(pivot))
     print()
     print_table(pair_rows(pivot, scores, f"suite {SUITE}, {category}"))
-    for line in pair_notes(scores):
-        print(line)
+    print_pair_legend(scores)
 
 
 @app.command()
@@ -208,47 +211,38 @@ def rank(
     caption has), the share of prompts drawn right with its 95 % interval, its size, and its time for a prompt
     alone. Below it stands how well the figures that cost no picture order the models.
     """
-    from lavibridge.cli.pivot_tables import correlation_rows, print_table, rank_rows
+    from lavibridge.cli.pivot_tables import print_ranking
     from lavibridge.core.files import write_json
-    from lavibridge.evaluation.suite import read_suite
-    from lavibridge.generation.quality import read_quality
     from lavibridge.pivot.folder import copy_pivot, read_pivot
-    from lavibridge.training.pivot.ranking import (
-        RankDrawing,
-        rank_correlations,
-        rank_languages,
-        ranking_record,
-    )
+    from lavibridge.training.pivot.ranking import rank_correlations, rank_languages, ranking_record
 
     settings = [each for each in models if SETTING.match(each)]
     names = [each for each in models if each not in settings]
     if not names:
         raise typer.BadParameter("name at least one language model")
     pivot = read_pivot(folder)
-    read_suite(suite)
-    read_quality(quality)
-    drawing = RankDrawing(
-        vision=vision or pivot.names("vision")[0],
-        suite=suite,
-        categories=tuple(category or (RANKED if suite == SUITE else ())) or None,
-        limit=limit,
-        quality=quality,
-    )
+    drawing = None
+    if draw and not closed_form:
+        drawing = _drawing(vision or pivot.names("vision")[0], suite, category, limit, quality)
     with ExitStack() as during:
         place = out or Path(during.enter_context(TemporaryDirectory(prefix="lavi-rank-"))) / "pivot"
-        ranked = rank_languages(
-            copy_pivot(pivot, place),
-            names,
-            settings,
-            captions,
-            drawing=drawing if draw else None,
-            closed_form=closed_form,
-        )
+        there = copy_pivot(pivot, place)
+        ranked = rank_languages(there, names, settings, captions, drawing=drawing, closed_form=closed_form)
     correlations = rank_correlations(ranked)
-    print_table(rank_rows(ranked))
-    if correlations:
-        print("\nSpearman's rank correlation with the measured scores (at +1 both order the models alike)")
-        print_table(correlation_rows(correlations))
+    print_ranking(ranked, correlations)
     if json_file is not None:
-        drawn = drawing if draw and not closed_form else None
-        write_json(json_file, ranking_record(pivot, drawn, ranked, correlations))
+        write_json(json_file, ranking_record(pivot, drawing, ranked, correlations))
+
+
+def _drawing(vision: str, suite: str, category: list[str] | None, limit: int, quality: str) -> "RankDrawing":
+    """How to draw; LaviError for an unknown suite or quality."""
+    from lavibridge.evaluation.suite import read_suite
+    from lavibridge.generation.quality import read_quality
+    from lavibridge.training.pivot.ranking import RankDrawing
+
+    read_suite(suite)
+    read_quality(quality)
+    categories = tuple(category or (RANKED if suite == SUITE else ()))
+    return RankDrawing(
+        vision=vision, suite=suite, categories=categories or None, limit=limit, quality=quality
+    )

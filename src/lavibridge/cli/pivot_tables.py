@@ -63,26 +63,36 @@ def _pair_cell(scores: "PivotScores", pair: tuple[str, str]) -> str:
     return NONE
 
 
-def pair_notes(scores: "PivotScores") -> Iterator[str]:
-    """What the marks in the table of pairs mean."""
+def print_pair_legend(scores: "PivotScores") -> None:
+    """Say what the marks in the table of pairs mean."""
     if scores.predicted:
         left_out = scores.left_out
-        yield (
+        print(
             "~ predicted, never measured: logit(share) = language model + vision model, fitted to the "
             f"{len(scores.measured)} measured pairs, with a 95 % interval"
         )
         if left_out.n:
-            yield (
+            print(
                 f"  predicted from the other pairs, a measured pair is {100 * left_out.error:.1f} points off "
                 f"on average (n {left_out.n} pairs)"
             )
         else:
-            yield "  no measured pair is left over to check this sum"
+            print("  no measured pair is left over to check this sum")
     if scores.measured_otherwise:
-        yield "* measured with other settings or prompts than most pairs; it predicts nothing"
+        print("* measured with other settings or prompts than most pairs; it predicts nothing")
 
 
-def rank_rows(ranked: Sequence["RankedLanguage"]) -> Iterator[Row]:
+def print_ranking(
+    ranked: Sequence["RankedLanguage"], correlations: Mapping[str, Mapping[str, "Association"]]
+) -> None:
+    """Print the figures of each language model, and how well the cheap ones order the models."""
+    print_table(_rank_rows(ranked))
+    if correlations:
+        print("\nSpearman's rank correlation with the measured scores (at +1 both order the models alike)")
+        print_table(_correlation_rows(correlations))
+
+
+def _rank_rows(ranked: Sequence["RankedLanguage"]) -> Iterator[Row]:
     """A row for each language model; columns without any figure are left out."""
     categories = list(dict.fromkeys(category for each in ranked for category in each.scores))
     columns: Mapping[str, list[str]] = {
@@ -100,7 +110,7 @@ def rank_rows(ranked: Sequence["RankedLanguage"]) -> Iterator[Row]:
     yield from zip(*kept.values(), strict=True)
 
 
-def correlation_rows(correlations: Mapping[str, Mapping[str, "Association"]]) -> Iterator[Row]:
+def _correlation_rows(correlations: Mapping[str, Mapping[str, "Association"]]) -> Iterator[Row]:
     """A row for each cheap figure: rho, its p-value and the number of models, by category."""
     categories = list(dict.fromkeys(category for found in correlations.values() for category in found))
     yield "figure", *categories

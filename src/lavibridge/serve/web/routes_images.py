@@ -133,26 +133,8 @@ def make_router(app_state: AppState) -> APIRouter:
     @router.get("/models")
     async def models() -> ServedModelsResponse:
         """List the models: bridges, and every pair of a pivot."""
-        created, in_memory = int(app_state.started), app_state.models.in_memory
-        pairs = app_state.models.pairs
-        return ServedModelsResponse(
-            data=[
-                ServedModelResponse(
-                    id=name, created=created, pair=pairs.get(name), **in_memory[name].describe()
-                )
-                if name in in_memory
-                else ServedModelResponse(
-                    id=name,
-                    created=created,
-                    pair=pairs[name],
-                    is_loaded=False,
-                    language=pairs[name][0],
-                    connector="pivot",
-                    vision=pairs[name][1],
-                )
-                for name in app_state.models.names
-            ]
-        )
+        names = app_state.models.names
+        return ServedModelsResponse(data=[_described(app_state, name) for name in names])
 
     @router.post("/tokens")
     async def tokens(body: TokensRequest) -> dict[str, TokenCounts]:
@@ -162,6 +144,24 @@ def make_router(app_state: AppState) -> APIRouter:
         return {name: _counts(model, prompt) for name, model in app_state.models.in_memory.items()}
 
     return router
+
+
+def _described(app_state: AppState, name: str) -> ServedModelResponse:
+    """Describe a model, as far as it is known before it is in memory."""
+    created, pair = int(app_state.started), app_state.models.pairs.get(name)
+    model = app_state.models.in_memory.get(name)
+    if model is not None:
+        return ServedModelResponse(id=name, created=created, pair=pair, **model.describe())
+    assert pair is not None  # only pairs are composed later
+    return ServedModelResponse(
+        id=name,
+        created=created,
+        pair=pair,
+        is_loaded=False,
+        language=pair[0],
+        connector="pivot",
+        vision=pair[1],
+    )
 
 
 def _counts(model: ServedModel, prompt: WeightedPrompt) -> TokenCounts:
