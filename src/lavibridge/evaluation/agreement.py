@@ -1,6 +1,6 @@
 """Measures how well a learned scorer agrees with the exact checker.
 
-    AUROC    the chance that a correct picture outscores a wrong one; a tie counts half, 0.5 is chance
+    AUROC    the probability that a correct image outscores a wrong one; a tie counts half, 0.5 is chance
     tau-b    (concordant - discordant) / sqrt(pairs untied in x * pairs untied in y)       -1 .. 1
     rho      Pearson's correlation of the ranks, where equal values share their mean rank  -1 .. 1
 
@@ -41,8 +41,7 @@ class Association:
 
 
 def auroc(scores: Values, right: Values) -> float:
-    """Area under the ROC curve of `scores` for pictures that are `right` (1) or not (0); NaN if all are
-    alike."""
+    """Area under the ROC curve of `scores` for images that are `right` (1) or not (0); NaN if all are one."""
     above, below = scores[right > 0], scores[right == 0]
     if not len(above) or not len(below):
         return math.nan
