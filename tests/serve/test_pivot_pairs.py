@@ -133,7 +133,7 @@ def test_a_full_queue_composes_nothing(pivot: PivotFolder, running: Serve, tmp_p
 def test_the_command_needs_something_to_serve(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["serve", "--no-open"])
     assert done.exit_code == 2
-    with pytest.raises(RunError, match="is no pivot"):
+    with pytest.raises(RunError, match="is not a pivot"):
         CliRunner().invoke(
             app, ["serve", "--pivot", str(tmp_path), "--port", "0", "--no-open"], catch_exceptions=False
         )

@@ -94,7 +94,7 @@ def test_a_start_that_does_not_fit_is_refused(pivot: Path, paired: Toy, toy: Toy
     llama = {"kind": "llama", "source": "random", "max_tokens": None}
     for recipe, message in (
         (toy(training={"start": halves}), r"starts from two halves, and the connector is 'lavi'"),
-        (paired({"pivot": str(tmp_path)}), r"training\.start\.pivot: .* is no pivot"),
+        (paired({"pivot": str(tmp_path)}), r"training\.start\.pivot: .* is not a pivot"),
         (paired({"bridge": str(tmp_path)}), r"training\.start\.bridge: .* holds neither"),
         (
             paired(halves, connector={"kind": "pivot", **CONFIG, "latents": 4}),

@@ -37,28 +37,28 @@ MODELS = typer.Argument(
     "recipe to change for those that are added.",
 )
 VISION = typer.Option(
-    None, "--vision", metavar="NAME", help="Vision half to draw with.  [default: the first of the pivot]"
+    None, "--vision", metavar="NAME", help="Vision half to generate with.  [default: the first of the pivot]"
 )
 CATEGORIES = typer.Option(
     None,
     "--category",
     "-c",
-    help="Category of prompts to draw; repeatable.  [default: one, two, unseen-words of `world`, otherwise "
+    help="Category of prompts to generate; repeatable.  [default: one, two, unseen-words of `world`, otherwise "
     "all]",
 )
 LIMIT = typer.Option(60, "--limit", "-n", min=1, help="Maximum number of prompts per category.")
 RANK_SUITE = typer.Option(SUITE, "--suite", help="A suite's name or a path to its YAML file.")
 QUALITY = typer.Option("fast", "--quality", metavar="exact|high|fast", help="Trades quality for speed.")
-DRAW = typer.Option(True, "--draw/--no-draw", help="Draw and score pictures, or compare by captions alone.")
+DRAW = typer.Option(True, "--draw/--no-draw", help="Generate and score images, or compare by captions alone.")
 CLOSED_FORM = typer.Option(
-    False, "--closed-form", help="Only the ridge regression: no half learns, nothing is drawn."
+    False, "--closed-form", help="Only the ridge regression: train no half, generate no images."
 )
 RANK_OUT = typer.Option(
     None,
     "--out",
     "-o",
     metavar="FOLDER",
-    help="Keep the pivot with the added models; a second call goes on where the first was stopped.  "
+    help="Keep the pivot with the added models; a second call continues an interrupted first.  "
     "[default: a temporary folder]",
 )
 JSON = typer.Option(None, "--json", metavar="FILE", help="Write all figures as JSON.")
@@ -204,12 +204,12 @@ def rank(
     lavi pivot rank pivots/mini mini-bert HuggingFaceTB/SmolLM2-135M --closed-form
     lavi pivot rank pivots/mini mini-bert mini-t5-base training.align.steps=1000 --out pivots/ranked
 
-    Adds each model to a copy of the pivot, as `add-language` does, and measures what it draws with one vision
-    model. A half that is there already is measured as it is: add a model by `add-language` to read it in
-    another way than the others. The table has, for each model, three fractions of variance unexplained on
-    held-out captions (by ridge regression on pooled features, by the learned half, and for words that no
-    caption has), the share of prompts drawn right with its 95 % interval, its size, and its time for a prompt
-    alone. Below it stands how well the figures that cost no picture order the models.
+    Adds each model to a copy of the pivot, as `add-language` does, and measures its images with one vision
+    model. Measures an existing half as it is: use `add-language` first for a model that needs settings of its
+    own. For each model the table has three fractions of variance unexplained on held-out captions (of a ridge
+    regression on pooled features, of the trained half, and of the half for words that no caption contains),
+    the share of correct images with its 95 % interval, the model's size, and its time per prompt. Below the
+    table, rank correlations tell how well the figures that need no images order the models.
     """
     from lavibridge.cli.pivot_tables import print_ranking
     from lavibridge.core.files import write_json
