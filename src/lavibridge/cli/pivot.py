@@ -43,8 +43,8 @@ CATEGORIES = typer.Option(
     None,
     "--category",
     "-c",
-    help="Category of prompts to generate; repeatable.  [default: one, two, unseen-words of `world`, otherwise "
-    "all]",
+    help="Category of prompts to generate; repeatable.  [default: one, two, unseen-words of `world`, "
+    "otherwise all]",
 )
 LIMIT = typer.Option(60, "--limit", "-n", min=1, help="Maximum number of prompts per category.")
 RANK_SUITE = typer.Option(SUITE, "--suite", help="A suite's name or a path to its YAML file.")
