@@ -52,7 +52,17 @@ def test_help_names_every_verb() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", [*VERBS, "world draw", "world check", "world pretrain", "cache", "cache fill", "cache verify"]
+    "verb",
+    [
+        *VERBS,
+        "world draw",
+        "world check",
+        "world pretrain",
+        "cache",
+        "cache fill",
+        "cache verify",
+        "pivot rank",
+    ],
 )
 def test_the_help_of_a_verb_teaches_with_an_example(verb: str) -> None:
     done = lavi(*verb.split(), "--help")

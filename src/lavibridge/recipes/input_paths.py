@@ -66,6 +66,11 @@ def _swallowed_by(recipe: Recipe) -> dict[str, Path]:
 def _read_by(recipe: Recipe) -> dict[str, Path]:
     """Return every path that a run reads."""
     found = _swallowed_by(recipe)
+    start = recipe.training.start
+    if start is not None and start.pivot is not None:
+        found["training.start.pivot"] = start.pivot
+    if start is not None and start.bridge is not None and expand_path(start.bridge).is_dir():
+        found["training.start.bridge"] = expand_path(start.bridge)
     for number, (_, config) in _data(recipe):
         options = config.model_dump()
         for field in ("path", "root"):

@@ -6,7 +6,7 @@ A `Changeable` field may differ between the sessions of a run; `--resume` refuse
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SerializeAsAny
+from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
 
 from lavibridge.core.config import Changeable, Config, Seed
 from lavibridge.core.paths import expand_path
@@ -89,6 +89,23 @@ class AlignmentSection(Config):
     all of them on disk."""
 
 
+class StartSection(Config):
+    """Trained weights that the run starts from: a saved bridge's, or those of two halves of a pivot."""
+
+    bridge: str | None = None
+    """A bridge between the same two models, with the recipe's connector and LoRA: its folder, run or hub
+    id."""
+    pivot: Annotated[Path, AfterValidator(expand_path)] | None = None
+    """The folder of a pivot that has a half for each of the recipe's models; the connector is `pivot`, with
+    the options of both halves."""
+
+    @model_validator(mode="after")
+    def _one(self) -> "StartSection":
+        if (self.bridge is None) == (self.pivot is None):
+            raise ValueError("name either `bridge` or `pivot`")
+        return self
+
+
 class TeacherSection(Config):
     """The bridge learns what the vision model predicts under its own text encoder."""
 
@@ -158,6 +175,8 @@ class TrainingSection(Config):
     orthogonalises the update of each matrix (no gain in short runs so far, LOG.md, 2026-11-22)."""
     lr: Changeable[LearningRates] = LearningRates()
     """Learning rates."""
+    start: StartSection | None = None
+    """Start from trained weights; null starts from new ones."""
     align: Changeable[AlignmentSection | None] = None
     """First align the connector with the vision model's own text encoder; null starts from new weights."""
     teacher: TeacherSection | None = None

@@ -17,17 +17,21 @@ from lavibridge.training.loop import TrainingState
 from lavibridge.training.objectives.teacher import Teacher
 from lavibridge.training.optimization import learning_rates, make_optimizer
 from lavibridge.training.reporting.console import print_line
+from lavibridge.training.start_weights import load_start_weights
 from lavibridge.training.validation import Validator
 
 
-def assemble_bridge(recipe: Recipe, processes: Processes) -> Bridge:
-    """Build the untrained bridge on this process's device, with sharded frozen weights if the recipe asks.
+def assemble_bridge(recipe: Recipe, processes: Processes, *, is_new: bool = True) -> Bridge:
+    """Build the bridge on this process's device, with sharded frozen weights if the recipe asks.
 
-    An alignment that never calls the denoiser does not load the vision model's weights.
+    A new run has the weights of `training.start`, if there are any; a checkpoint loads its own later. An
+    alignment that never calls the denoiser does not load the vision model's weights.
     """
     bridge = build_bridge(
         recipe, vision_device=None if needs_vision_weights(recipe) else torch.device("meta")
     )
+    if is_new and recipe.training.start is not None:
+        load_start_weights(bridge, recipe.training.start)
     teacher = recipe.training.teacher
     bridge.distilled_guidance_scale = (
         teacher.guidance if teacher is not None and teacher.guidance != 1 else None
