@@ -26,7 +26,7 @@ def open_teacher(student: Bridge, settings: AlignmentSection) -> Bridge:
     except LaviError as error:
         raise ModelError(f"{setting}: {error}") from error
     theirs, ours = (
-        source_identity(str(section["source"]), section.get("revision"))
+        source_identity(str(section["source"]), section.get("revision"), section.get("config"))
         for section in (stored.vision, student.vision.config.model_dump())
     )
     if theirs != ours:
