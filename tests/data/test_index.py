@@ -200,10 +200,15 @@ print(opened, time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SE
 def test_a_million_entries_open_within_two_seconds_and_a_gibibyte(tmp_path: Path) -> None:
     import pyarrow as pa
 
+    from lavibridge.data.pictures.image_table import (
+        IMAGE_TABLE_SCHEMA,
+        ImageCheck,
+        ImageTableEntry,
+        image_table_rows,
+    )
     from lavibridge.data.pictures.index import ImageIndex
     from lavibridge.data.pictures.indexed import index_of
     from lavibridge.data.pictures.rejected import write_rejections
-    from lavibridge.data.pictures.table import IMAGE_TABLE_SCHEMA, ImageCheck, ImageEntry, image_table_rows
     from lavibridge.data.tsv import Tsv
 
     path = tmp_path / "pairs.tsv"
@@ -216,7 +221,7 @@ def test_a_million_entries_open_within_two_seconds_and_a_gibibyte(tmp_path: Path
         for start in range(0, 1_000_000, 512):
             numbers = range(start, min(start + 512, 1_000_000))
             entries = [
-                ImageEntry(
+                ImageTableEntry(
                     name=f"pictures/{number:08d}.png",
                     captions=(f"a picture, number {number}, with a caption of usual length",),
                 )

@@ -57,9 +57,9 @@ class ClosedForm(AlignmentSolver):
         assert layer is not None  # refusal() ensures it
         tokens = Regression()
         for captions, features, teacher_features in batches():
-            t = middle_time(teacher.vision, len(captions))
+            t = _middle_time(teacher.vision, len(captions))
             target = teacher.connector(teacher_features, t)
-            with inputs_of(layer) as seen:
+            with _inputs_of(layer) as seen:
                 student.connector(features, t)
             x = seen[0] if seen[0].dim() == 2 else seen[0][features.mask]
             y, is_matched = matched_tokens(student, teacher, captions, features, target)
@@ -73,9 +73,9 @@ class ClosedForm(AlignmentSolver):
     ) -> None:
         pooled = Regression()
         for captions, features, teacher_features in batches():
-            t = middle_time(teacher.vision, len(captions))
+            t = _middle_time(teacher.vision, len(captions))
             target = teacher.connector(teacher_features, t).pooled
-            with inputs_of(layer) as seen:
+            with _inputs_of(layer) as seen:
                 student.connector(features, t)
             if target is not None:
                 pooled.add(seen[0], target)
@@ -116,7 +116,7 @@ class Regression:
         layer.bias.copy_(mean_y - mean_x @ weight)
 
 
-def middle_time(vision: VisionModel, count: int) -> Num[Tensor, " caption"]:
+def _middle_time(vision: VisionModel, count: int) -> Num[Tensor, " caption"]:
     """The middle of the schedule, for teachers whose conditioning depends on the timestep."""
     return vision.times[len(vision.times) // 2].expand(count)
 
@@ -165,7 +165,7 @@ def span_weights(spans: Sequence[Span], teacher_spans: Sequence[Span]) -> Float[
 
 
 @contextmanager
-def inputs_of(layer: nn.Module) -> Iterator[list[Tensor]]:
+def _inputs_of(layer: nn.Module) -> Iterator[list[Tensor]]:
     """Collect what enters a layer."""
     seen: list[Tensor] = []
 

@@ -13,8 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import LaviError, ModelError, RunError
+from lavibridge.core.errors import LaviError, ModelError, RunError, did_you_mean
 from lavibridge.core.lock import is_lock_file
 from lavibridge.core.packaged import PACKAGED, packaged_path
 from lavibridge.core.paths import expand_path, require_file_path

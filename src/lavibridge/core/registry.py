@@ -17,8 +17,7 @@ from inspect import getmembers, isabstract, isclass
 from pathlib import Path
 from typing import Any
 
-from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import ModelError, RecipeError
+from lavibridge.core.errors import ModelError, RecipeError, did_you_mean
 
 _PACKAGE = Path(__file__).parent.parent
 _NOT_KINDS = ("base", "hf")

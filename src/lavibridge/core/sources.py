@@ -3,11 +3,11 @@
 import json
 import re
 from functools import cache
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import ModelError
+from lavibridge.core.errors import ModelError, did_you_mean
 from lavibridge.core.files import GGUF, PICKLES, SAFETENSORS, resolve_source, shipped_models
 from lavibridge.core.log import console
 from lavibridge.core.packaged import PACKAGED, PackagedModel, packaged_on_hub
@@ -17,6 +17,7 @@ RANDOM = "random"
 """The source of a toy of the real class with random weights: the same ones each time, offline."""
 VARIANT = re.compile(r"\.(fp16|bf16|fp32|non_ema|ema)(?=[.-])")
 """The number format in the hub's file names, before the suffix, as in model.fp16.safetensors."""
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def read_model_json(source: str, name: str, revision: str | None = None) -> dict[str, Any] | None:
@@ -53,6 +54,12 @@ def find_model_file(source: str, name: str, revision: str | None = None) -> Path
             )
     path = Path(root) / name if Path(root).is_dir() else _from_hub(root, name, revision)
     return path if path is not None and path.is_file() else None
+
+
+def is_hub_id(source: str | PathLike[str]) -> bool:
+    """Whether a source has the form OWNER/NAME and is no path below an existing folder."""
+    text = str(source)
+    return bool(_HUB_ID.fullmatch(text)) and not Path(text).parent.is_dir()
 
 
 def locate_source(source: str, revision: str | None = None) -> str:

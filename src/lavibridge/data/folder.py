@@ -14,10 +14,10 @@ from typing import Any
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.decoding import read_picture_bytes
 from lavibridge.data.pictures.files import PictureFiles
+from lavibridge.data.pictures.image_table import ImageTable, ImageTableEntry
 from lavibridge.data.pictures.indexed import index_of
 from lavibridge.data.pictures.paths import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, resolve_below
 from lavibridge.data.pictures.rejected import RejectedPictures
-from lavibridge.data.pictures.table import ImageEntry, ImageTable
 from lavibridge.data.pictures.text import parse_captions
 from lavibridge.data.pictures.walk import FolderListing, is_hidden, walk_folder
 
@@ -66,14 +66,14 @@ class Folder(PictureFiles):
                 return True
         return False
 
-    def listing(self, rejected: RejectedPictures) -> list[ImageEntry]:
+    def listing(self, rejected: RejectedPictures) -> list[ImageTableEntry]:
         root = self.config.path
         below_root = walk_folder(root)
         below_root.report(rejected)
-        found: list[ImageEntry] = []
+        found: list[ImageTableEntry] = []
         for name in _select_pictures(below_root, rejected):
             try:
-                found.append(ImageEntry(name=name, captions=self._captions(name)))
+                found.append(ImageTableEntry(name=name, captions=self._captions(name)))
             except DataError as error:
                 rejected.add(name, str(error))
         if not found and not rejected.entries:

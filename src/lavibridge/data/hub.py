@@ -14,9 +14,9 @@ from lavibridge.core.errors import DataError
 from lavibridge.core.paths import expand_path
 from lavibridge.data.pictures.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, captions_of_cell, choose_column
 from lavibridge.data.pictures.decoding import check_picture_bytes
+from lavibridge.data.pictures.image_table import ImageTableEntry
 from lavibridge.data.pictures.indexed import IndexedPictures
 from lavibridge.data.pictures.rejected import RejectedPictures
-from lavibridge.data.pictures.table import ImageEntry
 
 _ROWS = 1000
 
@@ -57,24 +57,26 @@ class Hub(IndexedPictures):
         """Return the library's own fingerprint of the rows, and their number."""
         return {"fingerprint": str(self.rows._fingerprint), "rows": len(self.rows)}
 
-    def listing(self, rejected: RejectedPictures) -> list[ImageEntry]:
+    def listing(self, rejected: RejectedPictures) -> list[ImageTableEntry]:
         found = []
         captions = self.rows.select_columns([self.caption])
         for start in range(0, len(captions), _ROWS):
             for number, cell in enumerate(captions[start : start + _ROWS][self.caption], start=start):
                 try:
                     found.append(
-                        ImageEntry(name=f"row {number}", captions=tuple(captions_of_cell(cell)), first=number)
+                        ImageTableEntry(
+                            name=f"row {number}", captions=tuple(captions_of_cell(cell)), first=number
+                        )
                     )
                 except DataError as error:
                     rejected.add(f"row {number}", str(error))
         return found
 
-    def stamp(self, entry: ImageEntry) -> tuple[int, int]:
+    def stamp(self, entry: ImageTableEntry) -> tuple[int, int]:
         """Identify the rows; `stamps` says whether they have changed."""
         return int(str(self.rows._fingerprint), 16) >> 1, len(self.rows)
 
-    def read(self, entry: ImageEntry) -> bytes:
+    def read(self, entry: ImageTableEntry) -> bytes:
         cell = self.rows[entry.first][self.image]
         data = cell["bytes"] if cell is not None else None
         if data is None:

@@ -11,7 +11,8 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from pydantic import Field, field_validator
 
-from lavibridge.core.config import Seed, did_you_mean
+from lavibridge.core.config import Seed
+from lavibridge.core.errors import did_you_mean
 from lavibridge.data.base import Dataset, Sample
 from lavibridge.data.pictures.decoding import scale_and_crop
 from lavibridge.data.pictures.rejected import RejectedPictures

@@ -16,8 +16,8 @@ from typing import Any
 from pydantic import Field
 
 from lavibridge.core import registry
-from lavibridge.core.config import Config, did_you_mean, validate
-from lavibridge.core.errors import RecipeError
+from lavibridge.core.config import Config, validate
+from lavibridge.core.errors import RecipeError, did_you_mean
 from lavibridge.core.yaml_text import read_yaml_file
 from lavibridge.evaluation.metrics.base import Metric
 from lavibridge.evaluation.prompts.base import PromptSource

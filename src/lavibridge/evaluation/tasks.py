@@ -10,8 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from zlib import crc32
 
-from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import DataError
+from lavibridge.core.errors import DataError, did_you_mean
 from lavibridge.evaluation.base import Task
 from lavibridge.evaluation.prompts.base import PromptSource
 from lavibridge.evaluation.suite import Suite

@@ -3,8 +3,8 @@
 texts --encode once--> for each batch: RequestState --advance, to the last step--> latents --decode--> images
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,15 +122,3 @@ def _checked(changed: dict[str, Any], latents: Float[Tensor, "batch channel h w"
             f"{tuple(latents.shape)}"
         )
     return found
-
-
-@contextmanager
-def evaluation_mode(bridge: Bridge) -> Iterator[None]:
-    """The bridge in evaluation mode; afterwards each module has its own mode again."""
-    modes = {module: module.training for module in bridge.modules()}
-    bridge.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

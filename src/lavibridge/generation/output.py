@@ -15,8 +15,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import RecipeError
+from lavibridge.core.errors import RecipeError, did_you_mean
 
 _OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 

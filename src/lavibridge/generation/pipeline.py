@@ -6,7 +6,8 @@
 prompts --encode once--> EncodedPrompt --RequestState, advance, a batch at a time--> latents --> pictures
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -19,20 +20,19 @@ from torch import Tensor
 from lavibridge.bridge import Bridge
 from lavibridge.bridge.choices import ModelChoice, model_of_choice, native_text_encoders
 from lavibridge.bridge.dtype import convert_dtype
-from lavibridge.bridge.hub import is_hub_id, upload_bridge_to_hub
+from lavibridge.bridge.hub import upload_bridge_to_hub
 from lavibridge.bridge.weight_checks import require_weights
 from lavibridge.core.device import dtype_name, pick_device
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import SAFETENSORS, require_empty_folder, shipped_models
 from lavibridge.core.paths import expand_path
-from lavibridge.core.sources import find_model_file
+from lavibridge.core.sources import find_model_file, is_hub_id
 from lavibridge.diffusion.guidance import GuidanceInterval
 from lavibridge.generation import checks
 from lavibridge.generation.batched_generation import (
     BatchedGeneration,
     BatchPrompts,
     ImageCallback,
-    evaluation_mode,
 )
 from lavibridge.generation.denoise import SEPARATE_DENOISER_CALLS, DenoiserCalls
 from lavibridge.generation.noise import NoiseGenerators, noise_source
@@ -235,7 +235,7 @@ class BridgePipeline:
             output_type=output_type,
         )
         on_step = callback_on_step_end and partial(callback_on_step_end, self)
-        with evaluation_mode(self.bridge):
+        with _evaluation_mode(self.bridge):
             return BridgePipelineOutput(images=drawing.draw(self.bridge, on_step, callback_on_image))
 
     def _offloaded(self, folder: str | PathLike[str] | None) -> "BridgePipeline":
@@ -273,3 +273,15 @@ def _is_vision_model(source: str | PathLike[str], revision: str | None) -> bool:
     if path.exists() or not is_hub_id(source):
         return False
     return find_model_file(str(source), "model_index.json", revision) is not None
+
+
+@contextmanager
+def _evaluation_mode(bridge: Bridge) -> Iterator[None]:
+    """The bridge in evaluation mode; afterwards each module has its own mode again."""
+    modes = {module: module.training for module in bridge.modules()}
+    bridge.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

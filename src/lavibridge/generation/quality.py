@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import RecipeError
+from lavibridge.core.errors import RecipeError, did_you_mean
 from lavibridge.diffusion.guidance import GUIDED_EVERYWHERE, GuidanceInterval
 
 

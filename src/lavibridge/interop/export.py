@@ -14,8 +14,7 @@ from pathlib import Path
 
 from lavibridge.bridge import Bridge
 from lavibridge.bridge.weight_checks import require_whole_weights
-from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import RecipeError
+from lavibridge.core.errors import RecipeError, did_you_mean
 from lavibridge.core.files import require_empty_folder, write_folder_atomic
 from lavibridge.core.lock import hold_lock
 from lavibridge.interop.diffusers_folder import write_diffusers_folder

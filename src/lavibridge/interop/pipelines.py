@@ -20,9 +20,8 @@ import torch
 from lavibridge.bridge import Bridge
 from lavibridge.bridge.weight_checks import require_whole_weights
 from lavibridge.core import registry
-from lavibridge.core.config import did_you_mean
 from lavibridge.core.contracts import TextFeatures
-from lavibridge.core.errors import ModelError, RecipeError
+from lavibridge.core.errors import ModelError, RecipeError, did_you_mean
 from lavibridge.generation.checks import check_word_weights, warn_about_long_prompts
 from lavibridge.generation.emphasis import WeightedPrompt, read_emphasis
 from lavibridge.generation.prompt_encoding import encode_prompts

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 
 from lavibridge.bridge import Bridge
-from lavibridge.core.config import did_you_mean
 from lavibridge.core.device import pick_device
-from lavibridge.core.errors import ModelError, RecipeError
+from lavibridge.core.errors import ModelError, RecipeError, did_you_mean
 from lavibridge.core.paths import expand_path
 from lavibridge.interop.ella import import_ella
 from lavibridge.interop.lavi_bridge import import_lavi_bridge

@@ -48,8 +48,8 @@ def compose(
     another pivot, before models load; ModelError if a model is none that the pivot knows.
     """
     opened = read_pivot(pivot)
-    languages = candidates_of(opened, "language", language)
-    visions = candidates_of(opened, "vision", vision)
+    languages = _candidates_of(opened, "language", language)
+    visions = _candidates_of(opened, "vision", vision)
     language_half, language_model = _matched(opened, "language", language, languages, dtype)
     vision_half, vision_model = _matched(opened, "vision", vision, visions, dtype)
     options = {
@@ -75,10 +75,10 @@ def open_half(
     pivot: PivotFolder, side: Side, choice: ModelChoice, dtype: str | None = None
 ) -> tuple[StoredHalf, Model]:
     """Return the half that a choice names or whose model it is, and the loaded model."""
-    return _matched(pivot, side, choice, candidates_of(pivot, side, choice), dtype)
+    return _matched(pivot, side, choice, _candidates_of(pivot, side, choice), dtype)
 
 
-def candidates_of(pivot: PivotFolder, side: Side, choice: ModelChoice) -> list[StoredHalf]:
+def _candidates_of(pivot: PivotFolder, side: Side, choice: ModelChoice) -> list[StoredHalf]:
     """Return the halves that a choice may mean: the one of its name, those of its source, or all.
 
     Loads no model. Raises RunError if a half is damaged or of another pivot, or if there are none.

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from lavibridge import __version__
-from lavibridge.core.config import Config, did_you_mean, validate
-from lavibridge.core.errors import RecipeError, RunError
+from lavibridge.core.config import Config, validate
+from lavibridge.core.errors import RecipeError, RunError, did_you_mean
 from lavibridge.core.files import models_folder, read_json, write_json
 from lavibridge.core.paths import expand_path
 
@@ -86,7 +86,7 @@ def write_pivot(folder: Path, id: str, slots: int, width: int, reference: str) -
     return PivotFolder(folder=folder, description=description)
 
 
-def shipped_pivot() -> Path:
+def _shipped_pivot() -> Path:
     """Return the folder of the pivot in the package. Raises RunError if this version ships none."""
     folder = models_folder().parent / "pivot"
     if not (folder / PIVOT).is_file():
@@ -108,7 +108,7 @@ def pair_of(source: str, pivot: Path | None) -> tuple[Path, str, str] | None:
             f"--pivot draws with a pair such as mini-bert+mini-pixart, found '{source}': name a language "
             "model and a vision model, joined by a +"
         )
-    return shipped_pivot() if pivot is None else expand_path(pivot), language, vision
+    return _shipped_pivot() if pivot is None else expand_path(pivot), language, vision
 
 
 def read_description(model: type[DescriptionT], path: Path) -> DescriptionT:

@@ -115,7 +115,7 @@ def write_half(
     check_tensors_finite(half.state_dict(), f"the {side} half")
     (folder / HALF).unlink(missing_ok=True)
     save_tensors(half.state_dict(), folder / WEIGHTS)
-    save_tensors({"fingerprint": fingerprint_of(model, config)}, folder / FINGERPRINT)
+    save_tensors({"fingerprint": _fingerprint_of(model, config)}, folder / FINGERPRINT)
     options = config.model_dump(mode="json")
     description = HalfDescription(
         format=FORMAT,
@@ -124,7 +124,7 @@ def write_half(
         pivot=pivot,
         options={name: options[name] for name in OPTIONS[side]},
         model=described(model),
-        spec=spec_of(model),
+        spec=_spec_of(model),
         tokenizer=tokenizer_hash(model) if isinstance(model, LanguageModel) else None,
         identity=model.identity(),
         learning=learning,
@@ -171,7 +171,7 @@ def mismatch(stored: StoredHalf, model: Model) -> str | None:
         return sizes
     if isinstance(model, LanguageModel) and tokenizer_hash(model) != description.tokenizer:
         return "its tokenizer cuts the captions at other places"
-    found = distance(fingerprint_of(model, config_of(stored)), stored.fingerprint)
+    found = distance(_fingerprint_of(model, config_of(stored)), stored.fingerprint)
     allowed = TOLERANCE[description.side]
     if found > allowed:
         what = "features of the captions" if isinstance(model, LanguageModel) else "predictions"
@@ -182,7 +182,7 @@ def mismatch(stored: StoredHalf, model: Model) -> str | None:
 def spec_mismatch(stored: StoredHalf, model: Model) -> str | None:
     """Return how the kind or the sizes of a model differ, which may be on the meta device, or None."""
     kind = registry.kind_of(stored.description.side, model)
-    sizes, expected = spec_of(model), stored.description.spec
+    sizes, expected = _spec_of(model), stored.description.spec
     if kind != stored.description.model["kind"]:
         return f"it is of kind {kind} and not {stored.description.model['kind']}"
     differing = [
@@ -199,14 +199,14 @@ def config_of(*halves: StoredHalf) -> Pivot.Config:
     return Pivot.Config.model_validate(options)
 
 
-def fingerprint_of(model: Model, config: Pivot.Config) -> Fingerprint:
+def _fingerprint_of(model: Model, config: Pivot.Config) -> Fingerprint:
     """Return the fingerprint of a model, of the layers that the options read."""
     if isinstance(model, VisionModel):
         return vision_fingerprint(model)
     return language_fingerprint(model, make_read_out(config.read, model.spec).layers)
 
 
-def spec_of(model: Model) -> dict[str, int | None]:
+def _spec_of(model: Model) -> dict[str, int | None]:
     """Return the sizes of a model that a half depends on."""
     if isinstance(model, VisionModel):
         return {"context": model.spec.context, "pooled": model.spec.pooled}

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from lavibridge.core.config import did_you_mean
 from lavibridge.core.device import pick_device, set_threads
-from lavibridge.core.errors import RecipeError
+from lavibridge.core.errors import RecipeError, did_you_mean
 
 UTILISATION = {"arithmetic": 0.5, "bandwidth": 0.8}
 """Assumed share of the data sheet's rates."""

@@ -14,11 +14,11 @@ from lavibridge.plan.devices import Device
 from lavibridge.plan.meta_model import ModelPart, model_parts
 from lavibridge.plan.metered_passes import (
     PassCost,
-    caption_tokens,
     encoding_pass,
     feature_numbers,
     keeps_features,
     latent_numbers,
+    metered_caption_tokens,
     training_pass,
 )
 from lavibridge.plan.text_side_passes import TeacherCost, teacher_cost
@@ -120,7 +120,7 @@ def estimate_costs(recipe: Recipe, bridge: Bridge, batch: int, tokens: int | Non
         training=training,
         encoding=encoding,
         teacher=teacher,
-        tokens=caption_tokens(bridge, tokens),
+        tokens=metered_caption_tokens(bridge, tokens),
         latent_numbers=latent_numbers(bridge, recipe),
         feature_numbers=feature_numbers(bridge, tokens),
         keeps_features=keeps_features(bridge, recipe),

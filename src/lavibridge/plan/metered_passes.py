@@ -146,7 +146,7 @@ def latent_numbers(bridge: Bridge, recipe: Recipe) -> int:
     return channels * height * width
 
 
-def caption_tokens(bridge: Bridge, tokens: int | None) -> int:
+def metered_caption_tokens(bridge: Bridge, tokens: int | None) -> int:
     """Tokens per caption, special tokens included."""
     return bridge.language.count_tokens([caption(bridge, tokens)])[0][0]
 

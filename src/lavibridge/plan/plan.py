@@ -104,7 +104,7 @@ def make_plan(
     settings = recipe.training
     bridge = build_meta_bridge(recipe)
     found = estimate_costs(recipe, bridge, settings.batch, terms.tokens, device.type)
-    memory = replace(found.memory, caches=cached_bytes(recipe, terms, found, device), program=device.program)
+    memory = replace(found.memory, caches=_cached_bytes(recipe, terms, found, device), program=device.program)
     tick()
     checkpointed = found if settings.checkpointing else _checkpointed(recipe, terms.tokens, device)
     tick()
@@ -191,7 +191,7 @@ def count_readings(recipe: Recipe, terms: PlanOptions, estimate: CostEstimate) -
     return _count(recipe, terms, FEATURE_CACHE_GB, estimate.teacher.feature_bytes)
 
 
-def cached_bytes(recipe: Recipe, terms: PlanOptions, estimate: CostEstimate, device: Device) -> int:
+def _cached_bytes(recipe: Recipe, terms: PlanOptions, estimate: CostEstimate, device: Device) -> int:
     """Bytes of the latents and features that the run keeps in the device's memory, which is a CPU's."""
     if device.type != "cpu":
         return 0

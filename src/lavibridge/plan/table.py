@@ -17,7 +17,7 @@ def _weights(plan: TrainingPlan) -> list[str]:
     rows = [f"{'weights':<{LEFT}}{'trained':>12}{'frozen':>12}{'memory':>12}"]
     for part in plan.parts:
         rows.append(
-            f"{part.name:<{LEFT}}{millions(part.trained):>12}{millions(part.frozen):>12}{gib(part.bytes):>12}"
+            f"{part.name:<{LEFT}}{_millions(part.trained):>12}{_millions(part.frozen):>12}{gib(part.bytes):>12}"
         )
     return rows
 
@@ -138,7 +138,7 @@ def gib(size: int) -> str:
     return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"
 
 
-def millions(count: int) -> str:
+def _millions(count: int) -> str:
     """Format a number of weights."""
     if not count:
         return "-"

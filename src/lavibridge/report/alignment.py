@@ -18,9 +18,9 @@ from typing import Any
 
 from PIL import Image
 
-from lavibridge.bridge.hub import is_hub_id
 from lavibridge.core.files import read_json, shipped_models, split_json_lines, write_atomic, write_json
 from lavibridge.core.log import console
+from lavibridge.core.sources import is_hub_id
 from lavibridge.generation.contact_sheet import contact_sheet
 from lavibridge.generation.image_files import save_png
 from lavibridge.generation.nonfinite_images import NonfiniteImageError

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from lavibridge.core.config import did_you_mean, validate
-from lavibridge.core.errors import RecipeError
+from lavibridge.core.config import validate
+from lavibridge.core.errors import RecipeError, did_you_mean
 from lavibridge.core.paths import expand_path
 from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.recipes.recipe_text import change_recipe_text, find_recipe, read_recipe_yaml

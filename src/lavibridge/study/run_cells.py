@@ -72,7 +72,7 @@ def run_cells(
             with (
                 hold_lock(out / cell.name) if part.world_size == 1 else nullcontext()
             ):  # parts lock what they write
-                run_cell(study, cell, out, part, device)
+                _run_cell(study, cell, out, part, device)
         except LaviError as error:
             failures.append(_Failure(cell=cell.name, reason=str(error)))
         except Exception as error:  # an out-of-memory error in one cell must not stop the next
@@ -95,7 +95,7 @@ def _is_outdated(study: Study, cell: Cell, out: Path) -> bool:
     return any(is_suite_outdated(out / cell.name, key, use) for key, use in study.suites.items())
 
 
-def run_cell(study: Study, cell: Cell, out: Path, part: ProcessRank, device: str) -> None:
+def _run_cell(study: Study, cell: Cell, out: Path, part: ProcessRank, device: str) -> None:
     """Train the cell if needed, then evaluate the suites that are missing or out of date."""
     folder = out / cell.name
     if cell.native:

@@ -21,7 +21,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lavibridge.core.config import Config, Seed, did_you_mean
+from lavibridge.core.config import Config, Seed
+from lavibridge.core.errors import did_you_mean
 from lavibridge.evaluation.suite import ComponentConfig
 
 _JOIN = "_"

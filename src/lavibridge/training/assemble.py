@@ -69,7 +69,7 @@ def loader_class(device: torch.device, workers: int) -> type[BatchLoader]:
     return PrefetchLoader if workers and device.type != "cpu" else BatchLoader
 
 
-def assemble_batches(recipe: Recipe, bridge: Bridge, dataset: Dataset, processes: Processes) -> BatchLoader:
+def assemble_loader(recipe: Recipe, bridge: Bridge, dataset: Dataset, processes: Processes) -> BatchLoader:
     """The loop's data loader."""
     side = recipe.data.size or bridge.vision.default_size
     kind = loader_class(bridge.vision.alphas.device, recipe.training.workers)

@@ -21,7 +21,7 @@ from lavibridge.training.alignment.captions import alignment_captions
 from lavibridge.training.alignment.objective import alignment_method
 from lavibridge.training.alignment.progress import AlignmentProgress
 from lavibridge.training.alignment.stage import run_alignment
-from lavibridge.training.assemble import assemble_batches, assemble_bridge, assemble_state, assemble_validator
+from lavibridge.training.assemble import assemble_bridge, assemble_loader, assemble_state, assemble_validator
 from lavibridge.training.build_bridge import calibrate_connector
 from lavibridge.training.checkpoints.checkpoint import (
     load_checkpoint,
@@ -110,7 +110,7 @@ def _open_session(recipe: Recipe, run: Path, processes: Processes, changed: list
         load_checkpoint(done[-1], state, kept)
     check_disk_space(run, state, settings)
     check_bridge_at_start(recipe, bridge, preview_prompts(recipe.preview, dataset))
-    batches = assemble_batches(recipe, bridge, dataset, processes)
+    batches = assemble_loader(recipe, bridge, dataset, processes)
     try:
         validator = assemble_validator(recipe, bridge, held_out, processes)
         _begin_folder(run, recipe, state, dataset, processes, changed)

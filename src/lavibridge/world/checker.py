@@ -29,7 +29,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image
 
-from lavibridge.world.detections import Detection, ParsedScene
+from lavibridge.world.detections import ParsedScene, SceneDetection
 from lavibridge.world.pixel_regions import grow_region
 from lavibridge.world.scene import CANVAS, Group, Relation, Spec, is_in_place
 from lavibridge.world.scene_parser import parse_scene
@@ -200,7 +200,7 @@ def _assignments(parsed: ParsedScene, spec: Spec) -> Iterator[Assignment]:
         )
 
 
-def _has(thing: Detection, group: Group) -> bool:
+def _has(thing: SceneDetection, group: Group) -> bool:
     """Whether a thing has every attribute that the group names, apart from its place."""
     names = ("shape", "color", "texture", "size")
     return all(getattr(group, name) in (None, getattr(thing, name)) for name in names)
@@ -235,14 +235,14 @@ def _relates(parsed: ParsedScene, subject: int, other: int, name: str) -> bool:
     return along >= _MARGIN and along >= abs(across)
 
 
-def _touch(a: Detection, b: Detection) -> bool:
+def _touch(a: SceneDetection, b: SceneDetection) -> bool:
     """Whether two things come within two pixels of each other and hardly overlap."""
     shared = (a.region & b.region).sum() / min(a.region.sum(), b.region.sum())
     near = grow_region(a.visible | a.region) & grow_region(b.visible | b.region)
     return bool(near.any() and shared <= _MAX_TOUCHING_OVERLAP)
 
 
-def _is_inside(thing: Detection, ring: Detection) -> bool:
+def _is_inside(thing: SceneDetection, ring: SceneDetection) -> bool:
     """Whether a whole thing lies in the hole of a ring."""
     if ring.shape != "ring":
         return False

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
+from lavibridge.data.pictures.image_table import ImageTableEntry
 from lavibridge.data.pictures.indexed import IndexedPictures
 from lavibridge.data.pictures.paths import AbsolutePath, file_stamp
 from lavibridge.data.pictures.rejected import RejectedPictures
-from lavibridge.data.pictures.table import ImageEntry
 from lavibridge.data.pictures.walk import walk_folder
 
 
@@ -64,7 +64,7 @@ class ArchivedPictures(IndexedPictures):
             raise DataError(f"{path} holds no {self.plural} ({self.suffix}){why[:400]}")
         return names
 
-    def stamp(self, entry: ImageEntry) -> tuple[int, int]:
+    def stamp(self, entry: ImageTableEntry) -> tuple[int, int]:
         return self._stamp(self.folder / entry.container)
 
     def _stamp(self, path: Path) -> tuple[int, int]:

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import DataError
+from lavibridge.core.errors import DataError, did_you_mean
 
 IMAGE_COLUMNS = (
     "image_path",

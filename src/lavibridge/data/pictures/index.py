@@ -19,8 +19,8 @@ from typing import Any
 
 from lavibridge.core.files import cache_folder, split_json_lines, write_json
 from lavibridge.data.pictures.decoding import DECODING_VERSION as PIXELS
+from lavibridge.data.pictures.image_table import ImageTable, open_image_journal, open_image_table
 from lavibridge.data.pictures.rejected import Rejection
-from lavibridge.data.pictures.table import ImageTable, open_image_journal, open_image_table
 
 _VERSION = f"3, pixels {PIXELS}"
 """Version of the checks and of the files; an index of another version is built anew."""

@@ -27,10 +27,10 @@ from lavibridge.core.lock import hold_lock
 from lavibridge.data.base import Dataset, Sample
 from lavibridge.data.pictures.check import build_index
 from lavibridge.data.pictures.decoding import decode_picture, forbid_decompression_bombs, scale_and_crop
+from lavibridge.data.pictures.image_table import ImageTable, ImageTableEntry
 from lavibridge.data.pictures.index import ImageIndex
 from lavibridge.data.pictures.paths import AbsolutePath
 from lavibridge.data.pictures.rejected import RejectedPictures
-from lavibridge.data.pictures.table import ImageEntry, ImageTable
 
 _COMPARED = 100_000
 """Up to this many pictures, every start compares each one's file with the index."""
@@ -70,15 +70,15 @@ class IndexedPictures(Dataset):
         """Return JSON values that change when the listing does, found without listing anew."""
 
     @abstractmethod
-    def listing(self, rejected: RejectedPictures) -> list[ImageEntry]:
+    def listing(self, rejected: RejectedPictures) -> list[ImageTableEntry]:
         """List every picture, unread; anything that is no picture at all goes to `rejected`."""
 
     @abstractmethod
-    def stamp(self, entry: ImageEntry) -> tuple[int, int]:
+    def stamp(self, entry: ImageTableEntry) -> tuple[int, int]:
         """Return size and modification time of a picture's file. Raises DataError if it is gone."""
 
     @abstractmethod
-    def read(self, entry: ImageEntry) -> bytes:
+    def read(self, entry: ImageTableEntry) -> bytes:
         """Return the bytes of a picture. Raises DataError with the reason if that fails."""
 
     def changed(self, table: ImageTable) -> bool:

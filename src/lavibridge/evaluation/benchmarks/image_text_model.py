@@ -38,7 +38,7 @@ class ImageTextModel:
                 f"'{source}' is an encoder-decoder: give a decoder-only model, "
                 "such as Qwen/Qwen3-VL-8B-Instruct"
             )
-        self._template = find_chat_template(source)
+        self._template = image_text_chat_template(source)
 
     def answer_probabilities(
         self, picture: Image.Image, questions: Sequence[str], answers: Sequence[Sequence[str]]
@@ -128,7 +128,7 @@ class ImageTextModel:
         return {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": is_picture, **pixels}
 
 
-def find_chat_template(source: str) -> str:
+def image_text_chat_template(source: str) -> str:
     """The model's chat template; ModelError if it has none."""
     path = find_model_file(source, "chat_template.jinja")
     if path is not None:

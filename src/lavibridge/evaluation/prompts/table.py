@@ -7,8 +7,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import DataError
+from lavibridge.core.errors import DataError, did_you_mean
 from lavibridge.core.identity import cached_file_hash
 from lavibridge.evaluation.base import Prompt
 from lavibridge.evaluation.benchmark_files import find_benchmark_file, read_benchmark_text

@@ -60,7 +60,7 @@ class Aligner:
         self.state = alignment_state(bridge, settings)
         self.teacher = open_teacher(bridge, settings)
         bridge.connector.continue_from(self.teacher.connector)
-        self.read = student_reader(bridge, settings.feature_cache_gb, training.cache)
+        self.read = _student_reader(bridge, settings.feature_cache_gb, training.cache)
         self.read_teacher = feature_reader(self.teacher, settings.feature_cache_gb)
         self.order = ShuffledOrder(len(captions.training), mix_seeds(training.seed, EPOCHS))
 
@@ -144,7 +144,7 @@ class Aligner:
         return {name: float(torch.cosine_similarity(*pair).mean()) for name, pair in pairs.items()}
 
 
-def student_reader(bridge: Bridge, cache_gb: float, cache: CacheSection | None) -> Reader:
+def _student_reader(bridge: Bridge, cache_gb: float, cache: CacheSection | None) -> Reader:
     """Return a function from captions to the student's features; vectors that query it get gradients."""
     if bridge.connector.reading.queries is not None:
         return bridge.features

@@ -70,7 +70,7 @@ def add_language(pivot: PivotFolder, recipe: Recipe, name: str) -> Path:
     )
     if config.whiten:
         _whiten(half, read(captions.training[:CALIBRATED_ON]))
-    fvu = regress(half, read, captions, targets, recipe)
+    fvu = _regress(half, read, captions, targets, recipe)
     learning = Learning(
         teacher=f"the language half '{pivot.description.reference}'",
         captions=len(captions.training),
@@ -82,7 +82,7 @@ def add_language(pivot: PivotFolder, recipe: Recipe, name: str) -> Path:
     return place
 
 
-def regress(
+def _regress(
     half: LanguageHalf, read: Reader, captions: AlignmentCaptions, targets: Targets, recipe: Recipe
 ) -> float | None:
     """Train a language half on the slots of captions; return the fvu of held-out ones, if there are any.

@@ -38,7 +38,7 @@ IMAGE_TABLE_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImageEntry:
+class ImageTableEntry:
     """One picture as listed, before it is read."""
 
     name: str
@@ -67,7 +67,7 @@ class ImageCheck:
     """A fault that does not prevent its use."""
 
 
-def image_table_rows(entries: Sequence[ImageEntry], checks: Sequence[ImageCheck]) -> Any:
+def image_table_rows(entries: Sequence[ImageTableEntry], checks: Sequence[ImageCheck]) -> Any:
     """Convert entries and their checks to rows of the table."""
     columns = {
         "name": [entry.name for entry in entries],
@@ -95,9 +95,9 @@ class ImageTable:
     def __len__(self) -> int:
         return int(self.rows.num_rows)
 
-    def entry(self, index: int) -> ImageEntry:
+    def entry(self, index: int) -> ImageTableEntry:
         """Return a picture's name, captions and location."""
-        return ImageEntry(
+        return ImageTableEntry(
             name=self._at("name", index),
             captions=tuple(self._at("captions", index)),
             container=self._at("container", index),
