@@ -27,6 +27,7 @@ TOYS = {
 """What makes each command small."""
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning:diffusers")
 def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
