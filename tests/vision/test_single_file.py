@@ -245,7 +245,7 @@ def test_a_misfit_is_named_before_weights_load(tmp_path: Path) -> None:
         model_of_choice("vision", {"source": less, "config": tmp_path / "model"})
     with pytest.raises(ModelError, match=r"vision\.config is for a single file"):
         model_of_choice("vision", {"source": tmp_path / "model", "config": tmp_path / "model"})
-    with pytest.raises(ModelError, match="only vision models are read from those"):
+    with pytest.raises(ModelError, match="only vision models can be read from safetensors files"):
         model_of_choice("language", file)
     with pytest.raises(LaviError, match="no safetensors file"):
         model_of_choice("vision", tmp_path / "absent.safetensors")
@@ -317,7 +317,7 @@ def test_pickles_are_refused_unread(name: str, tmp_path: Path) -> None:
 
 def test_a_gguf_denoiser_is_refused(tmp_path: Path) -> None:
     (tmp_path / "flux.gguf").write_bytes(b"GGUF")
-    with pytest.raises(ModelError, match="only language models are read from those"):
+    with pytest.raises(ModelError, match="only language models can be read from GGUF files"):
         model_of_choice("vision", str(tmp_path / "flux.gguf"))
 
 

@@ -39,7 +39,7 @@ def require_empty_folder(path: str | PathLike[str]) -> Path:
     """Return a new or empty output folder. Raises RunError if it holds anything."""
     folder = expand_path(path)
     if folder.exists() and not (folder.is_dir() and all(map(is_lock_file, folder.iterdir()))):
-        raise RunError(f"{folder} exists already: name a new folder")
+        raise RunError(f"{folder} exists already: choose a new folder")
     return folder
 
 
@@ -155,7 +155,7 @@ def resolve_source(source: str) -> str:
     if is_file and (is_path or len(parts) < 3):
         name = "GGUF" if suffix == GGUF else "safetensors"
         raise ModelError(
-            f"there is no {name} file '{source}': give its path, or OWNER/NAME/FILE{suffix} of the hub"
+            f"there is no {name} file '{source}': give its path, or OWNER/NAME/FILE{suffix} on the hub"
         )
     if is_path or source.startswith("mini-") or (len(parts) > 2 and not is_file):
         names = (*shipped, *PACKAGED)

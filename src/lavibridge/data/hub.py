@@ -1,4 +1,4 @@
-"""Pairs from a data set on the Hugging Face hub, or from a folder that `datasets` has saved.
+"""Pairs from a data set on the Hugging Face hub, or from a folder that `datasets` saved.
 
     data: {kind: hub, path: lambdalabs/naruto-blip-captions, split: train}
 
@@ -98,7 +98,7 @@ def _load_rows(config: "Hub.Config") -> Any:
             found = datasets.load_from_disk(str(folder.absolute()))
             return found[config.split] if isinstance(found, dict) else found
         return datasets.load_dataset(config.path, config.name, revision=config.revision, split=config.split)
-    # The library passes on the exceptions of its many readers; the error adds which data set it was.
+    # The library raises exceptions of its many readers; this error adds the name of the data set.
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(

@@ -3,9 +3,9 @@
     image    bytes, or the hub's {bytes, path}, or text: a path below `root`
     caption  text, or a list of texts
 
-Tables are never read whole. Captions come column by column, pictures by row group, and the last few groups
-stay in memory. Visits jump about, so keep row groups small (the hub's have 100 to 1,000 rows) or cache the
-latents (`lavi cache`).
+Tables are never read whole: captions are read as one column, pictures by row group, and the last few groups
+stay in memory. Training visits rows in random order, so use small row groups (the hub's have 100 to 1,000
+rows) or cache the latents (`lavi cache`).
 """
 
 import threading
@@ -104,7 +104,7 @@ class Parquet(ArchivedPictures):
             return read_picture_bytes(resolve_below(self.config.root or self.folder, cell))
         if not isinstance(cell, bytes):
             raise DataError(
-                f"its cell holds {'nothing' if cell is None else type(cell).__name__}, no picture"
+                f"its cell holds {'nothing' if cell is None else type(cell).__name__} instead of a picture"
             )
         check_picture_bytes(len(cell))
         return cell

@@ -1,11 +1,11 @@
-"""Pairs from tar archives, read in place: a picture is found by its offset, and nothing is unpacked.
+"""Pairs from tar archives, read in place by their offset, without unpacking.
 
     shard-000.tar    0001.jpg  0001.txt     the captions, one per line
                      0002.png  0002.json    {"caption": "..."}, or a list of captions
 
 Members of one archive form a sample if their names agree up to the first dot of the last path component; this
-is the WebDataset convention (Aizman et al. 2020, arXiv 2001.01858). The check walks through an archive's
-headers once; later a picture costs one read. Compressed archives cannot be read in place and are refused.
+is the WebDataset convention (Aizman et al. 2020, arXiv 2001.01858). The check reads an archive's headers
+once; later a picture costs one read. Compressed archives cannot be read in place and are rejected.
 """
 
 import json
@@ -40,7 +40,7 @@ class _ArchiveSample:
 
     picture: tarfile.TarInfo | None = None
     unread: list[tarfile.TarInfo] = field(default_factory=list)
-    """Pictures of unsupported formats, unless their bytes say otherwise."""
+    """Pictures whose suffix is unsupported; their bytes may still be of a supported format."""
     captions: list[str] = field(default_factory=list)
     fault: str | None = None
 

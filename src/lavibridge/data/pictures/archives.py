@@ -1,4 +1,4 @@
-"""The shared base of kinds whose pictures lie inside larger files, such as tar archives and Parquet tables.
+"""The shared base of kinds whose pictures are inside larger files, such as tar archives and Parquet tables.
 
 DATA/a.tar  DATA/more/b.tar      the containing file and a position in it identify a picture
 """
@@ -19,7 +19,7 @@ class ArchivedPictures(IndexedPictures):
     """Base of the kinds that read one such file, or a folder of them."""
 
     class Config(IndexedPictures.Config):
-        """Settings of every kind whose pictures lie inside larger files."""
+        """Settings of every kind whose pictures are inside larger files."""
 
         path: Changeable[AbsolutePath]
         """One such file, or a folder that is searched for such files recursively."""
@@ -57,7 +57,7 @@ class ArchivedPictures(IndexedPictures):
             if name.lower().endswith(self.suffix):
                 names.append(name)  # a link may lead anywhere: the hub's cache uses links
             else:
-                rejected.warn(name, f"it is none of the {self.plural} ({self.suffix}) that this kind reads")
+                rejected.warn(name, f"this kind reads only {self.plural} ({self.suffix})")
         found.report(rejected)
         if not names:
             why = "".join(f"; {name}: {reason}" for name, reason in found.refused.items())

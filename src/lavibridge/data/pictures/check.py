@@ -1,7 +1,7 @@
 """Reads every picture once, in many threads, and builds the index.
 
     listing -> known and unchanged? -> the previous check
-                       else         -> bytes -> decode -> height, width, hash, or why not     -> journal
+                       otherwise    -> bytes -> decode -> height, width, hash, or the reason  -> journal
     all checks in the listing's order -> table of the usable, list of the rejected -> manifest, last
 
 Threads are enough: Pillow's decoders and the hash release the interpreter lock. An interrupted check leaves
@@ -105,7 +105,7 @@ def build_index(
     read: ReadBytes,
     rejected: RejectedPictures,
 ) -> None:
-    """Build the index of these entries; `rejected` holds the rejections of the listing and takes the rest."""
+    """Build the index of these entries; adds rejections to `rejected`, which has those of the listing."""
     index.folder.mkdir(parents=True, exist_ok=True)
     known = _PreviousChecks(index.known())
     digest = hashlib.sha256(f"pixels {DECODING_VERSION}\n".encode())

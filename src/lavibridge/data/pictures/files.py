@@ -25,13 +25,13 @@ class PictureFiles(IndexedPictures):
         """Settings of every kind that reads picture files."""
 
         path: Changeable[AbsolutePath]
-        """Where the data lies."""
+        """Path of the data."""
 
     config: "PictureFiles.Config"
 
     @property
     def root(self) -> Path:
-        """The folder that every picture must lie in."""
+        """The folder that contains every picture."""
         return self.config.path
 
     def describe(self) -> str:

@@ -3,8 +3,8 @@
     name  captions  height  width  digest  bytes  mtime_ns  container  first  second  warning
 
 `container` names the archive or table that holds the picture, and is empty for a picture file. `first` and
-`second` locate the picture in it: offset and length, or row group and row. A million rows take no memory
-until they are read.
+`second` locate the picture in it: offset and length, or row group and row. Rows take no memory until they are
+read.
 """
 
 import os

@@ -31,7 +31,7 @@ class ImageTextModel:
     """An image-text model that generates answers."""
 
     def __init__(self, source: str, dtype: Literal["float32", "bfloat16"]) -> None:
-        """Find the model; ModelError if it is not a decoder-only image-text model."""
+        """Find the model. Raises ModelError if it is not a decoder-only image-text model."""
         self.network = PretrainedNetwork(source, "AutoModelForImageTextToText", dtype=_DTYPES[dtype])
         if self.network.config.get("is_encoder_decoder"):
             raise ModelError(
@@ -129,7 +129,7 @@ class ImageTextModel:
 
 
 def image_text_chat_template(source: str) -> str:
-    """The model's chat template; ModelError if it has none."""
+    """The model's chat template. Raises ModelError if it has none."""
     path = find_model_file(source, "chat_template.jinja")
     if path is not None:
         return path.read_text(encoding="utf-8")

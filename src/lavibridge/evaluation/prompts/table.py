@@ -32,7 +32,7 @@ class TablePrompts(PromptSource):
     config: "TablePrompts.Config"
 
     def __init__(self, config: "TablePrompts.Config") -> None:
-        """Read the file; DataError if it is missing, damaged or lacks a column."""
+        """Read the file. Raises DataError if it is missing, damaged or lacks a column."""
         super().__init__(config)
         self.path = find_benchmark_file(config.path, "the table of prompts", config.origin)
         self._by_category: dict[str, list[Prompt]] = {}
