@@ -39,7 +39,7 @@ def test_an_offloaded_denoiser_draws_the_same(name: str, tmp_path: Path) -> None
     for prompts in (["a red circle"], ["a blue square", "two dogs"]):
         pictures = [np.asarray(pipe(prompts, **CALL).images) for pipe in (whole, offloaded)]
         # Kernels differ with the place of a weight in memory, which the file decides.
-        np.testing.assert_allclose(*pictures, atol=1e-6, rtol=0)
+        np.testing.assert_allclose(*pictures, atol=1e-5, rtol=0)
     assert len(used) > 10
     assert all(used.values())
     for file in files:

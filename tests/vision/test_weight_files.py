@@ -31,7 +31,7 @@ def test_sharded_weights_are_the_same_model(name: str, tmp_path: Path) -> None:
         assert len(list((tmp_path / "sharded" / room).glob("*-00001-of-*.safetensors"))) == 1
     found, expected = picture(source=tmp_path / "sharded"), picture(source=tmp_path / "whole")
     # Kernels differ with the place of a weight in memory, which the file decides.
-    np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("shard", ["5GB", "60KB"], ids=["whole", "sharded"])
