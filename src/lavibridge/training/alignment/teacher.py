@@ -46,7 +46,8 @@ def read_teacher(source: str, vision: Config) -> saved_bridge.SavedBridge:
     except LaviError as error:
         raise ModelError(f"{setting}: {error}") from error
     theirs, ours = (
-        source_identity(str(section["source"]), section.get("revision")) for section in (stored.vision, own)
+        source_identity(str(section["source"]), section.get("revision"), section.get("config"))
+        for section in (stored.vision, own)
     )
     if theirs != ours:
         raise ModelError(

@@ -8,6 +8,7 @@ from lavibridge.core.config import Config
 from lavibridge.core.errors import LaviError, ModelError
 from lavibridge.core.sources import RANDOM, read_model_json
 from lavibridge.vision.base import VisionModel
+from lavibridge.vision.parts.single_file import locate_configuration
 
 
 def check_native_encoder(vision: Config, setting: str) -> None:
@@ -20,7 +21,8 @@ def check_native_encoder(vision: Config, setting: str) -> None:
     try:
         if source == RANDOM:
             raise ModelError("a random toy has none")
-        if read_model_json(source, "model_index.json", options.get("revision")) is None:
+        place, revision = locate_configuration(source, options.get("config"), options.get("revision"))
+        if read_model_json(place, "model_index.json", revision) is None:
             raise ModelError("the folder has no model_index.json")
     except LaviError as error:
         raise refused(source, setting, error) from error
