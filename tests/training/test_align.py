@@ -81,9 +81,7 @@ def test_a_run_that_stops_after_its_alignment_goes_on_as_if_it_had_not(
     toy: Toy, own_encoder: Choice, tmp_path: Path
 ) -> None:
     aligned = {**ALIGNED, "checkpoint_every": 1}
-    straight = train(
-        toy(vision=own_encoder, training={"steps": 2, **aligned}), tmp_path / "straight"
-    )
+    straight = train(toy(vision=own_encoder, training={"steps": 2, **aligned}), tmp_path / "straight")
     broken = tmp_path / "broken"
     train(toy(vision=own_encoder, training={"steps": 1, **aligned}), broken)
     shutil.rmtree(broken / "checkpoints/step-1")
@@ -96,7 +94,9 @@ def test_a_run_that_stops_after_its_alignment_goes_on_as_if_it_had_not(
         assert all(torch.equal(value, other[key]) for key, value in one.items())
 
 
-def test_an_alignment_that_is_stopped_goes_on_bit_for_bit(toy: Toy, own_encoder: Choice, tmp_path: Path) -> None:
+def test_an_alignment_that_is_stopped_goes_on_bit_for_bit(
+    toy: Toy, own_encoder: Choice, tmp_path: Path
+) -> None:
     training = {"steps": 1, "checkpoint_every": 4, **ALIGNED}
     recipe = toy(vision=own_encoder, training=training)
     straight, broken = train(recipe, tmp_path / "straight"), tmp_path / "broken"
@@ -214,9 +214,7 @@ def test_a_bridge_is_learned_from_a_text_file_and_no_picture(
         check_start(load_recipe(str(out / "recipe.yaml"), ["training.steps=1"]), None)
 
 
-def test_a_bridge_teaches_another_language_model(
-    toy: Toy, own_encoder: Choice, tmp_path: Path
-) -> None:
+def test_a_bridge_teaches_another_language_model(toy: Toy, own_encoder: Choice, tmp_path: Path) -> None:
     """The student of a bridge takes over the LoRA that its teacher trained in the vision model."""
     taught = train(toy(vision=own_encoder, training={"steps": 2}), tmp_path / "teacher")
     recipe = toy(
