@@ -60,7 +60,11 @@ def drawing() -> Callable[[], object]:
 
     pipe = BridgePipeline.native("mini-sd", device="cpu")
     prompt = "a red circle to the left of a blue square"
-    options = {"num_inference_steps": STEPS, "guidance_scale": 4.0, "num_images_per_prompt": PICTURES}
+    options: dict[str, Any] = {
+        "num_inference_steps": STEPS,
+        "guidance_scale": 4.0,
+        "num_images_per_prompt": PICTURES,
+    }
     return lambda: pipe(prompt, seed=0, **options)
 
 

@@ -52,7 +52,7 @@ LATENTS: list[torch.Tensor] = []
 
 def as_published(bridge: Bridge) -> Bridge:
     """LoRA apart, and the denoiser's weights in the plain order."""
-    bridge.vision.backbone.to(memory_format=torch.contiguous_format)
+    bridge.vision.backbone.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return bridge
 
 
@@ -171,7 +171,7 @@ def against_diffusers() -> dict[str, Any]:
 def scores(run: str) -> dict[str, Any]:
     """What each quality loses against the published 50 steps, by the exact checker."""
     bridge = BridgePipeline.from_pretrained(run, device="cpu").bridge
-    ways: dict[str, dict[str, Any]] = {"published": {"steps": PUBLISHED_STEPS}}
+    ways: dict[str, dict[str, Any]] = {"published": {"num_inference_steps": PUBLISHED_STEPS}}
     ways |= {name: {"quality": name} for name in QUALITIES}
     found = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -192,11 +192,24 @@ class Drawing:
         self.distilled_guidance_scale, self.origin = bridge.distilled_guidance_scale, bridge.origin
 
     def generate(
-        self, prompts: Sequence[str], seed: Sequence[int], steps: int, guidance: float | None, quality: str
+        self,
+        prompts: Sequence[str],
+        seed: Sequence[int],
+        num_inference_steps: int,
+        guidance_scale: float | None,
+        quality: str,
     ) -> list[Image.Image]:
         """One picture for each prompt."""
-        options = {"num_inference_steps": steps, "guidance_scale": guidance, "quality": quality}
-        return BridgePipeline(self.bridge)(prompts, seed=seed, **options, **self.options).images
+        return (
+            BridgePipeline(self.bridge)(
+                prompts,
+                seed=seed,
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+                quality=quality,
+                **self.options,
+            )
+        ).images
 
 
 def step_cache() -> dict[str, Any]:

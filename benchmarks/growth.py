@@ -39,7 +39,7 @@ TRAINING: Mapping[str, Sequence[int]] = {
     "width": (128, 256, 512, 1024),
     "rank": (2, 8, 32, 64),
 }
-SAID = {
+AXIS_LABELS = {
     "batch": "pictures in a batch",
     "side": "side of a picture, pixels",
     "tokens": "tokens of a prompt",
@@ -164,7 +164,7 @@ def save_curves(curves: Mapping[str, list[Point]]) -> None:
         memory = [point["MiB"] / base["MiB"] for point in points]
         panel.plot(at, memory, marker="s", linestyle=":", label="memory")
         panel.plot(at, [each / base["at"] for each in at], color="0.6", linestyle="--", label="in proportion")
-        panel.set(xscale="log", xlabel=SAID[name.split(", ")[-1]], title=name)
+        panel.set(xscale="log", xlabel=AXIS_LABELS[name.split(", ")[-1]], title=name)
         panel.set_yscale("log", base=2)
         panel.yaxis.set_major_formatter("{x:g}")
         panel.set_xticks(at, [str(each) for each in at])

@@ -53,7 +53,7 @@ def main() -> None:
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def row(category: str, records: list[dict], folder: Path, scorers: dict[str, Scorer]) -> str:  # type: ignore[type-arg]
+def row(category: str, records: list[dict], folder: Path, scorers: dict[str, Scorer]) -> str:
     """Format the row of a category."""
     by_caption = {pair.caption: pair for pair in evaluation_prompts(category, len(records))}
     pairs = [by_caption[record["prompt"]] for record in records]

@@ -15,7 +15,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def record(name: str, result: dict[str, Any]) -> Path:
-    """Write and print the result; returns the file."""
+    """Write and print the result, in a new file; returns the file."""
     commit, found = _commit(), machine()
     value = {
         "benchmark": name,
@@ -26,7 +26,11 @@ def record(name: str, result: dict[str, Any]) -> Path:
     }
     text = json.dumps(value, indent=2)
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}_{found['name']}_{commit}.json"
+    stem = f"{name}_{found['name']}_{commit}"
+    path, number = RESULTS / f"{stem}.json", 1
+    while path.exists():  # a result that a page quotes is never overwritten
+        number += 1
+        path = RESULTS / f"{stem}_{number}.json"
     path.write_text(text + "\n", encoding="utf-8")
     print(text)
     return path

@@ -26,11 +26,11 @@ class Ratio:
 
     benchmark: str
     path: tuple[str, ...]
-    said: str
+    label: str
 
 
-def _faster(benchmark: str, where: tuple[str, ...], way: str, said: str) -> Ratio:
-    return Ratio(benchmark, (*where, "times faster", way), said)
+def _faster(benchmark: str, where: tuple[str, ...], way: str, label: str) -> Ratio:
+    return Ratio(benchmark, (*where, "times faster", way), label)
 
 
 EXACT = "exact, as many steps"
@@ -47,10 +47,10 @@ RATIOS = (
         for way in (EXACT, "high", "fast")
     ),
     *(
-        Ratio("serve", ("throughput", f"eight at a time against {other}", "by processor time"), said)
-        for other, said in (
+        Ratio("serve", ("throughput", f"eight at a time against {other}", "by processor time"), label)
+        for other, label in (
             ("one at a time", "serving eight at a time, against one"),
-            ("Bridge.generate", "serving eight at a time, against Bridge.generate"),
+            ("Bridge.generate", "serving eight at a time, against BridgePipeline"),
         )
     ),
 )
@@ -86,14 +86,14 @@ def main() -> int:
         found = [(each, figure(each, ratio.path)) for each in results(ratio.benchmark)]
         known = [(each["commit"], value) for each, value in found if value is not None]
         if not known:
-            lines.append((ratio.said, "not measured", "", ""))
+            lines.append((ratio.label, "not measured", "", ""))
             continue
         (commit, now), before = known[-1], known[-2][1] if len(known) > 1 else None
         change = f"{now['median'] / before['median'] - 1:+.0%}" if before else "first"
         interval = f"{now['low']:.2f} to {now['high']:.2f}, n {now['n']}"
-        lines.append((ratio.said, f"{now['median']:.2f}", interval, f"{change} ({commit})"))
+        lines.append((ratio.label, f"{now['median']:.2f}", interval, f"{change} ({commit})"))
         if before and is_worse(now, before):
-            worse.append(f"{ratio.said}: {now['median']:.2f} times, {before['median']:.2f} before")
+            worse.append(f"{ratio.label}: {now['median']:.2f} times, {before['median']:.2f} before")
     print("| times faster | median | 95 % interval | since the last result |\n| --- | --- | --- | --- |")
     for line in lines:
         print(f"| {' | '.join(line)} |")

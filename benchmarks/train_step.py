@@ -39,7 +39,7 @@ from lavibridge.training.train import train
 
 Laps = dict[str, tuple[float, float]]
 BATCH, SIZE, ROUNDS, CURVE = 2, 128, 4, 8
-SMALL = {
+SMALL: Mapping[str, Mapping[str, Any]] = {
     "language": {"d_model": 256, "d_kv": 32, "d_ff": 1024, "num_layers": 6, "num_heads": 8},
     "vision": {
         "sample_size": 16,
@@ -97,10 +97,10 @@ class Stepper:
             lora,
         )
         if not way.channels_last:
-            self.bridge.vision.backbone.to(memory_format=torch.contiguous_format)
+            self.bridge.vision.backbone.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         training_mode(self.bridge)
         self.weights = [each for part in self.bridge.trained_parameters().values() for each in part.values()]
-        kind = {"fused": True} if way.is_fused else {"fused": False, "foreach": False}
+        kind: dict[str, Any] = {"fused": True} if way.is_fused else {"fused": False, "foreach": False}
         self.optimizer = torch.optim.AdamW(self.weights, lr=1e-4, weight_decay=1e-2, **kind)
         self.ema = None if way is PUBLISHED else Ema(self.weights, 0.999)
         self.seconds: Laps = {}

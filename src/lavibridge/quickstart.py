@@ -1,9 +1,9 @@
-"""The quickstart: train a bridge for two minutes, draw with it, and measure it beside two others.
+"""The quickstart: trains a bridge for two minutes, and compares its images with those of two baselines.
 
     untrained bridge | trained bridge | the image model's own text encoder      same prompts, same seeds
 
-The first shows what the connection gives before it has learnt anything, the last what the image model can do
-at best: a bridge can hardly draw what its image model cannot.
+The untrained bridge is the lower baseline. The image model's own text encoder is the upper one: a bridge can
+hardly generate what its image model cannot.
 """
 
 import json
@@ -43,15 +43,15 @@ SHEET_PROMPTS = (
 )
 _SHEET_SEED = 7
 _CATEGORY = "one"
-"""One thing with every attribute: what two minutes are enough for."""
+"""One thing with every attribute, which two minutes of training are enough for."""
 _PROMPTS = 150
-"""Prompts per condition; their intervals are about 8 points to each side at worst."""
+"""Prompts per condition; the intervals extend at most about 8 points to each side."""
 _STEPS, _GUIDANCE = 20, 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuickstartCondition:
-    """A bridge to draw and measure under a name."""
+    """A bridge to evaluate, and its name in the results."""
 
     name: str
     bridge: Bridge
@@ -59,11 +59,10 @@ class QuickstartCondition:
 
 
 def run_quickstart(recipe: Recipe, out: Path, *, prompts: int = _PROMPTS, steps: int = _STEPS) -> Path:
-    """Train, draw, measure, report; returns the run folder.
+    """Train a bridge, evaluate it with its baselines, and write a report; returns the run folder.
 
-    What an earlier call with the same recipe has done in the folder is kept and gone on from. Raises RunError
-    if the folder holds something else or is in use. `prompts` are measured per condition, each drawn in
-    `steps` steps.
+    Generates `prompts` images per condition, each in `steps` denoising steps. Resumes an earlier call with
+    the same recipe. Raises RunError if the folder holds anything else or is in use.
     """
     require_single_process("a quickstart")
     set_threads()
@@ -77,9 +76,9 @@ def _run(recipe: Recipe, out: Path, prompts: int, steps: int) -> Path:
         _train(recipe, out)
     with _phase("loading", phases):
         conditions = _conditions(recipe, out)
-    with _phase("drawing the contact sheet", phases):
+    with _phase("generating the contact sheet", phases):
         _draw_sheet(conditions, out / "contact_sheet.png", steps)
-    with _phase("measuring", phases):
+    with _phase("evaluating", phases):
         found = [_measure(condition, prompts, steps) for condition in conditions]
     results = _merged(conditions, found, phases)
     write_json(out / "results.json", results)
@@ -89,10 +88,10 @@ def _run(recipe: Recipe, out: Path, prompts: int, steps: int) -> Path:
 
 
 def quickstart_recipe(minutes: float = 2.0, language: str | None = None) -> Recipe:
-    """The recipe `quickstart`, with another time limit and, if named, another language model."""
+    """Load the recipe `quickstart` with this time limit and, if given, this language model."""
     settings = [
-        f"training.max_minutes={minutes * 0.95:.4g}",  # the rest is for the last checkpoint
-        # More than two cores can do; a GPU ends earlier.
+        f"training.max_minutes={minutes * 0.95:.4g}",  # leaves time for the last checkpoint
+        # More steps than two cores can take in this time; a GPU finishes earlier.
         f"training.steps={max(1, round(300 * minutes))}",
         f"training.align.steps={max(1, round(300 * minutes))}",
     ]
@@ -102,12 +101,12 @@ def quickstart_recipe(minutes: float = 2.0, language: str | None = None) -> Reci
 
 
 def _train(recipe: Recipe, out: Path) -> None:
-    """Train, or go on with what was begun; a run that has had all its time is left as it is."""
+    """Train, or resume an earlier training; does nothing if it is finished."""
     kept = out / "recipe.yaml"
     is_same = kept.is_file() and kept.read_text(encoding="utf-8") == dump_recipe(recipe)
     if is_same and is_run_trained(out, recipe.training):
         refuse_recipe_changes(out, changed_run_inputs(out, recipe))
-        console.print(f"{out} is trained already (delete it to begin anew)", soft_wrap=True)
+        console.print(f"{out} is already trained (delete it to start again)", soft_wrap=True)
         return
     train(recipe, out, resume=kept.is_file())
 
@@ -141,9 +140,9 @@ def _draw_sheet(conditions: list[QuickstartCondition], path: Path, steps: int) -
 
 
 def _measure(condition: QuickstartCondition, prompts: int, steps: int) -> dict[str, Any]:
-    """Measure a condition; pictures of its bridge before more training give way to new ones."""
+    """Evaluate a condition; replaces images from before a further training of its bridge."""
     if holds_other_images(condition.folder, condition.bridge):
-        console.print(f"{condition.folder} is of another bridge: drawn anew", soft_wrap=True)
+        console.print(f"{condition.folder} holds images of another bridge: replacing them", soft_wrap=True)
         shutil.rmtree(condition.folder)
     return evaluate(
         condition.bridge,
@@ -159,7 +158,7 @@ def _measure(condition: QuickstartCondition, prompts: int, steps: int) -> dict[s
 def _merged(
     conditions: list[QuickstartCondition], found: list[dict[str, Any]], phases: dict[str, float]
 ) -> dict[str, Any]:
-    """The trained bridge's results as `lavi evaluate` writes them, with the other two beside them."""
+    """The trained bridge's results, as `lavi evaluate` writes them, with those of the baselines."""
     by_name = {condition.name: results for condition, results in zip(conditions, found, strict=True)}
     trained = by_name.pop("trained bridge")
     return {
@@ -171,7 +170,7 @@ def _merged(
 
 @contextmanager
 def _phase(name: str, phases: dict[str, float]) -> Iterator[None]:
-    """Say what begins, and keep how long it took."""
+    """Print the name of a phase, and record its duration."""
     console.print(name, style="bold")
     start = time.monotonic()
     yield
@@ -179,20 +178,20 @@ def _phase(name: str, phases: dict[str, float]) -> Iterator[None]:
 
 
 def _tell(results: dict[str, Any], out: Path, page: Path) -> None:
-    """The scores and the commands to go on, on stderr."""
+    """Print the scores and the next commands on stderr."""
     rows = {"trained bridge": results, **results["compared"]}
     width = max(len(name) for name in rows)
-    console.print("\none thing, every attribute right (n, share, 95 % interval)")
+    console.print("\none thing with every attribute right (n, share, 95 % interval)")
     for name, each in rows.items():
         score = each["metrics"]["world"]["categories"][_CATEGORY]
         interval = f"{score['mean']:6.1%}  ({score['low']:.1%} to {score['high']:.1%})"
         console.print(f"  {name:<{width}}  n {score['n']}  {interval}")
     console.print(
-        f"\nReport: {page}\n\nTo go on:\n"
+        f"\nReport: {page}\n\nNext steps:\n"
         f'  lavi generate {out} "a small red circle" "a large blue star" --guidance {_GUIDANCE}\n'
         f"  lavi evaluate {out} --suite world\n"
         "  lavi train mini-llama_mini-sd_lavi --out runs/longer\n"
         "  lavi show\n\n"
-        "Draw with it on a page in the browser:\n"
+        "Generate images on a page in the browser:\n"
         f"  lavi serve {out}",
     )

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lavibridge.ab.key import AbKey, KeyItem, Vote
-from lavibridge.ab.votes import UnblindedVote
+from lavibridge.ab.key import AbKey, KeyItem
+from lavibridge.ab.votes import UnblindedVote, Vote
 from lavibridge.evaluation.evaluate import evaluate
 from lavibridge.world.captions import evaluation_prompts
 from lavibridge.world.drawing import draw_scene

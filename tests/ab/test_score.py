@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from lavibridge.ab.build import build_ab_study
-from lavibridge.ab.key import AbKey, Vote, read_ab_key
+from lavibridge.ab.key import AbKey, read_ab_key
 from lavibridge.ab.metric_votes import metric_votes
 from lavibridge.ab.score import score_ab_votes
-from lavibridge.ab.votes import VoteSet, read_votes
+from lavibridge.ab.votes import Vote, VoteSet, read_votes
 from lavibridge.cli.main import app
 from lavibridge.core.errors import RunError
 from lavibridge.evaluation.stats import wilson_interval

@@ -85,7 +85,7 @@ def test_a_translator_that_cannot_be_is_refused(tmp_path: Path) -> None:
     recipe = load_recipe("quickstart", ["connector={kind: translator}"])
     with pytest.raises(RecipeError, match="name the bridge with --from"):
         alignment_recipe(recipe, translate=True)
-    with pytest.raises(RecipeError, match="'translator' continues that of a trained bridge"):
+    with pytest.raises(RecipeError, match="'translator' continues the connector of a trained bridge"):
         check_alignable(alignment_recipe(recipe))
     teacher = trained({"kind": "sd", "source": "random"})
     for then, match in (({"kind": "linear"}, "it is a Resampler"), (RESAMPLER, "size mismatch")):

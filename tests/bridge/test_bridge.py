@@ -235,7 +235,7 @@ def test_wrong_choices_are_named() -> None:
     toy = {"kind": "sd", "source": "random"}
     with pytest.raises(RecipeError, match="did you mean 'lavi'"):
         Bridge.compose({"kind": "t5", "source": "random"}, toy, "lavy")
-    with pytest.raises(RecipeError, match=r"language: there is no kind 'gpt'"):
+    with pytest.raises(RecipeError, match=r"language: unknown kind 'gpt'"):
         Bridge.compose({"kind": "gpt", "source": "random"}, toy)
     with pytest.raises(RecipeError, match=r"language\.max_token: unknown key; did you mean 'max_tokens'"):
         Bridge.compose({"kind": "t5", "source": "random", "max_token": 3}, toy)

@@ -133,7 +133,7 @@ REFUSED = {
     },
     **{(state, "load LoRA"): r"merged .* replaced.*unmerge\(\)" for state in STATES if "merged" in state},
     **{(state, "add LoRA"): "has LoRA already" for state in STATES[1:]},
-    **{(state, "read a file"): "has been read" for state in STATES if "file" in state},
+    **{(state, "read a file"): "already contains" for state in STATES if "file" in state},
     **{("without LoRA", f"export {form}"): "no vision LoRA" for form in ("kohya", "comfyui")},
     **{
         ("sharded", name): "sharded over processes"

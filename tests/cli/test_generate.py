@@ -79,7 +79,7 @@ def test_what_is_drawn_when_ctrl_c_comes_is_kept_and_said(
     assert 2 <= len(written) < 400
     found = capsys.readouterr()
     assert found.out.splitlines() == written
-    assert f"{len(written)} of 400 pictures are drawn and lie in" in " ".join(found.err.split())
+    assert f"wrote {len(written)} of 400 images to" in " ".join(found.err.split())
     seeds = [int(path.rpartition("seed")[2].removesuffix(".png")) for path in written]
     assert seeds == list(range(len(written)))
     for path in written:
@@ -122,7 +122,7 @@ def test_what_is_typed_to_draw_with_may_hold_weights(
 def test_a_file_is_no_prompt(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("prompts.txt").write_text("a cat\n")
-    with pytest.raises(RecipeError, match=r"'prompts.txt' is a file.*tr .*< prompts.txt"):
+    with pytest.raises(RecipeError, match=r"'prompts.txt' is the name of a file.*tr .*< prompts.txt"):
         app(["generate", str(saved), "a dog", "prompts.txt"], standalone_mode=False)
     assert [path.name for path in tmp_path.iterdir()] == ["prompts.txt"]
 
@@ -152,4 +152,4 @@ def test_finished_pictures_are_written_before_one_that_is_not_finite_ends_the_co
         "0001-a-cat-seed0.png",
         "0002-a-boat-seed0.png",
     ]
-    assert "2 of 3 pictures are drawn" in " ".join(capsys.readouterr().err.split())
+    assert "wrote 2 of 3 images" in " ".join(capsys.readouterr().err.split())

@@ -67,7 +67,7 @@ def test_the_second_is_told_who_the_first_is_and_comes_after_it(holders: Holders
     with pytest.raises(RunError) as refused, hold_lock(tmp_path / "run"):
         pass
     said = str(refused.value)
-    assert f"process {first.pid} on {platform.node()} has written to it since 20" in said
+    assert f"process {first.pid} on {platform.node()} has been writing to it since 20" in said
     assert f"(-c {tmp_path / 'run'} 0 1)" in said
     first.communicate("")
     with hold_lock(tmp_path / "run"):

@@ -32,9 +32,9 @@ def variant(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (variant, "as the variant .*fp16.safetensors only: rename"),
+        (variant, "only the variant .*fp16.safetensors of its weights: rename"),
         (lambda path: path.write_bytes(POINTER), "is a pointer of git-lfs: .*git lfs pull"),
-        (lambda path: path.rename(path.with_suffix(".bin")), "bin, and pickles are not read"),
+        (lambda path: path.rename(path.with_suffix(".bin")), "bin, but pickles are not supported"),
         (lambda path: path.unlink(), "has no weights"),
         (lambda path: path.write_bytes(path.read_bytes()[:100]), "cannot be loaded: "),
     ],

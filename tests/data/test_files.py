@@ -121,7 +121,7 @@ def test_above_the_limit_training_stops_and_the_list_is_still_written(tmp_path: 
     path = write_list(tmp_path, "".join(f"{n}\tx\n" for n in (*good, "one.png", "two.png")), good)
     report = tmp_path / "rejected.jsonl"
     with pytest.raises(
-        DataError, match=r"2 of 10 pictures cannot be used.*\n  one.png, line 9: there is no such file"
+        DataError, match=r"2 of 10 pictures are unusable.*\n  one.png, line 9: there is no such file"
     ):
         open_list(path, RejectedPictures(report), max_rejected=0.19)
     assert len(report.read_text().splitlines()) == 2

@@ -183,7 +183,7 @@ def test_a_profile_that_cannot_be_used_is_noted_and_the_picture_used(
         assert tuple(dataset.picture(0, (8, 8))[0, 0]) == (200, 100, 50)
         assert not rejected.entries
         assert [note["file"] for note in rejected.warnings] == ["a.png"]
-        assert "taken for sRGB" in str(rejected.warnings[0]["reason"])
+        assert "count as sRGB" in str(rejected.warnings[0]["reason"])
         (tmp_path / "b.md").write_text("the folder has changed, the picture has not")
         (tmp_path / "b.md").unlink()
 

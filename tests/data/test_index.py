@@ -119,7 +119,9 @@ def test_a_damaged_index_is_made_anew(damage: str, tmp_path: Path, put: Any, ope
 def test_an_index_that_cannot_be_written_says_where_else(tmp_path: Path, put: Any, opened: Open) -> None:
     path = a_list(tmp_path, put, 1)
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"cannot be written to .*data\.index, or set LAVIBRIDGE_CACHE"):
+    with pytest.raises(
+        DataError, match=r"cannot be written to .*data\.index to another folder, or set LAVIBRIDGE_CACHE"
+    ):
         opened("tsv", path=path, index=tmp_path / "file" / "index")
 
 
@@ -160,24 +162,24 @@ def test_the_command_checks_from_the_ground(tmp_path: Path, put: Any) -> None:
     arguments = ["data", "check", RECIPE, "data.kind=tsv", f"data.path={path}"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
-    assert "20 pictures can be used, 1 rejected" in done.stdout
+    assert "20 usable pictures, 1 rejected" in done.stdout
     listed = Path(done.stdout.split("rejected: ")[1].strip())
     assert json.loads(listed.read_text())["file"] == "gone.png"
     put(tmp_path / "gone.png")
-    assert "21 pictures can be used, 0 rejected" in CliRunner().invoke(app, arguments).stdout
+    assert "21 usable pictures, 0 rejected" in CliRunner().invoke(app, arguments).stdout
     for number in range(5):
         (tmp_path / f"{number:04d}.png").unlink()
     done = CliRunner().invoke(app, arguments)
     assert isinstance(done.exception, DataError)
-    assert "5 of 21 pictures cannot be used" in str(done.exception)
+    assert "5 of 21 pictures are unusable" in str(done.exception)
 
 
 def test_the_command_takes_mixtures_apart_and_leaves_the_world_alone(tmp_path: Path, put: Any) -> None:
     path = a_list(tmp_path, put, 2)
     parts = f"[{{kind: world, scenes: 5}}, {{kind: tsv, path: {path}}}]"
     done = CliRunner().invoke(app, ["data", "check", RECIPE, "data.kind=mixture", f"data.parts={parts}"])
-    assert "world: 5 pictures, drawn when they are asked for" in done.stdout
-    assert "2 pictures can be used" in done.stdout
+    assert "world: 5 pictures, drawn on demand" in done.stdout
+    assert "2 usable pictures" in done.stdout
 
 
 OPEN = """
@@ -200,10 +202,15 @@ print(opened, time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SE
 def test_a_million_entries_open_within_two_seconds_and_a_gibibyte(tmp_path: Path) -> None:
     import pyarrow as pa
 
+    from lavibridge.data.pictures.image_table import (
+        IMAGE_TABLE_SCHEMA,
+        ImageCheck,
+        ImageTableEntry,
+        image_table_rows,
+    )
     from lavibridge.data.pictures.index import ImageIndex
     from lavibridge.data.pictures.indexed import index_of
     from lavibridge.data.pictures.rejected import write_rejections
-    from lavibridge.data.pictures.table import IMAGE_TABLE_SCHEMA, ImageCheck, ImageEntry, image_table_rows
     from lavibridge.data.tsv import Tsv
 
     path = tmp_path / "pairs.tsv"
@@ -216,7 +223,7 @@ def test_a_million_entries_open_within_two_seconds_and_a_gibibyte(tmp_path: Path
         for start in range(0, 1_000_000, 512):
             numbers = range(start, min(start + 512, 1_000_000))
             entries = [
-                ImageEntry(
+                ImageTableEntry(
                     name=f"pictures/{number:08d}.png",
                     captions=(f"a picture, number {number}, with a caption of usual length",),
                 )

@@ -265,7 +265,7 @@ def test_a_mixture_joins_its_parts(tmp_path: Path, put: Any, opened: Open, pairs
         ([{"weight": 1}], r"parts\.0\.kind is missing"),
         ([{"kind": "wrld"}], "did you mean 'world'"),
         ([{"kind": "world", "scene": 1}], r"parts\.0\.scene.*did you mean 'scenes'"),
-        ([{"kind": "world", "weight": 0}], r"parts\.0\.weight: should be a number above 0"),
+        ([{"kind": "world", "weight": 0}], r"parts\.0\.weight: must be a number above 0"),
         ([{"kind": "world", "weight": 1}, {"kind": "world"}], "every part a weight, or none"),
         ([{"kind": "world", "size": 32}], r"parts\.0\.size: set it for the whole mixture"),
     ],

@@ -242,7 +242,7 @@ def test_captions_in_utf_16_are_no_captions(tmp_path: Path, put: Any, opened: Op
 
 @pytest.mark.parametrize("delimiter", ["", ",,", "||", '"', "\n", "\0", "\\n", "semicolon"])
 def test_a_delimiter_that_is_not_one_sign_is_refused(delimiter: str, tmp_path: Path, opened: Open) -> None:
-    with pytest.raises(RecipeError, match=r"data\.delimiter: should be one character"):
+    with pytest.raises(RecipeError, match=r"data\.delimiter: must be one character"):
         opened("csv", path=tmp_path / "list.csv", delimiter=delimiter)
 
 
@@ -294,7 +294,7 @@ def test_the_command_says_how_many_files_it_notes(tmp_path: Path, put: Any) -> N
     (tmp_path / "README.md").write_text("about the pictures")
     arguments = ["data", "check", "mini-llama_mini-sd_lavi", "data.kind=folder", f"data.path={tmp_path}"]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
-    assert "1 pictures can be used, 0 rejected" in done.stdout
-    assert "1 more files are named in the list" in done.stdout
+    assert "1 usable pictures, 0 rejected" in done.stdout
+    assert "the list also names 1 files" in done.stdout
     listed = Path(done.stdout.split("rejected: ")[1].strip())
     assert json.loads(listed.read_text())["file"] == "README.md"

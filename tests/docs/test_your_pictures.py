@@ -36,7 +36,7 @@ def test_the_pictures_are_drawn_and_pass_the_check(tmp_path: Path, monkeypatch: 
     draw_pictures()
     for block in blocks("bash")[:2]:
         done = CliRunner().invoke(app, shlex.split(block)[1:], catch_exceptions=False)
-        assert "48 pictures can be used, 0 rejected" in done.stdout
+        assert "48 usable pictures, 0 rejected" in done.stdout
 
 
 @pytest.mark.slow

@@ -90,13 +90,15 @@ def test_coco_gives_one_caption_a_picture_and_fewer_are_the_first_of_more(tmp_pa
 
 
 def test_absent_and_wrong_files_are_said_so(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"captions_val2014\.json.*cocodataset\.org.*--prompts PATH"):
+    with pytest.raises(
+        DataError, match=r"captions_val2014\.json.*cocodataset\.org.*set --prompts to its path"
+    ):
         open_prompts(read_suite("lavi-short").prompts)
     with pytest.raises(DataError, match=r"lavi prompts expand"):
         open_prompts(read_suite("lavi-long").prompts)
     with pytest.raises(DataError, match=r"github\.com/google-research/parti"):
         open_prompts(read_suite("parti").prompts, str(tmp_path / "nothing.tsv"))
-    with pytest.raises(DataError, match=r"should be hf://datasets/OWNER/NAME/FILE"):
+    with pytest.raises(DataError, match=r"must be hf://datasets/OWNER/NAME/FILE"):
         find_benchmark_file("hf://datasets/owner", "it", "there")
     (tmp_path / "latin.txt").write_bytes("naïve".encode("latin-1"))
     (tmp_path / "empty.txt").write_text("\n \n")

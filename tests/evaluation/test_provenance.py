@@ -65,7 +65,7 @@ def copy(kept: Path, tmp_path: Path) -> Path:
 
 def test_a_bridge_that_was_trained_on_is_another_however_alike_it_draws(copy: Path) -> None:
     before = {path: path.read_bytes() for path in copy.rglob("*.*")}
-    with pytest.raises(RunError, match=r"another bridge.*\(changed: connector\): give another --out"):
+    with pytest.raises(RunError, match=r"another bridge.*\(changed: connector\): choose another --out"):
         evaluate(trained_on(make_bridge()), "world", copy, **ASKED)
     assert {path: path.read_bytes() for path in copy.rglob("*.*")} == before
     evaluate(make_bridge(), "world", copy, **ASKED)  # made anew, it is the same
@@ -148,9 +148,7 @@ def test_a_picture_that_was_replaced_is_not_judged(copy: Path, monkeypatch: pyte
     first, second = sorted(copy.rglob("*.png"))
     shutil.copy(second, first)
     monkeypatch.setattr(WorldMetric, "version", 2)
-    with pytest.raises(
-        DataError, match=r"is not the picture that was drawn; delete it, and it is drawn again"
-    ):
+    with pytest.raises(DataError, match=r"has changed since it was generated; delete it, and the next call"):
         evaluate(make_bridge(), "world", copy, **ASKED)
 
 

@@ -229,11 +229,11 @@ def test_missing_and_damaged_pictures_are_drawn_again(tmp_path, capsys):
     assert evaluate(again, "world", tmp_path, **chosen) == before
     assert {prompt for prompt, _ in again.drawn} >= {lost["prompt"], cut["prompt"]}
     assert len(again.drawn) == 3
-    assert "2 pictures are missing or damaged" in capsys.readouterr().err
+    assert "generating 2 missing or damaged images again" in capsys.readouterr().err
     data = bytearray((tmp_path / cut["file"]).read_bytes())
     data[40:60] = bytes(20)  # inside, where a look at the end does not find it
     (tmp_path / cut["file"]).write_bytes(data)
-    with pytest.raises(DataError, match="delete it, and it is drawn again"):
+    with pytest.raises(DataError, match="delete it, and the next call generates it again"):
         evaluate(Drawer(), "world", tmp_path, metrics=[MINI_CLIP], **chosen)
 
 
@@ -317,7 +317,7 @@ def test_sets_are_measured_against_a_folder_and_share_their_features(tmp_path, m
     assert bad["precision_recall"]["totals"]["recall"]["mean"] < 0.1
     np.savez(tmp_path / "narrow.npz", mu=np.zeros(3), sigma=np.eye(3))
     narrow = {"kind": "fid", **options, "reference": str(tmp_path / "narrow.npz")}
-    with pytest.raises(DataError, match="3 wide and those of 'fid' 96"):
+    with pytest.raises(DataError, match="width 3, but those of 'fid' 96"):
         evaluate(Drawer(), "world", tmp_path / "good", limit=2, metrics=[narrow])
 
 
@@ -332,10 +332,10 @@ def test_pictures_drawn_elsewhere_are_judged_and_none_is_left_out(tmp_path):
     assert results["metrics"]["world"]["all"]["mean"] == 1
     assert (results["n"], results["steps"]) == (12, None)
     (given / "3.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"3\.png.*every picture counts"):
+    with pytest.raises(DataError, match=r"3\.png.*needs every image"):
         evaluate(given, "world", tmp_path / "again", **asked)
     (given / "3.png").unlink()
-    with pytest.raises(DataError, match="has 11 pictures and the suite needs 12"):
+    with pytest.raises(DataError, match="has 11 images but the suite needs 12"):
         evaluate(given, "world", tmp_path / "again", **asked)
     with pytest.raises(DataError, match="there is no folder"):
         evaluate(tmp_path / "nowhere", "world", tmp_path / "again", **asked)

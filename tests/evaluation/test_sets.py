@@ -207,7 +207,7 @@ def test_references_that_are_not_there_or_are_wrong(tmp_path: Path) -> None:
 def test_a_metric_of_sets_wants_enough_pictures_and_its_width() -> None:
     [metric] = open_metrics([{"kind": "fid", "reference": "world", "features": "mini-resnet"}], [], ())
     task = Task(category="one", prompt="a red circle", seed=0, file="x")
-    with pytest.raises(DataError, match="at least 20 pictures, found 3"):
+    with pytest.raises(DataError, match="at least 20 images, found 3"):
         metric.check([task] * 3)
     metric.check([task] * 20)
     assert ReferenceFeatures(features=np.zeros((2, 5)), card={}).width == 5

@@ -126,7 +126,7 @@ def test_connectors_that_ask_take_no_weights() -> None:
         None,
     )
     for prompt, away in (("a (red:2) cat", ""), ("a cat", "(red:2)")):
-        with pytest.raises(RecipeError, match="leave them out"):
+        with pytest.raises(RecipeError, match="remove the weights"):
             BridgePipeline(bridge)(
                 prompt, num_inference_steps=1, seed=0, negative_prompt=away, prompt_weighting=True
             )

@@ -160,14 +160,14 @@ def test_drawing_leaves_the_bridge_in_its_mode() -> None:
 def test_what_cannot_be_drawn_is_refused() -> None:
     pipe = BridgePipeline(compose())
     for prompts in ([], [""], ["a cat", "  "]):
-        with pytest.raises(RecipeError, match="give a text"):
+        with pytest.raises(RecipeError, match="describe an image"):
             pipe(prompts)
     for error, match, options in (
-        (RecipeError, "one seed, or one for each picture", {"seed": [1]}),
+        (RecipeError, "one seed, or one for each image", {"seed": [1]}),
         (RecipeError, "one generator, or one for each", {"generator": [torch.Generator()]}),
         (RecipeError, "not both", {"generator": torch.Generator(), "seed": 1}),
         (RecipeError, "found -1", {"seed": -1}),
-        (RecipeError, "num_inference_steps must be 1", {"num_inference_steps": 0}),
+        (RecipeError, "num_inference_steps must be from 1", {"num_inference_steps": 0}),
         (RecipeError, "batch_size must be 1", {"batch_size": 0}),
         (RecipeError, "num_images_per_prompt must be 1", {"num_images_per_prompt": 0}),
         (RecipeError, "above 0 and below 1", {"step_cache": 2.0}),
@@ -181,7 +181,7 @@ def test_long_prompts_are_drawn_with_a_warning(
     pipe: BridgePipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert len(pipe(["x" * 10_000], num_inference_steps=1, seed=0).images) == 1
-    assert "its first 77 tokens are used" in " ".join(capsys.readouterr().err.split())
+    assert "reads its first 77 tokens" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_shipped_vision_model_is_opened_and_a_mistyped_run_refused() -> None:

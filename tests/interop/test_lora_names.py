@@ -211,5 +211,5 @@ def test_the_text_encoder_s_layers_are_taken_where_the_bridge_reads_with_it(
     assert len(report.unmatched) == 6 * len(text)
     assert_added(other, before, deltas(pairs, lambda name, rank: 1.0))
     said = " ".join(capsys.readouterr().err.split())
-    assert f"note: {6 * len(text)} of {len(state)} keys of" in said
+    assert f"does not use {6 * len(text)} of {len(state)} keys of" in said
     assert f"({6 * len(text)} of a text encoder)" in said

@@ -180,7 +180,7 @@ def test_a_folder_with_one_file_names_it(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("about it")
     assert torch.equal(load(tmp_path).encode(PROMPTS).hidden, load(file).encode(PROMPTS).hidden)
     shutil.copy(file, tmp_path / "other.gguf")
-    with pytest.raises(ModelError, match=r"has 2 GGUF files \(other.gguf, toy.gguf\): name one"):
+    with pytest.raises(ModelError, match=r"has 2 GGUF files \(other.gguf, toy.gguf\): choose one"):
         registry.detect_kind("language", str(tmp_path))
 
 
@@ -219,7 +219,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a family that we have not": (
         {"general__architecture": "phi3"},
-        r"no language family reads '.*toy\.gguf'",
+        r"no language family accepts '.*toy\.gguf'",
     ),
     "a denoiser": ({"general__architecture": "flux"}, "holds the image or video model 'flux'"),
 }
@@ -272,7 +272,7 @@ def test_missing_weights_and_another_kind_are_refused(tmp_path: Path) -> None:
 def test_what_cannot_be_read_from_a_file_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = toy_file(tmp_path)
     for choice in (str(file), {"kind": "sd", "source": str(file)}):
-        with pytest.raises(ModelError, match="only language models are read from those"):
+        with pytest.raises(ModelError, match="only language models can be read from GGUF"):
             model_of_choice("vision", choice)
     with pytest.raises(ModelError, match=r"there is no GGUF file 'gone/toy\.gguf'"):
         load("gone/toy.gguf")

@@ -95,10 +95,10 @@ def edit(**changes: object) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("ruin", "message"),
     [
-        (ruin_pivot_id, r"bert is a half of pivot second, and .*pivot is pivot first"),
-        (truncate, r"bert/half\.safetensors is not what was saved"),
+        (ruin_pivot_id, r"bert belongs to pivot second, but .*pivot is pivot first"),
+        (truncate, r"bert/half\.safetensors has changed since it was saved"),
         (lambda folder: (folder / "half.safetensors").unlink(), r"half\.safetensors is missing"),
-        (put_nan, r"language half .*bert: 1 of .* values are not finite, among them some of latents"),
+        (put_nan, r"language half .*bert: 1 of .* values are not finite, for example in latents"),
         (edit(side="vision"), r"bert holds a vision half: move it into .*vision"),
         (edit(format=7), r"half\.json has format 7"),
         (edit(pivot=None), r"half\.json is damaged \(pivot: "),
@@ -120,7 +120,7 @@ def test_names_that_are_none_are_refused_with_those_there_are(pivot: PivotFolder
         compose(pivot.folder, "bertt", "sd")
     with pytest.raises(RunError, match=r"there is no folder .*nowhere"):
         read_pivot(tmp_path / "nowhere")
-    with pytest.raises(RunError, match=r"is no pivot, as it has no pivot\.json"):
+    with pytest.raises(RunError, match=r"is not a pivot: it has no pivot\.json"):
         read_pivot(tmp_path)
 
 
@@ -188,7 +188,7 @@ def test_one_model_in_other_files_is_the_same_model(
 def test_a_fine_tuned_or_another_model_is_refused(bert_pivot: PivotFolder, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"'mini-bert': its features of the captions differ by \d"):
         compose(bert_pivot.folder, str(copied("mini-bert", tmp_path / "tuned", tuned)), "sd")
-    with pytest.raises(ModelError, match=r"'mini-bert': it is of kind t5 and not bert"):
+    with pytest.raises(ModelError, match=r"'mini-bert': its kind is t5, not bert"):
         compose(bert_pivot.folder, "mini-t5-small", "sd")
     with pytest.raises(ModelError, match=r"no vision half for the model 'mini-sd'.*'sd': it has context"):
         compose(bert_pivot.folder, "mini-bert", "mini-sd")

@@ -109,5 +109,5 @@ def test_an_alignment_has_rows_of_its_own(tmp_path: Path) -> None:
     assert plan.alignment.hours * 3600 > 1000 * plan.alignment.step_seconds
     assert plan.cost == pytest.approx(2.0 * (plan.hours + plan.alignment.hours))
     table = "\n".join(plan_lines(plan))
-    assert "alignment before it (match attention), 8 captions a step" in table
+    assert "alignment (match attention), 8 captions per step" in table
     assert "all 1,000 steps" in table

@@ -45,7 +45,7 @@ def test_what_follows_from_unknown_values_is_unknown() -> None:
         assert view.tolist() == [0, 0]
         known += weight  # and with it every view
         for tensor in (known, view, weight * 0, torch.rand(3, device="meta"), MASK.to("meta") * weight):
-            with pytest.raises(ModelError, match=r"cannot be planned: it decides by the values of a tensor"):
+            with pytest.raises(ModelError, match=r"cannot be planned: it branches on the values of a tensor"):
                 tensor.tolist()
         assert weight.new_ones(2).tolist() == [1, 1]
         assert bool((weight > 0).all()), "an unknown flag is true"

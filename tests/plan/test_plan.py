@@ -152,4 +152,4 @@ def test_the_command_prints_a_table_or_json() -> None:
     assert plan["latent_bytes"] == 2 * 4 * (4 * 16 * 16)
     table = CliRunner().invoke(app, asked).stdout
     assert "fits in the 24.00 GiB of l4" in table
-    assert "pictures per second" in table
+    assert "images per second" in table

@@ -146,7 +146,7 @@ def test_missing_pictures_are_counted_and_corrupt_ones_named(evaluated: Runs, co
     pictures = sorted((folder / "evaluation" / "world" / "images").rglob("*.png"))
     pictures[0].unlink()
     text = write_report([folder], page).read_text(encoding="utf-8")
-    assert "1 pictures are missing" in text
+    assert "1 images are missing" in text
     assert "This picture is missing from the run folder." in text
     before = page.read_bytes(), page.with_suffix(".json").read_bytes()
     pictures[1].write_bytes(pictures[1].read_bytes()[:100])
@@ -178,9 +178,9 @@ def test_runs_that_are_not_whole_say_what_they_lack(evaluated: Runs, copied: Cop
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:-2]) + '{"step": 5, "lo')
     told = told_of(folder)
     assert told["notes"] == [
-        "second is unfinished: still training, or stopped",
-        "second: evaluation/world is unfinished (6 pictures drawn), so the report omits it: the same "
-        "command resumes it",
+        "second is unfinished: still training, or interrupted",
+        "second: evaluation/world is unfinished (6 images), so the report omits it: repeat the "
+        "command to resume it",
         "second has no evaluation: run `lavi evaluate` to make one",
     ]
     assert "Training is not finished" in told["runs"][0]["model_card"]
@@ -194,7 +194,7 @@ def test_runs_that_are_not_whole_say_what_they_lack(evaluated: Runs, copied: Cop
 def test_runs_of_one_name_are_told_apart_and_none_is_taken_twice(run: Path, tmp_path: Path) -> None:
     folders = [Path(shutil.copytree(run, tmp_path / above / "run")) for above in ("a", "b")]
     assert [each.name for each in read_report_runs(folders)] == ["a/run", "b/run"]
-    with pytest.raises(RunError, match="given twice"):
+    with pytest.raises(RunError, match="appears twice"):
         read_report_runs([run, run / ".." / run.name])
     with pytest.raises(RunError, match="at least one"):
         read_report_runs([])
@@ -233,9 +233,9 @@ def test_errors_name_the_file(run: Path, copied: Copy, name: str, content: str) 
 
 
 def test_what_is_no_run_is_said(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"no run folder.*recipe\.yaml"):
+    with pytest.raises(RunError, match=r"not a run folder.*recipe\.yaml"):
         read_run(tmp_path)
-    with pytest.raises(RunError, match="is no folder"):
+    with pytest.raises(RunError, match="is not a folder"):
         read_run(tmp_path / "nothing")
 
 

@@ -162,7 +162,7 @@ def test_a_run_that_was_only_begun_has_a_page_too(run: Path, tmp_path: Path) -> 
     shutil.copy(run / "recipe.yaml", folder / "recipe.yaml")
     text = write_report([folder], folder / "report.html").read_text(encoding="utf-8")
     assert Page(text).open == []
-    assert "begun is not started: no step logged" in text
+    assert "begun is not started: no logged step" in text
     assert "Not evaluated." in text
 
 

@@ -157,7 +157,7 @@ def test_tokens_that_are_no_single_words_are_numbered(compose: Compose) -> None:
 
 def test_weights_are_refused_where_nothing_reads_them(compose: Compose) -> None:
     model = ServedModel("first", compose("llama", "pixart", "query"), 2)
-    with pytest.raises(RecipeError, match="leave them out"):
+    with pytest.raises(RecipeError, match="remove the weights"):
         model.check([read_emphasis("a (red:1.2) circle", weights=True)], 16, 16)
     model.check([read_emphasis("a (red:1.2) circle", weights=False)], 16, 16)
     with pytest.raises(RecipeError, match="size: height and width must be multiples"):
@@ -251,7 +251,7 @@ def test_a_picture_without_numbers_is_the_servers_fault(eventually: Eventually, 
     queue.close()
     worker.join(20.0)
     assert (body.state, body.is_own_fault) == ("failed", False)
-    assert "the autoencoder makes of the latents are not finite" in str(body.error)
+    assert "the autoencoder decodes from the latents are not finite" in str(body.error)
 
 
 def test_the_recipe_is_in_the_png_or_not(eventually: Eventually, models: dict[str, ServedModel]) -> None:

@@ -93,7 +93,7 @@ def test_a_folder_with_another_recipe_is_refused_with_every_difference_and_nothi
     for arguments in ([], ["--table"]):
         with pytest.raises(RunError) as found:
             lavi(other, "--out", out, *arguments)
-        assert "llama/seed-0 cannot continue, as these have changed" in str(found.value)
+        assert "llama/seed-0 cannot continue, because of these changes" in str(found.value)
         assert "training.batch was 2, is 1" in str(found.value)
         assert "training.warmup was 1, is 2" in str(found.value)
         assert "workers" not in str(found.value), "how fast it is made is no matter"
@@ -185,7 +185,7 @@ def test_models_may_lie_elsewhere(write_study: Write, lavi: Lavi, tmp_path: Path
     assert dict(cell.source_names) == {"language.source": "somebody/mini"}
     moved = f"somebody/mini={tmp_path}"
     assert shlex.quote(moved) in lavi(path, "--commands", "--source", moved).stdout
-    with pytest.raises(LaviError, match="is no NAME=FOLDER"):
+    with pytest.raises(LaviError, match="must be NAME=FOLDER"):
         lavi(path, "--commands", "--source", "somebody/mini=/nowhere")
     assert choose_cells(expand_cells(study, tmp_path), ["a/seed-1"])[0].seed == 1
 

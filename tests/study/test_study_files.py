@@ -98,7 +98,7 @@ def test_cells_are_chosen_by_condition_cell_or_pattern(tmp_path: Path) -> None:
         ({"conditions": []}, "either `conditions` or `axes`"),
         ({"conditions": [{"name": "a"}], "axes": {"x": [{"name": "a"}]}}, "either `conditions` or `axes`"),
         ({"conditions": [{"name": "a"}, {"name": "a"}]}, "conditions: 'a' appears twice"),
-        ({"conditions": [{"name": "a/b"}]}, "names a folder"),
+        ({"conditions": [{"name": "a/b"}]}, "also a folder's name"),
         ({"conditions": [{"name": "a"}], "seeds": [1, 1]}, "seeds: '1' appears twice"),
         ({"conditions": [{"name": "a"}], "baseline": "b"}, "condition 'b' does not exist"),
         ({"conditions": [{"name": "a"}], "rows": [{"name": "r", "suite": "word"}]}, "did you mean 'world'"),
@@ -117,7 +117,7 @@ def test_cells_are_chosen_by_condition_cell_or_pattern(tmp_path: Path) -> None:
                     "y": [{"name": "b", "recipe": "quickstart"}],
                 }
             },
-            "both name a recipe",
+            "both set a recipe",
         ),
     ],
 )

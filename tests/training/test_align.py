@@ -157,8 +157,12 @@ def test_alignment_takes_no_more_than_its_share_of_the_time(
     [
         ({}, None, r"training\.align needs the vision model's own text encoder.*a random toy has none"),
         ({"connector": {"kind": "llmdiff"}}, "attention", "this connector changes single layers"),
-        ({"vision": {"kind": "sd3", "source": "random"}}, "attention", "attends to text and image jointly"),
-        ({}, "tokens", "take one with a fixed number, such as 'resampler'"),
+        (
+            {"vision": {"kind": "sd3", "source": "random"}},
+            "attention",
+            "has joint attention of text and image",
+        ),
+        ({}, "tokens", "a fixed number of tokens, such as 'resampler'"),
         ({"connector": {"kind": "resampler"}}, "closed_form", "use 'linear', 'mlp' or 'lavi'"),
     ],
 )
@@ -210,7 +214,7 @@ def test_a_bridge_is_learned_from_a_text_file_and_no_picture(
     summary = (report / "summary.json").read_text()
     assert str(tmp_path) not in summary
     assert json.loads(summary)["steps"] == 6
-    with pytest.raises(RecipeError, match="has no pictures, which training"):
+    with pytest.raises(RecipeError, match="has no pictures, but training"):
         check_start(load_recipe(str(out / "recipe.yaml"), ["training.steps=1"]), None)
 
 
@@ -233,7 +237,7 @@ def test_a_bridge_teaches_another_language_model(toy: Toy, own_encoder: Choice, 
     assert all(torch.equal(value, other[key]) for key, value in one.items())
     assert any(value.any() for name, value in one.items() if "lora_B" in name)
     elsewhere = toy(vision={"kind": "ldm", "source": "mini-ldm"}, training=ALIGNED)
-    with pytest.raises(ModelError, match="a teacher and its student share the vision model"):
+    with pytest.raises(ModelError, match="choose a teacher with the same vision model"):
         train(alignment_recipe(elsewhere, teacher=str(taught)), tmp_path / "other")
 
 

@@ -75,7 +75,7 @@ def test_a_file_that_is_cut_short_changed_or_gone_is_named(whole: Path, tmp_path
         victim.write_bytes(ruin)
         with pytest.raises(RunError, match=f"{name} is damaged") as refused:
             check_checkpoint_files(folder)
-        assert "go on from the checkpoint before it" in str(refused.value)
+        assert "continue from the checkpoint before it" in str(refused.value)
     if name != "manifest.json":  # without it the folder is no checkpoint at all
         victim.unlink()
         with pytest.raises(RunError, match=f"{name} is missing"):
@@ -139,7 +139,7 @@ def test_a_disk_that_is_full_leaves_the_earlier_checkpoint_whole(
     with pytest.raises(RunError, match="MiB of free disk, but this run needs"):
         train(make_toy(toy, steps=2, ema=None), run, resume=True)
     monkeypatch.setattr("lavibridge.training.train.check_disk_space", lambda *arguments: None)
-    with pytest.raises(RunError, match=r"step 2 cannot be written: .*No space left.*are whole"):
+    with pytest.raises(RunError, match=r"step 2 cannot be written: .*No space left.*are intact"):
         train(make_toy(toy, steps=2, ema=None), run, resume=True)
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-1"]
     check_checkpoint_files(run / "checkpoints/step-1")

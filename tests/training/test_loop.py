@@ -166,7 +166,10 @@ def test_a_skipped_step_is_counted_and_moves_nothing(toy: Toy) -> None:
 
 @pytest.mark.parametrize(
     ("most", "spoilt", "end", "why"),
-    [(10, {1, 3, 4, 5, 6}, 6, "as were the 2 before it"), (2, {0, 2, 4}, 5, "2 may be skipped in a run")],
+    [
+        (10, {1, 3, 4, 5, 6}, 6, "like the 2 steps before it"),
+        (2, {0, 2, 4}, 5, "a run may skip at most 2 steps"),
+    ],
 )
 def test_too_many_skips_end_the_run_and_name_all_samples(
     toy: Toy, most: int, spoilt: set[int], end: int, why: str

@@ -58,7 +58,9 @@ def test_rates_not_given_are_the_published_ones_of_the_family() -> None:
 
 
 def test_a_family_without_published_rates_needs_one_for_each_trained_part() -> None:
-    with pytest.raises(RecipeError, match=r"training\.lr\.vision_lora: no learning rate is given.*'flux'"):
+    with pytest.raises(
+        RecipeError, match=r"training\.lr\.vision_lora: the recipe sets no learning rate.*'flux'"
+    ):
         learning_rates("flux", LearningRates(connector=1e-4), ("connector", "vision_lora"))
     assert learning_rates("flux", LearningRates(connector=1e-4), ("connector",)) == {"connector": 1e-4}
 

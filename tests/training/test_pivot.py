@@ -100,7 +100,7 @@ def test_a_stage_that_is_stopped_continues_bit_for_bit(pivot: PivotFolder, tmp_p
     with pytest.raises(KeyboardInterrupt):
         create(first(), broken)
     stop.join()
-    with pytest.raises(RunError, match=r"is no pivot, as it has no pivot\.json"):
+    with pytest.raises(RunError, match=r"is not a pivot: it has no pivot\.json"):
         read_pivot(broken)
     with pytest.raises(RunError, match="add --resume"):
         create(first(), broken)
@@ -120,13 +120,13 @@ def stop_after(log: Path, lines: int) -> None:
 
 
 def test_what_cannot_be_added_is_refused_before_models_load(pivot: PivotFolder, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"connector\.slots is 7, and the space of .* has 6"):
+    with pytest.raises(RecipeError, match=r"connector\.slots is 7, but every half of .* must have 6"):
         added(pivot, "language", "mini-bert", "connector.slots=7")
-    with pytest.raises(RecipeError, match=r"is 'lavi', and a pivot is needed"):
+    with pytest.raises(RecipeError, match=r"a pivot needs the connector 'pivot', but .* is 'lavi'"):
         first_recipe("mini-llama_mini-sd_lavi", [], None)
     with pytest.raises(RunError, match="mini-llama exists already: choose another --name"):
         add_language(pivot, added(pivot, "language", "mini-llama"), "mini-llama")
-    with pytest.raises(RunError, match="is a pivot already"):
+    with pytest.raises(RunError, match="is already a pivot"):
         create(first(), pivot.folder)
     with pytest.raises(LaviError, match="no model folder 'mini-brt'; did you mean 'mini-bert'"):
         added(pivot, "language", "mini-brt")
@@ -176,7 +176,7 @@ def shown_fvu(pivot: PivotFolder) -> str:
 
 
 def test_a_pair_needs_a_pivot_and_a_pivot_a_pair(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="--pivot draws with a pair such as"):
+    with pytest.raises(RecipeError, match="--pivot needs a pair such as"):
         lavi("generate", "mini-sd", "a red circle", "--pivot", tmp_path)
-    with pytest.raises(RunError, match="this version ships no pivot: give --pivot"):
+    with pytest.raises(RunError, match="this version ships no pivot: create one"):
         lavi("generate", "mini-bert+mini-sd", "a red circle")

@@ -47,7 +47,7 @@ WRONG = {
     "device": (["training.device=cuda:7"], "no CUDA GPU"),
     "another device": (["training.device=meta"], "is not supported"),
     "no device": (["training.device=7up"], "is not a device"),
-    "a CPU too many": (["training.device=cpu:3"], "sees 1 CPU"),
+    "a CPU too many": (["training.device=cpu:3"], "finds 1 CPU"),
     "optimiser": (["training.optimizer=adamw8bit"], "needs bitsandbytes.*not installed"),
     "flash": (["training.attention=flash"], "needs flash_attn.*not installed"),
     "quantised": (["language.quantize=4bit"], "needs bitsandbytes.*not installed"),
@@ -61,7 +61,7 @@ WRONG = {
     "sharding": (["training.sharding=fsdp2", "training.teacher={}"], "leave one of the two out"),
     "kept features": (
         ["training.sharding=fsdp2", "lora.language=null", "training.feature_cache_gb=1"],
-        "training.sharding with cached",
+        "training.sharding does not support cached",
     ),
     "preview": (["training.preview_every=1", "preview.prompts=['']"], "prompt 1 is empty"),
     "nothing trained": (

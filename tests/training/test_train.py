@@ -110,7 +110,7 @@ def test_a_run_is_never_overwritten_nor_resumed_as_another(toy: Toy, tmp_path: P
 
 def test_other_folders_are_left_alone(toy: Toy, tmp_path: Path) -> None:
     (tmp_path / "letters.txt").write_text("mine")
-    with pytest.raises(RunError, match=r"letters\.txt is in it"):
+    with pytest.raises(RunError, match=r"it holds letters\.txt"):
         train(toy(), tmp_path)
     with pytest.raises(RunError, match="is a file"):
         train(toy(), tmp_path / "letters.txt")
@@ -133,7 +133,7 @@ def test_bad_pictures_above_the_limit_stop_before_anything_and_leave_the_list(
         content = toy(training={"steps": 1}).model_dump()
         return make_recipe({**content, "data": {**data, "max_rejected": limit}})
 
-    with pytest.raises(DataError, match="1 of 4 pictures cannot be used"):
+    with pytest.raises(DataError, match="1 of 4 pictures are unusable"):
         train(recipe(0.1), run)
     assert [path.name for path in run.iterdir()] == ["rejected.jsonl"]
     train(recipe(0.3), run)  # the same folder: nothing had been begun

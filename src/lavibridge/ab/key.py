@@ -6,7 +6,6 @@ votes.jsonl   {"study", "item", "question", "choice": "first" | "second" | "tie"
 """
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
@@ -20,7 +19,6 @@ QUESTIONS = {
     "follows": "Which picture follows the description better?",
     "looks": "Which picture looks better, regardless of the description?",
 }
-VoteChoice = Literal["first", "second", "tie"]
 
 
 class KeyRun(Config):
@@ -68,33 +66,6 @@ class AbKey(Config):
     """The runs in the study."""
     items: tuple[KeyItem, ...] = Field(min_length=1)
     """The comparisons."""
-
-
-class Vote(Config):
-    """An answer to one question about one comparison."""
-
-    study: str
-    """The id of the study."""
-    form: int
-    """The format of the page."""
-    rater: str = Field(min_length=1, max_length=100)
-    """The rater's name; `metric:NAME` for a metric."""
-    session: str = ""
-    """A random id that distinguishes raters of one name; drawn when a rater begins."""
-    item: str
-    """The comparison."""
-    question: str
-    """The id of the question."""
-    choice: VoteChoice
-    """The better picture, or a tie."""
-    left: Literal["first", "second"] | None = None
-    """The picture on the left; null for a metric."""
-    ms: int | None = Field(default=None, ge=0)
-    """Milliseconds from the question to the answer; null for a metric."""
-    at: str = ""
-    """Time of the vote, in ISO 8601."""
-    metric: str | None = None
-    """The voting metric; null for a person."""
 
 
 def read_ab_key(path: Path) -> AbKey:

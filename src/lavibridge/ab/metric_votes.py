@@ -6,9 +6,9 @@ whole procedure runs without people, and `score_ab_votes` reports how often a me
 
 from collections.abc import Iterator
 
-from lavibridge.ab.key import KEY_FORMAT, QUESTIONS, AbKey, Vote, VoteChoice
-from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import RunError
+from lavibridge.ab.key import KEY_FORMAT, QUESTIONS, AbKey
+from lavibridge.ab.votes import Vote, VoteChoice
+from lavibridge.core.errors import RunError, did_you_mean
 
 
 def metric_votes(key: AbKey, metric: str, question: str) -> Iterator[Vote]:

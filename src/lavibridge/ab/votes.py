@@ -7,11 +7,42 @@ twice (a file downloaded twice), the later answer counts.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from lavibridge.ab.key import KEY_FORMAT, QUESTIONS, AbKey, KeyItem, Vote
+from lavibridge.ab.key import KEY_FORMAT, QUESTIONS, AbKey, KeyItem
+from lavibridge.core.config import Config
 from lavibridge.core.errors import RunError
+
+VoteChoice = Literal["first", "second", "tie"]
+
+
+class Vote(Config):
+    """An answer to one question about one comparison."""
+
+    study: str
+    """The id of the study."""
+    form: int
+    """The format of the page."""
+    rater: str = Field(min_length=1, max_length=100)
+    """The rater's name; `metric:NAME` for a metric."""
+    session: str = ""
+    """A random id that distinguishes raters of one name; drawn when a rater begins."""
+    item: str
+    """The comparison."""
+    question: str
+    """The id of the question."""
+    choice: VoteChoice
+    """The better picture, or a tie."""
+    left: Literal["first", "second"] | None = None
+    """The picture on the left; null for a metric."""
+    ms: int | None = Field(default=None, ge=0)
+    """Milliseconds from the question to the answer; null for a metric."""
+    at: str = ""
+    """Time of the vote, in ISO 8601."""
+    metric: str | None = None
+    """The voting metric; null for a person."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Alignment objectives: what a bridge learns of a teacher's conditioning from captions alone.
+"""Alignment objectives: from captions alone, a bridge learns to reproduce a teacher's conditioning.
 
-One file per kind, chosen by `training.align.match`. `base.py` holds the contract.
+There is one file per kind, which `training.align.match` names. `base.py` holds the contract.
 """

@@ -1,12 +1,12 @@
-"""`attention`: the output of each cross-attention layer, for the same queries.
+"""`attention`: compares the output of each cross-attention layer for the same queries.
 
-The two sets of tokens may differ in number and order, as only what attention makes of them counts. A step
-calls no denoiser and no language model, and no noise hides the target, so that it teaches more in seconds
-than the diffusion loss does in minutes (LOG.md, 2026-11-21).
+The two sets of tokens may differ in number and order, because only the output of attention counts. A step
+calls neither denoiser nor language model, and no noise hides the target: it teaches more in seconds than the
+diffusion loss does in minutes (LOG.md, 2026-11-21).
 
-The queries are those of noised images under the teacher, computed once. Qin et al. 2023 (GlueGen, arXiv
-2303.10056) learn text features from the encoder that they replace; comparing the outputs of the attention
-layers instead is our own.
+The queries come from noised images and the teacher's conditioning, and are computed once. Qin et al. 2023
+(GlueGen, arXiv 2303.10056) learn text features from the encoder that they replace; the comparison of
+attention outputs instead is our own.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,13 +25,13 @@ from lavibridge.vision.base import VisionModel
 
 
 class AttentionOutputs(AlignmentObjective):
-    """Compares what the cross-attention layers make of tokens."""
+    """Compares the outputs of the cross-attention layers."""
 
     class Config(AlignmentObjective.Config):
         """Options of `match: attention`."""
 
         queries_per_image: int = Field(default=48, ge=1)
-        """Queries kept for each noised image and each layer, evenly spread over the image."""
+        """Number of queries for each noised image and each layer, evenly spread over the image."""
 
     config: Config
     calls_layers = True
@@ -40,16 +40,16 @@ class AttentionOutputs(AlignmentObjective):
 
     @classmethod
     def refusal(cls, connector: type[Connector], vision: type[VisionModel]) -> str | None:
-        """Need cross-attention layers, and a connector that makes tokens."""
+        """Refuse per-block connectors, and vision models without cross-attention layers."""
         if connector.per_block:
-            return "it compares outputs for the connector's tokens, and this connector changes single layers"
+            return "it compares attention to the connector's tokens, but this connector changes single layers"
         if vision.joint_attention:
-            return "it compares cross-attention layers, and this model attends to text and image jointly"
+            return "it compares cross-attention layers, but this model has joint attention of text and image"
         return None
 
     @torch.no_grad()
     def prepare(self, student: Bridge, teacher: Bridge, noised: Sequence[NoisedLatents]) -> None:
-        """Keep what enters each cross-attention layer while the teacher denoises."""
+        """Record the inputs of each cross-attention layer as the teacher denoises."""
         super().prepare(student, teacher, noised)
         vision = teacher.vision
         kept: dict[str, list[Tensor]] = {name: [] for name in vision.spec.blocks}
@@ -85,11 +85,11 @@ class AttentionOutputs(AlignmentObjective):
 
 
 def _recorder(kept: list[Tensor], count: int) -> Callable[..., None]:
-    """Return a pre-hook that keeps up to `count` of a layer's queries, evenly spread over the image."""
+    """Return a pre-hook that records up to `count` of a layer's queries, evenly spread over the image."""
 
     def record(module: nn.Module, args: tuple[Tensor, ...], options: dict[str, Tensor]) -> None:
         queries = args[0] if args else options["hidden_states"]
-        # Images of other shapes (data.buckets) have other numbers of queries; as many are kept of each.
+        # Images of other shapes (data.buckets) have other numbers of queries; record equally many of each.
         places = kept[0].shape[1] if kept else min(count, queries.shape[1])
         kept.append(queries[:, torch.linspace(0, queries.shape[1] - 1, places).round().long()])
 

@@ -1,14 +1,14 @@
-"""The contract of alignment: what a bridge reproduces of a teacher's conditioning.
+"""The contract of alignment objectives and solvers.
 
-    caption --teacher's text side, frozen--------------------> conditioning --\
+    caption --teacher's text encoder, frozen-----------------> conditioning --\
                                                                                the objective compares them
     caption --language model, frozen--> connector (learns) --> conditioning --/
 
     loss = mean over places of  E|output - teacher's output|^2 / Var[teacher's output]
 
-The loss is the fraction of variance unexplained (fvu): 0 where every place has the teacher's output, 1 where
-it has the same mean for every caption. A kind says which places it compares. The pooled vector, of vision
-models that take one, is a place of every kind.
+The loss is the fraction of variance unexplained (fvu): 0 if every place has the teacher's output, 1 if it has
+the mean output for every caption. Each kind chooses the places that it compares. If the vision model takes a
+pooled vector, every kind compares that too.
 """
 
 from abc import ABC, abstractmethod
@@ -28,7 +28,7 @@ from lavibridge.core.contracts import Conditioning, TextFeatures
 from lavibridge.vision.base import VisionModel
 
 CaptionBatches = Callable[[], Iterable[tuple[Sequence[str], TextFeatures, TextFeatures]]]
-"""Yields captions with their features by the student's language model and by the teacher's."""
+"""Yields captions with their features from the student's and the teacher's language model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class NoisedLatents:
 
 
 class AlignmentKind(ABC):
-    """What `training.align.match` chooses."""
+    """The contract of the kinds that `training.align.match` names."""
 
     class Config(BaseConfig):
         """The options of a kind."""
@@ -54,33 +54,33 @@ class AlignmentKind(ABC):
 
     @classmethod
     def refusal(cls, connector: type[Connector], vision: type[VisionModel]) -> str | None:
-        """Return why a connector and a vision model of these kinds cannot be aligned, or None."""
+        """Return the reason why a connector and a vision model of these kinds cannot be aligned, or None."""
         return None
 
 
 class AlignmentSolver(AlignmentKind):
-    """Solves for weights of the connector, without steps."""
+    """Computes weights of the connector in closed form, without steps."""
 
     @abstractmethod
     def fit(self, student: Bridge, teacher: Bridge, batches: CaptionBatches) -> None:
-        """Set weights of the student's connector; ``batches`` gives the captions at each call."""
+        """Set weights of the student's connector; each call of ``batches`` iterates over all captions."""
 
 
 class AlignmentObjective(AlignmentKind):
-    """Compares the conditioning of a student with that of a teacher, step by step."""
+    """Compares a student's conditioning with a teacher's, step by step."""
 
     needs_latents: ClassVar[bool] = True
-    """Whether it looks at noised latents."""
+    """Whether it needs noised latents."""
     calls_layers: ClassVar[bool] = False
-    """Whether it calls single layers of the denoiser, which weights in shards (FSDP2) do not allow."""
+    """Whether it calls single layers of the denoiser, which sharded weights (FSDP2) do not allow."""
     follows_sampling: ClassVar[bool] = False
-    """Whether the noised latents are those that the teacher meets when it draws."""
+    """Whether, by default, the noised latents come from the teacher's own generation."""
 
     t: Num[Tensor, " image"]
     """Times of the noised latents."""
 
     def prepare(self, student: Bridge, teacher: Bridge, noised: Sequence[NoisedLatents]) -> None:
-        """Look at the noised latents once, before the first step. Without `needs_latents` the list is empty.
+        """Prepare for the noised latents before the first step. Without `needs_latents` the list is empty.
 
         Raises ModelError if the two bridges cannot be compared in this way.
         """
@@ -88,7 +88,7 @@ class AlignmentObjective(AlignmentKind):
         self.t = torch.cat(times)
 
     def choose(self, count: int, generator: torch.Generator) -> Int[Tensor, " caption"]:
-        """Return the number of the noised latents that each of ``count`` captions meets."""
+        """Choose the noised latents, by index, that each of ``count`` captions is paired with."""
         return torch.randint(len(self.t), (count,), generator=generator)
 
     def loss(
@@ -99,7 +99,7 @@ class AlignmentObjective(AlignmentKind):
         teacher_features: TextFeatures,
         chosen: Int[Tensor, " caption"],
     ) -> Float[Tensor, ""]:
-        """Return the mean fvu over all places, for features of the same captions by both text sides."""
+        """Return the mean fvu over all places, given both language models' features of the same captions."""
         t = self.t[chosen]
         with torch.no_grad():
             target = teacher.connector(teacher_features, t)
@@ -117,4 +117,4 @@ class AlignmentObjective(AlignmentKind):
         target: Conditioning,
         chosen: Int[Tensor, " caption"],
     ) -> list[Float[Tensor, ""]]:
-        """Return the fvu of each place but the pooled vector; gradients pass to ``conditioning`` only."""
+        """Return the fvu of each place except the pooled vector; only ``conditioning`` gets gradients."""

@@ -1,10 +1,9 @@
-"""`blocks`: the image stream after each transformer block, and the prediction.
+"""`blocks`: compares the image stream after each transformer block, and the prediction.
 
-It suits every denoiser, and is the only one that compares single layers where text and image attend to each
-other jointly (SD3, FLUX). Gradients pass through the denoiser, so that a step takes the memory of a training
-step.
+It supports every denoiser, and is the only objective that compares single layers of denoisers with joint
+attention (SD3, FLUX). Gradients pass through the denoiser, so a step needs as much memory as a training step.
 
-Ma et al. 2025 (X2I, arXiv 2503.06134) distil the attention of a transformer's blocks into a new text side.
+Ma et al. 2025 (X2I, arXiv 2503.06134) distil the attention of a transformer's blocks into a new text encoder.
 """
 
 from jaxtyping import Float, Num

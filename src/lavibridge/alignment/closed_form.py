@@ -1,13 +1,14 @@
-"""`closed_form`: ridge regression onto the teacher's tokens, without a gradient.
+"""`closed_form`: ridge regression onto the teacher's tokens, without gradients.
 
     y = W x + b,   W = (X'X + ridge trace(X'X)/d I)^-1 X'Y       X, Y centred over all tokens of the captions
 
-x is what enters the connector's last linear layer, y the teacher's tokens for the same characters. The two
-tokenizers cut a caption differently, so a token's target is the mean of the teacher's tokens weighted by the
-characters that they share. The first special token has the teacher's first as its target, later special
-tokens the mean of those behind the caption, padding included. The pooled vector is solved in the same way.
+x is the input of the connector's last linear layer, y the teacher's tokens for the same characters. The two
+tokenizers cut a caption differently, so a token's target is the mean of the teacher's tokens, weighted by the
+number of shared characters. The target of the first special token is the teacher's first special token; that
+of later ones is the mean of the teacher's tokens after the caption, padding included. The pooled vector is
+solved in the same way.
 
-A baseline for the other objectives, and a start for them.
+This is a baseline for the other objectives, and can be a start for them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -42,24 +43,24 @@ class ClosedForm(AlignmentSolver):
 
     @classmethod
     def refusal(cls, connector: type[Connector], vision: type[VisionModel]) -> str | None:
-        """Need a connector that ends in a linear layer on every token."""
+        """Refuse connectors that do not end in a linear layer on every token."""
         if connector.output_layer is Connector.output_layer:
             return (
                 "it solves the last linear layer of a connector that maps every token separately, and this "
-                "one is none: use 'linear', 'mlp' or 'lavi'"
+                "connector does not: use 'linear', 'mlp' or 'lavi'"
             )
         return None
 
     @torch.no_grad()
     def fit(self, student: Bridge, teacher: Bridge, batches: CaptionBatches) -> None:
-        """Solve the connector's output layer, then the layer that makes the pooled vector."""
+        """Solve for the connector's output layer, then for the layer that makes the pooled vector."""
         layer = student.connector.output_layer
         assert layer is not None  # refusal() ensures it
         tokens = Regression()
         for captions, features, teacher_features in batches():
-            t = middle_time(teacher.vision, len(captions))
+            t = _middle_time(teacher.vision, len(captions))
             target = teacher.connector(teacher_features, t)
-            with inputs_of(layer) as seen:
+            with _inputs_of(layer) as seen:
                 student.connector(features, t)
             x = seen[0] if seen[0].dim() == 2 else seen[0][features.mask]
             y, is_matched = matched_tokens(student, teacher, captions, features, target)
@@ -73,9 +74,9 @@ class ClosedForm(AlignmentSolver):
     ) -> None:
         pooled = Regression()
         for captions, features, teacher_features in batches():
-            t = middle_time(teacher.vision, len(captions))
+            t = _middle_time(teacher.vision, len(captions))
             target = teacher.connector(teacher_features, t).pooled
-            with inputs_of(layer) as seen:
+            with _inputs_of(layer) as seen:
                 student.connector(features, t)
             if target is not None:
                 pooled.add(seen[0], target)
@@ -84,7 +85,7 @@ class ClosedForm(AlignmentSolver):
 
 @dataclass
 class Regression:
-    """Sums over rows from which ridge regression is solved, in float64."""
+    """Accumulates the sums that ridge regression needs, in float64."""
 
     count: int = 0
     sums: tuple[Tensor, Tensor] | None = None
@@ -92,7 +93,7 @@ class Regression:
     """X'X and X'Y."""
 
     def add(self, x: Float[Tensor, "row input"], y: Float[Tensor, "row output"]) -> None:
-        """Add rows."""
+        """Add rows of inputs and outputs."""
         x, y = x.double(), y.double()
         sums, products = (x.sum(0), y.sum(0)), (x.T @ x, x.T @ y)
         if self.sums is not None and self.products is not None:
@@ -116,8 +117,8 @@ class Regression:
         layer.bias.copy_(mean_y - mean_x @ weight)
 
 
-def middle_time(vision: VisionModel, count: int) -> Num[Tensor, " caption"]:
-    """The middle of the schedule, for teachers whose conditioning depends on the timestep."""
+def _middle_time(vision: VisionModel, count: int) -> Num[Tensor, " caption"]:
+    """The middle time of the schedule, for teachers whose conditioning depends on the timestep."""
     return vision.times[len(vision.times) // 2].expand(count)
 
 
@@ -128,9 +129,9 @@ def matched_tokens(
     features: TextFeatures,
     target: Conditioning,
 ) -> tuple[Float[Tensor, "token context"], Tensor]:
-    """Return the target of every real token of the student, and which tokens have one.
+    """Return a target for every real token of the student, and whether the token has one.
 
-    The tokens of all captions stand one behind the other, as the mask selects them.
+    The tokens of all captions are concatenated, in the order in which the mask selects them.
     """
     targets, is_matched = [], []
     for row, caption in enumerate(captions):
@@ -145,10 +146,10 @@ def matched_tokens(
 
 
 def span_weights(spans: Sequence[Span], teacher_spans: Sequence[Span]) -> Float[Tensor, "token other"]:
-    """Return how many characters each token shares with each of the teacher's.
+    """Count the characters that each token shares with each of the teacher's tokens.
 
-    Special tokens have no characters. The first shares with the teacher's first one, later ones with all of
-    the teacher's behind the caption.
+    Special tokens have no characters. The first one matches the teacher's first special token, later ones
+    match all of the teacher's tokens after the caption.
     """
     weights = torch.zeros(len(spans), len(teacher_spans))
     is_special = [end <= start for start, end in teacher_spans]
@@ -165,8 +166,8 @@ def span_weights(spans: Sequence[Span], teacher_spans: Sequence[Span]) -> Float[
 
 
 @contextmanager
-def inputs_of(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect what enters a layer."""
+def _inputs_of(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """Record the inputs of a layer."""
     seen: list[Tensor] = []
 
     def record(module: nn.Module, args: tuple[Any, ...]) -> None:

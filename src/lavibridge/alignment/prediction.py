@@ -1,9 +1,9 @@
-"""`prediction`: what the denoiser predicts, along the way that the teacher takes when it draws.
+"""`prediction`: compares the denoiser's predictions along the teacher's sampling trajectories.
 
-Noised pictures of a data set are not needed. Gradients pass through the denoiser, so that a step takes the
-memory of a training step.
+It needs no images of a data set. Gradients pass through the denoiser, so a step needs as much memory as a
+training step.
 
-Wang et al. 2025 (arXiv 2503.19897) train a small T5 on the predictions that a large one leads to, along
+Wang et al. 2025 (arXiv 2503.19897) train a small T5 on the denoiser's predictions under a large one, along
 sampling trajectories.
 """
 

@@ -1,8 +1,8 @@
-"""`tokens`: the teacher's tokens themselves, one by one, and its pooled vector.
+"""`tokens`: compares the student's tokens with the teacher's one by one, and the pooled vectors.
 
-It calls no denoiser and takes the least memory, and it needs a connector that makes as many tokens as the
-teacher's text side has places. What the denoiser makes of the tokens has no part in it: an error that
-attention would ignore counts as much as one that changes the picture.
+It calls no denoiser and needs the least memory. The connector must make as many tokens as the teacher's text
+encoder. The denoiser has no influence: an error that attention would ignore counts as much as one that
+changes the image.
 """
 
 from collections.abc import Sequence
@@ -24,37 +24,37 @@ class Tokens(AlignmentObjective):
     """Compares conditioning tokens place by place."""
 
     class Config(AlignmentObjective.Config):
-        """No options of its own."""
+        """Has no options of its own."""
 
     config: Config
     needs_latents = False
 
     @classmethod
     def refusal(cls, connector: type[Connector], vision: type[VisionModel]) -> str | None:
-        """Need a connector with a fixed number of tokens, and a text side without masked padding."""
+        """Refuse connectors without a fixed number of tokens."""
         if connector.tokens_option is None:
             return (
-                "it compares tokens place by place, and this connector makes as many as the language model "
-                "reads: take one with a fixed number, such as 'resampler'"
+                "it compares tokens one by one, but this connector makes as many as the language model "
+                "reads: use a connector with a fixed number of tokens, such as 'resampler'"
             )
         return None
 
     @torch.no_grad()
     def prepare(self, student: Bridge, teacher: Bridge, noised: Sequence[NoisedLatents]) -> None:
-        """Need as many tokens of the student as the teacher gives every prompt."""
+        """Check that student and teacher make the same, fixed number of tokens. Raises ModelError if not."""
         super().prepare(student, teacher, noised)
         source, name = teacher.vision.config.source, student.connector.tokens_option
         mask = teacher.condition(["", "a caption of more tokens than the first"], self.t[:2]).mask
         if not bool(mask.all()):
             raise ModelError(
-                f"training.align.match is tokens, and the text side of '{source}' masks the padding, so that "
+                f"training.align.match is tokens, but the text encoder of '{source}' masks its padding, so "
                 "prompts have different numbers of tokens: use match attention, blocks or prediction"
             )
         made = int(getattr(student.connector.config, str(name)))
         if made != mask.shape[1]:
             raise ModelError(
-                f"training.align.match is tokens, and the connector makes {made} tokens where the text side "
-                f"of '{source}' has {mask.shape[1]}: set connector.{name}={mask.shape[1]}"
+                f"training.align.match is tokens, but the connector makes {made} tokens and the text encoder "
+                f"of '{source}' makes {mask.shape[1]}: set connector.{name}={mask.shape[1]}"
             )
 
     def fractions(

@@ -3,16 +3,13 @@
 OWNER/NAME    bridge.json, connector/, language_lora/, vision_lora/, README.md
 """
 
-import re
 from collections.abc import Mapping
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import ModelError, RunError
 from lavibridge.core.files import read_json, write_atomic
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FILES = ("bridge.json", "connector/*", "*_lora/*", "*_folded/*")
 _CARD = """---
 library_name: lavibridge
@@ -32,12 +29,6 @@ pipe = BridgePipeline.from_pretrained("{repo_id}")
 image = pipe("a red circle", seed=0).images[0]
 ```
 """
-
-
-def is_hub_id(source: str | PathLike[str]) -> bool:
-    """Whether a source has the form OWNER/NAME and is no path below an existing folder."""
-    text = str(source)
-    return bool(_HUB_ID.fullmatch(text)) and not Path(text).parent.is_dir()
 
 
 def download_bridge_from_hub(repo_id: str, revision: str | None) -> Path:

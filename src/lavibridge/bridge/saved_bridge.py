@@ -20,13 +20,14 @@ from typing import Any
 from safetensors.torch import load_file
 
 from lavibridge import __version__, lora
-from lavibridge.bridge.hub import download_bridge_from_hub, is_hub_id
+from lavibridge.bridge.hub import download_bridge_from_hub
 from lavibridge.connectors.base import Connector
 from lavibridge.core import registry
 from lavibridge.core.errors import ModelError, RunError
 from lavibridge.core.files import file_sha256, read_json, write_json
 from lavibridge.core.low_rank import FoldedLora, fold_low_rank
 from lavibridge.core.paths import expand_path
+from lavibridge.core.sources import is_hub_id
 from lavibridge.core.tensors import check_tensors_finite, save_tensors
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel

@@ -1,1 +1,1 @@
-"""The command `lavi`: one file per verb, each importing its work only when it is called."""
+"""The command `lavi`, with one file per subcommand; each imports its dependencies only when called."""

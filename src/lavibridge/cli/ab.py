@@ -1,4 +1,4 @@
-"""`lavi ab`: a blind user study, from evaluated runs to people's preferences."""
+"""`lavi ab`: runs blind user studies of evaluated runs."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ app = typer.Typer(
     help="Blind user studies: build a page, collect votes, score them.\n\n"
     "\b\n"
     "  lavi ab build runs/a runs/b --out ab.html     a page for raters, and its key\n"
-    "  lavi ab score ab.key.json votes-*.jsonl       what they prefer, with intervals",
+    "  lavi ab score ab.key.json votes-*.jsonl       the raters' preferences, with intervals",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -27,7 +27,7 @@ _PER_PROMPT = typer.Option(1, "--per-prompt", min=1, help="Pairs of runs per pro
 _REPEATS = typer.Option(
     None, "--repeats", min=0, help="Comparisons to repeat with swapped sides.  [default: one in ten]"
 )
-_SIDE = typer.Option(768, "--side", min=32, help="Maximum side of a picture, in pixels.")
+_SIDE = typer.Option(768, "--side", min=32, help="Maximum side of an image, in pixels.")
 _SEND_TO = typer.Option(
     "", "--send-to", metavar="TEXT", help="Address to which raters send their votes, shown on the page."
 )
@@ -59,15 +59,15 @@ def build(
     send_to: str = _SEND_TO,
     seed: int | None = _SEED,
 ) -> None:
-    """Put runs' pictures of the same prompts and noises side by side, in a page for raters.
+    """Build a page on which raters compare runs' images of the same prompts and noises.
 
     \b
     lavi ab build runs/a runs/b --out ab.html
     lavi ab build runs/a runs/b runs/c --suite parti --prompts 60 --per-prompt 3 --out ab.html
 
-    The page is one file that needs no network: send it, or put it on any web server. It does not tell whose a
-    picture is, not in its source either: keep the key to yourself. Raters answer two questions about each
-    pair and send back a file of votes. Both paths are printed on stdout.
+    The page is one file that needs no network: send it, or put it on any web server. Neither the page nor its
+    source reveals which run made an image; only the key does, so keep it from raters. Raters answer two
+    questions about each pair and send back a file of votes. Prints the paths of page and key on stdout.
     """
     from lavibridge.ab.build import build_ab_study
     from lavibridge.core.lock import hold_file_lock
@@ -90,16 +90,15 @@ def build(
 
 @app.command()
 def score(key: Path = _KEY, votes: list[Path] = _VOTES, json: Path | None = _JSON) -> None:
-    """Score the votes: which run wins, with what confidence, and how well raters agree.
+    """Score votes: how often each run wins, with intervals, and how well raters agree.
 
     \b
     lavi ab score ab.key.json votes-*.jsonl
     lavi ab score ab.key.json votes-*.jsonl --json scores.json
 
-    Win rates count a tie as half and have Wilson's interval; p is the two-sided sign test, over votes and
-    over prompts. Three runs or more have strengths in Elo's points (Davidson's model), with intervals over
-    prompts and raters. Lines that are no votes are named on stderr and counted; votes of another study are
-    an error.
+    Win rates count a tie as half a win and have Wilson intervals; p is that of the two-sided sign test, over
+    votes and over prompts. Three or more runs get strengths in Elo points (Davidson's model), with intervals
+    over prompts and raters. Lists and counts invalid lines on stderr; votes of another study are an error.
     """
     import sys
 
@@ -121,7 +120,7 @@ def score(key: Path = _KEY, votes: list[Path] = _VOTES, json: Path | None = _JSO
         console.print(f"rejected {each.file}, line {each.line}: {each.reason}", soft_wrap=True)
     if read.rejected:
         console.print(f"rejected {len(read.rejected)} lines that are not valid votes")
-    # Into a file or a pipe nothing has to be folded.
+    # Lines in a file or a pipe need not wrap.
     out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
     for part in ab_tables(scored):
         out.print(part, soft_wrap=isinstance(part, str))
@@ -129,14 +128,15 @@ def score(key: Path = _KEY, votes: list[Path] = _VOTES, json: Path | None = _JSO
 
 @app.command()
 def vote(key: Path = _KEY, metric: str = _METRIC, question: str = _QUESTION) -> None:
-    """Let a metric vote in place of a person, for the picture with the higher score.
+    """Let a metric vote in place of a person, for the image with the higher score.
 
     \b
     lavi ab vote ab.key.json > votes-checker.jsonl
     lavi ab vote ab.key.json --metric aesthetics --question looks > votes-aesthetics.jsonl
 
-    By default it is the exact checker of the miniature world. The votes are printed on stdout. Scored beside
-    people's, they are not counted among them, but say how often the metric sided with people.
+    The default metric is the exact checker of the miniature world. Prints the votes on stdout. Pass them to
+    `lavi ab score` together with people's votes to see how often the metric agrees with people; they do not
+    count as people's votes.
     """
     from lavibridge.ab.key import read_ab_key
     from lavibridge.ab.metric_votes import metric_votes

@@ -1,4 +1,4 @@
-"""`lavi align`: a bridge from captions alone."""
+"""`lavi align`: trains a bridge from captions alone."""
 
 from pathlib import Path
 
@@ -16,21 +16,21 @@ TEACHER = typer.Option(
     None,
     "--from",
     metavar="BRIDGE",
-    help="Bridge into the same vision model to learn from.  [default: the vision model's own text encoder]",
+    help="Bridge to the same vision model to learn from.  [default: the vision model's own text encoder]",
 )
 TRANSLATE = typer.Option(
     False,
     "--translate",
-    help="Keep the connector of --from, and learn a translation of the language model's features before it.",
+    help="Keep the connector of --from, and train a translator that adapts the language model's features.",
 )
 OUT = typer.Option(
-    None, "--out", "-o", metavar="FOLDER", help="Run folder to make.  [default: runs/RECIPE-aligned]"
+    None, "--out", "-o", metavar="FOLDER", help="Run folder to create.  [default: runs/RECIPE-aligned]"
 )
-RESUME = typer.Option(False, "--resume", help="Continue an alignment that was stopped.")
+RESUME = typer.Option(False, "--resume", help="Continue an interrupted alignment.")
 REPORT = typer.Option(
     False,
     "--report",
-    help="Also write FOLDER/alignment-report: curve, memory, times and a panel of pictures, without names.",
+    help="Also write FOLDER/alignment-report: loss curve, memory, times and sample images, without names.",
 )
 
 
@@ -47,8 +47,8 @@ def align(
 ) -> None:
     """Teach a vision model another language model from captions alone.
 
-    The connector learns to replace the vision model's own text encoder, or the bridge of --from. No picture
-    is needed, and both models stay as they are.
+    The connector learns to replace the vision model's own text encoder, or the bridge of --from. This needs
+    no images, and changes neither model.
 
     \b
     lavi align mini-llama_mini-sd_lavi --out runs/aligned
@@ -57,8 +57,8 @@ def align(
     lavi align mini-llama_mini-sd_lavi --from runs/large --language minilm --translate
 
     `training.align` in the recipe holds the settings: objective (`match`), steps, learning rate. The folder
-    is a run: draw with it (`lavi generate FOLDER "a prompt"`), look at it (`lavi report FOLDER`), or train it
-    on with pictures (`lavi train RECIPE --out FOLDER --resume`).
+    is a run: generate with it (`lavi generate FOLDER "a prompt"`), look at its report (`lavi report FOLDER`),
+    or continue to train it with images (`lavi train RECIPE --out FOLDER --resume`).
     """
     from lavibridge.core.process_rank import rank_from_environment
     from lavibridge.recipes.alignment import alignment_recipe
@@ -68,7 +68,7 @@ def align(
     loaded = alignment_recipe(load_recipe(recipe, settings or []), captions, language, teacher, translate)
     folder = out or Path("runs") / f"{Path(recipe).stem}-aligned"
     run = train(loaded, folder, resume=resume)
-    if rank_from_environment().rank == 0:  # one of several processes prints
+    if rank_from_environment().rank == 0:  # only one of several processes prints
         if report:
             from lavibridge.report.alignment import write_alignment_report
 

@@ -1,4 +1,4 @@
-"""`lavi cache`: encode a recipe's pictures and captions before training, and verify the cache."""
+"""`lavi cache`: encodes a recipe's images and captions before training, and verifies the cache."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,10 @@ _REPAIR = typer.Option(False, "--repair", help="Remove damaged and incomplete sh
 
 
 class FillByDefault(TyperGroup):
-    """`lavi cache RECIPE` is short for `lavi cache fill RECIPE`."""
+    """Reads `lavi cache RECIPE` as `lavi cache fill RECIPE`."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that the first word names, or `fill`."""
+        """Return the command that the first word names, or `fill`."""
         return super().resolve_command(ctx, args if args[0] in self.commands else ["fill", *args])
 
 
@@ -31,7 +31,7 @@ app = typer.Typer(
     cls=FillByDefault,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Encode a recipe's pictures and captions once, for all runs.\n\n"
+    help="Encode a recipe's images and captions once, for all runs.\n\n"
     "\b\n"
     "lavi cache my_recipe.yaml training.cache.folder=/data/cache\n"
     "torchrun --nproc_per_node 8 -m lavibridge cache my_recipe.yaml\n"
@@ -42,11 +42,11 @@ app = typer.Typer(
 
 @app.command()
 def fill(recipe: str = _RECIPE, settings: list[str] | None = _SETTINGS) -> None:
-    """Fill the folder that training.cache.folder names.
+    """Fill the folder of training.cache.folder.
 
-    Latents of all pictures, and features of all captions where the language model has no LoRA. What is there
-    already is left as it is: the same command goes on where it was broken off. Under torchrun or `accelerate
-    launch` every process does its part. The folders are printed on stdout.
+    Stores the latents of all images, and the features of all captions if the language model has no LoRA.
+    Keeps existing entries, so the same command continues after an interruption. Under torchrun or `accelerate
+    launch` every process does its share. Prints the folders on stdout.
 
     \b
     lavi cache fill mini-llama_mini-sd_lavi training.cache.folder=/data/cache
@@ -68,8 +68,8 @@ def fill(recipe: str = _RECIPE, settings: list[str] | None = _SETTINGS) -> None:
     cache = loaded.training.cache
     if cache is None:
         raise RecipeError(
-            f"the recipe names no folder to fill: lavi cache {recipe} training.cache.folder=FOLDER, and then "
-            "train with the same setting"
+            f"the recipe sets no folder to fill: run `lavi cache {recipe} training.cache.folder=FOLDER`, and "
+            "then train with the same setting"
         )
     check_start(loaded, None)
     share = rank_from_environment()
@@ -84,15 +84,15 @@ def fill(recipe: str = _RECIPE, settings: list[str] | None = _SETTINGS) -> None:
     if cache.features and reason is None:
         _tell(fill_features(bridge, dataset, loaded.training, cache, share), "features")
     elif cache.features:
-        console.print(f"language features are not kept: {reason}", soft_wrap=True)
+        console.print(f"language features are not cached: {reason}", soft_wrap=True)
 
 
 @app.command()
 def verify(folder: Path = _FOLDER, repair: bool = _REPAIR) -> None:
-    """Read a cache folder from end to end and compare every entry with its checksum.
+    """Read a whole cache folder and compare every entry with its checksum.
 
-    Each shard is a line on stdout: whole or damaged, its entries, its path. Exits with 1 where something is
-    damaged and not repaired. Training passes over damaged entries by itself and makes them anew.
+    Prints one line per shard on stdout: whole or damaged, number of entries, path. Exits with 1 if damage
+    remains. Training skips damaged entries by itself and computes them again.
 
     \b
     lavi cache verify /data/cache
@@ -125,15 +125,16 @@ def _look_through(folder: Path, repair: bool) -> None:
     for finding in bad:
         console.print(f"{finding.path}: {finding.fault}", soft_wrap=True)
         if repair:
-            console.print(f"repaired: {clear(finding):,} entries kept, {finding.damaged:,} lost")
+            console.print(f"repaired: kept {clear(finding):,} entries, lost {finding.damaged:,}")
     if bad and not repair:
         raise CacheError(
-            f"{len(bad)} of {len(findings)} files in {folder} are not whole: --repair clears them away"
+            f"{len(bad)} of {len(findings)} files in {folder} are damaged: add --repair to remove them and "
+            "keep their intact entries"
         )
 
 
 def _device(name: str) -> "torch.device":
-    """The device of this process: under a launcher, each its own GPU."""
+    """The device of this process; under a launcher, each process has its own GPU."""
     from lavibridge.core.device import pick_device
     from lavibridge.core.process_rank import local_rank
 

@@ -1,9 +1,9 @@
-"""`lavi data`: check training data before training."""
+"""`lavi data`: checks training data before training."""
 
 import typer
 
 app = typer.Typer(
-    help="Training data: check every picture once, before a run.",
+    help="Check every picture of training data once, before a run.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -14,7 +14,7 @@ _SETTINGS = typer.Argument(None, metavar="[key.path=value]...", help="Fields of 
 
 @app.callback()
 def data() -> None:
-    """Training data."""
+    """Group the commands for training data."""
 
 
 @app.command()
@@ -25,9 +25,9 @@ def check(recipe: str = _RECIPE, settings: list[str] | None = _SETTINGS) -> None
     lavi data check mini-llama_mini-sd_lavi data.kind=folder data.path=pictures
     lavi data check my_recipe.yaml
 
-    Training then opens the data at once and uses only what passed. At the next check only files that have
-    changed are read; a check that was broken off goes on where it stopped. What cannot be used is listed with
-    its reason in rejected.jsonl, and the exit code is 1 where that is too much to train.
+    Training then opens the data immediately and uses only pictures that passed. Another check reads only
+    changed files, and continues after an interruption. Lists rejected pictures with reasons in
+    rejected.jsonl, and exits with 1 if there are too many of them to train.
     """
     from lavibridge.data.base import Dataset
     from lavibridge.data.mixture import Mixture, flatten_parts
@@ -44,12 +44,12 @@ def check(recipe: str = _RECIPE, settings: list[str] | None = _SETTINGS) -> None
     for kind, config in parts:
         dataset = recheck(kind, config)
         if not isinstance(dataset, IndexedPictures):
-            print(f"{kind}: {len(dataset):,} pictures, drawn when they are asked for: nothing to check")
+            print(f"{kind}: {len(dataset):,} pictures, drawn on demand: nothing to check")
             continue
         turned_away = len(dataset.rejected.entries)
-        print(f"{dataset.where}: {len(dataset):,} pictures can be used, {turned_away:,} rejected")
+        print(f"{dataset.where}: {len(dataset):,} usable pictures, {turned_away:,} rejected")
         print(f"index: {dataset.index.folder}")
         if dataset.rejected.warnings:
-            print(f"{len(dataset.rejected.warnings):,} more files are named in the list and not counted")
+            print(f"the list also names {len(dataset.rejected.warnings):,} files that do not count")
         if dataset.rejected.all:
             print(f"rejected: {dataset.index.rejected}")

@@ -1,4 +1,4 @@
-"""`lavi doctor`: checks whether lavibridge can run on this machine, and says what to do if not."""
+"""`lavi doctor`: checks whether lavibridge can run on this machine, and suggests remedies."""
 
 import os
 import re
@@ -16,13 +16,13 @@ from lavibridge.core import thread_spinning
 VERSION_FLOORS = {
     "torch": ("2.10", "CVE-2026-24747"),
     "transformers": ("5.3", "CVE-2026-4372: a model's config.json alone could run code"),
-    "diffusers": ("0.40", "CVE-2026-44513 and what this package is built on"),
+    "diffusers": ("0.40", "CVE-2026-44513, and the version that this package is built on"),
     "pillow": ("12", "safe reading of pictures"),
 }
-"""Oldest versions that load models from others safely, and why."""
+"""Oldest versions that load third-party models safely, and the reasons."""
 
 PATIENCE = 4.0
-"""Seconds that the hub is given to answer."""
+"""Seconds to wait for the hub's answer."""
 
 _OTHERS = (
     "peft",
@@ -51,8 +51,8 @@ def doctor() -> None:
     \b
     lavi doctor
 
-    Looks at versions against their security floors, the device, threads, memory, the shipped and packaged
-    models and the network.
+    Checks library versions against their security floors, the device, threads, memory, the shipped and
+    packaged models, and the network.
     """
     findings = [
         *_versions(),
@@ -67,12 +67,12 @@ def doctor() -> None:
     for each in findings:
         print(f"{each.state:<5} {each.subject:<{width}}  {each.result}")
     bad = sum(each.state == "bad" for each in findings)
-    print(f"\n{bad} to mend" if bad else "\nAll is well.")
+    print(f"\n{bad} to fix" if bad else "\nAll is well.")
     raise typer.Exit(1 if bad else 0)
 
 
 def is_older_version(version: str, floor: str) -> bool:
-    """Whether version `version` is older than `floor`; build suffixes such as +cpu do not count."""
+    """Whether `version` is older than `floor`; ignores build suffixes such as +cpu."""
     numbers = [
         tuple(int(part) for part in re.findall(r"\d+", text.split("+")[0])) for text in (version, floor)
     ]
@@ -91,9 +91,7 @@ def _versions() -> list[Check]:
     for name, (floor, reason) in VERSION_FLOORS.items():
         found = _installed(name)
         if found is None or is_older_version(found, floor):
-            advice = (
-                f"{found or 'missing'}; at least {floor} is needed ({reason}): pip install '{name}>={floor}'"
-            )
+            advice = f"{found or 'missing'}; needs at least {floor} ({reason}): pip install '{name}>={floor}'"
             findings.append(Check(state="bad", subject=name, result=advice))
         else:
             findings.append(Check(state="ok", subject=name, result=f"{found} (at least {floor})"))
@@ -108,9 +106,7 @@ def _versions() -> list[Check]:
 def _torchvision() -> Check:
     if find_spec("torchvision") is None:
         return Check(state="ok", subject="torchvision", result="absent, as it should be")
-    advice = (
-        "installed, and not used here; with a CPU build of torch it breaks imports: pip uninstall torchvision"
-    )
+    advice = "installed, but not used; with a CPU build of torch it breaks imports: pip uninstall torchvision"
     return Check(state="note", subject="torchvision", result=advice)
 
 
@@ -120,10 +116,10 @@ def _python() -> Check:
 
 
 def _waiting() -> Check:
-    """How threads wait for each other, which decides how a busy machine slows them down."""
+    """Check how threads wait for each other, which affects their speed on a busy machine."""
     chosen = [f"{name}={os.environ[name]}" for name in thread_spinning.SPIN_VARIABLES if name in os.environ]
     if chosen == [f"GOMP_SPINCOUNT={thread_spinning.SPIN_COUNT}"]:
-        advice = "set by this command; in your own Python program, set it before you import torch"
+        advice = "this command sets it; in your own Python program, set it before you import torch"
         return Check(state="ok", subject="waiting", result=f"{chosen[0]} ({advice})")
     advice = (
         "on a busy machine two threads may be many times slower; "
@@ -149,7 +145,7 @@ def _machine() -> list[Check]:
         Check(
             state="ok" if works else "bad",
             subject="device",
-            result=name if works else f"{name} computes wrongly",
+            result=name if works else f"{name} computes wrong results",
         ),
         Check(state="ok", subject="threads", result=said),
         _waiting(),
@@ -166,11 +162,11 @@ def _memory() -> float | None:
 
 
 def _gib(size: float | None) -> str:
-    return "not known" if size is None else f"{size:.1f} GiB"
+    return "unknown" if size is None else f"{size:.1f} GiB"
 
 
 def _models() -> list[Check]:
-    """Compare every shipped model's files with the hashes that were recorded when it was made."""
+    """Compare every shipped model's files with their recorded hashes."""
     from lavibridge.core.files import file_sha256, models_folder, read_json, shipped_models
 
     names = shipped_models()
@@ -202,7 +198,7 @@ def _models() -> list[Check]:
 
 
 def _packaged_models() -> list[Check]:
-    """Look for the models that other Python packages carry."""
+    """Look for the models in other Python packages."""
     from lavibridge.core.files import GGUF
     from lavibridge.core.packaged import PACKAGED
 
@@ -222,22 +218,22 @@ def _network() -> Check:
     from huggingface_hub import constants, is_offline_mode
 
     if is_offline_mode():
-        told = "offline (HF_HUB_OFFLINE is set): folders and installed models only"
+        told = "offline (HF_HUB_OFFLINE is set): only folders and installed models are available"
         return Check(state="ok", subject="network", result=told)
     reason = why_unreachable(constants.ENDPOINT)
     if reason is None:
         return Check(
-            state="ok", subject="network", result=f"{constants.ENDPOINT} answers: its models may be fetched"
+            state="ok", subject="network", result=f"{constants.ENDPOINT} answers: its models are available"
         )
     told = (
-        f"{constants.ENDPOINT} cannot be reached ({reason}): folders and installed models only; with "
-        "HF_HUB_OFFLINE=1 nothing waits for it"
+        f"{constants.ENDPOINT} cannot be reached ({reason}): only folders and installed models are "
+        "available; set HF_HUB_OFFLINE=1 to avoid waiting for it"
     )
     return Check(state="note", subject="network", result=told)
 
 
 def why_unreachable(address: str) -> str | None:
-    """Why no server answers there within a few seconds; None where one does."""
+    """Return the reason why no server answers within a few seconds; None if one does."""
     from queue import Empty, Queue
     from threading import Thread
     from urllib.error import HTTPError
@@ -249,12 +245,12 @@ def why_unreachable(address: str) -> str | None:
         try:
             with urlopen(Request(address, method="HEAD"), timeout=PATIENCE):
                 answers.put(None)
-        except HTTPError as error:  # a server that speaks is there, but for a proxy that lets nobody through
+        except HTTPError as error:  # the server answers, unless a proxy blocks the way
             answers.put(f"status {error.code}" if error.code in (403, 407) or error.code >= 500 else None)
         except (OSError, ValueError) as error:
             answers.put(str(getattr(error, "reason", error)))
 
-    Thread(target=ask, daemon=True).start()  # looking up a name has no time limit of its own
+    Thread(target=ask, daemon=True).start()  # a name look-up has no time limit of its own
     try:
         return answers.get(timeout=PATIENCE)
     except Empty:

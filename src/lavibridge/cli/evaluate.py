@@ -9,9 +9,8 @@ from lavibridge.core.seeds import MAX_SEED
 
 _RUN = typer.Argument(
     metavar="RUN",
-    help="A run folder, a folder made by save_pretrained; or an image model, "
-    "shipped (mini-sd) or a folder, which then is measured with its own text encoder; or LANGUAGE+VISION, "
-    "two models of a pivot.",
+    help="A run folder or a saved bridge; or a vision model, shipped (mini-sd) or a folder, to evaluate with "
+    "its own text encoder; or LANGUAGE+VISION, two models of a pivot.",
 )
 _PIVOT = typer.Option(
     None,
@@ -25,7 +24,7 @@ _OUT = typer.Option(
     "--out",
     "-o",
     metavar="FOLDER",
-    help="Folder of the results.  [default: evaluation/SUITE in the run folder; for an image model "
+    help="Folder of the results.  [default: evaluation/SUITE in the run folder; for a vision model "
     "runs/evaluation/NAME/SUITE; for a pair evaluation/LANGUAGE+VISION/SUITE in the pivot]",
 )
 _CATEGORY = typer.Option(None, "--category", "-c", help="Evaluate only this category; repeatable.")
@@ -41,8 +40,8 @@ _METRIC = typer.Option(
     "--metric",
     "-m",
     metavar="METRIC",
-    help="One more metric: a kind, or its options as '{kind: clip_score, model: mini-clip}'; it replaces the "
-    "suite's of the same name. May be given again.",
+    help="Another metric: a kind, or its options as '{kind: clip_score, model: mini-clip}'. It replaces the "
+    "suite's metric of the same name. Repeatable.",
 )
 _STEPS = typer.Option(None, "--steps", min=1, help="Denoising steps.  [default: the suite's]")
 _GUIDANCE = typer.Option(None, "--guidance", min=1.0, help="Guidance scale.  [default: the suite's]")
@@ -55,7 +54,7 @@ _QUALITY = typer.Option(
 _DRAWN = typer.Option(
     False,
     "--drawn",
-    help="RUN is a folder of pictures from elsewhere, one per prompt in the suite's order.",
+    help="RUN is a folder of images from another tool, one per prompt in the suite's order.",
 )
 _SEED = typer.Option(
     0, "--seed", min=0, max=MAX_SEED, help="Selects a set of noises; `lavi compare` needs equal seeds."
@@ -84,11 +83,11 @@ def evaluate(
     lavi evaluate mini-sd --category one --metric "{kind: clip_score, model: mini-clip}"
     lavi evaluate runs/mine --suite parti --prompts PartiPrompts.tsv
     lavi evaluate pictures-of-another-tool --drawn --suite parti
-    RANK=0 WORLD_SIZE=4 lavi evaluate runs/mine      (and RANK=1, 2, 3: each takes a part)
+    RANK=0 WORLD_SIZE=4 lavi evaluate runs/mine      (and RANK=1, 2, 3: each does its share)
 
-    The scores are printed on stdout, each with its n and its 95 % interval, and written to results.json;
-    records.jsonl has one line a picture. A second call goes on where the first was stopped, and a metric that
-    is added later judges the pictures that are there. `lavi show metric.KIND` has a metric's options.
+    Prints the scores on stdout, each with its n and its 95 % interval, and writes them to results.json;
+    records.jsonl has one line per image. A second call continues after an interruption, and scores existing
+    images with metrics that you add. `lavi show metric.KIND` lists a metric's options.
     """
     from lavibridge.cli.generate import open_pipeline
     from lavibridge.core.process_rank import rank_from_environment
@@ -102,7 +101,7 @@ def evaluate(
     pair = pair_of(run, pivot)
     place = out or _results_of(run, pivot) / Path(suite).stem
     more = [_metric(each) for each in metric or ()]
-    # From the cheap to the dear: before models are loaded.
+    # Cheap checks first, before any model loads.
     refuse_output_inside_inputs(place, "--out", {"the pictures": Path(run)} if drawn else input_paths_of(run))
     read_suite(suite)
     read_quality(quality)
@@ -125,7 +124,7 @@ def evaluate(
 
 
 def _results_of(run: str, pivot: Path | None) -> Path:
-    """The folder with the results of a run, of an image model or of a pair of a pivot, by suite."""
+    """The folder of the results, by suite, of a run, a vision model or a pair of a pivot."""
     from lavibridge.bridge.saved_bridge import holds_saved_bridge
 
     if pivot is not None:
@@ -136,13 +135,13 @@ def _results_of(run: str, pivot: Path | None) -> Path:
 
 
 def _metric(text: str) -> str | dict[str, Any]:
-    """A kind, or options in YAML's short form."""
+    """Parse a kind, or options in YAML's short form."""
     from lavibridge.core.errors import RecipeError
     from lavibridge.core.yaml_text import parse_yaml
 
     found = parse_yaml(text, f"--metric: {text!r}")
     if not isinstance(found, str | dict):
-        raise RecipeError(f"--metric: {text!r} is neither a kind nor options such as {{kind: clip_score}}")
+        raise RecipeError(f"--metric must be a kind or options such as {{kind: clip_score}}, found {text!r}")
     return found
 
 
@@ -160,7 +159,7 @@ def evaluation_device() -> str:
 
 
 def _lines(metrics: dict[str, Any]) -> list[str]:
-    """Format a line per figure: metric, category, n, value and interval."""
+    """Format one line per figure: metric, category, n, value and interval."""
     rows = []
     for name, found in metrics.items():
         figures = {**found.get("categories", {}), **found.get("totals", {})}

@@ -1,10 +1,10 @@
-"""`lavi export`: a trained bridge in the formats of other tools."""
+"""`lavi export`: writes a trained bridge in the formats of other tools."""
 
 from pathlib import Path
 
 import typer
 
-_RUN = typer.Argument(metavar="RUN", help="A run folder, a checkpoint, or a folder made by save_pretrained.")
+_RUN = typer.Argument(metavar="RUN", help="A run folder, a checkpoint, or a saved bridge.")
 _FORMAT = typer.Option(..., "--format", "-f", metavar="FORMAT", help="peft, diffusers, comfyui or kohya.")
 _OUT = typer.Option(..., "--out", "-o", metavar="FOLDER", help="Output folder, new or empty.")
 
@@ -20,17 +20,17 @@ def export(run: Path = _RUN, format: str = _FORMAT, out: Path = _OUT) -> None:
     \b
     peft       both LoRAs in PEFT's layout, and the connector
     diffusers  a folder for DiffusionPipeline.from_pretrained, LoRA merged into the denoiser
-    comfyui    the denoiser's LoRA as one file under ComfyUI's names
-    kohya      the same under the names of kohya's scripts; U-Nets only
+    comfyui    the denoiser's LoRA as one file with ComfyUI's names
+    kohya      the same with the names of kohya's scripts; U-Nets only
 
-    Prompts still go through the bridge, since no other tool knows its language model and connector: see
-    the README.md of the diffusers format. The folder's path is printed on stdout.
+    The bridge must still encode the prompts, because no other tool supports its language model and connector:
+    see the README.md of the diffusers format. Prints the folder's path on stdout.
     """
     from lavibridge.bridge import Bridge
     from lavibridge.interop.export import export as export_bridge
     from lavibridge.interop.export import export_folder
     from lavibridge.recipes.input_paths import input_paths_of, refuse_output_inside_inputs
 
-    export_folder(format, out)  # early: before models are loaded
+    export_folder(format, out)  # early: before models load
     refuse_output_inside_inputs(out, "--out", input_paths_of(run))
     print(export_bridge(Bridge.from_pretrained(run, "cpu"), format, out))

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 _RUN = typer.Argument(
     metavar="RUN",
-    help="A run folder, a checkpoint, a saved bridge (folder or hub id); or a vision model, shipped "
-    "(mini-sd), a folder or a hub id, which then draws with its own text encoder; or LANGUAGE+VISION, two "
-    "models of a pivot.",
+    help="A run folder, a checkpoint, or a saved bridge (folder or hub id); or a vision model, shipped "
+    "(mini-sd), a folder or a hub id, to use with its own text encoder; or LANGUAGE+VISION, two models of a "
+    "pivot.",
 )
 _PIVOT = typer.Option(
     None,
@@ -34,9 +34,9 @@ _SEED = typer.Option(
     "--seed",
     min=0,
     max=MAX_SEED,
-    help="Seed of every prompt's noise; the same seed gives the same picture.",
+    help="Seed of every prompt's noise; the same seed gives the same image.",
 )
-_COUNT = typer.Option(1, "--count", min=1, help="Pictures per prompt, from seed, seed + 1, ...")
+_COUNT = typer.Option(1, "--count", min=1, help="Images per prompt, with seed, seed + 1, ...")
 _QUALITY = typer.Option("exact", "--quality", metavar="exact|high|fast", help="Trades quality for speed.")
 _STEPS = typer.Option(
     None, "--steps", min=1, help="Denoising steps.  [default: the quality's own, 20 if exact]"
@@ -45,8 +45,8 @@ _GUIDANCE = typer.Option(
     None,
     "--guidance",
     min=0.0,
-    help="Scale of classifier-free guidance; 1 disables it.  [default: the image model's own, or none where "
-    "the bridge has learnt it]",
+    help="Scale of classifier-free guidance; 1 disables it.  [default: the vision model's own; 1 if the "
+    "bridge has distilled guidance]",
 )
 _INTERVAL = typer.Option(
     None,
@@ -58,20 +58,20 @@ _STEP_CACHE = typer.Option(
     None,
     "--step-cache",
     metavar="THRESHOLD",
-    help="Reuse blocks of the previous step if the change is below this (0.1); PixArt and FLUX only. "
-    "A picture then depends a little on the others of its batch.  [default: compute every step]",
+    help="Reuse the blocks of the previous step if the first block changed by less than this share, such as "
+    "0.1; PixArt and FLUX only. An image then depends slightly on its batch.  [default: compute every step]",
 )
 _WEIGHTING = typer.Option(
     True,
     "--prompt-weighting/--no-prompt-weighting",
-    help="Read brackets such as (red:1.3) as word weights or as text; \\( is always a bracket.",
+    help="Read brackets such as (red:1.3) as word weights, or as text; \\( always means a bracket.",
 )
 _BATCH_SIZE = typer.Option(
     16,
     "--batch-size",
     min=1,
-    help="Pictures drawn at a time. It changes memory and speed, and a picture by rounding only: up to one "
-    "grey level in float32, a few in bfloat16.",
+    help="Images generated at a time. It affects memory and speed, and changes an image by rounding only: up "
+    "to one grey level in float32, a few in bfloat16.",
 )
 
 
@@ -99,8 +99,8 @@ def generate(
     lavi generate mini-pixart "a red circle" --steps 50 --step-cache 0.1
     lavi generate mini-bert+mini-pixart "a red circle" --pivot pivots/mini
 
-    Prints the path of each PNG on stdout as soon as the file is written. Ctrl-C and pictures
-    that are not finite cost no finished picture. Each PNG holds its prompt, seed, steps and guidance scale.
+    Prints the path of each PNG on stdout as soon as the file is written. After Ctrl-C or a failed image, all
+    finished images remain. Each PNG holds its prompt, seed, steps and guidance scale.
     """
     from lavibridge.core.log import progress_bar
     from lavibridge.generation.checks import check_step_cache
@@ -120,7 +120,7 @@ def generate(
     metadata |= _unusual(quality, interval, step_cache, prompt_weighting)
     requested = [(prompt, seed + number) for prompt in prompts for number in range(count)]
     with PictureWriter(out, requested, metadata) as writer, progress_bar("steps") as bar:
-        task = bar.add_task("drawing", total=steps * -(-len(requested) // batch_size), status="")
+        task = bar.add_task("generating", total=steps * -(-len(requested) // batch_size), status="")
         pipe(
             prompts,
             num_inference_steps=steps,
@@ -138,7 +138,7 @@ def generate(
 
 
 def open_pipeline(run: str, pair: tuple[Path, str, str] | None, device: str = "auto") -> "BridgePipeline":
-    """Open what RUN names; ``pair`` is what `pair_of` makes of it."""
+    """Open a pipeline for the argument RUN; ``pair`` is the result of `pair_of`."""
     from lavibridge.generation.pipeline import BridgePipeline
 
     if pair is None:
@@ -147,29 +147,29 @@ def open_pipeline(run: str, pair: tuple[Path, str, str] | None, device: str = "a
 
 
 class PictureWriter:
-    """Writes each picture when it is drawn; a context that reports at its end how many were written."""
+    """Writes each image as it is finished; a context that reports, if some are missing, how many it wrote."""
 
     def __init__(self, out: Path, requested: list[tuple[str, int]], metadata: dict[str, str]) -> None:
-        """``requested`` has the prompt and seed of each picture, ``metadata`` what all PNGs hold."""
+        """``requested`` has the prompt and seed of each image, ``metadata`` the settings of all."""
         self.out = out
         self.requested = requested
         self.metadata = metadata
         self.written = 0
 
     def write(self, number: int, picture: "Image") -> None:
-        """Write a picture under the next free number, and print its path."""
+        """Write an image under the next free number, and print its path."""
         from lavibridge.core.lock import hold_lock
         from lavibridge.generation.image_files import save_png
 
         prompt, seed = self.requested[number]
         with hold_lock(
-            self.out, waits=f"{self.out} is being written to"
+            self.out, waits=f"another process is writing to {self.out}"
         ):  # another process may write there too
             first = 1 + max((_number(path) for path in self.out.glob("*.png")), default=0)
             path = self.out / f"{first:04d}-{_slug(prompt)}-seed{seed}.png"
             try:
                 save_png(path, picture, {"prompt": prompt, "seed": str(seed)} | self.metadata)
-            finally:  # Ctrl-C may come when the file exists already
+            finally:  # Ctrl-C may arrive after the file exists
                 if path.exists():
                     self.written += 1
                     print(path, flush=True)
@@ -182,7 +182,7 @@ class PictureWriter:
 
         if 0 < self.written < len(self.requested):
             console.print(
-                f"{self.written} of {len(self.requested)} pictures are drawn and lie in {self.out}",
+                f"wrote {self.written} of {len(self.requested)} images to {self.out}",
                 soft_wrap=True,
             )
 
@@ -190,7 +190,7 @@ class PictureWriter:
 def _unusual(
     quality: str, interval: tuple[float, float], step_cache: float | None, prompt_weighting: bool
 ) -> dict[str, str]:
-    """The settings that differ from the defaults, as a PNG holds them."""
+    """The settings that differ from the defaults, as metadata of a PNG."""
     from lavibridge.diffusion.guidance import GUIDED_EVERYWHERE
     from lavibridge.generation.quality import EXACT_QUALITY
 
@@ -203,14 +203,14 @@ def _unusual(
 
 
 def _refuse_files(prompts: list[str]) -> None:
-    """Raise RecipeError for a prompt that is the name of a file."""
+    """Raise RecipeError if a prompt is the name of a file."""
     from lavibridge.core.errors import RecipeError
 
     for prompt in prompts:
         if ("." in prompt or os.sep in prompt) and os.path.isfile(prompt):
             raise RecipeError(
-                f"'{prompt}' is a file, and a prompt is a text: its name would be drawn. To draw each of its "
-                f"lines: tr '\\n' '\\0' < {shlex.quote(prompt)} | xargs -0 lavi generate RUN"
+                f"the prompt '{prompt}' is the name of a file: give a description of an image. To use each "
+                f"line of the file: tr '\\n' '\\0' < {shlex.quote(prompt)} | xargs -0 lavi generate RUN"
             )
 
 
@@ -219,6 +219,6 @@ def _slug(prompt: str) -> str:
 
 
 def _number(path: Path) -> int:
-    """The number that a picture's file name begins with; 0 where it begins with none."""
+    """The number at the start of a file name; 0 if there is none."""
     found = re.match(r"\d+", path.name)
     return int(found.group()) if found else 0

@@ -1,4 +1,4 @@
-"""`lavi import`: released weights in, a saved bridge out."""
+"""`lavi import`: turns released weights into a saved bridge."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ _PATH = typer.Argument(
     help="lavi-bridge: the folder with lora_vis.pt, lora_text.pt and adapter/; ella: the .safetensors file.",
 )
 _LANGUAGE = typer.Option(..., "--language", metavar="MODEL", help="The language model it was trained with.")
-_VISION = typer.Option(..., "--vision", metavar="MODEL", help="The image model it was trained with.")
+_VISION = typer.Option(..., "--vision", metavar="MODEL", help="The vision model it was trained with.")
 _OUT = typer.Option(..., "--out", "-o", metavar="FOLDER", help="Folder of the saved bridge; new or empty.")
 
 
@@ -21,15 +21,15 @@ def import_released(
     vision: str = _VISION,
     out: Path = _OUT,
 ) -> None:
-    """Make a bridge of released LaVi-Bridge or ELLA weights.
+    """Turn released LaVi-Bridge or ELLA weights into a bridge.
 
     \b
     lavi import lavi-bridge t5_unet --language t5-large --vision stable-diffusion-v1-4 --out runs/t5_unet
     lavi import ella ella-sd1.5-tsc-t5xl.safetensors --language flan-t5-xl --vision sd15 --out runs/ella
 
-    A MODEL is a folder or a hub id. Every name and shape is checked, and the settings of the published
-    training (tokens, padding, read-out) are set. The models are not copied, only named. The folder's path is
-    printed on stdout; draw with it: lavi generate FOLDER "a prompt".
+    A MODEL is a folder or a hub id. Checks every name and shape, and applies the settings of the published
+    training (tokens, padding, read-out). The bridge refers to the models and does not copy them. Prints the
+    folder's path on stdout; generate with it: lavi generate FOLDER "a prompt".
     """
     from lavibridge.core.files import require_empty_folder, write_folder_atomic
     from lavibridge.core.lock import hold_lock

@@ -1,9 +1,9 @@
-"""`lavi`: the verbs gathered, and errors turned into one line and an exit code.
+"""`lavi`: registers the subcommands, and turns errors into one line and an exit code.
 
-    0 done    1 an error that says what to do    2 wrong usage    128 + n stopped by signal n (Ctrl-C: 130)
+    0 done    1 an error, with a remedy    2 wrong usage    128 + n stopped by signal n (Ctrl-C: 130)
 
-Data goes to stdout, everything else to stderr (core/streams.py). Nothing here or in the verbs' files imports
-torch at the top: a verb imports its work when it is called, so that `lavi --help` answers at once.
+Data goes to stdout, everything else to stderr (core/streams.py). No file of the command line imports torch at
+the top: a subcommand imports its dependencies when it is called, so that `lavi --help` answers at once.
 """
 
 import sys
@@ -44,23 +44,23 @@ from lavibridge.core.thread_spinning import set_spin_count
 from lavibridge.core.unicode_text import is_valid_unicode
 
 _FOR_SEVERAL = ("train", "align", "evaluate", "cache", "study")
-"""Verbs whose work the processes of a launcher share out."""
+"""Subcommands whose work several processes can share."""
 _WRITES_NOTHING = ("show", "doctor", "plan", "compare")
 _HELP = frozenset(("-h", "--help"))
 
 
 class Verbs(TyperGroup):
-    """The verbs; one that a single process does is refused where a launcher has started several."""
+    """The subcommands; refuses several processes for a subcommand that only one can run."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse; a usage error for an argument that is no text, which no recipe, PNG or tokenizer takes."""
+        """Parse the arguments; one that is not valid UTF-8 is a usage error."""
         for arg in args:
             if not is_valid_unicode(arg):
-                raise typer.BadParameter(f"{arg!r} is not UTF-8: write it anew, or rename the file")
+                raise typer.BadParameter(f"{arg!r} is not UTF-8: type it again, or rename the file")
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that the first word names."""
+        """Return the command that the first word names."""
         name, command, rest = super().resolve_command(ctx, args)
         if (
             command is not None
@@ -74,11 +74,11 @@ class Verbs(TyperGroup):
 app = typer.Typer(
     name="lavi",
     cls=Verbs,
-    help="Connect a language model to an image diffusion model: train it, draw, measure.\n\n"
+    help="Connect a language model to an image diffusion model: train, generate, evaluate.\n\n"
     "\b\nStart here:\n"
-    "  lavi quickstart                                   a trained, drawing, measured bridge in minutes\n"
-    "  lavi show                                         what can be combined\n"
-    '  lavi generate runs/quickstart "a red circle"      draw with a trained bridge\n'
+    "  lavi quickstart                                   train and evaluate a small bridge in minutes\n"
+    "  lavi show                                         list what you can combine\n"
+    '  lavi generate runs/quickstart "a red circle"      generate an image with a trained bridge\n'
     "  lavi train mini-llama_mini-sd_lavi training.steps=2000 --out runs/first",
     no_args_is_help=True,
     add_completion=False,
@@ -98,10 +98,10 @@ def _print_version(requested: bool) -> bool:
 @app.callback()
 def lavi(
     version: bool = typer.Option(
-        False, "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
     ),
 ) -> None:
-    """Options of `lavi` itself; every verb has its own `--help`."""
+    """Define the options of `lavi` itself; every subcommand has its own `--help`."""
 
 
 app.command("quickstart")(quickstart.quickstart)
@@ -127,7 +127,7 @@ app.add_typer(world.app, name="world")
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and exit with its exit code."""
     set_spin_count()
     guard_streams()
     exit_on_signals()
@@ -142,12 +142,12 @@ def main() -> None:
             raise
         _fail(f"{error.filename}: {error.strerror}", 1)
     finally:
-        with suppress(SystemExit, LaviError):  # what a failed work has found is not worth a second error
+        with suppress(SystemExit, LaviError):  # one error is enough
             sys.stdout.flush()
 
 
 def _attempt() -> None:
-    """Run a verb, and bring its results to their reader."""
+    """Run a subcommand, and flush its results."""
     try:
         app()
     except SystemExit as end:

@@ -1,4 +1,4 @@
-"""`lavi pivot`: models that meet in one space, so that every pair of them draws at once."""
+"""`lavi pivot`: adds models to a shared space, so that every pair of them generates without training."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,12 +26,12 @@ OUT = typer.Option(..., "--out", "-o", metavar="FOLDER", help="Folder of the new
 NAME = typer.Option(
     None, "--name", metavar="NAME", help="Name of the half.  [default: the last part of the model's source]"
 )
-RESUME = typer.Option(False, "--resume", help="Continue from where it was stopped.")
+RESUME = typer.Option(False, "--resume", help="Continue after an interruption.")
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Add each model once, and draw with every pair.\n\n"
+    help="Add each model once, and generate images with every pair.\n\n"
     "\b\n"
     "lavi pivot create mini-llama_mini-sd_pivot --out pivots/mini\n"
     "lavi pivot add-language pivots/mini mini-bert\n"
@@ -48,13 +48,13 @@ def create(
     out: Path = OUT,
     resume: bool = RESUME,
 ) -> None:
-    """Align a first language model and a first vision model, which defines the space.
+    """Create a pivot: align a first language model and a first vision model, which define its space.
 
     \b
     lavi pivot create mini-llama_mini-sd_pivot --out pivots/mini
     lavi pivot create mini-llama_mini-sd_pivot connector.slots=64 training.align.steps=1500 --out pivots/large
 
-    Needs captions, no pictures. The folder is printed on stdout.
+    Needs captions but no images. Prints the folder on stdout.
     """
     from lavibridge.training.pivot.alignment import create as create_pivot
     from lavibridge.training.pivot.recipes import first_recipe
@@ -70,14 +70,14 @@ def add_language(
     captions: Path | None = CAPTIONS,
     name: str | None = NAME,
 ) -> None:
-    """Add a language model: it learns to fill the slots as the first one does.
+    """Add a language model: its half learns to fill the slots as the first one does.
 
     \b
     lavi pivot add-language pivots/mini mini-bert
     lavi pivot add-language pivots/mini HuggingFaceTB/SmolLM2-135M "connector.read={layer: 10}"
 
-    Takes seconds beyond reading the captions, and loads no vision model. Every vision model of the pivot
-    draws with it at once. The folder of the half is printed on stdout.
+    Takes seconds after reading the captions, and loads no vision model. The new model then works with every
+    vision model of the pivot. Prints the folder of the half on stdout.
     """
     from lavibridge.pivot.folder import read_pivot
     from lavibridge.training.pivot.recipes import added_recipe, name_of
@@ -97,13 +97,13 @@ def add_vision(
     name: str | None = NAME,
     resume: bool = RESUME,
 ) -> None:
-    """Add a vision model: it learns to read the slots in place of its own text encoder.
+    """Add a vision model: its half learns to replace the model's own text encoder.
 
     \b
     lavi pivot add-vision pivots/mini mini-pixart
     lavi pivot add-vision pivots/mini mini-ldm training.align.steps=1000 --resume
 
-    Every language model of the pivot draws with it at once. The folder of the half is printed on stdout.
+    The new model then works with every language model of the pivot. Prints the folder of the half on stdout.
     """
     from lavibridge.pivot.folder import read_pivot
     from lavibridge.training.pivot.alignment import add_vision as add
@@ -116,15 +116,15 @@ def add_vision(
 
 @app.command()
 def show(folder: Path = FOLDER) -> None:
-    """List the halves of a pivot, and what is measured of each pair.
+    """List the halves of a pivot, and the measured score of each pair.
 
     \b
     lavi pivot show pivots/mini
 
-    The fvu is the fraction of variance that stayed unexplained on held-out captions: of the slots for a
-    language half, of what the vision model's own text encoder makes for a vision half. Any language half goes
-    with any vision half; the table of pairs has the share of prompts drawn right where
-    `lavi evaluate LANGUAGE+VISION --pivot PIVOT` has measured it.
+    The fvu is the fraction of variance unexplained on held-out captions: of the slots for a language half, of
+    the teacher's outputs for a vision half. You can combine any language half with any vision half. The table
+    of pairs has the share of correctly generated prompts if `lavi evaluate LANGUAGE+VISION --pivot PIVOT` has
+    measured it.
     """
     from lavibridge.pivot.folder import read_pivot
 
@@ -149,7 +149,7 @@ def _halves(pivot: "PivotFolder") -> Iterator[Row]:
 
 
 def _pairs(pivot: "PivotFolder") -> Iterator[Row]:
-    """The measured share of prompts that each pair draws right, with its n; a dash where none is measured."""
+    """Each pair's share of correctly generated prompts, with its n; a dash if it was not measured."""
     from lavibridge.core.files import read_json
 
     visions = pivot.names("vision")

@@ -1,21 +1,23 @@
-"""`lavi plan`: what a run will take, before anything is downloaded or spent."""
+"""`lavi plan`: estimates the memory, time, cost and disk space of a run before it starts."""
 
 import typer
 
 _RECIPE = typer.Argument(metavar="RECIPE", help="A recipe's name (see `lavi show`) or a path to a YAML file.")
 _SETTINGS = typer.Argument(None, metavar="[key.path=value]...", help="Fields of the recipe to change.")
 _DEVICE = typer.Option(
-    "here", "--device", metavar="NAME", help="A device of the table, such as h100 or rtx4090, or `here`."
+    "here", "--device", metavar="NAME", help="A known device, such as h100 or rtx4090, or `here`."
 )
-_GB = typer.Option(None, "--gb", min=0.1, help="GiB of the device's memory.  [default: the table's]")
-_PICTURES = typer.Option(None, "--pictures", min=1, help="Pictures in the data.")
+_GB = typer.Option(None, "--gb", min=0.1, help="The device's memory in GiB.  [default: the device's own]")
+_PICTURES = typer.Option(None, "--pictures", min=1, help="Number of images in the data.")
 _TOKENS = typer.Option(
-    None, "--tokens", min=2, help="Tokens of a caption.  [default: the most that the recipe allows]"
+    None, "--tokens", min=2, help="Tokens per caption.  [default: the maximum of the recipe]"
 )
-_DEVICES = typer.Option(1, "--devices", min=1, help="How many of the device.")
-_PRICE = typer.Option(None, "--price", min=0, help="Of one device for an hour.")
-_SEARCH = typer.Option(False, "--search", help="Look for the fastest choice that fits, even where it fits.")
-_JSON = typer.Option(False, "--json", help="All figures as JSON: bytes, seconds, operations.")
+_DEVICES = typer.Option(1, "--devices", min=1, help="Number of devices.")
+_PRICE = typer.Option(None, "--price", min=0, help="Price of one device per hour.")
+_SEARCH = typer.Option(
+    False, "--search", help="Search for the fastest settings that fit, even if the recipe's own fit."
+)
+_JSON = typer.Option(False, "--json", help="Print all figures as JSON, in bytes, seconds and operations.")
 
 
 def plan(
@@ -30,10 +32,10 @@ def plan(
     search: bool = _SEARCH,
     as_json: bool = _JSON,
 ) -> None:
-    """Tell memory, time, cost and disk of a run; load nothing.
+    """Estimate memory, time, cost and disk space of a run without loading weights.
 
-    Both models are built without weights from their configurations, and a real training step is traced
-    through them. Where the run does not fit, what to change is looked for.
+    Builds both models from their configurations, without weights, and traces a real training step through
+    them. If the run does not fit, searches for settings that do.
 
     \b
     lavi plan quickstart

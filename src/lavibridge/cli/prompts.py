@@ -1,11 +1,11 @@
-"""`lavi prompts`: the prompts of a suite, and longer ones made of them."""
+"""`lavi prompts`: lists the prompts of a suite, and expands short prompts into long ones."""
 
 from pathlib import Path
 
 import typer
 
 app = typer.Typer(
-    help="Prompts of suites: list, make longer.",
+    help="List the prompts of suites, and expand short prompts.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -17,15 +17,17 @@ _PATH = typer.Option(
     metavar="PATH",
     help="The suite's prompt file or folder, or hf://datasets/OWNER/NAME/FILE.",
 )
-_CATEGORY = typer.Option(None, "--category", "-c", help="Only this category; may be given again.")
+_CATEGORY = typer.Option(None, "--category", "-c", help="Only this category; repeatable.")
 _LIMIT = typer.Option(None, "--limit", "-n", min=1, help="Maximum number of prompts per category.")
-_FILE = typer.Argument(metavar="FILE", help="A text file with one short prompt a line.")
+_FILE = typer.Argument(metavar="FILE", help="A text file with one short prompt per line.")
 _MODEL = typer.Option(..., "--model", "-m", help="A causal language model: a folder or a hub id.")
 _OUT = typer.Option(
-    ..., "--out", "-o", metavar="FILE", help="The text file to write, one long prompt a line."
+    ..., "--out", "-o", metavar="FILE", help="The text file to write, with one long prompt per line."
 )
-_TOKENS = typer.Option(120, "--tokens", min=8, help="The most tokens that a long prompt has.")
-_INSTRUCTION = typer.Option(None, "--instruction", help="Other words to ask with; {prompt} is the short one.")
+_TOKENS = typer.Option(120, "--tokens", min=8, help="Maximum number of tokens of a long prompt.")
+_INSTRUCTION = typer.Option(
+    None, "--instruction", help="Your own instruction to the model; {prompt} stands for the short prompt."
+)
 
 
 @app.command("list")
@@ -35,13 +37,13 @@ def list_prompts(
     category: list[str] | None = _CATEGORY,
     limit: int | None = _LIMIT,
 ) -> None:
-    """Print a suite's prompts, one a line.
+    """Print a suite's prompts, one per line.
 
     \b
     lavi prompts list world --category one --limit 5
     lavi prompts list lavi-short --prompts captions_val2014.json > short.txt
 
-    A line end inside a prompt is printed as a space.
+    Prints a line break inside a prompt as a space.
     """
     from lavibridge.evaluation.suite import open_prompts, read_suite
     from lavibridge.evaluation.tasks import select_categories
@@ -60,14 +62,14 @@ def expand(
     tokens: int = _TOKENS,
     instruction: str | None = _INSTRUCTION,
 ) -> None:
-    """Let a language model make short prompts long.
+    """Expand short prompts into long ones with a language model.
 
     \b
     lavi prompts expand short.txt --model meta-llama/Llama-2-7b-chat-hf --out long.txt
 
-    Line by line in the same order, greedily, so that the same model makes the same file. A second call goes
-    on where the first was stopped. Beside the file lies FILE.json, which says who wrote it. The miniature
-    world needs no model: its suite `world-long` says the same specs at length.
+    Keeps the order of the lines and decodes greedily, so that the same model writes the same file. A second
+    call continues after an interruption. FILE.json, next to the file, records model and settings. The
+    miniature world needs no model for this: its suite `world-long` has long prompts of the same scenes.
     """
     from lavibridge.core.lock import hold_file_lock
     from lavibridge.evaluation.prompt_expansion import (

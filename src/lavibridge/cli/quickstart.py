@@ -1,4 +1,4 @@
-"""`lavi quickstart`: from nothing to a trained, drawing, measured bridge."""
+"""`lavi quickstart`: trains a small bridge, generates with it and evaluates it, in minutes."""
 
 from pathlib import Path
 
@@ -11,21 +11,21 @@ _LANGUAGE = typer.Option(
     help="Another language model: a folder, a GGUF file, a hub id, or a name such as minilm.  [default: "
     "mini-llama, shipped]",
 )
-_OUT = typer.Option(Path("runs/quickstart"), "--out", "-o", metavar="FOLDER", help="Run folder to make.")
-_MINUTES = typer.Option(2.0, "--minutes", min=0.02, help="Longest training time.")
+_OUT = typer.Option(Path("runs/quickstart"), "--out", "-o", metavar="FOLDER", help="Run folder to create.")
+_MINUTES = typer.Option(2.0, "--minutes", min=0.02, help="Maximum training time, in minutes.")
 
 
 def quickstart(language: str | None = _LANGUAGE, out: Path = _OUT, minutes: float = _MINUTES) -> None:
-    """Train a small bridge, draw with it, measure it.
+    """Train a small bridge, generate images with it, and evaluate it.
 
     \b
     lavi quickstart
     lavi quickstart --minutes 10 --out runs/longer
     lavi quickstart --language minilm --out runs/minilm
 
-    The bridge goes from a small Llama into a small Stable Diffusion. Everything it needs is in the package;
-    no network, no GPU. It ends with a contact sheet, results.json and report.html in the run folder, and with
-    the commands to go on.
+    The bridge connects a small Llama to a small Stable Diffusion. The package contains everything it needs;
+    it uses no network and no GPU. Writes a contact sheet, results.json and report.html into the run folder,
+    and prints the next commands to try.
     """
     from lavibridge.quickstart import quickstart_recipe, run_quickstart
 

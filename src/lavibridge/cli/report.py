@@ -1,4 +1,4 @@
-"""`lavi report`: run folders in, one page out."""
+"""`lavi report`: writes one page about one or more runs."""
 
 from pathlib import Path
 
@@ -12,23 +12,22 @@ _OUT = typer.Option(
     "--out",
     "-o",
     metavar="FILE",
-    help="File of the page; its numbers are written next to it as .json.  "
+    help="File of the page; a .json file next to it holds its numbers.  "
     "[default: RUN/report.html, or report.html for several]",
 )
 
 
 def report(runs: list[Path] = _RUNS, out: Path | None = _OUT) -> None:
-    """Write runs up as one self-contained HTML page.
+    """Write a report on one or more runs as one self-contained HTML page.
 
     \b
     lavi report runs/quickstart
     lavi report runs/first runs/second --out comparison.html
 
-    It says what was trained, what it scores with intervals and paired differences, shows the same prompts
-    side by side, the worst and the best pictures with the metrics' scores, curves, what each number depends
-    on, and the text of a model card. The page needs no network and no other file; report.json beside it has
-    every number that it shows. A run may still be in training. The page's path is printed on stdout, and
-    stderr lists what could not be shown.
+    The page shows what was trained, its scores with intervals and paired differences, images of the same
+    prompts side by side, the best and worst images with their scores, curves, the settings behind each
+    number, and the text of a model card. It needs no network and no other file; report.json has all its
+    numbers. A run may still be training. Prints the page's path on stdout, and lists missing parts on stderr.
     """
     from lavibridge.report.page import write_report
 

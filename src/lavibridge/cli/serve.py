@@ -6,32 +6,32 @@ import typer
 
 _RUNS = typer.Argument(
     metavar="RUN...",
-    help="Run folders, checkpoints, saved bridges (folders or hub ids); or vision models, shipped (mini-sd), "
-    "folders or hub ids, which then draw with their own text encoder. The page shows several side by side.",
+    help="Run folders, checkpoints or saved bridges (folders or hub ids); or vision models, shipped "
+    "(mini-sd), folders or hub ids, to use with their own text encoder. The page shows several side by side.",
 )
 _HOST = typer.Option(
-    "127.0.0.1", "--host", help="Address to bind; another than this machine's needs a token."
+    "127.0.0.1", "--host", help="Address to bind; an address other than this machine's own needs a token."
 )
-_PORT = typer.Option(8765, "--port", min=0, max=65535, help="Port; 0 takes any that is free.")
+_PORT = typer.Option(8765, "--port", min=0, max=65535, help="Port; 0 chooses a free one.")
 _TOKEN = typer.Option(
     None,
     "--token",
     envvar="LAVI_TOKEN",
-    help="Secret that every request must bring; better in $LAVI_TOKEN, where other users do not see it.",
+    help="Secret that every request must send; prefer $LAVI_TOKEN, which other users cannot see.",
 )
 _RUNS_FOLDER = typer.Option(
     Path("runs"), "--runs", metavar="FOLDER", help="Folder whose runs the page shows, read-only."
 )
 _DEVICE = typer.Option("auto", "--device", help="auto, cpu, cuda, cuda:1 or mps.")
 _BATCH_SIZE = typer.Option(
-    8, "--batch-size", min=1, max=64, help="Pictures drawn at a time; it changes no picture on a CPU."
+    8, "--batch-size", min=1, max=64, help="Images generated at a time; on a CPU it changes no image."
 )
-_QUEUE = typer.Option(64, "--queue", min=1, help="Pictures that may wait; beyond that clients get 429.")
-_MOST_STEPS = typer.Option(100, "--max-steps", min=1, max=1000, help="Most denoising steps of a picture.")
-_MOST_SIDE = typer.Option(1024, "--max-side", min=8, help="Most pixels of a side.")
-_MOST_COUNT = typer.Option(10, "--max-count", min=1, max=64, help="Most pictures of one request.")
-_OPEN = typer.Option(True, "--open/--no-open", help="Open the page in a browser, where there is one.")
-_LOG_PROMPTS = typer.Option(False, "--log-prompts", help="Write prompts into the log; else they stay out.")
+_QUEUE = typer.Option(64, "--queue", min=1, help="Images that may wait; clients get 429 if there are more.")
+_MOST_STEPS = typer.Option(100, "--max-steps", min=1, max=1000, help="Maximum denoising steps of an image.")
+_MOST_SIDE = typer.Option(1024, "--max-side", min=8, help="Maximum side of an image, in pixels.")
+_MOST_COUNT = typer.Option(10, "--max-count", min=1, max=64, help="Maximum number of images per request.")
+_OPEN = typer.Option(True, "--open/--no-open", help="Open the page in a browser, if there is one.")
+_LOG_PROMPTS = typer.Option(False, "--log-prompts", help="Log prompts.  [default: the log has none]")
 
 
 def serve(
@@ -49,15 +49,15 @@ def serve(
     opens: bool = _OPEN,
     log_prompts: bool = _LOG_PROMPTS,
 ) -> None:
-    """Serve bridges: a page to draw with, and an API.
+    """Serve bridges through a web page and an API.
 
     \b
     lavi serve runs/quickstart
     lavi serve runs/quickstart runs/minilm mini-sd         side by side, on the same seeds
     LAVI_TOKEN=... lavi serve runs/quickstart --host 0.0.0.0
 
-    The API is OpenAI's for images (POST /v1/images/generations), with jobs and progress beside it; its schema
-    is at /openapi.json. The page's URL is printed on stdout. Ctrl-C finishes what is being drawn.
+    The API is OpenAI's for images (POST /v1/images/generations), extended by jobs and progress; its schema is
+    at /openapi.json. Prints the page's URL on stdout. Ctrl-C finishes the current images first.
     """
     try:
         from lavibridge.serve.web.address import Address, address_url, bind_address, check_address
@@ -66,7 +66,7 @@ def serve(
 
         if error.name not in ("fastapi", "starlette", "uvicorn"):
             raise
-        raise RunError(f"serving needs {error.name}: pip install 'lavibridge[serve]'") from None
+        raise RunError(f"serving needs the package {error.name}: pip install 'lavibridge[serve]'") from None
     address = Address(host=host, port=port, token=token or None)
     check_address(address)
     with bind_address(address) as bound:

@@ -1,4 +1,4 @@
-"""`lavi show`: what can be combined, and what every setting means."""
+"""`lavi show`: lists the components that can be combined, and explains every setting."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +31,12 @@ _WHAT = typer.Argument(
 
 
 def show(what: str | None = _WHAT) -> None:
-    """Show what can be combined and what settings mean.
+    """List the components that you can combine, and explain their settings.
 
     \b
-    lavi show                              what can be combined
-    lavi show languages                    a pool, kind by kind
-    lavi show mini-llama_mini-sd_lavi      a recipe, every field with its meaning
+    lavi show                              all components
+    lavi show languages                    one pool, kind by kind
+    lavi show mini-llama_mini-sd_lavi      a recipe, with an explanation of every field
     lavi show connector.lavi               the settings of a component
     """
     from lavibridge.study.shipped import shipped_studies
@@ -84,14 +84,14 @@ def _everything() -> None:
     for name, model in PACKAGED.items():
         place = f"{model.hub_id}, {'installed' if model.path() else model.install}"
         print(f"{'':<11} {name}   ({place})")
-    print(f"{'':<11} a folder, a hub id or, for language models, a GGUF file does as well")
+    print(f"{'':<11} or a folder, a hub id, or (language models) a GGUF file")
     print(f"{'studies':<11} {'  '.join(shipped_studies())}")
     print(f"{'recipes':<11} " + f"\n{'':<11} ".join(shipped_recipes()))
     print("\nMore: lavi show languages, lavi show connector.lavi, lavi show language.llama, lavi show RECIPE")
 
 
 def _studies() -> None:
-    """Every shipped study: what it asks, and of how many cells."""
+    """Print the question and the number of cells of every shipped study."""
     from lavibridge.study.cells import load_study
     from lavibridge.study.shipped import shipped_studies
 
@@ -124,12 +124,12 @@ def _properties(package: str, component: Any) -> list[str]:
         models = getattr(component, "models", {})
         return [f"reads {', '.join(models)}; read-out {component.read}"] if models else []
     if package == "vision":
-        padding = "masked" if component.honours_mask else "cut off, as the denoiser takes no mask"
-        return [f"padding is {padding}; guidance {component.default_guidance_scale:g} by default"]
+        padding = "masked" if component.honours_mask else "removed, because the denoiser takes no mask"
+        return [f"padding is {padding}; default guidance scale {component.default_guidance_scale:g}"]
     if package == "connectors":
         notes = [
-            "made anew at each step" if component.time_aware else "made once per prompt",
-            *(["speaks to single layers"] if component.per_block else []),
+            "runs at each step" if component.time_aware else "runs once per prompt",
+            *(["adds attention to single layers"] if component.per_block else []),
         ]
         return ["; ".join(notes)]
     return []
@@ -155,7 +155,7 @@ def _type(annotation: Any) -> str:
 
 
 def _documented_config(config: "BaseModel", indent: str = "") -> list[str]:
-    """A config as YAML that can be used as a recipe, with each field's meaning as a comment above it."""
+    """Format a config as YAML that works as a recipe, with a comment on each field."""
     import json
 
     from pydantic import BaseModel

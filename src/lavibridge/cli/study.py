@@ -1,4 +1,4 @@
-"""`lavi study`: a grid of recipes, trained, measured, and put into one table."""
+"""`lavi study`: trains and evaluates a grid of recipes, and puts the scores into one table."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,33 +13,33 @@ if TYPE_CHECKING:
 _STUDY = typer.Argument(
     metavar="STUDY", help="A study's name (see `lavi show studies`) or a path to a YAML file."
 )
-_OUT = typer.Option(None, "--out", "-o", metavar="FOLDER", help="Where its cells lie.  [default: runs/STUDY]")
+_OUT = typer.Option(None, "--out", "-o", metavar="FOLDER", help="Folder of the cells.  [default: runs/STUDY]")
 _ONLY = typer.Option(
     None,
     "--only",
     metavar="CELL",
-    help="Only these cells: CONDITION, CONDITION/seed-S, or with *; may be repeated.",
+    help="Only these cells: CONDITION, CONDITION/seed-S, or a pattern with *; repeatable.",
 )
 _SOURCE = typer.Option(
     None,
     "--source",
     metavar="NAME=FOLDER",
-    help="Read the model that the study calls NAME from FOLDER; may be repeated.",
+    help="Read the model that the study calls NAME from FOLDER; repeatable.",
 )
 _DRY = typer.Option(
-    False, "--dry-run", help="Print every cell with its memory and time (`lavi plan`), and stop."
+    False, "--dry-run", help="Print every cell with its estimated memory and time (`lavi plan`), and exit."
 )
 _DEVICE = typer.Option(
     "here", "--device", metavar="NAME", help="For --dry-run: a device such as h100, or `here`."
 )
-_COMMANDS = typer.Option(False, "--commands", help="Print one command for each cell, and stop.")
+_COMMANDS = typer.Option(False, "--commands", help="Print one command for each cell, and exit.")
 _REUSE = typer.Option(
     None,
     "--reuse",
     metavar="FOLDER",
-    help="Take over cells of the same recipe from another study's folder; may be repeated.",
+    help="Copy cells of the same recipe from another study's folder; repeatable.",
 )
-_TABLE = typer.Option(False, "--table", help="Make nothing; put what is finished into the table.")
+_TABLE = typer.Option(False, "--table", help="Only write the table of the finished cells.")
 
 
 def study(
@@ -53,26 +53,27 @@ def study(
     commands: bool = _COMMANDS,
     table: bool = _TABLE,
 ) -> None:
-    """Answer a question with many trainings: make every cell of a grid, and one table of all.
+    """Train and evaluate every cell of a grid, and write one table of all scores.
 
     \b
-    lavi study world-read-outs --dry-run              what it takes
-    lavi study world-read-outs                        run it, or continue it after a stop
+    lavi study world-read-outs --dry-run              estimate time and memory
+    lavi study world-read-outs                        run it, or continue it after an interruption
     lavi study world-read-outs --commands | parallel -j 4
     lavi study world-read-outs --table                the table of what is finished so far
     lavi study my_study.yaml --only "t5-*" --out runs/mine
     lavi study world-ablation --reuse runs/world-language-models
 
-    A cell is a condition with a seed. It is trained as by `lavi train`, measured as by `lavi evaluate`, and
-    skipped when it is done. One that fails does not stop the others; it is named at the end (exit code 1).
+    A cell is a condition with a seed. The study trains each cell like `lavi train`, evaluates it like `lavi
+    evaluate`, and skips finished cells. A cell that fails does not stop the others; the study names it at the
+    end (exit code 1).
 
-    table.md, table.json, table.csv, contact_sheet.png and study.html go to the study's folder; the table is
-    also printed. Every figure has an interval over prompts and seeds, every difference is paired.
+    The study writes table.md, table.json, table.csv, contact_sheet.png and study.html into its folder, and
+    prints the table. Every score has an interval over prompts and seeds, and differences are paired.
 
-    Without a network, HF_HUB_OFFLINE=1 keeps it from waiting for the hub.
+    Without a network, set HF_HUB_OFFLINE=1 so that the study does not wait for the hub.
     """
     if sum((dry_run, commands, table)) > 1:
-        raise typer.BadParameter("--dry-run, --commands and --table are three different things: give one")
+        raise typer.BadParameter("--dry-run, --commands and --table exclude each other: give one of them")
     from lavibridge.study.cells import choose_cells, expand_cells, load_study
 
     loaded = load_study(name)
@@ -104,7 +105,7 @@ def _make(
     is_whole: bool,
     only_table: bool,
 ) -> None:
-    """Make the cells, and the table where it is not left to a later call."""
+    """Run the cells, and write the table unless a later call will do it."""
     from contextlib import nullcontext
 
     from lavibridge.cli.evaluate import evaluation_device
@@ -121,7 +122,7 @@ def _make(
     with hold_lock(folder) if is_whole and not only_table and part.world_size == 1 else nullcontext():
         reuse_cells(cells, folder, reuse, loaded.name)
         failures = [] if only_table else run_cells(loaded, cells, folder, part, evaluation_device())
-    # Of cells that are made one by one, each leaves the table to the call that asks for it.
+    # Calls for single cells leave the table to a later `--table`.
     if only_table or (is_whole and part.world_size == 1):
         print(finish_study(loaded, every, folder), end="")
     if failures:
@@ -136,6 +137,6 @@ def _sources(sources: list[str]) -> dict[str, str]:
     for each in sources:
         name, equals, folder = each.partition("=")
         if not (name and equals and expand_path(folder).is_dir()):
-            raise RecipeError(f"--source: '{each}' is no NAME=FOLDER with a folder that exists")
+            raise RecipeError(f"--source must be NAME=FOLDER with an existing folder, found '{each}'")
         found[name] = str(expand_path(folder).absolute())
     return found

@@ -1,4 +1,4 @@
-"""`lavi train`: a recipe in, a run folder out."""
+"""`lavi train`: trains a recipe into a run folder."""
 
 from pathlib import Path
 
@@ -8,8 +8,10 @@ _RECIPE = typer.Argument(metavar="RECIPE", help="A recipe's name (see `lavi show
 _SETTINGS = typer.Argument(
     None, metavar="[key.path=value]...", help="Fields of the recipe to change for this run."
 )
-_OUT = typer.Option(None, "--out", "-o", metavar="FOLDER", help="Run folder to make.  [default: runs/RECIPE]")
-_RESUME = typer.Option(False, "--resume", help="Go on from the newest complete checkpoint in --out.")
+_OUT = typer.Option(
+    None, "--out", "-o", metavar="FOLDER", help="Run folder to create.  [default: runs/RECIPE]"
+)
+_RESUME = typer.Option(False, "--resume", help="Continue from the newest complete checkpoint in --out.")
 
 
 def train(
@@ -20,7 +22,7 @@ def train(
 ) -> None:
     """Train a bridge between two models.
 
-    LoRA in both models and the connector between them are trained; nothing else moves.
+    Trains LoRA in both models and the connector between them; all other weights stay frozen.
 
     \b
     lavi train mini-llama_mini-sd_lavi --out runs/first
@@ -28,8 +30,8 @@ def train(
     lavi train mini-llama_mini-sd_lavi training.steps=4000 --out runs/first --resume
     lavi train my_recipe.yaml --out runs/mine
 
-    Ctrl-C writes a checkpoint first. A run folder that exists is never overwritten. The folder's path is
-    printed on stdout; draw with it at any time: lavi generate FOLDER "a prompt".
+    Ctrl-C writes a checkpoint first. Never overwrites an existing run folder. Prints the folder's path on
+    stdout; generate with it at any time: lavi generate FOLDER "a prompt".
     """
     from lavibridge.core.process_rank import rank_from_environment
     from lavibridge.recipes.recipe import load_recipe

@@ -1,4 +1,4 @@
-"""`lavi world`: the miniature world: draw scenes, check pictures, pretrain the shipped models."""
+"""`lavi world`: draws scenes of the miniature world, checks images, and pretrains the shipped models."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ import typer
 from lavibridge.core.seeds import MAX_SEED
 
 app = typer.Typer(
-    help="The miniature world: draw, check, pretrain.\n\n"
-    "Drawn scenes, their captions, an exact checker, and the models that were pretrained on them.",
+    help="The miniature world: draw scenes, check images, pretrain models.\n\n"
+    "The world consists of drawn scenes, their captions, an exact checker, and models pretrained on them.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -16,9 +16,9 @@ app = typer.Typer(
 _CATEGORY = typer.Option(
     None, "--category", "-c", help="One category of prompts.  [default: the training mix]"
 )
-_COUNT = typer.Option(16, "--count", "-n", min=1, help="How many scenes.")
+_COUNT = typer.Option(16, "--count", "-n", min=1, help="Number of scenes.")
 _SEED = typer.Option(0, "--seed", min=0, max=MAX_SEED, help="The same seed gives the same scenes.")
-_OUT = typer.Option(Path("world"), "--out", "-o", metavar="FOLDER", help="Where the PNG files go.")
+_OUT = typer.Option(Path("world"), "--out", "-o", metavar="FOLDER", help="Folder of the PNG files.")
 _PICTURES = typer.Argument(metavar="PICTURE...", help="PNG files of 64 x 64 pixels.")
 _NAME = typer.Argument(
     metavar="NAME",
@@ -27,27 +27,27 @@ _NAME = typer.Argument(
     "(mini-vae, mini-t5-base), mini-sd3 (mini-vae, mini-clip, mini-sd's text encoder).",
 )
 _MADE = typer.Option(
-    None, "--out", "-o", metavar="FOLDER", help="Model folder to make.  [default: runs/pretrain/NAME]"
+    None, "--out", "-o", metavar="FOLDER", help="Model folder to create.  [default: runs/pretrain/NAME]"
 )
 _MODELS = typer.Argument(
-    None, metavar="[MODEL...]", help="Image models and bridges to draw with.  [default: the shipped ones]"
+    None, metavar="[MODEL...]", help="Vision models and bridges to use.  [default: the shipped vision models]"
 )
-_CATEGORIES = typer.Option(None, "--category", "-c", help="Only this category; may be given again.")
-_EACH = typer.Option(8, "--count", "-n", min=1, help="How many prompts of each category.")
+_CATEGORIES = typer.Option(None, "--category", "-c", help="Only this category; repeatable.")
+_EACH = typer.Option(8, "--count", "-n", min=1, help="Number of prompts per category.")
 _SCALE = typer.Option(
-    4.0, "--guidance", min=1.0, help="Guidance scale; a bridge that has learnt its own has none."
+    4.0, "--guidance", min=1.0, help="Guidance scale; not used by a bridge with distilled guidance."
 )
 _PAGE = typer.Option(Path("gallery.html"), "--out", "-o", metavar="FILE", help="The page to write.")
-_RESUME = typer.Option(False, "--resume", help="Go on from the newest checkpoint in --out.")
+_RESUME = typer.Option(False, "--resume", help="Continue from the newest checkpoint in --out.")
 _BEGIN = typer.Option(
     None,
     "--from",
     metavar="MODEL",
-    help="Go on from an image model that was pretrained before: a shipped one's name, or a folder.  "
+    help="Start from a pretrained vision model: a shipped model's name, or a folder.  "
     "[default: random weights]",
 )
 _STEPS = typer.Option(
-    None, "--steps", min=1, help="Stop at this step, counted from the very first.  [default: the model's own]"
+    None, "--steps", min=1, help="Stop at this step, counted from random weights.  [default: the model's own]"
 )
 
 
@@ -59,7 +59,7 @@ def draw(category: str | None = _CATEGORY, count: int = _COUNT, seed: int = _SEE
     lavi world draw --count 500 --out data > data/pairs.tsv
     lavi world draw --category counting --count 4
 
-    One line a scene goes to stdout, path and caption with a tab between: a data set for `lavi train`.
+    Prints one line per scene on stdout, path and caption separated by a tab: a data set for `lavi train`.
     """
     from PIL import Image
 
@@ -68,9 +68,7 @@ def draw(category: str | None = _CATEGORY, count: int = _COUNT, seed: int = _SEE
     from lavibridge.world.drawing import draw_scene
 
     if category is not None and category not in CATEGORIES:
-        raise RecipeError(
-            f"--category: there is no '{category}' in the world; there are {', '.join(CATEGORIES)}"
-        )
+        raise RecipeError(f"--category: unknown category '{category}' (choose from {', '.join(CATEGORIES)})")
     out.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         pair = sample_captioned_scene(seed, index, category=category)
@@ -81,13 +79,13 @@ def draw(category: str | None = _CATEGORY, count: int = _COUNT, seed: int = _SEE
 
 @app.command()
 def check(pictures: list[Path] = _PICTURES) -> None:
-    """Read pictures back into scenes.
+    """Recognise the scenes in images.
 
     \b
     lavi world check pictures/*.png
 
-    Image analysis alone, nothing learned. One line a picture goes to stdout: what stands in it, where (centre
-    in pixels), and what could not be read.
+    Uses image analysis without a learned model. Prints one line per image on stdout: its objects, their
+    centres in pixels, and what could not be recognised.
     """
     from PIL import Image
 
@@ -99,7 +97,7 @@ def check(pictures: list[Path] = _PICTURES) -> None:
             with Image.open(path) as picture:
                 found = parse_scene(picture)
         except OSError as error:
-            raise DataError(f"{path} cannot be read as a picture: {error}") from None
+            raise DataError(f"{path} cannot be read as an image: {error}") from None
         things = [
             f"{each.size} {each.texture} {each.color} {each.shape} at {each.center}" for each in found.things
         ]
@@ -115,14 +113,14 @@ def gallery(
     guidance: float = _SCALE,
     out: Path = _PAGE,
 ) -> None:
-    """Draw a page of scenes and of what the models make of their captions.
+    """Write a page of drawn scenes and of models' images for their captions.
 
     \b
     lavi world gallery
     lavi world gallery mini-sd runs/quickstart --category two --count 20
     lavi world gallery mini-pixart --guidance 2
 
-    The page is one file that needs no network. The exact checker marks what is right and says what is wrong.
+    The page is one file that needs no network. The exact checker marks correct images and explains errors.
     """
     from lavibridge.core.errors import RecipeError
     from lavibridge.core.files import models_folder, shipped_models
@@ -132,7 +130,7 @@ def gallery(
     unknown = [name for name in category or () if name not in CATEGORIES]
     if unknown:
         raise RecipeError(
-            f"--category: there is no '{unknown[0]}' in the world; there are {', '.join(CATEGORIES)}"
+            f"--category: unknown category '{unknown[0]}' (choose from {', '.join(CATEGORIES)})"
         )
     drawing = [name for name in shipped_models() if (models_folder() / name / "model_index.json").is_file()]
     print(write_gallery(models or drawing, category or CATEGORIES, count, guidance, out))

@@ -4,12 +4,11 @@ one.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Annotated, Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lavibridge.core.errors import RecipeError
+from lavibridge.core.errors import RecipeError, did_you_mean
 from lavibridge.core.seeds import MAX_SEED
 
 
@@ -34,12 +33,6 @@ Changeable = Annotated[T, CHANGEABLE]
 """A field whose value may differ between the sessions of a run, as in ``steps: Changeable[int]``."""
 _CONTAINERS = (Mapping, list, tuple)
 ConfigT = TypeVar("ConfigT", bound=Config)
-
-
-def did_you_mean(word: str, known: tuple[str, ...]) -> str:
-    """Return ``; did you mean 'steps'?`` if a known word is close, otherwise an empty string."""
-    close = get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def validate(model: type[ConfigT], mapping: Mapping[str, Any], where: str) -> ConfigT:

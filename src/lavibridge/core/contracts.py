@@ -50,7 +50,7 @@ class VisionSpec:
     pooled: int | None = None
     """Width of the pooled vector, or None if the model takes none."""
     blocks: Mapping[str, BlockSpec] = field(default_factory=dict)
-    """Cross-attention layers by name; empty if text and picture attend to each other jointly."""
+    """Cross-attention layers by name; empty for joint attention of text and image."""
     rms: float | None = None
     """Root mean square of the model's training tokens, if known."""
 
@@ -159,9 +159,7 @@ class Conditioning:
 
     def _need_no_blocks(self) -> None:
         if self.blocks:
-            raise ValueError(
-                "a conditioning with `blocks` belongs to one call: it is neither split nor padded"
-            )
+            raise ValueError("a conditioning with `blocks` belongs to one call and cannot be split or padded")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +184,7 @@ class Batch:
 
 
 def _real(values: Any, mask: Any, row: int) -> Any:
-    """The row's real tokens, which lie on the last axis but one; None where there are no values."""
+    """The row's real tokens, on the second last axis; None if there are no values."""
     return None if values is None or mask is None else values[row : row + 1][..., mask[row], :]
 
 
@@ -195,7 +193,7 @@ def _real_mask(mask: Any, row: int) -> Any:
 
 
 def _padded(parts: Sequence[Any], width: int | None = None) -> Any:
-    """Batches of one as a single batch, with zeros behind the shorter; None where there are no values."""
+    """Join batches of one, with zeros after the shorter ones; None if there are no values."""
     found = [part for part in parts if part is not None]
     if not found:
         return None

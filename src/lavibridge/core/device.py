@@ -31,7 +31,7 @@ def pick_device(name: str = "auto") -> torch.device:
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if (device.index or 0) >= there[device.type]:
         seen = f"{there[device.type] or 'no'} {_KINDS[device.type]}"
-        raise RecipeError(f"device: '{name}' was asked for, but torch sees {seen} here; use auto or cpu")
+        raise RecipeError(f"device: '{name}' is not available, torch finds {seen}; use auto or cpu")
     return device
 
 
@@ -52,7 +52,7 @@ def dtype_name(dtype: str | torch.dtype) -> str:
 def cpu_computes_bfloat16() -> bool:
     """Whether this CPU multiplies in bfloat16 natively; torch before 2.11 cannot tell.
 
-    Products of large matrices then take half the time; a U-Net of a few million weights gains 10 to 20 %
+    If so, products of large matrices take half the time; a U-Net of a few million weights gains 10 to 20 %
     (docs/performance.md).
     """
     able: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()

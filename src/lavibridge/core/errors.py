@@ -1,5 +1,7 @@
 """Errors that lavibridge raises on purpose: each states what went wrong, what it found, and what to do."""
 
+from difflib import get_close_matches
+
 
 class LaviError(Exception):
     """Base of all lavibridge errors; the command line prints ``error: <text>`` and exits with 1."""
@@ -31,3 +33,9 @@ class NotFiniteError(LaviError):
     def __init__(self, message: str, names: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.names = names
+
+
+def did_you_mean(word: str, known: tuple[str, ...]) -> str:
+    """Return ``; did you mean 'steps'?`` if a known word is close, otherwise an empty string."""
+    close = get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -13,8 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import LaviError, ModelError, RunError
+from lavibridge.core.errors import LaviError, ModelError, RunError, did_you_mean
 from lavibridge.core.lock import is_lock_file
 from lavibridge.core.packaged import PACKAGED, packaged_path
 from lavibridge.core.paths import expand_path, require_file_path
@@ -40,7 +39,7 @@ def require_empty_folder(path: str | PathLike[str]) -> Path:
     """Return a new or empty output folder. Raises RunError if it holds anything."""
     folder = expand_path(path)
     if folder.exists() and not (folder.is_dir() and all(map(is_lock_file, folder.iterdir()))):
-        raise RunError(f"{folder} exists already: name a new folder")
+        raise RunError(f"{folder} exists already: choose a new folder")
     return folder
 
 
@@ -132,7 +131,7 @@ def resolve_source(source: str) -> str:
     is_path = source.startswith(("/", ".", "~")) or not all(parts) or path.exists()
     if is_gguf and (is_path or len(parts) < 3):
         raise ModelError(
-            f"there is no GGUF file '{source}': give its path, or OWNER/NAME/FILE.gguf of the hub"
+            f"there is no GGUF file '{source}': give its path, or OWNER/NAME/FILE.gguf on the hub"
         )
     if is_path or source.startswith("mini-") or (len(parts) > 2 and not is_gguf):
         names = (*shipped, *PACKAGED)

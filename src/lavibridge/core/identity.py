@@ -7,7 +7,7 @@
 Every start computes a model's identity, and weights may be tens of gigabytes. The cache folder therefore
 keeps the hash of a large file, keyed by path, size, mtime and ctime, and recomputes it if one of these
 differs. The operating system sets the ctime itself, so copying an old mtime onto a new file still changes it.
-docs/decisions/0019 lists what is kept where, and by which key.
+docs/decisions/0019 lists what is stored where, and by which key.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from lavibridge.core.tensors import weights_hash
 _SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".tiktoken", ".txt")
 """Suffixes of the files that a model is loaded from."""
 _ABOUT = ("hashes.json", "pretraining.json")
-"""Files beside the shipped models that no model is loaded from."""
+"""Files in the folders of shipped models that no model is loaded from."""
 CACHED_HASH_BYTES = 2**20
 """Minimum size in bytes of files with a cached hash; smaller files are hashed each time."""
 _SETTLED = 2.0

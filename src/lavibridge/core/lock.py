@@ -28,11 +28,11 @@ from lavibridge.core.process_rank import SINGLE_PROCESS, ProcessRank
 
 _NAME = ".lock"
 _SHORTLY = 0.5
-"""Seconds to wait for a brief owner: one that only looks at the lock, or is just leaving."""
+"""Seconds to wait for a brief owner: one that only checks the lock, or is about to release it."""
 _FOR_EVER = -1.0
 _HAS_NO_LOCKS = (EINVAL, ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP)
 _OWNED: set[tuple[Path, int]] = set()
-"""Locks owned by threads of this process: a training shares the lock of the quickstart around it."""
+"""Locks that threads of this process own: a training shares the lock of the quickstart around it."""
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def hold_lock(folder: Path, part: ProcessRank = SINGLE_PROCESS, *, waits: str = 
     `waits`, prints that sentence and waits instead. A thread may hold a folder repeatedly.
     """
     if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder} is a file, but the output is a folder: name another")
+        raise RunError(f"{folder} is a file, but the output is a folder: choose another")
     name = _NAME if part.world_size == 1 else f"{_NAME}-{part.rank}"
     with _hold(folder.resolve() / name, folder, waits) as is_new:
         for other in _others(folder.resolve(), part) if is_new else ():
@@ -98,8 +98,8 @@ def _acquire(path: Path, target: Path, stack: ExitStack, waits: str) -> bool:
         if error.errno not in _HAS_NO_LOCKS:
             raise
         console.print(
-            f"note: {target} lies on a file system without locks ({error.strerror}): see to it that nothing "
-            "else writes there",
+            f"note: {target} is on a file system without locks ({error.strerror}): make sure that no other "
+            "process writes there",
             soft_wrap=True,
         )
         return False
@@ -124,13 +124,13 @@ def _lock(path: Path, seconds: float = _SHORTLY) -> Iterator[bool]:
 
 
 def _others(folder: Path, part: ProcessRank) -> list[Path]:
-    """Return the locks that exclude this one. Looked at after acquiring it, so that one of two rivals
+    """Return the locks that exclude this one; check them after acquiring it, so that one of two rivals
     notices."""
     return sorted(folder.glob(f"{_NAME}-*" if part.world_size == 1 else _NAME))
 
 
 def _in_use(path: Path, target: Path) -> RunError:
-    return RunError(f"{target} is in use: {_holder(path)}. Wait for it, stop it, or name another --out")
+    return RunError(f"{target} is in use: {_holder(path)}. Wait for it, stop it, or choose another --out")
 
 
 def _owner() -> str:
@@ -150,13 +150,13 @@ def _holder(path: Path) -> str:
     """Describe the owner of a lock in words."""
     try:
         owner = json.loads(path.read_text(encoding="utf-8"))
-        return "process {pid} on {host} has written to it since {since} ({command})".format(**owner)
+        return "process {pid} on {host} has been writing to it since {since} ({command})".format(**owner)
     except (OSError, ValueError, KeyError, TypeError):
         return "another process is writing to it"
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Remove the folders that were created in vain, innermost first."""
+    """Remove folders that were created but not used, innermost first."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()

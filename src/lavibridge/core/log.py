@@ -31,7 +31,7 @@ class ResilientConsole(Console):
     """A console that never fails: work continues even if nobody can read its output any more."""
 
     @property
-    def file(self) -> Any:  # IO[str], as rich has it, in all that is used
+    def file(self) -> Any:  # behaves like rich's IO[str]
         """The stream that it writes to."""
         return MessageStream(super().file)
 
@@ -140,8 +140,8 @@ class JsonLog:
             yield
         except OSError as error:
             raise RunError(
-                f"{self.path} cannot be written: {error.strerror or error}. What was written before is kept: "
-                "make room, and continue as you would after an interruption"
+                f"{self.path} cannot be written: {error.strerror or error}. Its earlier lines are intact: "
+                "free some disk space, and continue as after an interruption"
             ) from error
 
 

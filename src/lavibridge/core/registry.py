@@ -16,8 +16,7 @@ from inspect import getmembers, isabstract, isclass
 from pathlib import Path
 from typing import Any
 
-from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import ModelError, RecipeError
+from lavibridge.core.errors import ModelError, RecipeError, did_you_mean
 
 _PACKAGE = Path(__file__).parent.parent
 _NOT_KINDS = ("base", "hf")
@@ -38,7 +37,7 @@ def load_kind(package: str, kind: str) -> type[Any]:
     known = kinds(package)
     if kind not in known:
         raise RecipeError(
-            f"{package}: there is no kind '{kind}'{did_you_mean(kind, known)} (kinds: {', '.join(known)})"
+            f"{package}: unknown kind '{kind}'{did_you_mean(kind, known)} (choose from {', '.join(known)})"
         )
     outside = _outside(package)
     if kind in outside:
@@ -74,9 +73,9 @@ def detect_kind(package: str, source: str, revision: str | None = None) -> str:
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        raise ModelError(f"'{source}' is read by several kinds ({', '.join(fitting)}): name one as `kind`")
+        raise ModelError(f"several kinds accept '{source}' ({', '.join(fitting)}): set `kind` to one of them")
     raise ModelError(
-        f"no {package} family reads '{source}': its configuration names a model that is none of "
+        f"no {package} family accepts '{source}': its configuration matches none of "
         f"{', '.join(kinds(package))}; choose another source, or add a file to {package}/"
     )
 

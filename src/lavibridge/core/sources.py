@@ -3,20 +3,21 @@
 import json
 import re
 from functools import cache
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import ModelError
+from lavibridge.core.errors import ModelError, did_you_mean
 from lavibridge.core.files import GGUF, resolve_source, shipped_models
 from lavibridge.core.log import console
 from lavibridge.core.packaged import PACKAGED, PackagedModel, packaged_on_hub
 
 RANDOM = "random"
-"""The source of a toy of the real class with random weights: the same ones each time, offline."""
+"""The source of a toy: a small model of the real class with fixed random weights, available offline."""
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".h5", ".msgpack")
 VARIANT = re.compile(r"\.(fp16|bf16|fp32|non_ema|ema)(?=[.-])")
 """The number format in the hub's file names, before the suffix, as in model.fp16.safetensors."""
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 LFS = b"version https://git-lfs.github.com/spec"
 
 
@@ -45,18 +46,24 @@ def find_model_file(source: str, name: str, revision: str | None = None) -> Path
     root = locate_source(source, revision)
     if root.lower().endswith(GGUF):
         raise ModelError(
-            f"'{source}' is a GGUF file, and only language models are read from those: give a folder or a "
+            f"'{source}' is a GGUF file, but only language models can be read from GGUF: give a folder or a "
             "hub id"
         )
     path = Path(root) / name if Path(root).is_dir() else _from_hub(root, name, revision)
     return path if path is not None and path.is_file() else None
 
 
-def locate_source(source: str, revision: str | None = None) -> str:
-    """Return where a model is read from: a folder, a GGUF file, or a hub id.
+def is_hub_id(source: str | PathLike[str]) -> bool:
+    """Whether a source has the form OWNER/NAME and is no path below an existing folder."""
+    text = str(source)
+    return bool(_HUB_ID.fullmatch(text)) and not Path(text).parent.is_dir()
 
-    If the hub does not give a model that an installed package carries, this is the path in the package; with
-    a ``revision``, which the package may not have, it is not. Raises ModelError if the source does not exist.
+
+def locate_source(source: str, revision: str | None = None) -> str:
+    """Return the location of a model: a folder, a GGUF file, or a hub id.
+
+    If the hub does not provide a model that an installed package contains, this is the path in the package,
+    unless ``revision`` is given. Raises ModelError if the source does not exist.
     """
     root = resolve_source(source)
     packaged = packaged_on_hub(root)
@@ -79,7 +86,7 @@ def find_gguf(source: str, revision: str | None = None) -> Path | None:
         if len(files) > 1:
             listed = ", ".join(each.name for each in files[:4])
             raise ModelError(
-                f"'{source}' has {len(files)} GGUF files ({listed}): name one, such as {files[0]}"
+                f"'{source}' has {len(files)} GGUF files ({listed}): choose one, such as {files[0]}"
             )
         return files[0]
     if path.suffix.lower() != GGUF or path.is_file():
@@ -87,7 +94,7 @@ def find_gguf(source: str, revision: str | None = None) -> Path | None:
     owner, name, file = root.split("/", 2)
     found = _from_hub(f"{owner}/{name}", file, revision)
     if found is None:
-        raise ModelError(f"'{owner}/{name}' on the hub has no file {file}: check its name there")
+        raise ModelError(f"'{owner}/{name}' on the hub has no file {file}: check the file's name")
     return found
 
 
@@ -99,7 +106,7 @@ def cannot_load(what: str, source: str, folder: str, error: Exception) -> ModelE
 
 
 def _misplaced(source: str, folder: str) -> str | None:
-    """Describe what lies in a folder in place of readable weights, or return None."""
+    """Describe why a folder has no readable weights, or return None."""
     place = Path(resolve_source(source)) / folder
     files = sorted(path for path in place.glob("*") if path.suffix in (".safetensors", *PICKLES))
     pointers = [path for path in files if path.stat().st_size < 1024 and LFS in path.read_bytes()]
@@ -110,23 +117,23 @@ def _misplaced(source: str, folder: str) -> str | None:
     if variants and len(variants) == len(whole):
         plain = VARIANT.sub("", variants[0].name)
         return (
-            f"{place} has its weights as the variant {variants[0].name} only: rename its files so, "
-            f"`mv {variants[0].name} {plain}`; `dtype` decides the number format in any case"
+            f"{place} has only the variant {variants[0].name} of its weights: rename its files, as in "
+            f"`mv {variants[0].name} {plain}`; `dtype` sets the number format in any case"
         )
     if place.is_dir() and not whole:
-        found = f"{files[0].name}, and pickles are not read" if files else "no weights"
+        found = f"{files[0].name}, but pickles are not supported" if files else "no weights"
         return f"{place} has {found}: give a folder with *.safetensors"
     return None
 
 
 @cache
 def _is_on_hub(model: PackagedModel) -> bool:
-    """Ask the hub, or its cache on this machine, for a packaged model; note it once where it is not there."""
+    """Whether the hub, or its local cache, has a packaged model; prints one note if not."""
     from huggingface_hub import hf_hub_download
 
     try:
         hf_hub_download(model.hub_id, "config.json")
-    except Exception as error:  # the client passes on the errors of whatever network library it has
+    except Exception as error:  # the client raises errors of any network library
         reason = type(error).__name__
         console.print(
             f"note: '{model.hub_id}' comes from the package {model.package}, not the hub ({reason})"
@@ -136,7 +143,7 @@ def _is_on_hub(model: PackagedModel) -> bool:
 
 
 def _instead(repository: str) -> str:
-    """Return what to do where the hub cannot be reached: install a package, or another spelling."""
+    """Return a remedy if the hub cannot be reached: install a package, or correct the spelling."""
     packaged = packaged_on_hub(repository)
     if packaged is not None and packaged.path() is None:
         return f", or install it as a package: {packaged.install}"
@@ -151,17 +158,16 @@ def _from_hub(repository: str, name: str, revision: str | None) -> Path | None:
         return Path(hf_hub_download(repository, name, revision=revision))
     except LocalEntryNotFoundError:
         why = (
-            "HF_HUB_OFFLINE is set, so that the hub is not asked for it; unset that, "
+            "HF_HUB_OFFLINE is set, so the hub is not used: unset it, "
             if is_offline_mode()
-            else f"the hub ({constants.ENDPOINT}) cannot be reached to look for it there; check the spelling "
-            "or the connection, "
+            else f"the hub ({constants.ENDPOINT}) cannot be reached: check the spelling or the connection, "
         )
         raise ModelError(
             f"'{repository}' is not a local folder, and {why}or give a folder{_instead(repository)}"
         ) from None
     except EntryNotFoundError:
         return None
-    except Exception as error:  # the client passes on the errors of whatever network library it has
+    except Exception as error:  # the client raises errors of any network library
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"'{repository}' is not a local folder, and the hub ({constants.ENDPOINT}) refuses it: {reason}"

@@ -1,4 +1,4 @@
-"""Tensors on disk as safetensors: written atomically, with the permissions of other files."""
+"""Writes tensors as safetensors, atomically and with normal file permissions; checks and hashes them."""
 
 import hashlib
 from collections.abc import Mapping
@@ -29,24 +29,24 @@ def check_tensors_finite(tensors: Mapping[str, Tensor], what: str) -> None:
         count = sum(int((~value.isfinite()).sum()) for value in ruined.values())
         raise ModelError(
             f"{what}: {count:,} of {sum(value.numel() for value in floating.values()):,} values are not "
-            f"finite, among them some of {next(iter(ruined))}: the training that made them diverged. Take an "
-            "earlier checkpoint, and train with a lower rate"
+            f"finite, for example in {next(iter(ruined))}: the training has diverged. Use an earlier "
+            "checkpoint, and train with a lower learning rate"
         )
 
 
 def check_tensors_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: str) -> None:
-    """Raise ModelError if ``tensors`` have other names or shapes than ours, or are not finite."""
+    """Raise ModelError if names or shapes of ``tensors`` differ from ``own``, or if they are not finite."""
     odd = sorted(own.keys() ^ tensors.keys())
     if odd:
         raise ModelError(
-            f"{what} does not fit: {len(own)} weights are needed, {len(tensors)} found; the first that "
-            f"differ: {', '.join(odd[:3])}"
+            f"{what} does not fit: it has {len(tensors)} weights and needs {len(own)}; the first "
+            f"differences: {', '.join(odd[:3])}"
         )
     for name, value in own.items():
         if value.shape != tensors[name].shape:
             raise ModelError(
-                f"{what} does not fit: {name} is {tuple(tensors[name].shape)} in the file and must be "
-                f"{tuple(value.shape)} here"
+                f"{what} does not fit: {name} has shape {tuple(tensors[name].shape)} in the file, but needs "
+                f"{tuple(value.shape)}"
             )
     check_tensors_finite(tensors, what)
 

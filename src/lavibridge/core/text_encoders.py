@@ -1,7 +1,7 @@
-"""How a published pipeline reads prompts: a vision family describes it, `language/parts/native.py` does it.
+"""Describes how a published pipeline encodes prompts; `language/parts/native.py` encodes them that way.
 
-sequence   ((clip_l, clip_g), (t5,))   groups stand one behind the other, a group's encoders side by side
-pooled     (clip_l, clip_g)            their pooled vectors, side by side
+sequence   ((clip_l, clip_g), (t5,))   concatenates groups along tokens, a group's encoders along features
+pooled     (clip_l, clip_g)            concatenates their pooled vectors
 """
 
 from typing import Annotated
@@ -12,7 +12,7 @@ from lavibridge.core.config import Config
 
 
 class TextEncoder(Config):
-    """One text encoder of a pipeline, and what the pipeline takes of it."""
+    """One text encoder of a pipeline, and how the pipeline uses it."""
 
     folder: str = "text_encoder"
     """Sub-folder of the encoder, and its name in model_index.json."""
@@ -21,29 +21,29 @@ class TextEncoder(Config):
     layer: int = Field(default=-1, le=-1)
     """Hidden states that become tokens: -1 is the encoder's output, -2 the input of its last layer."""
     max_tokens: int | None = Field(default=None, ge=2)
-    """Length of a prompt, special tokens counted. None: the limit that the tokenizer states."""
+    """Length of a prompt, including special tokens. None: the tokenizer's own limit."""
     has_sequence_length: bool = False
     """Whether the pipeline's argument `max_sequence_length` sets the length."""
     masks_padding: bool = False
-    """Whether the encoder and the denoiser get a mask of the padding, so that it changes nothing."""
+    """Whether the encoder and the denoiser get a mask of the padding, so that it has no effect."""
 
 
 class PipelineTextEncoders(Config):
     """All text encoders of a pipeline."""
 
     sequence: Annotated[tuple[tuple[TextEncoder, ...], ...], Field(min_length=1)]
-    """Encoders whose tokens the denoiser reads. Zeros fill groups up to the width of its tokens."""
+    """Encoders whose tokens the denoiser reads. Groups are padded with zeros to the width of its tokens."""
     pooled: tuple[TextEncoder, ...] = ()
-    """Encoders whose pooled vectors, side by side, the denoiser takes beside the tokens."""
+    """Encoders whose concatenated pooled vectors the denoiser takes in addition to the tokens."""
     instruction: str = ""
-    """Text before every prompt but a negative one. Its tokens are cut off, all but the first and the last."""
+    """Text before every prompt except negative ones. All its tokens but the first and last are removed."""
     normalizes: bool = False
     """Whether the pipeline makes prompts lower case and strips them."""
     optional: tuple[str, ...] = ()
-    """Folders of encoders that a pipeline may lack. Zeros stand in the place of their tokens."""
+    """Folders of encoders that a pipeline may lack. Zeros replace their tokens."""
 
     def limited(self, max_sequence_length: int) -> "PipelineTextEncoders":
-        """The same with that length for the encoders whose length is the pipeline's argument."""
+        """Return a copy with this length for the encoders that have `max_sequence_length`."""
 
         def limited(encoder: TextEncoder) -> TextEncoder:
             changed = {"max_tokens": max_sequence_length} if encoder.has_sequence_length else {}

@@ -1,11 +1,11 @@
 """Sets how long an OpenMP thread spins before it sleeps, so that a busy machine does not stall.
 
-GNU OpenMP lets a thread without work spin 300,000 times, in case work comes soon. Beside another busy
-program, the thread that it waits for is often not running, and the spinning thread occupies the core that
-this one needs: two threads beside one busy process a core took up to 23 times as long as one thread. A thread
-that sleeps at once costs an idle machine up to half of its speed. SPINS lies between (LOG.md, 2026-11-30).
+GNU OpenMP lets a thread without work spin 300,000 times, in case work comes soon. If another program is busy,
+the thread that it waits for is often not running, and the spinning thread occupies the core that this thread
+needs: next to one busy process per core, two threads took up to 23 times as long as one. If threads sleep at
+once, an idle machine loses up to half of its speed. SPIN_COUNT is a compromise (LOG.md, 2026-11-30).
 
-libgomp reads its environment once, when torch loads it: call this before torch is imported.
+libgomp reads its environment once, when torch loads it: call `set_spin_count` before you import torch.
 """
 
 import os
@@ -13,7 +13,7 @@ import sys
 
 SPIN_COUNT = "10000"
 SPIN_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-"""The user has chosen where one of these is set."""
+"""If one of these is set, the user has made a choice."""
 
 
 def set_spin_count() -> None:

@@ -32,10 +32,10 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Parse a YAML text. Raises RecipeError with ``where`` it came from and what is wrong."""
+    """Parse a YAML text. Raises RecipeError, which names ``where`` the text is from and the fault."""
     try:
         return yaml.load(text, Loader=_Loader)
-    # For values such as the date 2024-13-45, PyYAML passes on what Python's own constructors raise.
+    # For values such as the date 2024-13-45, PyYAML raises the errors of Python's own constructors.
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise RecipeError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
 

@@ -51,10 +51,10 @@ class Dataset(ABC):
         """Keep the pictures' proportions, from 1:2 to 2:1, at about size x size pixels: true for nine shapes,
         or the number of shapes; false crops every picture to a square."""
         flip: bool = False
-        """Mirror half of the visits, except for pictures with a caption that says left or right."""
+        """Mirror the picture at half of the visits, unless one of its captions mentions left or right."""
 
     has_pictures: bool = True
-    """Whether there is a picture for each sample; a data set of captions alone has none."""
+    """Whether each sample has a picture; False for a data set of captions alone."""
 
     @abstractmethod
     def __init__(self, config: "Dataset.Config", rejected: RejectedPictures) -> None:

@@ -1,4 +1,4 @@
-"""Captions without pictures, one per line of a UTF-8 text file: for alignment, which needs no more.
+"""Captions without pictures, one per line of a UTF-8 text file, for alignment.
 
 Blank lines are skipped. Lines that are not UTF-8 are rejected, counted and listed.
 """
@@ -38,9 +38,7 @@ class Captions(Dataset):
         except OSError as error:
             raise DataError(f"data.path: {config.path} cannot be read: {error.strerror}") from error
         if rejected.entries:
-            console.print(
-                f"note: {config.path}: {len(rejected.entries):,} lines are rejected", soft_wrap=True
-            )
+            console.print(f"note: {config.path}: rejected {len(rejected.entries):,} lines", soft_wrap=True)
         if not self.lines:
             raise DataError(f"{config.path} has no captions: write one per line, as UTF-8")
 
@@ -62,8 +60,8 @@ class Captions(Dataset):
 
     def _no_pictures(self) -> DataError:
         return DataError(
-            f"{self.config.path} has captions and no pictures: align with it (`lavi align`), or choose data "
-            "with pictures"
+            f"{self.config.path} has captions but no pictures: use it for alignment (`lavi align`), or "
+            "choose data with pictures"
         )
 
     def fingerprint(self) -> str:

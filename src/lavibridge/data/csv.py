@@ -40,7 +40,7 @@ class Csv(ListedPictureFiles):
             """Accept one character that can separate columns."""
             sign = {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
             if len(sign) != 1 or sign in '"\r\n\0' or (not sign.isprintable() and sign != "\t"):
-                raise ValueError("should be one character, such as ',' or ';', or \\t for a tab")
+                raise ValueError("must be one character, such as ',' or ';', or \\t for a tab")
             return sign
 
     config: "Csv.Config"
@@ -82,7 +82,7 @@ def _read_header(path: Path, rows: Iterator[list[str]]) -> list[str]:
     except csv.Error as error:
         raise DataError(f"the first line of {path}, which names the columns, is not CSV: {error}") from error
     if not any(columns):
-        raise DataError(f"the first line of {path} is empty; it should name the columns")
+        raise DataError(f"the first line of {path} is empty; it must name the columns")
     text = "".join(columns)
     if "\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text):
         raise DataError(f"the first line of {path} is not UTF-8; save the table as UTF-8")
@@ -92,5 +92,5 @@ def _read_header(path: Path, rows: Iterator[list[str]]) -> list[str]:
 def _column_index(name: str, columns: list[str], where: str) -> int:
     """Return the index of a column. Raises DataError if several columns have its name."""
     if columns.count(name) > 1:
-        raise DataError(f"{where} has {columns.count(name)} columns '{name}'; give each a name of its own")
+        raise DataError(f"{where} has {columns.count(name)} columns '{name}'; give each a different name")
     return columns.index(name)

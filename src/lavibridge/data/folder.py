@@ -1,10 +1,10 @@
-"""Pairs from a folder of pictures, each beside a text file of the same name.
+"""Pairs from a folder of pictures, each with a text file of the same name.
 
-cat.jpg   cat.txt      the text file holds one caption per line; each visit draws one of them more/dog.png
-more/dog.txt      sub-folders count too, hidden ones (.ipynb_checkpoints) do not
+    cat.jpg        cat.txt          one caption per line; each visit draws one of them
+    more/dog.png   more/dog.txt     sub-folders count too, hidden ones (.ipynb_checkpoints) do not
 
-The bytes decide what is a picture: the check opens every file with an image suffix or with a caption beside
-it.
+The bytes decide whether a file is a picture: the check opens every file that has an image suffix or a caption
+file.
 """
 
 import os
@@ -14,10 +14,10 @@ from typing import Any
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.decoding import read_picture_bytes
 from lavibridge.data.pictures.files import PictureFiles
+from lavibridge.data.pictures.image_table import ImageTable, ImageTableEntry
 from lavibridge.data.pictures.indexed import index_of
 from lavibridge.data.pictures.paths import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, resolve_below
 from lavibridge.data.pictures.rejected import RejectedPictures
-from lavibridge.data.pictures.table import ImageEntry, ImageTable
 from lavibridge.data.pictures.text import parse_captions
 from lavibridge.data.pictures.walk import FolderListing, is_hidden, walk_folder
 
@@ -32,11 +32,11 @@ class Folder(PictureFiles):
         """Settings of `data.kind: folder`; `path` is the folder."""
 
     def __init__(self, config: "Folder.Config", rejected: RejectedPictures) -> None:
-        """Raises DataError if the index would lie among the pictures: every check would change the data."""
+        """Raises DataError if the index is inside the data's folder, because every check would change it."""
         index, root = index_of(type(self), config).folder.resolve(), config.path.resolve()
         if index.is_relative_to(root) and not is_hidden(index.relative_to(root).as_posix()):
             raise DataError(
-                f"the index {index} would lie in the folder of pictures {root}: name another data.index"
+                f"the index {index} is inside the data's folder {root}: choose another data.index"
             )
         super().__init__(config, rejected)
 
@@ -66,14 +66,14 @@ class Folder(PictureFiles):
                 return True
         return False
 
-    def listing(self, rejected: RejectedPictures) -> list[ImageEntry]:
+    def listing(self, rejected: RejectedPictures) -> list[ImageTableEntry]:
         root = self.config.path
         below_root = walk_folder(root)
         below_root.report(rejected)
-        found: list[ImageEntry] = []
+        found: list[ImageTableEntry] = []
         for name in _select_pictures(below_root, rejected):
             try:
-                found.append(ImageEntry(name=name, captions=self._captions(name)))
+                found.append(ImageTableEntry(name=name, captions=self._captions(name)))
             except DataError as error:
                 rejected.add(name, str(error))
         if not found and not rejected.entries:
@@ -83,7 +83,7 @@ class Folder(PictureFiles):
         return found
 
     def _captions(self, name: str) -> tuple[str, ...]:
-        """Return the captions beside a picture. Raises DataError if there are none."""
+        """Read the captions of a picture. Raises DataError if there are none."""
         beside = [Path(name).with_suffix(end) for end in _CAPTIONS]
         path = next((each for each in beside if (self.root / each).exists()), None)
         if path is None:
@@ -96,8 +96,7 @@ class Folder(PictureFiles):
 
 
 def _select_pictures(listing: FolderListing, rejected: RejectedPictures) -> list[str]:
-    """Select the picture files, by suffix or by a caption beside them, and warn about files that belong to
-    none."""
+    """Select picture files, by suffix or because they have a caption file; warn about all other files."""
     ends = {name: PurePosixPath(name).suffix.lower() for name in listing.files}
     stems = {name: str(PurePosixPath(name).with_suffix("")) for name in listing.files}
     named = {name for name, end in ends.items() if end in IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES}
@@ -110,11 +109,11 @@ def _select_pictures(listing: FolderListing, rejected: RejectedPictures) -> list
         if name in named or (name not in captions and stem in captioned and stem not in having):
             pictures.append(name)
         elif name not in captions and stem not in having:
-            rejected.warn(name, "it has no image suffix and no caption beside it")
+            rejected.warn(name, "it has no image suffix and no caption file")
     having |= {stems[name] for name in pictures}
     for name in sorted(captions):
         if stems[name] not in having:
-            rejected.warn(name, "there is no picture beside this caption")
+            rejected.warn(name, "there is no picture for this caption")
         elif name.endswith(_CAPTIONS[1]) and name[: -len(_CAPTIONS[1])] + _CAPTIONS[0] in captions:
-            rejected.warn(name, "another caption file of this name is read instead")
+            rejected.warn(name, "another caption file of this name takes precedence")
     return pictures

@@ -1,4 +1,4 @@
-"""Pairs from a data set on the Hugging Face hub, or from a folder that `datasets` has saved.
+"""Pairs from a data set on the Hugging Face hub, or from a folder that `datasets` saved.
 
     data: {kind: hub, path: lambdalabs/naruto-blip-captions, split: train}
 
@@ -14,9 +14,9 @@ from lavibridge.core.errors import DataError
 from lavibridge.core.paths import expand_path
 from lavibridge.data.pictures.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, captions_of_cell, choose_column
 from lavibridge.data.pictures.decoding import check_picture_bytes
+from lavibridge.data.pictures.image_table import ImageTableEntry
 from lavibridge.data.pictures.indexed import IndexedPictures
 from lavibridge.data.pictures.rejected import RejectedPictures
-from lavibridge.data.pictures.table import ImageEntry
 
 _ROWS = 1000
 
@@ -57,24 +57,26 @@ class Hub(IndexedPictures):
         """Return the library's own fingerprint of the rows, and their number."""
         return {"fingerprint": str(self.rows._fingerprint), "rows": len(self.rows)}
 
-    def listing(self, rejected: RejectedPictures) -> list[ImageEntry]:
+    def listing(self, rejected: RejectedPictures) -> list[ImageTableEntry]:
         found = []
         captions = self.rows.select_columns([self.caption])
         for start in range(0, len(captions), _ROWS):
             for number, cell in enumerate(captions[start : start + _ROWS][self.caption], start=start):
                 try:
                     found.append(
-                        ImageEntry(name=f"row {number}", captions=tuple(captions_of_cell(cell)), first=number)
+                        ImageTableEntry(
+                            name=f"row {number}", captions=tuple(captions_of_cell(cell)), first=number
+                        )
                     )
                 except DataError as error:
                     rejected.add(f"row {number}", str(error))
         return found
 
-    def stamp(self, entry: ImageEntry) -> tuple[int, int]:
+    def stamp(self, entry: ImageTableEntry) -> tuple[int, int]:
         """Identify the rows; `stamps` says whether they have changed."""
         return int(str(self.rows._fingerprint), 16) >> 1, len(self.rows)
 
-    def read(self, entry: ImageEntry) -> bytes:
+    def read(self, entry: ImageTableEntry) -> bytes:
         cell = self.rows[entry.first][self.image]
         data = cell["bytes"] if cell is not None else None
         if data is None:
@@ -96,7 +98,7 @@ def _load_rows(config: "Hub.Config") -> Any:
             found = datasets.load_from_disk(str(folder.absolute()))
             return found[config.split] if isinstance(found, dict) else found
         return datasets.load_dataset(config.path, config.name, revision=config.revision, split=config.split)
-    # The library passes on the exceptions of its many readers; the error adds which data set it was.
+    # The library raises exceptions of its many readers; this error adds the name of the data set.
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(

@@ -57,7 +57,7 @@ class JsonLines(ListedPictureFiles):
 
 
 def _parse_json_line(line: str) -> dict[str, Any]:
-    """Parse one line as an object. Raises DataError if it is none."""
+    """Parse one line as an object. Raises DataError if it is not one."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:

@@ -6,9 +6,9 @@
         - {kind: tsv, path: coco.tsv, weight: 0.6}
         - {kind: webdataset, path: others/, weight: 0.4}
 
-A weight is a share of the visits, independent of the number of pictures: a small part comes round more often.
-Without weights every picture counts alike. The published LaVi-Bridge was trained on 600k pictures of COCO and
-400k others (Zhao et al. 2024, arXiv 2403.07860).
+A weight is a share of the visits, independent of the number of pictures: pictures of a small part repeat more
+often. Without weights every picture counts alike. The published LaVi-Bridge was trained on 600k pictures of
+COCO and 400k others (Zhao et al. 2024, arXiv 2403.07860).
 """
 
 import hashlib
@@ -46,7 +46,7 @@ class Mixture(Dataset):
         def _are_sections(cls, parts: Any) -> Any:
             """Check each part by its kind, and write out its defaults."""
             if not isinstance(parts, list | tuple) or not all(isinstance(part, Mapping) for part in parts):
-                raise ValueError("should be a list of sections, each with its kind")
+                raise ValueError("must be a list of sections, each with its kind")
             found = [_complete_part(part, f"data.parts.{number}") for number, part in enumerate(parts)]
             if len({part["weight"] is None for part in found}) > 1:
                 raise ValueError("give every part a weight, or none")
@@ -65,7 +65,7 @@ class Mixture(Dataset):
             )
         rejected.close(
             len(self) + len(rejected.entries), 1.0, "the mixture"
-        )  # each part had a limit of its own
+        )  # each part has checked its own limit
 
     def __len__(self) -> int:
         return sum(map(len, self.datasets))
@@ -127,10 +127,10 @@ def _complete_part(part: Mapping[str, Any], where: str) -> dict[str, Any]:
     if weight is not None and (
         isinstance(weight, bool) or not isinstance(weight, int | float) or weight <= 0
     ):
-        raise RecipeError(f"{where}.weight: should be a number above 0, found {weight!r}")
+        raise RecipeError(f"{where}.weight: must be a number above 0, found {weight!r}")
     fields = _part_config(part, where).model_dump(mode="json", exclude=set(_MIXTURE_FIELDS))
     if not registry.load_kind("data", str(part["kind"])).has_pictures:
-        raise RecipeError(f"{where}: data of kind '{part['kind']}' has no pictures to mix with others")
+        raise RecipeError(f"{where}: a mixture needs pictures, but data of kind '{part['kind']}' has none")
     return {"kind": part["kind"], "weight": weight, **fields}
 
 

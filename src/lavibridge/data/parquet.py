@@ -3,9 +3,9 @@
     image    bytes, or the hub's {bytes, path}, or text: a path below `root`
     caption  text, or a list of texts
 
-Tables are never read whole. Captions come column by column, pictures by row group, and the last few groups
-stay in memory. Visits jump about, so keep row groups small (the hub's have 100 to 1,000 rows) or cache the
-latents (`lavi cache`).
+Tables are never read whole: captions are read as one column, pictures by row group, and the last few groups
+stay in memory. Training visits rows in random order, so use small row groups (the hub's have 100 to 1,000
+rows) or cache the latents (`lavi cache`).
 """
 
 import threading
@@ -21,9 +21,9 @@ from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.archives import ArchivedPictures
 from lavibridge.data.pictures.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, captions_of_cell, choose_column
 from lavibridge.data.pictures.decoding import check_picture_bytes, read_picture_bytes
+from lavibridge.data.pictures.image_table import ImageTableEntry
 from lavibridge.data.pictures.paths import AbsolutePath, resolve_below
 from lavibridge.data.pictures.rejected import RejectedPictures
-from lavibridge.data.pictures.table import ImageEntry
 from lavibridge.data.pictures.walk import refuse_hidden
 
 _GROUPS_KEPT = 4
@@ -54,8 +54,8 @@ class Parquet(ArchivedPictures):
         self.turn = threading.Lock()
         super().__init__(config, rejected)
 
-    def listing(self, rejected: RejectedPictures) -> list[ImageEntry]:
-        found: list[ImageEntry] = []
+    def listing(self, rejected: RejectedPictures) -> list[ImageTableEntry]:
+        found: list[ImageTableEntry] = []
         for name in self.files(rejected):
             try:
                 with pq.ParquetFile(self.folder / name) as table:
@@ -64,7 +64,7 @@ class Parquet(ArchivedPictures):
                 rejected.add(name, f"the table cannot be read: {error}")
         return found
 
-    def _rows(self, name: str, table: Any, rejected: RejectedPictures) -> Iterator[ImageEntry]:
+    def _rows(self, name: str, table: Any, rejected: RejectedPictures) -> Iterator[ImageTableEntry]:
         """Yield the pictures of one table, group by group."""
         column = choose_column(
             self.config.caption, table.schema_arrow.names, CAPTION_COLUMNS, "caption", name
@@ -81,7 +81,7 @@ class Parquet(ArchivedPictures):
                     except DataError as error:
                         rejected.add(f"{name}:{number}", str(error), number)
                     else:
-                        yield ImageEntry(
+                        yield ImageTableEntry(
                             name=f"{name}:{number}",
                             captions=captions,
                             line=number,
@@ -94,7 +94,7 @@ class Parquet(ArchivedPictures):
     def _picture_column(self, name: str, table: Any) -> str:
         return choose_column(self.config.image, table.schema_arrow.names, IMAGE_COLUMNS, "image", name)
 
-    def read(self, entry: ImageEntry) -> bytes:
+    def read(self, entry: ImageTableEntry) -> bytes:
         with self.turn:
             cell = self._group(entry)[entry.second].as_py()
         if isinstance(cell, dict):  # as the hub's `datasets` writes pictures
@@ -104,12 +104,12 @@ class Parquet(ArchivedPictures):
             return read_picture_bytes(resolve_below(self.config.root or self.folder, cell))
         if not isinstance(cell, bytes):
             raise DataError(
-                f"its cell holds {'nothing' if cell is None else type(cell).__name__}, no picture"
+                f"its cell holds {'nothing' if cell is None else type(cell).__name__} instead of a picture"
             )
         check_picture_bytes(len(cell))
         return cell
 
-    def _group(self, entry: ImageEntry) -> Any:
+    def _group(self, entry: ImageTableEntry) -> Any:
         """Return the pictures of a row group, from the cache of recent groups if possible."""
         key = (entry.container, entry.first)
         if key not in self.groups:

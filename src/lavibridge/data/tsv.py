@@ -38,5 +38,5 @@ class Tsv(ListedPictureFiles):
             more_columns += len(columns) > 1
             yield number, name, columns[:1]
         if more_columns:
-            note = f"{path}: {more_columns:,} lines have more than two columns; the rest is not read"
+            note = f"note: {path}: {more_columns:,} lines have more than two columns; the others are ignored"
             console.print(note, soft_wrap=True)

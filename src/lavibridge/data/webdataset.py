@@ -1,11 +1,11 @@
-"""Pairs from tar archives, read in place: a picture is found by its offset, and nothing is unpacked.
+"""Pairs from tar archives, read in place by their offset, without unpacking.
 
     shard-000.tar    0001.jpg  0001.txt     the captions, one per line
                      0002.png  0002.json    {"caption": "..."}, or a list of captions
 
 Members of one archive form a sample if their names agree up to the first dot of the last path component; this
-is the WebDataset convention (Aizman et al. 2020, arXiv 2001.01858). The check walks through an archive's
-headers once; later a picture costs one read. Compressed archives cannot be read in place and are refused.
+is the WebDataset convention (Aizman et al. 2020, arXiv 2001.01858). The check reads an archive's headers
+once; later a picture costs one read. Compressed archives cannot be read in place and are rejected.
 """
 
 import json
@@ -20,6 +20,7 @@ from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.archives import ArchivedPictures
 from lavibridge.data.pictures.columns import CAPTION_COLUMNS, captions_of_cell, choose_column
 from lavibridge.data.pictures.decoding import check_picture_bytes
+from lavibridge.data.pictures.image_table import ImageTableEntry
 from lavibridge.data.pictures.paths import (
     IMAGE_SUFFIXES,
     UNSUPPORTED_SUFFIXES,
@@ -27,7 +28,6 @@ from lavibridge.data.pictures.paths import (
     check_relative_path,
 )
 from lavibridge.data.pictures.rejected import RejectedPictures
-from lavibridge.data.pictures.table import ImageEntry
 from lavibridge.data.pictures.text import parse_captions
 from lavibridge.data.pictures.walk import is_hidden
 
@@ -40,7 +40,7 @@ class _ArchiveSample:
 
     picture: tarfile.TarInfo | None = None
     unread: list[tarfile.TarInfo] = field(default_factory=list)
-    """Pictures of unsupported formats, unless their bytes say otherwise."""
+    """Pictures whose suffix is unsupported; their bytes may still be of a supported format."""
     captions: list[str] = field(default_factory=list)
     fault: str | None = None
 
@@ -60,8 +60,8 @@ class WebDataset(ArchivedPictures):
     suffix = ".tar"
     plural = "archives"
 
-    def listing(self, rejected: RejectedPictures) -> list[ImageEntry]:
-        found: list[ImageEntry] = []
+    def listing(self, rejected: RejectedPictures) -> list[ImageTableEntry]:
+        found: list[ImageTableEntry] = []
         for name in self.files(rejected):
             groups: dict[str, _ArchiveSample] = {}
             for member, file in self._members(name, rejected):
@@ -133,7 +133,7 @@ class WebDataset(ArchivedPictures):
 
     def _entries(
         self, name: str, groups: dict[str, _ArchiveSample], rejected: RejectedPictures
-    ) -> Iterator[ImageEntry]:
+    ) -> Iterator[ImageTableEntry]:
         for stem, group in groups.items():
             fault = group.fault
             if group.picture is None and group.unread:
@@ -150,7 +150,7 @@ class WebDataset(ArchivedPictures):
             if fault is not None:
                 rejected.add(f"{name}/{group.picture.name}", fault)
                 continue
-            yield ImageEntry(
+            yield ImageTableEntry(
                 name=f"{name}/{group.picture.name}",
                 captions=tuple(group.captions),
                 container=name,
@@ -158,7 +158,7 @@ class WebDataset(ArchivedPictures):
                 second=group.picture.size,
             )
 
-    def read(self, entry: ImageEntry) -> bytes:
+    def read(self, entry: ImageTableEntry) -> bytes:
         check_picture_bytes(entry.second)
         try:
             with (self.folder / entry.container).open("rb") as file:

@@ -11,7 +11,8 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from pydantic import Field, field_validator
 
-from lavibridge.core.config import Seed, did_you_mean
+from lavibridge.core.config import Seed
+from lavibridge.core.errors import did_you_mean
 from lavibridge.data.base import Dataset, Sample
 from lavibridge.data.pictures.decoding import scale_and_crop
 from lavibridge.data.pictures.rejected import RejectedPictures
@@ -27,12 +28,12 @@ class World(Dataset):
         """Settings of `data.kind: world`."""
 
         scenes: int = Field(default=8000, ge=1)
-        """Number of different scenes; every epoch shuffles their order anew."""
+        """Number of different scenes; every epoch has another order."""
         seed: Seed = 0
-        """Seed of the scenes: another seed gives another set."""
+        """Seed of the scenes; another seed gives other scenes."""
         mix: dict[str, float] | None = None
-        """Share of each category of prompts, such as `{one: 0.6, two: 0.4}`; by default that of the miniature
-        models."""
+        """Share of each category of prompts, such as `{one: 0.6, two: 0.4}`; by default the mix on which the
+        miniature models were trained."""
 
         @field_validator("mix")
         @classmethod

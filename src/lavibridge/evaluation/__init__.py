@@ -1,1 +1,1 @@
-"""Suites of prompts, metrics, and statistics that give every number its n and its interval."""
+"""Evaluates bridges: suites of prompts, metrics, and statistics with n and interval for every number."""

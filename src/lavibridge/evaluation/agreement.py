@@ -1,6 +1,6 @@
 """Measures how well a learned scorer agrees with the exact checker.
 
-    AUROC    the chance that a correct picture outscores a wrong one; a tie counts half, 0.5 is chance
+    AUROC    the probability that a correct image outscores a wrong one; a tie counts half, 0.5 is chance
     tau-b    (concordant - discordant) / sqrt(pairs untied in x * pairs untied in y)       -1 .. 1
 
 Hanley and McNeil 1982, Radiology 143; Kendall 1945, Biometrika 33. Intervals: the bootstrap over pictures.
@@ -19,8 +19,7 @@ _DRAWS = 500
 
 
 def auroc(scores: Values, right: Values) -> float:
-    """Area under the ROC curve of `scores` for pictures that are `right` (1) or not (0); NaN if all are
-    alike."""
+    """Area under the ROC curve of `scores` for images that are `right` (1) or not (0); NaN if all are one."""
     above, below = scores[right > 0], scores[right == 0]
     if not len(above) or not len(below):
         return math.nan

@@ -1,9 +1,9 @@
-"""The values that evaluation passes around: a prompt, a picture to draw for it, and a score.
+"""The values of an evaluation: a prompt, a task (an image to generate for it), and a score.
 
-    suite (YAML) -> prompt source -> Prompt -> Task -> picture -> metric -> Score -> Estimate
+    suite (YAML) -> prompt source -> Prompt -> Task -> image -> metric -> Score -> Estimate
 
 Prompt sources (`evaluation/prompts`) and metrics (`evaluation/metrics`) are independent: a metric scores the
-pictures of any prompts that carry the metadata it needs.
+images of any prompts that have the metadata it needs.
 """
 
 import math
@@ -20,11 +20,11 @@ class ImageGenerator(Protocol):
     """Anything that generates an image for each prompt, such as a bridge."""
 
     origin: dict[str, str]
-    """What the results record: the folder it was read from and its hash. For anything but a bridge, this also
-    identifies its pictures."""
+    """Its source, for the results: a folder and its hash. For a generator that is not a bridge, this also
+    identifies its images."""
 
     distilled_guidance_scale: float | None
-    """The guidance scale that the model has distilled; None if it has none, so that the suite's applies."""
+    """The guidance scale that was distilled into the model; if None, the suite's guidance applies."""
 
     def generate(
         self,
@@ -34,7 +34,7 @@ class ImageGenerator(Protocol):
         guidance_scale: float | None,
         quality: str,
     ) -> list[Image.Image]:
-        """Return one image per prompt, each from its own seed; no `guidance_scale` uses the default."""
+        """Return one image per prompt, each from its own seed; `guidance_scale` None means the default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +44,14 @@ class Prompt:
     category: str
     text: str
     metadata: object = None
-    """What metrics need beyond the text, such as the world's spec or a benchmark's questions."""
+    """Data that metrics need in addition to the text, such as the world's spec or a benchmark's questions."""
     name: str = ""
     """Its name in the benchmark's own files, if it has one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A picture to draw: a prompt, and a seed that is the same for every system."""
+    """An image to generate: a prompt, and a seed that is the same for every system."""
 
     category: str
     prompt: str
@@ -59,7 +59,7 @@ class Task:
     metadata: object = None
     name: str = ""
     file: str
-    """The picture's path relative to the evaluation's folder; never derived from the prompt's words."""
+    """The image's path relative to the evaluation's folder; it does not depend on the prompt's words."""
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -69,16 +69,16 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """A metric's score of one picture."""
+    """A metric's score of one image."""
 
     value: float
     """NaN means not scored: recorded and counted, never averaged."""
     clauses: Mapping[str, float | tuple[float, ...]] = field(default_factory=dict)
-    """Parts that are averaged on their own, such as one clause of a prompt or several answers."""
+    """Partial scores with their own averages, such as one clause of a prompt or several answers."""
     detail: Mapping[str, Any] = field(default_factory=dict)
-    """Evidence for later inspection, as JSON: answers, boxes, what was wrong."""
+    """Evidence for later inspection, as JSON: answers, boxes, errors."""
     reason: str = ""
-    """Why there is no value; empty if there is one."""
+    """The reason why there is no value; empty if there is one."""
 
     def __post_init__(self) -> None:
         if self.reason:
@@ -95,7 +95,7 @@ class Score:
 
 
 def unscored_score(reason: str, detail: Mapping[str, Any] | None = None) -> Score:
-    """The score of a picture that could not be scored."""
+    """Make the score of an image that a metric cannot score."""
     return Score(value=math.nan, reason=reason, detail=detail or {})
 
 

@@ -14,13 +14,13 @@ _HUB = "hf://"
 
 
 def find_benchmark_file(path: str | None, what: str, where: str) -> Path:
-    """A local file or folder, or a file from the hub.
+    """Return a local file or folder, or download a file from the hub.
 
-    Raises DataError that says `what` is missing and `where` to get it.
+    Raises DataError, which names `what` is missing and `where` to get it.
     """
     if path is None:
         raise DataError(
-            f"the package does not ship {what}: get it from {where} and give its path with --prompts PATH"
+            f"the package does not ship {what}: get it from {where} and set --prompts to its path"
         )
     if path.startswith(_HUB):
         return _from_hub(path, what, where)
@@ -31,7 +31,7 @@ def find_benchmark_file(path: str | None, what: str, where: str) -> Path:
 
 
 def read_benchmark_text(path: Path) -> str:
-    """The text of a UTF-8 file; DataError if it is not one."""
+    """Read a UTF-8 file. Raises DataError if it is not one."""
     if path.is_dir():
         raise DataError(f"{path} is a folder: give a text file")
     try:
@@ -41,7 +41,7 @@ def read_benchmark_text(path: Path) -> str:
 
 
 def read_benchmark_lines(path: Path) -> list[str]:
-    """The non-empty lines of a text file, stripped; DataError if it is not text or has no such line."""
+    """Read the non-empty lines of a text file, stripped. Raises DataError if it is not text or has none."""
     # Not splitlines(): form feeds and line separators inside a prompt are part of it.
     lines = [line.strip() for line in read_benchmark_text(path).split("\n")]
     found = [line for line in lines if line]
@@ -57,7 +57,7 @@ def _from_hub(path: str, what: str, where: str) -> Path:
     is_data = path.startswith(f"{_HUB}datasets/")
     parts = path.removeprefix(_HUB).removeprefix("datasets/").split("/", 2)
     if len(parts) < 3 or not all(parts):
-        raise DataError(f"{what}: '{path}' should be {_HUB}datasets/OWNER/NAME/FILE or {_HUB}OWNER/NAME/FILE")
+        raise DataError(f"{what}: '{path}' must be {_HUB}datasets/OWNER/NAME/FILE or {_HUB}OWNER/NAME/FILE")
     try:
         found = hf_hub_download("/".join(parts[:2]), parts[2], repo_type="dataset" if is_data else "model")
     except LocalEntryNotFoundError:

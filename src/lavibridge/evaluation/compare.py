@@ -1,9 +1,9 @@
-"""Compares two evaluations picture by picture: the same prompts, from the same noises.
+"""Compares two evaluations image by image: the same prompts, from the same noises.
 
-    difference = mean over prompts of (ours - theirs), each the mean of the prompt's shared pictures
+    difference = mean over prompts of (ours - theirs), each the mean of the prompt's shared images
 
-The interval is a bootstrap over prompts; p comes from random sign flips. Raises an error for evaluations that
-differ in suite, version, prompts, seeds or a metric's card, since their numbers are not comparable.
+The interval is a bootstrap over prompts; p comes from random sign flips. It is an error if the evaluations
+differ in suite, version, prompts, seeds or a metric's card, because their numbers are not comparable.
 """
 
 import math
@@ -17,14 +17,13 @@ from lavibridge.evaluation.records import Record
 from lavibridge.evaluation.stats import paired_difference, sign_flip_p
 
 COMPARED_SETTINGS = ("suite", "version", "seed", "prompts")
-"""Settings that both evaluations must share; steps and guidance may differ, since a comparison may be of
-them."""
+"""Settings that both evaluations must share; steps and guidance may differ, to compare their effect."""
 
 
 def compare_evaluations(ours: Path, theirs: Path) -> dict[str, Any]:
-    """The differences between two folders of `evaluate`, by metric and category, as JSON.
+    """Compare two folders of `evaluate`; returns the differences by metric and category, as JSON.
 
-    Raises RunError if a folder holds no results or the two are not comparable.
+    Raises RunError if a folder holds no results or if the two are not comparable.
     """
     a, b = read_comparable_evaluations(ours, theirs)
     shared = [name for name in a["metrics"] if name in b["metrics"] and "all" in a["metrics"][name]]
@@ -55,7 +54,7 @@ def compare_evaluations(ours: Path, theirs: Path) -> dict[str, Any]:
 
 
 def read_comparable_evaluations(ours: Path, theirs: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The results of two folders; RunError if one holds none or they are of different pictures."""
+    """Read the results of two folders. Raises RunError if one holds none or they are not comparable."""
     a, b = read_results(ours), read_results(theirs)
     for name in COMPARED_SETTINGS:
         if a.get(name) != b.get(name):
@@ -77,7 +76,7 @@ def _by_category(metric: str, pairs: list[tuple[Record, Record]]) -> dict[str, A
 
 
 def _difference(metric: str, pairs: list[tuple[Record, Record]]) -> dict[str, Any]:
-    """n counts prompts. Skips and counts the pictures that only one of the two could score."""
+    """The paired difference; n counts prompts. Skips and counts images that only one of the two scored."""
     ours: dict[str, list[float]] = {}
     theirs: dict[str, list[float]] = {}
     unscored = 0

@@ -1,10 +1,10 @@
-"""Cosines of texts and pictures under a dual encoder (CLIP, SigLIP), and its handling of long prompts.
+"""Computes cosines of texts and images with a dual encoder (CLIP, SigLIP), also for long prompts.
 
     ids <= limit      one row of tokens
-    longer            `cut`: the first `limit` tokens      `segments`: sentences packed into rows that fit
+    longer            `cut`: the first `limit` tokens      `segments`: sentences, packed into rows that fit
 
-Segments follow the idea of LongAlign's Denscore (Liu et al. 2024, arXiv 2410.11817): a long prompt's score is
-the mean over its segments, so that its tail counts too.
+Segments follow LongAlign's Denscore (Liu et al. 2024, arXiv 2410.11817): a long prompt's score is the mean
+over its segments, so that its end counts too.
 """
 
 import re
@@ -27,28 +27,30 @@ LongPrompts = Literal["cut", "segments"]
 
 @dataclass(frozen=True, kw_only=True)
 class PromptMatch:
-    """How well a picture fits a prompt."""
+    """How well an image matches a prompt."""
 
     cosine: float
     cut: float
-    """Fraction of the prompt's own tokens that the model did not see, 0 to 1."""
+    """Fraction of the prompt's own tokens that the model did not read, 0 to 1."""
 
 
 class DualEncoder:
-    """A model that embeds pictures and texts into one space."""
+    """A model that embeds images and texts into one space."""
 
     def __init__(self, network: PretrainedNetwork, to_limit: bool = False, lower: bool = False) -> None:
-        """`to_limit` pads every text to the limit, as SigLIP was trained. ModelError for another kind of
-        model."""
+        """`to_limit` pads every text to the limit, as in SigLIP's training.
+
+        Raises ModelError if the model is not a dual encoder.
+        """
         if "text_config" not in network.config or "vision_config" not in network.config:
             raise ModelError(
-                f"'{network.source}' is not a dual encoder of texts and pictures: give a CLIP or SigLIP model"
+                f"'{network.source}' is not a dual encoder of texts and images: choose a CLIP or SigLIP model"
             )
         self.network, self.to_limit, self.lower = network, to_limit, lower
 
     @property
     def limit(self) -> int:
-        """Maximum tokens per text, special tokens included."""
+        """Maximum tokens per text, including special tokens."""
         described = self.network.config["text_config"].get("max_position_embeddings")
         return (
             int(described)
@@ -59,7 +61,7 @@ class DualEncoder:
     def matches(
         self, pictures: Sequence[Image.Image], prompts: Sequence[str], long: LongPrompts
     ) -> list[PromptMatch]:
-        """How well each picture matches its own prompt."""
+        """Compute how well each image matches its own prompt."""
         embeddings = self.pictures(pictures)
         rows, owners, cut = [], [], []
         for place, prompt in enumerate(prompts):
@@ -76,14 +78,14 @@ class DualEncoder:
         ]
 
     def pictures(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "picture width"]:
-        """Image embeddings of unit length."""
+        """Compute image embeddings of unit length."""
         with torch.no_grad():
             return functional.normalize(
                 network_image_features(self.network, self.network.pixels(pictures)), dim=-1
             )
 
     def texts(self, texts: Sequence[str]) -> Float[Tensor, "text width"]:
-        """Text embeddings of unit length; truncates texts at the limit."""
+        """Compute text embeddings of unit length; truncates texts at the limit."""
         tokens = self.network.tokenizer(
             [self._cased(text) for text in texts],
             padding="max_length" if self.to_limit else True,
@@ -143,7 +145,7 @@ class DualEncoderMetric(ImageMetric):
     config: "DualEncoderMetric.Config"
 
     def __init__(self, config: "DualEncoderMetric.Config") -> None:
-        """Find the model; ModelError if there is none or it is not a dual encoder."""
+        """Find the model. Raises ModelError if there is none or it is not a dual encoder."""
         super().__init__(config)
         self.network = PretrainedNetwork(config.model)
         self.dual_encoder = DualEncoder(self.network)

@@ -1,14 +1,14 @@
-"""Evaluates a bridge on a suite: draws every prompt, scores the pictures, writes records and results.
+"""Evaluates a bridge on a suite: generates and scores an image for every prompt, and writes the results.
 
-    out/images/**.png       the pictures, with prompt and seed in their metadata
-    out/records.jsonl       one line per picture: prompt, category, seed, file, scores and clauses by metric
+    out/images/**.png       the images, with prompt and seed in their metadata
+    out/records.jsonl       one line per image: prompt, category, seed, file, scores and clauses by metric
     out/results.json        each metric's card, and n, mean and 95 % interval overall, by category and clause
     out/settings.json       suite, settings and bridge
 
-A second call resumes where the first stopped; a metric that you add later scores the existing pictures.
-Refuses pictures of another bridge or of an earlier checkpoint (provenance.py). Several processes
-(core/process_rank.py) share the work, and the last one merges it. The prompt determines the noise, so
-results of two bridges pair prompt by prompt (`compare_evaluations`).
+A second call resumes after an interruption; a metric that you add later scores the existing images. Images of
+another bridge or of an earlier checkpoint are an error (provenance.py). Several processes
+(core/process_rank.py) share the work, and the last one merges it. The prompt determines the noise, so the
+results of two bridges can be paired prompt by prompt (`compare_evaluations`).
 """
 
 import shutil
@@ -63,11 +63,11 @@ def evaluate(
 ) -> dict[str, Any]:
     """Generate and score the images of a suite; returns the content of results.json.
 
-    `bridge` is a bridge, its pipeline, any other generator, or a folder of images from elsewhere. `suite`
-    is a shipped name or a path. `categories` selects some of its categories, and `limit` caps the prompts of
-    each. `seed` selects another set of noises. `num_inference_steps` and `guidance_scale` override the
-    suite's; a `quality` other than exact (`generation/quality.py`) has its own steps, and a bridge with
-    distilled guidance uses none by default. `prompts` is the path of the prompt files. `metrics` extend the
+    `bridge` is a bridge, its pipeline, any other generator, or a folder of existing images. `suite` is a
+    shipped name or a path. `categories` selects some of its categories, and `limit` caps the prompts of each.
+    `seed` selects another set of noises. `num_inference_steps` and `guidance_scale` override the suite's; a
+    `quality` other than exact (`generation/quality.py`) has its own steps, and a bridge with distilled
+    guidance uses no guidance by default. `prompts` is the path of the prompt files. `metrics` extend the
     suite's and replace those of the same name. One of several processes (`part`) returns {"waiting": number
     of unfinished images} until the last one is done.
 
@@ -76,7 +76,7 @@ def evaluate(
     """
     if limit is not None and limit < 1:
         raise RecipeError(
-            f"limit is the maximum number of prompts per category and must be at least 1, found {limit}"
+            f"limit, the maximum number of prompts per category, must be at least 1, found {limit}"
         )
     plan = read_suite(suite)
     source = open_prompts(plan.prompts, prompts)
@@ -110,7 +110,7 @@ def _drawing_settings(
     guidance_scale: float | None,
     quality: str,
 ) -> dict[str, Any]:
-    """Return the caller's settings, else those of the quality and the suite."""
+    """Return the caller's settings, or else those of the quality and the suite."""
     of_suite = plan.guidance if bridge.distilled_guidance_scale is None else 1.0
     of_quality = plan.steps if quality == EXACT_QUALITY else read_quality(quality).num_inference_steps
     drawn = {
@@ -122,7 +122,7 @@ def _drawing_settings(
 
 @contextmanager
 def _restore_if_refused(out: Path, part: ProcessRank) -> Iterator[None]:
-    """Restore an empty folder if the work is refused before its first picture."""
+    """Restore an empty folder if an error occurs before the first image."""
     is_new = part == SINGLE_PROCESS and all(map(is_lock_file, out.iterdir()))
     try:
         yield
@@ -152,7 +152,7 @@ def _work(
     out: Path,
     part: ProcessRank,
 ) -> dict[str, Any]:
-    """Draw and score one process's part; returns the settings of the folder's pictures."""
+    """Generate and score one process's share; returns the settings of the folder's images."""
     with _restore_if_refused(out, part):
         cards = {metric.name: scoring_hash(metric) for metric in active_metrics}
         records = read_records(out, cards)
@@ -184,13 +184,13 @@ def _merge(
     """Merge the records and write the results once all processes are done."""
     records = read_records(out, {metric.name: scoring_hash(metric) for metric in active_metrics})
     drawn_with = card_hash(settings)
-    check_provenance(out, records, drawn_with)  # another process may have drawn with another bridge
+    check_provenance(out, records, drawn_with)  # another process may have used another bridge
     left = {task.key for task in tasks if task.key not in records}
     for metric in active_metrics:
         if isinstance(metric, ImageMetric):
             left |= {task.key for task in unscored_tasks(metric, tasks, records)}
     if left:
-        console.print(f"this part is done; other processes still have {len(left)} pictures to do")
+        console.print(f"this process's share is done; {len(left)} images of other processes are not")
         return {"waiting": len(left)}
     write_records(out, list(records.values()))
     mine = [records[task.key] for task in tasks]

@@ -25,9 +25,9 @@ _CHUNK = 32
 """Images generated between two writes."""
 _END = b"IEND\xaeB`\x82"
 """The end of every complete PNG."""
-_REMEDY = "delete it, and it is drawn again"
+_REMEDY = "delete it, and the next call generates it again"
 _SAME_PICTURE = 1.0
-"""Maximum mean difference, out of 255, at which two images of a generator count as the same."""
+"""Maximum mean difference, of 255, at which two images of a generator count as the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +36,11 @@ class GenerationPlan:
 
     missing: tuple[Task, ...]
     damaged: tuple[Task, ...]
-    """Recorded, but their files are not there or not whole."""
+    """Recorded images whose files are missing or incomplete."""
     drawings: Mapping[RecordKey, int]
-    """How often these have been drawn again already."""
+    """How often each of the damaged images was generated again before."""
     whole: Task | None
-    """One whose picture is there, if any is."""
+    """A task whose image is complete, if there is one."""
 
 
 def plan_generation(out: Path, tasks: Sequence[Task], records: Mapping[RecordKey, Record]) -> GenerationPlan:
@@ -71,14 +71,14 @@ def generate_missing_images(
     if plan.damaged:
         names = ", ".join(task.file for task in plan.damaged[:3])
         console.print(
-            f"{len(plan.damaged)} pictures are missing or damaged and are drawn again, among them {names}",
+            f"generating {len(plan.damaged)} missing or damaged images again, such as {names}",
             soft_wrap=True,
         )
     todo = [*plan.damaged, *plan.missing]
     if not todo:
         return
     with progress_bar("pictures") as bar:
-        shown = bar.add_task("drawing", total=len(todo), status="")
+        shown = bar.add_task("generating", total=len(todo), status="")
         for start in range(0, len(todo), _CHUNK):
             chunk = todo[start : start + _CHUNK]
             pictures, reasons = _drawn(bridge, chunk, settings)
@@ -106,7 +106,7 @@ def read_generated_image(out: Path, record: Record) -> Image.Image:
 def check_generated_image(out: Path, record: Record) -> None:
     """Raise DataError if an existing file is not the image that was generated and scored."""
     if file_sha256(out / record.file) != record.sha256:
-        raise DataError(f"{out / record.file}: it is not the picture that was drawn; {_REMEDY}")
+        raise DataError(f"{out / record.file}: it has changed since it was generated; {_REMEDY}")
 
 
 def check_same_image(
@@ -122,14 +122,14 @@ def check_same_image(
     now = np.asarray(_draw(bridge, [task], settings)[0].convert("RGB"), dtype=np.float32)
     if before.shape != now.shape or float(np.abs(before - now).mean()) > _SAME_PICTURE:
         raise RunError(
-            f"{out} holds pictures of another bridge, or of this one before more training: {advice}"
+            f"{out} holds images of another bridge, or of this one before further training: {advice}"
         )
 
 
 def _drawn(
     bridge: Bridge | ImageGenerator, tasks: Sequence[Task], settings: Mapping[str, Any]
 ) -> tuple[Sequence[Image.Image | None], Mapping[int, str]]:
-    """The tasks' pictures, and by its place why one could not be drawn."""
+    """Generate the tasks' images; also return the reason for each failed one, by its index."""
     try:
         return _draw(bridge, tasks, settings), {}
     except NonfiniteImageError as error:

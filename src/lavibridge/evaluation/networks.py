@@ -28,7 +28,7 @@ from lavibridge.core.identity import source_identity
 from lavibridge.core.sources import read_model_json
 
 _FAULTS = (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError)
-"""What transformers raises for a folder that it cannot load."""
+"""Exceptions of transformers for a folder that it cannot load."""
 
 
 class PretrainedNetwork:
@@ -41,7 +41,7 @@ class PretrainedNetwork:
         revision: str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Find the model; raises ModelError before anything is loaded or drawn if there is none."""
+        """Find the model. Raises ModelError, before it loads weights, if there is none."""
         found = read_model_json(source, "config.json", revision)
         if found is None:
             raise ModelError(
@@ -103,7 +103,7 @@ class PretrainedNetwork:
         return int(size.get("height") or size["shortest_edge"])
 
     def pixels(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """A batch of pictures as the model's own processor prepares them."""
+        """Prepare a batch of images with the model's own processor."""
         found: Tensor = self.processor(images=list(pictures), return_tensors="pt")["pixel_values"]
         return found.to(self.device)
 
@@ -124,14 +124,14 @@ class PretrainedNetwork:
 
 
 def _quieten() -> None:
-    """Silence the library's loading report, which we check ourselves, and its bar outside a terminal."""
+    """Silence the library's loading report, which this module checks, and its bar outside a terminal."""
     transformers.utils.logging.set_verbosity_error()
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
 
 
 def network_image_features(network: PretrainedNetwork, pixels: Tensor) -> Float[Tensor, "picture width"]:
-    """A feature per picture: projected if the model is a dual encoder, else pooled."""
+    """Compute one feature per image: projected if the model is a dual encoder, otherwise pooled."""
     model = network.model
     pairs = "text_config" in network.config and "vision_config" in network.config
     found = model.get_image_features(pixel_values=pixels) if pairs else model(pixel_values=pixels)
@@ -144,6 +144,6 @@ def network_image_features(network: PretrainedNetwork, pixels: Tensor) -> Float[
 def network_text_features(
     network: PretrainedNetwork, tokens: Mapping[str, Tensor]
 ) -> Float[Tensor, "text width"]:
-    """A projected feature per text."""
+    """Compute one projected feature per text."""
     found: Tensor = network.model.get_text_features(**tokens).pooler_output
     return found

@@ -1,8 +1,8 @@
-"""Evaluates pictures that were drawn elsewhere: a folder with one picture per prompt of a suite.
+"""Evaluates images of other tools: a folder with one image per prompt of a suite.
 
     FOLDER/0.png 1.png ... 10.png      in the order of the suite's prompts; numbers sort by value
 
-Raises an error if the counts differ, since pictures would silently be scored against the wrong prompts.
+It is an error if the counts differ: otherwise images would silently be scored against the wrong prompts.
 """
 
 import re
@@ -19,16 +19,16 @@ from lavibridge.evaluation.base import Task
 
 
 class PrecomputedImages:
-    """An ImageGenerator that returns the existing picture for each prompt."""
+    """An ImageGenerator that returns the existing image for each prompt."""
 
     def __init__(self, folder: Path, tasks: Sequence[Task]) -> None:
-        """Raises DataError if the number of pictures differs from the suite's."""
+        """Raises DataError if the number of images differs from the number of tasks."""
         if not folder.is_dir():
-            raise DataError(f"there is no folder '{folder}': give a folder of pictures")
+            raise DataError(f"there is no folder '{folder}': give a folder of images")
         files = sorted(pictures_below(folder), key=_natural)
         if len(files) != len(tasks):
             raise DataError(
-                f"{folder} has {len(files)} pictures and the suite needs {len(tasks)}: give one per prompt, "
+                f"{folder} has {len(files)} images but the suite needs {len(tasks)}: give one per prompt, "
                 "in the suite's order, or choose fewer prompts with --category and --limit"
             )
         self.distilled_guidance_scale: float | None = None
@@ -44,14 +44,14 @@ class PrecomputedImages:
         guidance_scale: float | None,
         quality: str,
     ) -> list[Image.Image]:
-        """The pictures of these prompts; DataError names one that it cannot read."""
+        """Return the images of these prompts. Raises DataError if a file is unreadable."""
         found = []
         for key in zip(prompts, seed, strict=True):
             try:
                 found.append(decode_picture_file(self.files[key]))
             except DataError as error:
                 raise DataError(
-                    f"{self.files[key]}: {error}; repair it, since every picture counts"
+                    f"{self.files[key]}: {error}; repair it, because the suite needs every image"
                 ) from None
         return found
 

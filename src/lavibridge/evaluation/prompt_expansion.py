@@ -50,9 +50,9 @@ class PromptExpander:
         }
 
     def expand(self, prompts: Sequence[str], on_batch: OnBatch = lambda done: None) -> list[str]:
-        """A long prompt for each short one, in order; calls `on_batch` after each batch.
+        """Expand each short prompt, in order; calls `on_batch` after each batch.
 
-        Raises DataError naming the prompt for which the model writes nothing.
+        Raises DataError, which names the prompt, if the model writes nothing for it.
         """
         found: list[str] = []
         for start in range(0, len(prompts), _BATCH):
@@ -115,7 +115,7 @@ def expand_prompt_file(short: Path, expander: PromptExpander, out: Path) -> None
     written = read_benchmark_text(out) if out.is_file() else ""
     if written and (not card_path.is_file() or read_json(card_path) != card):
         raise DataError(f"{out} comes from another model, instruction or prompt file: give another --out")
-    whole = written[: written.rfind("\n") + 1]  # rewrites a line that was cut short
+    whole = written[: written.rfind("\n") + 1]  # drops an incomplete last line
     write_json(card_path, card)
     write_atomic(out, whole)
     done = whole.count("\n")

@@ -1,11 +1,11 @@
 """The records of an evaluation: logs that each process appends to, merged into one file at the end.
 
-    records-R.jsonl    process R appends a line per drawn picture and a line per score
-    records.jsonl      merged, one line per picture: category, prompt, seed, name, file, scores, clauses, ...
+    records-R.jsonl    process R appends a line per generated image and a line per score
+    records.jsonl      merged, one line per image: category, prompt, seed, name, file, scores, clauses, ...
 
-The order of lines has no meaning, since sessions may use different numbers of processes. Drawing a picture
-again raises its `drawing` and voids earlier scores. Each score carries the short hash of its metric's card
-(`by`); a changed card voids it too.
+The order of lines has no meaning, because sessions may use different numbers of processes. Generating an
+image again raises its `drawing` and voids earlier scores. Each score holds the short hash of its metric's
+card (`by`); a changed card voids it too.
 """
 
 import json
@@ -24,7 +24,7 @@ RecordKey = tuple[str, str, int]
 
 @dataclass(kw_only=True)
 class Record:
-    """One picture with its scores."""
+    """One image with its scores."""
 
     category: str
     prompt: str
@@ -32,15 +32,15 @@ class Record:
     file: str
     name: str = ""
     drawing: int = 0
-    """How many times it was drawn again."""
+    """How many times it was generated again."""
     drawn_with: str = ""
-    """The short hash of the settings, bridge included, that it was drawn with (provenance.py)."""
+    """The short hash of the settings and the bridge that generated it (provenance.py)."""
     sha256: str = ""
-    """Hash of the picture's file; empty if there is none."""
+    """Hash of the image's file; empty if there is none."""
     undrawn: str = ""
-    """Why drawing failed; empty if there is a picture."""
+    """The reason why generation failed; empty if there is an image."""
     scores: dict[str, float | None] = field(default_factory=dict)
-    """Score by metric; None means not scored, and `reasons` says why."""
+    """Score by metric; None means not scored, for the reason in `reasons`."""
     clauses: dict[str, dict[str, float | list[float]]] = field(default_factory=dict)
     detail: dict[str, dict[str, Any]] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
@@ -53,30 +53,30 @@ class Record:
         return self.category, self.prompt, self.seed
 
     def is_scored(self, metric: str, by: str) -> bool:
-        """Whether the metric, as configured now, has scored the picture."""
+        """Whether the metric, as currently configured, has scored the image."""
         return self.by.get(metric) == by
 
 
 def read_records(out: Path, cards: Mapping[str, str] | None = None) -> dict[RecordKey, Record]:
-    """All records of a folder, unfinished processes included.
+    """Read all records of a folder, including those of unfinished processes.
 
-    For metrics named in `cards` (short hashes), ignores scores under other cards. Raises RunError if a file
-    is damaged or has another version's format.
+    For metrics in `cards` (name -> short hash), ignores scores with other cards. Raises RunError if a file is
+    damaged or has another version's format.
     """
-    # Reads the parts first: the merging process removes them only once records.jsonl is complete.
+    # Read the parts first: the merging process removes them only after records.jsonl is complete.
     parts = [line for path in sorted(out.glob("records-*.jsonl")) for line in _lines(path)]
     lines = [*_lines(out / "records.jsonl"), *parts]
     try:
         return _gather(lines, cards or {})
     except (KeyError, TypeError):
         raise RunError(
-            f"{out} holds records in another format, perhaps of an older version: give another --out, "
-            "or delete images and records*.jsonl there to draw again"
+            f"{out} holds records in another format, perhaps of an older version: choose another --out, or "
+            "delete its images and records*.jsonl to generate again"
         ) from None
 
 
 def open_record_log(out: Path, rank: int) -> JsonLog:
-    """Open the log that a process appends to, without a line that was cut short."""
+    """Open the log that a process appends to, and remove an incomplete last line."""
     path = out / f"records-{rank}.jsonl"
     written = path.read_bytes() if path.is_file() else b""
     whole = written[: written.rfind(b"\n") + 1]
@@ -86,13 +86,13 @@ def open_record_log(out: Path, rank: int) -> JsonLog:
 
 
 def image_record(task: Task, drawing: int, drawn_with: str, sha256: str, undrawn: str = "") -> dict[str, Any]:
-    """The log line of a drawn picture, or of why drawing failed."""
+    """Make the log line of an image, or of the reason why generation failed."""
     drawn = {"file": task.file, "name": task.name, "drawn_with": drawn_with, "sha256": sha256}
     return {**_named(task, drawing), **drawn, **({"undrawn": undrawn} if undrawn else {})}
 
 
 def score_record(task: Task, drawing: int, metric: str, by: str, score: Score) -> dict[str, Any]:
-    """The log line of a score; NaN becomes null with a reason."""
+    """Make the log line of a score; NaN becomes null with a reason."""
     return {
         **_named(task, drawing),
         "metric": metric,
@@ -117,7 +117,7 @@ def _named(task: Task, drawing: int) -> dict[str, Any]:
 
 
 def _gather(lines: Sequence[dict[str, Any]], cards: Mapping[str, str]) -> dict[RecordKey, Record]:
-    """The newest drawing of each picture with its scores."""
+    """The newest version of each image with its scores."""
     found: dict[RecordKey, Record] = {}
     scores = [line for line in lines if "metric" in line]
     for line in lines:
@@ -156,11 +156,11 @@ def _add_score(record: Record, line: dict[str, Any]) -> None:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file of JSON lines; ignores an unfinished last line."""
+    """Yield the objects of a file of JSON lines; ignores an incomplete last line."""
     if not path.is_file():
         return
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], start=1):
         try:
             yield json.loads(line)
         except json.JSONDecodeError:
-            raise RunError(f"{path}: line {number} is damaged; delete the file to draw again") from None
+            raise RunError(f"{path}: line {number} is damaged; delete the file to generate again") from None

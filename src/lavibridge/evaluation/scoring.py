@@ -1,4 +1,4 @@
-"""Scores the pictures that a metric has not scored yet, read from their files."""
+"""Scores the images that a metric has not scored yet, from their files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ def scoring_hash(metric: Metric) -> str:
 def unscored_tasks(
     metric: ImageMetric, tasks: Sequence[Task], records: Mapping[RecordKey, Record]
 ) -> list[Task]:
-    """The tasks that the metric applies to and, as configured now, has not scored."""
+    """The tasks that the metric applies to and, as currently configured, has not scored."""
     by = scoring_hash(metric)
     return [
         task
@@ -33,7 +33,7 @@ def unscored_tasks(
 def score_images(
     metric: ImageMetric, tasks: Sequence[Task], records: Mapping[RecordKey, Record], out: Path, log: JsonLog
 ) -> None:
-    """Score the tasks' pictures in batches and append each score to the log."""
+    """Score the tasks' images in batches and append each score to the log."""
     if not tasks:
         return
     by = scoring_hash(metric)
@@ -45,7 +45,7 @@ def score_images(
             pictures = [read_generated_image(out, records[task.key]) for task in drawn]
             scores = metric.score(pictures, drawn) if drawn else []
             if len(scores) != len(drawn):
-                raise RunError(f"metric '{metric.name}' scored {len(scores)} of {len(drawn)} pictures")
+                raise RunError(f"metric '{metric.name}' scored {len(scores)} of {len(drawn)} images")
             found = dict(zip((task.key for task in drawn), scores, strict=True))
             for task in batch:
                 score = found.get(task.key) or unscored_score(f"not drawn: {records[task.key].undrawn}")

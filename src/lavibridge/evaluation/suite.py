@@ -16,8 +16,8 @@ from typing import Any
 from pydantic import Field
 
 from lavibridge.core import registry
-from lavibridge.core.config import Config, did_you_mean, validate
-from lavibridge.core.errors import RecipeError
+from lavibridge.core.config import Config, validate
+from lavibridge.core.errors import RecipeError, did_you_mean
 from lavibridge.core.yaml_text import read_yaml_file
 from lavibridge.evaluation.metrics.base import Metric
 from lavibridge.evaluation.prompts.base import PromptSource
@@ -47,17 +47,17 @@ class Suite(Config):
 
 
 def read_suite(suite: str) -> Suite:
-    """A shipped suite by name, or any by the path to its YAML file. Raises RecipeError."""
+    """Read a suite: a shipped one by name, or any by its path. Raises RecipeError if it is invalid."""
     shipped = shipped_suites()
     path = shipped.get(suite, Path(suite))
     if not path.is_file():
         raise RecipeError(
             f"there is no suite '{suite}'{did_you_mean(suite, tuple(shipped))} "
-            f"(shipped: {', '.join(shipped)}; or give the path to a YAML file)"
+            f"(choose from {', '.join(shipped)}, or give the path to a YAML file)"
         )
     found = read_yaml_file(path)
     if not isinstance(found, dict):
-        raise RecipeError(f"{path} is not a mapping: a suite has name, version, prompts and metrics")
+        raise RecipeError(f"{path} must be a mapping with name, version, prompts and metrics")
     return validate(Suite, found, str(path))
 
 

@@ -1,17 +1,16 @@
-"""The pictures of a suite: `seeds` per prompt, each from a seed that the prompt determines.
+"""The images of a suite: `seeds` per prompt, each from a seed that the prompt determines.
 
-    seed = crc32("suite/category/prompt/number/seed")      the same for every system, so results pair
+    seed = crc32("suite/category/prompt/number/seed")      the same for every system, to pair their results
     file = images/CC-category/PPPPP-N.png                  category and prompt by index
 
-File names never contain the prompt, which may hold slashes, line ends and ten thousand characters.
+File names do not contain the prompt, which may hold slashes, line breaks and ten thousand characters.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from zlib import crc32
 
-from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import DataError
+from lavibridge.core.errors import DataError, did_you_mean
 from lavibridge.evaluation.base import Task
 from lavibridge.evaluation.prompts.base import PromptSource
 from lavibridge.evaluation.suite import Suite
@@ -26,7 +25,7 @@ def noise_seed(suite: str, category: str, prompt: str, number: int, seed: int) -
 def select_categories(
     suite: str, known: tuple[str, ...], categories: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """The categories to evaluate, all by default; DataError for one that the suite lacks."""
+    """Return the categories to evaluate, by default all. Raises DataError for an unknown one."""
     for name in categories or ():
         if name not in known:
             raise DataError(
@@ -39,8 +38,10 @@ def select_categories(
 def make_tasks(
     suite: Suite, source: PromptSource, categories: Sequence[str] | None, limit: int | None, seed: int
 ) -> list[Task]:
-    """All pictures of the chosen categories, at most `limit` prompts of each; DataError for an empty
-    category."""
+    """Make all tasks of the chosen categories, for at most `limit` prompts of each.
+
+    Raises DataError for an empty category.
+    """
     tasks: list[Task] = []
     for category in select_categories(suite.name, source.categories, categories):
         found = list(_of_category(suite, source, category, limit, seed))
@@ -53,7 +54,7 @@ def make_tasks(
 def _of_category(
     suite: Suite, source: PromptSource, category: str, limit: int | None, seed: int
 ) -> Iterator[Task]:
-    """A repeated prompt continues its seed count, so that each occurrence gets its own picture."""
+    """Make the tasks of a category; a repeated prompt gets other seeds, and so another image."""
     place = source.categories.index(category)
     folder = f"images/{place:02d}-{_slug(category)}"
     taken: dict[str, int] = {}

@@ -1,1 +1,1 @@
-"""From noise to pictures: sampling with Diffusers' schedulers, files and contact sheets."""
+"""Generates images: prompts, denoising with Diffusers' schedulers, image files and contact sheets."""

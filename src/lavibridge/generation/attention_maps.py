@@ -1,10 +1,10 @@
-"""Which tokens each region of a picture attends to: maps of the denoiser's cross-attention.
+"""Attention maps show which tokens each region of an image attends to in the denoiser's cross-attention.
 
-    softmax(q k^T / sqrt(d))      in every cross-attention layer, at every step, under the prompt
-    map of a token                its mean over heads, layers and steps, resized to one size
+    softmax(q k^T / sqrt(d))      in every cross-attention layer, at every step, with the positive prompt
+    map of a token                the mean over heads, layers and steps, resized to one size
 
-Hooks read the layers' inputs and return nothing, so that the picture keeps its bits. Denoisers with joint
-attention of text and picture (SD3, FLUX) have no cross-attention layers and no maps.
+Hooks only read the layers' inputs, so the image stays the same bit for bit. Denoisers with joint attention
+of text and image (SD3, FLUX) have no cross-attention layers, and therefore no maps.
 
 Tang et al. 2022, "What the DAAM: Interpreting Stable Diffusion Using Cross Attention", arXiv 2210.04885.
 """
@@ -21,11 +21,11 @@ from torch.nn import functional
 from lavibridge.vision.base import VisionModel
 
 _MOST_SIDE = 32
-"""Largest side of a map."""
+"""The longer side of a map is at most this long."""
 
 
 class AttentionMaps:
-    """The cross-attention of one picture, averaged over heads, layers and steps while it is drawn."""
+    """Averages the cross-attention of one image over heads, layers and steps during generation."""
 
     def __init__(self, vision: VisionModel, shape: tuple[int, int, int]) -> None:
         self.vision = vision
@@ -38,12 +38,12 @@ class AttentionMaps:
 
     @property
     def is_known(self) -> bool:
-        """Whether any layer was watched."""
+        """Whether any layer has contributed to the maps."""
         return self.count > 0
 
     @contextmanager
     def watching(self, row: int, mask: Bool[Tensor, " token"]) -> Iterator[None]:
-        """Watch one call of the denoiser; ``row`` is the picture's in it, ``mask`` is True for its tokens."""
+        """Record one call of the denoiser. The image has this ``row``; ``mask`` is True for its tokens."""
         handles = [
             self.vision.backbone.get_submodule(name).register_forward_pre_hook(
                 self._hook(row, mask), with_kwargs=True
@@ -57,7 +57,10 @@ class AttentionMaps:
                 handle.remove()
 
     def by_word(self, prompt: str, spans: Sequence[tuple[int, int]]) -> dict[str, Any]:
-        """One map for each word of the prompt, and one for the remaining tokens."""
+        """Return one map for each word of ``prompt``, and one, named "", for all remaining tokens.
+
+        ``spans`` has the start and end of each token's characters in the prompt.
+        """
         maps = self._maps()
         words = [(match.group(), match.span()) for match in re.finditer(r"\S+", prompt)]
         owners = [_owner(span, [place for _, place in words]) for span in spans[: len(maps)]]
@@ -72,12 +75,12 @@ class AttentionMaps:
         return {"height": self.size[0], "width": self.size[1], "by": "word", "maps": named}
 
     def by_token(self) -> dict[str, Any]:
-        """One map for each conditioning token, for connectors whose tokens are not the prompt's."""
+        """Return one map for each conditioning token, for connectors that make tokens of their own."""
         named = [_described(f"{number}", each) for number, each in enumerate(self._maps(), start=1)]
         return {"height": self.size[0], "width": self.size[1], "by": "token", "maps": named}
 
     def _maps(self) -> Float[Tensor, "token h w"]:
-        assert self.total is not None  # the caller asks is_known first
+        assert self.total is not None  # the caller checks is_known first
         return (self.total / self.count).cpu()
 
     def _hook(self, row: int, mask: Bool[Tensor, " token"]) -> Callable[..., None]:
@@ -91,7 +94,7 @@ class AttentionMaps:
         return record
 
     def _add(self, layer: Any, queries: Tensor, context: Tensor) -> None:
-        """Compute the layer's attention a second time and add it."""
+        """Compute the layer's attention weights once more, and add them to the total."""
         if layer.norm_cross:
             context = layer.norm_encoder_hidden_states(context)
         q, k = layer.to_q(queries), layer.to_k(context)
@@ -109,14 +112,14 @@ class AttentionMaps:
 
 
 def _owner(span: tuple[int, int], words: Sequence[tuple[int, int]]) -> int | None:
-    """The word that contains a token's characters; None for a token without characters."""
+    """The index of the word that shares most characters with a token; None if the token has no characters."""
     overlaps = [min(span[1], end) - max(span[0], start) for start, end in words]
     best = max(range(len(words)), key=lambda i: overlaps[i], default=None)
     return best if best is not None and overlaps[best] > 0 else None
 
 
 def _described(word: str, weights: Float[Tensor, "h w"]) -> dict[str, Any]:
-    """A map as levels from 0 to 255 of its own peak, with its share of all attention."""
+    """Describe a map: its values from 0 to 255, relative to its peak, and its share of all attention."""
     peak = float(weights.max())
     levels = (weights / peak * 255).round().int() if peak > 0 else weights.int()
     return {

@@ -1,10 +1,10 @@
-"""The pictures of one call, drawn a batch at a time; a picture that is not finite costs no other.
+"""Generates the images of one call in batches; a non-finite image does not stop the others.
 
-texts --encode once--> for each batch: RequestState --advance, to the last step--> latents --decode--> images
+texts --encode once--> for each batch: RequestState --denoise, step by step--> latents --decode--> images
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,14 +23,14 @@ from lavibridge.generation.prompt_encoding import EncodedPrompt, encode_prompts
 from lavibridge.generation.request_state import DenoisingSettings, RequestState
 
 StepCallback = Callable[[int, Tensor, dict[str, Any]], dict[str, Any] | None]
-"""(step from 0, timestep, {"latents": ...}) -> the same with other latents, or nothing."""
+"""(step from 0, timestep, {"latents": ...}) -> a mapping with new latents, or None to keep them."""
 ImageCallback = Callable[[int, Any], None]
-"""(place of the picture from 0, picture)."""
+"""(index of the image from 0, image) -> None."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchPrompts:
-    """What a call draws."""
+    """The prompts of one call; all images of the first prompt come first, then those of the second."""
 
     prompts: tuple[WeightedPrompt, ...]
     negative_prompts: tuple[WeightedPrompt, ...]
@@ -38,21 +38,21 @@ class BatchPrompts:
     images_per_prompt: int
 
     def prompt_of(self, picture: int) -> WeightedPrompt:
-        """The prompt of a picture, counted from 0."""
+        """The prompt of an image, by the image's index from 0."""
         return self.prompts[picture // self.images_per_prompt]
 
     def negative_prompt_of(self, picture: int) -> WeightedPrompt:
-        """The negative prompt of a picture, counted from 0."""
+        """The negative prompt of an image, by the image's index from 0."""
         return self.negative_prompts[picture // self.images_per_prompt]
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
         return len(self.prompts) * self.images_per_prompt
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchedGeneration:
-    """The pictures of one call, drawn a batch at a time."""
+    """Generates the images of one call in batches of ``batch_size``."""
 
     settings: DenoisingSettings
     texts: BatchPrompts
@@ -68,7 +68,10 @@ class BatchedGeneration:
         check_output_type(self.output_type)
 
     def draw(self, bridge: Bridge, on_step: StepCallback | None, on_image: ImageCallback | None) -> Any:
-        """All pictures as ``output_type`` has them; NotDrawnError where some are not finite."""
+        """Generate all images and return them as ``output_type`` demands.
+
+        Raises NonfiniteImageError, which holds the other images, if some are not finite.
+        """
         negative_prompts = self.texts.negative_prompts if self.settings.is_ever_guided else ()
         encoded = encode_prompts(bridge, (*negative_prompts, *self.texts.prompts), self.batch_size)
         images: list[Any] = []
@@ -114,7 +117,7 @@ class BatchedGeneration:
 
 
 def _checked(changed: dict[str, Any], latents: Float[Tensor, "batch channel h w"]) -> Tensor:
-    """The latents that a callback leaves; RecipeError where they have another shape."""
+    """The latents to continue from after a callback. Raises RecipeError if it changed their shape."""
     found: Tensor = changed.get("latents", latents)
     if found.shape != latents.shape:
         raise RecipeError(
@@ -122,15 +125,3 @@ def _checked(changed: dict[str, Any], latents: Float[Tensor, "batch channel h w"
             f"{tuple(latents.shape)}"
         )
     return found
-
-
-@contextmanager
-def evaluation_mode(bridge: Bridge) -> Iterator[None]:
-    """The bridge in evaluation mode; afterwards each module has its own mode again."""
-    modes = {module: module.training for module in bridge.modules()}
-    bridge.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -1,4 +1,4 @@
-"""Checks of a request before anything is drawn: prompts, seeds, numbers, and word weights that can act."""
+"""Checks a request before generation starts: prompts, seeds, numbers, and word weights."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from lavibridge.language.base import LanguageModel
 
 
 def check_prompts(prompts: str | Sequence[str], prompt_weighting: bool = False) -> tuple[WeightedPrompt, ...]:
-    """Prompts, with brackets read as weights if ``prompt_weighting``; RecipeError where one is empty."""
+    """Read prompts; with ``prompt_weighting``, brackets are weights. Raises RecipeError if one is empty."""
     read_all = tuple(
         read_emphasis(prompt, prompt_weighting)
         for prompt in ((prompts,) if isinstance(prompts, str) else prompts)
@@ -19,14 +19,14 @@ def check_prompts(prompts: str | Sequence[str], prompt_weighting: bool = False) 
     empty = [str(index + 1) for index, prompt in enumerate(read_all) if not prompt.text.strip()]
     if not read_all or empty:
         found = f"prompt {', '.join(empty)} is empty" if empty else "there are no prompts"
-        raise RecipeError(f"{found}: give a text to draw (guidance uses the empty prompt by itself)")
+        raise RecipeError(f"{found}: describe an image (guidance adds the empty prompt by itself)")
     return read_all
 
 
 def check_negative_prompts(
     negative_prompt: str | Sequence[str] | None, count: int, prompt_weighting: bool = False
 ) -> tuple[WeightedPrompt, ...]:
-    """A negative prompt for each of ``count`` prompts; RecipeError where their number differs."""
+    """Return one negative prompt for each of ``count`` prompts. Raises RecipeError if the numbers differ."""
     if negative_prompt is None or isinstance(negative_prompt, str):
         texts = [negative_prompt or ""] * count
     else:
@@ -39,33 +39,33 @@ def check_negative_prompts(
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """RecipeError for a seed that torch's generators do not take."""
+    """Raise RecipeError for a seed that torch's generators reject."""
     for seed in seeds:
         if not 0 <= seed <= MAX_SEED:
-            raise RecipeError(f"seeds are whole numbers from 0 to 2^64 - 1, found {seed}")
+            raise RecipeError(f"a seed must be a whole number from 0 to 2^64 - 1, found {seed}")
 
 
 def check_count(name: str, value: int) -> None:
-    """RecipeError for a number of things below one."""
+    """Raise RecipeError if ``value`` is below 1."""
     if value < 1:
         raise RecipeError(f"{name} must be 1 or more, found {value}")
 
 
 def check_step_cache(threshold: float | None) -> None:
-    """RecipeError for a threshold outside of (0, 1)."""
+    """Raise RecipeError if the threshold is not between 0 and 1."""
     if threshold is not None and not 0 < threshold < 1:
         raise RecipeError(
-            "step_cache is the relative change up to which a step reuses the one before, above 0 and below "
-            f"1, such as 0.1; found {threshold}"
+            "step_cache must be above 0 and below 1, such as 0.1: a step reuses the step before if less than "
+            f"this share has changed; found {threshold}"
         )
 
 
 def check_word_weights(prompts: Sequence[WeightedPrompt], connector: Connector) -> None:
-    """RecipeError where prompts have word weights and the connector reads no tokens of the prompt."""
+    """Raise RecipeError if prompts have word weights but the connector reads none of the prompt's tokens."""
     if connector.reading.queries is not None and not all(each.is_plain for each in prompts):
         raise RecipeError(
-            "this connector asks the language model instead of reading its tokens, so that weights such "
-            "as (word:1.2) have nothing to act on: leave them out"
+            "word weights such as (word:1.2) have no effect with this connector, which reads learned queries "
+            "instead of the prompt's tokens: remove the weights"
         )
 
 
@@ -76,6 +76,6 @@ def warn_about_long_prompts(prompts: Sequence[WeightedPrompt], language: Languag
     for index, (text, kept, lost) in enumerate(counts, start=1):
         if lost:
             console.print(
-                f"note: prompt {index} ('{text[:40]}...') is too long: its first {kept} tokens are used, "
-                f"the last {lost} are cut off",
+                f"note: prompt {index} ('{text[:40]}...') exceeds the token limit: the language model reads "
+                f"its first {kept} tokens and ignores the last {lost}",
             )

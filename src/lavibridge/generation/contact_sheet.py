@@ -1,8 +1,8 @@
-"""The contact sheet: one picture of many, with labels.
+"""Makes a contact sheet: one image that shows many, with labels.
 
         column   column
-prompt  picture  picture
-prompt  picture  picture
+prompt  image    image
+prompt  image    image
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,10 @@ _GAP, _LABEL, _TEXT = 8, 220, 13
 def contact_sheet(
     grid: Sequence[Sequence[Image.Image]], rows: Sequence[str], columns: Sequence[str], cell: int = 128
 ) -> Image.Image:
-    """One picture of many: a row for each label in ``rows``, a column for each in ``columns``.
+    """Arrange ``grid`` as one image: a row for each label in ``rows``, a column for each in ``columns``.
 
-    Every picture is scaled to ``cell`` pixels; small ones by whole pixels, so that they stay sharp.
+    Scales every image to ``cell`` x ``cell`` pixels; smaller ones by nearest neighbour, so that they stay
+    sharp. Raises ValueError if the grid and the labels do not match.
     """
     if len(grid) != len(rows) or any(len(line) != len(columns) for line in grid):
         raise ValueError(f"the grid is not {len(rows)} rows by {len(columns)} columns")

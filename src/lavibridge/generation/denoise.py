@@ -1,15 +1,16 @@
-"""The denoising driver: one step of many requests, each with its own sampler, step, guidance and seeds.
+"""Takes one denoising step of many requests, each with its own sampler, step, guidance and seeds.
 
     states --layout--> calls of the denoiser --predictions--> one step of each state's own sampler
 
-A batch of `BridgePipeline` is one state of many pictures. The server keeps a state for each picture, so that
-pictures join and leave between steps. A layout decides which rows share a call:
+`BridgePipeline` keeps one state for a whole batch of images. The server keeps one state for each image, so
+that images join and leave between steps. A layout decides which rows share a call of the denoiser:
 
-    SeparateDenoiserCalls   a call for each state, padded to its longest prompt
-    SharedDenoiserCalls     all states in one call of at least `least_rows` rows and `width` tokens, so that
-                            on a CPU a row's bits do not depend on other rows (docs/decisions/0011)
+    SeparateDenoiserCalls   one call for each state, padded to its longest prompt
+    SharedDenoiserCalls     one call for all states, with at least `least_rows` rows and exactly `width`
+                            tokens, so that on a CPU no row changes the bits of another
+                            (docs/decisions/0011)
 
-The connector computes in its own number format; autocast to bfloat16 covers the denoiser alone.
+The connector computes in its own number format; autocast to bfloat16 covers only the denoiser.
 """
 
 from abc import ABC, abstractmethod
@@ -29,29 +30,29 @@ from lavibridge.vision.base import VisionModel
 
 
 class DenoiserCalls(ABC):
-    """How the rows of states are laid into calls of the denoiser."""
+    """Decides which rows of the states share a call of the denoiser."""
 
     @abstractmethod
     def predict(
         self, states: Sequence[RequestState], bridge: Bridge
     ) -> list[Float[Tensor, "row channel h w"]]:
-        """The denoiser's predictions for each state's rows."""
+        """Return the denoiser's predictions for the rows of each state."""
 
 
-@torch.no_grad()  # not inference_mode, in which sharded weights (FSDP2) would be gathered for drawing only
+@torch.no_grad()  # under inference_mode, FSDP2 would gather the sharded weights once more
 def take_denoising_step(states: Sequence[RequestState], bridge: Bridge, layout: DenoiserCalls) -> None:
-    """Take one step of every state; all have one shape of latents and one setting of autocast."""
+    """Take one step of every state; all states must share the latents' shape and the autocast setting."""
     for state, predictions in zip(states, layout.predict(states, bridge), strict=True):
         state.take(predictions)
 
 
 class SeparateDenoiserCalls(DenoiserCalls):
-    """A call of the denoiser for each state, as wide as its longest prompt."""
+    """Calls the denoiser once for each state, padded to the state's longest prompt."""
 
     def predict(
         self, states: Sequence[RequestState], bridge: Bridge
     ) -> list[Float[Tensor, "row channel h w"]]:
-        """The denoiser's predictions for each state's rows."""
+        """Return the denoiser's predictions for the rows of each state."""
         return [self._predict(state, bridge) for state in states]
 
     def _predict(self, state: RequestState, bridge: Bridge) -> Float[Tensor, "row channel h w"]:
@@ -67,17 +68,17 @@ SEPARATE_DENOISER_CALLS = SeparateDenoiserCalls()
 
 @dataclass(frozen=True, kw_only=True)
 class SharedDenoiserCalls(DenoiserCalls):
-    """All states in shared calls of the denoiser; not for connectors that are per-block."""
+    """Calls the denoiser for all states together. Per-block connectors are not supported."""
 
     width: int
-    """Tokens of every call; one more than the longest prompt has, so that a mask is always needed."""
+    """Tokens of every call: one more than the longest prompt, so that every call takes a mask."""
     least_rows: int
-    """Rows of a call; shorter ones are filled up."""
+    """Least number of rows of a call; calls with fewer repeat their first row."""
 
     def predict(
         self, states: Sequence[RequestState], bridge: Bridge
     ) -> list[Float[Tensor, "row channel h w"]]:
-        """The denoiser's predictions for each state's rows."""
+        """Return the denoiser's predictions for the rows of each state."""
         rows = [row for state in states for row in _rows(state, bridge)]
         predictions = predict_denoiser_rows(bridge.vision, rows, self, states[0].settings.autocast)
         return list(torch.stack(predictions).split([len(state.texts) for state in states]))
@@ -85,7 +86,7 @@ class SharedDenoiserCalls(DenoiserCalls):
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiserRow:
-    """What the denoiser is shown of one picture, under one prompt."""
+    """The denoiser's input for one image and one prompt."""
 
     noisy: Float[Tensor, "channel h w"]
     t: Float[Tensor, ""]
@@ -102,7 +103,7 @@ class DenoiserRow:
 def predict_denoiser_rows(
     vision: VisionModel, rows: Sequence[DenoiserRow], layout: SharedDenoiserCalls, autocast: bool = False
 ) -> list[Float[Tensor, "channel h w"]]:
-    """The denoiser's prediction for each row, in shared calls."""
+    """Predict all rows in shared calls of the denoiser."""
     predictions: dict[int, Tensor] = {}
     for chosen in _calls(vision, rows):
         filled = [rows[index] for index in chosen]
@@ -134,7 +135,7 @@ def _call_denoiser(
     autocast: bool,
     watched: Mapping[int, tuple[AttentionMaps, Tensor]],
 ) -> Float[Tensor, "row channel h w"]:
-    """Call the denoiser once; ``watched`` has attention maps and the mask of the tokens, by row."""
+    """Call the denoiser once. ``watched`` maps a row to its attention maps and its tokens' mask."""
     with torch.autocast(noisy.device.type, torch.bfloat16, enabled=autocast), _watching(watched):
         return vision.predict(noisy, t, conditioning)
 
@@ -148,7 +149,7 @@ def _rows(state: RequestState, bridge: Bridge) -> Iterator[DenoiserRow]:
 
 
 def _calls(vision: VisionModel, rows: Sequence[DenoiserRow]) -> list[list[int]]:
-    """Which rows share a call: all of them, or those of one length where the denoiser takes no mask."""
+    """Group rows by call: all rows share one, or rows of equal length if the denoiser takes no mask."""
     if vision.honours_mask:
         return [list(range(len(rows)))]
     lengths = sorted({row.length for row in rows})

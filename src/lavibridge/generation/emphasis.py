@@ -1,15 +1,15 @@
-"""Weights in prompts: `a (red:1.3) cat` has more of red, `(red:0.5)` less.
+"""Word weights in prompts: `a (red:1.3) cat` emphasises red, `a (red:0.5) cat` attenuates it.
 
     h_i <- e + w (h_i - e)        for each token of the weighted words; e is the empty prompt's mean feature
 
-Brackets are weights only where a person types a prompt to draw with and the caller says so; in captions,
-suites and data they are text. A weight is a number from 0 to 10, and so is the product of nested ones; all
-else is text: `(red:11)`, and a whole number behind a digit, as in `(16:9)` and `(at 9:05)`.
-`\\(` and `\\)` are plain brackets in any case.
+Brackets are weights only in prompts for generation, and only if the caller asks for it. In captions, suites
+and data they are text. A weight is a number from 0 to 10; the product of nested weights has the same range.
+Everything else is text: `(red:11)`, and a whole number after a digit, as in `(16:9)` and `(at 9:05)`.
+`\\(` and `\\)` always mean plain brackets.
 
-The features are the language model's, before the connector, so that weights work alike for every model.
-Interpolating from the empty prompt is how ComfyUI weighs words; there each token starts from the empty
-prompt's token at its own place, which prompts of free length do not have.
+Weights scale the language model's features, before the connector, so that they work alike for every model.
+ComfyUI also interpolates from the empty prompt. There each token starts from the empty prompt's token at
+the same position; the language models here do not pad the empty prompt, so its mean takes that place.
 """
 
 import re
@@ -31,32 +31,32 @@ _MOST = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedPrompt:
-    """A prompt without its signs, and the weight of each of its characters."""
+    """A prompt without the syntax of its weights, and the weight of each of its characters."""
 
     text: str
     weights: tuple[float, ...]
     is_negative: bool = False
-    """Whether guidance leads away from it: some pipelines encode negative prompts in another way."""
+    """Whether it is a negative prompt, which some pipelines encode in another way."""
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing is weighted."""
+        """Whether all weights are 1."""
         return all(weight == 1 for weight in self.weights)
 
 
 def read_emphasis(prompt: str, weights: bool, is_negative: bool = False) -> WeightedPrompt:
-    """A prompt, its brackets as weights where they are ``weights``, as text where not.
+    """Read a prompt; brackets are weights if ``weights`` is True, and text otherwise.
 
-    Raises RecipeError for what no tokenizer takes.
+    Raises RecipeError if the prompt is not valid Unicode, which no tokenizer accepts.
     """
     if not is_valid_unicode(prompt):
-        raise RecipeError(f"the prompt {prompt[:60]!r} is not valid Unicode: write it anew")
+        raise RecipeError(f"the prompt {prompt[:60]!r} is not valid Unicode: type it again")
     found = parse_emphasis(prompt) if weights else WeightedPrompt(text=prompt, weights=(1.0,) * len(prompt))
     return replace(found, is_negative=is_negative)
 
 
 def parse_emphasis(prompt: str) -> WeightedPrompt:
-    """A prompt with its weights read."""
+    """Parse the weights of a prompt."""
     characters: list[str] = []
     weights: list[float] = []
     opened: list[int] = []
@@ -84,7 +84,7 @@ def parse_emphasis(prompt: str) -> WeightedPrompt:
 
 
 def emphasis_of_tokens(weighted: WeightedPrompt, spans: Sequence[tuple[int, int]]) -> Float[Tensor, " token"]:
-    """The mean weight of each token's characters; 1 for tokens that stand for none of the prompt's."""
+    """The mean weight of each token's characters; 1 for tokens without characters, such as end of text."""
     found = [weighted.weights[start:end] for start, end in spans]
     return torch.tensor([sum(each) / len(each) if each else 1.0 for each in found])
 
@@ -94,7 +94,7 @@ def apply_emphasis(
     empty: Float[Tensor, "layer other width"],
     weights: Float[Tensor, " token"],
 ) -> Float[Tensor, "layer token width"]:
-    """Features with the words' weights in them."""
+    """Move each token's features from the mean of ``empty``, in proportion to the token's weight."""
     start = empty.mean(dim=1, keepdim=True)
     return start + weights.to(hidden)[None, :, None] * (hidden - start)
 

@@ -1,9 +1,9 @@
-"""The noise that pictures begin from: of seeds, or of generators as in Diffusers.
+"""Draws the noise that denoising starts from, from seeds or, as in Diffusers, from generators.
 
-seed 7                  prompt 1: 7, 8, ...    prompt 2: 7, 8, ...     its own generator for each picture
-seeds [7, 3]            one for each picture
-generator               draws for all pictures in turn
-[generator, ...]        one for each picture
+seed=7                  images of every prompt have the seeds 7, 8, ...; each has its own generator
+seed=[7, 3]             one seed for each image
+generator               one generator draws for all images in turn
+[generator, ...]        one generator for each image
 neither                 torch's global generator
 """
 
@@ -18,11 +18,11 @@ from lavibridge.generation.checks import check_seeds
 
 NoiseGenerators = torch.Generator | Sequence[torch.Generator] | None
 NoiseSource = Callable[[range], Tensor]
-"""The noise of the pictures at these places, from 0."""
+"""Indices of images from 0 -> their noise, (image, channel, h, w)."""
 
 
 def initial_noise(shape: tuple[int, int, int], seeds: Sequence[int]) -> Float[Tensor, "batch channel h w"]:
-    """Noise for each seed, made on the CPU so that it is the same on every device."""
+    """Draw noise for each seed, on the CPU so that it is the same on every device."""
     return torch.stack([_draw(shape, torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
@@ -33,9 +33,10 @@ def noise_source(
     seed: int | Sequence[int] | None,
     generator: NoiseGenerators,
 ) -> NoiseSource:
-    """What gives each picture its noise; call it with each place once, in order.
+    """Return a function that draws the noise of images; call it with each index once, in order.
 
-    Raises RecipeError where both are given, or where their number is not that of the pictures.
+    ``shape`` has channels, height and width of the latents. Raises RecipeError if both ``seed`` and
+    ``generator`` are given, or if the number of seeds or generators is not that of the images.
     """
     count = prompts * images_per_prompt
     if seed is not None and generator is not None:
@@ -63,4 +64,4 @@ def _draw(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
 
 def _check_number(name: str, found: int, count: int) -> None:
     if found != count:
-        raise RecipeError(f"give one {name}, or one for each picture: found {found} for {count} pictures")
+        raise RecipeError(f"give one {name}, or one for each image: found {found} for {count} images")

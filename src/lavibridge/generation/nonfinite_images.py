@@ -1,6 +1,6 @@
-"""Pictures with NaN or infinity are an error that names where it began, never black pictures.
+"""The error for images with NaN or infinity, which would otherwise turn out black.
 
-features --> latents --> picture        the error names the first stage that is not finite
+features --> latents --> image        the error names the first stage that is not finite
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,22 +17,22 @@ _ADVICE = (
 
 
 class NonfiniteImageError(LaviError):
-    """Some pictures are not finite."""
+    """Some images have NaN or infinite values."""
 
     def __init__(self, prompts: Sequence[str], pictures: Sequence[Any], reasons: Mapping[int, str]) -> None:
         first = next(iter(reasons))
         super().__init__(
-            f"{len(reasons)} of {len(prompts)} pictures could not be drawn, among them number {first + 1} "
-            f"('{prompts[first][:60]}'): {reasons[first]}; {_ADVICE}"
+            f"{len(reasons)} of {len(prompts)} images have NaN or infinite values; the first is number "
+            f"{first + 1} ('{prompts[first][:60]}'): {reasons[first]}; {_ADVICE}"
         )
         self.pictures = tuple(pictures)
-        """The finite pictures, and None in the places of the others."""
+        """All images in order, with None for every image that is not finite."""
         self.reasons = reasons
-        """The reason for each of the others, by its place from 0."""
+        """The index from 0 of each image that is not finite -> the reason."""
 
 
 def first_nonfinite_stage(stages: Mapping[str, Iterable[Tensor | None]]) -> str:
-    """The first stage, in their order, that is not finite; empty where all are."""
+    """Describe the first of the ``stages`` that is not finite; "" if all are finite."""
     for name, values in stages.items():
         if not all(value is None or bool(value.isfinite().all()) for value in values):
             return f"{name} are not finite"

@@ -1,7 +1,7 @@
-"""What a pipeline returns: pictures as PIL images, as arrays, as tensors, or as latents.
+"""The output of a pipeline: PIL images, a NumPy array, a tensor, or latents.
 
-pil       8-bit RGB                           np    float32 in [0, 1], (picture, height, width, 3)
-latent    (picture, channel, h, w)            pt    float32 in [0, 1], (picture, 3, height, width)
+pil       8-bit RGB                           np    float32 in [0, 1], (image, height, width, 3)
+latent    (image, channel, h, w)              pt    float32 in [0, 1], (image, 3, height, width)
 """
 
 from collections.abc import Sequence
@@ -15,31 +15,30 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import RecipeError
+from lavibridge.core.errors import RecipeError, did_you_mean
 
 _OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
 @dataclass
 class BridgePipelineOutput(BaseOutput):
-    """The pictures of one call of a pipeline."""
+    """The images of one call of a pipeline."""
 
     images: Any
-    """A list of PIL images, a NumPy array or a tensor, as ``output_type`` says."""
+    """A list of PIL images, a NumPy array or a tensor, depending on ``output_type``."""
 
 
 def check_output_type(output_type: str) -> None:
-    """RecipeError for an unknown output type."""
+    """Raise RecipeError if the output type is unknown."""
     if output_type not in _OUTPUT_TYPES:
         raise RecipeError(
-            f"there is no output_type '{output_type}'{did_you_mean(output_type, _OUTPUT_TYPES)} "
-            f"(there are {', '.join(_OUTPUT_TYPES)})"
+            f"unknown output_type '{output_type}'{did_you_mean(output_type, _OUTPUT_TYPES)} "
+            f"(choose from {', '.join(_OUTPUT_TYPES)})"
         )
 
 
 def convert_output(values: Float[Tensor, "batch channel h w"], output_type: str) -> Sequence[Any]:
-    """Decoded pictures, or latents where they are asked for, each in the form of ``output_type``."""
+    """Convert decoded images in [-1, 1], or latents for "latent", one by one to ``output_type``."""
     match output_type:
         case "pil":
             return to_pil_images(values)
@@ -52,7 +51,7 @@ def convert_output(values: Float[Tensor, "batch channel h w"], output_type: str)
 
 
 def collect_output(images: Sequence[Any], output_type: str) -> Any:
-    """The pictures of all batches as one output."""
+    """Combine the converted images of all batches."""
     match output_type:
         case "pil":
             return list(images)
@@ -63,7 +62,7 @@ def collect_output(images: Sequence[Any], output_type: str) -> Any:
 
 
 def to_pil_images(pictures: Float[Tensor, "batch 3 height width"]) -> list[Image.Image]:
-    """RGB pictures of 8 bits from values in [-1, 1]; what lies outside is clipped."""
+    """Convert values in [-1, 1] to 8-bit RGB images; clips values outside this range."""
     levels = ((pictures.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     arrays = levels.permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(np.ascontiguousarray(array)) for array in arrays]

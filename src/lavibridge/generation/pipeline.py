@@ -1,12 +1,13 @@
-"""`BridgePipeline`: prompts in, pictures out, called like a Diffusers pipeline.
+"""`BridgePipeline` generates images from prompts, and is called like a Diffusers pipeline.
 
     pipe = BridgePipeline.from_pretrained("runs/quickstart")
     image = pipe("a red circle", num_inference_steps=20, guidance_scale=4.0, seed=0).images[0]
 
-prompts --encode once--> EncodedPrompt --RequestState, advance, a batch at a time--> latents --> pictures
+prompts --encode once--> EncodedPrompt --RequestState, denoise in batches--> latents --decode--> images
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -19,19 +20,18 @@ from torch import Tensor
 from lavibridge.bridge import Bridge
 from lavibridge.bridge.choices import ModelChoice, model_of_choice, native_text_encoders
 from lavibridge.bridge.dtype import convert_dtype
-from lavibridge.bridge.hub import is_hub_id, upload_bridge_to_hub
+from lavibridge.bridge.hub import upload_bridge_to_hub
 from lavibridge.bridge.weight_checks import require_weights
 from lavibridge.core.device import dtype_name, pick_device
 from lavibridge.core.files import shipped_models
 from lavibridge.core.paths import expand_path
-from lavibridge.core.sources import find_model_file
+from lavibridge.core.sources import find_model_file, is_hub_id
 from lavibridge.diffusion.guidance import GuidanceInterval
 from lavibridge.generation import checks
 from lavibridge.generation.batched_generation import (
     BatchedGeneration,
     BatchPrompts,
     ImageCallback,
-    evaluation_mode,
 )
 from lavibridge.generation.denoise import SEPARATE_DENOISER_CALLS, DenoiserCalls
 from lavibridge.generation.noise import NoiseGenerators, noise_source
@@ -45,7 +45,7 @@ OnStepEnd = Callable[["BridgePipeline", int, Tensor, dict[str, Any]], dict[str, 
 
 
 class BridgePipeline:
-    """Draws with a bridge, which it holds as ``bridge`` and does not copy."""
+    """Generates images with a bridge, which stays available as ``bridge`` and is not copied."""
 
     def __init__(self, bridge: Bridge, layout: DenoiserCalls = SEPARATE_DENOISER_CALLS) -> None:
         """``layout`` decides which rows share a call of the denoiser (`generation/denoise.py`)."""
@@ -59,12 +59,12 @@ class BridgePipeline:
         dtype: str | torch.dtype | None = None,
         revision: str | None = None,
     ) -> "BridgePipeline":
-        """Open a bridge to draw with, its LoRA merged; or a vision model, as ``native`` does.
+        """Load a bridge and merge its LoRA; or load a vision model, as ``native`` does.
 
-        ``source`` is a run folder, a checkpoint, a folder or hub id of a saved bridge; or a vision model: a
-        shipped one's name, a folder as Diffusers saves it, or its hub id. ``dtype`` (float32, bfloat16,
+        ``source`` is a run folder, a checkpoint, or the folder or hub id of a saved bridge. It can also be a
+        vision model: a shipped model's name, a Diffusers folder, or a hub id. ``dtype`` (float32, bfloat16,
         float16) replaces the saved number format of both frozen models. ``revision`` is the branch, tag or
-        commit of a hub id. Raises RunError or ModelError where nothing can be opened.
+        commit of a hub id. Raises RunError or ModelError if the source is none of these or cannot be loaded.
         """
         if _is_vision_model(source, revision):
             return BridgePipeline.native(
@@ -81,12 +81,13 @@ class BridgePipeline:
         max_sequence_length: int | None = None,
         unload_text_encoders: bool = False,
     ) -> "BridgePipeline":
-        """A published vision model as it is: under its own text encoders and padding, with nothing trained.
+        """Load a published vision model with its own text encoders and padding; nothing is trained.
 
-        It draws what the family's Diffusers pipeline draws. ``vision`` is chosen as in `Bridge.compose`.
-        ``max_sequence_length`` replaces the pipeline's default, where it has that argument. With
-        ``unload_text_encoders``, each encoder is loaded when prompts are read and let go before the next.
-        ModelError where the folder lacks a text encoder, or is a random toy.
+        The pipeline generates the same images as the family's Diffusers pipeline. ``vision`` is a source, a
+        mapping or a loaded model, as in `Bridge.compose`. ``max_sequence_length`` replaces the default of
+        Diffusers pipelines that have this argument. With ``unload_text_encoders``, each text encoder is
+        loaded to encode prompts, and freed before the next one is loaded. Raises ModelError if the folder
+        lacks a text encoder, or if the model is a random toy.
         """
         model: VisionModel = model_of_choice("vision", vision)
         bridge = Bridge.compose(
@@ -109,10 +110,10 @@ class BridgePipeline:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype | None = None,
     ) -> "BridgePipeline":
-        """Open a language model and a vision model that meet in a pivot, trained together or not.
+        """Connect a language model and a vision model through a pivot, whether trained together or not.
 
-        ``pivot`` is its folder; ``language`` and ``vision`` are names of halves or their models, as in
-        `lavibridge.pivot.compose`. Raises RunError or ModelError where they do not fit.
+        ``pivot`` is a folder; ``language`` and ``vision`` are names of halves or their models, as in
+        `lavibridge.pivot.compose`. Raises RunError or ModelError if they do not fit.
         """
         number_format = None if dtype is None else dtype_name(dtype)
         bridge = compose(pivot, language, vision, dtype=number_format)
@@ -120,7 +121,7 @@ class BridgePipeline:
 
     @property
     def device(self) -> torch.device:
-        """Where the vision model's weights lie."""
+        """The device of the vision model's weights."""
         return self.bridge.device
 
     def to(
@@ -128,9 +129,9 @@ class BridgePipeline:
         device: str | torch.device | torch.dtype | None = None,
         dtype: str | torch.dtype | None = None,
     ) -> "BridgePipeline":
-        """Move the bridge to a device, and give its frozen models another number format; returns itself.
+        """Move the bridge to a device, convert its frozen models to a number format, and return the pipeline.
 
-        LoRA weights, connector, latents and autoencoder stay float32.
+        LoRA weights, connector, latents and autoencoder stay in float32.
         """
         if isinstance(device, torch.dtype):
             device, dtype = None, device
@@ -154,8 +155,8 @@ class BridgePipeline:
     ) -> str:
         """Upload the bridge with a model card to the Hugging Face hub, and return the commit's URL.
 
-        Creates the repository OWNER/NAME if it does not exist. Raises ModelError where a frozen model is a
-        folder, which nobody else could load, and RunError where the hub refuses.
+        Creates the repository OWNER/NAME if it does not exist. Raises ModelError if a frozen model is a
+        local folder, which nobody else could load, and RunError if the hub refuses the upload.
         """
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)
@@ -163,7 +164,7 @@ class BridgePipeline:
                 Path(folder), repo_id, private=private, token=token, message=commit_message
             )
 
-    @torch.no_grad()  # not inference_mode, for which FSDP2 would gather the weights once more
+    @torch.no_grad()  # under inference_mode, FSDP2 would gather the weights once more
     def __call__(
         self,
         prompt: str | Sequence[str],
@@ -185,20 +186,20 @@ class BridgePipeline:
         callback_on_step_end: OnStepEnd | None = None,
         callback_on_image: ImageCallback | None = None,
     ) -> BridgePipelineOutput:
-        """Draw ``num_images_per_prompt`` pictures of each prompt, in the order of the prompts.
+        """Generate ``num_images_per_prompt`` images of each prompt, in the order of the prompts.
 
         ``negative_prompt`` is one for all prompts or one for each. ``quality`` is exact, high or fast
         (`generation/quality.py`); it sets ``num_inference_steps``, ``guidance_interval`` (start and stop as
-        shares of the steps) and ``sampler`` where they are None. The bridge sets ``guidance_scale`` (1: no
-        guidance), the vision model ``height`` and ``width`` in pixels. ``generator`` or ``seed`` gives the
-        noise (`generation/noise.py`); with a seed, the pictures of a prompt have seed, seed + 1, ...
-        ``prompt_weighting`` reads ``(red:1.3)`` as a weight. ``step_cache``, such as 0.1, lets steps of
-        PixArt and FLUX reuse the one before. ``batch_size`` changes a picture by rounding only.
+        shares of the steps) and ``sampler`` if they are None. The bridge has a default ``guidance_scale``
+        (1: no guidance), the vision model a default ``height`` and ``width`` in pixels. ``generator`` or
+        ``seed`` determines the noise (`generation/noise.py`); with a seed, the images of a prompt have seed,
+        seed + 1, ... ``prompt_weighting`` reads ``(red:1.3)`` as a weight. ``step_cache``, such as 0.1, lets
+        steps of PixArt and FLUX reuse the step before. ``batch_size`` changes an image by rounding only.
         ``output_type`` is pil, np, pt or latent (`generation/output.py`).
 
         ``callback_on_step_end(pipe, step, timestep, {"latents": ...})`` runs after each step of a batch and
-        may return other latents; ``callback_on_image(index, image)`` runs after each finished picture. Raises
-        RecipeError or ModelError before it draws, NotDrawnError, with the others, for pictures not finite.
+        may return new latents; ``callback_on_image(index, image)`` runs after each finished image. Raises
+        RecipeError or ModelError before it starts, NonfiniteImageError (with the others) for failed images.
         """
         settings = resolve_denoising_settings(
             self.bridge,
@@ -221,7 +222,7 @@ class BridgePipeline:
             output_type=output_type,
         )
         on_step = callback_on_step_end and partial(callback_on_step_end, self)
-        with evaluation_mode(self.bridge):
+        with _evaluation_mode(self.bridge):
             return BridgePipelineOutput(images=drawing.draw(self.bridge, on_step, callback_on_image))
 
     def _read(
@@ -231,7 +232,7 @@ class BridgePipeline:
         images_per_prompt: int,
         prompt_weighting: bool,
     ) -> BatchPrompts:
-        """The checked texts of a call; warns about prompts that exceed the token limit."""
+        """Check and read the prompts; warns about every prompt that exceeds the token limit."""
         require_weights(self.bridge, "draw with")
         checks.check_count("num_images_per_prompt", images_per_prompt)
         prompts = checks.check_prompts(prompt, prompt_weighting)
@@ -244,9 +245,21 @@ class BridgePipeline:
 
 
 def _is_vision_model(source: str | PathLike[str], revision: str | None) -> bool:
-    """Whether a source is a vision model, with or without a pipeline around it, and no bridge."""
+    """Whether the source is a vision model and not a bridge."""
     if str(source) in shipped_models() or (expand_path(source) / "model_index.json").is_file():
         return True
     if expand_path(source).exists() or not is_hub_id(source):
         return False
     return find_model_file(str(source), "model_index.json", revision) is not None
+
+
+@contextmanager
+def _evaluation_mode(bridge: Bridge) -> Iterator[None]:
+    """Put the bridge into evaluation mode, and restore each module's own mode afterwards."""
+    modes = {module: module.training for module in bridge.modules()}
+    bridge.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

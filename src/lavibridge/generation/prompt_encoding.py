@@ -1,6 +1,6 @@
-"""Prompts as the denoiser's driver takes them: each is encoded once, its words weighted, its padding removed.
+"""Encodes each prompt once, applies its word weights, and removes its padding.
 
-prompts --language model, a batch at a time--> TextFeatures.split() --word weights--> EncodedPrompt
+prompts --language model, in batches--> TextFeatures.split() --word weights--> EncodedPrompt
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from lavibridge.generation.emphasis import WeightedPrompt, apply_emphasis, empha
 
 
 class EncodedPrompt:
-    """One prompt's features, and its conditioning once a layout has asked for that."""
+    """The features of one prompt, and its conditioning, computed on first use."""
 
     def __init__(self, features: TextFeatures) -> None:
         """``features`` is a batch of one without padding."""
@@ -24,9 +24,9 @@ class EncodedPrompt:
         self._conditioning: Conditioning | None = None
 
     def condition(self, connector: Connector, t: Num[Tensor, " one"]) -> Conditioning:
-        """The conditioning of this prompt alone, without padding, at the vision model's time ``t``.
+        """Return the conditioning of this prompt, without padding, at the vision model's time ``t``.
 
-        Computed once where the connector is not time-aware.
+        Computes it only once if the connector is not time-aware.
         """
         if self._conditioning is not None:
             return self._conditioning
@@ -65,7 +65,7 @@ def _encode(
 def _weigh(
     prompt: WeightedPrompt, features: TextFeatures, empty: TextFeatures, bridge: Bridge
 ) -> TextFeatures:
-    """Features with the prompt's word weights applied, relative to those of the empty prompt."""
+    """Apply the prompt's word weights to its features, relative to the empty prompt's."""
     weights = emphasis_of_tokens(prompt, bridge.language.spans(prompt.text))
     context_free = None
     if features.context_free is not None and empty.context_free is not None:

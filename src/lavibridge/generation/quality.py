@@ -1,11 +1,11 @@
-"""How much work a picture gets: `exact`, `high` or `fast`.
+"""Presets that trade quality for speed: `exact`, `high` and `fast`.
 
-    exact   every step guided, in the model's own number format
-    high    as many steps, guided where it decides the picture; bfloat16 where the device gains by it
-    fast    twelve steps, guided where it decides the picture; bfloat16 likewise
+    exact   20 steps, all guided, in the model's own number format
+    high    20 steps, the first half guided; bfloat16 on GPUs that multiply in it natively
+    fast    12 steps, the first half guided; bfloat16 likewise
 
-Explicit arguments (num_inference_steps, guidance_interval, sampler) override a quality's own values.
-docs/performance.md measures how many right pictures `high` and `fast` cost.
+Explicit arguments (num_inference_steps, guidance_interval, sampler) override a preset's values.
+docs/performance.md measures how many fewer correct images `high` and `fast` generate.
 """
 
 from collections.abc import Mapping
@@ -13,14 +13,13 @@ from dataclasses import dataclass
 
 import torch
 
-from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import RecipeError
+from lavibridge.core.errors import RecipeError, did_you_mean
 from lavibridge.diffusion.guidance import GUIDED_EVERYWHERE, GuidanceInterval
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """The settings that a quality stands for."""
+    """The settings of one preset."""
 
     num_inference_steps: int = 20
     sampler: str = "unipc"
@@ -39,17 +38,18 @@ QUALITIES: Mapping[str, Quality] = {
 
 
 def read_quality(name: str) -> Quality:
-    """The quality of that name; RecipeError where there is none."""
+    """Return the preset of that name. Raises RecipeError if there is none."""
     if name not in QUALITIES:
         raise RecipeError(
-            f"quality: there is no '{name}'{did_you_mean(name, tuple(QUALITIES))} "
-            f"(there are {', '.join(QUALITIES)})"
+            f"quality: unknown '{name}'{did_you_mean(name, tuple(QUALITIES))} "
+            f"(choose from {', '.join(QUALITIES)})"
         )
     return QUALITIES[name]
 
 
 def quality_gains_by_bfloat16(device: torch.device) -> bool:
-    """Whether drawing is faster in bfloat16: on GPUs that multiply in it natively.
+    """Whether generation is faster in bfloat16: True on GPUs that multiply in it natively.
 
-    On CPUs that do, converting the weights in every call takes most of the gain (docs/performance.md)."""
+    On CPUs, converting the weights in every call costs most of the gain (docs/performance.md).
+    """
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

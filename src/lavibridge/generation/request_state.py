@@ -1,8 +1,8 @@
-"""The state of a request: pictures on their way from noise, under one sampler and one guidance.
+"""The state of a request: images in the middle of denoising, with one sampler and one guidance.
 
-    noise --one step of the sampler for each prediction--> latents --autoencoder--> pictures
+    noise --one step of the sampler for each prediction--> latents --autoencoder--> images
 
-The state says what the denoiser predicts next and takes the prediction; `denoise.py` calls the denoiser.
+The state provides the denoiser's next input and takes its prediction; `denoise.py` calls the denoiser.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from lavibridge.vision.base import VisionModel
 
 @dataclass(frozen=True, kw_only=True)
 class DenoisingSettings:
-    """How pictures are denoised, whatever their prompts and seeds."""
+    """The settings of denoising that do not depend on prompts and seeds."""
 
     num_inference_steps: int
     guidance: Guidance
@@ -55,9 +55,10 @@ def resolve_denoising_settings(
     height: int | None = None,
     width: int | None = None,
 ) -> DenoisingSettings:
-    """Settings in which None stands for what the quality, the bridge or the vision model has by default.
+    """Replace each None with the default of the quality preset, the bridge or the vision model.
 
-    Raises RecipeError for values out of range, ModelError for a size that the vision model cannot draw.
+    Raises RecipeError for a value out of range, and ModelError for a size that the vision model cannot
+    generate.
     """
     vision, defaults = bridge.vision, read_quality(quality)
     guidance = Guidance(
@@ -76,7 +77,7 @@ def resolve_denoising_settings(
 
 
 class RequestState:
-    """One or more pictures that begin together and share a sampler."""
+    """One or more images that start together and share a sampler."""
 
     def __init__(
         self,
@@ -87,7 +88,7 @@ class RequestState:
         noise: Float[Tensor, "batch channel h w"],
         has_attention_maps: bool = False,
     ) -> None:
-        """``negative_prompts`` has one entry for each prompt, or none where no step is guided."""
+        """``negative_prompts`` has one entry for each prompt, or is empty if no step is guided."""
         self.settings = settings
         self.prompts, self.negative_prompts = tuple(prompts), tuple(negative_prompts)
         scheduler = make_sampler(vision.scheduler, settings.sampler, vision.flow_shift(settings.shape))
@@ -95,7 +96,7 @@ class RequestState:
         self.attention_maps = tuple(
             AttentionMaps(vision, settings.shape) for _ in prompts if has_attention_maps
         )
-        """One for each picture, or none where nobody asked for them."""
+        """One for each image, or none without ``has_attention_maps``."""
         self._conditioning: dict[bool, Conditioning] = {}
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
 
@@ -116,17 +117,17 @@ class RequestState:
 
     @property
     def noisy(self) -> Float[Tensor, "row channel h w"]:
-        """The latents of each row of the next step, scaled as the denoiser takes them."""
+        """The latents of each row of the next step, scaled for the denoiser."""
         noisy = self.sampling.noisy
         return torch.cat([noisy, noisy]) if self.is_guided else noisy
 
     def maps_by_row(self) -> dict[int, AttentionMaps]:
-        """The attention maps that watch the rows of the next step, by row."""
+        """The attention maps that record rows of the next step, by row."""
         first = len(self.texts) - len(self.prompts)
         return dict(enumerate(self.attention_maps, start=first))
 
     def condition(self, connector: Connector, t: Num[Tensor, " row"]) -> Conditioning:
-        """The conditioning of all rows as one batch, computed once where the connector is not time-aware."""
+        """Return the conditioning of all rows as one batch; a connector without time computes it once."""
         known = self._conditioning.get(self.is_guided)
         if known is not None:
             return known
@@ -136,7 +137,7 @@ class RequestState:
         return conditioning
 
     def take(self, predictions: Float[Tensor, "row channel h w"]) -> None:
-        """Take one step with the denoiser's prediction for each row."""
+        """Take one step, given the denoiser's prediction for each row."""
         if self.is_guided:
             unconditional, conditional = predictions.chunk(2)
             predictions = apply_guidance(unconditional, conditional, self.settings.guidance.scale)
@@ -144,7 +145,7 @@ class RequestState:
         self.sampling.take(predictions)
 
     def predicted_x0(self, vision: VisionModel) -> Float[Tensor, "batch channel h w"]:
-        """The clean latents that the last prediction leads to. Decode them for a preview."""
+        """The clean latents that the last prediction implies; decode them for a preview."""
         assert self._last is not None, "a preview needs a step"
         noisy, t, prediction = self._last
         nearest = int((vision.times.float() - t.to(vision.times)).abs().argmin())
@@ -152,7 +153,7 @@ class RequestState:
         return predict_x0(vision.prediction_type, prediction, noisy, alpha, sigma)
 
     def faults(self, decoded: Float[Tensor, "batch 3 height width"] | None) -> dict[int, str]:
-        """Why pictures are not finite, by their place: the first stage that holds NaN or infinity."""
+        """The index of each image that is not finite -> the first stage that has NaN or infinity."""
         reasons: dict[int, str] = {}
         negatives = self.negative_prompts or (None,) * len(self.prompts)
         for place, (prompt, negative) in enumerate(zip(self.prompts, negatives, strict=True)):
@@ -160,8 +161,8 @@ class RequestState:
             reason = first_nonfinite_stage(
                 {
                     "the language model's features": [value for text in texts for value in _values(text)],
-                    "the latents that connector and denoiser lead to": [self.sampling.latents[place]],
-                    "the values that the autoencoder makes of the latents": [
+                    "the latents that connector and denoiser produce": [self.sampling.latents[place]],
+                    "the values that the autoencoder decodes from the latents": [
                         None if decoded is None else decoded[place]
                     ],
                 }

@@ -1,14 +1,15 @@
-"""From noise to latents with Diffusers' samplers, and from there to pictures.
+"""Turns noise into latents with Diffusers' schedulers.
 
-    xT ~ N(0, 1), from each picture's own seed;  for t in timesteps: xt <- step(predict(xt, t), t, xt)
+    xT ~ N(0, 1), from each image's own seed;  for t in timesteps: xt <- step(predict(xt, t), t, xt)
 
-The samplers are deterministic, and every picture has its own seed, so that the batch changes a picture by
-rounding only: by up to one grey level in float32. In bfloat16 it is a few grey levels, and more where a
-model is unsteady (docs/decisions/0019). Pictures of the server keep their bits (0011).
-Every sampler begins at the model's last time, where there is nothing but noise, and takes even steps in time.
-Flow models are sampled over sigmas that are shifted towards noise (diffusion/schedule.py), and never by DDIM.
+The samplers are deterministic and every image has its own seed, so the batch changes an image by rounding
+only: by up to one grey level in float32, by a few in bfloat16, and by more if a model is unstable
+(docs/decisions/0019). On the server an image has the same bits in any batch (docs/decisions/0011).
+Every sampler starts at the model's last time, where the latents are noise alone, and takes even steps in
+time. For flow models the sigmas are shifted towards noise (diffusion/schedule.py); DDIM does not support
+them.
 
-Each sampler is a file of `samplers/`.
+Each sampler is a file in `samplers/`.
 """
 
 import inspect
@@ -33,26 +34,26 @@ _NOISE = (
     "rescale_betas_zero_snr",
     "prediction_type",
 )
-"""The settings of a diffusion model's scheduler that say how it was trained."""
+"""The scheduler settings that describe how a diffusion model was trained."""
 
 
 def check_sampling_steps(steps: int, times: int, name: str = "num_inference_steps") -> None:
-    """RecipeError where there are no steps, or more than the ``times`` that a model was trained at."""
+    """Raise RecipeError unless ``steps`` is from 1 to ``times``, the number of times of the training."""
     if not 1 <= steps <= times:
         raise RecipeError(
-            f"{name} must be 1 to {times}, as this model was trained at {times} times; found {steps}"
+            f"{name} must be from 1 to {times}: this model was trained at {times} times; found {steps}"
         )
 
 
 def make_sampler(scheduler: Any, sampler: str = "unipc", shift: float | None = None) -> Any:
-    """A fresh sampler over the noise schedule of a model's own scheduler.
+    """Make a new scheduler of the kind ``sampler`` with the noise schedule of the model's own scheduler.
 
-    ``shift`` is that of a flow model for the picture's size (`VisionModel.flow_shift`), None for a diffusion
-    model. Raises RecipeError for a sampler that is unknown, or does not go with a flow.
+    ``shift`` is a flow model's shift for the image's size (`VisionModel.flow_shift`), and None for a
+    diffusion model. Raises RecipeError if the sampler is unknown or does not support flow models.
     """
     made = registry.load_kind(SAMPLER_PACKAGE, sampler)()
     if is_flow_scheduler(scheduler) != (shift is not None):
-        raise ValueError("a flow is sampled with its shift, a diffusion model with none: give flow_shift()")
+        raise ValueError("a flow model needs a shift and a diffusion model takes none: pass flow_shift()")
     settings = scheduler.config
     if shift is not None:
         times = {"num_train_timesteps": settings.num_train_timesteps}
@@ -62,14 +63,14 @@ def make_sampler(scheduler: Any, sampler: str = "unipc", shift: float | None = N
 
 
 class Sampling:
-    """Latents on their way from noise under one sampler, which nobody else may use meanwhile.
+    """Latents in the middle of denoising, and their scheduler, which no other latents may share.
 
     while not sampling.is_finished:
         sampling.take(predict(sampling.noisy, sampling.t))
     """
 
     def __init__(self, scheduler: Any, noise: Float[Tensor, "batch channel h w"], steps: int) -> None:
-        """Raises RecipeError where there are more steps than the model has times."""
+        """Raises RecipeError if there are more steps than the model has times."""
         _spread(scheduler, steps)
         self.scheduler, self.steps = scheduler, steps
         self.step = 0
@@ -87,36 +88,36 @@ class Sampling:
         return self.scheduler.timesteps[self.step]
 
     def take(self, prediction: Float[Tensor, "batch channel h w"]) -> None:
-        """Take one step with what the denoiser predicts for ``noisy`` at ``t``."""
+        """Take one step, given the denoiser's prediction for ``noisy`` at ``t``."""
         latents = self.scheduler.step(prediction, self.t, self.latents, return_dict=False)[0]
         self.step += 1
         self.replace(latents)
 
     def replace(self, latents: Float[Tensor, "batch channel h w"]) -> None:
-        """Go on from other latents."""
+        """Continue from other latents."""
         self.latents = latents
         if not self.is_finished:
             self.noisy = self.scheduler.scale_model_input(latents, self.t)
-            """The latents as the denoiser takes them."""
+            """The latents, scaled for the denoiser."""
 
 
 def _spread(scheduler: Any, steps: int) -> None:
-    """Set the times of the steps; RecipeError where there are more steps than times."""
+    """Set the scheduler's times. Raises RecipeError if there are more steps than times."""
     times = int(scheduler.config.num_train_timesteps)
     check_sampling_steps(steps, times)
     if steps == times and "timestep_spacing" in scheduler.config:  # every time once; linspace has some twice
         scheduler.register_to_config(timestep_spacing="trailing")
     with warnings.catch_warnings():
-        # Diffusers reads torch tensors by a NumPy call that NumPy 2 warns of; nothing here depends on it.
+        # Diffusers converts torch tensors with a NumPy call that is deprecated in NumPy 2.
         warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
         scheduler.set_timesteps(steps)
     if len(scheduler.timesteps) > steps + 1:
         raise RecipeError(
-            f"{type(scheduler).__name__} has {len(scheduler.timesteps)} times for {steps} steps, as it calls "
-            "the denoiser more than once a step: a sampler has to call it once"
+            f"{type(scheduler).__name__} has {len(scheduler.timesteps)} times for {steps} steps, because it "
+            "calls the denoiser more than once a step: choose a scheduler that calls it once"
         )
     if len(scheduler.timesteps) > steps:  # trailing: T / steps was rounded, and one step is left at time -1
         scheduler.timesteps = scheduler.timesteps[:steps]
         scheduler.sigmas = torch.cat([scheduler.sigmas[:steps], scheduler.sigmas[-1:]])
         scheduler.num_inference_steps = steps
-    scheduler.set_begin_index(0)  # times of many steps of a flow round alike, and are not to be looked up
+    scheduler.set_begin_index(0)  # times of a flow may round to the same value: never look a step up by time

@@ -1,1 +1,1 @@
-"""Other tools' formats: imports released weights, exports bridges, and makes Diffusers pipelines of them."""
+"""Imports released weights, exports bridges to other tools, and turns them into Diffusers pipelines."""

@@ -1,4 +1,4 @@
-"""Checks that published weights fit between two models, before they are loaded."""
+"""Checks that published weights fit between two models, before loading them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,17 +11,17 @@ from lavibridge.core.tensors import check_tensors_fit
 
 
 def check_width_compatibility(bridge: Bridge, text_width: int, context: int, path: Path) -> None:
-    """Raise ModelError where published weights were trained between models of other widths."""
+    """Raise ModelError if published weights connect models of other widths."""
     language, vision = bridge.language, bridge.vision
     if (language.spec.width, vision.spec.context) != (text_width, context):
         raise ModelError(
-            f"{path} connects text features {text_width} wide with conditioning {context} wide, but "
-            f"'{language.config.source}' gives {language.spec.width} and '{vision.config.source}' takes "
-            f"{vision.spec.context}: give the two models that it was trained with"
+            f"{path} maps text features of width {text_width} to conditioning of width {context}, but "
+            f"'{language.config.source}' has width {language.spec.width} and '{vision.config.source}' takes "
+            f"width {vision.spec.context}: choose the two models that it was trained with"
         )
 
 
 def load_compatible_weights(connector: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Load weights whose names and shapes must all be the connector's."""
+    """Load the connector's weights. Raises ModelError unless all names and shapes match."""
     check_tensors_fit(connector.state_dict(), weights, f"the connector in {path}")
     connector.load_state_dict({name: value.float() for name, value in weights.items()})

@@ -1,11 +1,12 @@
-"""A folder that Diffusers opens by itself: the original's parts, LoRA merged into the denoiser.
+"""Writes a folder that Diffusers opens by itself: the original's parts, with LoRA merged into the denoiser.
 
     model_index.json, scheduler/, vae/, text_encoder/, ...    as in the vision model's own folder
     unet/ or transformer/                                     W + up down
     bridge/                                                   the bridge, for prompts
-    README.md                                                 how the two go together
+    README.md                                                 how to use both together
 
-Its text encoder is the original's, to which the denoiser no longer fits well: prompts go through the bridge.
+The folder keeps the original's text encoder, but the denoiser no longer fits it well: use the bridge to
+encode prompts.
 """
 
 import inspect
@@ -24,14 +25,14 @@ from lavibridge.interop.merged_weights import merged_weights
 from lavibridge.interop.pipeline_hook import require_diffusers_model
 
 _KEPT = (".json", ".txt", ".model", ".safetensors", ".jinja")
-"""Ends of files that are copied; pickles are left behind."""
+"""Suffixes of files to copy; pickles are not copied."""
 _PICKLES = (".bin", ".pt", ".ckpt")
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _README = """# {name}: a Diffusers pipeline with a LaVi-Bridge denoiser
 
-`DiffusionPipeline.from_pretrained` opens this folder, and no code of it is run. The bridge's LoRA is merged
-into `{denoiser}/`. The text encoder is the original one: **the prompt embeddings that this denoiser was
-trained with come from the bridge**, which lies in `bridge/` and needs the package `lavibridge`:
+`DiffusionPipeline.from_pretrained` opens this folder without running code from it. The bridge's LoRA is
+merged into `{denoiser}/`. The text encoder is the original one, but **this denoiser was trained with prompt
+embeddings from the bridge**. The bridge is in `bridge/`, and the package `lavibridge` loads it:
 
 ```python
 import torch
@@ -44,27 +45,27 @@ connect(pipe, bridge)
 image = pipe(**prompt_inputs(bridge, ["a red circle"])).images[0]
 ```
 
-`bridge/` names the language model `{language}` and the vision model `{vision}`, which have to be there.
+`bridge/` refers to the language model `{language}` and the vision model `{vision}`; both must be available.
 """
 
 
 def write_diffusers_folder(bridge: Bridge, folder: Path) -> None:
-    """Write the folder; raises ModelError where the vision model is a toy, or not whole."""
+    """Write the folder. Raises ModelError if the vision model is a toy or its folder is incomplete."""
     vision = require_diffusers_model(bridge)
     if bridge.connector.per_block:
         raise ModelError(
-            "the connector speaks in the denoiser's blocks, which a plain pipeline does not open: use "
-            "save_pretrained and to_diffusers"
+            "a per-block connector adds attention to the denoiser's blocks, which a plain pipeline does not "
+            "support: use save_pretrained and to_diffusers"
         )
     if vision.config.source == RANDOM:
         raise ModelError(
-            "a random toy has no folder to take the text encoder from: export a bridge of models"
+            "a random toy has no folder with a text encoder: export a bridge between pretrained models"
         )
     root = _local(vision.config.source, vision.config.revision)
     index = read_model_json(str(root), "model_index.json")
     if index is None:
         raise ModelError(
-            f"'{vision.config.source}' has no model_index.json, so it is no pipeline to begin from"
+            f"'{vision.config.source}' has no model_index.json: choose the folder of a whole pipeline"
         )
     parts = _parts(index, root, vision.denoiser_folder)
     for name in parts:
@@ -82,7 +83,7 @@ def write_diffusers_folder(bridge: Bridge, folder: Path) -> None:
 
 
 def _local(source: str, revision: str | None) -> Path:
-    """The model's folder; one of the hub is downloaded, without pickles."""
+    """The model's local folder; downloads a model of the hub, without pickles."""
     root = resolve_source(source)
     if Path(root).is_dir():
         return Path(root)
@@ -93,13 +94,16 @@ def _local(source: str, revision: str | None) -> Path:
 
 
 def _parts(index: dict[str, Any], root: Path, denoiser: str) -> list[str]:
-    """The pipeline's parts that are copied: all but the denoiser, and what is missing and not needed."""
+    """The parts to copy: all but the denoiser and missing optional parts."""
     pipeline = getattr(diffusers, str(index.get("_class_name")), None)
     if pipeline is None:
-        raise ModelError(f"{root} is a '{index.get('_class_name')}', which Diffusers has not: choose another")
+        raise ModelError(
+            f"{root} needs the pipeline class '{index.get('_class_name')}', which Diffusers does not have: "
+            "choose another model"
+        )
     if "prompt_embeds" not in inspect.signature(pipeline.__call__).parameters:
         raise ModelError(
-            f"{root} is a {pipeline.__name__}, which cannot be given prompt embeddings: use "
+            f"{root} is a {pipeline.__name__}, which does not accept prompt embeddings: use "
             "to_diffusers(bridge)"
         )
     named = [name for name, value in index.items() if _is_part(value) and name != denoiser]
@@ -107,7 +111,8 @@ def _parts(index: dict[str, Any], root: Path, denoiser: str) -> list[str]:
     needed = [name for name in missing if name not in pipeline._optional_components]
     if needed:
         raise ModelError(
-            f"{root} has no {', '.join(needed)} with safetensors, which its pipeline cannot do without"
+            f"{root} lacks {', '.join(needed)} as safetensors, which its pipeline needs: download a "
+            "complete copy"
         )
     return [name for name in named if name not in missing]
 
@@ -117,7 +122,7 @@ def _is_part(value: Any) -> bool:
 
 
 def _is_whole(part: Path) -> bool:
-    """Whether a part is there, and not as pickles only."""
+    """Whether a part exists, and not only as pickles."""
     ends = {path.suffix for path in part.iterdir()} if part.is_dir() else set()
     return bool(ends) and (".safetensors" in ends or not ends.intersection(_PICKLES))
 

@@ -1,11 +1,11 @@
-"""ELLA's released file: the connector alone, as the models on both sides stay as they are.
+"""Imports ELLA's released file, which holds only the connector; ELLA leaves both models unchanged.
 
     ella-sd1.5-tsc-t5xl.safetensors     93 tensors, 66,820,608 weights
 
-Every size is read from the tensors; the number of heads shows in none of them and is 8, as published, if
-``connector`` does not say otherwise. With texts of fixed length, as it was trained, ELLA sees the padding of
-128 tokens though T5 does not; give ``see_padding: false`` for the published code's flexible length. Its
-authors ran T5 in float16.
+The sizes come from the tensors, except the number of heads, which no tensor shows: it is 8, as published,
+unless ``connector`` overrides it. ELLA was trained with texts padded to 128 tokens, and its connector sees
+the padding although T5 does not; set ``see_padding: false`` for the flexible length of the published code.
+Its authors ran T5 in float16.
 
 Hu et al. 2024, arXiv 2403.05135.
 """
@@ -33,7 +33,10 @@ def import_ella(
     vision: Mapping[str, Any] | VisionModel,
     connector: Mapping[str, Any],
 ) -> Bridge:
-    """The bridge of a released connector, between the two models that it was trained with."""
+    """Load a released connector between the two models that it was trained with.
+
+    Raises ModelError if the file holds no ELLA connector or does not fit the models.
+    """
     weights = read_named_weights(path)
     config, text_width, context = read_ella_sizes(weights, path)
     bridge = Bridge.compose(
@@ -49,13 +52,13 @@ def import_ella(
 
 
 def read_ella_sizes(weights: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Any], int, int]:
-    """The connector's options, the width of the text features and that of the conditioning."""
+    """Read the connector's options, the width of the text features and the width of the conditioning."""
     needed = ("connector.latents", "connector.proj_in.weight", "time_embedding.linear_1.weight")
     missing = [name for name in needed if name not in weights or weights[name].ndim != 2]
     if missing:
         raise ModelError(
-            f"{path} holds no ELLA: {', '.join(missing)} should be there, found {len(weights)} tensors "
-            f"such as {', '.join(sorted(weights)[:3])}"
+            f"{path} is not an ELLA file: it lacks {', '.join(missing)}; found {len(weights)} tensors such "
+            f"as {', '.join(sorted(weights)[:3])}"
         )
     latents, width = weights["connector.latents"].shape
     time_width, channels = weights["time_embedding.linear_1.weight"].shape

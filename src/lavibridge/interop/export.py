@@ -1,12 +1,12 @@
-"""A bridge in the formats of other tools.
+"""Exports a bridge to the formats of other tools.
 
-    peft        language_lora/ and vision_lora/ as PEFT reads them, connector/ beside: a saved bridge
-    diffusers   a pipeline's folder, LoRA merged into the denoiser, the bridge in it for prompts
-    comfyui     vision_lora.safetensors under names that ComfyUI reads
-    kohya       vision_lora.safetensors under the names of kohya's scripts
+    peft        a saved bridge: language_lora/ and vision_lora/ in PEFT's layout, and connector/
+    diffusers   a pipeline's folder with LoRA merged into the denoiser; it contains the bridge, for prompts
+    comfyui     vision_lora.safetensors with ComfyUI's names
+    kohya       vision_lora.safetensors with the names of kohya's scripts
 
-The last two hold the denoiser's LoRA alone. Prompts still have to go through the bridge, as no other tool
-knows its language model and connector.
+The last two hold only the denoiser's LoRA. The bridge must still encode the prompts, because no other tool
+supports its language model and connector.
 """
 
 from os import PathLike
@@ -14,8 +14,7 @@ from pathlib import Path
 
 from lavibridge.bridge import Bridge
 from lavibridge.bridge.weight_checks import require_whole_weights
-from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import RecipeError
+from lavibridge.core.errors import RecipeError, did_you_mean
 from lavibridge.core.files import require_empty_folder, write_folder_atomic
 from lavibridge.core.lock import hold_lock
 from lavibridge.interop.diffusers_folder import write_diffusers_folder
@@ -32,7 +31,8 @@ _FORMATS = {
 def export(bridge: Bridge, format: str, out: str | PathLike[str]) -> Path:
     """Write a bridge into the folder ``out``, which must be empty or new, and return it.
 
-    Raises what ``export_folder`` does, and ModelError where the bridge has nothing that the format can hold.
+    ``format`` is peft, diffusers, comfyui or kohya. Raises RecipeError for an unknown format, RunError if
+    ``out`` holds files, and ModelError if the format cannot hold this bridge.
     """
     folder = export_folder(format, out)
     require_whole_weights(bridge, "export")
@@ -42,11 +42,10 @@ def export(bridge: Bridge, format: str, out: str | PathLike[str]) -> Path:
 
 
 def export_folder(format: str, out: str | PathLike[str]) -> Path:
-    """The folder to write; raises RecipeError for an unknown format, RunError where something is there."""
+    """Check the folder to write. Raises RecipeError for an unknown format, RunError if it holds files."""
     if format not in _FORMATS:
         known = tuple(_FORMATS)
         raise RecipeError(
-            f"there is no format '{format}' to export{did_you_mean(format, known)} (formats: "
-            f"{', '.join(known)})"
+            f"unknown export format '{format}'{did_you_mean(format, known)} (choose from {', '.join(known)})"
         )
     return require_empty_folder(out)

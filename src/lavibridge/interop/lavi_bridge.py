@@ -1,10 +1,10 @@
-"""LaVi-Bridge's released files: two nameless lists of LoRA weights, and the adapter's folder.
+"""Imports LaVi-Bridge's released files: two lists of LoRA weights without names, and the adapter's folder.
 
     lora_vis.pt, lora_text.pt     pickled lists  up, down, up, down, ...   in the order of `published_order`
     adapter/                      config.json, diffusion_pytorch_model.safetensors (or .bin)
 
-Nothing in the lists says which layer a pair belongs to, and the published code checks nothing. Here the count
-and every shape must fit, or the files are refused. The settings of the published training come along:
+The lists do not name the layer of a pair, and the published code checks nothing. This importer rejects the
+files unless the count and every shape fit. It applies the settings of the published training:
 
     U-Net (with T5 or Llama-2)    77 tokens, padding seen
     PixArt (with T5)              120 tokens, masks
@@ -39,7 +39,7 @@ _DROPOUT = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class _PublishedPairs:
-    """One list: the (up, down) of each layer, all of one rank."""
+    """One list: the pair (up, down) of each layer; all pairs have the same rank."""
 
     path: Path
     pairs: tuple[tuple[Tensor, Tensor], ...]
@@ -47,7 +47,7 @@ class _PublishedPairs:
 
     @property
     def has_convolutions(self) -> bool:
-        """Whether it belongs to a U-Net: nothing else has convolutions that take LoRA."""
+        """Whether it belongs to a U-Net; no other model has convolutions with LoRA."""
         return any(up.ndim == 4 for up, _ in self.pairs)
 
 
@@ -57,10 +57,10 @@ def import_lavi_bridge(
     vision: Mapping[str, Any] | VisionModel,
     connector: Mapping[str, Any],
 ) -> Bridge:
-    """The bridge that a released folder holds, between the two models that it was trained with.
+    """Load a released folder as a bridge between the two models that it was trained with.
 
-    Options in ``language`` and ``connector`` go before those of the published training. Raises ModelError,
-    for damaged files before any model is loaded.
+    Options in ``language`` and ``connector`` override those of the published training. Raises ModelError if
+    the files do not fit the models, and, before loading any model, if files are damaged or missing.
     """
     _check_complete(folder)
     lists = {side: _read_pairs(folder / name) for side, name in _LISTS.items()}
@@ -94,24 +94,24 @@ def import_lavi_bridge(
 
 
 def _read_pairs(path: Path) -> _PublishedPairs:
-    """Read a list and check what can be checked without a model."""
+    """Read a list, with all checks that need no model."""
     values = read_weight_list(path)
     if not values or len(values) % 2:
-        raise ModelError(f"{path} should hold pairs of up and down, found {len(values)} tensors")
+        raise ModelError(f"{path} must hold pairs of up and down, found {len(values)} tensors")
     pairs = tuple(zip(values[::2], values[1::2], strict=True))
     for index, (up, down) in enumerate(pairs):
         if up.ndim not in (2, 4) or up.ndim != down.ndim or up.shape[1] != down.shape[0]:
             raise ModelError(
-                f"{path}: pair {index} is no LoRA, up is {tuple(up.shape)} and down is {tuple(down.shape)}"
+                f"{path}: pair {index} is not LoRA: up is {tuple(up.shape)} and down is {tuple(down.shape)}"
             )
     ranks = sorted({up.shape[1] for up, _ in pairs})
     if len(ranks) > 1:
-        raise ModelError(f"{path} should hold pairs of one rank, found ranks {', '.join(map(str, ranks))}")
+        raise ModelError(f"{path} must hold pairs of one rank, found ranks {', '.join(map(str, ranks))}")
     return _PublishedPairs(path=path, pairs=pairs, rank=ranks[0])
 
 
 def _named_state(network: nn.Module, published: _PublishedPairs, name: str) -> dict[str, Tensor]:
-    """The list under the names of PEFT's files; every shape must fit the layer at its place."""
+    """Name the pairs as in PEFT's files. Raises ModelError unless every shape fits its layer."""
     layers = published_order(network)
     for (layer_name, layer), (up, down) in zip(layers.items(), published.pairs, strict=True):
         for tensor, shape, side in zip(
@@ -119,8 +119,8 @@ def _named_state(network: nn.Module, published: _PublishedPairs, name: str) -> d
         ):
             if tuple(tensor.shape) != shape:
                 raise ModelError(
-                    f"{published.path} was trained with another {name}: at {layer_name}, {side} is "
-                    f"{tuple(tensor.shape)} in the file and has to be {shape} here"
+                    f"{published.path} was trained with another {name}: at {layer_name}, {side} has shape "
+                    f"{tuple(tensor.shape)} in the file, but this model needs {shape}"
                 )
     return lora.lora_state_of_pairs(dict(zip(layers, published.pairs, strict=True)))
 
@@ -131,19 +131,19 @@ def _check_complete(folder: Path) -> None:
     if missing:
         here = ", ".join(sorted(each.name for each in folder.iterdir())) if folder.is_dir() else "no folder"
         raise ModelError(
-            f"{folder} lacks {', '.join(missing)}, found {here or 'nothing'}; the training code writes "
-            "s1000_lora_vis.pt, s1000_lora_text.pt and s1000_adapter/: rename them"
+            f"{folder} lacks {', '.join(missing)}; found {here or 'nothing'}. If the published training code "
+            "wrote s1000_lora_vis.pt, s1000_lora_text.pt and s1000_adapter/, rename them"
         )
 
 
 def _sizes(folder: Path) -> dict[str, int]:
-    """Widths of the adapter by their published names."""
+    """The adapter's widths by their published names."""
     config = read_json(folder / "config.json")
     sizes: dict[str, int] = {}
     for name in ("in_dim", "int_dim", "out_dim"):
         found = config.get(name) if isinstance(config, dict) else None
         if not isinstance(found, int):
-            raise ModelError(f"{folder / 'config.json'} should give {name} as a whole number, found {found}")
+            raise ModelError(f"{folder / 'config.json'}: {name} must be a whole number, found {found}")
         sizes[name] = found
     return sizes
 
@@ -160,12 +160,12 @@ def _check_count(published: _PublishedPairs, side: str, counts: Mapping[str, int
         return
     (other,) = counts.keys() - {side}
     if not counts[side]:
-        advice = "no layer of it is of a kind that LaVi-Bridge trains: give one of the models that it names"
+        advice = "it has no layers that LaVi-Bridge trains: choose a model that LaVi-Bridge supports"
     elif len(published.pairs) == counts[other]:
-        advice = f"it fits the {other} model: were {_LISTS[side]} and {_LISTS[other]} exchanged?"
+        advice = f"it fits the {other} model: did you swap {_LISTS[side]} and {_LISTS[other]}?"
     else:
-        advice = "give the model that it was trained with"
+        advice = "choose the model that it was trained with"
     raise ModelError(
-        f"{published.path} holds {len(published.pairs)} pairs, the {side} model takes {counts[side]}: "
+        f"{published.path} holds {len(published.pairs)} pairs, but the {side} model takes {counts[side]}: "
         f"{advice}"
     )

@@ -1,14 +1,13 @@
-"""LoRA of a denoiser as one safetensors file under other tools' names.
+"""Writes a denoiser's LoRA as one safetensors file with other tools' names.
 
     kohya     lora_unet_down_blocks_0_attentions_0_..._to_q   .lora_down.weight  .lora_up.weight  .alpha
     comfyui   the same for U-Nets, else transformer.transformer_blocks.0.attn1.to_q   .lora_A.weight ...
 
-y = W x + (alpha / rank) up(down(x)); our scale is 1, so alpha is the rank. Of a layer that has the bridge's
-LoRA and that of files which were read, one pair is written, of the sum of their ranks. Tools give a U-Net's
-layers the names of Diffusers with underscores for dots. Convolutions are among them: down has the kernel, up
-is 1 x 1.
+y = W x + (alpha / rank) up(down(x)); our scale is 1, so alpha is the rank. If a layer has the bridge's LoRA
+and LoRA from files, the exporter writes one pair, whose rank is the sum of theirs. Tools use Diffusers' names
+for a U-Net's layers, with underscores for dots. Convolutions are included: down has the kernel, up is 1 x 1.
 
-Names were compared with the loaders of ComfyUI and Diffusers; kohya's scripts know U-Nets only.
+The names match the loaders of ComfyUI and Diffusers; kohya's scripts support only U-Nets.
 """
 
 from pathlib import Path
@@ -26,18 +25,18 @@ from lavibridge.core.tensors import save_tensors
 LORA_FILE = "vision_lora.safetensors"
 _KOHYA_SIDES = (".lora_up.weight", ".lora_down.weight")
 _PEFT_SIDES = (".lora_B.weight", ".lora_A.weight")
-"""Up and down."""
+"""Suffixes of up and down."""
 _COMFYUI_TRANSFORMERS = ("PixArtTransformer2DModel", "SD3Transformer2DModel")
-"""Transformers whose layers ComfyUI knows by the names of Diffusers."""
+"""Transformers whose layers have Diffusers' names in ComfyUI."""
 
 
 def write_kohya_lora(bridge: Bridge, folder: Path) -> None:
-    """Write the vision LoRA of a U-Net under kohya's names."""
+    """Write the vision LoRA of a U-Net with kohya's names. Raises ModelError for other denoisers."""
     pairs = _vision_pairs(bridge)
     if not isinstance(bridge.vision.backbone, diffusers.UNet2DConditionModel):
         raise ModelError(
-            f"'{bridge.vision.config.source}' has no U-Net, and kohya's names are for U-Nets: export it as "
-            "comfyui, peft or diffusers"
+            f"'{bridge.vision.config.source}' has no U-Net, and kohya's format supports only U-Nets: export "
+            "to comfyui, peft or diffusers"
         )
     _write(
         folder, {f"lora_unet_{name.replace('.', '_')}": pair for name, pair in pairs.items()}, _KOHYA_SIDES
@@ -45,7 +44,7 @@ def write_kohya_lora(bridge: Bridge, folder: Path) -> None:
 
 
 def write_comfyui_lora(bridge: Bridge, folder: Path) -> None:
-    """Write the vision LoRA under names that ComfyUI reads."""
+    """Write the vision LoRA with ComfyUI's names. Raises ModelError for denoisers it does not support."""
     pairs = _vision_pairs(bridge)
     kind = type(bridge.vision.backbone).__name__
     if isinstance(bridge.vision.backbone, diffusers.UNet2DConditionModel):
@@ -54,11 +53,11 @@ def write_comfyui_lora(bridge: Bridge, folder: Path) -> None:
         named = {f"transformer.{name}": pair for name, pair in pairs.items()}
         _write(folder, named, _PEFT_SIDES)
     else:
-        raise ModelError(f"ComfyUI knows no names for the layers of a {kind}: export it as peft or diffusers")
+        raise ModelError(f"ComfyUI has no names for the layers of a {kind}: export to peft or diffusers")
 
 
 def _vision_pairs(bridge: Bridge) -> dict[str, tuple[Tensor, Tensor]]:
-    """(up, down) of all that was added to the frozen network: the sum of products is the product of rows."""
+    """The (up, down) of each layer, with the bridge's LoRA and folded LoRA concatenated along the rank."""
     pairs = lora.lora_pairs(bridge.vision.backbone)
     for folded in bridge.vision.folded:
         for name, (up, down) in folded.pairs.items():
@@ -69,8 +68,7 @@ def _vision_pairs(bridge: Bridge) -> dict[str, tuple[Tensor, Tensor]]:
             pairs[name] = (up, down)
     if not pairs:
         raise ModelError(
-            "the bridge has no vision LoRA, so there is nothing to write in this format: use the vision "
-            "model as it is"
+            "the bridge has no vision LoRA, so this format has nothing to hold: use the original vision model"
         )
     return pairs
 

@@ -1,14 +1,14 @@
-"""Which layer of which network a key of a LoRA file is for, under the names of other tools.
+"""Finds the layer that a key of a LoRA file names, in the naming schemes of other tools.
 
     down_blocks.0.attentions.0...attn1.to_q   .lora_A.weight      Diffusers and PEFT, with their prefixes
     ...attn1.processor.to_q_lora              .down.weight        Diffusers before 0.22
     lora_unet_down_blocks_0_...attn1_to_q     .lora_down.weight   kohya's scripts, underscores for dots
-    input_blocks.1.1...attn1.to_q             (either)            the layout that U-Nets were published in
+    input_blocks.1.1...attn1.to_q             (either)            the layout of the published U-Nets
     lora_te1_text_model_encoder_layers_0_...  (either)            the image model's own text encoder
 
-A key is compared with the names that the network's own layers have in each of these, underscores for dots, so
-that nothing is renamed that is not there. The order of the published layout is CompVis's and Stability's
-(Rombach et al. 2022, arXiv 2112.10752; Podell et al. 2023, arXiv 2307.01952).
+The search compares a key with the names of the network's own layers in each scheme, underscores for dots, so
+that it only finds layers that exist. The published layout is that of CompVis and Stability (Rombach et al.
+2022, arXiv 2112.10752; Podell et al. 2023, arXiv 2307.01952).
 """
 
 import re
@@ -47,7 +47,7 @@ _IN_RESIDUAL_BLOCKS = {
 
 
 def denoiser_lora_names(network: nn.Module) -> dict[str, str]:
-    """All names of a denoiser's layers, underscores for dots -> the layer's own name."""
+    """Every scheme's name of a denoiser's layer, underscores for dots -> the layer's own name."""
     own = list(named_layers(network))
     known = {_flat(name): name for name in own}
     for name in own:
@@ -57,7 +57,7 @@ def denoiser_lora_names(network: nn.Module) -> dict[str, str]:
 
 
 def text_encoder_lora_names(network: nn.Module) -> dict[str, str]:
-    """The same for CLIP's layers, which stood below `text_model` before."""
+    """The same for CLIP's layers, which earlier versions keep below `text_model`."""
     known: dict[str, str] = {}
     for name in named_layers(network):
         stem, _, last = name.rpartition(".")
@@ -68,7 +68,7 @@ def text_encoder_lora_names(network: nn.Module) -> dict[str, str]:
 
 
 def find_lora_layer(key: str, known: Mapping[str, str], prefixes: tuple[str, ...]) -> tuple[str, str] | None:
-    """The layer that a key is for and the rest of the key, or None where no layer has such a name."""
+    """Split a key into the layer that it names and the rest; None if no layer has such a name."""
     parts = key.split(".")
     for count in range(len(parts), 0, -1):
         for name in _bare(_flat(".".join(parts[:count])), prefixes):
@@ -78,7 +78,7 @@ def find_lora_layer(key: str, known: Mapping[str, str], prefixes: tuple[str, ...
 
 
 def _bare(name: str, prefixes: tuple[str, ...]) -> Iterator[str]:
-    """The name, and what is left of it without one prefix after the other."""
+    """Yield the name, then the name without its first prefix, without the next, and so on."""
     yield name
     shorter = next((name.removeprefix(prefix) for prefix in prefixes if name.startswith(prefix)), None)
     if shorter:
@@ -90,12 +90,12 @@ def _flat(name: str) -> str:
 
 
 def _older(name: str) -> list[str]:
-    """The name that attention's layers had as part of a processor."""
+    """The name of an attention layer in versions where it was part of a processor."""
     return [f"{name.removesuffix('.0')}_lora"] if re.search(r"\.to_(q|k|v|out\.0)$", name) else []
 
 
 def _published(name: str, network: nn.Module, own: list[str]) -> list[str]:
-    """The name in the layout that U-Nets were published in, where there is one."""
+    """The name in the layout of the published U-Nets, if there is one."""
     if not isinstance(network, diffusers.UNet2DConditionModel):
         return []
     if name in _OUTSIDE_BLOCKS:

@@ -1,10 +1,10 @@
-"""LoRA files of other tools into a bridge: at their true strength, folded into the frozen weights.
+"""Folds LoRA files of other tools into the frozen weights of a bridge, at the scale they were trained with.
 
-    W <- W + scale up down                        the bridge's own LoRA stays beside it, and is trained or not
+    W <- W + scale up down                        the bridge's own LoRA stays separate and trainable
 
-Any rank is read, one or several in a file, and one file after the other. The vision model takes the
-denoiser's layers; those of the image model's own text encoder are taken where the bridge reads with it.
-Saved bridges hold what was folded in, and exports too.
+Files may have any rank, and mix ranks; several files add up. The denoiser's layers go into the vision model.
+The text encoder's layers are used only if the bridge's language model is that text encoder. Saved and
+exported bridges contain the folded weights.
 """
 
 import re
@@ -38,20 +38,20 @@ _SIDES = {
     r"lora_mid\.weight": "mid",
     r"(lora\.)?alpha": "alpha",
 }
-"""How a key goes on after its layer's name, and what it is; \\w+ is the name that PEFT gave the adapter."""
+"""The rest of a key after its layer's name -> its role; \\w+ is PEFT's name of the adapter."""
 _FILES = (
     lora.PEFT_WEIGHTS,
     "adapter_model.bin",
     "pytorch_lora_weights.safetensors",
     "pytorch_lora_weights.bin",
 )
-"""What a folder is read from."""
+"""The files that a folder may hold."""
 _TEXT = re.compile(r"(base_model\.model\.)?(lora_te\d?_|text_encoder|clip_[lg]|t5xxl)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraReport:
-    """What became of a file's keys."""
+    """The keys of a file that were used, and those that were not."""
 
     matched: tuple[str, ...]
     """Keys that were used."""
@@ -61,21 +61,21 @@ class LoraReport:
 
 @dataclass(frozen=True, kw_only=True)
 class _TargetModel:
-    """A network that a file may be for."""
+    """A network that a file may contain LoRA for."""
 
     model: LanguageModel | VisionModel
     component: str
-    """What Diffusers' pipelines call it."""
+    """Its name in Diffusers' pipelines."""
     known: Mapping[str, str]
     prefixes: tuple[str, ...]
 
 
 def read_lora_file(bridge: Bridge, path: str | PathLike[str]) -> LoraReport:
-    """Add the LoRA of a file, or of PEFT's folder, to the bridge's frozen models, whichever tool wrote it.
+    """Fold a LoRA file of any tool, or a PEFT folder, into the bridge's frozen models.
 
-    What is not used, as the bridge has no such layer, is counted and named. Raises ModelError, with nothing
-    changed, where no key matches, a shape does not fit, half of a pair is missing, the strength cannot be
-    known, the file is more than LoRA, or was read before.
+    Prints how many keys name no layer of the bridge, with examples. Raises ModelError, and changes nothing,
+    if no key matches, a shape does not fit, half of a pair is missing, the scale is unknown, the file needs
+    more than plain LoRA, or the bridge already contains it.
     """
     file = _file(expand_path(path))
     require_whole_weights(bridge, "read a LoRA file into")
@@ -83,15 +83,15 @@ def read_lora_file(bridge: Bridge, path: str | PathLike[str]) -> LoraReport:
     parts = _parts(bridge)
     digest = file_sha256(file)
     if any(digest == each.sha256 for part in parts for each in part.model.folded):
-        raise ModelError(f"{file} has been read into this bridge already: a second time would double it")
+        raise ModelError(f"this bridge already contains {file}: reading it again would double its effect")
     by_part: list[dict[str, dict[str, str]]] = [{} for _ in parts]
     unmatched = [key for key in found if not _sorted_in(key, parts, by_part, file)]
     if not any(by_part):
         example = next(iter(parts[0].known.values()), "none")
         raise ModelError(
             f"{file}: none of its {len(found)} keys, such as {', '.join(sorted(found)[:2])}, names a layer "
-            f"of '{bridge.vision.config.source}', such as {example}: "
-            "was it made for another model, or named as none of the tools does that are read?"
+            f"of '{bridge.vision.config.source}', such as {example}: choose a file that was made for this "
+            "model, with the names of Diffusers, PEFT, kohya's scripts or the published U-Nets"
         )
     is_peft = any(key.startswith(lora.PEFT_PREFIX) for key in found)
     pairs = [
@@ -114,13 +114,14 @@ def _file(path: Path) -> Path:
     found = [path / name for name in _FILES if (path / name).is_file()] or sorted(path.glob("*.safetensors"))
     if len(found) != 1:
         raise ModelError(
-            f"{path} holds {len(found)} files that may be LoRA (one of {', '.join(_FILES[::2])}): name one"
+            f"{path} holds {len(found)} files that may be LoRA, such as {', '.join(_FILES[::2])}: give the "
+            "path of one file"
         )
     return found[0]
 
 
 def _parts(bridge: Bridge) -> list[_TargetModel]:
-    """The denoiser, and the language model where it is the image model's own text encoder."""
+    """The denoiser, and the language model if it is the image model's own text encoder."""
     vision, language = require_diffusers_model(bridge), bridge.language
     known = lora_names.denoiser_lora_names(vision.backbone)
     found = [
@@ -147,7 +148,7 @@ def _parts(bridge: Bridge) -> list[_TargetModel]:
 def _sorted_in(
     key: str, parts: list[_TargetModel], by_part: list[dict[str, dict[str, str]]], file: Path
 ) -> bool:
-    """Put a key where it belongs; False where there is no such layer."""
+    """Assign a key to its layer; returns False if no layer matches."""
     for part, placed in zip(parts, by_part, strict=True):
         found = lora_names.find_lora_layer(key, part.known, part.prefixes)
         if found is None:
@@ -158,7 +159,7 @@ def _sorted_in(
             refuse_unknown_method(file, layer, rest)
         other = placed.setdefault(layer, {}).setdefault(str(side), key)
         if other != key:
-            raise ModelError(f"{file} holds two weights for one place: {other} and {key}; take one out")
+            raise ModelError(f"{file} holds two weights for one layer, {other} and {key}: remove one")
         return True
     return False
 
@@ -176,10 +177,10 @@ def _pairs(
 def _pair(
     found: Mapping[str, Tensor], sides: Mapping[str, str], name: str, layer: Layer, file_scale: LoraScale
 ) -> tuple[Tensor, Tensor]:
-    """(up, down) in float32, the scale in up."""
+    """Return (up, down) in float32, with the scale multiplied into up."""
     if not {"up", "down"} <= sides.keys():
         raise ModelError(
-            f"{file_scale.path}: {', '.join(sides.values())} stands alone, a pair of up and down is needed"
+            f"{file_scale.path}: {', '.join(sides.values())} has no partner; LoRA needs a pair of up and down"
         )
     up, down = found[sides["up"]].float(), found[sides["down"]].float()
     rank = len(down)
@@ -188,15 +189,14 @@ def _pair(
     shapes = low_rank_shapes(layer, rank)
     if not all(_fits(tensor, shape) for tensor, shape in zip((up, down), shapes, strict=True)):
         raise ModelError(
-            f"{file_scale.path} does not fit '{name}': up and down are {tuple(up.shape)} and "
-            f"{tuple(down.shape)}, "
-            f"they have to be {shapes[0]} and {shapes[1]}"
+            f"{file_scale.path} does not fit '{name}': up and down have shapes {tuple(up.shape)} and "
+            f"{tuple(down.shape)}, this model needs {shapes[0]} and {shapes[1]}"
         )
     if "alpha" in sides:
         alpha = found[sides["alpha"]]
         if alpha.numel() != 1:
             raise ModelError(
-                f"{file_scale.path}: {sides['alpha']} should be one number, found {tuple(alpha.shape)}"
+                f"{file_scale.path}: {sides['alpha']} must be one number, found shape {tuple(alpha.shape)}"
             )
         scale = float(alpha) / rank
     else:
@@ -204,20 +204,20 @@ def _pair(
     up = up * scale
     if not bool(up.isfinite().all() and down.isfinite().all()):
         raise ModelError(
-            f"{file_scale.path} holds NaN or infinite values for '{name}': take another copy of it"
+            f"{file_scale.path} holds NaN or infinite values for '{name}': use another copy of the file"
         )
     return up.reshape(shapes[0]).contiguous(), down.reshape(shapes[1]).contiguous()
 
 
 def _through(mid: Tensor, down: Tensor) -> Tensor:
-    """The one kernel of a convolution's down that was split in two (Tucker); else what fits no layer."""
+    """Multiply the two factors of a convolution's down (Tucker); return ``mid`` if they do not match."""
     if mid.ndim != 4 or down.shape[2:] != (1, 1) or mid.shape[1] != len(down):
         return mid
     return torch.einsum("mnhw,ni->mihw", mid, down[:, :, 0, 0])
 
 
 def _fits(tensor: Tensor, shape: tuple[int, ...]) -> bool:
-    """Whether it has the shape, but for sides of 1, as a convolution of 1 x 1 may be written as a linear."""
+    """Whether the shapes match up to trailing sides of 1: files may store a 1 x 1 convolution as linear."""
     longer, shorter = sorted((tuple(tensor.shape), shape), key=len, reverse=True)
     return longer[: len(shorter)] == shorter and set(longer[len(shorter) :]) <= {1}
 
@@ -225,9 +225,9 @@ def _fits(tensor: Tensor, shape: tuple[int, ...]) -> bool:
 def _tell(file: Path, unmatched: list[str], count: int) -> None:
     if not unmatched:
         return
-    kinds = Counter("of a text encoder" if _TEXT.match(key) else "of no layer here" for key in unmatched)
+    kinds = Counter("of a text encoder" if _TEXT.match(key) else "of other layers" for key in unmatched)
     counted = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
     console.print(
-        f"note: {len(unmatched)} of {count} keys of {file} are not used ({counted}): "
+        f"note: the bridge does not use {len(unmatched)} of {count} keys of {file} ({counted}): "
         f"{', '.join(sorted(unmatched)[:3])}{', ...' if len(unmatched) > 3 else ''}",
     )

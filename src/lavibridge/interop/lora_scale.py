@@ -1,12 +1,12 @@
-"""The scale of a LoRA file, as its tensors, its header or the settings beside it give it.
+"""Reads the scale of a LoRA file from its tensors, its header or its adapter_config.json.
 
     .alpha                                alpha / rank            a tensor for each layer: kohya and others
     adapter_config.json                   PEFT: alpha / rank, alpha / sqrt(rank) with rsLoRA, patterns
-    header, lora_adapter_metadata         the same as Diffusers writes it, "unet." before each name
+    header, lora_adapter_metadata         the same, written by Diffusers with "unet." before each name
     header, ss_network_*                  kohya's scripts: alpha and dim for all layers, conv_alpha, conv_dim
-    nothing                               1, but for PEFT's files, whose alpha stands nowhere else
+    none of these                         1; an error for PEFT's files, whose alpha is only in their settings
 
-The first of these that exists counts. Files of methods beyond LoRA are refused by the method's name.
+The first source that exists counts. Files that need more than plain LoRA are an error that names the method.
 
 Hu et al. 2021, arXiv 2106.09685; Kalajdzievski 2023 (rsLoRA), arXiv 2312.03732.
 """
@@ -44,10 +44,10 @@ _METHODS = {
     "lora_B.bias": "biases",
     "bias": "biases",
 }
-"""How a key goes on after its layer's name -> the method that writes it. None of them is read yet."""
+"""The start of a key's rest after its layer's name -> the method that writes it. None is supported."""
 
 _PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
-"""Values of PEFT's `init_lora_weights` that leave the frozen weights as they were."""
+"""Values of PEFT's `init_lora_weights` that do not change the frozen weights."""
 _MORE_THAN_LORA = (
     "alora_invocation_tokens",
     "arrow_config",
@@ -60,7 +60,7 @@ _MORE_THAN_LORA = (
     "trainable_token_indices",
     "velora_config",
 )
-"""Settings of PEFT that change more than two factors and a scale can say."""
+"""PEFT settings whose effect two factors and a scale cannot express."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +71,10 @@ class LoraScale:
     config: Mapping[str, Any] | None
     """Settings by PEFT's names."""
     header: Mapping[str, str]
-    """The file's header, where kohya's scripts write."""
+    """The file's header, which kohya's scripts write."""
 
     def scale(self, name: str, layer: Layer, rank: int) -> float:
-        """The scale of a layer without a tensor of its own for it; ModelError where this contradicts it."""
+        """The scale of a layer without an alpha tensor. Raises ModelError if the settings' rank differs."""
         if self.config is not None:
             declared, scale = lora.peft_lora_scale(self.config, name)
         elif "ss_network_alpha" in self.header:
@@ -84,8 +84,8 @@ class LoraScale:
             return 1.0
         if declared != rank:
             raise ModelError(
-                f"{self.path} has rank {rank} at '{name}', where its settings say {declared}: do the two "
-                "belong together? Its strength cannot be known"
+                f"{self.path} has rank {rank} at '{name}', but its settings say {declared}, so its scale is "
+                "unknown: use the settings that belong to the file"
             )
         return scale
 
@@ -100,15 +100,17 @@ class LoraScale:
             return int(float(header["ss_network_dim"])), float(header["ss_network_alpha"])
         except (KeyError, ValueError):
             raise ModelError(
-                f"{self.path} says ss_network_dim {header.get('ss_network_dim')} and ss_network_alpha "
-                f"{header['ss_network_alpha']}, which are no numbers: its strength cannot be known"
+                f"{self.path}: ss_network_dim and ss_network_alpha must be numbers, found "
+                f"{header.get('ss_network_dim')} and {header['ss_network_alpha']}; without them its scale is "
+                "unknown"
             ) from None
 
 
 def read_lora_scale(path: Path, component: str, is_peft: bool) -> LoraScale:
-    """The scales of the network that Diffusers' pipelines call ``component``; ModelError for other methods.
+    """Read the scales of the network that Diffusers' pipelines call ``component``.
 
-    ``is_peft`` says that the keys are PEFT's own.
+    ``is_peft`` is True if the keys are PEFT's own. Raises ModelError if the settings are missing or describe
+    more than plain LoRA.
     """
     header = _header(path)
     config: Mapping[str, Any] | None = None
@@ -124,7 +126,7 @@ def read_lora_scale(path: Path, component: str, is_peft: bool) -> LoraScale:
         config = inside or (metadata if "r" in metadata else None)
     elif is_peft:
         raise ModelError(
-            f"{path} is PEFT's, and has no {_CONFIG} beside it, which says how strong it is: put it there"
+            f"{path} is a PEFT file, and its folder has no {_CONFIG}, which holds its scale: copy it there"
         )
     if config is not None:
         _check_plain(config, path)
@@ -132,12 +134,12 @@ def read_lora_scale(path: Path, component: str, is_peft: bool) -> LoraScale:
 
 
 def _check_plain(config: Mapping[str, Any], path: Path) -> None:
-    """Raise ModelError where settings of PEFT's files say that they are of more than plain LoRA."""
+    """Raise ModelError if PEFT settings describe more than plain LoRA."""
     kind = str(config.get("peft_type") or "LORA").rpartition(".")[2]
     if kind != "LORA":
-        raise ModelError(f"{path} is {kind}, by its settings; LoRA alone is read: use another file")
+        raise ModelError(f"the settings of {path} say {kind}, but only LoRA is supported: use another file")
     if not all(isinstance(config.get(name), int | float) for name in ("r", "lora_alpha")):
-        raise ModelError(f"the settings of {path} lack r or lora_alpha: its strength cannot be known")
+        raise ModelError(f"the settings of {path} lack r or lora_alpha, so its scale is unknown")
     uses = [name for name in config if name.startswith("use_") and name != "use_rslora"]
     more = [name for name in (*uses, *_MORE_THAN_LORA) if config.get(name)]
     start, biases = config.get("init_lora_weights", True), config.get("bias", "none")
@@ -148,17 +150,17 @@ def _check_plain(config: Mapping[str, Any], path: Path) -> None:
     if more:
         method = "DoRA" if config.get("use_dora") else "more than LoRA"
         raise ModelError(
-            f"{path} is {method}, by its settings ({', '.join(more)}); plain LoRA is read: convert it, or "
-            "use another file"
+            f"the settings of {path} say {method} ({', '.join(more)}), but only plain LoRA is supported: "
+            "convert the file, or use another"
         )
 
 
 def refuse_unknown_method(path: Path, layer: str, rest: str) -> None:
-    """Raise ModelError for a key that changes a layer in a way that is not read."""
+    """Raise ModelError for a key of a method that is not supported."""
     method = next((name for start, name in _METHODS.items() if rest.startswith(start)), None)
     raise ModelError(
-        f"{path} changes '{layer}' by '{rest}'{f', which is {method}' if method else ''}; LoRA alone is read "
-        "(up, down and alpha): convert the file to LoRA, or use another"
+        f"{path} changes '{layer}' by '{rest}'{f', which is {method}' if method else ''}, but only LoRA (up, "
+        "down and alpha) is supported: convert the file to LoRA, or use another"
     )
 
 
@@ -175,5 +177,5 @@ def _json(text: str, path: Path) -> dict[str, Any]:
     except json.JSONDecodeError:
         settings = None
     if not isinstance(settings, dict):
-        raise ModelError(f"the header of {path} holds '{text[:40]}', which should be settings in JSON")
+        raise ModelError(f"the header of {path} must hold settings in JSON, found '{text[:40]}'")
     return settings

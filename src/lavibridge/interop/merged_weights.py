@@ -1,4 +1,4 @@
-"""A network's weights with its LoRA added in, under the names that it has without LoRA."""
+"""Copies a network's weights with its LoRA merged, under the names that they have without LoRA."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from lavibridge.lora import lora_pairs
 
 @torch.no_grad()
 def merged_weights(network: nn.Module, is_merged: bool) -> dict[str, Tensor]:
-    """Copies of the weights on the CPU; ``is_merged`` says that LoRA is in them already."""
+    """Return copies of the weights on the CPU; ``is_merged`` is True if they already contain the LoRA."""
     pairs = {} if is_merged else lora_pairs(network)
     state: dict[str, Tensor] = {}
     for name, value in network.state_dict().items():

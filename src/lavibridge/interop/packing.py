@@ -1,4 +1,4 @@
-"""A language model's features as one tensor of prompt embeddings, which a pipeline can carry, and back.
+"""Packs a language model's features into one tensor of prompt embeddings for a pipeline, and unpacks them.
 
 column   0     1                 then                  then                    last
          mask  passthrough mask  layers of the token   context-free layers     passthrough tokens
@@ -14,7 +14,7 @@ from lavibridge.core.contracts import Reading, TextFeatures, TextSpec
 
 
 def pack_features(features: TextFeatures) -> Float[Tensor, "batch token column"]:
-    """Features as prompt embeddings, as long as the tokens or the passthrough tokens, if these are more."""
+    """Pack features as prompt embeddings, padded to the tokens or passthrough tokens, whichever are more."""
     beside, mask = features.passthrough_tokens, features.passthrough_mask
     length = max(features.mask.shape[1], 0 if beside is None else beside.shape[1])
     no_mask = torch.zeros_like(features.mask)
@@ -39,7 +39,7 @@ def packed_columns(reading: Reading, text: TextSpec) -> int:
 def unpack_features(
     packed: Float[Tensor, "batch token column"], reading: Reading, text: TextSpec
 ) -> TextFeatures:
-    """The features that were packed, padded to equal lengths."""
+    """Unpack features; tokens and passthrough tokens stay padded to equal lengths."""
     count = len(reading.layers)
     sizes = [
         1,

@@ -1,11 +1,11 @@
-"""A hook before a pipeline's denoiser that hands it what the pipeline has no argument for.
+"""A forward pre-hook that passes to a pipeline's denoiser what the pipeline has no argument for.
 
     connector runs once             [mask | tokens]  --hook-->                tokens, mask
     runs at each step (ELLA), or    [features]       --hook, connector, t-->  tokens, mask, pooled,
     per block (LLMDiff)                                                       attention in blocks
 
-Stable Diffusion's pipelines take no mask, and none passes the time to a connector; so the prompt embeddings
-carry mask or features in columns of their own.
+Stable Diffusion's pipelines take no mask, and no pipeline passes the time to a connector. Therefore extra
+columns of the prompt embeddings carry the mask or the features.
 """
 
 import inspect
@@ -25,10 +25,11 @@ from lavibridge.vision.parts.padding import padding_mask
 
 
 def require_diffusers_model(bridge: Bridge) -> DiffusersModel:
-    """The bridge's vision model, if it is one of Diffusers; raises ModelError otherwise."""
+    """Return the bridge's vision model. Raises ModelError if it is not a Diffusers model."""
     if not isinstance(bridge.vision, DiffusersModel):
         raise ModelError(
-            f"'{bridge.vision.config.source}' is no model of Diffusers: it has no pipeline there"
+            f"'{bridge.vision.config.source}' is not a Diffusers model, so it has no Diffusers pipeline: use "
+            "BridgePipeline"
         )
     return bridge.vision
 
@@ -39,16 +40,16 @@ def runs_at_each_step(bridge: Bridge) -> bool:
 
 
 def needs_pipeline_hook(bridge: Bridge, pipeline: type[Any]) -> bool:
-    """Whether prompt embeddings of a pipeline carry more than the conditioning's tokens."""
+    """Whether a pipeline's prompt embeddings carry more than the conditioning's tokens."""
     takes_mask = "prompt_attention_mask" in inspect.signature(pipeline.__call__).parameters
     return runs_at_each_step(bridge) or (bridge.vision.honours_mask and not takes_mask)
 
 
 def connect(pipe: Any, bridge: Bridge) -> None:
-    """Have a pipeline's denoiser understand the bridge's prompt embeddings, and no others from then on.
+    """Make a pipeline's denoiser accept the bridge's prompt embeddings, and from then on no others.
 
-    In the pipelines of ``to_diffusers`` this is done; one opened from a folder exported as `diffusers` needs
-    it. Raises ModelError where the connector speaks in blocks that this denoiser has not opened.
+    Pipelines of ``to_diffusers`` are already connected; a pipeline from a folder exported as `diffusers` is
+    not. Raises ModelError if the connector is per-block and this denoiser does not support that.
     """
     denoiser = getattr(pipe, require_diffusers_model(bridge).denoiser_folder)
     if not needs_pipeline_hook(bridge, type(pipe)):
@@ -59,8 +60,8 @@ def connect(pipe: Any, bridge: Bridge) -> None:
         speaks = "cross_attention_kwargs" in inspect.signature(denoiser.forward).parameters
         if not speaks or not is_shared:
             raise ModelError(
-                "the connector speaks in the denoiser's blocks, which this pipeline has closed: use "
-                "BridgePipeline, or to_diffusers(bridge) with a U-Net or PixArt"
+                "a per-block connector adds attention to the denoiser's blocks, which this pipeline does not "
+                "support: use BridgePipeline, or to_diffusers(bridge) with a U-Net or PixArt"
             )
     width = _columns(bridge)
 
@@ -68,7 +69,7 @@ def connect(pipe: Any, bridge: Bridge) -> None:
         embeddings = kwargs["encoder_hidden_states"]
         if embeddings.shape[-1] != width:
             raise ModelError(
-                f"the prompt embeddings are {embeddings.shape[-1]} wide, {width} were expected: make them "
+                f"the prompt embeddings must have width {width}, found {embeddings.shape[-1]}: make them "
                 "with prompt_inputs(bridge, prompts)"
             )
         t = torch.as_tensor(kwargs["timestep"] if "timestep" in kwargs else args[1])
@@ -82,14 +83,14 @@ def connect(pipe: Any, bridge: Bridge) -> None:
 
 
 def _before_control(bridge: Bridge) -> Callable[..., tuple[Any, dict[str, Any]]]:
-    """A hook that gives a ControlNet the tokens that the denoiser gets."""
+    """A hook that passes the denoiser's conditioning tokens to a ControlNet."""
 
     def before(control: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         made = _conditioning(bridge, kwargs["encoder_hidden_states"], torch.as_tensor(args[1]))
         if not bool(made.mask.all()):
             raise ModelError(
-                "a ControlNet takes no mask and the prompts differ in length (the negative one is counted): "
-                "use a connector with a fixed number of tokens, such as 'ella', or see_padding"
+                "a ControlNet takes no mask, but the prompts, negative ones included, differ in length: use "
+                "a connector with a fixed number of tokens, such as 'ella', or set see_padding"
             )
         return args, kwargs | {"encoder_hidden_states": made.tokens.to(kwargs["encoder_hidden_states"].dtype)}
 
@@ -103,14 +104,14 @@ def _conditioning(bridge: Bridge, embeddings: Float[Tensor, "batch token column"
     made = bridge.connector(features, t.to(embeddings.device).expand(len(embeddings)))
     if not bridge.vision.honours_mask and not bool(made.mask.all()):
         raise ModelError(
-            "this pipeline takes no mask and the prompts differ in length: set see_padding in the language "
+            "this pipeline takes no mask, but the prompts differ in length: set see_padding in the language "
             "model, or use BridgePipeline"
         )
     return made
 
 
 def _arguments(made: Conditioning, named: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """The denoiser's arguments that a conditioning replaces."""
+    """The denoiser's arguments that the conditioning replaces."""
     changed: dict[str, Any] = {"encoder_hidden_states": made.tokens.to(dtype)}
     mask = padding_mask(made.mask)
     if mask is not None or "encoder_attention_mask" in named:

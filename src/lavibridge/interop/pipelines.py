@@ -1,10 +1,10 @@
-"""A bridge's parts as a Diffusers pipeline: image to image, inpainting, ControlNet and whatever else it has.
+"""Turns a bridge into a Diffusers pipeline: text to image, image to image, inpainting and ControlNet.
 
     pipe = to_diffusers(bridge)
     image = pipe(**prompt_inputs(bridge, ["a red circle"])).images[0]
 
-No text encoder is inside: prompts become embeddings here. The denoiser's weights are the bridge's own, not
-copies; the hook in front of it (`pipeline_hook.py`) is the pipeline's.
+The pipeline has no text encoder: `prompt_inputs` turns prompts into embeddings. The denoiser shares its
+weights with the bridge; only its hook (`pipeline_hook.py`) belongs to the pipeline.
 """
 
 import copy
@@ -20,9 +20,8 @@ import torch
 from lavibridge.bridge import Bridge
 from lavibridge.bridge.weight_checks import require_whole_weights
 from lavibridge.core import registry
-from lavibridge.core.config import did_you_mean
 from lavibridge.core.contracts import TextFeatures
-from lavibridge.core.errors import ModelError, RecipeError
+from lavibridge.core.errors import ModelError, RecipeError, did_you_mean
 from lavibridge.generation.checks import check_word_weights, warn_about_long_prompts
 from lavibridge.generation.emphasis import WeightedPrompt, read_emphasis
 from lavibridge.generation.prompt_encoding import encode_prompts
@@ -40,19 +39,22 @@ _TASKS = {
     "image-to-image": "AutoPipelineForImage2Image",
     "inpainting": "AutoPipelineForInpainting",
 }
-"""Task -> what turns the family's pipeline into one for it."""
+"""Task -> the class that converts the family's pipeline to it."""
 
 
 def to_diffusers(bridge: Bridge, task: str = "text-to-image", controlnet: Any | None = None) -> Any:
-    """A pipeline of the vision model's family, with UniPC as its sampler; call it with `prompt_inputs`.
+    """Make a Diffusers pipeline of the vision model's family, with UniPC; call it with `prompt_inputs`.
 
-    With a ``controlnet`` of Diffusers, made for the same denoiser, it is the family's ControlNet pipeline.
-    The bridge is put into evaluation mode, and what changes the pipeline's weights changes the bridge's.
-    Raises RecipeError for an unknown task, ModelError where Diffusers has no such pipeline for the family.
+    ``task`` is text-to-image, image-to-image or inpainting. A Diffusers ``controlnet`` for the same denoiser
+    makes it the family's ControlNet pipeline. Puts the bridge into evaluation mode. The pipeline shares the
+    bridge's weights, so a change to one changes both. Raises RecipeError for an unknown task, and ModelError
+    if Diffusers has no such pipeline for the family.
     """
     if task not in _TASKS:
         known = tuple(_TASKS)
-        raise RecipeError(f"there is no task '{task}'{did_you_mean(task, known)} (tasks: {', '.join(known)})")
+        raise RecipeError(
+            f"unknown task '{task}'{did_you_mean(task, known)} (choose from {', '.join(known)})"
+        )
     vision, pipeline = require_diffusers_model(bridge), _pipeline_class(bridge)
     require_whole_weights(bridge, "make a pipeline of")
     bridge.eval()
@@ -68,7 +70,7 @@ def to_diffusers(bridge: Bridge, task: str = "text-to-image", controlnet: Any | 
     converted = _TASKS[task] if controlnet is None else _TASKS[task] or "AutoPipelineForText2Image"
     control = {} if controlnet is None else {"controlnet": _with_own_hooks(controlnet)}
     with warnings.catch_warnings():
-        # Settings of old schedulers are changed with a warning; the scheduler that counts comes in below.
+        # Diffusers warns as it updates settings of old schedulers; this scheduler is replaced below.
         warnings.filterwarnings("ignore", category=FutureWarning)
         pipe = pipeline(**{name: own.get(name) for name in inspect.signature(pipeline).parameters})
         if converted is not None:
@@ -77,8 +79,8 @@ def to_diffusers(bridge: Bridge, task: str = "text-to-image", controlnet: Any | 
             except ValueError as error:
                 requested = f"{task} pipeline{' with a ControlNet' if control else ''}"
                 raise ModelError(
-                    f"Diffusers has no {requested} beside its {pipeline.__name__}: use text-to-image "
-                    "without one"
+                    f"Diffusers has a {pipeline.__name__} but no {requested}: use text-to-image without a "
+                    "ControlNet"
                 ) from error
     pipe.scheduler = make_sampler(vision.scheduler, shift=vision.flow_shift(shape))
     connect(pipe, bridge)
@@ -92,11 +94,12 @@ def prompt_inputs(
     negative_prompts: str | Sequence[str] = "",
     prompt_weighting: bool = False,
 ) -> dict[str, Any]:
-    """Arguments of the pipeline's call: embeddings of prompts and of what to lead away from, masks, pooled.
+    """Make the prompt arguments of the pipeline's call: embeddings, masks and pooled vectors.
 
-    One negative prompt serves all prompts. ``prompt_weighting`` reads brackets as `BridgePipeline` does. You
-    give steps, guidance, size, images and the rest. Raises ModelError where prompts differ in length and the
-    pipeline takes no mask.
+    ``negative_prompts`` is one for all prompts or one for each. ``prompt_weighting`` reads ``(red:1.3)`` as a
+    weight, as in `BridgePipeline`. Pass steps, guidance, size, images and the rest yourself. Raises
+    RecipeError if there are no prompts or their number differs from that of the negative prompts, and
+    ModelError if prompts differ in length and the pipeline takes no mask.
     """
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     negative = (
@@ -120,11 +123,11 @@ def prompt_inputs(
             embeddings = torch.cat([mask[..., None].to(embeddings), embeddings], dim=-1)
         elif not bridge.vision.honours_mask and not bool(mask.all()):
             raise ModelError(
-                "this pipeline takes no mask and the prompts differ in length (the negative one is counted): "
-                "set see_padding in the language model, or use BridgePipeline"
+                "this pipeline takes no mask, but the prompts, negative ones included, differ in length: set "
+                "see_padding in the language model, or use BridgePipeline"
             )
     taken = inspect.signature(pipeline.__call__).parameters
-    # Some pipelines have "" for the negative prompt, and a plan of their own for the picture's size.
+    # Some pipelines default to "" as the negative prompt, or change the image's size by themselves.
     fixed = {"negative_prompt": None, "use_resolution_binning": False}
     inputs: dict[str, Any] = {name: value for name, value in fixed.items() if name in taken}
     values = {"prompt_embeds": embeddings, "prompt_attention_mask": mask, "pooled_prompt_embeds": pooled}
@@ -135,18 +138,18 @@ def prompt_inputs(
 
 
 def _pipeline_class(bridge: Bridge) -> Any:
-    """The pipeline that the vision model's denoiser goes into; raises ModelError where none is known."""
+    """The pipeline class of the vision model's family. Raises ModelError if the family names none."""
     name = require_diffusers_model(bridge).pipeline_class
     if name is None:
         kind = registry.kind_of("vision", bridge.vision)
         raise ModelError(
-            f"the family '{kind}' names no Diffusers pipeline for its denoiser: use BridgePipeline"
+            f"the family '{kind}' has no Diffusers pipeline for its denoiser: use BridgePipeline"
         )
     return getattr(diffusers, name)
 
 
 def _features(bridge: Bridge, prompts: Sequence[WeightedPrompt]) -> TextFeatures:
-    """The prompts' features as `BridgePipeline` computes them."""
+    """The prompts' features, computed as in `BridgePipeline`."""
     check_word_weights(prompts, bridge.connector)
     warn_about_long_prompts(prompts, bridge.language)
     encoded = encode_prompts(bridge, prompts, len(prompts))
@@ -154,7 +157,7 @@ def _features(bridge: Bridge, prompts: Sequence[WeightedPrompt]) -> TextFeatures
 
 
 def _with_own_hooks(denoiser: Any) -> Any:
-    """The same module with the same weights, but for the hooks in front of it."""
+    """Copy a module without its forward pre-hooks; both share weights and submodules."""
     twin = copy.copy(denoiser)
     for name in ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"):
         vars(twin)[name] = OrderedDict()

@@ -1,11 +1,11 @@
-"""The layers of a network by their own names, and those that LaVi-Bridge trains, in the order of its files.
+"""Lists the layers that LaVi-Bridge trains, in the order of its files.
 
     for each ancestor of a named class, depth first:
         for each linear or convolution below it, in the order of registration:  up, down
 
-The published lists hold no names. The order follows from how the networks are built and is the same in all
-versions of the libraries that we compared: in a U-Net attention stands before the residual blocks, and the
-middle block comes last.
+The published lists hold no names. The order follows from the way the networks are built, and is the same in
+all versions of the libraries that we compared: in a U-Net, attention comes before the residual blocks, and
+the middle block comes last.
 
 Zhao et al. 2024 (LaVi-Bridge), arXiv 2403.07860.
 """
@@ -25,11 +25,11 @@ _ANCESTORS = frozenset(
         "CLIPAttention",
     }
 )
-"""Classes under which every linear and convolution takes LoRA; no network has those of another family."""
+"""Classes below which every linear layer and convolution takes LoRA; each belongs to one model family."""
 
 
 def published_order(network: nn.Module) -> dict[str, Layer]:
-    """The layers that LaVi-Bridge trains, in the order of its files; empty where it knows no such network."""
+    """The layers that LaVi-Bridge trains, in the order of its files; empty for an unsupported network."""
     found: dict[str, Layer] = {}
     for above, ancestor in network.named_modules():
         if type(ancestor).__name__ in _ANCESTORS:

@@ -12,7 +12,7 @@ from lavibridge.optimizers.base import OptimizerFactory
 
 
 class AdamWFactory(OptimizerFactory):
-    """PyTorch's own, fused where the device has a fused kernel."""
+    """PyTorch's AdamW, fused if the device has a fused kernel."""
 
     state_bytes = 8.0
 

@@ -1,4 +1,4 @@
-"""The contract of an optimiser: parameter groups in, a `torch.optim.Optimizer` out."""
+"""The contract of an optimiser: it turns parameter groups into a `torch.optim.Optimizer`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from lavibridge.core.config import Config as BaseConfig
 
 
 class OptimizerFactory(ABC):
-    """Builds an optimiser over parameter groups as PyTorch takes them."""
+    """Builds an optimiser for parameter groups in PyTorch's format."""
 
     class Config(BaseConfig):
         """The options of an optimiser, besides the learning rates and the weight decay of `training`."""
@@ -28,7 +28,7 @@ class OptimizerFactory(ABC):
 
     @abstractmethod
     def build(self, groups: Sequence[Mapping[str, Any]], weight_decay: float) -> torch.optim.Optimizer:
-        """The optimiser of ``groups``, each with its ``params`` and ``lr``.
+        """Build the optimiser of ``groups``, each with its ``params`` and ``lr``.
 
-        A checkpoint keeps every tensor and number of the optimiser's state by the name of its parameter.
+        A checkpoint stores every tensor and number of the optimiser's state by the name of its parameter.
         """

@@ -1,9 +1,9 @@
-"""The pivot: language models and vision models that meet in one space, so that every pair draws at once.
+"""The pivot: language models and vision models share one space, so that every pair generates images.
 
     language model -> language half -> Z -> vision half -> vision model         N + M halves, N x M bridges
 
-`folder.py` and `half.py` say what lies on disk, `fingerprint.py` what tells one model from another, and
-`compose.py` puts two halves together. How halves learn: `training/pivot`.
+`folder.py` and `half.py` read and write the files, `fingerprint.py` distinguishes models, and `compose.py`
+joins two halves. `training/pivot` trains halves.
 """
 
 from lavibridge.pivot.compose import compose

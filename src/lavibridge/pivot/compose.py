@@ -1,8 +1,8 @@
-"""A bridge from two halves, for any language model and any vision model of a pivot.
+"""Joins two halves to a bridge, for any language model and any vision model of a pivot.
 
     bridge = compose("pivots/mini", "mini-bert", "mini-pixart")
 
-The bridge is an ordinary one: it draws, trains, saves and serves, and no longer needs the pivot.
+The result is an ordinary bridge, which can generate, train, save and serve, and no longer needs the pivot.
 """
 
 from collections.abc import Mapping
@@ -39,17 +39,18 @@ def compose(
     vision_lora: LoraChoice = None,
     dtype: str | None = None,
 ) -> Bridge:
-    """Return a bridge of two halves of a pivot, whether or not they were trained together.
+    """Join two halves of a pivot to a bridge, whether or not they were trained together.
 
-    ``language`` and ``vision`` are the name of a half, whose model is loaded from where it was when the half
-    was made; or a model, chosen as in `Bridge.compose`, which has to be the one that a half was made for: as
-    a hub id, a folder, or in another number format. ``dtype`` replaces the number format of both models.
-    LoRA, none by default, is as in `Bridge.compose`. Raises RunError if a half is missing, damaged or of
-    another pivot, before models load; ModelError if a model is none that the pivot knows.
+    ``language`` and ``vision`` are either the name of a half, whose model is loaded from the source that the
+    half records, or a model as in `Bridge.compose`. Such a model must be the one that a half was made for,
+    but may be another copy of it: a hub id, a folder, or another number format. ``dtype`` replaces the number
+    format of both models. LoRA, none by default, is as in `Bridge.compose`. Raises RunError, before models
+    load, if a half is missing, damaged or of another pivot, and ModelError if the pivot has no half for a
+    model.
     """
     opened = read_pivot(pivot)
-    languages = candidates_of(opened, "language", language)
-    visions = candidates_of(opened, "vision", vision)
+    languages = _candidates_of(opened, "language", language)
+    visions = _candidates_of(opened, "vision", vision)
     language_half, language_model = _matched(opened, "language", language, languages, dtype)
     vision_half, vision_model = _matched(opened, "vision", vision, visions, dtype)
     options = {
@@ -74,12 +75,12 @@ def compose(
 def open_half(
     pivot: PivotFolder, side: Side, choice: ModelChoice, dtype: str | None = None
 ) -> tuple[StoredHalf, Model]:
-    """Return the half that a choice names or whose model it is, and the loaded model."""
-    return _matched(pivot, side, choice, candidates_of(pivot, side, choice), dtype)
+    """Return the half that a choice names, or that was made for the chosen model; and the loaded model."""
+    return _matched(pivot, side, choice, _candidates_of(pivot, side, choice), dtype)
 
 
-def candidates_of(pivot: PivotFolder, side: Side, choice: ModelChoice) -> list[StoredHalf]:
-    """Return the halves that a choice may mean: the one of its name, those of its source, or all.
+def _candidates_of(pivot: PivotFolder, side: Side, choice: ModelChoice) -> list[StoredHalf]:
+    """Return the halves that a choice may refer to: the one of this name, those of this source, or all.
 
     Loads no model. Raises RunError if a half is damaged or of another pivot, or if there are none.
     """
@@ -100,7 +101,7 @@ def _matched(
     candidates: list[StoredHalf],
     dtype: str | None,
 ) -> tuple[StoredHalf, Model]:
-    """Load the model and return the candidate that was made for it; ModelError if there is none."""
+    """Load the model and return the candidate that was made for it. Raises ModelError if there is none."""
     number_format = {} if dtype is None else {"dtype": dtype}
     reasons = []
     for stored in candidates:
@@ -124,14 +125,14 @@ def _matched(
 
 
 def _options(stored: StoredHalf, choice: ModelChoice) -> dict[str, Any]:
-    """Return the options that a model is loaded with: those of its half, and what the choice says."""
+    """Return the options for loading a model: those of its half, overridden by those of the choice."""
     options = dict(stored.description.model)
     if isinstance(choice, str) and choice == stored.name:
         return options
     given = dict(choice) if isinstance(choice, Mapping) else {"source": choice}
     if "source" in given and not _is_source(stored, str(_source_of(choice))):
         options.pop("revision", None)
-        options.pop("kind", None)  # found out from its configuration
+        options.pop("kind", None)  # detected from its configuration
     return {**options, **given}
 
 
@@ -144,7 +145,7 @@ def _source_of(choice: Any) -> str | None:
 
 
 def _is_source(stored: StoredHalf, source: str) -> bool:
-    """Whether a half was made from a source; folders are compared by where they are."""
+    """Whether a half was made from a source; compares folders by their resolved paths."""
     own = str(stored.description.model["source"])
     if source == own:
         return True

@@ -1,15 +1,15 @@
-"""What tells one model from another, whatever files it comes in.
+"""Distinguishes models by their outputs for fixed inputs, independent of their files.
 
-    language model   what it makes of eight captions: the layers that the half reads, normed, averaged over
-                     tokens; and where its tokenizer cuts them
-    vision model     what it predicts for fixed latents and fixed conditioning, at a quarter of the schedule
+    language model   its features of eight captions: the layers that the half reads, normed, averaged over
+                     tokens; and the tokens into which its tokenizer cuts them
+    vision model     its prediction for fixed latents and fixed conditioning, at a quarter of the schedule
 
     distance(a, b) = |a - b| / |b - mean of b over captions|
 
-A model keeps its fingerprint, within `TOLERANCE`, as a hub id, a folder, in 16 bits or quantised to 8: the
-shipped models are then at most 0.014 (language) and 0.052 (vision) away. LoRA a thirtieth as large as the
-weights moves them by 0.036 to 0.16, and quantising to 4 bits by 0.056 to 0.19: such models count as others.
-Bytes cannot tell this, as each of those files has others.
+A model has the same fingerprint, within `TOLERANCE`, as a hub id, as a folder, in 16 bits, and quantised to 8
+bits: the shipped models are then at most 0.014 (language) and 0.052 (vision) away. LoRA a thirtieth as large
+as the weights moves them by 0.036 to 0.16, and quantisation to 4 bits by 0.056 to 0.19: such models count as
+different. A file hash cannot do this, because each of those files has different bytes.
 """
 
 import hashlib
@@ -36,14 +36,14 @@ CAPTIONS = (
     "two horses gallop along the beach",
     "an empty room",
 )
-"""The captions; another text would change every half's fingerprint."""
+"""The captions; a change to them would invalidate every half's fingerprint."""
 TOLERANCE: Mapping[str, float] = {"language": 0.03, "vision": 0.06}
-"""Largest distance at which two models of a side count as one. A vision model's denoiser has more layers for
-errors of rounding to grow in."""
+"""Largest distance at which two models count as the same. It is larger for vision models, because rounding
+errors grow through the denoiser's many layers."""
 TOKENS, VALUES = 8, 1024
-"""Conditioning tokens, and predicted numbers that are kept of each latent."""
+"""Number of conditioning tokens, and of predicted values for each latent."""
 LATENTS = 2
-"""Latents for which a vision model predicts."""
+"""Number of latents for which a vision model predicts."""
 
 Fingerprint = Float[Tensor, "row value"]
 
@@ -66,7 +66,7 @@ def tokenizer_hash(model: LanguageModel) -> str:
 
 @torch.no_grad()
 def vision_fingerprint(model: VisionModel) -> Float[Tensor, "2 value"]:
-    """Return one row for each latent; LoRA plays no part in it."""
+    """Compute one row for each latent, without LoRA."""
     generator = torch.Generator().manual_seed(0)
     device = model.alphas.device
 
@@ -88,7 +88,7 @@ def vision_fingerprint(model: VisionModel) -> Float[Tensor, "2 value"]:
 
 
 def distance(fingerprint: Fingerprint, expected: Fingerprint) -> float:
-    """Return how far a fingerprint is from the expected one; infinity if it has another shape."""
+    """Return the distance of a fingerprint from the expected one; infinity if their shapes differ."""
     if fingerprint.shape != expected.shape:
         return float("inf")
     spread = (expected - expected.mean(dim=0)).norm()

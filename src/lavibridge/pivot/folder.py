@@ -1,8 +1,8 @@
-"""The folder of a pivot.
+"""Reads and writes the folder of a pivot.
 
-pivot.json                  which space it is; written last
-recipe.yaml                 how its first two halves learned; later ones take data and settings from it
-language/NAME/half.json     a language half, by the name of its model (`half.py`)
+pivot.json                  the identity and size of the space; written last
+recipe.yaml                 the recipe of the first two halves; later ones use its data and settings
+language/NAME/half.json     a language half, named after its model (`half.py`)
 vision/NAME/half.json       a vision half
 """
 
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from lavibridge import __version__
-from lavibridge.core.config import Config, did_you_mean, validate
-from lavibridge.core.errors import RecipeError, RunError
+from lavibridge.core.config import Config, validate
+from lavibridge.core.errors import RecipeError, RunError, did_you_mean
 from lavibridge.core.files import models_folder, read_json, write_json
 from lavibridge.core.paths import expand_path
 
@@ -28,17 +28,17 @@ class PivotDescription(Config):
     """The content of pivot.json."""
 
     format: int
-    """`FORMAT` of the version that wrote it."""
+    """The `FORMAT` with which it was written."""
     lavibridge: str
-    """That version."""
+    """The version of lavibridge that wrote it."""
     id: str
-    """Hash of the two halves that learned first; every half of the pivot names it."""
+    """Hash of the first two halves; every half of the pivot records it."""
     slots: int
-    """Rows of Z."""
+    """Number of rows of Z."""
     width: int
-    """Numbers in each row of Z."""
+    """Width of each row of Z."""
     reference: str
-    """The language half that learned first, which others reproduce."""
+    """The first language half, which others learn to reproduce."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class PivotFolder:
         return self.folder / side / name
 
     def need(self, side: Side, name: str) -> Path:
-        """Return the folder of a half. Raises RunError with the names there are if it does not exist."""
+        """Return the folder of a half. Raises RunError, which lists the existing halves, if there is none."""
         if name not in self.names(side):
             raise RunError(
                 f"{self.folder} has no {side} half '{name}'{did_you_mean(name, self.names(side))} "
@@ -71,14 +71,14 @@ def read_pivot(source: str | PathLike[str]) -> PivotFolder:
     """Read a pivot's description. Raises RunError if the folder holds none."""
     folder = expand_path(source)
     if not folder.is_dir():
-        raise RunError(f"there is no folder {folder}: make a pivot with `lavi pivot create`")
+        raise RunError(f"there is no folder {folder}: create a pivot with `lavi pivot create`")
     if not (folder / PIVOT).is_file():
-        raise RunError(f"{folder} is no pivot, as it has no {PIVOT}: make one with `lavi pivot create`")
+        raise RunError(f"{folder} is not a pivot: it has no {PIVOT}; create one with `lavi pivot create`")
     return PivotFolder(folder=folder, description=read_description(PivotDescription, folder / PIVOT))
 
 
 def write_pivot(folder: Path, id: str, slots: int, width: int, reference: str) -> PivotFolder:
-    """Write a pivot's description, which makes the folder a pivot."""
+    """Write a pivot's description, which marks the folder as a pivot."""
     description = PivotDescription(
         format=FORMAT, lavibridge=__version__, id=id, slots=slots, width=width, reference=reference
     )
@@ -86,18 +86,19 @@ def write_pivot(folder: Path, id: str, slots: int, width: int, reference: str) -
     return PivotFolder(folder=folder, description=description)
 
 
-def shipped_pivot() -> Path:
+def _shipped_pivot() -> Path:
     """Return the folder of the pivot in the package. Raises RunError if this version ships none."""
     folder = models_folder().parent / "pivot"
     if not (folder / PIVOT).is_file():
-        raise RunError("this version ships no pivot: give --pivot FOLDER, made by `lavi pivot create`")
+        raise RunError("this version ships no pivot: create one with `lavi pivot create`, and give --pivot")
     return folder
 
 
 def pair_of(source: str, pivot: Path | None) -> tuple[Path, str, str] | None:
-    """Return pivot, language model and vision model of ``LANGUAGE+VISION``; None if it is no such pair.
+    """Return pivot, language model and vision model of ``LANGUAGE+VISION``; None if it is not such a pair.
 
-    ``pivot`` None takes the one in the package. Raises RecipeError if a pivot comes without a pair.
+    If ``pivot`` is None, this is the pivot in the package. Raises RecipeError if ``pivot`` is given without a
+    pair.
     """
     language, _, vision = source.partition("+")
     is_pair = bool(language and vision) and "+" not in vision
@@ -105,10 +106,10 @@ def pair_of(source: str, pivot: Path | None) -> tuple[Path, str, str] | None:
         return None
     if not is_pair:
         raise RecipeError(
-            f"--pivot draws with a pair such as mini-bert+mini-pixart, found '{source}': name a language "
-            "model and a vision model, joined by a +"
+            f"--pivot needs a pair such as mini-bert+mini-pixart, found '{source}': join the names of a "
+            "language model and a vision model with a +"
         )
-    return shipped_pivot() if pivot is None else expand_path(pivot), language, vision
+    return _shipped_pivot() if pivot is None else expand_path(pivot), language, vision
 
 
 def read_description(model: type[DescriptionT], path: Path) -> DescriptionT:
@@ -117,11 +118,11 @@ def read_description(model: type[DescriptionT], path: Path) -> DescriptionT:
     found = content if isinstance(content, dict) else {}
     if "format" in found and found["format"] != FORMAT:
         raise RunError(
-            f"{path} has format {found['format']!r}, written by lavibridge {found.get('lavibridge')}, and "
-            f"this version reads format {FORMAT}: use the version that wrote it"
+            f"{path} has format {found['format']!r} of lavibridge {found.get('lavibridge')}, but this "
+            f"version reads only format {FORMAT}: use the version that wrote it"
         )
     try:
         return validate(model, found, "")
     except RecipeError as error:
         first = str(error).partition("\n")[0]
-        raise RunError(f"{path} is damaged ({first}): take another copy") from error
+        raise RunError(f"{path} is damaged ({first}): use another copy") from error

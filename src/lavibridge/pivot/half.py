@@ -1,11 +1,11 @@
-"""A half on disk, and the check that it belongs to this pivot and to this model.
+"""Reads and writes a half, and checks that it belongs to a pivot and to a model.
 
-    half.json                  which pivot, which model, how it is read, how well it learned
+    half.json                  its pivot, its model and options, and how well it learned
     half.safetensors           its weights
-    fingerprint.safetensors    what the model makes of fixed inputs (`fingerprint.py`)
+    fingerprint.safetensors    the model's outputs for fixed inputs (`fingerprint.py`)
 
-Half.json has the SHA-256 of both files and is written last. The identity of the model's files is recorded,
-and only the fingerprint decides.
+half.json has the SHA-256 of both files and is written last. It records the identity of the model's files, but
+only the fingerprint decides whether a model fits.
 """
 
 from collections.abc import Mapping
@@ -42,49 +42,49 @@ OPTIONS: Mapping[Side, tuple[str, ...]] = {
     "language": ("read", "language_blocks", "language_heads"),
     "vision": ("latents", "vision_blocks", "vision_heads"),
 }
-"""The connector's options that belong to a half; those of Z belong to the pivot."""
+"""The connector's options that belong to a half; the options of Z belong to the pivot."""
 Model = LanguageModel | VisionModel
 
 
 class Learning(Config):
-    """How a half learned, and how well."""
+    """How a half was trained, and how well it learned."""
 
     teacher: str
-    """What it learned from: the vision model's own text encoder, or the reference language half."""
+    """Its teacher: the vision model's own text encoder, another bridge, or the reference language half."""
     captions: int
-    """Captions that it learned from."""
+    """Number of captions that it learned from."""
     held_out: int
-    """Captions that only measured."""
+    """Number of held-out captions."""
     fvu: float | None
-    """Fraction of variance unexplained on those; None without any. Of a language half that learned from the
-    reference: of the slots. Of any other: of what the alignment objective compares."""
+    """Fraction of variance unexplained on the held-out captions, or None if there are none: of the slots if a
+    language half learned from the reference, otherwise of the outputs that the alignment compares."""
 
 
 class HalfDescription(Config):
     """The content of half.json."""
 
     format: int
-    """`FORMAT` of the version that wrote it."""
+    """The `FORMAT` with which it was written."""
     lavibridge: str
-    """That version."""
+    """The version of lavibridge that wrote it."""
     side: Side
-    """Which half it is."""
+    """Whether it is a language half or a vision half."""
     pivot: str
     """The `id` of its pivot."""
     options: dict[str, Any]
-    """Options of the connector that belong to this half."""
+    """The connector's options for this half."""
     model: dict[str, Any]
-    """Kind and options of the frozen model, such as its source and how prompts go in."""
+    """Kind and options of the frozen model, such as its source."""
     spec: dict[str, int | None]
     """The model's sizes: width and layers, or context and pooled."""
     tokenizer: str | None
-    """Hash of how the language model's tokenizer cuts the captions."""
+    """Hash of the tokens into which the language model's tokenizer cuts the captions."""
     identity: str
-    """Of the model's files; recorded, never compared."""
+    """Identity of the model's files; recorded, never compared."""
     learning: Learning
-    """How it learned."""
+    """How it was trained."""
     files: dict[str, str]
-    """SHA-256 of each file beside half.json."""
+    """SHA-256 of each other file of the half."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,12 +110,12 @@ def write_half(
     half: nn.Module,
     learning: Learning,
 ) -> None:
-    """Write a half, half.json last. Raises ModelError if a weight is not finite."""
+    """Write a half, with half.json last. Raises ModelError if a weight is not finite."""
     side: Side = "language" if isinstance(model, LanguageModel) else "vision"
     check_tensors_finite(half.state_dict(), f"the {side} half")
     (folder / HALF).unlink(missing_ok=True)
     save_tensors(half.state_dict(), folder / WEIGHTS)
-    save_tensors({"fingerprint": fingerprint_of(model, config)}, folder / FINGERPRINT)
+    save_tensors({"fingerprint": _fingerprint_of(model, config)}, folder / FINGERPRINT)
     options = config.model_dump(mode="json")
     description = HalfDescription(
         format=FORMAT,
@@ -124,7 +124,7 @@ def write_half(
         pivot=pivot,
         options={name: options[name] for name in OPTIONS[side]},
         model=described(model),
-        spec=spec_of(model),
+        spec=_spec_of(model),
         tokenizer=tokenizer_hash(model) if isinstance(model, LanguageModel) else None,
         identity=model.identity(),
         learning=learning,
@@ -134,7 +134,10 @@ def write_half(
 
 
 def read_half(pivot: PivotFolder, side: Side, name: str) -> StoredHalf:
-    """Read a half. Raises RunError if it is incomplete, changed or of another pivot; ModelError for NaN."""
+    """Read a half.
+
+    Raises RunError if it is incomplete, changed or of another pivot, ModelError if a weight is not finite.
+    """
     folder = pivot.need(side, name)
     description = read_description(HalfDescription, folder / HALF)
     if description.side != side:
@@ -142,8 +145,8 @@ def read_half(pivot: PivotFolder, side: Side, name: str) -> StoredHalf:
         raise RunError(f"{folder} holds a {description.side} half: move it into {right}")
     if description.pivot != pivot.description.id:
         raise RunError(
-            f"{folder} is a half of pivot {description.pivot}, and {pivot.folder} is pivot "
-            f"{pivot.description.id}: halves of two pivots do not fit; add its model here with "
+            f"{folder} belongs to pivot {description.pivot}, but {pivot.folder} is pivot "
+            f"{pivot.description.id}, and halves of two pivots do not fit: add its model to this pivot with "
             f"`lavi pivot add-{side}`"
         )
     tensors = {file: _load(folder / file, description.files.get(file, "")) for file in (WEIGHTS, FINGERPRINT)}
@@ -158,55 +161,55 @@ def read_half(pivot: PivotFolder, side: Side, name: str) -> StoredHalf:
 
 
 def load_half(stored: StoredHalf, half: nn.Module) -> None:
-    """Put the saved weights into a half of the connector."""
+    """Load the saved weights into a half of the connector. Raises ModelError if they do not fit."""
     check_tensors_fit(half.state_dict(), stored.weights, f"the half {stored.folder}")
     half.load_state_dict(dict(stored.weights))
 
 
 def mismatch(stored: StoredHalf, model: Model) -> str | None:
-    """Return how a loaded model differs from the one that a half was made for, or None."""
+    """Describe how a loaded model differs from the one that a half was made for; None if it does not."""
     description = stored.description
     sizes = spec_mismatch(stored, model)
     if sizes is not None:
         return sizes
     if isinstance(model, LanguageModel) and tokenizer_hash(model) != description.tokenizer:
-        return "its tokenizer cuts the captions at other places"
-    found = distance(fingerprint_of(model, config_of(stored)), stored.fingerprint)
+        return "its tokenizer cuts the captions differently"
+    found = distance(_fingerprint_of(model, config_of(stored)), stored.fingerprint)
     allowed = TOLERANCE[description.side]
     if found > allowed:
         what = "features of the captions" if isinstance(model, LanguageModel) else "predictions"
-        return f"its {what} differ by {found:.1%} ({allowed:.0%} are allowed): it is another or fine-tuned"
+        return f"its {what} differ by {found:.1%}, more than {allowed:.0%}: it is another or fine-tuned model"
     return None
 
 
 def spec_mismatch(stored: StoredHalf, model: Model) -> str | None:
-    """Return how the kind or the sizes of a model differ, which may be on the meta device, or None."""
+    """Describe how a model's kind or sizes differ, or return None; the model may be on the meta device."""
     kind = registry.kind_of(stored.description.side, model)
-    sizes, expected = spec_of(model), stored.description.spec
+    sizes, expected = _spec_of(model), stored.description.spec
     if kind != stored.description.model["kind"]:
-        return f"it is of kind {kind} and not {stored.description.model['kind']}"
+        return f"its kind is {kind}, not {stored.description.model['kind']}"
     differing = [
-        f"{name} {found} and not {expected[name]}" for name, found in sizes.items() if found != expected[name]
+        f"{name} {found}, not {expected[name]}" for name, found in sizes.items() if found != expected[name]
     ]
     return f"it has {', '.join(differing)}" if differing else None
 
 
 def config_of(*halves: StoredHalf) -> Pivot.Config:
-    """Return the options that halves bring to the connector."""
+    """Return the connector's options that these halves determine."""
     options: dict[str, Any] = {}
     for stored in halves:
         options |= stored.description.options
     return Pivot.Config.model_validate(options)
 
 
-def fingerprint_of(model: Model, config: Pivot.Config) -> Fingerprint:
-    """Return the fingerprint of a model, of the layers that the options read."""
+def _fingerprint_of(model: Model, config: Pivot.Config) -> Fingerprint:
+    """Compute the fingerprint of a model; for a language model, of the layers that ``config`` reads."""
     if isinstance(model, VisionModel):
         return vision_fingerprint(model)
     return language_fingerprint(model, make_read_out(config.read, model.spec).layers)
 
 
-def spec_of(model: Model) -> dict[str, int | None]:
+def _spec_of(model: Model) -> dict[str, int | None]:
     """Return the sizes of a model that a half depends on."""
     if isinstance(model, VisionModel):
         return {"context": model.spec.context, "pooled": model.spec.pooled}
@@ -214,7 +217,7 @@ def spec_of(model: Model) -> dict[str, int | None]:
 
 
 def described(model: Model) -> dict[str, Any]:
-    """Return kind and options of a model; a folder is named by its full path."""
+    """Return kind and options of a model, with the full path of a folder."""
     package = "vision" if isinstance(model, VisionModel) else "language"
     options = model.config.model_dump(mode="json")
     if Path(options["source"]).is_dir():
@@ -224,10 +227,10 @@ def described(model: Model) -> dict[str, Any]:
 
 def _load(path: Path, expected: str) -> dict[str, Tensor]:
     if not path.is_file():
-        raise RunError(f"{path} is missing: the half is not complete, take another copy")
+        raise RunError(f"{path} is missing, so the half is incomplete: use another copy")
     if file_sha256(path) != expected:
-        raise RunError(f"{path} is not what was saved (its SHA-256 differs): take another copy")
+        raise RunError(f"{path} has changed since it was saved (its SHA-256 differs): use another copy")
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ModelError(f"{path} cannot be read ({error}): take another copy") from error
+        raise ModelError(f"{path} cannot be read ({error}): use another copy") from error

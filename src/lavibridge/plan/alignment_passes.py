@@ -1,7 +1,7 @@
-"""Meters what an alignment costs (`training.align`): a step of its objective, both text sides' reading.
+"""Meters the costs of an alignment (`training.align`): its steps, and both language models' reading.
 
-The objective is the recipe's own, on the meta device: what it calls of the denoiser, with gradients or
-without, is what is counted.
+It runs the recipe's own objective on the meta device, and so counts exactly the calls of the denoiser that
+the objective makes, with or without gradients.
 """
 
 from dataclasses import dataclass
@@ -34,36 +34,36 @@ from lavibridge.training.alignment.teacher import SETTING
 from lavibridge.training.objectives.native_encoder import native_bridge
 
 SOLVED_TOKENS = 8
-"""Tokens of the captions for which the closed form is metered: it takes them one by one, in Python."""
+"""Tokens per caption for metering the closed form, which handles tokens one by one in Python."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlignmentCost:
-    """The costs of an alignment, at one number of captions a step."""
+    """The costs of an alignment, for one number of captions per step."""
 
     match: str
     """The objective's kind."""
     parts: tuple[ModelPart, ...]
-    """The teacher's text side."""
+    """The teacher's language model and connector."""
     reading: PassCost
-    """The captions of a step, read by both text sides."""
+    """Both language models read the captions of a step."""
     step: PassCost | None
     """Loss and gradient of a step; None for the closed form, which has no steps."""
     solving: PassCost | None
-    """The closed form, if it is solved; what grows with the number of captions is little beside reading."""
+    """The closed form, if there is one. Its cost per caption is small compared with reading, and ignored."""
     collecting: PassCost
-    """The objective's look at `images` noised latents before the first step."""
+    """The objective prepares `images` noised latents before the first step."""
     drawing: PassCost | None
-    """The teacher's prediction for `images` noised latents, where they come from its own drawing."""
+    """The teacher's prediction for `images` noised latents, if they come from its own generation."""
     images: int
     kept: int
-    """Bytes that the objective keeps of all noised latents."""
+    """Bytes that the objective stores for all noised latents."""
     feature_bytes: tuple[int, int]
-    """Of a caption's features by the language model and by the teacher's, float32."""
+    """Bytes of a caption's float32 features, from the student's and from the teacher's language model."""
 
     @property
     def peak(self) -> int:
-        """Most bytes beyond weights and what is kept."""
+        """Peak bytes beyond weights and stored latents."""
         passes = (self.reading, self.step, self.solving, self.collecting, self.drawing)
         return max(each.peak for each in passes if each is not None)
 
@@ -71,7 +71,7 @@ class AlignmentCost:
 def alignment_cost(
     bridge: Bridge, recipe: Recipe, captions: int, tokens: int | None, type: str
 ) -> AlignmentCost | None:
-    """Meter a recipe's alignment at ``captions`` a step; None without one. ``bridge`` is a meta bridge."""
+    """Meter a recipe's alignment with ``captions`` per step; None without one. ``bridge`` is on meta."""
     settings = recipe.training.align
     if settings is None:
         return None
@@ -143,7 +143,7 @@ def _solving_cost(bridge: Bridge, teacher: Bridge, solver: AlignmentSolver, type
 
 
 def _meta_teacher(bridge: Bridge, settings: AlignmentSection) -> Bridge:
-    """The teacher of an alignment, on the meta device."""
+    """Build the teacher of an alignment on the meta device."""
     if settings.teacher is None:
         return native_bridge(bridge, SETTING, settings.max_sequence_length)
     stored = saved_bridge.read_saved_bridge(saved_bridge.locate_saved_bridge(settings.teacher))

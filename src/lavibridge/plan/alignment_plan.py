@@ -1,7 +1,7 @@
-"""Plans the alignment before a training, from its metered passes: memory, seconds of a step, hours.
+"""Plans the alignment before a training from its metered passes: memory, seconds per step, hours.
 
 memory = weights + gradients + optimiser + average + activations + caches + program
-hours  = reading of the captions + noised latents + closed form + steps, at most its share of max_minutes
+hours  = reading captions + noised latents + closed form + steps, at most its share of max_minutes
 """
 
 from dataclasses import dataclass
@@ -24,18 +24,18 @@ class AlignmentPlan:
 
     match: str
     parts: tuple[ModelPart, ...]
-    """The teacher's text side, beside the parts of the bridge."""
+    """The teacher's language model and connector, in addition to the parts of the bridge."""
     captions_per_step: int
-    """On one device."""
+    """Captions per step on one device."""
     captions: int
     steps: int
     memory: MemoryEstimate
     memory_total: int
     flops: int
-    """Operations of a step."""
+    """Floating-point operations of a step."""
     step_seconds: float
     reading_seconds: float
-    """Seconds in which both text sides read one caption."""
+    """Seconds in which both language models read one caption."""
     hours: float
 
 
@@ -48,7 +48,7 @@ def plan_alignment(
     tokens: int | None,
     devices: int,
 ) -> AlignmentPlan | None:
-    """Plan a recipe's alignment; None without one. ``parts`` are those of ``bridge``, its meta bridge."""
+    """Plan a recipe's alignment; None without one. ``bridge`` is its meta bridge, with these ``parts``."""
     settings = recipe.training.align
     batch = 0 if settings is None else max(2, settings.batch // devices)
     cost = alignment_cost(bridge, recipe, batch, tokens, device.type)
@@ -86,7 +86,7 @@ def _memory(
     recipe: Recipe, cost: AlignmentCost, parts: tuple[ModelPart, ...], device: Device, captions: int
 ) -> MemoryEstimate:
     settings = recipe.training.align
-    assert settings is not None  # there is a cost of it
+    assert settings is not None  # otherwise there is no cost
     trained = _connector(parts).trained
     gradients = 4 * trained
     features = 0
@@ -109,14 +109,14 @@ def _memory(
 
 
 def _readings(settings: AlignmentSection, cost: AlignmentCost, captions: int, visits: int) -> float:
-    """Captions that are read during the steps: those whose features fit the cache once, others every time."""
+    """The number of readings: once for captions whose features fit into the cache, others every time."""
     kept = min(1.0, settings.feature_cache_gb * 1e9 / max(cost.feature_bytes) / captions)
     first = captions if cost.step is None else min(captions, visits)
     return first + max(0, visits - first) * (1 - kept) + settings.held_out
 
 
 def _seconds_of_latents(cost: AlignmentCost, device: Device) -> float:
-    """Seconds until the objective has looked at some noised latents, drawn under guidance or encoded."""
+    """Seconds to make some noised latents, by guided generation or encoding, and to prepare them."""
     drawn = 0.0 if cost.drawing is None else 2 * seconds_of(cost.drawing, device)
     return drawn + seconds_of(cost.collecting, device)
 

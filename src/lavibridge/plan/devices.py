@@ -2,7 +2,7 @@
 
     time of a pass = max(sum over operations of max(flops / rate, bytes / bandwidth), operations * launch)
 
-Rates are dense, without sparsity. Programs reach only a part of a data sheet's rates: `UTILISATION` is our
+Rates are dense, without sparsity. Programs reach only a part of a data sheet's rates: `UTILISATION` is an
 assumption, not yet checked on a GPU. Measured rates need no such factor.
 """
 
@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from lavibridge.core.config import did_you_mean
 from lavibridge.core.device import pick_device, set_threads
-from lavibridge.core.errors import RecipeError
+from lavibridge.core.errors import RecipeError, did_you_mean
 
 UTILISATION = {"arithmetic": 0.5, "bandwidth": 0.8}
 """Assumed share of the data sheet's rates."""
@@ -43,13 +42,13 @@ class Device:
     """Minimum seconds per operation."""
     type: str = "cuda"
     program: int = 0
-    """Bytes of the device's memory that Python and its libraries take. A GPU's context is not counted, as a
-    plan leaves a part of the memory free."""
+    """Bytes of the device's memory that Python and its libraries take. A GPU's context does not count,
+    because a plan leaves a part of the memory free."""
     is_measured: bool = False
 
 
 def _card(name: str, gib: int, half: float, single: float, bandwidth: float) -> Device:
-    """A GPU by its data sheet: memory in GiB, rates in TFLOP/s, bandwidth in GB/s."""
+    """Describe a GPU by its data sheet: memory in GiB, rates in TFLOP/s, bandwidth in GB/s."""
     return Device(
         name=name,
         memory=gib * GIB,
@@ -79,14 +78,17 @@ HERE = "here"
 
 
 def find_device(name: str) -> Device:
-    """The device of that name; `here` measures this machine, which takes a few seconds. RecipeError."""
+    """Return the device of this name; `here` measures this machine, which takes a few seconds.
+
+    Raises RecipeError for an unknown name.
+    """
     if name == HERE:
         return measure_device()
     if name not in GPUS:
         known = (HERE, *GPUS)
         raise RecipeError(
-            f"--device: '{name}' is unknown{did_you_mean(name, known)} (known: {', '.join(known)}); for "
-            "another device, choose the most similar one and give its memory with --gb"
+            f"--device: unknown device '{name}'{did_you_mean(name, known)} (known: {', '.join(known)}); for "
+            "another device, choose the most similar one and set its memory with --gb"
         )
     return GPUS[name]
 
@@ -115,7 +117,7 @@ def measure_device() -> Device:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """The shortest of several runs, for at least a fifth of a second."""
+    """Repeat the work for at least a fifth of a second, and return the shortest time."""
     best, begun = float("inf"), time.perf_counter()
     while time.perf_counter() - begun < 0.2 or best == float("inf"):
         start = time.perf_counter()

@@ -3,8 +3,8 @@
     memory = weights + gradients + optimiser + average + activations + teacher + encoding + caches + program
     step   = accumulate * (pass + teacher's target) + optimiser
 
-Another thread encodes pictures during the step, unless `training.cache` names a folder of latents. Only on a
-CPU do the program and the caches in memory take of the device's memory.
+Another thread encodes images during the step, unless `training.cache` sets a folder of latents. Only on a CPU
+do the program and the caches use the device's memory.
 """
 
 from dataclasses import dataclass, fields
@@ -14,11 +14,11 @@ from lavibridge.plan.devices import Device
 from lavibridge.plan.meta_model import ModelPart, model_parts
 from lavibridge.plan.metered_passes import (
     PassCost,
-    caption_tokens,
     encoding_pass,
     feature_numbers,
     keeps_features,
     latent_numbers,
+    metered_caption_tokens,
     training_pass,
 )
 from lavibridge.plan.text_side_passes import TeacherCost, teacher_cost
@@ -35,20 +35,20 @@ class MemoryEstimate:
     """Peak bytes on the device during a step."""
 
     weights: int
-    """Of the bridge, and of the own text encoders where there is a teacher."""
+    """Weights of the bridge, and of the vision model's own text encoders if there is a teacher."""
     gradients: int
     optimiser: int
     average: int
     activations: int
-    """What a pass holds in addition, temporary tensors included."""
+    """Activations and temporary tensors of a pass."""
     teacher: int
-    """What the teacher's pass holds beyond the activations, which are not there at the same time."""
+    """Bytes by which the teacher's pass exceeds the activations; they never exist at the same time."""
     encoding: int
-    """What the autoencoder holds while it encodes the next pictures; 0 with a cache."""
+    """Bytes that the autoencoder needs to encode the next images; 0 with a cache."""
     caches: int = 0
-    """Latents and features that the run keeps in memory, where that is the device's (a CPU's)."""
+    """Latents and features that the run caches in memory; 0 unless the device is a CPU."""
     program: int = 0
-    """Python and its libraries, where they take of the device's memory (a CPU's)."""
+    """Python and its libraries; 0 unless the device is a CPU."""
 
     @property
     def total(self) -> int:
@@ -58,7 +58,7 @@ class MemoryEstimate:
 
 @dataclass(frozen=True, kw_only=True)
 class CostEstimate:
-    """The costs of a recipe at one batch size on one kind of device."""
+    """The costs of a recipe for one batch size on one kind of device."""
 
     parts: tuple[ModelPart, ...]
     memory: MemoryEstimate
@@ -66,37 +66,37 @@ class CostEstimate:
     encoding: PassCost
     teacher: TeacherCost | None
     tokens: int
-    """Tokens per caption, special tokens included."""
+    """Tokens per caption, including special tokens."""
     latent_numbers: int
-    """Numbers per latent."""
+    """Number of values per latent."""
     feature_numbers: int
-    """Numbers in a caption's features."""
+    """Number of values in a caption's features."""
     keeps_features: bool
-    """Whether training keeps features of captions."""
+    """Whether training caches features of captions."""
 
     @property
     def bridge_parts(self) -> tuple[ModelPart, ...]:
-        """The parts of the bridge, without the own text encoders of a teacher."""
+        """The parts of the bridge, without a teacher's text encoders."""
         return self.parts if self.teacher is None else self.parts[: -len(self.teacher.parts)]
 
     @property
     def passes(self) -> tuple[PassCost, ...]:
-        """What each pass of a step computes: that of training, and the teacher's."""
+        """The passes that each step repeats: the teacher's, if there is one, and the training pass."""
         return (self.training,) if self.teacher is None else (self.teacher.target, self.training)
 
     def is_launching(self, device: Device) -> bool:
-        """Whether a pass waits for Python to launch kernels rather than for the kernels."""
+        """Whether launching kernels from Python takes longer than the kernels themselves."""
         return _launching(self.training, device) > _computing(self.training, device)
 
     def step_seconds(self, recipe: Recipe, device: Device) -> float:
-        """Seconds of an optimiser step, with cached latents and own features."""
+        """Seconds of an optimiser step, if latents are cached."""
         trained = sum(part.trained for part in self.parts)
         passes = sum(seconds_of(each, device) for each in self.passes)
         return recipe.training.accumulate * passes + UPDATE * trained / device.bandwidth
 
 
 def estimate_costs(recipe: Recipe, bridge: Bridge, batch: int, tokens: int | None, type: str) -> CostEstimate:
-    """Meter the passes of a recipe at ``batch`` on a device of ``type``; ``bridge`` is its meta bridge."""
+    """Meter a recipe's passes with this ``batch`` on a device of ``type``; ``bridge`` is its meta bridge."""
     training = training_pass(bridge, recipe, batch, tokens, type)
     encoding = encoding_pass(bridge, recipe, batch)
     teacher = teacher_cost(bridge, recipe, batch, tokens, type)
@@ -120,7 +120,7 @@ def estimate_costs(recipe: Recipe, bridge: Bridge, batch: int, tokens: int | Non
         training=training,
         encoding=encoding,
         teacher=teacher,
-        tokens=caption_tokens(bridge, tokens),
+        tokens=metered_caption_tokens(bridge, tokens),
         latent_numbers=latent_numbers(bridge, recipe),
         feature_numbers=feature_numbers(bridge, tokens),
         keeps_features=keeps_features(bridge, recipe),

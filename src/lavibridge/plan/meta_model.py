@@ -1,7 +1,7 @@
-"""Builds a recipe's bridge on the meta device: every weight's shape and dtype, no values.
+"""Builds a recipe's bridge on the meta device, with the shapes and dtypes of its weights but no values.
 
-Reads only configurations (for a hub id, its JSON files), so that a model of 7 billion weights needs neither
-memory nor a download. Accounts for quantisation afterwards, since its library needs a GPU. Ignores
+Reads only configurations (JSON files for a hub id), so that a model of 7 billion weights needs neither memory
+nor a download. Accounts for quantisation afterwards, because its library needs a GPU. Ignores
 machine-dependent settings (`training.compile`, `training.attention`).
 """
 
@@ -18,7 +18,7 @@ from lavibridge.training.build_bridge import build_bridge
 from lavibridge.training.loop import training_mode
 
 BITS: Mapping[str | None, float] = {"8bit": 8.0, "4bit": 4.5}
-"""Bits per weight of a linear layer: in 4 bits, each 64 weights share a 32-bit scale (bitsandbytes)."""
+"""Bits per weight of a linear layer: with 4 bits, 64 weights share a 32-bit scale (bitsandbytes)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class ModelPart:
 
 
 def build_meta_bridge(recipe: Recipe) -> Bridge:
-    """The recipe's bridge on the meta device, in training mode."""
+    """Build the recipe's bridge on the meta device, in training mode."""
     plain: dict[str, dict[str, Any]] = {
         "language": {"quantize": None},
         "training": {"compile": None, "attention": "auto"},
@@ -47,7 +47,7 @@ def build_meta_bridge(recipe: Recipe) -> Bridge:
 
 
 def with_changes(recipe: Recipe, changes: Mapping[str, Mapping[str, Any]]) -> Recipe:
-    """The recipe with some fields of some sections set, checked again."""
+    """Return the recipe with some fields of some sections changed, and validate it again."""
     content = recipe.model_dump()
     return make_recipe(content | {name: content[name] | dict(fields) for name, fields in changes.items()})
 
@@ -65,7 +65,7 @@ def model_parts(bridge: Bridge, quantize: str | None) -> tuple[ModelPart, ...]:
 
 
 def model_part(name: str, weights: Iterable[nn.Parameter], saved: int = 0) -> ModelPart:
-    """A part of these weights; ``saved`` bytes of them are taken off by quantisation."""
+    """Describe a part with these weights; quantisation reduces its size by ``saved`` bytes."""
     every = list(weights)
     return ModelPart(
         name=name,
@@ -76,7 +76,7 @@ def model_part(name: str, weights: Iterable[nn.Parameter], saved: int = 0) -> Mo
 
 
 def _saved(module: nn.Module, quantize: str | None) -> int:
-    """Bytes that quantisation saves on linear layers; embeddings and norms keep theirs."""
+    """Bytes that quantisation saves on linear layers; it does not change embeddings and norms."""
     if quantize is None:
         return 0
     linears = [layer.weight for layer in module.modules() if isinstance(layer, nn.Linear)]

@@ -1,12 +1,12 @@
-"""Gives small meta tensors their values, where these follow from values that are known.
+"""Computes the values of small meta tensors if they follow from known values.
 
     mask = torch.tensor([[True, True, False]]).to("meta")     known: copied from the CPU
-    mask.sum(dim=1).tolist()                                  [2], computed on the CPU beside it
+    mask.sum(dim=1).tolist()                                  [2], computed on the CPU
 
-A meta tensor has a shape and no values, but models decide by values: is the mask full, how long is each
-prompt? Masks, lengths and positions follow from the prompts' tokens, so this mode computes them on the CPU as
-well. What follows from weights or latents stays unknown. Where a model decides by that, it gets the answer
-that costs most: a flag is true, and nothing is equal.
+A meta tensor has a shape but no values, and yet models branch on values: is the mask full, how long is each
+prompt? Masks, lengths and positions follow from the prompts' tokens, so this mode computes them on the CPU
+too. Values that follow from weights or latents stay unknown. If a model branches on those, it gets the most
+expensive answer: a flag is true, and no two values are equal.
 """
 
 import weakref
@@ -22,7 +22,7 @@ from lavibridge.core.errors import ModelError
 
 aten = torch.ops.aten
 LARGEST = 2**20
-"""Values are kept of tensors with at most so many numbers."""
+"""Tensors with more elements get no values."""
 SHAPED = {
     aten.new_zeros.default,
     aten.new_ones.default,
@@ -31,25 +31,25 @@ SHAPED = {
     aten.ones_like.default,
     aten.full_like.default,
 }
-"""Operations that read a tensor's shape and dtype, and not its values."""
+"""Operations that read a tensor's shape and dtype but not its values."""
 EMPTY = {aten.empty.memory_format, aten.empty_strided.default}
 """Operations whose result has no values yet."""
 INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
-"""Operations whose second argument may be a mask that decides on a shape."""
+"""Operations whose second argument may be a mask that determines a shape."""
 BY_VALUE = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 """Tags of operations whose result, or its shape, depends on values."""
 
 
 class MetaValues(TorchDispatchMode):
-    """Computes known values of meta tensors beside their shapes.
+    """Computes known values of meta tensors in addition to their shapes.
 
-    Raises ModelError where a model needs values that are not known.
+    Raises ModelError if a model needs values that are not known.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._values: dict[int, torch.UntypedStorage] = {}
-        """For each meta storage with known values, the storage on the CPU that holds them."""
+        """Meta storage with known values -> the storage on the CPU that holds them."""
         self._config: Any = fx_config.patch(  # type: ignore[attr-defined]
             meta_nonzero_assume_all_nonzero=True
         )
@@ -88,7 +88,7 @@ class MetaValues(TorchDispatchMode):
         return out
 
     def _known(self, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-        """The arguments on the CPU with their values; None if one is unknown, or the operation random."""
+        """The arguments with their values on the CPU; None if one is unknown or the operation is random."""
         if func in EMPTY or torch.Tag.nondeterministic_seeded in func.tags:
             return None
         leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.is_meta]
@@ -111,7 +111,7 @@ class MetaValues(TorchDispatchMode):
         return _over(self._values[leaf.untyped_storage()._cdata], leaf)
 
     def _add(self, func: Any, known: tuple[Any, Any], out: Any, inputs: set[int]) -> None:
-        """Compute the values of an operation's new storages; a view has those of what it views."""
+        """Compute the values of an operation's new storages; a view shares the values of its base."""
         made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         is_new = [leaf.untyped_storage()._cdata not in inputs for leaf in made]
         if not any(is_new) or any(leaf.numel() > LARGEST for leaf in made):
@@ -122,7 +122,7 @@ class MetaValues(TorchDispatchMode):
                 self._keep(leaf, value)
 
     def _write(self, func: Any, args: Any, kwargs: Any, known: tuple[Any, Any] | None) -> None:
-        """Write into the values what an operation writes into its arguments, or forget them."""
+        """Repeat on the values what an operation writes into its arguments, or drop the values."""
         if known is not None:
             func(*known[0], **known[1])
             return
@@ -133,7 +133,7 @@ class MetaValues(TorchDispatchMode):
                     self._values.pop(leaf.untyped_storage()._cdata, None)
 
     def _places(self, indices: Any) -> list[Any]:
-        """Indices, with the places of a known mask's true elements instead of the mask."""
+        """Replace known masks among indices by the positions of their true elements."""
         found: list[Any] = []
         for each in indices:
             if each is not None and each.is_meta and each.dtype is torch.bool and self._is_known(each):
@@ -143,7 +143,7 @@ class MetaValues(TorchDispatchMode):
         return found
 
     def _on_meta(self, value: Any) -> Any:
-        """A value as a meta tensor that has it; numbers as they are."""
+        """Convert a tensor to a meta tensor with known values; return numbers unchanged."""
         if not isinstance(value, Tensor):
             return value
         leaf = torch.empty_like(value, device="meta")
@@ -151,7 +151,7 @@ class MetaValues(TorchDispatchMode):
         return leaf
 
     def _keep(self, leaf: Tensor, value: Tensor) -> None:
-        """Give a meta tensor's storage its values, for as long as it lives."""
+        """Store the values of a meta tensor's storage, for as long as the storage exists."""
         storage = leaf.untyped_storage()
         held = torch.UntypedStorage(storage.nbytes())
         _over(held, leaf).copy_(value)
@@ -160,13 +160,13 @@ class MetaValues(TorchDispatchMode):
 
 
 def _over(values: torch.UntypedStorage, leaf: Tensor) -> Tensor:
-    """The CPU tensor that lies in ``values`` as ``leaf`` lies in its own storage."""
+    """View ``values`` with the offset, size and stride that ``leaf`` has in its own storage."""
     empty = torch.empty(0, dtype=leaf.dtype)
     return empty.set_(values, leaf.storage_offset(), leaf.size(), leaf.stride())
 
 
 def _costliest(func: Any, args: Any, kwargs: Any) -> Any:
-    """What an operation on unknown values costs at most; ModelError if the model needs the values."""
+    """The most expensive result of an operation on unknown values. Raises ModelError if there is none."""
     if func is aten._local_scalar_dense.default:
         return args[0].dtype is torch.bool or 1
     if func is aten.equal.default:
@@ -178,13 +178,13 @@ def _costliest(func: Any, args: Any, kwargs: Any) -> Any:
         pass
     shapes = [tuple(leaf.shape) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     raise ModelError(
-        f"this model cannot be planned: it decides by the values of a tensor ({func}, shape "
-        f"{', '.join(map(str, shapes))}) that a plan has only the shape of; train a few steps instead, "
-        "which logs their time"
+        f"this model cannot be planned: it branches on the values of a tensor ({func}, shape "
+        f"{', '.join(map(str, shapes))}), but a plan knows only its shape; train a few steps instead, whose "
+        "time and memory the log has"
     )
 
 
 def _all_different(values: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    """`unique_dim` of captions that share no token; those of a plan are all the same."""
+    """`unique_dim` as if all rows differed; the captions of a plan are in fact all the same."""
     count = values.new_empty(values.shape[dim], dtype=torch.long)
     return torch.empty_like(values), torch.empty_like(count), torch.empty_like(count)

@@ -1,7 +1,7 @@
-"""Meters real passes on the meta device: a training pass, the encoding of pictures, a picture's drawing.
+"""Meters real passes on the meta device: a training pass, encoding images, and generating an image.
 
-Assumes that every caption has ``tokens`` tokens, since padding costs as much as text and the longest caption
-of a batch sets the length.
+Assumes that every caption has ``tokens`` tokens, because padding costs as much as text and the longest
+caption of a batch determines the length.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,7 +28,7 @@ from lavibridge.training.loop import training_mode
 
 @dataclass(frozen=True, kw_only=True)
 class PassCost:
-    """The operations of a pass, and its peak bytes beyond the weights, gradients included."""
+    """The operations of a pass, and its peak bytes beyond the weights, including gradients."""
 
     operations: tuple[Operation, ...]
     peak: int
@@ -71,7 +71,7 @@ def training_pass(bridge: Bridge, recipe: Recipe, batch: int, tokens: int | None
 
 
 def encoding_pass(bridge: Bridge, recipe: Recipe, batch: int) -> PassCost:
-    """Meter the encoding of ``batch`` pictures."""
+    """Meter the encoding of ``batch`` images."""
     side = recipe.data.size or bridge.vision.default_size
     images = torch.empty(batch, 3, side, side, device="meta")
     with MetaValues(), metering([bridge], [images], "cpu") as meter, meter.during("autoencoder"):
@@ -81,7 +81,7 @@ def encoding_pass(bridge: Bridge, recipe: Recipe, batch: int) -> PassCost:
 
 
 def drawing_pass(bridge: Bridge, recipe: Recipe, tokens: int | None, type: str) -> PassCost:
-    """Meter one guided step of one picture, and its decoding, on a device of ``type``."""
+    """Meter one guided step of one image, and its decoding, on a device of ``type``."""
     draw = unknown_draw(bridge, recipe, 2, tokens)
     latents, vision = draw.batch.latents, bridge.vision
     precision = number_format(recipe)
@@ -101,7 +101,7 @@ def metering(
     type: str,
     precision: torch.dtype | None = None,
 ) -> Iterator[Meter]:
-    """Meter what runs inside on a device of ``type``, but for the weights of modules and for ``inputs``."""
+    """Meter the block on a device of ``type``; its memory excludes ``inputs`` and weights of ``modules``."""
     weights = [each for module in modules for each in (*module.parameters(), *module.buffers())]
     meter = Meter([*weights, *inputs])
     with meter, DeviceEmulation(type, precision):
@@ -109,7 +109,7 @@ def metering(
 
 
 def cost_of(meter: Meter) -> PassCost:
-    """What a meter has counted."""
+    """Return a meter's counts."""
     return PassCost(operations=tuple(meter.work), peak=meter.peak)
 
 
@@ -119,7 +119,7 @@ def number_format(recipe: Recipe) -> torch.dtype | None:
 
 
 def unknown_draw(bridge: Bridge, recipe: Recipe, batch: int, tokens: int | None) -> TrainingPass:
-    """A pass of ``batch`` captions of ``tokens`` tokens, its latents, noise and times without values."""
+    """Make a pass of ``batch`` captions of ``tokens`` tokens; latents, noise and times have no values."""
     side = recipe.data.size or bridge.vision.default_size
     shape = bridge.vision.latent_shape(side, side)
     latents, noise = (torch.empty(batch, *shape, device="meta") for _ in range(2))
@@ -132,7 +132,7 @@ def unknown_draw(bridge: Bridge, recipe: Recipe, batch: int, tokens: int | None)
 
 
 def feature_numbers(bridge: Bridge, tokens: int | None) -> int:
-    """Numbers that a feature cache stores for a caption of ``tokens`` tokens."""
+    """Number of values that a feature cache stores for a caption of ``tokens`` tokens."""
     with MetaValues():
         features = bridge.features([caption(bridge, tokens)])
     kept = (features.hidden, features.context_free, features.pooled, features.passthrough_tokens)
@@ -140,19 +140,19 @@ def feature_numbers(bridge: Bridge, tokens: int | None) -> int:
 
 
 def latent_numbers(bridge: Bridge, recipe: Recipe) -> int:
-    """Numbers per latent."""
+    """Number of values per latent."""
     side = recipe.data.size or bridge.vision.default_size
     channels, height, width = bridge.vision.latent_shape(side, side)
     return channels * height * width
 
 
-def caption_tokens(bridge: Bridge, tokens: int | None) -> int:
-    """Tokens per caption, special tokens included."""
+def metered_caption_tokens(bridge: Bridge, tokens: int | None) -> int:
+    """Tokens per caption, including special tokens."""
     return bridge.language.count_tokens([caption(bridge, tokens)])[0][0]
 
 
 def caption(bridge: Bridge, tokens: int | None) -> str:
-    """A caption of ``tokens`` tokens; the meta bridge's tokenizer makes one per letter."""
+    """Make a caption of ``tokens`` tokens; the meta bridge's tokenizer makes one per letter."""
     length = bridge.language.max_tokens if tokens is None else tokens
     own = bridge.language.count_tokens([""])[0][0]
     return "a" * max(1, min(length, bridge.language.max_tokens) - own)
@@ -166,9 +166,9 @@ def keeps_features(bridge: Bridge, recipe: Recipe) -> bool:
 
 
 def run_backward(loss: Tensor, weights: tuple[nn.Parameter, ...] = ()) -> None:
-    """Run the autograd engine directly, since `loss.backward()` would leave the mode during recomputation.
+    """Run the autograd engine directly, because `loss.backward()` would leave the mode during recomputation.
 
-    Makes gradients of ``weights`` and drops them, or accumulates those of all weights if none are given.
+    Computes gradients of ``weights`` and drops them, or accumulates those of all weights if none are given.
     """
     torch.autograd.graph._engine_run_backward(
         (loss,),

@@ -55,7 +55,7 @@ class TrainingPlan:
     activations_checkpointed: int
     """Activations with `training.checkpointing`."""
     drawing: int
-    """Bytes that drawing one picture under guidance holds beyond the weights."""
+    """Bytes beyond the weights that generating one image with guidance needs."""
     fits: bool
     flops: dict[str, int]
     """Operations of one pass on one device, by part."""
@@ -68,12 +68,11 @@ class TrainingPlan:
     images_per_second: float
     """Throughput of all devices together."""
     encoding_seconds: float
-    """Seconds to encode one picture."""
+    """Seconds to encode one image."""
     reading_seconds: float | None
-    """Seconds in which the own text encoders read one caption; None without a teacher."""
+    """Seconds in which the teacher's text encoders read one caption; None without a teacher."""
     hours: float
-    """Hours of the whole run, including the encoding of uncached pictures and the reading of uncached
-    captions."""
+    """Hours of the whole run, including encoding uncached images and reading uncached captions."""
     cost: float | None
     pictures: int | None
     epochs: float | None
@@ -104,7 +103,7 @@ def make_plan(
     settings = recipe.training
     bridge = build_meta_bridge(recipe)
     found = estimate_costs(recipe, bridge, settings.batch, terms.tokens, device.type)
-    memory = replace(found.memory, caches=cached_bytes(recipe, terms, found, device), program=device.program)
+    memory = replace(found.memory, caches=_cached_bytes(recipe, terms, found, device), program=device.program)
     tick()
     checkpointed = found if settings.checkpointing else _checkpointed(recipe, terms.tokens, device)
     tick()
@@ -165,34 +164,34 @@ def max_ticks(recipe: Recipe) -> int:
 def _choices(
     recipe: Recipe, device: Device, memory: MemoryEstimate, tokens: int | None, tick: Callable[[], None]
 ) -> tuple[Configuration, ...]:
-    """Configurations that fit beside the caches and the program."""
+    """Configurations that fit in addition to the caches and the program."""
     room = SHARE * device.memory - memory.caches - memory.program
     return tuple(search_configurations(recipe, device, room, tokens, tick))
 
 
 def _checkpointed(recipe: Recipe, tokens: int | None, device: Device) -> CostEstimate:
-    """The same with gradient checkpointing."""
+    """Estimate the costs with gradient checkpointing."""
     lighter = with_changes(recipe, {"training": {"checkpointing": True}})
     return estimate_costs(lighter, build_meta_bridge(lighter), recipe.training.batch, tokens, device.type)
 
 
 def count_encodings(recipe: Recipe, terms: PlanOptions, estimate: CostEstimate) -> float:
-    """Pictures that each device encodes during the run: those that fit the memory cache once, others every
-    time."""
+    """Number of encodings on each device during the run: once for images that fit into the memory cache,
+    others at every visit."""
     if recipe.training.cache is not None:
         return 0.0
     return _count(recipe, terms, recipe.training.latent_cache_gb, 8 * estimate.latent_numbers)
 
 
 def count_readings(recipe: Recipe, terms: PlanOptions, estimate: CostEstimate) -> float:
-    """Captions that the own text encoders read on each device during the run, likewise."""
+    """Number of captions that the teacher's text encoders read on each device during the run, likewise."""
     if estimate.teacher is None:
         return 0.0
     return _count(recipe, terms, FEATURE_CACHE_GB, estimate.teacher.feature_bytes)
 
 
-def cached_bytes(recipe: Recipe, terms: PlanOptions, estimate: CostEstimate, device: Device) -> int:
-    """Bytes of the latents and features that the run keeps in the device's memory, which is a CPU's."""
+def _cached_bytes(recipe: Recipe, terms: PlanOptions, estimate: CostEstimate, device: Device) -> int:
+    """Bytes of latents and features that the run caches in the device's memory; 0 unless it is a CPU."""
     if device.type != "cpu":
         return 0
     settings = recipe.training
@@ -208,7 +207,7 @@ def cached_bytes(recipe: Recipe, terms: PlanOptions, estimate: CostEstimate, dev
 
 
 def _count(recipe: Recipe, terms: PlanOptions, gigabytes: float, size: int) -> float:
-    """Samples computed during the run, where a cache of so many gigabytes keeps ``size`` bytes of each."""
+    """Number of samples to compute during the run, with a cache of these gigabytes, ``size`` bytes each."""
     visits = _visits(recipe)
     if terms.pictures is None:
         return float(visits)
@@ -217,6 +216,6 @@ def _count(recipe: Recipe, terms: PlanOptions, gigabytes: float, size: int) -> f
 
 
 def _visits(recipe: Recipe) -> int:
-    """Samples that a device meets during the run."""
+    """Number of samples that a device visits during the run."""
     settings = recipe.training
     return settings.steps * settings.batch * settings.accumulate

@@ -1,7 +1,7 @@
 """Searches for the fastest configuration that fits a device: batch, checkpointing and frozen formats.
 
-The pictures per step stay fixed, so a smaller batch means more passes. Memory grows about linearly with the
-batch, so two metered batches tell which one to meter next.
+The number of images per step stays fixed, so a smaller batch means more passes. Memory grows about linearly
+with the batch, so two metered batches predict which one to meter next.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,7 +39,7 @@ def search_configurations(
 ) -> list[Configuration]:
     """Configurations that fit in ``memory_limit`` bytes, fastest first.
 
-    Leaves out those that change more than a faster one. Calls ``tick`` after each candidate.
+    Omits configurations that change more settings than a faster one. Calls ``tick`` after each candidate.
     """
     found = []
     for changes in variants(recipe):
@@ -72,7 +72,7 @@ def variants(recipe: Recipe) -> list[Changes]:
 def _best(
     recipe: Recipe, changes: Changes, device: Device, memory_limit: float, tokens: int | None
 ) -> Configuration | None:
-    """The largest batch of a variant that fits and divides the pictures per step."""
+    """Find the largest batch of a variant that fits and divides the images per step."""
     variant = with_changes(recipe, changes)
     bridge = build_meta_bridge(variant)
     one, two = (estimate_costs(variant, bridge, batch, tokens, device.type) for batch in (1, 2))

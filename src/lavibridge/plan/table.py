@@ -17,7 +17,7 @@ def _weights(plan: TrainingPlan) -> list[str]:
     rows = [f"{'weights':<{LEFT}}{'trained':>12}{'frozen':>12}{'memory':>12}"]
     for part in plan.parts:
         rows.append(
-            f"{part.name:<{LEFT}}{millions(part.trained):>12}{millions(part.frozen):>12}{gib(part.bytes):>12}"
+            f"{part.name:<{LEFT}}{_millions(part.trained):>12}{_millions(part.frozen):>12}{gib(part.bytes):>12}"
         )
     return rows
 
@@ -38,13 +38,13 @@ def _memory(plan: TrainingPlan) -> list[str]:
             if plan.reading_seconds is not None
             else []
         ),
-        _row("encoding pictures", gib(memory.encoding)) + "   (0 with training.cache.folder)",
+        _row("encoding images", gib(memory.encoding)) + "   (0 with training.cache.folder)",
         *([_row("caches in memory", gib(memory.caches))] if memory.caches else []),
         *([_row("program", gib(memory.program))] if memory.program else []),
         _row("total", gib(plan.memory_total))
         + f"   {verdict} in the {gib(plan.memory_of_device)} of {plan.device.name}",
-        _row("drawing one picture", gib(memory.weights + plan.drawing + memory.program))
-        + "   in all, guided",
+        _row("generating one image", gib(memory.weights + plan.drawing + memory.program))
+        + "   in total, with guidance",
     ]
 
 
@@ -62,8 +62,8 @@ def _run(plan: TrainingPlan) -> list[str]:
         _row("one step", f"{plan.step_seconds:.3g} s")
         + (f"   {plan.accumulate} passes of {plan.batch}" if plan.accumulate > 1 else "")
         + ("   (bound by launching kernels: raise the batch)" if plan.is_bound_by_launching else ""),
-        _row("pictures per second", f"{plan.images_per_second:.3g}"),
-        _row("encoding one picture", f"{plan.encoding_seconds:.2g} s"),
+        _row("images per second", f"{plan.images_per_second:.3g}"),
+        _row("encoding one image", f"{plan.encoding_seconds:.2g} s"),
         *(
             [_row("own encoders, one caption", f"{plan.reading_seconds:.2g} s")]
             if plan.reading_seconds is not None
@@ -74,9 +74,9 @@ def _run(plan: TrainingPlan) -> list[str]:
         + ("" if plan.epochs is None else f"   {plan.epochs:,.{0 if plan.epochs >= 10 else 2}f} epochs"),
     ]
     if plan.devices > 1:
-        rows.append(_row("exchanged per step", gib(plan.gradient_bytes)) + "   of gradients, by each device")
+        rows.append(_row("exchanged per step", gib(plan.gradient_bytes)) + "   of gradients, per device")
     count = plan.pictures or 1_000_000
-    each = f"   for {count:,} pictures" + ("" if plan.pictures else " (set --pictures)")
+    each = f"   for {count:,} images" + ("" if plan.pictures else " (set --pictures)")
     rows += ["", "caches on disk", _row("latents", gib(plan.latent_bytes * count)) + each]
     if plan.feature_bytes is None:
         rows.append(_row("language features", "none") + "   (the language model is trained)")
@@ -86,15 +86,15 @@ def _run(plan: TrainingPlan) -> list[str]:
 
 
 def _alignment(plan: TrainingPlan) -> list[str]:
-    """The alignment before the first step, in rows of its own."""
+    """Format the alignment before the first step."""
     alignment = plan.alignment
     if alignment is None:
         return []
-    memory, each = alignment.memory, "both text sides, one caption"
+    memory, each = alignment.memory, "both encoders, one caption"
     verdict = "fits" if alignment.memory_total <= SHARE * plan.memory_of_device else "does NOT fit"
     rows = [
         "",
-        f"alignment before it (match {alignment.match}), {alignment.captions_per_step} captions a step",
+        f"alignment (match {alignment.match}), {alignment.captions_per_step} captions per step",
     ]
     rows += [_row(part.name, gib(part.bytes)) + "   of weights" for part in alignment.parts]
     rows += [
@@ -107,7 +107,7 @@ def _alignment(plan: TrainingPlan) -> list[str]:
         + f"   {verdict} in the {gib(plan.memory_of_device)} of {plan.device.name}",
         _row(each, f"{alignment.reading_seconds:.2g} s") + f"   {alignment.captions:,} captions",
         _row("one step", f"{alignment.step_seconds:.3g} s") + f"   {_tflop(alignment.flops)}",
-        _row(f"all {alignment.steps:,} steps", f"{alignment.hours:.3g} h") + "   with the reading",
+        _row(f"all {alignment.steps:,} steps", f"{alignment.hours:.3g} h") + "   including the reading",
     ]
     return rows
 
@@ -119,7 +119,8 @@ def _choices(plan: TrainingPlan) -> list[str]:
         return [
             "",
             f"no configuration fits in {gib(plan.memory_of_device)}: use a larger "
-            "device, smaller pictures (data.size), a smaller model, or training.sharding=fsdp2 on several",
+            "device, smaller images (data.size), a smaller model, or several devices with "
+            "training.sharding=fsdp2",
         ]
     rows = ["", f"configurations that fit in {gib(plan.memory_of_device)}, fastest first"]
     for each in plan.choices:
@@ -138,7 +139,7 @@ def gib(size: int) -> str:
     return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"
 
 
-def millions(count: int) -> str:
+def _millions(count: int) -> str:
     """Format a number of weights."""
     if not count:
         return "-"

@@ -1,4 +1,4 @@
-"""Meters what the own text encoders cost: their weights, their reading, and the teacher's passes."""
+"""Meters the costs of a teacher: the weights and reading of its text encoders, and its passes."""
 
 from dataclasses import dataclass
 
@@ -20,25 +20,25 @@ from lavibridge.recipes.recipe import Recipe
 from lavibridge.training.objectives.teacher import Teacher
 
 READING, TARGET = "own text encoders", "teacher"
-"""Names of the parts of these passes."""
+"""Names of the parts in a plan."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherCost:
-    """The costs of a teacher, beside those of the training pass."""
+    """The costs of a teacher, in addition to those of the training pass."""
 
     parts: tuple[ModelPart, ...]
-    """The own text encoders."""
+    """The vision model's own text encoders."""
     reading: PassCost
-    """A batch of captions, read by all encoders."""
+    """All encoders read a batch of captions."""
     target: PassCost
-    """The prediction that is the target of a pass: one or two calls of the denoiser, without gradients."""
+    """The teacher predicts the target of a pass: one or two calls of the denoiser, without gradients."""
     feature_bytes: int
-    """Of a caption's features, float32."""
+    """Bytes of a caption's float32 features."""
 
     @property
     def peak(self) -> int:
-        """Most bytes beyond the weights, while the captions are read or the target is computed."""
+        """Peak bytes beyond the weights, over reading captions and computing the target."""
         return max(self.reading.peak, self.target.peak)
 
 
@@ -69,6 +69,6 @@ def teacher_cost(
 
 
 def encoder_parts(native: Bridge) -> tuple[ModelPart, ...]:
-    """The own text encoders, by their folders."""
+    """The vision model's own text encoders, named after their folders."""
     encoders = native.language.backbone.named_children()
     return tuple(model_part(f"own {folder}", encoder.parameters()) for folder, encoder in encoders)

@@ -13,8 +13,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import RecipeError
+from lavibridge.core.errors import RecipeError, did_you_mean
 from lavibridge.core.paths import expand_path
 from lavibridge.core.yaml_text import parse_yaml, read_yaml_file
 

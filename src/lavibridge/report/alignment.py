@@ -1,12 +1,12 @@
-"""The report of an alignment, to send to others: no names, no paths, nothing of the machine but its device.
+"""Writes a report of an alignment for others: without names and paths, and with only the machine's device.
 
 RUN/alignment-report/
     summary.json   versions, device, the two models as far as they are public, settings, times, peak memory
     curve.jsonl    fvu, held-out fvu and cosines by step
-    panel.png      the panel's prompts, drawn by the image model's own pipeline and through the bridge
+    panel.png      images of the panel's prompts, by the vision model's own pipeline and by the bridge
 
-The panel holds what people fear to lose: tags, negative prompts, low and high guidance, long prompts, prompts
-in another language. Every pair of pictures has the same seed and the same settings.
+The panel tests features that users may miss: tags, negative prompts, low and high guidance, long prompts,
+prompts in another language. Every pair of images has the same seed and the same settings.
 """
 
 import json
@@ -18,9 +18,9 @@ from typing import Any
 
 from PIL import Image
 
-from lavibridge.bridge.hub import is_hub_id
 from lavibridge.core.files import read_json, shipped_models, split_json_lines, write_atomic, write_json
 from lavibridge.core.log import console
+from lavibridge.core.sources import is_hub_id
 from lavibridge.generation.contact_sheet import contact_sheet
 from lavibridge.generation.image_files import save_png
 from lavibridge.generation.nonfinite_images import NonfiniteImageError
@@ -31,7 +31,7 @@ from lavibridge.training.reporting.step_metrics import peak_memory_mib
 FOLDER = "alignment-report"
 SEED = 0
 PRIVATE = ("system",)
-"""Entries of environment.json that tell of the machine."""
+"""Entries of environment.json that identify the machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class PanelPrompt:
     prompt: str
     negative_prompt: str | None = None
     guidance_scale: float | None = None
-    """None: the image model's own."""
+    """None: the vision model's default."""
 
 
 PANEL = (
@@ -71,7 +71,7 @@ PANEL = (
 
 
 def write_alignment_report(run: Path) -> Path:
-    """Draw the panel and write the report of an aligned run; returns its folder.
+    """Generate the panel and write the report of an aligned run; returns its folder.
 
     Raises RunError if the run has no bridge yet.
     """
@@ -101,7 +101,7 @@ def write_alignment_report(run: Path) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class _Drawn:
-    """One picture of the panel; white, with the reason, where it is not finite."""
+    """One image of the panel; white, with the reason, if it is not finite."""
 
     image: Image.Image
     seconds: float
@@ -116,7 +116,7 @@ def _draw(pipe: BridgePipeline, each: PanelPrompt) -> _Drawn:
         ).images[0]
     except NonfiniteImageError as error:
         image, reason = Image.new("RGB", (64, 64), "white"), error.reasons[0]
-        console.print(f"note: the panel's '{each.label}' is not drawn: {reason}", soft_wrap=True)
+        console.print(f"note: the panel lacks '{each.label}': {reason}", soft_wrap=True)
     return _Drawn(image=image, seconds=perf_counter() - begun, reason=reason)
 
 
@@ -148,7 +148,7 @@ def _summary(run: Path, records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _public(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A model's section; a local folder, which may tell somebody's name, is called `local folder`."""
+    """A model's section; `local folder` replaces a folder's path, which may contain somebody's name."""
     source = str(section["source"])
     is_public = source in shipped_models() or (is_hub_id(source) and not Path(source).exists())
     kept = ("kind", "dtype", "max_tokens", "quantize", "template")

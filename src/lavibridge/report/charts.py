@@ -1,8 +1,8 @@
 """Draws the charts of report.json as SVG in the page's own text colour, for light, dark and print.
 
-Matplotlib draws the axes in a marker colour, which `currentColor` then replaces. Text stays text, so that it
-can be searched and read aloud. The same input gives the same bytes. Series differ in dashes and hatches as
-well as in colour.
+Matplotlib draws the axes in a placeholder colour, which `currentColor` then replaces. Text stays text, for
+search and screen readers. The same input gives the same bytes. Series differ in dashes and hatches as well as
+in colour.
 """
 
 import io
@@ -49,7 +49,7 @@ _STYLE = {
 
 
 def draw_chart(chart: Mapping[str, Any]) -> str:
-    """A chart of report.json as an inline SVG with an accessible name."""
+    """Draw a chart of report.json as an inline SVG with an accessible name."""
     series = chart["series"]
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": chart["title"]}):
         figure = Figure(figsize=(6.4, 3.4), layout="constrained")
@@ -65,7 +65,7 @@ def draw_chart(chart: Mapping[str, Any]) -> str:
 
 
 def _describe_series(series: Sequence[Mapping[str, Any]]) -> str:
-    """The chart in words, for readers who cannot see it."""
+    """Describe the chart in words, for screen readers."""
     found = []
     for each in series:
         values = _values(each["y"])

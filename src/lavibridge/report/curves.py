@@ -58,11 +58,11 @@ def _speed(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
         for run in runs
         if len(run.rows) > 1 and any("images_per_second" in row for row in run.rows)
     ]
-    yield _lines("Speed", "Training pictures per second, moving average.", "images/s", series)
+    yield _lines("Speed", "Training images per second, moving average.", "images/s", series)
 
 
 def _by_time(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
-    """Where the bridge has learnt: one run's start and end, or several runs' ends."""
+    """The loss by diffusion time: one run's start and end, or several runs' ends."""
     logged = [run for run in runs if any(_has_bins(row) for row in run.rows)]
     series = []
     for run in logged:
@@ -77,8 +77,8 @@ def _by_time(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
 
 def _held_out(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
     description = (
-        "Loss on pictures held out from training, always at the same times with the same noise: of the "
-        "weights, and of their moving average if the run keeps one."
+        "Loss on images held out from training, always at the same times with the same noise: for the "
+        "weights, and for their moving average if the run keeps one."
     )
     series = []
     for run in runs:
@@ -103,9 +103,7 @@ def _held_out_by_time(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
         places = [f"{(place + 0.5) / len(values):.2f}" for place in range(len(values))]
         name = run.name if len(runs) > 1 else "last measurement"
         series.append({**_bars(name, [_number(value) for value in values]), "x": places})
-    description = (
-        "The last measurement on held-out pictures, at each of its times from 0 (nearly clean) to 1."
-    )
+    description = "The last measurement on held-out images, at each of its times from 0 (nearly clean) to 1."
     if len(lengths) == 1 and lengths != {0}:  # runs that measure at different times cannot share bars
         yield _bins("Held-out loss by diffusion time", description, series)
 
@@ -126,7 +124,7 @@ def _gradients(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
 def _alignment(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
     description = (
         "Before the first step: the fraction of the teacher's variance that the bridge leaves unexplained "
-        "(fvu), for the captions of each step and for captions that only measure."
+        "(fvu), for the captions of each step and for held-out captions."
     )
     series = []
     for run in (run for run in runs if run.alignment):

@@ -1,4 +1,4 @@
-"""Embeds pictures in the page as data URIs, scaling down large ones.
+"""Embeds images in the page as data URIs, and scales down large ones.
 
 at most 256 pixels a side    the PNG itself, scaled by whole pixels
 larger                       WebP of 256 pixels; 1,600 for sheets and previews, which hold text
@@ -15,9 +15,9 @@ from lavibridge.core.errors import DataError, RunError
 from lavibridge.data.pictures.decoding import decode_picture, read_picture_bytes
 
 EMBEDDED_SIDE = 256
-"""Pixels of the longer side of a drawn picture on the page."""
+"""Pixels of the longer side of a generated image on the page."""
 EMBEDDED_SHEET_SIDE = 1600
-"""The same of a contact sheet or a preview."""
+"""The same for a contact sheet or a preview."""
 _PIXELS = 128
 """Maximum pixels per side of a picture that the page enlarges without blurring."""
 
@@ -40,7 +40,7 @@ class EmbeddedImage:
 
 
 def embed_image(path: Path, side: int = EMBEDDED_SIDE) -> EmbeddedImage:
-    """Embed a picture file; RunError if it is damaged."""
+    """Embed an image file. Raises RunError if it is damaged."""
     try:
         data = read_picture_bytes(path)
         image = decode_picture(data)

@@ -2,11 +2,11 @@
 
     RUN/evaluation/SUITE/    written by `lavi evaluate`
     RUN/conditions/NAME/     written by `lavi quickstart`: the trained bridge and its baselines
-    RUN/results.json         what remains of the latter without the folders: no pictures, no pairs
+    RUN/results.json         the quickstart's scores, if the folders are missing: no images, no pairs
 
-Only comparable numbers stand side by side: a group shares suite, version, prompts and seeds, and a table
-(report/score_tables.py) also shares the metric's card. Scores of an earlier checkpoint appear under that
-checkpoint's name, never as the run's own.
+The report shows only comparable numbers side by side: a group shares suite, version, prompts and seeds, and a
+table (report/score_tables.py) also shares the metric's card. Scores of an earlier checkpoint appear under
+that checkpoint's name, not as the run's own.
 """
 
 import json
@@ -34,11 +34,11 @@ class Evaluation:
     run: int
     """Index of its run."""
     folder: Path | None
-    """The folder of its records and pictures, if it exists."""
+    """The folder of its records and images, if it exists."""
     place: str
     """That folder relative to the run folder."""
     is_own: bool
-    """Whether it is of the run's own bridge, not of a baseline."""
+    """Whether it is of the run's own bridge, as opposed to a baseline."""
     results: Mapping[str, Any]
 
     @cached_property
@@ -58,8 +58,10 @@ class EvaluationGroup:
 
 
 def find_evaluations(runs: Sequence[RunRecord]) -> tuple[list[Evaluation], list[str]]:
-    """All evaluations, and notes on those that the report cannot show; RunError for a damaged
-    results.json."""
+    """Find all evaluations; also return notes on those that the report cannot show.
+
+    Raises RunError for a damaged results.json.
+    """
     found: list[Evaluation] = []
     notes: list[str] = []
     for number, run in enumerate(runs):
@@ -152,8 +154,8 @@ def _unfinished(name: str, folder: Path, place: str) -> list[str]:
         return []
     drawn = len(read_records(folder))
     return [
-        f"{name}: {place} is unfinished ({drawn:,} pictures drawn), so the report omits it: the same "
-        "command resumes it"
+        f"{name}: {place} is unfinished ({drawn:,} images), so the report omits it: repeat the command to "
+        "resume it"
     ]
 
 

@@ -1,4 +1,4 @@
-"""Selects the pictures of a report: prompts side by side, worst and best, and largest disagreements.
+"""Selects the images of a report: prompts side by side, worst and best, and largest disagreements.
 
 The side-by-side prompts spread evenly over the suite, independent of their scores.
 """
@@ -22,7 +22,7 @@ Records = Mapping[RecordKey, Record]
 
 
 def select_examples_side_by_side(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
-    """Per group, prompts that all of its evaluations drew: {suite, version, columns, rows, of}."""
+    """Per group, prompts for which all its evaluations have images: {suite, version, columns, rows, of}."""
     found = []
     for group in groups:
         columns = [each for each in group.columns if each.folder is not None]
@@ -44,9 +44,9 @@ def select_examples_side_by_side(groups: Sequence[EvaluationGroup]) -> list[dict
 
 
 def select_extreme_examples(groups: Sequence[EvaluationGroup]) -> list[dict[str, Any]]:
-    """The worst and the best of each run's own pictures by each metric: {suite, metric, by, worst, best}.
+    """The worst and the best of each run's own images by each metric: {suite, metric, by, worst, best}.
 
-    Among equal scores, the worst satisfy the fewest clauses and the best had the most to satisfy.
+    Among equal scores, the worst satisfy the fewest clauses, and the best have the most clauses to satisfy.
     """
     found = []
     for group in groups:

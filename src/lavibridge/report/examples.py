@@ -1,4 +1,4 @@
-"""One prompt with each system's picture of it, and every metric's score of each picture.
+"""Describes one prompt with each system's image of it, and every metric's score of each image.
 
 example = {category, prompt, seed, shown: [{by, run, file, undrawn, missing, scores}]}
 score = {metric, unit, score, clauses: {name: value}, wrong: {name: sentence}, reason}
@@ -15,7 +15,7 @@ from lavibridge.report.formatting import SHARE_UNIT
 
 
 def make_example(key: RecordKey, columns: Sequence[Evaluation]) -> dict[str, Any]:
-    """One prompt and seed, as each evaluation drew it."""
+    """Describe one prompt and seed, with each evaluation's image."""
     category, prompt, seed = key
     shown = [_displayed(each, each.records[key]) for each in columns]
     return {"category": category, "prompt": prompt, "seed": seed, "shown": shown}

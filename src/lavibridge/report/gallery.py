@@ -1,4 +1,4 @@
-"""The world's gallery: scenes and what vision models draw for their captions, marked right or wrong.
+"""Writes the world's gallery: scenes, and vision models' images for their captions, marked right or wrong.
 
 category -> prompts -> the true scene | model | model ...   with the exact checker's verdict
 """
@@ -24,19 +24,19 @@ _STEPS, _SEED = 20, 0
 
 @dataclass(frozen=True, kw_only=True)
 class GalleryImage:
-    """A picture of the page with the checker's verdict."""
+    """An image of the page with the checker's verdict."""
 
     source: str
     """Data URI."""
     by: str
     right: bool
     reasons: tuple[str, ...]
-    """What is wrong with it; empty if nothing is."""
+    """The checker's objections; empty if the image is correct."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GalleryRow:
-    """A caption, its scene, and each model's picture."""
+    """A caption, its scene, and each model's image."""
 
     caption: str
     images: tuple[GalleryImage, ...]
@@ -45,12 +45,12 @@ class GalleryRow:
 def write_gallery(
     models: Sequence[str], categories: Sequence[str], count: int, guidance: float, page: Path
 ) -> Path:
-    """Draw `count` prompts of each category with each model and return the page."""
+    """Generate `count` prompts of each category with each model, write the page and return its path."""
     pipes = {Path(model).name: BridgePipeline.from_pretrained(model) for model in models}
     sections = {}
     with progress_bar("pictures") as bar:
         total = count * len(categories) * max(len(pipes), 1)
-        task = bar.add_task("draw the gallery", total=total, status="")
+        task = bar.add_task("generating the gallery", total=total, status="")
         for category in categories:
             pairs = evaluation_prompts(category, count)
             columns = [[_displayed("the scene", _draw_image(pair), pair) for pair in pairs]]
@@ -67,7 +67,7 @@ def write_gallery(
 
 
 def _render(sections: dict[str, list[GalleryRow]], models: Sequence[str], guidance: float) -> str:
-    """The page as text, with the count of right pictures over each column."""
+    """Render the page, with the number of correct images over each column."""
     tallies = {
         category: [
             (row[0].by, sum(one.right for one in row), len(row))
@@ -81,7 +81,7 @@ def _render(sections: dict[str, list[GalleryRow]], models: Sequence[str], guidan
 
 
 def _draw_image(pair: CaptionedScene) -> Image.Image:
-    """The scene of a pair as a picture."""
+    """Draw the scene of a pair."""
     return Image.fromarray(draw_scene(pair.scene))
 
 

@@ -1,4 +1,4 @@
-"""Metric cards, which list everything a number depends on, and the differences between recipes.
+"""Makes metric cards, which list everything that a number depends on, and compares recipes.
 
 {suite, version, metric, hash, card, columns: {label: {n, steps, guidance}}, seed, seeds, prompts}
 """

@@ -1,7 +1,7 @@
-"""Writes a model card in Markdown: what the bridge is, its training, scores, limitations and licences.
+"""Writes a model card in Markdown: a description of the bridge, its training, scores, limits and licences.
 
-Marks what the run folder does not know, above all licences, as `FILL IN` and never guesses. The licences of
-all parts bind a bridge. Headings follow Mitchell et al. 2019 (arXiv 1810.03993).
+Marks facts that the run folder lacks, above all licences, as `FILL IN`, and never guesses. The licences of
+all parts apply to a bridge. Headings follow Mitchell et al. 2019 (arXiv 1810.03993).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from lavibridge.core.files import shipped_models
 from lavibridge.report.formatting import SHARE_UNIT, format_estimate, format_fact, format_score, join_names
 
 _FEW = 100
-"""Figures over fewer pictures are called uncertain."""
+"""The card calls figures over fewer images uncertain."""
 
 
 Figures = Sequence[tuple[Mapping[str, Any], str, Mapping[str, Any]]]
@@ -20,7 +20,7 @@ Figures = Sequence[tuple[Mapping[str, Any], str, Mapping[str, Any]]]
 
 
 def make_model_card(run: Mapping[str, Any], number: int, tables: Sequence[Mapping[str, Any]]) -> str:
-    """The card of one run of report.json, with its own scores."""
+    """Write the card of one run of report.json, with its own scores."""
     own = list(_own(tables, number))
     parts = [_what(run), _made(run), _figures(own), _limits(run, own), _licences(run)]
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
@@ -62,22 +62,21 @@ def _figures(own: Figures) -> list[str]:
 
 def _limits(run: Mapping[str, Any], own: Figures) -> list[str]:
     found = [
-        "The bridge cannot draw what the image model cannot draw, nor understand what the language model "
-        "does "
-        "not. It inherits the biases of both."
+        "The bridge cannot generate what the image model cannot generate, nor understand what the language "
+        "model does not. It inherits the biases of both."
     ]
     if not run["is_finished"]:
         found.append(f"Training is not finished ({run['state']}).")
     if _is_world(run):
         found.append(
-            "Trained on the miniature world alone (drawn shapes of 64 x 64 pixels): nothing "
-            "is known about other prompts."
+            "It was trained only on the miniature world (drawn shapes of 64 x 64 pixels), and has not been "
+            "tested on other prompts."
         )
     found += _weakest(own)
     if any(cell["n"] < _FEW for _, _, cell in own):
         found.append(f"Figures with n below {_FEW} are uncertain: read the intervals.")
     if not own:
-        found.append("Nothing has been measured yet.")
+        found.append("It has not been evaluated yet.")
     return ["## Limitations", "", *(f"- {each}" for each in found)]
 
 
@@ -93,18 +92,18 @@ def _weakest(own: Figures) -> Iterator[str]:
         names = [name for name, mean in means if mean == lowest]
         if lowest is not None and len(names) < len(means):
             text = f"{format_score(lowest, SHARE_UNIT)} by {metric} (suite {suite}) in {join_names(names)}"
-            yield f"Weakest where measured: {text}."
+            yield f"Lowest measured score: {text}."
 
 
 def _licences(run: Mapping[str, Any]) -> list[str]:
-    data = "drawn by lavibridge, Apache-2.0" if _is_world(run) else "FILL IN: that of pictures and captions"
+    data = "drawn by lavibridge, Apache-2.0" if _is_world(run) else "FILL IN: of images and captions"
     return [
         "## Licences",
         "",
         f"- language model `{run['parts']['language']}`: {_licence(run['parts']['language'])}",
         f"- image model `{run['parts']['vision']}`: {_licence(run['parts']['vision'])}",
         f"- data: {data}",
-        "- these weights: FILL IN: a licence that those of all parts allow",
+        "- these weights: FILL IN: a licence that the licences of all parts allow",
     ]
 
 

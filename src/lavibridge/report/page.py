@@ -33,13 +33,13 @@ except ImportError:
 def write_report(folders: Sequence[Path], page: Path) -> Path:
     """Read the run folders, write the page and its JSON, return the page's path.
 
-    Notes on stderr and on the page what it cannot show. Raises RunError, and writes nothing, for a folder
-    that is no run or a damaged file or picture.
+    Lists on stderr and on the page the parts that it cannot show. Raises RunError, and writes nothing, if a
+    folder is not a run or if a file is damaged.
     """
     page = require_file_path(page)
     numbers = page.with_suffix(".json")
     if numbers == page:
-        raise RunError(f"{page} is the name of the JSON file: give the page another suffix, such as .html")
+        raise RunError(f"{page} is the name of the JSON file: choose another suffix, such as .html")
     runs = read_report_runs(folders)
     contents = make_report_contents(runs)
     text = render_report(contents, [run.folder for run in runs])
@@ -51,7 +51,7 @@ def write_report(folders: Sequence[Path], page: Path) -> Path:
 
 
 def render_report(contents: Mapping[str, Any], folders: Sequence[Path]) -> str:
-    """Render report.json as a page, with pictures from the runs' folders."""
+    """Render report.json as a page, with images from the runs' folders."""
 
     def picture(run: int, file: str) -> EmbeddedImage:
         return embed_image(folders[run] / file)

@@ -1,4 +1,4 @@
-"""Builds report.json, everything that a report says as one value; the page (report/page.py) only shows it.
+"""Builds report.json, the whole content of a report as one value; the page (report/page.py) only shows it.
 
 {format, title, notes, runs, recipe_differences, tables, differences, side_by_side, extremes, disputed,
  curves, samples, cards}
@@ -25,27 +25,29 @@ from lavibridge.report.run_summary import describe_run
 from lavibridge.report.score_tables import score_differences, score_tables
 
 _FORMAT = 2
-"""Increases whenever a reader of an earlier report.json would misread it."""
+"""Increases whenever readers of an earlier format would misread the file."""
 
 MAX_SHOWN_PREVIEWS = 12
 """Maximum previews per run, spread evenly over training."""
 
 
 def read_report_runs(folders: Sequence[Path]) -> list[RunRecord]:
-    """Read the runs and give each a unique name; RunError for none, a duplicate, or a folder that is no
-    run."""
+    """Read the runs and give each a unique name.
+
+    Raises RunError if there are none, if two are the same, or if a folder is not a run.
+    """
     if not folders:
         raise RunError("give at least one run folder to report on")
     resolved = [folder.resolve() for folder in folders]
     for place, folder in enumerate(resolved):
         if folder in resolved[:place]:
-            raise RunError(f"{folders[place]} is given twice: name each run once")
+            raise RunError(f"{folders[place]} appears twice: give each run once")
     runs = [read_run(folder) for folder in folders]
     return [replace(run, name=name) for run, name in zip(runs, _names(resolved), strict=True)]
 
 
 def make_report_contents(runs: Sequence[RunRecord]) -> dict[str, Any]:
-    """Build the value of report.json; RunError names a damaged file."""
+    """Build the value of report.json. Raises RunError, which names the file, if one is damaged."""
     evaluations, notes = find_evaluations(runs)
     found, apart = group_evaluations(evaluations)
     tables = score_tables(found)
@@ -117,6 +119,6 @@ def _missing(pictures: dict[str, list[dict[str, Any]]]) -> list[str]:
     if not gone:
         return []
     return [
-        f"{len(gone)} pictures are missing, among them {gone[0][1]}. Their scores come from the records; "
-        "run the same evaluation again to draw them"
+        f"{len(gone)} images are missing, such as {gone[0][1]}. Their scores come from the records; run the "
+        "same evaluation again to generate them"
     ]

@@ -27,7 +27,7 @@ class RunRecord:
     rows: tuple[dict[str, Any], ...]
     """One mapping per logged step of log.jsonl, in order of step."""
     validations: tuple[dict[str, Any], ...]
-    """The rows of log.jsonl with a measurement on held-out pictures."""
+    """The rows of log.jsonl with a measurement on held-out images."""
     alignment: tuple[dict[str, Any], ...]
     """The rows of align.jsonl; empty for a run without alignment."""
     results: dict[str, Any]
@@ -43,12 +43,12 @@ class RunRecord:
 
 
 def read_run(folder: Path) -> RunRecord:
-    """Read the folder of a finished or unfinished run; RunError if it is no run folder or damaged."""
+    """Read the folder of a finished or unfinished run. Raises RunError if it is not a run or is damaged."""
     if not folder.is_dir():
-        raise RunError(f"{folder} is no folder: give the folder of `lavi train` or `lavi quickstart`")
+        raise RunError(f"{folder} is not a folder: give the folder of `lavi train` or `lavi quickstart`")
     if not (folder / "recipe.yaml").is_file():
         raise RunError(
-            f"{folder} is no run folder, since it has no recipe.yaml: give the folder of `lavi train`"
+            f"{folder} is not a run folder: it has no recipe.yaml; give the folder of `lavi train`"
         )
     try:
         recipe = read_yaml_file(folder / "recipe.yaml")
@@ -74,7 +74,7 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def read_run_record_if_present(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, empty if there is no file; RunError if it is damaged or no object."""
+    """Read the object in a JSON file; {} if there is no file. Raises RunError if it is damaged."""
     if not path.is_file():
         return {}
     try:
@@ -82,7 +82,7 @@ def read_run_record_if_present(path: Path) -> dict[str, Any]:
     except LaviError as error:
         raise RunError(str(error)) from None
     if not isinstance(value, dict):
-        raise RunError(f"{path} should hold a JSON object, found {type(value).__name__}")
+        raise RunError(f"{path} must hold a JSON object, found {type(value).__name__}")
     return value
 
 
@@ -91,9 +91,9 @@ def _lines(path: Path) -> list[str]:
 
 
 def _log(path: Path, key: str) -> tuple[dict[str, Any], ...]:
-    """The rows of a log that have a key, by step. For steps that a resumed run repeats, the later row counts.
+    """Read the rows of a log that have a key, by step. If a resumed run repeats a step, the later row counts.
 
-    Ignores a last line that a crash cut off; an earlier damaged line is an error.
+    Ignores an incomplete last line, as a crash leaves it; an earlier damaged line is an error.
     """
     lines = _lines(path)
     rows: dict[int, dict[str, Any]] = {}

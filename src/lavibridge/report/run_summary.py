@@ -2,8 +2,8 @@
 
     {name, parts, state, is_finished, facts: [{name, value, unit, main}], recipe, environment, fingerprint}
 
-Everything comes from the folder: a run short of its steps and minutes is either still training or was
-stopped.
+Everything comes from the folder: a run that has reached neither its steps nor its time limit is either still
+training or was interrupted.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from lavibridge.report.run_record import RunRecord
 PART_LABELS = {"language_lora": "language LoRA", "connector": "connector", "vision_lora": "vision LoRA"}
 
 _ENVIRONMENT = ("device", "device_name", "threads", "torch", "lavibridge")
-"""Environment fields to show at once; the page folds the rest."""
+"""Environment fields that the page always shows; it folds the rest."""
 
 
 def describe_run(run: RunRecord) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def describe_run(run: RunRecord) -> dict[str, Any]:
 
 
 def _part_name(part: Any) -> str:
-    """A short name for a part of a recipe: its source, else its kind."""
+    """A short name for a part of a recipe: its source, or else its kind."""
     if isinstance(part, dict):
         source = part.get("source")
         return Path(str(source)).name if source else str(part.get("kind", "unnamed"))
@@ -53,13 +53,13 @@ def _state(run: RunRecord) -> tuple[str, bool]:
         return "finished: aligned from captions alone", True
     if not run.rows:
         begun = "in alignment" if run.alignment else "not started"
-        return f"{begun}: no step logged", False
+        return f"{begun}: no logged step", False
     last = run.rows[-1]
     if isinstance(planned, int) and last["step"] >= planned:
         return "finished", True
     if isinstance(minutes, int | float) and (last.get("seconds") or 0) >= 60 * minutes:
         return "finished: reached its time limit", True
-    return "unfinished: still training, or stopped", False
+    return "unfinished: still training, or interrupted", False
 
 
 def _main_facts(run: RunRecord) -> list[tuple[str, Any, str]]:
@@ -75,9 +75,9 @@ def _main_facts(run: RunRecord) -> list[tuple[str, Any, str]]:
         ("time", last.get("seconds"), "seconds"),
         ("data", " ".join(str(data[key]) for key in ("kind", "path") if data.get(key)) or None, "text"),
         ("scenes drawn", data.get("scenes") if data.get("kind") == "world" else None, "count"),
-        ("pictures per step", each_step, "count"),
+        ("images per step", each_step, "count"),
         (
-            "pictures trained on, with repeats",
+            "training images, with repeats",
             taken * each_step if each_step else None,
             "count",
         ),

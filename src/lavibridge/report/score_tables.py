@@ -61,7 +61,7 @@ def score_differences(groups: Sequence[EvaluationGroup]) -> tuple[list[dict[str,
 
 
 def score_pairs(group: EvaluationGroup) -> Iterator[tuple[Evaluation, Evaluation]]:
-    """The pairs of evaluations in a group to compare picture by picture."""
+    """The pairs of evaluations in a group to compare image by image."""
     columns = [each for each in group.columns if each.folder is not None]
     own = [each for each in columns if each.is_own]
     for second in columns:

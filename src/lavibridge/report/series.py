@@ -19,7 +19,7 @@ def smooth_series(values: Sequence[float], span: int) -> list[float]:
 
 
 def thin_series(values: Sequence[float]) -> list[float]:
-    """At most POINTS values, evenly spread, the first and the last among them."""
+    """Select at most POINTS values, evenly spread, including the first and the last."""
     if len(values) <= SERIES_POINTS:
         return list(values)
     return [values[round(place * (len(values) - 1) / (SERIES_POINTS - 1))] for place in range(SERIES_POINTS)]

@@ -1,13 +1,13 @@
-"""Measures the ceiling: what a language model's word features know about words that no caption contains.
+"""Measures the ceiling: how much a language model's features know about words that no caption contains.
 
     plain      mean feature of `red` in "a red circle", "a red square", ...       one per colour and shape
     query      feature of `crimson` in "a crimson disc", "a crimson box", ...     one per phrase
     correct    if the nearest plain colour is red                                 cosine, mean removed
 
-A connector trained on captions alone has seen `red` and never `crimson`. It can generalise only to words with
-nearby features, so this accuracy bounds roughly what it can reach. Colours have 8 classes (chance 12.5 %),
-shapes 6 (16.7 %). The interval is over words, since phrases of one word are not independent. Excludes the
-pairs of colour and shape that all training withholds.
+A connector trained on captions alone has seen `red` but never `crimson`. It can generalise only to words with
+similar features, so this accuracy is a rough upper bound for it. Colours have 8 classes (chance 12.5 %),
+shapes 6 (16.7 %). The interval is over words, because phrases of one word are not independent. Pairs of
+colour and shape that all training withholds are excluded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,9 +66,9 @@ class LayerAccuracy:
 
 
 def measure_ceiling(language: LanguageModel, read: ReadOutChoice | None = None) -> dict[str, LayerAccuracy]:
-    """The accuracy of each layer (`layer 0` is the embeddings), and of `read`, the connector's read-out.
+    """Measure the accuracy of each layer (`layer 0` is the embeddings), and of the connector's read-out.
 
-    `read` selects the connector's read-out before training; by default the one that suits the model.
+    `read` selects the read-out; by default it is the model's own default.
     """
     layers = tuple(range(language.spec.layers))
     plain = [

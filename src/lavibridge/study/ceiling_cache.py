@@ -44,7 +44,7 @@ Ceiling = Mapping[str, Mapping[str, CeilingAccuracy]]
 
 
 def find_ceilings(cells: Sequence[Cell], out: Path, *, compute: bool = True) -> dict[str, Ceiling]:
-    """The ceiling of every condition; with `compute=False` only the cached ones.
+    """Return the ceiling of every condition; with `compute=False`, only cached ones.
 
     Reports and skips a language model that cannot be loaded.
     """
@@ -95,7 +95,7 @@ def _key(options: Mapping[str, Any]) -> str | None:
 
 
 def _report_missing(options: Mapping[str, Any], error: LaviError) -> None:
-    console.print(f"no ceiling for {options['language']['source']}: {error}")
+    console.print(f"note: no ceiling for {options['language']['source']}: {error}")
 
 
 def _read(kept: Mapping[str, Any]) -> Ceiling:

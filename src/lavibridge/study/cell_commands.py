@@ -1,6 +1,6 @@
 """Writes one command per cell, for a job launcher such as a SLURM array, Ray, GNU parallel or xargs.
 
-lavi study NAME --only CELL --out OUT    from any folder, in any order, any number of times
+lavi study NAME --only CELL --out OUT    works in any folder, in any order, any number of times
 """
 
 import shlex

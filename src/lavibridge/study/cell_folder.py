@@ -72,7 +72,7 @@ def cell_folder_differences(folder: Path, cell: Cell) -> list[str]:
 
 
 def begin_cell_folder(folder: Path, cell: Cell, study: str) -> None:
-    """Record which cell the folder holds; RunError if it holds another."""
+    """Record the cell of a folder. Raises RunError if the folder holds another one."""
     check_cell_folder(folder, cell)
     if not (folder / CELL_FILE).is_file():
         write_json(
@@ -101,7 +101,7 @@ def is_measured(folder: Path, key: str, use: StudySuite) -> bool:
 
 
 def changed_cell_inputs(folder: Path, cell: Cell) -> list[str]:
-    """The data and models that changed since a cell was finished, one sentence each."""
+    """Describe the data and models that changed since a cell was finished, in one sentence each."""
     if not cell.native:
         return (
             run_folder.changed_run_inputs(folder, cell.recipe)
@@ -115,7 +115,7 @@ def changed_cell_inputs(folder: Path, cell: Cell) -> list[str]:
 
 
 def is_suite_outdated(folder: Path, key: str, use: StudySuite) -> bool:
-    """Whether a measured suite has other prompts or metrics now."""
+    """Whether the prompts or metrics of a measured suite have changed."""
     results = read_results(suite_folder(folder, key))
     plan = read_suite(use.suite)
     source = open_prompts(plan.prompts, use.prompts)

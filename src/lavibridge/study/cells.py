@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from lavibridge.core.config import did_you_mean, validate
-from lavibridge.core.errors import RecipeError
+from lavibridge.core.config import validate
+from lavibridge.core.errors import RecipeError, did_you_mean
 from lavibridge.core.paths import expand_path
 from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.recipes.recipe_text import change_recipe_text, find_recipe, read_recipe_yaml
@@ -30,7 +30,7 @@ class Cell:
     seed: int
     recipe: Recipe
     native: bool
-    """Whether to train nothing and evaluate the vision model under its own text encoder."""
+    """Whether to evaluate the vision model with its own text encoder, without training."""
     source_names: Mapping[str, str]
     """The study's names of the models that `sources` redirects, by dotted path."""
 
@@ -41,19 +41,19 @@ class Cell:
 
 
 def load_study(name: str) -> Study:
-    """A shipped study by name, or any by the path to its YAML file. Raises RecipeError."""
+    """Load a study: a shipped one by name, or any by its path. Raises RecipeError if it is invalid."""
     shipped = shipped_studies()
     path = shipped.get(name, expand_path(name))
     if not path.is_file():
         raise RecipeError(
             f"there is no study '{name}'{did_you_mean(name, tuple(shipped))} "
-            f"(shipped: {', '.join(shipped)}; or give the path to a YAML file)"
+            f"(choose from {', '.join(shipped)}, or give the path to a YAML file)"
         )
     return validate(Study, _at_home(read_recipe_yaml(path), path.parent), path.name)
 
 
 def expand_cells(study: Study, out: Path, sources: Mapping[str, str] | None = None) -> tuple[Cell, ...]:
-    """All cells with validated recipes; RecipeError names the condition with an invalid one.
+    """Make all cells with validated recipes. Raises RecipeError if the recipe of a condition is invalid.
 
     `sources` redirects models to local folders: {hub id: folder}.
     """
@@ -101,8 +101,8 @@ def cell_setting(path: str, value: Any) -> str:
 
 
 def _content(study: Study, condition: StudyCondition, out: Path) -> dict[str, Any]:
-    """A condition's recipe as a mapping. The condition is a layer of its own, so a new kind clears what the
-    study set in that section."""
+    """A condition's recipe as a mapping. A condition that sets a new kind clears the study's settings of that
+    section."""
     try:
         content = read_recipe_yaml(find_recipe(condition.recipe or study.recipe))
         content = change_recipe_text(content, [cell_setting(*pair) for pair in study.set.items()])

@@ -1,6 +1,6 @@
 """Estimates memory and time of each cell before anything is loaded, as `lavi plan` does.
 
-Counts training and the alignment before it, not drawing and scoring pictures after it.
+Counts training and the alignment before it, but not the generation and scoring of images after it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ class CellCost:
     plan: TrainingPlan | None
     """None if the cell trains nothing or cannot be planned."""
     reason: str = ""
-    """Why there is no plan."""
+    """The reason why there is no plan."""
 
     @property
     def hours(self) -> float:
@@ -35,7 +35,7 @@ class CellCost:
 
 
 def estimate_cell_costs(study: Study, cells: Sequence[Cell], out: Path, device: Device) -> list[CellCost]:
-    """The cost of every cell; plans each condition once for all its seeds."""
+    """Estimate the cost of every cell; plans each condition once for all its seeds."""
     planned: dict[str, tuple[TrainingPlan | None, str]] = {}
     found = []
     with progress_bar("conditions") as bar:
@@ -69,7 +69,7 @@ def cost_lines(costs: Sequence[CellCost], device: Device) -> Iterator[str]:
     rest = f", and {unknown} that cannot be planned" if unknown else ""
     hours = _format_duration(sum((cost.hours for cost in left), start=0.0))
     yield f"{len(costs)} cells, {len(left)} to run: {hours} of training on {where}{rest}"
-    yield "not counted: drawing and scoring"
+    yield "not counted: generating and scoring images"
 
 
 def _format_duration(hours: float) -> str:

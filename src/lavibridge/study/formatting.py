@@ -33,7 +33,7 @@ def _format_p(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p {p:.2g}"
 
 
-def format_size(interval: MeanInterval) -> str:
+def format_sample_size(interval: MeanInterval) -> str:
     """The numbers of prompts and seeds behind a mean."""
     seeds = "1 seed" if interval.seeds == 1 else f"{interval.seeds} seeds"
     lost = f", {interval.unscored} not scored" if interval.unscored else ""

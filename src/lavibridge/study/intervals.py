@@ -7,7 +7,7 @@
     prompts
 
 Resampling both margins of the table is the pigeonhole bootstrap (Owen 2007, Ann. Appl. Stat. 1, arXiv
-0712.1111). It draws n - 1 of n, since n draws of three seeds would show only two thirds of their variance
+0712.1111). It draws n - 1 of n, because n draws of three seeds would show only two thirds of their variance
 (Rao, Wu and Yue 1992, Surv. Methodol. 18). Three seeds still give a rough interval; with one seed only
 prompts are resampled. Holm 1979, Scand. J. Stat. 6, corrects for multiple comparisons.
 """
@@ -65,7 +65,7 @@ def mean_interval(scores: ScoreMatrix) -> MeanInterval:
 
 
 def difference_interval(ours: ScoreMatrix, theirs: ScoreMatrix) -> DifferenceInterval:
-    """How much higher `ours` is, seed by seed and prompt by prompt; rows and columns of both must match."""
+    """The mean of `ours` - `theirs`, paired by seed and prompt; rows and columns of both must match."""
     kept, counts = _kept(ours - theirs)
     if not kept.size:
         nothing = math.nan
@@ -83,7 +83,7 @@ def difference_interval(ours: ScoreMatrix, theirs: ScoreMatrix) -> DifferenceInt
     if low == high and set(np.unique(ours)) | set(np.unique(theirs)) <= {0.0, 1.0}:
         reach = wilson_interval(0, kept.shape[1])[
             1
-        ]  # no variance: that many prompts may still hide a difference
+        ]  # no variance: this number of prompts may still hide a difference
         low, high = max(-1.0, mean - reach), min(1.0, mean + reach)
     fewest = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
     p = max(2 * (fewest + 1) / (len(drawn) + 1), sign_flip_p(np.nanmean(kept, axis=0).tolist()))

@@ -1,4 +1,4 @@
-"""Runs a study: trains and evaluates each cell, skips finished work and resumes stopped work.
+"""Runs a study: trains and evaluates each cell, skips finished work and resumes interrupted work.
 
 A failed cell does not stop the others. Ctrl-C stops everything; the next call resumes.
 """
@@ -47,13 +47,13 @@ def run_cells(
     """Run every unfinished cell; returns the failures with their reasons.
 
     One of several processes (`part`) trains together with the others and evaluates its share; all of them
-    must get the same single cell, and each draws on its own `device`. Raises RunError before any work if a
-    folder holds another recipe.
+    must get the same single cell, and each generates on its own `device`. Raises RunError before any work if
+    a folder holds another recipe.
     """
     if part.world_size > 1 and len(cells) != 1:
         raise RunError(
-            f"several processes (WORLD_SIZE={part.world_size}) run one cell together, and {len(cells)} are "
-            "selected: select one with --only CONDITION/seed-S"
+            f"several processes (WORLD_SIZE={part.world_size}) can run only one cell together, but "
+            f"{len(cells)} are selected: select one with --only CONDITION/seed-S"
         )
     for cell in cells:
         if not cell.native:
@@ -71,8 +71,8 @@ def run_cells(
             _say(f"[{number}/{len(cells)}] {cell.name}")
             with (
                 hold_lock(out / cell.name) if part.world_size == 1 else nullcontext()
-            ):  # parts lock what they write
-                run_cell(study, cell, out, part, device)
+            ):  # several processes lock their own files
+                _run_cell(study, cell, out, part, device)
         except LaviError as error:
             failures.append(_Failure(cell=cell.name, reason=str(error)))
         except Exception as error:  # an out-of-memory error in one cell must not stop the next
@@ -91,11 +91,11 @@ def is_cell_done(study: Study, cell: Cell, out: Path) -> bool:
 
 
 def _is_outdated(study: Study, cell: Cell, out: Path) -> bool:
-    """Whether a finished cell was measured with other prompts or metrics than the current ones."""
+    """Whether prompts or metrics have changed since a finished cell was measured."""
     return any(is_suite_outdated(out / cell.name, key, use) for key, use in study.suites.items())
 
 
-def run_cell(study: Study, cell: Cell, out: Path, part: ProcessRank, device: str) -> None:
+def _run_cell(study: Study, cell: Cell, out: Path, part: ProcessRank, device: str) -> None:
     """Train the cell if needed, then evaluate the suites that are missing or out of date."""
     folder = out / cell.name
     if cell.native:

@@ -1,6 +1,6 @@
 """Reads the scores of finished cells: one number per row, condition, seed and prompt.
 
-Counts only the pictures that the study defines, so that extra measurements in a folder change nothing and two
+Counts only the images that the study defines, so that extra measurements in a folder have no effect and two
 conditions always share their prompts.
 """
 
@@ -33,7 +33,7 @@ class SuiteResult:
     tasks: tuple[Task, ...]
 
     def metric(self, row: RowSpec) -> Mapping[str, Any]:
-        """The row's metric in results.json; RunError if it was not measured."""
+        """Return the row's metric in results.json. Raises RunError if it was not measured."""
         found: Mapping[str, Any] = self.results["metrics"]
         if row.metric not in found:
             raise RunError(
@@ -48,7 +48,7 @@ FinishedScores = Mapping[tuple[str, int], Mapping[str, SuiteResult]]
 
 
 def read_finished_scores(study: Study, cells: Sequence[Cell], out: Path) -> FinishedScores:
-    """The finished suites of all cells; RunError if a folder holds another recipe."""
+    """Read the finished suites of all cells. Raises RunError if a folder holds another recipe."""
     tasks = {
         (key, seed): _tasks(use, seed)
         for key, use in study.suites.items()
@@ -69,7 +69,7 @@ def read_finished_scores(study: Study, cells: Sequence[Cell], out: Path) -> Fini
 
 
 def _check_alike(key: str, measured: Mapping[tuple[str, int], SuiteResult]) -> None:
-    """Raise RunError if cells differ in prompts or metrics, since their scores cannot be paired."""
+    """Raise RunError if cells differ in prompts or metrics, so that their scores cannot be paired."""
     first: tuple[tuple[str, int], dict[str, Any]] | None = None
     for cell, each in measured.items():
         cards = {name: entry["card"] for name, entry in each.results["metrics"].items()}
@@ -80,7 +80,7 @@ def _check_alike(key: str, measured: Mapping[tuple[str, int], SuiteResult]) -> N
             one, other = (f"{condition}/seed-{seed}" for condition, seed in (first[0], cell))
             raise RunError(
                 f"{one} and {other} cannot share a table: {', '.join(differing)} of the suite '{key}' "
-                "changed between them; run the study again to measure what is out of date"
+                "changed between them; run the study again to update its measurements"
             )
 
 
@@ -133,8 +133,8 @@ def _read(folder: Path, tasks: tuple[Task, ...]) -> SuiteResult:
     lost = sum(task.key not in records for task in tasks)
     if lost:
         raise RunError(
-            f"{folder} lacks {lost} of {len(tasks)} pictures that cell.json lists: delete the cell.json "
-            "above it to measure the suite again"
+            f"{folder} lacks {lost} of {len(tasks)} images that cell.json lists: delete the cell's cell.json "
+            "to measure the suite again"
         )
     return SuiteResult(results=results, records=records, tasks=tasks)
 

@@ -21,7 +21,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lavibridge.core.config import Config, Seed, did_you_mean
+from lavibridge.core.config import Config, Seed
+from lavibridge.core.errors import did_you_mean
 from lavibridge.evaluation.suite import ComponentConfig
 
 _JOIN = "_"
@@ -41,14 +42,14 @@ class StudyCondition(Config):
     set: dict[str, Any] = Field(default_factory=dict)
     """Fields of the recipe by dotted path, such as `connector.read: last`. A new kind clears its section."""
     native: bool = False
-    """Train nothing, and evaluate the recipe's vision model under its own text encoder."""
+    """Evaluate the recipe's vision model with its own text encoder, without training."""
 
     @field_validator("name")
     @classmethod
     def _names_a_folder(cls, name: str) -> str:
         """Check that the name is safe in a path and on a command line."""
         if not _NAME.fullmatch(name):
-            raise ValueError("a name may contain letters, digits and . _ -, since it names a folder")
+            raise ValueError("a name is also a folder's name: use letters, digits and . _ -")
         return name
 
 
@@ -70,7 +71,7 @@ class StudySuite(Config):
     guidance: float | None = Field(default=None, ge=1)
     """Guidance scale; the suite's by default."""
     quality: Literal["exact", "high", "fast"] = "exact"
-    """The quality of `lavi generate`; other than `exact`, it brings its own number of steps."""
+    """The quality of `lavi generate`; a quality other than `exact` has its own number of steps."""
 
 
 class RowSpec(Config):
@@ -111,7 +112,7 @@ class Study(Config):
     question: str
     """The question in a sentence."""
     comment: str = ""
-    """What a reader needs to know about the set-up."""
+    """Background on the set-up for readers."""
     recipe: str
     """The recipe that all conditions start from: a shipped one's name, or a path (from the study's folder,
     or here)."""
@@ -130,11 +131,11 @@ class Study(Config):
     rows: tuple[RowSpec, ...] = Field(min_length=1)
     """The rows of the table."""
     not_measured: dict[str, str] = Field(default_factory=dict)
-    """Rows that a reader may expect, and why the table lacks them."""
+    """Row that a reader may expect -> the reason why the table lacks it."""
     claims: tuple[Claim, ...] = ()
     """The claims to test."""
     ceiling: bool = False
-    """Also measure what each language model's features know about words that no caption contains."""
+    """Also measure how much each language model's features know about words that no caption contains."""
     sheet: int = Field(default=1, ge=0)
     """Prompts per category on the contact sheet; 0 for no sheet."""
     cache: bool = False
@@ -144,12 +145,12 @@ class Study(Config):
     def _holds_together(self) -> "Study":
         """Check that every name in use exists and is unique."""
         if bool(self.conditions) == bool(self.axes):
-            raise ValueError("give either `conditions` or `axes`, with at least one choice")
+            raise ValueError("set either `conditions` or `axes`, with at least one choice")
         _only_once("seeds", self.seeds)
         _only_once("rows", [row.name for row in self.rows])
         for name in (self.name, *self.axes, *self.suites):
             if not _NAME.fullmatch(name):
-                raise ValueError(f"'{name}' names a folder: use letters, digits and . _ -")
+                raise ValueError(f"'{name}' is also a folder's name: use letters, digits and . _ -")
         for axis, choices in (("conditions", self.conditions), *self.axes.items()):
             _only_once(axis, [choice.name for choice in choices])
             if axis != "conditions" and not choices:
@@ -183,7 +184,7 @@ def _joined(choices: tuple[StudyCondition, ...]) -> StudyCondition:
     recipes = [choice.recipe for choice in choices if choice.recipe is not None]
     if len(recipes) > 1:
         raise ValueError(
-            f"{' and '.join(choice.name for choice in choices)} both name a recipe: only one may"
+            f"{' and '.join(choice.name for choice in choices)} both set a recipe, but only one may"
         )
     return StudyCondition(
         name=_JOIN.join(choice.name for choice in choices),

@@ -150,7 +150,7 @@ def make_study_table(study: Study, finished: FinishedScores) -> StudyTable:
 
 
 def _over_seeds(figures: Mapping[int, Mapping[str, Any]]) -> MeanInterval:
-    """A measure of sets: Student's interval over the seeds; of one seed, the metric's own over prompts."""
+    """A set metric with Student's interval over the seeds; for one seed, the metric's own over prompts."""
     first = next(iter(figures.values()))
     mean, reach = _student([each["mean"] for each in figures.values()])
     low, high = mean - reach, mean + reach

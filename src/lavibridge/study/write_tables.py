@@ -175,7 +175,7 @@ def _change(row: ResultRow, name: str) -> str:
 
 def _size(row: ResultRow) -> str:
     """The distinct sample sizes of a row; the JSON has one per condition."""
-    sizes = [formatting.format_size(entry.value) for entry in row.entries.values()]
+    sizes = [formatting.format_sample_size(entry.value) for entry in row.entries.values()]
     return "; ".join(dict.fromkeys(sizes)) or formatting.EMPTY_VALUE
 
 

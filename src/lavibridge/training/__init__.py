@@ -1,7 +1,8 @@
-"""Training: from a recipe to a run folder.
+"""Trains a recipe into a run folder.
 
-`train.train` is the public door. `loop` takes the steps, `session` holds what they need and saves it, `run`
-knows the run folder. The rooms below are `data` (which samples a step meets), `cache` (encoded images and
-captions), `objectives` (alignment and the teacher), `distributed` (processes and sharded weights),
-`checkpoints` (what a run can continue from) and `reporting` (what a run tells its reader).
+`train.train` is the public function. `loop` takes the steps, `session` holds and saves their state, and
+`run_folder` checks and writes the run folder. The packages are `data` (the samples of each step), `alignment`
+and `pivot` (the stages before the first step), `objectives` (the teacher), `cache` (encoded images and
+captions), `distributed` (processes and sharded weights), `checkpoints` (saving and resuming) and `reporting`
+(logs, trackers, warnings and sample images).
 """

@@ -1,4 +1,4 @@
-"""The parts of a session, built from a recipe in each process: bridge, state, data loader, validator."""
+"""Builds the parts of a session from a recipe, in each process: bridge, state, data loader, validator."""
 
 import torch
 
@@ -20,7 +20,7 @@ from lavibridge.training.validation import Validator
 
 
 def assemble_bridge(recipe: Recipe, processes: Processes) -> Bridge:
-    """The untrained bridge on this process's device, its frozen weights sharded if the recipe says so."""
+    """Build the untrained bridge on this process's device, with sharded frozen weights if the recipe asks."""
     bridge = build_bridge(recipe)
     teacher = recipe.training.teacher
     bridge.distilled_guidance_scale = (
@@ -38,7 +38,7 @@ def assemble_bridge(recipe: Recipe, processes: Processes) -> Bridge:
 
 
 def assemble_state(recipe: Recipe, bridge: Bridge, processes: Processes) -> TrainingState:
-    """The state at step 0: the wrapped bridge, its optimiser and the average of its weights."""
+    """Build the state at step 0: the wrapped bridge, its optimiser and the average of its weights."""
     settings = recipe.training
     parts = bridge.trained_parameters()
     trained = [part for part, weights in parts.items() if weights]
@@ -61,16 +61,16 @@ def assemble_state(recipe: Recipe, bridge: Bridge, processes: Processes) -> Trai
 
 
 def loader_class(device: torch.device, workers: int) -> type[BatchLoader]:
-    """The class of the data loader for a vision model on this device.
+    """Choose the class of the data loader for a vision model on this device.
 
-    On a GPU it prefetches. On a CPU the thread that encodes the next pictures would compete with the step for
-    the cores: the quickstart's steps took a quarter longer with it (LOG.md, 2026-11-30).
+    On a GPU the loader prefetches. On a CPU a thread that encodes the next images would compete with the step
+    for the cores: the quickstart's steps took a quarter longer with it (LOG.md, 2026-11-30).
     """
     return PrefetchLoader if workers and device.type != "cpu" else BatchLoader
 
 
-def assemble_batches(recipe: Recipe, bridge: Bridge, dataset: Dataset, processes: Processes) -> BatchLoader:
-    """The loop's data loader."""
+def assemble_loader(recipe: Recipe, bridge: Bridge, dataset: Dataset, processes: Processes) -> BatchLoader:
+    """Build the loop's data loader."""
     side = recipe.data.size or bridge.vision.default_size
     kind = loader_class(bridge.vision.alphas.device, recipe.training.workers)
     caches = open_caches(bridge, dataset, recipe.training)
@@ -81,7 +81,7 @@ def assemble_batches(recipe: Recipe, bridge: Bridge, dataset: Dataset, processes
 def assemble_validator(
     recipe: Recipe, bridge: Bridge, held_out: Dataset | None, processes: Processes
 ) -> Validator | None:
-    """The validator on the held-out samples, if there are any."""
+    """Build the validator for the held-out samples, if there are any."""
     if held_out is None:
         return None
     side = recipe.data.size or bridge.vision.default_size

@@ -1,4 +1,4 @@
-"""The bridge that training starts from, built from a recipe."""
+"""Builds the bridge that training starts from."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -13,15 +13,15 @@ from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe
 
 _CALIBRATED_ON = 256
-"""Captions to whose features a connector may fit its first weights."""
+"""Number of captions to whose features a connector fits its first weights."""
 _FAR = 20.0
 """Factor by which the conditioning's scale may differ from the trained one before a warning."""
 
 
 def build_bridge(recipe: Recipe, device: torch.device | None = None) -> Bridge:
-    """The untrained bridge of a recipe: the same weights every time, from `training.seed`.
+    """Build the untrained bridge of a recipe; `training.seed` determines its weights.
 
-    On the meta ``device`` it has every shape and no values, and no weights are read.
+    On the meta ``device`` it has shapes but no values, and no weights are read.
     """
     settings = recipe.training
     with torch.random.fork_rng(devices=[]), device or nullcontext():
@@ -58,10 +58,10 @@ def calibrate_connector(bridge: Bridge, dataset: Dataset) -> None:
 
 @torch.no_grad()
 def conditioning_scale_warning(bridge: Bridge, captions: Sequence[str]) -> str | None:
-    """A warning if the conditioning's scale is far from the one that the vision model was trained with.
+    """Return a warning if the conditioning's scale is far from the scale in the vision model's training.
 
-    Features of a decoder-only model straight into cross-attention made a loss NaN (SANA, Xie et al. 2024,
-    arXiv 2410.10629).
+    A decoder-only model's features, fed to cross-attention without a norm, led to a NaN loss in SANA (Xie et
+    al. 2024, arXiv 2410.10629).
     """
     known = bridge.vision.spec.rms
     if known is None:
@@ -72,14 +72,14 @@ def conditioning_scale_warning(bridge: Bridge, captions: Sequence[str]) -> str |
     if known / _FAR <= size <= known * _FAR:
         return None
     return (
-        f"note: the conditioning tokens' root mean square is {size:.3g}, the vision model was trained with "
-        f"about {known:.3g}: training may diverge or begin slowly; connector.read=norm_mean gives features "
-        "of a known scale, and the connectors 'lavi' and 'query' norm them"
+        f"note: the conditioning tokens have a root mean square of {size:.3g}, but the vision model was "
+        f"trained with about {known:.3g}: training may diverge or start slowly. connector.read=norm_mean "
+        "gives features of a known scale, and the connectors 'lavi' and 'query' normalise them"
     )
 
 
 def _tokens(bridge: Bridge, captions: list[str]) -> Float[Tensor, "token layer width"]:
-    """Features of the real tokens but the first, which in many models is the same for every prompt."""
+    """Features of the real tokens except the first, which many models compute alike for every prompt."""
     features = bridge.features(captions)
     real = features.mask.clone()
     real[:, 0] = False

@@ -2,7 +2,7 @@
 
     average <- d * average + (1 - d) * weight        d = min(decay, (1 + step) / (10 + step))
 
-The decay rises from the start, so that the average soon forgets the untrained weights.
+The decay rises at the start, so that the average soon forgets the untrained weights.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from torch import nn
 
 
 class Ema:
-    """The average of some weights, kept in their order."""
+    """The average of some weights, in the same order."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
         self.parameters = list(parameters)
@@ -27,7 +27,7 @@ class Ema:
         torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
 
     def take_over(self) -> None:
-        """Set the average to the present weights."""
+        """Set the average to the current weights."""
         self.average = [parameter.detach().clone() for parameter in self.parameters]
 
     @contextmanager

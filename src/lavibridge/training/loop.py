@@ -2,9 +2,9 @@
 
     for each step:   losses of every pass -> gradient -> finite? -> clip -> optimiser -> average -> events
 
-The loop checks loss and gradient before the optimiser changes anything, and the weights after. It skips a
-step that is not finite: weights, optimiser and average stay as they were, the step counts, and the run
-continues with the next samples, until there have been too many such steps (training/nonfinite.py).
+The loop checks loss and gradient before the optimiser changes anything, and the weights afterwards. It skips
+a step that is not finite: weights, optimiser and average stay unchanged, the step counts, and the run
+continues with the next samples, until there are too many such steps (training/nonfinite.py).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,9 +39,9 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     ema: Ema | None
     teacher: Teacher | None = None
-    """The teacher whose predictions are the target; None: the target follows from noise and latents."""
+    """The teacher whose predictions are the target; if None, noise and latents determine the target."""
     proof: Callable[[], Float[Tensor, " sample"]] | None = None
-    """Recomputes the last pass of this session whose loss and gradient were finite."""
+    """Recomputes this session's last pass with finite loss and gradient."""
     step: int = 0
     """Steps taken, skipped ones included."""
     skips: NonfiniteSkips = field(default_factory=NonfiniteSkips)
@@ -49,9 +49,9 @@ class TrainingState:
     validation: float | None = None
     """The last loss on held-out samples, of the averaged weights if there are any."""
     seconds: float = 0.0
-    """Time in the loop, earlier sessions of the run included."""
+    """Seconds in the loop, including earlier sessions of the run."""
     stop: str = ""
-    """Why the loop ends after this step; empty while it continues."""
+    """The reason why the loop ends after this step; empty while it continues."""
     backward: Callable[[Tensor], None] = field(default=lambda loss: loss.backward())
     no_sync: Callable[[nn.Module], AbstractContextManager[object]] = field(
         default=lambda model: nullcontext()
@@ -76,13 +76,13 @@ class StepReport:
     lr: dict[str, float]
     pictures: int
     seconds: float
-    """Of this step."""
+    """Duration of this step."""
     data_wait: float
     """Seconds of the step in which the loop waited for data."""
     elapsed: Mapping[str, float]
-    """Seconds that loading this step's data took, prefetched or not, by activity."""
+    """Activity -> the seconds that it took to load this step's data, prefetched or not."""
     skipped: tuple[str, ...] = ()
-    """Of a skipped step: the samples whose loss is not finite, or all if only the gradient is not finite."""
+    """If the step was skipped: the samples whose loss is not finite, or all if only the gradient is not."""
 
 
 TrainingEvent = Callable[[TrainingState, StepReport], None]
@@ -91,7 +91,7 @@ TrainingEvent = Callable[[TrainingState, StepReport], None]
 
 @dataclass(frozen=True)
 class EverySteps:
-    """Event: performs `action` after every `steps` steps; 0 never does."""
+    """Event: performs `action` after every `steps` steps; with 0, never."""
 
     steps: int
     action: TrainingEvent
@@ -114,7 +114,7 @@ def run_training_loop(
         report = take_training_step(state, batches, settings, clock)
         state.seconds = perf_counter() - begun
         if limit and state.any_process(state.seconds >= limit):
-            state.stop = "the time is up"
+            state.stop = "the time limit is reached"
         for event in events:
             event(state, report)
 
@@ -131,7 +131,7 @@ def training_mode(bridge: Bridge) -> None:
 def take_training_step(
     state: TrainingState, batches: BatchLoader, settings: TrainingSection, clock: float
 ) -> StepReport:
-    """Take one optimiser step, or skip it if it is not finite; NotFiniteError after too many skips."""
+    """Take one optimiser step, or skip it if it is not finite. Raises NotFiniteError after too many skips."""
     begun = perf_counter()
     waited = 0.0
     rates = set_learning_rates(state.optimizer, settings, state.step, clock)
@@ -142,7 +142,7 @@ def take_training_step(
         asked = perf_counter()
         draw = batches.draw(state.step, turn)
         waited += perf_counter() - asked
-        # Dropout draws from torch's global generator: seeded here, it too depends on the step alone.
+        # Dropout uses torch's global generator: this seed makes it, too, a function of the step alone.
         torch.manual_seed(mix_seeds(settings.seed, state.step, turn, batches.process))
         is_last = turn + 1 == settings.accumulate
         with nullcontext() if is_last else state.no_sync(state.model):

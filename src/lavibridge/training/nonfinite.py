@@ -1,13 +1,13 @@
-"""Losses and gradients that are not finite: training skips the step, a bounded number of times.
+"""Handles losses and gradients that are not finite: training skips the step, a bounded number of times.
 
-    loss of every sample, length of the gradient -> not finite, in any process -> samples to blame, by name
-    three such steps on end, or more than `training.max_skips` in a run  ->  NotFiniteError names them all
-    weights after an update -> not finite        ->  NotFiniteError names part and rate
-    before a checkpoint: the last good pass once more -> not finite  ->  the same, and nothing is written
+    a sample's loss or the gradient's norm is not finite, in any process -> skip, and name the samples
+    three such steps in a row, or more than `training.max_skips` in a run -> NotFiniteError names all samples
+    weights after an update are not finite -> NotFiniteError names the part and its learning rate
+    before a checkpoint, the last finite pass, recomputed, is not finite -> the same, and nothing is written
 
-One bad sample in a million pairs should not end a run of weeks, and a diverged run should not continue in
-silence. Finite weights may be ruined too (a learning rate of 1000 does that in one step): recomputing the
-last finite pass tells ruined weights from bad samples.
+One bad sample in a million pairs should not end a run of weeks, and a diverged run should not continue
+silently. Finite weights may have diverged too (a learning rate of 1000 does that in one step): recomputing
+the last finite pass distinguishes diverged weights from bad samples.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,35 +25,38 @@ from lavibridge.training.reporting.console import print_line
 _ON_END = 3
 """Consecutive skipped steps that end a run."""
 _SHOWN = 8
-"""Names in a message; the log has all of them."""
+"""Largest number of names in a message; the log has all of them."""
 
 
 @dataclass
 class NonfiniteSkips:
-    """The skipped steps, each with the responsible samples; part of a checkpoint."""
+    """The skipped steps and their samples; part of a checkpoint."""
 
     samples: dict[int, tuple[str, ...]] = field(default_factory=dict)
-    """By the step's number, counted from 1."""
+    """Number of the step, from 1 -> the names of the samples."""
 
     def add(self, step: int, names: Sequence[str], most: int) -> None:
-        """Add a step; NotFiniteError, with the names of all samples, if there are too many."""
+        """Add a step. Raises NotFiniteError, with the names of all samples, if there are too many."""
         here = {**self.samples, step: tuple(names)}
         in_a_row = all(earlier in here for earlier in range(step - _ON_END + 1, step + 1))
         if len(here) > most or in_a_row:
             found = tuple(dict.fromkeys(name for each in here.values() for name in each))
             why = (
-                f"as were the {_ON_END - 1} before it" if in_a_row else f"and {most} may be skipped in a run"
+                f"like the {_ON_END - 1} steps before it"
+                if in_a_row
+                else f"and a run may skip at most {most} steps"
             )
             raise NotFiniteError(
                 f"step {step}: the loss or the gradient is not finite (samples: {shorten_names(names)}), "
-                f"{why}. The weights are as before it. Look at these samples; else lower training.lr, or use "
-                f"precision float32. The samples of all such steps: {shorten_names(found)}",
+                f"{why}. The step has not changed the weights. Check these samples; if they are good, lower "
+                "training.lr, or use precision float32. The samples of all such steps: "
+                f"{shorten_names(found)}",
                 found,
             )
         self.samples = here
         print_line(
-            f"step {step} is skipped: its loss or gradient is not finite (samples: {shorten_names(names)}); "
-            f"{len(here)} of at most {most} in a run"
+            f"skipping step {step}: its loss or gradient is not finite (samples: {shorten_names(names)}); "
+            f"skipped {len(here)} of at most {most} steps in this run"
         )
 
 
@@ -65,11 +68,11 @@ def nonfinite_samples(
     any_process: Callable[[bool], bool],
     gather: Callable[[Tensor], Tensor],
 ) -> tuple[str, ...]:
-    """The names of samples whose loss is not finite, in any process; all if only the gradient is not."""
+    """Names of the samples, in all processes, whose loss is not finite; all if only the gradient is not."""
     fine = torch.isfinite(losses)
     if not any_process(not bool(fine.all() & torch.isfinite(norm))):
         return ()
-    # Which sample stands where is a function of its position, so that flags say enough of other processes.
+    # A sample is a function of its position, so flags are enough to name the samples of other processes.
     settings = batches.settings
     flags = gather(fine).reshape(batches.processes, settings.accumulate, settings.batch).transpose(0, 1)
     begin = step * batches.pictures_per_step
@@ -78,7 +81,7 @@ def nonfinite_samples(
 
 
 def check_weights_finite(parts: TrainedWeights, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Raise NotFiniteError if weights are not finite after an update, in every process alike."""
+    """Raise NotFiniteError, in every process alike, if weights are not finite after an update."""
     lengths = {
         part: torch.stack(torch._foreach_norm(list(each.values()))) for part, each in parts.items() if each
     }
@@ -90,16 +93,16 @@ def check_weights_finite(parts: TrainedWeights, optimizer: torch.optim.Optimizer
 def nonfinite_error(
     parts: Sequence[str], optimizer: torch.optim.Optimizer, step: int, what: str
 ) -> NotFiniteError:
-    """The error of a run whose weights have diverged."""
+    """Make the error for a run whose weights have diverged."""
     rates = {group["part"]: group["lr"] for group in optimizer.param_groups}
     said = ", ".join(f"{part} (rate {rates[part]:.3g})" for part in parts)
     return NotFiniteError(
-        f"step {step}: training has diverged: the weights of {said} {what}. They are not written, and the "
-        "checkpoints before stay as they are: lower the rates (training.lr) and go on from the newest with "
-        "--resume, or begin anew where there is none"
+        f"step {step}: training has diverged: the weights of {said} {what}. They are not written, and "
+        "earlier checkpoints are intact: lower the learning rates (training.lr) and continue with --resume, "
+        "or start again if there is no checkpoint"
     )
 
 
 def shorten_names(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
+    """Join the first names, and state how many more there are."""
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

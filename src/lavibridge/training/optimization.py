@@ -23,21 +23,21 @@ from lavibridge.recipes.sections import component_of_section, kind_of_section, r
 from lavibridge.recipes.training_section import OPTIMIZERS, LearningRates, TrainingSection
 
 _NUMBER = "number"
-"""Marks what is no tensor in an optimiser's state."""
+"""Marks numbers, as opposed to tensors, in an optimiser's state."""
 _ADAMW = read_kind_section(OPTIMIZERS, "adamw")
 
 TrainedWeights = Mapping[str, Mapping[str, nn.Parameter]]
 
 
 def check_learning_rates(recipe: Recipe) -> None:
-    """RecipeError if a part that the recipe trains has no learning rate; loads nothing."""
+    """Raise RecipeError if a part that the recipe trains has no learning rate. Loads no weights."""
     loras = {"language_lora": recipe.lora.language, "vision_lora": recipe.lora.vision}
     trained = [part for part, lora in loras.items() if lora is not None]
     learning_rates(kind_of_section(recipe.vision), recipe.training.lr, ("connector", *trained))
 
 
 def learning_rates(vision: str, configured: LearningRates, parts: Iterable[str]) -> dict[str, float]:
-    """The rate of each part: the configured one, else the published one of the vision model's family.
+    """Return each part's learning rate: the configured one, or else the published one of the vision family.
 
     ``vision`` is the family's kind. Raises RecipeError if a part has neither.
     """
@@ -47,8 +47,8 @@ def learning_rates(vision: str, configured: LearningRates, parts: Iterable[str])
     missing = [f"training.lr.{part}" for part, rate in rates.items() if rate is None]
     if missing:
         raise RecipeError(
-            f"{' and '.join(missing)}: no learning rate is given, and none is published for vision models of "
-            f"kind '{vision}'; give one, such as {missing[0]}=1e-4, and look at the first losses"
+            f"{' and '.join(missing)}: the recipe sets no learning rate, and none is published for vision "
+            f"models of kind '{vision}': set one, such as {missing[0]}=1e-4, and check the first losses"
         )
     return {part: float(rate) for part, rate in rates.items()}
 
@@ -56,7 +56,10 @@ def learning_rates(vision: str, configured: LearningRates, parts: Iterable[str])
 def make_optimizer(
     parts: TrainedWeights, rates: Mapping[str, float], weight_decay: float, settings: Config = _ADAMW
 ) -> torch.optim.Optimizer:
-    """The optimiser of ``settings`` with one group for each trained part; RecipeError if there is none."""
+    """Make the optimiser of ``settings`` with one group for each trained part.
+
+    Raises RecipeError if no part is trained.
+    """
     groups: list[dict[str, Any]] = [
         {"params": list(parameters.values()), "lr": rates[part], "rate": rates[part], "part": part}
         for part, parameters in parts.items()
@@ -72,7 +75,7 @@ def make_optimizer(
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, parts: TrainedWeights) -> dict[str, Tensor]:
-    """Copies, on the CPU, of all that the optimiser remembers, as `part/name/key`, whatever its kind."""
+    """Copy the state of an optimiser of any kind to the CPU, as `part/name/key`."""
     kept: dict[str, Tensor] = {}
     for part, parameters in parts.items():
         for name, parameter in parameters.items():
@@ -87,7 +90,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, parts: TrainedWeights) -
 def load_optimizer_tensors(
     optimizer: torch.optim.Optimizer, parts: TrainedWeights, kept: Mapping[str, Tensor]
 ) -> None:
-    """Put back what `optimizer_tensors` gave: by name, so that no order of weights is relied upon."""
+    """Restore the state from `optimizer_tensors`, by name and so independent of the order of weights."""
     remembered: dict[str, dict[str, Any]] = {}
     for path, value in kept.items():
         above, key = path.rsplit("/", 1)
@@ -111,7 +114,7 @@ def load_optimizer_tensors(
 def set_learning_rates(
     optimizer: torch.optim.Optimizer, settings: TrainingSection, step: int, clock: float
 ) -> dict[str, float]:
-    """Set and return each part's rate for a step; ``clock`` is the elapsed share of the minutes."""
+    """Set and return each part's learning rate; ``clock`` is the elapsed share of the time limit."""
     share = learning_rate_scale(settings, step, clock)
     for group in optimizer.param_groups:
         group["lr"] = group["rate"] * share
@@ -119,7 +122,7 @@ def set_learning_rates(
 
 
 def learning_rate_scale(settings: TrainingSection, step: int, clock: float = 0.0) -> float:
-    """The share of the full rate at a step, counted from 0."""
+    """The learning rate at a step, counted from 0, as a share of the full rate."""
     rise = linear_warmup(step, settings.warmup)
     if settings.schedule == "constant":
         return rise
@@ -133,5 +136,5 @@ def linear_warmup(step: int, warmup: int) -> float:
 
 
 def half_cosine(done: float) -> float:
-    """A half cosine from 1, where ``done`` is 0 or less, to 0, where it is 1 or more."""
+    """A half cosine that falls from 1 at ``done`` = 0 to 0 at ``done`` = 1, and is constant outside."""
     return (1 + math.cos(math.pi * min(1.0, max(0.0, done)))) / 2

@@ -1,4 +1,4 @@
-"""The run folder: whether a run may start or resume in it, and the files written before the first step.
+"""Checks whether a run may start or resume in a folder, and writes the files before the first step.
 
 recipe.yaml  environment.json  log.jsonl  rejected.jsonl  samples/  checkpoints/step-N/
 align.jsonl  align.safetensors (alignment/progress.py)  .lock (core/lock.py)
@@ -31,17 +31,17 @@ _LIBRARIES = ("lavibridge", "torch", "transformers", "diffusers", "peft", "accel
 
 
 def check_run_folder(run: Path, recipe: Recipe, resume: bool) -> list[str]:
-    """The changes since the run's last session, all of which are allowed.
+    """Return the allowed changes of the recipe since the run's last session.
 
-    Raises RunError if a run would be overwritten, or continued with a recipe that differs otherwise.
+    Raises RunError if the new run would overwrite another, or if the recipe has other changes.
     """
     if not (run / RECIPE_FILE).is_file():
         _check_empty(run)
         if resume:
-            raise RunError(f"{run} holds no run to resume: leave --resume out, or give the run's folder")
+            raise RunError(f"{run} holds no run to resume: leave --resume out, or give a run's folder")
         return []
     if not resume:
-        raise RunError(f"{run} holds a run already: add --resume to continue it, or choose another --out")
+        raise RunError(f"{run} already holds a run: add --resume to continue it, or choose another --out")
     kept = flatten_recipe(make_recipe(read_recipe_yaml(run / RECIPE_FILE)).model_dump(mode="json"))
     now = flatten_recipe(recipe.model_dump(mode="json"))
     changed = {
@@ -56,18 +56,18 @@ def check_run_folder(run: Path, recipe: Recipe, resume: bool) -> list[str]:
 
 
 def refuse_recipe_changes(run: Path, changed: Sequence[str]) -> None:
-    """Raise RunError if there are changes; it names all of them."""
+    """Raise RunError, which names all changes, if there are any."""
     if changed:
         listed = "".join(f"\n  {text}" for text in changed)
         raise RunError(
-            f"{run} cannot continue, as these have changed:{listed}\nChange it back, or choose another --out"
+            f"{run} cannot continue, because of these changes:{listed}\nUndo them, or choose another --out"
         )
 
 
 def changed_run_inputs(run: Path, recipe: Recipe) -> list[str]:
-    """The differences between the data and models that a finished run used and those there are now.
+    """Describe how the data and models have changed since a finished run used them.
 
-    LaviError where the data or a model is missing.
+    Raises LaviError if the data or a model is missing.
     """
     kept = read_json(saved_checkpoints(run)[-1] / CHECKPOINT_STATE)["basis"]
     dataset, _ = hold_out(
@@ -78,21 +78,21 @@ def changed_run_inputs(run: Path, recipe: Recipe) -> list[str]:
 
 
 def _check_empty(run: Path) -> None:
-    """Raise RunError if a new run would lie among other files."""
+    """Raise RunError if the folder of a new run holds other files."""
     if run.exists() and not run.is_dir():
         raise RunError(f"{run} is a file: choose another --out")
-    # What a start leaves behind that failed on its data or was killed while writing.
+    # A start that fails on its data, or is killed as it writes, leaves only these files behind.
     foreign = [
         path.name
         for path in run.glob("*")
         if path.name not in _STARTED and not path.name.endswith(".partial") and not is_lock_file(path)
     ]
     if foreign:
-        raise RunError(f"{run} exists and is not a run ({foreign[0]} is in it): choose another --out")
+        raise RunError(f"{run} exists but is not a run: it holds {foreign[0]}; choose another --out")
 
 
 def write_run_record(run: Path, recipe: Recipe, device: torch.device, trained: Mapping[str, int]) -> None:
-    """Write the environment and the resolved recipe, which makes the folder a run's."""
+    """Write the environment and the resolved recipe, which mark the folder as a run."""
     write_json(
         run / "environment.json", _environment(device) | {f"trained_{k}": v for k, v in trained.items()}
     )
@@ -100,9 +100,9 @@ def write_run_record(run: Path, recipe: Recipe, device: torch.device, trained: M
 
 
 def rewind_run_log(log: Path, step: int) -> None:
-    """Remove from a log what a killed session wrote after its last checkpoint, as those steps come again.
+    """Remove a killed session's records after its last checkpoint, because those steps will be repeated.
 
-    At step 0 that is the whole log, including the measurement before the first step.
+    At step 0 this removes the whole log, including the measurement before the first step.
     """
     if not log.is_file():
         return
@@ -110,7 +110,7 @@ def rewind_run_log(log: Path, step: int) -> None:
         log.unlink()
         return
     kept = []
-    *whole, _ = log.read_text(encoding="utf-8", errors="replace").split("\n")  # the last may be cut off
+    *whole, _ = log.read_text(encoding="utf-8", errors="replace").split("\n")  # the last may be incomplete
     for line in whole:
         try:
             is_past = json.loads(line)["step"] <= step
@@ -135,7 +135,7 @@ def _environment(device: torch.device) -> dict[str, Any]:
 
 
 def flatten_recipe(mapping: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested mappings as one, by dotted path."""
+    """Flatten nested mappings into one, with dotted paths as keys."""
     return dict(_flat(mapping, above))
 
 

@@ -1,4 +1,4 @@
-"""One session of a run: what the loop and its events use, and the checkpoints, previews and validation."""
+"""One session of a run: the parts that the loop uses, and its checkpoints, previews and validation."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from lavibridge.training.validation import Validator
 @final
 @dataclass(kw_only=True)
 class Session:
-    """A running session in this process; all processes call its methods together."""
+    """A session in this process; all processes call its methods together."""
 
     run: Path
     recipe: Recipe
@@ -32,7 +32,7 @@ class Session:
     batches: BatchLoader
     validator: Validator | None
     journal: Journal | None = None
-    """The destination of records while the loop runs, in the main process."""
+    """The main process's log and trackers while the loop runs."""
     saved_at: int = field(init=False)
     """The step of the newest checkpoint; -1 if there is none."""
 
@@ -42,21 +42,21 @@ class Session:
 
     @property
     def is_shared(self) -> bool:
-        """Whether calling the model takes all processes."""
+        """Whether a call of the model needs all processes."""
         return self.recipe.training.sharding is not None
 
     def save(self) -> None:
-        """Write a checkpoint, unless there is one of this step.
+        """Write a checkpoint, unless there is already one of this step.
 
-        All processes wait until it is complete, and all fail if it fails. Raises NotFiniteError instead of
-        writing weights that have diverged; earlier checkpoints stay.
+        All processes wait until it is complete, and all fail if it fails. Raises NotFiniteError, and writes
+        nothing, if the weights have diverged; earlier checkpoints stay.
         """
         if self.saved_at == self.state.step:
             return
         state, keep = self.state, self.recipe.training.keep_checkpoints
         check_weights_finite(state.parts, state.optimizer, state.step)
         if not is_model_finite(state):
-            what = "give no finite loss or gradient to pictures that had one before"
+            what = "no longer give a finite loss and gradient for samples that had one"
             raise nonfinite_error(
                 [part for part, weights in state.parts.items() if weights], state.optimizer, state.step, what
             )

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: the step is finished and a checkpoint written; a second one stops at once."""
+"""On Ctrl-C, SIGTERM or SIGHUP, training finishes the step and writes a checkpoint; a second one stops it."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -11,27 +11,27 @@ from lavibridge.core.signals import termination_signals
 
 
 class InterruptSignals:
-    """Which signal has come, if any."""
+    """Remembers the signal that arrived, if any."""
 
     def __init__(self) -> None:
         self.by: int | None = None
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """The handler: remember the signal, and let the next one act as usual."""
+        """Handle a signal: remember it, and restore the default handlers for the next one."""
         self.by = number
         for each in termination_signals():
             signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
-        console.print("stopping after this step and writing a checkpoint; once more to stop at once")
+        console.print("stopping after this step with a checkpoint; repeat the signal to stop at once")
 
     def share(self, largest: Callable[[int], int]) -> bool:
-        """Whether any process has a signal; all take it for their own, and so leave together and alike."""
+        """Whether any process has received a signal; all adopt it, so that they leave together."""
         found = largest(self.by or 0)
         if found:
             self.by = found
         return bool(found)
 
     def leave(self) -> None:
-        """End the program as the signal asks: Ctrl-C as KeyboardInterrupt (130), others with 128 + number."""
+        """End the program after a signal: KeyboardInterrupt (130) for Ctrl-C, else exit code 128 + number."""
         if self.by == signal.SIGINT:
             raise KeyboardInterrupt
         if self.by is not None:
@@ -40,7 +40,7 @@ class InterruptSignals:
 
 @contextmanager
 def watch_signals() -> Iterator[InterruptSignals]:
-    """Collect the signals while training; the handlers that were there come back afterwards."""
+    """Collect signals during training, and restore the earlier handlers afterwards."""
     interrupted = InterruptSignals()
     if current_thread() is not main_thread():  # only the main thread may set handlers
         yield interrupted

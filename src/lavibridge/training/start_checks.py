@@ -1,6 +1,6 @@
-"""The checks before a run: of the recipe and the machine before anything loads, then of the loaded bridge.
+"""Checks a run before it starts: first the recipe and the machine, then the loaded bridge.
 
-All of them come before the run's folder exists, so a refused start leaves nothing behind.
+All checks precede the run's folder, so a start that fails leaves no files.
 """
 
 import os
@@ -25,7 +25,7 @@ from lavibridge.training.reporting.trackers import check_trackers
 
 
 def check_start(recipe: Recipe, out: Path | None) -> None:
-    """Raise LaviError if the recipe cannot start here; `out` is the run's folder, if it needs one."""
+    """Raise LaviError if the recipe cannot start on this machine; `out` is the run's folder, if any."""
     check_sharding(recipe)
     check_trackers(recipe.training.trackers)
     _check_extras(recipe)
@@ -42,16 +42,18 @@ def check_start(recipe: Recipe, out: Path | None) -> None:
 
 
 def _check_pictures(recipe: Recipe) -> None:
-    """Raise RecipeError if the recipe trains on data without pictures, or does nothing at all."""
+    """Raise RecipeError if training steps lack pictures, or if there is nothing to do."""
     settings = recipe.training
     needs_pictures = settings.steps > 0 or settings.validation is not None
     if needs_pictures and not registry.load_kind("data", kind_of_section(recipe.data)).has_pictures:
         raise RecipeError(
-            f"data of kind '{kind_of_section(recipe.data)}' has no pictures, which training.steps above 0 "
-            "and training.validation need: align without them (`lavi align`), or choose data with pictures"
+            f"data of kind '{kind_of_section(recipe.data)}' has no pictures, but training.steps above 0 and "
+            "training.validation need them: align without pictures (`lavi align`), or choose other data"
         )
     if settings.steps == 0 and settings.align is None:
-        raise RecipeError("training.steps is 0 and training.align is null, so that nothing is learned")
+        raise RecipeError(
+            "training.steps is 0 and training.align is null, so nothing is trained: set one of them"
+        )
 
 
 def _check_extras(recipe: Recipe) -> None:
@@ -73,10 +75,10 @@ def _check_writable(out: Path) -> None:
     """Raise RunError if a folder cannot be created or written to."""
     try:
         place = next(each for each in (out, *out.absolute().parents) if each.exists())
-    except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL byte
-        raise RunError(f"--out cannot be a folder: {error}; choose another") from error
+    except (OSError, ValueError) as error:  # a name that is too long, or has a NUL byte
+        raise RunError(f"--out cannot be a folder: {error}: choose another") from error
     if not place.is_dir():
-        raise RunError(f"{out} cannot be a folder, as {place} is a file: choose another --out")
+        raise RunError(f"{out} cannot be a folder, because {place} is a file: choose another --out")
     if not os.access(place, os.W_OK | os.X_OK):
         raise RunError(f"{place} cannot be written to: choose another --out")
 

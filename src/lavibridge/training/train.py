@@ -1,6 +1,6 @@
-"""Train a recipe into a run folder: build the session, align if asked, run the loop, write a checkpoint.
+"""Trains a recipe into a run folder: builds the session, aligns if asked to, and runs the loop.
 
-Cheap checks come before expensive ones: folder, data, models, disk, and only then the first step.
+Cheap checks come before expensive ones: folder, data, models, disk space, and only then the first step.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from lavibridge.training.alignment.captions import alignment_captions
 from lavibridge.training.alignment.objective import alignment_method
 from lavibridge.training.alignment.progress import AlignmentProgress
 from lavibridge.training.alignment.stage import run_alignment
-from lavibridge.training.assemble import assemble_batches, assemble_bridge, assemble_state, assemble_validator
+from lavibridge.training.assemble import assemble_bridge, assemble_loader, assemble_state, assemble_validator
 from lavibridge.training.build_bridge import calibrate_connector
 from lavibridge.training.checkpoints.checkpoint import (
     load_checkpoint,
@@ -58,9 +58,9 @@ from lavibridge.training.start_checks import check_bridge_at_start, check_start
 def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
     """Train a recipe, or continue its run with ``resume``, and return the run folder.
 
-    Ctrl-C finishes the step, writes a checkpoint and raises KeyboardInterrupt. After too many steps without
-    a finite loss, training writes the weights before the last of them and raises NotFiniteError.
-    RunError if another process writes into the folder.
+    Ctrl-C finishes the step, writes a checkpoint and raises KeyboardInterrupt. After too many steps without a
+    finite loss, training writes a checkpoint with the last finite weights and raises NotFiniteError. Raises
+    RunError if another process writes into the folder, or if the run cannot continue with this recipe.
     """
     run = Path(out)
     check_start(recipe, run)
@@ -68,7 +68,7 @@ def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
     with begin_processes(recipe.training) as processes, ExitStack() as held:
         processes.by_main(lambda: held.enter_context(_locked(run)))
         changed = check_run_folder(run, recipe, resume)
-        processes.wait()  # no process may find what a faster one has begun
+        processes.wait()  # no process may check the folder after a faster one has started to write
         session = _open_session(recipe, run, processes, changed)
         try:
             with watch_signals() as interrupted:
@@ -82,7 +82,7 @@ def train(recipe: Recipe, out: Path | str, *, resume: bool = False) -> Path:
 
 @contextmanager
 def _locked(run: Path) -> Iterator[None]:
-    """Lock the run's folder; RunError if it cannot be written."""
+    """Lock the run's folder. Raises RunError if it cannot be written."""
     with ExitStack() as held:
         try:
             held.enter_context(hold_lock(run))
@@ -92,7 +92,7 @@ def _locked(run: Path) -> Iterator[None]:
 
 
 def _open_session(recipe: Recipe, run: Path, processes: Processes, changed: list[str]) -> Session:
-    """Build everything that a session needs, at the step of the newest checkpoint."""
+    """Build everything that a session needs, and load the newest checkpoint."""
     settings = recipe.training
     pictures = _open_data(recipe, run, processes)
     dataset, held_out = hold_out(pictures, settings.validation)
@@ -110,7 +110,7 @@ def _open_session(recipe: Recipe, run: Path, processes: Processes, changed: list
         load_checkpoint(done[-1], state, kept)
     check_disk_space(run, state, settings)
     check_bridge_at_start(recipe, bridge, preview_prompts(recipe.preview, dataset))
-    batches = assemble_batches(recipe, bridge, dataset, processes)
+    batches = assemble_loader(recipe, bridge, dataset, processes)
     try:
         validator = assemble_validator(recipe, bridge, held_out, processes)
         _begin_folder(run, recipe, state, dataset, processes, changed)
@@ -130,7 +130,7 @@ def _open_session(recipe: Recipe, run: Path, processes: Processes, changed: list
 
 
 def _open_data(recipe: Recipe, run: Path, processes: Processes) -> Dataset:
-    """Open the data; if too much of it is rejected, write the list of it and raise DataError."""
+    """Open the data. If it rejects too many pictures, writes their list and raises DataError."""
     rejected = RejectedPictures()
     try:
         return open_dataset(kind_of_section(recipe.data), recipe.data, rejected)
@@ -148,7 +148,7 @@ def _begin_folder(
     processes: Processes,
     changed: list[str],
 ) -> None:
-    """Record the run, print what it trains, and remove what a killed session left half-written."""
+    """Record the run, print what it trains, and remove a killed session's incomplete files."""
     settings = recipe.training
     if processes.is_main:
         trained = {part: sum(p.numel() for p in weights.values()) for part, weights in state.parts.items()}
@@ -174,7 +174,7 @@ def _begin_folder(
 def _begin_aligned(session: Session, interrupted: InterruptSignals) -> None:
     """Align the connector in all processes, and write it as the checkpoint of step 0."""
     settings, state, processes = session.recipe.training, session.state, session.processes
-    assert settings.align is not None  # the caller has looked
+    assert settings.align is not None  # the caller has checked it
     reached = AlignmentProgress.begin(
         session.run, session.fingerprint, settings.checkpoint_every, processes, interrupted
     )
@@ -182,7 +182,7 @@ def _begin_aligned(session: Session, interrupted: InterruptSignals) -> None:
     captions = alignment_captions(session.dataset, settings.align, settings.seed)
     aligner = Aligner(state.bridge, alignment_method(session.recipe), captions, settings, processes)
     run_alignment(aligner, session.batches, reached, interrupted)
-    # Noised latents of the data are each process's own, and so may be the last bits of its gradients.
+    # Each process has its own noised latents of the data, so the last bits of gradients may differ.
     processes.take_from_main(list(state.bridge.connector.parameters()))
     if state.ema is not None:
         state.ema.take_over()
@@ -192,7 +192,7 @@ def _begin_aligned(session: Session, interrupted: InterruptSignals) -> None:
 
 
 def _run_loop(session: Session, interrupted: InterruptSignals) -> None:
-    """Run the loop with its events, and write a checkpoint at its end, however it ends."""
+    """Run the loop with its events, and write a checkpoint at its end, even after an interruption."""
     settings, state = session.recipe.training, session.state
     if settings.preview_every and state.step == 0:
         session.preview()
@@ -218,7 +218,7 @@ def _run_loop(session: Session, interrupted: InterruptSignals) -> None:
             run_training_loop(state, session.batches, settings, events)
         except NotFiniteError:
             if state.step > 0:
-                session.save()  # which says so where the weights are to blame, not the samples
+                session.save()  # raises its own error if the weights, not the samples, are the cause
             raise
         finally:
             if session.journal is not None:
@@ -228,6 +228,6 @@ def _run_loop(session: Session, interrupted: InterruptSignals) -> None:
 
 
 def _stop_on_signal(state: TrainingState, interrupted: InterruptSignals, processes: Processes) -> None:
-    """Event: end after this step if a signal has arrived in any process."""
+    """Event: stop after this step if any process has received a signal."""
     if interrupted.share(processes.largest):
         state.stop = "interrupted"

@@ -1,11 +1,11 @@
-"""Validation: the loss on samples that training never uses, at fixed timesteps and with fixed noise.
+"""Measures the loss on samples that training never uses, at fixed timesteps and with fixed noise.
 
-    held-out picture i, time j  ->  its own noise, always the same  ->  loss(i, j)       unweighted
-    loss by time = mean over i       loss = mean over both       of the weights and of their average
+    held-out image i, time j  ->  noise that is a function of i and j  ->  loss(i, j)       unweighted
+    loss by time = mean over i       loss = mean over both       for the weights and for their average
 
-Nothing is drawn anew, neither noise nor captions nor latents (their mean is taken), so that the difference
-between two measurements is that of the weights. The training loss cannot say as much: its noise hides what
-changes from one thousand steps to the next.
+Noise and captions are the same every time, and latents are their distribution's mean, so two measurements
+differ only by the weights. The training loss is less sensitive: its noise hides the progress of a thousand
+steps.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class Validator:
         processes: int = 1,
     ) -> None:
         wanted = settings.validation
-        assert wanted is not None  # else nothing is held out
+        assert wanted is not None  # without this section, no samples are held out
         self.every = wanted.every
         self.held_out = held_out
         self.vision = vision
@@ -56,7 +56,7 @@ class Validator:
         self.latents: dict[int, Float[Tensor, "channel h w"]] = {}
 
     def measure(self, state: TrainingState) -> Mapping[str, Any]:
-        """Measure the loss and return a record for the log; leaves the training state as it was."""
+        """Measure the loss and return a record for the log; restores the training state afterwards."""
         begun = perf_counter()
         state.bridge.eval()
         measured: dict[str, Any] = _summary(self.losses(state))
@@ -71,13 +71,13 @@ class Validator:
 
     @torch.no_grad()
     def losses(self, state: TrainingState) -> Float[Tensor, "picture time"]:
-        """The loss of every picture at every time, in every process."""
+        """Return the loss of every image at every time, in every process."""
         count, times = self.pictures * len(self.steps), len(self.steps)
         rounds = -(-count // (self.batch * self.processes))
         found = []
         for turn in range(rounds):
             start = (turn * self.processes + self.process) * self.batch
-            # Beyond the last, the first ones again: all processes call the model equally often.
+            # After the last pair, repeat the first ones, so that all processes call the model equally often.
             pairs = [divmod(number % count, times) for number in range(start, start + self.batch)]
             found.append(self.losses_of(state, pairs))
         gathered = state.gather(torch.stack(found))
@@ -85,7 +85,7 @@ class Validator:
         return in_order[:count].reshape(self.pictures, times).float().cpu()
 
     def losses_of(self, state: TrainingState, pairs: list[tuple[int, int]]) -> Float[Tensor, " pair"]:
-        """The losses of some (picture, time)."""
+        """Return the losses of some pairs of image and time."""
         samples = [self.held_out.sample(picture) for picture, _ in pairs]
         latents = torch.stack([self.latent(picture) for picture, _ in pairs])
         noise = torch.stack(
@@ -102,7 +102,7 @@ class Validator:
         return losses
 
     def latent(self, picture: int) -> Float[Tensor, "channel h w"]:
-        """The mean of a picture's latents, encoded once."""
+        """Return the mean of an image's latents; encodes each image once."""
         if picture not in self.latents:
             pixels = torch.from_numpy(np.stack([normalize_pixels(self.held_out.picture(picture, self.size))]))
             mean, _ = self.vision.encode_moments(pixels.to(self.vision.alphas.device))
@@ -110,7 +110,7 @@ class Validator:
         return self.latents[picture]
 
     def noise(self, name: str, time: int) -> Float[Tensor, "channel h w"]:
-        """The noise of a picture at one of the times: a function of its name."""
+        """The noise of an image at one of the times, as a function of the image's name."""
         generator = torch.Generator().manual_seed(
             mix_seeds(self.seed, int(held_out_position(name) * 2**56), time)
         )
@@ -118,7 +118,7 @@ class Validator:
 
 
 def _summary(losses: Float[Tensor, "picture time"]) -> dict[str, Any]:
-    """The mean, its standard error over the pictures, and the means by time."""
+    """The mean, its standard error over the images, and the means by time."""
     by_picture = losses.mean(dim=1)
     error = by_picture.std() / len(by_picture) ** 0.5 if len(by_picture) > 1 else torch.tensor(float("nan"))
     return {

@@ -1,4 +1,4 @@
-"""Checks a picture against a spec, clause by clause, exactly and without a learned part.
+"""Checks an image against a spec, clause by clause, exactly and without a learned part.
 
     picture --parse--> things + spec --> objects, color, shape, texture, size, count, relation, absence,
                                          place, binding, clean        all = every clause that applies
@@ -29,7 +29,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image
 
-from lavibridge.world.detections import Detection, ParsedScene
+from lavibridge.world.detections import ParsedScene, SceneDetection
 from lavibridge.world.pixel_regions import grow_region
 from lavibridge.world.scene import CANVAS, Group, Relation, Spec, is_in_place
 from lavibridge.world.scene_parser import parse_scene
@@ -112,7 +112,7 @@ def _check_parsed(parsed: ParsedScene, spec: Spec) -> CheckResult:
     answers |= _bound_clauses(parsed, spec)
     if spec.absent:
         answers["absence"] = _absence(parsed, spec)
-    reasons = "; ".join(parsed.unreadable) or ("nothing is there" if not parsed.things else "all can be read")
+    reasons = "; ".join(parsed.unreadable) or ("every part is readable" if parsed.things else "found nothing")
     answers["clean"] = not parsed.unreadable and bool(parsed.things), reasons
     ordered = {name: answers[name] for name in CLAUSE_KINDS if name in answers}
     return CheckResult(
@@ -126,7 +126,7 @@ def _objects(parsed: ParsedScene, spec: Spec) -> tuple[bool, str]:
     expected = sum(group.count for group in spec.groups)
     found = len(parsed.things) + len(parsed.unreadable)
     unreadable = f", {len(parsed.unreadable)} of them unreadable" if parsed.unreadable else ""
-    return found == expected and not parsed.unreadable, f"{expected} wanted, {found} there{unreadable}"
+    return found == expected and not parsed.unreadable, f"expected {expected}, found {found}{unreadable}"
 
 
 def _attribute(parsed: ParsedScene, name: str, expected: Counter[str]) -> tuple[bool, str]:
@@ -135,7 +135,7 @@ def _attribute(parsed: ParsedScene, name: str, expected: Counter[str]) -> tuple[
         found.update(known for part in parsed.partial if (known := getattr(part, name)) is not None)
     missing = expected - found
     if not missing:
-        return True, f"every {name} named is there: {', '.join(expected)}"
+        return True, f"found every {name} of the prompt: {', '.join(expected)}"
     return False, f"missing: {_list(missing)}; there: {_list(found) or 'nothing'}"
 
 
@@ -149,7 +149,7 @@ def _count(parsed: ParsedScene, plurals: list[Group]) -> tuple[bool, str]:
         kind = Group(shape=group.shape) if group.shape else Group(color=group.color)
         found = sum(_has(thing, kind) for thing in parsed.things)
         answers.append(found == group.count)
-        reasons.append(f"{group.count} {group.shape or group.color or 'things'} wanted, {found} there")
+        reasons.append(f"expected {group.count} {group.shape or group.color or 'things'}, found {found}")
     return all(answers), "; ".join(reasons)
 
 
@@ -169,11 +169,11 @@ def _bound_clauses(parsed: ParsedScene, spec: Spec) -> dict[str, tuple[bool, str
     if best:
         return best
     seen = "; ".join(f"{t.size} {t.texture} {t.color} {t.shape}" for t in parsed.things) or "nothing"
-    best = {"binding": (False, f"no assignment of what is there ({seen})")}
+    best = {"binding": (False, f"no assignment of the things found ({seen})")}
     if spec.relation is not None:
-        best["relation"] = False, f"'{spec.relation.name}' has nothing to stand between"
+        best["relation"] = False, f"'{spec.relation.name}' lacks its things"
     if any(group.place for group in spec.groups):
-        best["place"] = False, "what was placed is not there"
+        best["place"] = False, "the placed thing is missing"
     return best
 
 
@@ -200,7 +200,7 @@ def _assignments(parsed: ParsedScene, spec: Spec) -> Iterator[Assignment]:
         )
 
 
-def _has(thing: Detection, group: Group) -> bool:
+def _has(thing: SceneDetection, group: Group) -> bool:
     """Whether a thing has every attribute that the group names, apart from its place."""
     names = ("shape", "color", "texture", "size")
     return all(getattr(group, name) in (None, getattr(thing, name)) for name in names)
@@ -235,14 +235,14 @@ def _relates(parsed: ParsedScene, subject: int, other: int, name: str) -> bool:
     return along >= _MARGIN and along >= abs(across)
 
 
-def _touch(a: Detection, b: Detection) -> bool:
+def _touch(a: SceneDetection, b: SceneDetection) -> bool:
     """Whether two things come within two pixels of each other and hardly overlap."""
     shared = (a.region & b.region).sum() / min(a.region.sum(), b.region.sum())
     near = grow_region(a.visible | a.region) & grow_region(b.visible | b.region)
     return bool(near.any() and shared <= _MAX_TOUCHING_OVERLAP)
 
 
-def _is_inside(thing: Detection, ring: Detection) -> bool:
+def _is_inside(thing: SceneDetection, ring: SceneDetection) -> bool:
     """Whether a whole thing lies in the hole of a ring."""
     if ring.shape != "ring":
         return False
@@ -260,7 +260,7 @@ def _place(parsed: ParsedScene, bound: Assignment, spec: Spec) -> tuple[bool, st
             continue
         centers = [parsed.things[j].center for j in things]
         answers.append(all(is_in_place(center, group.place) for center in centers))
-        reasons.append(f"'{group.place}' wanted, centre at {tuple(round(c) for c in centers[0])}")
+        reasons.append(f"expected '{group.place}', found its centre at {tuple(round(c) for c in centers[0])}")
     return all(answers), "; ".join(reasons)
 
 
@@ -270,5 +270,5 @@ def _absence(parsed: ParsedScene, spec: Spec) -> tuple[bool, str]:
     for group in spec.absent:
         for thing in parsed.things:
             if _has(thing, group):
-                return False, f"a {thing.color} {thing.shape} is there"
-    return True, "nothing of it is there"
+                return False, f"found a {thing.color} {thing.shape}"
+    return True, "found none of it"

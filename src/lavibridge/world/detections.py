@@ -7,7 +7,7 @@ from numpy import ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
-class Detection:
+class SceneDetection:
     """A detected thing; `side`, `left` and `top` describe the best-fitting shape, in pixels."""
 
     shape: str
@@ -42,7 +42,7 @@ class UnreadablePart:
 class ParsedScene:
     """Everything that the parser found in a picture."""
 
-    things: tuple[Detection, ...]
+    things: tuple[SceneDetection, ...]
     unreadable: tuple[str, ...]
     """One reason for each unreadable part of the picture."""
     partial: tuple[UnreadablePart, ...] = ()

@@ -17,7 +17,7 @@ _SAMPLES = 4
 
 
 @cache
-def coverage(shape: str, side: int) -> Float[ndarray, "side side"]:
+def _coverage(shape: str, side: int) -> Float[ndarray, "side side"]:
     """Return the fraction of each pixel of a side x side box that the shape covers, in [0, 1]."""
     fine = _region(shape, side * _SAMPLES).astype(np.float64)
     return fine.reshape(side, _SAMPLES, side, _SAMPLES).mean(axis=(1, 3))
@@ -26,7 +26,7 @@ def coverage(shape: str, side: int) -> Float[ndarray, "side side"]:
 @cache
 def draw_mask(shape: str, side: int) -> Bool[ndarray, "side side"]:
     """Return the pixels of a side x side box that the shape covers by at least half."""
-    return np.asarray(coverage(shape, side) >= 0.5)
+    return np.asarray(_coverage(shape, side) >= 0.5)
 
 
 @cache
@@ -46,7 +46,7 @@ def draw_scene(scene: Scene) -> UInt8[ndarray, "64 64 3"]:
         side = thing.side
         box = canvas[thing.top : thing.top + side, thing.left : thing.left + side]
         paint = np.where(_second_tone(thing.texture, side)[..., None], WHITE, COLORS[thing.color])
-        alpha = coverage(thing.shape, side)[..., None]
+        alpha = _coverage(thing.shape, side)[..., None]
         box[:] = alpha * paint + (1 - alpha) * box
     return np.rint(canvas).astype(np.uint8)
 

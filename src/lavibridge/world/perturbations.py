@@ -1,4 +1,4 @@
-"""Perturbations that must not change the checker's answer, and counterfactuals that must.
+"""Makes perturbations that must not change the checker's answer, and counterfactuals that must.
 
 A counterfactual is a drawn scene with exactly one fact changed, so that the prompt is no longer true of it.
 """

@@ -16,7 +16,7 @@ from numpy import ndarray
 from PIL import Image
 
 from lavibridge.core.errors import DataError
-from lavibridge.world.detections import Detection, ParsedScene, UnreadablePart
+from lavibridge.world.detections import ParsedScene, SceneDetection, UnreadablePart
 from lavibridge.world.fitting import ShapeFit, fit_shape, fit_texture
 from lavibridge.world.pixel_regions import connected_regions, grow_region, name_pixel_colors, region_core
 from lavibridge.world.scene import CANVAS, COLORS, GROUND, WHITE
@@ -83,7 +83,7 @@ def parse_scene(picture: Image.Image | UInt8[ndarray, "height width 3"]) -> Pars
     labels = name_pixel_colors(floats, _PALETTE, _GROUND_LABEL)
     patches, count = connected_regions((labels != _GROUND_LABEL) | _seams(labels))
     reasons = _soil(floats, labels)
-    things: list[Detection] = []
+    things: list[SceneDetection] = []
     occlusions: list[tuple[int, int]] = []
     partial: list[UnreadablePart] = []
     specks = 0
@@ -94,7 +94,7 @@ def parse_scene(picture: Image.Image | UInt8[ndarray, "height width 3"]) -> Pars
             continue
         parts, problems = _split(patch, labels)
         reasons += problems
-        seen: dict[int, Detection] = {}
+        seen: dict[int, SceneDetection] = {}
         for j, part in enumerate(parts):
             named = _name(part, patch, labels, floats)
             if isinstance(named, UnreadablePart):
@@ -230,7 +230,7 @@ def _name(
     patch: Bool[ndarray, "64 64"],
     labels: Int[ndarray, "64 64"],
     pixels: Float32[ndarray, "64 64 3"],
-) -> Detection | UnreadablePart:
+) -> SceneDetection | UnreadablePart:
     """Return a part as a detection, or why it is unreadable and what is certain about it."""
     color = _HUES[part.hue - _FIRST_HUE]
     misfit = _misfit(part)
@@ -246,7 +246,7 @@ def _name(
     if texture is None:
         reason = f"something {color} ({part.fit.shape}) of no texture of the world"
         return UnreadablePart(reason=reason, color=color, shape=part.fit.shape)
-    return Detection(
+    return SceneDetection(
         shape=part.fit.shape,
         color=color,
         texture=texture[0],
@@ -269,7 +269,7 @@ def _is_pure(colored: Bool[ndarray, "64 64"], hue: int, pixels: Float32[ndarray,
     return bool(distance[hue] <= _MAX_FADED and distance[hue] <= _MAX_DOUBT * others.min())
 
 
-def _is_covered(back: Detection, front: Detection, in_front: Bool[ndarray, "64 64"]) -> bool:
+def _is_covered(back: SceneDetection, front: SceneDetection, in_front: Bool[ndarray, "64 64"]) -> bool:
     """Whether the front thing hides part of the back one: the front's colour shows in the shared area."""
     shared = back.region & front.region
     area = int(shared.sum())

@@ -2,9 +2,9 @@
 
     loss = mean over questions of cross-entropy(W_q mean over tokens of the tower's output, label)
 
-The denoiser's gradient rewards only what it already uses. With that gradient alone, words it did not yet use
-faded in the tower (a direction changed its features a sixth as much as a colour did), so the denoiser never
-learnt to use them.
+The denoiser's gradient rewards only words that the denoiser already uses. With that gradient alone, other
+words faded in the tower (a direction changed its features a sixth as much as a colour did), so the denoiser
+never learned to use them.
 """
 
 import torch

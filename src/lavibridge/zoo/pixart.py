@@ -10,8 +10,8 @@ the mean alone:
 Two probes train with it. Its inner tokens predict the content of their patch (zoo/patch_probe.py), which
 doubled the benefit of a caption after the same number of steps. The tokens of its captions predict the
 attributes of their thing (zoo/attribute_binding_probe.py): with this probe it began to learn which colour
-belongs to which shape. It had not learnt that in 31,000 steps under mini-t5-large, whose last layer hardly
-contains it, nor in 500 under mini-t5-base without the probe (LOG.md, 2026-11-22, docs/decisions/0018).
+belongs to which shape. It had not learned that in 31,000 steps with mini-t5-large, whose last layer hardly
+contains it, nor in 500 with mini-t5-base without the probe (LOG.md, 2026-11-22, docs/decisions/0018).
 """
 
 import math

@@ -7,8 +7,7 @@ OUT/model/    the model folder, written at the end; to ship it, copy it into wor
 from importlib import import_module
 from pathlib import Path
 
-from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import RecipeError, RunError
+from lavibridge.core.errors import RecipeError, RunError, did_you_mean
 from lavibridge.core.files import models_folder, read_json, shipped_models
 from lavibridge.core.lock import hold_lock
 from lavibridge.core.log import console

@@ -35,8 +35,8 @@ STABLE_DIFFUSION_SCHEDULE = {
     "beta_schedule": "scaled_linear",
     "num_train_timesteps": 1000,
 }
-"""The schedule of Stable Diffusion 1.4 with another end, which is 0.012 there: with that end, 70 % of noised
-pictures still showed at the last time in which half a thing lay, and the network never learnt to read it from
+"""The schedule of Stable Diffusion 1.4 with another end. With the original end of 0.012, 70 % of noised
+images still showed at the last time in which half a thing was, and the network never learned to read it from
 the caption (docs/decisions/0008)."""
 _SAMPLER = {"set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1}
 """The settings of Stable Diffusion's own sampler."""

@@ -6,7 +6,7 @@ from PIL import Image
 
 from lavibridge.core.errors import ModelError
 from lavibridge.evaluation.benchmarks.blip import Blip, normalize_blip_question, preprocess_for_blip
-from lavibridge.evaluation.benchmarks.image_text_model import ImageTextModel, find_chat_template
+from lavibridge.evaluation.benchmarks.image_text_model import ImageTextModel, image_text_chat_template
 
 
 def test_blip_is_asked_as_its_own_generation_asks(toy, pictures):
@@ -94,6 +94,6 @@ def test_what_has_no_chat_is_refused_before_weights_are_read(toy):
 
 def test_a_template_may_lie_in_any_of_a_models_files(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "from the tokenizer"}')
-    assert find_chat_template(str(tmp_path)) == "from the tokenizer"
+    assert image_text_chat_template(str(tmp_path)) == "from the tokenizer"
     (tmp_path / "chat_template.json").write_text('{"chat_template": "of its own"}')
-    assert find_chat_template(str(tmp_path)) == "of its own"
+    assert image_text_chat_template(str(tmp_path)) == "of its own"

@@ -163,7 +163,7 @@ def test_what_changes_in_training_is_not_kept(composed: Callable[..., Bridge]) -
     asked = Bridge.compose(
         *small, {"kind": "query", "queries": 3, "blocks": 1}, language_lora=None, vision_lora=None
     )
-    assert "appends trained vectors" in str(refusal(asked))
+    assert "appends learned queries" in str(refusal(asked))
 
 
 def test_padding_on_the_left_is_left_out_too() -> None:

@@ -75,7 +75,7 @@ def test_a_folder_that_cannot_be_written_to_stops_the_filling(
 ) -> None:
     (tmp_path / "file").write_text("")
     cache = CacheSection(folder=tmp_path / "file")
-    with pytest.raises(CacheError, match=r"make room, or name another training\.cache\.folder"):
+    with pytest.raises(CacheError, match=r"free some disk space, or set another training\.cache\.folder"):
         fill_latents(composed(), opened(pictures), toy().training, cache, SIZE, SINGLE_PROCESS)
 
 
@@ -111,7 +111,7 @@ def test_verify_fails_until_it_has_repaired(
     [shard] = filled.folder.iterdir()
     shard.write_bytes(shard.read_bytes()[:-1])
     runner = CliRunner()
-    with pytest.raises(CacheError, match=r"1 of 1 files in .* --repair clears them away"):
+    with pytest.raises(CacheError, match=r"1 of 1 files in .* add --repair"):
         runner.invoke(app, ["cache", "verify", str(cache.folder)], catch_exceptions=False)
     done = runner.invoke(app, ["cache", "verify", str(cache.folder), "--repair"], catch_exceptions=False)
     assert done.exit_code == 0

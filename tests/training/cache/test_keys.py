@@ -57,7 +57,7 @@ def test_a_replaced_picture_is_another_and_one_replaced_while_it_is_read_is_refu
     before = names(PLAIN)
     names.check(PLAIN)
     names.hashes[0] ^= 1  # as if it had been another picture when the key was made
-    with pytest.raises(DataError, match=r"0\.png was replaced during training"):
+    with pytest.raises(DataError, match=r"0\.png has changed during training"):
         names.check(PLAIN)
     Image.new("RGB", (24, 20), (9, 9, 9)).save(pictures / "0.png")
     assert Contents(opened(pictures), b"maker")(PLAIN) != before

@@ -80,7 +80,7 @@ def test_a_foreign_or_missing_file_is_refused(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors")
-    with pytest.raises(CacheError, match="is no shard of format 1"):
+    with pytest.raises(CacheError, match="is not a cache shard of format 1"):
         Shard(tmp_path / "model.safetensors")
-    with pytest.raises(CacheError, match="is gone"):
+    with pytest.raises(CacheError, match="no longer exists"):
         Shard(tmp_path / "none.safetensors")

@@ -150,7 +150,7 @@ def test_a_full_disk_leaves_whole_what_was_written_before(tmp_path: Path) -> Non
         store = Store(tmp_path, torch.float32)
         for number in range(4, 40):
             store.put(key(number), entry(number))
-        with pytest.raises(CacheError, match=r"cannot be written to .* is whole; make room"):
+        with pytest.raises(CacheError, match=r"cannot be written: .* are intact; free some disk space"):
             store.flush()
 
     assert status_of(in_child(work)) == 0
@@ -166,7 +166,7 @@ def test_training_goes_on_where_nothing_can_be_written(
     for number in range(20):
         assert torch.equal(backend.put(key(number), entry(number))["moments"], entry(number)["moments"])
     backend.close()
-    assert capsys.readouterr().err.count("Training goes on and keeps nothing more") == 1
+    assert capsys.readouterr().err.count("Training continues without storing more entries") == 1
 
 
 def test_a_turned_bit_is_found_said_and_repaired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,7 +180,7 @@ def test_a_turned_bit_is_found_said_and_repaired(tmp_path: Path, capsys: pytest.
     assert f"{path} is damaged: entry" in capsys.readouterr().err.replace("\n", "")
     [finding] = verify(tmp_path)
     assert (finding.entries, finding.damaged) == (4, 1)
-    assert "1 of 4 entries are not what was written" in str(finding.fault)
+    assert "1 of 4 entries do not match their checksum" in str(finding.fault)
     assert repair(finding) == 3
     assert held(tmp_path, range(4)) == left
     assert [each.fault for each in verify(tmp_path)] == [None]
@@ -195,7 +195,7 @@ def test_an_unreadable_shard_is_left_out_and_cleared_away(
     first, second = sorted(tmp_path.glob("*.safetensors"))
     first.write_bytes(first.read_bytes()[:100])
     assert len(held(tmp_path, range(8))) == 4
-    assert "computed again" in capsys.readouterr().err
+    assert "computes its entries again" in capsys.readouterr().err
     bad = [finding for finding in verify(tmp_path) if finding.fault is not None]
     assert [finding.path for finding in bad] == [first]
     assert repair(bad[0]) == 0

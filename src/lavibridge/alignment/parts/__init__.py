@@ -1,1 +1,1 @@
-"""What several objectives share."""
+"""Parts that several objectives share."""

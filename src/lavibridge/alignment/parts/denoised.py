@@ -1,7 +1,7 @@
-"""Objectives that call the denoiser: several captions meet the same noised latents.
+"""The base of objectives that call the denoiser: several captions share the same noised latents.
 
-Most of what a denoiser computes depends on the noised latents, which student and teacher share. Captions that
-meet the same latents tell how much depends on the caption: that variance is what the fvu divides by.
+Most of a denoiser's output depends on the noised latents, which student and teacher share. Captions with the
+same latents show how much depends on the caption; the fvu is relative to that variance.
 """
 
 from abc import abstractmethod
@@ -21,26 +21,26 @@ from lavibridge.vision.base import VisionModel
 
 
 class DenoisingObjective(AlignmentObjective):
-    """Runs the denoiser under both conditionings, for the same noised latents and times."""
+    """Runs the denoiser with both conditionings, for the same noised latents and times."""
 
     class Config(AlignmentObjective.Config):
         """Options of objectives that call the denoiser."""
 
         captions_per_image: int = Field(default=4, ge=2)
-        """Captions that meet the same noised latents in a step."""
+        """Number of captions that share the same noised latents in a step."""
 
     config: Config
     latents: Float[Tensor, "image channel h w"]
 
     def prepare(self, student: Bridge, teacher: Bridge, noised: Sequence[NoisedLatents]) -> None:
-        """Keep the noised latents of the shape that most of them have."""
+        """Store the noised latents of the most common shape."""
         shape, _ = Counter(each.latents.shape[1:] for each in noised).most_common(1)[0]
         kept = [each for each in noised if each.latents.shape[1:] == shape]
         super().prepare(student, teacher, kept)
         self.latents = torch.cat([each.latents for each in kept])
 
     def choose(self, count: int, generator: torch.Generator) -> Int[Tensor, " caption"]:
-        """Return the same latents for `captions_per_image` captions each."""
+        """Choose the same latents for each group of `captions_per_image` captions."""
         groups = -(-count // self.config.captions_per_image)
         images = torch.randint(len(self.t), (groups,), generator=generator)
         return images.repeat_interleave(self.config.captions_per_image)[:count]
@@ -52,7 +52,7 @@ class DenoisingObjective(AlignmentObjective):
         target: Conditioning,
         chosen: Int[Tensor, " caption"],
     ) -> list[Float[Tensor, ""]]:
-        """Return the fvu of each output of the denoiser that the kind compares."""
+        """Return the fvu of each of the denoiser's outputs that the kind compares."""
         noisy, t = self.latents[chosen], self.t[chosen]
         with torch.no_grad():
             targets = self.outputs(vision, noisy, t, target)
@@ -69,4 +69,4 @@ class DenoisingObjective(AlignmentObjective):
         t: Num[Tensor, " caption"],
         conditioning: Conditioning,
     ) -> list[Float[Tensor, "caption ..."]]:
-        """Return the outputs that are compared."""
+        """Return the denoiser's outputs that the kind compares."""

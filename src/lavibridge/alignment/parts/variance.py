@@ -7,15 +7,15 @@ from torch import Tensor
 from lavibridge.core.contracts import Conditioning
 
 SMALLEST_VARIANCE = 1e-12
-"""Below it a target counts as the same for every caption."""
+"""Below this variance, a target counts as the same for every caption."""
 
 
 def unexplained(
     output: Float[Tensor, "..."], target: Float[Tensor, "..."], over: tuple[int, ...]
 ) -> Float[Tensor, ""]:
-    """E|output - target|^2 / Var[target], with the mean of ``target`` taken over the axes ``over``.
+    """E|output - target|^2 / Var[target], where the mean of ``target`` is over the axes ``over``.
 
-    0 where the output is the target, 1 where it is the target's mean.
+    It is 0 if the output equals the target, and 1 if it equals the target's mean.
     """
     variance = (target - target.mean(dim=over, keepdim=True)).square().mean()
     return (output - target).square().mean() / variance.clamp_min(SMALLEST_VARIANCE)
@@ -24,15 +24,15 @@ def unexplained(
 def unexplained_within(
     output: Float[Tensor, "row ..."], target: Float[Tensor, "row ..."], groups: Int[Tensor, " row"]
 ) -> Float[Tensor, ""]:
-    """The same, with a mean of its own for each group of rows.
+    """The same, but each group of rows has its own mean.
 
-    Rows of one group share their noised latents, so that only captions tell them apart: the variance counts
-    what the captions change and leaves out what the latents change. A group of one row has no variance.
+    Rows of one group share their noised latents and differ only in their captions, so the variance measures
+    the effect of captions and not that of latents. A group of one row has no variance and does not count.
     """
     members, index, counts = groups.to(target.device).unique(return_inverse=True, return_counts=True)
     sums = target.new_zeros(len(members), *target.shape[1:]).index_add(0, index, target)
     means = sums / counts.reshape(-1, *[1] * (target.dim() - 1))
-    # A mean of k rows lies nearer to them than the true mean does: k / (k - 1) corrects it.
+    # The mean of k rows is nearer to them than the true mean is: k / (k - 1) corrects the variance.
     several = counts > 1
     correction = torch.where(several, counts / (counts - 1).clamp_min(1), 1.0)[index]
     spread = (target - means[index]).square().flatten(1).mean(dim=1) * correction

@@ -1,4 +1,4 @@
-"""The shared base of kinds whose pictures lie inside larger files, such as tar archives and Parquet tables.
+"""The shared base of kinds whose pictures are inside larger files, such as tar archives and Parquet tables.
 
 DATA/a.tar  DATA/more/b.tar      the containing file and a position in it identify a picture
 """
@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
+from lavibridge.data.pictures.image_table import ImageTableEntry
 from lavibridge.data.pictures.indexed import IndexedPictures
 from lavibridge.data.pictures.paths import AbsolutePath, file_stamp
 from lavibridge.data.pictures.rejected import RejectedPictures
-from lavibridge.data.pictures.table import ImageEntry
 from lavibridge.data.pictures.walk import walk_folder
 
 
@@ -19,7 +19,7 @@ class ArchivedPictures(IndexedPictures):
     """Base of the kinds that read one such file, or a folder of them."""
 
     class Config(IndexedPictures.Config):
-        """Settings of every kind whose pictures lie inside larger files."""
+        """Settings of every kind whose pictures are inside larger files."""
 
         path: Changeable[AbsolutePath]
         """One such file, or a folder that is searched for such files recursively."""
@@ -57,14 +57,14 @@ class ArchivedPictures(IndexedPictures):
             if name.lower().endswith(self.suffix):
                 names.append(name)  # a link may lead anywhere: the hub's cache uses links
             else:
-                rejected.warn(name, f"it is none of the {self.plural} ({self.suffix}) that this kind reads")
+                rejected.warn(name, f"this kind reads only {self.plural} ({self.suffix})")
         found.report(rejected)
         if not names:
             why = "".join(f"; {name}: {reason}" for name, reason in found.refused.items())
             raise DataError(f"{path} holds no {self.plural} ({self.suffix}){why[:400]}")
         return names
 
-    def stamp(self, entry: ImageEntry) -> tuple[int, int]:
+    def stamp(self, entry: ImageTableEntry) -> tuple[int, int]:
         return self._stamp(self.folder / entry.container)
 
     def _stamp(self, path: Path) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Reads every picture once, in many threads, and builds the index.
 
     listing -> known and unchanged? -> the previous check
-                       else         -> bytes -> decode -> height, width, hash, or why not     -> journal
+                       otherwise    -> bytes -> decode -> height, width, hash, or the reason  -> journal
     all checks in the listing's order -> table of the usable, list of the rejected -> manifest, last
 
 Threads are enough: Pillow's decoders and the hash release the interpreter lock. An interrupted check leaves
@@ -22,21 +22,21 @@ import pyarrow as pa
 from lavibridge.core.errors import DataError
 from lavibridge.core.log import progress_bar
 from lavibridge.data.pictures.decoding import DECODING_VERSION, decode_picture_with_warning
-from lavibridge.data.pictures.index import ImageIndex
-from lavibridge.data.pictures.rejected import RejectedPictures, write_rejections
-from lavibridge.data.pictures.table import (
+from lavibridge.data.pictures.image_table import (
     IMAGE_TABLE_SCHEMA,
     ImageCheck,
-    ImageEntry,
     ImageTable,
+    ImageTableEntry,
     image_table_rows,
 )
+from lavibridge.data.pictures.index import ImageIndex
+from lavibridge.data.pictures.rejected import RejectedPictures, write_rejections
 
 _CHUNK = 512
 _LONGEST_CAPTION = 100_000
 """Characters; a longer caption is a mistake, and every visit would tokenise it."""
-GetStamp = Callable[[ImageEntry], tuple[int, int]]
-ReadBytes = Callable[[ImageEntry], bytes]
+GetStamp = Callable[[ImageTableEntry], tuple[int, int]]
+ReadBytes = Callable[[ImageTableEntry], bytes]
 
 
 class _PreviousChecks:
@@ -50,7 +50,7 @@ class _PreviousChecks:
             for row, name in enumerate(table.names())
         }
 
-    def find(self, entry: ImageEntry, stamp: tuple[int, int]) -> ImageCheck | None:
+    def find(self, entry: ImageTableEntry, stamp: tuple[int, int]) -> ImageCheck | None:
         """Return the earlier check of a picture if the picture is unchanged."""
         place = self.rows.get(entry.name)
         if place is None:
@@ -66,7 +66,7 @@ class _PreviousChecks:
 
 
 def _check_image(
-    entry: ImageEntry, stamp: GetStamp, read: ReadBytes, known: _PreviousChecks
+    entry: ImageTableEntry, stamp: GetStamp, read: ReadBytes, known: _PreviousChecks
 ) -> tuple[ImageCheck, bool]:
     """Check one picture; also return whether the check is new."""
     found = (0, 0)
@@ -84,7 +84,7 @@ def _check_image(
     return ImageCheck(stamp=found, size=(image.height, image.width), digest=digest, warning=warning), True
 
 
-def _check_text(entry: ImageEntry) -> None:
+def _check_text(entry: ImageTableEntry) -> None:
     """Raise DataError for captions that are too long or not text, and for text that UTF-8 cannot encode."""
     longest = max(map(len, entry.captions))
     if longest > _LONGEST_CAPTION:
@@ -99,13 +99,13 @@ def _check_text(entry: ImageEntry) -> None:
 
 def build_index(
     index: ImageIndex,
-    entries: Sequence[ImageEntry],
+    entries: Sequence[ImageTableEntry],
     stamps: dict[str, Any],
     stamp: GetStamp,
     read: ReadBytes,
     rejected: RejectedPictures,
 ) -> None:
-    """Build the index of these entries; `rejected` holds the rejections of the listing and takes the rest."""
+    """Build the index of these entries; adds rejections to `rejected`, which has those of the listing."""
     index.folder.mkdir(parents=True, exist_ok=True)
     known = _PreviousChecks(index.known())
     digest = hashlib.sha256(f"pixels {DECODING_VERSION}\n".encode())
@@ -153,7 +153,7 @@ class CheckJournal:
         self.writer = pa.ipc.new_stream(self.file, IMAGE_TABLE_SCHEMA)
         return self
 
-    def add(self, checked: Sequence[tuple[ImageEntry, ImageCheck, bool]]) -> None:
+    def add(self, checked: Sequence[tuple[ImageTableEntry, ImageCheck, bool]]) -> None:
         """Write some checks, so that they outlive this process."""
         if checked:
             self.writer.write_batch(
@@ -173,7 +173,7 @@ def _commit_file(partial: Path, final: Path) -> None:
     os.replace(partial, final)
 
 
-def group_captions(pairs: Iterator[tuple[int | None, str, Sequence[str]]]) -> list[ImageEntry]:
+def group_captions(pairs: Iterator[tuple[int | None, str, Sequence[str]]]) -> list[ImageTableEntry]:
     """Group (line, name, captions) into one entry per name, in the order of their first lines."""
     captions: dict[str, list[str]] = {}
     lines: dict[str, int | None] = {}
@@ -181,5 +181,6 @@ def group_captions(pairs: Iterator[tuple[int | None, str, Sequence[str]]]) -> li
         captions.setdefault(name, []).extend(texts)
         lines.setdefault(name, line)
     return [
-        ImageEntry(name=name, captions=tuple(texts), line=lines[name]) for name, texts in captions.items()
+        ImageTableEntry(name=name, captions=tuple(texts), line=lines[name])
+        for name, texts in captions.items()
     ]

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import DataError
+from lavibridge.core.errors import DataError, did_you_mean
 
 IMAGE_COLUMNS = (
     "image_path",
@@ -35,9 +34,11 @@ def choose_column(
     found = [name for name in known if name.lower() in usual]
     if len(found) != 1:
         problem = (
-            f"several could be the {what} ({', '.join(found)})" if found else f"none is called a usual {what}"
+            f"several could be the {what} ({', '.join(found)})"
+            if found
+            else f"none has a usual name of the {what}"
         )
-        raise DataError(f"{where} has the columns {', '.join(known)}: {problem}; name it as data.{what}")
+        raise DataError(f"{where} has the columns {', '.join(known)}: {problem}; set data.{what}")
     return found[0]
 
 

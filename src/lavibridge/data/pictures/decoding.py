@@ -2,9 +2,9 @@
 
     file -> format on the list -> pixel count -> decode -> EXIF turn -> sRGB over white -> crop to size
 
-Starts only the decoders for JPEG, PNG and WebP (Pillow has some forty others, several with past
-vulnerabilities). Reads a picture's header before its pixels and refuses a header that claims too many pixels:
-a "decompression bomb" of a few kilobytes unfolds into gigabytes. Source: Pillow's security notes.
+Uses only the decoders for JPEG, PNG and WebP (Pillow has some forty others, several with past
+vulnerabilities). Reads a picture's header before its pixels and rejects a header that claims too many pixels:
+a "decompression bomb" of a few kilobytes expands to gigabytes. Source: Pillow's security notes.
 """
 
 import io
@@ -26,7 +26,7 @@ _MAX_PIXELS = 89_478_485
 """Maximum pixels per picture, about 9,500 x 9,500: the limit at which Pillow warns."""
 _MAX_BYTES = 512 * 2**20
 """Maximum bytes per file."""
-# Packed texts beside a PNG's pixels, such as a workflow; Pillow's 1 MiB would refuse the picture.
+# A PNG may hold long compressed texts, such as a workflow; Pillow's limit of 1 MiB would reject it.
 PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
 
 
@@ -39,7 +39,7 @@ def read_picture_bytes(path: Path) -> bytes:
     """Read the bytes of a picture file. Raises DataError with the reason if that fails."""
     try:
         found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for its other end
+        if not stat.S_ISREG(found.st_mode):  # opening a pipe would block
             raise DataError("it is not a regular file")
         check_picture_bytes(found.st_size)
         return path.read_bytes()
@@ -70,7 +70,7 @@ def decode_picture_with_warning(data: bytes) -> tuple[Image.Image, str | None]:
             if width * height > _MAX_PIXELS:
                 raise DataError(f"it is {width} x {height}: more than {_MAX_PIXELS:,} pixels")
             image.load()
-            # A PNG begins with its header, whose ninth value is the number of bits in a sample.
+            # Byte 24 of a PNG is the number of bits per sample.
             return to_srgb(_apply_exif_orientation(image), data[24] if image.format == "PNG" else 8)
     except DataError:
         raise

@@ -11,10 +11,10 @@ from lavibridge.core.errors import DataError
 from lavibridge.core.identity import cached_file_hash
 from lavibridge.data.pictures.check import group_captions
 from lavibridge.data.pictures.decoding import read_picture_bytes
+from lavibridge.data.pictures.image_table import ImageTable, ImageTableEntry
 from lavibridge.data.pictures.indexed import IndexedPictures
 from lavibridge.data.pictures.paths import AbsolutePath, check_relative_path, file_stamp, resolve_below
 from lavibridge.data.pictures.rejected import RejectedPictures
-from lavibridge.data.pictures.table import ImageEntry, ImageTable
 from lavibridge.data.pictures.walk import refuse_hidden
 
 
@@ -25,22 +25,22 @@ class PictureFiles(IndexedPictures):
         """Settings of every kind that reads picture files."""
 
         path: Changeable[AbsolutePath]
-        """Where the data lies."""
+        """Path of the data."""
 
     config: "PictureFiles.Config"
 
     @property
     def root(self) -> Path:
-        """The folder that every picture must lie in."""
+        """The folder that contains every picture."""
         return self.config.path
 
     def describe(self) -> str:
         return str(self.config.path)
 
-    def stamp(self, entry: ImageEntry) -> tuple[int, int]:
+    def stamp(self, entry: ImageTableEntry) -> tuple[int, int]:
         return file_stamp(resolve_below(self.root, entry.name))
 
-    def read(self, entry: ImageEntry) -> bytes:
+    def read(self, entry: ImageTableEntry) -> bytes:
         return read_picture_bytes(resolve_below(self.root, entry.name))
 
     def changed(self, table: ImageTable) -> bool:
@@ -88,7 +88,7 @@ class ListedPictureFiles(PictureFiles):
             raise DataError(f"there is no file {path} (data.path)")
         return {"list": cached_file_hash(path)}
 
-    def listing(self, rejected: RejectedPictures) -> list[ImageEntry]:
+    def listing(self, rejected: RejectedPictures) -> list[ImageTableEntry]:
         found = group_captions(self._sound(rejected))
         if not found and not rejected.entries:
             raise DataError(

@@ -1,6 +1,6 @@
 """Converts every picture to sRGB over white, following its ICC profile and its transparency.
 
-    numbers --profile--> sRGB          without a profile, or with one equal to sRGB: the numbers as they are
+    numbers --profile--> sRGB          without a profile, or with one equal to sRGB: numbers stay unchanged
     transparency --> over white
 
 Display P3, Adobe RGB, CMYK and greys with dot gain use other numbers for the same colours. If a profile is
@@ -24,7 +24,7 @@ _MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 
 def to_srgb(image: Image.Image, depth: int) -> tuple[Image.Image, str | None]:
-    """Convert any mode to RGB over white; also return why the colour profile was ignored, or None.
+    """Convert any mode to RGB over white; also return a warning if the colour profile was ignored, or None.
 
     `depth` is the number of bits per sample in the file, in which a PNG states its transparent colour.
     """
@@ -35,7 +35,7 @@ def to_srgb(image: Image.Image, depth: int) -> tuple[Image.Image, str | None]:
         try:
             colours = _convert_to_srgb(colours, bytes(profile), is_grey)
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
-            fault = f"its colour profile cannot be used ({error}); its numbers are taken for sRGB"
+            fault = f"its colour profile cannot be used ({error}); its numbers count as sRGB"
     colours = colours.convert("RGB")
     if alpha is not None:
         colours.putalpha(alpha)
@@ -59,7 +59,7 @@ def _split_alpha(image: Image.Image, depth: int) -> tuple[Image.Image, Image.Ima
     if not image.has_transparency_data:
         return image.convert("RGB"), None
     if image.mode in ("L", "RGB") and transparent is not None and depth != 8:
-        # Pillow scales samples to 8 bits, and leaves the transparent colour as it is in the file.
+        # Pillow scales samples to 8 bits, but not the transparent colour.
         image = image.copy()
         image.info["transparency"] = (
             _scale_sample(transparent, depth)
@@ -79,7 +79,7 @@ def _convert_to_srgb(colours: Image.Image, profile: bytes, is_grey: bool) -> Ima
     """Convert colours to sRGB. Raises a Pillow error or ValueError for a broken or unsuitable profile."""
     mode, transform = _srgb_transform(profile)
     if (colours.mode == "CMYK") != (mode == "CMYK") or (mode == "L" and not is_grey):
-        raise ValueError(f"it is for {mode}, the picture is {'grey' if is_grey else colours.mode}")
+        raise ValueError(f"it is for {mode}, but the picture is {'grey' if is_grey else colours.mode}")
     if transform is None:
         return colours
     if mode == "L":

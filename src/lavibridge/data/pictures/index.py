@@ -1,9 +1,9 @@
-"""The index of a data set: the results of `lavi data check`, kept so that no picture is checked twice.
+"""The index of a data set stores the results of `lavi data check`, so that no picture is checked twice.
 
     INDEX/index.json            the manifest: settings, the lists' hashes or times, counts; written last
     INDEX/pictures-HASH.arrow   the usable pictures, with the size, time and hash of their files
     INDEX/rejected.jsonl        the rejected ones: file, line of the list, reason
-    INDEX/journal-*.arrows      checks of an unfinished run
+    INDEX/journal-*.arrows      results of an unfinished check
 
 INDEX is `data.index`, or a folder of the user's cache ($LAVIBRIDGE_CACHE, $XDG_CACHE_HOME/lavibridge,
 ~/.cache/lavibridge), because data often lies on a read-only disk. Every index belongs to one `data.path` and
@@ -19,11 +19,11 @@ from typing import Any
 
 from lavibridge.core.files import cache_folder, split_json_lines, write_json
 from lavibridge.data.pictures.decoding import DECODING_VERSION as PIXELS
+from lavibridge.data.pictures.image_table import ImageTable, open_image_journal, open_image_table
 from lavibridge.data.pictures.rejected import Rejection
-from lavibridge.data.pictures.table import ImageTable, open_image_journal, open_image_table
 
 _VERSION = f"3, pixels {PIXELS}"
-"""Version of the checks and of the files; an index of another version is built anew."""
+"""Version of the checks and of the files; an index of another version is rebuilt."""
 _MANIFEST = "index.json"
 
 
@@ -47,7 +47,7 @@ class ImageIndex:
                 "bytes"
             ] and self.rejected.is_file()
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # missing or damaged: the check builds it anew
+            return None  # missing or damaged: the check rebuilds it
         return found if fits and whole else None
 
     def table(self, manifest: Mapping[str, Any]) -> ImageTable:

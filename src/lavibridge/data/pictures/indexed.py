@@ -1,13 +1,13 @@
 """The shared base of kinds with stored pictures: a subclass lists them, and this class does the rest.
 
-    fresh index?  yes: mapped into memory, in a moment however many there are     no: every picture is checked
+    fresh index?  yes: map it into memory, which takes no time     no: check every picture
     a visit       row -> bytes -> same hash as at the check? -> picture
 
-The check decodes every picture before training begins. It finds a truncated download in the first minutes and
-not after a night, and it settles which samples exist, and with them the whole order of training. An index is
-fresh while lists hold the same bytes, and folders or archives have the same sizes and modification times; up
-to `_COMPARED` pictures each file is compared as well. Every picture must have its checked hash when it is
-read: training never uses an unchecked picture.
+The check decodes every picture before training begins. It finds a truncated download in the first minutes
+instead of after a night, and it determines the set of samples, and with it the whole order of training. An
+index is fresh while lists have the same bytes, and folders or archives the same sizes and modification times;
+for up to `_COMPARED` pictures, each file is compared too. Every read compares a picture's hash with the
+check: training never uses an unchecked picture.
 """
 
 import hashlib
@@ -27,10 +27,10 @@ from lavibridge.core.lock import hold_lock
 from lavibridge.data.base import Dataset, Sample
 from lavibridge.data.pictures.check import build_index
 from lavibridge.data.pictures.decoding import decode_picture, forbid_decompression_bombs, scale_and_crop
+from lavibridge.data.pictures.image_table import ImageTable, ImageTableEntry
 from lavibridge.data.pictures.index import ImageIndex
 from lavibridge.data.pictures.paths import AbsolutePath
 from lavibridge.data.pictures.rejected import RejectedPictures
-from lavibridge.data.pictures.table import ImageEntry, ImageTable
 
 _COMPARED = 100_000
 """Up to this many pictures, every start compares each one's file with the index."""
@@ -67,22 +67,22 @@ class IndexedPictures(Dataset):
 
     @abstractmethod
     def stamps(self) -> dict[str, Any]:
-        """Return JSON values that change when the listing does, found without listing anew."""
+        """Return JSON values that change when the listing changes, without listing the pictures."""
 
     @abstractmethod
-    def listing(self, rejected: RejectedPictures) -> list[ImageEntry]:
-        """List every picture, unread; anything that is no picture at all goes to `rejected`."""
+    def listing(self, rejected: RejectedPictures) -> list[ImageTableEntry]:
+        """List every picture without reading it; anything that is not a picture goes to `rejected`."""
 
     @abstractmethod
-    def stamp(self, entry: ImageEntry) -> tuple[int, int]:
-        """Return size and modification time of a picture's file. Raises DataError if it is gone."""
+    def stamp(self, entry: ImageTableEntry) -> tuple[int, int]:
+        """Return size and modification time of a picture's file. Raises DataError if it is missing."""
 
     @abstractmethod
-    def read(self, entry: ImageEntry) -> bytes:
+    def read(self, entry: ImageTableEntry) -> bytes:
         """Return the bytes of a picture. Raises DataError with the reason if that fails."""
 
     def changed(self, table: ImageTable) -> bool:
-        """Whether files that `stamps` does not cover differ from the table; takes one stat per file."""
+        """Whether files that `stamps` does not cover differ from the table; needs one stat call per file."""
         return False
 
     def _open(self, rejected: RejectedPictures) -> tuple[dict[str, Any], ImageTable]:
@@ -105,7 +105,7 @@ class IndexedPictures(Dataset):
                 raise self._unwritable(error) from error
         manifest = self.index.manifest()
         if manifest is None:
-            raise DataError(f"{self.index.folder} was changed while it was written; check the data again")
+            raise DataError(f"{self.index.folder} changed while it was written; check the data again")
         return manifest, self.index.table(manifest)
 
     @contextmanager
@@ -113,7 +113,8 @@ class IndexedPictures(Dataset):
         """Hold the exclusive right to write the index; wait for it if necessary."""
         with ExitStack() as stack:
             try:
-                stack.enter_context(hold_lock(self.index.folder, waits=f"{self.where} is being checked"))
+                waits = f"another process is checking {self.where}"
+                stack.enter_context(hold_lock(self.index.folder, waits=waits))
             except OSError as error:
                 raise self._unwritable(error) from error
             yield
@@ -121,7 +122,7 @@ class IndexedPictures(Dataset):
     def _unwritable(self, error: OSError) -> DataError:
         return DataError(
             f"the index of {self.where} cannot be written to {self.index.folder}: {error.strerror or error}; "
-            "name another folder as data.index, or set LAVIBRIDGE_CACHE"
+            "set data.index to another folder, or set LAVIBRIDGE_CACHE"
         )
 
     def _fresh(self) -> tuple[dict[str, Any], ImageTable] | None:
@@ -131,7 +132,7 @@ class IndexedPictures(Dataset):
             return None
         try:
             table = self.index.table(manifest)
-        except (OSError, ValueError):  # damaged: built anew
+        except (OSError, ValueError):  # damaged: the check rebuilds it
             return None
         if len(table) <= _COMPARED and self.changed(table):
             return None
@@ -163,8 +164,8 @@ class IndexedPictures(Dataset):
             ) from error
         if hashlib.sha256(data).digest() != self.table.image_check(index).digest:
             raise DataError(
-                f"{entry.name} has changed since it was checked: run lavi data check, then train anew; where "
-                f"its size and time are as they were, delete {self.index.folder} before"
+                f"{entry.name} has changed since it was checked: run `lavi data check`, then start a new "
+                f"training; if its size and time are unchanged, first delete {self.index.folder}"
             )
         return data
 

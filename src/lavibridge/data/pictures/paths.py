@@ -1,4 +1,4 @@
-"""Paths inside a data set: confined to the data's root, whatever a list, an archive or a link says."""
+"""Confines the paths of lists, archives and links to the data's root."""
 
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from posixpath import normpath
@@ -40,7 +40,7 @@ def check_relative_path(name: str, root: Path) -> None:
         raise DataError("the path of the picture is empty")
     if "\0" in name:
         raise DataError("the path holds a NUL byte")
-    # PureWindowsPath too: a list written on Windows may say C:\..., which is a plain file name elsewhere.
+    # PureWindowsPath too: a list from Windows may hold C:\..., which is a plain file name elsewhere.
     if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or name.startswith("\\"):
         raise DataError(f"the path {name!r} is absolute; paths are read below the root {root}")
     if normpath(name.replace("\\", "/")).split("/")[0] == "..":
@@ -48,7 +48,7 @@ def check_relative_path(name: str, root: Path) -> None:
 
 
 def resolve_below(root: Path, name: str) -> Path:
-    """Resolve `name` with links followed. Raises DataError if the result is not below `root`."""
+    """Resolve `name` and follow links. Raises DataError if the result is not below `root`."""
     check_relative_path(name, root)
     try:
         path = (root / name).resolve()

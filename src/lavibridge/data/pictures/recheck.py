@@ -13,6 +13,6 @@ def recheck(kind: str, config: Dataset.Config) -> Dataset:
     if issubclass(component, IndexedPictures) and isinstance(config, IndexedPictures.Config):
         index = index_of(component, config)
         if index.folder.is_dir():
-            with hold_lock(index.folder, waits=f"the data of {index.folder} is being checked"):
+            with hold_lock(index.folder, waits=f"another process is checking the data of {index.folder}"):
                 index.forget_freshness()
     return open_dataset(kind, config, RejectedPictures())

@@ -1,11 +1,11 @@
 """Collects the rejected pictures: counted, and listed with a reason in `rejected.jsonl`. The files stay
 untouched.
 
-Training continues while at most `limit` of all pictures are rejected and stops above that, before any weights
-change. A few broken files are normal in a large set; many of them mean a wrong folder or a failed download.
+Training accepts a share of up to `limit` rejected pictures; above that it stops before any weights change. A
+few broken files are normal in a large set; many of them mean a wrong folder or a failed download.
 
-A line with `"counted": false` is a warning and no rejected picture: a caption without a picture, another kind
-of file, or a picture that is used in spite of a fault such as a broken colour profile.
+A line with `"counted": false` is a warning, not a rejected picture: a caption without a picture, another kind
+of file, or a picture that is used despite a fault such as a broken colour profile.
 """
 
 import json
@@ -27,7 +27,7 @@ class RejectedPictures:
         """The list beside the data's index, named in messages if `path` is None."""
         self.entries: list[Rejection] = []
         self.warnings: list[Rejection] = []
-        """Files that are listed but not counted: of another kind, or used in spite of a fault."""
+        """Files that are listed but not counted: of another kind, or used despite a fault."""
 
     def add(self, file: str, reason: str, line: int | None = None) -> None:
         """Add a rejected picture (and the line of the list that names it)."""
@@ -63,10 +63,12 @@ class RejectedPictures:
         path = self.path or self.index_list
         listed = f"\nThe full list is {path}." if path is not None else ""
         rule = (
-            f"at most {limit:.1%} may be (data.max_rejected)" if len(self.entries) < total else "none is left"
+            f"at most {limit:.1%} may be unusable (data.max_rejected)"
+            if len(self.entries) < total
+            else "none is left"
         )
         return (
-            f"{where}: {len(self.entries):,} of {total:,} pictures cannot be used; {rule}. The first of them:"
+            f"{where}: {len(self.entries):,} of {total:,} pictures are unusable; {rule}. The first of them:"
             f"{examples}{listed}\nRepair or remove them from the data, or raise data.max_rejected."
         )
 
@@ -87,6 +89,6 @@ def _line(entry: Rejection) -> str:
 
 
 def _describe(entry: Rejection) -> str:
-    """Return one rejection as a line of at most some hundred characters."""
+    """Return one rejection as a line of a few hundred characters at most."""
     line = f", line {entry['line']}" if "line" in entry else ""
     return f"{str(entry['file'])[:120]}{line}: {str(entry['reason'])[:200]}"

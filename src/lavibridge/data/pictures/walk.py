@@ -1,8 +1,10 @@
 """Walks a folder: visits every file once, follows links inside the folder, and reports everything it skips.
 
-hidden (.ipynb_checkpoints, .Trash-1000, ._x.jpg) and system files (__MACOSX, Thumbs.db)       skipped a link
-to a folder inside        read once, under its own name if it has one a link outside, or to nowhere; a folder
-that cannot be opened                                  refused
+    hidden files (.ipynb_checkpoints, ._x.jpg), system files (__MACOSX, Thumbs.db)      skipped
+    a link to a folder inside                                                           read once, by its path
+    a link to the outside or to nowhere, a folder that cannot be opened                 refused
+
+A folder that a link leads to is listed under its own path if that is inside too.
 """
 
 import os
@@ -24,7 +26,7 @@ _SYSTEM_FILES = frozenset(
         "desktop.ini",
     }
 )
-"""Names that operating systems leave in folders, in lower case; `@eaDir` of a NAS is full of thumbnails."""
+"""Names that operating systems leave in folders, in lower case; a NAS keeps thumbnails in `@eaDir`."""
 
 
 @dataclass(kw_only=True)
@@ -32,7 +34,7 @@ class FolderListing:
     """The contents of a folder, by names relative to it."""
 
     files: list[str] = field(default_factory=list)
-    """Sorted by name, which gives the same order on every file system."""
+    """Files sorted by name, so that the order is the same on every file system."""
     folders: dict[str, int] = field(default_factory=dict)
     """Each folder with its modification time in nanoseconds."""
     refused: dict[str, str] = field(default_factory=dict)
@@ -57,11 +59,11 @@ def is_hidden(name: str) -> bool:
 def refuse_hidden(name: str) -> None:
     """Raise DataError for a hidden path, which a folder would skip as well."""
     if is_hidden(name):
-        raise DataError("it is hidden or lies in a hidden folder, which is not read; give it another name")
+        raise DataError("it is hidden or in a hidden folder, which are not read; give it another name")
 
 
 def walk_folder(root: Path) -> FolderListing:
-    """List everything below a folder that is not hidden; visits each folder once, so link cycles end."""
+    """List everything below a folder that is not hidden; visits each folder once, so cycles of links end."""
     found, seen = FolderListing(), set[tuple[int, int]]()
     waiting, links = [""], list[str]()
     while waiting or links:  # links last: a picture keeps its own path if it has one
@@ -109,6 +111,6 @@ def pictures_below(folder: Path) -> list[Path]:
     """Return the non-hidden image files below a folder, sorted. Raises DataError for an unreadable path."""
     found = walk_folder(folder)
     for name, reason in found.refused.items():
-        raise DataError(f"{folder}: {name}: {reason}; repair or remove it")
+        raise DataError(f"{folder}: {name}: {reason}: repair or remove it")
     ends = IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES
     return sorted(folder / name for name in found.files if PurePosixPath(name).suffix.lower() in ends)

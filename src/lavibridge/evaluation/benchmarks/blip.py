@@ -33,7 +33,7 @@ class Blip:
     """A BLIP for visual question answering."""
 
     def __init__(self, source: str) -> None:
-        """Find the model; ModelError if it is not a BLIP for question answering."""
+        """Find the model. Raises ModelError if it is not a BLIP for question answering."""
         self.network = PretrainedNetwork(source, "BlipForQuestionAnswering")
         if self.network.config.get("model_type") != "blip":
             raise ModelError(

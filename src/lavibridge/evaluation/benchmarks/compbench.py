@@ -34,7 +34,7 @@ class CompBenchParse(Config):
 
 
 def load_compbench_parses(path: Path) -> dict[str, CompBenchParse]:
-    """The parses in a JSON file, by prompt; DataError if it is invalid."""
+    """The parses in a JSON file, by prompt. Raises DataError if it is invalid."""
     found = read_json(path)
     if not isinstance(found, dict) or any(not isinstance(each, dict) for each in found.values()):
         raise DataError(f"{path} must hold an object of objects by prompt")
@@ -45,7 +45,7 @@ def load_compbench_parses(path: Path) -> dict[str, CompBenchParse]:
 
 
 def read_compbench_phrases(prompt: str, parse: CompBenchParse) -> PhrasesMetadata:
-    """The noun phrases that a picture should show; ValueError if there are none."""
+    """The noun phrases that an image must show. Raises ValueError if there are none."""
     found = parse.phrases or noun_phrases(prompt)
     if not found:
         raise ValueError("holds no noun phrase; a file of `parses` can provide some")
@@ -53,7 +53,7 @@ def read_compbench_phrases(prompt: str, parse: CompBenchParse) -> PhrasesMetadat
 
 
 def require_compbench_relation(prompt: str, parse: CompBenchParse) -> SpatialRelation:
-    """The relation that the prompt states; ValueError if there is none."""
+    """The relation that the prompt states. Raises ValueError if there is none."""
     found = read_spatial_relation(prompt)
     if found is None:
         raise ValueError("states no relation, such as 'on the left of', between two objects")
@@ -63,7 +63,7 @@ def require_compbench_relation(prompt: str, parse: CompBenchParse) -> SpatialRel
 
 
 def require_compbench_counts(prompt: str, things: Mapping[str, str]) -> ObjectCounts:
-    """The required counts of objects; ValueError if there are none."""
+    """The required counts of objects. Raises ValueError if there are none."""
     found = read_numeracy_counts(prompt, things)
     if not found.things:
         raise ValueError("counts nothing that new_objects.txt lists")

@@ -57,7 +57,7 @@ class GenEvalRequirements:
 
 
 def read_geneval_requirements(record: Mapping[str, Any]) -> GenEvalRequirements:
-    """A line of the benchmark's `evaluation_metadata.jsonl`; ValueError if it is invalid."""
+    """A line of the benchmark's `evaluation_metadata.jsonl`. Raises ValueError if it is invalid."""
     include = tuple(_read_thing(each, number) for number, each in enumerate(record["include"]))
     exclude = tuple(_read_thing(each, 0) for each in record.get("exclude", ()))
     if not include:

@@ -31,14 +31,14 @@ class ImageTextModel:
     """An image-text model that generates answers."""
 
     def __init__(self, source: str, dtype: Literal["float32", "bfloat16"]) -> None:
-        """Find the model; ModelError if it is not a decoder-only image-text model."""
+        """Find the model. Raises ModelError if it is not a decoder-only image-text model."""
         self.network = PretrainedNetwork(source, "AutoModelForImageTextToText", dtype=_DTYPES[dtype])
         if self.network.config.get("is_encoder_decoder"):
             raise ModelError(
                 f"'{source}' is an encoder-decoder: give a decoder-only model, "
                 "such as Qwen/Qwen3-VL-8B-Instruct"
             )
-        self._template = find_chat_template(source)
+        self._template = image_text_chat_template(source)
 
     def answer_probabilities(
         self, picture: Image.Image, questions: Sequence[str], answers: Sequence[Sequence[str]]
@@ -128,8 +128,8 @@ class ImageTextModel:
         return {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": is_picture, **pixels}
 
 
-def find_chat_template(source: str) -> str:
-    """The model's chat template; ModelError if it has none."""
+def image_text_chat_template(source: str) -> str:
+    """The model's chat template. Raises ModelError if it has none."""
     path = find_model_file(source, "chat_template.jinja")
     if path is not None:
         return path.read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from lavibridge.evaluation.benchmark_files import read_benchmark_lines
 
 
 def read_jsonl_objects(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The objects of a file, one per line; DataError names a line that is invalid or lacks a key."""
+    """Read one object per line. Raises DataError, which names the line, if one is invalid or lacks a key."""
     found: list[dict[str, Any]] = []
     for number, line in enumerate(read_benchmark_lines(path), 1):
         try:

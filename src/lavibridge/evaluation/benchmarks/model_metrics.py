@@ -28,7 +28,7 @@ class VisualQuestionMetric(ImageMetric, ABC):
     config: "VisualQuestionMetric.Config"
 
     def __init__(self, config: "VisualQuestionMetric.Config") -> None:
-        """Find the model; ModelError if it is missing."""
+        """Find the model. Raises ModelError if it is missing."""
         super().__init__(config)
         self.image_text_model = ImageTextModel(config.model, config.dtype)
 
@@ -59,7 +59,7 @@ class DetectorMetric(ImageMetric, ABC):
     config: "DetectorMetric.Config"
 
     def __init__(self, config: "DetectorMetric.Config") -> None:
-        """Find the detector; ModelError if it is missing or of an unknown kind."""
+        """Find the detector. Raises ModelError if it is missing or of an unknown kind."""
         super().__init__(config)
         self.detector = find_detector(config.detector)
 

@@ -36,8 +36,10 @@ class ObjectCounts:
 
 
 def read_numeracy_objects(text: str) -> dict[str, str]:
-    """Parse lines such as "knife - knives" into singular by plural and by singular; ValueError names a bad
-    line."""
+    """Parse lines such as "knife - knives" into singular by plural and by singular.
+
+    Raises ValueError, which names the line, if one is invalid.
+    """
     things: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():

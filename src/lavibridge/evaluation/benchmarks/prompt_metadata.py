@@ -33,7 +33,7 @@ class ComplexMetadata:
 
 
 def prompt_metadata(task: Task, expected: type[MetadataT], prompts: str) -> MetadataT:
-    """The task's metadata; DataError if it is not of type `expected`, naming the prompts that carry it."""
+    """Return a task's metadata. Raises DataError if it is not of type `expected`; `prompts` is its source."""
     if isinstance(task.metadata, expected):
         return task.metadata
     raise DataError(

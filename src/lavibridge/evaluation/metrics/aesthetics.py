@@ -43,7 +43,7 @@ class Aesthetics(DualEncoderMetric):
     config: "Aesthetics.Config"
 
     def __init__(self, config: "Aesthetics.Config") -> None:
-        """Find the model and the head; ModelError if one is missing."""
+        """Find the model and the head. Raises ModelError if one is missing."""
         self.path = expand_path(config.head)
         if not self.path.is_file():
             raise ModelError(
@@ -70,14 +70,14 @@ class Aesthetics(DualEncoderMetric):
         embedded = self.dual_encoder.pictures(pictures).cpu()
         if embedded.shape[1] != len(weight):
             raise ModelError(
-                f"the head reads embeddings {len(weight)} wide, and those of '{self.config.model}' are "
-                f"{embedded.shape[1]} wide: give the CLIP that the head was trained on"
+                f"the head reads embeddings of width {len(weight)}, but '{self.config.model}' has width "
+                f"{embedded.shape[1]}: choose the CLIP that the head was trained on"
             )
         return [Score(value=float(value)) for value in embedded @ weight + bias]
 
 
 def fold_aesthetics_head(path: Path) -> Affine:
-    """Fold the layers of a head into one weight and bias; ModelError if they do not fit together."""
+    """Fold the layers of a head into one weight and bias. Raises ModelError if they do not fit together."""
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -96,5 +96,5 @@ def fold_aesthetics_head(path: Path) -> Affine:
             raise ModelError(f"{path}: layers.{number} does not fit the layer before it")
         weight, bias = matrix @ weight, matrix @ bias + shift
     if weight.shape[0] != 1:
-        raise ModelError(f"{path} has {weight.shape[0]} outputs: a head has one")
+        raise ModelError(f"{path} has {weight.shape[0]} outputs, but a head must have one")
     return weight[0].float(), float(bias[0])

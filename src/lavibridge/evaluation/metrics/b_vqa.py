@@ -34,7 +34,7 @@ class BVqa(ImageMetric):
     config: "BVqa.Config"
 
     def __init__(self, config: "BVqa.Config") -> None:
-        """Find the model; ModelError if it is missing."""
+        """Find the model. Raises ModelError if it is missing."""
         super().__init__(config)
         self.blip = Blip(config.model)
 

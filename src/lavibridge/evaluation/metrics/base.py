@@ -1,10 +1,10 @@
-"""The contract of metrics, which score pictures one by one or a set of pictures as a whole.
+"""The contract of metrics, which score images one by one or a set of images as a whole.
 
     ImageMetric   score(pictures, tasks) -> a Score per picture
     SetMetric       against(reference)(drawn) -> numbers for two sets of features
 
-`Metric(config)` checks that all its files exist and loads no weights. The first picture loads them, and
-`free` releases them.
+`Metric(config)` checks that all its files exist, and loads no weights. The first image loads them, and `free`
+releases them.
 """
 
 import math
@@ -41,7 +41,7 @@ class Metric(ABC):
     version: ClassVar[int] = 1
     """Increases whenever a change of this code makes its numbers incomparable."""
     unit: ClassVar[str] = ""
-    """`share` if its values are shares, which reports show in per cent; else empty."""
+    """`share` if its values are shares, which reports show in per cent; otherwise empty."""
     lower_is_better: ClassVar[bool] = False
 
     config: "Metric.Config"
@@ -61,7 +61,7 @@ class Metric(ABC):
         return self.config.name or self.kind
 
     def card(self) -> dict[str, Any]:
-        """All that its numbers depend on, as JSON: scores of different cards are never compared or mixed.
+        """Everything that its scores depend on, as JSON; scores of different cards are never compared.
 
         A subclass adds the models, with their hashes, and the resize rule.
         """
@@ -73,7 +73,7 @@ class Metric(ABC):
         return self.config.categories is None or category in self.config.categories
 
     def check(self, tasks: Sequence[Task]) -> None:  # noqa: B027 - most need nothing
-        """Raise DataError before drawing if tasks lack the metadata it needs."""
+        """Raise DataError before generation if tasks lack the metadata that it needs."""
 
     def free(self) -> None:  # noqa: B027 - some have none
         """Free its weights; the next use loads them again."""
@@ -87,9 +87,9 @@ class ImageMetric(Metric):
 
     @abstractmethod
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
-        """Score a batch of RGB pictures, each with the task that it was drawn for.
+        """Score a batch of RGB images, each with its task.
 
-        Returns `unscored_score(reason)` for a picture that it cannot score; never omits it or scores it 0.
+        Returns `unscored_score(reason)` for an image that it cannot score, and never omits it or scores it 0.
         """
 
     def totals(self, scored: Sequence[ScoredTask]) -> Mapping[str, Estimate]:
@@ -101,7 +101,7 @@ class ImageMetric(Metric):
 
 
 class SetMetric(Metric):
-    """Compares the features of all drawn pictures with those of a reference set."""
+    """Compares the features of all generated images with those of a reference set."""
 
     class Config(Metric.Config):
         """The options of a set metric."""
@@ -113,7 +113,7 @@ class SetMetric(Metric):
         """The feature extractor: an image model (a folder, a shipped one, a hub id), or the weights of FID's
         Inception as a .safetensors file."""
         resize: ExtractorResize | None = None
-        """How to resize pictures for the network. None: as the metric's definition says."""
+        """How to resize images for the network. None: as the metric defines it."""
 
     config: "SetMetric.Config"
     lower_is_better = True
@@ -121,14 +121,17 @@ class SetMetric(Metric):
     """The range of its values, which limits intervals."""
 
     def __init__(self, config: "SetMetric.Config") -> None:
-        """Find the network; ModelError if it is missing."""
+        """Find the network. Raises ModelError if it is missing."""
         super().__init__(config)
         self.extractor = make_extractor(config.features, config.resize)
 
     @abstractmethod
     def against(self, reference: ReferenceFeatures) -> Callable[[SetFeatures], dict[str, float]]:
-        """A function from the drawn pictures' features to values by name, with the reference's part computed
-        once. DataError if it needs features and the reference has only their moments."""
+        """Return a function from the generated images' features to values by name.
+
+        It computes the reference's part only once. Raises DataError if the metric needs features and the
+        reference has only their moments.
+        """
 
     def card(self) -> dict[str, Any]:
         """The options and the extractor, without paths; reading the reference adds its identity."""
@@ -138,10 +141,10 @@ class SetMetric(Metric):
         return {**card, "options": options, "features": self.extractor.card()}
 
     def check(self, tasks: Sequence[Task]) -> None:
-        """Check the number of pictures and the reference; DataError."""
+        """Raise DataError if there are too few images or if the reference does not exist."""
         if len(tasks) < MIN_SET_IMAGES:
             raise DataError(
-                f"metric '{self.name}' needs at least {MIN_SET_IMAGES} pictures, found {len(tasks)}: "
+                f"metric '{self.name}' needs at least {MIN_SET_IMAGES} images, found {len(tasks)}: "
                 "evaluate more prompts"
             )
         check_reference(self.config.reference, tasks)

@@ -1,4 +1,4 @@
-"""CLIP-IQA: image quality by which of two opposite texts CLIP finds nearer; it does not read the prompt.
+"""CLIP-IQA: scores image quality by the nearer of two opposite texts under CLIP, without the prompt.
 
     score = softmax(100 cos(picture, "Good photo."), 100 cos(picture, "Bad photo."))[0]
 

@@ -36,7 +36,7 @@ class Dpg(VisualQuestionMetric):
         """The options of DPG-Bench."""
 
         paper_compat: bool = False
-        """Reproduce ELLA's script, errors included, to compare with its numbers."""
+        """Reproduce ELLA's script, including its errors, to compare with its numbers."""
 
     config: "Dpg.Config"
 

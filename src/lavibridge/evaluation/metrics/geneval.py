@@ -45,7 +45,7 @@ class GenEval(ImageMetric):
     config: "GenEval.Config"
 
     def __init__(self, config: "GenEval.Config") -> None:
-        """Find both models; ModelError if one is missing."""
+        """Find both models. Raises ModelError if one is missing."""
         super().__init__(config)
         self.detector, self.clip = find_detector(config.detector), DualEncoder(PretrainedNetwork(config.clip))
         self._networks = {"detector": self.detector.network, "clip": self.clip.network}

@@ -1,7 +1,7 @@
 """SigLIP score: how well a picture matches its prompt under a model trained to classify pairs.
 
     cosine     cos(picture, prompt)
-    logit      exp(scale) cos + bias              scale and bias as learnt
+    logit      exp(scale) cos + bias              with the learned scale and bias
     sigmoid    1 / (1 + exp(-logit))              near 0 for hard prompts; the logit's mean is more stable
 
 Pads texts to the limit, as in training. Zhai et al. 2023 (arXiv 2303.15343); SigLIP 2 reads lower
@@ -36,7 +36,7 @@ class SigLIPScore(DualEncoderMetric):
     config: "SigLIPScore.Config"
 
     def __init__(self, config: "SigLIPScore.Config") -> None:
-        """Find the model; ModelError if there is none."""
+        """Find the model. Raises ModelError if there is none."""
         super().__init__(config)
         self.dual_encoder = DualEncoder(self.network, to_limit=True, lower=config.lower)
 

@@ -45,7 +45,7 @@ class ThreeInOne(ImageMetric):
     config: "ThreeInOne.Config"
 
     def __init__(self, config: "ThreeInOne.Config") -> None:
-        """Find the three models; ModelError if one is missing."""
+        """Find the three models. Raises ModelError if one is missing."""
         super().__init__(config)
         self.blip, self.clip = Blip(config.model), DualEncoder(PretrainedNetwork(config.clip))
         self.detector = find_detector(config.detector)

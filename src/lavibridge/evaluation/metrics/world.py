@@ -17,7 +17,7 @@ class WorldMetric(ImageMetric):
     unit = "share"
 
     def check(self, tasks: Sequence[Task]) -> None:
-        """Check that every prompt has a spec; DataError otherwise."""
+        """Raise DataError if a prompt has no spec."""
         for task in tasks:
             if not isinstance(task.metadata, Spec):
                 raise DataError(
@@ -26,7 +26,7 @@ class WorldMetric(ImageMetric):
                 )
 
     def score(self, pictures: Sequence[Image.Image], tasks: Sequence[Task]) -> list[Score]:
-        """The checker's verdict on each picture, clause by clause."""
+        """The checker's verdict on each image, clause by clause."""
         return [_score(picture, task.metadata) for picture, task in zip(pictures, tasks, strict=True)]
 
 

@@ -1,6 +1,6 @@
 """The contract of prompt sources: categories with fixed prompts.
 
-`Source(config)` reads and checks the files; DataError says what is missing or wrong, and where to get it.
+`Source(config)` reads and checks the files. Raises DataError, which names the fault and the file's origin.
 """
 
 from abc import ABC, abstractmethod

@@ -32,7 +32,7 @@ class CocoPrompts(PromptSource):
     config: "CocoPrompts.Config"
 
     def __init__(self, config: "CocoPrompts.Config") -> None:
-        """Read the file; DataError if it is missing, in another format or too small."""
+        """Read the file. Raises DataError if it is missing, in another format or too small."""
         super().__init__(config)
         self.path = find_benchmark_file(
             config.path,

@@ -37,7 +37,7 @@ class CompBenchPrompts(PromptSource):
     config: "CompBenchPrompts.Config"
 
     def __init__(self, config: "CompBenchPrompts.Config") -> None:
-        """Read the files; DataError names a line that no metric can score."""
+        """Read the files. Raises DataError, which names the line, if no metric can score a prompt."""
         super().__init__(config)
         self.folder = find_benchmark_file(config.path, "T2I-CompBench's folder of prompts", _WHERE)
         self._files: list[Path] = []

@@ -30,7 +30,7 @@ class DpgPrompts(PromptSource):
     config: "DpgPrompts.Config"
 
     def __init__(self, config: "DpgPrompts.Config") -> None:
-        """Read the file; DataError names what is wrong."""
+        """Read the file. Raises DataError, which names the fault, if it is invalid."""
         super().__init__(config)
         found = find_benchmark_file(config.path, "DPG-Bench's file of prompts and questions", _WHERE)
         self.file = found / "dpg_bench.csv" if found.is_dir() else found

@@ -26,7 +26,7 @@ class GenEvalPrompts(PromptSource):
     config: "GenEvalPrompts.Config"
 
     def __init__(self, config: "GenEvalPrompts.Config") -> None:
-        """Read the file; DataError names an invalid line."""
+        """Read the file. Raises DataError, which names the line, if one is invalid."""
         super().__init__(config)
         self.file = find_benchmark_file(config.path, "GenEval's file of prompts", _WHERE)
         self._prompts: dict[str, list[Prompt]] = {}

@@ -28,7 +28,7 @@ class GenEval2Prompts(PromptSource):
     config: "GenEval2Prompts.Config"
 
     def __init__(self, config: "GenEval2Prompts.Config") -> None:
-        """Read the file; DataError names an invalid line."""
+        """Read the file. Raises DataError, which names the line, if one is invalid."""
         super().__init__(config)
         self.file = find_benchmark_file(config.path, "GenEval 2's file of prompts", _WHERE)
         self._prompts: dict[int, list[Prompt]] = {}

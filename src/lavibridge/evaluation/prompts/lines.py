@@ -25,7 +25,7 @@ class LinePrompts(PromptSource):
     config: "LinePrompts.Config"
 
     def __init__(self, config: "LinePrompts.Config") -> None:
-        """Read the file; DataError if it is missing or not text."""
+        """Read the file. Raises DataError if it is missing or not text."""
         super().__init__(config)
         self.path = find_benchmark_file(config.path, "the file of prompts", config.origin)
         self.lines = read_benchmark_lines(self.path)

@@ -7,8 +7,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import DataError
+from lavibridge.core.errors import DataError, did_you_mean
 from lavibridge.core.identity import cached_file_hash
 from lavibridge.evaluation.base import Prompt
 from lavibridge.evaluation.benchmark_files import find_benchmark_file, read_benchmark_text
@@ -33,7 +32,7 @@ class TablePrompts(PromptSource):
     config: "TablePrompts.Config"
 
     def __init__(self, config: "TablePrompts.Config") -> None:
-        """Read the file; DataError if it is missing, damaged or lacks a column."""
+        """Read the file. Raises DataError if it is missing, damaged or lacks a column."""
         super().__init__(config)
         self.path = find_benchmark_file(config.path, "the table of prompts", config.origin)
         self._by_category: dict[str, list[Prompt]] = {}

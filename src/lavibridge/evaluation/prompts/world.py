@@ -35,7 +35,7 @@ class WorldPrompts(PromptSource):
     config: "WorldPrompts.Config"
 
     def __init__(self, config: "WorldPrompts.Config") -> None:
-        """Check the names of the categories; DataError for an unknown one."""
+        """Check the names of the categories. Raises DataError for an unknown one."""
         super().__init__(config)
         if config.length == "long" and set(config.categories) != {"spatial"}:
             raise DataError("prompts.world: `length: long` supports only the category spatial")
@@ -52,7 +52,7 @@ class WorldPrompts(PromptSource):
         return tuple(self.config.categories)
 
     def prompts(self, category: str, limit: int | None = None) -> Sequence[Prompt]:
-        """Prompts with their specs; DataError if the category has too few."""
+        """Prompts with their specs. Raises DataError if the category has too few."""
         count = self.config.categories[category]
         try:
             pairs = captions.evaluation_prompts(category, count if limit is None else min(limit, count))

@@ -1,1 +1,1 @@
-"""Distances between sets of pictures: features, reference sets and estimators."""
+"""Distances between sets of images: features, reference sets and estimators."""

@@ -32,7 +32,7 @@ _INCEPTION_SOURCE = "pt_inception-2015-12-05-6726825d.pth of pytorch-fid"
 
 
 def make_extractor(features: str, rule: ExtractorResize | None) -> Extractor:
-    """Create the extractor of the options; ModelError if its files are missing.
+    """Create the extractor of the options. Raises ModelError if its files are missing.
 
     The default rule is `clean` for the Inception and the model's own processor for others.
     """

@@ -1,4 +1,4 @@
-"""Features of sets of pictures, their extractors, and the two forms of a reference set."""
+"""Features of sets of images, their extractors, and the two forms of a reference set."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,11 +55,11 @@ class ReferenceFeatures:
         return Moments.of(self.all_features("moments"))
 
     def all_features(self, metric: str) -> SetFeatures:
-        """The features; DataError if the reference has only moments."""
+        """The features. Raises DataError if the reference has only moments."""
         if self.features is None:
             raise DataError(
-                f"{metric} needs the features of the reference, and the file has only mu and sigma: give "
-                "the folder of its pictures"
+                f"{metric} needs the features of the reference, but the file has only mu and sigma: give the "
+                "folder of its images"
             )
         return self.features
 

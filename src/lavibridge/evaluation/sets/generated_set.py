@@ -1,10 +1,11 @@
-"""Computes set metrics of the drawn pictures, with intervals over prompts.
+"""Computes set metrics of the generated images, with intervals over prompts.
 
     low, high = value -+ t s,   s^2 = (g - 1) / g sum over groups of (value without the group - their mean)^2
 
 The delete-a-group jackknife with g = 20 groups of prompts (Quenouille 1956, Biometrika 43; Kott 2001, J. Off.
-Stat. 17), t of g - 1 degrees of freedom. A bootstrap would duplicate pictures, which set distances mistake
-for a lack of diversity. The interval covers the drawn set and treats the reference as fixed.
+Stat. 17), with Student's t of g - 1 degrees of freedom. A bootstrap would duplicate images, which set
+distances mistake for a lack of diversity. The interval covers the generated set and treats the reference as
+fixed.
 """
 
 import json
@@ -34,14 +35,14 @@ JACKKNIFE_T = 2.093024054408263
 
 
 class GeneratedSet:
-    """The drawn pictures of an evaluation; metrics with the same extractor share features."""
+    """The generated images of an evaluation; metrics with the same extractor share features."""
 
     def __init__(self, tasks: Sequence[Task], records: Mapping[RecordKey, Record], out: Path) -> None:
         self.tasks, self.records, self.out = tasks, records, out
         self._made: dict[str, tuple[SetFeatures, ReferenceFeatures]] = {}
 
     def measure(self, metric: SetMetric) -> dict[str, Any]:
-        """The metric's card and estimates for the pictures that it applies to."""
+        """Compute the metric's card and estimates for the images that it applies to."""
         applicable = [task for task in self.tasks if metric.applies_to(task.category)]
         mine = [task for task in applicable if not self.records[task.key].undrawn]
         reasons = Counter(reason for task in applicable if (reason := self.records[task.key].undrawn))
@@ -83,7 +84,7 @@ def _check_width(name: str, drawn: SetFeatures, reference: ReferenceFeatures) ->
     width = reference.width
     if width != drawn.shape[1]:
         raise DataError(
-            f"reference: its features are {width} wide and those of '{name}' {drawn.shape[1]}: give a "
+            f"reference: its features have width {width}, but those of '{name}' {drawn.shape[1]}: give a "
             f"reference of "
             "the same network"
         )

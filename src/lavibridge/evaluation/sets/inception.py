@@ -57,8 +57,8 @@ class InceptionMixed(nn.Module):
         pooled: int | None,
         highest: bool = False,
     ) -> None:
-        """A branch of one step takes the branch's name, others are numbered; `pooled=None` halves the
-        size."""
+        """A branch of one step has the branch's name, longer ones number their steps; `pooled=None` halves
+        the size."""
         super().__init__()
         self.chains = [self._chain(name, before, steps) for name, steps in branches.items()]
         self.pooled, self.highest = pooled, highest
@@ -162,7 +162,7 @@ class InceptionV3(nn.Module):
 
 
 def load_inception(path: Path) -> InceptionV3:
-    """The network with weights from a safetensors file; ModelError if they do not fit."""
+    """The network with weights from a safetensors file. Raises ModelError if they do not fit."""
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:

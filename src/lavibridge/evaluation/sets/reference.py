@@ -1,12 +1,11 @@
-"""Opens reference sets: a folder of pictures, a file of statistics, or the world itself.
+"""Opens reference sets: a folder of images, a file of statistics, or the world itself.
 
-    FOLDER                 every picture below it that is not hidden; caches features by the pictures'
-    bytes, the
-                           extractor's card and the library versions
-    FILE.npz, .safetensors `features` (picture x width), or `mu` and `sigma` as in other tools
-    world                  new scenes of the drawn pictures' categories, in the same proportions
+    FOLDER                  every image below it that is not hidden; features are cached by the images'
+                            bytes, the extractor's card and the library versions
+    FILE.npz, .safetensors  `features` (image x width), or `mu` and `sigma` as in other tools
+    world                   new scenes of the generated images' categories, in the same proportions
 
-The card of every number records the reference's hash and number of pictures.
+The card of every number records the reference's hash and number of images.
 """
 
 import hashlib
@@ -37,32 +36,32 @@ from lavibridge.world.drawing import draw_scene
 
 _WORLD = "world"
 _SCENES = 2000
-"""Minimum number of reference scenes, since few scenes bias distances."""
+"""Minimum number of reference scenes; fewer would bias distances."""
 _LIBRARIES = ("torch", "transformers", "pillow", "numpy")
 """Libraries whose versions may change features."""
 
 
 def check_reference(source: str, tasks: Sequence[Task]) -> None:
-    """Raise DataError before drawing if the reference does not exist."""
+    """Raise DataError before generation if the reference does not exist."""
     if source == _WORLD:
         odd = next((task.category for task in tasks if task.category not in CATEGORIES), None)
         if odd is not None:
-            raise DataError(f"reference: world has no scenes of '{odd}'; give a folder of real pictures")
+            raise DataError(f"reference: world has no scenes of '{odd}'; give a folder of real images")
         return
     path = expand_path(source)
     if path.suffix in (".npz", ".safetensors") and path.is_file():
         return
     if not path.is_dir():
         raise DataError(
-            f"reference: there is no '{source}'; give a folder of pictures, a .npz or .safetensors file of "
+            f"reference: there is no '{source}'; give a folder of images, a .npz or .safetensors file of "
             "features or of mu and sigma, or `world`"
         )
     if not pictures_below(path):
-        raise DataError(f"reference: '{source}' holds no JPEG, PNG or WebP pictures")
+        raise DataError(f"reference: '{source}' holds no JPEG, PNG or WebP images")
 
 
 def open_reference(source: str, extractor: Extractor, tasks: Sequence[Task]) -> ReferenceFeatures:
-    """Open the reference set for the drawn tasks, with features by the extractor."""
+    """Open the reference set for these tasks, with the extractor's features."""
     if source == _WORLD:
         count = max(_SCENES, len(tasks))
         features = extract_features(extractor, _scenes(tasks, count), count, "scenes")
@@ -79,7 +78,7 @@ def _scenes(tasks: Sequence[Task], count: int) -> Iterator[Image.Image]:
 
 
 def _of_folder(folder: Path, extractor: Extractor) -> ReferenceFeatures:
-    """The features of a folder's pictures, cached while neither they nor the extractor change."""
+    """Compute the features of a folder's images, cached until the images or the extractor change."""
     files = pictures_below(folder)
     digest = reference_hash(folder)
     maker = json.dumps([extractor.card(), library_versions(*_LIBRARIES)], sort_keys=True)

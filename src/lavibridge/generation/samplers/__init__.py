@@ -1,1 +1,1 @@
-"""Samplers, a file each: a new one is a new file, and no list is edited."""
+"""The samplers, one file each. To add one, add a file."""

@@ -1,9 +1,9 @@
 """The contract of a sampler: a Diffusers scheduler over the noise schedule of a model.
 
-A sampler takes from the model's scheduler_config.json how the model was trained: its noise schedule and what
-it predicts. All other settings there (spacing, offset, thresholding, clipping, final sigma, solver order,
-Karras sigmas) belong to the scheduler that the model was published with, and another class reads them in
-another way.
+From the model's scheduler_config.json, a sampler takes only how the model was trained: the noise schedule
+and the prediction type. The other settings there (spacing, offset, thresholding, clipping, final sigma,
+solver order, Karras sigmas) belong to the scheduler that the model was published with, and mean something
+else to another class.
 """
 
 from abc import ABC, abstractmethod
@@ -14,34 +14,35 @@ from lavibridge.core.errors import RecipeError
 
 
 class Sampler(ABC):
-    """Makes a fresh scheduler for each batch, as a scheduler keeps the history of one.
+    """Makes a new scheduler for each batch, because a scheduler keeps the history of one batch.
 
     The scheduler has Diffusers' ``init_noise_sigma``, ``scale_model_input``, ``set_timesteps``,
-    ``set_begin_index`` and ``step``, and calls the denoiser once a step.
+    ``set_begin_index`` and ``step``, and needs one call of the denoiser a step.
     """
 
     @abstractmethod
     def of_diffusion(self, noise: Mapping[str, Any]) -> Any:
-        """A Diffusers scheduler for a diffusion model.
+        """Make a Diffusers scheduler for a diffusion model.
 
-        ``noise`` has those of `sample.NOISE` that the model's own scheduler states, such as ``beta_start``,
-        ``prediction_type`` and ``rescale_betas_zero_snr``. The steps begin at the model's last time, where
-        the latents are noise alone.
+        ``noise`` has the model's own noise schedule and prediction type: ``num_train_timesteps``,
+        ``beta_start``, ``beta_end``, ``beta_schedule``, ``trained_betas``, ``rescale_betas_zero_snr`` and
+        ``prediction_type``, as far as its scheduler has them. The first step must be at the model's last
+        time, where the latents are noise alone.
         """
 
     def of_flow(self, noise: Mapping[str, Any], shift: float, is_dynamic: bool) -> Any:
-        """A Diffusers scheduler for a flow model; RecipeError if the sampler does not go with flows.
+        """Make a Diffusers scheduler for a flow model. Raises RecipeError if the sampler does not support it.
 
         ``noise`` has ``num_train_timesteps``, and ``shift`` moves the sigmas towards noise. ``is_dynamic``
-        says whether the model's own scheduler computes the shift from the picture's size.
+        is True if the model's own scheduler computes the shift from the image's size.
         """
         name = type(self).__module__.rpartition(".")[2]
         raise RecipeError(
-            f"the sampler '{name}' is for diffusion models, and this model is a flow: choose unipc, dpm or "
-            "euler"
+            f"the sampler '{name}' supports only diffusion models, and this is a flow model: choose unipc, "
+            "dpm or euler"
         )
 
 
 def flow_sampler_settings(noise: Mapping[str, Any], shift: float) -> dict[str, Any]:
-    """Arguments of the multistep schedulers of Diffusers for a flow model."""
+    """Arguments of Diffusers' multistep schedulers for a flow model."""
     return {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift, **noise}

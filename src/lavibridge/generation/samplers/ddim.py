@@ -9,8 +9,12 @@ from lavibridge.generation.samplers.base import Sampler
 
 
 class DDIM(Sampler):
-    """The first order of DPM-Solver++: Diffusers' own DDIM steps down by T // steps, past the next time."""
+    """DDIM as first-order DPM-Solver++.
+
+    Diffusers' own DDIM always steps down by T // steps, which misses the next time if T / steps is no
+    whole number.
+    """
 
     def of_diffusion(self, noise: Mapping[str, Any]) -> Any:
-        """DDIM with trailing times."""
+        """Make DDIM with trailing times."""
         return diffusers.DPMSolverMultistepScheduler(**noise, solver_order=1, timestep_spacing="trailing")

@@ -12,9 +12,9 @@ class DPM(Sampler):
     """A multistep solver of the diffusion ODE."""
 
     def of_diffusion(self, noise: Mapping[str, Any]) -> Any:
-        """DPM-Solver++ with evenly spaced times."""
+        """Make DPM-Solver++ with evenly spaced times."""
         return diffusers.DPMSolverMultistepScheduler(**noise, timestep_spacing="linspace")
 
     def of_flow(self, noise: Mapping[str, Any], shift: float, is_dynamic: bool) -> Any:
-        """DPM-Solver++ over shifted sigmas."""
+        """Make DPM-Solver++ over shifted sigmas."""
         return diffusers.DPMSolverMultistepScheduler(**flow_sampler_settings(noise, shift))

@@ -1,4 +1,4 @@
-"""Euler's method: Karras et al. 2022, arXiv 2206.00364; of flows, Esser et al. 2024, arXiv 2403.03206."""
+"""Euler's method: Karras et al. 2022, arXiv 2206.00364; for flows, Esser et al. 2024, arXiv 2403.03206."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,27 +14,27 @@ class Euler(Sampler):
     """One evaluation of the denoiser a step, first order."""
 
     def of_diffusion(self, noise: Mapping[str, Any]) -> Any:
-        """Euler steps with trailing times."""
+        """Make Euler's method with trailing times."""
         return diffusers.EulerDiscreteScheduler(**noise, timestep_spacing="trailing")
 
     def of_flow(self, noise: Mapping[str, Any], shift: float, is_dynamic: bool) -> Any:
-        """Euler steps over shifted sigmas."""
+        """Make Euler's method over shifted sigmas."""
         return (EvenFlowEuler if is_dynamic else FlowEuler)(shift=shift, **noise)
 
 
 class FlowEuler(diffusers.FlowMatchEulerDiscreteScheduler):
-    """Euler steps of a flow, with what `Sampling` calls of every sampler."""
+    """Euler's method for flows, with the attributes of diffusion schedulers that `Sampling` reads."""
 
     init_noise_sigma = 1.0
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """The latents as they are."""
+        """Return the latents unchanged."""
         return sample
 
 
 class EvenFlowEuler(FlowEuler):
-    """Euler steps that are even before they are shifted, as models with a dynamic shift are sampled."""
+    """Euler steps that are even before the shift, as in the pipelines of models with a dynamic shift."""
 
     def set_timesteps(self, steps: int) -> None:
-        """From pure noise in ``steps`` steps."""
+        """Set the times of ``steps`` steps, starting at pure noise."""
         super().set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps))

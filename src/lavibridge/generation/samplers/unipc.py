@@ -12,9 +12,9 @@ class UniPC(Sampler):
     """A predictor-corrector of second order."""
 
     def of_diffusion(self, noise: Mapping[str, Any]) -> Any:
-        """UniPC with evenly spaced times."""
+        """Make UniPC with evenly spaced times."""
         return diffusers.UniPCMultistepScheduler(**noise, timestep_spacing="linspace")
 
     def of_flow(self, noise: Mapping[str, Any], shift: float, is_dynamic: bool) -> Any:
-        """UniPC over shifted sigmas."""
+        """Make UniPC over shifted sigmas."""
         return diffusers.UniPCMultistepScheduler(**flow_sampler_settings(noise, shift))

@@ -12,8 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from lavibridge.core.config import did_you_mean
-from lavibridge.core.errors import LaviError
+from lavibridge.core.errors import LaviError, did_you_mean
 from lavibridge.serve.engine.queue import QueueFull, ServerClosing
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from lavibridge.core.config import Config, did_you_mean
-from lavibridge.core.errors import RecipeError
+from lavibridge.core.config import Config
+from lavibridge.core.errors import RecipeError, did_you_mean
 from lavibridge.core.unicode_text import is_valid_unicode
 from lavibridge.generation.emphasis import read_emphasis
 from lavibridge.generation.image_files import ImageFormat

@@ -1,4 +1,4 @@
-"""The stage of training that comes before the first step: the connector learns from captions alone.
+"""The alignment stage, before the first training step: the connector learns from captions alone.
 
-`stage.py` runs it, `aligner.py` takes its steps; the objectives are in `lavibridge/alignment`.
+`stage.py` runs it and `aligner.py` takes its steps; the objectives are in `lavibridge/alignment`.
 """

@@ -1,4 +1,4 @@
-"""The steps of an alignment: features of captions, the objective's fvu, and an update of the connector."""
+"""Takes the steps of an alignment: features of captions, the objective's fvu, an update of the connector."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -27,14 +27,14 @@ from lavibridge.training.loop import TrainingState, gradient_norms, update_weigh
 from lavibridge.training.optimization import make_optimizer
 
 OPTIMIZER = read_kind_section(OPTIMIZERS, "muon")
-"""AdamW takes twice the steps to the same loss (LOG.md, 2026-11-22)."""
+"""AdamW needs twice as many steps for the same loss (LOG.md, 2026-11-22)."""
 EPOCHS, MEASURED = 1, 4
-"""Keep these random numbers apart from others of the same seed."""
+"""Mixed with the seed to keep these random numbers apart from others."""
 Reader = Callable[[Sequence[str]], TextFeatures]
 
 
 class Aligner:
-    """The parts of an alignment: both bridges, their readers, captions and objective."""
+    """Aligns a bridge with its teacher, step by step."""
 
     def __init__(
         self,
@@ -44,9 +44,13 @@ class Aligner:
         training: TrainingSection,
         processes: Processes | None = None,
     ) -> None:
-        """Open the teacher. ModelError if it cannot be used; RecipeError if a batch cannot be shared."""
+        """Open the teacher.
+
+        Raises ModelError if the teacher cannot be used, and RecipeError if the processes cannot share a batch
+        equally.
+        """
         settings = training.align
-        assert settings is not None  # the caller asks for an alignment
+        assert settings is not None  # the caller has checked it
         self.bridge, self.method, self.captions = bridge, method, captions
         self.objective = method.objective
         self.settings, self.seed, self.training = settings, training.seed, training
@@ -54,18 +58,18 @@ class Aligner:
         count = 1 if processes is None else processes.count
         if settings.batch % count:
             raise RecipeError(
-                f"{SETTING}.batch is {settings.batch}, which {count} processes cannot share equally: choose "
+                f"{count} processes cannot share {SETTING}.batch, which is {settings.batch}, equally: choose "
                 f"a multiple of {count}"
             )
         self.state = alignment_state(bridge, settings)
         self.teacher = open_teacher(bridge, settings)
         bridge.connector.continue_from(self.teacher.connector)
-        self.read = student_reader(bridge, settings.feature_cache_gb, training.cache)
+        self.read = _student_reader(bridge, settings.feature_cache_gb, training.cache)
         self.read_teacher = feature_reader(self.teacher, settings.feature_cache_gb)
         self.order = ShuffledOrder(len(captions.training), mix_seeds(training.seed, EPOCHS))
 
     def prepare(self, batches: BatchLoader) -> None:
-        """Read every caption, and collect the noised latents that the objective looks at."""
+        """Read every caption, and collect the noised latents that the objective needs."""
         for read in (self.read, self.read_teacher):
             if isinstance(read, FeatureReader):
                 read.read_ahead([*self.captions.held_out, *self.captions.training])
@@ -80,7 +84,7 @@ class Aligner:
         return noised_data(self.teacher, batches, settings.noised_latents)
 
     def solve(self) -> None:
-        """Solve for weights of the connector, if the method has a solver."""
+        """Compute weights of the connector in closed form, if the method has a solver."""
         if self.method.solver is not None:
             self.method.solver.fit(self.bridge, self.teacher, self._caption_batches)
 
@@ -91,7 +95,7 @@ class Aligner:
             yield chosen, self.read(chosen), self.read_teacher(chosen)
 
     def step(self, step: int, rate: float) -> tuple[float, float]:
-        """Take a step at a learning rate; return its fvu and the norm of its gradient."""
+        """Take step number ``step``, from 0, at the learning rate ``rate``; return fvu and gradient norm."""
         self.state.optimizer.param_groups[0]["lr"] = rate
         batch = self.settings.batch
         positions = range(step * batch, (step + 1) * batch)
@@ -117,10 +121,10 @@ class Aligner:
     def measure(self) -> dict[str, float]:
         """Return the fvu of the held-out captions, and the cosine to the teacher's conditioning.
 
-        The cosine is that of each prompt's mean token, and of the pooled vector where there is one.
+        There is one cosine for each prompt's mean token, and one for the pooled vector if both have one.
         """
         texts = self.captions.held_out
-        parts = -(-len(texts) // self.settings.batch)  # of equal size, as one caption has no variance
+        parts = -(-len(texts) // self.settings.batch)  # of equal size: a single caption has no variance
         sums: dict[str, float] = {}
         generator = torch.Generator().manual_seed(mix_seeds(self.seed, MEASURED))
         for part in range(parts):
@@ -144,8 +148,8 @@ class Aligner:
         return {name: float(torch.cosine_similarity(*pair).mean()) for name, pair in pairs.items()}
 
 
-def student_reader(bridge: Bridge, cache_gb: float, cache: CacheSection | None) -> Reader:
-    """Return a function from captions to the student's features; vectors that query it get gradients."""
+def _student_reader(bridge: Bridge, cache_gb: float, cache: CacheSection | None) -> Reader:
+    """Return a function from captions to the student's features, with gradients for learned queries."""
     if bridge.connector.reading.queries is not None:
         return bridge.features
     return feature_reader(bridge, cache_gb, cache)
@@ -158,9 +162,12 @@ def take_step(
     step: int,
     processes: Processes | None = None,
 ) -> tuple[float, float]:
-    """Update the connector by a loss, averaged over all processes; return loss and norm of the gradient."""
+    """Update the connector with the gradient, averaged over all processes; return loss and gradient norm.
+
+    Raises NotFiniteError if the loss is not finite.
+    """
     weights = state.parts["connector"]
-    # LoRA learns nothing here, and a weight may have no part in what an objective compares.
+    # LoRA does not learn here, and an objective may not depend on every weight.
     gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
     for weight, gradient in zip(weights.values(), gradients, strict=True):
         weight.grad = torch.zeros_like(weight) if gradient is None else gradient
@@ -168,27 +175,31 @@ def take_step(
     if processes is not None:
         processes.average([value, *(weight.grad for weight in weights.values() if weight.grad is not None)])
     if not math.isfinite(float(value)):
-        raise NotFiniteError(f"alignment step {step + 1}: the loss is {float(value)}; lower {SETTING}.lr")
+        raise NotFiniteError(f"alignment step {step + 1}: the loss is {float(value)}: lower {SETTING}.lr")
     norm = torch.linalg.vector_norm(gradient_norms(weights))
     update_weights(state, training, norm)
     return float(value), float(norm)
 
 
 def alignment_state(bridge: Bridge, settings: AlignmentSection) -> TrainingState:
-    """Return the connector's weights with their optimiser, at step 0."""
+    """Make the state at step 0, with the connector's weights and their optimiser.
+
+    Raises ModelError if the connector has no weights to align.
+    """
     aligned = bridge.connector.aligned_parameters()
     weights = {name: weight for name, weight in aligned.items() if weight.requires_grad}
     if not weights:
-        raise ModelError(f"{SETTING}: this connector has no weights to align; leave {SETTING} out")
+        raise ModelError(f"{SETTING}: this connector has no weights to align: leave {SETTING} out")
     parts = {"connector": weights}
     optimizer = make_optimizer(parts, {"connector": settings.lr}, 0.0, OPTIMIZER)
     return TrainingState(bridge=bridge, model=bridge, parts=parts, optimizer=optimizer, ema=None)
 
 
 def with_noise(features: TextFeatures, noise: float, generator: torch.Generator) -> TextFeatures:
-    """Return features plus normal noise, `noise` times the standard deviation of each over real tokens.
+    """Add normal noise to features; its scale is ``noise`` times each feature's deviation over real tokens.
 
-    A decoder trained with such noise treats neighbours alike: Nukrai et al. 2022 (CapDec), arXiv 2211.00575.
+    A decoder that is trained with such noise treats similar features alike: Nukrai et al. 2022 (CapDec),
+    arXiv 2211.00575.
     """
     if not noise:
         return features

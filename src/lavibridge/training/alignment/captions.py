@@ -1,4 +1,4 @@
-"""The captions of an alignment: those that it learns from, and those that only measure."""
+"""Selects the captions of an alignment: captions to learn from, and held-out captions to measure with."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,19 @@ from lavibridge.training.alignment.teacher import SETTING
 from lavibridge.training.data.order import ShuffledOrder, mix_seeds
 
 CAPTION_ORDER, CAPTION_CHOICE = 2, 3
-"""Keep these random numbers apart from others of the same seed."""
+"""Mixed with the seed to keep these random numbers apart from others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlignmentCaptions:
-    """The captions of an alignment; those that only measure are apart."""
+    """The captions of an alignment; no caption is in both sets."""
 
     training: tuple[str, ...]
     held_out: tuple[str, ...]
 
 
 def alignment_captions(dataset: Dataset, settings: AlignmentSection, seed: int) -> AlignmentCaptions:
-    """Return different captions of the data, one for each sample, in an order that the seed decides."""
+    """Choose distinct captions of the data, one for each sample, in an order that the seed determines."""
     limit = min(settings.captions, settings.steps * settings.batch)
     order = ShuffledOrder(len(dataset), mix_seeds(seed, CAPTION_ORDER))
     found: dict[str, None] = {}

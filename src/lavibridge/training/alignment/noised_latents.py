@@ -1,7 +1,7 @@
-"""The noised latents at which an alignment compares a student with its teacher.
+"""Collects the noised latents at which an alignment compares a student with its teacher.
 
-data       the run's first pictures, encoded and noised as in training
-sampling   what the teacher meets when it draws the first captions, step by step: no picture is needed
+data       the run's first images, encoded and noised as in training
+sampling   the latents of each step as the teacher generates the first captions; needs no images
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,13 +19,13 @@ from lavibridge.generation.request_state import RequestState, resolve_denoising_
 from lavibridge.training.data.batches import BatchLoader
 
 SAMPLING_STEPS = 16
-"""Steps in which the teacher draws."""
+"""Denoising steps of the teacher's generation."""
 DRAWN_TOGETHER = 8
-"""Pictures that the teacher draws at a time."""
+"""Images that the teacher generates in one batch."""
 
 
 def noised_data(teacher: Bridge, batches: BatchLoader, count: int) -> list[NoisedLatents]:
-    """Return at least ``count`` noised pictures of the data, in the order and the batches of training."""
+    """Return at least ``count`` noised latents of the data's images, in the order and batches of training."""
     vision = teacher.vision
     found: list[NoisedLatents] = []
     while sum(len(each.t) for each in found) < count:
@@ -43,9 +43,9 @@ def noised_data(teacher: Bridge, batches: BatchLoader, count: int) -> list[Noise
 
 @torch.no_grad()
 def sampled_latents(teacher: Bridge, captions: Sequence[str], count: int, seed: int) -> list[NoisedLatents]:
-    """Return at least ``count`` noised latents of the teacher's sampling, for the first captions.
+    """Return at least ``count`` noised latents from the teacher's generation of the first captions.
 
-    It draws at the default size and guidance of its vision model, picture i with seed ``seed`` + i.
+    The teacher generates at its vision model's default size and guidance scale, image i with ``seed`` + i.
     """
     pictures = min(len(captions), -(-count // SAMPLING_STEPS))
     found: list[NoisedLatents] = []
@@ -56,7 +56,7 @@ def sampled_latents(teacher: Bridge, captions: Sequence[str], count: int, seed: 
 
 
 def _trajectory(teacher: Bridge, captions: Sequence[str], seed: int) -> Iterator[NoisedLatents]:
-    """Yield the noised latents of every step for some captions."""
+    """Generate some captions and yield the noised latents before each step."""
     settings = resolve_denoising_settings(teacher, num_inference_steps=SAMPLING_STEPS)
     prompts = [read_emphasis(caption, weights=False) for caption in captions]
     negative = [read_emphasis("", weights=False, is_negative=True)] * len(captions)

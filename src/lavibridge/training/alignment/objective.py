@@ -1,4 +1,4 @@
-"""Which objective a recipe aligns with, and whether its models and connector can be aligned so."""
+"""Chooses a recipe's alignment objective, and checks that its models and connector support it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,14 +16,14 @@ from lavibridge.training.objectives.native_encoder import check_native_encoder
 
 @dataclass(frozen=True, kw_only=True)
 class AlignmentMethod:
-    """How a recipe aligns: what is solved first, and what the steps minimise."""
+    """How a recipe aligns: the solver that runs first, and the objective that the steps minimise."""
 
     solver: AlignmentSolver | None
     objective: AlignmentObjective
-    """Also measures what a solver alone has reached."""
+    """If there are no steps, it measures the solver's result."""
     takes_steps: bool
     samples_latents: bool
-    """Whether the noised latents come from the teacher's own drawing and not from the data."""
+    """Whether the noised latents come from the teacher's generation; otherwise they come from the data."""
 
 
 def alignment_method(recipe: Recipe) -> AlignmentMethod:
@@ -47,20 +47,20 @@ def alignment_method(recipe: Recipe) -> AlignmentMethod:
 
 
 def _build(choice: Config | str) -> Any:
-    """Return a new component of a kind: it keeps noised latents, so that no two alignments may share it."""
+    """Make a new component of a kind; it keeps noised latents, so no two alignments may share it."""
     section = read_kind_section(ALIGNMENT, choice)
     return registry.load_kind(ALIGNMENT, kind_of_section(section))(section)
 
 
 def _default_match(recipe: Recipe) -> str:
-    """Return `attention` where the models have cross-attention layers and tokens, else `blocks`."""
+    """Return `blocks` for joint attention and per-block connectors, and `attention` otherwise."""
     is_joint = registry.load_kind("vision", kind_of_section(recipe.vision)).joint_attention
     is_per_block = registry.load_kind("connectors", kind_of_section(recipe.connector)).per_block
     return "blocks" if is_joint or is_per_block else "attention"
 
 
 def check_alignable(recipe: Recipe) -> None:
-    """Raise LaviError if the recipe's models or connector cannot be aligned; loads no weights."""
+    """Raise LaviError if the recipe's models or connector cannot be aligned. Loads no weights."""
     settings = recipe.training.align
     assert settings is not None  # the caller asks for an alignment
     connector = registry.load_kind("connectors", kind_of_section(recipe.connector))
@@ -77,13 +77,13 @@ def check_alignable(recipe: Recipe) -> None:
     data = registry.load_kind("data", kind_of_section(recipe.data))
     if settings.latents == "data" and not data.has_pictures:
         raise RecipeError(
-            f"{SETTING}.latents is data, and data of kind '{kind_of_section(recipe.data)}' has no pictures: "
+            f"{SETTING}.latents is data, but data of kind '{kind_of_section(recipe.data)}' has no pictures: "
             f"use {SETTING}.latents=sampling"
         )
     if settings.teacher is None:
         if connector.needs_teacher:
             raise RecipeError(
-                f"{SETTING}.teacher: the connector '{kind_of_section(recipe.connector)}' continues that of a "
-                "trained bridge: name the bridge (`lavi align --from BRIDGE --translate`)"
+                f"{SETTING}.teacher: the connector '{kind_of_section(recipe.connector)}' continues the "
+                "connector of a trained bridge: name that bridge (`lavi align --from BRIDGE --translate`)"
             )
         check_native_encoder(recipe.vision, SETTING)

@@ -1,9 +1,9 @@
-"""How far an alignment has come, and the file from which it continues.
+"""The progress of an alignment, and the file from which it resumes.
 
-RUN/align.safetensors    the connector, its optimiser's state; in the header step, seconds and fingerprint
+RUN/align.safetensors    the connector and the optimiser's state; its header has step, seconds, fingerprint
 
-Captions, noise and queries are functions of the seed and the step, so an alignment continues bit for bit. The
-file is written atomically and removed once the checkpoint of step 0 is there.
+Captions, noise and queries are functions of the seed and the step, so an alignment resumes bit for bit. The
+file is written atomically, and removed once the checkpoint of step 0 exists.
 """
 
 import json
@@ -32,24 +32,24 @@ WEIGHTS, MOMENTS = "connector.", "moments."
 @final
 @dataclass(kw_only=True)
 class AlignmentProgress:
-    """The step that an alignment has reached, and when it is saved."""
+    """The step that an alignment has reached; saves and restores it."""
 
     run: Path
     basis: RunFingerprint
     every: int
-    """Steps between two saves; 0 saves only when a signal stops it."""
+    """Steps between two saves; with 0, only a signal leads to a save."""
     stopped: Callable[[], bool]
     """Whether a signal has arrived, in any process."""
     any_process: Callable[[bool], bool]
-    """Whether it is so in any process: all of them must decide alike."""
+    """Whether the value is True in any process, so that all processes decide alike."""
     is_main: bool
     step: int = 0
     seconds: float = 0.0
-    """Time in it, reading and earlier sessions included."""
+    """Duration of the alignment, with reading and earlier sessions."""
     lowest: float | None = None
     """The lowest held-out fvu so far."""
     since_lowest: int = 0
-    """Measurements after it."""
+    """Number of measurements since then."""
 
     @staticmethod
     def begin(
@@ -59,7 +59,7 @@ class AlignmentProgress:
         processes: Processes,
         interrupted: InterruptSignals,
     ) -> "AlignmentProgress":
-        """Return how far the alignment in a folder has come, and print it. RunError as of `read`."""
+        """Read the progress of the alignment in a folder, and print it. Raises RunError as `read` does."""
         reached = AlignmentProgress(
             run=run,
             basis=fingerprint,
@@ -69,16 +69,19 @@ class AlignmentProgress:
             is_main=processes.is_main,
         )
         if reached.read():
-            print_line(f"alignment: continuing from step {reached.step}")
+            print_line(f"alignment: resuming from step {reached.step}")
         return reached
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The file that an interrupted alignment leaves."""
         return self.run / NAME
 
     def read(self) -> int:
-        """The step that an earlier session reached, or 0. RunError if its data or models differ."""
+        """Read the step that an earlier session reached, or 0.
+
+        Raises RunError if its data or models differ, or if the file is damaged.
+        """
         if not self.path.is_file():
             return 0
         try:
@@ -88,11 +91,11 @@ class AlignmentProgress:
             self.step, self.seconds = int(header["step"]), float(header["seconds"])
             self.lowest, self.since_lowest = header["lowest"], int(header["since_lowest"])
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{self.path} is damaged: delete it, and the alignment begins anew") from error
+            raise RunError(f"{self.path} is damaged: delete it to start the alignment again") from error
         return self.step
 
     def restore(self, connector: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Restore what `save` wrote, if there is a file."""
+        """Restore the state that `save` wrote, if there is a file."""
         if self.read() == 0:
             return
         with safe_open(str(self.path), "pt") as file:
@@ -101,7 +104,7 @@ class AlignmentProgress:
         load_optimizer_tensors(optimizer, _parts(connector), _below(MOMENTS, kept))
 
     def note(self, held_out_fvu: float) -> None:
-        """Note a measurement on the held-out captions."""
+        """Record a measurement on the held-out captions."""
         is_lower = self.lowest is None or held_out_fvu < self.lowest
         self.lowest = held_out_fvu if is_lower else self.lowest
         self.since_lowest = 0 if is_lower else self.since_lowest + 1
@@ -111,13 +114,13 @@ class AlignmentProgress:
         return patience is not None and self.since_lowest >= patience
 
     def advance(self, seconds: float, connector: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Count a step that ended after ``seconds``, and save every `every` steps."""
+        """Count a step that ended after ``seconds``; saves after every `every` steps."""
         self.step, self.seconds = self.step + 1, seconds
         if self.every and self.step % self.every == 0:
             self.save(connector, optimizer)
 
     def save(self, connector: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Write step, connector and optimiser, in the main process."""
+        """Write step, connector and optimiser; only the main process writes. Raises RunError if it cannot."""
         if not self.is_main or self.step == 0:
             return
         weights = {f"{WEIGHTS}{name}": value for name, value in connector.state_dict().items()}
@@ -137,11 +140,11 @@ class AlignmentProgress:
             )
         except OSError as error:
             raise RunError(
-                f"{self.path} cannot be written: {error.strerror or error}; free some disk space"
+                f"{self.path} cannot be written: {error.strerror or error}: free some disk space"
             ) from error
 
     def remove(self) -> None:
-        """Remove the file, as the checkpoint of step 0 replaces it."""
+        """Remove the file: the checkpoint of step 0 replaces it."""
         if self.is_main:
             self.path.unlink(missing_ok=True)
 

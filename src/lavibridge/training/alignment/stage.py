@@ -1,14 +1,14 @@
-"""Alignment as a stage of training: before the first step, the connector learns from captions alone.
+"""Runs the alignment stage: before the first training step, the connector learns from captions alone.
 
-    captions --read once--> features of both text sides --> objective --> fvu --> connector, nothing else
+    captions --read once--> student's and teacher's features --> objective --> fvu --> connector
 
-What is compared is the objective (`lavibridge/alignment`, one file per kind); the teacher is the vision
-model's own text encoder, or another bridge (`teacher.py`). Both text sides stay frozen, so each
-caption is read once; the LoRA of the language model, which adds nothing yet, is disabled.
+The objective decides what is compared (`lavibridge/alignment`, one file per kind). The teacher is the vision
+model's own text encoder, or another bridge (`teacher.py`). Both language models stay frozen, so each caption
+is read only once. The language model's LoRA is disabled; it has no effect yet.
 
-The fvu of held-out captions is measured every `measure_every` steps and ends the stage early when it no
-longer falls. Captions, noise and latents are functions of the seed and the step, so an alignment that was
-stopped continues bit for bit.
+The stage measures the fvu of held-out captions every `measure_every` steps, and ends early when it no longer
+falls. Captions, noise and latents are functions of the seed and the step, so an interrupted alignment resumes
+bit for bit.
 """
 
 import math
@@ -30,9 +30,9 @@ from lavibridge.training.signals import InterruptSignals
 def run_alignment(
     aligner: Aligner, batches: BatchLoader, reached: AlignmentProgress, interrupted: InterruptSignals
 ) -> None:
-    """Align in all processes, from where the run's folder stands, and log the steps to `align.jsonl`.
+    """Align in all processes, from the step that the run has reached, and log to `align.jsonl`.
 
-    After a signal it saves the step that it has reached and ends the program.
+    After a signal, saves the current step and ends the program.
     """
     path = reached.run / "align.jsonl"
     with ExitStack() as during:
@@ -42,15 +42,15 @@ def run_alignment(
             log = JsonLog(path)
             during.callback(log.close)
         if not align(aligner, batches, log, reached):
-            print_line(f"alignment: step {reached.step} is saved; --resume continues from it")
+            print_line(f"alignment: saved step {reached.step}; --resume continues from it")
             interrupted.leave()
 
 
 def align(aligner: Aligner, batches: BatchLoader, log: JsonLog | None, reached: AlignmentProgress) -> bool:
-    """Train the connector from where it is to the last step of `training.align`, or until its time is up.
+    """Train the connector up to the last step of `training.align`, or until the time limit.
 
-    Returns False if a signal stops it before; `reached` is saved then. Clipping and weight updates are those
-    of the training loop. Raises NotFiniteError if the loss is not finite.
+    Returns False if a signal stops it earlier; it then saves its progress. Clips gradients and updates
+    weights as the training loop does. Raises NotFiniteError if the loss is not finite.
     """
     settings, training, bridge = aligner.settings, aligner.training, aligner.bridge
     limit = math.inf if training.max_minutes is None else training.max_minutes * 60 * settings.max_time_share
@@ -71,7 +71,7 @@ def align(aligner: Aligner, batches: BatchLoader, log: JsonLog | None, reached: 
         task = bar.add_task("aligning", total=steps, completed=reached.step, status="")
         for step in range(reached.step, steps):
             done = max(step / steps, (perf_counter() - begun) / limit)
-            # Processes may measure differently, and must leave together.
+            # Processes may measure different values, but must leave together.
             if reached.any_process(done >= 1 or reached.is_exhausted(settings.patience)):
                 break
             if reached.stopped():
@@ -95,7 +95,7 @@ def align(aligner: Aligner, batches: BatchLoader, log: JsonLog | None, reached: 
 def _record(
     aligner: Aligner, log: JsonLog | None, reached: AlignmentProgress, record: dict[str, Any]
 ) -> None:
-    """Measure on the held-out captions, and write the measurement beside the step's own record."""
+    """Measure on the held-out captions, and log the measurement together with the step's record."""
     measured = aligner.measure() if aligner.captions.held_out else {}
     if "held_out_fvu" in measured:
         reached.note(measured["held_out_fvu"])

@@ -1,6 +1,6 @@
-"""The teacher of an alignment: the vision model under its own text side, or another bridge into it.
+"""Opens the teacher of an alignment: the vision model with its own text encoder, or another bridge to it.
 
-Either shares the student's denoiser, so that no second one is in memory.
+Both share the student's denoiser, so that memory holds it only once.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ SETTING = "training.align"
 
 
 def open_teacher(student: Bridge, settings: AlignmentSection) -> Bridge:
-    """Return the teacher. ModelError if it cannot be opened, or is a bridge into another vision model."""
+    """Open the teacher. Raises ModelError if it cannot be opened or has another vision model."""
     if settings.teacher is None:
         return native_bridge(student, SETTING, settings.max_sequence_length)
     setting = f"{SETTING}.teacher"
@@ -31,14 +31,14 @@ def open_teacher(student: Bridge, settings: AlignmentSection) -> Bridge:
     )
     if theirs != ours:
         raise ModelError(
-            f"{setting} is a bridge into '{stored.vision['source']}', and this one leads into "
-            f"'{student.vision.config.source}': a teacher and its student share the vision model"
+            f"{setting} is a bridge to '{stored.vision['source']}', but this recipe's vision model is "
+            f"'{student.vision.config.source}': choose a teacher with the same vision model"
         )
     own_lora = lora.lora_settings_of(student.vision.backbone)
     if stored.vision_lora is not None and (own_lora is None or not _is_alike(own_lora, stored.vision_lora)):
         raise ModelError(
-            f"{setting}: the vision model of '{settings.teacher}' has LoRA ({stored.vision_lora}), which the "
-            "student takes over: give lora.vision the same settings"
+            f"{setting}: the student starts from the vision LoRA of '{settings.teacher}' "
+            f"({stored.vision_lora}): give lora.vision the same settings"
         )
     teacher = Bridge.compose(stored.language, student.vision, stored.connector, stored.language_lora, None)
     saved_bridge.load_saved_weights(stored, teacher.language, teacher.connector, student.vision)
@@ -48,5 +48,5 @@ def open_teacher(student: Bridge, settings: AlignmentSection) -> Bridge:
 
 
 def _is_alike(own: lora.LoraSettings, stored: Mapping[str, Any]) -> bool:
-    """Whether weights of the one fit into the other; dropout plays no part in it."""
+    """Whether LoRA weights with these settings have the same shapes; dropout does not matter."""
     return own.rank == stored["rank"] and list(own.targets or ()) == list(stored["targets"] or ())

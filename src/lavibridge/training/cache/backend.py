@@ -1,7 +1,7 @@
-"""Backends keep entries while a bridge is trained: in memory while they fit, in a folder, or in both.
+"""Backends that store entries during training: in memory as long as they fit, in a folder, or in both.
 
-Training never fails for want of a cache: where the folder cannot be written to, a note says so once, and
-entries are computed again when they are needed again.
+Training never fails because of a cache: if the folder cannot be written, the backend prints one note and
+stores nothing more, and training computes entries again when it needs them.
 """
 
 from abc import ABC, abstractmethod
@@ -14,28 +14,28 @@ from lavibridge.training.cache.store import Store
 
 
 class Backend(ABC):
-    """Keeps entries by key."""
+    """Stores entries by key."""
 
     @abstractmethod
     def get(self, key: bytes) -> Entry | None:
-        """The entry of a key, or None."""
+        """Return the entry of a key, or None."""
 
     @abstractmethod
     def put(self, key: bytes, entry: Entry) -> Entry:
-        """Keep an entry if there is room; returns it as `get` will return it."""
+        """Store an entry if there is space; returns it as `get` will return it."""
 
     @abstractmethod
     def flush(self) -> None:
-        """Write entries that wait to be written."""
+        """Write pending entries."""
 
     @abstractmethod
     def close(self) -> None:
-        """Write entries that wait to be written, and free the memory."""
+        """Write pending entries, and free the memory."""
 
 
 @final
 class Memory(Backend):
-    """Keeps the first entries in memory, up to ``gigabytes``, and no later ones."""
+    """Stores entries in memory until ``gigabytes`` are full, and none after that."""
 
     def __init__(self, gigabytes: float) -> None:
         self.room = gigabytes * 1e9
@@ -45,7 +45,7 @@ class Memory(Backend):
         return self.entries.get(key)
 
     def put(self, key: bytes, entry: Entry) -> Entry:
-        # Copies: a row of a batch would keep the whole batch alive.
+        # Copy: a row of a batch would keep the whole batch in memory.
         kept = {name: value.detach().cpu().clone() for name, value in entry.items()}
         size = sum(value.nbytes for value in kept.values())
         if size <= self.room and key not in self.entries:
@@ -62,7 +62,7 @@ class Memory(Backend):
 
 @final
 class OnDisk(Backend):
-    """Keeps entries in a folder, from run to run."""
+    """Stores entries in a folder, which later runs use too."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -83,17 +83,17 @@ class OnDisk(Backend):
         self.flush()
 
     def flush(self) -> None:
-        """Write entries that wait to be written; if that fails, say why and write nothing more."""
+        """Write pending entries; if that fails, print the reason and write nothing more."""
         try:
             self.store.flush()
         except CacheError as error:
             self.is_writing = False
-            console.print(f"note: {error}. Training goes on and keeps nothing more", soft_wrap=True)
+            console.print(f"note: {error}. Training continues without storing more entries", soft_wrap=True)
 
 
 @final
 class MemoryOverDisk(Backend):
-    """Keeps entries in a folder, and in memory those that fit."""
+    """Stores all entries in a folder, and those that fit in memory too."""
 
     def __init__(self, memory: Memory, disk: OnDisk) -> None:
         self.memory = memory

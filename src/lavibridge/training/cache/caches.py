@@ -1,9 +1,9 @@
-"""Opens the caches of a run that its recipe asks for.
+"""Opens the caches that a recipe asks for.
 
     training.cache: null        latents and features in memory, within latent_cache_gb and feature_cache_gb
     training.cache.folder: F    F/latents-ID/ and F/features-ID/ on disk, shared by all runs that name F
 
-ID is a hash of the model, so that the folders of models that are no longer used can be found and removed.
+ID is a hash of the model, so that you can find and remove the folders of models that you no longer use.
 """
 
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ from lavibridge.vision.base import VisionModel
 
 @dataclass(frozen=True, kw_only=True)
 class Caches:
-    """The latents of the pictures, and the features of the captions if they are cached."""
+    """The cache of the images' latents, and the cache of the captions' features, if there is one."""
 
     latents: Latents
     features: Features | None = None
 
     def close(self) -> None:
-        """Write the entries that wait to be written."""
+        """Write pending entries."""
         self.latents.close()
         if self.features is not None:
             self.features.backend.close()
@@ -48,35 +48,35 @@ def open_caches(bridge: Bridge, dataset: Dataset, settings: TrainingSection) -> 
 
 
 def remembered(dataset: Dataset, vision: VisionModel, settings: TrainingSection) -> Latents:
-    """Return latents that are cached in memory."""
+    """Open a cache of latents in memory."""
     memory = Memory(settings.latent_cache_gb)
     return Latents(dataset, vision, memory, Names(), settings.workers, Timing())
 
 
 def latent_store(bridge: Bridge, cache: CacheSection) -> tuple[Store, bytes]:
-    """Return the folder of the latents and the maker that its keys begin with."""
+    """Return the folder of the latents, and the hash of their model, which is part of each key."""
     dtype = pick_dtype(cache.dtype)
     maker = latent_maker(bridge.vision, dtype)
     return Store(cache.folder / f"latents-{maker.hex()[:12]}", dtype), maker
 
 
 def feature_store(bridge: Bridge, cache: CacheSection) -> tuple[Store, bytes]:
-    """Return the folder of the features and the maker that its keys begin with."""
+    """Return the folder of the features, and the hash of their model, which is part of each key."""
     dtype = pick_dtype(cache.dtype)
     maker = feature_maker(bridge.language, bridge.connector.reading, dtype)
     return Store(cache.folder / f"features-{maker.hex()[:12]}", dtype), maker
 
 
 def _features(bridge: Bridge, settings: TrainingSection) -> Features | None:
-    """Cached features, or None if each step computes its own."""
+    """Open the cache of features; None if each step computes its own."""
     on_disk = settings.cache is not None and settings.cache.features
     if refusal(bridge) is not None or not (on_disk or settings.feature_cache_gb > 0):
         return None
     if settings.sharding is not None:
         raise RecipeError(
-            "training.sharding with cached language features: each process computes the features of its own "
-            "captions, and sharded weights need all processes at once; leave training.sharding out, or set "
-            "training.cache.features=false and training.feature_cache_gb=0"
+            "training.sharding does not support cached language features: each process caches the features "
+            "of its own captions, but sharded weights need all processes at once. Leave training.sharding "
+            "out, or set training.cache.features=false and training.feature_cache_gb=0"
         )
     backend: Backend = Memory(settings.feature_cache_gb)
     maker = b""

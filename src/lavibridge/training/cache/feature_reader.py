@@ -1,6 +1,6 @@
-"""Reads captions with a frozen language model, each of them once.
+"""Reads each caption once with a frozen language model.
 
-captions --sorted by length, in batches by tokens--> features, cached in memory and perhaps on disk
+captions --sorted by length, batched by tokens--> features, cached in memory and optionally on disk
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from lavibridge.training.cache.features import Features, refusal
 
 
 class FeatureReader:
-    """A language model's features of captions; each caption is read once, if it fits into the cache.
+    """Returns a language model's features of captions; reads each caption once, if it fits into the cache.
 
-    The model must not change meanwhile: LoRA that is enabled or disabled at the first call stays so.
+    The model must not change between calls; do not enable or disable its LoRA after the first one.
     """
 
     def __init__(self, bridge: Bridge, backend: Backend, maker: bytes = b"") -> None:
@@ -25,33 +25,32 @@ class FeatureReader:
         self.features = Features(bridge.language, bridge.connector.reading, backend, maker)
 
     def __call__(self, captions: Sequence[str]) -> TextFeatures:
-        """The features of a batch of captions, in their order."""
+        """Return the features of captions, in their order."""
         return self.features.together(captions, self.device)
 
     def read_ahead(self, captions: Sequence[str]) -> None:
-        """Read a whole set of captions, sorted by length, and cache as many as there is room for.
+        """Read a whole set of captions, sorted by length, and cache as many as fit.
 
-        Shows a progress bar, and a note if some captions do not fit and are read again in every epoch.
+        Shows a progress bar, and prints a note if some captions do not fit and must be read in every epoch.
         """
         cached, distinct = self.features.read_ahead(captions), len(set(captions))
         if cached < distinct:
             console.print(
-                f"note: the cache holds the features of {cached:,} of {distinct:,} captions; the others are "
-                "read whenever they are used: raise feature_cache_gb, or name training.cache.folder",
+                f"note: the cache holds the features of {cached:,} of {distinct:,} captions; the language "
+                "model reads the others at every use: raise feature_cache_gb, or set training.cache.folder",
                 soft_wrap=True,
             )
 
     def close(self) -> None:
-        """Write features that wait to be written to disk, and free the memory."""
+        """Write pending features to disk, and free the memory."""
         self.features.backend.close()
 
 
 def feature_reader(bridge: Bridge, cache_gb: float, cache: CacheSection | None = None) -> FeatureReader:
-    """A reader that caches up to ``cache_gb`` gigabytes in memory, without gradients.
+    """Make a reader without gradients that caches up to ``cache_gb`` gigabytes in memory.
 
-    With ``cache``, the recipe's `training.cache`, features also go to that folder, under the keys that
-    training uses, unless LoRA or trained queries change them. Features of trained queries are not cached at
-    all.
+    With ``cache``, the recipe's `training.cache`, it also stores features in that folder, under the keys of
+    training, unless LoRA or learned queries change them. It never caches features of learned queries.
     """
     if bridge.connector.reading.queries is not None:
         return FeatureReader(bridge, Memory(0))

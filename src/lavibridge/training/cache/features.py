@@ -1,12 +1,12 @@
-"""A frozen language model's features of captions, computed once: stored without padding, padded when used.
+"""Caches a frozen language model's features of captions, stored without padding.
 
-    caption --language model--> features of its real tokens, in the layers that the connector reads     stored
-    batch of captions -> stored features, padded on the right to the longest
+    caption --language model--> features of its real tokens, in the layers that the connector reads --> cache
+    batch of captions --cache--> features, padded on the right to the longest
 
-`of` computes captions one by one, so that the last bits depend on the caption alone, as those of latents do
-(see `latents.py`); on a GPU that is slow for a short caption. `together` and `compute` sort captions by
-length and compute many at a time, which is several times as fast and rounds differently. Only a language
-model that training leaves unchanged has such features: it has no LoRA and receives no trained vectors.
+`of` computes captions one by one, so that their bits depend on the caption alone, like those of latents (see
+`latents.py`); on a GPU this is slow for short captions. `together` and `compute` sort captions by length and
+compute many at a time, which is several times as fast but rounds differently. Features can only be cached if
+training does not change them: the language model has no LoRA and the connector no learned queries.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,14 +27,14 @@ from lavibridge.training.cache.shard import Entry
 def refusal(bridge: Bridge) -> str | None:
     """The reason why a bridge's language features cannot be cached, or None."""
     if lora.has_lora(bridge.language.backbone):
-        return "the language model is trained (lora.language), so that its features change at every step"
+        return "the language model has LoRA (lora.language), so its features change at every step"
     if bridge.connector.reading.queries is not None:
-        return "the connector appends trained vectors to each prompt"
+        return "the connector appends learned queries to each prompt, so the features change at every step"
     return None
 
 
 class Features:
-    """Features of captions under one language model."""
+    """One language model's features of captions."""
 
     def __init__(self, language: LanguageModel, reading: Reading, backend: Backend, maker: bytes) -> None:
         self.language = language
@@ -47,11 +47,11 @@ class Features:
         return caption_key(self.maker, caption)
 
     def of(self, captions: Sequence[str], device: torch.device) -> TextFeatures:
-        """The features that `LanguageModel.encode` returns, but for rounding and with zeros as padding."""
+        """Return the features as `LanguageModel.encode` does, up to rounding, with zeros as padding."""
         return TextFeatures.pad([from_entry(self.one(caption)) for caption in captions]).to(device)
 
     def together(self, captions: Sequence[str], device: torch.device) -> TextFeatures:
-        """The same, computing all captions that are not cached at once: faster, with other last bits."""
+        """Return the same, but compute all missing captions together: faster, with other rounding."""
         found = {caption: self.backend.get(self.key(caption)) for caption in captions}
         missing = [caption for caption, entry in found.items() if entry is None]
         found |= {
@@ -61,7 +61,7 @@ class Features:
         return TextFeatures.pad([from_entry(entry) for entry in entries]).to(device)
 
     def one(self, caption: str) -> Entry:
-        """The entry of one caption, computed alone if it is not cached."""
+        """Return the entry of one caption; computes it alone if it is not cached."""
         key = self.key(caption)
         found = self.backend.get(key)
         if found is None:
@@ -70,7 +70,7 @@ class Features:
         return found
 
     def read_ahead(self, captions: Sequence[str]) -> int:
-        """Compute and cache the captions that are not cached yet; returns the number that now are.
+        """Compute and cache captions that are not cached yet; returns the number of cached captions.
 
         Stops at the first caption that does not fit into the cache.
         """
@@ -98,7 +98,7 @@ class Features:
 
 
 def to_entry(features: TextFeatures) -> Entry:
-    """The tensors of one prompt's features, which are a batch of one without padding."""
+    """The tensors of one prompt's features; ``features`` is a batch of one without padding."""
     found = {
         "hidden": features.hidden,
         "context_free": features.context_free,
@@ -109,7 +109,7 @@ def to_entry(features: TextFeatures) -> Entry:
 
 
 def from_entry(entry: Entry) -> TextFeatures:
-    """The features of one prompt, float32."""
+    """The features of one prompt in float32, as a batch of one."""
     values = {name: value[None].float() for name, value in entry.items()}
     passthrough = values.get("passthrough_tokens")
     return TextFeatures(

@@ -1,6 +1,6 @@
 """Finds the shard and row of a key by binary search over the sorted keys of all shards.
 
-    16 bytes -> two numbers; all firsts sorted -> search -> seconds compared -> shard and row
+    16 bytes -> two numbers; search the sorted first numbers -> compare the second -> shard and row
 
 A million entries take 24 MB.
 """
@@ -15,11 +15,11 @@ NO_KEYS: Keys = np.zeros((0, 16), dtype=np.uint8)
 
 
 class Index:
-    """The places of all keys; copies of a key come in the order of their shards."""
+    """The shard and row of every key; copies of a key keep the order of their shards."""
 
     def __init__(self, shards: Sequence[Keys] = ()) -> None:
         halves = np.ascontiguousarray(np.concatenate([NO_KEYS, *shards])).view(">u8").astype(np.uint64)
-        # Each shard is sorted already, so that a stable sort only merges.
+        # Each shard is already sorted, so a stable sort only merges.
         order = np.argsort(halves[:, 0], kind="stable")
         self.first, self.second = halves[order, 0], halves[order, 1]
         counts = [len(keys) for keys in shards]

@@ -1,10 +1,10 @@
-"""An entry's key is a hash of everything that affects it, so that no entry can be out of date.
+"""Computes keys: an entry's key is a hash of everything that affects it, so no entry can be out of date.
 
     latents    versions, number format, autoencoder (weights, settings), bytes of the picture, size, mirrored
     features   version, number format, language model (files, tokenizer and options), layers read, text
     both       the versions of the libraries that compute them
 
-If any of these changes, so does the key: the old entry is not found, and a new one is computed.
+If any of these changes, the key changes too: the old entry is not found, and a new one is computed.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ from lavibridge.vision.base import VisionModel
 LATENTS_BY = ("torch", "diffusers", "pillow", "numpy")
 FEATURES_BY = ("torch", "transformers", "tokenizers")
 LATENTS_VERSION, FEATURES_VERSION = 1, 2
-"""Increased when our code changes the entries: cropping, scaling, encoding; templates, layers, names."""
+"""Increase these when our code changes the entries: cropping, scaling, encoding; templates, layers, names."""
 
 
 def digest(*parts: bytes | str) -> bytes:
-    """Hash parts to 16 bytes; the lengths of the parts count."""
+    """Hash parts to 16 bytes. Includes their lengths, so that parts cannot run into each other."""
     made = hashlib.blake2b(digest_size=KEY_BYTES)
     for part in parts:
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
@@ -38,7 +38,7 @@ def digest(*parts: bytes | str) -> bytes:
 
 
 def picture_key(maker: bytes, content: bytes, visit: Visit) -> bytes:
-    """The key of one visit's latents; ``content`` is the hash of the picture's file or scene."""
+    """The key of one visit's latents; ``content`` is the hash of the image's file or scene."""
     return digest(maker, content, json.dumps([visit.size, visit.flipped]))
 
 
@@ -48,7 +48,7 @@ def caption_key(maker: bytes, caption: str) -> bytes:
 
 
 def latent_maker(vision: VisionModel, dtype: torch.dtype) -> bytes:
-    """Hash everything that affects all latents alike: the autoencoder's class, settings and weights."""
+    """Hash what affects all latents: number format, libraries, the autoencoder's class, settings, weights."""
     settings = {name: value for name, value in vision.autoencoder.config.items() if name[0] != "_"}
     return digest(
         f"latents {LATENTS_VERSION} {dtype}, pixels {PIXELS} {library_versions(*LATENTS_BY)}",
@@ -59,7 +59,7 @@ def latent_maker(vision: VisionModel, dtype: torch.dtype) -> bytes:
 
 
 def feature_maker(language: LanguageModel, reading: Reading, dtype: torch.dtype) -> bytes:
-    """Hash everything that affects all features alike: the language model and the layers read."""
+    """Hash what affects all features: number format, libraries, the language model and the layers read."""
     layers = json.dumps([reading.layers, reading.context_free])
     by = library_versions(*FEATURES_BY)
     return digest(f"features {FEATURES_VERSION} {dtype} {by}", language.identity(), layers)

@@ -1,11 +1,12 @@
-"""Encoded pictures, each encoded at its first visit and cached if there is room.
+"""Caches encoded images; each is encoded at its first visit, and cached as long as there is space.
 
-    picture --autoencoder--> mean, std     cached     x0 = mean + std * normal        drawn anew at each visit
+    image --autoencoder--> mean, std --> cache        each visit draws x0 = mean + std * normal
 
-Pictures are encoded one by one, so that a latent depends on its picture alone: the number of pictures encoded
-together changes the last bits (by 3e-6 in a miniature). Runs with and without a cache, straight and resumed,
-with one process and with many see the same numbers bit for bit, and processes can fill one cache together. It
-costs little, as one picture keeps a machine busy: 3 % of the encoding with mini-sd's autoencoder on a CPU.
+Images are encoded one by one, so that latents depend on their image alone: the number of images encoded
+together changes the last bits (by 3e-6 in a miniature). Runs with and without a cache, uninterrupted and
+resumed, with one process and with many get the same latents bit for bit, and processes can fill one cache
+together. The cost is small, because one image keeps a machine busy: 3 % of the encoding with mini-sd's
+autoencoder on a CPU.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,7 +34,7 @@ Result = TypeVar("Result")
 
 
 class Names:
-    """Keys of visits in memory, where they last as long as the run."""
+    """Keys for a cache in memory, which lasts as long as the run."""
 
     def __call__(self, visit: Visit) -> bytes:
         """The key of a visit."""
@@ -44,12 +45,12 @@ class Names:
 
 
 class Contents:
-    """Keys of visits by the content of the pictures, each of which is read once for its hash."""
+    """Keys from the content of the images; each image is read once for its hash."""
 
     def __init__(self, dataset: Dataset, maker: bytes) -> None:
         self.dataset = dataset
         self.maker = maker
-        # 17 bytes a picture; the system allocates only the pages of visited pictures.
+        # 17 bytes an image; the system allocates only the pages of visited images.
         self.hashes = np.zeros((len(dataset), KEY_BYTES), dtype=np.uint8)
         self.known = np.zeros(len(dataset), dtype=bool)
 
@@ -61,20 +62,20 @@ class Contents:
         return picture_key(self.maker, self.hashes[visit.index].tobytes(), visit)
 
     def content(self, index: int) -> bytes:
-        """The hash of a picture's file or scene at this moment."""
+        """Hash an image's file or scene, as it is now."""
         return digest(self.dataset.content(index))
 
     def check(self, visit: Visit) -> None:
-        """Raise DataError if a picture changed after its key was computed."""
+        """Raise DataError if an image has changed since its key was computed."""
         if self.content(visit.index) != self.hashes[visit.index].tobytes():
             raise DataError(
-                f"{self.dataset.sample(visit.index).name} was replaced during training: leave the pictures "
-                "unchanged and start again"
+                f"{self.dataset.sample(visit.index).name} has changed during training: start again, and do "
+                "not change images while a run uses them"
             )
 
 
 class Latents:
-    """Mean and standard deviation of the latents of a dataset's pictures."""
+    """Mean and standard deviation of the latents of a dataset's images."""
 
     def __init__(
         self,
@@ -93,7 +94,7 @@ class Latents:
         self.readers = ThreadPoolExecutor(max_workers=workers) if workers else None
 
     def moments(self, visits: Sequence[Visit]) -> Moments:
-        """Mean and standard deviation of some visits' pictures, all of one size, on the CPU."""
+        """Return mean and standard deviation for visits of one size, on the CPU."""
         keys = self.keys(visits)
         found = {key: self.backend.get(key) for key in keys}
         missing = {key: visit for key, visit in zip(keys, visits, strict=True) if found[key] is None}
@@ -108,7 +109,7 @@ class Latents:
             return list(self._read_ahead(self.names, visits))
 
     def entries(self, visits: Mapping[bytes, Visit]) -> Iterator[tuple[bytes, Entry]]:
-        """Encode pictures and yield their keys and entries; reads the next pictures meanwhile."""
+        """Encode images and yield their keys and entries; threads read the next images meanwhile."""
         images = self._read_ahead(self.read, visits.values())
         for key in visits:
             with self.timing.on(READING):
@@ -118,19 +119,19 @@ class Latents:
             yield key, entry
 
     def read(self, visit: Visit) -> Image:
-        """One picture in [-1, 1]."""
+        """Read one image, with values in [-1, 1]."""
         pixels = self.dataset.picture(visit.index, visit.size)
         self.names.check(visit)
         return normalize_pixels(pixels[:, ::-1] if visit.flipped else pixels)
 
     def encode(self, image: Image) -> Entry:
-        """The entry of one picture: mean and standard deviation."""
+        """Encode one image as an entry: mean and standard deviation."""
         device = self.vision.alphas.device
         mean, std = self.vision.encode_moments(torch.from_numpy(image)[None].to(device))
         return {"moments": torch.stack([mean[0], std[0]])}
 
     def close(self) -> None:
-        """Write the entries that wait to be written, and stop the readers."""
+        """Write pending entries, and stop the reading threads."""
         if self.readers is not None:
             self.readers.shutdown(cancel_futures=True)
         self.backend.close()

@@ -1,11 +1,11 @@
 """Fills a cache folder before training; any number of processes share the work.
 
-    pictures    process i of N encodes pictures i, i + N, ... in every form that training can visit
+    images      process i of N encodes images i, i + N, ... in every form that training can visit
     captions    a caption's key decides which process computes it, so that none is computed twice
 
-Existing entries stay as they are, so that the same command continues a filling that was interrupted. Captions
-are sorted by length and computed many at a time: their last bits differ from those that training computes one
-by one, and every run that uses the folder reads the same ones.
+Existing entries stay unchanged, so the same command continues after an interruption. Captions are sorted by
+length and computed many at a time, so their last bits differ from those that training computes one by one;
+every run that uses the folder reads the same values.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,14 +28,14 @@ from lavibridge.training.data.sampler import Visit, VisitSampler, mentions_a_sid
 from lavibridge.training.reporting.timing import Timing
 
 CHUNK = 64
-"""Number of pictures whose keys are looked up together."""
+"""Number of images whose keys are looked up together."""
 WINDOW = 1024
 """Number of captions that are sorted by length together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Filled:
-    """The state of a folder after a process has done its part."""
+    """The state of a folder after a process has done its share."""
 
     folder: Path
     computed: int
@@ -52,7 +52,7 @@ def fill_latents(
     size: tuple[int, int],
     share: ProcessRank,
 ) -> Filled:
-    """Encode this process's pictures. Raises CacheError if they cannot be written."""
+    """Encode this process's images. Raises CacheError if they cannot be written."""
     store, maker = latent_store(bridge, cache)
     names = Contents(dataset, maker)
     latents = Latents(dataset, bridge.vision, OnDisk(store), names, settings.workers, Timing())
@@ -79,7 +79,7 @@ def fill_latents(
 
 
 def _forms_of(visits: VisitSampler, index: int) -> list[Visit]:
-    """Every form in which training can visit a picture: as it is, and mirrored if that is allowed."""
+    """Every form in which training can visit an image: unchanged, and mirrored if that is allowed."""
     plain = Visit(index=index, size=visits.size_of(index))
     if not visits.flip or mentions_a_side(visits.dataset.sample(index).captions):
         return [plain]
@@ -89,7 +89,7 @@ def _forms_of(visits: VisitSampler, index: int) -> list[Visit]:
 def fill_features(
     bridge: Bridge, dataset: Dataset, settings: TrainingSection, cache: CacheSection, share: ProcessRank
 ) -> Filled:
-    """Compute this process's captions, with the empty one. Raises CacheError if they cannot be written."""
+    """Compute this process's captions, and the empty one. Raises CacheError if they cannot be written."""
     store, maker = feature_store(bridge, cache)
     features = Features(bridge.language, bridge.connector.reading, OnDisk(store), maker)
     made = 0
@@ -110,7 +110,7 @@ def fill_features(
 
 @dataclass(frozen=True, kw_only=True)
 class _Window:
-    """One process's captions of consecutive pictures, and the index after the last picture."""
+    """One process's captions of consecutive images, and the index after the last image."""
 
     captions: dict[str, bytes]
     until: int
@@ -138,7 +138,7 @@ def _windows(
 
 @contextmanager
 def _exclusive(store: Store, share: ProcessRank) -> Iterator[None]:
-    """Lock a folder for one filling, whose processes share the lock; runs may use it meanwhile."""
+    """Lock a folder while this command fills it. Its processes share the lock; runs may use the folder."""
     with ExitStack() as held:
         try:
             held.enter_context(hold_lock(store.folder, share))

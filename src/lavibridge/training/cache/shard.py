@@ -1,13 +1,13 @@
-"""One shard of a cache: a safetensors file that is its own index.
+"""Writes and reads one shard of a cache: a safetensors file that contains its own index.
 
     key          16 bytes an entry, in sorted order
     sum          CRC-32 of an entry's values
     NAME         the values called NAME of all entries, concatenated
     NAME.shape   their shapes
 
-A shard is written under a temporary name, synced to disk and renamed, so that no partial shard exists. The
-header holds a hash of keys, sums and shapes, and reading compares each entry with its checksum: a flipped bit
-is noticed before training uses it.
+A shard is written under a temporary name, synced to disk and renamed, so that no partial shard exists. Its
+header holds a hash of keys, sums and shapes. Reading compares each entry with its checksum and so detects a
+flipped bit before training uses it.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ Entry = Mapping[str, Tensor]
 
 
 def write_shard(path: Path, entries: Mapping[bytes, Entry]) -> None:
-    """Write one or more entries. Raises OSError if that fails, and leaves no file."""
+    """Write one or more entries. Raises OSError, and leaves no file, if that fails."""
     keys = sorted(entries)
     names = sorted(entries[keys[0]])
     index: dict[str, Tensor] = {
@@ -57,7 +57,7 @@ def checksum(entry: Entry) -> int:
 
 
 class Shard:
-    """A shard open for reading. Raises CacheError if it is not as it was written."""
+    """A shard, open for reading. Raises CacheError if it is damaged or has another format."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -66,7 +66,8 @@ class Shard:
             told = self.file.metadata() or {}
             if told.get("cache") != FORMAT:
                 raise CacheError(
-                    f"{path} is no shard of format {FORMAT}, which this version reads: clear its folder"
+                    f"{path} is not a cache shard of format {FORMAT}, the one that this version reads: "
+                    "remove its folder"
                 )
             present = self.file.keys()
             self.names = sorted(name for name in present if f"{name}.shape" in present)
@@ -75,11 +76,11 @@ class Shard:
                 for name in ("key", "sum", *(f"{name}.shape" for name in self.names))
             }
         except FileNotFoundError:
-            raise CacheError(f"{path} is gone") from None
+            raise CacheError(f"{path} no longer exists") from None
         except (SafetensorError, OSError) as error:
             raise CacheError(f"{path} is damaged: {error}") from None
         if told.get("index") != _index_hash(self.index):
-            raise CacheError(f"{path} is damaged: its index is not what was written")
+            raise CacheError(f"{path} is damaged: its index does not match its checksum")
 
     @property
     def keys(self) -> UInt8[np.ndarray, "entry 16"]:
@@ -107,7 +108,7 @@ class Shard:
         except (SafetensorError, OSError) as error:
             raise CacheError(f"{self.path} is damaged: {error}") from None
         if checksum(entry) != int(self.index["sum"][row]):
-            raise CacheError(f"{self.path} is damaged: entry {row} is not what was written")
+            raise CacheError(f"{self.path} is damaged: entry {row} does not match its checksum")
         return entry
 
     def whole(self) -> Iterator[tuple[bytes, Entry | None]]:

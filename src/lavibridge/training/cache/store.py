@@ -1,11 +1,11 @@
-"""A folder of shards that any number of processes write and read at the same time.
+"""Stores entries in a folder of shards, which any number of processes write and read at the same time.
 
-    put -> waiting -> (256 MB, or five minutes) -> WRITER-NUMBER.safetensors, whole, by one rename
-    get -> waiting? -> index of all shards -> the entry, compared with its checksum
+    put -> pending entries -> (at 256 MB, or after five minutes) -> WRITER-NUMBER.safetensors, atomically
+    get -> pending entries, then the index of all shards -> the entry, compared with its checksum
 
-Each writer names its shards by its own random number, so that names never clash, and no file is changed once
-it is written. Two writers that compute the same entry leave two equal copies. A process that is killed loses
-only the entries that wait to be written.
+Each writer names its shards by its own random number, so that names never clash, and files never change once
+written. Two writers that compute the same entry leave two equal copies. A process that is killed loses only
+its pending entries.
 """
 
 import secrets
@@ -23,9 +23,9 @@ from lavibridge.training.cache.shard import SUFFIX, Entry, Shard, write_shard
 
 SHARD_BYTES = 256 * 10**6
 FLUSH_SECONDS = 300.0
-"""Seconds after which waiting entries are written."""
+"""Seconds after which pending entries are written."""
 LOOK_SECONDS = 10.0
-"""Seconds between two looks for shards that other processes wrote."""
+"""Seconds between two searches for new shards of other processes."""
 OPEN_SHARDS = 256
 
 
@@ -50,7 +50,7 @@ class Store:
         self.look()
 
     def look(self) -> None:
-        """Index the shards added since the last look; prints a note for a damaged one and skips it."""
+        """Index shards added since the last call; prints a note about damaged shards and skips them."""
         with self.lock:
             self.looked = time.monotonic()
             found = sorted(self.folder.glob(f"*{SUFFIX}"))
@@ -67,7 +67,7 @@ class Store:
             self.index = Index(list(self.keys.values()))
 
     def get(self, key: bytes) -> Entry | None:
-        """Return an entry or None; prints a note for a damaged copy and skips it."""
+        """Return an entry or None; prints a note about damaged copies and skips them."""
         with self.lock:
             if key not in self and time.monotonic() - self.looked > LOOK_SECONDS:
                 self.look()
@@ -82,14 +82,14 @@ class Store:
         return None
 
     def rounded(self, entry: Entry) -> Entry:
-        """Return an entry as it will be read back: on the CPU, in the store's number format."""
+        """Return an entry as `get` will read it: on the CPU, in the store's number format."""
         return {
             name: value.detach().to("cpu", self.dtype, copy=True).contiguous()
             for name, value in entry.items()
         }
 
     def put(self, key: bytes, entry: Entry) -> Entry:
-        """Add an entry to those that wait to be written; returns it as it will be read back."""
+        """Add an entry to the pending ones; returns it as `get` will read it."""
         kept = self.rounded(entry)
         with self.lock:
             if not self.waiting:
@@ -101,12 +101,12 @@ class Store:
 
     @property
     def is_due(self) -> bool:
-        """Whether the waiting entries should be written now."""
+        """Whether it is time to write the pending entries."""
         is_late = bool(self.waiting) and time.monotonic() - self.waiting_since > FLUSH_SECONDS
         return is_late or self.waiting_bytes >= self.shard_bytes
 
     def flush(self) -> None:
-        """Write the waiting entries. Raises CacheError if that fails, and drops them."""
+        """Write the pending entries. If that fails, drops them and raises CacheError."""
         with self.lock:
             waiting, self.waiting, self.waiting_bytes = self.waiting, {}, 0
             if not waiting:
@@ -120,10 +120,10 @@ class Store:
             self.look()
 
     def unwritable(self, error: OSError) -> CacheError:
-        """The error if the folder cannot be written to."""
+        """Make the error for a folder that cannot be written."""
         return CacheError(
-            f"the cache cannot be written to {self.folder}: {error.strerror or error}. What was written "
-            "before is whole; make room, or name another training.cache.folder"
+            f"the cache {self.folder} cannot be written: {error.strerror or error}. Its earlier entries are "
+            "intact; free some disk space, or set another training.cache.folder"
         )
 
     def __contains__(self, key: bytes) -> bool:
@@ -138,10 +138,11 @@ class Store:
         return sum(path.stat().st_size for path in self.shards)
 
     def say(self, path: Path, error: CacheError) -> None:
-        """Print a note once about damage that is harmless, since the entries are computed again."""
+        """Print one note about a damaged shard, whose entries training computes again."""
         if path not in self.said:
             self.said.add(path)
             console.print(
-                f"note: {error}; its entries are computed again (`lavi cache verify --repair` removes it)",
+                f"note: {error}; training computes its entries again (`lavi cache verify --repair` removes "
+                "the file)",
                 soft_wrap=True,
             )

@@ -1,7 +1,7 @@
-"""Reads a cache folder from end to end and finds damaged shards and partial files.
+"""Reads a whole cache folder to find damaged shards and partial files.
 
-Repair computes nothing: it moves the sound entries of a damaged shard into a new one and removes the old.
-Training computes lost entries again when it needs them.
+Repair computes no entries: it copies the intact entries of a damaged shard into a new one and removes the old
+shard. Training computes lost entries again when it needs them.
 """
 
 import time
@@ -14,31 +14,31 @@ from lavibridge.core.log import progress_bar
 from lavibridge.training.cache.shard import SUFFIX, Entry, Shard, write_shard
 
 ABANDONED_SECONDS = 3600.0
-"""Seconds without a change after which a partial file belongs to a process that was killed."""
+"""Seconds without a change after which a partial file counts as left by a killed process."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardCheck:
-    """One file of a cache folder."""
+    """The result of checking one file of a cache folder."""
 
     path: Path
     entries: int = 0
     damaged: int = 0
     fault: str | None = None
-    """The fault in words, or None."""
+    """A description of the fault; None if the file is intact."""
 
 
 def verify(folder: Path) -> list[ShardCheck]:
     """Read every shard below a folder. Raises CacheError if there are none."""
     if not folder.is_dir():
-        raise CacheError(f"there is no folder {folder}: give what training.cache.folder names")
+        raise CacheError(f"there is no folder {folder}: give the folder of training.cache.folder")
     shards = sorted(folder.rglob(f"*{SUFFIX}"))
     findings = [
-        ShardCheck(path=path, fault="left partial by a process that was killed")
+        ShardCheck(path=path, fault="incomplete: a process was killed as it wrote this file")
         for path in _abandoned(folder)
     ]
     if not shards and not findings:
-        raise CacheError(f"{folder} holds no shards: it is no cache, or `lavi cache` has not filled it yet")
+        raise CacheError(f"{folder} holds no shards: choose a cache folder, or fill it with `lavi cache`")
     with progress_bar("MB") as bar:
         task = bar.add_task("reading", total=sum(_megabytes(path) for path in shards), status="")
         for path in shards:
@@ -54,12 +54,12 @@ def _look_at(path: Path) -> ShardCheck:
     except CacheError as error:
         return ShardCheck(path=path, fault=str(error))
     damaged = sum(not is_sound for is_sound in entries)
-    fault = f"{path} is damaged: {damaged:,} of {len(entries):,} entries are not what was written"
+    fault = f"{path} is damaged: {damaged:,} of {len(entries):,} entries do not match their checksum"
     return ShardCheck(path=path, entries=len(entries), damaged=damaged, fault=fault if damaged else None)
 
 
 def repair(finding: ShardCheck) -> int:
-    """Remove a damaged file; returns the number of entries that were saved."""
+    """Remove a damaged file, but keep its intact entries in a new one; returns their number."""
     kept: dict[bytes, Entry] = {}
     if finding.entries > finding.damaged:
         kept = {key: entry for key, entry in Shard(finding.path).whole() if entry is not None}
@@ -69,7 +69,7 @@ def repair(finding: ShardCheck) -> int:
 
 
 def _abandoned(folder: Path) -> list[Path]:
-    """Partial files of processes that were killed."""
+    """Partial files of killed processes."""
     before = time.time() - ABANDONED_SECONDS
     return sorted(path for path in folder.rglob(f".*{SUFFIX}.*.partial") if path.stat().st_mtime < before)
 

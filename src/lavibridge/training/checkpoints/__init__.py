@@ -1,5 +1,5 @@
-"""What a run can continue from: the files of a checkpoint, the disk space they need, and what has to match.
+"""Saves and resumes runs: checkpoint files, the disk space that they need, and the run's fingerprint.
 
-`checkpoint` writes and reads them, `disk_space` checks before the first step that they fit, and
-`run_fingerprint` identifies the data and models that they belong to.
+`checkpoint` writes and reads checkpoints, `disk_space` checks before the first step that they fit, and
+`run_fingerprint` identifies the data and models of a run, which must stay the same.
 """

@@ -1,4 +1,4 @@
-"""Checkpoints: self-contained, written atomically, and verified before use.
+"""Writes, verifies and loads checkpoints, which are self-contained and written atomically.
 
     checkpoints/step-N/  bridge/                 the trained weights, as `Bridge.save_pretrained` writes them
                          ema/                    their moving average, in the same form
@@ -6,10 +6,10 @@
                          state.json              step, seconds, skips, and the run's fingerprint
                          manifest.json           size and SHA-256 of every file; written last
 
-A checkpoint is written into a hidden folder, synced to disk, and renamed in one step: a run killed at any
-moment leaves earlier checkpoints as they were. No file is a pickle.
+A checkpoint is written into a hidden folder, synced to disk, and renamed in one step: whenever a run is
+killed, its earlier checkpoints stay intact. No file is a pickle.
 
-There is no generator state to keep: order, flips, captions, noise, timesteps and latents are functions of
+A checkpoint needs no generator state: order, flips, captions, noise, timesteps and latents are functions of
 (seed, position), each pass seeds dropout from (seed, step, pass, process), and the learning rate is a
 function of the step. Weights, average, optimiser state and step are the whole state of a run.
 """
@@ -42,7 +42,10 @@ _FORMAT = 2
 
 
 def save_checkpoint(run: Path, state: TrainingState, fingerprint: RunFingerprint, keep: int | None) -> Path:
-    """Write `checkpoints/step-N`, then remove all but the newest `keep`; returns its folder."""
+    """Write `checkpoints/step-N`, remove all but the newest `keep`, and return the new folder.
+
+    Raises RunError if the disk cannot hold it; earlier checkpoints stay intact.
+    """
     folder = run / "checkpoints"
     final = folder / f"step-{state.step}"
     partial = folder / f".step-{state.step}.partial"
@@ -66,7 +69,7 @@ def save_checkpoint(run: Path, state: TrainingState, fingerprint: RunFingerprint
         write_json(
             partial / CHECKPOINT_MANIFEST, {"format": _FORMAT, "files": files, "seal": manifest_hash(files)}
         )
-        if final.exists():  # the ruin of a copy, which did not count: the new one takes its place
+        if final.exists():  # an incomplete copy, which is no checkpoint: replace it
             os.replace(final, folder / f".step-{state.step}.old")
         os.replace(partial, final)
         _sync(folder)
@@ -75,7 +78,7 @@ def save_checkpoint(run: Path, state: TrainingState, fingerprint: RunFingerprint
         shutil.rmtree(partial, ignore_errors=True)
         raise RunError(
             f"the checkpoint of step {state.step} cannot be written: {error}; "
-            f"the earlier ones in {folder} are whole. Free some disk space and continue with --resume"
+            f"the earlier ones in {folder} are intact. Free some disk space and continue with --resume"
         ) from error
     prune_checkpoints(run, keep)
     return final
@@ -92,37 +95,40 @@ def is_run_trained(run: Path, settings: TrainingSection) -> bool:
 
 
 def prune_checkpoints(run: Path, keep: int | None) -> None:
-    """Remove all but the newest `keep` checkpoints, and what interrupted writing left behind."""
+    """Remove all but the newest `keep` checkpoints, and the remains of interrupted writes."""
     for path in (run / "checkpoints").glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
     if keep is not None:
         for path in saved_checkpoints(run)[:-keep]:
-            hidden = path.with_name(f".{path.name}.old")  # first: half of a checkpoint must not count as one
+            hidden = path.with_name(f".{path.name}.old")  # hide first: a partial one must not look complete
             os.replace(path, hidden)
             shutil.rmtree(hidden, ignore_errors=True)
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:
-    """Step, seconds and fingerprint of a checkpoint; RunError if one of its files has changed."""
+    """Read step, seconds and fingerprint of a checkpoint. Raises RunError if one of its files has changed."""
     check_checkpoint_files(folder)
     kept: dict[str, Any] = read_json(folder / CHECKPOINT_STATE)
     return kept
 
 
 def load_checkpoint(folder: Path, state: TrainingState, kept: Mapping[str, Any]) -> None:
-    """Load a checkpoint into a new state; ``kept`` is what `read_checkpoint` returned for it."""
+    """Load a checkpoint into a new state; ``kept`` is the result of `read_checkpoint`.
+
+    Raises RunError or ModelError if it does not fit the state.
+    """
     has_ema = (folder / "ema").is_dir()
     if has_ema != (state.ema is not None):
         raise RunError(
-            f"{folder} was trained {'with' if has_ema else 'without'} a moving average: "
-            "leave training.ema as it was"
+            f"{folder} was trained {'with' if has_ema else 'without'} a moving average of the weights: "
+            "restore the earlier training.ema"
         )
     if state.ema is not None:
         _load_bridge_weights(folder / "ema", state)
         state.ema.take_over()
     _load_bridge_weights(folder / "bridge", state)
     remembered = load_file(folder / "optimizer.safetensors")
-    check_tensors_finite(remembered, f"what the optimiser remembers in {folder}")
+    check_tensors_finite(remembered, f"the optimiser's state in {folder}")
     load_optimizer_tensors(state.optimizer, state.parts, remembered)
     state.skips.samples = {int(step): tuple(names) for step, names in kept["skipped"].items()}
     state.step = int(kept["step"])
@@ -150,13 +156,13 @@ def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def manifest_hash(files: Mapping[str, Any]) -> str:
-    """A hash of the manifest's content, which tells a damaged manifest from a damaged file."""
+    """Hash the manifest's content, to distinguish a damaged manifest from a damaged file."""
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def check_checkpoint_files(folder: Path) -> None:
-    """Compare every file with the manifest; RunError names the first that has changed."""
-    remedy = f"Delete {folder} to go on from the checkpoint before it, if there is one"
+    """Compare every file with the manifest. Raises RunError, which names the first changed file."""
+    remedy = f"Delete {folder} to continue from the checkpoint before it, if there is one"
     try:
         manifest = read_json(folder / CHECKPOINT_MANIFEST)
         version, files = manifest["format"], manifest["files"]
@@ -167,9 +173,9 @@ def check_checkpoint_files(folder: Path) -> None:
         raise RunError(f"{folder / CHECKPOINT_MANIFEST} is damaged. {remedy}")
     if version != _FORMAT:
         raise RunError(
-            f"{folder / CHECKPOINT_MANIFEST} has format {version!r}; this version goes on from {_FORMAT}. Go "
-            "on with the version of lavibridge that wrote it (its environment.json says which), or begin a "
-            "new run"
+            f"{folder / CHECKPOINT_MANIFEST} has format {version!r}, but this version of lavibridge reads "
+            f"only {_FORMAT}. Continue with the version that wrote it (the run's environment.json names it), "
+            "or start a new run"
         )
     for name, expected in files.items():
         path = folder / name

@@ -1,8 +1,8 @@
 """The fingerprint of a run: its data, its base models, and how many samples make a step.
 
-Every checkpoint has it. A run continues only if all three are the same, wherever the files now are. A
-position counts samples, so steps of equal size have the same samples, however batches, passes and processes
-divide them.
+Every checkpoint holds it. A run continues only if all three are the same, even if files have moved. Positions
+count samples, so steps of equal size have the same samples, however batches, passes and processes divide
+them.
 """
 
 from collections.abc import Mapping
@@ -16,23 +16,23 @@ from lavibridge.recipes.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class RunFingerprint:
-    """What has to be the same in every session of a run, besides the recipe."""
+    """What must stay the same in every session of a run, besides the recipe."""
 
     data: str
     """Fingerprint of the data."""
     language: str
-    """Identity of the language model: a hash of its files, or a hub's name and commit."""
+    """Identity of the language model: a hash of its files, or a hub id and commit."""
     vision: str
     """Identity of the vision model."""
     batch: int
     accumulate: int
     processes: int
     by_shape: bool
-    """Whether each pass has images of one shape, so that its size decides the order."""
+    """Whether each pass has images of one shape, so that the size of a pass affects the order."""
 
 
 def run_fingerprint(recipe: Recipe, dataset: Dataset, processes: int) -> RunFingerprint:
-    """The fingerprint of a session; hashes of large model files are cached."""
+    """Compute the fingerprint of a session; caches the hashes of large model files."""
     return RunFingerprint(
         data=dataset.fingerprint(),
         language=section_fingerprint(recipe.language.model_dump()),
@@ -45,7 +45,7 @@ def run_fingerprint(recipe: Recipe, dataset: Dataset, processes: int) -> RunFing
 
 
 def fingerprint_differences(kept: Mapping[str, Any], now: RunFingerprint) -> list[str]:
-    """The differences from a checkpoint's fingerprint, one sentence each."""
+    """Describe the differences from a checkpoint's fingerprint, in one sentence each."""
     found = [
         f"the {name} was {kept[key]}, is {value}"
         for name, key, value in (

@@ -1,4 +1,4 @@
-"""The loop's data loader: for each pass of each step a batch with its noise and timesteps.
+"""The loop's data loader: it makes a batch with noise and timesteps for each pass of each step.
 
 step, pass, process, place in the batch  ->  position  ->  index, caption, noise, t
 """
@@ -31,7 +31,7 @@ class TrainingPass:
 
 
 class BatchLoader:
-    """Loads batches by step; process number `process` of `processes` gets its own share of each."""
+    """Loads batches by step; process number `process` of `processes` gets its share of each."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class BatchLoader:
         self.times = len(vision.alphas)
         self.sampling = component_of_section(TIMESTEPS, settings.timestep_sampling)
         self.visits = VisitSampler(dataset, settings.seed, size, vision.unit, settings.batch * processes)
-        # Without a bridge's caches, latents are kept in memory and features not at all.
+        # Without a bridge's caches, cache latents in memory and no features.
         self.caches = caches or Caches(latents=remembered(dataset, vision, settings))
         self.timing = self.caches.latents.timing
 
@@ -100,7 +100,7 @@ class BatchLoader:
 
 
 class PrefetchLoader(BatchLoader):
-    """Loads the same batches, and the next pass in a thread while the current one is computed."""
+    """Loads the same batches, and prefetches the next pass in a thread during the current one."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class PrefetchLoader(BatchLoader):
         caches: Caches | None = None,
     ) -> None:
         super().__init__(dataset, vision, settings, size, process, processes, caches)
-        # One worker: it alone fills the caches, and whatever is asked for out of turn waits in line.
+        # One worker: only this thread fills the caches, and requests out of order wait for it.
         self.worker = ThreadPoolExecutor(max_workers=1)
         self.coming: dict[tuple[int, int], Future[TrainingPass]] = {}
 

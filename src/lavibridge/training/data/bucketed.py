@@ -1,15 +1,15 @@
-"""Pictures in buckets of one shape, so that every pass is of one shape though the pictures are of many.
+"""Groups images into buckets of one shape, so that all images of a pass have the same shape.
 
     shapes           about size * size pixels, from twice as high as wide to twice as wide as high
-    a picture        goes to the shape whose proportions are nearest to its own
-    a pass           `group` positions (a batch on every device), all of one bucket
-    epoch e          of a bucket of n, its passes ceil(e * n / group) .. ceil((e + 1) * n / group) - 1
+    an image         belongs to the shape whose proportions are nearest to its own
+    a pass           has `group` positions (a batch on every device), all of one bucket
+    epoch e          has the passes ceil(e * n / group) .. ceil((e + 1) * n / group) - 1 of a bucket of n
 
-The passes of an epoch, all buckets' together, are shuffled. Where a bucket does not divide into passes its
-last one is filled up with the bucket's next round, which is then so much further on: after e epochs every
-picture has been met at least e times, and a bucket's visits differ from e times its pictures by less than one
-pass. Nobody is left out and nothing is remembered; only `group` matters, so the order is a function of (seed,
-position, batch * devices). Source: the idea is NovelAI's ("Aspect ratio bucketing", 2022).
+An epoch shuffles the passes of all buckets together. If a bucket does not divide into whole passes, its last
+pass continues with images of the bucket's next round. After e epochs every image has been visited at least e
+times, and a bucket's visits exceed e times its images by less than one pass. No image is skipped and there is
+no state: the order is a function of (seed, position, batch * devices). The idea is NovelAI's ("Aspect ratio
+bucketing", 2022).
 """
 
 import math
@@ -23,12 +23,12 @@ from jaxtyping import Int, Int64
 from lavibridge.training.data.order import SampleOrder, ShuffledOrder, mix_seeds
 
 _WIDEST = 2.0
-"""Widest and, turned, highest proportions; what is more extreme is cropped to them."""
+"""The largest ratio of the longer side to the shorter; images beyond it are cropped."""
 DEFAULT_BUCKETS = 9
 
 
 def bucket_shapes(size: tuple[int, int], unit: int, count: int) -> list[tuple[int, int]]:
-    """(height, width) of up to `count` shapes the area of `size`, their sides multiples of `unit`."""
+    """(height, width) of up to `count` shapes with about the area of `size` and sides divisible by `unit`."""
     side = math.sqrt(size[0] * size[1])
     found: dict[tuple[int, int], None] = {}
     for place in range(count):
@@ -41,7 +41,7 @@ def bucket_shapes(size: tuple[int, int], unit: int, count: int) -> list[tuple[in
 def nearest_buckets(
     sizes: Int[np.ndarray, "picture 2"], shapes: Sequence[tuple[int, int]]
 ) -> Int64[np.ndarray, " picture"]:
-    """The shape, by number, whose proportions are nearest to each picture's (height, width)."""
+    """The index of the shape whose proportions are nearest to each image's (height, width)."""
     wanted = np.log(np.array([width / height for height, width in shapes]))
     middles = (np.sort(wanted)[1:] + np.sort(wanted)[:-1]) / 2
     found = np.log(sizes[:, 1] / sizes[:, 0])
@@ -50,7 +50,7 @@ def nearest_buckets(
 
 @final
 class Bucketed(SampleOrder):
-    """Passes of `group` samples, each pass from one bucket; `buckets` says which each sample is in."""
+    """Passes of `group` samples, each from one bucket; `buckets` has the bucket of each sample."""
 
     def __init__(self, buckets: Int64[np.ndarray, " sample"], group: int, seed: int) -> None:
         self.count = len(buckets)
@@ -66,12 +66,12 @@ class Bucketed(SampleOrder):
         self.turns = lru_cache(maxsize=4)(self._turns)
 
     def passes_before(self, epoch: int) -> list[int]:
-        """How many passes each bucket has had when an epoch begins."""
+        """The number of passes of each bucket before an epoch."""
         return [-(-epoch * len(each) // self.group) for each in self.members]
 
     def _locate(self, turn: int) -> tuple[int, int]:
-        """Pass number `turn` of the run: its bucket, and which of the bucket's passes it is."""
-        # ceil never takes away, so that the epoch is this one or one before, down to the sum of what it adds.
+        """Find pass number `turn` of the run: its bucket, and its number among the bucket's passes."""
+        # ceil only adds passes to earlier epochs, so the epoch is this one or one shortly before it.
         epoch = turn * self.group // self.count
         while sum(self.passes_before(epoch)) > turn:
             epoch -= 1
@@ -82,7 +82,7 @@ class Bucketed(SampleOrder):
         return bucket, after[bucket] - int(ends[bucket]) + shuffled
 
     def _turns(self, epoch: int, count: int) -> ShuffledOrder:
-        """The order of an epoch's passes."""
+        """The shuffled order of an epoch's passes."""
         return ShuffledOrder(count, mix_seeds(self.seed, epoch, 1))
 
     def indices(self, positions: Int64[np.ndarray, " position"]) -> Int64[np.ndarray, " position"]:

@@ -1,9 +1,9 @@
-"""Samples that training never uses: a share of the data, chosen by name.
+"""Holds out a share of the data, chosen by name, which training never uses.
 
-    hash(name) < share  ->  held out          else  ->  trained on
+    hash(name) < share  ->  held out          otherwise  ->  trained on
 
-A name is on the same side in every run, whatever seed, order, or other pictures there are, so that a data
-set may grow without a held-out picture becoming a trained one.
+A name is on the same side in every run, independent of the seed, the order and the other images. So a data
+set may grow, and no held-out image becomes a training image.
 """
 
 import hashlib
@@ -60,7 +60,10 @@ class HeldOutSubset(Dataset):
 
 
 def hold_out(dataset: Dataset, settings: ValidationSection | None) -> tuple[Dataset, Dataset | None]:
-    """The training set and the held-out set, lowest hash first; DataError if one of them is empty."""
+    """Return the training set, and the held-out set, lowest hash first.
+
+    Raises DataError if one of them is empty.
+    """
     if settings is None:
         return dataset, None
     share = settings.share
@@ -69,7 +72,7 @@ def hold_out(dataset: Dataset, settings: ValidationSection | None) -> tuple[Data
     for found, what in ((held, "held out"), (kept, "trained on")):
         if not len(found):
             raise DataError(
-                f"training.validation.share is {share:g}, and so none of {len(dataset):,} pictures would be "
+                f"with training.validation.share={share:g}, none of {len(dataset):,} pictures would be "
                 f"{what}: {'raise' if what == 'held out' else 'lower'} it, or leave training.validation out"
             )
     return (
@@ -79,5 +82,5 @@ def hold_out(dataset: Dataset, settings: ValidationSection | None) -> tuple[Data
 
 
 def held_out_position(name: str) -> float:
-    """A number in [0, 1), a hash of the name."""
+    """Hash a name to a number in [0, 1)."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "big") / 2**56

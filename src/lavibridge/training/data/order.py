@@ -2,9 +2,9 @@
 
     position p = 0, 1, 2, ...     epoch = p // n     index = permutation(seed, epoch)[p % n]
 
-There is no state, so a run starts at any position: interrupted or not, it has the same samples with the same
-noise, and two half batches have the samples of the whole one. If parts of the data have weights, each 10,000
-visits have round(10,000 * share) of every part; `bucketed.py` groups images by shape.
+There is no state, so a run can start at any position: interrupted or not, it has the same samples with the
+same noise, and two half batches have the samples of one whole batch. If parts of the data have weights, each
+10,000 visits have round(10,000 * share) of every part; `bucketed.py` groups images by shape.
 """
 
 import hashlib
@@ -22,13 +22,13 @@ from torch import Tensor
 from lavibridge.training.data.permutation import Permutation
 
 LARGEST_ORDER_TABLE = 2**20
-"""Samples up to which a permutation is stored as a table, 8 bytes each; above, it is computed."""
+"""Largest number of samples whose permutation is a table, of 8 bytes each; larger ones are computed."""
 ORDER_BLOCK = 10_000
-"""Visits in which the parts of a dataset have their exact shares."""
+"""Number of visits within which each part of a dataset has its exact share."""
 
 
 def mix_seeds(*numbers: int) -> int:
-    """One seed from several numbers, well spread: neighbours share nothing."""
+    """Hash several numbers to one seed, so that neighbouring numbers give unrelated seeds."""
     text = ",".join(str(number) for number in numbers)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
@@ -54,7 +54,7 @@ class ShuffledOrder(SampleOrder):
     def __init__(self, count: int, seed: int) -> None:
         self.count = count
         self.seed = seed
-        # The two epochs that a batch can touch.
+        # A batch can contain samples of two epochs.
         self.epoch = lru_cache(maxsize=2)(self._epoch)
 
     def _epoch(self, number: int) -> "Callable[[Int64[np.ndarray, ' place']], Int64[np.ndarray, ' place']]":
@@ -73,18 +73,18 @@ class ShuffledOrder(SampleOrder):
 
 
 def apportion_places(weights: Sequence[float]) -> list[int]:
-    """How many of a block's places each part takes: the nearest to its share, at least one, BLOCK in all."""
+    """The number of each part's visits in a block: nearest to its share, at least 1, ORDER_BLOCK in total."""
     shares = np.array(weights, dtype=np.float64) / sum(weights) * ORDER_BLOCK
     places = np.maximum(np.floor(shares), 1).astype(np.int64)
     while (missing := ORDER_BLOCK - int(places.sum())) > 0:  # by the largest remainders
         places[np.argmax(shares - places)] += 1
-    places[np.argmax(places)] += missing  # where parts with next to nothing have got their one
+    places[np.argmax(places)] += missing  # negative if tiny parts got their minimum of 1
     return [int(place) for place in places]
 
 
 @final
 class WeightedOrder(SampleOrder):
-    """Parts of a dataset in fixed shares, each part in its own order, numbered one after the other."""
+    """Mixes parts of a dataset in fixed shares, each in its own order; their samples are numbered in turn."""
 
     def __init__(self, parts: Sequence[SampleOrder], weights: Sequence[float], unit: int, seed: int) -> None:
         self.parts = parts

@@ -1,11 +1,11 @@
-"""A shuffle that is never written down: the place of any element is computed.
+"""Computes a shuffle element by element, without a table.
 
     0 <= i < count,  i = left * width + right,  left < height,  right < width,  height * width >= count
     each round:  left  += f(round, right)  mod height        then        right += f(round, left)  mod width
 
-A round can be undone whatever f is, so that all of them together are a permutation of height * width numbers;
-a result beyond `count` goes through once more, until it falls below it ("cycle walking"). A table of 10^8
-places would take 800 MB; this takes some bytes.
+Each round is invertible for any f, so together they are a permutation of height * width numbers. A result of
+`count` or more goes through the rounds again until it is below ("cycle walking"). A table of 10^8 elements
+would take 800 MB; this takes a few bytes.
 
 Sources: Black and Rogaway 2002, "Ciphers with arbitrary finite domains" (generalised Feistel networks, cycle
 walking); Mitchell et al. 2021, arXiv 2106.06161 (Feistel networks as shuffles); f is the finaliser of
@@ -33,7 +33,7 @@ class Permutation:
         self.keys = _scramble(keys)
 
     def at(self, places: Int64[np.ndarray, " place"]) -> Int64[np.ndarray, " place"]:
-        """What stands at these places."""
+        """The elements at these places."""
         walked = self._shuffle(places.astype(np.uint64))
         while (beyond := walked >= np.uint64(self.count)).any():
             walked[beyond] = self._shuffle(walked[beyond])
@@ -54,7 +54,7 @@ class Permutation:
 
 
 def _scramble(numbers: UInt64[np.ndarray, " place"]) -> UInt64[np.ndarray, " place"]:
-    """64 bits to 64 bits that look unrelated; one to one. Sums and products wrap round, as they should."""
+    """Map 64 bits one to one to 64 bits that look unrelated. Sums and products wrap around on purpose."""
     mixed = numbers + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

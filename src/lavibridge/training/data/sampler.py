@@ -1,10 +1,10 @@
-"""What is met at a position: which picture, in which shape, mirrored or not, and its name and captions.
+"""Chooses the image of each position, its shape and whether it is mirrored, with its name and captions.
 
-    positions -> order -> index -> shape of its bucket          one size for all where there are no buckets
-                                -> captions -> mirrored?        half of the visits, where `data.flip` says so
+    positions -> order -> index -> shape of its bucket          one size for all if there are no buckets
+                                -> captions -> mirrored?        half of the visits, with `data.flip`
 
-A picture is never mirrored when one of its captions speaks of left or right, or of a turning direction: the
-mirror image would make it untrue.
+An image is never mirrored if one of its captions mentions left or right, or a direction of rotation, because
+the caption would be wrong for the mirror image.
 """
 
 import re
@@ -19,33 +19,33 @@ from lavibridge.training.data.bucketed import DEFAULT_BUCKETS, Bucketed, bucket_
 from lavibridge.training.data.order import SampleOrder, ShuffledOrder, WeightedOrder, mix_seeds
 
 _FLIP = 3
-"""Keeps the coin of the mirror apart from other numbers that are mixed with a position."""
+"""Mixed with the position to keep the random choice of mirroring apart from others."""
 # "left", "Right-hand", "leftmost", "rightwards", "upper_left"; but not "bright", "copyright" or "cleft".
 _SIDED = re.compile(r"(?<![^\W_])(left|right|((anti|counter)[\s-]?)?clockwise)", re.IGNORECASE)
 _UNSEEN = dict.fromkeys((0x00AD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF))
-"""Soft hyphens, joiners and spaces of no width, which may stand inside a word."""
+"""Soft hyphens, joiners and zero-width spaces, which may occur inside a word."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Visit:
-    """One picture as it is met: what the autoencoder's input depends on, and nothing else."""
+    """One visit of an image: exactly what determines the autoencoder's input."""
 
     index: int
     size: tuple[int, int]
     """Height and width in pixels."""
     flipped: bool = False
-    """Mirrored, left for right."""
+    """Whether left and right are swapped."""
 
 
 def mentions_a_side(captions: Sequence[str]) -> bool:
-    """Whether one of the captions would be untrue of the mirror image (English words only)."""
+    """Whether one of the captions may be wrong for the mirror image (English words only)."""
     return any(
         _SIDED.search(unicodedata.normalize("NFKC", caption).translate(_UNSEEN)) for caption in captions
     )
 
 
 class VisitSampler:
-    """Visits by position: a function of the data, the seed and, with buckets, the size of a pass."""
+    """Visits by position, as a function of the data, the seed and, with buckets, the size of a pass."""
 
     def __init__(self, dataset: Dataset, seed: int, size: tuple[int, int], unit: int, group: int) -> None:
         self.dataset = dataset
@@ -90,5 +90,5 @@ class VisitSampler:
         return found
 
     def size_of(self, index: int) -> tuple[int, int]:
-        """Height and width in which a picture is met, always."""
+        """Height and width of an image, the same at every visit."""
         return self.shapes[int(self.shape_of[index])] if len(self.shape_of) else self.shapes[0]

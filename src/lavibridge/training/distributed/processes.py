@@ -1,11 +1,11 @@
-"""The processes of a run and what they do together; the only module that uses Accelerate.
+"""The processes of a run and their communication; the only module that uses Accelerate.
 
     lavi train RECIPE                                                one process
     accelerate launch --num_processes 8 -m lavibridge train RECIPE   eight, each with its share of every batch
     torchrun --nproc_per_node 8 -m lavibridge train RECIPE           the same, with GPUs or without
 
-A run compares the processes that a launcher started with those that joined: two processes that do not know
-of each other would both train into one folder.
+A run compares the processes that a launcher started with those that joined: otherwise two processes that do
+not know of each other would train into one folder.
 
 Each process computes the losses of its own samples, and DDP averages the gradients of the trained weights, so
 that all processes take the same step. Frozen weights are neither sent nor compared: every process reads them
@@ -40,9 +40,8 @@ from lavibridge.core.signals import default_signal_handlers
 from lavibridge.recipes.training_section import TrainingSection
 
 _ENDED: list[object] = []
-"""Process groups that are done with, kept to the end of the program. A thread of gloo's lets go of a tensor a
-moment after the last exchange, and waits for the interpreter's lock to do so; freeing the group waits for the
-thread, with that lock held."""
+"""Finished process groups, kept until the program ends to avoid a deadlock: a thread of gloo may wait for the
+interpreter's lock to free a tensor, while freeing the group holds that lock and waits for the thread."""
 
 
 @final
@@ -65,7 +64,7 @@ class Processes:
         self.accelerator.wait_for_everyone()
 
     def wrap(self, bridge: Bridge) -> nn.Module:
-        """The bridge under DDP, which averages gradients over several processes."""
+        """Wrap the bridge in DDP, which averages gradients over several processes."""
         if self.count > 1:
             frozen = [name for name, weight in bridge.named_parameters() if not weight.requires_grad]
             buffers = [name for name, _ in bridge.named_buffers()]
@@ -81,12 +80,12 @@ class Processes:
         self.accelerator.backward(loss)
 
     def no_sync(self, model: nn.Module) -> AbstractContextManager[object]:
-        """A context in which a pass does not average its gradients."""
+        """Return a context in which a pass does not average its gradients."""
         context: AbstractContextManager[object] = self.accelerator.no_sync(model)
         return context
 
     def gather(self, values: Tensor) -> Tensor:
-        """The values of all processes, one after the other; equally many from each."""
+        """Concatenate the values of all processes; each process must have equally many."""
         gathered: Tensor = self.accelerator.gather(values)
         return gathered
 
@@ -115,7 +114,7 @@ class Processes:
             except (LaviError, OSError) as error:
                 failed = error
         if self.any(failed is not None):
-            raise failed or RunError("the main process has failed and says why")
+            raise failed or RunError("the main process has failed; see its error")
 
     def take_from_main(self, weights: list[nn.Parameter]) -> None:
         """Set weights to their values in the main process."""
@@ -127,18 +126,18 @@ class Processes:
         number = int.from_bytes(hashlib.sha256(value.encode()).digest()[:7], "big")
         if self.any(self.largest(number) != number):
             raise RunError(
-                f"the processes of this run do not see the same {what}; process {self.index} found: {value}. "
+                f"the processes of this run have different {what}; process {self.index} found: {value}. "
                 "Give every machine the same files"
             )
 
 
 def has_idle_lora(bridge: Bridge) -> bool:
-    """Whether LoRA may lie above the layers that the connector reads, where it gets no gradient."""
+    """Whether LoRA may be above the layers that the connector reads, where it gets no gradient."""
     language, reading = bridge.language, bridge.connector.reading
     unread = language.unread(reading)
     if unread:
         return any(weight.requires_grad for block in unread for weight in block.parameters())
-    # All is read, or the model does not know its own blocks.
+    # The connector reads the last layer, or the model cannot list its blocks.
     is_all_read = not {-1, language.spec.layers - 1}.isdisjoint(reading.layers)
     return bridge.learns_through_language and not is_all_read
 
@@ -147,7 +146,7 @@ def has_idle_lora(bridge: Bridge) -> bool:
 def begin_processes(settings: TrainingSection) -> Iterator[Processes]:
     """Join the processes that a launcher started; without a launcher, this one only.
 
-    Resets Accelerate's state at the end, as the next run of a program may choose another precision. Raises
+    Resets Accelerate's state at the end, because the program's next run may choose another precision. Raises
     RunError if the processes do not find each other.
     """
     part = rank_from_environment()
@@ -157,7 +156,7 @@ def begin_processes(settings: TrainingSection) -> Iterator[Processes]:
     try:
         accelerator = _join(part, "bf16" if settings.precision == "bfloat16" else "no", is_cpu)
         _refuse_plugins(accelerator)
-        accelerator.gradient_accumulation_steps = 1  # whatever Accelerate was told: the loop counts
+        accelerator.gradient_accumulation_steps = 1  # overrides Accelerate's settings: the loop accumulates
         processes = Processes(accelerator, _own_device(settings.device, accelerator))
         was_quiet, console.quiet = console.quiet, console.quiet or not processes.is_main
         try:
@@ -172,18 +171,18 @@ def begin_processes(settings: TrainingSection) -> Iterator[Processes]:
 
 
 def _join(part: ProcessRank, precision: str, is_cpu: bool) -> Accelerator:
-    """Join the other processes; RunError if not all that were started join."""
+    """Join the other processes. Raises RunError unless all started processes join."""
     try:
-        with default_signal_handlers():  # a meeting that does not come about is waited for in C++
+        with default_signal_handlers():  # C++ code waits for the others, and would ignore Python's handlers
             accelerator = Accelerator(mixed_precision=precision, cpu=is_cpu)
     except (torch.distributed.DistError, ValueError) as error:
-        raise RunError(f"process {part.rank} of {part.world_size} cannot meet the others: {error}") from error
+        raise RunError(f"process {part.rank} of {part.world_size} cannot join the others: {error}") from error
     joined = ProcessRank(rank=accelerator.process_index, world_size=accelerator.num_processes)
     if part.world_size > 1 and joined != part:
         raise RunError(
-            f"the launcher has started {part.world_size} processes, and this one, number {part.rank}, has "
-            f"come to be number {joined.rank} of {joined.world_size}: each would train for itself. Start "
-            "them by torchrun, on NVIDIA's GPUs or with training.device=cpu"
+            f"the launcher started {part.world_size} processes, but process {part.rank} joined a group as "
+            f"number {joined.rank} of {joined.world_size}, so each would train by itself. Start them with "
+            "torchrun, on NVIDIA GPUs or with training.device=cpu"
         )
     return accelerator
 
@@ -193,29 +192,30 @@ def _refuse_shared_device(name: str, part: ProcessRank) -> None:
     own, there = local_rank() or 0, torch.cuda.device_count()
     if part.world_size > 1 and own >= there > 0 and pick_device(name).type == "cuda":
         raise RecipeError(
-            f"this is process {own} on its machine, counted from 0, and torch sees {there} GPUs there: start "
-            "one process for each (--nproc_per_node), or see CUDA_VISIBLE_DEVICES"
+            f"this is process {own} on its machine, counted from 0, but torch finds only {there} GPUs: start "
+            "one process for each GPU (--nproc_per_node), or check CUDA_VISIBLE_DEVICES"
         )
 
 
 def _refuse_plugins(accelerator: Accelerator) -> None:
-    """RecipeError where Accelerate's configuration asks for its own way of sharing out a model."""
+    """Raise RecipeError if Accelerate's configuration shards the model in its own way."""
     kind = accelerator.distributed_type
     if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
         raise RecipeError(
-            f"Accelerate is configured for {kind.value}, which training does not use: choose several GPUs "
-            "without it (`accelerate config`), and set training.sharding=fsdp2 in the recipe"
+            f"Accelerate is configured for {kind.value}, which training does not support: configure plain "
+            "multi-GPU (`accelerate config`), and set training.sharding=fsdp2 in the recipe"
         )
 
 
 def _own_device(name: str, accelerator: Accelerator) -> torch.device:
-    """The device of this process; RecipeError if several processes would share a named one."""
+    """The device of this process. Raises RecipeError if several processes would share a named one."""
     if name == "auto" or (name == "cuda" and accelerator.num_processes > 1):
         device: torch.device = accelerator.device
         return device
     found = pick_device(name)
     if accelerator.num_processes > 1 and found.type != "cpu":
         raise RecipeError(
-            f"training.device is {name}, but {accelerator.num_processes} processes need one each: use auto"
+            f"training.device is {name}, but {accelerator.num_processes} processes need one device each: use "
+            "auto"
         )
     return found

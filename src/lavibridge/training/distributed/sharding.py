@@ -1,10 +1,10 @@
-"""Frozen weights sharded over N processes (FSDP2): each holds one shard and gathers the rest by block.
+"""Shards the frozen weights over N processes (FSDP2): each holds one shard and gathers the rest by block.
 
     block i:   gather its weights from all processes -> compute -> keep only the own shard
-    trained weights (LoRA, connector): whole in each process, their gradients averaged by DDP as ever
+    trained weights (LoRA, connector): whole in each process; DDP averages their gradients as usual
 
-The frozen weights are the large ones. Trained weights and their optimiser stay whole, so a checkpoint is the
-same file as without sharding, and any number of processes reads it. A block is an element of an outermost
+Most weights are frozen. Trained weights and their optimiser stay whole, so a checkpoint is the same as
+without sharding, and any number of processes can read it. A block is an element of an outermost
 `ModuleList`: a layer of a transformer, a stage of a U-Net.
 
 Zhao et al. 2023 (FSDP), arXiv 2304.11277; the second version is `torch.distributed.fsdp.fully_shard`.
@@ -25,29 +25,29 @@ from lavibridge.training.alignment.objective import alignment_method
 
 
 def check_sharding(recipe: Recipe) -> None:
-    """Raise RecipeError if the recipe combines sharding with what needs whole weights."""
+    """Raise RecipeError if the recipe combines sharding with a method that needs whole weights."""
     if recipe.training.sharding is None:
         return
     if recipe.training.align is not None and alignment_method(recipe).objective.calls_layers:
         raise RecipeError(
-            "training.sharding with training.align.match=attention: it calls single attention layers, whose "
-            "weights are whole only within their block; use match blocks, prediction or tokens"
+            "training.sharding does not support training.align.match=attention, which calls single attention "
+            "layers: their weights are whole only inside their block. Use match blocks, prediction or tokens"
         )
     if recipe.training.teacher is not None:
         raise RecipeError(
-            "training.sharding with training.teacher: LoRA comes and goes in every step, which has not been "
-            "tried with weights in parts; leave one of the two out"
+            "training.sharding does not support training.teacher, which disables and enables LoRA in every "
+            "step: leave one of the two out"
         )
     if recipe.language.model_dump().get("quantize") is not None:
         raise RecipeError(
-            "training.sharding with language.quantize: quantised weights cannot be parted; leave one out "
-            "(in 4 bits a model of 7 billion weights needs 4 GB)"
+            "training.sharding does not support language.quantize, because quantised weights cannot be "
+            "sharded: leave one of the two out (in 4 bits, a model of 7 billion weights needs 4 GB)"
         )
 
 
 def shard_bridge(bridge: Bridge, device: torch.device, count: int) -> None:
     """Shard the frozen weights of both models over `count` processes; each keeps its shard on `device`."""
-    # Of denoisers that predict more than is asked for, a part is taken; nobody changes it in place.
+    # We take a part of some denoisers' predictions, and never change it in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(device.type, (count,))
     language, vision = bridge.language, bridge.vision
@@ -56,9 +56,9 @@ def shard_bridge(bridge: Bridge, device: torch.device, count: int) -> None:
     whole = set(bridge.parameters()) - shared
     calls = {language: ("encode",), vision: ("predict", "block_outputs")}
     for part, inner in ((language, language), (vision, vision.backbone)):
-        for weight in inner.parameters():  # FSDP2 takes no other order than the plain one
+        for weight in inner.parameters():  # FSDP2 accepts only contiguous weights
             weight.data = weight.data.contiguous()
-        for block in dict.fromkeys(_blocks(inner)):  # a model may be reached by two names
+        for block in dict.fromkeys(_blocks(inner)):  # a model may have two names for one block
             if not shared.isdisjoint(block.parameters()):
                 fully_shard(block, mesh=mesh, ignored_params=whole)
         fully_shard(part, mesh=mesh, ignored_params=whole)

@@ -1,5 +1,5 @@
-"""What training learns from the vision model's own text encoder, during its steps and before them.
+"""Learning from the vision model's own text encoder.
 
-`native_encoder` opens that encoder and reads captions with it; `teacher` replaces the target of each step by
-a prediction under it. Alignment, which comes before the first step, is in `training/alignment`.
+`native_encoder` opens that encoder; `teacher` replaces the target of each step with the vision model's
+prediction under it. Alignment, which comes before the first step, is in `training/alignment`.
 """

@@ -1,4 +1,4 @@
-"""The vision model under its own text encoder, from which a bridge learns."""
+"""Opens the vision model with its own text encoder, from which a bridge learns."""
 
 from lavibridge.bridge import Bridge
 from lavibridge.bridge.choices import native_text_encoders
@@ -8,9 +8,9 @@ from lavibridge.core.sources import RANDOM, read_model_json
 
 
 def check_native_encoder(vision: Config, setting: str) -> None:
-    """Raise ModelError if the model of the `vision:` section has no pipeline, and so no text encoder.
+    """Raise ModelError if the model of the `vision:` section has no pipeline, and therefore no text encoder.
 
-    ``setting`` is the field of the recipe that needs it. Loads no weights.
+    ``setting`` is the recipe's field that needs the encoder. Loads no weights.
     """
     options = vision.model_dump()
     source = str(options["source"])
@@ -24,10 +24,10 @@ def check_native_encoder(vision: Config, setting: str) -> None:
 
 
 def native_bridge(bridge: Bridge, setting: str, max_sequence_length: int | None = None) -> Bridge:
-    """The vision model under its own text encoder; it shares the bridge's denoiser.
+    """Open the vision model with its own text encoder; it shares the bridge's denoiser.
 
-    ``max_sequence_length`` replaces the pipeline's default, where it has one. ``setting`` is the field of
-    the recipe that needs the encoder. Raises ModelError if the encoder cannot be used.
+    ``max_sequence_length`` replaces the default of pipelines that have this argument. ``setting`` is the
+    recipe's field that needs the encoder. Raises ModelError if the encoder cannot be used.
     """
     try:
         encoders = native_text_encoders(bridge.vision, max_sequence_length)
@@ -38,8 +38,8 @@ def native_bridge(bridge: Bridge, setting: str, max_sequence_length: int | None 
 
 
 def refused(source: str, setting: str, error: LaviError) -> ModelError:
-    """The error if a vision model's own text encoder cannot be used."""
+    """Make the error for a vision model whose own text encoder cannot be used."""
     return ModelError(
-        f"{setting} needs the vision model's own text encoder, and that of '{source}' cannot be used "
-        f"({error}); leave {setting} out"
+        f"{setting} needs the vision model's own text encoder, but that of '{source}' cannot be used "
+        f"({error}): leave {setting} out"
     )

@@ -1,10 +1,10 @@
-"""The teacher: the vision model under its own text encoder provides the target of the bridge.
+"""The teacher: the vision model with its own text encoder predicts the target of the bridge.
 
-    target = own(xt, t, "") + guidance (own(xt, t, caption) - own(xt, t, ""))      instead of the true one
+    target = own(xt, t, "") + guidance (own(xt, t, caption) - own(xt, t, ""))      replaces the true target
 
-A prediction is deterministic, whereas the noise of an image is one of many that lead to the same noisy
-latents. The bridge learns to predict in one pass what the teacher predicts under guidance, at half the cost
-of an image. It cannot learn what the own encoder does not understand.
+A prediction is deterministic, whereas the noise of an image is only one of many that lead to the same noisy
+latents. The bridge learns to predict in one pass what the teacher predicts with guidance, which halves the
+cost of an image. It cannot learn what the vision model's own encoder does not understand.
 
 Training a text encoder on predictions of the denoiser that uses it: Wang et al. 2025, arXiv 2503.19897;
 distilling guidance: Meng et al. 2023, arXiv 2210.03142; into the conditioning alone: DICE, arXiv 2502.03726.
@@ -33,7 +33,7 @@ FEATURE_CACHE_GB = 1.0
 
 @final
 class Teacher:
-    """The vision model as published, which shares the bridge's denoiser."""
+    """The vision model as published; it shares the bridge's denoiser."""
 
     autocast: AbstractContextManager[object]
 
@@ -46,12 +46,12 @@ class Teacher:
             (self._empty,) = self.native.features([""], negative=True).split()
 
     def target(self, draw: TrainingPass) -> Float[Tensor, "batch channel h w"]:
-        """The teacher's prediction for the noisy latents of a pass, guided if `guidance` is not 1."""
+        """Predict the target for the noisy latents of a pass, with guidance if `guidance` is not 1."""
         return self.predict(draw, self._read(draw.batch.prompts))
 
     @torch.no_grad()
     def predict(self, draw: TrainingPass, features: TextFeatures) -> Float[Tensor, "batch channel h w"]:
-        """The same, with the own encoder's features of the captions."""
+        """Predict the same from given features of the captions by the vision model's own encoder."""
         vision = self.native.vision
         alpha, sigma, times = vision.alphas[draw.t], vision.sigmas[draw.t], vision.times[draw.t]
         noisy = add_noise(draw.batch.latents, draw.noise, alpha, sigma)

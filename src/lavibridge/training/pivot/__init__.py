@@ -1,6 +1,6 @@
-"""How the halves of a pivot learn; every stage needs captions alone.
+"""Trains the halves of a pivot; every stage needs only captions.
 
-create         a language half and a vision half together, as a bridge aligns: this defines Z
-add_vision     a vision half, as a bridge aligns whose language half is frozen
-add_language   a language half, by regression of the slots that the first one fills; no vision model loads
+create         aligns a bridge, and so trains a language half and a vision half together: they define Z
+add_vision     aligns a bridge with a frozen language half, and so trains a vision half
+add_language   trains a language half by regression on the first one's slots; loads no vision model
 """

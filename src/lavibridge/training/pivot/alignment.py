@@ -1,10 +1,10 @@
-"""The stages that align a whole bridge: the first pair of a pivot, and one more vision model.
+"""The stages that align a whole bridge: the first pair of a pivot, and each further vision model.
 
     first pair      features -> language half (learns) -> Z -> vision half (learns) -> conditioning
     vision model    features -> language half (frozen) -> Z -> vision half (learns) -> conditioning
 
-The teacher is the vision model's own text encoder, or the bridge of `training.align.teacher`. Progress is
-saved in the folder that is being made, so that a stage continues where it was stopped.
+The teacher is the vision model's own text encoder, or the bridge of `training.align.teacher`. The new folder
+holds the progress, so that an interrupted stage resumes.
 """
 
 from contextlib import ExitStack
@@ -28,7 +28,7 @@ from lavibridge.training.alignment.captions import alignment_captions
 from lavibridge.training.alignment.objective import alignment_method
 from lavibridge.training.alignment.progress import AlignmentProgress
 from lavibridge.training.alignment.stage import run_alignment
-from lavibridge.training.assemble import assemble_batches, assemble_bridge
+from lavibridge.training.assemble import assemble_bridge, assemble_loader
 from lavibridge.training.build_bridge import calibrate_connector
 from lavibridge.training.checkpoints.run_fingerprint import run_fingerprint
 from lavibridge.training.distributed.processes import Processes, begin_processes
@@ -39,13 +39,13 @@ from lavibridge.training.start_checks import check_start
 
 
 def create(recipe: Recipe, out: Path, *, resume: bool = False) -> PivotFolder:
-    """Align a first pair, and write it as a new pivot.
+    """Align a first pair of models, and write it as a new pivot.
 
-    Ctrl-C saves the step that was reached; ``resume`` continues from it. Raises LaviError before models load
-    if the recipe cannot be aligned, and RunError if ``out`` holds anything else.
+    Ctrl-C saves the current step; ``resume`` continues from it. Raises LaviError before loading models if the
+    recipe cannot be aligned, and RunError if ``out`` holds other files.
     """
     if (out / PIVOT).is_file():
-        raise RunError(f"{out} is a pivot already: choose another --out, or add models to it")
+        raise RunError(f"{out} is already a pivot: choose another --out, or add models to it")
     check_start(recipe, out)
     set_threads()
     with begin_processes(recipe.training) as processes, hold_lock(out):
@@ -67,7 +67,8 @@ def create(recipe: Recipe, out: Path, *, resume: bool = False) -> PivotFolder:
 def add_vision(pivot: PivotFolder, recipe: Recipe, name: str, *, resume: bool = False) -> Path:
     """Align a vision model through the language half that defines the pivot, and write its half.
 
-    Returns the half's folder. Ctrl-C saves the step that was reached; ``resume`` continues from it.
+    Returns the half's folder. Ctrl-C saves the current step; ``resume`` continues from it. Raises RunError
+    if ``name`` exists already, or if the recipe's language model is not that of the pivot's first pair.
     """
     place = new_place(pivot, "vision", name)
     reference = read_half(pivot, "language", pivot.description.reference)
@@ -79,7 +80,7 @@ def add_vision(pivot: PivotFolder, recipe: Recipe, name: str, *, resume: bool = 
         difference = mismatch(reference, bridge.language)
         if difference is not None:
             raise RunError(
-                f"'{bridge.language.config.source}' is not the model that {reference.folder} was made for: "
+                f"'{bridge.language.config.source}' is not the language model of {reference.folder}: "
                 f"{difference}"
             )
         assert isinstance(bridge.connector, Pivot)  # by its recipe
@@ -92,7 +93,7 @@ def add_vision(pivot: PivotFolder, recipe: Recipe, name: str, *, resume: bool = 
 
 
 def _aligned(bridge: Bridge, recipe: Recipe, run: Path, processes: Processes) -> tuple[Pivot, Learning]:
-    """Align what is not frozen of a bridge's connector; return it, and how well it learned."""
+    """Align the trainable weights of a bridge's connector; return it and a summary of the training."""
     settings = alignment_of(recipe)
     dataset = open_dataset(kind_of_section(recipe.data), recipe.data, RejectedPictures())
     captions = alignment_captions(dataset, settings, recipe.training.seed)
@@ -107,7 +108,7 @@ def _aligned(bridge: Bridge, recipe: Recipe, run: Path, processes: Processes) ->
             and bridge.connector.input_layer.weight.requires_grad
         ):
             calibrate_connector(bridge, dataset)
-        batches = assemble_batches(recipe, bridge, dataset, processes)
+        batches = assemble_loader(recipe, bridge, dataset, processes)
         during.callback(batches.close)
         aligner = Aligner(bridge, alignment_method(recipe), captions, recipe.training)
         learns = aligner.state.parts["connector"].values()

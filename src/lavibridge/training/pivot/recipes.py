@@ -1,4 +1,4 @@
-"""The recipe of each stage: that of the first pair, with one model exchanged."""
+"""Makes the recipe of each stage: the recipe of the first pair, with one model replaced."""
 
 import json
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from lavibridge.recipes.training_section import AlignmentSection, LoraSection
 
 
 def first_recipe(name: str, settings: Sequence[str], captions: Path | None) -> Recipe:
-    """Return the recipe of a first pair. Raises RecipeError if its connector is no pivot."""
+    """Load the recipe of a first pair. Raises RecipeError if its connector is not a pivot."""
     recipe = load_recipe(name, [*settings, *_captions(captions)])
     if kind_of_section(recipe.connector) != "pivot":
         raise RecipeError(
-            f"the connector of '{name}' is '{kind_of_section(recipe.connector)}', and a pivot is needed: add "
-            "connector.kind=pivot"
+            f"a pivot needs the connector 'pivot', but that of '{name}' is "
+            f"'{kind_of_section(recipe.connector)}': add connector.kind=pivot"
         )
     return _aligned_only(recipe)
 
@@ -26,9 +26,9 @@ def first_recipe(name: str, settings: Sequence[str], captions: Path | None) -> R
 def added_recipe(
     pivot: PivotFolder, side: Side, source: str, settings: Sequence[str], captions: Path | None
 ) -> Recipe:
-    """Return the recipe of one more model: a pivot's own with the model in its section.
+    """Return the recipe for a further model: the pivot's own recipe with this model.
 
-    A language model is read by its default, not as the first one was. Raises RecipeError if ``settings``
+    A language model gets the default read-out, not that of the first pair. Raises RecipeError if ``settings``
     change the space of the pivot.
     """
     model = [f"{side}={json.dumps({'source': source})}"]
@@ -40,30 +40,30 @@ def added_recipe(
         found = getattr(config, option)
         if found != expected:
             raise RecipeError(
-                f"connector.{option} is {found}, and the space of {pivot.folder} has {expected}, which every "
-                f"half keeps: leave it out"
+                f"connector.{option} is {found}, but every half of {pivot.folder} must have {expected}: "
+                "leave it out"
             )
     return _aligned_only(recipe)
 
 
 def connector_config(recipe: Recipe) -> Pivot.Config:
-    """Return the options of a recipe's connector, which is a pivot."""
+    """Return the options of a recipe's pivot connector."""
     return Pivot.Config.model_validate(recipe.connector.model_dump(exclude={"kind"}))
 
 
 def alignment_of(recipe: Recipe) -> AlignmentSection:
-    """Return the settings of the alignment, which every recipe here has."""
+    """Return the settings of the alignment, which every recipe of a pivot has."""
     assert recipe.training.align is not None  # _aligned_only ensures it
     return recipe.training.align
 
 
 def new_place(pivot: PivotFolder, side: Side, name: str) -> Path:
-    """Return the folder of a new half. Raises RunError if there is one already."""
+    """Return the folder of a new half. Raises RecipeError for a bad name, RunError if the half exists."""
     if Path(name).name != name or name.startswith("."):
-        raise RecipeError(f"--name {name!r} is no name of a folder: choose another")
+        raise RecipeError(f"--name must be the name of a folder, found {name!r}: choose another")
     place = pivot.place(side, name)
     if (place / HALF).is_file():
-        raise RunError(f"{place} exists already: choose another --name, or remove it to learn it anew")
+        raise RunError(f"{place} exists already: choose another --name, or remove it to train it again")
     return place
 
 

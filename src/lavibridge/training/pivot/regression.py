@@ -1,10 +1,10 @@
-"""The stage that adds a language model: its half reproduces the slots that the first language half fills.
+"""The stage that adds a language model: its half learns to reproduce the first language half's slots.
 
     caption --reference model, frozen--> reference half, frozen --> slots
     caption --new model, frozen--------> new half (learns) -------> slots'       loss = fvu of slots'
 
-Slots have an order, so that they are compared one by one. No vision model loads, and each language model
-reads each caption once.
+Slots have an order, so the loss compares them one by one. The stage loads no vision model, and each language
+model reads each caption once.
 """
 
 import math
@@ -44,16 +44,16 @@ from lavibridge.training.pivot.recipes import alignment_of, connector_config, ne
 READ_TOGETHER = 64
 """Captions that a language model reads in one call."""
 CALIBRATED_ON = 256
-"""Captions to whose features the first weights are fitted."""
+"""Number of captions to whose features the first weights are fitted."""
 Reader = Callable[[Sequence[str]], TextFeatures]
 Targets = dict[str, Float[Tensor, "1 slot pivot"]]
 """The slots of each caption."""
 
 
 def add_language(pivot: PivotFolder, recipe: Recipe, name: str) -> Path:
-    """Learn the half of the recipe's language model by regression, and write it into the pivot.
+    """Train the half of the recipe's language model by regression, and write it into the pivot.
 
-    Returns the half's folder; a call that is stopped leaves nothing.
+    Returns the half's folder. An interrupted call leaves no files.
     """
     place = new_place(pivot, "language", name)
     settings = alignment_of(recipe)
@@ -70,7 +70,7 @@ def add_language(pivot: PivotFolder, recipe: Recipe, name: str) -> Path:
     )
     if config.whiten:
         _whiten(half, read(captions.training[:CALIBRATED_ON]))
-    fvu = regress(half, read, captions, targets, recipe)
+    fvu = _regress(half, read, captions, targets, recipe)
     learning = Learning(
         teacher=f"the language half '{pivot.description.reference}'",
         captions=len(captions.training),
@@ -82,12 +82,12 @@ def add_language(pivot: PivotFolder, recipe: Recipe, name: str) -> Path:
     return place
 
 
-def regress(
+def _regress(
     half: LanguageHalf, read: Reader, captions: AlignmentCaptions, targets: Targets, recipe: Recipe
 ) -> float | None:
-    """Train a language half on the slots of captions; return the fvu of held-out ones, if there are any.
+    """Train a language half on the slots of captions; return the fvu of held-out captions, if any.
 
-    Steps, rate, noise and patience are those of `training.align`. Raises NotFiniteError if the loss is not
+    `training.align` sets steps, learning rate, noise and patience. Raises NotFiniteError if the loss is not
     finite.
     """
     settings, seed = alignment_of(recipe), recipe.training.seed
@@ -120,13 +120,13 @@ def regress(
 def _take_step(
     optimizer: torch.optim.Optimizer, loss: Float[Tensor, ""], clip: float | None, step: int
 ) -> float:
-    """Clip the gradient and update the weights; return the loss. Raises NotFiniteError."""
+    """Clip the gradient, update the weights, return the loss. Raises NotFiniteError if it is not finite."""
     loss.backward()
     weights = optimizer.param_groups[0]["params"]
     norm = torch.nn.utils.clip_grad_norm_(weights, math.inf if clip is None else clip)
     value = float(loss.detach())
     if not math.isfinite(value + float(norm)):
-        raise NotFiniteError(f"step {step + 1} of the regression: the loss is {value:g}; lower {SETTING}.lr")
+        raise NotFiniteError(f"step {step + 1} of the regression: the loss is {value:g}: lower {SETTING}.lr")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return value
@@ -138,9 +138,9 @@ def _since_lowest(measured: Sequence[float]) -> int:
 
 
 def _new_half(config: Pivot.Config, text: TextSpec, reference: LanguageHalf, seed: int) -> LanguageHalf:
-    """Return a half that starts with the weights of the reference wherever they have the same shape.
+    """Make a half that starts with the reference's weights wherever they have the same shape.
 
-    What reads the language model starts anew; latents and blocks, which fill the slots, start as they are.
+    The read-out and the input layer get new weights; latents and blocks, which fill the slots, are copied.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -204,7 +204,7 @@ def _reader(
 
 @torch.no_grad()
 def _whiten(half: LanguageHalf, features: TextFeatures) -> None:
-    """Fit the first weights to features, whose first token is left out, as it is the same in many models."""
+    """Fit the first weights to the features, except each first token, which many models compute alike."""
     real = features.mask.clone()
     real[:, 0] = False
     fold_whitening(half.proj_in, compute_whitening(half.read(features.hidden)[real]))

@@ -1,7 +1,7 @@
-"""Events that warn once: about trained weights without gradient, and about a run that waits for its data.
+"""Events that warn once about trained weights without gradient, and about a run that waits for its data.
 
-Both wait for enough steps of a session. LoRA's up-projection is
-zero at first, so that its down-projection has no gradient at the first step; a connector may begin likewise.
+Both wait for several steps of a session: LoRA's up-projection starts at zero, so its down-projection has no
+gradient at the first step, and the same may be true of a connector.
 """
 
 from collections.abc import Mapping
@@ -17,23 +17,23 @@ from lavibridge.training.reporting.console import print_line
 from lavibridge.training.reporting.timing import ENCODING, FEATURES, READING
 
 ALERT_AFTER_STEPS = 20
-"""Steps before a warning about weights without gradient."""
+"""Number of steps before a warning about weights without gradient."""
 DATA_WAIT_STEPS = 50
 """Steps over which the wait for data is averaged."""
 _MOST_WAITED = 0.05
-"""Largest share of the time that waiting for data may take without a warning."""
+"""Largest share of the time that a run may wait for data without a warning."""
 _REMEDIES: Mapping[str, str] = {
-    READING: "keep the pictures on a faster disk and no larger than they are used, or fill a cache with "
+    READING: "store the images on a faster disk and at the size that training uses, or fill a cache with "
     "`lavi cache`",
-    ENCODING: "fill a cache with `lavi cache`, or raise training.latent_cache_gb (in the first epoch each "
-    "picture has to be encoded once)",
+    ENCODING: "fill a cache with `lavi cache`, or raise training.latent_cache_gb (the first epoch must "
+    "encode each image once)",
     FEATURES: "fill a cache with `lavi cache`",
 }
 
 
 @final
 class ZeroGradientAlert:
-    """Event: warns about trained weights whose gradient was zero in all of the first steps."""
+    """Event: warns about trained weights whose gradient was zero in each of the first steps."""
 
     def __init__(self, parts: TrainedWeights) -> None:
         self.names = {part: list(weights) for part, weights in parts.items()}
@@ -53,8 +53,8 @@ class ZeroGradientAlert:
             still = [name for name, has in zip(self.names[part], moved.tolist(), strict=True) if not has]
             if still:
                 print_line(
-                    f"note: {len(still)} of {len(moved)} weights of {part} have had no gradient in "
-                    f"{ALERT_AFTER_STEPS} steps and learn nothing: {shorten_names(still)}"
+                    f"note: {len(still)} of {len(moved)} weights of {part} had no gradient in "
+                    f"{ALERT_AFTER_STEPS} steps and do not learn: {shorten_names(still)}"
                 )
 
 
@@ -83,7 +83,7 @@ class DataWaitAlert:
             self.is_said = True
             cause = max(self.elapsed, key=lambda each: self.elapsed[each])
             print_line(
-                f"note: {share:.0%} of the time of the last {self.steps} steps was spent waiting for data; "
-                f"what takes longest is {cause}: {_REMEDIES[cause]}"
+                f"note: the last {self.steps} steps spent {share:.0%} of their time waiting for data, most "
+                f"of it for {cause}: {_REMEDIES[cause]}"
             )
         self.steps, self.waited, self.seconds, self.elapsed = 0, 0.0, 0.0, {}

@@ -1,4 +1,4 @@
-"""The lines that training prints on stderr, most of them before the first step."""
+"""Prints the lines of a training on stderr, most of them before the first step."""
 
 from collections.abc import Mapping
 
@@ -18,18 +18,18 @@ def print_line(text: str) -> None:
 
 
 def print_trained_parts(parts: Mapping[str, int], rates: Mapping[str, float]) -> None:
-    """Print what the run trains, with learning rates."""
+    """Print the parts that the run trains, with their learning rates."""
     for part, count in parts.items():
         if count:
             print_line(f"trained: {part}, {count:,} weights, lr {rates[part]:g}")
 
 
 def warn_about_clock(settings: TrainingSection) -> None:
-    """Warn if the clock decides the learning rate, which no second run repeats."""
+    """Warn if the learning rate depends on the clock, so that no second run can repeat it."""
     if settings.max_minutes is not None and settings.schedule == "cosine":
         print_line(
-            "note: with training.max_minutes the cosine follows the clock: this run can be gone on with, but "
-            "neither repeated nor resumed bit for bit"
+            "note: with training.max_minutes the cosine schedule follows the clock: you can resume this run, "
+            "but a repeated or resumed run will differ in its last bits"
         )
 
 
@@ -43,6 +43,6 @@ def warn_about_captions(bridge: Bridge, dataset: Dataset) -> None:
     cut = sum(lost > 0 for lost in bridge.language.count_tokens(captions)[1])
     if cut:
         print_line(
-            f"note: {cut:,} of the first {len(captions):,} captions are longer than language.max_tokens; "
-            "their ends are cut off"
+            f"note: {cut:,} of the first {len(captions):,} captions exceed language.max_tokens; the language "
+            "model does not read their ends"
         )

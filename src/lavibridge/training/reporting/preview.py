@@ -1,4 +1,4 @@
-"""Sample pictures while training: the same prompts and seed each time, drawn by `BridgePipeline`."""
+"""Generates sample images during training with `BridgePipeline`, always from the same prompts and seed."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,11 +13,11 @@ from lavibridge.training.loop import TrainingState
 from lavibridge.training.reporting.console import print_line
 
 _FALLBACK = 4
-"""How many captions are drawn when the recipe names no prompts."""
+"""Number of captions that serve as prompts if the recipe has none."""
 
 
 def preview_prompts(settings: PreviewSection, dataset: Dataset) -> tuple[str, ...]:
-    """The recipe's prompts, else the first captions of the data."""
+    """The recipe's prompts, or else the first captions of the data."""
     if settings.prompts:
         return settings.prompts
     captions = [dataset.sample(index).captions[0] for index in range(min(_FALLBACK, len(dataset)))]
@@ -27,9 +27,9 @@ def preview_prompts(settings: PreviewSection, dataset: Dataset) -> tuple[str, ..
 def draw_preview(
     state: TrainingState, settings: PreviewSection, prompts: tuple[str, ...], run: Path | None
 ) -> None:
-    """Write `samples/step-N.png`: one row per prompt, drawn with the averaged weights where there are any.
+    """Write `samples/step-N.png`, with one row per prompt; uses the averaged weights if there are any.
 
-    Without a folder it is drawn only: processes that share out the weights have to draw together.
+    Without a folder it generates but writes nothing: processes that shard the weights must generate together.
     """
     guidance = settings.guidance if state.bridge.distilled_guidance_scale is None else None
     with state.ema.applied() if state.ema is not None else nullcontext():
@@ -40,7 +40,7 @@ def draw_preview(
                 guidance_scale=guidance,
                 seed=settings.seed,
             ).images
-        except NonfiniteImageError as error:  # no picture is worth the end of a run
+        except NonfiniteImageError as error:  # a failed preview must not end the run
             print_line(f"note: no preview at step {state.step}: {error}")
             return
     if run is None:

@@ -1,8 +1,8 @@
-"""What a step reports: a line in `log.jsonl`, and a progress bar or line on stderr.
+"""Reports each step as a line in `log.jsonl` and on a progress bar on stderr.
 
 {"step", "loss", "loss_by_time": [10 bins of t, null where empty], "gradient_norm": {part}, "lr": {part},
  "images_per_second", "data_wait", "seconds", "peak_memory_mib"}
-{"step", ..., "skipped": [names]}      a step that was not taken (training/nonfinite.py)
+{"step", ..., "skipped": [names]}      a skipped step (training/nonfinite.py)
 
 `data_wait` is the share of the step's time in which the loop waited for its next pass.
 """
@@ -21,7 +21,7 @@ _BINS = 10
 
 
 class StepLogger:
-    """Event: one record per step."""
+    """Event: writes one record per step."""
 
     def __init__(self, journal: Journal, times: int) -> None:
         self.journal = journal
@@ -49,7 +49,7 @@ class StepLogger:
 def loss_metrics_by_time(
     losses: Float[Tensor, " sample"], t: Int[Tensor, " sample"], times: int
 ) -> list[float | None]:
-    """Mean loss in ten equal bins of time, from nearly clean to pure noise; None where no sample fell."""
+    """Mean loss in ten equal bins of time, from nearly clean to pure noise; None for an empty bin."""
     place = t * _BINS // times
     sums = torch.zeros(_BINS).index_add_(0, place, losses.float())
     counts = torch.bincount(place, minlength=_BINS)
@@ -57,7 +57,7 @@ def loss_metrics_by_time(
 
 
 def peak_memory_mib() -> float:
-    """The most memory used so far: the GPU's where there is one, else the process's."""
+    """The peak memory in MiB so far: of the GPU if there is one, otherwise of the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     if sys.platform == "win32":
@@ -69,7 +69,7 @@ def peak_memory_mib() -> float:
 
 
 class StepProgress:
-    """Event: moves the bar, with a smoothed loss and rate."""
+    """Event: advances the progress bar, and shows the smoothed loss and images per second."""
 
     def __init__(self, bar: Progress, steps: int, begun_at: int, max_minutes: float | None) -> None:
         self.bar = bar
@@ -93,7 +93,7 @@ class StepProgress:
         self.bar.update(self.task, completed=report.step, total=end, status=status)
 
     def expected_end(self, state: TrainingState) -> int:
-        """The step at which training ends: the last, or the one at which the minutes are used up."""
+        """The step at which training will end: the last one, or the one at the time limit."""
         if not self.limit or state.seconds <= 0:
             return self.steps
         return max(state.step, min(self.steps, round(state.step * self.limit / state.seconds)))

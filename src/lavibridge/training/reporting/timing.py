@@ -1,4 +1,4 @@
-"""How long loading data takes, by activity, so that a run that waits for data can name the cause."""
+"""Measures how long each activity of data loading takes, to explain why a run waits for data."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,11 +11,11 @@ READING, ENCODING, FEATURES = "reading pictures", "encoding pictures", "language
 
 @final
 class Timing:
-    """Seconds by activity; an activity inside another counts for itself only."""
+    """Seconds by activity; nested activities do not count for the outer one."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self.lock = Lock()  # passes are made in one thread and counted in another
+        self.lock = Lock()  # one thread loads passes and another reads their times
 
     @contextmanager
     def on(self, cause: str) -> Iterator[None]:

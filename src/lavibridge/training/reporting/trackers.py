@@ -1,11 +1,11 @@
-"""Where a run's numbers go: always `log.jsonl`, and trackers by name.
+"""Writes a run's numbers to `log.jsonl` and to the trackers that the recipe names.
 
-    record -> Journal -> log.jsonl                    all of it
-                      -> tensorboard, wandb, trackio  its single numbers, as `gradient_norm/connector`
+    record -> Journal -> log.jsonl                    the whole record
+                      -> tensorboard, wandb, trackio  its scalar values, as `gradient_norm/connector`
 
-TensorBoard's files lie in the run folder (`tensorboard --logdir RUN/tensorboard`). wandb and trackio follow
-their own environment variables, such as WANDB_MODE=offline; a run that is resumed goes on in the same curve.
-A tracker that fails is left out from then on, as weeks of training must not hang on a web service.
+TensorBoard's files are in the run folder (`tensorboard --logdir RUN/tensorboard`). wandb and trackio follow
+their own environment variables, such as WANDB_MODE=offline; a resumed run continues the same curves. A
+tracker that fails gets no further records, because weeks of training must not depend on a web service.
 """
 
 from abc import ABC, abstractmethod
@@ -25,24 +25,24 @@ _PROJECT = "lavibridge"
 
 
 class Tracker(ABC):
-    """Shows curves of numbers."""
+    """A service that shows numbers as curves."""
 
     @abstractmethod
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Take the numbers of a step."""
+        """Record the numbers of a step."""
 
     @abstractmethod
     def close(self) -> None:
-        """No more will come."""
+        """Finish; no more numbers follow."""
 
 
 @final
 class TensorBoard(Tracker):
-    """Event files in the run folder."""
+    """TensorBoard's event files in the run folder."""
 
     def __init__(self, run: Path, recipe: Mapping[str, Any], step: int) -> None:
         board = import_module("torch.utils.tensorboard")
-        # What a killed session wrote after the checkpoint that is gone on from is hidden.
+        # Hide the steps that a killed session wrote after its last checkpoint.
         self.writer = board.SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
@@ -55,7 +55,7 @@ class TensorBoard(Tracker):
 
 @final
 class WandB(Tracker):
-    """Weights & Biases, by its own package."""
+    """Weights & Biases, through its own package."""
 
     def __init__(self, run: Path, recipe: Mapping[str, Any], step: int) -> None:
         self.run = import_module("wandb").init(
@@ -76,7 +76,7 @@ class WandB(Tracker):
 
 @final
 class Trackio(Tracker):
-    """Hugging Face's tracker, which keeps its numbers on this machine."""
+    """Hugging Face's tracker, which stores its numbers on this machine."""
 
     def __init__(self, run: Path, recipe: Mapping[str, Any], step: int) -> None:
         name = f"{run.resolve().name}-{_run_id(run)}"
@@ -100,24 +100,24 @@ _TRACKERS: Mapping[str, type[TensorBoard] | type[WandB] | type[Trackio]] = {
 
 @final
 class Journal:
-    """All records of a run."""
+    """Writes the records of a run to its log and its trackers."""
 
     def __init__(self, log: JsonLog, trackers: Sequence[Tracker] = ()) -> None:
         self.log = log
         self.trackers = list(trackers)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Take a record, which says its `step`."""
+        """Write a record, which has a `step`."""
         self.log.write(record)
         for tracker in tuple(self.trackers):
             try:
                 tracker.write(int(record["step"]), dict(tracked_numbers(record)))
-            except Exception as error:  # whatever a service's client may raise
+            except Exception as error:  # a service's client may raise anything
                 self.trackers.remove(tracker)
-                print_line(f"note: {type(tracker).__name__} failed and gets nothing more: {error}")
+                print_line(f"note: {type(tracker).__name__} failed and gets no further records: {error}")
 
     def close(self) -> None:
-        """End the log and the trackers."""
+        """Close the log and the trackers."""
         self.log.close()
         for tracker in self.trackers:
             try:
@@ -127,24 +127,24 @@ class Journal:
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """RecipeError where a tracker is not installed."""
+    """Raise RecipeError if a tracker is not installed."""
     for name in names:
         if find_spec(name) is None:
             raise RecipeError(
                 f"training.trackers: {name} is not installed: pip install 'lavibridge[track]' (or only "
-                f"{name}); log.jsonl is written without it"
+                f"{name}), or leave it out; log.jsonl needs no tracker"
             )
 
 
 def open_journal(run: Path, recipe: Recipe, step: int) -> Journal:
-    """The log of a run that goes on after a step, and its trackers."""
+    """Open the log and the trackers of a run that continues after ``step``."""
     told = recipe.model_dump(mode="json")
     trackers = [_TRACKERS[name](run, told, step) for name in recipe.training.trackers]
     return Journal(JsonLog(run / "log.jsonl"), trackers)
 
 
 def tracked_numbers(record: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
-    """The single numbers of a record by their path; lists and the step are left out."""
+    """Yield the scalar values of a record with their paths, except the step."""
     for key, value in record.items():
         if isinstance(value, Mapping):
             yield from tracked_numbers(value, f"{above}{key}/")
@@ -153,5 +153,5 @@ def tracked_numbers(record: Mapping[str, Any], above: str = "") -> Iterator[tupl
 
 
 def _run_id(run: Path) -> str:
-    """A name that this run folder has always, and no other has."""
+    """An identifier of this run folder, the same in every session."""
     return sha256(str(run.resolve()).encode()).hexdigest()[:12]

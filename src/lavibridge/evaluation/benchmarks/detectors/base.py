@@ -1,8 +1,9 @@
 """The contract of detectors: boxes of the named objects.
 
-    find_detector("google/owlv2-base-patch16-ensemble")     of the kind that supports this model; no weights
-    yet
-        .detect(pictures, names, threshold)     boxes per picture, labelled with the given names
+    find_detector("google/owlv2-base-patch16-ensemble")     of the kind that supports this model
+        .detect(pictures, names, threshold)                 boxes per image, labelled with the given names
+
+`find_detector` loads no weights; the first `detect` does.
 
 The model's config.json determines the kind.
 """
@@ -61,7 +62,7 @@ class Detector(ABC):
 
 
 def find_detector(source: str) -> Detector:
-    """The detector at `source`; ModelError if there is none or its kind is unknown."""
+    """The detector at `source`. Raises ModelError if there is none or its kind is unknown."""
     found: Detector = registry.load_kind(_PACKAGE, registry.detect_kind(_PACKAGE, source))(source)
     return found
 

@@ -3,8 +3,8 @@
     name  captions  height  width  digest  bytes  mtime_ns  container  first  second  warning
 
 `container` names the archive or table that holds the picture, and is empty for a picture file. `first` and
-`second` locate the picture in it: offset and length, or row group and row. A million rows take no memory
-until they are read.
+`second` locate the picture in it: offset and length, or row group and row. Rows take no memory until they are
+read.
 """
 
 import os
@@ -38,7 +38,7 @@ IMAGE_TABLE_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImageEntry:
+class ImageTableEntry:
     """One picture as listed, before it is read."""
 
     name: str
@@ -67,7 +67,7 @@ class ImageCheck:
     """A fault that does not prevent its use."""
 
 
-def image_table_rows(entries: Sequence[ImageEntry], checks: Sequence[ImageCheck]) -> Any:
+def image_table_rows(entries: Sequence[ImageTableEntry], checks: Sequence[ImageCheck]) -> Any:
     """Convert entries and their checks to rows of the table."""
     columns = {
         "name": [entry.name for entry in entries],
@@ -95,9 +95,9 @@ class ImageTable:
     def __len__(self) -> int:
         return int(self.rows.num_rows)
 
-    def entry(self, index: int) -> ImageEntry:
+    def entry(self, index: int) -> ImageTableEntry:
         """Return a picture's name, captions and location."""
-        return ImageEntry(
+        return ImageTableEntry(
             name=self._at("name", index),
             captions=tuple(self._at("captions", index)),
             container=self._at("container", index),
