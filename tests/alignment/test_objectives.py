@@ -34,6 +34,8 @@ CASES: Mapping[str, tuple[str, str]] = {
     "sana attention": ("sana", "attention"),
     "ldm attention": ("ldm", "attention"),
 }
+QUICK = ("sd attention", "flux blocks", "sd3 prediction", "sdxl tokens")
+"""Each objective once, with cross-attention and joint attention, with and without a pooled vector."""
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,9 @@ def test_the_teacher_explains_itself_and_one_prompt_for_all_explains_nothing(
     assert 0.7 < constant < 4, constant
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(each, marks=[] if each in QUICK else pytest.mark.slow) for each in CASES]
+)
 def test_the_connector_learns_what_is_compared(case: str, natives: dict[str, Bridge]) -> None:
     family, match = CASES[case]
     teacher = natives[family]
