@@ -54,7 +54,7 @@ def find_model_file(source: str, name: str, revision: str | None = None) -> Path
 
 
 def is_hub_id(source: str | PathLike[str]) -> bool:
-    """Whether a source has the form OWNER/NAME and is no path below an existing folder."""
+    """Whether a source has the form OWNER/NAME and does not lie below an existing folder."""
     text = str(source)
     return bool(_HUB_ID.fullmatch(text)) and not Path(text).parent.is_dir()
 

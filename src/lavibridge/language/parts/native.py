@@ -94,6 +94,12 @@ class NativeText(LanguageModel):
         self.spec = TextSpec(width=config.width, layers=1, pooled=sum(pooled) if pooled else None)
         self.max_tokens = max(self._limit(each) for group in self.side.sequence for each in group)
 
+    @property
+    def tokens_per_prompt(self) -> int | None:
+        """Number of tokens that every prompt has, padding included; None if the padding is masked."""
+        first = [group[0] for group in self.side.sequence]
+        return None if any(each.masks_padding for each in first) else sum(map(self._limit, first))
+
     @classmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:
         """Never: only the vision model of the same folder knows how its pipeline reads prompts."""
