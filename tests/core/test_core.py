@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from lavibridge.core import files, log, registry, sources
-from lavibridge.core.config import Config, validate
+from lavibridge.core.config import Config, validate_config
 from lavibridge.core.contracts import Batch, Conditioning, TextFeatures
 from lavibridge.core.device import cpu_computes_bfloat16, pick_device, pick_dtype, set_threads
 from lavibridge.core.errors import LaviError, ModelError, NotFiniteError, RecipeError
@@ -45,11 +45,11 @@ class Outer(Config):
 )
 def test_wrong_configuration_is_named_by_its_path(mapping: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        validate(Outer, mapping, "here")
+        validate_config(Outer, mapping, "here")
 
 
 def test_configuration_is_frozen_and_described() -> None:
-    config = validate(Outer, {"name": "a", "inner": {"steps": 5}}, "")
+    config = validate_config(Outer, {"name": "a", "inner": {"steps": 5}}, "")
     assert config.inner.steps == 5
     with pytest.raises(ValueError, match="frozen"):
         config.name = "b"

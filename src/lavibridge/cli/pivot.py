@@ -40,8 +40,8 @@ app = typer.Typer(
 )
 
 
-@app.command()
-def create(
+@app.command("create")
+def _create(
     recipe: str = RECIPE,
     settings: list[str] | None = SETTINGS,
     captions: Path | None = CAPTIONS,
@@ -63,7 +63,7 @@ def create(
 
 
 @app.command("add-language")
-def add_language(
+def _add_language(
     folder: Path = FOLDER,
     model: str = MODEL,
     settings: list[str] | None = SETTINGS,
@@ -89,7 +89,7 @@ def add_language(
 
 
 @app.command("add-vision")
-def add_vision(
+def _add_vision(
     folder: Path = FOLDER,
     model: str = MODEL,
     settings: list[str] | None = SETTINGS,
@@ -114,8 +114,8 @@ def add_vision(
     print(add(pivot, recipe, name or name_of(model), resume=resume))
 
 
-@app.command()
-def show(folder: Path = FOLDER) -> None:
+@app.command("show")
+def _show(folder: Path = FOLDER) -> None:
     """List the halves of a pivot, and the measured score of each pair.
 
     \b

@@ -26,12 +26,12 @@ from lavibridge.language.parts.byte_tokens import TOY_IDS
 from lavibridge.language.parts.loading import (
     byte_tokenizer,
     check_quantization,
-    describe,
+    load_description,
+    load_meta_model,
     load_model,
-    meta_model,
 )
 from lavibridge.language.parts.tokens import PromptTokens, TokenBatch
-from lavibridge.language.parts.vocabulary import check_frame, pad_id
+from lavibridge.language.parts.vocabulary import check_vocabulary_frame, vocabulary_pad_id
 
 DEFAULT_TOKENS = 77
 """Number of tokens that the published U-Nets were trained with."""
@@ -77,7 +77,7 @@ class TransformersModel(LanguageModel):
         if config.source == RANDOM:
             self.backbone, self.tokenizer = self._build_toy(device)
         elif is_meta:
-            self.backbone, self.tokenizer = meta_model(*described), byte_tokenizer(self.toy_template)
+            self.backbone, self.tokenizer = load_meta_model(*described), byte_tokenizer(self.toy_template)
         else:
             self.backbone, self.tokenizer = load_model(*described)
         self.backbone.requires_grad_(False).eval()
@@ -95,7 +95,7 @@ class TransformersModel(LanguageModel):
         self.max_tokens = config.max_tokens or min(DEFAULT_TOKENS, most)
         rows = sys.maxsize if is_meta else len(self.backbone.get_input_embeddings().weight)
         to_limit = bool(config.see_padding)
-        pad = pad_id(self.tokenizer, self.pads, rows, to_limit, config.source)
+        pad = vocabulary_pad_id(self.tokenizer, self.pads, rows, to_limit, config.source)
         self.tokens = PromptTokens(self.tokenizer, pad, self.max_tokens, config.template, to_limit, rows)
         if not is_meta:
             self._check_tokens()
@@ -109,7 +109,7 @@ class TransformersModel(LanguageModel):
     @classmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:
         """Whether config.json (or a pipeline's text_encoder/config.json) names one of the family's types."""
-        return source != RANDOM and describe(source, revision)[0].get("model_type") in cls.models
+        return source != RANDOM and load_description(source, revision)[0].get("model_type") in cls.models
 
     def encode(self, prompts: Sequence[str], reading: Reading = LAST_LAYER) -> TextFeatures:
         """Features of prompts; see `LanguageModel.encode`."""
@@ -136,7 +136,7 @@ class TransformersModel(LanguageModel):
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute the blocks in the backward pass."""
-        self.recomputed = attention_backend.recomputing(self.backbone, self.config.source)
+        self.recomputed = attention_backend.checkpoint_transformer_blocks(self.backbone, self.config.source)
 
     def unread(self, reading: Reading) -> list[nn.Module]:
         """The blocks above the highest layer that is read."""
@@ -144,12 +144,12 @@ class TransformersModel(LanguageModel):
 
     def compile_blocks(self, backend: str) -> None:
         """Compile the blocks, each when it is first called."""
-        for block in attention_backend.repeated(self.backbone, self.config.source):
+        for block in attention_backend.require_transformer_blocks(self.backbone, self.config.source):
             block.compile(backend=backend)
 
     def set_attention_backend(self, kernel: str) -> None:
         """Choose the kernel of attention."""
-        attention_backend.choose_kernel(self.backbone, kernel, self.config.source)
+        attention_backend.set_language_attention_backend(self.backbone, kernel, self.config.source)
 
     def count_tokens(self, prompts: Sequence[str]) -> tuple[list[int], list[int]]:
         """Tokens used and tokens cut off, for each prompt."""
@@ -162,7 +162,7 @@ class TransformersModel(LanguageModel):
     def _check_tokens(self) -> None:
         """Raise ModelError if the tokenizer frames prompts differently from the model's training."""
         if self.is_framed:
-            check_frame(self.tokens.begin, self.tokens.end, self.toy_template, self.config.source)
+            check_vocabulary_frame(self.tokens.begin, self.tokens.end, self.toy_template, self.config.source)
 
     def _pooled(self, output: Any, ids: Int[Tensor, "batch token"]) -> Float[Tensor, "batch width"] | None:
         """The pooled vector, in families that have one."""

@@ -46,7 +46,7 @@ def build_bridge(recipe: Recipe, device: torch.device | None = None) -> Bridge:
 
 
 @torch.no_grad()
-def calibrate_connector(bridge: Bridge, dataset: Dataset) -> None:
+def calibrate_bridge(bridge: Bridge, dataset: Dataset) -> None:
     """Fit the connector's first weights to the features of the data's first captions."""
     samples = [dataset.sample(index) for index in range(min(_CALIBRATED_ON, len(dataset)))]
     captions = [sample.captions[0] for sample in samples]

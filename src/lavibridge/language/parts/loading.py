@@ -22,7 +22,7 @@ from lavibridge.language.parts.gguf import load_gguf, read_gguf_config
 from lavibridge.language.parts.vocabulary import check_vocabulary
 
 
-def describe(source: str, revision: str | None) -> tuple[dict[str, Any], str]:
+def load_description(source: str, revision: str | None) -> tuple[dict[str, Any], str]:
     """A model's config.json and its sub-folder: in a pipeline's folder, that of its text encoder.
 
     A GGUF file has its configuration in its header.
@@ -62,7 +62,7 @@ def load_model(
     arguments of building it. Raises ModelError if anything is missing or does not fit.
     """
     source, revision = config.source, config.revision
-    description, folder = describe(source, revision)
+    description, folder = load_description(source, revision)
     model = class_of(_class_name(source, description, models))
     file = find_gguf(source, revision)
     if file is None:
@@ -70,7 +70,7 @@ def load_model(
         backbone = load_weights(model, source, folder, revision, config.dtype, **options)
         tokenizer = load_tokenizer(source, "tokenizer" if folder else "", revision)
     else:
-        quieten()
+        quieten_loading()
         backbone, tokenizer, missing = load_gguf(file, model, config.dtype, options)
         _check_complete(missing, source)
     check_vocabulary(tokenizer, len(backbone.get_input_embeddings().weight), source)
@@ -84,7 +84,7 @@ def load_weights(
 
     Raises ModelError if they cannot be loaded or some are missing.
     """
-    quieten()
+    quieten_loading()
     try:
         backbone, report = model.from_pretrained(
             locate_source(source, revision),
@@ -123,19 +123,19 @@ def load_tokenizer(source: str, folder: str, revision: str | None) -> Any:
         raise cannot_load("tokenizer of", source, folder, error) from error
 
 
-def meta_model(
+def load_meta_model(
     config: LanguageModel.Config,
     models: Mapping[str, str],
     class_of: Callable[[str], Any],
     options: Mapping[str, Any],
 ) -> Any:
     """The model at ``config.source`` on torch's meta device: every size, read from its config.json alone."""
-    description, _ = describe(config.source, config.revision)
+    description, _ = load_description(config.source, config.revision)
     model = class_of(_class_name(config.source, description, models))
-    return meta_weights(model, description, config.dtype, **options)
+    return load_meta_weights(model, description, config.dtype, **options)
 
 
-def meta_weights(model: Any, description: Mapping[str, Any], dtype: str, **options: Any) -> Any:
+def load_meta_weights(model: Any, description: Mapping[str, Any], dtype: str, **options: Any) -> Any:
     """A class of transformers on the meta device: every size of the config.json ``description``."""
     inner = description.get(model.config_class.base_config_key, description)
     # As in loading, options that the configuration knows go into it.
@@ -174,7 +174,7 @@ def _quantization(config: LanguageModel.Config) -> dict[str, Any]:
     }
 
 
-def quieten() -> None:
+def quieten_loading() -> None:
     """Silence the library's loading report, which we check, and its progress bar without a terminal."""
     transformers.utils.logging.set_verbosity_error()
     if not sys.stderr.isatty():

@@ -34,7 +34,7 @@ class Backend(ABC):
 
 
 @final
-class Memory(Backend):
+class MemoryBackend(Backend):
     """Stores entries in memory until ``gigabytes`` are full, and none after that."""
 
     def __init__(self, gigabytes: float) -> None:
@@ -61,7 +61,7 @@ class Memory(Backend):
 
 
 @final
-class OnDisk(Backend):
+class DiskBackend(Backend):
     """Stores entries in a folder, which later runs use too."""
 
     def __init__(self, store: Store) -> None:
@@ -92,10 +92,10 @@ class OnDisk(Backend):
 
 
 @final
-class MemoryOverDisk(Backend):
+class MemoryOverDiskBackend(Backend):
     """Stores all entries in a folder, and those that fit in memory too."""
 
-    def __init__(self, memory: Memory, disk: OnDisk) -> None:
+    def __init__(self, memory: MemoryBackend, disk: DiskBackend) -> None:
         self.memory = memory
         self.disk = disk
 

@@ -20,7 +20,7 @@ def check_native_encoder(vision: Config, setting: str) -> None:
         if read_model_json(source, "model_index.json", options.get("revision")) is None:
             raise ModelError("the folder has no model_index.json")
     except LaviError as error:
-        raise refused(source, setting, error) from error
+        raise _native_encoder_error(source, setting, error) from error
 
 
 def native_bridge(bridge: Bridge, setting: str, max_sequence_length: int | None = None) -> Bridge:
@@ -33,11 +33,11 @@ def native_bridge(bridge: Bridge, setting: str, max_sequence_length: int | None 
         encoders = native_text_encoders(bridge.vision, max_sequence_length)
         native = Bridge.compose(encoders, bridge.vision, "identity", None, None)
     except LaviError as error:
-        raise refused(bridge.vision.config.source, setting, error) from error
+        raise _native_encoder_error(bridge.vision.config.source, setting, error) from error
     return native.to(bridge.device).eval()
 
 
-def refused(source: str, setting: str, error: LaviError) -> ModelError:
+def _native_encoder_error(source: str, setting: str, error: LaviError) -> ModelError:
     """Make the error for a vision model whose own text encoder cannot be used."""
     return ModelError(
         f"{setting} needs the vision model's own text encoder, but that of '{source}' cannot be used "

@@ -35,7 +35,7 @@ from lavibridge.recipes.sections import kind_of_section
 from lavibridge.training.alignment.aligner import EPOCHS, OPTIMIZER, with_noise
 from lavibridge.training.alignment.captions import AlignmentCaptions, alignment_captions
 from lavibridge.training.alignment.teacher import SETTING
-from lavibridge.training.cache.backend import Memory
+from lavibridge.training.cache.backend import MemoryBackend
 from lavibridge.training.cache.features import Features
 from lavibridge.training.data.order import ShuffledOrder, mix_seeds
 from lavibridge.training.optimization import half_cosine, linear_warmup, make_optimizer
@@ -197,7 +197,7 @@ def _reader(
     device: torch.device,
 ) -> Reader:
     """Read captions once, as many as fit into the cache; return a function from captions to features."""
-    features = Features(language, Reading(layers=half.read.layers), Memory(cache_gb), b"")
+    features = Features(language, Reading(layers=half.read.layers), MemoryBackend(cache_gb), b"")
     features.read_ahead(captions)
     return lambda captions: features.together(captions, device)
 
