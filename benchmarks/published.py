@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from published_configs import AUTOENCODER, LLAMA_7B, PIXART, SD14, T5_LARGE
 from record import record
 
 from lavibridge import Bridge
@@ -21,37 +22,11 @@ from lavibridge.training.loop import training_mode
 from lavibridge.training.optimization import make_optimizer
 
 Sizes = Mapping[str, Mapping[str, Any]]
-AUTOENCODER = {
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-    "latent_channels": 4,
-    "sample_size": 512,
-}
-T5_LARGE = {"d_model": 1024, "d_kv": 64, "d_ff": 4096, "num_layers": 24, "num_heads": 16}
-LLAMA_7B = {
-    "hidden_size": 4096,
-    "intermediate_size": 11008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "max_position_embeddings": 4096,
-}
-SD14 = {"sample_size": 64, "cross_attention_dim": 768}
-PIXART = {
-    "sample_size": 64,
-    "num_layers": 28,
-    "num_attention_heads": 16,
-    "attention_head_dim": 72,
-    "cross_attention_dim": 1152,
-    "caption_channels": 4096,
-    "in_channels": 4,
-    "out_channels": 8,
-}
+AUTOENCODER_512 = {**AUTOENCODER, "sample_size": 512}
 PUBLISHED: Mapping[str, Sizes] = {
-    "t5-large_sd14_lavi": {"language": T5_LARGE, "vision": SD14, "autoencoder": AUTOENCODER},
-    "llama2-7b_sd14_lavi": {"language": LLAMA_7B, "vision": SD14, "autoencoder": AUTOENCODER},
-    "t5-large_pixart_lavi": {"language": T5_LARGE, "vision": PIXART, "autoencoder": AUTOENCODER},
+    "t5-large_sd14_lavi": {"language": T5_LARGE, "vision": SD14, "autoencoder": AUTOENCODER_512},
+    "llama2-7b_sd14_lavi": {"language": LLAMA_7B, "vision": SD14, "autoencoder": AUTOENCODER_512},
+    "t5-large_pixart_lavi": {"language": T5_LARGE, "vision": PIXART, "autoencoder": AUTOENCODER_512},
 }
 STEPS = 20
 

@@ -13,43 +13,13 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from published_configs import AUTOENCODER, CLIP_G, CLIP_L, CLIP_ROWS, SD14, SDXL, T5_LARGE, T5_ROWS
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
-T5_LARGE = {"d_model": 1024, "d_kv": 64, "d_ff": 4096, "num_layers": 24, "num_heads": 16, "vocab_size": 32128}
-CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-CLIP_G = {
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 20,
-    "hidden_act": "gelu",
-    "projection_dim": 1280,
-}
-AUTOENCODER = {
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-    "latent_channels": 4,
-}
-SD14 = {"sample_size": 64, "cross_attention_dim": 768}
-SDXL = {
-    "sample_size": 128,
-    "block_out_channels": (320, 640, 1280),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "attention_head_dim": (5, 10, 20),
-    "transformer_layers_per_block": (1, 2, 10),
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
 SMALL: Mapping[str, Mapping[str, Any]] = {
-    "t5": {"d_model": 256, "d_kv": 32, "d_ff": 1024, "num_layers": 6, "num_heads": 8, "vocab_size": 32128},
+    "t5": {"d_model": 256, "d_kv": 32, "d_ff": 1024, "num_layers": 6, "num_heads": 8},
     "clip": {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4},
     "sd": {
         "sample_size": 32,
@@ -66,12 +36,12 @@ def t5_folder(root: Path, is_small: bool = False) -> Path:
     """T5-Large."""
     folder = root / "t5-large"
     sizes = SMALL["t5"] if is_small else T5_LARGE
-    sizes = {**sizes, "pad_token_id": 0, "eos_token_id": sizes["vocab_size"] - 1}
+    sizes = {**sizes, "vocab_size": T5_ROWS, "pad_token_id": 0, "eos_token_id": T5_ROWS - 1}
     config = transformers.T5Config(
         **sizes, feed_forward_proj="relu", is_encoder_decoder=False, use_cache=False
     )
     _save(transformers.T5EncoderModel, config, folder)
-    tokenizer("$A </s>", sizes["vocab_size"]).save_pretrained(folder)
+    tokenizer("$A </s>", T5_ROWS).save_pretrained(folder)
     return folder
 
 
@@ -124,12 +94,11 @@ def _denoiser(folder: Path, sizes: Mapping[str, Any], other: Mapping[str, Any]) 
 
 
 def _encoder(folder: Path, end: str, sizes: Mapping[str, Any], made: Any) -> None:
-    rows = 49408
     config = transformers.CLIPTextConfig(
-        **sizes, vocab_size=rows, bos_token_id=1, eos_token_id=rows - 1, pad_token_id=0
+        **sizes, vocab_size=CLIP_ROWS, bos_token_id=1, eos_token_id=CLIP_ROWS - 1, pad_token_id=0
     )
     _save(made, config, folder / f"text_encoder{end}")
-    tokenizer("<s> $A </s>", rows).save_pretrained(folder / f"tokenizer{end}")
+    tokenizer("<s> $A </s>", CLIP_ROWS).save_pretrained(folder / f"tokenizer{end}")
 
 
 def _pipeline(folder: Path, name: str, scheduler: Any, encoders: Mapping[str, str]) -> None:

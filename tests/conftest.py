@@ -1,6 +1,7 @@
 """A file of tests runs in one process, where what they share is made once; the matrix by vision family.
 
-Tests that begin processes of their own (`sessions`) run in one too, and share what these are forked from.
+Folders whose files share a trained or evaluated run go to one process as a whole. Tests that begin processes
+of their own (`sessions`) run in one too, and share what these are forked from.
 """
 
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from playwright.sync_api import Browser, sync_playwright
+
+WHOLE = ("ab", "report", "study")
+"""Folders whose session fixtures train and evaluate."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,7 +53,8 @@ def _chromium() -> Path:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Name each test's group for `--dist loadgroup`."""
     for item in items:
-        call = getattr(item, "callspec", None)
-        part = f"-{call.params['vision']}" if item.path.parent.name == "matrix" and call else ""
-        group = "sessions" if "sessions" in getattr(item, "fixturenames", ()) else f"{item.path.name}{part}"
+        call, folder = getattr(item, "callspec", None), item.path.parent.name
+        part = f"-{call.params['vision']}" if folder == "matrix" and call else ""
+        name = folder if folder in WHOLE else f"{item.path.name}{part}"
+        group = "sessions" if "sessions" in getattr(item, "fixturenames", ()) else name
         item.add_marker(pytest.mark.xdist_group(group))

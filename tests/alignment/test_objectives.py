@@ -10,7 +10,7 @@ from toy_pipelines import pipeline
 from lavibridge import BridgePipeline
 from lavibridge.alignment.base import AlignmentObjective, NoisedLatents
 from lavibridge.alignment.closed_form import ClosedForm, Regression, matched_tokens, span_weights
-from lavibridge.alignment.parts.variance import unexplained, unexplained_within
+from lavibridge.alignment.parts.variance import unexplained, unexplained_by_query, unexplained_within
 from lavibridge.bridge import Bridge
 from lavibridge.core import registry
 from lavibridge.core.contracts import TextFeatures
@@ -34,6 +34,8 @@ CASES: Mapping[str, tuple[str, str]] = {
     "sana attention": ("sana", "attention"),
     "ldm attention": ("ldm", "attention"),
 }
+QUICK = ("sd attention", "flux blocks", "sd3 prediction", "sdxl tokens")
+"""Each objective once, with cross-attention and joint attention, with and without a pooled vector."""
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,9 @@ def test_the_teacher_explains_itself_and_one_prompt_for_all_explains_nothing(
     assert 0.7 < constant < 4, constant
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(each, marks=[] if each in QUICK else pytest.mark.slow) for each in CASES]
+)
 def test_the_connector_learns_what_is_compared(case: str, natives: dict[str, Bridge]) -> None:
     family, match = CASES[case]
     teacher = natives[family]
@@ -126,6 +130,20 @@ def test_variance_within_groups_leaves_out_what_the_latents_change() -> None:
     half = of_latents + 0.5 * of_captions
     assert float(unexplained_within(half, target, groups)) == pytest.approx(0.25, abs=0.02)
     assert float(unexplained(half, target, over=(0,))) < 0.01  # the latents hide it
+
+
+def test_what_single_queries_hear_counts_beside_what_all_hear() -> None:
+    generator = torch.Generator().manual_seed(0)
+    groups = torch.arange(64).repeat_interleave(4)
+    mentioned = torch.randn(256, 1, 8, generator=generator)  # large, and the same for every query
+    bound = 0.1 * torch.randn(256, 6, 8, generator=generator)
+    bound -= bound.mean(dim=1, keepdim=True)
+    target = mentioned + bound
+    parts = [float(each) for each in unexplained_by_query(mentioned.expand_as(target), target, groups)]
+    assert parts == [pytest.approx(0, abs=1e-6), pytest.approx(1, abs=0.1)]
+    assert float(unexplained_within(mentioned.expand_as(target), target, groups)) < 0.02
+    parts = [float(each) for each in unexplained_by_query(0.5 * mentioned + bound, target, groups)]
+    assert parts == [pytest.approx(0.25, abs=0.05), pytest.approx(0, abs=1e-6)]
 
 
 def test_the_regression_is_the_least_squares_solution() -> None:

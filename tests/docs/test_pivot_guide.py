@@ -1,5 +1,6 @@
 """The guide that adds models to a pivot: its commands and its Python in their order, with fewer steps."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -11,7 +12,16 @@ from lavibridge.cli.main import app
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "pivot.md"
 SHORT = ("data.scenes=64", "training.align.steps=2", "training.align.batch=4")
-FEW = {"generate": ("--steps", "2"), "evaluate": ("--steps", "2", "--limit", "1", "--category", "one")}
+ONE = ("--limit", "1", "--category", "one")
+FEW = {
+    "create": SHORT,
+    "add-language": SHORT,
+    "add-vision": SHORT,
+    "generate": ("--steps", "2"),
+    "evaluate": ("--steps", "2", *ONE),
+    "rank": (*SHORT, "--no-draw"),
+    "train": ("data.scenes=64", "training.steps=1", "training.batch=2"),
+}
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -25,16 +35,17 @@ def test_the_whole_walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             continue
         for line in block.splitlines():
             arguments = shlex.split(line)[1:]
-            learns = arguments[:2] in (["pivot", verb] for verb in ("create", "add-language", "add-vision"))
-            short = SHORT if learns else FEW.get(arguments[0], ())
+            short = FEW.get(arguments[1] if arguments[0] == "pivot" else arguments[0], ())
             result = CliRunner().invoke(app, [*arguments, *short], catch_exceptions=False)
             assert result.exit_code == 0, f"{line}\n{result.output}"
             done += 1
-    assert done == 6
+    assert done == 8
     halves = {path.name for path in (tmp_path / "pivots/mini/language").iterdir()}
     assert halves == {"mini-llama", "mini-bert"}
     assert (tmp_path / "bridges/bert_pixart/bridge.json").is_file()
     assert list((tmp_path / "pictures").glob("*.png"))
+    assert len(json.loads((tmp_path / "rank.json").read_text())["models"]) == 4
+    assert (tmp_path / "runs/from_pair/checkpoints/step-1/bridge/bridge.json").is_file()
 
 
 def imports(text: str) -> str:

@@ -3,6 +3,8 @@
 import gc
 import inspect
 import weakref
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,31 @@ from lavibridge.language.parts.native import NativeText
 
 PROMPTS = ["a red circle", "a small Green ring to the left of a blue square, on a gray floor ", "cat " * 200]
 NEGATIVE = "blurred"
+Saved = Callable[[str], tuple[Any, Path]]
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:diffusers")
 
 
 def native(pipe: Any, folder: Path, **options: Any) -> NativeText:
     """The text side that the vision family reads from the saved pipeline."""
     pipe.save_pretrained(folder)
+    return opened(folder, **options)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    """Each family's toy pipeline and its folder, made when first asked for; nobody changes the folder."""
+
+    @cache
+    def make(name: str) -> tuple[Any, Path]:
+        pipe, folder = pipeline(name), tmp_path_factory.mktemp(name)
+        pipe.save_pretrained(folder)
+        return pipe, folder
+
+    return make
+
+
+def opened(folder: Path, **options: Any) -> NativeText:
+    """The text side that the vision family reads from a folder."""
     return native_text_encoders(model_of_choice("vision", str(folder)), **options)
 
 
@@ -81,11 +102,11 @@ def assert_equal(found: TextFeatures, tokens: Tensor, mask: Tensor | None, poole
 
 @pytest.mark.parametrize("negative", [NEGATIVE, None], ids=["negative", "none"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_tokens_and_pooled_vectors_are_the_pipelines(name: str, negative: str | None, tmp_path: Path) -> None:
-    pipe = pipeline(name)
+def test_tokens_and_pooled_vectors_are_the_pipelines(name: str, negative: str | None, saved: Saved) -> None:
+    pipe, folder = saved(name)
     if name == "ldm" or (negative is None and name in ("pixart", "pixart-sigma", "sana")):
         negative = negative or ""
-    text = native(pipe, tmp_path)
+    text = opened(folder)
     expected = theirs(pipe, PROMPTS, negative)
     found = text.encode(PROMPTS)
     assert_equal(found, expected["tokens"], expected.get("mask"), expected.get("pooled"))
@@ -110,11 +131,10 @@ GUIDANCE = {"flux": 1.0}
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("negative", [NEGATIVE, None], ids=["negative", "none"])
 @pytest.mark.parametrize("name", DRAWN)
-def test_pictures_are_the_pipelines(name: str, negative: str | None, tmp_path: Path) -> None:
+def test_pictures_are_the_pipelines(name: str, negative: str | None, saved: Saved) -> None:
     """Prompts of several lengths, guided: within one grey level."""
-    pipe = pipeline(name)
-    pipe.save_pretrained(tmp_path)
-    ours = BridgePipeline.native(tmp_path, device="cpu")
+    pipe, folder = saved(name)
+    ours = BridgePipeline.native(folder, device="cpu")
     vision: Any = ours.bridge.vision
     size = {"height": 32, "width": 32}
     shape = vision.latent_shape(**size)
@@ -139,10 +159,9 @@ def test_pictures_are_the_pipelines(name: str, negative: str | None, tmp_path: P
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_encoders_that_take_turns_read_the_same(name: str, tmp_path: Path) -> None:
-    pipe = pipeline(name)
-    whole = native(pipe, tmp_path)
-    turns = native_text_encoders(model_of_choice("vision", str(tmp_path)), unload=True)
+def test_encoders_that_take_turns_read_the_same(name: str, saved: Saved) -> None:
+    _, folder = saved(name)
+    whole, turns = opened(folder), opened(folder, unload=True)
     assert not list(turns.parameters())
     for one, other in zip(
         (whole.encode(PROMPTS), whole.encode_negative([""])),
@@ -155,8 +174,8 @@ def test_encoders_that_take_turns_read_the_same(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_token_knows_its_characters(name: str, tmp_path: Path) -> None:
-    text = native(pipeline(name), tmp_path)
+def test_a_token_knows_its_characters(name: str, saved: Saved) -> None:
+    text = opened(saved(name)[1])
     prompt = "a red circle"
     spans = text.spans(prompt)
     assert len(spans) == text.encode([prompt]).hidden.shape[2]

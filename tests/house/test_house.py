@@ -66,7 +66,9 @@ def test_every_dependency_has_a_pinned_version() -> None:
     assert "torchvision" not in pinned
 
 
+@pytest.mark.slow
 def test_the_import_contracts_hold() -> None:
+    """As `make lint` checks them."""
     done = subprocess.run(
         [str(Path(sys.executable).parent / "lint-imports")],
         cwd=ROOT,

@@ -4,6 +4,7 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -61,12 +62,13 @@ EXCEPTIONS = {
 GLOSSARY = ROOT / "docs" / "glossary.md"
 
 
-def words(name: str) -> set[str]:
+@cache
+def words(name: str) -> frozenset[str]:
     """The words of a name, exceptions left out."""
     for each in EXCEPTIONS:
         name = re.sub(rf"(?<![a-z]){each}(?![a-z])", "", name)
     parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)
-    return {part.lower() for part in parts}
+    return frozenset(part.lower() for part in parts)
 
 
 def is_public(name: str) -> bool:

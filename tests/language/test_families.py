@@ -269,9 +269,58 @@ class ClipOfFewPositions(ClipText):
     toy = {**ClipText.toy, "max_position_embeddings": 16}  # noqa: RUF012 - a constant of the class
 
 
-def test_the_default_limit_follows_the_positions_of_the_model() -> None:
-    assert toy("t5").max_tokens == 77
+def test_the_default_limit_follows_the_model() -> None:
+    limits = {kind: toy(kind).max_tokens for kind in ("llama", "qwen", "gemma", "t5", "clip", "bert")}
+    positions = {kind: toy(kind).backbone.config for kind in limits}
+    assert limits["t5"] == 512
+    for kind in ("llama", "qwen", "gemma"):
+        assert limits[kind] == min(256, positions[kind].max_position_embeddings)
+    for kind in ("clip", "bert"):
+        assert limits[kind] == min(512, positions[kind].max_position_embeddings)
     assert ClipOfFewPositions(LanguageModel.Config(source="random")).max_tokens == 16
+    assert load("mini-t5-small").max_tokens == 256, "its tokenizer states that"
+    assert load("mini-clip").max_tokens == 64
+
+
+def load(source: str, **options: object) -> LanguageModel:
+    family = registry.load_kind("language", registry.detect_kind("language", source))
+    model: LanguageModel = family(family.Config(source=source, **options))
+    return model
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_states_the_limit_in_force(kind: str) -> None:
+    """What is saved, and every key of a cache, holds a number."""
+    model = toy(kind)
+    assert model.config.max_tokens == model.max_tokens
+    assert f'"max_tokens": {model.max_tokens}' in model.identity()
+    if kind != "pair":
+        assert model.identity() == toy(kind, max_tokens=model.max_tokens).identity()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_null_and_visible_padding_keep_the_limit_of_the_published_u_nets(kind: str) -> None:
+    assert toy(kind, max_tokens=None).max_tokens <= 77
+    assert toy(kind, see_padding=True).max_tokens <= 77
+    assert toy("t5", max_tokens=None).max_tokens == toy("t5", see_padding=True).max_tokens == 77
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_longer_limit_changes_no_prompt_that_fitted(kind: str) -> None:
+    """Prompts are padded to the longest of their batch."""
+    if kind == "pair":
+        pytest.skip("a pair's limits are those of its two models")
+    short, long = toy(kind, max_tokens=None).encode([SHORT]), toy(kind).encode([SHORT])
+    assert torch.equal(short.hidden, long.hidden)
+
+
+@pytest.mark.parametrize("source", ["mini-llama", "mini-t5-small", "mini-bert", "mini-clip"])
+def test_the_limit_is_known_without_weights(source: str) -> None:
+    family = registry.load_kind("language", registry.detect_kind("language", source))
+    for template in (None, "Describe this picture: {prompt}"):
+        config = family.Config(source=source, template=template)
+        limit = family.default_max_tokens(config)
+        assert limit == family(config).max_tokens == family(config, torch.device("meta")).max_tokens
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -152,13 +152,14 @@ def tuned(name: str, value: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def bert_pivot(tmp_path_factory: pytest.TempPathFactory) -> PivotFolder:
-    """A pivot whose language half belongs to mini-bert."""
-    folder = make_pivot(tmp_path_factory.mktemp("bert") / "pivot", "bert")
+def bert_pivot(written: Path, tmp_path_factory: pytest.TempPathFactory) -> PivotFolder:
+    """A pivot in which a language half belongs to mini-bert."""
+    folder = read_pivot(shutil.copytree(written, tmp_path_factory.mktemp("bert") / "pivot"))
     language = model_of_choice("language", "mini-bert")
     config = Pivot.Config.model_validate(CONFIG)
     half = LanguageHalf(config, language.spec)
-    write_half(folder.place("language", "mini-bert"), "bert", language, config, half, LEARNING)
+    place = folder.place("language", "mini-bert")
+    write_half(place, folder.description.id, language, config, half, LEARNING)
     return folder
 
 

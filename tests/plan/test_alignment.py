@@ -13,7 +13,7 @@ from lavibridge import lora
 from lavibridge.alignment.base import NoisedLatents
 from lavibridge.plan.alignment_passes import alignment_cost
 from lavibridge.plan.devices import GPUS
-from lavibridge.plan.meta_model import build_meta_bridge
+from lavibridge.plan.meta_model import VISION_PARTS, build_meta_bridge, with_changes
 from lavibridge.plan.plan import PlanOptions, make_plan
 from lavibridge.plan.table import plan_lines
 from lavibridge.recipes.recipe import Recipe, make_recipe
@@ -98,6 +98,57 @@ def test_every_objective_is_planned_for_a_folder_without_weights(tmp_path: Path)
     assert solved.step is None
     assert solved.solving is not None
     assert solved.peak < blocks.peak, "gradients cross no denoiser"
+
+
+def test_an_alignment_without_calls_of_the_denoiser_does_not_count_it(tmp_path: Path) -> None:
+    """A recipe that only aligns has no rows of a training, and fits if its alignment does."""
+    pipeline("sd").save_pretrained(tmp_path)
+    found = {}
+    for match, held_out in (("attention", 4), ("closed_form", 4), ("closed_form", 0)):
+        recipe = with_changes(
+            aligned(str(tmp_path), match, held_out=held_out),
+            {"lora": {"vision": None}, "training": {"steps": 0, "preview_every": 0}},
+        )
+        found[match, held_out] = make_plan(recipe, GPUS["l4"], PlanOptions(tokens=20))
+    called, measured, solved = (plan.alignment for plan in found.values())
+    assert called is not None
+    assert measured is not None
+    assert solved is not None
+    vision = sum(part.bytes for part in found["attention", 4].parts if part.name in VISION_PARTS)
+    assert called.memory.weights == measured.memory.weights == solved.memory.weights + vision
+    assert solved.hours < measured.hours, "nobody draws noised latents"
+    plan = found["closed_form", 0]
+    tight = make_plan(recipe, GPUS["l4"], PlanOptions(tokens=20, gb=1e-4))
+    assert (plan.fits, tight.fits, tight.choices) == (True, False, ())
+    table = "\n".join(plan_lines(plan))
+    assert "alignment (match closed_form)" in table
+    assert "memory per device, batch" not in table
+
+
+def test_a_step_in_bfloat16_takes_less_memory(tmp_path: Path) -> None:
+    pipeline("sd").save_pretrained(tmp_path)
+    peaks = []
+    for precision in ("float32", "bfloat16"):
+        recipe = with_changes(aligned(str(tmp_path), "attention"), {"training": {"precision": precision}})
+        cost = alignment_cost(build_meta_bridge(recipe), recipe, CAPTIONS, None, "cuda")
+        assert cost is not None
+        assert cost.step is not None
+        peaks.append(cost.step.peak)
+    assert peaks[1] < 0.9 * peaks[0]
+
+
+def test_captions_on_disk_are_read_once(tmp_path: Path) -> None:
+    pipeline("sd").save_pretrained(tmp_path)
+    seconds = []
+    for cache in (None, {"folder": "cache"}):
+        recipe = with_changes(
+            aligned(str(tmp_path), "attention", feature_cache_gb=0.0), {"training": {"cache": cache}}
+        )
+        plan = make_plan(recipe, GPUS["l4"], PlanOptions(pictures=100)).alignment
+        assert plan is not None
+        seconds.append(3600 * plan.hours)
+    visits = 1000 * CAPTIONS
+    assert seconds[0] - seconds[1] == pytest.approx((visits - 100) * plan.reading_seconds)
 
 
 def test_an_alignment_has_rows_of_its_own(tmp_path: Path) -> None:

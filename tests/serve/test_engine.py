@@ -17,6 +17,7 @@ from lavibridge.generation.image_files import encode_png
 from lavibridge.serve.engine.image_generation import ImageGeneration, advance_generations
 from lavibridge.serve.engine.job import Job, JobImage
 from lavibridge.serve.engine.least_rows import find_least_rows
+from lavibridge.serve.engine.model_pool import ModelPool
 from lavibridge.serve.engine.queue import Queue, QueueFull, ServerClosing
 from lavibridge.serve.engine.request import Request
 from lavibridge.serve.engine.served_model import ServedModel
@@ -212,7 +213,7 @@ def test_closing_finishes_what_runs_and_rejects_the_rest(
     eventually: Eventually, models: dict[str, ServedModel]
 ) -> None:
     queue = Queue(Limits(batch_size=1))
-    worker = Worker(queue, models, 1)
+    worker = Worker(queue, ModelPool(models), 1)
     running, waiting = queue.submit(job(request(num_inference_steps=50))), queue.submit(job(request()))
     worker.start()
     eventually(lambda: running.pictures[0].step > 0)
@@ -228,7 +229,7 @@ def test_a_failing_picture_takes_nobody_along(
     eventually: Eventually, models: dict[str, ServedModel], capsys: pytest.CaptureFixture[str]
 ) -> None:
     queue = Queue(Limits())
-    worker = Worker(queue, models, 1)
+    worker = Worker(queue, ModelPool(models), 1)
     unknown, fine = queue.submit(job(request(model="nobody"))), queue.submit(job(request()))
     worker.start()
     eventually(lambda: unknown.is_over and fine.is_over)
@@ -244,7 +245,7 @@ def test_a_picture_without_numbers_is_the_servers_fault(eventually: Eventually, 
     bridge = compose("t5", "pixart")
     bridge.vision.autoencoder.decoder.conv_out.bias.data[0] = float("nan")
     queue = Queue(Limits())
-    worker = Worker(queue, {"first": ServedModel("first", bridge, 2)}, 1)
+    worker = Worker(queue, ModelPool({"first": ServedModel("first", bridge, 2)}), 1)
     body = queue.submit(job(request(model="first")))
     worker.start()
     eventually(lambda: body.is_over)
@@ -256,7 +257,7 @@ def test_a_picture_without_numbers_is_the_servers_fault(eventually: Eventually, 
 
 def test_the_recipe_is_in_the_png_or_not(eventually: Eventually, models: dict[str, ServedModel]) -> None:
     queue = Queue(Limits())
-    worker = Worker(queue, models, 1)
+    worker = Worker(queue, ModelPool(models), 1)
     signed, plain = job(request(7)), job(request(7))
     plain.embed_recipe = False
     for each in (signed, plain):

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
+from toy_pivot import make_pivot
 
 from lavibridge import BridgePipeline
+from lavibridge.serve.engine.pivot_pairs import PivotPairs
 from lavibridge.serve.engine.served_model import ServedModel
 from lavibridge.serve.limits import Limits
 from lavibridge.serve.web.server import make_app_state
@@ -181,3 +183,31 @@ def test_on_a_phone_in_the_dark_by_keyboard(browser: Browser, served: Any) -> No
     shoot(page, "phone")
     check_accessible(page)
     context.close()
+
+
+def test_language_model_and_image_model_are_chosen_separately(
+    browser: Browser, running: Serve, tmp_path: Path
+) -> None:
+    pairs = PivotPairs(make_pivot(tmp_path / "pivot", "first").folder, "cpu", 2)
+    with running(make_app_state({}, Limits(), tmp_path, False, pairs)) as served:
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(served.url)
+        expect(page.locator("#language")).to_have_value("llama", timeout=PATIENCE)
+        expect(page.locator("#bridges")).to_be_hidden()
+        page.select_option("#language", "bert")
+        page.select_option("#vision", "sd3")
+        fill(page, prompt="a red circle", seed="3", count="1", steps="1", size="32x32")
+        page.click("#go")
+        expect(page.locator("#status")).to_contain_text("Done: 1 pictures", timeout=PATIENCE)
+        expect(page.locator(".side h3")).to_have_text("bert+sd3")
+        shoot(page, "pair")
+        check_accessible(page)
+        page.reload()
+        expect(page.locator("#language")).to_have_value("bert", timeout=PATIENCE)
+        expect(page.locator("[name=bridge]")).to_have_value("bert+sd3")
+        page.select_option("#language", "llama")
+        page.locator("#history button").click()
+        page.click("#restore")
+        expect(page.locator("#language")).to_have_value("bert")
+        page.close()

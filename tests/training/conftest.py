@@ -5,12 +5,14 @@ import os
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from toy_pipelines import pipeline
 
 from lavibridge.recipes.recipe import Recipe, make_recipe
 
@@ -40,6 +42,16 @@ def toy() -> Callable[..., Recipe]:
         return make_recipe({name: {**value, **sections.get(name, {})} for name, value in TOY.items()})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def own_encoder(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The choice of a toy Stable Diffusion with a text encoder of its own; nobody changes its folder."""
+    folder = tmp_path_factory.mktemp("own-encoder")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        pipeline("sd").save_pretrained(folder)
+    return {"kind": "sd", "source": str(folder)}
 
 
 class Sessions:

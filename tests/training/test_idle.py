@@ -7,9 +7,13 @@ from lavibridge import Bridge
 from lavibridge.core import registry
 from lavibridge.training.distributed.processes import has_idle_lora
 
+CASES = [
+    *((language, {"layer": 1}) for language in registry.kinds("language")),
+    *(("llama", read) for read in ({"layer": -2}, "last", "mean")),
+]
 
-@pytest.mark.parametrize("language", registry.kinds("language"))
-@pytest.mark.parametrize("read", [{"layer": 1}, {"layer": -2}, "last", "mean"])
+
+@pytest.mark.parametrize(("language", "read"), CASES)
 def test_what_gets_no_gradient_is_known_beforehand(language: str, read: str | dict[str, int]) -> None:
     """LoRA stands above the layer that is read only where it is named; processes then have to know."""
     for targets in (None, registry.load_kind("language", language).lora_targets or ("q_proj",)):

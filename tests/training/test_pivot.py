@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from lavibridge.cli.main import app
 from lavibridge.core.errors import LaviError, RecipeError, RunError
+from lavibridge.core.files import models_folder
 from lavibridge.pivot import compose
 from lavibridge.pivot.folder import PivotFolder, read_pivot
 from lavibridge.pivot.half import read_half
@@ -155,11 +156,10 @@ def test_the_verbs(pivot: PivotFolder, tmp_path: Path) -> None:
         *("--pivot", pivot.folder, "--steps", "2", "--out", tmp_path / "pictures"),
     )
     assert Path(picture.strip()).is_file()
-    lavi(
-        "evaluate",
-        "mini-bert+mini-sd",
-        *("--pivot", pivot.folder, "--steps", "2", "--category", "one", "--limit", "2"),
-    )
+    options = ("--pivot", pivot.folder, "--steps", "2", "--category", "one", "--limit", "2")
+    lavi("evaluate", "mini-bert+mini-sd", *options)
+    lavi("evaluate", f"{models_folder() / 'mini-bert'}+mini-sd", *options)
+    assert [path.name for path in (pivot.folder / "evaluation").iterdir()] == ["mini-bert+mini-sd"]
     assert "(n 2)" in " ".join(row(lavi("pivot", "show", pivot.folder), "mini-bert "))
 
 

@@ -130,7 +130,14 @@ def image_job(name: str) -> LatentDiffusionPretraining:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
-@pytest.mark.parametrize("name", ["mini-sd", "mini-ldm", "mini-pixart", "mini-sd3"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mini-sd",
+        "mini-sd3",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("mini-ldm", "mini-pixart")),
+    ],
+)
 def test_image_models_train_and_diffusers_opens_them(name: str, tmp_path: Path) -> None:
     job = image_job(name)
     assert job.name == name

@@ -69,7 +69,7 @@ class AbKey(Config):
 
 
 def read_ab_key(path: Path) -> AbKey:
-    """Read the key of a study; RunError if the file is not one."""
+    """Read the key of a study. Raises RunError if the file is not a key."""
     found = read_json(path)
     if not isinstance(found, dict) or "study" not in found:
         raise RunError(f"{path} is not the key of a study: give the .key.json of `lavi ab build`")

@@ -16,18 +16,19 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from lavibridge.alignment.base import AlignmentObjective, NoisedLatents
-from lavibridge.alignment.parts.variance import unexplained
+from lavibridge.alignment.base import NoisedLatents
+from lavibridge.alignment.parts.shared_latents import SharedLatentsObjective
+from lavibridge.alignment.parts.variance import unexplained_by_query
 from lavibridge.bridge import Bridge
 from lavibridge.connectors.base import Connector
 from lavibridge.core.contracts import Conditioning
 from lavibridge.vision.base import VisionModel
 
 
-class AttentionOutputs(AlignmentObjective):
+class AttentionOutputs(SharedLatentsObjective):
     """Compares the outputs of the cross-attention layers."""
 
-    class Config(AlignmentObjective.Config):
+    class Config(SharedLatentsObjective.Config):
         """Options of `match: attention`."""
 
         queries_per_image: int = Field(default=48, ge=1)
@@ -74,13 +75,13 @@ class AttentionOutputs(AlignmentObjective):
         target: Conditioning,
         chosen: Int[Tensor, " caption"],
     ) -> list[Float[Tensor, ""]]:
-        """Return the fvu of each layer."""
-        fractions = []
+        """Return two fvu for each layer: of what all queries have in common, and of the rest."""
+        fractions: list[Tensor] = []
         for name, queries in self.queries.items():
             with torch.no_grad():
                 target_output = vision.layer_output(name, queries[chosen], target)
             output = vision.layer_output(name, queries[chosen], conditioning)
-            fractions.append(unexplained(output, target_output, over=(0, 1)))
+            fractions += unexplained_by_query(output, target_output, chosen)
         return fractions
 
 

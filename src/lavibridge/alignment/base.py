@@ -70,7 +70,9 @@ class AlignmentObjective(AlignmentKind):
     """Compares a student's conditioning with a teacher's, step by step."""
 
     needs_latents: ClassVar[bool] = True
-    """Whether it needs noised latents."""
+    """Whether it needs noised latents, and so calls the denoiser."""
+    compares_places: ClassVar[bool] = False
+    """Whether it compares tokens place by place, so that student and teacher need equally many."""
     calls_layers: ClassVar[bool] = False
     """Whether it calls single layers of the denoiser, which sharded weights (FSDP2) do not allow."""
     follows_sampling: ClassVar[bool] = False

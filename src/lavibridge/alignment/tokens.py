@@ -15,6 +15,7 @@ from lavibridge.alignment.base import AlignmentObjective, NoisedLatents
 from lavibridge.alignment.parts.variance import unexplained
 from lavibridge.bridge import Bridge
 from lavibridge.connectors.base import Connector
+from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import Conditioning
 from lavibridge.core.errors import ModelError
 from lavibridge.vision.base import VisionModel
@@ -28,6 +29,7 @@ class Tokens(AlignmentObjective):
 
     config: Config
     needs_latents = False
+    compares_places = True
 
     @classmethod
     def refusal(cls, connector: type[Connector], vision: type[VisionModel]) -> str | None:
@@ -43,19 +45,9 @@ class Tokens(AlignmentObjective):
     def prepare(self, student: Bridge, teacher: Bridge, noised: Sequence[NoisedLatents]) -> None:
         """Check that student and teacher make the same, fixed number of tokens. Raises ModelError if not."""
         super().prepare(student, teacher, noised)
-        source, name = teacher.vision.config.source, student.connector.tokens_option
         mask = teacher.condition(["", "a caption of more tokens than the first"], self.t[:2]).mask
-        if not bool(mask.all()):
-            raise ModelError(
-                f"training.align.match is tokens, but the text encoder of '{source}' masks its padding, so "
-                "prompts have different numbers of tokens: use match attention, blocks or prediction"
-            )
-        made = int(getattr(student.connector.config, str(name)))
-        if made != mask.shape[1]:
-            raise ModelError(
-                f"training.align.match is tokens, but the connector makes {made} tokens and the text encoder "
-                f"of '{source}' makes {mask.shape[1]}: set connector.{name}={mask.shape[1]}"
-            )
+        places = mask.shape[1] if bool(mask.all()) else None
+        check_places(student.connector.config, type(student.connector), teacher.vision.config.source, places)
 
     def fractions(
         self,
@@ -66,3 +58,23 @@ class Tokens(AlignmentObjective):
     ) -> list[Float[Tensor, ""]]:
         """Return the fvu of all tokens together."""
         return [unexplained(conditioning.tokens, target.tokens, over=(0,))]
+
+
+def check_places(config: BaseConfig, connector: type[Connector], source: str, places: int | None) -> None:
+    """Raise ModelError unless a connector makes as many tokens as the teacher gives every prompt.
+
+    ``config`` holds the connector's options. ``places`` is the teacher's number, or None if it depends on the
+    prompt. ``source`` names the teacher's vision model.
+    """
+    if places is None:
+        raise ModelError(
+            f"training.align.match is tokens, but the text encoder of '{source}' masks its padding, so "
+            "prompts have different numbers of tokens: use match attention, blocks or prediction"
+        )
+    option = str(connector.tokens_option)
+    made = int(getattr(config, option))
+    if made != places:
+        raise ModelError(
+            f"training.align.match is tokens, but the connector makes {made} tokens and the text encoder "
+            f"of '{source}' makes {places}: set connector.{option}={places}"
+        )

@@ -16,6 +16,7 @@ from lavibridge.language.parts.loading import quieten_loading
 from lavibridge.language.parts.native import NativeText
 from lavibridge.lora import LoraSettings
 from lavibridge.vision.base import VisionModel
+from lavibridge.vision.parts.single_file import locate_configuration
 
 ModelChoice = str | PathLike[str] | Mapping[str, Any] | nn.Module
 LoraChoice = LoraSettings | Mapping[str, Any] | Literal["default"] | None
@@ -31,8 +32,9 @@ def model_of_choice(package: str, choice: ModelChoice, device: torch.device | No
         return choice
     options: dict[str, Any] = dict(choice) if isinstance(choice, Mapping) else {"source": choice}
     kind = options.pop("kind", None)
-    if isinstance(options.get("source"), PathLike):
-        options["source"] = fspath(options["source"])
+    for name in ("source", "config"):
+        if isinstance(options.get(name), PathLike):
+            options[name] = fspath(options[name])
     source = options.get("source")
     if not isinstance(source, str):
         raise RecipeError(f"{package}.source: give a folder, a shipped model's name, a hub id or 'random'")
@@ -41,7 +43,7 @@ def model_of_choice(package: str, choice: ModelChoice, device: torch.device | No
             f"{package}.kind: a random toy needs its kind named, one of {', '.join(registry.kinds(package))}"
         )
     chosen = registry.load_kind(
-        package, registry.detect_kind(package, source, options.get("revision")) if kind is None else kind
+        package, registry.detect_kind_of_options(package, options) if kind is None else kind
     )
     return chosen(validate_config(chosen.Config, options, package), device)
 
@@ -63,6 +65,8 @@ def native_text_encoders(
         NativeText.Config(
             source=vision.config.source,
             revision=vision.config.revision,
+            config=_configuration(vision.config),
+            variant=vision.config.variant,
             dtype=vision.config.dtype,
             side=side if max_sequence_length is None else side.limited(max_sequence_length),
             width=vision.spec.context,
@@ -70,6 +74,12 @@ def native_text_encoders(
         ),
         vision.alphas.device,
     )
+
+
+def _configuration(config: VisionModel.Config) -> str | None:
+    """Return where a single file's configurations are; None for a model that has its own."""
+    place, _ = locate_configuration(config.source, config.config, config.revision)
+    return None if place == config.source else place
 
 
 def connector_of_choice(choice: str | Mapping[str, Any]) -> tuple[type[Connector], Connector.Config]:

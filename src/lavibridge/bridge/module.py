@@ -147,7 +147,8 @@ class Bridge(nn.Module):
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
         """Write bridge.json, the connector, and LoRA in PEFT's layout. The frozen models are not copied."""
-        require_weights(self, "save")
+        for part in (self.language, self.connector):  # of the vision model, only LoRA is written
+            require_weights(part, "save")
         saved_bridge.write_saved_bridge(
             Path(folder), self.language, self.connector, self.vision, self.distilled_guidance_scale
         )

@@ -229,7 +229,7 @@ def _check(description: Any, path: Path) -> None:
 
 
 def _named(package: str, model: LanguageModel | VisionModel) -> dict[str, Any]:
-    """Return kind and options of a frozen model, with the full path of a folder or a GGUF file.
+    """Return kind and options of a frozen model, with the full paths of folders and files.
 
     Raises ModelError for native text encoders, which belong to their pipeline's folder.
     """
@@ -239,6 +239,7 @@ def _named(package: str, model: LanguageModel | VisionModel) -> dict[str, Any]:
             f"a native pipeline has nothing to save: load '{model.config.source}' with BridgePipeline.native"
         )
     options = model.config.model_dump()
-    if Path(options["source"]).exists():
-        options["source"] = str(Path(options["source"]).resolve())
+    for name in ("source", "config"):
+        if options.get(name) is not None and Path(options[name]).exists():
+            options[name] = str(Path(options[name]).resolve())
     return {"kind": kind, **options}

@@ -33,6 +33,13 @@ REPORT = typer.Option(
     help="Also write FOLDER/alignment-report: loss curve, memory, times and sample images, without names.",
 )
 
+PANEL_LORA = typer.Option(
+    None,
+    "--panel-lora",
+    metavar="FILE",
+    help="LoRA file of the vision model, with which the report draws one row of its panel.",
+)
+
 
 def align(
     recipe: str = RECIPE,
@@ -44,6 +51,7 @@ def align(
     out: Path | None = OUT,
     resume: bool = RESUME,
     report: bool = REPORT,
+    panel_lora: Path | None = PANEL_LORA,
 ) -> None:
     """Teach a vision model another language model from captions alone.
 
@@ -55,16 +63,22 @@ def align(
     lavi align mini-llama_mini-sd_lavi --language minilm --captions captions.txt
     lavi align mini-llama_mini-sd_lavi --from runs/large training.align.steps=2000
     lavi align mini-llama_mini-sd_lavi --from runs/large --language minilm --translate
+    lavi align sdxl_aligned --captions captions.txt --report --panel-lora style.safetensors
 
     `training.align` in the recipe holds the settings: objective (`match`), steps, learning rate. The folder
     is a run: generate with it (`lavi generate FOLDER "a prompt"`), look at its report (`lavi report FOLDER`),
     or continue to train it with images (`lavi train RECIPE --out FOLDER --resume`).
     """
+    from lavibridge.core.errors import RecipeError
     from lavibridge.core.process_rank import rank_from_environment
     from lavibridge.recipes.alignment import alignment_recipe
     from lavibridge.recipes.recipe import load_recipe
     from lavibridge.training.train import train
 
+    if panel_lora is not None and not report:
+        raise RecipeError("--panel-lora is for the panel of the report: add --report")
+    if panel_lora is not None and not panel_lora.exists():
+        raise RecipeError(f"--panel-lora: there is no file {panel_lora}")
     loaded = alignment_recipe(load_recipe(recipe, settings or []), captions, language, teacher, translate)
     folder = out or Path("runs") / f"{Path(recipe).stem}-aligned"
     run = train(loaded, folder, resume=resume)
@@ -72,5 +86,5 @@ def align(
         if report:
             from lavibridge.report.alignment import write_alignment_report
 
-            write_alignment_report(run)
+            write_alignment_report(run, panel_lora)
         print(run)

@@ -92,23 +92,18 @@ def evaluate(
     from lavibridge.cli.generate import open_pipeline
     from lavibridge.core.process_rank import rank_from_environment
     from lavibridge.evaluation.evaluate import evaluate as evaluate_bridge
-    from lavibridge.evaluation.suite import read_suite
-    from lavibridge.generation.quality import read_quality
     from lavibridge.pivot.folder import pair_of
-    from lavibridge.recipes.input_paths import input_paths_of, refuse_output_inside_inputs
 
     part = rank_from_environment()
     pair = pair_of(run, pivot)
-    place = out or _results_of(run, pivot) / Path(suite).stem
     more = [_metric(each) for each in metric or ()]
-    # Cheap checks first, before any model loads.
-    refuse_output_inside_inputs(place, "--out", {"the pictures": Path(run)} if drawn else input_paths_of(run))
-    read_suite(suite)
-    read_quality(quality)
+    _check_arguments(run, suite, out, quality, drawn)
+    pipe = None if drawn else open_pipeline(run, pair, evaluation_device())
+    origin = {} if pipe is None or pivot is None else pipe.bridge.origin
     results = evaluate_bridge(
-        Path(run) if drawn else open_pipeline(run, pair, evaluation_device()),
+        Path(run) if pipe is None else pipe,
         suite,
-        place,
+        out or _results_of(run, origin) / Path(suite).stem,
         categories=category or None,
         limit=limit,
         prompts=prompts,
@@ -123,12 +118,28 @@ def evaluate(
         print(line)
 
 
-def _results_of(run: str, pivot: Path | None) -> Path:
-    """The folder of the results, by suite, of a run, a vision model or a pair of a pivot."""
-    from lavibridge.bridge.saved_bridge import holds_saved_bridge
+def _check_arguments(run: str, suite: str, out: Path | None, quality: str, drawn: bool) -> None:
+    """Raise LaviError for arguments that cannot work, before models load."""
+    from lavibridge.evaluation.suite import read_suite
+    from lavibridge.generation.quality import read_quality
+    from lavibridge.recipes.input_paths import input_paths_of, refuse_output_inside_inputs
 
-    if pivot is not None:
-        return pivot / "evaluation" / run.replace("/", "_")
+    inputs = {"the pictures": Path(run)} if drawn else input_paths_of(run)
+    refuse_output_inside_inputs(out or _results_of(run, {}) / Path(suite).stem, "--out", inputs)
+    read_suite(suite)
+    read_quality(quality)
+
+
+def _results_of(run: str, pair: dict[str, str]) -> Path:
+    """The folder of the results, by suite, of a run, a vision model or a pair of a pivot.
+
+    ``pair`` has the folder of the pivot and the names of both halves.
+    """
+    from lavibridge.bridge.saved_bridge import holds_saved_bridge
+    from lavibridge.pivot.folder import read_pivot
+
+    if pair:
+        return read_pivot(pair["folder"]).evaluation(pair["language_half"], pair["vision_half"])
     if holds_saved_bridge(Path(run)):
         return Path(run) / "evaluation"
     return Path("runs") / "evaluation" / Path(run).name

@@ -5,9 +5,16 @@ from pathlib import Path
 import typer
 
 _RUNS = typer.Argument(
-    metavar="RUN...",
+    None,
+    metavar="[RUN...]",
     help="Run folders, checkpoints or saved bridges (folders or hub ids); or vision models, shipped "
     "(mini-sd), folders or hub ids, to use with their own text encoder. The page shows several side by side.",
+)
+_PIVOT = typer.Option(
+    None,
+    "--pivot",
+    metavar="FOLDER",
+    help="A pivot (see `lavi pivot`), of which the page offers every language model with every image model.",
 )
 _HOST = typer.Option(
     "127.0.0.1", "--host", help="Address to bind; an address other than this machine's own needs a token."
@@ -35,7 +42,8 @@ _LOG_PROMPTS = typer.Option(False, "--log-prompts", help="Log prompts.  [default
 
 
 def serve(
-    runs: list[str] = _RUNS,
+    runs: list[str] | None = _RUNS,
+    pivot: Path | None = _PIVOT,
     host: str = _HOST,
     port: int = _PORT,
     token: str | None = _TOKEN,
@@ -54,11 +62,14 @@ def serve(
     \b
     lavi serve runs/quickstart
     lavi serve runs/quickstart runs/minilm mini-sd         side by side, on the same seeds
+    lavi serve --pivot pivots/mini                         choose language model and image model separately
     LAVI_TOKEN=... lavi serve runs/quickstart --host 0.0.0.0
 
     The API is OpenAI's for images (POST /v1/images/generations), extended by jobs and progress; its schema is
     at /openapi.json. Prints the page's URL on stdout. Ctrl-C finishes the current images first.
     """
+    if not runs and pivot is None:
+        raise typer.BadParameter("name a run, a bridge or a vision model to serve, or a --pivot")
     try:
         from lavibridge.serve.web.address import Address, address_url, bind_address, check_address
     except ImportError as error:
@@ -70,12 +81,14 @@ def serve(
     address = Address(host=host, port=port, token=token or None)
     check_address(address)
     with bind_address(address) as bound:
+        from lavibridge.serve.engine.pivot_pairs import PivotPairs
         from lavibridge.serve.limits import Limits
         from lavibridge.serve.web import server
 
         limits = Limits(queue=queue, batch_size=batch_size, count=max_count, steps=max_steps, side=max_side)
+        pairs = None if pivot is None else PivotPairs(pivot, device, batch_size)
         app_state = server.make_app_state(
-            server.load_models(runs, device, batch_size), limits, runs_folder, log_prompts
+            server.load_models(runs or [], device, batch_size), limits, runs_folder, log_prompts, pairs
         )
         print(address_url(address, bound), flush=True)
         server.serve(app_state, address, bound, opens)

@@ -70,7 +70,7 @@ def show(what: str | None = _WHAT) -> None:
 
 
 def _everything() -> None:
-    from lavibridge.core.files import shipped_models
+    from lavibridge.core.files import shipped_configurations, shipped_models
     from lavibridge.core.packaged import PACKAGED
     from lavibridge.core.registry import kinds
     from lavibridge.evaluation.shipped import shipped_suites
@@ -84,7 +84,10 @@ def _everything() -> None:
     for name, model in PACKAGED.items():
         place = f"{model.hub_id}, {'installed' if model.path() else model.install}"
         print(f"{'':<11} {name}   ({place})")
-    print(f"{'':<11} or a folder, a hub id, or (language models) a GGUF file")
+    print(
+        f"{'':<11} or a folder, a hub id, a GGUF file (language models), a .safetensors file (image models)"
+    )
+    print(f"{'':<11} published configurations for vision.config: {'  '.join(shipped_configurations())}")
     print(f"{'studies':<11} {'  '.join(shipped_studies())}")
     print(f"{'recipes':<11} " + f"\n{'':<11} ".join(shipped_recipes()))
     print("\nMore: lavi show languages, lavi show connector.lavi, lavi show language.llama, lavi show RECIPE")

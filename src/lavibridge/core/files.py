@@ -110,33 +110,58 @@ def shipped_models() -> tuple[str, ...]:
 
 GGUF = ".gguf"
 """Suffix of a language model as one file, in the format of llama.cpp."""
+SAFETENSORS = ".safetensors"
+"""Suffix of a vision model as one file: a single-file checkpoint."""
+PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".h5", ".msgpack")
+"""Suffixes of weights that can run code when they are loaded, and are never loaded."""
+
+
+def configurations_folder() -> Path:
+    """Return the folder of the published configurations in the package, which have no weights."""
+    return Path(__file__).parent.parent / "vision" / "configurations"
+
+
+def shipped_configurations() -> tuple[str, ...]:
+    """Return the names of the published configurations in the package, such as sdxl."""
+    return tuple(sorted(path.name for path in configurations_folder().iterdir() if path.is_dir()))
 
 
 def resolve_source(source: str) -> str:
-    """Resolve a model source: a folder, a GGUF file, the path of a shipped or packaged model, or a hub id.
+    """Resolve a model source: a folder, a GGUF or safetensors file, a name, or a hub id.
 
-    Returns a hub id unchanged, also one with a GGUF file behind it (OWNER/NAME/FILE.gguf). Raises ModelError
-    for a missing path, an unknown short name, or a packaged model that is not installed.
+    A shipped or packaged model, or a shipped configuration, becomes its path. Returns a hub id unchanged,
+    also one with a file behind it (OWNER/NAME/FILE.gguf). Raises ModelError for a missing path, a pickle, an
+    unknown short name, or a packaged model that is not installed.
     """
     path = expand_path(source)
-    is_gguf = path.suffix.lower() == GGUF
-    if path.is_dir() or (is_gguf and path.is_file()):
+    suffix = path.suffix.lower()
+    is_file = suffix in (GGUF, SAFETENSORS)
+    if path.is_dir() or (is_file and path.is_file()):
         return str(path)
+    if suffix in PICKLES and path.is_file():
+        raise ModelError(
+            f"'{source}' is a pickle, which can run code when it is loaded, and is not read: take the "
+            "model's safetensors file, or convert this one in an isolated environment"
+        )
     shipped = shipped_models()
     if source in shipped:
         return str(models_folder() / source)
+    if source in shipped_configurations():
+        return str(configurations_folder() / source)
     if source in PACKAGED:
         return str(packaged_path(source))
     parts = source.split("/")
     is_path = source.startswith(("/", ".", "~")) or not all(parts) or path.exists()
-    if is_gguf and (is_path or len(parts) < 3):
+    if is_file and (is_path or len(parts) < 3):
+        name = "GGUF" if suffix == GGUF else "safetensors"
         raise ModelError(
-            f"there is no GGUF file '{source}': give its path, or OWNER/NAME/FILE.gguf on the hub"
+            f"there is no {name} file '{source}': give its path, or OWNER/NAME/FILE{suffix} on the hub"
         )
-    if is_path or source.startswith("mini-") or (len(parts) > 2 and not is_gguf):
+    if is_path or source.startswith("mini-") or (len(parts) > 2 and not is_file):
         names = (*shipped, *PACKAGED)
         raise ModelError(
             f"there is no model folder '{source}'{did_you_mean(source, names)} "
-            f"(models by name: {', '.join(names)}; or a folder, a GGUF file, or a hub id such as 't5-large')"
+            f"(models by name: {', '.join(names)}; or a folder, a GGUF or safetensors file, or a hub id such "
+            "as 't5-large')"
         )
     return source

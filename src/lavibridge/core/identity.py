@@ -1,7 +1,7 @@
 """Identifies files, models, settings and libraries by content, never by name, place or time alone.
 
     identity   = SHA-256 of the lines "name, SHA-256 of the file", in the order of the names
-                 of a GGUF file, its own SHA-256
+                 of a single file, its own SHA-256; "SHA-256 with IDENTITY" if a configuration is named
     card_hash  = first twelve hexadecimal digits of the SHA-256 of a card as JSON
 
 Every start computes a model's identity, and weights may be tens of gigabytes. The cache folder therefore
@@ -23,7 +23,14 @@ from torch import nn
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import cache_folder, file_sha256, write_json
 from lavibridge.core.log import progress_bar
-from lavibridge.core.sources import RANDOM, find_gguf, find_model_file, locate_source
+from lavibridge.core.sources import (
+    RANDOM,
+    find_configuration,
+    find_gguf,
+    find_model_file,
+    find_single_file,
+    locate_source,
+)
 from lavibridge.core.tensors import weights_hash
 
 _SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".tiktoken", ".txt")
@@ -36,16 +43,22 @@ _SETTLED = 2.0
 """Minimum age in seconds of a file with a cached hash: a younger one may change without a new time stamp."""
 
 
-def source_identity(source: str, revision: str | None = None) -> str:
+def source_identity(source: str, revision: str | None = None, config: str | None = None) -> str:
     """Return the identity of a model as recipes name it; for a hub id, its commit.
 
-    Raises ModelError if the source is no model folder.
+    ``config`` is the configuration that a recipe names for a single file. Raises ModelError if the source is
+    no model.
     """
     if source == RANDOM:
         return RANDOM
     file = find_gguf(source, revision)
     if file is not None:
         return cached_file_hash(file)
+    configuration = find_configuration(source, config, revision)
+    file = find_single_file(source, revision)
+    if file is not None:
+        own = cached_file_hash(file)
+        return own if configuration is None else f"{own} with {source_identity(configuration)}"
     root = locate_source(source, revision)
     if Path(root).is_dir():
         return folder_identity(Path(root))
@@ -63,8 +76,11 @@ def model_identity(model: nn.Module, config: Any, *folded: str) -> str:
     `folded` are the hashes of weights that were added into the model's own.
     """
     is_toy = config.source == RANDOM
-    files = weights_hash(model) if is_toy else source_identity(config.source, config.revision)
     options = config.model_dump(mode="json", exclude={"source", "revision"})
+    configuration = options.pop("config", None)
+    if options.get("variant", "") is None:
+        del options["variant"]  # models had the same identity before there were variants
+    files = weights_hash(model) if is_toy else source_identity(config.source, config.revision, configuration)
     return json.dumps([type(model).__name__, files, options, *folded], sort_keys=True)
 
 

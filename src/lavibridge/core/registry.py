@@ -9,6 +9,7 @@ Other distributions add kinds through the entry-point groups ``lavibridge.langua
 and ``lavibridge.connectors``: the name is the kind, the value is the class.
 """
 
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -78,6 +79,17 @@ def detect_kind(package: str, source: str, revision: str | None = None) -> str:
         f"no {package} family accepts '{source}': its configuration matches none of "
         f"{', '.join(kinds(package))}; choose another source, or add a file to {package}/"
     )
+
+
+def detect_kind_of_options(package: str, options: Mapping[str, Any]) -> str:
+    """Return the kind of the model that options name: of its configuration, if they name one.
+
+    Raises ModelError as `detect_kind` does.
+    """
+    config = options.get("config")
+    if package != "vision" or config is None:
+        return detect_kind(package, str(options["source"]), options.get("revision"))
+    return detect_kind(package, str(config))
 
 
 @cache

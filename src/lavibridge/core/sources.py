@@ -1,4 +1,4 @@
-"""Reads a pretrained model's small JSON files, from a folder or the hub, before any weights load."""
+"""Finds a pretrained model and reads its small JSON files, before any weights load."""
 
 import json
 import re
@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import ModelError, did_you_mean
-from lavibridge.core.files import GGUF, resolve_source, shipped_models
+from lavibridge.core.files import GGUF, PICKLES, SAFETENSORS, resolve_source, shipped_models
 from lavibridge.core.log import console
 from lavibridge.core.packaged import PACKAGED, PackagedModel, packaged_on_hub
+from lavibridge.core.safetensors_file import LFS
 
 RANDOM = "random"
 """The source of a toy: a small model of the real class with fixed random weights, available offline."""
-PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".h5", ".msgpack")
 VARIANT = re.compile(r"\.(fp16|bf16|fp32|non_ema|ema)(?=[.-])")
 """The number format in the hub's file names, before the suffix, as in model.fp16.safetensors."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-LFS = b"version https://git-lfs.github.com/spec"
 
 
 def read_model_json(source: str, name: str, revision: str | None = None) -> dict[str, Any] | None:
@@ -41,26 +40,30 @@ def read_model_json(source: str, name: str, revision: str | None = None) -> dict
 def find_model_file(source: str, name: str, revision: str | None = None) -> Path | None:
     """Return the local path of a model's file ``name``, or None if the model has no such file.
 
-    Raises ModelError if the source does not exist or is a GGUF file.
+    Raises ModelError if the source does not exist or is a single file.
     """
     root = locate_source(source, revision)
-    if root.lower().endswith(GGUF):
-        raise ModelError(
-            f"'{source}' is a GGUF file, but only language models can be read from GGUF: give a folder or a "
-            "hub id"
-        )
+    for suffix, format, room in (
+        (GGUF, "GGUF", "language"),
+        (SAFETENSORS, "safetensors", "vision"),
+    ):
+        if root.lower().endswith(suffix) and not Path(root).is_dir():
+            raise ModelError(
+                f"'{source}' is a {format} file, but only {room} models can be read from {format} files: "
+                "give a folder or a hub id"
+            )
     path = Path(root) / name if Path(root).is_dir() else _from_hub(root, name, revision)
     return path if path is not None and path.is_file() else None
 
 
 def is_hub_id(source: str | PathLike[str]) -> bool:
-    """Whether a source has the form OWNER/NAME and is no path below an existing folder."""
+    """Whether a source has the form OWNER/NAME and does not lie below an existing folder."""
     text = str(source)
     return bool(_HUB_ID.fullmatch(text)) and not Path(text).parent.is_dir()
 
 
 def locate_source(source: str, revision: str | None = None) -> str:
-    """Return the location of a model: a folder, a GGUF file, or a hub id.
+    """Return the location of a model: a folder, a GGUF or safetensors file, or a hub id.
 
     If the hub does not provide a model that an installed package contains, this is the path in the package,
     unless ``revision`` is given. Raises ModelError if the source does not exist.
@@ -79,18 +82,50 @@ def find_gguf(source: str, revision: str | None = None) -> Path | None:
     """
     root = locate_source(source, revision)
     path = Path(root)
-    if path.is_dir():
-        files = sorted(each for each in path.iterdir() if each.suffix.lower() == GGUF)
-        if not files or any((path / name).exists() for name in ("config.json", "model_index.json")):
-            return None
-        if len(files) > 1:
-            listed = ", ".join(each.name for each in files[:4])
+    if not path.is_dir():
+        return _find_file(root, GGUF, revision)
+    files = sorted(each for each in path.iterdir() if each.suffix.lower() == GGUF)
+    if not files or any((path / name).exists() for name in ("config.json", "model_index.json")):
+        return None
+    if len(files) > 1:
+        listed = ", ".join(each.name for each in files[:4])
+        raise ModelError(f"'{source}' has {len(files)} GGUF files ({listed}): choose one, such as {files[0]}")
+    return files[0]
+
+
+def find_single_file(source: str, revision: str | None = None) -> Path | None:
+    """Return the local path of the safetensors file that a source names, or None if it names no such file.
+
+    Raises ModelError if the source does not exist.
+    """
+    return None if source == RANDOM else _find_file(locate_source(source, revision), SAFETENSORS, revision)
+
+
+def find_configuration(source: str, config: str | None, revision: str | None = None) -> str | None:
+    """Return where the configurations of a single-file checkpoint are read from, or None if nothing names it.
+
+    That is ``config``, or else a folder beside the file that has the file's name and a model_index.json.
+    Raises ModelError if ``source`` is no single file and ``config`` is given.
+    """
+    file = find_single_file(source, revision)
+    if config is not None:
+        if file is None:
             raise ModelError(
-                f"'{source}' has {len(files)} GGUF files ({listed}): choose one, such as {files[0]}"
+                f"vision.config is for a single file, and '{source}' has its own configurations: leave it out"
             )
-        return files[0]
-    if path.suffix.lower() != GGUF or path.is_file():
-        return path if path.is_file() else None
+        return config
+    if file is None or not (file.with_suffix("") / "model_index.json").is_file():
+        return None
+    return str(file.with_suffix(""))
+
+
+def _find_file(root: str, suffix: str, revision: str | None) -> Path | None:
+    """Return the local path of a located file with that suffix, or None if it has another."""
+    path = Path(root)
+    if path.suffix.lower() != suffix or path.is_dir():
+        return None
+    if path.is_file():
+        return path
     owner, name, file = root.split("/", 2)
     found = _from_hub(f"{owner}/{name}", file, revision)
     if found is None:
@@ -108,17 +143,18 @@ def cannot_load(what: str, source: str, folder: str, error: Exception) -> ModelE
 def _misplaced(source: str, folder: str) -> str | None:
     """Describe why a folder has no readable weights, or return None."""
     place = Path(resolve_source(source)) / folder
-    files = sorted(path for path in place.glob("*") if path.suffix in (".safetensors", *PICKLES))
+    files = sorted(path for path in place.glob("*") if path.suffix in (SAFETENSORS, *PICKLES))
     pointers = [path for path in files if path.stat().st_size < 1024 and LFS in path.read_bytes()]
     if pointers:
         return f"{pointers[0]} is a pointer of git-lfs: fetch the file itself with `git lfs pull`"
-    whole = [path for path in files if path.suffix == ".safetensors"]
+    whole = [path for path in files if path.suffix == SAFETENSORS]
     variants = [path for path in whole if VARIANT.search(path.name)]
     if variants and len(variants) == len(whole):
         plain = VARIANT.sub("", variants[0].name)
         return (
             f"{place} has only the variant {variants[0].name} of its weights: rename its files, as in "
-            f"`mv {variants[0].name} {plain}`; `dtype` sets the number format in any case"
+            f"`mv {variants[0].name} {plain}`, or set vision.variant to {variants[0].name.split('.')[1]}; "
+            "`dtype` sets the number format in any case"
         )
     if place.is_dir() and not whole:
         found = f"{files[0].name}, but pickles are not supported" if files else "no weights"

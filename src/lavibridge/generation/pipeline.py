@@ -23,7 +23,8 @@ from lavibridge.bridge.dtype import convert_dtype
 from lavibridge.bridge.hub import upload_bridge_to_hub
 from lavibridge.bridge.weight_checks import require_weights
 from lavibridge.core.device import dtype_name, pick_device
-from lavibridge.core.files import shipped_models
+from lavibridge.core.errors import ModelError
+from lavibridge.core.files import SAFETENSORS, require_empty_folder, shipped_models
 from lavibridge.core.paths import expand_path
 from lavibridge.core.sources import find_model_file, is_hub_id
 from lavibridge.diffusion.guidance import GuidanceInterval
@@ -58,19 +59,24 @@ class BridgePipeline:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype | None = None,
         revision: str | None = None,
+        offload: str | PathLike[str] | None = None,
     ) -> "BridgePipeline":
         """Load a bridge and merge its LoRA; or load a vision model, as ``native`` does.
 
         ``source`` is a run folder, a checkpoint, or the folder or hub id of a saved bridge. It can also be a
-        vision model: a shipped model's name, a Diffusers folder, or a hub id. ``dtype`` (float32, bfloat16,
-        float16) replaces the saved number format of both frozen models. ``revision`` is the branch, tag or
-        commit of a hub id. Raises RunError or ModelError if the source is none of these or cannot be loaded.
+        vision model: a shipped model's name, a Diffusers folder, a hub id, or a single-file checkpoint beside
+        a folder of its configurations. ``dtype`` (float32, bfloat16, float16) replaces the saved number
+        format of both frozen models. ``revision`` is the branch, tag or commit of a hub id. ``offload`` is a
+        new folder for the denoiser's weights; memory then holds one block of them at a time. Raises RunError
+        or ModelError if the source is none of these or cannot be loaded.
         """
         if _is_vision_model(source, revision):
             return BridgePipeline.native(
-                {"source": str(source), "revision": revision}, device=device, dtype=dtype
+                {"source": str(source), "revision": revision}, device=device, dtype=dtype, offload=offload
             )
-        return BridgePipeline(Bridge.from_pretrained(source, device, dtype, revision).merge())
+        return BridgePipeline(Bridge.from_pretrained(source, device, dtype, revision).merge())._offloaded(
+            offload
+        )
 
     @staticmethod
     def native(
@@ -80,13 +86,15 @@ class BridgePipeline:
         dtype: str | torch.dtype | None = None,
         max_sequence_length: int | None = None,
         unload_text_encoders: bool = False,
+        offload: str | PathLike[str] | None = None,
     ) -> "BridgePipeline":
         """Load a published vision model with its own text encoders and padding; nothing is trained.
 
         The pipeline generates the same images as the family's Diffusers pipeline. ``vision`` is a source, a
         mapping or a loaded model, as in `Bridge.compose`. ``max_sequence_length`` replaces the default of
         Diffusers pipelines that have this argument. With ``unload_text_encoders``, each text encoder is
-        loaded to encode prompts, and freed before the next one is loaded. Raises ModelError if the folder
+        loaded to encode prompts, and freed before the next one is loaded. ``offload`` is a new folder for the
+        denoiser's weights; memory then holds one block of them at a time. Raises ModelError if the folder
         lacks a text encoder, or if the model is a random toy.
         """
         model: VisionModel = model_of_choice("vision", vision)
@@ -99,7 +107,7 @@ class BridgePipeline:
         )
         bridge.origin = {"model": model.config.source}
         pipe = BridgePipeline(bridge.to(pick_device(str(device))).eval())
-        return pipe if dtype is None else pipe.to(dtype=dtype)
+        return (pipe if dtype is None else pipe.to(dtype=dtype))._offloaded(offload)
 
     @staticmethod
     def from_pivot(
@@ -131,8 +139,14 @@ class BridgePipeline:
     ) -> "BridgePipeline":
         """Move the bridge to a device, convert its frozen models to a number format, and return the pipeline.
 
-        LoRA weights, connector, latents and autoencoder stay in float32.
+        LoRA weights, connector, latents and autoencoder stay in float32. Raises ModelError if the denoiser is
+        offloaded.
         """
+        if self.bridge.vision.is_offloaded:
+            raise ModelError(
+                "the denoiser is offloaded and stays where and as it is: name device and dtype where it is "
+                "loaded"
+            )
         if isinstance(device, torch.dtype):
             device, dtype = None, device
         if device is not None:
@@ -225,6 +239,12 @@ class BridgePipeline:
         with _evaluation_mode(self.bridge):
             return BridgePipelineOutput(images=drawing.draw(self.bridge, on_step, callback_on_image))
 
+    def _offloaded(self, folder: str | PathLike[str] | None) -> "BridgePipeline":
+        """Offload the denoiser into a new folder, if one is named; returns itself."""
+        if folder is not None:
+            self.bridge.vision.enable_group_offload(self.device, str(require_empty_folder(folder)))
+        return self
+
     def _read(
         self,
         prompt: str | Sequence[str],
@@ -246,9 +266,12 @@ class BridgePipeline:
 
 def _is_vision_model(source: str | PathLike[str], revision: str | None) -> bool:
     """Whether the source is a vision model and not a bridge."""
-    if str(source) in shipped_models() or (expand_path(source) / "model_index.json").is_file():
+    path = expand_path(source)
+    if str(source) in shipped_models() or (path / "model_index.json").is_file():
         return True
-    if expand_path(source).exists() or not is_hub_id(source):
+    if path.suffix.lower() == SAFETENSORS and not path.is_dir():
+        return True
+    if path.exists() or not is_hub_id(source):
         return False
     return find_model_file(str(source), "model_index.json", revision) is not None
 

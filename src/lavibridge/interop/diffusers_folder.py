@@ -19,7 +19,7 @@ import diffusers
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import resolve_source, write_atomic, write_json
-from lavibridge.core.sources import RANDOM, read_model_json
+from lavibridge.core.sources import RANDOM, find_single_file, read_model_json
 from lavibridge.core.tensors import save_tensors
 from lavibridge.interop.merged_weights import merged_weights
 from lavibridge.interop.pipeline_hook import require_diffusers_model
@@ -85,6 +85,11 @@ def write_diffusers_folder(bridge: Bridge, folder: Path) -> None:
 def _local(source: str, revision: str | None) -> Path:
     """The model's local folder; downloads a model of the hub, without pickles."""
     root = resolve_source(source)
+    if find_single_file(source, revision) is not None:
+        raise ModelError(
+            f"'{source}' is a single file, and the export copies a folder: write one with Diffusers' "
+            "from_single_file and save_pretrained, and name it as the bridge's vision model"
+        )
     if Path(root).is_dir():
         return Path(root)
     from huggingface_hub import snapshot_download

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
@@ -14,6 +14,8 @@ from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpe
 from lavibridge.core.identity import model_identity
 from lavibridge.core.low_rank import FoldedLora
 
+DEFAULT_TOKENS = 77
+"""Number of tokens that the published U-Nets were trained with."""
 CPU_TOKENS, GPU_TOKENS = 512, 4096
 """Tokens in a batch of `encode_many`, padding included; a CPU is fastest while its cache holds a batch."""
 
@@ -27,9 +29,10 @@ class LanguageModel(nn.Module, ABC):
         source: Changeable[str]
         """A folder, a GGUF file, a hub id, the name of a shipped or packaged model (mini-llama, minilm), or
         `random` (a toy of the family, offline)."""
-        max_tokens: int | None = Field(default=None, ge=2)
-        """The longest prompt in tokens, special ones included; the rest is cut off. None: 77, or fewer if the
-        model has fewer positions."""
+        max_tokens: Annotated[int, Field(ge=2)] | Literal["auto"] | None = "auto"
+        """The longest prompt in tokens, special ones included; the rest is cut off. `auto`: 256 for a
+        decoder-only model, an encoder's own limit but at most 512, and 77 with see_padding; a saved bridge
+        and a run's recipe state the number. None: 77. In each case fewer if the model has fewer positions."""
         see_padding: bool | Literal["connector"] = False
         """Pad prompts to exactly max_tokens and mask nothing, as the released U-Net weights need. With
         `connector` the language model ignores the padding and only the connector sees it, as in the published
@@ -63,6 +66,14 @@ class LanguageModel(nn.Module, ABC):
     @abstractmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:
         """Whether this family can load the model at ``source``; reads its configuration only."""
+
+    @classmethod
+    def default_max_tokens(cls, config: "LanguageModel.Config") -> int:
+        """Return the limit in force for ``config``, of which it may leave the choice to the model.
+
+        Reads the model's configuration only. Raises ModelError if that cannot be read.
+        """
+        return config.max_tokens if isinstance(config.max_tokens, int) else DEFAULT_TOKENS
 
     @abstractmethod
     def encode(self, prompts: Sequence[str], reading: Reading = LAST_LAYER) -> TextFeatures:

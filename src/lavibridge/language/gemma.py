@@ -16,6 +16,7 @@ class Gemma(TransformersModel):
     lora_targets = ("q_proj", "k_proj", "v_proj", "o_proj")
     call_options = {"use_cache": False}  # noqa: RUF012 - a constant of the class
     read = "norm_mean"
+    is_decoder = True
     limits_positions = True
     toy_template = "<s> $A"
     toy = {**TOY_DECODER, "head_dim": 16}  # noqa: RUF012 - a constant of the class

@@ -19,7 +19,7 @@ from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpe
 from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
 from lavibridge.core.sources import RANDOM
-from lavibridge.language.base import LanguageModel
+from lavibridge.language.base import DEFAULT_TOKENS, LanguageModel
 from lavibridge.language.parts import attention_backend
 from lavibridge.language.parts.block_stack import record_layers, stack_blocks
 from lavibridge.language.parts.byte_tokens import TOY_IDS
@@ -29,12 +29,16 @@ from lavibridge.language.parts.loading import (
     load_description,
     load_meta_model,
     load_model,
+    read_settings,
+    stated_limit,
 )
-from lavibridge.language.parts.tokens import PromptTokens, TokenBatch
+from lavibridge.language.parts.tokens import PLACE, PromptTokens, TokenBatch
 from lavibridge.language.parts.vocabulary import check_vocabulary_frame, vocabulary_pad_id
 
-DEFAULT_TOKENS = 77
-"""Number of tokens that the published U-Nets were trained with."""
+DECODER_TOKENS = 256
+"""Default limit of decoder-only models, which have far more positions than a prompt has tokens."""
+ENCODER_TOKENS = 512
+"""Largest default limit of encoders, which T5 and BERT were trained with."""
 
 
 class TransformersModel(LanguageModel):
@@ -48,6 +52,8 @@ class TransformersModel(LanguageModel):
     """Arguments that the model is always called with."""
     read: ClassVar[str] = "last"
     """The default read-out over layers."""
+    is_decoder: ClassVar[bool] = False
+    """Whether the model is decoder-only, which decides its default limit."""
     limits_positions: ClassVar[bool]
     """Whether prompts can have at most `max_position_embeddings` tokens."""
     learned_positions: ClassVar[bool] = False
@@ -82,7 +88,9 @@ class TransformersModel(LanguageModel):
             self.backbone, self.tokenizer = load_model(*described)
         self.backbone.requires_grad_(False).eval()
         self.recomputed: list[nn.Module] = []
-        settings = self._settings()
+        settings = self._sizes(self.backbone.config)
+        self.max_tokens = self._limit(config, settings)
+        self.config = config.model_copy(update={"max_tokens": self.max_tokens})
         self.blocks = attention_backend.transformer_blocks(self.backbone, settings.num_hidden_layers)
         self.is_stacked = stack_blocks(self.backbone, self.blocks)
         self.spec = TextSpec(
@@ -91,8 +99,7 @@ class TransformersModel(LanguageModel):
             read=self.read,
             pooled=self._pooled_width(),
         )
-        most = settings.max_position_embeddings if self.limits_positions else sys.maxsize
-        self.max_tokens = config.max_tokens or min(DEFAULT_TOKENS, most)
+        most = self._positions(settings)
         rows = sys.maxsize if is_meta else len(self.backbone.get_input_embeddings().weight)
         to_limit = bool(config.see_padding)
         pad = vocabulary_pad_id(self.tokenizer, self.pads, rows, to_limit, config.source)
@@ -110,6 +117,11 @@ class TransformersModel(LanguageModel):
     def accepts(cls, source: str, revision: str | None = None) -> bool:
         """Whether config.json (or a pipeline's text_encoder/config.json) names one of the family's types."""
         return source != RANDOM and load_description(source, revision)[0].get("model_type") in cls.models
+
+    @classmethod
+    def default_max_tokens(cls, config: LanguageModel.Config) -> int:
+        """Return the limit in force for ``config``, from the configurations of model and tokenizer."""
+        return cls._limit(config, cls._sizes(read_settings(config, cls.models, cls._class, cls.load_options)))
 
     def encode(self, prompts: Sequence[str], reading: Reading = LAST_LAYER) -> TextFeatures:
         """Features of prompts; see `LanguageModel.encode`."""
@@ -171,9 +183,31 @@ class TransformersModel(LanguageModel):
     def _pooled_width(self) -> int | None:
         return None
 
-    def _settings(self) -> Any:
+    @classmethod
+    def _sizes(cls, config: Any) -> Any:
         """The part of the configuration that states the sizes."""
-        return self.backbone.config
+        return config
+
+    @classmethod
+    def _positions(cls, settings: Any) -> int:
+        """The number of tokens that the model has positions for."""
+        return int(settings.max_position_embeddings) if cls.limits_positions else sys.maxsize
+
+    @classmethod
+    def _limit(cls, config: LanguageModel.Config, settings: Any) -> int:
+        """The limit in force."""
+        if isinstance(config.max_tokens, int):
+            return config.max_tokens
+        if config.max_tokens is None or config.see_padding:
+            own = DEFAULT_TOKENS
+        elif cls.is_decoder:
+            own = DECODER_TOKENS
+        else:
+            stated = None if config.source == RANDOM else stated_limit(config.source, config.revision)
+            own = min(stated or ENCODER_TOKENS, ENCODER_TOKENS)
+        before = (config.template or "").partition(PLACE)[0] if config.max_tokens == "auto" else ""
+        # A template takes positions of its own, at most one for each byte.
+        return max(2, min(own, cls._positions(settings) - len(before.encode())))
 
     def _query_features(
         self, tokens: TokenBatch, layers: list[int], queries: Float[Tensor, "query width"]
@@ -250,6 +284,7 @@ class TransformersModel(LanguageModel):
         """A toy of the class with new weights."""
         return model(model.config_class(**self.toy, **TOY_IDS), **self.load_options)
 
-    def _class(self, name: str) -> Any:
+    @classmethod
+    def _class(cls, name: str) -> Any:
         """The model's class."""
         return getattr(transformers, name)

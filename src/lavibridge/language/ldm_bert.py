@@ -27,7 +27,8 @@ class LdmBert(TransformersModel):
         "max_position_embeddings": 128,
     }
 
-    def _class(self, name: str) -> Any:
+    @classmethod
+    def _class(cls, name: str) -> Any:
         return ldm_bert()
 
 

@@ -36,16 +36,13 @@ class Pair(LanguageModel):
         pipeline's own encoder does."""
 
     config: Config
-    lora_targets = ()
+    lora_targets: tuple[str, ...] = ()
 
     def __init__(self, config: Config, device: torch.device | None = None) -> None:
         super().__init__()
-        self.config = config
-        inner = LanguageModel.Config.model_validate(config.model_dump(exclude={"of", "passthrough"}))
-        kind = config.of or (
-            "llama" if config.source == RANDOM else registry.detect_kind("language", config.source)
-        )
-        self.inner: LanguageModel = registry.load_kind("language", kind)(inner, device)
+        family, inner = _inner(config)
+        self.inner: LanguageModel = family(inner, device)
+        self.config = config.model_copy(update={"max_tokens": self.inner.max_tokens})
         self.other = _passthrough(config.passthrough, device)
         self.lora_targets = self.inner.lora_targets
         self.backbone = self.inner.backbone
@@ -56,6 +53,13 @@ class Pair(LanguageModel):
     def accepts(cls, source: str, revision: str | None = None) -> bool:
         """Never: a recipe selects a pair by its kind."""
         return False
+
+    @classmethod
+    def default_max_tokens(cls, config: LanguageModel.Config) -> int:
+        """Return the limit of `source`."""
+        assert isinstance(config, Pair.Config)
+        family, inner = _inner(config)
+        return family.default_max_tokens(inner)
 
     def encode(self, prompts: Sequence[str], reading: Reading = LAST_LAYER) -> TextFeatures:
         """Features of `source`, with the normed output of the passthrough model."""
@@ -103,6 +107,15 @@ class Pair(LanguageModel):
         return f"{self.inner.identity()} beside {self.other.identity()}"
 
 
+def _inner(config: Pair.Config) -> tuple[type[LanguageModel], LanguageModel.Config]:
+    """Return the family and the options of the model that feeds the connector."""
+    inner = LanguageModel.Config.model_validate(config.model_dump(exclude={"of", "passthrough", "kind"}))
+    kind = config.of or (
+        "llama" if config.source == RANDOM else registry.detect_kind("language", config.source)
+    )
+    return registry.load_kind("language", kind), inner
+
+
 def _passthrough(choice: str | Mapping[str, Any], device: torch.device | None) -> LanguageModel:
     options = {"source": choice} if isinstance(choice, str) else dict(choice)
     source = options.get("source")
@@ -112,6 +125,8 @@ def _passthrough(choice: str | Mapping[str, Any], device: torch.device | None) -
         "clip" if source == RANDOM else registry.detect_kind("language", source, options.get("revision"))
     )
     family = registry.load_kind("language", kind)
-    config = validate_config(family.Config, {"see_padding": True, **options}, "language.passthrough")
+    config = validate_config(
+        family.Config, {"see_padding": True, "max_tokens": None, **options}, "language.passthrough"
+    )
     model: LanguageModel = family(config, device)
     return model

@@ -15,6 +15,7 @@ class Qwen(TransformersModel):
     lora_targets = ("q_proj", "k_proj", "v_proj", "o_proj")
     call_options = {"use_cache": False}  # noqa: RUF012 - a constant of the class
     read = "norm_mean"
+    is_decoder = True
     limits_positions = True
     pads = ("pad", "eos")
     toy_template = "$A"

@@ -24,5 +24,6 @@ class T5Gemma(TransformersModel):
         part = {**self.toy, **TOY_IDS}
         return model(model.config_class(encoder=part, decoder=part, **self.load_options, **TOY_IDS))
 
-    def _settings(self) -> Any:
-        return self.backbone.config.encoder
+    @classmethod
+    def _sizes(cls, config: Any) -> Any:
+        return config.encoder

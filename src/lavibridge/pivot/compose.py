@@ -20,6 +20,7 @@ from lavibridge.core.files import resolve_source
 from lavibridge.core.paths import expand_path
 from lavibridge.pivot.folder import PivotFolder, Side, read_pivot
 from lavibridge.pivot.half import (
+    WEIGHTS,
     Model,
     StoredHalf,
     config_of,
@@ -49,14 +50,31 @@ def compose(
     model.
     """
     opened = read_pivot(pivot)
-    languages = _candidates_of(opened, "language", language)
-    visions = _candidates_of(opened, "vision", vision)
-    language_half, language_model = _matched(opened, "language", language, languages, dtype)
-    vision_half, vision_model = _matched(opened, "vision", vision, visions, dtype)
+    languages = candidates_of(opened, "language", language)
+    visions = candidates_of(opened, "vision", vision)
+    return bridge_of_halves(
+        opened,
+        _matched(opened, "language", language, languages, dtype),
+        _matched(opened, "vision", vision, visions, dtype),
+        language_lora=language_lora,
+        vision_lora=vision_lora,
+    )
+
+
+def bridge_of_halves(
+    pivot: PivotFolder,
+    language: tuple[StoredHalf, Model],
+    vision: tuple[StoredHalf, Model],
+    *,
+    language_lora: LoraChoice = None,
+    vision_lora: LoraChoice = None,
+) -> Bridge:
+    """Return a bridge of two halves and their loaded models, as `open_half` returns them."""
+    (language_half, language_model), (vision_half, vision_model) = language, vision
     options = {
         **config_of(language_half, vision_half).model_dump(),
-        "slots": opened.description.slots,
-        "width": opened.description.width,
+        "slots": pivot.description.slots,
+        "width": pivot.description.width,
     }
     bridge = Bridge.compose(
         language_model, vision_model, {"kind": "pivot", **options}, language_lora, vision_lora
@@ -65,9 +83,11 @@ def compose(
     load_half(language_half, bridge.connector.language_half)
     load_half(vision_half, bridge.connector.vision_half)
     bridge.origin = {
-        "folder": opened.folder.as_posix(),
+        "folder": pivot.folder.as_posix(),
         "language_half": language_half.name,
         "vision_half": vision_half.name,
+        "language_weights": language_half.description.files[WEIGHTS],
+        "vision_weights": vision_half.description.files[WEIGHTS],
     }
     return bridge.eval()
 
@@ -76,10 +96,10 @@ def open_half(
     pivot: PivotFolder, side: Side, choice: ModelChoice, dtype: str | None = None
 ) -> tuple[StoredHalf, Model]:
     """Return the half that a choice names, or that was made for the chosen model; and the loaded model."""
-    return _matched(pivot, side, choice, _candidates_of(pivot, side, choice), dtype)
+    return _matched(pivot, side, choice, candidates_of(pivot, side, choice), dtype)
 
 
-def _candidates_of(pivot: PivotFolder, side: Side, choice: ModelChoice) -> list[StoredHalf]:
+def candidates_of(pivot: PivotFolder, side: Side, choice: ModelChoice) -> list[StoredHalf]:
     """Return the halves that a choice may refer to: the one of this name, those of this source, or all.
 
     Loads no model. Raises RunError if a half is damaged or of another pivot, or if there are none.

@@ -4,8 +4,10 @@ pivot.json                  the identity and size of the space; written last
 recipe.yaml                 the recipe of the first two halves; later ones use its data and settings
 language/NAME/half.json     a language half, named after its model (`half.py`)
 vision/NAME/half.json       a vision half
+evaluation/PAIR/SUITE/      what `lavi evaluate` has measured of a pair, LANGUAGE+VISION
 """
 
+import shutil
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Literal, TypeVar
 from lavibridge import __version__
 from lavibridge.core.config import Config, validate_config
 from lavibridge.core.errors import RecipeError, RunError, did_you_mean
-from lavibridge.core.files import models_folder, read_json, write_json
+from lavibridge.core.files import models_folder, read_json, require_empty_folder, write_json
 from lavibridge.core.paths import expand_path
 
 FORMAT = 1
@@ -56,6 +58,10 @@ class PivotFolder:
         """Return the folder of a half, whether it exists or not."""
         return self.folder / side / name
 
+    def evaluation(self, language: str, vision: str) -> Path:
+        """Return the folder of a pair's results, by suite, whether it exists or not."""
+        return self.folder / "evaluation" / f"{language}+{vision}"
+
     def need(self, side: Side, name: str) -> Path:
         """Return the folder of a half. Raises RunError, which lists the existing halves, if there is none."""
         if name not in self.names(side):
@@ -84,6 +90,27 @@ def write_pivot(folder: Path, id: str, slots: int, width: int, reference: str) -
     )
     write_json(folder / PIVOT, description.model_dump())
     return PivotFolder(folder=folder, description=description)
+
+
+def copy_pivot(pivot: PivotFolder, folder: Path) -> PivotFolder:
+    """Copy a pivot's halves and recipe into a folder; halves that the folder has already stay as they are.
+
+    Raises RunError if the folder holds another pivot, or anything else.
+    """
+    if (folder / PIVOT).is_file():
+        there = read_pivot(folder)
+        if there.description.id != pivot.description.id:
+            raise RunError(f"{folder} is another pivot than {pivot.folder}: choose another --out")
+    elif folder.exists():
+        require_empty_folder(folder)
+    sides: tuple[Side, ...] = ("language", "vision")
+    for side in sides:
+        for name in pivot.names(side):
+            if not (folder / side / name / HALF).is_file():
+                shutil.copytree(pivot.place(side, name), folder / side / name, dirs_exist_ok=True)
+    shutil.copyfile(pivot.folder / RECIPE, folder / RECIPE)
+    shutil.copyfile(pivot.folder / PIVOT, folder / PIVOT)
+    return read_pivot(folder)
 
 
 def _shipped_pivot() -> Path:

@@ -11,10 +11,10 @@ from lavibridge.bridge import Bridge
 from lavibridge.plan.alignment_passes import AlignmentCost, alignment_cost
 from lavibridge.plan.devices import Device
 from lavibridge.plan.estimate import UPDATE, MemoryEstimate, seconds_of
-from lavibridge.plan.meta_model import ModelPart
+from lavibridge.plan.meta_model import VISION_PARTS, ModelPart
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import component_of_section
-from lavibridge.recipes.training_section import OPTIMIZERS, AlignmentSection
+from lavibridge.recipes.training_section import OPTIMIZERS
 from lavibridge.training.alignment.aligner import OPTIMIZER
 
 
@@ -52,16 +52,25 @@ def plan_alignment(
     settings = recipe.training.align
     batch = 0 if settings is None else max(2, settings.batch // devices)
     cost = alignment_cost(bridge, recipe, batch, tokens, device.type)
-    if settings is None or cost is None:
-        return None
+    return None if cost is None else estimate_alignment(recipe, cost, parts, device, pictures)
+
+
+def estimate_alignment(
+    recipe: Recipe, cost: AlignmentCost, parts: tuple[ModelPart, ...], device: Device, pictures: int | None
+) -> AlignmentPlan:
+    """Return memory and time on a device of an alignment that was metered for its type."""
+    settings = recipe.training.align
+    assert settings is not None  # there is a cost of it
     captions = min(settings.captions, pictures or settings.captions)
     steps = 0 if cost.step is None else settings.steps
+    if not cost.is_denoiser_loaded:
+        parts = tuple(part for part in parts if part.name not in VISION_PARTS)
     memory = _memory(recipe, cost, parts, device, captions)
     step = 0.0 if cost.step is None else seconds_of(cost.step, device)
     trained = _connector(parts).trained
     step += UPDATE * trained / device.bandwidth if steps else 0.0
-    reading = seconds_of(cost.reading, device) / batch
-    seconds = steps * step + _readings(settings, cost, captions, steps * batch) * reading
+    reading = sum(seconds_of(each, device) / count for each, count in cost.readings)
+    seconds = steps * step + _readings(recipe, cost, captions, steps * cost.captions) * reading
     seconds += ceil(settings.noised_latents / cost.images) * _seconds_of_latents(cost, device)
     if cost.solving is not None:
         seconds += seconds_of(cost.solving, device)
@@ -70,7 +79,7 @@ def plan_alignment(
     return AlignmentPlan(
         match=cost.match,
         parts=cost.parts,
-        captions_per_step=batch,
+        captions_per_step=cost.captions,
         captions=captions,
         steps=steps,
         memory=memory,
@@ -89,7 +98,7 @@ def _memory(
     assert settings is not None  # otherwise there is no cost
     trained = _connector(parts).trained
     gradients = 4 * trained
-    features = 0
+    features = cost.captions * sum(cost.feature_bytes)
     if device.type == "cpu":
         features = sum(
             int(min(settings.feature_cache_gb * 1e9, size * captions)) for size in cost.feature_bytes
@@ -108,9 +117,13 @@ def _memory(
     )
 
 
-def _readings(settings: AlignmentSection, cost: AlignmentCost, captions: int, visits: int) -> float:
+def _readings(recipe: Recipe, cost: AlignmentCost, captions: int, visits: int) -> float:
     """The number of readings: once for captions whose features fit into the cache, others every time."""
+    settings, cache = recipe.training.align, recipe.training.cache
+    assert settings is not None  # there is a cost of it
     kept = min(1.0, settings.feature_cache_gb * 1e9 / max(cost.feature_bytes) / captions)
+    if cache is not None and cache.features and recipe.lora.language is None:
+        kept = 1.0
     first = captions if cost.step is None else min(captions, visits)
     return first + max(0, visits - first) * (1 - kept) + settings.held_out
 
@@ -118,7 +131,7 @@ def _readings(settings: AlignmentSection, cost: AlignmentCost, captions: int, vi
 def _seconds_of_latents(cost: AlignmentCost, device: Device) -> float:
     """Seconds to make some noised latents, by guided generation or encoding, and to prepare them."""
     drawn = 0.0 if cost.drawing is None else 2 * seconds_of(cost.drawing, device)
-    return drawn + seconds_of(cost.collecting, device)
+    return drawn + (0.0 if cost.collecting is None else seconds_of(cost.collecting, device))
 
 
 def _connector(parts: tuple[ModelPart, ...]) -> ModelPart:

@@ -17,6 +17,8 @@ from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.training.build_bridge import build_bridge
 from lavibridge.training.loop import training_mode
 
+VISION_PARTS = ("denoiser", "autoencoder")
+"""Names of the parts of a bridge's vision model."""
 BITS: Mapping[str | None, float] = {"8bit": 8.0, "4bit": 4.5}
 """Bits per weight of a linear layer: with 4 bits, 64 weights share a 32-bit scale (bitsandbytes)."""
 
@@ -59,8 +61,8 @@ def model_parts(bridge: Bridge, quantize: str | None) -> tuple[ModelPart, ...]:
     return (
         model_part("language model", bridge.language.parameters(), _saved(bridge.language, quantize)),
         model_part("connector", bridge.connector.parameters()),
-        model_part("denoiser", vision.parameters()),
-        model_part("autoencoder", rest),
+        model_part(VISION_PARTS[0], vision.parameters()),
+        model_part(VISION_PARTS[1], rest),
     )
 
 

@@ -57,6 +57,7 @@ class TrainingPlan:
     drawing: int
     """Bytes beyond the weights that generating one image with guidance needs."""
     fits: bool
+    """Whether the training fits, or the alignment of a recipe that only aligns."""
     flops: dict[str, int]
     """Operations of one pass on one device, by part."""
     operations: int
@@ -105,13 +106,18 @@ def make_plan(
     found = estimate_costs(recipe, bridge, settings.batch, terms.tokens, device.type)
     memory = replace(found.memory, caches=_cached_bytes(recipe, terms, found, device), program=device.program)
     tick()
-    checkpointed = found if settings.checkpointing else _checkpointed(recipe, terms.tokens, device)
+    trains = settings.steps > 0
+    is_traced = settings.checkpointing or not trains
+    checkpointed = found if is_traced else _checkpointed(recipe, terms.tokens, device)
     tick()
     parts, pictures = found.bridge_parts, terms.pictures
     alignment = plan_alignment(recipe, bridge, parts, device, pictures, terms.tokens, terms.devices)
     tick()
-    fits = memory.total <= SHARE * device.memory
-    choices = _choices(recipe, device, memory, terms.tokens, tick) if terms.search or not fits else ()
+    needed = memory.total if trains or alignment is None else alignment.memory_total
+    fits = needed <= SHARE * device.memory
+    choices: tuple[Configuration, ...] = ()
+    if trains and (terms.search or not fits):
+        choices = _choices(recipe, device, memory, terms.tokens, tick)
     step = found.step_seconds(recipe, device)
     per_step = settings.batch * settings.accumulate * terms.devices
     encoding = seconds_of(found.encoding, device) / settings.batch

@@ -9,7 +9,9 @@ LEFT = 30
 
 def plan_lines(plan: TrainingPlan) -> list[str]:
     """The lines of a plan: weights, memory, arithmetic, time, disk and configurations that fit."""
-    found = [*_weights(plan), "", *_memory(plan), "", *_work(plan), "", *_run(plan)]
+    found = _weights(plan)
+    if plan.steps > 0:
+        found += ["", *_memory(plan), "", *_work(plan), "", *_run(plan)]
     return [*found, *_alignment(plan), *_choices(plan)]
 
 
@@ -17,7 +19,7 @@ def _weights(plan: TrainingPlan) -> list[str]:
     rows = [f"{'weights':<{LEFT}}{'trained':>12}{'frozen':>12}{'memory':>12}"]
     for part in plan.parts:
         rows.append(
-            f"{part.name:<{LEFT}}{_millions(part.trained):>12}{_millions(part.frozen):>12}{gib(part.bytes):>12}"
+            f"{part.name:<{LEFT}}{millions(part.trained):>12}{millions(part.frozen):>12}{gib(part.bytes):>12}"
         )
     return rows
 
@@ -43,9 +45,13 @@ def _memory(plan: TrainingPlan) -> list[str]:
         *([_row("program", gib(memory.program))] if memory.program else []),
         _row("total", gib(plan.memory_total))
         + f"   {verdict} in the {gib(plan.memory_of_device)} of {plan.device.name}",
-        _row("generating one image", gib(memory.weights + plan.drawing + memory.program))
-        + "   in total, with guidance",
+        _drawing(plan),
     ]
+
+
+def _drawing(plan: TrainingPlan) -> str:
+    needed = plan.memory.weights + plan.drawing + plan.memory.program
+    return _row("generating one image", gib(needed)) + "   in total, with guidance"
 
 
 def _work(plan: TrainingPlan) -> list[str]:
@@ -108,12 +114,13 @@ def _alignment(plan: TrainingPlan) -> list[str]:
         _row(each, f"{alignment.reading_seconds:.2g} s") + f"   {alignment.captions:,} captions",
         _row("one step", f"{alignment.step_seconds:.3g} s") + f"   {_tflop(alignment.flops)}",
         _row(f"all {alignment.steps:,} steps", f"{alignment.hours:.3g} h") + "   including the reading",
+        *([] if plan.steps else [_drawing(plan)]),
     ]
     return rows
 
 
 def _choices(plan: TrainingPlan) -> list[str]:
-    if plan.fits and not plan.choices:
+    if not plan.steps or (plan.fits and not plan.choices):
         return []
     if not plan.choices:
         return [
@@ -139,7 +146,7 @@ def gib(size: int) -> str:
     return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"
 
 
-def _millions(count: int) -> str:
+def millions(count: int) -> str:
     """Format a number of weights."""
     if not count:
         return "-"

@@ -66,6 +66,11 @@ def _swallowed_by(recipe: Recipe) -> dict[str, Path]:
 def _read_by(recipe: Recipe) -> dict[str, Path]:
     """Return every path that a run reads."""
     found = _swallowed_by(recipe)
+    start = recipe.training.start
+    if start is not None and start.pivot is not None:
+        found["training.start.pivot"] = start.pivot
+    if start is not None and start.bridge is not None and expand_path(start.bridge).is_dir():
+        found["training.start.bridge"] = expand_path(start.bridge)
     for number, (_, config) in _data(recipe):
         options = config.model_dump()
         for field in ("path", "root"):
@@ -117,16 +122,20 @@ def _data(recipe: Recipe) -> list[tuple[str, tuple[str, Any]]]:
 
 
 def _models(name: str, options: Any) -> dict[str, Path]:
-    """Return the folders and GGUF files of a section's models by field, without models of the hub."""
+    """Return the folders and files of a section's models by field, without models of the hub."""
     options = {"source": options} if isinstance(options, str) else dict(options)
-    found = (
-        {} if options.get("passthrough") is None else _models(f"{name}.passthrough", options["passthrough"])
-    )
-    try:
-        place = Path(resolve_source(str(options.get("source"))))
-    except LaviError:
-        return found
-    return {f"{name}.source": place, **found} if place.exists() else found
+    found = {}
+    for field in ("source", "config"):
+        if options.get(field) is None:
+            continue
+        try:
+            place = Path(resolve_source(str(options[field])))
+        except LaviError:
+            continue
+        if place.exists():
+            found[f"{name}.{field}"] = place
+    beside = options.get("passthrough")
+    return found if beside is None else found | _models(f"{name}.passthrough", beside)
 
 
 def _inside(place: Path, folder: Path) -> bool:

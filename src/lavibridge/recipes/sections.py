@@ -7,6 +7,7 @@ recipe in a run folder always names the kind.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from inspect import getmembers, isabstract, isclass
@@ -16,7 +17,7 @@ from pydantic import BeforeValidator, create_model
 
 from lavibridge.core import registry
 from lavibridge.core.config import Config, validate_config
-from lavibridge.core.errors import RecipeError
+from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.core.sources import RANDOM
 
 SECTION_PACKAGES = {"language": "language", "vision": "vision", "connector": "connectors", "data": "data"}
@@ -39,7 +40,8 @@ def read_section(section: str, value: Any) -> Config:
         value = {"source": value}
     if section in ("language", "vision") and isinstance(value, Mapping):
         value = {**value, "kind": _model_kind(section, value)}
-    return read_kind_section(SECTION_PACKAGES[section], value, section)
+    found = read_kind_section(SECTION_PACKAGES[section], value, section)
+    return _with_token_limit(found) if section == "language" else found
 
 
 def read_kind_section(package: str, value: Any, where: str = "") -> Config:
@@ -89,9 +91,23 @@ def kind_of_section(section: Config) -> str:
     return str(section.model_dump()["kind"])
 
 
+def _with_token_limit(section: Config) -> Config:
+    """Return a language section with the limit of its model in place of `auto`, which a run's recipe states.
+
+    A toy, and a model whose configuration cannot be read here, keep `auto`.
+    """
+    options = section.model_dump()
+    if options.get("max_tokens") != "auto" or options.get("source") in (None, RANDOM):
+        return section
+    family = registry.load_kind("language", kind_of_section(section))
+    with suppress(ModelError):
+        return section.model_copy(update={"max_tokens": family.default_max_tokens(section)})
+    return section
+
+
 def _model_kind(section: str, value: Mapping[str, Any]) -> Any:
     """Return the kind that a section names, or the kind detected from its source."""
     kind, source = value.get("kind", _AUTO), value.get("source")
     if kind != _AUTO or source in (None, RANDOM):
         return kind
-    return registry.detect_kind(SECTION_PACKAGES[section], str(source), value.get("revision"))
+    return registry.detect_kind_of_options(SECTION_PACKAGES[section], value)

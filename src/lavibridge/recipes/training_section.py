@@ -6,7 +6,7 @@ A `Changeable` field may differ between the sessions of a run; `--resume` refuse
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SerializeAsAny
+from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
 
 from lavibridge.core.config import Changeable, Config, Seed
 from lavibridge.core.paths import expand_path
@@ -60,7 +60,8 @@ class AlignmentSection(Config):
     captions: int = Field(default=20_000, ge=2)
     """Maximum number of captions to learn from; every epoch uses each once."""
     held_out: int = Field(default=256, ge=0)
-    """Captions for measurement only, at most a tenth of all; 0 disables measurement and early stopping."""
+    """Captions for measurement only, at most a tenth of all; 0 disables measurement and early stopping.
+    Without a measurement, `closed_form` needs no denoiser, so that `lavi align` does not load it."""
     measure_every: int = Field(default=50, ge=1)
     """Steps between two measurements on the held-out captions."""
     patience: int | None = Field(default=10, ge=1)
@@ -84,7 +85,25 @@ class AlignmentSection(Config):
     max_time_share: float = Field(default=0.75, gt=0, le=1)
     """Largest share of `max_minutes` for alignment, which teaches more per minute than training on images."""
     feature_cache_gb: float = Field(default=1.0, ge=0)
-    """Memory, in GB, for the captions' hidden states of each of the two text models."""
+    """Memory, in GB, for the captions' hidden states of each of the two text models. `training.cache` keeps
+    all of them on disk."""
+
+
+class StartSection(Config):
+    """Trained weights that the run starts from: a saved bridge's, or those of two halves of a pivot."""
+
+    bridge: str | None = None
+    """A bridge between the same two models, with the recipe's connector and LoRA: its folder, run or hub
+    id."""
+    pivot: Annotated[Path, AfterValidator(expand_path)] | None = None
+    """The folder of a pivot that has a half for each of the recipe's models; the connector is `pivot`, with
+    the options of both halves."""
+
+    @model_validator(mode="after")
+    def _one(self) -> "StartSection":
+        if (self.bridge is None) == (self.pivot is None):
+            raise ValueError("name either `bridge` or `pivot`")
+        return self
 
 
 class TeacherSection(Config):
@@ -156,12 +175,13 @@ class TrainingSection(Config):
     orthogonalises the update of each matrix (no gain in short runs so far, LOG.md, 2026-11-22)."""
     lr: Changeable[LearningRateSection] = LearningRateSection()
     """Learning rates."""
+    start: StartSection | None = None
+    """Start from trained weights; null starts from new ones."""
     align: Changeable[AlignmentSection | None] = None
     """First align the connector with the vision model's own text encoder; null starts from new weights."""
     teacher: TeacherSection | None = None
     """Use the vision model's prediction under its own text encoder as the target, instead of the noise of the
-    images. The bridge does not learn what that encoder does not understand. `lavi plan` omits the teacher's
-    passes."""
+    images. The bridge does not learn what that encoder does not understand."""
     schedule: Changeable[Literal["constant", "cosine"]] = "constant"
     """Learning rate after the warm-up: constant, or a half cosine down to 0."""
     warmup: Changeable[int] = Field(default=500, ge=0)

@@ -29,3 +29,5 @@ class Limits(Config):
     """Seconds after which the server cancels a job that no client has asked about."""
     kept: int = Field(default=20, ge=1)
     """Number of finished jobs whose images clients can still fetch."""
+    pairs: int = Field(default=8, ge=1)
+    """Number of composed pairs of a pivot that stay in memory; the one that is unused longest leaves it."""

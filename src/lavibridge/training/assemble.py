@@ -6,7 +6,8 @@ from lavibridge.bridge import Bridge
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of_section
-from lavibridge.training.build_bridge import build_bridge
+from lavibridge.training.alignment.objective import needs_vision_weights
+from lavibridge.training.build_bridge import build_bridge, move_bridge
 from lavibridge.training.cache.caches import open_caches
 from lavibridge.training.data.batches import BatchLoader, PrefetchLoader
 from lavibridge.training.distributed.processes import Processes
@@ -16,12 +17,21 @@ from lavibridge.training.loop import TrainingState
 from lavibridge.training.objectives.teacher import Teacher
 from lavibridge.training.optimization import learning_rates, make_optimizer
 from lavibridge.training.reporting.console import print_line
+from lavibridge.training.start_weights import load_start_weights
 from lavibridge.training.validation import Validator
 
 
-def assemble_bridge(recipe: Recipe, processes: Processes) -> Bridge:
-    """Build the untrained bridge on this process's device, with sharded frozen weights if the recipe asks."""
-    bridge = build_bridge(recipe)
+def assemble_bridge(recipe: Recipe, processes: Processes, *, is_new: bool = True) -> Bridge:
+    """Build the bridge on this process's device, with sharded frozen weights if the recipe asks.
+
+    A new run has the weights of `training.start`, if there are any; a checkpoint loads its own later. An
+    alignment that never calls the denoiser does not load the vision model's weights.
+    """
+    bridge = build_bridge(
+        recipe, vision_device=None if needs_vision_weights(recipe) else torch.device("meta")
+    )
+    if is_new and recipe.training.start is not None:
+        load_start_weights(bridge, recipe.training.start)
     teacher = recipe.training.teacher
     bridge.distilled_guidance_scale = (
         teacher.guidance if teacher is not None and teacher.guidance != 1 else None
@@ -34,7 +44,7 @@ def assemble_bridge(recipe: Recipe, processes: Processes) -> Bridge:
             print_line(
                 "note: training.sharding has no effect on one process; see docs/guides/scale.md for several"
             )
-    return bridge.to(processes.device)
+    return move_bridge(bridge, processes.device)
 
 
 def assemble_state(recipe: Recipe, bridge: Bridge, processes: Processes) -> TrainingState:

@@ -18,17 +18,20 @@ _FAR = 20.0
 """Factor by which the conditioning's scale may differ from the trained one before a warning."""
 
 
-def build_bridge(recipe: Recipe, device: torch.device | None = None) -> Bridge:
+def build_bridge(
+    recipe: Recipe, device: torch.device | None = None, vision_device: torch.device | None = None
+) -> Bridge:
     """Build the untrained bridge of a recipe; `training.seed` determines its weights.
 
-    On the meta ``device`` it has shapes but no values, and no weights are read.
+    On the meta ``device`` it has shapes but no values, and no weights are read. The meta
+    ``vision_device`` leaves out the weights of the vision model alone.
     """
     settings = recipe.training
     with torch.random.fork_rng(devices=[]), device or nullcontext():
         torch.manual_seed(settings.seed)
         bridge = Bridge.compose(
             language=model_of_choice("language", recipe.language.model_dump(), device),
-            vision=model_of_choice("vision", recipe.vision.model_dump(), device),
+            vision=model_of_choice("vision", recipe.vision.model_dump(), vision_device or device),
             connector=recipe.connector.model_dump(),
             language_lora=recipe.lora.language,
             vision_lora=recipe.lora.vision,
@@ -42,6 +45,17 @@ def build_bridge(recipe: Recipe, device: torch.device | None = None) -> Bridge:
     if settings.checkpointing:
         for model in models if bridge.learns_through_language else models[1:]:
             model.enable_gradient_checkpointing()
+    return bridge
+
+
+def move_bridge(bridge: Bridge, device: torch.device) -> Bridge:
+    """Move a bridge to a device. A vision model without weights stays, but for its noise schedule."""
+    if not any(weight.is_meta for weight in bridge.vision.parameters()):
+        return bridge.to(device)
+    for part in (bridge.language, bridge.connector):
+        part.to(device)
+    for name, values in list(bridge.vision.named_buffers(recurse=False)):
+        setattr(bridge.vision, name, values.to(device))
     return bridge
 
 

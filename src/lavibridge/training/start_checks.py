@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lavibridge.bridge import Bridge
+from lavibridge.bridge.saved_bridge import saved_checkpoints
 from lavibridge.core import registry
 from lavibridge.core.device import pick_device
 from lavibridge.core.errors import RecipeError, RunError
@@ -22,6 +23,7 @@ from lavibridge.training.distributed.sharding import check_sharding
 from lavibridge.training.objectives.native_encoder import check_native_encoder
 from lavibridge.training.optimization import check_learning_rates
 from lavibridge.training.reporting.trackers import check_trackers
+from lavibridge.training.start_weights import check_start_weights
 
 
 def check_start(recipe: Recipe, out: Path | None) -> None:
@@ -33,6 +35,8 @@ def check_start(recipe: Recipe, out: Path | None) -> None:
     check_learning_rates(recipe)
     if recipe.training.align is not None:
         check_alignable(recipe)
+    if out is None or not saved_checkpoints(out):
+        check_start_weights(recipe)
     if recipe.training.teacher is not None:
         check_native_encoder(recipe.vision, "training.teacher")
     pick_device(recipe.training.device)

@@ -102,8 +102,8 @@ def _open_session(recipe: Recipe, run: Path, processes: Processes, changed: list
     kept = read_checkpoint(done[-1]) if done else None
     if kept is not None:
         refuse_recipe_changes(run, fingerprint_differences(kept["basis"], standing))
-    bridge = assemble_bridge(recipe, processes)
-    if bridge.connector.needs_calibration and kept is None:
+    bridge = assemble_bridge(recipe, processes, is_new=kept is None)
+    if bridge.connector.needs_calibration and kept is None and settings.start is None:
         calibrate_bridge(bridge, dataset)
     state = assemble_state(recipe, bridge, processes)
     if kept is not None:

@@ -30,9 +30,16 @@ class VisionModel(nn.Module, ABC):
         """Which vision model. Its scheduler states the prediction type and the noise schedule."""
 
         source: Changeable[str]
-        """A folder that Diffusers saved, a shipped miniature's name, a hub id, or `random` (a toy)."""
+        """A folder that Diffusers saved, a single-file checkpoint (.safetensors), a shipped miniature's name,
+        a hub id, or `random` (a toy)."""
         revision: Changeable[str | None] = None
         """Branch, tag or commit of a hub id."""
+        config: Changeable[str | None] = None
+        """Where the configurations and tokenizers of a single-file checkpoint are: a folder, a hub id, or a
+        published model's name, such as sdxl. None: a folder beside the file with the file's name, or else the
+        published model that the file's tensors show."""
+        variant: str | None = None
+        """Number format in the names of a folder's weights, such as fp16 (model.fp16.safetensors)."""
         dtype: Literal["float32", "bfloat16", "float16"] = "float32"
         """Number format of the frozen denoiser; LoRA weights, latents and the autoencoder are float32."""
 
@@ -42,6 +49,8 @@ class VisionModel(nn.Module, ABC):
     config: "VisionModel.Config"
     spec: VisionSpec
     backbone: nn.Module
+    is_offloaded: bool = False
+    """Whether the denoiser's weights are in files and in memory only while they are used."""
     folded: tuple[FoldedLora, ...] = ()
     """LoRA files that `read_lora_file` added to the frozen weights."""
     autoencoder: Any
@@ -134,6 +143,14 @@ class VisionModel(nn.Module, ABC):
     @abstractmethod
     def set_memory_format(self, device: torch.device, is_trained: bool) -> None:
         """Choose the memory layout of the denoiser's weights for inference or training on ``device``."""
+
+    @abstractmethod
+    def enable_group_offload(self, device: torch.device, offload_to_disk_path: str) -> None:
+        """Move the denoiser's weights into files of an empty folder, from which each block is read to run.
+
+        The weights are final: nothing may be trained, merged or converted afterwards. Raises ModelError if
+        the denoiser does not support it.
+        """
 
     @abstractmethod
     def use_step_cache(self, threshold: float) -> AbstractContextManager[None]:

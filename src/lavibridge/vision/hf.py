@@ -3,8 +3,10 @@
     noisy, t, conditioning -> denoiser -> prediction, float32
     image -> autoencoder -> (mean - shift) * scale, std * scale        with its own shift and scale
 
-A model's folder has the layout of Diffusers: the denoiser, the autoencoder and ``scheduler/``. Weights load
-from safetensors only. The model's own configuration states its prediction type, noise schedule and sizes.
+A model's folder has the layout of Diffusers: the denoiser, the autoencoder and ``scheduler/``. A single-file
+checkpoint has the weights of such a folder, and its configuration lies elsewhere (parts/single_file.py).
+Weights load from safetensors only. The model's own configuration states its prediction type, noise schedule
+and sizes.
 """
 
 from abc import abstractmethod
@@ -27,8 +29,15 @@ from lavibridge.vision.base import VisionModel
 from lavibridge.vision.parts import attention_backend, step_cache
 from lavibridge.vision.parts.attention_processor import PerBlockAttention, cross_attention_layers
 from lavibridge.vision.parts.block_outputs import record_block_outputs
-from lavibridge.vision.parts.loading import load_diffusers_part, load_scheduler, quieten_diffusers
+from lavibridge.vision.parts.loading import (
+    ModelFiles,
+    find_model_files,
+    load_diffusers_part,
+    load_scheduler,
+    quieten_diffusers,
+)
 from lavibridge.vision.parts.memory_format import set_memory_format, use_contiguous_norms
+from lavibridge.vision.parts.offloading import offload_denoiser
 from lavibridge.vision.parts.padding import padding_bias, predict_without_padding, rows_by_length
 from lavibridge.vision.parts.pipeline_defaults import with_pipeline_defaults
 from lavibridge.vision.parts.scheduler_settings import (
@@ -36,6 +45,7 @@ from lavibridge.vision.parts.scheduler_settings import (
     scheduler_sampling_shift,
     scheduler_training_schedule,
 )
+from lavibridge.vision.parts.single_file import locate_configuration
 from lavibridge.vision.parts.toys import TOY_AUTOENCODER, TOY_DIFFUSION
 
 
@@ -71,20 +81,25 @@ class DiffusersModel(VisionModel):
 
     backbone: Any
     autoencoder: Any
+    files: ModelFiles | None
+    """Where the model is read from; None for a toy."""
 
     def __init__(self, config: VisionModel.Config, device: torch.device | None = None) -> None:
         """Load the model; on the meta ``device``, build it without weights from its configurations."""
         super().__init__()
         quieten_diffusers()
         self.config = config
-        is_toy = config.source == RANDOM
+        files = None if config.source == RANDOM else find_model_files(config)
+        self.files = files
         with torch.device("cpu"):  # a scheduler computes its schedule, which the meta device cannot do
-            self.scheduler = self._toy_scheduler() if is_toy else self._load_scheduler()
+            self.scheduler = self._toy_scheduler() if files is None else self._load_scheduler(files)
         self.prediction_type = scheduler_prediction_type(self.scheduler, config.source)
         schedule = scheduler_training_schedule(self.scheduler)
         for name in ("alphas", "sigmas", "times"):
             self.register_buffer(name, getattr(schedule, name), persistent=False)
-        self.backbone, self.autoencoder = self._toy_models(device) if is_toy else self._load_models(device)
+        self.backbone, self.autoencoder = (
+            self._toy_models(device) if files is None else self._load_models(files, device)
+        )
         for part in (self.backbone, self.autoencoder):
             part.requires_grad_(False)
             part.eval()
@@ -105,9 +120,9 @@ class DiffusersModel(VisionModel):
 
     def pipeline_text_encoders(self) -> PipelineTextEncoders:
         """Describe the text encoders of the pipeline in model_index.json, with the defaults of its call."""
-        if self.text is None or self.config.source == RANDOM:
+        if self.text is None or self.files is None:
             return super().pipeline_text_encoders()
-        found = read_model_json(self.config.source, "model_index.json", self.config.revision) or {}
+        found = self.files.read_json("model_index.json") or {}
         return with_pipeline_defaults(self.text, found.get("_class_name"), self.pipeline_class)
 
     @classmethod
@@ -131,8 +146,9 @@ class DiffusersModel(VisionModel):
     @classmethod
     def settings_at(cls, source: str, revision: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the configurations of denoiser and autoencoder; empty if a file is missing."""
-        denoiser = read_model_json(source, f"{cls.denoiser_folder}/config.json", revision) or {}
-        return denoiser, read_model_json(source, f"{cls.autoencoder_folder}/config.json", revision) or {}
+        root, revision = locate_configuration(source, None, revision)
+        denoiser = read_model_json(root, f"{cls.denoiser_folder}/config.json", revision) or {}
+        return denoiser, read_model_json(root, f"{cls.autoencoder_folder}/config.json", revision) or {}
 
     def encode_moments(
         self, images: Float[Tensor, "batch 3 height width"]
@@ -220,6 +236,10 @@ class DiffusersModel(VisionModel):
 
     def set_memory_format(self, device: torch.device, is_trained: bool) -> None:
         set_memory_format(self.backbone, device, is_trained)
+
+    def enable_group_offload(self, device: torch.device, offload_to_disk_path: str) -> None:
+        offload_denoiser(self.backbone, device, offload_to_disk_path, self.config.source)
+        self.is_offloaded = True
 
     def use_step_cache(self, threshold: float) -> AbstractContextManager[None]:
         return step_cache.use_step_cache(self.backbone, threshold, self.config.source)
@@ -314,22 +334,22 @@ class DiffusersModel(VisionModel):
             autoencoder = getattr(diffusers, self.autoencoder_class)(**self.toy_autoencoder)
         return denoiser.to(pick_dtype(self.config.dtype)), autoencoder
 
-    def _load_scheduler(self) -> Any:
+    def _load_scheduler(self, files: ModelFiles) -> Any:
         """Load the scheduler, after every check that needs no weights."""
-        source, revision = self.config.source, self.config.revision
-        unread = self.refusal(source, revision)
+        place = (files.configuration, files.configuration_revision)
+        unread = self.refusal(*place)
         if unread is not None:
-            raise ModelError(f"'{source}' has {unread}: omit `kind`, or name another")
-        self._check(*self.settings_at(source, revision))
-        return load_scheduler(source, revision)
+            raise ModelError(f"'{files.configuration}' has {unread}: omit `kind`, or name another")
+        self._check(*self.settings_at(*place))
+        return load_scheduler(files)
 
-    def _load_models(self, device: torch.device | None) -> tuple[Any, Any]:
+    def _load_models(self, files: ModelFiles, device: torch.device | None) -> tuple[Any, Any]:
         is_meta = device is not None and device.type == "meta"
         denoiser, autoencoder = (
-            load_diffusers_part(getattr(diffusers, name), self.config, folder, dtype, is_meta)
-            for name, folder, dtype in (
-                (self.denoiser_class, self.denoiser_folder, pick_dtype(self.config.dtype)),
-                (self.autoencoder_class, self.autoencoder_folder, torch.float32),
+            load_diffusers_part(getattr(diffusers, name), files, folder, dtype, is_meta, is_denoiser)
+            for name, folder, dtype, is_denoiser in (
+                (self.denoiser_class, self.denoiser_folder, pick_dtype(self.config.dtype), True),
+                (self.autoencoder_class, self.autoencoder_folder, torch.float32, False),
             )
         )
         return denoiser, autoencoder

@@ -34,7 +34,12 @@ def write_caption(rng: np.random.Generator, spec: SceneSpec, category: str) -> s
         return write_unseen_caption(rng, spec)
     if category == "long":
         return _write_long(rng, spec)
-    return rng_pick(rng, OPENINGS).format(x=_write_content(rng, spec, _plain, RELATION_TEMPLATES))
+    return rng_pick(rng, OPENINGS).format(x=write_plain_caption(rng, spec))
+
+
+def write_plain_caption(rng: np.random.Generator, spec: Spec) -> str:
+    """Write a caption of the spec in the plain words of image captions, without an opening."""
+    return _write_content(rng, spec, _plain, RELATION_TEMPLATES)
 
 
 def write_unseen_caption(rng: np.random.Generator, spec: SceneSpec) -> str:

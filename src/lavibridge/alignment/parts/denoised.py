@@ -10,26 +10,19 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int, Num
-from pydantic import Field
 from torch import Tensor
 
-from lavibridge.alignment.base import AlignmentObjective, NoisedLatents
+from lavibridge.alignment.base import NoisedLatents
+from lavibridge.alignment.parts.shared_latents import SharedLatentsObjective
 from lavibridge.alignment.parts.variance import unexplained_within
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import Conditioning
 from lavibridge.vision.base import VisionModel
 
 
-class DenoisingObjective(AlignmentObjective):
+class DenoisingObjective(SharedLatentsObjective):
     """Runs the denoiser with both conditionings, for the same noised latents and times."""
 
-    class Config(AlignmentObjective.Config):
-        """Options of objectives that call the denoiser."""
-
-        captions_per_image: int = Field(default=4, ge=2)
-        """Number of captions that share the same noised latents in a step."""
-
-    config: Config
     latents: Float[Tensor, "image channel h w"]
 
     def prepare(self, student: Bridge, teacher: Bridge, noised: Sequence[NoisedLatents]) -> None:
@@ -38,12 +31,6 @@ class DenoisingObjective(AlignmentObjective):
         kept = [each for each in noised if each.latents.shape[1:] == shape]
         super().prepare(student, teacher, kept)
         self.latents = torch.cat([each.latents for each in kept])
-
-    def choose(self, count: int, generator: torch.Generator) -> Int[Tensor, " caption"]:
-        """Choose the same latents for each group of `captions_per_image` captions."""
-        groups = -(-count // self.config.captions_per_image)
-        images = torch.randint(len(self.t), (groups,), generator=generator)
-        return images.repeat_interleave(self.config.captions_per_image)[:count]
 
     def fractions(
         self,

@@ -21,6 +21,9 @@ from lavibridge.language.parts.byte_tokens import BEGIN, END, PAD, byte_tokens
 from lavibridge.language.parts.gguf import load_gguf, read_gguf_config
 from lavibridge.language.parts.vocabulary import check_vocabulary
 
+LONGEST_LIMIT = 100_000
+"""Tokenizers without a limit of their own state an astronomical one."""
+
 
 def load_description(source: str, revision: str | None) -> tuple[dict[str, Any], str]:
     """A model's config.json and its sub-folder: in a pipeline's folder, that of its text encoder.
@@ -135,13 +138,44 @@ def load_meta_model(
     return load_meta_weights(model, description, config.dtype, **options)
 
 
+def read_settings(
+    config: LanguageModel.Config,
+    models: Mapping[str, str],
+    class_of: Callable[[str], Any],
+    options: Mapping[str, Any],
+) -> Any:
+    """The configuration object of the model at ``config.source``, from its config.json alone."""
+    description, _ = load_description(config.source, config.revision)
+    model = class_of(_class_name(config.source, description, models))
+    return _settings_of(model, description, options)[0]
+
+
+def stated_limit(source: str, revision: str | None) -> int | None:
+    """The longest prompt in tokens that a tokenizer_config.json states; None if it states none."""
+    if find_gguf(source, revision) is not None:
+        return None
+    folder = "tokenizer" if load_description(source, revision)[1] else ""
+    found = read_model_json(source, str(Path(folder) / "tokenizer_config.json"), revision) or {}
+    limit = found.get("model_max_length")
+    return int(limit) if isinstance(limit, int) and limit < LONGEST_LIMIT else None
+
+
 def load_meta_weights(model: Any, description: Mapping[str, Any], dtype: str, **options: Any) -> Any:
     """A class of transformers on the meta device: every size of the config.json ``description``."""
-    inner = description.get(model.config_class.base_config_key, description)
-    # As in loading, options that the configuration knows go into it.
-    settings, rest = model.config_class.from_dict(dict(inner), return_unused_kwargs=True, **options)
+    settings, rest = _settings_of(model, description, options)
     with torch.device("meta"):
         return model(settings, **rest).to(pick_dtype(dtype))
+
+
+def _settings_of(
+    model: Any, description: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """A class's configuration object, with the options that it knows, and the other options."""
+    inner = description.get(model.config_class.base_config_key, description)
+    found: tuple[Any, dict[str, Any]] = model.config_class.from_dict(
+        dict(inner), return_unused_kwargs=True, **options
+    )
+    return found
 
 
 def check_quantization(config: LanguageModel.Config) -> None:

@@ -19,17 +19,22 @@ from torch import Tensor, nn
 
 from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpec
 from lavibridge.core.errors import ModelError
-from lavibridge.core.sources import read_model_json
+from lavibridge.core.safetensors_file import read_safetensors_header
+from lavibridge.core.sources import find_model_file, find_single_file, read_model_json
 from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
-from lavibridge.language.base import LanguageModel
+from lavibridge.language.base import DEFAULT_TOKENS, LanguageModel
 from lavibridge.language.ldm_bert import ldm_bert
 from lavibridge.language.parts import attention_backend
-from lavibridge.language.parts.loading import byte_tokenizer, load_meta_weights, load_tokenizer, load_weights
+from lavibridge.language.parts.loading import (
+    LONGEST_LIMIT,
+    byte_tokenizer,
+    load_meta_weights,
+    load_tokenizer,
+    load_weights,
+)
+from lavibridge.language.parts.single_file import encoder_prefix, load_encoder_from_file
 from lavibridge.language.parts.vocabulary import check_vocabulary
 
-LONGEST_LIMIT = 100_000
-"""Tokenizers without a limit of their own state an astronomical one."""
-DEFAULT_TOKENS = 77
 META_TEMPLATE = "<s> $A </s>"
 """How the byte tokenizer of an encoder on the meta device frames a prompt."""
 BYTES_PER_TOKEN = 4
@@ -55,6 +60,10 @@ class NativeText(LanguageModel):
         """How the pipeline reads prompts."""
         width: int
         """Width of the tokens that the denoiser takes."""
+        config: str | None = None
+        """Where the configurations and tokenizers of a single file are; None for a folder."""
+        variant: str | None = None
+        """Number format in the names of the weights' files, such as fp16."""
         unload: bool = False
         """Load each encoder when prompts are read and let it go before the next, to save memory."""
 
@@ -72,9 +81,13 @@ class NativeText(LanguageModel):
         self.config = config
         self.is_meta = device is not None and device.type == "meta"
         self.side = config.side
-        description = read_model_json(config.source, "model_index.json", config.revision)
+        file = find_single_file(config.source, config.revision)
+        self.header = None if file is None else read_safetensors_header(file)
+        self.root = config.source if config.config is None else config.config
+        self.revision = config.revision if file is None else None
+        description = self._read_json("model_index.json")
         if description is None:
-            raise ModelError(f"'{config.source}' has no model_index.json, which lists its text encoders")
+            raise ModelError(f"'{self.root}' has no model_index.json, which lists its text encoders")
         self.description = description
         self.present = [each for each in self.side.encoders if self._is_present(each)]
         settings = {each: self._settings(each) for each in self.present}
@@ -93,6 +106,13 @@ class NativeText(LanguageModel):
         pooled = [_pooled_width(settings[each], self._class_name(each)) for each in self.side.pooled]
         self.spec = TextSpec(width=config.width, layers=1, pooled=sum(pooled) if pooled else None)
         self.max_tokens = max(self._limit(each) for group in self.side.sequence for each in group)
+        self.config = config.model_copy(update={"max_tokens": self.max_tokens})
+
+    @property
+    def tokens_per_prompt(self) -> int | None:
+        """Number of tokens that every prompt has, padding included; None if the padding is masked."""
+        first = [group[0] for group in self.side.sequence]
+        return None if any(each.masks_padding for each in first) else sum(map(self._limit, first))
 
     @classmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:
@@ -255,29 +275,56 @@ class NativeText(LanguageModel):
         stated = int(self.tokenizers[encoder.tokenizer].model_max_length)
         return stated if stated < LONGEST_LIMIT else DEFAULT_TOKENS
 
+    def _read_json(self, name: str) -> dict[str, Any] | None:
+        return read_model_json(self.root, name, self.revision)
+
     def _load_tokenizer(self, encoder: TextEncoder) -> Any:
-        source, revision = self.config.source, self.config.revision
-        if not self.is_meta:
-            return load_tokenizer(source, encoder.tokenizer, revision)
-        tokenizer = byte_tokenizer(META_TEMPLATE)
-        settings = read_model_json(source, f"{encoder.tokenizer}/tokenizer_config.json", revision) or {}
-        tokenizer.model_max_length = int(settings.get("model_max_length") or DEFAULT_TOKENS)
-        return tokenizer
+        name = encoder.tokenizer
+        settings = self._read_json(f"{name}/tokenizer_config.json")
+        if self.is_meta:
+            tokenizer = byte_tokenizer(META_TEMPLATE)
+            tokenizer.model_max_length = int((settings or {}).get("model_max_length") or DEFAULT_TOKENS)
+            return tokenizer
+        if self.header is not None and settings is None:
+            names = ", ".join(f"{each.tokenizer}/" for each in self.present)
+            raise ModelError(
+                f"'{self.config.source}' has no tokenizers, as no single file has, and its configuration "
+                f"'{self.root}' has no {name}/: set vision.config to a folder or hub id with {names}"
+            )
+        return load_tokenizer(self.root, name, self.revision)
 
     def _load(self, encoder: TextEncoder) -> Any:
-        source, revision = self.config.source, self.config.revision
+        settings, dtype = self._settings(encoder), self.config.dtype
+        model = self._class(encoder)
         if self.is_meta:
-            model = load_meta_weights(self._class(encoder), self._settings(encoder), self.config.dtype)
-            return model.requires_grad_(False).eval()
-        model = load_weights(self._class(encoder), source, encoder.folder, revision, self.config.dtype)
-        rows = len(model.get_input_embeddings().weight)
-        check_vocabulary(self.tokenizers[encoder.tokenizer], rows, f"{source}/{encoder.folder}")
-        return model.requires_grad_(False).eval()
+            return load_meta_weights(model, settings, dtype).requires_grad_(False).eval()
+        prefix = self._prefix(encoder)
+        if self.header is not None and prefix is not None:
+            made = load_encoder_from_file(model, settings, self.header, prefix, dtype)
+        else:
+            options = {} if self.config.variant is None else {"variant": self.config.variant}
+            made = load_weights(model, self.root, encoder.folder, self.revision, dtype, **options)
+        rows = len(made.get_input_embeddings().weight)
+        check_vocabulary(self.tokenizers[encoder.tokenizer], rows, f"{self.config.source}/{encoder.folder}")
+        return made.requires_grad_(False).eval()
+
+    def _prefix(self, encoder: TextEncoder) -> str | None:
+        """Return how the names of the encoder's tensors begin in a single file; None if it is not in one."""
+        name = self._class_name(encoder)
+        return None if self.header is None else encoder_prefix(self.header, encoder.folder, name)
 
     def _is_present(self, encoder: TextEncoder) -> bool:
-        """Whether the folder has the encoder; a pipeline lists one that it lacks as [null, null]."""
+        """Whether the folder has the encoder; a pipeline lists one that it lacks as [null, null].
+
+        A single file may lack one that its configuration lists.
+        """
         entry = self.description.get(encoder.folder) or [None]
-        return encoder.folder not in self.side.optional or entry[0] is not None
+        if encoder.folder not in self.side.optional:
+            return True
+        if entry[0] is None or self.header is None or self._prefix(encoder) is not None:
+            return entry[0] is not None
+        weights = (f"{encoder.folder}/model.safetensors{end}" for end in ("", ".index.json"))
+        return any(find_model_file(self.root, each, self.revision) for each in weights)
 
     def _class_name(self, encoder: TextEncoder) -> str:
         entry = self.description.get(encoder.folder)
@@ -300,7 +347,7 @@ class NativeText(LanguageModel):
         return made
 
     def _settings(self, encoder: TextEncoder) -> Mapping[str, Any]:
-        found = read_model_json(self.config.source, f"{encoder.folder}/config.json", self.config.revision)
+        found = self._read_json(f"{encoder.folder}/config.json")
         if found is None:
             raise ModelError(
                 f"'{self.config.source}' has no {encoder.folder}/config.json: take the complete folder"

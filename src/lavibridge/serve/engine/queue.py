@@ -48,18 +48,23 @@ class Queue:
     def submit(self, job: Job) -> Job:
         """Accept a whole job. Raises QueueFull or ServerClosing."""
         with self._changed:
-            if self.is_closing:
-                raise ServerClosing(
-                    "the server is stopping and accepts no more jobs: try again when it is back"
-                )
-            load = len(self._waiting) + len(self._drawing)
-            if load + len(job.pictures) > self.limits.queue:
-                raise QueueFull(min(600, max(1, math.ceil(load * self.pace))))
+            self.require_place(len(job.pictures))
             self._jobs[job.id] = job
             self._waiting.extend((job, picture) for picture in job.pictures)
             self._forget()
             self._changed.notify_all()
         return job
+
+    def require_place(self, pictures: int) -> None:
+        """Raise QueueFull or ServerClosing if a job of so many images would be refused now."""
+        with self._changed:
+            if self.is_closing:
+                raise ServerClosing(
+                    "the server is stopping and accepts no more jobs: try again when it is back"
+                )
+            load = len(self._waiting) + len(self._drawing)
+            if load + pictures > self.limits.queue:
+                raise QueueFull(min(600, max(1, math.ceil(load * self.pace))))
 
     def find(self, name: str) -> Job | None:
         """Return the job with an id, or None. Each call keeps the job alive."""

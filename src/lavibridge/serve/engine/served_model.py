@@ -7,6 +7,7 @@ The language model encodes each prompt in a call of its own, so its features do 
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -31,11 +32,16 @@ _KEPT = 256
 class ServedModel:
     """A bridge that a server has loaded."""
 
-    def __init__(self, name: str, bridge: Bridge, batch_size: int) -> None:
-        """Encode the longest possible prompt to find the width of a shared call."""
+    def __init__(
+        self, name: str, bridge: Bridge, batch_size: int, lock: AbstractContextManager[bool] | None = None
+    ) -> None:
+        """Encode the longest possible prompt to find the width of a shared call.
+
+        Bridges that share a language model share its ``lock``, as a tokenizer is not thread-safe.
+        """
         self.name = name
         self.bridge = bridge.eval()
-        self.lock = Lock()  # a tokenizer is not thread-safe
+        self.lock: AbstractContextManager[bool] = Lock() if lock is None else lock
         self._encoded: OrderedDict[WeightedPrompt, EncodedPrompt] = OrderedDict()
         longest = self._encode(emphasis.read_emphasis("a " * (2 * bridge.language.max_tokens), False))
         empty = self.encode(emphasis.read_emphasis("", False, is_negative=True))

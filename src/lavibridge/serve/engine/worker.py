@@ -8,7 +8,6 @@ Images join and leave between steps, so a short request never waits for the end 
 import json
 import time
 import traceback
-from collections.abc import Mapping
 from threading import Thread
 
 import torch
@@ -19,8 +18,8 @@ from lavibridge.generation.image_files import encode_image, encode_png
 from lavibridge.generation.nonfinite_images import NonfiniteImageError
 from lavibridge.serve.engine.image_generation import ImageGeneration, advance_generations
 from lavibridge.serve.engine.job import Job, JobImage
+from lavibridge.serve.engine.model_pool import ModelPool, PairUnavailable
 from lavibridge.serve.engine.queue import Queue, QueuedImage
-from lavibridge.serve.engine.served_model import ServedModel
 from lavibridge.world.prompt_parser import check_prompt
 
 _TEXT_CHUNK = "lavibridge"
@@ -34,7 +33,7 @@ _PREVIEW_SHARE = 5.0
 class Worker:
     """Generates the images of a queue until the queue closes."""
 
-    def __init__(self, queue: Queue, models: Mapping[str, ServedModel], threads: int) -> None:
+    def __init__(self, queue: Queue, models: ModelPool, threads: int) -> None:
         self.queue, self.models, self.threads = queue, models, threads
         self.steps = 0
         """Number of calls of `advance_generations`."""
@@ -59,10 +58,13 @@ class Worker:
         torch.set_num_threads(self.threads)
         while places := self.queue.take():
             self._forget_others(places)
-            ready = [place for place in places if self._begin(*place)]
-            groups = self._grouped(ready)
-            if not groups:
-                continue
+            with self.models.turns.hold():
+                self._take_turn(places)
+
+    def _take_turn(self, places: list[QueuedImage]) -> None:
+        """Start new images, and take one step of those of one group."""
+        groups = self._grouped([place for place in places if self._begin(*place)])
+        if groups:
             self._turn += 1
             self._step(groups[self._turn % len(groups)])
 
@@ -80,7 +82,7 @@ class Worker:
         if picture in self._in_progress:
             return True
         try:
-            model = self.models[picture.request.model]
+            model = self.models.get(picture.request.model)
             self._in_progress[picture] = ImageGeneration(picture.request, model)
             job.tokens_used, job.tokens_cut = model.count_tokens(picture.request.weighted_prompt)
         except Exception as error:
@@ -139,7 +141,7 @@ class Worker:
     def _fail(self, group: list[QueuedImage], error: Exception) -> None:
         """End jobs with an error: the client gets a LaviError's message, the console the traceback."""
         is_for_client = isinstance(error, LaviError)
-        is_own_fault = is_for_client and not isinstance(error, NonfiniteImageError)
+        is_own_fault = is_for_client and not isinstance(error, NonfiniteImageError | PairUnavailable)
         if not is_own_fault:
             console.print("".join(traceback.format_exception(error)), soft_wrap=True)
         message = (

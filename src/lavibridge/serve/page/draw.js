@@ -2,17 +2,21 @@
 
 import { ask, askJson, listen, pngBlob, Refused } from "./api.js";
 import { find, kept, make, showBlob } from "./elements.js";
+import * as pair from "./pair.js";
 
-const FIELDS = ["prompt", "count", "seed", "quality", "steps", "guidance", "negative", "size"];
+const FIELDS = ["prompt", "count", "seed", "quality", "steps", "guidance", "negative", "size", "language", "vision"];
 const MEMORY = "lavi-form";
 let running = null;
 
 export function setUp(models, { finished, opens }) {
-  for (const [index, model] of models.entries()) {
+  const bridges = models.filter((model) => !model.pair);
+  find("bridges").hidden = !bridges.length;
+  for (const [index, model] of bridges.entries()) {
     const box = make("input", { type: "checkbox", name: "bridge", value: model.id, checked: index < 3 });
     const told = `${model.language} → ${model.connector} → ${model.vision}`;
     find("bridges").append(make("label", { title: told }, box, ` ${model.id}`));
   }
+  pair.setUp(models, { isChecked: !bridges.length, changed: count });
   recall();
   find("form").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -41,6 +45,7 @@ export function restore(recipe) {
   };
   for (const [name, value] of Object.entries(values)) find(name).value = value ?? "";
   find("weights").checked = recipe.prompt_weighting ?? recipe.weights ?? true; // pictures of versions that always read them do not say
+  pair.choose(recipe.model);
   const boxes = [...document.querySelectorAll("[name=bridge]")];
   const known = boxes.some((box) => box.value === recipe.model);
   for (const box of boxes) if (known) box.checked = box.value === recipe.model;
@@ -166,7 +171,7 @@ async function count() {
   if (!prompt) return find("tokens").replaceChildren();
   try {
     const counts = await askJson("/v1/tokens", { method: "POST", body: { prompt, prompt_weighting: find("weights").checked } });
-    find("tokens").replaceChildren(...Object.entries(counts).map(([model, { used, cut, max_tokens: most }]) =>
+    find("tokens").replaceChildren(...Object.entries(counts).filter(([model]) => !pair.isOther(model)).map(([model, { used, cut, max_tokens: most }]) =>
       make("span", { className: cut ? "wrong" : "" },
         cut ? `${model}: the last ${cut} tokens are cut off, ${most} fit. ` : `${model}: ${used} of ${most} tokens. `)));
   } catch (error) {
@@ -181,4 +186,5 @@ function remember() {
 function recall() {
   const values = JSON.parse(localStorage.getItem(MEMORY) ?? "{}");
   for (const name of FIELDS) if (values[name] !== undefined) find(name).value = values[name];
+  pair.follow();
 }

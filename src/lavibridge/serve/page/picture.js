@@ -29,7 +29,8 @@ export function open(picture) {
   find("heat").hidden = true;
   find("words").replaceChildren();
   find("why-status").textContent = "";
-  find("why").hidden = !open.models.get(recipe.model)?.has_attention_maps;
+  const model = open.models.get(recipe.model);
+  find("why").hidden = !model || model.has_attention_maps === false; // null: a pair that was not loaded yet
   const name = `${recipe.prompt.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 48)}-${recipe.seed}`;
   link("download", picture.png, `${name}.png`);
   link("recipe", new Blob([JSON.stringify(recipe, null, 2)], { type: "application/json" }), `${name}.json`);

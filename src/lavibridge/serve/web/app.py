@@ -1,7 +1,7 @@
 """The application with all its routes.
 
 GET  /  /page/...                 the page                    POST /v1/images/generations  as OpenAI's
-GET  /health  /metrics            state                       GET  /v1/models              the bridges
+GET  /health  /metrics            state                       GET  /v1/models              bridges and pairs
 POST /v1/jobs                     draw, with progress         POST /v1/tokens              tokens of a prompt
 GET  /v1/jobs/ID[/events|/pictures/N]    DELETE /v1/jobs/ID   GET  /v1/runs[/NAME[/...]]   runs, read-only
 """

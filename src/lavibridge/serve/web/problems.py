@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from lavibridge.core.errors import LaviError, did_you_mean
+from lavibridge.serve.engine.model_pool import PairUnavailable
 from lavibridge.serve.engine.queue import QueueFull, ServerClosing
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -35,7 +36,7 @@ class Problem(BaseModel):
 
 PROBLEM_RESPONSES: Mapping[int | str, dict[str, Any]] = {
     "4XX": {"model": Problem, "description": "The request is invalid; the message says what to do."},
-    503: {"model": Problem, "description": "The server is stopping."},
+    503: {"model": Problem, "description": "The server is stopping, or cannot compose the pair."},
 }
 """Error responses that every route declares."""
 
@@ -60,6 +61,10 @@ def install_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(ServerClosing)
     def _closing(request: Request, error: ServerClosing) -> JSONResponse:
         return problem_response(503, str(error), "closing", {"Retry-After": "30"})
+
+    @app.exception_handler(PairUnavailable)
+    def _unavailable(request: Request, error: PairUnavailable) -> JSONResponse:
+        return problem_response(503, str(error), "pair_unavailable")
 
     @app.exception_handler(LaviError)
     def _refused(request: Request, error: LaviError) -> JSONResponse:

@@ -101,15 +101,9 @@ class TokensRequest(ClientRequest):
 
 
 def requests_of_body(
-    body: PictureRequest, models: Mapping[str, ServedModel], limits: Limits, has_attention_maps: bool = False
+    body: PictureRequest, model: ServedModel, limits: Limits, has_attention_maps: bool = False
 ) -> list[Request]:
     """Create a request for each image of a body. Raises RecipeError for unsupported values."""
-    name = body.model if body.model is not None else next(iter(models))
-    if name not in models:
-        raise RecipeError(
-            f"model: unknown name{did_you_mean(name, tuple(models))} (known models: {', '.join(models)})"
-        )
-    model = models[name]
     check_request_prompt(body.prompt, limits, "prompt")
     check_request_prompt(body.negative_prompt, limits, "negative_prompt")
     quality = {"low": "fast"}.get(body.quality, body.quality if body.quality in QUALITIES else EXACT_QUALITY)
@@ -128,7 +122,7 @@ def requests_of_body(
     guidance = model.bridge.default_guidance_scale if body.guidance_scale is None else body.guidance_scale
     return [
         Request(
-            model=name,
+            model=model.name,
             prompt=body.prompt,
             negative_prompt=body.negative_prompt,
             prompt_weighting=body.prompt_weighting,
@@ -142,6 +136,17 @@ def requests_of_body(
         )
         for number in range(body.n)
     ]
+
+
+def requested_model(name: str | None, names: tuple[str, ...]) -> str:
+    """Return the name of the requested model, by default the first. Raises RecipeError for an unknown one."""
+    if name is None:
+        return names[0]
+    if name not in names:
+        raise RecipeError(
+            f"model: unknown name{did_you_mean(name, names)} (known models: {', '.join(names)})"
+        )
+    return name
 
 
 def check_request_prompt(prompt: str, limits: Limits, key: str) -> None:

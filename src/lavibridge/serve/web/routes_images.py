@@ -1,5 +1,6 @@
 """OpenAI's images endpoint and list of models, for OpenAI's clients."""
 
+import asyncio
 import base64
 import time
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from lavibridge.serve.web.requests import (
     PictureRequest,
     TokensRequest,
     check_request_prompt,
+    requested_model,
     requests_of_body,
 )
 
@@ -50,28 +52,32 @@ class ImagesResponse(BaseModel):
 
 
 class ServedModelResponse(BaseModel):
-    """A model that this server has loaded."""
+    """A model of this server. What depends on its weights is null until a pair of a pivot is composed."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "lavibridge"
+    pair: tuple[str, str] | None = None
+    """Language model and vision model of a pair of a pivot; null for a bridge of its own."""
+    is_loaded: bool = True
+    """Whether it is in memory; a pair that is not yet takes seconds before its first image."""
     language: str
     connector: str
     vision: str
-    default_size: str
-    default_guidance_scale: float
-    max_tokens: int
-    has_attention_maps: bool
+    default_size: str | None = None
+    default_guidance_scale: float | None = None
+    max_tokens: int | None = None
+    has_attention_maps: bool | None = None
     """Whether it can return maps of the words that a region attends to."""
-    has_checker: bool
+    has_checker: bool | None = None
     """Whether it generates the miniature world, whose checker verifies the images."""
-    shares_calls: bool
+    shares_calls: bool | None = None
     """Whether images share calls of the denoiser."""
 
 
 class ServedModelsResponse(BaseModel):
-    """All loaded models."""
+    """All models."""
 
     object: Literal["list"] = "list"
     data: list[ServedModelResponse]
@@ -94,7 +100,7 @@ def make_router(app_state: AppState) -> APIRouter:
         """Generate images and return them. A client that disconnects cancels its request."""
         if body.output_format == "png" and body.output_compression != 100:
             raise RecipeError("output_compression: PNG is lossless; set output_format to jpeg or webp")
-        job = submit_image_job(
+        job = await submit_image_job(
             app_state, body, format=body.output_format, compression=body.output_compression
         )
         await watch_until_over(app_state.queue, job, request)
@@ -126,23 +132,36 @@ def make_router(app_state: AppState) -> APIRouter:
 
     @router.get("/models")
     async def models() -> ServedModelsResponse:
-        """List the loaded models."""
-        created = int(app_state.started)
-        return ServedModelsResponse(
-            data=[
-                ServedModelResponse(id=name, created=created, **each.describe())
-                for name, each in app_state.models.items()
-            ]
-        )
+        """List the models: bridges, and every pair of a pivot."""
+        names = app_state.models.names
+        return ServedModelsResponse(data=[_described(app_state, name) for name in names])
 
     @router.post("/tokens")
     async def tokens(body: TokensRequest) -> dict[str, TokenCounts]:
-        """Count the tokens of a prompt that each model uses and cuts off."""
+        """Count the tokens of a prompt that each model in memory uses and cuts off."""
         check_request_prompt(body.prompt, app_state.limits, "prompt")
         prompt = read_emphasis(body.prompt, body.prompt_weighting)
-        return {name: _counts(model, prompt) for name, model in app_state.models.items()}
+        return {name: _counts(model, prompt) for name, model in app_state.models.in_memory.items()}
 
     return router
+
+
+def _described(app_state: AppState, name: str) -> ServedModelResponse:
+    """Describe a model, as far as it is known before it is in memory."""
+    created, pair = int(app_state.started), app_state.models.pairs.get(name)
+    model = app_state.models.in_memory.get(name)
+    if model is not None:
+        return ServedModelResponse(id=name, created=created, pair=pair, **model.describe())
+    assert pair is not None  # only pairs are composed later
+    return ServedModelResponse(
+        id=name,
+        created=created,
+        pair=pair,
+        is_loaded=False,
+        language=pair[0],
+        connector="pivot",
+        vision=pair[1],
+    )
 
 
 def _counts(model: ServedModel, prompt: WeightedPrompt) -> TokenCounts:
@@ -150,15 +169,20 @@ def _counts(model: ServedModel, prompt: WeightedPrompt) -> TokenCounts:
     return TokenCounts(used=used, cut=cut, max_tokens=model.bridge.language.max_tokens)
 
 
-def submit_image_job(
+async def submit_image_job(
     app_state: AppState,
     body: PictureRequest,
     has_attention_maps: bool = False,
     format: ImageFormat = "png",
     compression: int = 100,
 ) -> Job:
-    """Put a job into the queue. Raises a LaviError for the client."""
-    requests = requests_of_body(body, app_state.models, app_state.limits, has_attention_maps)
+    """Put a job into the queue; first compose its pair, if it has one. Raises a LaviError for the client."""
+    name = requested_model(body.model, app_state.models.names)
+    model = app_state.models.find(name)
+    if model is None:
+        app_state.queue.require_place(body.n)
+        model = await asyncio.to_thread(app_state.models.open, name)
+    requests = requests_of_body(body, model, app_state.limits, has_attention_maps)
     job = Job(
         pictures=[JobImage(request=request) for request in requests],
         embed_recipe=body.embed_recipe,

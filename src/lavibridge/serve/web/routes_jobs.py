@@ -46,7 +46,7 @@ def make_router(app_state: AppState) -> APIRouter:
     @router.post("", status_code=201)
     async def create(body: JobRequest) -> JobState:
         """Start a job. The server cancels it when its last listener leaves or no client asks about it."""
-        return _state(submit_image_job(app_state, body, body.attention_maps))
+        return _state(await submit_image_job(app_state, body, body.attention_maps))
 
     @router.get("/{name}")
     async def state(name: str) -> JobState:

@@ -21,6 +21,8 @@ import uvicorn
 from lavibridge.core.log import console
 from lavibridge.core.signals import termination_signals
 from lavibridge.generation.pipeline import BridgePipeline
+from lavibridge.serve.engine.model_pool import ModelPool
+from lavibridge.serve.engine.pivot_pairs import PivotPairs
 from lavibridge.serve.engine.queue import Queue
 from lavibridge.serve.engine.served_model import ServedModel
 from lavibridge.serve.engine.thread_count import choose_thread_count
@@ -70,11 +72,16 @@ def load_models(sources: Sequence[str], device: str, batch_size: int) -> dict[st
 
 
 def make_app_state(
-    models: dict[str, ServedModel], limits: Limits, runs: Path | None, logs_prompts: bool
+    models: dict[str, ServedModel],
+    limits: Limits,
+    runs: Path | None,
+    logs_prompts: bool,
+    pairs: PivotPairs | None = None,
 ) -> AppState:
-    """Create the state of an application for loaded models, and start its worker."""
-    threads = choose_thread_count(list(models.values()), limits.batch_size)
-    for name, model in models.items():
+    """Create the state of an application for loaded models and pairs of a pivot, and start its worker."""
+    pool = ModelPool(models, pairs, limits.pairs)
+    threads = choose_thread_count(list(pool.in_memory.values()), limits.batch_size)
+    for name, model in pool.in_memory.items():
         if model.least_rows is None and not model.bridge.connector.per_block:
             console.print(
                 f"note: the server generates images of {name} one at a time: on this machine batches would "
@@ -82,9 +89,9 @@ def make_app_state(
             )
     queue = Queue(limits)
     app_state = AppState(
-        models=models,
+        models=pool,
         queue=queue,
-        worker=Worker(queue, models, threads),
+        worker=Worker(queue, pool, threads),
         limits=limits,
         runs=runs,
         logs_prompts=logs_prompts,

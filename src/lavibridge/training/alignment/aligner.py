@@ -64,15 +64,21 @@ class Aligner:
         self.state = alignment_state(bridge, settings)
         self.teacher = open_teacher(bridge, settings)
         bridge.connector.continue_from(self.teacher.connector)
-        self.read = _student_reader(bridge, settings.feature_cache_gb, training.cache)
-        self.read_teacher = feature_reader(self.teacher, settings.feature_cache_gb)
+        limit, is_main = settings.feature_cache_gb, processes is None or processes.is_main
+        self.read = _student_reader(bridge, limit, training.cache, is_main)
+        self.read_teacher = feature_reader(self.teacher, limit, training.cache, is_main)
         self.order = ShuffledOrder(len(captions.training), mix_seeds(training.seed, EPOCHS))
 
-    def prepare(self, batches: BatchLoader) -> None:
-        """Read every caption, and collect the noised latents that the objective needs."""
+    def read_captions(self, stopped: Callable[[], bool]) -> None:
+        """Read every caption with both text sides, or as many as come before ``stopped``."""
         for read in (self.read, self.read_teacher):
-            if isinstance(read, FeatureReader):
-                read.read_ahead([*self.captions.held_out, *self.captions.training])
+            if isinstance(read, FeatureReader) and not stopped():
+                read.read_ahead([*self.captions.held_out, *self.captions.training], stopped)
+
+    def prepare(self, batches: BatchLoader) -> None:
+        """Collect the noised latents that the objective looks at, if the objective is ever computed."""
+        if not self.method.uses_objective:
+            return
         noised = self._noised_latents(batches) if self.objective.needs_latents else []
         self.objective.prepare(self.bridge, self.teacher, noised)
 
@@ -105,10 +111,16 @@ class Aligner:
         mine = self._share(batch)
         captions = captions[mine]
         features = with_noise(self.read(captions), self.settings.noise, generator)
-        loss = self.objective.loss(
-            self.bridge, self.teacher, features, self.read_teacher(captions), chosen[mine]
-        )
+        loss = self._loss(features, self.read_teacher(captions), chosen[mine])
         return take_step(self.state, self.training, loss, step, self.processes)
+
+    def _loss(
+        self, features: TextFeatures, teacher_features: TextFeatures, chosen: Int[Tensor, " caption"]
+    ) -> Float[Tensor, ""]:
+        """Return the objective's fvu, computed in `training.precision`; the fvu itself is float32."""
+        is_half = self.training.precision == "bfloat16"
+        with torch.autocast(self.bridge.device.type, torch.bfloat16, enabled=is_half):
+            return self.objective.loss(self.bridge, self.teacher, features, teacher_features, chosen)
 
     def _share(self, count: int) -> slice:
         """Return this process's part of a batch."""
@@ -131,7 +143,7 @@ class Aligner:
             captions = texts[part::parts]
             features, teacher_features = self.read(captions), self.read_teacher(captions)
             chosen = self.objective.choose(len(captions), generator)
-            loss = self.objective.loss(self.bridge, self.teacher, features, teacher_features, chosen)
+            loss = self._loss(features, teacher_features, chosen)
             found = {"held_out_fvu": float(loss)} | self._cosines(features, teacher_features, chosen)
             for name, value in found.items():
                 sums[name] = sums.get(name, 0.0) + value * len(captions) / len(texts)
@@ -148,11 +160,13 @@ class Aligner:
         return {name: float(torch.cosine_similarity(*pair).mean()) for name, pair in pairs.items()}
 
 
-def _student_reader(bridge: Bridge, cache_gb: float, cache: CacheSection | None) -> Reader:
+def _student_reader(
+    bridge: Bridge, cache_gb: float, cache: CacheSection | None, is_writing: bool = True
+) -> Reader:
     """Return a function from captions to the student's features, with gradients for learned queries."""
     if bridge.connector.reading.queries is not None:
         return bridge.features
-    return feature_reader(bridge, cache_gb, cache)
+    return feature_reader(bridge, cache_gb, cache, is_writing)
 
 
 def take_step(

@@ -4,14 +4,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from lavibridge.alignment.base import AlignmentObjective, AlignmentSolver
+from lavibridge.alignment.tokens import check_places
+from lavibridge.bridge.saved_bridge import SavedBridge
+from lavibridge.connectors.base import Connector
 from lavibridge.core import registry
 from lavibridge.core.config import Config
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of_section, read_kind_section
-from lavibridge.recipes.training_section import ALIGNMENT
-from lavibridge.training.alignment.teacher import SETTING
-from lavibridge.training.objectives.native_encoder import check_native_encoder
+from lavibridge.recipes.training_section import ALIGNMENT, AlignmentSection
+from lavibridge.training.alignment.teacher import SETTING, read_teacher
+from lavibridge.training.objectives.native_encoder import check_native_encoder, native_tokens_per_prompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +25,20 @@ class AlignmentMethod:
     objective: AlignmentObjective
     """If there are no steps, it measures the solver's result."""
     takes_steps: bool
+    is_measured: bool
+    """Whether the objective measures held-out captions."""
     samples_latents: bool
     """Whether the noised latents come from the teacher's generation; otherwise they come from the data."""
+
+    @property
+    def uses_objective(self) -> bool:
+        """Whether the objective is ever computed: a solver whose result nobody measures does without it."""
+        return self.takes_steps or self.is_measured
+
+    @property
+    def calls_denoiser(self) -> bool:
+        """Whether any part of the alignment calls the denoiser."""
+        return self.uses_objective and self.objective.needs_latents
 
 
 def alignment_method(recipe: Recipe) -> AlignmentMethod:
@@ -40,10 +55,25 @@ def alignment_method(recipe: Recipe) -> AlignmentMethod:
         solver=solver,
         objective=match,
         takes_steps=takes_steps,
+        is_measured=settings.held_out > 0,
         samples_latents=settings.latents == "sampling"
         or not has_pictures
         or (settings.latents == "auto" and match.follows_sampling),
     )
+
+
+def needs_vision_weights(recipe: Recipe) -> bool:
+    """Whether a run computes anything with its vision model, beside the model's own text encoders.
+
+    It does not if it only aligns (`lavi align`) and the objective compares tokens. LoRA of the vision model
+    and sharding need the weights in any case.
+    """
+    training = recipe.training
+    if training.align is None or training.steps > 0 or training.validation is not None:
+        return True
+    if training.preview_every or training.sharding is not None or recipe.lora.vision is not None:
+        return True
+    return alignment_method(recipe).calls_denoiser
 
 
 def _build(choice: Config | str) -> Any:
@@ -87,3 +117,23 @@ def check_alignable(recipe: Recipe) -> None:
                 "connector of a trained bridge: name that bridge (`lavi align --from BRIDGE --translate`)"
             )
         check_native_encoder(recipe.vision, SETTING)
+        teacher = None
+    else:
+        teacher = read_teacher(settings.teacher, recipe.vision)
+    if method.objective.compares_places:
+        _check_places(recipe, settings, connector, teacher)
+
+
+def _check_places(
+    recipe: Recipe, settings: AlignmentSection, connector: type[Connector], teacher: SavedBridge | None
+) -> None:
+    """Raise ModelError if the configurations tell that student and teacher have unequally many tokens."""
+    source = str(recipe.vision.model_dump()["source"])
+    if teacher is None:
+        places = native_tokens_per_prompt(recipe.vision, SETTING, settings.max_sequence_length)
+    else:
+        option = registry.load_kind("connectors", teacher.connector["kind"]).tokens_option
+        if option is None:  # the text sets their number: `Tokens.prepare` looks at real prompts
+            return
+        places = int(teacher.connector[option])
+    check_places(recipe.connector, connector, source, places)

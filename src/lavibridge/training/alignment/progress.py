@@ -40,6 +40,8 @@ class AlignmentProgress:
     """Steps between two saves; with 0, only a signal leads to a save."""
     stopped: Callable[[], bool]
     """Whether a signal has arrived, in any process."""
+    is_interrupted: Callable[[], bool]
+    """Whether a signal has arrived in this process; does not wait for the others."""
     any_process: Callable[[bool], bool]
     """Whether the value is True in any process, so that all processes decide alike."""
     is_main: bool
@@ -65,6 +67,7 @@ class AlignmentProgress:
             basis=fingerprint,
             every=every,
             stopped=lambda: interrupted.share(processes.largest),
+            is_interrupted=lambda: interrupted.by is not None,
             any_process=processes.any,
             is_main=processes.is_main,
         )

@@ -42,15 +42,17 @@ def run_alignment(
             log = JsonLog(path)
             during.callback(log.close)
         if not align(aligner, batches, log, reached):
-            print_line(f"alignment: saved step {reached.step}; --resume continues from it")
+            where = f"saved step {reached.step}" if reached.step else "stopped before its first step"
+            print_line(f"alignment: {where}; --resume continues from it")
             interrupted.leave()
 
 
 def align(aligner: Aligner, batches: BatchLoader, log: JsonLog | None, reached: AlignmentProgress) -> bool:
     """Train the connector up to the last step of `training.align`, or until the time limit.
 
-    Returns False if a signal stops it earlier; it then saves its progress. Clips gradients and updates
-    weights as the training loop does. Raises NotFiniteError if the loss is not finite.
+    Returns False if a signal stops it earlier; it then saves its progress, and captions that it has read stay
+    on disk. Clips gradients and updates weights as the training loop does. Raises NotFiniteError if the loss
+    is not finite.
     """
     settings, training, bridge = aligner.settings, aligner.training, aligner.bridge
     limit = math.inf if training.max_minutes is None else training.max_minutes * 60 * settings.max_time_share
@@ -62,6 +64,9 @@ def align(aligner: Aligner, batches: BatchLoader, log: JsonLog | None, reached: 
         if settings.teacher is None:  # another bridge may have trained LoRA in the vision model
             during.enter_context(lora.disable_adapters(bridge.vision.backbone))
         begun = perf_counter() - reached.seconds
+        aligner.read_captions(reached.is_interrupted)
+        if reached.stopped():
+            return False
         aligner.prepare(batches)
         if reached.step == 0:
             aligner.solve()

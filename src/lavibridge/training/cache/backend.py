@@ -21,6 +21,10 @@ class Backend(ABC):
         """Return the entry of a key, or None."""
 
     @abstractmethod
+    def __contains__(self, key: bytes) -> bool:
+        """Whether there is an entry of a key; reads none."""
+
+    @abstractmethod
     def put(self, key: bytes, entry: Entry) -> Entry:
         """Store an entry if there is space; returns it as `get` will return it."""
 
@@ -44,6 +48,9 @@ class MemoryBackend(Backend):
     def get(self, key: bytes) -> Entry | None:
         return self.entries.get(key)
 
+    def __contains__(self, key: bytes) -> bool:
+        return key in self.entries
+
     def put(self, key: bytes, entry: Entry) -> Entry:
         # Copy: a row of a batch would keep the whole batch in memory.
         kept = {name: value.detach().cpu().clone() for name, value in entry.items()}
@@ -62,14 +69,17 @@ class MemoryBackend(Backend):
 
 @final
 class DiskBackend(Backend):
-    """Stores entries in a folder, which later runs use too."""
+    """Stores entries in a folder, which later runs use too; without ``is_writing`` it only reads them."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, is_writing: bool = True) -> None:
         self.store = store
-        self.is_writing = True
+        self.is_writing = is_writing
 
     def get(self, key: bytes) -> Entry | None:
         return self.store.get(key)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self.store
 
     def put(self, key: bytes, entry: Entry) -> Entry:
         if not self.is_writing:
@@ -106,6 +116,9 @@ class MemoryOverDiskBackend(Backend):
             if found is not None:
                 self.memory.put(key, found)
         return found
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self.memory or key in self.disk
 
     def put(self, key: bytes, entry: Entry) -> Entry:
         return self.memory.put(key, self.disk.put(key, entry))

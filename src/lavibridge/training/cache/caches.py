@@ -39,7 +39,8 @@ class Caches:
 def open_caches(bridge: Bridge, dataset: Dataset, settings: TrainingSection) -> Caches:
     """Open the caches that a recipe asks for. Raises RecipeError if they cannot be combined with sharding."""
     features = _features(bridge, settings)  # first, as it may raise
-    if settings.cache is None:
+    has_encoder = not any(weight.is_meta for weight in bridge.vision.autoencoder.parameters())
+    if settings.cache is None or not has_encoder:  # without an autoencoder, nothing is ever encoded
         return Caches(latents=cache_latents_in_memory(dataset, bridge.vision, settings), features=features)
     store, maker = latent_cache_folder(bridge, settings.cache)
     names = LatentContents(dataset, maker)

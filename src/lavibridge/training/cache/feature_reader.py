@@ -3,7 +3,7 @@
 captions --sorted by length, batched by tokens--> features, cached in memory and optionally on disk
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import TextFeatures
@@ -28,13 +28,14 @@ class FeatureReader:
         """Return the features of captions, in their order."""
         return self.features.together(captions, self.device)
 
-    def read_ahead(self, captions: Sequence[str]) -> None:
+    def read_ahead(self, captions: Sequence[str], stopped: Callable[[], bool] = lambda: False) -> None:
         """Read a whole set of captions, sorted by length, and cache as many as fit.
 
         Shows a progress bar, and prints a note if some captions do not fit and must be read in every epoch.
+        Ends early once ``stopped``; a cache on disk keeps what it has read by then.
         """
-        cached, distinct = self.features.read_ahead(captions), len(set(captions))
-        if cached < distinct:
+        cached, distinct = self.features.read_ahead(captions, stopped), len(set(captions))
+        if cached < distinct and not stopped():
             console.print(
                 f"note: the cache holds the features of {cached:,} of {distinct:,} captions; the language "
                 "model reads the others at every use: raise feature_cache_gb, or set training.cache.folder",
@@ -46,11 +47,14 @@ class FeatureReader:
         self.features.backend.close()
 
 
-def feature_reader(bridge: Bridge, cache_gb: float, cache: CacheSection | None = None) -> FeatureReader:
+def feature_reader(
+    bridge: Bridge, cache_gb: float, cache: CacheSection | None = None, is_writing: bool = True
+) -> FeatureReader:
     """Make a reader without gradients that caches up to ``cache_gb`` gigabytes in memory.
 
     With ``cache``, the recipe's `training.cache`, it also stores features in that folder, under the keys of
-    training, unless LoRA or learned queries change them. It never caches features of learned queries.
+    training, unless LoRA or learned queries change them. It never caches features of learned queries. Without
+    ``is_writing`` it only reads the folder, as all but one of several processes do.
     """
     if bridge.connector.reading.queries is not None:
         return FeatureReader(bridge, MemoryBackend(0))
@@ -58,4 +62,4 @@ def feature_reader(bridge: Bridge, cache_gb: float, cache: CacheSection | None =
     if cache is None or not cache.features or features_refusal(bridge) is not None:
         return FeatureReader(bridge, memory)
     store, maker = feature_cache_folder(bridge, cache)
-    return FeatureReader(bridge, MemoryOverDiskBackend(memory, DiskBackend(store)), maker)
+    return FeatureReader(bridge, MemoryOverDiskBackend(memory, DiskBackend(store, is_writing)), maker)

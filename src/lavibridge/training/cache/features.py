@@ -9,7 +9,7 @@ compute many at a time, which is several times as fast but rounds differently. F
 training does not change them: the language model has no LoRA and the connector no learned queries.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -69,13 +69,13 @@ class Features:
             found = self.backend.put(key, entry)
         return found
 
-    def read_ahead(self, captions: Sequence[str]) -> int:
+    def read_ahead(self, captions: Sequence[str], stopped: Callable[[], bool] = lambda: False) -> int:
         """Compute and cache captions that are not cached yet; returns the number of cached captions.
 
-        Stops at the first caption that does not fit into the cache.
+        Ends at the first caption that does not fit into the cache, or once ``stopped``.
         """
         distinct = dict.fromkeys(captions)
-        missing = [caption for caption in distinct if self.backend.get(self.key(caption)) is None]
+        missing = [caption for caption in distinct if self.key(caption) not in self.backend]
         kept = len(distinct) - len(missing)
         if not missing:
             return kept
@@ -83,10 +83,12 @@ class Features:
             task = bar.add_task("reading captions", total=len(missing), status="")
             for caption, entry in self.compute(missing):
                 self.backend.put(self.key(caption), entry)
-                if self.backend.get(self.key(caption)) is None:
+                if self.key(caption) not in self.backend:
                     break
                 kept += 1
                 bar.advance(task)
+                if stopped():
+                    break
         self.backend.flush()
         return kept
 

@@ -104,6 +104,7 @@ def _aligned(bridge: Bridge, recipe: Recipe, run: Path, processes: Processes) ->
         reached = AlignmentProgress.begin(run, fingerprint, every, processes, interrupted)
         if (
             not reached.step
+            and recipe.training.start is None
             and bridge.connector.needs_calibration
             and bridge.connector.input_layer.weight.requires_grad
         ):

@@ -33,7 +33,7 @@ def added_recipe(
     """
     model = [f"{side}={json.dumps({'source': source})}"]
     read = ["connector.read=null"] if side == "language" else []
-    changes = [*model, *read, *settings, *_captions(captions)]
+    changes = [*model, *read, "training.start=null", *settings, *_captions(captions)]
     recipe = load_recipe(pivot.folder / RECIPE, changes)
     config = connector_config(recipe)
     for option, expected in (("slots", pivot.description.slots), ("width", pivot.description.width)):

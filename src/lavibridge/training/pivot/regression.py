@@ -9,6 +9,7 @@ model reads each caption once.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -50,27 +51,81 @@ Targets = dict[str, Float[Tensor, "1 slot pivot"]]
 """The slots of each caption."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SlotTargets:
+    """What language halves learn: the slots that the reference half fills for each caption."""
+
+    captions: AlignmentCaptions
+    reference: LanguageHalf
+    slots: Targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageSide:
+    """A language model, its half, and a reader that reads each caption once."""
+
+    language: LanguageModel
+    config: Pivot.Config
+    half: LanguageHalf
+    read: Reader
+
+
 def add_language(pivot: PivotFolder, recipe: Recipe, name: str) -> Path:
     """Train the half of the recipe's language model by regression, and write it into the pivot.
 
     Returns the half's folder. An interrupted call leaves no files.
     """
     place = new_place(pivot, "language", name)
-    settings = alignment_of(recipe)
     set_threads()
-    device = pick_device(recipe.training.device)
+    targets = slot_targets(pivot, recipe)
+    learn_half(pivot, recipe, targets, new_side(recipe, targets), place)
+    return place
+
+
+def slot_targets(pivot: PivotFolder, recipe: Recipe, more: Sequence[str] = ()) -> SlotTargets:
+    """Return the slots of the recipe's captions, and of ``more`` captions, by the half that defines Z."""
     dataset = open_dataset(kind_of_section(recipe.data), recipe.data, RejectedPictures())
-    captions = alignment_captions(dataset, settings, recipe.training.seed)
-    reference, targets = _reference(pivot, captions, device)
+    captions = alignment_captions(dataset, alignment_of(recipe), recipe.training.seed)
+    texts = list(dict.fromkeys([*captions.training, *captions.held_out, *more]))
+    reference, slots = _reference(pivot, texts, pick_device(recipe.training.device))
+    return SlotTargets(captions=captions, reference=reference, slots=slots)
+
+
+def new_side(recipe: Recipe, targets: SlotTargets) -> LanguageSide:
+    """Load the recipe's language model, with a half that has not learned yet."""
+    device = pick_device(recipe.training.device)
     config = connector_config(recipe)
     language: LanguageModel = model_of_choice("language", recipe.language.model_dump()).to(device)
-    half = _new_half(config, language.spec, reference, recipe.training.seed).to(device)
-    read = _reader(
-        language, half, [*captions.training, *captions.held_out], settings.feature_cache_gb, device
-    )
+    half = _new_half(config, language.spec, targets.reference, recipe.training.seed).to(device)
+    side = read_once(language, config, half, recipe, targets.captions)
     if config.whiten:
-        _whiten(half, read(captions.training[:CALIBRATED_ON]))
-    fvu = _regress(half, read, captions, targets, recipe)
+        _whiten(half, side.read(targets.captions.training[:CALIBRATED_ON]))
+    return side
+
+
+def read_once(
+    language: LanguageModel,
+    config: Pivot.Config,
+    half: LanguageHalf,
+    recipe: Recipe,
+    captions: AlignmentCaptions,
+) -> LanguageSide:
+    """Read the captions, as many as fit into the cache, and return a language model with its reader."""
+    device = pick_device(recipe.training.device)
+    memory = MemoryBackend(alignment_of(recipe).feature_cache_gb)
+    features = Features(language, Reading(layers=half.read.layers), memory, b"")
+    features.read_ahead([*captions.training, *captions.held_out])
+    return LanguageSide(
+        language=language, config=config, half=half, read=lambda texts: features.together(texts, device)
+    )
+
+
+def learn_half(
+    pivot: PivotFolder, recipe: Recipe, targets: SlotTargets, side: LanguageSide, place: Path
+) -> None:
+    """Learn a half by regression, and write it into a folder; a call that is stopped leaves nothing."""
+    captions = targets.captions
+    fvu = _regress(side.half, side.read, captions, targets.slots, recipe)
     learning = Learning(
         teacher=f"the language half '{pivot.description.reference}'",
         captions=len(captions.training),
@@ -78,8 +133,7 @@ def add_language(pivot: PivotFolder, recipe: Recipe, name: str) -> Path:
         fvu=fvu,
     )
     with write_folder_atomic(place):
-        write_half(place, pivot.description.id, language, config, half, learning)
-    return place
+        write_half(place, pivot.description.id, side.language, side.config, side.half, learning)
 
 
 def _regress(
@@ -109,12 +163,14 @@ def _regress(
             fvu = unexplained(half.slots(features), target, over=(0,))
             value = _take_step(optimizer, fvu, recipe.training.clip, step)
             if captions.held_out and (step + 1) % settings.measure_every == 0:
-                measured.append(_measure(half, read, captions.held_out, targets))
+                measured.append(slots_fvu(half, read, captions.held_out, captions.held_out, targets))
             shown = f", held out {measured[-1]:.3f}" if measured else ""
             bar.update(task, completed=step + 1, status=f"fvu {value:.3f}{shown}")
             if settings.patience is not None and _since_lowest(measured) >= settings.patience:
                 break
-    return _measure(half, read, captions.held_out, targets) if captions.held_out else None
+    if not captions.held_out:
+        return None
+    return slots_fvu(half, read, captions.held_out, captions.held_out, targets)
 
 
 def _take_step(
@@ -158,30 +214,26 @@ def _new_half(config: Pivot.Config, text: TextSpec, reference: LanguageHalf, see
 
 
 @torch.no_grad()
-def _measure(half: LanguageHalf, read: Reader, captions: Sequence[str], targets: Targets) -> float:
-    """Return the fvu of the slots of captions."""
-    made = [half.slots(read(part)) for part in _parts(captions)]
+def slots_fvu(
+    half: LanguageHalf, read: Reader, texts: Sequence[str], captions: Sequence[str], targets: Targets
+) -> float:
+    """Return the fvu of the slots of texts, whose targets are those of captions in the same order."""
+    filled = [half.slots(read(part)) for part in _parts(texts)]
     expected = torch.cat([targets[caption] for caption in captions])
-    return float(unexplained(torch.cat(made).cpu(), expected, over=(0,)))
+    return float(unexplained(torch.cat(filled).cpu(), expected, over=(0,)))
 
 
 @torch.no_grad()
 def _reference(
-    pivot: PivotFolder, captions: AlignmentCaptions, device: torch.device
+    pivot: PivotFolder, texts: Sequence[str], device: torch.device
 ) -> tuple[LanguageHalf, Targets]:
     """Return the half that defines the pivot, and the slots that it fills for each caption."""
-    description = pivot.description
-    stored, language = open_half(pivot, "language", description.reference)
-    assert isinstance(language, LanguageModel)  # by its side
-    config = config_of(stored).model_copy(update={"slots": description.slots, "width": description.width})
-    half = LanguageHalf(config, language.spec)
-    load_half(stored, half)
-    language, half = language.to(device), half.to(device)
+    name = pivot.description.reference
+    language, _, half = open_language_half(pivot, name, device)
     reading = Reading(layers=half.read.layers)
-    texts = [*captions.training, *captions.held_out]
     targets: Targets = {}
     with progress_bar("captions") as bar:
-        task = bar.add_task(f"slots of {stored.name}", total=len(texts), status="")
+        task = bar.add_task(f"slots of {name}", total=len(texts), status="")
         for part in _parts(texts):
             slots = half.slots(language.encode(part, reading)).cpu()
             targets |= zip(part, slots.split(1), strict=True)
@@ -189,17 +241,17 @@ def _reference(
     return half.cpu(), targets
 
 
-def _reader(
-    language: LanguageModel,
-    half: LanguageHalf,
-    captions: Sequence[str],
-    cache_gb: float,
-    device: torch.device,
-) -> Reader:
-    """Read captions once, as many as fit into the cache; return a function from captions to features."""
-    features = Features(language, Reading(layers=half.read.layers), MemoryBackend(cache_gb), b"")
-    features.read_ahead(captions)
-    return lambda captions: features.together(captions, device)
+def open_language_half(
+    pivot: PivotFolder, name: str, device: torch.device
+) -> tuple[LanguageModel, Pivot.Config, LanguageHalf]:
+    """Load a language half of the pivot with its model and its options."""
+    description = pivot.description
+    stored, language = open_half(pivot, "language", name)
+    assert isinstance(language, LanguageModel)  # by its side
+    config = config_of(stored).model_copy(update={"slots": description.slots, "width": description.width})
+    half = LanguageHalf(config, language.spec)
+    load_half(stored, half)
+    return language.to(device), config, half.to(device)
 
 
 @torch.no_grad()
