@@ -40,7 +40,7 @@ app = typer.Typer(
 
 
 @app.command("fill")
-def _fill_cache(recipe: str = _RECIPE, settings: list[str] | None = _SETTINGS) -> None:
+def fill_cache(recipe: str = _RECIPE, settings: list[str] | None = _SETTINGS) -> None:
     """Fill the folder of training.cache.folder.
 
     Stores the latents of all images, and the features of all captions if the language model has no LoRA.
