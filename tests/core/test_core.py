@@ -84,21 +84,21 @@ def test_atomic_writing_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
 
 
 def test_sources(tmp_path: Path) -> None:
-    assert files.resolve_source(str(tmp_path)) == str(tmp_path)
-    assert files.resolve_source("t5-large") == "t5-large"
-    assert files.resolve_source("CompVis/stable-diffusion-v1-4") == "CompVis/stable-diffusion-v1-4"
+    assert sources.resolve_source(str(tmp_path)) == str(tmp_path)
+    assert sources.resolve_source("t5-large") == "t5-large"
+    assert sources.resolve_source("CompVis/stable-diffusion-v1-4") == "CompVis/stable-diffusion-v1-4"
     for name in files.shipped_models():
-        assert Path(files.resolve_source(name)).is_dir()
+        assert Path(sources.resolve_source(name)).is_dir()
     for wrong in (str(tmp_path / "no"), "./no", "a/b/c", "mini-nothing"):
         with pytest.raises(ModelError, match="no model folder"):
-            files.resolve_source(wrong)
+            sources.resolve_source(wrong)
     file = tmp_path / "model.GGUF"
     for wrong in (str(file), "model.gguf", "a/model.gguf", "./a/b/model.gguf"):
         with pytest.raises(ModelError, match="no GGUF file"):
-            files.resolve_source(wrong)
+            sources.resolve_source(wrong)
     file.write_bytes(b"")
-    assert files.resolve_source(str(file)) == str(file)
-    assert files.resolve_source("owner/model/model.Q8_0.gguf") == "owner/model/model.Q8_0.gguf"
+    assert sources.resolve_source(str(file)) == str(file)
+    assert sources.resolve_source("owner/model/model.Q8_0.gguf") == "owner/model/model.Q8_0.gguf"
 
 
 def test_model_json(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 if TYPE_CHECKING:
     import torch
 
+    from lavibridge.training.cache.precompute import PrecomputedFolder
 
 _RECIPE = typer.Argument(metavar="RECIPE", help="A recipe's name (see `lavi show`) or a path to a YAML file.")
 _SETTINGS = typer.Argument(

@@ -203,8 +203,8 @@ def _models() -> list[_Check]:
 
 def _packaged_models() -> list[_Check]:
     """Look for the models in other Python packages."""
-    from lavibridge.core.files import GGUF
     from lavibridge.core.packaged import PACKAGED
+    from lavibridge.core.sources import GGUF
 
     findings = []
     for name, model in PACKAGED.items():

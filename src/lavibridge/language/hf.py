@@ -22,9 +22,8 @@ from lavibridge.core.sources import RANDOM
 from lavibridge.language.base import DEFAULT_TOKENS, LanguageModel
 from lavibridge.language.parts import attention_backend
 from lavibridge.language.parts.block_stack import record_layers, stack_blocks
-from lavibridge.language.parts.byte_tokens import TOY_IDS
+from lavibridge.language.parts.byte_tokens import TOY_IDS, byte_tokenizer
 from lavibridge.language.parts.loading import (
-    byte_tokenizer,
     check_quantization,
     load_description,
     load_meta_model,

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
+from lavibridge.evaluation.stats import holm_correction
 from lavibridge.study.intervals import (
     DifferenceInterval,
     MeanInterval,
     ScoreMatrix,
     difference_interval,
-    holm_correction,
     mean_interval,
 )
 from lavibridge.study.scores import FinishedScores, scores_of, set_scores_of, unit_of_scores

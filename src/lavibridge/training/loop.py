@@ -18,10 +18,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lavibridge.bridge import Bridge
+from lavibridge.core.seeds import mix_seeds
 from lavibridge.recipes.sections import component_of_section
 from lavibridge.recipes.training_section import WEIGHTING, TrainingSection
 from lavibridge.training.data.batches import BatchLoader
-from lavibridge.training.data.order import mix_seeds
 from lavibridge.training.ema import Ema
 from lavibridge.training.nonfinite import NonfiniteSkips, check_weights_finite, nonfinite_samples
 from lavibridge.training.objectives.teacher import Teacher, with_teacher_target

@@ -37,7 +37,7 @@ def write_caption(rng: np.random.Generator, spec: SceneSpec, category: str) -> s
     return rng_pick(rng, OPENINGS).format(x=write_plain_caption(rng, spec))
 
 
-def write_plain_caption(rng: np.random.Generator, spec: Spec) -> str:
+def write_plain_caption(rng: np.random.Generator, spec: SceneSpec) -> str:
     """Write a caption of the spec in the plain words of image captions, without an opening."""
     return _write_content(rng, spec, _plain, RELATION_TEMPLATES)
 

@@ -17,7 +17,6 @@ from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
 from lavibridge.core.sources import RANDOM, cannot_load, find_gguf, locate_source, read_model_json
 from lavibridge.language.base import LanguageModel
-from lavibridge.language.parts.byte_tokens import BEGIN, END, PAD, byte_tokens
 from lavibridge.language.parts.gguf import load_gguf, read_gguf_config
 from lavibridge.language.parts.vocabulary import check_vocabulary
 
@@ -213,10 +212,3 @@ def quieten_loading() -> None:
     transformers.utils.logging.set_verbosity_error()
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
-
-
-def byte_tokenizer(template: str) -> Any:
-    """A tokenizer of the 256 bytes, for any text; ``template`` frames each text, such as ``<s> $A``."""
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=byte_tokens(template), pad_token=PAD, bos_token=BEGIN, eos_token=END
-    )

@@ -25,13 +25,8 @@ from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
 from lavibridge.language.base import DEFAULT_TOKENS, LanguageModel
 from lavibridge.language.ldm_bert import ldm_bert
 from lavibridge.language.parts import attention_backend
-from lavibridge.language.parts.loading import (
-    LONGEST_LIMIT,
-    byte_tokenizer,
-    load_meta_weights,
-    load_tokenizer,
-    load_weights,
-)
+from lavibridge.language.parts.byte_tokens import byte_tokenizer
+from lavibridge.language.parts.loading import LONGEST_LIMIT, load_meta_weights, load_tokenizer, load_weights
 from lavibridge.language.parts.single_file import encoder_prefix, load_encoder_from_file
 from lavibridge.language.parts.vocabulary import check_vocabulary
 

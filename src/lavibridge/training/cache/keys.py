@@ -13,8 +13,7 @@ import json
 import torch
 
 from lavibridge.core.contracts import Reading
-from lavibridge.core.identity import library_versions
-from lavibridge.core.tensors import weights_hash
+from lavibridge.core.identity import library_versions, weights_hash
 from lavibridge.data.pictures.decoding import DECODING_VERSION as PIXELS
 from lavibridge.language.base import LanguageModel
 from lavibridge.training.cache.shard import KEY_BYTES

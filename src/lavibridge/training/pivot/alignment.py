@@ -14,9 +14,8 @@ from lavibridge.bridge import Bridge
 from lavibridge.connectors.pivot import Pivot
 from lavibridge.core.device import set_threads
 from lavibridge.core.errors import RunError
-from lavibridge.core.identity import card_hash
+from lavibridge.core.identity import card_hash, weights_hash
 from lavibridge.core.lock import hold_lock
-from lavibridge.core.tensors import weights_hash
 from lavibridge.data.base import open_dataset
 from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.pivot.folder import PIVOT, PivotFolder, write_pivot

@@ -25,6 +25,7 @@ from lavibridge.core.device import pick_device, set_threads
 from lavibridge.core.errors import NotFiniteError
 from lavibridge.core.files import write_folder_atomic
 from lavibridge.core.log import progress_bar
+from lavibridge.core.seeds import mix_seeds
 from lavibridge.data.base import open_dataset
 from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.language.base import LanguageModel
@@ -38,7 +39,7 @@ from lavibridge.training.alignment.captions import AlignmentCaptions, alignment_
 from lavibridge.training.alignment.teacher import SETTING
 from lavibridge.training.cache.backend import MemoryBackend
 from lavibridge.training.cache.features import Features
-from lavibridge.training.data.order import ShuffledOrder, mix_seeds
+from lavibridge.training.data.order import ShuffledOrder
 from lavibridge.training.optimization import half_cosine, linear_warmup, make_optimizer
 from lavibridge.training.pivot.recipes import alignment_of, connector_config, new_place
 
