@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 from train_step import SMALL
 
 from lavibridge import Bridge, BridgePipeline
-from lavibridge.cli.cache import fill
+from lavibridge.cli.cache import fill_cache
 from lavibridge.core.contracts import Batch
 from lavibridge.core.device import set_threads
 from lavibridge.lora import LoraSettings
@@ -138,7 +138,7 @@ def caches() -> list[Point]:
         with tempfile.TemporaryDirectory() as folder:
             settings = ["lora.language=null", f"data.scenes={scenes}", f"training.cache.folder={folder}"]
             begun = process_time()
-            fill("mini-llama_mini-sd_lavi", settings)
+            fill_cache("mini-llama_mini-sd_lavi", settings)
             size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
             points.append(
                 {"scenes": scenes, "processor seconds": process_time() - begun, "MiB": round(size / MIB, 2)}

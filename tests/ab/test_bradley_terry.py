@@ -8,16 +8,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import approx_fprime, linprog, minimize
 
-from lavibridge.ab.bradley_terry import FIRST, SECOND, TIE, Ballots, fit_strengths, has_finite_strengths
+from lavibridge.ab.bradley_terry import (
+    FIRST,
+    SECOND,
+    TIE,
+    BradleyTerryVotes,
+    fit_strengths,
+    has_finite_strengths,
+)
 from lavibridge.evaluation.stats import Z95
 
 Rows = list[tuple[int, int, int]]
 
 
-def ballots(rows: Rows, prompts: list[int] | None = None, raters: list[int] | None = None) -> Ballots:
+def ballots(
+    rows: Rows, prompts: list[int] | None = None, raters: list[int] | None = None
+) -> BradleyTerryVotes:
     first, second, outcome = (np.array(each, dtype=int) for each in zip(*rows, strict=True))
     every = list(range(len(rows)))
-    return Ballots(
+    return BradleyTerryVotes(
         first=first,
         second=second,
         outcome=outcome,
@@ -47,7 +56,9 @@ def minus_log_likelihood(values: np.ndarray, rows: Rows, runs: int) -> float:
     return total
 
 
-def study(rng: np.random.Generator, theta: list[float], nu: float, prompts: int, raters: int) -> Ballots:
+def study(
+    rng: np.random.Generator, theta: list[float], nu: float, prompts: int, raters: int
+) -> BradleyTerryVotes:
     """Raters who each vote on a pair per prompt; prompts and raters favour some runs by chance."""
     runs, rows, clusters, who = len(theta), [], [], []
     pairs = [(a, b) for a in range(runs) for b in range(a + 1, runs)]

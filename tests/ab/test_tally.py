@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from lavibridge.ab.raters import describe_raters, retest_raters
-from lavibridge.ab.tally import sign_test, tally_votes
-from lavibridge.evaluation.stats import wilson_interval
+from lavibridge.ab.tally import tally_votes
+from lavibridge.evaluation.stats import sign_test, wilson_interval
 
 MakeVote = Callable[..., Any]
 

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from lavibridge.core import files, log, registry, sources
-from lavibridge.core.config import Config, validate
+from lavibridge.core.config import Config, validate_config
 from lavibridge.core.contracts import Batch, Conditioning, TextFeatures
 from lavibridge.core.device import cpu_computes_bfloat16, pick_device, pick_dtype, set_threads
 from lavibridge.core.errors import LaviError, ModelError, NotFiniteError, RecipeError
@@ -45,11 +45,11 @@ class Outer(Config):
 )
 def test_wrong_configuration_is_named_by_its_path(mapping: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        validate(Outer, mapping, "here")
+        validate_config(Outer, mapping, "here")
 
 
 def test_configuration_is_frozen_and_described() -> None:
-    config = validate(Outer, {"name": "a", "inner": {"steps": 5}}, "")
+    config = validate_config(Outer, {"name": "a", "inner": {"steps": 5}}, "")
     assert config.inner.steps == 5
     with pytest.raises(ValueError, match="frozen"):
         config.name = "b"
@@ -84,21 +84,21 @@ def test_atomic_writing_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
 
 
 def test_sources(tmp_path: Path) -> None:
-    assert files.resolve_source(str(tmp_path)) == str(tmp_path)
-    assert files.resolve_source("t5-large") == "t5-large"
-    assert files.resolve_source("CompVis/stable-diffusion-v1-4") == "CompVis/stable-diffusion-v1-4"
+    assert sources.resolve_source(str(tmp_path)) == str(tmp_path)
+    assert sources.resolve_source("t5-large") == "t5-large"
+    assert sources.resolve_source("CompVis/stable-diffusion-v1-4") == "CompVis/stable-diffusion-v1-4"
     for name in files.shipped_models():
-        assert Path(files.resolve_source(name)).is_dir()
+        assert Path(sources.resolve_source(name)).is_dir()
     for wrong in (str(tmp_path / "no"), "./no", "a/b/c", "mini-nothing"):
         with pytest.raises(ModelError, match="no model folder"):
-            files.resolve_source(wrong)
+            sources.resolve_source(wrong)
     file = tmp_path / "model.GGUF"
     for wrong in (str(file), "model.gguf", "a/model.gguf", "./a/b/model.gguf"):
         with pytest.raises(ModelError, match="no GGUF file"):
-            files.resolve_source(wrong)
+            sources.resolve_source(wrong)
     file.write_bytes(b"")
-    assert files.resolve_source(str(file)) == str(file)
-    assert files.resolve_source("owner/model/model.Q8_0.gguf") == "owner/model/model.Q8_0.gguf"
+    assert sources.resolve_source(str(file)) == str(file)
+    assert sources.resolve_source("owner/model/model.Q8_0.gguf") == "owner/model/model.Q8_0.gguf"
 
 
 def test_model_json(tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ import pytest
 
 from lavibridge.core import packaged
 from lavibridge.core.errors import ModelError
-from lavibridge.core.files import resolve_source
 from lavibridge.core.packaged import PACKAGED, PackagedModel, packaged_path
-from lavibridge.core.sources import locate_source
+from lavibridge.core.sources import locate_source, resolve_source
 
 MINILM = PACKAGED["minilm"]
 needs_minilm = pytest.mark.skipif(MINILM.path() is None, reason="needs the extra [minilm]")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from lavibridge.core.config import validate
+from lavibridge.core.config import validate_config
 from lavibridge.core.registry import load_kind
 from lavibridge.data.base import Dataset, open_dataset
 from lavibridge.data.pictures.rejected import RejectedPictures
@@ -27,7 +27,7 @@ def _put(path: Path, shade: int = 90, size: tuple[int, int] = (20, 30)) -> Path:
 
 
 def _opened(kind: str, rejected: RejectedPictures | None = None, **settings: Any) -> Dataset:
-    config = validate(load_kind("data", kind).Config, settings, "data")
+    config = validate_config(load_kind("data", kind).Config, settings, "data")
     return open_dataset(kind, config, rejected or RejectedPictures())
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lavibridge.core.config import validate
+from lavibridge.core.config import validate_config
 from lavibridge.core.errors import DataError, RecipeError
 from lavibridge.core.registry import load_kind
 from lavibridge.data.base import Dataset
@@ -25,7 +25,7 @@ def picture(path: Path, shade: int = 90, size: tuple[int, int] = (20, 30)) -> No
 
 def open_dataset(settings: dict[str, Any], rejected: RejectedPictures) -> Dataset:
     options = {key: value for key, value in settings.items() if key != "kind"}
-    config = validate(load_kind("data", settings["kind"]).Config, options, "data")
+    config = validate_config(load_kind("data", settings["kind"]).Config, options, "data")
     return open_checked(settings["kind"], config, rejected)
 
 

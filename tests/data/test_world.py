@@ -2,14 +2,14 @@
 
 import pytest
 
-from lavibridge.core.config import validate
+from lavibridge.core.config import validate_config
 from lavibridge.core.errors import RecipeError
 from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.data.world import World
 
 
 def opened(**settings: object) -> World:
-    return World(validate(World.Config, settings, "data"), RejectedPictures())
+    return World(validate_config(World.Config, settings, "data"), RejectedPictures())
 
 
 def test_only_categories_of_the_mix_occur() -> None:

@@ -18,7 +18,7 @@ from lavibridge.evaluation.dual_encoder import DualEncoder
 from lavibridge.evaluation.metrics.aesthetics import fold_aesthetics_head
 from lavibridge.evaluation.metrics.base import ImageMetric
 from lavibridge.evaluation.networks import PretrainedNetwork
-from lavibridge.evaluation.suite import open_metrics
+from lavibridge.evaluation.suite import open_suite_metrics
 
 PROMPTS = (
     "a red circle",
@@ -35,7 +35,7 @@ def pictures(count: int) -> list[Image.Image]:
 
 
 def scores(options: dict[str, Any]) -> list[Score]:
-    [metric] = open_metrics([options], [], ())
+    [metric] = open_suite_metrics([options], [], ())
     assert isinstance(metric, ImageMetric)
     tasks = [Task(category="x", prompt=prompt, seed=0, file="x") for prompt in PROMPTS]
     found = metric.score(pictures(len(PROMPTS)), tasks)
@@ -144,11 +144,13 @@ def test_the_aesthetic_head_folded_is_the_head_in_layers(toy_clip: Path, tmp_pat
     with pytest.raises(ModelError, match="not a head of linear layers"):
         fold_aesthetics_head(head)
     with pytest.raises(ModelError, match="improved-aesthetic-predictor"):
-        open_metrics([{"kind": "aesthetics", "model": str(toy_clip), "head": "nowhere.safetensors"}], [], ())
+        open_suite_metrics(
+            [{"kind": "aesthetics", "model": str(toy_clip), "head": "nowhere.safetensors"}], [], ()
+        )
 
 
 def test_cards_name_the_weights_and_no_path(toy_clip: Path) -> None:
-    [metric] = open_metrics([{"kind": "clip_score", "model": str(toy_clip)}], [], ())
+    [metric] = open_suite_metrics([{"kind": "clip_score", "model": str(toy_clip)}], [], ())
     card = metric.card()
     assert card["model"]["model"] == "toy-clip"
     assert len(card["model"]["id"]) == 64
@@ -157,4 +159,4 @@ def test_cards_name_the_weights_and_no_path(toy_clip: Path) -> None:
 
 def test_a_model_that_pairs_nothing_is_refused() -> None:
     with pytest.raises(ModelError, match="not a dual encoder"):
-        open_metrics([{"kind": "clip_score", "model": "mini-resnet"}], [], ())
+        open_suite_metrics([{"kind": "clip_score", "model": "mini-resnet"}], [], ())

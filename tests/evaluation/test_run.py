@@ -16,8 +16,8 @@ from lavibridge.core.errors import DataError, ModelError, RecipeError, RunError
 from lavibridge.core.process_rank import ProcessRank, rank_from_environment
 from lavibridge.evaluation.compare import compare_evaluations
 from lavibridge.evaluation.evaluate import evaluate
-from lavibridge.evaluation.suite import open_prompts, read_suite
-from lavibridge.evaluation.tasks import make_tasks, noise_seed
+from lavibridge.evaluation.suite import open_suite_prompts, read_suite
+from lavibridge.evaluation.tasks import make_tasks, task_noise_seed
 from lavibridge.generation.nonfinite_images import NonfiniteImageError
 from lavibridge.world.captions import CATEGORIES, evaluation_prompts
 from lavibridge.world.drawing import draw_scene
@@ -353,12 +353,12 @@ def test_the_environment_names_the_part(monkeypatch):
 
 
 def test_noise_is_named_by_the_prompt():
-    seeds = {noise_seed("world", "one", f"prompt {i}", 0, 0) for i in range(100)}
+    seeds = {task_noise_seed("world", "one", f"prompt {i}", 0, 0) for i in range(100)}
     assert len(seeds) == 100
-    assert noise_seed("world", "one", "a red circle", 0, 0) == 1991530089
+    assert task_noise_seed("world", "one", "a red circle", 0, 0) == 1991530089
 
 
 def test_every_category_has_enough_prompts():
     suite = read_suite("world")
-    tasks = make_tasks(suite, open_prompts(suite.prompts), None, None, 0)
+    tasks = make_tasks(suite, open_suite_prompts(suite.prompts), None, None, 0)
     assert len(tasks) == len({task.key for task in tasks}) == len({task.file for task in tasks}) == 1750

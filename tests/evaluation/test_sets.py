@@ -15,13 +15,13 @@ from safetensors.numpy import save_file
 from lavibridge.core.errors import DataError, ModelError
 from lavibridge.evaluation.base import Task
 from lavibridge.evaluation.sets.extractors import ModelExtractor, make_extractor
-from lavibridge.evaluation.sets.features import Moments, ReferenceFeatures, SetFeatures
+from lavibridge.evaluation.sets.features import FeatureMoments, ReferenceFeatures, SetFeatures
 from lavibridge.evaluation.sets.frechet import frechet_to
 from lavibridge.evaluation.sets.generated_set import JACKKNIFE_GROUPS, JACKKNIFE_T, jackknife
-from lavibridge.evaluation.sets.kernels import cmmd_to, kid_to, normalize_rows
+from lavibridge.evaluation.sets.kernels import cmmd_kernel_distance, kid_kernel_distance, normalize_rows
 from lavibridge.evaluation.sets.precision_recall import precision_recall_to
 from lavibridge.evaluation.sets.reference import check_reference, open_reference
-from lavibridge.evaluation.suite import open_metrics
+from lavibridge.evaluation.suite import open_suite_metrics
 
 linalg = pytest.importorskip("scipy.linalg")
 scipy_stats = pytest.importorskip("scipy.stats")
@@ -34,19 +34,19 @@ def features(seed: int, n: int, width: int, shift: float = 0.0) -> SetFeatures:
 
 
 def fid(drawn: SetFeatures, real: SetFeatures) -> float:
-    return frechet_to(Moments.of(real)).distance(drawn)
+    return frechet_to(FeatureMoments.of(real)).distance(drawn)
 
 
 def test_moments_are_numpys() -> None:
     x = features(0, 50, 7)
-    assert np.allclose(Moments.of(x).covariance, np.cov(x, rowvar=False), rtol=1e-12)
-    assert np.allclose(Moments.of(x).mean, x.mean(0))
+    assert np.allclose(FeatureMoments.of(x).covariance, np.cov(x, rowvar=False), rtol=1e-12)
+    assert np.allclose(FeatureMoments.of(x).mean, x.mean(0))
 
 
 def test_the_frechet_distance_is_that_of_scipys_matrix_root() -> None:
     for seed in range(5):
         x, y = features(seed, 60, 12), features(seed + 100, 80, 12, shift=0.5)
-        a, b = Moments.of(x), Moments.of(y)
+        a, b = FeatureMoments.of(x), FeatureMoments.of(y)
         root = linalg.sqrtm(a.covariance @ b.covariance)
         mean = a.mean - b.mean
         expected = mean @ mean + np.trace(a.covariance + b.covariance - 2 * root.real)
@@ -74,7 +74,7 @@ def test_the_frechet_distance_is_torchmetrics() -> None:
 
 def test_two_diagonal_covariances_have_a_closed_form() -> None:
     a, b = np.array([1.0, 4.0, 9.0]), np.array([4.0, 1.0, 0.0])
-    moments = [Moments(mean=np.full(3, m), covariance=np.diag(v)) for m, v in ((0.0, a), (2.0, b))]
+    moments = [FeatureMoments(mean=np.full(3, m), covariance=np.diag(v)) for m, v in ((0.0, a), (2.0, b))]
     expected = 12 + ((np.sqrt(a) - np.sqrt(b)) ** 2).sum()
     assert frechet_to(moments[0]).of_moments(moments[1]) == pytest.approx(expected, rel=1e-12)
 
@@ -85,7 +85,7 @@ def test_a_frechet_distance_moves_with_nothing_but_the_sets(seed: int, n: int, s
     """Fewer pictures than features included."""
     x, y = features(seed, n, 8), features(seed + 1, n + 2, 8)
     turn = np.linalg.qr(np.random.default_rng(seed).normal(size=(8, 8)))[0]
-    scale = float(np.trace(Moments.of(x).covariance) + np.trace(Moments.of(y).covariance))
+    scale = float(np.trace(FeatureMoments.of(x).covariance) + np.trace(FeatureMoments.of(y).covariance))
     assert fid(x, x) == pytest.approx(0, abs=1e-6 * scale)
     assert fid(x, y) == pytest.approx(fid(y, x), abs=1e-7 * scale)
     assert fid(x @ turn + shift, y @ turn + shift) == pytest.approx(fid(x, y), abs=1e-6 * scale)
@@ -96,12 +96,12 @@ def test_kid_is_torchmetrics() -> None:
     kid = pytest.importorskip("torchmetrics.image.kid")
     x, y = features(3, 40, 6), features(4, 40, 6, shift=0.2)
     theirs = float(kid.poly_mmd(torch.tensor(x), torch.tensor(y), degree=3, gamma=1 / 6, coef=1.0))
-    assert kid_to(y)(x) == pytest.approx(theirs, rel=1e-12)
+    assert kid_kernel_distance(y)(x) == pytest.approx(theirs, rel=1e-12)
 
 
 def test_kid_of_one_distribution_is_zero_on_average() -> None:
     rng = np.random.default_rng(5)
-    values = [kid_to(rng.normal(size=(30, 4)))(rng.normal(size=(20, 4))) for _ in range(300)]
+    values = [kid_kernel_distance(rng.normal(size=(30, 4)))(rng.normal(size=(20, 4))) for _ in range(300)]
     assert abs(np.mean(values)) < 4 * np.std(values) / math.sqrt(300)
     assert min(values) < 0
 
@@ -112,8 +112,8 @@ def test_cmmd_is_scikit_learns_kernel() -> None:
         pairwise.rbf_kernel(a, b, gamma=1 / (2 * 10.0**2)).mean()
     )
     expected = 1000 * (k(x, x) + k(y, y) - 2 * k(x, y))
-    assert cmmd_to(3 * y)(2 * x) == pytest.approx(expected, rel=1e-9)
-    assert cmmd_to(y)(y) == pytest.approx(0, abs=1e-9)
+    assert cmmd_kernel_distance(3 * y)(2 * x) == pytest.approx(expected, rel=1e-9)
+    assert cmmd_kernel_distance(y)(y) == pytest.approx(0, abs=1e-9)
 
 
 def test_precision_and_recall_of_sets_that_can_be_seen_through() -> None:
@@ -142,7 +142,7 @@ def test_the_jackknife_of_a_mean_is_its_t_interval() -> None:
 def test_the_jackknifes_interval_covers_what_sets_of_this_size_give() -> None:
     rng = np.random.default_rng(1)
     real = rng.normal(size=(2000, 3))
-    measure = frechet_to(Moments.of(real)).distance
+    measure = frechet_to(FeatureMoments.of(real)).distance
     sets = [rng.normal(size=(200, 3)) * 1.3 + 0.3 for _ in range(60)]
     expected = np.mean([measure(drawn) for drawn in sets])
     hits = 0
@@ -166,7 +166,7 @@ def test_references_are_folders_files_and_the_world(tmp_path: Path, monkeypatch:
     assert np.array_equal(again.all_features("x"), from_folder.features)
     assert again.card == from_folder.card
 
-    moments = Moments.of(from_folder.features)
+    moments = FeatureMoments.of(from_folder.features)
     np.savez(tmp_path / "stats.npz", mu=moments.mean, sigma=moments.covariance)
     save_file({"features": from_folder.features}, tmp_path / "all.safetensors")
     kept = open_reference(str(tmp_path / "stats.npz"), extractor, [])
@@ -205,7 +205,7 @@ def test_references_that_are_not_there_or_are_wrong(tmp_path: Path) -> None:
 
 
 def test_a_metric_of_sets_wants_enough_pictures_and_its_width() -> None:
-    [metric] = open_metrics([{"kind": "fid", "reference": "world", "features": "mini-resnet"}], [], ())
+    [metric] = open_suite_metrics([{"kind": "fid", "reference": "world", "features": "mini-resnet"}], [], ())
     task = Task(category="one", prompt="a red circle", seed=0, file="x")
     with pytest.raises(DataError, match="at least 20 images, found 3"):
         metric.check([task] * 3)

@@ -17,8 +17,7 @@ from lavibridge.core.errors import ModelError
 from lavibridge.core.identity import source_identity
 from lavibridge.core.packaged import PACKAGED
 from lavibridge.language.hf import TransformersModel
-from lavibridge.language.parts.byte_tokens import TOY_IDS
-from lavibridge.language.parts.loading import byte_tokenizer
+from lavibridge.language.parts.byte_tokens import TOY_IDS, byte_tokenizer
 from lavibridge.plan.meta_model import ModelPart, build_meta_bridge, model_parts
 from lavibridge.plan.search import variants
 from lavibridge.recipes.recipe import Recipe, load_recipe

@@ -13,7 +13,7 @@ import transformers
 from lavibridge.core import registry
 from lavibridge.core.errors import ModelError
 from lavibridge.language.hf import TransformersModel
-from lavibridge.language.parts.loading import byte_tokenizer
+from lavibridge.language.parts.byte_tokens import byte_tokenizer
 
 PROMPT = "a red circle"
 

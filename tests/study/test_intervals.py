@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lavibridge.evaluation.stats import wilson_interval
-from lavibridge.study.intervals import _drawn, difference_interval, holm_correction, mean_interval
+from lavibridge.evaluation.stats import holm_correction, wilson_interval
+from lavibridge.study.intervals import _drawn, difference_interval, mean_interval
 
 NOTHING = math.nan
 

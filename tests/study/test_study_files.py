@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from lavibridge.cli.main import app
-from lavibridge.core.config import validate
+from lavibridge.core.config import validate_config
 from lavibridge.core.errors import RecipeError
 from lavibridge.recipes.recipe_text import change_recipe_text
 from lavibridge.study.cells import cell_setting, choose_cells, expand_cells, load_study
@@ -36,7 +36,7 @@ def study(**fields: Any) -> Study:
         "suites": {"world": {"suite": "world"}},
         "rows": [{"name": "All", "suite": "world"}],
     }
-    return validate(Study, {**content, **fields}, "study.yaml")
+    return validate_config(Study, {**content, **fields}, "study.yaml")
 
 
 @settings(deadline=None, max_examples=30)

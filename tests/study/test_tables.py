@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 from typer.testing import Result
 
-from lavibridge.core.config import validate
+from lavibridge.core.config import validate_config
 from lavibridge.core.errors import RunError
 from lavibridge.evaluation.base import Task
 from lavibridge.evaluation.records import Record
-from lavibridge.study.scores import SuiteResult
+from lavibridge.study.scores import CellScores
 from lavibridge.study.study import Study
 from lavibridge.study.table import make_study_table
 
@@ -91,7 +91,7 @@ def test_markdown_and_csv_say_the_same(scored: Path) -> None:
     assert float(rows[1]["difference"]) == 0.5
 
 
-def of_sets(figures: list[float], scores: list[list[float]]) -> dict[str, SuiteResult]:
+def of_sets(figures: list[float], scores: list[list[float]]) -> dict[str, CellScores]:
     """What a cell says that has one set measure, and one score for each prompt."""
     tasks = [Task(category="c", prompt=str(n), seed=0, file=f"{n}.png") for n in range(len(scores))]
     records = [
@@ -101,9 +101,7 @@ def of_sets(figures: list[float], scores: list[list[float]]) -> dict[str, SuiteR
     totals = {"fid": {"n": len(tasks), "mean": figures[0], "low": figures[1], "high": figures[2]}}
     metrics = {"fid": {"unit": "", "totals": totals}, "error": {"unit": "", "all": {}}}
     return {
-        "s": SuiteResult(
-            results={"metrics": metrics}, records={r.key: r for r in records}, tasks=tuple(tasks)
-        )
+        "s": CellScores(results={"metrics": metrics}, records={r.key: r for r in records}, tasks=tuple(tasks))
     }
 
 
@@ -116,7 +114,7 @@ def test_measures_of_sets_have_students_interval_and_lower_may_be_better() -> No
         {"says": "new is better", "better": "new", "than": "old", "rows": ["Error", "FID"]},
         {"says": "old is better", "better": "old", "than": "new", "rows": ["Error"]},
     ]
-    asked = validate(
+    asked = validate_config(
         Study,
         {
             "name": "s",

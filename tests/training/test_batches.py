@@ -19,7 +19,7 @@ from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.recipes.sections import kind_of_section, read_section
 from lavibridge.training.assemble import loader_class
 from lavibridge.training.build_bridge import build_bridge
-from lavibridge.training.cache.backend import Memory
+from lavibridge.training.cache.backend import MemoryBackend
 from lavibridge.training.data.batches import BatchLoader, PrefetchLoader, TrainingPass
 from lavibridge.training.data.sampler import Visit
 
@@ -103,7 +103,7 @@ def test_latents_are_the_same_bits_with_much_little_and_no_memory_and_in_any_bat
         fed = batches(bridge, toy(training={"batch": batch, "latent_cache_gb": memory}))
         found = torch.cat([latents_of(fed.draw(step, 0)) for step in range(15 // batch)])
         assert torch.equal(found, expected)
-        assert isinstance(fed.caches.latents.backend, Memory)
+        assert isinstance(fed.caches.latents.backend, MemoryBackend)
         assert len(fed.caches.latents.backend.entries) == kept
 
 
@@ -112,7 +112,7 @@ def test_no_picture_is_encoded_before_it_is_needed_and_none_twice(
 ) -> None:
     fed = batches(bridge, toy(training={"batch": 3}), world(9))
     for step in range(3):
-        assert isinstance(fed.caches.latents.backend, Memory)
+        assert isinstance(fed.caches.latents.backend, MemoryBackend)
         assert len(fed.caches.latents.backend.entries) == 3 * step
         fed.draw(step, 0)
     fed.caches.latents.dataset = world(1)  # too small to be read from again

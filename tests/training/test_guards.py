@@ -13,7 +13,7 @@ from lavibridge import Bridge
 from lavibridge.core.errors import ModelError, NotFiniteError
 from lavibridge.core.files import file_sha256
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.checkpoints.checkpoint import describe_files, manifest_hash
+from lavibridge.training.checkpoints.checkpoint import checkpoint_manifest_hash, describe_checkpoint_files
 from lavibridge.training.data.batches import BatchLoader, TrainingPass
 from lavibridge.training.train import train
 
@@ -91,9 +91,9 @@ def ruin(checkpoint: Path, file: str) -> None:
         described_there["files"] = {name: file_sha256(folder / name) for name in described_there["files"]}
         (folder / "bridge.json").write_text(json.dumps(described_there))
     (checkpoint / "manifest.json").unlink()
-    files = describe_files(checkpoint)
+    files = describe_checkpoint_files(checkpoint)
     (checkpoint / "manifest.json").write_text(
-        json.dumps({"format": 2, "files": files, "seal": manifest_hash(files)})
+        json.dumps({"format": 2, "files": files, "seal": checkpoint_manifest_hash(files)})
     )
 
 

@@ -14,7 +14,7 @@ from lavibridge.core.tensors import save_tensors
 from lavibridge.optimizers import adamw8bit
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import read_kind_section
-from lavibridge.recipes.training_section import OPTIMIZERS, LearningRates, TrainingSection
+from lavibridge.recipes.training_section import OPTIMIZERS, LearningRateSection, TrainingSection
 from lavibridge.training.ema import Ema
 from lavibridge.training.optimization import (
     learning_rate_scale,
@@ -49,11 +49,11 @@ def test_a_warm_up_longer_than_the_run_never_fails() -> None:
 
 
 def test_rates_not_given_are_the_published_ones_of_the_family() -> None:
-    nothing = LearningRates()
+    nothing = LearningRateSection()
     published = {"language_lora": 5e-6, "connector": 1e-4, "vision_lora": 1e-4}
     assert learning_rates("sd", nothing, TRAINED_PARTS) == published
     assert learning_rates("pixart", nothing, TRAINED_PARTS)["connector"] == 2e-5
-    given = learning_rates("sd", LearningRates(connector=3e-3, language_lora=0.0), TRAINED_PARTS)
+    given = learning_rates("sd", LearningRateSection(connector=3e-3, language_lora=0.0), TRAINED_PARTS)
     assert given == {"language_lora": 0.0, "connector": 3e-3, "vision_lora": 1e-4}
 
 
@@ -61,8 +61,8 @@ def test_a_family_without_published_rates_needs_one_for_each_trained_part() -> N
     with pytest.raises(
         RecipeError, match=r"training\.lr\.vision_lora: the recipe sets no learning rate.*'flux'"
     ):
-        learning_rates("flux", LearningRates(connector=1e-4), ("connector", "vision_lora"))
-    assert learning_rates("flux", LearningRates(connector=1e-4), ("connector",)) == {"connector": 1e-4}
+        learning_rates("flux", LearningRateSection(connector=1e-4), ("connector", "vision_lora"))
+    assert learning_rates("flux", LearningRateSection(connector=1e-4), ("connector",)) == {"connector": 1e-4}
 
 
 def test_every_part_gets_its_own_rate() -> None:
@@ -155,4 +155,4 @@ def test_the_weights_come_back_even_after_an_error() -> None:
 
 def test_a_recipe_keeps_null_rates_null(toy: Callable[..., Recipe]) -> None:
     recipe = toy(training={"steps": 1, "lr": {}})
-    assert recipe.training.lr == LearningRates()
+    assert recipe.training.lr == LearningRateSection()

@@ -4,7 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lavibridge.training.data.order import ShuffledOrder, mix_seeds, rng_for_visit
+from lavibridge.core.seeds import mix_seeds
+from lavibridge.training.data.order import ShuffledOrder, rng_for_visit
 
 SHAPE = (4, 2, 2)
 

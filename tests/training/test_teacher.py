@@ -15,7 +15,7 @@ from lavibridge.core.errors import ModelError
 from lavibridge.lora import LoraSettings
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.training.data.batches import TrainingPass
-from lavibridge.training.objectives.teacher import Teacher, with_target
+from lavibridge.training.objectives.teacher import Teacher, with_teacher_target
 from lavibridge.training.train import train
 
 Toy = Callable[..., Recipe]
@@ -34,9 +34,9 @@ def draw_of(bridge: Bridge) -> TrainingPass:
 def test_of_itself_there_is_nothing_to_learn() -> None:
     own = BridgePipeline.native("mini-sd", device="cpu").bridge
     draw = draw_of(own)
-    batch = with_target(Teacher(own, 1.0), draw)
+    batch = with_teacher_target(Teacher(own, 1.0), draw)
     assert float(own(batch, draw.t, draw.noise).max()) < 1e-9
-    assert float(own(with_target(None, draw), draw.t, draw.noise).max()) > 1e-3
+    assert float(own(with_teacher_target(None, draw), draw.t, draw.noise).max()) > 1e-3
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from lavibridge.world.checker import CLAUSE_KINDS, check_picture
 from lavibridge.world.detections import ParsedScene
 from lavibridge.world.drawing import draw_scene
 from lavibridge.world.perturbations import PERTURBATIONS, counterfactuals
-from lavibridge.world.scene import GROUND, SHAPES, SIZES, Group, Relation, Scene, Spec, Thing
+from lavibridge.world.scene import GROUND, SHAPES, SIZES, Scene, SceneGroup, SceneRelation, SceneSpec, Thing
 from lavibridge.world.scene_parser import parse_scene
 
 BARS = {"clean": 0.995, "noise": 0.98, "blur": 0.98, "jpeg": 0.98, "shift": 0.98}
@@ -74,7 +74,7 @@ def test_count_is_exact():
     stars = [thing("star", "green", left, top) for left, top in ((3, 3), (40, 5), (5, 40), (40, 40))]
     for there in range(1, 5):
         for wanted in range(2, 5):
-            spec = Spec(groups=(Group(shape="star", color="green", count=wanted),))
+            spec = SceneSpec(groups=(SceneGroup(shape="star", color="green", count=wanted),))
             verdict = check_picture(draw_scene(Scene(things=tuple(stars[:there]))), spec)
             assert verdict["count"] is (there == wanted)
             assert verdict.all is (there == wanted)
@@ -82,7 +82,7 @@ def test_count_is_exact():
 
 def test_clauses_are_python_bools_and_absent_ones_are_none():
     scene = Scene(things=(thing("circle", "red", 10, 10),))
-    verdict = check_picture(draw_scene(scene), Spec(groups=(Group(shape="circle", color="red"),)))
+    verdict = check_picture(draw_scene(scene), SceneSpec(groups=(SceneGroup(shape="circle", color="red"),)))
     assert {type(answer) for answer in verdict.clauses.values()} == {bool}
     assert type(verdict.all) is bool
     assert set(verdict.clauses) == {"objects", "shape", "color", "binding", "clean"} == set(verdict.reasons)
@@ -97,7 +97,9 @@ def test_clauses_are_python_bools_and_absent_ones_are_none():
 
 def test_binding_is_not_presence():
     """A red square and a blue circle show every word of a red circle and a blue square, and fail."""
-    spec = Spec(groups=(Group(shape="circle", color="red"), Group(shape="square", color="blue")))
+    spec = SceneSpec(
+        groups=(SceneGroup(shape="circle", color="red"), SceneGroup(shape="square", color="blue"))
+    )
     verdict = check_picture(
         draw_scene(Scene(things=(thing("square", "red", 5, 5), thing("circle", "blue", 40, 40)))), spec
     )
@@ -111,22 +113,26 @@ def test_binding_is_not_presence():
 def test_place_and_absence():
     picture = draw_scene(Scene(things=(thing("circle", "red", 5, 5),)))
     for place, answer in (("left", True), ("right", False), ("top", True), ("bottom", False)):
-        assert check_picture(picture, Spec(groups=(Group(shape="circle", place=place),)))["place"] is answer
+        assert (
+            check_picture(picture, SceneSpec(groups=(SceneGroup(shape="circle", place=place),)))["place"]
+            is answer
+        )
     for absent, answer in (
-        (Group(shape="circle"), False),
-        (Group(shape="ring"), True),
-        (Group(color="red"), False),
+        (SceneGroup(shape="circle"), False),
+        (SceneGroup(shape="ring"), True),
+        (SceneGroup(color="red"), False),
     ):
-        verdict = check_picture(picture, Spec(groups=(Group(shape="circle"),), absent=(absent,)))
+        verdict = check_picture(picture, SceneSpec(groups=(SceneGroup(shape="circle"),), absent=(absent,)))
         assert verdict["absence"] is answer
 
 
 @pytest.mark.parametrize("gap", [0, 1, 3, 4, 8])
 def test_touching_is_within_two_pixels(gap):
     scene = Scene(things=(thing("square", "red", 10, 20), thing("circle", "blue", 28 + gap, 20)))
-    groups = (Group(shape="square", color="red"), Group(shape="circle", color="blue"))
+    groups = (SceneGroup(shape="square", color="red"), SceneGroup(shape="circle", color="blue"))
     verdict = check_picture(
-        draw_scene(scene), Spec(groups=groups, relation=Relation(name="touching", subject=0, object=1))
+        draw_scene(scene),
+        SceneSpec(groups=groups, relation=SceneRelation(name="touching", subject=0, object=1)),
     )
     assert verdict["binding"] is True
     assert verdict["relation"] is (gap <= 1)
@@ -134,20 +140,20 @@ def test_touching_is_within_two_pixels(gap):
 
 def test_in_front_of_knows_which_is_in_front():
     front, back = thing("circle", "red", 30, 30), thing("square", "blue", 10, 10, "large")
-    groups = (Group(shape="circle", color="red"), Group(shape="square", color="blue"))
-    forth = Spec(groups=groups, relation=Relation(name="in front of", subject=0, object=1))
+    groups = (SceneGroup(shape="circle", color="red"), SceneGroup(shape="square", color="blue"))
+    forth = SceneSpec(groups=groups, relation=SceneRelation(name="in front of", subject=0, object=1))
     assert check_picture(draw_scene(Scene(things=(back, front))), forth).all
     assert check_picture(draw_scene(Scene(things=(front, back))), forth)["relation"] is False
-    back_to = Spec(groups=groups, relation=Relation(name="in front of", subject=1, object=0))
+    back_to = SceneSpec(groups=groups, relation=SceneRelation(name="in front of", subject=1, object=0))
     assert check_picture(draw_scene(Scene(things=(back, front))), back_to)["relation"] is False
 
 
 def test_inside_needs_the_hole():
     ring, groups = (
         thing("ring", "blue", 8, 8, "huge"),
-        (Group(shape="star", color="red"), Group(shape="ring")),
+        (SceneGroup(shape="star", color="red"), SceneGroup(shape="ring")),
     )
-    spec = Spec(groups=groups, relation=Relation(name="inside", subject=0, object=1))
+    spec = SceneSpec(groups=groups, relation=SceneRelation(name="inside", subject=0, object=1))
     assert check_picture(draw_scene(Scene(things=(ring, thing("star", "red", 22, 22)))), spec).all
     assert not check_picture(
         draw_scene(Scene(things=(thing("ring", "blue", 2, 2, "large"), thing("star", "red", 42, 42)))), spec
@@ -162,7 +168,7 @@ def test_runs_together_or_cut_is_unreadable(shape, size):
         Scene(things=(thing(shape, "red", 2, 2, size), thing(shape, "red", 2 + side // 2, 2, size)))
     )
     assert parse_scene(two).unreadable
-    assert not check_picture(two, Spec(groups=(Group(shape=shape, color="red", count=2),))).all
+    assert not check_picture(two, SceneSpec(groups=(SceneGroup(shape=shape, color="red", count=2),))).all
     whole = draw_scene(Scene(things=(thing(shape, "blue", 16, 16, size),)))
     other = draw_scene(Scene(things=(thing(shape, "red", 16, 16, size),)))
     half = 16 + side // 2
@@ -187,7 +193,7 @@ def test_two_touching_alike_are_unreadable():
 
 def test_noise_and_mush_are_wrong_and_unreadable():
     rng = np.random.default_rng(0)
-    spec = Spec(groups=(Group(),))
+    spec = SceneSpec(groups=(SceneGroup(),))
     for _ in range(20):
         noise = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
         grey = np.array(Image.fromarray(rng.integers(40, 210, (8, 8), dtype=np.uint8)).resize((64, 64), 3))
@@ -202,7 +208,9 @@ def test_noise_and_mush_are_wrong_and_unreadable():
 def test_an_empty_ground_is_readable_and_wrong():
     empty = draw_scene(Scene(things=()))
     assert parse_scene(empty) == ParsedScene(things=(), unreadable=())
-    verdict = check_picture(empty, Spec(groups=(Group(shape="ring"),), absent=(Group(shape="star"),)))
+    verdict = check_picture(
+        empty, SceneSpec(groups=(SceneGroup(shape="ring"),), absent=(SceneGroup(shape="star"),))
+    )
     assert verdict["objects"] is False
     assert verdict["absence"] is True
     assert not verdict.all
@@ -217,9 +225,12 @@ def test_pictures_of_other_sizes_are_refused():
 def test_a_blotch_keeps_its_colour_and_nothing_else() -> None:
     picture = np.full((64, 64, 3), GROUND, dtype=np.uint8)
     picture[10:40, 10:20] = picture[30:40, 10:40] = (214, 44, 50)  # an L of red
-    verdict = check_picture(picture, Spec(groups=(Group(shape="circle", color="red"),)))
+    verdict = check_picture(picture, SceneSpec(groups=(SceneGroup(shape="circle", color="red"),)))
     assert verdict["color"] is True
     assert verdict["shape"] is False
     assert verdict["clean"] is False
     assert not verdict.all
-    assert check_picture(picture, Spec(groups=(Group(shape="circle", color="blue"),)))["color"] is False
+    assert (
+        check_picture(picture, SceneSpec(groups=(SceneGroup(shape="circle", color="blue"),)))["color"]
+        is False
+    )

@@ -6,7 +6,7 @@ from PIL import Image
 from lavibridge.world.captions import CATEGORIES, sample_captioned_scene
 from lavibridge.world.drawing import draw_scene
 from lavibridge.world.prompt_parser import check_prompt, parse_prompt
-from lavibridge.world.scene import Group, Relation, Spec
+from lavibridge.world.scene import SceneGroup, SceneRelation, SceneSpec
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
@@ -35,12 +35,12 @@ def test_what_is_not_understood_has_no_verdict(prompt: str) -> None:
 
 
 def test_capitals_commas_and_a_full_stop_do_no_harm() -> None:
-    assert parse_prompt("A small, striped red circle left of a blue square.") == Spec(
+    assert parse_prompt("A small, striped red circle left of a blue square.") == SceneSpec(
         groups=(
-            Group(shape="circle", color="red", texture="striped", size="small"),
-            Group(shape="square", color="blue"),
+            SceneGroup(shape="circle", color="red", texture="striped", size="small"),
+            SceneGroup(shape="square", color="blue"),
         ),
-        relation=Relation(name="left of", subject=0, object=1),
+        relation=SceneRelation(name="left of", subject=0, object=1),
     )
 
 

@@ -31,7 +31,7 @@ Votes = Int[np.ndarray, " vote"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ballots:
+class BradleyTerryVotes:
     """Votes as arrays with one entry per vote: the two runs, the outcome, and the clusters."""
 
     first: Votes
@@ -43,7 +43,7 @@ class Ballots:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Strengths:
+class BradleyTerryStrengths:
     """The fitted model."""
 
     theta: Float[np.ndarray, " run"]
@@ -61,7 +61,7 @@ class Strengths:
         return mean, mean - reach, mean + reach
 
 
-def fit_strengths(ballots: Ballots, runs: int) -> Strengths | None:
+def fit_strengths(ballots: BradleyTerryVotes, runs: int) -> BradleyTerryStrengths | None:
     """The maximum-likelihood strengths; None if there is no maximum (see `has_finite_strengths`)."""
     if not has_finite_strengths(ballots, runs):
         return None
@@ -82,14 +82,14 @@ def fit_strengths(ballots: Ballots, runs: int) -> Strengths | None:
     by_both = _meat(gradients, ballots.prompt * (int(ballots.rater.max()) + 1) + ballots.rater)
     ways = [bread @ meat @ bread for meat in (by_prompt, by_rater, by_prompt + by_rater - by_both)]
     theta = values[:runs] - values[:runs].mean()
-    return Strengths(
+    return BradleyTerryStrengths(
         theta=theta,
         nu=math.exp(values[runs]) if size > runs else 0.0,
         covariances=np.stack([way[:runs, :runs] for way in ways]),
     )
 
 
-def has_finite_strengths(ballots: Ballots, runs: int) -> bool:
+def has_finite_strengths(ballots: BradleyTerryVotes, runs: int) -> bool:
     """Whether the likelihood has a maximum: no run or group of runs always wins, or never loses.
 
     There is none exactly if the parameters can diverge without making any vote less likely. With the tie
@@ -120,7 +120,7 @@ def has_finite_strengths(ballots: Ballots, runs: int) -> bool:
     return is_connected and (TIE not in ballots.outcome or bool((np.diag(limit) < 0).any()))
 
 
-def _design(ballots: Ballots, runs: int) -> Float[np.ndarray, "vote alternative parameter"]:
+def _design(ballots: BradleyTerryVotes, runs: int) -> Float[np.ndarray, "vote alternative parameter"]:
     """Each alternative's utility as weights of the parameters; without ties there are two alternatives."""
     rows = np.arange(len(ballots.outcome))
     with_ties = int(TIE in ballots.outcome)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from lavibridge.core.config import Config, validate
+from lavibridge.core.config import Config, validate_config
 from lavibridge.core.errors import RecipeError, RunError
 from lavibridge.core.files import read_json
 
@@ -79,7 +79,7 @@ def read_ab_key(path: Path) -> AbKey:
             f"build the study again"
         )
     try:
-        key = validate(AbKey, found, str(path))
+        key = validate_config(AbKey, found, str(path))
     except RecipeError as error:
         raise RunError(str(error)) from None
     last, names = len(key.runs) - 1, {item.item for item in key.items}

@@ -16,7 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from lavibridge.ab.bradley_terry import ELO_POINTS, FIRST, SECOND, TIE, Ballots, Strengths, fit_strengths
+from lavibridge.ab.bradley_terry import (
+    ELO_POINTS,
+    FIRST,
+    SECOND,
+    TIE,
+    BradleyTerryStrengths,
+    BradleyTerryVotes,
+    fit_strengths,
+)
 from lavibridge.ab.key import QUESTIONS, AbKey
 from lavibridge.ab.raters import describe_raters, retest_raters
 from lavibridge.ab.reliability import RatingTable, fleiss_kappa, krippendorff_alpha, mirrored_ratings
@@ -80,7 +88,7 @@ def _question(
 
 
 def _pair(
-    votes: Sequence[UnblindedVote], a: int, b: int, strengths: Strengths | None, runs: int
+    votes: Sequence[UnblindedVote], a: int, b: int, strengths: BradleyTerryStrengths | None, runs: int
 ) -> dict[str, Any]:
     """The counts of a pair; `preference` is the probability of choosing a over b, given no tie."""
     found = tally_votes(votes, a, b).record()
@@ -98,7 +106,7 @@ def _pair(
     return found
 
 
-def _strengths(strengths: Strengths, names: Sequence[str]) -> dict[str, Any]:
+def _strengths(strengths: BradleyTerryStrengths, names: Sequence[str]) -> dict[str, Any]:
     runs = len(names)
     points = {}
     for place, name in enumerate(names):
@@ -108,13 +116,13 @@ def _strengths(strengths: Strengths, names: Sequence[str]) -> dict[str, Any]:
     return {"points": points, "nu": strengths.nu}
 
 
-def _ballots(votes: Sequence[UnblindedVote]) -> Ballots:
+def _ballots(votes: Sequence[UnblindedVote]) -> BradleyTerryVotes:
     prompts = {prompt: place for place, prompt in enumerate(dict.fromkeys(vote.prompt for vote in votes))}
     raters = {rater: place for place, rater in enumerate(dict.fromkeys(vote.rater for vote in votes))}
     outcomes = [
         TIE if vote.winner is None else FIRST if vote.winner == vote.first else SECOND for vote in votes
     ]
-    return Ballots(
+    return BradleyTerryVotes(
         first=np.array([vote.first for vote in votes]),
         second=np.array([vote.second for vote in votes]),
         outcome=np.array(outcomes),

@@ -7,14 +7,13 @@ Both assume independent votes, which several votes on one prompt are not. A seco
 gives each prompt one sign, that of its majority (Dixon and Mood 1946, J. Am. Stat. Assoc. 41).
 """
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lavibridge.ab.votes import UnblindedVote
-from lavibridge.evaluation.stats import wilson_interval
+from lavibridge.evaluation.stats import sign_test, wilson_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +70,3 @@ def tally_votes(votes: Sequence[UnblindedVote], run: int, other: int) -> Tally:
             sum(each > 0 for each in signs.values()), sum(each < 0 for each in signs.values())
         ),
     )
-
-
-def sign_test(wins: int, losses: int) -> float:
-    """The exact two-sided p-value of equally good runs; 1 without any win or loss."""
-    n = wins + losses
-    tail = sum(math.comb(n, k) for k in range(min(wins, losses) + 1))
-    return min(1.0, 2 * tail / 2**n)

@@ -65,7 +65,7 @@ class UnblindedVote:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RejectedLine:
+class RejectedVote:
     """A line that is not a valid vote."""
 
     file: str
@@ -78,7 +78,7 @@ class VoteSet:
     """The contents of the vote files."""
 
     votes: tuple[UnblindedVote, ...]
-    rejected: tuple[RejectedLine, ...]
+    rejected: tuple[RejectedVote, ...]
     replaced: int
     """Number of answers replaced by a later one of the same session."""
 
@@ -91,7 +91,7 @@ def read_votes(key: AbKey, paths: Sequence[Path]) -> VoteSet:
     """
     items = {item.item: item for item in key.items}
     kept: dict[tuple[str, str, str], tuple[Vote, Path]] = {}
-    rejected: list[RejectedLine] = []
+    rejected: list[RejectedVote] = []
     replaced = 0
     for path in dict.fromkeys(paths):
         for number, line in _lines(path):
@@ -100,7 +100,7 @@ def read_votes(key: AbKey, paths: Sequence[Path]) -> VoteSet:
                 _check_study(found, key, f"{path}: line {number}")
                 found = _known(found, items)
             if isinstance(found, str):
-                rejected.append(RejectedLine(file=str(path), line=number, reason=found))
+                rejected.append(RejectedVote(file=str(path), line=number, reason=found))
                 continue
             place = (found.rater, found.item, found.question)
             if place in kept:

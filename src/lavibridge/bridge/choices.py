@@ -9,10 +9,10 @@ from torch import nn
 
 from lavibridge.connectors.base import Connector
 from lavibridge.core import registry
-from lavibridge.core.config import validate
+from lavibridge.core.config import validate_config
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.core.sources import RANDOM
-from lavibridge.language.parts.loading import quieten
+from lavibridge.language.parts.loading import quieten_loading
 from lavibridge.language.parts.native import NativeText
 from lavibridge.lora import LoraSettings
 from lavibridge.vision.base import VisionModel
@@ -45,7 +45,7 @@ def model_of_choice(package: str, choice: ModelChoice, device: torch.device | No
     chosen = registry.load_kind(
         package, registry.detect_kind_of_options(package, options) if kind is None else kind
     )
-    return chosen(validate(chosen.Config, options, package), device)
+    return chosen(validate_config(chosen.Config, options, package), device)
 
 
 def native_text_encoders(
@@ -59,7 +59,7 @@ def native_text_encoders(
     """
     if vision.config.source == RANDOM:
         raise ModelError("a random toy has no text encoders of its own: give a pipeline's folder or hub id")
-    quieten()  # importing the pipeline logs missing packages
+    quieten_loading()  # importing the pipeline logs missing packages
     side = vision.pipeline_text_encoders()
     return NativeText(
         NativeText.Config(
@@ -88,11 +88,11 @@ def connector_of_choice(choice: str | Mapping[str, Any]) -> tuple[type[Connector
     if "kind" not in options:
         raise RecipeError(f"connector.kind: name one of {', '.join(registry.kinds('connectors'))}")
     chosen = registry.load_kind("connectors", options.pop("kind"))
-    return chosen, validate(chosen.Config, options, "connector")
+    return chosen, validate_config(chosen.Config, options, "connector")
 
 
 def lora_settings_of_choice(choice: LoraChoice, where: str) -> LoraSettings | None:
     """Return LoRA's settings; ``default`` means the published ones. Raises RecipeError naming ``where``."""
     if isinstance(choice, Mapping):
-        return validate(LoraSettings, choice, where)
+        return validate_config(LoraSettings, choice, where)
     return LoraSettings() if choice == "default" else choice

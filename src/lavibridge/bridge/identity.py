@@ -13,8 +13,7 @@ from torch import nn
 from lavibridge import lora
 from lavibridge.bridge.module import Bridge
 from lavibridge.core import registry
-from lavibridge.core.identity import card_hash, library_versions
-from lavibridge.core.tensors import weights_hash
+from lavibridge.core.identity import card_hash, library_versions, weights_hash
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 

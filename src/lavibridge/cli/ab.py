@@ -47,8 +47,8 @@ _QUESTION = typer.Option(
 )
 
 
-@app.command()
-def build(
+@app.command("build")
+def _build(
     runs: list[Path] = _RUNS,
     out: Path = _OUT,
     suite: str = _SUITE,
@@ -88,8 +88,8 @@ def build(
     print(key)
 
 
-@app.command()
-def score(key: Path = _KEY, votes: list[Path] = _VOTES, json: Path | None = _JSON) -> None:
+@app.command("score")
+def _score(key: Path = _KEY, votes: list[Path] = _VOTES, json: Path | None = _JSON) -> None:
     """Score votes: how often each run wins, with intervals, and how well raters agree.
 
     \b
@@ -126,8 +126,8 @@ def score(key: Path = _KEY, votes: list[Path] = _VOTES, json: Path | None = _JSO
         out.print(part, soft_wrap=isinstance(part, str))
 
 
-@app.command()
-def vote(key: Path = _KEY, metric: str = _METRIC, question: str = _QUESTION) -> None:
+@app.command("vote")
+def _vote(key: Path = _KEY, metric: str = _METRIC, question: str = _QUESTION) -> None:
     """Let a metric vote in place of a person, for the image with the higher score.
 
     \b

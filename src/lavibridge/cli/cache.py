@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 if TYPE_CHECKING:
     import torch
 
-    from lavibridge.training.cache.precompute import Filled
+    from lavibridge.training.cache.precompute import PrecomputedFolder
 
 _RECIPE = typer.Argument(metavar="RECIPE", help="A recipe's name (see `lavi show`) or a path to a YAML file.")
 _SETTINGS = typer.Argument(
@@ -19,7 +19,7 @@ _FOLDER = typer.Argument(metavar="FOLDER", help="The folder in training.cache.fo
 _REPAIR = typer.Option(False, "--repair", help="Remove damaged and incomplete shards; keep intact ones.")
 
 
-class FillByDefault(TyperGroup):
+class _FillByDefault(TyperGroup):
     """Reads `lavi cache RECIPE` as `lavi cache fill RECIPE`."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -28,7 +28,7 @@ class FillByDefault(TyperGroup):
 
 
 app = typer.Typer(
-    cls=FillByDefault,
+    cls=_FillByDefault,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Encode a recipe's images and captions once, for all runs.\n\n"
@@ -40,8 +40,8 @@ app = typer.Typer(
 )
 
 
-@app.command()
-def fill(recipe: str = _RECIPE, settings: list[str] | None = _SETTINGS) -> None:
+@app.command("fill")
+def fill_cache(recipe: str = _RECIPE, settings: list[str] | None = _SETTINGS) -> None:
     """Fill the folder of training.cache.folder.
 
     Stores the latents of all images, and the features of all captions if the language model has no LoRA.
@@ -60,8 +60,8 @@ def fill(recipe: str = _RECIPE, settings: list[str] | None = _SETTINGS) -> None:
     from lavibridge.recipes.recipe import load_recipe
     from lavibridge.recipes.sections import kind_of_section
     from lavibridge.training.build_bridge import build_bridge
-    from lavibridge.training.cache.features import refusal
-    from lavibridge.training.cache.precompute import fill_features, fill_latents
+    from lavibridge.training.cache.features import features_refusal
+    from lavibridge.training.cache.precompute import precompute_features, precompute_latents
     from lavibridge.training.start_checks import check_start
 
     loaded = load_recipe(recipe, settings or [])
@@ -79,16 +79,16 @@ def fill(recipe: str = _RECIPE, settings: list[str] | None = _SETTINGS) -> None:
     bridge = build_bridge(loaded).to(_device(loaded.training.device)).eval()
     side = loaded.data.size or bridge.vision.default_size
     bridge.vision.latent_shape(side, side)
-    _tell(fill_latents(bridge, dataset, loaded.training, cache, (side, side), share), "latents")
-    reason = refusal(bridge)
+    _tell(precompute_latents(bridge, dataset, loaded.training, cache, (side, side), share), "latents")
+    reason = features_refusal(bridge)
     if cache.features and reason is None:
-        _tell(fill_features(bridge, dataset, loaded.training, cache, share), "features")
+        _tell(precompute_features(bridge, dataset, loaded.training, cache, share), "features")
     elif cache.features:
         console.print(f"language features are not cached: {reason}", soft_wrap=True)
 
 
-@app.command()
-def verify(folder: Path = _FOLDER, repair: bool = _REPAIR) -> None:
+@app.command("verify")
+def _verify(folder: Path = _FOLDER, repair: bool = _REPAIR) -> None:
     """Read a whole cache folder and compare every entry with its checksum.
 
     Prints one line per shard on stdout: whole or damaged, number of entries, path. Exits with 1 if damage
@@ -144,7 +144,7 @@ def _device(name: str) -> "torch.device":
     )
 
 
-def _tell(filled: "Filled", what: str) -> None:
+def _tell(filled: "PrecomputedFolder", what: str) -> None:
     """Describe a folder's content, and print its path."""
     from lavibridge.core.log import console
 

@@ -13,12 +13,12 @@ _SETTINGS = typer.Argument(None, metavar="[key.path=value]...", help="Fields of 
 
 
 @app.callback()
-def data() -> None:
+def _data() -> None:
     """Group the commands for training data."""
 
 
-@app.command()
-def check(recipe: str = _RECIPE, settings: list[str] | None = _SETTINGS) -> None:
+@app.command("check")
+def _check(recipe: str = _RECIPE, settings: list[str] | None = _SETTINGS) -> None:
     """Read every picture of a recipe's data once and store the result in an index.
 
     \b

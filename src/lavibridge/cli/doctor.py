@@ -37,7 +37,7 @@ _OTHERS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class _Check:
     """One check; `state` is ok, note (for information) or bad (must change)."""
 
     state: str
@@ -86,49 +86,49 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def _versions() -> list[Check]:
+def _versions() -> list[_Check]:
     findings = []
     for name, (floor, reason) in VERSION_FLOORS.items():
         found = _installed(name)
         if found is None or is_older_version(found, floor):
             advice = f"{found or 'missing'}; needs at least {floor} ({reason}): pip install '{name}>={floor}'"
-            findings.append(Check(state="bad", subject=name, result=advice))
+            findings.append(_Check(state="bad", subject=name, result=advice))
         else:
-            findings.append(Check(state="ok", subject=name, result=f"{found} (at least {floor})"))
+            findings.append(_Check(state="ok", subject=name, result=f"{found} (at least {floor})"))
     missing = [name for name in _OTHERS if _installed(name) is None]
     if missing:
         findings.append(
-            Check(state="bad", subject="others", result=f"missing: pip install {' '.join(missing)}")
+            _Check(state="bad", subject="others", result=f"missing: pip install {' '.join(missing)}")
         )
     return findings
 
 
-def _torchvision() -> Check:
+def _torchvision() -> _Check:
     if find_spec("torchvision") is None:
-        return Check(state="ok", subject="torchvision", result="absent, as it should be")
+        return _Check(state="ok", subject="torchvision", result="absent, as it should be")
     advice = "installed, but not used; with a CPU build of torch it breaks imports: pip uninstall torchvision"
-    return Check(state="note", subject="torchvision", result=advice)
+    return _Check(state="note", subject="torchvision", result=advice)
 
 
-def _python() -> Check:
+def _python() -> _Check:
     found = ".".join(map(str, sys.version_info[:3]))
-    return Check(state="ok" if sys.version_info >= (3, 11) else "bad", subject="python", result=found)
+    return _Check(state="ok" if sys.version_info >= (3, 11) else "bad", subject="python", result=found)
 
 
-def _waiting() -> Check:
+def _waiting() -> _Check:
     """Check how threads wait for each other, which affects their speed on a busy machine."""
     chosen = [f"{name}={os.environ[name]}" for name in thread_spinning.SPIN_VARIABLES if name in os.environ]
     if chosen == [f"GOMP_SPINCOUNT={thread_spinning.SPIN_COUNT}"]:
         advice = "this command sets it; in your own Python program, set it before you import torch"
-        return Check(state="ok", subject="waiting", result=f"{chosen[0]} ({advice})")
+        return _Check(state="ok", subject="waiting", result=f"{chosen[0]} ({advice})")
     advice = (
         "on a busy machine two threads may be many times slower; "
         f"GOMP_SPINCOUNT={thread_spinning.SPIN_COUNT} avoids it"
     )
-    return Check(state="note", subject="waiting", result=f"{', '.join(chosen)}: {advice}")
+    return _Check(state="note", subject="waiting", result=f"{', '.join(chosen)}: {advice}")
 
 
-def _machine() -> list[Check]:
+def _machine() -> list[_Check]:
     import torch
 
     from lavibridge.core.device import pick_device, set_threads
@@ -142,15 +142,17 @@ def _machine() -> list[Check]:
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     memory = _memory()
     return [
-        Check(
+        _Check(
             state="ok" if works else "bad",
             subject="device",
             result=name if works else f"{name} computes wrong results",
         ),
-        Check(state="ok", subject="threads", result=said),
+        _Check(state="ok", subject="threads", result=said),
         _waiting(),
-        Check(state="ok" if memory is None or memory >= 2 else "note", subject="memory", result=_gib(memory)),
-        Check(state="ok" if free >= 2 else "note", subject="disk here", result=f"{_gib(free)} free"),
+        _Check(
+            state="ok" if memory is None or memory >= 2 else "note", subject="memory", result=_gib(memory)
+        ),
+        _Check(state="ok" if free >= 2 else "note", subject="disk here", result=f"{_gib(free)} free"),
     ]
 
 
@@ -165,21 +167,23 @@ def _gib(size: float | None) -> str:
     return "unknown" if size is None else f"{size:.1f} GiB"
 
 
-def _models() -> list[Check]:
+def _models() -> list[_Check]:
     """Compare every shipped model's files with their recorded hashes."""
     from lavibridge.core.files import file_sha256, models_folder, read_json, shipped_models
 
     names = shipped_models()
     if not names:
         return [
-            Check(state="bad", subject="models", result="the shipped miniature models are missing: reinstall")
+            _Check(
+                state="bad", subject="models", result="the shipped miniature models are missing: reinstall"
+            )
         ]
     findings = []
     for name in names:
         folder = models_folder() / name
         if not (folder / "hashes.json").is_file():
             findings.append(
-                Check(state="bad", subject=name, result="hashes.json is missing: reinstall lavibridge")
+                _Check(state="bad", subject=name, result="hashes.json is missing: reinstall lavibridge")
             )
             continue
         hashes = read_json(folder / "hashes.json")
@@ -193,14 +197,14 @@ def _models() -> list[Check]:
             if wrong
             else f"{len(hashes)} files as shipped"
         )
-        findings.append(Check(state="bad" if wrong else "ok", subject=name, result=found))
+        findings.append(_Check(state="bad" if wrong else "ok", subject=name, result=found))
     return findings
 
 
-def _packaged_models() -> list[Check]:
+def _packaged_models() -> list[_Check]:
     """Look for the models in other Python packages."""
-    from lavibridge.core.files import GGUF
     from lavibridge.core.packaged import PACKAGED
+    from lavibridge.core.sources import GGUF
 
     findings = []
     for name, model in PACKAGED.items():
@@ -209,27 +213,27 @@ def _packaged_models() -> list[Check]:
         if path is not None and path.suffix == GGUF and find_spec("gguf") is None:
             advice = "pip install 'lavibridge[gguf]'"
         result = f"{model.hub_id}, " + ("installed" if advice is None else f"not usable yet: {advice}")
-        findings.append(Check(state="ok" if advice is None else "note", subject=name, result=result))
+        findings.append(_Check(state="ok" if advice is None else "note", subject=name, result=result))
     return findings
 
 
-def _network() -> Check:
+def _network() -> _Check:
     """Contact the hub once, unless it is disabled."""
     from huggingface_hub import constants, is_offline_mode
 
     if is_offline_mode():
         told = "offline (HF_HUB_OFFLINE is set): only folders and installed models are available"
-        return Check(state="ok", subject="network", result=told)
+        return _Check(state="ok", subject="network", result=told)
     reason = why_unreachable(constants.ENDPOINT)
     if reason is None:
-        return Check(
+        return _Check(
             state="ok", subject="network", result=f"{constants.ENDPOINT} answers: its models are available"
         )
     told = (
         f"{constants.ENDPOINT} cannot be reached ({reason}): only folders and installed models are "
         "available; set HF_HUB_OFFLINE=1 to avoid waiting for it"
     )
-    return Check(state="note", subject="network", result=told)
+    return _Check(state="note", subject="network", result=told)
 
 
 def why_unreachable(address: str) -> str | None:

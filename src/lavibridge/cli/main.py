@@ -49,7 +49,7 @@ _WRITES_NOTHING = ("show", "doctor", "plan", "compare")
 _HELP = frozenset(("-h", "--help"))
 
 
-class Verbs(TyperGroup):
+class _Verbs(TyperGroup):
     """The subcommands; refuses several processes for a subcommand that only one can run."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -73,7 +73,7 @@ class Verbs(TyperGroup):
 
 app = typer.Typer(
     name="lavi",
-    cls=Verbs,
+    cls=_Verbs,
     help="Connect a language model to an image diffusion model: train, generate, evaluate.\n\n"
     "\b\nStart here:\n"
     "  lavi quickstart                                   train and evaluate a small bridge in minutes\n"
@@ -96,7 +96,7 @@ def _print_version(requested: bool) -> bool:
 
 
 @app.callback()
-def lavi(
+def _lavi(
     version: bool = typer.Option(
         False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
     ),

@@ -76,8 +76,8 @@ app = typer.Typer(
 )
 
 
-@app.command()
-def create(
+@app.command("create")
+def _create(
     recipe: str = RECIPE,
     settings: list[str] | None = SETTINGS,
     captions: Path | None = CAPTIONS,
@@ -99,7 +99,7 @@ def create(
 
 
 @app.command("add-language")
-def add_language(
+def _add_language(
     folder: Path = FOLDER,
     model: str = MODEL,
     settings: list[str] | None = SETTINGS,
@@ -125,7 +125,7 @@ def add_language(
 
 
 @app.command("add-vision")
-def add_vision(
+def _add_vision(
     folder: Path = FOLDER,
     model: str = MODEL,
     settings: list[str] | None = SETTINGS,
@@ -150,8 +150,8 @@ def add_vision(
     print(add(pivot, recipe, name or name_of(model), resume=resume))
 
 
-@app.command()
-def show(folder: Path = FOLDER, category: str = CATEGORY) -> None:
+@app.command("show")
+def _show(folder: Path = FOLDER, category: str = CATEGORY) -> None:
     """List the halves of a pivot, and the score of each pair.
 
     \b
@@ -182,8 +182,8 @@ def show(folder: Path = FOLDER, category: str = CATEGORY) -> None:
     print_pair_legend(scores)
 
 
-@app.command()
-def rank(
+@app.command("rank")
+def _rank(
     folder: Path = FOLDER,
     models: list[str] = MODELS,
     captions: Path | None = CAPTIONS,

@@ -31,7 +31,7 @@ _INSTRUCTION = typer.Option(
 
 
 @app.command("list")
-def list_prompts(
+def _list_prompts(
     suite: str = _SUITE,
     path: str | None = _PATH,
     category: list[str] | None = _CATEGORY,
@@ -45,17 +45,17 @@ def list_prompts(
 
     Prints a line break inside a prompt as a space.
     """
-    from lavibridge.evaluation.suite import open_prompts, read_suite
-    from lavibridge.evaluation.tasks import select_categories
+    from lavibridge.evaluation.suite import open_suite_prompts, read_suite
+    from lavibridge.evaluation.tasks import select_task_categories
 
-    source = open_prompts(read_suite(suite).prompts, path)
-    for name in select_categories(suite, source.categories, category):
+    source = open_suite_prompts(read_suite(suite).prompts, path)
+    for name in select_task_categories(suite, source.categories, category):
         for prompt in source.prompts(name, limit):
             print(" ".join(prompt.text.splitlines()))
 
 
-@app.command()
-def expand(
+@app.command("expand")
+def _expand(
     file: Path = _FILE,
     model: str = _MODEL,
     out: Path = _OUT,

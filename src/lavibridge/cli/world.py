@@ -51,8 +51,8 @@ _STEPS = typer.Option(
 )
 
 
-@app.command()
-def draw(category: str | None = _CATEGORY, count: int = _COUNT, seed: int = _SEED, out: Path = _OUT) -> None:
+@app.command("draw")
+def _draw(category: str | None = _CATEGORY, count: int = _COUNT, seed: int = _SEED, out: Path = _OUT) -> None:
     """Draw scenes and print their captions.
 
     \b
@@ -77,8 +77,8 @@ def draw(category: str | None = _CATEGORY, count: int = _COUNT, seed: int = _SEE
         print(f"{path}\t{pair.caption}")
 
 
-@app.command()
-def check(pictures: list[Path] = _PICTURES) -> None:
+@app.command("check")
+def _check(pictures: list[Path] = _PICTURES) -> None:
     """Recognise the scenes in images.
 
     \b
@@ -105,8 +105,8 @@ def check(pictures: list[Path] = _PICTURES) -> None:
         print("\t".join([str(path), "; ".join(things + doubts) or "nothing"]))
 
 
-@app.command()
-def gallery(
+@app.command("gallery")
+def _gallery(
     models: list[str] | None = _MODELS,
     category: list[str] | None = _CATEGORIES,
     count: int = _EACH,
@@ -136,8 +136,8 @@ def gallery(
     print(write_gallery(models or drawing, category or CATEGORIES, count, guidance, out))
 
 
-@app.command()
-def pretrain(
+@app.command("pretrain")
+def _pretrain(
     name: str = _NAME,
     out: Path | None = _MADE,
     resume: bool = _RESUME,

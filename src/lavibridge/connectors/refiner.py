@@ -19,7 +19,7 @@ from lavibridge.connectors.base import Connected, Connector, Mask, Times, Tokens
 from lavibridge.connectors.parts.blocks import TransformerBlock
 from lavibridge.connectors.parts.perceiver import TimeEmbedding
 from lavibridge.core import registry
-from lavibridge.core.config import validate
+from lavibridge.core.config import validate_config
 from lavibridge.core.contracts import Reading, TextFeatures, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError, RecipeError
 
@@ -64,7 +64,7 @@ class Refiner(Connector):
         following = registry.load_kind("connectors", options.pop("kind"))
         refined = TextSpec(width=text.width, layers=1, pooled=text.pooled)
         self.then: Connector = following(
-            validate(following.Config, options, "connector.then"), refined, vision
+            validate_config(following.Config, options, "connector.then"), refined, vision
         )
         if self.then.per_block or self.then.reading != Reading(layers=self.then.read.layers):
             raise ModelError(

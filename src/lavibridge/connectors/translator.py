@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lavibridge.connectors.base import Connected, Connector, Mask, Times, Tokens
 from lavibridge.connectors.parts.blocks import TransformerBlock
 from lavibridge.core import registry
-from lavibridge.core.config import validate
+from lavibridge.core.config import validate_config
 from lavibridge.core.contracts import Reading, TextFeatures, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError, RecipeError
 
@@ -49,7 +49,7 @@ class Translator(Connector):
         width = config.width or text.width
         options |= {"read": None, "whiten": False}  # which layers there were is part of what is translated
         self.then: Connector = following(
-            validate(following.Config, options, "connector.then"),
+            validate_config(following.Config, options, "connector.then"),
             TextSpec(width=width, layers=1, pooled=text.pooled),
             vision,
         )

@@ -35,7 +35,7 @@ _CONTAINERS = (Mapping, list, tuple)
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
-def validate(model: type[ConfigT], mapping: Mapping[str, Any], where: str) -> ConfigT:
+def validate_config(model: type[ConfigT], mapping: Mapping[str, Any], where: str) -> ConfigT:
     """Validate a mapping as ``model``; ``where`` is the mapping's dotted path (may be empty).
 
     Raises RecipeError naming every wrong key by its dotted path, its value, and the likely key.

@@ -1,4 +1,4 @@
-"""Files: atomic writing, JSON, hashes, and the search for models.
+"""Files: atomic writing, JSON, hashes, and the folders of the cache and of shipped models.
 
 Every file is written beside its destination and renamed into place, so no reader sees half a file.
 """
@@ -13,9 +13,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from lavibridge.core.errors import LaviError, ModelError, RunError, did_you_mean
+from lavibridge.core.errors import LaviError, RunError
 from lavibridge.core.lock import is_lock_file
-from lavibridge.core.packaged import PACKAGED, packaged_path
 from lavibridge.core.paths import expand_path, require_file_path
 
 
@@ -108,14 +107,6 @@ def shipped_models() -> tuple[str, ...]:
     return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir())) if folder.is_dir() else ()
 
 
-GGUF = ".gguf"
-"""Suffix of a language model as one file, in the format of llama.cpp."""
-SAFETENSORS = ".safetensors"
-"""Suffix of a vision model as one file: a single-file checkpoint."""
-PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".h5", ".msgpack")
-"""Suffixes of weights that can run code when they are loaded, and are never loaded."""
-
-
 def configurations_folder() -> Path:
     """Return the folder of the published configurations in the package, which have no weights."""
     return Path(__file__).parent.parent / "vision" / "configurations"
@@ -124,44 +115,3 @@ def configurations_folder() -> Path:
 def shipped_configurations() -> tuple[str, ...]:
     """Return the names of the published configurations in the package, such as sdxl."""
     return tuple(sorted(path.name for path in configurations_folder().iterdir() if path.is_dir()))
-
-
-def resolve_source(source: str) -> str:
-    """Resolve a model source: a folder, a GGUF or safetensors file, a name, or a hub id.
-
-    A shipped or packaged model, or a shipped configuration, becomes its path. Returns a hub id unchanged,
-    also one with a file behind it (OWNER/NAME/FILE.gguf). Raises ModelError for a missing path, a pickle, an
-    unknown short name, or a packaged model that is not installed.
-    """
-    path = expand_path(source)
-    suffix = path.suffix.lower()
-    is_file = suffix in (GGUF, SAFETENSORS)
-    if path.is_dir() or (is_file and path.is_file()):
-        return str(path)
-    if suffix in PICKLES and path.is_file():
-        raise ModelError(
-            f"'{source}' is a pickle, which can run code when it is loaded, and is not read: take the "
-            "model's safetensors file, or convert this one in an isolated environment"
-        )
-    shipped = shipped_models()
-    if source in shipped:
-        return str(models_folder() / source)
-    if source in shipped_configurations():
-        return str(configurations_folder() / source)
-    if source in PACKAGED:
-        return str(packaged_path(source))
-    parts = source.split("/")
-    is_path = source.startswith(("/", ".", "~")) or not all(parts) or path.exists()
-    if is_file and (is_path or len(parts) < 3):
-        name = "GGUF" if suffix == GGUF else "safetensors"
-        raise ModelError(
-            f"there is no {name} file '{source}': give its path, or OWNER/NAME/FILE{suffix} on the hub"
-        )
-    if is_path or source.startswith("mini-") or (len(parts) > 2 and not is_file):
-        names = (*shipped, *PACKAGED)
-        raise ModelError(
-            f"there is no model folder '{source}'{did_you_mean(source, names)} "
-            f"(models by name: {', '.join(names)}; or a folder, a GGUF or safetensors file, or a hub id such "
-            "as 't5-large')"
-        )
-    return source

@@ -18,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from lavibridge.core.errors import ModelError
@@ -31,7 +32,6 @@ from lavibridge.core.sources import (
     find_single_file,
     locate_source,
 )
-from lavibridge.core.tensors import weights_hash
 
 _SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".tiktoken", ".txt")
 """Suffixes of the files that a model is loaded from."""
@@ -145,3 +145,12 @@ def _version(library: str) -> str:
         return version(library)
     except PackageNotFoundError:
         return "not installed"
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Return the SHA-256 over a network's weights in memory, including names, shapes and dtypes."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

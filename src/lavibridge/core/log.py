@@ -57,7 +57,7 @@ class _RateColumn(ProgressColumn):
         return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each")
 
 
-class LineProgress(Progress):
+class _LineProgress(Progress):
     """A moving bar on a terminal; a plain line every ten seconds elsewhere (a file, a CI log)."""
 
     last_line_at = 0.0
@@ -94,7 +94,7 @@ def progress_bar(unit: str = "") -> Progress:
 
     ``with progress() as bar: task = bar.add_task("training", total=100, status="")``
     """
-    return LineProgress(
+    return _LineProgress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=16),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),

@@ -8,11 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import ModelError, did_you_mean
-from lavibridge.core.files import GGUF, PICKLES, SAFETENSORS, resolve_source, shipped_models
+from lavibridge.core.files import (
+    configurations_folder,
+    models_folder,
+    shipped_configurations,
+    shipped_models,
+)
 from lavibridge.core.log import console
-from lavibridge.core.packaged import PACKAGED, PackagedModel, packaged_on_hub
+from lavibridge.core.packaged import PACKAGED, PackagedModel, packaged_on_hub, packaged_path
+from lavibridge.core.paths import expand_path
 from lavibridge.core.safetensors_file import LFS
 
+GGUF = ".gguf"
+"""Suffix of a language model as one file, in the format of llama.cpp."""
+SAFETENSORS = ".safetensors"
+"""Suffix of a vision model as one file: a single-file checkpoint."""
+PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".h5", ".msgpack")
+"""Suffixes of weights that can run code when they are loaded, and are never loaded."""
 RANDOM = "random"
 """The source of a toy: a small model of the real class with fixed random weights, available offline."""
 VARIANT = re.compile(r"\.(fp16|bf16|fp32|non_ema|ema)(?=[.-])")
@@ -208,3 +220,44 @@ def _from_hub(repository: str, name: str, revision: str | None) -> Path | None:
         raise ModelError(
             f"'{repository}' is not a local folder, and the hub ({constants.ENDPOINT}) refuses it: {reason}"
         ) from None
+
+
+def resolve_source(source: str) -> str:
+    """Resolve a model source: a folder, a GGUF or safetensors file, a name, or a hub id.
+
+    A shipped or packaged model, or a shipped configuration, becomes its path. Returns a hub id unchanged,
+    also one with a file behind it (OWNER/NAME/FILE.gguf). Raises ModelError for a missing path, a pickle, an
+    unknown short name, or a packaged model that is not installed.
+    """
+    path = expand_path(source)
+    suffix = path.suffix.lower()
+    is_file = suffix in (GGUF, SAFETENSORS)
+    if path.is_dir() or (is_file and path.is_file()):
+        return str(path)
+    if suffix in PICKLES and path.is_file():
+        raise ModelError(
+            f"'{source}' is a pickle, which can run code when it is loaded, and is not read: take the "
+            "model's safetensors file, or convert this one in an isolated environment"
+        )
+    shipped = shipped_models()
+    if source in shipped:
+        return str(models_folder() / source)
+    if source in shipped_configurations():
+        return str(configurations_folder() / source)
+    if source in PACKAGED:
+        return str(packaged_path(source))
+    parts = source.split("/")
+    is_path = source.startswith(("/", ".", "~")) or not all(parts) or path.exists()
+    if is_file and (is_path or len(parts) < 3):
+        name = "GGUF" if suffix == GGUF else "safetensors"
+        raise ModelError(
+            f"there is no {name} file '{source}': give its path, or OWNER/NAME/FILE{suffix} on the hub"
+        )
+    if is_path or source.startswith("mini-") or (len(parts) > 2 and not is_file):
+        names = (*shipped, *PACKAGED)
+        raise ModelError(
+            f"there is no model folder '{source}'{did_you_mean(source, names)} "
+            f"(models by name: {', '.join(names)}; or a folder, a GGUF or safetensors file, or a hub id such "
+            "as 't5-large')"
+        )
+    return source

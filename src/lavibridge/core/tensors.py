@@ -1,12 +1,10 @@
-"""Writes tensors as safetensors, atomically and with normal file permissions; checks and hashes them."""
+"""Writes tensors as safetensors, atomically and with normal file permissions; checks them."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import write_atomic
@@ -49,12 +47,3 @@ def check_tensors_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], 
                 f"{tuple(value.shape)}"
             )
     check_tensors_finite(tensors, what)
-
-
-def weights_hash(module: nn.Module) -> str:
-    """Return the SHA-256 over a network's weights in memory, including names, shapes and dtypes."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -16,10 +16,10 @@ from lavibridge.data.pictures.decoding import read_picture_bytes
 from lavibridge.data.pictures.files import PictureFiles
 from lavibridge.data.pictures.image_table import ImageTable, ImageTableEntry
 from lavibridge.data.pictures.indexed import index_of
-from lavibridge.data.pictures.paths import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, resolve_below
+from lavibridge.data.pictures.paths import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, resolve_picture_path
 from lavibridge.data.pictures.rejected import RejectedPictures
-from lavibridge.data.pictures.text import parse_captions
-from lavibridge.data.pictures.walk import FolderListing, is_hidden, walk_folder
+from lavibridge.data.pictures.text import parse_caption_text
+from lavibridge.data.pictures.walk import FolderWalk, is_hidden, walk_folder
 
 _CAPTIONS = (".txt", ".TXT")
 """Suffixes of caption files; if both exist, the first wins."""
@@ -89,13 +89,13 @@ class Folder(PictureFiles):
         if path is None:
             raise DataError(f"it has no caption file {beside[0].name}")
         try:
-            data = read_picture_bytes(resolve_below(self.root, path.as_posix()))
+            data = read_picture_bytes(resolve_picture_path(self.root, path.as_posix()))
         except DataError as error:
             raise DataError(f"its caption file {path.name} cannot be used: {error}") from error
-        return parse_captions(data, path.name)
+        return parse_caption_text(data, path.name)
 
 
-def _select_pictures(listing: FolderListing, rejected: RejectedPictures) -> list[str]:
+def _select_pictures(listing: FolderWalk, rejected: RejectedPictures) -> list[str]:
     """Select picture files, by suffix or because they have a caption file; warn about all other files."""
     ends = {name: PurePosixPath(name).suffix.lower() for name in listing.files}
     stems = {name: str(PurePosixPath(name).with_suffix("")) for name in listing.files}

@@ -12,7 +12,12 @@ from typing import Any
 from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
 from lavibridge.core.paths import expand_path
-from lavibridge.data.pictures.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, captions_of_cell, choose_column
+from lavibridge.data.pictures.columns import (
+    CAPTION_COLUMNS,
+    IMAGE_COLUMNS,
+    captions_of_column_value,
+    choose_column,
+)
 from lavibridge.data.pictures.decoding import check_picture_bytes
 from lavibridge.data.pictures.image_table import ImageTableEntry
 from lavibridge.data.pictures.indexed import IndexedPictures
@@ -65,7 +70,7 @@ class Hub(IndexedPictures):
                 try:
                     found.append(
                         ImageTableEntry(
-                            name=f"row {number}", captions=tuple(captions_of_cell(cell)), first=number
+                            name=f"row {number}", captions=tuple(captions_of_column_value(cell)), first=number
                         )
                     )
                 except DataError as error:

@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import DataError
-from lavibridge.data.pictures.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, captions_of_cell, choose_column
+from lavibridge.data.pictures.columns import (
+    CAPTION_COLUMNS,
+    IMAGE_COLUMNS,
+    captions_of_column_value,
+    choose_column,
+)
 from lavibridge.data.pictures.files import ListedImage, ListedPictureFiles
 from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.data.pictures.text import read_text_lines
@@ -51,7 +56,7 @@ class JsonLines(ListedPictureFiles):
                 rejected.add(path.name, f"'{keys[0]}' is missing or not text", number)
                 continue
             try:
-                yield number, name, captions_of_cell(row.get(keys[1]))
+                yield number, name, captions_of_column_value(row.get(keys[1]))
             except DataError as error:
                 rejected.add(name or path.name, str(error), number)
 

@@ -22,7 +22,7 @@ from jaxtyping import Int, UInt8
 from pydantic import Field, field_validator
 
 from lavibridge.core import registry
-from lavibridge.core.config import validate
+from lavibridge.core.config import validate_config
 from lavibridge.core.errors import RecipeError
 from lavibridge.data.base import Dataset, DatasetPart, Sample, open_dataset
 from lavibridge.data.pictures.rejected import RejectedPictures
@@ -118,7 +118,7 @@ def _part_config(part: Mapping[str, Any], where: str) -> Dataset.Config:
             raise RecipeError(f"{where}.{name}: set it for the whole mixture, as data.{name}")
     fields = {name: value for name, value in part.items() if name not in ("kind", "weight", *_MIXTURE_FIELDS)}
     model: type[Dataset.Config] = registry.load_kind("data", kind).Config
-    return validate(model, fields, where)
+    return validate_config(model, fields, where)
 
 
 def _complete_part(part: Mapping[str, Any], where: str) -> dict[str, Any]:

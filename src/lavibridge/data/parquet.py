@@ -19,10 +19,15 @@ import pyarrow.parquet as pq
 from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.archives import ArchivedPictures
-from lavibridge.data.pictures.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, captions_of_cell, choose_column
+from lavibridge.data.pictures.columns import (
+    CAPTION_COLUMNS,
+    IMAGE_COLUMNS,
+    captions_of_column_value,
+    choose_column,
+)
 from lavibridge.data.pictures.decoding import check_picture_bytes, read_picture_bytes
 from lavibridge.data.pictures.image_table import ImageTableEntry
-from lavibridge.data.pictures.paths import AbsolutePath, resolve_below
+from lavibridge.data.pictures.paths import AbsolutePath, resolve_picture_path
 from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.data.pictures.walk import refuse_hidden
 
@@ -77,7 +82,7 @@ class Parquet(ArchivedPictures):
                 for cell in batch.column(0).to_pylist():
                     number += 1
                     try:
-                        captions = tuple(captions_of_cell(cell))
+                        captions = tuple(captions_of_column_value(cell))
                     except DataError as error:
                         rejected.add(f"{name}:{number}", str(error), number)
                     else:
@@ -101,7 +106,7 @@ class Parquet(ArchivedPictures):
             cell = cell.get("bytes") if cell.get("bytes") is not None else cell.get("path")
         if isinstance(cell, str):
             refuse_hidden(cell)
-            return read_picture_bytes(resolve_below(self.config.root or self.folder, cell))
+            return read_picture_bytes(resolve_picture_path(self.config.root or self.folder, cell))
         if not isinstance(cell, bytes):
             raise DataError(
                 f"its cell holds {'nothing' if cell is None else type(cell).__name__} instead of a picture"

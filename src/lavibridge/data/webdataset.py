@@ -18,17 +18,17 @@ from typing import Any
 from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
 from lavibridge.data.pictures.archives import ArchivedPictures
-from lavibridge.data.pictures.columns import CAPTION_COLUMNS, captions_of_cell, choose_column
+from lavibridge.data.pictures.columns import CAPTION_COLUMNS, captions_of_column_value, choose_column
 from lavibridge.data.pictures.decoding import check_picture_bytes
 from lavibridge.data.pictures.image_table import ImageTableEntry
 from lavibridge.data.pictures.paths import (
     IMAGE_SUFFIXES,
     UNSUPPORTED_SUFFIXES,
     AbsolutePath,
-    check_relative_path,
+    check_picture_path,
 )
 from lavibridge.data.pictures.rejected import RejectedPictures
-from lavibridge.data.pictures.text import parse_captions
+from lavibridge.data.pictures.text import parse_caption_text
 from lavibridge.data.pictures.walk import is_hidden
 
 _LONGEST_TEXT = 16 * 2**20
@@ -81,7 +81,7 @@ class WebDataset(ArchivedPictures):
                     if member.isdir() or is_hidden(member.name):
                         continue
                     try:
-                        check_relative_path(member.name, Path(name))
+                        check_picture_path(member.name, Path(name))
                         if not member.isreg() or member.issparse():
                             raise DataError("it is a link or a device, not a file")
                         if member.offset_data + member.size > path.stat().st_size:
@@ -116,7 +116,7 @@ class WebDataset(ArchivedPictures):
         data = file.read(member.size)
         file.seek(place)
         if suffix == ".txt":
-            return parse_captions(data, member.name)
+            return parse_caption_text(data, member.name)
         try:
             row = json.loads(data)
         except (ValueError, RecursionError) as error:
@@ -124,7 +124,7 @@ class WebDataset(ArchivedPictures):
         if not isinstance(row, dict):
             raise DataError(f"{member.name} is not a JSON object")
         return tuple(
-            captions_of_cell(
+            captions_of_column_value(
                 row.get(
                     choose_column(self.config.caption, list(row), CAPTION_COLUMNS, "caption", member.name)
                 )

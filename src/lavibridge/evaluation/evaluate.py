@@ -39,7 +39,13 @@ from lavibridge.evaluation.provenance import (
 from lavibridge.evaluation.records import open_record_log, read_records, write_records
 from lavibridge.evaluation.scoring import score_images, scoring_hash, unscored_tasks
 from lavibridge.evaluation.sets.generated_set import GeneratedSet
-from lavibridge.evaluation.suite import ComponentConfig, Suite, open_metrics, open_prompts, read_suite
+from lavibridge.evaluation.suite import (
+    ComponentConfig,
+    Suite,
+    open_suite_metrics,
+    open_suite_prompts,
+    read_suite,
+)
 from lavibridge.evaluation.summary import summarize_metric
 from lavibridge.evaluation.tasks import make_tasks
 from lavibridge.generation.pipeline import BridgePipeline
@@ -79,8 +85,8 @@ def evaluate(
             f"limit, the maximum number of prompts per category, must be at least 1, found {limit}"
         )
     plan = read_suite(suite)
-    source = open_prompts(plan.prompts, prompts)
-    active_metrics = open_metrics(plan.metrics, metrics, source.categories)
+    source = open_suite_prompts(plan.prompts, prompts)
+    active_metrics = open_suite_metrics(plan.metrics, metrics, source.categories)
     tasks = make_tasks(plan, source, categories, limit, seed)
     active_metrics = _applicable(active_metrics, tasks)
     if isinstance(bridge, Path):

@@ -23,9 +23,8 @@ from torch import Tensor
 
 from lavibridge.core.device import pick_device
 from lavibridge.core.errors import ModelError
-from lavibridge.core.files import resolve_source
 from lavibridge.core.identity import source_identity
-from lavibridge.core.sources import read_model_json
+from lavibridge.core.sources import read_model_json, resolve_source
 
 _FAULTS = (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError)
 """Exceptions of transformers for a folder that it cannot load."""

@@ -4,6 +4,7 @@
     bootstrap   percentiles of the mean over resampled prompts                     any scores
     paired      the bootstrap of the mean difference between two systems per prompt
     sign flips  p = share of random sign flips whose mean difference is at least as far from 0
+    sign test   p = min(1, 2 sum over k <= min(wins, losses) of C(n, k) / 2^n), n = wins + losses
 
 Pictures of one prompt are not independent, so the bootstrap resamples prompts, never pictures (Wilson 1927,
 J. Am. Stat. Assoc. 22; Efron 1979, Ann. Stat. 7; Fisher 1935, The Design of Experiments, section 21).
@@ -139,3 +140,21 @@ def paired_difference(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, 
     low, high = bootstrap_interval([[difference] for difference in differences])
     mean = math.fsum(differences) / len(differences)
     return Estimate(n=len(differences), mean=mean, low=low, high=high, unscored=unscored)
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """The exact two-sided p-value of equally good runs; 1 without any win or loss."""
+    n = wins + losses
+    tail = sum(math.comb(n, k) for k in range(min(wins, losses) + 1))
+    return min(1.0, 2 * tail / 2**n)
+
+
+def holm_correction(values: Sequence[float]) -> list[float]:
+    """Correct p-values for multiple comparisons; ignores NaN, which marks no comparison."""
+    adjusted = list(values)
+    order = sorted((p, place) for place, p in enumerate(values) if not math.isnan(p))
+    largest = 0.0
+    for rank, (p, place) in enumerate(order):
+        largest = max(largest, min(1.0, p * (len(order) - rank)))
+        adjusted[place] = largest
+    return adjusted

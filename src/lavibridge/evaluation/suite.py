@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import Field
 
 from lavibridge.core import registry
-from lavibridge.core.config import Config, validate
+from lavibridge.core.config import Config, validate_config
 from lavibridge.core.errors import RecipeError, did_you_mean
 from lavibridge.core.yaml_text import read_yaml_file
 from lavibridge.evaluation.metrics.base import Metric
@@ -58,17 +58,17 @@ def read_suite(suite: str) -> Suite:
     found = read_yaml_file(path)
     if not isinstance(found, dict):
         raise RecipeError(f"{path} must be a mapping with name, version, prompts and metrics")
-    return validate(Suite, found, str(path))
+    return validate_config(Suite, found, str(path))
 
 
-def open_prompts(value: ComponentConfig, path: str | None = None) -> PromptSource:
+def open_suite_prompts(value: ComponentConfig, path: str | None = None) -> PromptSource:
     """Open the prompt source of a suite and read its files; `path` overrides the suite's own."""
     overrides = {} if path is None else {"path": path}
     source: PromptSource = _open("evaluation.prompts", "prompts", value, overrides)
     return source
 
 
-def open_metrics(
+def open_suite_metrics(
     values: Sequence[ComponentConfig], more: Sequence[ComponentConfig], known: tuple[str, ...]
 ) -> list[Metric]:
     """Open the metrics of a suite and `more`, which replace those of the same name.
@@ -109,4 +109,4 @@ def _open(package: str, where: str, value: ComponentConfig, overrides: dict[str,
         raise RecipeError(f"{where}: `kind` is missing (kinds: {', '.join(registry.kinds(package))})")
     kind = str(options.pop("kind"))
     component = registry.load_kind(package, kind)
-    return component(validate(component.Config, {**options, **overrides}, f"{where}.{kind}"))
+    return component(validate_config(component.Config, {**options, **overrides}, f"{where}.{kind}"))

@@ -16,13 +16,13 @@ from lavibridge.evaluation.prompts.base import PromptSource
 from lavibridge.evaluation.suite import Suite
 
 
-def noise_seed(suite: str, category: str, prompt: str, number: int, seed: int) -> int:
+def task_noise_seed(suite: str, category: str, prompt: str, number: int, seed: int) -> int:
     """The seed of a picture's noise, a function of the prompt, so that all systems start from the same
     noise."""
     return crc32(f"{suite}/{category}/{prompt}/{number}/{seed}".encode())
 
 
-def select_categories(
+def select_task_categories(
     suite: str, known: tuple[str, ...], categories: Sequence[str] | None
 ) -> tuple[str, ...]:
     """Return the categories to evaluate, by default all. Raises DataError for an unknown one."""
@@ -43,7 +43,7 @@ def make_tasks(
     Raises DataError for an empty category.
     """
     tasks: list[Task] = []
-    for category in select_categories(suite.name, source.categories, categories):
+    for category in select_task_categories(suite.name, source.categories, categories):
         found = list(_of_category(suite, source, category, limit, seed))
         if not found:
             raise DataError(f"suite '{suite.name}': category '{category}' has no prompts")
@@ -65,7 +65,7 @@ def _of_category(
             yield Task(
                 category=category,
                 prompt=prompt.text,
-                seed=noise_seed(suite.name, category, prompt.text, number, seed),
+                seed=task_noise_seed(suite.name, category, prompt.text, number, seed),
                 metadata=prompt.metadata,
                 name=prompt.name,
                 file=f"{folder}/{index:05d}-{number - first}.png",

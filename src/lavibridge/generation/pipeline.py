@@ -24,9 +24,9 @@ from lavibridge.bridge.hub import upload_bridge_to_hub
 from lavibridge.bridge.weight_checks import require_weights
 from lavibridge.core.device import dtype_name, pick_device
 from lavibridge.core.errors import ModelError
-from lavibridge.core.files import SAFETENSORS, require_empty_folder, shipped_models
+from lavibridge.core.files import require_empty_folder, shipped_models
 from lavibridge.core.paths import expand_path
-from lavibridge.core.sources import find_model_file, is_hub_id
+from lavibridge.core.sources import SAFETENSORS, find_model_file, is_hub_id
 from lavibridge.diffusion.guidance import GuidanceInterval
 from lavibridge.generation import checks
 from lavibridge.generation.batched_generation import (

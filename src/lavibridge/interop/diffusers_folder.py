@@ -18,8 +18,8 @@ import diffusers
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import ModelError
-from lavibridge.core.files import resolve_source, write_atomic, write_json
-from lavibridge.core.sources import RANDOM, find_single_file, read_model_json
+from lavibridge.core.files import write_atomic, write_json
+from lavibridge.core.sources import RANDOM, find_single_file, read_model_json, resolve_source
 from lavibridge.core.tensors import save_tensors
 from lavibridge.interop.merged_weights import merged_weights
 from lavibridge.interop.pipeline_hook import require_diffusers_model

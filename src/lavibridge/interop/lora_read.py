@@ -26,7 +26,7 @@ from lavibridge.core.log import console
 from lavibridge.core.low_rank import FoldedLora, Layer, fold_low_rank, low_rank_shapes, named_layers
 from lavibridge.core.paths import expand_path
 from lavibridge.interop import lora_names
-from lavibridge.interop.lora_scale import LoraScale, read_lora_scale, refuse_unknown_method
+from lavibridge.interop.lora_scale import LoraScale, read_lora_scale, refuse_unknown_lora_method
 from lavibridge.interop.pipeline_hook import require_diffusers_model
 from lavibridge.interop.weight_files import read_named_weights
 from lavibridge.language.base import LanguageModel
@@ -156,7 +156,7 @@ def _sorted_in(
         layer, rest = found
         side = next((side for form, side in _SIDES.items() if re.fullmatch(form, rest)), None)
         if side is None:
-            refuse_unknown_method(file, layer, rest)
+            refuse_unknown_lora_method(file, layer, rest)
         other = placed.setdefault(layer, {}).setdefault(str(side), key)
         if other != key:
             raise ModelError(f"{file} holds two weights for one layer, {other} and {key}: remove one")

@@ -155,7 +155,7 @@ def _check_plain(config: Mapping[str, Any], path: Path) -> None:
         )
 
 
-def refuse_unknown_method(path: Path, layer: str, rest: str) -> None:
+def refuse_unknown_lora_method(path: Path, layer: str, rest: str) -> None:
     """Raise ModelError for a key of a method that is not supported."""
     method = next((name for start, name in _METHODS.items() if rest.startswith(start)), None)
     raise ModelError(

@@ -22,18 +22,17 @@ from lavibridge.core.sources import RANDOM
 from lavibridge.language.base import DEFAULT_TOKENS, LanguageModel
 from lavibridge.language.parts import attention_backend
 from lavibridge.language.parts.block_stack import record_layers, stack_blocks
-from lavibridge.language.parts.byte_tokens import TOY_IDS
+from lavibridge.language.parts.byte_tokens import TOY_IDS, byte_tokenizer
 from lavibridge.language.parts.loading import (
-    byte_tokenizer,
     check_quantization,
-    describe,
+    load_description,
+    load_meta_model,
     load_model,
-    meta_model,
     read_settings,
     stated_limit,
 )
 from lavibridge.language.parts.tokens import PLACE, PromptTokens, TokenBatch
-from lavibridge.language.parts.vocabulary import check_frame, pad_id
+from lavibridge.language.parts.vocabulary import check_vocabulary_frame, vocabulary_pad_id
 
 DECODER_TOKENS = 256
 """Default limit of decoder-only models, which have far more positions than a prompt has tokens."""
@@ -83,7 +82,7 @@ class TransformersModel(LanguageModel):
         if config.source == RANDOM:
             self.backbone, self.tokenizer = self._build_toy(device)
         elif is_meta:
-            self.backbone, self.tokenizer = meta_model(*described), byte_tokenizer(self.toy_template)
+            self.backbone, self.tokenizer = load_meta_model(*described), byte_tokenizer(self.toy_template)
         else:
             self.backbone, self.tokenizer = load_model(*described)
         self.backbone.requires_grad_(False).eval()
@@ -102,7 +101,7 @@ class TransformersModel(LanguageModel):
         most = self._positions(settings)
         rows = sys.maxsize if is_meta else len(self.backbone.get_input_embeddings().weight)
         to_limit = bool(config.see_padding)
-        pad = pad_id(self.tokenizer, self.pads, rows, to_limit, config.source)
+        pad = vocabulary_pad_id(self.tokenizer, self.pads, rows, to_limit, config.source)
         self.tokens = PromptTokens(self.tokenizer, pad, self.max_tokens, config.template, to_limit, rows)
         if not is_meta:
             self._check_tokens()
@@ -116,7 +115,7 @@ class TransformersModel(LanguageModel):
     @classmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:
         """Whether config.json (or a pipeline's text_encoder/config.json) names one of the family's types."""
-        return source != RANDOM and describe(source, revision)[0].get("model_type") in cls.models
+        return source != RANDOM and load_description(source, revision)[0].get("model_type") in cls.models
 
     @classmethod
     def default_max_tokens(cls, config: LanguageModel.Config) -> int:
@@ -148,7 +147,7 @@ class TransformersModel(LanguageModel):
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute the blocks in the backward pass."""
-        self.recomputed = attention_backend.recomputing(self.backbone, self.config.source)
+        self.recomputed = attention_backend.checkpoint_transformer_blocks(self.backbone, self.config.source)
 
     def unread(self, reading: Reading) -> list[nn.Module]:
         """The blocks above the highest layer that is read."""
@@ -156,12 +155,12 @@ class TransformersModel(LanguageModel):
 
     def compile_blocks(self, backend: str) -> None:
         """Compile the blocks, each when it is first called."""
-        for block in attention_backend.repeated(self.backbone, self.config.source):
+        for block in attention_backend.require_transformer_blocks(self.backbone, self.config.source):
             block.compile(backend=backend)
 
     def set_attention_backend(self, kernel: str) -> None:
         """Choose the kernel of attention."""
-        attention_backend.choose_kernel(self.backbone, kernel, self.config.source)
+        attention_backend.set_language_attention_backend(self.backbone, kernel, self.config.source)
 
     def count_tokens(self, prompts: Sequence[str]) -> tuple[list[int], list[int]]:
         """Tokens used and tokens cut off, for each prompt."""
@@ -174,7 +173,7 @@ class TransformersModel(LanguageModel):
     def _check_tokens(self) -> None:
         """Raise ModelError if the tokenizer frames prompts differently from the model's training."""
         if self.is_framed:
-            check_frame(self.tokens.begin, self.tokens.end, self.toy_template, self.config.source)
+            check_vocabulary_frame(self.tokens.begin, self.tokens.end, self.toy_template, self.config.source)
 
     def _pooled(self, output: Any, ids: Int[Tensor, "batch token"]) -> Float[Tensor, "batch width"] | None:
         """The pooled vector, in families that have one."""

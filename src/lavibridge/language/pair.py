@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from lavibridge.core import registry
-from lavibridge.core.config import validate
+from lavibridge.core.config import validate_config
 from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.sources import RANDOM
@@ -125,7 +125,7 @@ def _passthrough(choice: str | Mapping[str, Any], device: torch.device | None) -
         "clip" if source == RANDOM else registry.detect_kind("language", source, options.get("revision"))
     )
     family = registry.load_kind("language", kind)
-    config = validate(
+    config = validate_config(
         family.Config, {"see_padding": True, "max_tokens": None, **options}, "language.passthrough"
     )
     model: LanguageModel = family(config, device)

@@ -16,8 +16,8 @@ from lavibridge.bridge import Bridge
 from lavibridge.bridge.choices import LoraChoice, ModelChoice, model_of_choice
 from lavibridge.connectors.pivot import Pivot
 from lavibridge.core.errors import ModelError
-from lavibridge.core.files import resolve_source
 from lavibridge.core.paths import expand_path
+from lavibridge.core.sources import resolve_source
 from lavibridge.pivot.folder import PivotFolder, Side, read_pivot
 from lavibridge.pivot.half import (
     WEIGHTS,

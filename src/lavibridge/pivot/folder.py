@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from lavibridge import __version__
-from lavibridge.core.config import Config, validate
+from lavibridge.core.config import Config, validate_config
 from lavibridge.core.errors import RecipeError, RunError, did_you_mean
 from lavibridge.core.files import models_folder, read_json, require_empty_folder, write_json
 from lavibridge.core.paths import expand_path
@@ -149,7 +149,7 @@ def read_description(model: type[DescriptionT], path: Path) -> DescriptionT:
             f"version reads only format {FORMAT}: use the version that wrote it"
         )
     try:
-        return validate(model, found, "")
+        return validate_config(model, found, "")
     except RecipeError as error:
         first = str(error).partition("\n")[0]
         raise RunError(f"{path} is damaged ({first}): use another copy") from error

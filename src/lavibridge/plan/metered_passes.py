@@ -21,7 +21,7 @@ from lavibridge.plan.meter import Meter, Operation
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import component_of_section
 from lavibridge.recipes.training_section import WEIGHTING
-from lavibridge.training.cache.features import refusal
+from lavibridge.training.cache.features import features_refusal
 from lavibridge.training.data.batches import TrainingPass
 from lavibridge.training.loop import training_mode
 
@@ -162,7 +162,7 @@ def keeps_features(bridge: Bridge, recipe: Recipe) -> bool:
     """Whether a cache provides the language model's features."""
     settings = recipe.training
     is_enabled = settings.feature_cache_gb > 0 if settings.cache is None else settings.cache.features
-    return is_enabled and refusal(bridge) is None
+    return is_enabled and features_refusal(bridge) is None
 
 
 def run_backward(loss: Tensor, weights: tuple[nn.Parameter, ...] = ()) -> None:

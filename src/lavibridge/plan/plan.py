@@ -16,7 +16,7 @@ from lavibridge.plan.meta_model import ModelPart, build_meta_bridge, with_change
 from lavibridge.plan.metered_passes import drawing_pass
 from lavibridge.plan.search import SHARE, Configuration, search_configurations, variants
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.training.cache.features import refusal
+from lavibridge.training.cache.features import features_refusal
 from lavibridge.training.objectives.teacher import FEATURE_CACHE_GB
 
 
@@ -152,7 +152,7 @@ def make_plan(
         pictures=pictures,
         epochs=None if pictures is None else settings.steps * per_step / pictures,
         latent_bytes=2 * found.latent_numbers * dtype.itemsize,
-        feature_bytes=found.feature_numbers * dtype.itemsize if refusal(bridge) is None else None,
+        feature_bytes=found.feature_numbers * dtype.itemsize if features_refusal(bridge) is None else None,
         gradient_bytes=found.memory.gradients,
         alignment=alignment,
         choices=choices,

@@ -7,7 +7,7 @@ import torch
 
 from lavibridge.bridge.choices import model_of_choice
 from lavibridge.bridge.saved_bridge import SavedBridge, locate_saved_bridge, read_saved_bridge
-from lavibridge.core.config import validate
+from lavibridge.core.config import validate_config
 from lavibridge.core.errors import LaviError, RecipeError
 from lavibridge.language.base import LanguageModel
 from lavibridge.lora import LoraSettings
@@ -60,7 +60,7 @@ def _saved(teacher: str) -> SavedBridge:
 
 def _vision_lora(teacher: SavedBridge) -> LoraSettings | None:
     lora = teacher.vision_lora
-    return None if lora is None else validate(LoraSettings, lora, "lora.vision")
+    return None if lora is None else validate_config(LoraSettings, lora, "lora.vision")
 
 
 def _translator(teacher: SavedBridge) -> Any:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import LaviError, RunError
-from lavibridge.core.files import read_json, resolve_source
+from lavibridge.core.files import read_json
 from lavibridge.core.paths import expand_path
+from lavibridge.core.sources import resolve_source
 from lavibridge.data.mixture import Mixture, flatten_parts
 from lavibridge.data.pictures.walk import is_hidden
 from lavibridge.recipes.recipe import Recipe, make_recipe

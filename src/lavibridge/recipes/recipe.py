@@ -15,7 +15,7 @@ from pydantic import BaseModel, SerializeAsAny
 from pydantic.fields import FieldInfo
 
 from lavibridge.core import registry
-from lavibridge.core.config import CHANGEABLE, Changeable, Config, validate
+from lavibridge.core.config import CHANGEABLE, Changeable, Config, validate_config
 from lavibridge.core.errors import RecipeError
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe_text import (
@@ -53,7 +53,7 @@ class Recipe(Config):
 def make_recipe(mapping: Mapping[str, Any]) -> Recipe:
     """Validate a mapping as a recipe. Raises RecipeError naming every wrong key by its dotted path."""
     sections = {name: read_section(name, mapping[name]) for name in SECTION_PACKAGES if name in mapping}
-    recipe = validate(Recipe, {**mapping, **sections}, "")
+    recipe = validate_config(Recipe, {**mapping, **sections}, "")
     _refuse_float16(recipe)
     return recipe
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BeforeValidator, create_model
 
 from lavibridge.core import registry
-from lavibridge.core.config import Config, validate
+from lavibridge.core.config import Config, validate_config
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.core.sources import RANDOM
 
@@ -59,7 +59,7 @@ def read_kind_section(package: str, value: Any, where: str = "") -> Config:
     kind = value.get("kind", _AUTO)
     if kind == _AUTO:
         raise RecipeError(f"{where}.kind is missing (kinds: {', '.join(registry.kinds(package))})")
-    return validate(_section_model(package, str(kind)), {**value, "kind": str(kind)}, where)
+    return validate_config(_section_model(package, str(kind)), {**value, "kind": str(kind)}, where)
 
 
 def section_field(package: str, where: str) -> BeforeValidator:

@@ -24,7 +24,7 @@ TimestepSamplingSection = Annotated[
 ]
 
 
-class LearningRates(Config):
+class LearningRateSection(Config):
     """One learning rate per trained part.
 
     The default is the published rate of the vision family (`published_lr`). A family without published
@@ -173,7 +173,7 @@ class TrainingSection(Config):
     optimizer: OptimizerSection = read_kind_section(OPTIMIZERS, "adamw")
     """`adamw`; `adamw8bit`, with both moments in 8 bits (needs the extra `quantize`); or `muon`, which
     orthogonalises the update of each matrix (no gain in short runs so far, LOG.md, 2026-11-22)."""
-    lr: Changeable[LearningRates] = LearningRates()
+    lr: Changeable[LearningRateSection] = LearningRateSection()
     """Learning rates."""
     start: StartSection | None = None
     """Start from trained weights; null starts from new ones."""

@@ -38,7 +38,7 @@ PRIVATE = ("system",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PanelPrompt:
+class AlignmentPanelPrompt:
     """One row of the panel."""
 
     label: str
@@ -51,28 +51,30 @@ class PanelPrompt:
 
 
 PANEL = (
-    PanelPrompt(
+    AlignmentPanelPrompt(
         label="sentence", prompt="a red fox sits on a mossy rock beside a stream, early morning light"
     ),
-    PanelPrompt(label="two things", prompt="a blue ceramic bowl to the left of a yellow teapot"),
-    PanelPrompt(label="count", prompt="three green apples on a white plate"),
-    PanelPrompt(
+    AlignmentPanelPrompt(label="two things", prompt="a blue ceramic bowl to the left of a yellow teapot"),
+    AlignmentPanelPrompt(label="count", prompt="three green apples on a white plate"),
+    AlignmentPanelPrompt(
         label="tags", prompt="portrait, woman, freckles, soft light, 85mm, film grain, shallow depth of field"
     ),
-    PanelPrompt(
+    AlignmentPanelPrompt(
         label="negative prompt", prompt="a street in the rain at night", negative_prompt="people, cars, text"
     ),
-    PanelPrompt(label="low guidance", prompt="a lighthouse on a cliff", guidance_scale=1.5),
-    PanelPrompt(label="high guidance", prompt="a lighthouse on a cliff", guidance_scale=12.0),
-    PanelPrompt(
+    AlignmentPanelPrompt(label="low guidance", prompt="a lighthouse on a cliff", guidance_scale=1.5),
+    AlignmentPanelPrompt(label="high guidance", prompt="a lighthouse on a cliff", guidance_scale=12.0),
+    AlignmentPanelPrompt(
         label="long",
         prompt="an old bookshop with tall wooden shelves, a ladder leaning against the left one, a black cat "
         "asleep on a pile of atlases in the foreground, a brass lamp on the counter throwing warm light on "
         "an open ledger, dust in the air, a bicycle seen through the window, and snow falling outside",
     ),
-    PanelPrompt(label="another language", prompt="ein roter Apfel auf einem blauen Tisch"),
-    PanelPrompt(label="words in the picture", prompt='a wooden sign that reads "OPEN"'),
-    PanelPrompt(label="stacked LoRA", prompt="a red fox sits on a mossy rock beside a stream", has_lora=True),
+    AlignmentPanelPrompt(label="another language", prompt="ein roter Apfel auf einem blauen Tisch"),
+    AlignmentPanelPrompt(label="words in the picture", prompt='a wooden sign that reads "OPEN"'),
+    AlignmentPanelPrompt(
+        label="stacked LoRA", prompt="a red fox sits on a mossy rock beside a stream", has_lora=True
+    ),
 )
 
 
@@ -148,7 +150,7 @@ def _not_drawn(reason: str) -> _Drawn:
     return _Drawn(image=Image.new("RGB", (64, 64), "white"), seconds=0.0, reason=reason)
 
 
-def _draw(pipe: BridgePipeline, each: PanelPrompt) -> _Drawn:
+def _draw(pipe: BridgePipeline, each: AlignmentPanelPrompt) -> _Drawn:
     begun = perf_counter()
     try:
         image: Image.Image = pipe(

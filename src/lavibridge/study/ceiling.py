@@ -52,7 +52,7 @@ class _Phrase:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerAccuracy:
+class LayerCeiling:
     """The fraction of phrases whose word is nearest to the correct plain word."""
 
     color: Estimate
@@ -65,7 +65,7 @@ class LayerAccuracy:
         return {"color": self.color.record(), "shape": self.shape.record(), "words": dict(self.words)}
 
 
-def measure_ceiling(language: LanguageModel, read: ReadOutChoice | None = None) -> dict[str, LayerAccuracy]:
+def measure_ceiling(language: LanguageModel, read: ReadOutChoice | None = None) -> dict[str, LayerCeiling]:
     """Measure the accuracy of each layer (`layer 0` is the embeddings), and of the connector's read-out.
 
     `read` selects the read-out; by default it is the model's own default.
@@ -101,7 +101,7 @@ def measure_ceiling(language: LanguageModel, read: ReadOutChoice | None = None) 
         found.setdefault("read", {})[what] = _accuracy(plain, queries, one, other, what)
     words = {what: len({phrase.words[what] for phrase in queries}) for what in CEILING_CHANCE}
     return {
-        name: LayerAccuracy(color=each["color"], shape=each["shape"], words=words)
+        name: LayerCeiling(color=each["color"], shape=each["shape"], words=words)
         for name, each in found.items()
     }
 

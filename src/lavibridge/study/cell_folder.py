@@ -6,7 +6,7 @@
 
 A suite counts as measured if cell.json lists it with the study's current options and its results are of the
 cell's current bridge. Before skipping or reusing a cell, the study also compares content: data and models
-(`changed_cell_inputs`), prompts and metrics (`is_suite_outdated`).
+(`changed_cell_inputs`), prompts and metrics (`is_cell_outdated`).
 """
 
 import json
@@ -20,7 +20,7 @@ from lavibridge.core.identity import card_hash
 from lavibridge.evaluation.metrics.base import Metric, SetMetric
 from lavibridge.evaluation.provenance import matches_run, read_results
 from lavibridge.evaluation.sets.reference import reference_hash
-from lavibridge.evaluation.suite import open_metrics, open_prompts, read_suite
+from lavibridge.evaluation.suite import open_suite_metrics, open_suite_prompts, read_suite
 from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.recipes.recipe_text import read_recipe_yaml
 from lavibridge.study.cells import Cell
@@ -89,7 +89,7 @@ def begin_cell_folder(folder: Path, cell: Cell, study: str) -> None:
         )
 
 
-def is_measured(folder: Path, key: str, use: StudySuite) -> bool:
+def is_cell_measured(folder: Path, key: str, use: StudySuite) -> bool:
     """Whether the suite is done with the study's current options and the cell's current bridge."""
     path = folder / CELL_FILE
     if not path.is_file() or read_json(path)["suites"].get(key) != use.model_dump(mode="json"):
@@ -114,16 +114,16 @@ def changed_cell_inputs(folder: Path, cell: Cell) -> list[str]:
     return [] if kept == now else [f"the vision model was {kept or 'not recorded'}, is {now}"]
 
 
-def is_suite_outdated(folder: Path, key: str, use: StudySuite) -> bool:
+def is_cell_outdated(folder: Path, key: str, use: StudySuite) -> bool:
     """Whether the prompts or metrics of a measured suite have changed."""
     results = read_results(suite_folder(folder, key))
     plan = read_suite(use.suite)
-    source = open_prompts(plan.prompts, use.prompts)
+    source = open_suite_prompts(plan.prompts, use.prompts)
     current = {"suite": plan.name, "version": plan.version, "prompts": source.card()}
     if json.loads(json.dumps(current)) != {name: results.get(name) for name in current}:
         return True
     categories = use.categories or source.categories
-    metrics = open_metrics(plan.metrics, use.metrics, source.categories)
+    metrics = open_suite_metrics(plan.metrics, use.metrics, source.categories)
     return any(
         card_hash(_measured_by(metric)) != card_hash(_without_count(results["metrics"].get(metric.name)))
         for metric in metrics
@@ -131,7 +131,7 @@ def is_suite_outdated(folder: Path, key: str, use: StudySuite) -> bool:
     )
 
 
-def mark_measured(folder: Path, key: str, use: StudySuite) -> None:
+def mark_cell_measured(folder: Path, key: str, use: StudySuite) -> None:
     """Record that the suite is measured."""
     found = read_json(folder / CELL_FILE)
     write_json(folder / CELL_FILE, {**found, "suites": {**found["suites"], key: use.model_dump(mode="json")}})

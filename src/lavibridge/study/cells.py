@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from lavibridge.core.config import validate
+from lavibridge.core.config import validate_config
 from lavibridge.core.errors import RecipeError, did_you_mean
 from lavibridge.core.paths import expand_path
 from lavibridge.recipes.recipe import Recipe, make_recipe
@@ -49,7 +49,7 @@ def load_study(name: str) -> Study:
             f"there is no study '{name}'{did_you_mean(name, tuple(shipped))} "
             f"(choose from {', '.join(shipped)}, or give the path to a YAML file)"
         )
-    return validate(Study, _at_home(read_recipe_yaml(path), path.parent), path.name)
+    return validate_config(Study, _at_home(read_recipe_yaml(path), path.parent), path.name)
 
 
 def expand_cells(study: Study, out: Path, sources: Mapping[str, str] | None = None) -> tuple[Cell, ...]:

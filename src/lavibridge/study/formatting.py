@@ -14,12 +14,12 @@ INTERVAL_NOTE = (
 )
 
 
-def format_value(value: MeanInterval | CeilingAccuracy, unit: str) -> str:
+def format_study_value(value: MeanInterval | CeilingAccuracy, unit: str) -> str:
     """Such as `71.3 % (65.9 to 76.2)` or `0.3102 (0.3076 to 0.3128)`."""
     return EMPTY_VALUE if math.isnan(value.mean) else formatting.format_estimate(_record(value), unit)
 
 
-def format_change(change: DifferenceInterval, unit: str, p: float) -> str:
+def format_study_change(change: DifferenceInterval, unit: str, p: float) -> str:
     """Such as `+3.1 points (+0.2 to +6.0), p 0.032`."""
     if math.isnan(change.mean):
         return EMPTY_VALUE
@@ -33,7 +33,7 @@ def _format_p(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p {p:.2g}"
 
 
-def format_sample_size(interval: MeanInterval) -> str:
+def format_study_sample_size(interval: MeanInterval) -> str:
     """The numbers of prompts and seeds behind a mean."""
     seeds = "1 seed" if interval.seeds == 1 else f"{interval.seeds} seeds"
     lost = f", {interval.unscored} not scored" if interval.unscored else ""

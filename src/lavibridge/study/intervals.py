@@ -13,7 +13,6 @@ prompts are resampled. Holm 1979, Scand. J. Stat. 6, corrects for multiple compa
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -88,17 +87,6 @@ def difference_interval(ours: ScoreMatrix, theirs: ScoreMatrix) -> DifferenceInt
     fewest = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
     p = max(2 * (fewest + 1) / (len(drawn) + 1), sign_flip_p(np.nanmean(kept, axis=0).tolist()))
     return DifferenceInterval(mean=mean, low=low, high=high, p=min(1.0, p), **counts)
-
-
-def holm_correction(values: Sequence[float]) -> list[float]:
-    """Correct p-values for multiple comparisons; ignores NaN, which marks no comparison."""
-    adjusted = list(values)
-    order = sorted((p, place) for place, p in enumerate(values) if not math.isnan(p))
-    largest = 0.0
-    for rank, (p, place) in enumerate(order):
-        largest = max(largest, min(1.0, p * (len(order) - rank)))
-        adjusted[place] = largest
-    return adjusted
 
 
 def _kept(scores: ScoreMatrix) -> tuple[Float[ndarray, "_ _"], dict[str, int]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 
 from lavibridge.study import formatting
-from lavibridge.study.table import ResultRow, StudyTable
+from lavibridge.study.table import StudyTable, StudyTableRow
 
 _WIDTH, _LEFT, _RIGHT, _LINE, _TOP, _BOTTOM = 340, 120, 22, 22, 8, 26
 _LONGEST = 17
@@ -23,7 +23,7 @@ def interval_plots(table: StudyTable) -> Iterator[tuple[str, str]]:
             yield row.spec.name, _plot(row, table.labels, table.baseline)
 
 
-def _plot(row: ResultRow, labels: Mapping[str, str], baseline: str) -> str:
+def _plot(row: StudyTableRow, labels: Mapping[str, str], baseline: str) -> str:
     """One chart, with an accessible name that lists all its values."""
     known = {name: each.value for name, each in row.entries.items() if not math.isnan(each.value.mean)}
     ends = [end for each in known.values() for end in (each.low, each.mean, each.high) if not math.isnan(end)]
@@ -49,7 +49,7 @@ def _plot(row: ResultRow, labels: Mapping[str, str], baseline: str) -> str:
             parts.append(f'<line {ends_at} class="reach"/>')
         parts.append(f'<circle cx="{x(found.mean):.1f}" cy="{y:.1f}" r="4" class="dot"/>')
     description = "; ".join(
-        f"{labels[name]} {formatting.format_value(found, row.unit)}" for name, found in known.items()
+        f"{labels[name]} {formatting.format_study_value(found, row.unit)}" for name, found in known.items()
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" '

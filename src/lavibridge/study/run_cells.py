@@ -20,9 +20,9 @@ from lavibridge.study.cell_folder import (
     begin_cell_folder,
     changed_cell_inputs,
     check_cell_folder,
-    is_measured,
-    is_suite_outdated,
-    mark_measured,
+    is_cell_measured,
+    is_cell_outdated,
+    mark_cell_measured,
     suite_folder,
 )
 from lavibridge.study.cells import Cell
@@ -87,12 +87,12 @@ def is_cell_done(study: Study, cell: Cell, out: Path) -> bool:
     """Whether a cell is trained and measured on every suite."""
     folder = out / cell.name
     is_made = cell.native or is_run_trained(folder, cell.recipe.training)
-    return is_made and all(is_measured(folder, key, use) for key, use in study.suites.items())
+    return is_made and all(is_cell_measured(folder, key, use) for key, use in study.suites.items())
 
 
 def _is_outdated(study: Study, cell: Cell, out: Path) -> bool:
     """Whether prompts or metrics have changed since a finished cell was measured."""
-    return any(is_suite_outdated(out / cell.name, key, use) for key, use in study.suites.items())
+    return any(is_cell_outdated(out / cell.name, key, use) for key, use in study.suites.items())
 
 
 def _run_cell(study: Study, cell: Cell, out: Path, part: ProcessRank, device: str) -> None:
@@ -107,7 +107,7 @@ def _run_cell(study: Study, cell: Cell, out: Path, part: ProcessRank, device: st
         begin_cell_folder(folder, cell, study.name)
         pipe = BridgePipeline.from_pretrained(folder, device=device)
     for key, use in study.suites.items():
-        if is_measured(folder, key, use) and not is_suite_outdated(folder, key, use):
+        if is_cell_measured(folder, key, use) and not is_cell_outdated(folder, key, use):
             continue
         found = evaluate(
             pipe,
@@ -124,7 +124,7 @@ def _run_cell(study: Study, cell: Cell, out: Path, part: ProcessRank, device: st
             part=part,
         )
         if "waiting" not in found:
-            mark_measured(folder, key, use)
+            mark_cell_measured(folder, key, use)
 
 
 def cell_failures_error(failures: Sequence[_Failure], count: int) -> RunError:

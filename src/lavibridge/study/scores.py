@@ -16,23 +16,23 @@ from lavibridge.core.errors import RunError
 from lavibridge.evaluation.base import Task
 from lavibridge.evaluation.provenance import read_results, read_scored_records
 from lavibridge.evaluation.records import Record, RecordKey
-from lavibridge.evaluation.suite import open_prompts, read_suite
+from lavibridge.evaluation.suite import open_suite_prompts, read_suite
 from lavibridge.evaluation.tasks import make_tasks
-from lavibridge.study.cell_folder import check_cell_folder, is_measured, suite_folder
+from lavibridge.study.cell_folder import check_cell_folder, is_cell_measured, suite_folder
 from lavibridge.study.cells import Cell
 from lavibridge.study.intervals import ScoreMatrix
-from lavibridge.study.study import RowSpec, Study, StudySuite
+from lavibridge.study.study import Study, StudyRow, StudySuite
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuiteResult:
+class CellScores:
     """One cell's results on one suite."""
 
     results: Mapping[str, Any]
     records: Mapping[RecordKey, Record]
     tasks: tuple[Task, ...]
 
-    def metric(self, row: RowSpec) -> Mapping[str, Any]:
+    def metric(self, row: StudyRow) -> Mapping[str, Any]:
         """Return the row's metric in results.json. Raises RunError if it was not measured."""
         found: Mapping[str, Any] = self.results["metrics"]
         if row.metric not in found:
@@ -43,7 +43,7 @@ class SuiteResult:
         return dict(found[row.metric])
 
 
-FinishedScores = Mapping[tuple[str, int], Mapping[str, SuiteResult]]
+FinishedScores = Mapping[tuple[str, int], Mapping[str, CellScores]]
 """By condition and seed, then by suite."""
 
 
@@ -53,7 +53,7 @@ def read_finished_scores(study: Study, cells: Sequence[Cell], out: Path) -> Fini
         (key, seed): _tasks(use, seed)
         for key, use in study.suites.items()
         for seed in study.seeds
-        if any(is_measured(out / cell.name, key, use) for cell in cells if cell.seed == seed)
+        if any(is_cell_measured(out / cell.name, key, use) for cell in cells if cell.seed == seed)
     }
     found = {}
     for cell in cells:
@@ -61,14 +61,14 @@ def read_finished_scores(study: Study, cells: Sequence[Cell], out: Path) -> Fini
         found[cell.condition, cell.seed] = {
             key: _read(suite_folder(out / cell.name, key), tasks[key, cell.seed])
             for key, use in study.suites.items()
-            if is_measured(out / cell.name, key, use)
+            if is_cell_measured(out / cell.name, key, use)
         }
     for key in study.suites:
         _check_alike(key, {name: by_suite[key] for name, by_suite in found.items() if key in by_suite})
     return found
 
 
-def _check_alike(key: str, measured: Mapping[tuple[str, int], SuiteResult]) -> None:
+def _check_alike(key: str, measured: Mapping[tuple[str, int], CellScores]) -> None:
     """Raise RunError if cells differ in prompts or metrics, so that their scores cannot be paired."""
     first: tuple[tuple[str, int], dict[str, Any]] | None = None
     for cell, each in measured.items():
@@ -85,7 +85,7 @@ def _check_alike(key: str, measured: Mapping[tuple[str, int], SuiteResult]) -> N
 
 
 def scores_of(
-    row: RowSpec, condition: str, seeds: Sequence[int], finished: FinishedScores
+    row: StudyRow, condition: str, seeds: Sequence[int], finished: FinishedScores
 ) -> ScoreMatrix | None:
     """A row's score for each seed and prompt, with NaN for unfinished seeds; None if no seed is finished or
     the metric only scores sets of pictures."""
@@ -101,7 +101,7 @@ def scores_of(
 
 
 def set_scores_of(
-    row: RowSpec, condition: str, seeds: Sequence[int], finished: FinishedScores
+    row: StudyRow, condition: str, seeds: Sequence[int], finished: FinishedScores
 ) -> dict[int, Mapping[str, Any]]:
     """The estimate of a set metric, such as FID, for each finished seed."""
     found = {}
@@ -113,7 +113,7 @@ def set_scores_of(
     return found
 
 
-def unit_of_scores(row: RowSpec, finished: FinishedScores) -> str:
+def unit_of_scores(row: StudyRow, finished: FinishedScores) -> str:
     """`share`, or nothing."""
     for by_suite in finished.values():
         if row.suite in by_suite:
@@ -123,11 +123,11 @@ def unit_of_scores(row: RowSpec, finished: FinishedScores) -> str:
 
 def _tasks(use: StudySuite, seed: int) -> tuple[Task, ...]:
     plan = read_suite(use.suite)
-    source = open_prompts(plan.prompts, use.prompts)
+    source = open_suite_prompts(plan.prompts, use.prompts)
     return tuple(make_tasks(plan, source, use.categories, use.limit, seed))
 
 
-def _read(folder: Path, tasks: tuple[Task, ...]) -> SuiteResult:
+def _read(folder: Path, tasks: tuple[Task, ...]) -> CellScores:
     results = read_results(folder)
     records = read_scored_records(folder, results)
     lost = sum(task.key not in records for task in tasks)
@@ -136,10 +136,10 @@ def _read(folder: Path, tasks: tuple[Task, ...]) -> SuiteResult:
             f"{folder} lacks {lost} of {len(tasks)} images that cell.json lists: delete the cell's cell.json "
             "to measure the suite again"
         )
-    return SuiteResult(results=results, records=records, tasks=tasks)
+    return CellScores(results=results, records=records, tasks=tasks)
 
 
-def _by_prompt(row: RowSpec, measured: SuiteResult) -> dict[tuple[str, str], float]:
+def _by_prompt(row: StudyRow, measured: CellScores) -> dict[tuple[str, str], float]:
     """The mean score of each prompt's pictures; NaN if none was scored."""
     kept: dict[tuple[str, str], list[float]] = {}
     for task in measured.tasks:
@@ -155,7 +155,7 @@ def _by_prompt(row: RowSpec, measured: SuiteResult) -> dict[tuple[str, str], flo
     }
 
 
-def _values(row: RowSpec, record: Record) -> list[float] | None:
+def _values(row: StudyRow, record: Record) -> list[float] | None:
     """The row's values for a picture: [] if it was not scored, None if the row does not apply."""
     if record.undrawn:
         return []

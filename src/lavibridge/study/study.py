@@ -74,7 +74,7 @@ class StudySuite(Config):
     """The quality of `lavi generate`; a quality other than `exact` has its own number of steps."""
 
 
-class RowSpec(Config):
+class StudyRow(Config):
     """A row of the table: one metric on some categories of a suite."""
 
     name: str
@@ -91,7 +91,7 @@ class RowSpec(Config):
     """Which way is better."""
 
 
-class Claim(Config):
+class StudyClaim(Config):
     """A published or expected claim, as a comparison that the study can test."""
 
     says: str
@@ -128,11 +128,11 @@ class Study(Config):
     """The condition to compare the others with; by default the first."""
     suites: dict[str, StudySuite] = Field(min_length=1)
     """The suites that measure each cell, by folder name."""
-    rows: tuple[RowSpec, ...] = Field(min_length=1)
+    rows: tuple[StudyRow, ...] = Field(min_length=1)
     """The rows of the table."""
     not_measured: dict[str, str] = Field(default_factory=dict)
     """Row that a reader may expect -> the reason why the table lacks it."""
-    claims: tuple[Claim, ...] = ()
+    claims: tuple[StudyClaim, ...] = ()
     """The claims to test."""
     ceiling: bool = False
     """Also measure how much each language model's features know about words that no caption contains."""

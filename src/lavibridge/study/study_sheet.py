@@ -17,7 +17,7 @@ from lavibridge.generation.contact_sheet import contact_sheet
 from lavibridge.generation.image_files import encode_png, save_png
 from lavibridge.study.cell_folder import suite_folder
 from lavibridge.study.cells import Cell
-from lavibridge.study.scores import FinishedScores, SuiteResult
+from lavibridge.study.scores import CellScores, FinishedScores
 from lavibridge.study.study import Study
 
 _SIDE = 128
@@ -103,7 +103,7 @@ def _first(tasks: Sequence[Task], count: int) -> list[Task]:
     return [task for each in kept.values() for task in each.values()]
 
 
-def _displayed(cell: Cell, task: Task, measured: SuiteResult | None, folder: Path) -> _SheetImage:
+def _displayed(cell: Cell, task: Task, measured: CellScores | None, folder: Path) -> _SheetImage:
     if measured is None:
         return _SheetImage(condition=cell.condition, picture=None, verdict="")
     if measured.records[task.key].undrawn:

@@ -9,23 +9,23 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
+from lavibridge.evaluation.stats import holm_correction
 from lavibridge.study.intervals import (
     DifferenceInterval,
     MeanInterval,
     ScoreMatrix,
     difference_interval,
-    holm_correction,
     mean_interval,
 )
 from lavibridge.study.scores import FinishedScores, scores_of, set_scores_of, unit_of_scores
-from lavibridge.study.study import RowSpec, Study
+from lavibridge.study.study import Study, StudyRow
 
 _T975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 """The 97.5th percentile of Student's t by degrees of freedom."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConditionResult:
+class StudyTableEntry:
     """One condition's result in one row."""
 
     value: MeanInterval
@@ -36,12 +36,12 @@ class ConditionResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResultRow:
+class StudyTableRow:
     """A row with its results by condition; unfinished conditions have none."""
 
-    spec: RowSpec
+    spec: StudyRow
     unit: str
-    entries: Mapping[str, ConditionResult]
+    entries: Mapping[str, StudyTableEntry]
 
     def best(self) -> str | None:
         """The condition with the best mean, unless several tie."""
@@ -52,7 +52,7 @@ class ResultRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClaimVerdict:
+class _ClaimVerdict:
     """The verdict on a claim in one row."""
 
     row: str
@@ -68,8 +68,8 @@ class StudyTable:
     study: Study
     labels: Mapping[str, str]
     """Label by condition, in order."""
-    rows: tuple[ResultRow, ...]
-    verdicts: tuple[tuple[ClaimVerdict, ...], ...]
+    rows: tuple[StudyTableRow, ...]
+    verdicts: tuple[tuple[_ClaimVerdict, ...], ...]
     """For each claim, one verdict per row."""
     missing: tuple[str, ...]
     """Unfinished cells."""
@@ -85,7 +85,7 @@ class StudyTable:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowScores:
+class _RowScores:
     """A row's scores under one condition: per picture, or per seed for set metrics."""
 
     scores: ScoreMatrix | None
@@ -97,7 +97,7 @@ class RowScores:
             return mean_interval(self.scores)
         return _over_seeds(self.figures) if self.figures else None
 
-    def minus(self, other: "RowScores") -> DifferenceInterval | None:
+    def minus(self, other: "_RowScores") -> DifferenceInterval | None:
         """The difference from another condition; None if they cannot be paired."""
         if self.scores is not None and other.scores is not None:
             return difference_interval(self.scores, other.scores)
@@ -108,7 +108,7 @@ def make_study_table(study: Study, finished: FinishedScores) -> StudyTable:
     """Build the table from the finished cells."""
     labels = {each.name: each.label or each.name for each in study.grid()}
     found = {
-        (row.name, name): RowScores(
+        (row.name, name): _RowScores(
             scores=scores_of(row, name, study.seeds, finished),
             figures=set_scores_of(row, name, study.seeds, finished),
         )
@@ -116,11 +116,11 @@ def make_study_table(study: Study, finished: FinishedScores) -> StudyTable:
         for name in labels
     }
     rows = [
-        ResultRow(
+        StudyTableRow(
             spec=row,
             unit=unit_of_scores(row, finished),
             entries={
-                name: ConditionResult(value=value, difference=None if name == study.reference() else change)
+                name: StudyTableEntry(value=value, difference=None if name == study.reference() else change)
                 for name in labels
                 if (value := found[row.name, name].value()) is not None
                 for change in [found[row.name, name].minus(found[row.name, study.reference()])]
@@ -181,7 +181,7 @@ def _student(values: Sequence[float]) -> tuple[float, float]:
     return fmean(values), _T975.get(count - 1, 2.262) * stdev(values) / math.sqrt(count)
 
 
-def _corrected(rows: Sequence[ResultRow]) -> list[ResultRow]:
+def _corrected(rows: Sequence[StudyTableRow]) -> list[StudyTableRow]:
     """Correct p-values for all comparisons of the table."""
     tested = [
         (number, name, entry.difference.p)
@@ -203,11 +203,11 @@ def _corrected(rows: Sequence[ResultRow]) -> list[ResultRow]:
     ]
 
 
-def _verdict(row: RowSpec, found: DifferenceInterval | None) -> ClaimVerdict:
+def _verdict(row: StudyRow, found: DifferenceInterval | None) -> _ClaimVerdict:
     """Decide the claim if the interval of the paired difference excludes zero."""
     if found is None or not found.seeds:
-        return ClaimVerdict(row=row.name, verdict="not compared", difference=None)
+        return _ClaimVerdict(row=row.name, verdict="not compared", difference=None)
     sign = 1 if row.better == "higher" else -1
     low, high = sorted((sign * found.low, sign * found.high))
     verdict = "confirmed" if low > 0 else "contradicted" if high < 0 else "cannot tell"
-    return ClaimVerdict(row=row.name, verdict=verdict, difference=found)
+    return _ClaimVerdict(row=row.name, verdict=verdict, difference=found)

@@ -14,7 +14,7 @@ from typing import Any
 from lavibridge.core.files import write_atomic, write_json
 from lavibridge.study import formatting
 from lavibridge.study.ceiling_cache import Ceiling
-from lavibridge.study.table import ResultRow, StudyTable
+from lavibridge.study.table import StudyTable, StudyTableRow
 
 CEILING_COLUMNS = {"color": "Ceiling, colour", "shape": "Ceiling, shape"}
 CEILING_NOTE = (
@@ -107,7 +107,7 @@ def _ceiling_rows(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> list[li
     rows = []
     for what, title in CEILING_COLUMNS.items():
         cells = [
-            formatting.format_value(ceilings[name]["read"][what], "share")
+            formatting.format_study_value(ceilings[name]["read"][what], "share")
             if name in ceilings
             else formatting.EMPTY_VALUE
             for name in table.labels
@@ -122,7 +122,7 @@ def _layers(table: StudyTable, ceilings: Mapping[str, Ceiling]) -> Iterator[str]
     conditions: dict[str, list[str]] = {}
     for name, found in ceilings.items():
         rows = [
-            [layer, *(formatting.format_value(each[what], "share") for what in CEILING_COLUMNS)]
+            [layer, *(formatting.format_study_value(each[what], "share") for what in CEILING_COLUMNS)]
             for layer, each in found.items()
             if layer != "read"
         ]
@@ -143,7 +143,9 @@ def _claims(table: StudyTable) -> Iterator[str]:
                     each.verdict,
                     formatting.EMPTY_VALUE
                     if each.difference is None
-                    else formatting.format_change(each.difference, table.unit(each.row), each.difference.p),
+                    else formatting.format_study_change(
+                        each.difference, table.unit(each.row), each.difference.p
+                    ),
                 ]
                 for each in verdicts
             ],
@@ -155,27 +157,27 @@ def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
-def _named(row: ResultRow) -> str:
+def _named(row: StudyTableRow) -> str:
     return f"{row.spec.name} (lower is better)" if row.spec.better == "lower" else row.spec.name
 
 
-def _value(row: ResultRow, name: str) -> str:
+def _value(row: StudyTableRow, name: str) -> str:
     if name not in row.entries:
         return formatting.EMPTY_VALUE
-    text = formatting.format_value(row.entries[name].value, row.unit)
+    text = formatting.format_study_value(row.entries[name].value, row.unit)
     return f"**{text}**" if row.best() == name else text
 
 
-def _change(row: ResultRow, name: str) -> str:
+def _change(row: StudyTableRow, name: str) -> str:
     entry = row.entries.get(name)
     if entry is None or entry.difference is None:
         return formatting.EMPTY_VALUE
-    return formatting.format_change(entry.difference, row.unit, entry.p_holm)
+    return formatting.format_study_change(entry.difference, row.unit, entry.p_holm)
 
 
-def _size(row: ResultRow) -> str:
+def _size(row: StudyTableRow) -> str:
     """The distinct sample sizes of a row; the JSON has one per condition."""
-    sizes = [formatting.format_sample_size(entry.value) for entry in row.entries.values()]
+    sizes = [formatting.format_study_sample_size(entry.value) for entry in row.entries.values()]
     return "; ".join(dict.fromkeys(sizes)) or formatting.EMPTY_VALUE
 
 

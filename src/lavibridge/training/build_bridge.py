@@ -60,7 +60,7 @@ def move_bridge(bridge: Bridge, device: torch.device) -> Bridge:
 
 
 @torch.no_grad()
-def calibrate_connector(bridge: Bridge, dataset: Dataset) -> None:
+def calibrate_bridge(bridge: Bridge, dataset: Dataset) -> None:
     """Fit the connector's first weights to the features of the data's first captions."""
     samples = [dataset.sample(index) for index in range(min(_CALIBRATED_ON, len(dataset)))]
     captions = [sample.captions[0] for sample in samples]

@@ -18,13 +18,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lavibridge.bridge import Bridge
+from lavibridge.core.seeds import mix_seeds
 from lavibridge.recipes.sections import component_of_section
 from lavibridge.recipes.training_section import WEIGHTING, TrainingSection
 from lavibridge.training.data.batches import BatchLoader
-from lavibridge.training.data.order import mix_seeds
 from lavibridge.training.ema import Ema
 from lavibridge.training.nonfinite import NonfiniteSkips, check_weights_finite, nonfinite_samples
-from lavibridge.training.objectives.teacher import Teacher, with_target
+from lavibridge.training.objectives.teacher import Teacher, with_teacher_target
 from lavibridge.training.optimization import TrainedWeights, set_learning_rates
 
 
@@ -146,7 +146,9 @@ def take_training_step(
         torch.manual_seed(mix_seeds(settings.seed, state.step, turn, batches.process))
         is_last = turn + 1 == settings.accumulate
         with nullcontext() if is_last else state.no_sync(state.model):
-            passed = partial(state.model, with_target(state.teacher, draw), draw.t, draw.noise, weighting)
+            passed = partial(
+                state.model, with_teacher_target(state.teacher, draw), draw.t, draw.noise, weighting
+            )
             loss = passed()
             state.backward(loss.mean() / settings.accumulate)
         losses.append(loss.detach())

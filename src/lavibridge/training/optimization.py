@@ -20,7 +20,7 @@ from lavibridge.core.errors import RecipeError
 from lavibridge.optimizers.base import OptimizerFactory
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import component_of_section, kind_of_section, read_kind_section
-from lavibridge.recipes.training_section import OPTIMIZERS, LearningRates, TrainingSection
+from lavibridge.recipes.training_section import OPTIMIZERS, LearningRateSection, TrainingSection
 
 _NUMBER = "number"
 """Marks numbers, as opposed to tensors, in an optimiser's state."""
@@ -36,7 +36,7 @@ def check_learning_rates(recipe: Recipe) -> None:
     learning_rates(kind_of_section(recipe.vision), recipe.training.lr, ("connector", *trained))
 
 
-def learning_rates(vision: str, configured: LearningRates, parts: Iterable[str]) -> dict[str, float]:
+def learning_rates(vision: str, configured: LearningRateSection, parts: Iterable[str]) -> dict[str, float]:
     """Return each part's learning rate: the configured one, or else the published one of the vision family.
 
     ``vision`` is the family's kind. Raises RecipeError if a part has neither.

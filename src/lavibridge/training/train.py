@@ -22,7 +22,7 @@ from lavibridge.training.alignment.objective import alignment_method
 from lavibridge.training.alignment.progress import AlignmentProgress
 from lavibridge.training.alignment.stage import run_alignment
 from lavibridge.training.assemble import assemble_bridge, assemble_loader, assemble_state, assemble_validator
-from lavibridge.training.build_bridge import calibrate_connector
+from lavibridge.training.build_bridge import calibrate_bridge
 from lavibridge.training.checkpoints.checkpoint import (
     load_checkpoint,
     prune_checkpoints,
@@ -104,7 +104,7 @@ def _open_session(recipe: Recipe, run: Path, processes: Processes, changed: list
         refuse_recipe_changes(run, fingerprint_differences(kept["basis"], standing))
     bridge = assemble_bridge(recipe, processes, is_new=kept is None)
     if bridge.connector.needs_calibration and kept is None and settings.start is None:
-        calibrate_connector(bridge, dataset)
+        calibrate_bridge(bridge, dataset)
     state = assemble_state(recipe, bridge, processes)
     if kept is not None:
         load_checkpoint(done[-1], state, kept)

@@ -18,11 +18,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lavibridge.core.contracts import Batch
+from lavibridge.core.seeds import mix_seeds
 from lavibridge.data.base import Dataset
 from lavibridge.data.pictures.decoding import normalize_pixels
 from lavibridge.recipes.training_section import TrainingSection
 from lavibridge.training.data.held_out import held_out_position
-from lavibridge.training.data.order import mix_seeds
 from lavibridge.training.loop import TrainingState, training_mode
 from lavibridge.vision.base import VisionModel
 

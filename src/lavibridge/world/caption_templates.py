@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lavibridge.world.rng import rng_pick
-from lavibridge.world.scene import Group, Relation, Spec
+from lavibridge.world.scene import SceneGroup, SceneRelation, SceneSpec
 from lavibridge.world.words import (
     LONG_ENDINGS,
     LONG_OPENINGS,
@@ -28,7 +28,7 @@ WordChoice = Callable[[str], str]
 Templates = dict[str, tuple[str, ...]]
 
 
-def write_caption(rng: np.random.Generator, spec: Spec, category: str) -> str:
+def write_caption(rng: np.random.Generator, spec: SceneSpec, category: str) -> str:
     """Write a caption of the spec in the style of its category."""
     if category == "unseen-words":
         return write_unseen_caption(rng, spec)
@@ -37,17 +37,17 @@ def write_caption(rng: np.random.Generator, spec: Spec, category: str) -> str:
     return rng_pick(rng, OPENINGS).format(x=write_plain_caption(rng, spec))
 
 
-def write_plain_caption(rng: np.random.Generator, spec: Spec) -> str:
+def write_plain_caption(rng: np.random.Generator, spec: SceneSpec) -> str:
     """Write a caption of the spec in the plain words of image captions, without an opening."""
     return _write_content(rng, spec, _plain, RELATION_TEMPLATES)
 
 
-def write_unseen_caption(rng: np.random.Generator, spec: Spec) -> str:
+def write_unseen_caption(rng: np.random.Generator, spec: SceneSpec) -> str:
     """Write a caption in words that no image caption uses: every attribute becomes a synonym."""
     return _write_content(rng, spec, lambda word: pick_synonym(rng, word), UNSEEN_RELATION_TEMPLATES)
 
 
-def fill_mixed_templates(rng: np.random.Generator, spec: Spec) -> str:
+def fill_mixed_templates(rng: np.random.Generator, spec: SceneSpec) -> str:
     """Write a caption that mixes plain words and synonyms, for the language models' own text."""
 
     def mixed(word: str) -> str:
@@ -62,7 +62,7 @@ def pick_synonym(rng: np.random.Generator, word: str) -> str:
     return rng_pick(rng, SYNONYMS.get(word, (word,)))
 
 
-def caption_noun_phrase(rng: np.random.Generator, group: Group, word: WordChoice) -> str:
+def caption_noun_phrase(rng: np.random.Generator, group: SceneGroup, word: WordChoice) -> str:
     """Join article or number, size, texture, colour and shape: `a small striped red circle`, `three red
     circles`."""
     attributes = [word(value) for value in (group.size, group.texture, group.color) if value is not None]
@@ -81,12 +81,14 @@ def with_article(phrase: str) -> str:
     return f"{'an' if vowel else 'a'} {phrase}"
 
 
-def _join_relation(rng: np.random.Generator, a: str, b: str, relation: Relation, wordings: Templates) -> str:
+def _join_relation(
+    rng: np.random.Generator, a: str, b: str, relation: SceneRelation, wordings: Templates
+) -> str:
     """Join two phrases with one of the relation's templates."""
     return rng_pick(rng, wordings[relation.name]).format(a=a, b=b)
 
 
-def _write_content(rng: np.random.Generator, spec: Spec, word: WordChoice, wordings: Templates) -> str:
+def _write_content(rng: np.random.Generator, spec: SceneSpec, word: WordChoice, wordings: Templates) -> str:
     phrases = [caption_noun_phrase(rng, group, word) for group in spec.groups]
     if spec.relation is not None:
         phrases = [_join_relation(rng, phrases[0], phrases[1], spec.relation, wordings), *phrases[2:]]
@@ -99,7 +101,7 @@ def _write_content(rng: np.random.Generator, spec: Spec, word: WordChoice, wordi
     return caption
 
 
-def _write_long(rng: np.random.Generator, spec: Spec) -> str:
+def _write_long(rng: np.random.Generator, spec: SceneSpec) -> str:
     """Write several sentences about a spec of two groups in a direction."""
     assert spec.relation is not None
     first, second = (caption_noun_phrase(rng, group, _plain) for group in spec.groups)

@@ -35,10 +35,10 @@ from lavibridge.world.scene import (
     SHAPES,
     TEXTURES,
     WITHHELD,
-    Group,
-    Relation,
     Scene,
-    Spec,
+    SceneGroup,
+    SceneRelation,
+    SceneSpec,
     Thing,
 )
 
@@ -72,7 +72,7 @@ class CaptionedScene:
     index: int
     category: str
     caption: str
-    spec: Spec
+    spec: SceneSpec
     scene: Scene
 
 
@@ -120,41 +120,41 @@ def evaluation_prompts(category: str, count: int, seed: int = 0) -> tuple[Captio
     return tuple(found.values())
 
 
-def sample_spec(rng: np.random.Generator, category: str) -> Spec:
+def sample_spec(rng: np.random.Generator, category: str) -> SceneSpec:
     """Sample the spec of a prompt of the category, without a scene."""
     if category == "unseen-words":
         category = rng_pick(rng, ["one", "one", "color", "spatial"])
     if category == "unseen-pairs":
         color, shape = WITHHELD[rng.integers(len(WITHHELD))]
-        return Spec(groups=(_group(rng, color=color, shape=shape, place=_place(rng)),))
+        return SceneSpec(groups=(_group(rng, color=color, shape=shape, place=_place(rng)),))
     if category == "one":
-        return Spec(groups=(_group(rng, place=_place(rng)),))
+        return SceneSpec(groups=(_group(rng, place=_place(rng)),))
     if category == "plain":
         left_open = {name: None for name in ("texture", "size") if rng.random() < 0.75}
         if left_open and rng.random() < 0.15:
             left_open["color"] = None
-        return Spec(groups=(_group(rng, **left_open),))
+        return SceneSpec(groups=(_group(rng, **left_open),))
     if category == "two":
-        return Spec(groups=_different(rng, 2, "full"))
+        return SceneSpec(groups=_different(rng, 2, "full"))
     if category in ("color", "shape", "texture"):
-        return Spec(groups=_different(rng, 2, category))
+        return SceneSpec(groups=_different(rng, 2, category))
     if category == "spatial":
         detail = "full" if rng.random() < 0.3 else "color"
-        return Spec(groups=_different(rng, 2, detail), relation=_direction(rng))
+        return SceneSpec(groups=_different(rng, 2, detail), relation=_direction(rng))
     if category == "non-spatial":
         return _interaction(rng)
     if category == "complex":
-        return Spec(groups=_different(rng, 3, "some"), relation=_direction(rng))
+        return SceneSpec(groups=_different(rng, 3, "some"), relation=_direction(rng))
     if category == "counting":
         count = int(rng.integers(2, 5))
         size = "small" if rng.random() < 0.3 else None
-        return Spec(groups=(_group(rng, texture=None, size=size, count=count),))
+        return SceneSpec(groups=(_group(rng, texture=None, size=size, count=count),))
     if category == "negation":
         return _negation(rng)
-    return Spec(groups=_different(rng, 2, "some"), relation=_direction(rng))  # long
+    return SceneSpec(groups=_different(rng, 2, "some"), relation=_direction(rng))  # long
 
 
-def _group(rng: np.random.Generator, **fixed: object) -> Group:
+def _group(rng: np.random.Generator, **fixed: object) -> SceneGroup:
     """Sample every attribute of a group except the given ones (`None` leaves one out)."""
     while True:
         drawn: dict[str, object] = {
@@ -163,7 +163,7 @@ def _group(rng: np.random.Generator, **fixed: object) -> Group:
             "texture": _texture(rng),
             "size": rng_pick(rng, ["small", "large"]),
         }
-        group = Group(**{**drawn, **fixed})  # type: ignore[arg-type]
+        group = SceneGroup(**{**drawn, **fixed})  # type: ignore[arg-type]
         if "color" in fixed or (group.color, group.shape) not in WITHHELD:
             return group
 
@@ -178,7 +178,7 @@ def _texture(rng: np.random.Generator) -> str | None:
     return None if texture == "solid" and rng.random() < 0.5 else texture
 
 
-def _different(rng: np.random.Generator, count: int, detail: str) -> tuple[Group, ...]:
+def _different(rng: np.random.Generator, count: int, detail: str) -> tuple[SceneGroup, ...]:
     """Sample groups that cannot be confused: no two share a shape, or the attribute that tells them apart."""
     hidden: dict[str, dict[str, object]] = {
         "full": {},
@@ -203,11 +203,11 @@ def _different(rng: np.random.Generator, count: int, detail: str) -> tuple[Group
             return tuple(groups)
 
 
-def _direction(rng: np.random.Generator) -> Relation:
-    return Relation(name=rng_pick(rng, DIRECTIONS), subject=0, object=1)
+def _direction(rng: np.random.Generator) -> SceneRelation:
+    return SceneRelation(name=rng_pick(rng, DIRECTIONS), subject=0, object=1)
 
 
-def _interaction(rng: np.random.Generator) -> Spec:
+def _interaction(rng: np.random.Generator) -> SceneSpec:
     """Sample two solid things of different colours; the container of another thing is a ring."""
     name = rng_pick(rng, INTERACTIONS)
     hidden: dict[str, object] = {"texture": None, "size": None}
@@ -216,21 +216,23 @@ def _interaction(rng: np.random.Generator) -> Spec:
         other = _group(rng, **(hidden | {"shape": "ring"} if name == "inside" else hidden))
         withheld = (other.color, other.shape) in WITHHELD
         if subject.color != other.color and subject.shape != other.shape and not withheld:
-            return Spec(groups=(subject, other), relation=Relation(name=name, subject=0, object=1))
+            return SceneSpec(groups=(subject, other), relation=SceneRelation(name=name, subject=0, object=1))
 
 
-def _negation(rng: np.random.Generator) -> Spec:
+def _negation(rng: np.random.Generator) -> SceneSpec:
     """Sample one thing, and a shape or a colour that is absent."""
     group = _group(rng, texture=None, size=None)
     while True:
         absent = (
-            Group(shape=rng_pick(rng, SHAPES)) if rng.random() < 0.6 else Group(color=rng_pick(rng, _HUES))
+            SceneGroup(shape=rng_pick(rng, SHAPES))
+            if rng.random() < 0.6
+            else SceneGroup(color=rng_pick(rng, _HUES))
         )
         if absent.shape != group.shape and absent.color != group.color:
-            return Spec(groups=(group,), absent=(absent,))
+            return SceneSpec(groups=(group,), absent=(absent,))
 
 
-def sample_scene(rng: np.random.Generator, spec: Spec) -> Scene | None:
+def sample_scene(rng: np.random.Generator, spec: SceneSpec) -> Scene | None:
     """Fill in the open attributes of a spec and place everything. Returns None if it does not fit."""
     things: list[Thing] = []
     places: list[str | None] = []
@@ -240,7 +242,7 @@ def sample_scene(rng: np.random.Generator, spec: Spec) -> Scene | None:
         filled = _fill(rng, group, small=many > 2)
         if interaction:
             size = {"inside": ("small", "huge"), "in front of": ("small", "large")}.get(interaction)
-            filled = Group(
+            filled = SceneGroup(
                 shape=filled.shape, color=filled.color, texture="solid", size=size[i] if size else filled.size
             )
         things += [_unplaced(filled)] * group.count
@@ -248,7 +250,7 @@ def sample_scene(rng: np.random.Generator, spec: Spec) -> Scene | None:
     return lay_out_things(rng, things, spec.relation, places)
 
 
-def _fill(rng: np.random.Generator, group: Group, *, small: bool) -> Group:
+def _fill(rng: np.random.Generator, group: SceneGroup, *, small: bool) -> SceneGroup:
     """Fill in every open attribute of the group without creating a withheld pair."""
     while True:
         shape = group.shape or rng_pick(rng, SHAPES)
@@ -259,10 +261,10 @@ def _fill(rng: np.random.Generator, group: Group, *, small: bool) -> Group:
         "solid" if group.color and rng.random() < 0.8 else rng_pick_weighted(rng, _UNMENTIONED_TEXTURES)
     )
     size = group.size or ("small" if small and rng.random() < 0.7 else rng_pick(rng, ["small", "large"]))
-    return Group(shape=shape, color=color, texture=texture, size=size)
+    return SceneGroup(shape=shape, color=color, texture=texture, size=size)
 
 
-def _unplaced(group: Group) -> Thing:
+def _unplaced(group: SceneGroup) -> Thing:
     """Return a thing with all attributes of a filled group, not yet placed."""
     assert group.shape is not None
     assert group.color is not None

@@ -31,7 +31,7 @@ from PIL import Image
 
 from lavibridge.world.detections import ParsedScene, SceneDetection
 from lavibridge.world.pixel_regions import grow_region
-from lavibridge.world.scene import CANVAS, Group, Relation, Spec, is_in_place
+from lavibridge.world.scene import CANVAS, SceneGroup, SceneRelation, SceneSpec, is_in_place
 from lavibridge.world.scene_parser import parse_scene
 
 CLAUSE_KINDS = (
@@ -84,7 +84,7 @@ class CheckResult:
         return sum(self.clauses.values()) / len(self.clauses)
 
 
-def check_picture(picture: Image.Image | UInt8[ndarray, "height width 3"], spec: Spec) -> CheckResult:
+def check_picture(picture: Image.Image | UInt8[ndarray, "height width 3"], spec: SceneSpec) -> CheckResult:
     """Parse a 64 x 64 picture and check every clause of the spec. Raises DataError at other sizes."""
     return _check_parsed(parse_scene(picture), spec)
 
@@ -96,7 +96,7 @@ def resize_to_canvas(picture: Image.Image) -> Image.Image:
     return picture.resize((CANVAS, CANVAS), Image.Resampling.BOX)
 
 
-def _check_parsed(parsed: ParsedScene, spec: Spec) -> CheckResult:
+def _check_parsed(parsed: ParsedScene, spec: SceneSpec) -> CheckResult:
     """Check every clause of the spec against a parsed scene."""
     answers: dict[str, tuple[bool, str]] = {"objects": _objects(parsed, spec)}
     for name in ("color", "shape", "texture", "size"):
@@ -122,7 +122,7 @@ def _check_parsed(parsed: ParsedScene, spec: Spec) -> CheckResult:
     )
 
 
-def _objects(parsed: ParsedScene, spec: Spec) -> tuple[bool, str]:
+def _objects(parsed: ParsedScene, spec: SceneSpec) -> tuple[bool, str]:
     expected = sum(group.count for group in spec.groups)
     found = len(parsed.things) + len(parsed.unreadable)
     unreadable = f", {len(parsed.unreadable)} of them unreadable" if parsed.unreadable else ""
@@ -143,17 +143,17 @@ def _list(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
-def _count(parsed: ParsedScene, plurals: list[Group]) -> tuple[bool, str]:
+def _count(parsed: ParsedScene, plurals: list[SceneGroup]) -> tuple[bool, str]:
     answers, reasons = [], []
     for group in plurals:
-        kind = Group(shape=group.shape) if group.shape else Group(color=group.color)
+        kind = SceneGroup(shape=group.shape) if group.shape else SceneGroup(color=group.color)
         found = sum(_has(thing, kind) for thing in parsed.things)
         answers.append(found == group.count)
         reasons.append(f"expected {group.count} {group.shape or group.color or 'things'}, found {found}")
     return all(answers), "; ".join(reasons)
 
 
-def _bound_clauses(parsed: ParsedScene, spec: Spec) -> dict[str, tuple[bool, str]]:
+def _bound_clauses(parsed: ParsedScene, spec: SceneSpec) -> dict[str, tuple[bool, str]]:
     """Check binding, relation and place under the assignment that satisfies most of them."""
     best: dict[str, tuple[bool, str]] = {}
     for bound in _assignments(parsed, spec):
@@ -177,7 +177,7 @@ def _bound_clauses(parsed: ParsedScene, spec: Spec) -> dict[str, tuple[bool, str
     return best
 
 
-def _assignments(parsed: ParsedScene, spec: Spec) -> Iterator[Assignment]:
+def _assignments(parsed: ParsedScene, spec: SceneSpec) -> Iterator[Assignment]:
     """Yield every way to give each group its number of matching things, using no thing twice."""
     slots = [(i, group) for i, group in enumerate(spec.groups) for _ in range(group.count)]
     options = [[j for j, thing in enumerate(parsed.things) if _has(thing, group)] for _, group in slots]
@@ -200,13 +200,13 @@ def _assignments(parsed: ParsedScene, spec: Spec) -> Iterator[Assignment]:
         )
 
 
-def _has(thing: SceneDetection, group: Group) -> bool:
+def _has(thing: SceneDetection, group: SceneGroup) -> bool:
     """Whether a thing has every attribute that the group names, apart from its place."""
     names = ("shape", "color", "texture", "size")
     return all(getattr(group, name) in (None, getattr(thing, name)) for name in names)
 
 
-def _relation(parsed: ParsedScene, bound: Assignment, relation: Relation) -> tuple[bool, str]:
+def _relation(parsed: ParsedScene, bound: Assignment, relation: SceneRelation) -> tuple[bool, str]:
     pairs = list(product(bound[relation.subject], bound[relation.object]))
     holds = all(_relates(parsed, subject, other, relation.name) for subject, other in pairs)
     centers = [tuple(round(c) for c in parsed.things[j].center) for j in pairs[0]]
@@ -253,7 +253,7 @@ def _is_inside(thing: SceneDetection, ring: SceneDetection) -> bool:
     return bool(distance.max() <= hole * ring.side / 2 + _HOLE_SLACK)
 
 
-def _place(parsed: ParsedScene, bound: Assignment, spec: Spec) -> tuple[bool, str]:
+def _place(parsed: ParsedScene, bound: Assignment, spec: SceneSpec) -> tuple[bool, str]:
     answers, reasons = [], []
     for group, things in zip(spec.groups, bound, strict=True):
         if group.place is None:
@@ -264,7 +264,7 @@ def _place(parsed: ParsedScene, bound: Assignment, spec: Spec) -> tuple[bool, st
     return all(answers), "; ".join(reasons)
 
 
-def _absence(parsed: ParsedScene, spec: Spec) -> tuple[bool, str]:
+def _absence(parsed: ParsedScene, spec: SceneSpec) -> tuple[bool, str]:
     if parsed.unreadable:
         return False, "cannot be told while a part is unreadable"
     for group in spec.absent:

@@ -56,12 +56,12 @@ class ShapeFit:
         """Return the shape's pixels on the canvas, cut at its border."""
         padded = np.zeros((CANVAS + 2 * _PLACE_SLACK,) * 2, dtype=bool)
         top, left = self.top + _PLACE_SLACK, self.left + _PLACE_SLACK
-        padded[top : top + self.side, left : left + self.side] = template(self.shape, self.side)
+        padded[top : top + self.side, left : left + self.side] = _shape_template(self.shape, self.side)
         return padded[_PLACE_SLACK:-_PLACE_SLACK, _PLACE_SLACK:-_PLACE_SLACK]
 
 
 @cache
-def template(shape: str, side: int) -> Bool[ndarray, "side side"]:
+def _shape_template(shape: str, side: int) -> Bool[ndarray, "side side"]:
     """Return a shape as pixels of a box of any side. A ring of huge side has the wide hole."""
     if side not in _SIDES["huge"]:
         return draw_mask(shape, side)
@@ -76,7 +76,7 @@ def _templates(
 ) -> tuple[tuple[str, ...], Float32[ndarray, "pixel shape"], Float32[ndarray, "shape"]]:
     """Return the shapes that occur at a side, their pixels, and the minimum visible area of each."""
     shapes = ("ring",) if side in _SIDES["huge"] else SHAPES
-    pixels = np.stack([template(shape, side).ravel() for shape in shapes], axis=1).astype(np.float32)
+    pixels = np.stack([_shape_template(shape, side).ravel() for shape in shapes], axis=1).astype(np.float32)
     return shapes, pixels, _MIN_VISIBLE * pixels.sum(axis=0)
 
 

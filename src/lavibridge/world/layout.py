@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from lavibridge.world.drawing import draw_placed_mask
-from lavibridge.world.scene import CANVAS, DIRECTIONS, Relation, Scene, Thing
+from lavibridge.world.scene import CANVAS, DIRECTIONS, Scene, SceneRelation, Thing
 
 _GAP = 3
 _DIRECTION_MARGIN = 12.0
@@ -22,7 +22,7 @@ _ATTEMPTS = 80
 
 
 def lay_out_things(
-    rng: np.random.Generator, things: list[Thing], relation: Relation | None, places: list[str | None]
+    rng: np.random.Generator, things: list[Thing], relation: SceneRelation | None, places: list[str | None]
 ) -> Scene | None:
     """Give the things positions. Returns None if no attempt succeeds.
 

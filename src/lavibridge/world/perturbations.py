@@ -20,7 +20,7 @@ from lavibridge.world.scene import (
     SHAPES,
     TEXTURES,
     Scene,
-    Spec,
+    SceneSpec,
     Thing,
     matches_group,
 )
@@ -68,7 +68,7 @@ PERTURBATIONS: dict[str, Callable[[Picture, int], Picture]] = {
 }
 
 
-def counterfactuals(scene: Scene, spec: Spec) -> Iterator[tuple[str, Scene]]:
+def counterfactuals(scene: Scene, spec: SceneSpec) -> Iterator[tuple[str, Scene]]:
     """Yield (name, scene) for scenes that differ by a single fact from one that satisfies the spec, and break
     it."""
     things = scene.things
@@ -87,7 +87,7 @@ def counterfactuals(scene: Scene, spec: Spec) -> Iterator[tuple[str, Scene]]:
         yield "flipped", Scene(things=tuple(_mirror(thing, flip_x) for thing in things))
 
 
-def _changed_things(things: tuple[Thing, ...], spec: Spec) -> Iterator[tuple[str, Scene]]:
+def _changed_things(things: tuple[Thing, ...], spec: SceneSpec) -> Iterator[tuple[str, Scene]]:
     """Change one attribute of one thing, for each attribute that the prompt names."""
     for i, thing in enumerate(things):
         group = next((g for g in spec.groups if matches_group(thing, g)), None)
@@ -110,7 +110,7 @@ def _changed_things(things: tuple[Thing, ...], spec: Spec) -> Iterator[tuple[str
                 yield name, Scene(things=changed)
 
 
-def _could_be(things: tuple[Thing, ...], spec: Spec) -> bool:
+def _could_be(things: tuple[Thing, ...], spec: SceneSpec) -> bool:
     """Whether all groups of the prompt could still be found, so that the change is no counterfactual."""
     free = list(things)
     for group in spec.groups:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from PIL import Image
 
 from lavibridge.world.checker import check_picture, resize_to_canvas
-from lavibridge.world.scene import COLORS, SHAPES, SIZES, TEXTURES, Group, Relation, Spec
+from lavibridge.world.scene import COLORS, SHAPES, SIZES, TEXTURES, SceneGroup, SceneRelation, SceneSpec
 from lavibridge.world.words import (
     LONG_ENDINGS,
     LONG_OPENINGS,
@@ -53,14 +53,14 @@ def check_prompt(prompt: str, picture: Image.Image) -> dict[str, dict[str, bool 
     return {name: {"holds": holds, "reason": result.reasons[name]} for name, holds in result.clauses.items()}
 
 
-def parse_prompt(prompt: str) -> Spec | None:
+def parse_prompt(prompt: str) -> SceneSpec | None:
     """Return the spec of a prompt, or None if the prompt has a word that the parser does not know."""
     text = _one_sentence(" ".join(prompt.lower().replace(",", " ").split()))
     for opening in sorted({each for each in OPENINGS if each != "{x}"}, key=len):
         before, after = opening.split("{x}")
         if text.startswith(before) and text.endswith(after):
             text = text[len(before) : len(text) - len(after)]
-    absent: list[Group] = []
+    absent: list[SceneGroup] = []
     while found := _last_absence(text):
         text, group = found
         absent.insert(0, group)
@@ -71,11 +71,11 @@ def parse_prompt(prompt: str) -> Spec | None:
         if len(known) != len(groups) + len(others) or not known:
             continue
         if relation is None:
-            return Spec(groups=tuple(known), absent=tuple(absent))
+            return SceneSpec(groups=tuple(known), absent=tuple(absent))
         if len(groups) == 1:
-            return Spec(
+            return SceneSpec(
                 groups=tuple(known),
-                relation=Relation(name=relation, subject=0, object=1),
+                relation=SceneRelation(name=relation, subject=0, object=1),
                 absent=tuple(absent),
             )
     return None
@@ -113,7 +113,7 @@ def _split(text: str) -> list[str]:
     return text.split(" and ")
 
 
-def _last_absence(text: str) -> tuple[str, Group] | None:
+def _last_absence(text: str) -> tuple[str, SceneGroup] | None:
     """Return the text before the last ``and no ...``, and the absent group."""
     for found in reversed(list(re.finditer(r" (?:(?:and|but) no|without an?) ", text))):
         group = _group(f"a {text[found.end() :]}")
@@ -122,7 +122,7 @@ def _last_absence(text: str) -> tuple[str, Group] | None:
     return None
 
 
-def _group(phrase: str) -> Group | None:
+def _group(phrase: str) -> SceneGroup | None:
     """Parse a noun phrase into a group, or return None."""
     place = None
     for name, forms in PLACE_TEMPLATES.items():
@@ -135,13 +135,13 @@ def _group(phrase: str) -> Group | None:
         word = next((word for word in _BY_LENGTH if rest == word or rest.startswith(f"{word} ")), None)
         if word is None:
             is_last = rest in ("thing", "things")
-            return Group(**attributes, place=place, count=count) if is_last and attributes else None
+            return SceneGroup(**attributes, place=place, count=count) if is_last and attributes else None
         name, value = _ATTRIBUTE_OF_WORD[word]
         if name in attributes:
             return None
         attributes[name] = value
         rest = rest[len(word) :].lstrip()
-    return Group(**attributes, place=place, count=count) if "shape" in attributes else None
+    return SceneGroup(**attributes, place=place, count=count) if "shape" in attributes else None
 
 
 def _counted(phrase: str) -> tuple[int, str]:

@@ -74,7 +74,7 @@ class Scene:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class SceneGroup:
     """The content of a noun phrase: `count` things that share these attributes (`None` = not mentioned)."""
 
     shape: str | None = None
@@ -86,8 +86,8 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Relation:
-    """Group `subject` stands in relation `name` to group `object` (indices into `Spec.groups`)."""
+class SceneRelation:
+    """Group `subject` stands in relation `name` to group `object` (indices into `SceneSpec.groups`)."""
 
     name: str
     subject: int
@@ -95,15 +95,15 @@ class Relation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spec:
+class SceneSpec:
     """The content of a prompt. The groups name every thing in the picture: nothing else may be there."""
 
-    groups: tuple[Group, ...]
-    relation: Relation | None = None
-    absent: tuple[Group, ...] = ()
+    groups: tuple[SceneGroup, ...]
+    relation: SceneRelation | None = None
+    absent: tuple[SceneGroup, ...] = ()
 
 
-def matches_group(thing: Thing, group: Group) -> bool:
+def matches_group(thing: Thing, group: SceneGroup) -> bool:
     """Whether a thing has every attribute of the group, including its place."""
     attributes = (
         (group.shape, thing.shape),

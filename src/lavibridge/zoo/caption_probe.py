@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lavibridge.world.scene import COLORS, PLACES, RELATIONS, SHAPES, TEXTURES, Spec
+from lavibridge.world.scene import COLORS, PLACES, RELATIONS, SHAPES, TEXTURES, SceneSpec
 
 GROUP_ATTRIBUTES: dict[str, tuple[object, ...]] = {
     "shape": SHAPES,
@@ -47,7 +47,7 @@ class CaptionProbe(nn.Module):
         return torch.stack(losses).mean()
 
 
-def caption_labels(spec: Spec) -> list[int]:
+def caption_labels(spec: SceneSpec) -> list[int]:
     """Return the labels of a caption of the spec."""
     answers = []
     for index in range(_GROUPS):

@@ -26,7 +26,7 @@ from transformers import (
 from lavibridge.world.caption_templates import write_caption
 from lavibridge.world.captions import CaptionedScene, sample_captioned_scene, sample_scene
 from lavibridge.world.rng import rng_pick
-from lavibridge.world.scene import COLORS, SHAPES, TEXTURES, WITHHELD, Spec
+from lavibridge.world.scene import COLORS, SHAPES, TEXTURES, WITHHELD, SceneSpec
 from lavibridge.zoo.pretraining import Pretraining
 from lavibridge.zoo.scene_pool import draw_scene_pool, sample_scene_pool, scene_pool_images
 from lavibridge.zoo.tokenizers import CLIP_LENGTH, clip_tokenizer
@@ -139,7 +139,7 @@ def clip_hard_negative(rng: np.random.Generator, pair: CaptionedScene) -> Captio
     )
 
 
-def _with_another_attribute(rng: np.random.Generator, spec: Spec) -> Spec:
+def _with_another_attribute(rng: np.random.Generator, spec: SceneSpec) -> SceneSpec:
     """Return the spec with one mentioned attribute of one group changed to another value."""
     choices = {"shape": SHAPES, "color": tuple(COLORS), "texture": TEXTURES, "size": ("small", "large")}
     place = int(rng.integers(len(spec.groups)))

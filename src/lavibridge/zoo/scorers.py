@@ -20,7 +20,7 @@ from lavibridge.evaluation.dual_encoder import DualEncoder
 from lavibridge.evaluation.networks import PretrainedNetwork
 from lavibridge.world.captions import CaptionedScene
 from lavibridge.world.drawing import draw_scene
-from lavibridge.world.scene import Spec
+from lavibridge.world.scene import SceneSpec
 from lavibridge.zoo.clip import clip_hard_negative
 
 _BATCH = 100
@@ -62,7 +62,7 @@ def resnet_scorer() -> Scorer:
     return score
 
 
-def labels_of_prompt(spec: Spec) -> list[str]:
+def labels_of_prompt(spec: SceneSpec) -> list[str]:
     """Return the labels that a prompt names."""
     values = [value for group in spec.groups for value in (group.shape, group.color, group.texture)]
     count = f"{sum(group.count for group in spec.groups)} things"

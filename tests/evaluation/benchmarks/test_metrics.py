@@ -5,7 +5,7 @@ import math
 import pytest
 
 from lavibridge.core import registry
-from lavibridge.core.config import validate
+from lavibridge.core.config import validate_config
 from lavibridge.core.errors import DataError, ModelError, RecipeError
 from lavibridge.evaluation.base import Score, ScoredTask, Task
 from lavibridge.evaluation.benchmarks.dsg import (
@@ -66,7 +66,7 @@ def make(toy):
             for name, value in OPTIONS[kind].items()
         }
         metric = registry.load_kind("evaluation.metrics", kind)
-        found: ImageMetric = metric(validate(metric.Config, {**models, **options}, kind))
+        found: ImageMetric = metric(validate_config(metric.Config, {**models, **options}, kind))
         return found
 
     return made
@@ -108,7 +108,7 @@ def test_absent_models_are_said_at_once(kind, tmp_path):
     metric = registry.load_kind("evaluation.metrics", kind)
     absent = {name: str(tmp_path / "absent") for name in OPTIONS[kind] if name != "dtype"}
     with pytest.raises(ModelError, match="no model folder"):
-        metric(validate(metric.Config, absent, kind))
+        metric(validate_config(metric.Config, absent, kind))
 
 
 def test_b_vqa_is_the_product_over_the_first_eight_phrases(make, pictures):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lavibridge.core import registry
-from lavibridge.core.config import validate
+from lavibridge.core.config import validate_config
 from lavibridge.core.errors import DataError
 from lavibridge.evaluation.benchmarks.dsg import DsgQuestionGraph
 from lavibridge.evaluation.benchmarks.geneval import GenEvalRequirements
@@ -24,7 +24,7 @@ CSV = (
 
 def source(kind: str, **options: object) -> PromptSource:
     made = registry.load_kind("evaluation.prompts", kind)
-    found: PromptSource = made(validate(made.Config, options, kind))
+    found: PromptSource = made(validate_config(made.Config, options, kind))
     return found
 
 

@@ -10,10 +10,15 @@ import torch
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import Batch, TextFeatures
 from lavibridge.recipes.training_section import CacheSection
-from lavibridge.training.cache.backend import Memory, OnDisk
-from lavibridge.training.cache.caches import feature_store
+from lavibridge.training.cache.backend import DiskBackend, MemoryBackend
+from lavibridge.training.cache.caches import feature_cache_folder
 from lavibridge.training.cache.feature_reader import feature_reader
-from lavibridge.training.cache.features import Features, from_entry, refusal, to_entry
+from lavibridge.training.cache.features import (
+    Features,
+    features_from_entry,
+    features_refusal,
+    features_to_entry,
+)
 from lavibridge.training.cache.store import Store
 
 PROMPTS = ("a red cat", "", "a boat beside a house", "x")
@@ -56,11 +61,11 @@ def test_stripped_kept_and_padded_again_the_losses_are_equal(
     fresh = bridge.features(PROMPTS)
     store = Store(tmp_path, torch.float32)
     for prompt, part in zip(PROMPTS, fresh.split(), strict=True):
-        store.put(prompt.encode().ljust(16)[:16], to_entry(part))
+        store.put(prompt.encode().ljust(16)[:16], features_to_entry(part))
     store.flush()
     again = Store(tmp_path, torch.float32)
     entries = [again.get(prompt.encode().ljust(16)[:16]) for prompt in PROMPTS]
-    kept = TextFeatures.pad([from_entry(entry) for entry in entries if entry is not None])
+    kept = TextFeatures.pad([features_from_entry(entry) for entry in entries if entry is not None])
     assert torch.equal(kept.mask, fresh.mask)
     assert kept.hidden.shape == fresh.hidden.shape
     assert torch.equal(losses(bridge, kept), losses(bridge, None))
@@ -72,14 +77,14 @@ def test_one_by_one_the_features_are_the_same_but_for_rounding(
 ) -> None:
     bridge = composed(language)
     reading = bridge.connector.reading
-    memory = Features(bridge.language, reading, Memory(1.0), b"")
-    disk = Features(bridge.language, reading, OnDisk(Store(tmp_path, torch.float32)), b"")
+    memory = Features(bridge.language, reading, MemoryBackend(1.0), b"")
+    disk = Features(bridge.language, reading, DiskBackend(Store(tmp_path, torch.float32)), b"")
     first, again, kept = (each.of(PROMPTS, CPU) for each in (memory, memory, disk))
     expected = losses(bridge, None)
     for features in (first, again, kept):
         assert torch.equal(losses(bridge, features), losses(bridge, first))
         torch.testing.assert_close(losses(bridge, features), expected, rtol=1e-5, atol=1e-6)
-    half = Features(bridge.language, reading, OnDisk(Store(tmp_path / "half", torch.bfloat16)), b"")
+    half = Features(bridge.language, reading, DiskBackend(Store(tmp_path / "half", torch.bfloat16)), b"")
     torch.testing.assert_close(half.of(PROMPTS, CPU).hidden, first.hidden, rtol=2**-8, atol=1e-6)
 
 
@@ -87,7 +92,7 @@ def test_new_captions_are_read_together_and_never_again(
     composed: Callable[..., Bridge], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bridge = composed("t5")
-    kept = Features(bridge.language, bridge.connector.reading, Memory(1.0), b"")
+    kept = Features(bridge.language, bridge.connector.reading, MemoryBackend(1.0), b"")
     calls = calls_of(bridge, monkeypatch)
     for captions in (PROMPTS, PROMPTS, (*PROMPTS, "new", "new")):
         made = kept.together(captions, CPU)
@@ -121,8 +126,8 @@ def test_a_set_is_read_ahead_once_and_found_by_training_in_the_same_folder(
     read.read_ahead([*PROMPTS, *PROMPTS])
     assert sorted(chain(*calls)) == sorted(PROMPTS)
     assert_equal(read(PROMPTS), expected)
-    store, maker = feature_store(bridge, cache)
-    trained = Features(bridge.language, bridge.connector.reading, OnDisk(store), maker)
+    store, maker = feature_cache_folder(bridge, cache)
+    trained = Features(bridge.language, bridge.connector.reading, DiskBackend(store), maker)
     assert_equal(trained.of(PROMPTS, CPU), expected)
     feature_reader(bridge, 0.0, cache).read_ahead(PROMPTS)
     assert len(calls) == 1
@@ -156,17 +161,17 @@ def test_features_under_lora_are_read_with_it_and_stay_out_of_the_folder(tmp_pat
 
 
 def test_what_changes_in_training_is_not_kept(composed: Callable[..., Bridge]) -> None:
-    assert refusal(composed()) is None
+    assert features_refusal(composed()) is None
     small = ({"kind": "llama", "source": "random"}, {"kind": "sd", "source": "random"})
     trained = Bridge.compose(*small, "lavi", language_lora={"rank": 2}, vision_lora=None)
-    assert "lora.language" in str(refusal(trained))
+    assert "lora.language" in str(features_refusal(trained))
     asked = Bridge.compose(
         *small, {"kind": "query", "queries": 3, "blocks": 1}, language_lora=None, vision_lora=None
     )
-    assert "appends learned queries" in str(refusal(asked))
+    assert "appends learned queries" in str(features_refusal(asked))
 
 
 def test_padding_on_the_left_is_left_out_too() -> None:
     hidden = torch.arange(6.0).reshape(1, 1, 3, 2)
     (part,) = TextFeatures(hidden=hidden, mask=torch.tensor([[False, True, True]])).split()
-    assert torch.equal(to_entry(part)["hidden"], hidden[0, :, 1:])
+    assert torch.equal(features_to_entry(part)["hidden"], hidden[0, :, 1:])

@@ -16,8 +16,8 @@ from lavibridge.core.process_rank import SINGLE_PROCESS, ProcessRank
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe, dump_recipe
 from lavibridge.recipes.training_section import CacheSection
-from lavibridge.training.cache.caches import feature_store, latent_store
-from lavibridge.training.cache.precompute import Filled, fill_features, fill_latents
+from lavibridge.training.cache.caches import feature_cache_folder, latent_cache_folder
+from lavibridge.training.cache.precompute import PrecomputedFolder, precompute_features, precompute_latents
 from lavibridge.training.train import train
 
 SIZE = (16, 16)
@@ -27,10 +27,10 @@ Opened = Callable[..., Dataset]
 
 def fill(
     bridge: Bridge, dataset: Dataset, recipe: Recipe, cache: CacheSection, share: ProcessRank
-) -> tuple[Filled, Filled]:
+) -> tuple[PrecomputedFolder, PrecomputedFolder]:
     return (
-        fill_latents(bridge, dataset, recipe.training, cache, SIZE, share),
-        fill_features(bridge, dataset, recipe.training, cache, share),
+        precompute_latents(bridge, dataset, recipe.training, cache, SIZE, share),
+        precompute_features(bridge, dataset, recipe.training, cache, share),
     )
 
 
@@ -45,7 +45,7 @@ def test_two_that_fill_at_once_make_what_one_makes(
         shares = [ProcessRank(rank=process, world_size=2) for process in range(2)]
         parts = list(pool.map(lambda share: fill(bridge, dataset, recipe, shared, share), shares))
     assert sum(part[1].computed for part in parts) == 5
-    for store_of in (latent_store, feature_store):
+    for store_of in (latent_cache_folder, feature_cache_folder):
         (one, _), (other, _) = store_of(bridge, alone), store_of(bridge, shared)
         assert len(one) == len(other) > 0
         for keys in one.keys.values():
@@ -65,7 +65,7 @@ def test_every_form_of_a_picture_is_filled(
 ) -> None:
     dataset = opened(pictures, flip=True)
     cache = CacheSection(folder=tmp_path / "cache")
-    filled = fill_latents(composed(), dataset, toy().training, cache, SIZE, SINGLE_PROCESS)
+    filled = precompute_latents(composed(), dataset, toy().training, cache, SIZE, SINGLE_PROCESS)
     assert filled.entries == 5  # three pictures, of which the one with "left" in its caption stays as it is
     assert filled.bytes == sum(path.stat().st_size for path in filled.folder.iterdir())
 
@@ -76,7 +76,7 @@ def test_a_folder_that_cannot_be_written_to_stops_the_filling(
     (tmp_path / "file").write_text("")
     cache = CacheSection(folder=tmp_path / "file")
     with pytest.raises(CacheError, match=r"free some disk space, or set another training\.cache\.folder"):
-        fill_latents(composed(), opened(pictures), toy().training, cache, SIZE, SINGLE_PROCESS)
+        precompute_latents(composed(), opened(pictures), toy().training, cache, SIZE, SINGLE_PROCESS)
 
 
 def test_training_reads_what_the_command_has_filled(
@@ -107,7 +107,7 @@ def test_verify_fails_until_it_has_repaired(
     toy: Toy, pictures: Path, opened: Opened, composed: Callable[..., Bridge], tmp_path: Path
 ) -> None:
     cache = CacheSection(folder=tmp_path / "cache")
-    filled = fill_latents(composed(), opened(pictures), toy().training, cache, SIZE, SINGLE_PROCESS)
+    filled = precompute_latents(composed(), opened(pictures), toy().training, cache, SIZE, SINGLE_PROCESS)
     [shard] = filled.folder.iterdir()
     shard.write_bytes(shard.read_bytes()[:-1])
     runner = CliRunner()

@@ -13,8 +13,8 @@ import torch
 
 from lavibridge.core.errors import CacheError
 from lavibridge.training.cache import store as store_module
-from lavibridge.training.cache.backend import OnDisk
-from lavibridge.training.cache.keys import digest
+from lavibridge.training.cache.backend import DiskBackend
+from lavibridge.training.cache.keys import key_digest
 from lavibridge.training.cache.shard import Entry, Shard, write_shard
 from lavibridge.training.cache.store import Store
 from lavibridge.training.cache.verify import repair, verify
@@ -24,7 +24,7 @@ SMALL = 2000
 
 
 def key(number: int) -> bytes:
-    return digest(str(number))
+    return key_digest(str(number))
 
 
 def entry(number: int) -> Entry:
@@ -162,7 +162,7 @@ def test_training_goes_on_where_nothing_can_be_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "folder").write_text("a file in the way")
-    backend = OnDisk(opened(tmp_path / "folder"))
+    backend = DiskBackend(opened(tmp_path / "folder"))
     for number in range(20):
         assert torch.equal(backend.put(key(number), entry(number))["moments"], entry(number)["moments"])
     backend.close()

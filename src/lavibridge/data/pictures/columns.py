@@ -42,7 +42,7 @@ def choose_column(
     return found[0]
 
 
-def captions_of_cell(value: Any) -> list[str]:
+def captions_of_column_value(value: Any) -> list[str]:
     """Return the captions in one cell: a text, or a list of texts. Raises DataError for other values."""
     if isinstance(value, str):
         value = [value]

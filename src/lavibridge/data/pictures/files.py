@@ -13,7 +13,7 @@ from lavibridge.data.pictures.check import group_captions
 from lavibridge.data.pictures.decoding import read_picture_bytes
 from lavibridge.data.pictures.image_table import ImageTable, ImageTableEntry
 from lavibridge.data.pictures.indexed import IndexedPictures
-from lavibridge.data.pictures.paths import AbsolutePath, check_relative_path, file_stamp, resolve_below
+from lavibridge.data.pictures.paths import AbsolutePath, check_picture_path, file_stamp, resolve_picture_path
 from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.data.pictures.walk import refuse_hidden
 
@@ -38,10 +38,10 @@ class PictureFiles(IndexedPictures):
         return str(self.config.path)
 
     def stamp(self, entry: ImageTableEntry) -> tuple[int, int]:
-        return file_stamp(resolve_below(self.root, entry.name))
+        return file_stamp(resolve_picture_path(self.root, entry.name))
 
     def read(self, entry: ImageTableEntry) -> bytes:
-        return read_picture_bytes(resolve_below(self.root, entry.name))
+        return read_picture_bytes(resolve_picture_path(self.root, entry.name))
 
     def changed(self, table: ImageTable) -> bool:
         """Whether a picture's file has another size or modification time than at its check."""
@@ -102,7 +102,7 @@ class ListedPictureFiles(PictureFiles):
         for line, name, captions in self.pairs(self.config.path, rejected):
             texts = [caption.strip() for caption in captions if caption.strip()]
             try:
-                check_relative_path(name, self.root)
+                check_picture_path(name, self.root)
                 refuse_hidden(name)
                 if not texts:
                     raise DataError("its caption is empty")

@@ -34,7 +34,7 @@ AbsolutePath = Annotated[Path, AfterValidator(lambda path: expand_path(path).abs
 """A path made absolute, because a recipe may be read again from another folder."""
 
 
-def check_relative_path(name: str, root: Path) -> None:
+def check_picture_path(name: str, root: Path) -> None:
     """Raise DataError for a path that is empty, absolute, holds a NUL byte, or escapes through `..`."""
     if not name:
         raise DataError("the path of the picture is empty")
@@ -47,9 +47,9 @@ def check_relative_path(name: str, root: Path) -> None:
         raise DataError(f"the path {name!r} leads outside the root {root}")
 
 
-def resolve_below(root: Path, name: str) -> Path:
+def resolve_picture_path(root: Path, name: str) -> Path:
     """Resolve `name` and follow links. Raises DataError if the result is not below `root`."""
-    check_relative_path(name, root)
+    check_picture_path(name, root)
     try:
         path = (root / name).resolve()
     except (OSError, RuntimeError, UnicodeError) as error:  # a cycle of links, or an impossible file name

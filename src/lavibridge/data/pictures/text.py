@@ -35,7 +35,7 @@ def read_text_lines(path: Path, rejected: RejectedPictures) -> Iterator[tuple[in
                 yield number, line
 
 
-def parse_captions(data: bytes, name: str) -> tuple[str, ...]:
+def parse_caption_text(data: bytes, name: str) -> tuple[str, ...]:
     """Return the captions in a text file's bytes, one per line. Raises DataError if there is none."""
     try:
         text = data.decode("utf-8-sig")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from lavibridge.core.errors import DataError
-from lavibridge.data.pictures.paths import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, resolve_below
+from lavibridge.data.pictures.paths import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, resolve_picture_path
 from lavibridge.data.pictures.rejected import RejectedPictures
 
 _SYSTEM_FILES = frozenset(
@@ -30,7 +30,7 @@ _SYSTEM_FILES = frozenset(
 
 
 @dataclass(kw_only=True)
-class FolderListing:
+class FolderWalk:
     """The contents of a folder, by names relative to it."""
 
     files: list[str] = field(default_factory=list)
@@ -62,15 +62,15 @@ def refuse_hidden(name: str) -> None:
         raise DataError("it is hidden or in a hidden folder, which are not read; give it another name")
 
 
-def walk_folder(root: Path) -> FolderListing:
+def walk_folder(root: Path) -> FolderWalk:
     """List everything below a folder that is not hidden; visits each folder once, so cycles of links end."""
-    found, seen = FolderListing(), set[tuple[int, int]]()
+    found, seen = FolderWalk(), set[tuple[int, int]]()
     waiting, links = [""], list[str]()
     while waiting or links:  # links last: a picture keeps its own path if it has one
         is_link = not waiting
         name = links.pop() if is_link else waiting.pop()
         try:
-            path = resolve_below(root, name) if is_link else root / name
+            path = resolve_picture_path(root, name) if is_link else root / name
             at = path.stat()
             if (at.st_dev, at.st_ino) in seen:
                 found.duplicates.append(name)
@@ -88,7 +88,7 @@ def walk_folder(root: Path) -> FolderListing:
 
 
 def _sort(
-    entries: "list[os.DirEntry[str]]", above: str, found: FolderListing, waiting: list[str], links: list[str]
+    entries: "list[os.DirEntry[str]]", above: str, found: FolderWalk, waiting: list[str], links: list[str]
 ) -> None:
     """Add a folder's entries to the files, to the waiting folders, or to the refused ones."""
     for entry in sorted(entries, key=lambda entry: entry.name, reverse=True):

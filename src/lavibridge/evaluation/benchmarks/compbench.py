@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from lavibridge.core.config import Config, validate
+from lavibridge.core.config import Config, validate_config
 from lavibridge.core.errors import DataError, RecipeError
 from lavibridge.core.files import read_json
 from lavibridge.evaluation.benchmarks.numeracy import ObjectCounts, read_numeracy_counts
@@ -39,7 +39,10 @@ def load_compbench_parses(path: Path) -> dict[str, CompBenchParse]:
     if not isinstance(found, dict) or any(not isinstance(each, dict) for each in found.values()):
         raise DataError(f"{path} must hold an object of objects by prompt")
     try:
-        return {prompt: validate(CompBenchParse, each, f"'{prompt[:60]}'") for prompt, each in found.items()}
+        return {
+            prompt: validate_config(CompBenchParse, each, f"'{prompt[:60]}'")
+            for prompt, each in found.items()
+        }
     except RecipeError as error:
         raise DataError(f"{path}: {error}") from None
 

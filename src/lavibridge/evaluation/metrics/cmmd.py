@@ -8,7 +8,7 @@ from collections.abc import Callable
 from lavibridge.evaluation.metrics.base import SetMetric
 from lavibridge.evaluation.sets.extractors import ExtractorResize
 from lavibridge.evaluation.sets.features import ReferenceFeatures, SetFeatures
-from lavibridge.evaluation.sets.kernels import cmmd_to
+from lavibridge.evaluation.sets.kernels import cmmd_kernel_distance
 
 
 class CMMD(SetMetric):
@@ -24,5 +24,5 @@ class CMMD(SetMetric):
 
     def against(self, reference: ReferenceFeatures) -> Callable[[SetFeatures], dict[str, float]]:
         """The distance to the reference's embeddings."""
-        measure = cmmd_to(reference.all_features("CMMD"))
+        measure = cmmd_kernel_distance(reference.all_features("CMMD"))
         return lambda drawn: {"cmmd": measure(drawn)}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from lavibridge.evaluation.metrics.base import SetMetric
 from lavibridge.evaluation.sets.features import ReferenceFeatures, SetFeatures
-from lavibridge.evaluation.sets.kernels import kid_to
+from lavibridge.evaluation.sets.kernels import kid_kernel_distance
 
 
 class KID(SetMetric):
@@ -18,5 +18,5 @@ class KID(SetMetric):
 
     def against(self, reference: ReferenceFeatures) -> Callable[[SetFeatures], dict[str, float]]:
         """The distance to the reference's features."""
-        measure = kid_to(reference.all_features("KID"))
+        measure = kid_kernel_distance(reference.all_features("KID"))
         return lambda drawn: {"kid": measure(drawn)}

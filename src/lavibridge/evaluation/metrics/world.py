@@ -8,7 +8,7 @@ from lavibridge.core.errors import DataError
 from lavibridge.evaluation.base import Score, Task, unscored_score
 from lavibridge.evaluation.metrics.base import ImageMetric
 from lavibridge.world.checker import check_picture, resize_to_canvas
-from lavibridge.world.scene import Spec
+from lavibridge.world.scene import SceneSpec
 
 
 class WorldMetric(ImageMetric):
@@ -19,7 +19,7 @@ class WorldMetric(ImageMetric):
     def check(self, tasks: Sequence[Task]) -> None:
         """Raise DataError if a prompt has no spec."""
         for task in tasks:
-            if not isinstance(task.metadata, Spec):
+            if not isinstance(task.metadata, SceneSpec):
                 raise DataError(
                     f"the world's checker scores only prompts of the world, not '{task.prompt[:60]}': "
                     "use `prompts: world`, or remove the metric `world`"
@@ -31,7 +31,7 @@ class WorldMetric(ImageMetric):
 
 
 def _score(picture: Image.Image, metadata: object) -> Score:
-    if not isinstance(metadata, Spec):
+    if not isinstance(metadata, SceneSpec):
         return unscored_score("the prompt has no spec of the world")
     verdict = check_picture(resize_to_canvas(picture), metadata)
     wrong = {name: verdict.reasons[name] for name, holds in verdict.clauses.items() if not holds}

@@ -22,7 +22,7 @@ from lavibridge.core.errors import ModelError
 from lavibridge.core.identity import cached_file_hash
 from lavibridge.core.paths import expand_path
 from lavibridge.evaluation.networks import PretrainedNetwork, network_image_features
-from lavibridge.evaluation.sets.features import Extractor, SetFeatures
+from lavibridge.evaluation.sets.features import FeatureExtractor, SetFeatures
 from lavibridge.evaluation.sets.inception import INCEPTION_SIDE, InceptionV3, load_inception
 from lavibridge.evaluation.sets.resize import ResizeRule, resize
 
@@ -31,7 +31,7 @@ ExtractorResize = ResizeRule | Literal["model"]
 _INCEPTION_SOURCE = "pt_inception-2015-12-05-6726825d.pth of pytorch-fid"
 
 
-def make_extractor(features: str, rule: ExtractorResize | None) -> Extractor:
+def make_extractor(features: str, rule: ExtractorResize | None) -> FeatureExtractor:
     """Create the extractor of the options. Raises ModelError if its files are missing.
 
     The default rule is `clean` for the Inception and the model's own processor for others.
@@ -41,7 +41,7 @@ def make_extractor(features: str, rule: ExtractorResize | None) -> Extractor:
     return ModelExtractor(features, rule or "model")
 
 
-class InceptionExtractor(Extractor):
+class InceptionExtractor(FeatureExtractor):
     """Extracts the features of FID."""
 
     def __init__(self, path: Path, rule: ExtractorResize) -> None:
@@ -80,7 +80,7 @@ class InceptionExtractor(Extractor):
         self.__dict__.pop("network", None)
 
 
-class ModelExtractor(Extractor):
+class ModelExtractor(FeatureExtractor):
     """Extracts the pooled features of an image model."""
 
     def __init__(self, source: str, rule: ExtractorResize) -> None:

@@ -17,7 +17,7 @@ SetFeatures = Float[np.ndarray, "picture width"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moments:
+class FeatureMoments:
     """Mean and unbiased covariance of features, float64; enough for a Fréchet distance."""
 
     mean: Float[np.ndarray, " width"]
@@ -26,11 +26,13 @@ class Moments:
     """Number of pictures, if known."""
 
     @staticmethod
-    def of(features: SetFeatures) -> "Moments":
+    def of(features: SetFeatures) -> "FeatureMoments":
         """Compute the moments of at least two rows."""
         mean = features.mean(axis=0)
         centred = features - mean
-        return Moments(mean=mean, covariance=centred.T @ centred / (len(features) - 1), n=len(features))
+        return FeatureMoments(
+            mean=mean, covariance=centred.T @ centred / (len(features) - 1), n=len(features)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ class ReferenceFeatures:
     """A reference set: its features, or only their moments."""
 
     features: SetFeatures | None = None
-    moments: Moments | None = None
+    moments: FeatureMoments | None = None
     card: Mapping[str, Any]
     """Its identity for the results: hash and number of pictures."""
 
@@ -48,11 +50,11 @@ class ReferenceFeatures:
         kept = self.features if self.features is not None else self.all_moments().covariance
         return int(kept.shape[1])
 
-    def all_moments(self) -> Moments:
+    def all_moments(self) -> FeatureMoments:
         """The moments, computed from features if needed."""
         if self.moments is not None:
             return self.moments
-        return Moments.of(self.all_features("moments"))
+        return FeatureMoments.of(self.all_features("moments"))
 
     def all_features(self, metric: str) -> SetFeatures:
         """The features. Raises DataError if the reference has only moments."""
@@ -64,7 +66,7 @@ class ReferenceFeatures:
         return self.features
 
 
-class Extractor(ABC):
+class FeatureExtractor(ABC):
     """Extracts features from pictures."""
 
     batch: ClassVar[int] = 32
@@ -82,7 +84,7 @@ class Extractor(ABC):
 
 
 def extract_features(
-    extractor: Extractor, pictures: Iterator[Image.Image], count: int, what: str
+    extractor: FeatureExtractor, pictures: Iterator[Image.Image], count: int, what: str
 ) -> SetFeatures:
     """Extract the features of ``count`` pictures batch by batch; ``what`` names them in the progress bar."""
     rows: list[SetFeatures] = []

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from lavibridge.evaluation.sets.features import Moments, SetFeatures
+from lavibridge.evaluation.sets.features import FeatureMoments, SetFeatures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,9 @@ class Frechet:
 
     def distance(self, features: SetFeatures) -> float:
         """The distance of a set of features."""
-        return self.of_moments(Moments.of(features))
+        return self.of_moments(FeatureMoments.of(features))
 
-    def of_moments(self, other: Moments) -> float:
+    def of_moments(self, other: FeatureMoments) -> float:
         """The distance of a normal distribution with these moments."""
         inner = np.linalg.eigvalsh(self.root @ other.covariance @ self.root)
         difference = self.mean - other.mean
@@ -38,7 +38,7 @@ class Frechet:
         return float(difference @ difference + self.trace + np.trace(other.covariance) - 2 * shared)
 
 
-def frechet_to(reference: Moments) -> Frechet:
+def frechet_to(reference: FeatureMoments) -> Frechet:
     """Prepare the distance to the normal distribution with these moments."""
     values, vectors = np.linalg.eigh(reference.covariance)
     root = (vectors * np.sqrt(values.clip(0, None))) @ vectors.T

@@ -36,13 +36,13 @@ def _cmmd_kernel(left: Left, right: Right) -> Float[np.ndarray, "left right"]:
     return np.exp(-squares.clip(0, None) / (2 * _SIGMA**2))
 
 
-def kid_to(reference: SetFeatures) -> Callable[[SetFeatures], float]:
+def kid_kernel_distance(reference: SetFeatures) -> Callable[[SetFeatures], float]:
     """Return a function that computes the KID of a set to the reference."""
     own = _unbiased(_kid_kernel, reference)
     return lambda drawn: own + _unbiased(_kid_kernel, drawn) - 2 * _mean_kernel(_kid_kernel, drawn, reference)
 
 
-def cmmd_to(reference: SetFeatures) -> Callable[[SetFeatures], float]:
+def cmmd_kernel_distance(reference: SetFeatures) -> Callable[[SetFeatures], float]:
     """Return a function that computes the CMMD of a set to the reference, on unit-length features."""
     fixed = normalize_rows(reference)
     own = _mean_kernel(_cmmd_kernel, fixed, fixed)

@@ -30,7 +30,12 @@ from lavibridge.data.pictures.decoding import DECODING_VERSION as PIXELS
 from lavibridge.data.pictures.decoding import decode_picture_file
 from lavibridge.data.pictures.walk import pictures_below
 from lavibridge.evaluation.base import Task
-from lavibridge.evaluation.sets.features import Extractor, Moments, ReferenceFeatures, extract_features
+from lavibridge.evaluation.sets.features import (
+    FeatureExtractor,
+    FeatureMoments,
+    ReferenceFeatures,
+    extract_features,
+)
 from lavibridge.world.captions import CATEGORIES, sample_captioned_scene
 from lavibridge.world.drawing import draw_scene
 
@@ -60,7 +65,7 @@ def check_reference(source: str, tasks: Sequence[Task]) -> None:
         raise DataError(f"reference: '{source}' holds no JPEG, PNG or WebP images")
 
 
-def open_reference(source: str, extractor: Extractor, tasks: Sequence[Task]) -> ReferenceFeatures:
+def open_reference(source: str, extractor: FeatureExtractor, tasks: Sequence[Task]) -> ReferenceFeatures:
     """Open the reference set for these tasks, with the extractor's features."""
     if source == _WORLD:
         count = max(_SCENES, len(tasks))
@@ -77,7 +82,7 @@ def _scenes(tasks: Sequence[Task], count: int) -> Iterator[Image.Image]:
         yield Image.fromarray(draw_scene(pair.scene))
 
 
-def _of_folder(folder: Path, extractor: Extractor) -> ReferenceFeatures:
+def _of_folder(folder: Path, extractor: FeatureExtractor) -> ReferenceFeatures:
     """Compute the features of a folder's images, cached until the images or the extractor change."""
     files = pictures_below(folder)
     digest = reference_hash(folder)
@@ -132,7 +137,7 @@ def _of_file(path: Path) -> ReferenceFeatures:
             return ReferenceFeatures(features=features, card={**card, "n": len(features)})
     mean, covariance = (np.asarray(found.get(key, ()), dtype=np.float64) for key in ("mu", "sigma"))
     if mean.ndim == 1 and mean.size and covariance.shape == (mean.size, mean.size):
-        return ReferenceFeatures(moments=Moments(mean=mean, covariance=covariance), card=card)
+        return ReferenceFeatures(moments=FeatureMoments(mean=mean, covariance=covariance), card=card)
     raise DataError(
         f"reference: {path} holds {', '.join(sorted(found)) or 'nothing'}: it needs `features` "
         "(picture x width), or `mu` (width) and `sigma` (width x width)"

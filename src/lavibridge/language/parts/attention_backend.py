@@ -24,7 +24,7 @@ def transformer_blocks(backbone: nn.Module, count: int) -> list[nn.Module]:
     return next((found for found in candidates if len(found) == count), [])
 
 
-def repeated(backbone: nn.Module, source: str) -> list[nn.Module]:
+def require_transformer_blocks(backbone: nn.Module, source: str) -> list[nn.Module]:
     """The repeated blocks. Raises ModelError if there are none."""
     found = _library_blocks(backbone)
     if not found:
@@ -35,21 +35,21 @@ def repeated(backbone: nn.Module, source: str) -> list[nn.Module]:
     return found
 
 
-def recomputing(backbone: Any, source: str) -> list[nn.Module]:
+def checkpoint_transformer_blocks(backbone: Any, source: str) -> list[nn.Module]:
     """Make the blocks recompute in the backward pass, and return them.
 
     Sets the attributes that the library's own switch sets, as that switch has another name in each version.
     The library recomputes only in training mode, and our blocks are in evaluation mode: the caller sets the
     flag ``training`` of the blocks alone, so that dropout in their children stays off.
     """
-    found: list[Any] = repeated(backbone, source)
+    found: list[Any] = require_transformer_blocks(backbone, source)
     for block in found:
         block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
         block.gradient_checkpointing = True
     return found
 
 
-def choose_kernel(backbone: Any, kernel: str, source: str) -> None:
+def set_language_attention_backend(backbone: Any, kernel: str, source: str) -> None:
     """Set the kernel of attention. Raises ModelError if the model or this machine does not support it."""
     try:
         backbone.set_attn_implementation(KERNELS[kernel])

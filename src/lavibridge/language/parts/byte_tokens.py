@@ -1,5 +1,8 @@
 """A tokenizer of the 256 bytes for toys, which needs no files and tokenizes any text."""
 
+from typing import Any
+
+import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 BEGIN, END, PAD = "<s>", "</s>", "<pad>"
@@ -16,3 +19,10 @@ def byte_tokens(template: str) -> Tokenizer:
     special = [(token, vocabulary[token]) for token in (BEGIN, END)]
     tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
     return tokenizer
+
+
+def byte_tokenizer(template: str) -> Any:
+    """A tokenizer of the 256 bytes, for any text; ``template`` frames each text, such as ``<s> $A``."""
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=byte_tokens(template), pad_token=PAD, bos_token=BEGIN, eos_token=END
+    )

@@ -17,7 +17,6 @@ from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
 from lavibridge.core.sources import RANDOM, cannot_load, find_gguf, locate_source, read_model_json
 from lavibridge.language.base import LanguageModel
-from lavibridge.language.parts.byte_tokens import BEGIN, END, PAD, byte_tokens
 from lavibridge.language.parts.gguf import load_gguf, read_gguf_config
 from lavibridge.language.parts.vocabulary import check_vocabulary
 
@@ -25,7 +24,7 @@ LONGEST_LIMIT = 100_000
 """Tokenizers without a limit of their own state an astronomical one."""
 
 
-def describe(source: str, revision: str | None) -> tuple[dict[str, Any], str]:
+def load_description(source: str, revision: str | None) -> tuple[dict[str, Any], str]:
     """A model's config.json and its sub-folder: in a pipeline's folder, that of its text encoder.
 
     A GGUF file has its configuration in its header.
@@ -65,7 +64,7 @@ def load_model(
     arguments of building it. Raises ModelError if anything is missing or does not fit.
     """
     source, revision = config.source, config.revision
-    description, folder = describe(source, revision)
+    description, folder = load_description(source, revision)
     model = class_of(_class_name(source, description, models))
     file = find_gguf(source, revision)
     if file is None:
@@ -73,7 +72,7 @@ def load_model(
         backbone = load_weights(model, source, folder, revision, config.dtype, **options)
         tokenizer = load_tokenizer(source, "tokenizer" if folder else "", revision)
     else:
-        quieten()
+        quieten_loading()
         backbone, tokenizer, missing = load_gguf(file, model, config.dtype, options)
         _check_complete(missing, source)
     check_vocabulary(tokenizer, len(backbone.get_input_embeddings().weight), source)
@@ -87,7 +86,7 @@ def load_weights(
 
     Raises ModelError if they cannot be loaded or some are missing.
     """
-    quieten()
+    quieten_loading()
     try:
         backbone, report = model.from_pretrained(
             locate_source(source, revision),
@@ -126,16 +125,16 @@ def load_tokenizer(source: str, folder: str, revision: str | None) -> Any:
         raise cannot_load("tokenizer of", source, folder, error) from error
 
 
-def meta_model(
+def load_meta_model(
     config: LanguageModel.Config,
     models: Mapping[str, str],
     class_of: Callable[[str], Any],
     options: Mapping[str, Any],
 ) -> Any:
     """The model at ``config.source`` on torch's meta device: every size, read from its config.json alone."""
-    description, _ = describe(config.source, config.revision)
+    description, _ = load_description(config.source, config.revision)
     model = class_of(_class_name(config.source, description, models))
-    return meta_weights(model, description, config.dtype, **options)
+    return load_meta_weights(model, description, config.dtype, **options)
 
 
 def read_settings(
@@ -145,7 +144,7 @@ def read_settings(
     options: Mapping[str, Any],
 ) -> Any:
     """The configuration object of the model at ``config.source``, from its config.json alone."""
-    description, _ = describe(config.source, config.revision)
+    description, _ = load_description(config.source, config.revision)
     model = class_of(_class_name(config.source, description, models))
     return _settings_of(model, description, options)[0]
 
@@ -154,13 +153,13 @@ def stated_limit(source: str, revision: str | None) -> int | None:
     """The longest prompt in tokens that a tokenizer_config.json states; None if it states none."""
     if find_gguf(source, revision) is not None:
         return None
-    folder = "tokenizer" if describe(source, revision)[1] else ""
+    folder = "tokenizer" if load_description(source, revision)[1] else ""
     found = read_model_json(source, str(Path(folder) / "tokenizer_config.json"), revision) or {}
     limit = found.get("model_max_length")
     return int(limit) if isinstance(limit, int) and limit < LONGEST_LIMIT else None
 
 
-def meta_weights(model: Any, description: Mapping[str, Any], dtype: str, **options: Any) -> Any:
+def load_meta_weights(model: Any, description: Mapping[str, Any], dtype: str, **options: Any) -> Any:
     """A class of transformers on the meta device: every size of the config.json ``description``."""
     settings, rest = _settings_of(model, description, options)
     with torch.device("meta"):
@@ -208,15 +207,8 @@ def _quantization(config: LanguageModel.Config) -> dict[str, Any]:
     }
 
 
-def quieten() -> None:
+def quieten_loading() -> None:
     """Silence the library's loading report, which we check, and its progress bar without a terminal."""
     transformers.utils.logging.set_verbosity_error()
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
-
-
-def byte_tokenizer(template: str) -> Any:
-    """A tokenizer of the 256 bytes, for any text; ``template`` frames each text, such as ``<s> $A``."""
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=byte_tokens(template), pad_token=PAD, bos_token=BEGIN, eos_token=END
-    )

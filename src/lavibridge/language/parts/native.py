@@ -25,13 +25,8 @@ from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
 from lavibridge.language.base import DEFAULT_TOKENS, LanguageModel
 from lavibridge.language.ldm_bert import ldm_bert
 from lavibridge.language.parts import attention_backend
-from lavibridge.language.parts.loading import (
-    LONGEST_LIMIT,
-    byte_tokenizer,
-    load_tokenizer,
-    load_weights,
-    meta_weights,
-)
+from lavibridge.language.parts.byte_tokens import byte_tokenizer
+from lavibridge.language.parts.loading import LONGEST_LIMIT, load_meta_weights, load_tokenizer, load_weights
 from lavibridge.language.parts.single_file import encoder_prefix, load_encoder_from_file
 from lavibridge.language.parts.vocabulary import check_vocabulary
 
@@ -42,7 +37,7 @@ BYTES_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Output:
+class NativeOutput:
     """One encoder's output for a batch of prompts."""
 
     tokens: Float[Tensor, "batch token width"]
@@ -151,13 +146,17 @@ class NativeText(LanguageModel):
     def compile_blocks(self, backend: str) -> None:
         """Compile the repeated blocks of every encoder, each when it is first called."""
         for folder, encoder in self.backbone.items():
-            for block in attention_backend.repeated(encoder, f"{self.config.source}/{folder}"):
+            for block in attention_backend.require_transformer_blocks(
+                encoder, f"{self.config.source}/{folder}"
+            ):
                 block.compile(backend=backend)
 
     def set_attention_backend(self, kernel: str) -> None:
         """Choose the kernel of attention in every encoder."""
         for folder, encoder in self.backbone.items():
-            attention_backend.choose_kernel(encoder, kernel, f"{self.config.source}/{folder}")
+            attention_backend.set_language_attention_backend(
+                encoder, kernel, f"{self.config.source}/{folder}"
+            )
 
     def spans(self, prompt: str) -> list[tuple[int, int]]:
         """Characters of the prompt, by token; a group's are those of its first encoder."""
@@ -189,7 +188,7 @@ class NativeText(LanguageModel):
                 "connect it with the connector 'identity', or choose a language model"
             )
         texts = [self._text(prompt, instruction) for prompt in prompts]
-        outputs: dict[TextEncoder, Output] = {}
+        outputs: dict[TextEncoder, NativeOutput] = {}
         for encoder in self.present:
             outputs[encoder] = self._run(encoder, texts, instruction)
         groups = [self._group(group, outputs, instruction, len(texts)) for group in self.side.sequence]
@@ -204,7 +203,7 @@ class NativeText(LanguageModel):
     def _group(
         self,
         group: Sequence[TextEncoder],
-        outputs: Mapping[TextEncoder, Output],
+        outputs: Mapping[TextEncoder, NativeOutput],
         instruction: str,
         count: int,
     ) -> tuple[Float[Tensor, "batch token width"], Bool[Tensor, "batch token"]]:
@@ -218,7 +217,7 @@ class NativeText(LanguageModel):
         wide = nn.functional.pad(together[:, kept], (0, self.config.width - together.shape[2]))
         return wide, mask[:, kept]
 
-    def _run(self, encoder: TextEncoder, texts: list[str], instruction: str) -> Output:
+    def _run(self, encoder: TextEncoder, texts: list[str], instruction: str) -> NativeOutput:
         """The encoder's output. With `unload` the model is local here, so that it is gone before the next."""
         unload = self.config.unload
         model = self._load(encoder).to(self.place.device) if unload else self.backbone[encoder.folder]
@@ -233,7 +232,7 @@ class NativeText(LanguageModel):
                 output_hidden_states=encoder.layer != -1,
             )
         hidden = output.last_hidden_state if encoder.layer == -1 else output.hidden_states[encoder.layer]
-        return Output(
+        return NativeOutput(
             tokens=hidden.float(),
             mask=real.bool() if encoder.masks_padding else torch.ones_like(real, dtype=torch.bool),
             pooled=_pooled(output).float() if encoder in self.side.pooled else None,
@@ -293,7 +292,7 @@ class NativeText(LanguageModel):
         settings, dtype = self._settings(encoder), self.config.dtype
         model = self._class(encoder)
         if self.is_meta:
-            return meta_weights(model, settings, dtype).requires_grad_(False).eval()
+            return load_meta_weights(model, settings, dtype).requires_grad_(False).eval()
         prefix = self._prefix(encoder)
         if self.header is not None and prefix is not None:
             made = load_encoder_from_file(model, settings, self.header, prefix, dtype)

@@ -47,7 +47,7 @@ def check_vocabulary(tokenizer: Any, rows: int, source: str) -> None:
         )
 
 
-def check_frame(begin: Sequence[int], end: Sequence[int], template: str, source: str) -> None:
+def check_vocabulary_frame(begin: Sequence[int], end: Sequence[int], template: str, source: str) -> None:
     """Raise ModelError if prompts do not begin and end as in ``template``, such as `<s> $A </s>`."""
     before, _, after = template.partition("$A")
     wanted, found = (bool(before), bool(after)), (len(begin), len(end))
@@ -59,7 +59,7 @@ def check_frame(begin: Sequence[int], end: Sequence[int], template: str, source:
         )
 
 
-def pad_id(tokenizer: Any, names: Sequence[str], rows: int, is_seen: bool, source: str) -> int:
+def vocabulary_pad_id(tokenizer: Any, names: Sequence[str], rows: int, is_seen: bool, source: str) -> int:
     """Return the id of the first of ``names`` that the tokenizer has. Raises ModelError if it has none.
 
     Skips an id without a row in the table, unless the model sees padding (``is_seen``).

@@ -17,7 +17,8 @@ import torch
 from lavibridge.bridge import Bridge
 from lavibridge.core import registry
 from lavibridge.core.errors import ModelError, RecipeError
-from lavibridge.core.files import models_folder, resolve_source
+from lavibridge.core.files import models_folder
+from lavibridge.core.sources import resolve_source
 from lavibridge.generation import emphasis
 from lavibridge.generation.checks import check_word_weights
 from lavibridge.generation.denoise import SEPARATE_DENOISER_CALLS, DenoiserCalls, SharedDenoiserCalls

@@ -13,6 +13,7 @@ from lavibridge.alignment.parts.variance import mean_token
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.errors import ModelError, NotFiniteError, RecipeError
+from lavibridge.core.seeds import mix_seeds
 from lavibridge.recipes.sections import read_kind_section
 from lavibridge.recipes.training_section import OPTIMIZERS, AlignmentSection, CacheSection, TrainingSection
 from lavibridge.training.alignment.captions import AlignmentCaptions
@@ -21,7 +22,7 @@ from lavibridge.training.alignment.objective import AlignmentMethod
 from lavibridge.training.alignment.teacher import SETTING, open_teacher
 from lavibridge.training.cache.feature_reader import FeatureReader, feature_reader
 from lavibridge.training.data.batches import BatchLoader
-from lavibridge.training.data.order import ShuffledOrder, mix_seeds
+from lavibridge.training.data.order import ShuffledOrder
 from lavibridge.training.distributed.processes import Processes
 from lavibridge.training.loop import TrainingState, gradient_norms, update_weights
 from lavibridge.training.optimization import make_optimizer

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from lavibridge.core.errors import RecipeError
+from lavibridge.core.seeds import mix_seeds
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.training_section import AlignmentSection
 from lavibridge.training.alignment.teacher import SETTING
-from lavibridge.training.data.order import ShuffledOrder, mix_seeds
+from lavibridge.training.data.order import ShuffledOrder
 
 CAPTION_ORDER, CAPTION_CHOICE = 2, 3
 """Mixed with the seed to keep these random numbers apart from others."""

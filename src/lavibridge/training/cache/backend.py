@@ -38,7 +38,7 @@ class Backend(ABC):
 
 
 @final
-class Memory(Backend):
+class MemoryBackend(Backend):
     """Stores entries in memory until ``gigabytes`` are full, and none after that."""
 
     def __init__(self, gigabytes: float) -> None:
@@ -68,7 +68,7 @@ class Memory(Backend):
 
 
 @final
-class OnDisk(Backend):
+class DiskBackend(Backend):
     """Stores entries in a folder, which later runs use too; without ``is_writing`` it only reads them."""
 
     def __init__(self, store: Store, is_writing: bool = True) -> None:
@@ -102,10 +102,10 @@ class OnDisk(Backend):
 
 
 @final
-class MemoryOverDisk(Backend):
+class MemoryOverDiskBackend(Backend):
     """Stores all entries in a folder, and those that fit in memory too."""
 
-    def __init__(self, memory: Memory, disk: OnDisk) -> None:
+    def __init__(self, memory: MemoryBackend, disk: DiskBackend) -> None:
         self.memory = memory
         self.disk = disk
 

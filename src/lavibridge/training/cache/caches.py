@@ -13,10 +13,10 @@ from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import RecipeError
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.training_section import CacheSection, TrainingSection
-from lavibridge.training.cache.backend import Backend, Memory, OnDisk
-from lavibridge.training.cache.features import Features, refusal
-from lavibridge.training.cache.keys import feature_maker, latent_maker
-from lavibridge.training.cache.latents import Contents, Latents, Names
+from lavibridge.training.cache.backend import Backend, DiskBackend, MemoryBackend
+from lavibridge.training.cache.features import Features, features_refusal
+from lavibridge.training.cache.keys import feature_maker_key, latent_maker_key
+from lavibridge.training.cache.latents import LatentContents, LatentNames, Latents
 from lavibridge.training.cache.store import Store
 from lavibridge.training.reporting.timing import Timing
 from lavibridge.vision.base import VisionModel
@@ -41,37 +41,37 @@ def open_caches(bridge: Bridge, dataset: Dataset, settings: TrainingSection) -> 
     features = _features(bridge, settings)  # first, as it may raise
     has_encoder = not any(weight.is_meta for weight in bridge.vision.autoencoder.parameters())
     if settings.cache is None or not has_encoder:  # without an autoencoder, nothing is ever encoded
-        return Caches(latents=remembered(dataset, bridge.vision, settings), features=features)
-    store, maker = latent_store(bridge, settings.cache)
-    names = Contents(dataset, maker)
-    latents = Latents(dataset, bridge.vision, OnDisk(store), names, settings.workers, Timing())
+        return Caches(latents=cache_latents_in_memory(dataset, bridge.vision, settings), features=features)
+    store, maker = latent_cache_folder(bridge, settings.cache)
+    names = LatentContents(dataset, maker)
+    latents = Latents(dataset, bridge.vision, DiskBackend(store), names, settings.workers, Timing())
     return Caches(latents=latents, features=features)
 
 
-def remembered(dataset: Dataset, vision: VisionModel, settings: TrainingSection) -> Latents:
+def cache_latents_in_memory(dataset: Dataset, vision: VisionModel, settings: TrainingSection) -> Latents:
     """Open a cache of latents in memory."""
-    memory = Memory(settings.latent_cache_gb)
-    return Latents(dataset, vision, memory, Names(), settings.workers, Timing())
+    memory = MemoryBackend(settings.latent_cache_gb)
+    return Latents(dataset, vision, memory, LatentNames(), settings.workers, Timing())
 
 
-def latent_store(bridge: Bridge, cache: CacheSection) -> tuple[Store, bytes]:
+def latent_cache_folder(bridge: Bridge, cache: CacheSection) -> tuple[Store, bytes]:
     """Return the folder of the latents, and the hash of their model, which is part of each key."""
     dtype = pick_dtype(cache.dtype)
-    maker = latent_maker(bridge.vision, dtype)
+    maker = latent_maker_key(bridge.vision, dtype)
     return Store(cache.folder / f"latents-{maker.hex()[:12]}", dtype), maker
 
 
-def feature_store(bridge: Bridge, cache: CacheSection) -> tuple[Store, bytes]:
+def feature_cache_folder(bridge: Bridge, cache: CacheSection) -> tuple[Store, bytes]:
     """Return the folder of the features, and the hash of their model, which is part of each key."""
     dtype = pick_dtype(cache.dtype)
-    maker = feature_maker(bridge.language, bridge.connector.reading, dtype)
+    maker = feature_maker_key(bridge.language, bridge.connector.reading, dtype)
     return Store(cache.folder / f"features-{maker.hex()[:12]}", dtype), maker
 
 
 def _features(bridge: Bridge, settings: TrainingSection) -> Features | None:
     """Open the cache of features; None if each step computes its own."""
     on_disk = settings.cache is not None and settings.cache.features
-    if refusal(bridge) is not None or not (on_disk or settings.feature_cache_gb > 0):
+    if features_refusal(bridge) is not None or not (on_disk or settings.feature_cache_gb > 0):
         return None
     if settings.sharding is not None:
         raise RecipeError(
@@ -79,9 +79,9 @@ def _features(bridge: Bridge, settings: TrainingSection) -> Features | None:
             "of its own captions, but sharded weights need all processes at once. Leave training.sharding "
             "out, or set training.cache.features=false and training.feature_cache_gb=0"
         )
-    backend: Backend = Memory(settings.feature_cache_gb)
+    backend: Backend = MemoryBackend(settings.feature_cache_gb)
     maker = b""
     if settings.cache is not None and settings.cache.features:
-        store, maker = feature_store(bridge, settings.cache)
-        backend = OnDisk(store)
+        store, maker = feature_cache_folder(bridge, settings.cache)
+        backend = DiskBackend(store)
     return Features(bridge.language, bridge.connector.reading, backend, maker)

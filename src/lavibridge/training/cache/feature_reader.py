@@ -9,9 +9,9 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import TextFeatures
 from lavibridge.core.log import console
 from lavibridge.recipes.training_section import CacheSection
-from lavibridge.training.cache.backend import Backend, Memory, MemoryOverDisk, OnDisk
-from lavibridge.training.cache.caches import feature_store
-from lavibridge.training.cache.features import Features, refusal
+from lavibridge.training.cache.backend import Backend, DiskBackend, MemoryBackend, MemoryOverDiskBackend
+from lavibridge.training.cache.caches import feature_cache_folder
+from lavibridge.training.cache.features import Features, features_refusal
 
 
 class FeatureReader:
@@ -57,9 +57,9 @@ def feature_reader(
     ``is_writing`` it only reads the folder, as all but one of several processes do.
     """
     if bridge.connector.reading.queries is not None:
-        return FeatureReader(bridge, Memory(0))
-    memory = Memory(cache_gb)
-    if cache is None or not cache.features or refusal(bridge) is not None:
+        return FeatureReader(bridge, MemoryBackend(0))
+    memory = MemoryBackend(cache_gb)
+    if cache is None or not cache.features or features_refusal(bridge) is not None:
         return FeatureReader(bridge, memory)
-    store, maker = feature_store(bridge, cache)
-    return FeatureReader(bridge, MemoryOverDisk(memory, OnDisk(store, is_writing)), maker)
+    store, maker = feature_cache_folder(bridge, cache)
+    return FeatureReader(bridge, MemoryOverDiskBackend(memory, DiskBackend(store, is_writing)), maker)

@@ -24,7 +24,7 @@ from lavibridge.training.cache.keys import caption_key
 from lavibridge.training.cache.shard import Entry
 
 
-def refusal(bridge: Bridge) -> str | None:
+def features_refusal(bridge: Bridge) -> str | None:
     """The reason why a bridge's language features cannot be cached, or None."""
     if lora.has_lora(bridge.language.backbone):
         return "the language model has LoRA (lora.language), so its features change at every step"
@@ -48,7 +48,7 @@ class Features:
 
     def of(self, captions: Sequence[str], device: torch.device) -> TextFeatures:
         """Return the features as `LanguageModel.encode` does, up to rounding, with zeros as padding."""
-        return TextFeatures.pad([from_entry(self.one(caption)) for caption in captions]).to(device)
+        return TextFeatures.pad([features_from_entry(self.one(caption)) for caption in captions]).to(device)
 
     def together(self, captions: Sequence[str], device: torch.device) -> TextFeatures:
         """Return the same, but compute all missing captions together: faster, with other rounding."""
@@ -58,7 +58,7 @@ class Features:
             caption: self.backend.put(self.key(caption), entry) for caption, entry in self.compute(missing)
         }
         entries = [entry for entry in map(found.get, captions) if entry is not None]
-        return TextFeatures.pad([from_entry(entry) for entry in entries]).to(device)
+        return TextFeatures.pad([features_from_entry(entry) for entry in entries]).to(device)
 
     def one(self, caption: str) -> Entry:
         """Return the entry of one caption; computes it alone if it is not cached."""
@@ -96,10 +96,10 @@ class Features:
     def compute(self, captions: Sequence[str]) -> Iterator[tuple[str, Entry]]:
         """Yield each distinct caption with its entry, in the order of `LanguageModel.encode_many`."""
         for caption, features in self.language.encode_many(captions, self.reading):
-            yield caption, to_entry(features)
+            yield caption, features_to_entry(features)
 
 
-def to_entry(features: TextFeatures) -> Entry:
+def features_to_entry(features: TextFeatures) -> Entry:
     """The tensors of one prompt's features; ``features`` is a batch of one without padding."""
     found = {
         "hidden": features.hidden,
@@ -110,7 +110,7 @@ def to_entry(features: TextFeatures) -> Entry:
     return {name: value[0] for name, value in found.items() if value is not None}
 
 
-def from_entry(entry: Entry) -> TextFeatures:
+def features_from_entry(entry: Entry) -> TextFeatures:
     """The features of one prompt in float32, as a batch of one."""
     values = {name: value[None].float() for name, value in entry.items()}
     passthrough = values.get("passthrough_tokens")

@@ -13,8 +13,7 @@ import json
 import torch
 
 from lavibridge.core.contracts import Reading
-from lavibridge.core.identity import library_versions
-from lavibridge.core.tensors import weights_hash
+from lavibridge.core.identity import library_versions, weights_hash
 from lavibridge.data.pictures.decoding import DECODING_VERSION as PIXELS
 from lavibridge.language.base import LanguageModel
 from lavibridge.training.cache.shard import KEY_BYTES
@@ -27,7 +26,7 @@ LATENTS_VERSION, FEATURES_VERSION = 1, 2
 """Increase these when our code changes the entries: cropping, scaling, encoding; templates, layers, names."""
 
 
-def digest(*parts: bytes | str) -> bytes:
+def key_digest(*parts: bytes | str) -> bytes:
     """Hash parts to 16 bytes. Includes their lengths, so that parts cannot run into each other."""
     made = hashlib.blake2b(digest_size=KEY_BYTES)
     for part in parts:
@@ -39,18 +38,18 @@ def digest(*parts: bytes | str) -> bytes:
 
 def picture_key(maker: bytes, content: bytes, visit: Visit) -> bytes:
     """The key of one visit's latents; ``content`` is the hash of the image's file or scene."""
-    return digest(maker, content, json.dumps([visit.size, visit.flipped]))
+    return key_digest(maker, content, json.dumps([visit.size, visit.flipped]))
 
 
 def caption_key(maker: bytes, caption: str) -> bytes:
     """The key of a caption's features."""
-    return digest(maker, caption)
+    return key_digest(maker, caption)
 
 
-def latent_maker(vision: VisionModel, dtype: torch.dtype) -> bytes:
+def latent_maker_key(vision: VisionModel, dtype: torch.dtype) -> bytes:
     """Hash what affects all latents: number format, libraries, the autoencoder's class, settings, weights."""
     settings = {name: value for name, value in vision.autoencoder.config.items() if name[0] != "_"}
-    return digest(
+    return key_digest(
         f"latents {LATENTS_VERSION} {dtype}, pixels {PIXELS} {library_versions(*LATENTS_BY)}",
         type(vision).__name__,
         json.dumps(settings, sort_keys=True, default=str),
@@ -58,8 +57,8 @@ def latent_maker(vision: VisionModel, dtype: torch.dtype) -> bytes:
     )
 
 
-def feature_maker(language: LanguageModel, reading: Reading, dtype: torch.dtype) -> bytes:
+def feature_maker_key(language: LanguageModel, reading: Reading, dtype: torch.dtype) -> bytes:
     """Hash what affects all features: number format, libraries, the language model and the layers read."""
     layers = json.dumps([reading.layers, reading.context_free])
     by = library_versions(*FEATURES_BY)
-    return digest(f"features {FEATURES_VERSION} {dtype} {by}", language.identity(), layers)
+    return key_digest(f"features {FEATURES_VERSION} {dtype} {by}", language.identity(), layers)

@@ -22,7 +22,7 @@ from lavibridge.core.errors import DataError
 from lavibridge.data.base import Dataset
 from lavibridge.data.pictures.decoding import normalize_pixels
 from lavibridge.training.cache.backend import Backend
-from lavibridge.training.cache.keys import digest, picture_key
+from lavibridge.training.cache.keys import key_digest, picture_key
 from lavibridge.training.cache.shard import KEY_BYTES, Entry
 from lavibridge.training.data.sampler import Visit
 from lavibridge.training.reporting.timing import ENCODING, READING, Timing
@@ -33,7 +33,7 @@ Image = Float[np.ndarray, "3 height width"]
 Result = TypeVar("Result")
 
 
-class Names:
+class LatentNames:
     """Keys for a cache in memory, which lasts as long as the run."""
 
     def __call__(self, visit: Visit) -> bytes:
@@ -44,7 +44,7 @@ class Names:
         """Do nothing: no entry outlives the run, so none can be out of date."""
 
 
-class Contents:
+class LatentContents:
     """Keys from the content of the images; each image is read once for its hash."""
 
     def __init__(self, dataset: Dataset, maker: bytes) -> None:
@@ -63,7 +63,7 @@ class Contents:
 
     def content(self, index: int) -> bytes:
         """Hash an image's file or scene, as it is now."""
-        return digest(self.dataset.content(index))
+        return key_digest(self.dataset.content(index))
 
     def check(self, visit: Visit) -> None:
         """Raise DataError if an image has changed since its key was computed."""
@@ -82,7 +82,7 @@ class Latents:
         dataset: Dataset,
         vision: VisionModel,
         backend: Backend,
-        names: Names | Contents,
+        names: LatentNames | LatentContents,
         workers: int,
         timing: Timing,
     ) -> None:

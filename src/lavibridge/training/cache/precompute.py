@@ -19,10 +19,10 @@ from lavibridge.core.log import progress_bar
 from lavibridge.core.process_rank import ProcessRank
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.training_section import CacheSection, TrainingSection
-from lavibridge.training.cache.backend import OnDisk
-from lavibridge.training.cache.caches import feature_store, latent_store
+from lavibridge.training.cache.backend import DiskBackend
+from lavibridge.training.cache.caches import feature_cache_folder, latent_cache_folder
 from lavibridge.training.cache.features import Features
-from lavibridge.training.cache.latents import Contents, Latents
+from lavibridge.training.cache.latents import LatentContents, Latents
 from lavibridge.training.cache.store import Store
 from lavibridge.training.data.sampler import Visit, VisitSampler, mentions_a_side
 from lavibridge.training.reporting.timing import Timing
@@ -34,7 +34,7 @@ WINDOW = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Filled:
+class PrecomputedFolder:
     """The state of a folder after a process has done its share."""
 
     folder: Path
@@ -44,18 +44,18 @@ class Filled:
     bytes: int
 
 
-def fill_latents(
+def precompute_latents(
     bridge: Bridge,
     dataset: Dataset,
     settings: TrainingSection,
     cache: CacheSection,
     size: tuple[int, int],
     share: ProcessRank,
-) -> Filled:
+) -> PrecomputedFolder:
     """Encode this process's images. Raises CacheError if they cannot be written."""
-    store, maker = latent_store(bridge, cache)
-    names = Contents(dataset, maker)
-    latents = Latents(dataset, bridge.vision, OnDisk(store), names, settings.workers, Timing())
+    store, maker = latent_cache_folder(bridge, cache)
+    names = LatentContents(dataset, maker)
+    latents = Latents(dataset, bridge.vision, DiskBackend(store), names, settings.workers, Timing())
     visits = VisitSampler(dataset, settings.seed, size, bridge.vision.unit, settings.batch)
     indices = range(share.rank, len(dataset), share.world_size)
     made = 0
@@ -86,12 +86,12 @@ def _forms_of(visits: VisitSampler, index: int) -> list[Visit]:
     return [plain, Visit(index=index, size=plain.size, flipped=True)]
 
 
-def fill_features(
+def precompute_features(
     bridge: Bridge, dataset: Dataset, settings: TrainingSection, cache: CacheSection, share: ProcessRank
-) -> Filled:
+) -> PrecomputedFolder:
     """Compute this process's captions, and the empty one. Raises CacheError if they cannot be written."""
-    store, maker = feature_store(bridge, cache)
-    features = Features(bridge.language, bridge.connector.reading, OnDisk(store), maker)
+    store, maker = feature_cache_folder(bridge, cache)
+    features = Features(bridge.language, bridge.connector.reading, DiskBackend(store), maker)
     made = 0
     with _exclusive(store, share), closing(features.backend):
         with progress_bar("pictures") as bar:
@@ -147,6 +147,6 @@ def _exclusive(store: Store, share: ProcessRank) -> Iterator[None]:
         yield
 
 
-def _written(store: Store, made: int) -> Filled:
+def _written(store: Store, made: int) -> PrecomputedFolder:
     store.flush()
-    return Filled(folder=store.folder, computed=made, entries=len(store), bytes=store.bytes())
+    return PrecomputedFolder(folder=store.folder, computed=made, entries=len(store), bytes=store.bytes())

@@ -65,9 +65,10 @@ def save_checkpoint(run: Path, state: TrainingState, fingerprint: RunFingerprint
                 "basis": asdict(fingerprint),
             },
         )
-        files = describe_files(partial)
+        files = describe_checkpoint_files(partial)
         write_json(
-            partial / CHECKPOINT_MANIFEST, {"format": _FORMAT, "files": files, "seal": manifest_hash(files)}
+            partial / CHECKPOINT_MANIFEST,
+            {"format": _FORMAT, "files": files, "seal": checkpoint_manifest_hash(files)},
         )
         if final.exists():  # an incomplete copy, which is no checkpoint: replace it
             os.replace(final, folder / f".step-{state.step}.old")
@@ -143,7 +144,7 @@ def _load_bridge_weights(folder: Path, state: TrainingState) -> None:
     )
 
 
-def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
+def describe_checkpoint_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Sync a folder to disk, and return size and SHA-256 of each of its files."""
     paths = sorted(folder.rglob("*"))
     for path in (*paths, folder):
@@ -155,7 +156,7 @@ def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def manifest_hash(files: Mapping[str, Any]) -> str:
+def checkpoint_manifest_hash(files: Mapping[str, Any]) -> str:
     """Hash the manifest's content, to distinguish a damaged manifest from a damaged file."""
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
@@ -166,7 +167,7 @@ def check_checkpoint_files(folder: Path) -> None:
     try:
         manifest = read_json(folder / CHECKPOINT_MANIFEST)
         version, files = manifest["format"], manifest["files"]
-        is_whole = version != _FORMAT or manifest["seal"] == manifest_hash(files)
+        is_whole = version != _FORMAT or manifest["seal"] == checkpoint_manifest_hash(files)
     except (LaviError, KeyError, TypeError):
         is_whole = False
     if not is_whole:

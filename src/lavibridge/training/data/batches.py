@@ -14,7 +14,7 @@ from lavibridge.core.contracts import Batch
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.sections import component_of_section
 from lavibridge.recipes.training_section import TIMESTEPS, TrainingSection
-from lavibridge.training.cache.caches import Caches, remembered
+from lavibridge.training.cache.caches import Caches, cache_latents_in_memory
 from lavibridge.training.data.order import rng_for_visit
 from lavibridge.training.data.sampler import VisitSampler
 from lavibridge.training.reporting.timing import FEATURES
@@ -53,7 +53,7 @@ class BatchLoader:
         self.sampling = component_of_section(TIMESTEPS, settings.timestep_sampling)
         self.visits = VisitSampler(dataset, settings.seed, size, vision.unit, settings.batch * processes)
         # Without a bridge's caches, cache latents in memory and no features.
-        self.caches = caches or Caches(latents=remembered(dataset, vision, settings))
+        self.caches = caches or Caches(latents=cache_latents_in_memory(dataset, vision, settings))
         self.timing = self.caches.latents.timing
 
     def close(self) -> None:

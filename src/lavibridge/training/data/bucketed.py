@@ -20,7 +20,8 @@ from typing import final
 import numpy as np
 from jaxtyping import Int, Int64
 
-from lavibridge.training.data.order import SampleOrder, ShuffledOrder, mix_seeds
+from lavibridge.core.seeds import mix_seeds
+from lavibridge.training.data.order import SampleOrder, ShuffledOrder
 
 _WIDEST = 2.0
 """The largest ratio of the longer side to the shorter; images beyond it are cropped."""

@@ -7,7 +7,6 @@ same noise, and two half batches have the samples of one whole batch. If parts o
 10,000 visits have round(10,000 * share) of every part; `bucketed.py` groups images by shape.
 """
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,18 +18,13 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from lavibridge.core.seeds import mix_seeds
 from lavibridge.training.data.permutation import Permutation
 
 LARGEST_ORDER_TABLE = 2**20
 """Largest number of samples whose permutation is a table, of 8 bytes each; larger ones are computed."""
 ORDER_BLOCK = 10_000
 """Number of visits within which each part of a dataset has its exact share."""
-
-
-def mix_seeds(*numbers: int) -> int:
-    """Hash several numbers to one seed, so that neighbouring numbers give unrelated seeds."""
-    text = ",".join(str(number) for number in numbers)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 class SampleOrder(ABC):

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lavibridge.core.seeds import mix_seeds
 from lavibridge.data.base import Dataset, Sample
 from lavibridge.training.data.bucketed import DEFAULT_BUCKETS, Bucketed, bucket_shapes, nearest_buckets
-from lavibridge.training.data.order import SampleOrder, ShuffledOrder, WeightedOrder, mix_seeds
+from lavibridge.training.data.order import SampleOrder, ShuffledOrder, WeightedOrder
 
 _FLIP = 3
 """Mixed with the position to keep the random choice of mirroring apart from others."""

@@ -25,7 +25,7 @@ def check_native_encoder(vision: Config, setting: str) -> None:
         if read_model_json(place, "model_index.json", revision) is None:
             raise ModelError("the folder has no model_index.json")
     except LaviError as error:
-        raise refused(source, setting, error) from error
+        raise _native_encoder_error(source, setting, error) from error
 
 
 def native_tokens_per_prompt(vision: Config, setting: str, max_sequence_length: int | None) -> int | None:
@@ -39,7 +39,7 @@ def native_tokens_per_prompt(vision: Config, setting: str, max_sequence_length: 
         try:
             encoders = native_text_encoders(model.to(meta), max_sequence_length, unload=True)
         except LaviError as error:
-            raise refused(model.config.source, setting, error) from error
+            raise _native_encoder_error(model.config.source, setting, error) from error
     return encoders.tokens_per_prompt
 
 
@@ -53,13 +53,13 @@ def native_bridge(bridge: Bridge, setting: str, max_sequence_length: int | None 
         encoders = native_text_encoders(bridge.vision, max_sequence_length)
         native = Bridge.compose(encoders, bridge.vision, "identity", None, None)
     except LaviError as error:
-        raise refused(bridge.vision.config.source, setting, error) from error
+        raise _native_encoder_error(bridge.vision.config.source, setting, error) from error
     for part in (native.language, native.connector):  # the denoiser is the bridge's, and where it belongs
         part.to(bridge.device)
     return native.eval()
 
 
-def refused(source: str, setting: str, error: LaviError) -> ModelError:
+def _native_encoder_error(source: str, setting: str, error: LaviError) -> ModelError:
     """Make the error for a vision model whose own text encoder cannot be used."""
     return ModelError(
         f"{setting} needs the vision model's own text encoder, but that of '{source}' cannot be used "

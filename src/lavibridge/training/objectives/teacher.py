@@ -69,7 +69,7 @@ class Teacher:
         return apply_guidance(unconditional, conditional, self.guidance)
 
 
-def with_target(teacher: Teacher | None, draw: TrainingPass) -> Batch:
+def with_teacher_target(teacher: Teacher | None, draw: TrainingPass) -> Batch:
     """The batch of a pass, with the teacher's prediction as its target if there is a teacher."""
     if teacher is None:
         return draw.batch

@@ -14,9 +14,8 @@ from lavibridge.bridge import Bridge
 from lavibridge.connectors.pivot import Pivot
 from lavibridge.core.device import set_threads
 from lavibridge.core.errors import RunError
-from lavibridge.core.identity import card_hash
+from lavibridge.core.identity import card_hash, weights_hash
 from lavibridge.core.lock import hold_lock
-from lavibridge.core.tensors import weights_hash
 from lavibridge.data.base import open_dataset
 from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.pivot.folder import PIVOT, PivotFolder, write_pivot
@@ -29,7 +28,7 @@ from lavibridge.training.alignment.objective import alignment_method
 from lavibridge.training.alignment.progress import AlignmentProgress
 from lavibridge.training.alignment.stage import run_alignment
 from lavibridge.training.assemble import assemble_bridge, assemble_loader
-from lavibridge.training.build_bridge import calibrate_connector
+from lavibridge.training.build_bridge import calibrate_bridge
 from lavibridge.training.checkpoints.run_fingerprint import run_fingerprint
 from lavibridge.training.distributed.processes import Processes, begin_processes
 from lavibridge.training.pivot.recipes import alignment_of, name_of, new_place
@@ -108,7 +107,7 @@ def _aligned(bridge: Bridge, recipe: Recipe, run: Path, processes: Processes) ->
             and bridge.connector.needs_calibration
             and bridge.connector.input_layer.weight.requires_grad
         ):
-            calibrate_connector(bridge, dataset)
+            calibrate_bridge(bridge, dataset)
         batches = assemble_loader(recipe, bridge, dataset, processes)
         during.callback(batches.close)
         aligner = Aligner(bridge, alignment_method(recipe), captions, recipe.training)

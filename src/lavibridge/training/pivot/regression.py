@@ -25,6 +25,7 @@ from lavibridge.core.device import pick_device, set_threads
 from lavibridge.core.errors import NotFiniteError
 from lavibridge.core.files import write_folder_atomic
 from lavibridge.core.log import progress_bar
+from lavibridge.core.seeds import mix_seeds
 from lavibridge.data.base import open_dataset
 from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.language.base import LanguageModel
@@ -36,9 +37,9 @@ from lavibridge.recipes.sections import kind_of_section
 from lavibridge.training.alignment.aligner import EPOCHS, OPTIMIZER, with_noise
 from lavibridge.training.alignment.captions import AlignmentCaptions, alignment_captions
 from lavibridge.training.alignment.teacher import SETTING
-from lavibridge.training.cache.backend import Memory
+from lavibridge.training.cache.backend import MemoryBackend
 from lavibridge.training.cache.features import Features
-from lavibridge.training.data.order import ShuffledOrder, mix_seeds
+from lavibridge.training.data.order import ShuffledOrder
 from lavibridge.training.optimization import half_cosine, linear_warmup, make_optimizer
 from lavibridge.training.pivot.recipes import alignment_of, connector_config, new_place
 
@@ -112,7 +113,7 @@ def read_once(
 ) -> LanguageSide:
     """Read the captions, as many as fit into the cache, and return a language model with its reader."""
     device = pick_device(recipe.training.device)
-    memory = Memory(alignment_of(recipe).feature_cache_gb)
+    memory = MemoryBackend(alignment_of(recipe).feature_cache_gb)
     features = Features(language, Reading(layers=half.read.layers), memory, b"")
     features.read_ahead([*captions.training, *captions.held_out])
     return LanguageSide(
