@@ -32,7 +32,7 @@ from train_step import SMALL
 
 from lavibridge import Bridge, BridgePipeline
 from lavibridge.core.device import cpu_computes_bfloat16, set_threads
-from lavibridge.core.files import models_folder
+from lavibridge.core.paths import models_folder
 from lavibridge.evaluation.compare import compare_evaluations
 from lavibridge.evaluation.evaluate import evaluate
 from lavibridge.generation.quality import QUALITIES

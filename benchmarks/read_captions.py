@@ -27,7 +27,7 @@ from record import record
 from spread import PROCESSES, across, fresh
 
 from lavibridge.core import registry
-from lavibridge.core.contracts import Reading
+from lavibridge.core.contracts import ReadingSpec
 from lavibridge.core.device import cpu_computes_bfloat16, set_threads
 from lavibridge.core.errors import LaviError
 from lavibridge.data.base import open_dataset
@@ -56,7 +56,7 @@ def captions(count: int) -> list[str]:
     return list(dict.fromkeys(dataset.sample(index).captions[0] for index in range(count)))
 
 
-def in_order(model: LanguageModel, reading: Reading) -> Way:
+def in_order(model: LanguageModel, reading: ReadingSpec) -> Way:
     """Captions in their order, a fixed number at a time."""
 
     def read(texts: Sequence[str]) -> Features:
@@ -70,14 +70,14 @@ def in_order(model: LanguageModel, reading: Reading) -> Way:
     return read
 
 
-def sorted_by_length(model: LanguageModel, reading: Reading) -> Way:
+def sorted_by_length(model: LanguageModel, reading: ReadingSpec) -> Way:
     """Captions of like length together."""
     return lambda texts: {text: each.hidden[0, 0].clone() for text, each in model.encode_many(texts, reading)}
 
 
 def ladder(model: LanguageModel, layer: int) -> dict[str, Way]:
     """The rungs by name; to read the last layer as well, every block has to run."""
-    every, read = Reading(layers=(layer, -1)), Reading(layers=(layer,))
+    every, read = ReadingSpec(layers=(layer, -1)), ReadingSpec(layers=(layer,))
     ways = {
         FIRST: in_order(model, every),
         "sorted": sorted_by_length(model, every),

@@ -164,7 +164,7 @@ def save_lora_pairs(pairs: LowRankPairs, folder: Path, source: str) -> None:
     save_tensors(lora_state_of_pairs(pairs), folder / PEFT_WEIGHTS)
 
 
-def peft_lora_scale(config: Mapping[str, Any], layer: str) -> tuple[int, float]:
+def lora_scale_of_peft_config(config: Mapping[str, Any], layer: str) -> tuple[int, float]:
     """(rank, scale) of a layer by the settings of PEFT's files."""
     ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
     rank = int(ranks.get(get_pattern_key(ranks, layer), config["r"]))

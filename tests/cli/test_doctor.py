@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from lavibridge.cli import doctor
 from lavibridge.cli.main import app
-from lavibridge.core import files
+from lavibridge.core import files, paths
 from lavibridge.zoo.hashes import write_model_hashes
 
 
@@ -128,7 +128,8 @@ def test_a_damaged_shipped_model_is_found(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "mini-toy" / "unet").mkdir(parents=True)
     weights = tmp_path / "mini-toy" / "unet" / "model.safetensors"
     weights.write_bytes(b"weights")
-    monkeypatch.setattr(files, "models_folder", lambda: tmp_path)
+    for module in (files, paths):
+        monkeypatch.setattr(module, "models_folder", lambda: tmp_path)
     assert "hashes.json is missing" in CliRunner().invoke(app, ["doctor"]).stdout
     write_model_hashes(tmp_path / "mini-toy")
     assert "1 files as shipped" in CliRunner().invoke(app, ["doctor"]).stdout

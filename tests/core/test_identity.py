@@ -9,8 +9,9 @@ import pytest
 
 from lavibridge.core import identity as module
 from lavibridge.core.errors import ModelError
-from lavibridge.core.files import cache_folder, file_sha256
+from lavibridge.core.files import file_sha256
 from lavibridge.core.identity import cached_file_hash, folder_identity, source_identity
+from lavibridge.core.paths import cache_folder
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from lavibridge.bridge.choices import model_of_choice
 from lavibridge.core.errors import ModelError
-from lavibridge.core.files import models_folder
+from lavibridge.core.paths import models_folder
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 3\n"
 Change = Callable[[Path], object]

@@ -10,7 +10,7 @@ import transformers
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from lavibridge.core.files import models_folder
+from lavibridge.core.paths import models_folder
 
 TEXT = {
     "vocab_size": 948,

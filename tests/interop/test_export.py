@@ -29,7 +29,7 @@ from lavibridge.cli.main import app
 from lavibridge.core import registry
 from lavibridge.core.contracts import Conditioning
 from lavibridge.core.errors import ModelError, RecipeError, RunError
-from lavibridge.core.files import models_folder
+from lavibridge.core.paths import models_folder
 from lavibridge.interop.lora_files import LORA_FILE
 from lavibridge.interop.merged_weights import merged_weights
 

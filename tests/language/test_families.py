@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lavibridge.core import registry
-from lavibridge.core.contracts import Reading
+from lavibridge.core.contracts import ReadingSpec
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.core.packaged import PACKAGED
 from lavibridge.language.base import LanguageModel
@@ -36,7 +36,7 @@ def model(request: pytest.FixtureRequest) -> LanguageModel:
 
 
 def test_prompt_is_the_same_alone_and_beside_longer_ones(model: LanguageModel) -> None:
-    layers = Reading(layers=(0, 1, -1), context_free=True)
+    layers = ReadingSpec(layers=(0, 1, -1), context_free=True)
     alone = model.encode([SHORT], layers)
     beside = model.encode([LONG, SHORT, ""], layers)
     tokens = alone.mask.shape[1]
@@ -64,7 +64,7 @@ def test_a_layer_read_alone_is_that_of_the_whole_model_and_no_block_above_it_run
     ]
     for layer in range(model.spec.layers):
         ran.clear()
-        features = model.encode([LONG, SHORT], Reading(layers=(layer,)))
+        features = model.encode([LONG, SHORT], ReadingSpec(layers=(layer,)))
         states = expected.last_hidden_state if layer == last else expected.hidden_states[layer]
         assert torch.equal(features.hidden[:, 0], states)
         is_whole = whole.spec.pooled is not None  # the pooled vector comes from the last layer
@@ -76,9 +76,9 @@ def test_a_layer_read_alone_is_that_of_the_whole_model_and_no_block_above_it_run
 def test_two_threads_read_different_layers_of_one_model() -> None:
     model, prompts = toy("llama"), [LONG, SHORT]
     layers = (0, 1, 2) * 8
-    expected = [model.encode(prompts, Reading(layers=(layer,))).hidden for layer in range(3)]
+    expected = [model.encode(prompts, ReadingSpec(layers=(layer,))).hidden for layer in range(3)]
     with ThreadPoolExecutor(4) as pool:
-        found = pool.map(lambda layer: model.encode(prompts, Reading(layers=(layer,))).hidden, layers)
+        found = pool.map(lambda layer: model.encode(prompts, ReadingSpec(layers=(layer,))).hidden, layers)
     assert all(torch.equal(hidden, expected[layer]) for layer, hidden in zip(layers, found, strict=True))
 
 
@@ -93,9 +93,9 @@ class Albert(TransformersModel):
 
 def test_a_model_without_a_list_of_blocks_runs_whole() -> None:
     model = Albert(LanguageModel.Config(source="random"))
-    assert not model.unread(Reading(layers=(0,)))
-    hidden = model.encode([SHORT], Reading(layers=(0, 1, 2))).hidden
-    assert torch.equal(hidden[:, 1], model.encode([SHORT], Reading(layers=(1,))).hidden[:, 0])
+    assert not model.unread(ReadingSpec(layers=(0,)))
+    hidden = model.encode([SHORT], ReadingSpec(layers=(0, 1, 2))).hidden
+    assert torch.equal(hidden[:, 1], model.encode([SHORT], ReadingSpec(layers=(1,))).hidden[:, 0])
     assert (hidden[:, 1] - hidden[:, 2]).abs().max() > 1e-3
 
 
@@ -103,7 +103,7 @@ def test_many_prompts_are_read_once_each_and_with_little_padding(
     model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lavibridge.language.base.CPU_TOKENS", 150)
-    reading = Reading(layers=(1, -1))
+    reading = ReadingSpec(layers=(1, -1))
     prompts = [SHORT, LONG, "", "a red car", SHORT, "x" * 10_000, LONG]
     batches: list[list[str]] = []
     encode = model.encode
@@ -130,7 +130,7 @@ def test_the_length_of_a_prompt_is_that_of_its_row(options: dict[str, object]) -
 
 
 def test_prompts_differ_and_layers_differ(model: LanguageModel) -> None:
-    features = model.encode([SHORT, "a red car"], Reading(layers=(0, 1, -1)))
+    features = model.encode([SHORT, "a red car"], ReadingSpec(layers=(0, 1, -1)))
     assert features.hidden.shape[1:] == (3, features.mask.shape[1], model.spec.width)
     assert (features.hidden[0, 2] - features.hidden[1, 2]).abs().max() > 1e-3
     assert (features.hidden[:, 1] - features.hidden[:, 2]).abs().max() > 1e-3
@@ -138,10 +138,10 @@ def test_prompts_differ_and_layers_differ(model: LanguageModel) -> None:
 
 def test_last_layer_has_two_names(model: LanguageModel) -> None:
     last = model.spec.layers - 1
-    by_end, by_number = (model.encode([SHORT], Reading(layers=(layer,))).hidden for layer in (-1, last))
+    by_end, by_number = (model.encode([SHORT], ReadingSpec(layers=(layer,))).hidden for layer in (-1, last))
     assert torch.equal(by_end, by_number)
     with pytest.raises(ModelError, match="layers"):
-        model.encode([SHORT], Reading(layers=(last + 1,)))
+        model.encode([SHORT], ReadingSpec(layers=(last + 1,)))
 
 
 def test_empty_prompt_has_a_token(model: LanguageModel) -> None:
@@ -361,7 +361,7 @@ def test_tokens_are_the_tokenizer_s_own(kind: str) -> None:
 
 def test_queries_stand_behind_each_prompt(model: LanguageModel) -> None:
     vectors = torch.randn(3, model.spec.width, requires_grad=True)
-    reading = Reading(layers=(1, -1), queries=vectors)
+    reading = ReadingSpec(layers=(1, -1), queries=vectors)
     if registry.kind_of("language", model) in ("clip", "siglip"):
         with pytest.raises(ModelError, match="takes tokens only"):
             model.encode([SHORT], reading)
@@ -380,7 +380,7 @@ def test_queries_stand_behind_each_prompt(model: LanguageModel) -> None:
 def test_a_token_alone_is_its_prompt_of_one_token() -> None:
     """In a causal model the first token stands alone anyway, and later ones do not."""
     model = toy("llama")
-    features = model.encode([SHORT], Reading(layers=(0, 1, -1), context_free=True))
+    features = model.encode([SHORT], ReadingSpec(layers=(0, 1, -1), context_free=True))
     assert features.context_free is not None
     torch.testing.assert_close(features.context_free[:, :, 0], features.hidden[:, :, 0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(features.context_free[:, 0], features.hidden[:, 0])

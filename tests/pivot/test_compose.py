@@ -15,7 +15,8 @@ from lavibridge import Bridge, BridgePipeline
 from lavibridge.bridge.choices import model_of_choice
 from lavibridge.connectors.pivot import LanguageHalf, Pivot
 from lavibridge.core.errors import LaviError, ModelError, RunError
-from lavibridge.core.files import file_sha256, models_folder, write_json
+from lavibridge.core.files import file_sha256, write_json
+from lavibridge.core.paths import models_folder
 from lavibridge.pivot import compose
 from lavibridge.pivot.folder import PivotFolder, read_pivot
 from lavibridge.pivot.half import read_half, write_half

@@ -14,7 +14,7 @@ from lavibridge.plan.estimate import estimate_costs
 from lavibridge.plan.meta_model import build_meta_bridge
 from lavibridge.plan.plan import PlanOptions, count_readings, make_plan
 from lavibridge.plan.table import plan_lines
-from lavibridge.plan.text_side_passes import teacher_cost
+from lavibridge.plan.text_side_passes import teacher_text_side_cost
 from lavibridge.recipes.recipe import Recipe, make_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:diffusers")
@@ -51,7 +51,7 @@ def test_the_plan_of_a_folder_without_weights_is_that_of_the_whole(name: str, tm
     without_weights(tmp_path)
     recipe = taught(tmp_path)
     bridge = build_meta_bridge(recipe)
-    planned = teacher_cost(bridge, recipe, 2, None, "cpu")
+    planned = teacher_text_side_cost(bridge, recipe, 2, None, "cpu")
     assert planned is not None
     encoders = dict(own.language.backbone.named_children())
     assert {part.name: part.frozen for part in planned.parts} == {

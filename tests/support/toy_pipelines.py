@@ -9,7 +9,7 @@ import transformers
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
 
 from lavibridge.core import registry
-from lavibridge.core.files import models_folder
+from lavibridge.core.paths import models_folder
 
 WIDTH, POOLED = 48, 24
 """Of the toys' denoisers."""

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from toy_pipelines import pipeline
 
 from lavibridge import Bridge
-from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures
+from lavibridge.core.contracts import LAST_LAYER, ReadingSpec, TextFeatures
 from lavibridge.core.errors import ModelError
 from lavibridge.language.base import LanguageModel
 from lavibridge.recipes.recipe import Recipe
@@ -133,7 +133,7 @@ def test_a_signal_ends_the_reading_and_later_starts_go_on_from_there(
     encode_many = LanguageModel.encode_many
 
     def recorded(
-        model: LanguageModel, prompts: Sequence[str], reading: Reading = LAST_LAYER
+        model: LanguageModel, prompts: Sequence[str], reading: ReadingSpec = LAST_LAYER
     ) -> Iterator[tuple[str, TextFeatures]]:
         for caption, features in encode_many(model, prompts, reading):
             read.append((type(model).__name__, caption))

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from lavibridge.cli.main import app
 from lavibridge.core.errors import LaviError, RecipeError, RunError
-from lavibridge.core.files import models_folder
+from lavibridge.core.paths import models_folder
 from lavibridge.pivot import compose
 from lavibridge.pivot.folder import PivotFolder, read_pivot
 from lavibridge.pivot.half import read_half

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from transformers import AutoModel, AutoModelForImageClassification, AutoTokenizer, T5EncoderModel
 
 from lavibridge import BridgePipeline
-from lavibridge.core.files import models_folder, read_json
+from lavibridge.core.files import read_json
+from lavibridge.core.paths import models_folder
 from lavibridge.zoo import tokenizers
 from lavibridge.zoo.autoencoder import AutoencoderPretraining
 from lavibridge.zoo.bert import BertPretraining
@@ -20,7 +21,7 @@ from lavibridge.zoo.clip import ClipPretraining
 from lavibridge.zoo.latent_diffusion import LatentDiffusionPretraining
 from lavibridge.zoo.ldm import LatentDiffusionBertPretraining
 from lavibridge.zoo.llama import LlamaPretraining
-from lavibridge.zoo.pixart import PixArtPretraining, log_variances
+from lavibridge.zoo.pixart import PixArtPretraining, pixart_log_variances
 from lavibridge.zoo.pretraining import Pretraining, export_pretraining, run_pretraining
 from lavibridge.zoo.scene_pool import draw_scene_pool, sample_scene_pool, scene_pool_images
 from lavibridge.zoo.scorers import labels_of_prompt
@@ -212,6 +213,6 @@ def test_corrupted_text_can_be_put_together_again(length: int, seed: int) -> Non
 
 def test_the_bounds_of_the_variance_are_in_order() -> None:
     betas = torch.linspace(0.0001, 0.02, 1000)
-    upper, lower = log_variances(betas, torch.cumprod(1 - betas, 0))
+    upper, lower = pixart_log_variances(betas, torch.cumprod(1 - betas, 0))
     assert bool((upper[1:] >= lower[1:]).all())
     assert torch.isfinite(lower).all()

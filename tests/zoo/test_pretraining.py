@@ -9,7 +9,8 @@ import torch
 from diffusers import AutoencoderKL
 
 from lavibridge.core.errors import RecipeError, RunError
-from lavibridge.core.files import models_folder, read_json
+from lavibridge.core.files import read_json
+from lavibridge.core.paths import models_folder
 from lavibridge.zoo.autoencoder import AutoencoderPretraining
 from lavibridge.zoo.pretraining import export_pretraining
 from lavibridge.zoo.pretraining import run_pretraining as run

@@ -14,7 +14,8 @@ from transformers import AutoTokenizer, CLIPModel, CLIPProcessor, T5ForCondition
 
 from lavibridge import BridgePipeline
 from lavibridge.core import registry
-from lavibridge.core.files import file_sha256, models_folder, shipped_models
+from lavibridge.core.files import file_sha256, shipped_models
+from lavibridge.core.paths import models_folder
 from lavibridge.generation.noise import initial_noise
 from lavibridge.language.llama import Llama
 from lavibridge.world.captions import evaluation_prompts

@@ -12,7 +12,7 @@ from lavibridge.core import registry
 from lavibridge.core.config import validate_config
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.core.sources import RANDOM
-from lavibridge.language.parts.loading import quieten_loading
+from lavibridge.language.parts.loading import quieten_transformers
 from lavibridge.language.parts.native import NativeText
 from lavibridge.lora import LoraSettings
 from lavibridge.vision.base import VisionModel
@@ -59,7 +59,7 @@ def native_text_encoders(
     """
     if vision.config.source == RANDOM:
         raise ModelError("a random toy has no text encoders of its own: give a pipeline's folder or hub id")
-    quieten_loading()  # importing the pipeline logs missing packages
+    quieten_transformers()  # importing the pipeline logs missing packages
     side = vision.pipeline_text_encoders()
     return NativeText(
         NativeText.Config(

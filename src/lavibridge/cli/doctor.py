@@ -169,7 +169,8 @@ def _gib(size: float | None) -> str:
 
 def _models() -> list[_Check]:
     """Compare every shipped model's files with their recorded hashes."""
-    from lavibridge.core.files import file_sha256, models_folder, read_json, shipped_models
+    from lavibridge.core.files import file_sha256, read_json, shipped_models
+    from lavibridge.core.paths import models_folder
 
     names = shipped_models()
     if not names:

@@ -92,10 +92,10 @@ def evaluate(
     from lavibridge.cli.generate import open_pipeline
     from lavibridge.core.process_rank import rank_from_environment
     from lavibridge.evaluation.evaluate import evaluate as evaluate_bridge
-    from lavibridge.pivot.folder import pair_of
+    from lavibridge.pivot.folder import pivot_and_pair
 
     part = rank_from_environment()
-    pair = pair_of(run, pivot)
+    pair = pivot_and_pair(run, pivot)
     more = [_metric(each) for each in metric or ()]
     _check_arguments(run, suite, out, quality, drawn)
     pipe = None if drawn else open_pipeline(run, pair, evaluation_device())

@@ -105,7 +105,7 @@ def generate(
     from lavibridge.core.log import progress_bar
     from lavibridge.generation.checks import check_step_cache
     from lavibridge.generation.quality import read_quality
-    from lavibridge.pivot.folder import pair_of
+    from lavibridge.pivot.folder import pivot_and_pair
     from lavibridge.recipes.input_paths import input_paths_of, refuse_output_inside_inputs
 
     _refuse_files(prompts)
@@ -114,7 +114,7 @@ def generate(
     defaults = read_quality(quality)
     steps = defaults.num_inference_steps if steps is None else steps
     interval = guidance_interval or defaults.guidance_interval
-    pipe = open_pipeline(run, pair_of(run, pivot))
+    pipe = open_pipeline(run, pivot_and_pair(run, pivot))
     scale = pipe.bridge.default_guidance_scale if guidance is None else guidance
     metadata = {"num_inference_steps": str(steps), "guidance_scale": str(scale)}
     metadata |= _unusual(quality, interval, step_cache, prompt_weighting)
@@ -138,7 +138,7 @@ def generate(
 
 
 def open_pipeline(run: str, pair: tuple[Path, str, str] | None, device: str = "auto") -> "BridgePipeline":
-    """Open a pipeline for the argument RUN; ``pair`` is the result of `pair_of`."""
+    """Open a pipeline for the argument RUN; ``pair`` is the result of `pivot_and_pair`."""
     from lavibridge.generation.pipeline import BridgePipeline
 
     if pair is None:

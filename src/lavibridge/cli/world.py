@@ -123,7 +123,8 @@ def _gallery(
     The page is one file that needs no network. The exact checker marks correct images and explains errors.
     """
     from lavibridge.core.errors import RecipeError
-    from lavibridge.core.files import models_folder, shipped_models
+    from lavibridge.core.files import shipped_models
+    from lavibridge.core.paths import models_folder
     from lavibridge.report.gallery import write_gallery
     from lavibridge.world.captions import CATEGORIES
 

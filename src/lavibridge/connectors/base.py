@@ -18,7 +18,7 @@ from lavibridge.connectors.parts.pool import AttentionPool
 from lavibridge.connectors.parts.read_out import ReadOutChoice, make_read_out
 from lavibridge.connectors.parts.whitening import compute_whitening, fold_whitening
 from lavibridge.core.config import Config as BaseConfig
-from lavibridge.core.contracts import Attention, Conditioning, Reading, TextFeatures, TextSpec, VisionSpec
+from lavibridge.core.contracts import Attention, Conditioning, ReadingSpec, TextFeatures, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError
 
 Tokens = Float[Tensor, "batch token width"]
@@ -45,7 +45,7 @@ class Connector(nn.Module, ABC):
     time_aware: bool = False
     """Whether the conditioning depends on the timestep, so that every step recomputes it."""
     has_queries: ClassVar[bool] = False
-    """Whether it learns vectors that pass through the language model (`Reading.queries`)."""
+    """Whether it learns vectors that pass through the language model (`ReadingSpec.queries`)."""
     per_block: bool = False
     """Whether it conditions single blocks of the denoiser."""
     needs_teacher: ClassVar[bool] = False
@@ -71,9 +71,9 @@ class Connector(nn.Module, ABC):
             self.pool = AttentionPool(vision.context, vision.pooled)
 
     @property
-    def reading(self) -> Reading:
+    def reading(self) -> ReadingSpec:
         """What it requests from the language model."""
-        return Reading(layers=self.read.layers)
+        return ReadingSpec(layers=self.read.layers)
 
     @property
     def input_layer(self) -> nn.Linear | None:

@@ -20,7 +20,7 @@ from lavibridge.connectors.parts.whitening import compute_whitening
 from lavibridge.core.contracts import TextSpec, VisionSpec
 
 
-class GEGLU(nn.Module):
+class _GEGLU(nn.Module):
     """Multiplies the first half by the GELU of the second (Shazeer 2020, arXiv 2002.05202)."""
 
     def __init__(self, width: int, inner: int) -> None:
@@ -38,7 +38,7 @@ class _FeedForward(nn.Module):
     def __init__(self, width: int, new_width: int, dropout: float) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            GEGLU(width, 4 * width), nn.Dropout(dropout), nn.Linear(4 * width, new_width)
+            _GEGLU(width, 4 * width), nn.Dropout(dropout), nn.Linear(4 * width, new_width)
         )
 
     def forward(self, x: Float[Tensor, "*token width"]) -> Float[Tensor, "*token new_width"]:

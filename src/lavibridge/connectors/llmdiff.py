@@ -26,7 +26,7 @@ from lavibridge.core.contracts import (
     Attention,
     BlockSpec,
     Conditioning,
-    Reading,
+    ReadingSpec,
     TextFeatures,
     TextSpec,
     VisionSpec,
@@ -119,9 +119,9 @@ class LlmDiff(Connector):
         self.second = nn.ModuleList(_SecondAttention(text.width, block) for block in vision.blocks.values())
 
     @property
-    def reading(self) -> Reading:
+    def reading(self) -> ReadingSpec:
         """Requests the embeddings and every block."""
-        return Reading(layers=tuple(range(self.text.layers)), context_free=self.config.context_free)
+        return ReadingSpec(layers=tuple(range(self.text.layers)), context_free=self.config.context_free)
 
     def forward(self, features: TextFeatures, t: Times | None = None) -> Conditioning:
         """Return tokens for the layers' own attention, and the second attention of each layer."""

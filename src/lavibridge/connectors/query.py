@@ -18,7 +18,7 @@ from torch import nn
 from lavibridge.connectors.base import Connected, Connector, Mask, Times, Tokens
 from lavibridge.connectors.parts.blocks import TransformerBlock
 from lavibridge.connectors.parts.read_out import ReadOutChoice
-from lavibridge.core.contracts import Reading, TextSpec, VisionSpec
+from lavibridge.core.contracts import ReadingSpec, TextSpec, VisionSpec
 
 _HEAD_WIDTH = 64
 
@@ -55,9 +55,9 @@ class Query(Connector):
         )
 
     @property
-    def reading(self) -> Reading:
+    def reading(self) -> ReadingSpec:
         """Requests the states at the positions of the learned vectors."""
-        return Reading(layers=self.read.layers, queries=self.queries)
+        return ReadingSpec(layers=self.read.layers, queries=self.queries)
 
     def connect(self, x: Tokens, mask: Mask, t: Times | None) -> Connected:
         """Return one token per vector."""

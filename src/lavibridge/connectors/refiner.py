@@ -20,7 +20,7 @@ from lavibridge.connectors.parts.blocks import TransformerBlock
 from lavibridge.connectors.parts.perceiver import TimeEmbedding
 from lavibridge.core import registry
 from lavibridge.core.config import validate_config
-from lavibridge.core.contracts import Reading, TextFeatures, TextSpec, VisionSpec
+from lavibridge.core.contracts import ReadingSpec, TextFeatures, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError, RecipeError
 
 _HEAD_WIDTH = 64
@@ -66,7 +66,7 @@ class Refiner(Connector):
         self.then: Connector = following(
             validate_config(following.Config, options, "connector.then"), refined, vision
         )
-        if self.then.per_block or self.then.reading != Reading(layers=self.then.read.layers):
+        if self.then.per_block or self.then.reading != ReadingSpec(layers=self.then.read.layers):
             raise ModelError(
                 f"connector.then: {type(self.then).__name__} reads the language model itself, which leaves "
                 "nothing to refine before it: choose another"

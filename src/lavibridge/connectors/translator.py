@@ -17,7 +17,7 @@ from lavibridge.connectors.base import Connected, Connector, Mask, Times, Tokens
 from lavibridge.connectors.parts.blocks import TransformerBlock
 from lavibridge.core import registry
 from lavibridge.core.config import validate_config
-from lavibridge.core.contracts import Reading, TextFeatures, TextSpec, VisionSpec
+from lavibridge.core.contracts import ReadingSpec, TextFeatures, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError, RecipeError
 
 HEAD_WIDTH = 64
@@ -53,7 +53,7 @@ class Translator(Connector):
             TextSpec(width=width, layers=1, pooled=text.pooled),
             vision,
         )
-        if self.then.per_block or self.then.reading != Reading(layers=self.then.read.layers):
+        if self.then.per_block or self.then.reading != ReadingSpec(layers=self.then.read.layers):
             raise ModelError(
                 f"connector.then: {type(self.then).__name__} reads the language model itself, so that no "
                 "translation can stand before it: align a connector of another kind without --translate"

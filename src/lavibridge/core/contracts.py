@@ -56,7 +56,7 @@ class VisionSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class ReadingSpec:
     """What a connector requests from a language model."""
 
     layers: tuple[int, ...] = (-1,)
@@ -67,7 +67,7 @@ class Reading:
     """Vectors appended to each prompt's tokens; the features are then those of the vectors."""
 
 
-LAST_LAYER = Reading()
+LAST_LAYER = ReadingSpec()
 """The normed output, which the published bridges read."""
 
 

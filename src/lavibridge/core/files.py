@@ -15,7 +15,7 @@ from typing import Any
 
 from lavibridge.core.errors import LaviError, RunError
 from lavibridge.core.lock import is_lock_file
-from lavibridge.core.paths import expand_path, require_file_path
+from lavibridge.core.paths import expand_path, models_folder, require_file_path
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -85,20 +85,6 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def cache_folder() -> Path:
-    """Return the folder for reproducible files: $LAVIBRIDGE_CACHE, or lavibridge/ in the user's cache."""
-    configured = os.environ.get("LAVIBRIDGE_CACHE")
-    if configured:
-        return expand_path(configured).absolute()
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else expand_path("~/.cache")) / "lavibridge"
-
-
-def models_folder() -> Path:
-    """Return the folder of the miniature models in the package."""
-    return Path(__file__).parent.parent / "world" / "models"
 
 
 def shipped_models() -> tuple[str, ...]:

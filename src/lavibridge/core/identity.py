@@ -22,8 +22,9 @@ import torch
 from torch import nn
 
 from lavibridge.core.errors import ModelError
-from lavibridge.core.files import cache_folder, file_sha256, write_json
+from lavibridge.core.files import file_sha256, write_json
 from lavibridge.core.log import progress_bar
+from lavibridge.core.paths import cache_folder
 from lavibridge.core.sources import (
     RANDOM,
     find_configuration,

@@ -1,5 +1,6 @@
 """Resolves the paths that users type."""
 
+import os
 from os import PathLike
 from pathlib import Path
 
@@ -22,3 +23,17 @@ def require_file_path(path: Path) -> Path:
     if not file.name or file.is_dir():
         raise RunError(f"'{path}' names a folder, but the output is a file: name a file")
     return file
+
+
+def cache_folder() -> Path:
+    """Return the folder for reproducible files: $LAVIBRIDGE_CACHE, or lavibridge/ in the user's cache."""
+    configured = os.environ.get("LAVIBRIDGE_CACHE")
+    if configured:
+        return expand_path(configured).absolute()
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else expand_path("~/.cache")) / "lavibridge"
+
+
+def models_folder() -> Path:
+    """Return the folder of the miniature models in the package."""
+    return Path(__file__).parent.parent / "world" / "models"

@@ -76,7 +76,7 @@ class LoraScale:
     def scale(self, name: str, layer: Layer, rank: int) -> float:
         """The scale of a layer without an alpha tensor. Raises ModelError if the settings' rank differs."""
         if self.config is not None:
-            declared, scale = lora.peft_lora_scale(self.config, name)
+            declared, scale = lora.lora_scale_of_peft_config(self.config, name)
         elif "ss_network_alpha" in self.header:
             declared, alpha = self._by_kohya(layer)
             scale = alpha / rank

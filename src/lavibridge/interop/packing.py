@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from lavibridge.core.contracts import Reading, TextFeatures, TextSpec
+from lavibridge.core.contracts import ReadingSpec, TextFeatures, TextSpec
 
 
 def pack_features(features: TextFeatures) -> Float[Tensor, "batch token column"]:
@@ -30,14 +30,14 @@ def pack_features(features: TextFeatures) -> Float[Tensor, "batch token column"]
     return torch.cat([functional.pad(part, (0, 0, 0, length - part.shape[1])) for part in parts], dim=-1)
 
 
-def packed_columns(reading: Reading, text: TextSpec) -> int:
+def packed_columns(reading: ReadingSpec, text: TextSpec) -> int:
     """Number of columns of packed features."""
     layers = len(reading.layers) * (2 if reading.context_free else 1)
     return 2 + layers * text.width + (text.passthrough or 0)
 
 
 def unpack_features(
-    packed: Float[Tensor, "batch token column"], reading: Reading, text: TextSpec
+    packed: Float[Tensor, "batch token column"], reading: ReadingSpec, text: TextSpec
 ) -> TextFeatures:
     """Unpack features; tokens and passthrough tokens stay padded to equal lengths."""
     count = len(reading.layers)

@@ -10,7 +10,7 @@ from torch import nn
 
 from lavibridge.core.config import Changeable
 from lavibridge.core.config import Config as BaseConfig
-from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpec
+from lavibridge.core.contracts import LAST_LAYER, ReadingSpec, TextFeatures, TextSpec
 from lavibridge.core.identity import model_identity
 from lavibridge.core.low_rank import FoldedLora
 
@@ -76,19 +76,19 @@ class LanguageModel(nn.Module, ABC):
         return config.max_tokens if isinstance(config.max_tokens, int) else DEFAULT_TOKENS
 
     @abstractmethod
-    def encode(self, prompts: Sequence[str], reading: Reading = LAST_LAYER) -> TextFeatures:
+    def encode(self, prompts: Sequence[str], reading: ReadingSpec = LAST_LAYER) -> TextFeatures:
         """Return the features of prompts, which may be empty, in the layers that ``reading`` names.
 
         Without ``see_padding`` a prompt's features do not depend on the other prompts. Raises ModelError if
         the model cannot provide what ``reading`` requests.
         """
 
-    def encode_negative(self, prompts: Sequence[str], reading: Reading = LAST_LAYER) -> TextFeatures:
+    def encode_negative(self, prompts: Sequence[str], reading: ReadingSpec = LAST_LAYER) -> TextFeatures:
         """Return the features of negative prompts, which some pipelines encode differently from others."""
         return self.encode(prompts, reading)
 
     def encode_many(
-        self, prompts: Sequence[str], reading: Reading = LAST_LAYER
+        self, prompts: Sequence[str], reading: ReadingSpec = LAST_LAYER
     ) -> Iterator[tuple[str, TextFeatures]]:
         """Yield each distinct prompt with its features, a batch of one without padding.
 
@@ -113,7 +113,7 @@ class LanguageModel(nn.Module, ABC):
         """Number of tokens that the model computes for each prompt alone, its template included."""
 
     @abstractmethod
-    def unread(self, reading: Reading) -> list[nn.Module]:
+    def unread(self, reading: ReadingSpec) -> list[nn.Module]:
         """Return the parts of the backbone that do not affect the layers read, as far as they are known."""
 
     @abstractmethod

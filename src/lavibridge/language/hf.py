@@ -15,7 +15,7 @@ import transformers
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpec
+from lavibridge.core.contracts import LAST_LAYER, ReadingSpec, TextFeatures, TextSpec
 from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
 from lavibridge.core.sources import RANDOM
@@ -25,7 +25,7 @@ from lavibridge.language.parts.block_stack import record_layers, stack_blocks
 from lavibridge.language.parts.byte_tokens import TOY_IDS, byte_tokenizer
 from lavibridge.language.parts.loading import (
     check_quantization,
-    load_description,
+    load_language_config,
     load_meta_model,
     load_model,
     read_settings,
@@ -115,14 +115,14 @@ class TransformersModel(LanguageModel):
     @classmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:
         """Whether config.json (or a pipeline's text_encoder/config.json) names one of the family's types."""
-        return source != RANDOM and load_description(source, revision)[0].get("model_type") in cls.models
+        return source != RANDOM and load_language_config(source, revision)[0].get("model_type") in cls.models
 
     @classmethod
     def default_max_tokens(cls, config: LanguageModel.Config) -> int:
         """Return the limit in force for ``config``, from the configurations of model and tokenizer."""
         return cls._limit(config, cls._sizes(read_settings(config, cls.models, cls._class, cls.load_options)))
 
-    def encode(self, prompts: Sequence[str], reading: Reading = LAST_LAYER) -> TextFeatures:
+    def encode(self, prompts: Sequence[str], reading: ReadingSpec = LAST_LAYER) -> TextFeatures:
         """Features of prompts; see `LanguageModel.encode`."""
         layers = self._numbered(reading.layers)
         tokens = self.tokens(prompts)
@@ -149,7 +149,7 @@ class TransformersModel(LanguageModel):
         """Recompute the blocks in the backward pass."""
         self.recomputed = attention_backend.checkpoint_transformer_blocks(self.backbone, self.config.source)
 
-    def unread(self, reading: Reading) -> list[nn.Module]:
+    def unread(self, reading: ReadingSpec) -> list[nn.Module]:
         """The blocks above the highest layer that is read."""
         return self.blocks[max(self._numbered(reading.layers)) :]
 

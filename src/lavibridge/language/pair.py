@@ -17,7 +17,7 @@ from torch import nn
 
 from lavibridge.core import registry
 from lavibridge.core.config import validate_config
-from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures
+from lavibridge.core.contracts import LAST_LAYER, ReadingSpec, TextFeatures
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.sources import RANDOM
 from lavibridge.language.base import LanguageModel
@@ -61,7 +61,7 @@ class Pair(LanguageModel):
         family, inner = _inner(config)
         return family.default_max_tokens(inner)
 
-    def encode(self, prompts: Sequence[str], reading: Reading = LAST_LAYER) -> TextFeatures:
+    def encode(self, prompts: Sequence[str], reading: ReadingSpec = LAST_LAYER) -> TextFeatures:
         """Features of `source`, with the normed output of the passthrough model."""
         kept = self.other.encode(prompts)
         return replace(
@@ -80,7 +80,7 @@ class Pair(LanguageModel):
         """Recompute the blocks of `source`; no gradient passes through the passthrough model."""
         self.inner.enable_gradient_checkpointing()
 
-    def unread(self, reading: Reading) -> list[nn.Module]:
+    def unread(self, reading: ReadingSpec) -> list[nn.Module]:
         """The unread blocks of `source`, whose backbone is the pair's."""
         return self.inner.unread(reading)
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lavibridge import lora
-from lavibridge.core.contracts import Conditioning, Reading
+from lavibridge.core.contracts import Conditioning, ReadingSpec
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 
@@ -52,7 +52,7 @@ Fingerprint = Float[Tensor, "row value"]
 def language_fingerprint(model: LanguageModel, layers: tuple[int, ...]) -> Float[Tensor, "8 width"]:
     """Return one row for each caption; LoRA plays no part in it."""
     with lora.disable_adapters(model.backbone):
-        features = model.encode(CAPTIONS, Reading(layers=layers))
+        features = model.encode(CAPTIONS, ReadingSpec(layers=layers))
     normed = functional.layer_norm(features.hidden, features.hidden.shape[-1:]).mean(dim=1)
     real = features.mask[..., None].to(normed)
     return ((normed * real).sum(1) / real.sum(1)).cpu()

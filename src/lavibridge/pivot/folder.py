@@ -16,8 +16,8 @@ from typing import Literal, TypeVar
 from lavibridge import __version__
 from lavibridge.core.config import Config, validate_config
 from lavibridge.core.errors import RecipeError, RunError, did_you_mean
-from lavibridge.core.files import models_folder, read_json, require_empty_folder, write_json
-from lavibridge.core.paths import expand_path
+from lavibridge.core.files import read_json, require_empty_folder, write_json
+from lavibridge.core.paths import expand_path, models_folder
 
 FORMAT = 1
 """The format of pivot.json and half.json."""
@@ -121,7 +121,7 @@ def _shipped_pivot() -> Path:
     return folder
 
 
-def pair_of(source: str, pivot: Path | None) -> tuple[Path, str, str] | None:
+def pivot_and_pair(source: str, pivot: Path | None) -> tuple[Path, str, str] | None:
     """Return pivot, language model and vision model of ``LANGUAGE+VISION``; None if it is not such a pair.
 
     If ``pivot`` is None, this is the pivot in the package. Raises RecipeError if ``pivot`` is given without a

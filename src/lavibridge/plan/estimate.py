@@ -21,7 +21,7 @@ from lavibridge.plan.metered_passes import (
     metered_caption_tokens,
     training_pass,
 )
-from lavibridge.plan.text_side_passes import TeacherCost, teacher_cost
+from lavibridge.plan.text_side_passes import TeacherCost, teacher_text_side_cost
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import component_of_section
 from lavibridge.recipes.training_section import OPTIMIZERS
@@ -99,7 +99,7 @@ def estimate_costs(recipe: Recipe, bridge: Bridge, batch: int, tokens: int | Non
     """Meter a recipe's passes with this ``batch`` on a device of ``type``; ``bridge`` is its meta bridge."""
     training = training_pass(bridge, recipe, batch, tokens, type)
     encoding = encoding_pass(bridge, recipe, batch)
-    teacher = teacher_cost(bridge, recipe, batch, tokens, type)
+    teacher = teacher_text_side_cost(bridge, recipe, batch, tokens, type)
     every = model_parts(bridge, recipe.language.model_dump().get("quantize"))
     every += () if teacher is None else teacher.parts
     trained = sum(part.trained for part in every)

@@ -42,7 +42,7 @@ class TeacherCost:
         return max(self.reading.peak, self.target.peak)
 
 
-def teacher_cost(
+def teacher_text_side_cost(
     bridge: Bridge, recipe: Recipe, batch: int, tokens: int | None, type: str
 ) -> TeacherCost | None:
     """Meter a recipe's teacher on a device of ``type``; None without one. ``bridge`` is a meta bridge."""

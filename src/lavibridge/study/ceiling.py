@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lavibridge.connectors.parts.read_out import ReadOutChoice, make_read_out
-from lavibridge.core.contracts import Reading
+from lavibridge.core.contracts import ReadingSpec
 from lavibridge.evaluation.stats import Estimate, estimate, wilson_interval
 from lavibridge.language.base import LanguageModel
 from lavibridge.world.caption_templates import with_article
@@ -121,7 +121,7 @@ def _features(
     """The mean feature over the tokens of every phrase's colour word and shape word."""
     by_text = {phrase.text: phrase for phrase in phrases}
     means: dict[str, dict[str, Tensor]] = {}
-    for text, features in language.encode_many(list(by_text), Reading(layers=layers)):
+    for text, features in language.encode_many(list(by_text), ReadingSpec(layers=layers)):
         places = language.spans(text)
         for what in CEILING_CHANCE:
             first, end = by_text[text].place(what)

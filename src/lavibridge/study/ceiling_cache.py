@@ -43,7 +43,7 @@ Ceiling = Mapping[str, Mapping[str, CeilingAccuracy]]
 """By `read` or `layer K`, then by `color` and `shape`."""
 
 
-def find_ceilings(cells: Sequence[Cell], out: Path, *, compute: bool = True) -> dict[str, Ceiling]:
+def cached_ceilings(cells: Sequence[Cell], out: Path, *, compute: bool = True) -> dict[str, Ceiling]:
     """Return the ceiling of every condition; with `compute=False`, only cached ones.
 
     Reports and skips a language model that cannot be loaded.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lavibridge.core.errors import RunError
 from lavibridge.core.log import console
-from lavibridge.study.ceiling_cache import find_ceilings
+from lavibridge.study.ceiling_cache import cached_ceilings
 from lavibridge.study.cells import Cell
 from lavibridge.study.page import write_study_page
 from lavibridge.study.scores import read_finished_scores
@@ -29,7 +29,7 @@ def finish_study(study: Study, cells: Sequence[Cell], out: Path) -> str:
             f"{out} holds no finished cell of the study '{study.name}': run the study without --table first"
         )
     table = make_study_table(study, finished)
-    ceilings = find_ceilings(cells, out) if study.ceiling else {}
+    ceilings = cached_ceilings(cells, out) if study.ceiling else {}
     text = write_tables(table, ceilings, out)
     rows = study_sheet_rows(study, cells, finished, out)
     if rows:

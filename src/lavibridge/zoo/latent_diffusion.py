@@ -23,7 +23,7 @@ from diffusers import AutoencoderKL, DiffusionPipeline
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lavibridge.core.files import models_folder
+from lavibridge.core.paths import models_folder
 from lavibridge.diffusion.objective import snr
 from lavibridge.diffusion.schedule import Schedule
 from lavibridge.diffusion.weighting.velocity import Velocity

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from lavibridge.core.files import models_folder
+from lavibridge.core.paths import models_folder
 from lavibridge.diffusion.schedule import diffusion_schedule
 from lavibridge.zoo.caption_probe import CaptionProbe
 from lavibridge.zoo.latent_diffusion import (

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import T5EncoderModel, T5Tokenizer
 
-from lavibridge.core.files import models_folder
+from lavibridge.core.paths import models_folder
 from lavibridge.diffusion.schedule import diffusion_schedule
 from lavibridge.zoo.attribute_binding_probe import IGNORE_INDEX, AttributeBindingProbe, binding_labels
 from lavibridge.zoo.latent_diffusion import (
@@ -122,7 +122,7 @@ class PixArtPretraining(LatentDiffusionPretraining):
         self.scheduler = DPMSolverMultistepScheduler(**_SCHEDULE)
         self.alpha_bar = self.scheduler.alphas_cumprod
         self.schedule = diffusion_schedule(self.alpha_bar)
-        self.log_variances = log_variances(self.scheduler.betas, self.alpha_bar)
+        self.log_variances = pixart_log_variances(self.scheduler.betas, self.alpha_bar)
 
     def times(self, even: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Sample the middle half again as often, with density 6 u (1 - u): these times decide the edges."""
@@ -202,7 +202,7 @@ class PixArtPretraining(LatentDiffusionPretraining):
         )
 
 
-def log_variances(
+def pixart_log_variances(
     betas: Float[Tensor, " time"], alpha_bar: Float[Tensor, " time"]
 ) -> tuple[Float[Tensor, " time"], Float[Tensor, " time"]]:
     """Return the upper and the lower bound of the reverse step's log variance, the lower clipped at t = 0."""

@@ -8,9 +8,10 @@ from importlib import import_module
 from pathlib import Path
 
 from lavibridge.core.errors import RecipeError, RunError, did_you_mean
-from lavibridge.core.files import models_folder, read_json, shipped_models
+from lavibridge.core.files import read_json, shipped_models
 from lavibridge.core.lock import hold_lock
 from lavibridge.core.log import console
+from lavibridge.core.paths import models_folder
 from lavibridge.zoo import pretraining
 from lavibridge.zoo.pretraining import RECORD_FILE, Pretraining
 

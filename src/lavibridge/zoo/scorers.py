@@ -15,7 +15,7 @@ from PIL import Image
 from torch.nn import functional
 from transformers import CLIPImageProcessorPil, ResNetForImageClassification
 
-from lavibridge.core.files import models_folder
+from lavibridge.core.paths import models_folder
 from lavibridge.evaluation.dual_encoder import DualEncoder
 from lavibridge.evaluation.networks import PretrainedNetwork
 from lavibridge.world.captions import CaptionedScene

@@ -35,7 +35,7 @@ from transformers import (
     T5Tokenizer,
 )
 
-from lavibridge.core.files import models_folder
+from lavibridge.core.paths import models_folder
 from lavibridge.diffusion.schedule import flow_schedule
 from lavibridge.zoo.attribute_binding_probe import IGNORE_INDEX, AttributeBindingProbe, binding_labels
 from lavibridge.zoo.latent_diffusion import (

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from lavibridge.core.files import models_folder
+from lavibridge.core.paths import models_folder
 from lavibridge.diffusion.schedule import diffusion_schedule
 from lavibridge.zoo.caption_probe import CaptionProbe
 from lavibridge.zoo.latent_diffusion import (

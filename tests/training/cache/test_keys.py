@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lavibridge.bridge import Bridge
-from lavibridge.core.contracts import Reading
+from lavibridge.core.contracts import ReadingSpec
 from lavibridge.core.errors import DataError
 from lavibridge.data.base import Dataset
 from lavibridge.language.base import LanguageModel
@@ -21,7 +21,7 @@ from lavibridge.training.cache.latents import LatentContents
 from lavibridge.training.data.sampler import Visit
 
 PLAIN = Visit(index=0, size=(16, 16))
-LAST = Reading()
+LAST = ReadingSpec()
 
 
 @given(st.lists(st.text(max_size=3), max_size=3), st.lists(st.text(max_size=3), max_size=3))
@@ -97,8 +97,8 @@ def test_features_are_named_by_the_language_model_and_what_is_read_of_it() -> No
     makers = [
         feature_maker_key(model, LAST, torch.float32),
         feature_maker_key(model, LAST, torch.bfloat16),
-        feature_maker_key(model, Reading(layers=(1,)), torch.float32),
-        feature_maker_key(model, Reading(context_free=True), torch.float32),
+        feature_maker_key(model, ReadingSpec(layers=(1,)), torch.float32),
+        feature_maker_key(model, ReadingSpec(context_free=True), torch.float32),
         *(
             feature_maker_key(llama(**options), LAST, torch.float32)
             for options in (

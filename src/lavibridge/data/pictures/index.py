@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lavibridge.core.files import cache_folder, split_json_lines, write_json
+from lavibridge.core.files import split_json_lines, write_json
+from lavibridge.core.paths import cache_folder
 from lavibridge.data.pictures.decoding import DECODING_VERSION as PIXELS
 from lavibridge.data.pictures.image_table import ImageTable, open_image_journal, open_image_table
 from lavibridge.data.pictures.rejected import Rejection

@@ -22,10 +22,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from lavibridge.core.errors import DataError
-from lavibridge.core.files import cache_folder, write_atomic
+from lavibridge.core.files import write_atomic
 from lavibridge.core.identity import cached_file_hash, library_versions
 from lavibridge.core.log import progress_bar
-from lavibridge.core.paths import expand_path
+from lavibridge.core.paths import cache_folder, expand_path
 from lavibridge.data.pictures.decoding import DECODING_VERSION as PIXELS
 from lavibridge.data.pictures.decoding import decode_picture_file
 from lavibridge.data.pictures.walk import pictures_below

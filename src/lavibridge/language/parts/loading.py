@@ -24,7 +24,7 @@ LONGEST_LIMIT = 100_000
 """Tokenizers without a limit of their own state an astronomical one."""
 
 
-def load_description(source: str, revision: str | None) -> tuple[dict[str, Any], str]:
+def load_language_config(source: str, revision: str | None) -> tuple[dict[str, Any], str]:
     """A model's config.json and its sub-folder: in a pipeline's folder, that of its text encoder.
 
     A GGUF file has its configuration in its header.
@@ -64,7 +64,7 @@ def load_model(
     arguments of building it. Raises ModelError if anything is missing or does not fit.
     """
     source, revision = config.source, config.revision
-    description, folder = load_description(source, revision)
+    description, folder = load_language_config(source, revision)
     model = class_of(_class_name(source, description, models))
     file = find_gguf(source, revision)
     if file is None:
@@ -72,7 +72,7 @@ def load_model(
         backbone = load_weights(model, source, folder, revision, config.dtype, **options)
         tokenizer = load_tokenizer(source, "tokenizer" if folder else "", revision)
     else:
-        quieten_loading()
+        quieten_transformers()
         backbone, tokenizer, missing = load_gguf(file, model, config.dtype, options)
         _check_complete(missing, source)
     check_vocabulary(tokenizer, len(backbone.get_input_embeddings().weight), source)
@@ -86,7 +86,7 @@ def load_weights(
 
     Raises ModelError if they cannot be loaded or some are missing.
     """
-    quieten_loading()
+    quieten_transformers()
     try:
         backbone, report = model.from_pretrained(
             locate_source(source, revision),
@@ -132,7 +132,7 @@ def load_meta_model(
     options: Mapping[str, Any],
 ) -> Any:
     """The model at ``config.source`` on torch's meta device: every size, read from its config.json alone."""
-    description, _ = load_description(config.source, config.revision)
+    description, _ = load_language_config(config.source, config.revision)
     model = class_of(_class_name(config.source, description, models))
     return load_meta_weights(model, description, config.dtype, **options)
 
@@ -144,7 +144,7 @@ def read_settings(
     options: Mapping[str, Any],
 ) -> Any:
     """The configuration object of the model at ``config.source``, from its config.json alone."""
-    description, _ = load_description(config.source, config.revision)
+    description, _ = load_language_config(config.source, config.revision)
     model = class_of(_class_name(config.source, description, models))
     return _settings_of(model, description, options)[0]
 
@@ -153,7 +153,7 @@ def stated_limit(source: str, revision: str | None) -> int | None:
     """The longest prompt in tokens that a tokenizer_config.json states; None if it states none."""
     if find_gguf(source, revision) is not None:
         return None
-    folder = "tokenizer" if load_description(source, revision)[1] else ""
+    folder = "tokenizer" if load_language_config(source, revision)[1] else ""
     found = read_model_json(source, str(Path(folder) / "tokenizer_config.json"), revision) or {}
     limit = found.get("model_max_length")
     return int(limit) if isinstance(limit, int) and limit < LONGEST_LIMIT else None
@@ -207,7 +207,7 @@ def _quantization(config: LanguageModel.Config) -> dict[str, Any]:
     }
 
 
-def quieten_loading() -> None:
+def quieten_transformers() -> None:
     """Silence the library's loading report, which we check, and its progress bar without a terminal."""
     transformers.utils.logging.set_verbosity_error()
     if not sys.stderr.isatty():

@@ -17,7 +17,7 @@ import transformers
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lavibridge.core.contracts import LAST_LAYER, Reading, TextFeatures, TextSpec
+from lavibridge.core.contracts import LAST_LAYER, ReadingSpec, TextFeatures, TextSpec
 from lavibridge.core.errors import ModelError
 from lavibridge.core.safetensors_file import read_safetensors_header
 from lavibridge.core.sources import find_model_file, find_single_file, read_model_json
@@ -114,11 +114,11 @@ class NativeText(LanguageModel):
         """Never: only the vision model of the same folder knows how its pipeline reads prompts."""
         return False
 
-    def encode(self, prompts: Sequence[str], reading: Reading = LAST_LAYER) -> TextFeatures:
+    def encode(self, prompts: Sequence[str], reading: ReadingSpec = LAST_LAYER) -> TextFeatures:
         """Tokens and pooled vectors of prompts; ModelError for layers, queries or context-free features."""
         return self._read(prompts, reading, self.side.instruction)
 
-    def encode_negative(self, prompts: Sequence[str], reading: Reading = LAST_LAYER) -> TextFeatures:
+    def encode_negative(self, prompts: Sequence[str], reading: ReadingSpec = LAST_LAYER) -> TextFeatures:
         """Negative prompts have no instruction, and for some pipelines the empty one is all zeros."""
         made = self._read(prompts, reading, "")
         if not self.description.get("force_zeros_for_empty_prompt", False):
@@ -136,7 +136,7 @@ class NativeText(LanguageModel):
         instruction = max(self._instruction_tokens(each, self.side.instruction) for each in self.present)
         return [max(used, padded) + instruction for used in self.count_tokens(prompts)[0]]
 
-    def unread(self, reading: Reading) -> list[nn.Module]:
+    def unread(self, reading: ReadingSpec) -> list[nn.Module]:
         """None: nothing here is trained."""
         return []
 
@@ -181,7 +181,7 @@ class NativeText(LanguageModel):
         lengths = [len(ids) for ids in self.tokenizers[encoder.tokenizer](texts, verbose=False)["input_ids"]]
         return [min(length, limit) for length in lengths], [max(0, length - limit) for length in lengths]
 
-    def _read(self, prompts: Sequence[str], reading: Reading, instruction: str) -> TextFeatures:
+    def _read(self, prompts: Sequence[str], reading: ReadingSpec, instruction: str) -> TextFeatures:
         if reading.layers != LAST_LAYER.layers or reading.context_free or reading.queries is not None:
             raise ModelError(
                 f"the text side of '{self.config.source}' returns its pipeline's tokens and nothing else: "

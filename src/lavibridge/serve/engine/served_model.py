@@ -17,7 +17,7 @@ import torch
 from lavibridge.bridge import Bridge
 from lavibridge.core import registry
 from lavibridge.core.errors import ModelError, RecipeError
-from lavibridge.core.files import models_folder
+from lavibridge.core.paths import models_folder
 from lavibridge.core.sources import resolve_source
 from lavibridge.generation import emphasis
 from lavibridge.generation.checks import check_word_weights

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lavibridge import lora
 from lavibridge.bridge import Bridge
-from lavibridge.core.contracts import Reading, TextFeatures
+from lavibridge.core.contracts import ReadingSpec, TextFeatures
 from lavibridge.core.log import progress_bar
 from lavibridge.language.base import LanguageModel
 from lavibridge.training.cache.backend import Backend
@@ -36,7 +36,7 @@ def features_refusal(bridge: Bridge) -> str | None:
 class Features:
     """One language model's features of captions."""
 
-    def __init__(self, language: LanguageModel, reading: Reading, backend: Backend, maker: bytes) -> None:
+    def __init__(self, language: LanguageModel, reading: ReadingSpec, backend: Backend, maker: bytes) -> None:
         self.language = language
         self.reading = reading
         self.backend = backend

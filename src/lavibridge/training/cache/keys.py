@@ -12,7 +12,7 @@ import json
 
 import torch
 
-from lavibridge.core.contracts import Reading
+from lavibridge.core.contracts import ReadingSpec
 from lavibridge.core.identity import library_versions, weights_hash
 from lavibridge.data.pictures.decoding import DECODING_VERSION as PIXELS
 from lavibridge.language.base import LanguageModel
@@ -57,7 +57,7 @@ def latent_maker_key(vision: VisionModel, dtype: torch.dtype) -> bytes:
     )
 
 
-def feature_maker_key(language: LanguageModel, reading: Reading, dtype: torch.dtype) -> bytes:
+def feature_maker_key(language: LanguageModel, reading: ReadingSpec, dtype: torch.dtype) -> bytes:
     """Hash what affects all features: number format, libraries, the language model and the layers read."""
     layers = json.dumps([reading.layers, reading.context_free])
     by = library_versions(*FEATURES_BY)

@@ -22,7 +22,7 @@ from zlib import crc32
 import numpy as np
 import torch
 
-from lavibridge.core.contracts import Reading
+from lavibridge.core.contracts import ReadingSpec
 from lavibridge.core.device import pick_device, set_threads
 from lavibridge.core.errors import RecipeError
 from lavibridge.evaluation.agreement import Association, spearman
@@ -246,7 +246,7 @@ def _stored_side(pivot: PivotFolder, name: str, recipe: Recipe, targets: SlotTar
 @torch.no_grad()
 def _milliseconds(side: LanguageSide, captions: Sequence[str]) -> float:
     """Return the median time from a prompt, alone, to its slots."""
-    reading = Reading(layers=side.half.read.layers)
+    reading = ReadingSpec(layers=side.half.read.layers)
     marks = []
     for number in range(WARM_UP + TIMED + 1):
         marks.append(time.perf_counter())

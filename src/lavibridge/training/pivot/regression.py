@@ -20,7 +20,7 @@ from lavibridge.alignment.parts.variance import unexplained
 from lavibridge.bridge.choices import model_of_choice
 from lavibridge.connectors.parts.whitening import compute_whitening, fold_whitening
 from lavibridge.connectors.pivot import LanguageHalf, Pivot
-from lavibridge.core.contracts import Reading, TextFeatures, TextSpec
+from lavibridge.core.contracts import ReadingSpec, TextFeatures, TextSpec
 from lavibridge.core.device import pick_device, set_threads
 from lavibridge.core.errors import NotFiniteError
 from lavibridge.core.files import write_folder_atomic
@@ -114,7 +114,7 @@ def read_once(
     """Read the captions, as many as fit into the cache, and return a language model with its reader."""
     device = pick_device(recipe.training.device)
     memory = MemoryBackend(alignment_of(recipe).feature_cache_gb)
-    features = Features(language, Reading(layers=half.read.layers), memory, b"")
+    features = Features(language, ReadingSpec(layers=half.read.layers), memory, b"")
     features.read_ahead([*captions.training, *captions.held_out])
     return LanguageSide(
         language=language, config=config, half=half, read=lambda texts: features.together(texts, device)
@@ -231,7 +231,7 @@ def _reference(
     """Return the half that defines the pivot, and the slots that it fills for each caption."""
     name = pivot.description.reference
     language, _, half = open_language_half(pivot, name, device)
-    reading = Reading(layers=half.read.layers)
+    reading = ReadingSpec(layers=half.read.layers)
     targets: Targets = {}
     with progress_bar("captions") as bar:
         task = bar.add_task(f"slots of {name}", total=len(texts), status="")
