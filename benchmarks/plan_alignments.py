@@ -20,7 +20,7 @@ from lavibridge.plan.alignment_plan import estimate_alignment
 from lavibridge.plan.devices import GPUS
 from lavibridge.plan.meta_model import build_meta_bridge, model_parts
 from lavibridge.plan.search import SHARE
-from lavibridge.plan.table import gib, millions
+from lavibridge.plan.table import gib
 from lavibridge.recipes.recipe import Recipe, load_recipe
 
 SMALL, LARGE = GPUS["rtx4090"], GPUS["h100"]
@@ -93,7 +93,7 @@ def row(preset: str, match: str, settings: tuple[str, ...], root: Path) -> str:
         PAIRS[preset].title,
         f"`{match}`",
         ", ".join(f"`{each}`" for each in settings) or "",
-        millions(next(part.trained for part in parts if part.name == "connector")),
+        f"{next(part.trained for part in parts if part.name == 'connector') / 1e6:,.2f} M",
         str(plan.captions_per_step),
         gib(plan.memory_total),
         "yes" if fits else "no",

@@ -145,11 +145,11 @@ def test_alignment_takes_no_more_than_its_share_of_the_time(
     toy: Toy, own_encoder: Choice, tmp_path: Path
 ) -> None:
     aligned = {"steps": 100_000, "batch": 4, "lr": 1e-3, "noised_latents": 8, "max_time_share": 0.5}
-    limited = {"steps": 1, "max_minutes": 0.05, "align": aligned}
+    limited = {"steps": 1, "max_minutes": 0.1, "align": aligned}
     run = train(toy(vision=own_encoder, training=limited), tmp_path / "run")
     seconds = [json.loads(line)["seconds"] for line in (run / "align.jsonl").read_text().splitlines()]
-    assert seconds[-2] < 1.5  # the last step began within 0.5 of 3 seconds
-    assert seconds[-1] > 1.4  # and no earlier limit, of steps or time, ended it
+    assert seconds[-2] < 3  # the last step began within 0.5 of 6 seconds
+    assert seconds[-1] > 2.8  # and no earlier limit, of steps or time, ended it
 
 
 @pytest.mark.parametrize(

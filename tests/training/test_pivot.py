@@ -21,6 +21,7 @@ from lavibridge.pivot import compose
 from lavibridge.pivot.folder import PivotFolder, read_pivot
 from lavibridge.pivot.half import read_half
 from lavibridge.recipes.recipe import Recipe
+from lavibridge.training.alignment.objective import needs_vision_weights
 from lavibridge.training.pivot.alignment import add_vision, create
 from lavibridge.training.pivot.recipes import added_recipe, first_recipe
 from lavibridge.training.pivot.regression import add_language
@@ -118,6 +119,10 @@ def stop_after(log: Path, lines: int) -> None:
     while not log.is_file() or log.read_bytes().count(b"\n") < lines:
         time.sleep(0.005)
     os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_half_needs_the_weights_of_its_vision_model_whatever_is_compared() -> None:
+    assert needs_vision_weights(first("training.align.match=tokens", "training.steps=0"))
 
 
 def test_what_cannot_be_added_is_refused_before_models_load(pivot: PivotFolder, tmp_path: Path) -> None:

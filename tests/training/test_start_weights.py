@@ -58,7 +58,9 @@ def test_the_first_loss_is_that_of_the_composed_bridge(
         first_loss(paired(start, lora=lora), tmp_path / f"run-{number}")
         for number, start in enumerate(({"pivot": str(pivot)}, {"bridge": str(tmp_path / "composed")}, None))
     ]
-    monkeypatch.setattr("lavibridge.training.assemble.build_bridge", lambda _: compose(pivot, "bert", "sd"))
+    monkeypatch.setattr(
+        "lavibridge.training.assemble.build_bridge", lambda *_, **__: compose(pivot, "bert", "sd")
+    )
     expected = first_loss(paired(None, lora=NO_LORA), tmp_path / "composed run")
     assert found[:2] == [expected, expected]
     assert found[2] != expected

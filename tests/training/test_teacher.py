@@ -82,22 +82,24 @@ def test_what_the_bridge_has_learnt_does_not_change_its_teacher() -> None:
     assert all(weight.requires_grad for weight in lora.lora_parameters(bridge.vision.backbone).values())
 
 
-def test_a_taught_run_goes_on_exactly(toy: Toy, tmp_path: Path) -> None:
+def test_a_taught_run_goes_on_exactly(toy: Toy, own_encoder: dict[str, str], tmp_path: Path) -> None:
     settings = {"teacher": {"guidance": 2.0}, "checkpoint_every": 1}
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    train(toy(vision=SD, data={"size": 64}, training={"steps": 2, **settings}), straight)
-    train(toy(vision=SD, data={"size": 64}, training={"steps": 1, **settings}), broken)
-    train(toy(vision=SD, data={"size": 64}, training={"steps": 2, **settings}), broken, resume=True)
+    train(toy(vision=own_encoder, training={"steps": 2, **settings}), straight)
+    train(toy(vision=own_encoder, training={"steps": 1, **settings}), broken)
+    train(toy(vision=own_encoder, training={"steps": 2, **settings}), broken, resume=True)
     for name in ("connector/model.safetensors", "vision_lora/adapter_model.safetensors"):
         one, other = (load_file(run / "checkpoints/step-2/bridge" / name) for run in (straight, broken))
         assert all(torch.equal(value, other[key]) for key, value in one.items())
 
 
-def test_a_bridge_that_has_learnt_guidance_draws_without(toy: Toy, tmp_path: Path) -> None:
+def test_a_bridge_that_has_learnt_guidance_draws_without(
+    toy: Toy, own_encoder: dict[str, str], tmp_path: Path
+) -> None:
     rows: list[int] = []
     for scale, expected in ((1.0, [2, 2]), (2.0, [1, 1])):
         run = tmp_path / str(scale)
-        train(toy(vision=SD, data={"size": 64}, training={"steps": 1, "teacher": {"guidance": scale}}), run)
+        train(toy(vision=own_encoder, training={"steps": 1, "teacher": {"guidance": scale}}), run)
         bridge = BridgePipeline.from_pretrained(run, device="cpu").bridge
         rows.clear()
         bridge.vision.backbone.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))

@@ -51,7 +51,7 @@ def unexplained_by_query(
     """Split attention's output into the mean over each row's queries and the rest; return the fvu of both.
 
     The mean tells what a caption mentions, and the rest which query gets which part of it: which thing has
-    which colour. In mini-pixart, exchanging the colours of two things changes only 3 to 11 % of the variance
+    which colour. In mini-pixart, exchanging the colours of two things changes only 2 to 11 % of the variance
     of a layer. With one fvu for both parts, a connector learned to draw the right colours on the wrong things
     (LOG.md, 2026-11-30).
     """

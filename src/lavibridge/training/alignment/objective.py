@@ -73,6 +73,9 @@ def needs_vision_weights(recipe: Recipe) -> bool:
         return True
     if training.preview_every or training.sharding is not None or recipe.lora.vision is not None:
         return True
+    # A half recognises its model by what the model predicts.
+    if training.start is not None or kind_of_section(recipe.connector) == "pivot":
+        return True
     return alignment_method(recipe).calls_denoiser
 
 
