@@ -201,5 +201,5 @@ def test_a_row_that_nobody_measured_and_lost_pictures_are_said(
     out = Path(shutil.copytree(scored, tmp_path / "out"))
     path = out / "bert/seed-1/evaluation/world/records.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
-    with pytest.raises(RunError, match="lacks 1 of 4 pictures"):
+    with pytest.raises(RunError, match="lacks 1 of 4 images"):
         lavi(write_study(tmp_path), "--table", "--out", out)
