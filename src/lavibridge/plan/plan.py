@@ -120,10 +120,7 @@ def make_plan(
         choices = _choices(recipe, device, memory, terms.tokens, tick)
     step = found.step_seconds(recipe, device)
     per_step = settings.batch * settings.accumulate * terms.devices
-    encoding = seconds_of(found.encoding, device) / settings.batch
-    reading = None if found.teacher is None else seconds_of(found.teacher.reading, device) / settings.batch
-    beside = count_encodings(recipe, terms, found) * encoding
-    beside += count_readings(recipe, terms, found) * (reading or 0.0)
+    encoding, reading, beside = _encoding_seconds(recipe, terms, found, device)
     dtype = torch.float32 if settings.cache is None else pick_dtype(settings.cache.dtype)
     plan = TrainingPlan(
         device=device,
@@ -157,9 +154,20 @@ def make_plan(
         alignment=alignment,
         choices=choices,
     )
-    return (
-        plan if terms.price is None else replace(plan, cost=plan.hours_in_all * terms.devices * terms.price)
-    )
+    if terms.price is None:
+        return plan
+    return replace(plan, cost=plan.hours_in_all * terms.devices * terms.price)
+
+
+def _encoding_seconds(
+    recipe: Recipe, terms: PlanOptions, estimate: CostEstimate, device: Device
+) -> tuple[float, float | None, float]:
+    """Seconds to encode one image, for the teacher to read one caption, and for all of both in a run."""
+    batch, teacher = recipe.training.batch, estimate.teacher
+    encoding = seconds_of(estimate.encoding, device) / batch
+    reading = None if teacher is None else seconds_of(teacher.reading, device) / batch
+    images, captions = count_encodings(recipe, terms, estimate), count_readings(recipe, terms, estimate)
+    return encoding, reading, images * encoding + captions * (reading or 0.0)
 
 
 def max_ticks(recipe: Recipe) -> int:
