@@ -101,25 +101,23 @@ def make_plan(
     """Plan a recipe's run on a device; calls ``tick`` after each part of the work."""
     if terms.gb is not None:
         device = replace(device, memory=int(terms.gb * GIB))
-    settings = recipe.training
-    bridge = build_meta_bridge(recipe)
+    settings, bridge = recipe.training, build_meta_bridge(recipe)
+    per_step = settings.batch * settings.accumulate * terms.devices
     found = estimate_costs(recipe, bridge, settings.batch, terms.tokens, device.type)
     memory = replace(found.memory, caches=_cached_bytes(recipe, terms, found, device), program=device.program)
     tick()
     trains = settings.steps > 0
-    is_traced = settings.checkpointing or not trains
-    checkpointed = found if is_traced else _checkpointed(recipe, terms.tokens, device)
+    is_other = trains and not settings.checkpointing
+    checkpointed = _checkpointed(recipe, terms.tokens, device) if is_other else found
     tick()
     parts, pictures = found.bridge_parts, terms.pictures
     alignment = plan_alignment(recipe, bridge, parts, device, pictures, terms.tokens, terms.devices)
     tick()
     needed = memory.total if trains or alignment is None else alignment.memory_total
     fits = needed <= SHARE * device.memory
-    choices: tuple[Configuration, ...] = ()
-    if trains and (terms.search or not fits):
-        choices = _choices(recipe, device, memory, terms.tokens, tick)
+    is_searched = trains and (terms.search or not fits)
+    choices = _choices(recipe, device, memory, terms.tokens, tick) if is_searched else ()
     step = found.step_seconds(recipe, device)
-    per_step = settings.batch * settings.accumulate * terms.devices
     encoding, reading, beside = _encoding_seconds(recipe, terms, found, device)
     dtype = torch.float32 if settings.cache is None else pick_dtype(settings.cache.dtype)
     plan = TrainingPlan(
