@@ -248,7 +248,7 @@ def test_pictures_of_another_bridge_or_setting_are_refused(tmp_path):
     evaluate(Drawer(), "world", tmp_path, categories=("one",), limit=2)
     with pytest.raises(RunError, match="another bridge"):
         evaluate(Drawer(blind=True), "world", tmp_path, categories=("one",), limit=2)
-    with pytest.raises(RunError, match="drawn with"):
+    with pytest.raises(RunError, match="generated with"):
         evaluate(Drawer(), "world", tmp_path, categories=("one",), limit=2, num_inference_steps=7)
 
 
@@ -273,7 +273,7 @@ def test_clear_errors_before_anything_is_drawn(tmp_path):
     for match, error, asked in (
         ("did you mean 'counting'", DataError, {"categories": ("countin",)}),
         ("at least 1", RecipeError, {"limit": 0}),
-        ("no kind 'clip_scor'; did you mean 'clip_score'", RecipeError, {"metrics": ["clip_scor"]}),
+        ("unknown kind 'clip_scor'; did you mean 'clip_score'", RecipeError, {"metrics": ["clip_scor"]}),
         ("there is no model folder './no'", ModelError, {"metrics": [{**MINI_CLIP, "model": "./no"}]}),
         ("two have the name", RecipeError, {"metrics": [MINI_CLIP, MINI_CLIP]}),
         ("did you mean 'model'", RecipeError, {"metrics": [{"kind": "clip_score", "modl": "x"}]}),

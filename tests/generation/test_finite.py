@@ -44,7 +44,7 @@ def test_what_is_not_finite_is_an_error(spoil: Callable[[Bridge], None], named: 
     drawn = BridgePipeline(bridge)(PROMPTS, num_inference_steps=2, seed=0, batch_size=2).images
     spoil(bridge)
     with pytest.raises(
-        NonfiniteImageError, match=f"{len(lost)} of 3 pictures .* number {lost[0] + 1} .*{named}.*bfloat16"
+        NonfiniteImageError, match=f"{len(lost)} of 3 images .* number {lost[0] + 1} .*{named}.*bfloat16"
     ) as raised:
         BridgePipeline(bridge)(PROMPTS, num_inference_steps=2, seed=0, batch_size=2)
     assert list(raised.value.reasons) == lost

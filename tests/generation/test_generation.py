@@ -172,7 +172,7 @@ def test_any_number_of_steps_leads_from_noise_to_the_data(name: str) -> None:
             assert times == sorted(times, reverse=True)
             assert abs(found - SPREAD) < most
         for steps in (0, 1001):
-            with pytest.raises(RecipeError, match=f"1 to 1000, .*found {steps}"):
+            with pytest.raises(RecipeError, match=f"1 to 1000: .*found {steps}"):
                 drawn_from(model, sampler, steps)
 
 

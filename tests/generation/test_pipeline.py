@@ -181,7 +181,7 @@ def test_long_prompts_are_drawn_with_a_warning(
     pipe: BridgePipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert len(pipe(["x" * 10_000], num_inference_steps=1, seed=0).images) == 1
-    assert "reads its first 77 tokens" in " ".join(capsys.readouterr().err.split())
+    assert "reads its first 512 tokens" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_shipped_vision_model_is_opened_and_a_mistyped_run_refused() -> None:

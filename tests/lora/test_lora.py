@@ -205,7 +205,7 @@ def test_weights_that_do_not_fit() -> None:
     model = injected("language", "t5")
     state = lora.lora_state(model.backbone)
     name = next(iter(state))
-    with pytest.raises(ModelError, match="15 found"):
+    with pytest.raises(ModelError, match="has 15 weights and needs 16"):
         lora.load_lora_state(
             model.backbone, {key: value for key, value in state.items() if key != name}, "model"
         )

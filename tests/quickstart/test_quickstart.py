@@ -42,7 +42,7 @@ def test_the_quickstart_ends_in_a_sheet_results_and_a_report_and_a_second_call_d
         score = each["metrics"]["world"]["categories"]["one"]
         assert score["n"] == 2
         assert 0 <= score["low"] <= score["high"] <= 1
-    assert {"training", "measuring"} <= set(results["seconds"])
+    assert {"training", "evaluating"} <= set(results["seconds"])
     with Image.open(out / "contact_sheet.png") as sheet:
         assert SHEET_PROMPTS[0] in sheet.info["description"]
     assert "Contact sheet" in (out / "report.html").read_text()

@@ -28,5 +28,5 @@ def test_scenes_are_right_and_every_drawing_is_judged(tmp_path: Path) -> None:
 def test_an_unknown_category_is_named(tmp_path: Path) -> None:
     page = tmp_path / "gallery.html"
     result = CliRunner().invoke(app, ["world", "gallery", "--category", "won", "-o", str(page)])
-    assert "no 'won'" in str(result.exception)
+    assert "unknown category 'won'" in str(result.exception)
     assert not page.exists()

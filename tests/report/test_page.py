@@ -90,7 +90,7 @@ def test_the_page_says_what_was_trained_and_measured(text: str) -> None:
     ):
         assert said in text, said
     assert re.search(r"0\.0 % \(0\.0 to 39\.0\), n&nbsp;6", text)
-    assert re.search(r"✗ objects: \d wanted, ", text)
+    assert re.search(r"✗ objects: expected \d, ", text)
     assert "FILL IN: see its own model card" in text, "a licence is never guessed"
 
 

@@ -320,7 +320,7 @@ def test_metrics_and_tokens(served: Running) -> None:
     assert int(values["process_resident_memory_bytes"]) > 2**20
     drawn = [name for name in values if "/v1/images/generations" in name and 'status="200"' in name]
     assert len(drawn) == 1
-    counts = served.client.post("/v1/tokens", json={"prompt": "a red circle " * 20}).json()
+    counts = served.client.post("/v1/tokens", json={"prompt": "a red circle " * 200}).json()
     assert counts["first"]["cut"] > 0
     assert counts["first"]["used"] == counts["first"]["max_tokens"]
 

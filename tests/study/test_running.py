@@ -136,7 +136,7 @@ def test_an_error_that_nobody_foresaw_stops_nobody_either(
     def fails(*_: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(run_cells, "run_cell", fails)
+    monkeypatch.setattr(run_cells, "_run_cell", fails)
     study = load_study(str(toy))
     failures = run_cells.run_cells(study, expand_cells(study, tmp_path), tmp_path)
     assert [each.cell for each in failures] == list(CELLS)

@@ -17,6 +17,9 @@ from lavibridge.core.errors import LaviError, RunError
 from lavibridge.core.lock import is_lock_file
 from lavibridge.core.paths import expand_path, models_folder, require_file_path
 
+LFS = b"version https://git-lfs.github.com/spec"
+"""How a file begins that stands for one that git-lfs has not fetched."""
+
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a whole file atomically and sync it to disk; creates the parent folders."""

@@ -21,11 +21,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lavibridge.core.errors import ModelError
+from lavibridge.core.files import LFS
 
 LARGEST_HEADER = 100_000_000
 """Bytes; the format allows no larger header."""
-LFS = b"version https://git-lfs.github.com/spec"
-"""How a file begins that stands for one that git-lfs has not fetched."""
 FLOAT8 = ("F8_E4M3", "F8_E5M2")
 BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8", *FLOAT8), 1),

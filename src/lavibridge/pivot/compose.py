@@ -128,7 +128,10 @@ def _matched(
         options: Any = choice
         if not isinstance(choice, nn.Module):
             options = {**_options(stored, choice), **number_format}
-            reason = spec_mismatch(stored, model_of_choice(side, options, torch.device("meta")))
+            try:
+                reason = spec_mismatch(stored, model_of_choice(side, options, torch.device("meta")))
+            except ModelError as error:  # the half's options, such as its token limit, suit no other model
+                reason = str(error)
             if reason is not None:
                 reasons.append(f"'{stored.name}': {reason}")
                 continue

@@ -35,14 +35,14 @@ def check_start(recipe: Recipe, out: Path | None) -> None:
     check_learning_rates(recipe)
     if recipe.training.align is not None:
         check_alignable(recipe)
-    if out is None or not saved_checkpoints(out):
-        check_start_weights(recipe)
     if recipe.training.teacher is not None:
         check_native_encoder(recipe.vision, "training.teacher")
     pick_device(recipe.training.device)
     check_input_paths(recipe, out)
     if out is not None:
         _check_writable(out)
+    if out is None or not saved_checkpoints(out):
+        check_start_weights(recipe)
 
 
 def _check_pictures(recipe: Recipe) -> None:
