@@ -132,7 +132,7 @@ def test_variance_within_groups_leaves_out_what_the_latents_change() -> None:
     assert float(unexplained(half, target, over=(0,))) < 0.01  # the latents hide it
 
 
-def test_what_single_queries_hear_counts_beside_what_all_hear() -> None:
+def test_the_deviation_of_single_queries_counts_beside_their_mean() -> None:
     generator = torch.Generator().manual_seed(0)
     groups = torch.arange(64).repeat_interleave(4)
     mentioned = torch.randn(256, 1, 8, generator=generator)  # large, and the same for every query
@@ -144,6 +144,9 @@ def test_what_single_queries_hear_counts_beside_what_all_hear() -> None:
     assert float(unexplained_within(mentioned.expand_as(target), target, groups)) < 0.02
     parts = [float(each) for each in unexplained_by_query(0.5 * mentioned + bound, target, groups)]
     assert parts == [pytest.approx(0.25, abs=0.05), pytest.approx(0, abs=1e-6)]
+    rounded = [(each + 8).bfloat16() for each in (0.5 * mentioned + 0.9 * bound, target)]
+    exact = unexplained_by_query(*(each.float() for each in rounded), groups)
+    assert [float(each) for each in unexplained_by_query(*rounded, groups)] == [float(each) for each in exact]
 
 
 def test_the_regression_is_the_least_squares_solution() -> None:

@@ -1,11 +1,8 @@
 """Configurations of published models, as folders without weights."""
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from published_configs import write_language_model, write_pipeline
 
 

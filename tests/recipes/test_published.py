@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from published_configs import PIXART, SD14, T5_BASE, T5_LARGE
 
 from lavibridge import Bridge
 from lavibridge.core import registry
@@ -33,11 +34,11 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "google-t5/t5-base": (
         "t5",
-        {"d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12, "num_heads": 12},
+        T5_BASE,
     ),
     "google-t5/t5-large": (
         "t5",
-        {"d_model": 1024, "d_kv": 64, "d_ff": 4096, "num_layers": 24, "num_heads": 16},
+        T5_LARGE,
     ),
     "google/flan-t5-xl": (
         "t5",
@@ -53,21 +54,12 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {
             "max_position_embeddings": 4096,
         },
     ),
-    "CompVis/stable-diffusion-v1-4": ("sd", {"sample_size": 64, "cross_attention_dim": 768}),
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": ("sd", {"sample_size": 64, "cross_attention_dim": 768}),
+    "CompVis/stable-diffusion-v1-4": ("sd", SD14),
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": ("sd", SD14),
     "CompVis/ldm-text2im-large-256": ("ldm", {"sample_size": 32, "cross_attention_dim": 1280}),
     "PixArt-alpha/PixArt-XL-2-512x512": (
         "pixart",
-        {
-            "sample_size": 64,
-            "num_layers": 28,
-            "num_attention_heads": 16,
-            "attention_head_dim": 72,
-            "cross_attention_dim": 1152,
-            "caption_channels": 4096,
-            "in_channels": 4,
-            "out_channels": 8,
-        },
+        PIXART,
     ),
 }
 """The sizes in the published models' own configurations; LDM's U-Net is assumed to have SD's layout."""

@@ -17,8 +17,9 @@ from toy_pipelines import pipeline
 from lavibridge import Bridge, BridgePipeline
 from lavibridge.bridge.choices import model_of_choice, native_text_encoders
 from lavibridge.core.errors import LaviError, ModelError
-from lavibridge.core.files import configurations_folder, shipped_configurations
+from lavibridge.core.files import shipped_configurations
 from lavibridge.core.identity import source_identity
+from lavibridge.core.paths import configurations_folder
 from lavibridge.core.registry import kind_of
 from lavibridge.recipes.sections import kind_of_section, read_section
 

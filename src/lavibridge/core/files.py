@@ -15,7 +15,7 @@ from typing import Any
 
 from lavibridge.core.errors import LaviError, RunError
 from lavibridge.core.lock import is_lock_file
-from lavibridge.core.paths import expand_path, models_folder, require_file_path
+from lavibridge.core.paths import configurations_folder, expand_path, models_folder, require_file_path
 
 LFS = b"version https://git-lfs.github.com/spec"
 """How a file begins that stands for one that git-lfs has not fetched."""
@@ -94,11 +94,6 @@ def shipped_models() -> tuple[str, ...]:
     """Return the names of the miniature models in the package."""
     folder = models_folder()
     return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir())) if folder.is_dir() else ()
-
-
-def configurations_folder() -> Path:
-    """Return the folder of the published configurations in the package, which have no weights."""
-    return Path(__file__).parent.parent / "vision" / "configurations"
 
 
 def shipped_configurations() -> tuple[str, ...]:

@@ -37,3 +37,8 @@ def cache_folder() -> Path:
 def models_folder() -> Path:
     """Return the folder of the miniature models in the package."""
     return Path(__file__).parent.parent / "world" / "models"
+
+
+def configurations_folder() -> Path:
+    """Return the folder of the published configurations in the package, which have no weights."""
+    return Path(__file__).parent.parent / "vision" / "configurations"

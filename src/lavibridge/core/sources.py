@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import ModelError, did_you_mean
-from lavibridge.core.files import LFS, configurations_folder, shipped_configurations, shipped_models
+from lavibridge.core.files import LFS, shipped_configurations, shipped_models
 from lavibridge.core.log import console
 from lavibridge.core.packaged import PACKAGED, PackagedModel, packaged_on_hub, packaged_path
-from lavibridge.core.paths import expand_path, models_folder
+from lavibridge.core.paths import configurations_folder, expand_path, models_folder
 
 GGUF = ".gguf"
 """Suffix of a language model as one file, in the format of llama.cpp."""

@@ -16,13 +16,13 @@ from lavibridge.bridge.saved_bridge import SavedBridge
 from lavibridge.connectors.pivot import Pivot
 from lavibridge.core import registry
 from lavibridge.core.errors import LaviError, RecipeError
-from lavibridge.core.identity import source_identity
 from lavibridge.pivot.compose import candidates_of, open_half
 from lavibridge.pivot.folder import PivotFolder, Side, read_pivot
 from lavibridge.pivot.half import OPTIONS, Model, StoredHalf, load_half, mismatch
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of_section
 from lavibridge.recipes.training_section import StartSection
+from lavibridge.training.checkpoints.run_fingerprint import section_fingerprint
 
 START_SETTING = "training.start"
 
@@ -63,7 +63,7 @@ def check_start_weights(recipe: Recipe) -> None:
 
 
 def load_start_weights(bridge: Bridge, start: StartSection) -> None:
-    """Put the weights into a new bridge. Raises LaviError if its models, options or LoRA are others."""
+    """Put the weights into a new bridge. Raises LaviError if its models, options or LoRA differ."""
     if start.pivot is None:
         _load_bridge(bridge, _read_bridge(start))
         return
@@ -81,8 +81,8 @@ def _load_bridge(bridge: Bridge, stored: SavedBridge) -> None:
         ("vision", stored.vision, bridge.vision, stored.vision_lora),
     ):
         kind, source = registry.kind_of(name, model), model.config.source
-        theirs = source_identity(str(section["source"]), section.get("revision"))
-        if (section["kind"], theirs) != (kind, source_identity(source, model.config.revision)):
+        theirs, ours = section_fingerprint(section), section_fingerprint(model.config.model_dump())
+        if (section["kind"], theirs) != (kind, ours):
             raise RecipeError(
                 f"the {name} model of {START_SETTING}.bridge is {section['kind']} '{section['source']}', and "
                 f"the recipe's is {kind} '{source}': name the same"
@@ -120,7 +120,7 @@ def _half_of(pivot: PivotFolder, side: Side, model: Model, config: Pivot.Config)
 
 
 def _read_pivot(start: StartSection) -> PivotFolder:
-    assert start.pivot is not None  # the caller has looked
+    assert start.pivot is not None  # the caller has checked it
     try:
         return read_pivot(start.pivot)
     except LaviError as error:
@@ -128,7 +128,7 @@ def _read_pivot(start: StartSection) -> PivotFolder:
 
 
 def _read_bridge(start: StartSection) -> SavedBridge:
-    assert start.bridge is not None  # one of the two is there
+    assert start.bridge is not None  # the section has one of the two
     try:
         return saved_bridge.read_saved_bridge(saved_bridge.locate_saved_bridge(start.bridge))
     except LaviError as error:

@@ -55,6 +55,7 @@ def unexplained_by_query(
     of a layer. With one fvu for both parts, a connector learned to draw the right colours on the wrong things
     (LOG.md, 2026-11-30).
     """
+    output, target = output.float(), target.float()  # the rest is a small difference of large numbers
     mean, target_mean = output.mean(dim=1, keepdim=True), target.mean(dim=1, keepdim=True)
     return (
         unexplained_within(mean, target_mean, groups),

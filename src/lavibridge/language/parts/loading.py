@@ -132,8 +132,7 @@ def load_meta_model(
     options: Mapping[str, Any],
 ) -> Any:
     """The model at ``config.source`` on torch's meta device: every size, read from its config.json alone."""
-    description, _ = load_language_config(config.source, config.revision)
-    model = class_of(_class_name(config.source, description, models))
+    model, description = _class_and_description(config, models, class_of)
     return load_meta_weights(model, description, config.dtype, **options)
 
 
@@ -144,9 +143,16 @@ def read_settings(
     options: Mapping[str, Any],
 ) -> Any:
     """The configuration object of the model at ``config.source``, from its config.json alone."""
-    description, _ = load_language_config(config.source, config.revision)
-    model = class_of(_class_name(config.source, description, models))
+    model, description = _class_and_description(config, models, class_of)
     return _settings_of(model, description, options)[0]
+
+
+def _class_and_description(
+    config: LanguageModel.Config, models: Mapping[str, str], class_of: Callable[[str], Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Return the class of a model and its config.json, without weights."""
+    description, _ = load_language_config(config.source, config.revision)
+    return class_of(_class_name(config.source, description, models)), description
 
 
 def stated_limit(source: str, revision: str | None) -> int | None:

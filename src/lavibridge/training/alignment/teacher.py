@@ -10,8 +10,8 @@ from lavibridge import lora
 from lavibridge.bridge import Bridge, saved_bridge
 from lavibridge.core.config import Config
 from lavibridge.core.errors import LaviError, ModelError
-from lavibridge.core.identity import source_identity
 from lavibridge.recipes.training_section import AlignmentSection
+from lavibridge.training.checkpoints.run_fingerprint import section_fingerprint
 from lavibridge.training.objectives.native_encoder import native_bridge
 
 SETTING = "training.align"
@@ -45,11 +45,7 @@ def read_teacher(source: str, vision: Config) -> saved_bridge.SavedBridge:
         stored = saved_bridge.read_saved_bridge(saved_bridge.locate_saved_bridge(source))
     except LaviError as error:
         raise ModelError(f"{setting}: {error}") from error
-    theirs, ours = (
-        source_identity(str(section["source"]), section.get("revision"), section.get("config"))
-        for section in (stored.vision, own)
-    )
-    if theirs != ours:
+    if section_fingerprint(stored.vision) != section_fingerprint(own):
         raise ModelError(
             f"{setting} is a bridge to '{stored.vision['source']}', but this recipe's vision model is "
             f"'{own['source']}': choose a teacher with the same vision model"

@@ -219,7 +219,7 @@ def slots_fvu(
     half: LanguageHalf, read: Reader, texts: Sequence[str], captions: Sequence[str], targets: Targets
 ) -> float:
     """Return the fvu of the slots of texts, whose targets are those of captions in the same order."""
-    filled = [half.slots(read(part)) for part in _parts(texts)]
+    filled = [half.slots(read(part)) for part in caption_batches(texts)]
     expected = torch.cat([targets[caption] for caption in captions])
     return float(unexplained(torch.cat(filled).cpu(), expected, over=(0,)))
 
@@ -235,7 +235,7 @@ def _reference(
     targets: Targets = {}
     with progress_bar("captions") as bar:
         task = bar.add_task(f"slots of {name}", total=len(texts), status="")
-        for part in _parts(texts):
+        for part in caption_batches(texts):
             slots = half.slots(language.encode(part, reading)).cpu()
             targets |= zip(part, slots.split(1), strict=True)
             bar.advance(task, len(part))
@@ -263,5 +263,6 @@ def _whiten(half: LanguageHalf, features: TextFeatures) -> None:
     fold_whitening(half.proj_in, compute_whitening(half.read(features.hidden)[real]))
 
 
-def _parts(captions: Sequence[str]) -> list[Sequence[str]]:
+def caption_batches(captions: Sequence[str]) -> list[Sequence[str]]:
+    """Cut captions into the batches that a language model reads in one call."""
     return [captions[start : start + READ_TOGETHER] for start in range(0, len(captions), READ_TOGETHER)]

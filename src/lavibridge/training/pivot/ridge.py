@@ -18,7 +18,7 @@ from torch import Tensor
 from lavibridge.alignment.parts.variance import unexplained
 from lavibridge.connectors.pivot import LanguageHalf
 from lavibridge.core.contracts import TextFeatures
-from lavibridge.training.pivot.regression import READ_TOGETHER, LanguageSide, SlotTargets
+from lavibridge.training.pivot.regression import LanguageSide, SlotTargets, caption_batches
 
 PLACES = 4
 """Places that a caption's tokens are pooled at."""
@@ -56,8 +56,8 @@ def pool_at_places(half: LanguageHalf, features: TextFeatures) -> Float[Tensor, 
 
 
 def _pooled_captions(side: LanguageSide, captions: Sequence[str]) -> Rows:
-    parts = [captions[start : start + READ_TOGETHER] for start in range(0, len(captions), READ_TOGETHER)]
-    return torch.cat([pool_at_places(side.half, side.read(part)).cpu() for part in parts]).double()
+    batches = caption_batches(captions)
+    return torch.cat([pool_at_places(side.half, side.read(batch)).cpu() for batch in batches]).double()
 
 
 def _slots(targets: SlotTargets, captions: Sequence[str]) -> Rows:

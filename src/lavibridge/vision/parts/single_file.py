@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import ModelError
-from lavibridge.core.files import configurations_folder, shipped_configurations
+from lavibridge.core.files import shipped_configurations
+from lavibridge.core.paths import configurations_folder
 from lavibridge.core.safetensors_file import (
     SafetensorsHeader,
     check_number_types,
