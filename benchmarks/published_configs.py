@@ -193,6 +193,24 @@ def write_pipeline(name: str, root: Path) -> Path:
     return folder
 
 
+def write_published(family: Any, name: str, root: Path) -> Path:
+    """Write the configurations of a model that a vision family publishes into ``root``; return it."""
+    model = family.published[name]
+    described: dict[str, Any] = {"_class_name": model.pipeline}
+    denoiser = {"_class_name": family.denoiser_class, **model.denoiser}
+    autoencoder = {"_class_name": family.autoencoder_class, **model.autoencoder}
+    _write(root / family.denoiser_folder / "config.json", denoiser)
+    _write(root / family.autoencoder_folder / "config.json", autoencoder)
+    _write(root / "scheduler" / "scheduler_config.json", model.scheduler)
+    for folder, sizes in model.text_encoders.items():
+        described[folder] = ["transformers", sizes["_class_name"]]
+        _write(root / folder / "config.json", sizes)
+        tokenizer = folder.replace("text_encoder", "tokenizer")
+        _write(root / tokenizer / "tokenizer_config.json", {"model_max_length": 512})
+    _write(root / "model_index.json", described)
+    return root
+
+
 def _write(path: Path, content: Sizes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content), encoding="utf-8")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from toy_pipelines import pipeline
+from toy_pipelines import DECLARED, pipeline
 
 from lavibridge import BridgePipeline
 from lavibridge.plan.devices import GPUS
@@ -18,7 +18,7 @@ from lavibridge.plan.text_side_passes import teacher_text_side_cost
 from lavibridge.recipes.recipe import Recipe, make_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:diffusers")
-FAMILIES = ("sdxl", "sd3", "flux", "pixart", "sana")
+FAMILIES = ("sdxl", "sd3", "flux", "pixart", "sana", *DECLARED)
 
 
 def taught(folder: Path, guidance: float = 2.0, **training: Any) -> Recipe:
@@ -65,7 +65,8 @@ def test_the_plan_of_a_folder_without_weights_is_that_of_the_whole(name: str, tm
     with torch.no_grad(), plain:
         with FlopCounterMode(display=False) as reading:
             features = own.features(captions)
-        conditioning = own.connector(type(features).pad([*features.split()] * 2))
+        (empty,) = own.features([""], negative=True).split()
+        conditioning = own.connector(type(features).pad([empty, empty, *features.split()]))
         with FlopCounterMode(display=False) as target:
             own.vision.predict(noisy, own.vision.times[torch.tensor([10, 10, 10, 10])], conditioning)
     # The miniature tokenizer makes more tokens of SANA's instruction than are assumed.

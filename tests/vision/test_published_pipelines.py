@@ -1,0 +1,111 @@
+"""Families that declare toys of their published pipelines: they read and draw as Diffusers does."""
+
+import inspect
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+from toy_pipelines import DECLARED, pipeline, read_by_pipeline
+
+from lavibridge import BridgePipeline
+from lavibridge.generation.noise import initial_noise
+
+PROMPTS = ("a red circle", "a small Green ring to the left of a blue square, on a gray floor", "cat " * 200)
+NEGATIVE = "blurred"
+SIZE = {"height": 32, "width": 32}
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:diffusers"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
+Pair = tuple[Any, BridgePipeline]
+
+
+@pytest.fixture(scope="module", params=DECLARED)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """A toy pipeline of Diffusers, and ours of the folder that it saves."""
+    pipe, folder = pipeline(request.param), tmp_path_factory.mktemp(request.param)
+    pipe.save_pretrained(folder)
+    return pipe, BridgePipeline.native(folder, device="cpu")
+
+
+def test_the_denoiser_reads_the_tokens_of_the_pipeline(pair: Pair) -> None:
+    pipe, ours = pair
+    text = ours.bridge.language
+    found, away = text.encode(PROMPTS).split(), text.encode_negative([NEGATIVE])
+    assert found[0].hidden.shape[-1] == ours.bridge.vision.spec.context
+    for prompt, features in zip(PROMPTS, found, strict=True):
+        expected, negative = read_by_pipeline(pipe, prompt, NEGATIVE, text.spec.width)
+        torch.testing.assert_close(features.hidden[0, 0], expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(away.hidden[0, 0][away.mask[0]], negative, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("prompt", PROMPTS[:2])
+def test_latents_are_those_of_the_pipeline(prompt: str, pair: Pair) -> None:
+    """After four guided steps of its own scheduler."""
+    pipe, ours = pair
+    vision: Any = ours.bridge.vision
+    noise = initial_noise(vision.latent_shape(**SIZE), [3])
+    theirs = inspect.signature(pipe.__call__).parameters
+    is_guided = vision.default_guidance_scale != 1
+    scale = 3.0 if is_guided else 1.0
+    own: dict[str, Any] = {"latents": packed_by_pipeline(pipe, noise)}
+    if is_guided:
+        name = "true_cfg_scale" if "true_cfg_scale" in theirs else "guidance_scale"
+        own[name] = scale - vision.pipeline_guidance_offset
+    if "negative_prompt" in theirs:
+        own["negative_prompt"] = [NEGATIVE]
+    expected = pipe([prompt], num_inference_steps=4, output_type="latent", **own, **SIZE).images
+    negative = NEGATIVE if "negative_prompt" in theirs else ""
+    found = ours(
+        prompt,
+        negative_prompt=negative,
+        seed=3,
+        sampler="euler",
+        num_inference_steps=4,
+        guidance_scale=scale,
+        output_type="latent",
+        **SIZE,
+    ).images
+    assert relative_error(packed_like(found, expected), expected) < 1e-4
+
+
+def test_images_are_those_of_the_pipeline(pair: Pair) -> None:
+    """The autoencoder decodes the same latents to the same image, and reads them back."""
+    _, ours = pair
+    vision: Any = ours.bridge.vision
+    images = torch.rand(2, 3, 32, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    mean, std = vision.encode_moments(images)
+    assert mean.shape[1:] == vision.latent_shape(32, 64)
+    assert bool((std >= 0).all())
+    assert vision.decode(mean).shape == images.shape
+
+
+def packed_by_pipeline(pipe: Any, noise: Tensor) -> Tensor:
+    """Noise in the layout that a pipeline takes as `latents`."""
+    pack = getattr(pipe, "_pack_latents", None)
+    if pack is None or len(inspect.signature(pack).parameters) == 1:
+        return noise
+    return pack(noise, *noise.shape)
+
+
+def packed_like(latents: Tensor, other: Tensor) -> Tensor:
+    """Latents in the layout of a pipeline's output."""
+    if latents.ndim == other.ndim:
+        return latents
+    side = isqrt(other.shape[2] // latents.shape[1])
+    return functional.pixel_unshuffle(latents, side).flatten(2).transpose(1, 2)
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def test_a_folder_is_recognised(pair: Pair, tmp_path: Path) -> None:
+    pipe, ours = pair
+    assert type(ours.bridge.vision).__name__ == type(ours.bridge.vision).__qualname__
+    assert DECLARED[type(pipe).__name__] in type(ours.bridge.vision).__module__
