@@ -72,7 +72,9 @@ def test_the_plan_of_a_folder_without_weights_is_that_of_the_whole(name: str, tm
     # The miniature tokenizer makes more tokens of SANA's instruction than are assumed.
     share = 0.6 if name == "sana" else 0.02
     assert planned.reading.flops() == pytest.approx(reading.get_total_flops(), rel=share)
-    assert planned.target.flops() == pytest.approx(target.get_total_flops(), rel=0.02)
+    # A plan knows no chat template, which a toy's tokenizer of bytes makes long.
+    share = 0.05 if name in DECLARED else 0.02
+    assert planned.target.flops() == pytest.approx(target.get_total_flops(), rel=share)
 
 
 def test_a_teacher_takes_time_and_memory_in_rows_of_its_own(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from lavibridge.vision.parts.block_outputs import record_block_outputs
 from lavibridge.vision.parts.loading import (
     ModelFiles,
     find_model_files,
+    ignore_diffusers_deprecations,
     load_diffusers_part,
     load_scheduler,
     quieten_diffusers,
@@ -111,9 +112,10 @@ class DiffusersModel(VisionModel):
         schedule = scheduler_training_schedule(self.scheduler)
         for name in ("alphas", "sigmas", "times"):
             self.register_buffer(name, getattr(schedule, name), persistent=False)
-        self.backbone, self.autoencoder = (
-            self._toy_models(device) if files is None else self._load_models(files, device)
-        )
+        with ignore_diffusers_deprecations():
+            self.backbone, self.autoencoder = (
+                self._toy_models(device) if files is None else self._load_models(files, device)
+            )
         for part in (self.backbone, self.autoencoder):
             part.requires_grad_(False)
             part.eval()
