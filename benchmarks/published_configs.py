@@ -13,6 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import diffusers
+import torch
+
+from lavibridge.vision.parts.loading import ignore_diffusers_deprecations
+
 Sizes = Mapping[str, Any]
 T5_BASE = {"d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12, "num_heads": 12}
 T5_LARGE = {"d_model": 1024, "d_kv": 64, "d_ff": 4096, "num_layers": 24, "num_heads": 16}
@@ -197,10 +202,12 @@ def write_published(family: Any, name: str, root: Path) -> Path:
     """Write the configurations of a model that a vision family publishes into ``root``; return it."""
     model = family.published[name]
     described: dict[str, Any] = {"_class_name": model.pipeline}
-    denoiser = {"_class_name": family.denoiser_class, **model.denoiser}
-    autoencoder = {"_class_name": family.autoencoder_class, **model.autoencoder}
-    _write(root / family.denoiser_folder / "config.json", denoiser)
-    _write(root / family.autoencoder_folder / "config.json", autoencoder)
+    with torch.device("meta"), ignore_diffusers_deprecations():
+        for folder, title, sizes in (
+            (family.denoiser_folder, family.denoiser_class, model.denoiser),
+            (family.autoencoder_folder, family.autoencoder_class, model.autoencoder),
+        ):
+            getattr(diffusers, title)(**sizes).save_config(root / folder)
     _write(root / "scheduler" / "scheduler_config.json", model.scheduler)
     for folder, sizes in model.text_encoders.items():
         described[folder] = ["transformers", sizes["_class_name"]]

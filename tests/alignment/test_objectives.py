@@ -46,7 +46,7 @@ def natives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bridge]:
     for name in sorted({family for family, _ in CASES.values()}):
         folder = tmp_path_factory.mktemp(name)
         pipeline(name).save_pretrained(folder)
-        length = 20 if name in ("sd3", "flux", "sana", "pixart") else 64 if name in DECLARED else None
+        length = 20 if name in ("sd3", "flux", "sana", "pixart") else 128 if name in DECLARED else None
         found[name] = BridgePipeline.native(str(folder), device="cpu", max_sequence_length=length).bridge
     return found
 

@@ -1,6 +1,7 @@
 """Toy pipelines of Diffusers' own classes: each family's denoiser under small text encoders."""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from lavibridge.core import registry
 from lavibridge.core.paths import models_folder
+from lavibridge.core.text_encoders import PipelineTextEncoders
 from lavibridge.language.parts.byte_tokens import byte_tokenizer
 
 WIDTH, POOLED = 48, 24
@@ -123,9 +125,19 @@ def declared(family: Any, name: str) -> dict[str, Any]:
         made: Any = getattr(transformers, options.pop("_class_name"))
         tokenizer = byte_tokenizer("<s> $A" if "d_model" not in options else "$A </s>")
         tokenizer.chat_template, tokenizer.model_max_length = CHAT, 256
+        tokenizer.add_tokens(_words(family.text))
+        text = {**options.get("text_config", options), "vocab_size": len(tokenizer)}
+        options |= {"text_config": text} if "text_config" in options else text
         parts[folder] = made(made.config_class(**options)).eval()
         parts[folder.replace("text_encoder", "tokenizer")] = tokenizer
     return parts
+
+
+def _words(side: PipelineTextEncoders) -> list[str]:
+    """The words around prompts, so that a toy's tokenizer of bytes makes a token of each."""
+    chats = [each.chat.system or "" for each in side.encoders if each.chat is not None]
+    texts = [CHAT, side.instruction, *(each.template for each in side.encoders), *chats]
+    return sorted({word for text in texts for word in re.findall(r"<[^ >]+>|[A-Za-z]{3,}", text)})
 
 
 @torch.no_grad()

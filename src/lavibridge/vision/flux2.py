@@ -116,7 +116,7 @@ class Flux2(PackedModel):
             },
             scheduler=toy_scheduler,
             text_encoders={"text_encoder": {"_class_name": "Qwen3ForCausalLM", **QWEN3_4B}},
-            parameters={"transformer": 3.88e9, "text_encoder": 4.02e9},
+            parameters={"transformer": 3.876e9, "text_encoder": 4.02e9},
         )
     }
 

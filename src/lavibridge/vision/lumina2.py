@@ -82,7 +82,7 @@ class Lumina2(DiffusersModel):
             autoencoder=WIDE_AUTOENCODER,
             scheduler={"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 6.0},
             text_encoders={"text_encoder": {"_class_name": "Gemma2Model", **_GEMMA_2B}},
-            parameters={"transformer": 2.61e9, "text_encoder": 2.61e9},
+            parameters={"transformer": 2.61e9, "text_encoder": 2.614e9},
         )
     }
 
