@@ -308,6 +308,16 @@ def test_wrong_sources_are_errors(tmp_path: Path) -> None:
         load("sd", tmp_path)
 
 
+def test_kolors_is_not_sdxl(tmp_path: Path) -> None:
+    """Its U-Net reads tokens of width 4096 and projects them itself."""
+    save(built("sdxl"), tmp_path)
+    change(tmp_path, "unet/config.json", encoder_hid_dim=4096, encoder_hid_dim_type="text_proj")
+    with pytest.raises(ModelError, match="no vision family accepts"):
+        registry.detect_kind("vision", str(tmp_path))
+    with pytest.raises(ModelError, match="encoder_hid_dim_type 'text_proj'"):
+        load("sdxl", tmp_path)
+
+
 def test_distilled_and_filling_models_are_refused(tmp_path: Path) -> None:
     save(built("sana"), tmp_path / "sana")
     change(tmp_path / "sana", "transformer/config.json", guidance_embeds=True)
