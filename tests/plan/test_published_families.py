@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from image_models import HEAD, row
 from published_configs import write_published
 
 from lavibridge.core import registry
@@ -40,3 +41,10 @@ def test_a_published_model_has_its_number_of_parameters(kind: str, name: str, tm
     for place, expected in family.published[name].parameters.items():
         assert found[names.get(place, f"own {place}")] == pytest.approx(expected, rel=1e-3), place
     assert bridge.vision.latent_shape(1024, 1024)
+
+
+def test_the_results_list_every_published_model() -> None:
+    lines = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8").splitlines()
+    begin = lines.index(HEAD[0])
+    assert lines[begin : begin + 2 + len(MODELS)] == [*HEAD, *(row(kind, name) for kind, name in MODELS)]
+    assert not lines[begin + 2 + len(MODELS)]

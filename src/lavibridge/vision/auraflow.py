@@ -69,7 +69,6 @@ class AuraFlow(DiffusersModel):
                     "feed_forward_proj": "gated-gelu",
                 }
             },
-            parameters={"transformer": 6.859e9},
         )
     }
 

@@ -105,6 +105,26 @@ class Flux2(PackedModel):
         _KLEIN: {"text_encoder": {"_class_name": "Qwen3ForCausalLM", **_TOY_TEXT}},
     }
     published = {  # noqa: RUF012
+        "black-forest-labs/FLUX.2-dev": PublishedModel(
+            pipeline=_DEV,
+            scheduler=toy_scheduler,
+            text_encoders={
+                "text_encoder": {
+                    "_class_name": "Mistral3ForConditionalGeneration",
+                    "text_config": {
+                        "model_type": "mistral",
+                        "hidden_size": 5120,
+                        "intermediate_size": 32768,
+                        "num_hidden_layers": 40,
+                        "num_attention_heads": 32,
+                        "num_key_value_heads": 8,
+                        "head_dim": 128,
+                        "vocab_size": 131_072,
+                    },
+                }
+            },
+            parameters={"transformer": 32_223_281_152},
+        ),
         "black-forest-labs/FLUX.2-klein-base-4B": PublishedModel(
             pipeline=_KLEIN,
             denoiser={
@@ -116,8 +136,8 @@ class Flux2(PackedModel):
             },
             scheduler=toy_scheduler,
             text_encoders={"text_encoder": {"_class_name": "Qwen3ForCausalLM", **QWEN3_4B}},
-            parameters={"transformer": 3.876e9, "text_encoder": 4.02e9},
-        )
+            parameters={"transformer": 3_875_544_576, "text_encoder": 4.02e9},
+        ),
     }
 
     def __init__(self, config: Config, device: torch.device | None = None) -> None:

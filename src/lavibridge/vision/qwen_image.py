@@ -106,7 +106,7 @@ class QwenImage(PackedModel):
                     "text_config": {**_TEXT, "rope_parameters": {**_ROTARY, "mrope_section": (16, 24, 24)}},
                 }
             },
-            parameters={"transformer": 20.43e9, "text_encoder": 7.07e9},
+            parameters={"transformer": 20_430_401_088, "text_encoder": 7.07e9},
         )
     }
 

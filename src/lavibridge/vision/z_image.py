@@ -26,7 +26,11 @@ _QWEN = TextEncoder(
 
 
 class ZImage(DiffusersModel):
-    """ZImageTransformer2DModel. The distilled Turbo needs no guidance: set `guidance_scale` to 1."""
+    """ZImageTransformer2DModel.
+
+    The guidance scale is its pipeline's plus one. The distilled Turbo has the same configuration and needs no
+    guidance: set `guidance_scale` to 1.
+    """
 
     text = PipelineTextEncoders(sequence=((_QWEN,),))
     denoiser_folder = "transformer"
@@ -54,10 +58,10 @@ class ZImage(DiffusersModel):
     }
     toy_pipelines = {"ZImagePipeline": {"text_encoder": TOY_QWEN3}}  # noqa: RUF012
     published = {  # noqa: RUF012
-        "Tongyi-MAI/Z-Image-Turbo": PublishedModel(
+        "Tongyi-MAI/Z-Image": PublishedModel(
             pipeline="ZImagePipeline",
             autoencoder=WIDE_AUTOENCODER,
-            scheduler={"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0},
+            scheduler={"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 6.0},
             text_encoders={"text_encoder": {"_class_name": "Qwen3Model", **QWEN3_4B}},
             parameters={"transformer": 6.15e9, "text_encoder": 4.02e9},
         )
