@@ -5,14 +5,17 @@ from math import isqrt
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 from toy_pipelines import DECLARED, pipeline, read_by_pipeline
 
-from lavibridge import BridgePipeline
+from lavibridge import BridgePipeline, lora
+from lavibridge.core import registry
 from lavibridge.generation.noise import initial_noise
+from lavibridge.lora import LoraSettings
 
 PROMPTS = ("a red circle", "a small Green ring to the left of a blue square, on a gray floor", "cat " * 200)
 NEGATIVE = "blurred"
@@ -86,6 +89,34 @@ def test_images_are_those_of_the_pipeline(pair: Pair) -> None:
     assert vision.decode(mean).shape == images.shape
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # by PEFT
+def test_lora_of_two_steps_is_opened_and_merged_by_peft(pair: Pair, tmp_path: Path) -> None:
+    pipe, ours = pair
+    kind = registry.kind_of("vision", ours.bridge.vision)
+    assert kind == DECLARED[type(pipe).__name__]
+    family: Any = registry.load_kind("vision", kind)
+    source = ours.bridge.vision.config.source
+    model = family(family.Config(source=source))
+    own_class = type(model.backbone)
+    lora.inject_lora(model.backbone, LoraSettings(rank=4), model.lora_targets, "vision model")
+    optimizer = torch.optim.AdamW(lora.lora_parameters(model.backbone).values(), lr=1e-2)
+    generator = torch.Generator().manual_seed(0)
+    noisy = torch.randn(1, *model.latent_shape(32, 32), generator=generator)
+    given, t = ours.bridge.condition(["a red circle"]), torch.tensor([500.0])
+    plain = model.predict(noisy, t, given).detach()
+    for _ in range(2):
+        optimizer.zero_grad()
+        (model.predict(noisy, t, given) - noisy).square().mean().backward()
+        optimizer.step()
+    lora.save_lora(model.backbone, tmp_path, source)
+    lora.merge_lora(model.backbone)
+    expected = model.predict(noisy, t, given)
+    assert (expected - plain).abs().max() > 1e-4
+    original = own_class.from_pretrained(Path(source) / family.denoiser_folder)
+    model.backbone = peft.PeftModel.from_pretrained(original, tmp_path).merge_and_unload()
+    torch.testing.assert_close(model.predict(noisy, t, given), expected, atol=1e-5, rtol=1e-5)
+
+
 def hide_padding(pipe: Any) -> None:
     """Diffusers adds Chroma's mask of ones and zeros to the scores; the published model hides the padding."""
     made = getattr(pipe, "_prepare_attention_mask", None)
@@ -114,9 +145,3 @@ def packed_like(latents: Tensor, other: Tensor, vision: Any) -> Tensor:
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max())
-
-
-def test_a_folder_is_recognised(pair: Pair, tmp_path: Path) -> None:
-    pipe, ours = pair
-    assert type(ours.bridge.vision).__name__ == type(ours.bridge.vision).__qualname__
-    assert DECLARED[type(pipe).__name__] in type(ours.bridge.vision).__module__
