@@ -360,8 +360,13 @@ class DiffusersModel(VisionModel):
         with torch.random.fork_rng(devices=[]), device or nullcontext():
             torch.manual_seed(0)
             denoiser = getattr(diffusers, self.denoiser_class)(**self.toy)
+            with torch.no_grad():
+                self._finish_toy(denoiser)
             autoencoder = getattr(diffusers, self.autoencoder_class)(**self.toy_autoencoder)
         return denoiser.to(pick_dtype(self.config.dtype)), autoencoder
+
+    def _finish_toy(self, denoiser: Any) -> None:
+        """Change the weights of a toy that its class leaves without a value, or that close its gates."""
 
     def _load_scheduler(self, files: ModelFiles) -> Any:
         """Load the scheduler, after every check that needs no weights."""

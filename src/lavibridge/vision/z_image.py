@@ -88,8 +88,6 @@ class ZImage(DiffusersModel):
     def _default_size(self) -> int:
         return int(self.autoencoder.config.sample_size)
 
-    def _toy_models(self, device: torch.device | None) -> tuple[Any, Any]:
-        denoiser, autoencoder = super()._toy_models(device)
+    def _finish_toy(self, denoiser: Any) -> None:
         for token in (denoiser.x_pad_token, denoiser.cap_pad_token):
-            nn.init.zeros_(token)  # its class leaves them without a value
-        return denoiser, autoencoder
+            nn.init.zeros_(token)
