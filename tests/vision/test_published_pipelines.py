@@ -5,6 +5,7 @@ from math import isqrt
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import peft
 import pytest
 import torch
@@ -14,7 +15,9 @@ from toy_pipelines import DECLARED, pipeline, read_by_pipeline
 
 from lavibridge import BridgePipeline, lora
 from lavibridge.core import registry
+from lavibridge.core.contracts import Conditioning
 from lavibridge.generation.noise import initial_noise
+from lavibridge.generation.sampling import Sampling, make_sampler
 from lavibridge.lora import LoraSettings
 
 PROMPTS = ("a red circle", "a small Green ring to the left of a blue square, on a gray floor", "cat " * 200)
@@ -115,6 +118,37 @@ def test_lora_of_two_steps_is_opened_and_merged_by_peft(pair: Pair, tmp_path: Pa
     original = own_class.from_pretrained(Path(source) / family.denoiser_folder)
     model.backbone = peft.PeftModel.from_pretrained(original, tmp_path).merge_and_unload()
     torch.testing.assert_close(model.predict(noisy, t, given), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_prx_draws_as_its_pipeline() -> None:
+    """With tokens of two lengths; its pipeline cannot clean prompts without ftfy."""
+    family: Any = registry.load_kind("vision", "prx")
+    vision = family(family.Config(source="random"))
+    pipe = diffusers.PRXPipeline(vision.backbone, vision.scheduler, None, None, vision.autoencoder)
+    pipe.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, *vision.latent_shape(32, 32), generator=generator)
+    tokens = torch.randn(2, 7, vision.spec.context, generator=generator)
+    mask = torch.arange(7) < torch.tensor([[4], [7]])
+    expected = pipe(
+        prompt_embeds=tokens[1:],
+        negative_prompt_embeds=tokens[:1],
+        prompt_attention_mask=mask[1:],
+        negative_prompt_attention_mask=mask[:1],
+        latents=noise,
+        guidance_scale=3.0,
+        num_inference_steps=4,
+        output_type="latent",
+        use_resolution_binning=False,
+        **SIZE,
+    ).images
+    sampling = Sampling(make_sampler(vision.scheduler, "euler", vision.flow_shift(noise.shape[1:])), noise, 4)
+    given = Conditioning(tokens=tokens, mask=mask)
+    while not sampling.is_finished:
+        with torch.no_grad():
+            both = vision.predict(sampling.noisy.repeat(2, 1, 1, 1), sampling.t.expand(2), given)
+        sampling.take(vision.guide(both[:1], both[1:], 3.0))
+    assert relative_error(sampling.latents, expected) < 1e-4
 
 
 def hide_padding(pipe: Any) -> None:
