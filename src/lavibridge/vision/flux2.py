@@ -4,7 +4,7 @@
     token = [hidden states of three layers of a language model]
 
 `dev` takes the guidance scale as an input and needs no classifier-free guidance; distilled `klein` needs none
-either. The timestep shift depends on the number of steps.
+either. The logarithm of the timestep shift is linear in the number of patches and in the number of steps.
 
 Black Forest Labs 2025 and 2026, without a paper. Text has positions, so padding is removed. LoRA as in the
 training scripts of Diffusers: the linear layers of attention, fused with feed-forward in the single blocks.
@@ -15,7 +15,6 @@ from math import exp
 from typing import Any
 
 import torch
-from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 from jaxtyping import Float, Num
 from pydantic import Field
 from torch import Tensor
@@ -48,6 +47,10 @@ _SIDES = {
 _TOY_TEXT = {**TOY_TEXT_MODEL, "hidden_size": 16, "num_hidden_layers": 31}
 _STEPS = 50
 """The default of its pipeline."""
+_LOG_SHIFTS = ((1.89833333, 8.73809524e-05), (0.45666666, 0.00016927))
+"""Intercept and slope of the logarithm of the shift over the number of patches, at 10 and at 200 steps."""
+_MANY_PATCHES = 4300
+"""Above this number of patches the shift is that of 200 steps."""
 _PATCH = 2
 
 
@@ -151,8 +154,12 @@ class Flux2(PackedModel):
         self.lora_targets = (*type(self).lora_targets, *single)
 
     def flow_shift(self, shape: tuple[int, int, int], steps: int | None = None) -> float:
-        """Return the shift for latents of ``shape`` in ``steps``, which is fitted to both."""
-        return exp(compute_empirical_mu(shape[1] * shape[2], _STEPS if steps is None else steps))
+        """Return the shift for latents of ``shape`` in ``steps``."""
+        patches = shape[1] * shape[2]
+        few, many = (intercept + slope * patches for intercept, slope in _LOG_SHIFTS)
+        if patches > _MANY_PATCHES:
+            return exp(many)
+        return exp(few + (many - few) * ((_STEPS if steps is None else steps) - 10) / 190)
 
     def _call_packed(
         self,

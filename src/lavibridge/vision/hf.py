@@ -69,7 +69,7 @@ class DiffusersModel(VisionModel):
     """The autoencoder's class in diffusers, and its `_class_name`."""
     pipeline_class: ClassVar[str | None] = None
     """The pipeline class in diffusers that takes this denoiser and prompt embeddings, if any."""
-    text: ClassVar[PipelineTextEncoders | None] = None
+    text: PipelineTextEncoders | None = None
     """The pipeline's text encoders; their lengths and instruction come from the pipeline's own defaults."""
     rms: ClassVar[float | None] = None
     """Root mean square of the tokens that the model was trained with; None if unknown."""

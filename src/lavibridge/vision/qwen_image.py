@@ -117,9 +117,9 @@ class QwenImage(PackedModel):
         scale: float,
     ) -> Float[Tensor, "batch channel h w"]:
         """Return the guided prediction with the norms of the conditional one, patch by patch."""
-        guided = super().guide(unconditional, conditional, scale)
-        patches = (functional.pixel_unshuffle(each, self.patch) for each in (guided, conditional))
-        return functional.pixel_shuffle(renormalize(*patches, dim=1), self.patch)
+        guided = functional.pixel_unshuffle(super().guide(unconditional, conditional, scale), self.patch)
+        patches = functional.pixel_unshuffle(conditional, self.patch)
+        return functional.pixel_shuffle(renormalize(guided, patches, dim=1), self.patch)
 
     def _call_packed(
         self,
