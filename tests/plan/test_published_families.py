@@ -20,6 +20,7 @@ MODELS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), MODELS)
 def test_a_published_model_has_its_number_of_parameters(kind: str, name: str, tmp_path: Path) -> None:
     family: Any = registry.load_kind("vision", kind)
