@@ -14,9 +14,10 @@ from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
 from lavibridge.vision.flux import Flux
 from lavibridge.vision.parts.packed import PackedModel, patch_places
 from lavibridge.vision.parts.published import T5_XXL, WIDE_AUTOENCODER, PublishedModel
-from lavibridge.vision.parts.toys import TOY_T5, TOY_WIDE_AUTOENCODER
+from lavibridge.vision.parts.toys import TOY_FLOW, TOY_T5, TOY_WIDE_AUTOENCODER
 
 _T5 = TextEncoder(has_sequence_length=True, padding="masked", read_padding=1)
+_SCHEDULER = {**TOY_FLOW, "shift": 1.0}
 
 
 class Chroma(PackedModel):
@@ -32,7 +33,7 @@ class Chroma(PackedModel):
     honours_mask = False
     lora_targets = Flux.lora_targets
     toy_autoencoder = TOY_WIDE_AUTOENCODER
-    toy_scheduler = Flux.toy_scheduler
+    toy_scheduler = _SCHEDULER
     toy = {  # noqa: RUF012 - a constant of the class
         "in_channels": 64,
         "num_layers": 1,
@@ -50,9 +51,9 @@ class Chroma(PackedModel):
         "lodestones/Chroma1-HD": PublishedModel(
             pipeline="ChromaPipeline",
             autoencoder=WIDE_AUTOENCODER,
-            scheduler=Flux.toy_scheduler,
+            scheduler=_SCHEDULER,
             text_encoders={"text_encoder": {"_class_name": "T5EncoderModel", **T5_XXL}},
-            parameters={"transformer": 8.9e9, "text_encoder": 4.762e9},
+            parameters={"transformer": 8_899_983_424, "text_encoder": 4_762_310_656},
         )
     }
 
