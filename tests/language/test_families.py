@@ -86,7 +86,6 @@ class Albert(TransformersModel):
     """Runs one and the same block several times, so that no list holds its layers."""
 
     models = {"albert": "AlbertModel"}  # noqa: RUF012 - a constant of the class
-    limits_positions = True
     toy_template = "<s> $A </s>"
     toy = {**TOY, "embedding_size": 16}  # noqa: RUF012 - a constant of the class
 

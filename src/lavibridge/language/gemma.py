@@ -17,6 +17,5 @@ class Gemma(TransformersModel):
     call_options = {"use_cache": False}  # noqa: RUF012 - a constant of the class
     read = "norm_mean"
     is_decoder = True
-    limits_positions = True
     toy_template = "<s> $A"
     toy = {**TOY_DECODER, "head_dim": 16}  # noqa: RUF012 - a constant of the class
