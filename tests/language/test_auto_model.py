@@ -439,3 +439,12 @@ def test_a_model_with_a_file_of_its_own_keeps_its_kind(tmp_path: Path) -> None:
     """The generic path could read it too, and is not asked."""
     assert registry.detect_kind("language", described(tmp_path, {"model_type": "qwen3"})) == "qwen"
     assert AutoText.accepts(str(tmp_path))
+
+
+def test_what_it_says_that_it_is_tested_with_is_tested(folders: Mapping[str, Path]) -> None:
+    types = {
+        json.loads((folders[name] / "config.json").read_text())["model_type"]
+        for name, toy in TOYS.items()
+        if toy.kind == "auto_model"
+    }
+    assert types == set(AutoText.models)

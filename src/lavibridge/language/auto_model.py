@@ -1,8 +1,8 @@
 """Every other text model of Transformers, read by what its configuration and its class state.
 
 Decoder-only models, hybrids of attention and linear attention, encoders, and the text part of models that
-also read images or sound: Qwen3.5, Qwen3-VL, Qwen2.5-VL, Gemma 3 (4B and larger), Gemma 4, Mistral 3,
-Ministral 3, SmolLM3, GLM-4, Phi-3, gpt-oss, ModernBERT and more. LoRA goes to all linear layers of attention.
+also read images or sound. Decoder-only models are read with norm_mean, others with their last layer. LoRA
+goes to all linear layers of attention.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,6 @@ from lavibridge.language.parts.architecture import (
     is_causal,
     position_table,
 )
-from lavibridge.language.parts.byte_tokens import TOY_IDS
 from lavibridge.language.parts.loading import load_language_config
 from lavibridge.language.parts.toys import TOY_DECODER
 
@@ -40,7 +39,20 @@ ones, which change that much by rounding."""
 class AutoText(TransformersModel):
     """A text model that AutoModel loads and that has no file here; checked for padding as it loads."""
 
-    models = {}  # noqa: RUF012 - the library's own list
+    models = {  # noqa: RUF012 - a constant of the class
+        "smollm3": "SmolLM3Model",
+        "qwen3_5": "Qwen3_5TextModel",
+        "qwen3_vl": "Qwen3VLTextModel",
+        "qwen2_5_vl": "Qwen2_5_VLTextModel",
+        "gemma3": "Gemma3TextModel",
+        "gemma4": "Gemma4TextModel",
+        "mistral3": "MistralModel",
+        "glm4": "Glm4Model",
+        "phi3": "Phi3Model",
+        "gpt_oss": "GptOssModel",
+        "modernbert": "ModernBertModel",
+    }
+    """The models that it is tested with; it reads every other text model of AutoModel too."""
     is_fallback = True
     lora_targets: tuple[str, ...] = ()  # found in the model
     pads = ("pad", "eos", "unk")
@@ -99,10 +111,6 @@ class AutoText(TransformersModel):
     @classmethod
     def _is_decoder(cls, settings: Any) -> bool:
         return is_causal(settings)
-
-    def _fresh(self) -> Any:
-        model = self._class("SmolLM3Model")
-        return model(model.config_class(**self.toy, **TOY_IDS))
 
     def _run(self, layers: list[int], is_whole: bool = False, **inputs: Any) -> Any:
         if not self.takes_mask:

@@ -1,7 +1,7 @@
 """Gemma 2 and 3, decoder-only, without the vocabulary head and without a key-value cache.
 
 Gemma team 2024 (Gemma 2), arXiv 2408.00118; 2025 (Gemma 3), arXiv 2503.19786. From a Sana folder,
-its text_encoder is loaded. Of Gemma 3, only text models load, not the text part of a multimodal one.
+its text_encoder is loaded. The text part of a Gemma 3 that also reads images is `auto_model`'s.
 LoRA on q_proj, k_proj, v_proj, o_proj.
 """
 
