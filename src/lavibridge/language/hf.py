@@ -130,7 +130,7 @@ class TransformersModel(LanguageModel):
         layers = self._numbered(reading.layers)
         tokens = self.tokens(prompts)
         if reading.queries is not None:
-            return self._query_features(tokens, layers, reading.queries)
+            return self._query_features(tokens, layers, reading.queries, reading.keeps_prompt)
         device = next(self.backbone.parameters()).device
         ids, mask, kept = tokens.ids.to(device), tokens.mask.to(device), tokens.kept.to(device)
         seen = None if self.config.see_padding is True else mask.long()
@@ -223,9 +223,13 @@ class TransformersModel(LanguageModel):
         return max(2, min(own, cls._positions(settings) - len(before.encode())))
 
     def _query_features(
-        self, tokens: TokenBatch, layers: list[int], queries: Float[Tensor, "query width"]
+        self,
+        tokens: TokenBatch,
+        layers: list[int],
+        queries: Float[Tensor, "query width"],
+        keeps_prompt: bool,
     ) -> TextFeatures:
-        """Features of vectors that are appended to each prompt's real tokens."""
+        """Features of vectors behind each prompt's real tokens, and of these tokens if they are kept."""
         if not self.takes_queries or self.config.see_padding:
             raise ModelError(
                 f"the language model {self.config.source} takes tokens only, and the connector appends "
@@ -241,6 +245,10 @@ class TransformersModel(LanguageModel):
         vectors = vectors.index_put((rows, places), queries.to(vectors))
         seen = torch.arange(vectors.shape[1], device=ids.device) < places[:, -1:] + 1
         read, _ = self._run(layers, inputs_embeds=vectors, attention_mask=seen.long())
+        if keeps_prompt:
+            behind = torch.arange(ids.shape[1], vectors.shape[1], device=ids.device)
+            kept = torch.cat([tokens.kept.to(ids.device), behind])
+            return TextFeatures(hidden=read[:, :, kept], mask=seen[:, kept])
         hidden = read.transpose(1, 2)[rows, places].transpose(1, 2)
         return TextFeatures(hidden=hidden, mask=torch.ones_like(places, dtype=torch.bool))
 
