@@ -220,7 +220,7 @@ def test_gates_and_refiner_begin_as_nothing() -> None:
 
 
 def test_refiner_names_what_it_cannot_stand_before() -> None:
-    for kind in ("query", "dual_condition", "llmdiff"):
+    for kind in ("query", "dual_condition", "stacked_query", "llmdiff"):
         with pytest.raises(ModelError, match="reads the language model itself"):
             build("refiner", then=kind)
     with pytest.raises(RecipeError, match="did you mean 'lavi'"):
@@ -317,3 +317,19 @@ def test_dual_condition_is_six_blocks_and_a_projection_at_unilip_s_size() -> Non
     assert made.reading.queries.shape == (256, 896)
     matrices = sum(value.numel() for name, value in made.named_parameters() if value.ndim == 2)
     assert matrices == 256 * 896 + 6 * 12 * 896**2 + 896 * 2304
+
+
+def test_stacked_query_reads_deepgen_s_layers_at_its_size() -> None:
+    """Qwen2.5-VL-3B's 36 layers of 2048 into tokens of 4096."""
+    with torch.device("meta"):
+        made = build("stacked_query", TextSpec(width=2048, layers=37), VisionSpec(context=4096))
+    assert made.reading.layers == (35, 29, 23, 17, 11, 5)
+    shapes = {name: tuple(value.shape) for name, value in made.named_parameters()}
+    assert shapes["queries"] == (128, 2048)
+    assert shapes["proj_in.weight"] == (2048, 12288)
+    assert shapes["proj_out.weight"] == (4096, 2048)
+
+
+def test_stacked_query_starts_without_influence_of_the_prompt() -> None:
+    made = build("stacked_query", queries=3, width=16, heads=2, blocks=1)
+    assert not made(features(made)).tokens.any()

@@ -81,7 +81,7 @@ def test_a_refiner_hands_it_to_the_connector_that_follows() -> None:
     assert not torch.equal(refiner.then.proj.weight, before)
 
 
-@pytest.mark.parametrize("kind", ["query", "dual_condition", "refiner"])
+@pytest.mark.parametrize("kind", ["query", "dual_condition", "stacked_query", "refiner"])
 def test_a_connector_that_cannot_says_so(kind: str) -> None:
     maker = registry.load_kind("connectors", kind)
     connector = maker(maker.Config(whiten=True), TEXT, VISION)

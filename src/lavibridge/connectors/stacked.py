@@ -2,40 +2,22 @@
 
     x = [h_a ; h_b ; h_c]        y = W x + b
 
-Each layer keeps its own columns of W, so that the connector chooses from each what it needs; a read-out that
-averages layers weighs all channels of a layer alike. FLUX.2 reads its text encoder so: layers 10, 20 and 30
-of Mistral Small's 40 (15,360 channels), and in the klein models 9, 18 and 27 of Qwen3's 36 (7,680). W is the
-denoiser's own `context_embedder` there, without b. Black Forest Labs 2025, FLUX.2; the order of channels is
-that of Diffusers' `Flux2Pipeline`.
+FLUX.2 reads its text encoder so: layers 10, 20 and 30 of Mistral Small's 40 (15,360 channels), and in the
+klein models 9, 18 and 27 of Qwen3's 36 (7,680). W is the denoiser's own `context_embedder` there, without b.
+Black Forest Labs 2025, FLUX.2; the order of channels is that of Diffusers' `Flux2Pipeline`.
 """
 
 from typing import Annotated
 
-from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from lavibridge.connectors.base import Connected, Connector, Mask, Times, Tokens
-from lavibridge.connectors.parts.read_out import ReadOut
+from lavibridge.connectors.parts.stacked_layers import StackedReadOut
 from lavibridge.core.contracts import TextSpec, VisionSpec
-from lavibridge.core.errors import ModelError
 
 _PARTS = 4
 """By default the layers are those at which the depth divides into this many parts."""
-
-
-class StackedReadOut(ReadOut):
-    """Concatenates the features of layers; has no weights."""
-
-    def __init__(self, layers: tuple[int, ...]) -> None:
-        super().__init__()
-        self.layers = layers
-
-    def forward(
-        self, hidden: Float[Tensor, "batch layer token width"]
-    ) -> Float[Tensor, "batch token stacked"]:
-        """Put the layers side by side, in the order of ``layers``."""
-        return hidden.transpose(1, 2).flatten(2)
 
 
 class Stacked(Connector):
@@ -55,14 +37,8 @@ class Stacked(Connector):
     def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
         super().__init__(config, text, vision)
         layers = _quarters(text) if config.layers is None else config.layers
-        wrong = [layer for layer in layers if not -text.layers <= layer < text.layers]
-        if wrong:
-            raise ModelError(
-                f"connector.layers: layer {wrong[0]} does not exist; the language model has layers 0 to "
-                f"{text.layers - 1} (or -1 to -{text.layers}, counted from the end)"
-            )
-        self.read = StackedReadOut(layers)
-        self.proj = nn.Linear(len(layers) * text.width, vision.context)
+        self.read = StackedReadOut(text, layers)
+        self.proj = nn.Linear(self.read.width, vision.context)
 
     @property
     def input_layer(self) -> nn.Linear:
