@@ -393,13 +393,13 @@ def test_a_model_that_padding_would_change_reads_one_prompt_at_a_time(
 
 
 def test_positions_that_count_from_the_padding_id_end_earlier(tmp_path: Path) -> None:
-    """MPNet has no file; its padding id is always 1, so that 200 positions are for 198 tokens."""
-    settings = transformers.MPNetConfig(**SIZES)
+    """MPNet has no file; its padding id is always 1, so that 12 positions are for 10 tokens."""
+    settings = transformers.MPNetConfig(**{**SIZES, "max_position_embeddings": 12})
     source = saved(transformers.MPNetModel(settings, add_pooling_layer=False), tmp_path, "$A </s>")
-    with pytest.raises(ModelError, match=r"max_tokens is 200, but .* has positions for 198 tokens"):
+    with pytest.raises(ModelError, match=r"max_tokens is 12, but .* has positions for 10 tokens"):
         model_of_choice("language", {"source": source})
-    model = model_of_choice("language", {"source": source, "max_tokens": 198})
-    assert model.encode(["x" * 500]).mask.shape == (1, 198)
+    model = model_of_choice("language", {"source": source, "max_tokens": 10})
+    assert model.encode(["x" * 500]).mask.shape == (1, 10)
     features = model.encode(["abc"], ReadingSpec(layers=(0,), context_free=True))
     torch.testing.assert_close(features.context_free, features.hidden)
 

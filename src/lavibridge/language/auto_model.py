@@ -134,8 +134,9 @@ class AutoText(TransformersModel):
             return True
         tokens = self.tokens([PROBE])
         device = self.backbone.get_input_embeddings().weight.device
-        ids = tokens.ids[:, tokens.mask[0]].to(device)
-        length = max(ids.shape[1] + 1, min(PROBE_TOKENS, self.max_tokens))
+        most = self.max_tokens + len(self.tokens.before)
+        ids = tokens.ids[:, tokens.mask[0]][:, : most - 1].to(device)
+        length = min(max(PROBE_TOKENS, ids.shape[1] + 1), most)
         padded = ids.new_full((1, length), self.tokens.pad_id)
         padded[:, : ids.shape[1]] = ids
         mask = torch.arange(length, device=device)[None] < ids.shape[1]
