@@ -86,7 +86,6 @@ class Albert(TransformersModel):
     """Runs one and the same block several times, so that no list holds its layers."""
 
     models = {"albert": "AlbertModel"}  # noqa: RUF012 - a constant of the class
-    limits_positions = True
     toy_template = "<s> $A </s>"
     toy = {**TOY, "embedding_size": 16}  # noqa: RUF012 - a constant of the class
 
@@ -375,6 +374,31 @@ def test_queries_stand_behind_each_prompt(model: LanguageModel) -> None:
     (both.hidden**2 * torch.arange(model.spec.width)).sum().backward()
     assert vectors.grad is not None
     assert bool(vectors.grad.any(dim=1).all())
+
+
+def test_the_prompt_s_own_tokens_precede_the_queries_if_they_are_kept(model: LanguageModel) -> None:
+    if registry.kind_of("language", model) in ("clip", "siglip"):
+        pytest.skip("takes tokens only")
+    queries = torch.randn(3, model.spec.width)
+    alone = model.encode([SHORT, LONG], ReadingSpec(layers=(1, -1), queries=queries))
+    both = model.encode([SHORT, LONG], ReadingSpec(layers=(1, -1), queries=queries, keeps_prompt=True))
+    used, _ = model.count_tokens([SHORT, LONG])
+    for row, count in enumerate(used):
+        assert int(both.mask[row].sum()) == count + 3
+        assert torch.equal(both.hidden[row, :, count : count + 3], alone.hidden[row])
+    is_causal = registry.kind_of("language", model) in ("llama", "qwen", "gemma", "auto_model")
+    if is_causal:  # where the vectors behind a prompt change nothing before them
+        plain = model.encode([SHORT], ReadingSpec(layers=(1, -1)))
+        torch.testing.assert_close(both.hidden[0, :, : used[0]], plain.hidden[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_template_is_left_out_of_kept_prompts() -> None:
+    queries = torch.randn(2, 32)
+    reading = ReadingSpec(queries=queries, keeps_prompt=True)
+    framed, plain = toy("llama", template="Draw: {prompt}!"), toy("llama")
+    features, whole = framed.encode([SHORT], reading), plain.encode([f"Draw: {SHORT}!"], reading)
+    expected = torch.cat([whole.hidden[:, :, :1], whole.hidden[:, :, 1 + len("Draw: ") :]], dim=2)
+    torch.testing.assert_close(features.hidden, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_token_alone_is_its_prompt_of_one_token() -> None:

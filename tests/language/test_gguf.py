@@ -218,7 +218,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a family that we have not": (
         {"general__architecture": "phi3"},
-        r"no language family accepts '.*toy\.gguf'",
+        r"is a GGUF file of a 'phi3', which no language family reads from GGUF",
     ),
     "a denoiser": ({"general__architecture": "flux"}, "holds the image or video model 'flux'"),
 }

@@ -125,6 +125,8 @@ def _properties(package: str, component: Any) -> list[str]:
     """The properties of a kind, from its class attributes."""
     if package == "language":
         models = getattr(component, "models", {})
+        if component.is_fallback:
+            return [f"tested with {', '.join(models)}"]
         return [f"reads {', '.join(models)}; read-out {component.read}"] if models else []
     if package == "vision":
         padding = "masked" if component.honours_mask else "removed, because the denoiser takes no mask"

@@ -57,6 +57,8 @@ class LanguageModel(nn.Module, ABC):
     """The limit in force: the configured one, or the default for this model."""
     spec: TextSpec
     backbone: nn.Module
+    is_fallback: ClassVar[bool] = False
+    """Whether the family is asked only about models that no other family accepts."""
     reads_negative_prompts_differently: ClassVar[bool] = False
     """Whether `encode_negative` differs from `encode`."""
     folded: tuple[FoldedLora, ...] = ()

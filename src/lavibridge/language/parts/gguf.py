@@ -27,6 +27,7 @@ from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 
 from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
+from lavibridge.language.parts.architecture import Architecture
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -90,24 +91,21 @@ def read_gguf_config(file: Path) -> dict[str, Any]:
     return deepcopy(_read_config(file.absolute(), found.st_size, found.st_mtime_ns))
 
 
-def load_gguf(file: Path, model: Any, dtype: str, options: Mapping[str, Any]) -> tuple[Any, Any, set[str]]:
+def load_gguf(file: Path, architecture: Architecture, dtype: str) -> tuple[Any, Any, set[str]]:
     """Return the model, the tokenizer and the names of missing weights of a GGUF file.
 
-    ``model`` is a class of transformers and ``options`` are arguments of building it. Raises ModelError if
-    anything cannot be read.
+    Raises ModelError if anything cannot be read.
     """
-    settings, rest = model.config_class.from_dict(
-        read_gguf_config(file), return_unused_kwargs=True, **options
-    )
+    rest = dict(architecture.options)
     place = {"gguf_file": str(file.absolute()), "trust_remote_code": False}
     # Versions of transformers that can keep the blocks packed would put layers there that take no LoRA.
     unpacked = getattr(transformers, "GgufConfig", None)
     if unpacked is not None:
         rest = {**rest, "quantization_config": unpacked(dequantize=True)}
     with _reading(file):
-        backbone, report = model.from_pretrained(
+        backbone, report = architecture.model.from_pretrained(
             str(file.parent),
-            config=settings,
+            config=architecture.settings,
             dtype=pick_dtype(dtype),
             output_loading_info=True,
             **place,

@@ -25,8 +25,9 @@ from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
 from lavibridge.language.base import DEFAULT_TOKENS, LanguageModel
 from lavibridge.language.ldm_bert import ldm_bert
 from lavibridge.language.parts import attention_backend
+from lavibridge.language.parts.architecture import configured_architecture
 from lavibridge.language.parts.byte_tokens import byte_tokenizer
-from lavibridge.language.parts.loading import load_meta_weights, load_tokenizer, load_weights
+from lavibridge.language.parts.loading import LONGEST_LIMIT, build_on_meta, load_tokenizer, load_weights
 from lavibridge.language.parts.native_prompts import PromptTokenizer, TokenizedPrompts
 from lavibridge.language.parts.single_file import encoder_prefix, load_encoder_from_file
 from lavibridge.language.parts.vocabulary import check_vocabulary
@@ -264,7 +265,7 @@ class NativeText(LanguageModel):
         settings, dtype = self._settings(encoder), self.config.dtype
         model = self._class(encoder)
         if self.is_meta:
-            made = load_meta_weights(model, settings, dtype)
+            made = build_on_meta(configured_architecture(model, settings, {}), dtype)
             return self._reader(encoder, made).requires_grad_(False).eval()
         prefix = self._prefix(encoder)
         if self.header is not None and prefix is not None:
