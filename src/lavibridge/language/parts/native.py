@@ -27,7 +27,7 @@ from lavibridge.language.ldm_bert import ldm_bert
 from lavibridge.language.parts import attention_backend
 from lavibridge.language.parts.architecture import configured_architecture
 from lavibridge.language.parts.byte_tokens import byte_tokenizer
-from lavibridge.language.parts.loading import LONGEST_LIMIT, build_on_meta, load_tokenizer, load_weights
+from lavibridge.language.parts.loading import build_on_meta, load_tokenizer, load_weights
 from lavibridge.language.parts.native_prompts import PromptTokenizer, TokenizedPrompts
 from lavibridge.language.parts.single_file import encoder_prefix, load_encoder_from_file
 from lavibridge.language.parts.vocabulary import check_vocabulary
