@@ -25,7 +25,7 @@ class ImageReader(torch.nn.Module):
 
     def __init__(self, encoder: ImageEncoder, half: LanguageHalf) -> None:
         super().__init__()
-        self.encoder, self.half = encoder, half
+        self.encoder, self.image_half = encoder, half
 
     @staticmethod
     def from_pivot(
@@ -47,9 +47,9 @@ class ImageReader(torch.nn.Module):
     @torch.no_grad()
     def features(self, pictures: Sequence[Image.Image]) -> TextFeatures:
         """Return the features that the half reads."""
-        return self.encoder.encode(pictures, ReadingSpec(layers=self.half.read.layers))
+        return self.encoder.encode(pictures, ReadingSpec(layers=self.image_half.read.layers))
 
     @torch.no_grad()
     def slots(self, features: TextFeatures) -> Slots:
         """Return the slots of pictures, from their features."""
-        return self.half.slots(features)
+        return self.image_half.slots(features)
