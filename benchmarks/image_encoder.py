@@ -19,16 +19,20 @@ import torch
 from PIL import Image
 
 from lavibridge.core.seeds import mix_seeds
+from lavibridge.data.pictures.rejected import RejectedPictures
+from lavibridge.data.world import World
 from lavibridge.evaluation.dual_encoder import DualEncoder
 from lavibridge.evaluation.networks import PretrainedNetwork
 from lavibridge.evaluation.stats import wilson_interval
 from lavibridge.generation.pipeline import BridgePipeline
-from lavibridge.world.captions import CaptionedScene, evaluation_prompts, sample_captioned_scene
+from lavibridge.world.captions import CaptionedScene, evaluation_prompts
 from lavibridge.world.checker import check_picture
 from lavibridge.world.drawing import draw_scene
+from lavibridge.world.scene import CANVAS
 
-MIX = {"one": 0.5, "two": 0.5}
-"""The categories that the half was trained on."""
+DATA = {"mix": {"one": 0.5, "two": 0.5}, "scenes": 5000}
+"""The data that the half was trained on."""
+WAYS = ("encoder", "nearest", "caption")
 
 
 def main() -> None:
@@ -38,12 +42,12 @@ def main() -> None:
     parser.add_argument("encoder")
     parser.add_argument("vision")
     parser.add_argument("--count", type=int, default=60, help="scenes of each category")
-    parser.add_argument("--training", type=int, default=5000, help="training pictures of the baseline")
+    parser.add_argument("--way", nargs="+", default=WAYS, choices=WAYS)
     parser.add_argument("--category", nargs="+", default=["one", "two", "unseen-pairs"])
     options = parser.parse_args()
     torch.set_num_threads(1)
     pipe = BridgePipeline.from_pivot(options.pivot, None, options.vision, image_encoder=options.encoder)
-    nearest = NearestCaption(options.training)
+    nearest = NearestCaption()
     for category in options.category:
         scenes = evaluation_prompts(category, options.count)
         pictures = [picture_of(each) for each in scenes]
@@ -52,7 +56,8 @@ def main() -> None:
             "nearest": [nearest(picture) for picture in pictures],
             "caption": [each.caption for each in scenes],
         }
-        for way, prompts in ways.items():
+        for way in options.way:
+            prompts = ways[way]
             drawn = pipe(
                 prompts,
                 seed=[mix_seeds(0, number) for number in range(len(prompts))],
@@ -70,14 +75,13 @@ def main() -> None:
 class NearestCaption:
     """The caption of the training picture that is nearest to a picture."""
 
-    def __init__(self, count: int) -> None:
-        scenes = [sample_captioned_scene(0, index, mix=MIX) for index in range(count)]
-        self.captions = [each.caption for each in scenes]
+    def __init__(self) -> None:
+        data = World(World.Config.model_validate(DATA), RejectedPictures())
+        self.captions = [data.sample(index).captions[0] for index in range(len(data))]
         self.encoder = DualEncoder(PretrainedNetwork("mini-clip", "CLIPModel"))
-        batches = [scenes[start : start + 64] for start in range(0, count, 64)]
-        self.embeddings = torch.cat(
-            [self.encoder.pictures(list(map(picture_of, batch))) for batch in batches]
-        )
+        pictures = [Image.fromarray(data.picture(index, (CANVAS, CANVAS))) for index in range(len(data))]
+        batches = [pictures[start : start + 64] for start in range(0, len(data), 64)]
+        self.embeddings = torch.cat([self.encoder.pictures(batch) for batch in batches])
 
     def __call__(self, picture: Image.Image) -> str:
         """Return the caption."""

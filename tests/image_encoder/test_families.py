@@ -82,7 +82,7 @@ def test_the_shipped_clip_reads_what_its_own_model_reads() -> None:
     whole = transformers.CLIPModel.from_pretrained(models_folder() / "mini-clip", dtype=torch.float32)
     shown = pictures(2)
     pixels = torch.stack(
-        [torch.from_numpy(np.asarray(each)).permute(2, 0, 1) / 127.5 - 1 for each in shown]
+        [torch.from_numpy(np.array(each)).permute(2, 0, 1) / 127.5 - 1 for each in shown]
     ).float()
     pooled = encoder.encode(shown).hidden[:, 0, 0]  # CLIP pools its normed class token
     own = whole.vision_model(pixel_values=pixels).pooler_output

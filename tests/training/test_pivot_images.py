@@ -33,7 +33,7 @@ def recipe_of(pivot: PivotFolder, *settings: str) -> Recipe:
 
 @pytest.mark.usefixtures("one_thread")
 def test_the_half_learns_and_learns_the_same_again(pivot: PivotFolder) -> None:
-    for name, steps in (("untrained", 1), ("once", 80), ("again", 80)):
+    for name, steps in (("untrained", 1), ("once", 40), ("again", 40)):
         add_image_encoder(pivot, recipe_of(pivot, f"training.align.steps={steps}"), "mini-clip", name)
     untrained, once, again = (
         read_half(pivot, "image_encoder", name) for name in ("untrained", "once", "again")

@@ -83,7 +83,7 @@ def generate_missing_images(
         for start in range(0, len(todo), _CHUNK):
             chunk = todo[start : start + _CHUNK]
             pictures, reasons = _drawn(bridge, chunk, settings)
-            revised = [{}] * len(chunk)
+            revised: list[dict[str, str]] = [{}] * len(chunk)
             if isinstance(bridge, Bridge):
                 revised = revised_metadata(bridge, [task.prompt for task in chunk])
             for place, (task, picture, text) in enumerate(zip(chunk, pictures, revised, strict=True)):

@@ -25,15 +25,16 @@ def check_prompts(prompts: str | Sequence[str], prompt_weighting: bool = False) 
     return read_all
 
 
-def check_pictures(prompts: object) -> list[Image.Image] | None:
-    """Return pictures in place of prompts, or None for texts. Raises RecipeError for a mixture of both."""
-    found = [prompts] if isinstance(prompts, Image.Image) else prompts
-    if isinstance(found, str) or not isinstance(found, Sequence):
-        return None
-    pictures = [each for each in found if isinstance(each, Image.Image)]
-    if pictures and len(pictures) < len(found):
+def texts_and_pictures(
+    prompts: str | Sequence[str] | Image.Image | Sequence[Image.Image],
+) -> tuple[list[str], list[Image.Image]]:
+    """Return prompts that are texts, and those that are pictures. Raises RecipeError for a mixture."""
+    several = [prompts] if isinstance(prompts, str | Image.Image) else list(prompts)
+    texts = [each for each in several if isinstance(each, str)]
+    pictures = [each for each in several if isinstance(each, Image.Image)]
+    if texts and pictures:
         raise RecipeError("the prompts are texts and pictures: draw them in two calls")
-    return pictures or None
+    return texts, pictures
 
 
 def check_negative_prompts(

@@ -278,10 +278,10 @@ class BridgePipeline:
         """Check and read the prompts; warns about every prompt that exceeds the token limit."""
         require_weights(self.bridge, "draw with")
         checks.check_count("num_images_per_prompt", images_per_prompt)
-        pictures = checks.check_pictures(prompt)
-        if pictures is not None:
+        texts, pictures = checks.texts_and_pictures(prompt)
+        if pictures:
             return self._read_pictures(pictures, negative_prompt, images_per_prompt)
-        prompts = checks.check_prompts(prompt, prompt_weighting)
+        prompts = checks.check_prompts(texts, prompt_weighting)
         negative_prompts = checks.check_negative_prompts(negative_prompt, len(prompts), prompt_weighting)
         checks.check_word_weights((*prompts, *negative_prompts), self.bridge)
         checks.warn_about_long_prompts(prompts, self.bridge.language)

@@ -89,16 +89,17 @@ class ChatClient:
 
     def complete(self, prompt: str) -> Completion:
         """Return the completion of a prompt. Raises RemoteModelError after the last repetition."""
-        for attempt in range(self.settings.retries + 1):
+        for waited in range(self.settings.retries + 1):
             found = self._attempt(prompt)
             if isinstance(found, Completion):
                 return found
-            if attempt < self.settings.retries:
-                wait = FIRST_WAIT * 2**attempt if found.wait is None else found.wait
-                if wait > LONGEST_WAIT:
-                    raise self._error(f"{found.reason}, and asks to wait {wait:,.0f} seconds")
-                if self.stopped.wait(wait * random.uniform(1.0, 1.25)):
-                    raise self._error("the call was stopped")
+            if waited == self.settings.retries:
+                break
+            wait = FIRST_WAIT * 2**waited if found.wait is None else found.wait
+            if wait > LONGEST_WAIT:
+                raise self._error(f"{found.reason}, and asks to wait {wait:,.0f} seconds")
+            if self.stopped.wait(wait * random.uniform(1.0, 1.25)):
+                raise self._error("the call was stopped")
         times = self.settings.retries + 1
         raise self._error(f"{found.reason} ({times} attempt{'s' * (times > 1)})")
 
