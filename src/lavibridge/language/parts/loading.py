@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 
 from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
+from lavibridge.core.hub import is_local_only
 from lavibridge.core.sources import RANDOM, cannot_load, find_gguf, locate_source, read_model_json
 from lavibridge.language.base import LanguageModel
 from lavibridge.language.parts.gguf import load_gguf, read_gguf_config
@@ -95,6 +96,7 @@ def load_weights(
             dtype=pick_dtype(dtype),
             use_safetensors=True,
             trust_remote_code=False,
+            local_files_only=is_local_only(),
             output_loading_info=True,
             **options,
         )
@@ -120,6 +122,7 @@ def load_tokenizer(source: str, folder: str, revision: str | None) -> Any:
             subfolder=folder,
             revision=revision or "main",
             trust_remote_code=False,
+            local_files_only=is_local_only(),
         )
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise cannot_load("tokenizer of", source, folder, error) from error

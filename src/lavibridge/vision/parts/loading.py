@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from lavibridge.core.errors import ModelError
+from lavibridge.core.hub import is_local_only
 from lavibridge.core.safetensors_file import SafetensorsHeader, meta_tensors, read_tensors
 from lavibridge.core.sources import cannot_load, locate_source, read_model_json
 from lavibridge.vision.base import VisionModel
@@ -87,6 +88,7 @@ def load_diffusers_part(
             variant=files.variant,
             torch_dtype=dtype,
             use_safetensors=True,
+            local_files_only=is_local_only(),
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if files.header is not None:
