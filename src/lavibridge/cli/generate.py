@@ -119,36 +119,27 @@ def generate(
     lavi generate mini-clip+mini-sd --image scene.png --pivot pivots/mini
 
     Prints the path of each PNG on stdout as soon as the file is written. After Ctrl-C or a failed image, all
-    finished images remain. Each PNG holds its prompt, seed, steps and guidance scale, and the prompt that a
-    proxy revised.
+    finished images remain. Each PNG holds its prompt, also as a proxy revised it, and its settings.
     """
     from lavibridge.core.log import progress_bar
     from lavibridge.generation.checks import check_step_cache
     from lavibridge.generation.quality import read_quality
-    from lavibridge.pivot.folder import pivot_and_pair
     from lavibridge.recipes.input_paths import input_paths_of, refuse_output_inside_inputs
 
-    if bool(prompts) == bool(image):
-        raise typer.BadParameter("give prompts, or pictures with --image: one of the two")
-    _refuse_files(prompts or [])
-    pictures = _read_pictures(image or [])
     check_step_cache(step_cache)
     refuse_output_inside_inputs(out, "--out", input_paths_of(run))
     defaults = read_quality(quality)
     steps = defaults.num_inference_steps if steps is None else steps
     interval = guidance_interval or defaults.guidance_interval
-    pair = pivot_and_pair(run, pivot)
-    pipe = _open_image_pipeline(pair) if image else open_pipeline(run, pair, proxy=proxy)
+    pipe, inputs, sources = _open(run, prompts or [], image or [], pivot, proxy, prompt_weighting)
     scale = pipe.bridge.default_guidance_scale if guidance is None else guidance
     metadata = {"num_inference_steps": str(steps), "guidance_scale": str(scale)}
     metadata |= _unusual(quality, interval, step_cache, prompt_weighting)
-    sources = [{"image": str(each)} for each in image or ()]
-    sources += _prompt_metadata(pipe.bridge, prompts or [], prompt_weighting)
     requested = [each | {"seed": str(seed + number)} for each in sources for number in range(count)]
     with PictureWriter(out, requested, metadata) as writer, progress_bar("steps") as bar:
         task = bar.add_task("generating", total=steps * -(-len(requested) // batch_size), status="")
         pipe(
-            pictures or prompts or [],
+            inputs,
             num_inference_steps=steps,
             guidance_scale=scale,
             num_images_per_prompt=count,
@@ -161,6 +152,30 @@ def generate(
             callback_on_step_end=lambda *_: bar.advance(task),
             callback_on_image=writer.write,
         )
+
+
+def _open(
+    run: str,
+    prompts: list[str],
+    image: list[Path],
+    pivot: Path | None,
+    proxy: str | None,
+    prompt_weighting: bool,
+) -> "tuple[BridgePipeline, list[str] | list[Image], list[dict[str, str]]]":
+    """Return the pipeline, its prompts or pictures, and the metadata of each of these."""
+    from lavibridge.pivot.folder import pivot_and_pair
+
+    if bool(prompts) == bool(image):
+        raise typer.BadParameter("give prompts, or pictures with --image: one of the two")
+    _refuse_files(prompts)
+    pair = pivot_and_pair(run, pivot)
+    if image:
+        if proxy is not None:
+            raise typer.BadParameter("--proxy revises prompts, and --image has none: leave one out")
+        pictures = _read_pictures(image)
+        return _open_image_pipeline(pair), pictures, [{"image": str(each)} for each in image]
+    pipe = open_pipeline(run, pair, proxy=proxy)
+    return pipe, prompts, _prompt_metadata(pipe.bridge, prompts, prompt_weighting)
 
 
 def _prompt_metadata(bridge: "Bridge", prompts: list[str], prompt_weighting: bool) -> list[dict[str, str]]:

@@ -224,14 +224,14 @@ class BridgePipeline:
     ) -> BridgePipelineOutput:
         """Generate ``num_images_per_prompt`` images of each prompt, in the order of the prompts.
 
-        ``prompt`` is a description or several; or, with an image encoder (``from_pivot``), pictures to draw.
-        ``negative_prompt`` is one for all prompts or one for each. ``quality`` is exact, high or fast
-        (`generation/quality.py`); it sets ``num_inference_steps``, ``guidance_interval`` (start and stop as
-        shares of the steps) and ``sampler`` if they are None. The bridge has a default ``guidance_scale``
-        (1: no guidance), the vision model a default ``height`` and ``width`` in pixels. ``generator`` or
-        ``seed`` determines the noise (`generation/noise.py`); with a seed, the images of a prompt have seed,
-        seed + 1, ... ``prompt_weighting`` reads ``(red:1.3)`` as a weight. ``step_cache``, such as 0.1, lets
-        steps of PixArt and FLUX reuse the step before. ``batch_size`` changes an image by rounding only.
+        A prompt is a text or, with an image encoder (``from_pivot``), a picture. ``negative_prompt`` is one
+        for all prompts or one for each. ``quality`` is exact, high or fast (`generation/quality.py`); it sets
+        ``num_inference_steps``, ``guidance_interval`` (start and stop as shares of the steps) and ``sampler``
+        if they are None. The bridge has a default ``guidance_scale`` (1: no guidance), the vision model a
+        default ``height`` and ``width`` in pixels. ``generator`` or ``seed`` determines the noise
+        (`generation/noise.py`); with a seed, the images of a prompt have seed, seed + 1, ...
+        ``prompt_weighting`` reads ``(red:1.3)`` as a weight. ``step_cache``, such as 0.1, lets steps of
+        PixArt and FLUX reuse the step before. ``batch_size`` changes an image by rounding only.
         ``output_type`` is pil, np, pt or latent (`generation/output.py`).
 
         ``callback_on_step_end(pipe, step, timestep, {"latents": ...})`` runs after each step of a batch and

@@ -89,17 +89,18 @@ class ChatClient:
 
     def complete(self, prompt: str) -> Completion:
         """Return the completion of a prompt. Raises RemoteModelError after the last repetition."""
-        for waited in range(self.settings.retries + 1):
-            found = self._attempt(prompt)
+        found = self._attempt(prompt)
+        for repeated in range(self.settings.retries):
             if isinstance(found, Completion):
                 return found
-            if waited == self.settings.retries:
-                break
-            wait = FIRST_WAIT * 2**waited if found.wait is None else found.wait
+            wait = FIRST_WAIT * 2**repeated if found.wait is None else found.wait
             if wait > LONGEST_WAIT:
                 raise self._error(f"{found.reason}, and asks to wait {wait:,.0f} seconds")
             if self.stopped.wait(wait * random.uniform(1.0, 1.25)):
                 raise self._error("the call was stopped")
+            found = self._attempt(prompt)
+        if isinstance(found, Completion):
+            return found
         times = self.settings.retries + 1
         raise self._error(f"{found.reason} ({times} attempt{'s' * (times > 1)})")
 
