@@ -133,8 +133,7 @@ def generate(
     interval = guidance_interval or defaults.guidance_interval
     pipe, inputs, sources = _open(run, prompts or [], image or [], pivot, proxy, prompt_weighting)
     scale = pipe.bridge.default_guidance_scale if guidance is None else guidance
-    metadata = {"num_inference_steps": str(steps), "guidance_scale": str(scale)}
-    metadata |= _unusual(quality, interval, step_cache, prompt_weighting)
+    metadata = _settings(steps, scale, quality, interval, step_cache, prompt_weighting)
     requested = [each | {"seed": str(seed + number)} for each in sources for number in range(count)]
     with PictureWriter(out, requested, metadata) as writer, progress_bar("steps") as bar:
         task = bar.add_task("generating", total=steps * -(-len(requested) // batch_size), status="")
@@ -287,14 +286,21 @@ class PictureWriter:
             )
 
 
-def _unusual(
-    quality: str, interval: tuple[float, float], step_cache: float | None, prompt_weighting: bool
+def _settings(
+    steps: int,
+    scale: float,
+    quality: str,
+    interval: tuple[float, float],
+    step_cache: float | None,
+    prompt_weighting: bool,
 ) -> dict[str, str]:
-    """The settings that differ from the defaults, as metadata of a PNG."""
+    """Return steps and scale, and the settings that differ from the defaults, as metadata of a PNG."""
     from lavibridge.diffusion.guidance import GUIDED_EVERYWHERE
     from lavibridge.generation.quality import EXACT_QUALITY
 
-    metadata = {} if quality == EXACT_QUALITY else {"quality": quality}
+    metadata = {"num_inference_steps": str(steps), "guidance_scale": str(scale)}
+    if quality != EXACT_QUALITY:
+        metadata["quality"] = quality
     if interval != GUIDED_EVERYWHERE:
         metadata["guidance_interval"] = " ".join(str(each) for each in interval)
     if step_cache is not None:
