@@ -231,7 +231,7 @@ class BridgePipeline:
         default ``height`` and ``width`` in pixels. ``generator`` or ``seed`` determines the noise
         (`generation/noise.py`); with a seed, the images of a prompt have seed, seed + 1, ...
         ``prompt_weighting`` reads ``(red:1.3)`` as a weight. ``step_cache``, such as 0.1, lets PixArt and
-        FLUX reuse steps. ``batch_size`` changes rounding only. ``output_type`` is pil, np, pt or latent (`generation/output.py`).
+        FLUX reuse steps. ``batch_size`` changes rounding only. ``output_type`` is pil, np, pt or latent.
 
         ``callback_on_step_end(pipe, step, timestep, {"latents": ...})`` runs after each step of a batch and
         may return new latents; ``callback_on_image(index, image)`` runs after each finished image. Raises
