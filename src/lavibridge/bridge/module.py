@@ -105,10 +105,14 @@ class Bridge(nn.Module):
         return lora.has_lora(self.language.backbone) or self.connector.reading.queries is not None
 
     def features(self, prompts: Sequence[str], negative: bool = False) -> TextFeatures:
-        """Return the language model's features of prompts, with gradients only if it has LoRA."""
+        """Return the language model's features of prompts, with gradients only if it has LoRA.
+
+        A proxy revises the prompts first, but not negative ones.
+        """
         encode = self.language.encode_negative if negative else self.language.encode
+        texts = prompts if negative else self.language.revise(prompts)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.learns_through_language):
-            return encode(prompts, self.connector.reading)
+            return encode(texts, self.connector.reading)
 
     def condition(self, prompts: Sequence[str], t: Num[Tensor, " batch"] | None = None) -> Conditioning:
         """The conditioning of prompts, at the vision model's times ``t`` for time-aware connectors."""

@@ -77,7 +77,7 @@ def model_identity(model: nn.Module, config: Any, *folded: str) -> str:
     `folded` are the hashes of weights that were added into the model's own.
     """
     is_toy = config.source == RANDOM
-    options = config.model_dump(mode="json", exclude={"source", "revision"})
+    options = config.model_dump(mode="json", exclude={"source", "revision", "proxy"})
     configuration = options.pop("config", None)
     if options.get("variant", "") is None:
         del options["variant"]  # models had the same identity before there were variants

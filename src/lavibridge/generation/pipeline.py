@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from lavibridge.bridge import Bridge
@@ -23,7 +24,7 @@ from lavibridge.bridge.dtype import convert_dtype
 from lavibridge.bridge.hub import upload_bridge_to_hub
 from lavibridge.bridge.weight_checks import require_weights
 from lavibridge.core.device import dtype_name, pick_device
-from lavibridge.core.errors import ModelError
+from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.core.files import require_empty_folder, shipped_models
 from lavibridge.core.paths import expand_path
 from lavibridge.core.sources import SAFETENSORS, find_model_file, is_hub_id
@@ -35,22 +36,35 @@ from lavibridge.generation.batched_generation import (
     ImageCallback,
 )
 from lavibridge.generation.denoise import SEPARATE_DENOISER_CALLS, DenoiserCalls
+from lavibridge.generation.emphasis import read_emphasis
 from lavibridge.generation.noise import NoiseGenerators, noise_source
 from lavibridge.generation.output import BridgePipelineOutput
+from lavibridge.generation.prompt_encoding import encode_pictures
 from lavibridge.generation.quality import EXACT_QUALITY
 from lavibridge.generation.request_state import resolve_denoising_settings
 from lavibridge.pivot import compose
+from lavibridge.pivot.folder import read_pivot
+from lavibridge.pivot.image_reader import ImageReader
 from lavibridge.vision.base import VisionModel
 
+Prompts = str | Sequence[str] | Image.Image | Sequence[Image.Image]
+"""What to draw: descriptions, or pictures that an image encoder reads."""
 OnStepEnd = Callable[["BridgePipeline", int, Tensor, dict[str, Any]], dict[str, Any] | None]
 
 
 class BridgePipeline:
     """Generates images with a bridge, which stays available as ``bridge`` and is not copied."""
 
-    def __init__(self, bridge: Bridge, layout: DenoiserCalls = SEPARATE_DENOISER_CALLS) -> None:
-        """``layout`` decides which rows share a call of the denoiser (`generation/denoise.py`)."""
-        self.bridge, self.layout = bridge, layout
+    def __init__(
+        self,
+        bridge: Bridge,
+        layout: DenoiserCalls = SEPARATE_DENOISER_CALLS,
+        image_reader: ImageReader | None = None,
+    ) -> None:
+        """``layout`` decides which rows share a call of the denoiser (`generation/denoise.py`);
+        ``image_reader`` reads pictures in place of prompts.
+        """
+        self.bridge, self.layout, self.image_reader = bridge, layout, image_reader
 
     @staticmethod
     def from_pretrained(
@@ -112,20 +126,28 @@ class BridgePipeline:
     @staticmethod
     def from_pivot(
         pivot: str | PathLike[str],
-        language: ModelChoice,
+        language: ModelChoice | None,
         vision: ModelChoice,
         *,
+        image_encoder: ModelChoice | None = None,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype | None = None,
     ) -> "BridgePipeline":
         """Connect a language model and a vision model through a pivot, whether trained together or not.
 
-        ``pivot`` is a folder; ``language`` and ``vision`` are names of halves or their models, as in
-        `lavibridge.pivot.compose`. Raises RunError or ModelError if they do not fit.
+        ``pivot`` is a folder; ``language``, ``vision`` and ``image_encoder`` are names of halves or their
+        models, as in `lavibridge.pivot.compose`. With an image encoder the pipeline also draws what pictures
+        show. If ``language`` is None, the pivot's first language model reads the negative prompts. Raises
+        RunError or ModelError if they do not fit.
         """
         number_format = None if dtype is None else dtype_name(dtype)
-        bridge = compose(pivot, language, vision, dtype=number_format)
-        return BridgePipeline(bridge.to(pick_device(str(device))))
+        reader = (
+            None if image_encoder is None else ImageReader.from_pivot(pivot, image_encoder, number_format)
+        )
+        first = read_pivot(pivot).description.reference
+        bridge = compose(pivot, first if language is None else language, vision, dtype=number_format)
+        place = pick_device(str(device))
+        return BridgePipeline(bridge.to(place), image_reader=None if reader is None else reader.to(place))
 
     @property
     def device(self) -> torch.device:
@@ -181,7 +203,7 @@ class BridgePipeline:
     @torch.no_grad()  # under inference_mode, FSDP2 would gather the weights once more
     def __call__(
         self,
-        prompt: str | Sequence[str],
+        prompt: Prompts,
         negative_prompt: str | Sequence[str] | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
@@ -202,14 +224,14 @@ class BridgePipeline:
     ) -> BridgePipelineOutput:
         """Generate ``num_images_per_prompt`` images of each prompt, in the order of the prompts.
 
-        ``negative_prompt`` is one for all prompts or one for each. ``quality`` is exact, high or fast
-        (`generation/quality.py`); it sets ``num_inference_steps``, ``guidance_interval`` (start and stop as
-        shares of the steps) and ``sampler`` if they are None. The bridge has a default ``guidance_scale``
-        (1: no guidance), the vision model a default ``height`` and ``width`` in pixels. ``generator`` or
-        ``seed`` determines the noise (`generation/noise.py`); with a seed, the images of a prompt have seed,
-        seed + 1, ... ``prompt_weighting`` reads ``(red:1.3)`` as a weight. ``step_cache``, such as 0.1, lets
-        steps of PixArt and FLUX reuse the step before. ``batch_size`` changes an image by rounding only.
-        ``output_type`` is pil, np, pt or latent (`generation/output.py`).
+        A prompt is a text or, with an image encoder (``from_pivot``), a picture. ``negative_prompt`` is one
+        for all prompts or one for each. ``quality`` is exact, high or fast (`generation/quality.py`); it sets
+        ``num_inference_steps``, ``guidance_interval`` (start and stop as shares of the steps) and ``sampler``
+        if they are None. The bridge has a default ``guidance_scale`` (1: no guidance), the vision model a
+        default ``height`` and ``width`` in pixels. ``generator`` or ``seed`` determines the noise
+        (`generation/noise.py`); with a seed, the images of a prompt have seed, seed + 1, ...
+        ``prompt_weighting`` reads ``(red:1.3)`` as a weight. ``step_cache``, such as 0.1, lets PixArt and
+        FLUX reuse steps. ``batch_size`` changes rounding only. ``output_type`` is pil, np, pt or latent.
 
         ``callback_on_step_end(pipe, step, timestep, {"latents": ...})`` runs after each step of a batch and
         may return new latents; ``callback_on_image(index, image)`` runs after each finished image. Raises
@@ -247,7 +269,7 @@ class BridgePipeline:
 
     def _read(
         self,
-        prompt: str | Sequence[str],
+        prompt: Prompts,
         negative_prompt: str | Sequence[str] | None,
         images_per_prompt: int,
         prompt_weighting: bool,
@@ -255,12 +277,36 @@ class BridgePipeline:
         """Check and read the prompts; warns about every prompt that exceeds the token limit."""
         require_weights(self.bridge, "draw with")
         checks.check_count("num_images_per_prompt", images_per_prompt)
-        prompts = checks.check_prompts(prompt, prompt_weighting)
+        texts, pictures = checks.texts_and_pictures(prompt)
+        if pictures:
+            return self._read_pictures(pictures, negative_prompt, images_per_prompt)
+        prompts = checks.check_prompts(texts, prompt_weighting)
         negative_prompts = checks.check_negative_prompts(negative_prompt, len(prompts), prompt_weighting)
-        checks.check_word_weights((*prompts, *negative_prompts), self.bridge.connector)
+        checks.check_word_weights((*prompts, *negative_prompts), self.bridge)
         checks.warn_about_long_prompts(prompts, self.bridge.language)
         return BatchPrompts(
             prompts=prompts, negative_prompts=negative_prompts, images_per_prompt=images_per_prompt
+        )
+
+    def _read_pictures(
+        self,
+        pictures: Sequence[Image.Image],
+        negative_prompt: str | Sequence[str] | None,
+        images_per_prompt: int,
+    ) -> BatchPrompts:
+        """Encode pictures in place of prompts. Raises RecipeError without an image encoder."""
+        if self.image_reader is None:
+            raise RecipeError(
+                "the prompt is a picture, but the pipeline has no image encoder: pass one to "
+                "BridgePipeline.from_pivot"
+            )
+        named = {f"picture {number}": picture for number, picture in enumerate(pictures, start=1)}
+        read = {read_emphasis(name, False): picture for name, picture in named.items()}
+        return BatchPrompts(
+            prompts=tuple(read),
+            negative_prompts=checks.check_negative_prompts(negative_prompt, len(read)),
+            images_per_prompt=images_per_prompt,
+            encoded=encode_pictures(self.bridge, self.image_reader, read),
         )
 
 
