@@ -61,8 +61,11 @@ def recipe(language: str, vision: str, training: Mapping[str, Any]) -> Recipe:
 def planned(language: str, vision: str, training: Mapping[str, Any]) -> dict[str, float]:
     """What `lavi plan` says of a training, and of drawing, in GiB."""
     found = make_plan(recipe(language, vision, training), find_device("here"), PlanOptions(pictures=SCENES))
-    drawing = found.memory.weights + found.drawing + found.memory.program
-    return {"train": found.memory_total / GIB, "draw": drawing / GIB, "weights": found.memory.weights / GIB}
+    return {
+        "train": found.memory_total / GIB,
+        "draw": found.drawing / GIB,
+        "weights": found.memory.weights / GIB,
+    }
 
 
 def trained(language: str, vision: str, training: Mapping[str, Any]) -> dict[str, float]:

@@ -35,7 +35,7 @@ def at_true_size(published: Path, *settings: str) -> Recipe:
 def test_a_folder_without_weights_has_the_published_numbers_of_weights(published: Path) -> None:
     recipe = at_true_size(published)
     bridge = build_meta_bridge(recipe)
-    found = {part.name: part for part in model_parts(bridge, None)}
+    found = {part.name: part for part in model_parts(bridge)}
     assert all(weight.is_meta for weight in (*bridge.parameters(), *bridge.buffers()))
     assert found["language model"].trained == 6_291_456
     assert found["connector"].trained == 21_254_528

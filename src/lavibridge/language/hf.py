@@ -16,8 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lavibridge.core.contracts import LAST_LAYER, ReadingSpec, TextFeatures, TextSpec
-from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
+from lavibridge.core.placement import Placement
+from lavibridge.core.quantization import quantize_linear_layers
 from lavibridge.core.sources import RANDOM
 from lavibridge.language.base import DEFAULT_TOKENS, LanguageModel
 from lavibridge.language.parts import attention_backend
@@ -77,7 +78,8 @@ class TransformersModel(LanguageModel):
         super().__init__()
         self.config = config
         check_quantization(config)
-        is_meta = device is not None and device.type == "meta"
+        self.placement = Placement.of(config, device)
+        is_meta = self.placement.is_meta
         described = (config, self.models, self._class, self.load_options)
         if config.source == RANDOM:
             self.backbone, self.tokenizer = self._build_toy(device)
@@ -277,7 +279,10 @@ class TransformersModel(LanguageModel):
         with torch.random.fork_rng(devices=[]), device or nullcontext():
             torch.manual_seed(0)
             backbone = self._fresh(model)
-        return backbone.to(pick_dtype(self.config.dtype)), byte_tokenizer(self.toy_template)
+        backbone.to(self.placement.dtype)
+        if self.config.quantize is not None and not self.placement.is_meta:
+            quantize_linear_layers(backbone, self.config.quantize)
+        return backbone, byte_tokenizer(self.toy_template)
 
     def _fresh(self, model: Any) -> Any:
         """A toy of the class with new weights."""

@@ -12,7 +12,7 @@ from lavibridge.core.device import pick_dtype
 from lavibridge.plan.alignment_plan import AlignmentPlan, plan_alignment
 from lavibridge.plan.devices import GIB, Device
 from lavibridge.plan.estimate import CostEstimate, MemoryEstimate, estimate_costs, seconds_of
-from lavibridge.plan.meta_model import ModelPart, build_meta_bridge, with_changes
+from lavibridge.plan.meta_model import ModelPart, build_meta_bridge, offloaded_bytes, with_changes
 from lavibridge.plan.metered_passes import drawing_pass
 from lavibridge.plan.search import SHARE, Configuration, search_configurations, variants
 from lavibridge.recipes.recipe import Recipe
@@ -55,7 +55,9 @@ class TrainingPlan:
     activations_checkpointed: int
     """Activations with `training.checkpointing`."""
     drawing: int
-    """Bytes beyond the weights that generating one image with guidance needs."""
+    """Bytes that generating one image with guidance needs, weights and program included."""
+    drawing_offloaded: int
+    """The same with the denoiser's blocks in files (`offload`)."""
     fits: bool
     """Whether the training fits, or the alignment of a recipe that only aligns."""
     flops: dict[str, int]
@@ -118,6 +120,8 @@ def make_plan(
     is_searched = trains and (terms.search or not fits)
     choices = _choices(recipe, device, memory, terms.tokens, tick) if is_searched else ()
     step = found.step_seconds(recipe, device)
+    drawing = drawing_pass(bridge, recipe, terms.tokens, device.type).peak + device.program
+    drawing += sum(part.bytes for part in parts)
     encoding, reading, beside = _encoding_seconds(recipe, terms, found, device)
     dtype = torch.float32 if settings.cache is None else pick_dtype(settings.cache.dtype)
     plan = TrainingPlan(
@@ -132,7 +136,8 @@ def make_plan(
         memory=memory,
         memory_total=memory.total,
         activations_checkpointed=checkpointed.memory.activations,
-        drawing=drawing_pass(bridge, recipe, terms.tokens, device.type).peak,
+        drawing=drawing,
+        drawing_offloaded=drawing - offloaded_bytes(bridge, parts),
         fits=fits,
         flops={name: each.flops(name) for each in found.passes for name in each.names()},
         operations=sum(len(each.operations) for each in found.passes),

@@ -5,7 +5,6 @@ Only safetensors and GGUF files are loaded, and no code from a folder ever runs.
 
 import sys
 from collections.abc import Callable, Collection, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
+from lavibridge.core.placement import Placement, check_bitsandbytes
 from lavibridge.core.sources import RANDOM, cannot_load, find_gguf, locate_source, read_model_json
 from lavibridge.language.base import LanguageModel
 from lavibridge.language.parts.gguf import load_gguf, read_gguf_config
@@ -68,8 +67,7 @@ def load_model(
     model = class_of(_class_name(source, description, models))
     file = find_gguf(source, revision)
     if file is None:
-        options = {**_quantization(config), **options}
-        backbone = load_weights(model, source, folder, revision, config.dtype, **options)
+        backbone = load_weights(model, source, folder, revision, Placement.of(config), **options)
         tokenizer = load_tokenizer(source, "tokenizer" if folder else "", revision)
     else:
         quieten_transformers()
@@ -80,9 +78,9 @@ def load_model(
 
 
 def load_weights(
-    model: Any, source: str, folder: str, revision: str | None, dtype: str, **options: Any
+    model: Any, source: str, folder: str, revision: str | None, placement: Placement, **options: Any
 ) -> Any:
-    """A class of transformers with the weights in the sub-folder ``folder`` of ``source``.
+    """A class of transformers, placed, with the weights in the sub-folder ``folder`` of ``source``.
 
     Raises ModelError if they cannot be loaded or some are missing.
     """
@@ -92,11 +90,11 @@ def load_weights(
             locate_source(source, revision),
             subfolder=folder,
             revision=revision or "main",
-            dtype=pick_dtype(dtype),
+            dtype=placement.dtype,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
-            **options,
+            **{**_quantization(placement), **options},
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise cannot_load("language model", source, folder, error) from error
@@ -133,7 +131,7 @@ def load_meta_model(
 ) -> Any:
     """The model at ``config.source`` on torch's meta device: every size, read from its config.json alone."""
     model, description = _class_and_description(config, models, class_of)
-    return load_meta_weights(model, description, config.dtype, **options)
+    return load_meta_weights(model, description, Placement.of(config), **options)
 
 
 def read_settings(
@@ -165,11 +163,13 @@ def stated_limit(source: str, revision: str | None) -> int | None:
     return int(limit) if isinstance(limit, int) and limit < LONGEST_LIMIT else None
 
 
-def load_meta_weights(model: Any, description: Mapping[str, Any], dtype: str, **options: Any) -> Any:
+def load_meta_weights(
+    model: Any, description: Mapping[str, Any], placement: Placement, **options: Any
+) -> Any:
     """A class of transformers on the meta device: every size of the config.json ``description``."""
     settings, rest = _settings_of(model, description, options)
     with torch.device("meta"):
-        return model(settings, **rest).to(pick_dtype(dtype))
+        return model(settings, **rest).to(placement.dtype)
 
 
 def _settings_of(
@@ -187,11 +187,7 @@ def check_quantization(config: LanguageModel.Config) -> None:
     """Raise ModelError if the configuration needs bitsandbytes, which is missing, or quantises a GGUF."""
     if config.quantize is None:
         return
-    if find_spec("bitsandbytes") is None:
-        raise ModelError(
-            f"language.quantize: {config.quantize} needs bitsandbytes, which is not installed: "
-            "pip install 'lavibridge[quantize]'"
-        )
+    check_bitsandbytes("language.quantize", config.quantize)
     if config.source != RANDOM and find_gguf(config.source, config.revision) is not None:
         raise ModelError(
             f"language.quantize: '{config.source}' is a GGUF file, which is dequantised as it loads: give "
@@ -199,16 +195,16 @@ def check_quantization(config: LanguageModel.Config) -> None:
         )
 
 
-def _quantization(config: LanguageModel.Config) -> dict[str, Any]:
+def _quantization(placement: Placement) -> dict[str, Any]:
     """Arguments that load the frozen weights in 8 or 4 bits."""
-    if config.quantize is None:
+    if placement.quantize is None:
         return {}
     return {
         "quantization_config": transformers.BitsAndBytesConfig(
-            load_in_8bit=config.quantize == "8bit",
-            load_in_4bit=config.quantize == "4bit",
+            load_in_8bit=placement.quantize == "8bit",
+            load_in_4bit=placement.quantize == "4bit",
             bnb_4bit_quant_type="nf4",
-            bnb_4bit_compute_dtype=pick_dtype(config.dtype),
+            bnb_4bit_compute_dtype=placement.dtype,
         )
     }
 

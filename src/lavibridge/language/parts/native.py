@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from lavibridge.core.contracts import LAST_LAYER, ReadingSpec, TextFeatures, TextSpec
 from lavibridge.core.errors import ModelError
+from lavibridge.core.placement import Placement
 from lavibridge.core.safetensors_file import read_safetensors_header
-from lavibridge.core.sources import find_model_file, find_single_file, read_model_json
+from lavibridge.core.sources import SAFETENSORS, find_model_file, find_single_file, read_model_json
 from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
 from lavibridge.language.base import DEFAULT_TOKENS, LanguageModel
 from lavibridge.language.ldm_bert import ldm_bert
@@ -74,10 +75,11 @@ class NativeText(LanguageModel):
         tokenizers. ModelError where the folder lacks one or they do not fit together."""
         super().__init__()
         self.config = config
-        self.is_meta = device is not None and device.type == "meta"
+        self.placement = Placement.of(config, device)
         self.side = config.side
         file = find_single_file(config.source, config.revision)
-        self.header = None if file is None else read_safetensors_header(file)
+        has_encoders = file is not None and file.suffix.lower() == SAFETENSORS  # GGUF has a denoiser alone
+        self.header = read_safetensors_header(file) if file is not None and has_encoders else None
         self.root = config.source if config.config is None else config.config
         self.revision = config.revision if file is None else None
         description = self._read_json("model_index.json")
@@ -257,7 +259,7 @@ class NativeText(LanguageModel):
         return columns if cut == 0 else torch.cat([columns[:1], columns[cut - 1 :]])
 
     def _instruction_tokens(self, encoder: TextEncoder, instruction: str) -> int:
-        if self.is_meta:
+        if self.placement.is_meta:
             return len(instruction) // BYTES_PER_TOKEN
         return len(self.tokenizers[encoder.tokenizer].encode(instruction)) if instruction else 0
 
@@ -276,7 +278,7 @@ class NativeText(LanguageModel):
     def _load_tokenizer(self, encoder: TextEncoder) -> Any:
         name = encoder.tokenizer
         settings = self._read_json(f"{name}/tokenizer_config.json")
-        if self.is_meta:
+        if self.placement.is_meta:
             tokenizer = byte_tokenizer(META_TEMPLATE)
             tokenizer.model_max_length = int((settings or {}).get("model_max_length") or DEFAULT_TOKENS)
             return tokenizer
@@ -289,16 +291,16 @@ class NativeText(LanguageModel):
         return load_tokenizer(self.root, name, self.revision)
 
     def _load(self, encoder: TextEncoder) -> Any:
-        settings, dtype = self._settings(encoder), self.config.dtype
+        settings = self._settings(encoder)
         model = self._class(encoder)
-        if self.is_meta:
-            return load_meta_weights(model, settings, dtype).requires_grad_(False).eval()
+        if self.placement.is_meta:
+            return load_meta_weights(model, settings, self.placement).requires_grad_(False).eval()
         prefix = self._prefix(encoder)
         if self.header is not None and prefix is not None:
-            made = load_encoder_from_file(model, settings, self.header, prefix, dtype)
+            made = load_encoder_from_file(model, settings, self.header, prefix, self.placement)
         else:
             options = {} if self.config.variant is None else {"variant": self.config.variant}
-            made = load_weights(model, self.root, encoder.folder, self.revision, dtype, **options)
+            made = load_weights(model, self.root, encoder.folder, self.revision, self.placement, **options)
         rows = len(made.get_input_embeddings().weight)
         check_vocabulary(self.tokenizers[encoder.tokenizer], rows, f"{self.config.source}/{encoder.folder}")
         return made.requires_grad_(False).eval()
