@@ -90,7 +90,7 @@ def test_weights_are_exactly_those_in_the_blocks(toy: Callable[..., Path], folde
     stored = gguf.quants.dequantize(gguf.quants.quantize(written, Kind.Q4_0), Kind.Q4_0)
     with torch.no_grad():
         found = (layer(x) - layer.bias).T.numpy()
-    np.testing.assert_allclose(found, stored, atol=1e-6)
+    np.testing.assert_allclose(found, stored, atol=0, rtol=1e-3)  # Diffusers scales in float16
     assert np.abs(stored - written).max() > 1e-4
 
 
@@ -197,7 +197,7 @@ HOSTILE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     ),
     "another name": (
         _patched(b"joint_blocks.0.x_block.mlp.fc1.bias", b"joint_blocks.0.x_block.mlp.fc1.bios"),
-        r"does not fit its configuration .*lacks 1 of \d+ weights",
+        r"does not fit its configuration .*cannot convert it .*mlp\.fc1\.bias",
     ),
 }
 

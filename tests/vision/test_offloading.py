@@ -10,7 +10,6 @@ from toy_pipelines import pipeline
 
 from lavibridge import BridgePipeline
 from lavibridge.bridge.identity import bridge_identity
-from lavibridge.core.contracts import Batch
 from lavibridge.core.errors import ModelError, RecipeError, RunError
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:diffusers")
@@ -77,8 +76,6 @@ def test_layers_stored_in_8_bits_draw_nearly_the_same(name: str, tmp_path: Path)
         sum(each.nbytes for each in pipe.bridge.vision.backbone.parameters()) for pipe in (whole, stored)
     ]
     assert sizes[1] < 0.6 * sizes[0]
-    with pytest.raises(ModelError, match="cannot train a bridge whose denoiser is stored as float8_e4m3fn"):
-        stored.bridge(Batch(prompts=(), names=(), latents=torch.zeros(0, 4, 4, 4)), *[torch.zeros(0)] * 2)
 
 
 def test_layers_stored_in_8_bits_are_offloaded_too(tmp_path: Path) -> None:

