@@ -31,7 +31,7 @@ PREDICTION = {
     ("mini-pixart", "8bit"): 0.08,
     ("mini-pixart", "4bit"): 0.22,
 }
-"""Largest relative error of a miniature's prediction; PixArt has nearly all of its weights in linear layers."""
+"""Largest relative error of a prediction; nearly all weights of PixArt are in linear layers."""
 CALL: dict[str, Any] = {"num_inference_steps": 2, "height": 32, "width": 32, "seed": 0, "output_type": "np"}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from lavibridge.bridge import Bridge
 from lavibridge.core.device import pick_dtype
 from lavibridge.plan.alignment_plan import AlignmentPlan, plan_alignment
 from lavibridge.plan.devices import GIB, Device
@@ -120,8 +121,6 @@ def make_plan(
     is_searched = trains and (terms.search or not fits)
     choices = _choices(recipe, device, memory, terms.tokens, tick) if is_searched else ()
     step = found.step_seconds(recipe, device)
-    drawing = drawing_pass(bridge, recipe, terms.tokens, device.type).peak + device.program
-    drawing += sum(part.bytes for part in parts)
     encoding, reading, beside = _encoding_seconds(recipe, terms, found, device)
     dtype = torch.float32 if settings.cache is None else pick_dtype(settings.cache.dtype)
     plan = TrainingPlan(
@@ -136,8 +135,7 @@ def make_plan(
         memory=memory,
         memory_total=memory.total,
         activations_checkpointed=checkpointed.memory.activations,
-        drawing=drawing,
-        drawing_offloaded=drawing - offloaded_bytes(bridge, parts),
+        **_drawing(recipe, bridge, parts, device, terms.tokens),
         fits=fits,
         flops={name: each.flops(name) for each in found.passes for name in each.names()},
         operations=sum(len(each.operations) for each in found.passes),
@@ -160,6 +158,15 @@ def make_plan(
     if terms.price is None:
         return plan
     return replace(plan, cost=plan.hours_in_all * terms.devices * terms.price)
+
+
+def _drawing(
+    recipe: Recipe, bridge: Bridge, parts: tuple[ModelPart, ...], device: Device, tokens: int | None
+) -> dict[str, int]:
+    """Bytes that generating one image needs, with the denoiser's weights in memory and in files."""
+    needed = drawing_pass(bridge, recipe, tokens, device.type).peak + device.program
+    needed += sum(part.bytes for part in parts)
+    return {"drawing": needed, "drawing_offloaded": needed - offloaded_bytes(bridge, parts)}
 
 
 def _encoding_seconds(
