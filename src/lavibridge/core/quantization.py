@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import nn
 
+from lavibridge.core.mapped_files import MappedFiles
 from lavibridge.core.placement import Quantization
 
 OUTLIER = 6.0
@@ -25,12 +26,16 @@ OUTLIER = 6.0
 def quantize_linear_layers(network: nn.Module, bits: Quantization) -> None:
     """Replace the frozen linear layers of a network on the CPU; each computes in its weights' format."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it reports every cast to float16
+    files = MappedFiles()
     for parent, name in quantizable_layers(network):
-        setattr(parent, name, _quantized(getattr(parent, name), bits))
+        layer = getattr(parent, name)
+        setattr(parent, name, _quantized(layer, bits))
+        files.release(layer.weight)
     setattr(network, f"is_loaded_in_{bits}", True)  # PEFT asks for it
     for weight in network.parameters():
-        if weight.is_floating_point():  # a view of the file would keep all of the file in memory
-            weight.data = weight.data.clone()
+        if weight.is_floating_point():  # one weight in the file would keep the file mapped
+            before, weight.data = weight.data, weight.data.clone()
+            files.release(before)
 
 
 def quantizable_layers(network: nn.Module) -> list[tuple[nn.Module, str]]:
