@@ -33,6 +33,13 @@ class MappedFiles:
             _libc().madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), mmap.MADV_DONTNEED)
 
 
+def trim_heap() -> None:
+    """Return freed memory to the system: the C library keeps small blocks between others that are in use."""
+    trim = getattr(_libc(), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
 def _mapped_ranges() -> list[tuple[int, int]]:
     """First and last address of each mapped safetensors file."""
     if sys.platform != "linux" or not _MAPS.is_file():

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from lavibridge.core.mapped_files import MappedFiles
+from lavibridge.core.mapped_files import MappedFiles, trim_heap
 from lavibridge.core.placement import Quantization
 
 OUTLIER = 6.0
@@ -36,6 +36,7 @@ def quantize_linear_layers(network: nn.Module, bits: Quantization) -> None:
         if weight.is_floating_point():  # one weight in the file would keep the file mapped
             before, weight.data = weight.data, weight.data.clone()
             files.release(before)
+    trim_heap()
 
 
 def quantizable_layers(network: nn.Module) -> list[tuple[nn.Module, str]]:
