@@ -6,15 +6,12 @@ import socket
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from lavibridge.cli import doctor
 from lavibridge.cli.main import app
-from lavibridge.core import files, paths
-from lavibridge.zoo.hashes import write_model_hashes
 
 
 def network_line(**settings: str) -> str:
@@ -111,27 +108,9 @@ def test_the_hub_that_is_set_is_asked(status: int, start: str, said: str) -> Non
     assert said in line
 
 
-def test_no_network_is_found_out_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_network_is_found_out_soon() -> None:
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         closed = network_line(HF_ENDPOINT=f"http://127.0.0.1:{mute.getsockname()[1]}")
-        mute.listen()
-        monkeypatch.setattr(doctor, "PATIENCE", 0.2)
-        silent = doctor.why_unreachable(f"http://127.0.0.1:{mute.getsockname()[1]}")
     assert closed.startswith("note ")
     assert "refused" in closed
-    assert silent is not None
-    assert doctor.why_unreachable("no address") is not None
-
-
-def test_a_damaged_shipped_model_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mini-toy" / "unet").mkdir(parents=True)
-    weights = tmp_path / "mini-toy" / "unet" / "model.safetensors"
-    weights.write_bytes(b"weights")
-    for module in (files, paths):
-        monkeypatch.setattr(module, "models_folder", lambda: tmp_path)
-    assert "hashes.json is missing" in CliRunner().invoke(app, ["doctor"]).stdout
-    write_model_hashes(tmp_path / "mini-toy")
-    assert "1 files as shipped" in CliRunner().invoke(app, ["doctor"]).stdout
-    weights.write_bytes(b"weightz")
-    assert "damaged: unet/model.safetensors" in CliRunner().invoke(app, ["doctor"]).stdout

@@ -64,7 +64,7 @@ def test_the_advice_for_a_variant_helps(tmp_path: Path) -> None:
     [
         ("owner/name", {"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"),
         ("smolm2", {"HF_HUB_OFFLINE": "1"}, "did you mean 'smollm2'?"),
-        ("owner/name", {"HF_ENDPOINT": "no-address"}, "the hub (no-address) refuses it"),
+        ("owner/name", {"HF_ENDPOINT": "no-address"}, "the hub (no-address) cannot be reached ("),
     ],
 )
 def test_a_hub_that_is_not_reached_is_told_apart(

@@ -9,6 +9,7 @@ from typing import Any
 
 from lavibridge.core.errors import ModelError, RunError
 from lavibridge.core.files import read_json, write_atomic
+from lavibridge.core.hub import is_local_only
 
 _FILES = ("bridge.json", "connector/*", "*_lora/*", "*_folded/*")
 _CARD = """---
@@ -36,12 +37,16 @@ def download_bridge_from_hub(repo_id: str, revision: str | None) -> Path:
     from huggingface_hub import constants, snapshot_download
 
     try:
-        folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(_FILES)))
+        local = is_local_only()
+        found = snapshot_download(
+            repo_id, revision=revision, allow_patterns=list(_FILES), local_files_only=local
+        )
     except Exception as error:  # the client lets errors of its network library through
         raise RunError(
             f"there is no folder '{repo_id}', and the hub ({constants.ENDPOINT}) has no such repository: "
             f"{_first_line(error)}"
         ) from None
+    folder = Path(found)
     if not (folder / "bridge.json").is_file():
         raise RunError(f"'{repo_id}' on the hub holds no bridge.json: give the id of a saved bridge")
     return folder

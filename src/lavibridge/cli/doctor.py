@@ -21,9 +21,6 @@ VERSION_FLOORS = {
 }
 """Oldest versions that load third-party models safely, and the reasons."""
 
-PATIENCE = 4.0
-"""Seconds to wait for the hub's answer."""
-
 _OTHERS = (
     "peft",
     "accelerate",
@@ -222,10 +219,12 @@ def _network() -> _Check:
     """Contact the hub once, unless it is disabled."""
     from huggingface_hub import constants, is_offline_mode
 
+    from lavibridge.core.hub import why_hub_is_unreachable
+
     if is_offline_mode():
         told = "offline (HF_HUB_OFFLINE is set): only folders and installed models are available"
         return _Check(state="ok", subject="network", result=told)
-    reason = why_unreachable(constants.ENDPOINT)
+    reason = why_hub_is_unreachable()
     if reason is None:
         return _Check(
             state="ok", subject="network", result=f"{constants.ENDPOINT} answers: its models are available"
@@ -235,28 +234,3 @@ def _network() -> _Check:
         "available; set HF_HUB_OFFLINE=1 to avoid waiting for it"
     )
     return _Check(state="note", subject="network", result=told)
-
-
-def why_unreachable(address: str) -> str | None:
-    """Return the reason why no server answers within a few seconds; None if one does."""
-    from queue import Empty, Queue
-    from threading import Thread
-    from urllib.error import HTTPError
-    from urllib.request import Request, urlopen
-
-    answers: Queue[str | None] = Queue()
-
-    def ask() -> None:
-        try:
-            with urlopen(Request(address, method="HEAD"), timeout=PATIENCE):
-                answers.put(None)
-        except HTTPError as error:  # the server answers, unless a proxy blocks the way
-            answers.put(f"status {error.code}" if error.code in (403, 407) or error.code >= 500 else None)
-        except (OSError, ValueError) as error:
-            answers.put(str(getattr(error, "reason", error)))
-
-    Thread(target=ask, daemon=True).start()  # a name look-up has no time limit of its own
-    try:
-        return answers.get(timeout=PATIENCE)
-    except Empty:
-        return f"no answer in {PATIENCE:g} s"

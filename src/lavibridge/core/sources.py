@@ -9,6 +9,7 @@ from typing import Any
 
 from lavibridge.core.errors import ModelError, did_you_mean
 from lavibridge.core.files import LFS, shipped_configurations, shipped_models
+from lavibridge.core.hub import is_local_only, why_hub_is_unreachable
 from lavibridge.core.log import console
 from lavibridge.core.packaged import PACKAGED, PackagedModel, packaged_on_hub, packaged_path
 from lavibridge.core.paths import configurations_folder, expand_path, models_folder
@@ -174,7 +175,7 @@ def _is_on_hub(model: PackagedModel) -> bool:
     from huggingface_hub import hf_hub_download
 
     try:
-        hf_hub_download(model.hub_id, "config.json")
+        hf_hub_download(model.hub_id, "config.json", local_files_only=is_local_only())
     except Exception as error:  # the client raises errors of any network library
         reason = type(error).__name__
         console.print(
@@ -197,12 +198,13 @@ def _from_hub(repository: str, name: str, revision: str | None) -> Path | None:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(repository, name, revision=revision))
+        return Path(hf_hub_download(repository, name, revision=revision, local_files_only=is_local_only()))
     except LocalEntryNotFoundError:
         why = (
             "HF_HUB_OFFLINE is set, so the hub is not used: unset it, "
             if is_offline_mode()
-            else f"the hub ({constants.ENDPOINT}) cannot be reached: check the spelling or the connection, "
+            else f"the hub ({constants.ENDPOINT}) cannot be reached ({why_hub_is_unreachable()}): check the "
+            "spelling or the connection, "
         )
         raise ModelError(
             f"'{repository}' is not a local folder, and {why}or give a folder{_instead(repository)}"

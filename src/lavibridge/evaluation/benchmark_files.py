@@ -8,6 +8,7 @@ The package ships no benchmark files: their licences differ, and they change.
 from pathlib import Path
 
 from lavibridge.core.errors import DataError
+from lavibridge.core.hub import is_local_only
 from lavibridge.core.paths import expand_path
 
 _HUB = "hf://"
@@ -59,7 +60,12 @@ def _from_hub(path: str, what: str, where: str) -> Path:
     if len(parts) < 3 or not all(parts):
         raise DataError(f"{what}: '{path}' must be {_HUB}datasets/OWNER/NAME/FILE or {_HUB}OWNER/NAME/FILE")
     try:
-        found = hf_hub_download("/".join(parts[:2]), parts[2], repo_type="dataset" if is_data else "model")
+        found = hf_hub_download(
+            "/".join(parts[:2]),
+            parts[2],
+            repo_type="dataset" if is_data else "model",
+            local_files_only=is_local_only(),
+        )
     except LocalEntryNotFoundError:
         raise DataError(f"{what}: cannot reach the hub for '{path}'; get it from {where}") from None
     except (HfHubHTTPError, OSError, ValueError) as error:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from lavibridge.core.device import pick_device
 from lavibridge.core.errors import ModelError
+from lavibridge.core.hub import is_local_only
 from lavibridge.core.identity import source_identity
 from lavibridge.core.sources import read_model_json, resolve_source
 
@@ -74,6 +75,7 @@ class PretrainedNetwork:
                 dtype=self.dtype,
                 use_safetensors=True,
                 trust_remote_code=False,
+                local_files_only=is_local_only(),
                 output_loading_info=True,
             )
         except _FAULTS as error:
@@ -116,7 +118,11 @@ class PretrainedNetwork:
         """Another component of the model, by the transformers class that loads it."""
         try:
             return getattr(transformers, loader).from_pretrained(
-                self.root, revision=self.revision or "main", trust_remote_code=False, **options
+                self.root,
+                revision=self.revision or "main",
+                trust_remote_code=False,
+                local_files_only=is_local_only(),
+                **options,
             )
         except _FAULTS as error:
             raise ModelError(f"'{self.source}' has no {loader[4:]} that can be loaded: {error}") from error

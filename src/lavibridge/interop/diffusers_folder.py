@@ -20,6 +20,7 @@ from lavibridge.bridge import Bridge
 from lavibridge.bridge.weight_checks import require_full_weights
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import write_atomic, write_json
+from lavibridge.core.hub import is_local_only
 from lavibridge.core.sources import RANDOM, find_single_file, read_model_json, resolve_source
 from lavibridge.core.tensors import save_tensors
 from lavibridge.interop.merged_weights import merged_weights
@@ -97,7 +98,8 @@ def _local(source: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     patterns = [f"*{end}" for end in _KEPT]
-    return Path(snapshot_download(root, revision=revision, allow_patterns=patterns))
+    local = is_local_only()
+    return Path(snapshot_download(root, revision=revision, allow_patterns=patterns, local_files_only=local))
 
 
 def _parts(index: dict[str, Any], root: Path, denoiser: str) -> list[str]:

@@ -13,6 +13,7 @@ import transformers
 from safetensors import SafetensorError
 
 from lavibridge.core.errors import ModelError
+from lavibridge.core.hub import is_local_only
 from lavibridge.core.placement import Placement, check_bitsandbytes
 from lavibridge.core.sources import RANDOM, cannot_load, find_gguf, locate_source, read_model_json
 from lavibridge.language.base import LanguageModel
@@ -93,6 +94,7 @@ def load_weights(
             dtype=placement.dtype,
             use_safetensors=True,
             trust_remote_code=False,
+            local_files_only=is_local_only(),
             output_loading_info=True,
             **{**_quantization(placement), **options},
         )
@@ -118,6 +120,7 @@ def load_tokenizer(source: str, folder: str, revision: str | None) -> Any:
             subfolder=folder,
             revision=revision or "main",
             trust_remote_code=False,
+            local_files_only=is_local_only(),
         )
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise cannot_load("tokenizer of", source, folder, error) from error

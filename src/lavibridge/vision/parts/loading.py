@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from lavibridge.core.errors import ModelError
+from lavibridge.core.hub import is_local_only
 from lavibridge.core.placement import Placement
 from lavibridge.core.safetensors_file import SafetensorsHeader, meta_tensors, read_tensors
 from lavibridge.core.sources import GGUF, cannot_load, locate_source, read_model_json
@@ -119,6 +120,7 @@ def load_diffusers_part(
             variant=files.variant,
             torch_dtype=placement.dtype,
             use_safetensors=True,
+            local_files_only=is_local_only(),
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if files.header is not None:
