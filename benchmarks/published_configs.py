@@ -13,6 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import diffusers
+import torch
+
+from lavibridge.vision.parts.loading import ignore_diffusers_deprecations
+
 Sizes = Mapping[str, Any]
 T5_BASE = {"d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12, "num_heads": 12}
 T5_LARGE = {"d_model": 1024, "d_kv": 64, "d_ff": 4096, "num_layers": 24, "num_heads": 16}
@@ -191,6 +196,26 @@ def write_pipeline(name: str, root: Path) -> Path:
         _write(folder / f"tokenizer{end}" / "tokenizer_config.json", {"model_max_length": length})
     _write(folder / "model_index.json", described)
     return folder
+
+
+def write_published(family: Any, name: str, root: Path) -> Path:
+    """Write the configurations of a model that a vision family publishes into ``root``; return it."""
+    model = family.published[name]
+    described: dict[str, Any] = {"_class_name": model.pipeline}
+    with torch.device("meta"), ignore_diffusers_deprecations():
+        for folder, title, sizes in (
+            (family.denoiser_folder, family.denoiser_class, model.denoiser),
+            (family.autoencoder_folder, family.autoencoder_class, model.autoencoder),
+        ):
+            getattr(diffusers, title)(**sizes).save_config(root / folder)
+    _write(root / "scheduler" / "scheduler_config.json", model.scheduler)
+    for folder, sizes in model.text_encoders.items():
+        described[folder] = ["transformers", sizes["_class_name"]]
+        _write(root / folder / "config.json", sizes)
+        tokenizer = folder.replace("text_encoder", "tokenizer")
+        _write(root / tokenizer / "tokenizer_config.json", {"model_max_length": 512})
+    _write(root / "model_index.json", described)
+    return root
 
 
 def _write(path: Path, content: Sizes) -> Path:

@@ -35,17 +35,17 @@ from lavibridge.training.train import train
 
 SHEET_PROMPTS = (
     "a red circle",
-    "a small blue square",
+    "a red circle left of a blue square",
     "a large yellow star",
     "a striped purple ring",
     "a checkered green triangle",
     "a red cross and a blue circle",
 )
 _SHEET_SEED = 7
-_CATEGORY = "one"
-"""One thing with every attribute, which two minutes of training are enough for."""
-_PROMPTS = 150
-"""Prompts per condition; the intervals extend at most about 8 points to each side."""
+_CATEGORIES = {"one": "one thing", "two": "two things", "spatial": "in a direction"}
+"""The evaluated categories, and how the table calls them."""
+_PROMPTS = 75
+"""Prompts per condition and category; the intervals extend at most about 11 points to each side."""
 _STEPS, _GUIDANCE = 20, 4.0
 
 
@@ -61,8 +61,8 @@ class QuickstartCondition:
 def run_quickstart(recipe: Recipe, out: Path, *, prompts: int = _PROMPTS, steps: int = _STEPS) -> Path:
     """Train a bridge, evaluate it with its baselines, and write a report; returns the run folder.
 
-    Generates `prompts` images per condition, each in `steps` denoising steps. Resumes an earlier call with
-    the same recipe. Raises RunError if the folder holds anything else or is in use.
+    Generates `prompts` images per condition and category, each in `steps` denoising steps. Resumes an earlier
+    call with the same recipe. Raises RunError if the folder holds anything else or is in use.
     """
     require_single_process("a quickstart")
     set_threads()
@@ -148,7 +148,7 @@ def _measure(condition: QuickstartCondition, prompts: int, steps: int) -> dict[s
         condition.bridge,
         "world",
         condition.folder,
-        categories=(_CATEGORY,),
+        categories=tuple(_CATEGORIES),
         limit=prompts,
         num_inference_steps=steps,
         guidance_scale=_GUIDANCE,
@@ -181,11 +181,13 @@ def _tell(results: dict[str, Any], out: Path, page: Path) -> None:
     """Print the scores and the next commands on stderr."""
     rows = {"trained bridge": results, **results["compared"]}
     width = max(len(name) for name in rows)
-    console.print("\none thing with every attribute right (n, share, 95 % interval)")
+    count = results["metrics"]["world"]["categories"]["one"]["n"]
+    console.print(f"\nimages with every attribute right (share, 95 % interval, n {count} each)")
+    console.print(f"  {'':<{width}}" + "".join(f"  {title:<24}" for title in _CATEGORIES.values()))
     for name, each in rows.items():
-        score = each["metrics"]["world"]["categories"][_CATEGORY]
-        interval = f"{score['mean']:6.1%}  ({score['low']:.1%} to {score['high']:.1%})"
-        console.print(f"  {name:<{width}}  n {score['n']}  {interval}")
+        scores = [each["metrics"]["world"]["categories"][category] for category in _CATEGORIES]
+        cells = [f"{score['mean']:6.1%} ({score['low']:.1%} to {score['high']:.1%})" for score in scores]
+        console.print(f"  {name:<{width}}" + "".join(f"  {cell:<24}" for cell in cells), soft_wrap=True)
     console.print(
         f"\nReport: {page}\n\nNext steps:\n"
         f'  lavi generate {out} "a small red circle" "a large blue star" --guidance {_GUIDANCE}\n'

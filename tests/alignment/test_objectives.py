@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy_pipelines import pipeline
+from toy_pipelines import DECLARED, pipeline
 
 from lavibridge import BridgePipeline
 from lavibridge.alignment.base import AlignmentObjective, NoisedLatents
@@ -33,6 +33,7 @@ CASES: Mapping[str, tuple[str, str]] = {
     "pixart attention": ("pixart", "attention"),
     "sana attention": ("sana", "attention"),
     "ldm attention": ("ldm", "attention"),
+    **{f"{name} blocks": (name, "blocks") for name in DECLARED},
 }
 QUICK = ("sd attention", "flux blocks", "sd3 prediction", "sdxl tokens")
 """Each objective once, with cross-attention and joint attention, with and without a pooled vector."""
@@ -45,7 +46,7 @@ def natives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bridge]:
     for name in sorted({family for family, _ in CASES.values()}):
         folder = tmp_path_factory.mktemp(name)
         pipeline(name).save_pretrained(folder)
-        length = 20 if name in ("sd3", "flux", "sana", "pixart") else None
+        length = 20 if name in ("sd3", "flux", "sana", "pixart") else 128 if name in DECLARED else None
         found[name] = BridgePipeline.native(str(folder), device="cpu", max_sequence_length=length).bridge
     return found
 

@@ -15,7 +15,7 @@ def test_one_file_each_and_nothing_else_is_edited(tmp_path: Path) -> None:
     files = dict(re.findall(r"^```\w+ file=(\S+)\n(.*?)^```", text, flags=re.M | re.S))
     assert {
         "scratch/olmo2.py",
-        "scratch/auraflow.py",
+        "scratch/ovis_image.py",
         "scratch/shared.py",
         "scratch/p2.py",
         "scratch/dpm3.py",

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from toy_pipelines import pipeline
+from toy_pipelines import DECLARED, pipeline
 
 from lavibridge import BridgePipeline
 from lavibridge.plan.devices import GPUS
@@ -18,7 +18,9 @@ from lavibridge.plan.text_side_passes import teacher_text_side_cost
 from lavibridge.recipes.recipe import Recipe, make_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:diffusers")
-FAMILIES = ("sdxl", "sd3", "flux", "pixart", "sana")
+FAMILIES = ("sdxl", "sd3", "flux", "pixart", "sana", *DECLARED)
+DEEP = ("Flux2Pipeline", "Flux2KleinPipeline")
+"""Toys of 31 layers, because their pipelines read the 30th."""
 
 
 def taught(folder: Path, guidance: float = 2.0, **training: Any) -> Recipe:
@@ -42,7 +44,10 @@ def without_weights(folder: Path) -> None:
             path.unlink()
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in DEEP else []) for name in FAMILIES],
+)
 def test_the_plan_of_a_folder_without_weights_is_that_of_the_whole(name: str, tmp_path: Path) -> None:
     """Parameters, and the arithmetic of reading and of the teacher's passes, as the real models have them."""
     pipe = pipeline(name)
@@ -65,13 +70,16 @@ def test_the_plan_of_a_folder_without_weights_is_that_of_the_whole(name: str, tm
     with torch.no_grad(), plain:
         with FlopCounterMode(display=False) as reading:
             features = own.features(captions)
-        conditioning = own.connector(type(features).pad([*features.split()] * 2))
+        (empty,) = own.features([""], negative=True).split()
+        conditioning = own.connector(type(features).pad([empty, empty, *features.split()]))
         with FlopCounterMode(display=False) as target:
             own.vision.predict(noisy, own.vision.times[torch.tensor([10, 10, 10, 10])], conditioning)
     # The miniature tokenizer makes more tokens of SANA's instruction than are assumed.
     share = 0.6 if name == "sana" else 0.02
     assert planned.reading.flops() == pytest.approx(reading.get_total_flops(), rel=share)
-    assert planned.target.flops() == pytest.approx(target.get_total_flops(), rel=0.02)
+    # A plan knows no chat template, which a toy's tokenizer of bytes makes long.
+    share = 0.05 if name in DECLARED else 0.02
+    assert planned.target.flops() == pytest.approx(target.get_total_flops(), rel=share)
 
 
 def test_a_teacher_takes_time_and_memory_in_rows_of_its_own(tmp_path: Path) -> None:

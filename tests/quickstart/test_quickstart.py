@@ -39,9 +39,11 @@ def test_the_quickstart_ends_in_a_sheet_results_and_a_report_and_a_second_call_d
     scored = {"trained": results, **results["compared"]}
     assert len(scored) == 3
     for each in scored.values():
-        score = each["metrics"]["world"]["categories"]["one"]
-        assert score["n"] == 2
-        assert 0 <= score["low"] <= score["high"] <= 1
+        scores = each["metrics"]["world"]["categories"]
+        assert set(scores) == {"one", "two", "spatial"}
+        for score in scores.values():
+            assert score["n"] == 2
+            assert 0 <= score["low"] <= score["high"] <= 1
     assert {"training", "evaluating"} <= set(results["seconds"])
     with Image.open(out / "contact_sheet.png") as sheet:
         assert SHEET_PROMPTS[0] in sheet.info["description"]

@@ -16,6 +16,7 @@ from lavibridge.cli.main import app
 from lavibridge.core.errors import RecipeError
 from lavibridge.generation.pipeline import BridgePipeline
 from lavibridge.recipes.recipe import shipped_recipes
+from lavibridge.report import alignment
 from lavibridge.report.alignment import PANEL, write_alignment_report
 from lavibridge.world.captions import sample_captioned_scene
 
@@ -87,7 +88,10 @@ def split_sheet(report: Path) -> tuple[Image.Image, Image.Image]:
     return sheet.crop((0, 0, sheet.width, edge)), sheet.crop((0, edge, sheet.width, sheet.height))
 
 
-def test_a_lora_file_is_stacked_in_the_last_row_alone(run: Path, tmp_path: Path) -> None:
+def test_a_lora_file_is_stacked_in_the_last_row_alone(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alignment, "PANEL", PANEL[-2:])
     found, file = {}, tmp_path / "private-name.safetensors"
     write_kohya(some_pairs(pipeline("sd").unet, every=3), file, {}, alpha=3.0)
     (tmp_path / "ruin.safetensors").write_bytes(b"ruin")

@@ -1,15 +1,20 @@
 """Toy pipelines of Diffusers' own classes: each family's denoiser under small text encoders."""
 
-from collections.abc import Callable, Mapping
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import diffusers
 import torch
 import transformers
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
+from torch import Tensor
 
 from lavibridge.core import registry
 from lavibridge.core.paths import models_folder
+from lavibridge.core.text_encoders import PipelineTextEncoders
+from lavibridge.language.parts.byte_tokens import byte_tokenizer
 
 WIDTH, POOLED = 48, 24
 """Of the toys' denoisers."""
@@ -93,12 +98,78 @@ FAMILIES: Mapping[str, tuple[str, str, Callable[[], dict[str, Any]]]] = {
     "ldm": ("ldm", "LDMTextToImagePipeline", lambda: dict(zip(("bert", "tokenizer"), bert(), strict=True))),
 }
 """Name -> the family, its pipeline in Diffusers, and the pipeline's text encoders."""
+DECLARED: Mapping[str, str] = {
+    title: kind
+    for kind in registry.kinds("vision")
+    for title in getattr(registry.load_kind("vision", kind), "toy_pipelines", ())
+}
+"""Pipelines in Diffusers whose toys a family declares itself -> the family."""
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{% if message.content is string %}"
+    "{{ message.content }}{% else %}{{ message.content[0].text }}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking is false %}"
+    "<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+"""A chat template like Qwen3's, for content of both kinds."""
 OTHERS: Mapping[str, Any] = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
+
+
+def declared(family: Any, name: str) -> dict[str, Any]:
+    """The parts of a toy that a family declares: text encoders over bytes, or another denoiser."""
+    parts: dict[str, Any] = {}
+    for folder, settings in family.toy_pipelines[name].items():
+        options = dict(settings)
+        if folder == family.denoiser_folder:
+            parts[folder] = getattr(diffusers, family.denoiser_class)(**{**family.toy, **options})
+            continue
+        made: Any = getattr(transformers, options.pop("_class_name"))
+        tokenizer = byte_tokenizer("<s> $A" if "d_model" not in options else "$A </s>")
+        tokenizer.chat_template, tokenizer.model_max_length = CHAT, 256
+        tokenizer.add_tokens(_words(family.text))
+        text = {**options.get("text_config", options), "vocab_size": len(tokenizer)}
+        options |= {"text_config": text} if "text_config" in options else text
+        parts[folder] = made(made.config_class(**options)).eval()
+        parts[folder.replace("text_encoder", "tokenizer")] = tokenizer
+    return parts
+
+
+def _words(side: PipelineTextEncoders) -> list[str]:
+    """The words around prompts, so that a toy's tokenizer of bytes makes a token of each."""
+    chats = [each.chat.system or "" for each in side.encoders if each.chat is not None]
+    texts = [CHAT, side.instruction, *(each.template for each in side.encoders), *chats]
+    return sorted({word for text in texts for word in re.findall(r"<[^ >]+>|[A-Za-z]{3,}", text)})
+
+
+@torch.no_grad()
+def read_by_pipeline(pipe: Any, prompt: str, negative: str, width: int) -> list[Tensor]:
+    """What a pipeline makes of a prompt and of a negative prompt: the tokens that its denoiser reads."""
+    known = inspect.signature(pipe.encode_prompt).parameters
+    defaults = inspect.signature(pipe.__call__).parameters
+    options: dict[str, Any] = {"device": "cpu"}
+    if "max_sequence_length" in known:
+        options["max_sequence_length"] = defaults["max_sequence_length"].default
+    if "negative_prompt" in known:
+        values = pipe.encode_prompt([prompt], negative_prompt=[negative], **options)
+        return _real_tokens(values, width)
+    return [_real_tokens(pipe.encode_prompt([each], **options), width)[0] for each in (prompt, negative)]
+
+
+def _real_tokens(values: Sequence[Any], width: int) -> list[Tensor]:
+    """The (token, width) of each prompt, by the masks that go with them."""
+    found = [each for value in values for each in (value if isinstance(value, list) else [value])]
+    tokens = [each.reshape(-1, width) for each in found if each is not None and each.shape[-1] == width]
+    masks = [
+        each[0].bool() for each in found if each is not None and each.shape[-1] != width and each.ndim == 2
+    ]
+    masks = [each for each in masks if len(each) in map(len, tokens)]
+    if len(masks) != len(tokens):
+        return tokens
+    return [each[mask] for each, mask in zip(tokens, masks, strict=True)]
 
 
 def pipeline(name: str, **changes: Any) -> Any:
     """A toy pipeline of the real class, with the family's toy denoiser."""
-    kind, title, encoders = FAMILIES[name]
+    kind, title, encoders = FAMILIES.get(name) or (DECLARED[name], name, lambda: declared(family, name))
     family: Any = registry.load_kind("vision", kind)
     model = family(family.Config(source="random"))
     made: Any = getattr(diffusers, title)

@@ -161,7 +161,7 @@ def test_a_signal_ends_the_reading_and_later_starts_go_on_from_there(
     assert not read
 
 
-@pytest.mark.parametrize("match", ["attention", "blocks"])
+@pytest.mark.parametrize("match", ["attention", pytest.param("blocks", marks=pytest.mark.slow)])
 def test_a_step_computes_in_the_precision_of_the_recipe(toy: Toy, tmp_path: Path, match: str) -> None:
     """The fvu in bfloat16 is that in float32 within 2 %, and weights stay float32."""
     found = {}

@@ -166,7 +166,12 @@ def test_lengths_and_sides_of_padding_change_no_result(model: DiffusersModel) ->
     assert (tokens.grad.abs().amax(-1) > 0).equal(given.mask)
 
 
-def test_latents_are_scaled_by_the_autoencoders_own_factor(model: DiffusersModel) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    [kind for kind in KINDS if "scaling_factor" in registry.load_kind("vision", kind).toy_autoencoder],
+)
+def test_latents_are_scaled_by_the_autoencoders_own_factor(kind: str) -> None:
+    model = built(kind)
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     mean, std = model.encode_moments(images)
     settings = model.autoencoder.config
@@ -187,12 +192,25 @@ def test_latents_are_scaled_by_the_autoencoders_own_factor(model: DiffusersModel
     torch.testing.assert_close(model.decode(mean), expected)
 
 
+def test_each_channel_of_qwen_image_has_its_own_scale() -> None:
+    model = built("qwen_image")
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        encoded = model.autoencoder.encode(images[:, :, None]).latent_dist.mean[:, :, 0]
+    mean, _ = model.encode_moments(images)
+    for channel, (shift, scale) in enumerate(
+        zip(*(model.toy_autoencoder[name] for name in ("latents_mean", "latents_std")), strict=True)
+    ):
+        torch.testing.assert_close(mean[:, channel], (encoded[:, channel] - shift) / scale)
+
+
 def test_sizes(model: DiffusersModel) -> None:
     assert model.default_size == 32
     channels = model.encode(torch.zeros(1, 3, 32, 32)).shape[1]
-    assert model.latent_shape(32, 32) == (channels, 8, 8)
-    assert model.latent_shape(32, 64) == (channels, 8, 16)
-    wide = torch.randn(1, channels, 8, 16)
+    side = 32 // model.factor
+    assert model.latent_shape(32, 32) == (channels, side, side)
+    assert model.latent_shape(32, 64) == (channels, side, 2 * side)
+    wide = torch.randn(1, channels, side, 2 * side)
     assert model.predict(wide, torch.tensor([3]), conditioning(model, 1, 4)).shape == wide.shape
     for height, width in ((33, 32), (0, 32), (32, 30), (2, 2)):
         with pytest.raises(ModelError, match="multiples"):
@@ -288,6 +306,16 @@ def test_wrong_sources_are_errors(tmp_path: Path) -> None:
     assert registry.detect_kind("vision", str(tmp_path)) == "sd"
     with pytest.raises(ModelError, match=r"takes 9 channels.*additional input"):
         load("sd", tmp_path)
+
+
+def test_kolors_is_not_sdxl(tmp_path: Path) -> None:
+    """Its U-Net reads tokens of width 4096 and projects them itself."""
+    save(built("sdxl"), tmp_path)
+    change(tmp_path, "unet/config.json", encoder_hid_dim=4096, encoder_hid_dim_type="text_proj")
+    with pytest.raises(ModelError, match="no vision family accepts"):
+        registry.detect_kind("vision", str(tmp_path))
+    with pytest.raises(ModelError, match="encoder_hid_dim_type 'text_proj'"):
+        load("sdxl", tmp_path)
 
 
 def test_distilled_and_filling_models_are_refused(tmp_path: Path) -> None:

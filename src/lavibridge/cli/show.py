@@ -128,7 +128,11 @@ def _properties(package: str, component: Any) -> list[str]:
         return [f"reads {', '.join(models)}; read-out {component.read}"] if models else []
     if package == "vision":
         padding = "masked" if component.honours_mask else "removed, because the denoiser takes no mask"
-        return [f"padding is {padding}; default guidance scale {component.default_guidance_scale:g}"]
+        known = ", ".join(getattr(component, "published", ()))
+        return [
+            f"padding is {padding}; default guidance scale {component.default_guidance_scale:g}",
+            *([f"published: {known}"] if known else []),
+        ]
     if package == "connectors":
         notes = [
             "runs at each step" if component.time_aware else "runs once per prompt",

@@ -1,8 +1,10 @@
 """Classifier-free guidance: extrapolates from the prediction without the prompt to the one with it.
 
     guided = unconditional + scale (conditional - unconditional)        scale 1: the prompt alone
+    renormalised = guided |conditional| / |guided|                      the norm of parts of the prediction
 
-Ho and Salimans 2022, arXiv 2207.12598. Guidance in an interval of the steps costs less and can look better:
+Ho and Salimans 2022, arXiv 2207.12598. Some models renormalise the guided prediction (Qin et al. 2025, arXiv
+2503.21758). Guidance in an interval of the steps costs less and can look better:
 Kynkäänniemi et al. 2024, arXiv 2404.07724.
 """
 
@@ -25,6 +27,13 @@ def apply_guidance(
 ) -> Float[Tensor, "batch channel h w"]:
     """Return the guided prediction."""
     return unconditional + scale * (conditional - unconditional)
+
+
+def renormalize(
+    guided: Float[Tensor, "batch *place"], conditional: Float[Tensor, "batch *place"], dim: int
+) -> Float[Tensor, "batch *place"]:
+    """Return the guided prediction with the norm along ``dim`` of the conditional one."""
+    return guided * (conditional.norm(dim=dim, keepdim=True) / guided.norm(dim=dim, keepdim=True))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,23 @@
 
 `s` shifts a flow towards noise, more for a larger picture (Esser et al. 2024, arXiv 2403.03206). If it
 depends on the picture, s or log s is linear in the number of patches.
+
+Pipelines space N steps of a flow in three ways. Each lists values of u, from noise to image:
+
+    even       1, 1 - 1/N, ..., 1/N
+    shifted    even from 1 to s u_T / (1 + (s - 1) u_T) with u_T = 1/T, so that the shift acts twice
+    whole      even from 1 to 1/T, cut to whole times T u
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+StepSpacing = Literal["even", "shifted", "whole"]
+"""How a pipeline spaces the steps of a flow."""
 
 
 @dataclass(frozen=True, kw_only=True)

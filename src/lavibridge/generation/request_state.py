@@ -15,7 +15,7 @@ from torch import Tensor
 from lavibridge.bridge import Bridge
 from lavibridge.connectors.base import Connector
 from lavibridge.core.contracts import Conditioning, TextFeatures
-from lavibridge.diffusion.guidance import Guidance, GuidanceInterval, apply_guidance
+from lavibridge.diffusion.guidance import Guidance, GuidanceInterval
 from lavibridge.diffusion.objective import predict_x0
 from lavibridge.generation.attention_maps import AttentionMaps
 from lavibridge.generation.nonfinite_images import first_nonfinite_stage
@@ -91,7 +91,13 @@ class RequestState:
         """``negative_prompts`` has one entry for each prompt, or is empty if no step is guided."""
         self.settings = settings
         self.prompts, self.negative_prompts = tuple(prompts), tuple(negative_prompts)
-        scheduler = make_sampler(vision.scheduler, settings.sampler, vision.flow_shift(settings.shape))
+        scheduler = make_sampler(
+            vision.scheduler,
+            settings.sampler,
+            vision.flow_shift(settings.shape, settings.num_inference_steps),
+            vision.step_spacing,
+        )
+        self._guide = vision.guide
         self.sampling = Sampling(scheduler, noise, settings.num_inference_steps)
         self.attention_maps = tuple(
             AttentionMaps(vision, settings.shape) for _ in prompts if has_attention_maps
@@ -140,7 +146,7 @@ class RequestState:
         """Take one step, given the denoiser's prediction for each row."""
         if self.is_guided:
             unconditional, conditional = predictions.chunk(2)
-            predictions = apply_guidance(unconditional, conditional, self.settings.guidance.scale)
+            predictions = self._guide(unconditional, conditional, self.settings.guidance.scale)
         self._last = (self.sampling.noisy, self.sampling.t, predictions)
         self.sampling.take(predictions)
 

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from lavibridge.core import registry
 from lavibridge.core.errors import RecipeError
-from lavibridge.vision.parts.scheduler_settings import is_flow_scheduler
+from lavibridge.diffusion.schedule import StepSpacing
+from lavibridge.vision.parts.scheduler_settings import is_flow_scheduler, scheduler_step_spacing
 
 SAMPLER_PACKAGE = "generation.samplers"
 _NOISE = (
@@ -45,19 +46,26 @@ def check_sampling_steps(steps: int, times: int, name: str = "num_inference_step
         )
 
 
-def make_sampler(scheduler: Any, sampler: str = "unipc", shift: float | None = None) -> Any:
+def make_sampler(
+    scheduler: Any,
+    sampler: str = "unipc",
+    shift: float | None = None,
+    spacing: StepSpacing | None = None,
+) -> Any:
     """Make a new scheduler of the kind ``sampler`` with the noise schedule of the model's own scheduler.
 
     ``shift`` is a flow model's shift for the image's size (`VisionModel.flow_shift`), and None for a
-    diffusion model. Raises RecipeError if the sampler is unknown or does not support flow models.
+    diffusion model. ``spacing`` is `VisionModel.step_spacing`; None: what is usual for the scheduler.
+    Raises RecipeError if the sampler is unknown or does not support flow models.
     """
     made = registry.load_kind(SAMPLER_PACKAGE, sampler)()
     if is_flow_scheduler(scheduler) != (shift is not None):
         raise ValueError("a flow model needs a shift and a diffusion model takes none: pass flow_shift()")
     settings = scheduler.config
     if shift is not None:
-        times = {"num_train_timesteps": settings.num_train_timesteps}
-        return made.of_flow(times, shift, bool(settings.get("use_dynamic_shifting", False)))
+        names = ("num_train_timesteps", "shift_terminal")
+        times = {name: settings[name] for name in names if settings.get(name)}
+        return made.of_flow(times, shift, spacing or scheduler_step_spacing(scheduler))
     known = inspect.signature(type(scheduler)).parameters
     return made.of_diffusion({name: settings[name] for name in _NOISE if name in known})
 

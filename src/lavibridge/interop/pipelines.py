@@ -58,11 +58,11 @@ def to_diffusers(bridge: Bridge, task: str = "text-to-image", controlnet: Any | 
     vision, pipeline = require_diffusers_model(bridge), _pipeline_class(bridge)
     require_whole_weights(bridge, "make a pipeline of")
     bridge.eval()
-    shape = vision.latent_shape(vision.default_size, vision.default_size)
+    shift = vision.flow_shift(vision.latent_shape(vision.default_size, vision.default_size))
     own = {
         vision.denoiser_folder: _with_own_hooks(vision.backbone),
         "vae": vision.autoencoder,
-        "scheduler": make_sampler(vision.scheduler, shift=vision.flow_shift(shape)),
+        "scheduler": make_sampler(vision.scheduler, shift=shift, spacing=vision.step_spacing),
         "requires_safety_checker": False,
         "force_zeros_for_empty_prompt": False,
         "add_watermarker": False,
@@ -82,7 +82,7 @@ def to_diffusers(bridge: Bridge, task: str = "text-to-image", controlnet: Any | 
                     f"Diffusers has a {pipeline.__name__} but no {requested}: use text-to-image without a "
                     "ControlNet"
                 ) from error
-    pipe.scheduler = make_sampler(vision.scheduler, shift=vision.flow_shift(shape))
+    pipe.scheduler = make_sampler(vision.scheduler, shift=shift, spacing=vision.step_spacing)
     connect(pipe, bridge)
     return pipe
 

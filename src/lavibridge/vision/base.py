@@ -22,6 +22,8 @@ from lavibridge.core.identity import model_identity
 from lavibridge.core.low_rank import FoldedLora
 from lavibridge.core.placement import Placement, Quantization
 from lavibridge.core.text_encoders import PipelineTextEncoders
+from lavibridge.diffusion.guidance import apply_guidance
+from lavibridge.diffusion.schedule import StepSpacing
 
 
 class VisionModel(nn.Module, ABC):
@@ -67,8 +69,10 @@ class VisionModel(nn.Module, ABC):
     """Height and width of an image are multiples of this number of pixels."""
     default_size: int
     """Height and width, in pixels, that the model was trained for."""
-    default_guidance_scale: ClassVar[float] = 7.5
-    """The default guidance scale of its published pipeline."""
+    default_guidance_scale: float = 7.5
+    """The default guidance scale of its published pipeline; 1 means no guidance."""
+    step_spacing: StepSpacing | None = None
+    """How its published pipeline spaces the steps of a flow. None: as is usual for its scheduler."""
     published_lr: ClassVar[Mapping[str, float]] = MappingProxyType({})
     """Learning rates of a published bridge to this family, by trained part; empty if none is published."""
     joint_attention: ClassVar[bool] = False
@@ -172,8 +176,18 @@ class VisionModel(nn.Module, ABC):
         """
 
     @abstractmethod
-    def flow_shift(self, shape: tuple[int, int, int]) -> float | None:
-        """Return the timestep shift for sampling latents of ``shape``; None for a diffusion model."""
+    def flow_shift(self, shape: tuple[int, int, int], steps: int | None = None) -> float | None:
+        """Return the timestep shift for sampling latents of ``shape`` in ``steps``; None for a diffusion
+        model. Without ``steps``, a shift that depends on them is that of the published pipeline's default."""
+
+    def guide(
+        self,
+        unconditional: Float[Tensor, "batch channel h w"],
+        conditional: Float[Tensor, "batch channel h w"],
+        scale: float,
+    ) -> Float[Tensor, "batch channel h w"]:
+        """Return the guided prediction, as the published pipeline computes it."""
+        return apply_guidance(unconditional, conditional, scale)
 
     def identity(self) -> str:
         """Identify the model by its files and options, wherever they are stored."""

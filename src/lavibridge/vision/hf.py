@@ -13,6 +13,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import diffusers
@@ -34,6 +35,7 @@ from lavibridge.vision.parts.block_outputs import record_block_outputs
 from lavibridge.vision.parts.loading import (
     ModelFiles,
     find_model_files,
+    ignore_diffusers_deprecations,
     load_diffusers_part,
     load_scheduler,
     placement_of_files,
@@ -43,6 +45,7 @@ from lavibridge.vision.parts.memory_format import set_memory_format, use_contigu
 from lavibridge.vision.parts.offloading import finalize_denoiser
 from lavibridge.vision.parts.padding import padding_bias, predict_without_padding, rows_by_length
 from lavibridge.vision.parts.pipeline_defaults import with_pipeline_defaults
+from lavibridge.vision.parts.published import PublishedModel
 from lavibridge.vision.parts.scheduler_settings import (
     scheduler_prediction_type,
     scheduler_sampling_shift,
@@ -50,6 +53,8 @@ from lavibridge.vision.parts.scheduler_settings import (
 )
 from lavibridge.vision.parts.single_file import locate_configuration
 from lavibridge.vision.parts.toys import TOY_AUTOENCODER, TOY_DIFFUSION
+
+Statistic = float | Float[Tensor, "1 channel 1 1"]
 
 
 class DiffusersModel(VisionModel):
@@ -67,10 +72,14 @@ class DiffusersModel(VisionModel):
     """The autoencoder's class in diffusers, and its `_class_name`."""
     pipeline_class: ClassVar[str | None] = None
     """The pipeline class in diffusers that takes this denoiser and prompt embeddings, if any."""
-    text: ClassVar[PipelineTextEncoders | None] = None
+    text: PipelineTextEncoders | None = None
     """The pipeline's text encoders; their lengths and instruction come from the pipeline's own defaults."""
     rms: ClassVar[float | None] = None
     """Root mean square of the tokens that the model was trained with; None if unknown."""
+    block_lists: ClassVar[str] = "transformer_blocks"
+    """End of the names of the denoiser's lists of repeated blocks."""
+    is_image_first: ClassVar[bool] = False
+    """Whether a block that returns text and image returns the image first."""
     block_argument: ClassVar[str | None] = "cross_attention_kwargs"
     """The denoiser's argument that reaches its attention processors; None if it has none."""
     per_block_layers: ClassVar[tuple[str, ...]] = ("attn1", "attn2")
@@ -81,6 +90,12 @@ class DiffusersModel(VisionModel):
     """The autoencoder's configuration for `source: random`."""
     toy_scheduler: ClassVar[Mapping[str, Any]] = TOY_DIFFUSION
     """The scheduler's configuration for `source: random`, with its class."""
+    pipeline_guidance_offset: ClassVar[float] = 0.0
+    """What is subtracted from our guidance scale to get its pipeline's."""
+    published: ClassVar[Mapping[str, PublishedModel]] = MappingProxyType({})
+    """The sizes of published models, by hub id."""
+    toy_pipelines: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
+    """Its published pipelines in diffusers -> the class and configuration of each text encoder of a toy."""
 
     backbone: Any
     autoencoder: Any
@@ -102,9 +117,10 @@ class DiffusersModel(VisionModel):
         schedule = scheduler_training_schedule(self.scheduler)
         for name in ("alphas", "sigmas", "times"):
             self.register_buffer(name, getattr(schedule, name), persistent=False)
-        self.backbone, self.autoencoder = (
-            self._toy_models(device) if files is None else self._load_models(files)
-        )
+        with ignore_diffusers_deprecations():
+            self.backbone, self.autoencoder = (
+                self._toy_models(device) if files is None else self._load_models(files)
+            )
         if config.quantize is not None and not self.placement.is_meta:
             quantize_linear_layers(self.backbone, config.quantize)
         for part in (self.backbone, self.autoencoder):
@@ -121,7 +137,7 @@ class DiffusersModel(VisionModel):
         self.factor = 2 ** (self._depth() - 1)
         self.patch = self._patch()
         self.unit = self.factor * self.patch
-        self.channels = int(self.autoencoder.config.latent_channels)
+        self.channels = self._channels()
         self.default_size = self._default_size()
         self.has_per_block_attention = False
 
@@ -172,8 +188,7 @@ class DiffusersModel(VisionModel):
         weights = next(self.autoencoder.parameters())
         shift, scale = self._shift_and_scale()
         with torch.no_grad():
-            scaled = (latents / scale + shift).to(weights).contiguous()
-            return self.autoencoder.decode(scaled, return_dict=False)[0]
+            return self._decoded((latents / scale + shift).to(weights).contiguous())
 
     def enable_per_block_attention(self) -> None:
         """Install attention processors that call a connector's per-block functions."""
@@ -210,7 +225,7 @@ class DiffusersModel(VisionModel):
         """The image stream after each transformer block, and the prediction."""
         image_tokens = (noisy.shape[2] // self.patch) * (noisy.shape[3] // self.patch)
         joint = image_tokens if self.joint_attention else None
-        with record_block_outputs(self.backbone, joint) as recorded:
+        with record_block_outputs(self.backbone, self.block_lists, joint, self.is_image_first) as recorded:
             prediction = self.predict(noisy, t, conditioning)
         outputs = {name: torch.cat(calls).float() for name, calls in recorded.items()}
         if not self.honours_mask:  # `predict` called the denoiser once for each length
@@ -235,7 +250,7 @@ class DiffusersModel(VisionModel):
         attention_backend.enable_gradient_checkpointing(self.backbone, self.config.source)
 
     def compile_blocks(self, backend: str) -> None:
-        attention_backend.compile_repeated_blocks(self.backbone, backend)
+        attention_backend.compile_repeated_blocks(self.backbone, self.block_lists, backend)
 
     def set_attention_backend(self, kernel: str) -> None:
         plain = diffusers.models.attention_processor.AttnProcessor
@@ -258,7 +273,7 @@ class DiffusersModel(VisionModel):
             )
         return self.channels, height // self.factor, width // self.factor
 
-    def flow_shift(self, shape: tuple[int, int, int]) -> float | None:
+    def flow_shift(self, shape: tuple[int, int, int], steps: int | None = None) -> float | None:
         """Return the timestep shift of the model's scheduler for latents of ``shape``."""
         if self.prediction_type != "flow":
             return None
@@ -302,6 +317,10 @@ class DiffusersModel(VisionModel):
         """Number of resolutions of the autoencoder."""
         return len(self.autoencoder.config.block_out_channels)
 
+    def _channels(self) -> int:
+        """Number of channels of the latents."""
+        return int(self.autoencoder.config.latent_channels)
+
     def _patch(self) -> int:
         """Height and width of latents are multiples of this."""
         return int(self.backbone.config.get("patch_size", 1))
@@ -316,9 +335,19 @@ class DiffusersModel(VisionModel):
         latents = self.autoencoder.encode(images).latent_dist
         return latents.mean, latents.std
 
-    def _shift_and_scale(self) -> tuple[float, float]:
+    def _decoded(self, latents: Float[Tensor, "batch channel h w"]) -> Float[Tensor, "batch 3 height width"]:
+        """Decode latents of the autoencoder's own scale."""
+        return self.autoencoder.decode(latents, return_dict=False)[0]
+
+    def _shift_and_scale(self) -> tuple[Statistic, Statistic]:
+        """Shift and scale of the autoencoder's latents: one number, or one for each channel."""
         settings = self.autoencoder.config
-        return float(settings.get("shift_factor") or 0.0), float(settings.scaling_factor)
+        factor = float(settings.get("scaling_factor") or 1.0)
+        mean, std = settings.get("latents_mean"), settings.get("latents_std")
+        if mean is None or std is None:
+            return float(settings.get("shift_factor") or 0.0), factor
+        shift, spread = (self.alphas.new_tensor(each).view(1, -1, 1, 1) for each in (mean, std))
+        return shift, factor / spread
 
     def _check(self, denoiser: Mapping[str, Any], autoencoder: Mapping[str, Any]) -> None:
         """Raise ModelError if the configurations of denoiser and autoencoder do not match."""
@@ -337,8 +366,13 @@ class DiffusersModel(VisionModel):
         with torch.random.fork_rng(devices=[]), device or nullcontext():
             torch.manual_seed(0)
             denoiser = getattr(diffusers, self.denoiser_class)(**self.toy)
+            with torch.no_grad():
+                self._finish_toy(denoiser)
             autoencoder = getattr(diffusers, self.autoencoder_class)(**self.toy_autoencoder)
         return denoiser.to(pick_dtype(self.config.dtype)), autoencoder
+
+    def _finish_toy(self, denoiser: Any) -> None:
+        """Change the weights of a toy that its class leaves without a value, or that close its gates."""
 
     def _load_scheduler(self, files: ModelFiles) -> Any:
         """Load the scheduler, after every check that needs no weights."""

@@ -22,7 +22,7 @@ class PixArt(DiffusersModel):
 
     pipeline_class = "PixArtAlphaPipeline"
     text = PipelineTextEncoders(
-        sequence=((TextEncoder(has_sequence_length=True, masks_padding=True),),), normalizes=True
+        sequence=((TextEncoder(has_sequence_length=True, padding="masked"),),), normalizes=True
     )
     denoiser_folder = "transformer"
     denoiser_class = "PixArtTransformer2DModel"

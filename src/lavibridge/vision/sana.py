@@ -27,7 +27,7 @@ class Sana(DiffusersModel):
 
     pipeline_class = "SanaPipeline"
     text = PipelineTextEncoders(
-        sequence=((TextEncoder(has_sequence_length=True, masks_padding=True),),), normalizes=True
+        sequence=((TextEncoder(has_sequence_length=True, padding="masked"),),), normalizes=True
     )
     denoiser_folder = "transformer"
     denoiser_class = "SanaTransformer2DModel"

@@ -14,8 +14,8 @@ from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
 from lavibridge.vision.hf import DiffusersModel
 from lavibridge.vision.parts.toys import TOY_FLOW, TOY_WIDE_AUTOENCODER
 
-_CLIP_L = TextEncoder(layer=-2)
-_CLIP_G = TextEncoder(folder="text_encoder_2", tokenizer="tokenizer_2", layer=-2)
+_CLIP_L = TextEncoder(layers=(-2,))
+_CLIP_G = TextEncoder(folder="text_encoder_2", tokenizer="tokenizer_2", layers=(-2,))
 _T5 = TextEncoder(folder="text_encoder_3", tokenizer="tokenizer_3", has_sequence_length=True)
 
 

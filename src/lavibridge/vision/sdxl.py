@@ -15,8 +15,8 @@ from lavibridge.core.contracts import Conditioning
 from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
 from lavibridge.vision.parts.unet import UNet
 
-_CLIP_L = TextEncoder(layer=-2)
-_CLIP_G = TextEncoder(folder="text_encoder_2", tokenizer="tokenizer_2", layer=-2)
+_CLIP_L = TextEncoder(layers=(-2,))
+_CLIP_G = TextEncoder(folder="text_encoder_2", tokenizer="tokenizer_2", layers=(-2,))
 _SIZES = 6
 """Number of sizes that the U-Net takes."""
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lavibridge.core.errors import RecipeError
+from lavibridge.diffusion.schedule import StepSpacing
 
 
 class Sampler(ABC):
@@ -30,11 +31,12 @@ class Sampler(ABC):
         time, where the latents are noise alone.
         """
 
-    def of_flow(self, noise: Mapping[str, Any], shift: float, is_dynamic: bool) -> Any:
+    def of_flow(self, noise: Mapping[str, Any], shift: float, spacing: StepSpacing) -> Any:
         """Make a Diffusers scheduler for a flow model. Raises RecipeError if the sampler does not support it.
 
-        ``noise`` has ``num_train_timesteps``, and ``shift`` moves the sigmas towards noise. ``is_dynamic``
-        is True if the model's own scheduler computes the shift from the image's size.
+        ``noise`` has ``num_train_timesteps``, and ``shift_terminal`` if the model's scheduler stretches the
+        steps to end at that sigma. ``shift`` moves the sigmas towards noise. ``spacing`` says how the
+        model's own pipeline spaces its steps; a multistep solver spaces them in its own way.
         """
         name = type(self).__module__.rpartition(".")[2]
         raise RecipeError(
@@ -45,4 +47,9 @@ class Sampler(ABC):
 
 def flow_sampler_settings(noise: Mapping[str, Any], shift: float) -> dict[str, Any]:
     """Arguments of Diffusers' multistep schedulers for a flow model."""
-    return {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift, **noise}
+    return {
+        "prediction_type": "flow_prediction",
+        "use_flow_sigmas": True,
+        "flow_shift": shift,
+        "num_train_timesteps": noise["num_train_timesteps"],
+    }

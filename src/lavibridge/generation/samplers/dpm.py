@@ -5,6 +5,7 @@ from typing import Any
 
 import diffusers
 
+from lavibridge.diffusion.schedule import StepSpacing
 from lavibridge.generation.samplers.base import Sampler, flow_sampler_settings
 
 
@@ -15,6 +16,6 @@ class DPM(Sampler):
         """Make DPM-Solver++ with evenly spaced times."""
         return diffusers.DPMSolverMultistepScheduler(**noise, timestep_spacing="linspace")
 
-    def of_flow(self, noise: Mapping[str, Any], shift: float, is_dynamic: bool) -> Any:
+    def of_flow(self, noise: Mapping[str, Any], shift: float, spacing: StepSpacing) -> Any:
         """Make DPM-Solver++ over shifted sigmas."""
         return diffusers.DPMSolverMultistepScheduler(**flow_sampler_settings(noise, shift))

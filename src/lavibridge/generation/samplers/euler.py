@@ -7,6 +7,7 @@ import diffusers
 import numpy as np
 from torch import Tensor
 
+from lavibridge.diffusion.schedule import StepSpacing
 from lavibridge.generation.samplers.base import Sampler
 
 
@@ -17,9 +18,9 @@ class Euler(Sampler):
         """Make Euler's method with trailing times."""
         return diffusers.EulerDiscreteScheduler(**noise, timestep_spacing="trailing")
 
-    def of_flow(self, noise: Mapping[str, Any], shift: float, is_dynamic: bool) -> Any:
-        """Make Euler's method over shifted sigmas."""
-        return (EvenFlowEuler if is_dynamic else FlowEuler)(shift=shift, **noise)
+    def of_flow(self, noise: Mapping[str, Any], shift: float, spacing: StepSpacing) -> Any:
+        """Make Euler's method over shifted sigmas, with the steps of the model's own pipeline."""
+        return _FLOWS[spacing](shift=shift, **noise)
 
 
 class FlowEuler(diffusers.FlowMatchEulerDiscreteScheduler):
@@ -33,8 +34,24 @@ class FlowEuler(diffusers.FlowMatchEulerDiscreteScheduler):
 
 
 class EvenFlowEuler(FlowEuler):
-    """Euler steps that are even before the shift, as in the pipelines of models with a dynamic shift."""
+    """Euler steps that are even before the shift."""
 
     def set_timesteps(self, steps: int) -> None:
         """Set the times of ``steps`` steps, starting at pure noise."""
         super().set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps))
+
+
+class WholeFlowEuler(FlowEuler):
+    """Euler steps at whole times before the shift, down to time 1."""
+
+    def set_timesteps(self, steps: int) -> None:
+        """Set the times of ``steps`` steps, starting at pure noise."""
+        times = int(self.config.num_train_timesteps)
+        super().set_timesteps(sigmas=np.linspace(times, 1, steps).astype(int) / times)
+
+
+_FLOWS: Mapping[StepSpacing, type[FlowEuler]] = {
+    "even": EvenFlowEuler,
+    "shifted": FlowEuler,
+    "whole": WholeFlowEuler,
+}

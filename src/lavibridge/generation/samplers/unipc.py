@@ -5,6 +5,7 @@ from typing import Any
 
 import diffusers
 
+from lavibridge.diffusion.schedule import StepSpacing
 from lavibridge.generation.samplers.base import Sampler, flow_sampler_settings
 
 
@@ -15,6 +16,6 @@ class UniPC(Sampler):
         """Make UniPC with evenly spaced times."""
         return diffusers.UniPCMultistepScheduler(**noise, timestep_spacing="linspace")
 
-    def of_flow(self, noise: Mapping[str, Any], shift: float, is_dynamic: bool) -> Any:
+    def of_flow(self, noise: Mapping[str, Any], shift: float, spacing: StepSpacing) -> Any:
         """Make UniPC over shifted sigmas."""
         return diffusers.UniPCMultistepScheduler(**flow_sampler_settings(noise, shift))

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import transformers
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lavibridge.core.contracts import LAST_LAYER, ReadingSpec, TextFeatures, TextSpec
@@ -27,14 +27,15 @@ from lavibridge.language.base import DEFAULT_TOKENS, LanguageModel
 from lavibridge.language.ldm_bert import ldm_bert
 from lavibridge.language.parts import attention_backend
 from lavibridge.language.parts.byte_tokens import byte_tokenizer
-from lavibridge.language.parts.loading import LONGEST_LIMIT, load_meta_weights, load_tokenizer, load_weights
+from lavibridge.language.parts.loading import load_meta_weights, load_tokenizer, load_weights
+from lavibridge.language.parts.native_prompts import PromptTokenizer, TokenizedPrompts
 from lavibridge.language.parts.single_file import encoder_prefix, load_encoder_from_file
 from lavibridge.language.parts.vocabulary import check_vocabulary
 
 META_TEMPLATE = "<s> $A </s>"
 """How the byte tokenizer of an encoder on the meta device frames a prompt."""
-BYTES_PER_TOKEN = 4
-"""Of English text, by the tokenizers of large models."""
+_WITH_HEAD = ("ForCausalLM", "ForConditionalGeneration")
+"""Ends of the names of classes that also predict tokens or read images; only their text decoder is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +89,17 @@ class NativeText(LanguageModel):
         self.description = description
         self.present = [each for each in self.side.encoders if self._is_present(each)]
         settings = {each: self._settings(each) for each in self.present}
-        self.tokenizers = {each.tokenizer: self._load_tokenizer(each) for each in self.present}
+        tokenizers = {each.tokenizer: self._load_tokenizer(each) for each in self.present}
+        self.prompts = {
+            each: PromptTokenizer(each, self.side, tokenizers[each.tokenizer], self.placement.is_meta)
+            for each in self.present
+        }
         loaded = {} if config.unload else {each.folder: self._load(each) for each in self.present}
         self.backbone = nn.ModuleDict(loaded)
         self.register_buffer("place", torch.zeros((), device=device), persistent=False)
         widths = [
-            sum(_width(settings[each]) for each in group if each in settings) for group in self.side.sequence
+            sum(_width(settings[each]) * len(each.layers) for each in group if each in settings)
+            for group in self.side.sequence
         ]
         if max(widths) > config.width:
             raise ModelError(
@@ -109,7 +115,7 @@ class NativeText(LanguageModel):
     def tokens_per_prompt(self) -> int | None:
         """Number of tokens that every prompt has, padding included; None if the padding is masked."""
         first = [group[0] for group in self.side.sequence]
-        return None if any(each.masks_padding for each in first) else sum(map(self._limit, first))
+        return None if any(each.padding == "masked" for each in first) else sum(map(self._limit, first))
 
     @classmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:
@@ -134,9 +140,9 @@ class NativeText(LanguageModel):
 
     def sequence_lengths(self, prompts: Sequence[str]) -> list[int]:
         """Tokens of each prompt in the encoder that computes most of them."""
-        padded = max((self._limit(each) for each in self.present if not each.masks_padding), default=0)
-        instruction = max(self._instruction_tokens(each, self.side.instruction) for each in self.present)
-        return [max(used, padded) + instruction for used in self.count_tokens(prompts)[0]]
+        padded = max((self._limit(each) for each in self.present if each.padding != "masked"), default=0)
+        removed = max(each.removed(self.side.instruction) for each in self.prompts.values())
+        return [max(used, padded) + removed for used in self.count_tokens(prompts)[0]]
 
     def unread(self, reading: ReadingSpec) -> list[nn.Module]:
         """None: nothing here is trained."""
@@ -162,16 +168,12 @@ class NativeText(LanguageModel):
 
     def spans(self, prompt: str) -> list[tuple[int, int]]:
         """Characters of the prompt, by token; a group's are those of its first encoder."""
-        text, start = self._text(prompt, self.side.instruction), len(self.side.instruction)
         found: list[tuple[int, int]] = []
         for group in self.side.sequence:
-            if group[0] not in self.present:
+            if group[0] in self.prompts:
+                found += self.prompts[group[0]].spans(prompt, self.side.instruction)
+            else:
                 found += [(0, 0)] * self._limit(group[0])
-                continue
-            made = self._tokenized(group[0], [text], self.side.instruction, return_offsets_mapping=True)
-            kept = self._kept(group[0], made["input_ids"].shape[1], self.side.instruction)
-            places = [made["offset_mapping"][0][column].tolist() for column in kept.tolist()]
-            found += [(max(0, a - start), b - start) if b > max(a, start) else (0, 0) for a, b in places]
         return found
 
     def count_tokens(self, prompts: Sequence[str]) -> tuple[list[int], list[int]]:
@@ -179,8 +181,7 @@ class NativeText(LanguageModel):
         readers = [each for group in self.side.sequence for each in group if each in self.present]
         encoder = max(readers, key=self._limit)
         limit = self._limit(encoder)
-        texts = [self._text(prompt, "") for prompt in prompts]
-        lengths = [len(ids) for ids in self.tokenizers[encoder.tokenizer](texts, verbose=False)["input_ids"]]
+        lengths = self.prompts[encoder].count(prompts)
         return [min(length, limit) for length in lengths], [max(0, length - limit) for length in lengths]
 
     def _read(self, prompts: Sequence[str], reading: ReadingSpec, instruction: str) -> TextFeatures:
@@ -189,11 +190,10 @@ class NativeText(LanguageModel):
                 f"the text side of '{self.config.source}' returns its pipeline's tokens and nothing else: "
                 "connect it with the connector 'identity', or choose a language model"
             )
-        texts = [self._text(prompt, instruction) for prompt in prompts]
         outputs: dict[TextEncoder, NativeOutput] = {}
         for encoder in self.present:
-            outputs[encoder] = self._run(encoder, texts, instruction)
-        groups = [self._group(group, outputs, instruction, len(texts)) for group in self.side.sequence]
+            outputs[encoder] = self._run(encoder, self.prompts[encoder].tokenize(prompts, instruction))
+        groups = [self._group(group, outputs, len(prompts)) for group in self.side.sequence]
         vectors = [outputs[each].pooled for each in self.side.pooled]
         pooled = [vector for vector in vectors if vector is not None]
         return TextFeatures(
@@ -206,7 +206,6 @@ class NativeText(LanguageModel):
         self,
         group: Sequence[TextEncoder],
         outputs: Mapping[TextEncoder, NativeOutput],
-        instruction: str,
         count: int,
     ) -> tuple[Float[Tensor, "batch token width"], Bool[Tensor, "batch token"]]:
         """A group's encoders side by side, as wide as the denoiser's tokens, and the mask of real tokens."""
@@ -214,63 +213,36 @@ class NativeText(LanguageModel):
             zeros = self.place.new_zeros(count, self._limit(group[0]), self.config.width)
             return zeros, torch.ones_like(zeros[..., 0], dtype=torch.bool)
         together = torch.cat([outputs[each].tokens for each in group], dim=2)
-        mask = outputs[group[0]].mask
-        kept = self._kept(group[0], mask.shape[1], instruction).to(mask.device)
-        wide = nn.functional.pad(together[:, kept], (0, self.config.width - together.shape[2]))
-        return wide, mask[:, kept]
+        wide = nn.functional.pad(together, (0, self.config.width - together.shape[2]))
+        return wide, outputs[group[0]].mask
 
-    def _run(self, encoder: TextEncoder, texts: list[str], instruction: str) -> NativeOutput:
+    def _run(self, encoder: TextEncoder, prompts: TokenizedPrompts) -> NativeOutput:
         """The encoder's output. With `unload` the model is local here, so that it is gone before the next."""
         unload = self.config.unload
         model = self._load(encoder).to(self.place.device) if unload else self.backbone[encoder.folder]
-        made = self._tokenized(encoder, texts, instruction)
         device = next(model.parameters()).device
-        ids, real = made["input_ids"].to(device), made["attention_mask"].to(device)
-        is_masked = encoder.masks_padding or getattr(model.config, "use_attention_mask", False)
+        ids, attended, kept = (each.to(device) for each in (prompts.ids, prompts.attended, prompts.kept))
+        is_masked = encoder.padding != "seen" or getattr(model.config, "use_attention_mask", False)
         with torch.no_grad():
             output = model(
                 input_ids=ids,
-                attention_mask=real if is_masked else None,
-                output_hidden_states=encoder.layer != -1,
+                attention_mask=attended.long() if is_masked else None,
+                output_hidden_states=encoder.layers != (-1,),
             )
-        hidden = output.last_hidden_state if encoder.layer == -1 else output.hidden_states[encoder.layer]
+        states = [
+            output.last_hidden_state if layer == -1 else output.hidden_states[layer]
+            for layer in encoder.layers
+        ]
+        hidden = torch.cat(states, dim=-1).float()
         return NativeOutput(
-            tokens=hidden.float(),
-            mask=real.bool() if encoder.masks_padding else torch.ones_like(real, dtype=torch.bool),
+            tokens=(hidden * attended[..., None] if encoder.padding == "zeros" else hidden)[:, kept],
+            mask=prompts.read.to(device)[:, kept],
             pooled=_pooled(output).float() if encoder in self.side.pooled else None,
         )
 
-    def _tokenized(self, encoder: TextEncoder, texts: list[str], instruction: str, **options: bool) -> Any:
-        """Ids and mask. Padding that a mask hides reaches to the longest prompt only."""
-        return self.tokenizers[encoder.tokenizer](
-            texts,
-            padding="longest" if encoder.masks_padding else "max_length",
-            max_length=self._limit(encoder) + max(0, self._instruction_tokens(encoder, instruction) - 2),
-            truncation=True,
-            padding_side="right",
-            return_tensors="pt",
-            **options,
-        )
-
-    def _kept(self, encoder: TextEncoder, length: int, instruction: str) -> Int[Tensor, " kept"]:
-        """Columns that the denoiser reads: all, but of an instruction only its first and last token."""
-        columns = torch.arange(length)
-        cut = self._instruction_tokens(encoder, instruction)
-        return columns if cut == 0 else torch.cat([columns[:1], columns[cut - 1 :]])
-
-    def _instruction_tokens(self, encoder: TextEncoder, instruction: str) -> int:
-        if self.placement.is_meta:
-            return len(instruction) // BYTES_PER_TOKEN
-        return len(self.tokenizers[encoder.tokenizer].encode(instruction)) if instruction else 0
-
-    def _text(self, prompt: str, instruction: str) -> str:
-        return instruction + (prompt.lower().strip() if self.side.normalizes else prompt)
-
     def _limit(self, encoder: TextEncoder) -> int:
-        if encoder.max_tokens is not None:
-            return encoder.max_tokens
-        stated = int(self.tokenizers[encoder.tokenizer].model_max_length)
-        return stated if stated < LONGEST_LIMIT else DEFAULT_TOKENS
+        known = self.prompts.get(encoder)
+        return (encoder.max_tokens or DEFAULT_TOKENS) if known is None else known.limit
 
     def _read_json(self, name: str) -> dict[str, Any] | None:
         return read_model_json(self.root, name, self.revision)
@@ -294,7 +266,8 @@ class NativeText(LanguageModel):
         settings = self._settings(encoder)
         model = self._class(encoder)
         if self.placement.is_meta:
-            return load_meta_weights(model, settings, self.placement).requires_grad_(False).eval()
+            made = load_meta_weights(model, settings, self.placement)
+            return self._reader(encoder, made).requires_grad_(False).eval()
         prefix = self._prefix(encoder)
         if self.header is not None and prefix is not None:
             made = load_encoder_from_file(model, settings, self.header, prefix, self.placement)
@@ -302,8 +275,13 @@ class NativeText(LanguageModel):
             options = {} if self.config.variant is None else {"variant": self.config.variant}
             made = load_weights(model, self.root, encoder.folder, self.revision, self.placement, **options)
         rows = len(made.get_input_embeddings().weight)
-        check_vocabulary(self.tokenizers[encoder.tokenizer], rows, f"{self.config.source}/{encoder.folder}")
-        return made.requires_grad_(False).eval()
+        tokenizer = self.prompts[encoder].tokenizer
+        check_vocabulary(tokenizer, rows, f"{self.config.source}/{encoder.folder}")
+        return self._reader(encoder, made).requires_grad_(False).eval()
+
+    def _reader(self, encoder: TextEncoder, model: Any) -> Any:
+        """Return the part of a model that reads text, without a head and without eyes."""
+        return model.get_decoder() if self._class_name(encoder).endswith(_WITH_HEAD) else model
 
     def _prefix(self, encoder: TextEncoder) -> str | None:
         """Return how the names of the encoder's tensors begin in a single file; None if it is not in one."""
@@ -359,7 +337,9 @@ def _pooled(output: Any) -> Float[Tensor, "batch width"]:
 
 
 def _width(settings: Mapping[str, Any]) -> int:
-    return int(settings.get("hidden_size") or settings["d_model"])
+    """Width of hidden states; a model of several parts states that of the part that reads text."""
+    text = next((settings[part] for part in ("text_config", "encoder") if part in settings), settings)
+    return int(text.get("hidden_size") or text["d_model"])
 
 
 def _pooled_width(settings: Mapping[str, Any], name: str) -> int:

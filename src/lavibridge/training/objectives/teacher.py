@@ -21,7 +21,6 @@ from torch import Tensor
 from lavibridge import lora
 from lavibridge.bridge import Bridge
 from lavibridge.core.contracts import Batch, TextFeatures
-from lavibridge.diffusion.guidance import apply_guidance
 from lavibridge.diffusion.objective import add_noise
 from lavibridge.training.cache.feature_reader import feature_reader
 from lavibridge.training.data.batches import TrainingPass
@@ -66,7 +65,7 @@ class Teacher:
         if not is_guided:
             return prediction
         unconditional, conditional = prediction.chunk(2)
-        return apply_guidance(unconditional, conditional, self.guidance)
+        return vision.guide(unconditional, conditional, self.guidance)
 
 
 def with_teacher_target(teacher: Teacher | None, draw: TrainingPass) -> Batch:

@@ -7,24 +7,25 @@ from torch import nn
 
 from lavibridge.core.errors import ModelError
 
-_REPEATED = "transformer_blocks"
-"""Suffix of the names of the module lists whose elements are compiled."""
 _KERNELS = {"eager": "_native_math", "flash": "flash"}
 """Their names in the dispatcher of diffusers."""
 _TORCH_S = "AttnProcessor2_0"
 """The processor with torch's kernels; diffusers also has a plain one for the same attention."""
 
 
-def repeated_blocks(denoiser: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the transformer blocks with their names, in the order of the modules."""
+def repeated_blocks(denoiser: nn.Module, lists: str) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the transformer blocks with their names, in the order of the modules.
+
+    They are the elements of the module lists whose names end with ``lists``.
+    """
     for name, module in denoiser.named_modules():
-        if name.rpartition(".")[0].endswith(_REPEATED):
+        if name.rpartition(".")[0].endswith(lists):
             yield name, module
 
 
-def compile_repeated_blocks(denoiser: nn.Module, backend: str) -> None:
+def compile_repeated_blocks(denoiser: nn.Module, lists: str, backend: str) -> None:
     """Compile each repeated block on its first call; equal blocks share their code."""
-    for _, block in repeated_blocks(denoiser):
+    for _, block in repeated_blocks(denoiser, lists):
         block.compile(backend=backend)
 
 

@@ -2,8 +2,9 @@
 
     U-Net, PixArt, SANA    a block returns the image stream (batch, image token, width)
     SD3, FLUX              a block returns (text stream, image stream)
+    others                 a block returns text and image tokens in one sequence
 
-Where a block returns text and image tokens in one sequence, the image tokens come last.
+Text precedes the image, or follows it (``is_image_first``).
 """
 
 from collections.abc import Iterator
@@ -18,24 +19,28 @@ from lavibridge.vision.parts.attention_backend import repeated_blocks
 
 @contextmanager
 def record_block_outputs(
-    denoiser: nn.Module, image_tokens: int | None
+    denoiser: nn.Module, lists: str, image_tokens: int | None, is_image_first: bool = False
 ) -> Iterator[dict[str, list[Float[Tensor, "batch token width"]]]]:
     """Collect each block's output by name, one entry for each call of the denoiser.
 
-    ``image_tokens`` is the number of image tokens of joint sequences; None keeps every token.
+    The blocks are the elements of the module lists whose names end with ``lists``. ``image_tokens`` is the
+    number of image tokens of joint sequences; None keeps every token.
     """
     recorded: dict[str, list[Tensor]] = {}
     hooks = []
+    chosen = slice(None)
+    if image_tokens is not None:
+        chosen = slice(image_tokens) if is_image_first else slice(-image_tokens, None)
 
     def recorder(name: str) -> Any:
         def record(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            image = output[-1] if isinstance(output, tuple) else output
-            recorded.setdefault(name, []).append(image if image_tokens is None else image[:, -image_tokens:])
+            image = output[0 if is_image_first else -1] if isinstance(output, tuple) else output
+            recorded.setdefault(name, []).append(image[:, chosen])
 
         return record
 
     try:
-        for name, block in repeated_blocks(denoiser):
+        for name, block in repeated_blocks(denoiser, lists):
             hooks.append(block.register_forward_hook(recorder(name)))
         yield recorded
     finally:

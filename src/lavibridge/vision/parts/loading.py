@@ -5,7 +5,9 @@ as they are: Diffusers dequantises each layer while it runs.
 """
 
 import sys
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -147,6 +149,14 @@ def load_scheduler(files: ModelFiles) -> Any:
     if stated.get("rescale_betas_zero_snr") and found is diffusers.PNDMScheduler:
         found = diffusers.DDIMScheduler  # the same schedule, with an option that PNDM lacks
     return found.from_config({**settings, **stated})
+
+
+@contextmanager
+def ignore_diffusers_deprecations() -> Iterator[None]:
+    """Ignore warnings about names that a class of diffusers itself imports from an old place (Chroma)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"diffusers\.")
+        yield
 
 
 def quieten_diffusers() -> None:

@@ -1,4 +1,4 @@
-"""Reads the prompt length and the instruction that a published pipeline uses by default."""
+"""Reads the prompt length, the layers and the instruction that a published pipeline uses by default."""
 
 import inspect
 from typing import Any
@@ -9,7 +9,7 @@ from lavibridge.core.text_encoders import PipelineTextEncoders
 
 
 def with_pipeline_defaults(encoders: PipelineTextEncoders, *pipelines: str | None) -> PipelineTextEncoders:
-    """Return the text encoders with the length and the instruction that a pipeline's call has as defaults.
+    """Return the text encoders with the length, layers and instruction of a pipeline's call by default.
 
     Uses the first class name in ``pipelines`` that diffusers knows. Importing a pipeline takes a second or
     two, so encoders without such an argument are returned unchanged.
@@ -20,10 +20,13 @@ def with_pipeline_defaults(encoders: PipelineTextEncoders, *pipelines: str | Non
     pipeline = next((each for each in known if each is not None), None)
     if pipeline is None:
         return encoders
-    length = _default(pipeline, "max_sequence_length")
+    found = {
+        "max_tokens": _default(pipeline, "max_sequence_length"),
+        "layers": _default(pipeline, "text_encoder_out_layers"),
+    }
+    changed = encoders.with_argument(**{name: value for name, value in found.items() if value is not None})
     instruction = _default(pipeline, "complex_human_instruction")
-    limited = encoders if length is None else encoders.limited(length)
-    return limited if not instruction else limited.model_copy(update={"instruction": "\n".join(instruction)})
+    return changed if not instruction else changed.model_copy(update={"instruction": "\n".join(instruction)})
 
 
 def _default(pipeline: Any, argument: str) -> Any:

@@ -10,7 +10,13 @@ import math
 from typing import Any
 
 from lavibridge.core.errors import ModelError
-from lavibridge.diffusion.schedule import Schedule, diffusion_schedule, dynamic_shift, flow_schedule
+from lavibridge.diffusion.schedule import (
+    Schedule,
+    StepSpacing,
+    diffusion_schedule,
+    dynamic_shift,
+    flow_schedule,
+)
 
 _FLOW_MATCHING = "FlowMatchEulerDiscreteScheduler"
 _BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
@@ -76,6 +82,11 @@ def scheduler_sampling_shift(scheduler: Any, patches: int) -> float:
         shifts=(float(settings.base_shift), float(settings.max_shift)),
     )
     return math.exp(found) if settings.time_shift_type == "exponential" else found
+
+
+def scheduler_step_spacing(scheduler: Any) -> StepSpacing:
+    """Return how pipelines with this scheduler space the steps of a flow, unless they do it otherwise."""
+    return "even" if _is_dynamic(scheduler) else "shifted"
 
 
 def _is_dynamic(scheduler: Any) -> bool:

@@ -24,3 +24,33 @@ TOY_DIFFUSION: Mapping[str, Any] = {
     "clip_sample": False,
 }
 TOY_FLOW: Mapping[str, Any] = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+
+TOY_TEXT_MODEL: Mapping[str, Any] = {
+    "vocab_size": 259,
+    "hidden_size": 48,
+    "intermediate_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": 2048,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 258,
+}
+"""A decoder over bytes (`language/parts/byte_tokens.py`), as wide as the tokens of the toys' denoisers."""
+TOY_QWEN3: Mapping[str, Any] = {"_class_name": "Qwen3Model", **TOY_TEXT_MODEL}
+TOY_SIZE = 32
+"""Height and width of a toy's images, in pixels, where no configuration states them."""
+TOY_T5: Mapping[str, Any] = {
+    "_class_name": "T5EncoderModel",
+    "vocab_size": 259,
+    "d_model": 48,
+    "d_kv": 16,
+    "d_ff": 32,
+    "num_layers": 2,
+    "num_heads": 2,
+    "feed_forward_proj": "gated-gelu",
+    "pad_token_id": 0,
+    "eos_token_id": 258,
+}

@@ -44,17 +44,20 @@ class UNet(DiffusersModel):
     }
     addition: ClassVar[str | None] = None
     """The U-Net's `addition_embed_type`: its inputs in addition to tokens."""
+    projection: ClassVar[str | None] = None
+    """The U-Net's `encoder_hid_dim_type`: how it projects tokens of another width first."""
 
     @classmethod
     def refusal(cls, source: str, revision: str | None = None) -> str | None:
-        """As the base class, and also for a U-Net with other additional inputs."""
+        """As the base class, and also for a U-Net with other additional inputs or another projection."""
         found = super().refusal(source, revision)
         if found is not None:
             return found
-        addition = cls.settings_at(source, revision)[0].get("addition_embed_type")
-        if addition == cls.addition:
-            return None
-        return f"a U-Net with addition_embed_type '{addition}', not '{cls.addition}'"
+        settings = cls.settings_at(source, revision)[0]
+        for name, own in (("addition_embed_type", cls.addition), ("encoder_hid_dim_type", cls.projection)):
+            if settings.get(name) != own:
+                return f"a U-Net with {name} '{settings.get(name)}', not '{own}'"
+        return None
 
     def _call(
         self,

@@ -1,0 +1,56 @@
+"""The sizes of a published model, from which a plan and the tests build it without weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedModel:
+    """The configurations of one published model, as far as they differ from its classes' defaults."""
+
+    pipeline: str
+    """Its pipeline's class in diffusers."""
+    denoiser: Mapping[str, Any] = field(default_factory=dict)
+    autoencoder: Mapping[str, Any] = field(default_factory=dict)
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+    """With its class."""
+    text_encoders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Folder -> configuration, with its class."""
+    parameters: Mapping[str, int | float] = field(default_factory=dict)
+    """Folder -> number of parameters, as published, where that is known to four digits."""
+
+
+WIDE_AUTOENCODER: Mapping[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "latent_channels": 16,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+    "sample_size": 1024,
+    "scaling_factor": 0.3611,
+    "shift_factor": 0.1159,
+}
+"""The autoencoder of FLUX.1, which other models use, too."""
+QWEN3_4B: Mapping[str, Any] = {
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 151936,
+    "max_position_embeddings": 40960,
+    "tie_word_embeddings": True,
+}
+T5_XXL: Mapping[str, Any] = {
+    "d_model": 4096,
+    "d_kv": 64,
+    "d_ff": 10240,
+    "num_layers": 24,
+    "num_heads": 64,
+    "feed_forward_proj": "gated-gelu",
+    "vocab_size": 32128,
+}

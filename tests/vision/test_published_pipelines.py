@@ -1,0 +1,181 @@
+"""Families that declare toys of their published pipelines: they read and draw as Diffusers does."""
+
+import inspect
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import peft
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+from toy_pipelines import DECLARED, pipeline, read_by_pipeline
+
+from lavibridge import BridgePipeline, lora
+from lavibridge.core import registry
+from lavibridge.core.contracts import Conditioning
+from lavibridge.generation.noise import initial_noise
+from lavibridge.generation.sampling import Sampling, make_sampler
+from lavibridge.lora import LoraSettings
+
+PROMPTS = ("a red circle", "a small Green ring to the left of a blue square, on a gray floor", "cat " * 200)
+NEGATIVE = "blurred"
+SIZE = {"height": 32, "width": 32}
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:diffusers"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
+Pair = tuple[Any, BridgePipeline]
+
+
+@pytest.fixture(scope="module", params=DECLARED)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """A toy pipeline of Diffusers, and ours of the folder that it saves."""
+    pipe, folder = pipeline(request.param), tmp_path_factory.mktemp(request.param)
+    pipe.save_pretrained(folder)
+    return pipe, BridgePipeline.native(folder, device="cpu")
+
+
+def test_the_denoiser_reads_the_tokens_of_the_pipeline(pair: Pair) -> None:
+    pipe, ours = pair
+    text = ours.bridge.language
+    found, away = text.encode(PROMPTS).split(), text.encode_negative([NEGATIVE])
+    assert found[0].hidden.shape[-1] == ours.bridge.vision.spec.context
+    for prompt, features in zip(PROMPTS, found, strict=True):
+        expected, negative = read_by_pipeline(pipe, prompt, NEGATIVE, text.spec.width)
+        torch.testing.assert_close(features.hidden[0, 0], expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(away.hidden[0, 0][away.mask[0]], negative, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("prompt", PROMPTS[:2])
+def test_latents_are_those_of_the_pipeline(prompt: str, pair: Pair) -> None:
+    """After four guided steps of its own scheduler."""
+    pipe, ours = pair
+    vision: Any = ours.bridge.vision
+    noise = initial_noise(vision.latent_shape(**SIZE), [3])
+    theirs = inspect.signature(pipe.__call__).parameters
+    is_guided = vision.default_guidance_scale != 1
+    scale = 3.0 if is_guided else 1.0
+    own: dict[str, Any] = {"latents": packed_by_pipeline(pipe, noise)}
+    hide_padding(pipe)
+    if is_guided:
+        name = "true_cfg_scale" if "true_cfg_scale" in theirs else "guidance_scale"
+        own[name] = scale - vision.pipeline_guidance_offset
+    if "negative_prompt" in theirs:
+        own["negative_prompt"] = [NEGATIVE]
+    expected = pipe(prompt=[prompt], num_inference_steps=4, output_type="latent", **own, **SIZE).images
+    negative = NEGATIVE if "negative_prompt" in theirs else ""
+    found = ours(
+        prompt,
+        negative_prompt=negative,
+        seed=3,
+        sampler="euler",
+        num_inference_steps=4,
+        guidance_scale=scale,
+        output_type="latent",
+        **SIZE,
+    ).images
+    assert relative_error(packed_like(found, expected, vision), expected) < 1e-4
+
+
+def test_images_are_those_of_the_pipeline(pair: Pair) -> None:
+    """The autoencoder decodes the same latents to the same image, and reads them back."""
+    _, ours = pair
+    vision: Any = ours.bridge.vision
+    images = torch.rand(2, 3, 32, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    mean, std = vision.encode_moments(images)
+    assert mean.shape[1:] == vision.latent_shape(32, 64)
+    assert bool((std >= 0).all())
+    assert vision.decode(mean).shape == images.shape
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # by PEFT
+def test_lora_of_two_steps_is_opened_and_merged_by_peft(pair: Pair, tmp_path: Path) -> None:
+    pipe, ours = pair
+    kind = registry.kind_of("vision", ours.bridge.vision)
+    assert kind == DECLARED[type(pipe).__name__]
+    family: Any = registry.load_kind("vision", kind)
+    source = ours.bridge.vision.config.source
+    model = family(family.Config(source=source))
+    own_class = type(model.backbone)
+    lora.inject_lora(model.backbone, LoraSettings(rank=4), model.lora_targets, "vision model")
+    optimizer = torch.optim.AdamW(lora.lora_parameters(model.backbone).values(), lr=1e-2)
+    generator = torch.Generator().manual_seed(0)
+    noisy = torch.randn(1, *model.latent_shape(32, 32), generator=generator)
+    given, t = ours.bridge.condition(["a red circle"]), torch.tensor([500.0])
+    plain = model.predict(noisy, t, given).detach()
+    for _ in range(2):
+        optimizer.zero_grad()
+        (model.predict(noisy, t, given) - noisy).square().mean().backward()
+        optimizer.step()
+    lora.save_lora(model.backbone, tmp_path, source)
+    lora.merge_lora(model.backbone)
+    expected = model.predict(noisy, t, given)
+    assert (expected - plain).abs().max() > 1e-4
+    original = own_class.from_pretrained(Path(source) / family.denoiser_folder)
+    model.backbone = peft.PeftModel.from_pretrained(original, tmp_path).merge_and_unload()
+    torch.testing.assert_close(model.predict(noisy, t, given), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_prx_draws_as_its_pipeline() -> None:
+    """With tokens of two lengths; its pipeline cannot clean prompts without ftfy."""
+    family: Any = registry.load_kind("vision", "prx")
+    vision = family(family.Config(source="random"))
+    pipe = diffusers.PRXPipeline(vision.backbone, vision.scheduler, None, None, vision.autoencoder)
+    pipe.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, *vision.latent_shape(32, 32), generator=generator)
+    tokens = torch.randn(2, 7, vision.spec.context, generator=generator)
+    mask = torch.arange(7) < torch.tensor([[4], [7]])
+    expected = pipe(
+        prompt_embeds=tokens[1:],
+        negative_prompt_embeds=tokens[:1],
+        prompt_attention_mask=mask[1:],
+        negative_prompt_attention_mask=mask[:1],
+        latents=noise,
+        guidance_scale=3.0,
+        num_inference_steps=4,
+        output_type="latent",
+        use_resolution_binning=False,
+        **SIZE,
+    ).images
+    sampling = Sampling(make_sampler(vision.scheduler, "euler", vision.flow_shift(noise.shape[1:])), noise, 4)
+    given = Conditioning(tokens=tokens, mask=mask)
+    while not sampling.is_finished:
+        with torch.no_grad():
+            both = vision.predict(sampling.noisy.repeat(2, 1, 1, 1), sampling.t.expand(2), given)
+        sampling.take(vision.guide(both[:1], both[1:], 3.0))
+    assert relative_error(sampling.latents, expected) < 1e-4
+
+
+def hide_padding(pipe: Any) -> None:
+    """Diffusers adds Chroma's mask of ones and zeros to the scores; the published model hides the padding."""
+    made = getattr(pipe, "_prepare_attention_mask", None)
+    if made is not None:
+        pipe._prepare_attention_mask = lambda *args, **options: made(*args, **options).bool()
+
+
+def packed_by_pipeline(pipe: Any, noise: Tensor) -> Tensor:
+    """Noise in the layout that a pipeline takes as `latents`."""
+    pack = getattr(pipe, "_pack_latents", None)
+    if pack is None or len(inspect.signature(pack).parameters) == 1:
+        return noise
+    return pack(noise, *noise.shape)
+
+
+def packed_like(latents: Tensor, other: Tensor, vision: Any) -> Tensor:
+    """Latents in the layout of a pipeline's output: as they are, packed, or as the autoencoder takes them."""
+    if latents.shape == other.shape:
+        return latents
+    if latents.ndim == other.ndim:
+        shift, scale = vision._shift_and_scale()
+        return functional.pixel_shuffle(latents / scale + shift, other.shape[-1] // latents.shape[-1])
+    side = isqrt(other.shape[2] // latents.shape[1])
+    return functional.pixel_unshuffle(latents, side).flatten(2).transpose(1, 2)
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).abs().max() / expected.abs().max())
