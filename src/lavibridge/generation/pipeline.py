@@ -8,6 +8,7 @@ prompts --encode once--> EncodedPrompt --RequestState, denoise in batches--> lat
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -19,15 +20,21 @@ from PIL import Image
 from torch import Tensor
 
 from lavibridge.bridge import Bridge
-from lavibridge.bridge.choices import ModelChoice, model_of_choice, native_text_encoders
+from lavibridge.bridge.choices import (
+    ModelChoice,
+    model_of_choice,
+    native_text_encoders,
+    with_options,
+)
 from lavibridge.bridge.dtype import convert_dtype
 from lavibridge.bridge.hub import upload_bridge_to_hub
-from lavibridge.bridge.weight_checks import require_weights
+from lavibridge.bridge.weight_checks import require_own_weights, require_weights
 from lavibridge.core.device import dtype_name, pick_device
-from lavibridge.core.errors import ModelError, RecipeError
+from lavibridge.core.errors import RecipeError
 from lavibridge.core.files import require_empty_folder, shipped_models
 from lavibridge.core.paths import expand_path
-from lavibridge.core.sources import SAFETENSORS, find_model_file, is_hub_id
+from lavibridge.core.placement import Placement, Quantization, pick_storage_dtype
+from lavibridge.core.sources import GGUF, SAFETENSORS, find_model_file, is_hub_id
 from lavibridge.diffusion.guidance import GuidanceInterval
 from lavibridge.generation import checks
 from lavibridge.generation.batched_generation import (
@@ -73,6 +80,8 @@ class BridgePipeline:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype | None = None,
         revision: str | None = None,
+        quantize: Quantization | None = None,
+        storage_dtype: str | torch.dtype | None = None,
         offload: str | PathLike[str] | None = None,
     ) -> "BridgePipeline":
         """Load a bridge and merge its LoRA; or load a vision model, as ``native`` does.
@@ -80,17 +89,25 @@ class BridgePipeline:
         ``source`` is a run folder, a checkpoint, or the folder or hub id of a saved bridge. It can also be a
         vision model: a shipped model's name, a Diffusers folder, a hub id, or a single-file checkpoint beside
         a folder of its configurations. ``dtype`` (float32, bfloat16, float16) replaces the saved number
-        format of both frozen models. ``revision`` is the branch, tag or commit of a hub id. ``offload`` is a
-        new folder for the denoiser's weights; memory then holds one block of them at a time. Raises RunError
-        or ModelError if the source is none of these or cannot be loaded.
+        format of both frozen models. ``revision`` is the branch, tag or commit of a hub id. ``quantize``
+        (8bit, 4bit) loads the linear layers of both frozen models in so many bits, with LoRA beside them.
+        ``storage_dtype`` (float8_e4m3fn, float8_e5m2) stores the denoiser's layers, which are cast to
+        ``dtype`` while they run. ``offload`` is a new folder for the denoiser's weights; memory then holds
+        one block of them at a time. Raises RunError or ModelError if the source is none of these or cannot
+        be loaded.
         """
         if _is_vision_model(source, revision):
             return BridgePipeline.native(
-                {"source": str(source), "revision": revision}, device=device, dtype=dtype, offload=offload
+                {"source": str(source), "revision": revision},
+                device=device,
+                dtype=dtype,
+                quantize=quantize,
+                storage_dtype=storage_dtype,
+                offload=offload,
             )
-        return BridgePipeline(Bridge.from_pretrained(source, device, dtype, revision).merge())._offloaded(
-            offload
-        )
+        final = _final_placement(storage_dtype, offload)
+        bridge = Bridge.from_pretrained(source, device, dtype, revision, quantize).merge_full_weights()
+        return BridgePipeline(bridge)._finalized(final)
 
     @staticmethod
     def native(
@@ -100,6 +117,8 @@ class BridgePipeline:
         dtype: str | torch.dtype | None = None,
         max_sequence_length: int | None = None,
         unload_text_encoders: bool = False,
+        quantize: Quantization | None = None,
+        storage_dtype: str | torch.dtype | None = None,
         offload: str | PathLike[str] | None = None,
     ) -> "BridgePipeline":
         """Load a published vision model with its own text encoders and padding; nothing is trained.
@@ -107,11 +126,14 @@ class BridgePipeline:
         The pipeline generates the same images as the family's Diffusers pipeline. ``vision`` is a source, a
         mapping or a loaded model, as in `Bridge.compose`. ``max_sequence_length`` replaces the default of
         Diffusers pipelines that have this argument. With ``unload_text_encoders``, each text encoder is
-        loaded to encode prompts, and freed before the next one is loaded. ``offload`` is a new folder for the
-        denoiser's weights; memory then holds one block of them at a time. Raises ModelError if the folder
-        lacks a text encoder, or if the model is a random toy.
+        loaded to encode prompts, and freed before the next one is loaded. ``quantize``, ``storage_dtype`` and
+        ``offload`` concern the denoiser, as in ``from_pretrained``. Raises ModelError if the folder lacks a
+        text encoder, or if the model is a random toy.
         """
-        model: VisionModel = model_of_choice("vision", vision)
+        final = _final_placement(storage_dtype, offload)
+        changed = {} if dtype is None else {"dtype": dtype_name(dtype)}
+        changed |= {} if quantize is None else {"quantize": quantize}
+        model: VisionModel = model_of_choice("vision", with_options(vision, changed))
         bridge = Bridge.compose(
             language=native_text_encoders(model, max_sequence_length, unload_text_encoders),
             vision=model,
@@ -121,7 +143,7 @@ class BridgePipeline:
         )
         bridge.origin = {"model": model.config.source}
         pipe = BridgePipeline(bridge.to(pick_device(str(device))).eval())
-        return (pipe if dtype is None else pipe.to(dtype=dtype))._offloaded(offload)
+        return (pipe if dtype is None else pipe.to(dtype=dtype))._finalized(final)
 
     @staticmethod
     def from_pivot(
@@ -162,13 +184,9 @@ class BridgePipeline:
         """Move the bridge to a device, convert its frozen models to a number format, and return the pipeline.
 
         LoRA weights, connector, latents and autoencoder stay in float32. Raises ModelError if the denoiser is
-        offloaded.
+        offloaded or stored in 8-bit floating point.
         """
-        if self.bridge.vision.is_offloaded:
-            raise ModelError(
-                "the denoiser is offloaded and stays where and as it is: name device and dtype where it is "
-                "loaded"
-            )
+        require_own_weights(self.bridge, "move or convert")
         if isinstance(device, torch.dtype):
             device, dtype = None, device
         if device is not None:
@@ -261,10 +279,10 @@ class BridgePipeline:
         with _evaluation_mode(self.bridge):
             return BridgePipelineOutput(images=drawing.draw(self.bridge, on_step, callback_on_image))
 
-    def _offloaded(self, folder: str | PathLike[str] | None) -> "BridgePipeline":
-        """Offload the denoiser into a new folder, if one is named; returns itself."""
-        if folder is not None:
-            self.bridge.vision.enable_group_offload(self.device, str(require_empty_folder(folder)))
+    def _finalized(self, placement: Placement) -> "BridgePipeline":
+        """Put the denoiser's weights where ``placement`` says, if it is final; returns itself."""
+        if placement.is_final:
+            self.bridge.vision.finalize_weights(replace(placement, device=self.device))
         return self
 
     def _read(
@@ -310,12 +328,22 @@ class BridgePipeline:
         )
 
 
+def _final_placement(
+    storage_dtype: str | torch.dtype | None, offload: str | PathLike[str] | None
+) -> Placement:
+    """Check these options before anything loads."""
+    return Placement(
+        storage_dtype=None if storage_dtype is None else pick_storage_dtype(str(storage_dtype)),
+        offload=None if offload is None else require_empty_folder(offload),
+    )
+
+
 def _is_vision_model(source: str | PathLike[str], revision: str | None) -> bool:
     """Whether the source is a vision model and not a bridge."""
     path = expand_path(source)
     if str(source) in shipped_models() or (path / "model_index.json").is_file():
         return True
-    if path.suffix.lower() == SAFETENSORS and not path.is_dir():
+    if path.suffix.lower() in (SAFETENSORS, GGUF) and not path.is_dir():
         return True
     if path.exists() or not is_hub_id(source):
         return False

@@ -13,6 +13,7 @@ from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import LAST_LAYER, ReadingSpec, TextFeatures, TextSpec
 from lavibridge.core.identity import model_identity
 from lavibridge.core.low_rank import FoldedLora
+from lavibridge.core.placement import Placement, Quantization
 from lavibridge.language.parts.proxy import ProxySettings, revise_prompts
 
 DEFAULT_TOKENS = 77
@@ -44,7 +45,7 @@ class LanguageModel(nn.Module, ABC):
         """Number format of the frozen weights; LoRA weights and features are float32. bfloat16 changes
         features by about 1 % (median relative error 0.4 to 1.1 %, mini-llama and MiniLM, 128 captions). It
         saves memory everywhere, and time on processors that compute in it."""
-        quantize: Literal["8bit", "4bit"] | None = None
+        quantize: Quantization | None = None
         """Load the frozen weights in 8 or 4 bits (needs the extra `quantize`); LoRA on top stays float32."""
         template: str | None = None
         """Text around every prompt, with {prompt} in it, such as an instruction or a chat template. Features
@@ -60,6 +61,8 @@ class LanguageModel(nn.Module, ABC):
     """The limit in force: the configured one, or the default for this model."""
     spec: TextSpec
     backbone: nn.Module
+    placement: Placement = Placement()
+    """Where the frozen weights lie, and in which form."""
     is_fallback: ClassVar[bool] = False
     """Whether the family is asked only about models that no other family accepts."""
     reads_negative_prompts_differently: ClassVar[bool] = False

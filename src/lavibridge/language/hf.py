@@ -16,8 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lavibridge.core.contracts import LAST_LAYER, ReadingSpec, TextFeatures, TextSpec
-from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
+from lavibridge.core.placement import Placement
+from lavibridge.core.quantization import quantize_linear_layers
 from lavibridge.core.sources import RANDOM
 from lavibridge.language.base import DEFAULT_TOKENS, LanguageModel
 from lavibridge.language.parts import attention_backend
@@ -78,13 +79,14 @@ class TransformersModel(LanguageModel):
         super().__init__()
         self.config = config
         check_quantization(config)
-        is_meta = device is not None and device.type == "meta"
+        self.placement = Placement.of(config, device)
+        is_meta = self.placement.is_meta
         if config.source == RANDOM:
             self.backbone, self.tokenizer = self._build_toy(device)
         else:
             architecture = self._architecture(config.source, config.revision)
             if is_meta:
-                self.backbone = build_on_meta(architecture, config.dtype)
+                self.backbone = build_on_meta(architecture, self.placement.dtype)
                 self.tokenizer = byte_tokenizer(self.toy_template)
             else:
                 self.backbone, self.tokenizer = load_model(config, architecture)
@@ -299,7 +301,10 @@ class TransformersModel(LanguageModel):
         with torch.random.fork_rng(devices=[]), device or nullcontext():
             torch.manual_seed(0)
             backbone = self._fresh()
-        return backbone.to(pick_dtype(self.config.dtype)), byte_tokenizer(self.toy_template)
+        backbone.to(self.placement.dtype)
+        if self.config.quantize is not None and not self.placement.is_meta:
+            quantize_linear_layers(backbone, self.config.quantize)
+        return backbone, byte_tokenizer(self.toy_template)
 
     def _fresh(self) -> Any:
         """A toy of the first class with new weights."""

@@ -47,6 +47,7 @@ class Pair(LanguageModel):
         self.other = _passthrough(config.passthrough, device)
         self.lora_targets = self.inner.lora_targets
         self.backbone = self.inner.backbone
+        self.placement = self.inner.placement
         self.max_tokens = self.inner.max_tokens
         self.spec = replace(self.inner.spec, pooled=self.other.spec.pooled, passthrough=self.other.spec.width)
 

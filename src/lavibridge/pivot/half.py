@@ -236,10 +236,11 @@ def _spec_of(model: Model) -> dict[str, int | None]:
 
 
 def described(model: Model) -> dict[str, Any]:
-    """Return kind and options of a model, with the full path of a folder."""
+    """Return kind and options of a model, with the full paths of its folder or file and its configuration."""
     options = model.config.model_dump(mode="json")
-    if Path(options["source"]).is_dir():
-        options["source"] = str(Path(options["source"]).resolve())
+    for name in ("source", "config"):
+        if options.get(name) is not None and Path(options[name]).exists():
+            options[name] = str(Path(options[name]).resolve())
     return {"kind": registry.kind_of(_side_of(model), model), **options}
 
 

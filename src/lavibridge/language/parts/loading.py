@@ -6,7 +6,6 @@ Only safetensors and GGUF files are loaded, and no code from a folder ever runs.
 import sys
 from collections.abc import Collection, Mapping
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
 from lavibridge.core.hub import is_local_only
+from lavibridge.core.placement import Placement, check_bitsandbytes
 from lavibridge.core.sources import RANDOM, cannot_load, find_gguf, locate_source, read_model_json
 from lavibridge.language.base import LanguageModel
 from lavibridge.language.parts.architecture import Architecture
@@ -72,10 +71,9 @@ def load_model(config: LanguageModel.Config, architecture: Architecture) -> tupl
             source,
             folder,
             revision,
-            config.dtype,
+            Placement.of(config),
             config=architecture.settings,
             key_mapping=dict(architecture.key_mapping),
-            **_quantization(config),
             **architecture.options,
         )
         tokenizer = load_tokenizer(source, "tokenizer" if folder else "", revision)
@@ -88,9 +86,9 @@ def load_model(config: LanguageModel.Config, architecture: Architecture) -> tupl
 
 
 def load_weights(
-    model: Any, source: str, folder: str, revision: str | None, dtype: str, **options: Any
+    model: Any, source: str, folder: str, revision: str | None, placement: Placement, **options: Any
 ) -> Any:
-    """A class of transformers with the weights in the sub-folder ``folder`` of ``source``.
+    """A class of transformers, placed, with the weights in the sub-folder ``folder`` of ``source``.
 
     Raises ModelError if they cannot be loaded or some are missing.
     """
@@ -100,12 +98,12 @@ def load_weights(
             locate_source(source, revision),
             subfolder=folder,
             revision=revision or "main",
-            dtype=pick_dtype(dtype),
+            dtype=placement.dtype,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=is_local_only(),
             output_loading_info=True,
-            **options,
+            **{**_quantization(placement), **options},
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise cannot_load("language model", source, folder, error) from error
@@ -135,11 +133,11 @@ def load_tokenizer(source: str, folder: str, revision: str | None) -> Any:
         raise cannot_load("tokenizer of", source, folder, error) from error
 
 
-def build_on_meta(architecture: Architecture, dtype: str) -> Any:
+def build_on_meta(architecture: Architecture, dtype: torch.dtype) -> Any:
     """The model on torch's meta device, with every size of its configuration."""
     with torch.device("meta"):
         model = architecture.model(architecture.settings, **architecture.options)
-        return model.to(pick_dtype(dtype))
+        return model.to(dtype)
 
 
 def stated_limit(source: str, revision: str | None) -> int | None:
@@ -156,11 +154,7 @@ def check_quantization(config: LanguageModel.Config) -> None:
     """Raise ModelError if the configuration needs bitsandbytes, which is missing, or quantises a GGUF."""
     if config.quantize is None:
         return
-    if find_spec("bitsandbytes") is None:
-        raise ModelError(
-            f"language.quantize: {config.quantize} needs bitsandbytes, which is not installed: "
-            "pip install 'lavibridge[quantize]'"
-        )
+    check_bitsandbytes("language.quantize", config.quantize)
     if config.source != RANDOM and find_gguf(config.source, config.revision) is not None:
         raise ModelError(
             f"language.quantize: '{config.source}' is a GGUF file, which is dequantised as it loads: give "
@@ -168,16 +162,16 @@ def check_quantization(config: LanguageModel.Config) -> None:
         )
 
 
-def _quantization(config: LanguageModel.Config) -> dict[str, Any]:
+def _quantization(placement: Placement) -> dict[str, Any]:
     """Arguments that load the frozen weights in 8 or 4 bits."""
-    if config.quantize is None:
+    if placement.quantize is None:
         return {}
     return {
         "quantization_config": transformers.BitsAndBytesConfig(
-            load_in_8bit=config.quantize == "8bit",
-            load_in_4bit=config.quantize == "4bit",
+            load_in_8bit=placement.quantize == "8bit",
+            load_in_4bit=placement.quantize == "4bit",
             bnb_4bit_quant_type="nf4",
-            bnb_4bit_compute_dtype=pick_dtype(config.dtype),
+            bnb_4bit_compute_dtype=placement.dtype,
         )
     }
 
